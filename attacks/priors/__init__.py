@@ -1,0 +1,1 @@
+"""What turns free variables into images, and what scores images."""

@@ -1,0 +1,29 @@
+"""A set of face photos, whatever it was read from."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class FaceSet:
+    """Photos with the name of the person each shows.
+
+    Attributes:
+        name: Of the set ("orl").
+        images: `[N, C, H, W]` in [0, 1], cropped to the face, square.
+        people: `[N]` a name a photo; photos of one person share it. Unique a photo where a set
+            has no identities (then `has_identities` is False).
+        sources: `[N]` file name or index within the set.
+        terms: Credit and terms of use, one line.
+        public: Research data whose faces may be shown in a report without asking.
+        has_identities: Whether re-identification is possible.
+    """
+
+    name: str
+    images: Tensor
+    people: tuple[str, ...]
+    sources: tuple[str, ...]
+    terms: str
+    public: bool = False
+    has_identities: bool = True

@@ -1,0 +1,74 @@
+"""Every error that fedaudit raises on purpose.
+
+    FedauditError                 exit code
+    ├── UsageError                2   a name, an option or a file that the user can correct
+    │   ├── UnknownNameError      2   nothing of that name; names the closest match
+    │   ├── ConfigError           2   a study file that does not say what it must
+    │   ├── DataError             2   faces that cannot be used
+    │   └── KnowledgeError        2   an attack needs a fact that its threat model denies
+    ├── AssetError                4   a file that is neither cached nor fetchable, or is not what it claims
+    ├── RunFolderError            4   a run of another version, a damaged cell
+    ├── StorageError              4   no space, no permission
+    └── AttackError               4   an attack, a defense or a model failed while it ran
+
+Each message says what failed, why, and what to do next.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class FedauditError(Exception):
+    """Base of the tree; `exit_code` is what the command line returns."""
+
+    exit_code = 4
+
+
+class UsageError(FedauditError):
+    """Something that the user can correct in the command or the study."""
+
+    exit_code = 2
+
+
+class UnknownNameError(UsageError):
+    """No plugin, option or asset of that name.
+
+    Args:
+        kind: What was looked up, in the singular ("attack").
+        name: What the user wrote.
+        known: The names that exist.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        self.kind, self.name, self.known = kind, name, sorted(known)
+        close = get_close_matches(name, self.known, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(self.known)}."
+        super().__init__(f"unknown {kind} {name!r}: {hint}")
+
+
+class ConfigError(UsageError):
+    """A study file that does not say what it must."""
+
+
+class DataError(UsageError):
+    """Faces that cannot be used as they are."""
+
+
+class KnowledgeError(UsageError):
+    """An attack needs a fact that its threat model denies."""
+
+
+class AssetError(FedauditError):
+    """A file that is neither cached nor fetchable, or is not what it claims to be."""
+
+
+class RunFolderError(FedauditError):
+    """A run folder of another version, or a damaged cell in it."""
+
+
+class StorageError(FedauditError):
+    """The disk is full or may not be written."""
+
+
+class AttackError(FedauditError):
+    """An attack, a defense or a model failed while it ran."""

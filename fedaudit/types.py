@@ -1,0 +1,383 @@
+"""The nouns: what flows from a federation to a report. Data only, all frozen.
+
+Capture(seen: Observation, secret: Secret) → attack(seen) → Reconstruction → scoring → Trial
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+# --- what one client sends, by kind -------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Update:
+    """Model parameters as one client shares them.
+
+    Attributes:
+        kind: "gradient" (mean over the batch), or "delta" (local weights − global weights).
+        tensors: By parameter name; only what was sent. What stayed on the device is not there.
+        examples: Number of images it was computed on; None where it is not sent.
+    """
+
+    kind: Literal["gradient", "delta"]
+    tensors: Mapping[str, Tensor]
+    examples: int | None = None
+
+
+@dataclass(frozen=True)
+class ClusterCenters:
+    """Noised centers of groups of class embeddings (PrivacyFace's DPLC).
+
+    Attributes:
+        centers: `[Q, D]`, unit rows.
+        radius: Angle ρ in radians that a cluster spans.
+    """
+
+    centers: Tensor
+    radius: float
+
+
+Shared = Update | ClusterCenters
+
+
+# --- what the attacker may know -----------------------------------------------------------------
+
+
+class Knowledge(StrEnum):
+    """One fact that a threat model may grant."""
+
+    MODEL = "model"
+    """Architecture, and the global parameters that the server broadcast."""
+    BASIC = "basic"
+    """Number of images in the update, their size, number of classes."""
+    TRAINING = "training"
+    """Optimizer, learning rate, local steps, batch size."""
+    AUXILIARY = "auxiliary"
+    """Faces, or a generator of faces, from elsewhere."""
+    DEFENSE = "defense"
+    """Which defense is in use, and its settings."""
+    LABELS = "labels"
+    """The labels of the attacked images."""
+    STATISTICS = "statistics"
+    """Batch-norm statistics or the distribution of the client's data."""
+    MANIPULATION = "manipulation"
+    """The server may send parameters of its choosing."""
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """A named set of facts. `A`–`H` follow Carletti et al. (USENIX Security 2025)."""
+
+    name: str
+    grants: frozenset[Knowledge]
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """How to build a network: a registered name or `package.module:factory`, and its arguments."""
+
+    factory: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """How a client trains before it shares.
+
+    Attributes:
+        lr: Learning rate of plain SGD.
+        steps: Local optimizer steps; 1 with `kind="gradient"` is FedSGD.
+        batch_size: Images a step.
+        momentum: Of SGD.
+    """
+
+    lr: float = 0.1
+    steps: int = 1
+    batch_size: int = 1
+    momentum: float = 0.0
+
+
+@dataclass(frozen=True)
+class DefenseFacts:
+    """What is public about a defense: its name, its settings, and what it keeps on the device."""
+
+    name: str
+    settings: Mapping[str, Any]
+    withheld: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Everything that the server saw of one client in one round, and the facts it was granted.
+
+    A field is None where the threat model does not grant it. There is no path from here to `Secret`.
+
+    Attributes:
+        model: Architecture.
+        before: The global parameters that the server sent; those that stay on devices are absent.
+        shared: What the client sent.
+        image_shape: `(C, H, W)`.
+        batch_size: Number of images behind the update.
+        num_classes: Width of the head.
+        training: Local training settings.
+        defense: The defenses in use, in order; () says "known to be none", None "not known".
+        labels: `[N]` int64.
+        round: 1-based number of the round.
+        client: Pseudonym of the client.
+    """
+
+    model: ModelSpec
+    before: Mapping[str, Tensor]
+    shared: tuple[Shared, ...]
+    image_shape: tuple[int, int, int] | None = None
+    batch_size: int | None = None
+    num_classes: int | None = None
+    training: LocalTraining | None = None
+    defense: tuple[DefenseFacts, ...] | None = None
+    labels: Tensor | None = None
+    round: int = 1
+    client: str = ""
+
+    @property
+    def update(self) -> Update | None:
+        """The first model update among what was shared."""
+        return next((s for s in self.shared if isinstance(s, Update)), None)
+
+
+# --- what only the scorer may see ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Secret:
+    """The client's data. Never handed to an attack.
+
+    Attributes:
+        images: `[N, C, H, W]` in [0, 1].
+        labels: `[N]` int64.
+        people: `[N]` names of the people shown, for the gallery.
+        sources: `[N]` where each image came from (file or index), for provenance.
+    """
+
+    images: Tensor
+    labels: Tensor
+    people: tuple[str, ...]
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A differential-privacy guarantee as its accountant states it.
+
+    Attributes:
+        epsilon: ε.
+        delta: δ.
+        unit: What is protected ("one image", "one class center").
+        mechanism: What gives it, with its settings.
+        accountant: Who computed ε.
+    """
+
+    epsilon: float
+    delta: float
+    unit: str
+    mechanism: str
+    accountant: str
+
+
+@dataclass(frozen=True)
+class Capture:
+    """One client's round as intercepted; `secret` is None for a run without a canary client."""
+
+    seen: Observation
+    secret: Secret | None = None
+    budget: Budget | None = None
+
+
+# --- what an attack returns ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What an attack made of an observation.
+
+    Attributes:
+        images: `[N, C, H, W]` in [0, 1].
+        labels: `[N]` int64; -1 where the attack has none.
+        objective: What the attack reached of its own objective, lower is better.
+        iterations: Optimization steps.
+        gradient_evaluations: Single-image forward–backward–backward passes.
+        seconds: CPU seconds of the process.
+        adaptive: Whether the attack took the defense into account.
+        history: (step, objective) pairs to draw.
+    """
+
+    images: Tensor
+    labels: Tensor
+    objective: float = float("nan")
+    iterations: int = 0
+    gradient_evaluations: int = 0
+    seconds: float = 0.0
+    adaptive: Literal["known", "estimated", "no", "none needed"] = "none needed"
+    history: tuple[tuple[int, float], ...] = ()
+
+
+# --- rows of a study ----------------------------------------------------------------------------
+
+Role = Literal["audit", "prior_only", "noise"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The coordinates of one trial; its `key` names its file."""
+
+    scenario: str
+    network: str
+    method: str
+    round: int
+    batch_size: int
+    defense: str
+    attack: str
+    threat_model: str
+    target: int
+    seed: int
+    role: Role = "audit"
+
+    @property
+    def key(self) -> str:
+        """A name that is a safe file name and unique within a study."""
+        parts = (self.scenario, self.defense, self.attack, self.role)
+        return "--".join((*parts, f"t{self.target:03d}", f"s{self.seed}"))
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """One reconstructed image against its original and its person's other photos.
+
+    Attributes:
+        person: Who the original shows.
+        ssim, psnr, lpips, mse: Image metrics on [0, 1]; PSNR in dB.
+        cosine: Identity cosine to the person's gallery, independent embedder; None without one.
+        reidentified: Cosine above the threshold at the calibrated FMR.
+        rank: 1 + number of gallery people who are closer than the right one.
+        wrong_reidentified: The same reconstruction tested against another target's person
+            (the wrong-client control).
+    """
+
+    person: str
+    ssim: float
+    psnr: float
+    lpips: float | None
+    mse: float
+    cosine: float | None = None
+    reidentified: bool | None = None
+    rank: int | None = None
+    wrong_reidentified: bool | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One finished cell.
+
+    Attributes:
+        cell: Where it stands in the study.
+        images: One score per image of the target.
+        labels_correct: Share of the label multiset that was recovered; None where not attempted.
+        objective, iterations, gradient_evaluations, seconds, adaptive, history: As in
+            `Reconstruction`.
+        budget: The DP guarantee of the attacked update, if it has one.
+    """
+
+    cell: Cell
+    images: tuple[ImageScore, ...]
+    labels_correct: float | None
+    objective: float
+    iterations: int
+    gradient_evaluations: int
+    seconds: float
+    adaptive: str
+    budget: Budget | None = None
+    history: tuple[tuple[int, float], ...] = ()
+
+
+# --- verbs --------------------------------------------------------------------------------------
+
+
+class Attack(Protocol):
+    """`attack(seen, generator=…, progress=…) -> Reconstruction`; settings are its constructor's."""
+
+    needs: frozenset[Knowledge]
+    reads: frozenset[type]
+
+    def __call__(
+        self,
+        seen: Observation,
+        *,
+        generator: torch.Generator,
+        progress: Callable[[int, int, float], None] | None = None,
+    ) -> Reconstruction:
+        """Reconstruct; `progress(step, steps, objective)` is called now and then."""
+        ...
+
+
+# --- a client's step, which defenses wrap ---------------------------------------------------------
+
+Prepare = Callable[[torch.nn.Module, torch.optim.Optimizer, Any], tuple[Any, Any, Any]]
+
+
+@dataclass(frozen=True)
+class ClientTask:
+    """What a client is asked to do in a round.
+
+    Attributes:
+        model: Network to build.
+        before: Global parameters that were received.
+        kept: Parameters that stay on this device, from its earlier rounds.
+        images: `[N, C, H, W]` in [0, 1].
+        labels: `[N]` int64.
+        training: Optimizer settings.
+        share: "gradient" (FedSGD) or "delta" (FedAvg).
+        generator: All randomness of the step.
+        prepare: Wraps (model, optimizer, loader) before training; set by defenses such as DP-SGD.
+        withheld: Parameter-name prefixes that must not leave the device; set by defenses.
+    """
+
+    model: ModelSpec
+    before: Mapping[str, Tensor]
+    kept: Mapping[str, Tensor]
+    images: Tensor
+    labels: Tensor
+    training: LocalTraining
+    share: Literal["gradient", "delta"]
+    generator: torch.Generator
+    prepare: Prepare | None = None
+    withheld: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ClientReturn:
+    """What a client's step ends in: what is sent, and what stays."""
+
+    shared: tuple[Shared, ...]
+    kept: Mapping[str, Tensor] = field(default_factory=dict)
+    loss: float = float("nan")
+    budget: Budget | None = None
+
+
+ClientStep = Callable[[ClientTask], ClientReturn]
+
+
+class Defense(Protocol):
+    """`defense(step) -> step`, so that defenses compose in order."""
+
+    def __call__(self, step: ClientStep) -> ClientStep:
+        """Wrap a client's step."""
+        ...
+
+    def facts(self) -> DefenseFacts:
+        """What an attacker who read the paper and the configuration knows."""
+        ...

@@ -1,0 +1,321 @@
+"""The contents of `results.json`: everything a report shows, as data. Pages are renderings of it.
+
+The JSON schema is exported by `fedaudit schema results`. Absent values are null and mean "not
+measured"; a rate of 0 means "measured, none found".
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from fedaudit.types import Budget
+
+SCHEMA_VERSION = "1"
+
+Evidence = Literal["none", "redacted", "full"]
+VerdictKind = Literal[
+    "LEAK DEMONSTRATED", "NO LEAK FOUND ABOVE LIMIT", "INCONCLUSIVE", "INVALID", "NOT TESTED"
+]
+Severity = Literal["critical", "high", "medium", "low", "none"]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """`hits` of `n`, with an exact (Clopper–Pearson) two-sided 95 % interval."""
+
+    hits: int
+    n: int
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean or a paired difference with its 95 % interval; `method` says which interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    method: str
+
+
+@dataclass(frozen=True)
+class Utility:
+    """What the defended federation is still worth on people it never saw.
+
+    Attributes:
+        accuracy: Best verification accuracy on held-out pairs (0.5 is chance).
+        tar_at_far: TAR at the FAR named in the key ("1e-2").
+        rounds, seconds, bytes_per_client_round: Cost of training.
+    """
+
+    accuracy: float
+    tar_at_far: Mapping[str, float]
+    auc: float
+    pairs: int
+    rounds: int
+    seconds: float
+    bytes_per_client_round: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the statistics allow one to say.
+
+    Attributes:
+        sentence: One plain sentence with the number, its interval and n.
+        severity: By the lower bound of the re-identification rate.
+        targets_needed: For INCONCLUSIVE: targets that would settle it if none is re-identified.
+    """
+
+    kind: VerdictKind
+    sentence: str
+    severity: Severity = "none"
+    targets_needed: int | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the comparison: scenario × defense × attack.
+
+    Attributes:
+        reid: Re-identification at the calibrated FMR (headline).
+        prior: The same for the prior-only control (same attack, update replaced by noise).
+        excess: reid − prior, paired by target.
+        worst_cosine: Highest identity cosine; `worst_cell` and `worst_image` point at its picture.
+        labels: Mean share of the label multiset that was recovered.
+        seconds: Median CPU seconds a target.
+        p_value, p_holm: One-sided, excess > 0; Holm over the rows of the study.
+    """
+
+    scenario: str
+    network: str
+    method: str
+    round: int
+    batch_size: int
+    defense: str
+    attack: str
+    threat_model: str
+    adaptive: str
+    n_targets: int
+    n_people: int
+    reid: Rate | None
+    prior: Rate | None
+    excess: Estimate | None
+    rank1: Rate | None
+    worst_cosine: float | None
+    worst_cell: str | None
+    worst_image: int | None
+    ssim: Estimate
+    psnr: Estimate
+    mse: Estimate
+    lpips: Estimate | None
+    prior_ssim: Estimate | None
+    labels: float | None
+    seconds: float
+    p_value: float | None
+    p_holm: float | None
+    budget: Budget | None
+    utility: Utility | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A paired comparison of two attacks on the same targets.
+
+    Attributes:
+        metric: "ssim", "lpips" or "reid".
+        difference: first − second.
+    """
+
+    scenario: str
+    defense: str
+    metric: str
+    higher_is_better: bool
+    first: str
+    second: str
+    difference: Estimate
+    seconds_first: float
+    seconds_second: float
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """What the embedder recognizes of the *originals* at the study's image size."""
+
+    scenario: str
+    image_size: int
+    reid: Rate
+    rank1: Rate
+    threshold: float
+    fmr: float
+    impostor_pairs: int
+    gallery_people: int
+    gallery_photos: int
+
+
+@dataclass(frozen=True)
+class Control:
+    """One control and whether it held. `passed` is None where it could not be run."""
+
+    name: str
+    scenario: str
+    outcome: str
+    requirement: str
+    passed: bool | None
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """One attack class: in scope or not, executed or not, and what came of it.
+
+    Attributes:
+        result: "—" where not executed; "0 of n" where executed and clean.
+        standards: Names in NIST AI 100-2, MITRE ATLAS, OWASP ML.
+    """
+
+    attack_class: str
+    in_scope: bool
+    executed: bool
+    result: str
+    standards: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something to act on.
+
+    Attributes:
+        fingerprint: Stable over re-runs of the same configuration.
+        remedy: What to do; with its measured effect where one was measured.
+    """
+
+    id: str
+    severity: Severity
+    confidence: Literal["high", "medium", "low"]
+    title: str
+    claim: str
+    evidence: str
+    configuration: str
+    remedy: str
+    standards: tuple[str, ...]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """One picture row of the gallery: original, reconstruction, prior-only.
+
+    Attributes:
+        selection: Why it is shown ("worst" or "random").
+        prior_cell: Cell of the prior-only reconstruction of the same target, if there is one.
+    """
+
+    selection: Literal["worst", "random"]
+    cell: str
+    prior_cell: str | None
+    image: int
+    scenario: str
+    defense: str
+    attack: str
+    round: int
+    person: str
+    verdict: VerdictKind
+    cosine: float | None
+    threshold: float | None
+    prior_cosine: float | None
+    ssim: float
+    lpips: float | None
+
+
+@dataclass(frozen=True)
+class ScorePoint:
+    """One reconstructed image's identity cosine, for the score distributions."""
+
+    scenario: str
+    defense: str
+    attack: str
+    role: str
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the numbers come from."""
+
+    fedaudit: str
+    command: str
+    started: str
+    seconds: float
+    python: str
+    platform: str
+    cpu_count: int
+    versions: Mapping[str, str]
+    git_commit: str | None
+    seeds: tuple[int, ...]
+    data: str
+    data_terms: str
+    hashes: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What a scenario's threat model granted, and how its rules were set."""
+
+    scenario: str
+    threat_model: str
+    granted: tuple[str, ...]
+    denied: tuple[str, ...]
+    training: str
+    model_state: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Thresholds of the verdicts, printed beside them."""
+
+    reid_limit: float
+    confidence: float
+    fmr: float
+    exhibit_seed: int
+
+
+@dataclass(frozen=True)
+class Results:
+    """The whole report as data."""
+
+    schema_version: str
+    study: str
+    description: str
+    underpowered: bool
+    release_context: str
+    headline: Verdict
+    settings: Settings
+    rows: tuple[Row, ...]
+    contrasts: tuple[Contrast, ...]
+    ceilings: tuple[Ceiling, ...]
+    controls: tuple[Control, ...]
+    coverage: tuple[Coverage, ...]
+    findings: tuple[Finding, ...]
+    exhibits: tuple[Exhibit, ...]
+    points: tuple[ScorePoint, ...]
+    ledger: tuple[Ledger, ...]
+    provenance: Provenance
+    limitations: tuple[str, ...]
+
+
+@cache
+def adapter() -> TypeAdapter[Results]:
+    """Validates and serializes `Results`."""
+    return TypeAdapter(Results)
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema of `results.json`."""
+    return adapter().json_schema()

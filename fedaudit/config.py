@@ -1,0 +1,93 @@
+"""What a study asks for, as read from `study.toml`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A plugin with its settings; `label` tells two settings of one plugin apart."""
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Federation:
+    """How the simulated federation trains, wherever a scenario needs a trained model.
+
+    Attributes:
+        clients: Number of clients; people are dealt to them, each person to one client.
+        rounds: Rounds trained to measure utility; scenarios with `round` > 1 audit that round.
+        local_steps, batch_size, lr, momentum: Local training of each client in each round.
+        held_out: People who never train; verification accuracy is measured on their pairs.
+        photos: Photos of each person that train; the others are the gallery.
+    """
+
+    clients: int = 5
+    rounds: int = 30
+    local_steps: int = 4
+    batch_size: int = 16
+    lr: float = 0.1
+    momentum: float = 0.9
+    held_out: int = 10
+    photos: int = 5
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One grid: a network and method at one round, × defenses × attacks × targets × seeds.
+
+    Attributes:
+        round: The audited round, 1-based; 1 audits a fresh model.
+        batch_size, local_steps, lr: Of the audited client's step.
+        targets: Number of attacked client updates, each of other people where there are enough.
+        threat_model: A–H (Carletti et al.).
+        grant, deny: Facts added to or taken from the threat model.
+        controls: Run the prior-only and noise controls.
+    """
+
+    name: str
+    network: Choice = Choice("face")
+    method: Choice = Choice("fedsgd")
+    round: int = 1
+    batch_size: int = 1
+    local_steps: int = 1
+    lr: float = 0.1
+    targets: int = 16
+    threat_model: str = "D"
+    grant: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    defenses: tuple[Choice, ...] = (Choice("none"),)
+    attacks: tuple[Choice, ...] = (Choice("inverting_gradients"), Choice("gan_inversion"))
+    controls: bool = True
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything that decides the results of a run; equal studies give equal results.
+
+    Attributes:
+        data: The face set; `size` is its image size in pixels.
+        seeds: Each cell is run once a seed.
+        fmr: False match rate at which re-identification is calibrated.
+        reid_limit: T of the verdicts.
+        utility: Train every defense's federation and measure verification accuracy.
+        release_context: Who could see the updates, in the user's words; never inferred.
+        underpowered: Say in the report that the study is too small to conclude from.
+    """
+
+    name: str
+    scenarios: tuple[Scenario, ...]
+    description: str = ""
+    data: Choice = Choice("orl")
+    size: int = 64
+    seeds: tuple[int, ...] = (0,)
+    federation: Federation = Federation()
+    utility: bool = True
+    fmr: float = 1e-3
+    reid_limit: float = 0.05
+    release_context: str = "not declared"
+    underpowered: bool = False

@@ -1,0 +1,121 @@
+"""Bodies: images in [0, 1] → feature maps. GroupNorm throughout, so that no image sees another.
+
+Batch norm would couple the images of a batch, which DP-SGD's per-sample gradients cannot have, and
+which would hide from an attack that a batch gradient is the mean of per-image gradients.
+"""
+
+import torchvision
+from torch import Tensor, nn
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm with groups of eight channels (one group for narrow layers)."""
+    return nn.GroupNorm(max(1, channels // 8), channels)
+
+
+class Standardize(nn.Module):
+    """[0, 1] → [-1, 1], inside the model, so that nobody outside handles normalized images."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`[N, C, H, W]` in [0, 1] → [-1, 1]."""
+        return images * 2 - 1
+
+
+class Residual(nn.Module):
+    """Two 3×3 convolutions with a shortcut, as in ResNet's basic block (He et al., 2016)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm1 = group_norm(outputs)
+        self.act1 = nn.PReLU(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.norm2 = group_norm(outputs)
+        self.act2 = nn.PReLU(outputs)
+        self.shortcut = (
+            nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            if stride != 1 or inputs != outputs
+            else nn.Identity()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, inputs, H, W]` → `[N, outputs, H/stride, W/stride]`."""
+        y = self.act1(self.norm1(self.conv1(x)))
+        return self.act2(self.norm2(self.conv2(y)) + self.shortcut(x))
+
+
+def residual_body(widths: tuple[int, ...] = (24, 48, 96), channels: int = 3) -> nn.Sequential:
+    """A small ResNet: a stem at full resolution, then one block of stride 2 a width."""
+    layers: list[nn.Module] = [
+        Standardize(),
+        nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False),
+        group_norm(widths[0]),
+        nn.PReLU(widths[0]),
+    ]
+    inputs = widths[0]
+    for width in widths:
+        layers.append(Residual(inputs, width, 2))
+        inputs = width
+    return nn.Sequential(*layers)
+
+
+def smooth_body(channels: int = 3) -> nn.Sequential:
+    """Three sigmoid convolutions, close to the LeNet of Zhu et al. (2019): the easiest to invert."""
+    return nn.Sequential(
+        Standardize(),
+        nn.Conv2d(channels, 12, 5, 2, 2),
+        nn.Sigmoid(),
+        nn.Conv2d(12, 12, 5, 2, 2),
+        nn.Sigmoid(),
+        nn.Conv2d(12, 12, 5, 1, 2),
+        nn.Sigmoid(),
+    )
+
+
+def resnet18_body() -> nn.Sequential:
+    """torchvision's ResNet-18 up to its last feature map, with GroupNorm, random weights."""
+    network = torchvision.models.resnet18(weights=None, norm_layer=group_norm)
+    for module in network.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False  # Opacus' hooks need the inputs that in-place layers overwrite
+    return nn.Sequential(Standardize(), *list(network.children())[:-2])
+
+
+class DepthWise(nn.Module):
+    """MobileFaceNet's bottleneck: expand, depth-wise 3×3, project; a shortcut where shapes agree."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        self.layers = nn.Sequential(
+            nn.Conv2d(inputs, hidden, 1, bias=False),
+            group_norm(hidden),
+            nn.PReLU(hidden),
+            nn.Conv2d(hidden, hidden, 3, stride, 1, groups=hidden, bias=False),
+            group_norm(hidden),
+            nn.PReLU(hidden),
+            nn.Conv2d(hidden, outputs, 1, bias=False),
+            group_norm(outputs),
+        )
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, inputs, H, W]` → `[N, outputs, H/stride, W/stride]`."""
+        y: Tensor = self.layers(x)
+        return x + y if self.residual else y
+
+
+def mobile_body(channels: int = 3) -> nn.Sequential:
+    """A MobileFaceNet (Chen et al., 2018) with fewer repeats, for 32 to 112 px."""
+    return nn.Sequential(
+        Standardize(),
+        nn.Conv2d(channels, 32, 3, 1, 1, bias=False),
+        group_norm(32),
+        nn.PReLU(32),
+        DepthWise(32, 32, 2, 2),
+        DepthWise(32, 32, 1, 2),
+        DepthWise(32, 64, 2, 2),
+        DepthWise(64, 64, 1, 2),
+        DepthWise(64, 64, 2, 4),
+        DepthWise(64, 64, 1, 2),
+    )

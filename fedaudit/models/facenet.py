@@ -1,0 +1,94 @@
+"""A face network: body → embedding → head, the three parts that methods and defenses name."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedaudit.errors import ConfigError, UnknownNameError
+from fedaudit.models.heads import HEADS
+
+Criterion = Callable[[Tensor, Tensor], Tensor]
+
+
+class FaceNet(nn.Module):
+    """Images `[N, C, H, W]` in [0, 1] → scores `[N, K]`.
+
+    Args:
+        body: Images → feature map.
+        image_size: Height and width in pixels; decides the width of the flattened map.
+        classes: K.
+        dim: Width of the embedding.
+        head: "linear", "cosface" or "arcface".
+        pool: "flatten" (face recognition: every position of the map reaches the embedding) or
+            "average" (classification: the map is averaged away).
+        channels: C.
+        head_settings: Further settings of the head (scale, margin).
+    """
+
+    def __init__(
+        self,
+        body: nn.Module,
+        *,
+        image_size: int,
+        classes: int,
+        dim: int = 128,
+        head: str = "cosface",
+        pool: Literal["flatten", "average"] = "flatten",
+        channels: int = 3,
+        **head_settings: float,
+    ) -> None:
+        super().__init__()
+        if head not in HEADS:
+            raise UnknownNameError("head", head, HEADS)
+        if pool not in ("flatten", "average"):
+            raise UnknownNameError("pooling", pool, ("flatten", "average"))
+        self.body, self.pool = body, pool
+        with torch.no_grad():
+            shape = body(torch.zeros(1, channels, image_size, image_size)).shape
+        width = shape[1] if pool == "average" else shape[1:].numel()
+        # A pooled classifier has no embedding layer of its own: the averaged map is the embedding.
+        self.embedding = nn.Identity() if pool == "average" else nn.Linear(width, dim, bias=False)
+        self.head = HEADS[head](width if pool == "average" else dim, classes, **head_settings)
+
+    def features(self, images: Tensor) -> Tensor:
+        """What enters the embedding, `[N, F]`: the flattened or averaged map."""
+        maps = self.body(images)
+        return maps.mean((2, 3)) if self.pool == "average" else maps.flatten(1)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Unit embeddings `[N, D]`, for verification."""
+        return F.normalize(self.embedding(self.features(images)), dim=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores `[N, K]`."""
+        scores: Tensor = self.head(self.embedding(self.features(images)))
+        return scores
+
+    def criterion(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """The head's training loss."""
+        loss: Tensor = self.head.criterion(scores, labels)
+        return loss
+
+
+def criterion_of(model: nn.Module) -> Criterion:
+    """The loss that a model is trained with: its own `criterion`, else cross-entropy."""
+    own: Any = getattr(model, "criterion", None)
+    return own if callable(own) else F.cross_entropy
+
+
+def require_face_net(model: nn.Module, what: str) -> FaceNet:
+    """The model as a `FaceNet`, for code that needs its three parts.
+
+    Raises:
+        ConfigError: Another kind of network.
+    """
+    if not isinstance(model, FaceNet):
+        raise ConfigError(
+            f"{what} needs a network with the parts body, embedding and head "
+            f"(fedaudit.models.facenet.FaceNet), not {type(model).__name__}. "
+            "Build it with FaceNet(body, …), which takes any body."
+        )
+    return model

@@ -1,0 +1,109 @@
+"""The networks by name, and how a `ModelSpec` becomes a module."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from fedaudit.errors import AttackError, ConfigError
+from fedaudit.models.bodies import mobile_body, residual_body, resnet18_body, smooth_body
+from fedaudit.models.facenet import FaceNet
+from fedaudit.registry import create
+from fedaudit.types import ModelSpec
+
+
+def face(*, classes: int, image_size: int = 32, head: str = "cosface", dim: int = 128) -> FaceNet:
+    """Residual body, flattened map into an embedding, CosFace: what face recognition uses.
+
+    Args:
+        classes: Number of people in the head.
+        image_size: Pixels; each doubling beyond 32 adds a stage, so the map stays 4×4.
+        head: "cosface", "arcface" or "linear".
+        dim: Width of the embedding.
+    """
+    return FaceNet(
+        _residual_for(image_size), image_size=image_size, classes=classes, head=head, dim=dim
+    )
+
+
+def face_pooled(*, classes: int, image_size: int = 32, head: str = "linear") -> FaceNet:
+    """The body of `face` with average pooling and a linear head: far harder to invert."""
+    return FaceNet(
+        _residual_for(image_size), image_size=image_size, classes=classes, head=head, pool="average"
+    )
+
+
+def small_cnn(
+    *, classes: int, image_size: int = 32, head: str = "linear", dim: int = 128
+) -> FaceNet:
+    """Three sigmoid convolutions and a hidden layer: smooth, the positive control of the field."""
+    return FaceNet(smooth_body(), image_size=image_size, classes=classes, head=head, dim=dim)
+
+
+def resnet18(*, classes: int, image_size: int = 64, head: str = "linear") -> FaceNet:
+    """torchvision's ResNet-18 with GroupNorm and average pooling, 11.2 M parameters."""
+    return FaceNet(
+        resnet18_body(), image_size=image_size, classes=classes, head=head, pool="average"
+    )
+
+
+def mobile_face(
+    *, classes: int, image_size: int = 64, head: str = "arcface", dim: int = 128
+) -> FaceNet:
+    """A MobileFaceNet-like network: depth-wise bottlenecks, flattened map, ArcFace."""
+    return FaceNet(mobile_body(), image_size=image_size, classes=classes, head=head, dim=dim)
+
+
+def _residual_for(image_size: int) -> nn.Sequential:
+    widths = (32, 64, 128)
+    while image_size >> len(widths) > 4:
+        widths = (*widths, 128)
+    return residual_body(widths)
+
+
+def build(
+    spec: ModelSpec, state: Mapping[str, Tensor] | None = None, *, seed: int = 0
+) -> nn.Module:
+    """A network in training mode.
+
+    Args:
+        spec: Registered name or `package.module:factory`, with arguments.
+        state: Parameters and buffers by name; those that are absent keep their random start.
+        seed: Of the random start.
+
+    Raises:
+        UnknownNameError: No such network.
+        ConfigError: The factory refuses its arguments, or returns no module.
+        AttackError: A parameter has another shape, or a name that the network does not have.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = create("networks", spec.factory, spec.arguments)
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"{spec.factory} returned {type(model).__name__}, not a torch.nn.Module")
+    if state:
+        load(model, state)
+    return model.train()
+
+
+def load(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Copy parameters by name into `model`, in place; names that are absent are left alone."""
+    own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    with torch.no_grad():
+        for name, value in state.items():
+            if name not in own:
+                raise AttackError(
+                    f"the network has no parameter {name!r}. Its first is {next(iter(own))!r}: "
+                    "was the update made with another architecture?"
+                )
+            if own[name].shape != value.shape:
+                raise AttackError(
+                    f"parameter {name!r} is {tuple(own[name].shape)} in the network and "
+                    f"{tuple(value.shape)} in the update: another number of classes or image size?"
+                )
+            own[name].copy_(value)
+
+
+def parameters_of(model: nn.Module) -> dict[str, Tensor]:
+    """Detached copies of the parameters, by name."""
+    return {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -7,11 +7,21 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Choice:
-    """A plugin with its settings; `label` tells two settings of one plugin apart."""
+    """A plugin with its settings; `label` tells two settings of one plugin apart.
+
+    Attributes:
+        name: A registered name, or `package.module:object`.
+        settings: Keyword arguments of the plugin.
+        label: What reports and file names call it; the (object's) name if not given.
+    """
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     label: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.label:
+            object.__setattr__(self, "label", self.name.rpartition(":")[2])
 
 
 @dataclass(frozen=True)

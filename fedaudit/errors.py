@@ -37,13 +37,15 @@ class UnknownNameError(UsageError):
         kind: What was looked up, in the singular ("attack").
         name: What the user wrote.
         known: The names that exist.
+        where: The file and the place in it, if there is one.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str = "") -> None:
         self.kind, self.name, self.known = kind, name, sorted(known)
         close = get_close_matches(name, self.known, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(self.known)}."
-        super().__init__(f"unknown {kind} {name!r}: {hint}")
+        prefix = f"{where}: " if where else ""
+        super().__init__(f"{prefix}unknown {kind} {name!r}: {hint}")
 
 
 class ConfigError(UsageError):

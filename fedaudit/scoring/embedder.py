@@ -1,0 +1,185 @@
+"""The independent face recognition network that identity metrics are measured with.
+
+dlib's ResNet (King 2017), trained on about three million photos of 7,485 people, in the
+quantized form of face-api.js. It shares nothing with any audited model.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fedaudit import assets
+from fedaudit.errors import AssetError
+
+INPUT_SIZE = 150
+DIM = 128
+
+_BATCH = 16
+_MEAN = (122.782, 117.001, 104.298)
+# (name, channels in, channels out, whether the block halves the map)
+_BLOCKS = (
+    ("conv32_1", 32, 32, False),
+    ("conv32_2", 32, 32, False),
+    ("conv32_3", 32, 32, False),
+    ("conv64_down", 32, 64, True),
+    ("conv64_1", 64, 64, False),
+    ("conv64_2", 64, 64, False),
+    ("conv64_3", 64, 64, False),
+    ("conv128_down", 64, 128, True),
+    ("conv128_1", 128, 128, False),
+    ("conv128_2", 128, 128, False),
+    ("conv256_down", 128, 256, True),
+    ("conv256_1", 256, 256, False),
+    ("conv256_2", 256, 256, False),
+    ("conv256_down_out", 256, 256, True),
+)
+
+
+class _Block(nn.Module):
+    """A residual block without normalization; its scale layers are folded into the convolutions."""
+
+    def __init__(self, inputs: int, outputs: int, down: bool) -> None:
+        super().__init__()
+        self.down, self.extra = down, outputs - inputs
+        stride, padding = (2, 0) if down else (1, 1)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv2(F.relu(self.conv1(x)))
+        if self.down:
+            x = F.avg_pool2d(x, 2)
+            # As in dlib: the smaller map is padded at the end, missing channels are zeros.
+            rows, columns = x.shape[2] - y.shape[2], x.shape[3] - y.shape[3]
+            y = F.pad(y, (0, columns, 0, rows))
+            x = F.pad(x, (0, 0, 0, 0, 0, self.extra))
+        return F.relu(x + y)
+
+
+class RecognitionNet(nn.Module):
+    """`[N, 3, 150, 150]` in [0, 1] → `[N, 128]`, not normalized; differentiable."""
+
+    mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 32, 7, 2)
+        self.blocks = nn.Sequential(*(_Block(i, o, down) for _, i, o, down in _BLOCKS))
+        self.fc = nn.Linear(256, DIM, bias=False)
+        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = (images * 255 - self.mean) / 255
+        x = F.max_pool2d(F.relu(self.stem(x)), 3, 2)
+        features: Tensor = self.fc(self.blocks(x).mean((2, 3)))
+        return features
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """Images in, unit vectors out; the cosine of two of them says how alike two faces are.
+
+    Attributes:
+        network: Frozen, in evaluation mode.
+        name: For reports.
+    """
+
+    network: nn.Module
+    name: str = "dlib ResNet (face-api 1.7.15)"
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Unit vectors, no gradient.
+
+        Args:
+            images: `[N, C, H, W]` in [0, 1] of any size; one channel is repeated to three.
+
+        Returns:
+            `[N, 128]` float32, rows of length 1. A row does not depend on the others.
+        """
+        if len(images) == 0:
+            return torch.empty(0, DIM)
+        with torch.no_grad():
+            parts = [F.normalize(self.network(_prepare(part))) for part in images.split(_BATCH)]
+        return torch.cat(parts)
+
+
+@cache
+def load_embedder() -> Embedder:
+    """The embedder, read once a process.
+
+    Raises:
+        AssetError: Its weights are neither cached nor fetchable, or damaged. An audit without
+            them has no identity metrics.
+    """
+    manifest = assets.path("face_embedder")
+    network = RecognitionNet()
+    network.load_state_dict(_fused(read_weights(manifest)))
+    network.eval().requires_grad_(False)
+    return Embedder(network.to(memory_format=torch.channels_last))
+
+
+def read_weights(manifest: Path) -> dict[str, Tensor]:
+    """The tensors of a quantized TensorFlow.js model, as float32.
+
+    Args:
+        manifest: Its `…-weights_manifest.json`; the `.bin` files lie beside it.
+
+    Raises:
+        AssetError: The files do not fit each other.
+    """
+    weights = {}
+    try:
+        for group in json.loads(manifest.read_text()):
+            data = b"".join((manifest.parent / Path(p).name).read_bytes() for p in group["paths"])
+            start = 0
+            for entry in group["weights"]:
+                scheme = entry.get("quantization")
+                stored = np.dtype(scheme["dtype"] if scheme else "<f4")
+                count = prod(entry["shape"])
+                values = np.frombuffer(data, stored, count, start).astype(np.float32)
+                start += count * stored.itemsize
+                if scheme:
+                    values = values * np.float32(scheme["scale"]) + np.float32(scheme["min"])
+                weights[entry["name"]] = torch.from_numpy(values.reshape(entry["shape"]))
+            if start != len(data):
+                raise ValueError(f"{len(data)} bytes, {start} described")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AssetError(
+            f"{manifest.name} and its weights do not fit each other: {error}. "
+            "Run: fedaudit assets fetch face_embedder"
+        ) from error
+    return weights
+
+
+def _fused(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """State of `RecognitionNet`: names translated, each scale layer folded into its convolution."""
+    state = {"fc.weight": weights["fc"].T.contiguous()}
+
+    def put(source: str, target: str) -> None:
+        scale = weights[f"{source}/scale/weights"]
+        kernel = weights[f"{source}/conv/filters"].permute(3, 2, 0, 1)  # HWIO → OIHW
+        state[f"{target}.weight"] = kernel * scale[:, None, None, None]
+        bias = weights[f"{source}/conv/bias"] * scale + weights[f"{source}/scale/biases"]
+        state[f"{target}.bias"] = bias
+
+    put("conv32_down", "stem")
+    for i, (name, *_) in enumerate(_BLOCKS):
+        put(f"{name}/conv1", f"blocks.{i}.conv1")
+        put(f"{name}/conv2", f"blocks.{i}.conv2")
+    return state
+
+
+def _prepare(images: Tensor) -> Tensor:
+    if images.shape[1] == 1:
+        images = images.expand(-1, 3, -1, -1)
+    if images.shape[-2:] != (INPUT_SIZE, INPUT_SIZE):
+        images = F.interpolate(images, (INPUT_SIZE, INPUT_SIZE), mode="bilinear")
+    return images.contiguous(memory_format=torch.channels_last)

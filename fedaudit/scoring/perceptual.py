@@ -1,0 +1,147 @@
+"""LPIPS: the perceptual distance of Zhang et al. (CVPR 2018), with pinned backbone weights."""
+
+import io
+import pickle
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import lpips
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fedaudit import assets
+from fedaudit.errors import AssetError
+
+Net = Literal["alex", "vgg"]
+
+MIN_SIZE = 64
+"""Smaller images are enlarged to this many pixels: at 32, three of AlexNet's five taps are 1×1."""
+
+_BATCH = 32
+# Indices of the convolutions in torchvision's `features`.
+_CONVOLUTIONS = {
+    "alexnet": ("AlexNet_0", (0, 3, 6, 8, 10)),
+    "vgg16": ("VGG16_0", (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)),
+}
+
+
+def lpips_distance(a: Tensor, b: Tensor, net: Net = "alex") -> Tensor:
+    """LPIPS of each pair; 0 for equal images, around 0.7 for unrelated ones, lower is closer.
+
+    Args:
+        a: `[N, C, H, W]` in [0, 1]; one channel is repeated to three.
+        b: Same shape as `a`.
+        net: Backbone: "alex" (16 ms a pair of 64 px on one thread) or "vgg" (13 times that).
+
+    Returns:
+        `[N]`, no gradient. Images below `MIN_SIZE` pixels are enlarged to it.
+
+    Raises:
+        ValueError: The shapes differ.
+        AssetError: The backbone's weights are not available.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"LPIPS compares images of one shape, not {a.shape} and {b.shape}")
+    model = load_lpips(net)
+    pairs = zip(a.split(_BATCH), b.split(_BATCH), strict=True)
+    with torch.no_grad():
+        values = [model(_prepare(x), _prepare(y), normalize=True).flatten() for x, y in pairs]
+    return torch.cat(values)
+
+
+@cache
+def load_lpips(net: Net = "alex") -> nn.Module:
+    """The frozen network, once a process; `model(a, b, normalize=True)` takes [0, 1] images.
+
+    Raises:
+        AssetError: The backbone's weights are not available.
+    """
+    weights = load_file(assets.path(f"lpips_{net}"))
+    # pnet_rand builds the backbone without torchvision's download; the weights follow.
+    with torch.random.fork_rng(devices=[]):
+        model: nn.Module = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+    backbone = model.net
+    assert isinstance(backbone, nn.Module)
+    # lpips keeps torchvision's indices: slice2.3.weight is features.3.weight.
+    state = {key: weights["features." + key.split(".", 1)[1]] for key in backbone.state_dict()}
+    backbone.load_state_dict(state)
+    return model.eval().requires_grad_(False)
+
+
+def convert_checkpoint(folder: Path) -> None:
+    """Replace the pickled checkpoint in `folder` by safetensors; run once, when it is unpacked.
+
+    Raises:
+        AssetError: The pickle wants anything but NumPy arrays, or is not the expected network.
+    """
+    (checkpoint,) = folder.glob("*.ckpt")
+    arrays = _unpickle(checkpoint.read_bytes())
+    try:
+        converted = _torchvision_names(arrays, checkpoint.stem)
+    except (KeyError, TypeError, ValueError) as error:
+        raise AssetError(f"{checkpoint.name} is not the expected network: {error}") from error
+    save_file(converted, checkpoint.with_suffix(".safetensors"))
+    checkpoint.unlink()
+
+
+def _torchvision_names(tree: Mapping[str, Any], network: str) -> dict[str, np.ndarray]:
+    """Flax's tree as torchvision's flat names; kernels HWIO → OIHW."""
+    root, indices = _CONVOLUTIONS[network]
+    flat = {}
+    for i, index in enumerate(indices):
+        layer = tree[root][f"Conv_{i}"]
+        kernel = np.transpose(layer["kernel"], (3, 2, 0, 1))
+        flat[f"features.{index}.weight"] = np.ascontiguousarray(kernel)
+        flat[f"features.{index}.bias"] = np.ascontiguousarray(layer["bias"])
+    for i in range(5):
+        kernel = np.transpose(tree[f"NetLinLayer_{i}"]["Conv_0"]["kernel"], (3, 2, 0, 1))
+        flat[f"lin{i}.model.1.weight"] = np.ascontiguousarray(kernel)
+    return flat
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """An unpickler that can build NumPy arrays and plain containers, and call nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("numpy", "ndarray"):
+            return np.ndarray
+        if (module, name) == ("numpy", "dtype"):
+            return np.dtype
+        if (module, name) in {
+            ("numpy.core.multiarray", "_reconstruct"),
+            ("numpy._core.multiarray", "_reconstruct"),
+        }:
+            return _reconstruct
+        raise pickle.UnpicklingError(f"it wants to import {module}.{name}")
+
+
+def _reconstruct(kind: Any, shape: tuple[int, ...], dtype: bytes) -> np.ndarray:
+    """What NumPy calls to start a pickled array, whatever NumPy's version names it."""
+    if kind is not np.ndarray:
+        raise pickle.UnpicklingError("it wants to build something other than an array")
+    return np.ndarray.__new__(kind, shape, dtype)
+
+
+def _unpickle(data: bytes) -> Mapping[str, Any]:
+    try:
+        tree = _ArraysOnly(io.BytesIO(data)).load()
+    except (pickle.UnpicklingError, EOFError, AttributeError, IndexError) as error:
+        raise AssetError(f"refused to read a checkpoint: {error}.") from error
+    if not isinstance(tree, Mapping):
+        raise AssetError(f"a checkpoint holds {type(tree).__name__}, not named arrays.")
+    return tree
+
+
+def _prepare(images: Tensor) -> Tensor:
+    """To three channels, and to at least `MIN_SIZE` pixels."""
+    if images.shape[1] == 1:
+        images = images.expand(-1, 3, -1, -1)
+    if min(images.shape[-2:]) < MIN_SIZE:
+        images = F.interpolate(images, (MIN_SIZE, MIN_SIZE), mode="bilinear", antialias=True)
+    return images

@@ -85,7 +85,7 @@ def _npm_pack(asset: Asset, folder: Path) -> Path:
 
 
 def _npm_from_pypi(folder: Path) -> list[str]:
-    """npm out of the Node.js wheel on PyPI, unpacked below `folder` and gone with it."""
+    """The npm client out of the Node.js wheel on PyPI, unpacked below `folder` and gone with it."""
     place = folder / "node"
     place.mkdir()
     try:

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
+from torch.nn.functional import normalize
 
 from fedaudit import assets
 from fedaudit.errors import AssetError
@@ -54,14 +55,14 @@ class _Block(nn.Module):
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv2(F.relu(self.conv1(x)))
+        y = self.conv2(functional.relu(self.conv1(x)))
         if self.down:
-            x = F.avg_pool2d(x, 2)
+            x = functional.avg_pool2d(x, 2)
             # As in dlib: the smaller map is padded at the end, missing channels are zeros.
             rows, columns = x.shape[2] - y.shape[2], x.shape[3] - y.shape[3]
-            y = F.pad(y, (0, columns, 0, rows))
-            x = F.pad(x, (0, 0, 0, 0, 0, self.extra))
-        return F.relu(x + y)
+            y = functional.pad(y, (0, columns, 0, rows))
+            x = functional.pad(x, (0, 0, 0, 0, 0, self.extra))
+        return functional.relu(x + y)
 
 
 class RecognitionNet(nn.Module):
@@ -77,8 +78,9 @@ class RecognitionNet(nn.Module):
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Features of RGB faces; see the class."""
         x = (images * 255 - self.mean) / 255
-        x = F.max_pool2d(F.relu(self.stem(x)), 3, 2)
+        x = functional.max_pool2d(functional.relu(self.stem(x)), 3, 2)
         features: Tensor = self.fc(self.blocks(x).mean((2, 3)))
         return features
 
@@ -102,13 +104,13 @@ class Embedder:
             images: `[N, C, H, W]` in [0, 1] of any size; one channel is repeated to three.
 
         Returns:
-            `[N, 128]` float32, rows of length 1. A row does not depend on the others.
+            `[N, 128]` float32, rows of length 1.
         """
         if len(images) == 0:
             return torch.empty(0, DIM)
+        parts = [images[i : i + _BATCH] for i in range(0, len(images), _BATCH)]
         with torch.no_grad():
-            parts = [F.normalize(self.network(_prepare(part))) for part in images.split(_BATCH)]
-        return torch.cat(parts)
+            return torch.cat([normalize(self.network(_prepare(part))) for part in parts])
 
 
 @cache
@@ -122,8 +124,9 @@ def load_embedder() -> Embedder:
     manifest = assets.path("face_embedder")
     network = RecognitionNet()
     network.load_state_dict(_fused(read_weights(manifest)))
-    network.eval().requires_grad_(False)
-    return Embedder(network.to(memory_format=torch.channels_last))
+    # Channels last is a third faster on CPUs.
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Embedder(network.eval().requires_grad_(False))
 
 
 def read_weights(manifest: Path) -> dict[str, Tensor]:
@@ -181,5 +184,5 @@ def _prepare(images: Tensor) -> Tensor:
     if images.shape[1] == 1:
         images = images.expand(-1, 3, -1, -1)
     if images.shape[-2:] != (INPUT_SIZE, INPUT_SIZE):
-        images = F.interpolate(images, (INPUT_SIZE, INPUT_SIZE), mode="bilinear")
+        images = functional.interpolate(images, (INPUT_SIZE, INPUT_SIZE), mode="bilinear")
     return images.contiguous(memory_format=torch.channels_last)

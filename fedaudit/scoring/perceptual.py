@@ -13,7 +13,7 @@ import torch
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import interpolate
 
 from fedaudit import assets
 from fedaudit.errors import AssetError
@@ -49,10 +49,12 @@ def lpips_distance(a: Tensor, b: Tensor, net: Net = "alex") -> Tensor:
     if a.shape != b.shape:
         raise ValueError(f"LPIPS compares images of one shape, not {a.shape} and {b.shape}")
     model = load_lpips(net)
-    pairs = zip(a.split(_BATCH), b.split(_BATCH), strict=True)
+    parts = [slice(i, i + _BATCH) for i in range(0, len(a), _BATCH)]
     with torch.no_grad():
-        values = [model(_prepare(x), _prepare(y), normalize=True).flatten() for x, y in pairs]
-    return torch.cat(values)
+        values = [
+            model(_prepare(a[part]), _prepare(b[part]), normalize=True).flatten() for part in parts
+        ]
+    return torch.cat(values) if values else torch.empty(0)
 
 
 @cache
@@ -65,7 +67,9 @@ def load_lpips(net: Net = "alex") -> nn.Module:
     weights = load_file(assets.path(f"lpips_{net}"))
     # pnet_rand builds the backbone without torchvision's download; the weights follow.
     with torch.random.fork_rng(devices=[]):
-        model: nn.Module = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+        model: nn.Module = lpips.LPIPS(  # type: ignore[no-untyped-call]
+            net=net, pnet_rand=True, verbose=False
+        )
     backbone = model.net
     assert isinstance(backbone, nn.Module)
     # lpips keeps torchvision's indices: slice2.3.weight is features.3.weight.
@@ -121,11 +125,11 @@ class _ArraysOnly(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it wants to import {module}.{name}")
 
 
-def _reconstruct(kind: Any, shape: tuple[int, ...], dtype: bytes) -> np.ndarray:
+def _reconstruct(kind: object, shape: tuple[int, ...], code: bytes) -> np.ndarray:
     """What NumPy calls to start a pickled array, whatever NumPy's version names it."""
     if kind is not np.ndarray:
         raise pickle.UnpicklingError("it wants to build something other than an array")
-    return np.ndarray.__new__(kind, shape, dtype)
+    return np.empty(shape, np.dtype(code.decode()))
 
 
 def _unpickle(data: bytes) -> Mapping[str, Any]:
@@ -143,5 +147,5 @@ def _prepare(images: Tensor) -> Tensor:
     if images.shape[1] == 1:
         images = images.expand(-1, 3, -1, -1)
     if min(images.shape[-2:]) < MIN_SIZE:
-        images = F.interpolate(images, (MIN_SIZE, MIN_SIZE), mode="bilinear", antialias=True)
+        images = interpolate(images, (MIN_SIZE, MIN_SIZE), mode="bilinear", antialias=True)
     return images

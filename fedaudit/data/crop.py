@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 
 def square(photo: Image.Image) -> Image.Image:
@@ -26,8 +27,14 @@ def to_tensor(photos: Sequence[Image.Image], size: int) -> Tensor:
     Returns:
         `[N, 3, size, size]` float32 in [0, 1].
     """
-    resized = [
-        p.convert("RGB").resize((size, size), Image.Resampling.BICUBIC) for p in photos
-    ]
+    resized = [p.convert("RGB").resize((size, size), Image.Resampling.BICUBIC) for p in photos]
     stacked = np.stack([np.asarray(p, dtype=np.float32) for p in resized])
     return torch.from_numpy(stacked).permute(0, 3, 1, 2).div(255).contiguous()
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """`[N, C, H, W]` in [0, 1] → `[N, C, size, size]` in [0, 1], with antialiasing."""
+    if images.shape[-2:] == (size, size):
+        return images
+    resized = interpolate(images, (size, size), mode="bicubic", antialias=True)
+    return resized.clamp(0, 1)  # bicubic overshoots at edges

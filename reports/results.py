@@ -4,6 +4,7 @@ The JSON schema is exported by `fedaudit schema results`. Absent values are null
 measured"; a rate of 0 means "measured, none found".
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -319,3 +320,12 @@ def adapter() -> TypeAdapter[Results]:
 def schema() -> dict[str, Any]:
     """JSON schema of `results.json`."""
     return adapter().json_schema()
+
+
+def canonical_bytes(results: Results) -> bytes:
+    """The bytes of `results.json`: sorted keys, ASCII, one trailing newline.
+
+    The run folder writes them and every report prints their SHA-256, so both must come from here.
+    """
+    data = adapter().dump_python(results, mode="json")
+    return (json.dumps(data, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()

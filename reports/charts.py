@@ -1,0 +1,182 @@
+"""Vega-Lite charts as clean inline SVG: static, themed by the page's CSS, unable to run code."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import altair as alt
+import vl_convert
+from markupsafe import Markup
+
+VEGA_LITE = "5.20"
+"""The renderer's version is pinned: another one would move marks by fractions of a pixel."""
+FONT = "Arial"
+WIDTH = 840
+LEFT = 210
+
+# Colors of the light page. The stylesheet maps each to a variable of the same name, so that one SVG
+# reads in the light and in the dark; the hex values remain where no stylesheet reaches.
+COLORS: Mapping[str, str] = {
+    "ink": "#1b2430",
+    "muted": "#556070",
+    "grid": "#e4e8ee",
+    "prior": "#7b8696",
+    "limit": "#b3261f",
+    "surface": "#fffffe",
+    "c1": "#1a62ad",
+    "c2": "#b5530b",
+    "c3": "#08796a",
+    "c4": "#7442c8",
+    "c5": "#a32f6a",
+    "c6": "#5f6b00",
+}
+SERIES: Sequence[tuple[str, str]] = (
+    ("c1", "circle"),
+    ("c2", "diamond"),
+    ("c3", "square"),
+    ("c4", "triangle-up"),
+    ("c5", "cross"),
+    ("c6", "triangle-down"),
+)
+
+_SVG = "{http://www.w3.org/2000/svg}"
+_ELEMENTS = frozenset(("g", "path", "rect", "line", "text"))
+_SHAPE = ("transform", "d", "x", "y", "x1", "y1", "x2", "y2", "width", "height")
+_PAINT = ("fill", "stroke", "opacity", "fill-opacity", "stroke-opacity")
+_STROKE = ("stroke-width", "stroke-dasharray")
+_TEXT = ("text-anchor", "font-size", "font-weight")
+_ATTRIBUTES = frozenset((*_SHAPE, *_PAINT, *_STROKE, *_TEXT))
+
+
+@dataclass(frozen=True)
+class Key:
+    """One entry of a figure's legend."""
+
+    label: str
+    shape: str
+    color: str
+
+
+def series(names: Sequence[str]) -> tuple[Key, ...]:
+    """A color and a shape for each name, by position; neither carries meaning alone."""
+    styles = [SERIES[i % len(SERIES)] for i in range(len(names))]
+    return tuple(
+        Key(name, shape, color) for name, (color, shape) in zip(names, styles, strict=True)
+    )
+
+
+def color_scale(keys: Sequence[Key]) -> alt.Scale:
+    """Scale that gives each key its color."""
+    return alt.Scale(domain=[k.label for k in keys], range=[COLORS[k.color] for k in keys])
+
+
+def shape_scale(keys: Sequence[Key]) -> alt.Scale:
+    """Scale that gives each key its shape."""
+    return alt.Scale(domain=[k.label for k in keys], range=[k.shape for k in keys])
+
+
+def over(records: Sequence[Mapping[str, Any]]) -> alt.Chart:
+    """A chart over inline data."""
+    return alt.Chart(alt.InlineData(values=[dict(record) for record in records]))
+
+
+def draw(layers: Sequence[alt.Chart], *, height: int, left: int = LEFT, right: int = 12) -> Markup:
+    """Render layers, first at the bottom, in a picture `WIDTH` wide.
+
+    All room is given, none is measured: text would be measured with the fonts of this machine.
+
+    Args:
+        layers: Charts without width, height or configuration.
+        height: Of the plot, in pixels.
+        left: Room for the labels of the y axis.
+        right: Room right of the plot for a column of values.
+    """
+    chart = alt.LayerChart(layer=list(layers))
+    spec = chart.properties(
+        width=WIDTH - left - right,
+        height=height,
+        background="transparent",
+        padding={"left": left, "top": 8, "right": right, "bottom": 48},
+        autosize=alt.AutoSizeParams(type="none"),
+    ).to_dict()
+    spec.pop("$schema", None)
+    spec["config"] = _config()
+    return _trim(vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE))
+
+
+@cache
+def theme_css() -> str:
+    """Rules that let the page's variables override the colors written into the SVG."""
+    return "\n".join(
+        f'.chart [{attribute}="{color}"]{{{attribute}:var(--{name})}}'
+        for name, color in COLORS.items()
+        for attribute in ("fill", "stroke")
+    )
+
+
+def _config() -> dict[str, Any]:
+    axis = {
+        "labelFont": FONT,
+        "titleFont": FONT,
+        "labelColor": COLORS["muted"],
+        "titleColor": COLORS["muted"],
+        "titleFontWeight": "normal",
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titlePadding": 10,
+        "labelFlush": False,
+        "gridColor": COLORS["grid"],
+        "tickColor": COLORS["grid"],
+        "domainColor": COLORS["grid"],
+    }
+    return {
+        "view": {"stroke": None},
+        "axis": axis,
+        "axisY": {"labelColor": COLORS["ink"], "ticks": False, "domain": False, "labelPadding": 8},
+        "text": {"font": FONT, "fontSize": 12, "color": COLORS["ink"]},
+        "legend": {"disable": True},
+    }
+
+
+def _trim(svg: str) -> Markup:
+    """Keep shapes and text; drop everything that a static picture does not need.
+
+    A list of what may stay is what makes the page's promise hold whatever the renderer emits.
+    """
+    root = ET.fromstring(svg)
+    size = (root.get("width", "0"), root.get("height", "0"))
+    new = ET.Element("svg", {"viewBox": f"0 0 {size[0]} {size[1]}", "width": size[0]})
+    new.set("height", size[1])
+    new.set("aria-hidden", "true")
+    new.set("focusable", "false")
+    new.extend(_kept(root))
+    return Markup(ET.tostring(new, encoding="unicode"))  # escaped by ElementTree
+
+
+def _kept(parent: ET.Element) -> Iterator[ET.Element]:
+    for child in parent:
+        name = child.tag.removeprefix(_SVG)
+        hidden = child.get("display") == "none" or child.get("opacity") == "0"
+        backdrop = child.get("class") == "background" and child.get("stroke") is None
+        if name not in _ELEMENTS or hidden or backdrop:
+            continue
+        element = ET.Element(name)
+        for key, value in child.attrib.items():
+            if key in _ATTRIBUTES and not (key == "opacity" and value == "1"):
+                element.set(key, value if key in {"fill", "stroke"} else _round(value))
+        element.text = child.text
+        element.extend(_kept(child))
+        if name == "g" and len(element) == 0:
+            continue
+        if name == "g" and not element.attrib and len(element) == 1:
+            yield element[0]
+        else:
+            yield element
+
+
+def _round(text: str) -> str:
+    """Two decimals are enough for the eye, and keep fractions of fractions out of the bytes."""
+    return re.sub(r"-?\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}", text)

@@ -1,0 +1,176 @@
+"""The privacy–utility frontier: a defense is a trade, and some trades are beaten by others."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, floor
+
+import altair as alt
+from markupsafe import Markup
+
+from fedaudit.reports.charts import COLORS, Key, draw, over
+from fedaudit.reports.figures import Figure, Panel, Table, defense_name, scenario_title, unique
+from fedaudit.reports.results import Rate, Results, Row, Utility
+from fedaudit.reports.text import percent, rate
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One defense: what it is worth, and what its strongest attack still recovers."""
+
+    defense: str
+    attack: str
+    utility: Utility
+    reid: Rate
+    dominated_by: str | None
+
+
+def marks(rows: Sequence[Row]) -> tuple[Mark, ...]:
+    """One mark per defense of a scenario, at the attack that re-identifies most."""
+    found: list[Mark] = []
+    for defense in unique([row.defense for row in rows]):
+        tried = [
+            (row.reid.value, row.reid.low, row)
+            for row in rows
+            if row.defense == defense and row.reid and row.utility
+        ]
+        if tried:
+            row = max(tried, key=lambda entry: entry[:2])[2]
+            assert row.utility is not None
+            assert row.reid is not None
+            found.append(Mark(defense, row.attack, row.utility, row.reid, None))
+    return tuple(Mark(m.defense, m.attack, m.utility, m.reid, _dominator(m, found)) for m in found)
+
+
+def frontier(results: Results) -> Figure:
+    """Figure (c): verification accuracy on people never seen, against re-identification."""
+    panels, table = [], []
+    for scenario in unique([row.scenario for row in results.rows]):
+        found = marks([row for row in results.rows if row.scenario == scenario])
+        title = scenario_title(results.rows, scenario)
+        if not found:
+            why = "No defense has both a measured utility and a measured re-identification rate."
+            panels.append(Panel(title, "", why=why))
+            continue
+        label = f"Verification accuracy against re-identification by defense; {title}"
+        panels.append(Panel(title, label, _panel(found)))
+        table += [
+            (
+                scenario,
+                defense_name(m.defense),
+                percent(m.utility.accuracy),
+                str(m.utility.pairs),
+                rate(m.reid),
+                m.attack,
+                f"by {defense_name(m.dominated_by)}" if m.dominated_by else "no",
+            )
+            for m in found
+        ]
+    return Figure(
+        id="frontier",
+        title="Privacy against utility",
+        reading=(
+            "Right is more useful, down is less leakage. Each mark is one defense under its "
+            "strongest attack, with the exact 95 % interval of re-identification. Hollow marks are "
+            "dominated: another defense is at least as useful and leaks no more, by point "
+            "estimates; overlapping intervals mean that the order may be chance."
+        ),
+        panels=tuple(panels),
+        keys=(Key("on the frontier", "circle", "c1"), Key("dominated", "ring", "prior")),
+        table=Table(
+            (
+                "Scenario",
+                "Defense",
+                "Verification accuracy ↑ (%, 50 is chance, to 100)",
+                "Held-out pairs",
+                "Re-identification ↓ (%, 0–100) [95 % CI] n",
+                "Strongest attack",
+                "Dominated",
+            ),
+            tuple(table),
+        ),
+    )
+
+
+def _dominator(mark: Mark, others: Sequence[Mark]) -> str | None:
+    own = (mark.utility.accuracy, -mark.reid.value)
+    for other in others:
+        their = (other.utility.accuracy, -other.reid.value)
+        if their != own and all(t >= o for t, o in zip(their, own, strict=True)):
+            return other.defense
+    return None
+
+
+def _panel(found: Sequence[Mark]) -> Markup:
+    worth = [m.utility.accuracy for m in found]
+    domain = [floor(min(worth) * 20 - 0.6) / 20, min(1.0, ceil(max(worth) * 20 + 0.6) / 20)]
+    heights = _spread([m.reid.value for m in found])
+    records = [
+        {
+            "accuracy": m.utility.accuracy,
+            "reid": m.reid.value,
+            "low": m.reid.low,
+            "high": m.reid.high,
+            "label": defense_name(m.defense) + (" (dominated)" if m.dominated_by else ""),
+            "edge": domain[1],
+            "height": height,
+            "beaten": m.dominated_by is not None,
+        }
+        for m, height in zip(found, heights, strict=True)
+    ]
+    x = alt.X(
+        "accuracy:Q",
+        title="Verification accuracy on held-out people ↑ better (%, 50 is chance, to 100)",
+        scale=alt.Scale(domain=domain, nice=False, zero=False),
+        axis=alt.Axis(format=".0%", tickCount=6),
+    )
+
+    def y(field: str) -> alt.Y:
+        return alt.Y(
+            f"{field}:Q",
+            title="Re-identification ↓ better (%, 0–100)",
+            scale=alt.Scale(domain=[0, 1], nice=False),
+            axis=alt.Axis(format=".0%", tickCount=6),
+        )
+
+    base = over(records).encode(x=x)
+    leader = base.mark_rule(color=COLORS["prior"], strokeWidth=1, opacity=0.6, strokeDash=[2, 3])
+    layers = [
+        leader.encode(y=y("reid"), x2="edge:Q", y2="height:Q"),
+        base.transform_filter("!datum.beaten")
+        .mark_line(color=COLORS["c1"], strokeWidth=1.5, opacity=0.5)
+        .encode(y=y("reid"), order="accuracy:Q"),
+    ]
+    for condition, color in (("datum.beaten", "prior"), ("!datum.beaten", "c1")):
+        part = base.transform_filter(condition)
+        fill = COLORS["surface" if color == "prior" else color]
+        layers += [
+            part.mark_rule(color=COLORS[color], strokeWidth=2.5, opacity=0.5).encode(
+                y=y("low"), y2="high:Q"
+            ),
+            part.mark_point(
+                size=110, opacity=1, fill=fill, stroke=COLORS[color], strokeWidth=2
+            ).encode(y=y("reid")),
+        ]
+    text = over(records).mark_text(align="left", dx=8, limit=200, fontSize=13)
+    layers.append(text.encode(x=alt.value("width"), y=y("height"), text="label:N"))
+    return draw(layers, height=320, left=72, right=214)
+
+
+def _spread(values: Sequence[float]) -> list[float]:
+    """Heights of labels beside the plot: at their mark where there is room, else moved up or down.
+
+    >>> [round(height, 2) for height in _spread([0.5, 0.5, 0.0])]
+    [0.5, 0.56, 0.0]
+    """
+    gap = min(0.06, 0.96 / max(1, len(values)))
+    order = sorted(range(len(values)), key=lambda i: values[i])
+    heights = [0.0] * len(values)
+    floor_ = 0.0
+    for i in order:
+        heights[i] = max(values[i], floor_)
+        floor_ = heights[i] + gap
+    ceiling = 1.0
+    for i in reversed(order):
+        heights[i] = min(heights[i], ceiling)
+        ceiling = heights[i] - gap
+    return heights

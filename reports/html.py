@@ -1,0 +1,118 @@
+"""The report as one HTML file: a pure function of results, pictures and evidence level."""
+
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from fedaudit.reports import charts, text, view, wording
+from fedaudit.reports.csp import policy
+from fedaudit.reports.figures import Figure, defense_name, reidentification, state
+from fedaudit.reports.frontier import frontier
+from fedaudit.reports.more_figures import contrasts, model_states, scores
+from fedaudit.reports.pictures import Picture, Trio, trios, worst_pair
+from fedaudit.reports.results import Evidence, Results, canonical_bytes
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render(
+    results: Results,
+    pictures: Mapping[tuple[str, int], Picture] | None,
+    evidence: Evidence,
+) -> str:
+    """The complete page. Same arguments, same bytes.
+
+    Args:
+        results: Contents of `results.json`.
+        pictures: By (cell key, image index). Looked at only under full evidence.
+        evidence: "none" shows no gallery, "redacted" its numbers, "full" the faces.
+    """
+    digest = sha256(canonical_bytes(results)).hexdigest()
+    full = evidence == "full" and pictures is not None
+    faces = trios(results.exhibits, pictures) if full and pictures else ()
+    worst = worst_pair(results, pictures) if full and pictures else None
+    shown = text.clean(results)
+    css, script = _inline()
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            r=shown,
+            evidence=evidence,
+            digest=digest,
+            css=Markup(css),  # our own file, hashed in the policy
+            script=Markup(script),  # our own file, hashed in the policy
+            policy=policy(styles=[css], scripts=[script]),
+            exhibits=_exhibits(shown, faces),
+            worst=worst,
+            figures=figures(shown),
+            **_derived(shown),
+        )
+    )
+
+
+def figures(results: Results) -> tuple[Figure, ...]:
+    """All figures, in the order of the page."""
+    return (
+        reidentification(results),
+        scores(results),
+        frontier(results),
+        model_states(results),
+        contrasts(results),
+    )
+
+
+def _exhibits(results: Results, faces: tuple[Trio, ...]) -> list[tuple[Any, Trio | None]]:
+    padded = [*faces, *[None] * (len(results.exhibits) - len(faces))]
+    return list(zip(results.exhibits, padded, strict=True))
+
+
+def _derived(results: Results) -> dict[str, Any]:
+    headline = view.headline_row(results)
+    worst = view.worst_row(results)
+    return {
+        "headline": headline,
+        "worst_row": worst,
+        "worst_threshold": view.threshold(results, worst.scenario) if worst else None,
+        "scenarios": view.scenarios(results),
+        "ledgers": view.ledgers(results),
+        "not_shown": view.not_shown(results, headline),
+        "next_steps": view.next_steps(results),
+        "counts": view.counts(results),
+        "interval_methods": view.intervals(results),
+        "wording": wording,
+    }
+
+
+def _inline() -> tuple[str, str]:
+    css = (_TEMPLATES / "style.css").read_text("utf-8") + charts.theme_css() + "\n"
+    return css, (_TEMPLATES / "filter.js").read_text("utf-8")
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "num": text.number,
+        "pct": text.percent,
+        "points": text.points,
+        "signed": text.signed,
+        "pval": text.p_value,
+        "secs": text.seconds,
+        "span": text.estimate_range,
+        "rate_span": text.rate_range,
+        "defense": defense_name,
+        "state": state,
+        "verdict": view.verdict_name,
+        "evidence_title": view.evidence_title,
+    }
+    return environment

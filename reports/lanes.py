@@ -1,0 +1,139 @@
+"""Charts in lanes: labeled groups, one line per entry, and no lane that stays empty."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import altair as alt
+from markupsafe import Markup
+
+from fedaudit.reports.charts import COLORS, LEFT, Key, color_scale, draw, over, shape_scale
+
+LANE = 21
+GAP = 15
+
+Record = Mapping[str, Any]
+
+
+def place(records: Sequence[Record]) -> tuple[list[Record], list[Record], int]:
+    """Give every (group, lane) its height, in order of appearance.
+
+    Returns:
+        The records with "y" in pixels from the top; the groups with "y" and "label"; the height.
+    """
+    top = GAP / 2
+    heights: dict[tuple[str, str], float] = {}
+    labels: list[Record] = []
+    for group in dict.fromkeys(record["group"] for record in records):
+        names = dict.fromkeys(r["lane"] for r in records if r["group"] == group)
+        for i, lane in enumerate(names):
+            heights[group, lane] = top + LANE * (i + 0.5)
+        labels.append({"y": top + LANE * len(names) / 2, "label": group})
+        top += LANE * len(names) + GAP
+    placed: list[Record] = [
+        {**record, "y": heights[record["group"], record["lane"]]} for record in records
+    ]
+    return placed, labels, round(top - GAP / 2)
+
+
+def intervals(
+    records: Sequence[Record],
+    keys: Sequence[Key],
+    *,
+    x_title: str,
+    domain: tuple[float, float],
+    axis_format: str,
+    rule: float | None = None,
+    rule_color: str = "limit",
+    note_width: int = 92,
+) -> Markup:
+    """Points with intervals.
+
+    Args:
+        records: Each with "group", "lane", "value", "low", "high", "note", and maybe "prior".
+        keys: Color and shape by lane.
+        x_title: Metric with direction, unit and range.
+        domain: Of the x axis.
+        axis_format: d3 format of its labels.
+        rule: Where to draw a vertical line.
+        rule_color: Name of its color.
+        note_width: Room for the column of notes at the right, in pixels.
+    """
+    placed, labels, height = place(records)
+    x, y = axes(x_title, domain, axis_format, height)
+    base = over(placed).encode(y=y, color=alt.Color("lane:N", scale=color_scale(keys)))
+    shown = base.transform_filter("isValid(datum.value)")
+    layers = [
+        shown.mark_rule(strokeWidth=2.5, opacity=0.55).encode(x=x("low"), x2="high:Q"),
+        base.transform_filter("isValid(datum.prior)")
+        .mark_tick(orient="vertical", thickness=2.5, size=14)
+        .encode(x=x("prior"), color=alt.value(COLORS["prior"])),
+        shown.mark_point(filled=True, size=85, opacity=1).encode(
+            x=x("value"), shape=alt.Shape("lane:N", scale=shape_scale(keys))
+        ),
+        *frame(placed, labels, y, note_width),
+    ]
+    if rule is not None:
+        layers.insert(0, upright(rule, rule_color, x))
+    return draw(layers, height=height, right=note_width)
+
+
+def ticks(
+    records: Sequence[Record],
+    notes: Sequence[Record],
+    keys: Sequence[Key],
+    *,
+    x_title: str,
+    domain: tuple[float, float],
+    rule: float | None,
+) -> Markup:
+    """One tick per record at "value"; `notes` holds one record per lane, with its "note"."""
+    placed, labels, height = place(notes)
+    heights = {(record["group"], record["lane"]): record["y"] for record in placed}
+    x, y = axes(x_title, domain, ".1f", height)
+    data = [{**record, "y": heights[record["group"], record["lane"]]} for record in records]
+    layers = [
+        over(data)
+        .mark_tick(orient="vertical", thickness=1.8, size=15, opacity=0.75)
+        .encode(x=x("value"), y=y, color=alt.Color("lane:N", scale=color_scale(keys))),
+        *frame(placed, labels, y, 76),
+    ]
+    if rule is not None:
+        layers.append(upright(rule, "limit", x))
+    return draw(layers, height=height, right=76)
+
+
+def axes(
+    title: str, domain: tuple[float, float], axis_format: str, height: int
+) -> tuple[Callable[[str], alt.X], alt.Y]:
+    """The x channel of a field, and the y channel in pixels."""
+
+    def x(field: str) -> alt.X:
+        return alt.X(
+            f"{field}:Q",
+            title=title,
+            axis=alt.Axis(format=axis_format, tickCount=6),
+            scale=alt.Scale(domain=list(domain), nice=False, zero=False),
+        )
+
+    scale = alt.Scale(domain=[height, 0], nice=False, zero=False)
+    return x, alt.Y("y:Q", axis=None, scale=scale)
+
+
+def upright(value: float, color: str, x: Callable[[str], alt.X]) -> alt.Chart:
+    """A dashed vertical line."""
+    line = over([{"rule": value}]).encode(x=x("rule"))
+    return line.mark_rule(strokeDash=[4, 3], strokeWidth=1.5, color=COLORS[color])
+
+
+def frame(
+    placed: Sequence[Record], labels: Sequence[Record], y: alt.Y, note_width: int
+) -> list[alt.Chart]:
+    """Labels of the groups at the left, notes of the lanes at the right."""
+    return [
+        over(labels)
+        .mark_text(align="right", dx=-12, limit=LEFT - 20, fontSize=13)
+        .encode(x=alt.value(0), y=y, text="label:N"),
+        over(placed)
+        .mark_text(align="left", dx=10, color=COLORS["muted"], limit=note_width - 10)
+        .encode(x=alt.value("width"), y=y, text="note:N"),
+    ]

@@ -1,0 +1,275 @@
+"""The other figures: score distributions, the frontier, model states, contrasts of attacks."""
+
+from collections.abc import Sequence
+from statistics import median, quantiles
+
+from markupsafe import Markup
+
+from fedaudit.reports.charts import Key, series
+from fedaudit.reports.figures import (
+    Figure,
+    Panel,
+    Table,
+    defense_name,
+    scenario_title,
+    state,
+    unique,
+)
+from fedaudit.reports.lanes import Record, intervals, ticks
+from fedaudit.reports.results import Contrast, Results, Row, ScorePoint
+from fedaudit.reports.text import ABSENT, estimate_range, number, rate, seconds, signed
+
+ROLES = {"audit": "reconstruction", "prior_only": "prior only", "noise": "noise"}
+_ROLE_KEYS = (
+    Key("reconstruction", "tick", "c1"),
+    Key("prior only", "tick", "prior"),
+    Key("noise", "tick", "c2"),
+)
+MOST_TICKS = 120
+"""Ticks a lane; beyond, evenly spaced quantiles stand for the points and keep the page small."""
+_METRICS = {
+    "ssim": "SSIM (no unit, −1–1)",
+    "lpips": "LPIPS (no unit, 0 and up)",
+    "reid": "Re-identification (share, 0–1)",
+}
+
+
+def scores(results: Results) -> Figure:
+    """Figure (b): identity cosines of all reconstructions, with the threshold."""
+    thresholds = {ceiling.scenario: ceiling.threshold for ceiling in results.ceilings}
+    panels, table = [], []
+    for scenario in unique([point.scenario for point in results.points]):
+        here = [point for point in results.points if point.scenario == scenario]
+        threshold = thresholds.get(scenario)
+        title = scenario_title(results.rows, scenario)
+        label = f"Identity cosines by defense and role, with the match threshold; {title}"
+        panels.append(Panel(title, label, _score_panel(here, threshold)))
+        for defense in unique([point.defense for point in here]):
+            for role in unique([point.role for point in here if point.defense == defense]):
+                values = _cosines(here, defense, role)
+                above = ABSENT if threshold is None else _above(values, threshold)
+                low, mid, high = (min(values), median(values), max(values))
+                cells = (scenario, defense_name(defense), ROLES.get(role, role), above)
+                table.append((*cells, *(number(v) for v in (low, mid, high))))
+    return Figure(
+        id="scores",
+        title="How close each face comes to its person",
+        reading=(
+            "One tick per reconstructed image: its identity cosine to another photo of the same "
+            "person. Ticks right of the dashed line are re-identified. Reconstructions that sit "
+            "where the prior-only ticks sit owe nothing to the update. "
+            f"Lanes of more than {MOST_TICKS} images show evenly spaced quantiles."
+        ),
+        panels=tuple(panels)
+        or (Panel("", "", why="No identity cosines were measured: the study ran no embedder."),),
+        keys=(*_ROLE_KEYS, Key("match threshold", "dash", "limit")) if panels else (),
+        table=Table(
+            (
+                "Scenario",
+                "Defense",
+                "Role",
+                "Above threshold ↓ (count of n)",
+                "Lowest cosine ↓ (−1–1)",
+                "Median cosine ↓ (−1–1)",
+                "Highest cosine ↓ (−1–1)",
+            ),
+            tuple(table),
+        ),
+    )
+
+
+def _cosines(points: Sequence[ScorePoint], defense: str, role: str) -> list[float]:
+    return sorted(p.cosine for p in points if p.defense == defense and p.role == role)
+
+
+def _above(values: Sequence[float], threshold: float) -> str:
+    return f"{sum(v >= threshold for v in values)} of {len(values)}"
+
+
+def _score_panel(points: Sequence[ScorePoint], threshold: float | None) -> Markup:
+    defenses = unique([point.defense for point in points])
+    roles = [role for role in ROLES if any(point.role == role for point in points)]
+    shown, notes = [], []
+    for defense in defenses:
+        for role in roles:
+            values = _cosines(points, defense, role)
+            if not values:
+                continue
+            lane = {"group": defense_name(defense), "lane": ROLES[role]}
+            few = values if len(values) <= MOST_TICKS else quantiles(values, n=MOST_TICKS)
+            shown += [{**lane, "value": value} for value in few]
+            above = f"n = {len(values)}" if threshold is None else _above(values, threshold)
+            notes.append({**lane, "note": above})
+    return ticks(
+        shown,
+        notes,
+        _ROLE_KEYS,
+        x_title="Identity cosine ↓ better (no unit, −1–1)",
+        domain=(min(-0.2, *(point.cosine for point in points)), 1.0),
+        rule=threshold,
+    )
+
+
+def model_states(results: Results) -> Figure:
+    """Figure (d): what the undefended update gives away, by scenario."""
+    rows = [row for row in results.rows if row.defense == "none"]
+    attacks = series(unique([row.attack for row in results.rows]))
+    panels = [_state_panel(rows, attacks, metric) for metric in ("SSIM", "reid")] if rows else []
+    return Figure(
+        id="states",
+        title="Fresh against trained, by network, undefended",
+        reading=(
+            "The same attacks on different model states and networks, without a defense. An update "
+            "to a fresh model usually gives away more than one to a trained model: read the two "
+            "apart. n differs by lane and stands at the right."
+        ),
+        panels=tuple(panels)
+        or (Panel("", "", why="Nothing was audited without a defense: there is no baseline."),),
+        keys=(*attacks, Key("prior only", "tick", "prior")) if rows else (),
+        table=Table(
+            (
+                "Scenario",
+                "Model state",
+                "Network",
+                "Batch size (images)",
+                "Attack",
+                "SSIM ↓ (no unit, −1–1) [95 % CI] n",
+                "Re-identification ↓ (%, 0–100) [95 % CI] n",
+            ),
+            tuple(
+                (
+                    row.scenario,
+                    state(row.round),
+                    row.network,
+                    str(row.batch_size),
+                    row.attack,
+                    f"{number(row.ssim.value)} {estimate_range(row.ssim)} n = {row.ssim.n}",
+                    rate(row.reid),
+                )
+                for row in rows
+            ),
+        ),
+    )
+
+
+def _state_panel(rows: Sequence[Row], attacks: Sequence[Key], metric: str) -> Panel:
+    measured = [row for row in rows if metric == "SSIM" or row.reid]
+    title = "Structural similarity" if metric == "SSIM" else "Re-identification"
+    if not measured:
+        return Panel(title, "", why="Identity was not measured: the study ran no embedder.")
+    records: list[Record] = []
+    for row in measured:
+        value = row.ssim if metric == "SSIM" else row.reid
+        control = row.prior_ssim if metric == "SSIM" else row.prior
+        if value is not None:
+            records.append(
+                {
+                    "group": _state_label(row),
+                    "lane": row.attack,
+                    "value": value.value,
+                    "low": value.low,
+                    "high": value.high,
+                    "prior": control.value if control else None,
+                    "note": f"n = {value.n}",
+                }
+            )
+    svg = intervals(
+        records,
+        attacks,
+        x_title=(
+            "SSIM ↓ better (no unit, shown 0–1)"
+            if metric == "SSIM"
+            else "Re-identification ↓ better (%, 0–100)"
+        ),
+        domain=(min(0.0, *(row.ssim.low for row in measured)), 1.0)
+        if metric == "SSIM"
+        else (0.0, 1.0),
+        axis_format=".1f" if metric == "SSIM" else ".0%",
+    )
+    return Panel(title, f"{title} of undefended updates by scenario and attack", svg)
+
+
+def _state_label(row: Row) -> str:
+    short = "fresh, round 1" if row.round == 1 else f"trained, round {row.round}"
+    return f"{row.scenario} ({short})"
+
+
+def contrasts(results: Results) -> Figure:
+    """Figure (e): attacks against each other on the same targets."""
+    names = unique([_pair(contrast) for contrast in results.contrasts])
+    keys = series(names)
+    panels = [
+        _contrast_panel([c for c in results.contrasts if c.metric == metric], keys)
+        for metric in unique([contrast.metric for contrast in results.contrasts])
+    ]
+    return Figure(
+        id="contrasts",
+        title="Attacks against each other",
+        reading=(
+            "Paired differences on the same targets, first minus second, with 95 % intervals. An "
+            "interval that crosses the zero line separates nothing. At the right: CPU seconds a "
+            "target, first / second, so that a win bought with computing time shows as such."
+        ),
+        panels=tuple(panels)
+        or (Panel("", "", why="No two attacks ran on the same targets: nothing to compare."),),
+        keys=keys,
+        table=Table(
+            (
+                "Scenario",
+                "Defense",
+                "Metric",
+                "First − second",
+                "Difference [95 % CI] n (unit of the metric)",
+                "Interval",
+                "CPU time, first ↓ (s, 0 and up)",
+                "CPU time, second ↓ (s, 0 and up)",
+            ),
+            tuple(
+                (
+                    c.scenario,
+                    defense_name(c.defense),
+                    c.metric,
+                    _pair(c),
+                    f"{signed(c.difference.value)} {estimate_range(c.difference)}"
+                    f" n = {c.difference.n}",
+                    c.difference.method,
+                    seconds(c.seconds_first),
+                    seconds(c.seconds_second),
+                )
+                for c in results.contrasts
+            ),
+        ),
+    )
+
+
+def _pair(contrast: Contrast) -> str:
+    return f"{contrast.first} − {contrast.second}"
+
+
+def _contrast_panel(contrasts_: Sequence[Contrast], keys: Sequence[Key]) -> Panel:
+    first = contrasts_[0]
+    metric = _METRICS.get(first.metric, first.metric)
+    ahead = "first" if first.higher_is_better else "second"
+    records: list[Record] = [
+        {
+            "group": f"{c.scenario} · {defense_name(c.defense)}",
+            "lane": _pair(c),
+            "value": c.difference.value,
+            "low": c.difference.low,
+            "high": c.difference.high,
+            "note": f"{seconds(c.seconds_first)} / {seconds(c.seconds_second)} s",
+        }
+        for c in contrasts_
+    ]
+    reach = max(0.05, *(abs(v) for c in contrasts_ for v in (c.difference.low, c.difference.high)))
+    svg = intervals(
+        records,
+        keys,
+        x_title=f"{metric}: first − second (right of zero: the {ahead} attack recovers more)",
+        domain=(-reach * 1.05, reach * 1.05),
+        axis_format=".2f",
+        rule=0.0,
+        rule_color="ink",
+        note_width=128,
+    )
+    return Panel(metric, f"Paired differences of attacks in {metric}", svg)

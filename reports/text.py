@@ -1,0 +1,133 @@
+"""Strings and numbers as a report shows them: nothing invisible, nothing without its unit."""
+
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar, cast
+
+from fedaudit.reports.results import Estimate, Rate
+
+T = TypeVar("T")
+
+ABSENT = "—"
+"""What stands for "not tested" or "not measured"; never 0."""
+NBSP = "\u00a0"
+MINUS = "\u2212"
+
+# Control, format (bidi overrides, zero-width), surrogate, private use; line and paragraph breaks.
+_HIDDEN = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
+
+
+def visible(text: str) -> str:
+    r"""Spell out characters that a reader cannot see, among them those that reorder text.
+
+    >>> visible("a\u202eb\x00")
+    'a⟨U+202E⟩b⟨U+0000⟩'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        f"⟨U+{ord(c):04X}⟩" if c not in "\n\t" and unicodedata.category(c) in _HIDDEN else c
+        for c in text
+    )
+
+
+def clean(value: T) -> T:
+    """A copy of nested dataclasses, tuples and mappings with every string made `visible`."""
+    return cast(T, _clean(value))
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return visible(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _clean(getattr(value, f.name)) for f in fields(value)})
+    if isinstance(value, Mapping):
+        return {_clean(k): _clean(v) for k, v in value.items()}
+    if isinstance(value, tuple):
+        return tuple(map(_clean, value))
+    return value
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number with a true minus sign; "—" for None.
+
+    >>> number(-0.125), number(None), number(-0.001)
+    ('−0.13', '—', '0.00')
+    """
+    if value is None:
+        return ABSENT
+    # Half away from zero reads as people expect; and no "−0.00".
+    shown = f"{abs(value) + 1e-12:.{digits}f}"
+    return MINUS + shown if value < 0 and float(shown) != 0 else shown
+
+
+def percent(value: float | None, *, unit: bool = True) -> str:
+    """A share in percent; one decimal below 10 %, where intervals of clean runs live.
+
+    >>> percent(0.5, unit=False), percent(0.049, unit=False), percent(0, unit=False)
+    ('50', '4.9', '0')
+    """
+    if value is None:
+        return ABSENT
+    share = value * 100
+    shown = number(share, 0 if abs(share) >= 9.95 else 1).removesuffix(".0")
+    return f"{shown}{NBSP}%" if unit else shown
+
+
+def rate(value: Rate | None) -> str:
+    """A rate with its interval and n, in one line.
+
+    >>> rate(Rate(hits=1, n=2, value=0.5, low=0.01, high=0.99)).replace(chr(160), " ")
+    '50 % [1, 99] 1 of 2'
+    """
+    if value is None:
+        return ABSENT
+    return f"{percent(value.value)} {rate_range(value)} {value.hits} of {value.n}"
+
+
+def rate_range(value: Rate) -> str:
+    """The interval of a rate, in percent."""
+    return f"[{percent(value.low, unit=False)}, {percent(value.high, unit=False)}]"
+
+
+def estimate_range(value: Estimate, digits: int = 2) -> str:
+    """The interval of an estimate."""
+    return f"[{number(value.low, digits)}, {number(value.high, digits)}]"
+
+
+def points(value: Estimate | None) -> str:
+    """A difference of rates in percentage points, with a sign.
+
+    >>> points(Estimate(value=0.25, low=0, high=0.5, n=4, method=""))
+    '+25'
+    """
+    return ABSENT if value is None else signed(value.value * 100, 0)
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A difference, with its sign."""
+    shown = number(value, digits)
+    return f"+{shown}" if value > 0 and float(shown) != 0 else shown
+
+
+def p_value(value: float | None) -> str:
+    r"""A p value as journals print it.
+
+    >>> p_value(0.0001), p_value(0.0314)
+    ('<\xa00.001', '0.031')
+    """
+    if value is None:
+        return ABSENT
+    return f"<{NBSP}0.001" if value < 0.001 else number(value, 3)
+
+
+def seconds(value: float | None) -> str:
+    """A duration in seconds.
+
+    >>> seconds(3.14159), seconds(12345.6)
+    ('3.1', '12,346')
+    """
+    if value is None:
+        return ABSENT
+    return number(value, 1) if value < 10 else f"{value:,.0f}"

@@ -1,0 +1,48 @@
+"""The command line: `fedaudit COMMAND`. One file a command; nothing heavy is imported before one
+is chosen.
+"""
+
+import sys
+
+import click
+
+import fedaudit
+from fedaudit.cli.ending import end
+from fedaudit.cli.group import LazyGroup
+from fedaudit.cli.options import examples
+
+COMMANDS = {
+    "demo": ("fedaudit.cli.demo:demo", "Audit a small federation of real faces, built in."),
+    "run": ("fedaudit.cli.run:run", "Run a study, or go on with one, and write its report."),
+    "report": ("fedaudit.cli.report:report", "Write the report of a run folder again."),
+    "list": ("fedaudit.cli.listing:listing", "List attacks, defenses, methods, data sets …"),
+    "explain": ("fedaudit.cli.explain:explain", "Explain one of them, with its settings."),
+    "schema": ("fedaudit.cli.schema:schema", "Print the JSON schema of studies or results."),
+    "assets": ("fedaudit.cli.assets:assets", "Fetch, list and check models and data sets."),
+    "doctor": ("fedaudit.cli.doctor:doctor", "Check that this computer can run audits."),
+}
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples(
+        "fedaudit demo --quick",
+        "fedaudit run study.toml --output runs/first",
+        "fedaudit report runs/first --evidence full",
+        "fedaudit list attacks",
+        note="Exit codes: 0 fine, 1 gate failed, 2 usage, 3 audit invalid or inconclusive, "
+        "4 failure, 130 interrupted.",
+    ),
+)
+@click.version_option(fedaudit.__version__, message="fedaudit %(version)s")
+def cli() -> None:
+    """Audit what federated learning really shares: attack client updates as a curious server
+    would, and measure which faces come back.
+    """
+
+
+def main() -> None:
+    """Entry point of the `fedaudit` command."""
+    sys.exit(end(cli, sys.argv[1:]))

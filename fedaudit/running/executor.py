@@ -90,6 +90,13 @@ class _Board:
         return None
 
 
+def default_workers() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def execute(
     jobs: Sequence[Doable],
     work: Callable[[Any], None],
@@ -121,7 +128,7 @@ def execute(
     with _staff() as staff:
         bad_starts = 0
         while len(board.outcomes) < len(board.jobs):
-            _fill(staff, board, work, min(workers or os.cpu_count() or 1, len(jobs)), threads)
+            _fill(staff, board, work, workers or default_workers(), threads)
             _assign(staff, board)
             heard = wait([worker.connection for worker in staff], timeout=1.0)
             on_event(Event("waiting"))

@@ -126,6 +126,18 @@ def open_report(path: Path) -> tuple[RunFolder, Manifest, Inventory]:
     return folder, manifest, take_stock(folder, expand(manifest.study))
 
 
+def peek(path: Path, study: Study, evidence: Evidence | None = None) -> Inventory | None:
+    """What `open_run` would find; None where it would begin. Nothing is changed.
+
+    Raises:
+        RunFolderError: The folder holds something else.
+    """
+    if _is_fresh(path):
+        return None
+    manifests.check_same(path, manifests.read(path), study, evidence)
+    return take_stock(RunFolder(path), expand(study))
+
+
 def failures(outcomes: Sequence[Outcome]) -> Mapping[str, str]:
     """Messages of the jobs that did not get done, by key."""
     return {o.key: o.message for o in outcomes if o.status != "done"}

@@ -1,0 +1,71 @@
+"""How every command ends: an exit code, and one message instead of a traceback."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from fedaudit.errors import FedauditError
+from fedaudit.running.atomic import storage_error
+
+OK, GATE, USAGE, INCONCLUSIVE, FAILURE, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+
+def end(command: click.Command, args: Sequence[str]) -> int:
+    """Run a command line and return its exit code; errors become one message on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # an ASCII terminal must not stop an audit
+    try:
+        code = command.main(args=list(args), prog_name="fedaudit", standalone_mode=False)
+        sys.stdout.flush()
+    except (KeyboardInterrupt, SystemExit, Exception) as error:
+        return _explain(error)
+    return code if isinstance(code, int) else OK
+
+
+def _explain(error: BaseException) -> int:
+    """Say what ended the command, and choose the exit code."""
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        click.echo("interrupted.", err=True)
+        return INTERRUPTED
+    if isinstance(error, BrokenPipeError | SystemExit):  # click turns the one into the other
+        _drop_stdout()  # whoever read it is gone
+        return FAILURE
+    if isinstance(error, click.ClickException):
+        if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help text
+            error.show()
+        else:
+            _say(error.format_message(), _help(error))
+        return USAGE
+    known = storage_error(error) if isinstance(error, OSError) else error
+    if isinstance(known, FedauditError):
+        if isinstance(error, OSError):
+            _drop_stdout()  # it may be stdout that cannot be written
+        _say(str(known))
+        return known.exit_code
+    hint = "FEDAUDIT_DEBUG=1 shows where; please report it if it is not your data's fault."
+    _say(f"{type(error).__name__}: {error}", hint)
+    return FAILURE
+
+
+def _say(message: str, hint: str = "") -> None:
+    if os.environ.get("FEDAUDIT_DEBUG", "") not in {"", "0"}:
+        traceback.print_exc()
+    click.echo(f"error: {message}" + (f"\n{hint}" if hint else ""), err=True)
+
+
+def _help(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"`{context.command_path} --help` shows how to write it." if context else ""
+
+
+def _drop_stdout() -> None:
+    """Keep the interpreter from flushing into a closed pipe or a full disk as it exits."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+    except (OSError, ValueError):  # stdout is not a file, as in tests
+        return

@@ -1,0 +1,46 @@
+"""`fedaudit explain`: one plugin, its settings, and what it must know."""
+
+import json
+from typing import Any
+
+import click
+
+from fedaudit.cli.catalog import KINDS, explanation, names
+from fedaudit.cli.options import examples
+from fedaudit.errors import UnknownNameError
+
+
+@click.command(
+    epilog=examples(
+        "fedaudit explain gan_inversion", "fedaudit explain dpsgd --json", "fedaudit explain D"
+    )
+)
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def explain(*, name: str, as_json: bool) -> None:
+    """Explain the attack, defense, data set, threat model … of that NAME."""
+    everything = {kind: names(kind) for kind in KINDS}
+    found = [explanation(kind, name) for kind, known in everything.items() if name in known]
+    if not found:
+        raise UnknownNameError("plugin", name, {n for known in everything.values() for n in known})
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    click.echo("\n\n".join(_text(one) for one in found))
+
+
+def _text(one: dict[str, Any]) -> str:
+    kind = one["kind"].removesuffix("s").replace("-", " ")
+    lines = [f"{one['name']} ({kind})", "", one["text"]]
+    if settings := one.get("settings"):
+        lines += ["", "Settings:"]
+        for setting in settings:
+            annotation = f": {setting['type']}" if "type" in setting else ""
+            default = f" = {setting['default']}" if "default" in setting else "  (required)"
+            lines.append(f"  {setting['name']}{annotation}{default}")
+    for key in ("needs", "reads", "grants"):
+        if key in one:
+            lines += ["", f"{key.capitalize()}: {', '.join(one[key]) or 'nothing'}"]
+    if "paper" in one:
+        lines += ["", f"Paper: {one['paper']}"]
+    return "\n".join(lines)

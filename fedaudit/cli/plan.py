@@ -1,0 +1,71 @@
+"""What `--dry-run` says."""
+
+from fedaudit.cli.auditing import Options
+from fedaudit.config import Scenario, Study
+from fedaudit.errors import FedauditError
+from fedaudit.running import session
+from fedaudit.running.estimate import Estimate, spoken
+from fedaudit.running.executor import default_workers
+from fedaudit.running.folder import RunFolder
+from fedaudit.running.inventory import Inventory
+from fedaudit.running.jobs import Job, TrainJob, expand
+
+
+def plan(study: Study, options: Options) -> str:
+    """What would be run, as text.
+
+    Raises:
+        RunFolderError: The folder holds something else.
+    """
+    output, workers = options.output, options.workers or default_workers()
+    jobs = expand(study)
+    stock = session.peek(output, study, options.evidence)
+    done = set(stock.done) if stock else set()
+    todo = [job for job in jobs if job.key not in done]
+    trained = sum(isinstance(job, TrainJob) for job in jobs)
+    lines = [f"study     {study.name}", f"output    {output} ({_state(stock)})"]
+    lines += [f"models    {trained} to train"] if trained else []
+    lines += [_scenario(study, scenario) for scenario in study.scenarios]
+    lines += [f"jobs      {len(jobs)}, of which {len(todo)} are to do, on {workers} workers"]
+    lines += [f"time      {_time(RunFolder(output), jobs, todo, done, workers)}"]
+    return "\n".join(lines)
+
+
+def _scenario(study: Study, scenario: Scenario) -> str:
+    counts = {
+        "defenses": len(scenario.defenses),
+        "attacks": len(scenario.attacks),
+        "targets": scenario.targets,
+        "seeds": len(study.seeds),
+    }
+    product = " × ".join(f"{n} {name if n > 1 else name[:-1]}" for name, n in counts.items())
+    own = [j for j in expand(study) if not isinstance(j, TrainJob)]
+    own = [job for job in own if job.cell.scenario == scenario.name]
+    audit = sum(job.cell.role == "audit" for job in own)
+    controls = len(own) - audit
+    return f"scenario  {scenario.name}: {product} = {audit} cells, and {controls} controls"
+
+
+def _state(stock: Inventory | None) -> str:
+    if stock is None:
+        return "new"
+    state = f"{len(stock.done)} done, {len(stock.missing)} missing"
+    return state + (f", {len(stock.damaged)} damaged" if stock.damaged else "")
+
+
+def _time(
+    folder: RunFolder, jobs: tuple[Job, ...], todo: list[Job], done: set[str], workers: int
+) -> str:
+    if not todo:
+        return "none: everything is done"
+    estimate = Estimate({job.key: job.group for job in todo}, workers)
+    for job in jobs:
+        if job.key in done and not isinstance(job, TrainJob):
+            try:
+                estimate.seen(job.group, folder.trial(job.key).seconds)
+            except FedauditError:
+                continue
+    seconds = estimate.left()
+    if seconds is None:
+        return "not known before some cells are done; run, and watch the estimate"
+    return f"about {spoken(seconds)}, judging by what is done"

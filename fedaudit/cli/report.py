@@ -1,0 +1,66 @@
+"""`fedaudit report`: write the report of a run folder again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fedaudit.cli.options import EVIDENCE, examples, fail_on_option
+from fedaudit.errors import ConfigError
+from fedaudit.running.atomic import write_atomically
+
+if TYPE_CHECKING:
+    from fedaudit.reports.results import Evidence
+
+_SHOWN = 5
+
+
+@click.command(
+    epilog=examples(
+        "fedaudit report runs/first",
+        "fedaudit report runs/first --evidence none --output public.html",
+        "fedaudit report runs/first --fail-on high",
+    )
+)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--evidence",
+    type=click.Choice(EVIDENCE),
+    default="redacted",
+    show_default=True,
+    help="What the report shows of faces; full needs a run that kept originals.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write the page to this file.",
+)
+@fail_on_option
+def report(*, run: Path, evidence: Evidence, output: Path | None, fail_on: str | None) -> int:
+    """Write results.json and report.html of the run folder RUN again.
+
+    Cells that are missing or damaged are said not to have been tested.
+    """
+    from fedaudit.cli.verdict import conclude  # noqa: PLC0415 - imports torch
+    from fedaudit.running.session import open_report  # noqa: PLC0415 - imports torch
+
+    _, manifest, stock = open_report(run)
+    if evidence == "full" and manifest.evidence != "full":
+        raise ConfigError(
+            f"{str(run)!r} was run with --evidence {manifest.evidence}, so it has no originals to "
+            "show. Use --evidence redacted, or run the study with --evidence full in another "
+            "folder."
+        )
+    for what, keys in (("missing", stock.missing), ("damaged", tuple(stock.damaged))):
+        if keys:
+            more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+            names = ", ".join(keys[:_SHOWN])
+            click.echo(f"note: {what}, so not tested: {names}{more}", err=True)
+    _, code = conclude(run, evidence, fail_on=fail_on)
+    if output:
+        write_atomically(output, (run / "report.html").read_bytes())
+        click.echo(f"copy: {output}")
+    return code

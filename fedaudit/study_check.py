@@ -9,6 +9,13 @@ from fedaudit.errors import ConfigError, FedauditError, KnowledgeError, UnknownN
 from fedaudit.study_rules import Place
 from fedaudit.threat_models import check_knowledge, threat_model
 
+SET_BY_STUDY = {
+    ("data", "size"): "size = 64 at the top of the study",
+    ("networks", "image_size"): "size = 64 at the top of the study",
+    ("networks", "classes"): "nothing: the data set decides it",
+}
+"""Settings that are not a plugin's to choose, and what to write instead."""
+
 
 def check_study(study: Study, *, file: str = "study") -> None:
     """Look up every plugin, check its settings, and check each attack against its threat model.
@@ -56,6 +63,11 @@ def check_settings(kind: str, choice: Choice, place: Place) -> Any:
     known = [p.name for p in parameters if p.kind not in {p.VAR_KEYWORD, p.VAR_POSITIONAL}]
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     for option in choice.settings:
+        if instead := SET_BY_STUDY.get((kind, option)):
+            raise ConfigError(
+                f"{place}: {place.key}: {option} is not for {choice.name!r} to choose. "
+                f"Write {instead}."
+            )
         if option not in known and not takes_any:
             what = f"option of {kind.removesuffix('s')} {choice.name!r}:"
             raise UnknownNameError(what, option, known, where=f"{place}: {place.key}")

@@ -91,13 +91,14 @@ STUDY: dict[str, Rule] = {
     "underpowered": Flag(),
 }
 
+_PATHS = {"path", "root"}
 _TABLES = ("federation", "defaults", "scenario")
 
 
 def load_study(path: Path | str) -> Study:
     """Read a study file and check everything that can be checked before work begins.
 
-    A relative `path` of the data set is taken from the folder of the study file.
+    A relative path of the data set is taken from the folder of the study file.
 
     Raises:
         UsageError: Names the file, the key, and what to write; its subclasses say which kind.
@@ -174,10 +175,11 @@ def _scenarios(tables: object, defaults: Mapping[str, Any], file: str) -> tuple[
 
 
 def _anchor(study: Study, folder: Path) -> Study:
-    path = study.data.settings.get("path")
-    if not isinstance(path, str) or Path(path).expanduser().is_absolute():
-        return study
-    settings = {**study.data.settings, "path": str((folder / path).resolve())}
+    """Take the data set's folder, if it has one, from the folder of the study file."""
+    settings = dict(study.data.settings)
+    for key in _PATHS & settings.keys():
+        if isinstance(path := settings[key], str):
+            settings[key] = str((folder / Path(path).expanduser()).resolve())
     return dataclasses.replace(study, data=dataclasses.replace(study.data, settings=settings))
 
 

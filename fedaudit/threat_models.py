@@ -87,14 +87,20 @@ def check_knowledge(attack_name: str, attack: Attack | type[Attack], threat: Thr
     if not missing:
         return
     facts = "; ".join(f"{fact} ({EXPLANATIONS[fact]})" for fact in sorted(missing))
-    enough = [m.name for m in THREAT_MODELS.values() if frozenset(attack.needs) <= m.grants]
-    granted_by = f"All it needs is granted by {', '.join(enough)}" if enough else ""
-    advice = [f'threat_model = "{enough[0]}"'] if enough else []
-    advice.append(f"grant = [{', '.join(repr(str(f)) for f in sorted(missing))}]".replace("'", '"'))
+    if denied := [str(fact) for fact in sorted(missing) if f"-{fact}" in threat.name]:
+        advice = f"Take {', '.join(denied)} out of deny"
+    else:
+        enough = [m.name for m in THREAT_MODELS.values() if frozenset(attack.needs) <= m.grants]
+        grant = ", ".join(f'"{fact}"' for fact in sorted(missing))
+        advice = (
+            f"All it needs is granted by {', '.join(enough)}. "
+            f'Write threat_model = "{enough[0]}" or grant = [{grant}]'
+            if enough
+            else f"No threat model from A to H grants that. Write grant = [{grant}]"
+        )
     raise KnowledgeError(
         f"attack {attack_name!r} needs what threat model {threat.name} does not grant: {facts}. "
-        f"{granted_by or 'No threat model from A to H grants that'}. "
-        f"Write {' or '.join(advice)}, take it out of deny, or leave the attack out."
+        f"{advice}, or leave the attack out."
     )
 
 

@@ -8,7 +8,7 @@ import click
 from fedaudit.cli.ending import FAILURE, GATE, INCONCLUSIVE, OK
 from fedaudit.cli.options import GATES
 from fedaudit.errors import AttackError
-from fedaudit.reports.build import build_report
+from fedaudit.reports import build
 from fedaudit.reports.results import Evidence, Results
 
 
@@ -32,7 +32,7 @@ def conclude(
         failed, 3 if it is inconclusive, and otherwise 0, also where a leak was demonstrated.
     """
     try:
-        results = build_report(folder, evidence)
+        results = build.build_report(folder, evidence)
     except Exception:
         _say_failed(failed or {}, folder)  # it may well be the reason
         raise

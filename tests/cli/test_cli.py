@@ -1,0 +1,309 @@
+"""The command line in this process, with plugins and work that take no time."""
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, get_args
+
+import pytest
+
+from fedaudit import registry
+from fedaudit.cli import COMMANDS, cli, options
+from fedaudit.cli.ending import end
+from fedaudit.errors import FedauditError, StorageError
+from fedaudit.reports import results
+from fedaudit.running import session
+from fedaudit.running.executor import Event
+from fedaudit.running.worker import Outcome
+
+Command = Callable[..., int]
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The stand-ins of `tests/running/fake_audit.py`, in this process."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "running"))
+    fake_audit = importlib.import_module("fake_audit")
+    monkeypatch.setattr(fake_audit, "settings", {})
+    monkeypatch.setattr(registry, "lookup", fake_audit.lookup)
+    for name, module in fake_audit.modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+        parent, _, child = name.rpartition(".")
+        monkeypatch.setattr(importlib.import_module(parent), child, module, raising=False)
+    verdict = importlib.import_module("fedaudit.cli.verdict")
+    monkeypatch.setattr(verdict, "build", sys.modules["fedaudit.reports.build"])
+    monkeypatch.setattr(session, "execute", serially)
+    return fake_audit
+
+
+def serially(jobs: Sequence[Any], work: Any, *, on_event: Any, **_: Any) -> tuple[Outcome, ...]:
+    """Stands in for `execute`: no processes."""
+    outcomes = []
+    for job in jobs:
+        try:
+            work(job)
+        except StorageError:
+            raise
+        except FedauditError as error:
+            outcomes.append(Outcome(job.key, "failed", str(error)))
+        else:
+            outcomes.append(Outcome(job.key, "done", seconds=1.0))
+        on_event(Event("finished", job.key, outcomes[-1]))
+    return tuple(outcomes)
+
+
+@pytest.fixture
+def fedaudit(fakes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run a command line in a folder with `study.toml`, and return its exit code."""
+    (tmp_path / "study.toml").write_text(fakes.STUDY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FEDAUDIT_DEBUG", raising=False)
+
+    def command(*args: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["fedaudit", *args])
+        return end(cli, args)
+
+    return command
+
+
+def test_help_is_quick_and_complete() -> None:
+    started = time.monotonic()
+    code = "import sys; sys.argv[1:] = ['--help']; from fedaudit.cli import main\n"
+    code += "try: main()\nfinally: assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # Half a second on an idle computer; this one may be busy.
+    assert time.monotonic() - started < 1.5
+    for name in COMMANDS:
+        assert f"\n  {name} " in done.stdout
+    assert "Exit codes" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["run", "report", "list", "explain", "schema", "demo"])
+def test_every_help_has_examples(
+    fedaudit: Command, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert fedaudit(name, "--help") == 0
+    out = capsys.readouterr().out
+    assert f"Examples:\n    fedaudit {name}" in out
+
+
+def test_usage_errors_name_the_closest_match(
+    fedaudit: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for args, words in {
+        ("rnu",): "error: unknown command 'rnu': did you mean 'run'?",
+        ("qqq",): "choose from demo, run",
+        ("run", "study.toml", "--outputt", "x"): "--output",
+        ("run",): "Missing argument 'STUDY'",
+        ("run", "study.toml", "--workers", "0"): "0 is not in the range",
+        ("run", "none.toml"): "error: there is no study file 'none.toml'",
+        ("explain", "quik"): "unknown plugin 'quik'",
+        ("report", "study.toml"): "is not a run folder",
+        ("list", "attack"): "attacks",
+        ("--nonsense",): "No such option",
+    }.items():
+        expected = 4 if args[0] == "report" else 2
+        assert fedaudit(*args) == expected, args
+        captured = capsys.readouterr()
+        assert words in captured.err
+        assert "Traceback" not in captured.err
+        assert captured.out == ""
+    assert fedaudit() == 2
+    assert "Commands:" in capsys.readouterr().err
+    assert fedaudit("--version") == 0
+    assert re.fullmatch(r"fedaudit \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+def test_run_report_and_go_on(
+    fedaudit: Command, fakes: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fedaudit("run", "study.toml", "--dry-run") == 0
+    assert not (tmp_path / "runs").exists()
+    plan = capsys.readouterr().out
+    assert "runs/study (new)" in plan
+    assert f"jobs      {fakes.JOBS}, of which {fakes.JOBS} are to do" in plan
+    assert "fresh: 2 defenses × 1 attack × 4 targets × 1 seed = 8 cells, and 8 controls" in plan
+    assert "not known before" in plan
+    assert fedaudit("run", "study.toml") == 0
+    captured = capsys.readouterr()
+    assert captured.out == "LEAK DEMONSTRATED: 3 of 4.\nreport: runs/study/report.html\n"
+    assert f"{fakes.JOBS}/{fakes.JOBS} done" in captured.err
+    assert (tmp_path / "runs/study/report.html").read_text() == "evidence redacted"
+    assert not (tmp_path / "runs/study/evidence").exists()
+    fakes.settings["fail"] = ["--"]  # nothing is done again
+    assert fedaudit("run", "study.toml") == 0
+    assert f"{fakes.JOBS} of {fakes.JOBS} jobs were done before" in capsys.readouterr().err
+    assert fedaudit("run", "study.toml", "--dry-run") == 0
+    assert "everything is done" in capsys.readouterr().out
+    (tmp_path / "runs/study/cells").rename(tmp_path / "runs/study/hidden")
+    (tmp_path / "runs/study/cells").mkdir()
+    assert fedaudit("report", "runs/study", "--evidence", "none", "-o", "copy.html") == 0
+    captured = capsys.readouterr()
+    assert "note: missing, so not tested: fresh--" in captured.err
+    assert "copy: copy.html" in captured.out
+    assert (tmp_path / "copy.html").read_text() == "evidence none"
+
+
+def test_estimate_from_what_is_done(
+    fedaudit: Command, fakes: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fakes.settings["fail"] = ["fresh--dpsgd"]
+    assert fedaudit("run", "study.toml", "--quiet") == 4
+    err = capsys.readouterr().err
+    assert "elapsed" not in err
+    assert "error: 4 jobs failed" in err
+    assert "it was told to fail." in err
+    assert fedaudit("run", "study.toml", "--dry-run", "--workers", "1") == 0
+    assert "time      about 0 s, judging by what is done" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("settings", "args", "code"),
+    [
+        ({}, (), 0),
+        ({"headline": "NO LEAK FOUND ABOVE LIMIT"}, (), 0),
+        ({"headline": "INVALID"}, (), 3),
+        ({"headline": "INVALID"}, ("--fail-on", "low"), 3),
+        ({"headline": "INCONCLUSIVE"}, (), 3),
+        ({"headline": "INCONCLUSIVE"}, ("--fail-on", "medium"), 1),
+        ({"headline": "NOT TESTED"}, (), 3),
+        ({}, ("--fail-on", "medium"), 1),
+        ({}, ("--fail-on", "high"), 0),
+        ({"severity": "critical"}, ("--fail-on", "high"), 1),
+        ({"fail": ["t001"]}, ("--fail-on", "medium"), 4),
+        ({"fail": ["report"]}, (), 4),
+    ],
+)
+def test_exit_codes(
+    fedaudit: Command, fakes: Any, settings: dict[str, Any], args: tuple[str, ...], code: int
+) -> None:
+    fakes.settings.update(settings)
+    assert fedaudit("run", "study.toml", *args) == code
+    if "fail" not in settings:
+        assert fedaudit("report", "runs/study", *args) == code
+
+
+def test_evidence(fedaudit: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fedaudit("run", "study.toml", "--evidence", "full", "-o", "full") == 0
+    assert (tmp_path / "full/report.html").read_text() == "evidence full"
+    assert list((tmp_path / "full/evidence").iterdir())
+    assert fedaudit("report", "full") == 0
+    assert (tmp_path / "full/report.html").read_text() == "evidence redacted"
+    assert fedaudit("run", "study.toml", "-o", "full") == 0  # goes on as begun
+    assert (tmp_path / "full/report.html").read_text() == "evidence full"
+    assert fedaudit("run", "study.toml") == 0
+    assert fedaudit("report", "runs/study", "--evidence", "full") == 2
+    assert "has no originals to show" in capsys.readouterr().err
+    assert fedaudit("run", "study.toml", "--evidence", "none") == 2
+
+
+def test_demo(fedaudit: Command, fakes: Any, tmp_path: Path) -> None:
+    fakes.settings["headline"] = "INCONCLUSIVE"
+    assert fedaudit("demo", "--quick") == 0
+    assert (tmp_path / "demo-run-quick/report.html").read_text() == "evidence full"
+    assert fedaudit("demo", "--seed", "3") == 0
+    assert list((tmp_path / "demo-run-seed3/cells").glob("*--s3.json"))
+    fakes.settings["fail"] = ["noise"]
+    assert fedaudit("demo", "-o", "other") == 4
+
+
+def test_listing(fedaudit: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fedaudit("list", "threat-models") == 0
+    assert "D  Data-enhanced" in capsys.readouterr().out
+    assert fedaudit("list", "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {"kind", "name", "summary"} == set(rows[0])
+    assert {row["kind"] for row in rows} >= {"attacks", "defenses", "networks", "threat-models"}
+    assert fedaudit("list") == 0
+    assert "\nthreat-models\n  A " in capsys.readouterr().out
+
+
+def test_listing_survives_a_broken_plugin(
+    fedaudit: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(kind: str, name: str) -> Any:
+        raise ImportError("no module 'x'")
+
+    monkeypatch.setattr(registry, "lookup", broken)
+    assert fedaudit("list", "attacks") == 0
+    assert "(cannot be loaded: no module 'x')" in capsys.readouterr().out
+    assert fedaudit("explain", "gan_inversion") == 4
+    assert "cannot be imported" in capsys.readouterr().err
+
+
+def test_explain(
+    fedaudit: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(registry, "names", lambda kind: ("quick",) if kind == "attacks" else ())
+    assert fedaudit("explain", "quick") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("quick (attack)\n\nGuesses.")
+    assert "\n  steps: int = 1\n" in out
+    assert "Needs: model" in out
+    assert fedaudit("explain", "quick", "--json") == 0
+    (one,) = json.loads(capsys.readouterr().out)
+    assert one["settings"][0] == {"name": "steps", "type": "int", "default": "1"}
+    assert fedaudit("explain", "D") == 0
+    assert "Grants: auxiliary, basic" in capsys.readouterr().out
+
+
+def test_schemas(fedaudit: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fedaudit("schema", "study") == 0
+    assert "scenario" in json.loads(capsys.readouterr().out)["properties"]
+    assert fedaudit("schema", "results") == 0
+    assert "headline" in json.loads(capsys.readouterr().out)["properties"]
+
+
+def test_words_of_the_options() -> None:
+    assert get_args(results.Evidence) == options.EVIDENCE
+    assert get_args(results.Severity) == (*options.GATES, "none")
+
+
+def test_unexpected_errors_are_one_message(
+    fedaudit: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*args: Any, **settings: Any) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(session, "execute", fail)
+    assert fedaudit("run", "study.toml") == 4
+    err = capsys.readouterr().err
+    assert "error: ZeroDivisionError: by zero\nFEDAUDIT_DEBUG=1" in err
+    assert "Traceback" not in err
+    monkeypatch.setenv("FEDAUDIT_DEBUG", "1")
+    assert fedaudit("run", "study.toml") == 4
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_full_disk_says_how_to_go_on(
+    fedaudit: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*args: Any, **settings: Any) -> None:
+        raise OSError(28, "No space left on device", "x")
+
+    atomic = importlib.import_module("fedaudit.running.atomic")
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "os", SimpleNamespace(**{**vars(atomic.os), "fsync": full}))
+        assert fedaudit("run", "study.toml") == 4
+    assert "the disk is full" in (err := capsys.readouterr().err)
+    assert err.endswith("\n  fedaudit run study.toml\n")
+    assert fedaudit("run", "study.toml") == 0
+
+
+def test_an_interrupt_says_how_to_go_on(
+    fedaudit: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*args: Any, **settings: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "execute", interrupt)
+    assert fedaudit("run", "study.toml", "-o", "a b") == 130
+    assert capsys.readouterr().err.endswith("Go on with:\n  fedaudit run study.toml -o 'a b'\n")
+    monkeypatch.setattr(registry, "names", interrupt)
+    assert fedaudit("list", "attacks") == 130

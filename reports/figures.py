@@ -61,6 +61,14 @@ def scenario_title(rows: Sequence[Row], scenario: str) -> str:
     return f"{scenario} — {state(rounds[0])}" if rounds else scenario
 
 
+def brief(rows: Sequence[Row], scenario: str) -> str:
+    """The model state in two words, where a chart has no room for more."""
+    rounds = [row.round for row in rows if row.scenario == scenario]
+    if not rounds:
+        return "state unknown"
+    return "fresh, round 1" if rounds[0] == 1 else f"trained, round {rounds[0]}"
+
+
 def defense_name(name: str) -> str:
     """The word "none" alone reads as missing data."""
     return "none (undefended)" if name == "none" else name

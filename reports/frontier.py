@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from fedaudit.reports.charts import COLORS, Key, draw, over
 from fedaudit.reports.figures import Figure, Panel, Table, defense_name, scenario_title, unique
+from fedaudit.reports.lanes import short
 from fedaudit.reports.results import Rate, Results, Row, Utility
 from fedaudit.reports.text import percent, rate
 
@@ -110,7 +111,8 @@ def _panel(found: Sequence[Mark]) -> Markup:
             "reid": m.reid.value,
             "low": m.reid.low,
             "high": m.reid.high,
-            "label": defense_name(m.defense) + (" (dominated)" if m.dominated_by else ""),
+            "label": short(defense_name(m.defense), 20)
+            + (" (dominated)" if m.dominated_by else ""),
             "edge": domain[1],
             "height": height,
             "beaten": m.dominated_by is not None,
@@ -151,7 +153,7 @@ def _panel(found: Sequence[Mark]) -> Markup:
                 size=110, opacity=1, fill=fill, stroke=COLORS[color], strokeWidth=2
             ).encode(y=y("reid")),
         ]
-    text = over(records).mark_text(align="left", dx=8, limit=200, fontSize=13)
+    text = over(records).mark_text(align="left", dx=8, fontSize=13)
     layers.append(text.encode(x=alt.value("width"), y=y("height"), text="label:N"))
     return draw(layers, height=320, left=72, right=214)
 

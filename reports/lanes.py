@@ -6,10 +6,12 @@ from typing import Any
 import altair as alt
 from markupsafe import Markup
 
-from fedaudit.reports.charts import COLORS, LEFT, Key, color_scale, draw, over, shape_scale
+from fedaudit.reports.charts import COLORS, Key, color_scale, draw, over, shape_scale
 
 LANE = 21
 GAP = 15
+LONGEST = 30
+"""Characters of a label; the table below each figure has the names in full."""
 
 Record = Mapping[str, Any]
 
@@ -18,21 +20,40 @@ def place(records: Sequence[Record]) -> tuple[list[Record], list[Record], int]:
     """Give every (group, lane) its height, in order of appearance.
 
     Returns:
-        The records with "y" in pixels from the top; the groups with "y" and "label"; the height.
+        The records with "y" in pixels from the top; the labels of the groups; the height.
     """
     top = GAP / 2
-    heights: dict[tuple[str, str], float] = {}
+    heights: dict[tuple[tuple[str, str], str], float] = {}
     labels: list[Record] = []
-    for group in dict.fromkeys(record["group"] for record in records):
-        names = dict.fromkeys(r["lane"] for r in records if r["group"] == group)
+    for group in dict.fromkeys(map(_group, records)):
+        names = dict.fromkeys(r["lane"] for r in records if _group(r) == group)
         for i, lane in enumerate(names):
             heights[group, lane] = top + LANE * (i + 0.5)
-        labels.append({"y": top + LANE * len(names) / 2, "label": group})
-        top += LANE * len(names) + GAP
+        middle = top + LANE * len(names) / 2
+        name, under = group
+        if under:
+            labels.append({"y": middle - 8, "label": short(name), "under": ""})
+            labels.append({"y": middle + 8, "label": "", "under": short(under, LONGEST + 4)})
+        else:
+            labels.append({"y": middle, "label": short(name), "under": ""})
+        top += LANE * len(names) + GAP + (8 if under and len(names) == 1 else 0)
     placed: list[Record] = [
-        {**record, "y": heights[record["group"], record["lane"]]} for record in records
+        {**record, "y": heights[_group(record), record["lane"]]} for record in records
     ]
     return placed, labels, round(top - GAP / 2)
+
+
+def short(text: str, longest: int = LONGEST) -> str:
+    """Cut a long label, and say so.
+
+    >>> short("abcdef", 4)
+    'abc…'
+    """
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _group(record: Record) -> tuple[str, str]:
+    return record["group"], record.get("under", "")
 
 
 def intervals(
@@ -49,7 +70,8 @@ def intervals(
     """Points with intervals.
 
     Args:
-        records: Each with "group", "lane", "value", "low", "high", "note", and maybe "prior".
+        records: Each with "group", "lane", "value", "low", "high", "note"; maybe "prior"; maybe
+            "under", a second line of the label of the group.
         keys: Color and shape by lane.
         x_title: Metric with direction, unit and range.
         domain: Of the x axis.
@@ -70,7 +92,7 @@ def intervals(
         shown.mark_point(filled=True, size=85, opacity=1).encode(
             x=x("value"), shape=alt.Shape("lane:N", scale=shape_scale(keys))
         ),
-        *frame(placed, labels, y, note_width),
+        *frame(placed, labels, y),
     ]
     if rule is not None:
         layers.insert(0, upright(rule, rule_color, x))
@@ -88,14 +110,14 @@ def ticks(
 ) -> Markup:
     """One tick per record at "value"; `notes` holds one record per lane, with its "note"."""
     placed, labels, height = place(notes)
-    heights = {(record["group"], record["lane"]): record["y"] for record in placed}
+    heights = {(_group(record), record["lane"]): record["y"] for record in placed}
     x, y = axes(x_title, domain, ".1f", height)
-    data = [{**record, "y": heights[record["group"], record["lane"]]} for record in records]
+    data = [{**record, "y": heights[_group(record), record["lane"]]} for record in records]
     layers = [
         over(data)
         .mark_tick(orient="vertical", thickness=1.8, size=15, opacity=0.75)
         .encode(x=x("value"), y=y, color=alt.Color("lane:N", scale=color_scale(keys))),
-        *frame(placed, labels, y, 76),
+        *frame(placed, labels, y),
     ]
     if rule is not None:
         layers.append(upright(rule, "limit", x))
@@ -122,18 +144,19 @@ def axes(
 def upright(value: float, color: str, x: Callable[[str], alt.X]) -> alt.Chart:
     """A dashed vertical line."""
     line = over([{"rule": value}]).encode(x=x("rule"))
-    return line.mark_rule(strokeDash=[4, 3], strokeWidth=1.5, color=COLORS[color])
+    drawn: alt.Chart = line.mark_rule(strokeDash=[4, 3], strokeWidth=1.5, color=COLORS[color])
+    return drawn
 
 
-def frame(
-    placed: Sequence[Record], labels: Sequence[Record], y: alt.Y, note_width: int
-) -> list[alt.Chart]:
+def frame(placed: Sequence[Record], labels: Sequence[Record], y: alt.Y) -> list[alt.Chart]:
     """Labels of the groups at the left, notes of the lanes at the right."""
+    left = over(labels).encode(x=alt.value(0), y=y)
     return [
-        over(labels)
-        .mark_text(align="right", dx=-12, limit=LEFT - 20, fontSize=13)
-        .encode(x=alt.value(0), y=y, text="label:N"),
+        left.mark_text(align="right", dx=-12, fontSize=13).encode(text="label:N"),
+        left.mark_text(align="right", dx=-12, fontSize=12, color=COLORS["muted"]).encode(
+            text="under:N"
+        ),
         over(placed)
-        .mark_text(align="left", dx=10, color=COLORS["muted"], limit=note_width - 10)
+        .mark_text(align="left", dx=10, color=COLORS["muted"])
         .encode(x=alt.value("width"), y=y, text="note:N"),
     ]

@@ -10,6 +10,7 @@ from fedaudit.reports.figures import (
     Figure,
     Panel,
     Table,
+    brief,
     defense_name,
     scenario_title,
     state,
@@ -164,7 +165,8 @@ def _state_panel(rows: Sequence[Row], attacks: Sequence[Key], metric: str) -> Pa
         if value is not None:
             records.append(
                 {
-                    "group": _state_label(row),
+                    "group": row.scenario,
+                    "under": state(row.round),
                     "lane": row.attack,
                     "value": value.value,
                     "low": value.low,
@@ -189,17 +191,12 @@ def _state_panel(rows: Sequence[Row], attacks: Sequence[Key], metric: str) -> Pa
     return Panel(title, f"{title} of undefended updates by scenario and attack", svg)
 
 
-def _state_label(row: Row) -> str:
-    short = "fresh, round 1" if row.round == 1 else f"trained, round {row.round}"
-    return f"{row.scenario} ({short})"
-
-
 def contrasts(results: Results) -> Figure:
     """Figure (e): attacks against each other on the same targets."""
     names = unique([_pair(contrast) for contrast in results.contrasts])
     keys = series(names)
     panels = [
-        _contrast_panel([c for c in results.contrasts if c.metric == metric], keys)
+        _contrast_panel([c for c in results.contrasts if c.metric == metric], keys, results.rows)
         for metric in unique([contrast.metric for contrast in results.contrasts])
     ]
     return Figure(
@@ -207,8 +204,9 @@ def contrasts(results: Results) -> Figure:
         title="Attacks against each other",
         reading=(
             "Paired differences on the same targets, first minus second, with 95 % intervals. An "
-            "interval that crosses the zero line separates nothing. At the right: CPU seconds a "
-            "target, first / second, so that a win bought with computing time shows as such."
+            "interval that crosses the zero line separates nothing. At the right: the difference, "
+            "and CPU seconds a target, first / second, so that a win bought with computing time "
+            "shows as such."
         ),
         panels=tuple(panels)
         or (Panel("", "", why="No two attacks ran on the same targets: nothing to compare."),),
@@ -246,18 +244,22 @@ def _pair(contrast: Contrast) -> str:
     return f"{contrast.first} − {contrast.second}"
 
 
-def _contrast_panel(contrasts_: Sequence[Contrast], keys: Sequence[Key]) -> Panel:
+def _contrast_panel(
+    contrasts_: Sequence[Contrast], keys: Sequence[Key], rows: Sequence[Row]
+) -> Panel:
     first = contrasts_[0]
     metric = _METRICS.get(first.metric, first.metric)
     ahead = "first" if first.higher_is_better else "second"
     records: list[Record] = [
         {
-            "group": f"{c.scenario} · {defense_name(c.defense)}",
+            "group": defense_name(c.defense),
+            "under": f"{c.scenario}, {brief(rows, c.scenario)}",
             "lane": _pair(c),
             "value": c.difference.value,
             "low": c.difference.low,
             "high": c.difference.high,
-            "note": f"{seconds(c.seconds_first)} / {seconds(c.seconds_second)} s",
+            "note": f"{signed(c.difference.value)} · {seconds(c.seconds_first)} /"
+            f" {seconds(c.seconds_second)} s",
         }
         for c in contrasts_
     ]
@@ -270,6 +272,6 @@ def _contrast_panel(contrasts_: Sequence[Contrast], keys: Sequence[Key]) -> Pane
         axis_format=".2f",
         rule=0.0,
         rule_color="ink",
-        note_width=128,
+        note_width=150,
     )
     return Panel(metric, f"Paired differences of attacks in {metric}", svg)

@@ -9,7 +9,7 @@ CLOSING = (
 )
 EVIDENCE_NOTES = {
     "none": "No evidence gallery: numbers only.",
-    "redacted": "Faces are withheld. Numbers stand in their place; no face pixels are in this file.",
+    "redacted": "Faces are withheld. Numbers stand in their place; this file holds no face pixels.",
     "full": "This file holds pictures of real people. Store and share it as biometric data.",
 }
 

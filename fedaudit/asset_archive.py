@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO
 
 from fedaudit.asset_table import Asset
@@ -45,17 +45,18 @@ def unpack(asset: Asset, archive: Path, folder: Path) -> None:
 
 
 def _is_wanted(asset: Asset, name: str) -> bool:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name:
+    parts = name.split("/")
+    # An empty part is a leading or a double slash; cutting the prefix off could leave "/etc/…".
+    if any(part in {"", ".", ".."} or "\\" in part or ":" in part for part in parts):
         raise AssetError(
             f"the archive of asset {asset.name!r} holds the unsafe name {name!r}; it is refused."
         )
     if not name.startswith(asset.prefix):
         return False
-    parts = PurePosixPath(name.removeprefix(asset.prefix)).parts
+    inner = name.removeprefix(asset.prefix).split("/")
     patterns = [pattern.split("/") for pattern in asset.members]
     return any(
-        len(parts) == len(pattern) and all(map(fnmatchcase, parts, pattern)) for pattern in patterns
+        len(inner) == len(pattern) and all(map(fnmatchcase, inner, pattern)) for pattern in patterns
     )
 
 

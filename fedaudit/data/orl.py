@@ -6,6 +6,7 @@ from fedaudit import assets
 from fedaudit.asset_table import ASSETS
 from fedaudit.data.crop import to_tensor
 from fedaudit.data.faces import FaceSet
+from fedaudit.errors import AssetError
 
 PEOPLE, PHOTOS = 40, 10
 BOX = (4, 28, 88, 112)
@@ -26,8 +27,14 @@ def orl(*, size: int = 64) -> FaceSet:
     names = [f"s{p}/{i}" for p in range(1, PEOPLE + 1) for i in range(1, PHOTOS + 1)]
     photos = []
     for name in names:
-        with Image.open(folder / f"{name}.pgm") as photo:
-            photos.append(photo.crop(BOX))
+        try:
+            with Image.open(folder / f"{name}.pgm") as photo:
+                photos.append(photo.crop(BOX))
+        except OSError as error:
+            raise AssetError(
+                f"the ORL faces in {folder} are incomplete: {error}. Unset FEDAUDIT_ASSET_ORL if "
+                "you set it, and run: fedaudit assets fetch orl"
+            ) from error
     return FaceSet(
         name="orl",
         images=to_tensor(photos, size),

@@ -1,5 +1,6 @@
 """Generators of faces: the attacker's picture of what a face is."""
 
+import pickle
 from functools import cache
 from itertools import pairwise
 from typing import Protocol, runtime_checkable
@@ -117,16 +118,18 @@ def load_generator(source: str = "face_gan", *, latent_dim: int | None = None) -
 
 @cache
 def _face_gan() -> FaceGan:
-    state = torch.load(assets.path("face_gan"), map_location="cpu", weights_only=True)
+    path = assets.path("face_gan")
     model = FaceGan()
     try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
         weights = state["netG_state_dict"].values()
         # Same layers in the same order; theirs are numbered through, ours are grouped in stages.
         names = dict(zip(model.state_dict(), weights, strict=True))
         model.load_state_dict(names)
-    except (KeyError, RuntimeError, ValueError) as error:
+    except (KeyError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().split("\n")[0]
         raise AssetError(
-            f"the weights of asset 'face_gan' do not fit: {error}. "
-            "Run: fedaudit assets fetch face_gan"
+            f"the weights of asset 'face_gan' in {path} do not fit: {reason} Unset "
+            "FEDAUDIT_ASSET_FACE_GAN if you set it, and run: fedaudit assets fetch face_gan"
         ) from error
     return model.eval().requires_grad_(False)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import lpips
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -64,7 +65,7 @@ def load_lpips(net: Net = "alex") -> nn.Module:
     Raises:
         AssetError: The backbone's weights are not available.
     """
-    weights = load_file(assets.path(f"lpips_{net}"))
+    weights = _read(assets.path(f"lpips_{net}"), net)
     # pnet_rand builds the backbone without torchvision's download; the weights follow.
     with torch.random.fork_rng(devices=[]):
         model: nn.Module = lpips.LPIPS(  # type: ignore[no-untyped-call]
@@ -76,6 +77,17 @@ def load_lpips(net: Net = "alex") -> nn.Module:
     state = {key: weights["features." + key.split(".", 1)[1]] for key in backbone.state_dict()}
     backbone.load_state_dict(state)
     return model.eval().requires_grad_(False)
+
+
+def _read(file: Path, net: Net) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise AssetError(
+            f"{file} is not in the safetensors format: {error}. Unset "
+            f"FEDAUDIT_ASSET_LPIPS_{net.upper()} if you set it, and run: "
+            f"fedaudit assets fetch lpips_{net}"
+        ) from error
 
 
 def convert_checkpoint(folder: Path) -> None:

@@ -8,6 +8,7 @@ from fedaudit.config import Choice, Scenario, Study
 from fedaudit.errors import ConfigError, FedauditError, KnowledgeError, UnknownNameError
 from fedaudit.study_rules import Place
 from fedaudit.threat_models import check_knowledge, threat_model
+from fedaudit.types import LocalTraining
 
 SET_BY_STUDY = {
     ("data", "size"): "size = 64 at the top of the study",
@@ -20,8 +21,8 @@ SET_BY_STUDY = {
 def check_study(study: Study, *, file: str = "study") -> None:
     """Look up every plugin, check its settings, and check each attack against its threat model.
 
-    Attacks and defenses are built once, which checks the values of their settings; data sets and
-    networks are not, because building them may be slow.
+    Attacks, defenses and methods are built once, which checks the values of their settings; data
+    sets and networks are not, because building them may be slow.
 
     Raises:
         UnknownNameError: A plugin or one of its settings does not exist.
@@ -32,10 +33,21 @@ def check_study(study: Study, *, file: str = "study") -> None:
     for scenario in study.scenarios:
         table = f"scenario {scenario.name!r}"
         check_settings("networks", scenario.network, Place(file, table, "network"))
-        check_settings("methods", scenario.method, Place(file, table, "method"))
+        _check_method(scenario, Place(file, table, "method"))
         for choice in scenario.defenses:
             build("defenses", choice, Place(file, table, "defenses"))
         _check_attacks(scenario, file, table)
+
+
+def _check_method(scenario: Scenario, place: Place) -> None:
+    method = build("methods", scenario.method, place)
+    asked = LocalTraining(scenario.lr, scenario.local_steps, scenario.batch_size)
+    steps = method.local(asked).steps
+    if steps != asked.steps:
+        raise ConfigError(
+            f"{place}: method {scenario.method.label!r} makes {steps} local steps, and local_steps "
+            f'asks for {asked.steps}. Write local_steps = {steps}, or method = "fedavg".'
+        )
 
 
 def _check_attacks(scenario: Scenario, file: str, table: str) -> None:

@@ -52,7 +52,8 @@ class Utility:
     Attributes:
         accuracy: Best verification accuracy on held-out pairs (0.5 is chance).
         tar_at_far: TAR at the FAR named in the key ("1e-2").
-        rounds, seconds, bytes_per_client_round: Cost of training.
+        rounds, seconds, bytes_per_client_round: Cost of training; bytes both ways.
+        untrained_accuracy: The same for the fresh model: what training adds to.
     """
 
     accuracy: float
@@ -62,6 +63,7 @@ class Utility:
     rounds: int
     seconds: float
     bytes_per_client_round: int
+    untrained_accuracy: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from fedaudit.study_file import (
     study_from_mapping,
     study_to_mapping,
 )
-from fedaudit.types import Knowledge
+from fedaudit.types import Knowledge, LocalTraining
 
 MINIMAL: Mapping[str, Any] = {"name": "a", "scenario": [{"name": "fresh"}]}
 
@@ -48,6 +48,13 @@ class Shy:
     noise: float = 1.0
 
 
+class OneStep:
+    """A method for these tests."""
+
+    def local(self, training: LocalTraining) -> LocalTraining:
+        return replace(training, steps=1)
+
+
 def anything(**settings: Any) -> None:
     """A network for these tests."""
 
@@ -61,7 +68,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     table: dict[str, dict[str, Any]] = {
         "attacks": {"inverting_gradients": Nosy, "gan_inversion": Nosy},
         "defenses": {"none": Shy, "dpsgd": Shy},
-        "methods": {"fedsgd": Shy},
+        "methods": {"fedsgd": OneStep},
         "networks": {"face": anything},
         "data": {"orl": faces},
     }
@@ -202,6 +209,7 @@ def test_mistakes_in_a_scenario(change: dict[str, Any], words: str) -> None:
         ('attacks = [{name = "gan_inversion", steps = 0}]', ConfigError, "steps must be at least"),
         ('threat_model = "C"', KnowledgeError, "attack 'inverting_gradients' needs"),
         ('defenses = [{name = "dpsgd", noize = 3}]', UnknownNameError, "option of defense 'dpsgd'"),
+        ("local_steps = 4", ConfigError, "makes 1 local steps, and local_steps asks for 4"),
         ('network = "broken"', ConfigError, "registered but cannot be imported: no torchvision"),
         ('network = {name = "face", classes = 3}', ConfigError, "the data set decides"),
     ],

@@ -97,6 +97,8 @@ def run(
         StorageError: The disk refused; what was finished is kept.
         KeyboardInterrupt: The user interrupted; what was finished is kept.
     """
+    if not opened.todo:
+        return ()
     folder = opened.folder
     work = work or Work(opened.manifest.study, folder, opened.manifest.evidence)
     started = time.monotonic()

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -258,6 +259,23 @@ def test_schemas(fedaudit: Command, capsys: pytest.CaptureFixture[str]) -> None:
     assert "scenario" in json.loads(capsys.readouterr().out)["properties"]
     assert fedaudit("schema", "results") == 0
     assert "headline" in json.loads(capsys.readouterr().out)["properties"]
+
+
+@pytest.mark.parametrize(("reader", "words"), [("> /dev/full", "disk is full"), ("| true", "")])
+def test_stdout_that_takes_nothing(reader: str, words: str) -> None:
+    code = "import sys; sys.argv[1:] = ['schema', 'study']; from fedaudit.cli import main; main()"
+    shell = f'{sys.executable} -c "$CODE" {reader}; echo ${{PIPESTATUS[0]}}'
+    done = subprocess.run(
+        ["bash", "-c", shell],
+        env={**os.environ, "CODE": code},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout in {"4\n", "0\n"} if reader == "| true" else done.stdout == "4\n"
+    assert words in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_words_of_the_options() -> None:

@@ -48,12 +48,12 @@ def study(tmp_path: Path) -> Path:
 
 
 def test_kill_and_go_on(study: Path) -> None:
-    run = start(study, "--workers", "2", seconds=0.4)
-    wait_for(study, 4)
+    run = start(study, "--workers", "2", seconds=0.3)
+    wait_for(study, 3)
     run.kill()  # only the parent: its workers must notice
     run.communicate()
     before = finished(study)
-    time.sleep(1)
+    time.sleep(0.7)
     assert len(finished(study)) <= len(before) + 4  # what was being written when it died
     whole = {name for name in before if f"{Path(name).stem}.json" in before}
     ages = {name: _file(study, name).stat().st_mtime_ns for name in whole}

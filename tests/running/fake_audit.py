@@ -22,7 +22,7 @@ from fedaudit.errors import AttackError, UnknownNameError
 from fedaudit.running.folder import RunFolder
 from fedaudit.running.jobs import TrainJob
 from fedaudit.seeds import generator_for
-from fedaudit.types import Cell, ImageScore, Knowledge, Trial
+from fedaudit.types import Cell, ImageScore, Knowledge, LocalTraining, Trial
 
 STUDY = """
 name = "fake"
@@ -54,6 +54,13 @@ class Quick:
     needs: frozenset[Knowledge] = frozenset({Knowledge.MODEL})
 
 
+class AsAsked:
+    """A method."""
+
+    def local(self, training: LocalTraining) -> LocalTraining:
+        return training
+
+
 def plain(*, path: str = "") -> None:
     """Does nothing."""
 
@@ -61,7 +68,7 @@ def plain(*, path: str = "") -> None:
 PLUGINS: dict[str, dict[str, Any]] = {
     "attacks": {"quick": Quick},
     "defenses": {"none": plain, "dpsgd": plain},
-    "methods": {"fedsgd": plain},
+    "methods": {"fedsgd": AsAsked},
     "data": {"orl": plain},
     "networks": {"face": plain},
 }

@@ -3,7 +3,7 @@
 Capture(seen: Observation, secret: Secret) → attack(seen) → Reconstruction → scoring → Trial
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, Protocol
@@ -380,4 +380,23 @@ class Defense(Protocol):
 
     def facts(self) -> DefenseFacts:
         """What an attacker who read the paper and the configuration knows."""
+        ...
+
+
+class Method(Protocol):
+    """A federated method: what clients send, how they train, how the server combines."""
+
+    @property
+    def share(self) -> Literal["gradient", "delta"]:
+        """What a client's update is."""
+        ...
+
+    def local(self, training: LocalTraining) -> LocalTraining:
+        """The settings that a client really trains with."""
+        ...
+
+    def combine(
+        self, before: Mapping[str, Tensor], updates: Sequence[Update], training: LocalTraining
+    ) -> dict[str, Tensor]:
+        """Global parameters of the next round."""
         ...

@@ -41,7 +41,8 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[N, inputs, H, W]` → `[N, outputs, H/stride, W/stride]`."""
         y = self.act1(self.norm1(self.conv1(x)))
-        return self.act2(self.norm2(self.conv2(y)) + self.shortcut(x))
+        mapped: Tensor = self.act2(self.norm2(self.conv2(y)) + self.shortcut(x))
+        return mapped
 
 
 def residual_body(widths: tuple[int, ...] = (24, 48, 96), channels: int = 3) -> nn.Sequential:

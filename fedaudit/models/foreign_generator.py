@@ -90,7 +90,11 @@ def _load_script(path: Path) -> nn.Module:
 
 def _load_exported(path: Path) -> nn.Module:
     """A torch.export program, refused where reading it would run pickles or native code."""
-    for record in torch._C.PyTorchFileReader(str(path)).get_all_records():
+    try:
+        records = torch._C.PyTorchFileReader(str(path)).get_all_records()
+    except RuntimeError:
+        records = []  # the format before torch 2.8, with none of these but pickles; see below
+    for record in records:
         folder, _, name = record.rpartition("/")
         inert = not folder.endswith("constants") or name.startswith("tensor_")
         if "aotinductor" in record or not (inert or name.endswith(".json")):

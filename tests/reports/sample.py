@@ -4,7 +4,7 @@ import random
 from functools import cache
 
 import torch
-from scipy.stats import binomtest
+from scipy.special import betaincinv
 
 from fedaudit.reports.html import render
 from fedaudit.reports.pictures import Picture
@@ -48,8 +48,9 @@ DEFENSES = {
 
 
 def clopper_pearson(hits: int, n: int) -> Rate:
-    exact = binomtest(hits, n).proportion_ci(0.95, "exact")
-    return Rate(hits, n, hits / n, float(exact.low), float(exact.high))
+    low = 0.0 if hits == 0 else float(betaincinv(hits, n - hits + 1, 0.025))
+    high = 1.0 if hits == n else float(betaincinv(hits + 1, n - hits, 0.975))
+    return Rate(hits, n, hits / n, low, high)
 
 
 def around(value: float, half: float, n: int, method: str = "bootstrap by person") -> Estimate:

@@ -38,7 +38,13 @@ def lookup(kind: str, name: str) -> Any:
     point = _table(kind).get(name)
     if point is None:
         raise UnknownNameError(kind.removesuffix("s"), name, names(kind))
-    return point.load()
+    try:
+        return point.load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"the {kind.removesuffix('s')} {name!r} ({point.value}) cannot be imported: {error}. "
+            "Reinstall the package that registers it."
+        ) from error
 
 
 def create(kind: str, name: str, settings: Mapping[str, Any]) -> Any:

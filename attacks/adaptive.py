@@ -1,0 +1,20 @@
+"""Whether an attack took the defense in use into account, to be said beside its result."""
+
+from typing import Literal
+
+from fedaudit.types import Observation
+
+HANDLED = frozenset({"dpsgd", "dplc", "private_projector"})
+"""Defenses whose effect the matching engine models: a cosine distance is blind to clipping at batch
+1 and optimal in direction under Gaussian noise; what stays on the device is solved for."""
+
+
+def how_adaptive(seen: Observation) -> Literal["known", "estimated", "no", "none needed"]:
+    """The word that goes with a result."""
+    if seen.defense is None:
+        # Which parameters are missing and how noisy the rest is shows in the update itself.
+        return "estimated"
+    names = {facts.name for facts in seen.defense} - {"none"}
+    if not names:
+        return "none needed"
+    return "known" if names <= HANDLED else "no"

@@ -1,0 +1,127 @@
+"""What the first fully connected layer after the feature map gives away, in closed form.
+
+Its weight gradient is a sum over images, G = Σ_i a_i f_iᵀ: a_i is the gradient that arrives from
+above, f_i the flattened feature map. So the row space of G is spanned by the maps of the batch. At
+batch 1 that is the map itself, whatever the label, the head or its bias. At batch N, with the head
+and the labels known, a_i is a function of f_i, which lets the sum be taken apart by a fixed-point
+iteration.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedaudit.models.facenet import FaceNet
+
+SPECTRAL_GAP = 2.0
+"""The signal's singular values must exceed those behind them by this factor to count as signal."""
+UNMIXED = 0.02
+"""Largest relative residual of G at which a batch counts as taken apart."""
+
+
+@dataclass(frozen=True)
+class EntryLayer:
+    """The layer, its gradient, and what follows from it.
+
+    Attributes:
+        weight: `[D, F]`.
+        gradient: `[D, F]`.
+        span: `[N, F]`, orthonormal rows: the space that the batch's feature maps span.
+        maps: `[N, F]`, each image's own feature map (its direction is meaningful, its length is
+            relative to `arriving`); None where the batch could not be taken apart.
+        arriving: `[N, D]`, the gradients a_i that go with `maps`.
+    """
+
+    weight: Tensor
+    gradient: Tensor
+    span: Tensor
+    maps: Tensor | None = None
+    arriving: Tensor | None = None
+
+
+def find_entry(model: nn.Module, target: Mapping[str, Tensor], count: int) -> EntryLayer | None:
+    """Feature maps from the gradient of the first fully connected layer.
+
+    Args:
+        model: The network; only a `FaceNet` says which layer that is.
+        target: Mean gradient by parameter name.
+        count: N.
+
+    Returns:
+        With `maps` at batch 1 (beyond it see `take_apart`); None where the layer was not shared, or
+        its signal drowns in noise.
+    """
+    layer = _layer(model)
+    if layer is None:
+        return None
+    name = "head.weight" if isinstance(model.embedding, nn.Identity) else "embedding.weight"
+    gradient = target.get(name)
+    if gradient is None or count >= min(gradient.shape):
+        return None
+    _, sizes, rows = torch.linalg.svd(gradient, full_matrices=False)
+    rank = int((sizes > 1e-5 * sizes[0]).sum())
+    used = min(count, rank)
+    if not rank or (len(sizes) > used and sizes[used - 1] < SPECTRAL_GAP * sizes[used]):
+        return None
+    entry = EntryLayer(layer.weight.detach(), gradient, rows[:used])
+    if count > 1:
+        return entry
+    maps = entry.span * entry.span.sum().sign()  # maps after (P)ReLU are positive on the whole
+    return replace(entry, maps=maps, arriving=(gradient @ maps[0])[None])
+
+
+def take_apart(entry: EntryLayer, model: nn.Module, labels: Tensor, steps: int = 60) -> EntryLayer:
+    """Each image's own feature map, given the labels and the head.
+
+    Fixed point of: maps → gradients that arrive (through the known head) → maps (least squares).
+
+    Returns:
+        The entry with `maps` and `arriving`; unchanged where the iteration does not explain the
+        gradient, as with repeated labels or a head that fits the batch already.
+    """
+    layer = _layer(model)
+    if entry.maps is not None or layer is None:
+        return entry
+    bias = None if layer.bias is None else layer.bias.detach()
+
+    def arriving(outputs: Tensor) -> Tensor:
+        outputs = outputs.detach().requires_grad_()
+        scores = outputs if layer is model.head else model.head(outputs)
+        (grad,) = torch.autograd.grad(model.criterion(scores, labels), outputs)
+        return grad
+
+    # A start that knows the labels only: a tiny, even embedding has no opinion about its class.
+    toward = arriving(torch.full((len(labels), len(entry.gradient)), 1e-3))
+    maps = entry.span
+    for _ in range(steps):
+        maps = torch.linalg.lstsq(toward.T, entry.gradient).solution
+        # A flipped map would start the iteration on the wrong side.
+        maps = maps * maps.sum(1, keepdim=True).sign()
+        toward = arriving(F.linear(maps, entry.weight, bias))
+    residual = (entry.gradient - toward.T @ maps).norm() / entry.gradient.norm()
+    # Written so that NaN, from a singular system, counts as a failure.
+    return replace(entry, maps=maps, arriving=toward) if residual < UNMIXED else entry
+
+
+def common_direction(entry: EntryLayer) -> Tensor:
+    """`[D]`, what the batch's embeddings share: the image of the most positive map in the span."""
+    return entry.weight @ (entry.span.T @ entry.span.sum(1))
+
+
+def _layer(model: nn.Module) -> nn.Linear | None:
+    """The layer that the flattened or averaged map enters; only a `FaceNet` says which it is."""
+    if not isinstance(model, FaceNet):
+        return None
+    layer = model.head if isinstance(model.embedding, nn.Identity) else model.embedding
+    return layer if isinstance(layer, nn.Linear) else None
+
+
+def solve_arriving(entry: EntryLayer, features: Tensor) -> Tensor:
+    """The a_i `[N, D]` that best explain G, given trial feature maps `[N, F]` (least squares)."""
+    features = features.detach()
+    gram = features @ features.T
+    ridge = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram))
+    return torch.linalg.solve(gram + ridge, features @ entry.gradient.T)

@@ -1,0 +1,97 @@
+"""What an observation says before any search: target gradients, color, labels, feature maps."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from fedaudit.attacks.entry_layer import EntryLayer, common_direction, find_entry, take_apart
+from fedaudit.attacks.labels import infer_labels
+from fedaudit.errors import AttackError, KnowledgeError
+from fedaudit.models.zoo import build
+from fedaudit.types import Observation, Update
+
+GRAY_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """An observation, made ready for matching.
+
+    Attributes:
+        model: The client's network with the broadcast parameters; what is private is random.
+        target: The client's mean gradient by parameter name, as far as it was shared.
+        count: Number of images N.
+        shape: `(C, H, W)`.
+        labels: `[N]`; None where the head was not shared.
+        grayscale: The update proves that the channels of every image were equal.
+        entry: What the first fully connected layer gives away; None where it gives nothing.
+    """
+
+    model: nn.Module
+    target: Mapping[str, Tensor]
+    count: int
+    shape: tuple[int, int, int]
+    labels: Tensor | None
+    grayscale: bool
+    entry: EntryLayer | None
+
+
+def gather(seen: Observation) -> Evidence:
+    """Everything that closed-form arguments give.
+
+    Raises:
+        KnowledgeError: The threat model does not grant the number and size of the images.
+        AttackError: No model update among what was shared.
+    """
+    if seen.batch_size is None or seen.image_shape is None:
+        raise KnowledgeError(
+            "matching needs the number and size of the images: use threat model B or above, "
+            'or grant = ["basic"].'
+        )
+    if seen.update is None:
+        raise AttackError("nothing to match: the client shared no model update")
+    model = build(seen.model, seen.before)
+    target = mean_gradient(seen, seen.update)
+    entry = find_entry(model, target, seen.batch_size)
+    labels = seen.labels
+    if labels is None:
+        common = common_direction(entry) if entry else None
+        labels = infer_labels(model, target, seen.batch_size, common)
+    complete = all(name in target for name, _ in model.named_parameters())
+    if entry and complete and labels is not None:
+        entry = take_apart(entry, model, labels)
+    return Evidence(
+        model=model,
+        target=target,
+        count=seen.batch_size,
+        shape=seen.image_shape,
+        labels=labels,
+        grayscale=_is_gray(model, target),
+        entry=entry,
+    )
+
+
+def mean_gradient(seen: Observation, update: Update) -> dict[str, Tensor]:
+    """The client's mean gradient; for several local steps, the mean over them.
+
+    A weight delta is −lr × the sum of the steps' gradients (plain SGD). Where the learning rate is
+    not known the scale is not known either, which cosine distances do not mind.
+    """
+    if update.kind == "gradient":
+        return dict(update.tensors)
+    training = seen.training
+    scale = 1.0 if training is None else training.lr * training.steps
+    return {name: -value / scale for name, value in update.tensors.items()}
+
+
+def _is_gray(model: nn.Module, target: Mapping[str, Tensor]) -> bool:
+    """Equal channels in every image make the first convolution's gradient equal over them."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            gradient = target.get(f"{name}.weight")
+            if gradient is None or gradient.shape[1] < 2 or module.groups != 1:
+                return False
+            spread = (gradient - gradient.mean(1, keepdim=True)).norm()
+            return bool(spread < GRAY_TOLERANCE * gradient.norm())
+    return False

@@ -1,0 +1,102 @@
+"""Captures from the simulated federation."""
+
+from dataclasses import replace
+
+import torch
+
+from fedaudit.data.splits import target_photos
+from fedaudit.federation.rounds import Simulation, State
+from fedaudit.seeds import generator_for
+from fedaudit.types import (
+    Capture,
+    Knowledge,
+    LocalTraining,
+    Observation,
+    Secret,
+    Shared,
+    ThreatModel,
+    Update,
+)
+
+
+def simulate(
+    simulation: Simulation,
+    state: State,
+    *,
+    target: int,
+    batch_size: int,
+    training: LocalTraining,
+    threat: ThreatModel,
+    round: int = 1,
+    seed: int = 0,
+) -> Capture:
+    """What one client of the simulated federation shares in one round.
+
+    Args:
+        simulation: The federation.
+        state: What server and clients hold before the round.
+        target: Number of the audited update; decides client and photos.
+        batch_size: Photos that the client trains on in this round.
+        training: The client's local training; its batch is all of these photos.
+        threat: What the attacker is granted.
+        round: 1-based number of the round.
+        seed: Of the client's randomness (noise, order).
+    """
+    client, photos = target_photos(simulation.split, target, batch_size)
+    generator = generator_for("capture", simulation.seed, round, target, seed)
+    returned = simulation.step(state, client, photos, training, generator)
+    faces, classes = simulation.faces, simulation.labels_of(client)
+    people = tuple(faces.people[i] for i in photos)
+    secret = Secret(
+        images=faces.images[list(photos)],
+        labels=torch.tensor([classes.index(person) for person in people]),
+        people=people,
+        sources=tuple(faces.sources[i] for i in photos),
+    )
+    full = Observation(
+        model=simulation.spec(client),
+        before=state.server,
+        shared=returned.shared,
+        image_shape=(secret.images.shape[1], secret.images.shape[2], secret.images.shape[3]),
+        batch_size=batch_size,
+        num_classes=len(classes),
+        training=simulation.method.local(training),
+        defense=(simulation.defense.facts(),),
+        labels=secret.labels,
+        round=round,
+        client=f"client-{client}",
+    )
+    return Capture(withhold(full, threat), secret, returned.budget)
+
+
+def withhold(seen: Observation, threat: ThreatModel) -> Observation:
+    """The observation without the facts that the threat model does not grant."""
+    granted = threat.grants
+    basic = Knowledge.BASIC in granted
+    return replace(
+        seen,
+        image_shape=seen.image_shape if basic else None,
+        batch_size=seen.batch_size if basic else None,
+        num_classes=seen.num_classes if basic else None,
+        training=seen.training if Knowledge.TRAINING in granted else None,
+        defense=seen.defense if Knowledge.DEFENSE in granted else None,
+        labels=seen.labels if Knowledge.LABELS in granted else None,
+    )
+
+
+def without_update(seen: Observation, generator: torch.Generator) -> Observation:
+    """The prior-only control: every shared tensor replaced by noise of the same norm.
+
+    What the attack returns on this it owes to its prior and its optimizer, not to the client.
+    """
+
+    def noise(shared: Shared) -> Shared:
+        if not isinstance(shared, Update):
+            return shared
+        tensors = {}
+        for name, value in shared.tensors.items():
+            drawn = torch.randn(value.shape, generator=generator)
+            tensors[name] = drawn * (value.norm() / drawn.norm().clamp_min(1e-12))
+        return replace(shared, tensors=tensors)
+
+    return replace(seen, shared=tuple(noise(s) for s in seen.shared))

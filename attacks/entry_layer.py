@@ -83,7 +83,7 @@ def take_apart(entry: EntryLayer, model: nn.Module, labels: Tensor, steps: int =
         gradient, as with repeated labels or a head that fits the batch already.
     """
     layer = _layer(model)
-    if entry.maps is not None or layer is None:
+    if entry.maps is not None or layer is None or not isinstance(model, FaceNet):
         return entry
     bias = None if layer.bias is None else layer.bias.detach()
 
@@ -124,4 +124,5 @@ def solve_arriving(entry: EntryLayer, features: Tensor) -> Tensor:
     features = features.detach()
     gram = features @ features.T
     ridge = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram))
-    return torch.linalg.solve(gram + ridge, features @ entry.gradient.T)
+    arriving: Tensor = torch.linalg.solve(gram + ridge, features @ entry.gradient.T)
+    return arriving

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -15,6 +16,7 @@ from fedaudit.attacks.objectives import cosine_distance, total_variation
 from fedaudit.attacks.priors.generator import FaceGenerator, FittedGenerator
 from fedaudit.attacks.rounds import Plan, optimize
 from fedaudit.attacks.search import Progress
+from fedaudit.models.facenet import require_face_net
 from fedaudit.types import Knowledge, Observation, Reconstruction, Update
 
 LATENT_PRIOR = 1e-3
@@ -96,13 +98,13 @@ class GanInversion:
             Plan(steps=self.latent_steps, lr=0.1, rounds=self.rounds),
             trace,
         )
-        best.offer(_images(variables, lambda v: faces.images_from(v, 0)))
+        best.offer(_images(variables, partial(faces.images_from, stage=0)))
         for deeper in faces.stages(self.stages):
             variables = _leaves([faces.enter(v.detach(), stage, deeper) for v in variables])
             stage = deeper
             plan = Plan(steps=self.stage_steps, lr=0.05, rounds=self.rounds)
             self._move(matching, variables, faces, stage, plan, trace)
-            best.offer(_images(variables, lambda v, s=stage: faces.images_from(v, s)))
+            best.offer(_images(variables, partial(faces.images_from, stage=stage)))
         if self.pixel_steps:
             best.offer(self._pixels(matching, best.images, evidence, trace))
         return Reconstruction(
@@ -125,11 +127,11 @@ class GanInversion:
         count = matching.evidence.count
         latent = faces.sample(self.candidates, generator)
         with torch.no_grad():
-            images = torch.cat([faces.images(part) for part in latent.split(32)])
+            images = torch.cat([faces.images(part) for part in torch.split(latent, 32)])
         matching.calibrate(images[: min(8, len(images))])
         if matching.has_features:
             with torch.no_grad():
-                maps = matching.evidence.model.features(images)  # type: ignore[operator]
+                maps = require_face_net(matching.evidence.model, "a map").features(images)
                 distances = [matching.feature_distance(maps, [i] * len(maps)) for i in range(count)]
             return [latent[int(d.argmin())][None] for d in distances]
         tried = images[: max(UNGUIDED, count)]

@@ -64,7 +64,8 @@ def _margin_head_scores(gradient: Tensor, weight: Tensor, common: Tensor | None)
     common = F.normalize(common, dim=0)
     along = unit @ common
     # P_k shortens the common direction by its part along w_k.
-    return -(scaled @ common) / (1 - along.square()).clamp_min(0.1)
+    scores: Tensor = -(scaled @ common) / (1 - along.square()).clamp_min(0.1)
+    return scores
 
 
 def _multiset(scores: Tensor, count: int) -> Tensor:

@@ -136,7 +136,8 @@ class Matching:
             return solve_arriving(self.entry, features) @ self.entry.weight
         # The sum in G fixes the product of the two only; their lengths are traded here.
         length = self.entry.maps[list(which)].norm(dim=1) / features.detach().norm(dim=1)
-        return (self.entry.arriving[list(which)] * length[:, None]) @ self.entry.weight
+        above: Tensor = self.entry.arriving[list(which)] * length[:, None]
+        return above @ self.entry.weight
 
     def _free_variables(self) -> tuple[Tensor, ...]:
         evidence = self.evidence

@@ -6,7 +6,7 @@
     │   ├── ConfigError           2   a study file that does not say what it must
     │   ├── DataError             2   faces that cannot be used
     │   └── KnowledgeError        2   an attack needs a fact that its threat model denies
-    ├── AssetError                4   a file that is neither cached nor fetchable, or is not what it claims
+    ├── AssetError                4   a file neither cached nor fetchable, or not what it claims
     ├── RunFolderError            4   a run of another version, a damaged cell
     ├── StorageError              4   no space, no permission
     └── AttackError               4   an attack, a defense or a model failed while it ran

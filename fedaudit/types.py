@@ -116,7 +116,7 @@ class DefenseFacts:
 class Observation:
     """Everything that the server saw of one client in one round, and the facts it was granted.
 
-    A field is None where the threat model does not grant it. There is no path from here to `Secret`.
+    A field is None where the threat model does not grant it. No path leads from here to `Secret`.
 
     Attributes:
         model: Architecture.

@@ -82,7 +82,7 @@ def _distinct(state: State) -> tuple[int, ...]:
 def _embed(simulation: Simulation, state: State, client: int, images: Tensor) -> Tensor:
     parameters = {**state.server, **state.kept.get(client, {})}
     model = require_face_net(build(simulation.spec(client), parameters), "verification").eval()
-    return torch.cat([model.embed(part) for part in images.split(64)])
+    return torch.cat([model.embed(part) for part in torch.split(images, 64)])
 
 
 def _mean(results: Iterable[dict[str, float]]) -> dict[str, float]:

@@ -61,7 +61,7 @@ def residual_body(widths: tuple[int, ...] = (24, 48, 96), channels: int = 3) -> 
 
 
 def smooth_body(channels: int = 3) -> nn.Sequential:
-    """Three sigmoid convolutions, close to the LeNet of Zhu et al. (2019): the easiest to invert."""
+    """Three sigmoid convolutions, close to Zhu et al.'s LeNet (2019): the easiest to invert."""
     return nn.Sequential(
         Standardize(),
         nn.Conv2d(channels, 12, 5, 2, 2),
@@ -74,7 +74,7 @@ def smooth_body(channels: int = 3) -> nn.Sequential:
 
 
 def resnet18_body() -> nn.Sequential:
-    """torchvision's ResNet-18 up to its last feature map, with GroupNorm, random weights."""
+    """ResNet-18 of torchvision up to its last feature map, with GroupNorm, random weights."""
     network = torchvision.models.resnet18(weights=None, norm_layer=group_norm)
     for module in network.modules():
         if isinstance(module, nn.ReLU):
@@ -83,7 +83,7 @@ def resnet18_body() -> nn.Sequential:
 
 
 class DepthWise(nn.Module):
-    """MobileFaceNet's bottleneck: expand, depth-wise 3×3, project; a shortcut where shapes agree."""
+    """MobileFaceNet's bottleneck: expand, depth-wise 3×3, project; a shortcut if shapes agree."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """Heads on a face embedding, and the losses that go with them.
 
-A head's `forward` returns scores `[N, K]`; its `criterion(scores, labels)` is the training loss. The
-margin is applied in the criterion, not in `forward`, so that a head is one module with one input
-and one output: what Opacus' per-sample gradients need.
+A head's `forward` returns scores `[N, K]`; its `criterion(scores, labels)` is the training loss.
+The margin is applied in the criterion, not in `forward`, so that a head is one module with one
+input and one output: what Opacus' per-sample gradients need.
 """
 
 import math

@@ -41,7 +41,7 @@ def small_cnn(
 
 
 def resnet18(*, classes: int, image_size: int = 64, head: str = "linear") -> FaceNet:
-    """torchvision's ResNet-18 with GroupNorm and average pooling, 11.2 M parameters."""
+    """ResNet-18 of torchvision with GroupNorm and average pooling, 11.2 M parameters."""
     return FaceNet(
         resnet18_body(), image_size=image_size, classes=classes, head=head, pool="average"
     )

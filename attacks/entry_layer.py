@@ -77,13 +77,14 @@ def take_apart(entry: EntryLayer, model: nn.Module, labels: Tensor, steps: int =
     """Each image's own feature map, given the labels and the head.
 
     Fixed point of: maps → gradients that arrive (through the known head) → maps (least squares).
+    At batch 1 only the sign of the map is decided.
 
     Returns:
         The entry with `maps` and `arriving`; unchanged where the iteration does not explain the
         gradient, as with repeated labels or a head that fits the batch already.
     """
     layer = _layer(model)
-    if entry.maps is not None or layer is None or not isinstance(model, FaceNet):
+    if layer is None or not isinstance(model, FaceNet):
         return entry
     bias = None if layer.bias is None else layer.bias.detach()
 
@@ -93,6 +94,14 @@ def take_apart(entry: EntryLayer, model: nn.Module, labels: Tensor, steps: int =
         (grad,) = torch.autograd.grad(model.criterion(scores, labels), outputs)
         return grad
 
+    if entry.maps is not None and entry.arriving is not None:
+        # One image: all that is open is the sign of its map, which the head decides.
+        agreement = (arriving(F.linear(entry.maps, entry.weight, bias)) * entry.arriving).sum()
+        return (
+            entry if agreement >= 0 else replace(entry, maps=-entry.maps, arriving=-entry.arriving)
+        )
+    if len(set(labels.tolist())) < len(labels):
+        return entry  # images of one class share their a_i nearly: many splits explain the sum
     # A start that knows the labels only: a tiny, even embedding has no opinion about its class.
     toward = arriving(torch.full((len(labels), len(entry.gradient)), 1e-3))
     maps = entry.span

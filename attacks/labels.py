@@ -29,7 +29,12 @@ def infer_labels(
     if gradient is None:
         return None
     if isinstance(head, CosineHead):
+        if count == 1:
+            return torch.tensor([idlg(_unscaled(gradient, head.weight.detach()))])
         scores = _margin_head_scores(gradient, head.weight.detach(), common)
+        if (scores > 0).sum() > count:
+            # More classes than images cannot be present: the common direction pointed backwards.
+            scores = -scores
     else:
         bias = target.get(weight_name.removesuffix("weight") + "bias")
         scores = -gradient.sum(1) if bias is None else -bias
@@ -57,15 +62,21 @@ def _margin_head_scores(gradient: Tensor, weight: Tensor, common: Tensor | None)
     its factor, negative only for classes in the batch.
     """
     unit = F.normalize(weight, dim=1)
-    scaled = gradient * weight.norm(dim=1, keepdim=True)
+    scaled = _unscaled(gradient, weight)
     if common is None:
-        # The strongest row belongs to a true class: its factor is near −1.
+        # The strongest row belongs to a true class as a rule: its factor is near −1.
         common = -scaled[scaled.norm(dim=1).argmax()]
     common = F.normalize(common, dim=0)
     along = unit @ common
     # P_k shortens the common direction by its part along w_k.
     scores: Tensor = -(scaled @ common) / (1 - along.square()).clamp_min(0.1)
     return scores
+
+
+def _unscaled(gradient: Tensor, weight: Tensor) -> Tensor:
+    """The rows without the 1/|w_k| that normalizing the class centers puts on them."""
+    rows: Tensor = gradient * weight.norm(dim=1, keepdim=True)
+    return rows
 
 
 def _multiset(scores: Tensor, count: int) -> Tensor:

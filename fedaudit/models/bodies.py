@@ -119,4 +119,7 @@ def mobile_body(channels: int = 3) -> nn.Sequential:
         DepthWise(64, 64, 1, 2),
         DepthWise(64, 64, 2, 4),
         DepthWise(64, 64, 1, 2),
+        nn.Conv2d(64, 128, 1, bias=False),
+        group_norm(128),
+        nn.PReLU(128),
     )

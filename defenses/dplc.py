@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
+from scipy.special import log_ndtr, ndtr
 from torch import Tensor
 
 from fedaudit.types import (
@@ -136,7 +137,8 @@ def gaussian_sigma(sensitivity: float, epsilon: float, delta: float) -> float:
 
     def spent(sigma: float) -> float:
         a, b = sensitivity / (2 * sigma), epsilon * sigma / sensitivity
-        return _phi(a - b) - math.exp(epsilon) * _phi(-a - b)
+        # The logarithm first: e^ε alone overflows at ε > 709.
+        return float(ndtr(a - b)) - math.exp(epsilon + float(log_ndtr(-a - b)))
 
     low, high = 1e-6 * sensitivity, sensitivity
     while spent(high) > delta:
@@ -146,6 +148,3 @@ def gaussian_sigma(sensitivity: float, epsilon: float, delta: float) -> float:
         low, high = (middle, high) if spent(middle) > delta else (low, middle)
     return high
 
-
-def _phi(x: float) -> float:
-    return 0.5 * math.erfc(-x / math.sqrt(2))

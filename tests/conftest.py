@@ -1,0 +1,103 @@
+"""Shared fixtures: one thread, real faces at 32 px, and a small federation on them."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fedaudit.captures.simulated import simulate
+from fedaudit.config import Federation
+from fedaudit.data.faces import FaceSet
+from fedaudit.data.orl import orl
+from fedaudit.data.splits import split
+from fedaudit.federation.rounds import Simulation, State
+from fedaudit.models.facenet import criterion_of
+from fedaudit.registry import create
+from fedaudit.threat_models import threat_model
+from fedaudit.types import Capture, LocalTraining, ModelSpec
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def faces() -> FaceSet:
+    return orl(size=32)
+
+
+@pytest.fixture(scope="session")
+def federate(faces: FaceSet) -> Callable[..., Simulation]:
+    """A federation of two clients on ORL; everything can be set by name."""
+
+    def make(
+        *,
+        network: str = "face",
+        arguments: Mapping[str, Any] | None = None,
+        defense: str = "none",
+        settings: Mapping[str, Any] | None = None,
+        method: str = "fedsgd",
+        seed: int = 0,
+        faces: FaceSet = faces,
+        **federation: Any,
+    ) -> Simulation:
+        settled = Federation(**({"clients": 2, "held_out": 10, "photos": 5} | federation))
+        return Simulation(
+            network=ModelSpec(network, arguments or {}),
+            faces=faces,
+            split=split(faces, settled),
+            federation=settled,
+            method=create("methods", method, {}),
+            defense=create("defenses", defense, settings or {}),
+            seed=seed,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def intercept(federate: Callable[..., Simulation]) -> Callable[..., Capture]:
+    """One client's update in a fresh federation, as a server sees it."""
+
+    def capture(
+        *,
+        batch: int = 1,
+        target: int = 0,
+        training: LocalTraining | None = None,
+        threat: str = "D",
+        grant: tuple[str, ...] = (),
+        seed: int = 0,
+        simulation: Simulation | None = None,
+        state: State | None = None,
+        **federation: Any,
+    ) -> Capture:
+        simulation = simulation or federate(**federation)
+        return simulate(
+            simulation,
+            state or simulation.fresh(),
+            target=target,
+            batch_size=batch,
+            training=training or LocalTraining(batch_size=batch),
+            threat=threat_model(threat, grant),
+            seed=seed,
+        )
+
+    return capture
+
+
+@pytest.fixture(scope="session")
+def gradient_of() -> Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]:
+    """The gradient of a model's mean loss by plain autograd, by parameter name."""
+
+    def gradient(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        loss = criterion_of(model)(model(images), labels)
+        named = dict(model.named_parameters())
+        return dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+
+    return gradient

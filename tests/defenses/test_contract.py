@@ -1,0 +1,128 @@
+"""What every registered defense must do, whatever it is. A new defense adds one row to CASES."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from fedaudit.federation.rounds import Simulation
+from fedaudit.registry import create, describe, lookup, names
+from fedaudit.types import ClientReturn, DefenseFacts, LocalTraining, Update
+
+CASES: dict[str, dict[str, Any]] = {
+    "none": {},
+    "dpsgd": {"noise_multiplier": 0.1},
+    "dplc": {"min_size": 2, "radius": 1.5},
+    "private_projector": {},
+}
+METHODS = names("methods")
+
+Federate = Callable[..., Simulation]
+
+
+def run(federate: Federate, defense: str, method: str, seed: int = 0) -> ClientReturn:
+    simulation = federate(
+        network="small_cnn", defense=defense, settings=CASES[defense], method=method
+    )
+    person = simulation.split.clients[0][0]
+    return simulation.step(
+        simulation.fresh(),
+        0,
+        simulation.split.train[person][:3],
+        LocalTraining(lr=0.05, steps=2, batch_size=2),
+        torch.Generator().manual_seed(seed),
+    )
+
+
+def updates(returned: ClientReturn) -> list[Update]:
+    return [shared for shared in returned.shared if isinstance(shared, Update)]
+
+
+def test_every_registered_defense_has_a_row() -> None:
+    assert set(CASES) == set(names("defenses"))
+
+
+@pytest.mark.parametrize("defense", CASES)
+def test_documented_and_frozen(defense: str) -> None:
+    kind = lookup("defenses", defense)
+    assert describe("defenses", defense)
+    assert "Guarantee:" in kind.__doc__
+    for setting in kind.__dataclass_fields__:
+        assert re.search(rf"^ +(\w+, )*{setting}(, \w+)*: ", kind.__doc__, re.MULTILINE), setting
+    with pytest.raises(AttributeError):
+        create("defenses", defense, CASES[defense]).anything = 1
+
+
+@pytest.mark.parametrize("defense", CASES)
+def test_says_what_is_public(defense: str) -> None:
+    facts = create("defenses", defense, CASES[defense]).facts()
+    assert isinstance(facts, DefenseFacts)
+    assert facts.name == defense
+    assert set(CASES[defense]) <= set(facts.settings)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("defense", CASES)
+def test_composes_with_every_method(federate: Federate, defense: str, method: str) -> None:
+    simulation = federate(
+        network="small_cnn", defense=defense, settings=CASES[defense], method=method
+    )
+    fresh = simulation.fresh()
+    returned = run(federate, defense, method)
+    (update,) = updates(returned)
+    assert update.kind == simulation.method.share
+    assert update.examples == 3
+    assert set(update.tensors) == set(fresh.server)
+    for name, value in update.tensors.items():
+        assert value.shape == fresh.server[name].shape
+        assert value.dtype == fresh.server[name].dtype
+        assert not value.requires_grad
+    withheld = simulation.withheld
+    assert all(name.startswith(withheld) for name in returned.kept)
+    after = simulation.method.combine(fresh.server, [update], LocalTraining())
+    assert set(after) == set(fresh.server)
+    assert all(bool(value.isfinite().all()) for value in after.values())
+    assert any(not torch.equal(after[name], fresh.server[name]) for name in after)
+
+
+@pytest.mark.parametrize("defense", CASES)
+def test_deterministic_without_touching_global_randomness(federate: Federate, defense: str) -> None:
+    before = torch.get_rng_state()
+    first, again, other = (run(federate, defense, "fedavg", seed) for seed in (0, 0, 3))
+    assert torch.equal(torch.get_rng_state(), before)
+    one, two, three = (updates(r)[0].tensors for r in (first, again, other))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert any(not torch.equal(one[name], three[name]) for name in one)
+
+
+@pytest.mark.parametrize("inner", CASES)
+@pytest.mark.parametrize("outer", CASES)
+def test_defenses_compose_with_each_other(federate: Federate, outer: str, inner: str) -> None:
+    """Any two in a row: what either withholds is withheld."""
+    wrap = create("defenses", outer, CASES[outer])
+    within = create("defenses", inner, CASES[inner])
+
+    class Both:
+        def __call__(self, step: Any) -> Any:
+            return wrap(within(step))
+
+        def facts(self) -> DefenseFacts:
+            return DefenseFacts("both", {}, wrap.facts().withheld + within.facts().withheld)
+
+    simulation = federate(network="small_cnn")
+    both = Simulation(**{**vars(simulation), "defense": Both()})
+    person = both.split.clients[0][0]
+    returned = both.step(
+        both.fresh(), 0, both.split.train[person][:1], LocalTraining(), torch.Generator()
+    )
+    (update,) = updates(returned)
+    assert not any(name.startswith(both.withheld) for name in update.tensors if both.withheld)
+
+
+def test_none_is_the_client_itself() -> None:
+    def step(_: Any) -> ClientReturn:
+        return ClientReturn(())
+
+    assert create("defenses", "none", {})(step) is step

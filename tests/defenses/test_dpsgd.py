@@ -1,0 +1,197 @@
+"""DP-SGD against its definition: Abadi et al. (2016), algorithm 1."""
+
+import math
+from typing import Any
+
+import dp_accounting
+import pytest
+import torch
+from dp_accounting.rdp import RdpAccountant
+from torch import Tensor, nn
+
+from fedaudit.defenses.dpsgd import DPSGD
+from fedaudit.errors import ConfigError
+from fedaudit.federation.client import train_locally
+from fedaudit.models.facenet import FaceNet, criterion_of
+from fedaudit.models.zoo import build, parameters_of
+from fedaudit.types import ClientReturn, ClientTask, LocalTraining, ModelSpec, Update
+
+ORDERS = [1 + x / 10 for x in range(1, 100)] + [float(x) for x in range(12, 64)]
+SPEC = ModelSpec("small_cnn", {"classes": 4, "image_size": 16})
+N = 4
+
+
+def batch_normed(*, classes: int, image_size: int) -> FaceNet:
+    body = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.BatchNorm2d(4), nn.ReLU())
+    return FaceNet(body, image_size=image_size, classes=classes)
+
+
+def task(
+    spec: ModelSpec = SPEC, seed: int = 0, training: LocalTraining | None = None
+) -> ClientTask:
+    faces = torch.Generator().manual_seed(5)
+    return ClientTask(
+        model=spec,
+        before=parameters_of(build(spec, seed=3)),
+        kept={},
+        images=torch.rand(N, 3, 16, 16, generator=faces),
+        labels=torch.tensor([0, 1, 2, 2]),
+        training=training or LocalTraining(batch_size=N),
+        share="gradient",
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def update_of(returned: ClientReturn) -> Update:
+    (shared,) = returned.shared
+    assert isinstance(shared, Update)
+    return shared
+
+
+def gradients_one_by_one(asked: ClientTask) -> list[dict[str, Tensor]]:
+    model = build(asked.model, asked.before)
+    named = dict(model.named_parameters())
+    rows = []
+    for image, label in zip(asked.images, asked.labels, strict=True):
+        loss = criterion_of(model)(model(image[None]), label[None])
+        grads = torch.autograd.grad(loss, list(named.values()))
+        rows.append(dict(zip(named, grads, strict=True)))
+    return rows
+
+
+def norm(tensors: dict[str, Tensor]) -> float:
+    return math.sqrt(sum(float(t.square().sum()) for t in tensors.values()))
+
+
+@pytest.mark.parametrize("spec", [SPEC, ModelSpec("face", {"classes": 4, "image_size": 16})])
+@pytest.mark.parametrize("fraction", [0.05, 0.97, 10.0], ids=["all clipped", "some", "none"])
+def test_each_images_gradient_is_clipped(spec: ModelSpec, fraction: float) -> None:
+    asked = task(spec)
+    rows = gradients_one_by_one(asked)
+    norms = sorted(norm(row) for row in rows)
+    bound = fraction * norms[-1]
+    clipped = sum(n > bound for n in norms)
+    assert {0.05: clipped == N, 0.97: 0 < clipped < N, 10.0: clipped == 0}[fraction]
+    factors = [min(1.0, bound / norm(row)) for row in rows]
+
+    defense = DPSGD(noise_multiplier=0.0, max_grad_norm=bound)
+    shared = update_of(defense(train_locally)(asked))
+
+    assert shared.kind == "gradient"
+    assert shared.examples == N
+    for name, value in shared.tensors.items():
+        by_hand = sum(
+            (f * row[name] for f, row in zip(factors, rows, strict=True)), torch.zeros(())
+        )
+        torch.testing.assert_close(value, by_hand / N, rtol=1e-3, atol=1e-6 * bound)
+
+
+def test_clipping_is_not_that_of_the_batch() -> None:
+    """The planted fault: clipping the mean gradient gives another, larger update."""
+    asked = task()
+    rows = gradients_one_by_one(asked)
+    mean = {k: torch.stack([row[k] for row in rows]).mean(0) for k in rows[0]}
+    bound = 0.9 * norm(mean)
+    shared = update_of(DPSGD(noise_multiplier=0.0, max_grad_norm=bound)(train_locally)(asked))
+    assert norm(dict(shared.tensors)) < 0.95 * bound
+
+
+@pytest.mark.parametrize(("sigma", "bound"), [(1.0, 1.0), (0.5, 2.0), (4.0, 0.1)])
+def test_noise_has_the_standard_deviation_sigma_c_over_b(sigma: float, bound: float) -> None:
+    asked = task()
+    quiet = update_of(DPSGD(noise_multiplier=0.0, max_grad_norm=bound)(train_locally)(asked))
+    noisy = update_of(
+        DPSGD(noise_multiplier=sigma, max_grad_norm=bound)(train_locally)(task(seed=9))
+    )
+    noise = torch.cat([(noisy.tensors[k] - quiet.tensors[k]).flatten() for k in quiet.tensors])
+    expected, n = sigma * bound / N, noise.numel()
+    assert n > 20_000
+    # Four standard errors: of the mean, expected/√n; of the standard deviation, expected/√2n.
+    assert abs(float(noise.mean())) < 4 * expected / math.sqrt(n)
+    assert abs(float(noise.std()) - expected) < 4 * expected / math.sqrt(2 * n)
+    # Gaussian, not merely of that size: kurtosis 3, standard error √(24/n).
+    kurtosis = float(((noise - noise.mean()) / noise.std()).pow(4).mean())
+    assert abs(kurtosis - 3) < 4 * math.sqrt(24 / n)
+
+
+def test_deterministic_under_a_seed() -> None:
+    step = DPSGD()(train_locally)
+    first, again, other = (update_of(step(task(seed=s))).tensors for s in (0, 0, 1))
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert not any(torch.equal(first[k], other[k]) for k in first)
+
+
+def rdp(sigma: float, rate: float, steps: int, delta: float) -> float:
+    """ε by dp-accounting, an implementation independent of Opacus."""
+    accountant = RdpAccountant(ORDERS)
+    event = dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(sigma))
+    accountant.compose(dp_accounting.SelfComposedDpEvent(event, steps))
+    return float(accountant.get_epsilon(delta))
+
+
+@pytest.mark.parametrize(
+    ("sigma", "rate", "steps"),
+    [(1.0, 1.0, 1), (2.0, 1.0, 4), (1.0, 0.01, 100), (0.7, 0.1, 20), (4.0, 0.5, 30)],
+)
+def test_epsilon_agrees_with_dp_accounting(sigma: float, rate: float, steps: int) -> None:
+    ours = DPSGD(noise_multiplier=sigma).composed(sample_rate=rate, steps=steps)
+    # Their grids of Rényi orders differ, which moves ε by a few parts in a thousand.
+    assert ours == pytest.approx(rdp(sigma, rate, steps, 1e-5), rel=5e-3)
+
+
+def test_prv_is_no_looser_than_rdp() -> None:
+    loose, tight = (
+        DPSGD(noise_multiplier=1.0, accountant=a).composed(sample_rate=0.1, steps=20)
+        for a in ("rdp", "prv")
+    )
+    assert 0.6 * loose < tight < loose
+
+
+@pytest.mark.parametrize(("steps", "size"), [(1, N), (6, 2)])
+def test_the_return_carries_the_budget_that_was_spent(steps: int, size: int) -> None:
+    """With batches of 2 out of 4, Poisson sampling at rate 1/2; each step is accounted."""
+    training = LocalTraining(steps=steps, batch_size=size, lr=0.01)
+    budget = DPSGD(noise_multiplier=1.5)(train_locally)(task(training=training)).budget
+    assert budget is not None
+    assert budget.epsilon == pytest.approx(rdp(1.5, size / N, steps, 1e-5), rel=5e-3)
+    assert budget.delta == 1e-5
+    assert budget.unit.startswith("one image")
+    assert "σ = 1.5" in budget.mechanism
+    assert "Poisson" in budget.mechanism
+
+
+def test_a_step_whose_batch_is_empty() -> None:
+    """Poisson sampling at rate 1/4 leaves three of ten batches empty: noise alone is a step."""
+    training = LocalTraining(steps=8, batch_size=1, lr=0.01)
+    for seed in range(3):
+        returned = DPSGD()(train_locally)(task(seed=seed, training=training))
+        assert norm(dict(update_of(returned).tensors)) > 0
+
+
+def test_without_noise_there_is_no_guarantee() -> None:
+    quiet = DPSGD(noise_multiplier=0.0)
+    budget = quiet(train_locally)(task()).budget
+    assert budget is not None
+    assert budget.epsilon == math.inf
+    assert quiet.composed(sample_rate=0.5, steps=3) == math.inf
+
+
+def test_batch_norm_is_refused_and_says_why() -> None:
+    spec = ModelSpec(f"{__name__}:batch_normed", {"classes": 4, "image_size": 16})
+    with pytest.raises(ConfigError, match=r"per-sample gradients.*GroupNorm"):
+        DPSGD()(train_locally)(task(spec))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"noise_multiplier": -0.1},
+        {"max_grad_norm": 0.0},
+        {"delta": 0.0},
+        {"delta": 1.0},
+        {"accountant": "gdp"},
+    ],
+)
+def test_settings_out_of_range(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        DPSGD(**settings)

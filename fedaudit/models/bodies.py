@@ -4,8 +4,8 @@ Batch norm would couple the images of a batch, which DP-SGD's per-sample gradien
 which would hide from an attack that a batch gradient is the mean of per-image gradients.
 """
 
-import torchvision
 from torch import Tensor, nn
+from torchvision.models.resnet import ResNet
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -73,9 +73,37 @@ def smooth_body(channels: int = 3) -> nn.Sequential:
     )
 
 
+class OutOfPlace(nn.Module):
+    """Torchvision's basic block without its in-place sum, which Opacus' hooks do not allow."""
+
+    expansion = 1
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        stride: int = 1,
+        downsample: nn.Module | None = None,
+        *_: object,
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = group_norm(outputs)
+        self.relu = nn.ReLU()
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = group_norm(outputs)
+        self.downsample = nn.Identity() if downsample is None else downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, inputs, H, W]` → `[N, outputs, H/stride, W/stride]`."""
+        y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        mapped: Tensor = self.relu(y + self.downsample(x))
+        return mapped
+
+
 def resnet18_body() -> nn.Sequential:
     """ResNet-18 of torchvision up to its last feature map, with GroupNorm, random weights."""
-    network = torchvision.models.resnet18(weights=None, norm_layer=group_norm)
+    network = ResNet(OutOfPlace, [2, 2, 2, 2], norm_layer=group_norm)
     for module in network.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = False  # Opacus' hooks need the inputs that in-place layers overwrite

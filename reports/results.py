@@ -54,6 +54,7 @@ class Utility:
         tar_at_far: TAR at the FAR named in the key ("1e-2").
         rounds, seconds, bytes_per_client_round: Cost of training; bytes both ways.
         untrained_accuracy: The same for the fresh model: what training adds to.
+        training_epsilon: ε that all rounds of the training compose to, where there is one.
     """
 
     accuracy: float
@@ -64,6 +65,7 @@ class Utility:
     seconds: float
     bytes_per_client_round: int
     untrained_accuracy: float | None = None
+    training_epsilon: float | None = None
 
 
 @dataclass(frozen=True)

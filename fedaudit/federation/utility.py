@@ -41,7 +41,14 @@ def verification(embeddings: Tensor, people: tuple[str, ...]) -> dict[str, float
     return result
 
 
-def measure(simulation: Simulation, state: State, *, rounds: int, seconds: float) -> Utility | None:
+def measure(
+    simulation: Simulation,
+    state: State,
+    *,
+    rounds: int,
+    seconds: float,
+    epsilon: float | None = None,
+) -> Utility | None:
     """Utility of a trained federation; None where nobody is held out.
 
     Where clients keep an embedding of their own, each client's network is measured, and the mean is
@@ -69,6 +76,7 @@ def measure(simulation: Simulation, state: State, *, rounds: int, seconds: float
         rounds=rounds,
         seconds=seconds,
         bytes_per_client_round=2 * update,
+        training_epsilon=epsilon,
         untrained_accuracy=fresh["accuracy"],
     )
 

@@ -31,6 +31,7 @@ from fedaudit.errors import RunFolderError
 from fedaudit.running.atomic import append_line, storage_errors, write_atomically
 from fedaudit.types import Trial
 
+FACTS = "facts.json"
 CELLS, MODELS, EVIDENCE, DAMAGED = "cells", "models", "evidence", "damaged"
 
 
@@ -121,6 +122,29 @@ class RunFolder:
             return safetensors.torch.load(self._evidence(scenario, target).read_bytes())
         except (OSError, SafetensorError):
             return None
+
+    def save_shared_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Keep what every worker needs and is slow to make; whoever is first writes it."""
+        write_atomically(self.path / f"{name}.safetensors", _pack(tensors))
+
+    def shared_tensors(self, name: str) -> dict[str, Tensor] | None:
+        """What `save_shared_tensors` kept; None where nothing was, or it cannot be read."""
+        try:
+            return safetensors.torch.load((self.path / f"{name}.safetensors").read_bytes())
+        except (OSError, SafetensorError):
+            return None
+
+    def save_facts(self, facts: Mapping[str, Any]) -> None:
+        """Keep where the results come from; whoever is first writes it."""
+        write_atomically(self.path / FACTS, json.dumps(facts, indent=1, sort_keys=True).encode())
+
+    def facts(self) -> dict[str, Any]:
+        """What `save_facts` kept; empty where nothing was, or it cannot be read."""
+        try:
+            facts: dict[str, Any] = json.loads((self.path / FACTS).read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return facts
 
     def log(self, **event: object) -> None:
         """Append an event to `log.jsonl`."""

@@ -1,0 +1,243 @@
+"""The two kinds of work in a study: train a federation, attack one of its updates.
+
+The truth of a cell is opened in `run_cell`, after the attack has returned, for the scorer alone.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from fedaudit.captures.simulated import simulate, without_update
+from fedaudit.config import Choice, Scenario, Study
+from fedaudit.data.faces import FaceSet
+from fedaudit.data.splits import Split, split
+from fedaudit.defenses.dpsgd import DPSGD
+from fedaudit.errors import AssetError
+from fedaudit.federation.rounds import Simulation, State
+from fedaudit.federation.utility import measure
+from fedaudit.provenance import facts
+from fedaudit.registry import create
+from fedaudit.running.folder import RunFolder
+from fedaudit.running.jobs import NOISE, TrainJob, model_job, utility_job
+from fedaudit.scoring.embedder import load_embedder
+from fedaudit.scoring.identity import Embed, Gallery, calibrate, embed_split, mirrored
+from fedaudit.scoring.score import score
+from fedaudit.seeds import generator_for
+from fedaudit.threat_models import threat_model
+from fedaudit.types import (
+    Capture,
+    Cell,
+    LocalTraining,
+    ModelSpec,
+    Reconstruction,
+    Trial,
+)
+
+T = TypeVar("T")
+
+FULL_SIZE = 112
+"""Pixels of gallery photos, whatever the study's size: an adversary's photos are not small."""
+
+
+def run_train(study: Study, job: TrainJob, folder: RunFolder) -> None:
+    """Train a federation from a fresh model, measure its utility if the study asks, keep both."""
+    simulation = _simulation(study, job.network, job.method, job.defense)
+    state, seconds = simulation.train(simulation.fresh(), range(1, job.rounds + 1))
+    measured = {}
+    if study.utility and job == utility_job(study, job.network, job.method, job.defense):
+        utility = measure(
+            simulation,
+            state,
+            rounds=job.rounds,
+            seconds=seconds,
+            epsilon=_composed(simulation, job.rounds),
+        )
+        measured["utility"] = asdict(utility) if utility else None
+    folder.save_model(job.key, state.flat(), measured)
+
+
+def run_cell(study: Study, cell: Cell, folder: RunFolder, evidence: str) -> None:
+    """Capture, attack, score, keep."""
+    if not folder.facts():
+        folder.save_facts(facts(faces_of(study)))
+    scenario = next(s for s in study.scenarios if s.name == cell.scenario)
+    capture = capture_of(study, scenario, cell, folder)
+    reconstruction = reconstruct(scenario, cell, capture)
+
+    secret = capture.secret
+    assert secret is not None  # simulated captures always know it
+    gallery, embed = _gallery(study, folder)
+    other = simulated_person(study, scenario, cell)
+    images, labels, tensors = score(
+        secret, reconstruction, gallery=gallery, embed=embed, wrong_person=other
+    )
+    if evidence == "full":
+        folder.save_evidence(cell.scenario, cell.target, {"images": secret.images})
+    trial = Trial(
+        cell=cell,
+        images=images,
+        labels_correct=labels,
+        objective=reconstruction.objective,
+        iterations=reconstruction.iterations,
+        gradient_evaluations=reconstruction.gradient_evaluations,
+        seconds=reconstruction.seconds,
+        adaptive=reconstruction.adaptive,
+        budget=capture.budget,
+        history=reconstruction.history,
+    )
+    folder.save_trial(trial, {"images": tensors})
+
+
+def capture_of(study: Study, scenario: Scenario, cell: Cell, folder: RunFolder) -> Capture:
+    """What the audited client of this cell shares."""
+    defense = _labelled(scenario.defenses, cell.defense)
+    simulation = _simulation(study, scenario.network, scenario.method, defense)
+    before = model_job(study, scenario, defense)
+    state = simulation.fresh() if before is None else _trained(folder, before.key)
+    return simulate(
+        simulation,
+        state,
+        target=cell.target,
+        batch_size=scenario.batch_size,
+        training=LocalTraining(scenario.lr, scenario.local_steps, scenario.batch_size),
+        threat=threat_model(scenario.threat_model, scenario.grant, scenario.deny),
+        round=scenario.round,
+        seed=cell.seed,
+    )
+
+
+def reconstruct(scenario: Scenario, cell: Cell, capture: Capture) -> Reconstruction:
+    """Run the cell's attack, or its control, on what was seen."""
+    seen = capture.seen
+    # The same start for an attack, its control and every defense: their differences are paired.
+    generator = generator_for("attack", cell.scenario, cell.attack, cell.target, cell.seed)
+    if cell.role == NOISE:
+        assert capture.secret is not None  # no attack: random images of the right size
+        shape = capture.secret.images.shape
+        return Reconstruction(torch.rand(shape, generator=generator), torch.full(shape[:1], -1))
+    if cell.role == "prior_only":
+        seen = without_update(seen, generator_for("prior-only", cell.key))
+    choice = _labelled(scenario.attacks, cell.attack)
+    attack = create("attacks", choice.name, choice.settings)
+    result: Reconstruction = attack(seen, generator=generator)
+    return result
+
+
+def simulated_person(study: Study, scenario: Scenario, cell: Cell) -> str | None:
+    """Somebody whom the next client's update shows: the wrong client for this cell."""
+    _, _, parts = _faces(study)
+    clients = parts.clients
+    next_client = clients[(cell.target + 1) % len(clients)]
+    return next_client[cell.target // len(clients) % len(next_client)]
+
+
+def faces_of(study: Study) -> FaceSet:
+    """The study's face set at its size."""
+    return _faces(study)[0]
+
+
+def gallery_of(study: Study, folder: RunFolder) -> Gallery | None:
+    """The study's calibrated gallery; None without identities or without the embedder."""
+    return _gallery(study, folder)[0]
+
+
+def _simulation(study: Study, network: Choice, method: Choice, defense: Choice) -> Simulation:
+    faces, _, parts = _faces(study)
+    return Simulation(
+        network=ModelSpec(network.name, network.settings),
+        faces=faces,
+        split=parts,
+        federation=study.federation,
+        method=create("methods", method.name, method.settings),
+        defense=create("defenses", defense.name, defense.settings),
+        seed=study.seeds[0],
+    )
+
+
+def _composed(simulation: Simulation, rounds: int) -> float | None:
+    """ε of the whole training, for the client with the fewest photos, hence the highest rate."""
+    if not isinstance(simulation.defense, DPSGD):
+        return None
+    settings = simulation.federation
+    fewest = min(
+        sum(len(simulation.split.train[p]) for p in people) for people in simulation.split.clients
+    )
+    steps = simulation.method.local(LocalTraining(steps=settings.local_steps)).steps
+    epsilon = simulation.defense.composed(
+        sample_rate=1 / math.ceil(fewest / settings.batch_size), steps=rounds * steps
+    )
+    return None if math.isinf(epsilon) else epsilon
+
+
+def _labelled(choices: tuple[Choice, ...], label: str) -> Choice:
+    return next(choice for choice in choices if choice.label == label)
+
+
+@dataclass
+class _Latest(Generic[T]):
+    """The last study's value. Studies hold mappings and cannot be hashed, so no `lru_cache`."""
+
+    study: Study | None = None
+    value: T | None = None
+
+    def get(self, study: Study, make: Callable[[], T]) -> T:
+        if self.value is None or self.study != study:
+            self.study, self.value = study, make()
+        return self.value
+
+
+_FACES: _Latest[tuple[FaceSet, FaceSet, Split]] = _Latest()
+_GALLERIES: _Latest[tuple[Gallery | None, Embed | None]] = _Latest()
+
+
+def _faces(study: Study) -> tuple[FaceSet, FaceSet, Split]:
+    def make() -> tuple[FaceSet, FaceSet, Split]:
+        settings = dict(study.data.settings)
+        faces: FaceSet = create("data", study.data.name, {**settings, "size": study.size})
+        full: FaceSet = create("data", study.data.name, {**settings, "size": FULL_SIZE})
+        return faces, full, split(faces, study.federation)
+
+    return _FACES.get(study, make)
+
+
+def _gallery(study: Study, folder: RunFolder) -> tuple[Gallery | None, Embed | None]:
+    def make() -> tuple[Gallery | None, Embed | None]:
+        faces, full, parts = _faces(study)
+        if not faces.has_identities:
+            return None, None
+        try:
+            embed = mirrored(load_embedder().embed)
+        except AssetError:
+            return None, None  # the report says that identity was not tested
+        references, probes = _embeddings(folder, lambda: embed_split(full, faces, parts, embed))
+        photos = sum(len(photos) for photos in parts.gallery.values())
+        return calibrate(references, probes, fmr=study.fmr, photos=photos), embed
+
+    return _GALLERIES.get(study, make)
+
+
+def _embeddings(
+    folder: RunFolder, make: Callable[[], tuple[dict[str, Tensor], dict[str, Tensor]]]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The gallery's embeddings, computed once a run folder: they take seconds a worker."""
+    kept = folder.shared_tensors("gallery")
+    if kept is None:
+        references, probes = make()
+        kept = {f"reference/{p}": e for p, e in references.items()}
+        kept |= {f"probe/{p}": e for p, e in probes.items()}
+        folder.save_shared_tensors("gallery", kept)
+    parts: dict[str, dict[str, Tensor]] = {"reference": {}, "probe": {}}
+    for key, value in kept.items():
+        kind, _, person = key.partition("/")
+        parts[kind][person] = value
+    return parts["reference"], parts["probe"]
+
+
+@lru_cache(maxsize=4)
+def _trained(folder: RunFolder, key: str) -> State:
+    return State.from_flat(folder.model(key))

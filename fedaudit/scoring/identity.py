@@ -1,0 +1,119 @@
+"""Re-identification: is the reconstruction the person, to a network that was not audited?"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedaudit.data.faces import FaceSet
+from fedaudit.data.splits import Split
+
+PAIRS_PER_FALSE_MATCH = 3
+"""Impostor pairs needed for each expected false match: 3,000 at an FMR of 1e-3."""
+
+
+class Embed(Protocol):
+    """Images `[N, C, H, W]` in [0, 1] → unit vectors `[N, D]`."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Embed."""
+        ...
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Everybody's reference photos, and the threshold that they calibrate.
+
+    Attributes:
+        people: `[P]`.
+        templates: `[P, D]`, mean embedding of each person's gallery photos, unit length.
+        photos: Number of gallery photos in all.
+        threshold: Identity cosine above which two faces count as one person; None where there are
+            too few impostor pairs to calibrate it.
+        fmr: The false match rate that it is calibrated at; 1e-2 in place of a stricter one that
+            the number of pairs does not support.
+        impostor_pairs: What it was calibrated on.
+        ceiling_hits, ceiling_first, ceiling_n: Originals at the study's size that are
+            re-identified, that come first of all people, and how many were tried.
+    """
+
+    people: tuple[str, ...]
+    templates: Tensor
+    photos: int
+    threshold: float | None
+    fmr: float
+    impostor_pairs: int
+    ceiling_hits: int
+    ceiling_first: int
+    ceiling_n: int
+
+    def compare(self, embeddings: Tensor, person: str) -> tuple[Tensor, Tensor]:
+        """Cosine `[n]` to `person`'s template, and rank `[n]` (1: closest of all people)."""
+        scores = embeddings @ self.templates.T
+        own = scores[:, self.people.index(person)]
+        return own, 1 + (scores > own[:, None]).sum(1)
+
+
+def mirrored(embed: Embed) -> Embed:
+    """The mean over an image and its mirror image: steadier at low resolution, twice the cost."""
+
+    def both(images: Tensor) -> Tensor:
+        return F.normalize(embed(images) + embed(images.flip(3)), dim=1)
+
+    return both
+
+
+def calibrate(
+    references: Mapping[str, Tensor], probes: Mapping[str, Tensor], *, fmr: float, photos: int
+) -> Gallery:
+    """Build the gallery and its threshold.
+
+    Args:
+        references: By person, embeddings `[n, D]` of gallery photos, full size.
+        probes: By person, embeddings `[n, D]` of *other* photos at the study's size. Each is
+            compared with its own person (the ceiling) and with everybody else (impostors).
+        fmr: Wanted false match rate, in (0, 0.5].
+        photos: Number of gallery photos, to be reported.
+    """
+    people = tuple(references)
+    templates = F.normalize(torch.stack([references[p].mean(0) for p in people]), dim=1)
+    scores = torch.cat([probes[p] for p in people if p in probes]) @ templates.T
+    owner = torch.tensor([k for k, p in enumerate(people) if p in probes for _ in probes[p]])
+    mine = torch.arange(len(people))[None] == owner[:, None]
+    genuine, impostor = scores[mine], scores[~mine].sort(descending=True).values
+    rate = next((r for r in (fmr, 1e-2) if len(impostor) * r >= PAIRS_PER_FALSE_MATCH), None)
+    threshold = None if rate is None else float(impostor[int(rate * len(impostor))])
+    return Gallery(
+        people=people,
+        templates=templates,
+        photos=photos,
+        threshold=threshold,
+        fmr=fmr if rate is None else rate,
+        impostor_pairs=len(impostor),
+        ceiling_hits=0 if threshold is None else int((genuine > threshold).sum()),
+        ceiling_first=int((genuine >= scores.max(1).values).sum()),
+        ceiling_n=len(genuine),
+    )
+
+
+def embed_split(
+    full: FaceSet, faces: FaceSet, split: Split, embed: Embed
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """References and probes for `calibrate`.
+
+    Args:
+        full: The set at full size; its gallery photos are the references.
+        faces: The same set at the study's size; all photos outside the gallery are the probes.
+        split: Which photos are the gallery.
+        embed: The independent embedder.
+    """
+    references = {p: embed(full.images[list(photos)]) for p, photos in split.gallery.items()}
+    held = {i for photos in split.gallery.values() for i in photos}
+    rest: dict[str, list[int]] = {}
+    for index, person in enumerate(faces.people):
+        if index not in held:
+            rest.setdefault(person, []).append(index)
+    return references, {p: embed(faces.images[photos]) for p, photos in rest.items()}

@@ -1,0 +1,42 @@
+"""Which reconstruction stands for which original, without looking at the headline metric."""
+
+from collections import Counter
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+LABEL_MISMATCH = 1e3
+"""Outweighs any squared error, so that labels decide wherever the attack has the right ones."""
+
+
+def pair(
+    originals: Tensor, labels: Tensor, reconstructions: Tensor, guessed: Tensor
+) -> tuple[int, ...]:
+    """For each original, the index of its reconstruction.
+
+    Labels that the attack found come first; among equals the assignment with the least squared
+    error. Never the identity cosine: matching by the metric that is reported would inflate it.
+
+    Args:
+        originals: `[N, C, H, W]`.
+        labels: `[N]` true labels.
+        reconstructions: `[N, C, H, W]`.
+        guessed: `[N]` the attack's labels; -1 where it has none.
+    """
+    error = torch.cdist(originals.flatten(1), reconstructions.flatten(1)).square()
+    error = error / originals[0].numel()
+    cost = error + LABEL_MISMATCH * (labels[:, None] != guessed[None, :])
+    return tuple(int(column) for column in linear_sum_assignment(cost.numpy())[1])
+
+
+def labels_recovered(labels: Tensor, guessed: Tensor) -> float | None:
+    """Share of the label multiset that was recovered; None where no label was attempted.
+
+    >>> labels_recovered(torch.tensor([0, 1, 1, 2]), torch.tensor([1, 0, 2, 2]))
+    0.75
+    """
+    if bool((guessed < 0).all()):
+        return None
+    found = Counter(labels.tolist()) & Counter(guessed.tolist())
+    return found.total() / len(labels)

@@ -1,0 +1,192 @@
+"""From a run folder to `results.json` and `report.html`; a pure function of the folder."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from fedaudit.config import Scenario, Study
+from fedaudit.reports.controls import ceilings, controls, failed
+from fedaudit.reports.exhibits import SEED, exhibits, points
+from fedaudit.reports.findings import coverage, findings
+from fedaudit.reports.html import render
+from fedaudit.reports.pictures import Picture
+from fedaudit.reports.results import (
+    SCHEMA_VERSION,
+    Evidence,
+    Ledger,
+    Provenance,
+    Results,
+    Settings,
+    Utility,
+    canonical_bytes,
+)
+from fedaudit.reports.rows import contrasts, invalidated, rows
+from fedaudit.reports.trials import Trials
+from fedaudit.reports.verdicts import headline
+from fedaudit.running.atomic import write_atomically
+from fedaudit.running.folder import RunFolder
+from fedaudit.running.inventory import Inventory
+from fedaudit.running.jobs import utility_job
+from fedaudit.running.manifest import Manifest
+from fedaudit.running.session import open_report
+from fedaudit.scoring.identity import Gallery, calibrate
+from fedaudit.threat_models import threat_model
+from fedaudit.types import Cell, Knowledge
+
+LIMITATIONS = (
+    "Only the listed attacks were run. A stronger attack may succeed where these did not; a longer "
+    "or better tuned one too.",
+    "The federation is simulated: real devices, networks and schedules were not part of this.",
+    "Identity is judged by one embedder at the stated FMR, calibrated on the people of this set.",
+    "A threshold calibrated on photos says little about images that are not faces; the noise and "
+    "prior-only controls show how often such images match.",
+    "The prior-only control is run once a scenario, on its first defense, and serves all of them.",
+    "A stated ε is the accountant's for one round; rounds compose.",
+)
+
+
+def build_report(path: Path, evidence: Evidence) -> Results:
+    """Summarize a run, write `results.json` and `report.html` into it, and return the summary.
+
+    Args:
+        path: The run folder, finished or not: what is missing is "not tested".
+        evidence: "full" shows faces where the run kept them.
+
+    Raises:
+        RunFolderError: Not a run folder, or one that cannot be read.
+        StorageError: The folder cannot be written.
+    """
+    folder, manifest, stock = open_report(path)
+    trials = Trials(tuple(folder.trial(key) for key in stock.done if _is_cell(folder, key)))
+    results = summarize(folder, manifest, stock, trials)
+    write_atomically(path / "results.json", canonical_bytes(results))
+    pictures = dict(_pictures(folder, results)) if evidence == "full" else None
+    write_atomically(path / "report.html", render(results, pictures, evidence).encode())
+    return results
+
+
+def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: Trials) -> Results:
+    """Everything a report shows, as data."""
+    study = manifest.study
+    gallery = _gallery(folder, study)
+    settings = Settings(
+        reid_limit=study.reid_limit,
+        confidence=0.95,
+        fmr=gallery.fmr if gallery else study.fmr,
+        exhibit_seed=SEED,
+    )
+    table = rows(study, trials, dict(_utilities(folder, study, stock)), settings)
+    checks = controls(study, trials, table, gallery)
+    if failed(checks):
+        table = invalidated(table, settings)
+    threshold = gallery.threshold if gallery else None
+    return Results(
+        schema_version=SCHEMA_VERSION,
+        study=study.name,
+        description=study.description,
+        underpowered=study.underpowered,
+        release_context=study.release_context,
+        headline=headline(table, settings),
+        settings=settings,
+        rows=table,
+        contrasts=contrasts(study, trials),
+        ceilings=ceilings(study, gallery),
+        controls=checks,
+        coverage=coverage(study, table),
+        findings=findings(table),
+        exhibits=exhibits(study, trials, table, threshold),
+        points=points(trials),
+        ledger=tuple(_ledger(scenario, study) for scenario in study.scenarios),
+        provenance=_provenance(folder, manifest),
+        limitations=(*LIMITATIONS, *_gaps(stock)),
+    )
+
+
+def _is_cell(folder: RunFolder, key: str) -> bool:
+    return folder.files("cells", key)[0].exists()
+
+
+def _gallery(folder: RunFolder, study: Study) -> Gallery | None:
+    kept = folder.shared_tensors("gallery")
+    if kept is None:
+        return None
+    references = {k.partition("/")[2]: v for k, v in sorted(kept.items()) if k.startswith("ref")}
+    probes = {k.partition("/")[2]: v for k, v in sorted(kept.items()) if k.startswith("probe")}
+    photos = sum(len(rows) for rows in references.values())
+    return calibrate(references, probes, fmr=study.fmr, photos=photos)
+
+
+def _utilities(
+    folder: RunFolder, study: Study, stock: Inventory
+) -> Iterator[tuple[tuple[str, str], Utility | None]]:
+    done = set(stock.done)
+    for scenario in study.scenarios:
+        for defense in scenario.defenses:
+            key = utility_job(study, scenario.network, scenario.method, defense).key
+            if key in done and (measured := folder.measured(key).get("utility")):
+                yield (scenario.name, defense.label), Utility(**measured)
+
+
+def _pictures(folder: RunFolder, results: Results) -> Iterator[tuple[tuple[str, int], Picture]]:
+    """What the gallery and the verdict card show."""
+    wanted = {(e.cell, e.image) for e in results.exhibits}
+    wanted |= {(e.prior_cell, e.image) for e in results.exhibits if e.prior_cell}
+    wanted |= {
+        (r.worst_cell, r.worst_image)
+        for r in results.rows
+        if r.worst_cell is not None and r.worst_image is not None
+    }
+    for key, image in sorted(wanted):
+        cell: Cell = folder.trial(key).cell
+        originals = folder.evidence(cell.scenario, cell.target)
+        original = originals["images"][image] if originals else None
+        yield (key, image), Picture(original, folder.tensors(key)["images"][image])
+
+
+def _ledger(scenario: Scenario, study: Study) -> Ledger:
+    model = threat_model(scenario.threat_model, scenario.grant, scenario.deny)
+    settings = study.federation
+    state = "fresh global model (round 1): nothing has been learned yet"
+    if scenario.round > 1:
+        state = (
+            f"trained global model: round {scenario.round}, after {scenario.round - 1} rounds of "
+            f"{settings.clients} clients, {settings.local_steps} local steps of batch "
+            f"{settings.batch_size} at lr {settings.lr:g}, each defense with its own training"
+        )
+    return Ledger(
+        scenario=scenario.name,
+        threat_model=f"{model.name}: {model.summary}",
+        granted=tuple(sorted(fact.value for fact in model.grants)),
+        denied=tuple(sorted(fact.value for fact in Knowledge if fact not in model.grants)),
+        training=f"audited update: {scenario.local_steps} local step(s), batch "
+        f"{scenario.batch_size}, lr {scenario.lr:g}",
+        model_state=state,
+    )
+
+
+def _provenance(folder: RunFolder, manifest: Manifest) -> Provenance:
+    facts = folder.facts()
+    sessions = [e["seconds"] for e in folder.events() if e.get("event") == "session"]
+    return Provenance(
+        fedaudit=manifest.fedaudit,
+        command=manifest.command,
+        started=manifest.started,
+        seconds=float(sum(sessions)),
+        python=facts.get("python", ""),
+        platform=facts.get("platform", ""),
+        cpu_count=facts.get("cpu_count", 0),
+        versions=facts.get("versions", {}),
+        git_commit=facts.get("git_commit"),
+        seeds=manifest.study.seeds,
+        data=manifest.study.data.name,
+        data_terms=facts.get("terms", ""),
+        hashes={"study": manifest.digest, **facts.get("hashes", {})},
+    )
+
+
+def _gaps(stock: Inventory) -> Iterator[str]:
+    if stock.missing:
+        yield f"{len(stock.missing)} job(s) of the study were not run: their cells are not tested."
+    for key, reason in stock.damaged.items():
+        yield f"Not tested, because its file is damaged: {key} ({reason})"
+    for key, message in stock.failed.items():
+        yield f"Failed: {key} ({message})"

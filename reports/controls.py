@@ -1,0 +1,109 @@
+"""The controls of a run: what must succeed, what must not, and whether it was so."""
+
+from fedaudit.config import Study
+from fedaudit.reports.results import Ceiling, Control, Rate, Row
+from fedaudit.reports.trials import Trials
+from fedaudit.reports.verdicts import rate_text
+from fedaudit.scoring import statistics
+from fedaudit.scoring.identity import Gallery
+
+
+def controls(
+    study: Study, trials: Trials, rows: tuple[Row, ...], gallery: Gallery | None
+) -> tuple[Control, ...]:
+    """Calibration, positive, noise, wrong client, prior-only."""
+    fmr = gallery.fmr if gallery else study.fmr
+    noise = [s.reidentified for t in trials.of_role("noise") for s in t.images]
+    wrong = [s.wrong_reidentified for t in trials.of_role("audit") for s in t.images]
+    return (
+        _calibration(study, gallery),
+        _positive(rows),
+        _negative("noise (random images)", noise, fmr),
+        _negative("wrong client (the reconstruction against another client's person)", wrong, fmr),
+        *_prior_only(study, rows),
+    )
+
+
+def ceilings(study: Study, gallery: Gallery | None) -> tuple[Ceiling, ...]:
+    """What the embedder recognizes of the originals: no attack can be seen to do better."""
+    if gallery is None or gallery.threshold is None:
+        return ()
+    low, high = statistics.clopper_pearson(gallery.ceiling_hits, gallery.ceiling_n)
+    first_low, first_high = statistics.clopper_pearson(gallery.ceiling_first, gallery.ceiling_n)
+    n = gallery.ceiling_n
+    return (
+        Ceiling(
+            scenario="all",
+            image_size=study.size,
+            reid=Rate(gallery.ceiling_hits, n, gallery.ceiling_hits / n, low, high),
+            rank1=Rate(gallery.ceiling_first, n, gallery.ceiling_first / n, first_low, first_high),
+            threshold=gallery.threshold,
+            fmr=gallery.fmr,
+            impostor_pairs=gallery.impostor_pairs,
+            gallery_people=len(gallery.people),
+            gallery_photos=gallery.photos,
+        ),
+    )
+
+
+def failed(found: tuple[Control, ...]) -> bool:
+    """Whether the run is invalid."""
+    return any(control.passed is False for control in found)
+
+
+def _calibration(study: Study, gallery: Gallery | None) -> Control:
+    name, scene = "FMR calibration", "all"
+    if gallery is None:
+        return Control(name, scene, "no identities, or no embedder", "a gallery of people", None)
+    needed = f"at least {3 / study.fmr:,.0f} impostor pairs for an FMR of {study.fmr:g}"
+    outcome = f"{gallery.impostor_pairs:,} impostor pairs of {len(gallery.people)} people"
+    if gallery.threshold is None:
+        return Control(name, scene, f"{outcome}: too few, no threshold", needed, None)
+    outcome += f"; cosine threshold {gallery.threshold:.3f} at an FMR of {gallery.fmr:g}"
+    return Control(name, scene, outcome, needed, True)
+
+
+def _positive(rows: tuple[Row, ...]) -> Control:
+    name = "positive (undefended, batch 1: the attack must succeed)"
+    requirement = "a leak demonstrated on at least one undefended row with batch 1"
+    tried = [r for r in rows if r.defense == "none" and r.batch_size == 1 and r.reid is not None]
+    if not tried:
+        return Control(name, "all", "no undefended row with batch 1", requirement, None)
+    best = max(tried, key=lambda row: (row.excess.low if row.excess else -1.0, row.ssim.value))
+    assert best.reid is not None  # filtered above
+    outcome = f"{rate_text(best.reid)} by {best.attack}, SSIM {best.ssim.value:.2f}"
+    passed = best.verdict.kind == "LEAK DEMONSTRATED"
+    return Control(name, best.scenario, outcome, requirement, passed)
+
+
+def _negative(name: str, hits: list[bool | None], fmr: float) -> Control:
+    requirement = f"not significantly above the FMR of {fmr:g}"
+    tested = [bool(hit) for hit in hits if hit is not None]
+    if not tested:
+        return Control(name, "all", "not run", requirement, None)
+    rate = statistics.rate(tested)
+    # Reconstructions of one photo by several attacks resemble each other, so few false matches can
+    # repeat; a control only fails where the rate is well above what calibration promises.
+    return Control(name, "all", rate_text(rate), requirement, rate.low <= 10 * fmr)
+
+
+def _prior_only(study: Study, rows: tuple[Row, ...]) -> tuple[Control, ...]:
+    """Not passed or failed: it is what every rate is compared with."""
+    found = []
+    for scenario in study.scenarios:
+        for attack in scenario.attacks:
+            row = next(
+                (r for r in rows if r.scenario == scenario.name and r.attack == attack.label), None
+            )
+            if row is None or row.prior is None or row.prior_ssim is None:
+                continue
+            found.append(
+                Control(
+                    name=f"prior-only ({attack.label}, update replaced by noise)",
+                    scenario=scenario.name,
+                    outcome=f"{rate_text(row.prior)}, SSIM {row.prior_ssim.value:.2f}",
+                    requirement="the level that a leak must exceed",
+                    passed=row.prior.low <= study.reid_limit,
+                )
+            )
+    return tuple(found)

@@ -1,0 +1,72 @@
+"""Which pictures the gallery shows: the worst, and a random draw so that the worst is not all."""
+
+import random
+from dataclasses import replace
+
+from fedaudit.config import Study
+from fedaudit.reports.results import Exhibit, Row, ScorePoint
+from fedaudit.reports.trials import Trials
+from fedaudit.types import ImageScore, Trial
+
+SHOWN = 12
+SEED = 20
+
+
+def exhibits(
+    study: Study, trials: Trials, rows: tuple[Row, ...], threshold: float | None
+) -> tuple[Exhibit, ...]:
+    """The 12 worst and 12 others drawn at random, from audited cells only."""
+    scored = [
+        (trial, k, image)
+        for trial in sorted(trials.of_role("audit"), key=lambda t: t.cell.key)
+        for k, image in enumerate(trial.images)
+    ]
+    ranked = sorted(scored, key=lambda item: _badness(item[2]), reverse=True)
+    worst, rest = ranked[:SHOWN], sorted(ranked[SHOWN:], key=lambda item: item[0].cell.key)
+    drawn = random.Random(SEED).sample(rest, min(SHOWN, len(rest)))
+    verdicts = {(r.scenario, r.defense, r.attack): r.verdict.kind for r in rows}
+    by_key = {trial.cell.key: trial for trial in trials.all}
+    first_defense = {s.name: s.defenses[0].label for s in study.scenarios}
+    shown = []
+    for selection, items in (("worst", worst), ("random", drawn)):
+        for trial, k, image in items:
+            cell = trial.cell
+            prior = _prior(trial, by_key, first_defense[cell.scenario])
+            shown.append(
+                Exhibit(
+                    selection=selection,  # type: ignore[arg-type]
+                    cell=cell.key,
+                    prior_cell=prior.cell.key if prior else None,
+                    image=k,
+                    scenario=cell.scenario,
+                    defense=cell.defense,
+                    attack=cell.attack,
+                    round=cell.round,
+                    person=image.person,
+                    verdict=verdicts[cell.scenario, cell.defense, cell.attack],
+                    cosine=image.cosine,
+                    threshold=threshold,
+                    prior_cosine=prior.images[k].cosine if prior else None,
+                    ssim=image.ssim,
+                    lpips=image.lpips,
+                )
+            )
+    return tuple(shown)
+
+
+def points(trials: Trials) -> tuple[ScorePoint, ...]:
+    """Every image's identity cosine."""
+    return tuple(
+        ScorePoint(t.cell.scenario, t.cell.defense, t.cell.attack, t.cell.role, image.cosine)
+        for t in sorted(trials.all, key=lambda trial: trial.cell.key)
+        for image in t.images
+        if image.cosine is not None
+    )
+
+
+def _badness(image: ImageScore) -> tuple[float, float]:
+    return (image.cosine if image.cosine is not None else -2.0), image.ssim
+
+
+def _prior(trial: Trial, by_key: dict[str, Trial], defense: str) -> Trial | None:
+    return by_key.get(replace(trial.cell, role="prior_only", defense=defense).key)

@@ -1,0 +1,162 @@
+"""What to act on, and what was looked at."""
+
+import hashlib
+from collections.abc import Iterable
+
+from fedaudit.config import Study
+from fedaudit.reports.results import Coverage, Finding, Row
+from fedaudit.reports.verdicts import rate_text
+
+RECONSTRUCTION = ("NIST AI 100-2 NISTAML.032", "MITRE ATLAS AML.T0024.001", "OWASP ML03:2023")
+MEMBERSHIP = ("NIST AI 100-2 NISTAML.033", "MITRE ATLAS AML.T0024.000", "OWASP ML04:2023")
+PROPERTY = ("NIST AI 100-2 NISTAML.034",)
+CLASSES: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
+    ("gradient inversion in image space", frozenset({"inverting_gradients"}), RECONSTRUCTION),
+    ("gradient inversion with a generative prior", frozenset({"gan_inversion"}), RECONSTRUCTION),
+    ("learned inversion", frozenset(), RECONSTRUCTION),
+    ("template inversion", frozenset(), RECONSTRUCTION),
+    ("malicious server", frozenset(), RECONSTRUCTION),
+    ("membership inference", frozenset(), MEMBERSHIP),
+    ("property inference", frozenset(), PROPERTY),
+)
+"""Attack class, the attacks of it that we have, its names elsewhere."""
+
+
+def coverage(study: Study, rows: tuple[Row, ...]) -> tuple[Coverage, ...]:
+    """Every class of attack on shared updates, executed or not."""
+    label_to_name = {a.label: a.name for s in study.scenarios for a in s.attacks}
+    found = []
+    for attack_class, names, standards in CLASSES:
+        asked = any(name in names for name in label_to_name.values())
+        mine = [row for row in rows if label_to_name[row.attack] in names]
+        tested = [row.reid for row in mine if row.reid]
+        result = "—"
+        if tested:
+            hits, n = sum(r.hits for r in tested), sum(r.n for r in tested)
+            result = f"{hits} of {n} re-identified, over all defenses"
+        elif mine:
+            result = "executed; identity not tested"
+        found.append(Coverage(attack_class, asked, bool(mine), result, standards))
+    other = sorted({a for a, n in label_to_name.items() if not any(n in c[1] for c in CLASSES)})
+    found += [Coverage(f"other: {a}", True, True, "see the comparison", ()) for a in other]
+    return tuple(found)
+
+
+def findings(rows: tuple[Row, ...]) -> tuple[Finding, ...]:
+    """Demonstrated leaks, single matches, and guarantees that cover less than they seem to."""
+    found: list[Finding] = []
+    for scene in dict.fromkeys((row.scenario, row.defense) for row in rows):
+        mine = [row for row in rows if (row.scenario, row.defense) == scene and row.reid]
+        leaks = [row for row in mine if row.verdict.kind == "LEAK DEMONSTRATED"]
+        matched = [row for row in mine if row.reid and row.reid.hits and not leaks]
+        if leaks:
+            found.append(_leak(max(leaks, key=_order), rows))
+        elif matched:
+            found.append(_single(max(matched, key=_order)))
+        found += _uncovered(mine)
+    numbered = sorted(found, key=lambda f: -_SEVERITIES.index(f.severity))
+    return tuple(_numbered(k + 1, finding) for k, finding in enumerate(numbered))
+
+
+_SEVERITIES = ("none", "low", "medium", "high", "critical")
+
+
+def _order(row: Row) -> tuple[float, float]:
+    return (row.reid.low if row.reid else 0.0), row.ssim.value
+
+
+def _leak(row: Row, rows: tuple[Row, ...]) -> Finding:
+    assert row.reid is not None
+    state = "a fresh model" if row.round == 1 else f"a trained model (round {row.round})"
+    holm = f"; Holm-adjusted p = {row.p_holm:.2g}" if row.p_holm is not None else ""
+    lpips = f", LPIPS {row.lpips.value:.2f}" if row.lpips else ""
+    return Finding(
+        id="",
+        severity=row.verdict.severity,
+        confidence="high" if row.p_holm is not None and row.p_holm < 0.05 else "medium",
+        title=f"Faces can be rebuilt from updates of {state} under {row.defense}",
+        claim=f"{row.attack} re-identified {rate_text(row.reid)}.",
+        evidence=f"{row.verdict.sentence} SSIM {row.ssim.value:.2f} "
+        f"({row.ssim.low:.2f} to {row.ssim.high:.2f}){lpips}{holm}.",
+        configuration=_configuration(row),
+        remedy=_remedy(row, rows),
+        standards=RECONSTRUCTION,
+        fingerprint=_fingerprint("leak", row),
+    )
+
+
+def _single(row: Row) -> Finding:
+    assert row.reid is not None
+    return Finding(
+        id="",
+        severity="low",
+        confidence="low",
+        title=f"{row.reid.hits} match(es) under {row.defense}, not above the prior-only level",
+        claim=f"{row.attack} re-identified {rate_text(row.reid)}.",
+        evidence=row.verdict.sentence,
+        configuration=_configuration(row),
+        remedy="Run more targets: a confirmed match matters even in a run that is clean otherwise.",
+        standards=RECONSTRUCTION,
+        fingerprint=_fingerprint("single", row),
+    )
+
+
+def _uncovered(rows: Iterable[Row]) -> list[Finding]:
+    """A stated (ε, δ) beside a demonstrated leak: the guarantee is about something else."""
+    for row in rows:
+        if row.budget and "not covered" in row.budget.unit:
+            leaks = row.verdict.kind == "LEAK DEMONSTRATED"
+            return [
+                Finding(
+                    id="",
+                    severity="high" if leaks else "low",
+                    confidence="high",
+                    title=f"The privacy claim of {row.defense} does not cover what leaks",
+                    claim=f"ε = {row.budget.epsilon:g} holds for {row.budget.unit}.",
+                    evidence=row.verdict.sentence,
+                    configuration=_configuration(row),
+                    remedy="State the unit of the guarantee wherever ε is quoted, and protect the "
+                    "backbone's update too (for example by DP-SGD).",
+                    standards=RECONSTRUCTION,
+                    fingerprint=_fingerprint("uncovered", row),
+                )
+            ]
+    return []
+
+
+def _remedy(row: Row, rows: tuple[Row, ...]) -> str:
+    """The defense that was measured to help most in the same scenario, with its price."""
+    rivals: dict[str, list[Row]] = {}
+    for other in rows:
+        if other.scenario == row.scenario and other.defense != row.defense and other.reid:
+            rivals.setdefault(other.defense, []).append(other)
+    # A defense is as good as it is against the attack that does best against it.
+    worst = [max(mine, key=_order) for mine in rivals.values()]
+    helping = [w for w in worst if w.reid and row.reid and w.reid.value < row.reid.value]
+    if not helping:
+        return "No defense that was measured here lowers the rate; try others, or larger batches."
+    best = min(helping, key=_order)
+    assert best.reid is not None
+    price = ""
+    if best.utility and row.utility:
+        price = (
+            f" Verification accuracy went from {row.utility.accuracy:.3f} to "
+            f"{best.utility.accuracy:.3f}."
+        )
+    return f"Measured here: under {best.defense}, {rate_text(best.reid)}.{price}"
+
+
+def _configuration(row: Row) -> str:
+    return (
+        f"scenario {row.scenario}: network {row.network}, method {row.method}, round {row.round}, "
+        f"batch {row.batch_size}, threat model {row.threat_model}, attack adaptive: {row.adaptive}"
+    )
+
+
+def _fingerprint(kind: str, row: Row) -> str:
+    parts = (kind, row.scenario, row.network, row.method, str(row.round), row.defense, row.attack)
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
+
+
+def _numbered(number: int, finding: Finding) -> Finding:
+    return Finding(**{**finding.__dict__, "id": f"F{number:02d}"})

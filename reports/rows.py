@@ -1,0 +1,180 @@
+"""The comparison: one row for each scenario × defense × attack, and attacks against each other."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import combinations
+from statistics import median
+
+from fedaudit.config import Scenario, Study
+from fedaudit.reports.results import Contrast, Estimate, Row, Settings, Utility
+from fedaudit.reports.trials import Group, Trials, outcomes, paired
+from fedaudit.reports.verdicts import NOT_TESTED, judge
+from fedaudit.scoring import statistics
+from fedaudit.threat_models import threat_model
+from fedaudit.types import ImageScore, Knowledge
+
+METRICS = {"ssim": True, "lpips": False, "reid": True}
+"""Metrics of the contrasts, and whether higher is better for the attacker."""
+
+
+def rows(
+    study: Study,
+    trials: Trials,
+    utilities: Mapping[tuple[str, str], Utility | None],
+    settings: Settings,
+) -> tuple[Row, ...]:
+    """All rows that have at least one trial, with verdicts that presume valid controls.
+
+    Args:
+        study: Says which rows there should be.
+        trials: What is finished.
+        utilities: By (scenario, defense).
+        settings: Thresholds of the verdicts.
+    """
+    found = []
+    for scenario in study.scenarios:
+        for defense in scenario.defenses:
+            for attack in scenario.attacks:
+                group = trials.group(scenario.name, defense.label, attack.label)
+                if not group:
+                    continue
+                # The prior-only control has no update, so one defense's serves them all.
+                first = scenario.defenses[0].label
+                prior = trials.group(scenario.name, first, attack.label, "prior_only")
+                utility = utilities.get((scenario.name, defense.label))
+                found.append(_row(scenario, group, prior, utility, settings))
+    return _corrected(found)
+
+
+def invalidated(rows: tuple[Row, ...], settings: Settings) -> tuple[Row, ...]:
+    """The same rows where a control failed."""
+    return tuple(
+        replace(
+            row,
+            verdict=judge(row.reid, row.excess, settings, passive=True, valid=False),
+        )
+        for row in rows
+    )
+
+
+def contrasts(study: Study, trials: Trials) -> tuple[Contrast, ...]:
+    """Each pair of attacks on the same photos, for the first defense of each scenario."""
+    found = []
+    for scenario in study.scenarios:
+        defense = scenario.defenses[0].label
+        for a, b in combinations([attack.label for attack in scenario.attacks], 2):
+            # The later attack of the study is the challenger: its advantage reads as positive.
+            first, second = (trials.group(scenario.name, defense, name) for name in (b, a))
+            if first and second:
+                found += [_contrast(m, first, second) for m in METRICS if _has(m, first, second)]
+    return tuple(found)
+
+
+def _row(
+    scenario: Scenario, group: Group, prior: Group, utility: Utility | None, settings: Settings
+) -> Row:
+    cell, people = group.cell, group.people
+    tested = group.tested()
+    reid = statistics.rate(outcomes(list(group.scores().values()))) if tested else None
+    excess, p_value, prior_rate, prior_ssim = None, None, None, None
+    if prior:
+        ours, theirs = paired(group, prior)
+        clusters = [score.person for score in ours]
+        prior_ssim = statistics.mean([s.ssim for s in theirs], clusters)
+        if tested and prior.tested():
+            prior_rate = statistics.rate(outcomes(list(prior.scores().values())))
+            pair = outcomes(ours), outcomes(theirs)
+            excess = statistics.paired_rate_difference(*pair, clusters)
+            p_value = statistics.paired_p_value(*pair)
+    ranks = [s.rank for s in group.scores().values() if s.rank is not None]
+    worst = max(group.scores().items(), key=lambda item: item[1].cosine or -2.0)
+    worst_trial = next(
+        t for t in group.trials if (t.cell.target, t.cell.seed) == (worst[0][0], worst[0][1])
+    )
+    has_cosine = worst[1].cosine is not None
+    labels = [t.labels_correct for t in group.trials if t.labels_correct is not None]
+    model = threat_model(scenario.threat_model, scenario.grant, scenario.deny)
+    verdict = NOT_TESTED
+    if tested:
+        passive = Knowledge.MANIPULATION not in model.grants
+        verdict = judge(reid, excess, settings, passive=passive, valid=True)
+    return Row(
+        scenario=cell.scenario,
+        network=cell.network,
+        method=cell.method,
+        round=cell.round,
+        batch_size=cell.batch_size,
+        defense=cell.defense,
+        attack=cell.attack,
+        threat_model=cell.threat_model,
+        adaptive=group.trials[0].adaptive,
+        n_targets=len(group.trials),
+        n_people=len(set(people)),
+        reid=reid,
+        prior=prior_rate,
+        excess=excess,
+        rank1=statistics.rate([rank == 1 for rank in ranks]) if ranks else None,
+        worst_cosine=worst[1].cosine,
+        worst_cell=worst_trial.cell.key if has_cosine else None,
+        worst_image=worst[0][2] if has_cosine else None,
+        ssim=statistics.mean(group.values(lambda s: s.ssim), people),
+        psnr=statistics.mean(group.values(lambda s: s.psnr), people),
+        mse=statistics.mean(group.values(lambda s: s.mse), people),
+        lpips=_lpips(group),
+        prior_ssim=prior_ssim,
+        labels=sum(labels) / len(labels) if labels else None,
+        seconds=median(trial.seconds for trial in group.trials),
+        p_value=p_value,
+        p_holm=None,
+        budget=group.trials[0].budget,
+        utility=utility,
+        verdict=verdict,
+    )
+
+
+def _lpips(group: Group) -> Estimate | None:
+    values = [s.lpips for s in group.scores().values()]
+    if any(value is None for value in values):
+        return None
+    return statistics.mean([v for v in values if v is not None], group.people)
+
+
+def _corrected(found: list[Row]) -> tuple[Row, ...]:
+    """Holm over all rows of the study that were tested."""
+    tested = [row.p_value for row in found if row.p_value is not None]
+    adjusted = iter(statistics.holm(tested))
+    return tuple(
+        row if row.p_value is None else replace(row, p_holm=next(adjusted)) for row in found
+    )
+
+
+def _has(metric: str, first: Group, second: Group) -> bool:
+    if metric == "reid":
+        return first.tested() and second.tested()
+    return all(getattr(s, metric) is not None for g in (first, second) for s in g.scores().values())
+
+
+def _contrast(metric: str, first: Group, second: Group) -> Contrast:
+    ours, theirs = paired(first, second)
+    clusters = [score.person for score in ours]
+    if metric == "reid":
+        difference = statistics.paired_rate_difference(outcomes(ours), outcomes(theirs), clusters)
+    else:
+        difference = statistics.paired_difference(
+            _numbers(ours, metric), _numbers(theirs, metric), clusters
+        )
+    return Contrast(
+        scenario=first.cell.scenario,
+        defense=first.cell.defense,
+        metric=metric,
+        higher_is_better=METRICS[metric],
+        first=first.cell.attack,
+        second=second.cell.attack,
+        difference=difference,
+        seconds_first=median(t.seconds for t in first.trials),
+        seconds_second=median(t.seconds for t in second.trials),
+    )
+
+
+def _numbers(scores: list[ImageScore], metric: str) -> list[float]:
+    return [float(getattr(score, metric)) for score in scores]

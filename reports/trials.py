@@ -1,0 +1,79 @@
+"""The trials of a run, grouped and paired for the statistics."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from fedaudit.types import Cell, ImageScore, Trial
+
+Place = tuple[int, int, int]
+"""(target, seed, image): what pairs a score with the same photo's score elsewhere."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """All trials of one scenario × defense × attack × role."""
+
+    trials: tuple[Trial, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.trials)
+
+    @property
+    def cell(self) -> Cell:
+        """Any of its cells: they differ in target and seed only."""
+        return self.trials[0].cell
+
+    def scores(self) -> dict[Place, ImageScore]:
+        """Every image's score by its place."""
+        return {
+            (trial.cell.target, trial.cell.seed, k): image
+            for trial in self.trials
+            for k, image in enumerate(trial.images)
+        }
+
+    def values(self, of: Callable[[ImageScore], float]) -> list[float]:
+        """One number an image."""
+        return [of(image) for trial in self.trials for image in trial.images]
+
+    @property
+    def people(self) -> list[str]:
+        """The person of each image, in the order of `values`: the clusters of the statistics."""
+        return [image.person for trial in self.trials for image in trial.images]
+
+    def tested(self) -> bool:
+        """Whether every image has a re-identification outcome."""
+        return bool(self.trials) and all(
+            image.reidentified is not None for trial in self.trials for image in trial.images
+        )
+
+
+@dataclass(frozen=True)
+class Trials:
+    """All finished trials of a run."""
+
+    all: tuple[Trial, ...]
+
+    def group(self, scenario: str, defense: str, attack: str, role: str = "audit") -> Group:
+        """The trials of one line of the comparison; empty where none is finished."""
+        wanted = (scenario, defense, attack, role)
+        return Group(tuple(t for t in self.all if _key(t.cell) == wanted))
+
+    def of_role(self, role: str) -> Iterator[Trial]:
+        """All trials of one role."""
+        return (trial for trial in self.all if trial.cell.role == role)
+
+
+def paired(first: Group, second: Group) -> tuple[list[ImageScore], list[ImageScore]]:
+    """Scores of the photos that both groups have, in the same order."""
+    ours, theirs = first.scores(), second.scores()
+    places = sorted(ours.keys() & theirs.keys())
+    return [ours[p] for p in places], [theirs[p] for p in places]
+
+
+def outcomes(scores: Sequence[ImageScore]) -> list[bool]:
+    """Re-identified or not."""
+    return [bool(score.reidentified) for score in scores]
+
+
+def _key(cell: Cell) -> tuple[str, str, str, str]:
+    return cell.scenario, cell.defense, cell.attack, cell.role

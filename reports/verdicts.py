@@ -1,0 +1,121 @@
+"""What the statistics allow one to say, and how surely."""
+
+from fedaudit.reports.results import Estimate, Rate, Row, Settings, Severity, Verdict
+from fedaudit.scoring.statistics import targets_needed
+
+LEVELS: tuple[tuple[float, Severity], ...] = ((0.5, "critical"), (0.1, "high"), (0.01, "medium"))
+ORDER: tuple[Severity, ...] = ("none", "low", "medium", "high", "critical")
+NOT_TESTED = Verdict("NOT TESTED", "Re-identification was not tested: there is no gallery.")
+
+
+def severity_of(reid: Rate, *, passive: bool) -> Severity:
+    """By the lower bound of the rate; one level up for an attacker who only watches."""
+    level: Severity = "low" if reid.low > 0 else "none"
+    level = next((name for bound, name in LEVELS if reid.low >= bound), level)
+    if passive and level != "none":
+        level = ORDER[min(ORDER.index(level) + 1, len(ORDER) - 1)]
+    return level
+
+
+def judge(
+    reid: Rate | None, excess: Estimate | None, settings: Settings, *, passive: bool, valid: bool
+) -> Verdict:
+    """The verdict on one line of the comparison.
+
+    Args:
+        reid: R, the re-identification rate.
+        excess: E = R − prior-only, paired.
+        settings: T and the FMR.
+        passive: The attacker sends nothing of its own.
+        valid: The controls of the study held.
+    """
+    if reid is None:
+        return NOT_TESTED
+    number = rate_text(reid)
+    if not valid:
+        return Verdict("INVALID", f"A control failed, so {number} means nothing yet.")
+    if excess is None:
+        return Verdict(
+            "INCONCLUSIVE", f"{number} re-identified; the prior-only control is missing."
+        )
+    more = (
+        f"{points(excess.value)} above prior-only ({points(excess.low)} to {points(excess.high)})"
+    )
+    if excess.low > 0:
+        sentence = f"{number} re-identified, {more}."
+        return Verdict("LEAK DEMONSTRATED", sentence, severity_of(reid, passive=passive))
+    if reid.high <= settings.reid_limit:
+        sentence = f"{number} re-identified; no leak found above {settings.reid_limit:.0%}."
+        return Verdict("NO LEAK FOUND ABOVE LIMIT", sentence)
+    needed = targets_needed(settings.reid_limit)
+    return Verdict(
+        "INCONCLUSIVE",
+        f"{number} re-identified, {more}: too few targets to exclude a leak of "
+        f"{settings.reid_limit:.0%}; {needed} targets without one would settle it.",
+        targets_needed=needed,
+    )
+
+
+def headline(rows: tuple[Row, ...], settings: Settings) -> Verdict:
+    """The study's one sentence: its worst line, and what the other defenses did there."""
+    tested = [row for row in rows if row.reid is not None]
+    if not tested:
+        return NOT_TESTED
+    kinds = {row.verdict.kind for row in tested}
+    if "INVALID" in kinds:
+        return Verdict("INVALID", "A control failed: nothing can be concluded from this run.")
+    if "LEAK DEMONSTRATED" not in kinds:
+        worst = max(tested, key=_strength)
+        kind = "INCONCLUSIVE" if "INCONCLUSIVE" in kinds else worst.verdict.kind
+        needed = targets_needed(settings.reid_limit) if kind == "INCONCLUSIVE" else None
+        return Verdict(
+            kind, f"At worst ({_where(worst)}): {worst.verdict.sentence}", "none", needed
+        )
+    leaks = [row for row in tested if row.verdict.kind == "LEAK DEMONSTRATED"]
+    worst = max(leaks, key=_strength)
+    assert worst.reid is not None  # only tested rows are here
+    others = {row.defense: row for row in sorted(tested, key=_strength) if _same_scene(row, worst)}
+    rest = "; ".join(
+        f"{defense}: {row.reid.hits} of {row.reid.n}"
+        for defense, row in sorted(others.items())
+        if row.reid and defense != worst.defense
+    )
+    sentence = (
+        f"A curious server re-identified {rate_text(worst.reid)} from updates of {_where(worst)}."
+    )
+    if rest:
+        sentence += f" The strongest attack on the other defenses there: {rest}."
+    return Verdict("LEAK DEMONSTRATED", sentence, worst.verdict.severity)
+
+
+def rate_text(rate: Rate) -> str:
+    """A rate as text, always with its interval and n.
+
+    >>> rate_text(Rate(8, 8, 1.0, 0.631, 1.0))
+    '8 of 8 faces (95 % interval 63 % to 100 %)'
+    """
+    return (
+        f"{rate.hits} of {rate.n} faces (95 % interval {rate.low:.0%} to {rate.high:.0%})".replace(
+            "%", " %"
+        ).replace("95  %", "95 %")
+    )
+
+
+def points(share: float) -> str:
+    """A difference of rates, in percentage points."""
+    return f"{100 * share:+.0f} points"
+
+
+def _strength(row: Row) -> tuple[float, float, float]:
+    assert row.reid is not None
+    return row.reid.low, row.excess.low if row.excess else -1.0, row.ssim.value
+
+
+def _same_scene(row: Row, other: Row) -> bool:
+    return row.scenario == other.scenario
+
+
+def _where(row: Row) -> str:
+    state = "a fresh model" if row.round == 1 else f"a trained model (round {row.round})"
+    setting = f"network {row.network}, batch {row.batch_size}, defense {row.defense}"
+    return f"{state} ({setting}; attack {row.attack})"

@@ -84,7 +84,8 @@ class OutOfPlace(nn.Module):
         outputs: int,
         stride: int = 1,
         downsample: nn.Module | None = None,
-        *_: object,
+        *_: object,  # what ResNet also passes: groups, dilation, norm layer
+        **__: object,
     ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)

@@ -106,7 +106,8 @@ def take_apart(entry: EntryLayer, model: nn.Module, labels: Tensor, steps: int =
     toward = arriving(torch.full((len(labels), len(entry.gradient)), 1e-3))
     maps = entry.span
     for _ in range(steps):
-        maps = torch.linalg.lstsq(toward.T, entry.gradient).solution
+        # Not torch.linalg.lstsq: its result differs from call to call in the last bits.
+        maps = torch.linalg.pinv(toward.T) @ entry.gradient
         # A flipped map would start the iteration on the wrong side.
         maps = maps * maps.sum(1, keepdim=True).sign()
         toward = arriving(F.linear(maps, entry.weight, bias))

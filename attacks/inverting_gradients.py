@@ -61,11 +61,11 @@ class InvertingGradients:
         """Reconstruct the batch behind one update."""
         started = time.process_time()
         evidence = gather(seen)
-        matching = Matching(evidence, use_entry=False, generator=generator)
         every = range(evidence.count)
         prior = Pixels()
-        best, images, history = float("inf"), torch.empty(0), []
+        best, images, history, evaluations = float("inf"), torch.empty(0), [], 0
         for restart in range(self.restarts):
+            matching = Matching(evidence, use_entry=False, generator=generator)
             pixels = prior.start(evidence.count, evidence.shape, generator)
             search = Search(
                 [pixels, *matching.free],
@@ -84,6 +84,7 @@ class InvertingGradients:
                     if progress:
                         progress(restart * self.steps + step, self.restarts * self.steps, value)
             search.restore()
+            evaluations += matching.evaluations
             if search.best < best:
                 best, images = search.best, pixels.detach().clone()
         return Reconstruction(
@@ -93,7 +94,7 @@ class InvertingGradients:
             else evidence.labels,
             objective=best,
             iterations=self.steps * self.restarts,
-            gradient_evaluations=matching.evaluations,
+            gradient_evaluations=evaluations,
             seconds=time.process_time() - started,
             adaptive=how_adaptive(seen),
             history=tuple(history),

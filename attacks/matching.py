@@ -63,10 +63,15 @@ class Matching:
         """Whether each image's feature map is known."""
         return self.entry is not None and self.entry.maps is not None
 
+    @property
+    def separable(self) -> bool:
+        """Whether shares add up; not where the arriving gradients are solved for all at once."""
+        return self.entry is None or self.has_features
+
     def gradients(self, images: Tensor, which: Sequence[int]) -> tuple[Gradients, Tensor]:
         """The share of images `which` in the mean gradient, differentiable, and the feature term.
 
-        Shares add up: the gradient of the batch is the sum over any partition of it.
+        Where `separable`, shares add up: the gradient of the batch is the sum over any partition.
 
         Args:
             images: `[n, C, H, W]` in [0, 1], the trial images at positions `which`.

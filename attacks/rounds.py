@@ -48,6 +48,8 @@ def optimize(
 ) -> None:
     """Move `variables` (a leaf `[1, …]` an image) toward the evidence, in place.
 
+    One image at a time needs shares that add up; where they do not, all move at once.
+
     Args:
         matching: The engine.
         variables: One leaf tensor an image, in the order of the batch.
@@ -58,7 +60,7 @@ def optimize(
     """
     if plan.steps < 1:
         return
-    if plan.rounds and len(variables) > 1:
+    if plan.rounds and len(variables) > 1 and matching.separable:
         _round_wise(matching, variables, decode, plan, prior, report)
     else:
         _jointly(matching, variables, decode, plan, prior, report)
@@ -73,7 +75,14 @@ def _search(
     matching: Matching, variables: Sequence[Tensor], which: Sequence[int], plan: Plan
 ) -> Search:
     free = [matching.free[i] for i in which] if matching.free else []
-    return Search([*variables, *free], plan.lr, plan.steps, signed=plan.signed, box=plan.box)
+    return Search(
+        [*variables, *free],
+        plan.lr,
+        plan.steps,
+        signed=plan.signed,
+        box=plan.box,
+        boxed=len(variables),
+    )
 
 
 def _jointly(

@@ -32,7 +32,8 @@ class Search:
         steps: Number of steps that the schedule spans.
         schedule: (step, steps) → factor on `lr`.
         signed: Step along the sign of the gradient, as Geiping et al. do.
-        box: Clamp the first variable to this range after each step.
+        box: Clamp the first `boxed` variables to this range after each step.
+        boxed: How many variables lie in the box.
     """
 
     variables: Sequence[Tensor]
@@ -41,6 +42,7 @@ class Search:
     schedule: Callable[[int, int], float] = cosine_ramp
     signed: bool = False
     box: tuple[float, float] | None = None
+    boxed: int = 1
 
     def __post_init__(self) -> None:
         rates = [self.lr] * len(self.variables) if isinstance(self.lr, float) else list(self.lr)
@@ -68,7 +70,8 @@ class Search:
         self._optimizer.step()
         if self.box is not None:
             with torch.no_grad():
-                self.variables[0].clamp_(*self.box)
+                for variable in self.variables[: self.boxed]:
+                    variable.clamp_(*self.box)
         self.done += 1
         return value
 

@@ -1,0 +1,142 @@
+"""What every registered attack must do, whatever it is. A new attack adds one row to TINY."""
+
+import inspect
+import random
+import re
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, get_type_hints
+
+import numpy as np
+import pytest
+import torch
+
+from fedaudit.errors import KnowledgeError
+from fedaudit.registry import create, describe, lookup, names
+from fedaudit.threat_models import check_knowledge, threat_model
+from fedaudit.types import Capture, Knowledge, Observation, Reconstruction, Shared
+
+TINY: dict[str, dict[str, Any]] = {
+    "inverting_gradients": {"steps": 12},
+    "gan_inversion": {
+        "candidates": 4,
+        "latent_steps": 4,
+        "stage_steps": 4,
+        "pixel_steps": 4,
+        "rounds": 2,
+    },
+}
+Intercept = Callable[..., Capture]
+
+
+@pytest.fixture(scope="module", params=TINY)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def attack(name: str) -> Any:
+    return create("attacks", name, TINY[name])
+
+
+def noise(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_every_registered_attack_has_a_row() -> None:
+    assert set(TINY) == set(names("attacks"))
+
+
+def test_is_a_frozen_object_with_documented_settings(name: str, attack: Any) -> None:
+    kind: Any = lookup("attacks", name)
+    assert is_dataclass(kind)
+    parameters = inspect.signature(type(attack)).parameters
+    documentation = kind.__doc__ or ""
+    assert describe("attacks", name)
+    assert re.search(r"et al\.[^.]*\d{4}", documentation), "name the paper"
+    for setting in fields(kind):
+        assert re.search(rf"^ +(\w+, )*{setting.name}(, \w+)*: ", documentation, re.MULTILINE)
+        parameter = parameters[setting.name]
+        assert parameter.kind is parameter.KEYWORD_ONLY
+        assert parameter.default is not parameter.empty
+    with pytest.raises(AttributeError):
+        attack.anything = 1
+
+
+def test_declares_what_it_needs_and_reads(name: str, attack: Any) -> None:
+    assert isinstance(attack.needs, frozenset)
+    assert attack.needs <= set(Knowledge)
+    assert Knowledge.MODEL in attack.needs
+    assert Knowledge.LABELS not in attack.needs  # threat models A to H grant them nowhere
+    assert attack.reads
+    assert attack.reads <= set(Shared.__args__)
+    with pytest.raises(KnowledgeError, match=name):
+        check_knowledge(name, attack, threat_model("A"))
+    check_knowledge(name, attack, threat_model("D"))
+
+
+def test_takes_an_observation_and_nothing_else(attack: Any, intercept: Intercept) -> None:
+    signature, hints = inspect.signature(attack.__call__), get_type_hints(type(attack).__call__)
+    assert list(signature.parameters) == ["seen", "generator", "progress"]
+    assert hints["seen"] is Observation
+    assert hints["return"] is Reconstruction
+    with pytest.raises(AttributeError):
+        attack(intercept(), generator=noise())
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("defense", ["none", "dpsgd", "dplc", "private_projector"])
+def test_meets_every_defense(attack: Any, defense: str, batch: int, intercept: Intercept) -> None:
+    seen = intercept(batch=batch, defense=defense).seen
+    steps: list[tuple[int, int, float]] = []
+    result = attack(seen, generator=noise(), progress=lambda *row: steps.append(row))
+    assert isinstance(result, Reconstruction)
+    assert result.images.shape == (batch, 3, 32, 32)
+    assert result.images.dtype == torch.float32
+    assert not result.images.requires_grad
+    assert float(result.images.min()) >= 0
+    assert float(result.images.max()) <= 1
+    assert result.labels.shape == (batch,)
+    assert result.labels.dtype == torch.int64
+    withheld = defense in ("dplc", "private_projector")
+    assert (result.labels == -1).all() if withheld else (result.labels >= 0).all()
+    assert np.isfinite(result.objective)
+    assert result.iterations >= 12
+    assert result.gradient_evaluations >= 12 * batch
+    assert result.seconds > 0
+    assert result.adaptive == ("none needed" if defense == "none" else "known")
+    assert steps
+    assert all(0 <= done <= of for done, of, _ in steps)
+    assert [step[0] for step in steps] == sorted({step[0] for step in steps})
+    assert result.history
+
+
+def test_deterministic_and_without_side_effects(attack: Any, intercept: Intercept) -> None:
+    seen = intercept(batch=2, threat="D").seen
+    assert seen.update is not None
+    tensors = {**seen.before, **{f"sent {k}": v for k, v in seen.update.tensors.items()}}
+    copies = {key: value.clone() for key, value in tensors.items()}
+    states = (torch.get_rng_state(), np.random.get_state(), random.getstate())
+    first, again, other = (attack(seen, generator=noise(seed)) for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert str(np.random.get_state()) == str(states[1])
+    assert random.getstate() == states[2]
+    assert torch.equal(first.images, again.images)
+    assert first.objective == again.objective
+    assert first.history == again.history
+    assert not torch.equal(first.images, other.images)
+    assert all(torch.equal(copies[key], value) for key, value in tensors.items())
+    assert not any(value.requires_grad for value in tensors.values())
+
+
+def test_refuses_what_the_threat_model_withholds(attack: Any, intercept: Intercept) -> None:
+    with pytest.raises(KnowledgeError, match="number and size"):
+        attack(intercept(threat="A").seen, generator=noise())
+
+
+def test_works_on_deltas_and_without_knowing_the_defense(attack: Any, intercept: Intercept) -> None:
+    seen = intercept(method="fedavg", threat="B").seen
+    assert seen.training is None
+    result = attack(replace(seen, defense=None), generator=noise())
+    assert result.adaptive == "estimated"
+    assert result.images.shape == (1, 3, 32, 32)

@@ -1,0 +1,247 @@
+"""The matching engine: shares add up, the truth explains everything, a sweep costs B passes."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fedaudit.attacks.evidence import gather
+from fedaudit.attacks.matching import Gradients, Matching, total
+from fedaudit.attacks.objectives import cosine_distance, total_variation
+from fedaudit.attacks.rounds import Plan, held, optimize
+from fedaudit.attacks.search import Search, cosine_ramp, step_decay
+from fedaudit.data.faces import FaceSet
+from fedaudit.errors import AttackError
+from fedaudit.types import Capture, Observation
+
+Intercept = Callable[..., Capture]
+
+
+def engine(seen: Observation, *, use_entry: bool = True) -> Matching:
+    return Matching(gather(seen), use_entry=use_entry, generator=torch.Generator().manual_seed(0))
+
+
+def in_order(captured: Capture) -> Tensor:
+    """The secret images as the attack numbers them: by ascending label."""
+    assert captured.secret is not None
+    return captured.secret.images[captured.secret.labels.argsort(stable=True)]
+
+
+def flat(gradients: Gradients) -> Tensor:
+    return torch.cat([g.detach().flatten() for g in gradients])
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "labels": {"use_entry": False},
+    "arriving": {},
+    "free": {"defense": "private_projector"},
+    "free, head alone withheld": {"defense": "dplc", "use_entry": False},
+    "pooled": {"network": "face_pooled"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shares_add_up(kind: str, intercept: Intercept) -> None:
+    options = dict(KINDS[kind])
+    use_entry = options.pop("use_entry", True)
+    captured = intercept(batch=4, **options)
+    matching = engine(captured.seen, use_entry=use_entry)
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    assert matching.separable
+    assert bool(matching.free) == kind.startswith("free")
+    whole = flat(matching.gradients(images, range(4))[0])
+    halves = [matching.gradients(images[rows], rows)[0] for rows in ([0, 2], [1, 3])]
+    torch.testing.assert_close(
+        flat(total(halves)), whole, rtol=1e-3, atol=1e-5 * float(whole.norm())
+    )
+
+
+def test_where_shares_do_not_add_up_it_says_so(intercept: Intercept) -> None:
+    """A withheld head at batch 4: the arriving gradients are solved for all images at once."""
+    matching = engine(intercept(batch=4, defense="dplc").seen)
+    assert not matching.separable
+    assert not matching.has_features
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize(
+    ("options", "use_entry"),
+    [
+        ({}, True),
+        ({}, False),
+        ({"defense": "dplc"}, True),
+        ({"defense": "private_projector", "settings": {"private": ("head.",)}}, True),
+        ({"network": "face_pooled"}, True),
+        ({"network": "mobile_face"}, True),
+    ],
+    ids=["none", "none, gradient alone", "dplc", "private head", "pooled", "mobile"],
+)
+def test_the_truth_explains_everything(
+    options: dict[str, Any], use_entry: bool, batch: int, intercept: Intercept, faces: FaceSet
+) -> None:
+    captured = intercept(batch=batch, **options)
+    matching = engine(captured.seen, use_entry=use_entry)
+    others = faces.images[[30 * k + 5 for k in range(6)]]
+    matching.calibrate(others)
+    truth = matching.objective(*matching.gradients(in_order(captured), range(batch)))
+    wrong = matching.objective(*matching.gradients(others[:batch], range(batch)))
+    assert float(truth.detach()) < 0.01
+    assert float(wrong.detach()) > 0.4
+
+
+def test_calibration_puts_generic_faces_at_one(intercept: Intercept, faces: FaceSet) -> None:
+    matching = engine(intercept().seen)
+    generic = faces.images[[11, 52, 93, 134, 175, 216, 257]]
+    matching.calibrate(generic)
+    terms = [matching.gradients(image[None], [0]) for image in generic]
+    gradient = [float(cosine_distance(g, matching.target).detach()) for g, _ in terms]
+    feature = [float(d.detach()) for _, d in terms]
+    assert matching.scales == pytest.approx((sorted(gradient)[3], sorted(feature)[3]), rel=1e-5)
+
+
+def test_free_variables_are_drawn_from_the_generator(intercept: Intercept) -> None:
+    seen = intercept(batch=2, defense="private_projector").seen
+    one, two = engine(seen), engine(seen)
+    assert len(one.free) == 2
+    assert all(torch.equal(a, b) for a, b in zip(one.free, two.free, strict=True))
+    assert not torch.equal(one.free[0], one.free[1])
+    assert set(one.names) == set(seen.before)
+
+
+def test_unknown_labels_need_a_face_network(intercept: Intercept) -> None:
+    evidence = gather(intercept().seen)
+    from dataclasses import replace
+
+    plain = replace(evidence, model=torch.nn.Linear(2, 2), labels=None, entry=None)
+    with pytest.raises(AttackError, match='grant = \\["labels"\\]'):
+        Matching(plain)
+
+
+# --- round-wise ---------------------------------------------------------------------------------
+
+
+def test_held_is_the_total_minus_ones_own() -> None:
+    noise = torch.Generator().manual_seed(0)
+    parts = [
+        tuple(torch.randn(shape, generator=noise, dtype=torch.float64) for shape in ((3,), (2, 2)))
+        for _ in range(4)
+    ]
+    for moving in range(4):
+        others = held(parts, moving)
+        for other, every, own in zip(others, total(parts), parts[moving], strict=True):
+            torch.testing.assert_close(other, every - own)
+
+
+def leaves(count: int, seed: int = 0) -> list[Tensor]:
+    noise = torch.Generator().manual_seed(seed)
+    return [torch.rand(1, 3, 32, 32, generator=noise).requires_grad_() for _ in range(count)]
+
+
+def no_prior(variable: Tensor, images: Tensor) -> Tensor:
+    del variable
+    return images.new_zeros(())
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("rounds", [0, 1, 3])
+def test_a_sweep_costs_one_single_image_pass_an_image_and_step(
+    count: int, rounds: int, intercept: Intercept
+) -> None:
+    matching = engine(intercept(batch=count).seen)
+    reported: list[float] = []
+    plan = Plan(steps=7, lr=0.01, rounds=rounds)
+    optimize(matching, leaves(count), lambda v: v, plan, no_prior, reported.append)
+    round_wise = rounds > 0 and count > 1
+    assert matching.evaluations == count * 7 + (count if round_wise else 0)
+    assert len(reported) == (count * 7 if round_wise else 7)
+
+
+def test_a_round_moves_one_image_and_holds_the_others(
+    intercept: Intercept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captured = intercept(batch=2)
+    matching = engine(captured.seen)
+    moved: list[int] = []
+    variables = leaves(2)
+    before = [v.detach().clone() for v in variables]
+    original = Matching.gradients
+
+    def watch(self: Matching, images: Tensor, which: Sequence[int]) -> tuple[Gradients, Tensor]:
+        moved.append(which[0])
+        assert len(which) == 1
+        if moved[2:] and moved[-1] == 0:
+            assert torch.equal(variables[1].detach(), before[1])
+        return original(self, images, which)
+
+    monkeypatch.setattr(Matching, "gradients", watch)
+    optimize(matching, variables, lambda v: v, Plan(steps=3, lr=0.05, rounds=1), no_prior)
+    assert moved == [0, 1] + [0] * 3 + [1] * 3
+
+
+@pytest.mark.parametrize("defense", ["none", "dplc", "private_projector"])
+@pytest.mark.parametrize("rounds", [0, 4])
+def test_the_objective_falls(defense: str, rounds: int, intercept: Intercept) -> None:
+    matching = engine(intercept(batch=2, defense=defense).seen)
+    reported: list[float] = []
+    plan = Plan(steps=24, lr=0.05, rounds=rounds, signed=True, box=(0.0, 1.0))
+    variables = leaves(2)
+    optimize(matching, variables, lambda v: v, plan, no_prior, reported.append)
+    assert reported[-1] < 0.9 * reported[0]
+    assert all(float(v.detach().min()) >= 0 and float(v.detach().max()) <= 1 for v in variables)
+
+
+def test_no_steps_move_nothing(intercept: Intercept) -> None:
+    matching = engine(intercept().seen)
+    (variable,) = leaves(1)
+    before = variable.detach().clone()
+    optimize(matching, [variable], lambda v: v, Plan(steps=0, lr=1.0), no_prior)
+    assert torch.equal(variable.detach(), before)
+
+
+# --- search and objectives ----------------------------------------------------------------------
+
+
+def test_search_keeps_the_best_value_it_has_seen() -> None:
+    x = torch.tensor([1.0], requires_grad=True)
+    search = Search([x], 3.0, 20, lambda step, steps: 1.0)
+    seen = []
+    for _ in range(20):
+        seen.append((float(x.detach()) - 0.3) ** 2)
+        search.step((x - 0.3).square().sum())
+    search.restore()
+    assert search.best == pytest.approx(min(seen))
+    assert (float(x.detach()) - 0.3) ** 2 == pytest.approx(min(seen))
+    assert search.done == 20
+
+
+def test_signed_steps_have_one_length_and_stay_in_the_box() -> None:
+    x = torch.tensor([0.5, 0.5], requires_grad=True)
+    search = Search([x], 0.1, 8, lambda step, steps: 1.0, signed=True, box=(0.0, 1.0))
+    search.step((x * torch.tensor([1e-6, -1e6])).sum())
+    torch.testing.assert_close(x.detach(), torch.tensor([0.4, 0.6]), rtol=1e-4, atol=0)
+    for _ in range(7):
+        search.step((x * torch.tensor([1.0, -1.0])).sum())
+    assert x.tolist() == [0.0, 1.0]
+
+
+def test_schedules() -> None:
+    ramp = [cosine_ramp(step, 100) for step in range(100)]
+    assert ramp[0] == pytest.approx(0.2)
+    assert max(ramp) == ramp[4]
+    assert ramp[-1] < 0.001
+    assert [step_decay(step, 8) for step in range(8)] == pytest.approx(
+        [1, 1, 1, 0.1, 0.1, 0.01, 0.01, 0.001]
+    )
+
+
+def test_objectives_against_their_formulas() -> None:
+    noise = torch.Generator().manual_seed(0)
+    a, b = ([torch.randn(3, generator=noise), torch.randn(2, 2, generator=noise)] for _ in range(2))
+    joined = torch.cosine_similarity(flat(tuple(a)), flat(tuple(b)), dim=0)
+    assert float(cosine_distance(a, b)) == pytest.approx(1 - float(joined), rel=1e-5)
+    assert float(cosine_distance(a, [3 * t for t in a])) == pytest.approx(0, abs=1e-6)
+    assert float(cosine_distance(a, [-t for t in a])) == pytest.approx(2, rel=1e-6)
+    image = torch.tensor([[[[0.0, 1.0], [0.5, 0.5]]]])
+    assert float(total_variation(image)) == pytest.approx((0.5 + 0.5) / 2 + (1.0 + 0.0) / 2)

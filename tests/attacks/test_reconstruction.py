@@ -1,0 +1,107 @@
+"""Faces come back where nothing protects them, and do not where there is nothing to see."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from skimage.metrics import structural_similarity
+from torch import Tensor
+
+from fedaudit.attacks.gan_inversion import GanInversion
+from fedaudit.attacks.inverting_gradients import InvertingGradients
+from fedaudit.captures.simulated import without_update
+from fedaudit.registry import create
+from fedaudit.types import Capture
+
+Intercept = Callable[..., Capture]
+SHORT = GanInversion(candidates=64, latent_steps=20, stage_steps=20, pixel_steps=60)
+
+
+def noise(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def ssim(one: Tensor, two: Tensor) -> float:
+    """Wang's setting, on the first channel: ORL is gray."""
+    value: Any = structural_similarity(
+        one[0].numpy(),
+        two[0].numpy(),
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        data_range=1.0,
+    )
+    return float(value)
+
+
+def secret_of(captured: Capture) -> Tensor:
+    assert captured.secret is not None
+    return captured.secret.images[captured.secret.labels.argsort()]
+
+
+def test_gan_inversion_returns_a_face_and_only_from_the_update(intercept: Intercept) -> None:
+    captured = intercept()
+    truth = secret_of(captured)[0]
+    found = SHORT(captured.seen, generator=noise())
+    control = SHORT(without_update(captured.seen, noise(1)), generator=noise())
+    assert ssim(found.images[0], truth) > 0.8
+    assert ssim(control.images[0], truth) < 0.4
+    assert found.objective < 0.5 * control.objective
+    assert torch.equal(found.images[:, 0], found.images[:, 1])  # it knows that they are gray
+
+
+def test_inverting_gradients_returns_a_face(intercept: Intercept) -> None:
+    captured = intercept()
+    truth = secret_of(captured)[0]
+    attack = InvertingGradients(steps=90)
+    found = attack(captured.seen, generator=noise())
+    assert ssim(found.images[0], truth) > 0.5
+    assert found.history[-1][1] < 0.6 * found.history[0][1]
+
+
+def test_two_faces_come_back_one_at_a_time(intercept: Intercept) -> None:
+    captured = intercept(batch=2)
+    found = SHORT(captured.seen, generator=noise())
+    assert captured.secret is not None
+    assert found.labels.tolist() == sorted(captured.secret.labels.tolist())
+    for image, truth in zip(found.images, secret_of(captured), strict=True):
+        assert ssim(image, truth) > 0.7
+
+
+def test_restarts_keep_the_least_objective(intercept: Intercept) -> None:
+    seen = intercept().seen
+    several = InvertingGradients(steps=8, restarts=3)(seen, generator=noise())
+    ends = [min(v for s, v in several.history if k * 8 <= s < k * 8 + 8) for k in range(3)]
+    assert several.objective <= min(ends) + 1e-6
+    assert several.iterations == 24
+    assert several.gradient_evaluations == 24
+
+
+def test_restarts_are_independent_where_variables_are_free(intercept: Intercept) -> None:
+    """A private projector: the free gradients must be drawn anew with the pixels."""
+    seen = intercept(defense="private_projector").seen
+    attack = InvertingGradients(steps=8, restarts=2)
+    history = attack(seen, generator=noise()).history
+    starts = [value for step, value in history if step in (0, 8)]
+    assert starts[1] > 0.9 * starts[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("inverting_gradients", {"steps": 0}),
+        ("inverting_gradients", {"restarts": 0}),
+        ("inverting_gradients", {"lr": 0.0}),
+        ("inverting_gradients", {"total_variation": -1.0}),
+        ("inverting_gradients", {"schedule": "linear"}),
+        ("gan_inversion", {"candidates": 0}),
+        ("gan_inversion", {"pixel_steps": -1}),
+        ("gan_inversion", {"total_variation": -1.0}),
+    ],
+)
+def test_settings_out_of_range(name: str, settings: dict[str, Any]) -> None:
+    from fedaudit.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="refused its settings"):
+        create("attacks", name, settings)

@@ -1,0 +1,241 @@
+"""Captures: what each threat model withholds, and that no path leads to the secret."""
+
+import gc
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fedaudit.captures.simulated import withhold, without_update
+from fedaudit.data.faces import FaceSet
+from fedaudit.federation.rounds import Simulation
+from fedaudit.registry import create, names
+from fedaudit.threat_models import THREAT_MODELS, threat_model
+from fedaudit.types import (
+    Capture,
+    ClusterCenters,
+    Knowledge,
+    LocalTraining,
+    Secret,
+    Update,
+)
+
+Intercept = Callable[..., Capture]
+Federate = Callable[..., Simulation]
+DEFENSES = ("none", "dpsgd", "dplc", "private_projector")
+
+
+# --- threat models ------------------------------------------------------------------------------
+
+FIELDS = {
+    "image_shape": Knowledge.BASIC,
+    "batch_size": Knowledge.BASIC,
+    "num_classes": Knowledge.BASIC,
+    "training": Knowledge.TRAINING,
+    "defense": Knowledge.DEFENSE,
+    "labels": Knowledge.LABELS,
+}
+
+
+@pytest.mark.parametrize("grant", [(), ("labels",)])
+@pytest.mark.parametrize("letter", THREAT_MODELS)
+def test_a_field_is_there_exactly_where_it_is_granted(
+    letter: str, grant: tuple[str, ...], intercept: Intercept
+) -> None:
+    granted = threat_model(letter, grant).grants
+    seen = intercept(threat=letter, grant=grant, network="small_cnn").seen
+    for field, fact in FIELDS.items():
+        assert (getattr(seen, field) is not None) == (fact in granted), field
+    assert seen.before
+    assert seen.update is not None
+
+
+def test_withholding_takes_nothing_else(intercept: Intercept) -> None:
+    seen = intercept(threat="D", grant=("labels",), network="small_cnn").seen
+    assert withhold(seen, threat_model("D", ["labels"])) == seen
+    bare = withhold(seen, threat_model("A", deny=["defense"]))
+    assert (bare.model, bare.before, bare.shared) == (seen.model, seen.before, seen.shared)
+    assert (bare.round, bare.client) == (seen.round, seen.client)
+
+
+def test_facts_are_those_of_the_capture(intercept: Intercept) -> None:
+    training = LocalTraining(lr=0.02, steps=3, batch_size=2, momentum=0.5)
+    captured = intercept(network="small_cnn", method="fedavg", batch=2, target=1, training=training)
+    seen, secret = captured.seen, captured.secret
+    assert secret is not None
+    assert seen.training == training
+    assert (seen.batch_size, seen.image_shape, seen.num_classes) == (2, (3, 32, 32), 30)
+    assert seen.client == "client-1"
+    assert secret.images.shape == (2, 3, 32, 32)
+    assert len(set(secret.people)) == 2
+    assert [s.split("/")[0] for s in secret.sources] == list(secret.people)
+    sgd = intercept(network="small_cnn", training=training).seen.training
+    assert sgd == replace(training, steps=1, momentum=0.0)
+
+
+def test_a_capture_depends_on_its_seed_only(intercept: Intercept) -> None:
+    one, two, other = (
+        intercept(network="small_cnn", defense="dpsgd", seed=seed).seen.update for seed in (0, 0, 1)
+    )
+    assert one is not None
+    assert two is not None
+    assert other is not None
+    assert all(torch.equal(one.tensors[k], two.tensors[k]) for k in one.tensors)
+    assert not any(torch.equal(one.tensors[k], other.tensors[k]) for k in one.tensors)
+
+
+def test_the_prior_only_control_keeps_norms_and_nothing_else(intercept: Intercept) -> None:
+    seen = intercept(defense="dplc", settings={"min_size": 2, "radius": 1.5}).seen
+    control = without_update(seen, torch.Generator().manual_seed(0))
+    assert [type(s) for s in control.shared] == [Update, ClusterCenters]
+    assert seen.update is not None
+    assert control.update is not None
+    for name, value in seen.update.tensors.items():
+        drawn = control.update.tensors[name]
+        assert drawn.shape == value.shape
+        torch.testing.assert_close(drawn.norm(), value.norm(), rtol=1e-4, atol=0)
+        cosine = torch.cosine_similarity(drawn.flatten(), value.flatten(), dim=0)
+        assert abs(float(cosine)) < 5 / value.numel() ** 0.5
+    assert replace(control, shared=seen.shared) == seen
+
+
+# --- no path to the secret ----------------------------------------------------------------------
+
+CODE = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.CodeType)
+
+
+def reachable(root: object) -> Iterator[object]:
+    """Everything that can be reached from `root` through references, except through code."""
+    seen, waiting = {id(root)}, [root]
+    while waiting:
+        thing = waiting.pop()
+        yield thing
+        for other in (*gc.get_referents(thing), *beyond(thing)):
+            if id(other) not in seen and not isinstance(other, CODE):
+                seen.add(id(other))
+                waiting.append(other)
+
+
+def beyond(thing: object) -> list[Any]:
+    """References that tensors hold in C++, where Python's collector does not see them."""
+    if not isinstance(thing, Tensor):
+        return []
+    return [x for x in (thing.grad_fn, thing.is_leaf and thing.grad, thing._base) if x is not None]
+
+
+def leaks(seen: object, secret: Secret) -> list[str]:
+    found = []
+    pixels = {secret.images.untyped_storage().data_ptr()}
+    for thing in reachable(seen):
+        if isinstance(thing, Secret | Capture | FaceSet | Simulation):
+            found.append(type(thing).__name__)
+        if isinstance(thing, Tensor):
+            if thing.untyped_storage().data_ptr() in pixels:
+                found.append("a tensor in the storage of the images")
+            if thing.grad_fn is not None:
+                found.append("an autograd graph, which keeps the images")
+            if thing.untyped_storage().nbytes() > thing.numel() * thing.element_size():
+                found.append("a view of something larger")
+            if thing.shape[-3:] == secret.images.shape[-3:] and any(
+                torch.equal(image, row)
+                for row in thing.reshape(-1, *thing.shape[-3:])
+                for image in secret.images
+            ):
+                found.append("a copy of an image")
+        if isinstance(thing, str) and thing in (*secret.people, *secret.sources):
+            found.append(f"the name {thing}")
+    return found
+
+
+@pytest.mark.parametrize("method", names("methods"))
+@pytest.mark.parametrize("defense", DEFENSES)
+def test_no_path_leads_from_an_observation_to_the_secret(
+    defense: str, method: str, intercept: Intercept
+) -> None:
+    captured = intercept(network="small_cnn", batch=2, defense=defense, method=method, threat="G")
+    assert captured.secret is not None
+    assert leaks(captured.seen, captured.secret) == []
+
+
+def test_the_walk_finds_every_planted_path(intercept: Intercept) -> None:
+    """The test above can fail: each fault that it looks for is found."""
+    captured = intercept(network="small_cnn", batch=2)
+    seen, secret = captured.seen, captured.secret
+    assert secret is not None
+    weight = nn.Parameter(torch.ones(2))
+    planted: dict[str, Any] = {
+        "Secret": {"x": [secret]},
+        "Capture": (captured,),
+        "a tensor in the storage of the images": secret.images[0, :1, :2],
+        "a copy of an image": [[secret.images.clone()]],
+        "an autograd graph, which keeps the images": {"y": weight * 2},
+        "a view of something larger": torch.zeros(10)[:2],
+        f"the name {secret.people[0]}": (secret.people[0],),
+    }
+    for leak, hidden in planted.items():
+        assert leak in leaks(
+            replace(seen, model=replace(seen.model, arguments={"_": hidden})), secret
+        )
+
+
+ATTACKS: dict[str, dict[str, Any]] = {
+    "inverting_gradients": {"steps": 3},
+    "gan_inversion": {
+        "candidates": 2,
+        "latent_steps": 1,
+        "stage_steps": 1,
+        "pixel_steps": 1,
+        "rounds": 1,
+    },
+}
+
+
+class Trap(Tensor):
+    """A tensor that no operation may touch."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, *_: Any, **__: Any) -> Any:
+        raise AssertionError(f"the secret was touched by {func}")
+
+
+@pytest.mark.parametrize("name", names("attacks"))
+def test_an_attack_never_touches_the_secret(
+    name: str, intercept: Intercept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening any `Secret`, or any tensor of this one, fails the attack."""
+    captured = intercept(network="small_cnn", batch=2)
+    assert captured.secret is not None
+    trap: Any = captured.secret.images.as_subclass(Trap)
+    guarded = replace(captured, secret=replace(captured.secret, images=trap, labels=trap))
+    with pytest.raises(AssertionError, match="touched"):
+        trap.sum()
+
+    def refuse(self: Secret, field: str) -> Any:
+        raise AssertionError(f"Secret.{field} was read")
+
+    attack = create("attacks", name, ATTACKS[name])
+    with monkeypatch.context() as patch:
+        patch.setattr(Secret, "__getattribute__", refuse)
+        result = attack(guarded.seen, generator=torch.Generator().manual_seed(0))
+    assert result.images.shape == (2, 3, 32, 32)
+
+
+@pytest.mark.parametrize("name", names("attacks"))
+def test_an_attack_does_not_depend_on_the_photos_once_they_are_captured(
+    name: str, faces: FaceSet, federate: Federate, intercept: Intercept
+) -> None:
+    """After the capture, the client's photos and the whole face set are overwritten with NaN."""
+    own = replace(faces, images=faces.images.clone())
+    captured = intercept(simulation=federate(network="small_cnn", faces=own), batch=2)
+    assert captured.secret is not None
+    attack = create("attacks", name, ATTACKS[name])
+    before = attack(captured.seen, generator=torch.Generator().manual_seed(0))
+    captured.secret.images.fill_(float("nan"))
+    own.images.fill_(float("nan"))
+    after = attack(captured.seen, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(before.images, after.images)
+    assert before.objective == after.objective

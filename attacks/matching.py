@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -159,4 +160,4 @@ class Matching:
 
 def total(parts: Sequence[Gradients]) -> Gradients:
     """Sum of gradient shares, parameter by parameter."""
-    return tuple(torch.stack(tensors).sum(0) for tensors in zip(*parts, strict=True))
+    return tuple(reduce(torch.add, tensors) for tensors in zip(*parts, strict=True))

@@ -2,7 +2,7 @@
 
 from fedaudit.config import Study
 from fedaudit.reports.results import Ceiling, Control, Rate, Row
-from fedaudit.reports.trials import Trials
+from fedaudit.reports.trials import Trials, paired
 from fedaudit.reports.verdicts import rate_text
 from fedaudit.scoring import statistics
 from fedaudit.scoring.identity import Gallery
@@ -17,7 +17,7 @@ def controls(
     wrong = [s.wrong_reidentified for t in trials.of_role("audit") for s in t.images]
     return (
         _calibration(study, gallery),
-        _positive(rows),
+        _positive(study, trials, rows),
         _negative("noise (random images)", noise, fmr),
         _negative("wrong client (the reconstruction against another client's person)", wrong, fmr),
         *_prior_only(study, rows),
@@ -63,17 +63,34 @@ def _calibration(study: Study, gallery: Gallery | None) -> Control:
     return Control(name, scene, outcome, needed, True)
 
 
-def _positive(rows: tuple[Row, ...]) -> Control:
+def _positive(study: Study, trials: Trials, rows: tuple[Row, ...]) -> Control:
+    """The pipeline must be able to see a leak where there is one.
+
+    Judged by SSIM, not by re-identification: a run with few targets, or faces too small to be told
+    apart, must still show that the attack rebuilds what nothing protects.
+    """
     name = "positive (undefended, batch 1: the attack must succeed)"
-    requirement = "a leak demonstrated on at least one undefended row with batch 1"
-    tried = [r for r in rows if r.defense == "none" and r.batch_size == 1 and r.reid is not None]
-    if not tried:
+    requirement = "SSIM above the prior-only control's, by an interval that excludes 0"
+    undefended = {c.label for s in study.scenarios for c in s.defenses if c.name == "none"}
+    tried = [row for row in rows if row.defense in undefended and row.batch_size == 1]
+    found = []
+    for row in tried:
+        ours, theirs = paired(
+            trials.group(row.scenario, row.defense, row.attack),
+            trials.group(row.scenario, row.defense, row.attack, "prior_only"),
+        )
+        if ours:
+            values = [s.ssim for s in ours], [s.ssim for s in theirs]
+            gain = statistics.paired_difference(*values, [score.person for score in ours])
+            found.append((gain.low, gain, row))
+    if not found:
         return Control(name, "all", "no undefended row with batch 1", requirement, None)
-    best = max(tried, key=lambda row: (row.excess.low if row.excess else -1.0, row.ssim.value))
-    assert best.reid is not None  # filtered above
-    outcome = f"{rate_text(best.reid)} by {best.attack}, SSIM {best.ssim.value:.2f}"
-    passed = best.verdict.kind == "LEAK DEMONSTRATED"
-    return Control(name, best.scenario, outcome, requirement, passed)
+    _, gain, best = max(found, key=lambda item: item[0])
+    outcome = (
+        f"SSIM {best.ssim.value:.2f} by {best.attack}, {gain.value:+.2f} over prior-only "
+        f"({gain.low:+.2f} to {gain.high:+.2f})"
+    )
+    return Control(name, best.scenario, outcome, requirement, gain.low > 0)
 
 
 def _negative(name: str, hits: list[bool | None], fmr: float) -> Control:

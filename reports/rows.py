@@ -126,7 +126,7 @@ def _row(
         seconds=median(trial.seconds for trial in group.trials),
         p_value=p_value,
         p_holm=None,
-        budget=group.trials[0].budget,
+        budget=next((t.budget for t in group.trials if t.budget), None),
         utility=utility,
         verdict=verdict,
     )

@@ -1,5 +1,7 @@
 """What the statistics allow one to say, and how surely."""
 
+from collections import Counter
+
 from fedaudit.reports.results import Estimate, Rate, Row, Settings, Severity, Verdict
 from fedaudit.scoring.statistics import targets_needed
 
@@ -72,8 +74,11 @@ def headline(rows: tuple[Row, ...], settings: Settings) -> Verdict:
             kind, f"At worst ({_where(worst)}): {worst.verdict.sentence}", "none", needed
         )
     leaks = [row for row in tested if row.verdict.kind == "LEAK DEMONSTRATED"]
-    worst = max(leaks, key=_strength)
+    # Among equals, the scenario that says most about defenses.
+    breadth = Counter(row.scenario for row in tested)
+    worst = max(leaks, key=lambda row: (_strength(row)[0], breadth[row.scenario], row.ssim.value))
     assert worst.reid is not None  # only tested rows are here
+    # Sorted, so that the strongest attack on each defense is what remains.
     others = {row.defense: row for row in sorted(tested, key=_strength) if _same_scene(row, worst)}
     rest = "; ".join(
         f"{defense}: {row.reid.hits} of {row.reid.n}"

@@ -1,4 +1,11 @@
-"""Re-identification: is the reconstruction the person, to a network that was not audited?"""
+"""Re-identification: is the reconstruction the person, to a network that was not audited?
+
+Embeddings of faces share a large common part, and a smaller image shifts it. Both sides are
+centered, gallery photos and probes each by the mean over their own photos; on ORL at 32 px that
+lifts the ceiling of re-identification at an FMR of 1e-3 from 0.80 to 0.92
+(`benchmarks/identity_ceiling.py`). The centers are constants of the data set: they do not depend on
+any reconstruction.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +36,8 @@ class Gallery:
 
     Attributes:
         people: `[P]`.
-        templates: `[P, D]`, mean embedding of each person's gallery photos, unit length.
+        templates: `[P, D]`, mean centered embedding of each person's gallery photos, unit length.
+        center: `[D]`, mean embedding of photos at the study's size, taken from every probe.
         photos: Number of gallery photos in all.
         threshold: Identity cosine above which two faces count as one person; None where there are
             too few impostor pairs to calibrate it.
@@ -42,6 +50,7 @@ class Gallery:
 
     people: tuple[str, ...]
     templates: Tensor
+    center: Tensor
     photos: int
     threshold: float | None
     fmr: float
@@ -52,7 +61,7 @@ class Gallery:
 
     def compare(self, embeddings: Tensor, person: str) -> tuple[Tensor, Tensor]:
         """Cosine `[n]` to `person`'s template, and rank `[n]` (1: closest of all people)."""
-        scores = embeddings @ self.templates.T
+        scores = F.normalize(embeddings - self.center, dim=1) @ self.templates.T
         own = scores[:, self.people.index(person)]
         return own, 1 + (scores > own[:, None]).sum(1)
 
@@ -79,8 +88,12 @@ def calibrate(
         photos: Number of gallery photos, to be reported.
     """
     people = tuple(references)
-    templates = F.normalize(torch.stack([references[p].mean(0) for p in people]), dim=1)
-    scores = torch.cat([probes[p] for p in people if p in probes]) @ templates.T
+    middle = torch.cat([references[p] for p in people]).mean(0)
+    means = [F.normalize(references[p] - middle, dim=1).mean(0) for p in people]
+    templates = F.normalize(torch.stack(means), dim=1)
+    originals = torch.cat([probes[p] for p in people if p in probes])
+    center = originals.mean(0)
+    scores = F.normalize(originals - center, dim=1) @ templates.T
     owner = torch.tensor([k for k, p in enumerate(people) if p in probes for _ in probes[p]])
     mine = torch.arange(len(people))[None] == owner[:, None]
     genuine, impostor = scores[mine], scores[~mine].sort(descending=True).values
@@ -89,6 +102,7 @@ def calibrate(
     return Gallery(
         people=people,
         templates=templates,
+        center=center,
         photos=photos,
         threshold=threshold,
         fmr=fmr if rate is None else rate,

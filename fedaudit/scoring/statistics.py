@@ -46,26 +46,27 @@ def paired_difference(
 def paired_rate_difference(
     first: Sequence[bool], second: Sequence[bool], clusters: Sequence[Hashable]
 ) -> Estimate:
-    """Difference of two paired rates with a conservative exact interval.
+    """Difference of two paired rates with the exact interval that goes with McNemar's test.
 
     A bootstrap of 8 of 8 against 0 of 8 has no width at all, which is not what eight targets say.
-    Here the shares of pairs that only the first, and only the second, succeeded on get each a
-    Clopper–Pearson bound at half the error (Bonferroni). Targets of one person are not independent:
-    counts are scaled to the number of people, as if they were wholly dependent.
+    Here the pairs on which only one of the two succeeded are a coin that a Clopper–Pearson interval
+    judges, conditional on how many there are. Where there are none, the interval is what that many
+    pairs without a hit still allow. Targets of one person are not independent: counts are scaled to
+    the number of people, as if they were wholly dependent.
     """
     n, people = len(first), len(set(clusters))
-    shrink = people / n
-    only_first = sum(a and not b for a, b in zip(first, second, strict=True)) * shrink
-    only_second = sum(b and not a for a, b in zip(first, second, strict=True)) * shrink
-    up = clopper_pearson(only_first, people, confidence=0.975)
-    down = clopper_pearson(only_second, people, confidence=0.975)
-    return Estimate(
-        value=(sum(first) - sum(second)) / n,
-        low=max(-1.0, up[0] - down[1]),
-        high=min(1.0, up[1] - down[0]),
-        n=n,
-        method="exact, paired, Bonferroni",
-    )
+    only_first = sum(a and not b for a, b in zip(first, second, strict=True))
+    only_second = sum(b and not a for a, b in zip(first, second, strict=True))
+    split = only_first + only_second
+    if split:
+        shrink = people / n
+        low, high = clopper_pearson(only_first * shrink, split * shrink)
+        low, high = (2 * low - 1) * split / n, (2 * high - 1) * split / n
+    else:
+        high = clopper_pearson(0, people)[1]
+        low = -high
+    value = (only_first - only_second) / n
+    return Estimate(value, low, high, n, "exact, paired (McNemar)")
 
 
 def paired_p_value(first: Sequence[bool], second: Sequence[bool]) -> float:

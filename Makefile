@@ -1,19 +1,23 @@
-PYTHON ?= python3
+# Two commands do everything: `make demo` and `make test`. Both set the project up first.
+
+# The first Python that is new enough; or say which: make demo PYTHON=python3.12
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check wheel clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test check wheel clean
 
-$(STAMP): pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
-	touch $(STAMP)
+help:  ## list these targets
+	@sed -n 's/^\([a-z]*\):.*##/\1/p' Makefile | while read -r name text; do \
+	  printf '  make %-6s  %s\n' "$$name" "$$text"; done
 
 demo: $(STAMP)  ## audit a federation of real faces and write demo-run/report.html
 	$(BIN)/fedaudit demo --output demo-run
 
-test: check  ## lint, types, the test suite with branch coverage
+test: check  ## check, then run the tests with branch coverage
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 check: $(STAMP)  ## lint and types only
@@ -24,5 +28,20 @@ check: $(STAMP)  ## lint and types only
 wheel: $(STAMP)  ## build the wheel and test what it installs
 	$(BIN)/python tests/try_wheel.py
 
-clean:
+clean:  ## remove the environment, builds and the demo's run
 	rm -rf $(VENV) build dist *.egg-info demo-run
+
+# Done anew only when pyproject.toml changes. Debian's python3 comes without ensurepip unless
+# python3-venv is installed: then the machine's own pip fills the environment.
+$(STAMP): pyproject.toml
+	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "fedaudit needs Python 3.11 or later, and '$(or $(PYTHON),python3)' is not."; \
+	  echo "Install one, and say where it is: make PYTHON=python3.11"; exit 1; }
+	@echo "Setting up $(VENV) with $(PYTHON): some minutes, once."
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { \
+	  $(PYTHON) -m venv --clear --without-pip $(VENV) && \
+	  $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; } || { \
+	  echo "$(PYTHON) can neither make an environment with pip nor has a pip (22.3 or later) of its own."; \
+	  echo "On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $(STAMP)

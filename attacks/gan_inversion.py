@@ -41,6 +41,7 @@ class GanInversion:
         stages: Inner feature maps to search after the latent, in order; () stays in its range.
         stage_steps: Steps an image in each of them.
         pixel_steps: Steps an image in pixels at the end; 0 leaves the faces to the generator.
+        pixel_lr: Peak step size in pixels, in units of the range [0, 1].
         rounds: Sweeps over the batch in each stage; 0 moves all images at once.
         total_variation: Weight of the total variation in the last stage.
         entry: Use what the first fully connected layer gives away.
@@ -52,6 +53,7 @@ class GanInversion:
     stages: tuple[int, ...] = (3,)
     stage_steps: int = 40
     pixel_steps: int = 150
+    pixel_lr: float = 0.05
     rounds: int = 5
     total_variation: float = 0.3
     entry: bool = True
@@ -85,7 +87,7 @@ class GanInversion:
         evidence = gather(seen)
         matching = Matching(evidence, use_entry=self.entry, generator=generator)
         faces = self.prior.load(evidence.shape, grayscale=evidence.grayscale)
-        trace = _Trace(self._total_steps(faces, evidence.count), progress)
+        trace = _Trace(self._total_steps(faces, evidence.count, matching.separable), progress)
 
         starts = self._starts(matching, faces, generator)
         best = _Best(matching)
@@ -171,15 +173,19 @@ class GanInversion:
             return self.total_variation * total_variation(pixels)
 
         plan = Plan(
-            steps=self.pixel_steps, lr=0.05, rounds=self.rounds, signed=True, box=(0.0, 1.0)
+            steps=self.pixel_steps,
+            lr=self.pixel_lr,
+            rounds=self.rounds,
+            signed=True,
+            box=(0.0, 1.0),
         )
         optimize(matching, variables, decode, plan, prior, trace.add)
         return _images(variables, decode)
 
-    def _total_steps(self, faces: FittedGenerator, count: int) -> int:
+    def _total_steps(self, faces: FittedGenerator, count: int, separable: bool) -> int:
         inner = self.stage_steps * len(faces.stages(self.stages))
         each = self.latent_steps + inner + self.pixel_steps
-        return each * (count if self.rounds else 1)
+        return each * (count if self.rounds and separable else 1)
 
 
 class _Trace:

@@ -115,6 +115,18 @@ class Matching:
             match = match + feature_distance / feature_scale
         return (match + 1e-6).sqrt()
 
+    def fresh_free(self, which: Sequence[int]) -> list[Tensor]:
+        """The free variables of images `which`, brought to a common length, in place.
+
+        Their scale does not matter to a cosine, but a step of fixed length hardly turns a vector
+        that an earlier stage made long.
+        """
+        with torch.no_grad():
+            length = sum(float(row.norm()) for row in self.free) / max(1, len(self.free))
+            for i in which if self.free else ():
+                self.free[i].div_(max(length, 1e-12))
+        return [self.free[i] for i in which] if self.free else []
+
     def calibrate(self, images: Tensor) -> None:
         """Set the scale of each term to its median over generic faces, `[n, C, H, W]`.
 

@@ -14,6 +14,9 @@ from torch import Tensor
 from fedaudit.attacks.matching import Gradients, Matching, total
 from fedaudit.attacks.search import Search
 
+FREE_LR = 0.1
+"""Learning rate of the free arriving gradients, which start each stage at unit length."""
+
 Decode = Callable[[Tensor], Tensor]
 Prior = Callable[[Tensor, Tensor], Tensor]
 """(variable, images) → penalty added to the match."""
@@ -74,10 +77,10 @@ def held(parts: Sequence[Gradients], moving: int) -> Gradients:
 def _search(
     matching: Matching, variables: Sequence[Tensor], which: Sequence[int], plan: Plan
 ) -> Search:
-    free = [matching.free[i] for i in which] if matching.free else []
+    free = matching.fresh_free(which)
     return Search(
         [*variables, *free],
-        plan.lr,
+        [plan.lr] * len(variables) + [FREE_LR] * len(free),
         plan.steps,
         signed=plan.signed,
         box=plan.box,

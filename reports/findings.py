@@ -74,7 +74,7 @@ def _leak(row: Row, rows: tuple[Row, ...]) -> Finding:
         id="",
         severity=row.verdict.severity,
         confidence="high" if row.p_holm is not None and row.p_holm < 0.05 else "medium",
-        title=f"Faces can be rebuilt from updates of {state} under {row.defense}",
+        title=f"Faces can be rebuilt from updates of {state}, {_under(row)}",
         claim=f"{row.attack} re-identified {rate_text(row.reid)}.",
         evidence=f"{row.verdict.sentence} SSIM {row.ssim.value:.2f} "
         f"({row.ssim.low:.2f} to {row.ssim.high:.2f}){lpips}{holm}.",
@@ -91,7 +91,7 @@ def _single(row: Row) -> Finding:
         id="",
         severity="low",
         confidence="low",
-        title=f"{row.reid.hits} match(es) under {row.defense}, not above the prior-only level",
+        title=f"{row.reid.hits} match(es) {_under(row)}, not yet significantly above prior-only",
         claim=f"{row.attack} re-identified {rate_text(row.reid)}.",
         evidence=row.verdict.sentence,
         configuration=_configuration(row),
@@ -103,7 +103,7 @@ def _single(row: Row) -> Finding:
 
 def _uncovered(rows: Iterable[Row]) -> list[Finding]:
     """A stated (ε, δ) beside a demonstrated leak: the guarantee is about something else."""
-    for row in rows:
+    for row in sorted(rows, key=_order, reverse=True):
         if row.budget and "not covered" in row.budget.unit:
             leaks = row.verdict.kind == "LEAK DEMONSTRATED"
             return [
@@ -144,6 +144,10 @@ def _remedy(row: Row, rows: tuple[Row, ...]) -> str:
             f"{best.utility.accuracy:.3f}."
         )
     return f"Measured here: under {best.defense}, {rate_text(best.reid)}.{price}"
+
+
+def _under(row: Row) -> str:
+    return "without a defense" if row.defense == "none" else f"under {row.defense}"
 
 
 def _configuration(row: Row) -> str:

@@ -17,7 +17,7 @@ def lfw_subset(*, size: int = 64) -> FaceSet:
     Args:
         size: Side of the photos in pixels.
     """
-    faces: np.ndarray = _read()[:_FACES]  # type: ignore[no-untyped-call]
+    faces: np.ndarray = _read()[:_FACES]
     photos = [Image.fromarray(np.uint8(np.rint(face * 255))) for face in faces]
     names = tuple(f"lfw_subset/{i}" for i in range(_FACES))
     return FaceSet(

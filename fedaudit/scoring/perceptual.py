@@ -70,9 +70,7 @@ def load_lpips(net: Net = "alex") -> nn.Module:
     # pnet_rand builds the backbone without torchvision's download; the weights follow.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # lpips 0.1.4 calls torchvision in its old way
-        model: nn.Module = lpips.LPIPS(  # type: ignore[no-untyped-call]
-            net=net, pnet_rand=True, verbose=False
-        )
+        model: nn.Module = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
     backbone = model.net
     assert isinstance(backbone, nn.Module)
     # lpips keeps torchvision's indices: slice2.3.weight is features.3.weight.

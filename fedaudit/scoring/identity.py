@@ -87,7 +87,8 @@ def calibrate(
         fmr: Wanted false match rate, in (0, 0.5].
         photos: Number of gallery photos, to be reported.
     """
-    people = tuple(references)
+    # Sorted, because sums in another order give other bits, and files keep no order.
+    people = tuple(sorted(references))
     middle = torch.cat([references[p] for p in people]).mean(0)
     means = [F.normalize(references[p] - middle, dim=1).mean(0) for p in people]
     templates = F.normalize(torch.stack(means), dim=1)

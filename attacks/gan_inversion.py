@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from fedaudit.attacks.adaptive import how_adaptive
 from fedaudit.attacks.evidence import Evidence, gather
 from fedaudit.attacks.matching import Matching
 from fedaudit.attacks.objectives import cosine_distance, total_variation
-from fedaudit.attacks.priors.generator import FaceGenerator, FittedGenerator
+from fedaudit.attacks.priors.generator import DEFAULT_CROP, FaceGenerator, FittedGenerator
 from fedaudit.attacks.rounds import Plan, optimize
 from fedaudit.attacks.search import Progress
 from fedaudit.models.facenet import require_face_net
@@ -45,7 +45,9 @@ class GanInversion:
         rounds: Sweeps over the batch in each stage; 0 moves all images at once.
         total_variation: Weight of the total variation in the last stage.
         entry: Use what the first fully connected layer gives away.
-        prior: The generator.
+        prior: Where the generator comes from: "face_gan", a TorchScript or torch.export file, or
+            `package.module:factory`.
+        crop: Part of the generator's image that is kept, as (top, bottom, left, right) in [0, 1].
     """
 
     candidates: int = 128
@@ -57,7 +59,8 @@ class GanInversion:
     rounds: int = 5
     total_variation: float = 0.3
     entry: bool = True
-    prior: FaceGenerator = field(default_factory=FaceGenerator)
+    prior: str = "face_gan"
+    crop: tuple[float, float, float, float] = DEFAULT_CROP
 
     needs: ClassVar[frozenset[Knowledge]] = frozenset(
         {Knowledge.MODEL, Knowledge.BASIC, Knowledge.AUXILIARY}
@@ -67,8 +70,8 @@ class GanInversion:
     def __post_init__(self) -> None:
         # A study file gives lists and plain strings.
         object.__setattr__(self, "stages", tuple(self.stages))
-        if isinstance(self.prior, str):
-            object.__setattr__(self, "prior", FaceGenerator(source=self.prior))
+        object.__setattr__(self, "crop", tuple(self.crop))
+        FaceGenerator(source=self.prior, crop=self.crop)  # refuses a bad crop
         counts = (self.latent_steps, self.stage_steps, self.pixel_steps, self.rounds)
         if self.candidates < 1 or min(counts) < 0:
             raise ValueError("candidates must be at least 1, steps and rounds at least 0")
@@ -86,7 +89,8 @@ class GanInversion:
         started = time.process_time()
         evidence = gather(seen)
         matching = Matching(evidence, use_entry=self.entry, generator=generator)
-        faces = self.prior.load(evidence.shape, grayscale=evidence.grayscale)
+        prior = FaceGenerator(source=self.prior, crop=self.crop)
+        faces = prior.load(evidence.shape, grayscale=evidence.grayscale)
         trace = _Trace(self._total_steps(faces, evidence.count, matching.separable), progress)
 
         starts = self._starts(matching, faces, generator)

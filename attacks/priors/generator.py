@@ -10,6 +10,8 @@ from torch import Tensor
 from fedaudit.errors import ConfigError
 from fedaudit.models.generator import Generator, StagedGenerator, load_generator
 
+DEFAULT_CROP = (0.09, 0.97, 0.06, 0.94)
+"""Fits the face GAN's images to photos cropped from brow to chin, as ORL's are."""
 LUMINANCE = (0.299, 0.587, 0.114)
 
 
@@ -24,7 +26,7 @@ class FaceGenerator:
     """
 
     source: str = "face_gan"
-    crop: tuple[float, float, float, float] = (0.09, 0.97, 0.06, 0.94)
+    crop: tuple[float, float, float, float] = DEFAULT_CROP
 
     def __post_init__(self) -> None:
         top, bottom, left, right = self.crop

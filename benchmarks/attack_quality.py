@@ -1,0 +1,113 @@
+"""What the attacks reach, against batch size and training: the table in docs/benchmarks.md.
+
+    python benchmarks/attack_quality.py            # about 15 minutes on one core
+    python benchmarks/attack_quality.py --quick    # one target a line
+
+Both attacks run with their default steps on the same updates of the default face network at 32 px
+(ORL, 3 clients of 10 people, batches of different people as far as they go). `joint` moves all
+images of a batch at once, with as many steps as fit in about the same seconds.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from statistics import mean, median
+
+import torch
+
+from fedaudit.attacks.gan_inversion import GanInversion
+from fedaudit.attacks.inverting_gradients import InvertingGradients
+from fedaudit.captures.simulated import simulate
+from fedaudit.config import Federation
+from fedaudit.data.orl import orl
+from fedaudit.data.splits import split
+from fedaudit.defenses.none import NoDefense
+from fedaudit.federation.fedavg import FedAvg
+from fedaudit.federation.rounds import Simulation
+from fedaudit.scoring.embedder import load_embedder
+from fedaudit.scoring.identity import calibrate, embed_split, mirrored
+from fedaudit.scoring.score import score
+from fedaudit.seeds import generator_for
+from fedaudit.threat_models import threat_model
+from fedaudit.types import Attack, LocalTraining, ModelSpec
+
+ROUNDS = 12
+
+
+def lines(batch: int) -> dict[str, Attack]:
+    """The attacks that a batch size is tried with."""
+    found: dict[str, Attack] = {
+        "image space": InvertingGradients(),
+        "gan_inversion": GanInversion(),
+        "gan_inversion, no entry layer": GanInversion(entry=False),
+    }
+    if batch > 1:
+        # A joint step costs about half of what a sweep of single-image steps does at batch 4 and 8.
+        found["gan_inversion, joint"] = GanInversion(
+            rounds=0, latent_steps=40, stage_steps=80, pixel_steps=300
+        )
+    return found
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one target a line")
+    parser.add_argument("--json", action="store_true", help="machine-readable")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    federation = replace(Federation(), clients=3, rounds=ROUNDS, lr=0.05)
+    faces, full = orl(size=32), orl(size=112)
+    parts = split(faces, federation)
+    embed = mirrored(load_embedder().embed)
+    references, probes = embed_split(full, faces, parts, embed)
+    gallery = calibrate(references, probes, fmr=1e-3, photos=200)
+    simulation = Simulation(ModelSpec("face"), faces, parts, federation, FedAvg(), NoDefense())
+    fresh = simulation.fresh()
+    trained, _ = simulation.train(fresh, range(1, ROUNDS + 1))
+    rows = []
+    print(f"{'model':8} {'batch':>5} {'attack':30} {'SSIM':>6} {'least':>6} {'LPIPS':>6} "
+          f"{'rank-1':>8} {'re-id':>8} {'s/update':>8}", flush=True)  # fmt: skip
+    for name, state, number in (("fresh", fresh, 1), ("trained", trained, ROUNDS + 1)):
+        for batch, targets in ((1, 8), (4, 2), (8, 2)):
+            for label, attack in lines(batch).items():
+                images, seconds = [], []
+                for target in range(1 if options.quick else targets):
+                    capture = simulate(
+                        simulation,
+                        state,
+                        target=target,
+                        batch_size=batch,
+                        training=LocalTraining(0.1, 1, batch),
+                        threat=threat_model("D"),
+                        round=number,
+                    )
+                    generator = generator_for("attack", target)
+                    result = attack(capture.seen, generator=generator)
+                    assert capture.secret is not None
+                    scores, _, _ = score(capture.secret, result, gallery=gallery, embed=embed)
+                    images += scores
+                    seconds.append(result.seconds)
+                row = {
+                    "model": name,
+                    "batch": batch,
+                    "attack": label,
+                    "ssim": mean(s.ssim for s in images),
+                    "least": min(s.ssim for s in images),
+                    "lpips": mean(s.lpips or 0.0 for s in images),
+                    "rank1": f"{sum(s.rank == 1 for s in images)}/{len(images)}",
+                    "reid": f"{sum(bool(s.reidentified) for s in images)}/{len(images)}",
+                    "seconds": median(seconds),
+                }
+                rows.append(row)
+                print(f"{name:8} {batch:5} {label:30} {row['ssim']:6.2f} {row['least']:6.2f} "
+                      f"{row['lpips']:6.2f} {row['rank1']:>8} {row['reid']:>8} "
+                      f"{row['seconds']:8.1f}", flush=True)  # fmt: skip
+    hits, n = gallery.ceiling_hits, gallery.ceiling_n
+    print(f"ceiling: {hits}/{n} originals re-identified, {gallery.ceiling_first}/{n} rank-1")
+    if options.json:
+        print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()

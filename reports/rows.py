@@ -87,7 +87,7 @@ def _row(
             excess = statistics.paired_rate_difference(*pair, clusters)
             p_value = statistics.paired_p_value(*pair)
     ranks = [s.rank for s in group.scores().values() if s.rank is not None]
-    worst = max(group.scores().items(), key=lambda item: item[1].cosine or -2.0)
+    worst = max(group.scores().items(), key=lambda item: _closeness(item[1]))
     worst_trial = next(
         t for t in group.trials if (t.cell.target, t.cell.seed) == (worst[0][0], worst[0][1])
     )
@@ -130,6 +130,10 @@ def _row(
         utility=utility,
         verdict=verdict,
     )
+
+
+def _closeness(score: ImageScore) -> float:
+    return -2.0 if score.cosine is None else score.cosine
 
 
 def _lpips(group: Group) -> Estimate | None:

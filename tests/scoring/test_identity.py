@@ -129,7 +129,7 @@ def test_the_ceiling_counts_originals() -> None:
 
 
 def test_the_order_of_people_does_not_change_a_bit() -> None:
-    """Embeddings come from memory or from a file, in other orders; cells must not differ by that."""
+    """Embeddings come from memory or from a file, in other orders; cells must not show that."""
     people = _people(40)
     references, probes = _photos(people, 3, seed=1), _photos(people, 3, seed=2)
     one = calibrate(references, probes, fmr=1e-3, photos=120)

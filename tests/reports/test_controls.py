@@ -1,0 +1,156 @@
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedaudit.config import Study
+from fedaudit.reports import build
+from fedaudit.reports.build import summarize
+from fedaudit.reports.controls import ceilings, controls, failed
+from fedaudit.reports.results import Control, Results
+from fedaudit.reports.rows import invalidated
+from fedaudit.reports.trials import Trials
+from fedaudit.running.folder import RunFolder
+from fedaudit.running.inventory import Inventory
+from fedaudit.running.manifest import new
+from fedaudit.scoring.identity import Gallery
+
+sys.path.insert(0, str(Path(__file__).parent))
+from made_up import GAN, IG, SETTINGS, gallery, line, noise, study, table, trial, trials
+
+
+def _controls(asked: Study, made: Trials, known: Gallery | None = None) -> dict[str, Control]:
+    found = controls(asked, made, table(asked, made.all), known or gallery())
+    return {control.name.partition(" ")[0]: control for control in found}
+
+
+@pytest.fixture
+def summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Results]:
+    """`summarize`, without a run: the trials are given."""
+
+    def make(asked: Study, *groups: Any) -> Results:
+        monkeypatch.setattr(build, "_gallery", lambda folder, study: gallery())
+        stock = Inventory((), (), {}, {})
+        made = trials(*groups)
+        return summarize(RunFolder(tmp_path), new(asked, "by hand", "redacted"), stock, made)
+
+    return make
+
+
+def test_all_controls_hold() -> None:
+    found = _controls(study(), trials(line(8), noise(0)))
+    assert list(found) == ["FMR", "positive", "noise", "wrong", "prior-only"]
+    assert all(control.passed for control in found.values())
+    assert not failed(tuple(found.values()))
+    assert "0 of 8 faces (95 % interval" in found["noise"].outcome
+    assert "+0.30 over prior-only" in found["positive"].outcome
+    assert "7,800 impostor pairs of 40 people" in found["FMR"].outcome
+
+
+@pytest.mark.parametrize("gain", [0.0, -0.1])
+def test_the_positive_control_fails_where_nothing_is_gained(gain: float) -> None:
+    made = trials(line(8, ssim=lambda t: 0.2 + gain + 0.01 * t), noise(0))
+    assert _controls(study(), made)["positive"].passed is False
+
+
+def test_the_positive_control_is_the_best_undefended_attack() -> None:
+    asked = study(attacks=(IG, GAN), defenses=("none", "dplc"))
+    made = trials(
+        line(0, ssim=lambda t: 0.1),
+        line(0, attack=GAN),
+        line(0, defense="dplc", ssim=lambda t: 0.9, prior=None),
+    )
+    found = _controls(asked, made)["positive"]
+    assert found.passed
+    assert f"by {GAN}" in found.outcome
+
+
+@pytest.mark.parametrize("more", [{"defenses": ("dplc",)}, {"batch_size": 4}])
+def test_no_positive_control_without_an_undefended_single_image(more: dict[str, Any]) -> None:
+    asked = study(**more)
+    defense = asked.scenarios[0].defenses[0].label
+    made = trials(line(8, defense=defense, batch_size=asked.scenarios[0].batch_size))
+    found = _controls(asked, made)["positive"]
+    assert found.passed is None
+    assert "no undefended row" in found.outcome
+
+
+def test_noise_above_its_limit_fails() -> None:
+    assert _controls(study(), trials(line(8), noise(1)))["noise"].passed  # may be chance
+    found = _controls(study(), trials(line(8), noise(4)))["noise"]
+    assert found.passed is False
+    assert "4 of 8 faces" in found.outcome
+
+
+def test_the_wrong_client_above_its_limit_fails() -> None:
+    wrong = [trial(t, hits=(True,), wrong=t < 5) for t in range(8)]
+    found = _controls(study(), trials(wrong, line(8)[8:]))["wrong"]
+    assert found.passed is False
+
+
+def test_a_prior_that_finds_people_by_itself_fails() -> None:
+    found = _controls(study(), trials(line(8, prior=6)))["prior-only"]
+    assert found.passed is False
+    assert "6 of 8 faces" in found.outcome
+
+
+def test_controls_that_were_not_run_are_not_passed() -> None:
+    found = _controls(study(), trials(line(8, prior=None, wrong=None)))
+    assert [found[name].passed for name in ("noise", "wrong", "positive")] == [None] * 3
+    assert found["noise"].outcome == "not run"
+    assert "prior-only" not in found
+    assert not failed(tuple(found.values()))
+
+
+def test_calibration() -> None:
+    made = trials(line(8))
+    asked = study()
+    rows = table(asked, made.all)
+    none = controls(asked, made, rows, None)[0]
+    few = controls(asked, made, rows, gallery(threshold=None))[0]
+    assert (none.passed, few.passed) == (None, None)
+    assert "too few" in few.outcome
+    assert "3,000 impostor pairs for an FMR of 0.001" in few.requirement
+    relaxed = controls(asked, made, rows, gallery(fmr=1e-2))[0]
+    assert "at an FMR of 0.01" in relaxed.outcome
+
+
+def test_ceilings() -> None:
+    (found,) = ceilings(study(), gallery())
+    assert (found.reid.hits, found.reid.n, found.rank1.hits) == (190, 200, 195)
+    assert found.reid.low < 0.95 < found.reid.high
+    assert (found.gallery_people, found.gallery_photos, found.threshold) == (40, 200, 0.4)
+    assert ceilings(study(), None) == ceilings(study(), gallery(threshold=None)) == ()
+
+
+def test_a_failed_control_invalidates_every_row(summary: Callable[..., Results]) -> None:
+    asked = study(attacks=(IG, GAN), defenses=("none", "dplc"))
+    made = (
+        line(8),
+        line(8, attack=GAN),
+        line(0, defense="dplc", prior=None),
+    )
+    held = summary(asked, *made, noise(0))
+    assert {row.verdict.kind for row in held.rows} == {"LEAK DEMONSTRATED", "INCONCLUSIVE"}
+    broken = summary(asked, *made, noise(8))
+    assert {row.verdict.kind for row in broken.rows} == {"INVALID"}
+    assert broken.headline.kind == "INVALID"
+    assert {exhibit.verdict for exhibit in broken.exhibits} == {"INVALID"}
+    assert not any(f.title.startswith("Faces can be rebuilt") for f in broken.findings)
+    # Numbers stay: only what may be concluded from them is gone.
+    assert [row.reid for row in broken.rows] == [row.reid for row in held.rows]
+
+
+def test_a_failed_positive_control_invalidates_too(summary: Callable[..., Results]) -> None:
+    blind = line(0, 100, ssim=lambda t: 0.2 + 0.01 * t)
+    found = summary(study(targets=100), blind, noise(0))
+    assert found.headline.kind == "INVALID"
+    assert "NO LEAK" not in found.headline.kind
+
+
+def test_rows_that_were_not_tested_stay_so() -> None:
+    made = [trial(t, hits=(None,)) for t in range(8)]
+    (row,) = invalidated(table(study(), made), SETTINGS)
+    assert row.verdict.kind == "NOT TESTED"

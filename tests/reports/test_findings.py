@@ -1,0 +1,146 @@
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from fedaudit.reports.findings import CLASSES, coverage, findings
+from fedaudit.reports.results import Row, Utility
+from fedaudit.reports.verdicts import rate_text
+from fedaudit.types import Budget
+
+sys.path.insert(0, str(Path(__file__).parent))
+from made_up import GAN, IG, line, study, table
+
+PARTIAL = Budget(
+    4.0, 1e-5, "one class center; the backbone's update is not covered", "Gaussian", ""
+)
+WHOLE = Budget(8.0, 1e-5, "one image", "Gaussian", "RDP")
+
+
+def _utility(accuracy: float) -> Utility:
+    return Utility(accuracy, {"1e-2": 0.5}, 0.9, 900, 12, 30.0, 1000)
+
+
+def _rows(**hits: int) -> tuple[Row, ...]:
+    """One row a defense, of 10 targets; the control belongs to the first."""
+    asked = study(defenses=tuple(hits), targets=10)
+    first = next(iter(hits))
+    lines = [line(n, 10, defense=d, prior=0 if d == first else None) for d, n in hits.items()]
+    return table(asked, *lines)
+
+
+def test_a_leak_is_a_finding() -> None:
+    (found,) = findings(_rows(none=10))
+    assert (found.id, found.severity, found.confidence) == ("F01", "critical", "high")
+    assert "10 of 10 faces (95 % interval" in found.claim
+    assert "Holm-adjusted p" in found.evidence
+    assert "SSIM" in found.evidence
+    assert "without a defense" in found.title
+    assert any("NISTAML.032" in name for name in found.standards)
+    assert "threat model D" in found.configuration
+
+
+def test_the_remedy_quotes_what_was_measured() -> None:
+    rows = _rows(none=10, dplc=6, dpsgd=1)
+    priced = tuple(
+        replace(row, utility=_utility(accuracy))
+        for row, accuracy in zip(rows, (0.912, 0.9, 0.754), strict=True)
+    )
+    leak = next(f for f in findings(priced) if "without a defense" in f.title)
+    best = next(row for row in rows if row.defense == "dpsgd")
+    assert best.reid is not None
+    assert f"under dpsgd, {rate_text(best.reid)}" in leak.remedy
+    assert "from 0.912 to 0.754" in leak.remedy
+    unpriced = next(f for f in findings(rows) if "without a defense" in f.title)
+    assert "accuracy" not in unpriced.remedy
+
+
+def test_a_defense_is_as_good_as_against_its_best_attack() -> None:
+    asked = study(defenses=("none", "dplc", "dpsgd"), attacks=(IG, GAN), targets=10)
+    rows = table(
+        asked,
+        line(10, 10),
+        line(10, 10, attack=GAN),
+        line(0, 10, defense="dplc", prior=None),
+        line(9, 10, defense="dplc", attack=GAN, prior=None),
+        line(2, 10, defense="dpsgd", prior=None),
+        line(2, 10, defense="dpsgd", attack=GAN, prior=None),
+    )
+    leak = next(f for f in findings(rows) if "without a defense" in f.title)
+    assert "under dpsgd" in leak.remedy
+
+
+def test_no_remedy_is_invented() -> None:
+    for rows in (_rows(none=10), _rows(none=10, dplc=10)):
+        assert "No defense that was measured here" in findings(rows)[0].remedy
+
+
+def test_a_single_match_is_a_finding_of_its_own() -> None:
+    (found,) = findings(_rows(none=1))
+    assert (found.severity, found.confidence) == ("low", "low")
+    assert "1 match(es) without a defense" in found.title
+    assert findings(_rows(none=0)) == ()
+
+
+def test_a_guarantee_of_something_else_is_told() -> None:
+    rows = tuple(
+        replace(row, budget=PARTIAL) if row.defense == "dplc" else row
+        for row in _rows(none=10, dplc=10)
+    )
+    (found,) = (f for f in findings(rows) if "privacy claim" in f.title)
+    assert "dplc" in found.title
+    assert (found.severity, found.confidence) == ("high", "high")
+    assert "ε = 4" in found.claim
+    assert "not covered" in found.claim
+    clean = tuple(replace(row, budget=PARTIAL) for row in _rows(dplc=0))
+    (quiet,) = findings(clean)
+    assert quiet.severity == "low"
+    covered = tuple(replace(row, budget=WHOLE) for row in _rows(dpsgd=10))
+    assert not any("privacy claim" in f.title for f in findings(covered))
+
+
+def test_findings_are_ordered_and_numbered() -> None:
+    rows = tuple(replace(r, budget=PARTIAL) for r in _rows(none=10, dplc=1, dpsgd=8))
+    found = findings(rows)
+    order = ["critical", "high", "medium", "low", "none"]
+    ranks = [order.index(f.severity) for f in found]
+    assert ranks == sorted(ranks)
+    assert [f.id for f in found] == [f"F{k + 1:02d}" for k in range(len(found))]
+
+
+def test_fingerprints_name_the_configuration_not_the_numbers() -> None:
+    one, again, other = (
+        findings(rows)[0].fingerprint for rows in (_rows(none=10), _rows(none=9), _rows(dplc=10))
+    )
+    assert one == again
+    assert one != other
+    both = findings(_rows(none=10, dplc=10))
+    assert len({f.fingerprint for f in both}) == len(both)
+
+
+def test_coverage_says_what_was_not_executed() -> None:
+    asked = study(attacks=(IG, GAN), targets=10)
+    found = {c.attack_class: c for c in coverage(asked, table(asked, line(4, 10)))}
+    assert list(found) == [name for name, _, _ in CLASSES]
+    image_space = found["gradient inversion in image space"]
+    assert (image_space.in_scope, image_space.executed) == (True, True)
+    assert image_space.result.startswith("4 of 10 re-identified")
+    generative = found["gradient inversion with a generative prior"]
+    assert (generative.in_scope, generative.executed, generative.result) == (True, False, "—")
+    membership = found["membership inference"]
+    assert (membership.in_scope, membership.executed, membership.result) == (False, False, "—")
+    assert all(c.standards for c in found.values())
+
+
+def test_coverage_of_clean_and_of_untested_rows() -> None:
+    asked = study(targets=10)
+    clean = coverage(asked, table(asked, line(0, 10)))[0]
+    assert clean.result.startswith("0 of 10")
+    untested = tuple(replace(row, reid=None) for row in table(asked, line(0, 10)))
+    assert coverage(asked, untested)[0].result == "executed; identity not tested"
+
+
+def test_a_users_attack_has_a_line() -> None:
+    asked = study(attacks=("mine.attacks:Clever",), targets=10)
+    found = coverage(asked, table(asked, line(2, 10, attack="Clever")))[-1]
+    assert found.attack_class == "other: Clever"
+    assert found.executed

@@ -1,0 +1,177 @@
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedaudit.reports.results import Estimate, Rate, Severity, Verdict, VerdictKind
+from fedaudit.reports.verdicts import (
+    NOT_TESTED,
+    ORDER,
+    headline,
+    judge,
+    points,
+    rate_text,
+    severity_of,
+)
+from fedaudit.scoring.statistics import clopper_pearson, paired_rate_difference, targets_needed
+
+sys.path.insert(0, str(Path(__file__).parent))
+from made_up import GAN, IG, SETTINGS, line, study, table
+
+FORBIDDEN = re.compile(
+    r"\b(safe|anonymous|anonymi[sz]ed|compliant|compliance|no risk|secure)\b", re.I
+)
+
+
+def _rate(hits: int, n: int) -> Rate:
+    return Rate(hits, n, hits / n, *clopper_pearson(hits, n))
+
+
+def _judge(
+    hits: int, n: int, *, prior: int | None = 0, passive: bool = True, valid: bool = True
+) -> Verdict:
+    excess: Estimate | None = None
+    if prior is not None:
+        ours, theirs = ([k < count for k in range(n)] for count in (hits, prior))
+        excess = paired_rate_difference(ours, theirs, range(n))
+    return judge(_rate(hits, n), excess, SETTINGS, passive=passive, valid=valid)
+
+
+def test_the_five_kinds() -> None:
+    kinds = {
+        "LEAK DEMONSTRATED": _judge(8, 8),
+        "NO LEAK FOUND ABOVE LIMIT": _judge(0, 100),
+        "INCONCLUSIVE": _judge(0, 8),
+        "INVALID": _judge(8, 8, valid=False),
+        "NOT TESTED": judge(None, None, SETTINGS, passive=True, valid=True),
+    }
+    assert {wanted: found.kind for wanted, found in kinds.items()} == {k: k for k in kinds}
+    assert set(kinds) == set(get_args(VerdictKind))
+    for verdict in kinds.values():
+        leaks = verdict.kind == "LEAK DEMONSTRATED"
+        assert (verdict.severity != "none") is leaks
+
+
+def test_a_high_rate_alone_is_no_leak() -> None:
+    """What the prior alone reaches does not count against the update."""
+    found = _judge(8, 8, prior=8)
+    assert found.kind == "INCONCLUSIVE"
+    assert found.severity == "none"
+
+
+def test_without_the_control_nothing_is_concluded() -> None:
+    for hits, n in ((8, 8), (0, 200)):
+        found = _judge(hits, n, prior=None)
+        assert found.kind == "INCONCLUSIVE"
+        assert "prior-only control is missing" in found.sentence
+
+
+def test_the_limit_is_on_the_upper_bound() -> None:
+    needed = targets_needed(SETTINGS.reid_limit)
+    assert needed == 72
+    assert _judge(0, needed).kind == "NO LEAK FOUND ABOVE LIMIT"
+    below = _judge(0, needed - 1)
+    assert (below.kind, below.targets_needed) == ("INCONCLUSIVE", needed)
+    assert f"{needed} targets without one would settle it" in below.sentence
+
+
+def test_untested_is_never_zero() -> None:
+    assert NOT_TESTED.kind == "NOT TESTED"
+    assert not re.search(r"\d", NOT_TESTED.sentence)
+    assert judge(None, None, SETTINGS, passive=True, valid=False) == NOT_TESTED
+
+
+@pytest.mark.parametrize(
+    ("low", "active", "passive"),
+    [
+        (0.0, "none", "none"),
+        (1e-6, "low", "medium"),
+        (0.0099, "low", "medium"),
+        (0.01, "medium", "high"),
+        (0.0999, "medium", "high"),
+        (0.1, "high", "critical"),
+        (0.4999, "high", "critical"),
+        (0.5, "critical", "critical"),
+        (1.0, "critical", "critical"),
+    ],
+)
+def test_severity_by_the_lower_bound(low: float, active: Severity, passive: Severity) -> None:
+    rate = Rate(1, 2, 0.5, low, 1.0)
+    assert severity_of(rate, passive=False) == active
+    assert severity_of(rate, passive=True) == passive
+
+
+@given(st.integers(1, 200), st.data())
+def test_every_verdict_tells_its_number(n: int, data: st.DataObject) -> None:
+    hits = data.draw(st.integers(0, n))
+    prior = data.draw(st.none() | st.integers(0, n))
+    passive, valid = data.draw(st.booleans()), data.draw(st.booleans())
+    found = _judge(hits, n, prior=prior, passive=passive, valid=valid)
+    assert rate_text(_rate(hits, n)) in found.sentence
+    assert not FORBIDDEN.search(found.sentence)
+    assert found.severity in ORDER
+    assert (found.targets_needed is not None) == (
+        found.kind == "INCONCLUSIVE" and prior is not None
+    )
+    if not valid:
+        assert found.kind == "INVALID"
+
+
+def test_a_leak_tells_its_excess() -> None:
+    found = _judge(20, 20, prior=2)
+    assert found.sentence.startswith("20 of 20 faces (95 % interval 83 % to 100 %) re-identified")
+    assert "+90 points above prior-only (+" in found.sentence
+
+
+def test_rates_and_points_as_text() -> None:
+    assert rate_text(_rate(0, 30)) == "0 of 30 faces (95 % interval 0 % to 12 %)"
+    assert (
+        rate_text(Rate(95, 100, 0.95, 0.95, 1.0)) == "95 of 100 faces (95 % interval 95 % to 100 %)"
+    )
+    assert (points(0.125), points(-0.5), points(0)) == ("+12 points", "-50 points", "+0 points")
+
+
+def test_the_headline_is_the_worst_line() -> None:
+    asked = study(defenses=("none", "dplc"), attacks=(IG, GAN), targets=10)
+    found = table(
+        asked,
+        line(7, 10),
+        line(10, 10, attack=GAN),
+        line(0, 10, defense="dplc", prior=None),
+        line(3, 10, attack=GAN, defense="dplc", prior=None),
+    )
+    told = headline(found, SETTINGS)
+    assert told.kind == "LEAK DEMONSTRATED"
+    assert told.severity == "critical"
+    assert rate_text(_rate(10, 10)) in told.sentence
+    assert "attack gan_inversion" in told.sentence
+    assert "dplc: 3 of 10" in told.sentence  # the strongest attack there
+    assert not FORBIDDEN.search(told.sentence)
+
+
+def test_the_headline_of_a_clean_study() -> None:
+    clean = table(study(targets=100), line(0, 100))
+    told = headline(clean, SETTINGS)
+    assert told.kind == "NO LEAK FOUND ABOVE LIMIT"
+    assert "0 of 100 faces (95 % interval 0 % to 4 %)" in told.sentence
+    assert not FORBIDDEN.search(told.sentence)
+
+
+def test_one_inconclusive_line_leaves_the_study_open() -> None:
+    clean = table(study(targets=100), line(0, 100))
+    few = replace(table(study(), line(0, 8))[0], defense="dplc")
+    told = headline((*clean, few), SETTINGS)
+    assert (told.kind, told.targets_needed) == ("INCONCLUSIVE", 72)
+
+
+def test_headlines_of_nothing_and_of_failed_controls() -> None:
+    assert headline((), SETTINGS) == NOT_TESTED
+    (row,) = table(study(), line(8))
+    invalid = replace(row, verdict=_judge(8, 8, valid=False))
+    assert headline((row, invalid), SETTINGS).kind == "INVALID"
+    assert headline((replace(row, reid=None, verdict=NOT_TESTED),), SETTINGS) == NOT_TESTED

@@ -38,7 +38,10 @@ def coverage(study: Study, rows: tuple[Row, ...]) -> tuple[Coverage, ...]:
             result = "executed; identity not tested"
         found.append(Coverage(attack_class, asked, bool(mine), result, standards))
     other = sorted({a for a, n in label_to_name.items() if not any(n in c[1] for c in CLASSES)})
-    found += [Coverage(f"other: {a}", True, True, "see the comparison", ()) for a in other]
+    executed = {row.attack for row in rows}
+    for a in other:
+        result = "see the comparison" if a in executed else "—"
+        found.append(Coverage(f"other: {a}", True, a in executed, result, ()))
     return tuple(found)
 
 

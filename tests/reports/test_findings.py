@@ -144,3 +144,5 @@ def test_a_users_attack_has_a_line() -> None:
     found = coverage(asked, table(asked, line(2, 10, attack="Clever")))[-1]
     assert found.attack_class == "other: Clever"
     assert found.executed
+    (missing,) = (c for c in coverage(asked, ()) if c.attack_class.startswith("other"))
+    assert (missing.in_scope, missing.executed, missing.result) == (True, False, "—")

@@ -122,7 +122,7 @@ def test_without_an_embedder_nothing_is_tested() -> None:
         trial(t, hits=(None,), lpips=None, wrong=None, role=role)
         for t in range(8)
         for role in ("audit", "prior_only")
-    ]  # type: ignore[arg-type]
+    ]
     (row,) = table(study(), made)
     assert row.verdict == NOT_TESTED
     absent = (row.reid, row.prior, row.excess, row.rank1, row.lpips, row.worst_cosine)

@@ -126,7 +126,7 @@ def test_the_scorer_clamps_to_the_unit_range(faces: FaceSet) -> None:
         secret, Reconstruction(wild.clamp(0, 1), unknown), gallery=None, embed=None
     )
     assert found == clamped
-    assert (kept.min(), kept.max()) == (0, 1)
+    assert (float(kept.min()), float(kept.max())) == (0, 1)
 
 
 def test_scores_without_a_gallery(faces: FaceSet) -> None:

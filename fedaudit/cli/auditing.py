@@ -44,6 +44,7 @@ def run_study(study: Study, options: Options) -> int:
                 opened.manifest.evidence,
                 fail_on=options.fail_on,
                 failed=session.failures(outcomes),
+                jobs=len(opened.jobs),
             )
             return code
     except KeyboardInterrupt:

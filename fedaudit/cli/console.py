@@ -26,6 +26,7 @@ class Tally:
         self.total = len(jobs)
         self.done = self.failed = 0
         self.began = time.monotonic()
+        self._told: set[str] = set()
         self._estimate = Estimate({job.key: job.group for job in jobs}, workers)
 
     def count(self, event: Event) -> str | None:
@@ -38,7 +39,10 @@ class Tally:
         self.done += 1
         self.failed += not fine
         self._estimate.finished(event.key, event.outcome.seconds if fine else None)
-        return None if fine else f"{event.key} {event.outcome.status}: {event.outcome.message}"
+        if fine or event.outcome.message in self._told:  # one cause may fail every job
+            return None
+        self._told.add(event.outcome.message)
+        return f"{event.key} {event.outcome.status}: {event.outcome.message}"
 
     @property
     def left(self) -> str:

@@ -7,7 +7,6 @@ import click
 
 from fedaudit.cli.ending import FAILURE, GATE, INCONCLUSIVE, OK
 from fedaudit.cli.options import GATES
-from fedaudit.errors import AttackError
 from fedaudit.reports import build
 from fedaudit.reports.results import Evidence, Results
 
@@ -18,6 +17,8 @@ def conclude(
     *,
     fail_on: str | None = None,
     failed: Mapping[str, str] | None = None,
+    jobs: int = 0,
+    undone: int = 0,
 ) -> tuple[Results, int]:
     """Write the report of a run folder and print the verdict.
 
@@ -26,6 +27,8 @@ def conclude(
         evidence: What the report may show.
         fail_on: Severity from which findings fail the gate.
         failed: Messages of the jobs that failed, by key.
+        jobs: How many jobs the study has.
+        undone: How many of them have no result, where they were not tried now.
 
     Returns:
         The results and the exit code: 4 if jobs failed, 3 if the audit is invalid, 1 if the gate
@@ -34,11 +37,11 @@ def conclude(
     try:
         results = build.build_report(folder, evidence)
     except Exception:
-        _say_failed(failed or {}, folder)  # it may well be the reason
+        _say_failed(failed or {}, jobs, folder)  # it may well be the reason
         raise
-    click.echo(results.headline.sentence)
+    click.echo(_verdict(results, len(failed or {}), undone, jobs))
     click.echo(f"report: {folder / 'report.html'}")
-    _say_failed(failed or {}, folder)
+    _say_failed(failed or {}, jobs, folder)
     grave = graver(results, fail_on)
     if grave:
         click.echo(f"gate failed: {len(grave)} findings are {fail_on} or graver", err=True)
@@ -64,13 +67,29 @@ def graver(results: Results, fail_on: str | None) -> list[str]:
     return found or (["headline"] if results.headline.severity in levels else [])
 
 
-def _say_failed(failed: Mapping[str, str], folder: Path) -> None:
+def _verdict(results: Results, failed: int, undone: int, jobs: int) -> str:
+    kind, sentence = results.headline.kind, results.headline.sentence
+    if kind == "NOT TESTED" and failed + undone:  # whatever the sentence says is not the reason
+        what = _count(failed, jobs) if failed else f"{undone} of {jobs} jobs have no result"
+        sentence = f"{what}, so that there is nothing to conclude from."
+    return f"{kind}: {sentence}"
+
+
+def _count(failed: int, jobs: int) -> str:
+    return f"{failed} of {max(jobs, failed)} jobs failed"
+
+
+def _say_failed(failed: Mapping[str, str], jobs: int, folder: Path) -> None:
+    """How many failed, the first message, and where the others stand."""
     if not failed:
         return
-    key, message = next(iter(failed.items()))
-    error = AttackError(
-        f"{len(failed)} jobs failed, and the report says that they were not tested. "
-        f"The first, {key}: {message.splitlines()[0]} All messages stand in "
-        f"{folder / 'log.jsonl'}; the same command tries them again."
+    messages = [message.partition("\n")[0] for message in failed.values()]
+    kinds = len(set(messages))
+    others = f" There are {kinds - 1} other messages." if kinds > 1 else ""
+    click.echo(
+        f"error: {_count(len(failed), jobs)}; the report says that they were not tested.\n"
+        f"{next(iter(failed))}: {messages[0]}\n"
+        f"All messages stand in {folder / 'log.jsonl'}.{others} The same command tries the failed "
+        "jobs again.",
+        err=True,
     )
-    click.echo(f"error: {error}", err=True)

@@ -151,6 +151,19 @@ def test_run_report_and_go_on(
     assert (tmp_path / "copy.html").read_text() == "evidence none"
 
 
+def test_nothing_tested_because_all_failed(
+    fedaudit: Command, fakes: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fakes.settings.update({"fail": ["--"], "headline": "NOT TESTED"})
+    assert fedaudit("run", "study.toml") == 4
+    out = capsys.readouterr().out
+    assert re.match(rf"NOT TESTED: \d+ of {fakes.JOBS} jobs failed, so that there is", out)
+    fakes.settings.pop("fail")
+    assert fedaudit("report", "runs/study") == 3
+    out = capsys.readouterr().out
+    assert re.match(rf"NOT TESTED: \d+ of {fakes.JOBS} jobs have no result, so that", out)
+
+
 def test_estimate_from_what_is_done(
     fedaudit: Command, fakes: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,8 +171,10 @@ def test_estimate_from_what_is_done(
     assert fedaudit("run", "study.toml", "--quiet") == 4
     err = capsys.readouterr().err
     assert "elapsed" not in err
-    assert "error: 4 jobs failed" in err
-    assert "it was told to fail." in err
+    assert f"error: 4 of {fakes.JOBS} jobs failed; the report says" in err
+    assert "\nfresh--dpsgd--quick--audit--t000--s0: it was told to fail.\nAll messages" in err
+    assert "stand in runs/study/log.jsonl. The same command tries" in err
+    assert err.count("told to fail") == 2  # as it happens, and in the end
     assert fedaudit("run", "study.toml", "--dry-run", "--workers", "1") == 0
     assert "time      about 0 s, judging by what is done" in capsys.readouterr().out
 

@@ -38,6 +38,17 @@ def test_not_every_event_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.count(" done") == 1
 
 
+def test_a_message_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.progress(JOBS, 2, quiet=True) as show:
+        for number, job in enumerate(JOBS):
+            message = "no folder" if number else "no luck"
+            show(Event("finished", job.key, Outcome(job.key, "failed", message)))
+    assert capsys.readouterr().err.splitlines() == [
+        f"{JOBS[0].key} failed: no luck",
+        f"{JOBS[1].key} failed: no folder",
+    ]
+
+
 def test_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     with console.progress(JOBS, 2, quiet=True) as show:
         happen(show)

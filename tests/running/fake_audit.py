@@ -108,7 +108,7 @@ def build_report(folder: Path, evidence: str) -> Any:
         raise AttackError("there is nothing to report.")
     (folder / "report.html").write_text(f"evidence {evidence}")
     kind = settings.get("headline", "LEAK DEMONSTRATED")
-    headline = SimpleNamespace(kind=kind, sentence=f"{kind}: 3 of 4.", severity="none")
+    headline = SimpleNamespace(kind=kind, sentence="3 of 4.", severity="none")
     finding = SimpleNamespace(id="F1", severity=settings.get("severity", "medium"))
     return SimpleNamespace(headline=headline, findings=[finding])
 

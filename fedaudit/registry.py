@@ -8,6 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from fedaudit.errors import ConfigError, UnknownNameError
+from fedaudit.setting_types import check_types
 
 KINDS = ("attacks", "defenses", "methods", "priors", "metrics", "captures", "data", "networks")
 
@@ -37,7 +38,8 @@ def lookup(kind: str, name: str) -> Any:
         return import_object(name)
     point = _table(kind).get(name)
     if point is None:
-        raise UnknownNameError(kind.removesuffix("s"), name, names(kind))
+        what = "data set" if kind == "data" else kind.removesuffix("s")
+        raise UnknownNameError(what, name, names(kind))
     try:
         return point.load()
     except (ImportError, AttributeError) as error:
@@ -52,13 +54,14 @@ def create(kind: str, name: str, settings: Mapping[str, Any]) -> Any:
 
     Raises:
         UnknownNameError: The name or a setting does not exist.
-        ConfigError: A setting has a value that the plugin refuses.
+        ConfigError: A setting has a value that the plugin refuses, or of another type.
     """
     factory = lookup(kind, name)
     known = [p.name for p in inspect.signature(factory).parameters.values()]
     for option in settings:
         if option not in known:
             raise UnknownNameError(f"option of {kind.removesuffix('s')} {name!r}:", option, known)
+    check_types(f"{kind.removesuffix('s')} {name!r}", factory, settings)
     try:
         return factory(**settings)
     except (TypeError, ValueError) as error:

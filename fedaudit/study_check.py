@@ -3,9 +3,18 @@
 import inspect
 from typing import Any
 
-from fedaudit import registry
+from fedaudit import assets, registry
 from fedaudit.config import Choice, Scenario, Study
-from fedaudit.errors import ConfigError, FedauditError, KnowledgeError, UnknownNameError
+from fedaudit.data.faces import FaceSet
+from fedaudit.data.splits import split, target_photos
+from fedaudit.errors import (
+    ConfigError,
+    DataError,
+    FedauditError,
+    KnowledgeError,
+    UnknownNameError,
+)
+from fedaudit.setting_types import check_types
 from fedaudit.study_rules import Place
 from fedaudit.threat_models import check_knowledge, threat_model
 from fedaudit.types import LocalTraining
@@ -17,14 +26,19 @@ SET_BY_STUDY = {
 }
 """Settings that are not a plugin's to choose, and what to write instead."""
 
+_SMALL = 16
+"""Pixels: faces are read to be counted, not to be seen."""
+
 
 def check_study(study: Study, *, file: str = "study") -> None:
     """Look up every plugin, check its settings, and check each attack against its threat model.
 
     Attacks, defenses and methods are built once, which checks the values of their settings; data
-    sets and networks are not, because building them may be slow.
+    sets and networks are not, because building them may be slow. Only faces that are at hand, a
+    folder or a cached ORL, are read, and dealt to clients and targets as the run will.
 
     Raises:
+        DataError: The faces cannot be used, or are too few for the study.
         UnknownNameError: A plugin or one of its settings does not exist.
         ConfigError: A plugin refuses its settings or cannot be imported.
         KnowledgeError: An attack needs a fact that its scenario denies.
@@ -37,6 +51,32 @@ def check_study(study: Study, *, file: str = "study") -> None:
         for choice in scenario.defenses:
             build("defenses", choice, Place(file, table, "defenses"))
         _check_attacks(scenario, file, table)
+    _check_faces(study, file)
+
+
+def _check_faces(study: Study, file: str) -> None:
+    name, settings = study.data.name, study.data.settings
+    at_hand = {assets.State.PRESENT, assets.State.YOURS}
+    if name != "folder" and not (name == "orl" and assets.state("orl") in at_hand):
+        return
+    place = f"{file}: data"
+    try:
+        faces = registry.create("data", name, {**settings, "size": _SMALL})
+        if not isinstance(faces, FaceSet):
+            return
+        place = f"{file}: federation"
+        parts = split(faces, study.federation)
+        for scenario in study.scenarios:
+            place = f"{file}: scenario {scenario.name!r}"
+            for target in range(scenario.targets):
+                target_photos(parts, target, scenario.batch_size)
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from error
+    except OSError as error:
+        raise DataError(
+            f"{place}: cannot read {error.filename}: {error.strerror}. Correct its permissions, "
+            "or name another folder."
+        ) from error
 
 
 def _check_method(scenario: Scenario, place: Place) -> None:
@@ -44,9 +84,10 @@ def _check_method(scenario: Scenario, place: Place) -> None:
     asked = LocalTraining(scenario.lr, scenario.local_steps, scenario.batch_size)
     steps = method.local(asked).steps
     if steps != asked.steps:
+        unit = "step" if steps == 1 else "steps"
         raise ConfigError(
-            f"{place}: method {scenario.method.label!r} makes {steps} local steps, and local_steps "
-            f'asks for {asked.steps}. Write local_steps = {steps}, or method = "fedavg".'
+            f"{place}: method {scenario.method.label!r} makes {steps} local {unit}, and "
+            f'local_steps asks for {asked.steps}. Write local_steps = {steps}, or method = "fedavg".'
         )
 
 
@@ -83,6 +124,16 @@ def check_settings(kind: str, choice: Choice, place: Place) -> Any:
         if option not in known and not takes_any:
             what = f"option of {kind.removesuffix('s')} {choice.name!r}:"
             raise UnknownNameError(what, option, known, where=f"{place}: {place.key}")
+    what = f"{place}: {place.key}: {kind.removesuffix('s')} {choice.name!r}"
+    for p in parameters:
+        given = p.name in choice.settings or (kind, p.name) in SET_BY_STUDY
+        optional = p.kind in {p.VAR_KEYWORD, p.VAR_POSITIONAL} or p.default is not p.empty
+        if not given and not optional:
+            raise ConfigError(
+                f"{what} needs {p.name!r}. Write "
+                f'{place.key.partition("[")[0]} = {{name = "{choice.name}", {p.name} = …}}.'
+            )
+    check_types(what, factory, choice.settings)
     return factory
 
 

@@ -146,6 +146,11 @@ def study_from_mapping(table: Mapping[str, Any], *, file: str = "study") -> Stud
 
 
 def _scenarios(tables: object, defaults: Mapping[str, Any], file: str) -> tuple[Scenario, ...]:
+    if isinstance(tables, Mapping):
+        raise ConfigError(
+            f"{file}: [scenario] is one table, and there may be several scenarios. Write "
+            "[[scenario]] with double brackets."
+        )
     if not isinstance(tables, list | tuple) or not tables:
         raise ConfigError(
             f"{file}: a study needs at least one scenario, in double brackets. Write "

@@ -1,17 +1,27 @@
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from fedaudit import registry
 from fedaudit.config import Choice, Federation, Scenario, Study
-from fedaudit.errors import ConfigError, FedauditError, KnowledgeError, UnknownNameError, UsageError
+from fedaudit.errors import (
+    ConfigError,
+    DataError,
+    FedauditError,
+    KnowledgeError,
+    UnknownNameError,
+    UsageError,
+)
+from fedaudit.setting_types import check_types
 from fedaudit.study_file import (
     FEDERATION,
     REPORT_ONLY,
@@ -157,7 +167,7 @@ def test_whole_file(tmp_path: Path) -> None:
         ({"federation": {"momentum": 1}}, "below 1"),
         ({"defaults": {"name": "x"}}, "study: defaults: unknown key 'name'"),
         ({"scenario": []}, "at least one scenario"),
-        ({"scenario": {"name": "x"}}, "double brackets"),
+        ({"scenario": {"name": "x"}}, "[[scenario]] with double brackets"),
         ({"scenario": [3]}, "scenario 1 must be a table"),
         ({"scenario": [{}]}, "scenario 1: a scenario needs a name"),
         ({"scenario": [{"name": "a"}, {"name": "A"}]}, "two scenarios are called 'A'"),
@@ -209,7 +219,10 @@ def test_mistakes_in_a_scenario(change: dict[str, Any], words: str) -> None:
         ('attacks = [{name = "gan_inversion", steps = 0}]', ConfigError, "steps must be at least"),
         ('threat_model = "C"', KnowledgeError, "attack 'inverting_gradients' needs"),
         ('defenses = [{name = "dpsgd", noize = 3}]', UnknownNameError, "option of defense 'dpsgd'"),
-        ("local_steps = 4", ConfigError, "makes 1 local steps, and local_steps asks for 4"),
+        ("local_steps = 4", ConfigError, "makes 1 local step, and local_steps asks for 4"),
+        ('attacks = [{name = "gan_inversion", steps = 1.5}]', ConfigError, "number, not 1.5."),
+        ('attacks = [{name = "gan_inversion", steps = "3"}]', ConfigError, "steps must be a whole"),
+        ('defenses = [{name = "dpsgd", noise = "3"}]', ConfigError, 'must be a number, not "3"'),
         ('network = "broken"', ConfigError, "registered but cannot be imported: no torchvision"),
         ('network = {name = "face", classes = 3}', ConfigError, "the data set decides"),
     ],
@@ -226,6 +239,75 @@ def test_mistakes_about_plugins(tmp_path: Path, line: str, error: type, words: s
 def test_data_may_not_choose_its_size(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="size is not for 'orl' to choose"):
         load(tmp_path, 'name="a"\ndata={name="orl", size=32}\n[[scenario]]\nname="fresh"')
+
+
+@pytest.mark.parametrize(
+    ("annotation", "fine", "wrong", "words"),
+    [
+        (tuple[int, ...], [1, 2], [1, 2.5], "a list, each a whole number, not [1, 2.5]"),
+        (tuple[float, float], [1, 2], [1], "a list of 2: a number, a number, not [1]"),
+        (Literal["a", "b"], "a", "c", 'one of "a", "b", not "c"'),
+        (float | None, 3, True, "a number or left out, not true"),
+        (bool, True, 1, "true or false, not 1"),
+        (Path, "x", 3, "pathlib.Path, not 3"),
+    ],
+)
+def test_types_of_settings(annotation: Any, fine: object, wrong: object, words: str) -> None:
+    def plugin(*, option: Any) -> None:
+        pass
+
+    plugin.__annotations__["option"] = annotation
+    check_types("attack 'x'", plugin, {"option": fine})
+    with pytest.raises(ConfigError) as caught:
+        check_types("attack 'x'", plugin, {"option": wrong})
+    assert str(caught.value) == f"attack 'x': option must be {words}."
+
+
+def test_wrong_settings_of_our_own_plugins(tmp_path: Path) -> None:
+    for line, words in {
+        'network = {name = "face", head = "cosfaze"}': 'head must be one of "cosface", "arcface"',
+        'network = {name = "face", dim = 1.5}': "dim must be a whole number, not 1.5",
+        'attacks = [{name = "gan_inversion", stages = [1.5]}]': "stages must be a list, each",
+    }.items():
+        with pytest.raises(ConfigError, match=re.escape(words)):
+            load(tmp_path, f'name = "a"\n[[scenario]]\nname = "fresh"\n{line}')
+    with pytest.raises(UnknownNameError, match="unknown data set 'Orl': did you mean 'orl'"):
+        load(tmp_path, 'name = "a"\ndata = "Orl"\n[[scenario]]\nname = "fresh"')
+    with pytest.raises(ConfigError, match=r"needs 'path'. Write data = {name = .folder., path"):
+        load(tmp_path, 'name = "a"\ndata = "folder"\n[[scenario]]\nname = "fresh"')
+
+
+def test_faces_that_do_not_suffice(tmp_path: Path) -> None:
+    for person in range(8):
+        (home := tmp_path / "faces" / f"p{person}").mkdir(parents=True)
+        for photo in range(2):
+            Image.new("RGB", (20, 20), (person, photo, 0)).save(home / f"{photo}.png")
+
+    def study(path: str, clients: int = 2, batch: int = 1, held_out: int = 2) -> Study:
+        return load(
+            tmp_path,
+            f"""
+            name = "a"
+            data = {{name = "folder", path = "{path}"}}
+            [federation]
+            clients = {clients}
+            held_out = {held_out}
+            photos = 1
+            [[scenario]]
+            name = "fresh"
+            batch_size = {batch}
+            """,
+        )
+
+    assert study("faces")
+    with pytest.raises(DataError, match=r"^study.toml: data: the face folder .* does not exist"):
+        study("nowhere")
+    with pytest.raises(DataError, match=r"^study.toml: federation: faces has 8 people"):
+        study("faces", clients=7)
+    with pytest.raises(DataError, match="which leaves 0 for 2 clients"):
+        study("faces", held_out=10)
+    with pytest.raises(DataError, match=r"^study.toml: scenario 'fresh': client 0 has 3 training"):
+        study("faces", batch=4)
 
 
 def test_unreadable_files(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def split(faces: FaceSet, federation: Federation) -> Split:
     shuffle = torch.randperm(len(order), generator=generator_for("split", faces.name))
     order = [order[i] for i in shuffle]
     held_out = federation.held_out if faces.has_identities else 0
-    trained = order[: len(order) - held_out]
+    trained = order[: max(0, len(order) - held_out)]
     if len(trained) < federation.clients:
         raise DataError(
             f"{faces.name} has {len(order)} people: {held_out} are held out, which leaves "

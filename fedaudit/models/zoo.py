@@ -1,6 +1,7 @@
 """The networks by name, and how a `ModelSpec` becomes a module."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,10 @@ from fedaudit.models.facenet import FaceNet
 from fedaudit.registry import create
 from fedaudit.types import ModelSpec
 
+Head = Literal["cosface", "arcface", "linear"]
 
-def face(*, classes: int, image_size: int = 32, head: str = "cosface", dim: int = 128) -> FaceNet:
+
+def face(*, classes: int, image_size: int = 32, head: Head = "cosface", dim: int = 128) -> FaceNet:
     """Residual body, flattened map into an embedding, CosFace: what face recognition uses.
 
     Args:
@@ -26,7 +29,7 @@ def face(*, classes: int, image_size: int = 32, head: str = "cosface", dim: int 
     )
 
 
-def face_pooled(*, classes: int, image_size: int = 32, head: str = "linear") -> FaceNet:
+def face_pooled(*, classes: int, image_size: int = 32, head: Head = "linear") -> FaceNet:
     """The body of `face` with average pooling and a linear head: far harder to invert."""
     return FaceNet(
         _residual_for(image_size), image_size=image_size, classes=classes, head=head, pool="average"
@@ -34,13 +37,13 @@ def face_pooled(*, classes: int, image_size: int = 32, head: str = "linear") -> 
 
 
 def small_cnn(
-    *, classes: int, image_size: int = 32, head: str = "linear", dim: int = 128
+    *, classes: int, image_size: int = 32, head: Head = "linear", dim: int = 128
 ) -> FaceNet:
     """Three sigmoid convolutions and a hidden layer: smooth, the positive control of the field."""
     return FaceNet(smooth_body(), image_size=image_size, classes=classes, head=head, dim=dim)
 
 
-def resnet18(*, classes: int, image_size: int = 64, head: str = "linear") -> FaceNet:
+def resnet18(*, classes: int, image_size: int = 64, head: Head = "linear") -> FaceNet:
     """ResNet-18 of torchvision with GroupNorm and average pooling, 11.2 M parameters."""
     return FaceNet(
         resnet18_body(), image_size=image_size, classes=classes, head=head, pool="average"
@@ -48,7 +51,7 @@ def resnet18(*, classes: int, image_size: int = 64, head: str = "linear") -> Fac
 
 
 def mobile_face(
-    *, classes: int, image_size: int = 64, head: str = "arcface", dim: int = 128
+    *, classes: int, image_size: int = 64, head: Head = "arcface", dim: int = 128
 ) -> FaceNet:
     """A MobileFaceNet-like network: depth-wise bottlenecks, flattened map, ArcFace."""
     return FaceNet(mobile_body(), image_size=image_size, classes=classes, head=head, dim=dim)

@@ -61,7 +61,7 @@ class AsAsked:
         return training
 
 
-def plain(*, path: str = "") -> None:
+def plain(*, path: str = "", size: int = 64) -> None:
     """Does nothing."""
 
 

@@ -69,7 +69,7 @@ def main() -> None:
     print(f"{'model':8} {'batch':>5} {'attack':30} {'SSIM':>6} {'least':>6} {'LPIPS':>6} "
           f"{'rank-1':>8} {'re-id':>8} {'s/update':>8}", flush=True)  # fmt: skip
     for name, state, number in (("fresh", fresh, 1), ("trained", trained, ROUNDS + 1)):
-        for batch, targets in ((1, 8), (4, 2), (8, 2)):
+        for batch, targets in ((1, 6), (4, 2), (8, 1)):
             for label, attack in lines(batch).items():
                 images, seconds = [], []
                 for target in range(1 if options.quick else targets):

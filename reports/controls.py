@@ -94,7 +94,7 @@ def _positive(study: Study, trials: Trials, rows: tuple[Row, ...]) -> Control:
 
 
 def _negative(name: str, hits: list[bool | None], fmr: float) -> Control:
-    requirement = f"not significantly above the FMR of {fmr:g}"
+    requirement = f"lower bound at most {10 * fmr:g}, ten times the FMR"
     tested = [bool(hit) for hit in hits if hit is not None]
     if not tested:
         return Control(name, "all", "not run", requirement, None)
@@ -119,7 +119,8 @@ def _prior_only(study: Study, rows: tuple[Row, ...]) -> tuple[Control, ...]:
                     name=f"prior-only ({attack.label}, update replaced by noise)",
                     scenario=scenario.name,
                     outcome=f"{rate_text(row.prior)}, SSIM {row.prior_ssim.value:.2f}",
-                    requirement="the level that a leak must exceed",
+                    requirement="what a leak must exceed; lower bound at most "
+                    f"{study.reid_limit:.0%}".replace("%", " %"),
                     passed=row.prior.low <= study.reid_limit,
                 )
             )

@@ -52,6 +52,8 @@ def frontier(results: Results) -> Figure:
             why = "No defense has both a measured utility and a measured re-identification rate."
             panels.append(Panel(title, "", why=why))
             continue
+        if len(unique([row.defense for row in results.rows if row.scenario == scenario])) < 2:
+            continue  # one defense is no trade; its numbers stand in the comparison
         label = f"Verification accuracy against re-identification by defense; {title}"
         panels.append(Panel(title, label, _panel(found)))
         table += [

@@ -85,7 +85,7 @@ def _row(
             prior_rate = statistics.rate(outcomes(list(prior.scores().values())))
             pair = outcomes(ours), outcomes(theirs)
             excess = statistics.paired_rate_difference(*pair, clusters)
-            p_value = statistics.paired_p_value(*pair)
+            p_value = statistics.paired_p_value(*pair, clusters)
     ranks = [s.rank for s in group.scores().values() if s.rank is not None]
     worst = max(group.scores().items(), key=lambda item: _closeness(item[1]))
     worst_trial = next(

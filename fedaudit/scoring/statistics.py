@@ -50,9 +50,10 @@ def paired_rate_difference(
 
     A bootstrap of 8 of 8 against 0 of 8 has no width at all, which is not what eight targets say.
     Here the pairs on which only one of the two succeeded are a coin that a Clopper–Pearson interval
-    judges, conditional on how many there are. Where there are none, the interval is what that many
-    pairs without a hit still allow. Targets of one person are not independent: counts are scaled to
-    the number of people, as if they were wholly dependent.
+    judges, and their share of all pairs has an interval of its own; the two are combined to the
+    safe side. Where there are none, the interval is what that many pairs without a hit still
+    allow. Targets of one person are not independent: counts are scaled to the number of people, as
+    if they were wholly dependent.
     """
     n, people = len(first), len(set(clusters))
     only_first = sum(a and not b for a, b in zip(first, second, strict=True))
@@ -60,8 +61,9 @@ def paired_rate_difference(
     split = only_first + only_second
     if split:
         shrink = people / n
-        low, high = clopper_pearson(only_first * shrink, split * shrink)
-        low, high = (2 * low - 1) * split / n, (2 * high - 1) * split / n
+        coin = clopper_pearson(only_first * shrink, split * shrink)
+        share = clopper_pearson(split * shrink, people)
+        low, high = (_scaled(2 * bound - 1, share, k) for k, bound in enumerate(coin))
     else:
         high = clopper_pearson(0, people)[1]
         low = -high
@@ -69,10 +71,17 @@ def paired_rate_difference(
     return Estimate(value, low, high, n, "exact, paired (McNemar)")
 
 
-def paired_p_value(first: Sequence[bool], second: Sequence[bool]) -> float:
-    """One-sided exact McNemar test that the first rate is higher."""
-    only_first = sum(a and not b for a, b in zip(first, second, strict=True))
-    only_second = sum(b and not a for a, b in zip(first, second, strict=True))
+def paired_p_value(
+    first: Sequence[bool], second: Sequence[bool], clusters: Sequence[Hashable]
+) -> float:
+    """One-sided exact McNemar test that the first rate is higher.
+
+    Counts are scaled to the number of people, as in `paired_rate_difference`, and rounded to the
+    side that finds less.
+    """
+    n, people = max(1, len(first)), len(set(clusters))
+    only_first = sum(a and not b for a, b in zip(first, second, strict=True)) * people // n
+    only_second = -(-sum(b and not a for a, b in zip(first, second, strict=True)) * people // n)
     if only_first + only_second == 0:
         return 1.0
     test = binomtest(only_first, only_first + only_second, alternative="greater")
@@ -103,6 +112,12 @@ def targets_needed(limit: float, *, confidence: float = 0.95) -> int:
     while clopper_pearson(0, n, confidence=confidence)[1] > limit:
         n += 1
     return n
+
+
+def _scaled(advantage: float, share: tuple[float, float], end: int) -> float:
+    """An end (0 low, 1 high) of advantage × share, for the share that makes it the more extreme."""
+    products = [advantage * bound for bound in share]
+    return max(products) if end else min(products)
 
 
 def _bootstrap(values: Sequence[float], clusters: Sequence[Hashable]) -> tuple[float, float]:

@@ -58,7 +58,9 @@ def test_the_prior_is_paired_by_target() -> None:
     assert row.prior.hits == 2
     assert row.excess is not None
     assert row.excess.value == pytest.approx((6 - 2) / 8)
-    assert row.p_value == paired_p_value([True] * 6 + [False] * 2, [False] * 6 + [True] * 2)
+    assert row.p_value == paired_p_value(
+        [True] * 6 + [False] * 2, [False] * 6 + [True] * 2, range(8)
+    )
 
 
 def test_targets_without_a_control_are_left_out_of_the_pairs() -> None:

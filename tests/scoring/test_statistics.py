@@ -113,8 +113,9 @@ def test_the_difference_is_antisymmetric(pairs: list[tuple[bool, bool]]) -> None
 def test_eight_of_eight_is_not_certainty() -> None:
     found = _difference([(True, False)] * 8)
     assert found.value == 1
-    assert found.low == pytest.approx(2 * clopper_pearson(8, 8)[0] - 1)
-    assert 0.2 < found.low < 0.3
+    least = clopper_pearson(8, 8)[0]
+    assert found.low == pytest.approx((2 * least - 1) * least)
+    assert 0.1 < found.low < 0.3
     assert found.high == 1
 
 
@@ -146,18 +147,20 @@ def test_repeating_everybody_proves_nothing() -> None:
 
 
 def test_the_one_sided_p_value() -> None:
-    assert paired_p_value([True] * 8, [False] * 8) == pytest.approx(0.5**8)
-    assert paired_p_value([False] * 8, [True] * 8) == 1.0
-    assert paired_p_value([True, True], [True, True]) == 1.0
-    assert paired_p_value([], []) == 1.0
+    assert paired_p_value([True] * 8, [False] * 8, range(8)) == pytest.approx(0.5**8)
+    assert paired_p_value([False] * 8, [True] * 8, range(8)) == 1.0
+    assert paired_p_value([True, True], [True, True], range(2)) == 1.0
+    assert paired_p_value([], [], []) == 1.0
+    # Two people, however many photos of them, are two observations.
+    assert paired_p_value([True] * 16, [False] * 16, [0, 1] * 8) == pytest.approx(0.25)
     # Pairs on which both agree do not count.
-    mixed = paired_p_value([True] * 6 + [False, True], [False] * 6 + [True, True])
+    mixed = paired_p_value([True] * 6 + [False, True], [False] * 6 + [True, True], range(8))
     assert mixed == pytest.approx((7 + 1) / 2**7)
 
 
 def test_pairs_must_match() -> None:
     with pytest.raises(ValueError, match="argument 2 is"):
-        paired_p_value([True], [True, False])
+        paired_p_value([True], [True, False], [0])
     with pytest.raises(ValueError, match="argument 2 is"):
         paired_difference([1.0], [1.0, 2.0], ["a"])
     with pytest.raises(ValueError, match="argument 2 is"):

@@ -87,7 +87,8 @@ def _check_method(scenario: Scenario, place: Place) -> None:
         unit = "step" if steps == 1 else "steps"
         raise ConfigError(
             f"{place}: method {scenario.method.label!r} makes {steps} local {unit}, and "
-            f'local_steps asks for {asked.steps}. Write local_steps = {steps}, or method = "fedavg".'
+            f"local_steps asks for {asked.steps}. Write local_steps = {steps}, or "
+            'method = "fedavg".'
         )
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from typing import Literal
 
 import click
 
+import fedaudit
 from fedaudit import assets
 from fedaudit.asset_sources import npm
 from fedaudit.asset_table import ASSETS, Asset
@@ -93,7 +95,7 @@ def _packages() -> Iterator[Check]:
     try:
         requirements = metadata.requires("fedaudit") or []
     except metadata.PackageNotFoundError:
-        yield Check("fedaudit", "problem", "not installed", "Run: pip install fedaudit")
+        yield Check("fedaudit", "problem", "not installed", f"Run: {_install()}")
         return
     yield Check("fedaudit", "ok", metadata.version("fedaudit"))
     extras: dict[str, list[str]] = {}
@@ -104,12 +106,21 @@ def _packages() -> Iterator[Check]:
         elif found := _version(name):
             yield Check(name, "ok", found)
         else:
-            yield Check(name, "problem", "not installed", "Run: pip install --upgrade fedaudit")
+            yield Check(name, "problem", "not installed", f"Run: {_install()}")
     for group, names in extras.items():
         absent = [name for name in names if _version(name) is None]
-        advice = f"Only if you want it: pip install 'fedaudit[{group}]'" if absent else ""
+        advice = f"Only if you want it: {_install(group)}" if absent else ""
         value = f"without {', '.join(absent)}" if absent else "complete"
         yield Check(f"extra {group}", "note" if absent else "ok", value, advice)
+
+
+def _install(extra: str = "") -> str:
+    """The command that installs fedaudit anew: from the checkout, if this is one."""
+    root = Path(fedaudit.__file__).resolve().parents[1]
+    checkout = (root / "pyproject.toml").is_file()
+    what = (str(root) if checkout else "fedaudit") + (f"[{extra}]" if extra else "")
+    how = ["-e"] if checkout else ["--upgrade"]
+    return shlex.join([sys.executable, "-m", "pip", "install", *how, what])
 
 
 def _version(package: str) -> str | None:
@@ -209,5 +220,7 @@ def _programs() -> Iterator[Check]:
         "chromium",
         "ok" if browser else "note",
         browser or "not found",
-        "" if browser else "Only needed to print a report as PDF: install Chromium.",
+        ""
+        if browser
+        else "Only the browser tests of the report need it; audits and reports do not.",
     )

@@ -21,7 +21,7 @@ def to_tensor(photos: Sequence[Image.Image], size: int) -> Tensor:
     """Square photos, resized with antialiasing.
 
     Args:
-        photos: Any mode; grey becomes three equal channels.
+        photos: Any mode; gray becomes three equal channels.
         size: Side in pixels.
 
     Returns:

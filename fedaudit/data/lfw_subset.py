@@ -1,4 +1,4 @@
-"""100 faces of LFW that come with scikit-image: tiny, grey, without names."""
+"""100 faces of LFW that come with scikit-image: tiny, gray, without names."""
 
 import numpy as np
 from PIL import Image

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+import fedaudit
 from fedaudit import asset_sources
 from fedaudit import assets as store
 from fedaudit.asset_table import ASSETS
@@ -100,6 +101,27 @@ def test_doctor_names_missing_assets_and_the_command(empty: Path) -> None:
     checks = {c["name"]: c for c in json.loads(invoke(doctor, "--json").stdout)["checks"]}
     assert checks["asset face_embedder"]["status"] == "problem"
     assert checks["asset expression"]["status"] == "note"
+
+
+def test_doctor_advises_by_how_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, place = doctor_module.metadata.version, Path(fedaudit.__file__).resolve().parents[1]
+
+    def version(package: str) -> str:
+        if package in {"rich", "ruff"}:
+            raise doctor_module.metadata.PackageNotFoundError
+        return real(package)
+
+    monkeypatch.setattr(doctor_module.metadata, "version", version)
+    monkeypatch.setattr(doctor_module.shutil, "which", lambda _: None)
+    checks = {check.name: check for check in doctor_module.examine()}
+    assert checks["rich"].advice.endswith(f"-m pip install -e {place}")
+    assert f"pip install -e '{place}[dev]'" in checks["extra dev"].advice
+    assert "Only the browser tests of the report need it" in checks["chromium"].advice
+    monkeypatch.setattr(fedaudit, "__file__", str(tmp_path / "fedaudit" / "__init__.py"))
+    checks = {check.name: check for check in doctor_module.examine()}
+    assert checks["rich"].advice.endswith("-m pip install --upgrade fedaudit")
 
 
 def test_doctor_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,7 +170,7 @@ def test_unknown_names_and_arguments() -> None:
         build(ModelSpec("fase", {}))
     with pytest.raises(UnknownNameError, match="did you mean 'dim'"):
         build(spec("face", dimm=3))
-    with pytest.raises(UnknownNameError, match="did you mean 'cosface'"):
+    with pytest.raises(ConfigError, match='head must be one of "cosface"'):
         build(spec("face", head="cosfase"))
     pool: Any = "averge"
     with pytest.raises(UnknownNameError, match="did you mean 'average'"):

@@ -9,6 +9,8 @@ from fedaudit.errors import FedauditError
 
 THREATS = "threat-models"
 KINDS = (*registry.KINDS, THREATS)
+FOR_PLUGINS = frozenset({"priors", "metrics", "captures"})
+"""Kinds that packages can add to, but that no key of a study chooses."""
 
 
 def names(kind: str) -> tuple[str, ...]:

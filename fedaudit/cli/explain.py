@@ -7,7 +7,7 @@ import click
 
 from fedaudit.cli.catalog import KINDS, explanation, names
 from fedaudit.cli.options import examples
-from fedaudit.errors import UnknownNameError
+from fedaudit.errors import ConfigError, UnknownNameError
 
 
 @click.command(
@@ -21,6 +21,8 @@ def explain(*, name: str, as_json: bool) -> None:
     """Explain the attack, defense, data set, threat model … of that NAME."""
     everything = {kind: names(kind) for kind in KINDS}
     found = [explanation(kind, name) for kind, known in everything.items() if name in known]
+    if name in KINDS:
+        raise ConfigError(f"{name!r} is a kind, not one plugin. Write: fedaudit list {name}")
     if not found:
         raise UnknownNameError("plugin", name, {n for known in everything.values() for n in known})
     if as_json:

@@ -67,5 +67,5 @@ def _time(
                 continue
     seconds = estimate.left()
     if seconds is None:
-        return "not known before some cells are done; run, and watch the estimate"
+        return "no estimate before the first cells are done; the progress then shows one"
     return f"about {spoken(seconds)}, judging by what is done"

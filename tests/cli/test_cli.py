@@ -106,7 +106,8 @@ def test_usage_errors_name_the_closest_match(
         ("run", "none.toml"): "error: there is no study file 'none.toml'",
         ("explain", "quik"): "unknown plugin 'quik'",
         ("report", "study.toml"): "is not a run folder",
-        ("list", "attack"): "attacks",
+        ("list", "attack"): "unknown kind 'attack': did you mean 'attacks'?",
+        ("explain", "attacks"): "Write: fedaudit list attacks",
         ("--nonsense",): "No such option",
     }.items():
         expected = 4 if args[0] == "report" else 2
@@ -130,7 +131,7 @@ def test_run_report_and_go_on(
     assert "runs/study (new)" in plan
     assert f"jobs      {fakes.JOBS}, of which {fakes.JOBS} are to do" in plan
     assert "fresh: 2 defenses × 1 attack × 4 targets × 1 seed = 8 cells, and 8 controls" in plan
-    assert "not known before" in plan
+    assert "no estimate before the first cells are done" in plan
     assert fedaudit("run", "study.toml") == 0
     captured = capsys.readouterr()
     assert captured.out == "LEAK DEMONSTRATED: 3 of 4.\nreport: runs/study/report.html\n"
@@ -237,7 +238,9 @@ def test_listing(fedaudit: Command, capsys: pytest.CaptureFixture[str]) -> None:
     assert {"kind", "name", "summary"} == set(rows[0])
     assert {row["kind"] for row in rows} >= {"attacks", "defenses", "networks", "threat-models"}
     assert fedaudit("list") == 0
-    assert "\nthreat-models\n  A " in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "\nthreat-models\n  A " in out
+    assert "\npriors  (for plugins; not set in a study)\n" in out
 
 
 def test_listing_survives_a_broken_plugin(

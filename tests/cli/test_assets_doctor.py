@@ -1,4 +1,6 @@
 import json
+import shutil
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -106,15 +108,15 @@ def test_doctor_names_missing_assets_and_the_command(empty: Path) -> None:
 def test_doctor_advises_by_how_it_is_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, place = doctor_module.metadata.version, Path(fedaudit.__file__).resolve().parents[1]
+    real, place = metadata.version, Path(fedaudit.__file__).resolve().parents[1]
 
     def version(package: str) -> str:
         if package in {"rich", "ruff"}:
-            raise doctor_module.metadata.PackageNotFoundError
+            raise metadata.PackageNotFoundError
         return real(package)
 
-    monkeypatch.setattr(doctor_module.metadata, "version", version)
-    monkeypatch.setattr(doctor_module.shutil, "which", lambda _: None)
+    monkeypatch.setattr(metadata, "version", version)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
     checks = {check.name: check for check in doctor_module.examine()}
     assert checks["rich"].advice.endswith(f"-m pip install -e {place}")
     assert f"pip install -e '{place}[dev]'" in checks["extra dev"].advice

@@ -147,4 +147,3 @@ def gaussian_sigma(sensitivity: float, epsilon: float, delta: float) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if spent(middle) > delta else (low, middle)
     return high
-

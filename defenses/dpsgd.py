@@ -2,7 +2,7 @@
 
 import warnings
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from opacus import PrivacyEngine
 from opacus.accountants import create_accountant
@@ -32,7 +32,7 @@ class DPSGD:
     noise_multiplier: float = 1.0
     max_grad_norm: float = 1.0
     delta: float = 1e-5
-    accountant: str = "rdp"
+    accountant: Literal["rdp", "prv"] = "rdp"
 
     def __post_init__(self) -> None:
         if self.noise_multiplier < 0:

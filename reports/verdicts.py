@@ -7,7 +7,10 @@ from fedaudit.scoring.statistics import targets_needed
 
 LEVELS: tuple[tuple[float, Severity], ...] = ((0.5, "critical"), (0.1, "high"), (0.01, "medium"))
 ORDER: tuple[Severity, ...] = ("none", "low", "medium", "high", "critical")
-NOT_TESTED = Verdict("NOT TESTED", "Re-identification was not tested: there is no gallery.")
+NOT_TESTED = Verdict(
+    "NOT TESTED",
+    "Re-identification was not tested: no attack finished, or nobody has a gallery photo.",
+)
 
 
 def severity_of(reid: Rate, *, passive: bool) -> Severity:

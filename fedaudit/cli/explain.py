@@ -35,12 +35,18 @@ def _text(one: dict[str, Any]) -> str:
     kind = one["kind"].removesuffix("s").replace("-", " ")
     lines = [f"{one['name']} ({kind})", "", one["text"]]
     if settings := one.get("settings"):
-        lines += ["", "Settings:"]
+        lines += ["", "Types and defaults:"]
         for setting in settings:
             annotation = f": {setting['type']}" if "type" in setting else ""
             default = f" = {setting['default']}" if "default" in setting else "  (required)"
             lines.append(f"  {setting['name']}{annotation}{default}")
-    for key in ("needs", "reads", "grants"):
+    if needs := one.get("needs"):
+        from fedaudit.threat_models import EXPLANATIONS  # noqa: PLC0415 - imports torch
+        from fedaudit.types import Knowledge  # noqa: PLC0415 - imports torch
+
+        lines += ["", "Needs to know:"]
+        lines += [f"  {fact}: {EXPLANATIONS[Knowledge(fact)]}" for fact in needs]
+    for key in ("reads", "grants"):
         if key in one:
             lines += ["", f"{key.capitalize()}: {', '.join(one[key]) or 'nothing'}"]
     if "paper" in one:

@@ -264,7 +264,7 @@ def test_explain(
     out = capsys.readouterr().out
     assert out.startswith("quick (attack)\n\nGuesses.")
     assert "\n  steps: int = 1\n" in out
-    assert "Needs: model" in out
+    assert "Needs to know:\n  model: architecture" in out
     assert fedaudit("explain", "quick", "--json") == 0
     (one,) = json.loads(capsys.readouterr().out)
     assert one["settings"][0] == {"name": "steps", "type": "int", "default": "1"}

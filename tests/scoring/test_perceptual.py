@@ -59,9 +59,9 @@ def test_small_images_are_enlarged() -> None:
 
 def test_one_channel_many_images_none() -> None:
     images = orl(size=64).images[:40]
-    grey = lpips_distance(images[:, :1], images[:, :1].roll(1, 0))
-    assert grey.shape == (40,)
-    assert torch.allclose(grey, lpips_distance(images, images.roll(1, 0)))
+    gray = lpips_distance(images[:, :1], images[:, :1].roll(1, 0))
+    assert gray.shape == (40,)
+    assert torch.allclose(gray, lpips_distance(images, images.roll(1, 0)))
     assert lpips_distance(images[:0], images[:0]).shape == (0,)
     with pytest.raises(ValueError, match="one shape"):
         lpips_distance(images[:2], images[:3])

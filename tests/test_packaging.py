@@ -200,8 +200,6 @@ COMMANDS = [
     if language == "console"
     for line in block.splitlines()
 ]
-PENDING = {"docs/demo.png", "docs/benchmarks.md"}
-"""Links to files that are made by measuring; delete a name once its file is there."""
 
 
 def test_readme_study_can_be_loaded(tmp_path: Path) -> None:
@@ -242,7 +240,7 @@ def test_links_lead_somewhere(document: str) -> None:
         if not target.startswith(("http:", "https:")):
             place = (path.parent / target).resolve()
             named = place.relative_to(ROOT).as_posix()
-            assert place.exists() or named in PENDING, f"{document} → {target}"
+            assert place.exists(), f"{document} → {target}"
 
 
 def test_version_is_in_the_changelog() -> None:

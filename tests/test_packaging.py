@@ -239,7 +239,6 @@ def test_links_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8")):
         if not target.startswith(("http:", "https:")):
             place = (path.parent / target).resolve()
-            named = place.relative_to(ROOT).as_posix()
             assert place.exists(), f"{document} → {target}"
 
 

@@ -72,7 +72,7 @@ def run_cell(study: Study, cell: Cell, folder: RunFolder, evidence: str) -> None
     secret = capture.secret
     assert secret is not None  # simulated captures always know it
     gallery, embed = _gallery(study, folder)
-    other = simulated_person(study, scenario, cell)
+    other = wrong_person_for(study, scenario, cell)
     images, labels, tensors = score(
         secret, reconstruction, gallery=gallery, embed=embed, wrong_person=other
     )
@@ -95,7 +95,7 @@ def run_cell(study: Study, cell: Cell, folder: RunFolder, evidence: str) -> None
 
 def capture_of(study: Study, scenario: Scenario, cell: Cell, folder: RunFolder) -> Capture:
     """What the audited client of this cell shares."""
-    defense = _labelled(scenario.defenses, cell.defense)
+    defense = _by_label(scenario.defenses, cell.defense)
     simulation = _simulation(study, scenario.network, scenario.method, defense)
     before = model_job(study, scenario, defense)
     state = simulation.fresh() if before is None else _trained(folder, before.key)
@@ -122,13 +122,13 @@ def reconstruct(scenario: Scenario, cell: Cell, capture: Capture) -> Reconstruct
         return Reconstruction(torch.rand(shape, generator=generator), torch.full(shape[:1], -1))
     if cell.role == "prior_only":
         seen = without_update(seen, generator_for("prior-only", cell.key))
-    choice = _labelled(scenario.attacks, cell.attack)
+    choice = _by_label(scenario.attacks, cell.attack)
     attack = create("attacks", choice.name, choice.settings)
     result: Reconstruction = attack(seen, generator=generator)
     return result
 
 
-def simulated_person(study: Study, scenario: Scenario, cell: Cell) -> str | None:
+def wrong_person_for(study: Study, scenario: Scenario, cell: Cell) -> str | None:
     """Somebody whom the next client's update shows: the wrong client for this cell."""
     _, _, parts = _faces(study)
     clients = parts.clients
@@ -174,7 +174,7 @@ def _composed(simulation: Simulation, rounds: int) -> float | None:
     return None if math.isinf(epsilon) else epsilon
 
 
-def _labelled(choices: tuple[Choice, ...], label: str) -> Choice:
+def _by_label(choices: tuple[Choice, ...], label: str) -> Choice:
     return next(choice for choice in choices if choice.label == label)
 
 

@@ -128,7 +128,7 @@ def test_every_role_goes_through_one_scorer(redacted: Path, scenario: str, role:
     assert secret is not None
     made = audit.reconstruct(asked, cell, capture)
     gallery, embed = audit._gallery(STUDY, folder)
-    wrong = audit.simulated_person(STUDY, asked, cell)
+    wrong = audit.wrong_person_for(STUDY, asked, cell)
     assert wrong not in secret.people
     images, labels, tensors = score(secret, made, gallery=gallery, embed=embed, wrong_person=wrong)
     trial = folder.trial(cell.key)

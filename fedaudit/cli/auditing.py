@@ -7,11 +7,13 @@ from pathlib import Path
 
 import click
 
+from fedaudit import assets
+from fedaudit.asset_table import ASSETS
 from fedaudit.cli.console import progress
 from fedaudit.cli.ending import INTERRUPTED
 from fedaudit.cli.verdict import conclude
 from fedaudit.config import Study
-from fedaudit.errors import StorageError
+from fedaudit.errors import AssetError, StorageError
 from fedaudit.reports.results import Evidence
 from fedaudit.running import session
 from fedaudit.running.executor import default_workers
@@ -36,6 +38,8 @@ def run_study(study: Study, options: Options) -> int:
             options.output, study, command=again, evidence=options.evidence
         ) as opened:
             _say_state(opened)
+            if opened.todo:
+                _fetch(study)
             workers = options.workers or default_workers()
             with progress(opened.todo, workers, quiet=options.quiet) as show:
                 outcomes = session.run(opened, workers=workers, on_event=show)
@@ -52,6 +56,27 @@ def run_study(study: Study, options: Options) -> int:
         return INTERRUPTED
     except StorageError as error:
         raise StorageError(f"{error}\n  {again}") from error
+
+
+def _fetch(study: Study) -> None:
+    """Get what every job would wait for, once, before the workers start.
+
+    Raises:
+        AssetError: Something that no job can do without is neither cached nor fetchable.
+    """
+    attacks = {choice.name for scenario in study.scenarios for choice in scenario.attacks}
+    needed = [study.data.name] if study.data.name in ASSETS else []
+    needed += ["face_gan"] if "gan_inversion" in attacks or study.data.name == "synthetic" else []
+    for name in (*needed, "lpips_alex"):
+        assets.path(name, say=_note)
+    try:
+        assets.path("face_embedder", say=_note)
+    except AssetError as error:
+        click.echo(f"note: identity will not be tested: {error}", err=True)
+
+
+def _note(message: str) -> None:
+    click.echo(message, err=True)
 
 
 def _say_state(opened: session.Opened) -> None:

@@ -83,7 +83,7 @@ def _say_failed(failed: Mapping[str, str], jobs: int, folder: Path) -> None:
     """How many failed, the first message, and where the others stand."""
     if not failed:
         return
-    messages = [message.partition("\n")[0] for message in failed.values()]
+    messages = [" ".join(message.split()) for message in failed.values()]
     kinds = len(set(messages))
     others = f" There are {kinds - 1} other messages." if kinds > 1 else ""
     click.echo(

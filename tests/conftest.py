@@ -1,5 +1,6 @@
 """Shared fixtures: one thread, real faces at 32 px, and a small federation on them."""
 
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -101,3 +102,13 @@ def gradient_of() -> Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]:
         return dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
 
     return gradient
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interrupts_arrive() -> Iterator[None]:
+    """Let SIGINT through: a shell that starts the suite in the background ignores it."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

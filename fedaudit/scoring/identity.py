@@ -1,9 +1,9 @@
 """Re-identification: is the reconstruction the person, to a network that was not audited?
 
 Embeddings of faces share a large common part, and a smaller image shifts it. Both sides are
-centered, gallery photos and probes each by the mean over their own photos; on ORL at 32 px that
-lifts the ceiling of re-identification at an FMR of 1e-3 from 0.80 to 0.92
-(`benchmarks/identity_ceiling.py`). The centers are constants of the data set: they do not depend on
+centered, gallery photos and probes each by the mean over their own photos, which raises the ceiling
+of re-identification that every report prints (`benchmarks/attack_quality.py` prints it for ORL at
+32 px). The centers are constants of the data set: they do not depend on
 any reconstruction.
 """
 

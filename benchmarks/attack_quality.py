@@ -29,7 +29,8 @@ from fedaudit.scoring.identity import calibrate, embed_split, mirrored
 from fedaudit.scoring.score import score
 from fedaudit.seeds import generator_for
 from fedaudit.threat_models import threat_model
-from fedaudit.types import Attack, LocalTraining, ModelSpec
+from fedaudit.types import LocalTraining, ModelSpec
+from fedaudit.verbs import Attack
 
 ROUNDS = 12
 

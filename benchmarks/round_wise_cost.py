@@ -26,7 +26,8 @@ from fedaudit.attacks.search import Search
 from fedaudit.federation.client import train_locally
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build, parameters_of
-from fedaudit.types import ClientTask, LocalTraining, ModelSpec, Observation
+from fedaudit.types import LocalTraining, ModelSpec, Observation
+from fedaudit.verbs import ClientTask
 
 BATCHES = (1, 2, 4, 8)
 CLASSES = 40

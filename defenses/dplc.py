@@ -8,14 +8,8 @@ import torch.nn.functional as F
 from scipy.special import log_ndtr, ndtr
 from torch import Tensor
 
-from fedaudit.types import (
-    Budget,
-    ClientReturn,
-    ClientStep,
-    ClientTask,
-    ClusterCenters,
-    DefenseFacts,
-)
+from fedaudit.types import Budget, ClusterCenters, DefenseFacts
+from fedaudit.verbs import ClientReturn, ClientStep, ClientTask
 
 HEAD = "head."
 

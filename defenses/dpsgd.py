@@ -11,7 +11,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from fedaudit.errors import ConfigError
-from fedaudit.types import Budget, ClientReturn, ClientStep, ClientTask, DefenseFacts
+from fedaudit.types import Budget, DefenseFacts
+from fedaudit.verbs import ClientReturn, ClientStep, ClientTask
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from fedaudit.types import ClientStep, DefenseFacts
+from fedaudit.types import DefenseFacts
+from fedaudit.verbs import ClientStep
 
 
 @dataclass(frozen=True, kw_only=True)

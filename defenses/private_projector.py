@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from fedaudit.types import ClientReturn, ClientStep, ClientTask, DefenseFacts
+from fedaudit.types import DefenseFacts
+from fedaudit.verbs import ClientReturn, ClientStep, ClientTask
 
 
 @dataclass(frozen=True, kw_only=True)

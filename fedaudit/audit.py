@@ -29,14 +29,7 @@ from fedaudit.scoring.identity import Embed, Gallery, calibrate, embed_split, mi
 from fedaudit.scoring.score import score
 from fedaudit.seeds import generator_for
 from fedaudit.threat_models import threat_model
-from fedaudit.types import (
-    Capture,
-    Cell,
-    LocalTraining,
-    ModelSpec,
-    Reconstruction,
-    Trial,
-)
+from fedaudit.types import Capture, Cell, LocalTraining, ModelSpec, Reconstruction, Trial
 
 T = TypeVar("T")
 

@@ -8,7 +8,8 @@ because attacks infer them.
 from collections.abc import Iterable
 
 from fedaudit.errors import ConfigError, KnowledgeError, UnknownNameError
-from fedaudit.types import Attack, Knowledge, ThreatModel
+from fedaudit.types import Knowledge, ThreatModel
+from fedaudit.verbs import Attack
 
 EXPLANATIONS = {
     Knowledge.MODEL: "architecture and broadcast parameters",

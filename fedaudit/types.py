@@ -3,12 +3,11 @@
 Capture(seen: Observation, secret: Secret) → attack(seen) → Reconstruction → scoring → Trial
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 # --- what one client sends, by kind -------------------------------------------------------------
@@ -91,16 +90,24 @@ class LocalTraining:
     """How a client trains before it shares.
 
     Attributes:
-        lr: Learning rate of plain SGD.
+        lr: Learning rate.
         steps: Local optimizer steps; 1 with `kind="gradient"` is FedSGD.
         batch_size: Images a step.
         momentum: Of SGD.
+        optimizer: "sgd" or "adam" (β = 0.9, 0.999; ε = 1e-8).
+        weight_decay: L2 penalty in the optimizer, as torch's `weight_decay`.
+        proximal: μ of FedProx's term μ/2·‖w − w_global‖² (Li et al., MLSys 2020).
+        batch_norm: Mode of batch-norm layers while the client trains: "train" couples the batch.
     """
 
     lr: float = 0.1
     steps: int = 1
     batch_size: int = 1
     momentum: float = 0.0
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    weight_decay: float = 0.0
+    proximal: float = 0.0
+    batch_norm: Literal["train", "eval"] = "train"
 
 
 @dataclass(frozen=True)
@@ -130,6 +137,9 @@ class Observation:
         labels: `[N]` int64.
         round: 1-based number of the round.
         client: Pseudonym of the client.
+        statistics: Of the client's batch, at each batch-norm layer's input: `NAME.mean` and
+            `NAME.var`, `[channels]` each.
+        earlier: What the same client shared in earlier rounds, oldest first.
     """
 
     model: ModelSpec
@@ -143,6 +153,8 @@ class Observation:
     labels: Tensor | None = None
     round: int = 1
     client: str = ""
+    statistics: Mapping[str, Tensor] | None = None
+    earlier: tuple["Observation", ...] = ()
 
     @property
     def update(self) -> Update | None:
@@ -302,101 +314,3 @@ class Trial:
     adaptive: str
     budget: Budget | None = None
     history: tuple[tuple[int, float], ...] = ()
-
-
-# --- verbs --------------------------------------------------------------------------------------
-
-
-class Attack(Protocol):
-    """`attack(seen, generator=…, progress=…) -> Reconstruction`; settings are its constructor's."""
-
-    needs: frozenset[Knowledge]
-    reads: frozenset[type]
-
-    def __call__(
-        self,
-        seen: Observation,
-        *,
-        generator: torch.Generator,
-        progress: Callable[[int, int, float], None] | None = None,
-    ) -> Reconstruction:
-        """Reconstruct; `progress(step, steps, objective)` is called now and then."""
-        ...
-
-
-# --- a client's step, which defenses wrap ---------------------------------------------------------
-
-Prepare = Callable[[torch.nn.Module, torch.optim.Optimizer, Any], tuple[Any, Any, Any]]
-
-
-@dataclass(frozen=True)
-class ClientTask:
-    """What a client is asked to do in a round.
-
-    Attributes:
-        model: Network to build.
-        before: Global parameters that were received.
-        kept: Parameters that stay on this device, from its earlier rounds.
-        images: `[N, C, H, W]` in [0, 1].
-        labels: `[N]` int64.
-        training: Optimizer settings.
-        share: "gradient" (FedSGD) or "delta" (FedAvg).
-        generator: All randomness of the step.
-        prepare: Wraps (model, optimizer, loader) before training; set by defenses such as DP-SGD.
-        withheld: Parameter-name prefixes that must not leave the device; set by defenses.
-    """
-
-    model: ModelSpec
-    before: Mapping[str, Tensor]
-    kept: Mapping[str, Tensor]
-    images: Tensor
-    labels: Tensor
-    training: LocalTraining
-    share: Literal["gradient", "delta"]
-    generator: torch.Generator
-    prepare: Prepare | None = None
-    withheld: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class ClientReturn:
-    """What a client's step ends in: what is sent, and what stays."""
-
-    shared: tuple[Shared, ...]
-    kept: Mapping[str, Tensor] = field(default_factory=dict)
-    loss: float = float("nan")
-    budget: Budget | None = None
-
-
-ClientStep = Callable[[ClientTask], ClientReturn]
-
-
-class Defense(Protocol):
-    """`defense(step) -> step`, so that defenses compose in order."""
-
-    def __call__(self, step: ClientStep) -> ClientStep:
-        """Wrap a client's step."""
-        ...
-
-    def facts(self) -> DefenseFacts:
-        """What an attacker who read the paper and the configuration knows."""
-        ...
-
-
-class Method(Protocol):
-    """A federated method: what clients send, how they train, how the server combines."""
-
-    @property
-    def share(self) -> Literal["gradient", "delta"]:
-        """What a client's update is."""
-        ...
-
-    def local(self, training: LocalTraining) -> LocalTraining:
-        """The settings that a client really trains with."""
-        ...
-
-    def combine(
-        self, before: Mapping[str, Tensor], updates: Sequence[Update], training: LocalTraining
-    ) -> dict[str, Tensor]:
-        """Global parameters of the next round."""
-        ...

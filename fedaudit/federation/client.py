@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from fedaudit.errors import AttackError
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build, parameters_of
-from fedaudit.types import ClientReturn, ClientTask, Update
+from fedaudit.types import Update
+from fedaudit.verbs import ClientReturn, ClientTask
 
 
 def is_withheld(name: str, withheld: tuple[str, ...]) -> bool:

@@ -13,15 +13,8 @@ from fedaudit.data.splits import Split
 from fedaudit.federation.client import is_withheld, train_locally
 from fedaudit.models.zoo import build, parameters_of
 from fedaudit.seeds import generator_for, seed_for
-from fedaudit.types import (
-    ClientReturn,
-    ClientTask,
-    Defense,
-    LocalTraining,
-    Method,
-    ModelSpec,
-    Update,
-)
+from fedaudit.types import LocalTraining, ModelSpec, Update
+from fedaudit.verbs import ClientReturn, ClientTask, Defense, Method
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,7 @@ from fedaudit.data.faces import FaceSet
 from fedaudit.federation.rounds import Simulation
 from fedaudit.registry import create, names
 from fedaudit.threat_models import THREAT_MODELS, threat_model
-from fedaudit.types import (
-    Capture,
-    ClusterCenters,
-    Knowledge,
-    LocalTraining,
-    Secret,
-    Update,
-)
+from fedaudit.types import Capture, ClusterCenters, Knowledge, LocalTraining, Secret, Update
 
 Intercept = Callable[..., Capture]
 Federate = Callable[..., Simulation]

@@ -9,7 +9,8 @@ import torch
 
 from fedaudit.federation.rounds import Simulation
 from fedaudit.registry import create, describe, lookup, names
-from fedaudit.types import ClientReturn, DefenseFacts, LocalTraining, Update
+from fedaudit.types import DefenseFacts, LocalTraining, Update
+from fedaudit.verbs import ClientReturn
 
 CASES: dict[str, dict[str, Any]] = {
     "none": {},

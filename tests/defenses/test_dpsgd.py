@@ -14,7 +14,8 @@ from fedaudit.errors import ConfigError
 from fedaudit.federation.client import train_locally
 from fedaudit.models.facenet import FaceNet, criterion_of
 from fedaudit.models.zoo import build, parameters_of
-from fedaudit.types import ClientReturn, ClientTask, LocalTraining, ModelSpec, Update
+from fedaudit.types import LocalTraining, ModelSpec, Update
+from fedaudit.verbs import ClientReturn, ClientTask
 
 ORDERS = [1 + x / 10 for x in range(1, 100)] + [float(x) for x in range(12, 64)]
 SPEC = ModelSpec("small_cnn", {"classes": 4, "image_size": 16})

@@ -15,7 +15,8 @@ from fedaudit.federation.fedavg import FedAvg
 from fedaudit.federation.fedsgd import FedSGD
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build, parameters_of
-from fedaudit.types import ClientTask, LocalTraining, ModelSpec, Update
+from fedaudit.types import LocalTraining, ModelSpec, Update
+from fedaudit.verbs import ClientTask
 
 GradientOf = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
 

@@ -1,0 +1,115 @@
+"""The verbs: what a plugin must be able to do. Protocols, no base classes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from fedaudit.types import (
+    Budget,
+    DefenseFacts,
+    Knowledge,
+    LocalTraining,
+    ModelSpec,
+    Observation,
+    Reconstruction,
+    Shared,
+    Update,
+)
+
+
+class Attack(Protocol):
+    """`attack(seen, generator=…, progress=…) -> Reconstruction`; settings are its constructor's."""
+
+    needs: frozenset[Knowledge]
+    reads: frozenset[type]
+
+    def __call__(
+        self,
+        seen: Observation,
+        *,
+        generator: torch.Generator,
+        progress: Callable[[int, int, float], None] | None = None,
+    ) -> Reconstruction:
+        """Reconstruct; `progress(step, steps, objective)` is called now and then."""
+        ...
+
+
+# --- a client's step, which defenses wrap ---------------------------------------------------------
+
+Prepare = Callable[[torch.nn.Module, torch.optim.Optimizer, Any], tuple[Any, Any, Any]]
+
+
+@dataclass(frozen=True)
+class ClientTask:
+    """What a client is asked to do in a round.
+
+    Attributes:
+        model: Network to build.
+        before: Global parameters that were received.
+        kept: Parameters that stay on this device, from its earlier rounds.
+        images: `[N, C, H, W]` in [0, 1].
+        labels: `[N]` int64.
+        training: Optimizer settings.
+        share: "gradient" (FedSGD) or "delta" (FedAvg).
+        generator: All randomness of the step.
+        prepare: Wraps (model, optimizer, loader) before training; set by defenses such as DP-SGD.
+        withheld: Parameter-name prefixes that must not leave the device; set by defenses.
+    """
+
+    model: ModelSpec
+    before: Mapping[str, Tensor]
+    kept: Mapping[str, Tensor]
+    images: Tensor
+    labels: Tensor
+    training: LocalTraining
+    share: Literal["gradient", "delta"]
+    generator: torch.Generator
+    prepare: Prepare | None = None
+    withheld: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ClientReturn:
+    """What a client's step ends in: what is sent, and what stays."""
+
+    shared: tuple[Shared, ...]
+    kept: Mapping[str, Tensor] = field(default_factory=dict)
+    loss: float = float("nan")
+    budget: Budget | None = None
+
+
+ClientStep = Callable[[ClientTask], ClientReturn]
+
+
+class Defense(Protocol):
+    """`defense(step) -> step`, so that defenses compose in order."""
+
+    def __call__(self, step: ClientStep) -> ClientStep:
+        """Wrap a client's step."""
+        ...
+
+    def facts(self) -> DefenseFacts:
+        """What an attacker who read the paper and the configuration knows."""
+        ...
+
+
+class Method(Protocol):
+    """A federated method: what clients send, how they train, how the server combines."""
+
+    @property
+    def share(self) -> Literal["gradient", "delta"]:
+        """What a client's update is."""
+        ...
+
+    def local(self, training: LocalTraining) -> LocalTraining:
+        """The settings that a client really trains with."""
+        ...
+
+    def combine(
+        self, before: Mapping[str, Tensor], updates: Sequence[Update], training: LocalTraining
+    ) -> dict[str, Tensor]:
+        """Global parameters of the next round."""
+        ...

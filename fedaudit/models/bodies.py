@@ -152,3 +152,42 @@ def mobile_body(channels: int = 3) -> nn.Sequential:
         group_norm(128),
         nn.PReLU(128),
     )
+
+
+def dense_body(inputs: int, *, hidden: int = 256, depth: int = 1) -> nn.Sequential:
+    """Flattened pixels into `depth` hidden layers with bias and ReLU; a map of one position.
+
+    Args:
+        inputs: Values of an image, C·H·W.
+        hidden: Width of each hidden layer.
+        depth: Number of hidden layers, at least 1.
+    """
+    if hidden < 1 or depth < 1:
+        raise ValueError("hidden and depth must be at least 1")
+    layers: list[nn.Module] = [Standardize(), nn.Flatten()]
+    for _ in range(depth):
+        layers += [nn.Linear(inputs, hidden), nn.ReLU()]
+        inputs = hidden
+    return nn.Sequential(*layers, nn.Unflatten(1, (hidden, 1, 1)))
+
+
+def plain_body(
+    widths: tuple[int, ...] = (6, 12), channels: int = 3, slope: float = 0.2
+) -> nn.Sequential:
+    """Convolutions of stride 1 with leaky ReLU, nothing pooled or normalized.
+
+    Where each width is at least that before it, a layer's outputs alone fix its inputs: what R-GAP
+    (Zhu & Blaschko 2021) calls rank-sufficient.
+
+    Args:
+        widths: Channels of each convolution.
+        channels: Channels of the images.
+        slope: Of the leaky ReLU for negative values; > 0, so that it can be inverted.
+    """
+    if not widths or min(widths) < 1 or slope <= 0:
+        raise ValueError("widths must be at least 1 each, slope must be > 0")
+    layers: list[nn.Module] = [Standardize()]
+    for width in widths:
+        layers += [nn.Conv2d(channels, width, 3, 1, 1), nn.LeakyReLU(slope)]
+        channels = width
+    return nn.Sequential(*layers)

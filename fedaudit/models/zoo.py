@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from fedaudit.errors import AttackError, ConfigError
-from fedaudit.models.bodies import mobile_body, residual_body, resnet18_body, smooth_body
+from fedaudit.models.bodies import (
+    dense_body,
+    mobile_body,
+    plain_body,
+    residual_body,
+    resnet18_body,
+    smooth_body,
+)
 from fedaudit.models.facenet import FaceNet
 from fedaudit.registry import create
 from fedaudit.types import ModelSpec
@@ -55,6 +62,48 @@ def mobile_face(
 ) -> FaceNet:
     """A MobileFaceNet-like network: depth-wise bottlenecks, flattened map, ArcFace."""
     return FaceNet(mobile_body(), image_size=image_size, classes=classes, head=head, dim=dim)
+
+
+def mlp(
+    *,
+    classes: int,
+    image_size: int = 32,
+    head: Head = "linear",
+    hidden: int = 256,
+    depth: int = 1,
+) -> FaceNet:
+    """Pixels straight into fully connected layers with ReLU: gives small batches away exactly.
+
+    Args:
+        classes: Number of people in the head.
+        image_size: Pixels.
+        head: "cosface", "arcface" or "linear".
+        hidden: Width of each hidden layer.
+        depth: Number of hidden layers.
+    """
+    body = dense_body(3 * image_size**2, hidden=hidden, depth=depth)
+    return FaceNet(body, image_size=image_size, classes=classes, head=head, pool="average")
+
+
+def plain_cnn(
+    *,
+    classes: int,
+    image_size: int = 32,
+    head: Head = "linear",
+    widths: tuple[int, ...] = (6, 12),
+    dim: int = 64,
+) -> FaceNet:
+    """Leaky-ReLU convolutions of stride 1, no pooling: can be inverted layer by layer.
+
+    Args:
+        classes: Number of people in the head.
+        image_size: Pixels.
+        head: "cosface", "arcface" or "linear".
+        widths: Channels of each convolution; rising widths leave each layer's input no freedom.
+        dim: Width of the embedding.
+    """
+    body = plain_body(tuple(widths))
+    return FaceNet(body, image_size=image_size, classes=classes, head=head, dim=dim)
 
 
 def _residual_for(image_size: int) -> nn.Sequential:

@@ -18,6 +18,7 @@ from fedaudit.data.faces import FaceSet
 from fedaudit.data.splits import Split, split
 from fedaudit.defenses.dpsgd import DPSGD
 from fedaudit.errors import AssetError
+from fedaudit.federation.client import local_training
 from fedaudit.federation.rounds import Simulation, State
 from fedaudit.federation.utility import measure
 from fedaudit.provenance import facts
@@ -97,7 +98,7 @@ def capture_of(study: Study, scenario: Scenario, cell: Cell, folder: RunFolder) 
         state,
         target=cell.target,
         batch_size=scenario.batch_size,
-        training=LocalTraining(scenario.lr, scenario.local_steps, scenario.batch_size),
+        training=local_training(scenario),
         threat=threat_model(scenario.threat_model, scenario.grant, scenario.deny),
         round=scenario.round,
         seed=cell.seed,

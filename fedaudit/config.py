@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Federation:
     Attributes:
         clients: Number of clients; people are dealt to them, each person to one client.
         rounds: Rounds trained to measure utility; scenarios with `round` > 1 audit that round.
-        local_steps, batch_size, lr, momentum: Local training of each client in each round.
+        local_steps, batch_size, lr, momentum, optimizer, weight_decay, proximal, batch_norm: Local
+            training of each client in each round, as in `fedaudit.types.LocalTraining`.
         held_out: People who never train; verification accuracy is measured on their pairs.
         photos: Photos of each person that train; the others are the gallery.
     """
@@ -42,6 +43,10 @@ class Federation:
     batch_size: int = 16
     lr: float = 0.1
     momentum: float = 0.9
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    weight_decay: float = 0.0
+    proximal: float = 0.0
+    batch_norm: Literal["train", "eval"] = "train"
     held_out: int = 10
     photos: int = 5
 
@@ -52,7 +57,10 @@ class Scenario:
 
     Attributes:
         round: The audited round, 1-based; 1 audits a fresh model.
-        batch_size, local_steps, lr: Of the audited client's step.
+        batch_size: Images that the audited client trains on.
+        local_batch_size: Images of them that one of its steps takes; 0 takes all in every step.
+        local_steps, lr, momentum, optimizer, weight_decay, proximal, batch_norm: Of its local
+            training, as in `fedaudit.types.LocalTraining`.
         targets: Number of attacked client updates, each of other people where there are enough.
         threat_model: A–H (Carletti et al.).
         grant, deny: Facts added to or taken from the threat model.
@@ -65,7 +73,13 @@ class Scenario:
     round: int = 1
     batch_size: int = 1
     local_steps: int = 1
+    local_batch_size: int = 0
     lr: float = 0.1
+    momentum: float = 0.0
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    weight_decay: float = 0.0
+    proximal: float = 0.0
+    batch_norm: Literal["train", "eval"] = "train"
     targets: int = 16
     threat_model: str = "D"
     grant: tuple[str, ...] = ()

@@ -14,6 +14,7 @@ from fedaudit.errors import (
     KnowledgeError,
     UnknownNameError,
 )
+from fedaudit.federation.client import local_training
 from fedaudit.setting_types import check_types
 from fedaudit.study_rules import Place
 from fedaudit.threat_models import check_knowledge, threat_model
@@ -81,14 +82,30 @@ def _check_faces(study: Study, file: str) -> None:
 
 def _check_method(scenario: Scenario, place: Place) -> None:
     method = build("methods", scenario.method, place)
-    asked = LocalTraining(scenario.lr, scenario.local_steps, scenario.batch_size)
-    steps = method.local(asked).steps
+    asked = local_training(scenario)
+    made = method.local(asked)
+    steps = made.steps
     if steps != asked.steps:
         unit = "step" if steps == 1 else "steps"
         raise ConfigError(
             f"{place}: method {scenario.method.label!r} makes {steps} local {unit}, and "
             f"local_steps asks for {asked.steps}. Write local_steps = {steps}, or "
             'method = "fedavg".'
+        )
+    for key in ("momentum", "optimizer", "weight_decay", "proximal"):
+        value = getattr(asked, key)
+        if value != getattr(made, key) and value != getattr(LocalTraining(), key):
+            raise ConfigError(
+                f"{place}: method {scenario.method.label!r} trains with {key} = "
+                f"{getattr(made, key)!r}, and the scenario asks for {value!r}. Remove {key}, or "
+                'write method = "fedavg".'
+            )
+    if asked.steps * asked.batch_size < scenario.batch_size:
+        unused = scenario.batch_size - asked.steps * asked.batch_size
+        raise ConfigError(
+            f"{place}: {asked.steps} local step(s) of {asked.batch_size} images leave {unused} of "
+            f"the {scenario.batch_size} images unused. Raise local_steps or local_batch_size, or "
+            "lower batch_size."
         )
 
 

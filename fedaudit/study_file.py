@@ -49,13 +49,21 @@ def _label(choice: Choice) -> str:
 _POSITIVE = Number(0, math.inf, 0.1)
 _FACTS = Many(OneOf("fact", _facts), '"labels"', may_be_empty=True)
 
+_OPTIMIZER: dict[str, Rule] = {
+    "momentum": Number(0, 1, 0.9, low_open=False, high_open=True),
+    "optimizer": OneOf("optimizer", lambda: ("sgd", "adam")),
+    "weight_decay": Number(0, math.inf, 0.0005, low_open=False),
+    "proximal": Number(0, math.inf, 0.01, low_open=False),
+    "batch_norm": OneOf("mode of batch norm", lambda: ("train", "eval")),
+}
+
 FEDERATION: dict[str, Rule] = {
     "clients": Whole(1, 5),
     "rounds": Whole(1, 30),
     "local_steps": Whole(1, 4),
     "batch_size": Whole(1, 16),
     "lr": _POSITIVE,
-    "momentum": Number(0, 1, 0.9, low_open=False, high_open=True),
+    **_OPTIMIZER,
     "held_out": Whole(2, 10),
     "photos": Whole(1, 5),
 }
@@ -66,7 +74,9 @@ DEFAULTS: dict[str, Rule] = {
     "round": Whole(1, 1),
     "batch_size": Whole(1, 4),
     "local_steps": Whole(1, 1),
+    "local_batch_size": Whole(0, 2),
     "lr": _POSITIVE,
+    **_OPTIMIZER,
     "targets": Whole(1, 16),
     "threat_model": OneOf("threat model", _threat_models),
     "grant": _FACTS,

@@ -41,7 +41,21 @@ class ClusterCenters:
     radius: float
 
 
-Shared = Update | ClusterCenters
+@dataclass(frozen=True)
+class Buffers:
+    """Batch-norm buffers as one client shares them after local training; no defense acts on them.
+
+    Attributes:
+        tensors: Running means and variances by buffer name, and the counters of training steps
+            (`NAME.num_batches_tracked`, from 0 in every round).
+        examples: Number of images behind them; None where it is not sent.
+    """
+
+    tensors: Mapping[str, Tensor]
+    examples: int | None = None
+
+
+Shared = Update | ClusterCenters | Buffers
 
 
 # --- what the attacker may know -----------------------------------------------------------------
@@ -91,8 +105,9 @@ class LocalTraining:
 
     Attributes:
         lr: Learning rate.
-        steps: Local optimizer steps; 1 with `kind="gradient"` is FedSGD.
-        batch_size: Images a step.
+        steps: Local optimizer steps; 1 with `kind="gradient"` is FedSGD. Where the client has more
+            images than a step takes, they are shuffled anew in every epoch.
+        batch_size: Images a step; the last step of an epoch takes what is left.
         momentum: Of SGD.
         optimizer: "sgd" or "adam" (β = 0.9, 0.999; ε = 1e-8).
         weight_decay: L2 penalty in the optimizer, as torch's `weight_decay`.
@@ -127,18 +142,19 @@ class Observation:
 
     Attributes:
         model: Architecture.
-        before: The global parameters that the server sent; those that stay on devices are absent.
+        before: The global parameters and running statistics of batch norm that the server sent;
+            those that stay on devices are absent.
         shared: What the client sent.
         image_shape: `(C, H, W)`.
-        batch_size: Number of images behind the update.
+        batch_size: Number of images behind the update, over all local steps.
         num_classes: Width of the head.
         training: Local training settings.
         defense: The defenses in use, in order; () says "known to be none", None "not known".
         labels: `[N]` int64.
         round: 1-based number of the round.
         client: Pseudonym of the client.
-        statistics: Of the client's batch, at each batch-norm layer's input: `NAME.mean` and
-            `NAME.var`, `[channels]` each.
+        statistics: Of all the client's images in one batch through the model before training, at
+            each batch-norm layer's input: `NAME.mean` and `NAME.var` (biased), `[channels]` each.
         earlier: What the same client shared in earlier rounds, oldest first.
     """
 
@@ -160,6 +176,11 @@ class Observation:
     def update(self) -> Update | None:
         """The first model update among what was shared."""
         return next((s for s in self.shared if isinstance(s, Update)), None)
+
+    @property
+    def buffers(self) -> Buffers | None:
+        """The batch-norm buffers among what was shared."""
+        return next((s for s in self.shared if isinstance(s, Buffers)), None)
 
 
 # --- what only the scorer may see ---------------------------------------------------------------

@@ -6,8 +6,11 @@ import torch
 
 from fedaudit.data.splits import target_photos
 from fedaudit.federation.rounds import Simulation, State
+from fedaudit.models.batch_norm import batch_norm_layers, batch_statistics, client_mode
+from fedaudit.models.zoo import build
 from fedaudit.seeds import generator_for
 from fedaudit.types import (
+    Buffers,
     Capture,
     Knowledge,
     LocalTraining,
@@ -37,7 +40,7 @@ def simulate(
         state: What server and clients hold before the round.
         target: Number of the audited update; decides client and photos.
         batch_size: Photos that the client trains on in this round.
-        training: The client's local training; its batch is all of these photos.
+        training: The client's local training on these photos.
         threat: What the attacker is granted.
         round: 1-based number of the round.
         seed: Of the client's randomness (noise, order).
@@ -53,6 +56,10 @@ def simulate(
         people=people,
         sources=tuple(faces.sources[i] for i in photos),
     )
+    before = {**state.server, **state.kept.get(client, {})}
+    model = client_mode(build(simulation.spec(client), before), training)
+    with torch.no_grad():
+        statistics = batch_statistics(model, secret.images) if batch_norm_layers(model) else None
     full = Observation(
         model=simulation.spec(client),
         before=state.server,
@@ -65,6 +72,7 @@ def simulate(
         labels=secret.labels,
         round=round,
         client=f"client-{client}",
+        statistics=statistics,
     )
     return Capture(withhold(full, threat), secret, returned.budget)
 
@@ -81,16 +89,23 @@ def withhold(seen: Observation, threat: ThreatModel) -> Observation:
         training=seen.training if Knowledge.TRAINING in granted else None,
         defense=seen.defense if Knowledge.DEFENSE in granted else None,
         labels=seen.labels if Knowledge.LABELS in granted else None,
+        statistics=seen.statistics if Knowledge.STATISTICS in granted else None,
     )
 
 
 def without_update(seen: Observation, generator: torch.Generator) -> Observation:
     """The prior-only control: every shared tensor replaced by noise of the same norm.
 
+    Running statistics of batch norm, which noise would make no statistics, are replaced by what
+    the server had sent, and facts about the client's batch are taken away.
     What the attack returns on this it owes to its prior and its optimizer, not to the client.
     """
 
     def noise(shared: Shared) -> Shared:
+        if isinstance(shared, Buffers):
+            counters = {n: b for n, b in shared.tensors.items() if n not in seen.before}
+            unmoved = {n: seen.before[n] for n in shared.tensors if n in seen.before}
+            return replace(shared, tensors={**unmoved, **counters})
         if not isinstance(shared, Update):
             return shared
         tensors = {}
@@ -99,4 +114,4 @@ def without_update(seen: Observation, generator: torch.Generator) -> Observation
             tensors[name] = drawn * (value.norm() / drawn.norm().clamp_min(1e-12))
         return replace(shared, tensors=tensors)
 
-    return replace(seen, shared=tuple(noise(s) for s in seen.shared))
+    return replace(seen, shared=tuple(noise(s) for s in seen.shared), statistics=None)

@@ -5,7 +5,24 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fedaudit.types import Update
+from fedaudit.types import Buffers, Update
+
+
+def mean_buffers(shared: Sequence[Buffers]) -> dict[str, Tensor]:
+    """Weighted mean of the clients' running statistics; counters of steps are left out.
+
+    Clients that do not state a number of examples weigh one each.
+    """
+    weights = [float(buffers.examples or 1) for buffers in shared]
+    total = sum(weights)
+    first = shared[0].tensors if shared else {}
+    return {
+        name: torch.stack(
+            [b.tensors[name] * (w / total) for b, w in zip(shared, weights, strict=True)]
+        ).sum(0)
+        for name, value in first.items()
+        if value.is_floating_point()
+    }
 
 
 def mean_update(updates: Sequence[Update]) -> dict[str, Tensor]:

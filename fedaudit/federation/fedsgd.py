@@ -20,8 +20,10 @@ class FedSGD:
     share: ClassVar[Literal["gradient", "delta"]] = "gradient"
 
     def local(self, training: LocalTraining) -> LocalTraining:
-        """One step, whatever the federation's settings say; the server applies it."""
-        return replace(training, steps=1, momentum=0.0)
+        """One plain step, whatever the federation's settings say; the server applies it."""
+        return replace(
+            training, steps=1, momentum=0.0, optimizer="sgd", weight_decay=0.0, proximal=0.0
+        )
 
     def combine(
         self, before: Mapping[str, Tensor], updates: Sequence[Update], training: LocalTraining

@@ -10,10 +10,12 @@ from torch import Tensor
 from fedaudit.config import Federation
 from fedaudit.data.faces import FaceSet
 from fedaudit.data.splits import Split
-from fedaudit.federation.client import is_withheld, train_locally
+from fedaudit.federation.averaging import mean_buffers
+from fedaudit.federation.client import is_withheld, local_training, train_locally
+from fedaudit.models.batch_norm import running_statistics
 from fedaudit.models.zoo import build, parameters_of
 from fedaudit.seeds import generator_for, seed_for
-from fedaudit.types import LocalTraining, ModelSpec, Update
+from fedaudit.types import Buffers, LocalTraining, ModelSpec, Update
 from fedaudit.verbs import ClientReturn, ClientTask, Defense, Method
 
 
@@ -22,7 +24,8 @@ class State:
     """A federation between two rounds.
 
     Attributes:
-        server: What the server holds and broadcasts, by parameter name.
+        server: What the server holds and broadcasts: parameters, and the running statistics of
+            batch norm, by name.
         kept: What each client keeps on its device, by client number.
     """
 
@@ -93,7 +96,7 @@ class Simulation:
         model = build(self.spec(0), seed=seed_for("fresh", self.seed))
         server = {
             name: value
-            for name, value in parameters_of(model).items()
+            for name, value in {**parameters_of(model), **running_statistics(model)}.items()
             if not is_withheld(name, self.withheld)
         }
         return State(server)
@@ -128,9 +131,7 @@ class Simulation:
     ) -> tuple[State, float]:
         """Run `rounds` (1-based numbers) from `state`; returns the end and the seconds it took."""
         settings = self.federation
-        training = LocalTraining(
-            settings.lr, settings.local_steps, settings.batch_size, settings.momentum
-        )
+        training = local_training(settings)
         started = time.perf_counter()
         for number in rounds:
             returns = {}
@@ -140,6 +141,7 @@ class Simulation:
                 returns[client] = self.step(state, client, photos, training, generator)
             updates = [_update(r) for r in returns.values()]
             server = self.method.combine(state.server, updates, training)
+            server |= mean_buffers([b for r in returns.values() if (b := _buffers(r))])
             state = State(server, {client: r.kept for client, r in returns.items()})
             if progress:
                 progress(number - rounds.start + 1, len(rounds))
@@ -148,6 +150,10 @@ class Simulation:
     @property
     def _head_is_private(self) -> bool:
         return is_withheld("head.weight", self.withheld)
+
+
+def _buffers(returned: ClientReturn) -> Buffers | None:
+    return next((shared for shared in returned.shared if isinstance(shared, Buffers)), None)
 
 
 def _update(returned: ClientReturn) -> Update:

@@ -1,11 +1,16 @@
-"""Bodies: images in [0, 1] → feature maps. GroupNorm throughout, so that no image sees another.
+"""Bodies: images in [0, 1] → feature maps. GroupNorm as a rule, so that no image sees another.
 
-Batch norm would couple the images of a batch, which DP-SGD's per-sample gradients cannot have, and
-which would hide from an attack that a batch gradient is the mean of per-image gradients.
+Batch norm couples the images of a batch, which DP-SGD's per-sample gradients cannot have, and
+which hides from an attack that a batch gradient is the mean of per-image gradients. The two bodies
+that can have it say so.
 """
 
+from typing import Literal
+
 from torch import Tensor, nn
-from torchvision.models.resnet import ResNet
+from torchvision.models.resnet import BasicBlock, ResNet
+
+Norm = Literal["batch", "group", "none"]
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -109,6 +114,38 @@ def resnet18_body() -> nn.Sequential:
         if isinstance(module, nn.ReLU):
             module.inplace = False  # Opacus' hooks need the inputs that in-place layers overwrite
     return nn.Sequential(Standardize(), *list(network.children())[:-2])
+
+
+def resnet18_batch_norm_body(*, small: bool) -> nn.Sequential:
+    """ResNet-18 of torchvision up to its last feature map, with batch norm, random weights.
+
+    Args:
+        small: Replace the stem, which divides the resolution by four, by a 3×3 convolution.
+    """
+    network = ResNet(BasicBlock, [2, 2, 2, 2])
+    if small:
+        network.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+        network.maxpool = nn.Identity()
+    return nn.Sequential(Standardize(), *list(network.children())[:-2])
+
+
+def convnet_body(width: int, norm: Norm) -> nn.Sequential:
+    """Eight 3×3 convolutions with ReLU, max-pooled by three after the sixth and the last."""
+    layers: list[nn.Module] = [Standardize()]
+    inputs = 3
+    for number, factor in enumerate((1, 2, 2, 4, 4, 4, 4, 4), 1):
+        outputs = factor * width
+        layers.append(nn.Conv2d(inputs, outputs, 3, 1, 1))
+        if norm == "batch":
+            layers.append(nn.BatchNorm2d(outputs))
+        elif norm == "group":
+            layers.append(group_norm(outputs))
+        layers.append(nn.ReLU())
+        if number in (6, 8):
+            layers.append(nn.MaxPool2d(3))
+        inputs = outputs
+    return nn.Sequential(*layers)
 
 
 class DepthWise(nn.Module):

@@ -20,7 +20,7 @@ class FaceNet(nn.Module):
         body: Images → feature map.
         image_size: Height and width in pixels; decides the width of the flattened map.
         classes: K.
-        dim: Width of the embedding.
+        dim: Width of the embedding; 0 leaves the layer out, as classifiers do.
         head: "linear", "cosface" or "arcface".
         pool: "flatten" (face recognition: every position of the map reaches the embedding) or
             "average" (classification: the map is averaged away).
@@ -46,12 +46,15 @@ class FaceNet(nn.Module):
         if pool not in ("flatten", "average"):
             raise UnknownNameError("pooling", pool, ("flatten", "average"))
         self.body, self.pool = body, pool
+        body.eval()  # in training mode batch norm would remember what the width is measured with
         with torch.no_grad():
             shape = body(torch.zeros(1, channels, image_size, image_size)).shape
+        body.train()
         width = shape[1] if pool == "average" else shape[1:].numel()
         # A pooled classifier has no embedding layer of its own: the averaged map is the embedding.
-        self.embedding = nn.Identity() if pool == "average" else nn.Linear(width, dim, bias=False)
-        self.head = HEADS[head](width if pool == "average" else dim, classes, **head_settings)
+        dim = 0 if pool == "average" else dim
+        self.embedding = nn.Linear(width, dim, bias=False) if dim else nn.Identity()
+        self.head = HEADS[head](dim or width, classes, **head_settings)
 
     def features(self, images: Tensor) -> Tensor:
         """What enters the embedding, `[N, F]`: the flattened or averaged map."""

@@ -8,10 +8,13 @@ from torch import Tensor, nn
 
 from fedaudit.errors import AttackError, ConfigError
 from fedaudit.models.bodies import (
+    Norm,
+    convnet_body,
     dense_body,
     mobile_body,
     plain_body,
     residual_body,
+    resnet18_batch_norm_body,
     resnet18_body,
     smooth_body,
 )
@@ -55,6 +58,44 @@ def resnet18(*, classes: int, image_size: int = 64, head: Head = "linear") -> Fa
     return FaceNet(
         resnet18_body(), image_size=image_size, classes=classes, head=head, pool="average"
     )
+
+
+def resnet18_bn(*, classes: int, image_size: int = 32, head: Head = "linear") -> FaceNet:
+    """ResNet-18 of torchvision with its batch norm and average pooling, 11.2 M parameters.
+
+    Up to 64 px its stem is a 3×3 convolution at full resolution without pooling, as is usual for
+    small images (He et al., CVPR 2016, section 4.2). DP-SGD refuses it.
+    """
+    return FaceNet(
+        resnet18_batch_norm_body(small=image_size <= 64),
+        image_size=image_size,
+        classes=classes,
+        head=head,
+        pool="average",
+    )
+
+
+def convnet(
+    *,
+    classes: int,
+    image_size: int = 32,
+    head: Head = "linear",
+    width: int = 64,
+    norm: Norm = "batch",
+) -> FaceNet:
+    """Eight 3×3 convolutions, flattened into the head; 2.9 M parameters at width 64.
+
+    The plain network that gradient inversion is often shown on (Geiping et al., NeurIPS 2020).
+
+    Args:
+        classes: Number of people in the head.
+        image_size: Pixels, at least 16.
+        head: "linear", "cosface" or "arcface".
+        width: Channels of the first convolution; the last has four times as many.
+        norm: "batch" (DP-SGD refuses it), "group" or "none".
+    """
+    body = convnet_body(width, norm)
+    return FaceNet(body, image_size=image_size, classes=classes, head=head, dim=0)
 
 
 def mobile_face(

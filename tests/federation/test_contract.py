@@ -10,7 +10,7 @@ from fedaudit.federation.rounds import Simulation
 from fedaudit.registry import create, describe, lookup, names
 from fedaudit.types import LocalTraining, Update
 
-METHODS = ("fedavg", "fedsgd")
+METHODS = ("fedavg", "fedprox", "fedsgd")
 
 
 def test_every_registered_method_has_a_row() -> None:

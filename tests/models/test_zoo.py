@@ -10,13 +10,17 @@ from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
 from fedaudit.errors import AttackError, ConfigError, UnknownNameError
+from fedaudit.models.batch_norm import batch_norm_layers, client_mode
 from fedaudit.models.bodies import residual_body
 from fedaudit.models.facenet import FaceNet, criterion_of, require_face_net
 from fedaudit.models.zoo import build, parameters_of
 from fedaudit.registry import describe, names
-from fedaudit.types import ModelSpec
+from fedaudit.types import LocalTraining, ModelSpec
 
 NETWORKS = names("networks")
+COUPLED = ("convnet", "resnet18_bn")
+"""Networks whose batch norm lets the images of a batch see each other."""
+APART = tuple(name for name in NETWORKS if name not in COUPLED)
 GradientOf = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
 
 
@@ -48,7 +52,7 @@ def test_forward_and_backward(network: str, size: int, gradient_of: GradientOf) 
     assert all(float(g.norm()) > 0 for g in gradient.values())
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", APART)
 def test_the_batch_gradient_is_the_mean_of_the_images(
     network: str, gradient_of: GradientOf
 ) -> None:
@@ -62,8 +66,39 @@ def test_the_batch_gradient_is_the_mean_of_the_images(
         torch.testing.assert_close(mean, value, rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.parametrize("network", COUPLED)
+def test_batch_norm_couples_a_batch_and_dp_sgd_refuses_it(
+    network: str, gradient_of: GradientOf
+) -> None:
+    model = build(spec(network))
+    assert ModuleValidator.validate(model, strict=False)
+    batch, labels = images(2), torch.tensor([0, 3])
+    whole = gradient_of(model, batch, labels)["body.1.weight"]
+    alone = [
+        gradient_of(model, batch[i : i + 1], labels[i : i + 1])["body.1.weight"] for i in range(2)
+    ]
+    assert (torch.stack(alone).mean(0) - whole).norm() > 0.1 * whole.norm()
+    client_mode(model, LocalTraining(batch_norm="eval"))
+    whole = gradient_of(model, batch, labels)["body.1.weight"]
+    alone = [
+        gradient_of(model, batch[i : i + 1], labels[i : i + 1])["body.1.weight"] for i in range(2)
+    ]
+    torch.testing.assert_close(torch.stack(alone).mean(0), whole, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(("norm", "coupled"), [("batch", True), ("group", False), ("none", False)])
+def test_convnet_has_the_norm_that_was_asked_for(norm: str, coupled: bool) -> None:
+    model = build(spec("convnet", norm=norm))
+    assert (ModuleValidator.validate(model, strict=False) == []) != coupled
+    # 8 convolutions and a head on 3×3×256 values.
+    weights = sum(p.numel() for p in model.parameters() if p.dim() > 1)
+    assert weights == 64 * 27 + 9 * 64 * (128 + 2 * 128 + 2 * 256 + 4 * 1024) + 2304 * 7
+    fresh = batch_norm_layers(model).values()
+    assert all(not bool(torch.as_tensor(layer.running_mean).any()) for layer in fresh)
+
+
 @pytest.mark.filterwarnings("ignore:Full backward hook:UserWarning")
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", APART)
 def test_opacus_gives_each_images_gradient(network: str, gradient_of: GradientOf) -> None:
     model = build(spec(network))
     assert ModuleValidator.validate(model, strict=False) == []

@@ -1,0 +1,42 @@
+"""FedProx: FedAvg whose clients are held near the global model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from fedaudit.federation.averaging import mean_update
+from fedaudit.types import LocalTraining, Update
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedProx:
+    """Each client minimizes its loss + μ/2·‖w − w_global‖²; the server averages the weights.
+
+    Li et al. (MLSys 2020), algorithm 2. Shared: the weight delta, and the number of images. The
+    term is zero in the first of a client's local steps: with one step this is FedAvg.
+
+    Args:
+        mu: μ, where the study sets no `proximal` of its own; ≥ 0.
+    """
+
+    mu: float = 0.01
+
+    share: ClassVar[Literal["gradient", "delta"]] = "delta"
+
+    def __post_init__(self) -> None:
+        if self.mu < 0:
+            raise ValueError(f"mu must be ≥ 0, not {self.mu}")
+
+    def local(self, training: LocalTraining) -> LocalTraining:
+        """As the federation's settings say, with the proximal term."""
+        return replace(training, proximal=training.proximal or self.mu)
+
+    def combine(
+        self, before: Mapping[str, Tensor], updates: Sequence[Update], training: LocalTraining
+    ) -> dict[str, Tensor]:
+        """Global parameters of the next round: before + mean delta, weighted by images."""
+        del training
+        mean = mean_update(updates)
+        return {k: v + mean[k] if k in mean else v for k, v in before.items()}

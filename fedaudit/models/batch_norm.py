@@ -1,0 +1,131 @@
+"""Batch norm: which layers, in which mode a client runs them, and the statistics they see.
+
+A batch-norm layer couples the images of a batch in training mode, and it keeps running statistics,
+which are buffers, not parameters. In a federation the server broadcasts them with the parameters,
+a client that trains in training mode moves them and sends them back (`fedaudit.types.Buffers`).
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fedaudit.types import LocalTraining
+
+Statistics = dict[str, Tensor]
+"""`NAME.mean` and `NAME.var` (biased, as the layer itself normalizes), `[channels]` a layer."""
+
+
+def batch_norm_layers(model: nn.Module) -> dict[str, _BatchNorm]:
+    """The batch-norm layers by name, in the order of the network; {} in a network without."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, _BatchNorm)}
+
+
+def client_mode(model: nn.Module, training: LocalTraining | None) -> nn.Module:
+    """Put `model` in the mode that the client trains in, in place, and return it.
+
+    Everything is in training mode; batch-norm layers follow `training.batch_norm`. A client whose
+    settings are not known (`training` is None) is taken to train as frameworks do by default.
+    """
+    model.train()
+    if training is not None and training.batch_norm == "eval":
+        for layer in batch_norm_layers(model).values():
+            layer.eval()
+    return model
+
+
+def running_statistics(model: nn.Module) -> dict[str, Tensor]:
+    """Detached copies of running means and variances by buffer name; {} without batch norm."""
+    return {
+        f"{name}.{kind}": buffer.detach().clone()
+        for name, layer in batch_norm_layers(model).items()
+        for kind in ("running_mean", "running_var")
+        if (buffer := getattr(layer, kind)) is not None
+    }
+
+
+def moved_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """What a client's batch-norm layers send: running statistics, and the counters of steps.
+
+    A counter, `NAME.num_batches_tracked`, starts at 0 in every round, as the server sends none.
+    """
+    counters = {
+        f"{name}.num_batches_tracked": layer.num_batches_tracked.detach().clone()
+        for name, layer in batch_norm_layers(model).items()
+        if layer.num_batches_tracked is not None
+    }
+    return {**running_statistics(model), **counters}
+
+
+@contextmanager
+def heard_statistics(model: nn.Module) -> Iterator[Callable[[], Statistics]]:
+    """Listen to what enters each batch-norm layer during the forward passes of a `with` block.
+
+    The value is a function that returns the statistics of the last pass, differentiable. Hooks
+    are gone after the block.
+    """
+    heard: Statistics = {}
+
+    def listener(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def listen(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            del layer
+            x = inputs[0].transpose(0, 1).flatten(1)
+            heard[f"{name}.mean"] = x.mean(1)
+            heard[f"{name}.var"] = x.var(1, unbiased=False)
+
+        return listen
+
+    hooks = [
+        layer.register_forward_pre_hook(listener(name))
+        for name, layer in batch_norm_layers(model).items()
+    ]
+    try:
+        yield lambda: dict(heard)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def batch_statistics(model: nn.Module, images: Tensor) -> Statistics:
+    """Statistics of `images [N, C, H, W]` at each batch-norm layer's input, differentiable.
+
+    The model runs in the mode that it is in; its buffers are left as they are.
+    """
+    with heard_statistics(model) as heard:
+        functional_call(model, copied_buffers(model), (images,))
+    return heard()
+
+
+def copied_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of all buffers, for a functional call that must not move the model's own."""
+    return {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+
+
+@torch.no_grad()
+def values_per_channel(
+    model: nn.Module, image_shape: tuple[int, int, int], count: int
+) -> Mapping[str, int]:
+    """How many values a channel's statistics are taken over at each layer, `count` images."""
+    sizes: dict[str, int] = {}
+
+    def listener(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def listen(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            del layer
+            sizes[name] = inputs[0].shape[2:].numel() * count
+
+        return listen
+
+    hooks = [
+        layer.register_forward_pre_hook(listener(name))
+        for name, layer in batch_norm_layers(model).items()
+    ]
+    try:
+        zeros = next(model.parameters()).new_zeros(2, *image_shape)
+        functional_call(model, copied_buffers(model), (zeros,))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return sizes

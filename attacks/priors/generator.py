@@ -1,17 +1,19 @@
 """Faces as a generator draws them, fitted to the size and color of the attacked images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
-from fedaudit.errors import ConfigError
-from fedaudit.models.generator import Generator, StagedGenerator, load_generator
+from fedaudit.errors import ConfigError, UsageError
+from fedaudit.models.foreign_settings import Crop
+from fedaudit.models.generator import DEFAULT_CROP, Generator, StagedGenerator, load_generator
 
-DEFAULT_CROP = (0.09, 0.97, 0.06, 0.94)
-"""Fits the face GAN's images to photos cropped from brow to chin, as ORL's are."""
+__all__ = ["DEFAULT_CROP", "FaceGenerator", "FittedGenerator"]
+
 LUMINANCE = (0.299, 0.587, 0.114)
 
 
@@ -20,27 +22,35 @@ class FaceGenerator:
     """A generator's images, cropped, resized, and turned gray where the evidence says so.
 
     Args:
-        source: "face_gan", a TorchScript or torch.export file, or `package.module:factory`.
+        source: "face_gan", a prior that `fedaudit prior train` wrote (.safetensors), a TorchScript
+            or torch.export file, or `package.module:factory`.
         crop: Part of the generator's image that is kept, as (top, bottom, left, right) in [0, 1]:
-            its faces have more background than a face crop.
+            the face GAN's faces have more background than a face crop. None keeps what the
+            generator says is a face crop: all of it for a generator that says nothing.
     """
 
     source: str = "face_gan"
-    crop: tuple[float, float, float, float] = DEFAULT_CROP
+    crop: tuple[float, float, float, float] | None = None
 
     def __post_init__(self) -> None:
-        top, bottom, left, right = self.crop
-        if not (0 <= top < bottom <= 1 and 0 <= left < right <= 1):
-            raise ValueError("crop is (top, bottom, left, right) with 0 ≤ top < bottom ≤ 1")
+        if self.crop is not None:
+            Crop(*self.crop)
 
     def load(self, shape: tuple[int, int, int], *, grayscale: bool) -> "FittedGenerator":
         """The generator for images of `shape` (C, H, W)."""
-        return FittedGenerator(load_generator(self.source), self.crop, shape, grayscale)
+        network = load_generator(self.source)
+        crop = network.crop if self.crop is None else self.crop
+        return FittedGenerator(network, crop, shape, grayscale)
 
 
 @dataclass(frozen=True)
 class FittedGenerator:
-    """A loaded generator whose outputs have the attacked images' shape."""
+    """A loaded generator whose outputs have the attacked images' shape.
+
+    Its latents are in units of their own spread around their mean, whatever their distribution:
+    what `sample` draws, `images` takes, and |z|²/dim is the penalty that keeps a latent where the
+    generator was trained. For a standard normal these are the generator's own latents.
+    """
 
     network: Generator
     crop: tuple[float, float, float, float]
@@ -60,12 +70,13 @@ class FittedGenerator:
         return tuple(wanted)
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """Latent vectors `[count, latent_dim]` from the standard normal."""
-        return torch.randn(count, self.network.latent_dim, generator=generator)
+        """Latents `[count, *latents.shape]` from the generator's own distribution, in its units."""
+        latents = self.network.latents
+        return latents.standardize(latents.draw(count, generator))
 
     def images(self, latent: Tensor) -> Tensor:
-        """`[N, latent_dim]` → `[N, C, H, W]` in [0, 1]."""
-        return self._fit(self.network(latent))
+        """`[N, *latents.shape]` → `[N, C, H, W]` in [0, 1]."""
+        return self._fit(self.network(self.network.latents.restore(latent)))
 
     def enter(self, variable: Tensor, start: int, stage: int) -> Tensor:
         """The feature map of `stage`, from the variable of an earlier stage (0: the latent)."""
@@ -73,7 +84,7 @@ class FittedGenerator:
         assert isinstance(network, StagedGenerator)
         with torch.no_grad():
             if start == 0:
-                return network.features(variable, stage)
+                return network.features(network.latents.restore(variable), stage)
             for index in range(start, stage):
                 variable = network.stages[index](variable)
         return variable
@@ -85,20 +96,72 @@ class FittedGenerator:
         assert isinstance(self.network, StagedGenerator)
         return self._fit(self.network.forward_from(stage, variable))
 
+    def parameters(self, count: int) -> dict[str, Tensor]:
+        """Copies of the generator's weights, leaves to search: `count` of each, `[count, …]`.
+
+        Raises:
+            UsageError: The generator is not a module whose weights can be replaced.
+        """
+        network = self._replaceable()
+        return {
+            name: value.detach().expand(count, *value.shape).clone().requires_grad_()
+            for name, value in network.named_parameters()
+        }
+
+    def images_with(self, parameters: Mapping[str, Tensor], latent: Tensor) -> Tensor:
+        """Images `[N, C, H, W]`, each with weights of its own (GIAS; Jeon et al., NeurIPS 2021).
+
+        Args:
+            parameters: From `parameters(N)`: each `[N, …]`.
+            latent: `[N, *latents.shape]`.
+
+        Raises:
+            UsageError: The generator is not a module whose weights can be replaced.
+        """
+        network = self._replaceable()
+        restored = self.network.latents.restore(latent)
+        # One at a time: as quick as a vmap here, and foreign networks need not support that.
+        images = [
+            functional_call(network, {name: value[i] for name, value in parameters.items()}, (z,))
+            for i, z in enumerate(torch.split(restored, 1))
+        ]
+        return self._fit(torch.cat(images))
+
+    def _replaceable(self) -> nn.Module:
+        network = self.network
+        scripted = isinstance(network, nn.Module) and any(
+            isinstance(part, torch.jit.ScriptModule) for part in network.modules()
+        )
+        if not isinstance(network, nn.Module) or scripted or not list(network.parameters()):
+            raise UsageError(
+                "this generator's weights cannot be searched: it is compiled to TorchScript, or "
+                "has none. Give it as a torch.export file (.pt2) or package.module:factory, or "
+                "search its latent only."
+            )
+        return network
+
     def _fit(self, images: Tensor) -> Tensor:
         channels, height, width = self.shape
         if images.shape[1] == 3 and (self.grayscale or channels == 1):
             weights = images.new_tensor(LUMINANCE).view(1, 3, 1, 1)
             images = (images * weights).sum(1, keepdim=True)
-        top, bottom, left, right = self.crop
-        rows, columns = images.shape[2:]
-        images = images[
-            :,
-            :,
-            round(top * rows) : round(bottom * rows),
-            round(left * columns) : round(right * columns),
-        ]
         images = F.interpolate(
-            images, (height, width), mode="bilinear", antialias=True, align_corners=False
+            cropped(images, self.crop),
+            (height, width),
+            mode="bilinear",
+            antialias=True,
+            align_corners=False,
         )
         return images.expand(-1, channels, -1, -1)
+
+
+def cropped(images: Tensor, crop: tuple[float, float, float, float]) -> Tensor:
+    """The part of `[N, C, H, W]` that `crop` (top, bottom, left, right) names."""
+    top, bottom, left, right = crop
+    rows, columns = images.shape[2:]
+    return images[
+        :,
+        :,
+        round(top * rows) : round(bottom * rows),
+        round(left * columns) : round(right * columns),
+    ]

@@ -1,18 +1,28 @@
 """Generators of the user's own: TorchScript, torch.export, or any Python factory."""
 
+import json
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fedaudit.errors import UsageError
+from fedaudit.models import latents as distributions
+from fedaudit.models.foreign_settings import EXTRA_FILE, ForeignSettings, read_settings
+from fedaudit.models.latents import Latents
 from fedaudit.registry import import_object
 
+SUFFIXES = frozenset({".ts", ".pt", ".pt2"})
 _USUAL_WIDTHS = (100, 128, 256, 512)
 _SLACK = 1e-3
+_TRIED = 3
+"""Latents that a generator is tried on: unlike any usual size of an axis of its own."""
+
+Network = Callable[[Tensor], Tensor]
 
 
 class ForeignGenerator(nn.Module):
@@ -20,22 +30,52 @@ class ForeignGenerator(nn.Module):
 
     Args:
         network: `z → images`.
-        latent_dim: Width of `z`.
-        as_map: Whether it takes `z` as `[N, D, 1, 1]` rather than `[N, D]`.
-        signed: Whether its output is in [-1, 1].
+        latents: The distribution of `z`.
+        values: What stands for black and for white in its output.
+        crop: Part of its image that is a face crop, as (top, bottom, left, right) in [0, 1].
     """
 
     def __init__(
-        self, network: Callable[[Tensor], Tensor], latent_dim: int, *, as_map: bool, signed: bool
+        self,
+        network: Network,
+        latents: Latents,
+        *,
+        values: tuple[float, float] = (0.0, 1.0),
+        crop: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 1.0),
     ) -> None:
         super().__init__()
-        self.network, self.latent_dim = network, latent_dim
-        self.as_map, self.signed = as_map, signed
+        self.network, self.latents, self.values, self.crop = network, latents, values, crop
+
+    @property
+    def latent_dim(self) -> int:
+        """How many numbers one latent has."""
+        return self.latents.size
 
     def forward(self, z: Tensor) -> Tensor:
-        """Images `[N, 3|1, H, W]` in [0, 1] from latent vectors `[N, latent_dim]`."""
-        images = self.network(z[:, :, None, None] if self.as_map else z)
-        return (images + 1) / 2 if self.signed else images
+        """Images `[N, 3|1, H, W]` in [0, 1] from latents `[N, *latents.shape]`."""
+        return self._mapped(self.network(z.reshape(len(z), *self.latents.shape)))
+
+    def _mapped(self, images: Tensor) -> Tensor:
+        low, high = self.values
+        return images if (low, high) == (0.0, 1.0) else (images - low) / (high - low)
+
+
+class ForeignStagedGenerator(ForeignGenerator):
+    """The same for a generator that can be entered half way."""
+
+    @property
+    def stages(self) -> nn.ModuleList:
+        """Its stages, each taking the feature map that the one before gives."""
+        return self.network.stages  # type: ignore[attr-defined,no-any-return]
+
+    def features(self, z: Tensor, stage: int) -> Tensor:
+        """The feature map that stage `stage` takes."""
+        z = z.reshape(len(z), *self.latents.shape)
+        return self.network.features(z, stage)  # type: ignore[attr-defined,no-any-return]
+
+    def forward_from(self, stage: int, feature: Tensor) -> Tensor:
+        """Images `[N, 3|1, H, W]` in [0, 1] from the feature map that stage `stage` takes."""
+        return self._mapped(self.network.forward_from(stage, feature))  # type: ignore[attr-defined]
 
 
 def load_foreign(source: str, latent_dim: int | None) -> nn.Module:
@@ -44,31 +84,34 @@ def load_foreign(source: str, latent_dim: int | None) -> nn.Module:
     Raises:
         UsageError: The source cannot be loaded, or gives something that is not images.
     """
-    network = _load(source)
+    network, settings = _load(source)
     if isinstance(network, nn.Module):
         for parameter in network.parameters():
             parameter.requires_grad = False
-    wrapped = _probe(network, source, latent_dim)
-    plain = not wrapped.as_map and not wrapped.signed
-    if plain and isinstance(network, nn.Module) and hasattr(network, "forward_from"):
-        return network  # it needs no mapping, and an attack may want its stages
+    wrapped = _probe(network, source, settings, latent_dim)
+    complete = isinstance(getattr(network, "latents", None), Latents)
+    if complete and isinstance(network, nn.Module) and wrapped.values == (0.0, 1.0):
+        return network  # it needs no mapping
     return wrapped
 
 
-def _load(source: str) -> Callable[[Tensor], Tensor]:
+def _load(source: str) -> tuple[Network, ForeignSettings]:
     path = Path(source)
-    if path.suffix not in {".ts", ".pt", ".pt2"}:
+    if path.suffix not in SUFFIXES:
         if ":" in source:
-            made: Callable[[Tensor], Tensor] = import_object(source)()
-            return made.eval() if isinstance(made, nn.Module) else made
+            made: Network = import_object(source)()
+            return (made.eval() if isinstance(made, nn.Module) else made), ForeignSettings()
         raise UsageError(
-            f"generator {source!r} is neither 'face_gan', a TorchScript file (.ts, .pt), a "
-            "torch.export file (.pt2), nor package.module:factory."
+            f"generator {source!r} is neither 'face_gan', a prior that fedaudit trained "
+            "(.safetensors), a TorchScript file (.ts, .pt), a torch.export file (.pt2), nor "
+            "package.module:factory."
         )
     if not path.is_file():
         raise UsageError(f"there is no generator file {source}. Check the path.")
+    extra: dict[str, Any] = {EXTRA_FILE: ""}
     try:
-        return _load_exported(path) if path.suffix == ".pt2" else _load_script(path)
+        load = _load_exported if path.suffix == ".pt2" else _load_script
+        network = load(path, extra)
     except UsageError:
         raise
     except Exception as error:  # torch raises whatever its readers raise
@@ -78,17 +121,20 @@ def _load(source: str) -> Callable[[Tensor], Tensor]:
             "a .pt2 file from torch.export.save; a bare state dict does not say what network it "
             "belongs to, so name its factory as package.module:factory instead."
         ) from error
+    return network, read_settings(path, extra[EXTRA_FILE] or b"")
 
 
-def _load_script(path: Path) -> nn.Module:
+def _load_script(path: Path, extra: dict[str, Any]) -> nn.Module:
     # Read by TorchScript's own reader in C++, which builds tensors and script classes only.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        module: nn.Module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+        module: nn.Module = torch.jit.load(  # type: ignore[no-untyped-call]
+            str(path), map_location="cpu", _extra_files=extra
+        )
     return module.eval()
 
 
-def _load_exported(path: Path) -> nn.Module:
+def _load_exported(path: Path, extra: dict[str, Any]) -> nn.Module:
     """A torch.export program, refused where reading it would run pickles or native code."""
     try:
         records = torch._C.PyTorchFileReader(str(path)).get_all_records()
@@ -107,7 +153,7 @@ def _load_exported(path: Path) -> nn.Module:
     before = os.environ.get(switch)
     os.environ[switch] = "1"
     try:
-        return torch.export.load(path).module()
+        return torch.export.load(path, extra_files=extra).module()
     finally:
         if before is None:
             del os.environ[switch]
@@ -115,32 +161,86 @@ def _load_exported(path: Path) -> nn.Module:
             os.environ[switch] = before
 
 
-def _probe(network: Callable[[Tensor], Tensor], source: str, dim: int | None) -> ForeignGenerator:
-    """Find out how a generator wants its latent vector and what range it answers in."""
-    own = dim or getattr(network, "latent_dim", None)
-    noise = torch.Generator().manual_seed(0)
-    reason = ""
-    for width in (own,) if own else _USUAL_WIDTHS:
-        z = torch.randn(3, width, generator=noise).requires_grad_()
-        for as_map in (False, True):
-            try:
-                images = network(z[:, :, None, None] if as_map else z)
-            except Exception as error:  # a foreign network may raise anything
-                reason = reason or str(error).strip().split("\n")[0]
-                continue
-            signed = _checked_images(images, source)
-            return ForeignGenerator(network, width, as_map=as_map, signed=signed)
+def _probe(
+    network: Network, source: str, settings: ForeignSettings, dim: int | None
+) -> ForeignGenerator:
+    """Find out how a generator wants its latent, and what range it answers in."""
+    reason, tried = "", []
+    for latents in _candidates(network, source, settings, dim):
+        tried.append(f"[N, {', '.join(map(str, latents.shape))}]")
+        z = latents.draw(_TRIED, torch.Generator().manual_seed(0)).requires_grad_()
+        try:
+            images = network(z)
+        except Exception as error:  # a foreign network may raise anything
+            reason = reason or str(error).strip().split("\n")[0]
+            continue
+        values = _checked_images(images, z, source, _declared_range(network, source, settings))
+        _check_repeats(network, z, images, source)
+        crop = getattr(network, "crop", settings.crop) or (0.0, 1.0, 0.0, 1.0)
+        staged = all(hasattr(network, name) for name in ("stages", "features", "forward_from"))
+        kind = ForeignStagedGenerator if staged else ForeignGenerator
+        return kind(network, latents, values=values, crop=tuple(crop))
     raise UsageError(
-        f"generator {source!r} takes neither z [N, D] nor z [N, D, 1, 1] with D = "
-        f"{own or 'any of ' + ', '.join(map(str, _USUAL_WIDTHS))} and N = 3: {reason}. Give it an "
-        "attribute latent_dim, or name the width in the settings; export it with a free batch size."
+        f"generator {source!r} takes no latent of shape {' or '.join(tried)} with N = {_TRIED}: "
+        f"{reason}. Give it an attribute latent_dim, latent_shape or a method sample(count, "
+        'generator), or write {"latent_shape": […]} to the file of its name with .json added; '
+        "export it with a free batch size."
     )
 
 
-def _checked_images(images: object, source: str) -> bool:
-    """Whether a generator's output is signed; refuses what is not images."""
+def _candidates(
+    network: Network, source: str, settings: ForeignSettings, dim: int | None
+) -> Iterator[Latents]:
+    """The distributions that a generator may mean, those that it declares first."""
+    own = getattr(network, "latents", None)
+    sample = getattr(network, "sample", None)
+    shape = settings.latent_shape or getattr(network, "latent_shape", None)
+    width = dim or getattr(network, "latent_dim", None)
+    if isinstance(own, Latents):
+        yield own
+    elif callable(sample):
+        try:
+            yield distributions.drawn_by(sample)
+        except Exception as error:  # a foreign sampler may raise anything
+            reason = str(error).strip().split("\n")[0]
+            raise UsageError(
+                f"the sampler of generator {source!r} cannot be used: {reason}. It must be "
+                "sample(count, generator) and give a float tensor [count, …]."
+            ) from error
+    elif shape:
+        yield settings.latents(*map(int, shape))
+    else:
+        for each in (int(width),) if width else _USUAL_WIDTHS:
+            yield settings.latents(each)
+            yield settings.latents(each, 1, 1)
+
+
+def _declared_range(
+    network: Network, source: str, settings: ForeignSettings
+) -> tuple[float, float] | None:
+    found = settings.range or getattr(network, "output_range", None)
+    if found is None:
+        return None
+    try:
+        low, high = map(float, found)
+    except (TypeError, ValueError):
+        low, high = 0.0, 0.0
+    if not low < high:
+        raise UsageError(
+            f"generator {source!r} has output_range {found!r}: needed are two numbers, what stands "
+            "for black and what for white, the first the lesser."
+        )
+    return low, high
+
+
+def _checked_images(
+    images: object, z: Tensor, source: str, declared: tuple[float, float] | None
+) -> tuple[float, float]:
+    """What stands for black and white in a generator's output; refuses what is not images."""
+    bounds = f"{json.dumps(list(declared))}, as it declares" if declared else "[0, 1] or [-1, 1]"
     needed = (
-        "Needed are images [N, 3, H, W] or [N, 1, H, W] in [0, 1] or [-1, 1], differentiable in z."
+        f"Needed are images [N, 3, H, W] or [N, 1, H, W] in {bounds}, differentiable in z. For "
+        "another range set output_range, or range in its settings file."
     )
     if not isinstance(images, Tensor):
         raise UsageError(f"generator {source!r} gave {type(images).__name__}. {needed}")
@@ -148,10 +248,28 @@ def _checked_images(images: object, source: str) -> bool:
         raise UsageError(f"generator {source!r} gave {list(images.shape)} for N = 3. {needed}")
     low, high = images.detach().min().item(), images.detach().max().item()
     facts = f"{list(images.shape)} with values {low:.3g} to {high:.3g}"
-    if images.dim() != 4 or len(images) != 3 or images.shape[1] not in {1, 3}:
+    if images.dim() != 4 or len(images) != _TRIED or images.shape[1] not in {1, 3}:
         raise UsageError(f"generator {source!r} gave {facts} for N = 3. {needed}")
-    if not images.isfinite().all() or low < -1 - _SLACK or high > 1 + _SLACK:
+    black, white = declared or (-1.0, 1.0)
+    slack = _SLACK * (white - black)
+    if not images.isfinite().all() or low < black - slack or high > white + slack:
         raise UsageError(f"generator {source!r} gave {facts}. {needed}")
     if not images.requires_grad:
         raise UsageError(f"generator {source!r} gave {facts}, cut off from z. {needed}")
-    return low < -_SLACK
+    (slope,) = torch.autograd.grad(images.sum(), z, allow_unused=True)
+    if slope is None or not slope.isfinite().all() or not slope.any():
+        what = "is not finite" if slope is not None and not slope.isfinite().all() else "is zero"
+        raise UsageError(f"generator {source!r} gave {facts}, whose slope in z {what}. {needed}")
+    if declared:
+        return declared
+    return (-1.0, 1.0) if low < -_SLACK else (0.0, 1.0)
+
+
+def _check_repeats(network: Network, z: Tensor, images: Tensor, source: str) -> None:
+    with torch.no_grad():
+        again = network(z)
+    if not torch.allclose(again, images.detach(), atol=1e-4 * float(images.detach().abs().max())):
+        raise UsageError(
+            f"generator {source!r} gives other images for the same latent each time. Attacks "
+            "search the latent, so fix its noise inputs, or make them part of the latent."
+        )

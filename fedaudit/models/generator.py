@@ -1,8 +1,10 @@
 """Generators of faces: the attacker's picture of what a face is."""
 
 import pickle
+from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -10,16 +12,38 @@ from torch import Tensor, nn
 
 from fedaudit import assets
 from fedaudit.errors import AssetError
+from fedaudit.models import latents
 from fedaudit.models.foreign_generator import load_foreign
+from fedaudit.models.latents import Latents
 
 LATENT_DIM = 100
+WIDTHS = (512, 256, 128, 64)
+DEFAULT_CROP = (0.09, 0.97, 0.06, 0.94)
+"""Fits the face GAN's images to photos cropped from brow to chin, as ORL's are."""
 
 
 @runtime_checkable
 class Generator(Protocol):
-    """What an attack needs: latent vectors `[N, latent_dim]` → images `[N, C, H, W]` in [0, 1]."""
+    """What an attack needs: latents `[N, *latents.shape]` → images `[N, C, H, W]` in [0, 1].
 
-    latent_dim: int
+    A user's own network need not have all of this: `load_generator` adds what it lacks. What it
+    may bring, as attributes: `sample(count, generator) -> latents`, `latent_shape`, `latent_dim`,
+    `output_range` (what stands for black and white), `crop`.
+
+    Attributes:
+        latents: The distribution of its latents.
+        latent_dim: How many numbers one latent has.
+        crop: Part of its image that is a face crop, as (top, bottom, left, right) in [0, 1].
+    """
+
+    @property
+    def latents(self) -> Latents: ...  # noqa: D102 - above
+
+    @property
+    def latent_dim(self) -> int: ...  # noqa: D102
+
+    @property
+    def crop(self) -> tuple[float, float, float, float]: ...  # noqa: D102
 
     def __call__(self, z: Tensor) -> Tensor:
         """Images in [0, 1], differentiable in `z`."""
@@ -30,10 +54,13 @@ class Generator(Protocol):
 class StagedGenerator(Generator, Protocol):
     """A generator that can also be entered half way, at an inner feature map."""
 
-    stages: nn.ModuleList
+    @property
+    def stages(self) -> nn.ModuleList:
+        """Each takes the feature map that the one before gives."""
+        ...
 
     def features(self, z: Tensor, stage: int) -> Tensor:
-        """The feature map that stage `stage` takes; stage 0 takes the latent vector itself."""
+        """The feature map that stage `stage` takes; stage 0 takes the latent itself."""
         ...
 
     def forward_from(self, stage: int, feature: Tensor) -> Tensor:
@@ -42,41 +69,56 @@ class StagedGenerator(Generator, Protocol):
 
 
 class FaceGan(nn.Module):
-    """DCGAN (Radford et al. 2016) trained on DigiFace-1M: `[N, 100]` → `[N, 3, 64, 64]`.
+    """DCGAN (Radford et al. 2016): `[N, latent_dim]` → `[N, 3, S, S]`, S = 4 · 2 ** len(widths).
 
-    Five stages. The feature maps between them: stage 1 takes `[N, 512, 4, 4]`, 2 `[N, 256, 8, 8]`,
-    3 `[N, 128, 16, 16]`, 4 `[N, 64, 32, 32]`; they are outputs of a ReLU, so never negative.
+    The built-in one was trained on DigiFace-1M and has five stages. The feature maps between them:
+    stage 1 takes `[N, 512, 4, 4]`, 2 `[N, 256, 8, 8]`, 3 `[N, 128, 16, 16]`, 4 `[N, 64, 32, 32]`;
+    they are outputs of a ReLU, so never negative.
+
+    Args:
+        widths: Channels of the feature maps between the stages.
+        latent_dim: Width of the latent vector.
+        crop: See `Generator`.
     """
 
-    latent_dim = LATENT_DIM
-
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        widths: Sequence[int] = WIDTHS,
+        latent_dim: int = LATENT_DIM,
+        crop: tuple[float, float, float, float] = DEFAULT_CROP,
+    ) -> None:
         super().__init__()
-        widths = (LATENT_DIM, 512, 256, 128, 64)
+        self.widths, self.latent_dim, self.crop = tuple(widths), latent_dim, crop
+        self.latents = latents.normal(latent_dim)
         hidden = [
             nn.Sequential(
                 nn.ConvTranspose2d(a, b, 4, 1 if i == 0 else 2, 0 if i == 0 else 1, bias=False),
                 nn.BatchNorm2d(b),
                 nn.ReLU(),
             )
-            for i, (a, b) in enumerate(pairwise(widths))
+            for i, (a, b) in enumerate(pairwise((latent_dim, *widths)))
         ]
-        last = nn.Sequential(nn.ConvTranspose2d(64, 3, 4, 2, 1, bias=False), nn.Tanh())
+        last = nn.Sequential(nn.ConvTranspose2d(widths[-1], 3, 4, 2, 1, bias=False), nn.Tanh())
         self.stages = nn.ModuleList([*hidden, last])
 
+    @property
+    def side(self) -> int:
+        """Height and width of its images."""
+        return 4 << len(self.widths)
+
     def forward(self, z: Tensor) -> Tensor:
-        """Images `[N, 3, 64, 64]` in [0, 1] from latent vectors `[N, 100]` ~ N(0, 1)."""
+        """Images `[N, 3, S, S]` in [0, 1] from latent vectors `[N, latent_dim]` ~ N(0, 1)."""
         return self.forward_from(0, z)
 
     def features(self, z: Tensor, stage: int) -> Tensor:
-        """The feature map that stage `stage` takes, from latent vectors `[N, 100]`."""
+        """The feature map that stage `stage` takes, from latent vectors."""
         x = z
         for inner in self.stages[: self._checked(stage)]:
             x = inner(_as_map(x))
         return x
 
     def forward_from(self, stage: int, feature: Tensor) -> Tensor:
-        """Images `[N, 3, 64, 64]` in [0, 1] from the feature map that stage `stage` takes."""
+        """Images `[N, 3, S, S]` in [0, 1] from the feature map that stage `stage` takes."""
         x = _as_map(feature)
         for inner in self.stages[self._checked(stage) :]:
             x = inner(x)
@@ -96,10 +138,13 @@ def load_generator(source: str = "face_gan", *, latent_dim: int | None = None) -
     """A frozen generator in evaluation mode.
 
     Args:
-        source: "face_gan"; the path of a TorchScript file (`.ts`, `.pt`) or a `torch.export` file
-            (`.pt2`); or `package.module:factory`, which is imported and called without arguments.
-        latent_dim: Width of the latent vector; None asks the network for its `latent_dim`, and
-            takes 100, 128, 256 or 512, the first that works, where it has none.
+        source: "face_gan"; a prior that `fedaudit prior train` wrote (`.safetensors`); the path of
+            a TorchScript file (`.ts`, `.pt`) or a `torch.export` file (`.pt2`); or
+            `package.module:factory`, which is imported and called without arguments.
+        latent_dim: Width of the latent vector; None asks the network for its `sample`,
+            `latent_shape` or `latent_dim`, or the settings of its file
+            (`fedaudit.models.foreign_settings`), and takes 100, 128, 256 or 512, the first that
+            works, where nothing says it.
 
     Raises:
         UsageError: The source cannot be loaded, or gives something that is not images.
@@ -111,6 +156,11 @@ def load_generator(source: str = "face_gan", *, latent_dim: int | None = None) -
     """
     if source == "face_gan":
         return _face_gan()
+    if Path(source).suffix == ".safetensors":
+        # It builds a FaceGan, which is defined here.
+        from fedaudit.models.prior_file import read_prior  # noqa: PLC0415
+
+        return read_prior(Path(source)).generator
     generator = load_foreign(source, latent_dim)
     assert isinstance(generator, Generator)
     return generator

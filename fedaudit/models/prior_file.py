@@ -1,0 +1,125 @@
+"""The file of a trained prior: a generator's weights and what they came from, in safetensors."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import safetensors
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors import SafetensorError
+
+from fedaudit.errors import UsageError
+from fedaudit.models.foreign_settings import Crop
+from fedaudit.models.generator import FaceGan
+from fedaudit.running.atomic import write_atomically
+
+SUFFIX = ".safetensors"
+_KEY = "fedaudit_prior"
+_LARGEST = 100_000
+
+Width = Annotated[int, Field(ge=1, le=4096)]
+
+
+class Manifest(BaseModel):
+    """What is in a prior's file, and where it came from.
+
+    Attributes:
+        version: Of the format.
+        widths, latent_dim, crop: Of the `FaceGan`.
+        kind: How it was trained.
+        start: What its weights were before: "random", "face_gan" or a prior's file name.
+        data: Name of the folder or the data set.
+        photos: How many photos it was trained on.
+        held_out: How many photos were kept apart to judge it.
+        steps: Training steps.
+        seconds: CPU seconds of training.
+        seed: Of the training.
+        loss: Reconstruction error on the photos that were kept apart, or on those it was trained
+            on where none were.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    version: Literal[1] = 1
+    widths: Annotated[tuple[Width, ...], Field(min_length=2, max_length=6)]
+    latent_dim: Width
+    crop: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 1.0)
+    kind: str
+    start: str = "random"
+    data: str = ""
+    photos: int = 0
+    held_out: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    seed: int = 0
+    loss: float | None = None
+
+    @model_validator(mode="after")
+    def _crop_in_order(self) -> "Manifest":
+        Crop(*self.crop)
+        return self
+
+
+@dataclass(frozen=True)
+class TrainedPrior:
+    """A prior as read from its file."""
+
+    generator: FaceGan
+    manifest: Manifest
+
+
+def write_prior(path: Path, generator: FaceGan, manifest: Manifest) -> None:
+    """Write a prior, whole or not at all.
+
+    Raises:
+        StorageError: The disk is full or may not be written.
+    """
+    tensors = {name: tensor.contiguous() for name, tensor in generator.state_dict().items()}
+    packed = safetensors.torch.save(tensors, {_KEY: manifest.model_dump_json()})
+    write_atomically(path, packed)
+
+
+def read_prior(path: Path) -> TrainedPrior:
+    """Read a prior that `fedaudit prior train` wrote; its generator is frozen, in evaluation mode.
+
+    Raises:
+        UsageError: There is no such file, or it holds something else, or it is damaged.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no prior file {path}. Check the path.")
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(_KEY, "")
+            if not text or len(text) > _LARGEST:
+                raise _refused(path, "it has no description of a prior in it")
+            manifest = Manifest.model_validate_json(text)
+            with torch.device("meta"):  # shapes are compared before any memory is taken
+                generator = FaceGan(manifest.widths, manifest.latent_dim, manifest.crop)
+            expected = generator.state_dict()
+            if set(file.keys()) != set(expected):
+                raise _refused(path, "its tensors are not those of its description")
+            for name, like in expected.items():
+                if list(file.get_slice(name).get_shape()) != list(like.shape):
+                    raise _refused(path, f"{name} has another shape than described")
+            tensors = {name: file.get_tensor(name) for name in expected}
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "description"
+        raise _refused(path, f"{where}: {first['msg']}") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _refused(path, str(error).strip().split("\n")[0]) from error
+    for name, tensor in tensors.items():
+        if tensor.dtype != expected[name].dtype or not tensor.isfinite().all():
+            raise _refused(path, f"{name} holds numbers that a generator cannot have")
+    generator.load_state_dict(tensors, assign=True)
+    return TrainedPrior(generator.eval().requires_grad_(False), manifest)
+
+
+def _refused(path: Path, reason: str) -> UsageError:
+    return UsageError(
+        f"{path} cannot be used as a prior: {reason}. Needed is a file that `fedaudit prior train` "
+        "wrote; for a generator of your own use TorchScript (.ts), torch.export (.pt2) or "
+        "package.module:factory."
+    )

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from fedaudit.attacks.entry_layer import EntryLayer, common_direction, find_entry, take_apart
 from fedaudit.attacks.labels import infer_labels
+from fedaudit.attacks.schedule import without_pulls
 from fedaudit.errors import AttackError, KnowledgeError
 from fedaudit.models.zoo import build
 from fedaudit.types import Observation, Update
@@ -75,14 +76,16 @@ def gather(seen: Observation) -> Evidence:
 def mean_gradient(seen: Observation, update: Update) -> dict[str, Tensor]:
     """The client's mean gradient; for several local steps, the mean over them.
 
-    A weight delta is −lr × the sum of the steps' gradients (plain SGD). Where the learning rate is
-    not known the scale is not known either, which cosine distances do not mind.
+    A weight delta is minus the sum of the steps' gradients, each with its factor: the learning rate
+    and what momentum adds to it. Weight decay and FedProx's pull are subtracted. Adam's delta is
+    left as it is: the mean of steps of about the learning rate, nearly the gradient's sign. Where
+    the settings are not known the scale is not known either, which cosine distances do not mind.
     """
     if update.kind == "gradient":
         return dict(update.tensors)
-    training = seen.training
-    scale = 1.0 if training is None else training.lr * training.steps
-    return {name: -value / scale for name, value in update.tensors.items()}
+    if seen.training is None:
+        return {name: -value for name, value in update.tensors.items()}
+    return without_pulls(update.tensors, seen.before, seen.training)
 
 
 def _is_gray(model: nn.Module, target: Mapping[str, Tensor]) -> bool:

@@ -1,0 +1,187 @@
+"""Local training, replayed inside an objective: what trial images would have made of the weights.
+
+A client that takes several steps shares the sum of gradients at weights that its own steps moved.
+The server knows where they began and where they ended, and can follow the way in between for any
+trial images. `replay` does so exactly; with a `Course` it follows the straight line between the two
+known ends instead, which costs less and can be searched from further away.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fedaudit.attacks.schedule import Order
+from fedaudit.errors import AttackError
+from fedaudit.models.batch_norm import copied_buffers
+from fedaudit.models.facenet import criterion_of
+from fedaudit.types import LocalTraining
+
+Named = dict[str, Tensor]
+
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+
+
+@dataclass(frozen=True)
+class Course:
+    """Where the weights are taken to be at each step, in place of where a replay leads.
+
+    Attributes:
+        delta: Local weights − global weights, by name; what is absent does not move.
+        places: One fraction of `delta` a step, in [0, 1]. Steps at one place over the same images
+            have one gradient, which is computed once.
+    """
+
+    delta: Mapping[str, Tensor]
+    places: Sequence[float]
+
+
+def replay(
+    model: nn.Module,
+    before: Mapping[str, Tensor],
+    images: Tensor,
+    labels: Tensor,
+    training: LocalTraining,
+    *,
+    order: Order,
+    create_graph: bool = True,
+    names: Sequence[str] | None = None,
+    softening: float = 0.0,
+    course: Course | None = None,
+) -> Named:
+    """The weight delta of a client that trains on `images`, differentiable in them.
+
+    Equal to the client's own to float precision where images, labels and order are (Geiping et al.,
+    NeurIPS 2020, section 6, for plain SGD; here with momentum, weight decay, Adam and FedProx).
+    Pure: neither the model's parameters nor its buffers are touched.
+
+    Args:
+        model: Architecture, in the mode that the client trains in (`client_mode`); its own
+            parameters and buffers stand in for what `before` does not have.
+        before: Global parameters by name.
+        images: `[N, C, H, W]` in [0, 1].
+        labels: `[N]` int64.
+        training: The client's settings.
+        order: For each step the indices of its images.
+        create_graph: Keep what the derivative by `images` needs.
+        names: The parameters whose delta is wanted, all if None. Along a `course`, and in the last
+            step, gradients of the others are not computed.
+        softening: Adam divides by √v + ε. In its first step that is the sign of the gradient, which
+            has no derivative; this adds so many root mean squares of √v to ε.
+        course: Follow this instead of the replayed weights.
+
+    Returns:
+        Delta by parameter name.
+
+    Raises:
+        AttackError: `order` has another number of steps than `training`.
+    """
+    if len(order) != training.steps or (course and len(course.places) != training.steps):
+        raise AttackError(
+            f"the replay has {len(order)} mini-batches for {training.steps} steps: build the order "
+            "with fixed_order(count, training)."
+        )
+    parameters = dict(model.named_parameters())
+    start = {n: before.get(n, p).detach() for n, p in parameters.items()}
+    fixed = copied_buffers(model)
+    for name in fixed:
+        fixed[name] = before.get(name, fixed[name]).detach().clone()
+    wanted = list(parameters if names is None else names)
+    criterion = criterion_of(model)
+
+    def slope(weights: Named, which: Sequence[int], among: Sequence[str]) -> Named:
+        index = torch.as_tensor(which, device=images.device)
+        scores = functional_call(model, {**weights, **fixed}, (images[index],))
+        loss = criterion(scores, labels[index])
+        found = torch.autograd.grad(
+            loss, [weights[n] for n in among], create_graph=create_graph, materialize_grads=True
+        )
+        return dict(zip(among, found, strict=True))
+
+    if course is not None:
+        return _follow(course, start, wanted, training, order, slope, softening)
+    rule = _Rule(training, start, softening)
+    weights = {n: value.clone().requires_grad_() for n, value in start.items()}
+    moved: Named = {}
+    for number, which in enumerate(order):
+        last = number == len(order) - 1
+        among = wanted if last else list(weights)
+        change = rule.step(slope(weights, which, among), weights)
+        moved = {n: moved[n] + c if n in moved else c for n, c in change.items()}
+        if not last:
+            weights = {n: start[n] + d for n, d in moved.items()}
+            if not create_graph:
+                weights = {n: w.detach().requires_grad_() for n, w in weights.items()}
+    return {n: moved[n] if create_graph else moved[n].detach() for n in wanted}
+
+
+def _follow(
+    course: Course,
+    start: Named,
+    wanted: list[str],
+    training: LocalTraining,
+    order: Order,
+    slope: Callable[[Named, Sequence[int], Sequence[str]], Named],
+    softening: float,
+) -> Named:
+    """The delta with gradients taken at known weights; steps are no longer chained."""
+    rule = _Rule(training, start, softening)
+    known: dict[tuple[float, tuple[int, ...]], Named] = {}
+    moved: Named = {}
+    for place, which in zip(course.places, order, strict=True):
+        weights = {n: w + place * course.delta[n] if n in course.delta else w
+                   for n, w in start.items()}  # fmt: skip
+        for n in wanted:
+            weights[n] = weights[n].detach().clone().requires_grad_()
+        key = (place, tuple(which))
+        if key not in known:
+            known[key] = slope(weights, which, wanted)
+        change = rule.step(known[key], weights)
+        moved = {n: moved[n] + c if n in moved else c for n, c in change.items()}
+    return moved
+
+
+class _Rule:
+    """One optimizer's arithmetic, differentiable; the order of operations is torch's."""
+
+    def __init__(self, training: LocalTraining, start: Named, softening: float) -> None:
+        self.training, self.start, self.softening = training, start, softening
+        self.count = 0
+        self.first: Named = {}
+        self.second: Named = {}
+
+    def step(self, slopes: Named, weights: Named) -> Named:
+        """The change that each parameter of `slopes` makes."""
+        self.count += 1
+        training = self.training
+        found = {}
+        change = self._adam if training.optimizer == "adam" else self._sgd
+        for name, slope in slopes.items():
+            total = slope
+            if training.proximal:
+                total = total + training.proximal * (weights[name] - self.start[name])
+            if training.weight_decay:
+                total = total + training.weight_decay * weights[name]
+            found[name] = change(name, total)
+        return found
+
+    def _sgd(self, name: str, slope: Tensor) -> Tensor:
+        if self.training.momentum and name in self.first:
+            slope = self.training.momentum * self.first[name] + slope
+        self.first[name] = slope
+        return -self.training.lr * slope
+
+    def _adam(self, name: str, slope: Tensor) -> Tensor:
+        one, two = BETAS
+        first = self.first.get(name, torch.zeros_like(slope))
+        second = self.second.get(name, torch.zeros_like(slope))
+        self.first[name] = first = one * first + (1 - one) * slope
+        self.second[name] = second = two * second + (1 - two) * slope.square()
+        # √0 has no derivative, and parameters that no image reaches have v = 0.
+        tiny = torch.finfo(slope.dtype).tiny
+        size = (second / (1 - two**self.count) + tiny).sqrt()
+        epsilon = EPSILON + self.softening * size.detach().square().mean().sqrt()
+        return -self.training.lr / (1 - one**self.count) * first / (size + epsilon)

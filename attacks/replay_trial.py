@@ -1,0 +1,201 @@
+"""The trial update of several local steps, in the layout and scale of what the client shared."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from fedaudit.attacks.replay import Course, replay
+from fedaudit.attacks.schedule import Order, Shares, epochs, fixed_order, step_shares
+from fedaudit.errors import AttackError, KnowledgeError
+from fedaudit.types import LocalTraining, Observation, Update
+
+Mode = Literal["replay", "path", "midpoint", "start"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayTrial:
+    """What trial images would have made a client share.
+
+    `gradients` compares with `target`, parameter by parameter, in the scale of a mean gradient: any
+    distance between gradients applies. `training` says how the client trained; a shared gradient is
+    one plain step.
+
+    Args:
+        model: In the client's mode (`fedaudit.models.batch_norm.client_mode`), with the broadcast
+            parameters.
+        before: What the server broadcast, by name.
+        update: What the client shared.
+        training: Its local training.
+        count: N, images behind the update.
+        names: Parameters that are matched, in this order; None matches all that were shared.
+        mode: "replay": the steps themselves (Geiping et al., NeurIPS 2020), each where the trial
+            images' own steps lead. "path": each at its place on the straight line between the
+            global and the local weights, which the server both knows. "midpoint": one gradient, at
+            the steps' mean place on that line. "start": one gradient, at the global weights.
+        points: "path" only: how many places; steps share them. 0 gives every step its own.
+        softening: Of Adam, as in `replay`; 0 is exact and can hardly be searched.
+        copies: Images of their own for every epoch (`epoch_distance` ties them together); then
+            `gradients` takes `epochs · N` images.
+    """
+
+    model: nn.Module
+    before: Mapping[str, Tensor]
+    update: Update
+    training: LocalTraining
+    count: int
+    names: tuple[str, ...] | None = None
+    mode: Mode = "replay"
+    points: int = 0
+    softening: float = 1.0
+    copies: bool = False
+
+    @cached_property
+    def matched(self) -> tuple[str, ...]:
+        """Names of the parameters that are matched."""
+        own = tuple(name for name, _ in self.model.named_parameters())
+        names = own if self.names is None else self.names
+        matched = tuple(name for name in names if name in self.update.tensors)
+        if not matched:
+            raise AttackError("nothing to match: the client shared none of these parameters")
+        return matched
+
+    @cached_property
+    def target(self) -> tuple[Tensor, ...]:
+        """What the client shared, in the scale of a mean gradient, a tensor for each `matched`."""
+        scale = 1.0 if self.update.kind == "gradient" else -1 / self._shares.total
+        return tuple(self.update.tensors[name].detach() * scale for name in self.matched)
+
+    @property
+    def epochs(self) -> int:
+        """How many sets of images `gradients` takes."""
+        return epochs(self.count, self._training) if self.copies else 1
+
+    @property
+    def passes(self) -> int:
+        """Single images' forward-backward passes that one call takes."""
+        order, course = self._plan
+        if course is None:
+            return sum(len(which) for which in order)
+        # Steps at one place over the same images share a gradient.
+        pairs = zip(course.places, order, strict=True)
+        return sum(len(which) for _, which in {(place, tuple(which)) for place, which in pairs})
+
+    def gradients(
+        self, images: Tensor, labels: Tensor, *, create_graph: bool = True
+    ) -> tuple[Tensor, ...]:
+        """The trial update, a tensor for each of `names`, in the scale of `target`.
+
+        Args:
+            images: `[N, C, H, W]` in [0, 1]; `[epochs · N, C, H, W]` with `copies`.
+            labels: `[N]` int64.
+            create_graph: Keep what the derivative by `images` needs.
+        """
+        if len(images) != self.count * self.epochs:
+            raise AttackError(
+                f"the replay takes {self.count * self.epochs} images, not {len(images)}"
+            )
+        order, course = self._plan
+        delta = replay(
+            self.model,
+            self.before,
+            images,
+            labels.repeat(self.epochs),
+            self._training,
+            order=order,
+            create_graph=create_graph,
+            names=self.matched,
+            softening=self.softening,
+            course=course,
+        )
+        return tuple(delta[name] * (-1 / self._shares.total) for name in self.matched)
+
+    @cached_property
+    def _training(self) -> LocalTraining:
+        if self.update.kind == "delta":
+            return self.training
+        # One step whose delta is minus the gradient.
+        return LocalTraining(lr=1.0, batch_size=self.count, batch_norm=self.training.batch_norm)
+
+    @cached_property
+    def _shares(self) -> Shares:
+        return step_shares(self._training)
+
+    @cached_property
+    def _plan(self) -> tuple[Order, Course | None]:
+        """Steps in groups; a group's gradient is of all its images, at its mean place."""
+        order: Order = fixed_order(self.count, self._training, copies=self.copies)
+        steps, shares = len(order), self._shares
+        if self.mode == "replay" or steps == 1:
+            return order, None
+        groups = min(self.points or steps, steps) if self.mode == "path" else 1
+        places: list[float] = []
+        batches: list[list[int]] = []
+        for group in range(groups):
+            span = range(steps * group // groups, steps * (group + 1) // groups)
+            weight = sum(shares.weights[s] for s in span) or 1.0
+            place = sum(shares.weights[s] * shares.places[s] for s in span) / weight
+            places += [0.0 if self.mode == "start" else place] * len(span)
+            batches += [sorted({i for s in span for i in order[s]})] * len(span)
+        return batches, Course(self.update.tensors, places)
+
+
+def trial_for(
+    seen: Observation,
+    model: nn.Module,
+    training: LocalTraining | None = None,
+    *,
+    mode: Mode = "replay",
+) -> ReplayTrial:
+    """The `ReplayTrial` of an observation; `dataclasses.replace` changes its other settings.
+
+    Args:
+        seen: What the server saw.
+        model: In the client's mode, with the broadcast parameters.
+        training: In place of what the threat model grants, as guessed by
+            `attacks.guess_training`.
+        mode: As in `ReplayTrial`.
+
+    Raises:
+        KnowledgeError: Neither granted nor guessed how the client trained, or how many images.
+        AttackError: No model update among what was shared.
+    """
+    if seen.update is None:
+        raise AttackError("nothing to match: the client shared no model update")
+    training = training or seen.training
+    if training is None and seen.update.kind == "gradient":
+        training = LocalTraining()
+    if training is None or seen.batch_size is None:
+        raise KnowledgeError(
+            "replaying local training needs its settings and the number of images: use threat "
+            'model C or above, grant = ["training"], or have them guessed.'
+        )
+    return ReplayTrial(
+        model=model,
+        before=seen.before,
+        update=seen.update,
+        training=training,
+        count=seen.batch_size,
+        mode=mode,
+    )
+
+
+@torch.no_grad()
+def midpoint(seen: Observation, training: LocalTraining | None = None) -> dict[str, Tensor]:
+    """What the server broadcast, moved to where the client's mean gradient was taken.
+
+    Loaded into a model, this makes of a several-step update an ordinary gradient to match, at no
+    cost. Where the number of steps is not known the middle of the way is taken.
+    """
+    training = training or seen.training
+    moved = dict(seen.before)
+    if seen.update is None or seen.update.kind == "gradient":
+        return moved
+    place = 0.5 if training is None else step_shares(training).center
+    for name, delta in seen.update.tensors.items():
+        if name in moved:
+            moved[name] = moved[name] + place * delta
+    return moved

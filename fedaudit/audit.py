@@ -30,7 +30,8 @@ from fedaudit.scoring.identity import Embed, Gallery, calibrate, embed_split, mi
 from fedaudit.scoring.score import score
 from fedaudit.seeds import generator_for
 from fedaudit.threat_models import threat_model
-from fedaudit.types import Capture, Cell, LocalTraining, ModelSpec, Reconstruction, Trial
+from fedaudit.types import Capture, Cell, Knowledge, LocalTraining, ModelSpec, Reconstruction, Trial
+from fedaudit.verbs import ManipulatingAttack
 
 T = TypeVar("T")
 
@@ -102,7 +103,18 @@ def capture_of(study: Study, scenario: Scenario, cell: Cell, folder: RunFolder) 
         threat=threat_model(scenario.threat_model, scenario.grant, scenario.deny),
         round=scenario.round,
         seed=cell.seed,
+        malicious=_malicious(scenario, cell),
     )
+
+
+def _malicious(scenario: Scenario, cell: Cell) -> ManipulatingAttack | None:
+    """The cell's attack, if it chooses what the server sends; its prior-only control does too."""
+    if cell.role == NOISE:  # no attack at all
+        return None
+    choice = _by_label(scenario.attacks, cell.attack)
+    attack = create("attacks", choice.name, choice.settings)
+    manipulates = Knowledge.MANIPULATION in attack.needs
+    return attack if manipulates and isinstance(attack, ManipulatingAttack) else None
 
 
 def reconstruct(scenario: Scenario, cell: Cell, capture: Capture) -> Reconstruction:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -34,6 +34,20 @@ class Attack(Protocol):
         progress: Callable[[int, int, float], None] | None = None,
     ) -> Reconstruction:
         """Reconstruct; `progress(step, steps, objective)` is called now and then."""
+        ...
+
+
+@runtime_checkable
+class ManipulatingAttack(Attack, Protocol):
+    """An attack that chooses what the server sends; its `needs` hold `Knowledge.MANIPULATION`."""
+
+    def broadcast(
+        self, model: ModelSpec, before: Mapping[str, Tensor], *, generator: torch.Generator
+    ) -> tuple[ModelSpec, Mapping[str, Tensor]]:
+        """What clients receive in place of the honest `model` and its parameters `before`.
+
+        Parameters that stay on the devices are absent from `before`, and keep their names.
+        """
         ...
 
 

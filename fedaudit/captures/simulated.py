@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 
 from fedaudit.data.splits import target_photos
+from fedaudit.errors import KnowledgeError
 from fedaudit.federation.rounds import Simulation, State
 from fedaudit.models.batch_norm import batch_norm_layers, batch_statistics, client_mode
 from fedaudit.models.zoo import build
@@ -20,6 +21,7 @@ from fedaudit.types import (
     ThreatModel,
     Update,
 )
+from fedaudit.verbs import ManipulatingAttack
 
 
 def simulate(
@@ -32,6 +34,7 @@ def simulate(
     threat: ThreatModel,
     round: int = 1,
     seed: int = 0,
+    malicious: ManipulatingAttack | None = None,
 ) -> Capture:
     """What one client of the simulated federation shares in one round.
 
@@ -44,7 +47,15 @@ def simulate(
         threat: What the attacker is granted.
         round: 1-based number of the round.
         seed: Of the client's randomness (noise, order).
+        malicious: The server sends what this attack broadcasts instead of `state`, from which the
+            honest rounds before and after are not affected.
+
+    Raises:
+        KnowledgeError: A malicious server under a threat model that does not grant manipulation.
     """
+    if malicious is not None:
+        generator = generator_for("broadcast", simulation.seed, round, target, seed)
+        simulation, state = _manipulated(simulation, state, target, malicious, threat, generator)
     client, photos = target_photos(simulation.split, target, batch_size)
     generator = generator_for("capture", simulation.seed, round, target, seed)
     returned = simulation.step(state, client, photos, training, generator)
@@ -75,6 +86,25 @@ def simulate(
         statistics=statistics,
     )
     return Capture(withhold(full, threat), secret, returned.budget)
+
+
+def _manipulated(
+    simulation: Simulation,
+    state: State,
+    target: int,
+    attack: ManipulatingAttack,
+    threat: ThreatModel,
+    generator: torch.Generator,
+) -> tuple[Simulation, State]:
+    """The federation as the audited client meets it: another model, from another start."""
+    if Knowledge.MANIPULATION not in threat.grants:
+        raise KnowledgeError(
+            f"threat model {threat.name} does not let the server choose what it sends: use threat "
+            'model F, G or H, or grant = ["manipulation"].'
+        )
+    client, _ = target_photos(simulation.split, target, 1)
+    model, server = attack.broadcast(simulation.spec(client), state.server, generator=generator)
+    return replace(simulation, network=model), replace(state, server=server)
 
 
 def withhold(seen: Observation, threat: ThreatModel) -> Observation:

@@ -1,0 +1,216 @@
+"""A fully connected block that a malicious server puts in front of a network.
+
+It reads the image with K rows and adds what they say to the image again, so that a loss gradient
+arrives at every row: image → rows · image + bias → activation → columns → image + result. For a row
+that one image alone activates, weight gradient ÷ bias gradient is that image.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fedaudit.attacks.evidence import Evidence
+from fedaudit.errors import AttackError, ConfigError
+from fedaudit.models.facenet import FaceNet, criterion_of, require_face_net
+from fedaudit.models.zoo import build, parameters_of
+from fedaudit.registry import create
+from fedaudit.types import ModelSpec, Observation
+
+FACTORY = "fedaudit.attacks.malicious.block:with_block"
+PREFIX = "body.block."
+Activation = Literal["relu", "step"]
+FITS = 1e-3
+"""Relative error of a row's bias gradient at which an image and a label explain it."""
+EMPTY = 0.5
+"""Gray that stands for an image of which the attack knows nothing."""
+
+
+class Block(nn.Module):
+    """Images `[N, C, H, W]` in [0, 1] → images of that shape, with a trace of what the rows read.
+
+    Args:
+        shape: `(C, H, W)`.
+        rows: K.
+        activation: "relu", or "step": max(0, min(1, ·)), which is flat below and above.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], rows: int, activation: Activation) -> None:
+        super().__init__()
+        size = torch.Size(shape).numel()
+        self.shape = shape
+        self.read = nn.Linear(size, rows)
+        self.activation: nn.Module = nn.ReLU() if activation == "relu" else nn.Hardtanh(0.0, 1.0)
+        self.write = nn.Linear(rows, size, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`[N, C, H, W]` → `[N, C, H, W]`."""
+        traces: Tensor = self.write(self.activation(self.read(images.flatten(1))))
+        return images + traces.view(-1, *self.shape)
+
+
+def with_block(
+    *,
+    network: str,
+    arguments: Mapping[str, Any],
+    rows: int,
+    activation: Activation = "relu",
+    classes: int,
+    image_size: int,
+) -> FaceNet:
+    """A registered network behind a `Block`; all other parameters keep their names.
+
+    Args:
+        network: Registered name or factory of the honest network.
+        arguments: Its arguments other than `classes` and `image_size`.
+        rows: K.
+        activation: Of the block.
+        classes: Width of the head.
+        image_size: Pixels.
+
+    Raises:
+        ConfigError: The network is no `FaceNet`, or its body no `nn.Sequential`.
+    """
+    inner = {**arguments, "classes": classes, "image_size": image_size}
+    model = require_face_net(create("networks", network, inner), "a block in front")
+    body = model.body
+    if not isinstance(body, nn.Sequential):
+        raise ConfigError(
+            f"a block can only be put in front of a body that is an nn.Sequential, not "
+            f"{type(body).__name__}: its parameters would change their names. Wrap it in one."
+        )
+    channels = next((m.in_channels for m in body.modules() if isinstance(m, nn.Conv2d)), 3)
+    block = Block((channels, image_size, image_size), rows, activation)
+    # Children keep their names, so that defenses that name parameters go on working.
+    model.body = nn.Sequential(OrderedDict([("block", block), *body.named_children()]))
+    return model
+
+
+def put_in_front(
+    model: ModelSpec, before: Mapping[str, Tensor], rows: int, activation: Activation = "relu"
+) -> tuple[ModelSpec, dict[str, Tensor], Block]:
+    """The honest broadcast with a block in front, and the block, which is still to be filled.
+
+    Args:
+        model: The honest architecture.
+        before: The honest parameters.
+        rows: K.
+        activation: Of the block.
+
+    Returns:
+        Architecture and parameters without the block's (see `sent`), and a block of that size.
+
+    Raises:
+        ConfigError: The architecture does not state `classes` and `image_size`.
+    """
+    inner = dict(model.arguments)
+    if not {"classes", "image_size"} <= inner.keys():
+        raise ConfigError(
+            "a block in front must know the image's size: state classes and image_size among the "
+            "arguments of the network."
+        )
+    sizes = {key: inner.pop(key) for key in ("classes", "image_size")}
+    arguments = {"network": model.factory, "arguments": inner, "rows": rows} | sizes
+    spec = replace(model, factory=FACTORY, arguments={**arguments, "activation": activation})
+    block = block_of(build(spec))
+    return spec, dict(before), block
+
+
+def sent(block: Block) -> dict[str, Tensor]:
+    """A block's parameters under the names they have in the network."""
+    return {PREFIX + name: value for name, value in parameters_of(block).items()}
+
+
+def block_of(model: nn.Module) -> Block:
+    """The block in front of a network.
+
+    Raises:
+        AttackError: There is none.
+    """
+    block = getattr(getattr(model, "body", None), "block", None)
+    if not isinstance(block, Block):
+        raise AttackError(
+            "this update was made with an honest model, and the attack reads what its own block "
+            "wrote: capture it with the attack's broadcast (threat models F to H)."
+        )
+    return block
+
+
+def label_images(
+    evidence: Evidence, images: Tensor, directions: Tensor, observed: Tensor
+) -> Tensor:
+    """Which label goes with which image, from how strongly each drove its row.
+
+    What arrives at a row from an image of label y is the slope of the loss along that row's column.
+    It is computed for every y and compared with the row's bias gradient. If none fits, the row was
+    driven by more than one image; so a label is also a proof that the image is exact.
+
+    Args:
+        evidence: The network; the batch's 1/N.
+        images: `[M, C, H, W]`, as they were read out.
+        directions: `[M, C, H, W]`, the column of the row that each was read from.
+        observed: `[M]`, the gradients of these rows' biases, at their true scale.
+
+    Returns:
+        `[M]` int64; -1 where no label fits, or the head was not shared.
+    """
+    unknown = torch.full((len(images),), -1)
+    if evidence.labels is None or not len(images):
+        return unknown
+    criterion = criterion_of(evidence.model)
+    pushed: Any = torch.func.jvp(_after_block(evidence.model), (images,), (directions,))
+    scores, slopes = (tensor.detach() for tensor in pushed)
+    expected = []
+    for label in range(scores.shape[1]):
+        leaf = scores.clone().requires_grad_()
+        loss = criterion(leaf, torch.full((len(images),), label)) * len(images)
+        (grad,) = torch.autograd.grad(loss, leaf)
+        expected.append((grad * slopes).sum(1) / evidence.count)
+    error = (torch.stack(expected, 1) - observed[:, None]).abs() / observed.abs()[:, None]
+    least, best = error.min(1)
+    return torch.where(least < FITS, best, unknown)
+
+
+def scale_is_known(seen: Observation) -> bool:
+    """Whether the update is the exact mean gradient: one step, and nothing clipped or noised it."""
+    keeping = {"none", "dplc", "private_projector"}  # what they share, they share as it is
+    if seen.defense is None or {facts.name for facts in seen.defense} - keeping:
+        return False
+    update, training = seen.update, seen.training
+    one_step = training is not None and training.steps == 1
+    return update is not None and (update.kind == "gradient" or one_step)
+
+
+def fill_up(evidence: Evidence, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """As many images as the batch has: even gray without a label stands for what is not known.
+
+    Args:
+        evidence: Of the batch of N.
+        images: `[M ≤ N, C, H, W]`.
+        labels: `[M]`.
+    """
+    missing = evidence.count - len(images)
+    gray = images.new_full((missing, *evidence.shape), EMPTY)
+    return torch.cat([images, gray]).clamp(0, 1), torch.cat(
+        [labels, labels.new_full((missing,), -1)]
+    )
+
+
+def _after_block(model: nn.Module) -> Any:
+    """Scores as a function of what leaves the block's rows: the block itself with a free trace."""
+    net = require_face_net(model, "reading labels")
+    block = block_of(net)
+    later = nn.Sequential(*[m for name, m in net.body.named_children() if name != "block"])
+
+    def scores(images: Tensor) -> Tensor:
+        with torch.no_grad():
+            traces = block(images.detach()) - images.detach()
+        maps = later(images + traces)
+        features = maps.mean((2, 3)) if net.pool == "average" else maps.flatten(1)
+        result: Tensor = net.head(net.embedding(features))
+        return result
+
+    return scores

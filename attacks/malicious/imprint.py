@@ -1,0 +1,173 @@
+"""A block whose rows sort a batch by brightness, one image a bin (Fowl et al., ICLR 2022)."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from fedaudit.attacks.adaptive import how_adaptive
+from fedaudit.attacks.evidence import Evidence, gather
+from fedaudit.attacks.malicious.block import (
+    Block,
+    block_of,
+    fill_up,
+    label_images,
+    put_in_front,
+    scale_is_known,
+    sent,
+)
+from fedaudit.attacks.priors.generator import DEFAULT_CROP, FaceGenerator
+from fedaudit.attacks.search import Progress
+from fedaudit.types import Knowledge, ModelSpec, Observation, Reconstruction, Update
+
+FACES = 512
+"""Generated faces whose brightness is measured."""
+SIGNAL = 1e-5
+"""Least share of the strongest bin's bias gradient that counts as an image; below is rounding."""
+OUTLIER = 8.0
+"""An occupied bin exceeds the median bin, which holds rounding or noise, by this factor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imprint:
+    """Put a block in front whose rows all measure brightness, against ascending thresholds.
+
+    Robbing the fed (Fowl et al., ICLR 2022): an image activates the rows whose thresholds lie
+    below its brightness, so two neighboring rows differ by the images between their thresholds. If
+    that is one image, the difference of their weight gradients is a multiple of it, and the
+    difference of their bias gradients is the multiple. No search, and no limit on the batch other
+    than that images must differ in brightness. The columns of the block are equal, hence every
+    image weighs alike in all its rows.
+
+    With several local steps the rows move between the steps, so that cumulative differences mix
+    images; `bins = "separate"` uses rows that are flat outside their bin: one image drives one row
+    only, and its change over all steps is still a multiple of the image. The change of the bias
+    drowns in rounding then, so the multiple is taken from the threshold where the bias's is not
+    within the bin.
+
+    What two images of one bin leave is their mixture, returned as it is. What is not read out is
+    returned as even gray. An image has a label only where image and label explain the row's bias
+    gradient, which proves that it is no mixture; after several steps, or clipping, none has.
+
+    Args:
+        bins: K, number of rows; the chance to be alone in a bin grows with it. ≥ 2.
+        mode: "cumulative" (the paper's) or "separate" (its variant for several local steps).
+        strength: Length of a column, in pixel units; how much the block disturbs the network and
+            how large its gradients are; > 0.
+        prior: Generator whose faces' brightness sets the thresholds (needs auxiliary faces); ""
+            assumes a Gaussian instead.
+        crop: Part of the generator's image that is kept, as (top, bottom, left, right) in [0, 1].
+        brightness: (mean, standard deviation) of a photo's mean pixel in [0, 1], for `prior = ""`.
+    """
+
+    bins: int = 512
+    mode: Literal["cumulative", "separate"] = "cumulative"
+    strength: float = 1e-3
+    prior: str = "face_gan"
+    crop: tuple[float, float, float, float] = DEFAULT_CROP
+    brightness: tuple[float, float] = (0.45, 0.12)
+
+    needs: ClassVar[frozenset[Knowledge]] = frozenset(
+        {Knowledge.MODEL, Knowledge.BASIC, Knowledge.AUXILIARY, Knowledge.MANIPULATION}
+    )
+    reads: ClassVar[frozenset[type]] = frozenset({Update})
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "crop", tuple(self.crop))
+        object.__setattr__(self, "brightness", tuple(self.brightness))
+        FaceGenerator(source=self.prior or "face_gan", crop=self.crop)  # refuses a bad crop
+        if self.bins < 2:
+            raise ValueError("bins must be at least 2")
+        if self.strength <= 0 or self.brightness[1] <= 0:
+            raise ValueError("strength and the standard deviation of brightness must be > 0")
+        if self.mode not in ("cumulative", "separate"):
+            raise ValueError(f"mode must be 'cumulative' or 'separate', not {self.mode!r}")
+        if not self.prior:
+            object.__setattr__(self, "needs", type(self).needs - {Knowledge.AUXILIARY})
+
+    def broadcast(
+        self, model: ModelSpec, before: Mapping[str, Tensor], *, generator: torch.Generator
+    ) -> tuple[ModelSpec, Mapping[str, Tensor]]:
+        """The honest model with the block in front."""
+        separate = self.mode == "separate"
+        activation: Literal["relu", "step"] = "step" if separate else "relu"
+        spec, honest, block = put_in_front(model, before, self.bins, activation)
+        low = self._thresholds(block.shape, generator)
+        # A bin ends where the next one begins; the last is as wide as the one before.
+        width = torch.diff(low, append=(2 * low[-1] - low[-2])[None])
+        gain = 1 / width if separate else torch.ones_like(width)
+        size = block.read.in_features
+        pattern = torch.randn(size, generator=generator).sign()
+        # Equal columns let differences of rows cancel; where rows are separate, opposite signs
+        # keep the sum of all that are saturated small.
+        signs = torch.randn(self.bins, generator=generator).sign() if separate else 1.0
+        with torch.no_grad():
+            block.read.weight.copy_((gain / size)[:, None].expand(-1, size))
+            block.read.bias.copy_(-low * gain)
+            block.write.weight.copy_(self.strength * pattern[:, None] * signs)
+        return spec, honest | sent(block)
+
+    def __call__(
+        self,
+        seen: Observation,
+        *,
+        generator: torch.Generator,
+        progress: Progress | None = None,
+    ) -> Reconstruction:
+        """Read the batch out of one update; nothing is random."""
+        started = time.process_time()
+        evidence = gather(seen)
+        block = block_of(evidence.model)
+        rows, images, biases = self._read(block, evidence)
+        columns = block.write.weight.detach().T[rows].reshape(-1, *evidence.shape)
+        labels = torch.full((len(images),), -1)
+        if scale_is_known(seen):
+            labels = label_images(evidence, images, columns, biases)
+        found = len(images) / evidence.count
+        images, labels = fill_up(evidence, images, labels)
+        if progress:
+            progress(1, 1, 1 - found)
+        return Reconstruction(
+            images=images,
+            labels=labels,
+            objective=1 - found,
+            seconds=time.process_time() - started,
+            adaptive=how_adaptive(seen),
+        )
+
+    def _thresholds(self, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+        """`[K]`, ascending; every bin is equally likely to hold a face."""
+        normal: Tensor = torch.special.ndtri((torch.arange(self.bins) + 0.5) / self.bins)
+        if not self.prior:
+            mean, deviation = self.brightness
+            return mean + deviation * normal
+        faces = FaceGenerator(source=self.prior, crop=self.crop).load(shape, grayscale=False)
+        with torch.no_grad():
+            latent = faces.sample(FACES, generator)
+            images = torch.cat([faces.images(part) for part in torch.split(latent, 64)])
+        measured = images.mean((1, 2, 3))
+        # A smooth fit: quantiles of some hundred faces would leave gaps beyond the brightest one.
+        return measured.mean() + measured.std() * normal
+
+    def _read(self, block: Block, evidence: Evidence) -> tuple[Tensor, Tensor, Tensor]:
+        """Occupied rows, at most N, with their images `[M, C, H, W]` and bias gradients `[M]`."""
+        weights = evidence.target["body.block.read.weight"]
+        biases = evidence.target["body.block.read.bias"]
+        if self.mode == "cumulative":
+            weights = -torch.diff(weights, dim=0, append=weights.new_zeros(1, weights.shape[1]))
+            biases = -torch.diff(biases, append=biases.new_zeros(1))
+        size = weights.norm(dim=1)
+        enough = torch.maximum(OUTLIER * size.median(), SIGNAL * size.max())
+        strongest = size.argsort(descending=True)[: evidence.count]
+        rows = strongest[(size[strongest] > enough) & (size[strongest] > 0)].sort().values
+        gain = block.read.weight.detach().sum(1)
+        low = -block.read.bias.detach() / gain
+        high = torch.cat([low[1:], low.new_tensor([float("inf")])])
+        bright = weights[rows].mean(1) / biases[rows]
+        # Where rounding or noise moved the bias, the bin itself says how bright the image is.
+        inside = torch.minimum(torch.maximum(bright.nan_to_num(0.0), low[rows]), high[rows])
+        images = weights[rows] * (inside / weights[rows].mean(1))[:, None]
+        return rows, images.nan_to_num(0.0).view(-1, *evidence.shape), biases[rows]

@@ -82,8 +82,7 @@ def with_block(
             f"a block can only be put in front of a body that is an nn.Sequential, not "
             f"{type(body).__name__}: its parameters would change their names. Wrap it in one."
         )
-    channels = next((m.in_channels for m in body.modules() if isinstance(m, nn.Conv2d)), 3)
-    block = Block((channels, image_size, image_size), rows, activation)
+    block = Block(_shape(body, image_size), rows, activation)
     # Children keep their names, so that defenses that name parameters go on working.
     model.body = nn.Sequential(OrderedDict([("block", block), *body.named_children()]))
     return model
@@ -117,6 +116,21 @@ def put_in_front(
     spec = replace(model, factory=FACTORY, arguments={**arguments, "activation": activation})
     block = block_of(build(spec))
     return spec, dict(before), block
+
+
+def image_shape(model: ModelSpec, network: FaceNet) -> tuple[int, int, int]:
+    """`(C, H, W)` of a network's images.
+
+    Raises:
+        ConfigError: The architecture does not state `image_size`.
+    """
+    size = model.arguments.get("image_size")
+    if not isinstance(size, int):
+        raise ConfigError(
+            "what a malicious server sends depends on the size of the images: state image_size "
+            "among the arguments of the network."
+        )
+    return _shape(network.body, size)
 
 
 def sent(block: Block) -> dict[str, Tensor]:
@@ -197,6 +211,11 @@ def fill_up(evidence: Evidence, images: Tensor, labels: Tensor) -> tuple[Tensor,
     return torch.cat([images, gray]).clamp(0, 1), torch.cat(
         [labels, labels.new_full((missing,), -1)]
     )
+
+
+def _shape(body: nn.Module, image_size: int) -> tuple[int, int, int]:
+    channels = next((m.in_channels for m in body.modules() if isinstance(m, nn.Conv2d)), 3)
+    return channels, image_size, image_size
 
 
 def _after_block(model: nn.Module) -> Any:

@@ -1,0 +1,232 @@
+"""A head under which one image's gradient drowns all others (Wen et al., ICML 2022)."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedaudit.attacks.malicious.block import EMPTY, image_shape
+from fedaudit.attacks.priors.generator import DEFAULT_CROP, FaceGenerator
+from fedaudit.attacks.search import Progress
+from fedaudit.attacks.watch import Checkpoint
+from fedaudit.models.facenet import FaceNet, require_face_net
+from fedaudit.models.heads import CosineHead
+from fedaudit.models.zoo import build
+from fedaudit.registry import create
+from fedaudit.types import Knowledge, ModelSpec, Observation, Reconstruction, Update
+from fedaudit.verbs import Attack
+
+FACES = 256
+"""Generated faces whose features are measured."""
+DIRECTIONS = 32
+"""Principal directions of their features that a random measurement is drawn from."""
+SILENT = 30.0
+"""Logit by which class fishing lowers its class."""
+ASIDE = 0.2
+"""Length of an embedding's other coordinates, to the one that fished faces share."""
+PRESENT = 0.2
+"""Least length of a head row's gradient, to the longest, that shows its class in the batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fishing:
+    """Send a head under which one image of the batch gives nearly all of the gradient, invert it.
+
+    Fishing for user data (Wen et al., ICML 2022). All rows of the head but one are made equal, so
+    that the gradient that reaches the layers below is p_c − y_c times one fixed direction, where c
+    is the odd row's class. Then the update is inverted as if the batch were that one image.
+
+    * *Class* fishing makes p_c tiny for every face: only images of class c have a gradient. Several
+      images of that class are not told apart.
+    * *Feature* fishing makes p_c grow exponentially with a random measurement of the feature map:
+      of a batch in which nobody is of class c, the image with the largest measurement wins, by a
+      factor of e^(sharpness × the gap to the next, in standard deviations). The paper needs the
+      measurement's distribution, too; it is estimated on generated faces. Heads on unit vectors
+      have bounded logits, so there the embedding's weights are chosen as well.
+
+    One round gives one image. It comes first; the others are returned as even gray, which stands
+    for "not recovered". The labels of all are read from the head's gradient. Where the head stays
+    on the devices there is nothing to fish with, and `inverter` attacks the whole batch.
+
+    Args:
+        mode: "feature" or "class".
+        target_class: c; negative numbers count from the last class. Feature fishing wants a class
+            that is not in the batch, class fishing one that is.
+        sharpness: Logits a standard deviation of the measurement, for feature fishing; > 0.
+        threshold: Standard deviations above the mean where p_c reaches that of other classes; too
+            low and several images win, too high and the signal drowns in rounding.
+        inverter: Registered name of the attack that inverts the image.
+        settings: Its settings.
+        prior: Generator of the faces on which the head is set up.
+        crop: Part of the generator's image that is kept, as (top, bottom, left, right) in [0, 1].
+    """
+
+    mode: Literal["feature", "class"] = "feature"
+    target_class: int = -1
+    sharpness: float = 12.0
+    threshold: float = 1.3
+    inverter: str = "gan_inversion"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    prior: str = "face_gan"
+    crop: tuple[float, float, float, float] = DEFAULT_CROP
+
+    needs: ClassVar[frozenset[Knowledge]] = frozenset(
+        {Knowledge.MODEL, Knowledge.BASIC, Knowledge.AUXILIARY, Knowledge.MANIPULATION}
+    )
+    reads: ClassVar[frozenset[type]] = frozenset({Update})
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "crop", tuple(self.crop))
+        FaceGenerator(source=self.prior, crop=self.crop)  # refuses a bad crop
+        if self.mode not in ("feature", "class"):
+            raise ValueError(f"mode must be 'feature' or 'class', not {self.mode!r}")
+        if self.sharpness <= 0:
+            raise ValueError("sharpness must be > 0")
+        inner: Attack = create("attacks", self.inverter, self.settings)
+        if Knowledge.MANIPULATION in inner.needs:
+            raise ValueError(f"inverter must be an attack on honest models, not {self.inverter!r}")
+        object.__setattr__(self, "needs", type(self).needs | inner.needs)
+
+    def broadcast(
+        self, model: ModelSpec, before: Mapping[str, Tensor], *, generator: torch.Generator
+    ) -> tuple[ModelSpec, Mapping[str, Tensor]]:
+        """The honest model with another head; under margin heads, with another embedding too."""
+        if "head.weight" not in before:
+            return model, before
+        network = require_face_net(build(model, before), "fishing")
+        shape = image_shape(model, network)
+        faces = FaceGenerator(source=self.prior, crop=self.crop).load(shape, grayscale=False)
+        with torch.no_grad():
+            latent = torch.split(faces.sample(FACES, generator), 64)
+            maps = torch.cat([network.features(faces.images(part)) for part in latent])
+            changed = (
+                self._margin_head(network, maps, generator)
+                if isinstance(network.head, CosineHead)
+                else self._linear_head(network, maps, generator)
+            )
+        return model, {**before, **{k: v for k, v in changed.items() if k in before}}
+
+    def __call__(
+        self,
+        seen: Observation,
+        *,
+        generator: torch.Generator,
+        progress: Progress | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> Reconstruction:
+        """Invert the image that was fished, as a batch of one."""
+        invert: Any = create("attacks", self.inverter, self.settings)
+        takes = inspect.signature(invert.__call__).parameters
+        more = {"checkpoint": checkpoint} if "checkpoint" in takes else {}
+        update = seen.update
+        if seen.batch_size is None or update is None or "head.weight" not in update.tensors:
+            whole: Reconstruction = invert(seen, generator=generator, progress=progress, **more)
+            return whole
+        labels = self._labels(update, seen.batch_size)
+        # The head's rows hold every image's label; what it sends down holds one image alone.
+        below = {k: v for k, v in update.tensors.items() if not k.startswith("head.")}
+        scale = torch.stack([v.norm() for v in below.values()]).norm().clamp_min(1e-30)
+        alone = replace(
+            seen,
+            batch_size=1,
+            labels=labels[:1],
+            shared=(replace(update, tensors={k: v / scale for k, v in below.items()}, examples=1),),
+        )
+        result: Reconstruction = invert(alone, generator=generator, progress=progress, **more)
+        gray = result.images.new_full((seen.batch_size - 1, *result.images.shape[1:]), EMPTY)
+        return replace(result, images=torch.cat([result.images, gray]), labels=labels)
+
+    def _linear_head(
+        self, network: FaceNet, maps: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """All rows zero but row c."""
+        inputs = network.embedding(maps)
+        weight = torch.zeros_like(network.head.weight)
+        bias = weight.new_zeros(len(weight))
+        direction = _measurement(inputs, generator)
+        spread = (inputs @ direction).std()
+        if self.mode == "feature":
+            weight[self.target_class] = self.sharpness / spread * direction
+            level = (inputs @ weight[self.target_class]).mean() + self.sharpness * self.threshold
+        else:
+            weight[self.target_class] = direction / spread
+            level = (inputs @ weight[self.target_class]).max() + SILENT
+        bias[self.target_class] = -level
+        return {"head.weight": weight, "head.bias": bias}
+
+    def _margin_head(
+        self, network: FaceNet, maps: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """All rows equal but row c, their opposite."""
+        head = network.head
+        assert isinstance(head, CosineHead)
+        changed: dict[str, Tensor] = {}
+        if self.mode == "class":
+            axis = -F.normalize(network.embedding(maps), dim=1).mean(0)
+        elif isinstance(network.embedding, nn.Linear):
+            # Two coordinates fish: the shifted measurement, and the length it is compared with. The
+            # others tell the images apart, which is how the labels are read.
+            mean = maps.mean(0)
+            along = mean / mean.square().sum()
+            direction = _measurement(maps / (maps @ along)[:, None], generator)
+            measured = (maps @ direction) / (maps @ along)
+            shift = measured.mean() + self.threshold * measured.std()
+            slope = self.sharpness / (2 * head.scale * measured.std())
+            weight = network.embedding.weight - (network.embedding.weight @ mean)[:, None] * along
+            rest = (maps @ weight[2:].T) / (maps @ along)[:, None]
+            weight *= ASIDE / rest.norm(dim=1).mean()
+            weight[0] = slope * (direction - shift * along)
+            weight[1] = along
+            changed["embedding.weight"] = weight * network.embedding.weight.norm() / weight.norm()
+            axis = F.one_hot(torch.tensor(0), len(weight)).to(weight)
+        else:
+            axis = _measurement(F.normalize(maps, dim=1), generator)
+        rows = -axis.expand_as(head.weight).clone()
+        rows[self.target_class] = axis
+        return changed | {"head.weight": rows / axis.norm()}
+
+    def _labels(self, update: Update, count: int) -> Tensor:
+        """The batch's labels `[count]`, that of the fished image first.
+
+        Row k is Σ_i (p_ik − y_ik) · x̂_i. Equal rows have equal p, so rows of absent classes are
+        all the same, and what is left of the others belongs to the images of their class.
+        """
+        sign = 1.0 if update.kind == "gradient" else -1.0
+        rows = sign * update.tensors["head.weight"]
+        odd = self.target_class % len(rows)
+        own = rows - rows.median(0).values
+        sizes = own.norm(dim=1)
+        others = torch.arange(len(rows)) != odd
+        if self.mode == "class":
+            first = odd
+        else:
+            # Row c holds the fished image, with the opposite sign of the row of its own class.
+            alike = F.cosine_similarity(-own, rows[odd][None], dim=1)
+            alike[sizes < PRESENT * sizes[others].max()] = -2.0
+            alike[odd] = -2.0
+            first = int(alike.argmax())
+            sizes[odd] = 0.0
+        found = [first]
+        least = PRESENT * float(sizes.max())
+        present = [int(k) for k in sizes.argsort(descending=True) if sizes[k] > least]
+        found += [k for k in present if k != first][: count - 1]
+        while len(found) < count:
+            found.append(max(found, key=lambda k: float(sizes[k]) / (found.count(k) + 0.5)))
+        return torch.tensor(found, dtype=torch.int64)
+
+
+def _measurement(features: Tensor, generator: torch.Generator) -> Tensor:
+    """A random direction `[F]` in which generated faces spread evenly.
+
+    The strongest direction alone would do, were it not where generated faces differ most from real
+    ones, in brightness.
+    """
+    centered = features - features.mean(0)
+    _, sizes, directions = torch.linalg.svd(centered, full_matrices=False)
+    used = min(DIRECTIONS, int((sizes > 1e-4 * sizes[0]).sum()))
+    weights = torch.randn(used, generator=generator).to(features) / sizes[:used]
+    return F.normalize(weights @ directions[:used], dim=0)

@@ -91,8 +91,7 @@ def drawn_by(sample: Callable[..., Tensor]) -> Latents:
     """
     draw = _seeded(sample)
     noise = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        found = draw(_DRAWN, noise)
+    found = draw(_DRAWN, noise)
     if not isinstance(found, Tensor) or found.dim() < 2 or len(found) != _DRAWN:
         what = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise ValueError(f"sample({_DRAWN}, generator) gave {what}, not [{_DRAWN}, …]")
@@ -107,14 +106,16 @@ def drawn_by(sample: Callable[..., Tensor]) -> Latents:
 
 def _seeded(sample: Callable[..., Tensor]) -> Draw:
     """`sample` with a generator, whether it takes one or draws from the global state."""
-    if _takes_generator(sample):
-        return lambda count, noise: sample(count, noise).detach()
+    takes_generator = _takes_generator(sample)
 
+    @torch.no_grad()
     def draw(count: int, noise: torch.Generator) -> Tensor:
+        if takes_generator:
+            return sample(count, noise)
         seed = int(torch.randint(2**31 - 1, (), generator=noise))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return sample(count).detach()
+            return sample(count)
 
     return draw
 

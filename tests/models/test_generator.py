@@ -1,3 +1,4 @@
+import json
 import pickle
 import sys
 import warnings
@@ -151,7 +152,9 @@ def test_factory(factories: ModuleType, signed: bool) -> None:
 
 def test_factory_of_maps_and_of_stages(factories: ModuleType, gan: FaceGan) -> None:
     factories.make = Mapped  # type: ignore[attr-defined]
-    assert load_generator("toy_generators:make")(torch.randn(2, 100)).shape == (2, 1, 8, 8)
+    loaded = load_generator("toy_generators:make")
+    assert loaded.latents.shape == (100, 1, 1)
+    assert loaded(torch.randn(2, 100)).shape == (2, 1, 8, 8)
     factories.staged = lambda: gan  # type: ignore[attr-defined]
     assert load_generator("toy_generators:staged") is gan
 
@@ -212,6 +215,193 @@ def test_sources_that_cannot_be_loaded(tmp_path: Path) -> None:
     torch.save(Toy().state_dict(), tmp_path / "state.pt")
     with pytest.raises(UsageError, match="state dict"):
         load_generator(str(tmp_path / "state.pt"))
+
+
+def script_with(model: nn.Module, path: Path, settings: dict[str, object]) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(
+            torch.jit.script(model.eval()),
+            path,
+            _extra_files={"fedaudit.json": json.dumps(settings)},
+        )
+    return str(path)
+
+
+class Spatial(nn.Module):
+    """Takes `[N, 6, 2, 2]`, answers in [0, 255]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.ConvTranspose2d(6, 3, 4, 4)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return 255 * torch.sigmoid(self.layer(z))
+
+
+SPATIAL: dict[str, object] = {
+    "latent_shape": [6, 2, 2],
+    "distribution": "uniform",
+    "range": [0, 255],
+}
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_settings_in_the_file_and_beside_it(tmp_path: Path, beside: bool) -> None:
+    model = Spatial()
+    source = script_with(model, tmp_path / "own.ts", {} if beside else SPATIAL)
+    if beside:
+        (tmp_path / "own.ts.json").write_text(json.dumps(SPATIAL))
+    loaded = load_generator(source)
+    z = loaded.latents.draw(50, torch.Generator().manual_seed(0))
+    assert z.shape == (50, 6, 2, 2)
+    assert loaded.latent_dim == 24
+    assert z.abs().max() <= 1
+    assert z.std() == pytest.approx(1 / 3**0.5, rel=0.1)
+    assert torch.allclose(loaded(z), model(z) / 255, atol=1e-6)
+
+
+def test_settings_of_an_export(tmp_path: Path) -> None:
+    source = exported(Toy(), tmp_path / "toy.pt2")
+    settings = {"distribution": "truncated", "truncation": 0.5, "crop": [0.1, 0.9, 0, 1]}
+    (tmp_path / "toy.pt2.json").write_text(json.dumps(settings))
+    loaded = load_generator(source)
+    assert loaded.latents.draw(20, torch.Generator()).abs().max() <= 0.5
+    assert loaded.crop == (0.1, 0.9, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("{", "Invalid JSON"),
+        ("[]", "object"),
+        ('{"latent_shap": [3]}', "latent_shap: Extra inputs"),
+        ('{"latent_shape": []}', "latent_shape"),
+        ('{"latent_shape": [-1]}', "latent_shape.0"),
+        ('{"latent_shape": [99999, 99999]}', "numbers"),
+        ('{"distribution": "cauchy"}', "'normal', 'uniform' or 'truncated'"),
+        ('{"low": 2}', "low must be below high"),
+        ('{"range": [1, 0]}', "black below white"),
+        ('{"range": [0, NaN]}', "range"),
+        ('{"crop": [0.5, 0.2, 0, 1]}', "top < bottom"),
+        ('{"truncation": 0}', "truncation"),
+        (" " * 20_000, "over 10000 bytes"),
+    ],
+)
+def test_settings_that_cannot_be_used(tmp_path: Path, settings: str, said: str) -> None:
+    source = script(Toy(), tmp_path / "toy.ts")
+    (tmp_path / "toy.ts.json").write_text(settings)
+    with pytest.raises(UsageError, match=said) as caught:
+        load_generator(source)
+    assert "toy.ts.json" in str(caught.value)
+
+
+class Sampled(nn.Module):
+    """Brings its sampler, scripted, with numbers far from a standard normal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(7, 48)
+
+    def forward(self, w: Tensor) -> Tensor:
+        return torch.sigmoid(self.layer(w / 10)).view(-1, 3, 4, 4)
+
+    @torch.jit.export
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        return 4 + 10 * torch.randn([count, 7], generator=generator)
+
+
+def test_a_scripted_sampler(tmp_path: Path, factories: ModuleType) -> None:
+    source = script_with(Sampled(), tmp_path / "own.ts", {})
+    factories.make = Sampled  # type: ignore[attr-defined]
+    for place in (source, "toy_generators:make"):
+        loaded = load_generator(place)
+        drawn = loaded.latents.draw(3, torch.Generator().manual_seed(1))
+        expected = 4 + 10 * torch.randn(3, 7, generator=torch.Generator().manual_seed(1))
+        assert torch.allclose(drawn, expected)
+        assert isinstance(loaded.latents.mean, Tensor)
+        assert torch.allclose(loaded.latents.mean, torch.tensor(4.0), atol=1.5)
+
+
+def test_a_sampler_that_fails(factories: ModuleType) -> None:
+    def broken(count: int, generator: torch.Generator) -> Tensor:
+        raise RuntimeError("no mapping network")
+
+    toy = Toy()
+    toy.sample = broken  # type: ignore[assignment]
+    factories.make = lambda: toy  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match=r"no mapping network\. It must be"):
+        load_generator("toy_generators:make")
+
+
+def test_declared_ranges_are_held_to(factories: ModuleType) -> None:
+    toy = Toy(signed=True)
+    toy.output_range = (0, 1)  # type: ignore[assignment]
+    factories.make = lambda: toy  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match=r"values -0.\d+ to .* in \[0.0, 1.0\], as it declares"):
+        load_generator("toy_generators:make")
+    toy.output_range = "white"  # type: ignore[assignment]
+    with pytest.raises(UsageError, match="two numbers"):
+        load_generator("toy_generators:make")
+
+
+class Unsteady(Toy):
+    def forward(self, z: Tensor) -> Tensor:
+        return (super().forward(z) + 0.1 * torch.rand(1)).clamp(0, 1)
+
+
+class Stepped(nn.Module):
+    """Attached to z, but flat in it."""
+
+    latent_dim = 4
+
+    def forward(self, z: Tensor) -> Tensor:
+        return (0 * z.sum() + 0.5).expand(len(z), 3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"), [(Unsteady, "other images for the same latent"), (Stepped, "is zero")]
+)
+def test_what_cannot_be_searched_is_refused(
+    factories: ModuleType, make: type[nn.Module], said: str
+) -> None:
+    factories.make = make  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match=said):
+        load_generator("toy_generators:make")
+
+
+class ForeignStages(nn.Module):
+    """Of another's making: staged, signed, and without a word on its latents but their width."""
+
+    latent_dim = 5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList([nn.Linear(5, 48), nn.Tanh()])
+
+    def features(self, z: Tensor, stage: int) -> Tensor:
+        for inner in self.stages[:stage]:
+            z = inner(z)
+        return z
+
+    def forward_from(self, stage: int, feature: Tensor) -> Tensor:
+        for inner in self.stages[stage:]:
+            feature = inner(feature)
+        return feature.view(-1, 3, 4, 4)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.forward_from(0, z)
+
+
+def test_foreign_stages_are_mapped_too(factories: ModuleType) -> None:
+    factories.make = ForeignStages  # type: ignore[attr-defined]
+    loaded = load_generator("toy_generators:make")
+    assert isinstance(loaded, StagedGenerator)
+    z = torch.randn(2, 5, generator=torch.Generator().manual_seed(0))
+    for stage in range(2):
+        entered = loaded.forward_from(stage, loaded.features(z, stage))
+        assert torch.equal(entered, loaded(z))
+    assert loaded(z).min() >= 0
 
 
 class _Evil:

@@ -65,10 +65,10 @@ def residual_body(widths: tuple[int, ...] = (24, 48, 96), channels: int = 3) -> 
     return nn.Sequential(*layers)
 
 
-def smooth_body(channels: int = 3) -> nn.Sequential:
-    """Three sigmoid convolutions, close to Zhu et al.'s LeNet (2019): the easiest to invert."""
+def smooth_body(channels: int = 3, *, standardize: bool = True) -> nn.Sequential:
+    """Three sigmoid convolutions, those of Zhu et al.'s LeNet (2019): the easiest to invert."""
     return nn.Sequential(
-        Standardize(),
+        Standardize() if standardize else nn.Identity(),
         nn.Conv2d(channels, 12, 5, 2, 2),
         nn.Sigmoid(),
         nn.Conv2d(12, 12, 5, 2, 2),

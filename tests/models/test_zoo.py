@@ -37,6 +37,13 @@ def test_face_has_half_a_million_parameters() -> None:
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(0.57e6, rel=0.02)
 
 
+def test_lenet_is_zhus() -> None:
+    model = build(ModelSpec("lenet", {"classes": 10}))
+    # 3·12·25 + 12, twice 12·12·25 + 12, 768·10 + 10
+    assert sum(p.numel() for p in model.parameters()) == 15826
+    assert all(0.3 < float(p.detach().abs().max()) <= 0.5 for p in model.parameters())
+
+
 @pytest.mark.parametrize("size", [32, 64])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_forward_and_backward(network: str, size: int, gradient_of: GradientOf) -> None:

@@ -3,16 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call, grad
 
 from fedaudit.attacks.entry_layer import solve_arriving
 from fedaudit.attacks.evidence import Evidence
-from fedaudit.attacks.objectives import cosine_distance
-from fedaudit.errors import AttackError
+from fedaudit.attacks.objectives import DISTANCES
+from fedaudit.errors import AttackError, UnknownNameError
 from fedaudit.models.facenet import FaceNet, criterion_of
+from fedaudit.models.heads import CosineHead
 
 Gradients = tuple[Tensor, ...]
 
@@ -21,40 +24,68 @@ Gradients = tuple[Tensor, ...]
 class Matching:
     """Compares trial images with the evidence.
 
-    The trial gradient needs a loss. There are three, in order of what they presume:
+    The trial gradient needs a loss. There are four, in order of what they presume:
 
     * **arriving**: the gradient that arrives at the feature maps is known in closed form, or solved
       for by least squares (`entry_layer`). No label and no head is needed, and no curvature of the
       head stands between the images and the match.
     * **labels**: the client's own criterion with known or inferred labels.
+    * **soft**: the label is searched together with the image, as logits (DLG).
     * **free**: nothing after the feature map was shared (a private projector). Each image's
-      arriving gradient is a free variable (`free`) that is searched together with the images.
+      arriving gradient is a free variable that is searched together with the images.
 
     Args:
         evidence: What was gathered.
         use_entry: Use what the first fully connected layer gives away (off: the published attacks
             that match gradients only).
-        generator: Start of the free variable.
+        distance: A name in `DISTANCES`.
+        angle: Take the root of the match. Near a solution squared terms vanish beside any prior on
+            images, an angle does not, so that one weight of the prior serves fresh and trained
+            networks alike.
+        labels: "inferred" in closed form, or "soft".
+        layers: Match only parameters whose names start with one of these; () matches all that were
+            shared. The weight gradients of the others are never formed.
+        restarts: Independent starts R; free variables have one row for each.
+        generator: Start of the free variables.
     """
 
     evidence: Evidence
     use_entry: bool = True
+    distance: str = "cosine"
+    angle: bool = True
+    labels: Literal["inferred", "soft"] = "inferred"
+    layers: tuple[str, ...] = ()
+    restarts: int = 1
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
+        if self.distance not in DISTANCES:
+            raise UnknownNameError("distance", self.distance, DISTANCES)
         model, target = self.evidence.model, self.evidence.target
         entry = self.evidence.entry if self.use_entry else None
         self.entry = entry
-        self.free: tuple[Tensor, ...] = ()
+        self.loss: Literal["arriving", "labels", "soft", "free"] = "labels"
         named = {name: p for name, p in model.named_parameters() if name in target}
-        if entry is None and self.evidence.labels is None:
-            self.free = self._free_variables()
-        if entry is not None or self.free:
+        if entry is not None:
+            self.loss = "arriving"
+        elif self.evidence.labels is None:
+            self.loss = "free"
+        elif self.labels == "soft":
+            self.loss = "soft"
+        if self.loss in ("arriving", "free"):
             # What follows the feature map is explained exactly already; only the body is matched.
             body = {name: p for name, p in named.items() if name.startswith("body.")}
             named = body or named
+        if self.layers:
+            named = {name: p for name, p in named.items() if name.startswith(self.layers)}
+            if not named:
+                raise AttackError(
+                    f"no shared parameter that is matched starts with {' or '.join(self.layers)}: "
+                    "choose other layers, or leave the setting out to match them all"
+                )
+        self.free = self._free_variables()
         self.names = tuple(named)
-        self._parameters = tuple(named.values())
+        self.parameters = tuple(named.values())
         self.target = tuple(target[name] for name in named)
         self.scales = (1.0, 1.0)
         self.evaluations = 0
@@ -69,7 +100,15 @@ class Matching:
         """Whether shares add up; not where the arriving gradients are solved for all at once."""
         return self.entry is None or self.has_features
 
-    def gradients(self, images: Tensor, which: Sequence[int]) -> tuple[Gradients, Tensor]:
+    def gradients(
+        self,
+        images: Tensor,
+        which: Sequence[int],
+        free: Sequence[Tensor] | None = None,
+        *,
+        functional: bool = False,
+        differentiable: bool = True,
+    ) -> tuple[Gradients, Tensor]:
         """The share of images `which` in the mean gradient, differentiable, and the feature term.
 
         Where `separable`, shares add up: the gradient of the batch is the sum over any partition.
@@ -77,23 +116,22 @@ class Matching:
         Args:
             images: `[n, C, H, W]` in [0, 1], the trial images at positions `which`.
             which: Their positions in the batch.
+            free: Their free variables, a row each; the first restart's if not given.
+            functional: Through `torch.func`, which can be mapped over restarts.
+            differentiable: Build the graph of the gradient, for a search by derivatives.
 
         Returns:
             A tensor a matched parameter, and the mean feature distance in [0, 1] (0 without entry).
         """
-        model, entry = self.evidence.model, self.entry
         self.evaluations += len(which)
-        share = len(which) / self.evidence.count
-        distance = images.new_zeros(())
-        if isinstance(model, FaceNet) and (entry is not None or self.free):
-            features = model.features(images)
-            loss = (features * self._arriving(features, which)).sum()
-            if entry is not None:
-                distance = self.feature_distance(features, which).mean()
-        else:
-            assert self.evidence.labels is not None
-            loss = share * criterion_of(model)(model(images), self.evidence.labels[list(which)])
-        return torch.autograd.grad(loss, self._parameters, create_graph=True), distance
+        rows = [self.free[i][0] for i in which] if free is None and self.free else list(free or [])
+        if functional:
+            found = grad(self._functional_loss, has_aux=True)(
+                dict(zip(self.names, self.parameters, strict=True)), images, which, rows
+            )
+            return tuple(found[0][name] for name in self.names), found[1]
+        loss, distance = self.loss_of(self.evidence.model, images, which, rows)
+        return torch.autograd.grad(loss, self.parameters, create_graph=differentiable), distance
 
     def feature_distance(self, features: Tensor, which: Sequence[int]) -> Tensor:
         """1 − cosine to the known map, or 1 − share within the span; `[n]` in [0, 1]."""
@@ -104,28 +142,32 @@ class Matching:
         return 1 - inside / (features.square().sum(1) + 1e-12)
 
     def objective(self, trial: Gradients, feature_distance: Tensor) -> Tensor:
-        """The match in units of what generic faces give (see `calibrate`); 0 explains everything.
-
-        The root makes it an angle: near a solution squared terms vanish beside any prior on images,
-        an angle does not, so that one weight of the prior serves fresh and trained networks alike.
-        """
+        """The match in units of what generic faces give (`calibrate`); 0 explains everything."""
         gradient_scale, feature_scale = self.scales
-        match = cosine_distance(trial, self.target) / gradient_scale
+        match = DISTANCES[self.distance](trial, self.target) / gradient_scale
         if self.entry is not None:
             match = match + feature_distance / feature_scale
-        return (match + 1e-6).sqrt()
+        return (match + 1e-6).sqrt() if self.angle else match
 
     def fresh_free(self, which: Sequence[int]) -> list[Tensor]:
-        """The free variables of images `which`, brought to a common length, in place.
+        """The free variables of images `which`; arriving gradients are brought to one length.
 
         Their scale does not matter to a cosine, but a step of fixed length hardly turns a vector
         that an earlier stage made long.
         """
-        with torch.no_grad():
-            length = sum(float(row.norm()) for row in self.free) / max(1, len(self.free))
-            for i in which if self.free else ():
-                self.free[i].div_(max(length, 1e-12))
+        if self.loss == "free":
+            with torch.no_grad():
+                length = torch.stack([row.norm(dim=1, keepdim=True) for row in self.free]).mean(0)
+                for i in which:
+                    self.free[i].div_(length.clamp_min(1e-12))
         return [self.free[i] for i in which] if self.free else []
+
+    def keep(self, restarts: Sequence[int]) -> None:
+        """Drop the free variables of all restarts but these."""
+        self.restarts = len(restarts)
+        self.free = tuple(
+            rows.detach()[list(restarts)].clone().requires_grad_() for rows in self.free
+        )
 
     def calibrate(self, images: Tensor) -> None:
         """Set the scale of each term to its median over generic faces, `[n, C, H, W]`.
@@ -136,19 +178,50 @@ class Matching:
         gradients, features = [], []
         for k, image in enumerate(images):
             which = [k % self.evidence.count]
-            trial, distance = self.gradients(image[None], which)
-            gradients.append(cosine_distance([t.detach() for t in trial], self.target))
+            trial, distance = self.gradients(image[None], which, differentiable=False)
+            gradients.append(DISTANCES[self.distance](trial, self.target))
             features.append(distance.detach())
-        floor = torch.tensor(1e-6)
         self.scales = (
-            float(torch.stack(gradients).median().maximum(floor)),
-            float(torch.stack(features).median().maximum(floor)),
+            max(float(torch.stack(gradients).median()), 1e-6),
+            max(float(torch.stack(features).median()), 1e-6),
         )
+
+    def loss_of(
+        self, model: nn.Module, images: Tensor, which: Sequence[int], free: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """What the trial gradient is the gradient of, and the feature term."""
+        share = len(which) / self.evidence.count
+        nothing = images.new_zeros(())
+        if self.loss in ("arriving", "free"):
+            assert isinstance(model, FaceNet)
+            features = model.features(images)
+            above = torch.stack(list(free)) if free else self._arriving(features, which)
+            distance = nothing
+            if self.entry is not None:
+                distance = self.feature_distance(features, which).mean()
+            return (features * above).sum(), distance
+        scores = model(images)
+        if self.loss == "soft":
+            wanted = torch.stack(list(free)).softmax(1)
+            return share * F.cross_entropy(scores, wanted), nothing
+        assert self.evidence.labels is not None
+        labels = self.evidence.labels[list(which)]
+        return share * criterion_of(model)(scores, labels), nothing
+
+    def _functional_loss(
+        self,
+        parameters: dict[str, Tensor],
+        images: Tensor,
+        which: Sequence[int],
+        free: Sequence[Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        asked = _Asked(self, self.evidence.model)
+        named = {f"model.{name}": value for name, value in parameters.items()}
+        found: tuple[Tensor, Tensor] = functional_call(asked, named, (images, which, free))
+        return found
 
     def _arriving(self, features: Tensor, which: Sequence[int]) -> Tensor:
         """Gradient of the loss with respect to the feature maps, `[n, F]`, held constant."""
-        if self.free:
-            return torch.stack([self.free[i] for i in which])
         assert self.entry is not None
         if self.entry.maps is None or self.entry.arriving is None:
             return solve_arriving(self.entry, features) @ self.entry.weight
@@ -158,16 +231,49 @@ class Matching:
         return above @ self.entry.weight
 
     def _free_variables(self) -> tuple[Tensor, ...]:
-        evidence = self.evidence
-        if not isinstance(evidence.model, FaceNet):
-            raise AttackError(
-                "the labels cannot be inferred from what was shared, and only FaceNet networks can "
-                'be matched without them: grant = ["labels"], or use a FaceNet.'
-            )
-        with torch.no_grad():
-            width = evidence.model.features(torch.zeros(1, *evidence.shape)).shape[1]
-        start = torch.randn(evidence.count, width, generator=self.generator) / width**0.5
-        return tuple(row.clone().requires_grad_() for row in start)
+        """A leaf `[R, …]` an image: arriving gradients of unit length, or logits of soft labels."""
+        if self.loss not in ("soft", "free"):
+            return ()
+        evidence, model = self.evidence, self.evidence.model
+        empty = next(iter(evidence.target.values())).new_zeros(1, *evidence.shape)
+        if self.loss == "free":
+            if not isinstance(model, FaceNet):
+                raise AttackError(
+                    "the labels cannot be inferred from what was shared, and only FaceNet networks "
+                    'can be matched without them: grant = ["labels"], or use a FaceNet.'
+                )
+            with torch.no_grad():
+                width = model.features(empty).shape[1]
+            scale = width**-0.5
+        else:
+            if isinstance(getattr(model, "head", None), CosineHead):
+                raise AttackError(
+                    "a soft label needs a cross-entropy of plain scores, and this network has a "
+                    "margin head: use an attack that infers the labels first, such as idlg"
+                )
+            with torch.no_grad():
+                width = model(empty).shape[1]
+            scale = 1.0
+        draws = [
+            torch.randn(evidence.count, width, generator=self.generator) * scale
+            for _ in range(self.restarts)
+        ]
+        start = torch.stack(draws, dim=1).to(empty)
+        return tuple(rows.clone().requires_grad_() for rows in start)
+
+
+class _Asked(nn.Module):
+    """Puts the loss behind a `forward`, which is what `functional_call` can call."""
+
+    def __init__(self, matching: Matching, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.matching = matching
+
+    def forward(
+        self, images: Tensor, which: Sequence[int], free: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        return self.matching.loss_of(self.model, images, which, free)
 
 
 def total(parts: Sequence[Gradients]) -> Gradients:

@@ -1,27 +1,107 @@
-"""Distances between gradients, and scores of images. Pure functions."""
+"""Distances between gradients. Pure functions: (trial, target), a tensor a parameter each → scalar.
 
-from collections.abc import Sequence
+Parameters are those that the client shared and the attack matches, in one order on both sides.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
+
+Distance = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
+
+TINY = 1e-12
+
+
+def l2_distance(trial: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
+    """Sum of squared differences (Zhu et al. 2019, eq. 3). Minds the scale: clipping breaks it."""
+    return torch.stack([(a - b).square().sum() for a, b in _pairs(trial, target)]).sum()
+
+
+def scaled_l2_distance(trial: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
+    """Squared error at the best common factor c: min ‖c·trial − target‖² / ‖target‖².
+
+    The sine of the angle, squared, so in [0, 1]: what L2 matching becomes when it adapts to
+    clipping, whose factor it estimates in closed form. Exact near 0, where 1 − cosine is rounding.
+    """
+    dot, one, two = _products(trial, target)
+    # c is where the error is least, so no derivative passes through it.
+    factor = (dot.clamp_min(0) / (one + TINY)).detach()
+    residual = torch.stack([(factor * a - b).square().sum() for a, b in _pairs(trial, target)])
+    return residual.sum() / (two + TINY)
 
 
 def cosine_distance(trial: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
     """1 − cosine over all parameters together, in [0, 2] (Geiping et al. 2020, eq. 4).
 
-    Args:
-        trial: Gradients of the trial images, a tensor a parameter.
-        target: What the client shared, likewise.
+    Computed as half the squared distance of the unit vectors: the difference of 1 and a cosine is
+    rounding from 1e-7 on, where smooth networks have most of what they tell of the pixels.
     """
-    pairs = list(zip(trial, target, strict=True))
-    dot = torch.stack([(a * b).sum() for a, b in pairs]).sum()
-    one = torch.stack([a.square().sum() for a, _ in pairs]).sum().sqrt()
-    two = torch.stack([b.square().sum() for _, b in pairs]).sum().sqrt()
-    return 1 - dot / (one * two + 1e-12)
+    one = torch.stack([a.square().sum() for a in trial]).sum().sqrt() + TINY
+    two = torch.stack([b.square().sum() for b in target]).sum().sqrt() + TINY
+    return (
+        torch.stack([(a / one - b / two).square().sum() for a, b in _pairs(trial, target)]).sum()
+        / 2
+    )
 
 
-def total_variation(images: Tensor) -> Tensor:
-    """Mean absolute difference of neighboring pixels, vertical plus horizontal; `[N, C, H, W]`."""
-    vertical = (images[..., 1:, :] - images[..., :-1, :]).abs().mean()
-    horizontal = (images[..., :, 1:] - images[..., :, :-1]).abs().mean()
-    return vertical + horizontal
+def layerwise_distance(trial: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
+    """Mean over parameters of their relative squared error, at the best common factor.
+
+    Every layer counts the same, so that the early ones, which hold the pixels, are heard beside a
+    head whose gradient is a thousand times larger.
+    """
+    weights = [1 / (b.square().sum() + TINY) for b in target]
+    rows = list(zip(trial, target, weights, strict=True))
+    dot = torch.stack([(a * b).sum() * w for a, b, w in rows]).sum()
+    one = torch.stack([a.square().sum() * w for a, _, w in rows]).sum()
+    factor = (dot.clamp_min(0) / (one + TINY)).detach()
+    return torch.stack([(factor * a - b).square().sum() * w for a, b, w in rows]).mean()
+
+
+def masked_distance(trial: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
+    """1 − cosine over the entries that were sent: zeros of the target count as not sent.
+
+    For pruned updates; what is zero in the target says nothing about the client's gradient there.
+    """
+    return cosine_distance(
+        [a * (b != 0) for a, b in _pairs(trial, target)], [b for _, b in _pairs(trial, target)]
+    )
+
+
+def sign_distance(trial: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
+    """How far the trial's signs disagree with the target's, in [0, 1]; smooth.
+
+    tanh of the entry, in units of its layer's root mean square, stands for the sign.
+    """
+    wrong, count = [], 0
+    for a, b in _pairs(trial, target):
+        unit = a / (a.square().mean().sqrt() + TINY)
+        wrong.append(((torch.tanh(3 * unit) - b.sign()).abs() * (b != 0)).sum() / 2)
+        count += a.numel()
+    return torch.stack(wrong).sum() / count
+
+
+DISTANCES: Mapping[str, Distance] = {
+    "cosine": cosine_distance,
+    "l2": l2_distance,
+    "scaled_l2": scaled_l2_distance,
+    "layerwise": layerwise_distance,
+    "masked": masked_distance,
+    "sign": sign_distance,
+}
+"""By the name that an attack's `distance` setting gives."""
+
+
+def _pairs(trial: Sequence[Tensor], target: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    return list(zip(trial, target, strict=True))
+
+
+def _products(trial: Sequence[Tensor], target: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """⟨trial, target⟩, ⟨trial, trial⟩, ⟨target, target⟩."""
+    pairs = _pairs(trial, target)
+    return (
+        torch.stack([(a * b).sum() for a, b in pairs]).sum(),
+        torch.stack([a.square().sum() for a, _ in pairs]).sum(),
+        torch.stack([b.square().sum() for _, b in pairs]).sum(),
+    )

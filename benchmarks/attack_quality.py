@@ -15,8 +15,8 @@ from statistics import mean, median
 
 import torch
 
-from fedaudit.attacks.gan_inversion import GanInversion
-from fedaudit.attacks.inverting_gradients import InvertingGradients
+from fedaudit.attacks.generative import gan_inversion
+from fedaudit.attacks.image_space import inverting_gradients
 from fedaudit.captures.simulated import simulate
 from fedaudit.config import Federation
 from fedaudit.data.orl import orl
@@ -38,13 +38,13 @@ ROUNDS = 12
 def lines(batch: int) -> dict[str, Attack]:
     """The attacks that a batch size is tried with."""
     found: dict[str, Attack] = {
-        "image space": InvertingGradients(),
-        "gan_inversion": GanInversion(),
-        "gan_inversion, no entry layer": GanInversion(entry=False),
+        "image space": inverting_gradients(),
+        "gan_inversion": gan_inversion(),
+        "gan_inversion, no entry layer": gan_inversion(entry=False),
     }
     if batch > 1:
         # A joint step costs about half of what a sweep of single-image steps does at batch 4 and 8.
-        found["gan_inversion, joint"] = GanInversion(
+        found["gan_inversion, joint"] = gan_inversion(
             rounds=0, latent_steps=40, stage_steps=80, pixel_steps=300
         )
     return found

@@ -21,14 +21,17 @@ from torch import Tensor
 
 from fedaudit.attacks.evidence import gather
 from fedaudit.attacks.matching import Matching
-from fedaudit.attacks.rounds import Plan, optimize
+from fedaudit.attacks.rounds import Movement, Plan
 from fedaudit.attacks.search import Search
+from fedaudit.attacks.watch import Watch
 from fedaudit.federation.client import train_locally
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build, parameters_of
 from fedaudit.types import LocalTraining, ModelSpec, Observation
 from fedaudit.verbs import ClientTask
 
+STEPS_A_TURN = 30
+"""As many as `gan_inversion` makes in pixels before the next image moves."""
 BATCHES = (1, 2, 4, 8)
 CLASSES = 40
 SIZE = 32
@@ -66,13 +69,14 @@ def leaves(batch: int) -> list[Tensor]:
 
 def ours(matching: Matching, steps: int) -> None:
     """`steps` sweeps as the attacks run them, with the passes that fill the held sums."""
-    optimize(
+    Movement(
         matching,
         leaves(matching.evidence.count),
         lambda v: v,
-        Plan(steps=steps, lr=0.01, rounds=steps),
+        Plan(steps=steps, lr=0.01, rounds=max(1, steps // STEPS_A_TURN)),
         no_prior,
-    )
+        Watch(steps),
+    ).run()
 
 
 def naive(matching: Matching, steps: int) -> None:
@@ -83,7 +87,8 @@ def naive(matching: Matching, steps: int) -> None:
         for moving, search in enumerate(searches):
             images = torch.cat([v if i == moving else v.detach() for i, v in enumerate(variables)])
             trial, distance = matching.gradients(images, range(len(variables)))
-            search.step(matching.objective(trial, distance))
+            loss = matching.objective(trial, distance)
+            search.step(lambda loss=loss: loss[None])
 
 
 def floor(matching: Matching, steps: int) -> None:

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.evidence import gather
+from fedaudit.attacks.image_priors import total_variation
 from fedaudit.attacks.matching import Gradients, Matching, total
-from fedaudit.attacks.objectives import cosine_distance, total_variation
-from fedaudit.attacks.rounds import Plan, held, optimize
+from fedaudit.attacks.objectives import cosine_distance
+from fedaudit.attacks.rounds import Movement, Plan
 from fedaudit.attacks.search import Search, cosine_ramp, step_decay
+from fedaudit.attacks.watch import Watch
 from fedaudit.data.faces import FaceSet
 from fedaudit.errors import AttackError
 from fedaudit.types import Capture, Observation
@@ -122,18 +124,6 @@ def test_unknown_labels_need_a_face_network(intercept: Intercept) -> None:
 # --- round-wise ---------------------------------------------------------------------------------
 
 
-def test_held_is_the_total_minus_ones_own() -> None:
-    noise = torch.Generator().manual_seed(0)
-    parts = [
-        tuple(torch.randn(shape, generator=noise, dtype=torch.float64) for shape in ((3,), (2, 2)))
-        for _ in range(4)
-    ]
-    for moving in range(4):
-        others = held(parts, moving)
-        for other, every, own in zip(others, total(parts), parts[moving], strict=True):
-            torch.testing.assert_close(other, every - own)
-
-
 def leaves(count: int, seed: int = 0) -> list[Tensor]:
     noise = torch.Generator().manual_seed(seed)
     return [torch.rand(1, 3, 32, 32, generator=noise).requires_grad_() for _ in range(count)]
@@ -144,17 +134,34 @@ def no_prior(variable: Tensor, images: Tensor) -> Tensor:
     return images.new_zeros(())
 
 
+class Trace(Watch):
+    """Remembers every value."""
+
+    def __init__(self) -> None:
+        super().__init__(10_000)
+        self.values: list[float] = []
+
+    def add(self, value: float) -> None:
+        super().add(value)
+        self.values.append(value)
+
+
+def move(matching: Matching, variables: Sequence[Tensor], plan: Plan) -> list[float]:
+    trace = Trace()
+    Movement(matching, variables, lambda v: v, plan, no_prior, trace).run()
+    return trace.values
+
+
 @pytest.mark.parametrize("count", [1, 2, 4])
 @pytest.mark.parametrize("rounds", [0, 1, 3])
 def test_a_sweep_costs_one_single_image_pass_an_image_and_step(
     count: int, rounds: int, intercept: Intercept
 ) -> None:
     matching = engine(intercept(batch=count).seen)
-    reported: list[float] = []
-    plan = Plan(steps=7, lr=0.01, rounds=rounds)
-    optimize(matching, leaves(count), lambda v: v, plan, no_prior, reported.append)
+    reported = move(matching, leaves(count), Plan(steps=7, lr=0.01, rounds=rounds))
     round_wise = rounds > 0 and count > 1
-    assert matching.evaluations == count * 7 + (count if round_wise else 0)
+    # One pass an image fills the held sums, and one a turn brings them up to date.
+    assert matching.evaluations == count * 7 + (count + rounds * count if round_wise else 0)
     assert len(reported) == (count * 7 if round_wise else 7)
 
 
@@ -168,26 +175,33 @@ def test_a_round_moves_one_image_and_holds_the_others(
     before = [v.detach().clone() for v in variables]
     original = Matching.gradients
 
-    def watch(self: Matching, images: Tensor, which: Sequence[int]) -> tuple[Gradients, Tensor]:
+    def watch(
+        self: Matching, images: Tensor, which: Sequence[int], *rest: Any, **kind: Any
+    ) -> tuple[Gradients, Tensor]:
         moved.append(which[0])
         assert len(which) == 1
         if moved[2:] and moved[-1] == 0:
             assert torch.equal(variables[1].detach(), before[1])
-        return original(self, images, which)
+        return original(self, images, which, *rest, **kind)
 
     monkeypatch.setattr(Matching, "gradients", watch)
-    optimize(matching, variables, lambda v: v, Plan(steps=3, lr=0.05, rounds=1), no_prior)
-    assert moved == [0, 1] + [0] * 3 + [1] * 3
+    move(matching, variables, Plan(steps=3, lr=0.05, rounds=1))
+    assert moved == [0, 1] + [0] * 4 + [1] * 4
 
 
 @pytest.mark.parametrize("defense", ["none", "dplc", "private_projector"])
 @pytest.mark.parametrize("rounds", [0, 4])
 def test_the_objective_falls(defense: str, rounds: int, intercept: Intercept) -> None:
     matching = engine(intercept(batch=2, defense=defense).seen)
-    reported: list[float] = []
-    plan = Plan(steps=24, lr=0.05, rounds=rounds, signed=True, box=(0.0, 1.0))
+    plan = Plan(
+        steps=24,
+        lr=0.05,
+        rounds=rounds,
+        optimizer="signed_adam",
+        project=lambda _, value: value.clamp(0, 1),
+    )
     variables = leaves(2)
-    optimize(matching, variables, lambda v: v, plan, no_prior, reported.append)
+    reported = move(matching, variables, plan)
     assert reported[-1] < 0.9 * reported[0]
     assert all(float(v.detach().min()) >= 0 and float(v.detach().max()) <= 1 for v in variables)
 
@@ -196,7 +210,7 @@ def test_no_steps_move_nothing(intercept: Intercept) -> None:
     matching = engine(intercept().seen)
     (variable,) = leaves(1)
     before = variable.detach().clone()
-    optimize(matching, [variable], lambda v: v, Plan(steps=0, lr=1.0), no_prior)
+    move(matching, [variable], Plan(steps=0, lr=1.0))
     assert torch.equal(variable.detach(), before)
 
 
@@ -209,7 +223,7 @@ def test_search_keeps_the_best_value_it_has_seen() -> None:
     seen = []
     for _ in range(20):
         seen.append((float(x.detach()) - 0.3) ** 2)
-        search.step((x - 0.3).square().sum())
+        search.step((x - 0.3).square)
     search.restore()
     assert search.best == pytest.approx(min(seen))
     assert (float(x.detach()) - 0.3) ** 2 == pytest.approx(min(seen))
@@ -217,13 +231,57 @@ def test_search_keeps_the_best_value_it_has_seen() -> None:
 
 
 def test_signed_steps_have_one_length_and_stay_in_the_box() -> None:
-    x = torch.tensor([0.5, 0.5], requires_grad=True)
-    search = Search([x], 0.1, 8, lambda step, steps: 1.0, signed=True, box=(0.0, 1.0))
-    search.step((x * torch.tensor([1e-6, -1e6])).sum())
-    torch.testing.assert_close(x.detach(), torch.tensor([0.4, 0.6]), rtol=1e-4, atol=0)
+    x = torch.tensor([[0.5, 0.5]], requires_grad=True)
+    search = Search(
+        [x],
+        0.1,
+        8,
+        lambda step, steps: 1.0,
+        optimizer="signed_adam",
+        project=[lambda value: value.clamp(0, 1)],
+    )
+    search.step(lambda: (x * torch.tensor([1e-6, -1e6])).sum(1))
+    torch.testing.assert_close(x.detach(), torch.tensor([[0.4, 0.6]]), rtol=1e-4, atol=0)
     for _ in range(7):
-        search.step((x * torch.tensor([1.0, -1.0])).sum())
-    assert x.tolist() == [0.0, 1.0]
+        search.step(lambda: (x * torch.tensor([1.0, -1.0])).sum(1))
+    assert x.tolist() == [[0.0, 1.0]]
+
+
+def test_restarts_do_not_touch_each_other() -> None:
+    """Two in one search end where each ends alone, and each keeps its own best."""
+    starts = torch.tensor([[3.0], [-2.0]])
+
+    def losses(x: Tensor) -> Tensor:
+        return (x - 0.3).square().sum(1)
+
+    ends = []
+    for rows in (starts, starts[:1], starts[1:]):
+        x = rows.clone().requires_grad_()
+        search = Search([x], 0.5, 12)
+        for _ in range(12):
+            search.step(lambda x=x: losses(x))  # type: ignore[misc]
+        search.restore()
+        assert torch.equal(search.best, losses(x.detach()))
+        ends.append(x.detach())
+    assert torch.equal(ends[0], torch.cat(ends[1:]))
+
+
+def test_lbfgs_solves_a_valley_that_adam_does_not() -> None:
+    """Rosenbrock's function, from its usual start."""
+
+    def loss(x: Tensor) -> Tensor:
+        return 100 * (x[:, 1] - x[:, 0].square()).square() + (1 - x[:, 0]).square()
+
+    ends = {}
+    for optimizer in ("lbfgs", "adam"):
+        x = torch.tensor([[-1.2, 1.0]], requires_grad=True)
+        search = Search([x], 1.0, 6, optimizer=optimizer)  # type: ignore[arg-type]
+        for _ in range(6):
+            search.step(lambda x=x: loss(x))  # type: ignore[misc]
+        search.restore()
+        ends[optimizer] = float(loss(x.detach()))
+    assert ends["lbfgs"] < 1e-8
+    assert ends["adam"] > 1e-2
 
 
 def test_schedules() -> None:

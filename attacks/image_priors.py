@@ -1,0 +1,64 @@
+"""Scores of images that know nothing of the update: how unlike a photograph a trial is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+ImagePrior = Callable[[Tensor], Tensor]
+"""Images `[n, C, H, W]` in [0, 1] → penalty, a scalar."""
+
+
+def total_variation(images: Tensor) -> Tensor:
+    """Mean absolute difference of neighboring pixels, vertical plus horizontal; `[n, C, H, W]`."""
+    vertical = (images[..., 1:, :] - images[..., :-1, :]).abs().mean()
+    horizontal = (images[..., :, 1:] - images[..., :, :-1]).abs().mean()
+    return vertical + horizontal
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupConsistency:
+    """Restarts should agree: distance of each to their mean after registration.
+
+    Yin et al. (CVPR 2021, eq. 11–12). Restarts often find the same image shifted by some pixels, so
+    each is first registered to the mean: here by the whole-pixel translation with the highest
+    cross-correlation (the paper uses RANSAC flow).
+
+    Args:
+        weight: Of the penalty.
+        reach: Largest shift in pixels, along each axis.
+    """
+
+    weight: float = 0.01
+    reach: int = 4
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Trials `[R, n, C, H, W]` of the same batch → a penalty for each restart, `[R]`."""
+        if len(images) < 2:
+            return images.new_zeros(len(images))
+        fixed = images.detach()
+        consensus = fixed.mean(0)
+        aligned = torch.stack([self.register(consensus, one) for one in fixed]).mean(0)
+        targets = torch.stack([self.register(one, aligned) for one in fixed])
+        return self.weight * (images - targets).square().flatten(1).mean(1)
+
+    def register(self, fixed: Tensor, moving: Tensor) -> Tensor:
+        """`moving`, each image rolled to where it correlates best with `fixed`; `[n, C, H, W]`."""
+        one, two = (x - x.mean((2, 3), keepdim=True) for x in (fixed, moving))
+        product = torch.fft.rfft2(one) * torch.fft.rfft2(two).conj()
+        correlation = torch.fft.irfft2(product.sum(1), s=one.shape[2:])
+        height, width = one.shape[2:]
+        rows = _near(height, self.reach, correlation)
+        columns = _near(width, self.reach, correlation)
+        near = correlation[:, rows][:, :, columns].flatten(1).argmax(1)
+        shifts = [(int(rows[k // len(columns)]), int(columns[k % len(columns)])) for k in near]
+        return torch.stack(
+            [image.roll(shift, (1, 2)) for image, shift in zip(moving, shifts, strict=True)]
+        )
+
+
+def _near(size: int, reach: int, like: Tensor) -> Tensor:
+    """Indices of the shifts −reach … reach in a circular correlation of `size`."""
+    reach = min(reach, (size - 1) // 2)
+    return torch.arange(-reach, reach + 1, device=like.device) % size

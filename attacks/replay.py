@@ -51,6 +51,7 @@ def replay(
     names: Sequence[str] | None = None,
     softening: float = 0.0,
     course: Course | None = None,
+    visit: Callable[[Named], None] | None = None,
 ) -> Named:
     """The weight delta of a client that trains on `images`, differentiable in them.
 
@@ -72,6 +73,7 @@ def replay(
         softening: Adam divides by √v + ε. In its first step that is the sign of the gradient, which
             has no derivative; this adds so many root mean squares of √v to ε.
         course: Follow this instead of the replayed weights.
+        visit: Called after each replayed step with the delta so far.
 
     Returns:
         Delta by parameter name.
@@ -111,6 +113,8 @@ def replay(
         among = wanted if last else list(weights)
         change = rule.step(slope(weights, which, among), weights)
         moved = {n: moved[n] + c if n in moved else c for n, c in change.items()}
+        if visit:
+            visit(moved)
         if not last:
             weights = {n: start[n] + d for n, d in moved.items()}
             if not create_graph:

@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from fedaudit.attacks.replay import Course, replay
-from fedaudit.attacks.schedule import Order, Shares, epochs, fixed_order, step_shares
+from fedaudit.attacks.schedule import Order, Pace, epochs, fixed_order, scale_of, steady_pace
 from fedaudit.errors import AttackError, KnowledgeError
 from fedaudit.types import LocalTraining, Observation, Update
 
-Mode = Literal["replay", "path", "midpoint", "start"]
+Mode = Literal["replay", "path", "start"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +33,12 @@ class ReplayTrial:
         names: Parameters that are matched, in this order; None matches all that were shared.
         mode: "replay": the steps themselves (Geiping et al., NeurIPS 2020), each where the trial
             images' own steps lead. "path": each at its place on the straight line between the
-            global and the local weights, which the server both knows. "midpoint": one gradient, at
-            the steps' mean place on that line. "start": one gradient, at the global weights.
-        points: "path" only: how many places; steps share them. 0 gives every step its own.
+            global and the local weights; the server knows both. "start": one gradient, at the
+            global weights, as if there had been one step.
+        points: "path" only: at how many places at most gradients are taken; steps share them. 0
+            gives every step its own, 1 costs what "start" does.
+        pace: "path" only: where on the line each step begins. None takes a steady pace, which is
+            right for small steps; `attacks.rehearsal` finds the client's.
         softening: Of Adam, as in `replay`; 0 is exact and can hardly be searched.
         copies: Images of their own for every epoch (`epoch_distance` ties them together); then
             `gradients` takes `epochs · N` images.
@@ -50,6 +52,7 @@ class ReplayTrial:
     names: tuple[str, ...] | None = None
     mode: Mode = "replay"
     points: int = 0
+    pace: Pace | None = None
     softening: float = 1.0
     copies: bool = False
 
@@ -66,7 +69,7 @@ class ReplayTrial:
     @cached_property
     def target(self) -> tuple[Tensor, ...]:
         """What the client shared, in the scale of a mean gradient, a tensor for each `matched`."""
-        scale = 1.0 if self.update.kind == "gradient" else -1 / self._shares.total
+        scale = 1.0 if self.update.kind == "gradient" else -1 / scale_of(self._training)
         return tuple(self.update.tensors[name].detach() * scale for name in self.matched)
 
     @property
@@ -111,7 +114,7 @@ class ReplayTrial:
             softening=self.softening,
             course=course,
         )
-        return tuple(delta[name] * (-1 / self._shares.total) for name in self.matched)
+        return tuple(delta[name] * (-1 / scale_of(self._training)) for name in self.matched)
 
     @cached_property
     def _training(self) -> LocalTraining:
@@ -121,24 +124,23 @@ class ReplayTrial:
         return LocalTraining(lr=1.0, batch_size=self.count, batch_norm=self.training.batch_norm)
 
     @cached_property
-    def _shares(self) -> Shares:
-        return step_shares(self._training)
-
-    @cached_property
     def _plan(self) -> tuple[Order, Course | None]:
         """Steps in groups; a group's gradient is of all its images, at its mean place."""
         order: Order = fixed_order(self.count, self._training, copies=self.copies)
-        steps, shares = len(order), self._shares
+        steps = len(order)
         if self.mode == "replay" or steps == 1:
             return order, None
-        groups = min(self.points or steps, steps) if self.mode == "path" else 1
+        pace = self.pace or steady_pace(self._training)
+        spans = [range(s, s + 1) for s in range(steps)]
+        if self.mode == "start":
+            spans = [range(steps)]
+        elif self.points and self.points < steps:
+            spans = pace.groups(self.points)
         places: list[float] = []
         batches: list[list[int]] = []
-        for group in range(groups):
-            span = range(steps * group // groups, steps * (group + 1) // groups)
-            weight = sum(shares.weights[s] for s in span) or 1.0
-            place = sum(shares.weights[s] * shares.places[s] for s in span) / weight
-            places += [0.0 if self.mode == "start" else place] * len(span)
+        for span in spans:
+            place = pace.center(span) if self.mode == "path" else 0.0
+            places += [place] * len(span)
             batches += [sorted({i for s in span for i in order[s]})] * len(span)
         return batches, Course(self.update.tensors, places)
 
@@ -181,21 +183,3 @@ def trial_for(
         count=seen.batch_size,
         mode=mode,
     )
-
-
-@torch.no_grad()
-def midpoint(seen: Observation, training: LocalTraining | None = None) -> dict[str, Tensor]:
-    """What the server broadcast, moved to where the client's mean gradient was taken.
-
-    Loaded into a model, this makes of a several-step update an ordinary gradient to match, at no
-    cost. Where the number of steps is not known the middle of the way is taken.
-    """
-    training = training or seen.training
-    moved = dict(seen.before)
-    if seen.update is None or seen.update.kind == "gradient":
-        return moved
-    place = 0.5 if training is None else step_shares(training).center
-    for name, delta in seen.update.tensors.items():
-        if name in moved:
-            moved[name] = moved[name] + place * delta
-    return moved

@@ -5,7 +5,7 @@ mini-batches any order is as good as the true one; only from epoch to epoch imag
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -87,41 +87,62 @@ def merge_epochs(images: Tensor, count: int) -> Tensor:
     return torch.stack(aligned).mean(0)
 
 
+def step_factors(training: LocalTraining) -> list[float]:
+    """Factor of each step's slope in −delta; their sum is the update's scale.
+
+    With momentum m the slope of step s of T, s from 0, acts in every later step too: its factor is
+    lr · (1 − m^(T−s)) / (1 − m). Adam is taken as steps of the learning rate.
+    """
+    m = training.momentum if training.optimizer == "sgd" else 0.0
+    powers = [m**k for k in range(training.steps)]
+    return [training.lr * sum(powers[: training.steps - s]) for s in range(training.steps)]
+
+
+def scale_of(training: LocalTraining) -> float:
+    """The effective learning rate: −delta = scale × mean slope; 1 for a client that stays."""
+    return sum(step_factors(training)) or 1.0
+
+
 @dataclass(frozen=True)
-class Shares:
-    """What each local step adds to the weight delta, for slopes that stay the same.
+class Pace:
+    """How a client covers the way from the global to its local weights.
 
     Attributes:
-        weights: Factor of each step's slope in −delta; their sum is the update's scale.
-        places: Fraction of the whole delta that lies behind the client as the step begins.
+        places: Fraction of the way that lies behind it as each step begins; the first is 0.
+        parts: Fraction of the way that is owed to each step's slope.
     """
 
-    weights: tuple[float, ...]
     places: tuple[float, ...]
+    parts: tuple[float, ...]
 
-    @property
-    def total(self) -> float:
-        """The effective learning rate: −delta = total × mean slope."""
-        return sum(self.weights) or 1.0  # a client that does not move has no scale
+    def center(self, steps: Sequence[int]) -> float:
+        """The mean place at which the slopes of `steps` are taken, by what they contribute."""
+        weights = [max(self.parts[s], 0.0) for s in steps]
+        if not sum(weights):
+            return self.places[steps[0]]
+        return sum(w * self.places[s] for w, s in zip(weights, steps, strict=True)) / sum(weights)
 
-    @property
-    def center(self) -> float:
-        """Where on the way from global to local weights the mean slope is taken; 0 for one step."""
-        return sum(w * p for w, p in zip(self.weights, self.places, strict=True)) / self.total
+    def groups(self, points: int) -> list[range]:
+        """Successive steps in at most `points` groups that contribute about the same."""
+        positive = [max(part, 0.0) for part in self.parts]
+        total, behind, numbers = sum(positive) or 1.0, 0.0, []
+        for part in positive:
+            middle = (behind + part / 2) / total
+            numbers.append(min(int(middle * points), points - 1))
+            behind += part
+        return [
+            range(numbers.index(n), len(numbers) - numbers[::-1].index(n))
+            for n in sorted(set(numbers))
+        ]
 
 
-def step_shares(training: LocalTraining) -> Shares:
-    """`Shares` of SGD with momentum, or of Adam taken as steps of equal length.
-
-    With momentum m the slope of step s of T acts in every later step too: its factor is
-    lr · (1 − m^(T−s)) / (1 − m), s from 0.
-    """
-    steps, m = training.steps, training.momentum if training.optimizer == "sgd" else 0.0
-    powers = [m**k for k in range(steps)]
-    weights = [training.lr * sum(powers[: steps - s]) for s in range(steps)]
-    moves = [sum(powers[: s + 1]) for s in range(steps)]
-    places = [sum(moves[:s]) / sum(moves) for s in range(steps)]
-    return Shares(tuple(weights), tuple(places))
+def steady_pace(training: LocalTraining) -> Pace:
+    """The pace of slopes that stay the same: right for small steps only (see `rehearse`)."""
+    m = training.momentum if training.optimizer == "sgd" else 0.0
+    moves = [sum(m**k for k in range(s + 1)) for s in range(training.steps)]
+    places = [sum(moves[:s]) / sum(moves) for s in range(training.steps)]
+    factors = step_factors(replace(training, lr=1.0))
+    return Pace(tuple(places), tuple(f / sum(factors) for f in factors))
 
 
 def without_pulls(
@@ -131,12 +152,12 @@ def without_pulls(
 
     Both pull along weights that the server knows at either end, and nearly in between.
     """
-    shares = step_shares(training)
+    scale = scale_of(training)
+    place = steady_pace(training).center(range(training.steps))
     found = {}
     for name, value in delta.items():
-        slope = -value / shares.total
+        slope = -value / scale
         if training.optimizer == "sgd":
-            place = shares.center
             if training.weight_decay and name in before:
                 slope = slope - training.weight_decay * (before[name] + place * value)
             slope = slope - training.proximal * place * value

@@ -1,0 +1,1 @@
+"""Attacks that learn the inverse from auxiliary faces, and then need milliseconds a target."""

@@ -1,0 +1,261 @@
+"""Learning to invert: a network that turns defended updates into images."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fedaudit.attacks.evidence import Evidence, gather
+from fedaudit.attacks.learned.auxiliary import Auxiliary
+from fedaudit.attacks.learned.decoder import VectorDecoder
+from fedaudit.attacks.learned.gradients import Rehearsal, Sketch
+from fedaudit.attacks.learned.replay_defense import estimated, replay_of
+from fedaudit.attacks.learned.training import Progress, key_of, remembered, seeded, teach
+from fedaudit.models.zoo import build
+from fedaudit.seeds import generator_for, seed_for
+from fedaudit.types import (
+    DefenseFacts,
+    Knowledge,
+    Observation,
+    Reconstruction,
+    Shared,
+    Update,
+)
+
+FITTED = 3000
+"""Sketches from which the principal directions are computed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedInversion:
+    """Learn the inverse on auxiliary faces that go through the same model and the same defense.
+
+    Wu et al. (UAI 2023, "Learning to Invert: Simple Adaptive Attacks for Gradient Inversion in
+    Federated Learning"): gradients of auxiliary faces are defended as the client's is, hashed to a
+    few thousand numbers, and a network learns to draw the face from them; for batches, all faces of
+    an update in whatever order suits. It needs no derivative of the defense, so it holds up where
+    matching has nothing to follow: signs, pruned updates, noise. Labels are drawn at random while
+    training, so one training serves all. Before the network the sketches are projected on their
+    principal directions, where the noise of a defense, which is spread evenly, hardly shows.
+
+    Trains once for a model, a defense and a number of images, in minutes; then a target costs
+    milliseconds.
+
+    Args:
+        faces: Auxiliary faces.
+        epochs: Times that each is seen.
+        width: Numbers that a gradient is hashed to, about.
+        directions: Principal directions that are kept, at most.
+        hidden: Width of the network's hidden layers.
+        source: The face generator: "face_gan", a file, or `package.module:factory`.
+        photos: A folder of further auxiliary photos, one folder a person; None for none.
+        seed: Of the training. It is not the attack's generator, of which nothing is drawn: one
+            training serves all targets.
+        cache: Folder for what was learned; None for the user's cache folder, "off" for none.
+    """
+
+    faces: int = 12000
+    epochs: int = 12
+    width: int = 8192
+    directions: int = 1024
+    hidden: int = 768
+    source: str = "face_gan"
+    photos: str | None = None
+    seed: int = 0
+    cache: str | None = None
+
+    needs: ClassVar[frozenset[Knowledge]] = frozenset(
+        {Knowledge.MODEL, Knowledge.BASIC, Knowledge.AUXILIARY}
+    )
+    reads: ClassVar[frozenset[type[Shared]]] = frozenset({Update})
+
+    def __post_init__(self) -> None:
+        if self.faces < 2 or self.epochs < 1:
+            raise ValueError("faces must be at least 2, epochs at least 1")
+        if min(self.width, self.directions, self.hidden) < 1:
+            raise ValueError("width, directions and hidden must be at least 1")
+
+    def __call__(
+        self,
+        seen: Observation,
+        *,
+        generator: torch.Generator,
+        progress: Progress | None = None,
+    ) -> Reconstruction:
+        """Reconstruct the batch behind one update; trains first where it has not yet."""
+        del generator
+        started = time.process_time()
+        evidence = gather(seen)
+        defense = seen.defense if seen.defense is not None else estimated(evidence.target)
+        history: list[tuple[int, float]] = []
+
+        def watch(step: int, steps: int, value: float) -> None:
+            history.append((step, value))
+            if progress:
+                progress(step, steps, value)
+
+        learned = self.learned(seen, evidence, defense, watch)
+        steps = int(learned["steps"])
+        images = self.read(learned, evidence)
+        if not history:
+            # Learned before: what the training ended in.
+            watch(steps, steps, float(learned["loss"]))
+        return Reconstruction(
+            images=images,
+            labels=torch.full((evidence.count,), -1)
+            if evidence.labels is None
+            else evidence.labels,
+            objective=float(learned["loss"]),
+            iterations=steps,
+            gradient_evaluations=self.faces,
+            seconds=time.process_time() - started,
+            adaptive=_adaptive(seen),
+            history=tuple(history),
+        )
+
+    def learned(
+        self,
+        seen: Observation,
+        evidence: Evidence,
+        defense: tuple[DefenseFacts, ...],
+        progress: Progress | None = None,
+    ) -> dict[str, Tensor]:
+        """Principal directions and the network's state, by name; from the cache if it is there."""
+        names = tuple(sorted(evidence.target))
+        key = key_of(
+            seen.before,
+            ("lti", seen.model, names, defense, evidence.count, evidence.shape, evidence.grayscale),
+            (self.faces, self.epochs, self.width, self.directions, self.hidden),
+            (self.source, self.photos, self.seed),
+        )
+        needed = {"steps", "loss", "mean", "directions", "spread"}
+
+        def learn() -> Mapping[str, Tensor]:
+            return self._learn(seen, evidence, defense, progress)
+
+        return remembered(key, learn, self.cache, valid=needed)
+
+    def read(self, learned: Mapping[str, Tensor], evidence: Evidence) -> Tensor:
+        """The images `[N, C, H, W]` of an update, by what was learned."""
+        sketch = self._sketch(evidence)({n: g[None] for n, g in evidence.target.items()})
+        network = self._network(len(learned["directions"]), evidence)
+        state = {n.removeprefix("net."): v for n, v in learned.items() if n.startswith("net.")}
+        network.load_state_dict(state)
+        network.to(sketch.device).eval()
+        with torch.no_grad():
+            images: Tensor = network(_project(sketch, learned))[0].clamp(0, 1)
+        return images.expand(-1, evidence.shape[0], -1, -1).contiguous()
+
+    def _learn(
+        self,
+        seen: Observation,
+        evidence: Evidence,
+        defense: tuple[DefenseFacts, ...],
+        progress: Progress | None,
+    ) -> dict[str, Tensor]:
+        device = next(iter(evidence.target.values())).device
+        faces = Auxiliary(source=self.source, photos=self.photos).faces(
+            self.faces,
+            evidence.shape,
+            generator_for("lti faces", self.seed),
+            grayscale=evidence.grayscale,
+        )
+        with torch.no_grad():
+            empty = torch.zeros(1, *evidence.shape, device=device)
+            classes = evidence.model(empty).shape[1]
+        complete = all(name in seen.before for name, _ in evidence.model.named_parameters())
+
+        def model(number: int) -> nn.Module:
+            if complete:
+                return evidence.model
+            # What stays on the client's device is unknown: the network must not rely on one draw.
+            return build(seen.model, seen.before, seed=seed_for("lti", self.seed, number)).to(
+                device
+            )
+
+        rehearsal = Rehearsal(
+            model=model,
+            names=tuple(sorted(evidence.target)),
+            classes=classes,
+            count=evidence.count,
+            defense=replay_of(defense, evidence.count),
+            sketch=self._sketch(evidence),
+        )
+        sketches, positions = [], []
+        for sketch, which in rehearsal.updates(
+            faces.to(device), generator_for("lti updates", self.seed)
+        ):
+            sketches.append(sketch.half())  # halves the memory; entries are about 1
+            positions.append(which)
+        vectors = torch.cat(sketches)
+        found = principal(vectors[:FITTED].float(), self.directions)
+        parts = [_project(part.float(), found) for part in torch.split(vectors, 512)]
+        network = seeded(lambda: self._network(len(found["directions"]), evidence), self.seed)
+        losses: list[float] = []
+
+        def watch(step: int, steps: int, value: float) -> None:
+            losses.append(value)
+            if progress:
+                progress(step, steps, value)
+
+        channels = 1 if evidence.grayscale else evidence.shape[0]
+        targets = faces[:, :channels].to(device)[torch.cat(positions)]
+        steps = teach(
+            network.to(device),
+            torch.cat(parts),
+            targets,
+            epochs=self.epochs,
+            seed=self.seed,
+            progress=watch,
+        )
+        ending = losses[-10:]
+        return {
+            "steps": torch.tensor(steps),
+            "loss": torch.tensor(sum(ending) / len(ending)),
+            **found,
+            **{f"net.{name}": value for name, value in network.state_dict().items()},
+        }
+
+    def _sketch(self, evidence: Evidence) -> Sketch:
+        shapes = {name: evidence.target[name].shape for name in sorted(evidence.target)}
+        return Sketch(shapes, self.width, self.seed)
+
+    def _network(self, directions: int, evidence: Evidence) -> VectorDecoder:
+        channels = 1 if evidence.grayscale else evidence.shape[0]
+        shape = (channels, *evidence.shape[1:])
+        return VectorDecoder(directions, shape, evidence.count, self.hidden)
+
+
+def principal(vectors: Tensor, most: int) -> dict[str, Tensor]:
+    """Mean, principal directions `[K, D]` and the spread along them, of `[M, D]`.
+
+    Through the Gram matrix, which is smaller than the covariance where M < D.
+    """
+    mean = vectors.mean(0)
+    centered = vectors - mean
+    values, combinations = torch.linalg.eigh(centered @ centered.T)
+    keep = values > 1e-6 * values[-1]
+    values, combinations = values[keep].flip(0)[:most], combinations[:, keep].flip(1)[:, :most]
+    lengths = values.sqrt()
+    directions = (combinations / lengths).T @ centered
+    return {"mean": mean, "directions": directions, "spread": lengths / len(vectors) ** 0.5}
+
+
+def _project(vectors: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
+    """Coordinates along the principal directions; the root of the spread is taken out of each.
+
+    Full whitening would give the last directions, which are mostly noise, the first one's weight.
+    """
+    along = (vectors - learned["mean"].to(vectors)) @ learned["directions"].to(vectors).T
+    spread = learned["spread"].to(vectors)
+    return along / (spread * spread[0]).sqrt()
+
+
+def _adaptive(seen: Observation) -> Literal["known", "estimated", "no", "none needed"]:
+    """Every defense that is known was replayed, or the attack would have refused."""
+    if seen.defense is None:
+        return "estimated"
+    return "known" if {facts.name for facts in seen.defense} - {"none"} else "none needed"

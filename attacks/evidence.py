@@ -9,6 +9,7 @@ from fedaudit.attacks.entry_layer import EntryLayer, common_direction, find_entr
 from fedaudit.attacks.labels import infer_labels
 from fedaudit.attacks.schedule import without_pulls
 from fedaudit.errors import AttackError, KnowledgeError
+from fedaudit.models.batch_norm import client_mode
 from fedaudit.models.zoo import build
 from fedaudit.types import Observation, Update
 
@@ -20,7 +21,8 @@ class Evidence:
     """An observation, made ready for matching.
 
     Attributes:
-        model: The client's network with the broadcast parameters; what is private is random.
+        model: The client's network with the broadcast parameters, in the mode that it trains in;
+            what is private is random.
         target: The client's mean gradient by parameter name, as far as it was shared.
         count: Number of images N.
         shape: `(C, H, W)`.
@@ -52,9 +54,11 @@ def gather(seen: Observation) -> Evidence:
         )
     if seen.update is None:
         raise AttackError("nothing to match: the client shared no model update")
-    model = build(seen.model, seen.before)
+    model = client_mode(build(seen.model, seen.before), seen.training)
     target = mean_gradient(seen, seen.update)
-    entry = find_entry(model, target, seen.batch_size)
+    # Adam's steps keep the signs of a gradient but not its rank, which is what gives maps away.
+    adam = seen.training is not None and seen.training.optimizer == "adam"
+    entry = None if adam else find_entry(model, target, seen.batch_size)
     labels = seen.labels
     if labels is None:
         common = common_direction(entry) if entry else None

@@ -31,17 +31,22 @@ TINY: dict[str, dict[str, Any]] = {
         "rounds": 2,
     },
     "liu_2021": {"steps": 12, "rounds": 2},
+    "gias": {"latent_steps": 8, "weight_steps": 4},
+    "ggl": {"generations": 12},
+    "gifd": {"latent_steps": 6, "stages": [2, 3], "stage_steps": 4},
+    "gion": {"steps": 12, "width": 8},
     "dlg": {"steps": 12},
     "idlg": {"steps": 12},
     "grad_inversion": {"steps": 12, "restarts": 2},
     "analytic": {},
+    "spear": {"samples": 600},
     "imprint": {},
     "trap_weights": {"rows": 128},
     "fishing": {"inverter": "inverting_gradients", "settings": {"steps": 12}},
 }
-NETWORK = {"analytic": "mlp", "dlg": "small_cnn", "idlg": "small_cnn"}
+NETWORK = {"analytic": "mlp", "spear": "mlp", "dlg": "small_cnn", "idlg": "small_cnn"}
 """The network that an attack is tried on, where it is another than `face`."""
-CLOSED_FORM = {"imprint", "trap_weights", "analytic"}
+CLOSED_FORM = {"imprint", "trap_weights", "analytic", "spear"}
 """Attacks that solve instead of searching: no iterations, no history, perhaps nothing random."""
 ONE_IMAGE: set[str] = set()
 """Attacks on single images: they refuse a batch."""

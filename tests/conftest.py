@@ -18,6 +18,7 @@ from fedaudit.models.facenet import criterion_of
 from fedaudit.registry import create
 from fedaudit.threat_models import threat_model
 from fedaudit.types import Capture, LocalTraining, ModelSpec
+from fedaudit.verbs import ManipulatingAttack
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -76,6 +77,7 @@ def intercept(federate: Callable[..., Simulation]) -> Callable[..., Capture]:
         seed: int = 0,
         simulation: Simulation | None = None,
         state: State | None = None,
+        malicious: ManipulatingAttack | None = None,
         **federation: Any,
     ) -> Capture:
         simulation = simulation or federate(**federation)
@@ -87,6 +89,7 @@ def intercept(federate: Callable[..., Simulation]) -> Callable[..., Capture]:
             training=training or LocalTraining(batch_size=batch),
             threat=threat_model(threat, grant),
             seed=seed,
+            malicious=malicious,
         )
 
     return capture

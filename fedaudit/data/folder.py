@@ -33,7 +33,9 @@ def folder(*, path: str, size: int = 64) -> FaceSet:
     """
     people = _people(Path(path).expanduser())
     photos = {
-        f"{person}/{file.name}": _photo(file) for person, files in people.items() for file in files
+        f"{person}/{file.name}": read_photo(file)
+        for person, files in people.items()
+        for file in files
     }
     return FaceSet(
         name=Path(path).name,
@@ -69,8 +71,12 @@ def _people(root: Path) -> Mapping[str, list[Path]]:
     return people
 
 
-def _photo(file: Path) -> Image.Image:
-    """A photo, upright and square."""
+def read_photo(file: Path) -> Image.Image:
+    """A photo, upright and square.
+
+    Raises:
+        DataError: It cannot be read, or is not face-sized.
+    """
     try:
         with Image.open(file) as opened:
             opened.load()

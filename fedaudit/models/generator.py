@@ -169,13 +169,14 @@ def load_generator(source: str = "face_gan", *, latent_dim: int | None = None) -
 @cache
 def _face_gan() -> FaceGan:
     path = assets.path("face_gan")
-    model = FaceGan()
+    with torch.device("meta"):  # first weights would be drawn from torch's global state
+        model = FaceGan()
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         weights = state["netG_state_dict"].values()
         # Same layers in the same order; theirs are numbered through, ours are grouped in stages.
         names = dict(zip(model.state_dict(), weights, strict=True))
-        model.load_state_dict(names)
+        model.load_state_dict(names, assign=True)
     except (KeyError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).strip().split("\n")[0]
         raise AssetError(

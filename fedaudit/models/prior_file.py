@@ -28,7 +28,6 @@ class Manifest(BaseModel):
     Attributes:
         version: Of the format.
         widths, latent_dim, crop: Of the `FaceGan`.
-        kind: How it was trained.
         start: What its weights were before: "random", "face_gan" or a prior's file name.
         data: Name of the folder or the data set.
         photos: How many photos it was trained on.
@@ -36,8 +35,8 @@ class Manifest(BaseModel):
         steps: Training steps.
         seconds: CPU seconds of training.
         seed: Of the training.
-        loss: Reconstruction error on the photos that were kept apart, or on those it was trained
-            on where none were.
+        psnr: Mean PSNR in dB of encoded photos: of those that were kept apart, or of those it was
+            trained on where none were.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -46,7 +45,6 @@ class Manifest(BaseModel):
     widths: Annotated[tuple[Width, ...], Field(min_length=2, max_length=6)]
     latent_dim: Width
     crop: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 1.0)
-    kind: str
     start: str = "random"
     data: str = ""
     photos: int = 0
@@ -54,7 +52,7 @@ class Manifest(BaseModel):
     steps: int = 0
     seconds: float = 0.0
     seed: int = 0
-    loss: float | None = None
+    psnr: float | None = None
 
     @model_validator(mode="after")
     def _crop_in_order(self) -> "Manifest":

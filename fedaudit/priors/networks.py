@@ -1,0 +1,64 @@
+"""The networks of training: an encoder beside the generator."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fedaudit.errors import UsageError
+from fedaudit.models.generator import FaceGan
+
+SIZES = {32: (256, 128, 64), 64: (256, 128, 64, 32)}
+"""Side of the images → channels between the generator's stages."""
+_SPREAD = 0.02
+
+
+class Encoder(nn.Module):
+    """Photos `[N, 3, S, S]` in [0, 1] → mean and log variance of their latents, each `[N, D]`."""
+
+    def __init__(self, latent_dim: int, side: int, width: int = 32, most: int = 256) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 3
+        while side > 4:
+            layers += [
+                nn.Conv2d(channels, width, 4, 2, 1),
+                nn.GroupNorm(8, width),
+                nn.LeakyReLU(0.2),
+            ]
+            channels, width, side = width, min(2 * width, most), side // 2
+        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(16 * channels, 2 * latent_dim))
+
+    def forward(self, photos: Tensor) -> tuple[Tensor, Tensor]:
+        """The log variance is kept within [-8, 2], where its exponent is harmless."""
+        mean, logvar = self.body(2 * photos - 1).chunk(2, 1)
+        return mean, logvar.clamp(-8, 2)
+
+
+def fresh_generator(side: int, latent_dim: int) -> FaceGan:
+    """A generator with random weights from torch's global state; fork it before."""
+    if side not in SIZES:
+        raise UsageError(f"a prior of {side} pixels: choose {' or '.join(map(str, SIZES))}.")
+    generator = FaceGan(SIZES[side], latent_dim, crop=(0.0, 1.0, 0.0, 1.0))
+    for module in generator.modules():
+        if isinstance(module, nn.ConvTranspose2d):
+            nn.init.normal_(module.weight, 0.0, _SPREAD)  # as Radford et al. (2016) do
+    return generator
+
+
+def copied(generator: FaceGan) -> FaceGan:
+    """A trainable copy."""
+    copy = FaceGan(generator.widths, generator.latent_dim, generator.crop)
+    copy.load_state_dict(generator.state_dict())
+    return copy
+
+
+def follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move the running average of a model's weights and statistics toward it."""
+    ours: Sequence[Tensor] = list(average.state_dict().values())
+    with torch.no_grad():
+        for mine, theirs in zip(ours, model.state_dict().values(), strict=True):
+            if mine.is_floating_point():
+                mine.lerp_(theirs, 1 - decay)
+            else:
+                mine.copy_(theirs)

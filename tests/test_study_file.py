@@ -62,7 +62,7 @@ class OneStep:
     """A method for these tests."""
 
     def local(self, training: LocalTraining) -> LocalTraining:
-        return replace(training, steps=1)
+        return replace(training, steps=1, momentum=0.0, optimizer="sgd")
 
 
 def anything(**settings: Any) -> None:
@@ -220,6 +220,15 @@ def test_mistakes_in_a_scenario(change: dict[str, Any], words: str) -> None:
         ('threat_model = "C"', KnowledgeError, "attack 'inverting_gradients' needs"),
         ('defenses = [{name = "dpsgd", noize = 3}]', UnknownNameError, "option of defense 'dpsgd'"),
         ("local_steps = 4", ConfigError, "makes 1 local step, and local_steps asks for 4"),
+        ("momentum = 0.5", ConfigError, "trains with momentum = 0.0, and the scenario asks"),
+        ('optimizer = "adam"', ConfigError, "trains with optimizer = 'sgd', and the scenario"),
+        ('optimizer = "adan"', UnknownNameError, "did you mean 'adam'?"),
+        ('batch_norm = "off"', UnknownNameError, "unknown mode of batch norm 'off'"),
+        (
+            "batch_size = 4\nlocal_batch_size = 2",
+            ConfigError,
+            "1 local step(s) of 2 images leave 2 of the 4 images unused",
+        ),
         ('attacks = [{name = "gan_inversion", steps = 1.5}]', ConfigError, "number, not 1.5."),
         ('attacks = [{name = "gan_inversion", steps = "3"}]', ConfigError, "steps must be a whole"),
         ('defenses = [{name = "dpsgd", noise = "3"}]', ConfigError, 'must be a number, not "3"'),

@@ -2,16 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from fedaudit.config import Federation, Scenario
+from fedaudit.defenses.dpsgd import DPSGD
 from fedaudit.errors import AttackError
 from fedaudit.federation.averaging import mean_update
-from fedaudit.federation.client import is_withheld, train_locally
+from fedaudit.federation.client import is_withheld, local_training, train_locally
 from fedaudit.federation.fedavg import FedAvg
+from fedaudit.federation.fedprox import FedProx
 from fedaudit.federation.fedsgd import FedSGD
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build, parameters_of
@@ -169,3 +173,97 @@ def test_fedsgd_over_clients_is_the_gradient_of_all_their_photos(gradient_of: Gr
     truth = gradient_of(build(whole.model, whole.before), whole.images, whole.labels)
     for name, value in mean.items():
         torch.testing.assert_close(value, truth[name], rtol=1e-3, atol=1e-5)
+
+
+# --- optimizers, decay, FedProx -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize("mu", [0.0, 3.0])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_training_by_hand(
+    optimizer: Literal["sgd", "adam"], mu: float, decay: float, gradient_of: GradientOf
+) -> None:
+    """The textbook's update rules; the proximal term is the slope of μ/2·‖w − w_global‖²."""
+    training = LocalTraining(
+        lr=2e-3, steps=3, batch_size=4, optimizer=optimizer, weight_decay=decay, proximal=mu
+    )
+    asked = replace(task(), share="delta", training=training)
+    update = sent(asked)
+    model = build(asked.model, asked.before)
+    first = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    second = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    for t in range(1, 4):
+        slope = gradient_of(model, asked.images, asked.labels)
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                g = slope[name] + mu * (p - asked.before[name]) + decay * p
+                if optimizer == "sgd":
+                    p.sub_(2e-3 * g)
+                    continue
+                first[name] = 0.9 * first[name] + 0.1 * g
+                second[name] = 0.999 * second[name] + 0.001 * g * g
+                size = (second[name] / (1 - 0.999**t)).sqrt() + 1e-8
+                p.sub_(2e-3 * first[name] / (1 - 0.9**t) / size)
+    after = parameters_of(model)
+    got = torch.cat([v.flatten() for v in update.tensors.values()])
+    true = torch.cat([(after[n] - asked.before[n]).flatten() for n in update.tensors])
+    assert float((got - true).norm() / true.norm()) < 1e-2
+
+
+def test_fedprox_holds_clients_near_the_global_model() -> None:
+    training = LocalTraining(lr=0.05, steps=8, batch_size=4)
+    asked = replace(task(), share="delta")
+
+    def length(method: FedAvg | FedProx) -> float:
+        update = sent(replace(asked, training=method.local(training)))
+        return float(torch.cat([v.flatten() for v in update.tensors.values()]).norm())
+
+    assert length(FedProx(mu=5.0)) < 0.9 * length(FedAvg())
+    assert length(FedProx(mu=0.0)) == length(FedAvg())
+    assert FedProx(mu=0.3).local(training).proximal == 0.3
+    assert FedProx(mu=0.3).local(replace(training, proximal=0.2)).proximal == 0.2
+    with pytest.raises(ValueError, match="mu must be"):
+        FedProx(mu=-1)
+    before, clients = {"w": torch.ones(2)}, updates(1, 1)
+    proximal = FedProx().combine(before, clients, training)["w"]
+    assert torch.equal(proximal, FedAvg().combine(before, clients, training)["w"])
+
+
+def test_the_proximal_pull_is_not_noised_and_needs_no_privacy() -> None:
+    """Under DP-SGD with its gradients clipped to nothing, FedProx alone moves the weights."""
+    training = LocalTraining(lr=0.1, steps=1, batch_size=4, weight_decay=0.5)
+    tiny = DPSGD(noise_multiplier=0.0, max_grad_norm=1e-9)
+    asked = replace(task(), share="delta", training=training)
+    update = tiny(train_locally)(asked).shared[0]
+    assert isinstance(update, Update)
+    for name, value in update.tensors.items():
+        torch.testing.assert_close(value, -0.05 * asked.before[name], rtol=1e-3, atol=1e-6)
+    pulled = replace(training, proximal=4.0, steps=3)
+    far = tiny(train_locally)(replace(asked, training=pulled)).shared[0]
+    free = tiny(train_locally)(replace(asked, training=replace(pulled, proximal=0.0))).shared[0]
+    assert isinstance(far, Update)
+    assert isinstance(free, Update)
+    for name, value in far.tensors.items():
+        if float(value.norm()):
+            assert float(value.norm()) < float(free.tensors[name].norm())
+
+
+@pytest.mark.parametrize("settings", [Federation(), Scenario(name="a")])
+def test_settings_of_a_study_become_local_training(settings: Federation | Scenario) -> None:
+    asked = replace(
+        settings,
+        lr=0.3,
+        local_steps=7,
+        batch_size=6,
+        momentum=0.5,
+        optimizer="adam",
+        weight_decay=0.1,
+        proximal=0.2,
+        batch_norm="eval",
+    )
+    expected = LocalTraining(0.3, 7, 6, 0.5, "adam", 0.1, 0.2, "eval")
+    assert local_training(asked) == expected
+    if isinstance(asked, Scenario):
+        smaller = replace(asked, local_batch_size=2)
+        assert local_training(smaller) == replace(expected, batch_size=2)

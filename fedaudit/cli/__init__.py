@@ -18,6 +18,7 @@ COMMANDS = {
     "list": ("fedaudit.cli.listing:listing", "List attacks, defenses, methods, data sets …"),
     "explain": ("fedaudit.cli.explain:explain", "Explain one of them, with its settings."),
     "schema": ("fedaudit.cli.schema:schema", "Print the JSON schema of studies or results."),
+    "prior": ("fedaudit.cli.prior:prior", "Train, show and check generators of faces."),
     "assets": ("fedaudit.cli.assets:assets", "Fetch, list and check models and data sets."),
     "doctor": ("fedaudit.cli.doctor:doctor", "Check that this computer can run audits."),
 }

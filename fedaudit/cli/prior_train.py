@@ -1,0 +1,161 @@
+"""`fedaudit prior train`: a generator of faces from a folder of photos."""
+
+import contextlib
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fedaudit.cli import console
+from fedaudit.cli.ending import INTERRUPTED, OK
+from fedaudit.cli.options import examples
+
+if TYPE_CHECKING:
+    from fedaudit.priors.session import Progress
+
+MINUTES = 5.0
+
+
+@click.command(
+    epilog=examples(
+        "fedaudit prior train photos/ -o prior.safetensors",
+        "fedaudit prior train photos/ -o prior.safetensors --from face_gan --minutes 10",
+        "fedaudit prior train photos/ -o prior.safetensors --resume --minutes 10",
+        "fedaudit prior train --data lfw_subset --size 32 --steps 500",
+        note="Subfolders of FOLDER are taken for people: whole people are kept apart where there "
+        "are ten or more. Beside the prior lie its checkpoint, and a folder of pictures: photos in "
+        "the first row, how they come back in the second, faces from random latents below.",
+    )
+)
+@click.argument("folder", type=click.Path(path_type=Path), required=False)
+@click.option("--data", help="A registered data set in place of FOLDER: orl, lfw_subset …")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("prior.safetensors"),
+    show_default=True,
+    help="The prior's file.",
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    help=f"How long this call trains.  [default: {MINUTES:g}, unless --steps is given]",
+)
+@click.option("--steps", type=click.IntRange(min=1), help="Train until so many steps are done.")
+@click.option(
+    "--size", type=click.Choice(["32", "64"]), default="64", show_default=True, help="Pixels."
+)
+@click.option(
+    "--from",
+    "start",
+    default="random",
+    help="Weights to start from: face_gan (which draws 64 pixels), or an earlier prior's file.  "
+    "[default: none]",
+)
+@click.option(
+    "--hold-out",
+    type=click.FloatRange(0, 0.5),
+    default=0.1,
+    show_default=True,
+    help="Part of the photos that is kept apart to judge the prior.",
+)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint, with the same options.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def train(
+    *,
+    folder: Path | None,
+    data: str | None,
+    output: Path,
+    minutes: float | None,
+    steps: int | None,
+    size: str,
+    start: str,
+    hold_out: float,
+    seed: int,
+    resume: bool,
+    quiet: bool,
+) -> int:
+    """Train a prior on the face photos in FOLDER, cropped tightly, and those in its subfolders.
+
+    Minutes on a laptop give blurry faces of the right kind, which is what an attack's search needs
+    first. Interrupt it at will: what was learned is written, and --resume goes on.
+    """
+    if (folder is None) == (data is None):
+        raise click.UsageError("give either FOLDER or --data.")
+    from fedaudit.priors import photos as sets  # noqa: PLC0415 - imports torch
+    from fedaudit.priors import session  # noqa: PLC0415
+    from fedaudit.priors.training import Settings  # noqa: PLC0415
+
+    options: dict[str, Any] = {"size": int(size), "hold_out": hold_out, "seed": seed}
+    photos = (
+        sets.from_data(data, **options) if data else sets.from_folder(_given(folder), **options)
+    )
+    if minutes is None and steps is None:
+        minutes = MINUTES
+    apart = f", {len(photos.held_out)} kept apart" if len(photos.held_out) else ""
+    click.echo(f"{len(photos.train)} photos of {photos.name}{apart}", err=True)
+    try:
+        with _progress(quiet=quiet) as report:
+            manifest = session.train(
+                photos,
+                Settings(size=int(size), start=start, seed=seed),
+                output,
+                minutes=minutes,
+                steps=steps,
+                resume=resume,
+                report=report,
+            )
+    except KeyboardInterrupt:
+        again = shlex.join(["fedaudit", *sys.argv[1:], *([] if resume else ["--resume"])])
+        click.echo(f"interrupted; what was learned is kept. Go on with:\n  {again}", err=True)
+        return INTERRUPTED
+    judged = "photos kept apart" if manifest.held_out else "its own photos"
+    click.echo(f"prior: {output} ({manifest.steps} steps; {judged}: {manifest.psnr:.2f} dB)")
+    click.echo(f"pictures: {session.Places(output).pictures}")
+    return OK
+
+
+def _given(folder: Path | None) -> Path:
+    assert folder is not None
+    return folder
+
+
+@contextlib.contextmanager
+def _progress(*, quiet: bool) -> Iterator[Callable[["Progress"], None]]:
+    """A bar on a terminal, a line every few seconds elsewhere, or nothing."""
+    from rich.console import Console  # noqa: PLC0415 - slow to import
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+    from rich.progress import Progress as Bar  # noqa: PLC0415
+
+    terminal = Console(file=sys.stderr, highlight=False, markup=False, soft_wrap=True)
+    if quiet:
+        yield lambda _: None
+    elif terminal.is_terminal and not terminal.is_dumb_terminal:
+        words = TextColumn("{task.description}")
+        with Bar(
+            TextColumn("training"), BarColumn(), TimeElapsedColumn(), words, console=terminal
+        ) as bar:
+            task = bar.add_task("", total=1.0)
+            yield lambda now: bar.update(task, completed=now.share, description=_line(now))
+    else:
+        last = time.monotonic()
+
+        def tell(now: "Progress") -> None:
+            nonlocal last
+            if time.monotonic() - last >= console.EVERY:
+                last = time.monotonic()
+                click.echo(f"{now.share:.0%}  {_line(now)}", err=True)
+
+        yield tell
+
+
+def _line(now: "Progress") -> str:
+    phase = "learning the start's faces" if now.warming_up else f"error {now.error:.4f}"
+    judged = "" if now.psnr is None else f", {now.psnr:.2f} dB"
+    return f"step {now.step}, {phase}{judged}"

@@ -1,5 +1,7 @@
 """The networks that draw an image from a feature map or from a vector, and what they are taught."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -92,13 +94,21 @@ class VectorDecoder(nn.Module):
         shape: `(c, H, W)`.
         batch: B.
         hidden: Width of the hidden layers.
+        plane: `(C, h, w)` of a feature map that the first entries of the vector are; it also goes
+            to the drawing directly, as a map. None where they are none.
     """
 
     def __init__(
-        self, dim: int, shape: tuple[int, int, int], batch: int = 1, hidden: int = 768
+        self,
+        dim: int,
+        shape: tuple[int, int, int],
+        batch: int = 1,
+        hidden: int = 768,
+        plane: tuple[int, int, int] | None = None,
     ) -> None:
         super().__init__()
-        self.shape, self.batch, self.width = shape, batch, 128
+        self.shape, self.batch, self.width, self.plane = shape, batch, 128, plane
+        self.across = nn.Conv2d(plane[0], batch * self.width, 1) if plane else None
         self.mix = nn.Sequential(
             nn.Linear(dim, hidden),
             nn.LayerNorm(hidden),
@@ -113,7 +123,11 @@ class VectorDecoder(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """See the class."""
-        maps = self.mix(vectors).view(-1, self.width, 4, 4)
+        maps = self.mix(vectors).view(len(vectors), -1, 4, 4)
+        if self.across is not None and self.plane is not None:
+            first = vectors[:, : math.prod(self.plane)].view(-1, *self.plane)
+            maps = maps + F.adaptive_avg_pool2d(self.across(first), 4)
+        maps = maps.view(-1, self.width, 4, 4)
         images: Tensor = self.draw(maps)
         return images.view(len(vectors), self.batch, *self.shape)
 

@@ -36,8 +36,8 @@ class DecoderTraining:
         cache: Folder for what was learned; None for the user's cache folder, "off" for none.
     """
 
-    faces: int = 8000
-    epochs: int = 8
+    faces: int = 4000
+    epochs: int = 6
     width: int = 128
     auxiliary: Auxiliary = field(default_factory=Auxiliary)
     seed: int = 0
@@ -147,8 +147,8 @@ class FeatureDecoder:
         cache: Folder for what was learned; None for the user's cache folder, "off" for none.
     """
 
-    faces: int = 8000
-    epochs: int = 8
+    faces: int = 4000
+    epochs: int = 6
     width: int = 128
     source: str = "face_gan"
     photos: str | None = None
@@ -194,7 +194,19 @@ class FeatureDecoder:
         others = self.training.auxiliary.faces(
             evidence.count + GENERIC, evidence.shape, generator, grayscale=evidence.grayscale
         ).to(next(iter(evidence.target.values())).device)
-        images = decode(evidence, training=self.training, known=known)
+        done = 0
+
+        def training(step: int, steps: int, value: float) -> None:
+            nonlocal done
+            done = steps
+            if progress:
+                progress(step, steps + 1 + self.refine_steps, value)
+
+        def refinement(step: int, steps: int, value: float) -> None:
+            if progress:
+                progress(done + 1 + step, done + 1 + steps, value)
+
+        images = decode(evidence, training=self.training, known=known, progress=training)
         if images is None:
             images = others[: evidence.count]
         refining = Refining(
@@ -205,7 +217,7 @@ class FeatureDecoder:
             # Where the map before the last block is known, the gradient adds nothing but cost.
             generic=None if known and known.origin == "peeled" else others[evidence.count :],
         )
-        result = refining.run(images, generator, progress)
+        result = refining.run(images, generator, refinement)
         return Reconstruction(
             images=result.images,
             labels=torch.full((evidence.count,), -1)

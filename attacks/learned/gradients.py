@@ -3,6 +3,10 @@
 A gradient has hundreds of thousands of entries. Each parameter's part is brought to length 1,
 whatever the layer's scale, and hashed (Weinberger et al., ICML 2009): entries are added up in
 buckets under random signs, which keeps inner products. What is short already is kept as it is.
+
+The layer that the feature map enters is not hashed: its gradient is nearly of rank one, and its
+right singular vector is the map, whatever the label; even of its signs alone, or its largest
+entries, the singular vector is still an image of the map.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -14,23 +18,32 @@ from torch.func import functional_call, grad, vmap
 
 from fedaudit.attacks.learned.replay_defense import Batch, Replayed
 from fedaudit.errors import AttackError
-from fedaudit.models.facenet import criterion_of
+from fedaudit.models.facenet import FaceNet, criterion_of
 
 CHUNK = 48
 """Gradients side by side: some hundred MB for a small face network."""
 
 
 class Sketch:
-    """Gradients by name, `[M, …]` each → `[M, width]`, linear but for the lengths.
+    """Gradients by name, `[M, …]` each → `[M, front + width]`.
 
     Args:
         shapes: By parameter name.
         width: Numbers that are kept in all, about.
         seed: Of buckets and signs.
+        entry: Name of the weights that the feature map enters; "" where they were not shared.
+
+    Attributes:
+        front: How many numbers at the front are the entry layer's singular vector.
     """
 
-    def __init__(self, shapes: Mapping[str, torch.Size], width: int, seed: int) -> None:
+    def __init__(
+        self, shapes: Mapping[str, torch.Size], width: int, seed: int, entry: str = ""
+    ) -> None:
         generator = torch.Generator().manual_seed(seed)
+        self._entry = entry
+        self.front = shapes[entry][1] if entry else 0
+        shapes = {name: shape for name, shape in shapes.items() if name != entry}
         share = _even_share([shape.numel() for shape in shapes.values()], width)
         self._plans: dict[str, tuple[int, Tensor, Tensor] | None] = {}
         for name, shape in shapes.items():
@@ -44,7 +57,7 @@ class Sketch:
 
     def __call__(self, batch: Batch) -> Tensor:
         """See the class; each parameter's part has a root mean square of about 1."""
-        parts = []
+        parts = [leading(batch[self._entry])] if self._entry else []
         for name, plan in self._plans.items():
             flat = batch[name].flatten(1)
             flat = flat / (flat.norm(dim=1, keepdim=True) + 1e-20)
@@ -55,6 +68,31 @@ class Sketch:
                 )
             parts.append(flat * flat.shape[1] ** 0.5)
         return torch.cat(parts, 1)
+
+
+def entry_name(model: nn.Module) -> str | None:
+    """Name of the weights that a `FaceNet`'s feature map enters, where the layer is linear."""
+    if not isinstance(model, FaceNet):
+        return None
+    if isinstance(model.embedding, nn.Linear):
+        return "embedding.weight"
+    return "head.weight" if isinstance(model.head, nn.Linear) else None
+
+
+def leading(matrices: Tensor, steps: int = 8) -> Tensor:
+    """The first right singular vector of each of `[M, D, F]`, at a root mean square of 1.
+
+    By power iteration. Its sign is that of its sum: maps after (P)ReLU are positive on the whole.
+    """
+    # The row of largest norm is a start with a share of the wanted vector, and no randomness.
+    norms = matrices.norm(dim=2)
+    found = matrices[torch.arange(len(matrices)), norms.argmax(1)]
+    for _ in range(steps):
+        found = found / (found.norm(dim=1, keepdim=True) + 1e-20)
+        found = torch.einsum("mdf,md->mf", matrices, torch.einsum("mdf,mf->md", matrices, found))
+    found = found / (found.square().mean(1, keepdim=True).sqrt() + 1e-20)
+    sign: Tensor = found.sum(1, keepdim=True).sign()
+    return found * sign
 
 
 def _even_share(counts: list[int], width: int) -> int:

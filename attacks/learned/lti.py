@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from fedaudit.attacks.evidence import Evidence, gather
 from fedaudit.attacks.learned.auxiliary import Auxiliary
 from fedaudit.attacks.learned.decoder import VectorDecoder
-from fedaudit.attacks.learned.gradients import Rehearsal, Sketch
+from fedaudit.attacks.learned.gradients import Rehearsal, Sketch, entry_name
 from fedaudit.attacks.learned.replay_defense import estimated, replay_of
 from fedaudit.attacks.learned.training import Progress, key_of, remembered, seeded, teach
+from fedaudit.models.facenet import FaceNet
 from fedaudit.models.zoo import build
 from fedaudit.seeds import generator_for, seed_for
 from fedaudit.types import (
@@ -90,30 +91,23 @@ class LearnedInversion:
         started = time.process_time()
         evidence = gather(seen)
         defense = seen.defense if seen.defense is not None else estimated(evidence.target)
-        history: list[tuple[int, float]] = []
-
-        def watch(step: int, steps: int, value: float) -> None:
-            history.append((step, value))
-            if progress:
-                progress(step, steps, value)
-
-        learned = self.learned(seen, evidence, defense, watch)
-        steps = int(learned["steps"])
+        learned = self.learned(seen, evidence, defense, progress)
+        steps, loss = int(learned["steps"]), float(learned["loss"])
         images = self.read(learned, evidence)
-        if not history:
-            # Learned before: what the training ended in.
-            watch(steps, steps, float(learned["loss"]))
+        if progress:
+            progress(steps + 1, steps + 1, loss)
         return Reconstruction(
             images=images,
             labels=torch.full((evidence.count,), -1)
             if evidence.labels is None
             else evidence.labels,
-            objective=float(learned["loss"]),
+            objective=loss,
             iterations=steps,
             gradient_evaluations=self.faces,
             seconds=time.process_time() - started,
             adaptive=_adaptive(seen),
-            history=tuple(history),
+            # The same whether it was learned now or before.
+            history=((steps, loss),),
         )
 
     def learned(
@@ -131,7 +125,7 @@ class LearnedInversion:
             (self.faces, self.epochs, self.width, self.directions, self.hidden),
             (self.source, self.photos, self.seed),
         )
-        needed = {"steps", "loss", "mean", "directions", "spread"}
+        needed = {"steps", "loss", "mean", "directions", "spread", "front_mean", "front_spread"}
 
         def learn() -> Mapping[str, Tensor]:
             return self._learn(seen, evidence, defense, progress)
@@ -141,7 +135,7 @@ class LearnedInversion:
     def read(self, learned: Mapping[str, Tensor], evidence: Evidence) -> Tensor:
         """The images `[N, C, H, W]` of an update, by what was learned."""
         sketch = self._sketch(evidence)({n: g[None] for n, g in evidence.target.items()})
-        network = self._network(len(learned["directions"]), evidence)
+        network = self._network(learned, evidence)
         state = {n.removeprefix("net."): v for n, v in learned.items() if n.startswith("net.")}
         network.load_state_dict(state)
         network.to(sketch.device).eval()
@@ -191,9 +185,12 @@ class LearnedInversion:
             sketches.append(sketch.half())  # halves the memory; entries are about 1
             positions.append(which)
         vectors = torch.cat(sketches)
-        found = principal(vectors[:FITTED].float(), self.directions)
+        front = rehearsal.sketch.front
+        found = principal(vectors[:FITTED, front:].float(), self.directions)
+        first = vectors[:FITTED, :front].float()
+        found |= {"front_mean": first.mean(0), "front_spread": first.std(0) + 1e-3}
         parts = [_project(part.float(), found) for part in torch.split(vectors, 512)]
-        network = seeded(lambda: self._network(len(found["directions"]), evidence), self.seed)
+        network = seeded(lambda: self._network(found, evidence), self.seed)
         losses: list[float] = []
 
         def watch(step: int, steps: int, value: float) -> None:
@@ -221,12 +218,20 @@ class LearnedInversion:
 
     def _sketch(self, evidence: Evidence) -> Sketch:
         shapes = {name: evidence.target[name].shape for name in sorted(evidence.target)}
-        return Sketch(shapes, self.width, self.seed)
+        entry = entry_name(evidence.model) or ""
+        return Sketch(shapes, self.width, self.seed, entry if entry in shapes else "")
 
-    def _network(self, directions: int, evidence: Evidence) -> VectorDecoder:
+    def _network(self, found: Mapping[str, Tensor], evidence: Evidence) -> VectorDecoder:
         channels = 1 if evidence.grayscale else evidence.shape[0]
         shape = (channels, *evidence.shape[1:])
-        return VectorDecoder(directions, shape, evidence.count, self.hidden)
+        front, plane = len(found["front_mean"]), None
+        if front and isinstance(evidence.model, FaceNet) and evidence.model.pool == "flatten":
+            with torch.no_grad():
+                maps = evidence.model.body(found["front_mean"].new_zeros(1, *evidence.shape))
+            plane = (maps.shape[1], maps.shape[2], maps.shape[3])
+        return VectorDecoder(
+            front + len(found["directions"]), shape, evidence.count, self.hidden, plane
+        )
 
 
 def principal(vectors: Tensor, most: int) -> dict[str, Tensor]:
@@ -245,13 +250,17 @@ def principal(vectors: Tensor, most: int) -> dict[str, Tensor]:
 
 
 def _project(vectors: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
-    """Coordinates along the principal directions; the root of the spread is taken out of each.
+    """The front, standardized; and coordinates of the rest along the principal directions.
 
-    Full whitening would give the last directions, which are mostly noise, the first one's weight.
+    Of these the root of the spread is taken out: full whitening would give the last directions,
+    which are mostly noise, the first one's weight.
     """
-    along = (vectors - learned["mean"].to(vectors)) @ learned["directions"].to(vectors).T
-    spread = learned["spread"].to(vectors)
-    return along / (spread * spread[0]).sqrt()
+    known = {name: value.to(vectors) for name, value in learned.items()}
+    front = len(known["front_mean"])
+    first = (vectors[:, :front] - known["front_mean"]) / known["front_spread"]
+    along = (vectors[:, front:] - known["mean"]) @ known["directions"].T
+    spread = known["spread"]
+    return torch.cat([first, along / (spread * spread[0]).sqrt()], 1)
 
 
 def _adaptive(seen: Observation) -> Literal["known", "estimated", "no", "none needed"]:

@@ -1,0 +1,199 @@
+"""What learned inversion reaches: behind average pooling, for batches, and under defenses.
+
+    python benchmarks/learned_inversion.py                  # everything
+    python benchmarks/learned_inversion.py --only maps      # feature decoder, closed-form maps
+    python benchmarks/learned_inversion.py --only defended  # LTI next to matching
+    python benchmarks/learned_inversion.py --quick          # a few targets, small trainings
+
+ORL at 32 px, one target photo for each of 40 people, the gallery from five other photos of each;
+auxiliary faces are generated ones and the 100 of scikit-image, never ORL. `train s` are CPU seconds
+of one training, `s/target` the median afterwards. The fresh network is random; the trained one has
+been through federated rounds on the same people. Rank-1 of chance is 1/40.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from statistics import mean, median
+
+import torch
+
+from fedaudit.attacks.evidence import gather
+from fedaudit.attacks.learned.feature_decoder import FeatureDecoder
+from fedaudit.attacks.learned.lti import LearnedInversion
+from fedaudit.attacks.learned.replay_defense import replay_of
+from fedaudit.attacks.peel import peel
+from fedaudit.captures.simulated import simulate
+from fedaudit.config import Federation
+from fedaudit.data.orl import orl
+from fedaudit.data.splits import split
+from fedaudit.defenses.none import NoDefense
+from fedaudit.federation.fedsgd import FedSGD
+from fedaudit.federation.rounds import Simulation, State
+from fedaudit.registry import create
+from fedaudit.scoring.embedder import load_embedder
+from fedaudit.scoring.identity import calibrate, embed_split, mirrored
+from fedaudit.scoring.score import score
+from fedaudit.seeds import generator_for
+from fedaudit.threat_models import threat_model
+from fedaudit.types import Capture, DefenseFacts, ImageScore, LocalTraining, ModelSpec, Update
+from fedaudit.verbs import Attack
+
+DEFENDED = {
+    "none": (),
+    "sign": (DefenseFacts("sign", {}),),
+    "pruning 0.99": (DefenseFacts("pruning", {"pruned": 0.99}),),
+    "noise 0.1 of the norm": (DefenseFacts("noise", {"relative": 0.1}),),
+    "noise 1 of the norm": (DefenseFacts("noise", {"relative": 1.0}),),
+    "DP-SGD C 1, σ 0.01": (
+        DefenseFacts("dpsgd", {"noise_multiplier": 0.01, "max_grad_norm": 1.0}),
+    ),
+    "DP-SGD C 1, σ 1": (DefenseFacts("dpsgd", {"noise_multiplier": 1.0, "max_grad_norm": 1.0}),),
+}
+HEADER = (
+    f"{'network':12} {'model':8} {'batch':>5} {'defense':22} {'attack':28} {'n':>3} {'SSIM':>6} "
+    f"{'least':>6} {'LPIPS':>6} {'rank-1':>7} {'re-id':>7} {'train s':>8} {'s/target':>9}"
+)
+ROUNDS = 12
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One network, its targets, and who scores."""
+
+    simulation: Simulation
+    state: State
+    judge: Callable[[Capture, object], Sequence[ImageScore]]
+
+    def capture(self, target: int, batch: int, defense: tuple[DefenseFacts, ...] = ()) -> Capture:
+        """Target number `target`'s update, defended by the functions that attacks replay."""
+        capture = simulate(
+            self.simulation,
+            self.state,
+            target=target,
+            batch_size=batch,
+            training=LocalTraining(batch_size=batch),
+            threat=threat_model("D"),
+        )
+        update = capture.seen.update
+        assert update is not None
+        sent = {name: value[None] for name, value in update.tensors.items()}
+        replayed, noise = replay_of(defense, batch), generator_for("defense", target)
+        for act in (*replayed.each, *replayed.mean):  # one image: its gradient is the mean
+            sent = act(sent, noise)
+        shared = Update("gradient", {name: value[0] for name, value in sent.items()}, batch)
+        return replace(capture, seen=replace(capture.seen, shared=(shared,), defense=defense))
+
+
+def bench_of(network: str, rounds: int) -> Bench:
+    """All 40 people at one client."""
+    federation = replace(Federation(), clients=1, held_out=0, photos=5, rounds=ROUNDS, lr=0.05)
+    faces, full = orl(size=32), orl(size=112)
+    parts = split(faces, federation)
+    embed = mirrored(load_embedder().embed)
+    references, probes = embed_split(full, faces, parts, embed)
+    gallery = calibrate(references, probes, fmr=1e-3, photos=200)
+    simulation = Simulation(ModelSpec(network), faces, parts, federation, FedSGD(), NoDefense())
+    state = simulation.fresh()
+    if rounds:
+        state, _ = simulation.train(state, range(1, rounds + 1))
+
+    def judge(capture: Capture, result: object) -> Sequence[ImageScore]:
+        assert capture.secret is not None
+        return score(capture.secret, result, gallery=gallery, embed=embed)[0]  # type: ignore[arg-type]
+
+    return Bench(simulation, state, judge)
+
+
+def line(
+    bench: Bench,
+    names: tuple[str, str, int, str, str],
+    attack: Attack,
+    targets: Sequence[int],
+) -> None:
+    """Attack each target; one row of the table."""
+    network, model, batch, label, title = names
+    scores: list[ImageScore] = []
+    seconds = []
+    for target in targets:
+        capture = bench.capture(target, batch, DEFENDED[label])
+        result = attack(capture.seen, generator=generator_for("attack", target))
+        scores += bench.judge(capture, result)
+        seconds.append(result.seconds)
+    usual = median(seconds[1:] or seconds)
+    first = sum(s.rank == 1 for s in scores)
+    again = sum(bool(s.reidentified) for s in scores)
+    print(
+        f"{network:12} {model:8} {batch:5} {label:22} {title:28} {len(scores):3} "
+        f"{mean(s.ssim for s in scores):6.3f} {min(s.ssim for s in scores):6.3f} "
+        f"{mean(s.lpips or 0.0 for s in scores):6.3f} {first:3}/{len(scores):<3} "
+        f"{again:3}/{len(scores):<3} {max(0.0, seconds[0] - usual):8.1f} {usual:9.3f}",
+        flush=True,
+    )
+
+
+def maps(options: argparse.Namespace, cache: str) -> None:
+    """Feature decoder on exact maps: pooled and flattened, fresh and trained, single and batch."""
+    count = 4 if options.quick else 40
+    decoder = FeatureDecoder(faces=options.faces, epochs=options.epochs, cache=cache)
+    for network, rounds in (("face_pooled", 0), ("face", 0), ("face_pooled", 12), ("face", 12)):
+        bench = bench_of(network, rounds)
+        model = "trained" if rounds else "fresh"
+        found = [peel(gather(bench.capture(t, 1).seen)) for t in range(count)]
+        errors = sorted(p.error for p in found if p)
+        print(f"{network}, {model}: maps peeled {len(errors)}/{count}, median error "
+              f"{median(errors) if errors else float('nan'):.1e}", flush=True)  # fmt: skip
+        for steps, title in ((0, "decoded map"), (decoder.refine_steps, "decoded map, refined")):
+            attack = replace(decoder, refine_steps=steps)
+            line(bench, (network, model, 1, "none", title), attack, range(count))
+        for batch in (4, 8) if network == "face" and not options.quick else ():
+            targets = range(2)
+            for steps, title in ((0, "decoded map"), (200, "decoded map, refined")):
+                attack = replace(decoder, refine_steps=steps)
+                line(bench, (network, model, batch, "none", title), attack, targets)
+
+
+def defended(options: argparse.Namespace, cache: str) -> None:
+    """LTI next to gradient matching, under every defense."""
+    bench = bench_of("face", 0)
+    lti = LearnedInversion(faces=options.faces, epochs=options.epochs, cache=cache)
+    matching = create("attacks", "inverting_gradients", {})
+    wanted = options.defenses.split("; ") if options.defenses else list(DEFENDED)
+    for label in wanted:
+        line(bench, ("face", "fresh", 1, label, "lti"), lti, range(4 if options.quick else 40))
+        line(
+            bench,
+            ("face", "fresh", 1, label, "inverting_gradients"),
+            matching,
+            range(1 if options.quick else options.matched),
+        )
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few targets, small trainings")
+    parser.add_argument("--only", choices=["maps", "defended"], help="one half")
+    parser.add_argument("--faces", type=int, help="auxiliary faces of a training")
+    parser.add_argument("--epochs", type=int, help="epochs of a training")
+    parser.add_argument("--matched", type=int, default=10, help="targets that matching gets")
+    parser.add_argument("--defenses", help="of the defended half, by name, separated by '; '")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(HEADER, flush=True)
+    # Trained anew, so that the seconds are those of a training.
+    with tempfile.TemporaryDirectory() as cache:
+        for name, half, faces, epochs in (
+            ("maps", maps, FeatureDecoder().faces, FeatureDecoder().epochs),
+            ("defended", defended, LearnedInversion().faces, LearnedInversion().epochs),
+        ):
+            if options.only in (None, name):
+                chosen = argparse.Namespace(**vars(options))
+                chosen.faces = options.faces or (400 if options.quick else faces)
+                chosen.epochs = options.epochs or (3 if options.quick else epochs)
+                half(chosen, cache)
+
+
+if __name__ == "__main__":
+    main()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fedaudit.attacks.adaptive import how_adaptive
 from fedaudit.attacks.evidence import gather
+from fedaudit.attacks.evolution import Evolution
 from fedaudit.attacks.image_priors import GroupConsistency, ImagePrior, total_variation
 from fedaudit.attacks.matching import Matching
 from fedaudit.attacks.objectives import DISTANCES
@@ -34,7 +35,8 @@ class Stage:
         varies: Pixels, a latent vector, inner feature maps, weights (`attacks.varies`).
         steps: Steps an image.
         lr: Peak learning rate.
-        optimizer: "adam", "signed_adam" or "lbfgs".
+        optimizer: "adam", "signed_adam", "lbfgs", or "cma_es", whose `steps` are generations and
+            whose `lr` is the first standard deviation.
         schedule: Of the learning rate; a name in `search.SCHEDULES`.
         rounds: Sweeps that move one image at a time (Liu et al. 2021); 0 moves all at once.
         total_variation: Weight of the total variation of the images.
@@ -44,12 +46,13 @@ class Stage:
         group: Agreement between restarts.
         patience: Stop when this many steps brought nothing; 0 never.
         keep: How many restarts go on to the next stage, best first; None keeps all.
+        population: Candidates a generation of CMA-ES; None for its own rule.
     """
 
     varies: Varies
     steps: int
     lr: float
-    optimizer: Optimizer = "adam"
+    optimizer: Optimizer | Literal["cma_es"] = "adam"
     schedule: Schedule = "cosine"
     rounds: int = 0
     total_variation: float = 0.0
@@ -58,6 +61,7 @@ class Stage:
     group: GroupConsistency | None = None
     patience: int = 0
     keep: int | None = None
+    population: int | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.rounds < 0 or self.patience < 0:
@@ -238,13 +242,27 @@ class _Run:
             steps=stage.steps,
             lr=stage.lr,
             rounds=stage.rounds,
-            optimizer=stage.optimizer,
+            optimizer="adam" if stage.optimizer == "cma_es" else stage.optimizer,
             schedule=stage.schedule,
             project=project and (lambda i, value: project(starts[i], value)),
             patience=stage.patience,
             group=stage.group,
         )
-        movement = Movement(scene.matching, leaves, decode, plan, stage.penalty, self.watch)
+        movement: Movement | Evolution
+        if stage.optimizer == "cma_es":
+            seed = self.generator.initial_seed() + number
+            movement = Evolution(
+                scene.matching,
+                leaves,
+                decode,
+                plan,
+                stage.penalty,
+                self.watch,
+                seed,
+                stage.population,
+            )
+        else:
+            movement = Movement(scene.matching, leaves, decode, plan, stage.penalty, self.watch)
         if saved:
             movement.load({k.removeprefix("move/"): v for k, v in saved.items() if "move/" in k})
         movement.run(lambda: self._save(number, starts, movement))
@@ -292,7 +310,7 @@ class _Run:
             digest.update(value.detach().cpu().numpy().tobytes())
         return digest.hexdigest()
 
-    def _save(self, number: int, starts: Sequence[Tensor], movement: Movement) -> None:
+    def _save(self, number: int, starts: Sequence[Tensor], movement: Movement | Evolution) -> None:
         if self.checkpoint is None:
             return
         if time.monotonic() - self._last_saved < self.checkpoint.every:

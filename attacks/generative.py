@@ -3,6 +3,7 @@
 from fedaudit.attacks.engine import MatchingAttack, Stage
 from fedaudit.attacks.priors.generator import DEFAULT_CROP, FaceGenerator
 from fedaudit.attacks.varies import FeatureMaps, Latent, Pixels
+from fedaudit.attacks.weights import GeneratorWeights, UntrainedWeights
 
 LATENT_PRIOR = 1e-3
 """Weight of |z|²/dim, which keeps latent vectors where the generator was trained."""
@@ -112,4 +113,168 @@ def liu_2021(
             ),
         ),
         prior=FaceGenerator(source=prior, crop=crop),
+    )
+
+
+def gias(
+    *,
+    latent_steps: int = 300,
+    weight_steps: int = 150,
+    restarts: int = 2,
+    total_variation: float = 1e-3,
+    prior: str = "face_gan",
+    crop: Crop = DEFAULT_CROP,
+) -> MatchingAttack:
+    """Search the latent space, then the generator's own weights for each image.
+
+    Jeon et al. (NeurIPS 2021): Adam at 3e-2 on the latent from several starts, then at 1e-3 on the
+    weights. The restart with the least objective goes on.
+
+    Args:
+        latent_steps: Steps in the latent space.
+        weight_steps: Steps of the weights.
+        restarts: Starts in the latent space.
+        total_variation: Weight of the total variation.
+        prior: Where the generator comes from, as in `gan_inversion`.
+        crop: Part of the generator's image that is kept.
+    """
+    return MatchingAttack(
+        stages=(
+            Stage(
+                varies=Latent(candidates=16),
+                steps=latent_steps,
+                lr=3e-2,
+                square_norm=LATENT_PRIOR,
+                total_variation=total_variation,
+                keep=1,
+            ),
+            Stage(
+                varies=GeneratorWeights(),
+                steps=weight_steps,
+                lr=1e-3,
+                total_variation=total_variation,
+            ),
+        ),
+        restarts=restarts,
+        prior=FaceGenerator(source=prior, crop=crop),
+    )
+
+
+def ggl(
+    *,
+    generations: int = 500,
+    population: int | None = 50,
+    spread: float = 0.5,
+    prior: str = "face_gan",
+    crop: Crop = DEFAULT_CROP,
+) -> MatchingAttack:
+    """Generative gradient leakage: the latent space by CMA-ES, without derivatives.
+
+    Li et al. (CVPR 2022). The distance adapts to clipping (`scaled_l2`).
+
+    Args:
+        generations: Of CMA-ES.
+        population: Candidates a generation; left out, 4 + 3·ln(dimension).
+        spread: First standard deviation, in units of the latent's own.
+        prior: Where the generator comes from, as in `gan_inversion`.
+        crop: Part of the generator's image that is kept.
+    """
+    return MatchingAttack(
+        stages=(
+            Stage(
+                varies=Latent(candidates=16),
+                steps=generations,
+                lr=spread,
+                optimizer="cma_es",
+                population=population,
+                square_norm=LATENT_PRIOR,
+            ),
+        ),
+        distance="scaled_l2",
+        prior=FaceGenerator(source=prior, crop=crop),
+    )
+
+
+def gifd(
+    *,
+    latent_steps: int = 100,
+    stages: tuple[int, ...] = (1, 2, 3, 4),
+    stage_steps: int = 75,
+    ball: float = 0.5,
+    restarts: int = 2,
+    total_variation: float = 1e-3,
+    prior: str = "face_gan",
+    crop: Crop = DEFAULT_CROP,
+) -> MatchingAttack:
+    """Generator's latent first, then one inner feature map after another, each in an L1 ball.
+
+    Fang et al. (ICCV 2023): the learning rate rises over 5 % and falls as a cosine over 75 %; the
+    stage with the least objective is kept. Unlike the public code, the best restart goes on, not
+    the last.
+
+    Args:
+        latent_steps: Steps in the latent space.
+        stages: Inner feature maps, in order.
+        stage_steps: Steps in each of them.
+        ball: Radius of the L1 ball, in units of the start's L1 norm.
+        restarts: Starts in the latent space.
+        total_variation: Weight of the total variation.
+        prior: Where the generator comes from, as in `gan_inversion`.
+        crop: Part of the generator's image that is kept.
+    """
+    latent = Stage(
+        varies=Latent(candidates=16),
+        steps=latent_steps,
+        lr=0.1,
+        schedule="gifd",
+        square_norm=LATENT_PRIOR,
+        total_variation=total_variation,
+        keep=1,
+    )
+    inner = [
+        Stage(
+            varies=FeatureMaps(stage=stage, ball=ball),
+            steps=stage_steps,
+            lr=0.05,
+            schedule="gifd",
+            total_variation=total_variation,
+        )
+        for stage in stages
+    ]
+    return MatchingAttack(
+        stages=(latent, *inner),
+        restarts=restarts,
+        prior=FaceGenerator(source=prior, crop=crop),
+    )
+
+
+def gion(
+    *,
+    steps: int = 300,
+    lr: float = 0.01,
+    width: int = 32,
+    total_variation: float = 1e-3,
+    restarts: int = 1,
+) -> MatchingAttack:
+    """An untrained network draws the images, its weights are searched: no faces from elsewhere.
+
+    Jeon et al. (NeurIPS 2021, section 4.3), after the deep image prior (Ulyanov et al. 2018).
+
+    Args:
+        steps: Optimization steps.
+        lr: Peak learning rate of the weights.
+        width: Channels of the network's finest scale.
+        total_variation: Weight of the total variation.
+        restarts: Independent starts.
+    """
+    return MatchingAttack(
+        stages=(
+            Stage(
+                varies=UntrainedWeights(width=width),
+                steps=steps,
+                lr=lr,
+                total_variation=total_variation,
+            ),
+        ),
+        restarts=restarts,
     )

@@ -12,6 +12,8 @@ from fedaudit.attacks.evidence import Evidence
 from fedaudit.attacks.matching import Matching
 from fedaudit.attacks.objectives import DISTANCES
 from fedaudit.attacks.priors.generator import FaceGenerator, FittedGenerator
+from fedaudit.attacks.priors.projections import project_l1
+from fedaudit.attacks.priors.untrained import UntrainedPrior
 from fedaudit.models.facenet import require_face_net
 
 UNGUIDED = 16
@@ -41,6 +43,23 @@ class Scene:
         """The generator, fitted to the attacked images."""
         assert self.prior is not None
         return self.prior.load(self.evidence.shape, grayscale=self.evidence.grayscale)
+
+    def untrained(self, width: int, generator: torch.Generator) -> UntrainedPrior:
+        """An untrained network that draws one image, from weights that `generator` gives."""
+        channels, height, columns = self.evidence.shape
+        shape = (1 if self.evidence.grayscale else channels, height, columns)
+        return UntrainedPrior(shape, generator, width=width)
+
+    @cached_property
+    def _fixed(self) -> dict[int, UntrainedPrior]:
+        return {}
+
+    def fixed_untrained(self, width: int) -> UntrainedPrior:
+        """The one whose noise all images are drawn from; the same after a resumption."""
+        if width not in self._fixed:
+            seed = torch.Generator().manual_seed(self.generator.initial_seed())
+            self._fixed[width] = self.untrained(width, seed)
+        return self._fixed[width]
 
     @property
     def like(self) -> Tensor:
@@ -184,6 +203,12 @@ class FeatureMaps:
     def decode(self, scene: Scene, variable: Tensor) -> Tensor:
         """What the rest of the generator draws from it."""
         return scene.faces.images_from(variable, self.stage)
+
+    def project(self, start: Tensor, value: Tensor) -> Tensor:
+        """Back into the L1 ball around the start."""
+        if self.ball is None:
+            return value
+        return project_l1(value, start, self.ball * start.abs().flatten(1).sum(1))
 
 
 def _entered(faces: FittedGenerator, variable: Tensor, depth: int, stage: int) -> Tensor:

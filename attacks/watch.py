@@ -45,7 +45,7 @@ class Checkpoint:
                 metadata = file.metadata() or {}
                 if metadata.get("fingerprint") != fingerprint:
                     return None
-                # Cloned into aligned memory: sums over a mapped file's tensors differ in the last bit.
+                # Cloned, for memory that is aligned: sums over a mapped file's differ in a bit.
                 state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
                 return json.loads(metadata["facts"]), state
         except (OSError, SafetensorError, KeyError, ValueError):

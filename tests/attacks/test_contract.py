@@ -32,22 +32,37 @@ TINY: dict[str, dict[str, Any]] = {
     },
     "liu_2021": {"steps": 12, "rounds": 2},
     "gias": {"latent_steps": 8, "weight_steps": 4},
-    "ggl": {"generations": 12},
+    "ggl": {"generations": 12, "population": 4},
     "gifd": {"latent_steps": 6, "stages": [2, 3], "stage_steps": 4},
     "gion": {"steps": 12, "width": 8},
     "dlg": {"steps": 12},
     "idlg": {"steps": 12},
     "grad_inversion": {"steps": 12, "restarts": 2},
     "analytic": {},
+    "lti": {
+        "faces": 24,
+        "epochs": 2,
+        "width": 256,
+        "directions": 8,
+        "hidden": 16,
+        "cache": "off",
+    },
+    "feature_decoder": {
+        "faces": 16,
+        "epochs": 1,
+        "width": 8,
+        "refine_steps": 4,
+        "cache": "off",
+    },
     "spear": {"samples": 600},
-    "imprint": {},
+    "imprint": {"bins": 64},
     "trap_weights": {"rows": 128},
     "fishing": {"inverter": "inverting_gradients", "settings": {"steps": 12}},
 }
 NETWORK = {"analytic": "mlp", "spear": "mlp", "dlg": "small_cnn", "idlg": "small_cnn"}
 """The network that an attack is tried on, where it is another than `face`."""
-CLOSED_FORM = {"imprint", "trap_weights", "analytic", "spear"}
-"""Attacks that solve instead of searching: no iterations, no history, perhaps nothing random."""
+CLOSED_FORM = {"imprint", "trap_weights", "analytic", "spear", "lti", "feature_decoder"}
+"""Attacks that solve or have learned, instead of searching: no iterations, no history, perhaps nothing random."""
 ONE_IMAGE: set[str] = set()
 """Attacks on single images: they refuse a batch."""
 WHOLE_MODEL: set[str] = set()

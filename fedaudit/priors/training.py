@@ -74,7 +74,7 @@ class Trainer:
             self.decoder = _start(settings)
             torch.manual_seed(settings.seed)  # how many numbers a start has drawn is its own affair
             self.encoder = Encoder(self.decoder.latent_dim, settings.size)
-        self.average = copied(self.decoder).eval().requires_grad_(False)
+            self.average = copied(self.decoder).eval().requires_grad_(False)
         self._started = settings.start != "random"
         rate = settings.lr / 2 if self._started else settings.lr
         self._optimizers = {

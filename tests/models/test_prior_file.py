@@ -1,0 +1,95 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from fedaudit.errors import UsageError
+from fedaudit.models.generator import FaceGan, load_generator
+from fedaudit.models.prior_file import Manifest, read_prior, write_prior
+
+WIDTHS = (8, 4)
+ABOUT: dict[str, Any] = {"widths": list(WIDTHS), "latent_dim": 5}
+
+
+@pytest.fixture
+def generator() -> FaceGan:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return FaceGan(WIDTHS, 5, crop=(0.1, 0.9, 0.0, 1.0)).eval()
+
+
+def test_there_and_back(generator: FaceGan, tmp_path: Path) -> None:
+    path = tmp_path / "own.safetensors"
+    manifest = Manifest(widths=WIDTHS, latent_dim=5, crop=generator.crop, data="faces", psnr=20.5)
+    write_prior(path, generator, manifest)
+    found = read_prior(path)
+    assert found.manifest == manifest
+    z = found.generator.latents.draw(3, torch.Generator().manual_seed(0))
+    assert z.shape == (3, 5)
+    assert torch.equal(found.generator(z), generator(z))
+    assert found.generator(z).shape == (3, 3, 16, 16)
+    assert not found.generator.training
+    assert not any(p.requires_grad for p in found.generator.parameters())
+    loaded = load_generator(str(path))
+    assert loaded.crop == (0.1, 0.9, 0.0, 1.0)
+    assert torch.equal(loaded(z), generator(z))
+
+
+Change = Callable[[dict[str, Tensor], dict[str, Any]], object]
+FIRST = "stages.0.0.weight"
+CHANGES: dict[str, tuple[Change, str]] = {
+    "no description": (lambda t, m: m.clear(), "widths"),
+    "huge": (lambda t, m: m.update(widths=[10**9, 4]), "widths.0"),
+    "no stages": (lambda t, m: m.update(widths=[]), "widths"),
+    "unknown": (lambda t, m: m.update(code="import os"), "code"),
+    "crop": (lambda t, m: m.update(crop=[0.9, 0.1, 0, 1]), "top < bottom"),
+    "version": (lambda t, m: m.update(version=2), "version"),
+    "other widths": (lambda t, m: m.update(widths=[9, 4]), "another shape"),
+    "other depth": (lambda t, m: m.update(widths=[8, 4, 4]), "tensors are not those"),
+    "missing": (lambda t, m: t.pop(FIRST), "tensors are not those"),
+    "surplus": (lambda t, m: t.update(x=torch.ones(1)), "tensors are not those"),
+    "nan": (lambda t, m: t[FIRST].fill_(float("nan")), "cannot have"),
+    "type": (lambda t, m: t.update({FIRST: t[FIRST].half()}), "cannot have"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_files_that_are_refused(generator: FaceGan, tmp_path: Path, name: str) -> None:
+    change, said = CHANGES[name]
+    tensors = {k: v.clone() for k, v in generator.state_dict().items()}
+    about = dict(ABOUT)
+    change(tensors, about)
+    path = tmp_path / "own.safetensors"
+    path.write_bytes(safetensors.torch.save(tensors, {"fedaudit_prior": json.dumps(about)}))
+    with pytest.raises(UsageError, match=f"cannot be used as a prior: .*{said}"):
+        load_generator(str(path))
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"\x10\0\0\0\0\0\0\0{'not json'}  "])
+def test_bytes_of_something_else(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "own.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="cannot be used as a prior"):
+        read_prior(path)
+    with pytest.raises(UsageError, match="no prior file"):
+        read_prior(tmp_path / "absent.safetensors")
+
+
+def test_weights_without_a_description(generator: FaceGan, tmp_path: Path) -> None:
+    path = tmp_path / "own.safetensors"
+    safetensors.torch.save_file(generator.state_dict(), path)
+    with pytest.raises(UsageError, match="no description"):
+        read_prior(path)
+
+
+def test_a_torn_file(generator: FaceGan, tmp_path: Path) -> None:
+    path = tmp_path / "own.safetensors"
+    write_prior(path, generator, Manifest(**ABOUT))
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(UsageError, match="cannot be used as a prior"):
+        read_prior(path)

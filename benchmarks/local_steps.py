@@ -121,10 +121,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one target, fewer steps")
     parser.add_argument("--batch", type=int, default=1, help="images of the client")
     parser.add_argument("--targets", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=250, help="of each search")
+    parser.add_argument("--models", nargs="+", default=["fresh", "trained"])
+    parser.add_argument("--clients", nargs="+", default=list(SETTINGS), choices=SETTINGS)
     parser.add_argument("--json", action="store_true", help="machine-readable")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    steps, targets = (100, 1) if options.quick else (250, options.targets)
+    steps, targets = (100, 1) if options.quick else (options.steps, options.targets)
     federation = replace(Federation(), clients=3, rounds=ROUNDS, lr=0.05)
     faces = orl(size=32)
     parts = split(faces, federation)
@@ -135,7 +138,10 @@ def main() -> None:
     print(f"{'model':8} {'client':18} {'trial':10} {'passes':>6} {'truth':>7} {'SSIM':>6} "
           f"{'s':>6}", flush=True)  # fmt: skip
     for model, state, number in (("fresh", fresh, 1), ("trained", trained, ROUNDS + 1)):
-        for client, training in SETTINGS.items():
+        if model not in options.models:
+            continue
+        for client in options.clients:
+            training = SETTINGS[client]
             found: dict[str, list[tuple[float, float, float, int]]] = {line: [] for line in LINES}
             for target in range(targets):
                 capture = simulate(

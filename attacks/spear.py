@@ -107,7 +107,7 @@ class Spear:
                 progress(0, self.samples, layer.residual(inputs))
             return inputs, 0, ()
         best = 1.0
-        inputs: Tensor | None = None
+        chosen: Tensor | None = None
         directions = low_rank.left.new_zeros(0, low_rank.rank)
         history: list[tuple[int, float]] = []
         drawn = 0
@@ -119,12 +119,13 @@ class Spear:
             last = drawn == self.samples
             found, value = choose(layer, low_rank, directions, exchange=last)
             if found is not None and value < best:
-                best, inputs = value, found
+                best, chosen = value, found
             history.append((drawn, best))
             if progress:
                 progress(drawn, self.samples, best)
         # Too few directions were found: what single neurons say is better than nothing.
-        return recover_inputs(layer, count) if inputs is None else inputs, drawn, tuple(history)
+        inputs = recover_inputs(layer, count) if chosen is None else chosen
+        return inputs, drawn, tuple(history)
 
 
 @dataclass(frozen=True)

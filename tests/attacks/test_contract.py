@@ -39,6 +39,7 @@ TINY: dict[str, dict[str, Any]] = {
     "idlg": {"steps": 12},
     "grad_inversion": {"steps": 12, "restarts": 2},
     "analytic": {},
+    "r_gap": {},
     "lti": {
         "faces": 24,
         "epochs": 2,
@@ -59,13 +60,19 @@ TINY: dict[str, dict[str, Any]] = {
     "trap_weights": {"rows": 128},
     "fishing": {"inverter": "inverting_gradients", "settings": {"steps": 12}},
 }
-NETWORK = {"analytic": "mlp", "spear": "mlp", "dlg": "small_cnn", "idlg": "small_cnn"}
+NETWORK = {
+    "analytic": "mlp",
+    "r_gap": "plain_cnn",
+    "spear": "mlp",
+    "dlg": "small_cnn",
+    "idlg": "small_cnn",
+}
 """The network that an attack is tried on, where it is another than `face`."""
-CLOSED_FORM = {"imprint", "trap_weights", "analytic", "spear", "lti", "feature_decoder"}
+CLOSED_FORM = {"imprint", "trap_weights", "analytic", "spear", "lti", "feature_decoder", "r_gap"}
 """Attacks that solve or have learned, instead of searching: no iterations, no history, perhaps nothing random."""
-ONE_IMAGE: set[str] = set()
+ONE_IMAGE = {"r_gap"}
 """Attacks on single images: they refuse a batch."""
-WHOLE_MODEL: set[str] = set()
+WHOLE_MODEL = {"r_gap"}
 """Attacks that refuse an update from which a defense withholds the head."""
 MALICIOUS = {"imprint", "trap_weights", "fishing"}
 """Attacks that choose what the server sends: captured through their broadcast, model G for D."""

@@ -1,0 +1,231 @@
+"""One image, layer by layer from the loss back to the pixels, by linear systems alone."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fedaudit.attacks.adaptive import how_adaptive
+from fedaudit.attacks.evidence import gather
+from fedaudit.attacks.plain_stack import Affine, Inverse, stack_of
+from fedaudit.attacks.search import Progress
+from fedaudit.errors import AttackError
+from fedaudit.types import Knowledge, Observation, Reconstruction, Update
+
+
+@dataclass(frozen=True)
+class Solution:
+    """How one layer's input was solved for.
+
+    Attributes:
+        layer: Name of the layer.
+        unknowns: Values in its input, n.
+        equations: Weight constraints and gradient constraints together.
+        deficiency: Estimated dimensions of the input that no equation touches, 0 … n: where it is
+            0, the layer is rank-sufficient and its input exact.
+        residual: Relative residual of the equations, ≥ 0.
+        steps: Steps of conjugate gradients.
+    """
+
+    layer: str
+    unknowns: int
+    equations: int
+    deficiency: float
+    residual: float
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RGap:
+    """Solve for each layer's input from its output, its gradient and what arrives from above.
+
+    Zhu & Blaschko et al. (R-GAP, ICLR 2021). For z = W x + b, the output z and the gradient δ that
+    arrives at it are known from the layer above. Then W x = z − b (weight constraints) and
+    K(δ) x = ∂L/∂W (gradient constraints) are linear in x; their least-squares solution is the
+    output of the layer before, and an invertible activation leads to its z and δ. The recursion
+    starts at the head, whose bias gradient is δ. One image; plain stacks of convolutions and fully
+    connected layers with leaky ReLU, sigmoid or tanh. The systems are solved by conjugate gradients
+    in double precision, so that no matrix is ever built; how many dimensions of an input no
+    equation fixes (the rank deficiency) is estimated by the same means (`invert` returns it).
+
+    Args:
+        steps: Most steps of conjugate gradients a layer.
+        probes: Random vectors for the estimate of a layer's rank deficiency; 0 leaves it out.
+    """
+
+    steps: int = 2000
+    probes: int = 1
+
+    needs: ClassVar[frozenset[Knowledge]] = frozenset({Knowledge.MODEL, Knowledge.BASIC})
+    reads: ClassVar[frozenset[type]] = frozenset({Update})
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.probes < 0:
+            raise ValueError("steps must be at least 1, probes at least 0")
+
+    def __call__(
+        self,
+        seen: Observation,
+        *,
+        generator: torch.Generator,
+        progress: Progress | None = None,
+    ) -> Reconstruction:
+        """Reconstruct the image behind one update.
+
+        Raises:
+            AttackError: More than one image, a network that is no plain stack, or a part of the
+                gradient that was not shared.
+        """
+        started = time.process_time()
+        evidence = gather(seen)
+        if evidence.count != 1:
+            raise AttackError(
+                f"r_gap inverts the gradient of one image, not the mean of {evidence.count}. "
+                "Use batch_size = 1, or spear or inverting_gradients for batches."
+            )
+        image, solutions = self.invert(
+            evidence.model, evidence.target, evidence.shape, generator, progress
+        )
+        label = torch.full((1,), -1) if evidence.labels is None else evidence.labels
+        done, history = 0, []
+        for solution in solutions:
+            done += solution.steps
+            history.append((done, solution.residual))
+        return Reconstruction(
+            images=image,
+            labels=label,
+            objective=max((s.residual for s in solutions), default=0.0),
+            iterations=done,
+            seconds=time.process_time() - started,
+            adaptive=how_adaptive(seen),
+            history=tuple(history),
+        )
+
+    def invert(
+        self,
+        model: nn.Module,
+        target: Mapping[str, Tensor],
+        shape: tuple[int, int, int],
+        generator: torch.Generator,
+        progress: Progress | None = None,
+    ) -> tuple[Tensor, tuple[Solution, ...]]:
+        """The image, `[1, C, H, W]` in [0, 1], and how each layer was solved, head first.
+
+        Args:
+            model: The network.
+            target: The gradient of one image, by parameter name.
+            shape: `(C, H, W)`.
+            generator: Of the probes.
+            progress: As of the attack; counts layers.
+
+        Raises:
+            AttackError: As of the attack.
+        """
+        stack = stack_of(model, shape)
+        head = stack[-1]
+        if not isinstance(head, Affine) or not head.is_dense or head.bias is None:
+            raise AttackError(
+                "r_gap starts at a fully connected head with bias, whose gradient is what arrives "
+                'there. Use head = "linear".'
+            )
+        arriving = _shared(target, f"{head.name}.bias")[None]
+        value: Tensor | None = None
+        solutions: list[Solution] = []
+        for layer in reversed(stack):
+            if isinstance(layer, Inverse):
+                assert value is not None
+                value, arriving = layer.back(value, arriving)
+                continue
+            gradient = _shared(target, f"{layer.name}.weight")
+            value, solution = self._solve(layer, value, arriving, gradient, generator)
+            arriving = layer.transposed(arriving)
+            solutions.append(solution)
+            if progress:
+                progress(len(solutions), len(stack), solution.residual)
+        assert value is not None
+        image = value.reshape(1, *shape).nan_to_num(0.5).clamp(0, 1).float()
+        return image, tuple(solutions)
+
+    def _solve(
+        self,
+        layer: Affine,
+        output: Tensor | None,
+        arriving: Tensor,
+        gradient: Tensor,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Solution]:
+        """The layer's input by least squares over both kinds of constraints."""
+        if layer.is_dense:
+            # δ xᵀ = ∂L/∂W alone fixes x, in closed form.
+            solved = (arriving @ gradient) / arriving.square().sum().clamp_min(1e-300)
+            left = float((arriving.T @ solved - gradient).norm() / gradient.norm())
+            return solved, Solution(layer.name, solved.numel(), gradient.numel(), 0.0, left, 0)
+        assert output is not None
+        known = output if layer.bias is None else output - layer.bias[None, :, None, None]
+        probe = torch.randn(layer.inputs, generator=generator, dtype=torch.float64).to(output)
+        sizes = [float(part.norm()) for part in layer.constraints(probe, arriving)]
+        # Both kinds count alike, whatever the size of the gradient.
+        balance = sizes[0] / max(sizes[1], 1e-300)
+        solved, left, steps = _least_squares(
+            layer, arriving, (known, gradient), balance, self.steps
+        )
+        missed = 0.0
+        for _ in range(self.probes):
+            probe = torch.randn(layer.inputs, generator=generator, dtype=torch.float64).to(output)
+            seen = layer.constraints(probe, arriving)
+            again, _, more = _least_squares(layer, arriving, seen, balance, self.steps)
+            # The part of a random vector that the equations do not see: a trace estimate.
+            missed += float((probe - again).square().sum() / probe.square().sum()) / self.probes
+            steps += more
+        equations = known.numel() + gradient.numel()
+        count = solved.numel()
+        return solved, Solution(layer.name, count, equations, missed * count, left, steps)
+
+
+def _least_squares(
+    layer: Affine,
+    arriving: Tensor,
+    wanted: tuple[Tensor, Tensor],
+    balance: float,
+    steps: int,
+) -> tuple[Tensor, float, int]:
+    """Conjugate gradients on the normal equations (CGLS) from zero: the least solution."""
+    one, two = wanted[0].clone(), balance * wanted[1]
+    total = float((one.square().sum() + two.square().sum()).sqrt())
+    x = one.new_zeros(layer.inputs)
+    down = layer.gathered(one, balance * two, arriving)
+    move, size = down, float(down.square().sum())
+    start, done = size, 0
+    while done < steps and size > 1e-24 * start:
+        first, second = layer.constraints(move, arriving)
+        second = balance * second
+        length = float(first.square().sum() + second.square().sum())
+        if length == 0:
+            break
+        step = size / length
+        x = x + step * move
+        one, two = one - step * first, two - step * second
+        down = layer.gathered(one, balance * two, arriving)
+        fresh = float(down.square().sum())
+        move, size = down + (fresh / size) * move, fresh
+        done += 1
+    left = float((one.square().sum() + two.square().sum()).sqrt())
+    return x, left / max(total, 1e-300), done
+
+
+def _shared(target: Mapping[str, Tensor], name: str) -> Tensor:
+    """A gradient in double precision.
+
+    Raises:
+        AttackError: It was not shared.
+    """
+    value = target.get(name)
+    if value is None:
+        raise AttackError(
+            f"r_gap needs every layer's gradient, and {name} was not shared. Use "
+            "inverting_gradients, which matches what there is."
+        )
+    return value.double()

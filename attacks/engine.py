@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedaudit.attacks.adaptive import how_adaptive
 from fedaudit.attacks.evidence import gather
@@ -25,6 +25,10 @@ from fedaudit.attacks.varies import Found, Scene, Varies
 from fedaudit.attacks.watch import Checkpoint, Watch
 from fedaudit.errors import UnknownNameError
 from fedaudit.types import Knowledge, Observation, Reconstruction, Shared, Update
+
+SMALL = 500_000
+"""Parameters below which double precision costs nothing: the operations' overhead does."""
+Precision = Literal["auto", "float64", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,7 @@ class Stage:
         patience: Stop when this many steps brought nothing; 0 never.
         keep: How many restarts go on to the next stage, best first; None keeps all.
         population: Candidates a generation of CMA-ES; None for its own rule.
+        smooth_only: Leave the stage out on networks with kinks (ReLU, max-pooling).
     """
 
     varies: Varies
@@ -62,6 +67,7 @@ class Stage:
     patience: int = 0
     keep: int | None = None
     population: int | None = None
+    smooth_only: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.rounds < 0 or self.patience < 0:
@@ -102,6 +108,9 @@ class MatchingAttack:
         restarts: Independent starts, in one pass.
         prior: The face generator, for stages that draw with one.
         seconds: Wall-clock limit; results then depend on the machine. None for none.
+        precision: "auto" computes in float64 where the network is smooth and small (it costs
+            nothing there, and the match goes on falling below what float32 can tell), else in
+            float32, exact also on CUDA. "bfloat16" mixes precisions: faster on a GPU, less exact.
     """
 
     stages: tuple[Stage, ...]
@@ -113,6 +122,7 @@ class MatchingAttack:
     restarts: int = 1
     prior: FaceGenerator | None = None
     seconds: float | None = None
+    precision: Precision = "auto"
 
     reads: ClassVar[frozenset[type[Shared]]] = frozenset({Update})
 
@@ -152,7 +162,7 @@ class MatchingAttack:
         if matching.loss == "soft":
             labels = torch.stack([rows[best] for rows in matching.free]).argmax(1)
         return Reconstruction(
-            images=run.images[best].cpu(),
+            images=run.images[best].cpu().float(),
             labels=torch.full((evidence.count,), -1) if labels is None else labels.cpu(),
             objective=float(run.best[best]),
             iterations=run.watch.step,
@@ -178,6 +188,14 @@ class _Run:
     def __post_init__(self) -> None:
         attack, started = self.attack, time.process_time()
         evidence = gather(self.seen)
+        wide = attack.precision == "float64" or (
+            attack.precision == "auto"
+            and attack.prior is None
+            and evidence.smooth
+            and _size(evidence.model) < SMALL
+        )
+        if wide:
+            evidence = evidence.to(torch.float64)
         matching = Matching(
             evidence,
             use_entry=attack.entry,
@@ -186,12 +204,14 @@ class _Run:
             labels=attack.labels,
             layers=attack.layers,
             restarts=attack.restarts,
+            autocast=torch.bfloat16 if attack.precision == "bfloat16" else None,
             generator=self.generator,
         )
         self.scene = Scene(evidence, matching, self.generator, attack.prior, attack.restarts)
         sweeps = [
             stage.steps * (evidence.count if stage.rounds and matching.separable else 1)
             for stage in attack.stages
+            if evidence.smooth or not stage.smooth_only
         ]
         self.watch = Watch(sum(sweeps), self.progress, attack.seconds)
         self.best = torch.full((attack.restarts,), float("inf"))
@@ -203,7 +223,7 @@ class _Run:
         found = Found(self.images)
         first, saved = self._resume()
         for number, stage in enumerate(self.attack.stages):
-            if number < first:
+            if number < first or (stage.smooth_only and not self.scene.evidence.smooth):
                 continue
             if number and self.watch.expired:
                 break
@@ -345,3 +365,7 @@ class _Run:
         matching.evaluations, matching.scales = facts["evaluations"], tuple(facts["scales"])
         self.earlier_seconds = facts["seconds"]
         return facts["stage"], {k: v.to(like.device) for k, v in state.items()}
+
+
+def _size(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())

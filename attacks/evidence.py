@@ -1,11 +1,19 @@
 """What an observation says before any search: target gradients, color, labels, feature maps."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from fedaudit.attacks.entry_layer import EntryLayer, common_direction, find_entry, take_apart
+from fedaudit.attacks.entry_layer import (
+    EntryLayer,
+    common_direction,
+    embedding_span,
+    find_entry,
+    take_apart,
+)
 from fedaudit.attacks.labels import infer_labels
 from fedaudit.attacks.schedule import without_pulls
 from fedaudit.errors import AttackError, KnowledgeError
@@ -14,6 +22,8 @@ from fedaudit.models.zoo import build
 from fedaudit.types import Observation, Update
 
 GRAY_TOLERANCE = 1e-3
+KINKED = (nn.ReLU, nn.ReLU6, nn.PReLU, nn.LeakyReLU, nn.RReLU, nn.Hardtanh, nn.MaxPool2d)
+"""Layers whose second derivative is zero or missing."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,26 @@ class Evidence:
     grayscale: bool
     entry: EntryLayer | None
 
+    @property
+    def smooth(self) -> bool:
+        """Whether the network has no kinks, so that a search may trust second derivatives."""
+        return not any(isinstance(module, KINKED) for module in self.model.modules())
+
+    def to(self, dtype: torch.dtype) -> "Evidence":
+        """The same in another precision; the model is converted in place."""
+        entry = self.entry
+        if entry is not None:
+            tensors: dict[str, Any] = {f.name: getattr(entry, f.name) for f in fields(entry)}
+            entry = replace(
+                entry, **{k: v if v is None else v.to(dtype) for k, v in tensors.items()}
+            )
+        return replace(
+            self,
+            model=self.model.to(dtype),
+            target={name: value.to(dtype) for name, value in self.target.items()},
+            entry=entry,
+        )
+
 
 def gather(seen: Observation) -> Evidence:
     """Everything that closed-form arguments give.
@@ -62,7 +92,8 @@ def gather(seen: Observation) -> Evidence:
     labels = seen.labels
     if labels is None:
         common = common_direction(entry) if entry else None
-        labels = infer_labels(model, target, seen.batch_size, common)
+        span = embedding_span(entry) if entry else None
+        labels = infer_labels(model, target, seen.batch_size, common, span)
     complete = all(name in target for name, _ in model.named_parameters())
     if entry and complete and labels is not None:
         entry = take_apart(entry, model, labels)

@@ -1,8 +1,9 @@
 """Attacks that search free pixels: presets of the engine, by the name of their paper."""
 
+from dataclasses import replace
 from typing import Literal
 
-from fedaudit.attacks.engine import MatchingAttack, Stage
+from fedaudit.attacks.engine import MatchingAttack, Precision, Stage
 from fedaudit.attacks.image_priors import GroupConsistency
 from fedaudit.attacks.search import Schedule
 from fedaudit.attacks.varies import Pixels
@@ -68,6 +69,8 @@ def inverting_gradients(
     schedule: Schedule = "cosine",
     restarts: int = 1,
     distance: Literal["cosine", "l2", "scaled_l2", "layerwise", "masked", "sign"] = "cosine",
+    polish: int = 150,
+    precision: Precision = "auto",
     patience: int = 0,
     seconds: float | None = None,
 ) -> MatchingAttack:
@@ -84,21 +87,32 @@ def inverting_gradients(
         schedule: "cosine", or "step" as published.
         restarts: Independent starts, searched side by side; the one with the least match is kept.
         distance: Between gradients; "cosine" as published.
+        polish: L-BFGS steps of 10 iterations at the end, without total variation, on networks
+            without kinks: there the match is exact, and any prior outweighs what is left of it.
+        precision: Of the computation, as in `engine.MatchingAttack`.
         patience: Stop when this many steps brought nothing; 0 never.
         seconds: Wall-clock limit; results then depend on the machine. None for none.
     """
+    first = Stage(
+        varies=Pixels(),
+        steps=steps,
+        lr=lr,
+        optimizer="signed_adam",
+        schedule=schedule,
+        total_variation=total_variation,
+        patience=patience,
+    )
+    last = Stage(
+        varies=Pixels(start="previous", box=False),
+        steps=polish,
+        lr=1.0,
+        optimizer="lbfgs",
+        patience=5,
+        smooth_only=True,
+    )
     return MatchingAttack(
-        stages=(
-            Stage(
-                varies=Pixels(),
-                steps=steps,
-                lr=lr,
-                optimizer="signed_adam",
-                schedule=schedule,
-                total_variation=total_variation,
-                patience=patience,
-            ),
-        ),
+        stages=(replace(first, keep=1), last) if polish else (first,),
+        precision=precision,
         distance=distance,
         restarts=restarts,
         seconds=seconds,

@@ -46,6 +46,7 @@ class Matching:
         layers: Match only parameters whose names start with one of these; () matches all that were
             shared. The weight gradients of the others are never formed.
         restarts: Independent starts R; free variables have one row for each.
+        autocast: Lower precision of the trial passes; None computes in that of the parameters.
         generator: Start of the free variables.
     """
 
@@ -56,6 +57,7 @@ class Matching:
     labels: Literal["inferred", "soft"] = "inferred"
     layers: tuple[str, ...] = ()
     restarts: int = 1
+    autocast: torch.dtype | None = None
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
@@ -190,6 +192,12 @@ class Matching:
         self, model: nn.Module, images: Tensor, which: Sequence[int], free: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
         """What the trial gradient is the gradient of, and the feature term."""
+        with torch.autocast(images.device.type, self.autocast, enabled=self.autocast is not None):
+            return self._loss(model, images, which, free)
+
+    def _loss(
+        self, model: nn.Module, images: Tensor, which: Sequence[int], free: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
         share = len(which) / self.evidence.count
         nothing = images.new_zeros(())
         if self.loss in ("arriving", "free"):

@@ -59,9 +59,9 @@ class Evidence:
         entry = self.entry
         if entry is not None:
             tensors: dict[str, Any] = {f.name: getattr(entry, f.name) for f in fields(entry)}
-            entry = replace(
-                entry, **{k: v if v is None else v.to(dtype) for k, v in tensors.items()}
-            )
+            for name, value in tensors.items():
+                tensors[name] = value if value is None else value.to(dtype)
+            entry = replace(entry, **tensors)
         return replace(
             self,
             model=self.model.to(dtype),

@@ -121,6 +121,11 @@ def common_direction(entry: EntryLayer) -> Tensor:
     return entry.weight @ (entry.span.T @ entry.span.sum(1))
 
 
+def embedding_span(entry: EntryLayer) -> Tensor:
+    """`[N, D]`, rows that span the batch's embeddings: the image of the span of its maps."""
+    return entry.span @ entry.weight.T
+
+
 def _layer(model: nn.Module) -> nn.Linear | None:
     """The layer that the flattened or averaged map enters; only a `FaceNet` says which it is."""
     if not isinstance(model, FaceNet):

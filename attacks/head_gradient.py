@@ -1,0 +1,93 @@
+"""The last layer of a network and its gradient, whatever the head."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedaudit.models.facenet import FaceNet, criterion_of
+from fedaudit.models.heads import CosineHead, LinearHead
+
+
+@dataclass(frozen=True)
+class HeadGradient:
+    """What is known of the last layer.
+
+    Attributes:
+        gradient: `[K, D]`, mean over the batch.
+        bias_gradient: `[K]`; None for heads without bias.
+        weight: `[K, D]`.
+        bias: `[K]` or None.
+        criterion: The loss, mean over the batch.
+        unit: The head sees unit vectors and has unit class centers (CosFace, ArcFace).
+        count: Number of images N.
+        common: `[D]`, direction that the batch's embeddings share, where it is known.
+        span: `[≥ N, D]`, rows that span the batch's embeddings, where they are known.
+    """
+
+    gradient: Tensor
+    bias_gradient: Tensor | None
+    weight: Tensor
+    bias: Tensor | None
+    criterion: Callable[[Tensor, Tensor], Tensor]
+    unit: bool
+    count: int
+    common: Tensor | None = None
+    span: Tensor | None = None
+
+
+def read_head(
+    model: nn.Module,
+    target: Mapping[str, Tensor],
+    count: int,
+    common: Tensor | None = None,
+    span: Tensor | None = None,
+) -> HeadGradient | None:
+    """The last layer and its gradient; arguments as in `infer_labels`; None where not shared."""
+    name, head = _head(model)
+    gradient = target.get(name)
+    if gradient is None or not isinstance(head, nn.Linear | CosineHead):
+        return None
+    unit = isinstance(head, CosineHead)
+    bias = head.bias if isinstance(head, nn.Linear) else None
+    return HeadGradient(
+        gradient=gradient,
+        bias_gradient=target.get(name.removesuffix("weight") + "bias"),
+        weight=head.weight.detach(),
+        bias=None if bias is None else bias.detach(),
+        criterion=criterion_of(model),
+        unit=unit,
+        count=count,
+        common=common,
+        span=span,
+    )
+
+
+def restored(product: Tensor, weight: Tensor, span: Tensor) -> Tensor:
+    """Σ_i e_i x̂_iᵀ `[K, D]` from the gradient of a head that normalizes its class centers.
+
+    Row k of the gradient is Σ_i e_ik (x̂_i − cos_ik ŵ_k) / |w_k|. All x̂_i lie in the span, so that
+    the part of the row outside it is that of ŵ_k alone, and says how much of ŵ_k is missing.
+    """
+    unit = F.normalize(weight, dim=1)
+    rows = unscaled(product, weight)
+    inside = torch.linalg.qr(span.T).Q
+    outside = unit - (unit @ inside) @ inside.T
+    missing = (rows * outside).sum(1) / outside.square().sum(1).clamp_min(1e-12)
+    restored: Tensor = (rows - missing[:, None] * unit) @ inside @ inside.T
+    return restored
+
+
+def unscaled(gradient: Tensor, weight: Tensor) -> Tensor:
+    """The rows without the 1/|w_k| that normalizing the class centers puts on them."""
+    rows: Tensor = gradient * weight.norm(dim=1, keepdim=True)
+    return rows
+
+
+def _head(model: nn.Module) -> tuple[str, nn.Module]:
+    if isinstance(model, FaceNet):
+        return "head.weight", model.head
+    linear = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear | LinearHead)]
+    return (f"{linear[-1][0]}.weight", linear[-1][1]) if linear else ("", model)

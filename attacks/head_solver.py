@@ -1,0 +1,158 @@
+"""The images of a batch as their head saw them, one by one, from the head's gradient alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedaudit.attacks.head_equation import HeadEquation
+
+EXPLAINED = 1e-3
+"""Length outside the column space, of e scaled to 1, that rounding explains."""
+WHOLE = 0.1
+"""Relative distance from a whole number of copies that rounding explains."""
+APART = 0.2
+"""Largest pairing of two solutions that count as two images; exact ones have 0."""
+NOISE = 0.1
+"""Share of the last singular value of the batch that the next may have: more is noise."""
+
+
+@dataclass(frozen=True)
+class Solved:
+    """What was found.
+
+    Attributes:
+        labels: `[n]` int64, n ≤ N, ascending.
+        places: `[n, D]`, the head's inputs in that order (unit vectors for heads on unit vectors).
+        rest: `[K, D]`, what of P the images found do not explain.
+        arrived: `[K]`, the sum of their e_i.
+        left: N − n.
+    """
+
+    labels: Tensor
+    places: Tensor
+    rest: Tensor
+    arrived: Tensor
+    left: int
+
+
+def solve_head(
+    product: Tensor,
+    count: int,
+    weight: Tensor,
+    bias: Tensor | None,
+    criterion: Callable[[Tensor, Tensor], Tensor],
+    *,
+    unit: bool,
+    generator: torch.Generator,
+    starts: int = 4,
+    rounds: int = 4,
+) -> Solved:
+    """Find the images of a batch one by one, and take each off the sum.
+
+    Nothing is assumed of the images, their number a class, or how far the network is trained.
+    Needs 2 N < K: K equations hold N unknowns. Where the gradient is noisy, or the mean over
+    several steps, nothing passes the checks and nothing is claimed.
+
+    Args:
+        product: P `[K, D]`, the gradient of the *summed* loss with respect to A; if its scale is
+            wrong (a learning rate that is not known), the solutions say so and set it right.
+        count: Number of images N.
+        weight: A `[K, D]`, unit rows for heads on unit vectors.
+        bias: b `[K]` or None.
+        criterion: The head's loss, mean over the batch.
+        unit: The head sees unit vectors.
+        generator: Of the starts.
+        starts: Starts for each class in the first round; each further round has twice as many.
+        rounds: Most rounds; one finds most of the batch as a rule.
+    """
+    rest, left = product.double(), count
+    labels: list[int] = []
+    places: list[Tensor] = []
+    arrived = rest.new_zeros(len(weight))
+    for attempt in range(rounds):
+        which = torch.arange(len(weight), device=rest.device).repeat_interleave(starts)
+        starts += starts
+        if left == 0 or 2 * left >= len(weight) or _is_noise(rest, left, count):
+            break
+        equation = HeadEquation.of(rest, left, weight, bias, criterion, unit=unit)
+        begin = _starts(equation, rest, which, left, generator)
+        place, outside = equation.solve(begin, which)
+        order = outside.argsort(stable=True)
+        order = order[outside[order] < EXPLAINED]
+        if not len(order):
+            if attempt:
+                break  # two sets of starts without a solution: the equations do not hold
+            continue
+        e, pairs = equation.pairs(place[order], which[order])
+        chosen = _consistent(pairs, left)
+        if not chosen:
+            if attempt:
+                break
+            # Each image pairs with itself to 1 on the right scale.
+            itself = pairs.diagonal()[pairs.diagonal() > 1e-9]
+            rest = rest * float(itself.median()) if len(itself) else rest
+        for k, copies in chosen:
+            x = equation.rows.T @ place[order[k]]
+            labels += [int(which[order[k]])] * copies
+            places += [x] * copies
+            share = 1 / float(pairs[k, k])
+            rest = rest - share * torch.outer(e[k], x)
+            arrived = arrived + share * e[k]
+            left -= copies
+    found = torch.tensor(labels, dtype=torch.int64)
+    ascending = found.argsort(stable=True)
+    stacked = torch.stack(places) if places else rest.new_zeros(0, rest.shape[1])
+    return Solved(found[ascending], stacked[ascending.to(rest.device)], rest, arrived, left)
+
+
+def _consistent(pairs: Tensor, left: int) -> list[tuple[int, int]]:
+    """Solutions, best first, that are images and no two the same: index and number of copies.
+
+    A solution that stands for k images alike to rounding pairs with itself to 1/k.
+    """
+    table = pairs.tolist()
+    chosen: list[tuple[int, int]] = []
+    for k, row in enumerate(table):
+        if not left:
+            break
+        copies = 1 / row[k] if row[k] > 0.5 / left else 0.0
+        whole = round(copies)
+        if not 1 <= whole <= left or abs(copies - whole) > WHOLE * whole:
+            continue
+        if all(max(abs(row[j]), abs(table[j][k])) * max(whole, n) < APART for j, n in chosen):
+            chosen.append((k, whole))
+            left -= whole
+    return chosen
+
+
+def _is_noise(rest: Tensor, left: int, count: int) -> bool:
+    """Whether more than a batch of `count` stands behind the sum."""
+    sizes = torch.linalg.svdvals(rest)
+    if len(sizes) <= count or left < count:
+        return False
+    return bool(sizes[count] > NOISE * sizes[count - 1] and sizes[count] > 1e-4 * sizes[0])
+
+
+def _starts(
+    equation: HeadEquation, product: Tensor, labels: Tensor, count: int, generator: torch.Generator
+) -> Tensor:
+    """Around each class's own row and around the strongest one: they point away from their images.
+
+    The distance from them rises, and for heads without normalization the length too, since a head
+    that fits its batch sends shorter e than one that is fresh.
+    """
+    inner = -(product @ equation.rows.T)
+    toward = F.normalize(inner[labels], dim=1)
+    toward[::2] = F.normalize(inner[inner.norm(dim=1).argmax()], dim=0)
+    noise = torch.randn(toward.shape, generator=generator, dtype=torch.float64).to(toward)
+    turn = torch.arange(len(labels), device=toward.device)
+    distance = torch.linspace(0.1, 1.0, 8).to(toward)[turn % 8]
+    spread = toward + distance[:, None] * noise / toward.shape[1] ** 0.5
+    if equation.unit:
+        return F.normalize(spread, dim=1)
+    longer = torch.tensor([1.0, 1.0, 3.0, 10.0]).to(toward)[turn % 4]
+    scaled: Tensor = spread * (longer * float(product.norm()) / count**0.5)[:, None]
+    return scaled

@@ -48,8 +48,10 @@ def fresh_generator(side: int, latent_dim: int) -> FaceGan:
 
 def copied(generator: FaceGan) -> FaceGan:
     """A trainable copy."""
-    copy = FaceGan(generator.widths, generator.latent_dim, generator.crop)
-    copy.load_state_dict(generator.state_dict())
+    with torch.device("meta"):  # first weights would be drawn from torch's global state
+        copy = FaceGan(generator.widths, generator.latent_dim, generator.crop)
+    weights = {name: value.detach().clone() for name, value in generator.state_dict().items()}
+    copy.load_state_dict(weights, assign=True)
     return copy
 
 

@@ -23,7 +23,7 @@ from fedaudit.attacks.priors.generator import DEFAULT_CROP, FaceGenerator
 from fedaudit.attacks.search import Progress
 from fedaudit.types import Knowledge, ModelSpec, Observation, Reconstruction, Update
 
-FACES = 512
+FACES = 128
 """Generated faces whose brightness is measured."""
 SIGNAL = 1e-5
 """Least share of the strongest bin's bias gradient that counts as an image; below is rounding."""
@@ -46,7 +46,8 @@ class Imprint:
     images; `bins = "separate"` uses rows that are flat outside their bin: one image drives one row
     only, and its change over all steps is still a multiple of the image. The change of the bias
     drowns in rounding then, so the multiple is taken from the threshold where the bias's is not
-    within the bin.
+    within the bin. Of 32 ORL faces at 32×32, about 23 come out of one step in either mode; of 4
+    (16) steps on 8 at a time, 10 to 17 (3 to 7) in cumulative and 18 to 23 in separate bins.
 
     What two images of one bin leave is their mixture, returned as it is. What is not read out is
     returned as even gray. An image has a label only where image and label explain the row's bias
@@ -149,7 +150,7 @@ class Imprint:
             latent = faces.sample(FACES, generator)
             images = torch.cat([faces.images(part) for part in torch.split(latent, 64)])
         measured = images.mean((1, 2, 3))
-        # A smooth fit: quantiles of some hundred faces would leave gaps beyond the brightest one.
+        # A smooth fit: quantiles of so few faces would leave gaps beyond the brightest one.
         return measured.mean() + measured.std() * normal
 
     def _read(self, block: Block, evidence: Evidence) -> tuple[Tensor, Tensor, Tensor]:

@@ -44,8 +44,10 @@ class TrapWeights:
     rows agree on is an image.
 
     The paper traps a network's own first fully connected layer, made reachable by convolutions that
-    pass the image through. A face network's has neither bias nor ReLU and follows a
-    normalization, so the layer is put in front here, as it is by `imprint`.
+    pass the image through. A face network's has neither bias nor ReLU and follows
+    normalizations, so the layer is put in front here, as it is by `imprint`.
+
+    Of ORL faces at 32×32, about all of a batch of 8 and half of a batch of 32 come out exactly.
 
     Confirmed images come first; free places are filled with what single rows hold, as far as it
     looks like an image (it may be a mixture), then with even gray.

@@ -116,6 +116,36 @@ def take_apart(entry: EntryLayer, model: nn.Module, labels: Tensor, steps: int =
     return replace(entry, maps=maps, arriving=toward) if residual < UNMIXED else entry
 
 
+def place_maps(entry: EntryLayer, model: nn.Module, places: Tensor) -> EntryLayer:
+    """Each image's own feature map, where what its head saw is known (`attacks.head_solver`).
+
+    Needs no labels, and minds neither repeated ones nor a head that fits the batch.
+
+    Args:
+        entry: The layer.
+        model: The network.
+        places: `[N, D]`, the head's inputs, or their directions.
+
+    Returns:
+        The entry with `maps` and `arriving`; unchanged where they do not explain the gradient.
+    """
+    layer = _layer(model)
+    if layer is None or not isinstance(model, FaceNet):
+        return entry
+    gradient, span = entry.gradient.double(), entry.span.double()
+    if layer is model.head:
+        maps = places.double()
+    else:
+        if layer.bias is not None:
+            places = places - layer.bias.detach()
+        maps = places.double() @ torch.linalg.pinv(span @ entry.weight.double().T) @ span
+    arriving = torch.linalg.pinv(maps.T) @ gradient.T
+    residual = (gradient - arriving.T @ maps).norm() / gradient.norm()
+    if not residual < UNMIXED:
+        return entry
+    return replace(entry, maps=maps.to(entry.gradient), arriving=arriving.to(entry.gradient))
+
+
 def common_direction(entry: EntryLayer) -> Tensor:
     """`[D]`, what the batch's embeddings share: the image of the most positive map in the span."""
     return entry.weight @ (entry.span.T @ entry.span.sum(1))

@@ -12,9 +12,11 @@ from fedaudit.attacks.entry_layer import (
     common_direction,
     embedding_span,
     find_entry,
+    place_maps,
     take_apart,
 )
-from fedaudit.attacks.labels import infer_labels
+from fedaudit.attacks.head_gradient import read_head
+from fedaudit.attacks.labels import share_out, solved
 from fedaudit.attacks.schedule import without_pulls
 from fedaudit.errors import AttackError, KnowledgeError
 from fedaudit.models.batch_norm import client_mode
@@ -89,14 +91,21 @@ def gather(seen: Observation) -> Evidence:
     # Adam's steps keep the signs of a gradient but not its rank, which is what gives maps away.
     adam = seen.training is not None and seen.training.optimizer == "adam"
     entry = None if adam else find_entry(model, target, seen.batch_size)
+    common = common_direction(entry) if entry else None
+    span = embedding_span(entry) if entry else None
+    head = read_head(model, target, seen.batch_size, common, span)
+    found = None if adam or head is None else solved(head)
     labels = seen.labels
-    if labels is None:
-        common = common_direction(entry) if entry else None
-        span = embedding_span(entry) if entry else None
-        labels = infer_labels(model, target, seen.batch_size, common, span)
+    if labels is None and head is not None:
+        labels = share_out(head, found)
     complete = all(name in target for name, _ in model.named_parameters())
     if entry and complete and labels is not None:
-        entry = take_apart(entry, model, labels)
+        if found and not found.left and torch.equal(labels.sort().values, found.labels):
+            places = torch.empty_like(found.places)
+            places[labels.argsort(stable=True)] = found.places
+            entry = place_maps(entry, model, places)
+        if entry.maps is None or entry.arriving is None or seen.batch_size == 1:
+            entry = take_apart(entry, model, labels)
     return Evidence(
         model=model,
         target=target,

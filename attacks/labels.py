@@ -18,7 +18,7 @@ from fedaudit.attacks.label_rules import (
 )
 from fedaudit.errors import UnknownNameError
 
-__all__ = ["RULES", "LabelRule", "idlg", "infer_labels", "solve", "solved"]
+__all__ = ["RULES", "LabelRule", "idlg", "infer_labels", "share_out", "solve", "solved"]
 
 LabelRule = Callable[[HeadGradient], Tensor]
 """The batch's labels, `[N]` int64 ascending, from the head's gradient."""
@@ -83,7 +83,11 @@ def solved(head: HeadGradient) -> Solved | None:
 
 def solve(head: HeadGradient) -> Tensor:
     """Solve the head's equations for each image; what cannot be solved is shared out by `votes`."""
-    found = solved(head)
+    return share_out(head, solved(head))
+
+
+def share_out(head: HeadGradient, found: Solved | None) -> Tensor:
+    """All labels, given those that were solved for: the rest of the gradient is put to the vote."""
     if found is None or found.left == head.count:
         return votes(head)
     if found.left == 0:

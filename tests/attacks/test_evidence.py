@@ -13,6 +13,7 @@ from fedaudit.attacks.evidence import gather, mean_gradient
 from fedaudit.data.faces import FaceSet
 from fedaudit.errors import AttackError, KnowledgeError
 from fedaudit.federation.rounds import Simulation
+from fedaudit.models.facenet import require_face_net
 from fedaudit.types import Capture, DefenseFacts, LocalTraining, Update
 
 Intercept = Callable[..., Capture]
@@ -61,6 +62,32 @@ def test_granted_labels_are_used_as_they_are(intercept: Intercept) -> None:
     evidence = gather(captured.seen)
     assert evidence.labels is not None
     assert torch.equal(evidence.labels, captured.secret.labels)
+
+
+@pytest.mark.parametrize("head", ["cosface", "linear"])
+def test_maps_of_repeated_people_in_a_trained_network(
+    head: str, federate: Callable[..., Simulation], intercept: Intercept
+) -> None:
+    """Each map against the network's own, computed from the secret image."""
+    simulation = federate(arguments={"head": head}, clients=6)
+    state, _ = simulation.train(simulation.fresh(), range(1, 4))
+    captured = intercept(simulation=simulation, state=state, batch=8)
+    secret = captured.secret
+    assert secret is not None
+    assert len(set(secret.people)) < 8
+    for seen in (captured.seen, replace(captured.seen, labels=secret.labels)):
+        evidence = gather(seen)
+        assert evidence.labels is not None
+        assert evidence.labels.sort().values.tolist() == sorted(secret.labels.tolist())
+        assert evidence.entry is not None
+        assert evidence.entry.maps is not None
+        with torch.no_grad():
+            true = require_face_net(evidence.model, "the test").features(secret.images)
+        near = torch.cosine_similarity(evidence.entry.maps[:, None], true[None], dim=2)
+        which = near.argmax(1)
+        assert sorted(which.tolist()) == list(range(8))
+        assert float(near.max(1).values.min()) > 0.999
+        assert torch.equal(secret.labels[which], evidence.labels)
 
 
 @pytest.mark.parametrize(

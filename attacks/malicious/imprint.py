@@ -43,7 +43,7 @@ class Imprint:
     image weighs alike in all its rows.
 
     With several local steps the rows move between the steps, so that cumulative differences mix
-    images; `bins = "separate"` uses rows that are flat outside their bin: one image drives one row
+    images; `mode = "separate"` uses rows that are flat outside their bin: one image drives one row
     only, and its change over all steps is still a multiple of the image. The change of the bias
     drowns in rounding then, so the multiple is taken from the threshold where the bias's is not
     within the bin. Of 32 ORL faces at 32×32, about 23 come out of one step in either mode; of 4
@@ -56,8 +56,8 @@ class Imprint:
     Args:
         bins: K, number of rows; the chance to be alone in a bin grows with it. ≥ 2.
         mode: "cumulative" (the paper's) or "separate" (its variant for several local steps).
-        strength: Length of a column, in pixel units; how much the block disturbs the network and
-            how large its gradients are; > 0.
+        strength: Size of a column's entries: how far a row moves each pixel, and so how much the
+            block disturbs the network and how large its gradients are; > 0.
         prior: Generator whose faces' brightness sets the thresholds (needs auxiliary faces); ""
             assumes a Gaussian instead.
         crop: Part of the generator's image that is kept, as (top, bottom, left, right) in [0, 1].

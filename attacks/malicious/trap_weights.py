@@ -57,7 +57,7 @@ class TrapWeights:
         activated: Share of generated faces that activates a row, in (0, 1); 1/N is best for
             batches of N.
         scale: Factor on the positive half where there is no generator, in (0, 1).
-        strength: Length of a column in pixel units, ÷ √K; how much the block disturbs the network
+        strength: Typical size of a column's entries, × √K: how much the block disturbs the network
             and how large its gradients are; > 0.
         prior: Generator of the faces that set each row's factor (needs auxiliary faces); "" uses
             the one `scale` for all rows, as the paper does.

@@ -86,8 +86,9 @@ def gather(seen: Observation) -> Evidence:
         )
     if seen.update is None:
         raise AttackError("nothing to match: the client shared no model update")
-    model = client_mode(build(seen.model, seen.before), seen.training)
     target = mean_gradient(seen, seen.update)
+    device = next(iter(target.values())).device
+    model = client_mode(build(seen.model, seen.before), seen.training).to(device)
     # Adam's steps keep the signs of a gradient but not its rank, which is what gives maps away.
     adam = seen.training is not None and seen.training.optimizer == "adam"
     entry = None if adam else find_entry(model, target, seen.batch_size)
@@ -111,7 +112,7 @@ def gather(seen: Observation) -> Evidence:
         target=target,
         count=seen.batch_size,
         shape=seen.image_shape,
-        labels=labels,
+        labels=None if labels is None else labels.to(device),
         grayscale=_is_gray(model, target),
         entry=entry,
     )

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedaudit.attacks.evidence import Evidence
 from fedaudit.attacks.matching import Matching
@@ -42,7 +42,10 @@ class Scene:
     def faces(self) -> FittedGenerator:
         """The generator, fitted to the attacked images."""
         assert self.prior is not None
-        return self.prior.load(self.evidence.shape, grayscale=self.evidence.grayscale)
+        found = self.prior.load(self.evidence.shape, grayscale=self.evidence.grayscale)
+        if isinstance(found.network, nn.Module):
+            found.network.to(self.like.device)
+        return found
 
     def untrained(self, width: int, generator: torch.Generator) -> UntrainedPrior:
         """An untrained network that draws one image, from weights that `generator` gives."""

@@ -3,6 +3,7 @@
 The truth of a cell is opened in `run_cell`, after the attack has returned, for the scorer alone.
 """
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -12,6 +13,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from fedaudit.attacks.watch import Checkpoint
 from fedaudit.captures.simulated import simulate, without_update
 from fedaudit.config import Choice, Scenario, Study
 from fedaudit.data.faces import FaceSet
@@ -56,13 +58,16 @@ def run_train(study: Study, job: TrainJob, folder: RunFolder) -> None:
     folder.save_model(job.key, state.flat(), measured)
 
 
-def run_cell(study: Study, cell: Cell, folder: RunFolder, evidence: str) -> None:
-    """Capture, attack, score, keep."""
+def run_cell(
+    study: Study, cell: Cell, folder: RunFolder, evidence: str, device: str = "cpu"
+) -> None:
+    """Capture, attack on `device`, score, keep."""
     if not folder.facts():
         folder.save_facts(facts(faces_of(study)))
     scenario = next(s for s in study.scenarios if s.name == cell.scenario)
     capture = capture_of(study, scenario, cell, folder)
-    reconstruction = reconstruct(scenario, cell, capture)
+    checkpoint = Checkpoint(folder.checkpoint(cell.key))
+    reconstruction = reconstruct(scenario, cell, capture, device=device, checkpoint=checkpoint)
 
     secret = capture.secret
     assert secret is not None  # simulated captures always know it
@@ -117,8 +122,23 @@ def _malicious(scenario: Scenario, cell: Cell) -> ManipulatingAttack | None:
     return attack if manipulates and isinstance(attack, ManipulatingAttack) else None
 
 
-def reconstruct(scenario: Scenario, cell: Cell, capture: Capture) -> Reconstruction:
-    """Run the cell's attack, or its control, on what was seen."""
+def reconstruct(
+    scenario: Scenario,
+    cell: Cell,
+    capture: Capture,
+    *,
+    device: str = "cpu",
+    checkpoint: Checkpoint | None = None,
+) -> Reconstruction:
+    """Run the cell's attack, or its control, on what was seen.
+
+    Args:
+        scenario: Says how the attack is set.
+        cell: What is attacked with what.
+        capture: What was intercepted; the attack is shown `seen` alone.
+        device: Where the attack computes; a torch device.
+        checkpoint: Lets an attack that takes one go on where it was interrupted.
+    """
     seen = capture.seen
     # The same start for an attack, its control and every defense: their differences are paired.
     generator = generator_for("attack", cell.scenario, cell.attack, cell.target, cell.seed)
@@ -130,7 +150,9 @@ def reconstruct(scenario: Scenario, cell: Cell, capture: Capture) -> Reconstruct
         seen = without_update(seen, generator_for("prior-only", cell.key))
     choice = _by_label(scenario.attacks, cell.attack)
     attack = create("attacks", choice.name, choice.settings)
-    result: Reconstruction = attack(seen, generator=generator)
+    resumable = "checkpoint" in inspect.signature(attack).parameters
+    extra = {"checkpoint": checkpoint} if resumable and checkpoint else {}
+    result: Reconstruction = attack(seen.to(device), generator=generator, **extra)
     return result
 
 

@@ -4,7 +4,7 @@ Capture(seen: Observation, secret: Secret) → attack(seen) → Reconstruction �
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -171,6 +171,22 @@ class Observation:
     client: str = ""
     statistics: Mapping[str, Tensor] | None = None
     earlier: tuple["Observation", ...] = ()
+
+    def to(self, device: str) -> "Observation":
+        """The same with every tensor on `device`."""
+
+        def move(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return value.to(device)
+            if isinstance(value, Mapping):
+                return {key: move(item) for key, item in value.items()}
+            if is_dataclass(value) and not isinstance(value, type):
+                moved = {f.name: move(getattr(value, f.name)) for f in fields(value)}
+                return replace(value, **moved)
+            return tuple(move(item) for item in value) if isinstance(value, tuple) else value
+
+        names = ("before", "shared", "labels", "statistics", "earlier")
+        return replace(self, **{name: move(getattr(self, name)) for name in names})
 
     @property
     def update(self) -> Update | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import torch
 
 from fedaudit import assets
 from fedaudit.asset_table import ASSETS
@@ -13,7 +14,7 @@ from fedaudit.cli.console import progress
 from fedaudit.cli.ending import INTERRUPTED
 from fedaudit.cli.verdict import conclude
 from fedaudit.config import Study
-from fedaudit.errors import AssetError, StorageError
+from fedaudit.errors import AssetError, StorageError, UsageError
 from fedaudit.reports.results import Evidence
 from fedaudit.running import session
 from fedaudit.running.executor import default_workers
@@ -28,11 +29,29 @@ class Options:
     evidence: Evidence | None = None
     fail_on: str | None = None
     quiet: bool = False
+    device: str = "cpu"
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that torch does not have, before anything runs.
+
+    Raises:
+        UsageError: No such device here.
+    """
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        have = f"cuda (0 to {torch.cuda.device_count() - 1})" if torch.cuda.is_available() else ""
+        raise UsageError(
+            f"torch cannot compute on {name!r} here. This machine has: "
+            f"{', '.join(filter(None, ['cpu', have]))}. Leave --device out for the CPU."
+        ) from error
 
 
 def run_study(study: Study, options: Options) -> int:
     """Run a study, show progress, write the report, print the verdict; returns the exit code."""
     again = shlex.join(["fedaudit", *sys.argv[1:]])
+    check_device(options.device)
     try:
         with session.open_run(
             options.output, study, command=again, evidence=options.evidence
@@ -40,9 +59,11 @@ def run_study(study: Study, options: Options) -> int:
             _say_state(opened)
             if opened.todo:
                 _fetch(study)
-            workers = options.workers or default_workers()
+            workers = options.workers or (1 if options.device != "cpu" else default_workers())
             with progress(opened.todo, workers, quiet=options.quiet) as show:
-                outcomes = session.run(opened, workers=workers, on_event=show)
+                outcomes = session.run(
+                    opened, workers=workers, on_event=show, device=options.device
+                )
             _, code = conclude(
                 options.output,
                 opened.manifest.evidence,

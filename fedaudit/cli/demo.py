@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from fedaudit.cli.ending import FAILURE, INTERRUPTED, OK
-from fedaudit.cli.options import examples, quiet_option, workers_option
+from fedaudit.cli.options import device_option, examples, quiet_option, workers_option
 
 
 @click.command(
@@ -21,10 +21,17 @@ from fedaudit.cli.options import examples, quiet_option, workers_option
     "-o", "--output", type=click.Path(path_type=Path), help="Run folder.  [default: demo-run…]"
 )
 @workers_option
+@device_option
 @click.option("--seed", type=click.IntRange(min=0, max=2**31 - 1), help="Another draw.")
 @quiet_option
 def demo(
-    *, quick: bool, output: Path | None, workers: int | None, seed: int | None, quiet: bool
+    *,
+    quick: bool,
+    output: Path | None,
+    workers: int | None,
+    device: str,
+    seed: int | None,
+    quiet: bool,
 ) -> int:
     """Audit a small federation of real, freely usable faces, and write its report.
 
@@ -38,6 +45,6 @@ def demo(
     if seed is not None:
         study = replace(study, seeds=(seed,))
     name = f"demo-run{'-quick' if quick else ''}{'' if seed is None else f'-seed{seed}'}"
-    options = Options(output or Path(name), workers, "full", quiet=quiet)
+    options = Options(output or Path(name), workers, "full", quiet=quiet, device=device)
     code = run_study(study, options)
     return code if code in {FAILURE, INTERRUPTED} else OK

@@ -9,6 +9,9 @@ GATES = ("critical", "high", "medium", "low")
 workers_option = click.option(
     "--workers", type=click.IntRange(min=1), help="Processes.  [default: CPU cores]"
 )
+device_option = click.option(
+    "--device", default="cpu", show_default=True, help="Where attacks compute, such as cuda."
+)
 quiet_option = click.option(
     "-q", "--quiet", is_flag=True, help="No progress, only failures and the verdict."
 )

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fedaudit.cli.options import EVIDENCE, examples, fail_on_option, quiet_option, workers_option
+from fedaudit.cli.options import (
+    EVIDENCE,
+    device_option,
+    examples,
+    fail_on_option,
+    quiet_option,
+    workers_option,
+)
 from fedaudit.study_file import load_study
 
 if TYPE_CHECKING:
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
     "-o", "--output", type=click.Path(path_type=Path), help="Run folder.  [default: runs/STUDY]"
 )
 @workers_option
+@device_option
 @click.option(
     "--evidence",
     type=click.Choice(EVIDENCE),
@@ -40,6 +48,7 @@ def run(
     study: Path,
     output: Path | None,
     workers: int | None,
+    device: str,
     evidence: Evidence | None,
     fail_on: str | None,
     dry_run: bool,
@@ -54,7 +63,7 @@ def run(
 
     wanted = load_study(study)
     output = output or Path("runs") / study.stem
-    options = auditing.Options(output, workers, evidence, fail_on, quiet)
+    options = auditing.Options(output, workers, evidence, fail_on, quiet, device)
     if dry_run:
         click.echo(plan.plan(wanted, options))
         return 0

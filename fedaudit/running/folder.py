@@ -33,6 +33,7 @@ from fedaudit.types import Trial
 
 FACTS = "facts.json"
 CELLS, MODELS, EVIDENCE, DAMAGED = "cells", "models", "evidence", "damaged"
+UNFINISHED = "unfinished"
 
 
 @cache
@@ -45,6 +46,10 @@ class RunFolder:
     """Handle of a run folder; every write is atomic and raises `StorageError` on a full disk."""
 
     path: Path
+
+    def checkpoint(self, key: str) -> Path:
+        """Where the unfinished attack of a cell keeps how far it is."""
+        return self.path / UNFINISHED / f"{key}.safetensors"
 
     def save_trial(self, trial: Trial, tensors: Mapping[str, Tensor]) -> None:
         """Keep a finished cell. The cell counts as done once this returns.

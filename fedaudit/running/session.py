@@ -84,6 +84,7 @@ def run(
     workers: int | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
     work: Callable[[Job], None] | None = None,
+    device: str = "cpu",
 ) -> tuple[Outcome, ...]:
     """Do what is not done yet; failures are logged in the folder, and the others go on.
 
@@ -92,6 +93,7 @@ def run(
         workers: Processes; as many as CPU cores by default.
         on_event: Called in this process as jobs start and finish.
         work: Does one job; the audit's by default. It must be picklable.
+        device: Where the attacks compute; a torch device.
 
     Raises:
         StorageError: The disk refused; what was finished is kept.
@@ -100,7 +102,7 @@ def run(
     if not opened.todo:
         return ()
     folder = opened.folder
-    work = work or Work(opened.manifest.study, folder, opened.manifest.evidence)
+    work = work or Work(opened.manifest.study, folder, opened.manifest.evidence, device)
     started = time.monotonic()
 
     def note(event: Event) -> None:

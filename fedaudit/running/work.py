@@ -15,6 +15,7 @@ class Work:
     study: Study
     folder: RunFolder
     evidence: Evidence
+    device: str = "cpu"
 
     def __call__(self, job: Job) -> None:
         """Do it."""
@@ -23,4 +24,4 @@ class Work:
         if isinstance(job, TrainJob):
             audit.run_train(self.study, job, self.folder)
         else:
-            audit.run_cell(self.study, job.cell, self.folder, self.evidence)
+            audit.run_cell(self.study, job.cell, self.folder, self.evidence, self.device)

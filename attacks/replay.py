@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fedaudit.attacks.schedule import Order
+from fedaudit.attacks.schedule import Order, step_factors
 from fedaudit.errors import AttackError
 from fedaudit.models.batch_norm import copied_buffers
 from fedaudit.models.facenet import criterion_of
@@ -111,8 +111,9 @@ def replay(
     for number, which in enumerate(order):
         last = number == len(order) - 1
         among = wanted if last else list(weights)
-        change = rule.step(slope(weights, which, among), weights)
-        moved = {n: moved[n] + c if n in moved else c for n, c in change.items()}
+        change = rule.step(rule.pulled(slope(weights, which, among), weights))
+        # The last step may change some parameters only; the others' way is of no use then.
+        moved = _sum(moved, change)
         if visit:
             visit(moved)
         if not last:
@@ -133,19 +134,30 @@ def _follow(
 ) -> Named:
     """The delta with gradients taken at known weights; steps are no longer chained."""
     rule = _Rule(training, start, softening)
-    known: dict[tuple[float, tuple[int, ...]], Named] = {}
-    moved: Named = {}
-    for place, which in zip(course.places, order, strict=True):
-        weights = {n: w + place * course.delta[n] if n in course.delta else w
-                   for n, w in start.items()}  # fmt: skip
+    keys = [(place, tuple(which)) for place, which in zip(course.places, order, strict=True)]
+    slopes: dict[tuple[float, tuple[int, ...]], Named] = {}
+    for place, which in dict.fromkeys(keys):
+        weights = {
+            n: w + place * course.delta[n] if n in course.delta else w for n, w in start.items()
+        }
         for n in wanted:
             weights[n] = weights[n].detach().clone().requires_grad_()
-        key = (place, tuple(which))
-        if key not in known:
-            known[key] = slope(weights, which, wanted)
-        change = rule.step(known[key], weights)
-        moved = {n: moved[n] + c if n in moved else c for n, c in change.items()}
+        slopes[place, which] = rule.pulled(slope(weights, which, wanted), weights)
+    moved: Named = {}
+    if training.optimizer == "sgd":  # linear: each slope's steps are taken at once
+        factors = dict.fromkeys(slopes, 0.0)
+        for key, factor in zip(keys, step_factors(training), strict=True):
+            factors[key] += factor
+        for key, factor in factors.items():
+            moved = _sum(moved, {n: -factor * found for n, found in slopes[key].items()})
+        return moved
+    for key in keys:
+        moved = _sum(moved, rule.step(slopes[key]))
     return moved
+
+
+def _sum(one: Named, two: Named) -> Named:
+    return {n: one[n] + value if n in one else value for n, value in two.items()}
 
 
 class _Rule:
@@ -157,20 +169,22 @@ class _Rule:
         self.first: Named = {}
         self.second: Named = {}
 
-    def step(self, slopes: Named, weights: Named) -> Named:
+    def pulled(self, slopes: Named, weights: Named) -> Named:
+        """The slopes of the whole objective, FedProx's term and weight decay included."""
+        training, found = self.training, dict(slopes)
+        for name, slope in slopes.items():
+            if training.proximal:
+                pull = training.proximal * (weights[name] - self.start[name])
+                found[name] = slope + pull
+            if training.weight_decay:
+                found[name] = found[name] + training.weight_decay * weights[name]
+        return found
+
+    def step(self, slopes: Named) -> Named:
         """The change that each parameter of `slopes` makes."""
         self.count += 1
-        training = self.training
-        found = {}
-        change = self._adam if training.optimizer == "adam" else self._sgd
-        for name, slope in slopes.items():
-            total = slope
-            if training.proximal:
-                total = total + training.proximal * (weights[name] - self.start[name])
-            if training.weight_decay:
-                total = total + training.weight_decay * weights[name]
-            found[name] = change(name, total)
-        return found
+        change = self._adam if self.training.optimizer == "adam" else self._sgd
+        return {name: change(name, slope) for name, slope in slopes.items()}
 
     def _sgd(self, name: str, slope: Tensor) -> Tensor:
         if self.training.momentum and name in self.first:

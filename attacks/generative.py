@@ -1,7 +1,7 @@
 """Attacks that draw with a face generator: presets of the engine, by the name of their paper."""
 
 from fedaudit.attacks.engine import MatchingAttack, Stage
-from fedaudit.attacks.priors.generator import DEFAULT_CROP, FaceGenerator
+from fedaudit.attacks.priors.generator import FaceGenerator
 from fedaudit.attacks.varies import FeatureMaps, Latent, Pixels
 from fedaudit.attacks.weights import GeneratorWeights, UntrainedWeights
 
@@ -23,7 +23,7 @@ def gan_inversion(
     total_variation: float = 0.3,
     entry: bool = True,
     prior: str = "face_gan",
-    crop: Crop = DEFAULT_CROP,
+    crop: Crop | None = None,
     seconds: float | None = None,
 ) -> MatchingAttack:
     """Search a face generator for the faces that explain the update, then leave its range.
@@ -44,9 +44,10 @@ def gan_inversion(
         rounds: Sweeps over the batch in each stage; 0 moves all images at once.
         total_variation: Weight of the total variation in the last stage.
         entry: Use what the first fully connected layer gives away.
-        prior: Where the generator comes from: "face_gan", a TorchScript or torch.export file, or
-            `package.module:factory`.
-        crop: Part of the generator's image that is kept, as (top, bottom, left, right) in [0, 1].
+        prior: Where the generator comes from: "face_gan", a prior that `fedaudit prior train` wrote
+            (.safetensors), a TorchScript or torch.export file, or `package.module:factory`.
+        crop: Part of the generator's image that is kept, as (top, bottom, left, right) in [0, 1];
+            None keeps what the generator says is a face crop.
         seconds: Wall-clock limit; results then depend on the machine. None for none.
     """
     plan = [
@@ -88,7 +89,7 @@ def liu_2021(
     lr: float = 0.1,
     rounds: int = 5,
     prior: str = "face_gan",
-    crop: Crop = DEFAULT_CROP,
+    crop: Crop | None = None,
 ) -> MatchingAttack:
     """Inverting gradients with a GAN, round-wise: the images are always the generator's outputs.
 
@@ -123,7 +124,7 @@ def gias(
     restarts: int = 2,
     total_variation: float = 1e-3,
     prior: str = "face_gan",
-    crop: Crop = DEFAULT_CROP,
+    crop: Crop | None = None,
 ) -> MatchingAttack:
     """Search the latent space, then the generator's own weights for each image.
 
@@ -166,7 +167,7 @@ def ggl(
     population: int | None = 50,
     spread: float = 0.5,
     prior: str = "face_gan",
-    crop: Crop = DEFAULT_CROP,
+    crop: Crop | None = None,
 ) -> MatchingAttack:
     """Generative gradient leakage: the latent space by CMA-ES, without derivatives.
 
@@ -204,7 +205,7 @@ def gifd(
     restarts: int = 2,
     total_variation: float = 1e-3,
     prior: str = "face_gan",
-    crop: Crop = DEFAULT_CROP,
+    crop: Crop | None = None,
 ) -> MatchingAttack:
     """Generator's latent first, then one inner feature map after another, each in an L1 ball.
 

@@ -19,7 +19,7 @@ from fedaudit.attacks.image_priors import GroupConsistency, ImagePrior, total_va
 from fedaudit.attacks.matching import Matching
 from fedaudit.attacks.objectives import DISTANCES
 from fedaudit.attacks.priors.generator import FaceGenerator
-from fedaudit.attacks.rounds import Decode, Movement, Plan
+from fedaudit.attacks.rounds import Decode, Movement, OneByOne, Plan
 from fedaudit.attacks.search import SCHEDULES, Optimizer, Progress, Schedule
 from fedaudit.attacks.varies import Found, Scene, Varies
 from fedaudit.attacks.watch import Checkpoint, Watch
@@ -29,6 +29,7 @@ from fedaudit.types import Knowledge, Observation, Reconstruction, Shared, Updat
 SMALL = 500_000
 """Parameters below which double precision costs nothing: the operations' overhead does."""
 Precision = Literal["auto", "float64", "float32", "bfloat16"]
+Move = Movement | OneByOne | Evolution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +210,9 @@ class _Run:
         )
         self.scene = Scene(evidence, matching, self.generator, attack.prior, attack.restarts)
         sweeps = [
-            stage.steps * (evidence.count if stage.rounds and matching.separable else 1)
+            stage.steps
+            * (evidence.count if stage.rounds and matching.separable else 1)
+            * (attack.restarts if stage.optimizer == "lbfgs" else 1)
             for stage in attack.stages
             if evidence.smooth or not stage.smooth_only
         ]
@@ -268,7 +271,7 @@ class _Run:
             patience=stage.patience,
             group=stage.group,
         )
-        movement: Movement | Evolution
+        movement: Move
         if stage.optimizer == "cma_es":
             seed = self.generator.initial_seed() + number
             movement = Evolution(
@@ -283,6 +286,8 @@ class _Run:
             )
         else:
             movement = Movement(scene.matching, leaves, decode, plan, stage.penalty, self.watch)
+            if stage.optimizer == "lbfgs" and scene.restarts > 1:
+                movement = OneByOne(movement)
         if saved:
             movement.load({k.removeprefix("move/"): v for k, v in saved.items() if "move/" in k})
         movement.run(lambda: self._save(number, starts, movement))
@@ -330,7 +335,7 @@ class _Run:
             digest.update(value.detach().cpu().numpy().tobytes())
         return digest.hexdigest()
 
-    def _save(self, number: int, starts: Sequence[Tensor], movement: Movement | Evolution) -> None:
+    def _save(self, number: int, starts: Sequence[Tensor], movement: Move) -> None:
         if self.checkpoint is None:
             return
         if time.monotonic() - self._last_saved < self.checkpoint.every:

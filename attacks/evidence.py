@@ -56,6 +56,14 @@ class Evidence:
         """Whether the network has no kinks, so that a search may trust second derivatives."""
         return not any(isinstance(module, KINKED) for module in self.model.modules())
 
+    @property
+    def coupled(self) -> bool:
+        """Whether images see each other: batch norm in training mode, several images."""
+        return self.count > 1 and any(
+            isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
+            for module in self.model.modules()
+        )
+
     def to(self, dtype: torch.dtype) -> "Evidence":
         """The same in another precision; the model is converted in place."""
         entry = self.entry

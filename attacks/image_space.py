@@ -9,7 +9,7 @@ from fedaudit.attacks.search import Schedule
 from fedaudit.attacks.varies import Pixels
 
 
-def dlg(*, steps: int = 80, restarts: int = 1, patience: int = 10) -> MatchingAttack:
+def dlg(*, steps: int = 80, restarts: int = 5, patience: int = 10) -> MatchingAttack:
     """Deep leakage from gradients: image and soft label together, L2 distance, L-BFGS.
 
     Zhu et al. (NeurIPS 2019). Strong on small smooth networks and fragile over seeds, hence

@@ -99,8 +99,12 @@ class Matching:
 
     @property
     def separable(self) -> bool:
-        """Whether shares add up; not where the arriving gradients are solved for all at once."""
-        return self.entry is None or self.has_features
+        """Whether shares add up.
+
+        Not where the arriving gradients are solved for all at once, nor where batch norm in
+        training mode lets images see each other.
+        """
+        return (self.entry is None or self.has_features) and not self.evidence.coupled
 
     def gradients(
         self,

@@ -9,7 +9,7 @@ Restarts stand side by side in the first axis of every variable. They share each
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -70,6 +70,7 @@ class Movement:
         plan: Steps, rounds, rates.
         prior: Penalty on variables and images.
         watch: Told of every step.
+        free: The free variables that go with `variables`; those of the engine if not given.
     """
 
     matching: Matching
@@ -78,6 +79,7 @@ class Movement:
     plan: Plan
     prior: Prior
     watch: Watch
+    free: Sequence[Tensor] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.variables)
@@ -142,7 +144,7 @@ class Movement:
         """Some steps of the images `which`; whether the search has stalled."""
         search, patience = self.searches[which], self.plan.patience
         moving = [self.variables[i] for i in which]
-        free = [self.matching.free[i] for i in which] if self.matching.free else []
+        free = self._free(which)
         for _ in range(steps):
             values = search.step(lambda: self._losses(which, moving, free, others))
             self.watch.add(float(values.min()))
@@ -187,14 +189,18 @@ class Movement:
                 images, [image], rows, functional=restarts > 1, differentiable=False
             )[0]
 
-        free = [self.matching.free[image].detach()] if self.matching.free else []
+        free = [rows.detach() for rows in self._free((image,))]
         found: Gradients = over_restarts(one, [self.variables[image].detach()], free, None)
         self.matching.evaluations += restarts - 1
         return tuple(tensor.detach() for tensor in found)
 
+    def _free(self, which: Sequence[int]) -> list[Tensor]:
+        rows = self.matching.free if self.free is None else self.free
+        return [rows[i] for i in which] if rows else []
+
     def _search(self, which: tuple[int, ...]) -> Search:
         plan = self.plan
-        free = self.matching.fresh_free(which)
+        free = self.matching.fresh_free(which) if self.free is None else self._free(which)
         moving = [self.variables[i] for i in which]
         free_lr = plan.lr if plan.optimizer == "lbfgs" else FREE_LR
         return Search(
@@ -205,6 +211,62 @@ class Movement:
             optimizer=plan.optimizer,
             project=[partial(plan.project, i) for i in which] if plan.project else None,
         )
+
+
+@dataclass
+class OneByOne:
+    """Restarts one after the other, for a search that cannot share its passes (L-BFGS).
+
+    Args:
+        whole: The stage with all restarts; its variables end where each restart ended.
+    """
+
+    whole: Movement
+
+    def __post_init__(self) -> None:
+        whole = self.whole
+        self.parts = []
+        for r in range(len(whole.variables[0])):
+            variables, free = (
+                [v.detach()[r : r + 1].clone().requires_grad_() for v in group]
+                for group in (whole.variables, whole.matching.free)
+            )
+            self.parts.append(
+                Movement(
+                    whole.matching,
+                    variables,
+                    whole.decode,
+                    replace(whole.plan, project=None),
+                    whole.prior,
+                    whole.watch,
+                    free,
+                )
+            )
+
+    def run(self, save: Callable[[], None] = lambda: None) -> None:
+        """As `Movement.run`, for each restart."""
+        whole = self.whole
+        for r, part in enumerate(self.parts):
+            part.run(save)
+            with torch.no_grad():
+                for to, value in zip(whole.variables, part.variables, strict=True):
+                    to[r] = value[0]
+                for to, value in zip(whole.matching.free, part.free or (), strict=True):
+                    to[r] = value[0]
+
+    def state(self) -> dict[str, Tensor]:
+        """All that `load` needs; by name."""
+        return {
+            f"{r}/{name}": value
+            for r, part in enumerate(self.parts)
+            for name, value in part.state().items()
+        }
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` returned."""
+        for r, part in enumerate(self.parts):
+            own = f"{r}/"
+            part.load({n.removeprefix(own): v for n, v in state.items() if n.startswith(own)})
 
 
 def over_restarts(

@@ -35,7 +35,7 @@ TINY: dict[str, dict[str, Any]] = {
     "ggl": {"generations": 12, "population": 4},
     "gifd": {"latent_steps": 6, "stages": [2, 3], "stage_steps": 4},
     "gion": {"steps": 12, "width": 8},
-    "dlg": {"steps": 12},
+    "dlg": {"steps": 6, "restarts": 2},
     "idlg": {"steps": 12},
     "grad_inversion": {"steps": 12, "restarts": 2},
     "analytic": {},

@@ -1,0 +1,87 @@
+"""Golden values: what each published attack is known to do, and where it is known to break.
+
+One lenet, one face; every threshold is far from what a broken attack reaches.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from fedaudit.attacks.image_space import dlg, inverting_gradients
+from fedaudit.scoring.image_metrics import PSNR
+from fedaudit.types import Capture, Observation, Update
+
+Intercept = Callable[..., Capture]
+Transform = Callable[[Tensor], Tensor]
+
+
+def noise(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def psnr(found: Tensor, captured: Capture) -> float:
+    assert captured.secret is not None
+    return float(PSNR()(captured.secret.images, found).min())
+
+
+def changed(
+    seen: Observation, change: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+) -> Observation:
+    """The observation of a client that changes its gradient before it sends it."""
+    assert seen.update is not None
+    return replace(seen, shared=(Update("gradient", change(seen.update.tensors)),))
+
+
+def clipped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    norm = torch.stack([t.square().sum() for t in tensors.values()]).sum().sqrt()
+    return {name: 0.01 * t / norm for name, t in tensors.items()}
+
+
+def pruned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Only the largest 1 % of all entries are sent."""
+    every = torch.cat([t.abs().flatten() for t in tensors.values()])
+    least = every.sort(descending=True).values[len(every) // 100]
+    return {name: t * (t.abs() >= least) for name, t in tensors.items()}
+
+
+def signs(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: t.sign() for name, t in tensors.items()}
+
+
+def test_dlg_is_exact_on_lenet_with_five_restarts(intercept: Intercept) -> None:
+    captured = intercept(network="lenet")
+    found = dlg(steps=60, restarts=5)(captured.seen, generator=noise())
+    assert psnr(found.images, captured) > 35
+    assert captured.secret is not None
+    assert found.labels.tolist() == captured.secret.labels.tolist()
+
+
+def test_clipping_changes_nothing_for_a_cosine_and_everything_for_l2(intercept: Intercept) -> None:
+    """Unless L2 adapts: it estimates the factor."""
+    captured = intercept(network="lenet")
+    seen = changed(captured.seen, clipped)
+
+    def reached(distance: str, observed: Observation) -> float:
+        attack = inverting_gradients(steps=10, polish=25, distance=distance)  # type: ignore[arg-type]
+        return psnr(attack(observed, generator=noise()).images, captured)
+
+    assert reached("cosine", seen) == pytest.approx(reached("cosine", captured.seen), abs=3)
+    assert reached("cosine", seen) > 25
+    assert reached("l2", captured.seen) > 25
+    assert reached("l2", seen) < 15
+    assert reached("scaled_l2", seen) > 25
+
+
+@pytest.mark.parametrize("change", [pruned, signs])
+def test_compression_breaks_plain_matching(
+    change: Callable[[Mapping[str, Tensor]], dict[str, Tensor]], intercept: Intercept
+) -> None:
+    captured = intercept(network="lenet")
+    attack = inverting_gradients(steps=100, polish=25)
+    plain = psnr(attack(captured.seen, generator=noise()).images, captured)
+    broken = psnr(attack(changed(captured.seen, change), generator=noise()).images, captured)
+    assert plain > 30
+    assert broken < 18

@@ -82,7 +82,8 @@ class DecoderTraining:
             ("features", known.origin, evidence.shape, evidence.grayscale),
             (self.faces, self.epochs, self.width, self.auxiliary, self.seed),
         )
-        decoder = empty()
+        decoder = seeded(empty, self.seed)
+        assert isinstance(decoder, MapDecoder)
         state = remembered(key, learn, self.cache, valid=decoder.state_dict())
         decoder.load_state_dict(state)
         return decoder.to(known.maps.device).eval().requires_grad_(False)

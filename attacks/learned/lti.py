@@ -135,7 +135,7 @@ class LearnedInversion:
     def read(self, learned: Mapping[str, Tensor], evidence: Evidence) -> Tensor:
         """The images `[N, C, H, W]` of an update, by what was learned."""
         sketch = self._sketch(evidence)({n: g[None] for n, g in evidence.target.items()})
-        network = self._network(learned, evidence)
+        network = seeded(lambda: self._network(learned, evidence), self.seed)
         state = {n.removeprefix("net."): v for n, v in learned.items() if n.startswith("net.")}
         network.load_state_dict(state)
         network.to(sketch.device).eval()
@@ -188,7 +188,10 @@ class LearnedInversion:
         front = rehearsal.sketch.front
         found = principal(vectors[:FITTED, front:].float(), self.directions)
         first = vectors[:FITTED, :front].float()
-        found |= {"front_mean": first.mean(0), "front_spread": first.std(0) + 1e-3}
+        found |= {
+            "front_mean": first.mean(0),
+            "front_spread": (first - first.mean(0)).square().mean(0).sqrt() + 1e-3,
+        }
         parts = [_project(part.float(), found) for part in torch.split(vectors, 512)]
         network = seeded(lambda: self._network(found, evidence), self.seed)
         losses: list[float] = []

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fedaudit.attacks.adaptive import how_adaptive
+from fedaudit.attacks.batch_norm import BatchNormPrior, from_observation
 from fedaudit.attacks.evidence import gather
 from fedaudit.attacks.evolution import Evolution
 from fedaudit.attacks.image_priors import GroupConsistency, ImagePrior, total_variation
@@ -21,6 +22,7 @@ from fedaudit.attacks.objectives import DISTANCES
 from fedaudit.attacks.priors.generator import FaceGenerator
 from fedaudit.attacks.rounds import Decode, Movement, OneByOne, Plan
 from fedaudit.attacks.search import SCHEDULES, Optimizer, Progress, Schedule
+from fedaudit.attacks.several_steps import replay_of
 from fedaudit.attacks.varies import Found, Scene, Varies
 from fedaudit.attacks.watch import Checkpoint, Watch
 from fedaudit.errors import UnknownNameError
@@ -29,6 +31,7 @@ from fedaudit.types import Knowledge, Observation, Reconstruction, Shared, Updat
 SMALL = 500_000
 """Parameters below which double precision costs nothing: the operations' overhead does."""
 Precision = Literal["auto", "float64", "float32", "bfloat16"]
+LocalSteps = Literal["start", "path", "replay"]
 Move = Movement | OneByOne | Evolution
 
 
@@ -112,6 +115,12 @@ class MatchingAttack:
         precision: "auto" computes in float64 where the network is smooth and small (it costs
             nothing there, and the match goes on falling below what float32 can tell), else in
             float32, exact also on CUDA. "bfloat16" mixes precisions: faster on a GPU, less exact.
+        local_steps: How a client's several steps are met. "start": as one step from the broadcast
+            weights. "path": gradients along the straight line to the weights that it shared, at
+            the pace of a rehearsal. "replay": the steps themselves. Settings that the threat model
+            does not grant are guessed by rehearsing plausible ones.
+        batch_norm: Weight of the batch-norm statistics (`attacks.batch_norm`) on networks that
+            have them.
     """
 
     stages: tuple[Stage, ...]
@@ -124,6 +133,8 @@ class MatchingAttack:
     prior: FaceGenerator | None = None
     seconds: float | None = None
     precision: Precision = "auto"
+    local_steps: LocalSteps = "start"
+    batch_norm: float = 0.0
 
     reads: ClassVar[frozenset[type[Shared]]] = frozenset({Update})
 
@@ -189,8 +200,10 @@ class _Run:
     def __post_init__(self) -> None:
         attack, started = self.attack, time.process_time()
         evidence = gather(self.seen)
+        trial = replay_of(self.seen, evidence, attack.local_steps, self.generator)
         wide = attack.precision == "float64" or (
             attack.precision == "auto"
+            and trial is None
             and attack.prior is None
             and evidence.smooth
             and _size(evidence.model) < SMALL
@@ -206,13 +219,14 @@ class _Run:
             layers=attack.layers,
             restarts=attack.restarts,
             autocast=torch.bfloat16 if attack.precision == "bfloat16" else None,
+            trial=trial,
             generator=self.generator,
         )
         self.scene = Scene(evidence, matching, self.generator, attack.prior, attack.restarts)
         sweeps = [
             stage.steps
             * (evidence.count if stage.rounds and matching.separable else 1)
-            * (attack.restarts if stage.optimizer == "lbfgs" else 1)
+            * (attack.restarts if stage.optimizer == "lbfgs" or trial else 1)
             for stage in attack.stages
             if evidence.smooth or not stage.smooth_only
         ]
@@ -271,6 +285,12 @@ class _Run:
             patience=stage.patience,
             group=stage.group,
         )
+        statistics = self._statistics()
+
+        def penalty(variable: Tensor, images: Tensor) -> Tensor:
+            found = stage.penalty(variable, images)
+            return found + self.attack.batch_norm * statistics(images) if statistics else found
+
         movement: Move
         if stage.optimizer == "cma_es":
             seed = self.generator.initial_seed() + number
@@ -279,20 +299,29 @@ class _Run:
                 leaves,
                 decode,
                 plan,
-                stage.penalty,
+                penalty,
                 self.watch,
                 seed,
                 stage.population,
             )
         else:
-            movement = Movement(scene.matching, leaves, decode, plan, stage.penalty, self.watch)
-            if stage.optimizer == "lbfgs" and scene.restarts > 1:
+            movement = Movement(scene.matching, leaves, decode, plan, penalty, self.watch)
+            # Neither L-BFGS nor a replay can be mapped over restarts.
+            if scene.restarts > 1 and (stage.optimizer == "lbfgs" or scene.matching.trial):
                 movement = OneByOne(movement)
         if saved:
             movement.load({k.removeprefix("move/"): v for k, v in saved.items() if "move/" in k})
         movement.run(lambda: self._save(number, starts, movement))
         self._offer(leaves, decode)
         return Found(self.images, leaves, stage.varies)
+
+    def _statistics(self) -> BatchNormPrior | None:
+        """The batch-norm prior, where it is asked for and the observation gives it a source."""
+        model = self.scene.evidence.model
+        if not self.attack.batch_norm:
+            return None
+        source = from_observation(self.seen, model)
+        return BatchNormPrior(model, source) if source else None
 
     def _offer(self, variables: Sequence[Tensor], decode: Decode) -> None:
         """Keep, for each restart, the images with the least match of all stages."""

@@ -1,6 +1,6 @@
 """Attacks that draw with a face generator: presets of the engine, by the name of their paper."""
 
-from fedaudit.attacks.engine import MatchingAttack, Stage
+from fedaudit.attacks.engine import LocalSteps, MatchingAttack, Stage
 from fedaudit.attacks.priors.generator import FaceGenerator
 from fedaudit.attacks.varies import FeatureMaps, Latent, Pixels
 from fedaudit.attacks.weights import GeneratorWeights, UntrainedWeights
@@ -24,6 +24,7 @@ def gan_inversion(
     entry: bool = True,
     prior: str = "face_gan",
     crop: Crop | None = None,
+    local_steps: LocalSteps = "start",
     seconds: float | None = None,
 ) -> MatchingAttack:
     """Search a face generator for the faces that explain the update, then leave its range.
@@ -48,6 +49,7 @@ def gan_inversion(
             (.safetensors), a TorchScript or torch.export file, or `package.module:factory`.
         crop: Part of the generator's image that is kept, as (top, bottom, left, right) in [0, 1];
             None keeps what the generator says is a face crop.
+        local_steps: How several local steps are met, as in `engine.MatchingAttack`.
         seconds: Wall-clock limit; results then depend on the machine. None for none.
     """
     plan = [
@@ -79,6 +81,7 @@ def gan_inversion(
         angle=True,
         entry=entry,
         prior=FaceGenerator(source=prior, crop=crop),
+        local_steps=local_steps,
         seconds=seconds,
     )
 

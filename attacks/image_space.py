@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Literal
 
-from fedaudit.attacks.engine import MatchingAttack, Precision, Stage
+from fedaudit.attacks.engine import LocalSteps, MatchingAttack, Precision, Stage
 from fedaudit.attacks.image_priors import GroupConsistency
 from fedaudit.attacks.search import Schedule
 from fedaudit.attacks.varies import Pixels
@@ -71,6 +71,8 @@ def inverting_gradients(
     distance: Literal["cosine", "l2", "scaled_l2", "layerwise", "masked", "sign"] = "cosine",
     polish: int = 150,
     precision: Precision = "auto",
+    local_steps: LocalSteps = "start",
+    batch_norm: float = 0.0,
     patience: int = 0,
     seconds: float | None = None,
 ) -> MatchingAttack:
@@ -90,9 +92,13 @@ def inverting_gradients(
         polish: L-BFGS steps of 10 iterations at the end, without total variation, on networks
             without kinks: there the match is exact, and any prior outweighs what is left of it.
         precision: Of the computation, as in `engine.MatchingAttack`.
+        local_steps: How several local steps are met, likewise.
+        batch_norm: Weight of the batch-norm statistics, on networks that have them.
         patience: Stop when this many steps brought nothing; 0 never.
         seconds: Wall-clock limit; results then depend on the machine. None for none.
     """
+    if steps < 1:
+        raise ValueError("steps must be at least 1")
     first = Stage(
         varies=Pixels(),
         steps=steps,
@@ -113,6 +119,8 @@ def inverting_gradients(
     return MatchingAttack(
         stages=(replace(first, keep=1), last) if polish else (first,),
         precision=precision,
+        local_steps=local_steps,
+        batch_norm=batch_norm,
         distance=distance,
         restarts=restarts,
         seconds=seconds,
@@ -125,9 +133,10 @@ def grad_inversion(
     lr: float = 0.1,
     total_variation: float = 0.05,
     group: float = 0.05,
+    batch_norm: float = 0.1,
     restarts: int = 4,
 ) -> MatchingAttack:
-    """GradInversion: L2 distance, image priors, and agreement between restarts.
+    """GradInversion: L2 distance, batch-norm statistics, agreement between restarts.
 
     Yin et al. (CVPR 2021): restarts search side by side and are drawn to their mean after
     registration (eq. 11–12). The distance is scaled, so that its weight against the priors does not
@@ -138,6 +147,7 @@ def grad_inversion(
         lr: Peak learning rate of Adam, in units of the pixel range [0, 1].
         total_variation: Weight of the total variation.
         group: Weight of the agreement between restarts.
+        batch_norm: Weight of the batch-norm statistics (eq. 8), on networks that have them.
         restarts: How many search side by side.
     """
     return MatchingAttack(
@@ -151,5 +161,6 @@ def grad_inversion(
             ),
         ),
         distance="scaled_l2",
+        batch_norm=batch_norm,
         restarts=restarts,
     )

@@ -1,7 +1,7 @@
 """The matching engine: how far trial images are from explaining what a client shared."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Literal
 
@@ -13,6 +13,7 @@ from torch.func import functional_call, grad
 from fedaudit.attacks.entry_layer import solve_arriving
 from fedaudit.attacks.evidence import Evidence
 from fedaudit.attacks.objectives import DISTANCES
+from fedaudit.attacks.replay_trial import ReplayTrial
 from fedaudit.errors import AttackError, UnknownNameError
 from fedaudit.models.facenet import FaceNet, criterion_of
 from fedaudit.models.heads import CosineHead
@@ -47,6 +48,7 @@ class Matching:
             shared. The weight gradients of the others are never formed.
         restarts: Independent starts R; free variables have one row for each.
         autocast: Lower precision of the trial passes; None computes in that of the parameters.
+        trial: Replays several local steps; None takes one gradient at the broadcast weights.
         generator: Start of the free variables.
     """
 
@@ -58,6 +60,7 @@ class Matching:
     layers: tuple[str, ...] = ()
     restarts: int = 1
     autocast: torch.dtype | None = None
+    trial: ReplayTrial | None = None
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
@@ -85,10 +88,15 @@ class Matching:
                     f"no shared parameter that is matched starts with {' or '.join(self.layers)}: "
                     "choose other layers, or leave the setting out to match them all"
                 )
+        if self.trial is not None:
+            self.loss = "labels"
+            self.trial = replace(self.trial, names=tuple(named))
         self.free = self._free_variables()
         self.names = tuple(named)
         self.parameters = tuple(named.values())
         self.target = tuple(target[name] for name in named)
+        if self.trial is not None:
+            self.target = self.trial.target
         self.scales = (1.0, 1.0)
         self.evaluations = 0
 
@@ -102,9 +110,10 @@ class Matching:
         """Whether shares add up.
 
         Not where the arriving gradients are solved for all at once, nor where batch norm in
-        training mode lets images see each other.
+        training mode or several local steps let images see each other.
         """
-        return (self.entry is None or self.has_features) and not self.evidence.coupled
+        known = self.entry is None or self.has_features
+        return known and self.trial is None and not self.evidence.coupled
 
     def gradients(
         self,
@@ -130,6 +139,8 @@ class Matching:
             A tensor a matched parameter, and the mean feature distance in [0, 1] (0 without entry).
         """
         self.evaluations += len(which)
+        if self.trial is not None:
+            return self._replayed(self.trial, images, which, differentiable)
         rows = [self.free[i][0] for i in which] if free is None and self.free else list(free or [])
         if functional:
             found = grad(self._functional_loss, has_aux=True)(
@@ -191,6 +202,20 @@ class Matching:
             max(float(torch.stack(gradients).median()), 1e-6),
             max(float(torch.stack(features).median()), 1e-6),
         )
+
+    def _replayed(
+        self, trial: ReplayTrial, images: Tensor, which: Sequence[int], differentiable: bool
+    ) -> tuple[Gradients, Tensor]:
+        assert self.evidence.labels is not None
+        self.evaluations += trial.passes - len(which)
+        labels = self.evidence.labels[list(which)]
+        if len(which) < trial.count:
+            trial = replace(trial, count=len(which))
+        found = trial.gradients(images, labels, create_graph=differentiable)
+        distance = images.new_zeros(())
+        if self.entry is not None and isinstance(self.evidence.model, FaceNet):
+            distance = self.feature_distance(self.evidence.model.features(images), which).mean()
+        return found, distance
 
     def loss_of(
         self, model: nn.Module, images: Tensor, which: Sequence[int], free: Sequence[Tensor]

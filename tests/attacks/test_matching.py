@@ -13,10 +13,11 @@ from fedaudit.attacks.matching import Gradients, Matching, total
 from fedaudit.attacks.objectives import cosine_distance
 from fedaudit.attacks.rounds import Movement, Plan
 from fedaudit.attacks.search import Search, cosine_ramp, step_decay
+from fedaudit.attacks.several_steps import replay_of
 from fedaudit.attacks.watch import Watch
 from fedaudit.data.faces import FaceSet
 from fedaudit.errors import AttackError
-from fedaudit.types import Capture, Observation
+from fedaudit.types import Capture, LocalTraining, Observation
 
 Intercept = Callable[..., Capture]
 
@@ -303,3 +304,32 @@ def test_objectives_against_their_formulas() -> None:
     assert float(cosine_distance(a, [-t for t in a])) == pytest.approx(2, rel=1e-6)
     image = torch.tensor([[[[0.0, 1.0], [0.5, 0.5]]]])
     assert float(total_variation(image)) == pytest.approx((0.5 + 0.5) / 2 + (1.0 + 0.0) / 2)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_replay_explains_what_one_gradient_does_not(batch: int, intercept: Intercept) -> None:
+    """Four steps with momentum: the true images give the delta that the client shared."""
+    training = LocalTraining(lr=0.05, steps=4, batch_size=batch, momentum=0.5)
+    captured = intercept(batch=batch, network="small_cnn", method="fedavg", training=training)
+    evidence = gather(captured.seen)
+    generator = torch.Generator().manual_seed(0)
+    left = {}
+    for mode in ("start", "path", "replay"):
+        trial = replay_of(captured.seen, evidence, mode, generator)  # type: ignore[arg-type]
+        assert (trial is None) == (mode == "start")
+        matching = Matching(evidence, use_entry=False, angle=False, trial=trial)
+        assert matching.separable == (mode == "start")
+        found = matching.gradients(in_order(captured), range(batch))
+        left[mode] = float(matching.objective(*found).detach())
+    assert left["replay"] < 1e-4
+    assert left["path"] < left["start"]
+    assert left["start"] > 10 * left["replay"]
+
+
+def test_unknown_training_is_guessed(intercept: Intercept) -> None:
+    training = LocalTraining(lr=0.1, steps=4)
+    seen = intercept(network="small_cnn", method="fedavg", training=training, threat="B").seen
+    assert seen.training is None
+    trial = replay_of(seen, gather(seen), "replay", torch.Generator().manual_seed(0))
+    assert trial is not None
+    assert trial.training.steps * trial.training.lr == pytest.approx(0.4, rel=0.7)

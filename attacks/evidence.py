@@ -109,7 +109,7 @@ def gather(seen: Observation) -> Evidence:
         labels = share_out(head, found)
     complete = all(name in target for name, _ in model.named_parameters())
     if entry and complete and labels is not None:
-        if found and not found.left and torch.equal(labels.sort().values, found.labels):
+        if found and found.complete and torch.equal(labels.sort().values, found.labels):
             places = torch.empty_like(found.places)
             places[labels.argsort(stable=True)] = found.places
             entry = place_maps(entry, model, places)

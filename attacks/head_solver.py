@@ -27,15 +27,20 @@ class Solved:
         labels: `[n]` int64, n ≤ N, ascending.
         places: `[n, D]`, the head's inputs in that order (unit vectors for heads on unit vectors).
         rest: `[K, D]`, what of P the images found do not explain.
-        arrived: `[K]`, the sum of their e_i.
         left: N − n.
+        unexplained: |rest| / |P|; rounding alone leaves far below 1e-3.
     """
 
     labels: Tensor
     places: Tensor
     rest: Tensor
-    arrived: Tensor
     left: int
+    unexplained: float
+
+    @property
+    def complete(self) -> bool:
+        """Every image was found and together they are the gradient: nothing is left to guess."""
+        return self.left == 0 and self.unexplained < EXPLAINED
 
 
 def solve_head(
@@ -69,9 +74,9 @@ def solve_head(
         rounds: Most rounds; one finds most of the batch as a rule.
     """
     rest, left = product.double(), count
+    whole = max(float(rest.norm()), 1e-300)
     labels: list[int] = []
     places: list[Tensor] = []
-    arrived = rest.new_zeros(len(weight))
     for attempt in range(rounds):
         which = torch.arange(len(weight), device=rest.device).repeat_interleave(starts)
         starts += starts
@@ -93,19 +98,25 @@ def solve_head(
                 break
             # Each image pairs with itself to 1 on the right scale.
             itself = pairs.diagonal()[pairs.diagonal() > 1e-9]
-            rest = rest * float(itself.median()) if len(itself) else rest
+            scale = float(itself.median()) if len(itself) else 1.0
+            rest, whole = rest * scale, whole * scale
         for k, copies in chosen:
             x = equation.rows.T @ place[order[k]]
             labels += [int(which[order[k]])] * copies
             places += [x] * copies
             share = 1 / float(pairs[k, k])
             rest = rest - share * torch.outer(e[k], x)
-            arrived = arrived + share * e[k]
             left -= copies
     found = torch.tensor(labels, dtype=torch.int64)
     ascending = found.argsort(stable=True)
     stacked = torch.stack(places) if places else rest.new_zeros(0, rest.shape[1])
-    return Solved(found[ascending], stacked[ascending.to(rest.device)], rest, arrived, left)
+    return Solved(
+        labels=found[ascending],
+        places=stacked[ascending.to(rest.device)],
+        rest=rest,
+        left=left,
+        unexplained=float(rest.norm()) / whole,
+    )
 
 
 def _consistent(pairs: Tensor, left: int) -> list[tuple[int, int]]:

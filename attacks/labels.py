@@ -87,18 +87,18 @@ def solve(head: HeadGradient) -> Tensor:
 
 
 def share_out(head: HeadGradient, found: Solved | None) -> Tensor:
-    """All labels, given those that were solved for: the rest of the gradient is put to the vote."""
-    if found is None or found.left == head.count:
-        return votes(head)
-    if found.left == 0:
+    """All labels, given what was solved for.
+
+    A part of a batch is used for margin heads only: their votes are weaker, and an ill-conditioned
+    gradient (one person's photos that look alike to the head) makes false solutions.
+    """
+    if found is not None and found.complete:
         return found.labels
-    if head.unit:
-        toward = found.places.mean(0)
-        scores = -(found.rest @ toward)
-    elif head.bias_gradient is not None:
-        scores = found.arrived - head.bias_gradient.double() * head.count
-    else:
-        scores = -found.rest.sum(1)
+    if found is None or not head.unit or not len(found.labels):
+        return votes(head)
+    if not found.left:
+        return found.labels
+    scores = -(found.rest @ found.places.mean(0))
     return torch.cat([found.labels, multiset(scores, found.left)]).sort().values
 
 

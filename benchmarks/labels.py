@@ -1,7 +1,7 @@
 """Labels from the head's gradient: our solver against the published rules.
 
-    python benchmarks/labels.py            # 20 batches a cell, about 20 minutes of CPU
-    python benchmarks/labels.py --quick    # 4 batches a cell, about 4 minutes
+    python benchmarks/labels.py            # 10 batches a line, about 10 minutes of CPU
+    python benchmarks/labels.py --quick    # 2 batches a line, about 3 minutes
 
 Share of the label multiset that comes back, and in brackets the share of batches that come back
 whole. ORL at 32 px, 40 people; a fresh network, and the same after 12 epochs on photos 1 to 5 of
@@ -74,12 +74,13 @@ def draw(batch: int, kind: str, rng: random.Random) -> tuple[Tensor, list[int]]:
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="4 batches a cell")
+    parser.add_argument("--quick", action="store_true", help="2 batches a line")
     parser.add_argument("--network", help="one network only, such as face")
+    parser.add_argument("--batch", type=int, nargs="+", default=[2, 4, 8, 16], help="batch sizes")
     options = parser.parse_args()
     torch.set_num_threads(1)
     images = orl(size=32).images
-    count = 4 if options.quick else 20
+    count = 2 if options.quick else 10
     head = f"{'network':12} {'head':16} {'model':8} {'batch':>5} {'labels':9}"
     print(head + "".join(f"{rule:>21}" for rule in RULES), flush=True)
     for name, kind in NETWORKS:
@@ -90,7 +91,7 @@ def main() -> None:
             if state == "trained":
                 train(model, images)
             named = dict(model.named_parameters())
-            for batch in (2, 4, 8, 16):
+            for batch in options.batch:
                 for mix in ("distinct", "repeated"):
                     rng = random.Random(f"{batch} {mix}")
                     hits, seconds = defaultdict(list), defaultdict(list)

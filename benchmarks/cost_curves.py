@@ -6,8 +6,8 @@
 
 Seconds are CPU seconds of one thread for one update with the attack's default settings. Searches
 are not run to their end: two short runs give what a step costs and what comes before the first, and
-the default number of steps is put in. "passes" is what an iteration costs in forward–backward passes of
-the network on the batch (GGL: an iteration is a generation of 50 candidates).
+the default number of steps is put in. "passes" is what an iteration costs in forward–backward
+passes of the network on the batch (GGL: an iteration is a generation of 50 candidates).
 """
 
 import argparse
@@ -137,7 +137,12 @@ def chart(rows: list[dict[str, Any]], path: Path) -> None:
         alt.Chart(alt.Data(values=batches))
         .mark_line(point=True)
         .encode(
-            x=alt.X("batch:Q", title="images in the batch", scale=alt.Scale(type="log", base=2)),
+            x=alt.X(
+                "batch:Q",
+                title="images in the batch",
+                scale=alt.Scale(type="log", base=2),
+                axis=alt.Axis(values=sorted({row["batch"] for row in batches}), format="d"),
+            ),
             y=alt.Y("seconds:Q", title="CPU seconds an update", scale=alt.Scale(type="log")),
             color=alt.Color("attack:N", title=None),
         )

@@ -54,7 +54,7 @@ MINUTES = 5.0
     "--from",
     "start",
     default="random",
-    help="Weights to start from: an earlier prior's file, or face_gan (four times the "
+    help="Weights to start from: an earlier prior's file, or face_gan (2 to 4 times the "
     "work a step; a fresh start did better on 90 and on 360 photos).  [default: none]",
 )
 @click.option(

@@ -13,11 +13,13 @@ from fedaudit.asset_table import ASSETS
 from fedaudit.cli.console import progress
 from fedaudit.cli.ending import INTERRUPTED
 from fedaudit.cli.verdict import conclude
-from fedaudit.config import Study
+from fedaudit.config import Choice, Study
 from fedaudit.errors import AssetError, StorageError, UsageError
+from fedaudit.registry import create
 from fedaudit.reports.results import Evidence
 from fedaudit.running import session
 from fedaudit.running.executor import default_workers
+from fedaudit.types import Knowledge
 
 
 @dataclass(frozen=True)
@@ -85,15 +87,22 @@ def _fetch(study: Study) -> None:
     Raises:
         AssetError: Something that no job can do without is neither cached nor fetchable.
     """
-    attacks = {choice.name for scenario in study.scenarios for choice in scenario.attacks}
     needed = [study.data.name] if study.data.name in ASSETS else []
-    needed += ["face_gan"] if "gan_inversion" in attacks or study.data.name == "synthetic" else []
+    drawn = any(_draws_faces(c) for scenario in study.scenarios for c in scenario.attacks)
+    needed += ["face_gan"] if drawn or study.data.name == "synthetic" else []
     for name in (*needed, "lpips_alex"):
         assets.path(name, say=_note)
     try:
         assets.path("face_embedder", say=_note)
     except AssetError as error:
         click.echo(f"note: identity will not be tested: {error}", err=True)
+
+
+def _draws_faces(attack: Choice) -> bool:
+    """Whether an attack uses the stock generator: it needs faces, and names no other source."""
+    needs = create("attacks", attack.name, attack.settings).needs
+    own = str(attack.settings.get("prior", "face_gan")) != "face_gan"
+    return Knowledge.AUXILIARY in needs and not own
 
 
 def _note(message: str) -> None:

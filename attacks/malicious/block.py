@@ -171,7 +171,7 @@ def label_images(
     Returns:
         `[M]` int64; -1 where no label fits, or the head was not shared.
     """
-    unknown = torch.full((len(images),), -1)
+    unknown = torch.full((len(images),), -1, device=images.device)
     if evidence.labels is None or not len(images):
         return unknown
     criterion = criterion_of(evidence.model)
@@ -180,7 +180,7 @@ def label_images(
     expected = []
     for label in range(scores.shape[1]):
         leaf = scores.clone().requires_grad_()
-        loss = criterion(leaf, torch.full((len(images),), label)) * len(images)
+        loss = criterion(leaf, torch.full_like(unknown, label)) * len(images)
         (grad,) = torch.autograd.grad(loss, leaf)
         expected.append((grad * slopes).sum(1) / evidence.count)
     error = (torch.stack(expected, 1) - observed[:, None]).abs() / observed.abs()[:, None]
@@ -208,9 +208,8 @@ def fill_up(evidence: Evidence, images: Tensor, labels: Tensor) -> tuple[Tensor,
     """
     missing = evidence.count - len(images)
     gray = images.new_full((missing, *evidence.shape), EMPTY)
-    return torch.cat([images, gray]).clamp(0, 1), torch.cat(
-        [labels, labels.new_full((missing,), -1)]
-    )
+    unknown = labels.new_full((missing,), -1)
+    return torch.cat([images, gray]).clamp(0, 1).cpu(), torch.cat([labels, unknown]).cpu()
 
 
 def _shape(body: nn.Module, image_size: int) -> tuple[int, int, int]:

@@ -138,7 +138,7 @@ class Fishing:
         )
         result: Reconstruction = invert(alone, generator=generator, progress=progress, **more)
         gray = result.images.new_full((seen.batch_size - 1, *result.images.shape[1:]), EMPTY)
-        return replace(result, images=torch.cat([result.images, gray]), labels=labels)
+        return replace(result, images=torch.cat([result.images, gray]), labels=labels.cpu())
 
     def _linear_head(
         self, network: FaceNet, maps: Tensor, generator: torch.Generator
@@ -200,7 +200,7 @@ class Fishing:
         odd = self.target_class % len(rows)
         own = rows - rows.median(0).values
         sizes = own.norm(dim=1)
-        others = torch.arange(len(rows)) != odd
+        others = torch.arange(len(rows), device=rows.device) != odd
         if self.mode == "class":
             first = odd
         else:
@@ -216,7 +216,7 @@ class Fishing:
         found += [k for k in present if k != first][: count - 1]
         while len(found) < count:
             found.append(max(found, key=lambda k: float(sizes[k]) / (found.count(k) + 0.5)))
-        return torch.tensor(found, dtype=torch.int64)
+        return torch.tensor(found, dtype=torch.int64, device=rows.device)
 
 
 def _measurement(features: Tensor, generator: torch.Generator) -> Tensor:

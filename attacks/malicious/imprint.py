@@ -124,7 +124,7 @@ class Imprint:
         block = block_of(evidence.model)
         rows, images, biases = self._read(block, evidence)
         columns = block.write.weight.detach().T[rows].reshape(-1, *evidence.shape)
-        labels = torch.full((len(images),), -1)
+        labels = torch.full((len(images),), -1, device=images.device)
         if scale_is_known(seen):
             labels = label_images(evidence, images, columns, biases)
         found = len(images) / evidence.count

@@ -305,7 +305,7 @@ def _in_one_direction(matrix: Tensor) -> int:
     # Rows of one direction have one inner product with the probe, so they are neighbors.
     unit = unit[along.abs().argsort()]
     same = (unit[1:] * unit[:-1]).sum(1) > SAME_DIRECTION
-    members = torch.zeros(len(unit), dtype=torch.bool)
+    members = torch.zeros(len(unit), dtype=torch.bool, device=unit.device)
     members[1:] |= same
     members[:-1] |= same
     return int(members.sum())

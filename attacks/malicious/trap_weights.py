@@ -114,7 +114,7 @@ class TrapWeights:
         block = block_of(evidence.model)
         rows, images, confirmed = self._read(evidence)
         columns = block.write.weight.detach().T[rows].reshape(-1, *evidence.shape)
-        labels = torch.full((len(images),), -1)
+        labels = torch.full((len(images),), -1, device=images.device)
         if scale_is_known(seen):
             observed = evidence.target["body.block.read.bias"][rows]
             labels = label_images(evidence, images, columns, observed)

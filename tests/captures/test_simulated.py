@@ -16,6 +16,7 @@ from fedaudit.federation.rounds import Simulation
 from fedaudit.registry import create, names
 from fedaudit.threat_models import THREAT_MODELS, threat_model
 from fedaudit.types import Capture, ClusterCenters, Knowledge, LocalTraining, Secret, Update
+from fedaudit.verbs import ManipulatingAttack
 
 Intercept = Callable[..., Capture]
 Federate = Callable[..., Simulation]
@@ -184,7 +185,15 @@ ATTACKS: dict[str, dict[str, Any]] = {
         "pixel_steps": 1,
         "rounds": 1,
     },
+    "imprint": {"bins": 16},
+    "trap_weights": {"rows": 16},
+    "fishing": {"inverter": "inverting_gradients", "settings": {"steps": 3}},
 }
+
+
+def served_by(attack: Any) -> dict[str, Any]:
+    """How to capture an update for an attack, which may choose what the server sends."""
+    return {"threat": "G", "malicious": attack} if isinstance(attack, ManipulatingAttack) else {}
 
 
 class Trap(Tensor):
@@ -200,7 +209,8 @@ def test_an_attack_never_touches_the_secret(
     name: str, intercept: Intercept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Opening any `Secret`, or any tensor of this one, fails the attack."""
-    captured = intercept(network="small_cnn", batch=2)
+    attack = create("attacks", name, ATTACKS[name])
+    captured = intercept(network="small_cnn", batch=2, **served_by(attack))
     assert captured.secret is not None
     trap: Any = captured.secret.images.as_subclass(Trap)
     guarded = replace(captured, secret=replace(captured.secret, images=trap, labels=trap))
@@ -210,7 +220,6 @@ def test_an_attack_never_touches_the_secret(
     def refuse(self: Secret, field: str) -> Any:
         raise AssertionError(f"Secret.{field} was read")
 
-    attack = create("attacks", name, ATTACKS[name])
     with monkeypatch.context() as patch:
         patch.setattr(Secret, "__getattribute__", refuse)
         result = attack(guarded.seen, generator=torch.Generator().manual_seed(0))
@@ -223,9 +232,10 @@ def test_an_attack_does_not_depend_on_the_photos_once_they_are_captured(
 ) -> None:
     """After the capture, the client's photos and the whole face set are overwritten with NaN."""
     own = replace(faces, images=faces.images.clone())
-    captured = intercept(simulation=federate(network="small_cnn", faces=own), batch=2)
-    assert captured.secret is not None
     attack = create("attacks", name, ATTACKS[name])
+    simulation = federate(network="small_cnn", faces=own)
+    captured = intercept(simulation=simulation, batch=2, **served_by(attack))
+    assert captured.secret is not None
     before = attack(captured.seen, generator=torch.Generator().manual_seed(0))
     captured.secret.images.fill_(float("nan"))
     own.images.fill_(float("nan"))

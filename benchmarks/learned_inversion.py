@@ -156,15 +156,20 @@ def maps(options: argparse.Namespace, cache: str) -> None:
 
 def defended(options: argparse.Namespace, cache: str) -> None:
     """LTI next to gradient matching, under every defense."""
-    bench = bench_of("face", 0)
+    bench = bench_of(options.network, 0)
     lti = LearnedInversion(faces=options.faces, epochs=options.epochs, cache=cache)
     matching = create("attacks", "inverting_gradients", {})
     wanted = options.defenses.split("; ") if options.defenses else list(DEFENDED)
     for label in wanted:
-        line(bench, ("face", "fresh", 1, label, "lti"), lti, range(4 if options.quick else 40))
         line(
             bench,
-            ("face", "fresh", 1, label, "inverting_gradients"),
+            (options.network, "fresh", 1, label, "lti"),
+            lti,
+            range(4 if options.quick else 40),
+        )
+        line(
+            bench,
+            (options.network, "fresh", 1, label, "inverting_gradients"),
             matching,
             range(1 if options.quick else options.matched),
         )
@@ -178,6 +183,7 @@ def main() -> None:
     parser.add_argument("--faces", type=int, help="auxiliary faces of a training")
     parser.add_argument("--epochs", type=int, help="epochs of a training")
     parser.add_argument("--matched", type=int, default=10, help="targets that matching gets")
+    parser.add_argument("--network", default="face", help="of the defended half")
     parser.add_argument("--defenses", help="of the defended half, by name, separated by '; '")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -124,8 +124,7 @@ def keep_largest(share: float) -> Act:
         del generator
         flat = torch.cat([value.flatten(1) for value in batch.values()], 1).abs()
         number = max(1, round(share * flat.shape[1]))
-        # The least magnitude that is kept; kthvalue counts from the smallest.
-        least = flat.kthvalue(flat.shape[1] - number + 1, dim=1).values
+        least = flat.topk(number, dim=1, sorted=False).values.amin(1)  # of those that are kept
         return {n: v * (v.abs() >= _along(least, v)) for n, v in batch.items()}
 
     return act

@@ -1,7 +1,7 @@
 """Bodies: images in [0, 1] → feature maps. GroupNorm as a rule, so that no image sees another.
 
 Batch norm couples the images of a batch, which DP-SGD's per-sample gradients cannot have, and
-which hides from an attack that a batch gradient is the mean of per-image gradients. The two bodies
+which hides from an attack that a batch gradient is the mean of per-image gradients. Bodies
 that can have it say so.
 """
 
@@ -18,6 +18,13 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(max(1, channels // 8), channels)
 
 
+def norm_layer(norm: Norm, channels: int) -> nn.Module:
+    """Batch norm, GroupNorm or nothing."""
+    if norm == "batch":
+        return nn.BatchNorm2d(channels)
+    return group_norm(channels) if norm == "group" else nn.Identity()
+
+
 class Standardize(nn.Module):
     """[0, 1] → [-1, 1], inside the model, so that nobody outside handles normalized images."""
 
@@ -29,13 +36,13 @@ class Standardize(nn.Module):
 class Residual(nn.Module):
     """Two 3×3 convolutions with a shortcut, as in ResNet's basic block (He et al., 2016)."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: Norm = "group") -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.norm1 = group_norm(outputs)
+        self.norm1 = norm_layer(norm, outputs)
         self.act1 = nn.PReLU(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.norm2 = group_norm(outputs)
+        self.norm2 = norm_layer(norm, outputs)
         self.act2 = nn.PReLU(outputs)
         self.shortcut = (
             nn.Conv2d(inputs, outputs, 1, stride, bias=False)
@@ -50,17 +57,19 @@ class Residual(nn.Module):
         return mapped
 
 
-def residual_body(widths: tuple[int, ...] = (24, 48, 96), channels: int = 3) -> nn.Sequential:
+def residual_body(
+    widths: tuple[int, ...] = (24, 48, 96), channels: int = 3, norm: Norm = "group"
+) -> nn.Sequential:
     """A small ResNet: a stem at full resolution, then one block of stride 2 a width."""
     layers: list[nn.Module] = [
         Standardize(),
         nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False),
-        group_norm(widths[0]),
+        norm_layer(norm, widths[0]),
         nn.PReLU(widths[0]),
     ]
     inputs = widths[0]
     for width in widths:
-        layers.append(Residual(inputs, width, 2))
+        layers.append(Residual(inputs, width, 2, norm))
         inputs = width
     return nn.Sequential(*layers)
 
@@ -136,12 +145,7 @@ def convnet_body(width: int, norm: Norm) -> nn.Sequential:
     inputs = 3
     for number, factor in enumerate((1, 2, 2, 4, 4, 4, 4, 4), 1):
         outputs = factor * width
-        layers.append(nn.Conv2d(inputs, outputs, 3, 1, 1))
-        if norm == "batch":
-            layers.append(nn.BatchNorm2d(outputs))
-        elif norm == "group":
-            layers.append(group_norm(outputs))
-        layers.append(nn.ReLU())
+        layers += [nn.Conv2d(inputs, outputs, 3, 1, 1), norm_layer(norm, outputs), nn.ReLU()]
         if number in (6, 8):
             layers.append(nn.MaxPool2d(3))
         inputs = outputs

@@ -25,7 +25,14 @@ from fedaudit.types import ModelSpec
 Head = Literal["cosface", "arcface", "linear"]
 
 
-def face(*, classes: int, image_size: int = 32, head: Head = "cosface", dim: int = 128) -> FaceNet:
+def face(
+    *,
+    classes: int,
+    image_size: int = 32,
+    head: Head = "cosface",
+    dim: int = 128,
+    norm: Norm = "group",
+) -> FaceNet:
     """Residual body, flattened map into an embedding, CosFace: what face recognition uses.
 
     Args:
@@ -33,10 +40,11 @@ def face(*, classes: int, image_size: int = 32, head: Head = "cosface", dim: int
         image_size: Pixels; each doubling beyond 32 adds a stage, so the map stays 4×4.
         head: "cosface", "arcface" or "linear".
         dim: Width of the embedding.
+        norm: "group", "batch" (as face recognition does without privacy; DP-SGD refuses it) or
+            "none".
     """
-    return FaceNet(
-        _residual_for(image_size), image_size=image_size, classes=classes, head=head, dim=dim
-    )
+    body = _residual_for(image_size, norm)
+    return FaceNet(body, image_size=image_size, classes=classes, head=head, dim=dim)
 
 
 def face_pooled(*, classes: int, image_size: int = 32, head: Head = "linear") -> FaceNet:
@@ -160,11 +168,11 @@ def plain_cnn(
     return FaceNet(body, image_size=image_size, classes=classes, head=head, dim=dim)
 
 
-def _residual_for(image_size: int) -> nn.Sequential:
+def _residual_for(image_size: int, norm: Norm = "group") -> nn.Sequential:
     widths: tuple[int, ...] = (32, 64, 128)
     while image_size >> len(widths) > 4:
         widths = (*widths, 128)
-    return residual_body(widths)
+    return residual_body(widths, norm=norm)
 
 
 def build(

@@ -104,6 +104,14 @@ def test_convnet_has_the_norm_that_was_asked_for(norm: str, coupled: bool) -> No
     assert all(not bool(torch.as_tensor(layer.running_mean).any()) for layer in fresh)
 
 
+def test_a_face_network_with_batch_norm() -> None:
+    model = build(spec("face", norm="batch"))
+    assert len(batch_norm_layers(model)) == 7
+    assert ModuleValidator.validate(model, strict=False)
+    same = {name: p.shape for name, p in build(spec("face")).named_parameters()}
+    assert {name: p.shape for name, p in model.named_parameters()} == same
+
+
 @pytest.mark.filterwarnings("ignore:Full backward hook:UserWarning")
 @pytest.mark.parametrize("network", APART)
 def test_opacus_gives_each_images_gradient(network: str, gradient_of: GradientOf) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from fedaudit.attacks.adaptive import how_adaptive
 from fedaudit.attacks.batch_norm import BatchNormPrior, from_observation
 from fedaudit.attacks.evidence import gather
 from fedaudit.attacks.evolution import Evolution
+from fedaudit.attacks.gauss_newton import GaussNewton
 from fedaudit.attacks.image_priors import GroupConsistency, ImagePrior, total_variation
 from fedaudit.attacks.matching import Matching
 from fedaudit.attacks.objectives import DISTANCES
@@ -23,7 +24,7 @@ from fedaudit.attacks.priors.generator import FaceGenerator
 from fedaudit.attacks.rounds import Decode, Movement, OneByOne, Plan
 from fedaudit.attacks.search import SCHEDULES, Optimizer, Progress, Schedule
 from fedaudit.attacks.several_steps import replay_of
-from fedaudit.attacks.varies import Found, Scene, Varies
+from fedaudit.attacks.varies import Found, Pixels, Scene, Varies
 from fedaudit.attacks.watch import Checkpoint, Watch
 from fedaudit.errors import UnknownNameError
 from fedaudit.types import Knowledge, Observation, Reconstruction, Shared, Update
@@ -32,7 +33,7 @@ SMALL = 500_000
 """Parameters below which double precision costs nothing: the operations' overhead does."""
 Precision = Literal["auto", "float64", "float32", "bfloat16"]
 LocalSteps = Literal["start", "path", "replay"]
-Move = Movement | OneByOne | Evolution
+Move = Movement | OneByOne | Evolution | GaussNewton
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +44,9 @@ class Stage:
         varies: Pixels, a latent vector, inner feature maps, weights (`attacks.varies`).
         steps: Steps an image.
         lr: Peak learning rate.
-        optimizer: "adam", "signed_adam", "lbfgs", or "cma_es", whose `steps` are generations and
-            whose `lr` is the first standard deviation.
+        optimizer: "adam", "signed_adam", "lbfgs"; "cma_es", whose `steps` are generations and whose
+            `lr` is the first standard deviation; or "gauss_newton", which solves for pixels where
+            feature maps are known, and whose `lr` is the first damping.
         schedule: Of the learning rate; a name in `search.SCHEDULES`.
         rounds: Sweeps that move one image at a time (Liu et al. 2021); 0 moves all at once.
         total_variation: Weight of the total variation of the images.
@@ -61,7 +63,7 @@ class Stage:
     varies: Varies
     steps: int
     lr: float
-    optimizer: Optimizer | Literal["cma_es"] = "adam"
+    optimizer: Optimizer | Literal["cma_es", "gauss_newton"] = "adam"
     schedule: Schedule = "cosine"
     rounds: int = 0
     total_variation: float = 0.0
@@ -82,6 +84,8 @@ class Stage:
             raise ValueError("the weights of priors must be ≥ 0")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}")
+        if self.optimizer == "gauss_newton" and not isinstance(self.varies, Pixels):
+            raise ValueError("gauss_newton solves for pixels: varies must be Pixels(…)")
 
     def penalty(self, variable: Tensor, images: Tensor) -> Tensor:
         """What is added to the match."""
@@ -279,7 +283,7 @@ class _Run:
             steps=stage.steps,
             lr=stage.lr,
             rounds=stage.rounds,
-            optimizer="adam" if stage.optimizer == "cma_es" else stage.optimizer,
+            optimizer=cast(Optimizer, stage.optimizer),  # of other names, Plan reads the rest
             schedule=stage.schedule,
             project=project and (lambda i, value: project(starts[i], value)),
             patience=stage.patience,
@@ -292,7 +296,9 @@ class _Run:
             return found + self.attack.batch_norm * statistics(images) if statistics else found
 
         movement: Move
-        if stage.optimizer == "cma_es":
+        if stage.optimizer == "gauss_newton":
+            movement = GaussNewton(scene.matching, leaves, decode, plan, self.watch)
+        elif stage.optimizer == "cma_es":
             seed = self.generator.initial_seed() + number
             movement = Evolution(
                 scene.matching,

@@ -8,6 +8,9 @@ from fedaudit.attacks.weights import GeneratorWeights, UntrainedWeights
 LATENT_PRIOR = 1e-3
 """Weight of |z|²/dim, which keeps latent vectors where the generator was trained."""
 
+SOLVER_DAMPING = 1e-3
+"""First damping of Gauss–Newton, relative."""
+
 Crop = tuple[float, float, float, float]
 
 
@@ -19,6 +22,7 @@ def gan_inversion(
     stage_steps: int = 40,
     pixel_steps: int = 150,
     pixel_lr: float = 0.05,
+    solve_steps: int = 0,
     rounds: int = 5,
     total_variation: float = 0.3,
     entry: bool = True,
@@ -42,6 +46,8 @@ def gan_inversion(
         stage_steps: Steps an image in each of them.
         pixel_steps: Steps an image in pixels at the end; 0 leaves the faces to the generator.
         pixel_lr: Peak step size in pixels, in units of the range [0, 1].
+        solve_steps: Gauss–Newton steps an image at the very end, where its feature map is known
+            (`attacks.gauss_newton`): exact, at about 2 CPU seconds a step for a gray 32×32 image.
         rounds: Sweeps over the batch in each stage; 0 moves all images at once.
         total_variation: Weight of the total variation in the last stage.
         entry: Use what the first fully connected layer gives away.
@@ -76,12 +82,53 @@ def gan_inversion(
                 total_variation=total_variation,
             )
         )
+    if solve_steps:
+        plan.append(
+            Stage(
+                varies=Pixels(start="previous", box=False),
+                steps=solve_steps,
+                lr=SOLVER_DAMPING,
+                optimizer="gauss_newton",
+            )
+        )
     return MatchingAttack(
         stages=tuple(plan),
         angle=True,
         entry=entry,
         prior=FaceGenerator(source=prior, crop=crop),
         local_steps=local_steps,
+        seconds=seconds,
+    )
+
+
+def map_inversion(
+    *,
+    solve_steps: int = 12,
+    pixel_steps: int = 60,
+    prior: str = "face_gan",
+    crop: Crop | None = None,
+    seconds: float | None = None,
+) -> MatchingAttack:
+    """A short `gan_inversion`, then solve for the faces whose feature maps the update gives away.
+
+    Beyond Liu et al. (ICFTIC 2021) and GIFD (Fang et al., ICCV 2023): where the first fully
+    connected layer and the last block give each image's maps exactly, Gauss–Newton finds the image
+    exactly too, however long the network was trained. Elsewhere it is `gan_inversion`.
+
+    Args:
+        solve_steps: Gauss–Newton steps an image, at most.
+        pixel_steps: Steps an image in pixels before.
+        prior: Where the generator comes from, as in `gan_inversion`.
+        crop: Part of the generator's image that is kept.
+        seconds: Wall-clock limit; results then depend on the machine. None for none.
+    """
+    return gan_inversion(
+        latent_steps=10,
+        stage_steps=20,
+        pixel_steps=pixel_steps,
+        solve_steps=solve_steps,
+        prior=prior,
+        crop=crop,
         seconds=seconds,
     )
 

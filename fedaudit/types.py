@@ -55,7 +55,37 @@ class Buffers:
     examples: int | None = None
 
 
-Shared = Update | ClusterCenters | Buffers
+@dataclass(frozen=True)
+class ClassEmbeddings:
+    """Rows of the classification layer, one a person, as the people's own client sends them.
+
+    Attributes:
+        rows: `[k, D]`; a template of each person's face in the embedding of the shared network.
+        owners: `[k]` number of each row's person among everybody's; the same in every round.
+    """
+
+    rows: Tensor
+    owners: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """What a secure aggregator lets the server see: a weighted sum over clients, Σ w_k · t_k.
+
+    Attributes:
+        kind: Of what each client put in: as in `Update`, "buffers" as in `Buffers`, or "weights":
+            values of parameters, not their changes.
+        tensors: The sum, by name.
+        weights: w_k of each client, in the order of the clients. They travel in clear in common
+            protocols: 1 each, or each client's number of images.
+    """
+
+    kind: Literal["gradient", "delta", "weights", "buffers"]
+    tensors: Mapping[str, Tensor]
+    weights: tuple[float, ...]
+
+
+Shared = Update | ClusterCenters | Buffers | ClassEmbeddings | Aggregate
 
 
 # --- what the attacker may know -----------------------------------------------------------------

@@ -71,6 +71,10 @@ class ClientTask:
         generator: All randomness of the step.
         prepare: Wraps (model, optimizer, loader) before training; set by defenses such as DP-SGD.
         withheld: Parameter-name prefixes that must not leave the device; set by defenses.
+        owned: Number of each of the client's own classes among everybody's, in the order of its
+            head; () where all clients share one head.
+        unlabelled: `[M, C, H, W]` further photos of the client that train without labels; None
+            where the method uses none.
     """
 
     model: ModelSpec
@@ -83,16 +87,27 @@ class ClientTask:
     generator: torch.Generator
     prepare: Prepare | None = None
     withheld: tuple[str, ...] = ()
+    owned: tuple[int, ...] = ()
+    unlabelled: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class ClientReturn:
-    """What a client's step ends in: what is sent, and what stays."""
+    """What a client's step ends in: what is sent, and what stays.
+
+    Attributes:
+        shared: What is sent.
+        kept: What stays on the device, by parameter name.
+        loss: Of the last step.
+        budget: The guarantee that a defense gives.
+        labels: Of all images behind the update, where the client added images to its photos.
+    """
 
     shared: tuple[Shared, ...]
     kept: Mapping[str, Tensor] = field(default_factory=dict)
     loss: float = float("nan")
     budget: Budget | None = None
+    labels: Tensor | None = None
 
 
 ClientStep = Callable[[ClientTask], ClientReturn]
@@ -111,7 +126,10 @@ class Defense(Protocol):
 
 
 class Method(Protocol):
-    """A federated method: what clients send, how they train, how the server combines."""
+    """A federated method: what clients send, how they train, how the server combines.
+
+    What a method may do beyond this is in `fedaudit.federation.abilities`.
+    """
 
     @property
     def share(self) -> Literal["gradient", "delta"]:

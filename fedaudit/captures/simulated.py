@@ -1,18 +1,25 @@
 """Captures from the simulated federation."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from fedaudit.data.splits import target_photos
 from fedaudit.errors import KnowledgeError
+from fedaudit.federation.abilities import Aggregates
 from fedaudit.federation.rounds import Simulation, State
 from fedaudit.models.batch_norm import batch_norm_layers, batch_statistics, client_mode
 from fedaudit.models.zoo import build
 from fedaudit.seeds import generator_for
 from fedaudit.types import (
+    Aggregate,
     Buffers,
     Capture,
+    ClassEmbeddings,
+    ClusterCenters,
     Knowledge,
     LocalTraining,
     Observation,
@@ -59,33 +66,70 @@ def simulate(
     client, photos = target_photos(simulation.split, target, batch_size)
     generator = generator_for("capture", simulation.seed, round, target, seed)
     returned = simulation.step(state, client, photos, training, generator)
-    faces, classes = simulation.faces, simulation.labels_of(client)
+    shared = returned.shared
+    if isinstance(simulation.method, Aggregates) and simulation.method.secure:
+        shared = _with_everybody(
+            simulation, state, target, batch_size, training, shared, (round, seed)
+        )
+    faces = simulation.faces
     people = tuple(faces.people[i] for i in photos)
     secret = Secret(
         images=faces.images[list(photos)],
-        labels=torch.tensor([classes.index(person) for person in people]),
+        labels=torch.tensor([simulation.label_of(client, photo) for photo in photos]),
         people=people,
         sources=tuple(faces.sources[i] for i in photos),
     )
-    before = {**state.server, **state.kept.get(client, {})}
-    model = client_mode(build(simulation.spec(client), before), training)
+    spec, received = simulation.spec(client), simulation.received(state, client)
+    model = client_mode(build(spec, {**received, **state.kept.get(client, {})}), training)
     with torch.no_grad():
         statistics = batch_statistics(model, secret.images) if batch_norm_layers(model) else None
     full = Observation(
-        model=simulation.spec(client),
-        before=state.server,
-        shared=returned.shared,
+        model=spec,
+        before=received,
+        shared=shared,
         image_shape=(secret.images.shape[1], secret.images.shape[2], secret.images.shape[3]),
-        batch_size=batch_size,
-        num_classes=len(classes),
+        batch_size=_images_behind(shared, batch_size),
+        num_classes=spec.arguments["classes"],
         training=simulation.method.local(training),
         defense=(simulation.defense.facts(),),
-        labels=secret.labels,
+        labels=secret.labels if returned.labels is None else returned.labels,
         round=round,
         client=f"client-{client}",
         statistics=statistics,
     )
     return Capture(withhold(full, threat), secret, returned.budget)
+
+
+def _with_everybody(
+    simulation: Simulation,
+    state: State,
+    target: int,
+    batch_size: int,
+    training: LocalTraining,
+    shared: tuple[Shared, ...],
+    when: tuple[int, int],
+) -> tuple[Shared, ...]:
+    """What a secure aggregator lets through where every client trains on as many photos."""
+    clients = len(simulation.split.clients)
+    everybody = []
+    for other in range(target - target % clients, target - target % clients + clients):
+        if other == target:
+            everybody.append(shared)
+            continue
+        client, photos = target_photos(simulation.split, other, batch_size)
+        generator = generator_for("capture", simulation.seed, when[0], other, when[1])
+        everybody.append(simulation.step(state, client, photos, training, generator).shared)
+    return simulation.seen(everybody, target % clients)
+
+
+def _images_behind(shared: tuple[Shared, ...], photos: int) -> int:
+    """Images behind what the server sees: a client may add some, an aggregator adds clients."""
+    for sent in shared:
+        if isinstance(sent, Update) and sent.examples is not None:
+            return sent.examples
+        if isinstance(sent, Aggregate):
+            return round(sum(sent.weights))
+    return photos
 
 
 def _manipulated(
@@ -131,17 +175,23 @@ def without_update(seen: Observation, generator: torch.Generator) -> Observation
     What the attack returns on this it owes to its prior and its optimizer, not to the client.
     """
 
+    def drawn(value: Tensor) -> Tensor:
+        noise = torch.randn(value.shape, generator=generator)
+        return noise.mul(value.norm() / noise.norm().clamp_min(1e-12))
+
+    def unmoved(sent: Mapping[str, Tensor], times: float = 1.0) -> dict[str, Tensor]:
+        before = seen.before
+        return {n: before[n] * times if n in before else value for n, value in sent.items()}
+
     def noise(shared: Shared) -> Shared:
         if isinstance(shared, Buffers):
-            counters = {n: b for n, b in shared.tensors.items() if n not in seen.before}
-            unmoved = {n: seen.before[n] for n in shared.tensors if n in seen.before}
-            return replace(shared, tensors={**unmoved, **counters})
-        if not isinstance(shared, Update):
-            return shared
-        tensors = {}
-        for name, value in shared.tensors.items():
-            drawn = torch.randn(value.shape, generator=generator)
-            tensors[name] = drawn * (value.norm() / drawn.norm().clamp_min(1e-12))
-        return replace(shared, tensors=tensors)
+            return replace(shared, tensors=unmoved(shared.tensors))
+        if isinstance(shared, Aggregate) and shared.kind == "buffers":
+            return replace(shared, tensors=unmoved(shared.tensors, sum(shared.weights)))
+        if isinstance(shared, ClusterCenters):
+            return replace(shared, centers=F.normalize(drawn(shared.centers), dim=1))
+        if isinstance(shared, ClassEmbeddings):
+            return replace(shared, rows=torch.stack([drawn(row) for row in shared.rows]))
+        return replace(shared, tensors={n: drawn(t) for n, t in shared.tensors.items()})
 
     return replace(seen, shared=tuple(noise(s) for s in seen.shared), statistics=None)

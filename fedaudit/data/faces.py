@@ -18,6 +18,7 @@ class FaceSet:
         terms: Credit and terms of use, one line.
         public: Research data whose faces may be shown in a report without asking.
         has_identities: Whether re-identification is possible.
+        expressions: `[N]` facial expression of each photo; () where the set states none.
     """
 
     name: str
@@ -27,3 +28,4 @@ class FaceSet:
     terms: str
     public: bool = False
     has_identities: bool = True
+    expressions: tuple[str, ...] = ()

@@ -1,11 +1,11 @@
 """The server's average, weighted by each client's number of images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from fedaudit.types import Buffers, Update
+from fedaudit.types import Aggregate, Buffers, Shared, Update
 
 
 def mean_buffers(shared: Sequence[Buffers]) -> dict[str, Tensor]:
@@ -39,3 +39,50 @@ def mean_update(updates: Sequence[Update]) -> dict[str, Tensor]:
         ).sum(0)
         for name in names
     }
+
+
+def add_mean(before: Mapping[str, Tensor], updates: Sequence[Update]) -> dict[str, Tensor]:
+    """`before` + the weighted mean of the clients' deltas; what nobody sent stays as it was."""
+    mean = mean_update(updates)
+    return {k: v + mean[k] if k in mean else v for k, v in before.items()}
+
+
+def sum_securely(returns: Sequence[tuple[Shared, ...]]) -> tuple[Aggregate, ...]:
+    """What a secure aggregator outputs: updates and buffers summed, weighted by images.
+
+    Clients that do not state a number of examples weigh one each.
+    """
+    sums = []
+    for kind in (Update, Buffers):
+        sent = [next((s for s in shared if isinstance(s, kind)), None) for shared in returns]
+        parts = [part for part in sent if part is not None]
+        if not parts:
+            continue
+        weights = tuple(float(part.examples or 1) for part in parts)
+        tensors = {
+            name: torch.stack(
+                [part.tensors[name] * w for part, w in zip(parts, weights, strict=True)]
+            ).sum(0)
+            for name, value in parts[0].tensors.items()
+            if value.is_floating_point()
+        }
+        first = parts[0]
+        sums.append(
+            Aggregate(first.kind if isinstance(first, Update) else "buffers", tensors, weights)
+        )
+    return tuple(sums)
+
+
+def mean_of(total: Aggregate) -> Update | Buffers:
+    """A secure sum as the update (or buffers) of all clients together.
+
+    Raises:
+        ValueError: The sum is of weights, which are no update.
+    """
+    over = sum(total.weights)
+    tensors = {name: value / over for name, value in total.tensors.items()}
+    if total.kind == "buffers":
+        return Buffers(tensors, round(over))
+    if total.kind == "weights":
+        raise ValueError("a sum of weights is no update: subtract what the server had sent")
+    return Update(total.kind, tensors, round(over))

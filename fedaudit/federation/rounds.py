@@ -1,8 +1,9 @@
 """The simulated federation: a server, clients that own people, rounds of training."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -10,13 +11,27 @@ from torch import Tensor
 from fedaudit.config import Federation
 from fedaudit.data.faces import FaceSet
 from fedaudit.data.splits import Split
-from fedaudit.federation.averaging import mean_buffers
+from fedaudit.federation.abilities import (
+    Absorbs,
+    Aggregates,
+    Checks,
+    Classifies,
+    Labels,
+    Networks,
+    Sends,
+    Starts,
+    Trains,
+    Withholds,
+)
+from fedaudit.federation.averaging import mean_buffers, mean_of
 from fedaudit.federation.client import is_withheld, local_training, train_locally
 from fedaudit.models.batch_norm import running_statistics
 from fedaudit.models.zoo import build, parameters_of
 from fedaudit.seeds import generator_for, seed_for
-from fedaudit.types import Buffers, LocalTraining, ModelSpec, Update
+from fedaudit.types import Aggregate, Buffers, LocalTraining, ModelSpec, Shared, Update
 from fedaudit.verbs import ClientReturn, ClientTask, Defense, Method
+
+T = TypeVar("T", Update, Buffers)
 
 
 @dataclass(frozen=True)
@@ -24,8 +39,9 @@ class State:
     """A federation between two rounds.
 
     Attributes:
-        server: What the server holds and broadcasts: parameters, and the running statistics of
-            batch norm, by name.
+        server: What the server holds: parameters, the running statistics of batch norm, and what
+            the method keeps besides, by name. All of it is broadcast unless the method says what
+            each client receives.
         kept: What each client keeps on its device, by client number.
     """
 
@@ -72,15 +88,23 @@ class Simulation:
 
     @property
     def withheld(self) -> tuple[str, ...]:
-        """Parameter prefixes that never leave a device."""
-        return self.defense.facts().withheld
+        """Parameter prefixes that no update contains."""
+        own = self.method.withheld if isinstance(self.method, Withholds) else ()
+        return (*self.defense.facts().withheld, *own)
 
     def labels_of(self, client: int) -> tuple[str, ...]:
-        """The people behind the classes of this client's head.
+        """What the classes of this client's head are: people, or what the method tells apart.
 
         A head that stays on the device has only its client's people; a shared one has everybody.
         """
+        if self._classes is not None:
+            return tuple(sorted(set(self._classes)))
         return self.split.clients[client] if self._head_is_private else self.split.people
+
+    def label_of(self, client: int, photo: int) -> int:
+        """The class of a photo in this client's head."""
+        named = self.faces.people if self._classes is None else self._classes
+        return self.labels_of(client).index(named[photo])
 
     def spec(self, client: int) -> ModelSpec:
         """The network that this client trains."""
@@ -89,17 +113,40 @@ class Simulation:
             **self.network.arguments,
             "classes": len(self.labels_of(client)),
         }
-        return replace(self.network, arguments=arguments)
+        spec = replace(self.network, arguments=arguments)
+        return self.method.network(spec, self.split) if isinstance(self.method, Networks) else spec
 
     def fresh(self) -> State:
-        """Round 0: a random model, minus what the server never sees."""
-        model = build(self.spec(0), seed=seed_for("fresh", self.seed))
+        """Before round 1: the method's start or a random model, minus what the server never sees.
+
+        Raises:
+            DataError: The method cannot use these faces.
+        """
+        if isinstance(self.method, Checks):
+            self.method.check(self.faces, self.split)
+        seed = seed_for("fresh", self.seed)
+        model = build(self.spec(0), seed=seed)
         server = {
             name: value
             for name, value in {**parameters_of(model), **running_statistics(model)}.items()
             if not is_withheld(name, self.withheld)
         }
+        if isinstance(self.method, Starts):
+            server = self.method.start(self.spec(0), server, seed)
         return State(server)
+
+    def received(self, state: State, client: int) -> Mapping[str, Tensor]:
+        """What the server sends this client."""
+        if not isinstance(self.method, Sends):
+            return state.server
+        return self.method.sends(state.server, client, self.owned(client))
+
+    def owned(self, client: int) -> tuple[int, ...]:
+        """Numbers of this client's own classes among everybody's; () where the head is shared."""
+        if self._classes is not None or not self._head_is_private:
+            return ()
+        before = sum(len(people) for people in self.split.clients[:client])
+        return tuple(range(before, before + len(self.split.clients[client])))
 
     def step(
         self,
@@ -110,18 +157,27 @@ class Simulation:
         generator: torch.Generator,
     ) -> ClientReturn:
         """One client's defended round on `photos` (indices into the face set)."""
-        classes = {person: k for k, person in enumerate(self.labels_of(client))}
+        rest = [i for i in self._photos(client) if i not in photos]
         task = ClientTask(
             model=self.spec(client),
-            before=state.server,
+            before=self.received(state, client),
             kept=state.kept.get(client, {}),
             images=self.faces.images[list(photos)],
-            labels=torch.tensor([classes[self.faces.people[i]] for i in photos]),
+            labels=torch.tensor([self.label_of(client, photo) for photo in photos]),
             training=self.method.local(training),
             share=self.method.share,
             generator=generator,
+            owned=self.owned(client),
+            unlabelled=self.faces.images[rest] if isinstance(self.method, Labels) else None,
         )
-        return self.defense(train_locally)(task)
+        own = self.method.client if isinstance(self.method, Trains) else train_locally
+        return self.defense(own)(task)
+
+    def seen(self, returns: Sequence[tuple[Shared, ...]], client: int) -> tuple[Shared, ...]:
+        """What the server sees of one client: what it sent, or what the aggregator makes of all."""
+        if isinstance(self.method, Aggregates) and self.method.secure:
+            return self.method.aggregate(returns)
+        return returns[client]
 
     def train(
         self,
@@ -134,27 +190,51 @@ class Simulation:
         training = local_training(settings)
         started = time.perf_counter()
         for number in rounds:
-            returns = {}
-            for client, people in enumerate(self.split.clients):
-                photos = tuple(i for person in people for i in self.split.train[person])
+            returns = []
+            for client in range(len(self.split.clients)):
                 generator = generator_for("train", self.seed, number, client)
-                returns[client] = self.step(state, client, photos, training, generator)
-            updates = [_update(r) for r in returns.values()]
-            server = self.method.combine(state.server, updates, training)
-            server |= mean_buffers([b for r in returns.values() if (b := _buffers(r))])
-            state = State(server, {client: r.kept for client, r in returns.items()})
+                photos = self._labelled(client)
+                returns.append(self.step(state, client, photos, training, generator))
+            server = self._combined(state, [r.shared for r in returns], training)
+            state = State(server, {client: r.kept for client, r in enumerate(returns)})
             if progress:
                 progress(number - rounds.start + 1, len(rounds))
         return state, time.perf_counter() - started
+
+    def _combined(
+        self, state: State, returns: Sequence[tuple[Shared, ...]], training: LocalTraining
+    ) -> dict[str, Tensor]:
+        """What the server holds after a round."""
+        if isinstance(self.method, Aggregates) and self.method.secure:
+            seen = self.method.aggregate(returns)
+            returns = [tuple(mean_of(s) if isinstance(s, Aggregate) else s for s in seen)]
+        server = self.method.combine(state.server, _each(returns, Update), training)
+        server |= mean_buffers(_each(returns, Buffers))
+        if isinstance(self.method, Absorbs):
+            server |= self.method.absorb(state.server, returns, training)
+        return server
+
+    def _photos(self, client: int) -> tuple[int, ...]:
+        return tuple(i for p in self.split.clients[client] for i in self.split.train[p])
+
+    def _labelled(self, client: int) -> tuple[int, ...]:
+        """The photos that train with their label."""
+        photos = self._photos(client)
+        if not isinstance(self.method, Labels):
+            return photos
+        labels = torch.tensor([self.label_of(client, photo) for photo in photos])
+        return tuple(photos[k] for k in self.method.labelled(labels).tolist())
+
+    @property
+    def _classes(self) -> tuple[str, ...] | None:
+        return self.method.classes(self.faces) if isinstance(self.method, Classifies) else None
 
     @property
     def _head_is_private(self) -> bool:
         return is_withheld("head.weight", self.withheld)
 
 
-def _buffers(returned: ClientReturn) -> Buffers | None:
-    return next((shared for shared in returned.shared if isinstance(shared, Buffers)), None)
-
-
-def _update(returned: ClientReturn) -> Update:
-    return next(shared for shared in returned.shared if isinstance(shared, Update))
+def _each(returns: Sequence[tuple[Shared, ...]], kind: type[T]) -> list[T]:
+    """The first of that kind that each client sent, where it sent one."""
+    firsts = [next((s for s in shared if isinstance(s, kind)), None) for shared in returns]
+    return [first for first in firsts if first is not None]

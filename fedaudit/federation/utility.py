@@ -67,7 +67,8 @@ def measure(
         )
 
     trained, fresh = of(state), of(simulation.fresh())
-    update = sum(value.numel() * value.element_size() for value in state.server.values())
+    received = simulation.received(state, 0)
+    update = sum(value.numel() * value.element_size() for value in received.values())
     return Utility(
         accuracy=trained["accuracy"],
         tar_at_far={name: trained[f"tar@{name}"] for name in FARS},
@@ -88,7 +89,7 @@ def _distinct(state: State) -> tuple[int, ...]:
 
 @torch.no_grad()
 def _embed(simulation: Simulation, state: State, client: int, images: Tensor) -> Tensor:
-    parameters = {**state.server, **state.kept.get(client, {})}
+    parameters = {**simulation.received(state, client), **state.kept.get(client, {})}
     model = require_face_net(build(simulation.spec(client), parameters), "verification").eval()
     return torch.cat([model.embed(part) for part in torch.split(images, 64)])
 

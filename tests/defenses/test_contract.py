@@ -18,7 +18,7 @@ CASES: dict[str, dict[str, Any]] = {
     "dplc": {"min_size": 2, "radius": 1.5},
     "private_projector": {},
 }
-METHODS = names("methods")
+METHODS = ("fedavg", "fedprox", "fedsgd")
 
 Federate = Callable[..., Simulation]
 

@@ -1,0 +1,134 @@
+"""What a federated method may do beyond `fedaudit.verbs.Method`: each ability is optional.
+
+`Method` alone is FedAvg: everybody trains the whole network, each client shares one update, the
+server combines them. A method that differs has the members below that it needs, and no others.
+
+    check       data that it cannot use are refused               before anything runs
+    network     the network, with the method's own loss in it     client and attacker build it
+    start       what the server holds before round 1
+    sends       what one client receives                          server → client
+    labelled    which photos have a label; the others train without
+    client      one client's round, what it shares and keeps      client → server
+    aggregate   what a secure aggregator lets the server see
+    absorb      what the server makes of all that is not an update
+    withheld    parameters that no update contains
+    classes     what the head tells apart
+
+A loss stands in the network, because an attacker who knows the method rebuilds the network.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from fedaudit.data.faces import FaceSet
+from fedaudit.data.splits import Split
+from fedaudit.types import LocalTraining, ModelSpec, Shared
+from fedaudit.verbs import ClientReturn, ClientTask
+
+
+@runtime_checkable
+class Checks(Protocol):
+    """Refuses data that it cannot use."""
+
+    def check(self, faces: FaceSet, split: Split) -> None:
+        """Raises `DataError`, which says what to change."""
+        ...
+
+
+@runtime_checkable
+class Networks(Protocol):
+    """Trains another network than the one that the study names, or by another loss."""
+
+    def network(self, spec: ModelSpec, split: Split) -> ModelSpec:
+        """The network that clients train; `spec` has its `classes` and `image_size`."""
+        ...
+
+
+@runtime_checkable
+class Starts(Protocol):
+    """Does not start from random parameters."""
+
+    def start(self, spec: ModelSpec, server: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
+        """What the server holds before round 1; `server` is the random start."""
+        ...
+
+
+@runtime_checkable
+class Sends(Protocol):
+    """Sends each client its own part of what the server holds."""
+
+    def sends(
+        self, server: Mapping[str, Tensor], client: int, owned: tuple[int, ...]
+    ) -> dict[str, Tensor]:
+        """What `client`, whose classes have the numbers `owned` among everybody's, receives."""
+        ...
+
+
+@runtime_checkable
+class Labels(Protocol):
+    """Uses the labels of a few photos only."""
+
+    def labelled(self, labels: Tensor) -> Tensor:
+        """Indices `[k]` of the photos, of those with `labels [N]`, whose label is used."""
+        ...
+
+
+@runtime_checkable
+class Trains(Protocol):
+    """Has a client step of its own; defenses wrap it."""
+
+    def client(self, task: ClientTask) -> ClientReturn:
+        """One client's round."""
+        ...
+
+
+@runtime_checkable
+class Aggregates(Protocol):
+    """Puts a secure aggregator between clients and server where `secure` says so."""
+
+    @property
+    def secure(self) -> bool:
+        """Whether there is one."""
+        ...
+
+    def aggregate(self, returns: Sequence[tuple[Shared, ...]]) -> tuple[Shared, ...]:
+        """All that the server sees of the round in which the clients sent `returns`."""
+        ...
+
+
+@runtime_checkable
+class Absorbs(Protocol):
+    """Shares more than an update."""
+
+    def absorb(
+        self,
+        server: Mapping[str, Tensor],
+        returns: Sequence[tuple[Shared, ...]],
+        training: LocalTraining,
+    ) -> dict[str, Tensor]:
+        """What the server keeps of the rest, by name; `server` is what it held and sent.
+
+        It replaces what `combine` left under these names.
+        """
+        ...
+
+
+@runtime_checkable
+class Withholds(Protocol):
+    """Keeps parameters out of its updates; a head that it keeps is each client's own."""
+
+    @property
+    def withheld(self) -> tuple[str, ...]:
+        """Prefixes of parameter names."""
+        ...
+
+
+@runtime_checkable
+class Classifies(Protocol):
+    """Tells apart something other than people, with one head for all clients."""
+
+    def classes(self, faces: FaceSet) -> tuple[str, ...] | None:
+        """`[N]` a class for each photo; None where the classes are the people."""
+        ...

@@ -18,6 +18,9 @@ APART = 0.2
 NOISE = 0.1
 """Share of the last singular value of the batch that the next may have: more is noise."""
 
+SOUND = 1e-5
+"""Share of the first singular value that the batch's last must have to be more than rounding."""
+
 
 @dataclass(frozen=True)
 class Solved:
@@ -29,6 +32,7 @@ class Solved:
         rest: `[K, D]`, what of P the images found do not explain.
         left: N − n.
         unexplained: |rest| / |P|; rounding alone leaves far below 1e-3.
+        sound: P has N singular values well above rounding, so that what was found can be trusted.
     """
 
     labels: Tensor
@@ -36,6 +40,7 @@ class Solved:
     rest: Tensor
     left: int
     unexplained: float
+    sound: bool
 
     @property
     def complete(self) -> bool:
@@ -53,7 +58,7 @@ def solve_head(
     unit: bool,
     generator: torch.Generator,
     starts: int = 4,
-    rounds: int = 4,
+    rounds: int = 5,
 ) -> Solved:
     """Find the images of a batch one by one, and take each off the sum.
 
@@ -75,6 +80,7 @@ def solve_head(
     """
     rest, left = product.double(), count
     whole = max(float(rest.norm()), 1e-300)
+    sizes = torch.linalg.svdvals(rest)
     labels: list[int] = []
     places: list[Tensor] = []
     for attempt in range(rounds):
@@ -88,12 +94,14 @@ def solve_head(
         order = outside.argsort(stable=True)
         order = order[outside[order] < EXPLAINED]
         if not len(order):
-            if attempt:
+            if attempt and not labels:
                 break  # two sets of starts without a solution: the equations do not hold
             continue
         e, pairs = equation.pairs(place[order], which[order])
         chosen = _consistent(pairs, left)
         if not chosen:
+            if labels:
+                continue
             if attempt:
                 break
             # Each image pairs with itself to 1 on the right scale.
@@ -116,6 +124,7 @@ def solve_head(
         rest=rest,
         left=left,
         unexplained=float(rest.norm()) / whole,
+        sound=len(sizes) >= count and bool(sizes[count - 1] > SOUND * sizes[0]),
     )
 
 

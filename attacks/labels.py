@@ -89,12 +89,13 @@ def solve(head: HeadGradient) -> Tensor:
 def share_out(head: HeadGradient, found: Solved | None) -> Tensor:
     """All labels, given what was solved for.
 
-    A part of a batch is used for margin heads only: their votes are weaker, and an ill-conditioned
-    gradient (one person's photos that look alike to the head) makes false solutions.
+    Where only a part was found, it is used if the gradient is sound: one person's photos that look
+    alike to the head make an ill-conditioned gradient, and that false solutions. Then all is put to
+    the vote.
     """
     if found is not None and found.complete:
         return found.labels
-    if found is None or not head.unit or not len(found.labels):
+    if found is None or not found.sound or not len(found.labels):
         return votes(head)
     if not found.left:
         return found.labels

@@ -18,7 +18,7 @@ from fedaudit.captures.simulated import withhold
 from fedaudit.errors import AttackError, KnowledgeError
 from fedaudit.registry import create, describe, lookup, names
 from fedaudit.threat_models import check_knowledge, threat_model
-from fedaudit.types import Capture, Knowledge, Observation, Reconstruction, Shared
+from fedaudit.types import Capture, Knowledge, Observation, Reconstruction, Secret, Shared
 from fedaudit.verbs import ManipulatingAttack
 
 TINY: dict[str, dict[str, Any]] = {
@@ -70,7 +70,7 @@ NETWORK = {
 }
 """The network that an attack is tried on, where it is another than `face`."""
 CLOSED_FORM = {"imprint", "trap_weights", "analytic", "spear", "lti", "feature_decoder", "r_gap"}
-"""Attacks that solve or have learned, instead of searching: no iterations, no history, perhaps nothing random."""
+"""Attacks that solve or have learned: no iterations, no history, perhaps nothing random."""
 ONE_IMAGE = {"r_gap"}
 """Attacks on single images: they refuse a batch."""
 WHOLE_MODEL = {"r_gap"}
@@ -121,6 +121,7 @@ def test_is_a_frozen_object_with_documented_settings(name: str, attack: Any) -> 
     """A class, or a function that presets one."""
     kind: Any = lookup("attacks", name)
     assert is_dataclass(attack)
+    assert not isinstance(attack, type)
     parameters = inspect.signature(kind).parameters
     documentation = kind.__doc__ or ""
     assert describe("attacks", name)
@@ -160,8 +161,10 @@ def test_takes_an_observation_and_nothing_else(
         attack(intercept(), generator=noise())
 
 
-@pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("defense", ["none", "dpsgd", "dplc", "private_projector"])
+@pytest.mark.parametrize(
+    ("defense", "batch"),
+    [("none", 1), ("none", 2), ("dpsgd", 2), ("dplc", 1), ("private_projector", 2)],
+)
 def test_meets_every_defense(
     name: str, attack: Any, defense: str, batch: int, intercept: Intercept
 ) -> None:
@@ -195,15 +198,22 @@ def test_meets_every_defense(
     assert [step[0] for step in steps] == sorted({step[0] for step in steps})
 
 
-def test_deterministic_and_without_side_effects(
-    name: str, attack: Any, intercept: Intercept
+def test_deterministic_without_side_effects_and_blind_to_the_secret(
+    name: str, attack: Any, intercept: Intercept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = intercept(batch=1 if name in ONE_IMAGE else 2, threat="D").seen
+    """The second run finds the photos overwritten and every `Secret` closed, and ends the same."""
+    captured = intercept(batch=1 if name in ONE_IMAGE else 2, threat="D")
+    seen, secret = captured.seen, captured.secret
     assert seen.update is not None
+    assert secret is not None
     tensors = {**seen.before, **{f"sent {k}": v for k, v in seen.update.tensors.items()}}
     copies = {key: value.clone() for key, value in tensors.items()}
     states = (torch.get_rng_state(), np.random.get_state(), random.getstate())
-    first, again, other = (attack(seen, generator=noise(seed)) for seed in (0, 0, 1))
+    first = attack(seen, generator=noise(0))
+    secret.images.fill_(float("nan"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Secret, "__getattribute__", refuse)
+        again, other = (attack(seen, generator=noise(seed)) for seed in (0, 1))
     assert torch.equal(torch.get_rng_state(), states[0])
     assert str(np.random.get_state()) == str(states[1])
     assert random.getstate() == states[2]
@@ -226,6 +236,10 @@ def test_works_on_deltas_and_without_knowing_the_defense(attack: Any, intercept:
     result = attack(replace(seen, defense=None), generator=noise())
     assert result.adaptive == "estimated"
     assert result.images.shape == (1, 3, 32, 32)
+
+
+def refuse(secret: Secret, attribute: str) -> Any:
+    raise AssertionError(f"Secret.{attribute} was read")
 
 
 class InterruptedByTestError(Exception):

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from fedaudit.captures.simulated import withhold, without_update
 from fedaudit.data.faces import FaceSet
 from fedaudit.federation.rounds import Simulation
-from fedaudit.registry import create, names
+from fedaudit.registry import names
 from fedaudit.threat_models import THREAT_MODELS, threat_model
 from fedaudit.types import Capture, ClusterCenters, Knowledge, LocalTraining, Secret, Update
-from fedaudit.verbs import ManipulatingAttack
 
 Intercept = Callable[..., Capture]
 Federate = Callable[..., Simulation]
@@ -174,71 +173,3 @@ def test_the_walk_finds_every_planted_path(intercept: Intercept) -> None:
         assert leak in leaks(
             replace(seen, model=replace(seen.model, arguments={"_": hidden})), secret
         )
-
-
-ATTACKS: dict[str, dict[str, Any]] = {
-    "inverting_gradients": {"steps": 3},
-    "gan_inversion": {
-        "candidates": 2,
-        "latent_steps": 1,
-        "stage_steps": 1,
-        "pixel_steps": 1,
-        "rounds": 1,
-    },
-    "imprint": {"bins": 16},
-    "trap_weights": {"rows": 16},
-    "fishing": {"inverter": "inverting_gradients", "settings": {"steps": 3}},
-}
-
-
-def served_by(attack: Any) -> dict[str, Any]:
-    """How to capture an update for an attack, which may choose what the server sends."""
-    return {"threat": "G", "malicious": attack} if isinstance(attack, ManipulatingAttack) else {}
-
-
-class Trap(Tensor):
-    """A tensor that no operation may touch."""
-
-    @classmethod
-    def __torch_function__(cls, func: Any, *_: Any, **__: Any) -> Any:
-        raise AssertionError(f"the secret was touched by {func}")
-
-
-@pytest.mark.parametrize("name", names("attacks"))
-def test_an_attack_never_touches_the_secret(
-    name: str, intercept: Intercept, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Opening any `Secret`, or any tensor of this one, fails the attack."""
-    attack = create("attacks", name, ATTACKS[name])
-    captured = intercept(network="small_cnn", batch=2, **served_by(attack))
-    assert captured.secret is not None
-    trap: Any = captured.secret.images.as_subclass(Trap)
-    guarded = replace(captured, secret=replace(captured.secret, images=trap, labels=trap))
-    with pytest.raises(AssertionError, match="touched"):
-        trap.sum()
-
-    def refuse(self: Secret, field: str) -> Any:
-        raise AssertionError(f"Secret.{field} was read")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Secret, "__getattribute__", refuse)
-        result = attack(guarded.seen, generator=torch.Generator().manual_seed(0))
-    assert result.images.shape == (2, 3, 32, 32)
-
-
-@pytest.mark.parametrize("name", names("attacks"))
-def test_an_attack_does_not_depend_on_the_photos_once_they_are_captured(
-    name: str, faces: FaceSet, federate: Federate, intercept: Intercept
-) -> None:
-    """After the capture, the client's photos and the whole face set are overwritten with NaN."""
-    own = replace(faces, images=faces.images.clone())
-    attack = create("attacks", name, ATTACKS[name])
-    simulation = federate(network="small_cnn", faces=own)
-    captured = intercept(simulation=simulation, batch=2, **served_by(attack))
-    assert captured.secret is not None
-    before = attack(captured.seen, generator=torch.Generator().manual_seed(0))
-    captured.secret.images.fill_(float("nan"))
-    own.images.fill_(float("nan"))
-    after = attack(captured.seen, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(before.images, after.images)
-    assert before.objective == after.objective

@@ -93,7 +93,9 @@ def run_train(study: Study, job: TrainJob, folder: RunFolder) -> None:
     folder.save_model(job.key, {"w": weights}, {"accuracy": 0.5})
 
 
-def run_cell(study: Study, cell: Cell, folder: RunFolder, evidence: str) -> None:
+def run_cell(
+    study: Study, cell: Cell, folder: RunFolder, evidence: str, device: str = "cpu"
+) -> None:
     _take_time(cell.key)
     image = torch.rand(1, 3, 4, 4, generator=generator_for(cell.key))
     if evidence == "full":

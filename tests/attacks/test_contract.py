@@ -131,7 +131,7 @@ def test_is_a_frozen_object_with_documented_settings(name: str, attack: Any) -> 
         assert parameter.kind is parameter.KEYWORD_ONLY
         assert parameter.default is not parameter.empty
     with pytest.raises(AttributeError):
-        attack.anything = 1
+        attack.anything = 1  # type: ignore[attr-defined]
 
 
 def test_declares_what_it_needs_and_reads(name: str, attack: Any) -> None:

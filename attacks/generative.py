@@ -1,7 +1,8 @@
 """Attacks that draw with a face generator: presets of the engine, by the name of their paper."""
 
-from fedaudit.attacks.engine import LocalSteps, MatchingAttack, Stage
+from fedaudit.attacks.engine import LocalSteps, MatchingAttack
 from fedaudit.attacks.priors.generator import FaceGenerator
+from fedaudit.attacks.stage import Stage
 from fedaudit.attacks.varies import FeatureMaps, Latent, Pixels
 from fedaudit.attacks.weights import GeneratorWeights, UntrainedWeights
 

@@ -3,9 +3,10 @@
 from dataclasses import replace
 from typing import Literal
 
-from fedaudit.attacks.engine import LocalSteps, MatchingAttack, Precision, Stage
+from fedaudit.attacks.engine import LocalSteps, MatchingAttack, Precision
 from fedaudit.attacks.image_priors import GroupConsistency
 from fedaudit.attacks.search import Schedule
+from fedaudit.attacks.stage import Stage
 from fedaudit.attacks.varies import Pixels
 
 

@@ -1,6 +1,6 @@
 """The one attack that all searches are: stages that vary something until the update is explained.
 
-An attack by name is a preset of it (`image_space.py`, `generative.py`); `attempt.py` carries it out.
+An attack by name is a preset of it (`image_space.py`, `generative.py`); `attempt.py` runs it.
 """
 
 import time

@@ -276,7 +276,7 @@ def test_lbfgs_solves_a_valley_that_adam_does_not() -> None:
     ends = {}
     for optimizer in ("lbfgs", "adam"):
         x = torch.tensor([[-1.2, 1.0]], requires_grad=True)
-        search = Search([x], 1.0, 6, optimizer=optimizer)  # type: ignore[arg-type]
+        search = Search([x], 1.0, 6, optimizer=optimizer)
         for _ in range(6):
             search.step(lambda x=x: loss(x))  # type: ignore[misc]
         search.restore()
@@ -315,7 +315,7 @@ def test_a_replay_explains_what_one_gradient_does_not(batch: int, intercept: Int
     generator = torch.Generator().manual_seed(0)
     left = {}
     for mode in ("start", "path", "replay"):
-        trial = replay_of(captured.seen, evidence, mode, generator)  # type: ignore[arg-type]
+        trial = replay_of(captured.seen, evidence, mode, generator)
         assert (trial is None) == (mode == "start")
         matching = Matching(evidence, use_entry=False, angle=False, trial=trial)
         assert matching.separable == (mode == "start")

@@ -43,6 +43,7 @@ class Peer:
         total_variation: Weight in place of the preset's; None keeps it.
         labels: Whether the true labels are handed over; its deep leakage refuses them.
         mean, std: Of the coordinates that it moves images in; it was made for standardized ones.
+        settings: Further overrides, in the peer's configuration language.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Peer:
     labels: bool = True
     mean: float = 0.5
     std: float = 0.25
+    settings: tuple[str, ...] = ()
 
     @property
     def overrides(self) -> list[str]:
@@ -59,7 +61,7 @@ class Peer:
         found = [f"optim.max_iterations={self.steps}"]
         if self.total_variation is not None:
             found.append(f"regularization.total_variation.scale={self.total_variation}")
-        return found
+        return [*found, *self.settings]
 
 
 def problem(

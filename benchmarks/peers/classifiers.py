@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--peer-steps", type=int, default=500, help="on the large networks")
     parser.add_argument("--peer-weights", type=float, nargs="*", default=[],
-                        help="total variation for the peer on the large networks, besides 0.2")  # fmt: skip
+                        help="further weights of the peer on the large networks")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="two seeds, 100 peer steps")
     parser.add_argument("--json", action="store_true", help="machine-readable, at the end")
     options = parser.parse_args()

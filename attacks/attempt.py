@@ -13,6 +13,7 @@ from fedaudit.attacks.batch_norm import BatchNormPrior, from_observation
 from fedaudit.attacks.evidence import gather
 from fedaudit.attacks.evolution import Evolution
 from fedaudit.attacks.gauss_newton import GaussNewton
+from fedaudit.attacks.map_goal import MapMatching, goal_of
 from fedaudit.attacks.matching import Matching
 from fedaudit.attacks.rounds import Decode, Movement, OneByOne, Plan
 from fedaudit.attacks.search import Optimizer, Progress
@@ -78,7 +79,7 @@ class Attempt:
         self.scene = Scene(evidence, matching, self.generator, attack.prior, attack.restarts)
         sweeps = [
             stage.steps
-            * (evidence.count if stage.rounds and matching.separable else 1)
+            * (evidence.count if _one_by_one(stage, matching) else 1)
             * (attack.restarts if stage.optimizer == "lbfgs" or trial else 1)
             for stage in attack.stages
             if evidence.smooth or not stage.smooth_only
@@ -118,6 +119,9 @@ class Attempt:
         saved: dict[str, Tensor],
     ) -> Found:
         scene = self.scene
+        goal = goal_of(scene.evidence) if stage.match == "maps" else None
+        if stage.match == "maps" and goal is None:
+            return before
         if variables is None:
             variables = stage.varies.begin(scene, before)
         # A start that is not written to: projections measure distances from it.
@@ -160,7 +164,12 @@ class Attempt:
                 stage.population,
             )
         else:
-            movement = Movement(scene.matching, leaves, decode, plan, penalty, self.watch)
+            matching: Matching | MapMatching = scene.matching
+            if goal is not None:
+                with torch.no_grad():
+                    begun = torch.cat([decode(v[:1]) for v in starts])
+                matching = MapMatching(scene.matching, goal, begun)
+            movement = Movement(matching, leaves, decode, plan, penalty, self.watch)
             # Neither L-BFGS nor a replay can be mapped over restarts.
             if scene.restarts > 1 and (stage.optimizer == "lbfgs" or scene.matching.trial):
                 movement = OneByOne(movement)
@@ -258,3 +267,8 @@ class Attempt:
 
 def _size(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
+
+
+def _one_by_one(stage: Stage, matching: Matching) -> bool:
+    """Whether each image of a batch gets the stage's steps for itself."""
+    return stage.optimizer == "gauss_newton" or bool(stage.rounds and matching.separable)

@@ -20,14 +20,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.func import linearize, vjp, vmap
 
 from fedaudit.attacks.contrast import settle_contrast
-from fedaudit.attacks.evidence import Evidence
+from fedaudit.attacks.map_goal import Goal, goal_of
 from fedaudit.attacks.matching import Matching
-from fedaudit.attacks.peel import peel
 from fedaudit.attacks.rounds import Decode, Plan
 from fedaudit.attacks.watch import Watch
 from fedaudit.models.facenet import FaceNet
@@ -44,47 +42,9 @@ TIGHTEN = 4.0
 """… and rises by this one while a step does not."""
 TRIES = 6
 """Dampings tried in a step before an image is left as it is."""
-PEELED_FLOOR = 0.03
-"""Error of a peeled map's direction, in units of the error that `peel` reports."""
 
 Map = Callable[[Tensor], Tensor]
 """Variable, flat `[n]` → unit direction of the map that it gives, flat `[F]`."""
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What each image's map must be.
-
-    Attributes:
-        directions: `[N, F]`, unit rows in double precision.
-        depth: How many modules of the body make the map; None for what enters the embedding.
-        floor: Length of a residual that the error of `directions` explains.
-    """
-
-    directions: Tensor
-    depth: int | None
-    floor: float
-
-    def reached(self, model: FaceNet, images: Tensor) -> Tensor:
-        """The unit directions that `images` give, `[n, F]`."""
-        maps = model.features(images) if self.depth is None else model.body[: self.depth](images)  # type: ignore[index]
-        return F.normalize(maps.flatten(1), dim=1)
-
-
-def goal_of(evidence: Evidence) -> Goal | None:
-    """The earliest map that is known of every image; None where none is."""
-    entry = evidence.entry
-    if entry is None or entry.maps is None or evidence.coupled:
-        return None
-    peeled = peel(evidence)
-    if peeled is not None:
-        rows = F.normalize(peeled.maps.flatten(1).double(), dim=1)
-        return Goal(rows, peeled.depth, PEELED_FLOOR * peeled.error)
-    if isinstance(evidence.model, FaceNet) and evidence.model.pool == "average":
-        return None  # an averaged map has fewer numbers than an image
-    sizes = torch.linalg.svdvals(entry.gradient.double())
-    behind = float(sizes[evidence.count] / sizes[evidence.count - 1])
-    return Goal(F.normalize(entry.maps.double(), dim=1), None, behind)
 
 
 def solve(

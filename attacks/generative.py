@@ -102,38 +102,6 @@ def gan_inversion(
     )
 
 
-def map_inversion(
-    *,
-    solve_steps: int = 12,
-    pixel_steps: int = 60,
-    prior: str = "face_gan",
-    crop: Crop | None = None,
-    seconds: float | None = None,
-) -> MatchingAttack:
-    """A short `gan_inversion`, then solve for the faces whose feature maps the update gives away.
-
-    Beyond Liu et al. (ICFTIC 2021) and GIFD (Fang et al., ICCV 2023): where the first fully
-    connected layer and the last block give each image's maps exactly, Gauss–Newton finds the image
-    exactly too, however long the network was trained. Elsewhere it is `gan_inversion`.
-
-    Args:
-        solve_steps: Gauss–Newton steps an image, at most.
-        pixel_steps: Steps an image in pixels before.
-        prior: Where the generator comes from, as in `gan_inversion`.
-        crop: Part of the generator's image that is kept.
-        seconds: Wall-clock limit; results then depend on the machine. None for none.
-    """
-    return gan_inversion(
-        latent_steps=10,
-        stage_steps=20,
-        pixel_steps=pixel_steps,
-        solve_steps=solve_steps,
-        prior=prior,
-        crop=crop,
-        seconds=seconds,
-    )
-
-
 def liu_2021(
     *,
     steps: int = 300,

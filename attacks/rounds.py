@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.image_priors import GroupConsistency
+from fedaudit.attacks.map_goal import MapMatching
 from fedaudit.attacks.matching import Gradients, Matching, total
 from fedaudit.attacks.search import SCHEDULES, Optimizer, Schedule, Search
 from fedaudit.attacks.watch import Watch
@@ -73,7 +74,7 @@ class Movement:
         free: The free variables that go with `variables`; those of the engine if not given.
     """
 
-    matching: Matching
+    matching: Matching | MapMatching
     variables: Sequence[Tensor]
     decode: Decode
     plan: Plan

@@ -32,6 +32,8 @@ class Stage:
         keep: How many restarts go on to the next stage, best first; None keeps all.
         population: Candidates a generation of CMA-ES; None for its own rule.
         smooth_only: Leave the stage out on networks with kinks (ReLU, max-pooling).
+        match: "update", or "maps": the images' known maps alone (`attacks.map_goal`); the stage is
+            left out where they are not known.
     """
 
     varies: Varies
@@ -48,6 +50,7 @@ class Stage:
     keep: int | None = None
     population: int | None = None
     smooth_only: bool = False
+    match: Literal["update", "maps"] = "update"
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.rounds < 0 or self.patience < 0:

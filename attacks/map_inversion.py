@@ -1,0 +1,120 @@
+"""Solve for the faces whose maps the update gives away; search for them where it does not."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from fedaudit.attacks.engine import MatchingAttack
+from fedaudit.attacks.evidence import gather
+from fedaudit.attacks.generative import SOLVER_DAMPING, Crop, gan_inversion
+from fedaudit.attacks.map_goal import goal_of
+from fedaudit.attacks.priors.generator import FaceGenerator
+from fedaudit.attacks.search import Progress
+from fedaudit.attacks.stage import Stage
+from fedaudit.attacks.varies import Latent, Pixels
+from fedaudit.attacks.watch import Checkpoint
+from fedaudit.types import Knowledge, Observation, Reconstruction, Shared, Update
+
+PIXEL_LR = 0.05
+"""Peak step size in pixels, in units of the range [0, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapInversion:
+    """From the maps that an update gives away in closed form to the faces, exactly.
+
+    The gradients of the first fully connected layer and of the last block give each image's map
+    before that block (`attacks.entry_layer`, `attacks.peel`). Pixels are searched, image by image,
+    until they have that map: feature inversion (Mahendran and Vedaldi, CVPR 2015; Dosovitskiy et
+    al. 2016) on a map that the client never shared. Then Gauss–Newton makes them exact
+    (`attacks.gauss_newton`). Neither depends on how long the network was trained, nor mixes the
+    images of a batch. Where no such map is known (noise, several local steps, other networks) it is
+    `gan_inversion`, and Gauss–Newton on what enters the embedding if that is known.
+
+    Args:
+        candidates: Generated faces that are tried as a start.
+        descent_steps: First-order steps an image toward its map.
+        total_variation: Weight of the total variation in them.
+        solve_steps: Gauss–Newton steps an image, at most; 0 leaves them out. About 2 CPU seconds
+            each for a gray 32×32 image.
+        search_steps: Steps an image of `gan_inversion`, where no early map is known.
+        prior: Where the generator comes from, as in `gan_inversion`.
+        crop: Part of the generator's image that is kept.
+        seconds: Wall-clock limit; results then depend on the machine. None for none.
+    """
+
+    candidates: int = 128
+    descent_steps: int = 400
+    total_variation: float = 0.2
+    solve_steps: int = 10
+    search_steps: int = 210
+    prior: str = "face_gan"
+    crop: Crop | None = None
+    seconds: float | None = None
+
+    needs: ClassVar[frozenset[Knowledge]] = frozenset(
+        {Knowledge.MODEL, Knowledge.BASIC, Knowledge.AUXILIARY}
+    )
+    reads: ClassVar[frozenset[type[Shared]]] = frozenset({Update})
+
+    def __post_init__(self) -> None:
+        # Refuses what the engine refuses, before any observation is there.
+        self._descent()
+        self._search()
+
+    def __call__(
+        self,
+        seen: Observation,
+        *,
+        generator: torch.Generator,
+        progress: Progress | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> Reconstruction:
+        """Reconstruct the batch behind one update."""
+        goal = goal_of(gather(seen))
+        attack = self._search() if goal is None or goal.depth is None else self._descent()
+        return attack(seen, generator=generator, progress=progress, checkpoint=checkpoint)
+
+    def _descent(self) -> MatchingAttack:
+        stages = [
+            Stage(varies=Latent(candidates=self.candidates), steps=0, lr=1.0),
+            Stage(
+                varies=Pixels(start="previous"),
+                steps=self.descent_steps,
+                lr=PIXEL_LR,
+                optimizer="signed_adam",
+                rounds=1,
+                total_variation=self.total_variation,
+                match="maps",
+            ),
+        ]
+        if self.solve_steps:
+            stages.append(
+                Stage(
+                    varies=Pixels(start="previous", box=False),
+                    steps=self.solve_steps,
+                    lr=SOLVER_DAMPING,
+                    optimizer="gauss_newton",
+                )
+            )
+        return MatchingAttack(
+            stages=tuple(stages),
+            angle=True,
+            entry=True,
+            prior=FaceGenerator(source=self.prior, crop=self.crop),
+            seconds=self.seconds,
+        )
+
+    def _search(self) -> MatchingAttack:
+        latent, inner = self.search_steps // 10, self.search_steps // 5
+        return gan_inversion(
+            candidates=self.candidates,
+            latent_steps=latent,
+            stage_steps=inner,
+            pixel_steps=self.search_steps - latent - inner,
+            solve_steps=self.solve_steps,
+            prior=self.prior,
+            crop=self.crop,
+            seconds=self.seconds,
+        )

@@ -9,8 +9,9 @@ below position p and δ_p = (gradient arriving at p) · (slope of the activation
 * **Averaged map, one image**: the same a arrives at every position, so G = diag(a)/P · M X, where
   each entry of M is one of two known slopes. Its column space is known, and a subspace of dimension
   P holds hardly any vectors of two given values but the columns of M: fix P rows, try the 2^P
-  patterns there, and keep those whose other rows have the two values as well. Positions come out
-  unordered.
+  patterns there, and keep those whose other rows have the two values as well. A trained network's
+  columns are alike, and then sums such as m₁ + m₂ − m₃ may have two values too: the gradient of the
+  normalization's bias, Σ_p δ_p, says which belong together. Positions come out unordered.
 
 Then the center tap of the block's 3×3 convolution gives the gradients that arrive at its outputs,
 these give the inputs under its other taps, which is the whole map, and where taps of neighboring
@@ -21,7 +22,9 @@ it must give what is known of its output, so a wrong or noisy answer is noticed.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import scipy.linalg
+import scipy.optimize
 import torch
 from torch import Tensor, nn
 
@@ -34,9 +37,11 @@ MOST_POSITIONS = 16
 """2^P patterns are tried."""
 OFF_VALUE = 0.05
 """How far the entries of a column of M may lie from the two slopes."""
+MOST_CANDIDATES = 200
+"""Among which P columns are searched for by integer programming."""
 EXPLAINED = 0.05
 """Largest relative error of the block's recomputed output."""
-WEAK = 0.1
+WEAK = 0.01
 """Channels whose arriving gradient is below this share of the largest are not used to find M."""
 
 
@@ -73,11 +78,13 @@ def peel(evidence: Evidence) -> Peeled | None:
     slopes = block.act2.weight.detach().double().expand(len(shortcut))
     arriving = (entry.arriving @ entry.weight).double()
     deltas: Tensor | None = None
-    if count * positions <= min(shortcut.shape) and pooled:
-        deltas = _masked(shortcut, arriving[0], slopes, positions)
-    elif count * positions <= min(shortcut.shape):
+    if pooled and count == 1 and positions <= min(shortcut.shape):
+        deltas = _masked(found, arriving[0], slopes, positions)
+    elif not pooled and count * positions <= min(shortcut.shape):
         shape = (count, len(shortcut), positions)
         slope = torch.where(entry.maps.view(shape) > 0, 1.0, slopes[:, None])
+        # A negative slope, which training may give, hides the sign of what it was applied to.
+        slope = slope * (slopes >= 0)[:, None]
         deltas = (arriving.view(shape) * slope).transpose(1, 2).flatten(0, 1)
     if deltas is None:
         return None
@@ -91,7 +98,7 @@ def peel(evidence: Evidence) -> Peeled | None:
 
 @dataclass(frozen=True)
 class _Block:
-    """The last block, what its map's sizes are, and the gradients of two of its weights."""
+    """The last block, what its map's sizes are, and the gradients of its weights and bias."""
 
     block: Residual
     depth: int
@@ -100,6 +107,7 @@ class _Block:
     columns: int
     shortcut: Tensor
     taps: Tensor
+    bias: Tensor | None
 
 
 def _last_block(evidence: Evidence) -> _Block | None:
@@ -116,42 +124,76 @@ def _last_block(evidence: Evidence) -> _Block | None:
     with torch.no_grad():
         example = model.body[:depth](torch.zeros(1, *evidence.shape, device=taps.device))
         rows, columns = block(example).shape[2:]
-    return _Block(block, depth, example.shape[2:], rows, columns, shortcut[:, :, 0, 0], taps)
+    bias = target.get(f"body.{depth}.norm2.bias")
+    return _Block(
+        block,
+        depth,
+        example.shape[2:],
+        rows,
+        columns,
+        shortcut[:, :, 0, 0],
+        taps,
+        None if bias is None else bias.double(),
+    )
 
 
-def _masked(gradient: Tensor, arriving: Tensor, slopes: Tensor, positions: int) -> Tensor | None:
+def _masked(found: "_Block", arriving: Tensor, slopes: Tensor, positions: int) -> Tensor | None:
     """δ_p `[P, C]` for an averaged map, in no order: the two-valued vectors in a column space."""
-    if positions > MOST_POSITIONS:
-        return None
     strong = arriving.abs() > WEAK * arriving.abs().max()
-    if int(strong.sum()) < 2 * positions:
+    if positions > MOST_POSITIONS or int(strong.sum()) < 2 * positions:
         return None
-    basis, sizes, _ = torch.linalg.svd(gradient[strong] / arriving[strong, None])
+    basis, sizes, _ = torch.linalg.svd(found.shortcut[strong] / arriving[strong, None])
     if len(sizes) <= positions or sizes[positions - 1] < 2 * sizes[positions]:
         return None
-    basis, low = basis[:, :positions], slopes[strong]
+    columns = _two_valued(basis[:, :positions], slopes[strong])
+    if len(columns) > positions and found.bias is not None:
+        columns = _adding_up(columns, found.bias[strong] / arriving[strong] * positions, positions)
+    if len(columns) != positions:
+        return None
+    # Weak channels stay out: the strong ones overdetermine the inputs already.
+    mask = torch.zeros(positions, len(slopes), dtype=columns.dtype, device=columns.device)
+    mask[:, strong] = columns
+    return mask * arriving / positions
+
+
+def _two_valued(basis: Tensor, low: Tensor) -> Tensor:
+    """All vectors `[K, C]` in the span of `basis` `[C, P]` whose entries are 1 or `low` `[C]`."""
+    positions, device = basis.shape[1], basis.device
     # Rows that make the system for the coefficients as well-conditioned as they can.
     _, _, pivots = scipy.linalg.qr(basis.T.cpu().numpy(), pivoting=True, mode="economic")
-    rows = torch.as_tensor(pivots[:positions].copy(), device=basis.device)
-    numbers = torch.arange(2**positions, device=basis.device)
-    bits = (numbers[:, None] >> torch.arange(positions, device=basis.device)) & 1
+    rows = torch.as_tensor(pivots[:positions].copy(), device=device)
+    bits = (torch.arange(2**positions, device=device)[:, None] >> torch.arange(positions)) & 1
     solver = torch.linalg.inv(basis[rows]).T @ basis.T
-    worst, found = [], []
+    found = []
     for part in torch.split(bits, 2**13):
         columns = torch.where(part == 1, 1.0, low[rows]) @ solver
-        off = torch.minimum((columns - 1).abs(), (columns - low).abs()).amax(1)
-        best = off.argsort()[:positions]
-        worst.append(off[best])
-        found.append((columns[best] - low).abs() > (columns[best] - 1).abs())
-    order = torch.cat(worst).argsort()[:positions]
-    if float(torch.cat(worst)[order[-1]]) > OFF_VALUE:
-        return None
-    active = torch.cat(found)[order]
-    # Weak channels stay out: the strong ones overdetermine the inputs already.
-    mask = torch.ones(positions, len(slopes), dtype=torch.float64, device=gradient.device)
-    mask[:, strong] = torch.where(active, 1.0, low)
-    mask[:, ~strong] = 0
-    return mask * arriving / positions
+        to_one, to_low = (columns - 1).abs(), (columns - low).abs()
+        fits = torch.minimum(to_one, to_low).amax(1) < OFF_VALUE
+        found.append(torch.where(to_one < to_low, 1.0, low)[fits])
+    return torch.cat(found)
+
+
+def _adding_up(columns: Tensor, total: Tensor, positions: int) -> Tensor:
+    """The `positions` of `columns` `[K, C]` that add up to a multiple of `total` `[C]`, or none."""
+    candidates = columns.cpu().numpy()
+    if len(candidates) > MOST_CANDIDATES:
+        return columns[:0]
+    # The last unknown is the multiple: the length of what arrives is not known.
+    unit = total.cpu().numpy() / float(total.abs().max()) * positions
+    sums = np.concatenate([candidates.T, -unit[:, None]], axis=1)
+    count = np.append(np.ones(len(candidates)), 0.0)
+    solved = scipy.optimize.milp(
+        np.zeros(len(count)),
+        integrality=count,
+        bounds=scipy.optimize.Bounds(0, np.append(np.ones(len(candidates)), 2.0)),
+        constraints=[
+            scipy.optimize.LinearConstraint(sums, -OFF_VALUE, OFF_VALUE),
+            scipy.optimize.LinearConstraint(count[None], positions, positions),
+        ],
+    )
+    if solved.x is None:
+        return columns[:0]
+    return columns[torch.as_tensor(solved.x[:-1] > 0.5, device=columns.device)]
 
 
 def _under_taps(deltas: Tensor, shortcut: Tensor, taps: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from fedaudit.attacks.evidence import Evidence, gather
-from fedaudit.attacks.peel import peel
+from fedaudit.attacks.peel import _adding_up, peel
+from fedaudit.federation.rounds import Simulation, State
 from fedaudit.models.facenet import FaceNet
 from fedaudit.types import Capture
 
@@ -53,9 +54,45 @@ def test_needs_no_label(intercept: Intercept) -> None:
 
 
 @pytest.mark.parametrize("network", ["face", "face_pooled"])
-def test_a_trained_network_hides_no_more(network: str, federate: Callable[..., object]) -> None:
+def test_slopes_of_either_sign(
+    network: str, intercept: Intercept, federate: Callable[..., Simulation]
+) -> None:
+    """Training makes some negative; then the sign of an output says nothing of its input's."""
+    simulation = federate(network=network)
+    state = simulation.fresh()
+    slopes = torch.linspace(-0.4, 0.6, 128)
+    capture = intercept(
+        simulation=simulation,
+        state=State({**state.server, "body.6.act2.weight": slopes}),
+        target=2,
+    )
+    evidence = gather(capture.seen)
+    peeled = peel(evidence)
+    assert peeled is not None
+    true = true_maps(evidence, capture, peeled.depth)
+    assert float((peeled.maps - true).norm() / true.norm()) < 2e-3
+
+
+def test_columns_that_belong_together_add_up() -> None:
+    """Among candidates that are sums of others, the true ones are those that the total names."""
+    generator = torch.Generator().manual_seed(0)
+    true = torch.randint(2, (6, 40), generator=generator).double() * 0.75 + 0.25
+    true[1, 20:], true[2, 20:] = true[0, 20:], true[0, 20:]
+    first, second = true[0, :20].clone(), true[0, :20].clone()
+    first[:5], second[5:10] = 1.25 - first[:5], 1.25 - second[5:10]
+    true[1, :20], true[2, :20] = first, second
+    false = true[1] + true[2] - true[0]  # two-valued as well
+    assert set(false.tolist()) <= {0.25, 1.0}
+    order = torch.randperm(7, generator=generator)
+    columns = torch.cat([true, false[None]])[order]
+    chosen = _adding_up(columns, 3.7 * true.sum(0), 6)
+    assert {tuple(row) for row in chosen.tolist()} == {tuple(row) for row in true.tolist()}
+    assert not len(_adding_up(columns, torch.rand(40, generator=generator).double(), 6))
+
+
+@pytest.mark.parametrize("network", ["face", "face_pooled"])
+def test_after_a_few_rounds(network: str, federate: Callable[..., object]) -> None:
     from fedaudit.captures.simulated import simulate
-    from fedaudit.federation.rounds import Simulation
     from fedaudit.threat_models import threat_model
     from fedaudit.types import LocalTraining
 

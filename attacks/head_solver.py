@@ -18,6 +18,8 @@ APART = 0.2
 NOISE = 0.1
 """Share of the last singular value of the batch that the next may have: more is noise."""
 
+MOST = 0.5
+"""Share of P that may be left where most images were found."""
 SOUND = 1e-5
 """Share of the first singular value that the batch's last must have to be more than rounding."""
 
@@ -32,7 +34,8 @@ class Solved:
         rest: `[K, D]`, what of P the images found do not explain.
         left: N − n.
         unexplained: |rest| / |P|; rounding alone leaves far below 1e-3.
-        sound: P has N singular values well above rounding, so that what was found can be trusted.
+        sound: What was found can be trusted: P has N singular values above rounding, and the images
+            found make up most of it, where false ones would add to what is left.
     """
 
     labels: Tensor
@@ -94,19 +97,17 @@ def solve_head(
         order = outside.argsort(stable=True)
         order = order[outside[order] < EXPLAINED]
         if not len(order):
-            if attempt and not labels:
+            if attempt and float(rest.norm()) > MOST * whole:
                 break  # two sets of starts without a solution: the equations do not hold
             continue
         e, pairs = equation.pairs(place[order], which[order])
         chosen = _consistent(pairs, left)
         if not chosen:
+            if attempt and float(rest.norm()) > MOST * whole:
+                break
             if labels:
                 continue
-            if attempt:
-                break
-            # Each image pairs with itself to 1 on the right scale.
-            itself = pairs.diagonal()[pairs.diagonal() > 1e-9]
-            scale = float(itself.median()) if len(itself) else 1.0
+            scale = _scale(pairs.diagonal())
             rest, whole = rest * scale, whole * scale
         for k, copies in chosen:
             x = equation.rows.T @ place[order[k]]
@@ -124,7 +125,9 @@ def solve_head(
         rest=rest,
         left=left,
         unexplained=float(rest.norm()) / whole,
-        sound=len(sizes) >= count and bool(sizes[count - 1] > SOUND * sizes[0]),
+        sound=len(sizes) >= count
+        and bool(sizes[count - 1] > SOUND * sizes[0])
+        and float(rest.norm()) < MOST * whole,
     )
 
 
@@ -146,6 +149,19 @@ def _consistent(pairs: Tensor, left: int) -> list[tuple[int, int]]:
             chosen.append((k, whole))
             left -= whole
     return chosen
+
+
+def _scale(itself: Tensor) -> float:
+    """What the sum must be multiplied with, by solutions that agree on it; 1 where they do not.
+
+    On the right scale each image pairs with itself to 1.
+    """
+    itself = itself[itself > 1e-9]
+    if not len(itself):
+        return 1.0
+    middle = itself.median()
+    agree = ((itself - middle).abs() < WHOLE * middle).double().mean()
+    return float(middle) if agree > 0.5 else 1.0
 
 
 def _is_noise(rest: Tensor, left: int, count: int) -> bool:

@@ -26,6 +26,8 @@ from fedaudit.types import Observation
 if TYPE_CHECKING:
     from fedaudit.attacks.engine import MatchingAttack
 
+PROXY_FACES = 32
+"""Generated faces whose batch-norm statistics stand in for unknown ones."""
 SMALL = 500_000
 """Parameters below which double precision costs nothing: the operations' overhead does."""
 Move = Movement | OneByOne | Evolution | GaussNewton
@@ -184,8 +186,17 @@ class Attempt:
         model = self.scene.evidence.model
         if not self.attack.batch_norm:
             return None
-        source = from_observation(self.seen, model)
+        faces = None
+        if self.attack.prior is not None:  # what a layer sees of faces stands in for the batch
+            drawn = self.scene.faces.sample(PROXY_FACES, self._proxy_generator())
+            with torch.no_grad():
+                faces = self.scene.faces.images(drawn.to(self.scene.like.device))
+        source = from_observation(self.seen, model, faces)
         return BatchNormPrior(model, source) if source else None
+
+    def _proxy_generator(self) -> torch.Generator:
+        """Of its own, so that an attempt that is resumed draws the same faces."""
+        return torch.Generator().manual_seed(self.generator.initial_seed())
 
     def _offer(self, variables: Sequence[Tensor], decode: Decode) -> None:
         """Keep, for each restart, the images with the least match of all stages."""

@@ -1,11 +1,13 @@
-"""What the attacks reach, against batch size and training: the table in docs/benchmarks.md.
+"""What the attacks reach, against batch size, image size and training: docs/benchmarks.md.
 
-    python benchmarks/attack_quality.py            # about 15 minutes on one core
-    python benchmarks/attack_quality.py --quick    # one target a line
+    python benchmarks/attack_quality.py                    # about an hour on one core
+    python benchmarks/attack_quality.py --quick            # one target a line
+    python benchmarks/attack_quality.py --size 64 --models fresh --batches 1 4
 
-Both attacks run with their default steps on the same updates of the default face network at 32 px
-(ORL, 3 clients of 10 people, batches of different people as far as they go). `joint` moves all
-images of a batch at once, with as many steps as fit in about the same seconds.
+All attacks run with their default steps on the same updates of the default face network (ORL, 3
+clients of 10 people, batches of different people as far as they go; *trained* is round 13 of
+FedAvg). `joint` moves all images of a batch at once, with as many steps as fit in about the same
+seconds.
 """
 
 import argparse
@@ -24,6 +26,7 @@ from fedaudit.data.splits import split
 from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.fedavg import FedAvg
 from fedaudit.federation.rounds import Simulation
+from fedaudit.registry import create
 from fedaudit.scoring.embedder import load_embedder
 from fedaudit.scoring.identity import calibrate, embed_split, mirrored
 from fedaudit.scoring.score import score
@@ -33,15 +36,20 @@ from fedaudit.types import LocalTraining, ModelSpec
 from fedaudit.verbs import Attack
 
 ROUNDS = 12
+MODELS = ("fresh", "trained")
 
 
 def lines(batch: int) -> dict[str, Attack]:
     """The attacks that a batch size is tried with."""
     found: dict[str, Attack] = {
-        "image space": inverting_gradients(),
+        "inverting_gradients": inverting_gradients(),
         "gan_inversion": gan_inversion(),
+        "map_inversion": create("attacks", "map_inversion", {}),
         "gan_inversion, no entry layer": gan_inversion(entry=False),
     }
+    if batch == 1:
+        for name in ("liu_2021", "gifd", "gias", "gion", "grad_inversion"):
+            found[name] = create("attacks", name, {})
     if batch > 1:
         # A joint step costs about half of what a sweep of single-image steps does at batch 4 and 8.
         found["gan_inversion, joint"] = gan_inversion(
@@ -54,24 +62,34 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one target a line")
+    parser.add_argument("--size", type=int, default=32, help="pixels a side")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 8, 16])
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--attacks", nargs="+", help="only these lines")
     parser.add_argument("--json", action="store_true", help="machine-readable")
     options = parser.parse_args()
     torch.set_num_threads(1)
     federation = replace(Federation(), clients=3, rounds=ROUNDS, lr=0.05)
-    faces, full = orl(size=32), orl(size=112)
+    faces, full = orl(size=options.size), orl(size=112)
     parts = split(faces, federation)
     embed = mirrored(load_embedder().embed)
     references, probes = embed_split(full, faces, parts, embed)
     gallery = calibrate(references, probes, fmr=1e-3, photos=200)
     simulation = Simulation(ModelSpec("face"), faces, parts, federation, FedAvg(), NoDefense())
     fresh = simulation.fresh()
-    trained, _ = simulation.train(fresh, range(1, ROUNDS + 1))
+    states = {"fresh": (fresh, 1)}
+    if "trained" in options.models:
+        states["trained"] = (simulation.train(fresh, range(1, ROUNDS + 1))[0], ROUNDS + 1)
     rows = []
     print(f"{'model':8} {'batch':>5} {'attack':30} {'SSIM':>6} {'least':>6} {'LPIPS':>6} "
           f"{'rank-1':>8} {'re-id':>8} {'s/update':>8}", flush=True)  # fmt: skip
-    for name, state, number in (("fresh", fresh, 1), ("trained", trained, ROUNDS + 1)):
-        for batch, targets in ((1, 6), (4, 2), (8, 1)):
+    for name in options.models:
+        state, number = states[name]
+        for batch in options.batches:
+            targets = 6 if batch == 1 else max(1, 8 // batch)
             for label, attack in lines(batch).items():
+                if options.attacks and label not in options.attacks:
+                    continue
                 images, seconds = [], []
                 for target in range(1 if options.quick else targets):
                     capture = simulate(

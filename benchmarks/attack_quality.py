@@ -32,7 +32,7 @@ from fedaudit.scoring.identity import calibrate, embed_split, mirrored
 from fedaudit.scoring.score import score
 from fedaudit.seeds import generator_for
 from fedaudit.threat_models import threat_model
-from fedaudit.types import LocalTraining, ModelSpec
+from fedaudit.types import ImageScore, LocalTraining, ModelSpec
 from fedaudit.verbs import Attack
 
 ROUNDS = 12
@@ -90,7 +90,8 @@ def main() -> None:
             for label, attack in lines(batch).items():
                 if options.attacks and label not in options.attacks:
                     continue
-                images, seconds = [], []
+                images: list[ImageScore] = []
+                seconds: list[float] = []
                 for target in range(1 if options.quick else targets):
                     capture = simulate(
                         simulation,

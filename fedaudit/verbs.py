@@ -23,8 +23,15 @@ from fedaudit.types import (
 class Attack(Protocol):
     """`attack(seen, generator=…, progress=…) -> Reconstruction`; settings are its constructor's."""
 
-    needs: frozenset[Knowledge]
-    reads: frozenset[type]
+    @property
+    def needs(self) -> frozenset[Knowledge]:
+        """Facts that a threat model must grant."""
+        ...
+
+    @property
+    def reads(self) -> frozenset[type]:
+        """Kinds of shared things that it attacks."""
+        ...
 
     def __call__(
         self,

@@ -73,7 +73,7 @@ def threat_model(name: str, grant: Iterable[str] = (), deny: Iterable[str] = ())
     return ThreatModel(label, (base.grants | granted) - denied, base.summary)
 
 
-def check_knowledge(attack_name: str, attack: Attack | type[Attack], threat: ThreatModel) -> None:
+def check_knowledge(attack_name: str, attack: Attack, threat: ThreatModel) -> None:
     """Refuse an attack that needs a fact which its threat model does not grant.
 
     Args:

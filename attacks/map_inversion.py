@@ -7,7 +7,7 @@ import torch
 
 from fedaudit.attacks.engine import MatchingAttack
 from fedaudit.attacks.evidence import gather
-from fedaudit.attacks.generative import SOLVER_DAMPING, Crop, gan_inversion
+from fedaudit.attacks.generative import Crop, gan_inversion
 from fedaudit.attacks.map_goal import goal_of
 from fedaudit.attacks.priors.generator import FaceGenerator
 from fedaudit.attacks.search import Progress
@@ -18,6 +18,8 @@ from fedaudit.types import Knowledge, Observation, Reconstruction, Shared, Updat
 
 PIXEL_LR = 0.05
 """Peak step size in pixels, in units of the range [0, 1]."""
+DAMPING = 1e-5
+"""First damping of Gauss–Newton: a descent's end is near enough for bold steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +28,11 @@ class MapInversion:
 
     The gradients of the first fully connected layer and of the last block give each image's map
     before that block (`attacks.entry_layer`, `attacks.peel`). Pixels are searched, image by image,
-    until they have that map: feature inversion (Mahendran and Vedaldi, CVPR 2015; Dosovitskiy et
-    al. 2016) on a map that the client never shared. Then Gauss–Newton makes them exact
-    (`attacks.gauss_newton`). Neither depends on how long the network was trained, nor mixes the
-    images of a batch. Where no such map is known (noise, several local steps, other networks) it is
-    `gan_inversion`, and Gauss–Newton on what enters the embedding if that is known.
+    until they have that map: feature inversion (Mahendran et al., CVPR 2015) on a map that the
+    client never shared. Then Gauss–Newton makes them exact (`attacks.gauss_newton`). Neither
+    depends on how long the network was trained, nor mixes the images of a batch. Where no
+    such map is known (noise, several local steps, other networks) it is `gan_inversion`, and
+    Gauss–Newton on what enters the embedding if that is known.
 
     Args:
         candidates: Generated faces that are tried as a start.
@@ -94,7 +96,7 @@ class MapInversion:
                 Stage(
                     varies=Pixels(start="previous", box=False),
                     steps=self.solve_steps,
-                    lr=SOLVER_DAMPING,
+                    lr=DAMPING,
                     optimizer="gauss_newton",
                 )
             )

@@ -1,0 +1,155 @@
+"""What a client's update gives away as a network is trained, to the best attacker there is.
+
+    python benchmarks/leakage_over_training.py            # about 20 CPU minutes
+    python benchmarks/leakage_over_training.py --quick    # two targets, three rounds
+
+The default face network at 32 px learns 20 people of ORL by FedAvg (2 clients of 10 people, 5
+photos each). After 0, 1, 3, 6, 12 and 24 rounds (a round is 1.3 epochs), clients whose 20 people it
+has *never* seen take one local step, and their updates are attacked. `training` and `new` are the
+accuracies on the two groups of people: by round 24 it knows the first by heart, the second not at
+all. Identity is judged by an independent embedder against other photos of all 40 people.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import mean, median
+
+import torch
+
+from fedaudit.attacks.generative import gan_inversion
+from fedaudit.attacks.image_space import inverting_gradients
+from fedaudit.attacks.map_inversion import MapInversion
+from fedaudit.captures.simulated import simulate
+from fedaudit.config import Federation
+from fedaudit.data.orl import orl
+from fedaudit.data.splits import split
+from fedaudit.defenses.none import NoDefense
+from fedaudit.federation.fedavg import FedAvg
+from fedaudit.federation.rounds import Simulation, State
+from fedaudit.models.facenet import require_face_net
+from fedaudit.models.zoo import build
+from fedaudit.scoring.embedder import load_embedder
+from fedaudit.scoring.identity import calibrate, embed_split, mirrored
+from fedaudit.scoring.score import score
+from fedaudit.seeds import generator_for
+from fedaudit.threat_models import threat_model
+from fedaudit.types import LocalTraining, ModelSpec, Update
+from fedaudit.verbs import Attack
+
+ROUNDS = (0, 1, 3, 6, 12, 24)
+TRAINED, NEW = (0, 1), (2, 3)
+"""Clients whose people the network learns, and clients whose people it never sees."""
+ATTACKS: dict[str, Attack] = {
+    "inverting_gradients": inverting_gradients(),
+    "gan_inversion": gan_inversion(),
+    "map_inversion, descent": MapInversion(solve_steps=0),
+    "map_inversion": MapInversion(),
+}
+
+
+def states(simulation: Simulation, wanted: Sequence[int]) -> dict[int, State]:
+    """The federation after each of the wanted rounds, trained by the first clients only."""
+    settings, state = simulation.federation, simulation.fresh()
+    found = {0: state}
+    training = LocalTraining(
+        settings.lr, settings.local_steps, settings.batch_size, settings.momentum
+    )
+    for number in range(1, max(wanted) + 1):
+        updates = []
+        for client in TRAINED:
+            photos = photos_of(simulation, client)
+            generator = generator_for("train", simulation.seed, number, client)
+            shared = simulation.step(state, client, photos, training, generator).shared
+            updates += [one for one in shared if isinstance(one, Update)]
+        state = State(simulation.method.combine(state.server, updates, training), {})
+        found[number] = state
+    return {number: found[number] for number in wanted}
+
+
+def photos_of(simulation: Simulation, client: int) -> tuple[int, ...]:
+    """Training photos of a client, as indices into the face set."""
+    people = simulation.split.clients[client]
+    return tuple(i for person in people for i in simulation.split.train[person])
+
+
+def accuracy(simulation: Simulation, state: State, clients: Sequence[int]) -> float:
+    """Share of these clients' photos that the network labels right."""
+    model = require_face_net(build(simulation.spec(0), state.server), "the benchmark")
+    photos = [i for client in clients for i in photos_of(simulation, client)]
+    people = simulation.labels_of(0)
+    labels = torch.tensor([people.index(simulation.faces.people[i]) for i in photos])
+    with torch.no_grad():
+        right = model(simulation.faces.images[photos]).argmax(1) == labels
+    return float(right.float().mean())
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="two targets, rounds 0, 3 and 24")
+    parser.add_argument("--targets", type=int, default=6, help="attacked updates a line")
+    parser.add_argument("--batch", type=int, default=1, help="images an update")
+    parser.add_argument("--rounds", type=int, nargs="+", default=list(ROUNDS))
+    parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=list(ATTACKS))
+    parser.add_argument("--network", default="face", help="a registered name")
+    parser.add_argument("--json", action="store_true", help="machine-readable")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rounds = (0, 3, 24) if options.quick else tuple(options.rounds)
+    targets = 2 if options.quick else options.targets
+    federation = replace(Federation(), clients=4, rounds=max(rounds), lr=0.05, held_out=0)
+    faces, full = orl(size=32), orl(size=112)
+    parts = split(faces, federation)
+    embed = mirrored(load_embedder().embed)
+    references, probes = embed_split(full, faces, parts, embed)
+    gallery = calibrate(references, probes, fmr=1e-3, photos=200)
+    spec = ModelSpec(options.network)
+    simulation = Simulation(spec, faces, parts, federation, FedAvg(), NoDefense())
+    rows = []
+    print(f"{'round':>5} {'training':>8} {'new':>5} {'attack':24} {'SSIM':>6} {'least':>6} "
+          f"{'LPIPS':>6} {'rank-1':>7} {'re-id':>7} {'CPU s':>6}", flush=True)  # fmt: skip
+    for number, state in states(simulation, rounds).items():
+        known, new = (accuracy(simulation, state, group) for group in (TRAINED, NEW))
+        for label in options.attacks:
+            images, seconds = [], []
+            for k in range(targets):
+                capture = simulate(
+                    simulation,
+                    state,
+                    target=NEW[k % 2] + len(parts.clients) * (k // 2),
+                    batch_size=options.batch,
+                    training=LocalTraining(0.1, 1, options.batch),
+                    threat=threat_model("D"),
+                    round=number + 1,
+                )
+                found = ATTACKS[label](capture.seen, generator=generator_for("attack", k))
+                assert capture.secret is not None
+                scores, _, _ = score(capture.secret, found, gallery=gallery, embed=embed)
+                images += scores
+                seconds.append(found.seconds)
+            row = {
+                "round": number,
+                "training_accuracy": known,
+                "new_accuracy": new,
+                "attack": label,
+                "ssim": mean(s.ssim for s in images),
+                "least": min(s.ssim for s in images),
+                "lpips": mean(s.lpips or 0.0 for s in images),
+                "rank1": f"{sum(s.rank == 1 for s in images)}/{len(images)}",
+                "reid": f"{sum(bool(s.reidentified) for s in images)}/{len(images)}",
+                "seconds": median(seconds),
+            }
+            rows.append(row)
+            print(f"{number:5} {known:8.2f} {new:5.2f} {label:24} {row['ssim']:6.3f} "
+                  f"{row['least']:6.3f} {row['lpips']:6.3f} {row['rank1']:>7} {row['reid']:>7} "
+                  f"{row['seconds']:6.1f}", flush=True)  # fmt: skip
+    hits, n = gallery.ceiling_hits, gallery.ceiling_n
+    print(f"ceiling: {hits}/{n} originals re-identified, {gallery.ceiling_first}/{n} rank-1")
+    if options.json:
+        print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Known maps give the faces back exactly, on trained networks too."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedaudit.attacks.contrast import settle_contrast
+from fedaudit.attacks.engine import MatchingAttack
+from fedaudit.attacks.evidence import Evidence, gather
+from fedaudit.attacks.gauss_newton import _jacobian, solve
+from fedaudit.attacks.map_goal import MapMatching, goal_of
+from fedaudit.attacks.map_inversion import MapInversion
+from fedaudit.attacks.matching import Matching
+from fedaudit.attacks.stage import Stage
+from fedaudit.attacks.varies import Latent
+from fedaudit.models.facenet import FaceNet, require_face_net
+from fedaudit.scoring.image_metrics import SSIM
+from fedaudit.types import Capture
+
+Intercept = Callable[..., Capture]
+
+
+def evidence_of(intercept: Intercept, batch: int = 1) -> tuple[Evidence, Tensor]:
+    capture = intercept(batch=batch, threat="D")
+    assert capture.secret is not None
+    return gather(capture.seen), capture.secret.images
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_the_goal_is_what_the_true_images_reach(intercept: Intercept, batch: int) -> None:
+    evidence, images = evidence_of(intercept, batch)
+    goal = goal_of(evidence)
+    assert goal is not None
+    assert goal.depth is not None
+    model = require_face_net(evidence.model, "the test")
+    with torch.no_grad():
+        reached = goal.reached(model, images)
+    nearest = torch.cdist(reached.double(), goal.directions)
+    assert float(nearest.min(0).values.max()) < 1e-4
+    assert sorted(nearest.argmin(1).tolist()) == list(range(batch))
+
+
+def test_no_goal_without_an_exact_map(intercept: Intercept) -> None:
+    evidence, _ = evidence_of(intercept)
+    assert goal_of(replace(evidence, entry=None)) is None
+    noised = {k: v + v.std() * torch.randn_like(v) for k, v in evidence.target.items()}
+    goal = goal_of(replace(evidence, target=noised))
+    assert goal is None or goal.depth is None
+
+
+def test_map_matching_is_zero_at_the_truth_only(intercept: Intercept) -> None:
+    evidence, images = evidence_of(intercept)
+    goal = goal_of(evidence)
+    assert goal is not None
+    start = torch.full_like(images, 0.4)
+    start[:, :, 8:24] = 0.7
+    matching = MapMatching(Matching(evidence), goal, start)
+    for trial, expected in ((images, 0.0), (start, 1.0)):
+        found = matching.objective(*matching.gradients(trial, [0]))
+        assert float(found.detach()) == pytest.approx(expected, abs=5e-3)
+
+
+@pytest.mark.parametrize("unknowns", [12, 40, 2100])
+def test_the_solver_reaches_a_goal(
+    unknowns: int,
+) -> None:
+    """More numbers than unknowns, fewer, and so many that no Jacobian is formed."""
+    torch.manual_seed(0)
+    inner = torch.randn(24, unknowns, dtype=torch.float64) / unknowns**0.5
+    truth = torch.randn(unknowns, dtype=torch.float64)
+
+    def exact(x: Tensor) -> Tensor:
+        return F.normalize(torch.tanh(inner.to(x) @ x) + 2, dim=0)
+
+    told: list[float] = []
+    goal = exact(truth)
+    found = solve(
+        exact, exact, goal, 0.8 * truth, steps=12, damping=1e-3, floor=1e-9, report=told.append
+    )
+    assert float((exact(found) - goal).norm()) < 1e-7
+    assert told == sorted(told, reverse=True)
+
+
+def test_the_jacobian_is_the_networks() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(6, 9), nn.PReLU(), nn.Linear(9, 5)).requires_grad_(False)
+    place = torch.randn(6)
+    expected = torch.func.jacrev(network)(place)
+    torch.testing.assert_close(_jacobian(network, place), expected)
+
+
+def test_contrast_comes_back_from_the_gradient(intercept: Intercept) -> None:
+    evidence, images = evidence_of(intercept, batch=2)
+    goal = goal_of(evidence)
+    assert goal is not None
+    exact = require_face_net(evidence.model, "the test")
+    with torch.no_grad():
+        reached = goal.reached(exact, images).double()
+    order = torch.cdist(goal.directions, reached).argmin(1)
+    truth = images[order, :1].double()
+    exact = FaceNet.double(exact)
+    factors = torch.tensor([0.8, 1.25]).view(2, 1, 1, 1)
+    flat = 0.5 + factors * (truth - 0.5)
+    evidence = replace(evidence, model=exact)
+    settled = settle_contrast(evidence, exact, lambda x: x.expand(-1, 3, -1, -1), flat)
+    assert float((flat - truth).abs().max()) > 0.03
+    assert float((settled - truth).abs().max()) < 0.01
+    wrong = flat.flip(3)
+    again = settle_contrast(evidence, exact, lambda x: x.expand(-1, 3, -1, -1), wrong)
+    assert torch.equal(again, wrong)
+
+
+def test_a_batch_is_recognizable_without_the_solver(intercept: Intercept) -> None:
+    capture = intercept(batch=2, threat="D")
+    assert capture.secret is not None
+    attack = MapInversion(candidates=16, descent_steps=150, solve_steps=0)
+    found = attack(capture.seen, generator=torch.Generator().manual_seed(0)).images
+    truth = capture.secret.images
+    scores = torch.stack([SSIM()(truth, one.expand(2, -1, -1, -1)) for one in found])
+    assert float(scores.max(0).values.min()) > 0.8
+
+
+def test_a_stage_that_solves_is_about_pixels() -> None:
+    with pytest.raises(ValueError, match="pixels"):
+        Stage(varies=Latent(), steps=1, lr=1e-3, optimizer="gauss_newton")
+    assert isinstance(MapInversion()._search(), MatchingAttack)

@@ -14,6 +14,7 @@ from fedaudit.errors import (
     KnowledgeError,
     UnknownNameError,
 )
+from fedaudit.federation.abilities import Checks
 from fedaudit.federation.client import local_training
 from fedaudit.setting_types import check_types
 from fedaudit.study_rules import Place
@@ -69,6 +70,9 @@ def _check_faces(study: Study, file: str) -> None:
         parts = split(faces, study.federation)
         for scenario in study.scenarios:
             place = f"{file}: scenario {scenario.name!r}"
+            method = registry.create("methods", scenario.method.name, scenario.method.settings)
+            if isinstance(method, Checks):
+                method.check(faces, parts)
             for target in range(scenario.targets):
                 target_photos(parts, target, scenario.batch_size)
     except DataError as error:

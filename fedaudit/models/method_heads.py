@@ -47,46 +47,68 @@ class PullHead(nn.Module):
         return F.relu(self.margin - own).square().mean()
 
 
-class ConsensusHead(CosFaceHead):
-    """PrivacyFace's loss: CosFace with other clients' clusters among the negatives.
-
-    Meng et al. (ICLR 2022), consensus-aware recognition loss, as recalled in the literature. A
-    cluster (p, ρ) adds exp(s·cos(max(θ − ρ, 0))) to the softmax denominator, θ the angle between
-    feature and p: whatever lies inside the cluster counts as its very center.
+class Clusters(nn.Module):
+    """Cosines to other clients' clusters, less their radius.
 
     Args:
         dim: Width of the embedding.
+        most: M, rows of the buffer `centers [M, D]`; those that are zero are none.
+        radius: ρ in radians.
+    """
+
+    centers: Tensor
+
+    def __init__(self, dim: int, most: int, radius: float) -> None:
+        super().__init__()
+        self.register_buffer("centers", torch.zeros(most, dim))
+        self.radius = radius
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """`[N, M]`: cos(max(θ − ρ, 0)) of `embedding [N, D]`; -1000 for absent clusters."""
+        cosine = F.linear(F.normalize(embedding, dim=1), F.normalize(self.centers, dim=1))
+        beyond = (cosine.clamp(-1 + 1e-6, 1 - 1e-6).acos() - self.radius).clamp_min(0).cos()
+        # An absent cluster must weigh nothing in the softmax; -inf would make NaN of its gradient.
+        return beyond.masked_fill(self.centers.norm(dim=1) == 0, -1e3)
+
+
+class Consensus(FaceNet):
+    """PrivacyFace's network: CosFace with other clients' clusters among the negatives.
+
+    Meng et al. (ICLR 2022), consensus-aware recognition loss, as recalled in the literature. A
+    cluster (p, ρ) adds exp(s·cos(max(θ − ρ, 0))) to the softmax denominator, θ the angle between
+    feature and p: whatever lies inside the cluster counts as its very center. The clusters are no
+    part of the head, because Opacus refuses a trained module that has buffers.
+
+    Args:
+        network: Its body and embedding; its head is replaced.
+        dim: Width of the embedding.
         classes: Number of the client's own classes K.
-        remote: M, most clusters of others; rows of the buffer `remote [M, D]` that are zero are
-            none.
+        remote: M, most clusters of others.
         radius: ρ in radians.
         scale: s.
         margin: CosFace's m.
     """
 
-    remote: Tensor
-
     def __init__(
         self,
+        network: FaceNet,
+        *,
         dim: int,
         classes: int,
-        *,
         remote: int,
         radius: float,
         scale: float = 16.0,
         margin: float = 0.35,
     ) -> None:
-        super().__init__(dim, classes, scale=scale, margin=margin)
-        self.register_buffer("remote", torch.zeros(remote, dim))
-        self.radius = radius
+        nn.Module.__init__(self)
+        self.body, self.pool, self.embedding = network.body, network.pool, network.embedding
+        self.head = CosFaceHead(dim, classes, scale=scale, margin=margin)
+        self.clusters = Clusters(dim, remote, radius)
 
-    def forward(self, embedding: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Cosines `[N, K + M]`: to the own classes, then to the clusters less their radius."""
-        cosine = F.linear(F.normalize(embedding, dim=1), F.normalize(self.remote, dim=1))
-        beyond = (cosine.clamp(-1 + 1e-6, 1 - 1e-6).acos() - self.radius).clamp_min(0).cos()
-        absent = self.remote.norm(dim=1) == 0
-        # An absent cluster must weigh nothing in the softmax; -inf would make NaN of its gradient.
-        return torch.cat([super().forward(embedding), beyond.masked_fill(absent, -1e3)], 1)
+        embedding = self.embedding(self.features(images))
+        return torch.cat([self.head(embedding), self.clusters(embedding)], 1)
 
 
 class TwoViews(FaceNet):
@@ -133,7 +155,7 @@ def other_view(images: Tensor) -> Tensor:
     return mean + 0.6 * (near - mean)
 
 
-HEADS = {"pull": PullHead, "consensus": ConsensusHead}
+LOSSES = ("pull", "consensus", "two_views")
 
 
 def with_head(
@@ -159,9 +181,12 @@ def with_head(
     made = require_face_net(create("networks", network, {**arguments, **sizes}), "this method")
     if head == "two_views":
         return TwoViews(made, **settings)
-    if head not in HEADS:
-        raise UnknownNameError("head", head, (*HEADS, "two_views"))
-    made.head = HEADS[head](width_of(made, image_size), classes, **settings)
+    dim = width_of(made, image_size)
+    if head == "consensus":
+        return Consensus(made, dim=dim, classes=classes, **settings)
+    if head != "pull":
+        raise UnknownNameError("head", head, LOSSES)
+    made.head = PullHead(dim, classes, **settings)
     return made
 
 

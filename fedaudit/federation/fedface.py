@@ -1,0 +1,158 @@
+"""FedFace: one identity a client, a face template on the server."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedaudit.data.faces import FaceSet
+from fedaudit.data.splits import Split
+from fedaudit.errors import DataError
+from fedaudit.federation.averaging import add_mean
+from fedaudit.federation.class_rows import HEAD, ROWS, collect, own_rows
+from fedaudit.federation.client import is_withheld, train_locally
+from fedaudit.federation.pretraining import pretrained
+from fedaudit.models.facenet import require_face_net
+from fedaudit.models.method_heads import spec_with_head
+from fedaudit.models.zoo import build
+from fedaudit.types import ClassEmbeddings, LocalTraining, ModelSpec, Shared, Update
+from fedaudit.verbs import ClientReturn, ClientTask
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedFace:
+    """Clients of one person each pull features to their class embedding; the server spreads those.
+
+    Aggarwal et al. (CVPR Workshops 2021, arXiv 2104.03008). The server starts from a network that
+    CosFace trained on public faces. In its first round a client sets its class embedding to the
+    mean feature of its photos; its loss is mean relu(m − cos θ)². The server averages the backbones
+    and moves the class embeddings down the spreadout regularizer, the mean over pairs of
+    relu(cos(w_i, w_j) − v)²; it alone moves them, as in the official code. How many such steps a
+    round the server takes is our choice.
+
+    Shared: the weight delta of the backbone (everything but the head) and the number of images; and
+    one class embedding, which in round 1 *is* the mean feature of the client's photos, and later
+    what the server sent.
+
+    Args:
+        margin: m, the cosine to their class embedding from which on features are not pulled;
+            in (0, 1].
+        spread_margin: v, the cosine between class embeddings below which they are not pushed
+            apart; in [-1, 1).
+        spread_lr: Learning rate of the server's spreadout steps; ≥ 0.
+        spread_steps: Spreadout steps a round; ≥ 0.
+        public: Registered face set for the pre-training.
+        pretrain_steps: Steps of pre-training; 0 starts at random.
+    """
+
+    margin: float = 0.9
+    spread_margin: float = 0.3
+    spread_lr: float = 1.0
+    spread_steps: int = 10
+    public: str = "synthetic"
+    pretrain_steps: int = 150
+
+    share: ClassVar[Literal["gradient", "delta"]] = "delta"
+    withheld: ClassVar[tuple[str, ...]] = (HEAD,)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.margin <= 1:
+            raise ValueError(f"margin must lie in (0, 1], not {self.margin}")
+        if not -1 <= self.spread_margin < 1:
+            raise ValueError(f"spread_margin must lie in [-1, 1), not {self.spread_margin}")
+        if self.spread_lr < 0 or self.spread_steps < 0 or self.pretrain_steps < 0:
+            raise ValueError("spread_lr, spread_steps and pretrain_steps must be ≥ 0")
+
+    def check(self, faces: FaceSet, split: Split) -> None:
+        """One person a client.
+
+        Raises:
+            DataError: A client has several.
+        """
+        for client, people in enumerate(split.clients):
+            if len(people) != 1:
+                raise DataError(
+                    f"FedFace has one person a client, and client {client} has {len(people)} "
+                    f"({people[0]}, {people[1]} …). Write [federation] clients = "
+                    f"{len(split.people)} for the {len(split.people)} people of {faces.name} who "
+                    "train, or use method fedgc."
+                )
+
+    def network(self, spec: ModelSpec, split: Split) -> ModelSpec:
+        """The network with FedFace's loss."""
+        del split
+        return spec_with_head(spec, "pull", {"margin": self.margin})
+
+    def start(self, spec: ModelSpec, server: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
+        """Trained on public faces, by the head that the study's network has."""
+        inner = spec.arguments
+        plain = {**inner["arguments"], "image_size": inner["image_size"]}
+        before = ModelSpec(inner["network"], plain)
+        return pretrained(before, server, public=self.public, steps=self.pretrain_steps, seed=seed)
+
+    def local(self, training: LocalTraining) -> LocalTraining:
+        """As the federation's settings say."""
+        return training
+
+    def sends(
+        self, server: Mapping[str, Tensor], client: int, owned: tuple[int, ...]
+    ) -> dict[str, Tensor]:
+        """The backbone and, after round 1, the client's own class embedding."""
+        del client
+        return own_rows(server, owned)
+
+    def client(self, task: ClientTask) -> ClientReturn:
+        """Set the class embedding if there is none yet, train the backbone, share both."""
+        row = task.before.get(ROWS, task.kept.get(ROWS))
+        if row is None:
+            row = _mean_feature(task)
+        withheld = (*task.withheld, HEAD)
+        given = {**task.before, ROWS: row}
+        returned = train_locally(replace(task, before=given, kept={}, withheld=withheld))
+        if is_withheld(ROWS, task.withheld):  # a defense keeps it on the device
+            return replace(returned, kept={**returned.kept, ROWS: row})
+        return replace(returned, shared=(*returned.shared, ClassEmbeddings(row, task.owned)))
+
+    def combine(
+        self, before: Mapping[str, Tensor], updates: Sequence[Update], training: LocalTraining
+    ) -> dict[str, Tensor]:
+        """Backbone of the next round: before + mean delta, weighted by images."""
+        del training
+        return add_mean(before, updates)
+
+    def absorb(
+        self,
+        server: Mapping[str, Tensor],
+        returns: Sequence[tuple[Shared, ...]],
+        training: LocalTraining,
+    ) -> dict[str, Tensor]:
+        """The class embeddings, spread out."""
+        del training
+        found = collect(server, returns)
+        return {ROWS: self.spread(found[0])} if found else {}
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """Class embeddings `[P, D]` after the server's gradient steps on the spreadout."""
+        for _ in range(self.spread_steps):
+            rows = rows.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(spreadout(rows, self.spread_margin), rows)
+            rows = rows - self.spread_lr * slope
+        return rows.detach()
+
+
+def spreadout(rows: Tensor, margin: float) -> Tensor:
+    """Mean over i ≠ j of relu(cos(w_i, w_j) − margin)² for `rows [P, D]`; 0 of a single row."""
+    unit = F.normalize(rows, dim=1)
+    pairs = ~torch.eye(len(rows), dtype=torch.bool, device=rows.device)
+    return F.relu((unit @ unit.T)[pairs] - margin).square().sum() / max(1, int(pairs.sum()))
+
+
+@torch.no_grad()
+def _mean_feature(task: ClientTask) -> Tensor:
+    """`[1, D]` the normalized mean of the photos' unit embeddings under the global network."""
+    model = require_face_net(build(task.model, task.before), "FedFace").eval()
+    features = torch.cat([model.embed(part) for part in torch.split(task.images, 64)])
+    return F.normalize(features.mean(0, keepdim=True), dim=1)

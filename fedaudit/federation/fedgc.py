@@ -1,0 +1,101 @@
+"""FedGC: the server corrects the gradient of class embeddings that clients train alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedaudit.federation.averaging import add_mean
+from fedaudit.federation.class_rows import HEAD, ROWS, collect, own_rows
+from fedaudit.federation.client import is_withheld, train_locally
+from fedaudit.types import ClassEmbeddings, LocalTraining, Shared, Update
+from fedaudit.verbs import ClientReturn, ClientTask
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedGC:
+    """Clients train backbone and their own classes; a softmax regularizer joins the classes.
+
+    Niu & Deng (AAAI 2022, arXiv 2112.07246): FedGC, federated learning with gradient correction.
+    The regularizer is as recalled in the literature: the sum over class embeddings w of
+    −log(e^{w·ŵ} / (e^{w·ŵ} + Σ e^{z·ŵ})), z the class embeddings of *other* clients, ŵ a copy of w
+    that no gradient enters. Here embeddings are of unit length and w·ŵ is multiplied by a scale,
+    because the heads are cosine heads: an own row's gradient is then zero, and the correction only
+    pushes it away from the rows of others. The server moves W to W − λη ∇Reg, η the learning rate.
+
+    Shared: the weight delta of the backbone (everything but the head's weight rows) and the number
+    of images; and the client's class embeddings after local training, one a person.
+
+    Args:
+        strength: λ of the correction; 0 is FedAvg with heads that clients train alone; ≥ 0.
+        scale: Inverse temperature of the regularizer's softmax; > 0.
+    """
+
+    strength: float = 1.0
+    scale: float = 16.0
+
+    share: ClassVar[Literal["gradient", "delta"]] = "delta"
+    withheld: ClassVar[tuple[str, ...]] = (HEAD,)
+
+    def __post_init__(self) -> None:
+        if self.strength < 0 or self.scale <= 0:
+            raise ValueError(
+                f"strength must be ≥ 0 and scale > 0, not {self.strength} and {self.scale}"
+            )
+
+    def local(self, training: LocalTraining) -> LocalTraining:
+        """As the federation's settings say."""
+        return training
+
+    def sends(
+        self, server: Mapping[str, Tensor], client: int, owned: tuple[int, ...]
+    ) -> dict[str, Tensor]:
+        """The backbone and, after round 1, the client's own class embeddings."""
+        del client
+        return own_rows(server, owned)
+
+    def client(self, task: ClientTask) -> ClientReturn:
+        """Train everything, share the backbone's delta and the class embeddings."""
+        returned = train_locally(replace(task, withheld=(*task.withheld, HEAD)))
+        if is_withheld(ROWS, task.withheld):  # a defense keeps them on the device
+            return returned
+        rows = ClassEmbeddings(returned.kept[ROWS], task.owned)
+        kept = {name: value for name, value in returned.kept.items() if name != ROWS}
+        return replace(returned, shared=(*returned.shared, rows), kept=kept)
+
+    def combine(
+        self, before: Mapping[str, Tensor], updates: Sequence[Update], training: LocalTraining
+    ) -> dict[str, Tensor]:
+        """Backbone of the next round: before + mean delta, weighted by images."""
+        del training
+        return add_mean(before, updates)
+
+    def absorb(
+        self,
+        server: Mapping[str, Tensor],
+        returns: Sequence[tuple[Shared, ...]],
+        training: LocalTraining,
+    ) -> dict[str, Tensor]:
+        """The class embeddings of all clients, corrected."""
+        found = collect(server, returns)
+        if found is None:
+            return {}
+        rows, owner = found
+        return {ROWS: rows - self.strength * training.lr * self.correction(rows, owner)}
+
+    def correction(self, rows: Tensor, owner: Tensor) -> Tensor:
+        """∇Reg `[P, D]` at the class embeddings `rows [P, D]`, whose clients are `owner [P]`."""
+        rows = rows.detach().requires_grad_()
+        unit = F.normalize(rows, dim=1)
+        similar = self.scale * unit.detach() @ unit.T
+        itself = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
+        colleagues = (owner[:, None] == owner[None, :]).to(rows.device) & ~itself
+        logits = similar.masked_fill(colleagues, float("-inf"))
+        total = F.cross_entropy(
+            logits, torch.arange(len(rows), device=rows.device), reduction="sum"
+        )
+        (slope,) = torch.autograd.grad(total, rows)
+        return slope

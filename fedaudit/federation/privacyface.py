@@ -1,0 +1,143 @@
+"""PrivacyFace: clients also share noised centers of clusters of their people."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from fedaudit.data.faces import FaceSet
+from fedaudit.data.splits import Split
+from fedaudit.defenses.dplc import DPLC, HEAD
+from fedaudit.errors import DataError
+from fedaudit.federation.averaging import add_mean
+from fedaudit.federation.client import train_locally
+from fedaudit.models.method_heads import spec_with_head
+from fedaudit.types import ClusterCenters, LocalTraining, ModelSpec, Shared, Update
+from fedaudit.verbs import ClientReturn, ClientTask
+
+REMOTE = "clusters.centers"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyFace:
+    """FedAvg of the backbone; others' noised cluster centers are negatives in each client's loss.
+
+    Meng et al. (ICLR 2022, arXiv 2201.12467). Each client trains a head of its own, releases noised
+    centers of clusters of its class embeddings (`fedaudit.defenses.dplc.DPLC`, settings as there),
+    and receives those of the other clients. The consensus-aware loss, as recalled in the
+    literature, adds each of them to the softmax denominator with the logit s·cos(max(θ − ρ, 0)).
+    That the guarantee covers the centers only, and that ε grows with the rounds, is derived.
+
+    Shared: the weight delta of the backbone (everything but the head) in clear, and the number of
+    images; and at most `max_clusters` noised unit centers with their radius ρ.
+
+    Args:
+        epsilon: ε of one released center; > 0.
+        delta: δ of one released center; in (0, 1).
+        radius: ρ, angle of a cluster in radians; in (0, π/2).
+        min_size: T, fewest class embeddings that may be averaged; ≥ 1.
+        max_clusters: Q, most centers a client and round; ≥ 1.
+        scale: s of the loss; > 0.
+        margin: CosFace's m for the client's own classes; ≥ 0.
+    """
+
+    epsilon: float = 1.0
+    delta: float = 1e-5
+    radius: float = 1.3
+    min_size: int = 4
+    max_clusters: int = 2
+    scale: float = 16.0
+    margin: float = 0.35
+
+    share: ClassVar[Literal["gradient", "delta"]] = "delta"
+    withheld: ClassVar[tuple[str, ...]] = (HEAD,)
+
+    def __post_init__(self) -> None:
+        _ = self.clustering  # refuses what DPLC refuses
+        if self.scale <= 0 or self.margin < 0:
+            raise ValueError(
+                f"scale must be > 0 and margin ≥ 0, not {self.scale} and {self.margin}"
+            )
+
+    @property
+    def clustering(self) -> DPLC:
+        """What releases the centers."""
+        return DPLC(
+            epsilon=self.epsilon,
+            delta=self.delta,
+            radius=self.radius,
+            min_size=self.min_size,
+            max_clusters=self.max_clusters,
+        )
+
+    def check(self, faces: FaceSet, split: Split) -> None:
+        """Every client could fill a cluster.
+
+        Raises:
+            DataError: A client has fewer people than T.
+        """
+        del faces
+        for client, people in enumerate(split.clients):
+            if len(people) < self.min_size:
+                raise DataError(
+                    f"client {client} has {len(people)} people, hence {len(people)} class centers, "
+                    f"and PrivacyFace releases no cluster of fewer than min_size = {self.min_size}."
+                    " Lower min_size or [federation] clients, or add people."
+                )
+
+    def network(self, spec: ModelSpec, split: Split) -> ModelSpec:
+        """The network with the consensus-aware loss."""
+        settings = {
+            "remote": len(split.clients) * self.max_clusters,
+            "radius": self.radius,
+            "scale": self.scale,
+            "margin": self.margin,
+        }
+        return spec_with_head(spec, "consensus", settings)
+
+    def local(self, training: LocalTraining) -> LocalTraining:
+        """As the federation's settings say."""
+        return training
+
+    def sends(
+        self, server: Mapping[str, Tensor], client: int, owned: tuple[int, ...]
+    ) -> dict[str, Tensor]:
+        """The backbone, and the cluster centers of the others (rows of zeros are none)."""
+        del owned
+        received = dict(server)
+        if REMOTE in received:
+            others = received[REMOTE].clone()
+            others[client * self.max_clusters : (client + 1) * self.max_clusters] = 0
+            received[REMOTE] = others
+        return received
+
+    def client(self, task: ClientTask) -> ClientReturn:
+        """Train everything; share the backbone's delta and noised centers of the head's rows."""
+        return self.clustering(train_locally)(task)
+
+    def combine(
+        self, before: Mapping[str, Tensor], updates: Sequence[Update], training: LocalTraining
+    ) -> dict[str, Tensor]:
+        """Backbone of the next round: before + mean delta, weighted by images."""
+        del training
+        return add_mean(before, updates)
+
+    def absorb(
+        self,
+        server: Mapping[str, Tensor],
+        returns: Sequence[tuple[Shared, ...]],
+        training: LocalTraining,
+    ) -> dict[str, Tensor]:
+        """The centers of this round, in `max_clusters` rows a client."""
+        del training
+        sent = [next((s for s in r if isinstance(s, ClusterCenters)), None) for r in returns]
+        width = next((s.centers.shape[1] for s in sent if s is not None), None)
+        if width is None:
+            return {REMOTE: torch.zeros_like(server[REMOTE])} if REMOTE in server else {}
+        remote = torch.zeros(len(returns), self.max_clusters, width)
+        for client, centers in enumerate(sent):
+            if centers is not None:
+                remote[client, : len(centers.centers)] = centers.centers
+        return {REMOTE: remote.flatten(0, 1)}

@@ -1,0 +1,94 @@
+"""Solomon & Woubie: FedAvg with a face verifier, to a server or to a secure aggregator."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from fedaudit.data.crop import resize
+from fedaudit.data.splits import Split
+from fedaudit.federation.averaging import add_mean, sum_securely
+from fedaudit.federation.client import train_locally
+from fedaudit.federation.contrast import train_without_labels
+from fedaudit.models.generator import load_generator
+from fedaudit.models.method_heads import spec_with_head
+from fedaudit.types import Aggregate, LocalTraining, ModelSpec, Shared, Update
+from fedaudit.verbs import ClientReturn, ClientTask
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolomonWoubie:
+    """FedAvg of a face verifier, supervised with generated imposters or without labels.
+
+    Solomon, Woubie et al. (2024, arXiv 2403.05344). The variants are the paper's; their losses are
+    not stated in its abstract and are our choice. Supervised: a classifier of everybody and one
+    class more, the imposter, of faces that each device draws from a generator anew in every round;
+    they are images behind the update as much as the client's photos are. Unsupervised: a contrast
+    between two fixed views of each photo (`fedaudit.models.method_heads.TwoViews`), no labels and
+    no head. The device's generator is the stock face generator, not one trained on the device.
+
+    Shared: the weight delta of the full network, and the number of images, imposters among them.
+    With a secure aggregator the server sees one weighted sum of these over all clients and the
+    clients' numbers of images, and nothing of one client alone.
+
+    Args:
+        supervised: Train a classifier; otherwise without labels.
+        secure: Put a secure aggregator between clients and server.
+        imposters: Faces drawn by each client in each round, if supervised; ≥ 0.
+    """
+
+    supervised: bool = True
+    secure: bool = False
+    imposters: int = 4
+
+    share: ClassVar[Literal["gradient", "delta"]] = "delta"
+
+    def __post_init__(self) -> None:
+        if self.imposters < 0:
+            raise ValueError(f"imposters must be ≥ 0, not {self.imposters}")
+
+    def network(self, spec: ModelSpec, split: Split) -> ModelSpec:
+        """The network with a class for imposters, or with the loss between two views."""
+        del split
+        if not self.supervised:
+            return spec_with_head(spec, "two_views", {})
+        classes = spec.arguments["classes"] + 1
+        return replace(spec, arguments={**spec.arguments, "classes": classes})
+
+    def local(self, training: LocalTraining) -> LocalTraining:
+        """As the federation's settings say."""
+        return training
+
+    def client(self, task: ClientTask) -> ClientReturn:
+        """Train on photos and imposters, or on photos without labels; share everything."""
+        if not self.supervised:
+            return train_without_labels(task, change=False)
+        if not self.imposters:
+            return train_locally(task)
+        images = torch.cat([task.images, self.drawn(task)])
+        imposter = task.model.arguments["classes"] - 1
+        labels = torch.cat([task.labels, torch.full((self.imposters,), imposter)])
+        return replace(train_locally(replace(task, images=images, labels=labels)), labels=labels)
+
+    def drawn(self, task: ClientTask) -> Tensor:
+        """Imposters `[imposters, C, H, W]`, gray where the client's photos are gray."""
+        faces = load_generator("face_gan")
+        z = torch.randn(self.imposters, faces.latent_dim, generator=task.generator)
+        with torch.no_grad():
+            images = resize(faces(z), task.images.shape[-1])
+        if bool((task.images == task.images[:, :1]).all()):
+            images = images.mean(1, keepdim=True).expand(-1, task.images.shape[1], -1, -1)
+        return images.to(task.images)
+
+    def combine(
+        self, before: Mapping[str, Tensor], updates: Sequence[Update], training: LocalTraining
+    ) -> dict[str, Tensor]:
+        """Network of the next round: before + mean delta, weighted by images."""
+        del training
+        return add_mean(before, updates)
+
+    def aggregate(self, returns: Sequence[tuple[Shared, ...]]) -> tuple[Aggregate, ...]:
+        """The sum of all clients' deltas (and batch-norm buffers), weighted by images."""
+        return sum_securely(returns)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedaudit.attacks.malicious.block import EMPTY, image_shape
-from fedaudit.attacks.priors.generator import DEFAULT_CROP, FaceGenerator
+from fedaudit.attacks.priors.generator import FaceGenerator
 from fedaudit.attacks.search import Progress
 from fedaudit.attacks.watch import Checkpoint
 from fedaudit.models.facenet import FaceNet, require_face_net
@@ -62,7 +62,8 @@ class Fishing:
         inverter: Registered name of the attack that inverts the image.
         settings: Its settings.
         prior: Generator of the faces on which the head is set up.
-        crop: Part of the generator's image that is kept, as (top, bottom, left, right) in [0, 1].
+        crop: Part of the generator's image that is kept, as (top, bottom, left, right) in [0, 1];
+            None keeps what the generator says is a face crop.
     """
 
     mode: Literal["feature", "class"] = "feature"
@@ -72,7 +73,7 @@ class Fishing:
     inverter: str = "gan_inversion"
     settings: Mapping[str, Any] = field(default_factory=dict)
     prior: str = "face_gan"
-    crop: tuple[float, float, float, float] = DEFAULT_CROP
+    crop: tuple[float, float, float, float] | None = None
 
     needs: ClassVar[frozenset[Knowledge]] = frozenset(
         {Knowledge.MODEL, Knowledge.BASIC, Knowledge.AUXILIARY, Knowledge.MANIPULATION}
@@ -80,7 +81,7 @@ class Fishing:
     reads: ClassVar[frozenset[type]] = frozenset({Update})
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "crop", tuple(self.crop))
+        object.__setattr__(self, "crop", self.crop and tuple(self.crop))
         FaceGenerator(source=self.prior, crop=self.crop)  # refuses a bad crop
         if self.mode not in ("feature", "class"):
             raise ValueError(f"mode must be 'feature' or 'class', not {self.mode!r}")

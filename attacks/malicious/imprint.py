@@ -19,7 +19,7 @@ from fedaudit.attacks.malicious.block import (
     scale_is_known,
     sent,
 )
-from fedaudit.attacks.priors.generator import DEFAULT_CROP, FaceGenerator
+from fedaudit.attacks.priors.generator import FaceGenerator
 from fedaudit.attacks.search import Progress
 from fedaudit.types import Knowledge, ModelSpec, Observation, Reconstruction, Update
 
@@ -60,7 +60,8 @@ class Imprint:
             block disturbs the network and how large its gradients are; > 0.
         prior: Generator whose faces' brightness sets the thresholds (needs auxiliary faces); ""
             assumes a Gaussian instead.
-        crop: Part of the generator's image that is kept, as (top, bottom, left, right) in [0, 1].
+        crop: Part of the generator's image that is kept, as (top, bottom, left, right) in [0, 1];
+            None keeps what the generator says is a face crop.
         brightness: (mean, standard deviation) of a photo's mean pixel in [0, 1], for `prior = ""`.
     """
 
@@ -68,7 +69,7 @@ class Imprint:
     mode: Literal["cumulative", "separate"] = "cumulative"
     strength: float = 1e-3
     prior: str = "face_gan"
-    crop: tuple[float, float, float, float] = DEFAULT_CROP
+    crop: tuple[float, float, float, float] | None = None
     brightness: tuple[float, float] = (0.45, 0.12)
 
     needs: ClassVar[frozenset[Knowledge]] = frozenset(
@@ -77,7 +78,7 @@ class Imprint:
     reads: ClassVar[frozenset[type]] = frozenset({Update})
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "crop", tuple(self.crop))
+        object.__setattr__(self, "crop", self.crop and tuple(self.crop))
         object.__setattr__(self, "brightness", tuple(self.brightness))
         FaceGenerator(source=self.prior or "face_gan", crop=self.crop)  # refuses a bad crop
         if self.bins < 2:

@@ -18,7 +18,7 @@ from fedaudit.attacks.malicious.block import (
     scale_is_known,
     sent,
 )
-from fedaudit.attacks.priors.generator import DEFAULT_CROP, FaceGenerator
+from fedaudit.attacks.priors.generator import FaceGenerator
 from fedaudit.attacks.search import Progress
 from fedaudit.types import Knowledge, ModelSpec, Observation, Reconstruction, Update
 
@@ -61,7 +61,8 @@ class TrapWeights:
             and how large its gradients are; > 0.
         prior: Generator of the faces that set each row's factor (needs auxiliary faces); "" uses
             the one `scale` for all rows, as the paper does.
-        crop: Part of the generator's image that is kept, as (top, bottom, left, right) in [0, 1].
+        crop: Part of the generator's image that is kept, as (top, bottom, left, right) in [0, 1];
+            None keeps what the generator says is a face crop.
     """
 
     rows: int = 1024
@@ -69,7 +70,7 @@ class TrapWeights:
     scale: float = 0.97
     strength: float = 1e-2
     prior: str = "face_gan"
-    crop: tuple[float, float, float, float] = DEFAULT_CROP
+    crop: tuple[float, float, float, float] | None = None
 
     needs: ClassVar[frozenset[Knowledge]] = frozenset(
         {Knowledge.MODEL, Knowledge.BASIC, Knowledge.AUXILIARY, Knowledge.MANIPULATION}
@@ -77,7 +78,7 @@ class TrapWeights:
     reads: ClassVar[frozenset[type]] = frozenset({Update})
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "crop", tuple(self.crop))
+        object.__setattr__(self, "crop", self.crop and tuple(self.crop))
         FaceGenerator(source=self.prior or "face_gan", crop=self.crop)  # refuses a bad crop
         if self.rows < 1 or self.strength <= 0:
             raise ValueError("rows must be at least 1, strength > 0")

@@ -210,7 +210,7 @@ def test_attacks_on_updates_still_run(
         seen = intercept(
             batch=2, training=LocalTraining(batch_size=2), simulation=made(federate, row)
         ).seen
-    attack = create("attacks", "inverting_gradients", {"steps": 2, "restarts": 1})
+    attack = create("attacks", "dlg", {"steps": 2, "restarts": 1})
     if seen.update is None:
         with pytest.raises(AttackError, match="shared no model update"):
             attack(seen, generator=torch.Generator())

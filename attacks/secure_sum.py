@@ -1,0 +1,39 @@
+"""What secure aggregation does not hide: rows that one client alone owns."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from fedaudit.errors import AttackError
+
+
+def single_owner_rows(
+    total: Tensor, before: Tensor, owners: Sequence[int], weights: Sequence[float]
+) -> Tensor:
+    """The rows that each client put into a secure sum of matrices, exactly.
+
+    Every client sends the whole matrix, of which it changes its own rows only; the server knows
+    what it had sent. So of a row of client k the sum is w_k·W_k + (Σw − w_k)·W_before, and W_k is
+    what remains. Derived; FedFace (Aggarwal et al. 2021) and FedGC (Niu & Deng 2022) have such
+    rows. With sums of deltas the server passes zeros as `before`.
+
+    Args:
+        total: `[P, D]` the sum Σ_k w_k · W_k.
+        before: `[P, D]` what the server had sent to everybody.
+        owners: `[P]` the one client that changes each row.
+        weights: w_k of each client: 1 each, or its number of images, which travels in clear.
+
+    Returns:
+        `[P, D]` each row as its owner sent it.
+
+    Raises:
+        AttackError: A row's owner has no weight, or a weight of zero.
+    """
+    if any(not 0 <= k < len(weights) or weights[k] <= 0 for k in owners):
+        raise AttackError(
+            "every owner must be one of the clients of the sum, with a weight above 0: "
+            f"{len(weights)} weights were given."
+        )
+    own = total.new_tensor([weights[k] for k in owners])[:, None].double()
+    rest = sum(weights) - own
+    return ((total.double() - rest * before.double()) / own).to(total.dtype)

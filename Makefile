@@ -18,7 +18,7 @@ demo: $(STAMP)  ## audit a federation of real faces and write demo-run/report.ht
 	$(BIN)/fedaudit demo --output demo-run
 
 test: check  ## check, then run the tests with branch coverage
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal --cov --cov-report=term
 
 check: $(STAMP)  ## lint and types only
 	$(BIN)/ruff check .

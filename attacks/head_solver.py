@@ -91,19 +91,20 @@ def solve_head(
         starts += starts
         if left == 0 or 2 * left >= len(weight) or _is_noise(rest, left, count):
             break
+        hopeless = not labels or (not unit and float(rest.norm()) > MOST * whole)
         equation = HeadEquation.of(rest, left, weight, bias, criterion, unit=unit)
         begin = _starts(equation, rest, which, left, generator)
         place, outside = equation.solve(begin, which)
         order = outside.argsort(stable=True)
         order = order[outside[order] < EXPLAINED]
         if not len(order):
-            if attempt and float(rest.norm()) > MOST * whole:
+            if attempt and hopeless:
                 break  # two sets of starts without a solution: the equations do not hold
             continue
         e, pairs = equation.pairs(place[order], which[order])
         chosen = _consistent(pairs, left)
         if not chosen:
-            if attempt and float(rest.norm()) > MOST * whole:
+            if attempt and hopeless:
                 break
             if labels:
                 continue

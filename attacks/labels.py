@@ -89,13 +89,13 @@ def solve(head: HeadGradient) -> Tensor:
 def share_out(head: HeadGradient, found: Solved | None) -> Tensor:
     """All labels, given what was solved for.
 
-    Where only a part was found, it is used if the gradient is sound: one person's photos that look
-    alike to the head make an ill-conditioned gradient, and that false solutions. Then all is put to
-    the vote.
+    Where only a part was found, it is used if it is sound: one person's photos that look alike to a
+    linear head make an ill-conditioned gradient, and that false solutions. Then all is put to the
+    vote. For margin heads, whose votes are weaker, a part is always better.
     """
     if found is not None and found.complete:
         return found.labels
-    if found is None or not found.sound or not len(found.labels):
+    if found is None or not len(found.labels) or not (found.sound or head.unit):
         return votes(head)
     if not found.left:
         return found.labels

@@ -175,7 +175,7 @@ class GaussNewton:
             save: Called after every image.
         """
         evidence = self.matching.evidence
-        goal = goal_of(evidence) if self.matching.has_features else None
+        goal = goal_of(evidence, exact=True) if self.matching.has_features else None
         if goal is None or not isinstance(evidence.model, FaceNet):
             return
         quick = _frozen(evidence.model).float()

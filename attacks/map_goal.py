@@ -46,15 +46,20 @@ class Goal:
         return F.normalize(maps.flatten(1), dim=1)
 
 
-def goal_of(evidence: Evidence) -> Goal | None:
+def goal_of(evidence: Evidence, *, exact: bool = False) -> Goal | None:
     """The earliest map that is known of every image; None where none is, or none says enough.
 
     A map that averaging has shortened has fewer numbers than an image, and says too little.
+
+    Args:
+        evidence: What was gathered.
+        exact: Only a map that is known to six digits. The peeled maps of a batch are not: telling
+            its positions apart costs two digits, which a search does not mind and a solver does.
     """
     entry = evidence.entry
     if entry is None or entry.maps is None or evidence.coupled:
         return None
-    peeled = peel(evidence)
+    peeled = None if exact and evidence.count > 1 else peel(evidence)
     if peeled is not None:
         rows = F.normalize(peeled.maps.flatten(1).double(), dim=1)
         return Goal(rows, peeled.depth, PEELED_FLOOR * peeled.error)

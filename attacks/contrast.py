@@ -42,7 +42,8 @@ def settle_contrast(
         pixels: `[N, …]`, double precision.
 
     Returns:
-        `[N, …]`; unchanged where the network sees contrast, or no contrast explains the update.
+        `[N, …]`; unchanged where the network sees contrast. Where no contrast explains the update,
+        what lies beyond [0, 1] has its contrast lowered until it fits.
     """
     with torch.no_grad():
         seen, changed = exact.features(decode(pixels)), exact.features(decode(_scaled(pixels, 1.1)))
@@ -73,12 +74,16 @@ def settle_contrast(
             factors[i], left = _least(distance, factors[i])
             shares[i] = share(i, factors[i])
     if left > EXPLAINED:
-        return pixels
+        return torch.stack([_fitted(one) for one in pixels])
     return torch.stack([_scaled(one, c) for one, c in zip(pixels, factors, strict=True)])
 
 
 def _scaled(pixels: Tensor, factor: float) -> Tensor:
     return 0.5 + factor * (pixels - 0.5)
+
+
+def _fitted(pixels: Tensor) -> Tensor:
+    return _scaled(pixels, min(1.0, 0.5 / max(float((pixels - 0.5).abs().max()), 1e-12)))
 
 
 def _least(distance: Callable[[float], float], around: float) -> tuple[float, float]:

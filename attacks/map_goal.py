@@ -17,7 +17,7 @@ from fedaudit.attacks.matching import Gradients, Matching
 from fedaudit.attacks.peel import peel
 from fedaudit.models.facenet import FaceNet, require_face_net
 
-PEELED_FLOOR = 0.03
+PEELED_FLOOR = 0.01
 """Error of a peeled map's direction, in units of the error that `peel` reports."""
 
 

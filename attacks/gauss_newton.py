@@ -30,6 +30,8 @@ from fedaudit.attacks.rounds import Decode, Plan
 from fedaudit.attacks.watch import Watch
 from fedaudit.models.facenet import FaceNet
 
+SOLVABLE = 1e-3
+"""Floor of a goal up to which solving for it is worth while."""
 DENSE = 2048
 """Unknowns up to which the Jacobian is formed; beyond, conjugate gradients on products with it."""
 INNER = 100
@@ -149,7 +151,7 @@ class _Products:
 class GaussNewton:
     """A stage that solves for each image in turn; stops, saves and goes on as `Movement` does.
 
-    Does nothing where no image's map is known. The variables are pixels.
+    Does nothing where no image's map is known, or not to three digits. The variables are pixels.
 
     Args:
         matching: The engine.
@@ -176,7 +178,7 @@ class GaussNewton:
         """
         evidence = self.matching.evidence
         goal = goal_of(evidence, exact=True) if self.matching.has_features else None
-        if goal is None or not isinstance(evidence.model, FaceNet):
+        if goal is None or goal.floor > SOLVABLE or not isinstance(evidence.model, FaceNet):
             return
         quick = _frozen(evidence.model).float()
         exact = _frozen(evidence.model).double()

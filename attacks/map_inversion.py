@@ -18,6 +18,8 @@ from fedaudit.types import Knowledge, Observation, Reconstruction, Shared, Updat
 
 PIXEL_LR = 0.05
 """Peak step size in pixels, in units of the range [0, 1]."""
+SHARP = 3e-5
+"""Floor of a goal above which a search with the whole update does better than its maps alone."""
 DAMPING = 1e-5
 """First damping of Gauss–Newton: a descent's end is near enough for bold steps."""
 
@@ -75,7 +77,8 @@ class MapInversion:
     ) -> Reconstruction:
         """Reconstruct the batch behind one update."""
         goal = goal_of(gather(seen))
-        attack = self._search() if goal is None or goal.depth is None else self._descent()
+        sharp = goal is not None and goal.depth is not None and goal.floor < SHARP
+        attack = self._descent() if sharp else self._search()
         return attack(seen, generator=generator, progress=progress, checkpoint=checkpoint)
 
     def _descent(self) -> MatchingAttack:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from fedaudit.attacks.search import Progress
+from fedaudit.running.atomic import storage_errors, write_atomically
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A file that an interrupted attack goes on from.
 
-    It is written next to its final place and renamed, so it is whole or absent.
+    It is whole or absent, and only its owner can read it: it holds unfinished faces.
 
     Args:
         path: Where; removed when the attack ends.
@@ -31,12 +31,16 @@ class Checkpoint:
     every: float = 30.0
 
     def save(self, fingerprint: str, facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
-        """Keep where an attack is; `fingerprint` says which attack on which observation."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
+        """Keep where an attack is; `fingerprint` says which attack on which observation.
+
+        Raises:
+            StorageError: The disk is full or may not be written.
+        """
+        with storage_errors(self.path):
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         metadata = {"fingerprint": fingerprint, "facts": json.dumps(facts)}
-        save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, part, metadata)
-        os.replace(part, self.path)
+        tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+        write_atomically(self.path, save(tensors, metadata))
 
     def load(self, fingerprint: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         """What `save` kept; None without a file, or where it is damaged or another attack's."""

@@ -1,7 +1,9 @@
 """Known maps give the faces back exactly, on trained networks too."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,10 +18,13 @@ from fedaudit.attacks.map_goal import MapMatching, goal_of
 from fedaudit.attacks.map_inversion import MapInversion
 from fedaudit.attacks.matching import Matching
 from fedaudit.attacks.stage import Stage
-from fedaudit.attacks.varies import Latent
+from fedaudit.attacks.varies import Latent, Pixels
+from fedaudit.attacks.watch import Checkpoint
+from fedaudit.data.orl import orl
+from fedaudit.federation.rounds import Simulation
 from fedaudit.models.facenet import FaceNet, require_face_net
 from fedaudit.scoring.image_metrics import SSIM
-from fedaudit.types import Capture
+from fedaudit.types import Capture, Reconstruction
 
 Intercept = Callable[..., Capture]
 
@@ -130,3 +135,45 @@ def test_a_stage_that_solves_is_about_pixels() -> None:
     with pytest.raises(ValueError, match="pixels"):
         Stage(varies=Latent(), steps=1, lr=1e-3, optimizer="gauss_newton")
     assert isinstance(MapInversion()._search(), MatchingAttack)
+
+
+class BreakError(Exception):
+    pass
+
+
+@dataclass(frozen=True)
+class BreaksOff(Checkpoint):
+    """The machine dies once the checkpoint has been written a number of times."""
+
+    after: int = 1
+    written: list[int] = field(default_factory=list)
+
+    def save(self, *what: Any) -> None:
+        super().save(*what)
+        self.written.append(1)
+        if len(self.written) == self.after:
+            raise BreakError
+
+
+def test_the_solver_goes_on_after_the_images_that_it_has_solved(
+    federate: Callable[..., Simulation], intercept: Intercept, tmp_path: Path
+) -> None:
+    """Sixteen pixels a side, so that a step costs little; to the bit."""
+    small = federate(faces=orl(size=16))
+    seen = intercept(simulation=small, batch=2).seen
+    solving = Stage(varies=Pixels(box=False), steps=1, lr=1e-3, optimizer="gauss_newton")
+    attack = MatchingAttack(stages=(solving,), entry=True, angle=True)
+
+    def run(checkpoint: Checkpoint | None = None) -> Reconstruction:
+        generator = torch.Generator().manual_seed(0)
+        return attack(seen, generator=generator, checkpoint=checkpoint)
+
+    whole = run()
+    assert whole.iterations > 0
+    path = tmp_path / "cell.safetensors"
+    with pytest.raises(BreakError):
+        run(BreaksOff(path, 0))
+    again = run(Checkpoint(path, 0))
+    assert torch.equal(again.images, whole.images)
+    assert again.objective == whole.objective
+    assert again.iterations == whole.iterations

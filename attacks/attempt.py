@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from fedaudit.attacks.batch_norm import BatchNormPrior, from_observation
 from fedaudit.attacks.evidence import gather
 from fedaudit.attacks.evolution import Evolution
-from fedaudit.attacks.gauss_newton import GaussNewton
-from fedaudit.attacks.map_goal import MapMatching, goal_of
+from fedaudit.attacks.local_steps.several_steps import replay_of
+from fedaudit.attacks.maps.gauss_newton import GaussNewton
+from fedaudit.attacks.maps.goal import MapMatching, goal_of
 from fedaudit.attacks.matching import Matching
 from fedaudit.attacks.rounds import Decode, Movement, OneByOne, Plan
 from fedaudit.attacks.search import Optimizer, Progress
-from fedaudit.attacks.several_steps import replay_of
 from fedaudit.attacks.stage import Stage
 from fedaudit.attacks.varies import Found, Scene
 from fedaudit.attacks.watch import Checkpoint, Watch

@@ -7,7 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedaudit.attacks.entry_layer import (
+from fedaudit.attacks.labels.gradient import read_head
+from fedaudit.attacks.labels.infer import share_out, solved
+from fedaudit.attacks.local_steps.schedule import without_pulls
+from fedaudit.attacks.maps.entry_layer import (
     EntryLayer,
     common_direction,
     embedding_span,
@@ -15,9 +18,6 @@ from fedaudit.attacks.entry_layer import (
     place_maps,
     take_apart,
 )
-from fedaudit.attacks.head_gradient import read_head
-from fedaudit.attacks.labels import share_out, solved
-from fedaudit.attacks.schedule import without_pulls
 from fedaudit.errors import AttackError, KnowledgeError
 from fedaudit.models.batch_norm import client_mode
 from fedaudit.models.zoo import build

@@ -38,7 +38,7 @@ def gan_inversion(
     batch moves and the others are held, so that a round costs one image's step. Then, as in GIFD
     (Fang et al., ICCV 2023), the generator's inner feature maps become the variables, and at last
     the pixels. Beside the gradient's direction the match uses what the first fully connected layer
-    gives away in closed form (`attacks.entry_layer`). The stage with the least objective is kept.
+    gives away in closed form (`attacks.maps`). The stage with the least objective is kept.
 
     Args:
         candidates: Generated faces that are tried as a start.
@@ -48,7 +48,7 @@ def gan_inversion(
         pixel_steps: Steps an image in pixels at the end; 0 leaves the faces to the generator.
         pixel_lr: Peak step size in pixels, in units of the range [0, 1].
         solve_steps: Gauss–Newton steps an image at the very end, where its feature map is known
-            (`attacks.gauss_newton`): exact, at about 2 CPU seconds a step for a gray 32×32 image.
+            (`attacks.maps`): exact, at about 2 CPU seconds a step for a gray 32×32 image.
         rounds: Sweeps over the batch in each stage; 0 moves all images at once.
         total_variation: Weight of the total variation in the last stage.
         entry: Use what the first fully connected layer gives away.

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
-from fedaudit.attacks.entry_layer import solve_arriving
 from fedaudit.attacks.evidence import Evidence
+from fedaudit.attacks.local_steps.replay_trial import ReplayTrial
+from fedaudit.attacks.maps.entry_layer import solve_arriving
 from fedaudit.attacks.objectives import DISTANCES
-from fedaudit.attacks.replay_trial import ReplayTrial
 from fedaudit.errors import AttackError, UnknownNameError
 from fedaudit.models.facenet import FaceNet, criterion_of
 from fedaudit.models.heads import CosineHead

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.image_priors import GroupConsistency
-from fedaudit.attacks.map_goal import MapMatching
+from fedaudit.attacks.maps.goal import MapMatching
 from fedaudit.attacks.matching import Gradients, Matching, total
 from fedaudit.attacks.search import SCHEDULES, Optimizer, Schedule, Search
 from fedaudit.attacks.watch import Watch

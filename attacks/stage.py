@@ -32,7 +32,7 @@ class Stage:
         keep: How many restarts go on to the next stage, best first; None keeps all.
         population: Candidates a generation of CMA-ES; None for its own rule.
         smooth_only: Leave the stage out on networks with kinks (ReLU, max-pooling).
-        match: "update", or "maps": the images' known maps alone (`attacks.map_goal`); the stage is
+        match: "update", or "maps": the images' known maps alone (`attacks.maps.goal`); the stage is
             left out where they are not known.
     """
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from fedaudit.attacks.batch_norm import BatchNormPrior, from_buffers, running
-from fedaudit.attacks.rehearsal import smooth_noise
+from fedaudit.attacks.local_steps.rehearsal import smooth_noise
 from fedaudit.captures.simulated import simulate
 from fedaudit.config import Federation
 from fedaudit.data.orl import orl

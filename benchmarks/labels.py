@@ -18,8 +18,8 @@ from statistics import mean
 import torch
 from torch import Tensor, nn
 
-from fedaudit.attacks.entry_layer import common_direction, embedding_span, find_entry
-from fedaudit.attacks.labels import RULES, infer_labels
+from fedaudit.attacks.labels.infer import RULES, infer_labels
+from fedaudit.attacks.maps.entry_layer import common_direction, embedding_span, find_entry
 from fedaudit.data.orl import orl
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build

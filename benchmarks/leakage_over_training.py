@@ -20,7 +20,7 @@ import torch
 
 from fedaudit.attacks.generative import gan_inversion
 from fedaudit.attacks.image_space import inverting_gradients
-from fedaudit.attacks.map_inversion import MapInversion
+from fedaudit.attacks.maps.map_inversion import MapInversion
 from fedaudit.captures.simulated import simulate
 from fedaudit.config import Federation
 from fedaudit.data.orl import orl

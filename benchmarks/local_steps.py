@@ -29,8 +29,8 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.evidence import gather
-from fedaudit.attacks.rehearsal import rehearsed, smooth_noise
-from fedaudit.attacks.replay_trial import ReplayTrial, trial_for
+from fedaudit.attacks.local_steps.rehearsal import rehearsed, smooth_noise
+from fedaudit.attacks.local_steps.replay_trial import ReplayTrial, trial_for
 from fedaudit.captures.simulated import simulate
 from fedaudit.config import Federation
 from fedaudit.data.orl import orl

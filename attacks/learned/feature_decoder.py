@@ -132,9 +132,9 @@ class FeatureDecoder:
     al. (USENIX Security 2023, "Gradient Obfuscation Gives a False Sense of Security"): the input of
     the first fully connected layer follows from its gradient, and a network trained on auxiliary
     faces through the same model draws it. Here the map before the last block is used where it
-    follows too (`attacks.peel`), which holds behind average pooling and for any label. Refinement
-    fits the maps themselves where they are known, else the gradient. What cannot be drawn, as
-    nothing is known, starts from an auxiliary face.
+    follows too (`attacks.maps.peel`), which holds behind average pooling and for any label.
+    Refinement fits the maps themselves where they are known, else the gradient. What cannot be
+    drawn, as nothing is known, starts from an auxiliary face.
 
     Args:
         faces: Auxiliary faces to train on.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.evidence import Evidence
-from fedaudit.attacks.peel import peel
+from fedaudit.attacks.maps.peel import peel
 from fedaudit.models.facenet import FaceNet
 
 

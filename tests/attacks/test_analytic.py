@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedaudit.attacks.analytic import Analytic, recover_inputs
-from fedaudit.attacks.first_layer import find_first
+from fedaudit.attacks.closed_form.analytic import Analytic, recover_inputs
+from fedaudit.attacks.closed_form.first_layer import find_first
 from fedaudit.errors import AttackError
 from fedaudit.federation.rounds import Simulation
 from fedaudit.models.zoo import build, parameters_of

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedaudit.attacks.entry_layer import find_entry, solve_arriving, take_apart
+from fedaudit.attacks.maps.entry_layer import find_entry, solve_arriving, take_apart
 from fedaudit.data.faces import FaceSet
 from fedaudit.models.bodies import group_norm, residual_body
 from fedaudit.models.facenet import FaceNet, require_face_net

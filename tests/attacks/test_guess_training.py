@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedaudit.attacks.guess_training import (
+from fedaudit.attacks.local_steps.guess import (
     guess_training,
     plausible,
     relative_error,

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedaudit.attacks.entry_layer import common_direction, embedding_span, find_entry
-from fedaudit.attacks.head_gradient import HeadGradient, read_head
-from fedaudit.attacks.labels import RULES, idlg, infer_labels, solved
+from fedaudit.attacks.labels.gradient import HeadGradient, read_head
+from fedaudit.attacks.labels.infer import RULES, idlg, infer_labels, solved
+from fedaudit.attacks.maps.entry_layer import common_direction, embedding_span, find_entry
 from fedaudit.data.faces import FaceSet
 from fedaudit.errors import UnknownNameError
 from fedaudit.models.bodies import group_norm, residual_body

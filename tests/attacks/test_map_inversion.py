@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedaudit.attacks.contrast import settle_contrast
 from fedaudit.attacks.engine import MatchingAttack
 from fedaudit.attacks.evidence import Evidence, gather
-from fedaudit.attacks.gauss_newton import _jacobian, solve
-from fedaudit.attacks.map_goal import MapMatching, goal_of
-from fedaudit.attacks.map_inversion import MapInversion
+from fedaudit.attacks.maps.contrast import settle_contrast
+from fedaudit.attacks.maps.gauss_newton import _jacobian, solve
+from fedaudit.attacks.maps.goal import MapMatching, goal_of
+from fedaudit.attacks.maps.map_inversion import MapInversion
 from fedaudit.attacks.matching import Matching
 from fedaudit.attacks.stage import Stage
 from fedaudit.attacks.varies import Latent, Pixels

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fedaudit.attacks.evidence import Evidence, gather
-from fedaudit.attacks.peel import _adding_up, peel
+from fedaudit.attacks.maps.peel import _adding_up, peel
 from fedaudit.federation.rounds import Simulation, State
 from fedaudit.models.facenet import FaceNet
 from fedaudit.types import Capture

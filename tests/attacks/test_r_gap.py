@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fedaudit.attacks.closed_form.plain_stack import Affine, stack_of
+from fedaudit.attacks.closed_form.r_gap import RGap, Solution
 from fedaudit.attacks.evidence import gather
-from fedaudit.attacks.plain_stack import Affine, stack_of
-from fedaudit.attacks.r_gap import RGap, Solution
 from fedaudit.errors import AttackError
 from fedaudit.federation.rounds import Simulation
 from fedaudit.models.zoo import build

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fedaudit.attacks.evidence import mean_gradient
-from fedaudit.attacks.rehearsal import rehearse, rehearsed, smooth_noise
-from fedaudit.attacks.replay import replay
-from fedaudit.attacks.replay_trial import ReplayTrial, trial_for
-from fedaudit.attacks.schedule import (
+from fedaudit.attacks.local_steps.rehearsal import rehearse, rehearsed, smooth_noise
+from fedaudit.attacks.local_steps.replay import replay
+from fedaudit.attacks.local_steps.replay_trial import ReplayTrial, trial_for
+from fedaudit.attacks.local_steps.schedule import (
     Pace,
     epoch_distance,
     epochs,

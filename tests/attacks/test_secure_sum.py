@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from fedaudit.attacks.secure_sum import single_owner_rows
+from fedaudit.attacks.closed_form.secure_sum import single_owner_rows
 from fedaudit.errors import AttackError
 from fedaudit.federation.rounds import Simulation
 from fedaudit.types import ClassEmbeddings, LocalTraining

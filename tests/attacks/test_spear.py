@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedaudit.attacks.closed_form.first_layer import find_first
+from fedaudit.attacks.closed_form.low_rank import Factors, mismatch
+from fedaudit.attacks.closed_form.spear import Spear
 from fedaudit.attacks.evidence import gather
-from fedaudit.attacks.first_layer import find_first
-from fedaudit.attacks.low_rank import Factors, mismatch
-from fedaudit.attacks.spear import Spear
 from fedaudit.errors import AttackError
 from fedaudit.federation.rounds import Simulation
 from fedaudit.scoring.pairing import pair

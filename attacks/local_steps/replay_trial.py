@@ -7,8 +7,15 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from fedaudit.attacks.replay import Course, replay
-from fedaudit.attacks.schedule import Order, Pace, epochs, fixed_order, scale_of, steady_pace
+from fedaudit.attacks.local_steps.replay import Course, replay
+from fedaudit.attacks.local_steps.schedule import (
+    Order,
+    Pace,
+    epochs,
+    fixed_order,
+    scale_of,
+    steady_pace,
+)
 from fedaudit.errors import AttackError, KnowledgeError
 from fedaudit.types import LocalTraining, Observation, Update
 
@@ -38,7 +45,7 @@ class ReplayTrial:
         points: "path" only: at how many places at most gradients are taken; steps share them. 0
             gives every step its own, 1 costs what "start" does.
         pace: "path" only: where on the line each step begins. None takes a steady pace, which is
-            right for small steps; `attacks.rehearsal` finds the client's.
+            right for small steps; `attacks.local_steps.rehearsal` finds the client's.
         softening: Of Adam, as in `replay`; 0 is exact and can hardly be searched.
         copies: Images of their own for every epoch (`epoch_distance` ties them together); then
             `gradients` takes `epochs · N` images.
@@ -158,7 +165,7 @@ def trial_for(
         seen: What the server saw.
         model: In the client's mode, with the broadcast parameters.
         training: In place of what the threat model grants, as guessed by
-            `attacks.guess_training`.
+            `attacks.local_steps.guess`.
         mode: As in `ReplayTrial`.
 
     Raises:

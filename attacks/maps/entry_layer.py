@@ -117,7 +117,7 @@ def take_apart(entry: EntryLayer, model: nn.Module, labels: Tensor, steps: int =
 
 
 def place_maps(entry: EntryLayer, model: nn.Module, places: Tensor) -> EntryLayer:
-    """Each image's own feature map, where what its head saw is known (`attacks.head_solver`).
+    """Each image's own feature map, where what its head saw is known (`attacks.labels.solver`).
 
     Needs no labels, and minds neither repeated ones nor a head that fits the batch.
 

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 from torch.func import linearize, vjp, vmap
 
-from fedaudit.attacks.contrast import settle_contrast
-from fedaudit.attacks.map_goal import Goal, goal_of
+from fedaudit.attacks.maps.contrast import settle_contrast
+from fedaudit.attacks.maps.goal import Goal, goal_of
 from fedaudit.attacks.matching import Matching
 from fedaudit.attacks.rounds import Decode, Plan
 from fedaudit.attacks.watch import Watch

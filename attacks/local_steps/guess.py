@@ -14,9 +14,9 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from fedaudit.attacks.rehearsal import smooth_noise
-from fedaudit.attacks.replay import replay
-from fedaudit.attacks.schedule import fixed_order
+from fedaudit.attacks.local_steps.rehearsal import smooth_noise
+from fedaudit.attacks.local_steps.replay import replay
+from fedaudit.attacks.local_steps.schedule import fixed_order
 from fedaudit.errors import AttackError, KnowledgeError
 from fedaudit.models.batch_norm import client_mode
 from fedaudit.types import LocalTraining, Observation

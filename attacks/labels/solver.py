@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedaudit.attacks.head_equation import HeadEquation
+from fedaudit.attacks.labels.equation import HeadEquation
 
 EXPLAINED = 1e-3
 """Length outside the column space, of e scaled to 1, that rounding explains."""

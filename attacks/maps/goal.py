@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedaudit.attacks.evidence import Evidence
+from fedaudit.attacks.maps.peel import peel
 from fedaudit.attacks.matching import Gradients, Matching
-from fedaudit.attacks.peel import peel
 from fedaudit.models.facenet import FaceNet, require_face_net
 
 PEELED_FLOOR = 0.01

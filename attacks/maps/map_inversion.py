@@ -8,7 +8,7 @@ import torch
 from fedaudit.attacks.engine import MatchingAttack
 from fedaudit.attacks.evidence import gather
 from fedaudit.attacks.generative import Crop, gan_inversion
-from fedaudit.attacks.map_goal import goal_of
+from fedaudit.attacks.maps.goal import goal_of
 from fedaudit.attacks.priors.generator import FaceGenerator
 from fedaudit.attacks.search import Progress
 from fedaudit.attacks.stage import Stage
@@ -29,9 +29,9 @@ class MapInversion:
     """From the maps that an update gives away in closed form to the faces, exactly.
 
     The gradients of the first fully connected layer and of the last block give each image's map
-    before that block (`attacks.entry_layer`, `attacks.peel`). Pixels are searched, image by image,
+    before that block (`entry_layer.py`, `peel.py`). Pixels are searched, image by image,
     until they have that map: feature inversion (Mahendran et al., CVPR 2015) on a map that the
-    client never shared. Then Gauss–Newton makes them exact (`attacks.gauss_newton`). Neither
+    client never shared. Then Gauss–Newton makes them exact (`gauss_newton.py`). Neither
     depends on how long the network was trained, nor mixes the images of a batch. Where no
     such map is known (noise, several local steps, other networks) it is `gan_inversion`, and
     Gauss–Newton on what enters the embedding if that is known.

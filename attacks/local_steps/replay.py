@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fedaudit.attacks.schedule import Order, step_factors
+from fedaudit.attacks.local_steps.schedule import Order, step_factors
 from fedaudit.errors import AttackError
 from fedaudit.models.batch_norm import copied_buffers
 from fedaudit.models.facenet import criterion_of

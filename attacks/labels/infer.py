@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedaudit.attacks.head_gradient import HeadGradient, read_head, restored
-from fedaudit.attacks.head_solver import Solved, solve_head
-from fedaudit.attacks.label_rules import (
+from fedaudit.attacks.labels.gradient import HeadGradient, read_head, restored
+from fedaudit.attacks.labels.rules import (
     bias_sums,
     idlg,
     multiset,
@@ -16,6 +15,7 @@ from fedaudit.attacks.label_rules import (
     sign_of_row,
     votes,
 )
+from fedaudit.attacks.labels.solver import Solved, solve_head
 from fedaudit.errors import UnknownNameError
 
 __all__ = ["RULES", "LabelRule", "idlg", "infer_labels", "share_out", "solve", "solved"]
@@ -56,7 +56,7 @@ def infer_labels(
 
 
 def solved(head: HeadGradient) -> Solved | None:
-    """Every image's label and place before the head, solved for (`attacks.head_solver`).
+    """Every image's label and place before the head, solved for (`attacks.labels.solver`).
 
     None where the equations do not hold: one image (closed forms are exact), a margin head whose
     embeddings' span is not known.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.first_layer import FirstLayer
+from fedaudit.attacks.closed_form.first_layer import FirstLayer
 
 SHARPENING = (*(3 * 10 ** (-k / 12) for k in range(31)), 1e-3, 1e-4, 1e-5)
 """What counts as near zero in each step of a descent, in units of a row's mean length. The last

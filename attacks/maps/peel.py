@@ -28,8 +28,8 @@ import scipy.optimize
 import torch
 from torch import Tensor, nn
 
-from fedaudit.attacks.entry_layer import EntryLayer
 from fedaudit.attacks.evidence import Evidence
+from fedaudit.attacks.maps.entry_layer import EntryLayer
 from fedaudit.models.bodies import Residual
 from fedaudit.models.facenet import FaceNet
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fedaudit.attacks.adaptive import how_adaptive
+from fedaudit.attacks.closed_form.plain_stack import Affine, Inverse, stack_of
 from fedaudit.attacks.evidence import gather
-from fedaudit.attacks.plain_stack import Affine, Inverse, stack_of
 from fedaudit.attacks.search import Progress
 from fedaudit.errors import AttackError
 from fedaudit.types import Knowledge, Observation, Reconstruction, Update

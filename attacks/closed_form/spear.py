@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.adaptive import how_adaptive
-from fedaudit.attacks.analytic import recover_inputs
+from fedaudit.attacks.closed_form.analytic import recover_inputs
+from fedaudit.attacks.closed_form.first_layer import FirstLayer, assign_labels, find_first
+from fedaudit.attacks.closed_form.low_rank import Factors, choose
 from fedaudit.attacks.evidence import gather
-from fedaudit.attacks.first_layer import FirstLayer, assign_labels, find_first
-from fedaudit.attacks.low_rank import Factors, choose
 from fedaudit.attacks.search import Progress
 from fedaudit.types import Knowledge, Observation, Reconstruction, Update
 

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedaudit.attacks.replay import replay
-from fedaudit.attacks.replay_trial import ReplayTrial
-from fedaudit.attacks.schedule import Pace, fixed_order, step_factors
+from fedaudit.attacks.local_steps.replay import replay
+from fedaudit.attacks.local_steps.replay_trial import ReplayTrial
+from fedaudit.attacks.local_steps.schedule import Pace, fixed_order, step_factors
 from fedaudit.types import LocalTraining
 
 COARSE = 8

@@ -6,9 +6,9 @@ from typing import Literal
 import torch
 
 from fedaudit.attacks.evidence import Evidence
-from fedaudit.attacks.guess_training import guess_training, plausible
-from fedaudit.attacks.rehearsal import rehearsed
-from fedaudit.attacks.replay_trial import ReplayTrial, trial_for
+from fedaudit.attacks.local_steps.guess import guess_training, plausible
+from fedaudit.attacks.local_steps.rehearsal import rehearsed
+from fedaudit.attacks.local_steps.replay_trial import ReplayTrial, trial_for
 from fedaudit.types import Observation
 
 POINTS = 4

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedaudit.attacks.head_gradient import HeadGradient, unscaled
+from fedaudit.attacks.labels.gradient import HeadGradient, unscaled
 
 
 def votes(head: HeadGradient) -> Tensor:

@@ -1,0 +1,1 @@
+"""The batch's labels, from the gradient of the head."""

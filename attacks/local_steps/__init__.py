@@ -1,0 +1,1 @@
+"""Clients that take several local steps."""

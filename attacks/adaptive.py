@@ -7,14 +7,24 @@ from fedaudit.types import Observation
 HANDLED = frozenset({"dpsgd", "dplc", "private_projector"})
 """Defenses whose effect the matching engine models: a cosine distance is blind to clipping at batch
 1 and optimal in direction under Gaussian noise; what stays on the device is solved for."""
+EXACT = frozenset({"dplc", "private_projector"})
+"""Defenses that closed forms meet: what stays on the device lies behind the layer that they read.
+Noise they do not: a quotient or a linear system takes it for signal."""
 
 
-def how_adaptive(seen: Observation) -> Literal["known", "estimated", "no", "none needed"]:
-    """The word that goes with a result."""
+def how_adaptive(
+    seen: Observation, handled: frozenset[str] = HANDLED
+) -> Literal["known", "estimated", "no", "none needed"]:
+    """The word that goes with a result.
+
+    Args:
+        seen: What the server saw; says which defenses are in use.
+        handled: Names of the defenses that the attack takes into account.
+    """
     if seen.defense is None:
         # Which parameters are missing and how noisy the rest is shows in the update itself.
         return "estimated"
     names = {facts.name for facts in seen.defense} - {"none"}
     if not names:
         return "none needed"
-    return "known" if names <= HANDLED else "no"
+    return "known" if names <= handled else "no"

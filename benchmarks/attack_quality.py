@@ -13,9 +13,9 @@ seconds.
 import argparse
 import json
 from dataclasses import replace
-from statistics import mean, median
 
 import torch
+from scoring import HEAD, Judge, shown, summary
 
 from fedaudit.attacks.generative import gan_inversion
 from fedaudit.attacks.image_space import inverting_gradients
@@ -27,9 +27,6 @@ from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.fedavg import FedAvg
 from fedaudit.federation.rounds import Simulation
 from fedaudit.registry import create
-from fedaudit.scoring.embedder import load_embedder
-from fedaudit.scoring.identity import calibrate, embed_split, mirrored
-from fedaudit.scoring.score import score
 from fedaudit.seeds import generator_for
 from fedaudit.threat_models import threat_model
 from fedaudit.types import ImageScore, LocalTraining, ModelSpec
@@ -70,19 +67,16 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     federation = replace(Federation(), clients=3, rounds=ROUNDS, lr=0.05)
-    faces, full = orl(size=options.size), orl(size=112)
+    faces = orl(size=options.size)
     parts = split(faces, federation)
-    embed = mirrored(load_embedder().embed)
-    references, probes = embed_split(full, faces, parts, embed)
-    gallery = calibrate(references, probes, fmr=1e-3, photos=200)
+    judge = Judge.of(faces, parts)
     simulation = Simulation(ModelSpec("face"), faces, parts, federation, FedAvg(), NoDefense())
     fresh = simulation.fresh()
     states = {"fresh": (fresh, 1)}
     if "trained" in options.models:
         states["trained"] = (simulation.train(fresh, range(1, ROUNDS + 1))[0], ROUNDS + 1)
     rows = []
-    print(f"{'model':8} {'batch':>5} {'attack':30} {'SSIM':>6} {'least':>6} {'LPIPS':>6} "
-          f"{'rank-1':>8} {'re-id':>8} {'s/update':>8}", flush=True)  # fmt: skip
+    print(f"{'model':8} {'batch':>5} {'attack':30} {HEAD}", flush=True)
     for name in options.models:
         state, number = states[name]
         for batch in options.batches:
@@ -104,27 +98,12 @@ def main() -> None:
                     )
                     generator = generator_for("attack", target)
                     result = attack(capture.seen, generator=generator)
-                    assert capture.secret is not None
-                    scores, _, _ = score(capture.secret, result, gallery=gallery, embed=embed)
-                    images += scores
+                    images += judge.score(capture, result)
                     seconds.append(result.seconds)
-                row = {
-                    "model": name,
-                    "batch": batch,
-                    "attack": label,
-                    "ssim": mean(s.ssim for s in images),
-                    "least": min(s.ssim for s in images),
-                    "lpips": mean(s.lpips or 0.0 for s in images),
-                    "rank1": f"{sum(s.rank == 1 for s in images)}/{len(images)}",
-                    "reid": f"{sum(bool(s.reidentified) for s in images)}/{len(images)}",
-                    "seconds": median(seconds),
-                }
+                row = {"model": name, "batch": batch, "attack": label, **summary(images, seconds)}
                 rows.append(row)
-                print(f"{name:8} {batch:5} {label:30} {row['ssim']:6.2f} {row['least']:6.2f} "
-                      f"{row['lpips']:6.2f} {row['rank1']:>8} {row['reid']:>8} "
-                      f"{row['seconds']:8.1f}", flush=True)  # fmt: skip
-    hits, n = gallery.ceiling_hits, gallery.ceiling_n
-    print(f"ceiling: {hits}/{n} originals re-identified, {gallery.ceiling_first}/{n} rank-1")
+                print(f"{name:8} {batch:5} {label:30} {shown(row)}", flush=True)
+    print(judge.ceiling)
     if options.json:
         print(json.dumps(rows))
 

@@ -14,9 +14,9 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from statistics import mean, median
 
 import torch
+from scoring import HEAD, Judge, shown, summary
 
 from fedaudit.attacks.generative import gan_inversion
 from fedaudit.attacks.image_space import inverting_gradients
@@ -30,16 +30,13 @@ from fedaudit.federation.fedavg import FedAvg
 from fedaudit.federation.rounds import Simulation, State
 from fedaudit.models.facenet import require_face_net
 from fedaudit.models.zoo import build
-from fedaudit.scoring.embedder import load_embedder
-from fedaudit.scoring.identity import calibrate, embed_split, mirrored
-from fedaudit.scoring.score import score
 from fedaudit.seeds import generator_for
 from fedaudit.threat_models import threat_model
-from fedaudit.types import LocalTraining, ModelSpec, Update
+from fedaudit.types import ImageScore, LocalTraining, ModelSpec, Update
 from fedaudit.verbs import Attack
 
 ROUNDS = (0, 1, 3, 6, 12, 24)
-TRAINED, NEW = (0, 1), (2, 3)
+LEARNED, NEW = (0, 1), (2, 3)
 """Clients whose people the network learns, and clients whose people it never sees."""
 ATTACKS: dict[str, Attack] = {
     "inverting_gradients": inverting_gradients(),
@@ -49,8 +46,10 @@ ATTACKS: dict[str, Attack] = {
 }
 
 
-def states(simulation: Simulation, wanted: Sequence[int]) -> dict[int, State]:
-    """The federation after each of the wanted rounds, trained by the first clients only."""
+def states(
+    simulation: Simulation, wanted: Sequence[int], clients: Sequence[int]
+) -> dict[int, State]:
+    """The federation after each of the wanted rounds, trained by these clients only."""
     settings, state = simulation.federation, simulation.fresh()
     found = {0: state}
     training = LocalTraining(
@@ -58,7 +57,7 @@ def states(simulation: Simulation, wanted: Sequence[int]) -> dict[int, State]:
     )
     for number in range(1, max(wanted) + 1):
         updates = []
-        for client in TRAINED:
+        for client in clients:
             photos = photos_of(simulation, client)
             generator = generator_for("train", simulation.seed, number, client)
             shared = simulation.step(state, client, photos, training, generator).shared
@@ -94,59 +93,55 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, nargs="+", default=list(ROUNDS))
     parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=list(ATTACKS))
     parser.add_argument("--network", default="face", help="a registered name")
+    parser.add_argument("--swap", action="store_true", help="learn the others, attack the first")
+    parser.add_argument("--seed", type=int, default=0, help="of the network and its training")
+    parser.add_argument("--local-steps", type=int, default=1, help="of the attacked clients")
+    parser.add_argument("--lr", type=float, default=0.1, help="of the attacked clients")
     parser.add_argument("--json", action="store_true", help="machine-readable")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rounds = (0, 3, 24) if options.quick else tuple(options.rounds)
     targets = 2 if options.quick else options.targets
     federation = replace(Federation(), clients=4, rounds=max(rounds), lr=0.05, held_out=0)
-    faces, full = orl(size=32), orl(size=112)
+    faces = orl(size=32)
     parts = split(faces, federation)
-    embed = mirrored(load_embedder().embed)
-    references, probes = embed_split(full, faces, parts, embed)
-    gallery = calibrate(references, probes, fmr=1e-3, photos=200)
+    judge = Judge.of(faces, parts)
     spec = ModelSpec(options.network)
-    simulation = Simulation(spec, faces, parts, federation, FedAvg(), NoDefense())
+    simulation = Simulation(
+        spec, faces, parts, federation, FedAvg(), NoDefense(), seed=options.seed
+    )
+    learned, new = (NEW, LEARNED) if options.swap else (LEARNED, NEW)
+    local = LocalTraining(options.lr, options.local_steps, options.batch)
     rows = []
-    print(f"{'round':>5} {'training':>8} {'new':>5} {'attack':24} {'SSIM':>6} {'least':>6} "
-          f"{'LPIPS':>6} {'rank-1':>7} {'re-id':>7} {'CPU s':>6}", flush=True)  # fmt: skip
-    for number, state in states(simulation, rounds).items():
-        known, new = (accuracy(simulation, state, group) for group in (TRAINED, NEW))
+    print(f"{'round':>5} {'training':>8} {'new':>5} {'attack':24} {HEAD}", flush=True)
+    for number, state in states(simulation, rounds, learned).items():
+        known, unknown = (accuracy(simulation, state, group) for group in (learned, new))
         for label in options.attacks:
-            images, seconds = [], []
+            images: list[ImageScore] = []
+            seconds: list[float] = []
             for k in range(targets):
                 capture = simulate(
                     simulation,
                     state,
-                    target=NEW[k % 2] + len(parts.clients) * (k // 2),
+                    target=new[k % 2] + len(parts.clients) * (k // 2),
                     batch_size=options.batch,
-                    training=LocalTraining(0.1, 1, options.batch),
+                    training=local,
                     threat=threat_model("D"),
                     round=number + 1,
                 )
                 found = ATTACKS[label](capture.seen, generator=generator_for("attack", k))
-                assert capture.secret is not None
-                scores, _, _ = score(capture.secret, found, gallery=gallery, embed=embed)
-                images += scores
+                images += judge.score(capture, found)
                 seconds.append(found.seconds)
             row = {
                 "round": number,
                 "training_accuracy": known,
-                "new_accuracy": new,
+                "new_accuracy": unknown,
                 "attack": label,
-                "ssim": mean(s.ssim for s in images),
-                "least": min(s.ssim for s in images),
-                "lpips": mean(s.lpips or 0.0 for s in images),
-                "rank1": f"{sum(s.rank == 1 for s in images)}/{len(images)}",
-                "reid": f"{sum(bool(s.reidentified) for s in images)}/{len(images)}",
-                "seconds": median(seconds),
+                **summary(images, seconds),
             }
             rows.append(row)
-            print(f"{number:5} {known:8.2f} {new:5.2f} {label:24} {row['ssim']:6.3f} "
-                  f"{row['least']:6.3f} {row['lpips']:6.3f} {row['rank1']:>7} {row['reid']:>7} "
-                  f"{row['seconds']:6.1f}", flush=True)  # fmt: skip
-    hits, n = gallery.ceiling_hits, gallery.ceiling_n
-    print(f"ceiling: {hits}/{n} originals re-identified, {gallery.ceiling_first}/{n} rank-1")
+            print(f"{number:5} {known:8.2f} {unknown:5.2f} {label:24} {shown(row)}", flush=True)
+    print(judge.ceiling)
     if options.json:
         print(json.dumps(rows))
 

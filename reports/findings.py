@@ -11,11 +11,28 @@ RECONSTRUCTION = ("NIST AI 100-2 NISTAML.032", "MITRE ATLAS AML.T0024.001", "OWA
 MEMBERSHIP = ("NIST AI 100-2 NISTAML.033", "MITRE ATLAS AML.T0024.000", "OWASP ML04:2023")
 PROPERTY = ("NIST AI 100-2 NISTAML.034",)
 CLASSES: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
-    ("gradient inversion in image space", frozenset({"inverting_gradients"}), RECONSTRUCTION),
-    ("gradient inversion with a generative prior", frozenset({"gan_inversion"}), RECONSTRUCTION),
-    ("learned inversion", frozenset(), RECONSTRUCTION),
+    (
+        "gradient inversion in image space",
+        frozenset({"inverting_gradients", "dlg", "idlg", "grad_inversion", "gion"}),
+        RECONSTRUCTION,
+    ),
+    (
+        "gradient inversion with a generative prior",
+        frozenset({"gan_inversion", "liu_2021", "gias", "ggl", "gifd"}),
+        RECONSTRUCTION,
+    ),
+    (
+        "inversion in closed form (inputs, feature maps)",
+        frozenset({"map_inversion", "analytic", "r_gap", "spear"}),
+        RECONSTRUCTION,
+    ),
+    ("learned inversion", frozenset({"lti", "feature_decoder"}), RECONSTRUCTION),
     ("template inversion", frozenset(), RECONSTRUCTION),
-    ("malicious server", frozenset(), RECONSTRUCTION),
+    (
+        "malicious server",
+        frozenset({"imprint", "trap_weights", "fishing"}),
+        RECONSTRUCTION,
+    ),
     ("membership inference", frozenset(), MEMBERSHIP),
     ("property inference", frozenset(), PROPERTY),
 )

@@ -1,5 +1,6 @@
 import sys
 from dataclasses import replace
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from fedaudit.reports.findings import CLASSES, coverage, findings
@@ -146,3 +147,13 @@ def test_a_users_attack_has_a_line() -> None:
     assert found.executed
     (missing,) = (c for c in coverage(asked, ()) if c.attack_class.startswith("other"))
     assert (missing.in_scope, missing.executed, missing.result) == (True, False, "—")
+
+
+def test_every_attack_of_ours_is_in_exactly_one_class() -> None:
+    """A class is said to be untested where none of its attacks ran: a missing name makes that a lie."""
+    listed = [name for _, members, _ in CLASSES for name in members]
+    assert len(listed) == len(set(listed))
+    ours = {
+        p.name for p in entry_points(group="fedaudit.attacks") if p.value.startswith("fedaudit.")
+    }
+    assert set(listed) == ours

@@ -150,7 +150,7 @@ def test_a_users_attack_has_a_line() -> None:
 
 
 def test_every_attack_of_ours_is_in_exactly_one_class() -> None:
-    """A class is said to be untested where none of its attacks ran: a missing name makes that a lie."""
+    """Where none of a class ran it is said to be untested: a missing name would make that a lie."""
     listed = [name for _, members, _ in CLASSES for name in members]
     assert len(listed) == len(set(listed))
     ours = {

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.image_space import dlg, inverting_gradients
+from fedaudit.registry import create
 from fedaudit.scoring.image_metrics import PSNR
-from fedaudit.types import Capture, Observation, Update
+from fedaudit.types import Capture, DefenseFacts, Observation, Update
 
 Intercept = Callable[..., Capture]
 Transform = Callable[[Tensor], Tensor]
@@ -75,13 +76,28 @@ def test_clipping_changes_nothing_for_a_cosine_and_everything_for_l2(intercept: 
     assert reached("scaled_l2", seen) > 25
 
 
-@pytest.mark.parametrize("change", [pruned, signs])
-def test_compression_breaks_plain_matching(
-    change: Callable[[Mapping[str, Tensor]], dict[str, Tensor]], intercept: Intercept
+@pytest.mark.parametrize(
+    ("change", "facts"),
+    [
+        (pruned, DefenseFacts("pruning", {"share": 0.99})),
+        (signs, DefenseFacts("sign", {})),
+    ],
+    ids=["pruning 0.99", "sign"],
+)
+def test_compression_breaks_matching_and_not_learned_inversion(
+    change: Callable[[Mapping[str, Tensor]], dict[str, Tensor]],
+    facts: DefenseFacts,
+    intercept: Intercept,
 ) -> None:
+    """LTI learns through the defense; a real one has thousands of faces, this one 300."""
     captured = intercept(network="lenet")
+    learned = create("attacks", "lti", {"faces": 300, "epochs": 6, "cache": "off"})
     attack = inverting_gradients(steps=100, polish=25)
     plain = psnr(attack(captured.seen, generator=noise()).images, captured)
-    broken = psnr(attack(changed(captured.seen, change), generator=noise()).images, captured)
+    seen = changed(captured.seen, change)
+    broken = psnr(attack(seen, generator=noise()).images, captured)
+    told = replace(seen, defense=(facts,))
+    inverted = psnr(learned(told, generator=noise()).images, captured)
     assert plain > 30
-    assert broken < 18
+    assert broken < 10
+    assert inverted > broken + 4

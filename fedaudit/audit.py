@@ -3,19 +3,21 @@
 The truth of a cell is opened in `run_cell`, after the attack has returned, for the scorer alone.
 """
 
+import hashlib
 import inspect
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from fedaudit.attacks.watch import Checkpoint
+from fedaudit.captures.exposed import not_attacked, nothing_to_attack, told
 from fedaudit.captures.simulated import simulate, without_update
-from fedaudit.config import Choice, Scenario, Study
+from fedaudit.config import Choice, Federation, Scenario, Study
 from fedaudit.data.faces import FaceSet
 from fedaudit.data.splits import Split, split
 from fedaudit.defenses.dpsgd import DPSGD
@@ -26,14 +28,23 @@ from fedaudit.federation.utility import measure
 from fedaudit.provenance import facts
 from fedaudit.registry import create
 from fedaudit.running.folder import RunFolder
-from fedaudit.running.jobs import NOISE, TrainJob, model_job, utility_job
+from fedaudit.running.jobs import NOISE, TrainJob, model_job
 from fedaudit.scoring.embedder import load_embedder
 from fedaudit.scoring.identity import Embed, Gallery, calibrate, embed_split, mirrored
 from fedaudit.scoring.score import score
 from fedaudit.seeds import generator_for
 from fedaudit.threat_models import threat_model
-from fedaudit.types import Capture, Cell, Knowledge, LocalTraining, ModelSpec, Reconstruction, Trial
-from fedaudit.verbs import ManipulatingAttack
+from fedaudit.types import (
+    Capture,
+    Cell,
+    Knowledge,
+    LocalTraining,
+    ModelSpec,
+    Reconstruction,
+    Secret,
+    Trial,
+)
+from fedaudit.verbs import Attack, ManipulatingAttack
 
 T = TypeVar("T")
 
@@ -43,10 +54,10 @@ FULL_SIZE = 112
 
 def run_train(study: Study, job: TrainJob, folder: RunFolder) -> None:
     """Train a federation from a fresh model, measure its utility if the study asks, keep both."""
-    simulation = _simulation(study, job.network, job.method, job.defense)
+    simulation = _simulation(study, job.network, job.method, job.defense, job.federation)
     state, seconds = simulation.train(simulation.fresh(), range(1, job.rounds + 1))
     measured = {}
-    if study.utility and job == utility_job(study, job.network, job.method, job.defense):
+    if study.utility and job.rounds == job.federation.rounds:
         utility = measure(
             simulation,
             state,
@@ -66,18 +77,22 @@ def run_cell(
         folder.save_facts(facts(faces_of(study)))
     scenario = next(s for s in study.scenarios if s.name == cell.scenario)
     capture = capture_of(study, scenario, cell, folder)
+    secret = capture.secret
+    assert secret is not None  # simulated captures always know it
+    sent = told(capture.seen, _attack(scenario, cell))
+    if why := nothing_to_attack(sent, cell):
+        folder.save_trial(not_attacked(cell, sent, why), {})
+        return
     checkpoint = Checkpoint(folder.checkpoint(cell.key))
     reconstruction = reconstruct(scenario, cell, capture, device=device, checkpoint=checkpoint)
 
-    secret = capture.secret
-    assert secret is not None  # simulated captures always know it
-    gallery, embed = _gallery(study, folder)
+    gallery, embed = _gallery(study, folder, study.federation_of(scenario))
     other = wrong_person_for(study, scenario, cell)
     images, labels, tensors = score(
         secret, reconstruction, gallery=gallery, embed=embed, wrong_person=other
     )
     if evidence == "full":
-        folder.save_evidence(cell.scenario, cell.target, {"images": secret.images})
+        folder.save_evidence(cell.scenario, cell.target, originals(secret))
     trial = Trial(
         cell=cell,
         images=images,
@@ -89,6 +104,8 @@ def run_cell(
         adaptive=reconstruction.adaptive,
         budget=capture.budget,
         history=reconstruction.history,
+        sent=sent,
+        of=reconstruction.of,
     )
     folder.save_trial(trial, {"images": tensors})
 
@@ -96,7 +113,8 @@ def run_cell(
 def capture_of(study: Study, scenario: Scenario, cell: Cell, folder: RunFolder) -> Capture:
     """What the audited client of this cell shares."""
     defense = _by_label(scenario.defenses, cell.defense)
-    simulation = _simulation(study, scenario.network, scenario.method, defense)
+    federation = study.federation_of(scenario)
+    simulation = _simulation(study, scenario.network, scenario.method, defense, federation)
     before = model_job(study, scenario, defense)
     state = simulation.fresh() if before is None else _trained(folder, before.key)
     return simulate(
@@ -109,17 +127,25 @@ def capture_of(study: Study, scenario: Scenario, cell: Cell, folder: RunFolder) 
         round=scenario.round,
         seed=cell.seed,
         malicious=_malicious(scenario, cell),
+        only=scenario.expose,
     )
 
 
 def _malicious(scenario: Scenario, cell: Cell) -> ManipulatingAttack | None:
     """The cell's attack, if it chooses what the server sends; its prior-only control does too."""
-    if cell.role == NOISE:  # no attack at all
+    attack = _attack(scenario, cell)
+    if attack is None or Knowledge.MANIPULATION not in attack.needs:
+        return None
+    return attack if isinstance(attack, ManipulatingAttack) else None
+
+
+def _attack(scenario: Scenario, cell: Cell) -> Attack | None:
+    """The cell's attack; None for the noise control, which has none."""
+    if cell.role == NOISE:
         return None
     choice = _by_label(scenario.attacks, cell.attack)
-    attack = create("attacks", choice.name, choice.settings)
-    manipulates = Knowledge.MANIPULATION in attack.needs
-    return attack if manipulates and isinstance(attack, ManipulatingAttack) else None
+    attack: Attack = create("attacks", choice.name, choice.settings)
+    return attack
 
 
 def reconstruct(
@@ -142,24 +168,22 @@ def reconstruct(
     seen = capture.seen
     # The same start for an attack, its control and every defense: their differences are paired.
     generator = generator_for("attack", cell.scenario, cell.attack, cell.target, cell.seed)
-    if cell.role == NOISE:
+    attack = _attack(scenario, cell)
+    if attack is None:
         assert capture.secret is not None  # no attack: random images of the right size
         shape = capture.secret.images.shape
         return Reconstruction(torch.rand(shape, generator=generator), torch.full(shape[:1], -1))
     if cell.role == "prior_only":
         seen = without_update(seen, generator_for("prior-only", cell.key))
-    choice = _by_label(scenario.attacks, cell.attack)
-    attack = create("attacks", choice.name, choice.settings)
     resumable = "checkpoint" in inspect.signature(attack).parameters
-    extra = {"checkpoint": checkpoint} if resumable and checkpoint else {}
+    extra: dict[str, Any] = {"checkpoint": checkpoint} if resumable and checkpoint else {}
     result: Reconstruction = attack(seen.to(device), generator=generator, **extra)
     return result
 
 
 def wrong_person_for(study: Study, scenario: Scenario, cell: Cell) -> str | None:
     """Somebody whom the next client's update shows: the wrong client for this cell."""
-    _, _, parts = _faces(study)
-    clients = parts.clients
+    clients = _split(study, study.federation_of(scenario)).clients
     next_client = clients[(cell.target + 1) % len(clients)]
     return next_client[cell.target // len(clients) % len(next_client)]
 
@@ -169,18 +193,23 @@ def faces_of(study: Study) -> FaceSet:
     return _faces(study)[0]
 
 
-def gallery_of(study: Study, folder: RunFolder) -> Gallery | None:
-    """The study's calibrated gallery; None without identities or without the embedder."""
-    return _gallery(study, folder)[0]
+def originals(secret: Secret) -> dict[str, Tensor]:
+    """What a report shows beside reconstructions: the photos, and a portrait of each person."""
+    kept = {"images": secret.images}
+    if secret.portraits is not None:
+        kept |= {f"portrait/{p}": secret.portraits[k] for k, p in enumerate(secret.portrayed)}
+    return kept
 
 
-def _simulation(study: Study, network: Choice, method: Choice, defense: Choice) -> Simulation:
-    faces, _, parts = _faces(study)
+def _simulation(
+    study: Study, network: Choice, method: Choice, defense: Choice, federation: Federation
+) -> Simulation:
+    faces = faces_of(study)
     return Simulation(
         network=ModelSpec(network.name, network.settings),
         faces=faces,
-        split=parts,
-        federation=study.federation,
+        split=_split(study, federation),
+        federation=federation,
         method=create("methods", method.name, method.settings),
         defense=create("defenses", defense.name, defense.settings),
         seed=study.seeds[0],
@@ -219,46 +248,71 @@ class _Latest(Generic[T]):
         return self.value
 
 
-_FACES: _Latest[tuple[FaceSet, FaceSet, Split]] = _Latest()
-_GALLERIES: _Latest[tuple[Gallery | None, Embed | None]] = _Latest()
+_FACES: _Latest[tuple[FaceSet, FaceSet]] = _Latest()
+_SPLITS: _Latest[dict[Federation, Split]] = _Latest()
+_GALLERIES: _Latest[dict[str, tuple[Gallery | None, Embed | None]]] = _Latest()
 
 
-def _faces(study: Study) -> tuple[FaceSet, FaceSet, Split]:
-    def make() -> tuple[FaceSet, FaceSet, Split]:
+def _split(study: Study, federation: Federation) -> Split:
+    splits = _SPLITS.get(study, dict)
+    if federation not in splits:
+        splits[federation] = split(faces_of(study), federation)
+    return splits[federation]
+
+
+def _faces(study: Study) -> tuple[FaceSet, FaceSet]:
+    def make() -> tuple[FaceSet, FaceSet]:
         settings = dict(study.data.settings)
         faces: FaceSet = create("data", study.data.name, {**settings, "size": study.size})
         full: FaceSet = create("data", study.data.name, {**settings, "size": FULL_SIZE})
-        return faces, full, split(faces, study.federation)
+        return faces, full
 
     return _FACES.get(study, make)
 
 
-def _gallery(study: Study, folder: RunFolder) -> tuple[Gallery | None, Embed | None]:
+def _gallery(
+    study: Study, folder: RunFolder, federation: Federation
+) -> tuple[Gallery | None, Embed | None]:
+    parts = _split(study, federation)
+    name = gallery_name(study, federation)
+
     def make() -> tuple[Gallery | None, Embed | None]:
-        faces, full, parts = _faces(study)
+        faces, full = _faces(study)
         if not faces.has_identities:
             return None, None
         try:
             embed = mirrored(load_embedder().embed)
         except AssetError:
             return None, None  # the report says that identity was not tested
-        references, probes = _embeddings(folder, lambda: embed_split(full, faces, parts, embed))
+        references, probes = _embeddings(
+            folder, name, lambda: embed_split(full, faces, parts, embed)
+        )
         photos = sum(len(photos) for photos in parts.gallery.values())
         return calibrate(references, probes, fmr=study.fmr, photos=photos), embed
 
-    return _GALLERIES.get(study, make)
+    galleries = _GALLERIES.get(study, dict)
+    if name not in galleries:
+        galleries[name] = make()
+    return galleries[name]
+
+
+def gallery_name(study: Study, federation: Federation) -> str:
+    """What the run folder calls the gallery of people and photos that this federation leaves."""
+    if federation == study.federation:
+        return "gallery"
+    return f"gallery-{hashlib.sha256(repr(federation).encode()).hexdigest()[:8]}"
 
 
 def _embeddings(
-    folder: RunFolder, make: Callable[[], tuple[dict[str, Tensor], dict[str, Tensor]]]
+    folder: RunFolder, name: str, make: Callable[[], tuple[dict[str, Tensor], dict[str, Tensor]]]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The gallery's embeddings, computed once a run folder: they take seconds a worker."""
-    kept = folder.shared_tensors("gallery")
+    kept = folder.shared_tensors(name)
     if kept is None:
         references, probes = make()
         kept = {f"reference/{p}": e for p, e in references.items()}
         kept |= {f"probe/{p}": e for p, e in probes.items()}
-        folder.save_shared_tensors("gallery", kept)
+        folder.save_shared_tensors(name, kept)
     parts: dict[str, dict[str, Tensor]] = {"reference": {}, "probe": {}}
     for key, value in kept.items():
         kind, _, person = key.partition("/")

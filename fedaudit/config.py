@@ -64,6 +64,9 @@ class Scenario:
         targets: Number of attacked client updates, each of other people where there are enough.
         threat_model: A–H (Carletti et al.).
         grant, deny: Facts added to or taken from the threat model.
+        expose: What of the shared things the attacker is shown (`fedaudit.captures.exposed`); ()
+            is all of it.
+        federation: How this scenario's federation trains, where it is not as the study's.
         controls: Run the prior-only and noise controls.
     """
 
@@ -87,6 +90,8 @@ class Scenario:
     defenses: tuple[Choice, ...] = (Choice("none"),)
     attacks: tuple[Choice, ...] = (Choice("inverting_gradients"), Choice("gan_inversion"))
     controls: bool = True
+    expose: tuple[str, ...] = ()
+    federation: Federation | None = None
 
 
 @dataclass(frozen=True)
@@ -115,3 +120,7 @@ class Study:
     reid_limit: float = 0.05
     release_context: str = "not declared"
     underpowered: bool = False
+
+    def federation_of(self, scenario: Scenario) -> Federation:
+        """How the scenario's federation trains."""
+        return scenario.federation or self.federation

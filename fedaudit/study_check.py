@@ -66,10 +66,11 @@ def _check_faces(study: Study, file: str) -> None:
         faces = registry.create("data", name, {**settings, "size": _SMALL})
         if not isinstance(faces, FaceSet):
             return
-        place = f"{file}: federation"
-        parts = split(faces, study.federation)
         for scenario in study.scenarios:
-            place = f"{file}: scenario {scenario.name!r}"
+            scene = f"{file}: scenario {scenario.name!r}"
+            place = f"{scene if scenario.federation else file}: federation"
+            parts = split(faces, study.federation_of(scenario))
+            place = scene
             method = registry.create("methods", scenario.method.name, scenario.method.settings)
             if isinstance(method, Checks):
                 method.check(faces, parts)

@@ -13,6 +13,7 @@ from fedaudit.config import Choice, Federation, Scenario, Study
 from fedaudit.errors import ConfigError
 from fedaudit.study_rules import (
     Flag,
+    Inner,
     Many,
     Name,
     Number,
@@ -84,6 +85,8 @@ DEFAULTS: dict[str, Rule] = {
     "defenses": Many(Plugin("dpsgd"), '"none", "dpsgd"', identity=_label),
     "attacks": Many(Plugin("gan_inversion"), '"gan_inversion"', identity=_label),
     "controls": Flag(),
+    "expose": Many(Text(lines=False), '"update"', may_be_empty=True),
+    "federation": Inner(FEDERATION, dict),
 }
 
 SCENARIO: dict[str, Rule] = {"name": Name("fresh"), **DEFAULTS}
@@ -152,10 +155,14 @@ def study_from_mapping(table: Mapping[str, Any], *, file: str = "study") -> Stud
         place = Place(file, "federation")
         values["federation"] = Federation(**read_table(table["federation"], FEDERATION, place))
     defaults = read_table(table.get("defaults", {}), DEFAULTS, Place(file, "defaults"))
-    return Study(scenarios=_scenarios(table.get("scenario"), defaults, file), **values)
+    common = values.get("federation", Federation())
+    scenarios = _scenarios(table.get("scenario"), defaults, file, common)
+    return Study(scenarios=scenarios, **values)
 
 
-def _scenarios(tables: object, defaults: Mapping[str, Any], file: str) -> tuple[Scenario, ...]:
+def _scenarios(
+    tables: object, defaults: Mapping[str, Any], file: str, common: Federation
+) -> tuple[Scenario, ...]:
     if isinstance(tables, Mapping):
         raise ConfigError(
             f"{file}: [scenario] is one table, and there may be several scenarios. Write "
@@ -175,6 +182,8 @@ def _scenarios(tables: object, defaults: Mapping[str, Any], file: str) -> tuple[
         values = {**defaults, **read_table(table, SCENARIO, place)}
         if "name" not in values:
             raise ConfigError(f'{place}: a scenario needs a name. Write name = "fresh".')
+        if own := values.get("federation"):  # what it does not say is as everywhere in the study
+            values["federation"] = dataclasses.replace(common, **own)
         scenario = Scenario(**values)
         if both := set(scenario.grant) & set(scenario.deny):
             raise ConfigError(
@@ -206,7 +215,8 @@ def study_to_mapping(study: Study) -> dict[str, Any]:
     table = {key: _plain(getattr(study, key)) for key in STUDY}
     table["federation"] = dataclasses.asdict(study.federation)
     table["scenario"] = [
-        {key: _plain(getattr(scenario, key)) for key in SCENARIO} for scenario in study.scenarios
+        {key: _plain(value) for key in SCENARIO if (value := getattr(scenario, key)) is not None}
+        for scenario in study.scenarios
     ]
     return table
 
@@ -214,6 +224,8 @@ def study_to_mapping(study: Study) -> dict[str, Any]:
 def _plain(value: object) -> Any:
     if isinstance(value, Choice):
         return {"name": value.name, "label": value.label, **value.settings}
+    if isinstance(value, Federation):
+        return dataclasses.asdict(value)
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value

@@ -240,6 +240,23 @@ class Many:
         return {"type": "array", "items": self.item.schema(), **least}
 
 
+@dataclass(frozen=True)
+class Inner:
+    """A table in a table, whose keys have rules of their own; `make` turns what was read."""
+
+    rules: Mapping[str, Rule]
+    make: Callable[[dict[str, Any]], Any]
+
+    def read(self, value: object, place: Place) -> Any:
+        """Read it."""
+        table = f"{place.table}.{place.key}" if place.table else place.key
+        return self.make(read_table(value, self.rules, Place(place.file, table)))
+
+    def schema(self) -> dict[str, Any]:
+        """As JSON schema."""
+        return table_schema(self.rules)
+
+
 def read_table(table: object, rules: Mapping[str, Rule], place: Place) -> dict[str, Any]:
     """Read a table by its rules; keys that it lacks are absent from the result.
 

@@ -3,10 +3,10 @@
 Capture(seen: Observation, secret: Secret) → attack(seen) → Reconstruction → scoring → Trial
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 from torch import Tensor
 
@@ -85,7 +85,33 @@ class Aggregate:
     weights: tuple[float, ...]
 
 
-Shared = Update | ClusterCenters | Buffers | ClassEmbeddings | Aggregate
+class Shared(Protocol):
+    """Anything that a client sends: a frozen dataclass whose tensors are fields, or in mappings.
+
+    Its class is its kind, which attacks name in `reads`. Ours are above; a method in another
+    package may share a kind of its own.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+def with_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
+    """A copy of a frozen dataclass, mapping or tuple with every tensor in it changed."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: with_tensors(item, change) for key, item in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        changed = {f.name: with_tensors(getattr(value, f.name), change) for f in fields(value)}
+        return replace(value, **changed)
+    return tuple(with_tensors(v, change) for v in value) if isinstance(value, tuple) else value
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """Every tensor in a frozen dataclass, mapping or tuple."""
+    found: list[Tensor] = []
+    with_tensors(value, found.append)
+    return found
 
 
 # --- what the attacker may know -----------------------------------------------------------------
@@ -204,24 +230,25 @@ class Observation:
 
     def to(self, device: str) -> "Observation":
         """The same with every tensor on `device`."""
-
-        def move(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return value.to(device)
-            if isinstance(value, Mapping):
-                return {key: move(item) for key, item in value.items()}
-            if is_dataclass(value) and not isinstance(value, type):
-                moved = {f.name: move(getattr(value, f.name)) for f in fields(value)}
-                return replace(value, **moved)
-            return tuple(move(item) for item in value) if isinstance(value, tuple) else value
-
         names = ("before", "shared", "labels", "statistics", "earlier")
-        return replace(self, **{name: move(getattr(self, name)) for name in names})
+        moved = {n: with_tensors(getattr(self, n), lambda t: t.to(device)) for n in names}
+        return replace(self, **moved)
 
     @property
     def update(self) -> Update | None:
-        """The first model update among what was shared."""
-        return next((s for s in self.shared if isinstance(s, Update)), None)
+        """The first model update among what was shared; of an aggregate, its mean.
+
+        The mean over clients that weigh by their number of images (or weigh 1 and have one image
+        each) is the update of one client that has everybody's images: attacks need no other case.
+        """
+        for sent in self.shared:
+            if isinstance(sent, Update):
+                return sent
+            if isinstance(sent, Aggregate) and sent.kind in {"gradient", "delta"}:
+                total = sum(sent.weights)
+                mean = {name: value / total for name, value in sent.tensors.items()}
+                return Update("gradient" if sent.kind == "gradient" else "delta", mean)
+        return None
 
     @property
     def buffers(self) -> Buffers | None:
@@ -241,12 +268,18 @@ class Secret:
         labels: `[N]` int64.
         people: `[N]` names of the people shown, for the gallery.
         sources: `[N]` where each image came from (file or index), for provenance.
+        portraits: One image of each person whom the client has, `[P, C, H, W]`, whether they are in
+            the batch or not, in the order of the client's own classes; what templates are judged
+            by. None where the client shares none.
+        portrayed: `[P]` their names.
     """
 
     images: Tensor
     labels: Tensor
     people: tuple[str, ...]
     sources: tuple[str, ...]
+    portraits: Tensor | None = None
+    portrayed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -287,6 +320,8 @@ class Reconstruction:
     Attributes:
         images: `[N, C, H, W]` in [0, 1].
         labels: `[N]` int64; -1 where the attack has none.
+        of: "photos" of the batch; or "people": one face a person, who is the class `labels` of the
+            client's own classes (-1: any of them). Those are scored against `Secret.portraits`.
         objective: What the attack reached of its own objective, lower is better.
         iterations: Optimization steps.
         gradient_evaluations: Single-image forward–backward–backward passes.
@@ -297,6 +332,7 @@ class Reconstruction:
 
     images: Tensor
     labels: Tensor
+    of: Literal["photos", "people"] = "photos"
     objective: float = float("nan")
     iterations: int = 0
     gradient_evaluations: int = 0
@@ -359,6 +395,23 @@ class ImageScore:
 
 
 @dataclass(frozen=True)
+class Sent:
+    """One thing that the attacked client sent, as a reviewer is told of it.
+
+    Attributes:
+        name: As `fedaudit.captures.exposed.names_of` gives it.
+        summary: What it holds, in numbers ("12 tensors, 567,264 values").
+        bytes: Of its tensors.
+        read: Whether the attack of this trial reads that kind.
+    """
+
+    name: str
+    summary: str
+    bytes: int
+    read: bool
+
+
+@dataclass(frozen=True)
 class Trial:
     """One finished cell.
 
@@ -369,6 +422,9 @@ class Trial:
         objective, iterations, gradient_evaluations, seconds, adaptive, history: As in
             `Reconstruction`.
         budget: The DP guarantee of the attacked update, if it has one.
+        of: What the images are of, as in `Reconstruction`.
+        sent: Everything that the client sent, in order.
+        not_attacked: Why there was nothing to attack; "" where the attack ran.
     """
 
     cell: Cell
@@ -381,3 +437,6 @@ class Trial:
     adaptive: str
     budget: Budget | None = None
     history: tuple[tuple[int, float], ...] = ()
+    of: Literal["photos", "people"] = "photos"
+    sent: tuple[Sent, ...] = ()
+    not_attacked: str = ""

@@ -30,7 +30,7 @@ from fedaudit.running.manifest import Manifest
 from fedaudit.running.session import open_report
 from fedaudit.scoring.identity import Gallery, calibrate
 from fedaudit.threat_models import threat_model
-from fedaudit.types import Cell, Knowledge
+from fedaudit.types import Knowledge
 
 LIMITATIONS = (
     "Only the listed attacks were run. A stronger attack may succeed where these did not; a longer "
@@ -121,7 +121,7 @@ def _utilities(
     done = set(stock.done)
     for scenario in study.scenarios:
         for defense in scenario.defenses:
-            key = utility_job(study, scenario.network, scenario.method, defense).key
+            key = utility_job(study, scenario, defense).key
             if key in done and (measured := folder.measured(key).get("utility")):
                 yield (scenario.name, defense.label), Utility(**measured)
 
@@ -136,15 +136,18 @@ def _pictures(folder: RunFolder, results: Results) -> Iterator[tuple[tuple[str, 
         if r.worst_cell is not None and r.worst_image is not None
     }
     for key, image in sorted(wanted):
-        cell: Cell = folder.trial(key).cell
-        originals = folder.evidence(cell.scenario, cell.target)
-        original = originals["images"][image] if originals else None
+        trial = folder.trial(key)
+        kept = folder.evidence(trial.cell.scenario, trial.cell.target) or {}
+        name = f"portrait/{trial.images[image].person}" if trial.of == "people" else "images"
+        original = kept.get(name)
+        if original is not None and trial.of == "photos":
+            original = original[image]
         yield (key, image), Picture(original, folder.tensors(key)["images"][image])
 
 
 def _ledger(scenario: Scenario, study: Study) -> Ledger:
     model = threat_model(scenario.threat_model, scenario.grant, scenario.deny)
-    settings = study.federation
+    settings = study.federation_of(scenario)
     state = "fresh global model (round 1): nothing has been learned yet"
     if scenario.round > 1:
         state = (

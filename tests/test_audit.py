@@ -127,7 +127,7 @@ def test_every_role_goes_through_one_scorer(redacted: Path, scenario: str, role:
     secret = capture.secret
     assert secret is not None
     made = audit.reconstruct(asked, cell, capture)
-    gallery, embed = audit._gallery(STUDY, folder)
+    gallery, embed = audit._gallery(STUDY, folder, STUDY.federation)
     wrong = audit.wrong_person_for(STUDY, asked, cell)
     assert wrong not in secret.people
     images, labels, tensors = score(secret, made, gallery=gallery, embed=embed, wrong_person=wrong)

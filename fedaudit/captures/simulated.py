@@ -1,15 +1,16 @@
 """Captures from the simulated federation."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedaudit.captures.exposed import expose
 from fedaudit.data.splits import target_photos
 from fedaudit.errors import KnowledgeError
-from fedaudit.federation.abilities import Aggregates
+from fedaudit.federation.abilities import Aggregates, Labels
 from fedaudit.federation.rounds import Simulation, State
 from fedaudit.models.batch_norm import batch_norm_layers, batch_statistics, client_mode
 from fedaudit.models.zoo import build
@@ -27,6 +28,7 @@ from fedaudit.types import (
     Shared,
     ThreatModel,
     Update,
+    with_tensors,
 )
 from fedaudit.verbs import ManipulatingAttack
 
@@ -42,13 +44,15 @@ def simulate(
     round: int = 1,
     seed: int = 0,
     malicious: ManipulatingAttack | None = None,
+    only: tuple[str, ...] = (),
 ) -> Capture:
     """What one client of the simulated federation shares in one round.
 
     Args:
         simulation: The federation.
         state: What server and clients hold before the round.
-        target: Number of the audited update; decides client and photos.
+        target: Number of the audited update; decides client and photos. Of a secure aggregate, the
+            number of the round's first target: the truth is then everybody's photos.
         batch_size: Photos that the client trains on in this round.
         training: The client's local training on these photos.
         threat: What the attacker is granted.
@@ -56,70 +60,74 @@ def simulate(
         seed: Of the client's randomness (noise, order).
         malicious: The server sends what this attack broadcasts instead of `state`, from which the
             honest rounds before and after are not affected.
+        only: What of the shared things the attacker is shown (`exposed.expose`); () is all.
 
     Raises:
+        ConfigError: `only` names something that is not shared.
         KnowledgeError: A malicious server under a threat model that does not grant manipulation.
     """
     if malicious is not None:
         generator = generator_for("broadcast", simulation.seed, round, target, seed)
         simulation, state = _manipulated(simulation, state, target, malicious, threat, generator)
-    client, photos = target_photos(simulation.split, target, batch_size)
-    generator = generator_for("capture", simulation.seed, round, target, seed)
-    returned = simulation.step(state, client, photos, training, generator)
-    shared = returned.shared
-    if isinstance(simulation.method, Aggregates) and simulation.method.secure:
-        shared = _with_everybody(
-            simulation, state, target, batch_size, training, shared, (round, seed)
-        )
-    faces = simulation.faces
-    people = tuple(faces.people[i] for i in photos)
-    secret = Secret(
-        images=faces.images[list(photos)],
-        labels=torch.tensor([simulation.label_of(client, photo) for photo in photos]),
-        people=people,
-        sources=tuple(faces.sources[i] for i in photos),
-    )
+    together = isinstance(simulation.method, Aggregates) and simulation.method.secure
+    clients = len(simulation.split.clients)
+    targets = range(target * clients, (target + 1) * clients) if together else (target,)
+    everybody = []
+    for number in targets:
+        client, photos = target_photos(simulation.split, number, batch_size)
+        generator = generator_for("capture", simulation.seed, round, number, seed)
+        returned = simulation.step(state, client, photos, training, generator)
+        everybody.append((client, photos, returned))
+    client, photos, returned = everybody[0]
+    shared = simulation.seen([r.shared for *_, r in everybody], 0)
+    behind = [(c, photo) for c, mine, _ in everybody for photo in mine]
+    if _unlabelled_only(simulation, only):
+        behind = [(client, photo) for photo in simulation.unlabelled(client, photos)]
+    secret = _truth(simulation, behind, [c for c, *_ in everybody])
     spec, received = simulation.spec(client), simulation.received(state, client)
     model = client_mode(build(spec, {**received, **state.kept.get(client, {})}), training)
     with torch.no_grad():
         statistics = batch_statistics(model, secret.images) if batch_norm_layers(model) else None
+    labels = returned.labels if returned.labels is not None and not together else secret.labels
     full = Observation(
         model=spec,
         before=received,
         shared=shared,
         image_shape=(secret.images.shape[1], secret.images.shape[2], secret.images.shape[3]),
-        batch_size=_images_behind(shared, batch_size),
+        batch_size=None,
         num_classes=spec.arguments["classes"],
         training=simulation.method.local(training),
         defense=(simulation.defense.facts(),),
-        labels=secret.labels if returned.labels is None else returned.labels,
+        labels=labels,
         round=round,
-        client=f"client-{client}",
+        client="everybody" if together else f"client-{client}",
         statistics=statistics,
     )
+    full = expose(full, only) if only else full
+    full = replace(full, batch_size=_images_behind(full.shared, len(behind)))
     return Capture(withhold(full, threat), secret, returned.budget)
 
 
-def _with_everybody(
-    simulation: Simulation,
-    state: State,
-    target: int,
-    batch_size: int,
-    training: LocalTraining,
-    shared: tuple[Shared, ...],
-    when: tuple[int, int],
-) -> tuple[Shared, ...]:
-    """What a secure aggregator lets through where every client trains on as many photos."""
-    clients = len(simulation.split.clients)
-    everybody = []
-    for other in range(target - target % clients, target - target % clients + clients):
-        if other == target:
-            everybody.append(shared)
-            continue
-        client, photos = target_photos(simulation.split, other, batch_size)
-        generator = generator_for("capture", simulation.seed, when[0], other, when[1])
-        everybody.append(simulation.step(state, client, photos, training, generator).shared)
-    return simulation.seen(everybody, target % clients)
+def _unlabelled_only(simulation: Simulation, only: tuple[str, ...]) -> bool:
+    """Whether the attacker is shown nothing but what photos without labels made (FedAffect)."""
+    kinds = {name.partition(":")[0] for name in only}
+    return isinstance(simulation.method, Labels) and kinds == {"update#2"}
+
+
+def _truth(
+    simulation: Simulation, behind: Sequence[tuple[int, int]], clients: Sequence[int]
+) -> Secret:
+    """The photos behind what was shared, given as (client, photo), and everybody's portraits."""
+    faces, split = simulation.faces, simulation.split
+    portrayed = tuple(person for client in clients for person in split.clients[client])
+    return Secret(
+        images=faces.images[[photo for _, photo in behind]],
+        labels=torch.tensor([simulation.label_of(client, photo) for client, photo in behind]),
+        people=tuple(faces.people[photo] for _, photo in behind),
+        sources=tuple(faces.sources[photo] for _, photo in behind),
+        portraits=faces.images[[split.train[person][0] for person in portrayed]],
+        portrayed=portrayed,
+    )
 
 
 def _images_behind(shared: tuple[Shared, ...], photos: int) -> int:
@@ -176,6 +184,8 @@ def without_update(seen: Observation, generator: torch.Generator) -> Observation
     """
 
     def drawn(value: Tensor) -> Tensor:
+        if not value.is_floating_point():
+            return value
         noise = torch.randn(value.shape, generator=generator)
         return noise.mul(value.norm() / noise.norm().clamp_min(1e-12))
 
@@ -192,6 +202,7 @@ def without_update(seen: Observation, generator: torch.Generator) -> Observation
             return replace(shared, centers=F.normalize(drawn(shared.centers), dim=1))
         if isinstance(shared, ClassEmbeddings):
             return replace(shared, rows=torch.stack([drawn(row) for row in shared.rows]))
-        return replace(shared, tensors={n: drawn(t) for n, t in shared.tensors.items()})
+        noisy: Shared = with_tensors(shared, drawn)  # of any kind, ours or a package's
+        return noisy
 
     return replace(seen, shared=tuple(noise(s) for s in seen.shared), statistics=None)

@@ -157,7 +157,6 @@ class Simulation:
         generator: torch.Generator,
     ) -> ClientReturn:
         """One client's defended round on `photos` (indices into the face set)."""
-        rest = [i for i in self._photos(client) if i not in photos]
         task = ClientTask(
             model=self.spec(client),
             before=self.received(state, client),
@@ -168,10 +167,16 @@ class Simulation:
             share=self.method.share,
             generator=generator,
             owned=self.owned(client),
-            unlabelled=self.faces.images[rest] if isinstance(self.method, Labels) else None,
+            unlabelled=self.faces.images[list(self.unlabelled(client, photos))]
+            if isinstance(self.method, Labels)
+            else None,
         )
         own = self.method.client if isinstance(self.method, Trains) else train_locally
         return self.defense(own)(task)
+
+    def unlabelled(self, client: int, photos: tuple[int, ...]) -> tuple[int, ...]:
+        """The client's photos beside `photos`, which train without labels where the method can."""
+        return tuple(i for i in self._photos(client) if i not in photos)
 
     def seen(self, returns: Sequence[tuple[Shared, ...]], client: int) -> tuple[Shared, ...]:
         """What the server sees of one client: what it sent, or what the aggregator makes of all."""

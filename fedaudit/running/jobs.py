@@ -1,12 +1,13 @@
 """A study as a list of jobs: models to train, and cells to attack."""
 
+import dataclasses
 import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fedaudit.config import Choice, Scenario, Study
+from fedaudit.config import Choice, Federation, Scenario, Study
 from fedaudit.study_file import canonical
 from fedaudit.threat_models import threat_model
 from fedaudit.types import Cell, Role
@@ -28,12 +29,16 @@ class TrainJob:
     defense: Choice
     rounds: int
     seed: int
+    federation: Federation
 
     @property
     def key(self) -> str:
         """A safe file name, unique within a study."""
         choices = (self.network, self.method, self.defense)
-        settings = canonical({"of": [[c.name, dict(c.settings)] for c in choices]})
+        federation = dataclasses.asdict(self.federation)
+        settings = canonical(
+            {"of": [[c.name, dict(c.settings)] for c in choices], "federation": federation}
+        )
         names = [re.sub(r"[^A-Za-z0-9]+", "_", c.name)[-48:] for c in choices]
         mark = hashlib.sha256(settings.encode()).hexdigest()[:8]
         return "--".join((*names, f"r{self.rounds:03d}", f"s{self.seed}", mark))
@@ -85,9 +90,9 @@ def expand(study: Study) -> tuple[Job, ...]:
     return (*trained.values(), *cells)
 
 
-def utility_job(study: Study, network: Choice, method: Choice, defense: Choice) -> TrainJob:
+def utility_job(study: Study, scenario: Scenario, defense: Choice) -> TrainJob:
     """The training job that measures a defense's utility."""
-    return _train(network, method, defense, study.federation.rounds, study.seeds[0])
+    return _train(study, scenario, defense, study.federation_of(scenario).rounds)
 
 
 def model_job(study: Study, scenario: Scenario, defense: Choice) -> TrainJob | None:
@@ -97,13 +102,14 @@ def model_job(study: Study, scenario: Scenario, defense: Choice) -> TrainJob | N
     """
     if scenario.round == 1:
         return None
-    rounds = scenario.round - 1
-    return _train(scenario.network, scenario.method, defense, rounds, study.seeds[0])
+    return _train(study, scenario, defense, scenario.round - 1)
 
 
-def _train(network: Choice, method: Choice, defense: Choice, rounds: int, seed: int) -> TrainJob:
-    bare = [Choice(c.name, c.settings) for c in (network, method, defense)]
-    return TrainJob(bare[0], bare[1], bare[2], rounds, seed)
+def _train(study: Study, scenario: Scenario, defense: Choice, rounds: int) -> TrainJob:
+    choices = (scenario.network, scenario.method, defense)
+    bare = [Choice(c.name, c.settings) for c in choices]  # two labels, one training
+    federation = study.federation_of(scenario)
+    return TrainJob(bare[0], bare[1], bare[2], rounds, study.seeds[0], federation)
 
 
 def _models(study: Study) -> Iterator[TrainJob]:
@@ -114,7 +120,7 @@ def _models(study: Study) -> Iterator[TrainJob]:
     if study.utility:
         for scenario in study.scenarios:
             for defense in scenario.defenses:
-                yield utility_job(study, scenario.network, scenario.method, defense)
+                yield utility_job(study, scenario, defense)
 
 
 def _cells(study: Study) -> Iterator[AttackJob]:

@@ -1,5 +1,9 @@
 """From a reconstruction and the truth to one row of scores: the only place where both meet."""
 
+from dataclasses import replace
+
+import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from fedaudit.scoring.identity import Embed, Gallery
@@ -29,13 +33,14 @@ def score(
         A score per original, the share of labels recovered, and the images in the originals' order.
     """
     images = reconstruction.images.clamp(0, 1)
-    order = pair(secret.images, secret.labels, images, reconstruction.labels)
+    truth = _people(secret, reconstruction) if reconstruction.of == "people" else secret
+    order = pair(truth.images, truth.labels, images, reconstruction.labels)
     images = images[list(order)]
-    measured = {m: m(secret.images, images).tolist() for m in (SSIM(), PSNR(), MSE(), LPIPS())}
+    measured = {m: m(truth.images, images).tolist() for m in (SSIM(), PSNR(), MSE(), LPIPS())}
     ssim, psnr, mse, lpips = measured.values()
     embeddings = embed(images) if embed and gallery else None
     scores = []
-    for k, person in enumerate(secret.people):
+    for k, person in enumerate(truth.people):
         cosine, rank, hit, wrong = None, None, None, None
         if gallery and embeddings is not None:
             own, place = gallery.compare(embeddings[k : k + 1], person)
@@ -48,4 +53,29 @@ def score(
         scores.append(
             ImageScore(person, ssim[k], psnr[k], lpips[k], mse[k], cosine, hit, rank, wrong)
         )
-    return tuple(scores), labels_recovered(secret.labels, reconstruction.labels), images
+    labels = None  # who a template is of is known, not recovered
+    if reconstruction.of == "photos":
+        labels = labels_recovered(secret.labels, reconstruction.labels)
+    return tuple(scores), labels, images
+
+
+def _people(secret: Secret, reconstruction: Reconstruction) -> Secret:
+    """One portrait a reconstruction: of the person whom its label names, else whom it looks like.
+
+    "Looks like" is by squared error, never by the identity cosine that is reported.
+    """
+    assert secret.portraits is not None  # captures with templates have them
+    classes = torch.arange(len(secret.portraits))
+    known = reconstruction.labels.clone()
+    images = reconstruction.images.clamp(0, 1)
+    if bool((known < 0).any()):
+        error = torch.cdist(images.flatten(1).double(), secret.portraits.flatten(1).double())
+        error[:, known[known >= 0]] = float("inf")
+        known[known < 0] = linear_sum_assignment(error[known < 0].numpy())[1]
+    chosen = classes[known].tolist()
+    return replace(
+        secret,
+        images=secret.portraits[chosen],
+        labels=reconstruction.labels,
+        people=tuple(secret.portrayed[k] for k in chosen),
+    )

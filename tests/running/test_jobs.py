@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from fedaudit.config import Choice, Federation, Scenario, Study
 from fedaudit.running.jobs import AttackJob, TrainJob, expand, model_job, utility_job
 
@@ -60,7 +62,7 @@ def test_models_are_shared_and_come_first() -> None:
     model = model_job(study(late), late, STRONG)
     assert model == trained[0]
     assert model_job(study(FRESH), FRESH, STRONG) is None
-    assert utility_job(study(FRESH), FRESH.network, FRESH.method, STRONG) == trained[2]
+    assert utility_job(study(FRESH), FRESH, STRONG) == trained[2]
 
 
 def test_no_utility_no_training() -> None:
@@ -69,6 +71,6 @@ def test_no_utility_no_training() -> None:
 
 def test_keys_are_file_names() -> None:
     odd = Choice("my.package.attacks:Attack" * 9)
-    job = utility_job(study(FRESH), odd, FRESH.method, STRONG)
+    job = utility_job(study(FRESH), replace(FRESH, network=odd), STRONG)
     assert len(job.key) < 200
     assert not set(job.key) & set("/:\\ ")

@@ -1,0 +1,130 @@
+"""Names for the shared things of an observation, and the observation with some of them only.
+
+What leaks *from what* is asked by showing an attacker one thing at a time: one kind of what was
+sent, or of an update one layer.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from fedaudit.errors import ConfigError
+from fedaudit.types import Aggregate, Cell, Observation, Sent, Shared, Trial, Update, tensors_in
+from fedaudit.verbs import Attack
+
+
+def kind_of(shared: Shared) -> str:
+    """What a kind of shared thing is called in studies and reports.
+
+    >>> from fedaudit.types import ClusterCenters
+    >>> import torch
+    >>> kind_of(ClusterCenters(torch.ones(1, 2), 1.0))
+    'cluster_centers'
+    """
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(shared).__name__).lower()
+
+
+def names_of(shared: Sequence[Shared]) -> tuple[str, ...]:
+    """A name for each: its kind, numbered from the second of the same kind on (`update#2`)."""
+    kinds = [kind_of(sent) for sent in shared]
+    counts = [kinds[: k + 1].count(kind) for k, kind in enumerate(kinds)]
+    return tuple(f"{k}#{n}" if n > 1 else k for k, n in zip(kinds, counts, strict=True))
+
+
+def expose(seen: Observation, only: Iterable[str]) -> Observation:
+    """The observation with these shared things only; earlier rounds are cut alike.
+
+    Args:
+        seen: What the server saw.
+        only: Names as `names_of` gives them. `update:body.0.` is of an update (or aggregate) the
+            parameters whose names begin so; several such add up.
+
+    Raises:
+        ConfigError: Nothing of that name was shared.
+    """
+    wanted: dict[str, list[str]] = {}
+    for name in only:
+        kind, _, prefix = name.partition(":")
+        wanted.setdefault(kind, []).append(prefix)
+    names = names_of(seen.shared)
+    if missing := sorted(set(wanted) - set(names)):
+        raise ConfigError(
+            f"expose names {missing[0]!r}, and the client shared {', '.join(names)}. Write one of "
+            "these, or update:PREFIX for some parameters of an update."
+        )
+    kept = tuple(
+        _cut(sent, tuple(wanted[name]))
+        for name, sent in zip(names, seen.shared, strict=True)
+        if name in wanted
+    )
+    return replace(seen, shared=kept, earlier=tuple(expose(e, only) for e in seen.earlier))
+
+
+def _cut(sent: Shared, prefixes: tuple[str, ...]) -> Shared:
+    if "" in prefixes:
+        return sent
+    if not isinstance(sent, Update | Aggregate):
+        raise ConfigError(
+            f"expose cuts {kind_of(sent)} by {prefixes[0]!r}, and only updates and aggregates have "
+            f"parameters to choose from. Write {kind_of(sent)!r} alone."
+        )
+    tensors = {n: t for n, t in sent.tensors.items() if n.startswith(prefixes)}
+    if not tensors:
+        known = ", ".join(dict.fromkeys(name.partition(".")[0] for name in sent.tensors))
+        raise ConfigError(
+            f"expose: no parameter of the {kind_of(sent)} begins with {prefixes[0]!r}; they begin "
+            f"with {known}."
+        )
+    return replace(sent, tensors=tensors)
+
+
+def told(seen: Observation, attack: Attack | None) -> tuple[Sent, ...]:
+    """What was shared as a reviewer is told of it, and whether `attack` reads that kind."""
+    return tuple(
+        Sent(name, _summary(sent), _bytes(sent), attack is not None and reads(attack, sent))
+        for name, sent in zip(names_of(seen.shared), seen.shared, strict=True)
+    )
+
+
+def reads(attack: Attack, sent: Shared) -> bool:
+    """Whether the attack reads that kind; an aggregate's mean is an update (`Observation.update`).
+
+    Of buffers, what reads updates makes use, too, but does not attack them.
+    """
+    if isinstance(sent, Aggregate) and Update in attack.reads:
+        return sent.kind in {"gradient", "delta"}
+    return type(sent) in attack.reads
+
+
+def nothing_to_attack(sent: Sequence[Sent], cell: Cell) -> str:
+    """Why the cell's attack cannot be run on what was sent; "" where it can."""
+    if cell.role == "noise" or any(s.read for s in sent):
+        return ""
+    return f"{cell.attack} reads none of what was shared: {', '.join(s.name for s in sent)}"
+
+
+def not_attacked(cell: Cell, sent: tuple[Sent, ...], why: str) -> Trial:
+    """The trial of a cell in which there was nothing to attack: not tested, hence no scores."""
+    return Trial(
+        cell=cell,
+        images=(),
+        labels_correct=None,
+        objective=float("nan"),
+        iterations=0,
+        gradient_evaluations=0,
+        seconds=0.0,
+        adaptive="none needed",
+        sent=sent,
+        not_attacked=why,
+    )
+
+
+def _summary(sent: Shared) -> str:
+    tensors = tensors_in(sent)
+    if len(tensors) == 1:
+        return f"{' × '.join(str(n) for n in tensors[0].shape)} values"
+    return f"{len(tensors)} tensors, {sum(t.numel() for t in tensors):,} values"
+
+
+def _bytes(sent: Shared) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors_in(sent))

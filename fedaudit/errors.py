@@ -5,7 +5,8 @@
     │   ├── UnknownNameError      2   nothing of that name; names the closest match
     │   ├── ConfigError           2   a study file that does not say what it must
     │   ├── DataError             2   faces that cannot be used
-    │   └── KnowledgeError        2   an attack needs a fact that its threat model denies
+    │   ├── KnowledgeError        2   an attack needs a fact that its threat model denies
+    │   └── CaptureError          2   a file of a client or server that cannot be used
     ├── AssetError                4   a file neither cached nor fetchable, or not what it claims
     ├── RunFolderError            4   a run of another version, a damaged cell
     ├── StorageError              4   no space, no permission
@@ -58,6 +59,21 @@ class DataError(UsageError):
 
 class KnowledgeError(UsageError):
     """An attack needs a fact that its threat model denies."""
+
+
+class CaptureError(UsageError):
+    """A file with tensors of a client or a server that cannot be used.
+
+    Args:
+        file: Its path.
+        reason: What is wrong and what to do, in a sentence or two.
+        key: The tensor that it is about; "" for the whole file.
+    """
+
+    def __init__(self, file: object, reason: str, *, key: str = "") -> None:
+        name = str(file)
+        self.file, self.reason, self.key = name if name.isprintable() else ascii(name), reason, key
+        super().__init__(f"{self.file}: {f'{key!r}: ' if key else ''}{reason}")
 
 
 class AssetError(FedauditError):

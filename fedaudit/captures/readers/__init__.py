@@ -1,0 +1,1 @@
+"""Readers of update files, one file a format. Each file is taken to be hostile."""

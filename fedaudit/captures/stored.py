@@ -1,7 +1,7 @@
 """Read a recorded capture: streaming, one message in memory at a time, every file a stranger's."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from fedaudit.captures.message_file import KEY
 from fedaudit.captures.readers.limits import Limits
 from fedaudit.captures.readers.safetensors_file import Header, load, read_header
 from fedaudit.errors import CaptureError, UsageError
+from fedaudit.types import Capture, ModelSpec
 
 _ROUND = re.compile(r"round-(\d{1,9})")
 
@@ -100,6 +101,21 @@ class StoredCapture:
                 yield self._open(path, "update", round)
             except CaptureError as error:
                 self.report(error)
+
+    def observations(
+        self,
+        *,
+        rounds: Collection[int] | None = None,
+        clients: Collection[str] | None = None,
+        model: ModelSpec | str | None = None,
+        allow_code: bool = False,
+    ) -> Iterator[Capture]:
+        """What attacks take: see `fedaudit.captures.observing.observations`."""
+        from fedaudit.captures.observing import observations  # noqa: PLC0415 - a cycle
+
+        yield from observations(
+            self, rounds=rounds, clients=clients, model=model, allow_code=allow_code
+        )
 
     def report(self, error: CaptureError) -> None:
         """Keep what is wrong with a file among `problems`, once."""

@@ -1,0 +1,103 @@
+"""Which network a capture is of, without running code that only the capture names."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from fedaudit.captures.facts import Facts
+from fedaudit.errors import UsageError
+from fedaudit.models.zoo import build
+from fedaudit.registry import lookup, names
+from fedaudit.types import ModelSpec
+
+
+def model_of(
+    facts: Facts, model: ModelSpec | str | None = None, *, allow_code: bool = False
+) -> ModelSpec:
+    """The network that clients train.
+
+    Args:
+        facts: Of the capture.
+        model: What the user names; it is trusted, and goes before what the capture names.
+        allow_code: Import `package.module:factory` where only the capture names it. A capture that
+            comes from elsewhere could name any function of any package.
+
+    Raises:
+        UsageError: No model is known, or only the capture names it and it is code.
+        UnknownNameError: No such network.
+        ConfigError: It cannot be imported.
+    """
+    named = facts.model if model is None else model
+    if named is None:
+        raise UsageError(
+            "the capture does not say which model was trained, and no attack does without. Name "
+            "it: --model package.module:factory, or model=… when recording."
+        )
+    if isinstance(named, ModelSpec):
+        return _normalized(named, facts)
+    trusted = model is not None or (named == facts.model and named in names("networks"))
+    if not (trusted or allow_code):
+        raise UsageError(
+            f"the capture names the model {named!r}, and to build it is to run code that a file "
+            f"chose. If you trust it, say so: --model {named}."
+        )
+    arguments = dict(facts.arguments or {})
+    parameters = inspect.signature(lookup("networks", named)).parameters
+    wanted = {"classes": facts.classes, "num_classes": facts.classes}
+    if facts.image_shape is not None and facts.image_shape[1] == facts.image_shape[2]:
+        wanted["image_size"] = facts.image_shape[1]
+    for name, value in wanted.items():
+        if name in parameters and name not in arguments and value is not None:
+            arguments[name] = value
+    return _normalized(ModelSpec(named, arguments), facts)
+
+
+def image_shape(facts: Facts, spec: ModelSpec) -> tuple[int, int, int] | None:
+    """Shape of an image: as stated, or as a network of ours is built for it; else None."""
+    if facts.image_shape is not None or spec.factory not in names("networks"):
+        return facts.image_shape
+    parameter = inspect.signature(lookup("networks", spec.factory)).parameters.get("image_size")
+    size = spec.arguments.get("image_size", parameter.default if parameter else None)
+    return (3, size, size) if isinstance(size, int) else None
+
+
+def normalized(
+    *, factory: str, arguments: Mapping[str, Any], mean: list[float], std: list[float]
+) -> nn.Module:
+    """A network that takes images in [0, 1], of one that takes them normalized; same names.
+
+    Args:
+        factory: As in `ModelSpec`.
+        arguments: As in `ModelSpec`.
+        mean: A channel.
+        std: A channel.
+    """
+    network = build(ModelSpec(factory, arguments))
+
+    def normalize(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        del module
+        images, *rest = inputs
+        shape = (1, -1, 1, 1)
+        center, scale = images.new_tensor(mean).view(shape), images.new_tensor(std).view(shape)
+        return ((images - center) / scale, *rest)
+
+    network.register_forward_pre_hook(normalize)
+    return network
+
+
+def _normalized(spec: ModelSpec, facts: Facts) -> ModelSpec:
+    if facts.mean is None and facts.std is None:
+        return spec
+    mean = facts.mean or (0.0,) * len(facts.std or ())
+    std = facts.std or (1.0,) * len(mean)
+    if len(mean) != len(std):
+        raise UsageError(f"the capture has {len(mean)} means and {len(std)} standard deviations.")
+    settings = {
+        "factory": spec.factory,
+        "arguments": dict(spec.arguments),
+        "mean": list(mean),
+        "std": list(std),
+    }
+    return ModelSpec("fedaudit.captures.network:normalized", settings)

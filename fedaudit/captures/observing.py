@@ -1,0 +1,162 @@
+"""From a recorded capture to what attacks take: one `Capture` a client and round, streaming."""
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+
+from torch import Tensor
+
+from fedaudit.captures.facts import DpClaim, Facts, Message
+from fedaudit.captures.identical import identical_groups
+from fedaudit.captures.local_training import images_behind, local_training
+from fedaudit.captures.network import image_shape, model_of
+from fedaudit.captures.sharing import plain_names, read_checked, shared_of, start
+from fedaudit.captures.stored import StoredCapture, StoredMessage
+from fedaudit.errors import CaptureError, UsageError
+from fedaudit.types import (
+    Aggregate,
+    Buffers,
+    Capture,
+    DefenseFacts,
+    ModelSpec,
+    Observation,
+    Shared,
+    Update,
+)
+
+
+def observations(
+    capture: StoredCapture,
+    *,
+    rounds: Collection[int] | None = None,
+    clients: Collection[str] | None = None,
+    model: ModelSpec | str | None = None,
+    allow_code: bool = False,
+) -> Iterator[Capture]:
+    """What the server saw, message by message; one update is in memory at a time.
+
+    A file that cannot be used becomes one of `capture.problems`, and the others go on. Updates of
+    different clients that are bit-identical are one `Aggregate`; its client is named
+    "aggregate of …".
+
+    Args:
+        capture: The capture.
+        rounds: Only these; None is all.
+        clients: Only these; an aggregate counts where one of them is in it.
+        model: What to build in place of what the capture names.
+        allow_code: As in `fedaudit.captures.network.model_of`.
+
+    Raises:
+        UsageError: The model is not known, cannot be built, or only the capture names its code.
+    """
+    spec = model_of(capture.facts, model, allow_code=allow_code)
+    for round in capture.rounds() if rounds is None else sorted(rounds):
+        stored = list(capture.messages(round))  # headers only
+        usual = _usual(stored)
+        for group in identical_groups(stored):
+            names = [one.message.client or "" for one in group]
+            if clients is not None and not set(clients) & set(names):
+                continue
+            for one in group[:1] if len(set(names)) > 1 else group:
+                try:
+                    _check_complete(one, usual)
+                    members = group if len(set(names)) > 1 else (one,)
+                    yield Capture(_observe(capture, spec, round, members))
+                except CaptureError as error:
+                    capture.report(error)
+                except UsageError as error:
+                    capture.report(CaptureError(one.path, str(error)))
+
+
+def defenses_of(facts: Facts, message: Message) -> tuple[DefenseFacts, ...] | None:
+    """The protections that are stated; () says "known to be none", None "not known"."""
+    named = [*(facts.protections or ()), *message.protections]
+    found = [DefenseFacts(name, {}) for name in dict.fromkeys(named)]
+    if facts.dp is not None:
+        found.append(_private(facts.dp))
+    return None if not found and facts.protections is None else tuple(found)
+
+
+def _private(claim: DpClaim) -> DefenseFacts:
+    settings = {"noise_multiplier": claim.noise, "max_grad_norm": claim.clip}
+    known = {name: value for name, value in settings.items() if value is not None}
+    by_example = claim.unit in {"example", "record", "image"}
+    return DefenseFacts("dpsgd" if by_example else "client_dp", known)
+
+
+def _usual(stored: list[StoredMessage]) -> frozenset[str]:
+    """Names that more than half of a round's messages have."""
+    counts = Counter(n for one in stored for n in plain_names(dict.fromkeys(one.header.entries)))
+    return frozenset(name for name, count in counts.items() if count * 2 > len(stored))
+
+
+def _check_complete(one: StoredMessage, usual: frozenset[str]) -> None:
+    if missing := usual - set(plain_names(dict.fromkeys(one.header.entries))):
+        raise CaptureError(
+            one.path, "it is missing, and most clients of the round sent it", key=min(missing)
+        )
+
+
+def _observe(
+    capture: StoredCapture, spec: ModelSpec, round: int, group: tuple[StoredMessage, ...]
+) -> Observation:
+    """One observation of bit-identical messages; of one message as a rule."""
+    facts, first = capture.facts, group[0]
+    message = first.message
+    broadcast = plain_names(capture.broadcast(round, message.client))
+    sent = read_checked(first, broadcast)
+    known = local_training(facts, message)
+    weights = _weights(facts, group)
+    over = sum(weights) if message.aggregate else 1.0
+    shared = shared_of(message, sent, broadcast, buffers=facts.buffers, over=over)
+    _check_moved(first, shared)
+    images = known.images
+    client = message.client or ""
+    if message.aggregate or len(group) > 1:
+        # What identical messages hold is a mean; an `Aggregate` is a sum.
+        shared = tuple(
+            _summed(part, weights, 1.0 if message.aggregate else sum(weights)) for part in shared
+        )
+        counts = [images_behind(facts, one.message) for one in group]
+        images = None if message.aggregate or None in counts else sum(c or 0 for c in counts)
+        client = f"aggregate of {len(group)} clients" if len(group) > 1 else client
+    return Observation(
+        model=spec,
+        before=start(broadcast),
+        shared=shared,
+        image_shape=image_shape(facts, spec),
+        batch_size=images,
+        num_classes=facts.classes or spec.arguments.get("classes"),
+        training=known.settings,
+        defense=defenses_of(facts, message),
+        round=round,
+        client=client,
+    )
+
+
+def _weights(facts: Facts, group: tuple[StoredMessage, ...]) -> tuple[float, ...]:
+    """w_k of an aggregate: as stated, else 1; of identical updates: images of each, else 1 each."""
+    message = group[0].message
+    if message.aggregate:
+        return message.weights or (1.0,)
+    examples = [one.message.examples for one in group]
+    if len(group) > 1 and all(examples):
+        return tuple(float(count or 0) for count in examples)
+    return (1.0,) * len(group)
+
+
+def _summed(part: Shared, weights: tuple[float, ...], times: float) -> Shared:
+    if isinstance(part, Update | Buffers):
+        tensors: Mapping[str, Tensor] = {
+            n: t * times for n, t in part.tensors.items() if t.is_floating_point()
+        }
+        kind = part.kind if isinstance(part, Update) else "buffers"
+        return Aggregate(kind, tensors, weights)
+    return part
+
+
+def _check_moved(one: StoredMessage, shared: tuple[Shared, ...]) -> None:
+    update = shared[0]
+    if isinstance(update, Update) and not any(bool(t.any()) for t in update.tensors.values()):
+        raise CaptureError(
+            one.path, "it holds nothing but what the server had sent: there is nothing to attack"
+        )

@@ -1,0 +1,116 @@
+"""What a message means: its tensors against the broadcast, as an attack takes them."""
+
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import Tensor
+
+from fedaudit.captures.facts import Message
+from fedaudit.captures.stored import StoredMessage
+from fedaudit.errors import CaptureError
+from fedaudit.types import Buffers, Shared, Update
+
+STATISTICS = (".running_mean", ".running_var")
+COUNTER = ".num_batches_tracked"
+PREFIXES = ("module.", "_orig_mod.", "_module.")
+"""What DataParallel, torch.compile and Opacus put before every name."""
+
+
+def is_buffer(name: str, buffers: Collection[str] | None = None) -> bool:
+    """Whether a name is of a buffer: of batch norm, or listed."""
+    return f".{name}".endswith((*STATISTICS, COUNTER)) or (buffers is not None and name in buffers)
+
+
+def start(broadcast: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the server sent, as `Observation.before` has it: float32, no counters.
+
+    Names lose what DataParallel, torch.compile or Opacus put before all of them.
+    """
+    return {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in plain_names(broadcast).items()
+        if not f".{name}".endswith(COUNTER)
+    }
+
+
+def plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without a prefix that all names share and that is a wrapper's."""
+    named = dict(tensors)
+    while prefix := next((p for p in PREFIXES if all(n.startswith(p) for n in named)), None):
+        named = {name.removeprefix(prefix): tensor for name, tensor in named.items()}
+    return named
+
+
+def read_checked(stored: StoredMessage, broadcast: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A client's tensors, under plain names, once each is known to fit the broadcast.
+
+    Args:
+        stored: The message.
+        broadcast: What the server sent, under plain names.
+
+    Raises:
+        CaptureError: A name that the server did not send, another shape, NaN or infinity.
+    """
+    sent = plain_names(stored.tensors())
+    for name, tensor in sent.items():
+        if name not in broadcast:
+            first = next(iter(broadcast))
+            raise CaptureError(
+                stored.path,
+                f"the server sent no tensor of that name (its first is {first!r}): an update of "
+                "another model, or with renamed layers",
+                key=name,
+            )
+        if tensor.shape != broadcast[name].shape:
+            raise CaptureError(
+                stored.path,
+                f"its shape is {list(tensor.shape)}, and the server sent "
+                f"{list(broadcast[name].shape)}: another number of classes, or another model",
+                key=name,
+            )
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CaptureError(stored.path, "it holds NaN or infinity", key=name)
+    return sent
+
+
+def shared_of(
+    message: Message,
+    sent: Mapping[str, Tensor],
+    broadcast: Mapping[str, Tensor],
+    *,
+    buffers: Collection[str] | None = None,
+    over: float = 1.0,
+) -> tuple[Shared, ...]:
+    """The update and the batch-norm buffers of a message.
+
+    Args:
+        message: Its header.
+        sent: As `read_checked` gives them.
+        broadcast: What the server sent, under plain names.
+        buffers: Names of buffers; None where those of batch norm are all.
+        over: Σ w_k of an aggregate: weights are compared with the broadcast so many times.
+
+    Returns:
+        `Update` and, where they were sent, `Buffers`.
+    """
+    update, statistics = {}, {}
+    for name, tensor in sent.items():
+        before = broadcast[name].to(torch.float64) if name in broadcast else None
+        if is_buffer(name, buffers):
+            if is_buffer(name) and before is not None and message.kind != "gradient":
+                value = tensor.to(torch.float64)
+                if message.kind == "delta":
+                    value = over * before + message.sign * value
+                if f".{name}".endswith(COUNTER):
+                    value = (value - before).round().clamp_min(0)
+                    statistics[name] = value.to(torch.int64)
+                else:
+                    statistics[name] = value.float()
+        elif tensor.is_floating_point():
+            if message.kind == "weights" and before is not None:
+                update[name] = (tensor.to(torch.float64) - over * before).float()
+            else:
+                update[name] = message.sign * tensor.float()
+    kind = "gradient" if message.kind == "gradient" else "delta"
+    shared: tuple[Shared, ...] = (Update(kind, update, message.examples or None),)
+    return (*shared, Buffers(statistics, message.examples or None)) if statistics else shared

@@ -402,13 +402,17 @@ class Sent:
         name: As `fedaudit.captures.exposed.names_of` gives it.
         summary: What it holds, in numbers ("12 tensors, 567,264 values").
         bytes: Of its tensors.
-        read: Whether the attack of this trial reads that kind.
+        read: Whether the attack of this trial attacks it.
+        used: Whether that attack does not attack it, but may use it beside what it attacks.
+        readers: Registered attacks that read that kind, when the trial was run.
     """
 
     name: str
     summary: str
     bytes: int
     read: bool
+    used: bool = False
+    readers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

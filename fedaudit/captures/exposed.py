@@ -7,9 +7,21 @@ sent, or of an update one layer.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import cache
 
-from fedaudit.errors import ConfigError
-from fedaudit.types import Aggregate, Cell, Observation, Sent, Shared, Trial, Update, tensors_in
+from fedaudit import registry
+from fedaudit.errors import ConfigError, FedauditError
+from fedaudit.types import (
+    Aggregate,
+    Buffers,
+    Cell,
+    Observation,
+    Sent,
+    Shared,
+    Trial,
+    Update,
+    tensors_in,
+)
 from fedaudit.verbs import Attack
 
 
@@ -79,21 +91,54 @@ def _cut(sent: Shared, prefixes: tuple[str, ...]) -> Shared:
 
 
 def told(seen: Observation, attack: Attack | None) -> tuple[Sent, ...]:
-    """What was shared as a reviewer is told of it, and whether `attack` reads that kind."""
-    return tuple(
-        Sent(name, _summary(sent), _bytes(sent), attack is not None and reads(attack, sent))
-        for name, sent in zip(names_of(seen.shared), seen.shared, strict=True)
-    )
+    """What was shared as a reviewer is told of it, and what of it `attack` attacks.
 
-
-def reads(attack: Attack, sent: Shared) -> bool:
-    """Whether the attack reads that kind; an aggregate's mean is an update (`Observation.update`).
-
-    Of buffers, what reads updates makes use, too, but does not attack them.
+    Of several updates an attack reads the first alone (`Observation.update`); the others are
+    attacked where `expose` names them.
     """
-    if isinstance(sent, Aggregate) and Update in attack.reads:
-        return sent.kind in {"gradient", "delta"}
-    return type(sent) in attack.reads
+    kinds = attack.reads if attack else frozenset()
+    found: list[Sent] = []
+    update_seen = False
+    for name, sent in zip(names_of(seen.shared), seen.shared, strict=True):
+        is_read = reads(kinds, sent) and not (_is_update(sent) and update_seen)
+        update_seen = update_seen or _is_update(sent)
+        used = not is_read and _is_buffers(sent) and Update in kinds
+        readers = tuple(other for other, read in _registered() if reads(read, sent))
+        found.append(Sent(name, _summary(sent), _bytes(sent), is_read, used, readers))
+    return tuple(found)
+
+
+def reads(kinds: frozenset[type], sent: Shared) -> bool:
+    """Whether an attack that reads these kinds reads that one.
+
+    An aggregate's mean is an update (`Observation.update`). Of buffers, what reads updates makes
+    use, too, but does not attack them.
+    """
+    return type(sent) in kinds or (Update in kinds and _is_update(sent))
+
+
+def _is_update(sent: Shared) -> bool:
+    summed = isinstance(sent, Aggregate) and sent.kind in {"gradient", "delta"}
+    return summed or isinstance(sent, Update)
+
+
+def _is_buffers(sent: Shared) -> bool:
+    return isinstance(sent, Buffers) or (isinstance(sent, Aggregate) and sent.kind == "buffers")
+
+
+@cache
+def _registered() -> tuple[tuple[str, frozenset[type]], ...]:
+    """Registered attacks, and what each reads; without those that cannot be built bare."""
+    found = []
+    for name in registry.names("attacks"):
+        try:
+            known = getattr(registry.lookup("attacks", name), "reads", None)
+            if not isinstance(known, frozenset):  # a function that configures another attack
+                known = registry.create("attacks", name, {}).reads
+        except (FedauditError, ImportError, AttributeError):
+            continue  # a package that is broken, or needs settings, attacks nothing here
+        found.append((name, known))
+    return tuple(found)
 
 
 def nothing_to_attack(sent: Sequence[Sent], cell: Cell) -> str:

@@ -24,11 +24,11 @@ class Limits:
     """
 
     file_bytes: int = 16 << 30
-    total_bytes: int = 16 << 30
+    total_bytes: int = 8 << 30
     tensors: int = 20_000
     name: int = 500
     dimensions: int = 8
-    ratio: float = 200.0
+    ratio: float = 100.0
     small: int = 64 << 20
 
 

@@ -19,7 +19,7 @@ from fedaudit.captures.readers.limits import (
 )
 from fedaudit.errors import CaptureError
 
-LARGEST_HEADER = 32 << 20
+LARGEST_HEADER = 16 << 20
 TYPES = {
     "BOOL": torch.bool,
     "U8": torch.uint8,

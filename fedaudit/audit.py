@@ -19,7 +19,7 @@ from fedaudit.captures.exposed import not_attacked, nothing_to_attack, told
 from fedaudit.captures.simulated import simulate, without_update
 from fedaudit.config import Choice, Federation, Scenario, Study
 from fedaudit.data.faces import FaceSet
-from fedaudit.data.splits import Split, split
+from fedaudit.data.splits import Split, split, target_photos
 from fedaudit.defenses.dpsgd import DPSGD
 from fedaudit.errors import AssetError
 from fedaudit.federation.client import local_training
@@ -182,15 +182,33 @@ def reconstruct(
 
 
 def wrong_person_for(study: Study, scenario: Scenario, cell: Cell) -> str | None:
-    """Somebody whom the next client's update shows: the wrong client for this cell."""
-    clients = _split(study, study.federation_of(scenario)).clients
+    """Somebody at the next client whom the target does not show; None if there is nobody."""
+    parts = _split(study, study.federation_of(scenario))
+    clients = parts.clients
     next_client = clients[(cell.target + 1) % len(clients)]
-    return next_client[cell.target // len(clients) % len(next_client)]
+    start = cell.target // len(clients) % len(next_client)
+    _, photos = target_photos(parts, cell.target, scenario.batch_size)
+    shown = {faces_of(study).people[i] for i in photos}
+    turned = (*next_client[start:], *next_client[:start])
+    return next((person for person in turned if person not in shown), None)
 
 
 def faces_of(study: Study) -> FaceSet:
     """The study's face set at its size."""
     return _faces(study)[0]
+
+
+def simulation_of(study: Study, scenario: Scenario, defense: Choice) -> Simulation:
+    """The federation that this scenario audits, with this defense."""
+    federation = study.federation_of(scenario)
+    return _simulation(study, scenario.network, scenario.method, defense, federation)
+
+
+def judge_of(
+    study: Study, folder: RunFolder, scenario: Scenario
+) -> tuple[Gallery | None, Embed | None]:
+    """The gallery and the embedder that judge identity; None each where there are none."""
+    return _gallery(study, folder, study.federation_of(scenario))
 
 
 def originals(secret: Secret) -> dict[str, Tensor]:
@@ -221,9 +239,7 @@ def _composed(simulation: Simulation, rounds: int) -> float | None:
     if not isinstance(simulation.defense, DPSGD):
         return None
     settings = simulation.federation
-    fewest = min(
-        sum(len(simulation.split.train[p]) for p in people) for people in simulation.split.clients
-    )
+    fewest = min(len(photos) for photos in simulation.split.photos)
     steps = simulation.method.local(LocalTraining(steps=settings.local_steps)).steps
     epsilon = simulation.defense.composed(
         sample_rate=1 / math.ceil(fewest / settings.batch_size), steps=rounds * steps

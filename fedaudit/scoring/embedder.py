@@ -110,7 +110,7 @@ class Embedder:
             return torch.empty(0, DIM)
         parts = [images[i : i + _BATCH] for i in range(0, len(images), _BATCH)]
         with torch.no_grad():
-            return torch.cat([normalize(self.network(_prepare(part))) for part in parts])
+            return torch.cat([normalize(self.network(prepare(part))) for part in parts])
 
 
 @cache
@@ -180,7 +180,8 @@ def _fused(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _prepare(images: Tensor) -> Tensor:
+def prepare(images: Tensor) -> Tensor:
+    """`[N, 1 or 3, H, W]` in [0, 1] → `[N, 3, 150, 150]`, as `Embedder.embed` feeds its network."""
     if images.shape[1] == 1:
         images = images.expand(-1, 3, -1, -1)
     if images.shape[-2:] != (INPUT_SIZE, INPUT_SIZE):

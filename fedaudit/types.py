@@ -272,6 +272,8 @@ class Secret:
             the batch or not, in the order of the client's own classes; what templates are judged
             by. None where the client shares none.
         portrayed: `[P]` their names.
+        portrayed_as: `[P]` their classes in the client's head, where these are not 0 to P − 1:
+            a head that all clients share has other clients' people besides.
     """
 
     images: Tensor
@@ -280,6 +282,7 @@ class Secret:
     sources: tuple[str, ...]
     portraits: Tensor | None = None
     portrayed: tuple[str, ...] = ()
+    portrayed_as: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -321,7 +324,7 @@ class Reconstruction:
         images: `[N, C, H, W]` in [0, 1].
         labels: `[N]` int64; -1 where the attack has none.
         of: "photos" of the batch; or "people": one face a person, who is the class `labels` of the
-            client's own classes (-1: any of them). Those are scored against `Secret.portraits`.
+            client's head (-1: any of its own). Those are scored against `Secret.portraits`.
         objective: What the attack reached of its own objective, lower is better.
         iterations: Optimization steps.
         gradient_evaluations: Single-image forward–backward–backward passes.

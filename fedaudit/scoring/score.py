@@ -62,16 +62,19 @@ def score(
 def _people(secret: Secret, reconstruction: Reconstruction) -> Secret:
     """One portrait a reconstruction: of the person whom its label names, else whom it looks like.
 
-    "Looks like" is by squared error, never by the identity cosine that is reported.
+    "Looks like" is by squared error, never by the identity cosine that is reported. A label that is
+    none of the client's classes names nobody.
     """
     assert secret.portraits is not None  # captures with templates have them
     classes = torch.arange(len(secret.portraits))
-    known = reconstruction.labels.clone()
+    named = torch.tensor(secret.portrayed_as) if secret.portrayed_as else classes
+    fits = reconstruction.labels[:, None].cpu() == named
+    known = torch.where(fits.any(1), fits.int().argmax(1), -1)
     images = reconstruction.images.clamp(0, 1)
     if bool((known < 0).any()):
         error = torch.cdist(images.flatten(1).double(), secret.portraits.flatten(1).double())
         error[:, known[known >= 0]] = float("inf")
-        known[known < 0] = linear_sum_assignment(error[known < 0].numpy())[1]
+        known[known < 0] = torch.from_numpy(linear_sum_assignment(error[known < 0].numpy())[1])
     chosen = classes[known].tolist()
     return replace(
         secret,

@@ -19,6 +19,7 @@ from fedaudit.attacks.maps.entry_layer import (
     take_apart,
 )
 from fedaudit.errors import AttackError, KnowledgeError
+from fedaudit.models.adopted import adopt
 from fedaudit.models.batch_norm import client_mode
 from fedaudit.models.zoo import build
 from fedaudit.types import Observation, Update
@@ -96,7 +97,8 @@ def gather(seen: Observation) -> Evidence:
         raise AttackError("nothing to match: the client shared no model update")
     target = mean_gradient(seen, seen.update)
     device = next(iter(target.values())).device
-    model = client_mode(build(seen.model, seen.before), seen.training).to(device)
+    network = adopt(build(seen.model, seen.before), seen.image_shape)
+    model = client_mode(network, seen.training).to(device)
     # Adam's steps keep the signs of a gradient but not its rank, which is what gives maps away.
     adam = seen.training is not None and seen.training.optimizer == "adam"
     entry = None if adam else find_entry(model, target, seen.batch_size)

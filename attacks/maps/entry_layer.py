@@ -57,8 +57,8 @@ def find_entry(model: nn.Module, target: Mapping[str, Tensor], count: int) -> En
     layer = _layer(model)
     if layer is None:
         return None
-    name = "head.weight" if isinstance(model.embedding, nn.Identity) else "embedding.weight"
-    gradient = target.get(name)
+    assert isinstance(model, FaceNet)
+    gradient = target.get(model.entry_name)
     if gradient is None or count >= min(gradient.shape):
         return None
     _, sizes, rows = torch.linalg.svd(gradient, full_matrices=False)
@@ -157,7 +157,7 @@ def embedding_span(entry: EntryLayer) -> Tensor:
 
 
 def _layer(model: nn.Module) -> nn.Linear | None:
-    """The layer that the flattened or averaged map enters; only a `FaceNet` says which it is."""
+    """The layer that the map enters; `fedaudit.models.adopted` finds it in other networks."""
     if not isinstance(model, FaceNet):
         return None
     layer = model.head if isinstance(model.embedding, nn.Identity) else model.embedding

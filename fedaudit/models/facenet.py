@@ -56,6 +56,11 @@ class FaceNet(nn.Module):
         self.embedding = nn.Linear(width, dim, bias=False) if dim else nn.Identity()
         self.head = HEADS[head](dim or width, classes, **head_settings)
 
+    @property
+    def entry_name(self) -> str:
+        """Name of the weight of the first fully connected layer: the embedding's or the head's."""
+        return f"{'head' if isinstance(self.embedding, nn.Identity) else 'embedding'}.weight"
+
     def features(self, images: Tensor) -> Tensor:
         """What enters the embedding, `[N, F]`: the flattened or averaged map."""
         maps: Tensor = self.body(images)

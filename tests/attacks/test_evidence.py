@@ -162,8 +162,8 @@ def test_how_adaptive_an_attack_was(intercept: Intercept) -> None:
         assert how_adaptive(replace(seen, defense=defense)) == word
 
 
-def test_networks_of_other_kinds_still_give_labels(intercept: Intercept) -> None:
-    """A plain module has no entry layer that anybody named, but a last linear layer."""
+def test_networks_of_other_kinds_give_labels_and_maps(intercept: Intercept) -> None:
+    """A plain module whose parts nobody named."""
     seen = intercept().seen
     network = _Plain(30)
     images, label = torch.rand(1, 3, 32, 32), torch.tensor([4])
@@ -177,7 +177,10 @@ def test_networks_of_other_kinds_still_give_labels(intercept: Intercept) -> None
         shared=(Update("gradient", tensors),),
     )
     evidence = gather(other)
-    assert evidence.entry is None
+    assert evidence.entry is not None
+    assert evidence.entry.maps is not None
+    true = nn.Sequential(*list(network)[:-1])(images)
+    assert nn.functional.cosine_similarity(evidence.entry.maps, true).item() > 0.9999
     assert evidence.labels is not None
     assert evidence.labels.tolist() == [4]
 

@@ -3,7 +3,6 @@
 The truth of a cell is opened in `run_cell`, after the attack has returned, for the scorer alone.
 """
 
-import hashlib
 import inspect
 import math
 from collections.abc import Callable
@@ -313,10 +312,12 @@ def _gallery(
 
 
 def gallery_name(study: Study, federation: Federation) -> str:
-    """What the run folder calls the gallery of people and photos that this federation leaves."""
-    if federation == study.federation:
-        return "gallery"
-    return f"gallery-{hashlib.sha256(repr(federation).encode()).hexdigest()[:8]}"
+    """What the run folder calls the gallery of the photos that do not train in this federation.
+
+    Nothing else decides it: however training photos are dealt, the others are the gallery.
+    """
+    same = federation.photos == study.federation.photos
+    return "gallery" if same else f"gallery-{federation.photos}"
 
 
 def _embeddings(

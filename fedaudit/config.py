@@ -29,12 +29,19 @@ class Federation:
     """How the simulated federation trains, wherever a scenario needs a trained model.
 
     Attributes:
-        clients: Number of clients; people are dealt to them, each person to one client.
+        clients: Number of clients; `partition` says what is dealt to them.
         rounds: Rounds trained to measure utility; scenarios with `round` > 1 audit that round.
         local_steps, batch_size, lr, momentum, optimizer, weight_decay, proximal, batch_norm: Local
             training of each client in each round, as in `fedaudit.types.LocalTraining`.
         held_out: People who never train; verification accuracy is measured on their pairs.
         photos: Photos of each person that train; the others are the gallery.
+        partition: How clients differ. "people": each person is at one client. "dirichlet": each
+            person's photos are spread over the clients at random, the more unevenly the smaller
+            `alpha` is. "lighting", "pose": everybody is at every client, and clients differ in
+            where the light comes from or which way faces look (`fedaudit.data.partitions`).
+        alpha: Concentration of the Dirichlet draw, in (0, 1e6]; other partitions ignore it.
+        identities: People of each client, of whom there are then `clients` times as many; where
+            clients share people, people in all. 0 takes everybody who is not held out.
     """
 
     clients: int = 5
@@ -49,6 +56,9 @@ class Federation:
     batch_norm: Literal["train", "eval"] = "train"
     held_out: int = 10
     photos: int = 5
+    partition: Literal["people", "dirichlet", "lighting", "pose"] = "people"
+    alpha: float = 1.0
+    identities: int = 0
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,9 @@ FEDERATION: dict[str, Rule] = {
     **_OPTIMIZER,
     "held_out": Whole(2, 10),
     "photos": Whole(1, 5),
+    "partition": OneOf("partition", lambda: ("people", "dirichlet", "lighting", "pose")),
+    "alpha": Number(0, 1e6, 0.5),
+    "identities": Whole(0, 3),
 }
 
 DEFAULTS: dict[str, Rule] = {

@@ -1,13 +1,14 @@
 """Who trains, who is held out, and which photos are the gallery."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
 from fedaudit.config import Federation
 from fedaudit.data.faces import FaceSet
+from fedaudit.data.partitions import deal
 from fedaudit.errors import DataError
 from fedaudit.seeds import generator_for
 
@@ -17,13 +18,15 @@ class Split:
     """Indices into a `FaceSet`.
 
     Attributes:
-        clients: One tuple of people a client; every person trains at one client only.
-        train: Photos that train, by person.
+        clients: One tuple of people a client; a person may be at several, with other photos.
+        photos: One tuple of photos a client: those that it trains on, of each person in turn.
+        train: Photos that train, by person, wherever they are.
         gallery: *Other* photos of everybody in the set, by person; empty without identities.
         held_out: People who never train, for verification accuracy.
     """
 
     clients: tuple[tuple[str, ...], ...]
+    photos: tuple[tuple[int, ...], ...]
     train: Mapping[str, tuple[int, ...]]
     gallery: Mapping[str, tuple[int, ...]]
     held_out: tuple[str, ...]
@@ -31,16 +34,21 @@ class Split:
     @property
     def people(self) -> tuple[str, ...]:
         """Everyone who trains, in the order of the shared head's classes."""
-        return tuple(person for client in self.clients for person in client)
+        return tuple(dict.fromkeys(person for client in self.clients for person in client))
+
+    def photos_of(self, client: int, person: str) -> tuple[int, ...]:
+        """The person's photos that this client trains on."""
+        return tuple(i for i in self.photos[client] if i in self.train[person])
 
 
 def split(faces: FaceSet, federation: Federation) -> Split:
-    """Deal people to clients, and photos to training and gallery.
+    """Deal photos to training and gallery, and those that train to clients.
 
     The order of people is shuffled once, by the set's name, so that it is the same in every run.
+    Which photos are the gallery does not depend on how the others are dealt.
 
     Raises:
-        DataError: Fewer people than clients, or too few photos a person.
+        DataError: Too few people or photos for the federation's settings.
     """
     photos: dict[str, list[int]] = defaultdict(list)
     for index, person in enumerate(faces.people):
@@ -49,13 +57,7 @@ def split(faces: FaceSet, federation: Federation) -> Split:
     shuffle = torch.randperm(len(order), generator=generator_for("split", faces.name))
     order = [order[i] for i in shuffle]
     held_out = federation.held_out if faces.has_identities else 0
-    trained = order[: max(0, len(order) - held_out)]
-    if len(trained) < federation.clients:
-        raise DataError(
-            f"{faces.name} has {len(order)} people: {held_out} are held out, which leaves "
-            f"{len(trained)} for {federation.clients} clients. Lower [federation] clients or "
-            "held_out, or use a set with more people."
-        )
+    trained = _who_trains(order[: max(0, len(order) - held_out)], faces, federation)
     keep = federation.photos if faces.has_identities else 1
     poor = [person for person, mine in photos.items() if len(mine) <= keep]
     if faces.has_identities and poor:
@@ -65,12 +67,55 @@ def split(faces: FaceSet, federation: Federation) -> Split:
             "the gallery. Lower [federation] photos, or add photos."
         )
     gallery = {p: tuple(photos[p][keep:]) for p in order} if faces.has_identities else {}
+    train = {person: tuple(photos[person][:keep]) for person in trained}
+    clients, dealt = deal(faces, train, federation)
     return Split(
-        clients=tuple(tuple(trained[c :: federation.clients]) for c in range(federation.clients)),
-        train={person: tuple(photos[person][:keep]) for person in trained},
+        clients=clients,
+        photos=dealt,
+        train=train,
         gallery=gallery,
         held_out=tuple(order[len(order) - held_out :]) if held_out else (),
     )
+
+
+def _who_trains(left: list[str], faces: FaceSet, federation: Federation) -> list[str]:
+    """Of those who are not held out, the people of the federation."""
+    clients, wanted = federation.clients, federation.identities
+    alone = federation.partition == "people"
+    advice = "held_out, or use a set with more people."
+    held_out = federation.held_out if faces.has_identities else 0
+    there = (
+        f"{faces.name} has {len(set(faces.people))} people: {held_out} are held out, which leaves "
+        f"{len(left)}"
+    )
+    if not left or (alone and len(left) < clients):
+        raise DataError(f"{there} for {clients} clients. Lower [federation] clients or {advice}")
+    needed = wanted * clients if alone else wanted
+    if needed > len(left):
+        each = f"{wanted} at each of {clients} clients" if alone else f"{wanted} people"
+        raise DataError(
+            f"{there}, too few for {each}. Lower [federation] identities{', clients' * alone} or "
+            f"{advice}"
+        )
+    return left[: needed or len(left)]
+
+
+def require_one_client_each(method: str, split: Split) -> None:
+    """Refuse people at several clients, for a method that holds a class to be one client's.
+
+    Raises:
+        DataError: Names a person, two clients, and what to change.
+    """
+    seen: dict[str, int] = {}
+    for client, people in enumerate(split.clients):
+        for person in people:
+            if person in seen:
+                raise DataError(
+                    f"{method} takes the people of two clients for different people, and {person!r}"
+                    f" is at client {seen[person]} and at client {client}. Write [federation] "
+                    'partition = "people", or use a method with one head for all, such as fedavg.'
+                )
+            seen[person] = client
 
 
 def target_photos(split: Split, target: int, count: int) -> tuple[int, tuple[int, ...]]:
@@ -86,9 +131,9 @@ def target_photos(split: Split, target: int, count: int) -> tuple[int, tuple[int
         DataError: The client has fewer photos than the batch.
     """
     client = target % len(split.clients)
-    people: Sequence[str] = split.clients[client]
-    depth = max(len(split.train[person]) for person in people)
-    mine = [split.train[p][k] for k in range(depth) for p in people if k < len(split.train[p])]
+    photos = [split.photos_of(client, person) for person in split.clients[client]]
+    depth = max(len(of_one) for of_one in photos)
+    mine = [of_one[k] for k in range(depth) for of_one in photos if k < len(of_one)]
     if count > len(mine):
         raise DataError(
             f"client {client} has {len(mine)} training photos, fewer than batch_size = {count}. "

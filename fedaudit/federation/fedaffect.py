@@ -63,8 +63,7 @@ class FedAffect:
             DataError: A client has fewer than two unlabelled photos.
         """
         classes = self.classes(faces) or faces.people
-        for client, people in enumerate(split.clients):
-            photos = [i for person in people for i in split.train[person]]
+        for client, photos in enumerate(split.photos):
             names = sorted({classes[i] for i in photos})
             labels = torch.tensor([names.index(classes[i]) for i in photos])
             rest = len(photos) - len(self.labelled(labels))

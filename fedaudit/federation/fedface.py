@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedaudit.data.faces import FaceSet
-from fedaudit.data.splits import Split
+from fedaudit.data.splits import Split, require_one_client_each
 from fedaudit.errors import DataError
 from fedaudit.federation.averaging import add_mean
 from fedaudit.federation.class_rows import HEAD, ROWS, collect, own_rows
@@ -67,10 +67,10 @@ class FedFace:
             raise ValueError("spread_lr, spread_steps and pretrain_steps must be ≥ 0")
 
     def check(self, faces: FaceSet, split: Split) -> None:
-        """One person a client.
+        """One person a client, one client a person.
 
         Raises:
-            DataError: A client has several.
+            DataError: A client has several, or two have the same.
         """
         for client, people in enumerate(split.clients):
             if len(people) != 1:
@@ -80,6 +80,7 @@ class FedFace:
                     f"{len(split.people)} for the {len(split.people)} people of {faces.name} who "
                     "train, or use method fedgc."
                 )
+        require_one_client_each("FedFace", split)
 
     def network(self, spec: ModelSpec, split: Split) -> ModelSpec:
         """The network with FedFace's loss."""

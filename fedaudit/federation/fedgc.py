@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedaudit.data.faces import FaceSet
+from fedaudit.data.splits import Split, require_one_client_each
 from fedaudit.federation.averaging import add_mean
 from fedaudit.federation.class_rows import HEAD, ROWS, collect, own_rows
 from fedaudit.federation.client import is_withheld, train_locally
@@ -45,6 +47,15 @@ class FedGC:
             raise ValueError(
                 f"strength must be ≥ 0 and scale > 0, not {self.strength} and {self.scale}"
             )
+
+    def check(self, faces: FaceSet, split: Split) -> None:
+        """One client a person: the correction pushes the classes of different clients apart.
+
+        Raises:
+            DataError: Two clients have the same person.
+        """
+        del faces
+        require_one_client_each("FedGC", split)
 
     def local(self, training: LocalTraining) -> LocalTraining:
         """As the federation's settings say."""

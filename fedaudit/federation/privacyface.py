@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedaudit.data.faces import FaceSet
-from fedaudit.data.splits import Split
+from fedaudit.data.splits import Split, require_one_client_each
 from fedaudit.defenses.dplc import DPLC, HEAD
 from fedaudit.errors import DataError
 from fedaudit.federation.averaging import add_mean
@@ -73,10 +73,10 @@ class PrivacyFace:
         )
 
     def check(self, faces: FaceSet, split: Split) -> None:
-        """Every client could fill a cluster.
+        """Every client could fill a cluster, of people whom no other has.
 
         Raises:
-            DataError: A client has fewer people than T.
+            DataError: A client has fewer people than T, or two have the same person.
         """
         del faces
         for client, people in enumerate(split.clients):
@@ -86,6 +86,7 @@ class PrivacyFace:
                     f"and PrivacyFace releases no cluster of fewer than min_size = {self.min_size}."
                     " Lower min_size or [federation] clients, or add people."
                 )
+        require_one_client_each("PrivacyFace", split)
 
     def network(self, spec: ModelSpec, split: Split) -> ModelSpec:
         """The network with the consensus-aware loss."""

@@ -1,4 +1,4 @@
-"""The simulated federation: a server, clients that own people, rounds of training."""
+"""The simulated federation: a server, clients that own photos, rounds of training."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -142,7 +142,10 @@ class Simulation:
         return self.method.sends(state.server, client, self.owned(client))
 
     def owned(self, client: int) -> tuple[int, ...]:
-        """Numbers of this client's own classes among everybody's; () where the head is shared."""
+        """Numbers of this client's own classes among everybody's; () where the head is shared.
+
+        A person at two clients has a number at each: neither can know of the other's class.
+        """
         if self._classes is not None or not self._head_is_private:
             return ()
         before = sum(len(people) for people in self.split.clients[:client])
@@ -220,7 +223,7 @@ class Simulation:
         return server
 
     def _photos(self, client: int) -> tuple[int, ...]:
-        return tuple(i for p in self.split.clients[client] for i in self.split.train[p])
+        return self.split.photos[client]
 
     def _labelled(self, client: int) -> tuple[int, ...]:
         """The photos that train with their label."""

@@ -27,7 +27,7 @@ from fedaudit.federation.utility import measure
 from fedaudit.provenance import facts
 from fedaudit.registry import create
 from fedaudit.running.folder import RunFolder
-from fedaudit.running.jobs import NOISE, TrainJob, model_job
+from fedaudit.running.jobs import NOISE, TrainJob, gallery_name, model_job
 from fedaudit.scoring.embedder import load_embedder
 from fedaudit.scoring.identity import Embed, Gallery, calibrate, embed_split, mirrored
 from fedaudit.scoring.score import score
@@ -309,15 +309,6 @@ def _gallery(
     if name not in galleries:
         galleries[name] = make()
     return galleries[name]
-
-
-def gallery_name(study: Study, federation: Federation) -> str:
-    """What the run folder calls the gallery of the photos that do not train in this federation.
-
-    Nothing else decides it: however training photos are dealt, the others are the gallery.
-    """
-    same = federation.photos == study.federation.photos
-    return "gallery" if same else f"gallery-{federation.photos}"
 
 
 def _embeddings(

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from fedaudit.config import Scenario, Study
+from fedaudit.config import Federation, Scenario, Study
 from fedaudit.reports.controls import ceilings, controls, failed
 from fedaudit.reports.exhibits import SEED, exhibits, points
+from fedaudit.reports.exposure import exposures
 from fedaudit.reports.findings import coverage, findings
 from fedaudit.reports.html import render
 from fedaudit.reports.pictures import Picture
@@ -25,7 +26,7 @@ from fedaudit.reports.verdicts import headline
 from fedaudit.running.atomic import write_atomically
 from fedaudit.running.folder import RunFolder
 from fedaudit.running.inventory import Inventory
-from fedaudit.running.jobs import utility_job
+from fedaudit.running.jobs import gallery_name, utility_job
 from fedaudit.running.manifest import Manifest
 from fedaudit.running.session import open_report
 from fedaudit.scoring.identity import Gallery, calibrate
@@ -67,7 +68,8 @@ def build_report(path: Path, evidence: Evidence) -> Results:
 def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: Trials) -> Results:
     """Everything a report shows, as data."""
     study = manifest.study
-    gallery = _gallery(folder, study)
+    galleries = {s.name: _gallery(folder, study, study.federation_of(s)) for s in study.scenarios}
+    gallery = next((found for found in galleries.values() if found), None)
     settings = Settings(
         reid_limit=study.reid_limit,
         confidence=0.95,
@@ -78,7 +80,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
     checks = controls(study, trials, table, gallery)
     if failed(checks):
         table = invalidated(table, settings)
-    threshold = gallery.threshold if gallery else None
+    thresholds = {name: found.threshold if found else None for name, found in galleries.items()}
     return Results(
         schema_version=SCHEMA_VERSION,
         study=study.name,
@@ -88,12 +90,13 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         headline=headline(table, settings),
         settings=settings,
         rows=table,
+        exposures=exposures(study, trials, table),
         contrasts=contrasts(study, trials),
-        ceilings=ceilings(study, gallery),
+        ceilings=ceilings(study, galleries),
         controls=checks,
         coverage=coverage(study, table),
         findings=findings(table),
-        exhibits=exhibits(study, trials, table, threshold),
+        exhibits=exhibits(study, trials, table, thresholds),
         points=points(trials),
         ledger=tuple(_ledger(scenario, study) for scenario in study.scenarios),
         provenance=_provenance(folder, manifest),
@@ -105,8 +108,8 @@ def _is_cell(folder: RunFolder, key: str) -> bool:
     return folder.files("cells", key)[0].exists()
 
 
-def _gallery(folder: RunFolder, study: Study) -> Gallery | None:
-    kept = folder.shared_tensors("gallery")
+def _gallery(folder: RunFolder, study: Study, federation: Federation) -> Gallery | None:
+    kept = folder.shared_tensors(gallery_name(study, federation))
     if kept is None:
         return None
     references = {k.partition("/")[2]: v for k, v in sorted(kept.items()) if k.startswith("ref")}

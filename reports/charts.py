@@ -26,6 +26,13 @@ COLORS: Mapping[str, str] = {
     "prior": "#7b8696",
     "limit": "#b3261f",
     "surface": "#fffffe",
+    "leak": "#a3211b",
+    "leak-soft": "#fcefee",
+    "warn": "#7d4b00",
+    "warn-soft": "#fdf3e0",
+    "calm": "#1f5673",
+    "calm-soft": "#e9f2f7",
+    "quiet-soft": "#eceff3",
     "c1": "#1a62ad",
     "c2": "#b5530b",
     "c3": "#08796a",
@@ -83,7 +90,14 @@ def over(records: Sequence[Mapping[str, Any]]) -> alt.Chart:
     return alt.Chart(alt.InlineData(values=[dict(record) for record in records]))
 
 
-def draw(layers: Sequence[alt.Chart], *, height: int, left: int = LEFT, right: int = 12) -> Markup:
+def draw(
+    layers: Sequence[alt.Chart],
+    *,
+    height: int,
+    left: int = LEFT,
+    right: int = 12,
+    bottom: int = 48,
+) -> Markup:
     """Render layers, first at the bottom, in a picture `WIDTH` wide.
 
     All room is given, none is measured: text would be measured with the fonts of this machine.
@@ -93,13 +107,14 @@ def draw(layers: Sequence[alt.Chart], *, height: int, left: int = LEFT, right: i
         height: Of the plot, in pixels.
         left: Room for the labels of the y axis.
         right: Room right of the plot for a column of values.
+        bottom: Room below it for the x axis.
     """
     chart = alt.LayerChart(layer=list(layers))
     spec = chart.properties(
         width=WIDTH - left - right,
         height=height,
         background="transparent",
-        padding={"left": left, "top": 8, "right": right, "bottom": 48},
+        padding={"left": left, "top": 8, "right": right, "bottom": bottom},
         autosize=alt.AutoSizeParams(type="none"),
     ).to_dict()
     spec.pop("$schema", None)

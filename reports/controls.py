@@ -1,5 +1,8 @@
 """The controls of a run: what must succeed, what must not, and whether it was so."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from fedaudit.config import Study
 from fedaudit.reports.results import Ceiling, Control, Rate, Row
 from fedaudit.reports.trials import Trials, paired
@@ -24,25 +27,34 @@ def controls(
     )
 
 
-def ceilings(study: Study, gallery: Gallery | None) -> tuple[Ceiling, ...]:
-    """What the embedder recognizes of the originals: no attack can be seen to do better."""
-    if gallery is None or gallery.threshold is None:
-        return ()
+def ceilings(study: Study, galleries: Mapping[str, Gallery | None]) -> tuple[Ceiling, ...]:
+    """What the embedder recognizes of the originals: no attack can be seen to do better.
+
+    One line for all scenarios, or one each where their federations leave different galleries.
+    """
+    found = [_ceiling(study, name, gallery) for name, gallery in galleries.items() if gallery]
+    lines = [line for line in found if line]
+    if len({replace(line, scenario="all") for line in lines}) == 1:
+        return (replace(lines[0], scenario="all"),)
+    return tuple(lines)
+
+
+def _ceiling(study: Study, scenario: str, gallery: Gallery) -> Ceiling | None:
+    if gallery.threshold is None:
+        return None
     low, high = statistics.clopper_pearson(gallery.ceiling_hits, gallery.ceiling_n)
     first_low, first_high = statistics.clopper_pearson(gallery.ceiling_first, gallery.ceiling_n)
     n = gallery.ceiling_n
-    return (
-        Ceiling(
-            scenario="all",
-            image_size=study.size,
-            reid=Rate(gallery.ceiling_hits, n, gallery.ceiling_hits / n, low, high),
-            rank1=Rate(gallery.ceiling_first, n, gallery.ceiling_first / n, first_low, first_high),
-            threshold=gallery.threshold,
-            fmr=gallery.fmr,
-            impostor_pairs=gallery.impostor_pairs,
-            gallery_people=len(gallery.people),
-            gallery_photos=gallery.photos,
-        ),
+    return Ceiling(
+        scenario=scenario,
+        image_size=study.size,
+        reid=Rate(gallery.ceiling_hits, n, gallery.ceiling_hits / n, low, high),
+        rank1=Rate(gallery.ceiling_first, n, gallery.ceiling_first / n, first_low, first_high),
+        threshold=gallery.threshold,
+        fmr=gallery.fmr,
+        impostor_pairs=gallery.impostor_pairs,
+        gallery_people=len(gallery.people),
+        gallery_photos=gallery.photos,
     )
 
 
@@ -79,15 +91,15 @@ def _positive(study: Study, trials: Trials, rows: tuple[Row, ...]) -> Control:
             trials.group(row.scenario, row.defense, row.attack),
             trials.group(row.scenario, row.defense, row.attack, "prior_only"),
         )
-        if ours:
+        if ours and row.ssim:
             values = [s.ssim for s in ours], [s.ssim for s in theirs]
             gain = statistics.paired_difference(*values, [score.person for score in ours])
-            found.append((gain.low, gain, row))
+            found.append((gain.low, gain, row.ssim.value, row))
     if not found:
         return Control(name, "all", "no undefended row with batch 1", requirement, None)
-    _, gain, best = max(found, key=lambda item: item[0])
+    _, gain, ssim, best = max(found, key=lambda item: item[0])
     outcome = (
-        f"SSIM {best.ssim.value:.2f} by {best.attack}, {gain.value:+.2f} over prior-only "
+        f"SSIM {ssim:.2f} by {best.attack}, {gain.value:+.2f} over prior-only "
         f"({gain.low:+.2f} to {gain.high:+.2f})"
     )
     return Control(name, best.scenario, outcome, requirement, gain.low > 0)

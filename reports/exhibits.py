@@ -1,6 +1,7 @@
 """Which pictures the gallery shows: the worst, and a random draw so that the worst is not all."""
 
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 
 from fedaudit.config import Study
@@ -13,9 +14,19 @@ SEED = 20
 
 
 def exhibits(
-    study: Study, trials: Trials, rows: tuple[Row, ...], threshold: float | None
+    study: Study,
+    trials: Trials,
+    rows: tuple[Row, ...],
+    thresholds: Mapping[str, float | None],
 ) -> tuple[Exhibit, ...]:
-    """The 12 worst and 12 others drawn at random, from audited cells only."""
+    """The 12 worst and 12 others drawn at random, from audited cells only.
+
+    Args:
+        study: Says which defense's control serves a scenario.
+        trials: What is finished.
+        rows: Their verdicts.
+        thresholds: Of a match, by scenario.
+    """
     scored = [
         (trial, k, image)
         for trial in sorted(trials.of_role("audit"), key=lambda t: t.cell.key)
@@ -45,7 +56,7 @@ def exhibits(
                     person=image.person,
                     verdict=verdicts[cell.scenario, cell.defense, cell.attack],
                     cosine=image.cosine,
-                    threshold=threshold,
+                    threshold=thresholds[cell.scenario],
                     prior_cosine=prior.images[k].cosine if prior else None,
                     ssim=image.ssim,
                     lpips=image.lpips,
@@ -69,4 +80,5 @@ def _badness(image: ImageScore) -> tuple[float, float]:
 
 
 def _prior(trial: Trial, by_key: dict[str, Trial], defense: str) -> Trial | None:
-    return by_key.get(replace(trial.cell, role="prior_only", defense=defense).key)
+    prior = by_key.get(replace(trial.cell, role="prior_only", defense=defense).key)
+    return prior if prior and prior.images else None

@@ -42,6 +42,7 @@ CLASSES: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
 def coverage(study: Study, rows: tuple[Row, ...]) -> tuple[Coverage, ...]:
     """Every class of attack on shared updates, executed or not."""
     label_to_name = {a.label: a.name for s in study.scenarios for a in s.attacks}
+    rows = tuple(row for row in rows if row.ssim)  # the others had nothing to attack
     found = []
     for attack_class, names, standards in CLASSES:
         asked = any(name in names for name in label_to_name.values())
@@ -82,7 +83,7 @@ _SEVERITIES = ("none", "low", "medium", "high", "critical")
 
 
 def _order(row: Row) -> tuple[float, float]:
-    return (row.reid.low if row.reid else 0.0), row.ssim.value
+    return (row.reid.low if row.reid else 0.0), (row.ssim.value if row.ssim else -1.0)
 
 
 def _leak(row: Row, rows: tuple[Row, ...]) -> Finding:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from fedaudit.reports import charts, text, view, wording
 from fedaudit.reports.csp import policy
+from fedaudit.reports.exposure_figure import exposure_map
 from fedaudit.reports.figures import Figure, defense_name, reidentification, state
 from fedaudit.reports.frontier import frontier
 from fedaudit.reports.more_figures import contrasts, model_states, scores
@@ -50,6 +51,7 @@ def render(
             exhibits=_exhibits(shown, faces),
             worst=worst,
             figures=figures(shown),
+            exposure=exposure_map(shown),
             **_derived(shown),
         )
     )

@@ -38,10 +38,11 @@ _METRICS = {
 def scores(results: Results) -> Figure:
     """Figure (b): identity cosines of all reconstructions, with the threshold."""
     thresholds = {ceiling.scenario: ceiling.threshold for ceiling in results.ceilings}
+    everywhere = thresholds.get("all")
     panels, table = [], []
     for scenario in unique([point.scenario for point in results.points]):
         here = [point for point in results.points if point.scenario == scenario]
-        threshold = thresholds.get(scenario)
+        threshold = thresholds.get(scenario, everywhere)
         title = scenario_title(results.rows, scenario)
         label = f"Identity cosines by defense and role, with the match threshold; {title}"
         panels.append(Panel(title, label, _score_panel(here, threshold)))
@@ -144,7 +145,9 @@ def model_states(results: Results) -> Figure:
                     row.network,
                     str(row.batch_size),
                     row.attack,
-                    f"{number(row.ssim.value)} {estimate_range(row.ssim)} n = {row.ssim.n}",
+                    f"{number(row.ssim.value)} {estimate_range(row.ssim)} n = {row.ssim.n}"
+                    if row.ssim
+                    else ABSENT,
                     rate(row.reid),
                 )
                 for row in rows
@@ -154,10 +157,13 @@ def model_states(results: Results) -> Figure:
 
 
 def _state_panel(rows: Sequence[Row], attacks: Sequence[Key], metric: str) -> Panel:
-    measured = [row for row in rows if metric == "SSIM" or row.reid]
+    measured = [row for row in rows if (row.ssim if metric == "SSIM" else row.reid)]
     title = "Structural similarity" if metric == "SSIM" else "Re-identification"
     if not measured:
-        return Panel(title, "", why="Identity was not measured: the study ran no embedder.")
+        why = "No attack of the study attacks what was sent."
+        if any(row.ssim for row in rows):
+            why = "Identity was not measured: the study ran no embedder."
+        return Panel(title, "", why=why)
     records: list[Record] = []
     for row in measured:
         value = row.ssim if metric == "SSIM" else row.reid
@@ -183,7 +189,7 @@ def _state_panel(rows: Sequence[Row], attacks: Sequence[Key], metric: str) -> Pa
             if metric == "SSIM"
             else "Re-identification ↓ better (%, 0–100)"
         ),
-        domain=(min(0.0, *(row.ssim.low for row in measured)), 1.0)
+        domain=(min(0.0, *(row.ssim.low for row in measured if row.ssim)), 1.0)
         if metric == "SSIM"
         else (0.0, 1.0),
         axis_format=".1f" if metric == "SSIM" else ".0%",

@@ -89,6 +89,9 @@ class Row:
     """One line of the comparison: scenario × defense × attack.
 
     Attributes:
+        of: What the attack rebuilds: "photos" of a batch, or one face for each of several "people".
+        attacked: Names of the shared things that the attack attacks together; () where it attacks
+            none of what was shared: nothing was tested then, and all that follows is null.
         reid: Re-identification at the calibrated FMR (headline).
         prior: The same for the prior-only control (same attack, update replaced by noise).
         excess: reid − prior, paired by target.
@@ -109,6 +112,8 @@ class Row:
     adaptive: str
     n_targets: int
     n_people: int
+    of: Literal["photos", "people"]
+    attacked: tuple[str, ...]
     reid: Rate | None
     prior: Rate | None
     excess: Estimate | None
@@ -116,18 +121,60 @@ class Row:
     worst_cosine: float | None
     worst_cell: str | None
     worst_image: int | None
-    ssim: Estimate
-    psnr: Estimate
-    mse: Estimate
+    ssim: Estimate | None
+    psnr: Estimate | None
+    mse: Estimate | None
     lpips: Estimate | None
     prior_ssim: Estimate | None
     labels: float | None
-    seconds: float
+    seconds: float | None
     p_value: float | None
     p_holm: float | None
     budget: Budget | None
     utility: Utility | None
     verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """One cell of the exposure map: a thing that was sent × an attack on it.
+
+    Attributes:
+        scenario, network, method, round, defense: Where it was sent.
+        artifact: Name of the thing ("update", "class_embeddings"; the second update of a client is
+            "update#2"), with the prefixes of its parameters where the attacker was shown some only.
+        summary, bytes: What it holds, in numbers; of one target's.
+        sent: In how many of the `targets` it was there.
+        readers: Registered attacks that read such a thing, when the study was run.
+        attack: Who attacks it; None where no attack of the study attacks it: nothing was tested.
+        together: Everything that the attack attacks or uses at once; the result is of all of them.
+        of: What the attack rebuilds, as in `Row`.
+        n_people: Distinct people behind the rates.
+        reid, prior, rank1, ssim: Of the row scenario × defense × attack; null where not tested.
+        note: Why there is no result, or what else a reader must know.
+    """
+
+    scenario: str
+    network: str
+    method: str
+    round: int
+    defense: str
+    artifact: str
+    summary: str
+    bytes: int
+    sent: int
+    targets: int
+    readers: tuple[str, ...]
+    attack: str | None
+    together: tuple[str, ...]
+    of: Literal["photos", "people"]
+    n_people: int
+    verdict: VerdictKind
+    reid: Rate | None
+    prior: Rate | None
+    rank1: Rate | None
+    ssim: Estimate | None
+    note: str
 
 
 @dataclass(frozen=True)
@@ -303,6 +350,7 @@ class Results:
     headline: Verdict
     settings: Settings
     rows: tuple[Row, ...]
+    exposures: tuple[Exposure, ...]
     contrasts: tuple[Contrast, ...]
     ceilings: tuple[Ceiling, ...]
     controls: tuple[Control, ...]

@@ -36,6 +36,9 @@ def rows(
         for defense in scenario.defenses:
             for attack in scenario.attacks:
                 group = trials.group(scenario.name, defense.label, attack.label)
+                idle = trials.idle(scenario.name, defense.label, attack.label)
+                if not group and idle:
+                    found.append(_untested(scenario, idle))
                 if not group:
                     continue
                 # The prior-only control has no update, so one defense's serves them all.
@@ -53,6 +56,8 @@ def invalidated(rows: tuple[Row, ...], settings: Settings) -> tuple[Row, ...]:
             row,
             verdict=judge(row.reid, row.excess, settings, passive=True, valid=False),
         )
+        if row.reid
+        else row
         for row in rows
     )
 
@@ -77,8 +82,10 @@ def _row(
     tested = group.tested()
     reid = statistics.rate(outcomes(list(group.scores().values()))) if tested else None
     excess, p_value, prior_rate, prior_ssim = None, None, None, None
+    ours: list[ImageScore] = []
     if prior:
         ours, theirs = paired(group, prior)
+    if prior and ours:
         clusters = [score.person for score in ours]
         prior_ssim = statistics.mean([s.ssim for s in theirs], clusters)
         if tested and prior.tested():
@@ -110,6 +117,8 @@ def _row(
         adaptive=group.trials[0].adaptive,
         n_targets=len(group.trials),
         n_people=len(set(people)),
+        of=group.trials[0].of,
+        attacked=tuple(dict.fromkeys(s.name for t in group.trials for s in t.sent if s.read)),
         reid=reid,
         prior=prior_rate,
         excess=excess,
@@ -129,6 +138,45 @@ def _row(
         budget=next((t.budget for t in group.trials if t.budget), None),
         utility=utility,
         verdict=verdict,
+    )
+
+
+def _untested(scenario: Scenario, idle: Group) -> Row:
+    """The line of an attack that attacks nothing of what was shared: no number, and why."""
+    cell = idle.cell
+    return Row(
+        scenario=cell.scenario,
+        network=cell.network,
+        method=cell.method,
+        round=cell.round,
+        batch_size=cell.batch_size,
+        defense=cell.defense,
+        attack=cell.attack,
+        threat_model=cell.threat_model,
+        adaptive=idle.trials[0].adaptive,
+        n_targets=0,
+        n_people=0,
+        of="photos",
+        attacked=(),
+        reid=None,
+        prior=None,
+        excess=None,
+        rank1=None,
+        worst_cosine=None,
+        worst_cell=None,
+        worst_image=None,
+        ssim=None,
+        psnr=None,
+        mse=None,
+        lpips=None,
+        prior_ssim=None,
+        labels=None,
+        seconds=None,
+        p_value=None,
+        p_holm=None,
+        budget=None,
+        utility=None,
+        verdict=replace(NOT_TESTED, sentence=f"Not attacked: {idle.trials[0].not_attacked}."),
     )
 
 

@@ -54,9 +54,25 @@ class Trials:
     all: tuple[Trial, ...]
 
     def group(self, scenario: str, defense: str, attack: str, role: str = "audit") -> Group:
-        """The trials of one line of the comparison; empty where none is finished."""
-        wanted = (scenario, defense, attack, role)
-        return Group(tuple(t for t in self.all if _key(t.cell) == wanted))
+        """The trials of one line of the comparison in which there was something to attack.
+
+        Empty where none is finished.
+        """
+        found = self._of(scenario, defense, attack, role)
+        return Group(tuple(t for t in found if not t.not_attacked))
+
+    def idle(self, scenario: str, defense: str, attack: str) -> Group:
+        """The audit trials of one line in which there was nothing for the attack to attack."""
+        found = self._of(scenario, defense, attack, "audit")
+        return Group(tuple(t for t in found if t.not_attacked))
+
+    def audited(self, scenario: str, defense: str) -> tuple[Trial, ...]:
+        """All audit trials of a scenario under a defense, those without anything to attack too."""
+        mine = (t for t in self.of_role("audit") if t.cell.scenario == scenario)
+        return tuple(t for t in mine if t.cell.defense == defense)
+
+    def _of(self, *wanted: str) -> Iterator[Trial]:
+        return (t for t in self.all if _key(t.cell) == wanted)
 
     def of_role(self, role: str) -> Iterator[Trial]:
         """All trials of one role."""

@@ -1,6 +1,7 @@
 """What the statistics allow one to say, and how surely."""
 
 from collections import Counter
+from dataclasses import replace
 
 from fedaudit.reports.results import Estimate, Rate, Row, Settings, Severity, Verdict
 from fedaudit.scoring.statistics import targets_needed
@@ -64,6 +65,10 @@ def judge(
 def headline(rows: tuple[Row, ...], settings: Settings) -> Verdict:
     """The study's one sentence: its worst line, and what the other defenses did there."""
     tested = [row for row in rows if row.reid is not None]
+    if not tested and rows and all(row.ssim is None for row in rows):
+        return replace(
+            NOT_TESTED, sentence="Nothing was tested: no attack of this study reads what was sent."
+        )
     if not tested:
         return NOT_TESTED
     kinds = {row.verdict.kind for row in tested}
@@ -79,7 +84,9 @@ def headline(rows: tuple[Row, ...], settings: Settings) -> Verdict:
     leaks = [row for row in tested if row.verdict.kind == "LEAK DEMONSTRATED"]
     # Among equals, the scenario that says most about defenses.
     breadth = Counter(row.scenario for row in tested)
-    worst = max(leaks, key=lambda row: (_strength(row)[0], breadth[row.scenario], row.ssim.value))
+    worst = max(
+        leaks, key=lambda row: (_strength(row)[0], breadth[row.scenario], _strength(row)[2])
+    )
     assert worst.reid is not None  # only tested rows are here
     # Sorted, so that the strongest attack on each defense is what remains.
     others = {row.defense: row for row in sorted(tested, key=_strength) if _same_scene(row, worst)}
@@ -116,7 +123,8 @@ def points(share: float) -> str:
 
 def _strength(row: Row) -> tuple[float, float, float]:
     assert row.reid is not None
-    return row.reid.low, row.excess.low if row.excess else -1.0, row.ssim.value
+    ssim = row.ssim.value if row.ssim else -1.0
+    return row.reid.low, row.excess.low if row.excess else -1.0, ssim
 
 
 def _same_scene(row: Row, other: Row) -> bool:

@@ -66,7 +66,14 @@ def worst_row(results: Results) -> Row | None:
 
 def threshold(results: Results, scenario: str) -> float | None:
     """The match threshold in a scenario."""
-    return next((c.threshold for c in results.ceilings if c.scenario == scenario), None)
+    found = ceiling(results, scenario)
+    return found.threshold if found else None
+
+
+def ceiling(results: Results, scenario: str) -> Ceiling | None:
+    """What the embedder recognizes in a scenario: its own line, or the one for all."""
+    lines = {c.scenario: c for c in results.ceilings}
+    return lines.get(scenario, lines.get("all"))
 
 
 def scenarios(results: Results) -> tuple[ScenarioView, ...]:
@@ -74,15 +81,15 @@ def scenarios(results: Results) -> tuple[ScenarioView, ...]:
     views = []
     for name in unique([row.scenario for row in results.rows]):
         rows = [row for row in results.rows if row.scenario == name]
-        ceiling = next((c for c in results.ceilings if c.scenario == name), None)
-        first = rows[0]
+        top = ceiling(results, name)
+        first = max(rows, key=lambda row: row.n_targets)
         facts = (
             f"{first.network}, {first.method}, batch size {first.batch_size}, threat model "
             f"{first.threat_model}, {first.n_targets} targets of {first.n_people} people"
         )
-        chance = 1 / ceiling.gallery_people if ceiling and ceiling.gallery_people else None
+        chance = 1 / top.gallery_people if top and top.gallery_people else None
         lines = tuple(Line(row, _lost(row, rows), chance) for row in rows)
-        views.append(ScenarioView(name, state(first.round), facts, lines, ceiling))
+        views.append(ScenarioView(name, state(first.round), facts, lines, top))
     return tuple(views)
 
 

@@ -105,6 +105,15 @@ def model_job(study: Study, scenario: Scenario, defense: Choice) -> TrainJob | N
     return _train(study, scenario, defense, scenario.round - 1)
 
 
+def gallery_name(study: Study, federation: Federation) -> str:
+    """What the run folder calls the gallery of the photos that do not train in this federation.
+
+    Nothing else decides it: however training photos are dealt, the others are the gallery.
+    """
+    same = federation.photos == study.federation.photos
+    return "gallery" if same else f"gallery-{federation.photos}"
+
+
 def _train(study: Study, scenario: Scenario, defense: Choice, rounds: int) -> TrainJob:
     choices = (scenario.network, scenario.method, defense)
     bare = [Choice(c.name, c.settings) for c in choices]  # two labels, one training

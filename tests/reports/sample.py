@@ -1,6 +1,7 @@
 """A realistic `Results` made of synthetic data, for the tests of the reports."""
 
 import random
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -17,6 +18,7 @@ from fedaudit.reports.results import (
     Estimate,
     Evidence,
     Exhibit,
+    Exposure,
     Finding,
     Ledger,
     Provenance,
@@ -93,6 +95,8 @@ def _row(scenario: tuple[str, str, int, int], defense: str, attack: int) -> Row:
         adaptive="none needed" if defense == "none" else "known" if attack else "no",
         n_targets=16,
         n_people=16,
+        of="photos",
+        attacked=("update",),
         reid=reid,
         prior=prior,
         excess=excess,
@@ -118,6 +122,67 @@ def _row(scenario: tuple[str, str, int, int], defense: str, attack: int) -> Row:
         if batch == 1
         else None,
         verdict=verdict(reid, prior, excess),
+    )
+
+
+def _exposures(rows: tuple[Row, ...]) -> tuple[Exposure, ...]:
+    """Every kind of cell: attacked, attacked together, used beside, not run, not attacked."""
+    cells = [_exposure(row, "update", 2_269_056, row.attack) for row in rows]
+    fedgc = replace(rows[1], scenario="fedgc-b1", method="fedgc", of="people", n_people=6)
+    clean = replace(fedgc, verdict=Verdict("NO LEAK FOUND ABOVE LIMIT", "0 of 400."))
+    invalid = replace(fedgc, verdict=Verdict("INVALID", "A control failed."))
+    nothing = {"verdict": "NOT TESTED", "reid": None, "prior": None, "rank1": None, "ssim": None}
+    update = _exposure(fedgc, "update", 2_269_056, ATTACKS[1])
+    rows_ = replace(update, artifact="class_embeddings", summary="6 × 64 values", bytes=1536)
+    both = ("update", "class_embeddings")
+    note = "no attack in this study reads class_embeddings; template_inversion does"
+    return (
+        *cells,
+        replace(update, together=both, note=f"the result is of {' + '.join(both)} together"),
+        replace(update, attack=ATTACKS[0], **nothing, note="not run in this scenario"),  # type: ignore[arg-type]
+        _exposure(clean, "update#2", 2_200_000, ATTACKS[0]),
+        _exposure(invalid, "update#2", 2_200_000, ATTACKS[1]),
+        replace(
+            rows_,
+            artifact="buffers",
+            together=("update", "buffers"),
+            **nothing,  # type: ignore[arg-type]
+            note=f"{ATTACKS[1]} uses it beside update, where its result stands",
+        ),
+        replace(
+            rows_,
+            readers=("template_inversion",),
+            attack=None,
+            together=(),
+            **nothing,  # type: ignore[arg-type]
+            note=f"not attacked: {note}",
+        ),
+    )
+
+
+def _exposure(row: Row, artifact: str, size: int, attack: str) -> Exposure:
+    return Exposure(
+        scenario=row.scenario,
+        network=row.network,
+        method=row.method,
+        round=row.round,
+        defense=row.defense,
+        artifact=artifact,
+        summary=f"16 tensors, {size // 4:,} values",
+        bytes=size,
+        sent=row.n_targets,
+        targets=row.n_targets,
+        readers=ATTACKS,
+        attack=attack,
+        together=(artifact,),
+        of=row.of,
+        n_people=row.n_people,
+        verdict=row.verdict.kind,
+        reid=row.reid,
+        prior=row.prior,
+        rank1=row.rank1,
+        ssim=row.ssim,
+        note="",
     )
 
 
@@ -281,6 +346,7 @@ def sample(*, underpowered: bool = True) -> Results:
         headline=worst.verdict,
         settings=Settings(0.05, 0.95, 1e-3, 20260),
         rows=rows,
+        exposures=_exposures(rows),
         contrasts=contrasts,
         ceilings=tuple(
             Ceiling(

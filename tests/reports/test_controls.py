@@ -31,7 +31,7 @@ def summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Re
     """`summarize`, without a run: the trials are given."""
 
     def make(asked: Study, *groups: Any) -> Results:
-        monkeypatch.setattr(build, "_gallery", lambda folder, study: gallery())
+        monkeypatch.setattr(build, "_gallery", lambda folder, study, federation: gallery())
         stock = Inventory((), (), {}, {})
         made = trials(*groups)
         return summarize(RunFolder(tmp_path), new(asked, "by hand", "redacted"), stock, made)
@@ -118,11 +118,15 @@ def test_calibration() -> None:
 
 
 def test_ceilings() -> None:
-    (found,) = ceilings(study(), gallery())
+    (found,) = ceilings(study(), {"a": gallery(), "b": gallery()})
+    assert found.scenario == "all"
     assert (found.reid.hits, found.reid.n, found.rank1.hits) == (190, 200, 195)
     assert found.reid.low < 0.95 < found.reid.high
     assert (found.gallery_people, found.gallery_photos, found.threshold) == (40, 200, 0.4)
-    assert ceilings(study(), None) == ceilings(study(), gallery(threshold=None)) == ()
+    assert ceilings(study(), {"a": None}) == ()
+    assert ceilings(study(), {"a": gallery(threshold=None)}) == ()
+    several = ceilings(study(), {"a": gallery(), "b": gallery(threshold=0.5)})
+    assert [(line.scenario, line.threshold) for line in several] == [("a", 0.4), ("b", 0.5)]
 
 
 def test_a_failed_control_invalidates_every_row(summary: Callable[..., Results]) -> None:

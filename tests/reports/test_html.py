@@ -21,6 +21,7 @@ from sample import page, pictures, sample
 
 SECTIONS = [
     "verdict",
+    "exposure",
     "coverage",
     "controls",
     "findings",

@@ -1,0 +1,171 @@
+"""The exposure map: each thing that was sent × each attack on it, and what came of it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from fedaudit.config import Choice, Scenario, Study
+from fedaudit.reports.results import Exposure, Row
+from fedaudit.reports.trials import Trials
+from fedaudit.types import Sent, Trial
+
+Rows = dict[tuple[str, str, str], Row]
+
+
+def exposures(study: Study, trials: Trials, rows: tuple[Row, ...]) -> tuple[Exposure, ...]:
+    """All cells of the map, in the order of the study.
+
+    A thing that an attack of the study attacks, or could, has a cell for each; one that none does
+    has one cell, without an attack, that says so. What each attack reads was noted when the trial
+    was run, so that the map does not depend on what is installed where it is drawn.
+
+    Args:
+        study: Says which attacks and scenarios there are.
+        trials: What is finished, cells without anything to attack among them.
+        rows: The comparison, whose numbers the cells repeat.
+    """
+    by_place = {(row.scenario, row.defense, row.attack): row for row in rows}
+    found: list[Exposure] = []
+    for scenario in study.scenarios:
+        for defense in scenario.defenses:
+            audited = trials.audited(scenario.name, defense.label)
+            for name in dict.fromkeys(sent.name for trial in audited for sent in trial.sent):
+                thing = _Thing(study, scenario, audited, name)
+                found += thing.cells(by_place) or [thing.untouched()]
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class _Thing:
+    """One thing that was sent in one scenario under one defense."""
+
+    study: Study
+    scenario: Scenario
+    audited: Sequence[Trial]
+    name: str
+
+    @property
+    def held(self) -> list[tuple[Trial, Sent]]:
+        """The trials in which it was there, with it."""
+        return [(t, s) for t in self.audited for s in t.sent if s.name == self.name]
+
+    @property
+    def readers(self) -> tuple[str, ...]:
+        """Registered attacks that read it."""
+        return tuple(dict.fromkeys(r for _, s in self.held for r in s.readers))
+
+    def cells(self, rows: Rows) -> list[Exposure]:
+        """One for each attack that attacks it, uses it, or could have been run on it."""
+        return [cell for attack in _attacks(self.study) if (cell := self._by(attack, rows))]
+
+    def untouched(self) -> Exposure:
+        """The cell of what no attack attacks."""
+        return self._exposure(None, None, (), self._why())
+
+    def _by(self, attack: Choice, rows: Rows) -> Exposure | None:
+        asked = any(attack.label == mine.label for mine in self.scenario.attacks)
+        mine = [(t, s) for t, s in self.held if t.cell.attack == attack.label] if asked else []
+        together = _together(mine)
+        cell = self.audited[0].cell
+        row = rows.get((cell.scenario, cell.defense, attack.label))
+        if any(s.read for _, s in mine):
+            return self._exposure(attack.label, row, together, self._note(row, together))
+        if any(s.used for _, s in mine):
+            others = " + ".join(name for name in together if name != self.name)
+            note = f"{attack.label} uses it beside {others}, where its result stands"
+            return self._exposure(attack.label, None, together, note)
+        # Of several updates attacks read the first, so that a second one is not theirs to miss.
+        if not mine and attack.name in self.readers and "#" not in self.name:
+            note = "not finished" if asked else "not run in this scenario"
+            return self._exposure(attack.label, None, (self.name,), note)
+        return None
+
+    def _note(self, row: Row | None, together: tuple[str, ...]) -> str:
+        parts = []
+        if row is None:
+            parts.append("not finished")
+        if len(together) > 1:
+            parts.append(f"the result is of {' + '.join(together)} together")
+        if row and row.of == "people" and row.reid and row.reid.n != row.n_people:
+            parts.append(f"{row.reid.n} templates of {row.n_people} people")
+        with_it, targets = self._counts()
+        if with_it < targets:
+            parts.append(f"sent in {with_it} of {targets} targets")
+        return "; ".join(parts)
+
+    def _why(self) -> str:
+        """Why no attack attacks it."""
+        kind = self.name.partition("#")[0]
+        studied = {attack.name for attack in _attacks(self.study)}
+        if elsewhere := [s.name for s in _siblings(self.study, self.scenario) if self._alone(s)]:
+            return f"not attacked here: scenario {' and '.join(elsewhere)} shows it alone"
+        if studied & set(self.readers):
+            return (
+                f"not attacked: attacks read the first {kind} alone; a scenario with expose = "
+                f'["{self.name}"] shows this one'
+            )
+        if self.readers:
+            does = f"{_listed(self.readers)} {'does' if len(self.readers) == 1 else 'do'}"
+            return f"not attacked: no attack in this study reads {kind}; {does}"
+        return f"not attacked: no attack reads kind {kind}"
+
+    def _alone(self, other: Scenario) -> bool:
+        return {e.partition(":")[0] for e in other.expose} == {self.name}
+
+    def _counts(self) -> tuple[int, int]:
+        with_it = {(t.cell.target, t.cell.seed) for t, _ in self.held}
+        return len(with_it), len({(t.cell.target, t.cell.seed) for t in self.audited})
+
+    def _exposure(
+        self, attack: str | None, row: Row | None, together: tuple[str, ...], note: str
+    ) -> Exposure:
+        trial, sent = self.held[0]
+        cell = trial.cell
+        with_it, targets = self._counts()
+        return Exposure(
+            scenario=cell.scenario,
+            network=cell.network,
+            method=cell.method,
+            round=cell.round,
+            defense=cell.defense,
+            artifact=_part(self.name, self.scenario.expose),
+            summary=sent.summary,
+            bytes=sent.bytes,
+            sent=with_it,
+            targets=targets,
+            readers=self.readers,
+            attack=attack,
+            together=together,
+            of=row.of if row else "photos",
+            n_people=row.n_people if row else 0,
+            verdict=row.verdict.kind if row else "NOT TESTED",
+            reid=row.reid if row else None,
+            prior=row.prior if row else None,
+            rank1=row.rank1 if row else None,
+            ssim=row.ssim if row else None,
+            note=note,
+        )
+
+
+def _attacks(study: Study) -> list[Choice]:
+    """Every attack of the study, once a label."""
+    return list({a.label: a for s in study.scenarios for a in s.attacks}.values())
+
+
+def _siblings(study: Study, scenario: Scenario) -> Iterator[Scenario]:
+    """Other scenarios of the same method."""
+    return (s for s in study.scenarios if s is not scenario and s.method == scenario.method)
+
+
+def _together(mine: Sequence[tuple[Trial, Sent]]) -> tuple[str, ...]:
+    """All that the attack attacks or uses at once in these trials."""
+    return tuple(dict.fromkeys(s.name for t, _ in mine for s in t.sent if s.read or s.used))
+
+
+def _part(name: str, expose: Sequence[str]) -> str:
+    """The name, with the prefixes of the parameters that alone were shown."""
+    prefixes = [e.partition(":")[2] for e in expose if e.partition(":")[0] == name]
+    return name if not prefixes or "" in prefixes else f"{name}:{' + '.join(prefixes)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

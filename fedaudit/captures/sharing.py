@@ -1,6 +1,7 @@
 """What a message means: its tensors against the broadcast, as an attack takes them."""
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -49,28 +50,60 @@ def read_checked(stored: StoredMessage, broadcast: Mapping[str, Tensor]) -> dict
         broadcast: What the server sent, under plain names.
 
     Raises:
-        CaptureError: A name that the server did not send, another shape, NaN or infinity.
+        CaptureError: As `check_fits`, or the file is damaged.
     """
     sent = plain_names(stored.tensors())
+    check_fits(stored.path, sent, broadcast)
+    return sent
+
+
+def check_fits(path: Path, sent: Mapping[str, Tensor], broadcast: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that are no update of the model that was broadcast.
+
+    Args:
+        path: For messages.
+        sent: A client's tensors, under plain names.
+        broadcast: What the server sent, under plain names.
+
+    Raises:
+        CaptureError: A name that the server did not send, another shape, NaN or infinity, or whole
+            numbers where the server sent fractions.
+    """
     for name, tensor in sent.items():
         if name not in broadcast:
-            first = next(iter(broadcast))
+            first = next(iter(broadcast), "")
             raise CaptureError(
-                stored.path,
+                path,
                 f"the server sent no tensor of that name (its first is {first!r}): an update of "
                 "another model, or with renamed layers",
                 key=name,
             )
         if tensor.shape != broadcast[name].shape:
             raise CaptureError(
-                stored.path,
+                path,
                 f"its shape is {list(tensor.shape)}, and the server sent "
                 f"{list(broadcast[name].shape)}: another number of classes, or another model",
                 key=name,
             )
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CaptureError(stored.path, "it holds NaN or infinity", key=name)
-    return sent
+        if tensor.is_floating_point():
+            check_finite(path, name, tensor)
+        elif broadcast[name].is_floating_point() and not is_buffer(name):
+            raise CaptureError(
+                path,
+                "it holds whole numbers where the server sent fractions: quantized, masked or "
+                "encrypted, so that no attack can read it as it is",
+                key=name,
+            )
+
+
+def check_finite(path: Path, name: str, tensor: Tensor) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        CaptureError: There is one.
+    """
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise CaptureError(path, "it holds NaN or infinity", key=name)
 
 
 def shared_of(
@@ -102,8 +135,9 @@ def shared_of(
                 if message.kind == "delta":
                     value = over * before + message.sign * value
                 if f".{name}".endswith(COUNTER):
-                    value = (value - before).round().clamp_min(0)
-                    statistics[name] = value.to(torch.int64)
+                    # Averaged counters are fractions, which clients cut to whole numbers.
+                    counted = (value - before.floor()).round().clamp_min(0)
+                    statistics[name] = counted.to(torch.int64)
                 else:
                     statistics[name] = value.float()
         elif tensor.is_floating_point():

@@ -15,6 +15,8 @@ COMMANDS = {
     "demo": ("fedaudit.cli.demo:demo", "Audit a small federation of real faces, built in."),
     "run": ("fedaudit.cli.run:run", "Run a study, or go on with one, and write its report."),
     "report": ("fedaudit.cli.report:report", "Write the report of a run folder again."),
+    "import": ("fedaudit.cli.importing:importing", "Make a capture of files with updates."),
+    "inspect": ("fedaudit.cli.inspecting:inspecting", "Show what a capture holds."),
     "scan": ("fedaudit.cli.scan:scan", "Look for tampering in a model that a server sent."),
     "list": ("fedaudit.cli.listing:listing", "List attacks, defenses, methods, data sets …"),
     "explain": ("fedaudit.cli.explain:explain", "Explain one of them, with its settings."),

@@ -1,4 +1,4 @@
-"""`fedaudit schema`: what a study or a results file holds, as JSON schema."""
+"""`fedaudit schema`: what a study, a results file or a capture holds, as JSON schema."""
 
 import json
 
@@ -10,13 +10,17 @@ from fedaudit.cli.options import examples
 @click.command(
     epilog=examples("fedaudit schema study > study.schema.json", "fedaudit schema results")
 )
-@click.argument("what", type=click.Choice(["results", "study"]))
+@click.argument("what", type=click.Choice(["capture", "results", "study"]))
 def schema(*, what: str) -> None:
-    """Print the JSON schema of results.json, or of study files."""
+    """Print the JSON schema of results.json, of study files, or of a capture's capture.json."""
     if what == "results":
         from fedaudit.reports import results  # noqa: PLC0415 - imports torch
 
         content = results.schema()
+    elif what == "capture":
+        from fedaudit.captures import facts  # noqa: PLC0415 - imports pydantic
+
+        content = facts.schema()
     else:
         from fedaudit import study_file  # noqa: PLC0415 - imports torch
 

@@ -55,26 +55,19 @@ def format_of(path: Path) -> Format:
     return found
 
 
-def read_tensors(
-    path: Path, *, names: Sequence[str] = (), limits: Limits | None = None
-) -> dict[str, Tensor]:
-    """Tensors of a file by name.
+def read_tensors(path: Path, *, limits: Limits | None = None) -> dict[str, Tensor]:
+    """Tensors of a file by name; those of a list as `arr_0`, `arr_1` …, which `bind` names.
 
     Args:
         path: The file; the end of its name says the format.
-        names: What the places of a list are called, in order: names of the model's state dict, or
-            of its parameters alone. Formats that have names do not use it.
         limits: What is refused.
 
     Raises:
-        CaptureError: The file cannot be used, or holds a list that `names` do not fit.
+        CaptureError: The file cannot be used.
     """
     limits = limits or Limits()
     check_file(path, limits)
-    tensors = format_of(path).read(path, limits)
-    if not npz_file.is_numbered(tensors):
-        return tensors
-    return bind(path, list(tensors.values()), names)
+    return format_of(path).read(path, limits)
 
 
 def bind(path: Path, values: Sequence[Tensor], names: Sequence[str]) -> dict[str, Tensor]:

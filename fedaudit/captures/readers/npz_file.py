@@ -1,6 +1,7 @@
 """Read `.npz`: arrays by name, or numbered as by `np.savez(file, *arrays)`. Never a pickle."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -33,7 +34,7 @@ def read(path: Path, limits: Limits) -> dict[str, Tensor]:
     return tensors
 
 
-def is_numbered(tensors: dict[str, Tensor]) -> bool:
+def is_numbered(tensors: Iterable[str]) -> bool:
     """Whether the names are only the places in a list."""
     return all(name == f"arr_{place}" for place, name in enumerate(tensors))
 

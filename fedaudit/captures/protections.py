@@ -1,0 +1,276 @@
+"""Protections that a capture shows, each with its evidence, and the known ways to get them wrong.
+
+What is found here is seen in the numbers or follows from what was stated. That something is not
+found does not mean that it is not there.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fedaudit.captures.facts import DpClaim, Facts
+from fedaudit.captures.sharing import is_buffer
+from fedaudit.captures.statistics import Measures
+
+COMMON = 1e-3
+"""Relative difference of norms that count as one: sums of float32 squares agree better."""
+EVEN = 1.5
+"""Ratio of the largest to the smallest root mean square of layers that count as equal; gradients of
+real networks differ by orders of magnitude from layer to layer."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A protection, or a fault in one.
+
+    Attributes:
+        name: What it is called: "aggregate", "clipping", "noise", "sparsity", "quantization",
+            "missing layers", "frozen layers", "buffers in clear", "counters in the clipping norm",
+            "inconsistent sensitivity", "less noise than claimed", "encrypted or masked".
+        fault: Whether it is a way to get a protection wrong.
+        evidence: What was seen, with numbers.
+        round: Where; None where it is about the whole capture.
+        clients: How many updates of the round show it.
+        value: The number that it comes down to: a norm, a standard deviation, a share.
+    """
+
+    name: str
+    fault: bool
+    evidence: str
+    round: int | None = None
+    clients: int = 0
+    value: float | None = None
+
+
+def protections_of_round(
+    number: int,
+    measured: Sequence[tuple[str, Measures]],
+    broadcast: Iterable[str],
+    facts: Facts,
+) -> tuple[Seen, ...]:
+    """What the updates of one round show.
+
+    Args:
+        number: Its number.
+        measured: Client and measures of each update; bit-identical ones once.
+        broadcast: Names that the server sent.
+        facts: What is stated.
+    """
+    usable = [m for _, m in measured if not m.not_finite and m.layers and m.norm > 0]
+    if not usable:
+        return _masked(number, measured)
+    found = [
+        *_masked(number, measured),
+        *_clipping(number, usable),
+        *_noise(number, usable, facts.dp),
+        *_sparsity(number, usable),
+        *_quantization(number, usable),
+        *_absent(number, usable, broadcast, facts),
+    ]
+    return (*found, *_buffers(number, usable, facts, {seen.name for seen in found}))
+
+
+def protections_stated(facts: Facts) -> tuple[Seen, ...]:
+    """Faults that follow from what is stated alone."""
+    claim = facts.dp
+    if claim is None or claim.clip is None or claim.sensitivity is None:
+        return ()
+    if claim.sensitivity >= claim.clip * (1 - COMMON):
+        return ()
+    return (
+        Seen(
+            "inconsistent sensitivity",
+            True,
+            f"noise is scaled to a sensitivity of {claim.sensitivity:g}, and updates are clipped "
+            f"to {claim.clip:g}: the noise is {claim.clip / claim.sensitivity:.3g} times too weak "
+            "for the ε that is claimed. (Flower's LocalDpMod takes the two apart and does not "
+            "compare them.)",
+            value=claim.sensitivity / claim.clip,
+        ),
+    )
+
+
+def noise_deviation(measures: Measures) -> float | None:
+    """Standard deviation of Gaussian noise that drowns an update; None where none does.
+
+    Under it all layers have the same root mean square, and values are distributed normally.
+    """
+    layers = [layer for layer in measures.layers.values() if layer.size >= 256]
+    if len(layers) < 3 or measures.zeros > 0.1 or len(measures.sample) < 1000:
+        return None
+    sizes = sorted(layer.rms for layer in layers)
+    if sizes[0] == 0 or sizes[-1] > EVEN * sizes[0] or abs(excess_kurtosis(measures.sample)) > 0.3:
+        return None
+    return sizes[len(sizes) // 2]
+
+
+def excess_kurtosis(values: Tensor) -> float:
+    """0 for a normal distribution; 3 and more for gradients, which are mostly small."""
+    centered = values.double() - values.double().mean()
+    return float(centered.pow(4).mean() / centered.pow(2).mean().pow(2)) - 3
+
+
+def _masked(number: int, measured: Sequence[tuple[str, Measures]]) -> list[Seen]:
+    masked = [m for _, m in measured if m.whole]
+    if not masked:
+        return []
+    evidence = (
+        f"{masked[0].whole[0]!r} and others are whole numbers where the server sent fractions: "
+        "quantized and masked (as secure aggregation does), or encrypted"
+    )
+    return [Seen("encrypted or masked", False, evidence, number, len(masked))]
+
+
+def _clipping(number: int, usable: Sequence[Measures]) -> list[Seen]:
+    """Several clients with one and the same norm, and none above it."""
+    found = []
+    norms = {"parameters": [m.norm for m in usable], "all": [m.norm_of_all for m in usable]}
+    bounds = {kind: _bound(values) for kind, values in norms.items()}
+    if bound := bounds["parameters"]:
+        evidence = (
+            f"{bound[1]} of {len(usable)} updates have an L2 norm of {bound[0]:.4g}, and none has "
+            "a larger one"
+        )
+        found.append(Seen("clipping", False, evidence, number, bound[1], bound[0]))
+    elif bound := bounds["all"]:
+        evidence = (
+            f"{bound[1]} of {len(usable)} updates have an L2 norm of {bound[0]:.4g} with "
+            "batch-norm buffers and counters, and none has a larger one"
+        )
+        found.append(Seen("clipping", False, evidence, number, bound[1], bound[0]))
+    scaled = [m for m in usable if any(not is_whole(c) for c in m.counters)]
+    if scaled:
+        one = scaled[0]
+        evidence = (
+            f"a counter of training steps moved by {max(one.counters):.4g}, which is no whole "
+            f"number: counters and buffers were clipped with the update. They make "
+            f"{math.sqrt(max(0.0, 1 - (one.norm / one.norm_of_all) ** 2)):.1%} of its norm, so "
+            "that little of the update is left: it looks protected for the wrong reason. Leave "
+            "buffers out of the clipping, or use a network without batch norm"
+        )
+        found.append(
+            Seen("counters in the clipping norm", True, evidence, number, len(scaled), one.norm)
+        )
+    return found
+
+
+def is_whole(value: float) -> bool:
+    """Whether a counter moved by whole steps, as exactly as float32 arithmetic leaves it."""
+    return abs(value - round(value)) <= 1e-4 * max(1.0, abs(value))
+
+
+def _bound(norms: Sequence[float]) -> tuple[float, int] | None:
+    """The largest norm, where at least three clients and a third of all share it."""
+    top = max(norms)
+    count = sum(norm >= top * (1 - COMMON) for norm in norms)
+    return (top, count) if count >= max(3, math.ceil(len(norms) / 3)) else None
+
+
+def _noise(number: int, usable: Sequence[Measures], claim: DpClaim | None) -> list[Seen]:
+    deviations = [d for m in usable if (d := noise_deviation(m)) is not None]
+    if not deviations:
+        return _missing_noise(number, usable, claim)
+    middle = sorted(deviations)[len(deviations) // 2]
+    evidence = (
+        f"in {len(deviations)} of {len(usable)} updates all layers have the same root mean square "
+        f"({middle:.3g}) and values are distributed normally, as under Gaussian noise that drowns "
+        "the update"
+    )
+    return [Seen("noise", False, evidence, number, len(deviations), middle)]
+
+
+def _missing_noise(number: int, usable: Sequence[Measures], claim: DpClaim | None) -> list[Seen]:
+    """Noise that every client is said to add leaves no layer quieter than itself."""
+    if claim is None or claim.where == "server" or claim.noise is None or claim.clip is None:
+        return []
+    if claim.unit not in {None, "client"} or claim.noise == 0:
+        return []  # noise in every step has another scale
+    expected = claim.noise * (claim.sensitivity or claim.clip)
+    quiet = [min(layer.rms for layer in m.layers.values() if layer.size >= 16) for m in usable]
+    if not quiet or max(quiet) > expected / 2:
+        return []
+    evidence = (
+        f"noise of σ·C = {expected:.3g} a parameter is claimed, and every update has a layer whose "
+        f"root mean square is {max(quiet):.3g} or less: the noise is not in what was shared"
+    )
+    return [Seen("less noise than claimed", True, evidence, number, len(quiet), max(quiet))]
+
+
+def _sparsity(number: int, usable: Sequence[Measures]) -> list[Seen]:
+    """Zeros spread over all large layers: a layer that no image activates has them, too."""
+
+    def spread(m: Measures) -> bool:
+        large = [layer for layer in m.layers.values() if layer.size >= 1000 and layer.norm]
+        return len(large) > 0 and all(layer.zeros >= 0.5 * layer.size for layer in large)
+
+    sparse = [m for m in usable if spread(m)]
+    if not sparse:
+        return []
+    share = sorted(m.zeros for m in sparse)[len(sparse) // 2]
+    evidence = (
+        f"in {len(sparse)} of {len(usable)} updates {share:.1%} of the numbers are exactly 0, and "
+        "at least half in every large layer: pruned, or the largest only are sent"
+    )
+    return [Seen("sparsity", False, evidence, number, len(sparse), share)]
+
+
+def _quantization(number: int, usable: Sequence[Measures]) -> list[Seen]:
+    few = [m for m in usable if m.distinct[1] >= 500 and m.distinct[0] <= 256]
+    if few:
+        levels, values = few[0].distinct
+        evidence = (
+            f"in {len(few)} of {len(usable)} updates {values} values of the largest layer take "
+            f"{levels} levels"
+        )
+        return [Seen("quantization", False, evidence, number, len(few), float(levels))]
+    half = [m for m in usable if m.half and m.distinct[1] >= 500]
+    if half:
+        evidence = f"the values of {len(half)} of {len(usable)} updates fit into 16 bits"
+        return [Seen("quantization", False, evidence, number, len(half), 65536.0)]
+    return []
+
+
+def _absent(
+    number: int, usable: Sequence[Measures], broadcast: Iterable[str], facts: Facts
+) -> list[Seen]:
+    """Layers that nobody sends, and layers that nobody changes."""
+    found = []
+    names = [n for n in broadcast if not is_buffer(n, facts.buffers)]
+    missing = [n for n in names if not any(n in m.layers or n in m.whole for m in usable)]
+    if missing:
+        evidence = f"nobody sent {_some(missing)}, which the server had sent: kept on the devices"
+        found.append(Seen("missing layers", False, evidence, number, len(usable)))
+    still = Counter(n for m in usable for n, layer in m.layers.items() if layer.norm == 0)
+    frozen = [name for name, count in still.items() if count == len(usable)]
+    if frozen:
+        evidence = f"no update changes {_some(frozen)}: frozen, or out of reach of the loss"
+        found.append(Seen("frozen layers", False, evidence, number, len(usable)))
+    return found
+
+
+def _buffers(
+    number: int, usable: Sequence[Measures], facts: Facts, seen: set[str]
+) -> tuple[Seen, ...]:
+    """Running statistics beside a protected update; whole counters show that they were left out."""
+    clear = [m for m in usable if m.buffers and all(is_whole(c) for c in m.counters)]
+    protected = (
+        facts.dp is not None or bool(facts.protections) or bool(seen & {"noise", "clipping"})
+    )
+    if not clear:
+        return ()
+    evidence = (
+        f"{len(clear)} of {len(usable)} updates come with {len(clear[0].buffers)} batch-norm "
+        "buffers, whose counters moved by whole steps: running statistics of the client's images "
+        "are sent as they are"
+    )
+    if protected:
+        evidence += ", outside the protection of the parameters"
+    return (Seen("buffers in clear", protected, evidence, number, len(clear)),)
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

@@ -1,0 +1,195 @@
+"""What one update looks like in numbers: one pass over its file, in pieces that fit the cache."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedaudit.captures.sharing import COUNTER, is_buffer, plain_names
+from fedaudit.captures.stored import StoredMessage
+
+PIECE = 1 << 18
+"""Numbers in a piece: 1 MB of float32."""
+_SAMPLE = 256
+"""Values that are looked at more closely, a tensor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A parameter's change (or gradient).
+
+    Attributes:
+        size: Numbers in it.
+        norm: L2.
+        zeros: Numbers that are exactly 0.
+    """
+
+    size: int
+    norm: float
+    zeros: int
+
+    @property
+    def rms(self) -> float:
+        """Root mean square of a number."""
+        return self.norm / math.sqrt(self.size) if self.size else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measures:
+    """What is measured on one update; norms are of the change that it means for the model.
+
+    Attributes:
+        norm: L2 over parameters; NaN where the update holds NaN or infinity.
+        norm_of_all: L2 over all that was sent: parameters, running statistics and counters.
+        layers: By name; parameters only.
+        buffers: Names of batch-norm buffers that were sent.
+        counters: Changes of batch-norm counters, one a layer.
+        negative_variances: Running variances that are negative.
+        unfit: What does not fit the broadcast: (name, reason).
+        not_finite: Names with NaN or infinity.
+        sample: A few thousand values of the change, each over its layer's root mean square.
+        distinct: Distinct values among the largest layer's sampled ones, and how many those are.
+        half: Whether all sampled values are of 16 bits, although 32 were sent.
+        whole: Names of parameters that are whole numbers where the server sent fractions.
+    """
+
+    norm: float
+    norm_of_all: float
+    layers: Mapping[str, Layer]
+    buffers: tuple[str, ...]
+    counters: tuple[float, ...]
+    negative_variances: tuple[str, ...]
+    unfit: tuple[tuple[str, str], ...]
+    not_finite: tuple[str, ...]
+    sample: Tensor
+    distinct: tuple[int, int]
+    half: bool
+    whole: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Numbers in all parameters."""
+        return sum(layer.size for layer in self.layers.values())
+
+    @property
+    def zeros(self) -> float:
+        """Share of parameters' numbers that are exactly 0."""
+        return sum(layer.zeros for layer in self.layers.values()) / max(1, self.size)
+
+
+def measure(
+    stored: StoredMessage,
+    broadcast: Mapping[str, Tensor] | None,
+    buffers: tuple[str, ...] | None = None,
+) -> Measures:
+    """Measure one update.
+
+    Args:
+        stored: The message.
+        broadcast: What the server sent, under plain names; None where it is not known, so that
+            "weights" are measured as they are.
+        buffers: Names of buffers; None where those of batch norm are all.
+
+    Raises:
+        CaptureError: The file is damaged.
+    """
+    weights = stored.message.kind == "weights"
+    layers: dict[str, Layer] = {}
+    sent_buffers, counters, negative, unfit, infinite, whole = [], [], [], [], [], []
+    samples: list[Tensor] = []
+    largest: tuple[int, _Change | None] = (0, None)
+    rest = 0.0
+    with torch.no_grad():
+        for name, tensor in plain_names(stored.tensors()).items():
+            before = None if broadcast is None else broadcast.get(name)
+            if broadcast is not None and before is None:
+                unfit.append((name, "the server sent no tensor of that name"))
+                continue
+            if before is not None and before.shape != tensor.shape:
+                shapes = f"{list(tensor.shape)}, and the server sent {list(before.shape)}"
+                unfit.append((name, f"its shape is {shapes}"))
+                continue
+            change = _Change(tensor, before if weights else None)
+            if is_buffer(name, buffers):
+                sent_buffers.append(name)
+                size = change.layer()
+                rest += size.norm**2 if math.isfinite(size.norm) else 0.0
+                if f".{name}".endswith(COUNTER) and tensor.numel() == 1:
+                    counters.append(steps_counted(tensor, before, weights=weights))
+                if name.endswith("running_var") and weights and bool((tensor < 0).any()):
+                    negative.append(name)
+            elif not tensor.is_floating_point():
+                if before is None or before.is_floating_point():
+                    whole.append(name)
+            else:
+                layers[name] = layer = change.layer()
+                if not math.isfinite(layer.norm):
+                    infinite.append(name)
+                elif layer.norm and layer.size >= 16:
+                    values = change.sample(_SAMPLE)
+                    samples.append(values / layer.rms)
+                    if layer.size > largest[0]:
+                        largest = (layer.size, change)
+        raw = largest[1].sample(16 * _SAMPLE) if largest[1] else torch.empty(0)
+        raw = raw[raw != 0]
+    norm = math.sqrt(sum(layer.norm**2 for layer in layers.values()))
+    return Measures(
+        norm=norm,
+        norm_of_all=math.sqrt(norm**2 + rest),
+        layers=layers,
+        buffers=tuple(sent_buffers),
+        counters=tuple(counters),
+        negative_variances=tuple(negative),
+        unfit=tuple(unfit),
+        not_finite=tuple(infinite),
+        sample=torch.cat(samples) if samples else torch.empty(0),
+        distinct=(len(raw.unique()), len(raw)),
+        half=len(raw) > 0 and torch.equal(raw, raw.half().float()),
+        whole=tuple(whole),
+    )
+
+
+def steps_counted(sent: Tensor, before: Tensor | None, *, weights: bool) -> float:
+    """By how many steps a counter moved.
+
+    A server that averages counters sends fractions; clients cut them to whole numbers and count on.
+    """
+    value = float(sent)
+    if not weights or before is None:
+        return value
+    start = float(before)
+    return value - (math.floor(start) if value.is_integer() else start)
+
+
+@dataclass(frozen=True)
+class _Change:
+    """A tensor, or its difference from another, that is never held as a whole."""
+
+    tensor: Tensor
+    before: Tensor | None
+
+    def values(self, start: int, stop: int, step: int = 1) -> Tensor:
+        """Some of the numbers, in float32 (counters in float64)."""
+        wanted = slice(start, stop, step)
+        values = self.tensor.reshape(-1)[wanted]
+        dtype = torch.float32 if values.is_floating_point() else torch.float64
+        values = values.to(dtype)
+        if self.before is None:
+            return values
+        return values - self.before.reshape(-1)[wanted].to(dtype)
+
+    def layer(self) -> Layer:
+        """Norm and zeros, piece by piece."""
+        size, squares, zeros = self.tensor.numel(), 0.0, 0
+        for start in range(0, size, PIECE):
+            values = self.values(start, start + PIECE)
+            squares += float(torch.dot(values, values))
+            zeros += values.numel() - int(torch.count_nonzero(values))
+        return Layer(size=size, norm=math.sqrt(squares) if squares >= 0 else squares, zeros=zeros)
+
+    def sample(self, count: int) -> Tensor:
+        """Up to `count` values, evenly spread."""
+        size = self.tensor.numel()
+        return self.values(0, size, max(1, size // count)).float()

@@ -80,6 +80,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
     checks = controls(study, trials, table, gallery)
     if failed(checks):
         table = invalidated(table, settings)
+    exposed = exposures(study, trials, table)
     thresholds = {name: found.threshold if found else None for name, found in galleries.items()}
     return Results(
         schema_version=SCHEMA_VERSION,
@@ -90,12 +91,12 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         headline=headline(table, settings),
         settings=settings,
         rows=table,
-        exposures=exposures(study, trials, table),
+        exposures=exposed,
         contrasts=contrasts(study, trials),
         ceilings=ceilings(study, galleries),
         controls=checks,
         coverage=coverage(study, table),
-        findings=findings(table),
+        findings=findings(table, exposed),
         exhibits=exhibits(study, trials, table, thresholds),
         points=points(trials),
         ledger=tuple(_ledger(scenario, study) for scenario in study.scenarios),

@@ -4,7 +4,8 @@ import hashlib
 from collections.abc import Iterable
 
 from fedaudit.config import Study
-from fedaudit.reports.results import Coverage, Finding, Row
+from fedaudit.reports.lessons import IRREVERSIBILITY, is_template, kind_of, lesson
+from fedaudit.reports.results import Coverage, Exposure, Finding, Row
 from fedaudit.reports.verdicts import rate_text
 
 RECONSTRUCTION = ("NIST AI 100-2 NISTAML.032", "MITRE ATLAS AML.T0024.001", "OWASP ML03:2023")
@@ -37,6 +38,7 @@ CLASSES: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
     ("property inference", frozenset(), PROPERTY),
 )
 """Attack class, the attacks of it that we have, its names elsewhere."""
+NO_REMEDY = "No defense that was measured here lowers the rate; try others, or larger batches."
 
 
 def coverage(study: Study, rows: tuple[Row, ...]) -> tuple[Coverage, ...]:
@@ -63,18 +65,27 @@ def coverage(study: Study, rows: tuple[Row, ...]) -> tuple[Coverage, ...]:
     return tuple(found)
 
 
-def findings(rows: tuple[Row, ...]) -> tuple[Finding, ...]:
-    """Demonstrated leaks, single matches, and guarantees that cover less than they seem to."""
+def findings(rows: tuple[Row, ...], exposures: tuple[Exposure, ...] = ()) -> tuple[Finding, ...]:
+    """Demonstrated leaks, single matches, and protections that cover less than they seem to.
+
+    Args:
+        rows: The comparison. Of each scenario and defense the worst leak is a finding, and apart
+            from it the worst leak from templates.
+        exposures: What was sent; a secure sum among it is a finding.
+    """
     found: list[Finding] = []
     for scene in dict.fromkeys((row.scenario, row.defense) for row in rows):
         mine = [row for row in rows if (row.scenario, row.defense) == scene and row.reid]
-        leaks = [row for row in mine if row.verdict.kind == "LEAK DEMONSTRATED"]
-        matched = [row for row in mine if row.reid and row.reid.hits and not leaks]
-        if leaks:
-            found.append(_leak(max(leaks, key=_order), rows))
-        elif matched:
-            found.append(_single(max(matched, key=_order)))
+        for of_templates in (False, True):
+            tried = [row for row in mine if is_template(row) is of_templates]
+            leaks = [row for row in tried if row.verdict.kind == "LEAK DEMONSTRATED"]
+            matched = [row for row in tried if row.reid and row.reid.hits and not leaks]
+            if leaks:
+                found.append(_leak(max(leaks, key=_order), rows))
+            elif matched:
+                found.append(_single(max(matched, key=_order)))
         found += _uncovered(mine)
+    found += _secure_sums(exposures)
     numbered = sorted(found, key=lambda f: -_SEVERITIES.index(f.severity))
     return tuple(_numbered(k + 1, finding) for k, finding in enumerate(numbered))
 
@@ -88,20 +99,27 @@ def _order(row: Row) -> tuple[float, float]:
 
 def _leak(row: Row, rows: tuple[Row, ...]) -> Finding:
     assert row.reid is not None
+    assert row.ssim is not None
     state = "a fresh model" if row.round == 1 else f"a trained model (round {row.round})"
     holm = f"; Holm-adjusted p = {row.p_holm:.2g}" if row.p_holm is not None else ""
     lpips = f", LPIPS {row.lpips.value:.2f}" if row.lpips else ""
+    ssim = f" SSIM {row.ssim.value:.2f} ({row.ssim.low:.2f} to {row.ssim.high:.2f})"
+    title = f"Faces can be rebuilt from updates of {state}"
+    remedy, standards = _remedy(row, rows), RECONSTRUCTION
+    if is_template(row):
+        told = lesson(row.attacked)
+        title, standards = told.title, (*RECONSTRUCTION, *IRREVERSIBILITY)
+        remedy = told.remedy if remedy == NO_REMEDY else f"{told.remedy} {remedy}"
     return Finding(
         id="",
         severity=row.verdict.severity,
         confidence="high" if row.p_holm is not None and row.p_holm < 0.05 else "medium",
-        title=f"Faces can be rebuilt from updates of {state}, {_under(row)}",
+        title=f"{title}, {_under(row)}",
         claim=f"{row.attack} re-identified {rate_text(row.reid)}.",
-        evidence=f"{row.verdict.sentence} SSIM {row.ssim.value:.2f} "
-        f"({row.ssim.low:.2f} to {row.ssim.high:.2f}){lpips}{holm}.",
+        evidence=f"{row.verdict.sentence}{ssim}{lpips}{holm}.",
         configuration=_configuration(row),
-        remedy=_remedy(row, rows),
-        standards=RECONSTRUCTION,
+        remedy=remedy,
+        standards=standards,
         fingerprint=_fingerprint("leak", row),
     )
 
@@ -112,7 +130,8 @@ def _single(row: Row) -> Finding:
         id="",
         severity="low",
         confidence="low",
-        title=f"{row.reid.hits} match(es) {_under(row)}, not yet significantly above prior-only",
+        title=f"{row.reid.hits} match(es) from {_source(row)} {_under(row)}, not yet significantly "
+        "above prior-only",
         claim=f"{row.attack} re-identified {rate_text(row.reid)}.",
         evidence=row.verdict.sentence,
         configuration=_configuration(row),
@@ -155,7 +174,7 @@ def _remedy(row: Row, rows: tuple[Row, ...]) -> str:
     worst = [max(mine, key=_order) for mine in rivals.values()]
     helping = [w for w in worst if w.reid and row.reid and w.reid.value < row.reid.value]
     if not helping:
-        return "No defense that was measured here lowers the rate; try others, or larger batches."
+        return NO_REMEDY
     best = min(helping, key=_order)
     assert best.reid is not None
     price = ""
@@ -167,6 +186,36 @@ def _remedy(row: Row, rows: tuple[Row, ...]) -> str:
     return f"Measured here: under {best.defense}, {rate_text(best.reid)}.{price}"
 
 
+def _secure_sums(exposures: tuple[Exposure, ...]) -> list[Finding]:
+    """What the server sees of a secure sum beyond the sum: an identity, not a measurement."""
+    sums = {e.scenario: e for e in exposures if kind_of(e.artifact) == "aggregate"}
+    return [
+        Finding(
+            id="",
+            severity="none",
+            confidence="high",
+            title="The secure sum hides only what several clients change",
+            claim="A row that one client alone changes comes out of the sum exactly, whatever the "
+            "others send: W_k = (S − (Σw − w_k) · W_sent) / w_k.",
+            evidence="Derived, not measured here: the server knows what it had sent, W_sent, and "
+            "the weights w travel in clear. Tested to errors below 1e-5 "
+            "(fedaudit.attacks.closed_form.secure_sum). Whether a row has one owner is for the "
+            "method to say: class embeddings of FedFace and FedGC have.",
+            configuration=f"scenario {e.scenario}: network {e.network}, method {e.method}, round "
+            f"{e.round}, aggregate of {e.summary}",
+            remedy="Put nothing into the sum that one client alone changes: share one head, or "
+            "keep class embeddings on the device.",
+            standards=(*RECONSTRUCTION, *IRREVERSIBILITY),
+            fingerprint=_hash("secure sum", e.scenario, e.network, e.method, str(e.round)),
+        )
+        for e in sums.values()
+    ]
+
+
+def _source(row: Row) -> str:
+    return " + ".join(row.attacked) or "updates"
+
+
 def _under(row: Row) -> str:
     return "without a defense" if row.defense == "none" else f"under {row.defense}"
 
@@ -174,12 +223,17 @@ def _under(row: Row) -> str:
 def _configuration(row: Row) -> str:
     return (
         f"scenario {row.scenario}: network {row.network}, method {row.method}, round {row.round}, "
-        f"batch {row.batch_size}, threat model {row.threat_model}, attack adaptive: {row.adaptive}"
+        f"batch {row.batch_size}, from {_source(row)}, threat model {row.threat_model}, attack "
+        f"adaptive: {row.adaptive}"
     )
 
 
 def _fingerprint(kind: str, row: Row) -> str:
     parts = (kind, row.scenario, row.network, row.method, str(row.round), row.defense, row.attack)
+    return _hash(*parts)
+
+
+def _hash(*parts: str) -> str:
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
 
 

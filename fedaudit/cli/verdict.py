@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from fedaudit.cli.ending import FAILURE, GATE, INCONCLUSIVE, OK
+from fedaudit.cli.exposure import show_exposures
 from fedaudit.cli.options import GATES
 from fedaudit.reports import build
 from fedaudit.reports.results import Evidence, Results
@@ -39,6 +40,7 @@ def conclude(
     except Exception:
         _say_failed(failed or {}, jobs, folder)  # it may well be the reason
         raise
+    show_exposures(results)
     click.echo(_verdict(results, len(failed or {}), undone, jobs))
     click.echo(f"report: {folder / 'report.html'}")
     _say_failed(failed or {}, jobs, folder)

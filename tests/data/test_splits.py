@@ -1,7 +1,8 @@
-"""Who trains where: a person at one client, gallery and held-out photos never trained on."""
+"""Who trains where: a photo at one client, gallery and held-out photos never trained on."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -61,6 +62,60 @@ def test_every_run_deals_alike_and_another_set_otherwise() -> None:
     assert other.clients != split(faces, federation).clients
 
 
+PARTITIONS = ("people", "dirichlet", "lighting", "pose")
+
+
+@given(
+    partition=st.sampled_from(PARTITIONS),
+    clients=st.integers(1, 4),
+    photos=st.integers(4, 5),
+    identities=st.integers(0, 2),
+    alpha=st.floats(1e-6, 1e6),
+)
+@settings(max_examples=80, deadline=None)
+def test_every_training_photo_is_at_one_client(
+    partition: Any, clients: int, photos: int, identities: int, alpha: float
+) -> None:
+    faces = face_set([6] * 12)
+    federation = Federation(
+        clients=clients,
+        held_out=2,
+        photos=photos,
+        partition=partition,
+        alpha=alpha,
+        identities=identities,
+    )
+    dealt = split(faces, federation)
+    placed = [i for client in dealt.photos for i in client]
+    assert sorted(placed) == sorted(i for mine in dealt.train.values() for i in mine)
+    assert len(placed) == len(set(placed))
+    assert all(dealt.photos)
+    for client, people in enumerate(dealt.clients):
+        assert set(people) == {faces.people[i] for i in dealt.photos[client]}
+        ordered = tuple(i for person in people for i in dealt.photos_of(client, person))
+        assert dealt.photos[client] == ordered
+    assert len(set(dealt.people)) == len(dealt.people)
+    assert set(dealt.people) == set(dealt.train)
+    expected = identities * (clients if partition == "people" else 1)
+    assert len(dealt.people) == (expected or 10)
+    # Who is held out and which photos are the gallery do not depend on how the rest is dealt.
+    plain = split(faces, Federation(clients=1, held_out=2, photos=photos))
+    assert dealt.held_out == plain.held_out
+    assert dealt.gallery == plain.gallery
+
+
+@pytest.mark.parametrize("partition", PARTITIONS)
+def test_targets_train_where_they_are_and_show_different_people(partition: Any) -> None:
+    faces = face_set([7] * 22)
+    federation = Federation(clients=5, held_out=2, photos=5, partition=partition, alpha=100.0)
+    dealt = split(faces, federation)
+    targets = [target_photos(dealt, target, 1) for target in range(20)]
+    for client, photos in targets:
+        assert set(photos) <= set(dealt.photos[client])
+    people = {faces.people[photo] for _, (photo,) in targets}
+    assert len(people) >= (16 if partition == "dirichlet" else 20)
+
+
 def test_a_set_without_identities_trains_single_photos() -> None:
     dealt = split(face_set([1] * 12, has_identities=False), Federation(clients=3))
     assert dealt.held_out == ()
@@ -102,6 +157,12 @@ def test_a_batch_larger_than_the_client_repeats_people_not_photos(dealt: Split) 
 Refuse = Callable[[], Split]
 
 
+def _dealt(**settings: Any) -> Split:
+    return split(
+        face_set([4] * 12), Federation(**({"clients": 5, "held_out": 2, "photos": 3} | settings))
+    )
+
+
 @pytest.mark.parametrize(
     ("attempt", "message"),
     [
@@ -109,6 +170,22 @@ Refuse = Callable[[], Split]
         (lambda: split(face_set([4] * 5), Federation(clients=2, held_out=9, photos=1)), "held_out"),
         (lambda: split(face_set([4, 4, 2, 2]), Federation(2, held_out=0, photos=3)), "1 others"),
         (lambda: split(face_set([3, 3]), Federation(1, held_out=0, photos=3)), "only 3 photos"),
+        (lambda: _dealt(held_out=12), r"which leaves 0 for 5 clients. Lower .*held_out"),
+        (
+            lambda: _dealt(identities=3),
+            r"leaves 10, too few for 3 at each of 5.*identities, clients",
+        ),
+        (lambda: _dealt(partition="pose", identities=11), r"too few for 11 people.*Lower"),
+        (lambda: _dealt(partition="dirichlet", alpha=0.0), r"alpha must lie above 0.*not 0.0"),
+        (lambda: _dealt(partition="dirichlet", alpha=-1.0), r"alpha must lie above 0"),
+        (lambda: _dealt(partition="dirichlet", alpha=float("nan")), r"alpha must lie above 0"),
+        (lambda: _dealt(partition="dirichlet", alpha=float("inf")), r"at most 1e\+06"),
+        (lambda: _dealt(partition="dirichlet", identities=1), r"3 photos train, fewer than 5"),
+        (
+            lambda: _dealt(partition="lighting"),
+            r"3 photos a person.*5 clients.*clients = 3 or less",
+        ),
+        (lambda: _dealt(partition="pose"), r"partition = \"pose\".*or raise photos"),
     ],
 )
 def test_what_cannot_be_dealt(attempt: Refuse, message: str) -> None:

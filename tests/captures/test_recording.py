@@ -236,7 +236,7 @@ def test_another_version_says_so(tmp_path: Path) -> None:
     fedaudit.recording(tmp_path / "c")
     path = tmp_path / "c" / "capture.json"
     path.write_text(path.read_text().replace('"version": 1', '"version": 2'))
-    with pytest.raises(UsageError, match="version 2.*install a newer"):
+    with pytest.raises(UsageError, match=r"version 2.*install a newer"):
         StoredCapture(tmp_path / "c")
 
 

@@ -67,7 +67,12 @@ def read_tensors(path: Path, *, limits: Limits | None = None) -> dict[str, Tenso
     """
     limits = limits or Limits()
     check_file(path, limits)
-    return format_of(path).read(path, limits)
+    try:
+        return format_of(path).read(path, limits)
+    except OSError as error:
+        raise CaptureError(path, f"it cannot be read ({error.strerror or error})") from error
+    except MemoryError as error:
+        raise CaptureError(path, "there is not enough memory for its tensors") from error
 
 
 def bind(path: Path, values: Sequence[Tensor], names: Sequence[str]) -> dict[str, Tensor]:

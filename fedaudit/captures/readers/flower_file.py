@@ -26,15 +26,12 @@ def read(path: Path, limits: Limits) -> dict[str, Tensor]:
         CaptureError: The file is damaged, or goes beyond `limits`.
     """
     check_file(path, limits)
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        content = memoryview(mapped)
-        try:
-            arrays = _arrays(path, content, limits)
-            check_total(path, len(arrays), sum(len(data) for data in arrays.values()), limits)
-            return {n: read_bytes(path, n, bytes(data), limits) for n, data in arrays.items()}
-        finally:
-            arrays = {}
-            content.release()
+    with path.open("rb") as file:
+        # Closed when the last view of it is gone, for a traceback may hold one.
+        content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    arrays = _arrays(path, content, limits)
+    check_total(path, len(arrays), sum(len(data) for data in arrays.values()), limits)
+    return {name: read_bytes(path, name, bytes(data), limits) for name, data in arrays.items()}
 
 
 def _arrays(path: Path, content: memoryview, limits: Limits) -> dict[str, memoryview]:

@@ -14,6 +14,7 @@ from fedaudit.cli.options import examples
 COMMANDS = {
     "demo": ("fedaudit.cli.demo:demo", "Audit a small federation of real faces, built in."),
     "run": ("fedaudit.cli.run:run", "Run a study, or go on with one, and write its report."),
+    "why": ("fedaudit.cli.why:why", "Explain which layers, rounds, regions and clients leak."),
     "report": ("fedaudit.cli.report:report", "Write the report of a run folder again."),
     "import": ("fedaudit.cli.importing:importing", "Make a capture of files with updates."),
     "inspect": ("fedaudit.cli.inspecting:inspecting", "Show what a capture holds."),

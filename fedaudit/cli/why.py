@@ -1,0 +1,179 @@
+"""`fedaudit why`: which layers, rounds, regions, shared things and clients give faces away."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fedaudit.cli.console import EVERY
+from fedaudit.cli.ending import INTERRUPTED, OK
+from fedaudit.cli.options import EVIDENCE, examples
+from fedaudit.study_file import load_study
+
+if TYPE_CHECKING:
+    from fedaudit.reports.results import Evidence
+    from fedaudit.why.results import Why
+
+WHAT = ("layers", "rounds", "regions", "artifacts", "clients")
+
+
+def _parts(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
+    chosen = [part.strip() for part in value.split(",") if part.strip()]
+    for part in chosen:
+        if part not in WHAT:
+            raise click.BadParameter(f"{part!r} is none of {', '.join(WHAT)}.")
+    if not chosen:
+        raise click.BadParameter(f"name one or more of {', '.join(WHAT)}.")
+    return tuple(part for part in WHAT if part in chosen)
+
+
+def _numbers(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
+    try:
+        numbers = tuple(int(part) for part in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is no list of rounds such as 1,2,5,10.") from error
+    if min(numbers) < 1:
+        raise click.BadParameter("rounds are counted from 1, the fresh network.")
+    return numbers
+
+
+@click.command(
+    epilog=examples(
+        "fedaudit why study.toml --output runs/why",
+        "fedaudit why study.toml --scenario trained --what layers,regions",
+        "fedaudit why study.toml --what rounds --rounds 1,5,30 --targets 8",
+        "fedaudit why study.toml --what clients --pairs 12",
+        note="It attacks with the attacks of the scenario, hundreds of times: give it quick "
+        "settings (examples/why.toml). What is finished is kept; the same command goes on, and "
+        "other parts of the same scenario can be added to the same folder.",
+    )
+)
+@click.argument("study", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Folder.  [default: runs/why-STUDY]"
+)
+@click.option("--scenario", help="Scenario of the study.  [default: the first]")
+@click.option(
+    "--what",
+    default=",".join(WHAT),
+    show_default=True,
+    callback=_parts,
+    help="Parts, with commas between them.",
+)
+@click.option(
+    "--targets",
+    type=click.IntRange(2, 999),
+    default=4,
+    show_default=True,
+    help="Attacked updates a setting.",
+)
+@click.option(
+    "--rounds",
+    default="1,2,5,10,20",
+    show_default=True,
+    callback=_numbers,
+    help="Rounds that part `rounds` attacks; 1 is the fresh network.",
+)
+@click.option(
+    "--pairs",
+    type=click.IntRange(2, 9999),
+    default=4,
+    show_default=True,
+    help="Pairs of orders that part `clients` samples.",
+)
+@click.option(
+    "--evidence",
+    type=click.Choice(EVIDENCE),
+    default="redacted",
+    show_default=True,
+    help="Only full keeps and shows faces.",
+)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def why(
+    *,
+    study: Path,
+    output: Path | None,
+    scenario: str | None,
+    what: tuple[str, ...],
+    targets: int,
+    rounds: tuple[int, ...],
+    pairs: int,
+    evidence: Evidence,
+    seed: int,
+    quiet: bool,
+) -> int:
+    """Explain what a scenario of STUDY, a TOML file, leaks, into why.json and why.html.
+
+    Layer by layer, round by round, region by region (Grad-CAM), and by Shapley values over what is
+    shared (exact) and over clients (sampled, with intervals). Every number has its prior-only
+    control and an interval.
+    """
+    wanted = load_study(study)
+    output = output or Path("runs") / f"why-{study.stem}"
+    from fedaudit.why.explain import Options, explain  # noqa: PLC0415 - imports torch
+
+    options = Options(
+        what=what,  # type: ignore[arg-type]
+        targets=targets,
+        seed=seed,
+        rounds=rounds,
+        pairs=pairs,
+        evidence=evidence,
+        command=_again(study, scenario, what, targets, rounds, pairs, seed),
+    )
+    try:
+        found = explain(wanted, scenario, output, options, _Teller(quiet=quiet))
+    except KeyboardInterrupt:
+        again = shlex.join(["fedaudit", *sys.argv[1:]])
+        click.echo(f"interrupted; what was finished is kept. Go on with:\n  {again}", err=True)
+        return INTERRUPTED
+    _say(found, output)
+    return OK
+
+
+def _again(
+    study: Path,
+    scenario: str | None,
+    what: tuple[str, ...],
+    targets: int,
+    rounds: tuple[int, ...],
+    pairs: int,
+    seed: int,
+) -> str:
+    """The command as the page gives it, without the folder: the same answer has the same bytes."""
+    words = ["fedaudit", "why", study.name, "--what", ",".join(what)]
+    words += ["--scenario", scenario] if scenario else []
+    words += ["--targets", targets, "--rounds", ",".join(map(str, rounds))]  # type: ignore[list-item]
+    words += ["--pairs", pairs, "--seed", seed]  # type: ignore[list-item]
+    return shlex.join(map(str, words))
+
+
+def _say(found: Why, output: Path) -> None:
+    from fedaudit.why.wording import findings  # noqa: PLC0415 - slow
+
+    for line in findings(found):
+        click.echo(line)
+    for note in found.notes:
+        click.echo(f"note: {note}", err=True)
+    click.echo(f"page: {output / 'why.html'}")
+
+
+class _Teller:
+    """A line on stderr when a part begins or ends, and every few seconds."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.quiet, self.began, self.last, self.part = quiet, time.monotonic(), 0.0, ""
+
+    def __call__(self, part: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        due = part != self.part or done == total or now - self.last >= EVERY
+        if self.quiet or not due:
+            return
+        self.part, self.last = part, now
+        click.echo(f"{part}: {done}/{total}, {now - self.began:.0f} s elapsed", err=True)

@@ -1,0 +1,1 @@
+"""Why it leaks: which layers, rounds, regions, shared things and clients give the faces away."""

@@ -1,0 +1,142 @@
+"""What each shared thing adds: exact Shapley values over the artifacts of one observation.
+
+Players: every kind of thing that was shared; the update, which is the largest, in groups of layers
+(the body's first and second half, the embedding, the head …); and the knowledge of the labels,
+whether the scenario grants it or not. A coalition is what the attacker is shown. Its value is the
+leakage of the best attack (by its own objective) on exactly that, mean SSIM over the target's
+images, and beside it the identity cosine. Nobody's value, and that of labels alone, is the
+prior-only control: what the attack makes of noise. So the values of all players add up to what the
+whole observation gives beyond the prior.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from fedaudit.captures.exposed import kind_of, names_of
+from fedaudit.errors import AttackError, ConfigError
+from fedaudit.reports.results import Estimate
+from fedaudit.types import Capture, Observation
+from fedaudit.why.averages import estimate
+from fedaudit.why.layers import layers_of, update_of
+from fedaudit.why.results import Game, Player
+from fedaudit.why.shapley import MOST, coalitions, exact
+from fedaudit.why.subject import Exposure, Leak, Subject, all_of
+
+LABELS = "labels (knowledge)"
+
+
+def players_of(seen: Observation) -> dict[str, tuple[str, ...]]:
+    """Players by name, each with what `expose` is to show; `LABELS` shows nothing of what was sent.
+
+    Raises:
+        ConfigError: More than `MOST` players.
+    """
+    players: dict[str, tuple[str, ...]] = {}
+    try:
+        update, sent = update_of(seen)
+    except AttackError:
+        update, layers = "", {}
+    else:
+        layers = layers_of(sent.tensors)
+    for name, other in zip(names_of(seen.shared), seen.shared, strict=True):
+        if name == update:
+            players |= {
+                group: tuple(f"{name}:{prefix}" for layer in chosen for prefix in layers[layer])
+                for group, chosen in _groups(list(layers)).items()
+            }
+        else:
+            players[kind_of(other).replace("_", " ") + name.removeprefix(kind_of(other))] = (name,)
+    players[LABELS] = ()
+    if len(players) > MOST:
+        raise ConfigError(
+            f"{len(players)} shared things have 2^{len(players)} coalitions, and exact Shapley "
+            f"values stop at {MOST}: use expose in the scenario to leave some out."
+        )
+    return players
+
+
+def explain(subject: Subject) -> Game:
+    """Exact values for each of `subject.targets` targets, then means with intervals over them."""
+    captures = [subject.capture(target) for target in range(subject.targets)]
+    players = players_of(captures[0].seen)
+    names = list(players)
+    every = coalitions(names)
+    tables: list[dict[frozenset[str], Leak]] = []
+    for target, capture in enumerate(captures):
+        tables.append({})
+        for k, coalition in enumerate(every):
+            subject.tell("artifacts", target * len(every) + k, len(captures) * len(every))
+            tables[-1][coalition] = _leak(subject, capture, target, players, coalition)
+    subject.tell("artifacts", len(captures) * len(every), len(captures) * len(every))
+    people = [table[frozenset(names)].people for table in tables]
+    identified = all(leak.cosine is not None for table in tables for leak in table.values())
+    values = [exact(names, partial(_ssim, table)) for table in tables]
+    identities = [exact(names, partial(_cosine, table)) for table in tables if identified]
+
+    def mean_of(coalition: Sequence[str]) -> Estimate:
+        return estimate([table[frozenset(coalition)].ssim for table in tables], people)
+
+    return Game(
+        players=tuple(
+            Player(
+                name=name,
+                alone=mean_of([name]),
+                ssim=estimate([value[name] for value in values], people),
+                identity=estimate([value[name] for value in identities], people)
+                if identified
+                else None,
+            )
+            for name in names
+        ),
+        nobody=mean_of([]),
+        everybody=mean_of(names),
+        method=f"exact, 2^{len(names)} coalitions a target",
+        coalitions=len(every),
+    )
+
+
+def _ssim(table: Mapping[frozenset[str], Leak], coalition: frozenset[str]) -> float:
+    return table[coalition].ssim
+
+
+def _cosine(table: Mapping[frozenset[str], Leak], coalition: frozenset[str]) -> float:
+    return table[coalition].cosine or 0.0
+
+
+def _groups(layers: list[str]) -> dict[str, list[str]]:
+    """Layers joined to few players: halves of what has numbered modules, else the parts."""
+    parts: dict[str, list[str]] = {}
+    for layer in layers:
+        parts.setdefault(layer.partition(".")[0], []).append(layer)
+    groups: dict[str, list[str]] = {}
+    for part, members in parts.items():
+        half = len(members) // 2
+        if half:
+            groups[f"{part}, first half"], groups[f"{part}, second half"] = (
+                members[:half],
+                members[half:],
+            )
+        else:
+            groups[part] = members
+    return groups
+
+
+def _leak(
+    subject: Subject,
+    capture: Capture,
+    target: int,
+    players: dict[str, tuple[str, ...]],
+    coalition: frozenset[str],
+) -> Leak:
+    shown = tuple(name for player in players if player in coalition for name in players[player])
+    found = None
+    if shown:
+        found = subject.leak(capture, Exposure(shown, LABELS in coalition), target)
+    # Nothing that an attack reads: it has its prior, and no more.
+    if found is None:
+        everything = all_of(names_of(capture.seen.shared))
+        nothing = Exposure(everything.only, labels=False)
+        found = subject.leak(capture, nothing, target, role="prior_only")
+    if found is None:
+        raise AttackError("none of the scenario's attacks reads what is shared")
+    return found

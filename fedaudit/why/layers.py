@@ -1,0 +1,124 @@
+"""Layer-wise leakage: each layer of the update alone, and all of it but that layer.
+
+The labels are known throughout, as the whole update gives them away: what is asked is which layer
+holds the picture, not which one holds the label. What the labels add is told by the Shapley values
+(`artifacts.py`).
+"""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from fedaudit.captures.exposed import names_of
+from fedaudit.errors import AttackError
+from fedaudit.types import Aggregate, Capture, Observation, Update
+from fedaudit.why.averages import difference, leakage
+from fedaudit.why.results import Layer, Layers
+from fedaudit.why.subject import Exposure, Leak, Subject
+
+
+def layers_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
+    """Layers by name, each with the prefixes of its parameters, from the image on.
+
+    A module directly below the network's parts is a layer (`body.4`), or the part itself where it
+    has no numbered modules (`embedding`). What has vectors only (norms, activations) belongs to
+    the layer before it.
+
+    >>> import torch
+    >>> kernel, vector = torch.ones(2, 2), torch.ones(2)
+    >>> layers_of({"body.1.weight": kernel, "body.2.weight": vector, "head.weight": kernel})
+    {'body.1': ('body.1.', 'body.2.'), 'head': ('head.',)}
+    """
+    modules: dict[str, list[Tensor]] = {}
+    for name, tensor in tensors.items():
+        first, *rest = name.split(".")
+        module = f"{first}.{rest[0]}" if len(rest) > 1 and rest[0].isdigit() else first
+        modules.setdefault(module, []).append(tensor)
+    layers: dict[str, list[str]] = {}
+    for module, values in modules.items():
+        joins = all(value.dim() < 2 for value in values)
+        name = next(reversed(layers)) if joins and layers else module
+        layers.setdefault(name, []).append(module)
+    # A parameter that is no module's ("scale") has its whole name for a prefix.
+    return {
+        name: tuple(m if m in tensors else f"{m}." for m in found) for name, found in layers.items()
+    }
+
+
+def update_of(seen: Observation) -> tuple[str, Update | Aggregate]:
+    """The update that layers are taken from, and what `expose` calls it.
+
+    Raises:
+        AttackError: Nothing of the kind was shared.
+    """
+    for name, sent in zip(names_of(seen.shared), seen.shared, strict=True):
+        if isinstance(sent, Update) or (
+            isinstance(sent, Aggregate) and sent.kind in {"gradient", "delta"}
+        ):
+            return name, sent
+    raise AttackError("no model update was shared, so there are no layers to tell apart")
+
+
+def exposures(seen: Observation) -> tuple[Exposure, dict[str, tuple[Exposure, Exposure | None]]]:
+    """Everything, and by layer: this one alone, and the update without it (None if it is all)."""
+    name, sent = update_of(seen)
+    layers = layers_of(sent.tensors)
+
+    def shown(which: Sequence[str]) -> Exposure:
+        names = tuple(f"{name}:{prefix}" for layer in which for prefix in layers[layer])
+        return Exposure(names, labels=True)
+
+    others = {layer: [other for other in layers if other != layer] for layer in layers}
+    return shown(list(layers)), {
+        layer: (shown([layer]), shown(rest) if rest else None) for layer, rest in others.items()
+    }
+
+
+def explain(subject: Subject) -> Layers:
+    """Attack every layer of `subject.targets` updates, alone and left out, with controls.
+
+    Alone says what a layer gives to an attacker who has nothing else. Left out says what is lost
+    without it: a layer that leaks alone and is not missed is redundant, and holding it back
+    would protect nobody.
+    """
+    captures = [subject.capture(target) for target in range(subject.targets)]
+    whole, layers = exposures(captures[0].seen)
+    todo = [whole, *[e for pair in layers.values() for e in pair if e is not None]]
+    _, sent = update_of(captures[0].seen)
+    done: dict[str, tuple[list[Leak], list[Leak]] | None] = {}
+    for k, exposure in enumerate(todo):
+        subject.tell("layers", k, len(todo))
+        done[exposure.key] = _both(subject, captures, exposure)
+    people = len(subject.gallery.people) if subject.gallery else 0
+    full = done[whole.key]
+    if full is None:
+        raise AttackError("none of the scenario's attacks reads model updates")
+    rows = []
+    for name, (alone, without) in layers.items():
+        prefixes = layers_of(sent.tensors)[name]
+        one, rest = done[alone.key], done[without.key] if without else None
+        rows.append(
+            Layer(
+                name=name,
+                parameters=prefixes,
+                values=sum(t.numel() for n, t in sent.tensors.items() if n.startswith(prefixes)),
+                alone=leakage(*one, people) if one else None,
+                without=leakage(*rest, people) if rest else None,
+                lost=difference(full[0], rest[0]) if rest else None,
+            )
+        )
+    subject.tell("layers", len(todo), len(todo))
+    return Layers(leakage(*full, people), tuple(rows))
+
+
+def _both(
+    subject: Subject, captures: Sequence[Capture], exposure: Exposure
+) -> tuple[list[Leak], list[Leak]] | None:
+    """The audit and its control on every target; None where no attack can read so little."""
+    audit = [subject.leak(c, exposure, t) for t, c in enumerate(captures)]
+    if any(leak is None for leak in audit):
+        return None
+    # The control is always there: noise in place of what was shown.
+    control = [subject.leak(c, exposure, t, role="prior_only") for t, c in enumerate(captures)]
+    found = [leak for leak in audit if leak], [leak for leak in control if leak]
+    return found if len(found[1]) == len(found[0]) else None

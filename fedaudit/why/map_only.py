@@ -1,0 +1,99 @@
+"""An attack for cuts that leave nothing but the map: the embedding's gradient, and no body's.
+
+The engine matches gradients of the body, and refuses an update that has none. Yet the gradient of
+the first fully connected layer gives away the whole feature map that enters it (`attacks.maps`).
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fedaudit.attacks.evidence import gather
+from fedaudit.attacks.maps.goal import goal_of
+from fedaudit.errors import AttackError
+from fedaudit.models.facenet import require_face_net
+from fedaudit.types import Knowledge, Observation, Reconstruction, Shared, Update
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapOnly:
+    """Pixels that have the known map: feature inversion (Mahendran & Vedaldi, CVPR 2015).
+
+    Args:
+        steps: Of Adam on the sign of the derivative, for all images at once.
+        lr: Peak step size, in units of the pixel range [0, 1].
+        total_variation: Weight of the mean absolute difference of neighbors.
+    """
+
+    steps: int = 150
+    lr: float = 0.05
+    total_variation: float = 0.5
+
+    needs: ClassVar[frozenset[Knowledge]] = frozenset({Knowledge.MODEL, Knowledge.BASIC})
+    reads: ClassVar[frozenset[type[Shared]]] = frozenset({Update})
+
+    def __call__(
+        self,
+        seen: Observation,
+        *,
+        generator: torch.Generator,
+        progress: Callable[[int, int, float], None] | None = None,
+    ) -> Reconstruction:
+        """Reconstruct.
+
+        Raises:
+            AttackError: The update gives no map away.
+        """
+        started = time.process_time()
+        evidence = gather(seen)
+        goal = goal_of(evidence)
+        if goal is None:
+            raise AttackError("no map is known of each image, so there is none to search for")
+        model = require_face_net(evidence.model, "a map").requires_grad_(False)
+        rows = goal.directions.float()
+        start = torch.rand(evidence.count, *evidence.shape, generator=generator) * 0.1 + 0.45
+        images = start.to(rows.device).requires_grad_()
+
+        def match(shown: Tensor) -> Tensor:
+            return (1 - (goal.reached(model, shown) * rows).sum(1)).clamp_min(0)
+
+        with torch.no_grad():
+            units = match(images).clamp_min(1e-6)
+        optimizer = torch.optim.Adam([images], self.lr)
+        best, kept, history = float("inf"), images.detach().clone(), []
+        for step in range(self.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = self.lr * (1 + math.cos(math.pi * step / self.steps)) / 2
+            angle = (match(images) / units + 1e-6).sqrt().mean()
+            loss = angle + self.total_variation * _variation(images)
+            value = float(loss.detach())
+            if value < best:
+                best, kept = value, images.detach().clone()
+            (images.grad,) = torch.autograd.grad(loss, [images])
+            images.grad.sign_()
+            optimizer.step()
+            with torch.no_grad():
+                images.clamp_(0, 1)
+            if step % 10 == 0:
+                history.append((step, value))
+                if progress:
+                    progress(step, self.steps, value)
+        labels = seen.labels if evidence.labels is None else evidence.labels
+        return Reconstruction(
+            images=kept.cpu(),
+            labels=torch.full((evidence.count,), -1) if labels is None else labels.cpu(),
+            objective=best,
+            iterations=self.steps,
+            gradient_evaluations=self.steps * evidence.count,
+            seconds=time.process_time() - started,
+            history=tuple(history),
+        )
+
+
+def _variation(images: Tensor) -> Tensor:
+    return images.diff(dim=2).abs().mean() + images.diff(dim=3).abs().mean()

@@ -1,0 +1,250 @@
+"""Which regions of the faces came back, and which of them carry the identity match.
+
+Two views that need not agree. The local SSIM map says where the reconstruction looks like the
+original. Grad-CAM of the *independent* embedder's cosine to the person's gallery template says
+which places of the reconstruction make it a match; painting a region over says what the match loses
+without it. Regions are boxes in parts of an aligned face crop, read off the mean faces of ORL and
+LFW: approximate for any one face, and wrong for pictures that are not aligned.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from pydantic import TypeAdapter
+from skimage.metrics import structural_similarity
+from torch import Tensor
+
+from fedaudit.errors import AttackError
+from fedaudit.reports.results import Estimate
+from fedaudit.scoring.embedder import load_embedder, prepare
+from fedaudit.scoring.identity import Gallery
+from fedaudit.why.averages import estimate
+from fedaudit.why.gradcam import deepest_map, grad_cam
+from fedaudit.why.results import Region, Regions
+from fedaudit.why.subject import Subject
+
+SIDE = 16
+"""Places a side of the maps that are kept."""
+BOXES: Mapping[str, tuple[float, float]] = {
+    "eyes": (0.18, 0.42),
+    "nose": (0.42, 0.60),
+    "mouth": (0.60, 0.82),
+}
+"""From top to bottom, parts of the height; each spans the middle `SIDES` of the width."""
+SIDES = (0.12, 0.88)
+OUTLINE = "outline"
+"""All that is in no box: forehead and hair, ears, chin, background."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one target's pictures show, means over its images."""
+
+    people: str
+    recovered: dict[str, float]
+    prior: dict[str, float]
+    heat: dict[str, float]
+    heat_original: dict[str, float]
+    drop: dict[str, float]
+    agreement: float
+    layer: str
+    recovered_map: tuple[float, ...]
+    heat_map: tuple[float, ...]
+    heat_original_map: tuple[float, ...]
+
+
+def masks(height: int, width: int) -> dict[str, Tensor]:
+    """`[H, W]` bool by region; every place is in exactly one."""
+    y = (torch.arange(height) + 0.5)[:, None] / height
+    x = (torch.arange(width) + 0.5)[None] / width
+    middle = (x > SIDES[0]) & (x < SIDES[1])
+    found = {name: (y >= top) & (y < bottom) & middle for name, (top, bottom) in BOXES.items()}
+    found[OUTLINE] = ~torch.stack(list(found.values())).any(0)
+    return found
+
+
+def ssim_map(original: Tensor, other: Tensor) -> Tensor:
+    """Local SSIM `[N, H, W]` in [-1, 1], in the setting of the metric (Wang et al. 2004).
+
+    Its mean over all places but a border of half a window is what `SSIM` reports.
+    """
+    maps = [
+        structural_similarity(
+            a.permute(1, 2, 0).numpy(),
+            b.permute(1, 2, 0).numpy(),
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            data_range=1.0,
+            channel_axis=2,
+            full=True,
+        )[1]
+        for a, b in zip(original, other, strict=True)
+    ]
+    return torch.stack([torch.from_numpy(m).mean(2) for m in maps]).float()
+
+
+def match_heat(images: Tensor, people: tuple[str, ...], gallery: Gallery) -> tuple[Tensor, str]:
+    """Grad-CAM `[N, H, W]` of each image's cosine to its person's template, and the layer's name.
+
+    The score is the one of re-identification: embedding of the image and of its mirror image,
+    centered as the gallery is. The heat is the mean over both, mirrored back.
+    """
+    network = load_embedder().network
+    both = prepare(torch.cat([images, images.flip(3)]))
+    layer = deepest_map(network, both)
+    rows = torch.stack([gallery.templates[gallery.people.index(p)] for p in people])
+
+    def cosine(features: Tensor) -> Tensor:
+        first, second = F.normalize(features, dim=1).chunk(2)
+        unit = F.normalize(first + second, dim=1)
+        return (F.normalize(unit - gallery.center, dim=1) * rows).sum(1)
+
+    heat = grad_cam(network, layer, both, cosine)
+    straight, mirrored = heat.chunk(2)
+    joined = (straight + mirrored.flip(2)) / 2
+    name = next(n for n, module in network.named_modules() if module is layer)
+    return F.interpolate(joined[:, None], images.shape[-2:], mode="area")[:, 0], name
+
+
+def explain(subject: Subject, *, keep_faces: bool = False) -> Regions:
+    """Regions of `subject.targets` reconstructions from all that is shared.
+
+    Args:
+        subject: What is explained.
+        keep_faces: Keep the pictures in the folder, for a page with full evidence.
+    """
+    rows = []
+    for target in range(subject.targets):
+        subject.tell("regions", target, subject.targets)
+        rows.append(_seen(subject, target, keep_faces))
+    subject.tell("regions", subject.targets, subject.targets)
+    people = [row.people for row in rows]
+    heated = all(row.heat for row in rows)
+
+    def mean(part: str, region: str) -> Estimate:
+        return estimate([getattr(row, part)[region] for row in rows], people)
+
+    size = subject.study.size
+    areas = {name: float(mask.float().mean()) for name, mask in masks(size, size).items()}
+    return Regions(
+        regions=tuple(
+            Region(
+                name=name,
+                area=area,
+                recovered=mean("recovered", name),
+                prior=mean("prior", name),
+                heat=mean("heat", name) if heated else None,
+                heat_original=mean("heat_original", name) if heated else None,
+                drop=mean("drop", name) if heated else None,
+            )
+            for name, area in areas.items()
+        ),
+        side=SIDE,
+        recovered=_mean_map([row.recovered_map for row in rows]),
+        heat=_mean_map([row.heat_map for row in rows]) if heated else (),
+        heat_original=_mean_map([row.heat_original_map for row in rows]) if heated else (),
+        agreement=estimate([row.agreement for row in rows], people) if heated else None,
+        layer=rows[0].layer,
+    )
+
+
+def _seen(subject: Subject, target: int, keep_faces: bool) -> Seen:
+    """One target's numbers, and its pictures if they are to be kept."""
+    key = f"regions/r{subject.scenario.round}/t{target}"
+    kept = f"faces-{target:03d}"
+    if keep_faces and subject.folder.shared_tensors(kept) is None:
+        key += "/faces"  # the numbers are there, the pictures are not: make both again
+    kind: TypeAdapter[Seen] = TypeAdapter(Seen)
+    return subject.pieces.get(key, kind, lambda: _look(subject, target, kept if keep_faces else ""))
+
+
+def _look(subject: Subject, target: int, keep: str) -> Seen:
+    capture = subject.capture(target)
+    assert capture.secret is not None  # simulated captures always know it
+    made = subject.reconstruction(capture, target)
+    if made is None or len(made[0]) != len(capture.secret.images):
+        raise AttackError("no attack of the scenario makes photos of what is shared")
+    originals, people = capture.secret.images, capture.secret.people
+    found, control = made
+    similar, by_chance = ssim_map(originals, found), ssim_map(originals, control)
+    pictures = {"original": originals, "reconstruction": found}
+    heat = original_heat = torch.zeros(0)
+    layer, drop, agreement = "", {}, 0.0
+    if subject.gallery and subject.embed:
+        heat, layer = match_heat(found, people, subject.gallery)
+        original_heat, _ = match_heat(originals, people, subject.gallery)
+        drop = _drops(subject, found, people)
+        pictures["heat"] = heat
+        agreement = _correlation(heat, original_heat)
+    if keep:
+        subject.folder.save_shared_tensors(keep, pictures)
+    return Seen(
+        people=" ".join(sorted(set(people))),
+        recovered=_within(similar),
+        prior=_within(by_chance),
+        heat=_shares(heat),
+        heat_original=_shares(original_heat),
+        drop=drop,
+        agreement=agreement,
+        layer=layer,
+        recovered_map=_small(similar),
+        heat_map=_small(_even(heat)),
+        heat_original_map=_small(_even(original_heat)),
+    )
+
+
+def _within(maps: Tensor) -> dict[str, float]:
+    """Mean of `[N, H, W]` within each region."""
+    places = masks(maps.shape[1], maps.shape[2])
+    return {name: float(maps[:, mask].mean()) for name, mask in places.items()}
+
+
+def _even(heat: Tensor) -> Tensor:
+    """`[N, H, W]` as a multiple of an even spread; zeros where there is no heat at all."""
+    return heat / heat.mean((1, 2), keepdim=True).clamp_min(1e-12) if heat.numel() else heat
+
+
+def _shares(heat: Tensor) -> dict[str, float]:
+    """Share of each image's heat in each region, mean over images; {} without an embedder."""
+    if not heat.numel():
+        return {}
+    places = masks(heat.shape[1], heat.shape[2])
+    sizes = {name: float(mask.float().mean()) for name, mask in places.items()}
+    return {name: value * sizes[name] for name, value in _within(_even(heat)).items()}
+
+
+def _drops(subject: Subject, images: Tensor, people: tuple[str, ...]) -> dict[str, float]:
+    """Cosine that the match loses when a region gets the mean color of its image."""
+    assert subject.gallery and subject.embed
+    gallery, embed = subject.gallery, subject.embed
+
+    def cosine(shown: Tensor) -> float:
+        features = embed(shown)
+        own = [gallery.compare(features[k : k + 1], p)[0] for k, p in enumerate(people)]
+        return float(torch.cat(own).mean())
+
+    whole, plain = cosine(images), images.mean((2, 3), keepdim=True)
+    places = masks(images.shape[2], images.shape[3])
+    return {name: whole - cosine(torch.where(mask, plain, images)) for name, mask in places.items()}
+
+
+def _correlation(one: Tensor, other: Tensor) -> float:
+    """Pearson's, mean over images; 0 where a map has no heat."""
+    pairs = zip(one.flatten(1), other.flatten(1), strict=True)
+    found = [torch.corrcoef(torch.stack(pair))[0, 1].nan_to_num() for pair in pairs]
+    return float(torch.stack(found).mean())
+
+
+def _small(maps: Tensor) -> tuple[float, ...]:
+    """`[N, H, W]` → mean over images at `SIDE` × `SIDE` places, row by row."""
+    if not maps.numel():
+        return ()
+    small = F.adaptive_avg_pool2d(maps.mean(0, keepdim=True), SIDE)
+    return tuple(round(value, 6) for value in small.flatten().tolist())
+
+
+def _mean_map(maps: list[tuple[float, ...]]) -> tuple[float, ...]:
+    return tuple(torch.tensor(maps).mean(0).tolist())

@@ -21,7 +21,7 @@ from fedaudit.data.splits import Split, split, target_photos
 from fedaudit.errors import ConfigError, DataError
 from fedaudit.federation.rounds import Simulation
 from fedaudit.registry import create
-from fedaudit.running.jobs import AttackJob, expand
+from fedaudit.running.jobs import AttackJob, expand, gallery_name
 from fedaudit.study_file import load_study, study_from_mapping
 from fedaudit.threat_models import threat_model
 from fedaudit.types import LocalTraining, ModelSpec
@@ -154,9 +154,8 @@ def test_clients_differ_in_what_the_partition_says(
 def simulation_of(
     faces: FaceSet, method: str, defense: str = "none", **federation: Any
 ) -> Simulation:
-    settled = Federation(
-        **({"clients": 3, "partition": "dirichlet", "alpha": 0.5, "local_steps": 1} | federation)
-    )
+    common: dict[str, Any] = {"clients": 3, "partition": "dirichlet", "alpha": 0.5}
+    settled = Federation(**(common | {"local_steps": 1} | federation))
     return Simulation(
         network=ModelSpec("face"),
         faces=faces,
@@ -272,21 +271,20 @@ def test_the_wrong_person_is_not_in_the_batch(partition: Any) -> None:
 def test_one_gallery_serves_all_partitions() -> None:
     common = study(clients=3)
     names = {
-        audit.gallery_name(common, replace(common.federation, partition=p, clients=c))
+        gallery_name(common, replace(common.federation, partition=p, clients=c))
         for p in ("people", "pose")
         for c in (2, 3)
     }
     assert names == {"gallery"}
-    assert audit.gallery_name(common, replace(common.federation, photos=3)) == "gallery-3"
+    assert gallery_name(common, replace(common.federation, photos=3)) == "gallery-3"
 
 
 def test_settings_are_read_and_refused() -> None:
     def read(**federation: Any) -> Federation:
-        return (
-            study_from_mapping({"name": "s", "scenario": [{"name": "a", "federation": federation}]})
-            .scenarios[0]
-            .federation
-        )  # type: ignore[return-value]
+        table = {"name": "s", "scenario": [{"name": "a", "federation": federation}]}
+        own = study_from_mapping(table).scenarios[0].federation
+        assert own is not None
+        return own
 
     found = read(partition="dirichlet", alpha=0.1, identities=4)
     assert (found.partition, found.alpha, found.identities) == ("dirichlet", 0.1, 4)

@@ -10,7 +10,15 @@ from typing import Literal
 from pydantic import ValidationError
 from torch import Tensor
 
-from fedaudit.captures.facts import VERSION, Facts, Message, first_problem, messages, slug
+from fedaudit.captures.facts import (
+    VERSION,
+    Facts,
+    Message,
+    first_problem,
+    messages,
+    round_folder,
+    slug,
+)
 from fedaudit.captures.manifest_file import Problem, read_manifest
 from fedaudit.captures.message_file import KEY
 from fedaudit.captures.readers.limits import Limits
@@ -81,7 +89,7 @@ class StoredCapture:
 
     def broadcast_message(self, round: int, client: str | None = None) -> StoredMessage:
         """The header of a broadcast; raises as `broadcast`."""
-        folder = self._folder(round)
+        folder = self._folders.get(round, round_folder(self.folder, round))
         names = ["broadcast.safetensors"]
         if client is not None:
             names.insert(0, f"broadcast-{slug(client)}.safetensors")

@@ -16,7 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from fedaudit.errors import ConfigError, UnknownNameError
 
-VERSION = 1
+VERSION: Literal[1] = 1
 Text = Annotated[str, Field(max_length=500)]
 Names = Annotated[tuple[Annotated[str, Field(max_length=500)], ...], Field(max_length=20_000)]
 Count = Annotated[int, Field(ge=1, le=2**40)]

@@ -87,7 +87,7 @@ def _uphill(sent: Mapping[str, Tensor]) -> tuple[bool | None, str]:
     name = next(
         (
             n
-            for n, t in reversed(sent.items())
+            for n, t in reversed(list(sent.items()))
             if t.dim() == 1 and n.endswith("bias") and sent.get(f"{n[:-4]}weight", t).dim() == 2
         ),
         None,

@@ -61,7 +61,7 @@ def protections_of_round(
     """
     usable = [m for _, m in measured if not m.not_finite and m.layers and m.norm > 0]
     if not usable:
-        return _masked(number, measured)
+        return tuple(_masked(number, measured))
     found = [
         *_masked(number, measured),
         *_clipping(number, usable),

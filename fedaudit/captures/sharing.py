@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from fedaudit.captures.stored import StoredMessage
 from fedaudit.errors import CaptureError
 from fedaudit.types import Buffers, Shared, Update
 
+T = TypeVar("T")
 STATISTICS = (".running_mean", ".running_var")
 COUNTER = ".num_batches_tracked"
 PREFIXES = ("module.", "_orig_mod.", "_module.")
@@ -34,7 +36,7 @@ def start(broadcast: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def plain_names(tensors: Mapping[str, T]) -> dict[str, T]:
     """The tensors without a prefix that all names share and that is a wrapper's."""
     named = dict(tensors)
     while prefix := next((p for p in PREFIXES if all(n.startswith(p) for n in named)), None):
@@ -145,6 +147,6 @@ def shared_of(
                 update[name] = (tensor.to(torch.float64) - over * before).float()
             else:
                 update[name] = message.sign * tensor.float()
-    kind = "gradient" if message.kind == "gradient" else "delta"
+    kind: Literal["gradient", "delta"] = "gradient" if message.kind == "gradient" else "delta"
     shared: tuple[Shared, ...] = (Update(kind, update, message.examples or None),)
     return (*shared, Buffers(statistics, message.examples or None)) if statistics else shared

@@ -145,7 +145,7 @@ def measure(
         unfit=tuple(unfit),
         not_finite=tuple(infinite),
         sample=torch.cat(samples) if samples else torch.empty(0),
-        distinct=(len(raw.unique()), len(raw)),
+        distinct=(len(torch.unique(raw)), len(raw)),
         half=len(raw) > 0 and torch.equal(raw, raw.half().float()),
         whole=tuple(whole),
     )

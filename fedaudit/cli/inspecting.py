@@ -32,9 +32,12 @@ def inspecting(*, capture: Path, as_json: bool) -> int:
 
     A capture is a folder that fedaudit.recording(…) or `fedaudit import` wrote.
     """
+    import torch  # noqa: PLC0415 - slow
+
     from fedaudit.captures.inspection import inspect  # noqa: PLC0415 - imports torch
     from fedaudit.captures.stored import StoredCapture  # noqa: PLC0415 - imports torch
 
+    torch.set_num_threads(1)  # what is computed at a time is small, and disks are slower anyway
     found = inspect(StoredCapture(capture))
     if as_json:
         click.echo(json.dumps(found.as_plain(), indent=2, ensure_ascii=False, allow_nan=False))
@@ -96,9 +99,9 @@ def _round(one: "RoundSummary") -> str:
         low, high = one.examples
         parts.append(f"{low:,} images" if low == high else f"{low:,} to {high:,} images")
     if one.norm:
-        low, middle, high = one.norm
-        same = one.updates < 2 or low == high
-        parts.append(f"norm {middle:.4g}" + ("" if same else f" ({low:.4g} to {high:.4g})"))
+        least, middle, most = one.norm
+        same = one.updates < 2 or least == most
+        parts.append(f"norm {middle:.4g}" + ("" if same else f" ({least:.4g} to {most:.4g})"))
     if one.buffers:
         parts.append(f"{one.buffers} with batch-norm buffers")
     if not one.broadcast:

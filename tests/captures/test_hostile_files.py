@@ -81,7 +81,8 @@ def _put(content: bytes, place: int, new: bytes) -> bytes:
 
 def _replace_number(content: bytes, count: int, text: bytes) -> bytes:
     """Replace the `count`th run of digits: of a JSON header, or of a numpy header's shape."""
-    runs, place = [], 0
+    runs: list[tuple[int, int]] = []
+    place = 0
     while place < len(content) and len(runs) <= count:
         if content[place : place + 1].isdigit():
             start = place

@@ -29,7 +29,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
     network = build(ModelSpec("convnet", {"classes": 10, "width": 4, "image_size": 16}))
     before = {n: v.clone() for n, v in network.state_dict().items()}
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    F.cross_entropy(network(images), torch.tensor([3, 7])).backward()
+    F.cross_entropy(network(images), torch.tensor([3, 7])).backward()  # type: ignore[no-untyped-call]
     torch.optim.SGD(network.parameters(), lr=LR).step()
     after = network.state_dict()
     gradient = {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
@@ -37,7 +37,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
     save_file(before, "global.safetensors")
     torch.save(after, "weights.pt")
     np.savez("weights_list.npz", *[v.numpy() for v in after.values()])
-    np.savez("delta.npz", **{n: v.numpy() for n, v in delta.items()})  # type: ignore[arg-type]
+    np.savez("delta.npz", **{n: v.numpy() for n, v in delta.items()})
     torch.save(list(gradient.values()), "gradient_list.pt")
     save_file({n: -v for n, v in delta.items() if n in gradient}, "negated.safetensors")
     save_file({f"module.{n}": v for n, v in after.items()}, "wrapped.safetensors")
@@ -135,7 +135,7 @@ def test_a_capture_grows_and_contradictions_are_refused(
 def test_a_bomb_is_held_to_the_size_of_the_broadcast(
     files: dict[str, Tensor], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    np.savez("large.npz", **{"head.bias": np.zeros(10_000_000)})
+    np.savez("large.npz", **{"head.bias": np.zeros(10_000_000)})  # type: ignore[arg-type]
     command = ["import", "large.npz", "-o", "c", "--broadcast", "global.safetensors"]
     assert end(cli, command) == 2
     assert "are read" in capsys.readouterr().err
@@ -197,7 +197,7 @@ def test_the_direction_is_right_or_left_open(seed: int, batch: int) -> None:
     for step in range(30):
         images, labels = torch.rand(batch, 3, 4, 4), torch.randint(20, (batch,))
         optimizer.zero_grad()
-        F.cross_entropy(network(images), labels).backward()
+        F.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
         gradient = {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
         state = {n: v.clone() for n, v in network.state_dict().items()}
         if step % 10 == 0:

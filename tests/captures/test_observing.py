@@ -1,5 +1,6 @@
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ def trained(
     """Weights after one step, and the gradient; the network is left as it was."""
     before = {name: value.clone() for name, value in network.state_dict().items()}
     network.zero_grad()
-    F.cross_entropy(network(images), labels).backward()
+    F.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
     gradient = {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
     torch.optim.SGD(network.parameters(), lr=LR).step()
     after = {name: value.clone() for name, value in network.state_dict().items()}
@@ -81,7 +82,7 @@ def test_an_attack_gets_the_photo_out_of_every_form(tmp_path: Path, form: str) -
     elif form == "gradient":
         record.update(1, "c", gradient, kind="gradient", examples=1)
     else:
-        sign = -1 if form == "negated" else 1
+        sign: Literal[1, -1] = -1 if form == "negated" else 1
         sent = {n: sign * (v - before[n]) for n, v in after.items()}
         record.update(1, "c", sent, kind="delta", sign=sign, examples=40)
     (capture,) = StoredCapture(tmp_path / "c").observations()

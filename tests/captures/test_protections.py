@@ -33,7 +33,7 @@ def updates(norm: str, steps: int = 1) -> tuple[dict[str, Tensor], list[dict[str
             images = torch.rand(4, 3, 16, 16, generator=generator)
             labels = torch.randint(5, (4,), generator=generator)
             optimizer.zero_grad()
-            F.cross_entropy(network(images), labels).backward()
+            F.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         after = network.state_dict()
         deltas.append({n: (after[n].double() - before[n].double()).float() for n in before})

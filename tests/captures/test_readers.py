@@ -244,7 +244,7 @@ def test_a_storage_shorter_than_described_is_refused(tmp_path: Path) -> None:
 
 
 def test_names_cannot_speak_to_a_terminal(tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz", **{"w\x1b[2J": np.zeros(1)})
+    np.savez(tmp_path / "a.npz", **{"w\x1b[2J": np.zeros(1)})  # type: ignore[arg-type]
     with pytest.raises(CaptureError) as raised:
         read_tensors(tmp_path / "a.npz")
     assert "\x1b" not in str(raised.value)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -12,7 +13,7 @@ import safetensors.torch
 import torch
 
 import fedaudit
-from fedaudit.captures import facts, message_file
+from fedaudit.captures import facts
 from fedaudit.captures.facts import Facts, Keywords, slug
 from fedaudit.captures.stored import StoredCapture
 from fedaudit.errors import ConfigError, StorageError, UnknownNameError, UsageError
@@ -153,7 +154,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         path.write_bytes(b"half a file")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(message_file.safetensors.torch, "save_file", full)
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
     with pytest.raises(StorageError, match="the disk is full"):
         record.update(1, "c", state(), kind="weights")
     assert not [p for p in (tmp_path / "c").rglob("*") if p.is_file() and p.name != "capture.json"]
@@ -201,16 +202,16 @@ def test_a_folder_with_something_else_is_refused(tmp_path: Path) -> None:
         ({"w" * 501: torch.zeros(1)}, "longer than 500"),
     ],
 )
-def test_what_is_no_tensor_is_refused(tmp_path: Path, tensors: object, match: str) -> None:
+def test_what_is_no_tensor_is_refused(tmp_path: Path, tensors: Any, match: str) -> None:
     with pytest.raises(UsageError, match=match):
-        fedaudit.recording(tmp_path / "c").update(1, "c", tensors, kind="weights")  # type: ignore[arg-type]
+        fedaudit.recording(tmp_path / "c").update(1, "c", tensors, kind="weights")
 
 
 def test_tied_strided_and_numpy_tensors_are_recorded(tmp_path: Path) -> None:
     weight = torch.randn(3, 4)
     array = np.arange(4, dtype=">f8")
     array.flags.writeable = False
-    sent = {"a": weight, "b": weight, "t": weight.t(), "n": array, "row": weight[1]}
+    sent: dict[str, Any] = {"a": weight, "b": weight, "t": weight.t(), "n": array, "row": weight[1]}
     fedaudit.record_update(tmp_path / "c", 1, "c", sent, kind="gradient")
     (one,) = StoredCapture(tmp_path / "c").messages(1)
     read = one.tensors()

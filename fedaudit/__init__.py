@@ -3,15 +3,17 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fedaudit.captures.flower import tap
     from fedaudit.captures.recording import record_broadcast, record_update, recording
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "record_broadcast", "record_update", "recording"]
+__all__ = ["__version__", "record_broadcast", "record_update", "recording", "tap"]
 
 _LAZY = {
     "record_broadcast": "fedaudit.captures.recording",
     "record_update": "fedaudit.captures.recording",
     "recording": "fedaudit.captures.recording",
+    "tap": "fedaudit.captures.flower",
 }
 """What is imported when it is first used: torch is slow to import."""
 
@@ -21,7 +23,15 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib  # noqa: PLC0415 - as cheap as possible
 
-    return getattr(importlib.import_module(_LAZY[name]), name)
+    try:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "flwr":
+            raise
+        raise ImportError(
+            "fedaudit.tap needs Flower: pip install 'fedaudit[flower]'. Without Flower, record a "
+            "training loop with fedaudit.recording."
+        ) from error
 
 
 def __dir__() -> list[str]:

@@ -1,0 +1,1 @@
+"""Face recognition with Flower, audited."""

@@ -1,0 +1,47 @@
+"""Run the app in Flower's simulation, from Python: `python simulate.py capture --clients 4`."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from faces_app.client_app import app
+from faces_app.server_app import serve
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+from flwr.simulation import run_simulation
+
+
+def main() -> None:
+    """Parse, run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("capture", nargs="?", default="", help="folder to record into")
+    parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--local-steps", type=int, default=1)
+    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--lr", type=float, default=0.1)
+    parser.add_argument("--model", default="", help="where to save the trained network")
+    options = parser.parse_args()
+    settings: dict[str, Any] = {
+        "num-server-rounds": options.rounds,
+        "local-steps": options.local_steps,
+        "batch-size": options.batch_size,
+        "lr": options.lr,
+        "capture": options.capture and str(Path(options.capture).resolve()),
+        "model": options.model and str(Path(options.model).resolve()),
+    }
+    server = ServerApp()
+
+    @server.main()
+    def run(grid: Grid, context: Context) -> None:
+        del (
+            context
+        )  # `run_simulation` has no run_config, which `flwr run` reads from pyproject.toml
+        serve(grid, settings)
+
+    backend = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
+    run_simulation(server, app, num_supernodes=options.clients, backend_config=backend)
+
+
+if __name__ == "__main__":
+    main()

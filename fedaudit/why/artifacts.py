@@ -20,7 +20,7 @@ from fedaudit.why.averages import estimate
 from fedaudit.why.layers import layers_of, update_of
 from fedaudit.why.results import Game, Player
 from fedaudit.why.shapley import MOST, coalitions, exact
-from fedaudit.why.subject import Exposure, Leak, Subject, all_of
+from fedaudit.why.subject import Exposure, Leak, Subject
 
 LABELS = "labels (knowledge)"
 
@@ -61,12 +61,18 @@ def explain(subject: Subject) -> Game:
     players = players_of(captures[0].seen)
     names = list(players)
     every = coalitions(names)
+    nothing = [_prior(subject, capture, target) for target, capture in enumerate(captures)]
     tables: list[dict[frozenset[str], Leak]] = []
+    unread: set[frozenset[str]] = set()
     for target, capture in enumerate(captures):
         tables.append({})
         for k, coalition in enumerate(every):
             subject.tell("artifacts", target * len(every) + k, len(captures) * len(every))
-            tables[-1][coalition] = _leak(subject, capture, target, players, coalition)
+            leak = _leak(subject, capture, target, players, coalition)
+            if leak is None:  # nothing that an attack reads: it has its prior, and no more
+                unread |= {coalition} if coalition - {LABELS} else set()
+                leak = nothing[target]
+            tables[-1][coalition] = leak
     subject.tell("artifacts", len(captures) * len(every), len(captures) * len(every))
     people = [table[frozenset(names)].people for table in tables]
     identified = all(leak.cosine is not None for table in tables for leak in table.values())
@@ -92,6 +98,7 @@ def explain(subject: Subject) -> Game:
         everybody=mean_of(names),
         method=f"exact, 2^{len(names)} coalitions a target",
         coalitions=len(every),
+        unread=len(unread),
     )
 
 
@@ -127,16 +134,17 @@ def _leak(
     target: int,
     players: dict[str, tuple[str, ...]],
     coalition: frozenset[str],
-) -> Leak:
+) -> Leak | None:
+    """Leakage of a coalition; None where it shows nothing, or nothing that an attack can read."""
     shown = tuple(name for player in players if player in coalition for name in players[player])
-    found = None
-    if shown:
-        found = subject.leak(capture, Exposure(shown, LABELS in coalition), target)
-    # Nothing that an attack reads: it has its prior, and no more.
-    if found is None:
-        everything = all_of(names_of(capture.seen.shared))
-        nothing = Exposure(everything.only, labels=False)
-        found = subject.leak(capture, nothing, target, role="prior_only")
+    return subject.leak(capture, Exposure(shown, LABELS in coalition), target) if shown else None
+
+
+def _prior(subject: Subject, capture: Capture, target: int) -> Leak:
+    """What the attack makes of noise, without the labels."""
+    labels = None if capture.seen.labels is None else False
+    everything = Exposure(names_of(capture.seen.shared), labels)
+    found = subject.leak(capture, everything, target, role="prior_only")
     if found is None:
         raise AttackError("none of the scenario's attacks reads what is shared")
     return found

@@ -20,7 +20,6 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from fedaudit.captures.simulated import without_update
 from fedaudit.errors import AttackError, ConfigError
 from fedaudit.federation.abilities import Aggregates
 from fedaudit.federation.rounds import Simulation
@@ -154,11 +153,12 @@ class _Round:
     def control(self, attack: str) -> Reconstruction:
         """What the attack makes of noise in place of everybody's sum."""
         if self._control is None:
-            seed = self.subject.seed
             seen = summed([c.seen for c in self.captures])
-            empty = without_update(seen, generator_for("why sum prior", seed, self.number))
-            start = generator_for("why sum control", seed, self.number)
-            self._control = self.subject.attacks[attack](empty, generator=start)
+            key = ("sum", self.number)
+            base = self.subject.control(attack, seen, key, key)
+            if base is None:
+                raise AttackError(f"{attack} cannot be run on noise: there is no control")
+            self._control = base[1]
         return self._control
 
 

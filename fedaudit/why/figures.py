@@ -11,7 +11,7 @@ from fedaudit.reports.figures import Figure, Panel, Table, state
 from fedaudit.reports.lanes import intervals
 from fedaudit.reports.results import Estimate, Rate
 from fedaudit.reports.text import ABSENT, estimate_range, number, percent, rate, signed
-from fedaudit.why.results import Game, Leakage, Regions, Round, Why
+from fedaudit.why.results import Leakage, Regions, Round, Why
 
 ALONE = Key("this layer alone", "circle", "c1")
 WITHOUT = Key("all but this layer", "diamond", "c2")
@@ -162,9 +162,9 @@ def regions(why: Why) -> Figure | None:
         id="regions",
         title="Which regions come back",
         reading=(
-            "Means over targets, so that no face can be seen. Left: where reconstructions look like "
-            "the originals (local SSIM). Middle: Grad-CAM of the independent embedder’s match, "
-            "which places of the reconstruction make it the person; right, the same in the "
+            "Means over targets, so that no face can be seen. Left: where reconstructions look "
+            "like the originals (local SSIM). Middle: Grad-CAM of the independent embedder’s "
+            "match, which places of the reconstruction make it the person; right, the same in the "
             "original photos. Darker is more. Lines: eyes, nose and mouth of an aligned face; "
             "outline is the rest." + why_not
         ),
@@ -200,6 +200,12 @@ def artifacts(why: Why) -> Figure | None:
             f"{number(game.nobody.value)} (nothing shared: the prior) to "
             f"{number(game.everybody.value)} (everything). Bars: 95 % intervals over targets. A "
             "thing can add much although others could replace it; the figure by layer shows that."
+            + (
+                f" In {game.unread} coalitions no attack could read what was shown; they count as "
+                "the prior."
+                if game.unread
+                else ""
+            )
         ),
         panels=(Panel("", "Shapley value of each shared thing", svg),),
         keys=(SHARE,),

@@ -24,6 +24,8 @@ from fedaudit.types import Knowledge, Observation, Reconstruction, Shared, Updat
 class MapOnly:
     """Pixels that have the known map: feature inversion (Mahendran & Vedaldi, CVPR 2015).
 
+    It is an attack for `fedaudit.why` alone: beside a body the engine's attacks do better.
+
     Args:
         steps: Of Adam on the sign of the derivative, for all images at once.
         lr: Peak step size, in units of the pixel range [0, 1].
@@ -44,19 +46,23 @@ class MapOnly:
         generator: torch.Generator,
         progress: Callable[[int, int, float], None] | None = None,
     ) -> Reconstruction:
-        """Reconstruct.
+        """Reconstruct; where the embedding's gradient gives no map away (noise), the start is all.
 
         Raises:
-            AttackError: The update gives no map away.
+            AttackError: The update does not have the embedding.
         """
         started = time.process_time()
         evidence = gather(seen)
-        goal = goal_of(evidence)
-        if goal is None:
-            raise AttackError("no map is known of each image, so there is none to search for")
         model = require_face_net(evidence.model, "a map").requires_grad_(False)
-        rows = goal.directions.float()
+        if "embedding.weight" not in evidence.target:
+            raise AttackError("the embedding was not shared, so no map of an image is known")
+        goal = goal_of(evidence)
         start = torch.rand(evidence.count, *evidence.shape, generator=generator) * 0.1 + 0.45
+        labels = seen.labels if evidence.labels is None else evidence.labels
+        labels = torch.full((evidence.count,), -1) if labels is None else labels.cpu()
+        if goal is None:
+            return Reconstruction(start, labels, objective=1.0)
+        rows = goal.directions.float()
         images = start.to(rows.device).requires_grad_()
 
         def match(shown: Tensor) -> Tensor:
@@ -83,10 +89,9 @@ class MapOnly:
                 history.append((step, value))
                 if progress:
                     progress(step, self.steps, value)
-        labels = seen.labels if evidence.labels is None else evidence.labels
         return Reconstruction(
             images=kept.cpu(),
-            labels=torch.full((evidence.count,), -1) if labels is None else labels.cpu(),
+            labels=labels,
             objective=best,
             iterations=self.steps,
             gradient_evaluations=self.steps * evidence.count,

@@ -218,7 +218,8 @@ def _shares(heat: Tensor) -> dict[str, float]:
 
 def _drops(subject: Subject, images: Tensor, people: tuple[str, ...]) -> dict[str, float]:
     """Cosine that the match loses when a region gets the mean color of its image."""
-    assert subject.gallery and subject.embed
+    assert subject.gallery
+    assert subject.embed
     gallery, embed = subject.gallery, subject.embed
 
     def cosine(shown: Tensor) -> float:

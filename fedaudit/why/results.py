@@ -163,7 +163,9 @@ class Game:
     Attributes:
         nobody, everybody: v of the empty coalition and of all, in SSIM.
         method: "exact, 2^5 coalitions" or "sampled, 4 pairs of orders".
-        coalitions: How many different ones were attacked.
+        coalitions: How many different ones were asked for.
+        unread: Those of them that show something, but nothing that an attack at hand can use; they
+            count as the prior.
     """
 
     players: tuple[Player, ...]
@@ -171,6 +173,7 @@ class Game:
     everybody: Estimate
     method: str
     coalitions: int
+    unread: int = 0
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ cell of a study, beside its control, in which the very same cut is filled with n
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -32,11 +33,14 @@ from fedaudit.running.folder import RunFolder
 from fedaudit.scoring.identity import Embed, Gallery
 from fedaudit.scoring.score import score
 from fedaudit.seeds import generator_for
-from fedaudit.threat_models import threat_model
+from fedaudit.threat_models import check_knowledge, threat_model
 from fedaudit.types import Capture, ImageScore, Knowledge, Observation, Reconstruction, Secret
 from fedaudit.verbs import Attack
 from fedaudit.why.map_only import MapOnly
 from fedaudit.why.pieces import Pieces
+
+STAND_BY = "map_only"
+"""Attacks what is too little for all attacks of the scenario."""
 
 Tell = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
@@ -178,37 +182,32 @@ class Subject:
         found: list[tuple[float, str, Reconstruction]] = []
         able = [n for n, a in self.attacks.items() if any(reads(a.reads, s) for s in seen.shared)]
         for name in able:
-            made = self._try(self.attacks[name], name, seen, *key)
+            made = self._try(name, seen, *key)
             if made is not None:
-                found.append(
-                    (self._beyond(name, made, seen, *key) if len(able) > 1 else 0.0, name, made)
-                )
+                beyond = self._beyond(name, made, seen, *key) if len(able) > 1 else 0.0
+                found.append((beyond, name, made))
         if not found and any(reads(MapOnly.reads, s) for s in seen.shared):
-            made = self._try(MapOnly(), "map_only", seen, *key)
-            found += [(0.0, "map_only", made)] if made is not None else []
+            made = self._try(STAND_BY, seen, *key)
+            found += [(0.0, STAND_BY, made)] if made is not None else []
         if not found:
             return None
         _, name, made = min(found, key=lambda row: row[0])
         return name, made
 
-    def _try(
-        self, attack: Attack, name: str, seen: Observation, *key: object
-    ) -> Reconstruction | None:
+    def _try(self, name: str, seen: Observation, *key: object) -> Reconstruction | None:
         """A reconstruction; None where the attack can make nothing of so small a part."""
+        attack = MapOnly() if name == STAND_BY else self.attacks[name]
         try:
             return attack(seen, generator=self._start(name, *key))
-        except (AttackError, KnowledgeError, RuntimeError):
-            # RuntimeError too: torch says so where nothing of what is matched was shared.
+        except (AttackError, KnowledgeError):
             return None
 
     def _beyond(self, name: str, made: Reconstruction, seen: Observation, *key: object) -> float:
         """The objective, in units of what the attack reaches on noise; infinity for none."""
-        empty = without_update(seen, generator_for("why noise", self.seed, *key))
-        base = self._try(self.attacks[name], name, empty, *key)
-        ratio = (
-            float("inf") if base is None or base.objective <= 0 else made.objective / base.objective
-        )
-        return ratio if ratio == ratio else float("inf")
+        base = self.control(name, seen, key, key)
+        if base is None or not base[1].objective > 0 or math.isnan(made.objective):
+            return math.inf
+        return made.objective / base[1].objective
 
     def leak(
         self,
@@ -219,21 +218,44 @@ class Subject:
         number: int | None = None,
         role: Literal["audit", "prior_only"] = "audit",
     ) -> Leak | None:
-        """Attack a capture cut down to `exposure`, and score; None where no attack reads it."""
+        """Attack a capture cut down to `exposure`, and score.
+
+        The control runs the attack that was best on the real thing.
+
+        Returns:
+            None where no attack can read it.
+        """
         number = number or self.scenario.round
         key = f"leak/r{number}/t{target}/{exposure.key}/{role}"
 
         def make() -> Leak | None:
             assert capture.secret is not None  # simulated captures always know it
             seen = exposure.of(capture.seen, capture.secret)
-            if role == "prior_only":
-                # One noise for a target, whatever is shown of it: cuts of it are comparable.
-                seen = without_update(seen, generator_for("why prior", self.seed, target))
-            struck = self.strike(seen, number, target)
+            if role == "audit":
+                struck = self.strike(seen, number, target)
+            else:
+                real = self.leak(capture, exposure, target, number=number)
+                struck = real and self.control(real.attack, seen, (number, target), (target,))
             return None if struck is None else self.judged(capture.secret, *struck)
 
         kind: TypeAdapter[Leak | None] = TypeAdapter(Leak | None)
         return self.pieces.get(key, kind, make)
+
+    def control(
+        self, attack: str, seen: Observation, start: Sequence[object], noise: Sequence[object]
+    ) -> tuple[str, Reconstruction] | None:
+        """What an attack makes of noise in place of what was shared.
+
+        Args:
+            attack: Its label.
+            seen: What the attack saw.
+            start: Key of its randomness: the same as in the attack that it is the control of.
+            noise: Key of the noise. One for a target, whatever is shown of it in whatever round, so
+                that cuts and rounds are comparable.
+        """
+        empty = without_update(seen, generator_for("why prior", self.seed, *noise))
+        made = self._try(attack, empty, *start)
+        return None if made is None else (attack, made)
 
     def judged(self, secret: Secret, attack: str, made: Reconstruction) -> Leak:
         """Score a reconstruction as a study does."""
@@ -242,16 +264,15 @@ class Subject:
         return Leak(images, attack, made.objective if finite else None)
 
     def reconstruction(self, capture: Capture, target: int) -> tuple[Tensor, Tensor] | None:
-        """Images `[N, C, H, W]` from all that is shared, and from noise, in the originals' order."""
+        """Images `[N, C, H, W]` from all that is shared, and from noise, as the originals go."""
         assert capture.secret is not None
-        struck = self.strike(capture.seen, self.scenario.round, target)
-        if struck is None:
+        key = (self.scenario.round, target)
+        struck = self.strike(capture.seen, *key)
+        base = struck and self.control(struck[0], capture.seen, key, (target,))
+        if not struck or not base:
             return None
-        empty = without_update(capture.seen, generator_for("why prior", self.seed, target))
-        control = self.attacks[struck[0]](
-            empty, generator=self._start(struck[0], self.scenario.round, target)
-        )
-        made = [score(capture.secret, r, gallery=None, embed=None)[2] for r in (struck[1], control)]
+        both = (struck[1], base[1])
+        made = [score(capture.secret, r, gallery=None, embed=None)[2] for r in both]
         return made[0], made[1]
 
     def _start(self, attack: str, *key: object) -> torch.Generator:
@@ -267,6 +288,7 @@ def prepare(
 
     Raises:
         ConfigError: None of the scenario's attacks works on what an honest server sees.
+        KnowledgeError: One needs a fact that the scenario's threat model does not grant.
     """
     folder = RunFolder(pieces.path)
     defense = scenario.defenses[0]
@@ -283,6 +305,9 @@ def prepare(
             f"scenario {scenario.name!r} has no attack on an honest server: "
             f"{'; '.join(skipped)}. Add one that reads updates, such as map_inversion."
         )
+    threat = threat_model(scenario.threat_model, scenario.grant, scenario.deny)
+    for name, attack in attacks.items():
+        check_knowledge(name, attack, threat)
     tell("calibrating the gallery", 0, 1)
     gallery, embed = judge_of(study, folder, scenario)
     return Subject(

@@ -44,20 +44,21 @@ DEFINITIONS = (
     ),
     (
         "Shapley value of a client",
-        "A coalition is a set of clients whose updates are added up (secure aggregation). Its value "
-        "is SSIM above the prior-only control, summed over the images of its members. Random orders "
-        "of joining in antithetic pairs, each pair on other photos; Student’s 95 % intervals over "
-        "pairs.",
+        "A coalition is a set of clients whose updates are added up (secure aggregation). Its "
+        "value is SSIM above the prior-only control, summed over the images of its members. Random "
+        "orders of joining in antithetic pairs, each pair on other photos; Student’s 95 % "
+        "intervals over pairs.",
     ),
     (
         "Grad-CAM",
-        "Selvaraju et al. (ICCV 2017), of the identity cosine to the person’s gallery template, at "
-        "the embedder’s deepest map with at least 7 × 7 places. Heat is ≥ 0; shares are of its sum.",
+        "Selvaraju et al. (ICCV 2017), of the identity cosine to the person’s gallery template, "
+        "at the embedder’s deepest map with at least 7 × 7 places. Heat is ≥ 0; shares are of its "
+        "sum.",
     ),
     (
         "Painted over",
-        "Identity cosine that a reconstruction loses when the region gets the picture’s mean color: "
-        "a check on Grad-CAM by intervention.",
+        "Identity cosine that a reconstruction loses when the region gets the picture’s mean "
+        "color: a check on Grad-CAM by intervention.",
     ),
 )
 
@@ -126,7 +127,8 @@ def _regions(found: Regions) -> str:
             (r for r in found.regions if r.heat),
             key=lambda r: (r.heat.value if r.heat else 0.0) / r.area,
         )
-        assert most.drop and hot.heat
+        assert most.drop
+        assert hot.heat
         text += (
             f" The identity match loses most when the {most.name} is painted over "
             f"({number(most.drop.value)} of cosine); its heat is densest in the {hot.name} "

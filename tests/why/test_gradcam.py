@@ -55,7 +55,9 @@ def test_what_speaks_against_the_answer_has_no_heat() -> None:
 
 def test_heat_is_the_papers_formula() -> None:
     generator = torch.Generator().manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(256, 3))
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(256, 3)
+    )
     for p in network.parameters():
         p.data = torch.randn(p.shape, generator=generator) * 0.2
     images = torch.rand(2, 3, 8, 8, generator=generator)

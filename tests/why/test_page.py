@@ -271,9 +271,7 @@ def test_bad_input_is_explained(
     assert message in capsys.readouterr().err
 
 
-def test_full_evidence_keeps_and_shows_faces(
-    fedaudit: Callable[..., int], tmp_path: Path
-) -> None:
+def test_full_evidence_keeps_and_shows_faces(fedaudit: Callable[..., int], tmp_path: Path) -> None:
     options = ("--what", "regions", "--targets", "2", "-q")
     assert fedaudit("why", "study.toml", "-o", "out", *options) == 0
     assert fedaudit("why", "study.toml", "-o", "out", *options, "--evidence", "full") == 0

@@ -200,7 +200,7 @@ def test_the_embedding_alone_is_attacked(intercept: Callable[..., Capture]) -> N
     ours, by_chance = (float(SSIM()(captured.secret.images, r.images)) for r in (made, noise))
     assert ours > by_chance + 0.15
     assert made.objective < noise.objective
-    with pytest.raises(AttackError, match="no map"):
+    with pytest.raises(AttackError, match="not shared"):
         MapOnly()(expose(captured.seen, ["update:head."]), generator=generator_for(0))
 
 

@@ -45,7 +45,8 @@ def _object(context: click.Context, option: click.Parameter, value: str | None) 
         "fedaudit import round2/*.pt -o capture --round 2 --broadcast global2.pt --lr 0.1",
         note="Formats: .safetensors; .pt and .pth of torch.save (tensors only, no code is run); "
         ".npz (no objects); .pb, Flower's ArrayRecord, RecordDict or Parameters as protocol "
-        "buffers. Exit codes: 0 all files were imported, 1 some were not, 2 none, or wrong usage.",
+        "buffers; .fobs, NVFlare's DXO as dxo.to_bytes() gives it. Exit codes: 0 all files were "
+        "imported, 1 some were not, 2 none, or wrong usage.",
     )
 )
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE…")

@@ -5,6 +5,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 import safetensors.torch
@@ -94,6 +95,49 @@ def write_record_dict(path: Path) -> None:
     path.write_bytes(field(1, field(1, b"arrays") + field(2, array_record(state()))) + metrics)
 
 
+def packed(value: object) -> bytes:
+    """Plain values in msgpack, in its longest forms."""
+    if isinstance(value, dict):
+        pairs = b"".join(packed(k) + packed(v) for k, v in value.items())
+        return b"\xdf" + struct.pack(">I", len(value)) + pairs
+    if isinstance(value, str):
+        return b"\xdb" + struct.pack(">I", len(value.encode())) + value.encode()
+    if isinstance(value, bytes):
+        return b"\xc6" + struct.pack(">I", len(value)) + value
+    assert isinstance(value, int)
+    return b"\xd3" + struct.pack(">q", value)
+
+
+def built(kind: str, data: object) -> dict[str, object]:
+    """How NVFlare's FOBS writes an object."""
+    return {"__fobs_type__": kind, "__fobs_data__": data, "__fobs_dc__": "some.Decomposer"}
+
+
+def dxo(tensors: Mapping[str, Tensor], *, apart: Sequence[str] = ()) -> bytes:
+    """NVFlare's DXO: arrays as `.npy`, tensors as safetensors, some in sections of their own."""
+    data, sections = {}, b""
+    for number, (name, tensor) in enumerate(tensors.items()):
+        array = number % 2 == 0
+        raw = npy(tensor.numpy()) if array else safetensors.torch.save({"t": tensor.contiguous()})
+        content: object = raw
+        if name in apart:
+            key = UUID(int=number + 1)
+            sections += struct.pack(">BBQ", 102, 0, 16 + len(raw)) + key.bytes + raw
+            reference = {"data": {"datum_id": str(key), "unwrap": 1}}
+            content = built("nvflare.fuel.utils.fobs.datum.DatumRef", reference)
+        kind = "numpy.ndarray" if array else "torch.Tensor"
+        data[name] = built(kind, {"type": "native", "data": content})
+    kind_of_data = built("nvflare.apis.dxo.DataKind", "WEIGHTS")
+    inner = {"data": {"data_kind": kind_of_data, "data": data, "meta": {"steps": 3}}}
+    main = packed(built("nvflare.apis.dxo.DXO", inner))
+    return struct.pack(">BBQ", 100, 0, len(main)) + main + sections
+
+
+def write_dxo(path: Path) -> None:
+    """As NVFlare serializes it."""
+    path.write_bytes(dxo(state(), apart=["conv.weight", "head.weight"]))
+
+
 WRITERS: Mapping[str, Callable[[Path], None]] = {
     "a.safetensors": write_safetensors,
     "a.pt": write_torch,
@@ -101,6 +145,7 @@ WRITERS: Mapping[str, Callable[[Path], None]] = {
     "b.npz": write_packed_npz,
     "a.pb": write_record,
     "b.pb": write_record_dict,
+    "a.fobs": write_dxo,
 }
 """By the name of the file that each writes."""
 

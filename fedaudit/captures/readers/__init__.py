@@ -10,7 +10,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fedaudit.captures.readers import flower_file, npz_file, safetensors_file, torch_file
+from fedaudit.captures.readers import (
+    flower_file,
+    npz_file,
+    nvflare_file,
+    safetensors_file,
+    torch_file,
+)
 from fedaudit.captures.readers.limits import Limits, check_file
 from fedaudit.errors import CaptureError
 
@@ -34,6 +40,7 @@ FORMATS: Mapping[str, Format] = {
     ".npz": Format("npz", npz_file.read),
     ".pb": _FLOWER,
     ".flwr": _FLOWER,
+    ".fobs": Format("NVFlare's serialized DXO", nvflare_file.read),
 }
 """By the end of the file's name."""
 

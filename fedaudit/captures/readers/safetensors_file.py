@@ -78,13 +78,17 @@ def read_header(path: Path, limits: Limits) -> Header:
         raise CaptureError(
             path, "its header is no JSON: it is damaged, or no safetensors"
         ) from error
+    return _checked(path, table, 8 + length, size, limits)
+
+
+def _checked(path: Path, table: Any, start: int, size: int, limits: Limits) -> Header:
+    """The header once it is known to describe what follows it."""
     if not isinstance(table, dict):
         raise CaptureError(path, "its header is not a table: it is damaged, or no safetensors")
     metadata = table.pop("__metadata__", None) or {}
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise CaptureError(path, "its metadata are not text")
     check_total(path, len(table), 0, limits)
-    start = 8 + length
     entries = {
         n: _entry(path, check_name(path, n, limits), e, start, limits) for n, e in table.items()
     }
@@ -135,6 +139,29 @@ def load(path: Path, header: Header) -> dict[str, Tensor]:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise CaptureError(path, f"it is damaged: {reason}", key=name) from error
     return tensors
+
+
+def from_bytes(path: Path, name: str, content: bytes, limits: Limits) -> Tensor:
+    """The only tensor of a safetensors file that lies within another file.
+
+    Raises:
+        CaptureError: It is damaged, holds more, or goes beyond `limits`.
+    """
+    length = int.from_bytes(content[:8], "little")
+    if len(content) < 10 or length > min(len(content) - 8, LARGEST_HEADER):
+        raise CaptureError(path, "it is cut off", key=name)
+    try:
+        table = json.loads(content[8 : 8 + length])
+    except (ValueError, RecursionError) as error:
+        raise CaptureError(path, "its header is no JSON", key=name) from error
+    header = _checked(path, table, 8 + length, len(content), limits)
+    if len(header.entries) != 1:
+        raise CaptureError(path, "it is more than one tensor", key=name)
+    (entry,) = header.entries.values()
+    if entry.begin == entry.end:
+        return torch.empty(entry.shape, dtype=entry.dtype)
+    flat = torch.frombuffer(bytearray(content[entry.begin : entry.end]), dtype=entry.dtype)
+    return flat.view(entry.shape)
 
 
 def _entry(path: Path, name: str, given: Any, start: int, limits: Limits) -> Entry:

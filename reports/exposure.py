@@ -85,8 +85,10 @@ class _Thing:
             parts.append("not finished")
         if len(together) > 1:
             parts.append(f"the result is of {' + '.join(together)} together")
-        if row and row.of == "people" and row.reid and row.reid.n != row.n_people:
-            parts.append(f"{row.reid.n} templates of {row.n_people} people")
+        if row and row.of == "people" and row.reid:
+            hits, n, people = row.reid.hits, row.reid.n, row.n_people
+            once = n == people
+            parts.append(f"{hits} of {n} {'people' if once else f'templates of {people} people'}")
         with_it, targets = self._counts()
         if with_it < targets:
             parts.append(f"sent in {with_it} of {targets} targets")

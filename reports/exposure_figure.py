@@ -127,11 +127,12 @@ def _cell(e: Exposure | None, left: float, column: float, top: float) -> Record:
         beside = e.verdict == "NOT TESTED" and len(e.together) > 1
         return {**place, "kind": "untested", "label": "used beside" if beside else ABSENT}
     span = column - 24
+    people = " people" if e.of == "people" and e.reid.n == e.n_people else ""
     return {
         **place,
         "kind": e.verdict,
         "label": percent(e.reid.value),
-        "note": f"{e.reid.hits} of {e.reid.n}" + (" +" if len(e.together) > 1 else ""),
+        "note": f"{e.reid.hits} of {e.reid.n}{people}" + (" +" if len(e.together) > 1 else ""),
         "from": left + 12,
         "to": left + 12 + span * e.reid.value,
         "end": left + 12 + span,

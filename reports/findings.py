@@ -8,7 +8,11 @@ from fedaudit.reports.lessons import IRREVERSIBILITY, is_template, kind_of, less
 from fedaudit.reports.results import Coverage, Exposure, Finding, Row
 from fedaudit.reports.verdicts import rate_text
 
-RECONSTRUCTION = ("NIST AI 100-2 NISTAML.032", "MITRE ATLAS AML.T0024.001", "OWASP ML03:2023")
+RECONSTRUCTION: tuple[str, ...] = (
+    "NIST AI 100-2 NISTAML.032",
+    "MITRE ATLAS AML.T0024.001",
+    "OWASP ML03:2023",
+)
 MEMBERSHIP = ("NIST AI 100-2 NISTAML.033", "MITRE ATLAS AML.T0024.000", "OWASP ML04:2023")
 PROPERTY = ("NIST AI 100-2 NISTAML.034",)
 CLASSES: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (

@@ -179,7 +179,7 @@ def test_templates_count_people_and_things_that_only_some_clients_send() -> None
     found, (row,) = cells(asked, made)
     (cell,) = [c for c in found if c.artifact == "class_embeddings"]
     assert (cell.of, cell.n_people) == ("people", 4)
-    assert cell.note == "12 templates of 4 people; sent in 6 of 8 targets"
+    assert cell.note == "8 of 12 templates of 4 people; sent in 6 of 8 targets"
     assert (row.n_targets, row.reid and row.reid.n) == (6, 12)
 
 
@@ -226,6 +226,8 @@ def test_templates_are_a_finding_of_their_own() -> None:
         [replace(t, of="people", sent=(IGNORED, sent[1])) for t in line(7, attack=TEMPLATES)],
     ]
     found, table = cells(asked, *made)
+    (template_cell,) = [c for c in found if c.attack == TEMPLATES]
+    assert template_cell.note == "7 of 8 people"
     update, template = findings(table, found)
     assert update.title.startswith("Faces can be rebuilt from updates of a fresh model")
     assert template.title.startswith("Class embeddings are templates")

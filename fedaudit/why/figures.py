@@ -23,8 +23,12 @@ SINGLE = Key("alone", "diamond", "c2")
 PRIOR = Key("prior only", "tick", "prior")
 
 SSIM = "SSIM ↓ better (no unit, −1–1)"
-RULE = 0.04
-"""Gap between two maps, in parts of a map's width."""
+MAP = 272
+"""Side of a map in pixels: 17 a place, because fractions of pixels leave seams."""
+RULE = 8 / MAP
+"""Gap between two maps, in parts of a map's side."""
+TOP = 34 / MAP
+"""Room for the titles."""
 
 
 def shown(value: Estimate | None, digits: int = 2) -> str:
@@ -353,7 +357,7 @@ def _maps(found: Regions) -> Markup:
     places, titles, lines = [], [], []
     for k, (title, values) in enumerate(maps):
         left = k * (1 + RULE)
-        titles.append({"x": left, "y": -0.045, "title": title})
+        titles.append({"x": left, "y": -TOP / 2, "title": title})
         scale = 1.0 if k == 0 else top
         for i, value in enumerate(values):
             row, column = divmod(i, found.side)
@@ -368,7 +372,7 @@ def _maps(found: Regions) -> Markup:
             )
         lines += _outlines(left)
     x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[0, 3 + 2 * RULE], nice=False, zero=False))
-    y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[1, -0.1], nice=False, zero=False))
+    y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[1, -TOP], nice=False, zero=False))
     rect = (
         over(places)
         .mark_rect(color=COLORS["c1"], strokeWidth=0)
@@ -393,7 +397,7 @@ def _maps(found: Regions) -> Markup:
         .mark_text(align="left", baseline="middle", fontSize=13)
         .encode(x=x, y=y, text="title:N")
     )
-    return draw([rect, boxes, text], height=300, left=4, right=4)
+    return draw([rect, boxes, text], height=MAP + 34, left=4, right=4)
 
 
 def _outlines(left: float) -> list[dict[str, float]]:

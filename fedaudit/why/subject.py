@@ -235,7 +235,8 @@ class Subject:
                 struck = self.strike(seen, number, target)
             else:
                 real = self.leak(capture, exposure, target, number=number)
-                struck = real and self.control(real.attack, seen, (number, target), (target,))
+                start, noise = (number, target), (target,)
+                struck = None if real is None else self.control(real.attack, seen, start, noise)
             return None if struck is None else self.judged(capture.secret, *struck)
 
         kind: TypeAdapter[Leak | None] = TypeAdapter(Leak | None)

@@ -10,7 +10,7 @@ from torch import Tensor
 from fedaudit import registry
 from fedaudit.captures.facts import Facts, Kind
 from fedaudit.captures.guessing import guess
-from fedaudit.captures.network import model_of
+from fedaudit.captures.network import model_of, names_of
 from fedaudit.captures.readers import bind, read_tensors
 from fedaudit.captures.readers.limits import Limits
 from fedaudit.captures.readers.npz_file import is_numbered
@@ -18,7 +18,6 @@ from fedaudit.captures.recording import Recording
 from fedaudit.captures.sharing import check_finite, check_fits, is_buffer, plain_names
 from fedaudit.captures.stored import StoredCapture
 from fedaudit.errors import CaptureError, UsageError
-from fedaudit.models.zoo import build
 
 Tell = Callable[[str], None]
 
@@ -58,7 +57,7 @@ def names_of_model(facts: Facts, *, trusted: str | None = None) -> tuple[str, ..
         facts.model != trusted and facts.model not in registry.names("networks")
     ):
         return ()
-    return tuple(build(model_of(facts, facts.model)).state_dict())
+    return names_of(model_of(facts, facts.model), facts)
 
 
 def import_broadcast(path: Path, record: Recording, names: Sequence[str], round: int) -> None:

@@ -18,7 +18,7 @@ from fedaudit.captures.fitting import AttackFit, attacks_for
 from fedaudit.captures.identical import identical_groups
 from fedaudit.captures.local_training import local_training
 from fedaudit.captures.protections import Seen, protections_of_round, protections_stated
-from fedaudit.captures.sharing import plain_names
+from fedaudit.captures.sharing import named
 from fedaudit.captures.statistics import Measures, measure
 from fedaudit.captures.stored import StoredCapture, StoredMessage
 from fedaudit.errors import CaptureError, UsageError
@@ -138,7 +138,7 @@ def _broadcast(
     capture: StoredCapture, number: int, anomalies: list[Anomaly]
 ) -> Mapping[str, Tensor] | None:
     try:
-        return plain_names(capture.broadcast(number))
+        return named(capture.broadcast(number), capture.facts.parameter_names or ())
     except CaptureError as error:
         capture.report(error)
     except UsageError:
@@ -157,11 +157,12 @@ def _measured(
 ) -> Measures | None:
     """Measures of one message; what is wrong with it becomes an anomaly or a problem."""
     client = stored.message.client or ""
+    names = capture.facts.parameter_names or ()
     own = stored.path.parent / stored.path.name.replace("update-", "broadcast-", 1)
     try:
         if own.exists():
-            broadcast = plain_names(capture.broadcast(number, client))
-        found = measure(stored, broadcast, capture.facts.buffers)
+            broadcast = named(capture.broadcast(number, client), names)
+        found = measure(stored, broadcast, capture.facts.buffers, names)
     except CaptureError as error:
         capture.report(error)
         return None

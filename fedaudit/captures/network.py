@@ -63,6 +63,15 @@ def image_shape(facts: Facts, spec: ModelSpec) -> tuple[int, int, int] | None:
     return (3, size, size) if isinstance(size, int) else None
 
 
+def names_of(spec: ModelSpec, facts: Facts) -> tuple[str, ...]:
+    """Names of the network's state dict, in its order; `spec` may be built.
+
+    Raises:
+        ConfigError: The network cannot be built.
+    """
+    return facts.parameter_names or tuple(build(spec).state_dict())
+
+
 def normalized(
     *, factory: str, arguments: Mapping[str, Any], mean: list[float], std: list[float]
 ) -> nn.Module:

@@ -8,8 +8,15 @@ from torch import Tensor
 from fedaudit.captures.facts import DpClaim, Facts, Message
 from fedaudit.captures.identical import identical_groups
 from fedaudit.captures.local_training import images_behind, local_training
-from fedaudit.captures.network import image_shape, model_of
-from fedaudit.captures.sharing import plain_names, read_checked, shared_of, start
+from fedaudit.captures.network import image_shape, model_of, names_of
+from fedaudit.captures.sharing import (
+    is_numbered,
+    named,
+    plain_names,
+    read_checked,
+    shared_of,
+    start,
+)
 from fedaudit.captures.stored import StoredCapture, StoredMessage
 from fedaudit.errors import CaptureError, UsageError
 from fedaudit.types import (
@@ -102,8 +109,10 @@ def _observe(
     """One observation of bit-identical messages; of one message as a rule."""
     facts, first = capture.facts, group[0]
     message = first.message
-    broadcast = plain_names(capture.broadcast(round, message.client))
-    sent = read_checked(first, broadcast)
+    received = capture.broadcast(round, message.client)
+    names = names_of(spec, facts) if is_numbered(received) else ()
+    broadcast = named(received, names)
+    sent = read_checked(first, broadcast, names)
     known = local_training(facts, message)
     weights = _weights(facts, group)
     over = sum(weights) if message.aggregate else 1.0

@@ -1,6 +1,6 @@
 """What a message means: its tensors against the broadcast, as an attack takes them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -44,17 +44,32 @@ def plain_names(tensors: Mapping[str, T]) -> dict[str, T]:
     return named
 
 
-def read_checked(stored: StoredMessage, broadcast: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def is_numbered(names: Collection[str]) -> bool:
+    """Whether the names are only the places in a list, as the older API of Flower sends them."""
+    return bool(names) and all(name == str(place) for place, name in enumerate(names))
+
+
+def named(tensors: Mapping[str, T], names: Sequence[str]) -> dict[str, T]:
+    """The tensors under plain names; those of a list under `names`, if there are as many."""
+    if is_numbered(tensors) and len(names) == len(tensors):
+        return dict(zip(names, tensors.values(), strict=True))
+    return plain_names(tensors)
+
+
+def read_checked(
+    stored: StoredMessage, broadcast: Mapping[str, Tensor], names: Sequence[str] = ()
+) -> dict[str, Tensor]:
     """A client's tensors, under plain names, once each is known to fit the broadcast.
 
     Args:
         stored: The message.
         broadcast: What the server sent, under plain names.
+        names: As `named` takes them.
 
     Raises:
         CaptureError: As `check_fits`, or the file is damaged.
     """
-    sent = plain_names(stored.tensors())
+    sent = named(stored.tensors(), names)
     check_fits(stored.path, sent, broadcast)
     return sent
 

@@ -1,13 +1,13 @@
 """What one update looks like in numbers: one pass over its file, in pieces that fit the cache."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from fedaudit.captures.sharing import COUNTER, is_buffer, plain_names
+from fedaudit.captures.sharing import COUNTER, is_buffer, named
 from fedaudit.captures.stored import StoredMessage
 
 PIECE = 1 << 18
@@ -83,6 +83,7 @@ def measure(
     stored: StoredMessage,
     broadcast: Mapping[str, Tensor] | None,
     buffers: tuple[str, ...] | None = None,
+    names: Sequence[str] = (),
 ) -> Measures:
     """Measure one update.
 
@@ -91,6 +92,7 @@ def measure(
         broadcast: What the server sent, under plain names; None where it is not known, so that
             "weights" are measured as they are.
         buffers: Names of buffers; None where those of batch norm are all.
+        names: Of the tensors in order, for messages that only number them.
 
     Raises:
         CaptureError: The file is damaged.
@@ -102,7 +104,7 @@ def measure(
     largest: tuple[int, _Change | None] = (0, None)
     rest = 0.0
     with torch.no_grad():
-        for name, tensor in plain_names(stored.tensors()).items():
+        for name, tensor in named(stored.tensors(), names).items():
             before = None if broadcast is None else broadcast.get(name)
             if broadcast is not None and before is None:
                 unfit.append((name, "the server sent no tensor of that name"))

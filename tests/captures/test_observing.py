@@ -67,7 +67,9 @@ def update_of(capture: Capture) -> Update:
     return update
 
 
-@pytest.mark.parametrize("form", ["weights", "delta", "negated", "gradient", "prefixed"])
+@pytest.mark.parametrize(
+    "form", ["weights", "delta", "negated", "gradient", "prefixed", "numbered"]
+)
 def test_an_attack_gets_the_photo_out_of_every_form(tmp_path: Path, form: str) -> None:
     network = mlp()
     before = network.state_dict()
@@ -75,9 +77,16 @@ def test_an_attack_gets_the_photo_out_of_every_form(tmp_path: Path, form: str) -
     after, gradient = trained(network, images, labels)
     record = record_mlp(tmp_path / "c")
     prefix = "module." if form == "prefixed" else ""
-    record.broadcast(1, {prefix + n: v for n, v in before.items()})
+    numbers = {name: str(place) for place, name in enumerate(before)}
+    if form == "numbered":  # as Flower's older API, which knows no names
+        record.broadcast(1, {numbers[n]: v for n, v in before.items()})
+    else:
+        record.broadcast(1, {prefix + n: v for n, v in before.items()})
     if form in {"weights", "prefixed"}:
         sent = {prefix + n: v for n, v in after.items()}
+        record.update(1, "c", sent, kind="weights", examples=40)
+    elif form == "numbered":
+        sent = {numbers[n]: v for n, v in after.items()}
         record.update(1, "c", sent, kind="weights", examples=40)
     elif form == "gradient":
         record.update(1, "c", gradient, kind="gradient", examples=1)

@@ -137,7 +137,7 @@ def _auc(true: Tensor, false: Tensor) -> float:
 
 def _eer(true: Tensor, false: Tensor) -> float:
     """Where the curves of both errors meet; the mean of the two at the nearest threshold."""
-    thresholds = torch.cat([true, false]).unique()
+    thresholds = torch.cat([true, false]).sort().values
     thresholds = torch.cat([thresholds, thresholds[-1:] + 1])
     missed = torch.searchsorted(true.sort().values, thresholds) / len(true)
     passed = 1 - torch.searchsorted(false.sort().values, thresholds) / len(false)

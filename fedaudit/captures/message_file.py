@@ -5,7 +5,7 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,19 +23,19 @@ KEY = "fedaudit_message"
 _CHUNK = 1 << 20
 
 
-def write_message(path: Path, message: Message, tensors: Mapping[str, Any]) -> bool:
-    """Write a message, whole or not at all, where there is no file yet; mode 0600.
+def write_message(paths: Iterable[Path], message: Message, tensors: Mapping[str, Any]) -> bool:
+    """Write a message, whole or not at all, to the first path that is free; mode 0600.
 
     It is not forced to the disk, because training would wait for that: a computer that loses power
     may leave a damaged file, which readers report.
 
     Args:
-        path: In a folder that exists.
+        paths: In one folder, which exists.
         message: The header; `order` is filled in.
         tensors: By name, tensors or arrays of any device and layout.
 
     Returns:
-        Whether the file now holds the message; False where it holds another one.
+        Whether one of the files now holds the message; False where all hold others.
 
     Raises:
         UsageError: Something is no tensor, or has a type that no file can hold.
@@ -44,9 +44,15 @@ def write_message(path: Path, message: Message, tensors: Mapping[str, Any]) -> b
     ready = _ready(tensors)
     message = replace(message, order=tuple(ready))
     header = {KEY: messages().dump_json(message).decode()}
+    places = iter(paths)
+    path = next(places)
     with storage_errors(path), _temporary(path) as temporary:
         safetensors.torch.save_file(ready, temporary, header)
-        return _publish(temporary, path) or _same(temporary, path)
+        while not (_publish(temporary, path) or _same(temporary, path)):
+            if (following := next(places, None)) is None:
+                return False
+            path = following
+    return True
 
 
 def write_new(path: Path, content: bytes) -> bool:

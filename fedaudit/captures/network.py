@@ -63,6 +63,27 @@ def image_shape(facts: Facts, spec: ModelSpec) -> tuple[int, int, int] | None:
     return (3, size, size) if isinstance(size, int) else None
 
 
+def check_size(spec: ModelSpec, facts: Facts, broadcast: Mapping[str, Tensor]) -> None:
+    """Refuse a network that is far larger than what the server sent, before it is built.
+
+    Raises:
+        UsageError: More classes than the largest dimension of a tensor, or a huge argument.
+    """
+    largest = max((n for tensor in broadcast.values() for n in tensor.shape), default=0)
+    arguments = spec.arguments.get("arguments", spec.arguments)  # of what is normalized
+    if facts.classes is not None and facts.classes > largest:
+        raise UsageError(
+            f"the capture says {facts.classes:,} classes, and no tensor that the server sent is "
+            f"larger than {largest:,} in any dimension: correct the number of classes."
+        )
+    for name, value in arguments.items() if isinstance(arguments, Mapping) else ():
+        if isinstance(value, int) and value > max(largest, 16_384):
+            raise UsageError(
+                f"the model's argument {name} = {value:,} is larger than anything that the server "
+                "sent: correct it."
+            )
+
+
 def names_of(spec: ModelSpec, facts: Facts) -> tuple[str, ...]:
     """Names of the network's state dict, in its order; `spec` may be built.
 

@@ -8,8 +8,9 @@ from torch import Tensor
 from fedaudit.captures.facts import DpClaim, Facts, Message
 from fedaudit.captures.identical import identical_groups
 from fedaudit.captures.local_training import images_behind, local_training
-from fedaudit.captures.network import image_shape, model_of, names_of
+from fedaudit.captures.network import check_size, image_shape, model_of, names_of
 from fedaudit.captures.sharing import (
+    check_finite,
     is_numbered,
     named,
     plain_names,
@@ -109,7 +110,11 @@ def _observe(
     """One observation of bit-identical messages; of one message as a rule."""
     facts, first = capture.facts, group[0]
     message = first.message
-    received = capture.broadcast(round, message.client)
+    origin = capture.broadcast_message(round, message.client)
+    received = origin.tensors()
+    for name, tensor in received.items():
+        check_finite(origin.path, name, tensor)
+    check_size(spec, facts, received)
     names = names_of(spec, facts) if is_numbered(received) else ()
     broadcast = named(received, names)
     sent = read_checked(first, broadcast, names)

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
+from itertools import chain, count
 from pathlib import Path
 from time import time
 from types import TracebackType
@@ -197,7 +198,7 @@ class Recording:
         )
         name = "broadcast" if message.client is None else f"broadcast-{slug(message.client)}"
         path = self._round(message) / f"{name}.safetensors"
-        if not write_message(path, message, tensors):
+        if not write_message([path], message, tensors):
             raise UsageError(
                 f"{path} holds another broadcast than this one. Is this another run? Use a new "
                 "folder. Are clients sent different models? Say client=…."
@@ -248,11 +249,8 @@ class Recording:
             protections=tuple(protections),
         )
         folder, name = self._round(message), f"update-{slug(str(client))}"
-        number = 1
-        while not write_message(
-            folder / f"{name}{'' if number == 1 else f'.{number}'}.safetensors", message, tensors
-        ):
-            number += 1
+        following = (folder / f"{name}.{number}.safetensors" for number in count(2))
+        write_message(chain([folder / f"{name}.safetensors"], following), message, tensors)
 
     def _round(self, message: Message) -> Path:
         folder = round_folder(self.folder, message.round)
@@ -268,9 +266,9 @@ def _make_private(folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
     if not folder.is_dir():
         raise UsageError(f"{folder} is a file. Name a folder to record into.")
-    if not (folder / MANIFEST).exists() and any(
-        not (p.name.startswith(".") or p.name == MANIFEST) for p in folder.iterdir()
-    ):
+    others = [p for p in folder.iterdir() if not p.name.startswith(".") and p.name != MANIFEST]
+    # Looked for last: another process may be just about to start the capture.
+    if others and not (folder / MANIFEST).exists():
         raise UsageError(
             f"{folder} is not empty and holds no capture. Name another folder, or a new one."
         )

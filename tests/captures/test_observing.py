@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fedaudit
-from fedaudit.captures.facts import DpClaim, Facts, Message
+from fedaudit.captures.facts import DpClaim, Facts, Keywords, Message
 from fedaudit.captures.local_training import local_training
 from fedaudit.captures.recording import Recording
 from fedaudit.captures.stored import StoredCapture
@@ -374,3 +374,26 @@ def test_buffers_alone_make_no_shared_buffers_of_a_gradient(tmp_path: Path) -> N
     assert not [s for s in capture.seen.shared if isinstance(s, Buffers)]
     assert capture.seen.training is not None
     assert (capture.seen.training.steps, capture.seen.training.batch_size) == (1, 2)
+
+
+@pytest.mark.parametrize("facts", [{"classes": 10**8}, {"arguments": {"hidden": 10**9}}])
+def test_a_network_larger_than_the_broadcast_is_not_built(tmp_path: Path, facts: Keywords) -> None:
+    network = mlp()
+    record = fedaudit.recording(tmp_path / "c", model="mlp", **facts)
+    record.broadcast(1, network.state_dict())
+    record.update(1, "c", trained(network, *photos(1))[0], kind="weights")
+    stored = StoredCapture(tmp_path / "c")
+    assert not list(stored.observations())
+    assert "correct" in str(stored.problems[0])
+
+
+def test_a_broadcast_with_nan_is_named(tmp_path: Path) -> None:
+    network = mlp()
+    before = {n: v * float("nan") for n, v in network.state_dict().items()}
+    record = record_mlp(tmp_path / "c")
+    record.broadcast(1, before)
+    record.update(1, "c", network.state_dict(), kind="weights")
+    stored = StoredCapture(tmp_path / "c")
+    assert not list(stored.observations())
+    assert stored.problems[0].file.endswith("broadcast.safetensors")
+    assert stored.problems[0].key == next(iter(before))

@@ -79,7 +79,7 @@ def _sections(path: Path, content: memoryview) -> tuple[memoryview, Mapping[str,
 
 def _inner(value: Any) -> Any:
     """What a class of NVFlare would be built of."""
-    return value[_DATA] if isinstance(value, dict) and _TYPE in value else value
+    return value.get(_DATA) if isinstance(value, dict) and _TYPE in value else value
 
 
 def _tensor(
@@ -87,6 +87,8 @@ def _tensor(
 ) -> Tensor:
     kind, inner = (value.get(_TYPE), _inner(value)) if isinstance(value, dict) else (None, value)
     if isinstance(inner, int | float) and (kind is None or str(kind).startswith("numpy.")):
+        if isinstance(inner, int) and not -(2**63) <= inner < 2**63:
+            raise CaptureError(path, "it is no number of 64 bits", key=name)
         return torch.tensor(inner)
     content = (
         inner.get("data") if isinstance(inner, dict) and inner.get("type") == "native" else None

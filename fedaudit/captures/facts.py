@@ -287,7 +287,7 @@ def slug(name: str) -> str:
     """A file name for a client's name: readable, safe, and different for different names.
 
     >>> slug("../../etc/passwd")
-    'etc-passwd-b7d8a8a5'
+    'etc-passwd-3754d6cb'
     """
     readable = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:40] or "client"
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]

@@ -10,11 +10,20 @@ from fedaudit.reports.charts import COLORS, Key, draw, over
 from fedaudit.reports.figures import Figure, Panel, Table, state
 from fedaudit.reports.lanes import intervals
 from fedaudit.reports.results import Estimate, Rate
-from fedaudit.reports.text import ABSENT, estimate_range, number, percent, rate, signed
+from fedaudit.reports.text import (
+    ABSENT,
+    NBSP,
+    estimate_range,
+    number,
+    percent,
+    rate_range,
+    signed,
+)
 from fedaudit.why.results import Leakage, Regions, Round, Why
 
 ALONE = Key("this layer alone", "circle", "c1")
 WITHOUT = Key("all but this layer", "diamond", "c2")
+WHOLE = Key("the whole update", "square", "c3")
 LEAK = Key("leakage (SSIM)", "circle", "c1")
 WORTH = Key("accuracy (share of pairs)", "square", "c3")
 SHARE = Key("Shapley value", "circle", "c1")
@@ -35,27 +44,32 @@ def shown(value: Estimate | None, digits: int = 2) -> str:
     """A mean with its interval, in one line."""
     if value is None:
         return ABSENT
-    return f"{number(value.value, digits)} {estimate_range(value, digits)} n = {value.n}"
+    return f"{_whole(f'{number(value.value, digits)} {estimate_range(value, digits)}')} n={value.n}"
+
+
+def _whole(text: str) -> str:
+    """Without a place to break the line."""
+    return text.replace(" ", NBSP)
 
 
 def layers(why: Why) -> Figure | None:
     """Which layer holds the faces."""
     if why.layers is None:
         return None
-    records: list[dict[str, Any]] = [_lane("the whole update", WITHOUT.label, why.layers.all)]
+    records: list[dict[str, Any]] = [_lane("everything", WHOLE.label, why.layers.all)]
     for layer in why.layers.layers:
         records.append(_lane(layer.name, ALONE.label, layer.alone))
         if layer.without:
             records.append(_lane(layer.name, WITHOUT.label, layer.without))
     svg = intervals(
         records,
-        (ALONE, WITHOUT),
+        (WHOLE, ALONE, WITHOUT),
         x_title=SSIM,
         domain=(-0.2, 1.0),
         axis_format=".1f",
         note_width=108,
     )
-    rows = [("the whole update", ABSENT, ABSENT, *_leak_cells(why.layers.all), ABSENT)]
+    rows = [("everything", ABSENT, "all", *_leak_cells(why.layers.all), ABSENT)]
     for layer in why.layers.layers:
         size = f"{layer.values:,}"
         rows.append((layer.name, size, "alone", *_leak_cells(layer.alone), ABSENT))
@@ -66,12 +80,12 @@ def layers(why: Why) -> Figure | None:
         reading=(
             "Circle: the attacker sees the update of this layer and nothing else. Diamond: it sees "
             "all but this layer. Gray tick: the same attack on noise in place of what it sees "
-            "(prior only). Bars: 95 % intervals over targets. The labels are known throughout. A "
+            "(prior only). Bars: 95 % intervals over targets. The labels are known throughout. A "
             "layer whose circle is far right leaks by itself; where its diamond is as far right as "
             "the whole update's, the other layers say the same, and withholding it helps nobody."
         ),
         panels=(Panel("", "SSIM of reconstructions from each layer alone and left out", svg),),
-        keys=(ALONE, WITHOUT, PRIOR),
+        keys=(WHOLE, ALONE, WITHOUT, PRIOR),
         table=Table(
             ("Layer", "Numbers", "Attacker sees it", *_LEAK_COLUMNS, "Lost without it ↑ (SSIM)"),
             tuple(rows),
@@ -152,7 +166,9 @@ def regions(why: Why) -> Figure | None:
             shown(r.prior),
             _percent(r.heat),
             _percent(r.heat_original),
-            ABSENT if r.drop is None else f"{signed(r.drop.value)} {estimate_range(r.drop)}",
+            ABSENT
+            if r.drop is None
+            else _whole(f"{signed(r.drop.value)} {estimate_range(r.drop)}"),
         )
         for r in found.regions
     )
@@ -202,7 +218,7 @@ def artifacts(why: Why) -> Figure | None:
             f"Shapley values ({game.method}): what a thing adds to SSIM, averaged over all orders "
             "in which the attacker could get hold of the things. They add up from "
             f"{number(game.nobody.value)} (nothing shared: the prior) to "
-            f"{number(game.everybody.value)} (everything). Bars: 95 % intervals over targets. A "
+            f"{number(game.everybody.value)} (everything). Bars: 95 % intervals over targets. A "
             "thing can add much although others could replace it; the figure by layer shows that."
             + (
                 f" In {game.unread} coalitions no attack could read what was shown; they count as "
@@ -256,7 +272,7 @@ def clients(why: Why) -> Figure | None:
             "Diamond: what a client’s own update gives away. Circle: what the client adds to the "
             "leakage of a sum, averaged over orders of joining. Square: what the sum of everybody "
             "gives away of its photos. A square left of the diamond: the sum hides the client; "
-            "right of it: the client loses by being together. Bars: 95 % intervals over orders and "
+            "right of it: the client loses by being together. Bars: 95 % intervals over orders and "
             "photos."
         ),
         panels=(
@@ -311,14 +327,17 @@ def _leak_cells(leak: Leakage | None) -> tuple[str, ...]:
 
 
 def _rate(value: Rate | None) -> str:
-    return rate(value)
+    if value is None:
+        return ABSENT
+    hits = f"{value.hits} of {value.n}"
+    return f"{_whole(f'{percent(value.value)} {rate_range(value)}')} {_whole(hits)}"
 
 
 def _percent(value: Estimate | None) -> str:
     if value is None:
         return ABSENT
     low, high = (percent(max(0.0, end), unit=False) for end in (value.low, value.high))
-    return f"{percent(value.value)} [{low}, {high}]"
+    return _whole(f"{percent(value.value)} [{low}, {high}]")
 
 
 def _lane(group: str, lane: str, leak: Leakage | None) -> dict[str, Any]:
@@ -344,7 +363,9 @@ def _round_name(row: Round) -> str:
 
 
 def _trained(number_: int) -> str:
-    return "fresh network" if number_ == 1 else f"after {number_ - 1} of training"
+    if number_ == 1:
+        return "fresh network"
+    return f"trained for {number_ - 1} round{'s' if number_ > 2 else ''}"
 
 
 def _maps(found: Regions) -> Markup:

@@ -5,6 +5,8 @@ from fedaudit.reports.text import estimate_range, number, percent
 from fedaudit.reports.wording import CLOSING
 from fedaudit.why.results import Game, Layers, Regions, Round, Why
 
+UNEVEN = 1.25
+"""Heat in a region, as a multiple of an even spread, from which on it is said to be dense."""
 LIMITATIONS = (
     "It explains what the attacks named above made of what they were shown. A better attack may "
     "find a layer, a round or a client to leak more; none of these figures is an upper bound.",
@@ -129,10 +131,14 @@ def _regions(found: Regions) -> str:
         )
         assert most.drop
         assert hot.heat
+        density = hot.heat.value / hot.area
         text += (
-            f" The identity match loses most when the {most.name} is painted over "
-            f"({number(most.drop.value)} of cosine); its heat is densest in the {hot.name} "
-            f"({number(hot.heat.value / hot.area)} times an even spread)."
+            f" The identity match loses most where the region {most.name} is painted over "
+            f"({number(most.drop.value)} of cosine); its heat is "
+        ) + (
+            f"densest in the region {hot.name} ({number(density)} times an even spread)."
+            if density >= UNEVEN
+            else f"spread over the whole picture (at most {number(density)} times an even spread)."
         )
     return text
 

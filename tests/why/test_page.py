@@ -182,7 +182,8 @@ def test_the_sentences_say_what_the_numbers_say() -> None:
     assert "Least replaceable is embedding" in layers
     assert "highest in round 1 (SSIM 0.90" in rounds
     assert "Best recovered: eyes (local SSIM 0.90); least: outline (0.60)" in regions
-    assert "loses most when the mouth is painted over (0.40" in regions
+    assert "loses most where the region mouth is painted over (0.40" in regions
+    assert "densest in the region mouth (1.60 times" in regions
     assert "adds most: 0.50" in things
     assert "lose by being together: a study 1" in clients
     assert "hides a study 0" in clients

@@ -78,7 +78,7 @@ def run_cell(
     capture = capture_of(study, scenario, cell, folder)
     secret = capture.secret
     assert secret is not None  # simulated captures always know it
-    sent = told(capture.seen, _attack(scenario, cell))
+    sent = told(capture.seen, _attack(scenario, cell), scenario.expose)
     if why := nothing_to_attack(sent, cell):
         folder.save_trial(not_attacked(cell, sent, why), {})
         return

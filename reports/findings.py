@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable
 
 from fedaudit.config import Study
-from fedaudit.reports.lessons import IRREVERSIBILITY, is_template, kind_of, lesson
+from fedaudit.reports.lessons import IRREVERSIBILITY, ONE_OWNER, is_template, kind_of, lesson
 from fedaudit.reports.results import Coverage, Exposure, Finding, Row
 from fedaudit.reports.verdicts import rate_text
 
@@ -13,6 +13,7 @@ RECONSTRUCTION: tuple[str, ...] = (
     "MITRE ATLAS AML.T0024.001",
     "OWASP ML03:2023",
 )
+TEMPLATES = ("NIST AI 100-2 NISTAML.032", "ISO/IEC 24745 irreversibility")
 MEMBERSHIP = ("NIST AI 100-2 NISTAML.033", "MITRE ATLAS AML.T0024.000", "OWASP ML04:2023")
 PROPERTY = ("NIST AI 100-2 NISTAML.034",)
 CLASSES: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
@@ -32,7 +33,7 @@ CLASSES: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
         RECONSTRUCTION,
     ),
     ("learned inversion", frozenset({"lti", "feature_decoder"}), RECONSTRUCTION),
-    ("template inversion", frozenset(), RECONSTRUCTION),
+    ("template inversion", frozenset({"template_inversion"}), TEMPLATES),
     (
         "malicious server",
         frozenset({"imprint", "trap_weights", "fishing"}),
@@ -192,28 +193,37 @@ def _remedy(row: Row, rows: tuple[Row, ...]) -> str:
 
 def _secure_sums(exposures: tuple[Exposure, ...]) -> list[Finding]:
     """What the server sees of a secure sum beyond the sum: an identity, not a measurement."""
-    sums = {e.scenario: e for e in exposures if kind_of(e.artifact) == "aggregate"}
-    return [
-        Finding(
-            id="",
-            severity="none",
-            confidence="high",
-            title="The secure sum hides only what several clients change",
-            claim="A row that one client alone changes comes out of the sum exactly, whatever the "
-            "others send: W_k = (S − (Σw − w_k) · W_sent) / w_k.",
-            evidence="Derived, not measured here: the server knows what it had sent, W_sent, and "
-            "the weights w travel in clear. Tested to errors below 1e-5 "
-            "(fedaudit.attacks.closed_form.secure_sum). Whether a row has one owner is for the "
-            "method to say: class embeddings of FedFace and FedGC have.",
-            configuration=f"scenario {e.scenario}: network {e.network}, method {e.method}, round "
-            f"{e.round}, aggregate of {e.summary}",
-            remedy="Put nothing into the sum that one client alone changes: share one head, or "
-            "keep class embeddings on the device.",
-            standards=(*RECONSTRUCTION, *IRREVERSIBILITY),
-            fingerprint=_hash("secure sum", e.scenario, e.network, e.method, str(e.round)),
+    found = []
+    for scenario in dict.fromkeys(e.scenario for e in exposures):
+        here = {kind_of(e.artifact): e for e in exposures if e.scenario == scenario}
+        e = here.get("summed_rows", here.get("aggregate"))
+        if e is None:
+            continue
+        owned = kind_of(e.artifact) == "summed_rows"
+        which = "Whether a row here has one owner is for the method to say."
+        if owned:
+            which = "Here such rows were summed: each is known as if it had been sent in clear."
+        found.append(
+            Finding(
+                id="",
+                severity="low" if owned else "none",
+                confidence="high",
+                title="The secure sum hides no row that one client alone owns"
+                if owned
+                else "The secure sum hides only what several clients change",
+                claim="A row that one client alone changes comes out of the sum exactly, whatever "
+                f"the others send: W_k = (S − (Σw − w_k) · W_sent) / w_k. {which}",
+                evidence="Derived, not measured in this run: the server knows what it had sent, "
+                "W_sent, and the weights w travel in clear. Tested to errors below 1e-5 "
+                "(fedaudit.attacks.closed_form.secure_sum).",
+                configuration=f"scenario {e.scenario}: network {e.network}, method {e.method}, "
+                f"round {e.round}, {e.artifact} of {e.summary}",
+                remedy=ONE_OWNER,
+                standards=(*RECONSTRUCTION, *IRREVERSIBILITY),
+                fingerprint=_hash("secure sum", e.scenario, e.network, e.method, str(e.round)),
+            )
         )
-        for e in sums.values()
-    ]
+    return found
 
 
 def _source(row: Row) -> str:

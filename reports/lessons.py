@@ -7,6 +7,10 @@ from fedaudit.reports.results import Row
 
 UPDATES = frozenset({"update", "aggregate", "buffers"})
 """Kinds of which a photo of the batch is rebuilt; the others are about people."""
+ONE_OWNER = (
+    "Put nothing into the sum that one client alone changes: share one head, or keep class "
+    "embeddings on the device."
+)
 IRREVERSIBILITY = ("ISO/IEC 24745 irreversibility", "ISO/IEC 30136")
 
 
@@ -34,10 +38,9 @@ _BY_KIND: Mapping[str, Lesson] = {
         "Release fewer centers, each of more people (min_size), with more noise (a lower epsilon), "
         "and audit again.",
     ),
-    "aggregate": Lesson(
-        "The secure sum does not hide what one person alone owns: faces come back from it",
-        "Put nothing into the sum that one client alone changes: share one head, or keep class "
-        "embeddings on the device.",
+    "summed_rows": Lesson(
+        "The secure sum does not hide rows of one owner: faces come back from them",
+        ONE_OWNER,
     ),
 }
 

@@ -90,22 +90,41 @@ def _cut(sent: Shared, prefixes: tuple[str, ...]) -> Shared:
     return replace(sent, tensors=tensors)
 
 
-def told(seen: Observation, attack: Attack | None) -> tuple[Sent, ...]:
+def told(seen: Observation, attack: Attack | None, only: Iterable[str] = ()) -> tuple[Sent, ...]:
     """What was shared as a reviewer is told of it, and what of it `attack` attacks.
 
     Of several updates an attack reads the first alone (`Observation.update`); the others are
     attacked where `expose` names them.
+
+    Args:
+        seen: What the attacker is shown.
+        attack: Who attacks it; None for nobody.
+        only: What `expose` has left of it: things keep the names that they had before.
     """
     kinds = attack.reads if attack else frozenset()
     found: list[Sent] = []
     update_seen = False
-    for name, sent in zip(names_of(seen.shared), seen.shared, strict=True):
+    for name, sent in zip(_names_before(seen.shared, only), seen.shared, strict=True):
         is_read = reads(kinds, sent) and not (_is_update(sent) and update_seen)
         update_seen = update_seen or _is_update(sent)
         used = not is_read and _is_buffers(sent) and Update in kinds
         readers = tuple(other for other, read in _registered() if reads(read, sent))
         found.append(Sent(name, _summary(sent), _bytes(sent), is_read, used, readers))
     return tuple(found)
+
+
+def _names_before(shared: Sequence[Shared], only: Iterable[str]) -> tuple[str, ...]:
+    """Names of the shared things as they were before `expose` left these only."""
+    names = names_of(shared)
+    kept: dict[str, list[int]] = {}
+    for name in {wanted.partition(":")[0] for wanted in only}:
+        kind, _, number = name.partition("#")
+        kept.setdefault(kind, []).append(int(number or 1))
+    if not kept:
+        return names
+    numbers = {kind: iter(sorted(found)) for kind, found in kept.items()}
+    found = ((kind, next(numbers[kind])) for kind in map(kind_of, shared))
+    return tuple(f"{kind}#{n}" if n > 1 else kind for kind, n in found)
 
 
 def reads(kinds: frozenset[type], sent: Shared) -> bool:

@@ -247,6 +247,11 @@ def test_a_secure_sum_is_told_what_it_does_not_hide() -> None:
     assert note.severity == "none"
     assert "W_k = (S − (Σw − w_k) · W_sent) / w_k" in note.claim
     assert findings(table) == ()
+    rows_ = replace(ROWS, name="summed_rows")
+    found, table = cells(asked, sending(line(0, attack=GAN), total, rows_))
+    (owned,) = findings(table, found)
+    assert (owned.severity, owned.confidence) == ("low", "high")
+    assert "as if it had been sent in clear" in owned.claim
 
 
 def test_the_map_is_part_of_results_and_of_their_schema() -> None:

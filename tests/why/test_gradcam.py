@@ -55,16 +55,15 @@ def test_what_speaks_against_the_answer_has_no_heat() -> None:
 
 def test_heat_is_the_papers_formula() -> None:
     generator = torch.Generator().manual_seed(0)
-    network = nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(256, 3)
-    )
+    last = nn.Linear(256, 3)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.Flatten(), last)
     for p in network.parameters():
         p.data = torch.randn(p.shape, generator=generator) * 0.2
     images = torch.rand(2, 3, 8, 8, generator=generator)
     heat = grad_cam(network, network[1], images, lambda out: out[:, 2])
     maps = network[1](network[0](images))
     # The network is linear behind the maps, so that ∂answer/∂map is its row.
-    weights = network[3].weight[2].view(4, 8, 8).mean((1, 2))
+    weights = last.weight[2].view(4, 8, 8).mean((1, 2))
     assert torch.allclose(heat, torch.relu((weights[:, None, None] * maps).sum(1)), atol=1e-6)
     assert all(p.grad is None for p in network.parameters())
 

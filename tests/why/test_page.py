@@ -17,6 +17,7 @@ from fedaudit.cli import cli
 from fedaudit.cli.ending import end
 from fedaudit.reports.csp import source_hash
 from fedaudit.reports.results import Estimate, Rate
+from fedaudit.study_file import load_study
 from fedaudit.why import wording
 from fedaudit.why.page import render
 from fedaudit.why.results import (
@@ -270,6 +271,11 @@ def test_bad_input_is_explained(
 ) -> None:
     assert fedaudit("why", "study.toml", "-o", "out", *args) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_example_is_a_study() -> None:
+    study = load_study(Path(__file__).parents[2] / "examples" / "why.toml")
+    assert [s.round for s in study.scenarios] == [1, 10]
 
 
 def test_full_evidence_keeps_and_shows_faces(fedaudit: Callable[..., int], tmp_path: Path) -> None:

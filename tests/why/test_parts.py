@@ -41,7 +41,9 @@ class Planted:
     needs = frozenset[Any]()
     reads = frozenset({Update})
 
-    def __call__(self, seen: Observation, *, generator: torch.Generator) -> Reconstruction:
+    def __call__(
+        self, seen: Observation, *, generator: torch.Generator, progress: Any = None
+    ) -> Reconstruction:
         self.calls += 1
         update = seen.update
         assert update is not None
@@ -175,7 +177,9 @@ def test_a_cut_that_no_attack_reads_is_not_tested(
     monkeypatch.setattr(MapOnly, "__call__", refuse)
 
     class Refuses(Planted):
-        def __call__(self, seen: Observation, *, generator: torch.Generator) -> Reconstruction:
+        def __call__(
+            self, seen: Observation, *, generator: torch.Generator, progress: Any = None
+        ) -> Reconstruction:
             if seen.update is not None and "body.1.weight" not in seen.update.tensors:
                 raise AttackError("nothing to match")
             return super().__call__(seen, generator=generator)
@@ -347,7 +351,9 @@ class Says:
     needs = frozenset[Any]()
     reads = frozenset({Update})
 
-    def __call__(self, seen: Observation, *, generator: torch.Generator) -> Reconstruction:
+    def __call__(
+        self, seen: Observation, *, generator: torch.Generator, progress: Any = None
+    ) -> Reconstruction:
         assert seen.update is not None
         real = is_real(seen.update.tensors["head.weight"])
         images, nobody = torch.zeros(1, 3, 32, 32), torch.tensor([-1])

@@ -1,4 +1,4 @@
-"""`fedaudit schema`: what a study, a results file or a capture holds, as JSON schema."""
+"""`fedaudit schema`: what studies, results, captures and explanations hold, as JSON schema."""
 
 import json
 
@@ -10,9 +10,9 @@ from fedaudit.cli.options import examples
 @click.command(
     epilog=examples("fedaudit schema study > study.schema.json", "fedaudit schema results")
 )
-@click.argument("what", type=click.Choice(["capture", "results", "study"]))
+@click.argument("what", type=click.Choice(["capture", "results", "study", "why"]))
 def schema(*, what: str) -> None:
-    """Print the JSON schema of results.json, of study files, or of a capture's capture.json."""
+    """Print the JSON schema of results.json, study files, a capture's capture.json or why.json."""
     if what == "results":
         from fedaudit.reports import results  # noqa: PLC0415 - imports torch
 
@@ -21,6 +21,10 @@ def schema(*, what: str) -> None:
         from fedaudit.captures import facts  # noqa: PLC0415 - imports pydantic
 
         content = facts.schema()
+    elif what == "why":
+        from fedaudit.why import results as explanation  # noqa: PLC0415 - imports pydantic
+
+        content = explanation.schema()
     else:
         from fedaudit import study_file  # noqa: PLC0415 - imports torch
 

@@ -6,7 +6,7 @@
 
 ResNet-18 with batch norm (11.2 M parameters), full float32 weights from every client. The capture
 is written into a temporary folder, or under --folder, and deleted. Inspection runs in a process of
-its own with one thread, as the command does, so that its memory is its own. "once" is what it takes
+its own, as the command does it, so that its memory is its own. "once" is what it takes
 on a capture without updates: importing all attacks. "cold" asks the system to drop the files from
 its cache first (posix_fadvise), so that the disk counts; "warm" reads what is in memory. The time
 of 1,000 updates is "once" and 1,000 times the measured time an update: it holds where the disk

@@ -1,12 +1,15 @@
 """What a capture holds: rounds, clients, what was shared, norms, anomalies, and what can attack it.
 
-One message is in memory at a time; a capture of a thousand updates is read once.
+Each thread has one message in memory at a time; a capture of a thousand updates is read once.
 """
 
 import math
+import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -84,8 +87,14 @@ class Inspection:
         return plain
 
 
-def inspect(capture: StoredCapture) -> Inspection:
-    """Look at all messages of a capture, once."""
+def inspect(capture: StoredCapture, *, workers: int | None = None) -> Inspection:
+    """Look at all messages of a capture, once.
+
+    Args:
+        capture: The capture.
+        workers: Threads, each with one update in memory; None is a core each, at most 4.
+    """
+    workers = workers or min(4, os.cpu_count() or 1)
     rounds: list[RoundSummary] = []
     anomalies: list[Anomaly] = []
     seen: list[Seen] = list(protections_stated(capture.facts))
@@ -96,11 +105,17 @@ def inspect(capture: StoredCapture) -> Inspection:
         broadcast = _broadcast(capture, number, anomalies)
         groups = identical_groups(stored)
         measured: list[tuple[str, Measures]] = []
-        for group in groups:
+        with ThreadPoolExecutor(workers) as pool:
+            look_at = partial(_look, capture, broadcast, number)
+            looks = list(pool.map(look_at, [group[0] for group in groups]))
+        for group, look in zip(groups, looks, strict=True):
+            found = look.measures
+            anomalies += look.anomalies
+            if look.error is not None:
+                capture.report(look.error)
             names = sorted({one.message.client or "" for one in group})
             if len(names) > 1:
                 seen.append(_aggregate(number, names))
-            found = _measured(capture, group[0], broadcast, number, anomalies)
             if found is not None:
                 measured.append((names[0], found))
                 whole = group[0].message.aggregate or len(names) > 1
@@ -148,14 +163,23 @@ def _broadcast(
     return None
 
 
-def _measured(
+@dataclass(frozen=True)
+class _Look:
+    """What one message is like."""
+
+    measures: Measures | None
+    anomalies: tuple[Anomaly, ...] = ()
+    error: CaptureError | None = None
+
+
+def _look(
     capture: StoredCapture,
-    stored: StoredMessage,
     broadcast: Mapping[str, Tensor] | None,
     number: int,
-    anomalies: list[Anomaly],
-) -> Measures | None:
-    """Measures of one message; what is wrong with it becomes an anomaly or a problem."""
+    stored: StoredMessage,
+) -> _Look:
+    """Measure one message; runs in a thread, so that it changes nothing."""
+    anomalies = []
     client = stored.message.client or ""
     names = capture.facts.parameter_names or ()
     own = stored.path.parent / stored.path.name.replace("update-", "broadcast-", 1)
@@ -164,8 +188,7 @@ def _measured(
             broadcast = named(capture.broadcast(number, client), names)
         found = measure(stored, broadcast, capture.facts.buffers, names)
     except CaptureError as error:
-        capture.report(error)
-        return None
+        return _Look(None, error=error)
     for name, reason in found.unfit[:3]:
         anomalies.append(Anomaly(number, client, f"{name!r}: {reason}"))
     for name in found.not_finite[:3]:
@@ -174,7 +197,7 @@ def _measured(
         anomalies.append(Anomaly(number, client, f"the running variance {name!r} is negative"))
     if found.layers and found.norm == 0:
         anomalies.append(Anomaly(number, client, "it changes nothing: the client did not train"))
-    return found
+    return _Look(found, tuple(anomalies))
 
 
 def _compared(number: int, measured: list[tuple[str, Measures]]) -> list[Anomaly]:

@@ -69,7 +69,7 @@ def test_what_is_shown_alone_keeps_its_name_and_is_read() -> None:
     only = ("update#2",)
     (alone,) = told(expose(SEEN, only), GAN, only)
     assert (alone.name, alone.read) == ("update#2", True)
-    only = ("class_embeddings", "update#2:head.", "buffers")
-    cut = told(expose(SEEN, only), GAN, only)
+    parts = ("class_embeddings", "update#2:head.", "buffers")
+    cut = told(expose(SEEN, parts), GAN, parts)
     assert [s.name for s in cut] == ["buffers", "update#2", "class_embeddings"]
     assert cut[1].summary == "4 values"

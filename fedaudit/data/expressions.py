@@ -28,8 +28,8 @@ _TRIES = 4
 def expressions(
     *,
     size: int = 64,
-    people: int = 60,
-    photos: int = 6,
+    people: int = 180,
+    photos: int = 2,
     classes: Sequence[str] = CLASSES,
     confidence: float = 0.6,
     spread: float = 0.3,
@@ -41,8 +41,9 @@ def expressions(
     latent space and their photos lie around it, as in `synthetic`; a face is kept where both
     classifiers (`fedaudit.models.expression_nets`) name the same of `classes`. People are dealt to
     the classes evenly by the face at their very point; a person's photos may differ from it. The
-    labels are as good as the classifiers are. Rare expressions take long to find: latents and
-    labels are kept in the user's cache folder.
+    labels are as good as the classifiers are. Many people with few photos each, because photos of
+    one person teach the person (so `[federation] photos = 1`). Rare expressions take a minute to
+    find: latents and labels are kept in the user's cache folder.
 
     Args:
         size: Side of the photos in pixels; they are labeled as the generator draws them, at 64.

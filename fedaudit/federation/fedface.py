@@ -12,7 +12,7 @@ from fedaudit.data.faces import FaceSet
 from fedaudit.data.splits import Split, require_one_client_each
 from fedaudit.errors import DataError
 from fedaudit.federation.averaging import add_mean
-from fedaudit.federation.class_rows import HEAD, ROWS, collect, own_rows
+from fedaudit.federation.class_rows import HEAD, ROWS, collect, own_rows, sum_with_rows
 from fedaudit.federation.client import is_withheld, train_locally
 from fedaudit.federation.pretraining import pretrained
 from fedaudit.models.facenet import require_face_net
@@ -49,6 +49,9 @@ class FedFace:
         spread_steps: Spreadout steps a round; ≥ 0.
         public: Registered face set for the pre-training.
         pretrain_steps: Steps of pre-training; 0 starts at random.
+        secure: Put a secure aggregator between clients and server: it sees the sums of the deltas
+            and of the matrices of class embeddings, in which each client fills its own row (ours;
+            such sums hide no row, `attacks.closed_form.secure_sum`).
     """
 
     margin: float = 0.9
@@ -56,7 +59,9 @@ class FedFace:
     spread_lr: float = 50.0
     spread_steps: int = 10
     public: str = "synthetic"
-    pretrain_steps: int = 200
+    pretrain_steps: int = 300
+
+    secure: bool = False
 
     share: ClassVar[Literal["gradient", "delta"]] = "delta"
     withheld: ClassVar[tuple[str, ...]] = (HEAD,)
@@ -119,6 +124,10 @@ class FedFace:
         if is_withheld(ROWS, task.withheld):  # a defense keeps it on the device
             return replace(returned, kept={**returned.kept, ROWS: row})
         return replace(returned, shared=(*returned.shared, ClassEmbeddings(row, task.owned)))
+
+    def aggregate(self, returns: Sequence[tuple[Shared, ...]]) -> tuple[Shared, ...]:
+        """The sums of all clients' deltas and rows, weighted by images."""
+        return sum_with_rows(returns)
 
     def combine(
         self, before: Mapping[str, Tensor], updates: Sequence[Update], training: LocalTraining

@@ -11,7 +11,7 @@ from torch import Tensor
 from fedaudit.data.faces import FaceSet
 from fedaudit.data.splits import Split, require_one_client_each
 from fedaudit.federation.averaging import add_mean
-from fedaudit.federation.class_rows import HEAD, ROWS, collect, own_rows
+from fedaudit.federation.class_rows import HEAD, ROWS, collect, own_rows, sum_with_rows
 from fedaudit.federation.client import is_withheld, train_locally
 from fedaudit.types import ClassEmbeddings, LocalTraining, Shared, Update
 from fedaudit.verbs import ClientReturn, ClientTask
@@ -34,10 +34,15 @@ class FedGC:
     Args:
         strength: λ of the correction; 0 is FedAvg with heads that clients train alone; ≥ 0.
         scale: Inverse temperature of the regularizer's softmax; > 0.
+        secure: Put a secure aggregator between clients and server: it sees the sums of the deltas
+            and of the matrices of class embeddings, in which each client fills its own rows (ours;
+            such sums hide no row, `attacks.closed_form.secure_sum`).
     """
 
-    strength: float = 1.0
-    scale: float = 16.0
+    strength: float = 500.0
+    scale: float = 1.0
+
+    secure: bool = False
 
     share: ClassVar[Literal["gradient", "delta"]] = "delta"
     withheld: ClassVar[tuple[str, ...]] = (HEAD,)
@@ -76,6 +81,10 @@ class FedGC:
         rows = ClassEmbeddings(returned.kept[ROWS], task.owned)
         kept = {name: value for name, value in returned.kept.items() if name != ROWS}
         return replace(returned, shared=(*returned.shared, rows), kept=kept)
+
+    def aggregate(self, returns: Sequence[tuple[Shared, ...]]) -> tuple[Shared, ...]:
+        """The sums of all clients' deltas and rows, weighted by images."""
+        return sum_with_rows(returns)
 
     def combine(
         self, before: Mapping[str, Tensor], updates: Sequence[Update], training: LocalTraining

@@ -33,7 +33,7 @@ class PrivateProjectorMethod:
 
     private: tuple[str, ...] = ("embedding.", "head.")
     public: str = "synthetic"
-    pretrain_steps: int = 200
+    pretrain_steps: int = 300
 
     share: ClassVar[Literal["gradient", "delta"]] = "delta"
 

@@ -1,5 +1,6 @@
 """The page and the command: nothing hostile, no faces unless asked for, the same bytes twice."""
 
+import html
 import json
 import re
 import sys
@@ -16,7 +17,7 @@ import torch
 from fedaudit.cli import cli
 from fedaudit.cli.ending import end
 from fedaudit.reports.csp import source_hash
-from fedaudit.reports.results import Estimate, Rate
+from fedaudit.reports.results import Estimate, Evidence, Rate
 from fedaudit.study_file import load_study
 from fedaudit.why import wording
 from fedaudit.why.page import render
@@ -188,6 +189,36 @@ def test_the_sentences_say_what_the_numbers_say() -> None:
     assert "adds most: 0.50" in things
     assert "lose by being together: a study 1" in clients
     assert "hides a study 0" in clients
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("scheme", "width", "evidence"), [("light", 1280, "full"), ("dark", 500, "redacted")]
+)
+def test_axe_finds_nothing(
+    tmp_path: Path, scheme: str, width: int, evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "reports"))
+    from browser import DARK, LIGHT, axe, load, with_scripts
+    from test_page_in_browser import RUN_AXE
+
+    colors = {"light": LIGHT, "dark": DARK}[scheme]
+    picture = torch.full((1, 3, 32, 32), 0.5)
+    faces = [{"original": picture, "reconstruction": picture, "heat": torch.eye(32)[None]}]
+    page = render(made_up(), evidence, faces)
+    file = tmp_path / "why.html"
+    file.write_text(page, "utf-8")
+    _, console = load(file, tmp_path / "profile", scheme=colors, width=width)
+    assert console == ""
+    file.write_text(with_scripts(page, axe(tmp_path), RUN_AXE), "utf-8")
+    dom, console = load(file, tmp_path / "profile", scheme=colors, width=width)
+    assert console == ""
+    found = re.search(r'<pre id="axe-result">(.*?)</pre>', dom, re.DOTALL)
+    assert found is not None, "axe did not finish"
+    result = json.loads(html.unescape(found[1]))
+    assert result["dark"] is (scheme == "dark")
+    assert result["violations"] == []
+    assert not result["wide"], "the page scrolls sideways"
 
 
 # --- the command ----------------------------------------------------------------------------------

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from fedaudit.attacks.batch_norm import BatchNormPrior, from_observation
-from fedaudit.attacks.evidence import gather
+from fedaudit.attacks.evidence import Evidence, gather
 from fedaudit.attacks.evolution import Evolution
 from fedaudit.attacks.local_steps.several_steps import replay_of
 from fedaudit.attacks.maps.gauss_newton import GaussNewton
 from fedaudit.attacks.maps.goal import MapMatching, goal_of
-from fedaudit.attacks.matching import Matching
+from fedaudit.attacks.matching import Matching, solvable
+from fedaudit.attacks.private_part import guessed_parts, learned_parts
 from fedaudit.attacks.rounds import Decode, Movement, OneByOne, Plan
 from fedaudit.attacks.search import Optimizer, Progress
 from fedaudit.attacks.stage import Stage
@@ -66,6 +67,7 @@ class Attempt:
         )
         if wide:
             evidence = evidence.to(torch.float64)
+        self.stand_in = self._stand_in(evidence)
         matching = Matching(
             evidence,
             use_entry=attack.entry,
@@ -77,6 +79,7 @@ class Attempt:
             autocast=torch.bfloat16 if attack.precision == "bfloat16" else None,
             trial=trial,
             generator=self.generator,
+            stand_in=self.stand_in,
         )
         self.scene = Scene(evidence, matching, self.generator, attack.prior, attack.restarts)
         sweeps = [
@@ -90,6 +93,31 @@ class Attempt:
         self.best = torch.full((attack.restarts,), float("inf"))
         self.images = torch.empty(0)
         self._started = started
+
+    def _stand_in(self, evidence: Evidence) -> dict[str, Tensor]:
+        """What is matched with in place of a private part, where the attack does not solve for it.
+
+        Drawn with seeds of its own, so that an attempt that is resumed has the same.
+        """
+        attack = self.attack
+        if not evidence.private:
+            return {}
+        if attack.unknown == "joint" and solvable(evidence):
+            return {}
+        seed = self.generator.initial_seed()
+        drawn = guessed_parts(self.seen.model, evidence.private, attack.restarts, seed)
+        like = next(iter(evidence.target.values()))
+        drawn = {name: value.to(like) for name, value in drawn.items()}
+        if attack.unknown != "learned":
+            return drawn
+        return learned_parts(
+            evidence.model,
+            drawn,
+            evidence.shape,
+            source=attack.prior.source if attack.prior else "face_gan",
+            grayscale=evidence.grayscale,
+            seed=seed,
+        )
 
     def search(self) -> None:
         """All stages, in order."""
@@ -208,7 +236,7 @@ class Attempt:
                 drawn = decode(torch.stack([v[r] for v in variables])).clamp(0, 1)
                 images.append(drawn)
         for r, drawn in enumerate(images):
-            rows = [rows[r].detach() for rows in matching.free]
+            rows = [row.detach() for row in matching.rows(every, r)]
             trial, distance = matching.gradients(drawn, every, rows, differentiable=False)
             matches.append(matching.objective(trial, distance).detach())
         now, drawn = torch.stack(matches).cpu(), torch.stack(images)

@@ -5,7 +5,7 @@ An attack by name is a preset of it (`image_space.py`, `generative.py`); `attemp
 
 import time
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 
@@ -21,6 +21,7 @@ from fedaudit.types import Knowledge, Observation, Reconstruction, Shared, Updat
 
 Precision = Literal["auto", "float64", "float32", "bfloat16"]
 LocalSteps = Literal["start", "path", "replay"]
+Unknown = Literal["joint", "learned", "guessed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,11 @@ class MatchingAttack:
             does not grant are guessed by rehearsing plausible ones.
         batch_norm: Weight of the batch-norm statistics (`attacks.batch_norm`) on networks that
             have them.
+        unknown: How a head, or more, that stays on the device is met. "joint": solved for with the
+            images, as far as it acts on what was shared: what the inputs of the last layers span
+            (`maps.input_span`), or one free vector an image (`Matching`). "learned": trained to
+            tell generated people apart. "guessed": random, each restart another. A private part
+            with nothing public before it cannot be solved for, and is guessed.
     """
 
     stages: tuple[Stage, ...]
@@ -63,6 +69,7 @@ class MatchingAttack:
     precision: Precision = "auto"
     local_steps: LocalSteps = "start"
     batch_norm: float = 0.0
+    unknown: Unknown = "joint"
 
     reads: ClassVar[frozenset[type[Shared]]] = frozenset({Update})
 
@@ -77,12 +84,15 @@ class MatchingAttack:
             raise ValueError("seconds must be > 0")
         if self.distance not in DISTANCES:
             raise UnknownNameError("distance", self.distance, DISTANCES)
+        if self.unknown not in get_args(Unknown):
+            raise UnknownNameError("way to meet a private part", self.unknown, get_args(Unknown))
 
     @property
     def needs(self) -> frozenset[Knowledge]:
-        """Faces from elsewhere only with a generator."""
+        """Faces from elsewhere only with a generator, or to learn a private part from."""
         basic = frozenset({Knowledge.MODEL, Knowledge.BASIC})
-        return basic | {Knowledge.AUXILIARY} if self.prior else basic
+        faces = self.prior is not None or self.unknown == "learned"
+        return basic | {Knowledge.AUXILIARY} if faces else basic
 
     def __call__(
         self,
@@ -99,7 +109,7 @@ class MatchingAttack:
         best = int(run.best.argmin())
         evidence, matching = run.scene.evidence, run.scene.matching
         labels = evidence.labels
-        if matching.loss == "soft":
+        if matching.loss == "soft" and not run.stand_in:
             labels = torch.stack([rows[best] for rows in matching.free]).argmax(1)
         return Reconstruction(
             images=run.images[best].cpu().float(),
@@ -108,6 +118,7 @@ class MatchingAttack:
             iterations=run.watch.step,
             gradient_evaluations=matching.evaluations,
             seconds=time.process_time() - started + run.earlier_seconds,
-            adaptive=how_adaptive(seen),
+            # A guess is no account of what the device keeps.
+            adaptive="no" if run.stand_in and self.unknown != "learned" else how_adaptive(seen),
             history=tuple(run.watch.history),
         )

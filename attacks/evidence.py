@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fedaudit.attacks.adaptive import EXACT
 from fedaudit.attacks.labels.gradient import read_head
 from fedaudit.attacks.labels.infer import share_out, solved
 from fedaudit.attacks.local_steps.schedule import without_pulls
@@ -18,6 +20,8 @@ from fedaudit.attacks.maps.entry_layer import (
     place_maps,
     take_apart,
 )
+from fedaudit.attacks.maps.input_span import InputSpan, decisive, find_spans
+from fedaudit.attacks.private_part import private_names
 from fedaudit.errors import AttackError, KnowledgeError
 from fedaudit.models.adopted import adopt
 from fedaudit.models.batch_norm import client_mode
@@ -42,6 +46,8 @@ class Evidence:
         labels: `[N]`; None where the head was not shared.
         grayscale: The update proves that the channels of every image were equal.
         entry: What the first fully connected layer gives away; None where it gives nothing.
+        private: Names of the parameters that stay on the device.
+        clean: The update is one exact gradient: no noise, no drift over several steps.
     """
 
     model: nn.Module
@@ -51,6 +57,30 @@ class Evidence:
     labels: Tensor | None
     grayscale: bool
     entry: EntryLayer | None
+    private: frozenset[str] = frozenset()
+    clean: bool = False
+
+    @property
+    def blind(self) -> bool:
+        """Whether the client's loss cannot be computed: no labels, or a head that is not known."""
+        return self.labels is None or bool(self.private)
+
+    @cached_property
+    def spans(self) -> tuple[InputSpan, ...]:
+        """What the inputs of each layer span, where its gradient gives that away."""
+        return find_spans(
+            self.model,
+            self.target,
+            self.shape,
+            self.count,
+            private=self.private,
+            clean=self.clean,
+        )
+
+    @property
+    def spans_decide(self) -> bool:
+        """Whether spans alone leave the images no freedom."""
+        return decisive(self.spans, self.shape, self.count, grayscale=self.grayscale)
 
     @property
     def smooth(self) -> bool:
@@ -125,6 +155,8 @@ def gather(seen: Observation) -> Evidence:
         labels=None if labels is None else labels.to(device),
         grayscale=_is_gray(model, target),
         entry=entry,
+        private=private_names(model, seen.before),
+        clean=_is_clean(seen, seen.update),
     )
 
 
@@ -141,6 +173,15 @@ def mean_gradient(seen: Observation, update: Update) -> dict[str, Tensor]:
     if seen.training is None:
         return {name: -value for name, value in update.tensors.items()}
     return without_pulls(update.tensors, seen.before, seen.training)
+
+
+def _is_clean(seen: Observation, update: Update) -> bool:
+    """Whether the threat model lets an attacker know that the gradient is exact."""
+    training = seen.training
+    once = update.kind == "gradient" or (
+        training is not None and training.steps == 1 and training.optimizer == "sgd"
+    )
+    return once and seen.defense is not None and {d.name for d in seen.defense} <= EXACT | {"none"}
 
 
 def _is_gray(model: nn.Module, target: Mapping[str, Tensor]) -> bool:

@@ -109,7 +109,7 @@ class Evolution:
             variable = torch.stack(self._parts(vector, restart))
             images = self.decode(variable)
         every = range(len(self.variables))
-        free = [rows[restart].detach() for rows in self.matching.free]
+        free = [row.detach() for row in self.matching.rows(every, restart)]
         trial, distance = self.matching.gradients(images, every, free, differentiable=False)
         value = self.matching.objective(trial, distance) + self.prior(variable, images)
         return float(value.detach())

@@ -1,6 +1,6 @@
 """Attacks that draw with a face generator: presets of the engine, by the name of their paper."""
 
-from fedaudit.attacks.engine import LocalSteps, MatchingAttack
+from fedaudit.attacks.engine import LocalSteps, MatchingAttack, Unknown
 from fedaudit.attacks.priors.generator import FaceGenerator
 from fedaudit.attacks.stage import Stage
 from fedaudit.attacks.varies import FeatureMaps, Latent, Pixels
@@ -30,6 +30,8 @@ def gan_inversion(
     prior: str = "face_gan",
     crop: Crop | None = None,
     local_steps: LocalSteps = "start",
+    restarts: int = 1,
+    unknown: Unknown = "joint",
     seconds: float | None = None,
 ) -> MatchingAttack:
     """Search a face generator for the faces that explain the update, then leave its range.
@@ -57,6 +59,8 @@ def gan_inversion(
         crop: Part of the generator's image that is kept, as (top, bottom, left, right) in [0, 1];
             None keeps what the generator says is a face crop.
         local_steps: How several local steps are met, as in `engine.MatchingAttack`.
+        restarts: Independent starts, searched side by side; the one with the least match is kept.
+        unknown: How a head that stays on the device is met, as in `engine.MatchingAttack`.
         seconds: Wall-clock limit; results then depend on the machine. None for none.
     """
     plan = [
@@ -98,6 +102,8 @@ def gan_inversion(
         entry=entry,
         prior=FaceGenerator(source=prior, crop=crop),
         local_steps=local_steps,
+        restarts=restarts,
+        unknown=unknown,
         seconds=seconds,
     )
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Literal
 
-from fedaudit.attacks.engine import LocalSteps, MatchingAttack, Precision
+from fedaudit.attacks.engine import LocalSteps, MatchingAttack, Precision, Unknown
 from fedaudit.attacks.image_priors import GroupConsistency
 from fedaudit.attacks.search import Schedule
 from fedaudit.attacks.stage import Stage
@@ -75,6 +75,7 @@ def inverting_gradients(
     local_steps: LocalSteps = "start",
     batch_norm: float = 0.0,
     patience: int = 0,
+    unknown: Unknown = "joint",
     seconds: float | None = None,
 ) -> MatchingAttack:
     """Inverting gradients: free pixels, cosine distance, total variation, signed Adam.
@@ -96,6 +97,7 @@ def inverting_gradients(
         local_steps: How several local steps are met, likewise.
         batch_norm: Weight of the batch-norm statistics, on networks that have them.
         patience: Stop when this many steps brought nothing; 0 never.
+        unknown: How a head that stays on the device is met, likewise.
         seconds: Wall-clock limit; results then depend on the machine. None for none.
     """
     if steps < 1:
@@ -124,6 +126,7 @@ def inverting_gradients(
         batch_norm=batch_norm,
         distance=distance,
         restarts=restarts,
+        unknown=unknown,
         seconds=seconds,
     )
 

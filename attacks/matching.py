@@ -1,7 +1,7 @@
 """The matching engine: how far trial images are from explaining what a client shared."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Literal
 
@@ -13,7 +13,9 @@ from torch.func import functional_call, grad
 from fedaudit.attacks.evidence import Evidence
 from fedaudit.attacks.local_steps.replay_trial import ReplayTrial
 from fedaudit.attacks.maps.entry_layer import solve_arriving
+from fedaudit.attacks.maps.input_span import InputSpan, decisive, span_distance
 from fedaudit.attacks.objectives import DISTANCES
+from fedaudit.attacks.private_part import PublicModule, evaluating, public_depth
 from fedaudit.errors import AttackError, UnknownNameError
 from fedaudit.models.facenet import FaceNet, criterion_of
 from fedaudit.models.heads import CosineHead
@@ -25,15 +27,21 @@ Gradients = tuple[Tensor, ...]
 class Matching:
     """Compares trial images with the evidence.
 
-    The trial gradient needs a loss. There are four, in order of what they presume:
+    The trial gradient needs a loss. There are these, in order of what they presume:
 
+    * **spans**: the head is not known, but what the inputs of the last layers span is, and leaves
+      the images no freedom (`input_span`). There is no trial gradient then: a step costs a forward
+      and a backward pass.
     * **arriving**: the gradient that arrives at the feature maps is known in closed form, or solved
       for by least squares (`entry_layer`). No label and no head is needed, and no curvature of the
       head stands between the images and the match.
     * **labels**: the client's own criterion with known or inferred labels.
     * **soft**: the label is searched together with the image, as logits (DLG).
     * **free**: nothing after the feature map was shared (a private projector). Each image's
-      arriving gradient is a free variable that is searched together with the images.
+      arriving gradient is a free variable that is searched together with the images: whatever
+      the private part is, it acts on an image's gradient through this one vector.
+
+    Where a private part is guessed or learned, the loss is **soft** through it.
 
     Args:
         evidence: What was gathered.
@@ -50,6 +58,7 @@ class Matching:
         autocast: Lower precision of the trial passes; None computes in that of the parameters.
         trial: Replays several local steps; None takes one gradient at the broadcast weights.
         generator: Start of the free variables.
+        stand_in: Private parts to match with, `[R, …]` by name; {} solves for what they do.
     """
 
     evidence: Evidence
@@ -62,26 +71,34 @@ class Matching:
     autocast: torch.dtype | None = None
     trial: ReplayTrial | None = None
     generator: torch.Generator | None = None
+    stand_in: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.distance not in DISTANCES:
             raise UnknownNameError("distance", self.distance, DISTANCES)
-        model, target = self.evidence.model, self.evidence.target
-        entry = self.evidence.entry if self.use_entry else None
-        self.entry = entry
-        self.loss: Literal["arriving", "labels", "soft", "free"] = "labels"
+        evidence = self.evidence
+        model, target = evidence.model, evidence.target
+        depth = public_depth(model, evidence.private)
+        # A map that is known is of no use where trial images do not reach it.
+        usable = self.use_entry and not self.stand_in and depth is None
+        self.entry = evidence.entry if usable else None
+        self.spans: tuple[InputSpan, ...] = ()
+        self.loss = self._loss_kind()
+        if self.loss == "spans":
+            self.entry = None
         named = {name: p for name, p in model.named_parameters() if name in target}
-        if entry is not None:
-            self.loss = "arriving"
-        elif self.evidence.labels is None:
-            self.loss = "free"
-        elif self.labels == "soft":
-            self.loss = "soft"
         if self.loss in ("arriving", "free"):
             # What follows the feature map is explained exactly already; only the body is matched.
-            body = {name: p for name, p in named.items() if name.startswith("body.")}
-            named = body or named
-        if self.layers:
+            if not isinstance(model, FaceNet):
+                raise AttackError(
+                    "the labels cannot be inferred from what was shared, and only FaceNet networks "
+                    'can be matched without them: grant = ["labels"], or use a FaceNet.'
+                )
+            self.public = PublicModule(model, depth)
+            named = _used(self.public, named, evidence.shape)
+        if self.loss == "spans":
+            named = {}
+        elif self.layers:
             named = {name: p for name, p in named.items() if name.startswith(self.layers)}
             if not named:
                 raise AttackError(
@@ -89,8 +106,8 @@ class Matching:
                     "choose other layers, or leave the setting out to match them all"
                 )
         if self.trial is not None:
-            self.loss = "labels"
             self.trial = replace(self.trial, names=tuple(named))
+        self.fixed = tuple(self.stand_in.values())
         self.free = self._free_variables()
         self.names = tuple(named)
         self.parameters = tuple(named.values())
@@ -99,6 +116,30 @@ class Matching:
             self.target = self.trial.target
         self.scales = (1.0, 1.0)
         self.evaluations = 0
+
+    def _loss_kind(self) -> Literal["spans", "arriving", "labels", "soft", "free"]:
+        blind = self.evidence.blind
+        if self.trial is not None:
+            return "labels"
+        if self.stand_in:
+            return "soft"
+        if blind and not self.has_features and self._spans_decide():
+            return "spans"
+        if self.entry is not None:
+            return "arriving"
+        if blind:
+            return "free"
+        return "soft" if self.labels == "soft" else "labels"
+
+    def _spans_decide(self) -> bool:
+        """Whether what matched layers' inputs span decides the images; keeps the spans if so."""
+        evidence = self.evidence
+        chosen = [s for s in evidence.spans if f"{s.name}.".startswith(self.layers or ("",))]
+        gray = evidence.grayscale
+        if not decisive(chosen, evidence.shape, evidence.count, grayscale=gray):
+            return False
+        self.spans = tuple(chosen)
+        return True
 
     @property
     def has_features(self) -> bool:
@@ -109,10 +150,10 @@ class Matching:
     def separable(self) -> bool:
         """Whether shares add up.
 
-        Not where the arriving gradients are solved for all at once, nor where batch norm in
-        training mode or several local steps let images see each other.
+        Not where spans or arriving gradients are those of all images at once, nor where batch norm
+        in training mode or several local steps let images see each other.
         """
-        known = self.entry is None or self.has_features
+        known = not self.spans and (self.entry is None or self.has_features)
         return known and self.trial is None and not self.evidence.coupled
 
     def gradients(
@@ -131,7 +172,7 @@ class Matching:
         Args:
             images: `[n, C, H, W]` in [0, 1], the trial images at positions `which`.
             which: Their positions in the batch.
-            free: Their free variables, a row each; the first restart's if not given.
+            free: What goes with them, from `rows`; that of the first restart if not given.
             functional: Through `torch.func`, which can be mapped over restarts.
             differentiable: Build the graph of the gradient, for a search by derivatives.
 
@@ -141,7 +182,9 @@ class Matching:
         self.evaluations += len(which)
         if self.trial is not None:
             return self._replayed(self.trial, images, which, differentiable)
-        rows = [self.free[i][0] for i in which] if free is None and self.free else list(free or [])
+        if self.loss == "spans":
+            return (), self._span_distance(images)
+        rows = self.rows(which, 0) if free is None else list(free)
         if functional:
             found = grad(self._functional_loss, has_aux=True)(
                 dict(zip(self.names, self.parameters, strict=True)), images, which, rows
@@ -161,10 +204,17 @@ class Matching:
     def objective(self, trial: Gradients, feature_distance: Tensor) -> Tensor:
         """The match in units of what generic faces give (`calibrate`); 0 explains everything."""
         gradient_scale, feature_scale = self.scales
+        if self.loss == "spans":  # squared sines, beside which any prior would be too heavy
+            return (feature_distance / feature_scale + 1e-6).sqrt()
         match = DISTANCES[self.distance](trial, self.target) / gradient_scale
         if self.entry is not None:
             match = match + feature_distance / feature_scale
         return (match + 1e-6).sqrt() if self.angle else match
+
+    def rows(self, which: Sequence[int], restart: int) -> list[Tensor]:
+        """The free variables of images `which`, then what stands in for a private part."""
+        free = [self.free[i][restart] for i in which] if self.free else []
+        return [*free, *(value[restart] for value in self.fixed)]
 
     def fresh_free(self, which: Sequence[int]) -> list[Tensor]:
         """The free variables of images `which`; arriving gradients are brought to one length.
@@ -185,6 +235,7 @@ class Matching:
         self.free = tuple(
             rows.detach()[list(restarts)].clone().requires_grad_() for rows in self.free
         )
+        self.fixed = tuple(rows[list(restarts)] for rows in self.fixed)
 
     def calibrate(self, images: Tensor) -> None:
         """Set the scale of each term to its median over generic faces, `[n, C, H, W]`.
@@ -192,6 +243,11 @@ class Matching:
         In a trained network any two faces have nearly the same features and gradients; without
         this, a match that says nothing would look like one that says all.
         """
+        if self.loss == "spans":  # of whole batches: one image cannot span what a batch spans
+            batches = torch.split(images, self.evidence.count)
+            distances = [self._span_distance(batch).detach() for batch in batches]
+            self.scales = (1.0, max(float(torch.stack(distances).median()), 1e-6))
+            return
         gradients, features = [], []
         for k, image in enumerate(images):
             which = [k % self.evidence.count]
@@ -202,6 +258,11 @@ class Matching:
             max(float(torch.stack(gradients).median()), 1e-6),
             max(float(torch.stack(features).median()), 1e-6),
         )
+
+    def _span_distance(self, images: Tensor) -> Tensor:
+        """How far the trial inputs are from spanning what they must; 0 is exact."""
+        with torch.autocast(images.device.type, self.autocast, enabled=self.autocast is not None):
+            return span_distance(self.evidence.model, self.spans, images)
 
     def _replayed(
         self, trial: ReplayTrial, images: Tensor, which: Sequence[int], differentiable: bool
@@ -230,17 +291,21 @@ class Matching:
         share = len(which) / self.evidence.count
         nothing = images.new_zeros(())
         if self.loss in ("arriving", "free"):
-            assert isinstance(model, FaceNet)
-            features = model.features(images)
+            features = self.public(images)
             above = torch.stack(list(free)) if free else self._arriving(features, which)
             distance = nothing
             if self.entry is not None:
                 distance = self.feature_distance(features, which).mean()
             return (features * above).sum(), distance
-        scores = model(images)
         if self.loss == "soft":
-            wanted = torch.stack(list(free)).softmax(1)
-            return share * F.cross_entropy(scores, wanted), nothing
+            wanted = torch.stack(list(free[: len(which)])).softmax(1)
+            if not self.fixed:
+                return share * F.cross_entropy(model(images), wanted), nothing
+            parts = dict(zip(self.stand_in, free[len(which) :], strict=True))
+            own = {name: p for name, p in model.named_parameters() if name not in parts}
+            scores = functional_call(model, {**own, **parts}, (images,))
+            return share * _expected(criterion_of(model), scores, wanted), nothing
+        scores = model(images)
         assert self.evidence.labels is not None
         labels = self.evidence.labels[list(which)]
         return share * criterion_of(model)(scores, labels), nothing
@@ -274,16 +339,11 @@ class Matching:
         evidence, model = self.evidence, self.evidence.model
         empty = next(iter(evidence.target.values())).new_zeros(1, *evidence.shape)
         if self.loss == "free":
-            if not isinstance(model, FaceNet):
-                raise AttackError(
-                    "the labels cannot be inferred from what was shared, and only FaceNet networks "
-                    'can be matched without them: grant = ["labels"], or use a FaceNet.'
-                )
             with torch.no_grad():
-                width = model.features(empty).shape[1]
+                width = self.public(empty).shape[1]
             scale = width**-0.5
         else:
-            if isinstance(getattr(model, "head", None), CosineHead):
+            if not self.stand_in and isinstance(getattr(model, "head", None), CosineHead):
                 raise AttackError(
                     "a soft label needs a cross-entropy of plain scores, and this network has a "
                     "margin head: use an attack that infers the labels first, such as idlg"
@@ -311,6 +371,57 @@ class _Asked(nn.Module):
         self, images: Tensor, which: Sequence[int], free: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
         return self.matching.loss_of(self.model, images, which, free)
+
+
+def solvable(evidence: Evidence) -> bool:
+    """Whether a private part can be solved for: something public that was shared precedes it."""
+    depth = public_depth(evidence.model, evidence.private)
+    if evidence.spans_decide or not isinstance(evidence.model, FaceNet):
+        return True
+    named = {n: p for n, p in evidence.model.named_parameters() if n in evidence.target}
+    return bool(_computing(PublicModule(evidence.model, depth), named, evidence.shape))
+
+
+def _used(
+    public: PublicModule, named: Mapping[str, nn.Parameter], shape: tuple[int, int, int]
+) -> dict[str, nn.Parameter]:
+    """Those parameters that the public module computes with, of which there must be some."""
+    used = _computing(public, named, shape)
+    if not used:
+        raise AttackError(
+            "nothing that was shared comes before the part that stays on the device, so the images "
+            'cannot be matched without that part: use unknown = "guessed" or "learned"'
+        )
+    return used
+
+
+def _computing(
+    public: PublicModule, named: Mapping[str, nn.Parameter], shape: tuple[int, int, int]
+) -> dict[str, nn.Parameter]:
+    like = next(iter(named.values()))
+    images = torch.linspace(0, 1, shape[0] * shape[1] * shape[2]).to(like).view(1, *shape)
+    with evaluating(public):
+        made = public(images).sum()
+    if not made.requires_grad:
+        found: tuple[Tensor | None, ...] = (None,) * len(named)
+    else:
+        found = torch.autograd.grad(made, list(named.values()), allow_unused=True)
+    return {n: p for (n, p), g in zip(named.items(), found, strict=True) if g is not None}
+
+
+def _expected(
+    criterion: Callable[[Tensor, Tensor], Tensor], scores: Tensor, wanted: Tensor
+) -> Tensor:
+    """The mean loss `scores [n, K]` have for labels drawn from `wanted [n, K]`, any criterion."""
+
+    def one(row: Tensor, label: Tensor) -> Tensor:
+        return criterion(row[None], label[None])
+
+    labels = torch.arange(wanted.shape[1], device=scores.device)
+    losses = torch.func.vmap(torch.func.vmap(one, in_dims=(None, 0)), in_dims=(0, None))(
+        scores, labels
+    )
+    return (losses * wanted).sum(1).mean()
 
 
 def total(parts: Sequence[Gradients]) -> Gradients:

@@ -72,6 +72,7 @@ class Movement:
         prior: Penalty on variables and images.
         watch: Told of every step.
         free: The free variables that go with `variables`; those of the engine if not given.
+        fixed: What stands in for a private part; that of the engine if not given.
     """
 
     matching: Matching | MapMatching
@@ -81,6 +82,7 @@ class Movement:
     prior: Prior
     watch: Watch
     free: Sequence[Tensor] | None = None
+    fixed: Sequence[Tensor] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.variables)
@@ -145,7 +147,7 @@ class Movement:
         """Some steps of the images `which`; whether the search has stalled."""
         search, patience = self.searches[which], self.plan.patience
         moving = [self.variables[i] for i in which]
-        free = self._free(which)
+        free = [*self._free(which), *self._fixed()]
         for _ in range(steps):
             values = search.step(lambda: self._losses(which, moving, free, others))
             self.watch.add(float(values.min()))
@@ -190,7 +192,7 @@ class Movement:
                 images, [image], rows, functional=restarts > 1, differentiable=False
             )[0]
 
-        free = [rows.detach() for rows in self._free((image,))]
+        free = [*(rows.detach() for rows in self._free((image,))), *self._fixed()]
         found: Gradients = over_restarts(one, [self.variables[image].detach()], free, None)
         self.matching.evaluations += restarts - 1
         return tuple(tensor.detach() for tensor in found)
@@ -198,6 +200,9 @@ class Movement:
     def _free(self, which: Sequence[int]) -> list[Tensor]:
         rows = self.matching.free if self.free is None else self.free
         return [rows[i] for i in which] if rows else []
+
+    def _fixed(self) -> Sequence[Tensor]:
+        return self.matching.fixed if self.fixed is None else self.fixed
 
     def _search(self, which: tuple[int, ...]) -> Search:
         plan = self.plan
@@ -232,6 +237,7 @@ class OneByOne:
                 [v.detach()[r : r + 1].clone().requires_grad_() for v in group]
                 for group in (whole.variables, whole.matching.free)
             )
+            fixed = [value[r : r + 1] for value in whole.matching.fixed]
             self.parts.append(
                 Movement(
                     whole.matching,
@@ -241,6 +247,7 @@ class OneByOne:
                     whole.prior,
                     whole.watch,
                     free,
+                    fixed,
                 )
             )
 

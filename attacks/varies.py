@@ -171,8 +171,9 @@ class Latent:
         tried = images[: max(UNGUIDED, count * restarts)]
         scores = []
         for image in tried:
-            trial, _ = matching.gradients(image[None], [0], differentiable=False)
-            scores.append(DISTANCES[matching.distance](trial, matching.target))
+            trial, distance = matching.gradients(image[None], [0], differentiable=False)
+            match = DISTANCES[matching.distance](trial, matching.target) if trial else distance
+            scores.append(match.detach())
         order = torch.stack(scores).argsort()
         picked = [
             [int(order[(r * count + i) % len(order)]) for r in range(restarts)]

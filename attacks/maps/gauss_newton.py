@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.func import linearize, vjp, vmap
 
 from fedaudit.attacks.maps.contrast import settle_contrast
-from fedaudit.attacks.maps.goal import Goal, goal_of
+from fedaudit.attacks.maps.goal import Goal, SpanGoal, goal_of, span_goal_of
 from fedaudit.attacks.matching import Matching
 from fedaudit.attacks.rounds import Decode, Plan
 from fedaudit.attacks.watch import Watch
@@ -177,7 +177,11 @@ class GaussNewton:
             save: Called after every image.
         """
         evidence = self.matching.evidence
-        goal = goal_of(evidence, exact=True) if self.matching.has_features else None
+        goal: Goal | SpanGoal | None = None
+        if self.matching.has_features:
+            goal = goal_of(evidence, exact=True)
+        elif self.matching.loss == "spans":
+            goal = span_goal_of(evidence)
         if goal is None or goal.floor > SOLVABLE or not isinstance(evidence.model, FaceNet):
             return
         quick = _frozen(evidence.model).float()
@@ -200,7 +204,8 @@ class GaussNewton:
                     self.variables[i][r].copy_(solved.view(variable.shape))
             self.done = i + 1
             save()
-        self._settle(exact)
+        if isinstance(goal, Goal):  # spans of several layers show the contrast as well
+            self._settle(exact)
 
     def state(self) -> dict[str, Tensor]:
         """All that `load` needs; by name."""
@@ -223,7 +228,7 @@ class GaussNewton:
                 for variable, one in zip(self.variables, settled, strict=True):
                     variable[r].copy_(one)
 
-    def _map(self, model: FaceNet, goal: Goal, shape: torch.Size) -> Map:
+    def _map(self, model: FaceNet, goal: Goal | SpanGoal, shape: torch.Size) -> Map:
         return lambda flat: goal.reached(model, self.decode(flat.view(1, *shape)))[0]
 
 

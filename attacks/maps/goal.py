@@ -10,15 +10,22 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedaudit.attacks.evidence import Evidence
+from fedaudit.attacks.maps.input_span import InputSpan, decisive, patches_of
 from fedaudit.attacks.maps.peel import peel
 from fedaudit.attacks.matching import Gradients, Matching
 from fedaudit.models.facenet import FaceNet, require_face_net
 
 PEELED_FLOOR = 0.01
 """Error of a peeled map's direction, in units of the error that `peel` reports."""
+SHARP_SPAN = 0.01
+"""Relative error of the least certain direction up to which a span is solved for."""
+SPAN_FLOOR = 1e-3
+"""Length of a residual, in units of that error."""
+SKETCH = 3
+"""Mixtures a pixel."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,58 @@ def goal_of(evidence: Evidence, *, exact: bool = False) -> Goal | None:
     return Goal(F.normalize(entry.maps.double(), dim=1), None, behind)
 
 
+@dataclass(frozen=True)
+class SpanGoal:
+    """What no patch of an image may have: a part outside the spans that the update gives away.
+
+    Each image by itself is sent there; which images the batch has, only all of them together say.
+
+    Attributes:
+        spans: Of layers whose patches are spanned exactly.
+        directions: `[N, M]` zeros in double precision: nothing is left outside.
+        floor: Length of a residual that the error of the spans explains.
+        sketches: `[F, S]` for each span: random mixtures stand for the parts outside, of which
+            there are many times more than pixels.
+    """
+
+    spans: tuple[InputSpan, ...]
+    directions: Tensor
+    floor: float
+    sketches: tuple[Tensor, ...]
+
+    def reached(self, model: nn.Module, images: Tensor) -> Tensor:
+        """What `images` `[n, C, H, W]` have outside, `[n, M]`."""
+        patches = patches_of(model, self.spans, images)
+        rows = []
+        for span, sketch in zip(self.spans, self.sketches, strict=True):
+            outside = [span.outside(one) for one in patches[span.name]]
+            rows.append((torch.stack(outside) @ sketch.to(images)).flatten(1))
+        return torch.cat(rows, dim=1)
+
+
+def span_goal_of(evidence: Evidence) -> SpanGoal | None:
+    """The spans that are known exactly, where they leave an image no freedom."""
+    if evidence.coupled or not evidence.blind:
+        return None
+    spans = tuple(s for s in evidence.spans if s.full and s.floor < SHARP_SPAN)
+    gray = evidence.grayscale
+    if not decisive(spans, evidence.shape, evidence.count, grayscale=gray):
+        return None
+    pixels = evidence.shape[1] * evidence.shape[2] * (1 if gray else evidence.shape[0])
+    generator = torch.Generator().manual_seed(0)
+    sketches, width = [], 0
+    for span in spans:
+        size = span.basis.shape[1]
+        share = min(size, -(-SKETCH * pixels // (span.positions * len(spans))))
+        drawn = torch.randn(size, share, generator=generator, dtype=torch.float64)
+        sketches.append((drawn / share**0.5).to(span.basis))
+        width += span.positions * share
+    # Rounding of the update, spread over all directions but the few that are known least.
+    floor = SPAN_FLOOR * max(s.floor for s in spans)
+    zeros = torch.zeros(evidence.count, width).to(spans[0].basis)
+    return SpanGoal(spans, zeros, floor, tuple(sketches))
+
+
 class MapMatching:
     """Compares trial images with the maps they must have; moves images as `Matching` does.
 
@@ -81,6 +140,7 @@ class MapMatching:
 
     separable = True
     free: tuple[Tensor, ...] = ()
+    fixed: tuple[Tensor, ...] = ()
 
     def __init__(self, matching: Matching, goal: Goal, images: Tensor) -> None:
         self.matching, self.goal = matching, goal

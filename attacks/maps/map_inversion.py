@@ -8,7 +8,7 @@ import torch
 from fedaudit.attacks.engine import MatchingAttack
 from fedaudit.attacks.evidence import gather
 from fedaudit.attacks.generative import Crop, gan_inversion
-from fedaudit.attacks.maps.goal import goal_of
+from fedaudit.attacks.maps.goal import goal_of, span_goal_of
 from fedaudit.attacks.priors.generator import FaceGenerator
 from fedaudit.attacks.search import Progress
 from fedaudit.attacks.stage import Stage
@@ -22,6 +22,8 @@ SHARP = 3e-5
 """Floor of a goal above which a search with the whole update does better than its maps alone."""
 DAMPING = 1e-5
 """First damping of Gauss–Newton: a descent's end is near enough for bold steps."""
+SPAN_DAMPING = 1e-8
+"""Likewise on spans, whose descent ends nearer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +34,11 @@ class MapInversion:
     before that block (`entry_layer.py`, `peel.py`). Pixels are searched, image by image,
     until they have that map: feature inversion (Mahendran et al., CVPR 2015) on a map that the
     client never shared. Then Gauss–Newton makes them exact (`gauss_newton.py`). Neither
-    depends on how long the network was trained, nor mixes the images of a batch. Where no
-    such map is known (noise, several local steps, other networks) it is `gan_inversion`, and
-    Gauss–Newton on what enters the embedding if that is known.
+    depends on how long the network was trained, nor mixes the images of a batch. Where the head, or
+    all behind the map, stays on the device, images are searched whose patches span what the
+    gradients of the last convolutions are made of (`input_span.py`), and made exact likewise.
+    Where no such map is known (noise, several local steps, other networks) it is
+    `gan_inversion`, and Gauss–Newton on what enters the embedding if that is known.
 
     Args:
         candidates: Generated faces that are tried as a start.
@@ -76,9 +80,13 @@ class MapInversion:
         checkpoint: Checkpoint | None = None,
     ) -> Reconstruction:
         """Reconstruct the batch behind one update."""
-        goal = goal_of(gather(seen))
+        evidence = gather(seen)
+        goal = goal_of(evidence)
         sharp = goal is not None and goal.depth is not None and goal.floor < SHARP
-        attack = self._descent() if sharp else self._search()
+        if goal is None and span_goal_of(evidence) is not None:
+            attack = self._blind()
+        else:
+            attack = self._descent() if sharp else self._search()
         return attack(seen, generator=generator, progress=progress, checkpoint=checkpoint)
 
     def _descent(self) -> MatchingAttack:
@@ -110,6 +118,27 @@ class MapInversion:
             prior=FaceGenerator(source=self.prior, crop=self.crop),
             seconds=self.seconds,
         )
+
+    def _blind(self) -> MatchingAttack:
+        """From gray: what is wrong in a generated face holds on to it longer than noise does."""
+        stages = [
+            Stage(
+                varies=Pixels(),
+                steps=self.descent_steps,
+                lr=PIXEL_LR,
+                total_variation=self.total_variation,
+            )
+        ]
+        if self.solve_steps:
+            stages.append(
+                Stage(
+                    varies=Pixels(start="previous", box=False),
+                    steps=self.solve_steps,
+                    lr=SPAN_DAMPING,
+                    optimizer="gauss_newton",
+                )
+            )
+        return MatchingAttack(stages=tuple(stages), angle=True, entry=True, seconds=self.seconds)
 
     def _search(self) -> MatchingAttack:
         latent, inner = self.search_steps // 10, self.search_steps // 5

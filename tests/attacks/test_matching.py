@@ -39,8 +39,8 @@ def flat(gradients: Gradients) -> Tensor:
 KINDS: dict[str, dict[str, Any]] = {
     "labels": {"use_entry": False},
     "arriving": {},
-    "free": {"defense": "private_projector"},
-    "free, head alone withheld": {"defense": "dplc", "use_entry": False},
+    "free": {"defense": "private_projector", "network": "small_cnn"},
+    "free, head alone withheld": {"defense": "dplc", "use_entry": False, "network": "small_cnn"},
     "pooled": {"network": "face_pooled"},
 }
 
@@ -62,8 +62,9 @@ def test_shares_add_up(kind: str, intercept: Intercept) -> None:
 
 
 def test_where_shares_do_not_add_up_it_says_so(intercept: Intercept) -> None:
-    """A withheld head at batch 4: the arriving gradients are solved for all images at once."""
+    """A withheld head at batch 4: only of all images together is known what they span."""
     matching = engine(intercept(batch=4, defense="dplc").seen)
+    assert matching.loss == "spans"
     assert not matching.separable
     assert not matching.has_features
 
@@ -105,7 +106,7 @@ def test_calibration_puts_generic_faces_at_one(intercept: Intercept, faces: Face
 
 
 def test_free_variables_are_drawn_from_the_generator(intercept: Intercept) -> None:
-    seen = intercept(batch=2, defense="private_projector").seen
+    seen = intercept(batch=2, network="small_cnn", defense="private_projector").seen
     one, two = engine(seen), engine(seen)
     assert len(one.free) == 2
     assert all(torch.equal(a, b) for a, b in zip(one.free, two.free, strict=True))

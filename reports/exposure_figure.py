@@ -64,12 +64,22 @@ def _keys(results: Results) -> tuple[Key, ...]:
         "NO LEAK FOUND ABOVE LIMIT": Key(f"no leak found above {limit}", "ring", "calm"),
     }
     kinds = {e.verdict for e in results.exposures}
+    tested = any(e.reid for e in results.exposures)
+    attacked = [e for e in results.exposures if e.attack]
+    attacks = {e.attack for e in attacked}
+    things = {(e.scenario, e.defense, e.artifact) for e in attacked}
+    others = (
+        (tested, Key("prior only", "tick", "prior")),
+        (any(e.reid is None for e in attacked), Key(f"{ABSENT} not tested", "frame", "prior")),
+        (len(attacked) < len(results.exposures), Key("not attacked", "hatch", "prior")),
+        (
+            len(attacked) < len(attacks) * len(things),
+            Key("gray: the attack does not read it", "square", "empty"),
+        ),
+    )
     return (
         *(key for kind, key in names.items() if kind in kinds),
-        Key("prior only", "tick", "prior"),
-        Key(f"{ABSENT} not tested", "frame", "prior"),
-        Key("not attacked", "hatch", "prior"),
-        Key("gray: the attack does not attack it", "square", "empty"),
+        *(key for needed, key in others if needed),
     )
 
 
@@ -111,10 +121,10 @@ def _heading(e: Exposure, before: Exposure | None) -> Record:
     """Scenario, method and model state at its first line; below, the defense where it changes."""
     defense = "" if e.defense == "none" else f"defense {e.defense}"
     if before is None or before.scenario != e.scenario:
-        kind = "fresh" if e.round == 1 else f"trained, round {e.round}"
+        kind = "fresh model" if e.round == 1 else f"round {e.round}"
         method = "" if e.method == e.scenario else e.method
         under = " · ".join(part for part in (method, kind, defense) if part)
-        return {"label": short(e.scenario, 26), "under": short(under, 36)}
+        return {"label": short(e.scenario, 26), "under": short(under, 34)}
     changed = before.defense != e.defense
     return {"label": "", "middle": short(defense or "undefended", 36) if changed else ""}
 

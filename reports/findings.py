@@ -13,7 +13,6 @@ RECONSTRUCTION: tuple[str, ...] = (
     "MITRE ATLAS AML.T0024.001",
     "OWASP ML03:2023",
 )
-TEMPLATES = ("NIST AI 100-2 NISTAML.032", "ISO/IEC 24745 irreversibility")
 MEMBERSHIP = ("NIST AI 100-2 NISTAML.033", "MITRE ATLAS AML.T0024.000", "OWASP ML04:2023")
 PROPERTY = ("NIST AI 100-2 NISTAML.034",)
 CLASSES: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
@@ -33,7 +32,7 @@ CLASSES: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
         RECONSTRUCTION,
     ),
     ("learned inversion", frozenset({"lti", "feature_decoder"}), RECONSTRUCTION),
-    ("template inversion", frozenset({"template_inversion"}), TEMPLATES),
+    ("template inversion", frozenset({"template_inversion"}), (*RECONSTRUCTION, *IRREVERSIBILITY)),
     (
         "malicious server",
         frozenset({"imprint", "trap_weights", "fishing"}),

@@ -135,7 +135,8 @@ def next_steps(results: Results) -> tuple[str, ...]:
     if failed:
         steps.append(f"Look at the failed controls first: {', '.join(failed)}.")
     order = ("critical", "high", "medium", "low", "none")
-    findings = sorted(results.findings, key=lambda f: order.index(f.severity))
+    grave = [f for f in results.findings if f.severity != "none"]
+    findings = sorted(grave, key=lambda f: order.index(f.severity))
     steps += [f"{finding.id}: {finding.remedy}" for finding in findings[:2]]
     needed = results.headline.targets_needed
     if needed is not None:

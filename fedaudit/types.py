@@ -85,6 +85,24 @@ class Aggregate:
     weights: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class SummedRows:
+    """Class embeddings of all clients as a secure aggregator lets the server see them.
+
+    Each client puts in a matrix of everybody's rows, zeros in those that it has never received:
+    the sum is Σ w_k · W_k, and of each row one client alone put in anything new.
+
+    Attributes:
+        total: `[P, D]`.
+        owners: `[P]` number of the client that owns each row, by which the server sends it back.
+        weights: w_k of each client; they travel in clear.
+    """
+
+    total: Tensor
+    owners: tuple[int, ...]
+    weights: tuple[float, ...]
+
+
 class Shared(Protocol):
     """Anything that a client sends: a frozen dataclass whose tensors are fields, or in mappings.
 

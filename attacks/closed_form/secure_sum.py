@@ -1,10 +1,14 @@
 """What secure aggregation does not hide: rows that one client alone owns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from fedaudit.errors import AttackError
+from fedaudit.types import SummedRows
+
+HEAD_ROWS = "head.weight"
 
 
 def single_owner_rows(
@@ -37,3 +41,23 @@ def single_owner_rows(
     own = total.new_tensor([weights[k] for k in owners])[:, None].double()
     rest = sum(weights) - own
     return ((total.double() - rest * before.double()) / own).to(total.dtype)
+
+
+def rows_of_sum(sent: SummedRows, before: Mapping[str, Tensor]) -> Tensor:
+    """Every client's own rows `[P, D]`, out of what a secure aggregator let the server see.
+
+    A client can only put in what it has received: where the server broadcasts everybody's rows,
+    those of others are in the sum as they were; where it sends each client its own, zeros are. So
+    they are in round 1, before there are rows.
+
+    Args:
+        sent: The sum.
+        before: What the server sent to a client.
+
+    Raises:
+        AttackError: A row that nobody owns.
+    """
+    known = before.get(HEAD_ROWS)
+    everybody = known is not None and known.shape == sent.total.shape
+    others = known if everybody and known is not None else torch.zeros_like(sent.total)
+    return single_owner_rows(sent.total, others, sent.owners, sent.weights)

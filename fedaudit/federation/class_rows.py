@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fedaudit.types import ClassEmbeddings, Shared
+from fedaudit.federation.averaging import mean_of, sum_securely
+from fedaudit.types import Aggregate, ClassEmbeddings, Shared, SummedRows
 
 ROWS = "head.weight"
 HEAD = "head."
@@ -47,3 +48,44 @@ def collect(
         rows[list(embeddings.owners)] = embeddings.rows
         owner[list(embeddings.owners)] = client
     return None if known is None and bool((owner < 0).any()) else (rows, owner)
+
+
+def sum_with_rows(returns: Sequence[tuple[Shared, ...]]) -> tuple[Shared, ...]:
+    """What a secure aggregator outputs of backbones *and* class embeddings.
+
+    Every client puts its rows into a matrix of everybody's; those of others, which the server never
+    sends it, stay zero. The weights are those of the updates: each client's number of images.
+    """
+    sums = sum_securely(returns)
+    weights = next((s.weights for s in sums), (1.0,) * len(returns))
+    sent = [
+        (client, s) for client, r in enumerate(returns) for s in r if isinstance(s, ClassEmbeddings)
+    ]
+    if not sent:
+        return sums
+    count = 1 + max(max(s.owners) for _, s in sent)
+    total = sent[0][1].rows.new_zeros(count, sent[0][1].rows.shape[1])
+    owners = [-1] * count
+    for client, embeddings in sent:
+        total[list(embeddings.owners)] += weights[client] * embeddings.rows
+        for row in embeddings.owners:
+            owners[row] = client
+    return (*sums, SummedRows(total, tuple(owners), weights))
+
+
+def taken_apart(seen: Sequence[Shared]) -> list[tuple[Shared, ...]]:
+    """What the server makes of secure sums: the mean update, and each client's own rows.
+
+    It needs the rows one by one, to spread or correct them and to send each back to its owner. That
+    it *can* have them, though it sees sums alone, is what the sum does not hide.
+    """
+    means = tuple(mean_of(s) for s in seen if isinstance(s, Aggregate))
+    rows = next((s for s in seen if isinstance(s, SummedRows)), None)
+    if rows is None:
+        return [means]
+    apart: list[tuple[Shared, ...]] = []
+    for client, weight in enumerate(rows.weights):
+        mine = tuple(k for k, owner in enumerate(rows.owners) if owner == client)
+        own = (ClassEmbeddings(rows.total[list(mine)] / weight, mine),) if mine else ()
+        apart.append((*(means if client == 0 else ()), *own))
+    return apart

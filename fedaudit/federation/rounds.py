@@ -23,12 +23,13 @@ from fedaudit.federation.abilities import (
     Trains,
     Withholds,
 )
-from fedaudit.federation.averaging import mean_buffers, mean_of
+from fedaudit.federation.averaging import mean_buffers
+from fedaudit.federation.class_rows import taken_apart
 from fedaudit.federation.client import is_withheld, local_training, train_locally
 from fedaudit.models.batch_norm import running_statistics
 from fedaudit.models.zoo import build, parameters_of
 from fedaudit.seeds import generator_for, seed_for
-from fedaudit.types import Aggregate, Buffers, LocalTraining, ModelSpec, Shared, Update
+from fedaudit.types import Buffers, LocalTraining, ModelSpec, Shared, Update
 from fedaudit.verbs import ClientReturn, ClientTask, Defense, Method
 
 T = TypeVar("T", Update, Buffers)
@@ -215,7 +216,7 @@ class Simulation:
         """What the server holds after a round."""
         if isinstance(self.method, Aggregates) and self.method.secure:
             seen = self.method.aggregate(returns)
-            returns = [tuple(mean_of(s) if isinstance(s, Aggregate) else s for s in seen)]
+            returns = taken_apart(seen)
         server = self.method.combine(state.server, _each(returns, Update), training)
         server |= mean_buffers(_each(returns, Buffers))
         if isinstance(self.method, Absorbs):

@@ -65,12 +65,14 @@ class InputSpan:
         ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
         shared = (self.weights.sqrt()[:, None] * self.basis) @ rows.T
         inside = (torch.linalg.solve(gram + ridge, shared.T) * shared.T).sum()
-        return (1 - inside / self.weights.sum()).clamp_min(0).to(patches.dtype)
+        apart: Tensor = 1 - inside / self.weights.sum()
+        return apart.clamp_min(0).to(patches.dtype)
 
     def outside(self, patches: Tensor) -> Tensor:
         """The part of an image's `patches` `[P, F]` that the span does not explain; relative."""
         basis, unit = self.basis.to(patches), patches / patches.norm()
-        return unit - (unit @ basis.T) @ basis
+        left: Tensor = unit - (unit @ basis.T) @ basis
+        return left
 
 
 def find_spans(

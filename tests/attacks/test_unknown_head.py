@@ -171,7 +171,8 @@ def _map_shape(evidence: Evidence, images: Tensor, private: tuple[str, ...]) -> 
     if "body.6." not in private:
         return torch.Size((len(images), -1))
     with torch.no_grad():
-        return evidence.model.body[:6](images).shape  # type: ignore[index]
+        model: Any = evidence.model
+        return torch.Size(model.body[:6](images).shape)
 
 
 def _rest(model: Any, mapped: Tensor, private: tuple[str, ...]) -> Tensor:

@@ -20,7 +20,12 @@ from fedaudit.captures.facts import stated
 from fedaudit.captures.fitting import AttackFit, attacks_for
 from fedaudit.captures.identical import identical_groups
 from fedaudit.captures.local_training import local_training
-from fedaudit.captures.protections import Seen, protections_of_round, protections_stated
+from fedaudit.captures.protections import (
+    Seen,
+    is_whole,
+    protections_of_round,
+    protections_stated,
+)
 from fedaudit.captures.sharing import named
 from fedaudit.captures.statistics import Measures, measure
 from fedaudit.captures.stored import StoredCapture, StoredMessage
@@ -68,13 +73,24 @@ class RoundSummary:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `fedaudit inspect` shows; `problems` are files that cannot be used, in words."""
+    """What `fedaudit inspect` shows.
+
+    Attributes:
+        folder, created: Of the capture.
+        facts: That are stated.
+        unknown: Facts that attacks ask for and nobody stated.
+        assumed: Settings that are taken for what frameworks do unless told otherwise.
+        found_out: Facts that the numbers show, with evidence; state them to have them used.
+        rounds, protections, anomalies, attacks: See there.
+        problems: Files that cannot be used, in words.
+    """
 
     folder: str
     created: str
     facts: Mapping[str, Any]
     unknown: tuple[str, ...]
     assumed: tuple[str, ...]
+    found_out: tuple[str, ...]
     rounds: tuple[RoundSummary, ...]
     protections: tuple[Seen, ...]
     anomalies: tuple[Anomaly, ...]
@@ -100,6 +116,7 @@ def inspect(capture: StoredCapture, *, workers: int | None = None) -> Inspection
     seen: list[Seen] = list(protections_stated(capture.facts))
     read: set[type] = set()
     example: StoredMessage | None = None
+    counted: set[int] = set()
     for number in capture.rounds():
         stored = list(capture.messages(number))
         broadcast = _broadcast(capture, number, anomalies)
@@ -122,7 +139,8 @@ def inspect(capture: StoredCapture, *, workers: int | None = None) -> Inspection
                 read |= {Aggregate if whole else Update} | ({Buffers} if found.buffers else set())
         seen += _stated_aggregates(number, stored)
         seen += protections_of_round(number, measured, broadcast or (), capture.facts)
-        anomalies += _compared(number, measured)
+        anomalies += [*_compared(number, measured), *_steps(capture, number, measured)]
+        counted |= steps_of(measured)
         rounds.append(_summary(number, stored, broadcast is not None, measured))
         example = example or next(iter(stored), None)
     known = stated(capture.facts)
@@ -133,6 +151,7 @@ def inspect(capture: StoredCapture, *, workers: int | None = None) -> Inspection
         facts=known,
         unknown=tuple(n for n in _asked() if n not in known),
         assumed=training.assumed if training else (),
+        found_out=_found_out(capture, counted),
         rounds=tuple(rounds),
         protections=_together(seen),
         anomalies=tuple(anomalies),
@@ -237,6 +256,35 @@ def _compared(number: int, measured: list[tuple[str, Measures]]) -> list[Anomaly
                 Anomaly(number, client, f"{missing[0]!r} is missing, which most clients sent")
             )
     return found
+
+
+def steps_of(measured: list[tuple[str, Measures]]) -> set[int]:
+    """Local steps that batch-norm counters show; empty where they were tampered with."""
+    moves = {c for _, m in measured for c in m.counters}
+    return (
+        {round(c) for c in moves}
+        if moves and all(is_whole(c) and c > 0.5 for c in moves)
+        else set()
+    )
+
+
+def _steps(
+    capture: StoredCapture, number: int, measured: list[tuple[str, Measures]]
+) -> list[Anomaly]:
+    """Counters that contradict what is stated."""
+    stated_steps, counted = capture.facts.local_steps, steps_of(measured)
+    if stated_steps is None or not counted or counted == {stated_steps}:
+        return []
+    shown = ", ".join(map(str, sorted(counted)[:5]))
+    what = f"local_steps = {stated_steps} is stated, and batch-norm counters moved by {shown}"
+    return [Anomaly(number, "", what)]
+
+
+def _found_out(capture: StoredCapture, counted: set[int]) -> tuple[str, ...]:
+    if capture.facts.local_steps is not None or len(counted) != 1:
+        return ()
+    steps = next(iter(counted))
+    return (f"local_steps = {steps} (every batch-norm counter moved by {steps})",)
 
 
 def _aggregate(number: int, names: list[str]) -> Seen:

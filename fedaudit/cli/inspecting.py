@@ -60,6 +60,8 @@ def _text(found: "Inspection") -> list[str]:
         lines.append("Not known: " + ", ".join(found.unknown))
     if found.assumed:
         lines.append("Assumed, as nothing else was stated: " + ", ".join(found.assumed))
+    if found.found_out:
+        lines.append("Found out, but not stated: " + ", ".join(found.found_out))
     lines += ["", *_limited([_round(one) for one in found.rounds], "rounds")]
     if found.protections:
         lines += ["", "Seen in the updates:"]
@@ -76,7 +78,11 @@ def _text(found: "Inspection") -> list[str]:
     if found.problems:
         lines += ["", "Cannot be used:"]
         lines += _limited([f"  {_safe(problem)}" for problem in found.problems], "files")
-    lines += ["", "Attacks:"]
+    return [*lines, "", "Attacks:", *_attacks(found)]
+
+
+def _attacks(found: "Inspection") -> list[str]:
+    lines = []
     for faces, word in ((False, "apply"), (True, "apply with faces from elsewhere")):
         names = [fit.name for fit in found.attacks if fit.applies and fit.faces is faces]
         if names or not faces:

@@ -1,3 +1,5 @@
+import gc
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -252,6 +254,24 @@ def test_a_head_that_nobody_sends_is_no_fault(tmp_path: Path) -> None:
     assert not stored.problems
 
 
+def test_one_update_is_held_at_a_time(tmp_path: Path) -> None:
+    network = mlp()
+    record = record_mlp(tmp_path / "c")
+    record.broadcast(1, network.state_dict())
+    for client in range(3):
+        record.update(1, client, trained(network, *photos(1, seed=client))[0], kind="weights")
+    seen = StoredCapture(tmp_path / "c").observations()
+    earlier: list[weakref.ref[Tensor]] = []
+    for capture in seen:
+        gc.collect()
+        assert not [ref for ref in earlier if ref() is not None]
+        shared = capture.seen.shared[0]
+        assert isinstance(shared, Update)
+        earlier = [weakref.ref(tensor) for tensor in shared.tensors.values()]
+        del capture, shared
+    assert earlier
+
+
 ran: list[str] = []
 
 
@@ -379,7 +399,8 @@ def test_buffers_alone_make_no_shared_buffers_of_a_gradient(tmp_path: Path) -> N
 @pytest.mark.parametrize("facts", [{"classes": 10**8}, {"arguments": {"hidden": 10**9}}])
 def test_a_network_larger_than_the_broadcast_is_not_built(tmp_path: Path, facts: Keywords) -> None:
     network = mlp()
-    record = fedaudit.recording(tmp_path / "c", model="mlp", **facts)
+    record = fedaudit.recording(tmp_path / "c", **facts)
+    record.add_facts(Facts(model="mlp"))
     record.broadcast(1, network.state_dict())
     record.update(1, "c", trained(network, *photos(1))[0], kind="weights")
     stored = StoredCapture(tmp_path / "c")

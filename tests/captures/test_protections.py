@@ -250,6 +250,17 @@ def test_identical_updates_are_an_aggregate(tmp_path: Path) -> None:
     assert "clipping" not in names(found)  # four equal norms are one update
 
 
+def test_counters_tell_the_local_steps_or_contradict_them(tmp_path: Path) -> None:
+    before, deltas = updates("batch", steps=3)
+    found = inspected(tmp_path / "c", before, deltas, same)
+    assert found.found_out == ("local_steps = 3 (every batch-norm counter moved by 3)",)
+    assert not found.anomalies
+    fedaudit.recording(tmp_path / "c", local_steps=1)
+    found = inspect(StoredCapture(tmp_path / "c"))
+    assert not found.found_out
+    assert "counters moved by 3" in found.anomalies[0].what
+
+
 def test_odd_updates_are_told_by_client(tmp_path: Path) -> None:
     before, deltas = updates("group")
     first = next(iter(before))

@@ -215,7 +215,7 @@ def chart(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
             "lane:N",
             scale=alt.Scale(domain=[row["lane"] for row in data]),
             title=None,
-            axis=alt.Axis(labels=number == 0, ticks=False, grid=True, labelLimit=220),
+            axis=alt.Axis(labels=number == 0, ticks=False, grid=True, labelPadding=10),
         )
         drawn = [row for row in data if value != "accuracy" or row["group"] != CONTROL]
         base = alt.Chart(alt.Data(values=drawn)).encode(y=lanes)

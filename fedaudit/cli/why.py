@@ -82,7 +82,7 @@ def _numbers(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ..
 @click.option(
     "--pairs",
     type=click.IntRange(2, 9999),
-    default=4,
+    default=3,
     show_default=True,
     help="Pairs of orders that part `clients` samples.",
 )

@@ -29,7 +29,7 @@ from fedaudit.why.results import Game, Player
 from fedaudit.why.shapley import interval, sampled
 from fedaudit.why.subject import Leak, Subject
 
-PAIRS = 4
+PAIRS = 3
 """Pairs of orders."""
 
 
@@ -57,7 +57,7 @@ def explain(subject: Subject, *, pairs: int = PAIRS) -> Game:
         )
     clients = list(range(count))
     games = [_Round(subject, _apart(subject.simulation), k) for k in range(pairs)]
-    steps = pairs * (3 * count - 1)
+    steps = pairs * (3 * count - 3)  # two orders, and everybody alone
     asked: set[tuple[int, frozenset[int]]] = set()
 
     def shares(k: int, coalition: frozenset[int]) -> Shares:

@@ -68,35 +68,28 @@ class Eigenfaces:
         scales = self.axes.square().sum(1).clamp_min(1e-12)
         return (shape - self.mean) @ self.axes.T / scales
 
-    def to(self, device: torch.device) -> "Eigenfaces":
-        """The same on `device`."""
-        moved = (t.to(device) for t in (self.faces, self.mean, self.axes))
-        return Eigenfaces(*moved, self.brightness, self.contrast)
-
 
 def standardized(flat: Tensor) -> Tensor:
     """Rows `[N, P]` at mean 0 and deviation 1 each."""
     return (flat - flat.mean(1, keepdim=True)) / flat.std(1, keepdim=True).clamp_min(1e-6)
 
 
-def auxiliary_eigenfaces(
+def kept_faces(
     auxiliary: Auxiliary,
     count: int,
     shape: tuple[int, int, int],
     *,
     grayscale: bool,
-    components: int,
     seed: int,
     cache: str | None,
-) -> Eigenfaces:
-    """Of `count` faces that the attacker has; the faces are kept in the cache.
+) -> Tensor:
+    """`[count, c, H, W]` of the attacker's faces, one channel if gray, from the cache if there.
 
     Args:
         auxiliary: Where they come from.
         count: How many.
         shape: `(C, H, W)` of the attacked images.
         grayscale: All gray; otherwise half of them.
-        components: Axes, at most.
         seed: Of the faces.
         cache: Folder; None for the user's cache folder, "off" for none.
     """
@@ -109,5 +102,4 @@ def auxiliary_eigenfaces(
         return {"faces": (found * 255).round().to(torch.uint8)}
 
     key = key_of({}, ("eigenfaces", auxiliary, count, shape, grayscale, seed))
-    faces = remembered(key, draw, cache, valid=("faces",))["faces"].float() / 255
-    return Eigenfaces.of(faces, components)
+    return remembered(key, draw, cache, valid=("faces",))["faces"].float() / 255

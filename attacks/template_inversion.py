@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedaudit.attacks.adaptive import EXACT, how_adaptive
-from fedaudit.attacks.eigenfaces import Eigenfaces, auxiliary_eigenfaces
+from fedaudit.attacks.eigenfaces import Eigenfaces, kept_faces
 from fedaudit.attacks.evidence import _is_gray, mean_gradient
 from fedaudit.attacks.learned.auxiliary import Auxiliary
 from fedaudit.attacks.search import Progress, Search
@@ -82,6 +82,13 @@ class Embeddings:
         away = (self.network.embed(images) - self.seen.mean(0)) @ self.whitener
         target = self.target @ self.whitener
         return 1 - F.cosine_similarity(away, target.repeat(len(away) // len(target), 1))
+
+    def look_gray(self, faces: Tensor) -> bool:
+        """Whether most rows are of gray photos, by the same regression; `faces [M, c, H, W]`."""
+        if faces.shape[1] < 2:
+            return False
+        gray = (faces - faces[:, :1]).abs().amax((1, 2, 3)) < 1e-3
+        return bool(self.regression(gray.to(faces)[:, None]).mean() > 0.5)
 
     def regression(self, shapes: Tensor) -> Tensor:
         """Faces that the rows are likely of: `[k, P]` from the attacker's `shapes [M, P]`.
@@ -186,16 +193,12 @@ class TemplateInversion:
         network = _audited(seen).to(templates.rows.device)
         channels = seen.image_shape[0]
         gray = seen.update is not None and _is_gray(network, mean_gradient(seen, seen.update))
-        known = auxiliary_eigenfaces(
-            Auxiliary(source=self.source, photos=self.photos),
-            self.faces,
-            seen.image_shape,
-            grayscale=gray,
-            components=self.components,
-            seed=self.seed,
-            cache=self.cache,
-        ).to(templates.rows.device)
-        ours = Embeddings.of(network, known.faces, templates.rows, channels)
+        faces = self._faces(seen.image_shape, gray).to(templates.rows.device)
+        ours = Embeddings.of(network, faces, templates.rows, channels)
+        if not gray and ours.look_gray(faces):  # no update proves it, or a client's loss was zero
+            faces = self._faces(seen.image_shape, True).to(templates.rows.device)
+            ours = Embeddings.of(network, faces, templates.rows, channels)
+        known = Eigenfaces.of(faces, self.components)
         watch = Watch(max(1, self.steps), progress)
         images, objective = self._search(ours, known, channels, generator, watch)
         done = watch.step * len(templates.rows) * self.restarts
@@ -209,6 +212,17 @@ class TemplateInversion:
             seconds=time.process_time() - started,
             adaptive=how_adaptive(seen, EXACT),
             history=tuple(watch.history),
+        )
+
+    def _faces(self, shape: tuple[int, int, int], gray: bool) -> Tensor:
+        """The attacker's faces, `[M, c, H, W]`; half of them gray where nothing says so."""
+        return kept_faces(
+            Auxiliary(source=self.source, photos=self.photos),
+            self.faces,
+            shape,
+            grayscale=gray,
+            seed=self.seed,
+            cache=self.cache,
         )
 
     def _search(

@@ -74,7 +74,9 @@ def test_faces_are_their_own_templates_and_not_those_of_noise(
         rows = next(s.rows for s in everybody.shared if isinstance(s, ClassEmbeddings))
         reached = F.cosine_similarity(network.embed(found.images), rows)
     assert float(reached.mean()) > 0.9
-    assert torch.equal(found.images[:, 0], found.images[:, 1])  # the update proves them gray
+    assert torch.equal(
+        found.images[:, 0], found.images[:, 1]
+    )  # no update proves it: the loss was zero
     ours = alike(found.images, photos)
     own, others = ours.diagonal(), (ours.sum(1) - ours.diagonal()) / (PEOPLE - 1)
     assert int((ours.argmax(1) == torch.arange(PEOPLE)).sum()) >= 6  # by chance: 1

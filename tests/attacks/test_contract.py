@@ -60,6 +60,13 @@ TINY: dict[str, dict[str, Any]] = {
     "imprint": {"bins": 64},
     "trap_weights": {"rows": 128},
     "fishing": {"inverter": "inverting_gradients", "settings": {"steps": 12}},
+    "template_inversion": {
+        "limit": 2,
+        "faces": 40,
+        "components": 8,
+        "steps": 12,
+        "cache": "off",
+    },
 }
 NETWORK = {
     "analytic": "mlp",
@@ -69,14 +76,25 @@ NETWORK = {
     "idlg": "small_cnn",
 }
 """The network that an attack is tried on, where it is another than `face`."""
-CLOSED_FORM = {"imprint", "trap_weights", "analytic", "spear", "lti", "feature_decoder", "r_gap"}
+CLOSED_FORM = {
+    "imprint",
+    "trap_weights",
+    "analytic",
+    "spear",
+    "lti",
+    "feature_decoder",
+    "r_gap",
+    "template_inversion",
+}
 """Attacks that solve or have learned: no iterations, no history, perhaps nothing random."""
-BLIND_TO_NOISE = {"imprint", "trap_weights", "analytic", "spear", "r_gap"}
+BLIND_TO_NOISE = {"imprint", "trap_weights", "analytic", "spear", "r_gap", "template_inversion"}
 """Attacks that take noise for signal, and say that they did not adapt to it."""
 ONE_IMAGE = {"r_gap"}
 """Attacks on single images: they refuse a batch."""
-WHOLE_MODEL = {"r_gap"}
+WHOLE_MODEL = {"r_gap", "template_inversion"}
 """Attacks that refuse an update from which a defense withholds the head."""
+TEMPLATES = {"template_inversion"}
+"""Attacks on rows that only some methods share: two of FedGC's, whatever the batch and method."""
 MALICIOUS = {"imprint", "trap_weights", "fishing"}
 """Attacks that choose what the server sends: captured through their broadcast, model G for D."""
 SINGLE = {"fishing"}
@@ -100,6 +118,8 @@ def attack(name: str) -> Any:
 def intercept(name: str, attack: Any, intercept: Intercept) -> Intercept:
     """An update of the network that the attack is for, from a server that sends what it wants."""
     usual = partial(intercept, network=NETWORK.get(name, "face"))
+    if name in TEMPLATES:
+        return lambda **settings: usual(**{**settings, "method": "fedgc"})
     if name not in MALICIOUS:
         return usual
 
@@ -177,6 +197,7 @@ def test_meets_every_defense(
             attack(seen, generator=noise())
         return
     steps: list[tuple[int, int, float]] = []
+    batch = 2 if name in TEMPLATES else batch
     result = attack(seen, generator=noise(), progress=lambda *row: steps.append(row))
     assert isinstance(result, Reconstruction)
     assert result.images.shape == (batch, 3, 32, 32)
@@ -233,12 +254,14 @@ def test_refuses_what_the_threat_model_withholds(attack: Any, intercept: Interce
         attack(intercept(threat="A").seen, generator=noise())
 
 
-def test_works_on_deltas_and_without_knowing_the_defense(attack: Any, intercept: Intercept) -> None:
+def test_works_on_deltas_and_without_knowing_the_defense(
+    name: str, attack: Any, intercept: Intercept
+) -> None:
     seen = intercept(method="fedavg", threat="B").seen
     assert seen.training is None
     result = attack(replace(seen, defense=None), generator=noise())
     assert result.adaptive == "estimated"
-    assert result.images.shape == (1, 3, 32, 32)
+    assert result.images.shape == (2 if name in TEMPLATES else 1, 3, 32, 32)
 
 
 def refuse(secret: Secret, attribute: str) -> Any:

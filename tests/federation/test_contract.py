@@ -17,6 +17,7 @@ from fedaudit.types import (
     ClusterCenters,
     LocalTraining,
     Shared,
+    SummedRows,
     Update,
 )
 
@@ -51,7 +52,14 @@ ROWS = (
         (("pretrain_steps", 0), ("margin", 1.0)),  # a random network's features are near anyway
         clients=30,
     ),
+    Row(
+        "fedface",
+        ((Aggregate, BACKBONE), (SummedRows, ())),
+        (("pretrain_steps", 0), ("margin", 1.0), ("secure", True)),
+        clients=30,
+    ),
     Row("fedgc", ((Update, BACKBONE), (ClassEmbeddings, ()))),
+    Row("fedgc", ((Aggregate, BACKBONE), (SummedRows, ())), (("secure", True),)),
     Row("privacyface", ((Update, BACKBONE), (ClusterCenters, ())), (("radius", 1.5),)),
     Row("private_projector", ((Update, BODY),), (("pretrain_steps", 0),)),
     Row("solomon_woubie", PLAIN),
@@ -79,6 +87,8 @@ def tensors(shared: tuple[Shared, ...]) -> list[torch.Tensor]:
             found.append(sent.rows)
         elif isinstance(sent, ClusterCenters):
             found.append(sent.centers)
+        elif isinstance(sent, SummedRows):
+            found.append(sent.total)
         else:
             found += sent.tensors.values()
     return found
@@ -124,6 +134,11 @@ def test_the_capture_holds_what_is_shared_and_no_more(
             people = simulation.split.clients[0]
             assert sent.rows.shape == (len(people), 128)
             assert sent.owners == tuple(range(len(people)))
+        elif isinstance(sent, SummedRows):
+            people = simulation.split.clients
+            assert sent.total.shape == (sum(map(len, people)), 128)
+            assert sent.owners == tuple(c for c, mine in enumerate(people) for _ in mine)
+            assert len(sent.weights) == len(people)
         elif isinstance(sent, ClusterCenters):
             assert sent.centers.shape[1] == 128
             assert 1 <= len(sent.centers) <= 2

@@ -63,7 +63,9 @@ class Embeddings:
         to the mean face as faces do is taken for a feature, and the mean is taken from it.
         """
         with torch.no_grad():
-            parts = [network.embed(p.expand(-1, channels, -1, -1)) for p in faces.split(PART)]
+            parts = [
+                network.embed(p.expand(-1, channels, -1, -1)) for p in torch.split(faces, PART)
+            ]
         seen = torch.cat(parts)
         middle = seen.mean(0)
         near = F.normalize(middle, dim=0)

@@ -15,6 +15,7 @@ from fedaudit.captures.simulated import without_update
 from fedaudit.data.faces import FaceSet
 from fedaudit.errors import AttackError, KnowledgeError
 from fedaudit.federation.rounds import Simulation
+from fedaudit.models.facenet import require_face_net
 from fedaudit.models.zoo import build
 from fedaudit.registry import create
 from fedaudit.types import (
@@ -27,7 +28,7 @@ from fedaudit.types import (
     SummedRows,
 )
 
-QUICK = {"faces": 500, "components": 150, "steps": 40, "cache": "off"}
+QUICK = TemplateInversion(faces=500, components=150, steps=40, cache="off")
 PEOPLE = 8
 
 
@@ -65,11 +66,11 @@ def alike(images: Tensor, photos: Tensor) -> Tensor:
 def test_faces_are_their_own_templates_and_not_those_of_noise(
     everybody: Observation, photos: Tensor
 ) -> None:
-    attack = TemplateInversion(**QUICK)
+    attack = QUICK
     found = attack(everybody, generator=torch.Generator().manual_seed(0))
     assert found.of == "people"
     assert found.labels.tolist() == list(range(PEOPLE))
-    network = build(everybody.model, everybody.before).eval()
+    network = require_face_net(build(everybody.model, everybody.before), "the test").eval()
     with torch.no_grad():
         rows = next(s.rows for s in everybody.shared if isinstance(s, ClassEmbeddings))
         reached = F.cosine_similarity(network.embed(found.images), rows)
@@ -87,7 +88,7 @@ def test_faces_are_their_own_templates_and_not_those_of_noise(
 
 
 def test_the_search_gets_nearer_than_the_regression(everybody: Observation) -> None:
-    one = TemplateInversion(**QUICK)
+    one = QUICK
     start, end = (
         replace(one, steps=steps)(everybody, generator=torch.Generator().manual_seed(0)).objective
         for steps in (0, 40)
@@ -105,7 +106,7 @@ def test_limit_and_kinds(everybody: Observation) -> None:
 
 
 def test_says_what_is_missing(everybody: Observation) -> None:
-    attack, noise = TemplateInversion(**QUICK), torch.Generator()
+    attack, noise = QUICK, torch.Generator()
     with pytest.raises(KnowledgeError, match="number and size"):
         attack(replace(everybody, image_shape=None), generator=noise)
     with pytest.raises(AttackError, match="no template"):

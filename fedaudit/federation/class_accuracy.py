@@ -44,9 +44,9 @@ def class_accuracy(simulation: Simulation, state: State) -> ClassAccuracy | None
     labels = torch.tensor([simulation.label_of(0, photo) for photo in photos])
     model = build(simulation.spec(0), simulation.received(state, 0)).eval()
     with torch.no_grad():
-        parts = [model(faces.images[part]) for part in torch.tensor(photos).split(64)]
+        parts = [model(faces.images[part]) for part in torch.split(torch.tensor(photos), 64)]
     right = torch.cat(parts).argmax(1) == labels
-    shares = [right[labels == label].double().mean() for label in labels.unique()]
+    shares = [right[labels == label].double().mean() for label in sorted(set(labels.tolist()))]
     return ClassAccuracy(
         accuracy=float(torch.stack(shares).mean()),
         chance=1 / len(names),

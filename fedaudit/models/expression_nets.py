@@ -65,7 +65,7 @@ class FaceApiExpressions(nn.Module):
         """Logits, in the order of `names`."""
         x = (_sized(images, 112) * 255 - self.mean) / 255
         for number, block in enumerate(self.blocks):
-            layers = list(block.children())  # type: ignore[operator]
+            layers = list(block.children())
             x = F.relu(self.stem(_same(x, 3, 2)) if number == 0 else layers.pop(0)(x))
             total = x  # each layer sees the sum of all before it
             for layer in layers:

@@ -1,7 +1,7 @@
 """From a recorded capture to what attacks take: one `Capture` a client and round, streaming."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from torch import Tensor
 
@@ -58,21 +58,40 @@ def observations(
     """
     spec = model_of(capture.facts, model, allow_code=allow_code)
     for round in capture.rounds() if rounds is None else sorted(rounds):
-        stored = list(capture.messages(round))  # headers only
-        usual = _usual(stored)
-        for group in identical_groups(stored):
-            names = [one.message.client or "" for one in group]
-            if clients is not None and not set(clients) & set(names):
-                continue
-            for one in group[:1] if len(set(names)) > 1 else group:
-                try:
-                    _check_complete(one, usual)
-                    members = group if len(set(names)) > 1 else (one,)
-                    yield Capture(_observe(capture, spec, round, members))
-                except CaptureError as error:
-                    capture.report(error)
-                except UsageError as error:
-                    capture.report(CaptureError(one.path, str(error)))
+        for _, seen in observed(
+            capture, spec, round, lambda one: clients is None or one.message.client in clients
+        ):
+            yield Capture(seen)
+
+
+def observed(
+    capture: StoredCapture, spec: ModelSpec, round: int, wanted: Callable[[StoredMessage], bool]
+) -> Iterator[tuple[tuple[StoredMessage, ...], Observation]]:
+    """What the server saw in a round, with the messages behind it: several of an aggregate.
+
+    A file that cannot be used becomes one of `capture.problems`, and the others go on.
+
+    Args:
+        capture: The capture.
+        spec: The network.
+        round: Its number.
+        wanted: Which messages; an aggregate counts where one of them is in it.
+    """
+    stored = list(capture.messages(round))  # headers only
+    usual = _usual(stored)
+    for group in identical_groups(stored):
+        if not any(map(wanted, group)):
+            continue
+        together = len({one.message.client for one in group}) > 1
+        for one in group[:1] if together else filter(wanted, group):
+            members = group if together else (one,)
+            try:
+                _check_complete(one, usual)
+                yield members, _observe(capture, spec, round, members)
+            except CaptureError as error:
+                capture.report(error)
+            except UsageError as error:
+                capture.report(CaptureError(one.path, str(error)))
 
 
 def defenses_of(facts: Facts, message: Message) -> tuple[DefenseFacts, ...] | None:

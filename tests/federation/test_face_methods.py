@@ -3,13 +3,15 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
-from fedaudit.data.expressions import expressions
+from fedaudit.data.expressions import expression_folder, expressions
 from fedaudit.data.faces import FaceSet
 from fedaudit.errors import DataError
 from fedaudit.federation.averaging import mean_of, sum_securely
@@ -342,6 +344,32 @@ def test_fedaffect_learns_expressions_of_people_it_never_saw(federate: Federate)
     assert found is not None
     assert (found.photos, found.chance, found.held_out) == (60, 0.5, True)
     assert found.accuracy > 0.62
+
+
+def test_fedaffect_on_folders_of_expressions(federate: Federate, tmp_path: Path) -> None:
+    """Nobody can be held out there: photos whose labels train nothing are named instead."""
+    brightness = {"bright": 200, "dark": 40}
+    for name, level in brightness.items():
+        (tmp_path / name).mkdir()
+        for k in range(12):
+            noise = torch.randint(0, 40, (32, 32), generator=torch.Generator().manual_seed(k))
+            photo = Image.fromarray((level + noise).to(torch.uint8).numpy())
+            photo.save(tmp_path / name / f"{k}.png")
+    simulation = federation(
+        federate,
+        FedAffect(shots=2),
+        network="mlp",
+        faces=expression_folder(path=str(tmp_path), size=16),
+        lr=0.02,
+        local_steps=4,
+    )
+    assert simulation.labels_of(0) == ("bright", "dark")
+    end, _ = simulation.train(simulation.fresh(), range(1, 4))
+    found = class_accuracy(simulation, end)
+    assert found is not None
+    labelled = sum(len(simulation._labelled(client)) for client in range(2))
+    assert (found.photos, found.held_out) == (24 - labelled, False)
+    assert found.accuracy > 0.9
 
 
 # --- refusals -------------------------------------------------------------------------------------

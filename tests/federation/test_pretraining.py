@@ -1,0 +1,67 @@
+"""The start from public faces: what it trains, and that it is kept."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedaudit.data.faces import FaceSet
+from fedaudit.federation import pretraining
+from fedaudit.federation.pretraining import pretrained
+from fedaudit.models.zoo import build, parameters_of
+from fedaudit.types import ModelSpec
+
+SPEC = ModelSpec("face", {"classes": 30, "image_size": 16, "norm": "batch"})
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of the test's own, and four public people."""
+    noise = torch.Generator().manual_seed(0)
+    people = torch.rand(4, 1, 3, 16, 16, generator=noise)
+    images = people + 0.05 * torch.rand(4, 3, 3, 16, 16, generator=noise)
+    names = tuple(name for name in "abcd" for _ in range(3))
+    public = FaceSet("public", images.flatten(0, 1).clamp(0, 1), names, names, "none")
+    monkeypatch.setattr(pretraining, "create", lambda *_: public)
+    monkeypatch.setattr("fedaudit.attacks.learned.training.cache_dir", lambda: tmp_path)
+    pretraining._kept.cache_clear()
+    return tmp_path / "learned"
+
+
+def test_it_is_trained_once_a_machine(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = parameters_of(build(SPEC, seed=3))
+    first = pretrained(SPEC, server, public="public", steps=3, seed=1)
+    (file,) = kept.glob("*.safetensors")
+    monkeypatch.setattr(pretraining, "_train", lambda *_: pytest.fail("trained again"))
+    pretraining._kept.cache_clear()  # another process
+    again = pretrained(SPEC, server, public="public", steps=3, seed=1)
+    assert first.keys() == server.keys()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert torch.equal(first["head.weight"], server["head.weight"])
+    assert not torch.equal(first["embedding.weight"], server["embedding.weight"])
+    # Another seed, number of steps or network is another start.
+    for spec, steps, seed in (
+        (SPEC, 3, 2),
+        (SPEC, 4, 1),
+        (ModelSpec("face", {**SPEC.arguments, "dim": 8}), 3, 1),
+    ):
+        with pytest.raises(pytest.fail.Exception, match="trained again"):
+            pretrained(spec, server, public="public", steps=steps, seed=seed)
+    assert file.exists()
+
+
+def test_a_damaged_file_is_replaced(kept: Path) -> None:
+    server = parameters_of(build(SPEC, seed=3))
+    first = pretrained(SPEC, server, public="public", steps=2, seed=1)
+    (file,) = kept.glob("*.safetensors")
+    file.write_bytes(b"half of it")
+    pretraining._kept.cache_clear()
+    again = pretrained(SPEC, server, public="public", steps=2, seed=1)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert file.stat().st_size > 1000
+
+
+def test_no_steps_are_no_training(kept: Path) -> None:
+    server = parameters_of(build(SPEC, seed=3))
+    assert pretrained(SPEC, server, public="public", steps=0, seed=1) == server
+    assert not kept.exists()

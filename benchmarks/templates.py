@@ -37,6 +37,7 @@ from fedaudit.config import Federation
 from fedaudit.data.faces import FaceSet
 from fedaudit.data.orl import orl
 from fedaudit.data.splits import split
+from fedaudit.errors import AttackError
 from fedaudit.federation.rounds import Simulation
 from fedaudit.models.facenet import FaceNet, require_face_net
 from fedaudit.models.zoo import build
@@ -111,11 +112,13 @@ def captured(line: Line, faces: FaceSet, dim: int) -> tuple[Simulation, Observat
     for seen, _ in found:
         try:
             templates = read_templates(seen, 100)
-        except Exception:  # a client whose people form no cluster shares none
+        except AttackError:  # a client whose people form no cluster shares none
             continue
         rows.append(templates.rows)
         owners += len(templates.rows)
         centers = bool((templates.labels < 0).any())
+    if not rows:
+        raise AttackError(f"{line.name}: no client shared a template. Train for more rounds.")
     together = torch.cat(rows)
     shared = (
         ClusterCenters(together, 1.5)
@@ -171,7 +174,11 @@ def main() -> None:
     for line in LINES:
         if not line.name.startswith(options.only):
             continue
-        simulation, seen, secret = captured(line, faces, options.dim)
+        try:
+            simulation, seen, secret = captured(line, faces, options.dim)
+        except AttackError as error:
+            print(f"{line.name:32}{error}", flush=True)
+            continue
         network = require_face_net(build(seen.model, seen.before), "the benchmark").eval()
         rows = read_templates(seen, attack.limit).rows
         started = time.process_time()

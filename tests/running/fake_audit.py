@@ -112,7 +112,7 @@ def build_report(folder: Path, evidence: str) -> Any:
     kind = settings.get("headline", "LEAK DEMONSTRATED")
     headline = SimpleNamespace(kind=kind, sentence="3 of 4.", severity="none")
     finding = SimpleNamespace(id="F1", severity=settings.get("severity", "medium"))
-    return SimpleNamespace(headline=headline, findings=[finding])
+    return SimpleNamespace(headline=headline, findings=[finding], exposures=())
 
 
 def demo_study(quick: bool) -> Study:

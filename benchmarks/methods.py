@@ -13,6 +13,7 @@ steps of 16 photos a round, learning rate 0.02, momentum 0.9, where a row does n
 
     central           all photos at one place, as many steps as all clients together
     fedavg            one head for everybody
+    fedsgd            one step a round, hence as many times the rounds
     fedavg, own heads each client's head stays with it: what privacyface and fedgc must beat
     privacyface, T = 1               every class embedding is a cluster of its own, 17° wide: ε
                                      alone decides what the others see of it
@@ -64,6 +65,8 @@ class Row:
     steps: int = STEPS
     lr: float = 0.02
     own_heads: bool = False
+    stretch: int = 1
+    """Rounds of this row for each round of the others."""
 
 
 class ExpressionFedAvg(FedAvg):
@@ -79,7 +82,7 @@ PEOPLE_ROWS = (
     Row("central", "fedavg", clients=1, steps=CLIENTS * STEPS),
     Row("fedavg", "fedavg"),
     Row("fedavg, own heads", "fedavg", own_heads=True),
-    Row("fedsgd, lr 0.1", "fedsgd", lr=0.1),
+    Row("fedsgd, lr 0.1, 8 × the rounds", "fedsgd", lr=0.1, stretch=STEPS),
     Row("fedprox", "fedprox"),
     Row("fedgc, λ = 500", "fedgc", {"strength": 500.0}),
     Row("fedgc, λ = 100", "fedgc"),
@@ -207,7 +210,8 @@ def main() -> None:
         )
         for row in chosen:
             started = time.process_time()
-            runs = [run(made(row, seed), marks, measured) for seed in range(options.seeds)]
+            own = tuple(mark * row.stretch for mark in marks)
+            runs = [run(made(row, seed), own, measured) for seed in range(options.seeds)]
             numbers = "".join(f"{mean(values):8.3f}" for values in zip(*runs, strict=True))
             ends = [values[len(marks) - 1] for values in runs]
             spread = f"{stdev(ends):8.3f}" if len(ends) > 1 else f"{'—':>8}"

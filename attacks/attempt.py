@@ -15,8 +15,8 @@ from fedaudit.attacks.evolution import Evolution
 from fedaudit.attacks.local_steps.several_steps import replay_of
 from fedaudit.attacks.maps.gauss_newton import GaussNewton
 from fedaudit.attacks.maps.goal import MapMatching, goal_of
-from fedaudit.attacks.matching import Matching, solvable
-from fedaudit.attacks.private_part import guessed_parts, learned_parts
+from fedaudit.attacks.matching import Matching
+from fedaudit.attacks.private_part import guessed_parts, learned_parts, solvable
 from fedaudit.attacks.rounds import Decode, Movement, OneByOne, Plan
 from fedaudit.attacks.search import Optimizer, Progress
 from fedaudit.attacks.stage import Stage

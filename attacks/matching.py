@@ -15,7 +15,7 @@ from fedaudit.attacks.local_steps.replay_trial import ReplayTrial
 from fedaudit.attacks.maps.entry_layer import solve_arriving
 from fedaudit.attacks.maps.input_span import InputSpan, decisive, span_distance
 from fedaudit.attacks.objectives import DISTANCES
-from fedaudit.attacks.private_part import PublicModule, evaluating, public_depth
+from fedaudit.attacks.private_part import PublicModule, public_depth, used_by
 from fedaudit.errors import AttackError, UnknownNameError
 from fedaudit.models.facenet import FaceNet, criterion_of
 from fedaudit.models.heads import CosineHead
@@ -95,7 +95,7 @@ class Matching:
                     'can be matched without them: grant = ["labels"], or use a FaceNet.'
                 )
             self.public = PublicModule(model, depth)
-            named = _used(self.public, named, evidence.shape)
+            named = used_by(self.public, named, evidence.shape)
         if self.loss == "spans":
             named = {}
         elif self.layers:
@@ -371,42 +371,6 @@ class _Asked(nn.Module):
         self, images: Tensor, which: Sequence[int], free: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
         return self.matching.loss_of(self.model, images, which, free)
-
-
-def solvable(evidence: Evidence) -> bool:
-    """Whether a private part can be solved for: something public that was shared precedes it."""
-    depth = public_depth(evidence.model, evidence.private)
-    if evidence.spans_decide or not isinstance(evidence.model, FaceNet):
-        return True
-    named = {n: p for n, p in evidence.model.named_parameters() if n in evidence.target}
-    return bool(_computing(PublicModule(evidence.model, depth), named, evidence.shape))
-
-
-def _used(
-    public: PublicModule, named: Mapping[str, nn.Parameter], shape: tuple[int, int, int]
-) -> dict[str, nn.Parameter]:
-    """Those parameters that the public module computes with, of which there must be some."""
-    used = _computing(public, named, shape)
-    if not used:
-        raise AttackError(
-            "nothing that was shared comes before the part that stays on the device, so the images "
-            'cannot be matched without that part: use unknown = "guessed" or "learned"'
-        )
-    return used
-
-
-def _computing(
-    public: PublicModule, named: Mapping[str, nn.Parameter], shape: tuple[int, int, int]
-) -> dict[str, nn.Parameter]:
-    like = next(iter(named.values()))
-    images = torch.linspace(0, 1, shape[0] * shape[1] * shape[2]).to(like).view(1, *shape)
-    with evaluating(public):
-        made = public(images).sum()
-    if not made.requires_grad:
-        found: tuple[Tensor | None, ...] = (None,) * len(named)
-    else:
-        found = torch.autograd.grad(made, list(named.values()), allow_unused=True)
-    return {n: p for (n, p), g in zip(named.items(), found, strict=True) if g is not None}
 
 
 def _expected(

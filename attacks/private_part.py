@@ -2,15 +2,20 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedaudit.attacks.learned.auxiliary import Auxiliary, vary
+from fedaudit.errors import AttackError
 from fedaudit.models.facenet import FaceNet, criterion_of
 from fedaudit.models.zoo import build
 from fedaudit.types import ModelSpec
+
+if TYPE_CHECKING:
+    from fedaudit.attacks.evidence import Evidence
 
 PHOTOS = 8
 """Views of each made-up person."""
@@ -146,3 +151,39 @@ def _trained(
         criterion(scores, labels[rows]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return {name: value.detach() for name, value in part.items()}
+
+
+def solvable(evidence: "Evidence") -> bool:
+    """Whether a private part can be solved for: something public that was shared precedes it."""
+    depth = public_depth(evidence.model, evidence.private)
+    if evidence.spans_decide or not isinstance(evidence.model, FaceNet):
+        return True
+    named = {n: p for n, p in evidence.model.named_parameters() if n in evidence.target}
+    return bool(_computing(PublicModule(evidence.model, depth), named, evidence.shape))
+
+
+def used_by(
+    public: PublicModule, named: Mapping[str, nn.Parameter], shape: tuple[int, int, int]
+) -> dict[str, nn.Parameter]:
+    """Those parameters that the public module computes with, of which there must be some."""
+    used = _computing(public, named, shape)
+    if not used:
+        raise AttackError(
+            "nothing that was shared comes before the part that stays on the device, so the images "
+            'cannot be matched without that part: use unknown = "guessed" or "learned"'
+        )
+    return used
+
+
+def _computing(
+    public: PublicModule, named: Mapping[str, nn.Parameter], shape: tuple[int, int, int]
+) -> dict[str, nn.Parameter]:
+    like = next(iter(named.values()))
+    images = torch.linspace(0, 1, shape[0] * shape[1] * shape[2]).to(like).view(1, *shape)
+    with evaluating(public):
+        made = public(images).sum()
+    if not made.requires_grad:
+        found: tuple[Tensor | None, ...] = (None,) * len(named)
+    else:
+        found = torch.autograd.grad(made, list(named.values()), allow_unused=True)
+    return {n: p for (n, p), g in zip(named.items(), found, strict=True) if g is not None}

@@ -14,8 +14,8 @@ from fedaudit.attacks.image_space import inverting_gradients
 from fedaudit.attacks.maps.goal import span_goal_of
 from fedaudit.attacks.maps.input_span import find_spans, patches_of, span_distance
 from fedaudit.attacks.maps.map_inversion import MapInversion
-from fedaudit.attacks.matching import Matching, solvable
-from fedaudit.attacks.private_part import guessed_parts, learned_parts
+from fedaudit.attacks.matching import Matching
+from fedaudit.attacks.private_part import guessed_parts, learned_parts, solvable
 from fedaudit.data.faces import FaceSet
 from fedaudit.errors import UnknownNameError
 from fedaudit.models.zoo import build

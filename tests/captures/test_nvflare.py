@@ -1,0 +1,394 @@
+"""The filter for NVFlare: it changes nothing, and records exactly what crosses the wire."""
+
+import copy
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+pytest.importorskip("nvflare", reason="pip install 'fedaudit[nvflare]'")
+
+from nvflare.apis.dxo import DXO, DataKind, MetaKey
+from nvflare.apis.filter import FilterChainType, FilterContextKey
+from nvflare.apis.fl_constant import FilterKey, FLContextKey, ReservedKey
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable
+from nvflare.job_config.api import FedJob
+from nvflare.job_config.defs import FilterType
+
+from fedaudit.captures.nvflare import RecordFilter, tap
+from fedaudit.captures.stored import StoredCapture
+from fedaudit.errors import UnknownNameError, UsageError
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "nvflare"
+TASK, RESULT = FilterChainType.TASK_DATA_CHAIN, FilterChainType.TASK_RESULT_CHAIN
+
+
+def state(value: float = 1.0) -> dict[str, Any]:
+    return {"w": np.full((2, 3), value, np.float32), "b": np.zeros(2, np.float32)}
+
+
+def message(
+    data: dict[str, Any],
+    kind: str = DataKind.WEIGHTS,
+    *,
+    round: int | None = 3,
+    **meta: Any,
+) -> Shareable:
+    shareable = DXO(kind, data, meta).to_shareable()
+    if round is not None:
+        shareable.set_header("current_round", round)
+    return shareable
+
+
+def context(peer: str | None = "site-1", *, direction: str = FilterKey.IN) -> FLContext:
+    found = FLContext()
+    found.set_prop(ReservedKey.IDENTITY_NAME, "server", private=False, sticky=False)
+    found.set_prop(FLContextKey.FILTER_DIRECTION, direction, private=True, sticky=False)
+    if peer is not None:
+        theirs = FLContext()
+        theirs.set_prop(ReservedKey.IDENTITY_NAME, peer, private=False, sticky=False)
+        found.set_peer_context(theirs)
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "capture"
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
+    """What the filter has warned of since it was last asked."""
+    caplog.set_level(logging.WARNING)
+
+    def lines() -> str:
+        found = [r.getMessage() for r in caplog.records if "fedaudit" in r.getMessage()]
+        caplog.clear()
+        return "\n".join(found)
+
+    return lines
+
+
+def chained(chain: str, folder: Path, *args: Any, **kwargs: Any) -> RecordFilter:
+    """A filter as NVFlare puts it into a chain."""
+    made = RecordFilter(str(folder), *args, **kwargs)
+    made.set_prop(FilterContextKey.CHAIN_TYPE, chain)
+    return made
+
+
+def updates(folder: Path, round: int = 3) -> list[Any]:
+    capture = StoredCapture(folder)
+    assert not capture.problems
+    return list(capture.messages(round))
+
+
+@pytest.mark.parametrize("as_tensors", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "ours"), [(DataKind.WEIGHTS, "weights"), (DataKind.WEIGHT_DIFF, "delta")]
+)
+def test_an_update_passes_as_it_is_and_is_recorded(
+    folder: Path, said: Callable[[], str], kind: str, ours: str, as_tensors: bool
+) -> None:
+    made = chained(RESULT, folder, {"model": "here:Net", "batch_size": 4}, counted="steps")
+    data = {k: torch.from_numpy(v) if as_tensors else v for k, v in state(0.1).items()}
+    meta = {MetaKey.NUM_STEPS_CURRENT_ROUND: 5, MetaKey.INITIAL_METRICS: {"loss": 1.5}}
+    sent = message(data, kind, **meta)
+    before = copy.deepcopy(sent)
+    passed = made.process(sent, context())
+    assert passed is sent
+    assert passed["DXO"]["meta"] == before["DXO"]["meta"]
+    assert passed["__headers__"] == before["__headers__"]
+    for name, value in passed["DXO"]["data"].items():
+        assert value is data[name]
+        assert np.array_equal(value, before["DXO"]["data"][name])
+    assert not said()
+    (stored,) = updates(folder)
+    assert (stored.message.client, stored.message.kind) == ("site-1", ours)
+    assert (stored.message.round, stored.message.sign) == (3, 1)
+    assert stored.message.examples == 20
+    assert stored.message.metrics == {"NUM_STEPS_CURRENT_ROUND": 5, "loss": 1.5}
+    assert stored.message.protections == ()
+    for name, value in stored.tensors().items():
+        assert torch.equal(value, torch.as_tensor(data[name]))
+    facts = StoredCapture(folder).facts
+    assert (facts.model, facts.framework) == ("here:Net", f"nvflare {nvflare_version()}")
+    assert facts.protections is None
+
+
+def nvflare_version() -> str:
+    from importlib.metadata import version
+
+    return version("nvflare")
+
+
+@pytest.mark.parametrize(
+    ("counted", "facts", "examples"),
+    [
+        (None, {"batch_size": 4}, None),
+        ("steps", {}, None),
+        ("steps", {"batch_size": 4}, 20),
+        ("examples", {}, 5),
+    ],
+)
+def test_what_is_counted_is_never_guessed(
+    folder: Path, counted: Any, facts: dict[str, Any], examples: int | None
+) -> None:
+    made = chained(RESULT, folder, facts, counted)
+    made.process(message(state(), NUM_STEPS_CURRENT_ROUND=5), context())
+    assert updates(folder)[0].message.examples == examples
+
+
+def test_a_broadcast_is_kept_once_and_another_one_apart(
+    folder: Path, said: Callable[[], str]
+) -> None:
+    made = chained(TASK, folder)
+    shared = state()
+    for peer, data in (("site-1", shared), ("site-2", shared), ("site-3", state())):
+        made.process(message(data), context(peer, direction=FilterKey.OUT))
+    assert [p.name for p in sorted(folder.rglob("*.safetensors"))] == ["broadcast.safetensors"]
+    made.process(message(state(2)), context("site-4", direction=FilterKey.OUT))
+    capture = StoredCapture(folder)
+    assert torch.equal(capture.broadcast(3)["w"], torch.full((2, 3), 1.0))
+    theirs = capture.broadcast_message(3, "site-4").tensors()
+    assert torch.equal(theirs["w"], torch.full((2, 3), 2.0))
+    assert not said()
+
+
+def test_on_a_client_it_records_the_client_itself(folder: Path) -> None:
+    here = context("server", direction=FilterKey.OUT)
+    here.set_prop(ReservedKey.IDENTITY_NAME, "site-7", private=False, sticky=False)
+    chained(RESULT, folder).process(message(state()), here)
+    assert [one.message.client for one in updates(folder)] == ["site-7"]
+
+
+def test_a_relative_folder_stands_among_the_results_of_the_job(tmp_path: Path) -> None:
+    class Engine:
+        def get_workspace(self) -> "Engine":
+            return self
+
+        def get_run_dir(self, job: str) -> str:
+            return str(tmp_path / job)
+
+    here = context()
+    here.set_prop(ReservedKey.ENGINE, Engine(), private=True, sticky=False)
+    here.set_prop(ReservedKey.RUN_NUM, "job-1", private=False, sticky=False)
+    chained(RESULT, Path("capture")).process(message(state()), here)
+    assert len(updates(tmp_path / "job-1" / "capture")) == 1
+
+
+def test_an_encrypted_update_is_a_protection_and_no_tensor_is_tried(
+    folder: Path, said: Callable[[], str]
+) -> None:
+    class Ciphertext:
+        def __array__(self, *_: Any) -> Any:
+            raise AssertionError("it was read")
+
+    made = chained(RESULT, folder)
+    hidden = {MetaKey.PROCESSED_ALGORITHM: "CKKS", MetaKey.PROCESSED_KEYS: {"w": True, "b": True}}
+    for peer in ("site-1", "site-2"):
+        made.process(message({"w": Ciphertext(), "b": Ciphertext()}, **hidden), context(peer))
+    assert said().count("2 of 2 tensors are under homomorphic encryption (CKKS)") == 1
+    assert StoredCapture(folder).facts.protections == ("homomorphic encryption (CKKS)",)
+    assert not list(folder.rglob("*.safetensors"))
+
+
+def test_layers_that_encryption_leaves_in_clear_are_recorded(
+    folder: Path, said: Callable[[], str]
+) -> None:
+    made = chained(RESULT, folder)
+    half = {MetaKey.PROCESSED_ALGORITHM: "CKKS", MetaKey.PROCESSED_KEYS: {"w": True, "b": False}}
+    made.process(message({"w": object(), "b": state()["b"]}, **half), context())
+    assert "1 of 2 tensors" in said()
+    (stored,) = updates(folder)
+    assert stored.tensors().keys() == {"b"}
+    assert "homomorphic encryption (CKKS) of 1 of 2 tensors" in stored.message.protections[0]
+
+
+def test_quantized_codes_are_not_taken_for_weights(folder: Path, said: Callable[[], str]) -> None:
+    made = chained(RESULT, folder)
+    codes = {"w": np.zeros((2, 3), np.uint8)}
+    made.process(message(codes, PROCESSED_ALGORITHM="blockwise8"), context())
+    assert "ModelDequantizer" in said()
+    assert not list(folder.rglob("*.safetensors"))
+    half = {"w": np.full((2, 3), 0.5, np.float16)}
+    made.process(message(half, PROCESSED_ALGORITHM="float16"), context())
+    (stored,) = updates(folder)
+    assert stored.message.protections == ("quantization (float16)",)
+    assert stored.tensors()["w"].dtype == torch.float16
+
+
+def test_filters_on_the_way_and_further_arrays_are_named(
+    folder: Path, said: Callable[[], str]
+) -> None:
+    meta = {MetaKey.FILTER_HISTORY: ["SVTPrivacy"], "scaffold_c_diff": state()}
+    chained(RESULT, folder).process(message(state(), **meta), context())
+    assert "scaffold_c_diff" in said()
+    (stored,) = updates(folder)
+    assert stored.message.protections == ("NVFlare filter SVTPrivacy",)
+
+
+def test_arrays_that_were_left_on_the_disk_are_loaded(folder: Path) -> None:
+    class Lazy:
+        def materialize(self) -> torch.Tensor:
+            return torch.ones(2)
+
+    lazy = Lazy()
+    passed = chained(RESULT, folder).process(message({"w": lazy}), context())
+    assert passed["DXO"]["data"]["w"] is lazy
+    assert torch.equal(updates(folder)[0].tensors()["w"], torch.ones(2))
+
+
+def both(data: dict[str, Any]) -> dict[str, DXO]:
+    return {"a": DXO(DataKind.WEIGHTS, data), "b": DXO(DataKind.WEIGHTS, data)}
+
+
+@pytest.mark.parametrize(
+    ("sent", "peer", "why"),
+    [
+        (message(state(), round=None), "site-1", "says no round"),
+        (message(state()), None, "which client"),
+        (message({"w": "text"}), "site-1", "'w' is str"),
+        (message(both(state()), DataKind.COLLECTION), "site-1", "a collection"),
+    ],
+)
+def test_what_cannot_be_recorded_is_a_warning(
+    folder: Path, said: Callable[[], str], sent: Shareable, peer: str | None, why: str
+) -> None:
+    before = copy.deepcopy(dict(sent))
+    assert chained(RESULT, folder).process(sent, context(peer)) is sent
+    assert str(dict(sent)) == str(before) or why == "a collection"  # copies of DXOs print apart
+    assert why in said()
+    assert not list(folder.rglob("*.safetensors"))
+
+
+def test_a_failing_disk_and_a_filter_outside_a_chain_are_warnings(
+    folder: Path, said: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = RecordFilter(str(folder))
+    sent = message(state())
+    assert alone.process(sent, context()) is sent
+    assert "stands in no filter chain" in said()
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("fedaudit.captures.recording.write_message", full)
+    for made in (chained(RESULT, folder), chained(TASK, folder)):
+        assert made.process(sent, context()) is sent
+    assert "no space left" in said()
+
+
+def test_wrong_arguments_are_refused_before_the_job_is_sent(folder: Path) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'classes'"):
+        RecordFilter(str(folder), {"clases": 40})
+    with pytest.raises(UsageError, match="counted"):
+        RecordFilter(str(folder), counted="epochs")  # type: ignore[arg-type]
+    assert not folder.exists()
+
+
+class AsRecipe:
+    """The two methods of a recipe that `tap` calls, as NVFlare's `Recipe` has them."""
+
+    def __init__(self, job: FedJob) -> None:
+        self.job = job
+
+    def add_server_output_filter(self, filter: Any, tasks: Any = None) -> None:
+        self.job.to_server(filter, filter_type=FilterType.TASK_DATA, tasks=tasks)
+
+    def add_server_input_filter(self, filter: Any, tasks: Any = None) -> None:
+        self.job.to_server(filter, filter_type=FilterType.TASK_RESULT, tasks=tasks)
+
+
+def test_a_job_holds_the_filter_as_plain_json_and_none_of_our_code(
+    tmp_path: Path, folder: Path
+) -> None:
+    from fedaudit.captures.facts import DpClaim
+
+    job = FedJob(name="faces", min_clients=2)
+    tap(
+        AsRecipe(job),
+        folder,
+        counted="examples",
+        image_shape=(3, 32, 32),
+        arguments={"width": 8},
+        dp=DpClaim(clip=1.0, noise=0.5),
+    )
+    job.export_job(str(tmp_path / "jobs"))
+    (written,) = (tmp_path / "jobs").rglob("config_fed_server.json")
+    assert not list((tmp_path / "jobs").rglob("*.py"))
+    config = json.loads(written.read_text())
+    assert not folder.exists()
+    for chain in ("task_data_filters", "task_result_filters"):
+        (entry,) = config[chain]
+        (found,) = entry["filters"]
+        assert entry["tasks"] == ["train"]
+        assert found["path"] == "fedaudit.captures.nvflare.RecordFilter"
+        built = RecordFilter(**found["args"])
+        built.set_prop(FilterContextKey.CHAIN_TYPE, RESULT)
+        built.process(message(state(), NUM_STEPS_CURRENT_ROUND=5), context(chain))
+    assert [one.message.examples for one in updates(folder)] == [5, 5]
+    facts = StoredCapture(folder).facts
+    assert (facts.image_shape, facts.arguments) == ((3, 32, 32), {"width": 8})
+    assert facts.dp == DpClaim(clip=1.0, noise=0.5)
+
+
+def simulate(workspace: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NVFLARE_SIMULATOR_WORKSPACE_ROOT": ""}
+    command = [sys.executable, str(EXAMPLE / "job.py"), "--workspace", str(workspace), *arguments]
+    with workspace.with_suffix(".log").open("wb") as log:
+        return subprocess.Popen(command, env=environment, cwd=EXAMPLE, stdout=log, stderr=log)
+
+
+def final(workspace: Path) -> dict[str, torch.Tensor]:
+    (found,) = workspace.rglob("FL_global_model.pt")
+    loaded: dict[str, torch.Tensor] = torch.load(found, weights_only=True)["model"]
+    return loaded
+
+
+def test_the_example_is_simulated_and_captured_and_ends_as_without_the_filter(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NVFlare's own simulator on real faces, twice; plain PyTorch says what must be recorded."""
+    runs = {
+        tmp_path / "tapped": simulate(tmp_path / "tapped", str(folder), "--rounds", "1"),
+        tmp_path / "plain": simulate(tmp_path / "plain", "--rounds", "1"),
+    }
+    for workspace, run in runs.items():
+        done = run.wait(timeout=240)
+        log = workspace.with_suffix(".log").read_text(errors="replace")
+        assert done == 0, log[-3000:]
+        assert "fedaudit does not record" not in log
+    tapped, plain = final(tmp_path / "tapped"), final(tmp_path / "plain")
+    assert tapped.keys() == plain.keys()
+    for name in tapped:  # NVFlare adds up in the order in which clients answer
+        assert torch.allclose(tapped[name], plain[name], rtol=1e-6, atol=1e-7)
+
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    import faces  # type: ignore[import-not-found]
+
+    captured = list(StoredCapture(folder).observations(model="faces:Net"))
+    assert {one.seen.client for one in captured} == {"site-1", "site-2"}
+    average = {name: torch.zeros_like(value) for name, value in tapped.items()}
+    for number, one in enumerate(sorted(captured, key=lambda one: one.seen.client)):
+        net = faces.Net()
+        net.load_state_dict(one.seen.before)
+        images, labels = faces.load_data(number, 2)
+        F.cross_entropy(net(images[:1]), labels[:1]).backward()
+        gradients = {name: value.grad for name, value in net.named_parameters()}
+        (update,) = one.seen.shared
+        for name, value in update.tensors.items():
+            assert torch.allclose(-value / 0.1, gradients[name], atol=2e-6)
+            average[name] += (one.seen.before[name] + value) / 2
+    for name, value in tapped.items():
+        assert torch.allclose(value, average[name], atol=1e-6)
+    del sys.modules["faces"]

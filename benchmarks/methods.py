@@ -95,7 +95,7 @@ PEOPLE_ROWS = (
     Row("fedavg, own heads, pre-trained", "private_projector", {"private": ("head.",)}),
     Row("solomon_woubie, supervised", "solomon_woubie"),
     Row("solomon_woubie, secure", "solomon_woubie", {"secure": True}),
-    Row("solomon_woubie, unsupervised", "solomon_woubie", {"supervised": False}, lr=0.05),
+    Row("solomon_woubie, unsupervised", "solomon_woubie", {"supervised": False}, steps=4, lr=0.05),
     Row("fedavg, 30 clients", "fedavg", clients=PEOPLE, steps=4),
     Row("fedface, 30 clients, lr 0.3", "fedface", clients=PEOPLE, steps=4, lr=0.3),
     Row("fedface, no spreadout, lr 0.3", "fedface", {"spread_steps": 0}, PEOPLE, 4, 0.3),

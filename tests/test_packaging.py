@@ -139,21 +139,38 @@ def test_the_command_resolves() -> None:
 
 
 def test_every_import_is_a_declared_dependency() -> None:
-    """What only the `dev` extra or another dependency brings would be missing at a user's."""
-    declared = {
-        re.split(r"[^\w.-]", line, maxsplit=1)[0].lower()
-        for line in PROJECT["project"]["dependencies"]
-    }
+    """What only the `dev` extra or another dependency brings would be missing at a user's.
+
+    What another extra brings may be imported by the module of its name alone.
+    """
+    declared = names_of(PROJECT["project"]["dependencies"])
+    extras: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
     brought_by = packages_distributions()
     undeclared = set()
     for package in PACKAGES:
         for path in folder_of(package).glob("*.py"):
+            extra = names_of(extras[path.stem]) if path.stem in set(extras) - {"dev"} else set()
             for module in imports(path):
                 if module not in sys.stdlib_module_names and module != "fedaudit":
                     brings = {name.lower() for name in brought_by.get(module, [module])}
-                    if not brings & declared:
+                    if not brings & (declared | extra):
                         undeclared.add((path.name, module))
     assert not undeclared
+
+
+@pytest.mark.parametrize("extra", ["flower", "nvflare"])
+def test_every_extra_has_its_module_and_is_tested(extra: str) -> None:
+    assert (ROOT / "fedaudit" / "captures" / f"{extra}.py").is_file()
+    (own,) = (
+        line
+        for line in PROJECT["project"]["optional-dependencies"]["dev"]
+        if line.startswith("fedaudit[")
+    )
+    assert extra in re.findall(r"\w+", own.removeprefix("fedaudit"))
+
+
+def names_of(requirements: Iterable[str]) -> set[str]:
+    return {re.split(r"[^\w.-]", line, maxsplit=1)[0].lower() for line in requirements}
 
 
 def imports(path: Path) -> Iterator[str]:

@@ -15,17 +15,26 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, Protocol, TypeVar, Unpack, cast
 
-from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
-from nvflare.apis.dxo_filter import DXOFilter
-from nvflare.apis.filter import FilterChainType, FilterContextKey
-from nvflare.apis.fl_constant import FilterKey, FLContextKey
-from nvflare.apis.fl_context import FLContext
-from nvflare.apis.shareable import Shareable
-from nvflare.app_common.app_constant import AppConstants
-
 from fedaudit.captures.facts import Facts, Keywords, Kind, checked, stated
 from fedaudit.captures.recording import Recording, recording
 from fedaudit.errors import FedauditError, UsageError
+
+try:
+    from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+    from nvflare.apis.dxo_filter import DXOFilter
+    from nvflare.apis.filter import FilterChainType, FilterContextKey
+    from nvflare.apis.fl_constant import FilterKey, FLContextKey
+    from nvflare.apis.fl_context import FLContext
+    from nvflare.apis.shareable import Shareable
+    from nvflare.app_common.app_constant import AppConstants
+except ModuleNotFoundError as error:
+    if error.name is None or error.name.partition(".")[0] != "nvflare":
+        raise
+    raise ImportError(
+        "fedaudit.captures.nvflare needs NVFlare: pip install 'fedaudit[nvflare]'. Without it, "
+        "record a training loop with fedaudit.recording.",
+        name="nvflare",
+    ) from error
 
 Counted = Literal["steps", "examples"]
 KINDS: dict[str, Kind] = {DataKind.WEIGHTS.value: "weights", DataKind.WEIGHT_DIFF.value: "delta"}

@@ -4,9 +4,15 @@ from typing import Literal
 
 from fedaudit.types import Observation
 
-HANDLED = frozenset({"dpsgd", "dplc", "private_projector"})
-"""Defenses whose effect the matching engine models: a cosine distance is blind to clipping at batch
-1 and optimal in direction under Gaussian noise; what stays on the device is solved for."""
+HANDLED = frozenset(
+    {
+        *("dpsgd", "dplc", "private_projector"),
+        *("client_dp", "clipping", "noise", "secure aggregation"),
+    }
+)
+"""Defenses whose effect the matching engine models: a cosine distance is blind to clipping, of
+whole updates at any batch size and of images at batch 1, and optimal in direction under Gaussian
+noise; what stays on the device is solved for; an aggregate is matched by all clients' images."""
 EXACT = frozenset({"dplc", "private_projector"})
 """Defenses that closed forms meet: what stays on the device lies behind the layer that they read.
 Noise they do not: a quotient or a linear system takes it for signal."""
@@ -27,4 +33,6 @@ def how_adaptive(
     names = {facts.name for facts in seen.defense} - {"none"}
     if not names:
         return "none needed"
-    return "known" if names <= handled else "no"
+    if not names <= handled:
+        return "no"
+    return "estimated" if any(facts.estimated for facts in seen.defense) else "known"

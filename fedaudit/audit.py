@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.watch import Checkpoint
+from fedaudit.captures import targets
+from fedaudit.captures.canary import rgb
 from fedaudit.captures.exposed import not_attacked, nothing_to_attack, told
 from fedaudit.captures.simulated import simulate, without_update
 from fedaudit.config import Choice, Federation, Scenario, Study
 from fedaudit.data.faces import FaceSet
 from fedaudit.data.splits import Split, split, target_photos
 from fedaudit.defenses.dpsgd import DPSGD
-from fedaudit.errors import AssetError
+from fedaudit.errors import AssetError, AttackError
 from fedaudit.federation.client import local_training
 from fedaudit.federation.rounds import Simulation, State
 from fedaudit.federation.utility import measure
@@ -31,11 +33,13 @@ from fedaudit.running.jobs import NOISE, TrainJob, gallery_name, model_job
 from fedaudit.scoring.embedder import load_embedder
 from fedaudit.scoring.identity import Embed, Gallery, calibrate, embed_split, mirrored
 from fedaudit.scoring.score import score
+from fedaudit.scoring.unknown import search, those_meant
 from fedaudit.seeds import generator_for
 from fedaudit.threat_models import threat_model
 from fedaudit.types import (
     Capture,
     Cell,
+    ImageScore,
     Knowledge,
     LocalTraining,
     ModelSpec,
@@ -73,11 +77,9 @@ def run_cell(
 ) -> None:
     """Capture, attack on `device`, score, keep."""
     if not folder.facts():
-        folder.save_facts(facts(faces_of(study)))
+        folder.save_facts(targets.facts_of(study) if study.recorded else facts(faces_of(study)))
     scenario = next(s for s in study.scenarios if s.name == cell.scenario)
     capture = capture_of(study, scenario, cell, folder)
-    secret = capture.secret
-    assert secret is not None  # simulated captures always know it
     sent = told(capture.seen, _attack(scenario, cell), scenario.expose)
     if why := nothing_to_attack(sent, cell):
         folder.save_trial(not_attacked(cell, sent, why), {})
@@ -85,17 +87,16 @@ def run_cell(
     checkpoint = Checkpoint(folder.checkpoint(cell.key))
     reconstruction = reconstruct(scenario, cell, capture, device=device, checkpoint=checkpoint)
 
-    gallery, embed = _gallery(study, folder, study.federation_of(scenario))
-    other = wrong_person_for(study, scenario, cell)
-    images, labels, tensors = score(
-        secret, reconstruction, gallery=gallery, embed=embed, wrong_person=other
-    )
-    if evidence == "full":
-        folder.save_evidence(cell.scenario, cell.target, originals(secret))
+    judged = judge(study, scenario, cell, folder, capture, reconstruction)
+    if evidence == "full" and capture.secret:
+        folder.save_evidence(cell.scenario, cell.target, originals(capture.secret))
+    other = None
+    if study.recorded and cell.role == "audit":
+        other = targets.explained_other(study, scenario, cell, reconstruction)
     trial = Trial(
         cell=cell,
-        images=images,
-        labels_correct=labels,
+        images=judged.images,
+        labels_correct=judged.labels,
         objective=reconstruction.objective,
         iterations=reconstruction.iterations,
         gradient_evaluations=reconstruction.gradient_evaluations,
@@ -105,12 +106,63 @@ def run_cell(
         history=reconstruction.history,
         sent=sent,
         of=reconstruction.of,
+        explained=targets.explained(capture.seen, reconstruction) if study.recorded else None,
+        explained_other=other,
     )
-    folder.save_trial(trial, {"images": tensors})
+    folder.save_trial(trial, judged.tensors)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Scores of a cell's images, the share of labels recovered, and what the report draws."""
+
+    images: tuple[ImageScore, ...]
+    labels: float | None
+    tensors: dict[str, Tensor]
+
+
+def judge(
+    study: Study,
+    scenario: Scenario,
+    cell: Cell,
+    folder: RunFolder,
+    capture: Capture,
+    found: Reconstruction,
+) -> Judged:
+    """Score a reconstruction against the truth, or look for it in the gallery where there is none.
+
+    Args:
+        study: Of the cell.
+        scenario: Of the cell.
+        cell: What was attacked.
+        folder: Keeps the gallery.
+        capture: Its truth is opened here, after the attack has returned.
+        found: What came back.
+    """
+    gallery, embed = judge_of(study, folder, scenario)
+    if capture.secret is None:
+        client = targets.targets_of(study, scenario.name)[cell.target].client
+        images = found.images.clamp(0, 1)
+        scores = search(rgb(images), client=client, gallery=gallery, embed=embed)
+        return Judged(scores, None, {"images": images})
+    secret = capture.secret
+    tensors: dict[str, Tensor] = {}
+    if study.recorded:
+        secret, chosen = those_meant(secret, found.images.clamp(0, 1))
+        tensors["originals"] = chosen  # which photo each image stands for differs by attack
+        shown = tuple(capture.secret.people)
+        other: str | None = targets.wrong_person(study, scenario, cell, shown)
+        other = other if gallery and other in gallery.people else None
+    else:
+        other = wrong_person_for(study, scenario, cell)
+    scores, labels, images = score(secret, found, gallery=gallery, embed=embed, wrong_person=other)
+    return Judged(scores, labels, {"images": images, **tensors})
 
 
 def capture_of(study: Study, scenario: Scenario, cell: Cell, folder: RunFolder) -> Capture:
-    """What the audited client of this cell shares."""
+    """What the audited client of this cell shares, or shared in the run that was recorded."""
+    if study.recorded:
+        return targets.capture_of(study, scenario, cell)
     defense = _by_label(scenario.defenses, cell.defense)
     federation = study.federation_of(scenario)
     simulation = _simulation(study, scenario.network, scenario.method, defense, federation)
@@ -169,8 +221,7 @@ def reconstruct(
     generator = generator_for("attack", cell.scenario, cell.attack, cell.target, cell.seed)
     attack = _attack(scenario, cell)
     if attack is None:
-        assert capture.secret is not None  # no attack: random images of the right size
-        shape = capture.secret.images.shape
+        shape = _shape(capture)
         return Reconstruction(torch.rand(shape, generator=generator), torch.full(shape[:1], -1))
     if cell.role == "prior_only":
         seen = without_update(seen, generator_for("prior-only", cell.key))
@@ -178,6 +229,19 @@ def reconstruct(
     extra: dict[str, Any] = {"checkpoint": checkpoint} if resumable and checkpoint else {}
     result: Reconstruction = attack(seen.to(device), generator=generator, **extra)
     return result
+
+
+def _shape(capture: Capture) -> tuple[int, ...]:
+    """Of random images in place of a reconstruction."""
+    seen, secret = capture.seen, capture.secret
+    if seen.batch_size is not None and seen.image_shape is not None:
+        return (seen.batch_size, *seen.image_shape)
+    if secret is not None:
+        return tuple(secret.images.shape)
+    raise AttackError(
+        "random images need the number and size of the client's images: state examples and "
+        "image_shape."
+    )
 
 
 def wrong_person_for(study: Study, scenario: Scenario, cell: Cell) -> str | None:
@@ -288,22 +352,28 @@ def _faces(study: Study) -> tuple[FaceSet, FaceSet]:
 def _gallery(
     study: Study, folder: RunFolder, federation: Federation
 ) -> tuple[Gallery | None, Embed | None]:
-    parts = _split(study, federation)
     name = gallery_name(study, federation)
 
     def make() -> tuple[Gallery | None, Embed | None]:
-        faces, full = _faces(study)
-        if not faces.has_identities:
+        if study.recorded and not study.data.settings["gallery"]:
+            return None, None
+        if not study.recorded and not faces_of(study).has_identities:
             return None, None
         try:
             embed = mirrored(load_embedder().embed)
         except AssetError:
             return None, None  # the report says that identity was not tested
-        references, probes = _embeddings(
-            folder, name, lambda: embed_split(full, faces, parts, embed)
-        )
-        photos = sum(len(photos) for photos in parts.gallery.values())
-        return calibrate(references, probes, fmr=study.fmr, photos=photos), embed
+
+        def embeddings() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+            if study.recorded:
+                return targets.gallery_of(study, FULL_SIZE, embed)
+            faces, full = _faces(study)
+            return embed_split(full, faces, _split(study, federation), embed)
+
+        references, probes = _embeddings(folder, name, embeddings)
+        photos = sum(map(len, references.values()))
+        made = calibrate(references, probes, fmr=study.fmr, photos=photos)
+        return made, lambda images: embed(rgb(images))
 
     galleries = _GALLERIES.get(study, dict)
     if name not in galleries:

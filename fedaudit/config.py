@@ -5,6 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
+RECORDED = "capture"
+"""Name of the data of studies that `fedaudit audit` makes of a recorded run."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """A plugin with its settings; `label` tells two settings of one plugin apart.
@@ -130,6 +134,11 @@ class Study:
     reid_limit: float = 0.05
     release_context: str = "not declared"
     underpowered: bool = False
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the updates were recorded in a real run, instead of being simulated."""
+        return self.data.name == RECORDED
 
     def federation_of(self, scenario: Scenario) -> Federation:
         """How the scenario's federation trains."""

@@ -201,11 +201,15 @@ class LocalTraining:
 
 @dataclass(frozen=True)
 class DefenseFacts:
-    """What is public about a defense: its name, its settings, and what it keeps on the device."""
+    """What is public about a defense: its name, its settings, and what it keeps on the device.
+
+    `estimated` says that nobody stated it: the numbers of the updates show it.
+    """
 
     name: str
     settings: Mapping[str, Any]
     withheld: tuple[str, ...] = ()
+    estimated: bool = False
 
 
 @dataclass(frozen=True)
@@ -395,24 +399,28 @@ class ImageScore:
     """One reconstructed image against its original and its person's other photos.
 
     Attributes:
-        person: Who the original shows.
-        ssim, psnr, lpips, mse: Image metrics on [0, 1]; PSNR in dB.
+        person: Who the original shows; the client where that is not known.
+        ssim, psnr, lpips, mse: Image metrics on [0, 1]; PSNR in dB. None where the original is not
+            known.
         cosine: Identity cosine to the person's gallery, independent embedder; None without one.
         reidentified: Cosine above the threshold at the calibrated FMR.
         rank: 1 + number of gallery people who are closer than the right one.
         wrong_reidentified: The same reconstruction tested against another target's person
             (the wrong-client control).
+        nearest: Where it is not known who is shown: the closest person of the gallery, whom
+            `cosine` and `reidentified` are about then. "" elsewhere.
     """
 
     person: str
-    ssim: float
-    psnr: float
+    ssim: float | None
+    psnr: float | None
     lpips: float | None
-    mse: float
+    mse: float | None
     cosine: float | None = None
     reidentified: bool | None = None
     rank: int | None = None
     wrong_reidentified: bool | None = None
+    nearest: str = ""
 
 
 @dataclass(frozen=True)
@@ -450,6 +458,9 @@ class Trial:
         of: What the images are of, as in `Reconstruction`.
         sent: Everything that the client sent, in order.
         not_attacked: Why there was nothing to attack; "" where the attack ran.
+        explained: Of recorded updates: cosine between the update and the one that a client would
+            have made of the reconstruction. None where that is not known.
+        explained_other: The same against another client's update.
     """
 
     cell: Cell
@@ -465,3 +476,5 @@ class Trial:
     of: Literal["photos", "people"] = "photos"
     sent: tuple[Sent, ...] = ()
     not_attacked: str = ""
+    explained: float | None = None
+    explained_other: float | None = None

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fedaudit.config import Federation, Scenario, Study
+from fedaudit.reports import recorded
 from fedaudit.reports.controls import ceilings, controls, failed
 from fedaudit.reports.exhibits import SEED, exhibits, points
 from fedaudit.reports.exposure import exposures
@@ -76,7 +77,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         fmr=gallery.fmr if gallery else study.fmr,
         exhibit_seed=SEED,
     )
-    table = rows(study, trials, dict(_utilities(folder, study, stock)), settings)
+    table = rows(study, trials, dict(_utilities(folder, study, stock)), settings, gallery)
     checks = controls(study, trials, table, gallery)
     if failed(checks):
         table = invalidated(table, settings)
@@ -96,12 +97,15 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         ceilings=ceilings(study, galleries),
         controls=checks,
         coverage=coverage(study, table),
-        findings=findings(table, exposed),
+        findings=findings(table, exposed, recorded.findings_of(study)),
         exhibits=exhibits(study, trials, table, thresholds),
         points=points(trials),
         ledger=tuple(_ledger(scenario, study) for scenario in study.scenarios),
         provenance=_provenance(folder, manifest),
-        limitations=(*LIMITATIONS, *_gaps(stock)),
+        limitations=(
+            *(recorded.limitations(study, table) if study.recorded else LIMITATIONS),
+            *_gaps(stock),
+        ),
     )
 
 
@@ -144,14 +148,20 @@ def _pictures(folder: RunFolder, results: Results) -> Iterator[tuple[tuple[str, 
         kept = folder.evidence(trial.cell.scenario, trial.cell.target) or {}
         name = f"portrait/{trial.images[image].person}" if trial.of == "people" else "images"
         original = kept.get(name)
+        drawn = folder.tensors(key)
         if original is not None and trial.of == "photos":
-            original = original[image]
-        yield (key, image), Picture(original, folder.tensors(key)["images"][image])
+            chosen = drawn.get("originals")  # of a client's many photos, those that are meant
+            original = original[image if chosen is None else int(chosen[image])]
+        yield (key, image), Picture(original, drawn["images"][image])
 
 
 def _ledger(scenario: Scenario, study: Study) -> Ledger:
     model = threat_model(scenario.threat_model, scenario.grant, scenario.deny)
     settings = study.federation_of(scenario)
+    training = (
+        f"audited update: {scenario.local_steps} local step(s), batch "
+        f"{scenario.batch_size}, lr {scenario.lr:g}"
+    )
     state = "fresh global model (round 1): nothing has been learned yet"
     if scenario.round > 1:
         state = (
@@ -159,13 +169,15 @@ def _ledger(scenario: Scenario, study: Study) -> Ledger:
             f"{settings.clients} clients, {settings.local_steps} local steps of batch "
             f"{settings.batch_size} at lr {settings.lr:g}, each defense with its own training"
         )
+    if study.recorded:
+        state = recorded.model_state(study, scenario)
+        training = str(study.data.settings["training"])
     return Ledger(
         scenario=scenario.name,
         threat_model=f"{model.name}: {model.summary}",
         granted=tuple(sorted(fact.value for fact in model.grants)),
         denied=tuple(sorted(fact.value for fact in Knowledge if fact not in model.grants)),
-        training=f"audited update: {scenario.local_steps} local step(s), batch "
-        f"{scenario.batch_size}, lr {scenario.lr:g}",
+        training=training,
         model_state=state,
     )
 

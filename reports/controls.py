@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from fedaudit.config import Study
+from fedaudit.reports.recorded import chance_of
 from fedaudit.reports.results import Ceiling, Control, Rate, Row
 from fedaudit.reports.trials import Trials, paired
 from fedaudit.reports.verdicts import rate_text
@@ -18,10 +19,16 @@ def controls(
     fmr = gallery.fmr if gallery else study.fmr
     noise = [s.reidentified for t in trials.of_role("noise") for s in t.images]
     wrong = [s.wrong_reidentified for t in trials.of_role("audit") for s in t.images]
+    # A search of the whole gallery has as many chances as it has people.
+    searched = any(row.searched for row in rows)
+    noise_fmr = fmr
+    if searched and gallery and (chance := chance_of(gallery)):
+        noise_fmr = max(fmr, chance.high / 10)
     return (
         _calibration(study, gallery),
         _positive(study, trials, rows),
-        _negative("noise (random images)", noise, fmr),
+        *_explained(rows),
+        _negative("noise (random images)", noise, noise_fmr),
         _negative("wrong client (the reconstruction against another client's person)", wrong, fmr),
         *_prior_only(study, rows),
     )
@@ -92,9 +99,12 @@ def _positive(study: Study, trials: Trials, rows: tuple[Row, ...]) -> Control:
             trials.group(row.scenario, row.defense, row.attack, "prior_only"),
         )
         if ours and row.ssim:
-            values = [s.ssim for s in ours], [s.ssim for s in theirs]
+            values = [s.ssim or 0.0 for s in ours], [s.ssim or 0.0 for s in theirs]
             gain = statistics.paired_difference(*values, [score.person for score in ours])
             found.append((gain.low, gain, row.ssim.value, row))
+    if not found and study.recorded:
+        outcome = "a recorded run has no undefended update of which it must succeed"
+        return Control(name, "all", outcome, requirement, None)
     if not found:
         return Control(name, "all", "no undefended row with batch 1", requirement, None)
     _, gain, ssim, best = max(found, key=lambda item: item[0])
@@ -116,6 +126,33 @@ def _negative(name: str, hits: list[bool | None], fmr: float) -> Control:
     return Control(name, "all", rate_text(rate), requirement, rate.low <= 10 * fmr)
 
 
+def _explained(rows: tuple[Row, ...]) -> tuple[Control, ...]:
+    """Of recorded updates: how well reconstructions explain them, and what explains them as well.
+
+    Not passed or failed: an attack that explains its update no better than another client's has
+    found nothing.
+    """
+    found = []
+    for row in rows:
+        if row.explained is None:
+            continue
+        parts = [
+            ("its update", row.explained),
+            ("another client's update", row.explained_other),
+            ("from noise", row.explained_prior),
+            ("random images", row.explained_noise),
+        ]
+        told = [
+            f"{name} {value.value:.2f} ({value.low:.2f} to {value.high:.2f})"
+            for name, value in parts
+            if value
+        ]
+        name = f"explained share of the update ({row.attack}; cosine, 1 is all)"
+        requirement = "its update more than the controls; this is no likeness of faces"
+        found.append(Control(name, row.scenario, "; ".join(told), requirement, None))
+    return tuple(found)
+
+
 def _prior_only(study: Study, rows: tuple[Row, ...]) -> tuple[Control, ...]:
     """Not passed or failed: it is what every rate is compared with."""
     found = []
@@ -124,16 +161,17 @@ def _prior_only(study: Study, rows: tuple[Row, ...]) -> tuple[Control, ...]:
             row = next(
                 (r for r in rows if r.scenario == scenario.name and r.attack == attack.label), None
             )
-            if row is None or row.prior is None or row.prior_ssim is None:
+            if row is None or row.prior is None:
                 continue
+            ssim = f", SSIM {row.prior_ssim.value:.2f}" if row.prior_ssim else ""
+            bound = f"; lower bound at most {study.reid_limit:.0%}".replace("%", " %")
             found.append(
                 Control(
                     name=f"prior-only ({attack.label}, update replaced by noise)",
                     scenario=scenario.name,
-                    outcome=f"{rate_text(row.prior)}, SSIM {row.prior_ssim.value:.2f}",
-                    requirement="what a leak must exceed; lower bound at most "
-                    f"{study.reid_limit:.0%}".replace("%", " %"),
-                    passed=row.prior.low <= study.reid_limit,
+                    outcome=rate_text(row.prior) + ssim,
+                    requirement="what a leak must exceed" + ("" if row.searched else bound),
+                    passed=None if row.searched else row.prior.low <= study.reid_limit,
                 )
             )
     return tuple(found)

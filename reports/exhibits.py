@@ -53,11 +53,13 @@ def exhibits(
                     defense=cell.defense,
                     attack=cell.attack,
                     round=cell.round,
-                    person=image.person,
+                    person=f"nearest: {image.nearest}" if image.nearest else image.person,
                     verdict=verdicts[cell.scenario, cell.defense, cell.attack],
                     cosine=image.cosine,
                     threshold=thresholds[cell.scenario],
-                    prior_cosine=prior.images[k].cosine if prior else None,
+                    prior_cosine=prior.images[k].cosine
+                    if prior and k < len(prior.images)
+                    else None,
                     ssim=image.ssim,
                     lpips=image.lpips,
                 )
@@ -76,7 +78,8 @@ def points(trials: Trials) -> tuple[ScorePoint, ...]:
 
 
 def _badness(image: ImageScore) -> tuple[float, float]:
-    return (image.cosine if image.cosine is not None else -2.0), image.ssim
+    cosine, ssim = image.cosine, image.ssim
+    return (-2.0 if cosine is None else cosine), (-2.0 if ssim is None else ssim)
 
 
 def _prior(trial: Trial, by_key: dict[str, Trial], defense: str) -> Trial | None:

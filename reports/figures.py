@@ -55,17 +55,25 @@ def state(round_: int) -> str:
     return "fresh global model (round 1)" if round_ == 1 else f"trained model (round {round_})"
 
 
+def state_of(row: Row) -> str:
+    """The state of the model that a row is about, recorded or simulated."""
+    return row.model_state or state(row.round)
+
+
 def scenario_title(rows: Sequence[Row], scenario: str) -> str:
     """Name of a scenario with its model state; the state is missing where no row tells it."""
-    rounds = [row.round for row in rows if row.scenario == scenario]
-    return f"{scenario} — {state(rounds[0])}" if rounds else scenario
+    states = [state_of(row) for row in rows if row.scenario == scenario]
+    return f"{scenario} — {states[0]}" if states else scenario
 
 
 def brief(rows: Sequence[Row], scenario: str) -> str:
     """The model state in two words, where a chart has no room for more."""
-    rounds = [row.round for row in rows if row.scenario == scenario]
+    mine = [row for row in rows if row.scenario == scenario]
+    rounds = [row.round for row in mine]
     if not rounds:
         return "state unknown"
+    if mine[0].model_state:
+        return "as recorded"
     return "fresh, round 1" if rounds[0] == 1 else f"trained, round {rounds[0]}"
 
 
@@ -114,7 +122,7 @@ def reidentification(results: Results) -> Figure:
             tuple(
                 (
                     row.scenario,
-                    state(row.round),
+                    state_of(row),
                     defense_name(row.defense),
                     row.attack,
                     rate(row.reid),

@@ -48,7 +48,7 @@ NO_REMEDY = "No defense that was measured here lowers the rate; try others, or l
 def coverage(study: Study, rows: tuple[Row, ...]) -> tuple[Coverage, ...]:
     """Every class of attack on shared updates, executed or not."""
     label_to_name = {a.label: a.name for s in study.scenarios for a in s.attacks}
-    rows = tuple(row for row in rows if row.ssim)  # the others had nothing to attack
+    rows = tuple(row for row in rows if row.n_targets)  # the others had nothing to attack
     found = []
     for attack_class, names, standards in CLASSES:
         asked = any(name in names for name in label_to_name.values())
@@ -57,7 +57,9 @@ def coverage(study: Study, rows: tuple[Row, ...]) -> tuple[Coverage, ...]:
         result = "—"
         if tested:
             hits, n = sum(r.hits for r in tested), sum(r.n for r in tested)
-            result = f"{hits} of {n} re-identified, over all defenses"
+            searched = all(row.searched for row in mine)
+            verb = "match somebody in the gallery" if searched else "re-identified"
+            result = f"{hits} of {n} {verb}, over all defenses"
         elif mine:
             result = "executed; identity not tested"
         found.append(Coverage(attack_class, asked, bool(mine), result, standards))
@@ -69,13 +71,18 @@ def coverage(study: Study, rows: tuple[Row, ...]) -> tuple[Coverage, ...]:
     return tuple(found)
 
 
-def findings(rows: tuple[Row, ...], exposures: tuple[Exposure, ...] = ()) -> tuple[Finding, ...]:
+def findings(
+    rows: tuple[Row, ...],
+    exposures: tuple[Exposure, ...] = (),
+    more: Iterable[Finding] = (),
+) -> tuple[Finding, ...]:
     """Demonstrated leaks, single matches, and protections that cover less than they seem to.
 
     Args:
         rows: The comparison. Of each scenario and defense the worst leak is a finding, and apart
             from it the worst leak from templates.
         exposures: What was sent; a secure sum among it is a finding.
+        more: Findings of other origin, to be put in order with these.
     """
     found: list[Finding] = []
     for scene in dict.fromkeys((row.scenario, row.defense) for row in rows):
@@ -89,7 +96,7 @@ def findings(rows: tuple[Row, ...], exposures: tuple[Exposure, ...] = ()) -> tup
             elif matched:
                 found.append(_single(max(matched, key=_order)))
         found += _uncovered(mine)
-    found += _secure_sums(exposures)
+    found += [*_secure_sums(exposures), *more]
     numbered = sorted(found, key=lambda f: -_SEVERITIES.index(f.severity))
     return tuple(_numbered(k + 1, finding) for k, finding in enumerate(numbered))
 
@@ -103,11 +110,13 @@ def _order(row: Row) -> tuple[float, float]:
 
 def _leak(row: Row, rows: tuple[Row, ...]) -> Finding:
     assert row.reid is not None
-    assert row.ssim is not None
     state = "a fresh model" if row.round == 1 else f"a trained model (round {row.round})"
+    state = row.model_state or state
     holm = f"; Holm-adjusted p = {row.p_holm:.2g}" if row.p_holm is not None else ""
     lpips = f", LPIPS {row.lpips.value:.2f}" if row.lpips else ""
-    ssim = f" SSIM {row.ssim.value:.2f} ({row.ssim.low:.2f} to {row.ssim.high:.2f})"
+    ssim = ""
+    if row.ssim:
+        ssim = f" SSIM {row.ssim.value:.2f} ({row.ssim.low:.2f} to {row.ssim.high:.2f})"
     title = f"Faces can be rebuilt from updates of {state}"
     remedy, standards = _remedy(row, rows), RECONSTRUCTION
     if is_template(row):
@@ -119,13 +128,20 @@ def _leak(row: Row, rows: tuple[Row, ...]) -> Finding:
         severity=row.verdict.severity,
         confidence="high" if row.p_holm is not None and row.p_holm < 0.05 else "medium",
         title=f"{title}, {_under(row)}",
-        claim=f"{row.attack} re-identified {rate_text(row.reid)}.",
+        claim=_claim(row),
         evidence=f"{row.verdict.sentence}{ssim}{lpips}{holm}.",
         configuration=_configuration(row),
         remedy=remedy,
         standards=standards,
         fingerprint=_fingerprint("leak", row),
     )
+
+
+def _claim(row: Row) -> str:
+    assert row.reid is not None
+    if row.searched:
+        return f"Of {row.attack}, {rate_text(row.reid)} match somebody in the gallery."
+    return f"{row.attack} re-identified {rate_text(row.reid)}."
 
 
 def _single(row: Row) -> Finding:
@@ -136,7 +152,7 @@ def _single(row: Row) -> Finding:
         confidence="low",
         title=f"{row.reid.hits} match(es) from {_source(row)} {_under(row)}, not yet significantly "
         "above prior-only",
-        claim=f"{row.attack} re-identified {rate_text(row.reid)}.",
+        claim=_claim(row),
         evidence=row.verdict.sentence,
         configuration=_configuration(row),
         remedy="Run more targets: a confirmed match matters even in a run that is clean otherwise.",

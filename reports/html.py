@@ -81,6 +81,7 @@ def _derived(results: Results) -> dict[str, Any]:
         "worst_row": worst,
         "worst_threshold": view.threshold(results, worst.scenario) if worst else None,
         "scenarios": view.scenarios(results),
+        "states": view.states_of(results),
         "ledgers": view.ledgers(results),
         "not_shown": view.not_shown(results, headline),
         "next_steps": view.next_steps(results),

@@ -13,7 +13,7 @@ from fedaudit.reports.figures import (
     brief,
     defense_name,
     scenario_title,
-    state,
+    state_of,
     unique,
 )
 from fedaudit.reports.lanes import Record, intervals, ticks
@@ -141,7 +141,7 @@ def model_states(results: Results) -> Figure:
             tuple(
                 (
                     row.scenario,
-                    state(row.round),
+                    state_of(row),
                     row.network,
                     str(row.batch_size),
                     row.attack,
@@ -172,7 +172,7 @@ def _state_panel(rows: Sequence[Row], attacks: Sequence[Key], metric: str) -> Pa
             records.append(
                 {
                     "group": row.scenario,
-                    "under": state(row.round),
+                    "under": state_of(row),
                     "lane": row.attack,
                     "value": value.value,
                     "low": value.low,

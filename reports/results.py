@@ -99,6 +99,14 @@ class Row:
         labels: Mean share of the label multiset that was recovered.
         seconds: Median CPU seconds a target.
         p_value, p_holm: One-sided, excess > 0; Holm over the rows of the study.
+        model_state: What is known of a recorded model; "" of a simulated one, which `round` tells.
+        searched: Nobody knows whom the updates are of: `reid` and `prior` count reconstructions
+            that match *somebody* in the gallery, `worst_cosine` is to the nearest person.
+        chance: Of photos, how often a search of the whole gallery matches a stranger.
+        explained: Of recorded updates: mean cosine between an update and the one that a client
+            would have made of the reconstruction; `explained_other` against another client's
+            update, `explained_prior` of what was rebuilt from noise, `explained_noise` of random
+            images.
     """
 
     scenario: str
@@ -133,6 +141,13 @@ class Row:
     budget: Budget | None
     utility: Utility | None
     verdict: Verdict
+    model_state: str = ""
+    searched: bool = False
+    chance: Rate | None = None
+    explained: Estimate | None = None
+    explained_other: Estimate | None = None
+    explained_prior: Estimate | None = None
+    explained_noise: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -282,7 +297,7 @@ class Exhibit:
     cosine: float | None
     threshold: float | None
     prior_cosine: float | None
-    ssim: float
+    ssim: float | None
     lpips: float | None
 
 

@@ -1,15 +1,17 @@
 """The comparison: one row for each scenario × defense × attack, and attacks against each other."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from statistics import median
 
 from fedaudit.config import Scenario, Study
+from fedaudit.reports import recorded
 from fedaudit.reports.results import Contrast, Estimate, Row, Settings, Utility
 from fedaudit.reports.trials import Group, Trials, outcomes, paired
 from fedaudit.reports.verdicts import NOT_TESTED, judge
 from fedaudit.scoring import statistics
+from fedaudit.scoring.identity import Gallery
 from fedaudit.threat_models import threat_model
 from fedaudit.types import ImageScore, Knowledge
 
@@ -22,6 +24,7 @@ def rows(
     trials: Trials,
     utilities: Mapping[tuple[str, str], Utility | None],
     settings: Settings,
+    gallery: Gallery | None = None,
 ) -> tuple[Row, ...]:
     """All rows that have at least one trial, with verdicts that presume valid controls.
 
@@ -30,9 +33,11 @@ def rows(
         trials: What is finished.
         utilities: By (scenario, defense).
         settings: Thresholds of the verdicts.
+        gallery: What was searched, where nobody knows whom updates are of.
     """
     found = []
     for scenario in study.scenarios:
+        noise = Group(tuple(t for t in trials.of_role("noise") if t.cell.scenario == scenario.name))
         for defense in scenario.defenses:
             for attack in scenario.attacks:
                 group = trials.group(scenario.name, defense.label, attack.label)
@@ -45,7 +50,10 @@ def rows(
                 first = scenario.defenses[0].label
                 prior = trials.group(scenario.name, first, attack.label, "prior_only")
                 utility = utilities.get((scenario.name, defense.label))
-                found.append(_row(scenario, group, prior, utility, settings))
+                row = _row(scenario, group, prior, utility, settings)
+                if study.recorded:
+                    row = _recorded(study, scenario, row, (group, prior, noise), settings, gallery)
+                found.append(row)
     return _corrected(found)
 
 
@@ -87,7 +95,7 @@ def _row(
         ours, theirs = paired(group, prior)
     if prior and ours:
         clusters = [score.person for score in ours]
-        prior_ssim = statistics.mean([s.ssim for s in theirs], clusters)
+        prior_ssim = _mean([s.ssim for s in theirs], clusters)
         if tested and prior.tested():
             prior_rate = statistics.rate(outcomes(list(prior.scores().values())))
             pair = outcomes(ours), outcomes(theirs)
@@ -126,10 +134,10 @@ def _row(
         worst_cosine=worst[1].cosine,
         worst_cell=worst_trial.cell.key if has_cosine else None,
         worst_image=worst[0][2] if has_cosine else None,
-        ssim=statistics.mean(group.values(lambda s: s.ssim), people),
-        psnr=statistics.mean(group.values(lambda s: s.psnr), people),
-        mse=statistics.mean(group.values(lambda s: s.mse), people),
-        lpips=_lpips(group),
+        ssim=_mean(group.values(lambda s: s.ssim), people),
+        psnr=_mean(group.values(lambda s: s.psnr), people),
+        mse=_mean(group.values(lambda s: s.mse), people),
+        lpips=_mean(group.values(lambda s: s.lpips), people),
         prior_ssim=prior_ssim,
         labels=sum(labels) / len(labels) if labels else None,
         seconds=median(trial.seconds for trial in group.trials),
@@ -184,11 +192,51 @@ def _closeness(score: ImageScore) -> float:
     return -2.0 if score.cosine is None else score.cosine
 
 
-def _lpips(group: Group) -> Estimate | None:
-    values = [s.lpips for s in group.scores().values()]
-    if any(value is None for value in values):
-        return None
-    return statistics.mean([v for v in values if v is not None], group.people)
+def _mean(values: Sequence[float | None] | None, clusters: Sequence[str]) -> Estimate | None:
+    """None where something was not measured."""
+    known = [value for value in values or () if value is not None]
+    return statistics.mean(known, clusters) if known and len(known) == len(clusters) else None
+
+
+def _recorded(
+    study: Study,
+    scenario: Scenario,
+    row: Row,
+    groups: tuple[Group, Group, Group],
+    settings: Settings,
+    gallery: Gallery | None,
+) -> Row:
+    """The row with what is only asked of recorded updates, and a verdict that claims no more."""
+    group, prior, noise = groups
+    searched = any(image.nearest for image in group.scores().values())
+    clients = {t.cell.target: t.images[0].person for t in group.trials}
+
+    def explained(of: Group, other: bool = False) -> Estimate | None:
+        found = {
+            t.cell.target: t.explained_other if other else t.explained
+            for t in of.trials
+            if t.cell.target in clients
+        }
+        known = {k: value for k, value in found.items() if value is not None}
+        return _mean(list(known.values()), [clients[k] for k in known])
+
+    row = replace(
+        row,
+        model_state=recorded.model_state(study, scenario),
+        searched=searched,
+        chance=recorded.chance_of(gallery) if searched else None,
+        explained=explained(group),
+        explained_other=explained(group, other=True),
+        explained_prior=explained(prior),
+        explained_noise=explained(noise),
+    )
+    verdict = row.verdict
+    if row.reid is None:
+        verdict = replace(NOT_TESTED, sentence=recorded.not_identified(row))
+    elif searched:
+        found = recorded.judge_search(row.reid, row.excess, row.chance, settings)
+        verdict = found or verdict
+    return replace(row, verdict=verdict)
 
 
 def _corrected(found: list[Row]) -> tuple[Row, ...]:

@@ -31,9 +31,11 @@ class Group:
             for k, image in enumerate(trial.images)
         }
 
-    def values(self, of: Callable[[ImageScore], float]) -> list[float]:
-        """One number an image."""
-        return [of(image) for trial in self.trials for image in trial.images]
+    def values(self, of: Callable[[ImageScore], float | None]) -> list[float] | None:
+        """One number an image; None where it was not measured on all of them."""
+        found = [of(image) for trial in self.trials for image in trial.images]
+        known = [value for value in found if value is not None]
+        return known if len(known) == len(found) else None
 
     @property
     def people(self) -> list[str]:

@@ -65,12 +65,8 @@ def judge(
 def headline(rows: tuple[Row, ...], settings: Settings) -> Verdict:
     """The study's one sentence: its worst line, and what the other defenses did there."""
     tested = [row for row in rows if row.reid is not None]
-    if not tested and rows and all(row.ssim is None for row in rows):
-        return replace(
-            NOT_TESTED, sentence="Nothing was tested: no attack of this study reads what was sent."
-        )
     if not tested:
-        return NOT_TESTED
+        return _without_people(rows)
     kinds = {row.verdict.kind for row in tested}
     if "INVALID" in kinds:
         return Verdict("INVALID", "A control failed: nothing can be concluded from this run.")
@@ -95,12 +91,27 @@ def headline(rows: tuple[Row, ...], settings: Settings) -> Verdict:
         for defense, row in sorted(others.items())
         if row.reid and defense != worst.defense
     )
+    if worst.searched:
+        return replace(worst.verdict, sentence=f"{_where(worst)}: {worst.verdict.sentence}")
     sentence = (
         f"A curious server re-identified {rate_text(worst.reid)} from updates of {_where(worst)}."
     )
     if rest:
         sentence += f" The strongest attack on the other defenses there: {rest}."
     return Verdict("LEAK DEMONSTRATED", sentence, worst.verdict.severity)
+
+
+def _without_people(rows: tuple[Row, ...]) -> Verdict:
+    """The headline where no row could be judged by re-identification."""
+    told = [row for row in rows if row.explained is not None]
+    if told:  # of a recorded run, whose rows say what can be said without people
+        best = max(told, key=lambda row: row.explained.value if row.explained else -1.0)
+        return replace(NOT_TESTED, sentence=f"{best.attack}: {best.verdict.sentence}")
+    if rows and all(row.ssim is None for row in rows):
+        return replace(
+            NOT_TESTED, sentence="Nothing was tested: no attack of this study reads what was sent."
+        )
+    return NOT_TESTED
 
 
 def rate_text(rate: Rate) -> str:
@@ -133,5 +144,6 @@ def _same_scene(row: Row, other: Row) -> bool:
 
 def _where(row: Row) -> str:
     state = "a fresh model" if row.round == 1 else f"a trained model (round {row.round})"
+    state = row.model_state or state
     setting = f"network {row.network}, batch {row.batch_size}, defense {row.defense}"
     return f"{state} ({setting}; attack {row.attack})"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedaudit.reports.figures import state, unique
+from fedaudit.reports.figures import state_of, unique
 from fedaudit.reports.results import (
     Ceiling,
     Evidence,
@@ -89,17 +89,19 @@ def scenarios(results: Results) -> tuple[ScenarioView, ...]:
         )
         chance = 1 / top.gallery_people if top and top.gallery_people else None
         lines = tuple(Line(row, _lost(row, rows), chance) for row in rows)
-        views.append(ScenarioView(name, state(first.round), facts, lines, top))
+        views.append(ScenarioView(name, state_of(first), facts, lines, top))
     return tuple(views)
 
 
 def ledgers(results: Results) -> tuple[LedgerView, ...]:
     """The ledger of each scenario."""
-    rounds = {row.scenario: row.round for row in results.rows}
-    return tuple(
-        LedgerView(entry, state(rounds[entry.scenario]) if entry.scenario in rounds else "")
-        for entry in results.ledger
-    )
+    states = states_of(results)
+    return tuple(LedgerView(entry, states.get(entry.scenario, "")) for entry in results.ledger)
+
+
+def states_of(results: Results) -> dict[str, str]:
+    """The state of the model in each scenario that has a row."""
+    return {row.scenario: state_of(row) for row in results.rows}
 
 
 def verdict_name(verdict: Verdict | str, limit: float) -> str:

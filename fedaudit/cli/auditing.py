@@ -90,8 +90,12 @@ def _fetch(study: Study) -> None:
     needed = [study.data.name] if study.data.name in ASSETS else []
     drawn = any(_draws_faces(c) for scenario in study.scenarios for c in scenario.attacks)
     needed += ["face_gan"] if drawn or study.data.name == "synthetic" else []
-    for name in (*needed, "lpips_alex"):
+    if not study.recorded or any(t["truth"] for t in study.data.settings["targets"]):
+        needed.append("lpips_alex")
+    for name in needed:
         assets.path(name, say=_note)
+    if study.recorded and not study.data.settings["gallery"]:
+        return
     try:
         assets.path("face_embedder", say=_note)
     except AssetError as error:

@@ -96,11 +96,13 @@ def utility_job(study: Study, scenario: Scenario, defense: Choice) -> TrainJob:
 
 
 def model_job(study: Study, scenario: Scenario, defense: Choice) -> TrainJob | None:
-    """The training job whose model the audited client receives; None if that is a fresh one.
+    """The training job whose model the audited client receives.
+
+    None if that is a fresh one, or was recorded.
 
     All seeds of a study share it: they vary the targets' and the attacks' randomness.
     """
-    if scenario.round == 1:
+    if scenario.round == 1 or study.recorded:
         return None
     return _train(study, scenario, defense, scenario.round - 1)
 

@@ -46,6 +46,8 @@ class Gallery:
         impostor_pairs: What it was calibrated on.
         ceiling_hits, ceiling_first, ceiling_n: Originals at the study's size that are
             re-identified, that come first of all people, and how many were tried.
+        strangers: Of those, how many match somebody *else*: what a search of the whole gallery
+            finds by chance.
     """
 
     people: tuple[str, ...]
@@ -58,6 +60,7 @@ class Gallery:
     ceiling_hits: int
     ceiling_first: int
     ceiling_n: int
+    strangers: int = 0
 
     def compare(self, embeddings: Tensor, person: str) -> tuple[Tensor, Tensor]:
         """Cosine `[n]` to `person`'s template, and rank `[n]` (1: closest of all people)."""
@@ -98,6 +101,7 @@ def calibrate(
     owner = torch.tensor([k for k, p in enumerate(people) if p in probes for _ in probes[p]])
     mine = torch.arange(len(people))[None] == owner[:, None]
     genuine, impostor = scores[mine], scores[~mine].sort(descending=True).values
+    others = scores.masked_fill(mine, -2.0).max(1).values
     rate = next((r for r in (fmr, 1e-2) if len(impostor) * r >= PAIRS_PER_FALSE_MATCH), None)
     threshold = None if rate is None else float(impostor[int(rate * len(impostor))])
     return Gallery(
@@ -111,6 +115,7 @@ def calibrate(
         ceiling_hits=0 if threshold is None else int((genuine > threshold).sum()),
         ceiling_first=int((genuine >= scores.max(1).values).sum()),
         ceiling_n=len(genuine),
+        strangers=0 if threshold is None else int((others > threshold).sum()),
     )
 
 

@@ -25,7 +25,8 @@ def score(
     Args:
         secret: The truth.
         reconstruction: What the attack returned; its images are clamped to [0, 1].
-        gallery: Reference photos and threshold; None for a set without identities.
+        gallery: Reference photos and threshold; None for a set without identities. Somebody who
+            is not in it is not identified.
         embed: The embedder that made the gallery; None where it is not available.
         wrong_person: Person of another target, for the wrong-client control.
 
@@ -42,7 +43,7 @@ def score(
     scores = []
     for k, person in enumerate(truth.people):
         cosine, rank, hit, wrong = None, None, None, None
-        if gallery and embeddings is not None:
+        if gallery and embeddings is not None and person in gallery.people:
             own, place = gallery.compare(embeddings[k : k + 1], person)
             cosine, rank = float(own), int(place)
             if gallery.threshold is not None:
@@ -54,7 +55,7 @@ def score(
             ImageScore(person, ssim[k], psnr[k], lpips[k], mse[k], cosine, hit, rank, wrong)
         )
     labels = None  # who a template is of is known, not recovered
-    if reconstruction.of == "photos":
+    if reconstruction.of == "photos" and bool((secret.labels >= 0).any()):
         labels = labels_recovered(secret.labels, reconstruction.labels)
     return tuple(scores), labels, images
 

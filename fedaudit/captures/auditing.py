@@ -1,0 +1,419 @@
+"""From a recorded run to a study of it: what is attacked, with what, and knowing what.
+
+Everything that decides the results, and everything that the report says of the recording, stands in
+the study: a run goes on only with the same recording, and its report needs the recording no more.
+"""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fedaudit import registry
+from fedaudit.attacks.evidence import gather
+from fedaudit.captures.canary import originals
+from fedaudit.captures.facts import Facts
+from fedaudit.captures.fitting import missing_knowledge
+from fedaudit.captures.inspection import Inspection, inspect
+from fedaudit.captures.local_training import local_training
+from fedaudit.captures.network import model_of
+from fedaudit.captures.observing import observed
+from fedaudit.captures.stored import StoredCapture, StoredMessage
+from fedaudit.captures.targets import Target, digest_of
+from fedaudit.config import RECORDED, Choice, Scenario, Study
+from fedaudit.errors import AttackError, ConfigError, FedauditError, UsageError
+from fedaudit.models.zoo import build
+from fedaudit.study_rules import SAFE_NAME
+from fedaudit.threat_models import EXPLANATIONS
+from fedaudit.types import Aggregate, Knowledge, ModelSpec, Observation, Update
+
+DEFAULT_ATTACKS = ("inverting_gradients", "map_inversion", "gan_inversion")
+"""One of each kind: no prior, closed form, faces from elsewhere. `map_inversion` is only among them
+where the network has the layer that it inverts."""
+ALONE = 6
+"""Updates of a round that can say something by themselves: the fewest of which an exact test can
+tell a leak from chance. Rounds of fewer are judged together."""
+TARGETS = 16
+SHOWN = 40
+"""Anomalies and problems that a report lists one by one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What `fedaudit audit` is asked for.
+
+    Attributes:
+        path: The capture.
+        model: A registered network or `package.module:factory`, trusted; None takes the capture's.
+        truth: Folder of a consenting client's photos, by client; the key "" is the only client.
+        gallery: A folder a person.
+        rounds, clients: Only these; None is all, or with `truth` those clients.
+        attacks: None takes those that apply, of `DEFAULT_ATTACKS`.
+        targets: Updates of each round at most.
+        fmr: False match rate at which faces count as one person.
+    """
+
+    path: Path
+    model: str | None = None
+    truth: Mapping[str, Path] = field(default_factory=dict)
+    gallery: Path | None = None
+    rounds: Collection[int] | None = None
+    clients: Collection[str] | None = None
+    attacks: Sequence[Choice] | None = None
+    targets: int = TARGETS
+    fmr: float = 1e-3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study of a capture, and what to say before it starts.
+
+    Attributes:
+        study: To run as any other.
+        notes: What was assumed, left out or cannot be used, a sentence each.
+    """
+
+    study: Study
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A message that can be attacked."""
+
+    members: tuple[StoredMessage, ...]
+    seen: Observation
+    truth: Mapping[str, str]
+    lacking: Mapping[Knowledge, str]
+
+
+def study_of(request: Request) -> Plan:
+    """Look at a capture, and make a study of it.
+
+    Raises:
+        UsageError: Nothing in it can be attacked, with what to state or correct; or something that
+            was asked for is not there.
+    """
+    stored = StoredCapture(request.path)
+    spec = model_of(stored.facts, request.model)
+    inspection = inspect(stored)
+    rounds = _rounds(stored, request.rounds)
+    truth = _truth(request, inspection)
+    clients = set(request.clients) if request.clients is not None else set(truth) or None
+    if clients and (unknown := sorted(clients - _clients(inspection))):
+        raise ConfigError(
+            f"{request.path} has no client {plain(unknown[0])!r}. Clients: {_listed(inspection)}."
+        )
+    found = [
+        one for round in rounds for one in _usable(stored, spec, round, clients, truth, request)
+    ]
+    if not found:
+        raise UsageError(
+            f"{request.path}: none of its updates can be attacked. "
+            + (f"The first: {stored.problems[0]}. " if stored.problems else "")
+            + "`fedaudit inspect` shows what the capture holds."
+        )
+    _check_network(spec, found[0].seen)
+    chosen, left_out = _attacks(request.attacks, found)
+    scenarios, targets = _scenarios(found, chosen, _label(inspection), spec, stored.facts)
+    training = local_training(stored.facts, found[0].members[0].message)
+    problems = [plain(str(problem)) for problem in stored.problems]
+    settings: dict[str, Any] = {
+        "path": str(request.path.resolve()),
+        "model": request.model or "",
+        "gallery": str(request.gallery.expanduser().resolve()) if request.gallery else "",
+        "shape": list(found[0].seen.image_shape or ()),
+        "targets": [target.as_plain() for target in targets],
+        "seen": [_seen(one.__dict__) for one in inspection.protections],
+        "framework": plain(stored.facts.framework or ""),
+        "training": _training_text(found[0].seen, training.assumed),
+        "assumed": [plain(text) for text in training.assumed],
+        "left_out": left_out,
+        "anomalies": _some(
+            [f"round {a.round}: {a.client or 'all'}: {a.what}" for a in inspection.anomalies]
+        ),
+        "problems": _some(problems),
+    }
+    study = Study(
+        name=plain(f"recorded run {request.path.resolve().name}"),
+        description=_description(targets, stored.facts, truth, request.gallery),
+        scenarios=scenarios,
+        data=Choice(RECORDED, settings),
+        size=min(1024, max(16, found[0].seen.image_shape[1])) if found[0].seen.image_shape else 64,
+        utility=False,
+        fmr=request.fmr,
+        underpowered=len(targets) < ALONE,
+    )
+    return Plan(study, tuple(_notes(settings, inspection)))
+
+
+def plain(text: str) -> str:
+    """A stranger's text as what can be stored and shown: nothing that a terminal would obey."""
+    shown = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in shown)
+
+
+def _rounds(stored: StoredCapture, asked: Collection[int] | None) -> tuple[int, ...]:
+    known = stored.rounds()
+    for number in asked or ():
+        if number not in known:
+            there = ", ".join(map(str, known[:20])) or "none"
+            raise ConfigError(f"{stored.folder} has no round {number}. Rounds: {there}.")
+    return tuple(sorted(set(asked))) if asked is not None else known
+
+
+def _clients(inspection: Inspection) -> set[str]:
+    return {name for one in inspection.rounds for name in one.clients}
+
+
+def _listed(inspection: Inspection) -> str:
+    names = sorted(map(plain, _clients(inspection)))
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+def _truth(request: Request, inspection: Inspection) -> dict[str, Path]:
+    """Folders of photos by client; whose they are must be clear."""
+    truth = dict(request.truth)
+    if "" not in truth:
+        known = truth
+    else:
+        among = set(request.clients or ()) or _clients(inspection)
+        if len(among) != 1:
+            raise ConfigError(
+                f"--truth {truth['']}: whose photos are these? The capture has "
+                f"{len(among)} clients: write --truth CLIENT={truth['']}. Clients: "
+                f"{_listed(inspection)}."
+            )
+        known = {next(iter(among)): truth[""]}
+    for client, path in known.items():
+        if client not in _clients(inspection):
+            raise ConfigError(
+                f"--truth {plain(client)}={path}: there is no such client. Clients: "
+                f"{_listed(inspection)}."
+            )
+    return {client: path.expanduser().resolve() for client, path in known.items()}
+
+
+def _usable(
+    stored: StoredCapture,
+    spec: ModelSpec,
+    round: int,
+    clients: set[str] | None,
+    truth: Mapping[str, Path],
+    request: Request,
+) -> list[_Found]:
+    """The first messages of a round that can be attacked, by file name."""
+    found: list[_Found] = []
+    for members, seen in observed(
+        stored, spec, round, lambda one: clients is None or one.message.client in clients
+    ):
+        if len(found) == request.targets:
+            break
+        names = [one.message.client or "" for one in members]
+        mine = {n: truth[n] for n in names if n in truth and seen.image_shape is not None}
+        known = {plain(n): str(path) for n, path in mine.items() if originals(path, round).files}
+        lacking = missing_knowledge(stored, members[0])
+        if seen.batch_size is None and Knowledge.BASIC not in lacking:
+            lacking[Knowledge.BASIC] = "the number of images behind the sum: state examples"
+        # Only the first is kept whole: one update is in memory at a time.
+        kept = seen if not found else replace(seen, before={}, shared=())
+        found.append(_Found(members, kept, known, lacking))
+    return found
+
+
+def _check_network(spec: ModelSpec, seen: Observation) -> None:
+    try:
+        build(spec, seen.before)
+    except AttackError as error:
+        raise UsageError(f"the model does not fit what the server sent: {error}") from error
+
+
+def _attacks(
+    asked: Sequence[Choice] | None, found: Sequence[_Found]
+) -> tuple[tuple[Choice, ...], list[dict[str, str]]]:
+    """Attacks that what is known allows, and those that miss something, with what.
+
+    Raises:
+        ConfigError: None is left.
+    """
+    seen = found[0].seen
+    kinds = {type(sent) for sent in seen.shared}
+    kinds |= {Update} if Aggregate in kinds else set()
+    lacking = {fact: why for one in found for fact, why in one.lacking.items()}
+    chosen, left_out = [], []
+    for choice in asked or [Choice(name) for name in DEFAULT_ATTACKS]:
+        attack = registry.create("attacks", choice.name, choice.settings)
+        missing = [lacking[fact] for fact in sorted(attack.needs) if fact in lacking]
+        if not frozenset(attack.reads) & kinds:
+            names = " or ".join(sorted(kind.__name__ for kind in attack.reads))
+            missing.insert(0, f"what it reads ({names}) was not shared")
+        if not missing and asked is None and choice.name == "map_inversion" and not _entry(seen):
+            missing = ["a first fully connected layer whose gradient gives its input away"]
+        if missing:
+            left_out.append({"attack": choice.label, "missing": plain("; ".join(missing))})
+        else:
+            chosen.append(choice)
+    if not chosen:
+        raise ConfigError(
+            "no attack can be run on this capture. "
+            + " ".join(f"{one['attack']} misses {one['missing']}." for one in left_out)
+            + " State facts when recording, or add them: fedaudit.recording(CAPTURE, lr=…, …)."
+        )
+    return tuple(chosen), left_out
+
+
+def _entry(seen: Observation) -> bool:
+    try:
+        return gather(seen).entry is not None
+    except (FedauditError, RuntimeError):
+        return False
+
+
+def _scenarios(
+    found: Sequence[_Found],
+    attacks: tuple[Choice, ...],
+    defense: str,
+    spec: ModelSpec,
+    facts: Facts,
+) -> tuple[tuple[Scenario, ...], tuple[Target, ...]]:
+    """A scenario a round, and apart from it one of clients whose photos are known.
+
+    Rounds that have too few updates to say something alone make one scenario together.
+    """
+    deny = tuple(sorted({fact.value for one in found for fact in one.lacking} & _GRANTED))
+    groups: dict[tuple[bool, tuple[int, ...]], list[_Found]] = {}
+    for known in (True, False):
+        mine = [one for one in found if bool(one.truth) is known]
+        by_round: dict[int, list[_Found]] = {}
+        for one in mine:
+            by_round.setdefault(one.seen.round, []).append(one)
+        few = [round for round, them in by_round.items() if len(them) < ALONE]
+        for round, them in by_round.items():
+            place = (known, tuple(few) if round in few else (round,))
+            groups.setdefault(place, []).extend(them)
+    both = len({known for known, _ in groups}) > 1
+    scenarios, targets = [], []
+    network = Choice(spec.factory, {}, label=_safe(_network(spec), "network"))
+    method = Choice(RECORDED, {}, label=_safe((facts.framework or "recorded").split()[0], RECORDED))
+    for (known, rounds), them in groups.items():
+        name = _rounds_name(rounds) + ("-canary" if both and known else "")
+        sizes = [one.seen.batch_size for one in them if one.seen.batch_size]
+        scenarios.append(
+            Scenario(
+                name=name,
+                network=network,
+                method=method,
+                round=max(1, rounds[0]),
+                batch_size=max(sizes, default=1),
+                local_steps=facts.local_steps or 1,
+                lr=facts.lr or 0.1,
+                targets=len(them),
+                threat_model="D",
+                deny=deny,
+                defenses=(Choice(RECORDED, {}, label=defense),),
+                attacks=attacks,
+            )
+        )
+        targets += [
+            Target(
+                scenario=name,
+                round=one.seen.round,
+                file=one.members[0].path.name,
+                client=plain(one.seen.client)[:200] or "unnamed",
+                sha256=digest_of(one.members[0].path),
+                images=one.seen.batch_size or 0,
+                truth=dict(one.truth),
+            )
+            for one in them
+        ]
+    return tuple(scenarios), tuple(targets)
+
+
+_GRANTED = {str(fact) for fact in EXPLANATIONS} - {"labels", "statistics", "manipulation"}
+
+
+def _network(spec: ModelSpec) -> str:
+    """The network's own name, also where it is wrapped to normalize its images."""
+    return str(spec.arguments.get("factory", spec.factory)).rpartition(":")[2]
+
+
+def _rounds_name(rounds: tuple[int, ...]) -> str:
+    if len(rounds) == 1:
+        return f"round-{rounds[0]}"
+    whole = rounds == tuple(range(rounds[0], rounds[-1] + 1))
+    return f"rounds-{rounds[0]}-to-{rounds[-1]}" + ("" if whole else f"-{len(rounds)}-of-them")
+
+
+def _label(inspection: Inspection) -> str:
+    """What protects the updates, as a label: stated, and seen in the numbers."""
+    facts = inspection.facts
+    names = list(facts.get("protections") or ()) + (["dp"] if facts.get("dp") else [])
+    seen = ("aggregate", "clipping", "noise", "sparsity", "quantization", "encrypted or masked")
+    names += [one.name for one in inspection.protections if one.name in seen]
+    if not names:
+        return "none" if facts.get("protections") is not None else "as-recorded"
+    return _safe("+".join(dict.fromkeys(_safe(name, "other") for name in names)), "protected")
+
+
+def _safe(text: str, otherwise: str) -> str:
+    """A label that files may carry."""
+    name = re.sub(r"[^A-Za-z0-9._+]+", "-", text).strip("-._+")[:48].strip("-")
+    return name if re.fullmatch(SAFE_NAME, name) else otherwise
+
+
+def _seen(one: Mapping[str, Any]) -> dict[str, Any]:
+    """A protection as plain data without nulls, which a study cannot hold."""
+    kept = {k: v for k, v in one.items() if v is not None}
+    return {k: plain(v) if isinstance(v, str) else v for k, v in kept.items()}
+
+
+def _training_text(seen: Observation, assumed: Sequence[str]) -> str:
+    training = seen.training
+    if training is None:
+        return "local training is not known"
+    text = (
+        f"recorded update: {training.steps} local step(s) of batch {training.batch_size}, "
+        f"{training.optimizer}, lr {training.lr:g}"
+    )
+    return text + (f"; assumed, not stated: {', '.join(assumed)}" if assumed else "")
+
+
+def _description(
+    targets: Sequence[Target], facts: Facts, truth: Mapping[str, Path], gallery: Path | None
+) -> str:
+    clients = {target.client for target in targets}
+    rounds = sorted({target.round for target in targets})
+    sizes = sorted({target.images for target in targets if target.images})
+    behind = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else f"{sizes[0] if sizes else '—'}"
+    with_truth = sum(bool(target.truth) for target in targets)
+    compared = (
+        f"The originals of {with_truth} of them are known from the auditor."
+        if truth
+        else "Nobody knows their originals here."
+    )
+    searched = " Faces are looked for in a gallery." if gallery else ""
+    return (
+        f"{len(targets)} updates of {len(clients)} client(s), recorded in round(s) "
+        f"{', '.join(map(str, rounds[:12]))}{' …' if len(rounds) > 12 else ''}"
+        f"{f' of {plain(facts.framework)}' if facts.framework else ''}, each of {behind} image(s). "
+        f"{compared}{searched}"
+    )
+
+
+def _some(lines: Sequence[str]) -> list[str]:
+    shown = [plain(line) for line in lines[:SHOWN]]
+    more = len(lines) - len(shown)
+    return [*shown, f"and {more} more: `fedaudit inspect` lists them"] if more > 0 else shown
+
+
+def _notes(settings: Mapping[str, Any], inspection: Inspection) -> list[str]:
+    notes = []
+    if settings["assumed"]:
+        notes.append(f"assumed, as nothing else was stated: {', '.join(settings['assumed'])}")
+    notes += [f"found out, but not stated: {plain(text)}" for text in inspection.found_out]
+    for one in inspection.protections:
+        notes.append(f"{'FAULT, ' if one.fault else ''}{one.name}: {plain(one.evidence)}")
+    notes += [f"left out: {one['attack']} misses {one['missing']}" for one in settings["left_out"]]
+    notes += [f"cannot be used: {problem}" for problem in settings["problems"]]
+    return notes

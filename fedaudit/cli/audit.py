@@ -1,0 +1,164 @@
+"""`fedaudit audit`: attack what was recorded in a real run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fedaudit.cli.options import (
+    EVIDENCE,
+    device_option,
+    examples,
+    fail_on_option,
+    quiet_option,
+    workers_option,
+)
+from fedaudit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fedaudit.reports.results import Evidence
+
+
+def _numbers(context: click.Context, option: click.Parameter, value: str | None) -> Any:
+    del context, option
+    if value is None:
+        return None
+    parts = [part.strip() for part in value.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise click.BadParameter("write numbers with commas between them: 1,2")
+    return tuple(sorted({int(part) for part in parts}))
+
+
+def _words(context: click.Context, option: click.Parameter, value: str | None) -> Any:
+    del context, option
+    return None if value is None else tuple(dict.fromkeys(w.strip() for w in value.split(",") if w))
+
+
+@click.command(
+    epilog=examples(
+        "fedaudit audit capture --model my_app.task:Net -o runs/audit",
+        "fedaudit audit capture --truth client-7=photos/anna --gallery faces -o runs/audit",
+        "fedaudit audit capture --gallery faces --rounds 1,2 --attacks gan_inversion -o runs/audit",
+        "fedaudit audit capture -o runs/audit --dry-run",
+        note="Photos of --truth lie flat in the folder, or in a folder a person, or either in "
+        "round-1, round-2 …; of --gallery in a folder a person. Attacks see neither. A report on "
+        "them shows no face unless --evidence full asks for it. Exit codes: 0 fine, also where a "
+        "leak was found, 1 gate failed, 2 usage, 3 audit invalid or inconclusive (so it is where "
+        "neither --truth nor --gallery can say whose face came back), 4 failure, 130 interrupted.",
+    )
+)
+@click.argument("capture", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="RUN",
+    help="Run folder: a new one, or one to go on with.",
+)  # fmt: skip
+@click.option(
+    "--model", help="A registered network, or package.module:factory; trusted to run its code."
+)
+@click.option(
+    "--truth", "truths", multiple=True, metavar="[CLIENT=]DIR",
+    help="Photos of a consenting client, whose updates alone are attacked then. Repeatable.",
+)  # fmt: skip
+@click.option(
+    "--gallery", type=click.Path(path_type=Path), metavar="DIR",
+    help="People to look for: a folder of photos each, two or more.",
+)  # fmt: skip
+@click.option("--rounds", callback=_numbers, metavar="N,…", help="Only these.  [default: all]")
+@click.option(
+    "--client", "clients", multiple=True, metavar="NAME",
+    help="Only this. Repeatable.  [default: all, or those of --truth]",
+)  # fmt: skip
+@click.option(
+    "--attacks", callback=_words, metavar="NAME,…", help="[default: those that apply, one a kind]"
+)
+@click.option(
+    "--targets", type=click.IntRange(min=1), default=16, show_default=True,
+    help="Updates of each round at most.",
+)  # fmt: skip
+@click.option(
+    "--fmr", type=click.FloatRange(0, 0.5, min_open=True), default=1e-3, show_default=True,
+    help="False match rate at which two faces count as one person.",
+)  # fmt: skip
+@workers_option
+@device_option
+@click.option(
+    "--evidence", type=click.Choice(EVIDENCE),
+    help="What the report shows of faces; only full keeps originals.  [default: redacted]",
+)  # fmt: skip
+@fail_on_option
+@click.option("--dry-run", is_flag=True, help="Say what would be run, and run nothing.")
+@quiet_option
+def audit(
+    *,
+    capture: Path,
+    output: Path,
+    model: str | None,
+    truths: tuple[str, ...],
+    gallery: Path | None,
+    rounds: tuple[int, ...] | None,
+    clients: tuple[str, ...],
+    attacks: tuple[str, ...] | None,
+    targets: int,
+    fmr: float,
+    workers: int | None,
+    device: str,
+    evidence: Evidence | None,
+    fail_on: str | None,
+    dry_run: bool,
+    quiet: bool,
+) -> int:
+    """Attack what was recorded in CAPTURE, and write results.json and report.html.
+
+    With photos of a consenting client (--truth) what comes back is measured against them. With a
+    gallery, faces are recognized. Without either, only how well they explain the updates is told.
+    """
+    from fedaudit.captures import auditing as captures  # noqa: PLC0415 - imports torch
+    from fedaudit.cli import auditing, plan  # noqa: PLC0415 - imports torch
+    from fedaudit.config import Choice  # noqa: PLC0415
+    from fedaudit.data.folder import folder  # noqa: PLC0415 - imports torch
+
+    if model and ":" in model and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as `python -m` does; workers inherit it
+    if gallery is not None:
+        folder(path=str(gallery), size=16)  # whatever is wrong with it is said now
+    made = captures.study_of(
+        captures.Request(
+            path=capture,
+            model=model,
+            truth=_truth(truths),
+            gallery=gallery,
+            rounds=rounds,
+            clients=clients or None,
+            attacks=None if attacks is None else [Choice(name) for name in attacks],
+            targets=targets,
+            fmr=fmr,
+        )
+    )
+    if not quiet:
+        for note in made.notes:
+            click.echo(f"note: {note}", err=True)
+    options = auditing.Options(output, workers, evidence, fail_on, quiet, device)
+    if dry_run:
+        click.echo(plan.plan(made.study, options))
+        return 0
+    return auditing.run_study(made.study, options)
+
+
+def _truth(given: tuple[str, ...]) -> dict[str, Path]:
+    """Folders by client; "" where none is named."""
+    found: dict[str, Path] = {}
+    for text in given:
+        client, equals, path = text.rpartition("=")
+        if not equals or Path(text).is_dir():
+            client, path = "", text
+        if client in found:
+            whose = f"client {client!r}" if client else "a client that is not named"
+            raise ConfigError(f"--truth is given twice for {whose}: put the photos into one folder")
+        found[client] = Path(path)
+    if "" in found and len(found) > 1:
+        raise ConfigError("--truth: with several, name each client: --truth CLIENT=DIR")
+    return found

@@ -1,0 +1,69 @@
+"""Scores where the truth is known in part: more originals than rebuilt images, or none at all."""
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from fedaudit.scoring.identity import Embed, Gallery
+from fedaudit.types import ImageScore, Secret
+
+
+def those_meant(secret: Secret, images: Tensor) -> tuple[Secret, Tensor]:
+    """Of more originals than rebuilt images, those that these stand for, one each.
+
+    The assignment has the least squared error in all, and never looks at the headline metric. The
+    prior-only control chooses alike, so that what choice alone gives shows there.
+
+    Args:
+        secret: The truth.
+        images: `[N, C, H, W]` what an attack rebuilt.
+
+    Returns:
+        The truth of the N that were chosen, in the order of the images, and their indices.
+    """
+    everything = torch.arange(len(secret.images))
+    if len(images) >= len(secret.images):
+        return secret, everything
+    error = torch.cdist(images.flatten(1).double(), secret.images.flatten(1).double()).square()
+    chosen = torch.from_numpy(linear_sum_assignment(error.numpy())[1])
+    kept = chosen.tolist()
+    return (
+        replace(
+            secret,
+            images=secret.images[chosen],
+            labels=secret.labels[chosen],
+            people=tuple(secret.people[k] for k in kept),
+            sources=tuple(secret.sources[k] for k in kept),
+        ),
+        chosen,
+    )
+
+
+def search(
+    images: Tensor, *, client: str, gallery: Gallery | None, embed: Embed | None
+) -> tuple[ImageScore, ...]:
+    """Scores of images whose originals nobody knows: the nearest person of the gallery.
+
+    Whether the nearest is the right one cannot be said; how often strangers match somebody is
+    `Gallery.strangers`.
+
+    Args:
+        images: `[N, 3, H, W]` in [0, 1].
+        client: Who sent the update: what clusters the statistics.
+        gallery: People, and the threshold.
+        embed: The embedder that made the gallery.
+    """
+    blank = ImageScore(client, None, None, None, None)
+    if gallery is None or embed is None:
+        return (blank,) * len(images)
+    embeddings = F.normalize(embed(images) - gallery.center, dim=1)
+    best = (embeddings @ gallery.templates.T).max(1)
+    found = []
+    for cosine, place in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+        hit = None if gallery.threshold is None else cosine > gallery.threshold
+        near = gallery.people[place]
+        found.append(replace(blank, cosine=cosine, reidentified=hit, nearest=near))
+    return tuple(found)

@@ -1,0 +1,201 @@
+"""What a report says of updates that were recorded in a real run, and not simulated.
+
+All of it stands in the study: the recording itself may be gone.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fedaudit.config import Scenario, Study
+from fedaudit.reports.results import Estimate, Finding, Rate, Row, Settings, Severity, Verdict
+from fedaudit.reports.verdicts import points, rate_text, severity_of
+from fedaudit.scoring import statistics
+from fedaudit.scoring.identity import Gallery
+from fedaudit.scoring.statistics import targets_needed
+
+LIMITATIONS = (
+    "Only the listed attacks were run, on the updates that were recorded. A stronger attack may "
+    "succeed where these did not; a longer or better tuned one too.",
+    "What was recorded is taken as stated; a wrong fact, such as a learning rate, makes attacks "
+    "fail.",
+    "That a protection is not seen in the numbers does not mean that there is none.",
+    "The prior-only control replaces each update by noise of the same norm.",
+)
+IDENTITY = (
+    "Identity is judged by one embedder at the stated FMR, calibrated on the gallery's people.",
+    "A threshold calibrated on photos says little about images that are not faces; the noise and "
+    "prior-only controls show how often such images match.",
+)
+SEARCHED = (
+    "Where the originals are not known, a match says that a face resembles somebody in the "
+    "gallery, not that this person was in the data. If the gallery holds a photo that was trained "
+    "on, the match may be with that photo."
+)
+FAULTS: Mapping[str, tuple[Severity, str, str]] = {
+    "counters in the clipping norm": (
+        "medium",
+        "Clipping counts batch-norm counters, and hides the update for the wrong reason",
+        "Leave buffers out of the clipping, or use a network without batch norm; then audit again.",
+    ),
+    "inconsistent sensitivity": (
+        "high",
+        "Noise is scaled to less than what updates are clipped to: the stated ε is not met",
+        "Set the sensitivity to the clipping norm, or compute ε for the noise that is added.",
+    ),
+    "less noise than claimed": (
+        "high",
+        "The noise that is claimed is not in what was shared",
+        "Look at where noise is added: before anything leaves the device, to every parameter.",
+    ),
+    "buffers in clear": (
+        "medium",
+        "Batch-norm buffers are sent in clear, outside the protection of the parameters",
+        "Keep running statistics on the devices, or put them under the same protection.",
+    ),
+}
+"""Severity, title and remedy of faults in protections, by the name that inspection gives them."""
+
+
+def model_state(study: Study, scenario: Scenario) -> str:
+    """The state of the audited model, as far as a recording tells it; "" of simulated updates."""
+    if not study.recorded:
+        return ""
+    rounds = sorted({t["round"] for t in _targets(study, scenario.name)})
+    if len(rounds) == 1:
+        return f"global model as recorded (round {rounds[0]})"
+    return f"global models as recorded (rounds {rounds[0]} to {rounds[-1]})"
+
+
+def judge_search(
+    reid: Rate | None, excess: Estimate | None, chance: Rate | None, settings: Settings
+) -> Verdict | None:
+    """The verdict where nobody knows whom the updates are of: matches with somebody, no more.
+
+    A leak is only called demonstrated where matches are above prior-only *and* above what photos
+    of strangers reach by chance, each by an interval.
+
+    Args:
+        reid: Reconstructions that match somebody in the gallery.
+        excess: The same minus prior-only, paired.
+        chance: Photos that match somebody else.
+        settings: T.
+
+    Returns:
+        None where nothing was searched.
+    """
+    if reid is None:
+        return None
+    found = rate_text(reid).replace("faces", "reconstructions", 1)
+    number = f"{found} match somebody in the gallery"
+    luck = f"; photos match a stranger in {rate_text(chance)}" if chance else ""
+    unsure = "Whether they are the right people is not known"
+    if excess is None:
+        return Verdict(
+            "INCONCLUSIVE", f"{number}{luck}; the prior-only control is missing. {unsure}."
+        )
+    more = f"{points(excess.value)} above prior-only ({points(excess.low)} to "
+    number = f"{number}, {more}{points(excess.high)}){luck}. {unsure}"
+    if excess.low > 0 and chance is not None and reid.low > chance.high:
+        return Verdict(
+            "LEAK DEMONSTRATED",
+            f"{number}, but it is more than the generator and chance explain.",
+            severity_of(reid, passive=True),
+        )
+    needed = targets_needed(settings.reid_limit)
+    if excess.low <= 0 and reid.high <= settings.reid_limit:
+        return Verdict("NO LEAK FOUND ABOVE LIMIT", f"{number}.")
+    return Verdict("INCONCLUSIVE", f"{number}.", targets_needed=needed)
+
+
+def chance_of(gallery: Gallery | None) -> Rate | None:
+    """How often a photo matches somebody else in a search of the whole gallery."""
+    if gallery is None or gallery.threshold is None or not gallery.ceiling_n:
+        return None
+    hits, n = gallery.strangers, gallery.ceiling_n
+    return Rate(hits, n, hits / n, *statistics.clopper_pearson(hits, n))
+
+
+def not_identified(row: Row) -> str:
+    """What can be said of a row whose reconstructions were compared with no person."""
+    parts = []
+    if row.ssim:
+        parts.append(
+            f"{_told('SSIM to the originals', row.ssim)}; prior-only "
+            + (_told("", row.prior_ssim) if row.prior_ssim else "—")
+            + ". Identity was not tested: it needs a gallery (--gallery) that holds another photo "
+            "of these people, and originals in folders with their names"
+        )
+    else:
+        parts.append(
+            "The originals are not known, and no gallery was searched: whose faces these are "
+            "cannot be said (--truth, --gallery)"
+        )
+    if row.explained:
+        others = [
+            (row.explained_other, "another client's update"),
+            (row.explained_prior, "it, where rebuilt from noise"),
+            (row.explained_noise, "it, by random images"),
+        ]
+        told = [_told(name, value) for value, name in others if value]
+        parts.append(
+            f"What was rebuilt explains {_told('its update', row.explained)}"
+            + (f", {', '.join(told)}" if told else "")
+            + " (cosine; 1 explains all)"
+        )
+    return ". ".join(parts) + "."
+
+
+def _told(name: str, value: Estimate) -> str:
+    return f"{name} {value.value:.2f} ({value.low:.2f} to {value.high:.2f})".strip()
+
+
+def findings_of(study: Study) -> Iterator[Finding]:
+    """Faults in protections that the recording shows, and protections that it shows."""
+    if not study.recorded:
+        return
+    for one in study.data.settings["seen"]:
+        name, evidence = one["name"], one["evidence"]
+        fault = FAULTS.get(name) if one["fault"] else None
+        severity, title, remedy = fault or (
+            "none",
+            f"Seen in the updates: {name}",
+            "Nothing to do: attacks took what they could of it into account.",
+        )
+        where = f"round {one['round']}, {one['clients']} update(s)" if "round" in one else "stated"
+        yield Finding(
+            id="",
+            severity=severity,
+            confidence="high" if one["fault"] else "medium",
+            title=title,
+            claim=f"{name}: {'a known way to get a protection wrong' if fault else 'in use'}.",
+            evidence=evidence,
+            configuration=f"{study.name}, {where}",
+            remedy=remedy,
+            standards=("MITRE ATLAS AML.M0005",) if not fault else ("NIST SP 800-226",),
+            fingerprint=hashlib.sha256(f"recorded\x1f{study.name}\x1f{name}".encode()).hexdigest()[
+                :16
+            ],
+        )
+
+
+def limitations(study: Study, rows: tuple[Row, ...]) -> Iterator[str]:
+    """What a report on a recorded run must say that it does not show."""
+    settings: Mapping[str, Any] = study.data.settings
+    yield from LIMITATIONS
+    if settings["gallery"]:
+        yield from IDENTITY
+    if any(row.searched for row in rows):
+        yield SEARCHED
+    if settings["assumed"]:
+        yield f"Assumed, as nothing else was stated: {', '.join(settings['assumed'])}."
+    for one in settings["left_out"]:
+        yield f"Not tested: {one['attack']}, which misses {one['missing']}."
+    for problem in settings["problems"]:
+        yield f"Not tested, because it cannot be used: {problem}"
+    for anomaly in settings["anomalies"]:
+        yield f"Unusual: {anomaly}"
+
+
+def _targets(study: Study, scenario: str) -> list[Mapping[str, Any]]:
+    return [t for t in study.data.settings["targets"] if t["scenario"] == scenario]

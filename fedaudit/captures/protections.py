@@ -202,11 +202,12 @@ def _missing_noise(number: int, usable: Sequence[Measures], claim: DpClaim | Non
 
 
 def _sparsity(number: int, usable: Sequence[Measures]) -> list[Seen]:
-    """Zeros spread over all large layers: a layer that no image activates has them, too."""
+    """Zeros spread over all large layers, and not in whole rows: idle units have these, too."""
 
     def spread(m: Measures) -> bool:
         large = [layer for layer in m.layers.values() if layer.size >= 1000 and layer.norm]
-        return len(large) > 0 and all(layer.zeros >= 0.5 * layer.size for layer in large)
+        shares = ((layer.zeros - layer.idle) / (layer.size - layer.idle) for layer in large)
+        return len(large) > 0 and all(share >= 0.5 for share in shares)
 
     sparse = [m for m in usable if spread(m)]
     if not sparse:

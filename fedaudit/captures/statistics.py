@@ -24,11 +24,14 @@ class Layer:
         size: Numbers in it.
         norm: L2.
         zeros: Numbers that are exactly 0.
+        idle: Numbers in rows and columns (channels of outputs and inputs) that are all 0, as units
+            that no image activates leave them; looked for only where half of the numbers are 0.
     """
 
     size: int
     norm: float
     zeros: int
+    idle: int = 0
 
     @property
     def rms(self) -> float:
@@ -189,7 +192,24 @@ class _Change:
             values = self.values(start, start + PIECE)
             squares += float(torch.dot(values, values))
             zeros += values.numel() - int(torch.count_nonzero(values))
-        return Layer(size=size, norm=math.sqrt(squares) if squares >= 0 else squares, zeros=zeros)
+        norm = math.sqrt(squares) if squares >= 0 else squares
+        return Layer(size=size, norm=norm, zeros=zeros, idle=self._idle(size, zeros))
+
+    def _idle(self, size: int, zeros: int) -> int:
+        """Numbers in rows and columns without a number other than 0."""
+        shape = self.tensor.shape
+        if len(shape) < 2 or 2 * zeros < size:
+            return 0
+        wide = size // shape[0]
+        step = max(1, PIECE // max(1, wide))
+        rows, columns = 0, torch.zeros(shape[1], dtype=torch.bool)
+        for start in range(0, shape[0], step):
+            stop = min(start + step, shape[0])
+            used = self.values(start * wide, stop * wide).view(stop - start, shape[1], -1) != 0
+            used = used.any(2)
+            rows += int(used.any(1).sum())
+            columns |= used.any(0)
+        return size - rows * int(columns.sum()) * (wide // shape[1])
 
     def sample(self, count: int) -> Tensor:
         """Up to `count` values, evenly spread."""

@@ -106,7 +106,9 @@ def run_cell(
         history=reconstruction.history,
         sent=sent,
         of=reconstruction.of,
-        explained=targets.explained(capture.seen, reconstruction) if study.recorded else None,
+        explained=targets.explained(capture.seen, reconstruction, own=cell.role == "audit")
+        if study.recorded
+        else None,
         explained_other=other,
     )
     folder.save_trial(trial, judged.tensors)

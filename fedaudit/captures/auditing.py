@@ -13,7 +13,7 @@ from typing import Any
 from fedaudit import registry
 from fedaudit.attacks.evidence import gather
 from fedaudit.captures.canary import originals
-from fedaudit.captures.facts import Facts
+from fedaudit.captures.facts import Facts, slug
 from fedaudit.captures.fitting import missing_knowledge
 from fedaudit.captures.inspection import Inspection, inspect
 from fedaudit.captures.local_training import local_training
@@ -101,7 +101,9 @@ def study_of(request: Request) -> Plan:
     rounds = _rounds(stored, request.rounds)
     truth = _truth(request, inspection)
     clients = set(request.clients) if request.clients is not None else set(truth) or None
-    if clients and (unknown := sorted(clients - _clients(inspection))):
+    if clients and (
+        unknown := sorted(clients - _clients(inspection) - _damaged(inspection, clients))
+    ):
         raise ConfigError(
             f"{request.path} has no client {plain(unknown[0])!r}. Clients: {_listed(inspection)}."
         )
@@ -167,6 +169,11 @@ def _clients(inspection: Inspection) -> set[str]:
     return {name for one in inspection.rounds for name in one.clients}
 
 
+def _damaged(inspection: Inspection, clients: Collection[str]) -> set[str]:
+    """Those of the clients whose files cannot be used: a problem, and no name that is wrong."""
+    return {c for c in clients if any(slug(c) in text for text in inspection.problems)}
+
+
 def _listed(inspection: Inspection) -> str:
     names = sorted(map(plain, _clients(inspection)))
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
@@ -187,7 +194,7 @@ def _truth(request: Request, inspection: Inspection) -> dict[str, Path]:
             )
         known = {next(iter(among)): truth[""]}
     for client, path in known.items():
-        if client not in _clients(inspection):
+        if client not in _clients(inspection) | _damaged(inspection, known):
             raise ConfigError(
                 f"--truth {plain(client)}={path}: there is no such client. Clients: "
                 f"{_listed(inspection)}."

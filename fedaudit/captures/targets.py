@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedaudit.attacks.evidence import gather
 from fedaudit.captures.canary import (
     Originals,
     all_originals,
@@ -25,7 +26,7 @@ from fedaudit.captures.observing import observed
 from fedaudit.captures.stored import StoredCapture
 from fedaudit.config import Scenario, Study
 from fedaudit.data.faces import FaceSet
-from fedaudit.errors import AttackError, CaptureError
+from fedaudit.errors import AttackError, CaptureError, FedauditError
 from fedaudit.federation.client import train_locally
 from fedaudit.provenance import facts as provenance
 from fedaudit.scoring.identity import Embed
@@ -188,18 +189,30 @@ def _named(client: str, found: Originals) -> tuple[str, ...]:
     return tuple(person or client for person in found.people)
 
 
-def explained(seen: Observation, found: Reconstruction) -> float | None:
+def explained(seen: Observation, found: Reconstruction, *, own: bool = True) -> float | None:
     """Cosine between the update and the one that a client would have made of the reconstruction.
 
     1 where the reconstruction explains all of it; independent of the attack's own objective, so
     that attacks and controls can be compared. A photo that looks different may explain an update,
     too: this is no likeness.
 
+    Args:
+        seen: Holds the update.
+        found: The images.
+        own: They were rebuilt from this update: labels are the attack's, as far as it has any.
+            Else, and where it has none, they are inferred from the update, so that a control is
+            not told apart by its labels alone.
+
     Returns:
-        None where labels are not known, or no update was shared.
+        None where labels cannot be inferred, or no update was shared.
     """
     update = seen.update
-    if update is None or bool((found.labels < 0).any()):
+    if update is None:
+        return None
+    labels: Tensor | None = found.labels
+    if not own or bool((found.labels < 0).any()):
+        labels = _inferred(seen)
+    if labels is None or len(labels) != len(found.images):
         return None
     count = len(found.images)
     training = seen.training or LocalTraining(batch_size=count)
@@ -208,7 +221,7 @@ def explained(seen: Observation, found: Reconstruction) -> float | None:
         before=seen.before,
         kept={},
         images=found.images.clamp(0, 1),
-        labels=found.labels.long(),
+        labels=labels.long(),
         training=replace(training, batch_size=min(training.batch_size, count)),
         share=update.kind,
         generator=generator_for("explained"),
@@ -222,6 +235,13 @@ def explained(seen: Observation, found: Reconstruction) -> float | None:
     ours = torch.cat([tensors[name].flatten().double() for name in names])
     theirs = torch.cat([update.tensors[name].flatten().double() for name in names])
     return float(ours @ theirs / (ours.norm() * theirs.norm()).clamp_min(1e-30))
+
+
+def _inferred(seen: Observation) -> Tensor | None:
+    try:
+        return gather(seen).labels
+    except (FedauditError, RuntimeError):
+        return None
 
 
 def explained_other(
@@ -239,7 +259,7 @@ def explained_other(
         seen = capture_of(study, scenario, replace(cell, target=other)).seen
     except CaptureError:
         return None
-    return explained(seen, found)
+    return explained(seen, found, own=False)
 
 
 def gallery_of(

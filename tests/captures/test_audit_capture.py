@@ -1,0 +1,468 @@
+"""`fedaudit audit`: a recorded run from end to end, on real faces, with an attack that is exact."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from click.testing import CliRunner
+from PIL import Image
+from torch import Tensor
+
+import fedaudit
+from fedaudit import audit
+from fedaudit.captures.auditing import Request, study_of
+from fedaudit.captures.canary import originals
+from fedaudit.captures.facts import DpClaim
+from fedaudit.captures.stored import StoredCapture
+from fedaudit.captures.targets import capture_of, estimated, explained, targets_of
+from fedaudit.cli import cli
+from fedaudit.config import Choice, Study
+from fedaudit.data.faces import FaceSet
+from fedaudit.errors import CaptureError, ConfigError, DataError, UsageError
+from fedaudit.models.zoo import build
+from fedaudit.reports.build import build_report
+from fedaudit.reports.recorded import findings_of, judge_search
+from fedaudit.reports.results import Estimate, Rate, Results, Row, Settings, schema
+from fedaudit.running.folder import RunFolder
+from fedaudit.running.session import open_run
+from fedaudit.running.work import Work
+from fedaudit.scoring.unknown import those_meant
+from fedaudit.study_file import study_from_mapping, study_to_mapping
+from fedaudit.types import ModelSpec, Reconstruction, Secret
+
+CLIENTS, PEOPLE, LR = 7, 26, 0.1
+ATTACKS = [Choice("analytic")]
+
+
+def save(image: Tensor, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = image.permute(1, 2, 0).mul(255).round().byte().numpy()
+    Image.fromarray(pixels).save(path)
+
+
+def people(faces: FaceSet) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for index, person in enumerate(faces.people):
+        found.setdefault(person, []).append(index)
+    return dict(list(found.items())[:PEOPLE])
+
+
+def record(folder: Path, faces: FaceSet, names: Mapping[int, str], rounds: int = 1) -> Path:
+    """Each client trains one step on one photo of a person of its own."""
+    network = build(ModelSpec("mlp", {"classes": 40, "image_size": 32, "hidden": 64}), seed=1)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    own = list(people(faces).values())
+    with fedaudit.recording(
+        folder,
+        model="mlp",
+        arguments={"hidden": 64},
+        classes=40,
+        image_shape=(3, 32, 32),
+        lr=LR,
+        local_steps=1,
+        batch_size=1,
+    ) as run:
+        for number in range(1, rounds + 1):
+            run.broadcast(number, before)
+            for client, name in names.items():
+                network.load_state_dict(before)
+                network.zero_grad()
+                image = faces.images[own[client][number - 1]][None]
+                F.cross_entropy(network(image), torch.tensor([client])).backward()  # type: ignore[no-untyped-call]
+                torch.optim.SGD(network.parameters(), lr=LR).step()
+                run.update(number, name, network.state_dict(), kind="weights", examples=1)
+    return folder
+
+
+NAMES = {k: f"client-{k}" for k in range(CLIENTS)}
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory: pytest.TempPathFactory, faces: FaceSet) -> Path:
+    return record(tmp_path_factory.mktemp("capture") / "c", faces, NAMES)
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory: pytest.TempPathFactory, faces: FaceSet) -> dict[str, Path]:
+    """Each client's folder holds two of its photos, of which one was trained on."""
+    root = tmp_path_factory.mktemp("truth")
+    for client, (person, photos) in zip(range(CLIENTS), people(faces).items(), strict=False):
+        for photo in photos[:2]:
+            save(faces.images[photo], root / f"client-{client}" / person / f"{photo}.png")
+    return {f"client-{k}": root / f"client-{k}" for k in range(CLIENTS)}
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory: pytest.TempPathFactory, faces: FaceSet) -> Path:
+    """Five photos of everybody, that which was trained on among them."""
+    root = tmp_path_factory.mktemp("gallery")
+    for person, photos in people(faces).items():
+        for photo in photos[:5]:
+            save(faces.images[photo], root / person / f"{photo}.png")
+    return root
+
+
+def run(study: Study, path: Path, *, jobs: int | None = None, evidence: Any = None) -> Results:
+    with open_run(path, study, evidence=evidence) as opened:
+        for job in opened.todo[:jobs]:
+            Work(study, opened.folder, opened.manifest.evidence)(job)
+    return build_report(path, "redacted")
+
+
+def requested(path: Path, **more: Any) -> Study:
+    return study_of(Request(**{"path": path, "attacks": ATTACKS, "fmr": 1e-2, **more})).study
+
+
+@pytest.fixture(scope="module")
+def known(capture: Path, truth: dict[str, Path], gallery: Path) -> Study:
+    return requested(capture, truth=truth, gallery=gallery)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, known: Study) -> tuple[Path, Results]:
+    path = tmp_path_factory.mktemp("known") / "run"
+    return path, run(known, path, evidence="full")
+
+
+def only(results: Results) -> Row:
+    (row,) = results.rows
+    return row
+
+
+def test_originals_and_gallery_demonstrate_the_leak(finished: tuple[Path, Results]) -> None:
+    path, results = finished
+    row = only(results)
+    assert row.reid is not None
+    assert row.ssim is not None
+    assert row.excess is not None
+    assert row.reid.n == row.n_people == CLIENTS
+    assert row.reid.hits >= 6
+    assert row.excess.low > 0
+    assert row.prior is not None
+    assert row.prior.hits == 0
+    assert row.ssim.low > 0.99  # paired with the photo that was trained on, of two
+    assert results.headline.kind == "LEAK DEMONSTRATED"
+    assert "recorded" in results.headline.sentence
+    assert "fresh" not in results.headline.sentence
+    assert row.labels is None  # nobody knows which class a person is
+    assert (row.method, row.defense, row.adaptive) == ("recorded", "as-recorded", "estimated")
+    assert row.explained is not None
+    assert row.explained.low > 0.999
+    for control in (row.explained_other, row.explained_prior, row.explained_noise):
+        assert control is not None
+        assert control.high < 0.9
+    assert not any("simulated" in text for text in results.limitations)
+    assert all(c.passed is not False for c in results.controls)
+    assert (path / "evidence").is_dir()  # full evidence was asked for
+
+
+def test_the_trained_photo_is_no_reference(
+    finished: tuple[Path, Results], faces: FaceSet, known: Study
+) -> None:
+    """Of five photos one was trained on and one is beside it: three are free, two references."""
+    path, _ = finished
+    kept = RunFolder(path).shared_tensors("gallery")
+    assert kept is not None
+    names = list(people(faces))
+    assert len(kept[f"reference/{names[0]}"]) == 2
+    assert len(kept[f"probe/{names[0]}"]) == 3
+    assert len(kept[f"reference/{names[-1]}"]) == 3  # nobody's original
+
+
+def test_the_report_outlives_the_capture(
+    finished: tuple[Path, Results], capture: Path, tmp_path: Path
+) -> None:
+    path, _ = finished
+    copied = Path(shutil.copytree(path, tmp_path / "run"))
+    pages = [(copied / name).read_bytes() for name in ("results.json", "report.html")]
+    hidden = capture.rename(capture.with_name("hidden"))
+    try:
+        again = CliRunner().invoke(cli, ["report", str(copied)], standalone_mode=False)
+    finally:
+        hidden.rename(capture)
+    assert again.exception is None
+    assert [(copied / name).read_bytes() for name in ("results.json", "report.html")] == pages
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.validate(json.loads(pages[0]), schema())
+
+
+def test_a_gallery_alone_tells_matches_with_somebody(
+    tmp_path: Path, capture: Path, gallery: Path, faces: FaceSet
+) -> None:
+    study = requested(capture, gallery=gallery, clients=["client-0", "client-1"])
+    results = run(study, tmp_path / "run")
+    row = only(results)
+    assert row.searched
+    assert row.ssim is None
+    assert row.psnr is None
+    assert row.lpips is None
+    assert row.reid is not None
+    assert (row.reid.hits, row.reid.n) == (2, 2)
+    assert row.chance is not None
+    assert row.chance.n > 50
+    # Two matches of two cannot be told from luck, and that they are the right people is not known.
+    assert results.headline.kind == "INCONCLUSIVE"
+    assert "match somebody in the gallery" in results.headline.sentence
+    assert "not known" in results.headline.sentence
+    assert "re-identified" not in results.headline.sentence
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "match somebody in the gallery" in page
+    assert "— ↓" in page
+    assert {e.person for e in results.exhibits} == {
+        f"nearest: {person}" for person in list(people(faces))[:2]
+    }
+
+
+def test_without_people_the_report_tells_the_objective_alone(tmp_path: Path, capture: Path) -> None:
+    results = run(requested(capture, clients=["client-0", "client-1"]), tmp_path / "run")
+    row = only(results)
+    assert row.reid is None
+    assert row.ssim is None
+    assert results.headline.kind == row.verdict.kind == "NOT TESTED"
+    assert "explains its update 1.00" in results.headline.sentence
+    assert "cannot be said" in results.headline.sentence
+    assert row.explained is not None
+    assert row.explained_other is not None
+    assert row.explained.low > row.explained_other.high
+    assert not any(f.title.startswith("Faces can be rebuilt") for f in results.findings)
+
+
+def test_originals_without_a_gallery_are_measured(
+    tmp_path: Path, capture: Path, truth: dict[str, Path]
+) -> None:
+    study = requested(capture, truth={"": truth["client-0"]}, clients=["client-0"])
+    row = only(run(study, tmp_path / "run"))
+    assert row.reid is None
+    assert row.ssim is not None
+    assert row.ssim.value > 0.99
+    assert row.verdict.kind == "NOT TESTED"
+    assert "Identity was not tested" in row.verdict.sentence
+    assert not (tmp_path / "run" / "evidence").exists()  # originals are never kept unasked
+
+
+def test_a_run_that_stopped_goes_on_to_the_same(tmp_path: Path, capture: Path) -> None:
+    study = requested(capture, clients=["client-0", "client-1"])
+    whole, halved = tmp_path / "whole", tmp_path / "halved"
+    run(study, whole)
+    run(study, halved, jobs=2)
+    run(study_from_mapping(study_to_mapping(study)), halved)
+    cells = sorted((whole / "cells").glob("*.safetensors"))
+    assert len(cells) == 6
+    for cell in cells:
+        assert (halved / "cells" / cell.name).read_bytes() == cell.read_bytes()
+
+
+def test_a_damaged_client_does_not_stop_the_others(tmp_path: Path, capture: Path) -> None:
+    copied = Path(shutil.copytree(capture, tmp_path / "c"))
+    file = next(copied.glob("round-*/update-client-0-*"))
+    file.write_bytes(file.read_bytes()[:5000])
+    study = requested(copied, clients=["client-0", "client-1"])
+    assert [t.client for t in targets_of(study, "round-1")] == ["client-1"]
+    results = run(study, tmp_path / "run")
+    assert only(results).n_targets == 1
+    assert any("client-0" in text and "cannot be used" in text for text in results.limitations)
+
+
+def test_an_update_that_changes_under_way_is_not_attacked(tmp_path: Path, capture: Path) -> None:
+    copied = Path(shutil.copytree(capture, tmp_path / "c"))
+    study = requested(copied)
+    first, second = targets_of(study, "round-1")[:2]
+    folder = copied / "round-000001"
+    broadcast = {n: v + 1 for n, v in StoredCapture(copied).broadcast(1).items()}
+    (folder / first.file).unlink()
+    fedaudit.recording(copied).update(1, "client-0", broadcast, kind="weights", examples=1)
+    (cell,) = [j.cell for j in audit_jobs(study) if j.cell.target == 0 and j.cell.role == "audit"]
+    with pytest.raises(CaptureError, match="changed since"):
+        capture_of(study, study.scenarios[0], cell)
+    assert capture_of(study, study.scenarios[0], replace(cell, target=1)).seen.client == (
+        second.client
+    )
+
+
+def audit_jobs(study: Study) -> list[Any]:
+    from fedaudit.running.jobs import expand
+
+    return list(expand(study))
+
+
+def test_identical_updates_are_one_target(tmp_path: Path, capture: Path) -> None:
+    copied = Path(shutil.copytree(capture, tmp_path / "c"))
+    stored = StoredCapture(copied)
+    sums = next(stored.messages(1)).tensors()
+    shutil.rmtree(copied / "round-000001")
+    again = fedaudit.recording(copied)
+    again.broadcast(1, StoredCapture(capture).broadcast(1))
+    for name in ("a", "b", "c"):
+        again.update(1, name, sums, kind="weights", examples=1)
+    study = requested(copied)
+    (target,) = targets_of(study, "round-1")
+    assert (target.client, target.images) == ("aggregate of 3 clients", 3)
+    assert study.scenarios[0].defenses[0].label == "aggregate"
+    assert [f.title for f in findings_of(study)] == ["Seen in the updates: aggregate"]
+
+
+def test_hostile_names_stay_text(tmp_path: Path, faces: FaceSet) -> None:
+    name = "</script><b>x\u202e\x1b[31m"
+    path = record(tmp_path / "c", faces, {0: name, 1: "--evil/../x"})
+    plan = study_of(Request(path=path, attacks=ATTACKS))
+    assert study_from_mapping(study_to_mapping(plan.study)) == plan.study
+    run(plan.study, tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "<b>x" not in page
+    assert "&lt;b&gt;x" in page
+    assert "\u202e" not in page
+    assert "\x1b" not in page
+
+
+def test_what_is_missing_is_named(tmp_path: Path, faces: FaceSet) -> None:
+    network = build(ModelSpec("mlp", {"classes": 40, "image_size": 32, "hidden": 8}))
+    before = network.state_dict()
+    with fedaudit.recording(
+        tmp_path / "c", model="mlp", arguments={"hidden": 8}, classes=40, image_shape=(3, 32, 32)
+    ) as recorded:
+        recorded.broadcast(1, before)
+        after = {n: v + 1e-3 * torch.randn_like(v) for n, v in before.items()}
+        recorded.update(1, "c", after, kind="weights")
+    with pytest.raises(ConfigError, match="analytic misses the shape of the batch: state examples"):
+        study_of(Request(path=tmp_path / "c", attacks=ATTACKS))
+    fedaudit.recording(tmp_path / "c", local_steps=1, batch_size=1)  # lr is still not known
+    study = requested(tmp_path / "c", attacks=[*ATTACKS, Choice("trap_weights")])
+    assert [a.name for a in study.scenarios[0].attacks] == ["analytic"]
+    (left,) = study.data.settings["left_out"]
+    assert left["attack"] == "trap_weights"
+    assert "chooses what it sends" in left["missing"]
+    assert "training" in study.scenarios[0].deny
+    assert "basic" not in study.scenarios[0].deny
+
+
+def test_whose_photos_must_be_clear(capture: Path, truth: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="whose photos"):
+        requested(capture, truth={"": truth["client-0"]})
+    with pytest.raises(ConfigError, match="no such client"):
+        requested(capture, truth={"nobody": truth["client-0"]})
+    with pytest.raises(ConfigError, match="no round 9"):
+        requested(capture, rounds=[9])
+    with pytest.raises(DataError, match="no folder"):
+        requested(capture, truth={"client-0": tmp_path / "none"})
+    with pytest.raises(UsageError, match="none of its updates"):
+        requested(capture, clients=[])
+
+
+def test_photos_lie_flat_by_person_or_by_round(tmp_path: Path, faces: FaceSet) -> None:
+    save(faces.images[0], tmp_path / "flat" / "a.png")
+    assert originals(tmp_path / "flat", 3).people == ("",)
+    save(faces.images[0], tmp_path / "rounds" / "round-3" / "anna" / "a.png")
+    assert originals(tmp_path / "rounds", 3).people == ("anna",)
+    assert originals(tmp_path / "rounds", 2).files == ()
+
+
+def test_few_updates_of_several_rounds_are_judged_together(tmp_path: Path, faces: FaceSet) -> None:
+    path = record(tmp_path / "c", faces, {0: "a", 1: "b"}, rounds=3)
+    (scenario,) = requested(path).scenarios
+    assert (scenario.name, scenario.targets) == ("rounds-1-to-3", 6)
+    (scenario,) = requested(path, rounds=[2]).scenarios
+    assert (scenario.name, scenario.targets) == ("round-2", 2)
+
+
+def test_known_and_unknown_clients_do_not_share_a_line(
+    capture: Path, truth: dict[str, Path]
+) -> None:
+    study = requested(
+        capture, truth={"client-0": truth["client-0"]}, clients=["client-0", "client-1"]
+    )
+    assert [s.name for s in study.scenarios] == ["round-1-canary", "round-1"]
+    assert [bool(t["truth"]) for t in study.data.settings["targets"]] == [True, False]
+
+
+def test_pairing_takes_the_least_squared_error() -> None:
+    generator = torch.Generator().manual_seed(0)
+    photos = torch.rand(5, 3, 8, 8, generator=generator)
+    secret = Secret(photos, torch.full((5,), -1), tuple("abcde"), tuple("abcde"))
+    rebuilt = photos[[3, 1]] + 0.01
+    chosen, indices = those_meant(secret, rebuilt)
+    assert chosen.people == ("d", "b")
+    assert indices.tolist() == [3, 1]
+
+
+def test_faults_become_findings_and_protections_facts(tmp_path: Path, faces: FaceSet) -> None:
+    path = record(tmp_path / "c", faces, {0: "a"})
+    claim = DpClaim(clip=1.0, noise=0.5, sensitivity=0.5, epsilon=3.0, delta=1e-5, unit="client")
+    seen = [
+        {"name": "sparsity", "fault": False, "evidence": "e", "round": 1, "value": 0.9},
+        {"name": "clipping", "fault": False, "evidence": "e", "round": 1, "value": 2.0},
+    ]
+    found = {facts.name: facts for facts in estimated(seen, 1, 10.0)}
+    assert found["pruning"].settings == {"pruned": 0.9}
+    assert found["pruning"].estimated
+    assert found["clipping"].settings == {"max_norm": 20.0}  # of the gradient
+    fedaudit.recording(path, dp=claim)
+    study = requested(path)
+    faults = [f for f in findings_of(study) if f.severity != "none"]
+    assert [(f.severity, "sensitivity" in f.evidence) for f in faults] == [
+        ("high", True),
+        ("high", False),  # and the noise that is claimed is not there at all
+    ]
+    cell = next(j.cell for j in audit_jobs(study) if j.cell.role == "audit")
+    capture = capture_of(study, study.scenarios[0], cell)
+    assert capture.budget is not None
+    assert capture.budget.epsilon == 3.0
+    assert capture.seen.defense is not None
+    assert [d.name for d in capture.seen.defense] == ["client_dp"]
+
+
+def test_a_search_demonstrates_only_what_chance_does_not_explain() -> None:
+    settings = Settings(0.05, 0.95, 1e-3, 0)
+    reid, excess = Rate(9, 10, 0.9, 0.55, 1.0), Estimate(0.9, 0.4, 1.0, 10, "")
+    rare, common = Rate(1, 100, 0.01, 0.0, 0.05), Rate(60, 100, 0.6, 0.5, 0.7)
+    found = judge_search(reid, excess, rare, settings)
+    assert found is not None
+    assert found.kind == "LEAK DEMONSTRATED"
+    assert "not known" in found.sentence
+    by_chance = judge_search(reid, excess, common, settings)
+    assert by_chance is not None
+    assert by_chance.kind == "INCONCLUSIVE"
+
+
+def test_a_wrong_image_explains_less(capture: Path, faces: FaceSet) -> None:
+    study = requested(capture)
+    cell = next(j.cell for j in audit_jobs(study) if j.cell.role == "audit")
+    seen = capture_of(study, study.scenarios[0], cell).seen
+    first = people(faces)["s1"][0]
+    right = explained(seen, Reconstruction(faces.images[[first]], torch.tensor([0])))
+    wrong = explained(seen, Reconstruction(faces.images[[first + 100]], torch.tensor([0])))
+    assert right is not None
+    assert wrong is not None
+    assert right > 0.99999
+    assert wrong < 0.99
+
+
+def test_the_command(capture: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    command = ["audit", str(capture), "-o", str(output), "--attacks", "analytic"]
+    command += ["--client", "client-0", "--workers", "1"]
+    planned = CliRunner().invoke(cli, [*command, "--dry-run"], standalone_mode=False)
+    assert planned.exception is None
+    assert not output.exists()
+    assert "scenario  round-1: 1 defense × 1 attack × 1 target" in planned.output
+    assert "assumed, as nothing else was stated: optimizer = sgd" in planned.output
+    done = CliRunner().invoke(cli, command, standalone_mode=False)
+    assert done.exception is None
+    assert done.return_value == 3
+    assert "NOT TESTED" in done.output
+    assert (output / "report.html").exists()
+    wrong = CliRunner().invoke(cli, [*command, "--truth", "x=/none"], standalone_mode=False)
+    assert isinstance(wrong.exception, UsageError)
+
+
+def test_the_audit_is_silent(capsys: pytest.CaptureFixture[str], capture: Path) -> None:
+    study = requested(capture)
+    assert audit.capture_of is not None
+    cell = next(j.cell for j in audit_jobs(study) if j.cell.role == "audit")
+    capture_of(study, study.scenarios[0], cell)
+    assert capsys.readouterr() == ("", "")

@@ -4,7 +4,7 @@ A study of a capture says in its data settings which messages are its targets (`
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ def known_photos(target: Target) -> tuple[tuple[str, Originals], ...]:
 
 
 def seen_by_attacks(
-    seen: Observation, facts: Facts, detected: list[Mapping[str, Any]], client: str
+    seen: Observation, facts: Facts, detected: Sequence[Mapping[str, Any]], client: str
 ) -> Observation:
     """The observation with the protections that the numbers show beside those that are stated."""
     stated = seen.defense or ()
@@ -129,7 +129,7 @@ def seen_by_attacks(
 
 
 def estimated(
-    detected: list[Mapping[str, Any]], round: int, scale: float
+    detected: Sequence[Mapping[str, Any]], round: int, scale: float
 ) -> tuple[DefenseFacts, ...]:
     """Protections that were seen in a round, as attacks read them.
 

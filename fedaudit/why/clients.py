@@ -217,7 +217,9 @@ def _split(found: Leak, base: Leak, sizes: Sequence[int]) -> list[Share]:
         hits = [i.reidentified for i in ours]
         shares.append(
             Share(
-                ssim=sum(a.ssim - b.ssim for a, b in zip(ours, theirs, strict=True)),
+                ssim=sum(
+                    (a.ssim or 0.0) - (b.ssim or 0.0) for a, b in zip(ours, theirs, strict=True)
+                ),
                 hits=None if None in hits else float(sum(map(bool, hits))),
             )
         )

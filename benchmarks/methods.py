@@ -16,9 +16,7 @@ steps of 16 photos a round, learning rate 0.02, momentum 0.9, where a row does n
     fedsgd            one step a round, hence as many times the rounds
     fedavg, own heads each client's head stays with it: what privacyface and fedgc must beat
     privacyface, T = 1               every class embedding is a cluster of its own, 17° wide: ε
-                                     alone decides what the others see of it. On ORL all three are
-                                     a hundredth above own heads, noise or not: thirty classes stand
-                                     at right angles in 128 dimensions, whoever knows of them
+                                     alone decides what the others see of it
     solomon_woubie, unsupervised     its two views are fixed: best after ten rounds, then worse
     private_projector                each device's own network is measured, the mean is printed; a
                                      projector of 131,000 weights learns from what one device has

@@ -8,6 +8,9 @@ import torch.nn.functional as F
 from scipy.special import log_ndtr, ndtr
 from torch import Tensor
 
+from fedaudit.data.faces import FaceSet
+from fedaudit.data.splits import Split
+from fedaudit.errors import DataError
 from fedaudit.types import Budget, ClusterCenters, DefenseFacts
 from fedaudit.verbs import ClientReturn, ClientStep, ClientTask
 
@@ -49,6 +52,21 @@ class DPLC:
             raise ValueError(f"radius must lie in (0, π/2), not {self.radius}")
         if self.min_size < 1 or self.max_clusters < 1:
             raise ValueError("min_size and max_clusters must be at least 1")
+
+    def check(self, faces: FaceSet, split: Split) -> None:
+        """Every client could fill a cluster.
+
+        Raises:
+            DataError: A client has fewer people than T.
+        """
+        del faces
+        for client, people in enumerate(split.clients):
+            if len(people) < self.min_size:
+                raise DataError(
+                    f"client {client} has {len(people)} people, hence {len(people)} class centers, "
+                    f"and DPLC releases no cluster of fewer than min_size = {self.min_size}. Lower "
+                    "min_size or [federation] clients, or add people."
+                )
 
     def __call__(self, step: ClientStep) -> ClientStep:
         """Keep the head on the device, release noised centers of its rows."""

@@ -72,8 +72,10 @@ def _check_faces(study: Study, file: str) -> None:
             parts = split(faces, study.federation_of(scenario))
             place = scene
             method = registry.create("methods", scenario.method.name, scenario.method.settings)
-            if isinstance(method, Checks):
-                method.check(faces, parts)
+            defenses = [registry.create("defenses", d.name, d.settings) for d in scenario.defenses]
+            for part in (method, *defenses):
+                if isinstance(part, Checks):
+                    part.check(faces, parts)
             for target in range(scenario.targets):
                 target_photos(parts, target, scenario.batch_size)
     except DataError as error:

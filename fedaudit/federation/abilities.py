@@ -3,7 +3,7 @@
 `Method` alone is FedAvg: everybody trains the whole network, each client shares one update, the
 server combines them. A method that differs has the members below that it needs, and no others.
 
-    check       data that it cannot use are refused               before anything runs
+    check       data that it cannot use are refused (of defenses, too)   before anything runs
     network     the network, with the method's own loss in it     client and attacker build it
     start       what the server holds before round 1
     sends       what one client receives                          server → client

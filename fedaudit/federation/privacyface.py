@@ -10,7 +10,6 @@ from torch import Tensor
 from fedaudit.data.faces import FaceSet
 from fedaudit.data.splits import Split, require_one_client_each
 from fedaudit.defenses.dplc import DPLC, HEAD
-from fedaudit.errors import DataError
 from fedaudit.federation.averaging import add_mean
 from fedaudit.federation.client import train_locally
 from fedaudit.models.method_heads import spec_with_head
@@ -81,14 +80,7 @@ class PrivacyFace:
         Raises:
             DataError: A client has fewer people than T, or two have the same person.
         """
-        del faces
-        for client, people in enumerate(split.clients):
-            if len(people) < self.min_size:
-                raise DataError(
-                    f"client {client} has {len(people)} people, hence {len(people)} class centers, "
-                    f"and PrivacyFace releases no cluster of fewer than min_size = {self.min_size}."
-                    " Lower min_size or [federation] clients, or add people."
-                )
+        self.clustering.check(faces, split)
         require_one_client_each("PrivacyFace", split)
 
     def network(self, spec: ModelSpec, split: Split) -> ModelSpec:

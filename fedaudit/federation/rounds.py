@@ -121,10 +121,11 @@ class Simulation:
         """Before round 1: the method's start or a random model, minus what the server never sees.
 
         Raises:
-            DataError: The method cannot use these faces.
+            DataError: The method or the defense cannot use these faces.
         """
-        if isinstance(self.method, Checks):
-            self.method.check(self.faces, self.split)
+        for part in (self.method, self.defense):
+            if isinstance(part, Checks):
+                part.check(self.faces, self.split)
         seed = seed_for("fresh", self.seed)
         model = build(self.spec(0), seed=seed)
         server = {

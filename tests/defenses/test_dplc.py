@@ -14,6 +14,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from fedaudit.defenses.dplc import DPLC, gaussian_sigma
+from fedaudit.errors import DataError
 from fedaudit.federation.rounds import Simulation
 from fedaudit.types import Capture, ClusterCenters, Update
 
@@ -187,10 +188,15 @@ def test_the_head_stays_and_unit_centers_leave(intercept: Intercept) -> None:
     assert "membership held fixed" in budget.mechanism
 
 
-def test_too_few_people_release_no_centers(intercept: Intercept) -> None:
-    captured = intercept(defense="dplc", settings={"min_size": 400})
+def test_people_too_far_apart_release_no_centers(intercept: Intercept) -> None:
+    captured = intercept(defense="dplc", settings={"min_size": 2, "radius": 0.01})
     assert [type(shared) for shared in captured.seen.shared] == [Update]
     assert captured.budget is None
+
+
+def test_too_few_people_for_any_cluster_are_refused(intercept: Intercept) -> None:
+    with pytest.raises(DataError, match=r"min_size = 400.*Lower min_size"):
+        intercept(defense="dplc", settings={"min_size": 400})
 
 
 def test_the_backbone_is_that_of_an_undefended_client(

@@ -153,7 +153,7 @@ def gather(seen: Observation) -> Evidence:
         count=seen.batch_size,
         shape=seen.image_shape,
         labels=None if labels is None else labels.to(device),
-        grayscale=_is_gray(model, target),
+        grayscale=is_gray(model, target),
         entry=entry,
         private=private_names(model, seen.before),
         clean=_is_clean(seen, seen.update),
@@ -184,7 +184,7 @@ def _is_clean(seen: Observation, update: Update) -> bool:
     return once and seen.defense is not None and {d.name for d in seen.defense} <= EXACT | {"none"}
 
 
-def _is_gray(model: nn.Module, target: Mapping[str, Tensor]) -> bool:
+def is_gray(model: nn.Module, target: Mapping[str, Tensor]) -> bool:
     """Equal channels in every image make the first convolution's gradient equal over them."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedaudit.attacks.adaptive import EXACT, how_adaptive
 from fedaudit.attacks.eigenfaces import Eigenfaces, kept_faces
-from fedaudit.attacks.evidence import _is_gray, mean_gradient
+from fedaudit.attacks.evidence import is_gray, mean_gradient
 from fedaudit.attacks.learned.auxiliary import Auxiliary
 from fedaudit.attacks.search import Progress, Search
 from fedaudit.attacks.templates import KINDS, read_templates
@@ -198,7 +198,7 @@ class TemplateInversion:
         templates = read_templates(seen, self.limit)
         network = _audited(seen).to(templates.rows.device)
         channels = seen.image_shape[0]
-        gray = seen.update is not None and _is_gray(network, mean_gradient(seen, seen.update))
+        gray = seen.update is not None and is_gray(network, mean_gradient(seen, seen.update))
         faces = self._faces(seen.image_shape, gray).to(templates.rows.device)
         ours = Embeddings.of(network, faces, templates.rows, channels)
         if not gray and ours.look_gray(faces):  # no update proves it, or a client's loss was zero

@@ -18,6 +18,24 @@ EXACT = frozenset({"dplc", "private_projector"})
 Noise they do not: a quotient or a linear system takes it for signal."""
 
 
+PRUNED = frozenset({"pruning", "top_k"})
+"""Defenses that send zeros in place of small entries."""
+
+
+def distance_for(seen: Observation, distance: str) -> str:
+    """The distance between gradients that suits the defense in use.
+
+    Where entries were pruned, a cosine over those that were sent; the published choice of an attack
+    for another distance stays.
+    """
+    return "masked" if distance == "cosine" and is_pruned(seen) else distance
+
+
+def is_pruned(seen: Observation) -> bool:
+    """Whether zeros stand in place of small entries, so that closed forms take them for numbers."""
+    return bool({facts.name for facts in seen.defense or ()} & PRUNED)
+
+
 def how_adaptive(
     seen: Observation, handled: frozenset[str] = HANDLED
 ) -> Literal["known", "estimated", "no", "none needed"]:

@@ -129,8 +129,8 @@ def _negative(name: str, hits: list[bool | None], fmr: float) -> Control:
 def _explained(rows: tuple[Row, ...]) -> tuple[Control, ...]:
     """Of recorded updates: how well reconstructions explain them, and what explains them as well.
 
-    Not passed or failed: an attack that explains its update no better than another client's has
-    found nothing.
+    Held or not judged, never failed: an attack that explains its update no better than another
+    client's has found nothing, which makes no run invalid.
     """
     found = []
     for row in rows:
@@ -149,7 +149,9 @@ def _explained(rows: tuple[Row, ...]) -> tuple[Control, ...]:
         ]
         name = f"explained share of the update ({row.attack}; cosine, 1 is all)"
         requirement = "its update more than the controls; this is no likeness of faces"
-        found.append(Control(name, row.scenario, "; ".join(told), requirement, None))
+        others = [value.high for _, value in parts[1:] if value]
+        held = bool(others) and row.explained.low > max(others)
+        found.append(Control(name, row.scenario, "; ".join(told), requirement, held or None))
     return tuple(found)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fedaudit.config import Choice, Scenario, Study
+from fedaudit.reports.recorded import model_state
 from fedaudit.reports.results import Exposure, Row
 from fedaudit.reports.trials import Trials
 from fedaudit.types import Sent, Trial
@@ -85,6 +86,8 @@ class _Thing:
             parts.append("not finished")
         if len(together) > 1:
             parts.append(f"the result is of {' + '.join(together)} together")
+        if row and row.searched:
+            parts.append("matches with somebody in the gallery")
         if row and row.of == "people" and row.reid:
             hits, n, people = row.reid.hits, row.reid.n, row.n_people
             once = n == people
@@ -145,6 +148,8 @@ class _Thing:
             rank1=row.rank1 if row else None,
             ssim=row.ssim if row else None,
             note=note,
+            model_state=model_state(self.study, self.scenario),
+            searched=bool(row and row.searched),
         )
 
 

@@ -122,6 +122,7 @@ def _heading(e: Exposure, before: Exposure | None) -> Record:
     defense = "" if e.defense == "none" else f"defense {e.defense}"
     if before is None or before.scenario != e.scenario:
         kind = "fresh model" if e.round == 1 else f"round {e.round}"
+        kind = e.model_state or kind
         method = "" if e.method == e.scenario else e.method
         under = " · ".join(part for part in (method, kind, defense) if part)
         return {"label": short(e.scenario, 26), "under": short(under, 34)}

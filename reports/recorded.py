@@ -63,8 +63,8 @@ def model_state(study: Study, scenario: Scenario) -> str:
         return ""
     rounds = sorted({t["round"] for t in _targets(study, scenario.name)})
     if len(rounds) == 1:
-        return f"global model as recorded (round {rounds[0]})"
-    return f"global models as recorded (rounds {rounds[0]} to {rounds[-1]})"
+        return f"the recorded model (round {rounds[0]})"
+    return f"the recorded models (rounds {rounds[0]} to {rounds[-1]})"
 
 
 def judge_search(

@@ -167,6 +167,7 @@ class Exposure:
         n_people: Distinct people behind the rates.
         reid, prior, rank1, ssim: Of the row scenario × defense × attack; null where not tested.
         note: Why there is no result, or what else a reader must know.
+        model_state, searched: As in `Row`.
     """
 
     scenario: str
@@ -190,6 +191,8 @@ class Exposure:
     rank1: Rate | None
     ssim: Estimate | None
     note: str
+    model_state: str = ""
+    searched: bool = False
 
 
 @dataclass(frozen=True)

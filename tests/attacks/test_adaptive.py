@@ -1,0 +1,54 @@
+"""Attacks adapt to what was found out of the defense, and say so."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from fedaudit.attacks.adaptive import distance_for, how_adaptive
+from fedaudit.registry import create
+from fedaudit.scoring.image_metrics import PSNR
+from fedaudit.types import Capture, DefenseFacts, Observation, Update
+
+Intercept = Callable[..., Capture]
+
+
+def pruned(seen: Observation, share: float) -> Observation:
+    """Only the largest entries are sent; zeros stand for the others."""
+    assert seen.update is not None
+    flat = torch.cat([value.flatten().abs() for value in seen.update.tensors.values()])
+    least = flat.topk(round((1 - share) * len(flat))).values[-1]
+    tensors = {n: v * (v.abs() >= least) for n, v in seen.update.tensors.items()}
+    return replace(seen, shared=(Update(seen.update.kind, tensors),), defense=None)
+
+
+def test_what_was_pruned_is_no_evidence(intercept: Intercept) -> None:
+    """90 % of the entries are zeros: an attack that takes them for numbers is stopped by them."""
+    captured = intercept(network="small_cnn")
+    assert captured.secret is not None
+    seen = pruned(captured.seen, 0.9)
+    facts = DefenseFacts("pruning", {"pruned": 0.9}, estimated=True)
+    attack = create("attacks", "inverting_gradients", {"steps": 200})
+    quality = {}
+    for name, defense in (("blind", None), ("adaptive", (facts,))):
+        made = attack(replace(seen, defense=defense), generator=torch.Generator().manual_seed(0))
+        quality[name] = float(PSNR()(captured.secret.images, made.images).mean())
+        assert made.adaptive == "estimated"
+    assert quality["adaptive"] > quality["blind"] + 6
+
+
+def test_the_distance_suits_the_defense(intercept: Intercept) -> None:
+    seen = intercept().seen
+    sparse = replace(seen, defense=(DefenseFacts("top_k", {}),))
+    assert distance_for(seen, "cosine") == "cosine"
+    assert distance_for(sparse, "cosine") == "masked"
+    assert distance_for(sparse, "l2") == "l2"  # a published choice stays
+
+
+def test_what_nobody_stated_is_estimated(intercept: Intercept) -> None:
+    seen = intercept().seen
+    clipped = DefenseFacts("clipping", {"max_norm": 1.0})
+    assert how_adaptive(replace(seen, defense=(clipped,))) == "known"
+    assert how_adaptive(replace(seen, defense=(replace(clipped, estimated=True),))) == "estimated"
+    other = DefenseFacts("something new", {}, estimated=True)
+    assert how_adaptive(replace(seen, defense=(clipped, other))) == "no"

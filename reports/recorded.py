@@ -88,7 +88,8 @@ def judge_search(
         return None
     found = rate_text(reid).replace("faces", "reconstructions", 1)
     number = f"{found} match somebody in the gallery"
-    luck = f"; photos match a stranger in {rate_text(chance)}" if chance else ""
+    luck = rate_text(chance).replace("faces", "photos", 1) if chance else ""
+    luck = f"; {luck} match a stranger" if luck else ""
     unsure = "Whether they are the right people is not known"
     if excess is None:
         return Verdict(

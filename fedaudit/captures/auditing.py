@@ -10,33 +10,27 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fedaudit import registry
-from fedaudit.attacks.evidence import gather
+from fedaudit.captures.applicable import Found, choose_attacks, lacking_of
 from fedaudit.captures.canary import originals
 from fedaudit.captures.facts import Facts, slug
-from fedaudit.captures.fitting import missing_knowledge
 from fedaudit.captures.inspection import Inspection, inspect
 from fedaudit.captures.local_training import local_training
 from fedaudit.captures.network import model_of
 from fedaudit.captures.observing import observed
-from fedaudit.captures.stored import StoredCapture, StoredMessage
+from fedaudit.captures.stored import StoredCapture
 from fedaudit.captures.targets import Target, digest_of
+from fedaudit.captures.telling import description, notes, plain, protection, some, training_text
 from fedaudit.config import RECORDED, Choice, Scenario, Study
-from fedaudit.errors import AttackError, ConfigError, FedauditError, UsageError
+from fedaudit.errors import AttackError, ConfigError, UsageError
 from fedaudit.models.zoo import build
 from fedaudit.study_rules import SAFE_NAME
 from fedaudit.threat_models import EXPLANATIONS
-from fedaudit.types import Aggregate, Knowledge, ModelSpec, Observation, Update
+from fedaudit.types import ModelSpec, Observation
 
-DEFAULT_ATTACKS = ("inverting_gradients", "map_inversion", "gan_inversion")
-"""One of each kind: no prior, closed form, faces from elsewhere. `map_inversion` is only among them
-where the network has the layer that it inverts."""
 ALONE = 6
 """Updates of a round that can say something by themselves: the fewest of which an exact test can
 tell a leak from chance. Rounds of fewer are judged together."""
 TARGETS = 16
-SHOWN = 40
-"""Anomalies and problems that a report lists one by one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,16 +72,6 @@ class Plan:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Found:
-    """A message that can be attacked."""
-
-    members: tuple[StoredMessage, ...]
-    seen: Observation
-    truth: Mapping[str, str]
-    lacking: Mapping[Knowledge, str]
-
-
 def study_of(request: Request) -> Plan:
     """Look at a capture, and make a study of it.
 
@@ -107,9 +91,9 @@ def study_of(request: Request) -> Plan:
         raise ConfigError(
             f"{request.path} has no client {plain(unknown[0])!r}. Clients: {_listed(inspection)}."
         )
-    found = [
-        one for round in rounds for one in _usable(stored, spec, round, clients, truth, request)
-    ]
+    found: list[Found] = []
+    for round in rounds:
+        found += _usable(stored, spec, round, clients, truth, request, first=not found)
     if not found:
         raise UsageError(
             f"{request.path}: none of its updates can be attacked. "
@@ -117,29 +101,12 @@ def study_of(request: Request) -> Plan:
             + "`fedaudit inspect` shows what the capture holds."
         )
     _check_network(spec, found[0].seen)
-    chosen, left_out = _attacks(request.attacks, found)
+    chosen, left_out = choose_attacks(request.attacks, found)
     scenarios, targets = _scenarios(found, chosen, _label(inspection), spec, stored.facts)
-    training = local_training(stored.facts, found[0].members[0].message)
-    problems = [plain(str(problem)) for problem in stored.problems]
-    settings: dict[str, Any] = {
-        "path": str(request.path.resolve()),
-        "model": request.model or "",
-        "gallery": str(request.gallery.expanduser().resolve()) if request.gallery else "",
-        "shape": list(found[0].seen.image_shape or ()),
-        "targets": [target.as_plain() for target in targets],
-        "seen": [_seen(one.__dict__) for one in inspection.protections],
-        "framework": plain(stored.facts.framework or ""),
-        "training": _training_text(found[0].seen, training.assumed),
-        "assumed": [plain(text) for text in training.assumed],
-        "left_out": left_out,
-        "anomalies": _some(
-            [f"round {a.round}: {a.client or 'all'}: {a.what}" for a in inspection.anomalies]
-        ),
-        "problems": _some(problems),
-    }
+    settings = _settings(request, found, targets, left_out, stored, inspection)
     study = Study(
         name=plain(f"recorded run {request.path.resolve().name}"),
-        description=_description(targets, stored.facts, truth, request.gallery),
+        description=description(targets, stored.facts, truth, request.gallery),
         scenarios=scenarios,
         data=Choice(RECORDED, settings),
         size=min(1024, max(16, found[0].seen.image_shape[1])) if found[0].seen.image_shape else 64,
@@ -147,13 +114,42 @@ def study_of(request: Request) -> Plan:
         fmr=request.fmr,
         underpowered=len(targets) < ALONE,
     )
-    return Plan(study, tuple(_notes(settings, inspection)))
+    told = notes(settings, inspection)
+    if len({target.client for target in targets}) < ALONE and max(t.images for t in targets) <= 1:
+        told.append(
+            f"these are updates of fewer than {ALONE} clients, of one image each: whatever comes "
+            "back, an exact test cannot tell a leak from chance. Record more clients"
+        )
+    return Plan(study, tuple(told))
 
 
-def plain(text: str) -> str:
-    """A stranger's text as what can be stored and shown: nothing that a terminal would obey."""
-    shown = text.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in shown)
+def _settings(
+    request: Request,
+    found: Sequence[Found],
+    targets: Sequence[Target],
+    left_out: list[dict[str, str]],
+    stored: StoredCapture,
+    inspection: Inspection,
+) -> dict[str, Any]:
+    """All that the run and its report need to know of the capture."""
+    training = local_training(stored.facts, found[0].members[0].message)
+    problems = [plain(str(problem)) for problem in stored.problems]
+    return {
+        "path": str(request.path.resolve()),
+        "model": request.model or "",
+        "gallery": str(request.gallery.expanduser().resolve()) if request.gallery else "",
+        "shape": list(found[0].seen.image_shape or ()),
+        "targets": [target.as_plain() for target in targets],
+        "seen": [protection(one.__dict__) for one in inspection.protections],
+        "framework": plain(stored.facts.framework or ""),
+        "training": training_text(found[0].seen, training.assumed),
+        "assumed": [plain(text) for text in training.assumed],
+        "left_out": left_out,
+        "anomalies": some(
+            [f"round {a.round}: {a.client or 'all'}: {a.what}" for a in inspection.anomalies]
+        ),
+        "problems": some(problems),
+    }
 
 
 def _rounds(stored: StoredCapture, asked: Collection[int] | None) -> tuple[int, ...]:
@@ -209,9 +205,11 @@ def _usable(
     clients: set[str] | None,
     truth: Mapping[str, Path],
     request: Request,
-) -> list[_Found]:
+    *,
+    first: bool,
+) -> list[Found]:
     """The first messages of a round that can be attacked, by file name."""
-    found: list[_Found] = []
+    found: list[Found] = []
     for members, seen in observed(
         stored, spec, round, lambda one: clients is None or one.message.client in clients
     ):
@@ -220,12 +218,10 @@ def _usable(
         names = [one.message.client or "" for one in members]
         mine = {n: truth[n] for n in names if n in truth and seen.image_shape is not None}
         known = {plain(n): str(path) for n, path in mine.items() if originals(path, round).files}
-        lacking = missing_knowledge(stored, members[0])
-        if seen.batch_size is None and Knowledge.BASIC not in lacking:
-            lacking[Knowledge.BASIC] = "the number of images behind the sum: state examples"
+        lacking = lacking_of(stored, members[0], seen)
         # Only the first is kept whole: one update is in memory at a time.
-        kept = seen if not found else replace(seen, before={}, shared=())
-        found.append(_Found(members, kept, known, lacking))
+        kept = seen if first and not found else replace(seen, before={}, shared=())
+        found.append(Found(members, kept, known, lacking))
     return found
 
 
@@ -236,49 +232,8 @@ def _check_network(spec: ModelSpec, seen: Observation) -> None:
         raise UsageError(f"the model does not fit what the server sent: {error}") from error
 
 
-def _attacks(
-    asked: Sequence[Choice] | None, found: Sequence[_Found]
-) -> tuple[tuple[Choice, ...], list[dict[str, str]]]:
-    """Attacks that what is known allows, and those that miss something, with what.
-
-    Raises:
-        ConfigError: None is left.
-    """
-    seen = found[0].seen
-    kinds = {type(sent) for sent in seen.shared}
-    kinds |= {Update} if Aggregate in kinds else set()
-    lacking = {fact: why for one in found for fact, why in one.lacking.items()}
-    chosen, left_out = [], []
-    for choice in asked or [Choice(name) for name in DEFAULT_ATTACKS]:
-        attack = registry.create("attacks", choice.name, choice.settings)
-        missing = [lacking[fact] for fact in sorted(attack.needs) if fact in lacking]
-        if not frozenset(attack.reads) & kinds:
-            names = " or ".join(sorted(kind.__name__ for kind in attack.reads))
-            missing.insert(0, f"what it reads ({names}) was not shared")
-        if not missing and asked is None and choice.name == "map_inversion" and not _entry(seen):
-            missing = ["a first fully connected layer whose gradient gives its input away"]
-        if missing:
-            left_out.append({"attack": choice.label, "missing": plain("; ".join(missing))})
-        else:
-            chosen.append(choice)
-    if not chosen:
-        raise ConfigError(
-            "no attack can be run on this capture. "
-            + " ".join(f"{one['attack']} misses {one['missing']}." for one in left_out)
-            + " State facts when recording, or add them: fedaudit.recording(CAPTURE, lr=…, …)."
-        )
-    return tuple(chosen), left_out
-
-
-def _entry(seen: Observation) -> bool:
-    try:
-        return gather(seen).entry is not None
-    except (FedauditError, RuntimeError):
-        return False
-
-
 def _scenarios(
-    found: Sequence[_Found],
+    found: Sequence[Found],
     attacks: tuple[Choice, ...],
     defense: str,
     spec: ModelSpec,
@@ -289,10 +244,10 @@ def _scenarios(
     Rounds that have too few updates to say something alone make one scenario together.
     """
     deny = tuple(sorted({fact.value for one in found for fact in one.lacking} & _GRANTED))
-    groups: dict[tuple[bool, tuple[int, ...]], list[_Found]] = {}
+    groups: dict[tuple[bool, tuple[int, ...]], list[Found]] = {}
     for known in (True, False):
         mine = [one for one in found if bool(one.truth) is known]
-        by_round: dict[int, list[_Found]] = {}
+        by_round: dict[int, list[Found]] = {}
         for one in mine:
             by_round.setdefault(one.seen.round, []).append(one)
         few = [round for round, them in by_round.items() if len(them) < ALONE]
@@ -367,60 +322,3 @@ def _safe(text: str, otherwise: str) -> str:
     """A label that files may carry."""
     name = re.sub(r"[^A-Za-z0-9._+]+", "-", text).strip("-._+")[:48].strip("-")
     return name if re.fullmatch(SAFE_NAME, name) else otherwise
-
-
-def _seen(one: Mapping[str, Any]) -> dict[str, Any]:
-    """A protection as plain data without nulls, which a study cannot hold."""
-    kept = {k: v for k, v in one.items() if v is not None}
-    return {k: plain(v) if isinstance(v, str) else v for k, v in kept.items()}
-
-
-def _training_text(seen: Observation, assumed: Sequence[str]) -> str:
-    training = seen.training
-    if training is None:
-        return "local training is not known"
-    text = (
-        f"recorded update: {training.steps} local step(s) of batch {training.batch_size}, "
-        f"{training.optimizer}, lr {training.lr:g}"
-    )
-    return text + (f"; assumed, not stated: {', '.join(assumed)}" if assumed else "")
-
-
-def _description(
-    targets: Sequence[Target], facts: Facts, truth: Mapping[str, Path], gallery: Path | None
-) -> str:
-    clients = {target.client for target in targets}
-    rounds = sorted({target.round for target in targets})
-    sizes = sorted({target.images for target in targets if target.images})
-    behind = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else f"{sizes[0] if sizes else '—'}"
-    with_truth = sum(bool(target.truth) for target in targets)
-    compared = (
-        f"The originals of {with_truth} of them are known from the auditor."
-        if truth
-        else "Nobody knows their originals here."
-    )
-    searched = " Faces are looked for in a gallery." if gallery else ""
-    return (
-        f"{len(targets)} updates of {len(clients)} client(s), recorded in round(s) "
-        f"{', '.join(map(str, rounds[:12]))}{' …' if len(rounds) > 12 else ''}"
-        f"{f' of {plain(facts.framework)}' if facts.framework else ''}, each of {behind} image(s). "
-        f"{compared}{searched}"
-    )
-
-
-def _some(lines: Sequence[str]) -> list[str]:
-    shown = [plain(line) for line in lines[:SHOWN]]
-    more = len(lines) - len(shown)
-    return [*shown, f"and {more} more: `fedaudit inspect` lists them"] if more > 0 else shown
-
-
-def _notes(settings: Mapping[str, Any], inspection: Inspection) -> list[str]:
-    notes = []
-    if settings["assumed"]:
-        notes.append(f"assumed, as nothing else was stated: {', '.join(settings['assumed'])}")
-    notes += [f"found out, but not stated: {plain(text)}" for text in inspection.found_out]
-    for one in inspection.protections:
-        notes.append(f"{'FAULT, ' if one.fault else ''}{one.name}: {plain(one.evidence)}")
-    notes += [f"left out: {one['attack']} misses {one['missing']}" for one in settings["left_out"]]
-    notes += [f"cannot be used: {problem}" for problem in settings["problems"]]
-    return notes

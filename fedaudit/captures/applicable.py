@@ -1,0 +1,95 @@
+"""Which attacks what is known of a recorded run allows, and what the others miss."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fedaudit import registry
+from fedaudit.attacks.evidence import gather
+from fedaudit.captures.fitting import missing_knowledge
+from fedaudit.captures.stored import StoredCapture, StoredMessage
+from fedaudit.captures.telling import plain
+from fedaudit.config import Choice
+from fedaudit.errors import ConfigError, FedauditError
+from fedaudit.types import Aggregate, Knowledge, Observation, Update
+
+DEFAULT_ATTACKS = ("inverting_gradients", "map_inversion", "gan_inversion")
+"""One of each kind: no prior, closed form, faces from elsewhere. `map_inversion` is only among them
+where the network has the layer that it inverts."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A message that can be attacked.
+
+    Attributes:
+        members: Its file; of an aggregate, of each client behind it.
+        seen: What the server saw; without tensors for all but the first of a capture.
+        truth: Client and folder of photos, as far as they are known.
+        lacking: Facts that nobody stated, and what to state.
+    """
+
+    members: tuple[StoredMessage, ...]
+    seen: Observation
+    truth: Mapping[str, str]
+    lacking: Mapping[Knowledge, str]
+
+
+def lacking_of(
+    stored: StoredCapture, message: StoredMessage, seen: Observation
+) -> dict[Knowledge, str]:
+    """Facts that a recording does not give for one message, and what to state.
+
+    Args:
+        stored: The capture.
+        message: One that was sent.
+        seen: What was made of it, with a model that the user may have named.
+    """
+    lacking = missing_knowledge(stored, message)
+    lacking.pop(Knowledge.MODEL, None)  # else nothing could have been made of the message
+    lacking.pop(Knowledge.BASIC, None)
+    basic = [] if seen.image_shape else ["image_shape"]
+    basic += [] if seen.batch_size else ["examples (or local_steps and batch_size)"]
+    if basic:
+        lacking[Knowledge.BASIC] = f"the shape of the batch: state {', '.join(basic)}"
+    return lacking
+
+
+def choose_attacks(
+    asked: Sequence[Choice] | None, found: Sequence[Found]
+) -> tuple[tuple[Choice, ...], list[dict[str, str]]]:
+    """Attacks that what is known allows, and those that miss something, with what.
+
+    Raises:
+        ConfigError: None is left.
+    """
+    seen = found[0].seen
+    kinds = {type(sent) for sent in seen.shared}
+    kinds |= {Update} if Aggregate in kinds else set()
+    lacking = {fact: why for one in found for fact, why in one.lacking.items()}
+    chosen, left_out = [], []
+    for choice in asked or [Choice(name) for name in DEFAULT_ATTACKS]:
+        attack = registry.create("attacks", choice.name, choice.settings)
+        missing = [lacking[fact] for fact in sorted(attack.needs) if fact in lacking]
+        if not frozenset(attack.reads) & kinds:
+            names = " or ".join(sorted(kind.__name__ for kind in attack.reads))
+            missing.insert(0, f"what it reads ({names}) was not shared")
+        if not missing and asked is None and choice.name == "map_inversion" and not _entry(seen):
+            missing = ["a first fully connected layer whose gradient gives its input away"]
+        if missing:
+            left_out.append({"attack": choice.label, "missing": plain("; ".join(missing))})
+        else:
+            chosen.append(choice)
+    if not chosen:
+        raise ConfigError(
+            "no attack can be run on this capture. "
+            + " ".join(f"{one['attack']} misses {one['missing']}." for one in left_out)
+            + " State facts when recording, or add them: fedaudit.recording(CAPTURE, lr=…, …)."
+        )
+    return tuple(chosen), left_out
+
+
+def _entry(seen: Observation) -> bool:
+    try:
+        return gather(seen).entry is not None
+    except (FedauditError, RuntimeError):
+        return False

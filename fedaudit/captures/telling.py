@@ -1,0 +1,80 @@
+"""What an audit of a recorded run says of it, in text that a terminal and a study can hold."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedaudit.captures.facts import Facts
+from fedaudit.captures.inspection import Inspection
+from fedaudit.captures.targets import Target
+from fedaudit.types import Observation
+
+SHOWN = 40
+"""Anomalies and problems that a report lists one by one."""
+
+
+def plain(text: str) -> str:
+    """A stranger's text as what can be stored and shown: nothing that a terminal would obey."""
+    shown = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in shown)
+
+
+def some(lines: Sequence[str]) -> list[str]:
+    """The first few of many lines, and how many more there are."""
+    shown = [plain(line) for line in lines[:SHOWN]]
+    more = len(lines) - len(shown)
+    return [*shown, f"and {more} more: `fedaudit inspect` lists them"] if more > 0 else shown
+
+
+def protection(one: Mapping[str, Any]) -> dict[str, Any]:
+    """A protection as plain data without nulls, which a study cannot hold."""
+    kept = {k: v for k, v in one.items() if v is not None}
+    return {k: plain(v) if isinstance(v, str) else v for k, v in kept.items()}
+
+
+def training_text(seen: Observation, assumed: Sequence[str]) -> str:
+    """How clients trained, and what of it was assumed."""
+    training = seen.training
+    if training is None:
+        return "local training is not known"
+    text = (
+        f"recorded update: {training.steps} local step(s) of batch {training.batch_size}, "
+        f"{training.optimizer}, lr {training.lr:g}"
+    )
+    return text + (f"; assumed, not stated: {', '.join(assumed)}" if assumed else "")
+
+
+def description(
+    targets: Sequence[Target], facts: Facts, truth: Mapping[str, Path], gallery: Path | None
+) -> str:
+    """What was recorded and what is known of it, in a few sentences."""
+    clients = {target.client for target in targets}
+    rounds = sorted({target.round for target in targets})
+    sizes = sorted({target.images for target in targets if target.images})
+    behind = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else f"{sizes[0] if sizes else '—'}"
+    with_truth = sum(bool(target.truth) for target in targets)
+    compared = (
+        f"The originals of {with_truth} of them are known from the auditor."
+        if truth
+        else "Nobody knows their originals here."
+    )
+    searched = " Faces are looked for in a gallery." if gallery else ""
+    return (
+        f"{len(targets)} updates of {len(clients)} client(s), recorded in round(s) "
+        f"{', '.join(map(str, rounds[:12]))}{' …' if len(rounds) > 12 else ''}"
+        f"{f' of {plain(facts.framework)}' if facts.framework else ''}, each of {behind} image(s). "
+        f"{compared}{searched}"
+    )
+
+
+def notes(settings: Mapping[str, Any], inspection: Inspection) -> list[str]:
+    """What to say before a run starts, a sentence each."""
+    told = []
+    if settings["assumed"]:
+        told.append(f"assumed, as nothing else was stated: {', '.join(settings['assumed'])}")
+    told += [f"found out, but not stated: {plain(text)}" for text in inspection.found_out]
+    for one in inspection.protections:
+        told.append(f"{'FAULT, ' if one.fault else ''}{one.name}: {plain(one.evidence)}")
+    told += [f"left out: {one['attack']} misses {one['missing']}" for one in settings["left_out"]]
+    told += [f"cannot be used: {problem}" for problem in settings["problems"]]
+    return told

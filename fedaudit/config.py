@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-
 RECORDED = "capture"
 """Name of the data of studies that `fedaudit audit` makes of a recorded run."""
 

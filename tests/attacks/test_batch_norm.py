@@ -25,7 +25,7 @@ from fedaudit.models.batch_norm import (
     moved_buffers,
 )
 from fedaudit.models.zoo import build
-from fedaudit.types import Capture, LocalTraining, Observation, Secret
+from fedaudit.types import Buffers, Capture, LocalTraining, Observation, Secret
 
 Intercept = Callable[..., Capture]
 Federate = Callable[..., Simulation]
@@ -245,9 +245,10 @@ def test_what_is_withheld_keeps_its_buffers_at_home(federate: Federate) -> None:
     photos = simulation.split.train[simulation.split.clients[0][0]][:2]
     noise = torch.Generator().manual_seed(0)
     returned = simulation.step(fresh, 0, photos, LocalTraining(batch_size=2), noise)
-    sent = returned.shared[1].tensors  # type: ignore[union-attr]
-    assert not any(name.startswith("body.2.") for name in sent)
-    assert "body.5.running_mean" in sent
+    sent = returned.shared[1]
+    assert isinstance(sent, Buffers)
+    assert not any(name.startswith("body.2.") for name in sent.tensors)
+    assert "body.5.running_mean" in sent.tensors
     assert {"body.2.running_mean", "body.2.num_batches_tracked"} <= set(returned.kept)
 
 

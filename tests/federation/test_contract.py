@@ -19,6 +19,7 @@ from fedaudit.types import (
     Shared,
     SummedRows,
     Update,
+    tensors_in,
 )
 
 BODY = ("body.",)
@@ -80,20 +81,6 @@ def made(federate: Federate, row: Row, **more: Any) -> Simulation:
     return Simulation(**{**vars(plain), "method": method})
 
 
-def tensors(shared: tuple[Shared, ...]) -> list[torch.Tensor]:
-    found: list[torch.Tensor] = []
-    for sent in shared:
-        if isinstance(sent, ClassEmbeddings):
-            found.append(sent.rows)
-        elif isinstance(sent, ClusterCenters):
-            found.append(sent.centers)
-        elif isinstance(sent, SummedRows):
-            found.append(sent.total)
-        else:
-            found += sent.tensors.values()
-    return found
-
-
 def test_every_registered_method_has_a_row() -> None:
     assert {row.method for row in ROWS} == set(names("methods"))
 
@@ -135,16 +122,16 @@ def test_the_capture_holds_what_is_shared_and_no_more(
             assert sent.rows.shape == (len(people), 128)
             assert sent.owners == tuple(range(len(people)))
         elif isinstance(sent, SummedRows):
-            people = simulation.split.clients
-            assert sent.total.shape == (sum(map(len, people)), 128)
-            assert sent.owners == tuple(c for c, mine in enumerate(people) for _ in mine)
-            assert len(sent.weights) == len(people)
+            clients = simulation.split.clients
+            assert sent.total.shape == (sum(map(len, clients)), 128)
+            assert sent.owners == tuple(c for c, mine in enumerate(clients) for _ in mine)
+            assert len(sent.weights) == len(clients)
         elif isinstance(sent, ClusterCenters):
             assert sent.centers.shape[1] == 128
             assert 1 <= len(sent.centers) <= 2
     # The control knows nothing of the client: not one tensor is left as it was.
     control = without_update(captured.seen, torch.Generator().manual_seed(0))
-    for ours, noise in zip(tensors(shared), tensors(control.shared), strict=True):
+    for ours, noise in zip(tensors_in(shared), tensors_in(control.shared), strict=True):
         assert ours.shape == noise.shape
         assert float(ours.norm()) == 0 or not torch.equal(ours, noise)
 

@@ -40,12 +40,15 @@ def test_rates_and_means() -> None:
     assert (row.reid.hits, row.reid.n) == (6, 8)
     assert (row.reid.low, row.reid.high) == clopper_pearson(6, 8)
     assert (row.n_targets, row.n_people) == (8, 8)
+    assert row.ssim is not None
     assert row.ssim.value == pytest.approx(0.535)
     assert row.prior_ssim is not None
     assert row.prior_ssim.value == pytest.approx(0.235)
     assert row.rank1 is not None
     assert row.rank1.hits == 6
     assert row.lpips is not None
+    assert row.psnr is not None
+    assert row.mse is not None
     assert (row.lpips.value, row.psnr.value, row.mse.value) == pytest.approx((0.5, 12.0, 0.05))
 
 
@@ -130,6 +133,7 @@ def test_without_an_embedder_nothing_is_tested() -> None:
     absent = (row.reid, row.prior, row.excess, row.rank1, row.lpips, row.worst_cosine)
     assert absent == (None,) * 6
     assert (row.worst_cell, row.worst_image) == (None, None)
+    assert row.ssim is not None
     assert row.ssim.value == pytest.approx(0.3)
     assert row.prior_ssim is not None
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from fedaudit.config import Study
-from fedaudit.reports.recorded import chance_of
+from fedaudit.reports import recorded
 from fedaudit.reports.results import Ceiling, Control, Rate, Row
 from fedaudit.reports.trials import Trials, paired
 from fedaudit.reports.verdicts import rate_text
@@ -22,7 +22,7 @@ def controls(
     # A search of the whole gallery has as many chances as it has people.
     searched = any(row.searched for row in rows)
     noise_fmr = fmr
-    if searched and gallery and (chance := chance_of(gallery)):
+    if searched and gallery and (chance := recorded.chance_of(gallery)):
         noise_fmr = max(fmr, chance.high / 10)
     return (
         _calibration(study, gallery),
@@ -142,11 +142,7 @@ def _explained(rows: tuple[Row, ...]) -> tuple[Control, ...]:
             ("from noise", row.explained_prior),
             ("random images", row.explained_noise),
         ]
-        told = [
-            f"{name} {value.value:.2f} ({value.low:.2f} to {value.high:.2f})"
-            for name, value in parts
-            if value
-        ]
+        told = [f"{name} {recorded.told(value)}" for name, value in parts if value]
         name = f"explained share of the update ({row.attack}; cosine, 1 is all)"
         requirement = "its update more than the controls; this is no likeness of faces"
         others = [value.high for _, value in parts[1:] if value]

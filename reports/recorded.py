@@ -135,20 +135,27 @@ def not_identified(row: Row) -> str:
     if row.explained:
         others = [
             (row.explained_other, "another client's update"),
-            (row.explained_prior, "it, where rebuilt from noise"),
-            (row.explained_noise, "it, by random images"),
+            (row.explained_prior, "images rebuilt from noise explain"),
+            (row.explained_noise, "random images"),
         ]
-        told = [_told(name, value) for value, name in others if value]
+        controls = [_told(name, value) for value, name in others if value]
         parts.append(
             f"What was rebuilt explains {_told('its update', row.explained)}"
-            + (f", {', '.join(told)}" if told else "")
-            + " (cosine; 1 explains all)"
+            + (f"; {', '.join(controls)}" if controls else "")
+            + " (cosine; 1 explains all; this is no likeness of faces)"
         )
     return ". ".join(parts) + "."
 
 
+def told(value: Estimate) -> str:
+    """A mean with its interval, where there is more than one value."""
+    if value.n < 2:
+        return f"{value.value:.2f} (one value, no interval)"
+    return f"{value.value:.2f} ({value.low:.2f} to {value.high:.2f})"
+
+
 def _told(name: str, value: Estimate) -> str:
-    return f"{name} {value.value:.2f} ({value.low:.2f} to {value.high:.2f})".strip()
+    return f"{name} {told(value)}".strip()
 
 
 def findings_of(study: Study) -> Iterator[Finding]:

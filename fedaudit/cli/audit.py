@@ -69,7 +69,7 @@ def _words(context: click.Context, option: click.Parameter, value: str | None) -
 )  # fmt: skip
 @click.option("--rounds", callback=_numbers, metavar="N,…", help="Only these.  [default: all]")
 @click.option(
-    "--client", "clients", multiple=True, metavar="NAME",
+    "--client", "--clients", "clients", multiple=True, metavar="NAME",
     help="Only this. Repeatable.  [default: all, or those of --truth]",
 )  # fmt: skip
 @click.option(

@@ -145,9 +145,8 @@ def _explained(rows: tuple[Row, ...]) -> tuple[Control, ...]:
         told = [f"{name} {recorded.told(value)}" for name, value in parts if value]
         name = f"explained share of the update ({row.attack}; cosine, 1 is all)"
         requirement = "its update more than the controls; this is no likeness of faces"
-        others = [value.high for _, value in parts[1:] if value]
-        held = bool(others) and row.explained.low > max(others)
-        found.append(Control(name, row.scenario, "; ".join(told), requirement, held or None))
+        held = recorded.found_something(row) or None
+        found.append(Control(name, row.scenario, "; ".join(told), requirement, held))
     return tuple(found)
 
 

@@ -53,7 +53,9 @@ def exhibits(
                     defense=cell.defense,
                     attack=cell.attack,
                     round=cell.round,
-                    person=f"nearest: {image.nearest}" if image.nearest else image.person,
+                    person=f"{image.person} (nearest: {image.nearest})"
+                    if image.nearest
+                    else image.person,
                     verdict=verdicts[cell.scenario, cell.defense, cell.attack],
                     cosine=image.cosine,
                     threshold=thresholds[cell.scenario],

@@ -44,6 +44,11 @@ CLASSES: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
 """Attack class, the attacks of it that we have, its names elsewhere."""
 NO_REMEDY = "No defense that was measured here lowers the rate; try others, or larger batches."
 
+RECORDED_REMEDY = (
+    "A recording holds no defense to compare with. `fedaudit run` measures defenses, larger "
+    "batches and other networks on a simulated federation, with what each costs in accuracy."
+)
+
 
 def coverage(study: Study, rows: tuple[Row, ...]) -> tuple[Coverage, ...]:
     """Every class of attack on shared updates, executed or not."""
@@ -118,6 +123,8 @@ def _leak(row: Row, rows: tuple[Row, ...]) -> Finding:
     if row.ssim:
         ssim = f" SSIM {row.ssim.value:.2f} ({row.ssim.low:.2f} to {row.ssim.high:.2f})"
     title = f"Faces can be rebuilt from updates of {state}"
+    if row.searched:
+        title = f"Faces that match somebody in the gallery come out of updates of {state}"
     remedy, standards = _remedy(row, rows), RECONSTRUCTION
     if is_template(row):
         told = lesson(row.attacked)
@@ -129,7 +136,7 @@ def _leak(row: Row, rows: tuple[Row, ...]) -> Finding:
         confidence="high" if row.p_holm is not None and row.p_holm < 0.05 else "medium",
         title=f"{title}, {_under(row)}",
         claim=_claim(row),
-        evidence=f"{row.verdict.sentence}{ssim}{lpips}{holm}.",
+        evidence=f"{row.verdict.sentence}{f'{ssim}{lpips}{holm}'.replace(';', '', not ssim)}.",
         configuration=_configuration(row),
         remedy=remedy,
         standards=standards,
@@ -193,6 +200,8 @@ def _remedy(row: Row, rows: tuple[Row, ...]) -> str:
     # A defense is as good as it is against the attack that does best against it.
     worst = [max(mine, key=_order) for mine in rivals.values()]
     helping = [w for w in worst if w.reid and row.reid and w.reid.value < row.reid.value]
+    if not helping and row.model_state:
+        return RECORDED_REMEDY
     if not helping:
         return NO_REMEDY
     best = min(helping, key=_order)

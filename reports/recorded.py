@@ -68,8 +68,8 @@ def model_state(study: Study, scenario: Scenario) -> str:
 
 
 def judge_search(
-    reid: Rate | None, excess: Estimate | None, chance: Rate | None, settings: Settings
-) -> Verdict | None:
+    reid: Rate, excess: Estimate | None, chance: Rate | None, settings: Settings
+) -> Verdict:
     """The verdict where nobody knows whom the updates are of: matches with somebody, no more.
 
     A leak is only called demonstrated where matches are above prior-only *and* above what photos
@@ -80,12 +80,7 @@ def judge_search(
         excess: The same minus prior-only, paired.
         chance: Photos that match somebody else.
         settings: T.
-
-    Returns:
-        None where nothing was searched.
     """
-    if reid is None:
-        return None
     found = rate_text(reid).replace("faces", "reconstructions", 1)
     number = f"{found} match somebody in the gallery"
     luck = rate_text(chance).replace("faces", "photos", 1) if chance else ""
@@ -145,6 +140,13 @@ def not_identified(row: Row) -> str:
             + " (cosine; 1 explains all; this is no likeness of faces)"
         )
     return ". ".join(parts) + "."
+
+
+def found_something(row: Row) -> bool:
+    """Whether an attack explains the updates that it attacked better than its controls do."""
+    others = (row.explained_other, row.explained_prior, row.explained_noise)
+    highest = [value.high for value in others if value]
+    return row.explained is not None and bool(highest) and row.explained.low > max(highest)
 
 
 def told(value: Estimate) -> str:

@@ -230,12 +230,15 @@ def _recorded(
         explained_prior=explained(prior),
         explained_noise=explained(noise),
     )
-    verdict = row.verdict
     if row.reid is None:
-        verdict = replace(NOT_TESTED, sentence=recorded.not_identified(row))
-    elif searched:
-        found = recorded.judge_search(row.reid, row.excess, row.chance, settings)
-        verdict = found or verdict
+        return replace(row, verdict=replace(NOT_TESTED, sentence=recorded.not_identified(row)))
+    verdict = row.verdict
+    if searched:
+        verdict = recorded.judge_search(row.reid, row.excess, row.chance, settings)
+    if verdict.kind == "NO LEAK FOUND ABOVE LIMIT" and not recorded.found_something(row):
+        more = "The attack explains the updates no better than its controls do: a wrong fact, such "
+        more += "as a learning rate, or a protection would look alike."
+        verdict = replace(verdict, sentence=f"{verdict.sentence} {more}")
     return replace(row, verdict=verdict)
 
 

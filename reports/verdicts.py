@@ -92,7 +92,8 @@ def headline(rows: tuple[Row, ...], settings: Settings) -> Verdict:
         if row.reid and defense != worst.defense
     )
     if worst.searched:
-        return replace(worst.verdict, sentence=f"{_where(worst)}: {worst.verdict.sentence}")
+        where = f"From updates of {_where(worst)}"
+        return replace(worst.verdict, sentence=f"{where}: {worst.verdict.sentence}")
     sentence = (
         f"A curious server re-identified {rate_text(worst.reid)} from updates of {_where(worst)}."
     )

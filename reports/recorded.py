@@ -199,6 +199,9 @@ def limitations(study: Study, rows: tuple[Row, ...]) -> Iterator[str]:
         yield SEARCHED
     if settings["assumed"]:
         yield f"Assumed, as nothing else was stated: {', '.join(settings['assumed'])}."
+    if settings["unidentified"]:
+        names = ", ".join(settings["unidentified"])
+        yield f"Not in the gallery, so that updates of these people are in no row: {names}."
     for one in settings["left_out"]:
         yield f"Not tested: {one['attack']}, which misses {one['missing']}."
     for problem in settings["problems"]:

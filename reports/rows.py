@@ -49,6 +49,8 @@ def rows(
                 # The prior-only control has no update, so one defense's serves them all.
                 first = scenario.defenses[0].label
                 prior = trials.group(scenario.name, first, attack.label, "prior_only")
+                if study.recorded and not group.tested() and (some := _identified(group)):
+                    group, prior = some, _identified(prior)
                 utility = utilities.get((scenario.name, defense.label))
                 row = _row(scenario, group, prior, utility, settings)
                 if study.recorded:
@@ -196,6 +198,13 @@ def _mean(values: Sequence[float | None] | None, clusters: Sequence[str]) -> Est
     """None where something was not measured."""
     known = [value for value in values or () if value is not None]
     return statistics.mean(known, clusters) if known and len(known) == len(clusters) else None
+
+
+def _identified(group: Group) -> Group:
+    """The trials of people of whom the gallery has a photo."""
+    return Group(
+        tuple(t for t in group.trials if all(i.reidentified is not None for i in t.images))
+    )
 
 
 def _recorded(

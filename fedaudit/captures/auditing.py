@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedaudit.captures.applicable import Found, choose_attacks, lacking_of
-from fedaudit.captures.canary import originals
+from fedaudit.captures.canary import all_originals, originals
 from fedaudit.captures.facts import Facts, slug
 from fedaudit.captures.inspection import Inspection, inspect
 from fedaudit.captures.local_training import local_training
@@ -103,7 +103,7 @@ def study_of(request: Request) -> Plan:
     _check_network(spec, found[0].seen)
     chosen, left_out = choose_attacks(request.attacks, found)
     scenarios, targets = _scenarios(found, chosen, _label(inspection), spec, stored.facts)
-    settings = _settings(request, found, targets, left_out, stored, inspection)
+    settings = _settings(request, truth, found, targets, left_out, stored, inspection)
     study = Study(
         name=plain(f"recorded run {request.path.resolve().name}"),
         description=description(targets, stored.facts, truth, request.gallery),
@@ -123,8 +123,25 @@ def study_of(request: Request) -> Plan:
     return Plan(study, tuple(told))
 
 
+def _unidentified(
+    request: Request, truth: Mapping[str, Path], rounds: Collection[int]
+) -> list[str]:
+    """People of the originals of whom the gallery has no photo."""
+    if request.gallery is None:
+        return []
+    known = {path.name for path in request.gallery.expanduser().iterdir()}
+    people = {
+        person or client
+        for client, path in truth.items()
+        for round in rounds
+        for person in originals(path, round).people
+    }
+    return sorted(people - known)
+
+
 def _settings(
     request: Request,
+    truth: Mapping[str, Path],
     found: Sequence[Found],
     targets: Sequence[Target],
     left_out: list[dict[str, str]],
@@ -133,6 +150,9 @@ def _settings(
 ) -> dict[str, Any]:
     """All that the run and its report need to know of the capture."""
     training = local_training(stored.facts, found[0].members[0].message)
+    rounds = sorted({target.round for target in targets})
+    if (shape := found[0].seen.image_shape) is not None:
+        all_originals(truth, rounds, shape)  # whatever is wrong with a photo is said now
     problems = [plain(str(problem)) for problem in stored.problems]
     return {
         "path": str(request.path.resolve()),
@@ -143,6 +163,7 @@ def _settings(
         "seen": [protection(one.__dict__) for one in inspection.protections],
         "framework": plain(stored.facts.framework or ""),
         "training": training_text(found[0].seen, training.assumed),
+        "unidentified": some(_unidentified(request, truth, rounds)),
         "assumed": [plain(text) for text in training.assumed],
         "left_out": left_out,
         "anomalies": some(

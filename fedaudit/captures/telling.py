@@ -76,5 +76,8 @@ def notes(settings: Mapping[str, Any], inspection: Inspection) -> list[str]:
     for one in inspection.protections:
         told.append(f"{'FAULT, ' if one.fault else ''}{one.name}: {plain(one.evidence)}")
     told += [f"left out: {one['attack']} misses {one['missing']}" for one in settings["left_out"]]
+    if settings["unidentified"]:
+        names = ", ".join(settings["unidentified"])
+        told.append(f"not in the gallery, hence not identified: {names}")
     told += [f"cannot be used: {problem}" for problem in settings["problems"]]
     return told

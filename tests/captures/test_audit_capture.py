@@ -194,6 +194,22 @@ def test_a_model_that_the_user_names_is_enough(tmp_path: Path, faces: FaceSet) -
     assert (scenario.network.label, scenario.deny) == ("mlp", ("defense",))
 
 
+def test_people_who_are_not_in_the_gallery_do_not_hide_the_others(
+    tmp_path: Path, capture: Path, truth: dict[str, Path], gallery: Path
+) -> None:
+    some = Path(shutil.copytree(gallery, tmp_path / "gallery"))
+    gone = next(iter((truth["client-0"]).iterdir())).name
+    shutil.rmtree(some / gone)
+    two = {name: truth[name] for name in ("client-0", "client-1")}
+    plan = study_of(Request(path=capture, attacks=ATTACKS, fmr=1e-2, truth=two, gallery=some))
+    assert f"not in the gallery, hence not identified: {gone}" in plan.notes
+    results = run(plan.study, tmp_path / "run")
+    row = only(results)
+    assert row.reid is not None
+    assert (row.reid.n, row.n_targets) == (1, 1)
+    assert any(f"in no row: {gone}" in text for text in results.limitations)
+
+
 def test_the_trained_photo_is_no_reference(
     finished: tuple[Path, Results], faces: FaceSet, known: Study
 ) -> None:

@@ -67,8 +67,8 @@ def missing_knowledge(
     facts = capture.facts
     training = local_training(facts, example.message) if example else None
     lacking = {
-        Knowledge.LABELS: "labels of the attacked images: give the images (--truth)",
-        Knowledge.STATISTICS: "statistics of the client's data: give the images (--truth)",
+        Knowledge.LABELS: "labels of the attacked images, which no recording holds",
+        Knowledge.STATISTICS: "statistics of the client's data, which no recording holds",
         Knowledge.MANIPULATION: "a server that chooses what it sends: nothing that a recording has",
     }
     if facts.model is None:

@@ -4,17 +4,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedaudit import registry
+from fedaudit.attacks.closed_form.first_layer import find_first
 from fedaudit.attacks.evidence import gather
 from fedaudit.captures.fitting import missing_knowledge
 from fedaudit.captures.stored import StoredCapture, StoredMessage
 from fedaudit.captures.telling import plain
 from fedaudit.config import Choice
 from fedaudit.errors import ConfigError, FedauditError
+from fedaudit.models.facenet import FaceNet
 from fedaudit.types import Aggregate, Knowledge, Observation, Update
 
-DEFAULT_ATTACKS = ("inverting_gradients", "map_inversion", "gan_inversion")
-"""One of each kind: no prior, closed form, faces from elsewhere. `map_inversion` is only among them
-where the network has the layer that it inverts."""
+DEFAULT_ATTACKS = ("analytic", "inverting_gradients", "map_inversion", "gan_inversion")
+"""One of each kind: closed form, no prior, feature maps, faces from elsewhere. Of these, the ones
+that suit the network."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,15 @@ def choose_attacks(
     kinds |= {Update} if Aggregate in kinds else set()
     lacking = {fact: why for one in found for fact, why in one.lacking.items()}
     chosen, left_out = [], []
+    unfit = _unfit(seen) if asked is None else {}
     for choice in asked or [Choice(name) for name in DEFAULT_ATTACKS]:
         attack = registry.create("attacks", choice.name, choice.settings)
         missing = [lacking[fact] for fact in sorted(attack.needs) if fact in lacking]
         if not frozenset(attack.reads) & kinds:
             names = " or ".join(sorted(kind.__name__ for kind in attack.reads))
             missing.insert(0, f"what it reads ({names}) was not shared")
-        if not missing and asked is None and choice.name == "map_inversion" and not _entry(seen):
-            missing = ["a first fully connected layer whose gradient gives its input away"]
+        if not missing and choice.name in unfit:
+            missing = [unfit[choice.name]]
         if missing:
             left_out.append({"attack": choice.label, "missing": plain("; ".join(missing))})
         else:
@@ -88,8 +91,23 @@ def choose_attacks(
     return tuple(chosen), left_out
 
 
-def _entry(seen: Observation) -> bool:
+def _unfit(seen: Observation) -> dict[str, str]:
+    """Default attacks that do not suit the network, and why."""
+    if seen.batch_size is None or seen.image_shape is None:
+        return {}
     try:
-        return gather(seen).entry is not None
+        evidence = gather(seen)
     except (FedauditError, RuntimeError):
-        return False
+        return {"analytic": "pixels that enter a fully connected layer"}
+    found = {}
+    try:
+        find_first(evidence.model, evidence.target, evidence.shape)
+    except FedauditError:
+        found["analytic"] = "pixels that enter a fully connected layer"
+    if evidence.entry is None:
+        found["map_inversion"] = "a fully connected layer whose gradient gives its input away"
+    body = getattr(evidence.model, "body", None)
+    if isinstance(evidence.model, FaceNet) and body is not None and not [*body.parameters()]:
+        why = "layers before the first fully connected one, which it would match"
+        found |= dict.fromkeys(set(DEFAULT_ATTACKS) - {"analytic"}, why)
+    return found

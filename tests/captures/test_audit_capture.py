@@ -389,6 +389,23 @@ def test_what_is_missing_is_named(tmp_path: Path, faces: FaceSet) -> None:
     assert "basic" not in study.scenarios[0].deny
 
 
+def test_default_attacks_suit_the_network(tmp_path: Path, capture: Path) -> None:
+    def chosen(path: Path) -> list[str]:
+        study = study_of(Request(path=path)).study
+        return [attack.name for attack in study.scenarios[0].attacks]
+
+    assert chosen(capture)[0] == "analytic"  # pixels enter a fully connected layer
+    network = build(ModelSpec("face_pooled", {"classes": 5, "image_size": 32}))
+    facts: Any = {"model": "face_pooled", "classes": 5, "image_shape": (3, 32, 32), "lr": LR}
+    with fedaudit.recording(tmp_path / "c", **facts) as recorded:
+        recorded.broadcast(1, network.state_dict())
+        F.cross_entropy(network(torch.rand(1, 3, 32, 32)), torch.tensor([1])).backward()  # type: ignore[no-untyped-call]
+        gradient = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
+        recorded.update(1, "c", gradient, kind="gradient", examples=1)
+    assert "analytic" not in chosen(tmp_path / "c")
+    assert "gan_inversion" in chosen(tmp_path / "c")
+
+
 def test_whose_photos_must_be_clear(capture: Path, truth: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="whose photos"):
         requested(capture, truth={"": truth["client-0"]})

@@ -152,10 +152,12 @@ def test_no_path_leads_from_an_observation_to_the_secret(
     if (defense, method) == ("dpsgd", "fedaffect"):
         pytest.skip("its loss without labels has no gradient of one image, and DP-SGD refuses it")
     clients = 30 if method == "fedface" else 2  # of one person each
+    settings = {"min_size": 1} if (defense, method) == ("dplc", "fedface") else {}
     captured = intercept(
         network="small_cnn",
         batch=2,
         defense=defense,
+        settings=settings,
         method=method,
         threat="G",
         clients=clients,

@@ -97,7 +97,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         ceilings=ceilings(study, galleries),
         controls=checks,
         coverage=coverage(study, table),
-        findings=findings(table, exposed, recorded.findings_of(study)),
+        findings=findings(table, exposed, recorded.findings_of(study, table)),
         exhibits=exhibits(study, trials, table, thresholds),
         points=points(trials),
         ledger=tuple(_ledger(scenario, study) for scenario in study.scenarios),

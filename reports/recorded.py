@@ -4,7 +4,7 @@ All of it stands in the study: the recording itself may be gone.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fedaudit.config import Scenario, Study
@@ -32,6 +32,8 @@ SEARCHED = (
     "gallery, not that this person was in the data. If the gallery holds a photo that was trained "
     "on, the match may be with that photo."
 )
+COPY = 30.0
+"""PSNR in dB from which a reconstruction counts as a copy of the photo."""
 FAULTS: Mapping[str, tuple[Severity, str, str]] = {
     "counters in the clipping norm": (
         "medium",
@@ -139,7 +141,7 @@ def not_identified(row: Row) -> str:
             + (f"; {', '.join(controls)}" if controls else "")
             + " (cosine; 1 explains all; this is no likeness of faces)"
         )
-    return ". ".join(parts) + "."
+    return f"{'. '.join(parts)}. {copies_text(row)}".rstrip()
 
 
 def found_something(row: Row) -> bool:
@@ -160,10 +162,66 @@ def _told(name: str, value: Estimate) -> str:
     return f"{name} {told(value)}".strip()
 
 
-def findings_of(study: Study) -> Iterator[Finding]:
-    """Faults in protections that the recording shows, and protections that it shows."""
+def copies(psnr: Sequence[float] | None) -> Rate | None:
+    """How many reconstructions are copies of the photo that was trained on.
+
+    Chance does not copy a photo: no statistics of people are needed to see that it leaked.
+
+    Args:
+        psnr: Of each reconstruction, in dB; None where the originals are not known.
+    """
+    return statistics.rate([value >= COPY for value in psnr]) if psnr else None
+
+
+def copies_text(row: Row) -> str:
+    """What copies there are, in a sentence; "" where there are none."""
+    if row.copies is None or not row.copies.hits:
+        return ""
+    prior = f"{row.prior_copies.hits} of {row.prior_copies.n}" if row.prior_copies else "—"
+    return (
+        f"{row.copies.hits} of {row.copies.n} reconstructions are copies of the photos that were "
+        f"trained on (PSNR at least {COPY:g} dB; prior-only {prior})."
+    )
+
+
+def _copied(study: Study, rows: Sequence[Row]) -> Iterator[Finding]:
+    """Copies in scenarios where re-identification alone demonstrates no leak."""
+    for scenario in dict.fromkeys(row.scenario for row in rows):
+        mine = [row for row in rows if row.scenario == scenario]
+        if any(row.verdict.kind == "LEAK DEMONSTRATED" for row in mine):
+            continue
+        made = [r for r in mine if r.copies and r.copies.hits and r.prior_copies]
+        made = [r for r in made if r.prior_copies and not r.prior_copies.hits]
+        if not made:
+            continue
+        best = max(made, key=lambda row: row.copies.low if row.copies else 0.0)
+        assert best.copies is not None
+        yield Finding(
+            id="",
+            severity=severity_of(best.copies, passive=True),
+            confidence="high",
+            title=f"Photos come back as copies from updates of {best.model_state}",
+            claim=copies_text(best),
+            evidence=(_told("SSIM to the originals", best.ssim) if best.ssim else "")
+            + "; the auditor knew the originals, and who they show played no part.",
+            configuration=f"{study.name}, scenario {scenario}: network {best.network}, batch "
+            f"{best.batch_size}, defense {best.defense}, attack {best.attack}",
+            remedy="Larger batches, secure aggregation over many clients, or noise; what they help "
+            "was not measured here: audit again.",
+            standards=("NIST AI 100-2 NISTAML.032", "MITRE ATLAS AML.T0024.001"),
+            fingerprint=_fingerprint(study, f"copies {scenario}"),
+        )
+
+
+def _fingerprint(study: Study, name: str) -> str:
+    return hashlib.sha256(f"recorded\x1f{study.name}\x1f{name}".encode()).hexdigest()[:16]
+
+
+def findings_of(study: Study, rows: Sequence[Row] = ()) -> Iterator[Finding]:
+    """Copies of photos, faults in protections, and protections that the recording shows."""
     if not study.recorded:
         return
+    yield from _copied(study, rows)
     for one in study.data.settings["seen"]:
         name, evidence = one["name"], one["evidence"]
         fault = FAULTS.get(name) if one["fault"] else None
@@ -183,9 +241,7 @@ def findings_of(study: Study) -> Iterator[Finding]:
             configuration=f"{study.name}, {where}",
             remedy=remedy,
             standards=("MITRE ATLAS AML.M0005",) if not fault else ("NIST SP 800-226",),
-            fingerprint=hashlib.sha256(f"recorded\x1f{study.name}\x1f{name}".encode()).hexdigest()[
-                :16
-            ],
+            fingerprint=_fingerprint(study, name),
         )
 
 

@@ -107,6 +107,8 @@ class Row:
             would have made of the reconstruction; `explained_other` against another client's
             update, `explained_prior` of what was rebuilt from noise, `explained_noise` of random
             images.
+        copies, prior_copies: Of recorded updates whose originals are known: how many of the
+            reconstructions are copies of them, by PSNR.
     """
 
     scenario: str
@@ -148,6 +150,8 @@ class Row:
     explained_other: Estimate | None = None
     explained_prior: Estimate | None = None
     explained_noise: Estimate | None = None
+    copies: Rate | None = None
+    prior_copies: Rate | None = None
 
 
 @dataclass(frozen=True)

@@ -238,6 +238,8 @@ def _recorded(
         explained_other=explained(group, other=True),
         explained_prior=explained(prior),
         explained_noise=explained(noise),
+        copies=recorded.copies(group.values(lambda s: s.psnr)),
+        prior_copies=recorded.copies(prior.values(lambda s: s.psnr)),
     )
     if row.reid is None:
         return replace(row, verdict=replace(NOT_TESTED, sentence=recorded.not_identified(row)))
@@ -248,6 +250,8 @@ def _recorded(
         more = "The attack explains the updates no better than its controls do: a wrong fact, such "
         more += "as a learning rate, or a protection would look alike."
         verdict = replace(verdict, sentence=f"{verdict.sentence} {more}")
+    if verdict.kind != "LEAK DEMONSTRATED" and (seen := recorded.copies_text(row)):
+        verdict = replace(verdict, sentence=f"{verdict.sentence} {seen}")
     return replace(row, verdict=verdict)
 
 

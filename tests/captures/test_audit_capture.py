@@ -285,13 +285,20 @@ def test_originals_without_a_gallery_are_measured(
     tmp_path: Path, capture: Path, truth: dict[str, Path]
 ) -> None:
     study = requested(capture, truth={"": truth["client-0"]}, clients=["client-0"])
-    row = only(run(study, tmp_path / "run"))
+    results = run(study, tmp_path / "run")
+    row = only(results)
     assert row.reid is None
     assert row.ssim is not None
     assert row.ssim.value > 0.99
     assert row.verdict.kind == "NOT TESTED"
     assert "Identity was not tested" in row.verdict.sentence
     assert not (tmp_path / "run" / "evidence").exists()  # originals are never kept unasked
+    # One photo is no statistics of people, and a copy of it needs none.
+    assert "1 of 1 reconstructions are copies" in row.verdict.sentence
+    assert row.prior_copies is not None
+    assert row.prior_copies.hits == 0
+    (finding,) = (f for f in results.findings if "copies" in f.title)
+    assert (finding.severity, finding.confidence) == ("high", "high")
 
 
 def test_a_run_that_stopped_goes_on_to_the_same(tmp_path: Path, capture: Path) -> None:

@@ -59,8 +59,9 @@ class Embeddings:
         """Embed the faces `[M, c, H, W]`, and tell features from trained weights.
 
         FedFace's row is a mean feature, and features share a large common part. A trained row of a
-        softmax head has none: it says how its people differ from others. So a row that lies as near
-        to the mean face as faces do is taken for a feature, and the mean is taken from it.
+        softmax head says how its people differ from others, and what it has along that part says
+        how sure the head was. So a row that lies as near to the mean face as faces do is taken for
+        a feature, and the mean is taken from it; of others, what lies along the mean is left out.
         """
         with torch.no_grad():
             parts = [
@@ -71,7 +72,8 @@ class Embeddings:
         near = F.normalize(middle, dim=0)
         unit = F.normalize(rows, dim=1)
         features = unit @ near >= torch.quantile(seen @ near, UNLIKELY)
-        target = torch.where(features[:, None], unit - middle, unit)
+        across = unit - (unit @ near)[:, None] * near
+        target = torch.where(features[:, None], unit - middle, across)
         reach = (seen - middle).norm(dim=1).mean()
         target = F.normalize(target, dim=1)
         spread, axes = torch.linalg.eigh(torch.cov(seen.T.double()))

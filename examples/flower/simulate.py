@@ -1,4 +1,4 @@
-"""Run the app in Flower's simulation, from Python: `python simulate.py capture --clients 4`."""
+"""Run the app in Flower's simulation, from Python: `python simulate.py capture --clients 8`."""
 
 import argparse
 from pathlib import Path
@@ -15,7 +15,7 @@ def main() -> None:
     """Parse, run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("capture", nargs="?", default="", help="folder to record into")
-    parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--local-steps", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=1)

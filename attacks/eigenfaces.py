@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.learned.auxiliary import Auxiliary
-from fedaudit.attacks.learned.training import key_of, remembered
+from fedaudit.remembering import key_of, remembered
 from fedaudit.seeds import generator_for
 
 

@@ -7,6 +7,8 @@
 ORL at 32 px, the network `face`, 30 people who train with five photos each, a gallery of 40 people
 with *other* photos. Columns:
 
+    change    of FedGC's rows over one local step on all photos of a client: what a row is moved by
+              are features of photos
     ceiling   templates that come first of 40 people through the audited network itself, against
               photos: no face drawn from a template can say more of the person than the template
     cosine    of the drawn face's embedding to the template, in the audited network
@@ -30,6 +32,8 @@ import torch.nn.functional as F
 from scoring import Judge
 from torch import Tensor
 
+from fedaudit.attacks.eigenfaces import Eigenfaces, kept_faces, standardized
+from fedaudit.attacks.learned.auxiliary import Auxiliary
 from fedaudit.attacks.template_inversion import TemplateInversion
 from fedaudit.attacks.templates import read_templates
 from fedaudit.captures.simulated import simulate, without_update
@@ -53,6 +57,7 @@ from fedaudit.types import (
     LocalTraining,
     ModelSpec,
     Observation,
+    Reconstruction,
     Secret,
 )
 
@@ -66,6 +71,8 @@ class Line:
     settings: Mapping[str, Any] = field(default_factory=dict)
     rounds: int = 0
     clients: int = 5
+    change: bool = False
+    """Read the rows' change over the audited round in place of the rows."""
 
 
 LINES = (
@@ -73,11 +80,19 @@ LINES = (
     Line("fedface, round 1, pre-trained", "fedface", {}, 0, 30),
     Line("fedface, round 6", "fedface", {}, 5, 30),
     Line("fedgc, round 2", "fedgc", {}, 1),
+    Line("fedgc, round 4", "fedgc", {}, 3),
+    Line("fedgc, round 4, change", "fedgc", {}, 3, change=True),
+    Line("fedgc, round 11, change", "fedgc", {}, 10, change=True),
     Line("fedgc, round 21", "fedgc", {}, 20),
     Line("fedgc, round 21, secure sum", "fedgc", {"secure": True}, 20),
     Line("privacyface, ε = 1", "privacyface", {"radius": 1.5}, 20),
     Line("privacyface, ε = 10000", "privacyface", {"radius": 1.5, "epsilon": 1e4}, 20),
 )
+
+
+SEVERAL = LocalTraining(lr=0.1, steps=4, batch_size=16, momentum=0.9)
+ONE_STEP = LocalTraining(lr=0.1, steps=1, batch_size=30)
+"""After which a row has moved along the features of the photos, each with its weight."""
 
 
 def captured(line: Line, faces: FaceSet, dim: int) -> tuple[Simulation, Observation, Secret]:
@@ -101,7 +116,7 @@ def captured(line: Line, faces: FaceSet, dim: int) -> tuple[Simulation, Observat
                 state,
                 target=target,
                 batch_size=each,
-                training=LocalTraining(lr=0.1, steps=4, batch_size=16, momentum=0.9),
+                training=ONE_STEP if line.change else SEVERAL,
                 threat=threat_model("D"),
                 round=line.rounds + 1,
             )
@@ -114,7 +129,8 @@ def captured(line: Line, faces: FaceSet, dim: int) -> tuple[Simulation, Observat
             templates = read_templates(seen, 100)
         except AttackError:  # a client whose people form no cluster shares none
             continue
-        rows.append(templates.rows)
+        known = seen.before["head.weight"] if line.change else 0.0
+        rows.append(templates.rows - known)
         owners += len(templates.rows)
         centers = bool((templates.labels < 0).any())
     if not rows:
@@ -131,7 +147,22 @@ def captured(line: Line, faces: FaceSet, dim: int) -> tuple[Simulation, Observat
         portraits=torch.cat(portraits),
         portrayed=tuple(p for _, s in found for p in s.portrayed),
     )
-    return simulation, replace(found[0][0], shared=(update, shared)), secret
+    before = {n: t for n, t in found[0][0].before.items() if n != "head.weight"}
+    return simulation, replace(found[0][0], before=before, shared=(update, shared)), secret
+
+
+def prior_ceiling(faces: FaceSet, judge: Judge, components: int) -> str:
+    """Photos of the attacked people on the principal axes of the attacker's faces, judged."""
+    parts = split(faces, Federation(clients=5))
+    portraits = faces.images[[parts.train[person][0] for person in parts.people]]
+    shape = (1, *portraits.shape[2:])
+    own = kept_faces(Auxiliary(), 4000, shape, grayscale=True, seed=0, cache=None)
+    known = Eigenfaces.of(own, components)
+    drawn = known.images(known.coordinates(standardized(portraits[:, :1].flatten(1))), 3)
+    everybody = torch.arange(len(portraits))
+    truth = Secret(portraits, everybody, parts.people, parts.people)
+    found = Reconstruction(drawn.clamp(0, 1), everybody)
+    return rate(score(truth, found, gallery=judge.gallery, embed=judge.embed)[0])
 
 
 def ceiling(network: FaceNet, rows: Tensor, people: tuple[str, ...], simulation: Simulation) -> int:
@@ -167,6 +198,10 @@ def main() -> None:
     judge = Judge.of(faces, split(faces, Federation(clients=5)))
     attack = TemplateInversion(limit=8 if options.quick else 64, prior=options.prior)
     print(judge.ceiling)
+    for components in (100, 400):
+        print(
+            f"the photos themselves on {components} axes: {prior_ceiling(faces, judge, components)}"
+        )
     print(
         f"{'':32}{'ceiling':>9}{'cosine':>8}{'rank-1':>18}{'control':>18}{'rank':>7}{'re-id':>7}"
         f"{'CPU s':>7}"

@@ -5,10 +5,10 @@ The truth of a cell is opened in `run_cell`, after the attack has returned, for 
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,19 +19,16 @@ from fedaudit.captures.canary import rgb
 from fedaudit.captures.exposed import not_attacked, nothing_to_attack, told
 from fedaudit.captures.simulated import simulate, without_update
 from fedaudit.config import Choice, Federation, Scenario, Study
-from fedaudit.data.faces import FaceSet
-from fedaudit.data.splits import Split, split, target_photos
 from fedaudit.defenses.dpsgd import DPSGD
-from fedaudit.errors import AssetError, AttackError
+from fedaudit.errors import AttackError
 from fedaudit.federation.client import local_training
 from fedaudit.federation.rounds import Simulation, State
 from fedaudit.federation.utility import measure
+from fedaudit.judging import faces_of, judge_of, split_of
 from fedaudit.provenance import facts
 from fedaudit.registry import create
 from fedaudit.running.folder import RunFolder
-from fedaudit.running.jobs import NOISE, TrainJob, gallery_name, model_job
-from fedaudit.scoring.embedder import load_embedder
-from fedaudit.scoring.identity import Embed, Gallery, calibrate, embed_split, mirrored
+from fedaudit.running.jobs import NOISE, TrainJob, model_job
 from fedaudit.scoring.score import score
 from fedaudit.scoring.unknown import search, those_meant
 from fedaudit.seeds import generator_for
@@ -48,11 +45,6 @@ from fedaudit.types import (
     Trial,
 )
 from fedaudit.verbs import Attack, ManipulatingAttack
-
-T = TypeVar("T")
-
-FULL_SIZE = 112
-"""Pixels of gallery photos, whatever the study's size: an adversary's photos are not small."""
 
 
 def run_train(study: Study, job: TrainJob, folder: RunFolder) -> None:
@@ -156,7 +148,9 @@ def judge(
         other: str | None = targets.wrong_person(study, scenario, cell, shown)
         other = other if gallery and other in gallery.people else None
     else:
-        other = wrong_person_for(study, scenario, cell)
+        # Of a sum, everybody whom it shows: at whichever client they are.
+        mine = secret.portrayed if found.of == "people" else secret.people
+        other = wrong_person_for(study, scenario, cell, mine)
     scores, labels, images = score(secret, found, gallery=gallery, embed=embed, wrong_person=other)
     return Judged(scores, labels, {"images": images, **tensors})
 
@@ -246,34 +240,21 @@ def _shape(capture: Capture) -> tuple[int, ...]:
     )
 
 
-def wrong_person_for(study: Study, scenario: Scenario, cell: Cell) -> str | None:
-    """Somebody at the next client whom the target does not show; None if there is nobody."""
-    parts = _split(study, study.federation_of(scenario))
-    clients = parts.clients
+def wrong_person_for(
+    study: Study, scenario: Scenario, cell: Cell, shown: Collection[str]
+) -> str | None:
+    """Somebody at the next client who is not among `shown`; None if there is nobody."""
+    clients = split_of(study, study.federation_of(scenario)).clients
     next_client = clients[(cell.target + 1) % len(clients)]
     start = cell.target // len(clients) % len(next_client)
-    _, photos = target_photos(parts, cell.target, scenario.batch_size)
-    shown = {faces_of(study).people[i] for i in photos}
     turned = (*next_client[start:], *next_client[:start])
     return next((person for person in turned if person not in shown), None)
-
-
-def faces_of(study: Study) -> FaceSet:
-    """The study's face set at its size."""
-    return _faces(study)[0]
 
 
 def simulation_of(study: Study, scenario: Scenario, defense: Choice) -> Simulation:
     """The federation that this scenario audits, with this defense."""
     federation = study.federation_of(scenario)
     return _simulation(study, scenario.network, scenario.method, defense, federation)
-
-
-def judge_of(
-    study: Study, folder: RunFolder, scenario: Scenario
-) -> tuple[Gallery | None, Embed | None]:
-    """The gallery and the embedder that judge identity; None each where there are none."""
-    return _gallery(study, folder, study.federation_of(scenario))
 
 
 def originals(secret: Secret) -> dict[str, Tensor]:
@@ -291,7 +272,7 @@ def _simulation(
     return Simulation(
         network=ModelSpec(network.name, network.settings),
         faces=faces,
-        split=_split(study, federation),
+        split=split_of(study, federation),
         federation=federation,
         method=create("methods", method.name, method.settings),
         defense=create("defenses", defense.name, defense.settings),
@@ -314,90 +295,6 @@ def _composed(simulation: Simulation, rounds: int) -> float | None:
 
 def _by_label(choices: tuple[Choice, ...], label: str) -> Choice:
     return next(choice for choice in choices if choice.label == label)
-
-
-@dataclass
-class _Latest(Generic[T]):
-    """The last study's value. Studies hold mappings and cannot be hashed, so no `lru_cache`."""
-
-    study: Study | None = None
-    value: T | None = None
-
-    def get(self, study: Study, make: Callable[[], T]) -> T:
-        if self.value is None or self.study != study:
-            self.study, self.value = study, make()
-        return self.value
-
-
-_FACES: _Latest[tuple[FaceSet, FaceSet]] = _Latest()
-_SPLITS: _Latest[dict[Federation, Split]] = _Latest()
-_GALLERIES: _Latest[dict[str, tuple[Gallery | None, Embed | None]]] = _Latest()
-
-
-def _split(study: Study, federation: Federation) -> Split:
-    splits = _SPLITS.get(study, dict)
-    if federation not in splits:
-        splits[federation] = split(faces_of(study), federation)
-    return splits[federation]
-
-
-def _faces(study: Study) -> tuple[FaceSet, FaceSet]:
-    def make() -> tuple[FaceSet, FaceSet]:
-        settings = dict(study.data.settings)
-        faces: FaceSet = create("data", study.data.name, {**settings, "size": study.size})
-        full: FaceSet = create("data", study.data.name, {**settings, "size": FULL_SIZE})
-        return faces, full
-
-    return _FACES.get(study, make)
-
-
-def _gallery(
-    study: Study, folder: RunFolder, federation: Federation
-) -> tuple[Gallery | None, Embed | None]:
-    name = gallery_name(study, federation)
-
-    def make() -> tuple[Gallery | None, Embed | None]:
-        if study.recorded and not study.data.settings["gallery"]:
-            return None, None
-        if not study.recorded and not faces_of(study).has_identities:
-            return None, None
-        try:
-            embed = mirrored(load_embedder().embed)
-        except AssetError:
-            return None, None  # the report says that identity was not tested
-
-        def embeddings() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-            if study.recorded:
-                return targets.gallery_of(study, FULL_SIZE, embed)
-            faces, full = _faces(study)
-            return embed_split(full, faces, _split(study, federation), embed)
-
-        references, probes = _embeddings(folder, name, embeddings)
-        photos = sum(map(len, references.values()))
-        made = calibrate(references, probes, fmr=study.fmr, photos=photos)
-        return made, lambda images: embed(rgb(images))
-
-    galleries = _GALLERIES.get(study, dict)
-    if name not in galleries:
-        galleries[name] = make()
-    return galleries[name]
-
-
-def _embeddings(
-    folder: RunFolder, name: str, make: Callable[[], tuple[dict[str, Tensor], dict[str, Tensor]]]
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The gallery's embeddings, computed once a run folder: they take seconds a worker."""
-    kept = folder.shared_tensors(name)
-    if kept is None:
-        references, probes = make()
-        kept = {f"reference/{p}": e for p, e in references.items()}
-        kept |= {f"probe/{p}": e for p, e in probes.items()}
-        folder.save_shared_tensors(name, kept)
-    parts: dict[str, dict[str, Tensor]] = {"reference": {}, "probe": {}}
-    for key, value in kept.items():
-        kind, _, person = key.partition("/")
-        parts[kind][person] = value
-    return parts["reference"], parts["probe"]
 
 
 @lru_cache(maxsize=4)

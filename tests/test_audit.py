@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import fedaudit.demo
-from fedaudit import audit
+from fedaudit import audit, judging
 from fedaudit.config import Choice, Federation, Scenario, Study
 from fedaudit.errors import KnowledgeError
 from fedaudit.provenance import PACKAGES
@@ -76,7 +76,7 @@ def copied(redacted: Path, tmp_path: Path) -> Path:
 
 
 def _originals() -> Tensor:
-    return audit.faces_of(STUDY).images
+    return judging.faces_of(STUDY).images
 
 
 def _shows_an_original(tensor: Tensor) -> bool:
@@ -127,8 +127,8 @@ def test_every_role_goes_through_one_scorer(redacted: Path, scenario: str, role:
     secret = capture.secret
     assert secret is not None
     made = audit.reconstruct(asked, cell, capture)
-    gallery, embed = audit._gallery(STUDY, folder, STUDY.federation)
-    wrong = audit.wrong_person_for(STUDY, asked, cell)
+    gallery, embed = judging.judge_of(STUDY, folder, STUDY.scenarios[0])
+    wrong = audit.wrong_person_for(STUDY, asked, cell, secret.people)
     assert wrong not in secret.people
     images, labels, tensors = score(secret, made, gallery=gallery, embed=embed, wrong_person=wrong)
     trial = folder.trial(cell.key)
@@ -275,7 +275,7 @@ def test_without_a_gallery_identity_is_unknown(copied: Path) -> None:
 
 def test_facts(redacted: Path, results: Results) -> None:
     facts = json.loads((redacted / "facts.json").read_bytes())
-    faces = audit.faces_of(STUDY)
+    faces = judging.faces_of(STUDY)
     assert set(facts["versions"]) == set(PACKAGES)
     assert facts["versions"]["torch"] == torch.__version__
     assert facts["terms"] == faces.terms

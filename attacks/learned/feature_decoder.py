@@ -13,7 +13,8 @@ from fedaudit.attacks.learned.auxiliary import Auxiliary
 from fedaudit.attacks.learned.decoder import MapDecoder
 from fedaudit.attacks.learned.known_maps import KnownMaps, known_maps
 from fedaudit.attacks.learned.refining import Refining
-from fedaudit.attacks.learned.training import Progress, key_of, remembered, seeded, teach
+from fedaudit.attacks.learned.training import Progress, seeded, teach
+from fedaudit.remembering import key_of, remembered
 from fedaudit.seeds import generator_for
 from fedaudit.types import Knowledge, Observation, Reconstruction, Shared, Update
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedaudit.attacks.closed_form.secure_sum import rows_of_sum
 from fedaudit.captures.exposed import expose
 from fedaudit.data.splits import target_photos
 from fedaudit.errors import KnowledgeError
@@ -26,6 +27,7 @@ from fedaudit.types import (
     Observation,
     Secret,
     Shared,
+    SummedRows,
     ThreatModel,
     Update,
     with_tensors,
@@ -206,6 +208,12 @@ def without_update(seen: Observation, generator: torch.Generator) -> Observation
             return replace(shared, centers=F.normalize(drawn(shared.centers), dim=1))
         if isinstance(shared, ClassEmbeddings):
             return replace(shared, rows=torch.stack([drawn(row) for row in shared.rows]))
+        if isinstance(shared, SummedRows):
+            # Noise in what each owner put in: what others did is what the server had sent.
+            rows = rows_of_sum(shared, seen.before)
+            own = rows.new_tensor([shared.weights[owner] for owner in shared.owners])[:, None]
+            new = torch.stack([drawn(row) for row in rows])
+            return replace(shared, total=shared.total + own * (new - rows))
         noisy: Shared = with_tensors(shared, drawn)  # of any kind, ours or a package's
         return noisy
 

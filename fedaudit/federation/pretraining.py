@@ -8,12 +8,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.learned.training import key_of, remembered
 from fedaudit.data.faces import FaceSet
 from fedaudit.federation.contrast import changed
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build, parameters_of
 from fedaudit.registry import create
+from fedaudit.remembering import key_of, remembered
 from fedaudit.types import ModelSpec
 
 VERSION = 2

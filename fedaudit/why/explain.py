@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import fedaudit
-from fedaudit.audit import faces_of
 from fedaudit.config import Scenario, Study
 from fedaudit.errors import AttackError, ConfigError, DataError
+from fedaudit.judging import faces_of
 from fedaudit.provenance import facts
 from fedaudit.reports.results import Evidence
 from fedaudit.running.atomic import write_atomically

@@ -15,7 +15,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from fedaudit.audit import judge_of, simulation_of
+from fedaudit.audit import simulation_of
 from fedaudit.captures.exposed import expose, reads
 from fedaudit.captures.simulated import simulate, without_update
 from fedaudit.config import Scenario, Study
@@ -28,6 +28,7 @@ from fedaudit.errors import (
 )
 from fedaudit.federation.client import local_training
 from fedaudit.federation.rounds import Simulation, State
+from fedaudit.judging import judge_of
 from fedaudit.registry import create
 from fedaudit.running.folder import RunFolder
 from fedaudit.scoring.identity import Embed, Gallery

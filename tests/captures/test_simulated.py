@@ -8,14 +8,26 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedaudit.attacks.closed_form.secure_sum import rows_of_sum
 from fedaudit.captures.simulated import withhold, without_update
 from fedaudit.data.faces import FaceSet
 from fedaudit.federation.rounds import Simulation
 from fedaudit.registry import names
 from fedaudit.threat_models import THREAT_MODELS, threat_model
-from fedaudit.types import Capture, ClusterCenters, Knowledge, LocalTraining, Secret, Update
+from fedaudit.types import (
+    Capture,
+    ClusterCenters,
+    Knowledge,
+    LocalTraining,
+    ModelSpec,
+    Observation,
+    Secret,
+    SummedRows,
+    Update,
+)
 
 Intercept = Callable[..., Capture]
 Federate = Callable[..., Simulation]
@@ -185,3 +197,20 @@ def test_the_walk_finds_every_planted_path(intercept: Intercept) -> None:
         assert leak in leaks(
             replace(seen, model=replace(seen.model, arguments={"_": hidden})), secret
         )
+
+
+def test_the_control_of_a_sum_is_noise_in_what_each_owner_put_in() -> None:
+    """Where everybody's rows were broadcast, subtracting them must leave nothing of the person."""
+    draw = torch.Generator().manual_seed(0)
+    before, rows = torch.randn(6, 64, generator=draw), torch.randn(6, 64, generator=draw)
+    owners, weights = (0, 0, 1, 1, 2, 2), (3.0, 4.0, 5.0)
+    own = torch.tensor([weights[k] for k in owners])[:, None]
+    sent = SummedRows(own * rows + (sum(weights) - own) * before, owners, weights)
+    seen = Observation(ModelSpec("face"), {"head.weight": before}, (sent,))
+    assert torch.allclose(rows_of_sum(sent, seen.before), rows, atol=1e-5)
+    (blind,) = without_update(seen, torch.Generator().manual_seed(1)).shared
+    assert isinstance(blind, SummedRows)
+    left = rows_of_sum(blind, seen.before)
+    assert torch.allclose(left.norm(dim=1), rows.norm(dim=1), rtol=1e-4)
+    for known in (before, rows):  # noise knows neither; -(K - 1) of what was sent would show here
+        assert F.cosine_similarity(left, known).abs().max() < 0.45

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedaudit import audit
+from fedaudit import audit, judging
 from fedaudit.captures.simulated import simulate
 from fedaudit.config import Choice, Federation, Scenario, Study
 from fedaudit.data.faces import FaceSet
@@ -257,15 +257,16 @@ def study(**federation: Any) -> Study:
 @pytest.mark.parametrize("partition", ["people", "dirichlet", "lighting"])
 def test_the_wrong_person_is_not_in_the_batch(partition: Any) -> None:
     asked = study(clients=3, partition=partition, alpha=0.3)
-    faces = audit.faces_of(asked)
+    faces = judging.faces_of(asked)
     parts = split(faces, asked.federation)
     cells = [job.cell for job in expand(asked) if isinstance(job, AttackJob)]
     assert {cell.target for cell in cells} == set(range(6))
     for cell in cells:
         _, photos = target_photos(parts, cell.target, 4)
-        wrong = audit.wrong_person_for(asked, asked.scenarios[0], cell)
+        shown = {faces.people[i] for i in photos}
+        wrong = audit.wrong_person_for(asked, asked.scenarios[0], cell, shown)
         assert wrong in parts.clients[(cell.target + 1) % 3]
-        assert wrong not in {faces.people[i] for i in photos}
+        assert wrong not in shown
 
 
 def test_one_gallery_serves_all_partitions() -> None:

@@ -136,7 +136,7 @@ class TemplateInversion:
 
     What it draws best is a feature of photos (FedFace in round 1). A trained row of a softmax head
     (FedGC) mixes how its people look with how others do not, and its random start: so far its faces
-    are hardly nearer to the person than by chance (`benchmarks/templates.py`).
+    are no nearer to the person than by chance (`benchmarks/templates.py`).
 
     Reads class embeddings (FedFace, FedGC), cluster centers (PrivacyFace), and sums of rows behind
     a secure aggregator, out of which each row that one client owns is computed exactly.

@@ -222,7 +222,7 @@ def main() -> None:
         blind = without_update(seen, torch.Generator().manual_seed(1))
         control = attack(blind, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
-            reached = F.cosine_similarity(network.embed(found.images), rows)
+            cosine = F.cosine_similarity(network.embed(found.images), rows)
         ours, theirs = (
             score(secret, one, gallery=judge.gallery, embed=judge.embed)[0]
             for one in (found, control)
@@ -232,7 +232,7 @@ def main() -> None:
             people = secret.portrayed[: len(rows)]
             first = f"{ceiling(network, rows, people, simulation)}/{len(rows)}"
         print(
-            f"{line.name:32}{first:>9}{float(reached.mean()):8.3f}{rate(ours):>18}"
+            f"{line.name:32}{first:>9}{float(cosine.mean()):8.3f}{rate(ours):>18}"
             f"{rate(theirs):>18}{mean(s.rank or 0 for s in ours):7.1f}"
             f"{sum(bool(s.reidentified) for s in ours):>4}/{len(ours):<2}{seconds:7.1f}",
             flush=True,

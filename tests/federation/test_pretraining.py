@@ -23,7 +23,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     names = tuple(name for name in "abcd" for _ in range(3))
     public = FaceSet("public", images.flatten(0, 1).clamp(0, 1), names, names, "none")
     monkeypatch.setattr(pretraining, "create", lambda *_: public)
-    monkeypatch.setattr("fedaudit.attacks.learned.training.cache_dir", lambda: tmp_path)
+    monkeypatch.setattr("fedaudit.remembering.cache_dir", lambda: tmp_path)
     pretraining._kept.cache_clear()
     return tmp_path / "learned"
 

@@ -1,13 +1,15 @@
 """Whether an attack took the defense in use into account, to be said beside its result."""
 
+from dataclasses import replace
 from typing import Literal
 
-from fedaudit.types import Observation
+from fedaudit.config import Adapt
+from fedaudit.types import DefenseFacts, Observation, Reconstruction
 
 HANDLED = frozenset(
     {
         *("dpsgd", "dplc", "private_projector"),
-        *("client_dp", "clipping", "noise", "secure aggregation"),
+        *("client_dp", "clipping", "noise", "gaussian_noise", "secure aggregation"),
     }
 )
 """Defenses whose effect the matching engine models: a cosine distance is blind to clipping, of
@@ -20,6 +22,25 @@ Noise they do not: a quotient or a linear system takes it for signal."""
 
 PRUNED = frozenset({"pruning", "top_k"})
 """Defenses that send zeros in place of small entries."""
+
+
+def assume(seen: Observation, adapt: Adapt) -> Observation:
+    """What an attacker takes for true of the defense in use.
+
+    Args:
+        seen: What the server saw.
+        adapt: "known": all that the threat model grants. "estimated": nobody tells; the numbers of
+            the update must show it. "no": there is none.
+    """
+    if adapt == "estimated":
+        return replace(seen, defense=None)
+    return replace(seen, defense=(DefenseFacts("none", {}),)) if adapt == "no" else seen
+
+
+def as_assumed(made: Reconstruction, seen: Observation, adapt: Adapt) -> Reconstruction:
+    """The result of an attack on `assume(seen, adapt)`, said to be blind where it was."""
+    defended = seen.defense is None or {facts.name for facts in seen.defense} - {"none"}
+    return replace(made, adaptive="no") if adapt == "no" and defended else made
 
 
 def distance_for(seen: Observation, distance: str) -> str:

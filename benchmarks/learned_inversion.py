@@ -24,8 +24,8 @@ import torch
 from fedaudit.attacks.evidence import gather
 from fedaudit.attacks.learned.feature_decoder import FeatureDecoder
 from fedaudit.attacks.learned.lti import LearnedInversion
-from fedaudit.attacks.learned.replay_defense import replay_of
 from fedaudit.attacks.maps.peel import peel
+from fedaudit.attacks.replaying import replay_of
 from fedaudit.captures.simulated import simulate
 from fedaudit.config import Federation
 from fedaudit.data.orl import orl

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedaudit.data.faces import FaceSet
 from fedaudit.data.splits import Split
+from fedaudit.defenses.budgets import with_budget
 from fedaudit.errors import DataError
 from fedaudit.types import Budget, ClusterCenters, DefenseFacts
 from fedaudit.verbs import ClientReturn, ClientStep, ClientTask
@@ -79,18 +80,16 @@ class DPLC:
             centers = self.release(rows, task.generator)
             if not len(centers):
                 return returned
-            return replace(
-                returned,
-                shared=(*returned.shared, ClusterCenters(centers, self.radius)),
-                budget=Budget(
-                    epsilon=self.epsilon * len(centers),
-                    delta=self.delta * len(centers),
-                    unit="one class embedding; the backbone's update is not covered",
-                    mechanism=f"DPLC, {len(centers)} center(s), ρ = {self.radius:g}, "
-                    f"T = {self.min_size}, membership held fixed",
-                    accountant="basic composition of the analytic Gaussian mechanism",
-                ),
+            shared = (*returned.shared, ClusterCenters(centers, self.radius))
+            budget = Budget(
+                epsilon=self.epsilon * len(centers),
+                delta=self.delta * len(centers),
+                unit="one class embedding; the backbone's update is not covered",
+                mechanism=f"DPLC, {len(centers)} center(s), ρ = {self.radius:g}, "
+                f"T = {self.min_size}, membership held fixed",
+                accountant="basic composition of the analytic Gaussian mechanism",
             )
+            return with_budget(replace(returned, shared=shared), budget)
 
         return private_step
 
@@ -101,6 +100,7 @@ class DPLC:
             "delta": self.delta,
             "radius": self.radius,
             "min_size": self.min_size,
+            "max_clusters": self.max_clusters,
         }
         return DefenseFacts("dplc", settings, (HEAD,))
 

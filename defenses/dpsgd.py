@@ -10,6 +10,8 @@ from opacus.validators import ModuleValidator
 from torch import nn
 from torch.optim import Optimizer
 
+from fedaudit.defenses.acts import Replayed, add_noise, clip
+from fedaudit.defenses.budgets import with_budget
 from fedaudit.errors import ConfigError
 from fedaudit.types import Budget, DefenseFacts
 from fedaudit.verbs import ClientReturn, ClientStep, ClientTask
@@ -62,16 +64,24 @@ class DPSGD:
                 warnings.simplefilter("ignore", UserWarning)
                 warnings.simplefilter("ignore", FutureWarning)
                 returned = step(replace(task, prepare=prepare))
-            return replace(returned, budget=self._budget(engines[0]) if engines else None)
+            return with_budget(returned, self._budget(engines[0]) if engines else None)
 
         return private_step
 
     def facts(self) -> DefenseFacts:
         """Clipping norm and noise are public."""
-        return DefenseFacts(
-            "dpsgd",
-            {"noise_multiplier": self.noise_multiplier, "max_grad_norm": self.max_grad_norm},
-        )
+        settings = {
+            "noise_multiplier": self.noise_multiplier,
+            "max_grad_norm": self.max_grad_norm,
+            "delta": self.delta,
+            "accountant": self.accountant,
+        }
+        return DefenseFacts("dpsgd", settings)
+
+    def replay(self, count: int) -> Replayed:
+        """One step on an attacker's gradients: each image's is clipped, the mean is noised."""
+        noise = add_noise(self.noise_multiplier * self.max_grad_norm / count)
+        return Replayed(each=(clip(self.max_grad_norm),), mean=(noise,))
 
     def _make_private(
         self, engine: PrivacyEngine, task: ClientTask, model: nn.Module, optimizer: Any, loader: Any

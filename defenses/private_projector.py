@@ -34,4 +34,4 @@ class PrivateProjector:
 
     def facts(self) -> DefenseFacts:
         """The attacker knows which part is private, not its parameters."""
-        return DefenseFacts("private_projector", {}, tuple(self.private))
+        return DefenseFacts("private_projector", {"private": self.private}, self.private)

@@ -13,12 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedaudit.attacks.adaptive import as_assumed, assume
 from fedaudit.attacks.watch import Checkpoint
 from fedaudit.captures import targets
 from fedaudit.captures.canary import rgb
 from fedaudit.captures.exposed import not_attacked, nothing_to_attack, told
 from fedaudit.captures.simulated import simulate, without_update
 from fedaudit.config import Choice, Federation, Scenario, Study
+from fedaudit.defenses.chain import parts_of
 from fedaudit.defenses.dpsgd import DPSGD
 from fedaudit.errors import AttackError
 from fedaudit.federation.client import local_training
@@ -221,10 +223,12 @@ def reconstruct(
         return Reconstruction(torch.rand(shape, generator=generator), torch.full(shape[:1], -1))
     if cell.role == "prior_only":
         seen = without_update(seen, generator_for("prior-only", cell.key))
+    adapt = _by_label(scenario.attacks, cell.attack).adapt
     resumable = "checkpoint" in inspect.signature(attack).parameters
     extra: dict[str, Any] = {"checkpoint": checkpoint} if resumable and checkpoint else {}
-    result: Reconstruction = attack(seen.to(device), generator=generator, **extra)
-    return result
+    told = assume(seen, adapt).to(device)
+    result: Reconstruction = attack(told, generator=generator, **extra)
+    return as_assumed(result, seen, adapt)
 
 
 def _shape(capture: Capture) -> tuple[int, ...]:
@@ -282,14 +286,14 @@ def _simulation(
 
 def _composed(simulation: Simulation, rounds: int) -> float | None:
     """ε of the whole training, for the client with the fewest photos, hence the highest rate."""
-    if not isinstance(simulation.defense, DPSGD):
+    private = [p for p in parts_of(simulation.defense) if isinstance(p, DPSGD)]
+    if not private:
         return None
     settings = simulation.federation
     fewest = min(len(photos) for photos in simulation.split.photos)
     steps = simulation.method.local(LocalTraining(steps=settings.local_steps)).steps
-    epsilon = simulation.defense.composed(
-        sample_rate=1 / math.ceil(fewest / settings.batch_size), steps=rounds * steps
-    )
+    rate = 1 / math.ceil(fewest / settings.batch_size)
+    epsilon = sum(p.composed(sample_rate=rate, steps=rounds * steps) for p in private)
     return None if math.isinf(epsilon) else epsilon
 
 

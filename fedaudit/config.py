@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+Adapt = Literal["known", "estimated", "no"]
+"""An attacker is told the defense, has to read it off the update, or takes it for absent."""
 RECORDED = "capture"
 """Name of the data of studies that `fedaudit audit` makes of a recorded run."""
 
@@ -16,11 +18,13 @@ class Choice:
         name: A registered name, or `package.module:object`.
         settings: Keyword arguments of the plugin.
         label: What reports and file names call it; the (object's) name if not given.
+        adapt: Of an attack: what it may make of the defense in use (`fedaudit.attacks.adaptive`).
     """
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     label: str = ""
+    adapt: Adapt = "known"
 
     def __post_init__(self) -> None:
         if not self.label:

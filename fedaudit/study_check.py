@@ -7,6 +7,7 @@ from fedaudit import assets, registry
 from fedaudit.config import Choice, Scenario, Study
 from fedaudit.data.faces import FaceSet
 from fedaudit.data.splits import split, target_photos
+from fedaudit.defenses.chain import parts_of
 from fedaudit.errors import (
     ConfigError,
     DataError,
@@ -72,7 +73,8 @@ def _check_faces(study: Study, file: str) -> None:
             parts = split(faces, study.federation_of(scenario))
             place = scene
             method = registry.create("methods", scenario.method.name, scenario.method.settings)
-            defenses = [registry.create("defenses", d.name, d.settings) for d in scenario.defenses]
+            chosen = [registry.create("defenses", d.name, d.settings) for d in scenario.defenses]
+            defenses = [part for defense in chosen for part in parts_of(defense)]
             for part in (method, *defenses):
                 if isinstance(part, Checks):
                     part.check(faces, parts)

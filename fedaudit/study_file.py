@@ -86,7 +86,7 @@ DEFAULTS: dict[str, Rule] = {
     "grant": _FACTS,
     "deny": _FACTS,
     "defenses": Many(Plugin("dpsgd"), '"none", "dpsgd"', identity=_label),
-    "attacks": Many(Plugin("gan_inversion"), '"gan_inversion"', identity=_label),
+    "attacks": Many(Plugin("gan_inversion", adapts=True), '"gan_inversion"', identity=_label),
     "controls": Flag(),
     "expose": Many(Text(lines=False), '"update"', may_be_empty=True),
     "federation": Inner(FEDERATION, dict),
@@ -226,7 +226,9 @@ def study_to_mapping(study: Study) -> dict[str, Any]:
 
 def _plain(value: object) -> Any:
     if isinstance(value, Choice):
-        return {"name": value.name, "label": value.label, **value.settings}
+        own = {"name": value.name, "label": value.label}
+        adapt = {} if value.adapt == "known" else {"adapt": value.adapt}
+        return {**own, **adapt, **value.settings}
     if isinstance(value, Federation):
         return dataclasses.asdict(value)
     if isinstance(value, tuple):

@@ -6,10 +6,10 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 from unicodedata import category
 
-from fedaudit.config import Choice
+from fedaudit.config import Adapt, Choice
 from fedaudit.errors import ConfigError, UnknownNameError
 
 SAFE_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._+]|-(?!-)){0,47}"
@@ -181,9 +181,15 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Plugin:
-    """A plugin: its name, or a table with `name`, an optional `label` and settings."""
+    """A plugin: its name, or a table with `name`, an optional `label` and settings.
+
+    Attributes:
+        example: A name.
+        adapts: Whether the table may also say what the plugin makes of defenses (`adapt`).
+    """
 
     example: str
+    adapts: bool = False
 
     def read(self, value: object, place: Place) -> Choice:
         """Read it; whether such a plugin exists is checked once the whole file is read."""
@@ -191,19 +197,25 @@ class Plugin:
         table = {"name": value} if isinstance(value, str) else value
         if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
             raise place.wrong("a name or a table with a name", value, written)
-        settings = {str(k): v for k, v in table.items() if k not in {"name", "label"}}
+        own = {"name", "label"} | ({"adapt"} if self.adapts else set())
+        settings = {str(k): v for k, v in table.items() if k not in own}
         for key, setting in settings.items():
             if not _is_plain(setting):
                 inside = Place(place.file, place.table, f"{place.key}.{key}")
                 raise inside.wrong("finite numbers, text, lists or tables", setting, f"{key} = 1")
-        choice = Choice(table["name"], settings, label=table.get("label", ""))
+        adapt: Any = "known"
+        if self.adapts and "adapt" in table:
+            inside = Place(place.file, place.table, f"{place.key}.adapt")
+            adapt = OneOf("way to adapt", lambda: get_args(Adapt)).read(table["adapt"], inside)
+        choice = Choice(table["name"], settings, label=table.get("label", ""), adapt=adapt)
         Name("strong").read(choice.label, Place(place.file, place.table, f"{place.key}.label"))
         return choice
 
     def schema(self) -> dict[str, Any]:
         """As JSON schema."""
-        label = Name("").schema()
-        table = {"name": {"type": "string"}, "label": label}
+        table = {"name": {"type": "string"}, "label": Name("").schema()}
+        if self.adapts:
+            table["adapt"] = {"enum": list(get_args(Adapt))}
         plugin = {"type": "object", "required": ["name"], "properties": table}
         return {"anyOf": [{"type": "string", "examples": [self.example]}, plugin]}
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from fedaudit.attacks.learned.replay_defense import Batch, Replayed
+from fedaudit.defenses.acts import Batch, Replayed
 from fedaudit.errors import AttackError
 from fedaudit.models.facenet import FaceNet, criterion_of
 

@@ -12,8 +12,8 @@ from fedaudit.attacks.evidence import Evidence, gather
 from fedaudit.attacks.learned.auxiliary import Auxiliary
 from fedaudit.attacks.learned.decoder import VectorDecoder
 from fedaudit.attacks.learned.gradients import Rehearsal, Sketch, entry_name
-from fedaudit.attacks.learned.replay_defense import estimated, replay_of
 from fedaudit.attacks.learned.training import Progress, seeded, teach
+from fedaudit.attacks.replaying import estimated, replay_of
 from fedaudit.models.facenet import FaceNet
 from fedaudit.models.zoo import build
 from fedaudit.remembering import key_of, remembered

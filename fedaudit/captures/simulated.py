@@ -10,6 +10,7 @@ from torch import Tensor
 from fedaudit.attacks.closed_form.secure_sum import rows_of_sum
 from fedaudit.captures.exposed import expose
 from fedaudit.data.splits import target_photos
+from fedaudit.defenses.chain import parts_of
 from fedaudit.errors import KnowledgeError
 from fedaudit.federation.abilities import Aggregates, Labels
 from fedaudit.federation.rounds import Simulation, State
@@ -99,7 +100,7 @@ def simulate(
         batch_size=None,
         num_classes=spec.arguments["classes"],
         training=simulation.method.local(training),
-        defense=(simulation.defense.facts(),),
+        defense=tuple(part.facts() for part in parts_of(simulation.defense)),
         labels=labels,
         round=round,
         client="everybody" if together else f"client-{client}",

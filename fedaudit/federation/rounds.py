@@ -11,6 +11,7 @@ from torch import Tensor
 from fedaudit.config import Federation
 from fedaudit.data.faces import FaceSet
 from fedaudit.data.splits import Split
+from fedaudit.defenses.chain import parts_of
 from fedaudit.federation.abilities import (
     Absorbs,
     Aggregates,
@@ -123,7 +124,7 @@ class Simulation:
         Raises:
             DataError: The method or the defense cannot use these faces.
         """
-        for part in (self.method, self.defense):
+        for part in (self.method, *parts_of(self.defense)):
             if isinstance(part, Checks):
                 part.check(self.faces, self.split)
         seed = seed_for("fresh", self.seed)

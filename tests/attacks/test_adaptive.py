@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import torch
 
-from fedaudit.attacks.adaptive import distance_for, how_adaptive
+from fedaudit.attacks.adaptive import as_assumed, assume, distance_for, how_adaptive
 from fedaudit.registry import create
 from fedaudit.scoring.image_metrics import PSNR
-from fedaudit.types import Capture, DefenseFacts, Observation, Update
+from fedaudit.types import Capture, DefenseFacts, Observation, Reconstruction, Update
 
 Intercept = Callable[..., Capture]
 
@@ -52,3 +52,14 @@ def test_what_nobody_stated_is_estimated(intercept: Intercept) -> None:
     assert how_adaptive(replace(seen, defense=(replace(clipped, estimated=True),))) == "estimated"
     other = DefenseFacts("something new", {}, estimated=True)
     assert how_adaptive(replace(seen, defense=(clipped, other))) == "no"
+
+
+def test_what_an_attacker_takes_for_true(intercept: Intercept) -> None:
+    seen = intercept(defense="sign").seen
+    assert assume(seen, "known") is seen
+    assert assume(seen, "estimated").defense is None
+    assert assume(seen, "no").defense == (DefenseFacts("none", {}),)
+    made = Reconstruction(torch.zeros(1, 3, 8, 8), torch.zeros(1))
+    assert as_assumed(made, seen, "no").adaptive == "no"
+    assert as_assumed(made, intercept().seen, "no").adaptive == "none needed"
+    assert as_assumed(made, seen, "estimated") is made

@@ -13,7 +13,7 @@ from fedaudit.attacks.learned.feature_decoder import DecoderTraining, FeatureDec
 from fedaudit.attacks.learned.gradients import Sketch, image_gradients, leading
 from fedaudit.attacks.learned.known_maps import known_maps
 from fedaudit.attacks.learned.lti import LearnedInversion, principal
-from fedaudit.attacks.learned.replay_defense import estimated, replay_of
+from fedaudit.attacks.replaying import estimated, replay_of
 from fedaudit.data.orl import orl
 from fedaudit.errors import AttackError
 from fedaudit.models.zoo import build, parameters_of
@@ -42,7 +42,7 @@ def update_of(image: Tensor, label: int, defense: tuple[DefenseFacts, ...] = ())
     gradient = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
     if defense and defense[0].name == "sign":
         gradient = {name: value.sign() for name, value in gradient.items()}
-    if defense and defense[0].name == "pruning":
+    if defense and defense[0].name == "top_k":
         flat = torch.cat([value.flatten() for value in gradient.values()]).abs()
         kept = round((1 - defense[0].settings["pruned"]) * len(flat))
         least = flat.sort(descending=True).values[kept - 1]
@@ -173,20 +173,20 @@ def test_replayed_dpsgd_has_the_clients_noise() -> None:
 def test_replayed_signs_pruning_and_relative_noise() -> None:
     batch = {"a": torch.randn(2, 30, 10, generator=seeded(1)), "b": torch.ones(2, 100) * 1e-3}
 
-    def replay(name: str, **settings: float) -> dict[str, Tensor]:
+    def replay(name: str, **settings: object) -> dict[str, Tensor]:
         (act,) = replay_of((DefenseFacts(name, settings),), 1).mean
         return act(batch, seeded())
 
     assert set(replay("sign")["a"].flatten().tolist()) == {-1.0, 1.0}
-    pruned = replay("pruning", pruned=0.95)
+    pruned = replay("top_k", pruned=0.95)
     assert int((pruned["a"] != 0).sum()) == 2 * 20
     assert not pruned["b"].any()
     assert float(pruned["a"].abs().max()) == float(batch["a"].abs().max())
-    noise = replay("noise", relative=0.5)
+    noise = replay("gaussian_noise", std=0.5, of="norm")
     off = torch.cat([(noise[n] - batch[n]).flatten(1) for n in batch], 1).norm(dim=1)
     whole = torch.cat([batch[n].flatten(1) for n in batch], 1).norm(dim=1)
     torch.testing.assert_close(off / whole, torch.full((2,), 0.5), rtol=0.2, atol=0)
-    clipped = replay("clipping", max_grad_norm=0.1)
+    clipped = replay("clipping", max_norm=0.1)
     length = torch.cat([clipped[n].flatten(1) for n in batch], 1).norm(dim=1)
     torch.testing.assert_close(length, torch.full((2,), 0.1), rtol=1e-3, atol=0)
 
@@ -196,14 +196,14 @@ def test_a_defense_without_replay_is_refused() -> None:
         replay_of((DefenseFacts("wizardry", {}),), 1)
 
 
-@pytest.mark.parametrize("name", ["sign", "pruning"])
+@pytest.mark.parametrize("name", ["sign", "top_k"])
 def test_an_untold_defense_shows(name: str) -> None:
-    facts = DefenseFacts(name, {"pruned": 0.99} if name == "pruning" else {})
+    facts = DefenseFacts(name, {"pruned": 0.99} if name == "top_k" else {})
     update = update_of(held_out(1)[0], 2, (facts,)).update
     assert update is not None
     (found,) = estimated(update.tensors)
     assert found.name == name
-    if name == "pruning":
+    if name == "top_k":
         assert found.settings["pruned"] == pytest.approx(0.99, abs=1e-4)
     plain = update_of(held_out(1)[0], 2).update
     assert plain is not None
@@ -253,9 +253,9 @@ def test_refined_to_the_face_itself(
     assert [value for _, value in result.history][-1] < 0.1 * result.history[0][1]
 
 
-@pytest.mark.parametrize(("name", "count"), [("sign", 192), ("pruning", 128)])
+@pytest.mark.parametrize(("name", "count"), [("sign", 192), ("top_k", 128)])
 def test_lti_learns_through_a_defense(name: str, count: int, cache: str) -> None:
-    defense = (DefenseFacts(name, {"pruned": 0.99} if name == "pruning" else {}),)
+    defense = (DefenseFacts(name, {"pruned": 0.99} if name == "top_k" else {}),)
     attack = LearnedInversion(
         faces=count, epochs=8, width=1024, directions=64, hidden=64, cache=cache
     )

@@ -17,6 +17,11 @@ CASES: dict[str, dict[str, Any]] = {
     "dpsgd": {"noise_multiplier": 0.1},
     "dplc": {"min_size": 2, "radius": 1.5},
     "private_projector": {},
+    "clipping": {"max_norm": 0.5},
+    "gaussian_noise": {"std": 0.01},
+    "sign": {},
+    "top_k": {"pruned": 0.5},
+    "chain": {"of": ({"name": "clipping", "max_norm": 0.5}, {"name": "gaussian_noise"})},
 }
 METHODS = ("fedavg", "fedprox", "fedsgd")
 
@@ -62,6 +67,9 @@ def test_says_what_is_public(defense: str) -> None:
     assert isinstance(facts, DefenseFacts)
     assert facts.name == defense
     assert set(CASES[defense]) <= set(facts.settings)
+    assert (
+        create("defenses", facts.name, facts.settings).facts() == facts
+    )  # an attacker rebuilds it
 
 
 @pytest.mark.parametrize("method", METHODS)

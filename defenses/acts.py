@@ -1,0 +1,113 @@
+"""What defenses do to gradients, as functions that a client and an attacker share.
+
+A client's update is a batch of one; an attacker who knows the defense puts many gradients of its
+own through the same function, side by side.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+Batch = Mapping[str, Tensor]
+"""Gradients by parameter name, each `[M, …]` with M gradients side by side."""
+Act = Callable[[Batch, torch.Generator], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A defense as functions of gradients.
+
+    Attributes:
+        each: Applied to per-image gradients, in order.
+        mean: Applied to mean gradients, in order.
+    """
+
+    each: tuple[Act, ...] = ()
+    mean: tuple[Act, ...] = ()
+
+
+@runtime_checkable
+class Replays(Protocol):
+    """A defense whose effect on a gradient an attacker can compute on gradients of its own."""
+
+    def replay(self, count: int) -> Replayed:
+        """The functions, for an update that `count` images are behind."""
+        ...
+
+
+def in_order(acts: Sequence[Act], batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    """All of `acts`, one after the other."""
+    for act in acts:
+        batch = act(batch, generator)
+    return dict(batch)
+
+
+def clip(bound: float) -> Act:
+    """Scale each gradient to an L2 norm of at most `bound` over all its parameters."""
+
+    def act(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        del generator
+        factor = (bound / (norms(batch) + 1e-6)).clamp(max=1)
+        return {name: value * along(factor, value) for name, value in batch.items()}
+
+    return act
+
+
+def add_noise(std: float, *, relative: bool = False) -> Act:
+    """Gaussian noise of standard deviation `std` an entry.
+
+    With `relative`, the noise's expected norm over all parameters is `std` times the gradient's.
+    """
+
+    def act(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        scale = torch.full_like(next(iter(batch.values())).flatten(1)[:, 0], std)
+        if relative:
+            scale = scale * norms(batch) / entries(batch) ** 0.5
+        return {
+            name: value
+            + along(scale, value) * torch.randn(value.shape, generator=generator).to(value)
+            for name, value in batch.items()
+        }
+
+    return act
+
+
+def keep_signs() -> Act:
+    """The sign of every entry (signSGD)."""
+
+    def act(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        del generator
+        return {name: value.sign() for name, value in batch.items()}
+
+    return act
+
+
+def keep_largest(share: float) -> Act:
+    """The `share` of entries of largest magnitude, over all parameters together; others zero."""
+
+    def act(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        del generator
+        flat = torch.cat([value.flatten(1) for value in batch.values()], 1).abs()
+        number = max(1, round(share * flat.shape[1]))
+        least = flat.topk(number, dim=1, sorted=False).values.amin(1)  # of those that are kept
+        return {n: v * (v.abs() >= along(least, v)) for n, v in batch.items()}
+
+    return act
+
+
+def norms(batch: Batch) -> Tensor:
+    """L2 norm of each gradient over all parameters, `[M]`."""
+    return torch.stack([v.flatten(1).square().sum(1) for v in batch.values()]).sum(0).sqrt()
+
+
+def entries(batch: Batch) -> int:
+    """Numbers in one gradient."""
+    return sum(value[0].numel() for value in batch.values())
+
+
+def along(factor: Tensor, value: Tensor) -> Tensor:
+    """`[M]` so that it broadcasts over `[M, …]`."""
+    return factor.view(-1, *[1] * (value.dim() - 1))

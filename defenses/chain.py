@@ -1,0 +1,65 @@
+"""Several defenses at one client, in order."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from typing import Any
+
+from fedaudit.errors import ConfigError
+from fedaudit.registry import create
+from fedaudit.types import DefenseFacts
+from fedaudit.verbs import ClientStep, Defense
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain:
+    """Defenses one after the other; what is sent passes the first one first.
+
+    What a defense does before training (to the photos, the network, the optimizer), the last one
+    does first. Guarantee: what its parts give, by basic composition (`defenses.budgets`).
+
+    Args:
+        of: The defenses in the order in which they act on what is sent: names, or tables with a
+            `name` and settings.
+    """
+
+    of: tuple[str | Mapping[str, Any], ...]
+
+    def __post_init__(self) -> None:
+        if not self.of:
+            raise ConfigError("chain: of must name at least one defense, such as ['clipping']")
+        _ = self.parts
+
+    @cached_property
+    def parts(self) -> tuple[Defense, ...]:
+        """The defenses themselves.
+
+        Raises:
+            ConfigError: A part has no name, or refuses its settings.
+        """
+        return tuple(_made(part) for part in self.of)
+
+    def __call__(self, step: ClientStep) -> ClientStep:
+        """The step within all parts."""
+        return reduce(lambda inner, part: part(inner), self.parts, step)
+
+    def facts(self) -> DefenseFacts:
+        """Of the chain itself; what is public of its parts is in `parts_of(...)`."""
+        withheld = tuple(name for part in self.parts for name in part.facts().withheld)
+        return DefenseFacts("chain", {"of": self.of}, withheld)
+
+
+def parts_of(defense: Defense) -> tuple[Defense, ...]:
+    """The defenses that one is made of, in order; itself if it is no chain."""
+    if not isinstance(defense, Chain):
+        return (defense,)
+    return tuple(inner for part in defense.parts for inner in parts_of(part))
+
+
+def _made(part: str | Mapping[str, Any]) -> Defense:
+    table = {"name": part} if isinstance(part, str) else dict(part)
+    name = table.pop("name", None)
+    if not isinstance(name, str):
+        raise ConfigError(f"chain: a part must be a name or have one, not {part!r}")
+    made: Defense = create("defenses", name, table)
+    return made

@@ -1,0 +1,39 @@
+"""Clipping of the whole update, without noise."""
+
+from dataclasses import dataclass
+
+from fedaudit.defenses.acts import Replayed, clip
+from fedaudit.defenses.sending import on_sending
+from fedaudit.types import DefenseFacts
+from fedaudit.verbs import ClientStep
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clipping:
+    """Scale the update to an L2 norm of at most `max_norm`.
+
+    The first half of DP-FedAvg (McMahan et al., ICLR 2018, arXiv 1710.06963). Guarantee: none, it
+    is a heuristic. It hides the update's length and nothing of its direction.
+
+    Args:
+        max_norm: Largest L2 norm over all parameters, in units of what is sent; > 0.
+    """
+
+    max_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.max_norm <= 0:
+            raise ValueError(f"max_norm must be > 0, not {self.max_norm}")
+
+    def __call__(self, step: ClientStep) -> ClientStep:
+        """Clip what the step shares."""
+        return on_sending(step, self.replay(1).mean)
+
+    def replay(self, count: int) -> Replayed:
+        """The same on an attacker's gradients."""
+        del count
+        return Replayed(mean=(clip(self.max_norm),))
+
+    def facts(self) -> DefenseFacts:
+        """The bound is public."""
+        return DefenseFacts("clipping", {"max_norm": self.max_norm})

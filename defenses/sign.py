@@ -1,0 +1,29 @@
+"""Only the signs of the update."""
+
+from dataclasses import dataclass
+
+from fedaudit.defenses.acts import Replayed, keep_signs
+from fedaudit.defenses.sending import on_sending
+from fedaudit.types import DefenseFacts
+from fedaudit.verbs import ClientStep
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sign:
+    """Send the sign of every number, one bit each, in place of the number.
+
+    signSGD (Bernstein et al., ICML 2018, arXiv 1802.04434). Guarantee: none, it is a heuristic.
+    """
+
+    def __call__(self, step: ClientStep) -> ClientStep:
+        """Send signs."""
+        return on_sending(step, self.replay(1).mean)
+
+    def replay(self, count: int) -> Replayed:
+        """The same on an attacker's gradients."""
+        del count
+        return Replayed(mean=(keep_signs(),))
+
+    def facts(self) -> DefenseFacts:
+        """There is nothing to set."""
+        return DefenseFacts("sign", {})

@@ -1,0 +1,39 @@
+"""Only the largest entries of the update."""
+
+from dataclasses import dataclass
+
+from fedaudit.defenses.acts import Replayed, keep_largest
+from fedaudit.defenses.sending import on_sending
+from fedaudit.types import DefenseFacts
+from fedaudit.verbs import ClientStep
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopK:
+    """Send the entries of largest magnitude, zeros for all others.
+
+    Gradient sparsification (Aji & Heafield, EMNLP 2017, arXiv 1704.05021), without the memory of
+    what was left out. Guarantee: none, it is a heuristic.
+
+    Args:
+        pruned: Share of the entries that are set to zero, over all parameters together; in [0, 1).
+    """
+
+    pruned: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.pruned < 1:
+            raise ValueError(f"pruned must lie in [0, 1), not {self.pruned}")
+
+    def __call__(self, step: ClientStep) -> ClientStep:
+        """Prune what the step shares."""
+        return on_sending(step, self.replay(1).mean)
+
+    def replay(self, count: int) -> Replayed:
+        """The same on an attacker's gradients."""
+        del count
+        return Replayed(mean=(keep_largest(1 - self.pruned),))
+
+    def facts(self) -> DefenseFacts:
+        """The share is public, and shows in the update."""
+        return DefenseFacts("top_k", {"pruned": self.pruned})

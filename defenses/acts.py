@@ -6,7 +6,7 @@ own through the same function, side by side.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -56,23 +56,37 @@ def clip(bound: float) -> Act:
     return act
 
 
-def add_noise(std: float, *, relative: bool = False) -> Act:
-    """Gaussian noise of standard deviation `std` an entry.
+@dataclass(frozen=True)
+class Noise:
+    """Independent noise of mean zero on every number: an act that an attacker can tell from others.
 
-    With `relative`, the noise's expected norm over all parameters is `std` times the gradient's.
+    What it does to a gradient is known on average only; an attacker who fits one draw fits a draw
+    that the client did not make, so attacks leave it out or take its mean.
+
+    Attributes:
+        std: Standard deviation of an entry. With `relative`, the noise's expected norm over all
+            parameters, as a share of the gradient's.
+        law: Gaussian, or Laplace of scale `std / √2`.
     """
 
-    def act(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        scale = torch.full_like(next(iter(batch.values())).flatten(1)[:, 0], std)
-        if relative:
-            scale = scale * norms(batch) / entries(batch) ** 0.5
-        return {
-            name: value
-            + along(scale, value) * torch.randn(value.shape, generator=generator).to(value)
-            for name, value in batch.items()
-        }
+    std: float
+    relative: bool = False
+    law: Literal["gaussian", "laplace"] = "gaussian"
 
-    return act
+    def __call__(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """The gradients with a fresh draw on each."""
+        scale = torch.full_like(next(iter(batch.values())).flatten(1)[:, 0], self.std)
+        if self.relative:
+            scale = scale * norms(batch) / entries(batch) ** 0.5
+        return {n: v + along(scale, v) * self._unit(v, generator) for n, v in batch.items()}
+
+    def _unit(self, like: Tensor, generator: torch.Generator) -> Tensor:
+        """Noise of variance 1; drawn on the CPU, so that every device gets the same."""
+        if self.law == "gaussian":
+            return torch.randn(like.shape, generator=generator).to(like)
+        # A difference of two exponentials of mean b is Laplace of scale b, variance 2b².
+        one, two = (torch.empty(like.shape).exponential_(generator=generator) for _ in "12")
+        return ((one - two) / 2**0.5).to(like)
 
 
 def keep_signs() -> Act:

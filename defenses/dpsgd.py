@@ -10,7 +10,7 @@ from opacus.validators import ModuleValidator
 from torch import nn
 from torch.optim import Optimizer
 
-from fedaudit.defenses.acts import Replayed, add_noise, clip
+from fedaudit.defenses.acts import Noise, Replayed, clip
 from fedaudit.defenses.budgets import with_budget
 from fedaudit.errors import ConfigError
 from fedaudit.types import Budget, DefenseFacts
@@ -80,7 +80,7 @@ class DPSGD:
 
     def replay(self, count: int) -> Replayed:
         """One step on an attacker's gradients: each image's is clipped, the mean is noised."""
-        noise = add_noise(self.noise_multiplier * self.max_grad_norm / count)
+        noise = Noise(self.noise_multiplier * self.max_grad_norm / count)
         return Replayed(each=(clip(self.max_grad_norm),), mean=(noise,))
 
     def _make_private(

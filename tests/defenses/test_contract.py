@@ -19,6 +19,7 @@ CASES: dict[str, dict[str, Any]] = {
     "private_projector": {},
     "clipping": {"max_norm": 0.5},
     "gaussian_noise": {"std": 0.01},
+    "laplace_noise": {"std": 0.05, "of": "norm"},
     "sign": {},
     "top_k": {"pruned": 0.5},
     "chain": {"of": ({"name": "clipping", "max_norm": 0.5}, {"name": "gaussian_noise"})},

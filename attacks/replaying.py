@@ -1,15 +1,16 @@
 """What the client's defense would have done to the attacker's own gradients.
 
 The attacker knows the defense (it is public), so its own gradients go through it like the client's.
-A defense acts in up to two places: on each image's gradient, and on the mean that is sent. What
-stays on the device is absent from what was shared, and needs no function.
+A defense acts in up to three places: on the photos before they train, on each image's gradient, and
+on the mean that is sent. What stays on the device is absent from what was shared, and needs no
+function.
 """
 
 from collections.abc import Sequence
 
 import torch
 
-from fedaudit.defenses.acts import Act, Batch, Replayed, Replays
+from fedaudit.defenses.acts import Act, Batch, ImageAct, Replayed, Replays
 from fedaudit.errors import AttackError
 from fedaudit.registry import create, names
 from fedaudit.types import DefenseFacts
@@ -30,11 +31,13 @@ def replay_of(defenses: Sequence[DefenseFacts], count: int) -> Replayed:
     """
     each: list[Act] = []
     mean: list[Act] = []
+    images: list[ImageAct] = []
     for facts in defenses:
         replayed = _replayed(facts, count)
         each += replayed.each
         mean += replayed.mean
-    return Replayed(tuple(each), tuple(mean))
+        images = [*replayed.images, *images]  # the last defense changes the photos first
+    return Replayed(tuple(each), tuple(mean), tuple(images))
 
 
 def _replayed(facts: DefenseFacts, count: int) -> Replayed:

@@ -1,4 +1,4 @@
-"""What defenses do to gradients, as functions that a client and an attacker share.
+"""What defenses do to gradients and to images, as functions that client and attacker share.
 
 A client's update is a batch of one; an attacker who knows the defense puts many gradients of its
 own through the same function, side by side.
@@ -14,24 +14,31 @@ from torch import Tensor
 Batch = Mapping[str, Tensor]
 """Gradients by parameter name, each `[M, …]` with M gradients side by side."""
 Act = Callable[[Batch, torch.Generator], dict[str, Tensor]]
+ImageAct = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+"""Images `[N, C, H, W]` in [0, 1] and labels, `[N]` int64 or `[N, K]` class probabilities, to the
+images and labels that train in their place, of which there may be more; differentiable in images.
+Images that are made of one photo stand side by side."""
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """A defense as functions of gradients.
+    """A defense as functions of gradients and of images.
 
     Attributes:
         each: Applied to per-image gradients, in order.
         mean: Applied to mean gradients, in order.
+        images: Applied to the photos before they train, in order. What they draw differs in every
+            round: an attacker draws it anew, and cannot know what the client drew.
     """
 
     each: tuple[Act, ...] = ()
     mean: tuple[Act, ...] = ()
+    images: tuple[ImageAct, ...] = ()
 
 
 @runtime_checkable
 class Replays(Protocol):
-    """A defense whose effect on a gradient an attacker can compute on gradients of its own."""
+    """A defense whose effect an attacker can compute on gradients or images of its own."""
 
     def replay(self, count: int) -> Replayed:
         """The functions, for an update that `count` images are behind."""

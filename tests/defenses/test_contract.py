@@ -22,6 +22,7 @@ CASES: dict[str, dict[str, Any]] = {
     "laplace_noise": {"std": 0.05, "of": "norm"},
     "sign": {},
     "top_k": {"pruned": 0.5},
+    "ats": {"policies": ("translate_x:9 contrast:6", "rotate:5")},
     "chain": {"of": ({"name": "clipping", "max_norm": 0.5}, {"name": "gaussian_noise"})},
 }
 METHODS = ("fedavg", "fedprox", "fedsgd")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Batch = Mapping[str, Tensor]
@@ -45,6 +46,18 @@ class Replays(Protocol):
         ...
 
 
+@runtime_checkable
+class Draws(Protocol):
+    """An act that draws: nobody else has the client's draw, but everybody can compute its mean.
+
+    An attacker who fits a draw of its own fits what the client did not do.
+    """
+
+    def expected(self, batch: Batch) -> dict[str, Tensor]:
+        """The mean of what the act makes of these gradients, over all draws."""
+        ...
+
+
 def in_order(acts: Sequence[Act], batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
     """All of `acts`, one after the other."""
     for act in acts:
@@ -65,10 +78,7 @@ def clip(bound: float) -> Act:
 
 @dataclass(frozen=True)
 class Noise:
-    """Independent noise of mean zero on every number: an act that an attacker can tell from others.
-
-    What it does to a gradient is known on average only; an attacker who fits one draw fits a draw
-    that the client did not make, so attacks leave it out or take its mean.
+    """Independent noise of mean zero on every number.
 
     Attributes:
         std: Standard deviation of an entry. With `relative`, the noise's expected norm over all
@@ -86,6 +96,10 @@ class Noise:
         if self.relative:
             scale = scale * norms(batch) / entries(batch) ** 0.5
         return {n: v + along(scale, v) * self._unit(v, generator) for n, v in batch.items()}
+
+    def expected(self, batch: Batch) -> dict[str, Tensor]:
+        """The gradients themselves."""
+        return dict(batch)
 
     def _unit(self, like: Tensor, generator: torch.Generator) -> Tensor:
         """Noise of variance 1; drawn on the CPU, so that every device gets the same."""
@@ -117,6 +131,94 @@ def keep_largest(share: float) -> Act:
         return {n: v * (v.abs() >= along(least, v)) for n, v in batch.items()}
 
     return act
+
+
+def keep_middle(largest: float, smallest: float) -> Act:
+    """Zeros for the share `largest` of entries of largest magnitude, and `smallest` of smallest.
+
+    Both are shares of each parameter tensor, rounded to whole entries; one entry is always kept.
+    """
+
+    def kept(value: Tensor) -> Tensor:
+        flat = value.flatten(1)
+        above = min(round(largest * flat.shape[1]), flat.shape[1] - 1)
+        below = min(round(smallest * flat.shape[1]), flat.shape[1] - 1 - above)
+        order = flat.abs().argsort(dim=1, stable=True)[:, below : flat.shape[1] - above]
+        return torch.zeros_like(flat).scatter(1, order, flat.gather(1, order)).view_as(value)
+
+    def act(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        del generator
+        return {name: kept(value) for name, value in batch.items()}
+
+    return act
+
+
+@dataclass(frozen=True)
+class KeepRandom:
+    """A random choice of entries over all parameters together; zeros for all others.
+
+    Attributes:
+        share: Of the entries that are kept; exact to one entry, at least one.
+        rescaled: Divide what is kept by the share, so that the mean is the gradient.
+    """
+
+    share: float
+    rescaled: bool = False
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """The gradients with a fresh choice for each."""
+        count, size = len(next(iter(batch.values()))), entries(batch)
+        number = max(1, round(self.share * size))
+        chosen = torch.rand(count, size, generator=generator).topk(number, 1, sorted=False).indices
+        mask = torch.zeros(count, size).scatter(1, chosen, self._factor)
+        parts = torch.split(mask, [value[0].numel() for value in batch.values()], 1)
+        return {
+            name: value * part.view(value.shape).to(value)
+            for (name, value), part in zip(batch.items(), parts, strict=True)
+        }
+
+    def expected(self, batch: Batch) -> dict[str, Tensor]:
+        """The gradients, or the share of them."""
+        return {name: value * (self.share * self._factor) for name, value in batch.items()}
+
+    @property
+    def _factor(self) -> float:
+        return 1 / self.share if self.rescaled else 1.0
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """Magnitudes rounded at random, up or down, to `levels` even steps of their bucket's norm.
+
+    Attributes:
+        levels: s; a number becomes 0 or ±l/s of the norm, 1 ≤ l ≤ s.
+        bucket: Entries of a parameter that share a norm, in order; None is all of them.
+        norm: "l2", or "max", the largest magnitude.
+    """
+
+    levels: int
+    bucket: int | None = None
+    norm: Literal["l2", "max"] = "l2"
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """The gradients, each rounded by draws of its own."""
+        return {name: self._rounded(value, generator) for name, value in batch.items()}
+
+    def expected(self, batch: Batch) -> dict[str, Tensor]:
+        """The gradients themselves: the rounding is unbiased."""
+        return dict(batch)
+
+    def _rounded(self, value: Tensor, generator: torch.Generator) -> Tensor:
+        flat = value.flatten(1)
+        size = min(self.bucket or flat.shape[1], flat.shape[1])
+        rows = F.pad(flat, (0, -flat.shape[1] % size)).view(len(flat), -1, size)
+        order = 2 if self.norm == "l2" else float("inf")
+        scale = torch.linalg.vector_norm(rows, order, dim=2, keepdim=True)
+        place = rows.abs() / scale.clamp_min(torch.finfo(rows.dtype).tiny) * self.levels
+        draws = torch.rand(rows.shape, generator=generator).to(rows)
+        level = (place.floor() + (draws < place.frac())).clamp(max=self.levels)
+        rounded: Tensor = rows.sign() * level * (scale / self.levels)
+        return rounded.flatten(1)[:, : flat.shape[1]].view_as(value)
 
 
 def norms(batch: Batch) -> Tensor:

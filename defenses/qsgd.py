@@ -1,0 +1,53 @@
+"""QSGD: the update's numbers in a few levels."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fedaudit.defenses.acts import Quantize, Replayed
+from fedaudit.defenses.sending import on_sending
+from fedaudit.types import DefenseFacts
+from fedaudit.verbs import ClientStep
+
+
+@dataclass(frozen=True, kw_only=True)
+class QSGD:
+    """Round every number at random to one of a few levels, right on average.
+
+    Alistarh et al. (NeurIPS 2017, arXiv 1610.02132, section 3.1): v becomes ‖v‖·sign(v)·ξ, ξ one of
+    the two multiples of 1/s next to |v|/‖v‖, with the odds that make its mean |v|/‖v‖. The norm is
+    that of a bucket of consecutive entries, or of a whole parameter; in experiments the paper
+    scales by the largest magnitude (recalled). Lossless coding of the levels changes nothing of
+    what the server sees, and is left out. Guarantee: none, it was made to save traffic. The mean
+    over rounds is the update, and the norms are exact.
+
+    Args:
+        levels: s; a number takes 2s + 1 values in its bucket; ≥ 1.
+        bucket: Entries that share a norm; ≥ 1. None: all of a parameter.
+        norm: "l2", or "max" (fewer zeros, less noise).
+    """
+
+    levels: int = 4
+    bucket: int | None = 512
+    norm: Literal["l2", "max"] = "l2"
+
+    def __post_init__(self) -> None:
+        if self.levels < 1:
+            raise ValueError(f"levels must be ≥ 1, not {self.levels}")
+        if self.bucket is not None and self.bucket < 1:
+            raise ValueError(f"bucket must be ≥ 1 or None, not {self.bucket}")
+        if self.norm not in ("l2", "max"):
+            raise ValueError(f"norm must be 'l2' or 'max', not {self.norm!r}")
+
+    def __call__(self, step: ClientStep) -> ClientStep:
+        """Quantize what the step shares."""
+        return on_sending(step, self.replay(1).mean)
+
+    def replay(self, count: int) -> Replayed:
+        """The same on an attacker's gradients, with draws of its own."""
+        del count
+        return Replayed(mean=(Quantize(self.levels, self.bucket, self.norm),))
+
+    def facts(self) -> DefenseFacts:
+        """Levels and buckets are public, and show in the update."""
+        settings = {"levels": self.levels, "bucket": self.bucket, "norm": self.norm}
+        return DefenseFacts("qsgd", settings)

@@ -1,0 +1,60 @@
+"""QSGD: its levels, its buckets, and that it is right on average."""
+
+import math
+
+import pytest
+import torch
+
+from fedaudit.defenses.acts import Quantize
+from fedaudit.errors import ConfigError
+from fedaudit.registry import create
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("norm", ["l2", "max"])
+@pytest.mark.parametrize(("levels", "bucket"), [(1, None), (4, 8), (7, 1000)])
+def test_numbers_are_levels_of_their_buckets_norm(
+    levels: int, bucket: int | None, norm: str
+) -> None:
+    value = torch.randn(1, 5, 6, generator=generator())
+    settings = {"levels": levels, "bucket": bucket, "norm": norm}
+    (act,) = create("defenses", "qsgd", settings).replay(1).mean
+    sent = act({"w": value}, generator(1))["w"]
+    assert sent.shape == value.shape
+    for whole, rounded in zip(
+        torch.split(value.flatten(), bucket or 30),
+        torch.split(sent.flatten(), bucket or 30),
+        strict=True,
+    ):
+        numbers = whole.tolist()
+        scale = math.hypot(*numbers) if norm == "l2" else max(map(abs, numbers))
+        for number, level in zip(numbers, (rounded / scale * levels).tolist(), strict=True):
+            place = number / scale * levels
+            near = {math.floor(place), math.ceil(place)}
+            assert min(abs(level - n) for n in near) < 1e-4
+
+
+@pytest.mark.parametrize("norm", ["l2", "max"])
+def test_the_rounding_is_unbiased(norm: str) -> None:
+    value = torch.randn(12, generator=generator())
+    draws = 20_000
+    act = Quantize(2, 5, "l2" if norm == "l2" else "max")
+    batch = {"w": value.expand(draws, -1)}
+    sent = act(batch, generator(1))["w"].double()
+    error = sent.std(0) / math.sqrt(draws)
+    assert bool(((sent.mean(0) - value).abs() <= 4 * error + 1e-6).all())
+    assert torch.equal(act.expected(batch)["w"], batch["w"])
+
+
+def test_zeros_stay_zeros_and_numbers_on_a_level_stay() -> None:
+    batch = {"w": torch.tensor([[0.0, 0.0, 0.0], [3.0, 0.0, -4.0]])}
+    assert torch.equal(Quantize(5)(batch, generator())["w"], batch["w"])
+
+
+@pytest.mark.parametrize("settings", [{"levels": 0}, {"bucket": -3}, {"norm": "l3"}])
+def test_settings_out_of_range_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=str(*settings.values())):
+        create("defenses", "qsgd", settings)

@@ -58,6 +58,15 @@ class Draws(Protocol):
         ...
 
 
+@runtime_checkable
+class Encodes(Protocol):
+    """A defense after which an update takes fewer bytes than its numbers would."""
+
+    def encoded_bytes(self, tensors: Mapping[str, Tensor]) -> int:
+        """Bytes of an update by parameter name, in the plain encoding that its paper counts."""
+        ...
+
+
 def in_order(acts: Sequence[Act], batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
     """All of `acts`, one after the other."""
     for act in acts:

@@ -1,6 +1,9 @@
 """Only the signs of the update."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from fedaudit.defenses.acts import Replayed, keep_signs
 from fedaudit.defenses.sending import on_sending
@@ -23,6 +26,10 @@ class Sign:
         """The same on an attacker's gradients."""
         del count
         return Replayed(mean=(keep_signs(),))
+
+    def encoded_bytes(self, tensors: Mapping[str, Tensor]) -> int:
+        """One bit a number."""
+        return -(-sum(value.numel() for value in tensors.values()) // 8)
 
     def facts(self) -> DefenseFacts:
         """There is nothing to set."""

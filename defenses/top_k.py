@@ -1,6 +1,9 @@
 """Only the largest entries of the update."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from fedaudit.defenses.acts import Replayed, keep_largest
 from fedaudit.defenses.sending import on_sending
@@ -33,6 +36,12 @@ class TopK:
         """The same on an attacker's gradients."""
         del count
         return Replayed(mean=(keep_largest(1 - self.pruned),))
+
+    def encoded_bytes(self, tensors: Mapping[str, Tensor]) -> int:
+        """Of what is left the number and its place, four bytes each; or all numbers, if fewer."""
+        numbers = sum(value.numel() for value in tensors.values())
+        left = sum(int(value.count_nonzero()) for value in tensors.values())
+        return min(8 * left, 4 * numbers)
 
     def facts(self) -> DefenseFacts:
         """The share is public, and shows in the update."""

@@ -85,7 +85,7 @@ DEFAULTS: dict[str, Rule] = {
     "threat_model": OneOf("threat model", _threat_models),
     "grant": _FACTS,
     "deny": _FACTS,
-    "defenses": Many(Plugin("dpsgd"), '"none", "dpsgd"', identity=_label),
+    "defenses": Many(Plugin("dpsgd", sweeps=True), '"none", "dpsgd"', identity=_label),
     "attacks": Many(Plugin("gan_inversion", adapts=True), '"gan_inversion"', identity=_label),
     "controls": Flag(),
     "expose": Many(Text(lines=False), '"update"', may_be_empty=True),

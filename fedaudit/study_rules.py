@@ -186,10 +186,13 @@ class Plugin:
     Attributes:
         example: A name.
         adapts: Whether the table may also say what the plugin makes of defenses (`adapt`).
+        sweeps: Whether the table may hold several values of one setting
+            (`sweep = {noise = [1, 2]}`), which makes one plugin of each.
     """
 
     example: str
     adapts: bool = False
+    sweeps: bool = False
 
     def read(self, value: object, place: Place) -> Choice:
         """Read it; whether such a plugin exists is checked once the whole file is read."""
@@ -211,9 +214,32 @@ class Plugin:
         Name("strong").read(choice.label, Place(place.file, place.table, f"{place.key}.label"))
         return choice
 
+    def read_all(self, value: object, place: Place) -> tuple[Choice, ...]:
+        """One choice, or one for each value of a sweep; labels carry the value."""
+        if not (self.sweeps and isinstance(value, Mapping) and "sweep" in value):
+            return (self.read(value, place),)
+        swept = value["sweep"]
+        example = "sweep = {noise_multiplier = [0.1, 1.0]}"
+        inside = Place(place.file, place.table, f"{place.key}.sweep")
+        if not isinstance(swept, Mapping) or len(swept) != 1:
+            raise inside.wrong("a table with one setting and its values", swept, example)
+        setting, values = next(iter(swept.items()))
+        if not isinstance(values, list | tuple) or not values:
+            raise inside.wrong("a list of values that is not empty", values, example)
+        rest = {k: v for k, v in value.items() if k != "sweep"}
+        if setting in rest:
+            raise ConfigError(f"{inside}: {setting} is set beside its sweep. Remove one.")
+        label = rest.get("label", rest.get("name"))
+        tables = [{**rest, "label": f"{label}-{v}", setting: v} for v in values]
+        return tuple(self.read(table, place) for table in tables)
+
     def schema(self) -> dict[str, Any]:
         """As JSON schema."""
         table = {"name": {"type": "string"}, "label": Name("").schema()}
+        if self.sweeps:
+            values = {"type": "array", "minItems": 1}
+            sweep = {"type": "object", "minProperties": 1, "maxProperties": 1}
+            table["sweep"] = {**sweep, "additionalProperties": values}
         if self.adapts:
             table["adapt"] = {"enum": list(get_args(Adapt))}
         plugin = {"type": "object", "required": ["name"], "properties": table}
@@ -238,18 +264,23 @@ class Many:
         read: dict[object, Any] = {}
         for index, item in enumerate(value):
             inside = Place(place.file, place.table, f"{place.key}[{index}]")
-            thing = self.item.read(item, inside)
-            if (identity := self.identity(thing)) in read:
-                labels = 'Remove one, or tell them apart: {name = "…", label = "strong", …}.'
-                advice = labels if isinstance(self.item, Plugin) else "Remove one."
-                raise ConfigError(f"{place}: {place.key} has {identity!r} twice. {advice}")
-            read[identity] = thing
+            plugin = isinstance(self.item, Plugin)
+            several = self.item.read_all if isinstance(self.item, Plugin) else self._one
+            for thing in several(item, inside):
+                if (identity := self.identity(thing)) in read:
+                    labels = 'Remove one, or tell them apart: {name = "…", label = "strong", …}.'
+                    advice = labels if plugin else "Remove one."
+                    raise ConfigError(f"{place}: {place.key} has {identity!r} twice. {advice}")
+                read[identity] = thing
         return tuple(read.values())
 
     def schema(self) -> dict[str, Any]:
         """As JSON schema."""
         least = {} if self.may_be_empty else {"minItems": 1}
         return {"type": "array", "items": self.item.schema(), **least}
+
+    def _one(self, value: object, place: Place) -> tuple[Any, ...]:
+        return (self.item.read(value, place),)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from fedaudit.config import Federation, Scenario, Study
 from fedaudit.reports import recorded
 from fedaudit.reports.controls import ceilings, controls, failed
+from fedaudit.reports.defenses import defense_lines
 from fedaudit.reports.exhibits import SEED, exhibits, points
 from fedaudit.reports.exposure import exposures
 from fedaudit.reports.findings import coverage, findings
@@ -57,13 +58,29 @@ def build_report(path: Path, evidence: Evidence) -> Results:
         RunFolderError: Not a run folder, or one that cannot be read.
         StorageError: The folder cannot be written.
     """
-    folder, manifest, stock = open_report(path)
-    trials = Trials(tuple(folder.trial(key) for key in stock.done if _is_cell(folder, key)))
-    results = summarize(folder, manifest, stock, trials)
+    folder, results = _opened(path)
     write_atomically(path / "results.json", canonical_bytes(results))
     pictures = dict(_pictures(folder, results)) if evidence == "full" else None
     write_atomically(path / "report.html", render(results, pictures, evidence).encode())
     return results
+
+
+def results_of(path: Path) -> Results:
+    """The summary of a run folder; nothing is written.
+
+    Args:
+        path: The run folder, finished or not: what is missing is "not tested".
+
+    Raises:
+        RunFolderError: Not a run folder, or one that cannot be read.
+    """
+    return _opened(path)[1]
+
+
+def _opened(path: Path) -> tuple[RunFolder, Results]:
+    folder, manifest, stock = open_report(path)
+    trials = Trials(tuple(folder.trial(key) for key in stock.done if _is_cell(folder, key)))
+    return folder, summarize(folder, manifest, stock, trials)
 
 
 def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: Trials) -> Results:
@@ -92,6 +109,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         headline=headline(table, settings),
         settings=settings,
         rows=table,
+        defenses=defense_lines(study, trials, table),
         exposures=exposed,
         contrasts=contrasts(study, trials),
         ceilings=ceilings(study, galleries),

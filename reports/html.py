@@ -16,6 +16,7 @@ from fedaudit.reports.frontier import frontier
 from fedaudit.reports.more_figures import contrasts, model_states, scores
 from fedaudit.reports.pictures import Picture, Trio, trios, worst_pair
 from fedaudit.reports.results import Evidence, Results, canonical_bytes
+from fedaudit.reports.sweeps import setting_curves
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -65,6 +66,7 @@ def figures(results: Results) -> tuple[Figure, ...]:
         frontier(results),
         model_states(results),
         contrasts(results),
+        setting_curves(results),
     )
 
 
@@ -81,6 +83,7 @@ def _derived(results: Results) -> dict[str, Any]:
         "worst_row": worst,
         "worst_threshold": view.threshold(results, worst.scenario) if worst else None,
         "scenarios": view.scenarios(results),
+        "bought": view.bought(results),
         "states": view.states_of(results),
         "ledgers": view.ledgers(results),
         "not_shown": view.not_shown(results, headline),

@@ -55,6 +55,10 @@ class Utility:
         rounds, seconds, bytes_per_client_round: Cost of training; bytes both ways.
         untrained_accuracy: The same for the fresh model: what training adds to.
         training_epsilon: ε that all rounds of the training compose to, where there is one.
+        step_seconds, plain_step_seconds: Median CPU seconds of one client's round with the defense
+            and without, by turns in one process.
+        bytes_sent, plain_bytes_sent: Of what one client sends in a round, with the defense (in the
+            encoding that it names) and without.
     """
 
     accuracy: float
@@ -66,6 +70,10 @@ class Utility:
     bytes_per_client_round: int
     untrained_accuracy: float | None = None
     training_epsilon: float | None = None
+    step_seconds: float | None = None
+    plain_step_seconds: float | None = None
+    bytes_sent: int | None = None
+    plain_bytes_sent: int | None = None
 
 
 @dataclass(frozen=True)
@@ -152,6 +160,51 @@ class Row:
     explained_noise: Estimate | None = None
     copies: Rate | None = None
     prior_copies: Rate | None = None
+
+
+@dataclass(frozen=True)
+class DefenseLine:
+    """What one defense buys in one scenario, under the strongest attack that met it.
+
+    Attributes:
+        name, settings: Of the defense; `defense` is its label in the study.
+        attack: The one that re-identified most; None where none was run, and all rates are null.
+        adaptive: Whether that attack took the defense into account, as in `Row`.
+        met_by_adaptive: Whether any attack that was run did.
+        verdict: The gravest of its rows.
+        reid, excess, ssim, lpips, psnr: Of the strongest attack.
+        reid_blind, reid_adapted: Of the strongest attack that did not take the defense into
+            account, and of the strongest that did.
+        worst_cosine: Over all attacks.
+        reduction: Undefended − defended rate, paired by photo, both under their strongest attack.
+        p_value, p_holm: One-sided, reduction > 0; Holm over all lines of the study.
+        accuracy_lost: Verification accuracy against the undefended federation, a share.
+        dominated_by: Label of a defense that is at least as useful and leaks no more.
+    """
+
+    scenario: str
+    defense: str
+    name: str
+    settings: Mapping[str, Any]
+    attack: str | None
+    adaptive: str | None
+    met_by_adaptive: bool
+    verdict: VerdictKind
+    reid: Rate | None
+    reid_blind: Rate | None
+    reid_adapted: Rate | None
+    excess: Estimate | None
+    worst_cosine: float | None
+    ssim: Estimate | None
+    lpips: Estimate | None
+    psnr: Estimate | None
+    reduction: Estimate | None
+    p_value: float | None
+    p_holm: float | None
+    utility: Utility | None
+    accuracy_lost: float | None
+    budget: Budget | None
+    dominated_by: str | None
 
 
 @dataclass(frozen=True)
@@ -372,6 +425,7 @@ class Results:
     headline: Verdict
     settings: Settings
     rows: tuple[Row, ...]
+    defenses: tuple[DefenseLine, ...]
     exposures: tuple[Exposure, ...]
     contrasts: tuple[Contrast, ...]
     ceilings: tuple[Ceiling, ...]

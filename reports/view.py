@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fedaudit.reports.figures import state_of, unique
 from fedaudit.reports.results import (
     Ceiling,
+    DefenseLine,
     Evidence,
     Ledger,
     Rate,
@@ -91,6 +92,13 @@ def scenarios(results: Results) -> tuple[ScenarioView, ...]:
         lines = tuple(Line(row, _lost(row, rows), chance) for row in rows)
         views.append(ScenarioView(name, state_of(first), facts, lines, top))
     return tuple(views)
+
+
+def bought(results: Results) -> tuple[tuple[str, tuple[DefenseLine, ...]], ...]:
+    """What each defense buys, for scenarios that compare defenses."""
+    names = unique([line.scenario for line in results.defenses])
+    groups = ((n, tuple(x for x in results.defenses if x.scenario == n)) for n in names)
+    return tuple((name, lines) for name, lines in groups if len(lines) > 1)
 
 
 def ledgers(results: Results) -> tuple[LedgerView, ...]:

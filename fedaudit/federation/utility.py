@@ -6,6 +6,7 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
+from fedaudit.federation.cost import step_cost
 from fedaudit.federation.rounds import Simulation, State
 from fedaudit.models.facenet import require_face_net
 from fedaudit.models.zoo import build
@@ -67,6 +68,7 @@ def measure(
         )
 
     trained, fresh = of(state), of(simulation.fresh())
+    cost = step_cost(simulation, state)
     received = simulation.received(state, 0)
     update = sum(value.numel() * value.element_size() for value in received.values())
     return Utility(
@@ -79,6 +81,10 @@ def measure(
         bytes_per_client_round=2 * update,
         training_epsilon=epsilon,
         untrained_accuracy=fresh["accuracy"],
+        step_seconds=cost.seconds,
+        plain_step_seconds=cost.plain_seconds,
+        bytes_sent=cost.bytes,
+        plain_bytes_sent=cost.plain_bytes,
     )
 
 

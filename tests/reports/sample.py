@@ -15,6 +15,7 @@ from fedaudit.reports.results import (
     Contrast,
     Control,
     Coverage,
+    DefenseLine,
     Estimate,
     Evidence,
     Exhibit,
@@ -122,6 +123,47 @@ def _row(scenario: tuple[str, str, int, int], defense: str, attack: int) -> Row:
         if batch == 1
         else None,
         verdict=verdict(reid, prior, excess),
+    )
+
+
+def _line(rows: tuple[Row, ...], scenario: str, defense: str) -> DefenseLine:
+    blind, adapted = (r for r in rows if r.scenario == scenario and r.defense == defense)
+    bare = next(r for r in rows if r.scenario == scenario and r.attack == adapted.attack)
+    utility = adapted.utility and replace(
+        adapted.utility,
+        step_seconds=0.5,
+        plain_step_seconds=0.4,
+        bytes_sent=602_112,
+        plain_bytes_sent=602_112,
+    )
+    assert adapted.reid
+    assert bare.reid
+    return DefenseLine(
+        scenario=scenario,
+        defense=defense,
+        name=defense.partition(" ")[0],
+        settings={"strength": 0.9} if " " in defense else {},
+        attack=adapted.attack,
+        adaptive=adapted.adaptive,
+        met_by_adaptive=True,
+        verdict=adapted.verdict.kind,
+        reid=adapted.reid,
+        reid_blind=blind.reid,
+        reid_adapted=adapted.reid,
+        excess=adapted.excess,
+        worst_cosine=adapted.worst_cosine,
+        ssim=adapted.ssim,
+        lpips=adapted.lpips,
+        psnr=adapted.psnr,
+        reduction=None
+        if defense == "none"
+        else around(bare.reid.value - adapted.reid.value, 0.2, adapted.reid.n),
+        p_value=None if defense == "none" else 0.01,
+        p_holm=None if defense == "none" else 0.04,
+        utility=utility,
+        accuracy_lost=0.86 - utility.accuracy if utility else None,
+        budget=adapted.budget,
+        dominated_by="dplc" if defense.startswith("pruning") else None,
     )
 
 
@@ -346,6 +388,7 @@ def sample(*, underpowered: bool = True) -> Results:
         headline=worst.verdict,
         settings=Settings(0.05, 0.95, 1e-3, 20260),
         rows=rows,
+        defenses=tuple(_line(rows, s[0], d) for s in SCENARIOS for d in DEFENSES),
         exposures=_exposures(rows),
         contrasts=contrasts,
         ceilings=tuple(

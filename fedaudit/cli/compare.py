@@ -1,0 +1,60 @@
+"""`fedaudit compare`: what each defense of a run buys, as a table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fedaudit.cli.options import examples
+
+if TYPE_CHECKING:
+    from fedaudit.reports.results import Results
+
+
+@click.command(
+    epilog=examples(
+        "fedaudit compare runs/defenses",
+        "fedaudit compare runs/defenses --format markdown > docs/table.md",
+        "fedaudit compare runs/defenses --format json",
+    )
+)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("text", "markdown", "json")),
+    default="text",
+    show_default=True,
+    help="How to print it.",
+)
+def compare(*, run: Path, form: str) -> int:
+    """Print what each defense of the run folder RUN buys: leakage, utility and cost side by side.
+
+    One line a defense, under the strongest attack that was run against it, and the rates of blind
+    and adapted attacks apart. Nothing is written.
+    """
+    from fedaudit.cli.table import show  # noqa: PLC0415 - imports rich
+    from fedaudit.reports.build import results_of  # noqa: PLC0415 - imports torch
+    from fedaudit.reports.comparison_table import COLUMNS, cells, markdown  # noqa: PLC0415
+
+    results = results_of(run)
+    if form == "json":
+        click.echo(json.dumps(_plain(results), indent=1, ensure_ascii=False))
+    elif form == "markdown":
+        click.echo(markdown(results.defenses))
+    else:
+        show([name.upper() for name in COLUMNS], [cells(line) for line in results.defenses])
+    return 0
+
+
+def _plain(results: Results) -> list[dict[str, object]]:
+    from pydantic import TypeAdapter  # noqa: PLC0415 - slow to import
+
+    from fedaudit.reports.results import DefenseLine  # noqa: PLC0415 - imports torch
+
+    adapter = TypeAdapter(tuple[DefenseLine, ...])
+    plain: list[dict[str, object]] = adapter.dump_python(results.defenses, mode="json")
+    return plain

@@ -1,0 +1,66 @@
+"""What a defense costs a client: seconds of a round, and bytes of what it sends."""
+
+import time
+from dataclasses import dataclass, replace
+from statistics import median
+
+from fedaudit.defenses.acts import Encodes
+from fedaudit.defenses.chain import parts_of
+from fedaudit.defenses.none import NoDefense
+from fedaudit.federation.client import local_training
+from fedaudit.federation.rounds import Simulation, State
+from fedaudit.seeds import generator_for
+from fedaudit.types import Shared, Update, tensors_in
+
+REPEATS = 5
+CLIENT = 0
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """One client's round with the defense and without.
+
+    Attributes:
+        seconds, plain_seconds: Median CPU seconds of the process, measured by turns.
+        bytes, plain_bytes: Of all that is sent, in the encoding that the defense names, else as
+            the tensors are.
+    """
+
+    seconds: float
+    plain_seconds: float
+    bytes: int
+    plain_bytes: int
+
+
+def step_cost(simulation: Simulation, state: State, *, repeats: int = REPEATS) -> StepCost:
+    """Measure client 0's round from `state`, on the photos and settings of its training.
+
+    The undefended round starts from what a federation without the defense would broadcast, where
+    the defense changes the network or keeps parameters: from a fresh model.
+    """
+    plain = replace(simulation, defense=NoDefense())
+    turns = ((simulation, state), (plain, plain.fresh()))
+    seconds: tuple[list[float], list[float]] = ([], [])
+    sizes = [0, 0]
+    for number in range(repeats + 1):
+        for k, (one, start) in enumerate(turns):
+            generator = generator_for("cost", one.seed, number)
+            photos = one.split.photos[CLIENT]
+            began = time.process_time()
+            returned = one.step(start, CLIENT, photos, local_training(one.federation), generator)
+            if number:  # the first turn pays for what is built once
+                seconds[k].append(time.process_time() - began)
+            sizes[k] = bytes_of(one, returned.shared)
+    return StepCost(median(seconds[0]), median(seconds[1]), sizes[0], sizes[1])
+
+
+def bytes_of(simulation: Simulation, shared: tuple[Shared, ...]) -> int:
+    """Bytes of what one client sends; the last defense that encodes an update decides its size."""
+    coders = [part for part in parts_of(simulation.defense) if isinstance(part, Encodes)]
+    total = 0
+    for sent in shared:
+        if isinstance(sent, Update) and coders:
+            total += coders[-1].encoded_bytes(sent.tensors)
+        else:
+            total += sum(t.numel() * t.element_size() for t in tensors_in(sent))
+    return total

@@ -1,0 +1,119 @@
+"""Which defenses were *measured* to be good enough, the cheapest first; or what is nearest."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from fedaudit.reports.results import DefenseLine, Results
+from fedaudit.scoring.statistics import targets_needed
+
+Standing = Literal["measured", "by estimate only", "too leaky", "too costly", "not measured"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One defense in one scenario, held against what is asked.
+
+    Attributes:
+        standing: "measured": the upper end of re-identification's interval and the accuracy keep
+            the limits. "by estimate only": the rate does, its interval does not. "too leaky", "too
+            costly": re-identification or accuracy breaks its limit (leakage is said first). "not
+            measured": something is missing, or no attack that knows the defense was run.
+        why: In words, with the numbers.
+        cost: Client seconds against the undefended, times; None where not measured.
+    """
+
+    line: DefenseLine
+    standing: Standing
+    why: str
+    cost: float | None
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """For one scenario: candidates in the order in which to consider them."""
+
+    scenario: str
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def satisfied(self) -> tuple[Candidate, ...]:
+        """Those that were measured to keep both limits, the cheapest first."""
+        return tuple(c for c in self.candidates if c.standing == "measured")
+
+
+def recommend(
+    results: Results, *, max_reid: float, min_accuracy: float
+) -> tuple[Recommendation, ...]:
+    """Hold every defense of every scenario against the limits.
+
+    Args:
+        results: Of a run.
+        max_reid: Largest re-identification rate; its interval's upper end must not be above it.
+        min_accuracy: Least verification accuracy on held-out people, in [0.5, 1].
+    """
+    names = dict.fromkeys(line.scenario for line in results.defenses)
+    return tuple(
+        Recommendation(
+            name,
+            _ordered(
+                [_judge(x, max_reid, min_accuracy) for x in results.defenses if x.scenario == name],
+                max_reid,
+                min_accuracy,
+            ),
+        )
+        for name in names
+    )
+
+
+def _judge(line: DefenseLine, max_reid: float, min_accuracy: float) -> Candidate:
+    utility, reid, cost = line.utility, line.reid, None
+    if utility and utility.step_seconds and utility.plain_step_seconds:
+        cost = utility.step_seconds / utility.plain_step_seconds
+    if utility is None or reid is None or line.verdict == "INVALID":
+        return Candidate(line, "not measured", _missing(line), cost)
+    why = (
+        f"{reid.hits} of {reid.n} re-identified (upper bound {reid.high:.1%}) by {line.attack}; "
+        f"accuracy {utility.accuracy:.3f}"
+    )
+    standing: Standing = "measured"
+    if reid.value > max_reid:
+        standing = "too leaky"
+    elif utility.accuracy < min_accuracy:
+        standing = "too costly"
+    elif not line.met_by_adaptive:
+        standing, why = "not measured", f"no attack that knows the defense was run; {why}"
+    elif reid.high > max_reid:
+        standing = "by estimate only"
+        if max_reid > 0:
+            needed = targets_needed(max_reid)
+            why += f"; {needed} targets without a hit would show the limit kept"
+    return Candidate(line, standing, why, cost)
+
+
+def _missing(line: DefenseLine) -> str:
+    if line.verdict == "INVALID":
+        return "a control of the audit failed"
+    if line.reid is None:
+        return "re-identification was not tested"
+    return "its federation's accuracy was not measured"
+
+
+def _ordered(
+    found: Sequence[Candidate], max_reid: float, min_accuracy: float
+) -> tuple[Candidate, ...]:
+    """By standing; what satisfies by cost, then bytes; what does not by how far it is off."""
+    order = ("measured", "by estimate only", "too costly", "too leaky", "not measured")
+
+    def key(candidate: Candidate) -> tuple[int, float, float]:
+        place = order.index(candidate.standing)
+        line = candidate.line
+        cost = candidate.cost if candidate.cost is not None else float("inf")
+        if place <= 1:
+            sent = line.utility.bytes_sent if line.utility else None
+            return place, cost, float(sent) if sent is not None else float("inf")
+        leak = max(0.0, line.reid.value - max_reid) if line.reid else 1.0
+        lost = max(0.0, min_accuracy - line.utility.accuracy) if line.utility else 1.0
+        return (2 if candidate.standing != "not measured" else 3), leak + lost, cost
+
+    return tuple(sorted(found, key=key))

@@ -1,0 +1,75 @@
+"""`fedaudit compare` and `fedaudit recommend` on a small, real run."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from fedaudit.cli import cli
+
+STUDY = """
+name = "defenses"
+size = 32
+[federation]
+clients = 2
+rounds = 1
+local_steps = 1
+[[scenario]]
+name = "fresh"
+method = "fedsgd"
+targets = 3
+attacks = [
+    {name = "inverting_gradients", label = "blind", adapt = "no", steps = 2, polish = 0},
+    {name = "inverting_gradients", label = "adapted", steps = 2, polish = 0},
+]
+defenses = ["none", {name = "top_k", sweep = {pruned = [0.5, 0.9, 0.99]}}, "sign"]
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "study.toml").write_text(STUDY)
+    made = folder / "made"
+    arguments = ["run", str(folder / "study.toml"), "--output", str(made), "--workers", "1"]
+    result = CliRunner().invoke(cli, arguments, standalone_mode=False)
+    assert result.exception is None, result.output
+    return made
+
+
+def test_compare_has_a_line_for_each_defense(run: Path) -> None:
+    plain = CliRunner().invoke(cli, ["compare", str(run), "--format", "json"])
+    lines = json.loads(plain.output)
+    assert [x["defense"] for x in lines] == ["none", "top_k-0.5", "top_k-0.9", "top_k-0.99", "sign"]
+    undefended, pruned, *_, signs = lines
+    assert undefended["reduction"] is None
+    assert signs["reduction"]["n"] == 3
+    assert pruned["reid_blind"]["n"] == pruned["reid_adapted"]["n"] == 3
+    assert all(x["utility"]["step_seconds"] > 0 for x in lines)
+    assert signs["utility"]["bytes_sent"] == -(-undefended["utility"]["bytes_sent"] // 32)
+    shares = [x["utility"]["bytes_sent"] for x in lines[1:4]]
+    assert shares == sorted(shares, reverse=True)
+    table = CliRunner().invoke(cli, ["compare", str(run), "--format", "markdown"]).output
+    assert len(table.splitlines()) == 2 + len(lines)
+    assert (run / "report.html").read_text().count("top_k, by pruned") == 1
+
+
+def test_recommend_names_what_was_measured_or_the_nearest(run: Path) -> None:
+    asked = ["recommend", str(run), "--max-reid", "1", "--min-accuracy", "0"]
+    fine = CliRunner().invoke(cli, asked, standalone_mode=False)
+    assert fine.return_value == 0
+    assert "measured to satisfy both" in fine.output
+    strict = ["recommend", str(run), "--max-reid", "0", "--min-accuracy", "1"]
+    none = CliRunner().invoke(cli, strict, standalone_mode=False)
+    assert none.return_value == 1
+    assert "Nearest:" in none.output
+    plain = json.loads(CliRunner().invoke(cli, [*strict, "--json"]).output)
+    assert plain[0]["satisfied"] == []
+    assert {c["standing"] for c in plain[0]["candidates"]} <= {"too costly", "too leaky"}
+
+
+def test_a_wrong_scenario_names_the_closest(run: Path) -> None:
+    asked = ["recommend", str(run), "--max-reid", "1", "--min-accuracy", "0", "--scenario", "frech"]
+    result = CliRunner().invoke(cli, asked, standalone_mode=False)
+    assert "did you mean 'fresh'" in str(result.exception)

@@ -1,13 +1,17 @@
 """Defenses that act on the update as it leaves the device, whatever trained it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from fedaudit.defenses.acts import Act, in_order
-from fedaudit.types import Update
+from fedaudit.types import Shared, Update
 from fedaudit.verbs import ClientReturn, ClientStep, ClientTask
+
+INNER = "inner/"
+"""Before the names of what defenses further in remember, so that any two fit into each other."""
 
 
 def on_sending(step: ClientStep, acts: Sequence[Act]) -> ClientStep:
@@ -20,7 +24,9 @@ def on_sending(step: ClientStep, acts: Sequence[Act]) -> ClientStep:
     def guarded(task: ClientTask) -> ClientReturn:
         returned = step(task)
         shared = tuple(
-            replace(sent, tensors=_changed(sent, acts, task)) if isinstance(sent, Update) else sent
+            replace(sent, tensors=_changed(sent.tensors, acts, task.generator))
+            if isinstance(sent, Update)
+            else sent
             for sent in returned.shared
         )
         return replace(returned, shared=shared)
@@ -28,8 +34,39 @@ def on_sending(step: ClientStep, acts: Sequence[Act]) -> ClientStep:
     return guarded
 
 
-def _changed(sent: Update, acts: Sequence[Act], task: ClientTask) -> dict[str, Tensor]:
-    if not sent.tensors:
+def with_error_feedback(step: ClientStep, acts: Sequence[Act]) -> ClientStep:
+    """As `on_sending`, and what the acts leave out is added to the update of the next round.
+
+    Error feedback: of an update u and the memory e, acts(u + e) is sent and u + e − acts(u + e)
+    remembered on the device; the memory is empty in a client's first round (Stich et al., NeurIPS
+    2018, arXiv 1809.07599, algorithm 1).
+    """
+
+    def guarded(task: ClientTask) -> ClientReturn:
+        inner = {n.removeprefix(INNER): t for n, t in task.memory.items() if n.startswith(INNER)}
+        returned = step(replace(task, memory=inner))
+        memory = {f"{INNER}{name}": value for name, value in returned.memory.items()}
+        shared: list[Shared] = []
+        for number, sent in enumerate(returned.shared):
+            if not isinstance(sent, Update):
+                shared.append(sent)
+                continue
+            due = {
+                name: value + task.memory.get(f"{number}/{name}", torch.zeros_like(value))
+                for name, value in sent.tensors.items()
+            }
+            tensors = _changed(due, acts, task.generator)
+            memory |= {f"{number}/{name}": due[name] - value for name, value in tensors.items()}
+            shared.append(replace(sent, tensors=tensors))
+        return replace(returned, shared=tuple(shared), memory=memory)
+
+    return guarded
+
+
+def _changed(
+    tensors: Mapping[str, Tensor], acts: Sequence[Act], generator: torch.Generator
+) -> dict[str, Tensor]:
+    if not tensors:
         return {}
-    batch = {name: value[None] for name, value in sent.tensors.items()}
-    return {name: value[0] for name, value in in_order(acts, batch, task.generator).items()}
+    batch = {name: value[None] for name, value in tensors.items()}
+    return {name: value[0] for name, value in in_order(acts, batch, generator).items()}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fedaudit.defenses.acts import Replayed, keep_largest
-from fedaudit.defenses.sending import on_sending
+from fedaudit.defenses.sending import on_sending, with_error_feedback
 from fedaudit.types import DefenseFacts
 from fedaudit.verbs import ClientStep
 
@@ -15,14 +15,17 @@ from fedaudit.verbs import ClientStep
 class TopK:
     """Send the entries of largest magnitude, zeros for all others.
 
-    Gradient sparsification (Aji & Heafield, EMNLP 2017, arXiv 1704.05021), without the memory of
-    what was left out. Guarantee: none, it is a heuristic.
+    Gradient sparsification (Aji & Heafield, EMNLP 2017, arXiv 1704.05021). Guarantee: none, it is
+    a heuristic.
 
     Args:
         pruned: Share of the entries that are set to zero, over all parameters together; in [0, 1).
+        error_feedback: Remember what was left out, and add it to the update of the next round, as
+            the paper does; otherwise it is lost.
     """
 
     pruned: float = 0.9
+    error_feedback: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.pruned < 1:
@@ -30,10 +33,11 @@ class TopK:
 
     def __call__(self, step: ClientStep) -> ClientStep:
         """Prune what the step shares."""
-        return on_sending(step, self.replay(1).mean)
+        send = with_error_feedback if self.error_feedback else on_sending
+        return send(step, self.replay(1).mean)
 
     def replay(self, count: int) -> Replayed:
-        """The same on an attacker's gradients."""
+        """The same on an attacker's gradients, without what earlier rounds left out."""
         del count
         return Replayed(mean=(keep_largest(1 - self.pruned),))
 
@@ -45,4 +49,5 @@ class TopK:
 
     def facts(self) -> DefenseFacts:
         """The share is public, and shows in the update."""
-        return DefenseFacts("top_k", {"pruned": self.pruned})
+        settings = {"pruned": self.pruned, "error_feedback": self.error_feedback}
+        return DefenseFacts("top_k", settings)

@@ -82,6 +82,8 @@ class ClientTask:
             head; () where all clients share one head.
         unlabelled: `[M, C, H, W]` further photos of the client that train without labels; None
             where the method uses none.
+        memory: What the defenses remember on this device from its earlier rounds, by names of
+            their own.
     """
 
     model: ModelSpec
@@ -96,6 +98,7 @@ class ClientTask:
     withheld: tuple[str, ...] = ()
     owned: tuple[int, ...] = ()
     unlabelled: Tensor | None = None
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ class ClientReturn:
         loss: Of the last step.
         budget: The guarantee that a defense gives.
         labels: Of all images behind the update, where the client added images to its photos.
+        memory: What the defenses remember for the next round.
     """
 
     shared: tuple[Shared, ...]
@@ -115,6 +119,7 @@ class ClientReturn:
     loss: float = float("nan")
     budget: Budget | None = None
     labels: Tensor | None = None
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 ClientStep = Callable[[ClientTask], ClientReturn]

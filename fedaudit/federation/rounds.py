@@ -44,31 +44,35 @@ class State:
         server: What the server holds: parameters, the running statistics of batch norm, and what
             the method keeps besides, by name. All of it is broadcast unless the method says what
             each client receives.
-        kept: What each client keeps on its device, by client number.
+        kept: Parameters that each client keeps on its device, by client number.
+        memory: What each client's defenses remember on its device.
     """
 
     server: Mapping[str, Tensor]
     kept: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict)
+    memory: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict)
 
     def flat(self) -> dict[str, Tensor]:
-        """One mapping for a file: `server/NAME` and `client-K/NAME`."""
+        """One mapping for a file: `server/NAME`, `client-K/NAME` and `memory-K/NAME`."""
         flat = {f"server/{name}": value for name, value in self.server.items()}
-        for client, kept in self.kept.items():
-            flat |= {f"client-{client}/{name}": value for name, value in kept.items()}
+        for kind, held in (("client", self.kept), ("memory", self.memory)):
+            for client, tensors in held.items():
+                flat |= {f"{kind}-{client}/{name}": value for name, value in tensors.items()}
         return flat
 
     @staticmethod
     def from_flat(tensors: Mapping[str, Tensor]) -> "State":
         """The inverse of `flat`."""
         server: dict[str, Tensor] = {}
-        kept: dict[int, dict[str, Tensor]] = {}
+        held: dict[str, dict[int, dict[str, Tensor]]] = {"client": {}, "memory": {}}
         for key, value in tensors.items():
             owner, _, name = key.partition("/")
             if owner == "server":
                 server[name] = value
             else:
-                kept.setdefault(int(owner.removeprefix("client-")), {})[name] = value
-        return State(server, kept)
+                kind, _, client = owner.partition("-")
+                held[kind].setdefault(int(client), {})[name] = value
+        return State(server, held["client"], held["memory"])
 
 
 @dataclass(frozen=True)
@@ -173,6 +177,7 @@ class Simulation:
             share=self.method.share,
             generator=generator,
             owned=self.owned(client),
+            memory=state.memory.get(client, {}),
             unlabelled=self.faces.images[list(self.unlabelled(client, photos))]
             if isinstance(self.method, Labels)
             else None,
@@ -207,7 +212,11 @@ class Simulation:
                 photos = self._labelled(client)
                 returns.append(self.step(state, client, photos, training, generator))
             server = self._combined(state, [r.shared for r in returns], training)
-            state = State(server, {client: r.kept for client, r in enumerate(returns)})
+            state = State(
+                server,
+                {client: r.kept for client, r in enumerate(returns)},
+                {client: r.memory for client, r in enumerate(returns)},
+            )
             if progress:
                 progress(number - rounds.start + 1, len(rounds))
         return state, time.perf_counter() - started

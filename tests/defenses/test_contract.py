@@ -24,6 +24,7 @@ CASES: dict[str, dict[str, Any]] = {
     "top_k": {"pruned": 0.5},
     "ats": {"policies": ("translate_x:9 contrast:6", "rotate:5")},
     "random_pruning": {"pruned": 0.5},
+    "dual_pruning": {"largest": 0.2},
     "qsgd": {"levels": 8},
     "chain": {"of": ({"name": "clipping", "max_norm": 0.5}, {"name": "gaussian_noise"})},
 }

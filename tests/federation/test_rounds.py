@@ -22,12 +22,14 @@ def test_a_state_survives_being_flattened() -> None:
             0: {"head.weight": torch.eye(2)},
             12: {"head.weight": torch.ones(1, 2), "x/y": torch.ones(1)},
         },
+        {3: {"inner/0/b": torch.ones(3)}},
     )
     flat = state.flat()
     assert all(isinstance(value, torch.Tensor) for value in flat.values())
     back = State.from_flat(flat)
     assert back.server == state.server
     assert back.kept == state.kept
+    assert back.memory == state.memory
     assert State.from_flat(State({"w": torch.ones(1)}).flat()).kept == {}
 
 

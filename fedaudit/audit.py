@@ -40,7 +40,6 @@ from fedaudit.types import (
     Cell,
     ImageScore,
     Knowledge,
-    LocalTraining,
     ModelSpec,
     Reconstruction,
     Secret,
@@ -263,7 +262,7 @@ def simulation_of(study: Study, scenario: Scenario, defense: Choice) -> Simulati
 
 def originals(secret: Secret) -> dict[str, Tensor]:
     """What a report shows beside reconstructions: the photos, and a portrait of each person."""
-    kept = {"images": secret.images}
+    kept = {"images": secret.images[: secret.audited]}
     if secret.portraits is not None:
         kept |= {f"portrait/{p}": secret.portraits[k] for k, p in enumerate(secret.portrayed)}
     return kept
@@ -291,8 +290,8 @@ def _composed(simulation: Simulation, rounds: int) -> float | None:
         return None
     settings = simulation.federation
     fewest = min(len(photos) for photos in simulation.split.photos)
-    steps = simulation.method.local(LocalTraining(steps=settings.local_steps)).steps
-    rate = 1 / math.ceil(fewest / settings.batch_size)
+    training = simulation.local(local_training(settings))
+    steps, rate = training.steps, 1 / math.ceil(fewest / training.batch_size)
     epsilon = sum(p.composed(sample_rate=rate, steps=rounds * steps) for p in private)
     return None if math.isinf(epsilon) else epsilon
 

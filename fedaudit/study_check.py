@@ -17,10 +17,12 @@ from fedaudit.errors import (
 )
 from fedaudit.federation.abilities import Checks
 from fedaudit.federation.client import local_training
+from fedaudit.federation.together import photos_of, training_of
 from fedaudit.setting_types import check_types
 from fedaudit.study_rules import Place
 from fedaudit.threat_models import check_knowledge, threat_model
 from fedaudit.types import LocalTraining
+from fedaudit.verbs import Defense, Method
 
 SET_BY_STUDY = {
     ("data", "size"): "size = 64 at the top of the study",
@@ -50,9 +52,9 @@ def check_study(study: Study, *, file: str = "study") -> None:
     for scenario in study.scenarios:
         table = f"scenario {scenario.name!r}"
         check_settings("networks", scenario.network, Place(file, table, "network"))
-        _check_method(scenario, Place(file, table, "method"))
+        method = _check_method(scenario, Place(file, table, "method"))
         for choice in scenario.defenses:
-            build("defenses", choice, Place(file, table, "defenses"))
+            _check_defense(scenario, method, choice, Place(file, table, "defenses"))
         _check_attacks(scenario, file, table)
     _check_faces(study, file)
 
@@ -78,8 +80,9 @@ def _check_faces(study: Study, file: str) -> None:
             for part in (method, *defenses):
                 if isinstance(part, Checks):
                     part.check(faces, parts)
+            most = max(photos_of(defense, scenario.batch_size) for defense in chosen)
             for target in range(scenario.targets):
-                target_photos(parts, target, scenario.batch_size)
+                target_photos(parts, target, scenario.batch_size, most)
     except DataError as error:
         raise DataError(f"{place}: {error}") from error
     except OSError as error:
@@ -89,8 +92,8 @@ def _check_faces(study: Study, file: str) -> None:
         ) from error
 
 
-def _check_method(scenario: Scenario, place: Place) -> None:
-    method = build("methods", scenario.method, place)
+def _check_method(scenario: Scenario, place: Place) -> Method:
+    method: Method = build("methods", scenario.method, place)
     asked = local_training(scenario)
     made = method.local(asked)
     steps = made.steps
@@ -116,6 +119,15 @@ def _check_method(scenario: Scenario, place: Place) -> None:
             f"the {scenario.batch_size} images unused. Raise local_steps or local_batch_size, or "
             "lower batch_size."
         )
+    return method
+
+
+def _check_defense(scenario: Scenario, method: Method, choice: Choice, place: Place) -> None:
+    defense: Defense = build("defenses", choice, place)
+    try:
+        training_of(method, defense, local_training(scenario))
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {place.key}: {choice.label}: {error}") from error
 
 
 def _check_attacks(scenario: Scenario, file: str, table: str) -> None:

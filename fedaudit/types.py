@@ -296,6 +296,8 @@ class Secret:
         portrayed: `[P]` their names.
         portrayed_as: `[P]` their classes in the client's head, where these are not 0 to P − 1:
             a head that all clients share has other clients' people besides.
+        audited: How many of the images, the first ones, are scored: those that the study asked
+            for, where a defense puts others behind the update as well. None for all.
     """
 
     images: Tensor
@@ -305,6 +307,7 @@ class Secret:
     portraits: Tensor | None = None
     portrayed: tuple[str, ...] = ()
     portrayed_as: tuple[int, ...] = ()
+    audited: int | None = None
 
 
 @dataclass(frozen=True)

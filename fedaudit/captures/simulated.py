@@ -14,6 +14,7 @@ from fedaudit.defenses.chain import parts_of
 from fedaudit.errors import KnowledgeError
 from fedaudit.federation.abilities import Aggregates, Labels
 from fedaudit.federation.rounds import Simulation, State
+from fedaudit.federation.together import photos_of
 from fedaudit.models.batch_norm import batch_norm_layers, batch_statistics, client_mode
 from fedaudit.models.zoo import build
 from fedaudit.seeds import generator_for
@@ -56,7 +57,8 @@ def simulate(
         state: What server and clients hold before the round.
         target: Number of the audited update; decides client and photos. Of a secure aggregate, the
             number of the round's first target: the truth is then everybody's photos.
-        batch_size: Photos that the client trains on in this round.
+        batch_size: Photos that the client trains on in this round and that are audited; a defense
+            may bring more.
         training: The client's local training on these photos.
         threat: What the attacker is granted.
         round: 1-based number of the round.
@@ -76,17 +78,22 @@ def simulate(
     clients = len(simulation.split.clients)
     targets = range(target * clients, (target + 1) * clients) if together else (target,)
     everybody = []
+    total = photos_of(simulation.defense, batch_size)
     for number in targets:
-        client, photos = target_photos(simulation.split, number, batch_size)
+        client, photos = target_photos(simulation.split, number, batch_size, total)
         generator = generator_for("capture", simulation.seed, round, number, seed)
         returned = simulation.step(state, client, photos, training, generator)
         everybody.append((client, photos, returned))
     client, photos, returned = everybody[0]
     shared = simulation.seen([r.shared for *_, r in everybody], 0)
-    behind = [(c, photo) for c, mine, _ in everybody for photo in mine]
+    behind = [(c, photo) for c, mine, _ in everybody for photo in mine[:batch_size]]
+    audited = len(behind)
+    behind += [(c, photo) for c, mine, _ in everybody for photo in mine[batch_size:]]
     if _unlabelled_only(simulation, only):
         behind = [(client, photo) for photo in simulation.unlabelled(client, photos)]
+        audited = len(behind)
     secret = _truth(simulation, behind, [c for c, *_ in everybody])
+    secret = replace(secret, audited=audited if audited < len(behind) else None)
     spec, received = simulation.spec(client), simulation.received(state, client)
     model = client_mode(build(spec, {**received, **state.kept.get(client, {})}), training)
     with torch.no_grad():
@@ -99,7 +106,7 @@ def simulate(
         image_shape=(secret.images.shape[1], secret.images.shape[2], secret.images.shape[3]),
         batch_size=None,
         num_classes=spec.arguments["classes"],
-        training=simulation.method.local(training),
+        training=simulation.local(training),
         defense=tuple(part.facts() for part in parts_of(simulation.defense)),
         labels=labels,
         round=round,
@@ -163,7 +170,7 @@ def _manipulated(
         )
     client, _ = target_photos(simulation.split, target, 1)
     model, server = attack.broadcast(simulation.spec(client), state.server, generator=generator)
-    return replace(simulation, network=model), replace(state, server=server)
+    return replace(simulation, planted=model), replace(state, server=server)
 
 
 def withhold(seen: Observation, threat: ThreatModel) -> Observation:

@@ -118,26 +118,38 @@ def require_one_client_each(method: str, split: Split) -> None:
             seen[person] = client
 
 
-def target_photos(split: Split, target: int, count: int) -> tuple[int, tuple[int, ...]]:
+def target_photos(
+    split: Split, target: int, count: int, total: int | None = None
+) -> tuple[int, tuple[int, ...]]:
     """Which client is audited as target number `target`, and which of its photos it trains on.
 
     Targets go round the clients; within a client, photos are taken so that a batch shows different
     people as far as the client has them, and successive targets show other people.
 
+    Args:
+        split: Who has which photos.
+        target: Number of the target, from 0.
+        count: Photos that are audited.
+        total: Photos behind the update, where a defense brings more than `count`: the audited ones
+            come first and are the same as without it, so that the two can be compared.
+
     Returns:
-        The client's number, and `count` indices of photos.
+        The client's number, and the indices of its photos.
 
     Raises:
         DataError: The client has fewer photos than the batch.
     """
+    total = total or count
     client = target % len(split.clients)
     photos = [split.photos_of(client, person) for person in split.clients[client]]
     depth = max(len(of_one) for of_one in photos)
     mine = [of_one[k] for k in range(depth) for of_one in photos if k < len(of_one)]
-    if count > len(mine):
+    if total > len(mine):
+        wanted = f"batch_size = {count}" if total == count else f"the defense's {total}"
         raise DataError(
-            f"client {client} has {len(mine)} training photos, fewer than batch_size = {count}. "
-            "Lower batch_size, or raise [federation] photos or lower clients."
+            f"client {client} has {len(mine)} training photos, fewer than {wanted}. "
+            f"Lower {'batch_size' if total == count else 'that'}, or raise [federation] photos or "
+            "lower clients."
         )
     start = (target // len(split.clients)) * count
-    return client, tuple(mine[(start + k) % len(mine)] for k in range(count))
+    return client, tuple(mine[(start + k) % len(mine)] for k in range(total))

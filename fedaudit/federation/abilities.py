@@ -1,10 +1,14 @@
-"""What a federated method may do beyond `fedaudit.verbs.Method`: each ability is optional.
+"""What a federated method, or a defense, may do beyond its verb: each ability is optional.
 
 `Method` alone is FedAvg: everybody trains the whole network, each client shares one update, the
 server combines them. A method that differs has the members below that it needs, and no others.
+Those marked * a defense may have as well; a chain's parts act after the method, in order
+(`fedaudit.federation.together`).
 
-    check       data that it cannot use are refused (of defenses, too)   before anything runs
-    network     the network, with the method's own loss in it     client and attacker build it
+    check *     data that it cannot use are refused               before anything runs
+    network *   the network, with a loss of its own in it         client and attacker build it
+    local *     how a client trains (a method always says)        the observation says so
+    photos *    how many photos are behind an update (defenses only)
     start       what the server holds before round 1
     sends       what one client receives                          server → client
     labelled    which photos have a label; the others train without
@@ -43,6 +47,24 @@ class Networks(Protocol):
 
     def network(self, spec: ModelSpec, split: Split) -> ModelSpec:
         """The network that clients train; `spec` has its `classes` and `image_size`."""
+        ...
+
+
+@runtime_checkable
+class Tunes(Protocol):
+    """A defense that changes how clients train: more local steps, larger steps."""
+
+    def local(self, training: LocalTraining) -> LocalTraining:
+        """The settings that a client trains with, in training as in the audited round."""
+        ...
+
+
+@runtime_checkable
+class Gathers(Protocol):
+    """A defense that puts more photos behind an update."""
+
+    def photos(self, batch_size: int) -> int:
+        """How many are behind it where the study asks for `batch_size`; no fewer than that."""
         ...
 
 

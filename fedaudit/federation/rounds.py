@@ -18,7 +18,6 @@ from fedaudit.federation.abilities import (
     Checks,
     Classifies,
     Labels,
-    Networks,
     Sends,
     Starts,
     Trains,
@@ -27,6 +26,7 @@ from fedaudit.federation.abilities import (
 from fedaudit.federation.averaging import mean_buffers
 from fedaudit.federation.class_rows import taken_apart
 from fedaudit.federation.client import is_withheld, local_training, train_locally
+from fedaudit.federation.together import network_of, training_of
 from fedaudit.models.batch_norm import running_statistics
 from fedaudit.models.zoo import build, parameters_of
 from fedaudit.seeds import generator_for, seed_for
@@ -82,6 +82,8 @@ class Simulation:
     Attributes:
         network: Registered name or factory, with arguments other than `classes` and `image_size`.
         seed: Of the fresh model and of all training.
+        planted: The network that a malicious server sends in place of all that study, method and
+            defense make of theirs.
     """
 
     network: ModelSpec
@@ -91,6 +93,7 @@ class Simulation:
     method: Method
     defense: Defense
     seed: int = 0
+    planted: ModelSpec | None = None
 
     @property
     def withheld(self) -> tuple[str, ...]:
@@ -120,7 +123,15 @@ class Simulation:
             "classes": len(self.labels_of(client)),
         }
         spec = replace(self.network, arguments=arguments)
-        return self.method.network(spec, self.split) if isinstance(self.method, Networks) else spec
+        spec = network_of(self.method, self.defense, spec, self.split)
+        if self.planted is None:
+            return spec
+        classes = {"classes": spec.arguments["classes"]}
+        return replace(self.planted, arguments={**self.planted.arguments, **classes})
+
+    def local(self, training: LocalTraining) -> LocalTraining:
+        """How a client trains where the study asks for `training`."""
+        return training_of(self.method, self.defense, training)
 
     def fresh(self) -> State:
         """Before round 1: the method's start or a random model, minus what the server never sees.
@@ -173,7 +184,7 @@ class Simulation:
             kept=state.kept.get(client, {}),
             images=self.faces.images[list(photos)],
             labels=torch.tensor([self.label_of(client, photo) for photo in photos]),
-            training=self.method.local(training),
+            training=self.local(training),
             share=self.method.share,
             generator=generator,
             owned=self.owned(client),
@@ -211,7 +222,7 @@ class Simulation:
                 generator = generator_for("train", self.seed, number, client)
                 photos = self._labelled(client)
                 returns.append(self.step(state, client, photos, training, generator))
-            server = self._combined(state, [r.shared for r in returns], training)
+            server = self._combined(state, [r.shared for r in returns], self.local(training))
             state = State(
                 server,
                 {client: r.kept for client, r in enumerate(returns)},

@@ -31,17 +31,20 @@ def score(
         wrong_person: Person of another target, for the wrong-client control.
 
     Returns:
-        A score per original, the share of labels recovered, and the images in the originals' order.
+        A score per audited original (`Secret.audited`), the share of labels recovered, and their
+        images in the originals' order. All images of the update are paired first: an attack is not
+        told which of them are audited.
     """
     images = reconstruction.images.clamp(0, 1)
     truth = _people(secret, reconstruction) if reconstruction.of == "people" else secret
     order = pair(truth.images, truth.labels, images, reconstruction.labels)
-    images = images[list(order)]
-    measured = {m: m(truth.images, images).tolist() for m in (SSIM(), PSNR(), MSE(), LPIPS())}
+    scored = secret.audited if reconstruction.of == "photos" else None
+    images, shown = images[list(order)][:scored], truth.images[:scored]
+    measured = {m: m(shown, images).tolist() for m in (SSIM(), PSNR(), MSE(), LPIPS())}
     ssim, psnr, mse, lpips = measured.values()
     embeddings = embed(images) if embed and gallery else None
     scores = []
-    for k, person in enumerate(truth.people):
+    for k, person in enumerate(truth.people[:scored]):
         cosine, rank, hit, wrong = None, None, None, None
         if gallery and embeddings is not None and person in gallery.people:
             own, place = gallery.compare(embeddings[k : k + 1], person)

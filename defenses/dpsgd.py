@@ -10,10 +10,12 @@ from opacus.validators import ModuleValidator
 from torch import nn
 from torch.optim import Optimizer
 
+from fedaudit.data.splits import Split
 from fedaudit.defenses.acts import Noise, Replayed, clip
 from fedaudit.defenses.budgets import with_budget
 from fedaudit.errors import ConfigError
-from fedaudit.types import Budget, DefenseFacts
+from fedaudit.models.private import changes_of, private_spec
+from fedaudit.types import Budget, DefenseFacts, ModelSpec
 from fedaudit.verbs import ClientReturn, ClientStep, ClientTask
 
 
@@ -67,6 +69,15 @@ class DPSGD:
             return with_budget(returned, self._budget(engines[0]) if engines else None)
 
         return private_step
+
+    def network(self, spec: ModelSpec, split: Split) -> ModelSpec:
+        """The network with group norm for batch norm, and without layers that overwrite."""
+        del split
+        return private_spec(spec)
+
+    def notes(self, spec: ModelSpec) -> tuple[str, ...]:
+        """What that changes in the network of `spec`."""
+        return changes_of(spec).said()
 
     def facts(self) -> DefenseFacts:
         """Clipping norm and noise are public."""

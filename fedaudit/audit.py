@@ -23,6 +23,7 @@ from fedaudit.config import Choice, Federation, Scenario, Study
 from fedaudit.defenses.chain import parts_of
 from fedaudit.defenses.dpsgd import DPSGD
 from fedaudit.errors import AttackError
+from fedaudit.federation.abilities import Notes
 from fedaudit.federation.client import local_training
 from fedaudit.federation.rounds import Simulation, State
 from fedaudit.federation.utility import measure
@@ -70,7 +71,8 @@ def run_cell(
 ) -> None:
     """Capture, attack on `device`, score, keep."""
     if not folder.facts():
-        folder.save_facts(targets.facts_of(study) if study.recorded else facts(faces_of(study)))
+        known = targets.facts_of(study) if study.recorded else facts(faces_of(study))
+        folder.save_facts({**known, "notes": notes_of(study)})
     scenario = next(s for s in study.scenarios if s.name == cell.scenario)
     capture = capture_of(study, scenario, cell, folder)
     sent = told(capture.seen, _attack(scenario, cell), scenario.expose)
@@ -258,6 +260,21 @@ def simulation_of(study: Study, scenario: Scenario, defense: Choice) -> Simulati
     """The federation that this scenario audits, with this defense."""
     federation = study.federation_of(scenario)
     return _simulation(study, scenario.network, scenario.method, defense, federation)
+
+
+def notes_of(study: Study) -> tuple[str, ...]:
+    """What defenses do to the networks of a study, for its plan and its report."""
+    if study.recorded:
+        return ()
+    notes: dict[str, None] = {}
+    for scenario in study.scenarios:
+        for defense in scenario.defenses:
+            parts = parts_of(create("defenses", defense.name, defense.settings))
+            if not any(isinstance(part, Notes) for part in parts):
+                continue  # faces need not be loaded for a plan
+            for note in simulation_of(study, scenario, defense).notes:
+                notes[f"{defense.label} on {scenario.network.label}: {note}."] = None
+    return tuple(notes)
 
 
 def originals(secret: Secret) -> dict[str, Tensor]:

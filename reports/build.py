@@ -122,6 +122,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         provenance=_provenance(folder, manifest),
         limitations=(
             *(recorded.limitations(study, table) if study.recorded else LIMITATIONS),
+            *folder.facts().get("notes", ()),
             *_gaps(stock),
         ),
     )

@@ -17,6 +17,8 @@ def plan(study: Study, options: Options) -> str:
     Raises:
         RunFolderError: The folder holds something else.
     """
+    from fedaudit.audit import notes_of  # noqa: PLC0415 - imports torch
+
     output, workers = options.output, options.workers or default_workers()
     jobs = expand(study)
     stock = session.peek(output, study, options.evidence)
@@ -26,6 +28,7 @@ def plan(study: Study, options: Options) -> str:
     lines = [f"study     {study.name}", f"output    {output} ({_state(stock)})"]
     lines += [f"models    {trained} to train"] if trained else []
     lines += [_scenario(study, scenario) for scenario in study.scenarios]
+    lines += [f"note      {note}" for note in notes_of(study)]
     lines += [f"jobs      {len(jobs)}, of which {len(todo)} are to do, on {workers} workers"]
     lines += [f"time      {_time(RunFolder(output), jobs, todo, done, workers)}"]
     return "\n".join(lines)

@@ -9,6 +9,7 @@ Those marked * a defense may have as well; a chain's parts act after the method,
     network *   the network, with a loss of its own in it         client and attacker build it
     local *     how a client trains (a method always says)        the observation says so
     photos *    how many photos are behind an update (defenses only)
+    notes *     what a reader must know of its network            plans and reports say so
     start       what the server holds before round 1
     sends       what one client receives                          server → client
     labelled    which photos have a label; the others train without
@@ -56,6 +57,15 @@ class Tunes(Protocol):
 
     def local(self, training: LocalTraining) -> LocalTraining:
         """The settings that a client trains with, in training as in the audited round."""
+        ...
+
+
+@runtime_checkable
+class Notes(Protocol):
+    """A defense that does something to the network which a reader of its results must be told."""
+
+    def notes(self, spec: ModelSpec) -> tuple[str, ...]:
+        """Sentences without full stop on what it does to the network that `spec` builds."""
         ...
 
 

@@ -16,7 +16,7 @@ from fedaudit.federation.class_rows import HEAD, ROWS, collect, own_rows, sum_wi
 from fedaudit.federation.client import is_withheld, train_locally
 from fedaudit.federation.pretraining import pretrained
 from fedaudit.models.facenet import require_face_net
-from fedaudit.models.method_heads import spec_with_head
+from fedaudit.models.method_heads import spec_with_head, without_head
 from fedaudit.models.zoo import build
 from fedaudit.types import ClassEmbeddings, LocalTraining, ModelSpec, Shared, Update
 from fedaudit.verbs import ClientReturn, ClientTask
@@ -97,9 +97,9 @@ class FedFace:
 
     def start(self, spec: ModelSpec, server: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
         """Trained on public faces, by the head that the study's network has."""
-        inner = spec.arguments
-        plain = {**inner["arguments"], "image_size": inner["image_size"]}
-        before = ModelSpec(inner["network"], plain)
+        own = without_head(spec)
+        anybody = {k: v for k, v in own.arguments.items() if k != "classes"}
+        before = replace(own, arguments=anybody)
         return pretrained(before, server, public=self.public, steps=self.pretrain_steps, seed=seed)
 
     def local(self, training: LocalTraining) -> LocalTraining:

@@ -26,7 +26,7 @@ from fedaudit.federation.abilities import (
 from fedaudit.federation.averaging import mean_buffers
 from fedaudit.federation.class_rows import taken_apart
 from fedaudit.federation.client import is_withheld, local_training, train_locally
-from fedaudit.federation.together import network_of, training_of
+from fedaudit.federation.together import network_of, notes_of, training_of
 from fedaudit.models.batch_norm import running_statistics
 from fedaudit.models.zoo import build, parameters_of
 from fedaudit.seeds import generator_for, seed_for
@@ -117,17 +117,16 @@ class Simulation:
 
     def spec(self, client: int) -> ModelSpec:
         """The network that this client trains."""
-        arguments = {
-            "image_size": self.faces.images.shape[-1],
-            **self.network.arguments,
-            "classes": len(self.labels_of(client)),
-        }
-        spec = replace(self.network, arguments=arguments)
-        spec = network_of(self.method, self.defense, spec, self.split)
+        spec = network_of(self.method, self.defense, self._plain_spec(client), self.split)
         if self.planted is None:
             return spec
         classes = {"classes": spec.arguments["classes"]}
         return replace(self.planted, arguments={**self.planted.arguments, **classes})
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the defenses say of the network that the study names."""
+        return notes_of(self.method, self.defense, self._plain_spec(0), self.split)
 
     def local(self, training: LocalTraining) -> LocalTraining:
         """How a client trains where the study asks for `training`."""
@@ -244,6 +243,12 @@ class Simulation:
         if isinstance(self.method, Absorbs):
             server |= self.method.absorb(state.server, returns, training)
         return server
+
+    def _plain_spec(self, client: int) -> ModelSpec:
+        """The network that the study names, for this client."""
+        sized = {"image_size": self.faces.images.shape[-1], **self.network.arguments}
+        arguments = {**sized, "classes": len(self.labels_of(client))}
+        return replace(self.network, arguments=arguments)
 
     def _photos(self, client: int) -> tuple[int, ...]:
         return self.split.photos[client]

@@ -3,7 +3,7 @@
 from fedaudit.data.splits import Split
 from fedaudit.defenses.chain import parts_of
 from fedaudit.errors import ConfigError
-from fedaudit.federation.abilities import Gathers, Networks, Tunes
+from fedaudit.federation.abilities import Gathers, Networks, Notes, Tunes
 from fedaudit.types import LocalTraining, ModelSpec
 from fedaudit.verbs import Defense, Method
 
@@ -14,6 +14,15 @@ def network_of(method: Method, defense: Defense, spec: ModelSpec, split: Split) 
         if isinstance(part, Networks):
             spec = part.network(spec, split)
     return spec
+
+
+def notes_of(method: Method, defense: Defense, spec: ModelSpec, split: Split) -> tuple[str, ...]:
+    """What the defense's parts say of what they do to the network that `spec` builds."""
+    notes: list[str] = []
+    for part in (method, *parts_of(defense)):
+        notes += part.notes(spec) if isinstance(part, Notes) else ()
+        spec = part.network(spec, split) if isinstance(part, Networks) else spec
+    return tuple(notes)
 
 
 def training_of(method: Method, defense: Defense, training: LocalTraining) -> LocalTraining:

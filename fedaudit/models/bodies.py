@@ -13,9 +13,10 @@ from torchvision.models.resnet import BasicBlock, ResNet
 Norm = Literal["batch", "group", "none"]
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with groups of eight channels (one group for narrow layers)."""
-    return nn.GroupNorm(max(1, channels // 8), channels)
+def group_norm(channels: int, *, affine: bool = True) -> nn.GroupNorm:
+    """GroupNorm with groups of eight channels, or a few more where eight do not divide them."""
+    groups = next(n for n in range(max(1, channels // 8), 0, -1) if channels % n == 0)
+    return nn.GroupNorm(groups, channels, affine=affine)
 
 
 def norm_layer(norm: Norm, channels: int) -> nn.Module:

@@ -14,8 +14,11 @@ from torch import Tensor, nn
 from fedaudit.errors import UnknownNameError
 from fedaudit.models.facenet import FaceNet, require_face_net
 from fedaudit.models.heads import CosFaceHead
+from fedaudit.models.zoo import around
 from fedaudit.registry import create
 from fedaudit.types import ModelSpec
+
+WITH_HEAD = "fedaudit.models.method_heads:with_head"
 
 
 class PullHead(nn.Module):
@@ -203,15 +206,16 @@ def width_of(network: FaceNet, image_size: int) -> int:
 
 def spec_with_head(spec: ModelSpec, head: str, settings: Mapping[str, Any]) -> ModelSpec:
     """The spec of `with_head` for the network that `spec` builds."""
-    inner = {k: v for k, v in spec.arguments.items() if k not in ("classes", "image_size")}
-    return ModelSpec(
-        "fedaudit.models.method_heads:with_head",
-        {
-            "network": spec.factory,
-            "arguments": inner,
-            "head": head,
-            "settings": dict(settings),
-            "classes": spec.arguments["classes"],
-            "image_size": spec.arguments["image_size"],
-        },
-    )
+    return around(spec, WITH_HEAD, {"head": head, "settings": dict(settings)})
+
+
+def without_head(spec: ModelSpec) -> ModelSpec:
+    """The spec of a network that has one of these heads, with the network's own head again.
+
+    What a defense has put around the network stays around it.
+    """
+    own = dict(spec.arguments)
+    network, arguments = own.pop("network"), own.pop("arguments")
+    sizes = {"classes": own.pop("classes"), "image_size": own.pop("image_size")}
+    inner = ModelSpec(network, {**arguments, **sizes})
+    return inner if spec.factory == WITH_HEAD else around(without_head(inner), spec.factory, own)

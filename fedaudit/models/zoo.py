@@ -1,7 +1,7 @@
 """The networks by name, and how a `ModelSpec` becomes a module."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -198,6 +198,18 @@ def build(
     if state:
         load(model, state)
     return model.train()
+
+
+def around(spec: ModelSpec, factory: str, settings: Mapping[str, Any] | None = None) -> ModelSpec:
+    """The spec of a factory that takes another network: as `network` and `arguments`.
+
+    `classes` and `image_size` stay among the arguments of the outer one, where they are looked for.
+    """
+    sizes = {k: spec.arguments[k] for k in ("classes", "image_size")}
+    inner = {k: v for k, v in spec.arguments.items() if k not in sizes}
+    return ModelSpec(
+        factory, {"network": spec.factory, "arguments": inner, **(settings or {}), **sizes}
+    )
 
 
 def load(model: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -1,6 +1,7 @@
 """DP-SGD against its definition: Abadi et al. (2016), algorithm 1."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import dp_accounting
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 from fedaudit.defenses.dpsgd import DPSGD
 from fedaudit.errors import ConfigError
 from fedaudit.federation.client import train_locally
+from fedaudit.federation.rounds import Simulation
 from fedaudit.models.facenet import FaceNet, criterion_of
 from fedaudit.models.zoo import build, parameters_of
-from fedaudit.types import LocalTraining, ModelSpec, Update
+from fedaudit.types import Capture, LocalTraining, ModelSpec, Update
 from fedaudit.verbs import ClientReturn, ClientTask
 
 ORDERS = [1 + x / 10 for x in range(1, 100)] + [float(x) for x in range(12, 64)]
@@ -196,3 +198,23 @@ def test_batch_norm_is_refused_and_says_why() -> None:
 def test_settings_out_of_range(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
         DPSGD(**settings)
+
+
+def test_a_network_with_batch_norm_is_made_fit_for_everybody(
+    federate: Callable[..., Simulation], intercept: Callable[..., Capture]
+) -> None:
+    """Client, server and attacker have the same network; a reader is told what it is."""
+    simulation = federate(
+        network="convnet", arguments={"width": 8}, defense="dpsgd", settings={"max_grad_norm": 1e6}
+    )
+    capture = intercept(simulation=simulation, batch=2)
+    assert capture.seen.statistics is None
+    model = build(capture.seen.model, capture.seen.before)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+    update = capture.seen.update
+    assert update is not None
+    assert set(update.tensors) == set(capture.seen.before) == set(parameters_of(model))
+    (note,) = simulation.notes
+    assert "batch norm in 8 layers was replaced by group norm" in note
+    assert federate(network="face", defense="dpsgd").notes == ()
+    assert federate(network="convnet").notes == ()

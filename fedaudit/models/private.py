@@ -1,0 +1,257 @@
+"""Networks made fit for differential privacy, and what was changed in them.
+
+A guarantee for one image needs the gradient of one image. Batch norm has none, as it mixes the
+images of a batch; and a layer that overwrites its input destroys what Opacus' hooks must read.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
+
+from fedaudit.errors import ConfigError
+from fedaudit.models.batch_norm import batch_norm_layers
+from fedaudit.models.bodies import group_norm
+from fedaudit.models.zoo import around, build
+from fedaudit.registry import create
+from fedaudit.types import ModelSpec
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What was changed in a network, by names of its modules.
+
+    Attributes:
+        norms: Batch norm that became group norm.
+        activations: Layers that overwrote their input.
+        sums: Modules whose own forward pass overwrote a tensor, as ResNet's blocks do with
+            `out += identity`.
+    """
+
+    norms: tuple[str, ...] = ()
+    activations: tuple[str, ...] = ()
+    sums: tuple[str, ...] = ()
+
+    def said(self) -> tuple[str, ...]:
+        """One sentence for each kind of change, with the reason."""
+        sentences = []
+        if self.norms:
+            sentences.append(
+                f"batch norm in {_count(self.norms, 'layer')} was replaced by group norm: it mixes "
+                "the images of a batch, so that no image has a gradient of its own, and its "
+                "running statistics would leave the device without noise. Scores differ from the "
+                "undefended network's"
+            )
+        if self.activations:
+            sentences.append(
+                f"{_count(self.activations, 'in-place activation')} now "
+                f"{_write(self.activations)} to new memory: per-sample gradients need what layers "
+                "were given. Scores are the same"
+            )
+        if self.sums:
+            sentences.append(
+                f"{_count(self.sums, 'block')} that overwrote a tensor (`out += identity`) now "
+                f"{_write(self.sums)} to new memory, for the same reason. Scores are the same"
+            )
+        return tuple(sentences)
+
+
+def made_private(
+    *, network: str, arguments: Mapping[str, Any], classes: int, image_size: int = 32
+) -> nn.Module:
+    """A network whose images do not meet and whose layers overwrite nothing.
+
+    Args:
+        network: Registered name or `package.module:factory`.
+        arguments: Of it, besides these two.
+        classes: Number of people in the head.
+        image_size: Pixels.
+
+    Raises:
+        ConfigError: A module overwrites a tensor in a way that cannot be rewritten.
+    """
+    settings = {**arguments, "classes": classes, "image_size": image_size}
+    model: nn.Module = create("networks", network, settings)
+    make_private(model, image_size)
+    return model
+
+
+def private_spec(spec: ModelSpec) -> ModelSpec:
+    """The spec of `made_private` for the network that `spec` builds."""
+    return around(spec, "fedaudit.models.private:made_private")
+
+
+def changes_of(spec: ModelSpec) -> Changes:
+    """What `made_private` changes in the network that `spec` builds."""
+    return make_private(build(spec), spec.arguments["image_size"])
+
+
+def make_private(model: nn.Module, image_size: int) -> Changes:
+    """Change `model` in place, and say what was changed; names of parameters stay the same.
+
+    Group norm takes over batch norm's weight and bias. A module whose own forward pass overwrites a
+    tensor is traced by `torch.fx`, which writes every step to new memory.
+
+    Raises:
+        ConfigError: A module overwrites a tensor in a way that cannot be rewritten.
+    """
+    norms = tuple(batch_norm_layers(model))
+    for name in norms:
+        layer = model.get_submodule(name)
+        assert isinstance(layer, _BatchNorm)
+        parent, _, own = name.rpartition(".")
+        setattr(model.get_submodule(parent), own, _grouped(layer))
+    activations = tuple(n for n, m in model.named_modules() if getattr(m, "inplace", False) is True)
+    for name in activations:
+        model.get_submodule(name).inplace = False  # type: ignore[assignment]
+    scores, sums = _overwriting(model, image_size)
+    for name in sums:
+        _rewrite(name, model.get_submodule(name))
+    if sums:
+        rewritten, left = _overwriting(model, image_size)
+        if left or not torch.allclose(scores, rewritten, atol=1e-5):
+            name = (left or sums)[0]
+            raise _cannot(name, model.get_submodule(name))
+    return Changes(norms, activations, sums)
+
+
+def _grouped(layer: _BatchNorm) -> nn.GroupNorm:
+    made = group_norm(layer.num_features, affine=layer.affine)
+    made.eps = layer.eps
+    if layer.affine:
+        made.load_state_dict({"weight": layer.weight, "bias": layer.bias})
+    return made
+
+
+# --- who overwrites what ------------------------------------------------------------------------
+
+
+class _Listening(TorchFunctionMode):
+    """Notes in which module's own forward pass a tensor is overwritten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.running: list[str] = []
+        self.found: dict[str, None] = {}
+
+    def enters(self, name: str) -> Callable[..., None]:
+        """A hook for the module of that name."""
+
+        def hook(*_: object) -> None:
+            self.running.append(name)
+
+        return hook
+
+    def leaves(self, *_: object) -> None:
+        """A hook for every module."""
+        self.running.pop()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        kwargs = kwargs or {}
+        if (_is_in_place(name) or name in OPERATORS or kwargs.get("inplace")) and self.running:
+            self.found[self.running[-1]] = None
+        return func(*args, **kwargs)
+
+
+OPERATORS = frozenset(
+    f"__{name}__"
+    for name in (
+        *("setitem", "iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow"),
+        *("iand", "ior", "ixor", "ilshift", "irshift"),
+    )
+)
+"""Operators that overwrite a tensor; so do methods and functions whose name ends in "_"."""
+
+
+def _overwriting(model: nn.Module, image_size: int) -> tuple[Tensor, tuple[str, ...]]:
+    """Scores of a test image, and the modules whose own forward pass overwrites a tensor."""
+    count = 3 * image_size**2
+    images = torch.linspace(0, 1, count).to(next(model.parameters())).view(1, 3, image_size, -1)
+    with _as_it_was(model), torch.no_grad(), _Listening() as mode:
+        hooks = []
+        for name, module in model.named_modules():
+            hooks.append(module.register_forward_pre_hook(mode.enters(name)))
+            hooks.append(module.register_forward_hook(mode.leaves))
+        try:
+            scores: Tensor = model.eval()(images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+    return scores, tuple(mode.found)
+
+
+@contextmanager
+def _as_it_was(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+class _Alone(fx.Tracer):
+    """Traces a module's own forward pass; what it calls stays as it is."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Every child is."""
+        del m, module_qualified_name
+        return True
+
+
+def _rewrite(name: str, module: nn.Module) -> None:
+    """Give `module` a forward pass that writes to new memory: a trace has `+` where `+=` stood.
+
+    It is traced in training mode: what a trace freezes of that shows when scores are compared in
+    evaluation mode.
+    """
+    module.train()
+    try:
+        graph = _Alone().trace(module)
+    except Exception as error:  # whatever a stranger's forward pass raises when given a proxy
+        raise _cannot(name, module) from error
+    for node in graph.nodes:
+        if node.op == "call_method" and _is_in_place(node.target):
+            node.target = node.target[:-1]
+        elif node.op == "call_function":
+            own = getattr(node.target, "__name__", "")
+            if _is_in_place(own) and hasattr(torch, own[:-1]):
+                node.target = getattr(torch, own[:-1])
+            if node.kwargs.get("inplace"):
+                node.kwargs = {**node.kwargs, "inplace": False}
+    traced = fx.GraphModule(module, graph)
+    # The same dictionaries: what a functional call replaces in one is replaced in the other.
+    traced._modules, traced._parameters, traced._buffers = (
+        module._modules,
+        module._parameters,
+        module._buffers,
+    )
+    object.__setattr__(module, "forward", traced.forward)
+
+
+def _is_in_place(name: str) -> bool:
+    return name.endswith("_") and not name.endswith("__")
+
+
+def _cannot(name: str, module: nn.Module) -> ConfigError:
+    return ConfigError(
+        f"module {name!r} ({type(module).__name__}) overwrites a tensor in its forward pass, which "
+        "per-sample gradients do not survive, and it could not be rewritten automatically. Write "
+        "`x = x + y` in place of `x += y`, and call functions without a trailing underscore."
+    )
+
+
+def _write(names: tuple[str, ...]) -> str:
+    return "write" if len(names) > 1 else "writes"
+
+
+def _count(names: tuple[str, ...], what: str) -> str:
+    return f"{len(names)} {what}{'s' if len(names) > 1 else ''}"

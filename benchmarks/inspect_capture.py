@@ -1,20 +1,22 @@
 """How fast a capture is recorded and inspected, and how much memory that takes.
 
-    python benchmarks/inspect_capture.py                  # 60 updates of 11 M parameters, 2.8 GB
+    python benchmarks/inspect_capture.py --updates 1000   # 1,000 updates of 11 M parameters, 47 GB
+    python benchmarks/inspect_capture.py                  # 60 updates, 2.8 GB
     python benchmarks/inspect_capture.py --quick          # 10 updates, 0.5 GB
-    python benchmarks/inspect_capture.py --updates 1000   # the whole case: 47 GB of disk
 
 ResNet-18 with batch norm (11.2 M parameters), full float32 weights from every client. The capture
-is written into a temporary folder, or under --folder, and deleted. Inspection runs in a process of
-its own, as the command does it, so that its memory is its own. "once" is what it takes on a capture
-without updates: importing all attacks. "cold" asks the system to drop the files from its cache
-first (posix_fadvise), so that the disk counts; "warm" reads what is in memory.
+is written into a temporary folder, or under --folder, and deleted. It is inspected by the command,
+`fedaudit inspect`: seconds, CPU seconds and the peak of memory are those of a whole process, its
+start included, which is what "no updates" takes. "cold" asks the system to drop the files from its
+cache first (posix_fadvise), so that the disk counts; "warm" reads what is in memory. Linux only.
 
-1,000 updates are extrapolated: "once" and 1,000 times the time of an update, by the clock (which
-counts what else the computer does) and in CPU seconds (which do not depend on that, nor on the
-disk). What inspection keeps of each update does not depend on the size of its tensors, so "many"
+Inspection reads headers, where the measures of each update stand since it was recorded; with
+--verify it reads all tensors, too, as it must of a capture without such measures. Fewer than 1,000
+updates are extrapolated: the start, and 1,000 times what an update takes.
+
+What inspection keeps of each update does not depend on the size of its tensors, so "1,000 small"
 inspects 1,000 updates of one round, with as many tensors that have 512 numbers at most: their peak
-is what 1,000 large updates leave in memory, to which a large one a thread comes.
+is what 1,000 large updates leave in memory.
 """
 
 import argparse
@@ -33,31 +35,19 @@ import fedaudit
 from fedaudit.models.zoo import build
 from fedaudit.types import ModelSpec
 
-INSPECT = """
-import json, resource, sys, tempfile, time
-import torch, fedaudit
-from fedaudit.captures.inspection import inspect
-from fedaudit.captures.stored import StoredCapture
-torch.set_num_threads(1)
-once, once_cpu = time.perf_counter(), time.process_time()
-with tempfile.TemporaryDirectory() as empty:
-    fedaudit.recording(empty)
-    inspect(StoredCapture(empty))
-once, once_cpu = time.perf_counter() - once, time.process_time() - once_cpu
-wall, cpu = time.perf_counter(), time.process_time()
-found = inspect(StoredCapture(sys.argv[1]))
-wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-updates = sum(r.updates for r in found.rounds)
-assert not found.problems and all(r.norm for r in found.rounds)
-print(json.dumps([updates, once, once_cpu, wall, cpu, peak / 1e6]))
+COMMAND = """
+import atexit, sys
+from fedaudit.cli import main
+# ru_maxrss would count the process that started this one.
+atexit.register(lambda: print(open("/proc/self/status").read(), file=sys.stderr))
+main()
 """
 
 
 def record(
     folder: Path, updates: int, clients: int = 20, largest: int | None = None
-) -> tuple[float, float]:
-    """Write a capture; returns seconds an update and the peak of memory in GB.
+) -> tuple[float, float, float]:
+    """Write a capture; returns seconds and CPU seconds an update, and the peak of memory in GB.
 
     Args:
         folder: Where to.
@@ -77,16 +67,17 @@ def record(
         if v.is_floating_point()
     }
     capture = fedaudit.recording(folder, model="resnet18_bn", classes=10, lr=0.1)
-    spent = 0.0
+    wall = cpu = 0.0
     for number in range(updates):
         if number % clients == 0:
             capture.broadcast(number // clients, state)
         factor = 1 + number / 100
         sent = {n: v + factor * change[n] if n in change else v + 1 for n, v in state.items()}
-        began = time.perf_counter()
+        began, spent = time.perf_counter(), time.process_time()
         capture.update(number // clients, number % clients, sent, kind="weights", examples=32)
-        spent += time.perf_counter() - began
-    return spent / updates, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        wall, cpu = wall + time.perf_counter() - began, cpu + time.process_time() - spent
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return wall / max(1, updates), cpu / max(1, updates), peak
 
 
 def forget(folder: Path) -> None:
@@ -98,16 +89,16 @@ def forget(folder: Path) -> None:
         os.close(handle)
 
 
-def show(cache: str, folder: Path) -> None:
-    """Inspect in a process of its own and print a row."""
-    size = sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / 1e6
-    command = [sys.executable, "-c", INSPECT, str(folder)]
+def inspected(folder: Path, *arguments: str) -> tuple[float, float, float]:
+    """Seconds, CPU seconds and the peak of memory in GB of the command."""
+    began = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-c", COMMAND, "inspect", str(folder), *arguments]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    count, once, once_cpu, wall, cpu, peak = map(float, done.stdout.strip("[]\n ").split(","))
-    print(
-        f"| {cache} | {once:.1f} | {wall / count:.3f} | {size / wall:,.0f} | {cpu / count:.3f} | "
-        f"{once + 1000 * wall / count:.0f} s | {once_cpu + 1000 * cpu / count:.0f} s | {peak:.2f} |"
-    )
+    wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    (peak,) = (line.split()[1] for line in done.stderr.splitlines() if line.startswith("VmHWM"))
+    return wall, cpu, int(peak) / 1e6
 
 
 def main() -> None:
@@ -122,25 +113,37 @@ def main() -> None:
     updates = 10 if options.quick else options.updates
     home = Path(tempfile.mkdtemp(dir=options.folder))
     try:
-        each, peak = record(home / "large", updates)
-        print(f"{updates} updates recorded: {1e3 * each:.0f} ms each, peak memory {peak:.2f} GB")
-        columns = (
-            "cache",
-            "once s",
-            "s an update",
-            "MB/s",
-            "CPU s an update",
-            "1,000 by the clock",
+        record(home / "none", 0)
+        none = inspected(home / "none")
+        each, cpu, peak = record(home / "large", updates)
+        print(
+            f"{updates} updates recorded: {1e3 * each:.0f} ms and {1e3 * cpu:.0f} CPU ms each, "
+            f"peak memory {peak:.2f} GB"
         )
-        print(f"| {' | '.join(columns)} | 1,000 in CPU s | peak GB |")
-        print("|---|---|---|---|---|---|---|---|")
-        forget(home / "large")
-        show("cold", home / "large")
-        show("warm", home / "large")
-        record(home / "many", 1000, clients=1000, largest=512)
-        show("many", home / "many")
+        print("| | updates | s | CPU s | 1,000 updates: s | CPU s | peak GB |")
+        print("|---|---|---|---|---|---|---|")
+        show("no updates", 0, none, none)
+        for words in ([], ["--verify"]):
+            forget(home / "large")
+            for cache in ("cold", "warm"):
+                name = " ".join([cache, *words])
+                show(name, updates, inspected(home / "large", *words), none)
+        record(home / "small", 1000, clients=1000, largest=512)
+        show("1,000 small", 1000, inspected(home / "small"), none)
     finally:
         shutil.rmtree(home)
+
+
+def show(
+    name: str, updates: int, taken: tuple[float, float, float], none: tuple[float, float, float]
+) -> None:
+    """Print a row; `none` is what it takes to inspect no update."""
+    whole = [
+        f"{none[k] + 1000 * max(0.0, taken[k] - none[k]) / updates:.1f}" if updates else "—"
+        for k in (0, 1)
+    ]
+    row = [name, f"{updates:,}", f"{taken[0]:.1f}", f"{taken[1]:.1f}", *whole, f"{taken[2]:.2f}"]
+    print(f"| {' | '.join(row)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar, Unpack, cast
+from weakref import ref
 
 from flwr.app import ArrayRecord, Message
 from flwr.common import FitIns, FitRes, Parameters, parameters_to_ndarrays
@@ -66,7 +67,7 @@ def tap(tapped: T, folder: str | Path, *, kind: Kind = "weights", **facts: Unpac
 
 @dataclass
 class Tape:
-    """What the taps write on, whatever they are put round.
+    """What the taps write on, whatever they are put round. It holds no message that has passed.
 
     Args:
         record: Where to.
@@ -77,7 +78,7 @@ class Tape:
     record: Recording
     kind: Kind
     facts: Facts
-    _sent: dict[int, ArrayRecord] = field(default_factory=dict)
+    _sent: tuple[int, ref[ArrayRecord]] | None = None
     _rounds: dict[str, int] = field(default_factory=dict)
     _last: int = 0
 
@@ -95,14 +96,15 @@ class Tape:
         self._last = int(config.get(ROUND_KEY, message.metadata.group_id or self._last or 1))
         self._learning_rate(config.get("lr"))
         for name, arrays in content.array_records.items():
-            if self._sent.get(self._last) is arrays:
+            first = self._sent is None or self._sent[0] != self._last
+            known = None if first or self._sent is None else self._sent[1]()
+            if known is arrays:
                 return  # one record for everybody, as Flower's own strategies send it
-            first = not self._sent or self._last not in self._sent
-            client = None if first or _same(self._sent[self._last], arrays) else self._to(message)
             if first:
-                self._sent = {self._last: arrays}
-            if first or client is not None:
-                self.record.broadcast(self._last, tensors_of(arrays), client=client)
+                self._sent = self._last, ref(arrays)
+                self.record.broadcast(self._last, tensors_of(arrays))
+            elif known is None or not _same(known, arrays):
+                self.record.broadcast(self._last, tensors_of(arrays), client=self._to(message))
             if len(content.array_records) > 1:
                 others = sorted(set(content.array_records) - {name})
                 raise UsageError(f"the server sends further arrays that are not recorded: {others}")

@@ -4,29 +4,69 @@ After secure aggregation some frameworks hand the server the *aggregate* as many
 clients (Flower's SecAgg+ workflow): to take it for so many updates would be wrong.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
+from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from fedaudit.captures.stored import StoredMessage
 
 _SAMPLES, _WIDTH, _CHUNK = 32, 512, 1 << 20
 
 
-def identical_groups(stored: Iterable[StoredMessage]) -> list[tuple[StoredMessage, ...]]:
-    """The messages, those that are bit-identical and from different clients together, in order."""
+def identical_groups(
+    stored: Iterable[StoredMessage], known: Mapping[Path, str] | None = None
+) -> list[tuple[StoredMessage, ...]]:
+    """The messages, those that are bit-identical and from different clients together, in order.
+
+    Args:
+        stored: The messages.
+        known: `content` of some of them, by path, which then are not read.
+    """
+    found, known = list(stored), known or {}
+    if all(message.path in known for message in found):
+        return _sure(found, known)
     alike: dict[bytes, list[StoredMessage]] = {}
-    for message in stored:
+    for message in found:
         alike.setdefault(_glance(message), []).append(message)
     groups: list[tuple[StoredMessage, ...]] = []
     for candidates in alike.values():
-        groups += [(one,) for one in candidates] if len(candidates) == 1 else _sure(candidates)
+        groups += (
+            [(one,) for one in candidates] if len(candidates) == 1 else _sure(candidates, known)
+        )
     return groups
 
 
-def _sure(candidates: Sequence[StoredMessage]) -> list[tuple[StoredMessage, ...]]:
-    same: dict[bytes, list[StoredMessage]] = {}
+def content_of(tensors: Mapping[str, Tensor]) -> str:
+    """A digest (SHA-256, hexadecimal) of the numbers of contiguous tensors on the CPU."""
+    found = sha256()
+    for _, tensor in sorted(tensors.items()):
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def content(message: StoredMessage) -> str:
+    """As `content_of`, of a file."""
+    found = sha256()
+    with message.path.open("rb") as file:
+        for _, entry in sorted(message.header.entries.items()):
+            file.seek(entry.begin)
+            left = entry.end - entry.begin
+            while chunk := file.read(min(_CHUNK, left)):
+                found.update(chunk)
+                left -= len(chunk)
+    return found.hexdigest()
+
+
+def _sure(
+    candidates: Sequence[StoredMessage], known: Mapping[Path, str]
+) -> list[tuple[StoredMessage, ...]]:
+    same: dict[tuple[bytes, str], list[StoredMessage]] = {}
     for message in candidates:
-        same.setdefault(_digest(message), []).append(message)
+        numbers = known.get(message.path) or content(message)
+        same.setdefault((_layout(message), numbers), []).append(message)
     return [tuple(group) for group in same.values()]
 
 
@@ -47,13 +87,4 @@ def _glance(message: StoredMessage) -> bytes:
         for sample in range(_SAMPLES):
             file.seek(begin + (end - begin) * sample // _SAMPLES)
             found.update(file.read(min(_WIDTH, end - file.tell())))
-    return found.digest()
-
-
-def _digest(message: StoredMessage) -> bytes:
-    found = sha256(_layout(message))
-    with message.path.open("rb") as file:
-        file.seek(min(e.begin for e in message.header.entries.values()))
-        while chunk := file.read(_CHUNK):
-            found.update(chunk)
     return found.digest()

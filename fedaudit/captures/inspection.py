@@ -1,45 +1,32 @@
 """What a capture holds: rounds, clients, what was shared, norms, anomalies, and what can attack it.
 
-Each thread has one message in memory at a time; a capture of a thousand updates is read once.
+Headers are read, where the measures of updates stand (`keeping.py`); the tensors of an update only
+where they do not, each thread one update at a time.
 """
 
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from statistics import median
 from typing import Any
 
 from pydantic import TypeAdapter
-from torch import Tensor
 
 from fedaudit.captures.facts import stated
 from fedaudit.captures.fitting import AttackFit, attacks_for
-from fedaudit.captures.identical import identical_groups
 from fedaudit.captures.local_training import local_training
+from fedaudit.captures.looking import Anomaly, look_at_round
 from fedaudit.captures.protections import (
     Seen,
     is_whole,
     protections_of_round,
     protections_stated,
 )
-from fedaudit.captures.sharing import named
-from fedaudit.captures.statistics import Measures, measure
+from fedaudit.captures.statistics import Measures
 from fedaudit.captures.stored import StoredCapture, StoredMessage
-from fedaudit.errors import CaptureError, UsageError
 from fedaudit.types import Aggregate, Buffers, Update
-
-
-@dataclass(frozen=True)
-class Anomaly:
-    """Something unusual; `client` is "" where it is about the whole round."""
-
-    round: int | None
-    client: str
-    what: str
 
 
 @dataclass(frozen=True)
@@ -82,6 +69,7 @@ class Inspection:
         assumed: Settings that are taken for what frameworks do unless told otherwise.
         found_out: Facts that the numbers show, with evidence; state them to have them used.
         rounds, protections, anomalies, attacks: See there.
+        kept: Updates that are shown as measured when they were recorded; others were read.
         problems: Files that cannot be used, in words.
     """
 
@@ -95,6 +83,7 @@ class Inspection:
     protections: tuple[Seen, ...]
     anomalies: tuple[Anomaly, ...]
     attacks: tuple[AttackFit, ...]
+    kept: int
     problems: tuple[str, ...]
 
     def as_plain(self) -> dict[str, Any]:
@@ -103,12 +92,15 @@ class Inspection:
         return plain
 
 
-def inspect(capture: StoredCapture, *, workers: int | None = None) -> Inspection:
+def inspect(
+    capture: StoredCapture, *, workers: int | None = None, verify: bool = False
+) -> Inspection:
     """Look at all messages of a capture, once.
 
     Args:
         capture: The capture.
         workers: Threads, each with one update in memory; None is a core each, at most 4.
+        verify: Read all tensors, and report where they are not as their headers say.
     """
     workers = workers or min(4, os.cpu_count() or 1)
     rounds: list[RoundSummary] = []
@@ -117,32 +109,27 @@ def inspect(capture: StoredCapture, *, workers: int | None = None) -> Inspection
     read: set[type] = set()
     example: StoredMessage | None = None
     counted: set[int] = set()
+    kept = 0
     for number in capture.rounds():
-        stored = list(capture.messages(number))
-        broadcast = _broadcast(capture, number, anomalies)
-        groups = identical_groups(stored)
+        looked = look_at_round(capture, number, workers=workers, verify=verify)
+        anomalies += looked.anomalies
         measured: list[tuple[str, Measures]] = []
-        with ThreadPoolExecutor(workers) as pool:
-            look_at = partial(_look, capture, broadcast, number)
-            looks = list(pool.map(look_at, [group[0] for group in groups]))
-        for group, look in zip(groups, looks, strict=True):
-            found = look.measures
-            anomalies += look.anomalies
-            if look.error is not None:
-                capture.report(look.error)
-            names = sorted({one.message.client or "" for one in group})
+        for look in looked.looks:
+            names = sorted({one.message.client or "" for one in look.messages})
             if len(names) > 1:
                 seen.append(_aggregate(number, names))
-            if found is not None:
-                measured.append((names[0], found))
-                whole = group[0].message.aggregate or len(names) > 1
-                read |= {Aggregate if whole else Update} | ({Buffers} if found.buffers else set())
-        seen += _stated_aggregates(number, stored)
-        seen += protections_of_round(number, measured, broadcast or (), capture.facts)
+            if look.measures is not None:
+                measured.append((names[0], look.measures))
+                whole = look.messages[0].message.aggregate or len(names) > 1
+                read |= {Aggregate if whole else Update}
+                read |= {Buffers} if look.measures.buffers else set()
+            kept += len(look.messages) if look.kept else 0
+        seen += _stated_aggregates(number, looked.stored)
+        seen += protections_of_round(number, measured, looked.broadcast or (), capture.facts)
         anomalies += [*_compared(number, measured), *_steps(capture, number, measured)]
         counted |= steps_of(measured)
-        rounds.append(_summary(number, stored, broadcast is not None, measured))
-        example = example or next(iter(stored), None)
+        rounds.append(_summary(number, looked.stored, looked.broadcast is not None, measured))
+        example = example or next(iter(looked.stored), None)
     known = stated(capture.facts)
     training = local_training(capture.facts, example.message) if example else None
     return Inspection(
@@ -156,6 +143,7 @@ def inspect(capture: StoredCapture, *, workers: int | None = None) -> Inspection
         protections=_together(seen),
         anomalies=tuple(anomalies),
         attacks=attacks_for(capture, read, example),
+        kept=kept,
         problems=tuple(map(str, capture.problems)),
     )
 
@@ -166,57 +154,6 @@ def _asked() -> tuple[str, ...]:
         *("model", "image_shape", "classes", "lr", "local_steps", "batch_size", "batch_norm"),
         *("optimizer", "momentum", "weight_decay", "protections"),
     )
-
-
-def _broadcast(
-    capture: StoredCapture, number: int, anomalies: list[Anomaly]
-) -> Mapping[str, Tensor] | None:
-    try:
-        return named(capture.broadcast(number), capture.facts.parameter_names or ())
-    except CaptureError as error:
-        capture.report(error)
-    except UsageError:
-        anomalies.append(
-            Anomaly(number, "", "no broadcast was recorded: updates mean nothing alone")
-        )
-    return None
-
-
-@dataclass(frozen=True)
-class _Look:
-    """What one message is like."""
-
-    measures: Measures | None
-    anomalies: tuple[Anomaly, ...] = ()
-    error: CaptureError | None = None
-
-
-def _look(
-    capture: StoredCapture,
-    broadcast: Mapping[str, Tensor] | None,
-    number: int,
-    stored: StoredMessage,
-) -> _Look:
-    """Measure one message; runs in a thread, so that it changes nothing."""
-    anomalies = []
-    client = stored.message.client or ""
-    names = capture.facts.parameter_names or ()
-    own = stored.path.parent / stored.path.name.replace("update-", "broadcast-", 1)
-    try:
-        if own.exists():
-            broadcast = named(capture.broadcast(number, client), names)
-        found = measure(stored, broadcast, capture.facts.buffers, names)
-    except CaptureError as error:
-        return _Look(None, error=error)
-    for name, reason in found.unfit[:3]:
-        anomalies.append(Anomaly(number, client, f"{name!r}: {reason}"))
-    for name in found.not_finite[:3]:
-        anomalies.append(Anomaly(number, client, f"{name!r} holds NaN or infinity"))
-    for name in found.negative_variances[:3]:
-        anomalies.append(Anomaly(number, client, f"the running variance {name!r} is negative"))
-    if found.layers and found.norm == 0:
-        anomalies.append(Anomaly(number, client, "it changes nothing: the client did not train"))
-    return _Look(found, tuple(anomalies))
 
 
 def _compared(number: int, measured: list[tuple[str, Measures]]) -> list[Anomaly]:
@@ -295,7 +232,7 @@ def _aggregate(number: int, names: list[str]) -> Seen:
     return Seen("aggregate", False, evidence, number, len(names))
 
 
-def _stated_aggregates(number: int, stored: list[StoredMessage]) -> list[Seen]:
+def _stated_aggregates(number: int, stored: Sequence[StoredMessage]) -> list[Seen]:
     """Messages that say of themselves that they are sums over clients."""
     sums = [one.message for one in stored if one.message.aggregate]
     if not sums:
@@ -327,7 +264,10 @@ def _together(seen: list[Seen]) -> tuple[Seen, ...]:
 
 
 def _summary(
-    number: int, stored: list[StoredMessage], broadcast: bool, measured: list[tuple[str, Measures]]
+    number: int,
+    stored: Sequence[StoredMessage],
+    broadcast: bool,
+    measured: list[tuple[str, Measures]],
 ) -> RoundSummary:
     kinds = Counter(
         ("aggregate of " if one.message.aggregate else "")
@@ -346,7 +286,9 @@ def _summary(
         kinds=dict(kinds),
         tensors=max((len(one.header.entries) for one in stored), default=0),
         numbers=max(sizes, default=0),
-        bytes=max((one.header.size for one in stored), default=0),
+        bytes=max(
+            (sum(e.end - e.begin for e in one.header.entries.values()) for one in stored), default=0
+        ),
         examples=(min(examples), max(examples)) if examples else None,
         norm=(min(norms), median(norms), max(norms)) if norms else None,
         buffers=sum(bool(m.buffers) for _, m in measured),

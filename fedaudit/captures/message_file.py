@@ -6,7 +6,6 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,14 @@ KEY = "fedaudit_message"
 _CHUNK = 1 << 20
 
 
-def write_message(paths: Iterable[Path], message: Message, tensors: Mapping[str, Any]) -> bool:
+def header_of(message: Message) -> str:
+    """A message as its file's header holds it."""
+    return messages().dump_json(message).decode()
+
+
+def write_message(
+    paths: Iterable[Path], header: Mapping[str, str], tensors: Mapping[str, Tensor]
+) -> bool:
     """Write a message, whole or not at all, to the first path that is free; mode 0600.
 
     It is not forced to the disk, because training would wait for that: a computer that loses power
@@ -31,23 +37,19 @@ def write_message(paths: Iterable[Path], message: Message, tensors: Mapping[str,
 
     Args:
         paths: In one folder, which exists.
-        message: The header; `order` is filled in.
-        tensors: By name, tensors or arrays of any device and layout.
+        header: The message under `KEY`, and what else stands beside the tensors.
+        tensors: As `ready` makes them.
 
     Returns:
         Whether one of the files now holds the message; False where all hold others.
 
     Raises:
-        UsageError: Something is no tensor, or has a type that no file can hold.
         StorageError: The disk is full or may not be written.
     """
-    ready = _ready(tensors)
-    message = replace(message, order=tuple(ready))
-    header = {KEY: messages().dump_json(message).decode()}
     places = iter(paths)
     path = next(places)
     with storage_errors(path), _temporary(path) as temporary:
-        safetensors.torch.save_file(ready, temporary, header)
+        safetensors.torch.save_file(dict(tensors), temporary, dict(header))
         while not (_publish(temporary, path) or _same(temporary, path)):
             if (following := next(places, None)) is None:
                 return False
@@ -88,9 +90,16 @@ def _publish(temporary: Path, path: Path) -> bool:
     return True
 
 
-def _ready(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Contiguous tensors on the CPU that share no memory."""
-    ready: dict[str, Tensor] = {}
+def ready(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Contiguous tensors on the CPU that share no memory; what is so already is not copied.
+
+    Args:
+        tensors: By name, tensors or arrays of any device and layout.
+
+    Raises:
+        UsageError: Something is no tensor, or has a type that no file can hold.
+    """
+    made: dict[str, Tensor] = {}
     storages = set()
     for name, given in tensors.items():
         value = _tensor(str(name), given)
@@ -99,10 +108,10 @@ def _ready(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
         if storage in storages:  # tied weights, rows of one tensor
             tensor = tensor.clone()
         storages.add(storage)
-        ready[str(name)] = tensor
-    if not ready:
+        made[str(name)] = tensor
+    if not made:
         raise UsageError("a message without tensors cannot be recorded. Give a state dict.")
-    return ready
+    return made
 
 
 def _tensor(name: str, value: Any) -> Tensor:

@@ -8,12 +8,13 @@ On the server it sees what clients really sent, before it is aggregated. On a cl
 `add_client_output_filter`, it sees what leaves the client.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, Protocol, TypeVar, Unpack, cast
+from weakref import ref
 
 from fedaudit.captures.facts import Facts, Keywords, Kind, checked, stated
 from fedaudit.captures.recording import Recording, recording
@@ -168,7 +169,7 @@ class _Tape:
     facts: Facts
     counted: Counted | None
     _record: Recording | None = None
-    _sent: tuple[int, dict[str, Any]] | None = None
+    _sent: tuple[int, dict[str, Callable[[], Any]]] | None = None
     _lock: Lock = field(default_factory=Lock)
 
     def passed(
@@ -227,7 +228,7 @@ class _Tape:
                 raise
             record.broadcast(round, tensors, client=client)
         with self._lock:
-            self._sent = round, tensors
+            self._sent = round, {name: _weakly(value) for name, value in tensors.items()}
 
     def _examples(self, steps: object) -> int | None:
         if isinstance(steps, bool) or not isinstance(steps, int | float) or self.counted is None:
@@ -238,9 +239,17 @@ class _Tape:
         return None if batch is None else int(steps) * batch
 
 
-def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def _weakly(value: Any) -> Callable[[], Any]:
+    """Gives the value while somebody else holds it: no model stays in memory for its recorder."""
+    try:
+        return ref(value)
+    except TypeError:  # a single number
+        return lambda: value
+
+
+def _same(one: Mapping[str, Callable[[], Any]], other: Mapping[str, Any]) -> bool:
     """Whether these are the very same arrays, so that nothing has to be compared."""
-    return one.keys() == other.keys() and all(one[name] is other[name] for name in one)
+    return one.keys() == other.keys() and all(one[name]() is other[name] for name in one)
 
 
 def _round(shareable: Shareable, dxo: DXO, context: FLContext) -> int:

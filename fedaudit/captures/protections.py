@@ -9,8 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from fedaudit.captures.facts import DpClaim, Facts
 from fedaudit.captures.sharing import is_buffer
 from fedaudit.captures.statistics import Measures
@@ -99,18 +97,12 @@ def noise_deviation(measures: Measures) -> float | None:
     Under it all layers have the same root mean square, and values are distributed normally.
     """
     layers = [layer for layer in measures.layers.values() if layer.size >= 256]
-    if len(layers) < 3 or measures.zeros > 0.1 or len(measures.sample) < 1000:
+    if len(layers) < 3 or measures.zeros > 0.1 or measures.sampled < 1000:
         return None
     sizes = sorted(layer.rms for layer in layers)
-    if sizes[0] == 0 or sizes[-1] > EVEN * sizes[0] or abs(excess_kurtosis(measures.sample)) > 0.3:
+    if sizes[0] == 0 or sizes[-1] > EVEN * sizes[0] or abs(measures.kurtosis) > 0.3:
         return None
     return sizes[len(sizes) // 2]
-
-
-def excess_kurtosis(values: Tensor) -> float:
-    """0 for a normal distribution; 3 and more for gradients, which are mostly small."""
-    centered = values.double() - values.double().mean()
-    return float(centered.pow(4).mean() / centered.pow(2).mean().pow(2)) - 3
 
 
 def _masked(number: int, measured: Sequence[tuple[str, Measures]]) -> list[Seen]:
@@ -143,7 +135,7 @@ def _clipping(number: int, usable: Sequence[Measures]) -> list[Seen]:
             "batch-norm buffers and counters, and none has a larger one"
         )
         found.append(Seen("clipping", False, evidence, number, bound[1], bound[0]))
-    scaled = [m for m in usable if any(not is_whole(c) for c in m.counters)]
+    scaled = [m for m in usable if not all(map(is_whole, m.counters))]
     if scaled:
         one = scaled[0]
         evidence = (
@@ -161,7 +153,7 @@ def _clipping(number: int, usable: Sequence[Measures]) -> list[Seen]:
 
 def is_whole(value: float) -> bool:
     """Whether a counter moved by whole steps, as exactly as float32 arithmetic leaves it."""
-    return abs(value - round(value)) <= 1e-4 * max(1.0, abs(value))
+    return math.isfinite(value) and abs(value - round(value)) <= 1e-4 * max(1.0, abs(value))
 
 
 def _bound(norms: Sequence[float]) -> tuple[float, int] | None:

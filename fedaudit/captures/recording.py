@@ -45,7 +45,9 @@ from fedaudit.captures.facts import (
     slug,
     stated,
 )
-from fedaudit.captures.message_file import write_message, write_new
+from fedaudit.captures.keeping import keep
+from fedaudit.captures.manifest_file import read_manifest
+from fedaudit.captures.message_file import KEY, header_of, ready, write_message, write_new
 from fedaudit.errors import ConfigError, UsageError
 from fedaudit.running.atomic import storage_errors
 
@@ -163,8 +165,6 @@ class Recording:
             )
             if not path.exists() and write_new(path, _json(manifest)):
                 return
-        from fedaudit.captures.manifest_file import read_manifest  # noqa: PLC0415 - a cycle
-
         known, _ = read_manifest(self.folder)
         _, clashes = merge(known.facts, facts)
         if clashes:
@@ -198,7 +198,9 @@ class Recording:
         )
         name = "broadcast" if message.client is None else f"broadcast-{slug(message.client)}"
         path = self._round(message) / f"{name}.safetensors"
-        if not write_message([path], message, tensors):
+        sent = ready(tensors)
+        message = replace(message, order=tuple(sent))
+        if not write_message([path], {KEY: header_of(message)}, sent):
             raise UsageError(
                 f"{path} holds another broadcast than this one. Is this another run? Use a new "
                 "folder. Are clients sent different models? Say client=…."
@@ -219,6 +221,9 @@ class Recording:
         protections: Sequence[str] = (),
     ) -> None:
         """Record what a client sends in a round. The same message twice is kept once.
+
+        It is measured, too (`keeping.py`): record the round's broadcast first, so that inspection
+        need not read the tensors again.
 
         Args:
             round: Number of the round.
@@ -250,7 +255,10 @@ class Recording:
         )
         folder, name = self._round(message), f"update-{slug(str(client))}"
         following = (folder / f"{name}.{number}.safetensors" for number in count(2))
-        write_message(chain([folder / f"{name}.safetensors"], following), message, tensors)
+        sent = ready(tensors)
+        message = replace(message, order=tuple(sent))
+        header = {KEY: header_of(message), **keep(self.folder, message, sent)}
+        write_message(chain([folder / f"{name}.safetensors"], following), header, sent)
 
     def _round(self, message: Message) -> Path:
         folder = round_folder(self.folder, message.round)

@@ -44,8 +44,14 @@ class StoredMessage:
             CaptureError: The file is damaged.
         """
         found = load(self.path, self.header)
-        order = [name for name in self.message.order if name in found]
-        return {name: found[name] for name in (*order, *(n for n in found if n not in set(order)))}
+        return {name: found[name] for name in self.names}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the tensors, in the order in which they were sent."""
+        entries = self.header.entries
+        order = dict.fromkeys(name for name in self.message.order if name in entries)
+        return (*order, *(name for name in entries if name not in order))
 
 
 class StoredCapture:
@@ -90,23 +96,20 @@ class StoredCapture:
     def broadcast_message(self, round: int, client: str | None = None) -> StoredMessage:
         """The header of a broadcast; raises as `broadcast`."""
         folder = self._folders.get(round, round_folder(self.folder, round))
-        names = ["broadcast.safetensors"]
-        if client is not None:
-            names.insert(0, f"broadcast-{slug(client)}.safetensors")
-        path = next((folder / name for name in names if (folder / name).exists()), None)
+        path = broadcast_file(folder, client)
         if path is None:
             raise UsageError(
                 f"{self.folder}: no broadcast was recorded in round {round}, and an update means "
                 "nothing without the model that it started from. Record it with "
                 "record.broadcast(…), or import it with --broadcast FILE."
             )
-        return self._open(path, "broadcast", round)
+        return open_message(path, "broadcast", round, self.limits)
 
     def messages(self, round: int) -> Iterator[StoredMessage]:
         """What clients sent in a round, by file name; what cannot be read becomes a problem."""
         for path in sorted(self._folder(round).glob("update-*.safetensors")):
             try:
-                yield self._open(path, "update", round)
+                yield open_message(path, "update", round, self.limits)
             except CaptureError as error:
                 self.report(error)
 
@@ -153,18 +156,40 @@ class StoredCapture:
                 f"{self.folder}: nothing was recorded in round {round}. Rounds: {known}."
             ) from None
 
-    def _open(self, path: Path, what: Literal["broadcast", "update"], round: int) -> StoredMessage:
-        if path.is_symlink():
-            raise CaptureError(path, "it is a link, and links are not followed")
-        header = read_header(path, self.limits)
-        message = _message(path, header)
-        if (message.what, message.round) != (what, round):
-            raise CaptureError(
-                path,
-                f"it says that it is the {message.what} of round {message.round}: it was moved or "
-                "changed",
-            )
-        return StoredMessage(path, message, header)
+
+def broadcast_file(folder: Path, client: str | None) -> Path | None:
+    """The broadcast in a round's folder: to that client, if it was sent something of its own."""
+    names = ["broadcast.safetensors"]
+    if client is not None:
+        names.insert(0, f"broadcast-{slug(client)}.safetensors")
+    return next((folder / name for name in names if (folder / name).exists()), None)
+
+
+def open_message(
+    path: Path, what: Literal["broadcast", "update"], round: int, limits: Limits
+) -> StoredMessage:
+    """Read the header of a message.
+
+    Args:
+        path: Of its file.
+        what: And `round`: what it must be.
+        round: Its number.
+        limits: What the file may take.
+
+    Raises:
+        CaptureError: The file is damaged, or another message.
+    """
+    if path.is_symlink():
+        raise CaptureError(path, "it is a link, and links are not followed")
+    header = read_header(path, limits)
+    message = _message(path, header)
+    if (message.what, message.round) != (what, round):
+        raise CaptureError(
+            path,
+            f"it says that it is the {message.what} of round {message.round}: it was moved or "
+            "changed",
+        )
+    return StoredMessage(path, message, header)
 
 
 def _message(path: Path, header: Header) -> Message:

@@ -21,16 +21,21 @@ SHOWN = 20
     epilog=examples(
         "fedaudit inspect capture",
         "fedaudit inspect capture --json > inspection.json",
+        "fedaudit inspect capture --verify",
         note="Exit codes: 0 all of it can be used, 1 some files cannot, 2 no capture. That a "
         "protection is not seen does not mean that there is none.",
     )
 )
 @click.argument("capture", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def inspecting(*, capture: Path, as_json: bool) -> int:
+@click.option(
+    "--verify", is_flag=True, help="Read all tensors, and report those that were changed since."
+)
+def inspecting(*, capture: Path, as_json: bool, verify: bool) -> int:
     """Show what a CAPTURE holds: rounds, clients, norms, anomalies, protections, attacks.
 
-    A capture is a folder that fedaudit.recording(…) or `fedaudit import` wrote.
+    A capture is a folder that fedaudit.recording(…) or `fedaudit import` wrote. Updates are shown
+    as they were measured when they were recorded; --verify measures them anew.
     """
     import torch  # noqa: PLC0415 - slow
 
@@ -38,7 +43,7 @@ def inspecting(*, capture: Path, as_json: bool) -> int:
     from fedaudit.captures.stored import StoredCapture  # noqa: PLC0415 - imports torch
 
     torch.set_num_threads(1)  # what is computed at a time is small, and disks are slower anyway
-    found = inspect(StoredCapture(capture))
+    found = inspect(StoredCapture(capture), verify=verify)
     if as_json:
         click.echo(json.dumps(found.as_plain(), indent=2, ensure_ascii=False, allow_nan=False))
     else:
@@ -63,6 +68,11 @@ def _text(found: "Inspection") -> list[str]:
     if found.found_out:
         lines.append("Found out, but not stated: " + ", ".join(found.found_out))
     lines += ["", *_limited([_round(one) for one in found.rounds], "rounds")]
+    if found.kept:
+        lines.append(
+            f"{found.kept:,} of {_many(updates, 'update')} as measured when recorded: --verify "
+            "reads their tensors"
+        )
     if found.protections:
         lines += ["", "Seen in the updates:"]
         for one in found.protections:

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,19 @@ class Entry:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file holds, without its numbers."""
+    """What a file holds, without its numbers.
+
+    Attributes:
+        entries: The tensors by name.
+        metadata: Text that stands beside them.
+        size: Bytes of the file.
+        digest: SHA-256 of the header as it stands in the file; "" where it was not read from one.
+    """
 
     entries: Mapping[str, Entry]
     metadata: Mapping[str, str]
     size: int
+    digest: str = ""
 
 
 def read_header(path: Path, limits: Limits) -> Header:
@@ -71,14 +80,16 @@ def read_header(path: Path, limits: Limits) -> Header:
                 raise CaptureError(path, "it is cut off or no safetensors file")
             if length > LARGEST_HEADER:
                 raise CaptureError(path, f"its header has {length:,} bytes: too many")
-            table = json.loads(file.read(length))
+            text = file.read(length)
+            table = json.loads(text)
     except OSError as error:
         raise CaptureError(path, f"it cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise CaptureError(
             path, "its header is no JSON: it is damaged, or no safetensors"
         ) from error
-    return _checked(path, table, 8 + length, size, limits)
+    header = _checked(path, table, 8 + length, size, limits)
+    return replace(header, digest=sha256(text).hexdigest())
 
 
 def _checked(path: Path, table: Any, start: int, size: int, limits: Limits) -> Header:

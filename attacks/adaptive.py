@@ -8,15 +8,17 @@ from fedaudit.types import DefenseFacts, Observation, Reconstruction
 
 HANDLED = frozenset(
     {
-        *("dpsgd", "dplc", "private_projector"),
+        *("dpsgd", "dplc", "private_projector", "local_layers"),
+        *("larger_batch", "more_steps"),
         *("client_dp", "clipping", "noise", "gaussian_noise", "secure aggregation"),
     }
 )
 """Defenses whose effect the matching engine models: a cosine distance is blind to clipping, of
 whole updates at any batch size and of images at batch 1, and optimal in direction under Gaussian
 noise; what stays on the device is solved for; an aggregate is matched by all clients' images."""
-EXACT = frozenset({"dplc", "private_projector"})
-"""Defenses that closed forms meet: what stays on the device lies behind the layer that they read.
+EXACT = frozenset({"dplc", "private_projector", "local_layers", "larger_batch", "more_steps"})
+"""Defenses that closed forms meet: what stays on the device lies behind the layer that they read;
+the numbers of images and of steps are among the facts that an attacker has of any training.
 Noise they do not: a quotient or a linear system takes it for signal."""
 
 

@@ -1,9 +1,10 @@
 """Private projector: only the public module is shared (Ding et al. 2022, arXiv 2206.13398)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from fedaudit.defenses.local_layers import keeping, require_prefixes
 from fedaudit.types import DefenseFacts
-from fedaudit.verbs import ClientReturn, ClientStep, ClientTask
+from fedaudit.verbs import ClientStep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,16 +22,11 @@ class PrivateProjector:
     private: tuple[str, ...] = ("embedding.", "head.")
 
     def __post_init__(self) -> None:
-        if not self.private:
-            raise ValueError("private must name at least one parameter prefix, such as 'head.'")
+        require_prefixes(self.private)
 
     def __call__(self, step: ClientStep) -> ClientStep:
         """Train everything, share the public module."""
-
-        def private_step(task: ClientTask) -> ClientReturn:
-            return step(replace(task, withheld=(*task.withheld, *self.private)))
-
-        return private_step
+        return keeping(step, self.private)
 
     def facts(self) -> DefenseFacts:
         """The attacker knows which part is private, not its parameters."""

@@ -42,7 +42,8 @@ LIMITATIONS = (
     "Identity is judged by one embedder at the stated FMR, calibrated on the people of this set.",
     "A threshold calibrated on photos says little about images that are not faces; the noise and "
     "prior-only controls show how often such images match.",
-    "The prior-only control is run once a scenario, on its first defense, and serves all of them.",
+    "The prior-only control is run once a scenario, on its first defense, and serves all of them "
+    "but those that put more photos behind an update, which have their own.",
     "A stated ε is the accountant's for one round; rounds compose.",
 )
 

@@ -85,5 +85,6 @@ def _badness(image: ImageScore) -> tuple[float, float]:
 
 
 def _prior(trial: Trial, by_key: dict[str, Trial], defense: str) -> Trial | None:
-    prior = by_key.get(replace(trial.cell, role="prior_only", defense=defense).key)
+    own = by_key.get(replace(trial.cell, role="prior_only").key)
+    prior = own or by_key.get(replace(trial.cell, role="prior_only", defense=defense).key)
     return prior if prior and prior.images else None

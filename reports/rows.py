@@ -46,9 +46,11 @@ def rows(
                     found.append(_untested(scenario, idle))
                 if not group:
                     continue
-                # The prior-only control has no update, so one defense's serves them all.
+                # The prior-only control has no update, so the first defense's serves all that have
+                # none of their own, because as many images are behind their updates.
                 first = scenario.defenses[0].label
-                prior = trials.group(scenario.name, first, attack.label, "prior_only")
+                prior = trials.group(scenario.name, defense.label, attack.label, "prior_only")
+                prior = prior or trials.group(scenario.name, first, attack.label, "prior_only")
                 if study.recorded and not group.tested() and (some := _identified(group)):
                     group, prior = some, _identified(prior)
                 utility = utilities.get((scenario.name, defense.label))

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from fedaudit.attacks.adaptive import EXACT
 from fedaudit.attacks.evidence import Evidence
 from fedaudit.errors import AttackError, ConfigError
 from fedaudit.models.facenet import FaceNet, criterion_of, require_face_net
@@ -190,8 +191,8 @@ def label_images(
 
 def scale_is_known(seen: Observation) -> bool:
     """Whether the update is the exact mean gradient: one step, and nothing clipped or noised it."""
-    keeping = {"none", "dplc", "private_projector"}  # what they share, they share as it is
-    if seen.defense is None or {facts.name for facts in seen.defense} - keeping:
+    exact = EXACT | {"none"}  # what they share, they share as it is
+    if seen.defense is None or {facts.name for facts in seen.defense} - exact:
         return False
     update, training = seen.update, seen.training
     one_step = training is not None and training.steps == 1

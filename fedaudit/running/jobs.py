@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from fedaudit.config import Choice, Federation, Scenario, Study
+from fedaudit.federation.together import photos_of
+from fedaudit.registry import create
 from fedaudit.study_file import canonical
 from fedaudit.threat_models import threat_model
 from fedaudit.types import Cell, Role
+from fedaudit.verbs import Defense
 
 NOISE = "noise"
 """Name of the "attack" of the noise control: random images."""
@@ -149,11 +152,20 @@ def _cells_of(study: Study, scenario: Scenario, target: int, seed: int) -> Itera
             yield _job(study, scenario, defense, _Which(attack.label, target, seed, "audit"))
     if not scenario.controls:
         return
-    # The prior-only control replaces the update, so the defense hardly matters: the first will do.
-    for attack in scenario.attacks:
-        yield _job(study, scenario, first, _Which(attack.label, target, seed, "prior_only"))
+    # The prior-only control replaces the update, so the defense hardly matters: the first will do,
+    # except where an attack has another number of images to return.
+    own = [] if study.recorded else [d for d in scenario.defenses[1:] if _adds(d, scenario)]
+    for defense in (first, *own):
+        for attack in scenario.attacks:
+            yield _job(study, scenario, defense, _Which(attack.label, target, seed, "prior_only"))
     if seed == study.seeds[0]:
         yield _job(study, scenario, first, _Which(NOISE, target, seed, "noise"))
+
+
+def _adds(defense: Choice, scenario: Scenario) -> bool:
+    """Whether this defense puts more photos behind an update than the study asks for."""
+    made: Defense = create("defenses", defense.name, defense.settings)
+    return photos_of(made, scenario.batch_size) > scenario.batch_size
 
 
 class _Which(NamedTuple):

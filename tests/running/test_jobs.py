@@ -3,7 +3,7 @@ from dataclasses import replace
 from fedaudit.config import Choice, Federation, Scenario, Study
 from fedaudit.running.jobs import AttackJob, TrainJob, expand, model_job, utility_job
 
-STRONG = Choice("dpsgd", {"noise": 4.0}, label="strong")
+STRONG = Choice("dpsgd", {"noise_multiplier": 4.0}, label="strong")
 
 
 def study(*scenarios: Scenario, utility: bool = True, seeds: tuple[int, ...] = (0, 1)) -> Study:
@@ -45,16 +45,18 @@ def test_something_of_everything_comes_first() -> None:
 def test_models_are_shared_and_come_first() -> None:
     late = Scenario("late", round=4, defenses=(STRONG,), attacks=(Choice("one"),), targets=1)
     # The same settings by another label, and other settings by the same label.
-    same = Choice("dpsgd", {"noise": 4.0}, label="again")
-    differs = Scenario("differs", defenses=(Choice("dpsgd", {"noise": 1.0}, label="strong"), same))
+    same = Choice("dpsgd", {"noise_multiplier": 4.0}, label="again")
+    differs = Scenario(
+        "differs", defenses=(Choice("dpsgd", {"noise_multiplier": 1.0}, label="strong"), same)
+    )
     jobs = expand(study(FRESH, late, differs))
     trained = [job for job in jobs if isinstance(job, TrainJob)]
     assert jobs[: len(trained)] == tuple(trained)
     assert [(j.defense.name, dict(j.defense.settings), j.rounds) for j in trained] == [
-        ("dpsgd", {"noise": 4.0}, 3),
+        ("dpsgd", {"noise_multiplier": 4.0}, 3),
         ("none", {}, 7),
-        ("dpsgd", {"noise": 4.0}, 7),
-        ("dpsgd", {"noise": 1.0}, 7),
+        ("dpsgd", {"noise_multiplier": 4.0}, 7),
+        ("dpsgd", {"noise_multiplier": 1.0}, 7),
     ]
     assert len({j.key for j in trained}) == len(trained)
     needs = {j.cell.scenario: j.needs for j in jobs if isinstance(j, AttackJob)}

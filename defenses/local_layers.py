@@ -1,0 +1,71 @@
+"""Layers that never leave the device."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from fedaudit.errors import ConfigError
+from fedaudit.types import DefenseFacts
+from fedaudit.verbs import ClientReturn, ClientStep, ClientTask
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalLayers:
+    """Each client trains the whole network and keeps some layers to itself.
+
+    FedPer (Arivazhagan et al. 2019, arXiv 1912.00818) keeps the last layers: `("head.",)`, the
+    default, or `("embedding.", "head.")`. LG-FedAvg (Liang et al. 2020, arXiv 2001.01523) keeps the
+    first ones, the representation: `("body.",)`. Both are made for clients whose data differ, not
+    for privacy. A head that stays has the client's own people only. Utility is measured on every
+    client's own network, and the mean reported, where more than the head is its own. Guarantee:
+    none, it is a heuristic: what is shared is as exact as ever, and attacks solve for a private
+    head with the photos. What the first fully connected layer gives away needs none of the layers
+    behind it.
+
+    Args:
+        private: Prefixes of the parameter names that stay on the device.
+    """
+
+    private: tuple[str, ...] = ("head.",)
+
+    def __post_init__(self) -> None:
+        require_prefixes(self.private)
+
+    def __call__(self, step: ClientStep) -> ClientStep:
+        """Train everything, share the rest."""
+        return keeping(step, self.private)
+
+    def facts(self) -> DefenseFacts:
+        """The attacker knows which layers are private, not their parameters."""
+        private = tuple(self.private)
+        return DefenseFacts("local_layers", {"private": private}, private)
+
+
+def require_prefixes(private: Sequence[str]) -> None:
+    """Refuse a defense that keeps nothing.
+
+    Raises:
+        ValueError: No prefix, or an empty one, which would keep everything.
+    """
+    if not private or not all(private):
+        raise ValueError("private must name at least one parameter prefix, such as 'head.'")
+
+
+def keeping(step: ClientStep, private: Sequence[str]) -> ClientStep:
+    """The client's step, of which the parameters whose names begin with `private` are not shared.
+
+    The step raises:
+        ConfigError: The network has no such parameter.
+    """
+    prefixes = tuple(private)
+
+    def private_step(task: ClientTask) -> ClientReturn:
+        returned = step(replace(task, withheld=(*task.withheld, *prefixes)))
+        if not any(name.startswith(prefixes) for name in returned.kept):
+            raise ConfigError(
+                f"no parameter of the network begins with {' or '.join(map(repr, prefixes))}, so "
+                "nothing would stay on the device. Face networks have body., embedding. and head.; "
+                "write one of these as private."
+            )
+        return returned
+
+    return private_step

@@ -1,0 +1,47 @@
+"""More local steps before anything is sent."""
+
+from dataclasses import dataclass, replace
+
+from fedaudit.defenses.acts import Replayed
+from fedaudit.types import DefenseFacts, LocalTraining
+from fedaudit.verbs import ClientStep
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoreSteps:
+    """Let clients make at least `steps` local steps, and send what all of them changed.
+
+    For methods that share a weight delta; one gradient (FedSGD) has one step, and is refused.
+    Measured as a defense by Geiping et al. (NeurIPS 2020, arXiv 2003.14053, section 6) and Huang et
+    al. (NeurIPS 2021, arXiv 2112.00059), recalled: what is sent is no longer a gradient at the
+    weights that the server knows. The federation trains so, too, which its utility shows: clients
+    drift apart as steps grow (McMahan et al., AISTATS 2017). Where all steps see the same few
+    photos, the delta still is about the photos; attackers who know the settings replay the steps
+    (Dimitrov et al., TMLR 2022, arXiv 2206.12395). Guarantee: none, it is a heuristic.
+
+    Args:
+        steps: Fewest local steps; ≥ 1. Where the study asks for more, nothing changes.
+    """
+
+    steps: int = 8
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps must be ≥ 1, not {self.steps}")
+
+    def __call__(self, step: ClientStep) -> ClientStep:
+        """The step itself: the federation sets its training."""
+        return step
+
+    def local(self, training: LocalTraining) -> LocalTraining:
+        """More steps of the same size."""
+        return replace(training, steps=max(training.steps, self.steps))
+
+    def replay(self, count: int) -> Replayed:
+        """Nothing is done to gradients: an attacker is told of the steps by the training."""
+        del count
+        return Replayed()
+
+    def facts(self) -> DefenseFacts:
+        """The number is public."""
+        return DefenseFacts("more_steps", {"steps": self.steps})

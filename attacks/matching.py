@@ -1,6 +1,6 @@
 """The matching engine: how far trial images are from explaining what a client shared."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Literal
@@ -19,6 +19,7 @@ from fedaudit.attacks.private_part import PublicModule, public_depth, used_by
 from fedaudit.errors import AttackError, UnknownNameError
 from fedaudit.models.facenet import FaceNet, criterion_of
 from fedaudit.models.heads import CosineHead
+from fedaudit.models.soft_labels import loss_on
 
 Gradients = tuple[Tensor, ...]
 
@@ -304,7 +305,7 @@ class Matching:
             parts = dict(zip(self.stand_in, free[len(which) :], strict=True))
             own = {name: p for name, p in model.named_parameters() if name not in parts}
             scores = functional_call(model, {**own, **parts}, (images,))
-            return share * _expected(criterion_of(model), scores, wanted), nothing
+            return share * loss_on(criterion_of(model), scores, wanted), nothing
         scores = model(images)
         assert self.evidence.labels is not None
         labels = self.evidence.labels[list(which)]
@@ -371,21 +372,6 @@ class _Asked(nn.Module):
         self, images: Tensor, which: Sequence[int], free: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
         return self.matching.loss_of(self.model, images, which, free)
-
-
-def _expected(
-    criterion: Callable[[Tensor, Tensor], Tensor], scores: Tensor, wanted: Tensor
-) -> Tensor:
-    """The mean loss `scores [n, K]` have for labels drawn from `wanted [n, K]`, any criterion."""
-
-    def one(row: Tensor, label: Tensor) -> Tensor:
-        return criterion(row[None], label[None])
-
-    labels = torch.arange(wanted.shape[1], device=scores.device)
-    losses = torch.func.vmap(torch.func.vmap(one, in_dims=(None, 0)), in_dims=(0, None))(
-        scores, labels
-    )
-    return (losses * wanted).sum(1).mean()
 
 
 def total(parts: Sequence[Gradients]) -> Gradients:

@@ -6,7 +6,12 @@ import torch
 from torch import Tensor
 
 from fedaudit.defenses.acts import ImageAct
+from fedaudit.errors import ConfigError
+from fedaudit.models.soft_labels import likeliest
 from fedaudit.verbs import ClientReturn, ClientStep, ClientTask
+
+PER_IMAGE = "one image"
+"""How the unit of a budget starts that counts images (`defenses.dpsgd`)."""
 
 
 def on_photos(step: ClientStep, act: ImageAct) -> ClientStep:
@@ -17,12 +22,61 @@ def on_photos(step: ClientStep, act: ImageAct) -> ClientStep:
 
     def guarded(task: ClientTask) -> ClientReturn:
         images, labels = act(task.images, task.labels, task.generator)
-        return step(replace(task, images=images, labels=labels, unlabelled=_unlabelled(task, act)))
+        return step(
+            replace(task, images=images, labels=labels, unlabelled=without_labels(task, act))
+        )
 
     return guarded
 
 
-def _unlabelled(task: ClientTask, act: ImageAct) -> Tensor | None:
+def with_copies(step: ClientStep, act: ImageAct, copies: int, name: str) -> ClientStep:
+    """The client's step on `copies` images of each photo, which `act` puts side by side.
+
+    Args:
+        step: The client's.
+        act: As for `on_photos`.
+        copies: Images that it makes of each photo.
+        name: Of the defense, for messages.
+    """
+
+    def guarded(task: ClientTask) -> ClientReturn:
+        images, labels = act(task.images, task.labels, task.generator)
+        changed = replace(
+            task,
+            images=images,
+            labels=labels,
+            unlabelled=without_labels(task, act),
+            copies=task.copies * copies,
+        )
+        returned = alone(step, name)(changed)
+        behind = likeliest(labels) if returned.labels is None else returned.labels
+        return replace(returned, labels=behind)
+
+    return guarded
+
+
+def alone(step: ClientStep, name: str) -> ClientStep:
+    """The client's step, refused where a guarantee counts images that are no longer one photo's.
+
+    Raises:
+        ConfigError: DP-SGD before or after.
+    """
+
+    def guarded(task: ClientTask) -> ClientReturn:
+        returned = None if task.prepare is not None else step(task)
+        if returned is None or (returned.budget and returned.budget.unit.startswith(PER_IMAGE)):
+            raise ConfigError(
+                f"with {name} one photo is in several training images, and DP-SGD's ε is for one: "
+                "the guarantee would not hold for a photo. Use them apart, or ats, which makes one "
+                "image of each photo, with dpsgd."
+            )
+        return returned
+
+    return guarded
+
+
+def without_labels(task: ClientTask, act: ImageAct) -> Tensor | None:
+    """What `act` makes of the photos that train without labels; None where there are none."""
     if task.unlabelled is None or not len(task.unlabelled):
         return task.unlabelled
     nobody = torch.zeros(len(task.unlabelled), dtype=torch.long)

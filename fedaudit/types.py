@@ -298,6 +298,8 @@ class Secret:
             a head that all clients share has other clients' people besides.
         audited: How many of the images, the first ones, are scored: those that the study asked
             for, where a defense puts others behind the update as well. None for all.
+        behind: `[M]` labels of all images behind the update, where the client added images to its
+            photos; None elsewhere.
     """
 
     images: Tensor
@@ -308,6 +310,7 @@ class Secret:
     portrayed: tuple[str, ...] = ()
     portrayed_as: tuple[int, ...] = ()
     audited: int | None = None
+    behind: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -72,8 +72,8 @@ class ClientTask:
         before: Global parameters that were received.
         kept: Parameters that stay on this device, from its earlier rounds.
         images: `[N, C, H, W]` in [0, 1].
-        labels: `[N]` int64.
-        training: Optimizer settings.
+        labels: `[N]` int64, or `[N, k]` probabilities of the first k classes.
+        training: Optimizer settings; its batch size counts photos.
         share: "gradient" (FedSGD) or "delta" (FedAvg).
         generator: All randomness of the step.
         prepare: Wraps (model, optimizer, loader) before training; set by defenses such as DP-SGD.
@@ -84,6 +84,11 @@ class ClientTask:
             where the method uses none.
         memory: What the defenses remember on this device from its earlier rounds, by names of
             their own.
+        others: `[M, C, H, W]` further photos of the client, which do not train in this round unless
+            a defense takes them; None where they have no labels.
+        other_labels: `[M]` int64.
+        copies: Images that were made of each photo, side by side in `images` and `unlabelled`; they
+            train in one step.
     """
 
     model: ModelSpec
@@ -99,6 +104,9 @@ class ClientTask:
     owned: tuple[int, ...] = ()
     unlabelled: Tensor | None = None
     memory: Mapping[str, Tensor] = field(default_factory=dict)
+    others: Tensor | None = None
+    other_labels: Tensor | None = None
+    copies: int = 1
 
 
 @dataclass(frozen=True)

@@ -92,13 +92,18 @@ def simulate(
     if _unlabelled_only(simulation, only):
         behind = [(client, photo) for photo in simulation.unlabelled(client, photos)]
         audited = len(behind)
-    secret = _truth(simulation, behind, [c for c, *_ in everybody])
-    secret = replace(secret, audited=audited if audited < len(behind) else None)
+    added = returned.labels
+    if together or _unlabelled_only(simulation, only):
+        added = None
+    secret = replace(
+        _truth(simulation, behind, [c for c, *_ in everybody]),
+        audited=audited if audited < len(behind) else None,
+        behind=added,
+    )
     spec, received = simulation.spec(client), simulation.received(state, client)
     model = client_mode(build(spec, {**received, **state.kept.get(client, {})}), training)
     with torch.no_grad():
         statistics = batch_statistics(model, secret.images) if batch_norm_layers(model) else None
-    labels = returned.labels if returned.labels is not None and not together else secret.labels
     full = Observation(
         model=spec,
         before=received,
@@ -108,7 +113,7 @@ def simulate(
         num_classes=spec.arguments["classes"],
         training=simulation.local(training),
         defense=tuple(part.facts() for part in parts_of(simulation.defense)),
-        labels=labels,
+        labels=secret.labels if added is None else added,
         round=round,
         client="everybody" if together else f"client-{client}",
         statistics=statistics,

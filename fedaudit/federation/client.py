@@ -15,6 +15,7 @@ from fedaudit.config import Federation, Scenario
 from fedaudit.errors import AttackError
 from fedaudit.models.batch_norm import client_mode, moved_buffers
 from fedaudit.models.facenet import criterion_of
+from fedaudit.models.soft_labels import loss_on
 from fedaudit.models.zoo import build, parameters_of
 from fedaudit.types import Buffers, LocalTraining, Shared, Update
 from fedaudit.verbs import ClientReturn, ClientTask
@@ -82,10 +83,12 @@ def _train(model: nn.Module, task: ClientTask) -> tuple[Mapping[str, Tensor], fl
     training = task.training
     parameters = dict(model.named_parameters())
     optimizer = _optimizer(list(parameters.values()), training)
+    both = (task.images, task.labels)
+    photos = TensorDataset(*(t.reshape(-1, task.copies, *t.shape[1:]) for t in both))
     loader: DataLoader[tuple[Tensor, ...]] = DataLoader(
-        TensorDataset(task.images, task.labels),
-        batch_size=min(training.batch_size, len(task.images)),
-        shuffle=len(task.images) > training.batch_size,
+        photos,
+        batch_size=min(training.batch_size, len(photos)),
+        shuffle=len(photos) > training.batch_size,
         generator=task.generator,
     )
     criterion = criterion_of(model)
@@ -95,7 +98,7 @@ def _train(model: nn.Module, task: ClientTask) -> tuple[Mapping[str, Tensor], fl
     loss = torch.tensor(float("nan"))
     for images, labels in _batches(loader, training.steps):
         optimizer.zero_grad()
-        loss = criterion(network(images), labels)
+        loss = loss_on(criterion, network(images.flatten(0, 1)), labels.flatten(0, 1))
         torch.autograd.backward(loss)
         optimizer.step()
     # Read after the step: a private optimizer replaces the gradients during it.

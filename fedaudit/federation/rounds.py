@@ -177,27 +177,36 @@ class Simulation:
         generator: torch.Generator,
     ) -> ClientReturn:
         """One client's defended round on `photos` (indices into the face set)."""
+        rest = self.unlabelled(client, photos)
+        further, alone = self.faces.images[list(rest)], isinstance(self.method, Labels)
         task = ClientTask(
             model=self.spec(client),
             before=self.received(state, client),
             kept=state.kept.get(client, {}),
             images=self.faces.images[list(photos)],
-            labels=torch.tensor([self.label_of(client, photo) for photo in photos]),
+            labels=self._labels(client, photos),
             training=self.local(training),
             share=self.method.share,
             generator=generator,
             owned=self.owned(client),
             memory=state.memory.get(client, {}),
-            unlabelled=self.faces.images[list(self.unlabelled(client, photos))]
-            if isinstance(self.method, Labels)
-            else None,
+            unlabelled=further if alone else None,
+            others=None if alone else further,
+            other_labels=None if alone else self._labels(client, rest),
         )
         own = self.method.client if isinstance(self.method, Trains) else train_locally
         return self.defense(own)(task)
 
     def unlabelled(self, client: int, photos: tuple[int, ...]) -> tuple[int, ...]:
         """The client's photos beside `photos`, which train without labels where the method can."""
-        return tuple(i for i in self._photos(client) if i not in photos)
+        taken = set(photos)
+        return tuple(i for i in self._photos(client) if i not in taken)
+
+    def _labels(self, client: int, photos: tuple[int, ...]) -> Tensor:
+        """`[N]` classes of the photos in this client's head."""
+        named = self.faces.people if self._classes is None else self._classes
+        numbers = {label: number for number, label in enumerate(self.labels_of(client))}
+        return torch.tensor([numbers[named[i]] for i in photos], dtype=torch.long)
 
     def seen(self, returns: Sequence[tuple[Shared, ...]], client: int) -> tuple[Shared, ...]:
         """What the server sees of one client: what it sent, or what the aggregator makes of all."""
@@ -258,7 +267,7 @@ class Simulation:
         photos = self._photos(client)
         if not isinstance(self.method, Labels):
             return photos
-        labels = torch.tensor([self.label_of(client, photo) for photo in photos])
+        labels = self._labels(client, photos)
         return tuple(photos[k] for k in self.method.labelled(labels).tolist())
 
     @property

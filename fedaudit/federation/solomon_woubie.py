@@ -14,6 +14,7 @@ from fedaudit.federation.client import train_locally
 from fedaudit.federation.contrast import train_without_labels
 from fedaudit.models.generator import load_generator
 from fedaudit.models.method_heads import spec_with_head
+from fedaudit.models.soft_labels import likeliest, probabilities
 from fedaudit.types import Aggregate, LocalTraining, ModelSpec, Shared, Update
 from fedaudit.verbs import ClientReturn, ClientTask
 
@@ -67,10 +68,15 @@ class SolomonWoubie:
             return train_without_labels(task, change=False)
         if not self.imposters:
             return train_locally(task)
-        images = torch.cat([task.images, self.drawn(task)])
-        imposter = task.model.arguments["classes"] - 1
-        labels = torch.cat([task.labels, torch.full((self.imposters,), imposter)])
-        return replace(train_locally(replace(task, images=images, labels=labels)), labels=labels)
+        # Where a defense makes several images of each photo, an imposter weighs as much as a photo.
+        drawn = self.drawn(task).repeat_interleave(task.copies, 0)
+        imposter = torch.full((len(drawn),), task.model.arguments["classes"] - 1)
+        known = likeliest(task.labels)
+        both = (task.labels, imposter)
+        if task.labels.dim() > 1:
+            both = (probabilities(task.labels, int(imposter[0]) + 1), probabilities(imposter))
+        asked = replace(task, images=torch.cat([task.images, drawn]), labels=torch.cat(both))
+        return replace(train_locally(asked), labels=torch.cat([known, imposter]))
 
     def drawn(self, task: ClientTask) -> Tensor:
         """Imposters `[imposters, C, H, W]`, gray where the client's photos are gray."""

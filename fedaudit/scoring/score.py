@@ -59,7 +59,9 @@ def score(
         )
     labels = None  # who a template is of is known, not recovered
     if reconstruction.of == "photos" and bool((secret.labels >= 0).any()):
-        labels = labels_recovered(secret.labels, reconstruction.labels)
+        # Of all images behind the update: else many guesses at few labels would all seem right.
+        behind = secret.labels if secret.behind is None else secret.behind
+        labels = labels_recovered(behind, reconstruction.labels)
     return tuple(scores), labels, images
 
 

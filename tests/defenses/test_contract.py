@@ -30,8 +30,15 @@ CASES: dict[str, dict[str, Any]] = {
     "larger_batch": {"images": 2},
     "more_steps": {"steps": 3},
     "local_layers": {},
+    "oasis": {"rotations": (90,), "flips": ("horizontal",)},
+    "mixup": {"parts": 3},
+    "instahide": {"parts": 3, "largest": 0.7},
     "chain": {"of": ({"name": "clipping", "max_norm": 0.5}, {"name": "gaussian_noise"})},
 }
+IMAGES = {"oasis": 3}
+"""Images behind the update for each photo, where they are more than one."""
+CROWDED = ("oasis", "mixup", "instahide")
+"""Defenses that put one photo into several images, which DP-SGD's guarantee does not cover."""
 METHODS = ("fedavg", "fedprox", "fedsgd")
 REFUSED = {("more_steps", "fedsgd")}
 """Defenses that cannot work with a method, and say so."""
@@ -97,7 +104,7 @@ def test_composes_with_every_method(federate: Federate, defense: str, method: st
     returned = run(federate, defense, method)
     (update,) = updates(returned)
     assert update.kind == simulation.method.share
-    assert update.examples == 3
+    assert update.examples == 3 * IMAGES.get(defense, 1)
     assert set(update.tensors) == set(fresh.server)
     for name, value in update.tensors.items():
         assert value.shape == fresh.server[name].shape
@@ -138,9 +145,16 @@ def test_defenses_compose_with_each_other(federate: Federate, outer: str, inner:
     simulation = federate(network="small_cnn")
     both = Simulation(**{**vars(simulation), "defense": Both()})
     person = both.split.clients[0][0]
-    returned = both.step(
-        both.fresh(), 0, both.split.train[person][:1], LocalTraining(), torch.Generator()
-    )
+
+    def train() -> ClientReturn:
+        photos = both.split.train[person][:1]
+        return both.step(both.fresh(), 0, photos, LocalTraining(), torch.Generator())
+
+    if {outer, inner} & set(CROWDED) and "dpsgd" in (outer, inner):
+        with pytest.raises(ConfigError, match="one photo is in several"):
+            train()
+        return
+    returned = train()
     (update,) = updates(returned)
     assert not any(name.startswith(both.withheld) for name in update.tensors if both.withheld)
 

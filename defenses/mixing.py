@@ -1,0 +1,124 @@
+"""Images mixed with others of the same client, and their labels with them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedaudit.defenses.acts import ImageAct, Replayed
+from fedaudit.defenses.on_photos import alone, without_labels
+from fedaudit.errors import DataError
+from fedaudit.models.soft_labels import probabilities
+from fedaudit.verbs import ClientReturn, ClientStep, ClientTask
+
+Weights = Callable[[int, int, torch.Generator], Tensor]
+"""Number of mixed images N, images in each k → `[N, k]` that sum to 1."""
+
+
+def mixing(
+    parts: int, weights: Weights, *, made: int | None = None, flip: bool = False
+) -> ImageAct:
+    """Mix each of the first `made` images with parts − 1 others, drawn without repetition.
+
+    Args:
+        parts: Images in each mixed one; where there are fewer, as many as there are.
+        weights: Draws the coefficients.
+        made: Number of mixed images; None makes one of each.
+        flip: Turn each value into its negative with probability one half, as InstaHide does to
+            images in [-1, 1]: to images in [0, 1], x becomes 1 − x.
+    """
+
+    def act(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        count = len(images) if made is None else min(made, len(images))
+        with_whom = partners(count, len(images), min(parts, len(images)), generator)
+        shares = weights(count, with_whom.shape[1], generator).to(images)
+        with_whom = with_whom.to(images.device)
+        mixed = torch.einsum("nk,nkchw->nchw", shares, images[with_whom])
+        soft = torch.einsum("nk,nkl->nl", shares, probabilities(labels).to(shares)[with_whom])
+        if flip:
+            kept = torch.randint(2, mixed.shape, generator=generator).bool().to(images.device)
+            mixed = torch.where(kept, mixed, 1 - mixed)
+        return mixed, soft
+
+    return act
+
+
+def with_company(
+    step: ClientStep, replay: Callable[[int], Replayed], parts: int, name: str
+) -> ClientStep:
+    """The client's step on mixtures of its photos with each other and with its others.
+
+    Args:
+        step: The client's.
+        replay: Of the defense: how many images are made → the act, on photos and others.
+        parts: Images that each mixed one needs.
+        name: Of the defense, for messages.
+
+    Raises:
+        ConfigError: DP-SGD before or after.
+        DataError: The client has fewer photos than `parts`.
+    """
+
+    def guarded(task: ClientTask) -> ClientReturn:
+        pool, labels = _pool(task)
+        if len(pool) < parts:
+            raise DataError(
+                f"{name} mixes {parts} photos with labels into one, and this client has "
+                f"{len(pool)}. Lower parts, or raise [federation] photos or batch_size."
+            )
+        images, soft = replay(len(task.images)).images[0](pool, labels, task.generator)
+        count = 0 if task.unlabelled is None else len(task.unlabelled)
+        unlabelled = without_labels(task, replay(count).images[0])
+        return alone(step, name)(replace(task, images=images, labels=soft, unlabelled=unlabelled))
+
+    return guarded
+
+
+def partners(count: int, total: int, parts: int, generator: torch.Generator) -> Tensor:
+    """`[count, parts]` of `total` images: each of the first ones, then other ones."""
+    order = torch.rand(count, total, generator=generator)
+    own = torch.arange(count)
+    order[own, own] = -1  # first
+    return order.argsort(1)[:, :parts]
+
+
+def dirichlet(concentration: float) -> Weights:
+    """Coefficients from a symmetric Dirichlet distribution: a beta distribution for two."""
+
+    def weights(count: int, parts: int, generator: torch.Generator) -> Tensor:
+        seed = int(torch.randint(2**62, (1,), generator=generator))
+        drawn = np.random.default_rng(seed).dirichlet([concentration] * parts, count)
+        return torch.from_numpy(drawn).float()
+
+    return weights
+
+
+def half_normal(parts: int, largest: float) -> Weights:
+    """Sizes of normal numbers, divided by their sum, drawn until none is above `largest`.
+
+    The bound is for `parts` images; fewer may not be able to keep it.
+    """
+
+    def weights(count: int, given: int, generator: torch.Generator) -> Tensor:
+        bound = largest if given == parts else 1.0
+        found = torch.full((count, given), 2.0)
+        while len(left := (found.amax(1) > bound + 1e-6).nonzero().flatten()):
+            drawn = torch.randn(len(left), given, generator=generator).abs()
+            found[left] = drawn / drawn.sum(1, keepdim=True)
+        return found
+
+    return weights
+
+
+def _pool(task: ClientTask) -> tuple[Tensor, Tensor]:
+    """The round's photos, then the client's others, and the labels of all."""
+    others, theirs = task.others, task.other_labels
+    if others is None or theirs is None or not len(others):
+        return task.images, task.labels
+    images = torch.cat([task.images, others])
+    if task.labels.dim() == 1:
+        return images, torch.cat([task.labels, theirs])
+    wide = max(task.labels.shape[1], int(theirs.max()) + 1)
+    return images, torch.cat([probabilities(task.labels, wide), probabilities(theirs, wide)])

@@ -1,0 +1,47 @@
+"""Photos mixed with others of the client."""
+
+from dataclasses import dataclass
+
+from fedaudit.defenses.acts import Replayed
+from fedaudit.defenses.mixing import dirichlet, mixing, with_company
+from fedaudit.types import DefenseFacts
+from fedaudit.verbs import ClientStep
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixup:
+    """Train on weighted sums of photos, with labels mixed alike.
+
+    mixup (Zhang et al., ICLR 2018, arXiv 1710.09412) as a defense. Each photo of a round is mixed
+    once with others of its client, drawn from the round's photos and from all others that the
+    client has: so a batch of one has company, and its update shows photos that are not in the
+    batch. Coefficients are Beta(α, α), for more than two photos Dirichlet(α, …, α). Guarantee:
+    none, it is a heuristic. A mixed image still shows its faces; Huang et al. (NeurIPS 2021,
+    arXiv 2112.00059) take mixtures apart by attacks that know the coefficients. Refuses DP-SGD
+    beside it, whose unit is one image.
+
+    Args:
+        alpha: α > 0; small values leave most images nearly alone.
+        parts: Photos in each image, ≥ 2.
+    """
+
+    alpha: float = 1.0
+    parts: int = 2
+
+    def __post_init__(self) -> None:
+        if self.alpha <= 0:
+            raise ValueError(f"alpha must be > 0, not {self.alpha}")
+        if self.parts < 2:
+            raise ValueError(f"parts must be at least 2, not {self.parts}")
+
+    def __call__(self, step: ClientStep) -> ClientStep:
+        """Mix the photos that the step trains on."""
+        return with_company(step, self.replay, self.parts, "mixup")
+
+    def replay(self, count: int) -> Replayed:
+        """The same on an attacker's images: the first `count` of them, with all as company."""
+        return Replayed(images=(mixing(self.parts, dirichlet(self.alpha), made=count),))
+
+    def facts(self) -> DefenseFacts:
+        """Settings are public, coefficients are not."""
+        return DefenseFacts("mixup", {"alpha": self.alpha, "parts": self.parts})

@@ -1,6 +1,6 @@
 """Several defenses at one client, in order."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from typing import Any
@@ -54,6 +54,18 @@ def parts_of(defense: Defense) -> tuple[Defense, ...]:
     if not isinstance(defense, Chain):
         return (defense,)
     return tuple(inner for part in defense.parts for inner in parts_of(part))
+
+
+def changed(defense: Defense, change: Callable[[Defense], Defense]) -> Defense:
+    """The defense, or the chain of them, with `change` done to each that is no chain."""
+    if not isinstance(defense, Chain):
+        return change(defense)
+    parts = []
+    for told, part in zip(defense.of, defense.parts, strict=True):
+        made = changed(part, change)
+        name = told if isinstance(told, str) else told["name"]
+        parts.append(told if made is part else {"name": name, **made.facts().settings})
+    return Chain(of=tuple(parts))
 
 
 def _made(part: str | Mapping[str, Any]) -> Defense:

@@ -1,64 +1,97 @@
 """DP-SGD on the client, through Opacus."""
 
+import math
 import warnings
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, fields, replace
 
+import torch
 from opacus import PrivacyEngine
-from opacus.accountants import create_accountant
 from opacus.validators import ModuleValidator
-from torch import nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from fedaudit.data.splits import Split
+from fedaudit.defenses.accounting import Accountant, Spent, epsilon_of, noise_for
 from fedaudit.defenses.acts import Noise, Replayed, clip
-from fedaudit.defenses.budgets import with_budget
+from fedaudit.defenses.budgets import Plan, with_budget
 from fedaudit.errors import ConfigError
 from fedaudit.models.private import changes_of, private_spec
 from fedaudit.types import Budget, DefenseFacts, ModelSpec
-from fedaudit.verbs import ClientReturn, ClientStep, ClientTask
+from fedaudit.verbs import ClientReturn, ClientStep, ClientTask, Loop
 
 
 @dataclass(frozen=True, kw_only=True)
 class DPSGD:
     """Clip each image's gradient, add Gaussian noise (Abadi et al., CCS 2016, algorithm 1).
 
-    Opacus' PrivacyEngine does the work: per-sample gradients, clipping, noise, Poisson sampling and
-    accounting. Guarantee: (ε, δ) for adding or removing one image, for one round of one client;
-    rounds compose.
+    arXiv 1607.00133. Opacus' PrivacyEngine does the work: per-sample gradients, clipping, noise,
+    Poisson sampling and accounting. Batch norm and layers that overwrite their input, which have no
+    per-sample gradients, are replaced for everybody (`fedaudit.models.private`); plans and reports
+    say what was. Works with FedSGD, where the noised gradient is shared, and with FedAvg, where
+    every local step is clipped and noised.
+
+    Guarantee: (ε, δ) for adding or removing one image. Beside each audited update stands the ε of
+    that one round; the ε of the federation's whole training is larger, and stands with its utility.
+    Known to fail at weak noise: ε in the hundreds lets reconstructions through, and the guarantee
+    is for an image, not for a person with many.
 
     Args:
-        noise_multiplier: σ, in units of the clipping norm; ≥ 0.
+        noise_multiplier: σ, in units of the clipping norm; ≥ 0. Without it and `epsilon`: 1.
+        epsilon: ε of the whole planned training in place of σ: all rounds and local steps of
+            [federation], at the sample rate of the client with the fewest photos. > 0. The least σ
+            that suffices is used everywhere; a single audited round then spends less, or more where
+            its batch is a larger share of the client's photos than the plan's.
         max_grad_norm: C, the clipping norm of one image's gradient (L2); > 0.
         delta: δ at which ε is stated; in (0, 1).
-        accountant: "rdp" or "prv".
+        accountant: "rdp" or "prv", which is tighter.
+        ghost: Clip by per-sample norms alone (ghost clipping, Li et al., ICLR 2022, arXiv
+            2110.05679): the same update up to rounding, less memory, two backward passes.
+        steps: Steps over which `epsilon` is spent; the study's plan if not given.
+        sample_rate: Share of the images in a step, with `epsilon`; the plan's if not given.
     """
 
-    noise_multiplier: float = 1.0
+    noise_multiplier: float | None = None
+    epsilon: float | None = None
     max_grad_norm: float = 1.0
     delta: float = 1e-5
-    accountant: Literal["rdp", "prv"] = "rdp"
+    accountant: Accountant = "rdp"
+    ghost: bool = False
+    steps: int | None = None
+    sample_rate: float | None = None
 
     def __post_init__(self) -> None:
-        if self.noise_multiplier < 0:
+        if self.noise_multiplier is None and self.epsilon is None:
+            object.__setattr__(self, "noise_multiplier", 1.0)
+        if self.noise_multiplier is not None and self.epsilon is not None:
+            raise ValueError(
+                "state noise_multiplier or epsilon, not both: each follows from the other"
+            )
+        if self.noise_multiplier is not None and self.noise_multiplier < 0:
             raise ValueError(f"noise_multiplier must be ≥ 0, not {self.noise_multiplier}")
+        if self.epsilon is not None and self.epsilon <= 0:
+            raise ValueError(f"epsilon must be > 0, not {self.epsilon}")
         if self.max_grad_norm <= 0:
             raise ValueError(f"max_grad_norm must be > 0, not {self.max_grad_norm}")
         if not 0 < self.delta < 1:
             raise ValueError(f"delta must lie in (0, 1), not {self.delta}")
         if self.accountant not in ("rdp", "prv"):
             raise ValueError(f"accountant must be 'rdp' or 'prv', not {self.accountant!r}")
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"steps must be ≥ 1, not {self.steps}")
+        if self.sample_rate is not None and not 0 < self.sample_rate <= 1:
+            raise ValueError(f"sample_rate must lie in (0, 1], not {self.sample_rate}")
 
     def __call__(self, step: ClientStep) -> ClientStep:
         """Run the client's training under a PrivacyEngine."""
 
         def private_step(task: ClientTask) -> ClientReturn:
+            size, training = min(task.training.batch_size, len(task.images)), task.training
+            rate = 1 / math.ceil(len(task.images) / size)
+            sigma = self.sigma(training.steps, rate)
             engines: list[PrivacyEngine] = []
 
-            def prepare(model: nn.Module, optimizer: Optimizer, loader: Any) -> tuple[Any, ...]:
-                engine = PrivacyEngine(accountant=self.accountant)
-                engines.append(engine)
-                return self._make_private(engine, task, model, optimizer, loader)
+            def prepare(loop: Loop) -> Loop:
+                engines.append(PrivacyEngine(accountant=self.accountant))
+                return self._private(engines[-1], loop, task, sigma)
 
             with warnings.catch_warnings():
                 # Opacus warns that its noise is not from a secure source: right for an audit, whose
@@ -66,9 +99,35 @@ class DPSGD:
                 warnings.simplefilter("ignore", UserWarning)
                 warnings.simplefilter("ignore", FutureWarning)
                 returned = step(replace(task, prepare=prepare))
-            return with_budget(returned, self._budget(engines[0]) if engines else None)
+            # What the engines counted, and nothing where the step trained without one.
+            spent = tuple(one for engine in engines for one in engine.accountant.history)
+            return with_budget(returned, self._budget(sigma, 1, spent) if engines else None)
 
         return private_step
+
+    def sigma(self, steps: int = 1, sample_rate: float = 1.0) -> float:
+        """The noise multiplier; for a stated ε without a plan, of this many steps."""
+        if self.epsilon is None:
+            return float(self.noise_multiplier or 0)
+        steps, rate = self.steps or steps, self.sample_rate or sample_rate
+        return noise_for(
+            self.epsilon, self.delta, steps=steps, sample_rate=rate, accountant=self.accountant
+        )
+
+    def planned(self, plan: Plan) -> "DPSGD":
+        """With `epsilon`, what it is spent over."""
+        if self.epsilon is None:
+            return self
+        steps, rate = plan.rounds * plan.steps, plan.sample_rate
+        return replace(
+            self, steps=self.steps or max(1, steps), sample_rate=self.sample_rate or rate
+        )
+
+    def composed(self, plan: Plan) -> Budget:
+        """The guarantee of all rounds, by the same accountant."""
+        steps = plan.rounds * plan.steps
+        sigma = self.sigma(steps, plan.sample_rate)
+        return self._budget(sigma, plan.rounds, ((sigma, plan.sample_rate, steps),))
 
     def network(self, spec: ModelSpec, split: Split) -> ModelSpec:
         """The network with group norm for batch norm, and without layers that overwrite."""
@@ -81,59 +140,57 @@ class DPSGD:
 
     def facts(self) -> DefenseFacts:
         """Clipping norm and noise are public."""
-        settings = {
-            "noise_multiplier": self.noise_multiplier,
-            "max_grad_norm": self.max_grad_norm,
-            "delta": self.delta,
-            "accountant": self.accountant,
-        }
-        return DefenseFacts("dpsgd", settings)
+        return DefenseFacts("dpsgd", {f.name: getattr(self, f.name) for f in fields(self)})
 
     def replay(self, count: int) -> Replayed:
         """One step on an attacker's gradients: each image's is clipped, the mean is noised."""
-        noise = Noise(self.noise_multiplier * self.max_grad_norm / count)
+        noise = Noise(self.sigma() * self.max_grad_norm / count)
         return Replayed(each=(clip(self.max_grad_norm),), mean=(noise,))
 
-    def _make_private(
-        self, engine: PrivacyEngine, task: ClientTask, model: nn.Module, optimizer: Any, loader: Any
-    ) -> tuple[Any, ...]:
-        if problems := ModuleValidator.validate(model, strict=False):
+    def _private(self, engine: PrivacyEngine, loop: Loop, task: ClientTask, sigma: float) -> Loop:
+        if problems := ModuleValidator.validate(loop.network, strict=False):
             raise ConfigError(
                 f"DP-SGD needs per-sample gradients, which this network does not allow: "
                 f"{problems[0]}. Use a network with GroupNorm in place of BatchNorm."
             )
-        private: tuple[Any, ...] = engine.make_private(
-            module=model,
-            optimizer=optimizer,
-            data_loader=loader,
-            noise_multiplier=self.noise_multiplier,
+        parts = engine.make_private(
+            module=loop.network,
+            optimizer=loop.optimizer,
+            criterion=_image_by_image(loop),
+            data_loader=loop.loader,
+            noise_multiplier=sigma,
             max_grad_norm=self.max_grad_norm,
             noise_generator=task.generator,
+            grad_sample_mode="ghost" if self.ghost else "hooks",
         )
-        return private
+        if self.ghost:
+            network, optimizer, criterion, loader = parts
+            return Loop(network, optimizer, loader, criterion)
+        network, optimizer, loader = parts
+        return Loop(network, optimizer, loader, loop.criterion)
 
-    def _budget(self, engine: PrivacyEngine) -> Budget:
-        epsilon = float("inf")
-        if self.noise_multiplier > 0:
-            epsilon = _epsilon(engine.accountant, self.delta)
+    def _budget(self, sigma: float, rounds: int, spent: Spent) -> Budget:
         return Budget(
-            epsilon=epsilon,
+            epsilon=epsilon_of(spent, self.delta, self.accountant),
             delta=self.delta,
-            unit="one image, one round",
-            mechanism=f"DP-SGD, C = {self.max_grad_norm:g}, σ = {self.noise_multiplier:g}, "
+            unit=f"one image, {'one round' if rounds == 1 else f'{rounds} rounds'}",
+            mechanism=f"DP-SGD, C = {self.max_grad_norm:g}, σ = {sigma:g}, "
             "Poisson sampling, add/remove",
             accountant=f"opacus {self.accountant}",
         )
 
-    def composed(self, *, sample_rate: float, steps: int) -> float:
-        """ε after `steps` steps at `sample_rate`, at this defense's δ, by the same accountant."""
-        if self.noise_multiplier == 0:
-            return float("inf")
-        accountant = create_accountant(self.accountant)
-        for _ in range(steps):
-            accountant.step(noise_multiplier=self.noise_multiplier, sample_rate=sample_rate)
-        return _epsilon(accountant, self.delta)
 
+def _image_by_image(loop: Loop) -> object:
+    """The loop's mean loss as Opacus' ghost clipping asks for it: one loss an image, `[N]`."""
 
-def _epsilon(accountant: Any, delta: float) -> float:
-    return float(accountant.get_epsilon(delta))
+    def one(scores: Tensor, label: Tensor) -> Tensor:
+        loss: Tensor = loop.criterion(scores[None], label[None])
+        return loss
+
+    def losses(scores: Tensor, labels: Tensor) -> Tensor:
+        if not len(scores):  # Poisson sampling drew nobody
+            return scores.sum(1)
+        each: Tensor = torch.func.vmap(one)(scores, labels)
+        return each
+
+    return losses

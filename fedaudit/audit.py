@@ -4,10 +4,9 @@ The truth of a cell is opened in `run_cell`, after the attack has returned, for 
 """
 
 import inspect
-import math
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, reduce
 from typing import Any
 
 import torch
@@ -20,8 +19,8 @@ from fedaudit.captures.canary import rgb
 from fedaudit.captures.exposed import not_attacked, nothing_to_attack, told
 from fedaudit.captures.simulated import simulate, without_update
 from fedaudit.config import Choice, Federation, Scenario, Study
-from fedaudit.defenses.chain import parts_of
-from fedaudit.defenses.dpsgd import DPSGD
+from fedaudit.defenses.budgets import Planned, Spends, together
+from fedaudit.defenses.chain import changed, parts_of
 from fedaudit.errors import AttackError
 from fedaudit.federation.abilities import Notes
 from fedaudit.federation.client import local_training
@@ -37,6 +36,7 @@ from fedaudit.scoring.unknown import search, those_meant
 from fedaudit.seeds import generator_for
 from fedaudit.threat_models import threat_model
 from fedaudit.types import (
+    Budget,
     Capture,
     Cell,
     ImageScore,
@@ -46,7 +46,7 @@ from fedaudit.types import (
     Secret,
     Trial,
 )
-from fedaudit.verbs import Attack, ManipulatingAttack
+from fedaudit.verbs import Attack, Defense, ManipulatingAttack
 
 
 def run_train(study: Study, job: TrainJob, folder: RunFolder) -> None:
@@ -60,7 +60,7 @@ def run_train(study: Study, job: TrainJob, folder: RunFolder) -> None:
             state,
             rounds=job.rounds,
             seconds=seconds,
-            epsilon=_composed(simulation, job.rounds),
+            budget=_composed(simulation, job.rounds),
         )
         measured["utility"] = asdict(utility) if utility else None
     folder.save_model(job.key, state.flat(), measured)
@@ -289,7 +289,7 @@ def _simulation(
     study: Study, network: Choice, method: Choice, defense: Choice, federation: Federation
 ) -> Simulation:
     faces = faces_of(study)
-    return Simulation(
+    simulation = Simulation(
         network=ModelSpec(network.name, network.settings),
         faces=faces,
         split=split_of(study, federation),
@@ -298,19 +298,19 @@ def _simulation(
         defense=create("defenses", defense.name, defense.settings),
         seed=study.seeds[0],
     )
+    plan = simulation.plan
+
+    def planned(part: Defense) -> Defense:
+        return part.planned(plan) if isinstance(part, Planned) else part
+
+    return replace(simulation, defense=changed(simulation.defense, planned))
 
 
-def _composed(simulation: Simulation, rounds: int) -> float | None:
-    """ε of the whole training, for the client with the fewest photos, hence the highest rate."""
-    private = [p for p in parts_of(simulation.defense) if isinstance(p, DPSGD)]
-    if not private:
-        return None
-    settings = simulation.federation
-    fewest = min(len(photos) for photos in simulation.split.photos)
-    training = simulation.local(local_training(settings))
-    steps, rate = training.steps, 1 / math.ceil(fewest / training.batch_size)
-    epsilon = sum(p.composed(sample_rate=rate, steps=rounds * steps) for p in private)
-    return None if math.isinf(epsilon) else epsilon
+def _composed(simulation: Simulation, rounds: int) -> Budget | None:
+    """The guarantee of the whole training, for the client with the fewest photos."""
+    plan = replace(simulation.plan, rounds=rounds)
+    private = [p for p in parts_of(simulation.defense) if isinstance(p, Spends)]
+    return reduce(together, (part.composed(plan) for part in private), None)
 
 
 def _by_label(choices: tuple[Choice, ...], label: str) -> Choice:

@@ -60,7 +60,25 @@ class ManipulatingAttack(Attack, Protocol):
 
 # --- a client's step, which defenses wrap ---------------------------------------------------------
 
-Prepare = Callable[[torch.nn.Module, torch.optim.Optimizer, Any], tuple[Any, Any, Any]]
+
+@dataclass(frozen=True)
+class Loop:
+    """What a client's training loop runs on; each part may be wrapped.
+
+    Attributes:
+        network: Images to scores.
+        optimizer: Steps once a batch.
+        loader: Gives (images, labels) batches.
+        criterion: Scores and labels to a loss that has `backward` and `detach`.
+    """
+
+    network: Any
+    optimizer: Any
+    loader: Any
+    criterion: Callable[[Tensor, Tensor], Any]
+
+
+Prepare = Callable[[Loop], Loop]
 
 
 @dataclass(frozen=True)
@@ -76,7 +94,7 @@ class ClientTask:
         training: Optimizer settings; its batch size counts photos.
         share: "gradient" (FedSGD) or "delta" (FedAvg).
         generator: All randomness of the step.
-        prepare: Wraps (model, optimizer, loader) before training; set by defenses such as DP-SGD.
+        prepare: Wraps the training loop before it runs; set by defenses such as DP-SGD.
         withheld: Parameter-name prefixes that must not leave the device; set by defenses.
         owned: Number of each of the client's own classes among everybody's, in the order of its
             head; () where all clients share one head.

@@ -55,6 +55,7 @@ class Utility:
         rounds, seconds, bytes_per_client_round: Cost of training; bytes both ways.
         untrained_accuracy: The same for the fresh model: what training adds to.
         training_epsilon: ε that all rounds of the training compose to, where there is one.
+        training_delta, training_unit: δ that goes with it, and what is protected.
         step_seconds, plain_step_seconds: Median CPU seconds of one client's round with the defense
             and without, by turns in one process.
         bytes_sent, plain_bytes_sent: Of what one client sends in a round, with the defense (in the
@@ -70,6 +71,8 @@ class Utility:
     bytes_per_client_round: int
     untrained_accuracy: float | None = None
     training_epsilon: float | None = None
+    training_delta: float | None = None
+    training_unit: str = ""
     step_seconds: float | None = None
     plain_step_seconds: float | None = None
     bytes_sent: int | None = None

@@ -5,6 +5,7 @@ task: `prepare` (around the optimizer) and `withheld` (what may not leave the de
 """
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from fedaudit.models.facenet import criterion_of
 from fedaudit.models.soft_labels import loss_on
 from fedaudit.models.zoo import build, parameters_of
 from fedaudit.types import Buffers, LocalTraining, Shared, Update
-from fedaudit.verbs import ClientReturn, ClientTask
+from fedaudit.verbs import ClientReturn, ClientTask, Loop
 
 
 def local_training(settings: Federation | Scenario) -> LocalTraining:
@@ -91,16 +92,15 @@ def _train(model: nn.Module, task: ClientTask) -> tuple[Mapping[str, Tensor], fl
         shuffle=len(photos) > training.batch_size,
         generator=task.generator,
     )
-    criterion = criterion_of(model)
-    network = model
+    loop = Loop(model, optimizer, loader, partial(loss_on, criterion_of(model)))
     if task.prepare:
-        network, optimizer, loader = task.prepare(model, optimizer, loader)
+        loop = task.prepare(loop)
     loss = torch.tensor(float("nan"))
-    for images, labels in _batches(loader, training.steps):
-        optimizer.zero_grad()
-        loss = loss_on(criterion, network(images.flatten(0, 1)), labels.flatten(0, 1))
-        torch.autograd.backward(loss)
-        optimizer.step()
+    for images, labels in _batches(loop.loader, training.steps):
+        loop.optimizer.zero_grad()
+        loss = loop.criterion(loop.network(images.flatten(0, 1)), labels.flatten(0, 1))
+        loss.backward()
+        loop.optimizer.step()
     # Read after the step: a private optimizer replaces the gradients during it.
     grads = {
         name: torch.zeros_like(p) if p.grad is None else p.grad.detach().clone()

@@ -1,5 +1,6 @@
 """The simulated federation: a server, clients that own photos, rounds of training."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from torch import Tensor
 from fedaudit.config import Federation
 from fedaudit.data.faces import FaceSet
 from fedaudit.data.splits import Split
+from fedaudit.defenses.budgets import Plan
 from fedaudit.defenses.chain import parts_of
 from fedaudit.federation.abilities import (
     Absorbs,
@@ -122,6 +124,15 @@ class Simulation:
             return spec
         classes = {"classes": spec.arguments["classes"]}
         return replace(self.planted, arguments={**self.planted.arguments, **classes})
+
+    @property
+    def plan(self) -> Plan:
+        """The training that the study plans, as it spends privacy."""
+        settings = self.federation
+        fewest = min(len(photos) for photos in self.split.photos)
+        training = self.local(local_training(settings))
+        rate = 1 / math.ceil(fewest / training.batch_size)
+        return Plan(settings.rounds, training.steps, rate)
 
     @property
     def notes(self) -> tuple[str, ...]:

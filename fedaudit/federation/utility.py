@@ -11,6 +11,7 @@ from fedaudit.federation.rounds import Simulation, State
 from fedaudit.models.facenet import require_face_net
 from fedaudit.models.zoo import build
 from fedaudit.reports.results import Utility
+from fedaudit.types import Budget
 
 FARS = {"1e-2": 1e-2, "1e-3": 1e-3}
 
@@ -48,12 +49,12 @@ def measure(
     *,
     rounds: int,
     seconds: float,
-    epsilon: float | None = None,
+    budget: Budget | None = None,
 ) -> Utility | None:
     """Utility of a trained federation; None where nobody is held out.
 
     Where clients keep an embedding of their own, each client's network is measured, and the mean is
-    reported: that is what a user of the federation holds.
+    reported: that is what a user of the federation holds. `budget` is the guarantee of all rounds.
     """
     faces, split = simulation.faces, simulation.split
     photos = [i for i, person in enumerate(faces.people) if person in split.held_out]
@@ -79,7 +80,9 @@ def measure(
         rounds=rounds,
         seconds=seconds,
         bytes_per_client_round=2 * update,
-        training_epsilon=epsilon,
+        training_epsilon=budget.epsilon if budget and budget.epsilon < float("inf") else None,
+        training_delta=budget.delta if budget else None,
+        training_unit=budget.unit if budget else "",
         untrained_accuracy=fresh["accuracy"],
         step_seconds=cost.seconds,
         plain_step_seconds=cost.plain_seconds,

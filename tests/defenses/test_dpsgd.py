@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import dp_accounting
@@ -10,12 +11,15 @@ import torch
 from dp_accounting.rdp import RdpAccountant
 from torch import Tensor, nn
 
+from fedaudit.defenses.budgets import Plan, Planned
+from fedaudit.defenses.chain import changed, parts_of
 from fedaudit.defenses.dpsgd import DPSGD
 from fedaudit.errors import ConfigError
 from fedaudit.federation.client import train_locally
 from fedaudit.federation.rounds import Simulation
 from fedaudit.models.facenet import FaceNet, criterion_of
 from fedaudit.models.zoo import build, parameters_of
+from fedaudit.registry import create
 from fedaudit.types import Capture, LocalTraining, ModelSpec, Update
 from fedaudit.verbs import ClientReturn, ClientTask
 
@@ -132,24 +136,6 @@ def rdp(sigma: float, rate: float, steps: int, delta: float) -> float:
     return float(accountant.get_epsilon(delta))
 
 
-@pytest.mark.parametrize(
-    ("sigma", "rate", "steps"),
-    [(1.0, 1.0, 1), (2.0, 1.0, 4), (1.0, 0.01, 100), (0.7, 0.1, 20), (4.0, 0.5, 30)],
-)
-def test_epsilon_agrees_with_dp_accounting(sigma: float, rate: float, steps: int) -> None:
-    ours = DPSGD(noise_multiplier=sigma).composed(sample_rate=rate, steps=steps)
-    # Their grids of Rényi orders differ, which moves ε by a few parts in a thousand.
-    assert ours == pytest.approx(rdp(sigma, rate, steps, 1e-5), rel=5e-3)
-
-
-def test_prv_is_no_looser_than_rdp() -> None:
-    loose, tight = (
-        DPSGD(noise_multiplier=1.0, accountant=a).composed(sample_rate=0.1, steps=20)
-        for a in ("rdp", "prv")
-    )
-    assert 0.6 * loose < tight < loose
-
-
 @pytest.mark.parametrize(("steps", "size"), [(1, N), (6, 2)])
 def test_the_return_carries_the_budget_that_was_spent(steps: int, size: int) -> None:
     """With batches of 2 out of 4, Poisson sampling at rate 1/2; each step is accounted."""
@@ -176,7 +162,90 @@ def test_without_noise_there_is_no_guarantee() -> None:
     budget = quiet(train_locally)(task()).budget
     assert budget is not None
     assert budget.epsilon == math.inf
-    assert quiet.composed(sample_rate=0.5, steps=3) == math.inf
+    assert quiet.composed(Plan(rounds=3, steps=1, sample_rate=0.5)).epsilon == math.inf
+
+
+def test_a_whole_training_is_another_budget_than_a_round() -> None:
+    plan = Plan(rounds=10, steps=3, sample_rate=0.5)
+    budget = DPSGD(noise_multiplier=4.0).composed(plan)
+    assert budget.epsilon == pytest.approx(rdp(4.0, 0.5, 30, 1e-5), rel=5e-3)
+    assert budget.unit == "one image, 10 rounds"
+
+
+# --- a stated ε ---------------------------------------------------------------------------------
+
+
+def test_a_stated_epsilon_is_that_of_the_whole_training() -> None:
+    plan = Plan(rounds=10, steps=2, sample_rate=0.5)
+    defense = DPSGD(epsilon=8.0).planned(plan)
+    assert 7.9 < defense.composed(plan).epsilon <= 8.0
+    assert (defense.steps, defense.sample_rate) == (20, 0.5)
+    # The audited client has that noise, and its round of its own ε; so does the attacker's replay.
+    returned = defense(train_locally)(task())
+    assert returned.budget is not None
+    assert returned.budget.epsilon == pytest.approx(rdp(defense.sigma(), 1.0, 1, 1e-5), rel=5e-3)
+    noise = create("defenses", "dpsgd", defense.facts().settings).replay(N).mean[0]
+    assert noise.std == defense.sigma() / N
+    assert DPSGD(noise_multiplier=2.0).planned(plan) == DPSGD(noise_multiplier=2.0)
+
+
+def test_a_stated_epsilon_without_a_plan_is_that_of_the_round() -> None:
+    training = LocalTraining(steps=6, batch_size=2, lr=0.01)
+    budget = DPSGD(epsilon=3.0)(train_locally)(task(training=training)).budget
+    assert budget is not None
+    assert 2.97 < budget.epsilon <= 3.0
+
+
+def test_a_plan_reaches_the_parts_of_a_chain() -> None:
+    chain = create("defenses", "chain", {"of": [{"name": "dpsgd", "epsilon": 8.0}, "sign"]})
+    plan = Plan(rounds=10, steps=2, sample_rate=0.5)
+    made = changed(chain, lambda p: p.planned(plan) if isinstance(p, Planned) else p)
+    private, sign = parts_of(made)
+    assert private == DPSGD(epsilon=8.0).planned(plan)
+    assert sign == create("defenses", "sign", {})
+    assert parts_of(changed(chain, lambda p: p)) == parts_of(chain)
+
+
+# --- ghost clipping -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("head", ["linear", "cosface", "arcface"])
+@pytest.mark.parametrize(
+    "training", [LocalTraining(batch_size=N), LocalTraining(steps=6, batch_size=1, lr=0.05)]
+)
+def test_ghost_clipping_gives_the_same_update(head: str, training: LocalTraining) -> None:
+    """With Poisson's empty batches, and margin losses, which are means that know no `reduction`."""
+    spec = ModelSpec("small_cnn", {"classes": 4, "image_size": 16, "head": head})
+    asked = replace(task(spec, training=training), share="delta")
+    made = []
+    for ghost in (False, True):
+        again = replace(asked, generator=torch.Generator().manual_seed(4))
+        defense = DPSGD(ghost=ghost, max_grad_norm=0.05, noise_multiplier=0.3)
+        made.append(defense(train_locally)(again))
+    hooks, ghosts = made
+    assert hooks.budget == ghosts.budget
+    if training.steps == 1:
+        assert hooks.loss == pytest.approx(ghosts.loss)
+    for name, value in update_of(hooks).tensors.items():
+        torch.testing.assert_close(
+            update_of(ghosts).tensors[name], value, rtol=1e-3, atol=1e-6, msg=name
+        )
+
+
+@pytest.mark.parametrize("ghost", [False, True])
+@pytest.mark.parametrize("network", ["face", "small_cnn"])
+def test_no_image_contributes_more_than_the_bound(ghost: bool, network: str) -> None:
+    """Of neighboring batches: what one image adds to the sum is at most C, whatever it shows."""
+    spec = ModelSpec(network, {"classes": 4, "image_size": 16})
+    defense = DPSGD(noise_multiplier=0.0, max_grad_norm=0.01, ghost=ghost)
+    for seed in range(4):
+        noise = torch.Generator().manual_seed(seed)
+        images = torch.rand(N, 3, 16, 16, generator=noise) * (1, 1, 100, 1e4)[seed]
+        everybody = replace(task(spec), images=images)
+        without = replace(task(spec), images=images[1:], labels=everybody.labels[1:])
+        full, less = (update_of(defense(train_locally)(t)).tensors for t in (everybody, without))
+        added = {name: N * full[name] - (N - 1) * less[name] for name in full}
+        assert norm(added) <= 0.01 * (1 + 1e-3)
 
 
 def test_batch_norm_is_refused_and_says_why() -> None:
@@ -193,6 +262,10 @@ def test_batch_norm_is_refused_and_says_why() -> None:
         {"delta": 0.0},
         {"delta": 1.0},
         {"accountant": "gdp"},
+        {"epsilon": 0.0},
+        {"epsilon": 8.0, "noise_multiplier": 1.0},
+        {"steps": 0},
+        {"sample_rate": 1.5},
     ],
 )
 def test_settings_out_of_range(settings: dict[str, Any]) -> None:

@@ -132,6 +132,7 @@ def test_run_report_and_go_on(
     assert f"jobs      {fakes.JOBS}, of which {fakes.JOBS} are to do" in plan
     assert "fresh: 2 defenses × 1 attack × 4 targets × 1 seed = 8 cells, and 8 controls" in plan
     assert "no estimate before the first cells are done" in plan
+    assert "note      dpsgd: the network of fake was changed." in plan
     assert fedaudit("run", "study.toml") == 0
     captured = capsys.readouterr()
     assert captured.out == "LEAK DEMONSTRATED: 3 of 4.\nreport: runs/study/report.html\n"

@@ -3,27 +3,9 @@
 from dataclasses import replace
 from typing import Literal
 
+from fedaudit.attacks.adapting import Adaptation, adapt_to
 from fedaudit.config import Adapt
 from fedaudit.types import DefenseFacts, Observation, Reconstruction
-
-HANDLED = frozenset(
-    {
-        *("dpsgd", "dplc", "private_projector", "local_layers"),
-        *("larger_batch", "more_steps"),
-        *("client_dp", "clipping", "noise", "gaussian_noise", "secure aggregation"),
-    }
-)
-"""Defenses whose effect the matching engine models: a cosine distance is blind to clipping, of
-whole updates at any batch size and of images at batch 1, and optimal in direction under Gaussian
-noise; what stays on the device is solved for; an aggregate is matched by all clients' images."""
-EXACT = frozenset({"dplc", "private_projector", "local_layers", "larger_batch", "more_steps"})
-"""Defenses that closed forms meet: what stays on the device lies behind the layer that they read;
-the numbers of images and of steps are among the facts that an attacker has of any training.
-Noise they do not: a quotient or a linear system takes it for signal."""
-
-
-PRUNED = frozenset({"pruning", "top_k"})
-"""Defenses that send zeros in place of small entries."""
 
 
 def assume(seen: Observation, adapt: Adapt) -> Observation:
@@ -45,35 +27,35 @@ def as_assumed(made: Reconstruction, seen: Observation, adapt: Adapt) -> Reconst
     return replace(made, adaptive="no") if adapt == "no" and defended else made
 
 
-def distance_for(seen: Observation, distance: str) -> str:
+def distance_for(adaptation: Adaptation, distance: str) -> str:
     """The distance between gradients that suits the defense in use.
 
-    Where entries were pruned, a cosine over those that were sent; the published choice of an attack
-    for another distance stays.
+    Where entries were pruned, a cosine over those that were sent; where signs were sent, a smooth
+    count of those that differ. The published choice of an attack for another distance stays.
     """
-    return "masked" if distance == "cosine" and is_pruned(seen) else distance
-
-
-def is_pruned(seen: Observation) -> bool:
-    """Whether zeros stand in place of small entries, so that closed forms take them for numbers."""
-    return bool({facts.name for facts in seen.defense or ()} & PRUNED)
+    if distance != "cosine":
+        return distance
+    if adaptation.signs:
+        return "sign"
+    return "masked" if adaptation.sparse else distance
 
 
 def how_adaptive(
-    seen: Observation, handled: frozenset[str] = HANDLED
+    seen: Observation, *, exact: bool = False
 ) -> Literal["known", "estimated", "no", "none needed"]:
     """The word that goes with a result.
 
     Args:
         seen: What the server saw; says which defenses are in use.
-        handled: Names of the defenses that the attack takes into account.
+        exact: The attack models none of them: it only stands where they leave the gradient's
+            direction as it is, or keep a part of it on the device.
     """
     if seen.defense is None:
         # Which parameters are missing and how noisy the rest is shows in the update itself.
         return "estimated"
-    names = {facts.name for facts in seen.defense} - {"none"}
-    if not names:
+    if not {facts.name for facts in seen.defense} - {"none"}:
         return "none needed"
-    if not names <= handled:
+    adaptation = adapt_to(seen)
+    if adaptation.missed or (exact and not adaptation.exact):
         return "no"
     return "estimated" if any(facts.estimated for facts in seen.defense) else "known"

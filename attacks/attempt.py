@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from fedaudit.attacks.adaptive import distance_for, is_pruned
+from fedaudit.attacks.adaptive import distance_for
 from fedaudit.attacks.batch_norm import BatchNormPrior, from_observation
 from fedaudit.attacks.evidence import Evidence, gather
 from fedaudit.attacks.evolution import Evolution
@@ -71,8 +71,8 @@ class Attempt:
         self.stand_in = self._stand_in(evidence)
         matching = Matching(
             evidence,
-            use_entry=attack.entry and not is_pruned(self.seen),
-            distance=distance_for(self.seen, attack.distance),
+            use_entry=attack.entry,
+            distance=distance_for(evidence.adaptation, attack.distance),
             angle=attack.angle,
             labels=attack.labels,
             layers=attack.layers,

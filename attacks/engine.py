@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, get_args
 
 import torch
 
-from fedaudit.attacks.adaptive import HANDLED, PRUNED, how_adaptive
+from fedaudit.attacks.adaptive import how_adaptive
 from fedaudit.attacks.attempt import Attempt
 from fedaudit.attacks.objectives import DISTANCES
 from fedaudit.attacks.priors.generator import FaceGenerator
@@ -109,7 +109,6 @@ class MatchingAttack:
         best = int(run.best.argmin())
         evidence, matching = run.scene.evidence, run.scene.matching
         labels = evidence.labels
-        handled = HANDLED | PRUNED if matching.distance == "masked" else HANDLED
         if matching.loss == "soft" and not run.stand_in:
             labels = torch.stack([rows[best] for rows in matching.free]).argmax(1)
         return Reconstruction(
@@ -120,8 +119,6 @@ class MatchingAttack:
             gradient_evaluations=matching.evaluations,
             seconds=time.process_time() - started + run.earlier_seconds,
             # A guess is no account of what the device keeps.
-            adaptive="no"
-            if run.stand_in and self.unknown != "learned"
-            else how_adaptive(seen, handled),
+            adaptive="no" if run.stand_in and self.unknown != "learned" else how_adaptive(seen),
             history=tuple(run.watch.history),
         )

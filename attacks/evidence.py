@@ -1,14 +1,14 @@
 """What an observation says before any search: target gradients, color, labels, feature maps."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fedaudit.attacks.adaptive import EXACT
+from fedaudit.attacks.adapting import Adaptation, adapt_to
 from fedaudit.attacks.labels.gradient import read_head
 from fedaudit.attacks.labels.infer import share_out, solved
 from fedaudit.attacks.local_steps.schedule import without_pulls
@@ -48,6 +48,7 @@ class Evidence:
         entry: What the first fully connected layer gives away; None where it gives nothing.
         private: Names of the parameters that stay on the device.
         clean: The update is one exact gradient: no noise, no drift over several steps.
+        adaptation: How the defenses in use are met.
     """
 
     model: nn.Module
@@ -59,6 +60,7 @@ class Evidence:
     entry: EntryLayer | None
     private: frozenset[str] = frozenset()
     clean: bool = False
+    adaptation: Adaptation = field(default_factory=Adaptation)
 
     @property
     def blind(self) -> bool:
@@ -125,17 +127,21 @@ def gather(seen: Observation) -> Evidence:
         )
     if seen.update is None:
         raise AttackError("nothing to match: the client shared no model update")
+    adaptation = adapt_to(seen)
     target = mean_gradient(seen, seen.update)
     device = next(iter(target.values())).device
     network = adopt(build(seen.model, seen.before), seen.image_shape)
     model = client_mode(network, seen.training).to(device)
     # Adam's steps keep the signs of a gradient but not its rank, which is what gives maps away.
     adam = seen.training is not None and seen.training.optimizer == "adam"
-    entry = None if adam else find_entry(model, target, seen.batch_size)
+    entry = None
+    if not adam and adaptation.readable:
+        entry = find_entry(model, target, seen.batch_size, sparse=adaptation.sparse)
     common = common_direction(entry) if entry else None
     span = embedding_span(entry) if entry else None
     head = read_head(model, target, seen.batch_size, common, span)
-    found = None if adam or head is None else solved(head)
+    linear = adaptation.readable and not adaptation.sparse
+    found = None if adam or head is None or not linear else solved(head)
     labels = seen.labels
     if labels is None and head is not None:
         labels = share_out(head, found)
@@ -156,7 +162,8 @@ def gather(seen: Observation) -> Evidence:
         grayscale=is_gray(model, target),
         entry=entry,
         private=private_names(model, seen.before),
-        clean=_is_clean(seen, seen.update),
+        clean=_is_clean(seen, seen.update) and adaptation.exact,
+        adaptation=adaptation,
     )
 
 
@@ -181,7 +188,7 @@ def _is_clean(seen: Observation, update: Update) -> bool:
     once = update.kind == "gradient" or (
         training is not None and training.steps == 1 and training.optimizer == "sgd"
     )
-    return once and seen.defense is not None and {d.name for d in seen.defense} <= EXACT | {"none"}
+    return once and seen.defense is not None
 
 
 def is_gray(model: nn.Module, target: Mapping[str, Tensor]) -> bool:

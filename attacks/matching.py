@@ -14,7 +14,7 @@ from fedaudit.attacks.evidence import Evidence
 from fedaudit.attacks.local_steps.replay_trial import ReplayTrial
 from fedaudit.attacks.maps.entry_layer import solve_arriving
 from fedaudit.attacks.maps.input_span import InputSpan, decisive, span_distance
-from fedaudit.attacks.objectives import DISTANCES
+from fedaudit.attacks.objectives import DISTANCES, MINDS_LENGTH
 from fedaudit.attacks.private_part import PublicModule, public_depth, used_by
 from fedaudit.errors import AttackError, UnknownNameError
 from fedaudit.models.facenet import FaceNet, criterion_of
@@ -197,6 +197,7 @@ class Matching:
     def feature_distance(self, features: Tensor, which: Sequence[int]) -> Tensor:
         """1 − cosine to the known map, or 1 − share within the span; `[n]` in [0, 1]."""
         assert self.entry is not None
+        features = self.entry.told(features)
         if self.entry.maps is not None:
             return 1 - F.cosine_similarity(features, self.entry.maps[list(which)])
         inside = (features @ self.entry.span.T).square().sum(1)
@@ -207,10 +208,20 @@ class Matching:
         gradient_scale, feature_scale = self.scales
         if self.loss == "spans":  # squared sines, beside which any prior would be too heavy
             return (feature_distance / feature_scale + 1e-6).sqrt()
-        match = DISTANCES[self.distance](trial, self.target) / gradient_scale
+        match = self.distance_to(trial) / gradient_scale
         if self.entry is not None:
             match = match + feature_distance / feature_scale
         return (match + 1e-6).sqrt() if self.angle else match
+
+    def distance_to(self, trial: Gradients) -> Tensor:
+        """Between what was sent and what the client would have sent with the gradient `trial`."""
+        distance = DISTANCES[self.distance]
+        if self.trial is not None:
+            return distance(trial, self.target)
+        scaled = self.distance in MINDS_LENGTH
+        return distance(
+            self.evidence.adaptation.sent(trial, self.names, scaled=scaled), self.target
+        )
 
     def rows(self, which: Sequence[int], restart: int) -> list[Tensor]:
         """The free variables of images `which`, then what stands in for a private part."""
@@ -253,7 +264,7 @@ class Matching:
         for k, image in enumerate(images):
             which = [k % self.evidence.count]
             trial, distance = self.gradients(image[None], which, differentiable=False)
-            gradients.append(DISTANCES[self.distance](trial, self.target))
+            gradients.append(self.distance_to(trial))
             features.append(distance.detach())
         self.scales = (
             max(float(torch.stack(gradients).median()), 1e-6),
@@ -329,7 +340,8 @@ class Matching:
         if self.entry.maps is None or self.entry.arriving is None:
             return solve_arriving(self.entry, features) @ self.entry.weight
         # The sum in G fixes the product of the two only; their lengths are traded here.
-        length = self.entry.maps[list(which)].norm(dim=1) / features.detach().norm(dim=1)
+        told = self.entry.told(features.detach())
+        length = self.entry.maps[list(which)].norm(dim=1) / told.norm(dim=1)
         above: Tensor = self.entry.arriving[list(which)] * length[:, None]
         return above @ self.entry.weight
 

@@ -94,6 +94,8 @@ DISTANCES: Mapping[str, Distance] = {
     "sign": sign_distance,
 }
 """By the name that an attack's `distance` setting gives."""
+MINDS_LENGTH = frozenset({"l2"})
+"""Those that a gradient's length changes."""
 
 
 def _pairs(trial: Sequence[Tensor], target: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:

@@ -8,15 +8,10 @@ function.
 
 from collections.abc import Sequence
 
-import torch
-
-from fedaudit.defenses.acts import Act, Batch, ImageAct, Replayed, Replays
+from fedaudit.defenses.acts import Act, ImageAct, Replayed, Replays
 from fedaudit.errors import AttackError
 from fedaudit.registry import create, names
 from fedaudit.types import DefenseFacts
-
-MANY_ZEROS = 0.3
-"""Share of zeros from which on an update counts as pruned: dead units leave some as well."""
 
 
 def replay_of(defenses: Sequence[DefenseFacts], count: int) -> Replayed:
@@ -44,7 +39,7 @@ def _replayed(facts: DefenseFacts, count: int) -> Replayed:
     if facts.name == "none":
         return Replayed()
     defense = None
-    if facts.name in names("defenses"):
+    if is_installed(facts.name):
         defense = create("defenses", facts.name, facts.settings)
     if not isinstance(defense, Replays):
         if facts.withheld:
@@ -56,19 +51,6 @@ def _replayed(facts: DefenseFacts, count: int) -> Replayed:
     return defense.replay(count)
 
 
-def estimated(target: Batch) -> tuple[DefenseFacts, ...]:
-    """What a shared mean gradient `{name: [...]}` shows of a defense that was not told.
-
-    Entries of one magnitude are signs; many zeros are pruning. Noise and clipping leave no mark
-    that could not be a gradient's own, and are left out.
-    """
-    flat = torch.cat([value.flatten() for value in target.values()]).abs()
-    rest = flat[flat > 0]
-    if not len(rest):
-        return ()
-    if float(rest.max()) <= float(rest.min()) * (1 + 1e-5):
-        return (DefenseFacts("sign", {}, estimated=True),)
-    zeros = 1 - len(rest) / len(flat)
-    if zeros <= MANY_ZEROS:
-        return ()
-    return (DefenseFacts("top_k", {"pruned": zeros}, estimated=True),)
+def is_installed(name: str) -> bool:
+    """Whether a defense of this name is installed."""
+    return name in names("defenses")

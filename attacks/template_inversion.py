@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedaudit.attacks.adaptive import EXACT, how_adaptive
+from fedaudit.attacks.adaptive import how_adaptive
 from fedaudit.attacks.eigenfaces import Eigenfaces, kept_faces
 from fedaudit.attacks.evidence import is_gray, mean_gradient
 from fedaudit.attacks.learned.auxiliary import Auxiliary
@@ -218,7 +218,7 @@ class TemplateInversion:
             iterations=watch.step,
             gradient_evaluations=done,
             seconds=time.process_time() - started,
-            adaptive=how_adaptive(seen, EXACT),
+            adaptive=how_adaptive(seen, exact=True),
             history=tuple(watch.history),
         )
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.adaptive import EXACT, how_adaptive
+from fedaudit.attacks.adaptive import how_adaptive
 from fedaudit.attacks.closed_form.first_layer import FirstLayer, assign_labels, find_first
 from fedaudit.attacks.evidence import gather
 from fedaudit.attacks.search import Progress
@@ -76,7 +76,7 @@ class Analytic:
             objective=objective,
             gradient_evaluations=evidence.count,
             seconds=time.process_time() - started,
-            adaptive=how_adaptive(seen, EXACT),
+            adaptive=how_adaptive(seen, exact=True),
         )
 
 

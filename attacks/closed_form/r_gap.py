@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fedaudit.attacks.adaptive import EXACT, how_adaptive
+from fedaudit.attacks.adaptive import how_adaptive
 from fedaudit.attacks.closed_form.plain_stack import Affine, Inverse, stack_of
 from fedaudit.attacks.evidence import gather
 from fedaudit.attacks.search import Progress
@@ -100,7 +100,7 @@ class RGap:
             objective=max((s.residual for s in solutions), default=0.0),
             iterations=done,
             seconds=time.process_time() - started,
-            adaptive=how_adaptive(seen, EXACT),
+            adaptive=how_adaptive(seen, exact=True),
             history=tuple(history),
         )
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.adaptive import EXACT, how_adaptive
+from fedaudit.attacks.adaptive import how_adaptive
 from fedaudit.attacks.closed_form.analytic import recover_inputs
 from fedaudit.attacks.closed_form.first_layer import FirstLayer, assign_labels, find_first
 from fedaudit.attacks.closed_form.low_rank import Factors, choose
@@ -80,7 +80,7 @@ class Spear:
             iterations=drawn,
             gradient_evaluations=evidence.count,
             seconds=time.process_time() - started,
-            adaptive=how_adaptive(seen, EXACT),
+            adaptive=how_adaptive(seen, exact=True),
             history=history,
         )
 

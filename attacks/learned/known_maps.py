@@ -41,7 +41,12 @@ class KnownMaps:
 def known_maps(evidence: Evidence) -> KnownMaps | None:
     """The earliest maps that are known; None where not even the last one is."""
     model, entry = evidence.model, evidence.entry
-    if not isinstance(model, FaceNet) or entry is None or entry.maps is None:
+    if (
+        not isinstance(model, FaceNet)
+        or entry is None
+        or entry.maps is None
+        or entry.known is not None
+    ):
         return None
     peeled = peel(evidence)
     if peeled is not None:

@@ -8,12 +8,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from fedaudit.attacks.estimating import estimate
 from fedaudit.attacks.evidence import Evidence, gather
 from fedaudit.attacks.learned.auxiliary import Auxiliary
 from fedaudit.attacks.learned.decoder import VectorDecoder
 from fedaudit.attacks.learned.gradients import Rehearsal, Sketch, entry_name
 from fedaudit.attacks.learned.training import Progress, seeded, teach
-from fedaudit.attacks.replaying import estimated, replay_of
+from fedaudit.attacks.replaying import replay_of
 from fedaudit.models.facenet import FaceNet
 from fedaudit.models.zoo import build
 from fedaudit.remembering import key_of, remembered
@@ -91,7 +92,7 @@ class LearnedInversion:
         del generator
         started = time.process_time()
         evidence = gather(seen)
-        defense = seen.defense if seen.defense is not None else estimated(evidence.target)
+        defense = seen.defense if seen.defense is not None else estimate(seen)
         learned = self.learned(seen, evidence, defense, progress)
         steps, loss = int(learned["steps"]), float(learned["loss"])
         images = self.read(learned, evidence)

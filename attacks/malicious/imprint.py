@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.adaptive import EXACT, how_adaptive
+from fedaudit.attacks.adaptive import how_adaptive
 from fedaudit.attacks.evidence import Evidence, gather
 from fedaudit.attacks.malicious.block import (
     Block,
@@ -137,7 +137,7 @@ class Imprint:
             labels=labels,
             objective=1 - found,
             seconds=time.process_time() - started,
-            adaptive=how_adaptive(seen, EXACT),
+            adaptive=how_adaptive(seen, exact=True),
         )
 
     def _thresholds(self, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.adaptive import EXACT, how_adaptive
+from fedaudit.attacks.adaptive import how_adaptive
 from fedaudit.attacks.evidence import Evidence, gather
 from fedaudit.attacks.malicious.block import (
     block_of,
@@ -128,7 +128,7 @@ class TrapWeights:
             labels=labels,
             objective=objective,
             seconds=time.process_time() - started,
-            adaptive=how_adaptive(seen, EXACT),
+            adaptive=how_adaptive(seen, exact=True),
         )
 
     def _halves(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

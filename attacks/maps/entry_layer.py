@@ -18,6 +18,12 @@ from fedaudit.models.facenet import FaceNet
 
 SPECTRAL_GAP = 2.0
 """The signal's singular values must exceed those behind them by this factor to count as signal."""
+GAPS = 0.01
+"""Share of zeros up to which columns of which something was sent count as sent whole."""
+COMPLETIONS = 100
+"""Iterations of the completion of a gradient with missing entries."""
+UNEXPLAINED = 0.5
+"""Largest relative residual of a completion: without noise it is exact, or far off."""
 UNMIXED = 0.02
 """Largest relative residual of G at which a batch counts as taken apart."""
 
@@ -33,6 +39,8 @@ class EntryLayer:
         maps: `[N, F]`, each image's own feature map (its direction is meaningful, its length is
             relative to `arriving`); None where the batch could not be taken apart.
         arriving: `[N, D]`, the gradients a_i that go with `maps`.
+        known: `[F]`, 1 where the gradient tells of the maps and 0 where a defense left it out
+            (`span` and `maps` are 0 there); None where it tells of them all.
     """
 
     weight: Tensor
@@ -40,15 +48,23 @@ class EntryLayer:
     span: Tensor
     maps: Tensor | None = None
     arriving: Tensor | None = None
+    known: Tensor | None = None
+
+    def told(self, features: Tensor) -> Tensor:
+        """The part of maps `[n, F]` that the gradient tells of."""
+        return features if self.known is None else features * self.known
 
 
-def find_entry(model: nn.Module, target: Mapping[str, Tensor], count: int) -> EntryLayer | None:
+def find_entry(
+    model: nn.Module, target: Mapping[str, Tensor], count: int, *, sparse: bool = False
+) -> EntryLayer | None:
     """Feature maps from the gradient of the first fully connected layer.
 
     Args:
         model: The network; only a `FaceNet` says which layer that is.
         target: Mean gradient by parameter name.
         count: N.
+        sparse: Zeros stand for entries that were not sent (pruning, Soteria's mask).
 
     Returns:
         With `maps` at batch 1 (beyond it see `take_apart`); None where the layer was not shared, or
@@ -61,6 +77,8 @@ def find_entry(model: nn.Module, target: Mapping[str, Tensor], count: int) -> En
     gradient = target.get(model.entry_name)
     if gradient is None or count >= min(gradient.shape):
         return None
+    if sparse and not bool((gradient != 0).all()):
+        return _from_gaps(layer.weight.detach(), gradient, count)
     _, sizes, rows = torch.linalg.svd(gradient, full_matrices=False)
     rank = int((sizes > 1e-5 * sizes[0]).sum())
     used = min(count, rank)
@@ -71,6 +89,56 @@ def find_entry(model: nn.Module, target: Mapping[str, Tensor], count: int) -> En
         return entry
     maps = entry.span * entry.span.sum().sign()  # maps after (P)ReLU are positive on the whole
     return replace(entry, maps=maps, arriving=(gradient @ maps[0])[None])
+
+
+def _from_gaps(weight: Tensor, gradient: Tensor, count: int) -> EntryLayer | None:
+    """What a gradient with missing entries gives away.
+
+    Where whole columns are missing the others are as they were. Where single entries are, those of
+    one image's gradient are products a_i f_j of few numbers, of which two or three an unknown are
+    enough: alternating least squares over what was sent.
+    """
+    sent = gradient != 0
+    columns = sent.any(0)
+    within = gradient[:, columns]
+    known = columns.to(gradient)
+    if bool((within != 0).float().mean() > 1 - GAPS):
+        if count >= min(within.shape):
+            return None
+        _, sizes, rows = torch.linalg.svd(within, full_matrices=False)
+        used = min(count, int((sizes > 1e-5 * sizes[0]).sum()))
+        if not used or sizes[used - 1] < SPECTRAL_GAP * sizes[used]:
+            return None
+        span = gradient.new_zeros(used, gradient.shape[1])
+        span[:, columns] = rows[:used]
+    elif count == 1:
+        found = _rank_one(gradient.double(), sent.double())
+        if found is None:
+            return None
+        span = found[None].to(gradient)
+    else:
+        return None
+    entry = EntryLayer(weight, gradient, span, known=known)
+    if count > 1:
+        return entry
+    maps = span * span.sum().sign()
+    products = (sent * maps[0].square()).sum(1).clamp_min(1e-20)
+    return replace(entry, maps=maps, arriving=((gradient @ maps[0]) / products)[None])
+
+
+def _rank_one(gradient: Tensor, sent: Tensor) -> Tensor | None:
+    """Unit f `[F]` of the a fᵀ that agrees with the entries that were sent; None where none does.
+
+    A column of which nothing was sent stays 0.
+    """
+    toward = torch.linalg.svd(gradient, full_matrices=False)[0][:, 0]
+    found = toward @ gradient
+    for _ in range(COMPLETIONS):
+        found = (toward @ gradient) / (toward.square() @ sent).clamp_min(1e-300)
+        found = found / found.norm()
+        toward = (gradient @ found) / (sent @ found.square()).clamp_min(1e-300)
+    left = (gradient - sent * torch.outer(toward, found)).norm() / gradient.norm()
+    return found if left < UNEXPLAINED else None
 
 
 def take_apart(entry: EntryLayer, model: nn.Module, labels: Tensor, steps: int = 60) -> EntryLayer:
@@ -86,6 +154,8 @@ def take_apart(entry: EntryLayer, model: nn.Module, labels: Tensor, steps: int =
     layer = _layer(model)
     if layer is None or not isinstance(model, FaceNet):
         return entry
+    if entry.known is not None and entry.maps is None:
+        return entry  # the head sees the whole maps
     bias = None if layer.bias is None else layer.bias.detach()
 
     def arriving(outputs: Tensor) -> Tensor:
@@ -130,7 +200,7 @@ def place_maps(entry: EntryLayer, model: nn.Module, places: Tensor) -> EntryLaye
         The entry with `maps` and `arriving`; unchanged where they do not explain the gradient.
     """
     layer = _layer(model)
-    if layer is None or not isinstance(model, FaceNet):
+    if layer is None or not isinstance(model, FaceNet) or entry.known is not None:
         return entry
     gradient, span = entry.gradient.double(), entry.span.double()
     if layer is model.head:
@@ -166,7 +236,7 @@ def _layer(model: nn.Module) -> nn.Linear | None:
 
 def solve_arriving(entry: EntryLayer, features: Tensor) -> Tensor:
     """The a_i `[N, D]` that best explain G, given trial feature maps `[N, F]` (least squares)."""
-    features = features.detach()
+    features = entry.told(features.detach())
     gram = features @ features.T
     ridge = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
     arriving: Tensor = torch.linalg.solve(gram + ridge, features @ entry.gradient.T)

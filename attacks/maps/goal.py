@@ -64,7 +64,7 @@ def goal_of(evidence: Evidence, *, exact: bool = False) -> Goal | None:
             its positions apart costs two digits, which a search does not mind and a solver does.
     """
     entry = evidence.entry
-    if entry is None or entry.maps is None or evidence.coupled:
+    if entry is None or entry.maps is None or entry.known is not None or evidence.coupled:
         return None
     peeled = None if exact and evidence.count > 1 else peel(evidence)
     if peeled is not None:

@@ -71,6 +71,8 @@ def peel(evidence: Evidence) -> Peeled | None:
     found, entry = _last_block(evidence), evidence.entry
     if found is None or entry is None or entry.maps is None or entry.arriving is None:
         return None
+    if entry.known is not None:
+        return None
     assert isinstance(evidence.model, FaceNet)
     pooled = evidence.model.pool == "average"
     block, shortcut, taps = found.block, found.shortcut, found.taps

@@ -1,0 +1,261 @@
+"""What an attacker makes of the defenses in use: which acts to follow, which to see through.
+
+Nothing here goes by a defense's name. The attacker can run the defense, so it tries it on a
+gradient of no client and sees what happens: the direction stays (clipping: a cosine does not mind);
+entries go missing and the others stay (pruning: those that were sent are compared); every draw is
+off in another direction but right on average (noise, unbiased quantization: the mean is followed,
+which is the gradient itself, and never a draw that the client did not make); or something is done
+that trial gradients must go through as well (signs). So a package's defense is met like ours.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fedaudit.attacks.estimating import estimate
+from fedaudit.attacks.local_steps.schedule import scale_of
+from fedaudit.attacks.replaying import replay_of
+from fedaudit.defenses.acts import Act, Batch
+from fedaudit.errors import AttackError
+from fedaudit.types import DefenseFacts, Observation, Update
+
+SAME = 1e-6
+"""1 − cosine below which a direction counts as kept."""
+MISSING = 0.05
+"""Share of zeros, where a gradient had none, from which on entries count as left out."""
+INDEPENDENT = 0.1
+"""Cosine of the errors of two draws below which they count as noise that is right on average."""
+FAINT = 0.02
+"""Cosine to the gradient below which nothing of it is left on average."""
+DRAWS = 4
+"""Draws whose mean stands for an act that is random and biased."""
+PROBE = 7
+"""Seed of the gradient that acts are tried on: another one than theirs, or noise would be it."""
+MODELED_AGGREGATES = frozenset({"secure aggregation", "secure_aggregation"})
+"""Not acts on a gradient: an aggregate is matched by all clients' images."""
+Kind = Literal["kept", "sparse", "noise", "followed", "lost"]
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """How an attack that knows the defenses meets them.
+
+    Attributes:
+        followed: What trial gradients go through, in order; differentiable, without draws.
+        each: What each trial image's gradient goes through, likewise.
+        scaled: Acts that change the length only: for distances that mind it.
+        sparse: Zeros of the update stand for entries that were not sent.
+        signs: All that was sent is signs.
+        noise: Standard deviation of independent noise on each entry, in units of what was sent;
+            0 where there is none.
+        units: Factor from a mean gradient to what was sent.
+        missed: Names of defenses that this does not take into account.
+    """
+
+    followed: tuple[Act, ...] = ()
+    each: tuple[Act, ...] = ()
+    scaled: tuple[Act, ...] = ()
+    sparse: bool = False
+    signs: bool = False
+    noise: float = 0.0
+    units: float = 1.0
+    missed: tuple[str, ...] = ()
+
+    @property
+    def exact(self) -> bool:
+        """Whether what was sent has the direction of the gradient, entry by entry."""
+        return not (self.followed or self.sparse or self.noise or self.missed)
+
+    @property
+    def readable(self) -> bool:
+        """Whether a linear structure of the gradient (its rank) survives, under noise or gaps."""
+        return not self.followed
+
+    def sent(self, trial: Sequence[Tensor], names: Sequence[str], *, scaled: bool) -> list[Tensor]:
+        """What a client with the mean gradient `trial` would have sent, in the gradient's scale.
+
+        Args:
+            trial: A tensor a parameter.
+            names: Of the parameters.
+            scaled: Whether its length matters.
+        """
+        acts = (*self.scaled, *self.followed) if scaled else self.followed
+        if not acts:
+            return list(trial)
+        return through(acts, trial, names, self.units)
+
+
+def through(
+    acts: Sequence[Act], trial: Sequence[Tensor], names: Sequence[str], units: float = 1.0
+) -> list[Tensor]:
+    """`trial` after `acts`, which see it times `units`."""
+    batch: Batch = {n: (t * units)[None] for n, t in zip(names, trial, strict=True)}
+    for act in acts:
+        batch = act(batch, _drawing(0))
+    return [batch[name][0] / units for name in names]
+
+
+def adapt_to(seen: Observation) -> Adaptation:
+    """The adaptation to what is known of the defense in use, or else to what the update shows.
+
+    Args:
+        seen: What the server saw.
+    """
+    update = seen.update
+    if update is None or not update.tensors:
+        return Adaptation()
+    facts = estimate(seen) if seen.defense is None else seen.defense
+    if all(one.name == "none" for one in facts):
+        return Adaptation()
+    units = _units(seen, update)
+    probe = _probe(update.tensors)
+    state = _State(units=units)
+    for one in facts:
+        _take(state, one, seen.batch_size or 1, probe)
+    return Adaptation(
+        followed=tuple(state.followed),
+        each=tuple(state.each),
+        scaled=tuple(state.scaled),
+        sparse=state.sparse,
+        signs=state.signs,
+        noise=state.noise,
+        units=units,
+        missed=tuple(state.missed),
+    )
+
+
+class _State:
+    """An adaptation in the making."""
+
+    def __init__(self, units: float) -> None:
+        self.units = units
+        self.followed: list[Act] = []
+        self.each: list[Act] = []
+        self.scaled: list[Act] = []
+        self.sparse = self.signs = False
+        self.noise = 0.0
+        self.missed: list[str] = []
+
+
+def _take(state: _State, facts: DefenseFacts, count: int, probe: dict[str, Tensor]) -> None:
+    """Add one defense."""
+    if facts.name in MODELED_AGGREGATES:
+        return
+    try:
+        replayed = replay_of((facts,), count)
+    except (AttackError, TypeError, ValueError):  # settings may be known in part only
+        state.missed.append(facts.name)
+        return
+    mean = replayed.mean
+    if replayed.each and count == 1:
+        mean = (*replayed.each, *mean)
+    elif replayed.each:
+        state.each += [followed(act, probe) for act in replayed.each]
+    for act in mean:
+        kind, noise = behavior(act, probe)
+        if kind == "lost":
+            state.missed.append(facts.name)
+        elif kind == "sparse":
+            state.sparse = True
+        elif kind == "noise":
+            # What acts on an image's gradient acts before the learning rate.
+            length = abs(state.units) if replayed.each else 1.0
+            state.noise = (state.noise**2 + (noise * length) ** 2) ** 0.5
+        elif kind == "kept":
+            state.scaled.append(act)
+        else:
+            state.followed.append(followed(act, probe))
+            done = act(probe, _drawing(0))
+            state.signs = all(bool((done[n] == v.sign()).all()) for n, v in probe.items())
+
+
+def behavior(act: Act, probe: Batch) -> tuple[Kind, float]:
+    """What an act does to a gradient without zeros, and the standard deviation of its noise."""
+    one, two = (_flat(act(probe, _drawing(seed))) for seed in (0, 1))
+    plain = _flat(probe)
+    random = not torch.equal(one, two)
+    if not random and _apart(one, plain) < SAME:
+        return "kept", 0.0
+    gaps = one == 0
+    if float(gaps.float().mean()) > MISSING and _apart(one, plain * ~gaps) < SAME:
+        return "sparse", 0.0
+    if not random:
+        return "followed", 0.0
+    share = float((one @ plain + two @ plain) / (2 * plain @ plain))
+    errors = [one - share * plain, two - share * plain]
+    cosine = float((errors[0] @ errors[1]) / (errors[0].norm() * errors[1].norm() + 1e-20))
+    if abs(cosine) < INDEPENDENT:
+        alike = float((one @ plain) / (one.norm() * plain.norm() + 1e-20))
+        # Noise drowns any gradient in the end; an act that turns it away by design is none.
+        if share < 0.5 and abs(alike) < FAINT:
+            return "lost", 0.0
+        return "noise", float(errors[0].square().mean().sqrt())
+    return "followed", 0.0
+
+
+def followed(act: Act, probe: Batch) -> Act:
+    """The act as a search can follow it: its mean over draws, with a derivative.
+
+    Where the act is flat (signs, rounding) the derivative is that of the identity: straight-through
+    (Bengio et al. 2013, arXiv 1308.3432).
+    """
+    one, two = (_flat(act(probe, _drawing(seed))) for seed in (0, 1))
+    draws = 1 if torch.equal(one, two) else DRAWS
+    flat = _is_flat(act, probe)
+
+    def smooth(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        del generator
+        given = {n: v.detach() for n, v in batch.items()} if flat else batch
+        made = [act(given, _drawing(seed)) for seed in range(draws)]
+        mean = {n: torch.stack([one[n] for one in made]).mean(0) for n in batch}
+        if not flat:
+            return mean
+        return {n: v + (mean[n] - v).detach() for n, v in batch.items()}
+
+    return smooth
+
+
+def _is_flat(act: Act, probe: Batch) -> bool:
+    leaves = {n: v.clone().requires_grad_() for n, v in probe.items()}
+    with torch.enable_grad():
+        total = torch.stack([(v * probe[n]).sum() for n, v in act(leaves, _drawing(0)).items()])
+        if not total.requires_grad:
+            return True
+        slopes = torch.autograd.grad(total.sum(), list(leaves.values()), allow_unused=True)
+    return all(slope is None or not bool(slope.any()) for slope in slopes)
+
+
+def _probe(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A gradient of no client, with the update's shapes and the lengths of its layers."""
+    generator = _drawing(PROBE)
+    found = {}
+    for name, value in tensors.items():
+        if not value.is_floating_point() or not value.numel():
+            continue
+        size = float(value.norm()) / max(1, int((value != 0).sum())) ** 0.5
+        drawn = torch.randn(value.shape, generator=generator).to(value)
+        found[name] = (drawn * (size or 1e-12))[None]
+    return found
+
+
+def _units(seen: Observation, update: Update) -> float:
+    if update.kind == "gradient" or seen.training is None:
+        return 1.0
+    return -scale_of(seen.training)
+
+
+def _drawing(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _flat(batch: Batch) -> Tensor:
+    return torch.cat([value.flatten() for value in batch.values()]).double()
+
+
+def _apart(one: Tensor, two: Tensor) -> float:
+    """1 − cosine; 1 where one of the two is zero."""
+    length = float(one.norm() * two.norm())
+    return 1 - float(one @ two) / length if length else 1.0

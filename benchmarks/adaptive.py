@@ -1,0 +1,182 @@
+"""Attacks that know a defense, that read it off the update, and that take it for absent.
+
+    python benchmarks/adaptive.py                       # about an hour on one core
+    python benchmarks/adaptive.py --quick               # two targets, a fresh network, few defenses
+    python benchmarks/adaptive.py --only sign "top_k 0.99" --models fresh --batch 4 --first 16
+
+ORL at 32 px, the default face network, one target photo for each of `--targets` people, one local
+step (FedSGD); the gallery has five other photos of each of 40 people. "fresh" is random, "trained"
+has been through about 24 epochs of FedAvg on the same photos. Every attack gets the same steps,
+seeds and targets, so that lines compare pairwise: `Δ` is the mean difference of SSIM to the line of
+the same attack that takes the defense for absent, with the number of targets that it is better on.
+`prior-only` is the same attack on noise of the update's size. Rank-1 of chance is 1/40.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import mean
+from typing import Any, get_args
+
+import torch
+from learned_inversion import Bench, bench_of
+
+from fedaudit.attacks.adaptive import as_assumed, assume
+from fedaudit.attacks.learned.lti import LearnedInversion
+from fedaudit.captures.simulated import simulate, without_update
+from fedaudit.config import Adapt
+from fedaudit.registry import create
+from fedaudit.seeds import generator_for
+from fedaudit.threat_models import threat_model
+from fedaudit.types import Capture, ImageScore, LocalTraining
+from fedaudit.verbs import Attack
+
+ROUNDS = 12
+DEFENSES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "none": ("none", {}),
+    "noise 0.1": ("gaussian_noise", {"std": 0.1, "of": "norm"}),
+    "noise 0.5": ("gaussian_noise", {"std": 0.5, "of": "norm"}),
+    "noise 1": ("gaussian_noise", {"std": 1.0, "of": "norm"}),
+    "noise 4": ("gaussian_noise", {"std": 4.0, "of": "norm"}),
+    "dpsgd eps 8": ("dpsgd", {"noise_multiplier": 0.65, "max_grad_norm": 1.0}),
+    "top_k 0.9": ("top_k", {"pruned": 0.9}),
+    "top_k 0.99": ("top_k", {"pruned": 0.99}),
+    "random_pruning 0.9": ("random_pruning", {"pruned": 0.9}),
+    "sign": ("sign", {}),
+    "qsgd": ("qsgd", {}),
+    "soteria": ("soteria", {}),
+    "precode": ("precode", {}),
+}
+LEARNED = ("sign", "top_k 0.99")
+QUICK = ("none", "noise 1", "top_k 0.99", "sign")
+HEADER = (
+    f"{'model':8} {'batch':>5} {'defense':18} {'attack':20} {'told':10} {'adaptive':10} {'n':>3} "
+    f"{'SSIM':>6} {'LPIPS':>6} {'rank-1':>7} {'re-id':>7} {'Δ SSIM':>7} {'better':>7} {'CPU s':>6}"
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """What one attack made of all targets."""
+
+    scores: Sequence[ImageScore]
+    word: str
+    seconds: float
+
+
+def captured(bench: Bench, name: str, target: int, batch: int, seed: int) -> Capture:
+    """Target number `target`'s update, with the defense in the client."""
+    plugin, settings = DEFENSES[name]
+    simulation = replace(bench.simulation, defense=create("defenses", plugin, settings))
+    return simulate(
+        simulation,
+        bench.state,
+        target=target,
+        batch_size=batch,
+        training=LocalTraining(batch_size=batch),
+        threat=threat_model("D"),
+        seed=seed,
+    )
+
+
+def run(
+    bench: Bench,
+    attack: Attack,
+    captures: Sequence[Capture],
+    adapt: Adapt | None,
+    seed: int,
+) -> Line:
+    """Attack each target; without `adapt`, noise in place of each."""
+    scores: list[ImageScore] = []
+    words, seconds = set(), []
+    for target, capture in enumerate(captures):
+        seen = assume(capture.seen, adapt or "known")
+        if adapt is None:
+            seen = without_update(seen, generator_for("prior only", target, seed))
+        started = time.process_time()
+        made = attack(seen, generator=generator_for("attack", target, seed))
+        seconds.append(time.process_time() - started)
+        words.add(as_assumed(made, capture.seen, adapt or "known").adaptive)
+        scores += bench.judge(capture, made)
+    return Line(scores, "/".join(sorted(words)), sorted(seconds)[len(seconds) // 2])
+
+
+def show(names: tuple[str, int, str, str, str], line: Line, blind: Line | None) -> None:
+    """One row of the table."""
+    model, batch, defense, attack, told = names
+    gain, better = f"{'—':>7}", f"{'—':>7}"
+    if blind is not None:
+        pairs = list(zip(line.scores, blind.scores, strict=True))
+        changes = [(one.ssim or 0.0) - (two.ssim or 0.0) for one, two in pairs]
+        gain = f"{mean(changes):+7.3f}"
+        better = f"{sum(c > 0 for c in changes):3}/{len(changes):<3}"
+    scores = line.scores
+    print(
+        f"{model:8} {batch:5} {defense:18} {attack:20} {told:10} {line.word:10} {len(scores):3} "
+        f"{mean(s.ssim or 0.0 for s in scores):6.3f} {mean(s.lpips or 0.0 for s in scores):6.3f} "
+        f"{sum(s.rank == 1 for s in scores):3}/{len(scores):<3} "
+        f"{sum(bool(s.reidentified) for s in scores):3}/{len(scores):<3} {gain} {better} "
+        f"{line.seconds:6.1f}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="two targets, few defenses")
+    parser.add_argument("--only", nargs="+", choices=list(DEFENSES), help="these defenses")
+    parser.add_argument("--models", nargs="+", choices=["fresh", "trained"], help="these networks")
+    parser.add_argument(
+        "--attacks", nargs="+", default=["gan_inversion", "inverting_gradients", "lti"]
+    )
+    parser.add_argument("--told", nargs="+", choices=get_args(Adapt), default=get_args(Adapt))
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, help="number of the first target")
+    parser.add_argument("--targets", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--faces", type=int, help="auxiliary faces that lti trains with")
+    parser.add_argument("--no-prior-only", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    count = 2 if options.quick else options.targets
+    targets = range(options.first, options.first + count)
+    print(HEADER, flush=True)
+    for model in options.models or (["fresh"] if options.quick else ["fresh", "trained"]):
+        bench = bench_of("face", ROUNDS if model == "trained" else 0)
+        for defense in options.only or (QUICK if options.quick else DEFENSES):
+            captures = [captured(bench, defense, t, options.batch, options.seed) for t in targets]
+            for name in options.attacks:
+                compare(bench, model, defense, name, captures, options)
+
+
+def compare(
+    bench: Bench,
+    model: str,
+    defense: str,
+    name: str,
+    captures: Sequence[Capture],
+    options: argparse.Namespace,
+) -> None:
+    """The lines of one attack."""
+    if name == "lti" and defense not in LEARNED:
+        return
+    faces = options.faces or (400 if options.quick else LearnedInversion().faces)
+    settings = {"faces": faces} if name == "lti" else {}
+    attack: Callable[..., Any] = create("attacks", name, settings)
+    told: tuple[Adapt, ...] = ("known",) if name == "lti" else tuple(options.told)
+    if defense == "none":
+        told = ("known",)
+    blind = None
+    for adapt in sorted(told, key=("no", "estimated", "known").index):
+        line = run(bench, attack, captures, adapt, options.seed)
+        show((model, options.batch, defense, name, adapt), line, blind)
+        blind = line if adapt == "no" else blind
+    if not options.no_prior_only and name != "lti":
+        line = run(bench, attack, captures, None, options.seed)
+        show((model, options.batch, defense, name, "prior-only"), line, None)
+
+
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,7 @@ that trial gradients must go through as well (signs). So a package's defense is 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from fedaudit.attacks.estimating import estimate
 from fedaudit.attacks.local_steps.schedule import scale_of
 from fedaudit.attacks.replaying import replay_of
-from fedaudit.defenses.acts import Act, Batch
+from fedaudit.defenses.acts import Act, Batch, Draws, ImageAct
 from fedaudit.errors import AttackError
 from fedaudit.types import DefenseFacts, Observation, Update
 
@@ -52,6 +53,7 @@ class Adaptation:
         noise: Standard deviation of independent noise on each entry, in units of what was sent;
             0 where there is none.
         units: Factor from a mean gradient to what was sent.
+        images: What the photos go through before they train, in order; with draws.
         missed: Names of defenses that this does not take into account.
     """
 
@@ -62,12 +64,18 @@ class Adaptation:
     signs: bool = False
     noise: float = 0.0
     units: float = 1.0
+    images: tuple[ImageAct, ...] = ()
     missed: tuple[str, ...] = ()
 
     @property
     def exact(self) -> bool:
         """Whether what was sent has the direction of the gradient, entry by entry."""
         return not (self.followed or self.sparse or self.noise or self.missed)
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the noise in units of a mean gradient."""
+        return self.noise / abs(self.units)
 
     @property
     def readable(self) -> bool:
@@ -123,6 +131,7 @@ def adapt_to(seen: Observation) -> Adaptation:
         signs=state.signs,
         noise=state.noise,
         units=units,
+        images=tuple(state.images),
         missed=tuple(state.missed),
     )
 
@@ -137,6 +146,7 @@ class _State:
         self.scaled: list[Act] = []
         self.sparse = self.signs = False
         self.noise = 0.0
+        self.images: list[ImageAct] = []
         self.missed: list[str] = []
 
 
@@ -149,6 +159,7 @@ def _take(state: _State, facts: DefenseFacts, count: int, probe: dict[str, Tenso
     except (AttackError, TypeError, ValueError):  # settings may be known in part only
         state.missed.append(facts.name)
         return
+    state.images = [*replayed.images, *state.images]
     mean = replayed.mean
     if replayed.each and count == 1:
         mean = (*replayed.each, *mean)
@@ -192,7 +203,12 @@ def behavior(act: Act, probe: Batch) -> tuple[Kind, float]:
         # Noise drowns any gradient in the end; an act that turns it away by design is none.
         if share < 0.5 and abs(alike) < FAINT:
             return "lost", 0.0
-        return "noise", float(errors[0].square().mean().sqrt())
+        std, loud = (float(x.square().mean().sqrt()) for x in (errors[0], share * plain))
+        half = _flat(act({n: v / 2 for n, v in probe.items()}, _drawing(0))) - share * plain / 2
+        if float(half.square().mean().sqrt()) < 0.75 * std:
+            # It grows with the gradient; the probe is as long as what was sent, noise and all.
+            std *= loud / (loud**2 + std**2) ** 0.5
+        return "noise", std
     return "followed", 0.0
 
 
@@ -204,6 +220,9 @@ def followed(act: Act, probe: Batch) -> Act:
     """
     one, two = (_flat(act(probe, _drawing(seed))) for seed in (0, 1))
     draws = 1 if torch.equal(one, two) else DRAWS
+    source: object = act  # a function may have more than it is called by
+    if isinstance(source, Draws):
+        return partial(_expected, source)
     flat = _is_flat(act, probe)
 
     def smooth(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -216,6 +235,11 @@ def followed(act: Act, probe: Batch) -> Act:
         return {n: v + (mean[n] - v).detach() for n, v in batch.items()}
 
     return smooth
+
+
+def _expected(act: Draws, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    del generator
+    return act.expected(batch)
 
 
 def _is_flat(act: Act, probe: Batch) -> bool:

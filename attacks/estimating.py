@@ -5,6 +5,7 @@ leaves no mark that could not be a gradient's own, is not claimed: clipping chan
 nobody knows, so the length itself is the only bound that can be given (`clip_bound`).
 """
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -125,7 +126,7 @@ def quantization_levels(tensors: Tensors) -> int | None:
         return None
     together = max(steps) <= min(steps) * (1 + 1e-4)
     found = sum(sizes) if together else sorted(sizes)[len(sizes) // 2]
-    return max(1, round(float(found) ** 0.5))
+    return max(1, round(math.sqrt(max(found, 1.0))))
 
 
 def masked_columns(gradient: Tensor) -> Tensor | None:

@@ -17,6 +17,7 @@ from fedaudit.attacks.maps.entry_layer import (
     common_direction,
     embedding_span,
     find_entry,
+    likeliest_label,
     place_maps,
     take_apart,
 )
@@ -28,7 +29,13 @@ from fedaudit.models.batch_norm import client_mode
 from fedaudit.models.zoo import build
 from fedaudit.types import Observation, Update
 
+NOTHING = Adaptation()
 GRAY_TOLERANCE = 1e-3
+"""Relative difference of channels that count as equal."""
+GRAY_NOISE = 1.1
+"""Difference of channels, in units of the noise's, up to which they count as equal."""
+GRAY_SIGNAL = 1.2
+"""Size of what channels share, in units of the noise's, from which on they can be compared."""
 KINKED = (nn.ReLU, nn.ReLU6, nn.PReLU, nn.LeakyReLU, nn.RReLU, nn.Hardtanh, nn.MaxPool2d)
 """Layers whose second derivative is zero or missing."""
 
@@ -139,12 +146,14 @@ def gather(seen: Observation) -> Evidence:
         entry = find_entry(model, target, seen.batch_size, sparse=adaptation.sparse)
     common = common_direction(entry) if entry else None
     span = embedding_span(entry) if entry else None
-    head = read_head(model, target, seen.batch_size, common, span)
+    head = read_head(model, target, seen.batch_size, common, span, noise=adaptation.std)
     linear = adaptation.readable and not adaptation.sparse
     found = None if adam or head is None or not linear else solved(head)
     labels = seen.labels
     if labels is None and head is not None:
         labels = share_out(head, found)
+        if entry and entry.maps is not None and adaptation.noise and seen.batch_size == 1:
+            labels = likeliest_label(entry, model, target)
     complete = all(name in target for name, _ in model.named_parameters())
     if entry and complete and labels is not None:
         if found and found.complete and torch.equal(labels.sort().values, found.labels):
@@ -159,7 +168,7 @@ def gather(seen: Observation) -> Evidence:
         count=seen.batch_size,
         shape=seen.image_shape,
         labels=None if labels is None else labels.to(device),
-        grayscale=is_gray(model, target),
+        grayscale=is_gray(model, target, adaptation),
         entry=entry,
         private=private_names(model, seen.before),
         clean=_is_clean(seen, seen.update) and adaptation.exact,
@@ -191,13 +200,27 @@ def _is_clean(seen: Observation, update: Update) -> bool:
     return once and seen.defense is not None
 
 
-def is_gray(model: nn.Module, target: Mapping[str, Tensor]) -> bool:
-    """Equal channels in every image make the first convolution's gradient equal over them."""
+def is_gray(
+    model: nn.Module, target: Mapping[str, Tensor], adaptation: Adaptation = NOTHING
+) -> bool:
+    """Equal channels in every image make the first convolution's gradient equal over them.
+
+    Under noise they are equal as far as it allows, where anything is left to be told apart; where
+    entries are missing, those that were sent of all channels count.
+    """
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
             gradient = target.get(f"{name}.weight")
             if gradient is None or gradient.shape[1] < 2 or module.groups != 1:
                 return False
-            spread = (gradient - gradient.mean(1, keepdim=True)).norm()
-            return bool(spread < GRAY_TOLERANCE * gradient.norm())
+            if adaptation.sparse:
+                gradient = gradient * (gradient != 0).all(1, keepdim=True)
+            common = gradient.mean(1, keepdim=True)
+            spread = (gradient - common).norm()
+            if adaptation.noise and not adaptation.sparse:
+                channels, std = gradient.shape[1], adaptation.std
+                chance = std * (common.numel() * (channels - 1)) ** 0.5
+                loud = common.norm() > GRAY_SIGNAL * std * (common.numel() / channels) ** 0.5
+                return bool(loud and spread < GRAY_NOISE * chance)
+            return bool(gradient.norm() > 0 and spread < GRAY_TOLERANCE * gradient.norm())
     return False

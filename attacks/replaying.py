@@ -10,8 +10,12 @@ from collections.abc import Sequence
 
 from fedaudit.defenses.acts import Act, ImageAct, Replayed, Replays
 from fedaudit.errors import AttackError
+from fedaudit.federation.abilities import Gathers, Networks, Tunes
 from fedaudit.registry import create, names
 from fedaudit.types import DefenseFacts
+
+SHOWN = (Networks, Tunes, Gathers)
+"""What these do shows in the observation: its network, training settings, number of images."""
 
 
 def replay_of(defenses: Sequence[DefenseFacts], count: int) -> Replayed:
@@ -42,7 +46,8 @@ def _replayed(facts: DefenseFacts, count: int) -> Replayed:
     if is_installed(facts.name):
         defense = create("defenses", facts.name, facts.settings)
     if not isinstance(defense, Replays):
-        if facts.withheld:
+        withheld = facts.withheld or (defense is not None and defense.facts().withheld)
+        if withheld or isinstance(defense, SHOWN):
             return Replayed()
         raise AttackError(
             f"the defense {facts.name!r} cannot be replayed on training gradients: give its class "

@@ -26,6 +26,7 @@ class HeadGradient:
         count: Number of images N.
         common: `[D]`, direction that the batch's embeddings share, where it is known.
         span: `[≥ N, D]`, rows that span the batch's embeddings, where they are known.
+        noise: Standard deviation of the noise on `gradient`.
     """
 
     gradient: Tensor
@@ -37,6 +38,7 @@ class HeadGradient:
     count: int
     common: Tensor | None = None
     span: Tensor | None = None
+    noise: float = 0.0
 
 
 def read_head(
@@ -45,6 +47,7 @@ def read_head(
     count: int,
     common: Tensor | None = None,
     span: Tensor | None = None,
+    noise: float = 0.0,
 ) -> HeadGradient | None:
     """The last layer and its gradient; arguments as in `infer_labels`; None where not shared."""
     name, head = _head(model)
@@ -63,6 +66,7 @@ def read_head(
         count=count,
         common=common,
         span=span,
+        noise=noise,
     )
 
 

@@ -6,6 +6,9 @@ from torch import Tensor
 
 from fedaudit.attacks.labels.gradient import HeadGradient, unscaled
 
+LOUD = 4.0
+"""Scores below this many standard deviations of the noise say nothing."""
+
 
 def votes(head: HeadGradient) -> Tensor:
     """Signs first, then shares: each class that must be present once, the rest by its score.
@@ -18,7 +21,8 @@ def votes(head: HeadGradient) -> Tensor:
     if head.count == 1:
         return torch.tensor([idlg(unscaled(head.gradient, head.weight))])
     scores = _margin_head_scores(head.gradient, head.weight, head.common)
-    if (scores > 0).sum() > head.count:
+    heard = LOUD * head.noise * float(head.weight.norm(dim=1).max())
+    if (scores > heard).sum() > head.count:
         # More classes than images cannot be present: the common direction pointed backwards.
         scores = -scores
     return multiset(scores, head.count)

@@ -22,7 +22,7 @@ GAPS = 0.01
 """Share of zeros up to which columns of which something was sent count as sent whole."""
 COMPLETIONS = 100
 """Iterations of the completion of a gradient with missing entries."""
-UNEXPLAINED = 0.5
+UNEXPLAINED = 0.1
 """Largest relative residual of a completion: without noise it is exact, or far off."""
 UNMIXED = 0.02
 """Largest relative residual of G at which a batch counts as taken apart."""
@@ -95,8 +95,8 @@ def _from_gaps(weight: Tensor, gradient: Tensor, count: int) -> EntryLayer | Non
     """What a gradient with missing entries gives away.
 
     Where whole columns are missing the others are as they were. Where single entries are, those of
-    one image's gradient are products a_i f_j of few numbers, of which two or three an unknown are
-    enough: alternating least squares over what was sent.
+    N images' gradient are products of few numbers, of which few entries an unknown are enough:
+    alternating least squares over what was sent.
     """
     sent = gradient != 0
     columns = sent.any(0)
@@ -111,13 +111,11 @@ def _from_gaps(weight: Tensor, gradient: Tensor, count: int) -> EntryLayer | Non
             return None
         span = gradient.new_zeros(used, gradient.shape[1])
         span[:, columns] = rows[:used]
-    elif count == 1:
-        found = _rank_one(gradient.double(), sent.double())
+    else:
+        found = _completed(gradient.double(), sent.double(), count)
         if found is None:
             return None
-        span = found[None].to(gradient)
-    else:
-        return None
+        span, known = (tensor.to(gradient) for tensor in found)
     entry = EntryLayer(weight, gradient, span, known=known)
     if count > 1:
         return entry
@@ -126,19 +124,32 @@ def _from_gaps(weight: Tensor, gradient: Tensor, count: int) -> EntryLayer | Non
     return replace(entry, maps=maps, arriving=((gradient @ maps[0]) / products)[None])
 
 
-def _rank_one(gradient: Tensor, sent: Tensor) -> Tensor | None:
-    """Unit f `[F]` of the a fᵀ that agrees with the entries that were sent; None where none does.
+def _completed(gradient: Tensor, sent: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
+    """Row space `[N, F]` of the matrix of rank N that agrees with what was sent; None without one.
 
-    A column of which nothing was sent stays 0.
+    Columns of which fewer than N entries were sent stay 0; also returns which the others are.
     """
-    toward = torch.linalg.svd(gradient, full_matrices=False)[0][:, 0]
-    found = toward @ gradient
+    told = (sent.sum(0) >= count).to(gradient)
+    gradient, sent = gradient * told, sent * told
+    if int(told.sum()) <= count or count >= min(gradient.shape):
+        return None
+    toward = torch.linalg.svd(gradient, full_matrices=False)[0][:, :count]
+    rows = gradient[:count]
     for _ in range(COMPLETIONS):
-        found = (toward @ gradient) / (toward.square() @ sent).clamp_min(1e-300)
-        found = found / found.norm()
-        toward = (gradient @ found) / (sent @ found.square()).clamp_min(1e-300)
-    left = (gradient - sent * torch.outer(toward, found)).norm() / gradient.norm()
-    return found if left < UNEXPLAINED else None
+        rows = _fitted(gradient.T, sent.T, toward).T * told
+        rows = torch.linalg.svd(rows, full_matrices=False)[2]
+        toward = _fitted(gradient, sent, rows.T)
+    left = (gradient - sent * (toward @ rows)).norm() / gradient.norm()
+    # Written so that NaN, from a singular system, counts as a failure.
+    return (rows, told) if left < UNEXPLAINED else None
+
+
+def _fitted(gradient: Tensor, sent: Tensor, known: Tensor) -> Tensor:
+    """`[R, N]`: each row's factors, by least squares over the entries of it that were sent."""
+    gram = torch.einsum("rf,fa,fb->rab", sent, known, known)
+    ridge = 1e-9 * gram.diagonal(dim1=1, dim2=2).mean() * torch.eye(known.shape[1]).to(gram)
+    found: Tensor = torch.linalg.solve(gram + ridge, (gradient @ known)[..., None])[..., 0]
+    return found
 
 
 def take_apart(entry: EntryLayer, model: nn.Module, labels: Tensor, steps: int = 60) -> EntryLayer:
@@ -184,6 +195,32 @@ def take_apart(entry: EntryLayer, model: nn.Module, labels: Tensor, steps: int =
     residual = (entry.gradient - toward.T @ maps).norm() / entry.gradient.norm()
     # Written so that NaN, from a singular system, counts as a failure.
     return replace(entry, maps=maps, arriving=toward) if residual < UNMIXED else entry
+
+
+def likeliest_label(entry: EntryLayer, model: nn.Module, target: Mapping[str, Tensor]) -> Tensor:
+    """`[1]`, the label under which one image's known map explains most of what follows the body.
+
+    Noise moves each row of the head's gradient; all of them together, with what arrives at the
+    entry layer, tell classes apart much longer. The best factor is taken for each class, as the
+    length of the map is not known.
+    """
+    layer = _layer(model)
+    assert entry.maps is not None
+    assert isinstance(model, FaceNet)
+    assert layer is not None
+    tail = {n: p for n, p in model.named_parameters() if n in target and not n.startswith("body.")}
+    best, found, classes = -1.0, 0, target["head.weight"].shape[0]
+    for label in range(classes):
+        outputs = F.linear(entry.maps, layer.weight, layer.bias)
+        scores = outputs if layer is model.head else model.head(outputs)
+        loss = model.criterion(scores, torch.tensor([label], device=scores.device))
+        slopes = torch.autograd.grad(loss, list(tail.values()), allow_unused=True)
+        pairs = [(s, target[n]) for s, n in zip(slopes, tail, strict=True) if s is not None]
+        dot = float(torch.stack([(s * t).sum() for s, t in pairs]).sum())
+        length = float(torch.stack([s.square().sum() for s, _ in pairs]).sum().sqrt())
+        if length and dot / length > best:
+            best, found = dot / length, label
+    return torch.tensor([found])
 
 
 def place_maps(entry: EntryLayer, model: nn.Module, places: Tensor) -> EntryLayer:

@@ -79,7 +79,7 @@ def test_clipping_changes_nothing_for_a_cosine_and_everything_for_l2(intercept: 
 @pytest.mark.parametrize(
     ("change", "facts"),
     [
-        (pruned, DefenseFacts("pruning", {"share": 0.99})),
+        (pruned, DefenseFacts("top_k", {"pruned": 0.99})),
         (signs, DefenseFacts("sign", {})),
     ],
     ids=["pruning 0.99", "sign"],

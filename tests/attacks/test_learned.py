@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedaudit.attacks.estimating import estimate
 from fedaudit.attacks.evidence import gather
 from fedaudit.attacks.learned import feature_decoder, training
 from fedaudit.attacks.learned.auxiliary import Auxiliary
@@ -13,7 +14,7 @@ from fedaudit.attacks.learned.feature_decoder import DecoderTraining, FeatureDec
 from fedaudit.attacks.learned.gradients import Sketch, image_gradients, leading
 from fedaudit.attacks.learned.known_maps import known_maps
 from fedaudit.attacks.learned.lti import LearnedInversion, principal
-from fedaudit.attacks.replaying import estimated, replay_of
+from fedaudit.attacks.replaying import replay_of
 from fedaudit.data.orl import orl
 from fedaudit.errors import AttackError
 from fedaudit.models.zoo import build, parameters_of
@@ -199,15 +200,12 @@ def test_a_defense_without_replay_is_refused() -> None:
 @pytest.mark.parametrize("name", ["sign", "top_k"])
 def test_an_untold_defense_shows(name: str) -> None:
     facts = DefenseFacts(name, {"pruned": 0.99} if name == "top_k" else {})
-    update = update_of(held_out(1)[0], 2, (facts,)).update
-    assert update is not None
-    (found,) = estimated(update.tensors)
+    defended = update_of(held_out(1)[0], 2, (facts,))
+    (found,) = estimate(defended)
     assert found.name == name
     if name == "top_k":
         assert found.settings["pruned"] == pytest.approx(0.99, abs=1e-4)
-    plain = update_of(held_out(1)[0], 2).update
-    assert plain is not None
-    assert estimated(plain.tensors) == ()
+    assert estimate(update_of(held_out(1)[0], 2)) == ()
 
 
 # --- the attacks ----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fedaudit.attacks.adaptive import EXACT
+from fedaudit.attacks.adapting import adapt_to
 from fedaudit.attacks.evidence import Evidence
 from fedaudit.errors import AttackError, ConfigError
 from fedaudit.models.facenet import FaceNet, criterion_of, require_face_net
@@ -191,8 +191,8 @@ def label_images(
 
 def scale_is_known(seen: Observation) -> bool:
     """Whether the update is the exact mean gradient: one step, and nothing clipped or noised it."""
-    exact = EXACT | {"none"}  # what they share, they share as it is
-    if seen.defense is None or {facts.name for facts in seen.defense} - exact:
+    adaptation = adapt_to(seen)
+    if seen.defense is None or not adaptation.exact or adaptation.scaled:
         return False
     update, training = seen.update, seen.training
     one_step = training is not None and training.steps == 1

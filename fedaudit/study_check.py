@@ -17,7 +17,7 @@ from fedaudit.errors import (
 )
 from fedaudit.federation.abilities import Checks
 from fedaudit.federation.client import local_training
-from fedaudit.federation.together import photos_of, training_of
+from fedaudit.federation.together import aggregator_of, photos_of, training_of
 from fedaudit.setting_types import check_types
 from fedaudit.study_rules import Place
 from fedaudit.threat_models import check_knowledge, threat_model
@@ -126,6 +126,7 @@ def _check_defense(scenario: Scenario, method: Method, choice: Choice, place: Pl
     defense: Defense = build("defenses", choice, place)
     try:
         training_of(method, defense, local_training(scenario))
+        aggregator_of(method, defense)
     except ConfigError as error:
         raise ConfigError(f"{place}: {place.key}: {choice.label}: {error}") from error
 

@@ -103,6 +103,17 @@ class SummedRows:
     weights: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class MaskedVectors:
+    """What clients send under secure aggregation: uniform numbers, each as likely as any other.
+
+    Attributes:
+        vectors: `[K, n]` int32, numbers modulo 2³², one row a client of the sum.
+    """
+
+    vectors: Tensor
+
+
 class Shared(Protocol):
     """Anything that a client sends: a frozen dataclass whose tensors are fields, or in mappings.
 

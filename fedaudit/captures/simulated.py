@@ -34,7 +34,7 @@ from fedaudit.types import (
     Update,
     with_tensors,
 )
-from fedaudit.verbs import ManipulatingAttack
+from fedaudit.verbs import ClientReturn, ManipulatingAttack
 
 
 def simulate(
@@ -74,30 +74,31 @@ def simulate(
     if malicious is not None:
         generator = generator_for("broadcast", simulation.seed, round, target, seed)
         simulation, state = _manipulated(simulation, state, target, malicious, threat, generator)
-    together = isinstance(simulation.method, Aggregates) and simulation.method.secure
-    clients = len(simulation.split.clients)
-    targets = range(target * clients, (target + 1) * clients) if together else (target,)
+    secure = isinstance(simulation.method, Aggregates) and simulation.method.secure
+    together = secure or simulation.aggregator is not None
     everybody = []
     total = photos_of(simulation.defense, batch_size)
-    for number in targets:
+    for number in _targets(simulation, target, generator_for("left", simulation.seed, target)):
         client, photos = target_photos(simulation.split, number, batch_size, total)
         generator = generator_for("capture", simulation.seed, round, number, seed)
         returned = simulation.step(state, client, photos, training, generator)
         everybody.append((client, photos, returned))
     client, photos, returned = everybody[0]
-    shared = simulation.seen([r.shared for *_, r in everybody], 0)
-    behind = [(c, photo) for c, mine, _ in everybody for photo in mine[:batch_size]]
-    audited = len(behind)
-    behind += [(c, photo) for c, mine, _ in everybody for photo in mine[batch_size:]]
+    shared = _seen(simulation, everybody, generator_for("masks", simulation.seed, round, target))
+    audited = everybody if secure else everybody[:1]
+    behind = [(c, photo) for c, mine, _ in audited for photo in mine[:batch_size]]
+    scored = len(behind)
+    behind += [(c, photo) for c, mine, _ in audited for photo in mine[batch_size:]]
+    behind += [(c, photo) for c, mine, _ in everybody[len(audited) :] for photo in mine]
     if _unlabelled_only(simulation, only):
         behind = [(client, photo) for photo in simulation.unlabelled(client, photos)]
-        audited = len(behind)
+        scored = len(behind)
     added = returned.labels
     if together or _unlabelled_only(simulation, only):
         added = None
     secret = replace(
-        _truth(simulation, behind, [c for c, *_ in everybody]),
-        audited=audited if audited < len(behind) else None,
+        _truth(simulation, behind, [c for c, *_ in audited]),
+        audited=scored if scored < len(behind) else None,
         behind=added,
     )
     spec, received = simulation.spec(client), simulation.received(state, client)
@@ -121,6 +122,36 @@ def simulate(
     full = expose(full, only) if only else full
     full = replace(full, batch_size=_images_behind(full.shared, len(behind)))
     return Capture(withhold(full, threat), secret, returned.budget)
+
+
+def _targets(simulation: Simulation, target: int, generator: torch.Generator) -> tuple[int, ...]:
+    """Numbers of the targets that are behind what the server sees.
+
+    A method with a secure aggregator is audited as a whole: a target is a round of all clients.
+    Under a defense that is one, target k is the client that it is without: it comes first, and the
+    next targets stand for the others that are left.
+    """
+    clients = len(simulation.split.clients)
+    if isinstance(simulation.method, Aggregates) and simulation.method.secure:
+        return tuple(range(target * clients, (target + 1) * clients))
+    if simulation.aggregator is None:
+        return (target,)
+    left = simulation.aggregator.survivors(clients, generator, audited=target % clients)
+    return tuple(t for t in range(target, target + clients) if t % clients in left)
+
+
+def _seen(
+    simulation: Simulation,
+    everybody: Sequence[tuple[int, tuple[int, ...], ClientReturn]],
+    generator: torch.Generator,
+) -> tuple[Shared, ...]:
+    """What the server sees of these clients: what one sent, or an aggregator's output."""
+    sent = {client: returned.shared for client, _, returned in everybody}
+    if isinstance(simulation.method, Aggregates) and simulation.method.secure:
+        return simulation.method.aggregate([sent[client] for client in sorted(sent)])
+    if simulation.aggregator is None:
+        return everybody[0][2].shared
+    return simulation.aggregator.aggregate(sent, len(simulation.split.clients), generator)
 
 
 def _unlabelled_only(simulation: Simulation, only: tuple[str, ...]) -> bool:
@@ -203,6 +234,8 @@ def without_update(seen: Observation, generator: torch.Generator) -> Observation
     """
 
     def drawn(value: Tensor) -> Tensor:
+        if value.dtype == torch.int32:  # of the ring modulo 2³² (`MaskedVectors`)
+            return torch.randint(-(2**31), 2**31, value.shape, generator=generator).to(value)
         if not value.is_floating_point():
             return value
         noise = torch.randn(value.shape, generator=generator)

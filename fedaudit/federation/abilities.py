@@ -14,7 +14,7 @@ Those marked * a defense may have as well; a chain's parts act after the method,
     sends       what one client receives                          server → client
     labelled    which photos have a label; the others train without
     client      one client's round, what it shares and keeps      client → server
-    aggregate   what a secure aggregator lets the server see
+    aggregate   what a secure aggregator lets the server see (of a defense: `Secures`)
     absorb      what the server makes of all that is not an update
     withheld    parameters that no update contains
     classes     what the head tells apart
@@ -25,6 +25,7 @@ A loss stands in the network, because an attacker who knows the method rebuilds 
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from fedaudit.data.faces import FaceSet
@@ -127,6 +128,29 @@ class Aggregates(Protocol):
 
     def aggregate(self, returns: Sequence[tuple[Shared, ...]]) -> tuple[Shared, ...]:
         """All that the server sees of the round in which the clients sent `returns`."""
+        ...
+
+
+@runtime_checkable
+class Secures(Protocol):
+    """A defense that puts a secure aggregator between clients and server."""
+
+    def survivors(
+        self, clients: int, generator: torch.Generator, audited: int | None = None
+    ) -> tuple[int, ...]:
+        """Numbers of the clients that are left in a round; `audited` always is."""
+        ...
+
+    def aggregate(
+        self,
+        returns: Mapping[int, tuple[Shared, ...]],
+        clients: int,
+        generator: torch.Generator,
+    ) -> tuple[Shared, ...]:
+        """All that the server sees of the round in which those left, of `clients`, sent `returns`.
+
+        What it makes of it, `fedaudit.federation.class_rows.taken_apart` says.
+        """
         ...
 
 

@@ -1,6 +1,6 @@
 """The server's average, weighted by each client's number of images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -47,10 +47,30 @@ def add_mean(before: Mapping[str, Tensor], updates: Sequence[Update]) -> dict[st
     return {k: v + mean[k] if k in mean else v for k, v in before.items()}
 
 
-def sum_securely(returns: Sequence[tuple[Shared, ...]]) -> tuple[Aggregate, ...]:
+Adds = Callable[[Sequence[Mapping[str, Tensor]], Sequence[float]], dict[str, Tensor]]
+"""The weighted sum of what clients put in, by name."""
+
+
+def weighted_sum(
+    parts: Sequence[Mapping[str, Tensor]], weights: Sequence[float]
+) -> dict[str, Tensor]:
+    """Σ w_k · t_k, by name, in floating point."""
+    return {
+        name: torch.stack([part[name] * w for part, w in zip(parts, weights, strict=True)]).sum(0)
+        for name in parts[0]
+    }
+
+
+def sum_securely(
+    returns: Sequence[tuple[Shared, ...]], add: Adds = weighted_sum
+) -> tuple[Aggregate, ...]:
     """What a secure aggregator outputs: updates and buffers summed, weighted by images.
 
     Clients that do not state a number of examples weigh one each.
+
+    Args:
+        returns: What each client sent.
+        add: The sum as the aggregator computes it; plainly, where only its output matters.
     """
     sums = []
     for kind in (Update, Buffers):
@@ -59,13 +79,11 @@ def sum_securely(returns: Sequence[tuple[Shared, ...]]) -> tuple[Aggregate, ...]
         if not parts:
             continue
         weights = tuple(float(part.examples or 1) for part in parts)
-        tensors = {
-            name: torch.stack(
-                [part.tensors[name] * w for part, w in zip(parts, weights, strict=True)]
-            ).sum(0)
-            for name, value in parts[0].tensors.items()
-            if value.is_floating_point()
-        }
+        summed = [
+            {n: value for n, value in part.tensors.items() if value.is_floating_point()}
+            for part in parts
+        ]
+        tensors = add(summed, weights)
         first = parts[0]
         sums.append(
             Aggregate(first.kind if isinstance(first, Update) else "buffers", tensors, weights)

@@ -20,6 +20,7 @@ from fedaudit.federation.abilities import (
     Checks,
     Classifies,
     Labels,
+    Secures,
     Sends,
     Starts,
     Trains,
@@ -28,7 +29,7 @@ from fedaudit.federation.abilities import (
 from fedaudit.federation.averaging import mean_buffers
 from fedaudit.federation.class_rows import taken_apart
 from fedaudit.federation.client import is_withheld, local_training, train_locally
-from fedaudit.federation.together import network_of, notes_of, training_of
+from fedaudit.federation.together import aggregator_of, network_of, notes_of, training_of
 from fedaudit.models.batch_norm import running_statistics
 from fedaudit.models.zoo import build, parameters_of
 from fedaudit.seeds import generator_for, seed_for
@@ -219,11 +220,10 @@ class Simulation:
         numbers = {label: number for number, label in enumerate(self.labels_of(client))}
         return torch.tensor([numbers[named[i]] for i in photos], dtype=torch.long)
 
-    def seen(self, returns: Sequence[tuple[Shared, ...]], client: int) -> tuple[Shared, ...]:
-        """What the server sees of one client: what it sent, or what the aggregator makes of all."""
-        if isinstance(self.method, Aggregates) and self.method.secure:
-            return self.method.aggregate(returns)
-        return returns[client]
+    @property
+    def aggregator(self) -> Secures | None:
+        """The defense's secure aggregator; None where there is none."""
+        return aggregator_of(self.method, self.defense)
 
     def train(
         self,
@@ -241,7 +241,8 @@ class Simulation:
                 generator = generator_for("train", self.seed, number, client)
                 photos = self._labelled(client)
                 returns.append(self.step(state, client, photos, training, generator))
-            server = self._combined(state, [r.shared for r in returns], self.local(training))
+            sent = self._arrived([r.shared for r in returns], number)
+            server = self._combined(state, sent, self.local(training))
             state = State(
                 server,
                 {client: r.kept for client, r in enumerate(returns)},
@@ -251,13 +252,23 @@ class Simulation:
                 progress(number - rounds.start + 1, len(rounds))
         return state, time.perf_counter() - started
 
+    def _arrived(
+        self, returns: list[tuple[Shared, ...]], number: int
+    ) -> Sequence[tuple[Shared, ...]]:
+        """What the server can make of round `number`: everything, or what an aggregator lets it."""
+        if isinstance(self.method, Aggregates) and self.method.secure:
+            return taken_apart(self.method.aggregate(returns))
+        if (aggregator := self.aggregator) is None:
+            return returns
+        generator = generator_for("aggregate", self.seed, number)
+        left = aggregator.survivors(len(returns), generator)
+        some = {k: returns[k] for k in left}
+        return taken_apart(aggregator.aggregate(some, len(returns), generator))
+
     def _combined(
         self, state: State, returns: Sequence[tuple[Shared, ...]], training: LocalTraining
     ) -> dict[str, Tensor]:
         """What the server holds after a round."""
-        if isinstance(self.method, Aggregates) and self.method.secure:
-            seen = self.method.aggregate(returns)
-            returns = taken_apart(seen)
         server = self.method.combine(state.server, _each(returns, Update), training)
         server |= mean_buffers(_each(returns, Buffers))
         if isinstance(self.method, Absorbs):

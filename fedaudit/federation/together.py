@@ -1,9 +1,17 @@
 """What a method and a defense make of a client's round between them."""
 
 from fedaudit.data.splits import Split
-from fedaudit.defenses.chain import parts_of
+from fedaudit.defenses.chain import Chain, parts_of
+from fedaudit.defenses.none import NoDefense
 from fedaudit.errors import ConfigError
-from fedaudit.federation.abilities import Gathers, Networks, Notes, Tunes
+from fedaudit.federation.abilities import (
+    Aggregates,
+    Gathers,
+    Networks,
+    Notes,
+    Secures,
+    Tunes,
+)
 from fedaudit.types import LocalTraining, ModelSpec
 from fedaudit.verbs import Defense, Method
 
@@ -41,6 +49,33 @@ def training_of(method: Method, defense: Defense, training: LocalTraining) -> Lo
             'one. Write method = "fedavg", whose clients share what all their steps changed.'
         )
     return made
+
+
+def aggregator_of(method: Method, defense: Defense) -> Secures | None:
+    """The defense's part that is a secure aggregator; None where there is none.
+
+    Raises:
+        ConfigError: Two, or a method that can bring its own, which knows what it shares.
+    """
+    found = [part for part in parts_of(defense) if isinstance(part, Secures)]
+    if len(found) > 1:
+        raise ConfigError("a federation has one secure aggregator: name one in the chain")
+    if found and isinstance(method, Aggregates):
+        raise ConfigError(
+            f"{type(method).__name__} has a secure aggregator of its own, which knows what it "
+            "shares. Write secure = true among the method's settings, and leave out this defense."
+        )
+    return found[0] if found else None
+
+
+def without_aggregator(defense: Defense) -> Defense:
+    """The defense's parts that are no secure aggregator, in order."""
+    left = [part for part in parts_of(defense) if not isinstance(part, Secures)]
+    if len(left) == len(parts_of(defense)):
+        return defense
+    facts = [part.facts() for part in left]
+    tables = tuple({"name": f.name, **f.settings} for f in facts)
+    return Chain(of=tables) if tables else NoDefense()
 
 
 def photos_of(defense: Defense, batch_size: int) -> int:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from fedaudit.config import Choice, Federation, Scenario, Study
+from fedaudit.defenses.chain import parts_of
+from fedaudit.federation.abilities import Secures
 from fedaudit.federation.together import photos_of
 from fedaudit.registry import create
 from fedaudit.study_file import canonical
@@ -163,9 +165,10 @@ def _cells_of(study: Study, scenario: Scenario, target: int, seed: int) -> Itera
 
 
 def _adds(defense: Choice, scenario: Scenario) -> bool:
-    """Whether this defense puts more photos behind an update than the study asks for."""
+    """Whether this defense puts more photos behind what the server sees than the study asks for."""
     made: Defense = create("defenses", defense.name, defense.settings)
-    return photos_of(made, scenario.batch_size) > scenario.batch_size
+    summed = any(isinstance(part, Secures) for part in parts_of(made))
+    return summed or photos_of(made, scenario.batch_size) > scenario.batch_size
 
 
 class _Which(NamedTuple):

@@ -23,6 +23,7 @@ from torch import Tensor
 from fedaudit.errors import AttackError, ConfigError
 from fedaudit.federation.abilities import Aggregates
 from fedaudit.federation.rounds import Simulation
+from fedaudit.federation.together import without_aggregator
 from fedaudit.seeds import generator_for
 from fedaudit.types import Aggregate, Capture, Observation, Reconstruction, Secret, Update
 from fedaudit.why.results import Game, Player
@@ -191,6 +192,7 @@ def summed(seen: Sequence[Observation]) -> Observation:
 
 def _apart(simulation: Simulation) -> Simulation:
     """The federation without its own aggregator: here we decide who is added to whom."""
+    simulation = replace(simulation, defense=without_aggregator(simulation.defense))
     method = simulation.method
     if isinstance(method, Aggregates) and method.secure:
         return replace(simulation, method=replace(method, secure=False))  # type: ignore[type-var]

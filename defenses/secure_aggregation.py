@@ -1,0 +1,178 @@
+"""Secure aggregation: the server sees the sum of many clients' updates, and none of them alone."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from fedaudit.data.faces import FaceSet
+from fedaudit.data.splits import Split
+from fedaudit.defenses.acts import Replayed
+from fedaudit.defenses.masked_sum import decode, draw_keys, encode, mask, steps_of, unmask
+from fedaudit.errors import ConfigError
+from fedaudit.federation.averaging import sum_securely
+from fedaudit.types import Aggregate, Buffers, DefenseFacts, MaskedVectors, Shared, Update
+from fedaudit.verbs import ClientStep
+
+RING = 2**31
+"""Sums beyond ± this wrap around."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecureAggregation:
+    """Sum updates under masks that cancel, so that the server learns their weighted sum alone.
+
+    Bonawitz et al. (CCS 2017), with one aggregator and a complete graph of clients, who are honest:
+    fixed-point numbers modulo 2³²; X25519 between every two clients; masks from SHAKE-128; seeds in
+    Shamir shares, so that clients may drop out after masks were agreed on. Updates and batch-norm
+    buffers are clipped and summed, each weighed by its client's number of images, which travels in
+    clear. Whatever its place in a chain, it acts last.
+
+    Guarantee: what one client sends is uniform and says nothing of its update, to a server that
+    keeps to the protocol. The sum itself is hidden from nobody and carries no noise: of few clients
+    it is a batch of all their photos, and a server that changes the model from client to client, or
+    that knows all clients but one, takes it apart (Pasquini et al., CCS 2022, arXiv 2111.07380,
+    recalled). Rows that one client alone changes, such as class embeddings, lie open in any sum
+    (`fedaudit.attacks.closed_form.secure_sum`).
+
+    In a study the sum is of one update of every client that is left; the audited client, which
+    never drops out, is the target's, and only its photos are scored.
+
+    Args:
+        clip: Largest magnitude of one number that is sent, in units of what is sent; > 0. Flower's
+            SecAgg+ clips at 8.
+        bits: Of one fixed-point number, its sign among them; in [2, 24].
+        threshold: Share of the clients that must be left to take the masks off; in (0, 1]. Never
+            fewer than two clients.
+        dropout: Share of the clients that drop out of each round after masks were agreed on; in
+            [0, 1).
+    """
+
+    clip: float = 8.0
+    bits: int = 20
+    threshold: float = 2 / 3
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.clip <= 0:
+            raise ValueError(f"clip must be > 0, not {self.clip}")
+        if not 2 <= self.bits <= 24:
+            raise ValueError(f"bits must lie in [2, 24], not {self.bits}")
+        if not 0 < self.threshold <= 1:
+            raise ValueError(f"threshold must lie in (0, 1], not {self.threshold}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
+
+    def __call__(self, step: ClientStep) -> ClientStep:
+        """The step itself: masks need all clients of the round (`aggregate`)."""
+        return step
+
+    def check(self, faces: FaceSet, split: Split) -> None:
+        """Enough clients are left in every round.
+
+        Raises:
+            ConfigError: Fewer than the threshold.
+        """
+        del faces
+        clients = len(split.clients)
+        left = clients - round(self.dropout * clients)
+        if left < self.needed(clients):
+            raise ConfigError(
+                f"secure_aggregation leaves {left} of {clients} clients at dropout = "
+                f"{self.dropout:g}, and needs {self.needed(clients)}. Lower dropout or threshold, "
+                "or raise [federation] clients."
+            )
+
+    def needed(self, clients: int) -> int:
+        """Clients that must be left, at least two: the sum of one is its update."""
+        return max(2, math.ceil(self.threshold * clients - 1e-9))
+
+    def survivors(
+        self, clients: int, generator: torch.Generator, audited: int | None = None
+    ) -> tuple[int, ...]:
+        """Numbers of the clients whose masked vectors arrive."""
+        order = [k for k in torch.randperm(clients, generator=generator).tolist() if k != audited]
+        dropped = set(order[: round(self.dropout * clients)])
+        return tuple(k for k in range(clients) if k not in dropped)
+
+    def aggregate(
+        self,
+        returns: Mapping[int, tuple[Shared, ...]],
+        clients: int,
+        generator: torch.Generator,
+    ) -> tuple[Shared, ...]:
+        """What the server sees: the sum over those who are left, and their masked vectors.
+
+        Raises:
+            ConfigError: Fewer clients than the threshold, more images than the ring holds, or
+                something shared that is no sum's part.
+        """
+        for shared in returns.values():
+            _require_summable(shared)
+        masked: list[MaskedVectors] = []
+        left = tuple(sorted(returns))
+        add = partial(self._add, left, clients, generator, masked)
+        sums: tuple[Aggregate, ...] = sum_securely([returns[k] for k in left], add)
+        return (*sums, *masked)
+
+    def _add(
+        self,
+        left: tuple[int, ...],
+        clients: int,
+        generator: torch.Generator,
+        masked: list[MaskedVectors],
+        parts: Sequence[Mapping[str, Tensor]],
+        weights: Sequence[float],
+    ) -> dict[str, Tensor]:
+        """The sum of `parts`, one a client, by the protocol."""
+        heaviest = sum(weights) * steps_of(self.bits)
+        if heaviest >= RING:
+            most = (RING - 1) // steps_of(self.bits)
+            raise ConfigError(
+                f"secure_aggregation: at bits = {self.bits} a sum holds {most} images in all, and "
+                f"the clients have {sum(weights):g}. Lower bits."
+            )
+        fixed = {
+            k: encode(part.values(), int(weight), clip=self.clip, bits=self.bits)
+            for k, part, weight in zip(left, parts, weights, strict=True)
+        }
+        keys = draw_keys(clients, self.needed(clients), generator)
+        sent = mask(fixed, keys)
+        total = decode(unmask(sent, keys, self.needed(clients)), clip=self.clip, bits=self.bits)
+        masked.append(MaskedVectors(torch.stack([sent[k] for k in left])))
+        like = parts[0]
+        pieces = torch.split(total, [value.numel() for value in like.values()])
+        return {
+            name: piece.view(value.shape).to(value.dtype)
+            for (name, value), piece in zip(like.items(), pieces, strict=True)
+        }
+
+    def replay(self, count: int) -> Replayed:
+        """Nothing is done to gradients: an attacker takes the mean over all clients' images."""
+        del count
+        return Replayed()
+
+    def facts(self) -> DefenseFacts:
+        """All settings are public, and who dropped out."""
+        settings = {
+            "clip": self.clip,
+            "bits": self.bits,
+            "threshold": self.threshold,
+            "dropout": self.dropout,
+        }
+        return DefenseFacts("secure_aggregation", settings)
+
+
+def _require_summable(shared: Sequence[Shared]) -> None:
+    kinds = [type(sent) for sent in shared]
+    odd = [k.__name__ for k in kinds if k not in (Update, Buffers)]
+    if odd or kinds.count(Update) != 1:
+        what = odd[0] if odd else f"{kinds.count(Update)} updates"
+        raise ConfigError(
+            f"secure_aggregation sums one update a client, and the clients share {what}. Use "
+            "fedavg or fedsgd without a defense that shares more, or a method that has an "
+            'aggregator of its own, such as {name = "fedgc", secure = true}.'
+        )

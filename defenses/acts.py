@@ -162,6 +162,16 @@ def keep_middle(largest: float, smallest: float) -> Act:
     return act
 
 
+def keep_inputs(name: str, kept: Tensor) -> Act:
+    """Only the columns `kept`, `[D]` bool, of the weight `name`, `[M, out, D]`; zeros in others."""
+
+    def act(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        del generator
+        return {n: v * kept.to(v) if n == name else v for n, v in batch.items()}
+
+    return act
+
+
 @dataclass(frozen=True)
 class KeepRandom:
     """A random choice of entries over all parameters together; zeros for all others.

@@ -26,6 +26,8 @@ CASES: dict[str, dict[str, Any]] = {
     "ats": {"policies": ("translate_x:9 contrast:6", "rotate:5")},
     "random_pruning": {"pruned": 0.5},
     "dual_pruning": {"largest": 0.2},
+    "soteria": {"pruned": 0.5, "probes": 4},
+    "censor": {"trials": 2},
     "qsgd": {"levels": 8},
     "larger_batch": {"images": 2},
     "more_steps": {"steps": 3},

@@ -1,0 +1,94 @@
+"""CENSOR: a random update at right angles to the true one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from fedaudit.defenses.network import received_network
+from fedaudit.models.facenet import criterion_of
+from fedaudit.models.soft_labels import loss_on
+from fedaudit.types import DefenseFacts, Update
+from fedaudit.verbs import ClientReturn, ClientStep, ClientTask
+
+
+@dataclass(frozen=True, kw_only=True)
+class Censor:
+    """Send, of several random updates orthogonal to the true one, that of lowest loss.
+
+    CENSOR (Zhang et al., NDSS 2025, arXiv 2501.15718). For each parameter a Gaussian vector is made
+    orthogonal to the gradient and given its norm; of several draws, the one after whose step the
+    client's photos have the lowest loss is sent. Two differences to the authors' code: theirs
+    divides the projection by the norm once, which is orthogonal only at norm 1; and its trial step
+    has a fixed rate of 1e-4, ours the rate at which the server steps (a delta is added whole).
+    Made for one step a round; of several steps, the whole delta is the true update. A parameter of
+    a single number has no orthogonal direction, and zero is sent.
+
+    Guarantee: none, it is a heuristic. The norm of each parameter's gradient is sent exactly, and
+    an attacker knows a direction that the gradient does not have. To first order an orthogonal step
+    does not change the loss: what the model learns, it learns from the choice among the draws.
+    No paper that breaks it is known to us.
+
+    Args:
+        trials: Draws to choose from; ≥ 1. Each costs a forward pass over the client's photos.
+    """
+
+    trials: int = 20
+
+    def __post_init__(self) -> None:
+        if self.trials < 1:
+            raise ValueError(f"trials must be ≥ 1, not {self.trials}")
+
+    def __call__(self, step: ClientStep) -> ClientStep:
+        """Replace what the step shares."""
+
+        def guarded(task: ClientTask) -> ClientReturn:
+            returned = step(task)
+            shared = tuple(
+                replace(sent, tensors=self._replaced(sent, task, returned))
+                if isinstance(sent, Update)
+                else sent
+                for sent in returned.shared
+            )
+            return replace(returned, shared=shared)
+
+        return guarded
+
+    def facts(self) -> DefenseFacts:
+        """The number of draws is public, the draws are not."""
+        return DefenseFacts("censor", {"trials": self.trials})
+
+    def _replaced(
+        self, sent: Update, task: ClientTask, returned: ClientReturn
+    ) -> Mapping[str, Tensor]:
+        model = received_network(task, returned)
+        criterion, start = criterion_of(model), dict(model.named_parameters())
+        rate = 1.0 if sent.kind == "delta" else -task.training.lr
+        best: tuple[float, dict[str, Tensor]] | None = None
+        for _ in range(self.trials):
+            drawn = {n: orthogonal_to(value, task.generator) for n, value in sent.tensors.items()}
+            with torch.no_grad():
+                moved = {name: start[name] + rate * value for name, value in drawn.items()}
+                scores = functional_call(model, moved, (task.images,))
+                loss = loss_on(criterion, scores, task.labels)
+            if best is None or float(loss) < best[0]:
+                best = (float(loss), drawn)
+        return best[1] if best else sent.tensors
+
+
+def orthogonal_to(value: Tensor, generator: torch.Generator) -> Tensor:
+    """A random tensor at right angles to `value` and of its norm; zeros where there is none.
+
+    Computed in double precision: the angle is right to within the rounding of `value`'s type.
+    """
+    true = value.detach().double().flatten()
+    drawn = torch.randn(true.shape, generator=generator, dtype=torch.float64).to(true.device)
+    size = true.norm()
+    along = true / size if float(size) else true
+    rest = drawn - (drawn @ along) * along
+    if float(rest.norm()) <= 1e-9 * float(drawn.norm()):
+        return torch.zeros_like(value)
+    scaled: Tensor = rest * (size / rest.norm())
+    return scaled.view_as(value).to(value.dtype)

@@ -1,0 +1,187 @@
+"""Soteria: zeros where a fully connected layer's input says most about the photos."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import jvp, vmap
+
+from fedaudit.defenses.acts import keep_inputs
+from fedaudit.defenses.network import all_photos, received_network
+from fedaudit.defenses.sending import on_sending
+from fedaudit.errors import ConfigError
+from fedaudit.models.facenet import FaceNet
+from fedaudit.types import DefenseFacts, Update
+from fedaudit.verbs import ClientReturn, ClientStep, ClientTask
+
+CHUNK = 16
+"""Derivatives that are computed at once; bounds memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Soteria:
+    """Zero the columns of one layer's update that belong to the inputs that give most away.
+
+    Sun et al. (CVPR 2021, arXiv 2012.06043). The inputs r of the defended fully connected layer are
+    ranked by ‖r_i‖ / ‖∂r_i/∂X‖, as in the authors' code, and the layer's weight update is zero in
+    the columns of the largest. Of several photos the quotients are added up (their code adds up the
+    inverses, which are infinite where one photo leaves a unit silent). r is that of the received
+    network, also where the client takes several steps.
+
+    Guarantee: none, it is a heuristic: the paper's bound is on one linear layer. The other layers'
+    update travels as it is, and the choice shows as columns of zeros. Attacks that leave the
+    defended layer out of their objective undo it (Balunović et al., ICLR 2022, arXiv 2111.04706;
+    recalled).
+
+    Args:
+        layer: Module name of the layer, such as "embedding". "": the network's first fully
+            connected layer.
+        pruned: Share of the layer's inputs; in [0, 1).
+        probes: Random directions from which each ‖∂r_i/∂X‖ is estimated: a forward pass or two
+            each. 0 computes the derivative itself, a backward pass an input.
+    """
+
+    layer: str = ""
+    pruned: float = 0.6
+    probes: int = 64
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.pruned < 1:
+            raise ValueError(f"pruned must lie in [0, 1), not {self.pruned}")
+        if self.probes < 0:
+            raise ValueError(f"probes must be ≥ 0, not {self.probes}")
+
+    def __call__(self, step: ClientStep) -> ClientStep:
+        """Prune the layer in what the step shares."""
+
+        def guarded(task: ClientTask) -> ClientReturn:
+            returned = step(task)
+            model = received_network(task, returned)
+            name = f"{defended(model, self.layer)}.weight"
+            updates = [s.tensors for s in returned.shared if isinstance(s, Update)]
+            if not self.pruned or not any(name in tensors for tensors in updates):
+                return returned  # the layer stays on the device
+            kept = self.kept(model, all_photos(task), task.generator)
+            return on_sending(lambda _: returned, (keep_inputs(name, kept),))(task)
+
+        return guarded
+
+    def kept(self, model: nn.Module, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Which inputs of the layer are left in the update, `[D]` bool.
+
+        Args:
+            model: In evaluation mode.
+            images: `[N, C, H, W]` in [0, 1].
+            generator: Of the probes.
+
+        Raises:
+            ConfigError: The network has no such layer, or it does not get one row a photo.
+        """
+        represent = input_of(model, defended(model, self.layer))
+        scores = torch.stack(
+            [
+                leakage(represent, part, self.probes, generator)
+                for part in torch.split(images, CHUNK)
+            ]
+        ).sum(0)
+        kept = torch.ones(len(scores), dtype=torch.bool)
+        kept[scores.argsort(descending=True, stable=True)[: round(self.pruned * len(scores))]] = (
+            False
+        )
+        return kept
+
+    def facts(self) -> DefenseFacts:
+        """Layer and share are public, and the choice shows in the update."""
+        settings = {"layer": self.layer, "pruned": self.pruned, "probes": self.probes}
+        return DefenseFacts("soteria", settings)
+
+
+class _ReachedError(Exception):
+    """The forward pass got to the layer."""
+
+
+def defended(model: nn.Module, layer: str = "") -> str:
+    """Module name of the defended layer; see `Soteria.layer`.
+
+    Raises:
+        ConfigError: There is none, or it has no weight `[out, in]`.
+    """
+    named = dict(model.named_modules())
+    linear = [name for name, module in named.items() if isinstance(module, nn.Linear)]
+    if not layer and isinstance(model, FaceNet):
+        layer = model.entry_name.removesuffix(".weight")
+    layer = layer or next(iter(linear), "")
+    weight = getattr(named.get(layer), "weight", None)
+    if not isinstance(weight, Tensor) or weight.dim() != 2:
+        raise ConfigError(
+            f"soteria: the network has no fully connected layer {layer!r}. Set layer to one of "
+            f"{', '.join(linear) or 'the layers of another network: this one has none'}."
+        )
+    return layer
+
+
+def input_of(model: nn.Module, layer: str) -> Callable[[Tensor], Tensor]:
+    """Images `[N, C, H, W]` → what enters the layer, `[N, D]`."""
+
+    def represent(images: Tensor) -> Tensor:
+        caught: list[Tensor] = []
+
+        def stop(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+            caught.append(given[0])
+            raise _ReachedError  # what comes behind the layer is not needed
+
+        handle = model.get_submodule(layer).register_forward_pre_hook(stop)
+        try:
+            model(images)
+        except _ReachedError:
+            pass
+        finally:
+            handle.remove()
+        if not caught or caught[0].dim() != 2 or len(caught[0]) != len(images):
+            raise ConfigError(
+                f"soteria: the layer {layer!r} does not get one row for each photo, so that no "
+                "input of it belongs to one. Defend another layer, or use dual_pruning."
+            )
+        return caught[0]
+
+    return represent
+
+
+def leakage(
+    represent: Callable[[Tensor], Tensor], images: Tensor, probes: int, generator: torch.Generator
+) -> Tensor:
+    """‖r_i‖ / ‖∂r_i/∂X‖ of each input i, added up over images, `[D]`."""
+    if probes:
+        # E (∂r_i/∂X · v)² = ‖∂r_i/∂X‖² for v of independent unit normals.
+        directions = torch.randn(probes, *images.shape, generator=generator).to(images)
+        with torch.no_grad():
+            inputs = represent(images)
+            slopes: Tensor = vmap(lambda v: jvp(represent, (images,), (v,))[1], chunk_size=CHUNK)(
+                directions
+            )
+        steep = slopes.square().mean(0).sqrt()
+    else:
+        inputs, steep = _exact(represent, images)
+    return (inputs.abs() / steep.clamp_min(torch.finfo(steep.dtype).tiny)).sum(0)
+
+
+def _exact(represent: Callable[[Tensor], Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
+    """Inputs r and ‖∂r_i/∂X‖, `[N, D]` each."""
+    with torch.enable_grad():
+        images = images.detach().requires_grad_()
+        inputs = represent(images)
+        units = torch.eye(inputs.shape[1]).to(inputs)
+        norms = [
+            torch.autograd.grad(
+                inputs,
+                images,
+                part[:, None].expand(-1, len(images), -1),
+                retain_graph=True,
+                is_grads_batched=True,
+            )[0]
+            .flatten(2)
+            .norm(dim=2)
+            for part in torch.split(units, CHUNK)
+        ]
+    return inputs.detach(), torch.cat(norms).T

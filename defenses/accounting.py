@@ -1,5 +1,6 @@
 """What noise spends, by Opacus' accountants, and how much noise a stated ε needs."""
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,6 +63,39 @@ def noise_for(
             f"at δ = {delta:g} by the {accountant} accountant: raise epsilon or delta, plan fewer "
             "rounds, or use accountant = 'prv'."
         ) from error
+
+
+@lru_cache(maxsize=256)
+def laplace_epsilon(noise: float, delta: float, steps: int) -> tuple[float, float]:
+    """ε and δ of the Laplace mechanism, run `steps` times.
+
+    Basic composition, kε at δ = 0, or advanced composition (Dwork, Rothblum & Vadhan, FOCS 2010,
+    theorem III.3), ε√(2k ln(1/δ)) + kε(e^ε − 1) at `delta`, whichever is less.
+
+    Args:
+        noise: Scale b over the L1 sensitivity, so that ε of a step is 1/noise; 0 gives infinity.
+        delta: δ that may be spent.
+        steps: k.
+    """
+    if noise == 0 or steps == 0:
+        return (float("inf") if steps else 0.0), 0.0
+    one = 1 / noise
+    basic = steps * one
+    if one > 1:  # where e^ε may overflow, and advanced composition gains nothing
+        return basic, 0.0
+    advanced = one * math.sqrt(2 * steps * math.log(1 / delta)) + basic * math.expm1(one)
+    return (basic, 0.0) if basic <= advanced else (advanced, delta)
+
+
+@lru_cache(maxsize=256)
+def laplace_noise_for(epsilon: float, delta: float, steps: int) -> float:
+    """Least scale over the L1 sensitivity that spends at most `epsilon` in `steps` runs."""
+    low, high = 0.0, steps / epsilon  # what basic composition needs
+    for _ in range(60):
+        middle = (low + high) / 2
+        enough = laplace_epsilon(middle, delta, steps)[0] <= epsilon
+        low, high = (low, middle) if enough else (middle, high)
+    return high
 
 
 @contextmanager

@@ -74,12 +74,12 @@ def in_order(acts: Sequence[Act], batch: Batch, generator: torch.Generator) -> d
     return dict(batch)
 
 
-def clip(bound: float) -> Act:
-    """Scale each gradient to an L2 norm of at most `bound` over all its parameters."""
+def clip(bound: float, order: Literal[1, 2] = 2) -> Act:
+    """Scale each gradient to an L2 (or L1) norm of at most `bound` over all its parameters."""
 
     def act(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         del generator
-        factor = (bound / (norms(batch) + 1e-6)).clamp(max=1)
+        factor = (bound / (norms(batch, order) + 1e-6)).clamp(max=1)
         return {name: value * along(factor, value) for name, value in batch.items()}
 
     return act
@@ -240,8 +240,10 @@ class Quantize:
         return rounded.flatten(1)[:, : flat.shape[1]].view_as(value)
 
 
-def norms(batch: Batch) -> Tensor:
-    """L2 norm of each gradient over all parameters, `[M]`."""
+def norms(batch: Batch, order: Literal[1, 2] = 2) -> Tensor:
+    """L2 (or L1) norm of each gradient over all parameters, `[M]`."""
+    if order == 1:
+        return torch.stack([v.flatten(1).abs().sum(1) for v in batch.values()]).sum(0)
     return torch.stack([v.flatten(1).square().sum(1) for v in batch.values()]).sum(0).sqrt()
 
 

@@ -14,7 +14,7 @@ from fedaudit.defenses.chain import parts_of
 from fedaudit.errors import KnowledgeError
 from fedaudit.federation.abilities import Aggregates, Labels
 from fedaudit.federation.rounds import Simulation, State
-from fedaudit.federation.together import photos_of
+from fedaudit.federation.together import defense_at, photos_of
 from fedaudit.models.batch_norm import batch_norm_layers, batch_statistics, client_mode
 from fedaudit.models.zoo import build
 from fedaudit.seeds import generator_for
@@ -101,6 +101,7 @@ def simulate(
         audited=scored if scored < len(behind) else None,
         behind=added,
     )
+    defense = defense_at(simulation.defense, state.public)
     spec, received = simulation.spec(client), simulation.received(state, client)
     model = client_mode(build(spec, {**received, **state.kept.get(client, {})}), training)
     with torch.no_grad():
@@ -113,7 +114,7 @@ def simulate(
         batch_size=None,
         num_classes=spec.arguments["classes"],
         training=simulation.local(training),
-        defense=tuple(part.facts() for part in parts_of(simulation.defense)),
+        defense=tuple(part.facts() for part in parts_of(defense)),
         labels=secret.labels if added is None else added,
         round=round,
         client="everybody" if together else f"client-{client}",

@@ -9,6 +9,7 @@ Those marked * a defense may have as well; a chain's parts act after the method,
     network *   the network, with a loss of its own in it         client and attacker build it
     local *     how a client trains (a method always says)        the observation says so
     photos *    how many photos are behind an update (defenses only)
+    at, after * a setting that moves from round to round (defenses only)
     notes *     what a reader must know of its network            plans and reports say so
     start       what the server holds before round 1
     sends       what one client receives                          server → client
@@ -31,7 +32,7 @@ from torch import Tensor
 from fedaudit.data.faces import FaceSet
 from fedaudit.data.splits import Split
 from fedaudit.types import LocalTraining, ModelSpec, Shared
-from fedaudit.verbs import ClientReturn, ClientTask
+from fedaudit.verbs import ClientReturn, ClientTask, Defense
 
 
 @runtime_checkable
@@ -58,6 +59,19 @@ class Tunes(Protocol):
 
     def local(self, training: LocalTraining) -> LocalTraining:
         """The settings that a client trains with, in training as in the audited round."""
+        ...
+
+
+@runtime_checkable
+class Moves(Protocol):
+    """A defense with settings that the server moves from round to round, for all to see."""
+
+    def at(self, public: Mapping[str, Tensor]) -> Defense:
+        """The defense of a round for which the server has published `public`."""
+        ...
+
+    def after(self, returns: Sequence[tuple[Shared, ...]]) -> dict[str, Tensor]:
+        """What the server publishes for the next round, by names of its own; {} if nothing."""
         ...
 
 

@@ -29,7 +29,14 @@ from fedaudit.federation.abilities import (
 from fedaudit.federation.averaging import mean_buffers
 from fedaudit.federation.class_rows import taken_apart
 from fedaudit.federation.client import is_withheld, local_training, train_locally
-from fedaudit.federation.together import aggregator_of, network_of, notes_of, training_of
+from fedaudit.federation.together import (
+    aggregator_of,
+    defense_at,
+    network_of,
+    notes_of,
+    published,
+    training_of,
+)
 from fedaudit.models.batch_norm import running_statistics
 from fedaudit.models.zoo import build, parameters_of
 from fedaudit.seeds import generator_for, seed_for
@@ -49,15 +56,18 @@ class State:
             each client receives.
         kept: Parameters that each client keeps on its device, by client number.
         memory: What each client's defenses remember on its device.
+        public: What the server has published of the defenses' settings (`together.published`).
     """
 
     server: Mapping[str, Tensor]
     kept: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict)
     memory: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict)
+    public: Mapping[str, Tensor] = field(default_factory=dict)
 
     def flat(self) -> dict[str, Tensor]:
-        """One mapping for a file: `server/NAME`, `client-K/NAME` and `memory-K/NAME`."""
+        """One mapping: `server/NAME`, `public/NAME`, `client-K/NAME` and `memory-K/NAME`."""
         flat = {f"server/{name}": value for name, value in self.server.items()}
+        flat |= {f"public/{name}": value for name, value in self.public.items()}
         for kind, held in (("client", self.kept), ("memory", self.memory)):
             for client, tensors in held.items():
                 flat |= {f"{kind}-{client}/{name}": value for name, value in tensors.items()}
@@ -66,16 +76,16 @@ class State:
     @staticmethod
     def from_flat(tensors: Mapping[str, Tensor]) -> "State":
         """The inverse of `flat`."""
-        server: dict[str, Tensor] = {}
+        own: dict[str, dict[str, Tensor]] = {"server": {}, "public": {}}
         held: dict[str, dict[int, dict[str, Tensor]]] = {"client": {}, "memory": {}}
         for key, value in tensors.items():
             owner, _, name = key.partition("/")
-            if owner == "server":
-                server[name] = value
+            if owner in own:
+                own[owner][name] = value
             else:
                 kind, _, client = owner.partition("-")
                 held[kind].setdefault(int(client), {})[name] = value
-        return State(server, held["client"], held["memory"])
+        return State(own["server"], held["client"], held["memory"], own["public"])
 
 
 @dataclass(frozen=True)
@@ -207,7 +217,7 @@ class Simulation:
             other_labels=None if alone else self._labels(client, rest),
         )
         own = self.method.client if isinstance(self.method, Trains) else train_locally
-        return self.defense(own)(task)
+        return defense_at(self.defense, state.public)(own)(task)
 
     def unlabelled(self, client: int, photos: tuple[int, ...]) -> tuple[int, ...]:
         """The client's photos beside `photos`, which train without labels where the method can."""
@@ -241,12 +251,14 @@ class Simulation:
                 generator = generator_for("train", self.seed, number, client)
                 photos = self._labelled(client)
                 returns.append(self.step(state, client, photos, training, generator))
-            sent = self._arrived([r.shared for r in returns], number)
-            server = self._combined(state, sent, self.local(training))
+            sent = [r.shared for r in returns]
+            server = self._combined(state, self._arrived(sent, number), self.local(training))
+            public = published(defense_at(self.defense, state.public), sent)
             state = State(
                 server,
                 {client: r.kept for client, r in enumerate(returns)},
                 {client: r.memory for client, r in enumerate(returns)},
+                public,
             )
             if progress:
                 progress(number - rounds.start + 1, len(rounds))

@@ -1,18 +1,24 @@
 """What a method and a defense make of a client's round between them."""
 
+from collections.abc import Mapping, Sequence
+from itertools import count
+
+from torch import Tensor
+
 from fedaudit.data.splits import Split
-from fedaudit.defenses.chain import Chain, parts_of
+from fedaudit.defenses.chain import Chain, changed, parts_of
 from fedaudit.defenses.none import NoDefense
 from fedaudit.errors import ConfigError
 from fedaudit.federation.abilities import (
     Aggregates,
     Gathers,
+    Moves,
     Networks,
     Notes,
     Secures,
     Tunes,
 )
-from fedaudit.types import LocalTraining, ModelSpec
+from fedaudit.types import LocalTraining, ModelSpec, Shared
 from fedaudit.verbs import Defense, Method
 
 
@@ -31,6 +37,30 @@ def notes_of(method: Method, defense: Defense, spec: ModelSpec, split: Split) ->
         notes += part.notes(spec) if isinstance(part, Notes) else ()
         spec = part.network(spec, split) if isinstance(part, Networks) else spec
     return tuple(notes)
+
+
+def defense_at(defense: Defense, public: Mapping[str, Tensor]) -> Defense:
+    """The defense as it is in a round, by what the server has published (`published`)."""
+    if not public:
+        return defense
+    numbers = count()
+
+    def part_at(part: Defense) -> Defense:
+        prefix = f"{next(numbers)}/"
+        own = {n.removeprefix(prefix): v for n, v in public.items() if n.startswith(prefix)}
+        return part.at(own) if own and isinstance(part, Moves) else part
+
+    return changed(defense, part_at)
+
+
+def published(defense: Defense, returns: Sequence[tuple[Shared, ...]]) -> dict[str, Tensor]:
+    """What the server publishes after a round: `NUMBER/NAME`, by numbers of the parts."""
+    return {
+        f"{number}/{name}": value
+        for number, part in enumerate(parts_of(defense))
+        if isinstance(part, Moves)
+        for name, value in part.after(returns).items()
+    }
 
 
 def training_of(method: Method, defense: Defense, training: LocalTraining) -> LocalTraining:

@@ -16,6 +16,7 @@ from fedaudit.verbs import ClientReturn
 CASES: dict[str, dict[str, Any]] = {
     "none": {},
     "dpsgd": {"noise_multiplier": 0.1},
+    "client_dp": {"noise_multiplier": 0.1, "max_norm": 0.5, "quantile": 0.5},
     "dplc": {"min_size": 2, "radius": 1.5},
     "private_projector": {},
     "clipping": {"max_norm": 0.5},

@@ -47,7 +47,8 @@ class ClientDP:
     With `quantile` the norm follows the quantile γ of the clients' norms (Andrew et al., NeurIPS
     2021, arXiv 1905.03871): each client also sends whether it was within C, with noise, and the
     server moves C to C·exp(−η(share within − γ)), for all to see. With few clients the share is
-    mostly noise, and C wanders. Update and bit together spend what z states: the update gets the
+    mostly noise, and C wanders. A secure aggregator would sum the bits, too; reports do not list
+    that sum. Update and bit together spend what z states: the update gets the
     somewhat larger noise that is left for it. All that a client sends of its model in a round is
     one vector. Batch norm, whose statistics would leave the device in clear, is replaced by group
     norm for everybody.

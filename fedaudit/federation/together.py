@@ -46,19 +46,21 @@ def defense_at(defense: Defense, public: Mapping[str, Tensor]) -> Defense:
     numbers = count()
 
     def part_at(part: Defense) -> Defense:
+        if not isinstance(part, Moves):
+            return part
         prefix = f"{next(numbers)}/"
         own = {n.removeprefix(prefix): v for n, v in public.items() if n.startswith(prefix)}
-        return part.at(own) if own and isinstance(part, Moves) else part
+        return part.at(own) if own else part
 
     return changed(defense, part_at)
 
 
 def published(defense: Defense, returns: Sequence[tuple[Shared, ...]]) -> dict[str, Tensor]:
-    """What the server publishes after a round: `NUMBER/NAME`, by numbers of the parts."""
+    """What the server publishes after a round: `NUMBER/NAME`, by number among parts that move."""
+    moving = [part for part in parts_of(defense) if isinstance(part, Moves)]
     return {
         f"{number}/{name}": value
-        for number, part in enumerate(parts_of(defense))
-        if isinstance(part, Moves)
+        for number, part in enumerate(moving)
         for name, value in part.after(returns).items()
     }
 

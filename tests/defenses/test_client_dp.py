@@ -230,7 +230,7 @@ def test_everybody_follows_the_norm_from_round_to_round(
     # Nobody is within so small a norm: twice times e^{2 · 0.5}.
     expected = 1e-3 * math.exp(2)
     kept = State.from_flat(state.flat())
-    assert kept.public.keys() == {f"{int(chained)}/max_norm"}
+    assert kept.public.keys() == {"0/max_norm"}
     seen = intercept(simulation=simulation, state=kept, training=LocalTraining(lr=1.0)).seen
     assert seen.defense is not None
     assert seen.defense[-1].settings["max_norm"] == pytest.approx(expected)

@@ -62,7 +62,7 @@ def with_company(
     """
 
     def guarded(task: ClientTask) -> ClientReturn:
-        pool, labels = _pool(task)
+        pool, labels = pool_of(task)
         if len(pool) < parts:
             raise DataError(
                 f"{name} mixes {parts} photos with labels into one, and this client has "
@@ -112,7 +112,7 @@ def half_normal(parts: int, largest: float) -> Weights:
     return weights
 
 
-def _pool(task: ClientTask) -> tuple[Tensor, Tensor]:
+def pool_of(task: ClientTask) -> tuple[Tensor, Tensor]:
     """The round's photos, then the client's others, and the labels of all."""
     others, theirs = task.others, task.other_labels
     if others is None or theirs is None or not len(others):

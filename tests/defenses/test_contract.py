@@ -37,11 +37,12 @@ CASES: dict[str, dict[str, Any]] = {
     "mixup": {"parts": 3},
     "instahide": {"parts": 3, "largest": 0.7},
     "secure_aggregation": {"bits": 18, "dropout": 0.1},
+    "concealed_samples": {"iterations": 2},
     "chain": {"of": ({"name": "clipping", "max_norm": 0.5}, {"name": "gaussian_noise"})},
 }
-IMAGES = {"oasis": 3}
+IMAGES = {"oasis": 3, "concealed_samples": 2}
 """Images behind the update for each photo, where they are more than one."""
-CROWDED = ("oasis", "mixup", "instahide")
+CROWDED = ("oasis", "mixup", "instahide", "concealed_samples")
 """Defenses that put one photo into several images, which DP-SGD's guarantee does not cover."""
 METHODS = ("fedavg", "fedprox", "fedsgd")
 REFUSED = {("more_steps", "fedsgd")}

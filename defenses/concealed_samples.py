@@ -1,0 +1,180 @@
+"""Samples that look like nobody's photo and whose gradients do train beside each photo."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from fedaudit.defenses.acts import ImageAct
+from fedaudit.defenses.image_gradients import image_gradients
+from fedaudit.defenses.mixing import partners, pool_of
+from fedaudit.defenses.on_photos import with_copies
+from fedaudit.errors import ConfigError
+from fedaudit.models.soft_labels import probabilities
+from fedaudit.models.zoo import build, parameters_of
+from fedaudit.types import DefenseFacts
+from fedaudit.verbs import ClientReturn, ClientStep, ClientTask
+
+TOGETHER = 16
+"""Samples that are searched at a time: each holds a gradient of the whole network in memory."""
+CHANGES = (3 / 8, 5 / 8, 7 / 8)
+"""Where in the search the step length falls to a tenth, as in the authors' code."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConcealedSamples:
+    """Train on each photo together with samples that conceal it.
+
+    DCS (Wu et al., AAAI 2024, arXiv 2209.05724). A concealed sample starts as a blend of another
+    photo of the client with the photo that it conceals, and its label is the same blend. Adam then
+    lowers 1 − cos(its gradient, the photo's) + exp(−`distance`·d) + `scores`·s: d is the root mean
+    square distance of the two images, s the relative distance of the network's scores. The update
+    is the mean over photos and samples. Every photo is concealed, in each round anew, at the
+    weights that the client received. The paper projects the gradient where it would point away
+    from the photos' own; here a sample whose gradient points away from its photo's is not used: the
+    photo stands in its place, which then protects nothing. How near to 1 the cosine comes is bound
+    by the labels, which the head's gradient shows: a smaller `blend` brings it nearer, and the
+    sample's start nearer to the photo. Needs labels for every photo, and refuses DP-SGD beside it,
+    whose unit is one image. Guarantee: none, it is a heuristic. An attacker who knows it rebuilds
+    all images and must tell photos from samples; we know of no published attack on it.
+
+    Args:
+        each: Samples a photo, ≥ 1.
+        iterations: Steps of the search, ≥ 1, each about four passes of a sample: the whole cost of
+            the defense. The authors' scripts take 1000.
+        lr: Adam's learning rate, in units of images in [0, 1]; > 0. The authors' 0.1 is of images
+            of standard deviation 1, for which ours stand at about 0.25.
+        distance: Weight of d; > 0. The authors' 0.01 is of the sum over 32 × 32 × 3 such values.
+        scores: Weight of s; ≥ 0.
+        blend: Share of the other photo in start and label, in (0, 1]; the authors take 0.7 for
+            faces.
+    """
+
+    each: int = 1
+    iterations: int = 50
+    lr: float = 0.025
+    distance: float = 9.0
+    scores: float = 0.1
+    blend: float = 0.7
+
+    def __post_init__(self) -> None:
+        for name in ("each", "iterations"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("lr", "distance"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be > 0, not {getattr(self, name)}")
+        if self.scores < 0:
+            raise ValueError(f"scores must be ≥ 0, not {self.scores}")
+        if not 0 < self.blend <= 1:
+            raise ValueError(f"blend must lie in (0, 1], not {self.blend}")
+
+    def __call__(self, step: ClientStep) -> ClientStep:
+        """Put concealed samples beside the photos that the step trains on."""
+
+        def guarded(task: ClientTask) -> ClientReturn:
+            if task.unlabelled is not None:
+                raise ConfigError(
+                    "concealed_samples imitates the gradient of a labelled photo, and this method "
+                    "trains on photos without labels, too. Use oasis or ats with it."
+                )
+            # The very network that trains: what the server never sends is drawn here, and kept.
+            seed = int(torch.randint(2**62, (1,), generator=task.generator))
+            model = build(task.model, {**task.before, **task.kept}, seed=seed).eval()
+            own = {n: p for n, p in parameters_of(model).items() if n not in task.before}
+            asked = replace(task, kept={**own, **task.kept})
+            act = self._beside(model, task)
+            return with_copies(step, act, 1 + self.each, "concealed_samples")(asked)
+
+        return guarded
+
+    def facts(self) -> DefenseFacts:
+        """Settings are public, samples are not."""
+        names = ("each", "iterations", "lr", "distance", "scores", "blend")
+        return DefenseFacts("concealed_samples", {name: getattr(self, name) for name in names})
+
+    def _beside(self, model: nn.Module, task: ClientTask) -> ImageAct:
+        """Each photo, then its samples; starts are drawn from all photos of the client."""
+
+        def act(
+            images: Tensor, labels: Tensor, generator: torch.Generator
+        ) -> tuple[Tensor, Tensor]:
+            pool, theirs = pool_of(task)
+            soft = probabilities(theirs, task.model.arguments.get("classes"))
+            made, marks = [images], [soft[: len(images)]]
+            for _ in range(self.each):
+                other, wanted = _others(pool, soft, len(images), generator)
+                start = self.blend * other + (1 - self.blend) * images
+                mark = self.blend * wanted + (1 - self.blend) * soft[: len(images)]
+                parts = [
+                    self.search(model, *part)
+                    for part in zip(
+                        *(torch.split(t, TOGETHER) for t in (images, marks[0], start, mark)),
+                        strict=True,
+                    )
+                ]
+                found, cosines = (torch.cat(p) for p in zip(*parts, strict=True))
+                away = cosines <= 0
+                found[away], mark[away] = images[away], marks[0][away]
+                made.append(found)
+                marks.append(mark)
+            return torch.stack(made, 1).flatten(0, 1), torch.stack(marks, 1).flatten(0, 1)
+
+        return act
+
+    def search(
+        self, model: nn.Module, photos: Tensor, labels: Tensor, start: Tensor, marks: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Samples that conceal photos, and the cosines of their gradients to the photos'.
+
+        Args:
+            model: In evaluation mode.
+            photos: `[n, C, H, W]` in [0, 1].
+            labels: `[n, k]` class probabilities of the photos.
+            start: `[n, C, H, W]` first samples.
+            marks: `[n, k]` class probabilities of the samples.
+
+        Returns:
+            `[n, C, H, W]` in [0, 1], and `[n]`: where the objective was lowest.
+
+        Raises:
+            ConfigError: A photo alone has no gradient, as with a loss that compares photos.
+        """
+        wanted, seen = (t.detach() for t in image_gradients(model, photos, labels))
+        if not bool((wanted.norm(dim=1) > 0).all()):
+            raise ConfigError(
+                "concealed_samples imitates the gradient of one photo, and with this network's "
+                "loss a photo alone has none. Use oasis or ats with it."
+            )
+        samples = start.clone().requires_grad_()
+        optimizer = torch.optim.Adam([samples], self.lr, foreach=False)
+        milestones = [round(c * self.iterations) for c in CHANGES]
+        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones)
+        best = torch.full((len(photos),), float("inf"))
+        kept, cosines = start.clone(), torch.zeros(len(photos))
+        for _ in range(self.iterations):
+            made, scores = image_gradients(model, samples, marks)
+            cosine = torch.cosine_similarity(made, wanted, dim=1)
+            apart = (samples - photos).square().mean((1, 2, 3)).add(1e-12).sqrt()
+            unlike = (scores - seen).norm(dim=1) / seen.norm(dim=1).clamp_min(1e-12)
+            objective = 1 - cosine + (-self.distance * apart).exp() + self.scores * unlike
+            better = objective.detach() < best
+            best = torch.where(better, objective.detach(), best)
+            cosines = torch.where(better, cosine.detach(), cosines)
+            kept = torch.where(better[:, None, None, None], samples.detach(), kept)
+            (samples.grad,) = torch.autograd.grad(objective.sum(), samples)
+            optimizer.step()
+            schedule.step()
+            with torch.no_grad():
+                samples.clamp_(0, 1)
+        return kept, cosines
+
+
+def _others(
+    pool: Tensor, soft: Tensor, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """For each of the first `count` photos another one and its label; noise for the only photo."""
+    if len(pool) == 1:
+        return torch.rand(pool.shape, generator=generator).to(pool), soft
+    chosen = partners(count, len(pool), 2, generator)[:, 1]
+    return pool[chosen], soft[chosen]

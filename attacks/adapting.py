@@ -26,7 +26,7 @@ from fedaudit.types import DefenseFacts, Observation, Update
 SAME = 1e-6
 """1 − cosine below which a direction counts as kept."""
 MISSING = 0.05
-"""Share of zeros, where a gradient had none, from which on entries count as left out."""
+"""Share of zeros in a parameter, where it had none, from which on entries count as left out."""
 INDEPENDENT = 0.1
 """Cosine of the errors of two draws below which they count as noise that is right on average."""
 FAINT = 0.02
@@ -191,7 +191,10 @@ def behavior(act: Act, probe: Batch) -> tuple[Kind, float]:
     if not random and _apart(one, plain) < SAME:
         return "kept", 0.0
     gaps = one == 0
-    if float(gaps.float().mean()) > MISSING and _apart(one, plain * ~gaps) < SAME:
+    left_out = any(
+        float((v == 0).float().mean()) > MISSING for v in act(probe, _drawing(0)).values()
+    )
+    if left_out and _apart(one, plain * ~gaps) < SAME:
         return "sparse", 0.0
     if not random:
         return "followed", 0.0

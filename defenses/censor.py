@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from fedaudit.defenses.acts import Batch, Replayed
 from fedaudit.defenses.network import received_network
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.soft_labels import loss_on
@@ -56,6 +57,11 @@ class Censor:
 
         return guarded
 
+    def replay(self, count: int) -> Replayed:
+        """One draw for each of an attacker's gradients, without the choice among several."""
+        del count
+        return Replayed(mean=(turn_away,))
+
     def facts(self) -> DefenseFacts:
         """The number of draws is public, the draws are not."""
         return DefenseFacts("censor", {"trials": self.trials})
@@ -68,7 +74,8 @@ class Censor:
         rate = 1.0 if sent.kind == "delta" else -task.training.lr
         best: tuple[float, dict[str, Tensor]] | None = None
         for _ in range(self.trials):
-            drawn = {n: orthogonal_to(value, task.generator) for n, value in sent.tensors.items()}
+            batch = {name: value[None] for name, value in sent.tensors.items()}
+            drawn = {name: value[0] for name, value in turn_away(batch, task.generator).items()}
             with torch.no_grad():
                 moved = {name: start[name] + rate * value for name, value in drawn.items()}
                 scores = functional_call(model, moved, (task.images,))
@@ -76,6 +83,14 @@ class Censor:
             if best is None or float(loss) < best[0]:
                 best = (float(loss), drawn)
         return best[1] if best else sent.tensors
+
+
+def turn_away(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    """Random gradients, orthogonal to those of the batch and as long, parameter by parameter."""
+    return {
+        name: torch.stack([orthogonal_to(one, generator) for one in value])
+        for name, value in batch.items()
+    }
 
 
 def orthogonal_to(value: Tensor, generator: torch.Generator) -> Tensor:

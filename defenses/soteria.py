@@ -1,17 +1,16 @@
 """Soteria: zeros where a fully connected layer's input says most about the photos."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.func import jvp, vmap
 
-from fedaudit.defenses.acts import keep_inputs
+from fedaudit.defenses.acts import Batch, Replayed, keep_inputs
 from fedaudit.defenses.network import all_photos, received_network
 from fedaudit.defenses.sending import on_sending
 from fedaudit.errors import ConfigError
-from fedaudit.models.facenet import FaceNet
 from fedaudit.types import DefenseFacts, Update
 from fedaudit.verbs import ClientReturn, ClientStep, ClientTask
 
@@ -35,8 +34,8 @@ class Soteria:
     recalled).
 
     Args:
-        layer: Module name of the layer, such as "embedding". "": the network's first fully
-            connected layer.
+        layer: Module name of the layer, such as "embedding". "": the embedding, or the head of a
+            network without; of networks of other makes, the first whose weight is a matrix.
         pruned: Share of the layer's inputs; in [0, 1).
         probes: Random directions from which each ‖∂r_i/∂X‖ is estimated: a forward pass or two
             each. 0 computes the derivative itself, a backward pass an input.
@@ -85,10 +84,25 @@ class Soteria:
                 for part in torch.split(images, CHUNK)
             ]
         ).sum(0)
+        return self._without_largest(scores)
+
+    def replay(self, count: int) -> Replayed:
+        """The same share of columns on an attacker's gradients, drawn: the update shows which."""
+        del count
+        return Replayed(mean=(self._hide_any,))
+
+    def _hide_any(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        matrices = [name.removesuffix(".weight") for name, v in batch.items() if v.dim() == 3]
+        name = f"{self.layer or usual(matrices)}.weight"
+        if name not in batch:  # the layer stays on the device
+            return dict(batch)
+        scores = torch.rand(batch[name].shape[2], generator=generator)
+        return keep_inputs(name, self._without_largest(scores))(batch, generator)
+
+    def _without_largest(self, scores: Tensor) -> Tensor:
         kept = torch.ones(len(scores), dtype=torch.bool)
-        kept[scores.argsort(descending=True, stable=True)[: round(self.pruned * len(scores))]] = (
-            False
-        )
+        order = scores.argsort(descending=True, stable=True)
+        kept[order[: round(self.pruned * len(scores))]] = False
         return kept
 
     def facts(self) -> DefenseFacts:
@@ -107,18 +121,23 @@ def defended(model: nn.Module, layer: str = "") -> str:
     Raises:
         ConfigError: There is none, or it has no weight `[out, in]`.
     """
-    named = dict(model.named_modules())
-    linear = [name for name, module in named.items() if isinstance(module, nn.Linear)]
-    if not layer and isinstance(model, FaceNet):
-        layer = model.entry_name.removesuffix(".weight")
-    layer = layer or next(iter(linear), "")
-    weight = getattr(named.get(layer), "weight", None)
-    if not isinstance(weight, Tensor) or weight.dim() != 2:
+    matrices = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(weight := getattr(module, "weight", None), Tensor) and weight.dim() == 2
+    ]
+    layer = layer or usual(matrices)
+    if layer not in matrices:
         raise ConfigError(
             f"soteria: the network has no fully connected layer {layer!r}. Set layer to one of "
-            f"{', '.join(linear) or 'the layers of another network: this one has none'}."
+            f"{', '.join(matrices) or 'the layers of another network: this one has none'}."
         )
     return layer
+
+
+def usual(matrices: Sequence[str]) -> str:
+    """The layer that is defended where none is named, of those whose weight is a matrix."""
+    return next((name for name in ("embedding", "head", *matrices) if name in matrices), "")
 
 
 def input_of(model: nn.Module, layer: str) -> Callable[[Tensor], Tensor]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedaudit.attacks.adapting import adapt_to
 from fedaudit.defenses.censor import orthogonal_to
 from fedaudit.errors import ConfigError
 from fedaudit.models.facenet import criterion_of
@@ -38,6 +39,15 @@ def test_every_layer_is_orthogonal_to_the_true_one_and_as_long(
         if norm:
             inner = float((sent[name].double() * value.double()).sum())
             assert abs(inner) <= 1e-5 * norm**2
+
+
+def test_an_attacker_gets_nothing_from_it_on_average(intercept: Callable[..., Capture]) -> None:
+    capture = intercept(defense="censor", settings={"trials": 1}, network="lenet")
+    assert adapt_to(capture.seen).missed == ("censor",)
+    (act,) = create("defenses", "censor", {}).replay(1).mean
+    one, two = act({"w": torch.ones(2, 30)}, generator())["w"]
+    assert not torch.equal(one, two)
+    assert abs(float(one.sum())) < 1e-5
 
 
 def test_what_has_no_right_angle_is_sent_as_zero() -> None:

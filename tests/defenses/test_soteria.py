@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fedaudit.attacks.adapting import adapt_to
 from fedaudit.defenses.soteria import Soteria, defended, input_of, leakage
 from fedaudit.errors import ConfigError
 from fedaudit.federation.rounds import Simulation
@@ -114,6 +115,25 @@ def test_the_update_has_columns_of_zeros_in_one_layer_and_nothing_else_changed(
     assert int(zero.sum()) == round(0.25 * sent.shape[1])
     assert torch.equal(sent[:, ~zero], whole[:, ~zero])
     assert bool((whole[:, zero] != 0).any())
+
+
+@pytest.mark.parametrize(("network", "layer"), [("small_cnn", "embedding"), ("resnet18", "head")])
+def test_an_attacker_compares_the_columns_that_were_sent(
+    intercept: Callable[..., Capture], network: str, layer: str
+) -> None:
+    capture = intercept(defense="soteria", settings={"probes": 1, "pruned": 0.4}, network=network)
+    assert isinstance(capture.seen.update, Update)
+    adaptation = adapt_to(capture.seen)
+    assert adaptation.sparse
+    assert not adaptation.missed
+    (act,) = create("defenses", "soteria", {"pruned": 0.4}).replay(1).mean
+    ones = {name: torch.ones_like(v)[None] for name, v in capture.seen.update.tensors.items()}
+    made = act(ones, generator())
+    for name, value in ones.items():
+        pruned = round(0.4 * value.shape[2]) if name == f"{layer}.weight" else 0
+        assert int((made[name] == 0).sum()) == pruned * value.shape[1]
+    bodies = {name: v for name, v in ones.items() if v.dim() != 3}
+    assert set(act(bodies, generator())) == set(bodies)
 
 
 def test_a_layer_that_stays_on_the_device_needs_no_defense(

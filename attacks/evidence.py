@@ -17,6 +17,7 @@ from fedaudit.attacks.maps.entry_layer import (
     common_direction,
     embedding_span,
     find_entry,
+    leads_to_head,
     likeliest_label,
     place_maps,
     take_apart,
@@ -144,8 +145,9 @@ def gather(seen: Observation) -> Evidence:
     entry = None
     if not adam and adaptation.readable:
         entry = find_entry(model, target, seen.batch_size, sparse=adaptation.sparse)
-    common = common_direction(entry) if entry else None
-    span = embedding_span(entry) if entry else None
+    straight = entry if leads_to_head(model) else None
+    common = common_direction(straight) if straight else None
+    span = embedding_span(straight) if straight else None
     head = read_head(model, target, seen.batch_size, common, span, noise=adaptation.std)
     linear = adaptation.readable and not adaptation.sparse
     found = None if adam or head is None or not linear else solved(head)

@@ -74,9 +74,7 @@ def entry_name(model: nn.Module) -> str | None:
     """Name of the weights that a `FaceNet`'s feature map enters, where the layer is linear."""
     if not isinstance(model, FaceNet):
         return None
-    if isinstance(model.embedding, nn.Linear):
-        return "embedding.weight"
-    return "head.weight" if isinstance(model.head, nn.Linear) else None
+    return model.entry_name if isinstance(model.entry_layer, nn.Linear) else None
 
 
 def leading(matrices: Tensor, steps: int = 8) -> Tensor:

@@ -171,7 +171,7 @@ def take_apart(entry: EntryLayer, model: nn.Module, labels: Tensor, steps: int =
 
     def arriving(outputs: Tensor) -> Tensor:
         outputs = outputs.detach().requires_grad_()
-        scores = outputs if layer is model.head else model.head(outputs)
+        scores = model.after_entry(outputs)
         (grad,) = torch.autograd.grad(model.criterion(scores, labels), outputs)
         return grad
 
@@ -212,7 +212,7 @@ def likeliest_label(entry: EntryLayer, model: nn.Module, target: Mapping[str, Te
     best, found, classes = -1.0, 0, target["head.weight"].shape[0]
     for label in range(classes):
         outputs = F.linear(entry.maps, layer.weight, layer.bias)
-        scores = outputs if layer is model.head else model.head(outputs)
+        scores = model.after_entry(outputs)
         loss = model.criterion(scores, torch.tensor([label], device=scores.device))
         slopes = torch.autograd.grad(loss, list(tail.values()), allow_unused=True)
         pairs = [(s, target[n]) for s, n in zip(slopes, tail, strict=True) if s is not None]
@@ -238,6 +238,8 @@ def place_maps(entry: EntryLayer, model: nn.Module, places: Tensor) -> EntryLaye
     """
     layer = _layer(model)
     if layer is None or not isinstance(model, FaceNet) or entry.known is not None:
+        return entry
+    if not leads_to_head(model):
         return entry
     gradient, span = entry.gradient.double(), entry.span.double()
     if layer is model.head:
@@ -267,8 +269,13 @@ def _layer(model: nn.Module) -> nn.Linear | None:
     """The layer that the map enters; `fedaudit.models.adopted` finds it in other networks."""
     if not isinstance(model, FaceNet):
         return None
-    layer = model.head if isinstance(model.embedding, nn.Identity) else model.embedding
+    layer = model.entry_layer
     return layer if isinstance(layer, nn.Linear) else None
+
+
+def leads_to_head(model: nn.Module) -> bool:
+    """Whether the head sees the layer's outputs, or is the layer; nothing lies between."""
+    return isinstance(model, FaceNet) and model.entry_layer in (model.embedding, model.head)
 
 
 def solve_arriving(entry: EntryLayer, features: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from fedaudit.errors import AttackError
 from fedaudit.models.batch_norm import client_mode, moved_buffers
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.soft_labels import loss_on
+from fedaudit.models.variational import give_noise
 from fedaudit.models.zoo import build, parameters_of
 from fedaudit.types import Buffers, LocalTraining, Shared, Update
 from fedaudit.verbs import ClientReturn, ClientTask, Loop
@@ -57,6 +58,7 @@ def train_locally(task: ClientTask) -> ClientReturn:
     # The client's own start of what the server never sends; it differs from client to client.
     seed = int(torch.randint(2**62, (1,), generator=task.generator))
     model = client_mode(build(task.model, {**task.before, **task.kept}, seed=seed), task.training)
+    give_noise(model, task.generator)
     before = parameters_of(model)
     grads, loss = _train(model, task)
     after = parameters_of(model)

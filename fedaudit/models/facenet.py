@@ -53,13 +53,23 @@ class FaceNet(nn.Module):
         width = shape[1] if pool == "average" else shape[1:].numel()
         # A pooled classifier has no embedding layer of its own: the averaged map is the embedding.
         dim = 0 if pool == "average" else dim
-        self.embedding = nn.Linear(width, dim, bias=False) if dim else nn.Identity()
+        self.embedding: nn.Module = nn.Linear(width, dim, bias=False) if dim else nn.Identity()
         self.head = HEADS[head](dim or width, classes, **head_settings)
 
     @property
     def entry_name(self) -> str:
         """Name of the weight of the first fully connected layer: the embedding's or the head's."""
         return f"{'head' if isinstance(self.embedding, nn.Identity) else 'embedding'}.weight"
+
+    @property
+    def entry_layer(self) -> nn.Module:
+        """The first fully connected layer itself."""
+        return self.head if isinstance(self.embedding, nn.Identity) else self.embedding
+
+    def after_entry(self, outputs: Tensor) -> Tensor:
+        """Scores `[N, K]` of the outputs of the first fully connected layer."""
+        scores: Tensor = outputs if self.entry_layer is self.head else self.head(outputs)
+        return scores
 
     def features(self, images: Tensor) -> Tensor:
         """What enters the embedding, `[N, F]`: the flattened or averaged map."""

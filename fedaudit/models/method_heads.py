@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedaudit.errors import UnknownNameError
+from fedaudit.errors import ConfigError, UnknownNameError
 from fedaudit.models.facenet import FaceNet, require_face_net
 from fedaudit.models.heads import CosFaceHead
+from fedaudit.models.variational import VariationalFaceNet
 from fedaudit.models.zoo import around
 from fedaudit.registry import create
 from fedaudit.types import ModelSpec
@@ -182,6 +183,11 @@ def with_head(
     """
     sizes = {"classes": classes, "image_size": image_size}
     made = require_face_net(create("networks", network, {**arguments, **sizes}), "this method")
+    if isinstance(made, VariationalFaceNet) and head != "pull":
+        raise ConfigError(
+            f"the loss {head!r} of this method leaves no room for that of a variational bottleneck "
+            "(the defense precode). Use a method such as fedavg, fedgc or fedface."
+        )
     if head == "two_views":
         return TwoViews(made, **settings)
     dim = width_of(made, image_size)
@@ -195,6 +201,8 @@ def with_head(
 
 def width_of(network: FaceNet, image_size: int) -> int:
     """D, the width of the embedding."""
+    if isinstance(network, VariationalFaceNet):
+        return network.embedding.decoder.out_features
     if isinstance(network.embedding, nn.Linear):
         return network.embedding.out_features
     training = network.training

@@ -36,6 +36,7 @@ CASES: dict[str, dict[str, Any]] = {
     "oasis": {"rotations": (90,), "flips": ("horizontal",)},
     "mixup": {"parts": 3},
     "instahide": {"parts": 3, "largest": 0.7},
+    "precode": {"size": 16},
     "secure_aggregation": {"bits": 18, "dropout": 0.1},
     "concealed_samples": {"iterations": 2},
     "chain": {"of": ({"name": "clipping", "max_norm": 0.5}, {"name": "gaussian_noise"})},

@@ -17,6 +17,7 @@ from fedaudit.attacks.watch import Checkpoint
 from fedaudit.captures import targets
 from fedaudit.captures.canary import rgb
 from fedaudit.captures.exposed import not_attacked, nothing_to_attack, told
+from fedaudit.captures.positive import positive_capture, scored
 from fedaudit.captures.simulated import simulate, without_update
 from fedaudit.config import Choice, Federation, Scenario, Study
 from fedaudit.defenses.budgets import Planned, Spends, together
@@ -30,7 +31,7 @@ from fedaudit.judging import faces_of, judge_of, split_of
 from fedaudit.provenance import facts
 from fedaudit.registry import create
 from fedaudit.running.folder import RunFolder
-from fedaudit.running.jobs import NOISE, TrainJob, model_job
+from fedaudit.running.jobs import NOISE, POSITIVE, TrainJob, model_job
 from fedaudit.scoring.score import score
 from fedaudit.scoring.unknown import search, those_meant
 from fedaudit.seeds import generator_for
@@ -83,7 +84,8 @@ def run_cell(
     reconstruction = reconstruct(scenario, cell, capture, device=device, checkpoint=checkpoint)
 
     judged = judge(study, scenario, cell, folder, capture, reconstruction)
-    if evidence == "full" and capture.secret:
+    control = cell.role in POSITIVE
+    if evidence == "full" and capture.secret and not control:
         folder.save_evidence(cell.scenario, cell.target, originals(capture.secret))
     other = None
     if study.recorded and cell.role == "audit":
@@ -102,7 +104,7 @@ def run_cell(
         sent=sent,
         of=reconstruction.of,
         explained=targets.explained(capture.seen, reconstruction, own=cell.role == "audit")
-        if study.recorded
+        if study.recorded and not control
         else None,
         explained_other=other,
     )
@@ -136,6 +138,8 @@ def judge(
         capture: Its truth is opened here, after the attack has returned.
         found: What came back.
     """
+    if cell.role in POSITIVE and capture.secret:
+        return Judged(scored(capture.secret, found), None, {"images": found.images.clamp(0, 1)})
     gallery, embed = judge_of(study, folder, scenario)
     if capture.secret is None:
         client = targets.targets_of(study, scenario.name)[cell.target].client
@@ -160,6 +164,8 @@ def judge(
 
 def capture_of(study: Study, scenario: Scenario, cell: Cell, folder: RunFolder) -> Capture:
     """What the audited client of this cell shares, or shared in the run that was recorded."""
+    if cell.role in POSITIVE:
+        return positive_capture(study, scenario, cell)
     if study.recorded:
         return targets.capture_of(study, scenario, cell)
     defense = _by_label(scenario.defenses, cell.defense)
@@ -222,7 +228,7 @@ def reconstruct(
     if attack is None:
         shape = _shape(capture)
         return Reconstruction(torch.rand(shape, generator=generator), torch.full(shape[:1], -1))
-    if cell.role == "prior_only":
+    if cell.role in {"prior_only", "positive_prior"}:
         seen = without_update(seen, generator_for("prior-only", cell.key))
     adapt = _by_label(scenario.attacks, cell.attack).adapt
     resumable = "checkpoint" in inspect.signature(attack).parameters

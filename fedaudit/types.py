@@ -385,7 +385,8 @@ class Reconstruction:
 
 # --- rows of a study ----------------------------------------------------------------------------
 
-Role = Literal["audit", "prior_only", "noise"]
+Role = Literal["audit", "prior_only", "noise", "positive", "positive_prior"]
+"""The last two of recorded runs only: an undefended step of the auditor's own, and its control."""
 
 
 @dataclass(frozen=True)

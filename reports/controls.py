@@ -5,8 +5,9 @@ from dataclasses import replace
 
 from fedaudit.config import Study
 from fedaudit.reports import recorded
+from fedaudit.reports.positive import positive
 from fedaudit.reports.results import Ceiling, Control, Rate, Row
-from fedaudit.reports.trials import Trials, paired
+from fedaudit.reports.trials import Trials
 from fedaudit.reports.verdicts import rate_text
 from fedaudit.scoring import statistics
 from fedaudit.scoring.identity import Gallery
@@ -26,7 +27,7 @@ def controls(
         noise_fmr = max(fmr, chance.high / 10)
     return (
         _calibration(study, gallery),
-        _positive(study, trials, rows),
+        positive(study, trials, rows),
         *_explained(rows),
         _negative("noise (random images)", noise, noise_fmr),
         _negative("wrong client (the reconstruction against another client's person)", wrong, fmr),
@@ -80,39 +81,6 @@ def _calibration(study: Study, gallery: Gallery | None) -> Control:
         return Control(name, scene, f"{outcome}: too few, no threshold", needed, None)
     outcome += f"; cosine threshold {gallery.threshold:.3f} at an FMR of {gallery.fmr:g}"
     return Control(name, scene, outcome, needed, True)
-
-
-def _positive(study: Study, trials: Trials, rows: tuple[Row, ...]) -> Control:
-    """The pipeline must be able to see a leak where there is one.
-
-    Judged by SSIM, not by re-identification: a run with few targets, or faces too small to be told
-    apart, must still show that the attack rebuilds what nothing protects.
-    """
-    name = "positive (undefended, batch 1: the attack must succeed)"
-    requirement = "SSIM above the prior-only control's, by an interval that excludes 0"
-    undefended = {c.label for s in study.scenarios for c in s.defenses if c.name == "none"}
-    tried = [row for row in rows if row.defense in undefended and row.batch_size == 1]
-    found = []
-    for row in tried:
-        ours, theirs = paired(
-            trials.group(row.scenario, row.defense, row.attack),
-            trials.group(row.scenario, row.defense, row.attack, "prior_only"),
-        )
-        if ours and row.ssim:
-            values = [s.ssim or 0.0 for s in ours], [s.ssim or 0.0 for s in theirs]
-            gain = statistics.paired_difference(*values, [score.person for score in ours])
-            found.append((gain.low, gain, row.ssim.value, row))
-    if not found and study.recorded:
-        outcome = "a recorded run has no undefended update of which it must succeed"
-        return Control(name, "all", outcome, requirement, None)
-    if not found:
-        return Control(name, "all", "no undefended row with batch 1", requirement, None)
-    _, gain, ssim, best = max(found, key=lambda item: item[0])
-    outcome = (
-        f"SSIM {ssim:.2f} by {best.attack}, {gain.value:+.2f} over prior-only "
-        f"({gain.low:+.2f} to {gain.high:+.2f})"
-    )
-    return Control(name, best.scenario, outcome, requirement, gain.low > 0)
 
 
 def _negative(name: str, hits: list[bool | None], fmr: float) -> Control:

@@ -6,7 +6,7 @@ from itertools import combinations
 from statistics import median
 
 from fedaudit.config import Scenario, Study
-from fedaudit.reports import recorded
+from fedaudit.reports import positive, recorded
 from fedaudit.reports.results import Contrast, Estimate, Row, Settings, Utility
 from fedaudit.reports.trials import Group, Trials, outcomes, paired
 from fedaudit.reports.verdicts import NOT_TESTED, judge
@@ -57,6 +57,7 @@ def rows(
                 row = _row(scenario, group, prior, utility, settings)
                 if study.recorded:
                     row = _recorded(study, scenario, row, (group, prior, noise), settings, gallery)
+                    row = _doubted(row, positive.succeeds(study, trials, attack.label))
                 found.append(row)
     return _corrected(found)
 
@@ -255,6 +256,14 @@ def _recorded(
     if verdict.kind != "LEAK DEMONSTRATED" and (seen := recorded.copies_text(row)):
         verdict = replace(verdict, sentence=f"{verdict.sentence} {seen}")
     return replace(row, verdict=verdict)
+
+
+def _doubted(row: Row, succeeds: bool | None) -> Row:
+    """The row of an attack that does not rebuild what nothing protects: clean, it says nothing."""
+    if succeeds is not False or row.verdict.kind != "NO LEAK FOUND ABOVE LIMIT":
+        return row
+    more = "This attack did not rebuild an undefended face from the same model either."
+    return replace(row, verdict=replace(row.verdict, sentence=f"{row.verdict.sentence} {more}"))
 
 
 def _corrected(found: list[Row]) -> tuple[Row, ...]:

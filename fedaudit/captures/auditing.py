@@ -31,6 +31,8 @@ ALONE = 6
 """Updates of a round that can say something by themselves: the fewest of which an exact test can
 tell a leak from chance. Rounds of fewer are judged together."""
 TARGETS = 16
+POSITIVES = 3
+"""Faces of the positive control."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +162,7 @@ def _settings(
         "gallery": str(request.gallery.expanduser().resolve()) if request.gallery else "",
         "shape": list(found[0].seen.image_shape or ()),
         "targets": [target.as_plain() for target in targets],
+        "positive": POSITIVES,
         "seen": [protection(one.__dict__) for one in inspection.protections],
         "framework": plain(stored.facts.framework or ""),
         "training": training_text(found[0].seen, training.assumed),

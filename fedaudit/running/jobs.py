@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from fedaudit.config import Choice, Federation, Scenario, Study
@@ -19,6 +19,8 @@ from fedaudit.verbs import Defense
 
 NOISE = "noise"
 """Name of the "attack" of the noise control: random images."""
+POSITIVE: tuple[Role, ...] = ("positive", "positive_prior")
+"""Roles of a recorded run's positive control."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def expand(study: Study) -> tuple[Job, ...]:
     Models that cells wait for come first, then models that only measure utility, then cells, those
     of the first target first: a run that is interrupted has something of everything.
     """
-    cells = tuple(_cells(study))
+    cells = (*_positives(study), *_cells(study))
     trained = {job.key: job for job in _models(study)}
     return (*trained.values(), *cells)
 
@@ -169,6 +171,21 @@ def _adds(defense: Choice, scenario: Scenario) -> bool:
     made: Defense = create("defenses", defense.name, defense.settings)
     summed = any(isinstance(part, Secures) for part in parts_of(made))
     return summed or photos_of(made, scenario.batch_size) > scenario.batch_size
+
+
+def _positives(study: Study) -> Iterator[AttackJob]:
+    """The positive control of a recorded run, from what the server sent in its first scenario.
+
+    Simulated studies have rows that nothing protects.
+    """
+    if not study.recorded:
+        return
+    scenario = study.scenarios[0]
+    for number in range(study.data.settings.get("positive", 0)):
+        for attack in scenario.attacks:
+            for role in POSITIVE:
+                which = _Which(attack.label, number, study.seeds[0], role)
+                yield _job(study, replace(scenario, batch_size=1), scenario.defenses[0], which)
 
 
 class _Which(NamedTuple):

@@ -9,7 +9,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
 import fedaudit  # 1
-from faces_app.task import Net
+from faces_app.task import CLASSES, SIZE, Net
 
 app = ServerApp()
 
@@ -17,23 +17,26 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """What `flwr run` starts."""
-    serve(grid, context.run_config)
+    serve(grid, context.run_config, facts_of(context.run_config))
 
 
-def serve(grid: Grid, settings: Mapping[str, Any]) -> None:
+def facts_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What an attack needs to know besides the messages."""
+    return {
+        "model": "faces_app.task:Net",
+        "image_shape": (3, SIZE, SIZE),
+        "classes": CLASSES,
+        "local_steps": settings["local-steps"],
+        "batch_size": settings["batch-size"],
+    }
+
+
+def serve(grid: Grid, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     """Average, round after round."""
     torch.manual_seed(0)
     local = {name: settings[name] for name in ("lr", "local-steps", "batch-size")}
     if settings["capture"]:
-        grid = fedaudit.tap(  # 2
-            grid,
-            settings["capture"],
-            model="faces_app.task:Net",
-            image_shape=(3, 32, 32),
-            classes=40,
-            local_steps=settings["local-steps"],
-            batch_size=settings["batch-size"],
-        )
+        grid = fedaudit.tap(grid, settings["capture"], **facts)  # 2
     strategy = FedAvg(fraction_train=1.0, fraction_evaluate=0.0, min_available_nodes=2)
     result = strategy.start(
         grid=grid,  # 3

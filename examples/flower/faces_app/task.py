@@ -45,17 +45,23 @@ def load_data(client: int, clients: int) -> tuple[Tensor, Tensor]:
     return faces.images[mine], labels[mine]
 
 
+def chosen(photos: int, steps: int, batch: int, round: int) -> list[int]:
+    """Which of its photos a client trains on in a round: the next in line."""
+    first = (round - 1) * steps * batch
+    return [k % photos for k in range(first, first + steps * batch)]
+
+
 def train(net: nn.Module, images: Tensor, labels: Tensor, *, steps: int, batch: int, lr: float,
           round: int) -> float:  # fmt: skip
     """SGD on the next photos in line; returns the last loss."""
     optimizer = torch.optim.SGD(net.parameters(), lr=lr)
     net.train()
     loss = torch.tensor(0.0)
+    indices = chosen(len(images), steps, batch, round)
     for step in range(steps):
-        first = ((round - 1) * steps + step) * batch
-        chosen = [k % len(images) for k in range(first, first + batch)]
+        taken = indices[step * batch : (step + 1) * batch]
         optimizer.zero_grad()
-        loss = F.cross_entropy(net(images[chosen]), labels[chosen])
+        loss = F.cross_entropy(net(images[taken]), labels[taken])
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return loss.item()

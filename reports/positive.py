@@ -10,8 +10,8 @@ from fedaudit.reports.trials import Trials, paired
 from fedaudit.scoring import statistics
 
 MARGIN = 0.1
-"""SSIM over prior-only that counts on a recorded run, whose control has few faces: a failure differs
-from prior-only by hundredths, and now and then all faces by chance in one direction."""
+"""SSIM over prior-only that counts on a recorded run, whose control has few faces: by chance alone
+all of them may lie on one side, by hundredths."""
 
 
 def positive(study: Study, trials: Trials, rows: tuple[Row, ...]) -> Control:

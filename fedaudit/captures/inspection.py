@@ -229,7 +229,7 @@ def _aggregate(number: int, names: list[str]) -> Seen:
         f"the updates of {len(names)} clients are bit-identical: this is one aggregate that was "
         "handed out several times, not so many updates (as Flower's SecAgg+ workflow does)"
     )
-    return Seen("aggregate", False, evidence, number, len(names))
+    return Seen("aggregate", False, evidence, number, len(names), float(len(names)))
 
 
 def _stated_aggregates(number: int, stored: Sequence[StoredMessage]) -> list[Seen]:
@@ -258,6 +258,7 @@ def _together(seen: list[Seen]) -> tuple[Seen, ...]:
             ones[0].round,
             sum(o.clients for o in ones),
             ones[0].value,
+            ones[0].names,
         )
         for ones in found.values()
     )

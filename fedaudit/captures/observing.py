@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -30,6 +31,9 @@ from fedaudit.types import (
     Shared,
     Update,
 )
+
+SUM = "secure_aggregation"
+"""The defense that a sum over clients shows."""
 
 
 def observations(
@@ -99,15 +103,23 @@ def defenses_of(facts: Facts, message: Message) -> tuple[DefenseFacts, ...] | No
     named = [*(facts.protections or ()), *message.protections]
     found = [DefenseFacts(name, {}) for name in dict.fromkeys(named)]
     if facts.dp is not None:
-        found.append(_private(facts.dp))
+        found += _private(facts.dp)
     return None if not found and facts.protections is None else tuple(found)
 
 
-def _private(claim: DpClaim) -> DefenseFacts:
-    settings = {"noise_multiplier": claim.noise, "max_grad_norm": claim.clip}
-    known = {name: value for name, value in settings.items() if value is not None}
-    by_example = claim.unit in {"example", "record", "image"}
-    return DefenseFacts("dpsgd" if by_example else "client_dp", known)
+def _private(claim: DpClaim) -> list[DefenseFacts]:
+    """A claim as the registered defenses that do it; of clients, what reaches the server."""
+    if claim.unit in {"example", "record", "image"}:
+        settings = {"noise_multiplier": claim.noise, "max_grad_norm": claim.clip}
+        known = {name: value for name, value in settings.items() if value is not None}
+        return [DefenseFacts("dpsgd", known)]
+    found = []
+    if claim.clip is not None:
+        found.append(DefenseFacts("clipping", {"max_norm": claim.clip}))
+    scale = claim.sensitivity or claim.clip
+    if claim.noise and scale and claim.where != "server":
+        found.append(DefenseFacts("gaussian_noise", {"std": claim.noise * scale, "of": "entry"}))
+    return found
 
 
 def _usual(stored: list[StoredMessage]) -> frozenset[str]:
@@ -142,16 +154,18 @@ def _observe(
     over = sum(weights) if message.aggregate else 1.0
     shared = shared_of(message, sent, broadcast, buffers=facts.buffers, over=over)
     _check_moved(first, shared)
-    images = known.images
+    images, training = known.images, known.settings
     client = message.client or ""
     if message.aggregate or len(group) > 1:
         # What identical messages hold is a mean; an `Aggregate` is a sum.
         shared = tuple(
             _summed(part, weights, 1.0 if message.aggregate else sum(weights)) for part in shared
         )
-        counts = [images_behind(facts, one.message) for one in group]
-        images = None if message.aggregate or None in counts else sum(c or 0 for c in counts)
+        images = _images_of_sum(facts, group)
         client = f"aggregate of {len(group)} clients" if len(group) > 1 else client
+        if training is not None:
+            # The mean is the update of one client that takes all their batches at once.
+            training = replace(training, batch_size=training.batch_size * len(weights))
     return Observation(
         model=spec,
         before=start(broadcast),
@@ -159,8 +173,8 @@ def _observe(
         image_shape=image_shape(facts, spec),
         batch_size=images,
         num_classes=facts.classes or spec.arguments.get("classes"),
-        training=known.settings,
-        defense=defenses_of(facts, message),
+        training=training,
+        defense=_with_sum(defenses_of(facts, message), shared, stated_sum=message.aggregate),
         round=round,
         client=client,
     )
@@ -175,6 +189,28 @@ def _weights(facts: Facts, group: tuple[StoredMessage, ...]) -> tuple[float, ...
     if len(group) > 1 and all(examples):
         return tuple(float(count or 0) for count in examples)
     return (1.0,) * len(group)
+
+
+def _images_of_sum(facts: Facts, group: tuple[StoredMessage, ...]) -> int | None:
+    """Images behind an aggregate, of all its clients; None where one does not say."""
+    message = group[0].message
+    if not message.aggregate:
+        counts = [images_behind(facts, one.message) for one in group]
+        return None if None in counts else sum(c or 0 for c in counts)
+    each = images_behind(facts, replace(message, examples=None))
+    taken = each * len(message.weights) if each and message.weights else None
+    has = message.examples
+    return min(taken, has) if taken and has else has or taken
+
+
+def _with_sum(
+    stated: tuple[DefenseFacts, ...] | None, shared: tuple[Shared, ...], *, stated_sum: bool
+) -> tuple[DefenseFacts, ...] | None:
+    """The protections with that of a sum, which bit-identical updates show."""
+    sums = [part for part in shared if isinstance(part, Aggregate)]
+    if not sums or any(one.name.replace(" ", "_") == SUM for one in stated or ()):
+        return stated
+    return (*(stated or ()), DefenseFacts(SUM, {}, estimated=not stated_sum))
 
 
 def _summed(part: Shared, weights: tuple[float, ...], times: float) -> Shared:

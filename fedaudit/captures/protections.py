@@ -32,7 +32,8 @@ class Seen:
         evidence: What was seen, with numbers.
         round: Where; None where it is about the whole capture.
         clients: How many updates of the round show it.
-        value: The number that it comes down to: a norm, a standard deviation, a share.
+        value: The number that it comes down to: a norm, a standard deviation, a share, a count.
+        names: Of the layers, where it is about some of them.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Seen:
     round: int | None = None
     clients: int = 0
     value: float | None = None
+    names: tuple[str, ...] = ()
 
 
 def protections_of_round(
@@ -237,13 +239,19 @@ def _absent(
     missing = [n for n in names if not any(n in m.layers or n in m.whole for m in usable)]
     if missing:
         evidence = f"nobody sent {_some(missing)}, which the server had sent: kept on the devices"
-        found.append(Seen("missing layers", False, evidence, number, len(usable)))
+        found.append(_layers("missing layers", evidence, number, usable, missing))
     still = Counter(n for m in usable for n, layer in m.layers.items() if layer.norm == 0)
     frozen = [name for name, count in still.items() if count == len(usable)]
     if frozen:
         evidence = f"no update changes {_some(frozen)}: frozen, or out of reach of the loss"
-        found.append(Seen("frozen layers", False, evidence, number, len(usable)))
+        found.append(_layers("frozen layers", evidence, number, usable, frozen))
     return found
+
+
+def _layers(
+    name: str, evidence: str, number: int, usable: Sequence[Measures], names: Sequence[str]
+) -> Seen:
+    return Seen(name, False, evidence, number, len(usable), None, tuple(names))
 
 
 def _buffers(

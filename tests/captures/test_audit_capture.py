@@ -308,7 +308,7 @@ def test_a_run_that_stopped_goes_on_to_the_same(tmp_path: Path, capture: Path) -
     run(study, halved, jobs=2)
     run(study_from_mapping(study_to_mapping(study)), halved)
     cells = sorted((whole / "cells").glob("*.safetensors"))
-    assert len(cells) == 6
+    assert len(cells) == 6 + 2 * 3  # the positive control's three faces, and its prior-only
     for cell in cells:
         assert (halved / "cells" / cell.name).read_bytes() == cell.read_bytes()
 
@@ -470,8 +470,8 @@ def test_faults_become_findings_and_protections_facts(tmp_path: Path, faces: Fac
         {"name": "clipping", "fault": False, "evidence": "e", "round": 1, "value": 2.0},
     ]
     found = {facts.name: facts for facts in estimated(seen, 1, 10.0)}
-    assert found["pruning"].settings == {"pruned": 0.9}
-    assert found["pruning"].estimated
+    assert found["top_k"].settings == {"pruned": 0.9}
+    assert found["top_k"].estimated
     assert found["clipping"].settings == {"max_norm": 20.0}  # of the gradient
     fedaudit.recording(path, dp=claim)
     study = requested(path)

@@ -55,6 +55,16 @@ FAULTS: Mapping[str, tuple[Severity, str, str]] = {
         "Batch-norm buffers are sent in clear, outside the protection of the parameters",
         "Keep running statistics on the devices, or put them under the same protection.",
     ),
+    "corrupted counters": (
+        "low",
+        "Secure aggregation breaks batch-norm counters: the server averages what nobody counted",
+        "Keep buffers out of the aggregate, or use a network without batch norm.",
+    ),
+    "clipped values": (
+        "low",
+        "Secure aggregation cuts large values off: averaged running statistics are wrong",
+        "Keep buffers out of the aggregate, or widen its clipping range.",
+    ),
 }
 """Severity, title and remedy of faults in protections, by the name that inspection gives them."""
 

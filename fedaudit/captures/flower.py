@@ -11,7 +11,7 @@ the sum).
 
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar, Unpack, cast
@@ -24,7 +24,7 @@ from flwr.server.strategy import Strategy as OldStrategy
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedaudit.captures.facts import Facts, Keywords, Kind, checked
+from fedaudit.captures.facts import DpClaim, Facts, Keywords, Kind, checked
 from fedaudit.captures.recording import Recording, recording
 from fedaudit.errors import FedauditError, UsageError
 
@@ -95,6 +95,7 @@ class Tape:
         config = {k: v for record in content.config_records.values() for k, v in record.items()}
         self._last = int(config.get(ROUND_KEY, message.metadata.group_id or self._last or 1))
         self._learning_rate(config.get("lr"))
+        self._clipping(config.get("clipping_norm"))
         for name, arrays in content.array_records.items():
             first = self._sent is None or self._sent[0] != self._last
             known = None if first or self._sent is None else self._sent[1]()
@@ -150,8 +151,14 @@ class Tape:
 
     def _learning_rate(self, sent: object) -> None:
         if isinstance(sent, int | float) and self.facts.lr is None:
-            self.facts = checked({"lr": float(sent)})
-            self.record.add_facts(self.facts)
+            self.facts = replace(self.facts, lr=float(sent))
+            self.record.add_facts(checked({"lr": float(sent)}))
+
+    def _clipping(self, sent: object) -> None:
+        """The bound that Flower's client-side clipping is told; the first, where it adapts."""
+        if isinstance(sent, int | float) and sent > 0 and self.facts.dp is None:
+            self.facts = replace(self.facts, dp=DpClaim(clip=float(sent), where="server"))
+            self.record.add_facts(Facts(dp=self.facts.dp))
 
     def _to(self, message: Message) -> str:
         return str(message.metadata.dst_node_id)

@@ -26,6 +26,7 @@ from fedaudit.captures.protections import (
 )
 from fedaudit.captures.statistics import Measures
 from fedaudit.captures.stored import StoredCapture, StoredMessage
+from fedaudit.captures.sums import clients_of, flaws_of_sum, identical_sum, is_sum, stated_sums
 from fedaudit.types import Aggregate, Buffers, Update
 
 
@@ -114,20 +115,23 @@ def inspect(
         looked = look_at_round(capture, number, workers=workers, verify=verify)
         anomalies += looked.anomalies
         measured: list[tuple[str, Measures]] = []
+        alone: list[tuple[str, Measures]] = []
         for look in looked.looks:
-            names = sorted({one.message.client or "" for one in look.messages})
+            names = clients_of(look)
             if len(names) > 1:
-                seen.append(_aggregate(number, names))
+                seen.append(identical_sum(number, names))
+            if is_sum(look):
+                seen += flaws_of_sum(number, look, capture.facts)
             if look.measures is not None:
                 measured.append((names[0], look.measures))
-                whole = look.messages[0].message.aggregate or len(names) > 1
-                read |= {Aggregate if whole else Update}
+                alone += [] if is_sum(look) else measured[-1:]
+                read |= {Aggregate if is_sum(look) else Update}
                 read |= {Buffers} if look.measures.buffers else set()
             kept += len(look.messages) if look.kept else 0
-        seen += _stated_aggregates(number, looked.stored)
-        seen += protections_of_round(number, measured, looked.broadcast or (), capture.facts)
-        anomalies += [*_compared(number, measured), *_steps(capture, number, measured)]
-        counted |= steps_of(measured)
+        seen += stated_sums(number, looked.stored)
+        seen += protections_of_round(number, measured, looked.broadcast or (), capture.facts, alone)
+        anomalies += [*_compared(number, measured), *_steps(capture, number, alone)]
+        counted |= steps_of(alone)
         rounds.append(_summary(number, looked.stored, looked.broadcast is not None, measured))
         example = example or next(iter(looked.stored), None)
     known = stated(capture.facts)
@@ -222,25 +226,6 @@ def _found_out(capture: StoredCapture, counted: set[int]) -> tuple[str, ...]:
         return ()
     steps = next(iter(counted))
     return (f"local_steps = {steps} (every batch-norm counter moved by {steps})",)
-
-
-def _aggregate(number: int, names: list[str]) -> Seen:
-    evidence = (
-        f"the updates of {len(names)} clients are bit-identical: this is one aggregate that was "
-        "handed out several times, not so many updates (as Flower's SecAgg+ workflow does)"
-    )
-    return Seen("aggregate", False, evidence, number, len(names), float(len(names)))
-
-
-def _stated_aggregates(number: int, stored: Sequence[StoredMessage]) -> list[Seen]:
-    """Messages that say of themselves that they are sums over clients."""
-    sums = [one.message for one in stored if one.message.aggregate]
-    if not sums:
-        return []
-    over = f"over {len(sums[0].weights)} clients" if sums[0].weights else "over clients"
-    return [
-        Seen("aggregate", False, f"a sum or mean {over} was recorded as such", number, len(sums))
-    ]
 
 
 def _together(seen: list[Seen]) -> tuple[Seen, ...]:

@@ -6,15 +6,17 @@ found does not mean that it is not there.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedaudit.captures.facts import DpClaim, Facts
-from fedaudit.captures.sharing import is_buffer
+from fedaudit.captures.sharing import STATISTICS, is_buffer
 from fedaudit.captures.statistics import Measures
 
 COMMON = 3e-4
 """Relative difference of norms that count as one: sums of float32 squares agree better."""
+SHARE = 0.1
+"""Norm of counters over the clipping norm above which they matter."""
 EVEN = 1.5
 """Ratio of the largest to the smallest root mean square of layers that count as equal; gradients of
 real networks differ by orders of magnitude from layer to layer."""
@@ -50,6 +52,7 @@ def protections_of_round(
     measured: Sequence[tuple[str, Measures]],
     broadcast: Iterable[str],
     facts: Facts,
+    alone: Sequence[tuple[str, Measures]] | None = None,
 ) -> tuple[Seen, ...]:
     """What the updates of one round show.
 
@@ -58,19 +61,22 @@ def protections_of_round(
         measured: Client and measures of each update; bit-identical ones once.
         broadcast: Names that the server sent.
         facts: What is stated.
+        alone: Those of `measured` that are one client's: norms and buffers of a sum are nobody's.
+            None takes all.
     """
     usable = [m for _, m in measured if not m.not_finite and m.layers and m.norm > 0]
     if not usable:
         return tuple(_masked(number, measured))
+    own = usable if alone is None else [m for _, m in alone if any(m is u for u in usable)]
     found = [
         *_masked(number, measured),
-        *_clipping(number, usable),
+        *(_clipping(number, own, facts) if own else ()),
         *_noise(number, usable, facts.dp),
         *_sparsity(number, usable),
         *_quantization(number, usable),
         *_absent(number, usable, broadcast, facts),
     ]
-    return (*found, *_buffers(number, usable, facts, {seen.name for seen in found}))
+    return (*found, *_buffers(number, own, facts, found, _running(broadcast)))
 
 
 def protections_stated(facts: Facts) -> tuple[Seen, ...]:
@@ -118,7 +124,7 @@ def _masked(number: int, measured: Sequence[tuple[str, Measures]]) -> list[Seen]
     return [Seen("encrypted or masked", False, evidence, number, len(masked))]
 
 
-def _clipping(number: int, usable: Sequence[Measures]) -> list[Seen]:
+def _clipping(number: int, usable: Sequence[Measures], facts: Facts) -> list[Seen]:
     """Several clients with one and the same norm, and none above it."""
     found = []
     norms = {"parameters": [m.norm for m in usable], "all": [m.norm_of_all for m in usable]}
@@ -150,7 +156,40 @@ def _clipping(number: int, usable: Sequence[Measures]) -> list[Seen]:
         found.append(
             Seen("counters in the clipping norm", True, evidence, number, len(scaled), one.norm)
         )
+    elif seen := _counted_by_flower(number, usable, facts, drowned=drowned):
+        found.append(seen)
     return found
+
+
+def _counted_by_flower(
+    number: int, usable: Sequence[Measures], facts: Facts, *, drowned: bool
+) -> Seen | None:
+    """Clipping that counts counters and sends them as they are.
+
+    Flower's modifiers take the norm of all arrays, and scale all but single numbers (1.42: they are
+    scaled as copies). So counters stay whole, and nothing in the numbers tells this from a network
+    whose updates are that small: it is known of the framework.
+    """
+    bound = facts.dp.clip if facts.dp else None
+    counters = math.sqrt(sum(c**2 for c in usable[0].counters))
+    if (
+        bound is None
+        or counters < SHARE * bound
+        or not (facts.framework or "").startswith("flower")
+    ):
+        return None
+    if not drowned and any(m.norm > bound * (1 + COMMON) for m in usable):
+        return None  # it is not clients that clip
+    left = "" if drowned else f" What is left of the update's is {usable[0].norm:.3g}."
+    moved = f"{len(usable[0].counters)} batch-norm counters moved by {usable[0].counters[0]:g}"
+    evidence = (
+        f"updates are clipped to {bound:g}, and {moved}, which is a norm of {counters:.3g}. "
+        "Flower's clipping counts them, so that they take the bound up and the update shrinks with "
+        f"them.{left} It looks protected for the wrong reason. Leave buffers out of what is "
+        "clipped, or use a network without batch norm"
+    )
+    name = "counters in the clipping norm"
+    return Seen(name, True, evidence, number, len(usable), usable[0].norm)
 
 
 def is_whole(value: float) -> bool:
@@ -254,15 +293,24 @@ def _layers(
     return Seen(name, False, evidence, number, len(usable), None, tuple(names))
 
 
+def _running(broadcast: Iterable[str]) -> int:
+    """Numbers in all running statistics; 0 where their sizes are not known."""
+    tensors = broadcast if isinstance(broadcast, Mapping) else {}
+    return sum(t.numel() for n, t in tensors.items() if f".{n}".endswith(STATISTICS))
+
+
 def _buffers(
-    number: int, usable: Sequence[Measures], facts: Facts, seen: set[str]
+    number: int, usable: Sequence[Measures], facts: Facts, found: Sequence[Seen], numbers: int
 ) -> tuple[Seen, ...]:
     """Running statistics beside a protected update; whole counters show that they were left out."""
+    seen = {one.name: one for one in found}
     clear = [m for m in usable if m.buffers and all(is_whole(c) for c in m.counters)]
+    if "noise" in seen and (deviation := seen["noise"].value):
+        clear = [m for m in clear if not _noised(m, deviation, numbers)]
     protected = (
-        facts.dp is not None or bool(facts.protections) or bool(seen & {"noise", "clipping"})
+        facts.dp is not None or bool(facts.protections) or bool({"noise", "clipping"} & {*seen})
     )
-    if not clear:
+    if not clear or "counters in the clipping norm" in seen:
         return ()
     evidence = (
         f"{len(clear)} of {len(usable)} updates come with {len(clear[0].buffers)} batch-norm "
@@ -272,6 +320,13 @@ def _buffers(
     if protected:
         evidence += ", outside the protection of the parameters"
     return (Seen("buffers in clear", protected, evidence, number, len(clear)),)
+
+
+def _noised(found: Measures, deviation: float, numbers: int) -> bool:
+    """Whether running statistics have the noise that parameters have: single numbers have none."""
+    rest = found.norm_of_all**2 - found.norm**2 - sum(c**2 for c in found.counters)
+    expected = deviation * math.sqrt(numbers)
+    return numbers > 0 and abs(math.sqrt(max(0.0, rest)) - expected) < 0.25 * expected
 
 
 def _some(names: Sequence[str]) -> str:

@@ -93,9 +93,7 @@ def train(norm: str, state: dict[str, Tensor], node: int, steps: int) -> dict[st
 
 def client_app(norm: str, steps: int, *mods: Any) -> ClientApp:
     """A client of the Message API."""
-    app = ClientApp(mods=list(mods))
 
-    @app.train()
     def fit(message: Message, context: Context) -> Message:
         state = message.content["arrays"].to_torch_state_dict()
         sent = train(norm, state, context.node_id, steps)
@@ -107,6 +105,8 @@ def client_app(norm: str, steps: int, *mods: Any) -> ClientApp:
         )
         return Message(content=content, reply_to=message)
 
+    app = ClientApp(mods=list(mods))
+    app.train()(fit)
     return app
 
 

@@ -3,9 +3,9 @@
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -22,19 +22,29 @@ from fedaudit.captures.facts import DpClaim
 from fedaudit.captures.stored import StoredCapture
 from fedaudit.captures.targets import capture_of, estimated, explained, targets_of
 from fedaudit.cli import cli
+from fedaudit.cli.verdict import conclude
 from fedaudit.config import Choice, Study
 from fedaudit.data.faces import FaceSet
 from fedaudit.errors import CaptureError, ConfigError, DataError, UsageError
 from fedaudit.models.zoo import build
+from fedaudit.reports import positive
 from fedaudit.reports.build import build_report
 from fedaudit.reports.recorded import findings_of, judge_search
 from fedaudit.reports.results import Estimate, Rate, Results, Row, Settings, schema
+from fedaudit.reports.trials import Trials
 from fedaudit.running.folder import RunFolder
 from fedaudit.running.session import open_run
 from fedaudit.running.work import Work
 from fedaudit.scoring.unknown import those_meant
 from fedaudit.study_file import study_from_mapping, study_to_mapping
-from fedaudit.types import ModelSpec, Reconstruction, Secret
+from fedaudit.types import (
+    Knowledge,
+    ModelSpec,
+    Observation,
+    Reconstruction,
+    Secret,
+    Update,
+)
 
 CLIENTS, PEOPLE, LR = 7, 26, 0.1
 ATTACKS = [Choice("analytic")]
@@ -536,3 +546,67 @@ def test_the_audit_is_silent(capsys: pytest.CaptureFixture[str], capture: Path) 
     cell = next(j.cell for j in audit_jobs(study) if j.cell.role == "audit")
     capture_of(study, study.scenarios[0], cell)
     assert capsys.readouterr() == ("", "")
+
+
+def control(results: Results, name: str) -> Any:
+    return next(c for c in results.controls if c.name.startswith(name))
+
+
+def test_a_step_of_the_auditors_own_is_the_positive_control(
+    finished: tuple[Path, Results], faces: FaceSet
+) -> None:
+    path, results = finished
+    found = control(results, "positive")
+    assert found.passed
+    assert "on photos of the gallery: analytic SSIM 1.00" in found.outcome
+    folder = RunFolder(path)
+    cells = sorted(folder.path.glob("cells/*--positive--*.json"))
+    assert len(cells) == 3
+    trials = [folder.trial(cell.stem) for cell in cells]
+    assert all(image.ssim and image.ssim > 0.99 for trial in trials for image in trial.images)
+    # It is no row, no exhibit, and no face of it is kept among the clients' originals.
+    assert not any("positive" in exhibit.cell for exhibit in results.exhibits)
+    assert only(results).n_targets == CLIENTS
+    kept = [folder.evidence("round-1", client) or {} for client in range(CLIENTS)]
+    photos = people(faces)
+    for client, person in zip(range(CLIENTS), photos, strict=False):
+        expected = faces.images[photos[person][:2]]
+        assert torch.allclose(kept[client]["images"], expected, atol=0.01)
+
+
+@dataclass(frozen=True)
+class Blind:
+    """An attack that gives back a gray image, whatever it sees."""
+
+    needs: ClassVar[frozenset[Knowledge]] = frozenset({Knowledge.MODEL})
+    reads: ClassVar[frozenset[type[Any]]] = frozenset({Update})
+
+    def __call__(self, seen: Observation, *, generator: torch.Generator) -> Reconstruction:
+        assert seen.image_shape is not None
+        gray = 0.5 + 0.01 * torch.randn(1, *seen.image_shape, generator=generator)
+        return Reconstruction(gray, torch.tensor([-1]))
+
+
+def test_an_attack_that_rebuilds_nothing_makes_the_run_invalid(
+    tmp_path: Path, capture: Path, truth: dict[str, Path], gallery: Path
+) -> None:
+    blind = Choice(f"{__name__}:Blind")
+    some = {name: truth[name] for name in ("client-0", "client-1")}
+    study = requested(capture, truth=some, gallery=gallery, attacks=[blind])
+    results = run(study, tmp_path / "run")
+    assert control(results, "positive").passed is False
+    assert only(results).verdict.kind == results.headline.kind == "INVALID"
+    _, code = conclude(tmp_path / "run", "redacted", fail_on=None, jobs=1)
+    assert code == 3
+    # Beside one that works, the run counts, and the other's clean row says what it is worth.
+    both = requested(capture, truth=some, gallery=gallery, attacks=[*ATTACKS, blind])
+    results = run(both, tmp_path / "both")
+    assert control(results, "positive").passed
+    trials = Trials(
+        tuple(
+            RunFolder(tmp_path / "both").trial(cell.stem)
+            for cell in (tmp_path / "both" / "cells").glob("*.json")
+        )
+    )
+    assert positive.succeeds(both, trials, "analytic") is True
+    assert positive.succeeds(both, trials, "Blind") is False

@@ -185,7 +185,7 @@ def test_a_recorded_sum_of_weights_is_compared_with_as_many_broadcasts(tmp_path:
     assert isinstance(aggregate, Aggregate)
     expected = {n: total[n] - 5 * before[n] for n in before}
     assert torch.allclose(flat(aggregate.tensors), flat(expected), atol=1e-5)
-    assert capture.seen.batch_size is None  # of how many images, nobody said
+    assert capture.seen.batch_size == 2  # two clients, one step of one image each
 
 
 def test_clients_that_did_not_train_are_no_aggregate(tmp_path: Path) -> None:

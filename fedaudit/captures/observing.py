@@ -104,7 +104,8 @@ def defenses_of(facts: Facts, message: Message) -> tuple[DefenseFacts, ...] | No
     found = [DefenseFacts(name, {}) for name in dict.fromkeys(named)]
     if facts.dp is not None:
         found += _private(facts.dp)
-    return None if not found and facts.protections is None else tuple(found)
+    unknown = facts.protections is None or facts.dp is not None
+    return None if not found and unknown else tuple(found)
 
 
 def _private(claim: DpClaim) -> list[DefenseFacts]:

@@ -4,7 +4,7 @@ A study of a capture says in its data settings which messages are its targets (`
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from fedaudit.captures.canary import (
     originals,
     secret_of,
 )
-from fedaudit.captures.facts import DpClaim, Facts
+from fedaudit.captures.defended import seen_by_attacks
+from fedaudit.captures.facts import DpClaim
 from fedaudit.captures.network import model_of
 from fedaudit.captures.observing import observed
 from fedaudit.captures.stored import StoredCapture
@@ -32,21 +33,15 @@ from fedaudit.provenance import facts as provenance
 from fedaudit.scoring.identity import Embed
 from fedaudit.seeds import generator_for
 from fedaudit.types import (
-    Aggregate,
     Budget,
     Capture,
     Cell,
-    DefenseFacts,
     LocalTraining,
     Observation,
     Reconstruction,
-    Shared,
-    Update,
 )
 from fedaudit.verbs import ClientTask
 
-ABSENT = frozenset({"missing layers", "frozen layers"})
-"""Layers of which an update says nothing."""
 LISTED = 40
 """Updates whose hashes a report lists one by one."""
 TERMS = "recorded in a real run; the people in it are not shown unless you ask for it"
@@ -116,75 +111,6 @@ def known_photos(target: Target) -> tuple[tuple[str, Originals], ...]:
     """Photos of the target's clients, as far as they are known."""
     given = (target.truth or {}).items()
     return tuple((client, originals(Path(path), target.round)) for client, path in given)
-
-
-def seen_by_attacks(
-    seen: Observation, facts: Facts, detected: Sequence[Mapping[str, Any]], client: str
-) -> Observation:
-    """The observation with the protections that the numbers show beside those that are stated."""
-    stated = seen.defense or ()
-    scale = 1.0
-    update = seen.update
-    if update and update.kind == "delta" and seen.training:
-        scale = 1 / (seen.training.lr * seen.training.steps)  # attacks speak of gradients
-    seen = without_frozen(seen, detected)
-    names = {one.name for one in stated}
-    more = [one for one in estimated(detected, seen.round, scale) if one.name not in names]
-    if facts.dp is not None:  # its clipping and its noise are what was seen
-        more = [one for one in more if one.name not in {"clipping", "gaussian_noise"}]
-    defense = (*stated, *more) if more or seen.defense is not None else None
-    return replace(seen, defense=defense, client=client)
-
-
-def estimated(
-    detected: Sequence[Mapping[str, Any]], round: int, scale: float
-) -> tuple[DefenseFacts, ...]:
-    """Protections that were seen in a round, as attacks read them.
-
-    Args:
-        detected: As the study keeps them.
-        round: Of the target.
-        scale: What turns a change of weights into a gradient.
-    """
-    found: dict[str, DefenseFacts] = {}
-    for one in detected:
-        if one.get("round", round) <= round and (facts := _estimate(one, scale)):
-            found[facts.name] = facts
-    return tuple(found.values())
-
-
-def _estimate(one: Mapping[str, Any], scale: float) -> DefenseFacts | None:
-    """One protection as the registered defense that does it; None of what attacks cannot use."""
-    name, value = one["name"], one.get("value")
-    if name in ABSENT:
-        return DefenseFacts(name, {}, withheld=tuple(one.get("names", ())), estimated=True)
-    if value is None:
-        return None
-    called, settings = {
-        "clipping": ("clipping", {"max_norm": value * scale}),
-        "noise": ("gaussian_noise", {"std": value * scale, "of": "entry"}),
-        "sparsity": ("top_k", {"pruned": value}),
-        "quantization": ("quantization", {"levels": value}),
-    }.get(name, ("", {}))
-    return DefenseFacts(called, settings, estimated=True) if called else None
-
-
-def without_frozen(seen: Observation, detected: Sequence[Mapping[str, Any]]) -> Observation:
-    """The observation without layers that nobody trains: zeros that are no gradient.
-
-    To an attack they would say that the images leave these layers as they are, which is not so.
-    """
-    frozen = {n for one in detected if one["name"] == "frozen layers" for n in one.get("names", ())}
-    if not frozen:
-        return seen
-
-    def kept(part: Shared) -> Shared:
-        if not isinstance(part, Update | Aggregate):
-            return part
-        sent = {n: t for n, t in part.tensors.items() if n not in frozen or bool(t.any())}
-        return replace(part, tensors=sent) if sent else part
-
-    return replace(seen, shared=tuple(kept(part) for part in seen.shared))
 
 
 def budget_of(claim: DpClaim | None) -> Budget | None:

@@ -18,9 +18,10 @@ import fedaudit
 from fedaudit import audit
 from fedaudit.captures.auditing import Request, study_of
 from fedaudit.captures.canary import originals
+from fedaudit.captures.defended import estimated
 from fedaudit.captures.facts import DpClaim
 from fedaudit.captures.stored import StoredCapture
-from fedaudit.captures.targets import capture_of, estimated, explained, targets_of
+from fedaudit.captures.targets import capture_of, explained, targets_of
 from fedaudit.cli import cli
 from fedaudit.cli.verdict import conclude
 from fedaudit.config import Choice, Study
@@ -479,10 +480,10 @@ def test_faults_become_findings_and_protections_facts(tmp_path: Path, faces: Fac
         {"name": "sparsity", "fault": False, "evidence": "e", "round": 1, "value": 0.9},
         {"name": "clipping", "fault": False, "evidence": "e", "round": 1, "value": 2.0},
     ]
-    found = {facts.name: facts for facts in estimated(seen, 1, 10.0)}
+    found = {facts.name: facts for facts in estimated(seen, 1)}
     assert found["top_k"].settings == {"pruned": 0.9}
     assert found["top_k"].estimated
-    assert found["clipping"].settings == {"max_norm": 20.0}  # of the gradient
+    assert found["clipping"].settings == {"max_norm": 2.0}
     fedaudit.recording(path, dp=claim)
     study = requested(path)
     faults = [f for f in findings_of(study) if f.severity != "none"]
@@ -495,7 +496,10 @@ def test_faults_become_findings_and_protections_facts(tmp_path: Path, faces: Fac
     assert capture.budget is not None
     assert capture.budget.epsilon == 3.0
     assert capture.seen.defense is not None
-    assert [d.name for d in capture.seen.defense] == ["client_dp"]
+    assert [(d.name, d.settings) for d in capture.seen.defense] == [
+        ("clipping", {"max_norm": 1.0}),
+        ("gaussian_noise", {"std": 0.25, "of": "entry"}),  # scaled to the sensitivity of 0.5
+    ]
 
 
 def test_a_search_demonstrates_only_what_chance_does_not_explain() -> None:

@@ -128,7 +128,7 @@ def test_secagg_shows_one_aggregate_that_is_the_mean_of_all(tmp_path: Path) -> N
     assert seen.training.batch_size == 4 * CLIENTS  # all their batches, in one step
     assert seen.defense is not None
     assert [(d.name, d.settings, d.estimated) for d in seen.defense] == [
-        ("secure aggregation", {"clients": CLIENTS}, True)
+        ("secure_aggregation", {}, True)
     ]
     each = [train("group", state, node, 1) for node in range(1, CLIENTS + 1)]
     assert seen.update is not None
@@ -173,7 +173,8 @@ def test_counters_inside_the_clipping_norm_reach_the_report(tmp_path: Path) -> N
     assert "10, which is a norm of 28.3" in titles[title].evidence
     facts = seen_by_attacks(tmp_path / "c").defense
     assert facts is not None
-    assert (facts[0].name, facts[0].settings) == ("client_dp", {"max_grad_norm": 0.5})
+    assert (facts[0].name, facts[0].settings) == ("clipping", {"max_norm": 0.5})
+    assert not facts[0].estimated
 
 
 def test_a_clipped_update_without_batch_norm_is_told_with_its_bound(tmp_path: Path) -> None:
@@ -192,7 +193,7 @@ def test_clipping_that_nobody_told_the_server_is_estimated(tmp_path: Path) -> No
     facts = seen_by_attacks(tmp_path / "c").defense
     assert facts is not None
     assert [(d.name, d.estimated) for d in facts] == [("clipping", True)]
-    assert facts[0].settings["max_norm"] == pytest.approx(0.05 / LR, rel=1e-3)  # of the gradient
+    assert facts[0].settings["max_norm"] == pytest.approx(0.05, rel=1e-3)
 
 
 def test_a_sensitivity_apart_from_the_clipping_norm_reaches_the_report(tmp_path: Path) -> None:
@@ -213,7 +214,7 @@ def test_noise_of_local_dp_is_seen_without_being_stated(tmp_path: Path) -> None:
     facts = seen_by_attacks(tmp_path / "c").defense
     assert facts is not None
     assert [(d.name, d.estimated) for d in facts] == [("gaussian_noise", True)]
-    assert facts[0].settings["std"] == pytest.approx(expected / LR, rel=0.05)
+    assert facts[0].settings["std"] == pytest.approx(expected, rel=0.05)
     assert "Seen in the updates: noise" in reported(tmp_path / "c", tmp_path / "run")
 
 

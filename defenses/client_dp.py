@@ -46,12 +46,13 @@ class ClientDP:
 
     With `quantile` the norm follows the quantile γ of the clients' norms (Andrew et al., NeurIPS
     2021, arXiv 1905.03871): each client also sends whether it was within C, with noise, and the
-    server moves C to C·exp(−η(share within − γ)), for all to see. With few clients the share is
-    mostly noise, and C wanders. A secure aggregator would sum the bits, too; reports do not list
-    that sum. Update and bit together spend what z states: the update gets the
-    somewhat larger noise that is left for it. All that a client sends of its model in a round is
-    one vector. Batch norm, whose statistics would leave the device in clear, is replaced by group
-    norm for everybody.
+    server moves C to C·exp(−η(share within − γ)), for all to see. Update and bit together spend
+    what z states: the update gets the somewhat larger noise that is left for it. With few clients
+    the share is mostly noise, and C wanders. Reports do not list the sum of bits that a secure
+    aggregator would let the server see.
+
+    All that a client sends of its model in a round is one vector. Batch norm, whose statistics
+    would leave the device in clear, is replaced by group norm for everybody.
 
     Guarantee: (ε, δ) for replacing all data of one client, so that the update's sensitivity is 2C:
     "gaussian" by an RDP or PRV accountant; "laplace" has pure ε = 2/z a round, and composes by the

@@ -305,3 +305,52 @@ def test_the_demo_is_a_valid_study(quick: bool) -> None:
     check_study(study)
     assert study.underpowered is quick
     assert study.data.name == "orl"
+
+
+def test_a_private_study_states_what_it_spent_and_what_it_changed(tmp_path: Path) -> None:
+    """A stated ε holds for the training, not for the audited round; the network is told of."""
+    defenses = (
+        Choice("dpsgd", {"epsilon": 8.0}, label="eight"),
+        Choice("client_dp", {"epsilon": 20.0, "quantile": 0.5}, label="clients"),
+    )
+    study = replace(
+        STUDY,
+        scenarios=(
+            Scenario(
+                "fresh",
+                network=Choice("convnet", {"width": 4}),
+                method=Choice("fedavg"),
+                targets=1,
+                defenses=defenses,
+                attacks=(Choice("inverting_gradients", {"steps": 1}),),
+                controls=False,
+            ),
+        ),
+        federation=Federation(clients=3, rounds=2, photos=2),
+        utility=True,
+    )
+    check_study(study)
+    (note, other) = audit.notes_of(study)
+    assert note.startswith("eight on convnet: batch norm in 8 layers was replaced by group norm")
+    with open_run(tmp_path / "run", study, command="", evidence="none") as opened:
+        assert failures(run(opened, workers=1)) == {}
+    results = build_report(tmp_path / "run", "none")
+    assert {note, other} <= set(results.limitations)
+    rows = {row.defense: row for row in results.rows}
+    eight, clients = rows["eight"], rows["clients"]
+    assert eight.utility is not None
+    assert eight.utility.training_epsilon == pytest.approx(8.0, rel=5e-3)
+    assert (eight.utility.training_delta, eight.utility.training_unit) == (
+        1e-5,
+        "one image, 2 rounds",
+    )
+    assert clients.utility is not None
+    assert clients.utility.training_epsilon == pytest.approx(20.0, rel=5e-3)
+    assert clients.utility.training_unit == "one client, 2 rounds"
+    assert clients.budget is not None
+    assert clients.budget.unit == "one client, one round"
+    assert clients.budget.epsilon < 20
+    shown = {e.artifact: e for e in results.exposures if e.defense == "clients"}
+    assert set(shown) == {"update", "clipped_bit"}
+    assert shown["clipped_bit"].attack is None
+    assert "no attack reads" in shown["clipped_bit"].note

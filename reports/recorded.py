@@ -263,6 +263,8 @@ def limitations(study: Study, rows: tuple[Row, ...]) -> Iterator[str]:
         yield from IDENTITY
     if any(row.searched for row in rows):
         yield SEARCHED
+    for note in settings.get("naming", ()):  # runs of before have none
+        yield f"{note[:1].upper()}{note[1:]}."
     if settings["assumed"]:
         yield f"Assumed, as nothing else was stated: {', '.join(settings['assumed'])}."
     if settings["unidentified"]:

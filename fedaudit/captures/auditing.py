@@ -15,17 +15,19 @@ from fedaudit.captures.canary import all_originals, originals
 from fedaudit.captures.facts import Facts, slug
 from fedaudit.captures.inspection import Inspection, inspect
 from fedaudit.captures.local_training import local_training
-from fedaudit.captures.network import model_of
+from fedaudit.captures.naming import Fit, fit
+from fedaudit.captures.network import model_of, network_name
 from fedaudit.captures.observing import observed
 from fedaudit.captures.stored import StoredCapture
 from fedaudit.captures.targets import Target, digest_of
 from fedaudit.captures.telling import description, notes, plain, protection, some, training_text
 from fedaudit.config import RECORDED, Choice, Scenario, Study
-from fedaudit.errors import AttackError, ConfigError, UsageError
-from fedaudit.models.zoo import build
+from fedaudit.errors import ConfigError, UsageError
+from fedaudit.models.from_file import digest_of as digest_of_model
+from fedaudit.models.from_file import is_file
 from fedaudit.study_rules import SAFE_NAME
 from fedaudit.threat_models import EXPLANATIONS
-from fedaudit.types import ModelSpec, Observation
+from fedaudit.types import ModelSpec
 
 ALONE = 6
 """Updates of a round that can say something by themselves: the fewest of which an exact test can
@@ -41,7 +43,8 @@ class Request:
 
     Attributes:
         path: The capture.
-        model: A registered network or `package.module:factory`, trusted; None takes the capture's.
+        model: As `fedaudit.captures.network.model_of` takes it, trusted; None takes the capture's.
+        rename: `OLD=NEW` each, what names of the recording are in the model; or `auto`.
         truth: Folder of a consenting client's photos, by client; the key "" is the only client.
         gallery: A folder a person.
         rounds, clients: Only these; None is all, or with `truth` those clients.
@@ -52,6 +55,7 @@ class Request:
 
     path: Path
     model: str | None = None
+    rename: Sequence[str] = ()
     truth: Mapping[str, Path] = field(default_factory=dict)
     gallery: Path | None = None
     rounds: Collection[int] | None = None
@@ -83,8 +87,10 @@ def study_of(request: Request) -> Plan:
     """
     stored = StoredCapture(request.path)
     spec = model_of(stored.facts, request.model)
-    inspection = inspect(stored)
     rounds = _rounds(stored, request.rounds)
+    fitted = fit(stored, spec, rounds, request.rename)
+    stored.renaming = fitted.renaming
+    inspection = inspect(stored)
     truth = _truth(request, inspection)
     clients = set(request.clients) if request.clients is not None else set(truth) or None
     if clients and (
@@ -102,10 +108,10 @@ def study_of(request: Request) -> Plan:
             + (f"The first: {stored.problems[0]}. " if stored.problems else "")
             + "`fedaudit inspect` shows what the capture holds."
         )
-    _check_network(spec, found[0].seen)
     chosen, left_out = choose_attacks(request.attacks, found)
     scenarios, targets = _scenarios(found, chosen, _label(inspection), spec, stored.facts)
     settings = _settings(request, truth, found, targets, left_out, stored, inspection)
+    settings |= _of_model(request, fitted)
     study = Study(
         name=plain(f"recorded run {request.path.resolve().name}"),
         description=description(targets, stored.facts, truth, request.gallery),
@@ -116,7 +122,7 @@ def study_of(request: Request) -> Plan:
         fmr=request.fmr,
         underpowered=len(targets) < ALONE,
     )
-    told = notes(settings, inspection)
+    told = [*fitted.notes, *notes(settings, inspection)]
     if len({target.client for target in targets}) < ALONE and max(t.images for t in targets) <= 1:
         told.append(
             f"these are updates of fewer than {ALONE} clients, of one image each: whatever comes "
@@ -158,7 +164,6 @@ def _settings(
     problems = [plain(str(problem)) for problem in stored.problems]
     return {
         "path": str(request.path.resolve()),
-        "model": request.model or "",
         "gallery": str(request.gallery.expanduser().resolve()) if request.gallery else "",
         "shape": list(found[0].seen.image_shape or ()),
         "targets": [target.as_plain() for target in targets],
@@ -173,6 +178,18 @@ def _settings(
             [f"round {a.round}: {a.client or 'all'}: {a.what}" for a in inspection.anomalies]
         ),
         "problems": some(problems),
+    }
+
+
+def _of_model(request: Request, fitted: Fit) -> dict[str, Any]:
+    """What the run needs to build the model again, and to read the capture as it does."""
+    model = request.model or ""
+    digest = digest_of_model(model) if is_file(model) else ""
+    return {
+        "model": str(Path(model).expanduser().absolute()) if digest else model,
+        "model_sha256": digest,
+        "rename": [list(rule) for rule in fitted.renaming.rules],
+        "naming": list(fitted.notes),
     }
 
 
@@ -249,13 +266,6 @@ def _usable(
     return found
 
 
-def _check_network(spec: ModelSpec, seen: Observation) -> None:
-    try:
-        build(spec, seen.before)
-    except AttackError as error:
-        raise UsageError(f"the model does not fit what the server sent: {error}") from error
-
-
 def _scenarios(
     found: Sequence[Found],
     attacks: tuple[Choice, ...],
@@ -280,7 +290,7 @@ def _scenarios(
             groups.setdefault(place, []).extend(them)
     both = len({known for known, _ in groups}) > 1
     scenarios, targets = [], []
-    network = Choice(spec.factory, {}, label=_safe(_network(spec), "network"))
+    network = Choice(spec.factory, {}, label=_safe(network_name(spec), "network"))
     method = Choice(RECORDED, {}, label=_safe((facts.framework or "recorded").split()[0], RECORDED))
     for (known, rounds), them in groups.items():
         name = _rounds_name(rounds) + ("-canary" if both and known else "")
@@ -317,11 +327,6 @@ def _scenarios(
 
 
 _GRANTED = {str(fact) for fact in EXPLANATIONS} - {"labels", "statistics", "manipulation"}
-
-
-def _network(spec: ModelSpec) -> str:
-    """The network's own name, also where it is wrapped to normalize its images."""
-    return str(spec.arguments.get("factory", spec.factory)).rpartition(":")[2]
 
 
 def _rounds_name(rounds: tuple[int, ...]) -> str:

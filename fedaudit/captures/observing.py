@@ -146,14 +146,16 @@ def _observe(
     received = origin.tensors()
     for name, tensor in received.items():
         check_finite(origin.path, name, tensor)
-    check_size(spec, facts, received)
+    check_size(spec, facts, (tensor.shape for tensor in received.values()))
     names = names_of(spec, facts) if is_numbered(received) else ()
-    broadcast = named(received, names)
-    sent = read_checked(first, broadcast, names)
+    renaming = capture.renaming
+    broadcast = renaming.names(named(received, names))
+    sent = read_checked(first, broadcast, names, renaming)
     known = local_training(facts, message)
     weights = _weights(facts, group)
     over = sum(weights) if message.aggregate else 1.0
-    shared = shared_of(message, sent, broadcast, buffers=facts.buffers, over=over)
+    buffers = None if facts.buffers is None else tuple(map(renaming.name, facts.buffers))
+    shared = shared_of(message, sent, broadcast, buffers=buffers, over=over)
     _check_moved(first, shared)
     images, training = known.images, known.settings
     client = message.client or ""

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from fedaudit.captures.facts import Message
+from fedaudit.captures.renaming import Renaming
 from fedaudit.captures.stored import StoredMessage
 from fedaudit.errors import CaptureError
 from fedaudit.types import Buffers, Shared, Update
 
 T = TypeVar("T")
+AS_THEY_ARE = Renaming()
 STATISTICS = (".running_mean", ".running_var")
 COUNTER = ".num_batches_tracked"
 PREFIXES = ("module.", "_orig_mod.", "_module.")
@@ -25,13 +27,10 @@ def is_buffer(name: str, buffers: Collection[str] | None = None) -> bool:
 
 
 def start(broadcast: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What the server sent, as `Observation.before` has it: float32, no counters.
-
-    Names lose what DataParallel, torch.compile or Opacus put before all of them.
-    """
+    """What the server sent, as `Observation.before` has it: float32, no counters."""
     return {
         name: tensor.float() if tensor.is_floating_point() else tensor
-        for name, tensor in plain_names(broadcast).items()
+        for name, tensor in broadcast.items()
         if not f".{name}".endswith(COUNTER)
     }
 
@@ -57,19 +56,24 @@ def named(tensors: Mapping[str, T], names: Sequence[str]) -> dict[str, T]:
 
 
 def read_checked(
-    stored: StoredMessage, broadcast: Mapping[str, Tensor], names: Sequence[str] = ()
+    stored: StoredMessage,
+    broadcast: Mapping[str, Tensor],
+    names: Sequence[str] = (),
+    renaming: Renaming = AS_THEY_ARE,
 ) -> dict[str, Tensor]:
     """A client's tensors, under plain names, once each is known to fit the broadcast.
 
     Args:
         stored: The message.
-        broadcast: What the server sent, under plain names.
+        broadcast: What the server sent, under plain names, renamed.
         names: As `named` takes them.
+        renaming: What plain names are in the model.
 
     Raises:
         CaptureError: As `check_fits`, or the file is damaged.
+        UsageError: Two names become one.
     """
-    sent = named(stored.tensors(), names)
+    sent = renaming.names(named(stored.tensors(), names))
     check_fits(stored.path, sent, broadcast)
     return sent
 

@@ -23,6 +23,7 @@ from fedaudit.captures.manifest_file import Problem, read_manifest
 from fedaudit.captures.message_file import KEY
 from fedaudit.captures.readers.limits import Limits
 from fedaudit.captures.readers.safetensors_file import Header, load, read_header
+from fedaudit.captures.renaming import Renaming
 from fedaudit.errors import CaptureError, UsageError
 from fedaudit.types import Capture, ModelSpec
 
@@ -46,6 +47,10 @@ class StoredMessage:
         found = load(self.path, self.header)
         return {name: found[name] for name in self.names}
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of what was sent, in the order in which it was; none of it is read."""
+        return {name: self.header.entries[name].shape for name in self.names}
+
     @property
     def names(self) -> tuple[str, ...]:
         """Of the tensors, in the order in which they were sent."""
@@ -60,6 +65,7 @@ class StoredCapture:
     Args:
         folder: The capture.
         limits: What its files may take.
+        renaming: What names in it are in the model; `observations` reads them so.
 
     Attributes:
         manifest: The facts, and when they were recorded.
@@ -69,8 +75,11 @@ class StoredCapture:
         UsageError: There is no capture, its manifest is damaged, or of another version.
     """
 
-    def __init__(self, folder: str | Path, *, limits: Limits | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, *, limits: Limits | None = None, renaming: Renaming | None = None
+    ) -> None:
         self.folder = Path(folder)
+        self.renaming = renaming or Renaming()
         self.limits = limits or Limits()
         self.manifest, found = read_manifest(self.folder)
         self.problems: list[Problem] = list(found)

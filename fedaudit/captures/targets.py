@@ -24,6 +24,7 @@ from fedaudit.captures.defended import seen_by_attacks
 from fedaudit.captures.facts import DpClaim
 from fedaudit.captures.network import model_of
 from fedaudit.captures.observing import observed
+from fedaudit.captures.renaming import checked
 from fedaudit.captures.stored import StoredCapture
 from fedaudit.config import Scenario, Study
 from fedaudit.data.faces import FaceSet
@@ -88,8 +89,9 @@ def capture_of(study: Study, scenario: Scenario, cell: Cell) -> Capture:
     """
     target = targets_of(study, scenario.name)[cell.target]
     settings = study.data.settings
-    stored = StoredCapture(settings["path"])
-    spec = model_of(stored.facts, settings["model"] or None)
+    stored = StoredCapture(settings["path"], renaming=checked(settings["rename"]))
+    model, digest = settings["model"] or None, settings["model_sha256"]
+    spec = model_of(stored.facts, model, sha256=digest)
     found = next(
         observed(stored, spec, target.round, lambda one: one.path.name == target.file), None
     )

@@ -43,7 +43,8 @@ def _words(context: click.Context, option: click.Parameter, value: str | None) -
         "fedaudit audit capture --model my_app.task:Net -o runs/audit",
         "fedaudit audit capture --truth client-7=photos/anna --gallery faces -o runs/audit",
         "fedaudit audit capture --gallery faces --rounds 1,2 --attacks gan_inversion -o runs/audit",
-        "fedaudit audit capture -o runs/audit --dry-run",
+        "fedaudit audit capture --model torchvision:resnet18 --rename backbone= -o runs/audit",
+        "fedaudit audit capture --model net.pt2 --rename auto -o runs/audit --dry-run",
         note="Photos of --truth lie flat in the folder, or in a folder a person, or either in "
         "round-1, round-2 …; of --gallery in a folder a person. Attacks see neither. A report on "
         "them shows no face unless --evidence full asks for it. Exit codes: 0 fine, also where a "
@@ -57,8 +58,16 @@ def _words(context: click.Context, option: click.Parameter, value: str | None) -
     help="Run folder: a new one, or one to go on with.",
 )  # fmt: skip
 @click.option(
-    "--model", help="A registered network, or package.module:factory; trusted to run its code."
-)
+    "--model", metavar="NAME|FILE",
+    help="A registered network, package.module:factory, torchvision:NAME, timm:NAME, or a file of "
+    "TorchScript (.pt, .ts) or torch.export (.pt2). What you name is run: name only what you "
+    "trust.  [default: what the capture names, where that is a registered network]",
+)  # fmt: skip
+@click.option(
+    "--rename", "rename", multiple=True, metavar="OLD=NEW|auto",
+    help="Names of the capture that differ in the model, by their first parts (module= takes a "
+    "prefix away); auto maps what names and shapes leave no choice about. Repeatable.",
+)  # fmt: skip
 @click.option(
     "--truth", "truths", multiple=True, metavar="[CLIENT=]DIR",
     help="Photos of a consenting client, whose updates alone are attacked then. Repeatable.",
@@ -97,6 +106,7 @@ def audit(
     capture: Path,
     output: Path,
     model: str | None,
+    rename: tuple[str, ...],
     truths: tuple[str, ...],
     gallery: Path | None,
     rounds: tuple[int, ...] | None,
@@ -129,6 +139,7 @@ def audit(
         captures.Request(
             path=capture,
             model=model,
+            rename=rename,
             truth=_truth(truths),
             gallery=gallery,
             rounds=rounds,

@@ -96,7 +96,9 @@ def adopt(network: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
     """`network` as a `FaceNet`, or as it is where it cannot be cut in three.
 
     It cannot where `torch.fx` cannot follow its forward pass, where it has no fully connected
-    layer, where something passes the first one by, or where it is told one image at a time.
+    layer, where something passes the first one by, where parameters are used outside of a layer
+    (parts would keep theirs when a functional call replaces them), or where it is told one image at
+    a time.
 
     Args:
         network: From images `[N, C, H, W]` in [0, 1] to scores `[N, K]`.
@@ -111,7 +113,7 @@ def adopt(network: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
     modules = dict(network.named_modules())
     calls = [n for n in graph.nodes if n.op == "call_module"]
     entry = next((n for n in calls if isinstance(modules[n.target], nn.Linear)), None)
-    if entry is None or not _is_cut(graph, entry):
+    if entry is None or not _is_cut(graph, entry) or _reads_parameters(network, graph):
         return network
     name = str(entry.target)
     body = _part(network, graph, None, entry.args[0])
@@ -136,6 +138,11 @@ def _is_cut(graph: fx.Graph, entry: fx.Node) -> bool:
                 return False
             after.add(node)
     return any(node.op == "output" and node in after for node in graph.nodes)
+
+
+def _reads_parameters(network: nn.Module, graph: fx.Graph) -> bool:
+    own = {name for name, _ in network.named_parameters(remove_duplicate=False)}
+    return any(node.op == "get_attr" and node.target in own for node in graph.nodes)
 
 
 def _part(network: nn.Module, graph: fx.Graph, start: fx.Node | None, stop: object) -> nn.Module:

@@ -1,8 +1,6 @@
 """Generators of the user's own: TorchScript, torch.export, or any Python factory."""
 
 import json
-import os
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,9 @@ from fedaudit.errors import UsageError
 from fedaudit.models import latents as distributions
 from fedaudit.models.foreign_settings import EXTRA_FILE, ForeignSettings, read_settings
 from fedaudit.models.latents import Latents
+from fedaudit.models.program_file import SUFFIXES, read_program
 from fedaudit.registry import import_object
 
-SUFFIXES = frozenset({".ts", ".pt", ".pt2"})
 _USUAL_WIDTHS = (100, 128, 256, 512)
 _SLACK = 1e-3
 _TRIED = 3
@@ -109,56 +107,9 @@ def _load(source: str) -> tuple[Network, ForeignSettings]:
     if not path.is_file():
         raise UsageError(f"there is no generator file {source}. Check the path.")
     extra: dict[str, Any] = {EXTRA_FILE: ""}
-    try:
-        load = _load_exported if path.suffix == ".pt2" else _load_script
-        network = load(path, extra)
-    except UsageError:
-        raise
-    except Exception as error:  # torch raises whatever its readers raise
-        reason = str(error).strip().split("\n")[0]
-        raise UsageError(
-            f"cannot load {source}: {reason}. A .pt or .ts file must come from torch.jit.save and "
-            "a .pt2 file from torch.export.save; a bare state dict does not say what network it "
-            "belongs to, so name its factory as package.module:factory instead."
-        ) from error
+    program = read_program(path, extra)
+    network = program if isinstance(program, nn.Module) else program.module()
     return network, read_settings(path, extra[EXTRA_FILE] or b"")
-
-
-def _load_script(path: Path, extra: dict[str, Any]) -> nn.Module:
-    # Read by TorchScript's own reader in C++, which builds tensors and script classes only.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        module: nn.Module = torch.jit.load(  # type: ignore[no-untyped-call]
-            str(path), map_location="cpu", _extra_files=extra
-        )
-    return module.eval()
-
-
-def _load_exported(path: Path, extra: dict[str, Any]) -> nn.Module:
-    """A torch.export program, refused where reading it would run pickles or native code."""
-    try:
-        records = torch._C.PyTorchFileReader(str(path)).get_all_records()
-    except RuntimeError:
-        records = []  # the format before torch 2.8, with none of these but pickles; see below
-    for record in records:
-        folder, _, name = record.rpartition("/")
-        inert = not folder.endswith("constants") or name.startswith("tensor_")
-        if "aotinductor" in record or not (inert or name.endswith(".json")):
-            raise UsageError(
-                f"{path} holds {record!r}, compiled code or a pickled object, and is refused. "
-                "Export the plain network with torch.export.save."
-            )
-    # torch.export.load asks for unrestricted unpickling; this switch overrules it.
-    switch = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(switch)
-    os.environ[switch] = "1"
-    try:
-        return torch.export.load(path, extra_files=extra).module()
-    finally:
-        if before is None:
-            del os.environ[switch]
-        else:
-            os.environ[switch] = before
 
 
 def _probe(

@@ -57,6 +57,17 @@ class Skips(Quickstart):
         return super().forward(x) + x.mean((1, 2, 3))[:, None]
 
 
+class Scales(Quickstart):
+    """Uses a parameter outside of any layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * self.scale)
+
+
 class Branches(Quickstart):
     """Cannot be traced."""
 
@@ -95,7 +106,7 @@ def test_parameters_can_be_replaced_in_all_parts(kind: type[nn.Module]) -> None:
     assert torch.allclose(out, made(images))
 
 
-@pytest.mark.parametrize("kind", [Skips, Branches])
+@pytest.mark.parametrize("kind", [Skips, Branches, Scales])
 def test_what_cannot_be_cut_stays_as_it_is(kind: type[nn.Module]) -> None:
     plain = network(kind)
     assert adopt(plain, SHAPE) is plain

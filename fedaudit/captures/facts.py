@@ -68,8 +68,8 @@ class Facts:
     """What is known of a federation; every field may be unknown (None).
 
     Attributes:
-        model: A registered network; `package.module:factory`, `torchvision:NAME`, `timm:NAME` or the
-            path of a file, which whoever audits must name, too, to trust it.
+        model: A registered network; or `package.module:factory`, `torchvision:NAME`, `timm:NAME`,
+            or a file's path, which whoever audits must name, too, to trust it.
         arguments: Keyword arguments of the factory.
         classes: Width of the head.
         image_shape: `(C, H, W)` of what enters the network.

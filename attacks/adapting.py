@@ -4,8 +4,9 @@ Nothing here goes by a defense's name. The attacker can run the defense, so it t
 gradient of no client and sees what happens: the direction stays (clipping: a cosine does not mind);
 entries go missing and the others stay (pruning: those that were sent are compared); every draw is
 off in another direction but right on average (noise, unbiased quantization: the mean is followed,
-which is the gradient itself, and never a draw that the client did not make); or something is done
-that trial gradients must go through as well (signs). So a package's defense is met like ours.
+which is the gradient itself, and never a draw that the client did not make); all entries are bent
+alike (signs), so that the direction is about right and no equation holds; or something else is done
+that trial gradients must go through as well. So a package's defense is met like ours.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fedaudit.attacks.averaging import average, rounds_of
+from fedaudit.attacks.changed_photos import mixes
 from fedaudit.attacks.estimating import estimate
 from fedaudit.attacks.local_steps.schedule import scale_of
 from fedaudit.attacks.replaying import replay_of
@@ -37,7 +40,9 @@ PROBE = 7
 """Seed of the gradient that acts are tried on: another one than theirs, or noise would be it."""
 MODELED_AGGREGATES = frozenset({"secure aggregation", "secure_aggregation"})
 """Not acts on a gradient: an aggregate is matched by all clients' images."""
-Kind = Literal["kept", "sparse", "noise", "followed", "lost"]
+BENT = 0.5
+"""Cosine to the gradient from which on a flat act is seen through: it bends the direction only."""
+Kind = Literal["kept", "sparse", "noise", "bent", "followed", "lost"]
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,10 @@ class Adaptation:
         scaled: Acts that change the length only: for distances that mind it.
         sparse: Zeros of the update stand for entries that were not sent.
         signs: All that was sent is signs.
-        noise: Standard deviation of independent noise on each entry, in units of what was sent;
-            0 where there is none.
+        bent: The direction is about the gradient's, entry by entry it is not (signs, rounding).
+        noise: Standard deviation of independent noise on each entry of `update`, in its units; 0
+            where there is none.
+        rounds: What the same client sent of the same weights, newest first.
         units: Factor from a mean gradient to what was sent.
         images: What the photos go through before they train, in order; with draws.
         missed: Names of defenses that this does not take into account.
@@ -62,7 +69,9 @@ class Adaptation:
     scaled: tuple[Act, ...] = ()
     sparse: bool = False
     signs: bool = False
+    bent: bool = False
     noise: float = 0.0
+    rounds: tuple[Update, ...] = ()
     units: float = 1.0
     images: tuple[ImageAct, ...] = ()
     missed: tuple[str, ...] = ()
@@ -70,7 +79,16 @@ class Adaptation:
     @property
     def exact(self) -> bool:
         """Whether what was sent has the direction of the gradient, entry by entry."""
-        return not (self.followed or self.sparse or self.noise or self.missed)
+        changed = self.followed or self.bent or self.sparse or self.images
+        return not (changed or self.noise or self.missed)
+
+    @property
+    def update(self) -> Update | None:
+        """What is attacked: the mean over rounds where they differ by what was drawn."""
+        if not self.rounds:
+            return None
+        several = self.noise or self.sparse
+        return average(self.rounds, sparse=self.sparse) if several else self.rounds[0]
 
     @property
     def std(self) -> float:
@@ -80,7 +98,7 @@ class Adaptation:
     @property
     def readable(self) -> bool:
         """Whether a linear structure of the gradient (its rank) survives, under noise or gaps."""
-        return not self.followed
+        return not (self.followed or self.bent)
 
     def sent(self, trial: Sequence[Tensor], names: Sequence[str], *, scaled: bool) -> list[Tensor]:
         """What a client with the mean gradient `trial` would have sent, in the gradient's scale.
@@ -115,22 +133,25 @@ def adapt_to(seen: Observation) -> Adaptation:
     update = seen.update
     if update is None or not update.tensors:
         return Adaptation()
+    rounds = rounds_of(seen)
     facts = estimate(seen) if seen.defense is None else seen.defense
     if all(one.name == "none" for one in facts):
-        return Adaptation()
+        return Adaptation(rounds=rounds[:1])
     units = _units(seen, update)
     probe = _probe(update.tensors)
     state = _State(units=units)
     for one in facts:
-        _take(state, one, seen.batch_size or 1, probe)
+        _take(state, one, seen.batch_size or 1, probe, seen.image_shape)
     return Adaptation(
         followed=tuple(state.followed),
         each=tuple(state.each),
         scaled=tuple(state.scaled),
         sparse=state.sparse,
         signs=state.signs,
-        noise=state.noise,
+        bent=state.bent,
+        noise=state.noise / len(rounds) ** 0.5,
         units=units,
+        rounds=rounds,
         images=tuple(state.images),
         missed=tuple(state.missed),
     )
@@ -144,13 +165,19 @@ class _State:
         self.followed: list[Act] = []
         self.each: list[Act] = []
         self.scaled: list[Act] = []
-        self.sparse = self.signs = False
+        self.sparse = self.signs = self.bent = False
         self.noise = 0.0
         self.images: list[ImageAct] = []
         self.missed: list[str] = []
 
 
-def _take(state: _State, facts: DefenseFacts, count: int, probe: dict[str, Tensor]) -> None:
+def _take(
+    state: _State,
+    facts: DefenseFacts,
+    count: int,
+    probe: dict[str, Tensor],
+    shape: tuple[int, int, int] | None,
+) -> None:
     """Add one defense."""
     if facts.name in MODELED_AGGREGATES:
         return
@@ -159,28 +186,37 @@ def _take(state: _State, facts: DefenseFacts, count: int, probe: dict[str, Tenso
     except (AttackError, TypeError, ValueError):  # settings may be known in part only
         state.missed.append(facts.name)
         return
-    state.images = [*replayed.images, *state.images]
+    if replayed.images and (shape is None or mixes(replayed.images, shape)):
+        state.missed.append(facts.name)
+    else:
+        state.images = [*replayed.images, *state.images]
     mean = replayed.mean
     if replayed.each and count == 1:
         mean = (*replayed.each, *mean)
     elif replayed.each:
         state.each += [followed(act, probe) for act in replayed.each]
+    # What acts on an image's gradient acts before the learning rate.
+    length = abs(state.units) if replayed.each else 1.0
     for act in mean:
-        kind, noise = behavior(act, probe)
-        if kind == "lost":
-            state.missed.append(facts.name)
-        elif kind == "sparse":
-            state.sparse = True
-        elif kind == "noise":
-            # What acts on an image's gradient acts before the learning rate.
-            length = abs(state.units) if replayed.each else 1.0
-            state.noise = (state.noise**2 + (noise * length) ** 2) ** 0.5
-        elif kind == "kept":
-            state.scaled.append(act)
-        else:
-            state.followed.append(followed(act, probe))
-            done = act(probe, _drawing(0))
-            state.signs = all(bool((done[n] == v.sign()).all()) for n, v in probe.items())
+        _add(state, act, facts.name, probe, length)
+
+
+def _add(state: _State, act: Act, name: str, probe: dict[str, Tensor], length: float) -> None:
+    kind, noise = behavior(act, probe)
+    if kind == "lost":
+        state.missed.append(name)
+    elif kind == "sparse":
+        state.sparse = True
+    elif kind == "noise":
+        state.noise = (state.noise**2 + (noise * length) ** 2) ** 0.5
+    elif kind == "kept":
+        state.scaled.append(act)
+    elif kind == "bent":
+        state.bent = True
+        done = act(probe, _drawing(0))
+        state.signs = all(bool((done[n] == v.sign()).all()) for n, v in probe.items())
+    else:
+        state.followed.append(followed(act, probe))
 
 
 def behavior(act: Act, probe: Batch) -> tuple[Kind, float]:
@@ -197,7 +233,8 @@ def behavior(act: Act, probe: Batch) -> tuple[Kind, float]:
     if left_out and _apart(one, plain * ~gaps) < SAME:
         return "sparse", 0.0
     if not random:
-        return "followed", 0.0
+        flat = _is_flat(act, probe)
+        return ("bent" if flat and 1 - _apart(one, plain) > BENT else "followed"), 0.0
     share = float((one @ plain + two @ plain) / (2 * plain @ plain))
     errors = [one - share * plain, two - share * plain]
     cosine = float((errors[0] @ errors[1]) / (errors[0].norm() * errors[1].norm() + 1e-20))

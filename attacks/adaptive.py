@@ -30,18 +30,18 @@ def as_assumed(made: Reconstruction, seen: Observation, adapt: Adapt) -> Reconst
 def distance_for(adaptation: Adaptation, distance: str) -> str:
     """The distance between gradients that suits the defense in use.
 
-    Where entries were pruned, a cosine over those that were sent; where signs were sent, a smooth
-    count of those that differ. The published choice of an attack for another distance stays.
+    Where entries were pruned, a cosine over those that were sent; where signs were sent, a distance
+    to signs. The published choice of an attack for another distance stays.
     """
     if distance != "cosine":
         return distance
     if adaptation.signs:
-        return "sign"
+        return "signs"
     return "masked" if adaptation.sparse else distance
 
 
 def how_adaptive(
-    seen: Observation, *, exact: bool = False
+    seen: Observation, *, exact: bool = False, photos: bool = False
 ) -> Literal["known", "estimated", "no", "none needed"]:
     """The word that goes with a result.
 
@@ -49,6 +49,7 @@ def how_adaptive(
         seen: What the server saw; says which defenses are in use.
         exact: The attack models none of them: it only stands where they leave the gradient's
             direction as it is, or keep a part of it on the device.
+        photos: The attack models what defenses do to photos before they train.
     """
     if seen.defense is None:
         # Which parameters are missing and how noisy the rest is shows in the update itself.
@@ -57,5 +58,7 @@ def how_adaptive(
         return "none needed"
     adaptation = adapt_to(seen)
     if adaptation.missed or (exact and not adaptation.exact):
+        return "no"
+    if adaptation.images and not photos:
         return "no"
     return "estimated" if any(facts.estimated for facts in seen.defense) else "known"

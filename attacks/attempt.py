@@ -13,6 +13,7 @@ from fedaudit.attacks.adaptive import distance_for
 from fedaudit.attacks.batch_norm import BatchNormPrior, from_observation
 from fedaudit.attacks.evidence import Evidence, gather
 from fedaudit.attacks.evolution import Evolution
+from fedaudit.attacks.local_steps.rehearsal import smooth_noise
 from fedaudit.attacks.local_steps.several_steps import replay_of
 from fedaudit.attacks.maps.gauss_newton import GaussNewton
 from fedaudit.attacks.maps.goal import MapMatching, goal_of
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 PROXY_FACES = 32
 """Generated faces whose batch-norm statistics stand in for unknown ones."""
+GENERIC = 12
+"""Images with which draws are tried."""
 SMALL = 500_000
 """Parameters below which double precision costs nothing: the operations' overhead does."""
 Move = Movement | OneByOne | Evolution | GaussNewton
@@ -84,10 +87,12 @@ class Attempt:
         )
         self.stages = from_gray(attack.stages) if matching.loss == "spans" else attack.stages
         self.scene = Scene(evidence, matching, self.generator, attack.prior, attack.restarts)
+        if evidence.photos.acts:
+            matching.choose_draws(self._generic())
         sweeps = [
             stage.steps
             * (evidence.count if _one_by_one(stage, matching) else 1)
-            * (attack.restarts if stage.optimizer == "lbfgs" or trial else 1)
+            * (attack.restarts if stage.optimizer == "lbfgs" or not matching.mappable else 1)
             for stage in self.stages
             if evidence.smooth or not stage.smooth_only
         ]
@@ -203,7 +208,7 @@ class Attempt:
                 matching = MapMatching(scene.matching, goal, begun)
             movement = Movement(matching, leaves, decode, plan, penalty, self.watch)
             # Neither L-BFGS nor a replay can be mapped over restarts.
-            if scene.restarts > 1 and (stage.optimizer == "lbfgs" or scene.matching.trial):
+            if scene.restarts > 1 and (stage.optimizer == "lbfgs" or not scene.matching.mappable):
                 movement = OneByOne(movement)
         if saved:
             movement.load({k.removeprefix("move/"): v for k, v in saved.items() if "move/" in k})
@@ -223,6 +228,15 @@ class Attempt:
                 faces = self.scene.faces.images(drawn.to(self.scene.like.device))
         source = from_observation(self.seen, model, faces)
         return BatchNormPrior(model, source) if source else None
+
+    def _generic(self) -> Tensor:
+        """Faces where the attack has a generator of them, else smooth noise."""
+        like, shape = self.scene.like, self.scene.evidence.shape
+        if self.attack.prior is None:
+            return smooth_noise(GENERIC, shape, self._proxy_generator()).to(like)
+        drawn = self.scene.faces.sample(GENERIC, self._proxy_generator())
+        with torch.no_grad():
+            return self.scene.faces.images(drawn.to(like.device)).to(like)
 
     def _proxy_generator(self) -> torch.Generator:
         """Of its own, so that an attempt that is resumed draws the same faces."""

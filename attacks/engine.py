@@ -111,6 +111,9 @@ class MatchingAttack:
         labels = evidence.labels
         if matching.loss == "soft" and not run.stand_in:
             labels = torch.stack([rows[best] for rows in matching.free]).argmax(1)
+        word = how_adaptive(seen, photos=matching.trial is None)
+        if run.stand_in and self.unknown != "learned":
+            word = "no"  # a guess is no account of what the device keeps
         return Reconstruction(
             images=run.images[best].cpu().float(),
             labels=torch.full((evidence.count,), -1) if labels is None else labels.cpu(),
@@ -118,7 +121,6 @@ class MatchingAttack:
             iterations=run.watch.step,
             gradient_evaluations=matching.evaluations,
             seconds=time.process_time() - started + run.earlier_seconds,
-            # A guess is no account of what the device keeps.
-            adaptive="no" if run.stand_in and self.unknown != "learned" else how_adaptive(seen),
+            adaptive=word,
             history=tuple(run.watch.history),
         )

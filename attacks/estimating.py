@@ -5,12 +5,12 @@ leaves no mark that could not be a gradient's own, is not claimed: clipping chan
 nobody knows, so the length itself is the only bound that can be given (`clip_bound`).
 """
 
-import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from fedaudit.attacks.averaging import deviation, rounds_of
 from fedaudit.attacks.replaying import is_installed
 from fedaudit.models.adopted import adopt
 from fedaudit.models.facenet import FaceNet
@@ -25,6 +25,10 @@ MASKED_COLUMNS = 0.05
 """Share of zero columns from which on the layer that the map enters counts as masked."""
 FEW_LEVELS = 256
 """Distinct magnitudes of a large parameter up to which it counts as quantized."""
+WHOLE = 1e-2
+"""Distance from whole numbers that rounding in single precision explains."""
+BUCKETS = (None, 8192, 4096, 2048, 1024, 512, 256, 128, 64)
+"""Sizes of quantization buckets that are tried, largest first."""
 LARGE = 500
 """Entries from which on a parameter says something about levels."""
 EVEN_ROWS = 0.25
@@ -45,11 +49,11 @@ def estimate(seen: Observation) -> tuple[DefenseFacts, ...]:
     if update is None or not update.tensors:
         return ()
     tensors = {n: v for n, v in update.tensors.items() if v.is_floating_point() and v.numel()}
-    found: list[tuple[str, dict[str, float]]] = []
+    found: list[tuple[str, Mapping[str, float | None]]] = []
     if is_signs(tensors):
         found.append(("sign", {}))
-    elif (levels := quantization_levels(tensors)) is not None:
-        found.append(("qsgd", {"levels": levels}))
+    elif (rounding := quantization(tensors)) is not None:
+        found.append(("qsgd", rounding))
     else:
         entry = entry_of(seen)
         masked = masked_columns(tensors[entry]) if entry in tensors else None
@@ -58,7 +62,8 @@ def estimate(seen: Observation) -> tuple[DefenseFacts, ...]:
             found.append(("soteria", {"pruned": float((~masked).float().mean())}))
         elif (pruned := sparsity(tensors)) is not None:
             found.append(pruned)
-        std = noise_scale(tensors, entry, seen.batch_size or 1)
+        std = deviation(rounds_of(seen)) if not found else None
+        std = std or noise_scale(tensors, entry, seen.batch_size or 1)
         if std is not None:
             found.append(("gaussian_noise", {"std": std}))
     return tuple(DefenseFacts(name, settings, estimated=True) for name, settings in found)
@@ -100,33 +105,49 @@ def sparsity(tensors: Tensors) -> tuple[str, dict[str, float]] | None:
     return name, {"pruned": zeros}
 
 
-def quantization_levels(tensors: Tensors) -> int | None:
-    """Levels s of a uniform quantizer whose step is the same over each parameter, or over all.
+def quantization(tensors: Tensors) -> dict[str, float | None] | None:
+    """QSGD's levels and bucket; None where magnitudes are not multiples of few steps.
 
-    QSGD sends multiples of ‖v‖/s. The norm itself is not sent; that rounding is right on average
-    makes ‖v‖² = ‖sent‖² − (rounding's variance), and of values below the step the variance is
-    nearly what they contribute. None where magnitudes are not few.
+    Buckets show: within one of the right size, or a divisor of it, all magnitudes are multiples of
+    the least. QSGD does not send the norm ‖v‖₂ itself, only steps of ‖v‖₂/s, so s is estimated: the
+    levels of a bucket add up to s·‖v‖₁/‖v‖₂ on average, which is about 0.7·s·√(its entries) for
+    numbers between Gaussian and heavy-tailed. Good to a factor of 2.
     """
-    sizes, steps = [], []
-    for value in tensors.values():
-        if value.numel() < LARGE:
-            continue
-        rest = value.abs()[value != 0]
-        if not len(rest):
-            continue
-        step = float(rest.min())
-        ratio = rest.double() / step
-        if float((ratio - ratio.round()).abs().max()) > 1e-3 * max(1.0, float(ratio.max())):
-            return None
-        if len(torch.unique(ratio.round())) > FEW_LEVELS:
-            return None
-        sizes.append(float((ratio.round().square() - (ratio.round() == 1).double()).sum()))
-        steps.append(step)
-    if not sizes:
+    large = [v.flatten() for v in tensors.values() if v.numel() >= LARGE]
+    if not large:
         return None
-    together = max(steps) <= min(steps) * (1 + 1e-4)
-    found = sum(sizes) if together else sorted(sizes)[len(sizes) // 2]
-    return max(1, round(math.sqrt(max(found, 1.0))))
+    for bucket in BUCKETS:
+        levels = [_levels(flat, bucket) for flat in large]
+        if any(found is None for found in levels):
+            continue
+        sums = torch.cat(
+            [
+                found.sum(1) / (0.7 * size**0.5)
+                for found, size in ((f, f.shape[1]) for f in levels if f is not None)
+                if len(found)
+            ]
+        )
+        sums = sums[sums > 0]
+        if len(sums):
+            return {"levels": max(1, round(float(sums.median()))), "bucket": bucket}
+    return None
+
+
+def _levels(flat: Tensor, bucket: int | None) -> Tensor | None:
+    """Multiples of the least magnitude in each bucket, `[buckets, size]`; None where they are not.
+
+    The last bucket, which may be shorter, is left out.
+    """
+    size = min(bucket or len(flat), len(flat))
+    rows = flat[: len(flat) // size * size].view(-1, size).abs().double()
+    step = torch.where(rows > 0, rows, torch.inf).amin(1, keepdim=True)
+    ratio = torch.where(rows > 0, rows / step, 0.0)
+    level = ratio.round()
+    off = float((ratio - level).abs().max())
+    few = int(level.max()) <= FEW_LEVELS
+    # Chance does not make all of thousands of numbers whole; two in a bucket are no evidence.
+    told = float((rows > 0).double().sum(1).mean()) >= 2
+    return level if off < WHOLE and few and told else None
 
 
 def masked_columns(gradient: Tensor) -> Tensor | None:

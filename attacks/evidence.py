@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedaudit.attacks.adapting import Adaptation, adapt_to
+from fedaudit.attacks.changed_photos import ChangedPhotos, copies_of
 from fedaudit.attacks.labels.gradient import read_head
 from fedaudit.attacks.labels.infer import share_out, solved
 from fedaudit.attacks.local_steps.schedule import without_pulls
@@ -57,6 +58,7 @@ class Evidence:
         private: Names of the parameters that stay on the device.
         clean: The update is one exact gradient: no noise, no drift over several steps.
         adaptation: How the defenses in use are met.
+        photos: As they trained, of photos as they are searched for.
     """
 
     model: nn.Module
@@ -69,6 +71,7 @@ class Evidence:
     private: frozenset[str] = frozenset()
     clean: bool = False
     adaptation: Adaptation = field(default_factory=Adaptation)
+    photos: ChangedPhotos = field(default_factory=lambda: ChangedPhotos((), 0))
 
     @property
     def blind(self) -> bool:
@@ -136,7 +139,7 @@ def gather(seen: Observation) -> Evidence:
     if seen.update is None:
         raise AttackError("nothing to match: the client shared no model update")
     adaptation = adapt_to(seen)
-    target = mean_gradient(seen, seen.update)
+    target = mean_gradient(seen, adaptation.update or seen.update)
     device = next(iter(target.values())).device
     network = adopt(build(seen.model, seen.before), seen.image_shape)
     model = client_mode(network, seen.training).to(device)
@@ -164,10 +167,15 @@ def gather(seen: Observation) -> Evidence:
             entry = place_maps(entry, model, places)
         if entry.maps is None or entry.arriving is None or seen.batch_size == 1:
             entry = take_apart(entry, model, labels)
+    copies = copies_of(adaptation.images, seen.image_shape)
+    count = max(1, seen.batch_size // copies)
+    if copies > 1:
+        labels = None if labels is None else labels.sort().values[::copies][:count]
+        entry = entry and replace(entry, maps=None, arriving=None)
     return Evidence(
         model=model,
         target=target,
-        count=seen.batch_size,
+        count=count,
         shape=seen.image_shape,
         labels=None if labels is None else labels.to(device),
         grayscale=is_gray(model, target, adaptation),
@@ -175,6 +183,7 @@ def gather(seen: Observation) -> Evidence:
         private=private_names(model, seen.before),
         clean=_is_clean(seen, seen.update) and adaptation.exact,
         adaptation=adaptation,
+        photos=ChangedPhotos(adaptation.images, count),
     )
 
 

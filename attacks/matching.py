@@ -148,6 +148,11 @@ class Matching:
         return self.entry is not None and self.entry.maps is not None
 
     @property
+    def mappable(self) -> bool:
+        """Whether restarts can share a pass (`vmap`): no local steps replayed, nothing drawn."""
+        return self.trial is None and not self.evidence.photos.acts
+
+    @property
     def separable(self) -> bool:
         """Whether shares add up.
 
@@ -249,6 +254,17 @@ class Matching:
         )
         self.fixed = tuple(rows[list(restarts)] for rows in self.fixed)
 
+    def choose_draws(self, images: Tensor) -> None:
+        """Settle what the defense drew for each photo, by generic faces `[n, C, H, W]`."""
+
+        def distance(face: Tensor, place: int) -> float:
+            trial, apart = self.gradients(face, [place], differentiable=False)
+            with torch.no_grad():
+                return float(self.distance_to(trial) + apart)
+
+        if self.loss != "spans" and self.trial is None:
+            self.evidence.photos.choose(distance, images)
+
     def calibrate(self, images: Tensor) -> None:
         """Set the scale of each term to its median over generic faces, `[n, C, H, W]`.
 
@@ -302,6 +318,11 @@ class Matching:
     ) -> tuple[Tensor, Tensor]:
         share = len(which) / self.evidence.count
         nothing = images.new_zeros(())
+        labels = torch.zeros(len(images), dtype=torch.long, device=images.device)
+        if self.loss == "labels":
+            assert self.evidence.labels is not None
+            labels = self.evidence.labels[list(which)]
+        images, labels = self.evidence.photos(images, labels, which)
         if self.loss in ("arriving", "free"):
             features = self.public(images)
             above = torch.stack(list(free)) if free else self._arriving(features, which)
@@ -311,16 +332,14 @@ class Matching:
             return (features * above).sum(), distance
         if self.loss == "soft":
             wanted = torch.stack(list(free[: len(which)])).softmax(1)
+            wanted = wanted.repeat_interleave(len(images) // len(which), 0)
             if not self.fixed:
                 return share * F.cross_entropy(model(images), wanted), nothing
             parts = dict(zip(self.stand_in, free[len(which) :], strict=True))
             own = {name: p for name, p in model.named_parameters() if name not in parts}
             scores = functional_call(model, {**own, **parts}, (images,))
             return share * loss_on(criterion_of(model), scores, wanted), nothing
-        scores = model(images)
-        assert self.evidence.labels is not None
-        labels = self.evidence.labels[list(which)]
-        return share * criterion_of(model)(scores, labels), nothing
+        return share * loss_on(criterion_of(model), model(images), labels), nothing
 
     def _functional_loss(
         self,

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from fedaudit.attacks.evidence import Evidence
 from fedaudit.attacks.matching import Matching
-from fedaudit.attacks.objectives import DISTANCES
 from fedaudit.attacks.priors.generator import FaceGenerator, FittedGenerator
 from fedaudit.attacks.priors.projections import project_l1
 from fedaudit.attacks.priors.untrained import UntrainedPrior
@@ -165,14 +164,13 @@ class Latent:
         matching.calibrate(images[: min(8, len(images))])
         if matching.has_features:
             with torch.no_grad():
-                maps = require_face_net(scene.evidence.model, "a map").features(images)
-                distances = [matching.feature_distance(maps, [i] * len(maps)) for i in range(count)]
+                distances = [self._apart(scene, images, i) for i in range(count)]
             return [latent[d.argsort()[:restarts]] for d in distances]
         tried = images[: max(UNGUIDED, count * restarts)]
         scores = []
         for image in tried:
             trial, distance = matching.gradients(image[None], [0], differentiable=False)
-            match = DISTANCES[matching.distance](trial, matching.target) if trial else distance
+            match = matching.distance_to(trial) if trial else distance
             scores.append(match.detach())
         order = torch.stack(scores).argsort()
         picked = [
@@ -180,6 +178,13 @@ class Latent:
             for i in range(count)
         ]
         return [latent[rows] for rows in picked]
+
+    def _apart(self, scene: Scene, images: Tensor, place: int) -> Tensor:
+        """How far the maps of faces are from the one that image `place` must have, `[n]`."""
+        model, which = require_face_net(scene.evidence.model, "a map"), [place] * len(images)
+        nobody = torch.zeros(len(images), dtype=torch.long, device=images.device)
+        trained, _ = scene.evidence.photos(images, nobody, which)
+        return scene.matching.feature_distance(model.features(trained), which)
 
     def decode(self, scene: Scene, variable: Tensor) -> Tensor:
         """What the generator draws."""

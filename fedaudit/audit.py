@@ -184,6 +184,7 @@ def capture_of(study: Study, scenario: Scenario, cell: Cell, folder: RunFolder) 
         seed=cell.seed,
         malicious=_malicious(scenario, cell),
         only=scenario.expose,
+        rounds_seen=scenario.rounds_seen,
     )
 
 

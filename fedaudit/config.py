@@ -78,6 +78,8 @@ class Scenario:
         local_batch_size: Images of them that one of its steps takes; 0 takes all in every step.
         local_steps, lr, momentum, optimizer, weight_decay, proximal, batch_norm: Of its local
             training, as in `fedaudit.types.LocalTraining`.
+        rounds_seen: Rounds in which the audited client trains on the same photos, from the same
+            global model and with its defense's draws anew; the attacker has all of them.
         targets: Number of attacked client updates, each of other people where there are enough.
         threat_model: A–H (Carletti et al.).
         grant, deny: Facts added to or taken from the threat model.
@@ -100,6 +102,7 @@ class Scenario:
     weight_decay: float = 0.0
     proximal: float = 0.0
     batch_norm: Literal["train", "eval"] = "train"
+    rounds_seen: int = 1
     targets: int = 16
     threat_model: str = "D"
     grant: tuple[str, ...] = ()

@@ -81,6 +81,7 @@ DEFAULTS: dict[str, Rule] = {
     "local_batch_size": Whole(0, 2),
     "lr": _POSITIVE,
     **_OPTIMIZER,
+    "rounds_seen": Whole(1, 4),
     "targets": Whole(1, 16),
     "threat_model": OneOf("threat model", _threat_models),
     "grant": _FACTS,

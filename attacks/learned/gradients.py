@@ -19,6 +19,7 @@ from torch.func import functional_call, grad, vmap
 from fedaudit.defenses.acts import Batch, Replayed
 from fedaudit.errors import AttackError
 from fedaudit.models.facenet import FaceNet, criterion_of
+from fedaudit.models.soft_labels import loss_on
 
 CHUNK = 48
 """Gradients side by side: some hundred MB for a small face network."""
@@ -121,7 +122,7 @@ def image_gradients(
 
     def loss(parameters: Mapping[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
         scores = functional_call(model, {**rest, **parameters}, (image[None],))
-        return criterion(scores, label[None])
+        return loss_on(criterion, scores, label[None])
 
     found: dict[str, Tensor] = vmap(grad(loss), in_dims=(None, 0, 0))(
         {name: every[name].detach() for name in names}, images, labels
@@ -159,9 +160,14 @@ class Rehearsal:
         for number, which in enumerate(torch.arange(len(faces)).split(CHUNK)):  # type: ignore[no-untyped-call]
             labels = torch.randint(self.classes, (len(which),), generator=generator)
             images = faces[which]
+            for change in self.defense.images:
+                images, labels = change(images, labels, generator)
             batch = image_gradients(
                 self.model(number), self.names, images, labels.to(images.device)
             )
+            copies = len(images) // len(which)
+            if copies > 1:  # of one photo, side by side
+                batch = {n: v.view(-1, copies, *v.shape[1:]).mean(1) for n, v in batch.items()}
             for act in self.defense.each:
                 batch = act(batch, generator)
             mine = which[:, None]

@@ -66,6 +66,8 @@ def goal_of(evidence: Evidence, *, exact: bool = False) -> Goal | None:
     entry = evidence.entry
     if entry is None or entry.maps is None or entry.known is not None or evidence.coupled:
         return None
+    if evidence.photos.acts:  # the maps are those of changed photos
+        return None
     peeled = None if exact and evidence.count > 1 else peel(evidence)
     if peeled is not None:
         rows = F.normalize(peeled.maps.flatten(1).double(), dim=1)

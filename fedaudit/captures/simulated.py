@@ -17,7 +17,7 @@ from fedaudit.federation.rounds import Simulation, State
 from fedaudit.federation.together import defense_at, photos_of
 from fedaudit.models.batch_norm import batch_norm_layers, batch_statistics, client_mode
 from fedaudit.models.zoo import build
-from fedaudit.seeds import generator_for
+from fedaudit.seeds import generator_for, seed_for
 from fedaudit.types import (
     Aggregate,
     Buffers,
@@ -49,6 +49,7 @@ def simulate(
     seed: int = 0,
     malicious: ManipulatingAttack | None = None,
     only: tuple[str, ...] = (),
+    rounds_seen: int = 1,
 ) -> Capture:
     """What one client of the simulated federation shares in one round.
 
@@ -66,6 +67,8 @@ def simulate(
         malicious: The server sends what this attack broadcasts instead of `state`, from which the
             honest rounds before and after are not affected.
         only: What of the shared things the attacker is shown (`exposed.expose`); () is all.
+        rounds_seen: Rounds in which the client trains on these photos, from the same state. Those
+            before the audited one differ from it in the client's randomness, and are `earlier`.
 
     Raises:
         ConfigError: `only` names something that is not shared.
@@ -122,6 +125,23 @@ def simulate(
     )
     full = expose(full, only) if only else full
     full = replace(full, batch_size=_images_behind(full.shared, len(behind)))
+    full = replace(
+        full,
+        earlier=tuple(
+            simulate(
+                simulation,
+                state,
+                target=target,
+                batch_size=batch_size,
+                training=training,
+                threat=threat,
+                round=round,
+                seed=seed_for("earlier", seed, number),
+                only=only,
+            ).seen
+            for number in range(1, rounds_seen)
+        ),
+    )
     return Capture(withhold(full, threat), secret, returned.budget)
 
 
@@ -264,4 +284,9 @@ def without_update(seen: Observation, generator: torch.Generator) -> Observation
         noisy: Shared = with_tensors(shared, drawn)  # of any kind, ours or a package's
         return noisy
 
-    return replace(seen, shared=tuple(noise(s) for s in seen.shared), statistics=None)
+    return replace(
+        seen,
+        shared=tuple(noise(s) for s in seen.shared),
+        statistics=None,
+        earlier=tuple(without_update(one, generator) for one in seen.earlier),
+    )

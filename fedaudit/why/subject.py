@@ -169,6 +169,7 @@ class Subject:
             round=number,
             seed=self.seed,
             only=scenario.expose,
+            rounds_seen=scenario.rounds_seen,
         )
 
     def strike(self, seen: Observation, *key: object) -> tuple[str, Reconstruction] | None:

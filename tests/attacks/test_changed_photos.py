@@ -54,7 +54,7 @@ def test_the_photo_is_rebuilt_and_not_what_became_of_it(intercept: Intercept) ->
     )
     quality = {}
     for told in ("known", "no"):
-        seen = assume(captured.seen, told)  # type: ignore[arg-type]
+        seen = assume(captured.seen, told)
         made = attack(seen, generator=torch.Generator().manual_seed(0))
         quality[told] = float(SSIM()(captured.secret.images, made.images)[0])
     assert quality["known"] > quality["no"] + 0.3

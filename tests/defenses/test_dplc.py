@@ -225,3 +225,19 @@ def test_the_backbone_is_that_of_an_undefended_client(
 def test_settings_out_of_range(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         DPLC(**wrong)
+
+
+def test_the_sensitivity_is_the_largest_move_by_brute_force() -> None:
+    """Every pair of neighbors on a fine grid of the cap: none moves further, and some as far."""
+    turns = torch.linspace(0, 2 * math.pi, 25, dtype=torch.float64)[:-1]
+    for radius in (0.3, 1.0, 1.5):
+        tilts = torch.linspace(0, radius, 7, dtype=torch.float64)
+        tilt, turn = (grid.flatten() for grid in torch.meshgrid(tilts, turns, indexing="ij"))
+        cap = torch.stack([tilt.sin() * turn.cos(), tilt.sin() * turn.sin(), tilt.cos()], 1)
+        for size in (1, 2, 5):
+            others = cap[torch.arange(size - 1) * 11 % len(cap)].sum(0)
+            means = (others + cap) / size  # every choice of the one that is replaced
+            moved = float(torch.cdist(means, means).max())
+            bound = DPLC(radius=radius).sensitivity(size)
+            assert moved <= bound + 1e-12
+            assert moved == pytest.approx(bound, rel=1e-6)

@@ -10,7 +10,7 @@ the sum).
 """
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -82,11 +82,9 @@ class Tape:
     _rounds: dict[str, int] = field(default_factory=dict)
     _last: int = 0
 
-    def pushed(self, messages: list[Message]) -> None:
+    def pushed(self, messages: Iterable[Message]) -> Iterable[Message]:
         """Messages that are about to leave the server."""
-        for message in messages:
-            with quietly():
-                self._pushed(message)
+        return _each(messages, self._pushed)
 
     def _pushed(self, message: Message) -> None:
         if message.metadata.message_type.partition(".")[0] != TRAIN:
@@ -116,11 +114,9 @@ class Tape:
         self._rounds |= dict.fromkeys(found, self._last)
         return found
 
-    def pulled(self, replies: list[Message]) -> None:
+    def pulled(self, replies: Iterable[Message]) -> Iterable[Message]:
         """Replies that have just arrived."""
-        for reply in replies:
-            with quietly():
-                self._pulled(reply)
+        return _each(replies, self._pulled)
 
     def _pulled(self, reply: Message) -> None:
         if reply.metadata.message_type.partition(".")[0] != TRAIN or reply.has_error():
@@ -202,25 +198,18 @@ class GridTap(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """As the grid, recorded."""
-        leaving = list(messages)
-        self._tape.pushed(leaving)
-        return self._tape.asked(self._grid.push_messages(leaving))
+        return self._tape.asked(self._grid.push_messages(self._tape.pushed(messages)))
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """As the grid, recorded."""
-        arrived = list(self._grid.pull_messages(message_ids))
-        self._tape.pulled(arrived)
-        return arrived
+        return self._tape.pulled(self._grid.pull_messages(message_ids))
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
         """As the grid, recorded."""
-        leaving = list(messages)
-        self._tape.pushed(leaving)
-        arrived = list(self._grid.send_and_receive(leaving, timeout=timeout))
-        self._tape.pulled(arrived)
-        return arrived
+        leaving = self._tape.pushed(messages)
+        return self._tape.pulled(self._grid.send_and_receive(leaving, timeout=timeout))
 
 
 class StrategyTap(Strategy):
@@ -317,6 +306,25 @@ class OldStrategyTap(OldStrategy):
 def tensors_of(arrays: ArrayRecord) -> Mapping[str, Any]:
     """Named arrays of a record, one update's worth of memory."""
     return {name: array.numpy() for name, array in arrays.items()}
+
+
+def _each(messages: Iterable[Message], record: Callable[[Message], None]) -> Iterable[Message]:
+    """The messages, recorded: those of a collection at once, others as they are made.
+
+    A strategy may make a model for each client only when it is asked for the next message, and a
+    grid hand out replies so: to put them in a list would hold all of them.
+    """
+
+    def recorded(message: Message) -> Message:
+        with quietly():
+            record(message)
+        return message
+
+    if not isinstance(messages, Collection):
+        return map(recorded, messages)
+    for message in messages:
+        recorded(message)
+    return messages
 
 
 def _same(one: ArrayRecord, other: ArrayRecord) -> bool:

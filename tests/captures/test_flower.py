@@ -1,10 +1,13 @@
 """The tap on Flower: it changes nothing, and records exactly what crosses the wire."""
 
+import gc
 import sys
+import tracemalloc
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -248,3 +251,95 @@ def test_the_example_is_simulated_captured_and_attacked(
     found = gan_inversion()(captured[0].seen, generator=torch.Generator().manual_seed(0)).images
     theirs = torch.cat([load_data(client, 2)[0][:1] for client in range(2)])
     assert max(SSIM()(theirs, found.expand_as(theirs)).tolist()) > 0.9
+
+
+class Given(Loop):
+    """Hands out replies that exist already, as grids do."""
+
+    def __init__(self, replies: list[Message]) -> None:
+        super().__init__()
+        self.replies = replies
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        del message_ids
+        return self.replies
+
+
+def test_the_tap_holds_one_update_at_a_time_and_none_afterwards(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight replies of 4 MB arrive at once; they are decoded, measured and written in turn."""
+    state = {f"w{k}": np.full((128, 1024), k, np.float32) for k in range(8)}
+    size = sum(array.nbytes for array in state.values())
+    arrays = ArrayRecord({k: fresh(a) for k, a in state.items()})
+    config = {"arrays": arrays, "config": ConfigRecord({"server-round": 1})}
+    sent = [Message(RecordDict(config), dst_node_id=k, message_type="train") for k in range(8)]
+    replies = []
+    for message in sent:
+        moved = {k: fresh(a + np.float32(message.metadata.dst_node_id)) for k, a in state.items()}
+        content = RecordDict({"arrays": ArrayRecord(moved), "metrics": MetricRecord({})})
+        replies.append(Message(content=content, reply_to=message))
+    grid = fedaudit.tap(Given(replies), folder)
+    tensors: list[int] = []  # bytes of torch's own copies, which tracemalloc does not see
+    clone = torch.Tensor.clone
+
+    def counted(tensor: torch.Tensor, **settings: Any) -> torch.Tensor:
+        tensors.append(tensor.nbytes)
+        return clone(tensor, **settings)
+
+    monkeypatch.setattr(torch.Tensor, "clone", counted)
+    list(grid.push_messages(sent))
+    tracemalloc.start()
+    try:
+        list(grid.pull_messages([]))
+        after, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size <= peak < 1.25 * size
+    assert after < size / 8
+    assert not tensors
+    assert len(list(StoredCapture(folder).messages(1))) == 8
+    record = ref(arrays)
+    del arrays, config, sent, replies, message, content
+    grid._grid.replies.clear()
+    grid._grid.waiting.clear()
+    gc.collect()
+    assert record() is None  # what the server lets go of, the tap does, too
+
+
+def test_messages_that_are_made_one_at_a_time_are_passed_on_so(folder: Path) -> None:
+    """A generator of large models is not put into a list."""
+    alive: list[Any] = []
+    most = 0
+
+    def made() -> Iterator[Message]:
+        nonlocal most
+        for node in range(5):
+            arrays = ArrayRecord({"w": fresh(np.full(3, node, np.float32))})
+            alive.append(ref(arrays))
+            content = RecordDict({"arrays": arrays, "config": ConfigRecord({"server-round": 1})})
+            del arrays
+            yield Message(content, node, "train")
+            del content
+            gc.collect()
+            most = max(most, sum(one() is not None for one in alive))
+
+    class Streaming(Loop):
+        def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+            return [str(message.metadata.dst_node_id) for message in messages]
+
+    grid = fedaudit.tap(Streaming(), folder)
+    assert list(grid.push_messages(made())) == ["0", "1", "2", "3", "4"]
+    assert most <= 2  # that of everybody, which others are compared with, may be alive
+    capture = StoredCapture(folder)
+    assert [float(capture.broadcast(1, str(c))["w"][0]) for c in range(5)] == [0, 1, 2, 3, 4]
+
+
+def test_what_single_clients_are_sent_is_recorded_apart(folder: Path) -> None:
+    grid = fedaudit.tap(Loop(), folder)
+    for value, node in ((1, 1), (1, 2), (5, 3)):
+        arrays = ArrayRecord({"w": fresh(np.full(3, value, np.float32))})
+        content = {"arrays": arrays, "config": ConfigRecord({"server-round": 1})}
+        list(grid.push_messages([Message(RecordDict(content), node, "train")]))
+    capture = StoredCapture(folder)
+    assert [float(capture.broadcast(1, c)["w"][0]) for c in ("1", "2", "3")] == [1, 1, 5]

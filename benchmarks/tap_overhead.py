@@ -1,6 +1,6 @@
 """What the tap costs a Flower run: the example under examples/flower, with it and without.
 
-    python benchmarks/tap_overhead.py                  # three runs each, about five minutes
+    python benchmarks/tap_overhead.py                  # three runs of each kind, some minutes
     python benchmarks/tap_overhead.py --repeats 1
 
 Two measurements. *Whole runs*, tapped and untapped in turn, each in a process of its own: medians

@@ -124,7 +124,8 @@ def measure(
                 sent_buffers[name] = change.layer().norm
                 if f".{name}".endswith(COUNTER) and tensor.numel() == 1:
                     counters.append(steps_counted(tensor, before, weights=weights))
-                if name.endswith("running_var") and weights and bool((tensor < 0).any()):
+                fractions = weights and tensor.is_floating_point()
+                if name.endswith("running_var") and fractions and bool((tensor < 0).any()):
                     negative.append(name)
             elif not tensor.is_floating_point():
                 if before is None or before.is_floating_point():
@@ -211,7 +212,7 @@ class _Change:
     def _idle(self, size: int, zeros: int) -> int:
         """Numbers in rows and columns without a number other than 0."""
         shape = self.tensor.shape
-        if len(shape) < 2 or 2 * zeros < size:
+        if len(shape) < 2 or not size or 2 * zeros < size:
             return 0
         wide = size // shape[0]
         step = max(1, PIECE // max(1, wide))

@@ -176,7 +176,14 @@ def test_inspect_fails_where_files_cannot_be_used(
     command = ["import", "weights.pt", "-o", "c", "--broadcast", "global.safetensors"]
     assert end(cli, command) == 0
     (path,) = Path("c/round-000001").glob("update-*")
-    path.write_bytes(path.read_bytes()[:-1])
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    capsys.readouterr()
+    assert end(cli, ["inspect", "c"]) == 0
+    assert "1 of 1 update as measured when recorded" in capsys.readouterr().out
+    assert end(cli, ["inspect", "c", "--verify"]) == 1
+    assert "not those that were recorded" in capsys.readouterr().out
+    path.write_bytes(content[:-1])
     assert end(cli, ["inspect", "c"]) == 1
     assert "Cannot be used:" in capsys.readouterr().out
 

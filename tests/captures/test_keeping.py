@@ -79,6 +79,9 @@ def record_many(folder: Path) -> None:
     record.update(2, "own", moved(10), kind="weights")
     record.update(2, "else", moved(9), kind="weights")
     record.update(3, "alone", moved(11), kind="weights")
+    odd = {"a.weight": torch.ones(0, 5), "b.weight": torch.ones(5, 0, 2), "n": torch.tensor(True)}
+    record.update(3, "odd", {**odd, "a.running_var": torch.ones(3, dtype=torch.uint16)},
+                  kind="weights")  # fmt: skip
 
 
 def change_header(path: Path, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
@@ -129,7 +132,7 @@ def test_measures_taken_while_recording_are_those_of_the_tensors(
     for path in updates(tmp_path / "c"):
         change_header(path, without)
     kept, read = inspect(StoredCapture(many)), inspect(StoredCapture(tmp_path / "c"))
-    assert (kept.kept, read.kept) == (len(updates(many)), 0) == (21, 0)
+    assert (kept.kept, read.kept) == (len(updates(many)), 0) == (22, 0)
     created = {"created": read.created}
     assert {**plain(kept), **created} == plain(read)
     assert not kept.problems

@@ -10,6 +10,7 @@ from fedaudit.defenses.chain import Chain, changed, parts_of
 from fedaudit.defenses.none import NoDefense
 from fedaudit.errors import ConfigError
 from fedaudit.federation.abilities import (
+    Absorbs,
     Aggregates,
     Gathers,
     Moves,
@@ -87,7 +88,7 @@ def aggregator_of(method: Method, defense: Defense) -> Secures | None:
     """The defense's part that is a secure aggregator; None where there is none.
 
     Raises:
-        ConfigError: Two, or a method that can bring its own, which knows what it shares.
+        ConfigError: Two, or a method that can bring its own or shares what it could not sum.
     """
     found = [part for part in parts_of(defense) if isinstance(part, Secures)]
     if len(found) > 1:
@@ -96,6 +97,11 @@ def aggregator_of(method: Method, defense: Defense) -> Secures | None:
         raise ConfigError(
             f"{type(method).__name__} has a secure aggregator of its own, which knows what it "
             "shares. Write secure = true among the method's settings, and leave out this defense."
+        )
+    if found and isinstance(method, Absorbs):
+        raise ConfigError(
+            f"{type(method).__name__} shares more than one update a client, of which no sum is "
+            "known. Use fedavg, fedprox or fedsgd with this defense."
         )
     return found[0] if found else None
 

@@ -221,7 +221,8 @@ def test_it_sums_what_the_parts_of_a_chain_have_made(intercept: Intercept) -> No
         ({"method": "fedgc"}, r"FedGC has a secure aggregator of its own.*secure = true"),
         ({"settings": {"dropout": 0.6}}, r"leaves 2 of 5 clients at dropout = 0.6, and needs 4"),
         ({"clients": 1}, r"leaves 1 of 1 clients at dropout = 0, and needs 2"),
-        ({"method": "fedaffect"}, r"sums one update a client, and the clients share 2 updates"),
+        ({"method": "fedaffect"}, r"FedAffect shares more than one update a client"),
+        ({"method": "privacyface"}, r"PrivacyFace shares more than one update a client"),
         (
             {"defense": "chain", "settings": {"of": (DPLC, "secure_aggregation")}},
             r"the clients share ClusterCenters",

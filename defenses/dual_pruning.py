@@ -1,9 +1,12 @@
 """Dual gradient pruning: neither the largest nor the smallest entries."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from fedaudit.defenses.acts import Replayed, keep_middle
-from fedaudit.defenses.sending import on_sending, with_error_feedback
+from fedaudit.defenses.sending import on_sending, sparse_bytes, with_error_feedback
 from fedaudit.types import DefenseFacts
 from fedaudit.verbs import ClientStep
 
@@ -45,6 +48,10 @@ class DualPruning:
         """The same on an attacker's gradients, without what earlier rounds left out."""
         del count
         return Replayed(mean=(keep_middle(self.largest, self.smallest),))
+
+    def encoded_bytes(self, tensors: Mapping[str, Tensor]) -> int:
+        """Of what is left the number and its place, four bytes each; or all numbers, if fewer."""
+        return sparse_bytes(tensors)
 
     def facts(self) -> DefenseFacts:
         """The shares are public, and the places show in the update."""

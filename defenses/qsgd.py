@@ -1,7 +1,10 @@
 """QSGD: the update's numbers in a few levels."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+from torch import Tensor
 
 from fedaudit.defenses.acts import Quantize, Replayed
 from fedaudit.defenses.sending import on_sending
@@ -46,6 +49,13 @@ class QSGD:
         """The same on an attacker's gradients, with draws of its own."""
         del count
         return Replayed(mean=(Quantize(self.levels, self.bucket, self.norm),))
+
+    def encoded_bytes(self, tensors: Mapping[str, Tensor]) -> int:
+        """Bits for 2s + 1 values a number, and four bytes a bucket for its norm."""
+        bits = (2 * self.levels).bit_length()
+        sizes = [value.numel() for value in tensors.values()]
+        norms = sum(-(-size // (self.bucket or max(1, size))) for size in sizes)
+        return -(-bits * sum(sizes) // 8) + 4 * norms
 
     def facts(self) -> DefenseFacts:
         """Levels and buckets are public, and show in the update."""

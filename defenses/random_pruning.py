@@ -1,9 +1,12 @@
 """Only a random choice of the update's entries."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from fedaudit.defenses.acts import KeepRandom, Replayed
-from fedaudit.defenses.sending import on_sending
+from fedaudit.defenses.sending import on_sending, sparse_bytes
 from fedaudit.types import DefenseFacts
 from fedaudit.verbs import ClientStep
 
@@ -38,6 +41,10 @@ class RandomPruning:
         """The same on an attacker's gradients, with a choice of its own."""
         del count
         return Replayed(mean=(KeepRandom(1 - self.pruned, rescaled=self.rescaled),))
+
+    def encoded_bytes(self, tensors: Mapping[str, Tensor]) -> int:
+        """Of what is left the number and its place, four bytes each; or all numbers, if fewer."""
+        return sparse_bytes(tensors)
 
     def facts(self) -> DefenseFacts:
         """The share is public, and the choice shows in the update."""

@@ -63,6 +63,13 @@ def with_error_feedback(step: ClientStep, acts: Sequence[Act]) -> ClientStep:
     return guarded
 
 
+def sparse_bytes(tensors: Mapping[str, Tensor]) -> int:
+    """Of each number that is not zero, itself and its place, four bytes each; or all, if fewer."""
+    numbers = sum(value.numel() for value in tensors.values())
+    left = sum(int(value.count_nonzero()) for value in tensors.values())
+    return min(8 * left, 4 * numbers)
+
+
 def _changed(
     tensors: Mapping[str, Tensor], acts: Sequence[Act], generator: torch.Generator
 ) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fedaudit.defenses.acts import Replayed, keep_largest
-from fedaudit.defenses.sending import on_sending, with_error_feedback
+from fedaudit.defenses.sending import on_sending, sparse_bytes, with_error_feedback
 from fedaudit.types import DefenseFacts
 from fedaudit.verbs import ClientStep
 
@@ -43,9 +43,7 @@ class TopK:
 
     def encoded_bytes(self, tensors: Mapping[str, Tensor]) -> int:
         """Of what is left the number and its place, four bytes each; or all numbers, if fewer."""
-        numbers = sum(value.numel() for value in tensors.values())
-        left = sum(int(value.count_nonzero()) for value in tensors.values())
-        return min(8 * left, 4 * numbers)
+        return sparse_bytes(tensors)
 
     def facts(self) -> DefenseFacts:
         """The share is public, and shows in the update."""

@@ -45,7 +45,7 @@ def step_cost(simulation: Simulation, state: State, *, repeats: int = REPEATS) -
     for number in range(repeats + 1):
         for k, (one, start) in enumerate(turns):
             generator = generator_for("cost", one.seed, number)
-            photos = one.split.photos[CLIENT]
+            photos = one.labelled(CLIENT)
             began = time.process_time()
             returned = one.step(start, CLIENT, photos, local_training(one.federation), generator)
             if number:  # the first turn pays for what is built once

@@ -249,7 +249,7 @@ class Simulation:
             returns = []
             for client in range(len(self.split.clients)):
                 generator = generator_for("train", self.seed, number, client)
-                photos = self._labelled(client)
+                photos = self.labelled(client)
                 returns.append(self.step(state, client, photos, training, generator))
             sent = [r.shared for r in returns]
             server = self._combined(state, self._arrived(sent, number), self.local(training))
@@ -296,8 +296,8 @@ class Simulation:
     def _photos(self, client: int) -> tuple[int, ...]:
         return self.split.photos[client]
 
-    def _labelled(self, client: int) -> tuple[int, ...]:
-        """The photos that train with their label."""
+    def labelled(self, client: int) -> tuple[int, ...]:
+        """This client's photos that train with their label."""
         photos = self._photos(client)
         if not isinstance(self.method, Labels):
             return photos

@@ -38,6 +38,13 @@ def test_neither_the_largest_nor_the_smallest_entries_are_sent(
         assert kept == [number if number in middle else 0.0 for number in whole]
 
 
+@pytest.mark.parametrize("name", ["dual_pruning", "random_pruning", "top_k"])
+def test_bytes_of_numbers_and_their_places(name: str) -> None:
+    defense = create("defenses", name, {})
+    assert defense.encoded_bytes({"a": torch.eye(10), "b": torch.ones(2)}) == 8 * 12
+    assert defense.encoded_bytes({"a": torch.ones(5)}) == 4 * 5
+
+
 def test_equal_magnitudes_and_single_numbers_are_counted_too() -> None:
     assert int((made(largest=0.1, smallest=0.6)(torch.ones(1, 10)) != 0).sum()) == 3
     assert made(largest=0.4, smallest=0.5)(torch.tensor([[2.0]])).tolist() == [[2.0]]

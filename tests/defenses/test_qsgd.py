@@ -54,6 +54,16 @@ def test_zeros_stay_zeros_and_numbers_on_a_level_stay() -> None:
     assert torch.equal(Quantize(5)(batch, generator())["w"], batch["w"])
 
 
+def test_bytes_of_levels_and_norms() -> None:
+    tensors = {"w": torch.zeros(100, 10), "b": torch.zeros(10)}
+    # 9 values take 4 bits; 1000 entries have 4 buckets of up to 256, and 10 have one.
+    quantized = create("defenses", "qsgd", {"levels": 4, "bucket": 256})
+    assert quantized.encoded_bytes(tensors) == 1010 * 4 // 8 + 4 * 5
+    # 3 values take 2 bits.
+    whole = create("defenses", "qsgd", {"levels": 1, "bucket": None})
+    assert whole.encoded_bytes(tensors) == -(-1010 * 2 // 8) + 4 * 2
+
+
 @pytest.mark.parametrize("settings", [{"levels": 0}, {"bucket": -3}, {"norm": "l3"}])
 def test_settings_out_of_range_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=str(*settings.values())):

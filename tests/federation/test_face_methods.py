@@ -16,6 +16,7 @@ from fedaudit.data.faces import FaceSet
 from fedaudit.errors import DataError
 from fedaudit.federation.averaging import mean_of, sum_securely
 from fedaudit.federation.class_accuracy import class_accuracy
+from fedaudit.federation.cost import step_cost
 from fedaudit.federation.fedaffect import FedAffect
 from fedaudit.federation.fedface import FedFace, spreadout
 from fedaudit.federation.fedgc import FedGC
@@ -239,13 +240,15 @@ def test_fedaffect_learns_expressions_where_the_set_states_them(
         federate, FedAffect(shots=3), faces=replace(faces, expressions=moods), clients=2
     )
     assert simulation.labels_of(0) == simulation.labels_of(1) == ("calm", "glad")
-    photos = simulation._labelled(0)
+    photos = simulation.labelled(0)
     assert sorted(moods[i] for i in photos) == ["calm"] * 3 + ["glad"] * 3
     returned = simulation.step(simulation.fresh(), 0, photos, LocalTraining(), noise())
     first, second = returned.shared
     assert isinstance(first, Update)
     assert isinstance(second, Update)
     assert (first.examples, second.examples) == (6, 15 * 5 - 6)
+    sent = sum(t.numel() * 4 for update in (first, second) for t in update.tensors.values())
+    assert step_cost(simulation, simulation.fresh(), repeats=1).bytes == sent
 
 
 # --- that they learn ------------------------------------------------------------------------------
@@ -367,7 +370,7 @@ def test_fedaffect_on_folders_of_expressions(federate: Federate, tmp_path: Path)
     end, _ = simulation.train(simulation.fresh(), range(1, 4))
     found = class_accuracy(simulation, end)
     assert found is not None
-    labelled = sum(len(simulation._labelled(client)) for client in range(2))
+    labelled = sum(len(simulation.labelled(client)) for client in range(2))
     assert (found.photos, found.held_out) == (24 - labelled, False)
     assert found.accuracy > 0.9
 

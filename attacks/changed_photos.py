@@ -104,5 +104,5 @@ def mixes(acts: Sequence[ImageAct], shape: tuple[int, int, int]) -> bool:
     other = torch.stack([pair[0], 1 - pair[1]])
     with torch.no_grad():
         one, two = (changed(acts, batch, labels, 1)[0] for batch in (pair, other))
-    first = len(one) // 2
+    first = max(1, len(one) // 2)
     return not torch.equal(one[:first], two[:first])

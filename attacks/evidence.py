@@ -34,6 +34,8 @@ from fedaudit.types import Observation, Update
 NOTHING = Adaptation()
 GRAY_TOLERANCE = 1e-3
 """Relative difference of channels that count as equal."""
+GRAY_ENTRIES = 4
+"""Entries that must have been sent of two channels to compare them."""
 GRAY_NOISE = 1.1
 """Difference of channels, in units of the noise's, up to which they count as equal."""
 GRAY_SIGNAL = 1.2
@@ -225,13 +227,26 @@ def is_gray(
             if gradient is None or gradient.shape[1] < 2 or module.groups != 1:
                 return False
             if adaptation.sparse:
-                gradient = gradient * (gradient != 0).all(1, keepdim=True)
+                return _alike(gradient)
             common = gradient.mean(1, keepdim=True)
             spread = (gradient - common).norm()
-            if adaptation.noise and not adaptation.sparse:
+            if adaptation.noise:
                 channels, std = gradient.shape[1], adaptation.std
                 chance = std * (common.numel() * (channels - 1)) ** 0.5
                 loud = common.norm() > GRAY_SIGNAL * std * (common.numel() / channels) ** 0.5
                 return bool(loud and spread < GRAY_NOISE * chance)
-            return bool(gradient.norm() > 0 and spread < GRAY_TOLERANCE * gradient.norm())
+            return bool(spread < GRAY_TOLERANCE * gradient.norm())
     return False
+
+
+def _alike(gradient: Tensor) -> bool:
+    """Whether channels agree in all entries that were sent of two of them."""
+    channels = gradient.shape[1]
+    apart, loud, both = 0.0, 0.0, 0
+    for one in range(channels):
+        for two in range(one + 1, channels):
+            sent = (gradient[:, one] != 0) & (gradient[:, two] != 0)
+            apart += float(((gradient[:, one] - gradient[:, two]) * sent).square().sum())
+            loud += float((gradient[:, one] * sent).square().sum())
+            both += int(sent.sum())
+    return both >= GRAY_ENTRIES and apart < GRAY_TOLERANCE**2 * loud

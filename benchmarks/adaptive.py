@@ -26,6 +26,9 @@ from fedaudit.attacks.adaptive import as_assumed, assume
 from fedaudit.attacks.learned.lti import LearnedInversion
 from fedaudit.captures.simulated import simulate, without_update
 from fedaudit.config import Adapt
+from fedaudit.federation.abilities import Networks
+from fedaudit.federation.fedavg import FedAvg
+from fedaudit.federation.rounds import Simulation, State
 from fedaudit.registry import create
 from fedaudit.seeds import generator_for
 from fedaudit.threat_models import threat_model
@@ -46,6 +49,8 @@ DEFENSES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "sign": ("sign", {}),
     "qsgd": ("qsgd", {}),
     "soteria": ("soteria", {}),
+    "ats": ("ats", {}),
+    "oasis": ("oasis", {}),
     "precode": ("precode", {}),
 }
 LEARNED = ("sign", "top_k 0.99")
@@ -65,18 +70,37 @@ class Line:
     seconds: float
 
 
-def captured(bench: Bench, name: str, target: int, batch: int, seed: int) -> Capture:
-    """Target number `target`'s update, with the defense in the client."""
+def defended(bench: Bench, name: str) -> Simulation:
+    """The federation with the defense at its clients."""
     plugin, settings = DEFENSES[name]
-    simulation = replace(bench.simulation, defense=create("defenses", plugin, settings))
+    return replace(bench.simulation, defense=create("defenses", plugin, settings))
+
+
+def state_of(bench: Bench, name: str, model: str) -> State:
+    """The bench's network; one of its own where the defense changes the network."""
+    simulation = defended(bench, name)
+    if not isinstance(simulation.defense, Networks):
+        return bench.state
+    if model == "fresh":
+        return simulation.fresh()
+    training = replace(simulation, method=FedAvg())
+    return training.train(training.fresh(), range(1, ROUNDS + 1))[0]
+
+
+def captured(
+    bench: Bench, name: str, state: State, target: int, options: argparse.Namespace
+) -> Capture:
+    """Target number `target`'s update, with the defense in the client."""
+    simulation = defended(bench, name)
     return simulate(
         simulation,
-        bench.state,
+        state,
         target=target,
-        batch_size=batch,
-        training=LocalTraining(batch_size=batch),
+        batch_size=options.batch,
+        training=LocalTraining(batch_size=options.batch),
         threat=threat_model("D"),
-        seed=seed,
+        seed=options.seed,
+        rounds_seen=options.rounds_seen,
     )
 
 
@@ -136,6 +160,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first target")
     parser.add_argument("--targets", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rounds-seen", type=int, default=1, help="rounds on the same photos")
     parser.add_argument("--faces", type=int, help="auxiliary faces that lti trains with")
     parser.add_argument("--no-prior-only", action="store_true")
     options = parser.parse_args()
@@ -146,7 +171,8 @@ def main() -> None:
     for model in options.models or (["fresh"] if options.quick else ["fresh", "trained"]):
         bench = bench_of("face", ROUNDS if model == "trained" else 0)
         for defense in options.only or (QUICK if options.quick else DEFENSES):
-            captures = [captured(bench, defense, t, options.batch, options.seed) for t in targets]
+            state = state_of(bench, defense, model)
+            captures = [captured(bench, defense, state, t, options) for t in targets]
             for name in options.attacks:
                 compare(bench, model, defense, name, captures, options)
 

@@ -78,6 +78,7 @@ def intercept(federate: Callable[..., Simulation]) -> Callable[..., Capture]:
         simulation: Simulation | None = None,
         state: State | None = None,
         malicious: ManipulatingAttack | None = None,
+        rounds_seen: int = 1,
         **federation: Any,
     ) -> Capture:
         simulation = simulation or federate(**federation)
@@ -90,6 +91,7 @@ def intercept(federate: Callable[..., Simulation]) -> Callable[..., Capture]:
             threat=threat_model(threat, grant),
             seed=seed,
             malicious=malicious,
+            rounds_seen=rounds_seen,
         )
 
     return capture

@@ -69,6 +69,11 @@ class ConcealedSamples:
         if not 0 < self.blend <= 1:
             raise ValueError(f"blend must lie in (0, 1], not {self.blend}")
 
+    @property
+    def copies(self) -> int:
+        """Images in place of each photo, itself among them."""
+        return 1 + self.each
+
     def __call__(self, step: ClientStep) -> ClientStep:
         """Put concealed samples beside the photos that the step trains on."""
 
@@ -84,7 +89,7 @@ class ConcealedSamples:
             own = {n: p for n, p in parameters_of(model).items() if n not in task.before}
             asked = replace(task, kept={**own, **task.kept})
             act = self._beside(model, task)
-            return with_copies(step, act, 1 + self.each, "concealed_samples")(asked)
+            return with_copies(step, act, self.copies, "concealed_samples")(asked)
 
         return guarded
 

@@ -22,7 +22,7 @@ class OASIS:
     images apart (`imprint`, `trap_weights`): copies that set off the same neurons as their photo
     leave only sums of themselves to read. The default is what the paper calls major rotation
     (recalled): quarter turns keep exactly an image's brightness, by which imprinting sorts; shears
-    do not. A photo and its copies train in the same step; settings count photos. Whoever
+    do not. A photo and its copies train in the same step, which grows by as much. Whoever
     knows the copies can look for a photo that explains the sums. Refuses DP-SGD beside it, whose
     unit is one image. Guarantee: none, it is a heuristic.
 

@@ -91,7 +91,7 @@ class ClientTask:
         kept: Parameters that stay on this device, from its earlier rounds.
         images: `[N, C, H, W]` in [0, 1].
         labels: `[N]` int64, or `[N, k]` probabilities of the first k classes.
-        training: Optimizer settings; its batch size counts photos.
+        training: Optimizer settings; a batch is of images, all `copies` of a photo together.
         share: "gradient" (FedSGD) or "delta" (FedAvg).
         generator: All randomness of the step.
         prepare: Wraps the training loop before it runs; set by defenses such as DP-SGD.

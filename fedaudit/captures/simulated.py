@@ -96,8 +96,8 @@ def simulate(
     if _unlabelled_only(simulation, only):
         behind = [(client, photo) for photo in simulation.unlabelled(client, photos)]
         scored = len(behind)
-    added = returned.labels
-    if together or _unlabelled_only(simulation, only):
+    added = _labels_behind([r for *_, r in everybody])
+    if _unlabelled_only(simulation, only):
         added = None
     secret = replace(
         _truth(simulation, behind, [c for c, *_ in audited]),
@@ -199,6 +199,12 @@ def _truth(
         portrayed=portrayed,
         portrayed_as=tuple(map(named.index, portrayed)) if set(portrayed) <= set(named) else (),
     )
+
+
+def _labels_behind(returns: Sequence[ClientReturn]) -> Tensor | None:
+    """Of all images behind what was shared, where every client added images to its photos."""
+    found = [r.labels for r in returns if r.labels is not None]
+    return torch.cat(found) if len(found) == len(returns) else None
 
 
 def _images_behind(shared: tuple[Shared, ...], photos: int) -> int:

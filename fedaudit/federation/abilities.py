@@ -9,6 +9,7 @@ Those marked * a defense may have as well; a chain's parts act after the method,
     network *   the network, with a loss of its own in it         client and attacker build it
     local *     how a client trains (a method always says)        the observation says so
     photos *    how many photos are behind an update (defenses only)
+    copies *    how many images train in place of each photo (defenses only)
     at, after * a setting that moves from round to round (defenses only)
     notes *     what a reader must know of its network            plans and reports say so
     start       what the server holds before round 1
@@ -59,6 +60,16 @@ class Tunes(Protocol):
 
     def local(self, training: LocalTraining) -> LocalTraining:
         """The settings that a client trains with, in training as in the audited round."""
+        ...
+
+
+@runtime_checkable
+class Multiplies(Protocol):
+    """A defense that makes several images of each photo; batches grow by as much."""
+
+    @property
+    def copies(self) -> int:
+        """Images that train in place of each photo."""
         ...
 
 

@@ -88,10 +88,11 @@ def _train(model: nn.Module, task: ClientTask) -> tuple[Mapping[str, Tensor], fl
     optimizer = _optimizer(list(parameters.values()), training)
     both = (task.images, task.labels)
     photos = TensorDataset(*(t.reshape(-1, task.copies, *t.shape[1:]) for t in both))
+    size = max(1, training.batch_size // task.copies)
     loader: DataLoader[tuple[Tensor, ...]] = DataLoader(
         photos,
-        batch_size=min(training.batch_size, len(photos)),
-        shuffle=len(photos) > training.batch_size,
+        batch_size=min(size, len(photos)),
+        shuffle=len(photos) > size,
         generator=task.generator,
     )
     loop = Loop(model, optimizer, loader, partial(loss_on, criterion_of(model)))

@@ -1,6 +1,7 @@
 """What a method and a defense make of a client's round between them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 
 from torch import Tensor
@@ -14,6 +15,7 @@ from fedaudit.federation.abilities import (
     Aggregates,
     Gathers,
     Moves,
+    Multiplies,
     Networks,
     Notes,
     Secures,
@@ -76,6 +78,9 @@ def training_of(method: Method, defense: Defense, training: LocalTraining) -> Lo
     for part in parts_of(defense):
         if isinstance(part, Tunes):
             made = part.local(made)
+    for part in parts_of(defense):
+        if isinstance(part, Multiplies):
+            made = replace(made, batch_size=made.batch_size * part.copies)
     if made.steps != 1 and method.share == "gradient":
         raise ConfigError(
             f"the defense makes {made.steps} local steps, and the method shares the gradient of "

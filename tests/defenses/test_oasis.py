@@ -1,6 +1,7 @@
 """OASIS: the copies, that they train together, and what a malicious server reads then."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -51,7 +52,7 @@ def test_major_rotation_keeps_each_images_brightness(faces: Any) -> None:
 def test_a_photo_and_its_copies_train_in_one_step(
     federate: Callable[..., Simulation], gradient_of: Callable[..., dict[str, Tensor]]
 ) -> None:
-    """Batch sizes count photos: two SGD steps on one photo each, with its copies, by hand."""
+    """By hand: two SGD steps on one photo each, with its copies, where a step takes one photo."""
     simulation = federate(network="small_cnn", defense="oasis", method="fedavg")
     photos = simulation.split.photos[0][:2]
     training = LocalTraining(lr=0.1, steps=2, batch_size=1)
@@ -59,6 +60,7 @@ def test_a_photo_and_its_copies_train_in_one_step(
     returned = simulation.step(state, 0, photos, training, noise())
     sent = next(s for s in returned.shared if isinstance(s, Update))
     assert sent.examples == 8
+    assert simulation.local(training) == replace(training, batch_size=4)
     own = [simulation.label_of(0, i) for i in photos]
     assert returned.labels is not None
     assert returned.labels.tolist() == [label for label in own for _ in range(4)]

@@ -7,6 +7,8 @@ from fedaudit.errors import ConfigError
 from fedaudit.types import DefenseFacts
 from fedaudit.verbs import ClientReturn, ClientStep, ClientTask
 
+HEAD = "head."
+
 
 @dataclass(frozen=True, kw_only=True)
 class LocalLayers:
@@ -25,7 +27,7 @@ class LocalLayers:
         private: Prefixes of the parameter names that stay on the device.
     """
 
-    private: tuple[str, ...] = ("head.",)
+    private: tuple[str, ...] = (HEAD,)
 
     def __post_init__(self) -> None:
         require_prefixes(self.private)
@@ -60,7 +62,8 @@ def keeping(step: ClientStep, private: Sequence[str]) -> ClientStep:
 
     def private_step(task: ClientTask) -> ClientReturn:
         returned = step(replace(task, withheld=(*task.withheld, *prefixes)))
-        if not any(name.startswith(prefixes) for name in returned.kept):
+        kept = any(name.startswith(prefixes) for name in returned.kept)
+        if not kept and prefixes != (HEAD,):  # methods without labels have no head to keep
             raise ConfigError(
                 f"no parameter of the network begins with {' or '.join(map(repr, prefixes))}, so "
                 "nothing would stay on the device. Face networks have body., embedding. and head.; "

@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 
 from fedaudit.data.faces import FaceSet
 from fedaudit.data.splits import Split
-from fedaudit.defenses.acts import Replayed
 from fedaudit.errors import DataError
 from fedaudit.types import DefenseFacts, LocalTraining
 from fedaudit.verbs import ClientStep
@@ -61,11 +60,6 @@ class LargerBatch:
     def local(self, training: LocalTraining) -> LocalTraining:
         """Larger steps."""
         return replace(training, batch_size=max(training.batch_size, self.images))
-
-    def replay(self, count: int) -> Replayed:
-        """Nothing is done to gradients: an attacker takes the mean of as many."""
-        del count
-        return Replayed()
 
     def facts(self) -> DefenseFacts:
         """The number is public."""

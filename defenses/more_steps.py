@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 
-from fedaudit.defenses.acts import Replayed
 from fedaudit.types import DefenseFacts, LocalTraining
 from fedaudit.verbs import ClientStep
 
@@ -36,11 +35,6 @@ class MoreSteps:
     def local(self, training: LocalTraining) -> LocalTraining:
         """More steps of the same size."""
         return replace(training, steps=max(training.steps, self.steps))
-
-    def replay(self, count: int) -> Replayed:
-        """Nothing is done to gradients: an attacker is told of the steps by the training."""
-        del count
-        return Replayed()
 
     def facts(self) -> DefenseFacts:
         """The number is public."""

@@ -59,9 +59,11 @@ def score(
         )
     labels = None  # who a template is of is known, not recovered
     if reconstruction.of == "photos" and bool((secret.labels >= 0).any()):
-        # Of all images behind the update: else many guesses at few labels would all seem right.
-        behind = secret.labels if secret.behind is None else secret.behind
-        labels = labels_recovered(behind, reconstruction.labels)
+        # An attack answers with the photos, or with all images that a client made of them; many
+        # guesses at few labels would all seem right.
+        more = len(reconstruction.labels) > len(secret.labels)
+        true = secret.behind if more and secret.behind is not None else secret.labels
+        labels = labels_recovered(true, reconstruction.labels)
     return tuple(scores), labels, images
 
 

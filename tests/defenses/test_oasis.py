@@ -155,6 +155,8 @@ def test_many_guesses_are_not_many_hits(federate: Callable[..., Simulation]) -> 
     guesses = torch.tensor([own, own + 1, own + 2, own + 3])
     found = Reconstruction(torch.rand(4, 3, 32, 32), guesses)
     assert score(capture.secret, found, gallery=None, embed=None)[1] == 0.25
+    alone = Reconstruction(torch.rand(1, 3, 32, 32), guesses[:1])  # by an attack that undoes copies
+    assert score(capture.secret, alone, gallery=None, embed=None)[1] == 1.0
 
 
 @pytest.mark.parametrize(

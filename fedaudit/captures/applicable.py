@@ -8,7 +8,7 @@ from fedaudit.attacks.closed_form.first_layer import find_first
 from fedaudit.attacks.evidence import gather
 from fedaudit.captures.fitting import missing_knowledge
 from fedaudit.captures.stored import StoredCapture, StoredMessage
-from fedaudit.captures.telling import plain
+from fedaudit.captures.telling import how_to_state, plain
 from fedaudit.config import Choice
 from fedaudit.errors import ConfigError, FedauditError
 from fedaudit.models.facenet import FaceNet
@@ -83,12 +83,22 @@ def choose_attacks(
         else:
             chosen.append(choice)
     if not chosen:
-        raise ConfigError(
-            "no attack can be run on this capture. "
-            + " ".join(f"{one['attack']} misses {one['missing']}." for one in left_out)
-            + " State facts when recording, or add them: fedaudit.recording(CAPTURE, lr=…, …)."
-        )
+        raise ConfigError(_nothing_left(found[0], left_out))
     return tuple(chosen), left_out
+
+
+def _nothing_left(first: Found, left_out: Sequence[Mapping[str, str]]) -> str:
+    """Why no attack can be run, and how to state what is missing."""
+    attacks: dict[str, list[str]] = {}
+    for one in left_out:
+        attacks.setdefault(one["missing"], []).append(one["attack"])
+    why = ". ".join(
+        f"{', '.join(names)} {'misses' if len(names) == 1 else 'miss'} {missing}"
+        for missing, names in attacks.items()
+    )
+    how = how_to_state(first.members[0].path.parent.parent, list(attacks))
+    how = f" Add facts, with the values of your run:\n  {how}" if how else ""
+    return f"no attack can be run on this capture. {why}.{how}"
 
 
 def _unfit(seen: Observation) -> dict[str, str]:

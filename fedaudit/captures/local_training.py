@@ -52,6 +52,8 @@ def local_training(facts: Facts, message: Message) -> Training:
         for name in ("momentum", "weight_decay", "proximal"):
             assumed += [f"{name} = 0"] if getattr(facts, name) is None else []
     assumed += ["batch_norm = train"] if facts.batch_norm is None else []
+    if facts.mean is None and facts.std is None:
+        assumed.append("images that enter the model in [0, 1] (no mean, no std)")
     settings = LocalTraining(
         lr=facts.lr or 1.0,  # a gradient has no learning rate in it
         steps=1 if gradient else steps or 1,

@@ -103,6 +103,11 @@ def _attacks(found: "Inspection") -> list[str]:
             lacking.setdefault(fit.missing, []).append(fit.name)
     for missing, names in lacking.items():
         lines += _wrapped(f"{', '.join(names)}: miss {'; '.join(map(_safe, missing))}")
+    from fedaudit.captures.telling import how_to_state  # noqa: PLC0415 - imports torch
+
+    how = how_to_state(Path(found.folder), [text for missing in lacking for text in missing])
+    if how:
+        lines += ["", "State what attacks miss, with the values of your run:", f"  {_safe(how)}"]
     return lines
 
 

@@ -1,10 +1,15 @@
 """What the documentation lists is what there is."""
 
+import ast
 import re
+from dataclasses import fields
 from pathlib import Path
 
+import click
 import pytest
 
+from fedaudit.captures.facts import DpClaim, Facts
+from fedaudit.cli import cli
 from fedaudit.registry import lookup, names
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -26,3 +31,28 @@ def test_papers_in_the_table_are_those_of_the_docstrings() -> None:
         documented = " ".join(lookup("attacks", n).__doc__ for n in re.findall(r"`(\w+)`", attacks))
         authors = re.findall(r"([A-Z]\w+) (?:et al\.|&)", papers)
         assert all(author in documented for author in authors), line
+
+
+@pytest.mark.skipif(not DOCS.is_dir(), reason="the documentation is not installed")
+def test_the_page_on_recorded_runs_can_be_followed() -> None:
+    page = (DOCS / "recorded_runs.md").read_text()
+    blocks = re.findall(r"```(\w+)\n(.*?)```", page, re.DOTALL)
+    for text in (text for kind, text in blocks if kind == "python"):
+        ast.parse(text.replace(", …", "").replace("…", "..."))
+    told = " ".join(text for kind, text in blocks if kind == "console").replace("\\\n", "")
+    asked = [line.split() for line in told.splitlines() if line.strip().startswith("fedaudit ")]
+    assert {words[1] for words in asked} == {"import", "audit"}
+    for _, name, *words in asked:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("-")} <= known, name
+
+
+@pytest.mark.skipif(not DOCS.is_dir(), reason="the documentation is not installed")
+def test_facts_on_the_page_are_facts() -> None:
+    page = (DOCS / "recorded_runs.md").read_text()
+    calls = re.findall(r"fedaudit\.(?:recording|tap)\((.*?)\)\n", page, re.DOTALL)
+    named = {name for call in calls for name in re.findall(r"\b(\w+)=", call)}
+    assert named <= {field.name for kind in (Facts, DpClaim) for field in fields(kind)}
+    assert {"mean", "image_shape", "local_steps"} <= named

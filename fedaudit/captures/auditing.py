@@ -90,7 +90,8 @@ def study_of(request: Request) -> Plan:
     rounds = _rounds(stored, request.rounds)
     fitted = fit(stored, spec, rounds, request.rename)
     stored.renaming = fitted.renaming
-    inspection = inspect(stored)
+    # What is seen reaches attacks: it is to come from the tensors, whatever headers say.
+    inspection = inspect(stored, verify=True)
     truth = _truth(request, inspection)
     clients = set(request.clients) if request.clients is not None else set(truth) or None
     if clients and (

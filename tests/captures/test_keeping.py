@@ -17,11 +17,16 @@ from torch import Tensor
 
 import fedaudit
 from fedaudit.captures import keeping
+from fedaudit.captures.auditing import Request, study_of
+from fedaudit.captures.facts import Keywords
 from fedaudit.captures.inspection import Inspection, inspect
 from fedaudit.captures.keeping import KEPT
 from fedaudit.captures.message_file import KEY
 from fedaudit.captures.statistics import measure
 from fedaudit.captures.stored import StoredCapture
+from fedaudit.config import Choice
+from fedaudit.models.zoo import build
+from fedaudit.types import ModelSpec
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_hostile_files import QUICK, damages
@@ -270,6 +275,30 @@ def test_possible_lies_deceive_no_attack_and_are_found_by_verifying(two: Path) -
 
     groups = identical_groups(StoredCapture(two).messages(1))  # as what is attacked is grouped
     assert [len(group) for group in groups] == [1, 1]
+
+
+def test_an_audit_is_told_what_the_tensors_show(tmp_path: Path) -> None:
+    """Headers say that nobody trains the first layer, which attacks would then leave out."""
+    known: Keywords = {"model": "mlp", "classes": 5, "image_shape": (3, 8, 8), "lr": 0.1}
+    known["local_steps"] = known["batch_size"] = 1
+    record = fedaudit.recording(tmp_path / "c", **known)
+    before = build(ModelSpec("mlp", {"classes": 5, "image_size": 8})).state_dict()
+    record.broadcast(1, before)
+    for seed, client in enumerate("abc"):
+        generator = torch.Generator().manual_seed(seed)
+        sent = {n: v + torch.randn(v.shape, generator=generator) / 99 for n, v in before.items()}
+        record.update(1, client, sent, kind="weights", examples=1)
+
+    def frozen(table: Any) -> None:
+        layer = next(iter(table["measures"]["layers"].values()))
+        layer.update(norm=0.0, zeros=layer["size"], idle=0)
+
+    for path in updates(tmp_path / "c"):
+        rewritten(path, frozen, sealed=True)
+    assert "frozen layers" in {s.name for s in inspect(StoredCapture(tmp_path / "c")).protections}
+    plan = study_of(Request(path=tmp_path / "c", attacks=[Choice("inverting_gradients")]))
+    assert "frozen layers" not in repr(plan)
+    assert "made up" in repr(plan)
 
 
 def test_a_made_up_norm_is_found_by_verifying(two: Path) -> None:

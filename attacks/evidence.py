@@ -159,8 +159,9 @@ def gather(seen: Observation) -> Evidence:
     labels = seen.labels
     if labels is None and head is not None:
         labels = share_out(head, found)
-        if entry and entry.maps is not None and adaptation.noise and seen.batch_size == 1:
-            labels = likeliest_label(entry, model, target)
+        blurred = adaptation.noise or adaptation.sparse
+        if entry and entry.maps is not None and blurred and seen.batch_size == 1:
+            labels = likeliest_label(entry, model, target, sparse=adaptation.sparse)
     complete = all(name in target for name, _ in model.named_parameters())
     if entry and complete and labels is not None:
         if found and found.complete and torch.equal(labels.sort().values, found.labels):

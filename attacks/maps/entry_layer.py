@@ -165,7 +165,7 @@ def take_apart(entry: EntryLayer, model: nn.Module, labels: Tensor, steps: int =
     layer = _layer(model)
     if layer is None or not isinstance(model, FaceNet):
         return entry
-    if entry.known is not None and entry.maps is None:
+    if entry.known is not None:
         return entry  # the head sees the whole maps
     bias = None if layer.bias is None else layer.bias.detach()
 
@@ -197,12 +197,14 @@ def take_apart(entry: EntryLayer, model: nn.Module, labels: Tensor, steps: int =
     return replace(entry, maps=maps, arriving=toward) if residual < UNMIXED else entry
 
 
-def likeliest_label(entry: EntryLayer, model: nn.Module, target: Mapping[str, Tensor]) -> Tensor:
+def likeliest_label(
+    entry: EntryLayer, model: nn.Module, target: Mapping[str, Tensor], *, sparse: bool = False
+) -> Tensor:
     """`[1]`, the label under which one image's known map explains most of what follows the body.
 
-    Noise moves each row of the head's gradient; all of them together, with what arrives at the
-    entry layer, tell classes apart much longer. The best factor is taken for each class, as the
-    length of the map is not known.
+    Noise moves each row of the head's gradient, and pruning leaves out most of them; all together,
+    with what arrives at the entry layer, tell classes apart much longer. The best factor is taken
+    for each class, as the length of the map is not known.
     """
     layer = _layer(model)
     assert entry.maps is not None
@@ -216,6 +218,7 @@ def likeliest_label(entry: EntryLayer, model: nn.Module, target: Mapping[str, Te
         loss = model.criterion(scores, torch.tensor([label], device=scores.device))
         slopes = torch.autograd.grad(loss, list(tail.values()), allow_unused=True)
         pairs = [(s, target[n]) for s, n in zip(slopes, tail, strict=True) if s is not None]
+        pairs = [(s * (t != 0), t) for s, t in pairs] if sparse else pairs
         dot = float(torch.stack([(s * t).sum() for s, t in pairs]).sum())
         length = float(torch.stack([s.square().sum() for s, _ in pairs]).sum().sqrt())
         if length and dot / length > best:

@@ -1,0 +1,186 @@
+"""What a defense does to a gradient is found out by trying it, whatever its name."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from fedaudit.attacks.adapting import adapt_to, behavior, followed, through
+from fedaudit.attacks.adaptive import assume
+from fedaudit.attacks.evidence import gather
+from fedaudit.defenses.acts import (
+    Act,
+    Batch,
+    KeepRandom,
+    Noise,
+    Quantize,
+    clip,
+    keep_largest,
+    keep_middle,
+    keep_signs,
+)
+from fedaudit.types import Capture
+
+Intercept = Callable[..., Capture]
+
+
+def drawn(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def probe() -> dict[str, Tensor]:
+    generator = drawn(3)
+    return {
+        "a": torch.randn(1, 60, 40, generator=generator),
+        "b": 1e-2 * torch.randn(1, 500, generator=generator),
+    }
+
+
+def rounded(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    """To the next whole number, always alike."""
+    del generator
+    return {name: value.round() for name, value in batch.items()}
+
+
+def cubed(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    """A bend with a derivative of its own."""
+    del generator
+    return {name: value**3 for name, value in batch.items()}
+
+
+def scattered(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    """Nothing of the gradient but its length."""
+    return {
+        name: torch.randn(value.shape, generator=generator) * value.norm()
+        for name, value in batch.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("act", "kind"),
+    [
+        (clip(0.1), "kept"),
+        (Noise(0.3), "noise"),
+        (Noise(0.3, law="laplace"), "noise"),
+        (Quantize(4), "noise"),
+        (keep_largest(0.05), "sparse"),
+        (keep_middle(0.05, 0.75), "sparse"),
+        (KeepRandom(0.3), "sparse"),
+        (keep_signs(), "bent"),
+        (rounded, "bent"),
+        (cubed, "followed"),
+        (scattered, "lost"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_acts_are_told_apart_by_what_they_do(act: Act, kind: str) -> None:
+    assert behavior(act, probe())[0] == kind
+
+
+@pytest.mark.parametrize("law", ["gaussian", "laplace"])
+def test_the_noise_of_an_act_is_measured(law: str) -> None:
+    assert behavior(Noise(0.3, law=law), probe())[1] == pytest.approx(0.3, rel=0.05)  # type: ignore[arg-type]
+
+
+def test_what_is_flat_is_followed_straight_through() -> None:
+    act = followed(rounded, probe())
+    leaf = torch.tensor([0.2, 1.7, -0.6], requires_grad=True)
+    (made,) = through((act,), [leaf], ["a"])
+    assert made.tolist() == [0.0, 2.0, -1.0]
+    (slope,) = torch.autograd.grad((made * torch.tensor([1.0, 2.0, 3.0])).sum(), leaf)
+    assert slope.tolist() == [1.0, 2.0, 3.0]
+
+
+def test_what_has_a_derivative_keeps_it() -> None:
+    leaf = torch.tensor([2.0], requires_grad=True)
+    (made,) = through((followed(cubed, probe()),), [leaf], ["a"])
+    assert torch.autograd.grad(made.sum(), leaf)[0].item() == pytest.approx(12.0)
+
+
+def test_a_draw_is_never_followed_its_mean_is() -> None:
+    value = torch.tensor([1.0, -2.0])
+    (made,) = through((followed(KeepRandom(0.25, rescaled=True), probe()),), [value], ["a"])
+    torch.testing.assert_close(made, value)
+
+
+def test_acts_see_what_was_sent() -> None:
+    """A change of weights is about the learning rate times as long as a gradient, and negative."""
+    small, large = torch.full((4,), 1e-3), torch.full((4,), 10.0)
+    for value, stays in ((small, True), (large, False)):
+        (made,) = through((clip(1.0),), [value], ["a"], units=-0.1)
+        assert torch.allclose(made, value) == stays
+        assert bool((made > 0).all())
+
+
+def test_noise_hides_neither_gray_nor_labels_from_who_knows_it(intercept: Intercept) -> None:
+    settings = {"std": 1.0, "of": "norm"}
+    captured = intercept(batch=4, defense="gaussian_noise", settings=settings)
+    assert captured.secret is not None
+    truth = sorted(captured.secret.labels.tolist())
+    for told in ("known", "estimated"):
+        evidence = gather(assume(captured.seen, told))
+        assert evidence.grayscale
+        assert evidence.labels is not None
+        assert evidence.labels.tolist() == truth
+    blind = gather(assume(captured.seen, "no"))
+    assert not blind.grayscale
+    assert blind.labels is not None
+    assert blind.labels.tolist() != truth
+
+
+def test_the_label_shows_through_four_times_its_noise(intercept: Intercept) -> None:
+    settings = {"std": 4.0, "of": "norm"}
+    for target in range(3):
+        captured = intercept(target=target, defense="gaussian_noise", settings=settings)
+        assert captured.secret is not None
+        labels = gather(captured.seen).labels
+        assert labels is not None
+        assert labels.tolist() == captured.secret.labels.tolist()
+
+
+@pytest.mark.parametrize(
+    ("defense", "settings", "batch", "known"),
+    [
+        ("top_k", {"pruned": 0.99}, 1, 0.1),
+        ("top_k", {"pruned": 0.9}, 4, 0.3),
+        ("random_pruning", {"pruned": 0.9}, 1, 0.99),
+        ("soteria", {"pruned": 0.6}, 1, 0.39),
+        ("soteria", {"pruned": 0.6}, 4, 0.39),
+    ],
+)
+def test_maps_follow_from_gradients_with_gaps(
+    defense: str, settings: dict[str, float], batch: int, known: float, intercept: Intercept
+) -> None:
+    """What is known of the maps is exact: neither pruning nor a mask changes what is left."""
+    captured = intercept(batch=batch, defense=defense, settings=settings)
+    assert captured.secret is not None
+    evidence = gather(captured.seen)
+    entry = evidence.entry
+    assert entry is not None
+    assert entry.known is not None
+    assert float(entry.known.mean()) > known
+    with torch.no_grad():
+        true = entry.told(evidence.model.features(captured.secret.images))  # type: ignore[operator]
+    inside = (true @ entry.span.T).square().sum(1) / true.square().sum(1)
+    assert float(inside.min()) > 0.999
+    blind = gather(assume(captured.seen, "no")).entry
+    assert blind is None or blind.known is None
+
+
+def test_what_cannot_be_modeled_is_said(intercept: Intercept) -> None:
+    captured = intercept(defense="censor")
+    assert adapt_to(captured.seen).missed == ("censor",)
+
+
+def test_pruning_does_not_hide_the_label(intercept: Intercept) -> None:
+    """Most rows of the head are gone; what is left of all layers behind the map tells."""
+    for target in range(3):
+        captured = intercept(target=target, defense="top_k", settings={"pruned": 0.99})
+        assert captured.secret is not None
+        evidence = gather(captured.seen)
+        assert evidence.labels is not None
+        assert evidence.labels.tolist() == captured.secret.labels.tolist()
+        assert evidence.entry is not None
+        assert evidence.entry.maps is not None
+        assert float(evidence.entry.maps.sum()) > 0

@@ -16,6 +16,8 @@ from fedaudit.verbs import ClientReturn, ClientStep, ClientTask
 
 CHUNK = 16
 """Derivatives that are computed at once; bounds memory."""
+FEWEST = 4
+"""Probes of each photo where there are many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,7 @@ class Soteria:
             network without; of networks of other makes, the first whose weight is a matrix.
         pruned: Share of the layer's inputs; in [0, 1).
         probes: Random directions from which each ‖∂r_i/∂X‖ is estimated: a forward pass or two
-            each. 0 computes the derivative itself, a backward pass an input.
+            each. Where a client has several photos they share them, with four each at least. 0 computes the derivative itself, a backward pass an input.
     """
 
     layer: str = ""
@@ -172,6 +174,8 @@ def leakage(
 ) -> Tensor:
     """‖r_i‖ / ‖∂r_i/∂X‖ of each input i, added up over images, `[D]`."""
     if probes:
+        # Scores add up over photos, and with them the probes' errors average out.
+        probes = max(min(probes, FEWEST), probes // len(images))
         # E (∂r_i/∂X · v)² = ‖∂r_i/∂X‖² for v of independent unit normals.
         directions = torch.randn(probes, *images.shape, generator=generator).to(images)
         with torch.no_grad():

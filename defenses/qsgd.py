@@ -20,8 +20,8 @@ class QSGD:
     the two multiples of 1/s next to |v|/‖v‖, with the odds that make its mean |v|/‖v‖. The norm is
     that of a bucket of consecutive entries, or of a whole parameter; in experiments the paper
     scales by the largest magnitude (recalled). Lossless coding of the levels changes nothing of
-    what the server sees, and is left out. Guarantee: none, it was made to save traffic. The mean
-    over rounds is the update, and the norms are exact.
+    what the server sees, and is left out. Guarantee: none, it is a heuristic, made to save traffic.
+    The mean over rounds is the update, and the norms are exact.
 
     Args:
         levels: s; a number takes 2s + 1 values in its bucket; ≥ 1.

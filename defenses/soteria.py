@@ -40,7 +40,8 @@ class Soteria:
             network without; of networks of other makes, the first whose weight is a matrix.
         pruned: Share of the layer's inputs; in [0, 1).
         probes: Random directions from which each ‖∂r_i/∂X‖ is estimated: a forward pass or two
-            each. Where a client has several photos they share them, with four each at least. 0 computes the derivative itself, a backward pass an input.
+            each. Where a client has several photos they share them, with four each at least. 0
+            computes the derivative itself, a backward pass an input.
     """
 
     layer: str = ""

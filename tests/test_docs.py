@@ -56,3 +56,16 @@ def test_facts_on_the_page_are_facts() -> None:
     named = {name for call in calls for name in re.findall(r"\b(\w+)=", call)}
     assert named <= {field.name for kind in (Facts, DpClaim) for field in fields(kind)}
     assert {"mean", "image_shape", "local_steps"} <= named
+
+
+@pytest.mark.skipif(not DOCS.is_dir(), reason="the documentation is not installed")
+def test_every_defense_is_in_the_table_of_defenses_with_its_papers_and_guarantee() -> None:
+    rows = [r for r in (DOCS / "defenses.md").read_text().splitlines() if r.startswith("| `")]
+    named = [re.findall(r"`(\w+)`", row.split("|")[1]) for row in rows]
+    assert sorted(name for some in named for name in some) == sorted(names("defenses"))
+    for row, some in zip(rows, named, strict=True):
+        _, _, _, papers, guarantee, *_ = row.split("|")
+        documented = " ".join(lookup("defenses", name).__doc__ for name in some)
+        authors = re.findall(r"([A-Z]\w+) (?:et al\.|&)", papers)
+        assert all(author in documented for author in authors), row
+        assert ("heuristic" in documented) == (guarantee.strip() == "heuristic"), row

@@ -28,6 +28,7 @@ from fedaudit.federation.client import local_training
 from fedaudit.federation.rounds import Simulation, State
 from fedaudit.federation.utility import measure
 from fedaudit.judging import faces_of, judge_of, split_of
+from fedaudit.models.derivatives import twice_differentiable
 from fedaudit.provenance import facts
 from fedaudit.registry import create
 from fedaudit.running.folder import RunFolder
@@ -235,7 +236,8 @@ def reconstruct(
     resumable = "checkpoint" in inspect.signature(attack).parameters
     extra: dict[str, Any] = {"checkpoint": checkpoint} if resumable and checkpoint else {}
     told = assume(seen, adapt).to(device)
-    result: Reconstruction = attack(told, generator=generator, **extra)
+    with twice_differentiable():
+        result: Reconstruction = attack(told, generator=generator, **extra)
     return as_assumed(result, seen, adapt)
 
 

@@ -96,7 +96,7 @@ def check_fits(path: Path, sent: Mapping[str, Tensor], broadcast: Mapping[str, T
             raise CaptureError(
                 path,
                 f"the server sent no tensor of that name (its first is {first!r}): an update of "
-                "another model, or with renamed layers",
+                "another model, or with renamed layers (`fedaudit audit --rename OLD=NEW`)",
                 key=name,
             )
         if tensor.shape != broadcast[name].shape:

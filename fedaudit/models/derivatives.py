@@ -1,17 +1,51 @@
-"""Whether attacks can work through a network: its parameters replaced, and derived twice."""
+"""Whether attacks can work through a network, its parameters replaced and derived twice, and what
+helps where torch itself lacks a second derivative.
+"""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedaudit.errors import UsageError
 
 STEP = 1e-7
 """Size of the move of each pixel, in double precision: small beside any kink's distance."""
 TOLERANCE = 0.05
+ROUNDING = 1e-12
+"""Of a gradient's size: what moves it by less cannot be told."""
+
+
+class TwiceHardsigmoid(nn.Module):
+    """`nn.Hardsigmoid` by operations that have a second derivative."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ramp = nn.ReLU6()  # a layer, so that its kinks are seen
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same function."""
+        made: Tensor = self.ramp(x + 3) / 6
+        return made
+
+
+def replace_hardsigmoid(network: nn.Module) -> None:
+    """Give a network second derivatives where torch has none, in place; no name changes."""
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if type(child) is nn.Hardsigmoid:
+                module._modules[name] = TwiceHardsigmoid().train(child.training)
+
+
+@contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """Attention by plain operations in a `with` block: the fused ones have no second derivative."""
+    with sdpa_kernel(SDPBackend.MATH):
+        yield
 
 
 def check_differentiable(network: nn.Module, image_shape: Sequence[int]) -> bool:
@@ -32,7 +66,8 @@ def check_differentiable(network: nn.Module, image_shape: Sequence[int]) -> bool
     training = network.training
     network.eval()
     try:
-        return _check(network, image_shape)
+        with twice_differentiable():
+            return _check(network, image_shape)
     finally:
         network.train(training)
 
@@ -43,43 +78,49 @@ def _check(network: nn.Module, image_shape: Sequence[int]) -> bool:
     if next(network.parameters(), None) is None:
         raise UsageError("the model has no parameters: nothing was learned, nothing is shared.")
     try:
-        scores = network(images)
+        with torch.no_grad():
+            scores = network(images)
     except Exception as error:  # a stranger's network may raise anything
         raise UsageError(
             f"the model does not take images {list(image_shape)}: {_first_line(error)}. Check "
             "image_shape, or name another --model."
         ) from error
     _check_scores(scores)
+    image = images[:1].double()
+    step = STEP * torch.randn(image.shape, generator=generator, dtype=torch.float64)
     try:
-        _gradient_size(network, images, torch.float32)
-    except Exception as error:
-        raise UsageError(
-            f"the model cannot be derived twice, as every search must: {_first_line(error)}. Name "
-            "a factory that computes the same by other operations: --model package.module:factory."
-        ) from error
-    step = STEP * torch.randn(images.shape, generator=generator, dtype=torch.float64)
-    try:
-        ahead, _ = _gradient_size(network, images + step, torch.float64)
-        back, _ = _gradient_size(network, images - step, torch.float64)
-        _, slope = _gradient_size(network, images, torch.float64)
-    except Exception:  # it computes in one precision only
+        slope = _slope(network, image)
+        ahead, back = (float(_gradient_size(network, image + s * step)) for s in (1, -1))
+    except Exception:  # it may compute in one precision only
+        try:
+            _slope(network, images[:1])
+        except Exception as error:
+            raise UsageError(
+                f"the model cannot be derived twice, as every search must: {_first_line(error)}. "
+                "Name a factory that computes the same by other operations: --model "
+                "package.module:factory."
+            ) from error
         return True
-    moved, told = float(ahead - back), float((slope * step).sum()) * 2
-    return abs(moved - told) <= TOLERANCE * max(abs(moved), abs(told))
+    moved, told = ahead - back, 2 * float((slope * step).sum())
+    return abs(moved - told) <= max(TOLERANCE * max(abs(moved), abs(told)), ROUNDING * ahead)
 
 
-def _gradient_size(network: nn.Module, images: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Squared norm of the loss's gradient, and its slope in the images."""
+def _slope(network: nn.Module, image: Tensor) -> Tensor:
+    """How the gradient's size changes with each pixel, by differentiation."""
+    image = image.clone().requires_grad_()
+    size = _gradient_size(network, image, twice=True)
+    (slope,) = torch.autograd.grad(size, image, allow_unused=True)
+    return torch.zeros_like(image) if slope is None else slope
+
+
+def _gradient_size(network: nn.Module, image: Tensor, *, twice: bool = False) -> Tensor:
+    """Squared norm of the loss's gradient in the parameters, in the precision of the image."""
     own = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    held = {n: t.detach().to(dtype) if t.is_floating_point() else t for n, t in own.items()}
+    held = {n: t.detach().to(image) if t.is_floating_point() else t for n, t in own.items()}
     learned = [held[n].requires_grad_() for n, _ in network.named_parameters()]
-    images = images.to(dtype).requires_grad_()
-    scores = functional_call(network, held, (images,))
-    loss = F.cross_entropy(scores, torch.zeros(len(images), dtype=torch.long))
-    slopes = torch.autograd.grad(loss, learned, create_graph=True, allow_unused=True)
-    size = torch.stack([s.square().sum() for s in slopes if s is not None]).sum()
-    (slope,) = torch.autograd.grad(size, images, allow_unused=True)
-    return size.detach(), torch.zeros_like(images) if slope is None else slope
+    loss = F.cross_entropy(functional_call(network, held, (image,)), torch.zeros(1).long())
+    slopes = torch.autograd.grad(loss, learned, create_graph=twice, allow_unused=True)
+    return torch.stack([slope.square().sum() for slope in slopes if slope is not None]).sum()
 
 
 def _check_scores(scores: object) -> None:

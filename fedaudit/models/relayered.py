@@ -209,6 +209,8 @@ _LAYERS: dict[str, tuple[dict[str, str], Make]] = {
     "aten::leaky_relu_": ({}, lambda given: nn.LeakyReLU(given["negative_slope"])),
     "aten::hardtanh": ({}, lambda given: nn.Hardtanh(given["min_val"], given["max_val"])),
     "aten::hardtanh_": ({}, lambda given: nn.Hardtanh(given["min_val"], given["max_val"])),
+    "aten::hardsigmoid": ({}, lambda given: nn.Hardsigmoid()),
+    "aten::hardsigmoid_": ({}, lambda given: nn.Hardsigmoid()),
     "aten::max_pool2d": ({}, _pool),
 }
 """Operation → slots of its layer by the operation's arguments, and what makes the layer."""

@@ -18,6 +18,7 @@ from fedaudit.models.bodies import (
     resnet18_body,
     smooth_body,
 )
+from fedaudit.models.derivatives import replace_hardsigmoid
 from fedaudit.models.facenet import FaceNet
 from fedaudit.registry import create
 from fedaudit.types import ModelSpec
@@ -195,6 +196,8 @@ def build(
         model = create("networks", spec.factory, spec.arguments)
     if not isinstance(model, nn.Module):
         raise ConfigError(f"{spec.factory} returned {type(model).__name__}, not a torch.nn.Module")
+    if not isinstance(model, FaceNet):
+        replace_hardsigmoid(model)
     if state:
         load(model, state)
     return model.train()

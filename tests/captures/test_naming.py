@@ -185,6 +185,19 @@ def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_an_update_whose_names_differ_from_the_broadcast(capture: Path, tmp_path: Path) -> None:
+    stored = StoredCapture(capture)
+    facts: Any = {"image_shape": SHAPE, "classes": 10, "lr": 0.1, "local_steps": 1, "batch_size": 1}
+    with fedaudit.recording(tmp_path / "c", batch_norm="eval", **facts) as run:
+        run.broadcast(1, stored.broadcast(1))
+        sent = next(stored.messages(1)).tensors()
+        run.update(1, "c0", {f"net.{n}": v for n, v in sent.items()}, kind="weights", examples=1)
+    with pytest.raises(UsageError, match="--rename OLD=NEW"):
+        requested(tmp_path / "c", model=OWN)
+    seen = first_seen(requested(tmp_path / "c", model=OWN, rename=["net="]))
+    same(seen.shared[0].tensors, first_seen(requested(capture, model=OWN)).shared[0].tensors)  # type: ignore[attr-defined]
+
+
 def test_the_mapping_is_part_of_the_run(capture: Path, tmp_path: Path) -> None:
     path = record(tmp_path / "c", small(), behind("net"), classes=10)
     one = Request(path=path, model=OWN, attacks=SEARCH, rename=["auto"], clients=["c0"])
@@ -266,16 +279,17 @@ class Once(torch.autograd.Function):
         return slope
 
 
-class Refuses(nn.Module):
-    """Its attention has no second derivative on a CPU."""
+class Attends(nn.Module):
+    """Its fused attention has no second derivative on a CPU; the same of its gate."""
 
     def __init__(self, classes: int = 2) -> None:
         super().__init__()
         self.query = nn.Linear(16, 16)
+        self.gate = nn.Hardsigmoid()
         self.fc = nn.Linear(16, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = F.scaled_dot_product_attention(self.query(x), x, x).mean((1, 2))
+        rows = F.scaled_dot_product_attention(self.gate(self.query(x)), x, x).mean((1, 2))
         scores: Tensor = self.fc(rows)
         return scores
 
@@ -284,6 +298,23 @@ def test_what_cannot_be_derived_twice_is_told(tmp_path: Path) -> None:
     path = record(tmp_path / "silent", Silent())
     told = study_of(Request(path=path, model=f"{__name__}:Silent", attacks=SEARCH)).notes
     assert any("second derivatives of the model are not those of its gradient" in n for n in told)
+
+
+class Refuses(Attends):
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = super().forward(F.hardsigmoid(self.query(x)))
+        return scores
+
+
+def test_what_torch_cannot_derive_twice(tmp_path: Path) -> None:
+    path = record(tmp_path / "attends", Attends())
+    plan = study_of(Request(path=path, model=f"{__name__}:Attends", attacks=SEARCH, clients=["c0"]))
+    assert not any("derivatives" in note for note in plan.notes)
+    with open_run(tmp_path / "run", plan.study) as opened:
+        audits: Any = [job for job in opened.todo if "--audit--" in job.key]
+        for job in audits:
+            Work(plan.study, opened.folder, opened.manifest.evidence)(job)
+    assert len(list((tmp_path / "run" / "cells").glob("*--audit--*.safetensors"))) == 1
     path = record(tmp_path / "refuses", Refuses())
     with pytest.raises(UsageError, match="cannot be derived twice, as every search must"):
         requested(path, model=f"{__name__}:Refuses")

@@ -84,7 +84,7 @@ def _calibration(study: Study, gallery: Gallery | None) -> Control:
 
 
 def _negative(name: str, hits: list[bool | None], fmr: float) -> Control:
-    requirement = f"lower bound at most {10 * fmr:g}, ten times the FMR"
+    requirement = f"lower bound at most {10 * fmr:.2g}, ten times the FMR"
     tested = [bool(hit) for hit in hits if hit is not None]
     if not tested:
         return Control(name, "all", "not run", requirement, None)

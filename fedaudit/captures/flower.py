@@ -32,6 +32,8 @@ T = TypeVar("T")
 TRAIN = "train"
 ROUND_KEY = "server-round"
 EXAMPLES_KEY = "num-examples"
+MASKED = "masked_params"
+"""What SecAgg+ in Flower calls what a client sends."""
 
 
 def tap(tapped: T, folder: str | Path, *, kind: Kind = "weights", **facts: Unpack[Keywords]) -> T:
@@ -125,6 +127,11 @@ class Tape:
         records = reply.content.array_records
         metrics = {k: v for r in reply.content.metric_records.values() for k, v in r.items()}
         examples = metrics.get(EXAMPLES_KEY)
+        if any(MASKED in record for record in reply.content.config_records.values()):
+            raise UsageError(
+                "SecAgg+ masks what clients send, and the sum is made above the grid. Put the tap "
+                "round the strategy instead: strategy = fedaudit.tap(strategy, …)"
+            )
         for arrays in list(records.values())[:1]:
             self.record.update(
                 round,

@@ -77,19 +77,29 @@ def run(
     return inspect(StoredCapture(folder))
 
 
-def run_secretly(
-    folder: Path, norm: str, steps: int, state: dict[str, Tensor], weight: float, rounds: int = 1
-) -> Inspection:
-    """The same through SecAgg+, which is of the older API."""
-    strategy = OldFedAvg(
+def averaging(state: dict[str, Tensor]) -> Any:
+    """A strategy of the older API."""
+    return OldFedAvg(
         fraction_evaluate=0.0,
         min_fit_clients=CLIENTS,
         min_available_clients=CLIENTS,
         initial_parameters=ndarrays_to_parameters([v.numpy() for v in state.values()]),
     )
-    tapped = fedaudit.tap(strategy, folder, parameter_names=tuple(state), **facts_of(norm, steps))
+
+
+def context_of(strategy: Any, rounds: int) -> Any:
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
-    legacy = LegacyContext(context=context, config=ServerConfig(num_rounds=rounds), strategy=tapped)
+    config = ServerConfig(num_rounds=rounds)
+    return LegacyContext(context=context, config=config, strategy=strategy)
+
+
+def run_secretly(
+    folder: Path, norm: str, steps: int, state: dict[str, Tensor], weight: float, rounds: int = 1
+) -> Inspection:
+    """The same through SecAgg+, which is of the older API."""
+    strategy = averaging(state)
+    tapped = fedaudit.tap(strategy, folder, parameter_names=tuple(state), **facts_of(norm, steps))
+    legacy = context_of(tapped, rounds)
     secagg = SecAggPlusWorkflow(1.0, 0.5, max_weight=weight)
     DefaultWorkflow(fit_workflow=secagg)(
         Nodes(older_app(norm, steps, secaggplus_mod), CLIENTS), legacy
@@ -135,6 +145,18 @@ def test_secagg_shows_one_aggregate_that_is_the_mean_of_all(tmp_path: Path) -> N
     for name, mean in seen.update.tensors.items():
         expected = torch.stack([s[name] - state[name] for s in each]).mean(0)
         assert torch.allclose(mean.float(), expected, atol=1e-5)
+
+
+def test_a_grid_under_secagg_says_where_the_tap_belongs(tmp_path: Path) -> None:
+    state = network("group").state_dict()
+    strategy = averaging(state)
+    nodes = Nodes(older_app("group", 1, secaggplus_mod), CLIENTS)
+    legacy = context_of(strategy, 1)
+    with pytest.warns(UserWarning, match="round the strategy instead"):
+        DefaultWorkflow(fit_workflow=SecAggPlusWorkflow(1.0, 0.5))(
+            fedaudit.tap(nodes, tmp_path / "c"), legacy
+        )
+    assert not list(StoredCapture(tmp_path / "c").messages(1))
 
 
 @pytest.mark.parametrize(("weight", "moved"), [(40.0, 56.0), (1000.0, 25.6)])

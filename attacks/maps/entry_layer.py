@@ -211,7 +211,9 @@ def likeliest_label(
     assert isinstance(model, FaceNet)
     assert layer is not None
     tail = {n: p for n, p in model.named_parameters() if n in target and not n.startswith("body.")}
-    best, found, classes = -1.0, 0, target["head.weight"].shape[0]
+    with torch.no_grad():  # heads of other people's networks have names of their own
+        classes = model.after_entry(F.linear(entry.maps, layer.weight, layer.bias)).shape[1]
+    best, found = -1.0, 0
     for label in range(classes):
         outputs = F.linear(entry.maps, layer.weight, layer.bias)
         scores = model.after_entry(outputs)

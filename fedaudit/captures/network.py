@@ -129,7 +129,9 @@ def check_size(spec: ModelSpec, facts: Facts, sent: Iterable[Sequence[int]]) -> 
         UsageError: More classes than the largest dimension of a tensor, or a huge argument.
     """
     largest = max((n for shape in sent for n in shape), default=0)
-    arguments = spec.arguments.get("arguments", spec.arguments)  # of what is normalized
+    arguments: Any = spec.arguments
+    while isinstance(arguments, Mapping) and "arguments" in arguments:
+        arguments = arguments["arguments"]  # of what is normalized, or of a library
     if facts.classes is not None and facts.classes > largest:
         raise UsageError(
             f"the capture says {facts.classes:,} classes, and no tensor that the server sent is "

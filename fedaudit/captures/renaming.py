@@ -1,7 +1,6 @@
 """Names of a recording as the model has them: rules that a study keeps, and how one types them."""
 
 import re
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -71,7 +70,10 @@ class Renaming:
         parts = [part for rule in self.rules for part in rule]
         if not 0 < len(self.rules) <= SHOWN or not all(_PLAIN.fullmatch(part) for part in parts):
             return ""
-        return " ".join(f"--rename {shlex.quote(f'{old}={new}')}" for old, new in self.rules)
+        # Some shells take a word that begins with = for a command.
+        return " ".join(
+            f"--rename {old}={new}" if old else f"--rename '={new}'" for old, new in self.rules
+        )
 
 
 def parsed(options: Sequence[str]) -> Renaming | None:

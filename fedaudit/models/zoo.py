@@ -217,7 +217,7 @@ def around(spec: ModelSpec, factory: str, settings: Mapping[str, Any] | None = N
 
 def load(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Copy parameters by name into `model`, in place; names that are absent are left alone."""
-    own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    own = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
     with torch.no_grad():
         for name, value in state.items():
             if name not in own:

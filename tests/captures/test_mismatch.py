@@ -1,6 +1,7 @@
 """A model that is not the recording's: the first wrong name, the likely cause, and what to do."""
 
 import copy
+import shlex
 import time
 from collections.abc import Mapping
 
@@ -102,10 +103,11 @@ def test_prefixes_on_either_side(prefix: str, wrapper: str) -> None:
         assert f"names in the {side} begin with '{prefix}.', which" in wrong.cause
         assert wrapper in wrong.cause
         assert wrong.renaming == Renaming((rule,))
-        assert wrong.advice == f"Add --rename {rule[0]}={rule[1]}, or --rename auto."
+        typed = f"{rule[0]}={rule[1]}" if rule[0] else f"'={rule[1]}'"
+        assert wrong.advice == f"Add --rename {typed}, or --rename auto."
         assert list(wrong.renaming.names(sent)) == list(network)
-        options = wrong.advice.removeprefix("Add ").partition(",")[0].split()[1]
-        assert parsed([options]) == wrong.renaming
+        options = wrong.advice.removeprefix("Add ").partition(",")[0]
+        assert parsed([shlex.split(options)[1]]) == wrong.renaming
 
 
 def test_a_prefix_that_is_another_prefix() -> None:
@@ -128,7 +130,7 @@ def test_a_prefix_that_leads_to_two_places_is_refused() -> None:
     network = {f"{side}.{name}": s for side in ("student", "teacher") for name, s in plain.items()}
     wrong = found(plain, network)
     assert wrong.renaming is None
-    assert wrong.advice == "Say which is meant: --rename =student or --rename =teacher."
+    assert wrong.advice == "Say which is meant: --rename '=student' or --rename '=teacher'."
 
 
 def test_batch_norm_that_was_folded() -> None:

@@ -51,7 +51,6 @@ class Adaptation:
 
     Attributes:
         followed: What trial gradients go through, in order; differentiable, without draws.
-        each: What each trial image's gradient goes through, likewise.
         scaled: Acts that change the length only: for distances that mind it.
         sparse: Zeros of the update stand for entries that were not sent.
         signs: All that was sent is signs.
@@ -65,7 +64,6 @@ class Adaptation:
     """
 
     followed: tuple[Act, ...] = ()
-    each: tuple[Act, ...] = ()
     scaled: tuple[Act, ...] = ()
     sparse: bool = False
     signs: bool = False
@@ -144,7 +142,6 @@ def adapt_to(seen: Observation) -> Adaptation:
         _take(state, one, seen.batch_size or 1, probe, seen.image_shape)
     return Adaptation(
         followed=tuple(state.followed),
-        each=tuple(state.each),
         scaled=tuple(state.scaled),
         sparse=state.sparse,
         signs=state.signs,
@@ -163,7 +160,6 @@ class _State:
     def __init__(self, units: float) -> None:
         self.units = units
         self.followed: list[Act] = []
-        self.each: list[Act] = []
         self.scaled: list[Act] = []
         self.sparse = self.signs = self.bent = False
         self.noise = 0.0
@@ -193,8 +189,9 @@ def _take(
     mean = replayed.mean
     if replayed.each and count == 1:
         mean = (*replayed.each, *mean)
-    elif replayed.each:
-        state.each += [followed(act, probe) for act in replayed.each]
+    elif any(behavior(act, probe)[0] != "kept" for act in replayed.each):
+        state.missed.append(facts.name)
+    # Clipping of a batch's single images weighs them against each other, and is not followed.
     # What acts on an image's gradient acts before the learning rate.
     length = abs(state.units) if replayed.each else 1.0
     for act in mean:

@@ -88,7 +88,7 @@ class Attempt:
         self.stages = from_gray(attack.stages) if matching.loss == "spans" else attack.stages
         self.scene = Scene(evidence, matching, self.generator, attack.prior, attack.restarts)
         if evidence.photos.acts:
-            matching.choose_draws(self._generic())
+            _settle_draws(matching, self._generic())
         sweeps = [
             stage.steps
             * (evidence.count if _one_by_one(stage, matching) else 1)
@@ -336,6 +336,18 @@ def from_gray(stages: Sequence[Stage]) -> tuple[Stage, ...]:
         replace(stage, optimizer="adam") if stage.optimizer == "signed_adam" else stage
         for stage in chosen
     )
+
+
+def _settle_draws(matching: Matching, faces: Tensor) -> None:
+    """Find what the defense drew for each photo, by generic faces `[n, C, H, W]`."""
+
+    def distance(face: Tensor, place: int) -> float:
+        trial, apart = matching.gradients(face, [place], differentiable=False)
+        with torch.no_grad():
+            return float(matching.distance_to(trial) + apart)
+
+    if matching.loss != "spans" and matching.trial is None:
+        matching.evidence.photos.choose(distance, faces)
 
 
 def _size(model: nn.Module) -> int:

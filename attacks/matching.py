@@ -254,17 +254,6 @@ class Matching:
         )
         self.fixed = tuple(rows[list(restarts)] for rows in self.fixed)
 
-    def choose_draws(self, images: Tensor) -> None:
-        """Settle what the defense drew for each photo, by generic faces `[n, C, H, W]`."""
-
-        def distance(face: Tensor, place: int) -> float:
-            trial, apart = self.gradients(face, [place], differentiable=False)
-            with torch.no_grad():
-                return float(self.distance_to(trial) + apart)
-
-        if self.loss != "spans" and self.trial is None:
-            self.evidence.photos.choose(distance, images)
-
     def calibrate(self, images: Tensor) -> None:
         """Set the scale of each term to its median over generic faces, `[n, C, H, W]`.
 

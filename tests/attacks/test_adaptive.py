@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 import torch
 
 from fedaudit.attacks.adapting import adapt_to
 from fedaudit.attacks.adaptive import as_assumed, assume, distance_for, how_adaptive
+from fedaudit.config import Adapt
 from fedaudit.registry import create
-from fedaudit.scoring.image_metrics import PSNR
+from fedaudit.scoring.image_metrics import PSNR, SSIM
 from fedaudit.types import Capture, DefenseFacts, Observation, Reconstruction, Update
 
 Intercept = Callable[..., Capture]
@@ -64,3 +66,30 @@ def test_what_an_attacker_takes_for_true(intercept: Intercept) -> None:
     assert as_assumed(made, seen, "no").adaptive == "no"
     assert as_assumed(made, intercept().seen, "no").adaptive == "none needed"
     assert as_assumed(made, seen, "estimated") is made
+
+
+@pytest.mark.parametrize(
+    ("defense", "settings", "attack", "margin"),
+    [
+        ("sign", {}, "gan_inversion", 0.05),
+        ("top_k", {"pruned": 0.99}, "gan_inversion", 0.1),
+        ("gaussian_noise", {"std": 4.0, "of": "norm"}, "inverting_gradients", 0.03),
+    ],
+)
+def test_who_knows_the_defense_does_better(
+    defense: str, settings: dict[str, object], attack: str, margin: float, intercept: Intercept
+) -> None:
+    captured = intercept(target=1, defense=defense, settings=settings)
+    assert captured.secret is not None
+    short = {"latent_steps": 5, "stage_steps": 10, "pixel_steps": 45}
+    if attack == "inverting_gradients":
+        short = {"steps": 60, "polish": 0}
+    quality = {}
+    adapts: tuple[Adapt, ...] = ("known", "estimated", "no")
+    for told in adapts:
+        seen = assume(captured.seen, told)
+        made = create("attacks", attack, short)(seen, generator=torch.Generator().manual_seed(0))
+        assert as_assumed(made, captured.seen, told).adaptive == told
+        quality[told] = float(SSIM()(captured.secret.images, made.images)[0])
+    assert quality["known"] > quality["no"] + margin, quality
+    assert quality["estimated"] > quality["no"] + margin, quality

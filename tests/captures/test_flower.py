@@ -21,8 +21,12 @@ from flwr.serverapp import Grid  # noqa: E402
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg  # noqa: E402
 
 import fedaudit  # noqa: E402
+from fedaudit.attacks.adaptive import how_adaptive  # noqa: E402
 from fedaudit.captures.stored import StoredCapture  # noqa: E402
 from fedaudit.errors import UsageError  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).parent))
+import nodes  # noqa: E402
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "flower"
 EXAMPLES = {1: 8, 2: 8, 3: 16}
@@ -343,3 +347,60 @@ def test_what_single_clients_are_sent_is_recorded_apart(folder: Path) -> None:
         list(grid.push_messages([Message(RecordDict(content), node, "train")]))
     capture = StoredCapture(folder)
     assert [float(capture.broadcast(1, c)["w"][0]) for c in ("1", "2", "3")] == [1, 1, 5]
+
+
+def test_the_example_under_secagg_gives_away_everybody(folder: Path, example: None) -> None:
+    """The example's own clients and server, without Ray: a sum of three faces is three faces."""
+    from faces_app.protected import secret_app, serve_secretly
+    from faces_app.server_app import facts_of
+    from faces_app.task import load_data
+    from flwr.app import Context
+
+    from fedaudit.attacks.generative import gan_inversion
+    from fedaudit.scoring.image_metrics import SSIM
+
+    settings = {
+        "clients": 3,
+        "num-server-rounds": 1,
+        "local-steps": 1,
+        "batch-size": 1,
+        "lr": 0.1,
+        "capture": str(folder),
+    }
+    context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
+    serve_secretly(nodes.Nodes(secret_app, 3), context, settings, facts_of(settings))
+    (captured,) = StoredCapture(folder).observations(model="faces_app.task:Net")
+    assert captured.seen.client == "aggregate of 3 clients"
+    assert captured.seen.batch_size == 3
+    made = gan_inversion()(captured.seen, generator=torch.Generator().manual_seed(0))
+    assert made.adaptive == "estimated"
+    theirs = torch.cat([load_data(client, 3)[0][:1] for client in range(3)])
+    for face in theirs:
+        assert max(SSIM()(face.expand_as(made.images), made.images).tolist()) > 0.9
+
+
+def test_the_example_under_local_dp_says_what_attacks_adapt_to(folder: Path, example: None) -> None:
+    from faces_app.protected import claim, private_app
+    from faces_app.server_app import facts_of, serve
+
+    settings = {
+        "num-server-rounds": 1,
+        "local-steps": 1,
+        "batch-size": 1,
+        "lr": 0.1,
+        "capture": str(folder),
+        "model": "",
+    }
+    grid = nodes.Nodes(private_app(50.0), 3)
+    serve(grid, settings, {**facts_of(settings), "dp": claim(50.0)})
+    captured = list(StoredCapture(folder).observations(model="faces_app.task:Net"))
+    assert len(captured) == 3
+    for capture in captured:
+        assert capture.seen.defense is not None
+        assert [d.name for d in capture.seen.defense] == ["clipping", "gaussian_noise"]
+        assert how_adaptive(capture.seen) == "known"
+        # The noise that is claimed is the noise that Flower added.
+        update = capture.seen.update
+        assert update is not None
+        sent = torch.cat([v.flatten() for v in update.tensors.values()])
+        assert float(sent.std()) == pytest.approx(capture.seen.defense[1].settings["std"], rel=0.02)

@@ -12,6 +12,7 @@ from typing import Any
 
 from fedaudit.captures.applicable import Found, choose_attacks, lacking_of
 from fedaudit.captures.canary import all_originals, originals
+from fedaudit.captures.defended import faint_noise
 from fedaudit.captures.facts import Facts, slug
 from fedaudit.captures.inspection import Inspection, inspect
 from fedaudit.captures.local_training import local_training
@@ -163,13 +164,15 @@ def _settings(
     if (shape := found[0].seen.image_shape) is not None:
         all_originals(truth, rounds, shape)  # whatever is wrong with a photo is said now
     problems = [plain(str(problem)) for problem in stored.problems]
+    noisy = any(one.name == "noise" for one in inspection.protections)
+    faint = [] if noisy else faint_noise(found[0].seen)
     return {
         "path": str(request.path.resolve()),
         "gallery": str(request.gallery.expanduser().resolve()) if request.gallery else "",
         "shape": list(found[0].seen.image_shape or ()),
         "targets": [target.as_plain() for target in targets],
         "positive": POSITIVES,
-        "seen": [protection(one.__dict__) for one in inspection.protections],
+        "seen": [protection(one.__dict__) for one in (*inspection.protections, *faint)],
         "framework": plain(stored.facts.framework or ""),
         "training": training_text(found[0].seen, training.assumed),
         "unidentified": some(_unidentified(request, truth, rounds)),

@@ -6,6 +6,7 @@ from typing import Any
 
 from fedaudit.attacks.estimating import estimate
 from fedaudit.captures.facts import Facts
+from fedaudit.captures.protections import Seen
 from fedaudit.types import Aggregate, DefenseFacts, Observation, Shared, Update
 
 ABSENT = frozenset({"missing layers", "frozen layers"})
@@ -34,6 +35,23 @@ def seen_by_attacks(
         more += [one for one in estimate(seen) if one.name in ALONE - known]
     defense = (*stated, *more) if more or seen.defense is not None else None
     return replace(seen, defense=defense, client=client)
+
+
+def faint_noise(seen: Observation) -> list[Seen]:
+    """Noise that does not drown the update, so that inspection's measures do not show it."""
+    found = [one for one in estimate(seen) if one.name == "gaussian_noise"]
+    return [
+        Seen(
+            "noise",
+            False,
+            "of the first update, what its images cannot explain of a layer is equally loud in all "
+            f"rows: independent noise of a standard deviation of about {one.settings['std']:.3g}",
+            seen.round,
+            1,
+            float(one.settings["std"]),
+        )
+        for one in found
+    ]
 
 
 def estimated(detected: Sequence[Mapping[str, Any]], round: int) -> tuple[DefenseFacts, ...]:

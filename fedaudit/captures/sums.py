@@ -11,8 +11,8 @@ from fedaudit.captures.protections import Seen, is_whole
 from fedaudit.captures.stored import StoredMessage
 from fedaudit.errors import CaptureError
 
-CLOSE = 1e-4
-"""Relative distance within which values count as cut at one bound: sums are quantized."""
+CLOSE = 1e-9
+"""Relative distance of values that were cut at one bound: their sums are the same."""
 
 
 def is_sum(look: Look) -> bool:

@@ -404,3 +404,21 @@ def test_the_example_under_local_dp_says_what_attacks_adapt_to(folder: Path, exa
         assert update is not None
         sent = torch.cat([v.flatten() for v in update.tensors.values()])
         assert float(sent.std()) == pytest.approx(capture.seen.defense[1].settings["std"], rel=0.02)
+
+
+def test_noise_that_nobody_states_and_that_drowns_nothing_is_named(
+    folder: Path, example: None
+) -> None:
+    """A sham ε leaves the update in sight; what noise there is shows in its feature maps."""
+    from faces_app.protected import private_app
+    from faces_app.server_app import facts_of, serve
+
+    from fedaudit.captures.auditing import Request, study_of
+
+    settings = {"num-server-rounds": 1, "local-steps": 1, "batch-size": 1, "lr": 0.1, "model": ""}
+    settings |= {"capture": str(folder)}
+    serve(nodes.Nodes(private_app(5000.0), 3), settings, facts_of(settings))
+    study = study_of(Request(path=folder, model="faces_app.task:Net")).study
+    (seen,) = (one for one in study.data.settings["seen"] if one["name"] == "noise")
+    assert seen["value"] == pytest.approx(9.6896e-4, rel=0.02)  # √(2 ln(1.25 / 1e-5)) / 5000
+    assert "standard deviation of about 0.00097" in seen["evidence"].replace("0.000969", "0.00097")

@@ -127,6 +127,8 @@ def of_name(found: Inspection, name: str) -> Any:
 
 def test_secagg_shows_one_aggregate_that_is_the_mean_of_all(tmp_path: Path) -> None:
     state = network("group").state_dict()
+    scales = [n for n, v in state.items() if v.dim() == 1 and bool((v == 1).all())]
+    state |= {n: 1.002 + 1e-6 * torch.arange(len(state[n])) for n in scales}  # alike, and not cut
     found = run_secretly(tmp_path / "c", "group", 1, state, weight=4.0)
     assert [seen.name for seen in found.protections] == ["aggregate"]
     assert of_name(found, "aggregate").clients == CLIENTS

@@ -122,7 +122,7 @@ def study_of(request: Request) -> Plan:
         size=min(1024, max(16, found[0].seen.image_shape[1])) if found[0].seen.image_shape else 64,
         utility=False,
         fmr=request.fmr,
-        underpowered=len(targets) < ALONE,
+        underpowered=sum(max(1, target.images) for target in targets) < ALONE,
     )
     told = [*fitted.notes, *notes(settings, inspection)]
     if len({target.client for target in targets}) < ALONE and max(t.images for t in targets) <= 1:

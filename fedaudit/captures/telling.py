@@ -76,6 +76,9 @@ def description(
 ) -> str:
     """What was recorded and what is known of it, in a few sentences."""
     clients = {target.client for target in targets}
+    whom = _many(len(clients), "client")
+    if len(clients) == 1 and next(iter(clients)).startswith("aggregate of"):
+        whom = f"an {next(iter(clients))}"
     rounds = sorted({target.round for target in targets})
     sizes = sorted({target.images for target in targets if target.images})
     behind = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else f"{sizes[0] if sizes else '—'}"
@@ -87,11 +90,15 @@ def description(
     )
     searched = " Faces are looked for in a gallery." if gallery else ""
     return (
-        f"{len(targets)} updates of {len(clients)} client(s), recorded in round(s) "
+        f"{_many(len(targets), 'update')} of {whom}, recorded in round(s) "
         f"{', '.join(map(str, rounds[:12]))}{' …' if len(rounds) > 12 else ''}"
         f"{f' of {plain(facts.framework)}' if facts.framework else ''}, each of {behind} image(s). "
         f"{compared}{searched}"
     )
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def notes(settings: Mapping[str, Any], inspection: Inspection) -> list[str]:

@@ -76,13 +76,15 @@ def _judge(line: DefenseLine, max_reid: float, min_accuracy: float) -> Candidate
         f"{reid.hits} of {reid.n} re-identified (upper bound {reid.high:.1%}) by {line.attack}; "
         f"accuracy {utility.accuracy:.3f}"
     )
+    if not line.met_by_adaptive:
+        why = f"no attack that knows the defense was run; {why}"
     standing: Standing = "measured"
     if reid.value > max_reid:
         standing = "too leaky"
     elif utility.accuracy < min_accuracy:
         standing = "too costly"
     elif not line.met_by_adaptive:
-        standing, why = "not measured", f"no attack that knows the defense was run; {why}"
+        standing = "not measured"
     elif reid.high > max_reid:
         standing = "by estimate only"
         if max_reid > 0:

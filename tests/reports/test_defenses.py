@@ -1,9 +1,10 @@
 """What each defense buys: the strongest attack, paired differences, sweeps, recommendations."""
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from sample import sample
 
 from fedaudit.reports.comparison_table import COLUMNS, cells, markdown
 from fedaudit.reports.defenses import strongest, sweeps
@@ -11,6 +12,9 @@ from fedaudit.reports.html import render
 from fedaudit.reports.recommending import recommend
 from fedaudit.reports.results import DefenseLine, Results
 from fedaudit.scoring.statistics import rate
+
+sys.path.insert(0, str(Path(__file__).parent))
+from sample import sample
 
 
 def line(results: Results, defense: str) -> DefenseLine:

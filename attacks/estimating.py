@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.averaging import deviation, rounds_of
+from fedaudit.attacks.gaps import has_gaps, is_cut, is_product, masked, zeros_of
 from fedaudit.attacks.replaying import is_installed
 from fedaudit.models.adopted import adopt
 from fedaudit.models.facenet import FaceNet
@@ -18,21 +19,23 @@ from fedaudit.models.zoo import build
 from fedaudit.types import DefenseFacts, Observation
 
 MANY_ZEROS = 0.3
-"""Share of zeros from which on an update counts as pruned: dead units leave some as well."""
-SMALLEST = 0.02
-"""Least magnitude that was kept, in units of the median of them, above which the largest were."""
-MASKED_COLUMNS = 0.05
-"""Share of zero columns from which on the layer that the map enters counts as masked."""
+"""Share of zeros from which on an update may count as pruned."""
 FEW_LEVELS = 256
 """Distinct magnitudes of a large parameter up to which it counts as quantized."""
 WHOLE = 1e-2
 """Distance from whole numbers that rounding in single precision explains."""
 BUCKETS = (None, 8192, 4096, 2048, 1024, 512, 256, 128, 64)
 """Sizes of quantization buckets that are tried, largest first."""
+STEPS = (1, 2, 3, 4)
+"""Steps that the least magnitude of a bucket may be."""
+PROBED = 8192
+"""Entries of a parameter that are looked at before all are."""
 LARGE = 500
 """Entries from which on a parameter says something about levels."""
 EVEN_ROWS = 0.25
 """Relative spread of rows' lengths up to which what is left of a layer is noise."""
+TAKEN = 0.1
+"""Share of a row's noise that must be left to judge it."""
 AUDIBLE = 1e-3
 """Noise below this share of a layer's root mean square is rounding, or drift of local steps."""
 
@@ -55,17 +58,18 @@ def estimate(seen: Observation) -> tuple[DefenseFacts, ...]:
     elif (rounding := quantization(tensors)) is not None:
         found.append(("qsgd", rounding))
     else:
-        entry = entry_of(seen)
-        masked = masked_columns(tensors[entry]) if entry in tensors else None
-        rest = {n: v for n, v in tensors.items() if n != entry} if masked is not None else tensors
-        if masked is not None and zeros_of(rest) <= MANY_ZEROS:
-            found.append(("soteria", {"pruned": float((~masked).float().mean())}))
-        elif (pruned := sparsity(tensors)) is not None:
+        count = seen.batch_size or 1
+        network = network_of(seen)
+        entry = network.entry_name if network is not None else ""
+        if (pruned := sparsity(tensors, count)) is not None:
             found.append(pruned)
-        std = deviation(rounds_of(seen)) if not found else None
-        std = std or noise_scale(tensors, entry, seen.batch_size or 1)
-        if std is not None:
-            found.append(("gaussian_noise", {"std": std}))
+        else:
+            if network is not None and seen.image_shape is not None and entry in tensors:
+                share = masked(network, tensors, seen.image_shape, count)
+                found += [("soteria", {"pruned": share})] if share is not None else []
+            std = deviation(rounds_of(seen)) if not found else None
+            std = std or noise_scale(tensors, entry, count)
+            found += [("gaussian_noise", {"std": std})] if std is not None else []
     return tuple(DefenseFacts(name, settings, estimated=True) for name, settings in found)
 
 
@@ -80,29 +84,16 @@ def is_signs(tensors: Tensors) -> bool:
     return len(rest) > 1 and float(rest.max()) <= float(rest.min()) * (1 + 1e-5)
 
 
-def zeros_of(tensors: Tensors) -> float:
-    """Share of entries that are exactly zero."""
-    total = sum(v.numel() for v in tensors.values())
-    return sum(int((v == 0).sum()) for v in tensors.values()) / max(1, total)
-
-
-def sparsity(tensors: Tensors) -> tuple[str, dict[str, float]] | None:
-    """How many entries are missing, and whether the largest were kept or random ones."""
+def sparsity(tensors: Tensors, count: int) -> tuple[str, dict[str, float]] | None:
+    """How many entries are zero, and whether the largest were kept; None where none is missing."""
     zeros = zeros_of(tensors)
     if zeros <= MANY_ZEROS:
         return None
-    rest = _magnitudes(tensors)
-    if not len(rest):
+    cut, many = is_cut(tensors)
+    if not (cut and many) and not has_gaps(tensors, count):
         return None
-    least = float(
-        torch.quantile(
-            rest[torch.randperm(len(rest), generator=torch.Generator().manual_seed(0))[:100_000]],
-            0.001,
-        )
-    )
-    chosen = least > SMALLEST * float(rest.median())
-    name = "top_k" if chosen or not is_installed("random_pruning") else "random_pruning"
-    return name, {"pruned": zeros}
+    random = not cut and is_installed("random_pruning")
+    return "random_pruning" if random else "top_k", {"pruned": zeros}
 
 
 def quantization(tensors: Tensors) -> dict[str, float | None] | None:
@@ -114,9 +105,11 @@ def quantization(tensors: Tensors) -> dict[str, float | None] | None:
     numbers between Gaussian and heavy-tailed. Good to a factor of 2.
     """
     large = [v.flatten() for v in tensors.values() if v.numel() >= LARGE]
-    if not large:
+    if not large or any(is_product(v) for v in tensors.values() if v.numel() >= LARGE):
         return None
     for bucket in BUCKETS:
+        if any(_levels(flat, bucket, PROBED) is None for flat in large):
+            continue  # so is nearly every gradient told apart, at little cost
         levels = [_levels(flat, bucket) for flat in large]
         if any(found is None for found in levels):
             continue
@@ -133,36 +126,31 @@ def quantization(tensors: Tensors) -> dict[str, float | None] | None:
     return None
 
 
-def _levels(flat: Tensor, bucket: int | None) -> Tensor | None:
+def _levels(flat: Tensor, bucket: int | None, most: int | None = None) -> Tensor | None:
     """Multiples of the least magnitude in each bucket, `[buckets, size]`; None where they are not.
 
-    The last bucket, which may be shorter, is left out.
+    The last bucket, which may be shorter, is left out. Of at most `most` entries, if that is given.
     """
     size = min(bucket or len(flat), len(flat))
-    rows = flat[: len(flat) // size * size].view(-1, size).abs().double()
-    step = torch.where(rows > 0, rows, torch.inf).amin(1, keepdim=True)
+    rows = flat[: len(flat) // size * size].view(-1, size)
+    rows = rows[: max(1, (most or len(flat)) // size)].abs()
+    step = torch.where(rows > 0, rows, torch.inf).amin(1, keepdim=True).double()
+    rows = rows[:, :most].double()
     ratio = torch.where(rows > 0, rows / step, 0.0)
-    level = ratio.round()
-    off = float((ratio - level).abs().max())
+    # The least of few magnitudes may be several steps.
+    off = torch.stack([_fraction(k * ratio) for k in STEPS])
+    level = (ratio * torch.tensor(STEPS).to(ratio)[off.lt(WHOLE).int().argmax(0)][:, None]).round()
     few = int(level.max()) <= FEW_LEVELS
     # Chance does not make all of thousands of numbers whole; two in a bucket are no evidence.
-    told = float((rows > 0).double().sum(1).mean()) >= 2
-    return level if off < WHOLE and few and told else None
+    filled = (rows > 0).sum(1)
+    filled = filled[filled > 0].double()
+    told = most is not None or not len(filled) or float(filled.mean()) >= 2
+    return level if float(off.amin(0).max()) < WHOLE and few and told else None
 
 
-def masked_columns(gradient: Tensor) -> Tensor | None:
-    """`[F]` which columns of a layer's gradient were sent, where whole columns are missing.
-
-    Soteria zeroes what the chosen features are multiplied with (Sun et al., CVPR 2021).
-    """
-    matrix = gradient.flatten(1)
-    sent = (matrix != 0).any(0)
-    missing = 1 - float(sent.float().mean())
-    if not MASKED_COLUMNS < missing < 1:
-        return None
-    # In what remains there are no gaps: else single entries were pruned.
-    gaps = float((matrix[:, sent] == 0).float().mean())
-    return sent if gaps < MASKED_COLUMNS else None
+def _fraction(value: Tensor) -> Tensor:
+    """`[n]`, how far the rows' entries are from whole numbers at most."""
+    return (value - value.round()).abs().amax(1)
 
 
 def noise_scale(tensors: Tensors, entry: str = "", count: int = 1) -> float | None:
@@ -182,7 +170,10 @@ def noise_scale(tensors: Tensors, entry: str = "", count: int = 1) -> float | No
             loud = float(matrix.square().mean().sqrt())
             if std < AUDIBLE * loud:
                 return None
-            return std if _even(rest) else None
+            # What is taken away of noise with the signal, differs from row to row.
+            kept = 1 - left[:, :count].square().sum(1, keepdim=True)
+            within = kept[:, 0] > TAKEN
+            return std if _even((rest / kept.clamp_min(TAKEN).sqrt())[within]) else None
     spread = {n: _robust(v) for n, v in tensors.items() if v.numel() >= LARGE}
     for name in sorted(spread, key=lambda n: spread[n])[:1]:
         rows = tensors[name].flatten(1).double()
@@ -193,12 +184,12 @@ def noise_scale(tensors: Tensors, entry: str = "", count: int = 1) -> float | No
     return None
 
 
-def entry_of(seen: Observation) -> str:
-    """Name of the weights that the feature map enters; "" where the network has none."""
+def network_of(seen: Observation) -> FaceNet | None:
+    """The network in the parts that attacks know; None where it has none."""
     if seen.image_shape is None:
-        return ""
+        return None
     network = adopt(build(seen.model, seen.before), seen.image_shape)
-    return network.entry_name if isinstance(network, FaceNet) else ""
+    return network if isinstance(network, FaceNet) else None
 
 
 def _magnitudes(tensors: Tensors) -> Tensor:

@@ -100,6 +100,8 @@ def _from_gaps(weight: Tensor, gradient: Tensor, count: int) -> EntryLayer | Non
     """
     sent = gradient != 0
     columns = sent.any(0)
+    if not bool(columns.any()):
+        return None
     within = gradient[:, columns]
     known = columns.to(gradient)
     if bool((within != 0).float().mean() > 1 - GAPS):

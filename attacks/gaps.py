@@ -114,7 +114,7 @@ def _scattered(matrix: Tensor, count: int) -> bool:
     if min(rows, columns) < FEWEST or bool(sent.all()):
         return False
     drawn = torch.randint(2**30, (columns,), generator=_fixed()).to(matrix.device).double()
-    kinds = len((sent.double() @ drawn).unique())  # sums of whole numbers, exact below 2⁵³
+    kinds = len(set((sent.double() @ drawn).tolist()))  # sums of whole numbers, exact below 2⁵³
     return kinds > max(rows / 2, 2.0**count - 1)
 
 

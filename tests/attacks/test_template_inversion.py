@@ -28,8 +28,14 @@ from fedaudit.types import (
     SummedRows,
 )
 
-QUICK = TemplateInversion(faces=500, components=150, steps=40, cache="off")
 PEOPLE = 8
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> TemplateInversion:
+    """What it learns of the network, it learns once for all tests."""
+    kept = str(tmp_path_factory.mktemp("learned"))
+    return TemplateInversion(faces=500, components=150, steps=40, cache=kept)
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +70,9 @@ def alike(images: Tensor, photos: Tensor) -> Tensor:
 
 
 def test_faces_are_their_own_templates_and_not_those_of_noise(
-    everybody: Observation, photos: Tensor
+    everybody: Observation, photos: Tensor, quick: TemplateInversion
 ) -> None:
-    attack = QUICK
-    found = attack(everybody, generator=torch.Generator().manual_seed(0))
+    found = quick(everybody, generator=torch.Generator().manual_seed(0))
     assert found.of == "people"
     assert found.labels.tolist() == list(range(PEOPLE))
     network = require_face_net(build(everybody.model, everybody.before), "the test").eval()
@@ -83,14 +88,15 @@ def test_faces_are_their_own_templates_and_not_those_of_noise(
     assert int((ours.argmax(1) == torch.arange(PEOPLE)).sum()) >= 6  # by chance: 1
     assert float((own - others).mean()) > 0.1
     blind = without_update(everybody, torch.Generator().manual_seed(1))
-    control = alike(attack(blind, generator=torch.Generator().manual_seed(0)).images, photos)
+    control = alike(quick(blind, generator=torch.Generator().manual_seed(0)).images, photos)
     assert int((control.argmax(1) == torch.arange(PEOPLE)).sum()) <= 3
 
 
-def test_the_search_gets_nearer_than_the_regression(everybody: Observation) -> None:
-    one = QUICK
+def test_the_search_gets_nearer_than_the_regression(
+    everybody: Observation, quick: TemplateInversion
+) -> None:
     start, end = (
-        replace(one, steps=steps)(everybody, generator=torch.Generator().manual_seed(0)).objective
+        replace(quick, steps=steps)(everybody, generator=torch.Generator().manual_seed(0)).objective
         for steps in (0, 40)
     )
     assert end < 0.7 * start
@@ -105,8 +111,8 @@ def test_limit_and_kinds(everybody: Observation) -> None:
     assert float((found.rows[2:] - rows[:4]).abs().max()) < 1e-6
 
 
-def test_says_what_is_missing(everybody: Observation) -> None:
-    attack, noise = QUICK, torch.Generator()
+def test_says_what_is_missing(everybody: Observation, quick: TemplateInversion) -> None:
+    attack, noise = quick, torch.Generator()
     with pytest.raises(KnowledgeError, match="number and size"):
         attack(replace(everybody, image_shape=None), generator=noise)
     with pytest.raises(AttackError, match="no template"):

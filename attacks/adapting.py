@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.averaging import average, rounds_of
+from fedaudit.attacks.averaging import average, rounds_of, weights_of
 from fedaudit.attacks.changed_photos import mixes
 from fedaudit.attacks.estimating import estimate
 from fedaudit.attacks.local_steps.schedule import scale_of
@@ -58,6 +58,7 @@ class Adaptation:
         noise: Standard deviation of independent noise on each entry of `update`, in its units; 0
             where there is none.
         rounds: What the same client sent of the same weights, newest first.
+        weights: What each of them counts under noise.
         units: Factor from a mean gradient to what was sent.
         images: What the photos go through before they train, in order; with draws.
         missed: Names of defenses that this does not take into account.
@@ -70,6 +71,7 @@ class Adaptation:
     bent: bool = False
     noise: float = 0.0
     rounds: tuple[Update, ...] = ()
+    weights: tuple[float, ...] = ()
     units: float = 1.0
     images: tuple[ImageAct, ...] = ()
     missed: tuple[str, ...] = ()
@@ -85,8 +87,9 @@ class Adaptation:
         """What is attacked: the mean over rounds where they differ by what was drawn."""
         if not self.rounds:
             return None
-        several = self.noise or self.sparse
-        return average(self.rounds, sparse=self.sparse) if several else self.rounds[0]
+        if not (self.noise or self.sparse):
+            return self.rounds[0]
+        return average(self.rounds, sparse=self.sparse, weights=self.weights or None)
 
     @property
     def std(self) -> float:
@@ -140,15 +143,19 @@ def adapt_to(seen: Observation) -> Adaptation:
     state = _State(units=units)
     for one in facts:
         _take(state, one, seen.batch_size or 1, probe, seen.image_shape)
+    weights, left = (), len(rounds) ** -0.5
+    if state.noise and not state.sparse:
+        weights, left = weights_of(rounds)
     return Adaptation(
         followed=tuple(state.followed),
         scaled=tuple(state.scaled),
         sparse=state.sparse,
         signs=state.signs,
         bent=state.bent,
-        noise=state.noise / len(rounds) ** 0.5,
+        noise=state.noise * left,
         units=units,
         rounds=rounds,
+        weights=weights,
         images=tuple(state.images),
         missed=tuple(state.missed),
     )

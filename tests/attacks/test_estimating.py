@@ -1,9 +1,12 @@
 """Defenses are read off real defended updates, and off nothing else."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from fedaudit.attacks.adapting import adapt_to
 from fedaudit.attacks.adaptive import assume
@@ -12,7 +15,7 @@ from fedaudit.attacks.estimating import clip_bound, estimate
 from fedaudit.attacks.evidence import gather
 from fedaudit.captures.simulated import without_update
 from fedaudit.seeds import generator_for
-from fedaudit.types import Capture
+from fedaudit.types import Capture, DefenseFacts, Observation, Update
 
 Intercept = Callable[..., Capture]
 
@@ -119,3 +122,66 @@ def test_a_control_has_no_earlier_rounds_to_average(intercept: Intercept) -> Non
     assert len(rounds) == 3
     one, two = (r.tensors["embedding.weight"].flatten() for r in rounds[:2])
     assert abs(float(one @ two / (one.norm() * two.norm()))) < 0.05
+
+
+def under_noise(
+    captured: Capture, rounds: Sequence[tuple[float, float]]
+) -> tuple[Observation, dict[str, Tensor]]:
+    """An observation of rounds of one gradient, each of a length and with noise, newest first.
+
+    Args:
+        captured: An undefended update.
+        rounds: Factor on the gradient, and the noise's standard deviation in units of its root mean
+            square.
+    """
+    update = captured.seen.update
+    assert update is not None
+    plain = dict(update.tensors)
+    flat = torch.cat([v.flatten() for v in plain.values()])
+    scale = float(flat.square().mean().sqrt())
+    drawn = torch.Generator().manual_seed(5)
+    made = []
+    for factor, std in rounds:
+        noisy = {
+            n: factor * v + scale * std * torch.randn(v.shape, generator=drawn)
+            for n, v in plain.items()
+        }
+        facts = (DefenseFacts("gaussian_noise", {"std": std * scale}),)
+        made.append(replace(captured.seen, shared=(Update("gradient", noisy),), defense=facts))
+    return replace(made[0], earlier=tuple(reversed(made[1:]))), plain
+
+
+@pytest.mark.parametrize(
+    "rounds",
+    [
+        ((1.0, 4.0), (1.0, 0.5), (1.0, 2.0), (1.0, 4.0)),  # other scales of noise
+        ((0.2, 1.0), (1.0, 1.0), (0.5, 1.0), (0.1, 1.0)),  # clipped to other lengths
+        ((1.0, 3.0), (1.0, 0.3)),
+    ],
+)
+def test_noisier_rounds_weigh_less(
+    rounds: Sequence[tuple[float, float]], intercept: Intercept
+) -> None:
+    """What is left is what inverse variances leave, in truth and by the attack's own account."""
+    seen, plain = under_noise(intercept(), rounds)
+    best = rounds[0][0] / sum((f / s) ** 2 for f, s in rounds) ** 0.5
+    adaptation = adapt_to(seen)
+    assert adaptation.update is not None
+    size = sum(v.numel() for v in plain.values())
+    scale = (sum(float(v.square().sum()) for v in plain.values()) / size) ** 0.5
+    made = adaptation.update.tensors
+    left = sum(float((made[n] - rounds[0][0] * v).square().sum()) for n, v in plain.items())
+    assert (left / size) ** 0.5 / scale == pytest.approx(best, rel=0.03)
+    assert adaptation.noise / scale == pytest.approx(best, rel=0.06)
+    assert deviation(rounds_of(seen)) == pytest.approx(rounds[0][1] * scale, rel=0.02)
+    evenly = average(rounds_of(seen)).tensors
+    length = sum(f for f, _ in rounds) / len(rounds)
+    off = sum(float((evenly[n] - length * v).square().sum()) for n, v in plain.items())
+    assert (off / size) ** 0.5 / scale / length > 1.2 * best / rounds[0][0]
+
+
+def test_rounds_that_noise_drowns_weigh_alike(intercept: Intercept) -> None:
+    seen, _ = under_noise(intercept(), ((1.0, 300.0),) * 4)
+    adaptation = adapt_to(seen)
+    assert sum(adaptation.weights) == pytest.approx(1.0, rel=0.1)
+    assert max(adaptation.weights) < 1.5 * min(adaptation.weights)

@@ -143,7 +143,8 @@ def adapt_to(seen: Observation) -> Adaptation:
     state = _State(units=units)
     for one in facts:
         _take(state, one, seen.batch_size or 1, probe, seen.image_shape)
-    weights, left = (), len(rounds) ** -0.5
+    weights: tuple[float, ...] = ()
+    left = len(rounds) ** -0.5
     if state.noise and not state.sparse:
         weights, left = weights_of(rounds)
     return Adaptation(

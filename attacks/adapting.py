@@ -21,8 +21,8 @@ from fedaudit.attacks.averaging import average, rounds_of, weights_of
 from fedaudit.attacks.changed_photos import mixes
 from fedaudit.attacks.estimating import estimate
 from fedaudit.attacks.local_steps.schedule import scale_of
-from fedaudit.attacks.replaying import replay_of
-from fedaudit.defenses.acts import Act, Batch, Draws, ImageAct
+from fedaudit.attacks.replaying import company_of, replay_of
+from fedaudit.defenses.acts import Accompanies, Act, Batch, Draws, ImageAct
 from fedaudit.errors import AttackError
 from fedaudit.types import DefenseFacts, Observation, Update
 
@@ -61,6 +61,7 @@ class Adaptation:
         weights: What each of them counts under noise.
         units: Factor from a mean gradient to what was sent.
         images: What the photos go through before they train, in order; with draws.
+        company: What puts images beside the one photo that are found together with it.
         missed: Names of defenses that this does not take into account.
     """
 
@@ -74,6 +75,7 @@ class Adaptation:
     weights: tuple[float, ...] = ()
     units: float = 1.0
     images: tuple[ImageAct, ...] = ()
+    company: Accompanies | None = None
     missed: tuple[str, ...] = ()
 
     @property
@@ -142,6 +144,10 @@ def adapt_to(seen: Observation) -> Adaptation:
     probe = _probe(update.tensors)
     state = _State(units=units)
     for one in facts:
+        company = company_of(one)
+        if company is not None and seen.batch_size == company.copies:
+            state.company = company
+            continue
         _take(state, one, seen.batch_size or 1, probe, seen.image_shape)
     weights: tuple[float, ...] = ()
     left = len(rounds) ** -0.5
@@ -158,6 +164,7 @@ def adapt_to(seen: Observation) -> Adaptation:
         rounds=rounds,
         weights=weights,
         images=tuple(state.images),
+        company=state.company,
         missed=tuple(state.missed),
     )
 
@@ -172,6 +179,7 @@ class _State:
         self.sparse = self.signs = self.bent = False
         self.noise = 0.0
         self.images: list[ImageAct] = []
+        self.company: Accompanies | None = None
         self.missed: list[str] = []
 
 

@@ -41,7 +41,7 @@ def distance_for(adaptation: Adaptation, distance: str) -> str:
 
 
 def how_adaptive(
-    seen: Observation, *, exact: bool = False, photos: bool = False
+    seen: Observation, *, exact: bool = False, photos: bool = False, company: bool = False
 ) -> Literal["known", "estimated", "no", "none needed"]:
     """The word that goes with a result.
 
@@ -50,6 +50,7 @@ def how_adaptive(
         exact: The attack models none of them: it only stands where they leave the gradient's
             direction as it is, or keep a part of it on the device.
         photos: The attack models what defenses do to photos before they train.
+        company: It has told the photo apart from the images that a defense put beside it.
     """
     if seen.defense is None:
         # Which parameters are missing and how noisy the rest is shows in the update itself.
@@ -59,6 +60,6 @@ def how_adaptive(
     adaptation = adapt_to(seen)
     if adaptation.missed or (exact and not adaptation.exact):
         return "no"
-    if adaptation.images and not photos:
+    if (adaptation.images and not photos) or (adaptation.company and not company):
         return "no"
     return "estimated" if any(facts.estimated for facts in seen.defense) else "known"

@@ -111,12 +111,15 @@ class MatchingAttack:
         labels = evidence.labels
         if matching.loss == "soft" and not run.stand_in:
             labels = torch.stack([rows[best] for rows in matching.free]).argmax(1)
-        word = how_adaptive(seen, photos=matching.trial is None)
+        labels = torch.full((evidence.count,), -1) if labels is None else labels.cpu()
+        photos = evidence.photos_among(run.images[best])
+        replayed = matching.trial is not None
+        word = how_adaptive(seen, photos=not replayed, company=evidence.told and not replayed)
         if run.stand_in and self.unknown != "learned":
             word = "no"  # a guess is no account of what the device keeps
         return Reconstruction(
-            images=run.images[best].cpu().float(),
-            labels=torch.full((evidence.count,), -1) if labels is None else labels.cpu(),
+            images=run.images[best][photos].cpu().float(),
+            labels=labels[photos],
             objective=float(run.best[best]),
             iterations=run.watch.step,
             gradient_evaluations=matching.evaluations,

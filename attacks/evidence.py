@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fedaudit.attacks.adapting import Adaptation, adapt_to
 from fedaudit.attacks.changed_photos import ChangedPhotos, copies_of
+from fedaudit.attacks.company import among_company, photo_among
 from fedaudit.attacks.labels.gradient import read_head
 from fedaudit.attacks.labels.infer import share_out, solved
 from fedaudit.attacks.local_steps.schedule import without_pulls
@@ -28,6 +29,8 @@ from fedaudit.attacks.private_part import private_names
 from fedaudit.errors import AttackError, KnowledgeError
 from fedaudit.models.adopted import adopt
 from fedaudit.models.batch_norm import client_mode
+from fedaudit.models.facenet import FaceNet
+from fedaudit.models.soft_labels import likeliest
 from fedaudit.models.zoo import build
 from fedaudit.types import Observation, Update
 
@@ -61,6 +64,9 @@ class Evidence:
         clean: The update is one exact gradient: no noise, no drift over several steps.
         adaptation: How the defenses in use are met.
         photos: As they trained, of photos as they are searched for.
+        soft: `[N, K]` class probabilities, where a defense gave images such labels.
+        told: One photo is told from the images that a defense put beside it: it is the first with
+            `soft` labels, and else one of several of the same person (`photos_among`).
     """
 
     model: nn.Module
@@ -74,6 +80,8 @@ class Evidence:
     clean: bool = False
     adaptation: Adaptation = field(default_factory=Adaptation)
     photos: ChangedPhotos = field(default_factory=lambda: ChangedPhotos((), 0))
+    soft: Tensor | None = None
+    told: bool = False
 
     @property
     def blind(self) -> bool:
@@ -109,6 +117,17 @@ class Evidence:
             isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
             for module in self.model.modules()
         )
+
+    def photos_among(self, images: Tensor) -> slice:
+        """Which of the rebuilt images `[N, C, H, W]` are photos: all, or the one that is `told`."""
+        if not self.told:
+            return slice(None)
+        assert self.entry is not None
+        assert isinstance(self.model, FaceNet)
+        with torch.no_grad():
+            features = self.model.features(images)
+        which = photo_among(self.entry, features, told=self.soft is not None)
+        return slice(which, which + 1)
 
     def to(self, dtype: torch.dtype) -> "Evidence":
         """The same in another precision; the model is converted in place."""
@@ -170,6 +189,14 @@ def gather(seen: Observation) -> Evidence:
             entry = place_maps(entry, model, places)
         if entry.maps is None or entry.arriving is None or seen.batch_size == 1:
             entry = take_apart(entry, model, labels)
+    soft, told = None, False
+    if entry and head is not None and labels is not None and adaptation.company is not None:
+        alike = bool((labels == labels[0]).all()) and entry.maps is not None
+        among = None if alike else among_company(entry, model, head, adaptation.company)
+        if among is not None:
+            entry, soft = among
+            labels = likeliest(soft)
+        told = alike or soft is not None
     copies = copies_of(adaptation.images, seen.image_shape)
     count = max(1, seen.batch_size // copies)
     if copies > 1:
@@ -187,6 +214,8 @@ def gather(seen: Observation) -> Evidence:
         clean=_is_clean(seen, seen.update) and adaptation.exact,
         adaptation=adaptation,
         photos=ChangedPhotos(adaptation.images, count),
+        soft=soft,
+        told=told,
     )
 
 

@@ -309,8 +309,9 @@ class Matching:
         nothing = images.new_zeros(())
         labels = torch.zeros(len(images), dtype=torch.long, device=images.device)
         if self.loss == "labels":
-            assert self.evidence.labels is not None
-            labels = self.evidence.labels[list(which)]
+            known = self.evidence.labels if self.evidence.soft is None else self.evidence.soft
+            assert known is not None
+            labels = known[list(which)]
         images, labels = self.evidence.photos(images, labels, which)
         if self.loss in ("arriving", "free"):
             features = self.public(images)

@@ -8,7 +8,7 @@ function.
 
 from collections.abc import Sequence
 
-from fedaudit.defenses.acts import Act, ImageAct, Replayed, Replays
+from fedaudit.defenses.acts import Accompanies, Act, ImageAct, Replayed, Replays
 from fedaudit.errors import AttackError
 from fedaudit.federation.abilities import Gathers, Networks, Tunes
 from fedaudit.registry import create, names
@@ -54,6 +54,14 @@ def _replayed(facts: DefenseFacts, count: int) -> Replayed:
             "a method `replay` (fedaudit.defenses.acts.Replays), or use an attack that needs none."
         )
     return defense.replay(count)
+
+
+def company_of(facts: DefenseFacts) -> Accompanies | None:
+    """The defense, where it puts images of labels that are public beside each photo."""
+    if not is_installed(facts.name):
+        return None
+    defense = create("defenses", facts.name, facts.settings)
+    return defense if isinstance(defense, Accompanies) else None
 
 
 def is_installed(name: str) -> bool:

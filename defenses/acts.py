@@ -47,6 +47,30 @@ class Replays(Protocol):
 
 
 @runtime_checkable
+class Accompanies(Protocol):
+    """A defense that puts images beside each photo which nobody but the client can make of it.
+
+    Their labels are public all the same, as a function of whose photos they were made of, and a
+    gradient shows them.
+
+    Attributes:
+        copies: Images in place of each photo, itself among them.
+    """
+
+    @property
+    def copies(self) -> int: ...  # noqa: D102 - above
+
+    def labels_beside(self, own: Tensor, others: Tensor) -> Tensor:
+        """Class probabilities `[copies, K]` of the images behind one photo, the photo first.
+
+        Args:
+            own: `[K]`, the photo's.
+            others: `[copies - 1, K]`, those of the other photos that went into each image.
+        """
+        ...
+
+
+@runtime_checkable
 class Draws(Protocol):
     """An act that draws: nobody else has the client's draw, but everybody can compute its mean.
 

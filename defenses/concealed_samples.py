@@ -35,8 +35,9 @@ class ConcealedSamples:
     photo stands in its place, which then protects nothing. How near to 1 the cosine comes is bound
     by the labels, which the head's gradient shows: a smaller `blend` brings it nearer, and the
     sample's start nearer to the photo. Needs labels for every photo, and refuses DP-SGD beside it,
-    whose unit is one image. Guarantee: none, it is a heuristic. An attacker who knows it rebuilds
-    all images and must tell photos from samples; we know of no published attack on it.
+    whose unit is one image. Guarantee: none, it is a heuristic. An attacker who knows it reads off
+    the labels which image is the photo, and takes the sum apart by them; we know of no published
+    attack on it.
 
     Args:
         each: Samples a photo, ≥ 1.
@@ -98,6 +99,13 @@ class ConcealedSamples:
         names = ("each", "iterations", "lr", "distance", "scores", "blend")
         return DefenseFacts("concealed_samples", {name: getattr(self, name) for name in names})
 
+    def labels_beside(self, own: Tensor, others: Tensor) -> Tensor:
+        """Class probabilities `[copies, K]` of a photo and its samples, as `Accompanies` says."""
+        return torch.cat([own[None], self._blended(own, others)])
+
+    def _blended(self, own: Tensor, other: Tensor) -> Tensor:
+        return self.blend * other + (1 - self.blend) * own
+
     def _beside(self, model: nn.Module, task: ClientTask) -> ImageAct:
         """Each photo, then its samples; starts are drawn from all photos of the client."""
 
@@ -109,8 +117,8 @@ class ConcealedSamples:
             made, marks = [images], [soft[: len(images)]]
             for _ in range(self.each):
                 other, wanted = _others(pool, soft, len(images), generator)
-                start = self.blend * other + (1 - self.blend) * images
-                mark = self.blend * wanted + (1 - self.blend) * soft[: len(images)]
+                start = self._blended(images, other)
+                mark = self._blended(soft[: len(images)], wanted)
                 parts = [
                     self.search(model, *part)
                     for part in zip(

@@ -16,16 +16,19 @@ def votes(head: HeadGradient) -> Tensor:
     Wainakh et al. (PoPETs 2022) subtract one image's expected impact at a time; here what is left
     goes to the class with the largest share a copy, as in a highest-averages election.
     """
-    if not head.unit:
-        return multiset(_sums(head), head.count)
-    if head.count == 1:
+    if head.unit and head.count == 1:
         return torch.tensor([idlg(unscaled(head.gradient, head.weight))])
+    return multiset(presence(head), head.count)
+
+
+def presence(head: HeadGradient) -> Tensor:
+    """How present each class is in the batch, `[K]`: positive for those that are, as a rule."""
+    if not head.unit:
+        return _sums(head)
     scores = _margin_head_scores(head.gradient, head.weight, head.common)
     heard = LOUD * head.noise * float(head.weight.norm(dim=1).max())
-    if (scores > heard).sum() > head.count:
-        # More classes than images cannot be present: the common direction pointed backwards.
-        scores = -scores
-    return multiset(scores, head.count)
+    # More classes than images cannot be present: the common direction pointed backwards.
+    return -scores if (scores > heard).sum() > head.count else scores
 
 
 def bias_sums(head: HeadGradient) -> Tensor:

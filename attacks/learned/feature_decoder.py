@@ -220,15 +220,17 @@ class FeatureDecoder:
             generic=None if known and known.origin == "peeled" else others[evidence.count :],
         )
         result = refining.run(images, generator, refinement)
+        labels = evidence.labels
+        if labels is None:
+            labels = torch.full((evidence.count,), -1)
+        photos = evidence.photos_among(result.images)
         return Reconstruction(
-            images=result.images,
-            labels=torch.full((evidence.count,), -1)
-            if evidence.labels is None
-            else evidence.labels,
+            images=result.images[photos],
+            labels=labels[photos],
             objective=result.objective,
             iterations=result.steps,
             gradient_evaluations=result.evaluations,
             seconds=time.process_time() - started,
-            adaptive=how_adaptive(seen),
+            adaptive=how_adaptive(seen, company=evidence.told),
             history=result.history,
         )

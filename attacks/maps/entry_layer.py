@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedaudit.models.facenet import FaceNet
+from fedaudit.models.soft_labels import loss_on
 
 SPECTRAL_GAP = 2.0
 """The signal's singular values must exceed those behind them by this factor to count as signal."""
@@ -160,6 +161,12 @@ def take_apart(entry: EntryLayer, model: nn.Module, labels: Tensor, steps: int =
     Fixed point of: maps → gradients that arrive (through the known head) → maps (least squares).
     At batch 1 only the sign of the map is decided.
 
+    Args:
+        entry: The layer.
+        model: The network.
+        labels: `[N]`, or `[N, K]` class probabilities.
+        steps: Iterations.
+
     Returns:
         The entry with `maps` and `arriving`; unchanged where the iteration does not explain the
         gradient, as with repeated labels or a head that fits the batch already.
@@ -174,7 +181,7 @@ def take_apart(entry: EntryLayer, model: nn.Module, labels: Tensor, steps: int =
     def arriving(outputs: Tensor) -> Tensor:
         outputs = outputs.detach().requires_grad_()
         scores = model.after_entry(outputs)
-        (grad,) = torch.autograd.grad(model.criterion(scores, labels), outputs)
+        (grad,) = torch.autograd.grad(loss_on(model.criterion, scores, labels), outputs)
         return grad
 
     if entry.maps is not None and entry.arriving is not None:
@@ -183,7 +190,7 @@ def take_apart(entry: EntryLayer, model: nn.Module, labels: Tensor, steps: int =
         return (
             entry if agreement >= 0 else replace(entry, maps=-entry.maps, arriving=-entry.arriving)
         )
-    if len(set(labels.tolist())) < len(labels):
+    if len(torch.unique(labels, dim=0)) < len(labels):
         return entry  # images of one class share their a_i nearly: many splits explain the sum
     # A start that knows the labels only: a tiny, even embedding has no opinion about its class.
     toward = arriving(torch.full((len(labels), len(entry.gradient)), 1e-3))

@@ -6,11 +6,9 @@ from dataclasses import replace
 from fedaudit.config import Choice, Scenario, Study
 from fedaudit.reports.frontier import marks
 from fedaudit.reports.results import DefenseLine, Rate, Row, Utility, VerdictKind
+from fedaudit.reports.strongest import ADAPTED, met, strongest
 from fedaudit.reports.trials import Trials, outcomes, paired
 from fedaudit.scoring import statistics
-
-ADAPTED = frozenset({"known", "estimated", "none needed"})
-"""Words of attacks that took the defense into account, or had nothing to take into account."""
 
 
 def defense_lines(study: Study, trials: Trials, rows: Sequence[Row]) -> tuple[DefenseLine, ...]:
@@ -35,14 +33,6 @@ def defense_lines(study: Study, trials: Trials, rows: Sequence[Row]) -> tuple[De
     return _corrected(lines)
 
 
-def strongest(rows: Sequence[Row]) -> Row | None:
-    """The row whose attack re-identifies most; among equals the one with the higher SSIM."""
-    tested = [
-        (row.reid.value, row.ssim.value if row.ssim else -1.0, row) for row in rows if row.reid
-    ]
-    return max(tested, key=lambda entry: entry[:2])[2] if tested else None
-
-
 def _line(
     scenario: Scenario, choice: Choice, rows: Sequence[Row], plain: Utility | None
 ) -> DefenseLine:
@@ -57,7 +47,7 @@ def _line(
         settings=dict(choice.settings),
         attack=top.attack if top else None,
         adaptive=top.adaptive if top else None,
-        met_by_adaptive=any(row.adaptive in ADAPTED for row in rows if row.reid),
+        met_by_adaptive=met(rows),
         verdict=_gravest(rows),
         reid=top.reid if top else None,
         reid_blind=_rate(rows, adapted=False),

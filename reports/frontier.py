@@ -1,7 +1,7 @@
 """The privacy–utility frontier: a defense is a trade, and some trades are beaten by others."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, floor
 
 import altair as alt
@@ -11,35 +11,35 @@ from fedaudit.reports.charts import COLORS, Key, draw, over
 from fedaudit.reports.figures import Figure, Panel, Table, defense_name, scenario_title, unique
 from fedaudit.reports.lanes import short
 from fedaudit.reports.results import Rate, Results, Row, Utility
+from fedaudit.reports.strongest import met, strongest
 from fedaudit.reports.text import percent, rate
 
 
 @dataclass(frozen=True)
 class Mark:
-    """One defense: what it is worth, and what its strongest attack still recovers."""
+    """One defense: what it is worth, and what its strongest attack still recovers.
+
+    Attributes:
+        met: An attack that took the defense into account was measured.
+    """
 
     defense: str
     attack: str
     utility: Utility
     reid: Rate
-    dominated_by: str | None
+    met: bool
+    dominated_by: str | None = None
 
 
 def marks(rows: Sequence[Row]) -> tuple[Mark, ...]:
     """One mark per defense of a scenario, at the attack that re-identifies most."""
     found: list[Mark] = []
     for defense in unique([row.defense for row in rows]):
-        tried = [
-            (row.reid.value, row.reid.low, row)
-            for row in rows
-            if row.defense == defense and row.reid and row.utility
-        ]
-        if tried:
-            row = max(tried, key=lambda entry: entry[:2])[2]
-            assert row.utility is not None
-            assert row.reid is not None
-            found.append(Mark(defense, row.attack, row.utility, row.reid, None))
-    return tuple(Mark(m.defense, m.attack, m.utility, m.reid, _dominator(m, found)) for m in found)
+        tried = [row for row in rows if row.defense == defense and row.utility]
+        top = strongest(tried)
+        if top and top.reid and top.utility:
+            found.append(Mark(defense, top.attack, top.utility, top.reid, met(tried)))
+    return tuple(replace(m, dominated_by=_dominator(m, found)) for m in found)
 
 
 def frontier(results: Results) -> Figure:
@@ -75,7 +75,8 @@ def frontier(results: Results) -> Figure:
             "Right is more useful, down is less leakage. Each mark is one defense under its "
             "strongest attack, with the exact 95 % interval of re-identification. Hollow marks are "
             "dominated: another defense is at least as useful and leaks no more, by point "
-            "estimates; overlapping intervals mean that the order may be chance."
+            "estimates; overlapping intervals mean that the order may be chance. A defense that no "
+            "attack met which knows it dominates none that such an attack met."
         ),
         panels=tuple(panels),
         keys=(Key("on the frontier", "circle", "c1"), Key("dominated", "ring", "prior")),
@@ -97,6 +98,8 @@ def frontier(results: Results) -> Figure:
 def _dominator(mark: Mark, others: Sequence[Mark]) -> str | None:
     own = (mark.utility.accuracy, -mark.reid.value)
     for other in others:
+        if mark.met and not other.met:
+            continue
         their = (other.utility.accuracy, -other.reid.value)
         if their != own and all(t >= o for t, o in zip(their, own, strict=True)):
             return other.defense

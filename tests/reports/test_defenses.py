@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from fedaudit.reports.comparison_table import COLUMNS, cells, markdown
-from fedaudit.reports.defenses import strongest, sweeps
+from fedaudit.reports.defenses import sweeps
+from fedaudit.reports.frontier import marks
 from fedaudit.reports.html import render
 from fedaudit.reports.recommending import recommend
 from fedaudit.reports.results import DefenseLine, Results
+from fedaudit.reports.strongest import strongest
 from fedaudit.scoring.statistics import rate
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -39,6 +41,26 @@ def test_the_strongest_attack_is_the_one_that_identifies_most() -> None:
     assert top.reid is not None
     assert top.reid.hits == max(row.reid.hits for row in rows if row.reid)
     assert strongest([replace(row, reid=None) for row in rows]) is None
+
+
+def test_among_equals_the_attack_that_knows_the_defense_counts() -> None:
+    row = next(r for r in sample().rows if r.reid and r.ssim)
+    assert row.ssim is not None
+    better = replace(row, adaptive="no", ssim=replace(row.ssim, value=0.99))
+    top = strongest([better, replace(row, adaptive="known")])
+    assert top is not None
+    assert top.adaptive == "known"
+
+
+def test_what_no_attack_knew_dominates_nothing_that_one_did() -> None:
+    row = next(r for r in sample().rows if r.reid and r.utility)
+    assert row.reid is not None
+    leaky = replace(row, defense="leaky", adaptive="known", reid=replace(row.reid, value=0.5))
+    other = replace(row, defense="other", adaptive="known", reid=replace(row.reid, value=0.1))
+    assert marks([leaky, other])[0].dominated_by == "other"
+    assert marks([leaky, replace(other, adaptive="no")])[0].dominated_by is None
+    blind = [replace(one, adaptive="no") for one in (leaky, other)]
+    assert marks(blind)[0].dominated_by == "other"
 
 
 def test_a_sweep_is_one_number_that_varies_three_times() -> None:

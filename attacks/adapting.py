@@ -5,8 +5,10 @@ gradient of no client and sees what happens: the direction stays (clipping: a co
 entries go missing and the others stay (pruning: those that were sent are compared); every draw is
 off in another direction but right on average (noise, unbiased quantization: the mean is followed,
 which is the gradient itself, and never a draw that the client did not make); all entries are bent
-alike (signs), so that the direction is about right and no equation holds; or something else is done
-that trial gradients must go through as well. So a package's defense is met like ours.
+alike (signs), so that the direction is about right and no equation holds; every parameter is turned
+away at right angles and keeps its length (CENSOR: lengths and right angles are what is matched); or
+something else is done that trial gradients must go through as well. So a package's defense is met
+like ours.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,7 +44,9 @@ MODELED_AGGREGATES = frozenset({"secure aggregation", "secure_aggregation"})
 """Not acts on a gradient: an aggregate is matched by all clients' images."""
 BENT = 0.5
 """Cosine to the gradient from which on a flat act is seen through: it bends the direction only."""
-Kind = Literal["kept", "sparse", "noise", "bent", "followed", "lost"]
+RIGHT = 1e-4
+"""Cosine to a parameter's gradient, and relative difference of lengths, that count as none."""
+Kind = Literal["kept", "sparse", "noise", "bent", "turned", "followed", "lost"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ class Adaptation:
         rounds: What the same client sent of the same weights, newest first.
         weights: What each of them counts under noise.
         units: Factor from a mean gradient to what was sent.
+        each: What a single image's gradient goes through before the mean of several is taken.
+        turned: Each parameter was turned away at right angles and kept its length.
         images: What the photos go through before they train, in order; with draws.
         company: What puts images beside the one photo that are found together with it.
         missed: Names of defenses that this does not take into account.
@@ -74,6 +80,8 @@ class Adaptation:
     rounds: tuple[Update, ...] = ()
     weights: tuple[float, ...] = ()
     units: float = 1.0
+    each: tuple[Act, ...] = ()
+    turned: bool = False
     images: tuple[ImageAct, ...] = ()
     company: Accompanies | None = None
     missed: tuple[str, ...] = ()
@@ -82,7 +90,7 @@ class Adaptation:
     def exact(self) -> bool:
         """Whether what was sent has the direction of the gradient, entry by entry."""
         changed = self.followed or self.bent or self.sparse or self.images
-        return not (changed or self.noise or self.missed)
+        return not (changed or self.noise or self.each or self.turned or self.missed)
 
     @property
     def update(self) -> Update | None:
@@ -101,7 +109,7 @@ class Adaptation:
     @property
     def readable(self) -> bool:
         """Whether a linear structure of the gradient (its rank) survives, under noise or gaps."""
-        return not (self.followed or self.bent)
+        return not (self.followed or self.bent or self.turned)
 
     def sent(self, trial: Sequence[Tensor], names: Sequence[str], *, scaled: bool) -> list[Tensor]:
         """What a client with the mean gradient `trial` would have sent, in the gradient's scale.
@@ -153,6 +161,10 @@ def adapt_to(seen: Observation) -> Adaptation:
     left = len(rounds) ** -0.5
     if state.noise and not state.sparse:
         weights, left = weights_of(rounds)
+    if state.turned and (state.changed or (seen.batch_size or 1) > 1):
+        # Lengths that were changed again say nothing, nor do those of a sum of several gradients.
+        state.turned = False
+        state.missed += [one.name for one in facts]
     return Adaptation(
         followed=tuple(state.followed),
         scaled=tuple(state.scaled),
@@ -163,6 +175,8 @@ def adapt_to(seen: Observation) -> Adaptation:
         units=units,
         rounds=rounds,
         weights=weights,
+        each=tuple(state.each),
+        turned=state.turned,
         images=tuple(state.images),
         company=state.company,
         missed=tuple(state.missed),
@@ -176,11 +190,18 @@ class _State:
         self.units = units
         self.followed: list[Act] = []
         self.scaled: list[Act] = []
-        self.sparse = self.signs = self.bent = False
+        self.each: list[Act] = []
+        self.sparse = self.signs = self.bent = self.turned = False
         self.noise = 0.0
         self.images: list[ImageAct] = []
         self.company: Accompanies | None = None
         self.missed: list[str] = []
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything is done to lengths or entries."""
+        entries = self.followed or self.sparse or self.bent or self.noise
+        return bool(entries or self.scaled or self.each)
 
 
 def _take(
@@ -207,7 +228,8 @@ def _take(
         mean = (*replayed.each, *mean)
     elif any(behavior(act, probe)[0] != "kept" for act in replayed.each):
         state.missed.append(facts.name)
-    # Clipping of a batch's single images weighs them against each other, and is not followed.
+    else:  # clipping of single images weighs those of a batch against each other
+        state.each += replayed.each
     # What acts on an image's gradient acts before the learning rate.
     length = abs(state.units) if replayed.each else 1.0
     for act in mean:
@@ -224,6 +246,8 @@ def _add(state: _State, act: Act, name: str, probe: dict[str, Tensor], length: f
         state.noise = (state.noise**2 + (noise * length) ** 2) ** 0.5
     elif kind == "kept":
         state.scaled.append(act)
+    elif kind == "turned":
+        state.turned = True
     elif kind == "bent":
         state.bent = True
         done = act(probe, _drawing(0))
@@ -239,6 +263,8 @@ def behavior(act: Act, probe: Batch) -> tuple[Kind, float]:
     random = not torch.equal(one, two)
     if not random and _apart(one, plain) < SAME:
         return "kept", 0.0
+    if random and _turns(act(probe, _drawing(0)), probe):
+        return "turned", 0.0
     gaps = one == 0
     left_out = any(
         float((v == 0).float().mean()) > MISSING for v in act(probe, _drawing(0)).values()
@@ -248,21 +274,37 @@ def behavior(act: Act, probe: Batch) -> tuple[Kind, float]:
     if not random:
         flat = _is_flat(act, probe)
         return ("bent" if flat and 1 - _apart(one, plain) > BENT else "followed"), 0.0
+    return _noise_of(act, probe, one, two)
+
+
+def _noise_of(act: Act, probe: Batch, one: Tensor, two: Tensor) -> tuple[Kind, float]:
+    """What a random act is of which `one` and `two` are draws: noise, if their errors differ."""
+    plain = _flat(probe)
     share = float((one @ plain + two @ plain) / (2 * plain @ plain))
     errors = [one - share * plain, two - share * plain]
     cosine = float((errors[0] @ errors[1]) / (errors[0].norm() * errors[1].norm() + 1e-20))
-    if abs(cosine) < INDEPENDENT:
-        alike = float((one @ plain) / (one.norm() * plain.norm() + 1e-20))
-        # Noise drowns any gradient in the end; an act that turns it away by design is none.
-        if share < 0.5 and abs(alike) < FAINT:
-            return "lost", 0.0
-        std, loud = (float(x.square().mean().sqrt()) for x in (errors[0], share * plain))
-        half = _flat(act({n: v / 2 for n, v in probe.items()}, _drawing(0))) - share * plain / 2
-        if float(half.square().mean().sqrt()) < 0.75 * std:
-            # It grows with the gradient; the probe is as long as what was sent, noise and all.
-            std *= loud / (loud**2 + std**2) ** 0.5
-        return "noise", std
-    return "followed", 0.0
+    if abs(cosine) >= INDEPENDENT:
+        return "followed", 0.0
+    alike = float((one @ plain) / (one.norm() * plain.norm() + 1e-20))
+    # Noise drowns any gradient in the end; an act that turns it away by design is none.
+    if share < 0.5 and abs(alike) < FAINT:
+        return "lost", 0.0
+    std, loud = (float(x.square().mean().sqrt()) for x in (errors[0], share * plain))
+    half = _flat(act({n: v / 2 for n, v in probe.items()}, _drawing(0))) - share * plain / 2
+    if float(half.square().mean().sqrt()) < 0.75 * std:
+        # It grows with the gradient; the probe is as long as what was sent, noise and all.
+        std *= loud / (loud**2 + std**2) ** 0.5
+    return "noise", std
+
+
+def _turns(made: Batch, probe: Batch) -> bool:
+    """Whether every parameter of more than one number is at right angles and as long as it was."""
+    pairs = [(made[n].flatten().double(), v.flatten().double()) for n, v in probe.items()]
+    pairs = [(a, b) for a, b in pairs if len(b) > 1]
+    return bool(pairs) and all(
+        abs(1 - _apart(a, b)) < RIGHT and abs(float(a.norm() / b.norm()) - 1) < RIGHT
+        for a, b in pairs
+    )
 
 
 def followed(act: Act, probe: Batch) -> Act:

@@ -31,8 +31,11 @@ def distance_for(adaptation: Adaptation, distance: str) -> str:
     """The distance between gradients that suits the defense in use.
 
     Where entries were pruned, a cosine over those that were sent; where signs were sent, a distance
-    to signs. The published choice of an attack for another distance stays.
+    to signs. The published choice of an attack for another distance stays, but where gradients were
+    turned away, to which no other distance applies.
     """
+    if adaptation.turned:
+        return "turned"
     if distance != "cosine":
         return distance
     if adaptation.signs:
@@ -41,7 +44,7 @@ def distance_for(adaptation: Adaptation, distance: str) -> str:
 
 
 def how_adaptive(
-    seen: Observation, *, exact: bool = False, photos: bool = False, company: bool = False
+    seen: Observation, *, exact: bool = False, matched: bool = False, company: bool = False
 ) -> Literal["known", "estimated", "no", "none needed"]:
     """The word that goes with a result.
 
@@ -49,7 +52,8 @@ def how_adaptive(
         seen: What the server saw; says which defenses are in use.
         exact: The attack models none of them: it only stands where they leave the gradient's
             direction as it is, or keep a part of it on the device.
-        photos: The attack models what defenses do to photos before they train.
+        matched: The attack compares gradients of trial images, one by one, and so models what
+            defenses do to photos before they train, to a single image's gradient, and to its angle.
         company: It has told the photo apart from the images that a defense put beside it.
     """
     if seen.defense is None:
@@ -60,6 +64,7 @@ def how_adaptive(
     adaptation = adapt_to(seen)
     if adaptation.missed or (exact and not adaptation.exact):
         return "no"
-    if (adaptation.images and not photos) or (adaptation.company and not company):
+    followed = adaptation.images or adaptation.each or adaptation.turned
+    if (followed and not matched) or (adaptation.company and not company):
         return "no"
     return "estimated" if any(facts.estimated for facts in seen.defense) else "known"

@@ -22,7 +22,8 @@ from fedaudit.attacks.private_part import guessed_parts, learned_parts, solvable
 from fedaudit.attacks.rounds import Decode, Movement, OneByOne, Plan
 from fedaudit.attacks.search import Optimizer, Progress
 from fedaudit.attacks.stage import Stage
-from fedaudit.attacks.varies import Found, Pixels, Scene
+from fedaudit.attacks.turned import faces_for, with_label, within_range
+from fedaudit.attacks.varies import Found, Pixels, Scene, fitted
 from fedaudit.attacks.watch import Checkpoint, Watch
 from fedaudit.types import Observation
 
@@ -71,6 +72,9 @@ class Attempt:
         )
         if wide:
             evidence = evidence.to(torch.float64)
+        if several := faces_for(evidence):
+            scaled = self.seen.training is not None or self._update_is_gradient
+            evidence = with_label(evidence, self._faces(evidence, several), scaled=scaled)
         self.stand_in = self._stand_in(evidence)
         matching = Matching(
             evidence,
@@ -86,9 +90,11 @@ class Attempt:
             stand_in=self.stand_in,
         )
         self.stages = from_gray(attack.stages) if matching.loss == "spans" else attack.stages
+        if evidence.turned:
+            self.stages = within_range(self.stages, evidence)
         self.scene = Scene(evidence, matching, self.generator, attack.prior, attack.restarts)
         if evidence.photos.acts:
-            _settle_draws(matching, self._generic())
+            _settle_draws(matching, self._faces(evidence, GENERIC))
         sweeps = [
             stage.steps
             * (evidence.count if _one_by_one(stage, matching) else 1)
@@ -229,14 +235,19 @@ class Attempt:
         source = from_observation(self.seen, model, faces)
         return BatchNormPrior(model, source) if source else None
 
-    def _generic(self) -> Tensor:
-        """Faces where the attack has a generator of them, else smooth noise."""
-        like, shape = self.scene.like, self.scene.evidence.shape
-        if self.attack.prior is None:
-            return smooth_noise(GENERIC, shape, self._proxy_generator()).to(like)
-        drawn = self.scene.faces.sample(GENERIC, self._proxy_generator())
+    @property
+    def _update_is_gradient(self) -> bool:
+        return self.seen.update is not None and self.seen.update.kind == "gradient"
+
+    def _faces(self, evidence: Evidence, count: int) -> Tensor:
+        """Faces where the attack has a generator of them, else smooth noise; `[count, C, H, W]`."""
+        like, prior = next(iter(evidence.target.values())), self.attack.prior
+        if prior is None:
+            return smooth_noise(count, evidence.shape, self._proxy_generator()).to(like)
+        faces = fitted(prior, evidence)
+        drawn = faces.sample(count, self._proxy_generator())
         with torch.no_grad():
-            return self.scene.faces.images(drawn.to(like.device)).to(like)
+            return faces.images(drawn.to(like.device)).to(like)
 
     def _proxy_generator(self) -> torch.Generator:
         """Of its own, so that an attempt that is resumed draws the same faces."""

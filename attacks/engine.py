@@ -114,7 +114,7 @@ class MatchingAttack:
         labels = torch.full((evidence.count,), -1) if labels is None else labels.cpu()
         photos = evidence.photos_among(run.images[best])
         replayed = matching.trial is not None
-        word = how_adaptive(seen, photos=not replayed, company=evidence.told and not replayed)
+        word = how_adaptive(seen, matched=not replayed, company=evidence.told and not replayed)
         if run.stand_in and self.unknown != "learned":
             word = "no"  # a guess is no account of what the device keeps
         return Reconstruction(

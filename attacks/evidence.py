@@ -67,6 +67,8 @@ class Evidence:
         soft: `[N, K]` class probabilities, where a defense gave images such labels.
         told: One photo is told from the images that a defense put beside it: it is the first with
             `soft` labels, and else one of several of the same person (`photos_among`).
+        turned: Where each parameter was turned away at right angles: what was sent of it in every
+            round, `[R, …]` by name; {} where it was not.
     """
 
     model: nn.Module
@@ -82,6 +84,7 @@ class Evidence:
     photos: ChangedPhotos = field(default_factory=lambda: ChangedPhotos((), 0))
     soft: Tensor | None = None
     told: bool = False
+    turned: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def blind(self) -> bool:
@@ -142,6 +145,7 @@ class Evidence:
             model=self.model.to(dtype),
             target={name: value.to(dtype) for name, value in self.target.items()},
             entry=entry,
+            turned={name: value.to(dtype) for name, value in self.turned.items()},
         )
 
 
@@ -176,7 +180,7 @@ def gather(seen: Observation) -> Evidence:
     linear = adaptation.readable and not adaptation.sparse
     found = None if adam or head is None or not linear else solved(head)
     labels = seen.labels
-    if labels is None and head is not None:
+    if labels is None and head is not None and not adaptation.turned:
         labels = share_out(head, found)
         blurred = adaptation.noise or adaptation.sparse
         if entry and entry.maps is not None and blurred and seen.batch_size == 1:
@@ -208,7 +212,7 @@ def gather(seen: Observation) -> Evidence:
         count=count,
         shape=seen.image_shape,
         labels=None if labels is None else labels.to(device),
-        grayscale=is_gray(model, target, adaptation),
+        grayscale=not adaptation.turned and is_gray(model, target, adaptation),
         entry=entry,
         private=private_names(model, seen.before),
         clean=_is_clean(seen, seen.update) and adaptation.exact,
@@ -216,7 +220,14 @@ def gather(seen: Observation) -> Evidence:
         photos=ChangedPhotos(adaptation.images, count),
         soft=soft,
         told=told,
+        turned=_every_round(seen, adaptation) if adaptation.turned else {},
     )
+
+
+def _every_round(seen: Observation, adaptation: Adaptation) -> dict[str, Tensor]:
+    """What was sent of each parameter, `[R, …]`, newest first."""
+    every = [mean_gradient(seen, update) for update in adaptation.rounds]
+    return {name: torch.stack([one[name] for one in every]) for name in every[0]}
 
 
 def mean_gradient(seen: Observation, update: Update) -> dict[str, Tensor]:

@@ -112,7 +112,7 @@ class Matching:
         self.free = self._free_variables()
         self.names = tuple(named)
         self.parameters = tuple(named.values())
-        self.target = tuple(target[name] for name in named)
+        self.target = tuple((evidence.turned or target)[name] for name in named)
         if self.trial is not None:
             self.target = self.trial.target
         self.scales = (1.0, 1.0)

@@ -11,6 +11,8 @@ from torch import Tensor
 Distance = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
 
 TINY = 1e-12
+LENGTHS = 0.1
+"""Difference of the logarithms of two faces' gradients in one parameter, as it usually is."""
 
 
 def l2_distance(trial: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
@@ -97,6 +99,33 @@ def signs_distance(trial: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
     return cosine_distance(trial, target) + 0.5 * cosine_distance(smooth, target)
 
 
+def turned_distance(trial: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
+    """What is wrong where each parameter was sent at right angles to its gradient, and as long.
+
+    Two kinds of equation a parameter: the trial is orthogonal to what was sent, in every round; and
+    it is as long, up to one factor for all. Cosines count in units of those of random directions,
+    lengths in those of two faces; the mean over all equations is about 1 for a face that has
+    nothing to do with the update, and 0 for the right one.
+
+    Args:
+        trial: A tensor a parameter.
+        target: The same of every round, `[R, …]`; or of one round, `[…]`.
+    """
+    angles, lengths, rounds = [], [], 1
+    for a, b in _pairs(trial, target):
+        if a.numel() < 2:
+            continue  # nothing is at right angles to a single number
+        sent = b.reshape(-1, a.numel())
+        rounds = len(sent)
+        size = (a.square().sum() + TINY**2).sqrt()
+        cosines = (sent @ a.flatten()) / (sent.norm(dim=1) * size + TINY**2)
+        angles.append(cosines.square().sum() * a.numel())
+        lengths.append(size.log() - (sent[0].norm() + TINY).log())
+    ratio = torch.stack(lengths)
+    apart = ((ratio - ratio.mean()) / LENGTHS).square()
+    return (torch.stack(angles).sum() + apart.sum()) / (len(ratio) * (rounds + 1))
+
+
 DISTANCES: Mapping[str, Distance] = {
     "cosine": cosine_distance,
     "l2": l2_distance,
@@ -105,6 +134,7 @@ DISTANCES: Mapping[str, Distance] = {
     "masked": masked_distance,
     "sign": sign_distance,
     "signs": signs_distance,
+    "turned": turned_distance,
 }
 """By the name that an attack's `distance` setting gives."""
 MINDS_LENGTH = frozenset({"l2"})

@@ -41,10 +41,7 @@ class Scene:
     def faces(self) -> FittedGenerator:
         """The generator, fitted to the attacked images."""
         assert self.prior is not None
-        found = self.prior.load(self.evidence.shape, grayscale=self.evidence.grayscale)
-        if isinstance(found.network, nn.Module):
-            found.network.to(self.like.device)
-        return found
+        return fitted(self.prior, self.evidence)
 
     def untrained(self, width: int, generator: torch.Generator) -> UntrainedPrior:
         """An untrained network that draws one image, from weights that `generator` gives."""
@@ -218,6 +215,14 @@ class FeatureMaps:
         if self.ball is None:
             return value
         return project_l1(value, start, self.ball * start.abs().flatten(1).sum(1))
+
+
+def fitted(prior: FaceGenerator, evidence: Evidence) -> FittedGenerator:
+    """The generator, fitted to the attacked images and on their device."""
+    found = prior.load(evidence.shape, grayscale=evidence.grayscale)
+    if isinstance(found.network, nn.Module):
+        found.network.to(next(iter(evidence.target.values())).device)
+    return found
 
 
 def _entered(faces: FittedGenerator, variable: Tensor, depth: int, stage: int) -> Tensor:

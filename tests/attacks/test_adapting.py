@@ -20,6 +20,7 @@ from fedaudit.defenses.acts import (
     keep_middle,
     keep_signs,
 )
+from fedaudit.defenses.censor import turn_away
 from fedaudit.types import Capture
 
 Intercept = Callable[..., Capture]
@@ -71,6 +72,7 @@ def scattered(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         (rounded, "bent"),
         (cubed, "followed"),
         (scattered, "lost"),
+        (turn_away, "turned"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
@@ -169,8 +171,25 @@ def test_maps_follow_from_gradients_with_gaps(
 
 
 def test_what_cannot_be_modeled_is_said(intercept: Intercept) -> None:
-    captured = intercept(defense="censor")
+    """Lengths of the mean gradient of several photos, or under noise, say nothing of one photo."""
+    captured = intercept(defense="censor", batch=2)
     assert adapt_to(captured.seen).missed == ("censor",)
+    noised = {"of": ["censor", {"name": "gaussian_noise", "std": 0.1}]}
+    adaptation = adapt_to(intercept(defense="chain", settings=noised).seen)
+    assert set(adaptation.missed) == {"censor", "gaussian_noise"}
+    assert not adaptation.turned
+
+
+def test_what_was_turned_away_gives_no_closed_form(intercept: Intercept) -> None:
+    evidence = gather(intercept(defense="censor", rounds_seen=3).seen)
+    assert evidence.adaptation.turned
+    assert not evidence.adaptation.missed
+    assert evidence.entry is None
+    assert evidence.labels is None
+    assert not evidence.clean
+    for name, value in evidence.turned.items():
+        assert value.shape == (3, *evidence.target[name].shape)
+        assert torch.equal(value[0], evidence.target[name])
 
 
 def test_pruning_does_not_hide_the_label(intercept: Intercept) -> None:

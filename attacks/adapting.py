@@ -12,7 +12,7 @@ like ours.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
@@ -23,6 +23,7 @@ from fedaudit.attacks.averaging import average, rounds_of, weights_of
 from fedaudit.attacks.changed_photos import mixes
 from fedaudit.attacks.estimating import estimate
 from fedaudit.attacks.local_steps.schedule import scale_of
+from fedaudit.attacks.loudness import is_even, over_all, rounding_noise
 from fedaudit.attacks.replaying import company_of, replay_of
 from fedaudit.defenses.acts import Accompanies, Act, Batch, Draws, ImageAct
 from fedaudit.errors import AttackError
@@ -77,6 +78,7 @@ class Adaptation:
     signs: bool = False
     bent: bool = False
     noise: float = 0.0
+    noises: Mapping[str, float] = field(default_factory=dict)
     rounds: tuple[Update, ...] = ()
     weights: tuple[float, ...] = ()
     units: float = 1.0
@@ -101,10 +103,9 @@ class Adaptation:
             return self.rounds[0]
         return average(self.rounds, sparse=self.sparse, weights=self.weights or None)
 
-    @property
-    def std(self) -> float:
-        """Standard deviation of the noise in units of a mean gradient."""
-        return self.noise / abs(self.units)
+    def std_of(self, name: str) -> float:
+        """Standard deviation of the noise on a parameter, in units of a mean gradient."""
+        return self.noises.get(name, self.noise) / abs(self.units)
 
     @property
     def readable(self) -> bool:
@@ -157,6 +158,7 @@ def adapt_to(seen: Observation) -> Adaptation:
             state.company = company
             continue
         _take(state, one, seen.batch_size or 1, probe, seen.image_shape)
+    noises = _loudness(state, seen, {name: update.tensors[name] for name in probe})
     weights: tuple[float, ...] = ()
     left = len(rounds) ** -0.5
     if state.noise and not state.sparse:
@@ -172,6 +174,7 @@ def adapt_to(seen: Observation) -> Adaptation:
         signs=state.signs,
         bent=state.bent,
         noise=state.noise * left,
+        noises={name: std * left for name, std in noises.items()},
         units=units,
         rounds=rounds,
         weights=weights,
@@ -181,6 +184,20 @@ def adapt_to(seen: Observation) -> Adaptation:
         company=state.company,
         missed=tuple(state.missed),
     )
+
+
+def _loudness(state: "_State", seen: Observation, sent: Mapping[str, Tensor]) -> dict[str, float]:
+    """The noise of each parameter, where some add up to it that are not even; also adds them up."""
+    if not state.rounding:
+        return {}
+    variances = dict.fromkeys(sent, state.noise**2)
+    for act, guess in state.rounding:
+        found = rounding_noise(act, seen, sent)
+        for name in variances:
+            variances[name] += found.get(name, guess) ** 2
+    noises = {name: variance**0.5 for name, variance in variances.items()}
+    state.noise = over_all(noises, sent)
+    return noises
 
 
 class _State:
@@ -193,6 +210,7 @@ class _State:
         self.each: list[Act] = []
         self.sparse = self.signs = self.bent = self.turned = False
         self.noise = 0.0
+        self.rounding: list[tuple[Act, float]] = []
         self.images: list[ImageAct] = []
         self.company: Accompanies | None = None
         self.missed: list[str] = []
@@ -242,6 +260,8 @@ def _add(state: _State, act: Act, name: str, probe: dict[str, Tensor], length: f
         state.missed.append(name)
     elif kind == "sparse":
         state.sparse = True
+    elif kind == "noise" and not is_even(act, probe):
+        state.rounding.append((act, noise * length))
     elif kind == "noise":
         state.noise = (state.noise**2 + (noise * length) ** 2) ** 0.5
     elif kind == "kept":

@@ -176,7 +176,7 @@ def gather(seen: Observation) -> Evidence:
     straight = entry if leads_to_head(model) else None
     common = common_direction(straight) if straight else None
     span = embedding_span(straight) if straight else None
-    head = read_head(model, target, seen.batch_size, common, span, noise=adaptation.std)
+    head = read_head(model, target, seen.batch_size, common, span, noise=adaptation.std_of)
     linear = adaptation.readable and not adaptation.sparse
     found = None if adam or head is None or not linear else solved(head)
     labels = seen.labels
@@ -259,7 +259,8 @@ def is_gray(
 ) -> bool:
     """Equal channels in every image make the first convolution's gradient equal over them.
 
-    Under noise they are equal as far as it allows, where anything is left to be told apart; where
+    Under noise they are equal as far as it allows, where anything is left to be told apart: of
+    photos whose colors are fainter than the noise, it leaves their brightness only. Where
     entries are missing, those that were sent of all channels count.
     """
     for name, module in model.named_modules():
@@ -272,7 +273,7 @@ def is_gray(
             common = gradient.mean(1, keepdim=True)
             spread = (gradient - common).norm()
             if adaptation.noise:
-                channels, std = gradient.shape[1], adaptation.std
+                channels, std = gradient.shape[1], adaptation.std_of(f"{name}.weight")
                 chance = std * (common.numel() * (channels - 1)) ** 0.5
                 loud = common.norm() > GRAY_SIGNAL * std * (common.numel() / channels) ** 0.5
                 return bool(loud and spread < GRAY_NOISE * chance)

@@ -47,9 +47,12 @@ def read_head(
     count: int,
     common: Tensor | None = None,
     span: Tensor | None = None,
-    noise: float = 0.0,
+    noise: Callable[[str], float] = lambda _: 0.0,
 ) -> HeadGradient | None:
-    """The last layer and its gradient; arguments as in `infer_labels`; None where not shared."""
+    """The last layer and its gradient; arguments as in `infer_labels`; None where not shared.
+
+    `noise` says how loud it is on a parameter.
+    """
     name, head = _head(model)
     gradient = target.get(name)
     if gradient is None or not isinstance(head, nn.Linear | CosineHead):
@@ -66,7 +69,7 @@ def read_head(
         count=count,
         common=common,
         span=span,
-        noise=noise,
+        noise=noise(name),
     )
 
 

@@ -1,6 +1,8 @@
 """What a defense does to a gradient is found out by trying it, whatever its name."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 from fedaudit.attacks.adapting import adapt_to, behavior, followed, through
 from fedaudit.attacks.adaptive import assume
 from fedaudit.attacks.evidence import gather
+from fedaudit.data.faces import FaceSet
 from fedaudit.defenses.acts import (
     Act,
     Batch,
@@ -203,3 +206,47 @@ def test_pruning_does_not_hide_the_label(intercept: Intercept) -> None:
         assert evidence.entry is not None
         assert evidence.entry.maps is not None
         assert float(evidence.entry.maps.sum()) > 0
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"levels": 4, "bucket": 512},
+        {"levels": 16, "bucket": 512},
+        {"levels": 4, "bucket": None},
+        {"levels": 4, "norm": "max"},
+    ],
+)
+def test_the_noise_of_rounding_is_known_of_each_parameter(
+    settings: dict[str, Any], intercept: Intercept
+) -> None:
+    """It goes with what is rounded; and gray photos are seen to be gray through it."""
+    captured, plain = intercept(defense="qsgd", settings=settings), intercept().seen.update
+    sent = captured.seen.update
+    assert plain is not None
+    assert sent is not None
+    adaptation = adapt_to(captured.seen)
+    error = {n: v - plain.tensors[n] for n, v in sent.tensors.items()}
+    whole = torch.cat([v.flatten() for v in error.values()]).square().mean().sqrt()
+    assert adaptation.noise == pytest.approx(float(whole), rel=0.1)
+    for name in ("body.1.weight", "embedding.weight", "head.weight"):
+        told = adaptation.std_of(name)
+        assert told == pytest.approx(float(error[name].square().mean().sqrt()), rel=0.2)
+    assert max(adaptation.noises.values()) > 2 * min(adaptation.noises.values())
+    for told_of in ("known", "estimated"):
+        assert gather(assume(captured.seen, told_of)).grayscale
+
+
+def test_noise_that_is_even_has_one_size(intercept: Intercept) -> None:
+    settings = {"std": 1.0, "of": "norm"}
+    captured = intercept(defense="gaussian_noise", settings=settings)
+    adaptation = adapt_to(captured.seen)
+    assert not adaptation.noises
+    assert adaptation.std_of("head.weight") == adaptation.noise
+
+
+def test_colors_are_not_taken_for_noise(intercept: Intercept, faces: FaceSet) -> None:
+    tint = torch.tensor([1.0, 0.8, 0.6]).view(3, 1, 1)
+    colored = replace(faces, images=faces.images * tint)
+    captured = intercept(faces=colored, defense="qsgd", settings={"levels": 16, "bucket": 512})
+    assert not gather(captured.seen).grayscale

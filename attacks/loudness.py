@@ -1,0 +1,77 @@
+"""How loud a defense's noise is in each parameter of an update.
+
+Noise that a defense adds is as loud everywhere; noise of rounding goes with the numbers that are
+rounded, and with how they are spread: a gradient's few large ones are rounded to coarse steps, of
+which the many small ones hardly ever take one. So it is measured on a gradient of images of nobody.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from fedaudit.attacks.local_steps.rehearsal import smooth_noise
+from fedaudit.defenses.acts import Act, Batch
+from fedaudit.models.batch_norm import client_mode
+from fedaudit.models.facenet import criterion_of
+from fedaudit.models.zoo import build
+from fedaudit.types import Observation
+
+EVEN = 1.25
+"""Ratio of the loudest to the quietest large parameter up to which noise is the same everywhere."""
+LARGE = 256
+"""Entries from which on a parameter counts for that."""
+
+
+def is_even(act: Act, probe: Batch) -> bool:
+    """Whether what `act` adds to the gradient `probe` is as loud in all large parameters."""
+    made = act(probe, torch.Generator().manual_seed(0))
+    large = [n for n, value in probe.items() if value.numel() >= LARGE]
+    stds = [float((made[n] - probe[n]).square().mean().sqrt()) for n in large]
+    return not stds or max(stds) <= EVEN * min(stds)
+
+
+def over_all(loudness: Mapping[str, float], sent: Mapping[str, Tensor]) -> float:
+    """Standard deviation over all entries of noise with these in each parameter."""
+    total = sum(std**2 * sent[name].numel() for name, std in loudness.items())
+    return float((total / max(1, sum(sent[name].numel() for name in loudness))) ** 0.5)
+
+
+def rounding_noise(act: Act, seen: Observation, sent: Mapping[str, Tensor]) -> dict[str, float]:
+    """Standard deviation an entry of what `act` adds, by parameter; {} where it cannot be tried.
+
+    Args:
+        act: Unbiased; its noise grows with what it acts on.
+        seen: What the server saw: its network, weights, and number of images.
+        sent: The update, whose parameters are as long as what was sent of them, noise and all.
+    """
+    gradient = generic_gradient(seen)
+    if any(name not in gradient for name in sent):
+        return {}
+    batch = {}
+    for name, value in sent.items():
+        length = gradient[name].norm().clamp_min(torch.finfo(torch.float32).tiny)
+        batch[name] = (gradient[name] * (value.norm() / length)).to(value)[None]
+    made = act(batch, torch.Generator().manual_seed(0))
+    found = {}
+    for name, value in batch.items():
+        noise, signal = (made[name] - value).norm(), value.norm()
+        # Rounded, it would be longer than what was sent.
+        share = float(signal / (signal.square() + noise.square()).sqrt().clamp_min(1e-20))
+        found[name] = float(noise) * share / value.numel() ** 0.5
+    return found
+
+
+def generic_gradient(seen: Observation) -> dict[str, Tensor]:
+    """The gradient of smooth images that show nothing; {} where their size is not known."""
+    if seen.image_shape is None:
+        return {}
+    generator = torch.Generator().manual_seed(0)
+    images = smooth_noise(seen.batch_size or 1, seen.image_shape, generator)
+    model = client_mode(build(seen.model, seen.before), seen.training)
+    scores = model(images)
+    labels = torch.arange(len(images)) % scores.shape[1]
+    named = dict(model.named_parameters())
+    loss = criterion_of(model)(scores, labels)
+    slopes = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+    return {n: s for n, s in zip(named, slopes, strict=True) if s is not None}

@@ -113,8 +113,8 @@ class MatchingAttack:
             labels = torch.stack([rows[best] for rows in matching.free]).argmax(1)
         labels = torch.full((evidence.count,), -1) if labels is None else labels.cpu()
         photos = evidence.photos_among(run.images[best])
-        replayed = matching.trial is not None
-        word = how_adaptive(seen, matched=not replayed, company=evidence.told and not replayed)
+        company = evidence.told and matching.trial is None
+        word = how_adaptive(seen, matched=matching.follows, company=company)
         if run.stand_in and self.unknown != "learned":
             word = "no"  # a guess is no account of what the device keeps
         return Reconstruction(

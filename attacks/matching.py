@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
 from typing import Literal
 
 import torch
@@ -11,17 +10,16 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 
 from fedaudit.attacks.evidence import Evidence
+from fedaudit.attacks.free_variables import free_variables
 from fedaudit.attacks.local_steps.replay_trial import ReplayTrial
 from fedaudit.attacks.maps.entry_layer import solve_arriving
 from fedaudit.attacks.maps.input_span import InputSpan, decisive, span_distance
 from fedaudit.attacks.objectives import DISTANCES, MINDS_LENGTH
 from fedaudit.attacks.private_part import PublicModule, public_depth, used_by
+from fedaudit.attacks.shares import Gradients, weighed
 from fedaudit.errors import AttackError, UnknownNameError
 from fedaudit.models.facenet import FaceNet, criterion_of
-from fedaudit.models.heads import CosineHead
 from fedaudit.models.soft_labels import loss_on
-
-Gradients = tuple[Tensor, ...]
 
 
 @dataclass
@@ -109,7 +107,11 @@ class Matching:
         if self.trial is not None:
             self.trial = replace(self.trial, names=tuple(named))
         self.fixed = tuple(self.stand_in.values())
-        self.free = self._free_variables()
+        self.free: tuple[Tensor, ...] = ()
+        if self.loss in ("soft", "free"):
+            arriving = self.public if self.loss == "free" else None
+            searched = not self.stand_in
+            self.free = free_variables(evidence, arriving, self.restarts, self.generator, searched)
         self.names = tuple(named)
         self.parameters = tuple(named.values())
         self.target = tuple((evidence.turned or target)[name] for name in named)
@@ -191,6 +193,26 @@ class Matching:
         if self.loss == "spans":
             return (), self._span_distance(images)
         rows = self.rows(which, 0) if free is None else list(free)
+        if not self._weighs:
+            return self._gradients(images, which, rows, functional, differentiable)
+
+        def single(k: int) -> Gradients:
+            own = [*rows[k : k + 1], *rows[len(which) :]] if self.free else rows
+            one = images[k : k + 1], [which[k]], own
+            return self._gradients(*one, functional, differentiable)[0]
+
+        shares, evidence = [single(k) for k in range(len(which))], self.evidence
+        trial = weighed(shares, evidence.adaptation.each, evidence.count, self.names)
+        return trial, images.new_zeros(())
+
+    def _gradients(
+        self,
+        images: Tensor,
+        which: Sequence[int],
+        rows: Sequence[Tensor],
+        functional: bool,
+        differentiable: bool,
+    ) -> tuple[Gradients, Tensor]:
         if functional:
             found = grad(self._functional_loss, has_aux=True)(
                 dict(zip(self.names, self.parameters, strict=True)), images, which, rows
@@ -198,6 +220,17 @@ class Matching:
             return tuple(found[0][name] for name in self.names), found[1]
         loss, distance = self.loss_of(self.evidence.model, images, which, rows)
         return torch.autograd.grad(loss, self.parameters, create_graph=differentiable), distance
+
+    @property
+    def _weighs(self) -> bool:
+        """Whether clipping weighs images; arriving gradients are found as they were weighed."""
+        return bool(self.evidence.adaptation.each) and self.loss in ("labels", "soft")
+
+    @property
+    def follows(self) -> bool:
+        """Whether what is done to single images' gradients is done to all that it is done to."""
+        whole = len(self.names) == len(list(self.evidence.model.parameters()))
+        return self.trial is None and (whole or not self._weighs)
 
     def feature_distance(self, features: Tensor, which: Sequence[int]) -> Tensor:
         """1 − cosine to the known map, or 1 − share within the span; `[n]` in [0, 1]."""
@@ -223,10 +256,8 @@ class Matching:
         distance = DISTANCES[self.distance]
         if self.trial is not None:
             return distance(trial, self.target)
-        scaled = self.distance in MINDS_LENGTH
-        return distance(
-            self.evidence.adaptation.sent(trial, self.names, scaled=scaled), self.target
-        )
+        adaptation, scaled = self.evidence.adaptation, self.distance in MINDS_LENGTH
+        return distance(adaptation.sent(trial, self.names, scaled=scaled), self.target)
 
     def rows(self, which: Sequence[int], restart: int) -> list[Tensor]:
         """The free variables of images `which`, then what stands in for a private part."""
@@ -354,32 +385,6 @@ class Matching:
         above: Tensor = self.entry.arriving[list(which)] * length[:, None]
         return above @ self.entry.weight
 
-    def _free_variables(self) -> tuple[Tensor, ...]:
-        """A leaf `[R, …]` an image: arriving gradients of unit length, or logits of soft labels."""
-        if self.loss not in ("soft", "free"):
-            return ()
-        evidence, model = self.evidence, self.evidence.model
-        empty = next(iter(evidence.target.values())).new_zeros(1, *evidence.shape)
-        if self.loss == "free":
-            with torch.no_grad():
-                width = self.public(empty).shape[1]
-            scale = width**-0.5
-        else:
-            if not self.stand_in and isinstance(getattr(model, "head", None), CosineHead):
-                raise AttackError(
-                    "a soft label needs a cross-entropy of plain scores, and this network has a "
-                    "margin head: use an attack that infers the labels first, such as idlg"
-                )
-            with torch.no_grad():
-                width = model(empty).shape[1]
-            scale = 1.0
-        draws = [
-            torch.randn(evidence.count, width, generator=self.generator) * scale
-            for _ in range(self.restarts)
-        ]
-        start = torch.stack(draws, dim=1).to(empty)
-        return tuple(rows.clone().requires_grad_() for rows in start)
-
 
 class _Asked(nn.Module):
     """Puts the loss behind a `forward`, which is what `functional_call` can call."""
@@ -393,8 +398,3 @@ class _Asked(nn.Module):
         self, images: Tensor, which: Sequence[int], free: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
         return self.matching.loss_of(self.model, images, which, free)
-
-
-def total(parts: Sequence[Gradients]) -> Gradients:
-    """Sum of gradient shares, parameter by parameter."""
-    return tuple(reduce(torch.add, tensors) for tensors in zip(*parts, strict=True))

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from fedaudit.attacks.image_priors import GroupConsistency
 from fedaudit.attacks.maps.goal import MapMatching
-from fedaudit.attacks.matching import Gradients, Matching, total
+from fedaudit.attacks.matching import Matching
 from fedaudit.attacks.search import SCHEDULES, Optimizer, Schedule, Search
+from fedaudit.attacks.shares import Gradients, total
 from fedaudit.attacks.watch import Watch
 
 FREE_LR = 0.1

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedaudit.attacks.evidence import Evidence
-from fedaudit.attacks.matching import Gradients, Matching, total
+from fedaudit.attacks.matching import Matching
+from fedaudit.attacks.shares import Gradients, total
 from fedaudit.models.facenet import FaceNet
 
 BLIND = 1e-3

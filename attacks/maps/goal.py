@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from fedaudit.attacks.evidence import Evidence
 from fedaudit.attacks.maps.input_span import InputSpan, decisive, patches_of
 from fedaudit.attacks.maps.peel import peel
-from fedaudit.attacks.matching import Gradients, Matching
+from fedaudit.attacks.matching import Matching
+from fedaudit.attacks.shares import Gradients
 from fedaudit.models.facenet import FaceNet, require_face_net
 
 PEELED_FLOOR = 0.01

@@ -10,10 +10,11 @@ from torch import Tensor
 from fedaudit.attacks.evidence import gather
 from fedaudit.attacks.image_priors import total_variation
 from fedaudit.attacks.local_steps.several_steps import replay_of
-from fedaudit.attacks.matching import Gradients, Matching, total
+from fedaudit.attacks.matching import Matching
 from fedaudit.attacks.objectives import cosine_distance
 from fedaudit.attacks.rounds import Movement, Plan
 from fedaudit.attacks.search import Search, cosine_ramp, step_decay
+from fedaudit.attacks.shares import Gradients, total
 from fedaudit.attacks.watch import Watch
 from fedaudit.data.faces import FaceSet
 from fedaudit.errors import AttackError

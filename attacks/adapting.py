@@ -24,6 +24,7 @@ from fedaudit.attacks.changed_photos import mixes
 from fedaudit.attacks.estimating import estimate
 from fedaudit.attacks.local_steps.schedule import scale_of
 from fedaudit.attacks.loudness import is_even, over_all, rounding_noise
+from fedaudit.attacks.mixtures import is_mixture
 from fedaudit.attacks.replaying import company_of, replay_of
 from fedaudit.defenses.acts import Accompanies, Act, Batch, Draws, ImageAct
 from fedaudit.errors import AttackError
@@ -69,6 +70,8 @@ class Adaptation:
         turned: Each parameter was turned away at right angles and kept its length.
         images: What the photos go through before they train, in order; with draws.
         company: What puts images beside the one photo that are found together with it.
+        mixed: What trained is a weighted sum of the one photo and others of the client, another one
+            in each round.
         missed: Names of defenses that this does not take into account.
     """
 
@@ -86,6 +89,7 @@ class Adaptation:
     turned: bool = False
     images: tuple[ImageAct, ...] = ()
     company: Accompanies | None = None
+    mixed: bool = False
     missed: tuple[str, ...] = ()
 
     @property
@@ -99,7 +103,7 @@ class Adaptation:
         """What is attacked: the mean over rounds where they differ by what was drawn."""
         if not self.rounds:
             return None
-        if not (self.noise or self.sparse):
+        if self.mixed or not (self.noise or self.sparse):
             return self.rounds[0]
         return average(self.rounds, sparse=self.sparse, weights=self.weights or None)
 
@@ -160,8 +164,8 @@ def adapt_to(seen: Observation) -> Adaptation:
         _take(state, one, seen.batch_size or 1, probe, seen.image_shape)
     noises = _loudness(state, seen, {name: update.tensors[name] for name in probe})
     weights: tuple[float, ...] = ()
-    left = len(rounds) ** -0.5
-    if state.noise and not state.sparse:
+    left = 1.0 if state.mixed else len(rounds) ** -0.5
+    if state.noise and not (state.sparse or state.mixed):
         weights, left = weights_of(rounds)
     if state.turned and (state.changed or (seen.batch_size or 1) > 1):
         # Lengths that were changed again say nothing, nor do those of a sum of several gradients.
@@ -182,6 +186,7 @@ def adapt_to(seen: Observation) -> Adaptation:
         turned=state.turned,
         images=tuple(state.images),
         company=state.company,
+        mixed=state.mixed,
         missed=tuple(state.missed),
     )
 
@@ -213,6 +218,7 @@ class _State:
         self.rounding: list[tuple[Act, float]] = []
         self.images: list[ImageAct] = []
         self.company: Accompanies | None = None
+        self.mixed = False
         self.missed: list[str] = []
 
     @property
@@ -237,10 +243,15 @@ def _take(
     except (AttackError, TypeError, ValueError):  # settings may be known in part only
         state.missed.append(facts.name)
         return
-    if replayed.images and (shape is None or mixes(replayed.images, shape)):
+    changed = replayed.images
+    if changed and shape and count == 1 and is_mixture(changed, shape):
+        state.mixed = True
+    elif changed and (shape is None or mixes(changed, shape)):
         state.missed.append(facts.name)
     else:
-        state.images = [*replayed.images, *state.images]
+        state.images = [*changed, *state.images]
+    if state.mixed and state.images:  # mixtures of changed photos, or changed mixtures
+        state.missed.append(facts.name)
     mean = replayed.mean
     if replayed.each and count == 1:
         mean = (*replayed.each, *mean)

@@ -44,7 +44,12 @@ def distance_for(adaptation: Adaptation, distance: str) -> str:
 
 
 def how_adaptive(
-    seen: Observation, *, exact: bool = False, matched: bool = False, company: bool = False
+    seen: Observation,
+    *,
+    exact: bool = False,
+    matched: bool = False,
+    company: bool = False,
+    mixed: bool = False,
 ) -> Literal["known", "estimated", "no", "none needed"]:
     """The word that goes with a result.
 
@@ -55,6 +60,7 @@ def how_adaptive(
         matched: The attack compares gradients of trial images, one by one, and so models what
             defenses do to photos before they train, to a single image's gradient, and to its angle.
         company: It has told the photo apart from the images that a defense put beside it.
+        mixed: It knows the coefficients of a mixture of photos, and answers with one of them.
     """
     if seen.defense is None:
         # Which parameters are missing and how noisy the rest is shows in the update itself.
@@ -66,5 +72,7 @@ def how_adaptive(
         return "no"
     followed = adaptation.images or adaptation.each or adaptation.turned
     if (followed and not matched) or (adaptation.company and not company):
+        return "no"
+    if adaptation.mixed and not mixed:
         return "no"
     return "estimated" if any(facts.estimated for facts in seen.defense) else "known"

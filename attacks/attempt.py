@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 PROXY_FACES = 32
 """Generated faces whose batch-norm statistics stand in for unknown ones."""
+MEAN_OF = 64
+"""Generated faces whose mean is the mean face."""
 GENERIC = 12
 """Images with which draws are tried."""
 SMALL = 500_000
@@ -248,6 +250,13 @@ class Attempt:
         drawn = faces.sample(count, self._proxy_generator())
         with torch.no_grad():
             return faces.images(drawn.to(like.device)).to(like)
+
+    def mean_face(self) -> Tensor:
+        """`[C, H, W]`, of generated faces."""
+        drawn = self.scene.faces.sample(MEAN_OF, self._proxy_generator())
+        like = self.scene.like
+        with torch.no_grad():
+            return self.scene.faces.images(drawn.to(like.device)).to(like).mean(0)
 
     def _proxy_generator(self) -> torch.Generator:
         """Of its own, so that an attempt that is resumed draws the same faces."""

@@ -4,13 +4,15 @@ An attack by name is a preset of it (`image_space.py`, `generative.py`); `attemp
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
 import torch
+from torch import Tensor
 
 from fedaudit.attacks.adaptive import how_adaptive
 from fedaudit.attacks.attempt import Attempt
+from fedaudit.attacks.mixtures import photo_behind
 from fedaudit.attacks.objectives import DISTANCES
 from fedaudit.attacks.priors.generator import FaceGenerator
 from fedaudit.attacks.search import Progress
@@ -112,18 +114,54 @@ class MatchingAttack:
         if matching.loss == "soft" and not run.stand_in:
             labels = torch.stack([rows[best] for rows in matching.free]).argmax(1)
         labels = torch.full((evidence.count,), -1) if labels is None else labels.cpu()
-        photos = evidence.photos_among(run.images[best])
-        company = evidence.told and matching.trial is None
-        word = how_adaptive(seen, matched=matching.follows, company=company)
+        images = run.images[best]
+        photos = evidence.photos_among(images)
+        images, labels = images[photos], labels[photos]
+        apart = matching.trial is None
+        mixed = apart and evidence.mixed and self.prior is not None
+        evaluations = matching.evaluations
+        if mixed:
+            images, labels, more = self._behind_mixtures(run, images, seen, generator)
+            evaluations += more
+        word = how_adaptive(
+            seen, matched=matching.follows, company=apart and evidence.told, mixed=mixed
+        )
         if run.stand_in and self.unknown != "learned":
             word = "no"  # a guess is no account of what the device keeps
         return Reconstruction(
-            images=run.images[best][photos].cpu().float(),
-            labels=labels[photos],
+            images=images.cpu().float(),
+            labels=labels,
             objective=float(run.best[best]),
             iterations=run.watch.step,
-            gradient_evaluations=matching.evaluations,
+            gradient_evaluations=evaluations,
             seconds=time.process_time() - started + run.earlier_seconds,
             adaptive=word,
             history=tuple(run.watch.history),
         )
+
+    def _behind_mixtures(
+        self, run: Attempt, mixed: Tensor, seen: Observation, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, int]:
+        """The photo `[1, C, H, W]` that the rounds' mixtures share, its label, and evaluations.
+
+        Args:
+            run: Of the newest round.
+            mixed: `[1, C, H, W]`, its image.
+            seen: With the rounds before, each of which is searched for its own image.
+            generator: All randomness.
+        """
+        evidence, found, evaluations = run.scene.evidence, [mixed[0]], 0
+        assert evidence.soft is not None
+        coefficients = [evidence.soft[0]]
+        for update in evidence.adaptation.rounds[1:]:
+            if run.watch.expired:
+                break
+            past = Attempt(self, replace(seen, shared=(update,), earlier=()), generator, None, None)
+            soft = past.scene.evidence.soft
+            if soft is not None:
+                past.search()
+                found.append(past.images[int(past.best.argmin())][0])
+                coefficients.append(soft[0])
+                evaluations += past.scene.matching.evaluations
+        image, label = photo_behind(torch.stack(found), torch.stack(coefficients), run.mean_face())
+        return image[None], torch.tensor([label]), evaluations

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from fedaudit.attacks.adapting import Adaptation, adapt_to
 from fedaudit.attacks.changed_photos import ChangedPhotos, copies_of
 from fedaudit.attacks.company import among_company, photo_among
-from fedaudit.attacks.labels.gradient import read_head
+from fedaudit.attacks.labels.gradient import HeadGradient, read_head
 from fedaudit.attacks.labels.infer import share_out, solved
+from fedaudit.attacks.labels.mixed import mixed_label
 from fedaudit.attacks.local_steps.schedule import without_pulls
 from fedaudit.attacks.maps.entry_layer import (
     EntryLayer,
@@ -65,8 +66,6 @@ class Evidence:
         adaptation: How the defenses in use are met.
         photos: As they trained, of photos as they are searched for.
         soft: `[N, K]` class probabilities, where a defense gave images such labels.
-        told: One photo is told from the images that a defense put beside it: it is the first with
-            `soft` labels, and else one of several of the same person (`photos_among`).
         turned: Where each parameter was turned away at right angles: what was sent of it in every
             round, `[R, …]` by name; {} where it was not.
     """
@@ -83,8 +82,23 @@ class Evidence:
     adaptation: Adaptation = field(default_factory=Adaptation)
     photos: ChangedPhotos = field(default_factory=lambda: ChangedPhotos((), 0))
     soft: Tensor | None = None
-    told: bool = False
     turned: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def told(self) -> bool:
+        """Whether one photo is told from the images that a defense put beside it.
+
+        It is the first where labels are `soft`, and else one of several of the same person.
+        """
+        if self.adaptation.company is None or self.labels is None:
+            return False
+        known = self.entry is not None and self.entry.maps is not None
+        return self.soft is not None or (known and bool((self.labels == self.labels[0]).all()))
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the image is a mixture of photos whose coefficients, `soft`, are known."""
+        return self.adaptation.mixed and self.soft is not None
 
     @property
     def blind(self) -> bool:
@@ -193,14 +207,8 @@ def gather(seen: Observation) -> Evidence:
             entry = place_maps(entry, model, places)
         if entry.maps is None or entry.arriving is None or seen.batch_size == 1:
             entry = take_apart(entry, model, labels)
-    soft, told = None, False
-    if entry and head is not None and labels is not None and adaptation.company is not None:
-        alike = bool((labels == labels[0]).all()) and entry.maps is not None
-        among = None if alike else among_company(entry, model, head, adaptation.company)
-        if among is not None:
-            entry, soft = among
-            labels = likeliest(soft)
-        told = alike or soft is not None
+    entry, soft = _behind_defense(adaptation, entry, model, head)
+    labels = labels if soft is None else likeliest(soft)
     copies = copies_of(adaptation.images, seen.image_shape)
     count = max(1, seen.batch_size // copies)
     if copies > 1:
@@ -219,7 +227,6 @@ def gather(seen: Observation) -> Evidence:
         adaptation=adaptation,
         photos=ChangedPhotos(adaptation.images, count),
         soft=soft,
-        told=told,
         turned=_every_round(seen, adaptation) if adaptation.turned else {},
     )
 
@@ -228,6 +235,24 @@ def _every_round(seen: Observation, adaptation: Adaptation) -> dict[str, Tensor]
     """What was sent of each parameter, `[R, …]`, newest first."""
     every = [mean_gradient(seen, update) for update in adaptation.rounds]
     return {name: torch.stack([one[name] for one in every]) for name in every[0]}
+
+
+def _behind_defense(
+    adaptation: Adaptation, entry: EntryLayer | None, model: nn.Module, head: HeadGradient | None
+) -> tuple[EntryLayer | None, Tensor | None]:
+    """The entry, and `[N, K]` class probabilities, of images that a defense gave such labels."""
+    if entry is None or head is None:
+        return entry, None
+    if adaptation.company is not None:
+        return among_company(entry, model, head, adaptation.company) or (entry, None)
+    known = entry.maps is not None and entry.known is None
+    if not (adaptation.mixed and known and leads_to_head(model)):
+        return entry, None
+    assert entry.maps is not None
+    assert isinstance(model, FaceNet)
+    place = entry.maps[0] if model.entry_layer is model.head else entry.weight @ entry.maps[0]
+    found = mixed_label(head, place)
+    return entry, None if found is None else found[None]
 
 
 def mean_gradient(seen: Observation, update: Update) -> dict[str, Tensor]:

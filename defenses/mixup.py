@@ -17,8 +17,8 @@ class Mixup:
     client has: so a batch of one has company, and its update shows photos that are not in the
     batch. Coefficients are Beta(α, α), for more than two photos Dirichlet(α, …, α). Guarantee:
     none, it is a heuristic. A mixed image still shows its faces; Huang et al. (NeurIPS 2021,
-    arXiv 2112.00059) take mixtures apart by attacks that know the coefficients. Refuses DP-SGD
-    beside it, whose unit is one image.
+    arXiv 2112.00059) take mixtures apart by attacks that know the coefficients, and the head's
+    gradient of one mixed image shows them. Refuses DP-SGD beside it, whose unit is one image.
 
     Args:
         alpha: α > 0; small values leave most images nearly alone.

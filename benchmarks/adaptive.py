@@ -1,15 +1,18 @@
 """Attacks that know a defense, that read it off the update, and that take it for absent.
 
-    python benchmarks/adaptive.py                       # about an hour on one core
-    python benchmarks/adaptive.py --quick               # two targets, a fresh network, few defenses
-    python benchmarks/adaptive.py --only sign "top_k 0.99" --models fresh --batch 4 --first 16
+    python benchmarks/adaptive.py                       # every defense, about 10 CPU minutes
+    python benchmarks/adaptive.py --quick               # two targets, few defenses
+    python benchmarks/adaptive.py --models trained --batch 4 --seed 1 --first 16
+    python benchmarks/adaptive.py --full --only sign --attacks gan_inversion inverting_gradients lti
 
 ORL at 32 px, the default face network, one target photo for each of `--targets` people, one local
 step (FedSGD); the gallery has five other photos of each of 40 people. "fresh" is random, "trained"
-has been through about 24 epochs of FedAvg on the same photos. Every attack gets the same steps,
-seeds and targets, so that lines compare pairwise: `Δ` is the mean difference of SSIM to the line of
-the same attack that takes the defense for absent, with the number of targets that it is better on.
-`prior-only` is the same attack on noise of the update's size. Rank-1 of chance is 1/40.
+has been through about 24 epochs of FedAvg on the same photos. The attack is `gan_inversion` with
+few steps, as in the standard comparison; `--full` gives attacks their own. Every attack gets the
+same steps, seeds and targets, so that lines compare pairwise: `Δ` is the mean difference of SSIM to
+the line of the same attack that takes the defense for absent, with the number of targets that it is
+better on. `prior-only` is the same attack on noise of the undefended update's size. Rank-1 of
+chance is 1/40.
 """
 
 import argparse
@@ -38,13 +41,13 @@ from fedaudit.verbs import Attack
 ROUNDS = 12
 DEFENSES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "none": ("none", {}),
-    "noise 0.1": ("gaussian_noise", {"std": 0.1, "of": "norm"}),
-    "noise 0.5": ("gaussian_noise", {"std": 0.5, "of": "norm"}),
+    "noise 0.3": ("gaussian_noise", {"std": 0.3, "of": "norm"}),
     "noise 1": ("gaussian_noise", {"std": 1.0, "of": "norm"}),
-    "noise 4": ("gaussian_noise", {"std": 4.0, "of": "norm"}),
+    "noise 3": ("gaussian_noise", {"std": 3.0, "of": "norm"}),
     "dpsgd eps 8": ("dpsgd", {"noise_multiplier": 0.65, "max_grad_norm": 1.0}),
     "top_k 0.9": ("top_k", {"pruned": 0.9}),
     "top_k 0.99": ("top_k", {"pruned": 0.99}),
+    "dual_pruning": ("dual_pruning", {}),
     "random_pruning 0.9": ("random_pruning", {"pruned": 0.9}),
     "sign": ("sign", {}),
     "qsgd": ("qsgd", {}),
@@ -52,6 +55,14 @@ DEFENSES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "ats": ("ats", {}),
     "oasis": ("oasis", {}),
     "precode": ("precode", {}),
+}
+FEW_STEPS: Mapping[str, Mapping[str, Any]] = {
+    "gan_inversion": {
+        "candidates": 64,
+        "latent_steps": 10,
+        "stage_steps": 30,
+        "pixel_steps": 80,
+    }
 }
 LEARNED = ("sign", "top_k 0.99")
 QUICK = ("none", "noise 1", "top_k 0.99", "sign")
@@ -151,14 +162,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two targets, few defenses")
     parser.add_argument("--only", nargs="+", choices=list(DEFENSES), help="these defenses")
-    parser.add_argument("--models", nargs="+", choices=["fresh", "trained"], help="these networks")
-    parser.add_argument(
-        "--attacks", nargs="+", default=["gan_inversion", "inverting_gradients", "lti"]
-    )
+    parser.add_argument("--models", nargs="+", choices=["fresh", "trained"], default=["fresh"])
+    parser.add_argument("--attacks", nargs="+", default=["gan_inversion"])
+    parser.add_argument("--full", action="store_true", help="the attacks' own numbers of steps")
     parser.add_argument("--told", nargs="+", choices=get_args(Adapt), default=get_args(Adapt))
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="number of the first target")
-    parser.add_argument("--targets", type=int, default=8)
+    parser.add_argument("--targets", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds-seen", type=int, default=1, help="rounds on the same photos")
     parser.add_argument("--faces", type=int, help="auxiliary faces that lti trains with")
@@ -168,7 +178,7 @@ def main() -> None:
     count = 2 if options.quick else options.targets
     targets = range(options.first, options.first + count)
     print(HEADER, flush=True)
-    for model in options.models or (["fresh"] if options.quick else ["fresh", "trained"]):
+    for model in options.models:
         bench = bench_of("face", ROUNDS if model == "trained" else 0)
         for defense in options.only or (QUICK if options.quick else DEFENSES):
             state = state_of(bench, defense, model)
@@ -189,7 +199,8 @@ def compare(
     if name == "lti" and defense not in LEARNED:
         return
     faces = options.faces or (400 if options.quick else LearnedInversion().faces)
-    settings = {"faces": faces} if name == "lti" else {}
+    few: Mapping[str, Any] = {} if options.full else FEW_STEPS.get(name, {})
+    settings = {"faces": faces} if name == "lti" else few
     attack: Callable[..., Any] = create("attacks", name, settings)
     told: tuple[Adapt, ...] = ("known",) if name == "lti" else tuple(options.told)
     if defense == "none":
@@ -199,7 +210,7 @@ def compare(
         line = run(bench, attack, captures, adapt, options.seed)
         show((model, options.batch, defense, name, adapt), line, blind)
         blind = line if adapt == "no" else blind
-    if not options.no_prior_only and name != "lti":
+    if defense == "none" and not options.no_prior_only and name != "lti":
         line = run(bench, attack, captures, None, options.seed)
         show((model, options.batch, defense, name, "prior-only"), line, None)
 

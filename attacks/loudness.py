@@ -50,8 +50,8 @@ def rounding_noise(act: Act, seen: Observation, sent: Mapping[str, Tensor]) -> d
         return {}
     batch = {}
     for name, value in sent.items():
-        length = gradient[name].norm().clamp_min(torch.finfo(torch.float32).tiny)
-        batch[name] = (gradient[name] * (value.norm() / length)).to(value)[None]
+        length = max(float(gradient[name].norm()), torch.finfo(torch.float32).tiny)
+        batch[name] = (gradient[name] * (float(value.norm()) / length)).to(value)[None]
     made = act(batch, torch.Generator().manual_seed(0))
     found = {}
     for name, value in batch.items():

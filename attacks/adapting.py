@@ -23,7 +23,7 @@ from fedaudit.attacks.averaging import average, rounds_of, weights_of
 from fedaudit.attacks.changed_photos import mixes
 from fedaudit.attacks.estimating import estimate
 from fedaudit.attacks.local_steps.schedule import scale_of
-from fedaudit.attacks.loudness import is_even, over_all, rounding_noise
+from fedaudit.attacks.loudness import is_even, loudness, over_all
 from fedaudit.attacks.mixtures import is_mixture
 from fedaudit.attacks.replaying import company_of, replay_of
 from fedaudit.defenses.acts import Accompanies, Act, Batch, Draws, ImageAct
@@ -162,7 +162,11 @@ def adapt_to(seen: Observation) -> Adaptation:
             state.company = company
             continue
         _take(state, one, seen.batch_size or 1, probe, seen.image_shape)
-    noises = _loudness(state, seen, {name: update.tensors[name] for name in probe})
+    noises = {}
+    if state.rounding:
+        sent = {name: update.tensors[name] for name in probe}
+        noises = loudness(state.rounding, state.noise, seen, sent)
+        state.noise = over_all(noises, sent)
     weights: tuple[float, ...] = ()
     left = 1.0 if state.mixed else len(rounds) ** -0.5
     if state.noise and not (state.sparse or state.mixed):
@@ -189,20 +193,6 @@ def adapt_to(seen: Observation) -> Adaptation:
         mixed=state.mixed,
         missed=tuple(state.missed),
     )
-
-
-def _loudness(state: "_State", seen: Observation, sent: Mapping[str, Tensor]) -> dict[str, float]:
-    """The noise of each parameter, where some add up to it that are not even; also adds them up."""
-    if not state.rounding:
-        return {}
-    variances = dict.fromkeys(sent, state.noise**2)
-    for act, guess in state.rounding:
-        found = rounding_noise(act, seen, sent)
-        for name in variances:
-            variances[name] += found.get(name, guess) ** 2
-    noises = {name: variance**0.5 for name, variance in variances.items()}
-    state.noise = over_all(noises, sent)
-    return noises
 
 
 class _State:

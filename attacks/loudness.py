@@ -5,7 +5,7 @@ rounded, and with how they are spread: a gradient's few large ones are rounded t
 which the many small ones hardly ever take one. So it is measured on a gradient of images of nobody.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -37,17 +37,31 @@ def over_all(loudness: Mapping[str, float], sent: Mapping[str, Tensor]) -> float
     return float((total / max(1, sum(sent[name].numel() for name in loudness))) ** 0.5)
 
 
-def rounding_noise(act: Act, seen: Observation, sent: Mapping[str, Tensor]) -> dict[str, float]:
-    """Standard deviation an entry of what `act` adds, by parameter; {} where it cannot be tried.
+def loudness(
+    acts: Sequence[tuple[Act, float]], even: float, seen: Observation, sent: Mapping[str, Tensor]
+) -> dict[str, float]:
+    """Standard deviation an entry of all noise together, by parameter.
 
     Args:
-        act: Unbiased; its noise grows with what it acts on.
+        acts: Unbiased; their noise grows with what they act on. With each what it is taken to add
+            where it cannot be tried.
+        even: Standard deviation of noise that is the same everywhere.
         seen: What the server saw: its network, weights, and number of images.
         sent: The update, whose parameters are as long as what was sent of them, noise and all.
     """
     gradient = generic_gradient(seen)
-    if any(name not in gradient for name in sent):
-        return {}
+    variances = dict.fromkeys(sent, even**2)
+    for act, guess in acts:
+        known = all(name in gradient for name in sent)
+        found = _rounding(act, gradient, sent) if known else dict.fromkeys(sent, guess)
+        for name, std in found.items():
+            variances[name] += std**2
+    return {name: variance**0.5 for name, variance in variances.items()}
+
+
+def _rounding(
+    act: Act, gradient: Mapping[str, Tensor], sent: Mapping[str, Tensor]
+) -> dict[str, float]:
     batch = {}
     for name, value in sent.items():
         length = max(float(gradient[name].norm()), torch.finfo(torch.float32).tiny)

@@ -23,7 +23,7 @@ from fedaudit.attacks.averaging import average, rounds_of, weights_of
 from fedaudit.attacks.changed_photos import mixes
 from fedaudit.attacks.estimating import estimate
 from fedaudit.attacks.local_steps.schedule import scale_of
-from fedaudit.attacks.loudness import is_even, loudness, over_all
+from fedaudit.attacks.loudness import is_even, loudness
 from fedaudit.attacks.mixtures import is_mixture
 from fedaudit.attacks.replaying import company_of, replay_of
 from fedaudit.defenses.acts import Accompanies, Act, Batch, Draws, ImageAct
@@ -162,11 +162,8 @@ def adapt_to(seen: Observation) -> Adaptation:
             state.company = company
             continue
         _take(state, one, seen.batch_size or 1, probe, seen.image_shape)
-    noises = {}
-    if state.rounding:
-        sent = {name: update.tensors[name] for name in probe}
-        noises = loudness(state.rounding, state.noise, seen, sent)
-        state.noise = over_all(noises, sent)
+    sent = {name: update.tensors[name] for name in probe}
+    noises, state.noise = loudness(state.rounding, state.noise, seen, sent)
     weights: tuple[float, ...] = ()
     left = 1.0 if state.mixed else len(rounds) ** -0.5
     if state.noise and not (state.sparse or state.mixed):

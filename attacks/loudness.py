@@ -31,16 +31,10 @@ def is_even(act: Act, probe: Batch) -> bool:
     return not stds or max(stds) <= EVEN * min(stds)
 
 
-def over_all(loudness: Mapping[str, float], sent: Mapping[str, Tensor]) -> float:
-    """Standard deviation over all entries of noise with these in each parameter."""
-    total = sum(std**2 * sent[name].numel() for name, std in loudness.items())
-    return float((total / max(1, sum(sent[name].numel() for name in loudness))) ** 0.5)
-
-
 def loudness(
     acts: Sequence[tuple[Act, float]], even: float, seen: Observation, sent: Mapping[str, Tensor]
-) -> dict[str, float]:
-    """Standard deviation an entry of all noise together, by parameter.
+) -> tuple[dict[str, float], float]:
+    """Standard deviation an entry of all noise together, by parameter and over all.
 
     Args:
         acts: Unbiased; their noise grows with what they act on. With each what it is taken to add
@@ -48,7 +42,12 @@ def loudness(
         even: Standard deviation of noise that is the same everywhere.
         seen: What the server saw: its network, weights, and number of images.
         sent: The update, whose parameters are as long as what was sent of them, noise and all.
+
+    Returns:
+        By parameter, {} where all noise is even; and over all entries.
     """
+    if not acts:
+        return {}, even
     gradient = generic_gradient(seen)
     variances = dict.fromkeys(sent, even**2)
     for act, guess in acts:
@@ -56,7 +55,9 @@ def loudness(
         found = _rounding(act, gradient, sent) if known else dict.fromkeys(sent, guess)
         for name, std in found.items():
             variances[name] += std**2
-    return {name: variance**0.5 for name, variance in variances.items()}
+    total = sum(variance * sent[name].numel() for name, variance in variances.items())
+    mean = total / sum(value.numel() for value in sent.values())
+    return {name: variance**0.5 for name, variance in variances.items()}, mean**0.5
 
 
 def _rounding(

@@ -114,7 +114,7 @@ class MatchingAttack:
         if matching.loss == "soft" and not run.stand_in:
             labels = torch.stack([rows[best] for rows in matching.free]).argmax(1)
         labels = torch.full((evidence.count,), -1) if labels is None else labels.cpu()
-        images = run.images[best]
+        images = run.found(best)
         photos = evidence.photos_among(images)
         images, labels = images[photos], labels[photos]
         apart = matching.trial is None

@@ -30,7 +30,8 @@ class Censor:
     Guarantee: none, it is a heuristic. The norm of each parameter's gradient is sent exactly, and
     an attacker knows a direction that the gradient does not have. To first order an orthogonal step
     does not change the loss: what the model learns, it learns from the choice among the draws.
-    No paper that breaks it is known to us.
+    No paper that breaks it is known to us. For one photo of a fresh network the norms often give
+    its label away (`attacks.labels.lengths`).
 
     Args:
         trials: Draws to choose from; ≥ 1. Each costs a forward pass over the client's photos.

@@ -61,10 +61,11 @@ class UntrainedWeights:
         return drawn
 
     def decode(self, scene: Scene, variable: Tensor) -> Tensor:
-        """What the network draws with these weights."""
+        """What the network draws with these weights: in its own precision, not in the match's."""
         network = scene.fixed_untrained(self.width)
         like = network.parameters()
-        drawn = [network.images(unflatten(row, like)) for row in variable]
+        own = variable.to(next(iter(like.values())))
+        drawn = [network.images(unflatten(row, like)).to(variable) for row in own]
         return torch.cat(drawn).expand(-1, scene.evidence.shape[0], -1, -1)
 
 

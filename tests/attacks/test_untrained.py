@@ -1,4 +1,5 @@
 import time
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -6,6 +7,8 @@ from torch import Tensor
 
 from fedaudit.attacks.priors.untrained import UntrainedPrior
 from fedaudit.data.faces import FaceSet
+from fedaudit.registry import create
+from fedaudit.types import Capture
 
 
 def noise(seed: int = 0) -> torch.Generator:
@@ -85,3 +88,13 @@ def test_many_starts_at_once() -> None:
     for i in range(2):
         one = prior.images({name: value[i] for name, value in stacked.items()})
         assert torch.allclose(images[i], one, atol=1e-5)
+
+
+def test_it_draws_for_a_match_in_double_precision(intercept: Callable[..., Capture]) -> None:
+    """Small smooth networks are matched in double precision, the drawing network is not."""
+    captured = intercept(network="lenet")
+    made = create("attacks", "gion", {"steps": 2})(
+        captured.seen, generator=torch.Generator().manual_seed(0)
+    )
+    assert made.images.shape == (1, 3, 32, 32)
+    assert made.iterations == 2

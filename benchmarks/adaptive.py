@@ -1,6 +1,6 @@
 """Attacks that know a defense, that read it off the update, and that take it for absent.
 
-    python benchmarks/adaptive.py                       # every defense, about 10 CPU minutes
+    python benchmarks/adaptive.py                       # every defense, about 11 CPU minutes
     python benchmarks/adaptive.py --quick               # two targets, few defenses
     python benchmarks/adaptive.py --models trained --batch 4 --seed 1 --first 16
     python benchmarks/adaptive.py --full --only sign --attacks gan_inversion inverting_gradients lti

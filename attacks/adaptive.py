@@ -48,6 +48,7 @@ def how_adaptive(
     *,
     exact: bool = False,
     matched: bool = False,
+    weighed: bool = False,
     company: bool = False,
     mixed: bool = False,
 ) -> Literal["known", "estimated", "no", "none needed"]:
@@ -59,6 +60,7 @@ def how_adaptive(
             direction as it is, or keep a part of it on the device.
         matched: The attack compares gradients of trial images, one by one, and so models what
             defenses do to photos before they train, to a single image's gradient, and to its angle.
+        weighed: It takes the images of a batch apart, whatever each of them weighs in the update.
         company: It has told the photo apart from the images that a defense put beside it.
         mixed: It knows the coefficients of a mixture of photos, and answers with one of them.
     """
@@ -70,7 +72,8 @@ def how_adaptive(
     adaptation = adapt_to(seen)
     if adaptation.missed or (exact and not adaptation.exact):
         return "no"
-    followed = adaptation.images or adaptation.each or adaptation.turned
+    alone = adaptation.each and not weighed
+    followed = adaptation.images or alone or adaptation.turned
     if (followed and not matched) or (adaptation.company and not company):
         return "no"
     if adaptation.mixed and not mixed:

@@ -231,6 +231,6 @@ class FeatureDecoder:
             iterations=result.steps,
             gradient_evaluations=result.evaluations,
             seconds=time.process_time() - started,
-            adaptive=how_adaptive(seen, company=evidence.told),
+            adaptive=how_adaptive(seen, weighed=True, company=evidence.told),
             history=result.history,
         )

@@ -71,7 +71,7 @@ def test_one_image(name: str, head: str, faces: FaceSet, gradient_of: GradientOf
         assert found == [label]
 
 
-@pytest.mark.parametrize("labels", [FOUR, EIGHT, REPEATED, [5] * 4], ids=str)
+@pytest.mark.parametrize("labels", [EIGHT, REPEATED, [5] * 4], ids=str)
 @pytest.mark.parametrize("name", names("networks"))
 def test_linear_heads_give_the_whole_multiset(
     name: str, labels: list[int], faces: FaceSet, gradient_of: GradientOf

@@ -3,15 +3,17 @@
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
+from fedaudit.attacks.adaptive import as_assumed, assume
+from fedaudit.config import Adapt
 from fedaudit.errors import ConfigError, DataError
 from fedaudit.federation.rounds import Simulation
 from fedaudit.registry import create, describe, lookup, names
-from fedaudit.types import DefenseFacts, LocalTraining, Update, tensors_in
+from fedaudit.types import Capture, DefenseFacts, LocalTraining, Update, tensors_in
 from fedaudit.verbs import ClientReturn
 
 CASES: dict[str, dict[str, Any]] = {
@@ -53,6 +55,8 @@ PAIRS = [
     if i <= j
 ]
 """Any two, in one of their orders: all orders would be half of the suite."""
+NOT_MODELED = ("instahide", "mixup")
+"""Defenses that a search without a face generator cannot take into account."""
 PLAIN = ("fedavg", "fedprox", "fedsgd")
 """Methods that share one update of the whole network, as it was trained."""
 TINY: dict[str, dict[str, Any]] = {
@@ -217,6 +221,24 @@ def test_defenses_compose_with_each_other(federate: Federate, outer: str, inner:
     returned = train()
     (update,) = updates(returned)
     assert not any(name.startswith(both.withheld) for name in update.tensors if both.withheld)
+
+
+@pytest.mark.parametrize("defense", CASES)
+def test_attacks_say_whether_they_knew_it(defense: str, intercept: Callable[..., Capture]) -> None:
+    """A short search on one photo, told of the defense, left to the numbers, and blind."""
+    seen = intercept(method="fedavg", defense=defense, settings=CASES[defense]).seen
+    attack = create("attacks", "inverting_gradients", {"steps": 2, "polish": 0})
+    words = {}
+    for told in get_args(Adapt):
+        taken = assume(seen, told)
+        made = as_assumed(attack(taken, generator=torch.Generator().manual_seed(0)), seen, told)
+        words[told] = made.adaptive
+        assert bool(made.images.isfinite().all())
+    if defense == "none":
+        assert words == {"known": "none needed", "estimated": "estimated", "no": "none needed"}
+        return
+    known = "no" if defense in NOT_MODELED else "known"
+    assert words == {"known": known, "estimated": "estimated", "no": "no"}
 
 
 def test_none_is_the_client_itself() -> None:

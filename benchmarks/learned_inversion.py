@@ -48,9 +48,9 @@ from fedaudit.verbs import Attack
 DEFENDED = {
     "none": (),
     "sign": (DefenseFacts("sign", {}),),
-    "pruning 0.99": (DefenseFacts("pruning", {"pruned": 0.99}),),
-    "noise 0.1 of the norm": (DefenseFacts("noise", {"relative": 0.1}),),
-    "noise 1 of the norm": (DefenseFacts("noise", {"relative": 1.0}),),
+    "pruning 0.99": (DefenseFacts("top_k", {"pruned": 0.99}),),
+    "noise 0.1 of the norm": (DefenseFacts("gaussian_noise", {"std": 0.1, "of": "norm"}),),
+    "noise 1 of the norm": (DefenseFacts("gaussian_noise", {"std": 1.0, "of": "norm"}),),
     "DP-SGD C 1, σ 0.01": (
         DefenseFacts("dpsgd", {"noise_multiplier": 0.01, "max_grad_norm": 1.0}),
     ),

@@ -8,7 +8,6 @@ that can have it say so.
 from typing import Literal
 
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, ResNet
 
 Norm = Literal["batch", "group", "none"]
 
@@ -119,6 +118,8 @@ class OutOfPlace(nn.Module):
 
 def resnet18_body() -> nn.Sequential:
     """ResNet-18 of torchvision up to its last feature map, with GroupNorm, random weights."""
+    from torchvision.models.resnet import ResNet  # noqa: PLC0415 - slow
+
     network = ResNet(OutOfPlace, [2, 2, 2, 2], norm_layer=group_norm)
     for module in network.modules():
         if isinstance(module, nn.ReLU):
@@ -132,6 +133,8 @@ def resnet18_batch_norm_body(*, small: bool) -> nn.Sequential:
     Args:
         small: Replace the stem, which divides the resolution by four, by a 3×3 convolution.
     """
+    from torchvision.models.resnet import BasicBlock, ResNet  # noqa: PLC0415 - slow
+
     network = ResNet(BasicBlock, [2, 2, 2, 2])
     if small:
         network.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 
 import numpy as np
-from scipy.stats import beta, binomtest
+from scipy.special import bdtrc, betaincinv
 
 from fedaudit.reports.results import Estimate, Rate
 
@@ -18,8 +18,8 @@ def clopper_pearson(hits: float, n: float, *, confidence: float = 0.95) -> tuple
     (0.0, 0.116)
     """
     tail = (1 - confidence) / 2
-    low = float(beta.ppf(tail, hits, n - hits + 1)) if hits > 0 else 0.0
-    high = float(beta.ppf(1 - tail, hits + 1, n - hits)) if hits < n else 1.0
+    low = float(betaincinv(hits, n - hits + 1, tail)) if hits > 0 else 0.0
+    high = float(betaincinv(hits + 1, n - hits, 1 - tail)) if hits < n else 1.0
     return low, high
 
 
@@ -84,8 +84,7 @@ def paired_p_value(
     only_second = -(-sum(b and not a for a, b in zip(first, second, strict=True)) * people // n)
     if only_first + only_second == 0:
         return 1.0
-    test = binomtest(only_first, only_first + only_second, alternative="greater")
-    return float(test.pvalue)
+    return float(bdtrc(only_first - 1, only_first + only_second, 0.5))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar
 
 import torch
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from fedaudit.errors import ConfigError
 from fedaudit.reports.results import Estimate
@@ -121,7 +121,7 @@ def interval(values: Sequence[float]) -> Estimate:
     """Mean of independent draws (at least two) with Student's 95 % interval."""
     draws = torch.tensor(values, dtype=torch.float64)
     n, middle = len(values), float(draws.mean())
-    half = float(student.ppf(0.975, n - 1)) * float(draws.std()) / math.sqrt(n)
+    half = float(stdtrit(n - 1, 0.975)) * float(draws.std()) / math.sqrt(n)
     return Estimate(middle, middle - half, middle + half, n, "Student's t over pairs of orders")
 
 

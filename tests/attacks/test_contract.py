@@ -237,14 +237,15 @@ def test_deterministic_without_side_effects_and_blind_to_the_secret(
     secret.images.fill_(float("nan"))
     with monkeypatch.context() as patch:
         patch.setattr(Secret, "__getattribute__", refuse)
-        again, other = (attack(seen, generator=noise(seed)) for seed in (0, 1))
+        again = attack(seen, generator=noise(0))
+        other = None if name in CLOSED_FORM else attack(seen, generator=noise(1))
     assert torch.equal(torch.get_rng_state(), states[0])
     assert str(np.random.get_state()) == str(states[1])
     assert random.getstate() == states[2]
     assert torch.equal(first.images, again.images)
     assert first.objective == again.objective
     assert first.history == again.history
-    assert name in CLOSED_FORM or not torch.equal(first.images, other.images)
+    assert other is None or not torch.equal(first.images, other.images)
     assert all(torch.equal(copies[key], value) for key, value in tensors.items())
     assert not any(value.requires_grad for value in tensors.values())
 

@@ -251,11 +251,10 @@ def test_refined_to_the_face_itself(
     assert [value for _, value in result.history][-1] < 0.1 * result.history[0][1]
 
 
-@pytest.mark.parametrize(("name", "count"), [("sign", 192), ("top_k", 128)])
-def test_lti_learns_through_a_defense(name: str, count: int, cache: str) -> None:
-    defense = (DefenseFacts(name, {"pruned": 0.99} if name == "top_k" else {}),)
+def test_lti_learns_through_a_defense(cache: str) -> None:
+    defense = (DefenseFacts("top_k", {"pruned": 0.99}),)
     attack = LearnedInversion(
-        faces=count, epochs=8, width=1024, directions=64, hidden=64, cache=cache
+        faces=128, epochs=8, width=1024, directions=64, hidden=64, cache=cache
     )
     faces = held_out(6)
     found = [

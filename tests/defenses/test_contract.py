@@ -226,7 +226,10 @@ def test_defenses_compose_with_each_other(federate: Federate, outer: str, inner:
 @pytest.mark.parametrize("defense", CASES)
 def test_attacks_say_whether_they_knew_it(defense: str, intercept: Callable[..., Capture]) -> None:
     """A short search on one photo, told of the defense, left to the numbers, and blind."""
-    seen = intercept(method="fedavg", defense=defense, settings=CASES[defense]).seen
+    captured = intercept(
+        network="small_cnn", method="fedavg", defense=defense, settings=CASES[defense]
+    )
+    seen = captured.seen
     attack = create("attacks", "inverting_gradients", {"steps": 2, "polish": 0})
     words = {}
     for told in get_args(Adapt):

@@ -421,4 +421,5 @@ def test_noise_that_nobody_states_and_that_drowns_nothing_is_named(
     study = study_of(Request(path=folder, model="faces_app.task:Net")).study
     (seen,) = (one for one in study.data.settings["seen"] if one["name"] == "noise")
     assert seen["value"] == pytest.approx(9.6896e-4, rel=0.02)  # √(2 ln(1.25 / 1e-5)) / 5000
-    assert "standard deviation of about 0.00097" in seen["evidence"].replace("0.000969", "0.00097")
+    # Flower draws the noise anew in each run, so that the last digit differs.
+    assert f"standard deviation of about {seen['value']:.3g}" in seen["evidence"]

@@ -27,7 +27,7 @@ from fedaudit.attacks.loudness import is_even, loudness
 from fedaudit.attacks.mixtures import is_mixture
 from fedaudit.attacks.replaying import company_of, replay_of
 from fedaudit.defenses.acts import Accompanies, Act, Batch, Draws, ImageAct
-from fedaudit.errors import AttackError
+from fedaudit.errors import FedauditError
 from fedaudit.types import DefenseFacts, Observation, Update
 
 SAME = 1e-6
@@ -63,6 +63,7 @@ class Adaptation:
         bent: The direction is about the gradient's, entry by entry it is not (signs, rounding).
         noise: Standard deviation of independent noise on each entry of `update`, in its units; 0
             where there is none.
+        noises: The same by parameter, where it differs (rounding); {} where it does not.
         rounds: What the same client sent of the same weights, newest first.
         weights: What each of them counts under noise.
         units: Factor from a mean gradient to what was sent.
@@ -157,10 +158,6 @@ def adapt_to(seen: Observation) -> Adaptation:
     probe = _probe(update.tensors)
     state = _State(units=units)
     for one in facts:
-        company = company_of(one)
-        if company is not None and seen.batch_size == company.copies:
-            state.company = company
-            continue
         _take(state, one, seen.batch_size or 1, probe, seen.image_shape)
     sent = {name: update.tensors[name] for name in probe}
     noises, state.noise = loudness(state.rounding, state.noise, seen, sent)
@@ -226,8 +223,12 @@ def _take(
     if facts.name in MODELED_AGGREGATES:
         return
     try:
+        company = company_of(facts)
+        if company is not None and company.copies == count:
+            state.company = company
+            return
         replayed = replay_of((facts,), count)
-    except (AttackError, TypeError, ValueError):  # settings may be known in part only
+    except (FedauditError, TypeError, ValueError):  # settings may be known in part only
         state.missed.append(facts.name)
         return
     changed = replayed.images

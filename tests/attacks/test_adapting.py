@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.adapting import adapt_to, behavior, followed, through
-from fedaudit.attacks.adaptive import assume
+from fedaudit.attacks.adaptive import assume, how_adaptive
 from fedaudit.attacks.evidence import gather
 from fedaudit.data.faces import FaceSet
 from fedaudit.defenses.acts import (
@@ -24,7 +24,7 @@ from fedaudit.defenses.acts import (
     keep_signs,
 )
 from fedaudit.defenses.censor import turn_away
-from fedaudit.types import Capture
+from fedaudit.types import Capture, DefenseFacts
 
 Intercept = Callable[..., Capture]
 
@@ -250,3 +250,22 @@ def test_colors_are_not_taken_for_noise(intercept: Intercept, faces: FaceSet) ->
     colored = replace(faces, images=faces.images * tint)
     captured = intercept(faces=colored, defense="qsgd", settings={"levels": 16, "bucket": 512})
     assert not gather(captured.seen).grayscale
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        DefenseFacts("top_k", {"pruned": None}),
+        DefenseFacts("client_dp", {"of another version": 1}),
+        DefenseFacts("concealed_samples", {"each": "?"}),
+        DefenseFacts("chain", {}),
+    ],
+    ids=lambda facts: facts.name,
+)
+def test_settings_that_nobody_can_use_stop_no_attack(
+    facts: DefenseFacts, intercept: Callable[..., Capture]
+) -> None:
+    """A recording may state them in part, or wrongly: the attack goes on and says "no"."""
+    seen = replace(intercept(network="small_cnn").seen, defense=(facts,))
+    assert adapt_to(seen).missed == (facts.name,)
+    assert how_adaptive(seen) == "no"

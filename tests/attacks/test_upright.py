@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fedaudit.attacks.learned.auxiliary import Auxiliary
-from fedaudit.attacks.upright import alike, upright
+from fedaudit.attacks.upright import alike, fitted, upright
 from fedaudit.data.faces import FaceSet
 from fedaudit.defenses.oasis import OASIS
 
@@ -43,3 +43,36 @@ def test_faces_are_turned_upright(faces: FaceSet) -> None:
 def test_images_without_such_copies_stay(faces: FaceSet) -> None:
     images = torch.rot90(faces.images[:2], 1, (2, 3))
     assert upright(OASIS(rotations=(30,)).replay(1).images, images, faces.images[:2]) is images
+
+
+def drawn(groups: int, noise: float, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """A kernel of three rows a group, and answers that are smooth but for noise."""
+    generator = torch.Generator().manual_seed(seed)
+    places = torch.rand(groups, 3, 2, generator=generator, dtype=torch.float64)
+    answer = (4 * places[..., 0]).sin() + places[..., 1]
+    answer += noise * torch.randn(groups, 3, generator=generator, dtype=torch.float64)
+    rows = places.flatten(0, 1)
+    return torch.exp(-torch.cdist(rows, rows).square() / 0.1), answer
+
+
+def test_the_error_on_groups_left_out_is_that_of_leaving_them_out() -> None:
+    kernel, answer = drawn(12, 0.1)
+    ridges = (1e-2, 1e-1)
+    factors, errors = fitted(kernel, answer, ridges)
+    for ridge, error in zip(ridges, errors, strict=True):
+        apart = []
+        for group in range(12):
+            out = torch.arange(36) // 3 == group
+            within = kernel[~out][:, ~out] + ridge * torch.eye(33, dtype=torch.float64)
+            told = kernel[out][:, ~out] @ torch.linalg.solve(within, answer.flatten()[~out])
+            apart.append((told - answer[group]).square().mean())
+        assert float(error) == pytest.approx(float(torch.stack(apart).mean()), rel=1e-6)
+    ridge = ridges[int(errors.argmin())]
+    again = torch.linalg.solve(kernel + ridge * torch.eye(36), answer.flatten())
+    assert torch.allclose(factors, again)
+
+
+def test_noisier_answers_are_smoothed_more() -> None:
+    ridges = (1e-3, 1e-2, 1e-1, 1.0)
+    chosen = [int(fitted(*drawn(40, noise), ridges)[1].argmin()) for noise in (0.0, 1.0)]
+    assert chosen[0] < chosen[1]

@@ -94,6 +94,16 @@ class Adaptation:
     missed: tuple[str, ...] = ()
 
     @property
+    def met(self) -> frozenset[str]:
+        """Names of the attributes by which defenses are met, or said not to be.
+
+        Not of what keeps the direction, which nobody has to meet.
+        """
+        kinds = ("followed", "sparse", "signs", "bent", "noise", "each", "turned", "images")
+        found = [kind for kind in (*kinds, "company", "mixed", "missed") if getattr(self, kind)]
+        return frozenset(found + ["noise"] * bool(self.noises))
+
+    @property
     def exact(self) -> bool:
         """Whether what was sent has the direction of the gradient, entry by entry."""
         changed = self.followed or self.bent or self.sparse or self.images

@@ -1,11 +1,11 @@
 """Whether an attack took the defense in use into account, to be said beside its result."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 from fedaudit.attacks.adapting import Adaptation, adapt_to
 from fedaudit.config import Adapt
-from fedaudit.types import DefenseFacts, Observation, Reconstruction
+from fedaudit.types import Adaptive, DefenseFacts, Observation, Reconstruction
 
 
 def assume(seen: Observation, adapt: Adapt) -> Observation:
@@ -21,10 +21,37 @@ def assume(seen: Observation, adapt: Adapt) -> Observation:
     return replace(seen, defense=(DefenseFacts("none", {}),)) if adapt == "no" else seen
 
 
-def as_assumed(made: Reconstruction, seen: Observation, adapt: Adapt) -> Reconstruction:
-    """The result of an attack on `assume(seen, adapt)`, said to be blind where it was."""
-    defended = seen.defense is None or {facts.name for facts in seen.defense} - {"none"}
-    return replace(made, adaptive="no") if adapt == "no" and defended else made
+def as_assumed(
+    made: Reconstruction,
+    seen: Observation,
+    adapt: Adapt,
+    used: Sequence[DefenseFacts] | None = None,
+) -> Reconstruction:
+    """The result of an attack on `assume(seen, adapt)`, said to be blind where it was.
+
+    Args:
+        made: The result, with the attack's own word.
+        seen: What the server saw.
+        adapt: What the attack took for true.
+        used: The defenses in use, of which the attack may not have been told; None for those that
+            `seen` tells of. Where that tells of none either, as in a recording, nobody can say what
+            stayed unseen.
+    """
+    used = seen.defense if used is None else used
+    if adapt == "no":
+        defended = used is None or {facts.name for facts in used} - {"none"}
+        return replace(made, adaptive="no") if defended else made
+    told = assume(seen, adapt)
+    if told.defense is None and made.adaptive == "estimated" and used and _overlooked(told, used):
+        return replace(made, adaptive="no")
+    return made
+
+
+def _overlooked(seen: Observation, used: Sequence[DefenseFacts]) -> bool:
+    """Whether nothing was read off the update of a defense that must be taken into account."""
+    read = adapt_to(seen).met
+    needed = (adapt_to(replace(seen, defense=(facts,))).met for facts in used)
+    return any(one and not one & read for one in needed)
 
 
 def distance_for(adaptation: Adaptation, distance: str) -> str:
@@ -51,8 +78,11 @@ def how_adaptive(
     weighed: bool = False,
     company: bool = False,
     mixed: bool = False,
-) -> Literal["known", "estimated", "no", "none needed"]:
-    """The word that goes with a result.
+) -> Adaptive:
+    """The word that goes with a result, as far as the attack can tell.
+
+    "estimated": what the update showed was taken into account, or it showed nothing to be taken
+    into account. Whether a defense in use stayed unseen, `as_assumed` says, which knows it.
 
     Args:
         seen: What the server saw; says which defenses are in use.
@@ -64,11 +94,11 @@ def how_adaptive(
         company: It has told the photo apart from the images that a defense put beside it.
         mixed: It knows the coefficients of a mixture of photos, and answers with one of them.
     """
-    if seen.defense is None:
-        # Which parameters are missing and how noisy the rest is shows in the update itself.
-        return "estimated"
-    if not {facts.name for facts in seen.defense} - {"none"}:
+    told = seen.defense
+    if told is not None and not {facts.name for facts in told} - {"none"}:
         return "none needed"
+    if told is None and seen.update is None:
+        return "no"  # there is nothing that an estimate could be made from
     adaptation = adapt_to(seen)
     if adaptation.missed or (exact and not adaptation.exact):
         return "no"
@@ -78,4 +108,4 @@ def how_adaptive(
         return "no"
     if adaptation.mixed and not mixed:
         return "no"
-    return "estimated" if any(facts.estimated for facts in seen.defense) else "known"
+    return "estimated" if told is None or any(facts.estimated for facts in told) else "known"

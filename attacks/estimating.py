@@ -1,5 +1,8 @@
 """Defenses read off an update that nobody explained: names and settings as the registry has them.
 
+A name says what was done to the numbers, not who did it: DP-SGD's noise is `gaussian_noise`, what
+dual pruning left is `top_k` or `random_pruning`. Attacks do the same about either.
+
 Each estimator is a function of what was sent (and of the network, whose shape is public). What
 leaves no mark that could not be a gradient's own, is not claimed: clipping changes a length that
 nobody knows, so the length itself is the only bound that can be given (`clip_bound`).

@@ -1,6 +1,7 @@
 """The two kinds of work in a study: train a federation, attack one of its updates.
 
-The truth of a cell is opened in `run_cell`, after the attack has returned, for the scorer alone.
+The truth of a cell is opened after the attack has returned, for the scorer and for the word that
+says whether the attack took the defense into account.
 """
 
 import inspect
@@ -238,7 +239,9 @@ def reconstruct(
     told = assume(seen, adapt).to(device)
     with twice_differentiable():
         result: Reconstruction = attack(told, generator=generator, **extra)
-    return as_assumed(result, seen, adapt)
+    # The attack has returned: what it could not be told of may be known now.
+    used = capture.secret.defense if capture.secret else None
+    return as_assumed(result, seen, adapt, used)
 
 
 def _shape(capture: Capture) -> tuple[int, ...]:

@@ -311,6 +311,8 @@ class Secret:
             for, where a defense puts others behind the update as well. None for all.
         behind: `[M]` labels of all images behind the update, where the client added images to its
             photos; None elsewhere.
+        defense: The defenses in use, in order, of which the attacker may not be told; None where
+            nobody knows.
     """
 
     images: Tensor
@@ -322,6 +324,7 @@ class Secret:
     portrayed_as: tuple[int, ...] = ()
     audited: int | None = None
     behind: Tensor | None = None
+    defense: tuple[DefenseFacts, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -355,6 +358,9 @@ class Capture:
 # --- what an attack returns ---------------------------------------------------------------------
 
 
+Adaptive = Literal["known", "estimated", "no", "none needed"]
+
+
 @dataclass(frozen=True)
 class Reconstruction:
     """What an attack made of an observation.
@@ -368,7 +374,9 @@ class Reconstruction:
         iterations: Optimization steps.
         gradient_evaluations: Single-image forward–backward–backward passes.
         seconds: CPU seconds of the process.
-        adaptive: Whether the attack took the defense into account.
+        adaptive: Whether the attack took the defense in use into account: "known", as it was told
+            of it; "estimated", by what the update shows of it, where that shows anything that must
+            be taken into account; "no"; "none needed", where it was told that there is none.
         history: (step, objective) pairs to draw.
     """
 
@@ -379,7 +387,7 @@ class Reconstruction:
     iterations: int = 0
     gradient_evaluations: int = 0
     seconds: float = 0.0
-    adaptive: Literal["known", "estimated", "no", "none needed"] = "none needed"
+    adaptive: Adaptive = "none needed"
     history: tuple[tuple[int, float], ...] = ()
 
 

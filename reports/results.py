@@ -100,6 +100,8 @@ class Row:
     """One line of the comparison: scenario × defense × attack.
 
     Attributes:
+        adaptive: Whether the attack took the defense into account, as in `Reconstruction`, on most
+            targets.
         of: What the attack rebuilds: "photos" of a batch, or one face for each of several "people".
         attacked: Names of the shared things that the attack attacks together; () where it attacks
             none of what was shared: nothing was tested then, and all that follows is null.

@@ -1,5 +1,6 @@
 """The trials of a run, grouped and paired for the statistics."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,15 @@ class Group:
     def cell(self) -> Cell:
         """Any of its cells: they differ in target and seed only."""
         return self.trials[0].cell
+
+    @property
+    def adaptive(self) -> str:
+        """Whether the attack took the defense into account, on most targets; "no" on a tie.
+
+        What an attack reads off updates may show in some of them only.
+        """
+        counts = Counter(trial.adaptive for trial in self.trials)
+        return max(counts, key=lambda word: (counts[word], word == "no"))
 
     def scores(self) -> dict[Place, ImageScore]:
         """Every image's score by its place."""

@@ -116,6 +116,22 @@ def test_workers_do_not_change_results(redacted: Path, full: Path) -> None:
         assert model.read_bytes() == (full / "models" / model.name).read_bytes()
 
 
+def test_who_is_not_told_of_a_defense_and_reads_nothing_is_blind(redacted: Path) -> None:
+    words = {}
+    for defense in ("none", "ats", "sign"):
+        asked = Scenario(
+            "denied",
+            deny=("defense",),
+            defenses=(Choice(defense),),
+            attacks=(Choice("inverting_gradients", {"steps": 1, "polish": 0}),),
+        )
+        cell = replace(CELLS[0], scenario="denied", defense=defense, attack="inverting_gradients")
+        capture = audit.capture_of(STUDY, asked, cell, RunFolder(redacted))
+        assert capture.seen.defense is None
+        words[defense] = audit.reconstruct(asked, cell, capture).adaptive
+    assert words == {"none": "estimated", "ats": "no", "sign": "estimated"}
+
+
 @pytest.mark.parametrize("role", ["audit", "prior_only", "noise"])
 @pytest.mark.parametrize("scenario", ["fresh", "trained"])
 def test_every_role_goes_through_one_scorer(redacted: Path, scenario: str, role: str) -> None:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from fedaudit.models.zoo import build
 from fedaudit.remembering import key_of, remembered
 from fedaudit.seeds import generator_for, seed_for
 from fedaudit.types import (
+    Adaptive,
     DefenseFacts,
     Knowledge,
     Observation,
@@ -268,7 +269,7 @@ def _project(vectors: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
     return torch.cat([first, along / (spread * spread[0]).sqrt()], 1)
 
 
-def _adaptive(seen: Observation) -> Literal["known", "estimated", "no", "none needed"]:
+def _adaptive(seen: Observation) -> Adaptive:
     """Every defense that is known was replayed, or the attack would have refused."""
     if seen.defense is None:
         return "estimated"

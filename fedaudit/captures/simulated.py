@@ -99,12 +99,14 @@ def simulate(
     added = _labels_behind([r for *_, r in everybody])
     if _unlabelled_only(simulation, only):
         added = None
+    used = defense_at(simulation.defense, state.public)
+    defense = tuple(part.facts() for part in parts_of(used))
     secret = replace(
         _truth(simulation, behind, [c for c, *_ in audited]),
         audited=scored if scored < len(behind) else None,
         behind=added,
+        defense=defense,
     )
-    defense = defense_at(simulation.defense, state.public)
     spec, received = simulation.spec(client), simulation.received(state, client)
     model = client_mode(build(spec, {**received, **state.kept.get(client, {})}), training)
     with torch.no_grad():
@@ -117,7 +119,7 @@ def simulate(
         batch_size=None,
         num_classes=spec.arguments["classes"],
         training=simulation.local(training),
-        defense=tuple(part.facts() for part in parts_of(defense)),
+        defense=defense,
         labels=secret.labels if added is None else added,
         round=round,
         client="everybody" if together else f"client-{client}",

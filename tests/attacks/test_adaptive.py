@@ -68,6 +68,51 @@ def test_what_an_attacker_takes_for_true(intercept: Intercept) -> None:
     assert as_assumed(made, seen, "estimated") is made
 
 
+ATS = {"name": "ats", "policies": ["rotate:5"]}
+NOISE = {"name": "gaussian_noise", "std": 1.0, "of": "norm"}
+FAINT = {"name": "gaussian_noise", "std": 1e-6, "of": "norm"}
+CLIPPING = {"name": "clipping", "max_norm": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("parts", "word"),
+    [
+        (({"name": "none"},), "estimated"),  # none is needed
+        ((CLIPPING,), "estimated"),  # nor here: the direction stays
+        ((CLIPPING, NOISE), "estimated"),
+        ((FAINT,), "no"),
+        ((ATS,), "no"),
+        ((ATS, NOISE), "no"),  # one of the two was read
+    ],
+)
+def test_estimated_is_what_was_read_of_each_defense_in_use(
+    parts: tuple[dict[str, object], ...], word: str, intercept: Intercept
+) -> None:
+    """Whether or not the threat model lets the attacker know of any."""
+    captured = intercept(network="lenet", defense="chain", settings={"of": parts})
+    secret, untold = captured.secret, replace(captured.seen, defense=None)
+    assert secret is not None
+    assert secret.defense == captured.seen.defense
+    attack = create("attacks", "inverting_gradients", {"steps": 1, "polish": 0})
+    made = attack(untold, generator=torch.Generator().manual_seed(0))
+    assert as_assumed(made, captured.seen, "estimated").adaptive == word
+    assert as_assumed(made, untold, "known", secret.defense).adaptive == word
+    # In a recording nobody knows what is in use.
+    assert as_assumed(made, untold, "known").adaptive == "estimated"
+
+
+def test_nothing_is_read_off_what_is_no_update(intercept: Intercept) -> None:
+    seen = replace(intercept().seen, shared=())
+    assert how_adaptive(replace(seen, defense=None)) == "no"
+
+
+def test_what_an_estimate_shows_but_an_attack_cannot_meet(intercept: Intercept) -> None:
+    """Closed forms solve equations that noise breaks, whoever tells them of it."""
+    seen = replace(intercept(defense="gaussian_noise", settings={"std": 0.1}).seen, defense=None)
+    assert how_adaptive(seen) == "estimated"
+    assert how_adaptive(seen, exact=True) == "no"
+
+
 @pytest.mark.parametrize(
     ("defense", "settings", "attack", "margin"),
     [

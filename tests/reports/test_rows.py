@@ -8,7 +8,7 @@ from fedaudit.reports.results import Utility
 from fedaudit.reports.rows import contrasts, rows
 from fedaudit.reports.verdicts import NOT_TESTED
 from fedaudit.scoring.statistics import clopper_pearson, holm, paired_p_value
-from fedaudit.types import Budget
+from fedaudit.types import Adaptive, Budget
 
 sys.path.insert(0, str(Path(__file__).parent))
 from made_up import GAN, IG, SETTINGS, line, study, table, trial, trials
@@ -50,6 +50,22 @@ def test_rates_and_means() -> None:
     assert row.psnr is not None
     assert row.mse is not None
     assert (row.lpips.value, row.psnr.value, row.mse.value) == pytest.approx((0.5, 12.0, 0.05))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("estimated", "estimated", "no"), "estimated"),
+        (("estimated", "no", "no"), "no"),
+        (("estimated", "no"), "no"),
+        (("no", "estimated"), "no"),
+        (("known", "known"), "known"),
+    ],
+)
+def test_what_an_attack_knew_on_most_targets(words: tuple[Adaptive, ...], expected: str) -> None:
+    made = [replace(trial(t), adaptive=word) for t, word in enumerate(words)]
+    (row,) = table(study(targets=len(words)), made)
+    assert row.adaptive == expected
 
 
 def test_the_prior_is_paired_by_target() -> None:

@@ -33,7 +33,7 @@ class HeadEquation:
         columns: `[K, r]`, orthonormal: the space of the e_i.
         sizes: `[r]`.
         rows: `[r, D]`, orthonormal: the space of the x_i.
-        weight: `[K, D]`, A.
+        weight: `[K, r]`, A in the coordinates of the row space: D of them would cost every step.
         bias: `[K]`, b (zeros where there is none).
         unit: x is a unit vector.
         criterion: `(scores [n, K], labels [n]) → mean loss`.
@@ -66,7 +66,7 @@ class HeadEquation:
             columns[:, :rank],
             sizes[:rank],
             rows[:rank],
-            weight,
+            weight @ rows[:rank].T,
             weight.new_zeros(len(weight)) if bias is None else bias.double(),
             unit,
             criterion,
@@ -75,7 +75,7 @@ class HeadEquation:
     def arriving(self, coordinates: Tensor, label: Tensor) -> Tensor:
         """e(x, c) `[K]` for x given by its coordinates `[r]` in the row space."""
         place = coordinates / coordinates.norm() if self.unit else coordinates
-        scores = self.weight @ (self.rows.T @ place) + self.bias
+        scores = self.weight @ place + self.bias
 
         def loss(given: Tensor) -> Tensor:
             return self.criterion(given[None], label[None])

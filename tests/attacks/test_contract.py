@@ -4,8 +4,8 @@ import inspect
 import random
 import re
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field, is_dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -26,15 +26,15 @@ TINY: dict[str, dict[str, Any]] = {
     "gan_inversion": {
         "candidates": 4,
         "latent_steps": 4,
-        "stage_steps": 4,
-        "pixel_steps": 4,
+        "stage_steps": 3,
+        "pixel_steps": 3,
         "rounds": 2,
     },
-    "map_inversion": {"candidates": 4, "descent_steps": 12, "solve_steps": 0, "search_steps": 12},
-    "liu_2021": {"steps": 12, "rounds": 2},
-    "gias": {"latent_steps": 8, "weight_steps": 4},
-    "ggl": {"generations": 12, "population": 4},
-    "gifd": {"latent_steps": 6, "stages": [2, 3], "stage_steps": 4},
+    "map_inversion": {"candidates": 4, "descent_steps": 10, "solve_steps": 0, "search_steps": 10},
+    "liu_2021": {"steps": 10, "rounds": 2},
+    "gias": {"latent_steps": 8, "weight_steps": 2},
+    "ggl": {"generations": 10, "population": 4},
+    "gifd": {"latent_steps": 4, "stages": [2, 3], "stage_steps": 3},
     "gion": {"steps": 12, "width": 8},
     "dlg": {"steps": 6, "restarts": 2},
     "idlg": {"steps": 12},
@@ -64,7 +64,7 @@ TINY: dict[str, dict[str, Any]] = {
         "limit": 2,
         "faces": 40,
         "components": 8,
-        "steps": 12,
+        "steps": 10,
         "cache": "off",
     },
 }
@@ -109,26 +109,56 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def attack(name: str) -> Any:
     return create("attacks", name, TINY[name])
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def intercept(name: str, attack: Any, intercept: Intercept) -> Intercept:
-    """An update of the network that the attack is for, from a server that sends what it wants."""
-    usual = partial(intercept, network=NETWORK.get(name, "face"))
-    if name in TEMPLATES:
-        return lambda **settings: usual(**{**settings, "method": "fedgc"})
-    if name not in MALICIOUS:
-        return usual
+    """An update of the network that the attack is for, from a server that sends what it wants.
 
-    def capture(*, threat: str = "G", **settings: Any) -> Capture:
-        full = usual(threat="G", malicious=attack, **settings)
-        chosen = threat_model(threat.replace("D", "G"), settings.get("grant", ()))
-        return replace(full, seen=withhold(full.seen, chosen))
+    The same settings give the same update, not another one like it.
+    """
+    usual = {"network": NETWORK.get(name, "face")}
+    if name in TEMPLATES:
+        usual["method"] = "fedgc"
+    made: dict[str, Capture] = {}
+
+    def once(**settings: Any) -> Capture:
+        named = repr(sorted(settings.items()))
+        if named not in made:
+            malicious = {"threat": "G", "malicious": attack} if name in MALICIOUS else {}
+            made[named] = intercept(**{**settings, **usual, **malicious})
+        return made[named]
+
+    def capture(*, threat: str = "D", **settings: Any) -> Capture:
+        settings = {"batch": 1, "defense": "none", **settings}
+        if name not in MALICIOUS:
+            return once(threat=threat, **settings)
+        full = once(**settings)
+        return replace(full, seen=withhold(full.seen, threat_model(threat.replace("D", "G"))))
 
     return capture
+
+
+Attacked = Callable[[int, str], tuple[Reconstruction, list[tuple[int, int, float]]]]
+
+
+@pytest.fixture(scope="module")
+def attacked(attack: Any, intercept: Intercept) -> Attacked:
+    """What the attack returns on a batch behind a defense, and its progress; run once."""
+    done = {}
+
+    def run(batch: int, defense: str) -> tuple[Reconstruction, list[tuple[int, int, float]]]:
+        if (batch, defense) not in done:
+            steps: list[tuple[int, int, float]] = []
+            seen = intercept(batch=batch, defense=defense).seen
+            result = attack(seen, generator=noise(), progress=lambda *row: steps.append(row))
+            done[batch, defense] = result, steps
+        return done[batch, defense]
+
+    return run
 
 
 def noise(seed: int = 0) -> torch.Generator:
@@ -187,18 +217,14 @@ def test_takes_an_observation_and_nothing_else(
     ("defense", "batch"),
     [("none", 1), ("none", 2), ("dpsgd", 2), ("dplc", 1), ("private_projector", 2)],
 )
-def test_meets_every_defense(
-    name: str, attack: Any, defense: str, batch: int, intercept: Intercept
-) -> None:
-    seen = intercept(batch=batch, defense=defense).seen
+def test_meets_every_defense(name: str, attacked: Attacked, defense: str, batch: int) -> None:
     withheld = defense in ("dplc", "private_projector")
     if (batch > 1 and name in ONE_IMAGE) or (withheld and name in WHOLE_MODEL):
         with pytest.raises(AttackError, match=r"[Uu]se "):
-            attack(seen, generator=noise())
+            attacked(batch, defense)
         return
-    steps: list[tuple[int, int, float]] = []
+    result, steps = attacked(batch, defense)
     batch = 2 if name in TEMPLATES else batch
-    result = attack(seen, generator=noise(), progress=lambda *row: steps.append(row))
     assert isinstance(result, Reconstruction)
     assert result.images.shape == (batch, 3, 32, 32)
     assert result.images.dtype == torch.float32
@@ -223,17 +249,21 @@ def test_meets_every_defense(
 
 
 def test_deterministic_without_side_effects_and_blind_to_the_secret(
-    name: str, attack: Any, intercept: Intercept, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    attack: Any,
+    attacked: Attacked,
+    intercept: Intercept,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The second run finds the photos overwritten and every `Secret` closed, and ends the same."""
-    captured = intercept(threat="D")
+    captured = deepcopy(intercept())  # what shared memory before still does
     seen, secret = captured.seen, captured.secret
     assert seen.update is not None
     assert secret is not None
     tensors = {**seen.before, **{f"sent {k}": v for k, v in seen.update.tensors.items()}}
     copies = {key: value.clone() for key, value in tensors.items()}
     states = (torch.get_rng_state(), np.random.get_state(), random.getstate())
-    first = attack(seen, generator=noise(0))
+    first, _ = attacked(1, "none")
     secret.images.fill_(float("nan"))
     with monkeypatch.context() as patch:
         patch.setattr(Secret, "__getattribute__", refuse)
@@ -274,13 +304,13 @@ class InterruptedByTestError(Exception):
 
 
 def test_goes_on_where_it_was_interrupted(
-    name: str, attack: Any, intercept: Intercept, tmp_path: Path
+    name: str, attack: Any, attacked: Attacked, intercept: Intercept, tmp_path: Path
 ) -> None:
     """In the midst of a batch, and the end is the same as without a break, to the bit."""
     if name in CLOSED_FORM:
         return
-    seen = intercept(batch=2, threat="D").seen
-    whole = attack(seen, generator=noise())
+    seen = intercept(batch=2).seen
+    whole, _ = attacked(2, "none")
     checkpoint = Checkpoint(tmp_path / "kept.safetensors", every=0)
     with pytest.raises(InterruptedByTestError):
         attack(seen, generator=noise(), checkpoint=Saves(checkpoint, 2))

@@ -13,7 +13,6 @@ from fedaudit.attacks.adaptive import distance_for
 from fedaudit.attacks.batch_norm import BatchNormPrior, from_observation
 from fedaudit.attacks.evidence import Evidence, gather
 from fedaudit.attacks.evolution import Evolution
-from fedaudit.attacks.learned.auxiliary import Auxiliary
 from fedaudit.attacks.local_steps.rehearsal import smooth_noise
 from fedaudit.attacks.local_steps.several_steps import replay_of
 from fedaudit.attacks.maps.gauss_newton import GaussNewton
@@ -24,7 +23,7 @@ from fedaudit.attacks.rounds import Decode, Movement, OneByOne, Plan
 from fedaudit.attacks.search import Optimizer, Progress
 from fedaudit.attacks.stage import Stage
 from fedaudit.attacks.turned import faces_for, with_label, within_range
-from fedaudit.attacks.upright import FACES, alike, upright
+from fedaudit.attacks.upright import upright
 from fedaudit.attacks.varies import Found, Pixels, Scene, fitted
 from fedaudit.attacks.watch import Checkpoint, Watch
 from fedaudit.types import Observation
@@ -161,12 +160,7 @@ class Attempt:
         """The images of a restart, `[N, C, H, W]`; of copies that explain as much, the photos."""
         evidence, prior, images = self.scene.evidence, self.attack.prior, self.images[restart]
         acts = evidence.photos.acts
-        if prior is None or len(alike(acts, evidence.shape)) < 2:
-            return images
-        faces = Auxiliary(source=prior.source).faces(
-            FACES, evidence.shape, self._proxy_generator(), grayscale=evidence.grayscale
-        )
-        return upright(acts, images, faces.to(images))
+        return images if prior is None else upright(acts, images, prior.source)
 
     def _stage(
         self,

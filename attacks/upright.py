@@ -9,93 +9,181 @@ is fitted by is the attacker's own: the ridge is the one under which faces that 
 all of their copies, are told best.
 """
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fedaudit.attacks.changed_photos import changed
+from fedaudit.attacks.learned.auxiliary import Auxiliary
+from fedaudit.attacks.priors.generator import LUMINANCE
 from fedaudit.defenses.acts import ImageAct
 
-FACES = 500
-"""Of the attacker's, whose copies are learned from: what a second of computing allows."""
+FACES = 3000
+"""Of the attacker's, whose copies are learned from: some 15 s of drawing, once a process."""
+CENTERS = 1000
+"""Of these images, to which others are compared."""
+SIDE = 32
+"""Pixels at which images are looked at; which way is up shows in few."""
+PART = 500
+"""Faces that are copied at a time."""
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 """Shares of an image's own likeness, 1, that may be chance."""
+ROUNDING = 1e-5
+"""Of the largest eigenvalue of the likeness of centers: what single precision does not tell."""
 SAME = 1e-4
 """Largest difference of pixels up to which two images are the same."""
 
 
-def alike(acts: Sequence[ImageAct], shape: tuple[int, int, int]) -> tuple[int, ...]:
-    """Numbers of the copies that have the same copies as the photo; 0 is the photo itself."""
-    image = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        copies = _copies(acts, image)
-        return tuple(
-            k for k in range(len(copies)) if not k or _same(copies, _copies(acts, copies[k][None]))
-        )
+@dataclass(frozen=True)
+class Copying:
+    """What makes a photo's copies; equal where it makes the same of a fixed image.
+
+    Args:
+        acts: In order; they must draw nothing.
+        shape: `(C, H, W)` of the images.
+    """
+
+    acts: Sequence[ImageAct] = field(compare=False)
+    shape: tuple[int, int, int]
+    which: tuple[int, ...] = field(init=False)
+    makes: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        image = torch.rand(1, *self.shape, generator=torch.Generator().manual_seed(0))
+        copies = self.all(image)
+        same = [k for k in range(len(copies)) if not k or _same(copies, self.all(copies[k][None]))]
+        object.__setattr__(self, "which", tuple(same))
+        digest = hashlib.sha256(copies.contiguous().numpy().tobytes())
+        object.__setattr__(self, "makes", digest.hexdigest())
+
+    def all(self, image: Tensor) -> Tensor:
+        """The photo `[1, C, H, W]` and its copies."""
+        nobody = torch.zeros(1, dtype=torch.long, device=image.device)
+        with torch.no_grad():
+            return changed(self.acts, image, nobody, 0)[0]
+
+    def alike(self, image: Tensor) -> Tensor:
+        """Those that have the same copies as the photo, itself first."""
+        return self.all(image[None])[list(self.which)]
 
 
-def upright(acts: Sequence[ImageAct], images: Tensor, faces: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Upright:
+    """How much an image looks like a face that is the right way up.
+
+    Args:
+        centers: `[m, ·]`, edges of images.
+        width: Squared distance at which likeness is 1/e.
+        factors: `[m]`, what likeness to each counts.
+    """
+
+    centers: Tensor
+    width: Tensor
+    factors: Tensor
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """`[N]` of `[N, C, H, W]`."""
+        return _likeness(_edges(images), self.centers, self.width) @ self.factors
+
+
+def upright(acts: Sequence[ImageAct], images: Tensor, source: str) -> Tensor:
     """The photos, of images `[N, C, H, W]` in [0, 1] that are either photos or their copies.
 
     Args:
         acts: What makes the copies; they must draw nothing.
         images: What was found.
-        faces: `[n, C, H, W]` in [0, 1], the attacker's own, the right way up.
+        source: Where the attacker's own faces come from, as in `Auxiliary`.
     """
-    which = alike(acts, (images.shape[1], images.shape[2], images.shape[3]))
-    if len(which) == 1:
+    copying = Copying(acts, (images.shape[1], images.shape[2], images.shape[3]))
+    if len(copying.which) == 1:
         return images
-    with torch.no_grad():
-        learned = torch.cat([_copies(acts, face[None])[list(which)] for face in faces])
-        answer = learned.new_full((len(faces), len(which)), -1 / len(which))
-        answer[:, 0] += 1
-        known = _edges(learned)
-        apart = torch.cdist(known, known).square()
-        width = apart.median().clamp_min(1e-12)
-        factors = fitted(torch.exp(-apart / width), answer)[0]
-        found = []
-        for image in images:
-            copies = _copies(acts, image[None])[list(which)]
-            near = torch.exp(-torch.cdist(_edges(copies), known).square() / width)
-            found.append(copies[int((near @ factors).argmax())])
-    return torch.stack(found)
+    judge = learned(copying, source)
+    every = [copying.alike(image) for image in images]
+    return torch.stack([copies[int(judge(copies.cpu()).argmax())] for copies in every])
 
 
-def fitted(
-    kernel: Tensor, answer: Tensor, ridges: Sequence[float] = RIDGES
-) -> tuple[Tensor, Tensor]:
-    """Kernel ridge regression under the ridge that tells groups best which it was not fitted to.
+@lru_cache(maxsize=2)
+def learned(
+    copying: Copying, source: str = "face_gan", faces: int = FACES, centers: int = CENTERS
+) -> Upright:
+    """What the attacker's own faces and their copies teach; the same whenever it is asked for.
 
-    In closed form, from one decomposition for all ridges: the errors on a group that is left out
-    are what the solution has of it, through the group's block of the inverse.
+    Kernel ridge regression by some of the images as centers (Williams & Seeger, NeurIPS 2000).
 
     Args:
-        kernel: `[n·k, n·k]`, positive semidefinite; rows in the order of the answers.
+        copying: What makes the copies.
+        source: Of the faces.
+        faces: How many.
+        centers: How many images, at most.
+    """
+    generator = torch.Generator().manual_seed(0)
+    channels, *size = copying.shape
+    shape = (channels, *_fitting((size[0], size[1])))
+    drawn = Auxiliary(source=source).faces(faces, shape, generator, grayscale=True)
+    parts = drawn.split(PART)
+    edges = torch.cat([_edges(torch.cat([copying.alike(face) for face in part])) for part in parts])
+    answer = torch.full((faces, len(copying.which)), -1 / len(copying.which))
+    answer[:, 0] += 1
+    middle = edges[torch.randperm(len(edges), generator=generator)[:centers]]
+    apart = torch.cdist(middle, middle).square()
+    width = apart.median().clamp_min(1e-12)
+    values, vectors = torch.linalg.eigh(torch.exp(-apart / width).double())
+    kept = values > ROUNDING * values[-1]
+    whitened = (vectors[:, kept] / values[kept].sqrt()).float()
+    factors, _ = fitted(_likeness(edges, middle, width) @ whitened, answer)
+    return Upright(middle, width, whitened @ factors)
+
+
+def fitted(rows: Tensor, answer: Tensor, ridges: Sequence[float] = RIDGES) -> tuple[Tensor, Tensor]:
+    """Ridge regression under the ridge that tells groups best which it was not fitted to.
+
+    In closed form, from one decomposition for all ridges: the errors on a group that is left out
+    are those on the group within, enlarged by what the group says of itself.
+
+    Args:
+        rows: `[n·k, d]`, in the order of the answers.
         answer: `[n, k]`, of n groups that are left out one at a time.
-        ridges: That are added to the kernel's diagonal, > 0.
+        ridges: > 0.
 
     Returns:
-        The factors of the kernel's rows, `[n·k]`; the mean squared error of each ridge on groups
-        that are left out, `[len(ridges)]`.
+        The factors, `[d]`; the mean squared error of each ridge on groups that are left out,
+        `[len(ridges)]`.
     """
-    values, vectors = torch.linalg.eigh(kernel)
+    values, vectors = torch.linalg.eigh((rows.T @ rows).double())
+    turned = rows @ vectors.to(rows)
+    sums, groups = turned.T @ answer.flatten(), turned.view(*answer.shape, -1)
+    itself = torch.eye(answer.shape[1]).to(rows)
     solutions, errors = [], []
     for ridge in ridges:
-        inverse = vectors / (values.clamp_min(0) + ridge)
-        solution = inverse @ (vectors.T @ answer.flatten())
-        rows, columns = (part.view(*answer.shape, -1) for part in (inverse, vectors))
-        blocks = rows @ columns.transpose(1, 2)
-        error = torch.linalg.solve(blocks, solution.view_as(answer))
-        solutions.append(solution)
-        errors.append(error.square().mean())
+        shrunk = 1 / (values.clamp_min(0) + ridge).to(rows)
+        within = answer - (turned @ (shrunk * sums)).view_as(answer)
+        own = (groups * shrunk) @ groups.transpose(1, 2)
+        solutions.append(vectors.to(rows) @ (shrunk * sums))
+        errors.append(torch.linalg.solve(itself - own, within).square().mean())
     return solutions[int(torch.stack(errors).argmin())], torch.stack(errors)
 
 
-def _copies(acts: Sequence[ImageAct], image: Tensor) -> Tensor:
-    nobody = torch.zeros(1, dtype=torch.long, device=image.device)
-    return changed(acts, image, nobody, 0)[0]
+def _fitting(size: tuple[int, int]) -> tuple[int, int]:
+    """The size at which images are looked at."""
+    scale = min(1.0, SIDE / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _small(images: Tensor) -> Tensor:
+    """Gray and at most `SIDE` pixels large."""
+    weights = LUMINANCE if images.shape[1] == 3 else (1 / images.shape[1],) * images.shape[1]
+    gray = (images * images.new_tensor(weights).view(1, -1, 1, 1)).sum(1, keepdim=True)
+    size = _fitting((images.shape[2], images.shape[3]))
+    return F.interpolate(gray, size, mode="bilinear", antialias=True)
+
+
+def _likeness(edges: Tensor, centers: Tensor, width: Tensor) -> Tensor:
+    return torch.exp(-torch.cdist(edges, centers).square() / width)
 
 
 def _same(one: Tensor, two: Tensor) -> bool:
@@ -111,7 +199,7 @@ def _edges(images: Tensor) -> Tensor:
 
     Light hardly matters, and which side a face turns to says nothing of where it is up.
     """
-    gray = images.mean(1, keepdim=True)
+    gray = _small(images)
     return (_features(gray) + _features(gray.flip(3))) / 2
 
 

@@ -125,7 +125,7 @@ def learned(
     channels, *size = copying.shape
     shape = (channels, *_fitting((size[0], size[1])))
     drawn = Auxiliary(source=source).faces(faces, shape, generator, grayscale=True)
-    parts = drawn.split(PART)
+    parts = torch.split(drawn, PART)
     edges = torch.cat([_edges(torch.cat([copying.alike(face) for face in part])) for part in parts])
     answer = torch.full((faces, len(copying.which)), -1 / len(copying.which))
     answer[:, 0] += 1

@@ -3,6 +3,7 @@
     python benchmarks/adaptive.py                       # every defense, about 11 CPU minutes
     python benchmarks/adaptive.py --quick               # two targets, few defenses
     python benchmarks/adaptive.py --models trained --batch 4 --seed 1 --first 16
+    python benchmarks/adaptive.py --only "noise 3" --told known --total-variation 0.03 0.3 3
     python benchmarks/adaptive.py --full --only sign --attacks gan_inversion inverting_gradients lti
 
 ORL at 32 px, the default face network, one target photo for each of `--targets` people, one local
@@ -44,6 +45,7 @@ DEFENSES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "noise 0.3": ("gaussian_noise", {"std": 0.3, "of": "norm"}),
     "noise 1": ("gaussian_noise", {"std": 1.0, "of": "norm"}),
     "noise 3": ("gaussian_noise", {"std": 3.0, "of": "norm"}),
+    "noise 10": ("gaussian_noise", {"std": 10.0, "of": "norm"}),
     "dpsgd eps 8": ("dpsgd", {"noise_multiplier": 0.65, "max_grad_norm": 1.0}),
     "top_k 0.9": ("top_k", {"pruned": 0.9}),
     "top_k 0.99": ("top_k", {"pruned": 0.99}),
@@ -52,6 +54,7 @@ DEFENSES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "sign": ("sign", {}),
     "qsgd": ("qsgd", {}),
     "soteria": ("soteria", {}),
+    "censor": ("censor", {}),
     "ats": ("ats", {}),
     "oasis": ("oasis", {}),
     "precode": ("precode", {}),
@@ -172,6 +175,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds-seen", type=int, default=1, help="rounds on the same photos")
     parser.add_argument("--faces", type=int, help="auxiliary faces that lti trains with")
+    parser.add_argument(
+        "--total-variation", nargs="+", type=float, default=[], help="weights of the search's prior"
+    )
     parser.add_argument("--no-prior-only", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -184,23 +190,27 @@ def main() -> None:
             state = state_of(bench, defense, model)
             captures = [captured(bench, defense, state, t, options) for t in targets]
             for name in options.attacks:
-                compare(bench, model, defense, name, captures, options)
+                for weight in options.total_variation or [None]:
+                    compare(bench, (model, defense, name), captures, options, weight)
 
 
 def compare(
     bench: Bench,
-    model: str,
-    defense: str,
-    name: str,
+    names: tuple[str, str, str],
     captures: Sequence[Capture],
     options: argparse.Namespace,
+    weight: float | None,
 ) -> None:
-    """The lines of one attack."""
+    """The lines of one attack, with its own weight of total variation or this one."""
+    model, defense, name = names
     if name == "lti" and defense not in LEARNED:
         return
     faces = options.faces or (400 if options.quick else LearnedInversion().faces)
     few: Mapping[str, Any] = {} if options.full else FEW_STEPS.get(name, {})
     settings = {"faces": faces} if name == "lti" else few
+    title = name
+    if weight is not None and name != "lti":
+        settings, title = {**settings, "total_variation": weight}, f"{name}, {weight:g}"
     attack: Callable[..., Any] = create("attacks", name, settings)
     told: tuple[Adapt, ...] = ("known",) if name == "lti" else tuple(options.told)
     if defense == "none":
@@ -208,11 +218,11 @@ def compare(
     blind = None
     for adapt in sorted(told, key=("no", "estimated", "known").index):
         line = run(bench, attack, captures, adapt, options.seed)
-        show((model, options.batch, defense, name, adapt), line, blind)
+        show((model, options.batch, defense, title, adapt), line, blind)
         blind = line if adapt == "no" else blind
     if defense == "none" and not options.no_prior_only and name != "lti":
         line = run(bench, attack, captures, None, options.seed)
-        show((model, options.batch, defense, name, "prior-only"), line, None)
+        show((model, options.batch, defense, title, "prior-only"), line, None)
 
 
 if __name__ == "__main__":

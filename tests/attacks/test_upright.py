@@ -75,7 +75,8 @@ def test_the_error_on_groups_left_out_is_that_of_leaving_them_out() -> None:
 
     def solved(of: Tensor, ridge: float) -> Tensor:
         part, told = rows[of], answer.flatten()[of]
-        return torch.linalg.solve(part.T @ part + ridge * torch.eye(8), part.T @ told)
+        found: Tensor = torch.linalg.solve(part.T @ part + ridge * torch.eye(8), part.T @ told)
+        return found
 
     group = torch.arange(36) // 3
     for ridge, error in zip(ridges, errors, strict=True):

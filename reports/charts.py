@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -9,6 +10,7 @@ from xml.etree import ElementTree as ET
 
 import altair as alt
 import vl_convert
+from altair.utils import schemapi
 from markupsafe import Markup
 
 VEGA_LITE = "5.20"
@@ -109,6 +111,7 @@ def draw(
         right: Room right of the plot for a column of values.
         bottom: Room below it for the x axis.
     """
+    checked = schemapi.DEBUG_MODE
     chart = alt.LayerChart(layer=list(layers))
     spec = chart.properties(
         width=WIDTH - left - right,
@@ -116,10 +119,18 @@ def draw(
         background="transparent",
         padding={"left": left, "top": 8, "right": right, "bottom": bottom},
         autosize=alt.AutoSizeParams(type="none"),
-    ).to_dict()
+    ).to_dict(validate=checked)
     spec.pop("$schema", None)
     spec["config"] = _config()
     return _trim(vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE))
+
+
+def unchecked() -> AbstractContextManager[None]:
+    """Here charts are drawn without altair's checks against its schema: half of a page's time.
+
+    The checks find mistakes of ours, not of the data. Tests draw the charts one by one, with them.
+    """
+    return schemapi.debug_mode(False)
 
 
 @cache

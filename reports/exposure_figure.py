@@ -168,7 +168,9 @@ def _drawn(
         return alt.Y(f"{field}:Q", axis=None, scale=alt.Scale(domain=[height, 0], nice=False))
 
     def words(records: list[Record], field: str = "label", **style: Any) -> alt.Chart:
-        chart: alt.Chart = over(records).mark_text(**style).encode(x=x("x"), y=y(), text=field)
+        chart: alt.Chart = (
+            over(records).mark_text(**style).encode(x=x("x"), y=y(), text=alt.Text(field))
+        )
         return chart
 
     small = {"fontSize": 11, "color": COLORS["muted"]}
@@ -191,21 +193,21 @@ def _drawn(
         layers.append(
             over(lines)
             .mark_rule(color=COLORS["grid"], strokeWidth=1.5)
-            .encode(x=x("x"), x2="x2:Q", y=y(), y2="y2:Q")
+            .encode(x=x("x"), x2=alt.X2("x2:Q"), y=y(), y2=alt.Y2("y2:Q"))
         )
         centers = [{**b, "x": width / 2, "y": b["y"] + ROW / 2} for b in hatched]
         plates = [{**c, **_plate(c)} for c in centers]
         layers.append(
             over(plates)
             .mark_rect(color=COLORS["surface"])
-            .encode(x=x("x"), x2="x2:Q", y=y(), y2="y2:Q")
+            .encode(x=x("x"), x2=alt.X2("x2:Q"), y=y(), y2=alt.Y2("y2:Q"))
         )
         layers.append(words(centers, "label:N", **small))
     return draw(layers, height=height, left=LEFT, right=RIGHT, bottom=4)
 
 
 def _of_kind(kind: str, cells: list[Record], x: Any, y: Any, words: Any) -> list[alt.Chart]:
-    box = over(cells).encode(x=x("x"), x2="x2:Q", y=y(), y2="y2:Q")
+    box = over(cells).encode(x=x("x"), x2=alt.X2("x2:Q"), y=y(), y2=alt.Y2("y2:Q"))
     middle = [{**c, "x": (c["x"] + c["x2"]) / 2, "y": (c["y"] + c["y2"]) / 2} for c in cells]
     if kind == "empty":
         return [box.mark_rect(color=COLORS["quiet-soft"], opacity=0.6)]
@@ -225,8 +227,10 @@ def _of_kind(kind: str, cells: list[Record], x: Any, y: Any, words: Any) -> list
         .encode(x=x("x"), y=y()),
         words(high, "label:N", align="left", dx=16, fontSize=14, fontWeight="bold", color=ink),
         words([{**c, "x": c["end"]} for c in high], "note:N", align="right", color=COLORS["muted"]),
-        track.mark_rule(color=COLORS["prior"], strokeWidth=1, opacity=0.5).encode(x2="end:Q"),
-        track.mark_rule(color=ink, strokeWidth=5).encode(x2="to:Q"),
+        track.mark_rule(color=COLORS["prior"], strokeWidth=1, opacity=0.5).encode(
+            x2=alt.X2("end:Q")
+        ),
+        track.mark_rule(color=ink, strokeWidth=5).encode(x2=alt.X2("to:Q")),
         over(prior)
         .mark_tick(orient="vertical", thickness=2.5, size=13, color=COLORS["prior"])
         .encode(x=x("prior"), y=y()),

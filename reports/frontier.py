@@ -142,24 +142,24 @@ def _panel(found: Sequence[Mark]) -> Markup:
     base = over(records).encode(x=x)
     leader = base.mark_rule(color=COLORS["prior"], strokeWidth=1, opacity=0.6, strokeDash=[2, 3])
     layers = [
-        leader.encode(y=y("reid"), x2="edge:Q", y2="height:Q"),
+        leader.encode(y=y("reid"), x2=alt.X2("edge:Q"), y2=alt.Y2("height:Q")),
         base.transform_filter("!datum.beaten")
         .mark_line(color=COLORS["c1"], strokeWidth=1.5, opacity=0.5)
-        .encode(y=y("reid"), order="accuracy:Q"),
+        .encode(y=y("reid"), order=alt.Order("accuracy:Q")),
     ]
     for condition, color in (("datum.beaten", "prior"), ("!datum.beaten", "c1")):
         part = base.transform_filter(condition)
         fill = COLORS["surface" if color == "prior" else color]
         layers += [
             part.mark_rule(color=COLORS[color], strokeWidth=2.5, opacity=0.5).encode(
-                y=y("low"), y2="high:Q"
+                y=y("low"), y2=alt.Y2("high:Q")
             ),
             part.mark_point(
                 size=110, opacity=1, fill=fill, stroke=COLORS[color], strokeWidth=2
             ).encode(y=y("reid")),
         ]
     text = over(records).mark_text(align="left", dx=8, fontSize=13)
-    layers.append(text.encode(x=alt.value("width"), y=y("height"), text="label:N"))
+    layers.append(text.encode(x=alt.XValue("width"), y=y("height"), text=alt.Text("label:N")))
     return draw(layers, height=320, left=72, right=214)
 
 

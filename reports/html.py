@@ -1,6 +1,7 @@
 """The report as one HTML file: a pure function of results, pictures and evidence level."""
 
 from collections.abc import Mapping
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ def render(
     faces = trios(results.exhibits, pictures) if full and pictures else ()
     worst = worst_pair(results, pictures) if full and pictures else None
     shown = text.clean(results)
+    with charts.unchecked():
+        drawn, exposure = figures(shown), exposure_map(shown)
     css, script = _inline()
     return (
         _environment()
@@ -51,8 +54,8 @@ def render(
             policy=policy(styles=[css], scripts=[script]),
             exhibits=_exhibits(shown, faces),
             worst=worst,
-            figures=figures(shown),
-            exposure=exposure_map(shown),
+            figures=drawn,
+            exposure=exposure,
             **_derived(shown),
         )
     )
@@ -99,6 +102,7 @@ def _inline() -> tuple[str, str]:
     return css, (_TEMPLATES / "filter.js").read_text("utf-8")
 
 
+@cache
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),

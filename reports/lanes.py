@@ -85,10 +85,10 @@ def intervals(
     base = over(placed).encode(y=y, color=alt.Color("lane:N", scale=color_scale(keys)))
     shown = base.transform_filter("isValid(datum.value)")
     layers = [
-        shown.mark_rule(strokeWidth=2.5, opacity=0.55).encode(x=x("low"), x2="high:Q"),
+        shown.mark_rule(strokeWidth=2.5, opacity=0.55).encode(x=x("low"), x2=alt.X2("high:Q")),
         base.transform_filter("isValid(datum.prior)")
         .mark_tick(orient="vertical", thickness=2.5, size=14)
-        .encode(x=x("prior"), color=alt.value(COLORS["prior"])),
+        .encode(x=x("prior"), color=alt.ColorValue(COLORS["prior"])),
         shown.mark_point(filled=True, size=85, opacity=1).encode(
             x=x("value"), shape=alt.Shape("lane:N", scale=shape_scale(keys))
         ),
@@ -150,13 +150,13 @@ def upright(value: float, color: str, x: Callable[[str], alt.X]) -> alt.Chart:
 
 def frame(placed: Sequence[Record], labels: Sequence[Record], y: alt.Y) -> list[alt.Chart]:
     """Labels of the groups at the left, notes of the lanes at the right."""
-    left = over(labels).encode(x=alt.value(0), y=y)
+    left = over(labels).encode(x=alt.XValue(0), y=y)
     return [
-        left.mark_text(align="right", dx=-12, fontSize=13).encode(text="label:N"),
+        left.mark_text(align="right", dx=-12, fontSize=13).encode(text=alt.Text("label:N")),
         left.mark_text(align="right", dx=-12, fontSize=12, color=COLORS["muted"]).encode(
-            text="under:N"
+            text=alt.Text("under:N")
         ),
         over(placed)
         .mark_text(align="left", dx=10, color=COLORS["muted"])
-        .encode(x=alt.value("width"), y=y, text="note:N"),
+        .encode(x=alt.XValue("width"), y=y, text=alt.Text("note:N")),
     ]

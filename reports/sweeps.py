@@ -136,17 +136,19 @@ def _panel(
         base = over(mine).encode(x=x)
         layers += [
             base.mark_line(color=color, strokeWidth=1.5, opacity=0.6).encode(y=y("reid")),
-            base.mark_rule(color=color, strokeWidth=2, opacity=0.5).encode(y=y("low"), y2="high:Q"),
+            base.mark_rule(color=color, strokeWidth=2, opacity=0.5).encode(
+                y=y("low"), y2=alt.Y2("high:Q")
+            ),
             base.mark_point(shape=key.shape, size=70, opacity=1, fill=color, stroke=color).encode(
                 y=y("reid")
             ),
         ]
     text = over(names).mark_text(align="center", dy=18, fontSize=12, color=COLORS["ink"])
-    layers.append(text.encode(x=x, y=y("y"), text="label:N"))
+    layers.append(text.encode(x=x, y=y("y"), text=alt.Text("label:N")))
     title = over([{"x": (len(points) - 1) / 2, "y": 0, "label": setting}])
     layers.append(
         title.mark_text(align="center", dy=38, fontSize=12, color=COLORS["muted"]).encode(
-            x=x, y=y("y"), text="label:N"
+            x=x, y=y("y"), text=alt.Text("label:N")
         )
     )
     return draw(layers, height=260, left=72, right=24, bottom=56)

@@ -400,8 +400,8 @@ def _maps(found: Regions) -> Markup:
         .encode(
             x=x,
             y=y,
-            x2="x2:Q",
-            y2="y2:Q",
+            x2=alt.X2("x2:Q"),
+            y2=alt.Y2("y2:Q"),
             opacity=alt.Opacity("o:Q", scale=alt.Scale(domain=[0, 1], range=[0, 1]), legend=None),
         )
     )
@@ -411,12 +411,12 @@ def _maps(found: Regions) -> Markup:
     boxes = (
         over([*frames, *lines])
         .mark_rect(filled=False, stroke=COLORS["ink"], strokeWidth=1, strokeOpacity=0.7)
-        .encode(x=x, y=y, x2="x2:Q", y2="y2:Q")
+        .encode(x=x, y=y, x2=alt.X2("x2:Q"), y2=alt.Y2("y2:Q"))
     )
     text = (
         over(titles)
         .mark_text(align="left", baseline="middle", fontSize=13)
-        .encode(x=x, y=y, text="title:N")
+        .encode(x=x, y=y, text=alt.Text("title:N"))
     )
     return draw([rect, boxes, text], height=MAP + 34, left=4, right=4)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader
 from markupsafe import Markup
 from torch import Tensor
 
-from fedaudit.reports import html
+from fedaudit.reports import charts, html
 from fedaudit.reports.csp import policy
 from fedaudit.reports.figures import Figure
 from fedaudit.reports.pictures import data_uri
@@ -60,13 +61,14 @@ def render(why: Why, evidence: Evidence, faces: Sequence[Mapping[str, Tensor]] =
             Looked at only under full evidence.
     """
     shown = clean(why)
-    drawn: dict[str, Figure | None] = {
-        "layers": figures.layers(shown),
-        "rounds": figures.rounds(shown),
-        "regions": figures.regions(shown),
-        "artifacts": figures.artifacts(shown),
-        "clients": figures.clients(shown),
-    }
+    with charts.unchecked():
+        drawn: dict[str, Figure | None] = {
+            "layers": figures.layers(shown),
+            "rounds": figures.rounds(shown),
+            "regions": figures.regions(shown),
+            "artifacts": figures.artifacts(shown),
+            "clients": figures.clients(shown),
+        }
     css, _ = html._inline()
     sections = [("answer", "Answer"), *TITLES.items()]
     sections += [("method", "How it was measured"), ("limitations", "Limitations")]
@@ -115,10 +117,10 @@ def overlay(image: Tensor, heat: Tensor) -> Tensor:
     return mixed
 
 
+@cache
 def _environment() -> Environment:
     """The reports' own, with our template beside theirs."""
     environment = html._environment()
-    loaders = [FileSystemLoader(_TEMPLATES)]
-    if environment.loader is not None:
-        environment.loader = ChoiceLoader([*loaders, environment.loader])
-    return environment
+    assert environment.loader is not None
+    loader = ChoiceLoader([FileSystemLoader(_TEMPLATES), environment.loader])
+    return environment.overlay(loader=loader)

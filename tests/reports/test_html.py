@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
+from altair.utils import schemapi
 
+from fedaudit.reports import charts
 from fedaudit.reports.csp import source_hash
-from fedaudit.reports.html import render
+from fedaudit.reports.exposure_figure import exposure_map
+from fedaudit.reports.html import figures, render
 from fedaudit.reports.pictures import BUDGET, trios
 from fedaudit.reports.results import Evidence, Results, canonical_bytes
+from fedaudit.reports.text import clean
 
 sys.path.insert(0, str(Path(__file__).parent))
 from sample import page, pictures, sample
@@ -89,6 +93,17 @@ def test_rendering_again_gives_the_same_bytes() -> None:
     again = render(results, pictures(results), "full")
     assert again == page("full")
     assert len(again.encode()) < 3_000_000
+
+
+def test_charts_follow_the_schema_whose_checks_a_page_leaves_out() -> None:
+    results = clean(sample())
+    with charts.unchecked():
+        quick = figures(results), exposure_map(results)
+    assert schemapi.DEBUG_MODE  # back as it was: altair checks what follows
+    assert (figures(results), exposure_map(results)) == quick
+    bar = charts.over([{"x": 1}]).mark_bar()
+    with pytest.raises(schemapi.SchemaValidationError):
+        charts.draw([bar.encode(x=charts.alt.X("x:Q", axis=7))], height=20)
 
 
 def test_the_page_names_the_bytes_it_was_rendered_from() -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -125,12 +125,14 @@ def draw(
     return _trim(vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE))
 
 
-def unchecked() -> AbstractContextManager[None]:
+@contextmanager
+def unchecked() -> Iterator[None]:
     """Here charts are drawn without altair's checks against its schema: half of a page's time.
 
     The checks find mistakes of ours, not of the data. Tests draw the charts one by one, with them.
     """
-    return schemapi.debug_mode(False)
+    with schemapi.debug_mode(False):
+        yield
 
 
 @cache

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+import altair as alt
 import pytest
 from altair.utils import schemapi
 
@@ -103,7 +104,7 @@ def test_charts_follow_the_schema_whose_checks_a_page_leaves_out() -> None:
     assert (figures(results), exposure_map(results)) == quick
     bar = charts.over([{"x": 1}]).mark_bar()
     with pytest.raises(schemapi.SchemaValidationError):
-        charts.draw([bar.encode(x=charts.alt.X("x:Q", axis=7))], height=20)
+        charts.draw([bar.encode(x=alt.X("x:Q", axis=7))], height=20)
 
 
 def test_the_page_names_the_bytes_it_was_rendered_from() -> None:

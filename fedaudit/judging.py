@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import torch
 from torch import Tensor
 
 from fedaudit.captures import targets
@@ -11,17 +12,21 @@ from fedaudit.captures.canary import rgb
 from fedaudit.config import Federation, Scenario, Study
 from fedaudit.data.faces import FaceSet
 from fedaudit.data.splits import Split, split
-from fedaudit.errors import AssetError
+from fedaudit.errors import AssetError, StorageError
 from fedaudit.registry import create
+from fedaudit.remembering import key_of, remembered
 from fedaudit.running.folder import RunFolder
 from fedaudit.running.jobs import gallery_name
-from fedaudit.scoring.embedder import load_embedder
+from fedaudit.scoring.embedder import Embedder, load_embedder
 from fedaudit.scoring.identity import Embed, Gallery, calibrate, embed_split, mirrored
 
 T = TypeVar("T")
 
 FULL_SIZE = 112
 """Pixels of gallery photos, whatever the study's size: an adversary's photos are not small."""
+
+VERSION = 1
+"""Raise it whenever the same photos would now give another gallery."""
 
 
 def faces_of(study: Study) -> FaceSet:
@@ -83,15 +88,15 @@ def _gallery(
         if not study.recorded and not faces_of(study).has_identities:
             return None, None
         try:
-            embed = mirrored(load_embedder().embed)
+            embedder = load_embedder()
         except AssetError:
             return None, None  # the report says that identity was not tested
+        embed = mirrored(embedder.embed)
 
-        def embeddings() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        def embeddings() -> dict[str, Tensor]:
             if study.recorded:
-                return targets.gallery_of(study, FULL_SIZE, embed)
-            faces, full = _faces(study)
-            return embed_split(full, faces, split_of(study, federation), embed)
+                return _named(*targets.gallery_of(study, FULL_SIZE, embed))
+            return _embedded(*_faces(study), split_of(study, federation), embedder)
 
         references, probes = _embeddings(folder, name, embeddings)
         photos = sum(map(len, references.values()))
@@ -105,17 +110,41 @@ def _gallery(
 
 
 def _embeddings(
-    folder: RunFolder, name: str, make: Callable[[], tuple[dict[str, Tensor], dict[str, Tensor]]]
+    folder: RunFolder, name: str, make: Callable[[], dict[str, Tensor]]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The gallery's embeddings, computed once a run folder: they take seconds a worker."""
     kept = folder.shared_tensors(name)
     if kept is None:
-        references, probes = make()
-        kept = {f"reference/{p}": e for p, e in references.items()}
-        kept |= {f"probe/{p}": e for p, e in probes.items()}
+        kept = make()
         folder.save_shared_tensors(name, kept)
     parts: dict[str, dict[str, Tensor]] = {"reference": {}, "probe": {}}
     for key, value in kept.items():
         kind, _, person = key.partition("/")
         parts[kind][person] = value
     return parts["reference"], parts["probe"]
+
+
+def _embedded(faces: FaceSet, full: FaceSet, held: Split, embedder: Embedder) -> dict[str, Tensor]:
+    """Everybody's embeddings. Those of public faces are kept in the user's cache for other runs.
+
+    The templates of anybody else stay in the run folder.
+    """
+
+    def embed() -> dict[str, Tensor]:
+        return _named(*embed_split(full, faces, held, mirrored(embedder.embed)))
+
+    if not full.public:
+        return embed()
+    decisive = {**embedder.network.state_dict(), "full": full.images, "small": faces.images}
+    facts = (full.people, sorted(held.gallery.items()), torch.get_num_threads())
+    key = key_of(decisive, "gallery", VERSION, torch.__version__, *facts)
+    try:
+        return remembered(key, embed, None)
+    except StorageError:
+        return embed()  # without a cache it takes longer, that is all
+
+
+def _named(references: dict[str, Tensor], probes: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"reference/{p}": e for p, e in references.items()} | {
+        f"probe/{p}": e for p, e in probes.items()
+    }

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 from fedaudit.federation.cost import step_cost
@@ -11,6 +10,7 @@ from fedaudit.federation.rounds import Simulation, State
 from fedaudit.models.facenet import require_face_net
 from fedaudit.models.zoo import build
 from fedaudit.reports.results import Utility
+from fedaudit.scoring.statistics import auc
 from fedaudit.types import Budget
 
 FARS = {"1e-2": 1e-2, "1e-3": 1e-3}
@@ -28,13 +28,11 @@ def verification(embeddings: Tensor, people: tuple[str, ...]) -> dict[str, float
     codes = torch.tensor([sorted(set(people)).index(p) for p in people])
     genuine = codes[rows] == codes[columns]
     true, false = scores[genuine], scores[~genuine].sort().values
-    ranks = torch.from_numpy(rankdata(scores.numpy()))
-    auc = (ranks[genuine].sum() / len(true) - (len(true) + 1) / 2) / len(false)
     below = torch.searchsorted(false, true.sort().values) / len(false)
     accept = torch.arange(len(true), 0, -1) / len(true)
     result = {
         "accuracy": float(((accept + below) / 2).max()),
-        "auc": float(auc),
+        "auc": auc(true, false),
         "pairs": float(len(scores)),
     }
     for name, far in FARS.items():

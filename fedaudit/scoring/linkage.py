@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 from fedaudit.attacks.linkage import Links
 from fedaudit.errors import DataError
 from fedaudit.reports.results import Rate
 from fedaudit.scoring.identity import PAIRS_PER_FALSE_MATCH
-from fedaudit.scoring.statistics import rate
+from fedaudit.scoring.statistics import auc, rate
 
 FPR = 0.01
 
@@ -85,7 +84,7 @@ def judge(links: Sequence[Links], mates: Sequence[Tensor]) -> Linkage:
         linked=rate(linked),
         rank1=rate(rank1),
         chance=sum(chances) / len(chances),
-        auc=_auc(true, false),
+        auc=auc(true, false),
         eer=_eer(true, false),
         tpr=_tpr(true, false),
         d_sys=linkability(true, false),
@@ -128,11 +127,6 @@ def local_linkability(p: np.ndarray, q: np.ndarray) -> float:
     # 2·LR / (1 + LR) − 1 = (p − q) / (p + q), which holds for q = 0 as well.
     total = np.where(p + q > 0, p + q, 1.0)
     return float((p * np.clip((p - q) / total, 0, None)).sum())
-
-
-def _auc(true: Tensor, false: Tensor) -> float:
-    ranks = torch.from_numpy(rankdata(torch.cat([true, false]).numpy()))
-    return float((ranks[: len(true)].sum() / len(true) - (len(true) + 1) / 2) / len(false))
 
 
 def _eer(true: Tensor, false: Tensor) -> float:

@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import lpips
 import numpy as np
 import torch
 from safetensors import SafetensorError
@@ -66,6 +65,8 @@ def load_lpips(net: Net = "alex") -> nn.Module:
     Raises:
         AssetError: The backbone's weights are not available.
     """
+    import lpips  # noqa: PLC0415 - seconds, and only who scores needs it
+
     weights = _read(assets.path(f"lpips_{net}"), net)
     # pnet_rand builds the backbone without torchvision's download; the weights follow.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():

@@ -4,7 +4,9 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 
 import numpy as np
+import torch
 from scipy.special import betaincinv
+from torch import Tensor
 
 from fedaudit.reports.results import Estimate, Rate
 
@@ -28,6 +30,19 @@ def rate(outcomes: Sequence[bool]) -> Rate:
     hits, n = sum(outcomes), len(outcomes)
     low, high = clopper_pearson(hits, n)
     return Rate(hits, n, hits / n, low, high)
+
+
+def auc(true: Tensor, false: Tensor) -> float:
+    """Area under the ROC curve: how often one of `true [n]` is above one of `false [m]`.
+
+    Ties count half (Mann & Whitney 1947).
+
+    >>> auc(torch.tensor([2.0, 1.0]), torch.tensor([1.0, 0.0]))
+    0.875
+    """
+    ascending = false.sort().values
+    below, upto = (torch.searchsorted(ascending, true, right=right) for right in (False, True))
+    return float((below + upto).double().mean() / (2 * len(false)))
 
 
 def mean(values: Sequence[float], clusters: Sequence[Hashable]) -> Estimate:

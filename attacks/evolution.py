@@ -6,16 +6,19 @@ no double backward; and a plateau or a step of the objective does not stop it.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from cmaes import CMA, SepCMA
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from fedaudit.attacks.matching import Matching
 from fedaudit.attacks.rounds import Decode, Plan, Prior
 from fedaudit.attacks.watch import Watch
+
+if TYPE_CHECKING:
+    from cmaes import CMA, SepCMA
 
 LARGE = 256
 """Variables beyond which the covariance is kept diagonal (sep-CMA-ES, Ros & Hansen 2008)."""
@@ -89,6 +92,8 @@ class Evolution:
         self._told = state["told"].tolist()
 
     def _strategy(self, start: np.ndarray, restart: int) -> "CMA | SepCMA":
+        from cmaes import CMA, SepCMA  # noqa: PLC0415 - half a second that other attacks save
+
         kind = SepCMA if len(start) > LARGE else CMA
         seed = (self.seed + restart) % 2**32
         return kind(start, self.plan.lr, seed=seed, population_size=self.population)

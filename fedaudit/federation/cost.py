@@ -36,10 +36,13 @@ def step_cost(simulation: Simulation, state: State, *, repeats: int = REPEATS) -
     """Measure client 0's round from `state`, on the photos and settings of its training.
 
     The undefended round starts from what a federation without the defense would broadcast, where
-    the defense changes the network or keeps parameters: from a fresh model.
+    the defense changes the network or keeps parameters: from a fresh model. Where nothing defends,
+    one measurement is both.
     """
-    plain = replace(simulation, defense=NoDefense())
-    turns = ((simulation, state), (plain, plain.fresh()))
+    turns = [(simulation, state)]
+    if not isinstance(simulation.defense, NoDefense):
+        plain = replace(simulation, defense=NoDefense())
+        turns.append((plain, plain.fresh()))
     seconds: tuple[list[float], list[float]] = ([], [])
     sizes = [0, 0]
     for number in range(repeats + 1):
@@ -51,7 +54,8 @@ def step_cost(simulation: Simulation, state: State, *, repeats: int = REPEATS) -
             if number:  # the first turn pays for what is built once
                 seconds[k].append(time.process_time() - began)
             sizes[k] = bytes_of(one, returned.shared)
-    return StepCost(median(seconds[0]), median(seconds[1]), sizes[0], sizes[1])
+    last = len(turns) - 1
+    return StepCost(median(seconds[0]), median(seconds[last]), sizes[0], sizes[last])
 
 
 def bytes_of(simulation: Simulation, shared: tuple[Shared, ...]) -> int:

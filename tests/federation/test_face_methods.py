@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 from fedaudit.data.expressions import expression_folder, expressions
 from fedaudit.data.faces import FaceSet
 from fedaudit.errors import DataError
+from fedaudit.federation import utility
 from fedaudit.federation.averaging import mean_of, sum_securely
 from fedaudit.federation.class_accuracy import class_accuracy
 from fedaudit.federation.cost import step_cost
@@ -38,6 +40,12 @@ from fedaudit.types import (
 )
 
 Federate = Callable[..., Simulation]
+
+
+@pytest.fixture(autouse=True)
+def costs_are_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here is about the seconds of a client's round, which are a median of five."""
+    monkeypatch.setattr(utility, "step_cost", partial(step_cost, repeats=1))
 
 
 def federation(federate: Federate, method: Any, **options: Any) -> Simulation:

@@ -1,11 +1,14 @@
 """The simulated federation: what the server holds, what clients keep, that it learns."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
+from fedaudit.federation import utility
+from fedaudit.federation.cost import step_cost
 from fedaudit.federation.rounds import Simulation, State
 from fedaudit.federation.utility import measure
 from fedaudit.models.facenet import criterion_of
@@ -13,6 +16,12 @@ from fedaudit.models.zoo import build, parameters_of
 from fedaudit.types import LocalTraining
 
 Federate = Callable[..., Simulation]
+
+
+@pytest.fixture(autouse=True)
+def costs_are_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here is about the seconds of a client's round, which are a median of five."""
+    monkeypatch.setattr(utility, "step_cost", partial(step_cost, repeats=1))
 
 
 def test_a_state_survives_being_flattened() -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import linearize, vjp, vmap
+from torch.func import jvp, linearize, vjp, vmap
 
 from fedaudit.attacks.maps.contrast import settle_contrast
 from fedaudit.attacks.maps.goal import Goal, SpanGoal, goal_of, span_goal_of
@@ -124,7 +124,7 @@ class _Products:
 
     def __init__(self, exact: Map, quick: Map, place: Tensor, residual: Tensor) -> None:
         del quick
-        _, self.along = _linear(exact, place)
+        self.along = _differential(exact, place)
         pulled: Any = vjp(exact, place)
         self._pull: Callable[[Tensor], tuple[Tensor]] = pulled[1]
         self.right = self._pull(residual)[0]
@@ -240,16 +240,24 @@ def _frozen(model: FaceNet) -> FaceNet:
     return frozen
 
 
-def _linear(function: Map, place: Tensor) -> tuple[Tensor, Map]:
-    """The function's value, and its differential; what does not depend on directions is done."""
+def _differential(function: Map, place: Tensor) -> Map:
+    """The function's differential; what does not depend on directions is done."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.fx warns of its own names for constants
-        value, along = linearize(function, place)
-    return value, along
+        _, along = linearize(function, place)
+    differential: Map = along
+    return differential
 
 
 def _jacobian(function: Map, place: Tensor) -> Tensor:
-    """`[F, n]`, in forward mode."""
-    _, along = _linear(function, place)
+    """`[F, n]`, in forward mode.
+
+    A pass computes the value anew for its `CHUNK` columns, which is far less than tracing it once.
+    """
+
+    def along(direction: Tensor) -> Tensor:
+        slope: Tensor = jvp(function, (place,), (direction,))[1]
+        return slope
+
     unit = torch.eye(len(place)).to(place)
     return torch.cat([vmap(along)(part) for part in torch.split(unit, CHUNK)]).T

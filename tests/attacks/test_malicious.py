@@ -28,6 +28,7 @@ from fedaudit.types import (
     Update,
 )
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
 Intercept = Callable[..., Capture]
 
 

@@ -17,6 +17,7 @@ from fedaudit.models.zoo import build, parameters_of
 from fedaudit.registry import create
 from fedaudit.types import ModelSpec
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
 NETWORKS = ("face", "face_pooled", "small_cnn", "mlp", "mobile_face")
 
 

@@ -21,6 +21,7 @@ from fedaudit.threat_models import check_knowledge, threat_model
 from fedaudit.types import Capture, Knowledge, Observation, Reconstruction, Secret
 from fedaudit.verbs import ManipulatingAttack
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
 TINY: dict[str, dict[str, Any]] = {
     "inverting_gradients": {"steps": 12},
     "gan_inversion": {

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -36,6 +36,7 @@ from fedaudit.reports.trials import Trials
 from fedaudit.running.folder import RunFolder
 from fedaudit.running.session import open_run
 from fedaudit.running.work import Work
+from fedaudit.scoring.embedder import Embedder
 from fedaudit.scoring.unknown import those_meant
 from fedaudit.study_file import study_from_mapping, study_to_mapping
 from fedaudit.types import (
@@ -92,6 +93,23 @@ def record(folder: Path, faces: FaceSet, names: Mapping[int, str], rounds: int =
 
 
 NAMES = {k: f"client-{k}" for k in range(CLIENTS)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def embedded_once() -> Iterator[None]:
+    """The same photos have the same embeddings: each run has a gallery of nearly the same."""
+    known: dict[bytes, Tensor] = {}
+    embed = Embedder.embed
+
+    def once(embedder: Embedder, images: Tensor) -> Tensor:
+        key = repr(images.shape).encode() + images.numpy().tobytes()
+        if key not in known:
+            known[key] = embed(embedder, images)
+        return known[key].clone()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Embedder, "embed", once)
+        yield
 
 
 @pytest.fixture(scope="module")

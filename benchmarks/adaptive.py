@@ -1,6 +1,6 @@
 """Attacks that know a defense, that read it off the update, and that take it for absent.
 
-    python benchmarks/adaptive.py                       # every defense, about 11 CPU minutes
+    python benchmarks/adaptive.py                       # every defense, some 13 CPU minutes
     python benchmarks/adaptive.py --quick               # two targets, few defenses
     python benchmarks/adaptive.py --models trained --batch 4 --seed 1 --first 16
     python benchmarks/adaptive.py --only "noise 3" --told known --total-variation 0.03 0.3 3

@@ -24,7 +24,7 @@ from fedaudit.attacks.changed_photos import mixes
 from fedaudit.attacks.estimating import estimate
 from fedaudit.attacks.local_steps.schedule import scale_of
 from fedaudit.attacks.loudness import is_even, loudness
-from fedaudit.attacks.mixtures import is_mixture
+from fedaudit.attacks.mixtures import Mixture, as_mixture
 from fedaudit.attacks.replaying import company_of, replay_of
 from fedaudit.defenses.acts import Accompanies, Act, Batch, Draws, ImageAct
 from fedaudit.errors import FedauditError
@@ -71,8 +71,7 @@ class Adaptation:
         turned: Each parameter was turned away at right angles and kept its length.
         images: What the photos go through before they train, in order; with draws.
         company: What puts images beside the one photo that are found together with it.
-        mixed: What trained is a weighted sum of the one photo and others of the client, another one
-            in each round.
+        mixed: How the one photo was mixed with others of the client, anew in each round.
         missed: Names of defenses that this does not take into account.
     """
 
@@ -90,7 +89,7 @@ class Adaptation:
     turned: bool = False
     images: tuple[ImageAct, ...] = ()
     company: Accompanies | None = None
-    mixed: bool = False
+    mixed: Mixture | None = None
     missed: tuple[str, ...] = ()
 
     @property
@@ -212,7 +211,7 @@ class _State:
         self.rounding: list[tuple[Act, float]] = []
         self.images: list[ImageAct] = []
         self.company: Accompanies | None = None
-        self.mixed = False
+        self.mixed: Mixture | None = None
         self.missed: list[str] = []
 
     @property
@@ -242,8 +241,11 @@ def _take(
         state.missed.append(facts.name)
         return
     changed = replayed.images
-    if changed and shape and count == 1 and is_mixture(changed, shape):
-        state.mixed = True
+    mixture = as_mixture(changed, shape) if changed and shape and count == 1 else None
+    if mixture:
+        if state.mixed and (state.mixed.masked or mixture.masked):  # mixtures of masked images
+            state.missed.append(facts.name)
+        state.mixed = mixture
     elif changed and (shape is None or mixes(changed, shape)):
         state.missed.append(facts.name)
     else:

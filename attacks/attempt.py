@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -22,9 +22,10 @@ from fedaudit.attacks.private_part import guessed_parts, learned_parts, solvable
 from fedaudit.attacks.rounds import Decode, Movement, OneByOne, Plan
 from fedaudit.attacks.search import Optimizer, Progress
 from fedaudit.attacks.stage import Stage
+from fedaudit.attacks.staging import from_gray, of_noise
 from fedaudit.attacks.turned import faces_for, with_label, within_range
 from fedaudit.attacks.upright import upright
-from fedaudit.attacks.varies import Found, Pixels, Scene, fitted
+from fedaudit.attacks.varies import Found, Scene, fitted
 from fedaudit.attacks.watch import Checkpoint, Watch
 from fedaudit.types import Observation
 
@@ -93,6 +94,8 @@ class Attempt:
             stand_in=self.stand_in,
         )
         self.stages = from_gray(attack.stages) if matching.loss == "spans" else attack.stages
+        if evidence.masked and attack.prior is not None:
+            self.stages = of_noise(attack.stages, by_maps=goal_of(evidence) is not None)
         if evidence.turned:
             self.stages = within_range(self.stages, evidence)
         self.scene = Scene(evidence, matching, self.generator, attack.prior, attack.restarts)
@@ -345,24 +348,6 @@ class Attempt:
         matching.evaluations, matching.scales = facts["evaluations"], tuple(facts["scales"])
         self.earlier_seconds = facts["seconds"]
         return facts["stage"], {k: v.to(like.device) for k, v in state.items()}
-
-
-def from_gray(stages: Sequence[Stage]) -> tuple[Stage, ...]:
-    """The stages as they do best on spans, where the start matters and the slope is exact.
-
-    What is wrong in a generated face holds on to it longer than noise does: an attack that leaves
-    its generator in the end never enters it, and gives its steps to pixels. One that stays inside,
-    as published, does so here. Adam's own steps end nearer than those of its sign.
-    """
-    free = [stage for stage in stages if isinstance(stage.varies, Pixels)]
-    if free and free[0] is not stages[0]:
-        saved = sum(stage.steps for stage in stages[: stages.index(free[0])])
-        free[0] = replace(free[0], varies=Pixels(), steps=free[0].steps + saved)
-    chosen = free or stages
-    return tuple(
-        replace(stage, optimizer="adam") if stage.optimizer == "signed_adam" else stage
-        for stage in chosen
-    )
 
 
 def _settle_draws(matching: Matching, faces: Tensor) -> None:

@@ -4,7 +4,7 @@ An attack by name is a preset of it (`image_space.py`, `generative.py`); `attemp
 """
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, get_args
 
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fedaudit.attacks.adaptive import how_adaptive
 from fedaudit.attacks.attempt import Attempt
-from fedaudit.attacks.mixtures import photo_behind
+from fedaudit.attacks.learned.unmasking import Unmasking
+from fedaudit.attacks.mixtures import Coefficients, photo_behind
 from fedaudit.attacks.objectives import DISTANCES
 from fedaudit.attacks.priors.generator import FaceGenerator
 from fedaudit.attacks.search import Progress
@@ -57,6 +58,8 @@ class MatchingAttack:
             (`maps.input_span`), or one free vector an image (`Matching`). "learned": trained to
             tell generated people apart. "guessed": random, each restart another. A private part
             with nothing public before it cannot be solved for, and is guessed.
+        unmasking: How a network is trained that undoes the masks of mixtures, where a defense puts
+            them on.
     """
 
     stages: tuple[Stage, ...]
@@ -72,6 +75,7 @@ class MatchingAttack:
     local_steps: LocalSteps = "start"
     batch_norm: float = 0.0
     unknown: Unknown = "joint"
+    unmasking: Unmasking = field(default_factory=Unmasking)
 
     reads: ClassVar[frozenset[type[Shared]]] = frozenset({Update})
 
@@ -163,5 +167,11 @@ class MatchingAttack:
                 found.append(past.images[int(past.best.argmin())][0])
                 coefficients.append(soft[0])
                 evaluations += past.scene.matching.evaluations
-        image, label = photo_behind(torch.stack(found), torch.stack(coefficients), run.mean_face())
-        return image[None], torch.tensor([label]), evaluations
+        images, shares = torch.stack(found), Coefficients.of(torch.stack(coefficients))
+        mixture = evidence.adaptation.mixed
+        assert mixture is not None
+        if mixture.masked:
+            images, mean = self.unmasking.unmasked(mixture.acts, images, shares, run.progress)
+        else:
+            mean = run.mean_face()
+        return photo_behind(images, shares, mean)[None], torch.tensor([shares.label]), evaluations

@@ -98,7 +98,12 @@ class Evidence:
     @property
     def mixed(self) -> bool:
         """Whether the image is a mixture of photos whose coefficients, `soft`, are known."""
-        return self.adaptation.mixed and self.soft is not None
+        return self.adaptation.mixed is not None and self.soft is not None
+
+    @property
+    def masked(self) -> bool:
+        """Whether values of the mixture were turned into their negative at random."""
+        return self.mixed and self.adaptation.mixed is not None and self.adaptation.mixed.masked
 
     @property
     def blind(self) -> bool:

@@ -1,4 +1,7 @@
-"""Mixtures of photos: coefficients are read off the head, and over rounds the photo comes out."""
+"""Mixtures of photos: coefficients are read off the head, and over rounds the photo comes out.
+
+InstaHide's masks are undone first, by what a network learned of the attacker's own faces.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,10 +12,12 @@ from torch import Tensor, nn
 
 from fedaudit.attacks.adapting import adapt_to
 from fedaudit.attacks.adaptive import how_adaptive
+from fedaudit.attacks.engine import MatchingAttack
 from fedaudit.attacks.evidence import gather
 from fedaudit.attacks.labels.gradient import read_head
 from fedaudit.attacks.labels.mixed import mixed_label
-from fedaudit.attacks.mixtures import is_mixture, photo_behind
+from fedaudit.attacks.learned.unmasking import Unmasking
+from fedaudit.attacks.mixtures import SHIFT, Coefficients, as_mixture, expected, photo_behind
 from fedaudit.models.facenet import FaceNet, criterion_of
 from fedaudit.models.soft_labels import loss_on
 from fedaudit.models.zoo import build
@@ -28,20 +33,22 @@ def drawn(seed: int) -> torch.Generator:
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "mixture"),
+    ("name", "settings", "masked"),
     [
-        ("mixup", {}, True),
-        ("mixup", {"parts": 4, "alpha": 0.3}, True),
-        ("instahide", {}, False),  # a mixture, but half of its values are turned over
-        ("ats", {}, False),
-        ("oasis", {}, False),
+        ("mixup", {}, False),
+        ("mixup", {"parts": 4, "alpha": 0.3}, False),
+        ("instahide", {}, True),
+        ("instahide", {"parts": 2}, True),
+        ("ats", {}, None),
+        ("oasis", {}, None),
     ],
 )
 def test_what_mixes_shows_when_it_is_tried(
-    name: str, settings: dict[str, float], mixture: bool
+    name: str, settings: dict[str, float], masked: bool | None
 ) -> None:
     acts = create("defenses", name, settings).replay(1).images
-    assert is_mixture(acts, (3, 8, 8)) == mixture
+    found = as_mixture(acts, (3, 8, 8))
+    assert (None if found is None else found.masked) == masked
 
 
 def test_a_sum_with_other_weights_than_its_labels_is_no_mixture() -> None:
@@ -49,7 +56,7 @@ def test_a_sum_with_other_weights_than_its_labels_is_no_mixture() -> None:
         mixed, soft = create("defenses", "mixup", {}).replay(1).images[0](images, labels, generator)
         return mixed / 2, soft
 
-    assert not is_mixture((halved,), (3, 8, 8))
+    assert as_mixture((halved,), (3, 8, 8)) is None
 
 
 @pytest.mark.parametrize(
@@ -80,26 +87,47 @@ def test_plain_scores_without_bias_do_not_show_the_length() -> None:
     assert mixed_label(head, torch.ones(12)) is None
 
 
+OWN = torch.tensor([0.5, 0.2, 0.7])
+LABELS = torch.tensor([[0.5, 0.5, 0, 0], [0.2, 0, 0.5, 0.3], [0.7, 0, 0.3, 0]])
+MEAN = torch.full((1, 4, 4), 0.5)
+
+
+def likeliest(mixed: Tensor, rounds: list[int]) -> tuple[Tensor, Tensor]:
+    """The client's mean and its photo about it, by least squares over `rounds`; `[16]` each."""
+    deviations = LABELS[rounds, 1:].norm(dim=1)
+    seen = torch.stack([torch.ones(len(rounds)), OWN[rounds]], 1) / deviations[:, None]
+    before = torch.diag(torch.tensor([SHIFT**-0.5, 1.0]))  # what faces say of the two
+    sums = (mixed[rounds] - MEAN).flatten(1) / deviations[:, None]
+    wanted = torch.cat([sums, torch.zeros(2, 16)])
+    found = torch.linalg.lstsq(torch.cat([seen, before]), wanted).solution
+    return found[0], found[1]
+
+
 def test_the_photo_behind_is_the_likeliest() -> None:
-    """Against weighted least squares, the mean face as one more equation."""
     mixed = 0.3 + 0.4 * torch.rand(3, 1, 4, 4, generator=drawn(1))
-    labels = torch.tensor([[0.5, 0.5, 0, 0], [0.2, 0, 0.5, 0.3], [0.7, 0, 0.3, 0]])
-    mean = torch.full((1, 4, 4), 0.5)
-    found, label = photo_behind(mixed, labels, mean)
-    assert label == 0  # who is in all of them
-    own = labels[:, 0]
-    deviations = labels[:, 1:].norm(dim=1)
-    system = torch.cat([own / deviations, torch.ones(1)])[:, None]
-    sums = (mixed - mean).flatten(1) / deviations[:, None]
-    wanted = torch.cat([sums, torch.zeros(1, 16)])
-    solved = torch.linalg.lstsq(system, wanted).solution.view(1, 4, 4) + mean
-    torch.testing.assert_close(found, solved)
+    shares = Coefficients.of(LABELS)
+    assert shares.label == 0  # who is in all of them
+    client, photo = likeliest(mixed, [0, 1, 2])
+    wanted = MEAN + (client + photo).view(1, 4, 4)
+    torch.testing.assert_close(photo_behind(mixed, shares, MEAN), wanted)
+
+
+def test_a_mixture_is_expected_by_what_the_others_say() -> None:
+    mixed = 0.3 + 0.4 * torch.rand(3, 1, 4, 4, generator=drawn(1))
+    shares = Coefficients.of(LABELS)
+    found = expected(mixed[None], shares.own[None], shares.rest[None], MEAN)[0]
+    for number in range(3):
+        client, photo = likeliest(mixed, [k for k in range(3) if k != number])
+        wanted = MEAN + (client + OWN[number] * photo).view(1, 4, 4)
+        torch.testing.assert_close(found[number], wanted)
+    alone = expected(mixed[None, :1], shares.own[None, :1], shares.rest[None, :1], MEAN)
+    torch.testing.assert_close(alone[0, 0], MEAN)
 
 
 def test_of_one_mixture_the_largest_part_is_reported() -> None:
-    labels = torch.tensor([[0.1, 0.9]])
-    image, label = photo_behind(torch.full((1, 1, 2, 2), 0.4), labels, torch.full((1, 2, 2), 0.5))
-    assert label == 1
+    shares = Coefficients.of(torch.tensor([[0.1, 0.9]]))
+    assert shares.label == 1
+    image = photo_behind(torch.full((1, 1, 2, 2), 0.4), shares, torch.full((1, 2, 2), 0.5))
     assert 0.38 < float(image.mean()) < 0.4  # further from the mean face than the mixture
 
 
@@ -118,6 +146,28 @@ def test_over_rounds_the_photo_comes_out_of_its_mixtures(intercept: Intercept) -
         labels[rounds] = made.labels.tolist()
     assert labels[4] == captured.secret.labels.tolist() != labels[1]
     assert quality[4] > quality[1] + 0.2
+
+
+def test_masked_images_are_rebuilt_unmasked_and_said_to_be_known(intercept: Intercept) -> None:
+    """The signs are another matter: `test_unmasking`."""
+    captured = intercept(defense="instahide", settings={"parts": 2}, rounds_seen=2)
+    assert captured.secret is not None
+    seen = captured.seen
+    evidence = gather(seen)
+    assert evidence.masked
+    assert not evidence.grayscale  # each channel has a mask of its own
+    settings = {"candidates": 8, "latent_steps": 5, "stage_steps": 10, "pixel_steps": 25}
+    plain = create("attacks", "gan_inversion", settings)
+    assert isinstance(plain, MatchingAttack)
+    little = Unmasking(faces=64, sets=8, steps=2, cache="off")
+    attack = replace(plain, unmasking=little)
+    made = attack(seen, generator=drawn(0))
+    assert made.adaptive == "known"
+    assert made.labels.tolist() == captured.secret.labels.tolist()
+    image = made.images
+    assert image.shape == captured.secret.images.shape
+    assert torch.equal(image[:, :1].expand(-1, 3, -1, -1), image)  # sizes agree: a gray photo
+    assert how_adaptive(seen) == "no"
 
 
 def test_where_mixtures_are_not_taken_apart(intercept: Intercept) -> None:

@@ -1,0 +1,267 @@
+"""What a network learns of faces under InstaHide's mask: which pixels were turned over.
+
+The mask turns each value into its negative with probability one half, and leaves its distance from
+gray. Of a mixture u of photos in [-1, 1], |u| is known. Its sign changes where u passes gray, so
+that it is one sign for each patch of pixels; which one, faces say. A small U-Net learns it from
+mixtures of the attacker's own faces. Of several rounds on the same photo each says what to expect
+of the others, which the network is told as a second image.
+
+Carlini et al. (IEEE S&P 2021, arXiv 2011.05315) start from |u|, too: of many mixtures of the same
+photos, without faces of their own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedaudit.attacks.eigenfaces import kept_faces
+from fedaudit.attacks.learned.auxiliary import Auxiliary
+from fedaudit.attacks.learned.training import Progress, seeded
+from fedaudit.attacks.mixtures import Coefficients, drawn_from, drawn_on, expected
+from fedaudit.defenses.acts import ImageAct
+from fedaudit.models.bodies import group_norm
+from fedaudit.remembering import key_of, remembered
+from fedaudit.seeds import generator_for
+
+BATCH = 32
+"""Mixtures in a step."""
+ROUNDS = (1, 2, 4, 8)
+"""On the same photo, in a step."""
+POOL = 12
+"""Faces of a made-up client: its photo and eleven others."""
+CELLS = 4
+"""Side in pixels of the coarsest scale, or more."""
+PLACES = 4
+"""Channels that tell the network where in the face it is."""
+NOISE = 0.2
+"""Most noise on |u|, in units of its root mean square: what a rebuilt image is off by."""
+COLORLESS = 0.3
+"""Difference of channels, in units of |u|, up to which an image counts as gray."""
+PASSES = 4
+"""Times that all rounds are read, each with what the others said before."""
+
+
+class SignNet(nn.Module):
+    """A U-Net: sizes and expectations `[N, c, H, W]` → the logits of a positive sign.
+
+    Args:
+        shape: `(c, H, W)`.
+        width: Channels at full resolution; up to four times as many below.
+    """
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, shape: tuple[int, int, int], width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("spread", torch.ones(()))
+        self.places = nn.Parameter(torch.zeros(1, PLACES, *shape[1:]))
+        levels = max(1, (min(shape[1:]) // CELLS).bit_length())
+        widths = [width * min(2**level, 4) for level in range(levels)]
+        into = [2 * shape[0] + PLACES, *widths]
+        self.down = nn.ModuleList(_pair(one, two) for one, two in zip(into, widths, strict=False))
+        self.up = nn.ModuleList(
+            _pair(below + beside, beside)
+            for below, beside in zip(widths[:0:-1], widths[-2::-1], strict=True)
+        )
+        self.last = nn.Conv2d(widths[0], shape[0], 1)
+
+    def forward(self, sizes: Tensor, expectations: Tensor) -> Tensor:
+        """See the class; both in units of `spread`."""
+        places = self.places.expand(len(sizes), -1, -1, -1)
+        x, beside = torch.cat([sizes, expectations, places], 1), []
+        for level, layers in enumerate(self.down):
+            x = layers(F.avg_pool2d(x, 2) if level else x)
+            beside.append(x)
+        for layers in self.up:
+            same = beside[-2]
+            beside.pop()
+            x = layers(torch.cat([F.interpolate(x, same.shape[2:]), same], 1))
+        found: Tensor = self.last(x)
+        return found
+
+    def told(self, sizes: Tensor, own: Tensor, rest: Tensor) -> Tensor:
+        """The mixtures behind their sizes, `[S, R, c, H, W]`, in units of `spread`.
+
+        Args:
+            sizes: `[S, R, c, H, W]`, of S photos in R rounds each.
+            own: `[S, R]` the photo's coefficients.
+            rest: `[S, R]` sums of the squares of all others.
+        """
+        expectations = self.mean.expand_as(sizes)
+        found = sizes
+        for _ in range(PASSES if sizes.shape[1] > 1 else 1):
+            found = self._likely(sizes, expectations)
+            expectations = expected(found, own, rest, self.mean)
+        return found
+
+    def _likely(self, sizes: Tensor, expectations: Tensor) -> Tensor:
+        """The mean over both signs."""
+        logits = self(sizes.flatten(0, 1), expectations.flatten(0, 1)).view_as(sizes)
+        found: Tensor = (logits / 2).tanh() * sizes
+        return found
+
+
+def _pair(one: int, two: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for channels in (one, two):
+        layers += [nn.Conv2d(channels, two, 3, 1, 1), group_norm(two), nn.SiLU()]
+    return nn.Sequential(*layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unmasking:
+    """How the network is trained.
+
+    Args:
+        faces: The attacker's own, from which mixtures are made.
+        sets: Made-up photos, each in several mixtures.
+        steps: Of training, with 32 mixtures each.
+        width: Channels of the network at full resolution.
+        auxiliary: Where the faces come from.
+        seed: Of faces, mixtures, start and order; what is learned serves every target.
+        cache: Folder for what was learned; None for the user's cache folder, "off" for none.
+    """
+
+    faces: int = 4000
+    sets: int = 2000
+    steps: int = 1500
+    width: int = 16
+    auxiliary: Auxiliary = field(default_factory=Auxiliary)
+    seed: int = 0
+    cache: str | None = None
+
+    def unmasked(
+        self,
+        acts: Sequence[ImageAct],
+        masked: Tensor,
+        shares: Coefficients,
+        progress: Progress | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The mixtures behind masked images of several rounds, and the mean of faces.
+
+        Networks that standardize what they see leave contrast open: the mixtures get the contrast
+        of those that the acts make of the attacker's faces.
+
+        Args:
+            acts: What mixes and masks a client's photo.
+            masked: `[R, C, H, W]` in [0, 1].
+            shares: Of the photo that they have in common.
+            progress: Called with (step, steps, loss) while training.
+
+        Returns:
+            `[R, C, H, W]` and `[C, H, W]` in [0, 1].
+        """
+        sizes = (2 * masked.float() - 1).abs()
+        channels = len(sizes[0])
+        if is_gray(sizes):
+            sizes = sizes.mean(1, keepdim=True)
+        network = self.network(acts, (channels, *sizes.shape[2:]), sizes.shape[1] == 1, progress)
+        network = network.to(sizes.device)
+        sizes = sizes / _root_mean_square(sizes)
+        with torch.no_grad():
+            own, rest = (x[None].to(sizes) for x in (shares.own, shares.rest))
+            found = network.told(sizes[None], own, rest)[0]
+        whole = ((network.spread * x + 1) / 2 for x in (found, network.mean))
+        images, mean = (x.expand(*x.shape[:-3], channels, -1, -1).to(masked) for x in whole)
+        return images, mean
+
+    def network(
+        self,
+        acts: Sequence[ImageAct],
+        shape: tuple[int, int, int],
+        grayscale: bool,
+        progress: Progress | None = None,
+    ) -> SignNet:
+        """The trained network for such acts, from the cache if it is there."""
+        seen = (1 if grayscale else shape[0], *shape[1:])
+
+        def learn() -> dict[str, Tensor]:
+            network = seeded(lambda: SignNet(seen, self.width), self.seed)
+            assert isinstance(network, SignNet)
+            self._teach(network, acts, shape, grayscale, progress)
+            return network.state_dict()
+
+        does = torch.stack([drawn_on(acts, shape, seed).images[0] for seed in range(2)])
+        key = key_of({"does": does}, ("unmasking", shape, grayscale, self))
+        network = SignNet(seen, self.width)
+        network.load_state_dict(remembered(key, learn, self.cache, valid=network.state_dict()))
+        return network.eval().requires_grad_(False)
+
+    def _teach(
+        self,
+        network: SignNet,
+        acts: Sequence[ImageAct],
+        shape: tuple[int, int, int],
+        grayscale: bool,
+        progress: Progress | None,
+    ) -> None:
+        faces = kept_faces(
+            self.auxiliary, self.faces, shape, grayscale=grayscale, seed=self.seed, cache=self.cache
+        )
+        generator = generator_for("unmasking", self.seed)
+        mixtures, own, rest = self._mixtures(acts, faces, generator)
+        spread = float(mixtures.square().mean().sqrt())
+        network.spread.fill_(spread)
+        network.mean.copy_((2 * faces.mean(0) - 1) / spread)
+        optimizer = torch.optim.AdamW(network.parameters(), 3e-3, weight_decay=1e-2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, self.steps, pct_start=0.15)
+        for step in range(self.steps):
+            rounds = ROUNDS[int(torch.randint(len(ROUNDS), (1,), generator=generator))]
+            which = torch.randint(len(mixtures), (BATCH // rounds,), generator=generator)
+            places = torch.randperm(mixtures.shape[1], generator=generator)[:rounds]
+            true = mixtures[which][:, places]
+            if step % 2:
+                true = true.flip(4)
+            loud = NOISE * spread * float(torch.rand(1, generator=generator))
+            sizes = (true + loud * torch.randn(true.shape, generator=generator)).abs()
+            sizes = sizes / _root_mean_square(sizes)
+            expectations = network.mean.expand_as(sizes)
+            if rounds > 1:
+                with torch.no_grad():
+                    before = network._likely(sizes, expectations)
+                    shares = own[which][:, places], rest[which][:, places]
+                    expectations = expected(before, *shares, network.mean)
+            logits = network(sizes.flatten(0, 1), expectations.flatten(0, 1)).view_as(sizes)
+            # A sign counts by how far it moves its pixel.
+            wrong = F.softplus(-logits * true.sign()) * sizes
+            loss = wrong.sum() / sizes.sum()
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            if progress and (step % 10 == 9 or step + 1 == self.steps):
+                progress(step + 1, self.steps, float(loss.detach()))
+
+    def _mixtures(
+        self, acts: Sequence[ImageAct], faces: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Mixtures `[S, R, c, H, W]` in [-1, 1], as the acts make them, and their coefficients."""
+        rounds, made, own, rest = max(ROUNDS), [], [], []
+        for _ in range(self.sets):
+            pool = faces[torch.randint(len(faces), (POOL,), generator=generator)]
+            for _ in range(rounds):
+                drawn = drawn_from(acts, pool, generator)
+                assert drawn.sums is not None  # they mix
+                made.append(2 * drawn.sums[0] - 1)
+                own.append(drawn.labels[0, 0])
+                rest.append(drawn.labels[0, 1:].square().sum())
+        size = (self.sets, rounds)
+        shares, others = torch.stack(own).view(size), torch.stack(rest).view(size)
+        return torch.stack(made).view(*size, *faces.shape[1:]), shares, others
+
+
+def is_gray(sizes: Tensor) -> bool:
+    """Whether the channels of `[R, C, H, W]` differ by no more than an image is rebuilt off."""
+    common = sizes.mean(1, keepdim=True)
+    return float((sizes - common).square().mean() / sizes.square().mean()) < COLORLESS**2
+
+
+def _root_mean_square(sizes: Tensor) -> Tensor:
+    """Of each image `[…, c, H, W]`, `[…, 1, 1, 1]`."""
+    return sizes.square().mean((-3, -2, -1), keepdim=True).sqrt().clamp_min(1e-6)

@@ -38,8 +38,9 @@ PLACES = 4
 """Channels that tell the network where in the face it is."""
 NOISE = 0.2
 """Most noise on |u|, in units of its root mean square: what a rebuilt image is off by."""
-COLORLESS = 0.3
-"""Difference of channels, in units of |u|, up to which an image counts as gray."""
+COLORED = 0.25
+"""Share of what channels differ by that is left when 3×3 pixels are averaged, from which on it is
+color: of independent errors a ninth is left, of smooth patches most."""
 PASSES = 4
 """Times that all rounds are read, each with what the others said before."""
 
@@ -257,9 +258,10 @@ class Unmasking:
 
 
 def is_gray(sizes: Tensor) -> bool:
-    """Whether the channels of `[R, C, H, W]` differ by no more than an image is rebuilt off."""
-    common = sizes.mean(1, keepdim=True)
-    return float((sizes - common).square().mean() / sizes.square().mean()) < COLORLESS**2
+    """Whether the channels of `[R, C, H, W]` differ by errors only, pixel by pixel."""
+    apart = sizes - sizes.mean(1, keepdim=True)
+    smooth = F.avg_pool2d(apart, 3, 1)
+    return float(smooth.square().mean()) <= COLORED * float(apart.square().mean())
 
 
 def _root_mean_square(sizes: Tensor) -> Tensor:

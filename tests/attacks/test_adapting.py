@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.adapting import adapt_to, behavior, followed, through
+from fedaudit.attacks.adapting import adapt_to, through
 from fedaudit.attacks.adaptive import assume, how_adaptive
+from fedaudit.attacks.behavior import behavior, followed
 from fedaudit.attacks.evidence import gather
 from fedaudit.data.faces import FaceSet
 from fedaudit.defenses.acts import (

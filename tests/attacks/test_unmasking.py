@@ -66,7 +66,12 @@ def test_the_network_takes_any_size(shape: tuple[int, int, int]) -> None:
 
 
 def test_gray_is_told_by_sizes() -> None:
-    gray = torch.rand(2, 1, 8, 8, generator=drawn(0)).expand(-1, 3, -1, -1)
+    """Errors differ from pixel to pixel, colors from patch to patch."""
+    before, _, _ = rounds_of(3, 4)
+    gray = (2 * before - 1).abs()
+    errors = 0.1 * torch.randn(gray.shape, generator=drawn(1))
+    tinted = (2 * before * torch.tensor([1.0, 0.85, 0.7])[:, None, None] - 1).abs()
     assert is_gray(gray)
-    assert is_gray(gray + 0.1 * torch.randn(gray.shape, generator=drawn(1)))
-    assert not is_gray(torch.rand(2, 3, 8, 8, generator=drawn(2)))
+    assert is_gray(gray + errors)
+    assert not is_gray(tinted)
+    assert not is_gray(tinted + 0.5 * errors)

@@ -34,7 +34,7 @@ def of_noise(stages: Sequence[Stage], *, by_maps: bool) -> tuple[Stage, ...]:
     """The stages for an image that looks like noise, as InstaHide's masks leave them.
 
     No generator draws it and no prior knows it. Its pixels are free from the start, first by its
-    known maps alone, which cost the least, then by the update; with all steps each.
+    known maps alone, which cost the least, then by the update; with all steps, and twice as many.
 
     Args:
         stages: Of an attack on photos.
@@ -44,4 +44,4 @@ def of_noise(stages: Sequence[Stage], *, by_maps: bool) -> tuple[Stage, ...]:
     start = Stage(varies=Pixels(spread=NOISE_SPREAD), steps=steps, lr=NOISE_LR, match="maps")
     if not by_maps:
         return (replace(start, match="update"),)
-    return start, Stage(varies=Pixels(start="previous"), steps=steps, lr=NOISE_LR)
+    return start, Stage(varies=Pixels(start="previous"), steps=2 * steps, lr=NOISE_LR)

@@ -59,7 +59,7 @@ class MatchingAttack:
             tell generated people apart. "guessed": random, each restart another. A private part
             with nothing public before it cannot be solved for, and is guessed.
         unmasking: How a network is trained that undoes the masks of mixtures, where a defense puts
-            them on.
+            them on; of faces from the same source as `prior`.
     """
 
     stages: tuple[Stage, ...]
@@ -171,7 +171,10 @@ class MatchingAttack:
         mixture = evidence.adaptation.mixed
         assert mixture is not None
         if mixture.masked:
-            images, mean = self.unmasking.unmasked(mixture.acts, images, shares, run.progress)
+            assert self.prior is not None  # who has no faces does not come here
+            own = replace(self.unmasking.auxiliary, source=self.prior.source)
+            unmasking = replace(self.unmasking, auxiliary=own)
+            images, mean = unmasking.unmasked(mixture.acts, images, shares, run.progress)
         else:
             mean = run.mean_face()
         return photo_behind(images, shares, mean)[None], torch.tensor([shares.label]), evaluations

@@ -1,7 +1,6 @@
 """Attacks that draw with a face generator: presets of the engine, by the name of their paper."""
 
 from fedaudit.attacks.engine import LocalSteps, MatchingAttack, Unknown
-from fedaudit.attacks.learned.auxiliary import Auxiliary
 from fedaudit.attacks.learned.unmasking import Unmasking
 from fedaudit.attacks.priors.generator import FaceGenerator
 from fedaudit.attacks.stage import Stage
@@ -112,7 +111,7 @@ def gan_inversion(
         local_steps=local_steps,
         restarts=restarts,
         unknown=unknown,
-        unmasking=Unmasking(steps=unmask_steps, auxiliary=Auxiliary(source=prior)),
+        unmasking=Unmasking(steps=unmask_steps),
         seconds=seconds,
     )
 

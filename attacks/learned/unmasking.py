@@ -136,6 +136,12 @@ class Unmasking:
     seed: int = 0
     cache: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.steps < 2:
+            raise ValueError(f"the steps of unmasking must be at least 2, not {self.steps}")
+        if min(self.faces, self.sets, self.width) < 1:
+            raise ValueError("faces, sets and width of unmasking must be at least 1")
+
     def unmasked(
         self,
         acts: Sequence[ImageAct],

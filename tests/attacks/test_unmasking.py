@@ -10,6 +10,7 @@ from torch import Tensor
 from fedaudit.attacks.learned.unmasking import SignNet, Unmasking, is_gray
 from fedaudit.attacks.mixtures import Coefficients, drawn_from
 from fedaudit.data.orl import orl
+from fedaudit.errors import ConfigError
 from fedaudit.registry import create
 
 SIDE = 16
@@ -75,3 +76,9 @@ def test_gray_is_told_by_sizes() -> None:
     assert is_gray(gray + errors)
     assert not is_gray(tinted)
     assert not is_gray(tinted + 0.5 * errors)
+
+
+@pytest.mark.parametrize("steps", [1, 0, -5])
+def test_too_few_steps_are_refused_before_anything_runs(steps: int) -> None:
+    with pytest.raises(ConfigError, match="at least 2"):
+        create("attacks", "gan_inversion", {"unmask_steps": steps})

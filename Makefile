@@ -23,10 +23,11 @@ test: check  ## check, then run the tests
 coverage: check  ## the same with branch coverage, which takes a third longer
 	$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal --cov --cov-report=term
 
-check: $(STAMP)  ## lint and types only
+check: $(STAMP)  ## lint, types and the order of the rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 wheel: $(STAMP)  ## build the wheel and test what it installs
 	$(BIN)/python tests/try_wheel.py

@@ -22,13 +22,13 @@ from typing import Any
 import altair as alt
 import torch
 
-from fedaudit.attacks.evidence import gather
-from fedaudit.federation.client import train_locally
+from fedaudit.attacks.evidence.gather import gather
+from fedaudit.core.client import ClientTask
+from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
+from fedaudit.core.registry import create
+from fedaudit.federation.local_training import train_locally
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build, parameters_of
-from fedaudit.registry import create
-from fedaudit.types import LocalTraining, ModelSpec, Observation
-from fedaudit.verbs import ClientTask
 
 Settings = Callable[[int], Mapping[str, Any]]
 FEW, MANY = 2, 6

@@ -32,21 +32,22 @@ import torch
 from PIL import Image
 from scoring import Judge
 
-from fedaudit.captures.simulated import simulate, without_update
-from fedaudit.config import Federation
-from fedaudit.data.faces import FaceSet
+from fedaudit.captures.simulate.simulated import simulate, without_update
+from fedaudit.core.observation import LocalTraining, ModelSpec
+from fedaudit.core.protocols import Attack
+from fedaudit.core.registry import create
+from fedaudit.core.scenario import Federation
+from fedaudit.core.seeds import generator_for
+from fedaudit.core.threat_models import threat_model
+from fedaudit.core.trial import ImageScore
+from fedaudit.data.face_set import FaceSet
 from fedaudit.data.lighting_pose import lighting, pose
 from fedaudit.data.orl import orl
 from fedaudit.data.skew import feature_skew, label_skew
 from fedaudit.data.splits import split
-from fedaudit.federation.rounds import Simulation, State
+from fedaudit.federation.simulation import Simulation, State
 from fedaudit.federation.utility import measure
-from fedaudit.registry import create
-from fedaudit.scoring import statistics
-from fedaudit.seeds import generator_for
-from fedaudit.threat_models import threat_model
-from fedaudit.types import ImageScore, LocalTraining, ModelSpec
-from fedaudit.verbs import Attack
+from fedaudit.stats import intervals
 
 ATTACKS: Mapping[str, Mapping[str, Any]] = {
     "map_inversion": {
@@ -156,8 +157,8 @@ def line(
             continue
         found, again = attacked(simulation, state, asked, judge, control=control)
         scores, repeats = scores + found, repeats + again
-    reid = statistics.rate([bool(s.reidentified) for s in scores])
-    ssim = statistics.mean([s.ssim for s in scores], [s.person for s in scores])
+    reid = intervals.rate([bool(s.reidentified) for s in scores])
+    ssim = intervals.mean([s.ssim for s in scores], [s.person for s in scores])
     return {
         "group": CONTROL if control else setting.group,
         "name": "no update" if control else setting.name,

@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fedaudit import assets
 from fedaudit.data.crop import to_tensor
 from fedaudit.data.orl import BOX, PEOPLE, PHOTOS
+from fedaudit.files import asset_store
 from fedaudit.scoring.embedder import load_embedder
 
 FMR = 1e-3
@@ -88,7 +88,7 @@ def main() -> None:
     """Print both tables."""
     torch.set_num_threads(1)
     embedder = load_embedder()
-    folder = assets.path("orl")
+    folder = asset_store.path("orl")
     files = [folder / f"s{p}/{i}.pgm" for p in range(1, PEOPLE + 1) for i in range(1, PHOTOS + 1)]
     photos = [Image.open(file).copy() for file in files]
 

@@ -32,8 +32,8 @@ from pathlib import Path
 import torch
 
 import fedaudit
+from fedaudit.core.observation import ModelSpec
 from fedaudit.models.zoo import build
-from fedaudit.types import ModelSpec
 
 COMMAND = """
 import atexit, sys

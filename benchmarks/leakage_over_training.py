@@ -18,22 +18,24 @@ from dataclasses import replace
 import torch
 from scoring import HEAD, Judge, shown, summary
 
-from fedaudit.attacks.generative import gan_inversion
-from fedaudit.attacks.image_space import inverting_gradients
-from fedaudit.attacks.maps.map_inversion import MapInversion
-from fedaudit.captures.simulated import simulate
-from fedaudit.config import Federation
+from fedaudit.attacks.presets.gan_inversion import gan_inversion
+from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
+from fedaudit.attacks.presets.map_inversion import MapInversion
+from fedaudit.captures.simulate.simulated import simulate
+from fedaudit.core.observation import LocalTraining, ModelSpec
+from fedaudit.core.protocols import Attack
+from fedaudit.core.scenario import Federation
+from fedaudit.core.seeds import generator_for
+from fedaudit.core.shared import Update
+from fedaudit.core.threat_models import threat_model
+from fedaudit.core.trial import ImageScore
 from fedaudit.data.orl import orl
 from fedaudit.data.splits import split
 from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.fedavg import FedAvg
-from fedaudit.federation.rounds import Simulation, State
+from fedaudit.federation.simulation import Simulation, State
 from fedaudit.models.facenet import require_face_net
 from fedaudit.models.zoo import build
-from fedaudit.seeds import generator_for
-from fedaudit.threat_models import threat_model
-from fedaudit.types import ImageScore, LocalTraining, ModelSpec, Update
-from fedaudit.verbs import Attack
 
 ROUNDS = (0, 1, 3, 6, 12, 24)
 LEARNED, NEW = (0, 1), (2, 3)

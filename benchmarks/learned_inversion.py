@@ -21,29 +21,32 @@ from statistics import mean, median
 
 import torch
 
-from fedaudit.attacks.evidence import gather
+from fedaudit.attacks.adaptive.defense_replay import replay_of
+from fedaudit.attacks.evidence.feature_maps.last_block import peel
+from fedaudit.attacks.evidence.gather import gather
 from fedaudit.attacks.learned.feature_decoder import FeatureDecoder
 from fedaudit.attacks.learned.lti import LearnedInversion
-from fedaudit.attacks.maps.peel import peel
-from fedaudit.attacks.replaying import replay_of
-from fedaudit.captures.simulated import simulate
-from fedaudit.config import Federation
+from fedaudit.captures.simulate.simulated import simulate
+from fedaudit.core.capture import Capture
+from fedaudit.core.observation import DefenseFacts, LocalTraining, ModelSpec
+from fedaudit.core.protocols import Attack
+from fedaudit.core.registry import create
+from fedaudit.core.scenario import Federation
+from fedaudit.core.seeds import generator_for
+from fedaudit.core.shared import Update
+from fedaudit.core.threat_models import threat_model
+from fedaudit.core.trial import ImageScore
 from fedaudit.data.orl import orl
 from fedaudit.data.splits import split
 from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.fedavg import FedAvg
 from fedaudit.federation.fedsgd import FedSGD
-from fedaudit.federation.rounds import Simulation, State
+from fedaudit.federation.simulation import Simulation, State
 from fedaudit.models.facenet import FaceNet
 from fedaudit.models.zoo import build
-from fedaudit.registry import create
 from fedaudit.scoring.embedder import load_embedder
 from fedaudit.scoring.identity import calibrate, embed_split, mirrored
 from fedaudit.scoring.score import score
-from fedaudit.seeds import generator_for
-from fedaudit.threat_models import threat_model
-from fedaudit.types import Capture, DefenseFacts, ImageScore, LocalTraining, ModelSpec, Update
-from fedaudit.verbs import Attack
 
 DEFENDED = {
     "none": (),

@@ -28,21 +28,22 @@ from statistics import mean
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.evidence import gather
-from fedaudit.attacks.local_steps.rehearsal import rehearsed, smooth_noise
-from fedaudit.attacks.local_steps.replay_trial import ReplayTrial, trial_for
-from fedaudit.captures.simulated import simulate
-from fedaudit.config import Federation
+from fedaudit.attacks.evidence.gather import gather
+from fedaudit.attacks.training.dummy_update import ReplayTrial, trial_for
+from fedaudit.attacks.training.simulated_training import rehearsed, smooth_noise
+from fedaudit.captures.simulate.simulated import simulate
+from fedaudit.core.capture import Capture
+from fedaudit.core.observation import LocalTraining, ModelSpec
+from fedaudit.core.scenario import Federation
+from fedaudit.core.seeds import generator_for
+from fedaudit.core.threat_models import threat_model
 from fedaudit.data.orl import orl
 from fedaudit.data.splits import split
 from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.fedavg import FedAvg
-from fedaudit.federation.rounds import Simulation
+from fedaudit.federation.simulation import Simulation
 from fedaudit.scoring.image_metrics import SSIM
 from fedaudit.scoring.pairing import pair
-from fedaudit.seeds import generator_for
-from fedaudit.threat_models import threat_model
-from fedaudit.types import Capture, LocalTraining, ModelSpec
 
 ROUNDS = 12
 SETTINGS = {

@@ -16,18 +16,18 @@ from typing import Any
 
 import torch
 
-from fedaudit.captures.simulated import simulate
-from fedaudit.config import Federation
+from fedaudit.captures.simulate.simulated import simulate
+from fedaudit.core.observation import LocalTraining, ModelSpec
+from fedaudit.core.registry import create
+from fedaudit.core.scenario import Federation
+from fedaudit.core.threat_models import threat_model
 from fedaudit.data.orl import orl
 from fedaudit.data.splits import split
 from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.fedsgd import FedSGD
-from fedaudit.federation.rounds import Simulation
-from fedaudit.registry import create
+from fedaudit.federation.simulation import Simulation
 from fedaudit.scoring.image_metrics import PSNR
 from fedaudit.scoring.pairing import pair
-from fedaudit.threat_models import threat_model
-from fedaudit.types import LocalTraining, ModelSpec
 
 RECOVERED = 30.0
 """PSNR in dB from which a face counts as recovered."""

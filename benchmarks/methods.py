@@ -40,17 +40,17 @@ from typing import Any
 
 import torch
 
-from fedaudit.config import Federation
+from fedaudit.core.observation import ModelSpec
+from fedaudit.core.registry import create
+from fedaudit.core.scenario import Federation
 from fedaudit.data.expressions import expressions
-from fedaudit.data.faces import FaceSet
+from fedaudit.data.face_set import FaceSet
 from fedaudit.data.orl import orl
 from fedaudit.data.splits import split
 from fedaudit.federation.class_accuracy import class_accuracy
 from fedaudit.federation.fedavg import FedAvg
-from fedaudit.federation.rounds import Simulation, State
+from fedaudit.federation.simulation import Simulation, State
 from fedaudit.federation.utility import measure
-from fedaudit.registry import create
-from fedaudit.types import ModelSpec
 
 CLIENTS, PEOPLE, STEPS = 5, 30, 8
 

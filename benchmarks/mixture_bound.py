@@ -23,15 +23,17 @@ import torch.nn.functional as F
 from learned_inversion import Bench, bench_of
 from torch import Tensor
 
-from fedaudit.attacks.eigenfaces import kept_faces
-from fedaudit.attacks.learned.auxiliary import Auxiliary
+from fedaudit.attacks.adaptive.mixtures import SHIFT, Coefficients, photo_behind
+from fedaudit.attacks.generators.auxiliary import Auxiliary
+from fedaudit.attacks.generators.eigenfaces import kept_faces
 from fedaudit.attacks.learned.unmasking import Unmasking
-from fedaudit.attacks.mixtures import SHIFT, Coefficients, photo_behind
+from fedaudit.core.capture import Capture
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.seeds import generator_for
+from fedaudit.core.trial import ImageScore
 from fedaudit.data.lfw_subset import lfw_subset
-from fedaudit.defenses.acts import ImageAct
+from fedaudit.defenses.gradient_transforms import ImageAct
 from fedaudit.defenses.mixing import dirichlet, half_normal, mixing
-from fedaudit.seeds import generator_for
-from fedaudit.types import Capture, ImageScore, Reconstruction
 
 SHAPE = (3, 32, 32)
 MIXED = {

@@ -19,16 +19,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.evidence import gather
-from fedaudit.attacks.matching import Matching
-from fedaudit.attacks.rounds import Movement, Plan
-from fedaudit.attacks.search import Search
-from fedaudit.attacks.watch import Watch
-from fedaudit.federation.client import train_locally
+from fedaudit.attacks.evidence.gather import gather
+from fedaudit.attacks.search.checkpoint import Watch
+from fedaudit.attacks.search.matching import Matching
+from fedaudit.attacks.search.movers.gradient_descent import Search
+from fedaudit.attacks.search.movers.round_wise import Movement, Plan
+from fedaudit.core.client import ClientTask
+from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
+from fedaudit.federation.local_training import train_locally
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build, parameters_of
-from fedaudit.types import LocalTraining, ModelSpec, Observation
-from fedaudit.verbs import ClientTask
 
 STEPS_A_TURN = 30
 """As many as `gan_inversion` makes in pixels before the next image moves."""

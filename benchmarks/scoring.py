@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from statistics import mean, median
 from typing import Any
 
-from fedaudit.data.faces import FaceSet
+from fedaudit.core.capture import Capture
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.trial import ImageScore
+from fedaudit.data.face_set import FaceSet
 from fedaudit.data.orl import orl
 from fedaudit.data.splits import Split
 from fedaudit.scoring.embedder import load_embedder
 from fedaudit.scoring.identity import Embed, Gallery, calibrate, embed_split, mirrored
 from fedaudit.scoring.score import score
-from fedaudit.types import Capture, ImageScore, Reconstruction
 
 
 @dataclass(frozen=True)

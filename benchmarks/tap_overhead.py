@@ -57,7 +57,7 @@ def one_run(arguments: list[str], told: Path) -> None:
     fedaudit = server_app.fedaudit
 
     def tapped(*args: Any, **kwargs: Any) -> Any:
-        from fedaudit.captures.flower import Tape, tap  # noqa: PLC0415 - as `fedaudit.tap` does
+        from fedaudit.captures.record.flower import Tape, tap  # noqa: PLC0415 - as `fedaudit.tap` does
 
         made = tap(*args, **kwargs)
         for name in ("_pushed", "asked", "_pulled"):

@@ -17,19 +17,21 @@ from dataclasses import replace
 import torch
 from scoring import HEAD, Judge, shown, summary
 
-from fedaudit.attacks.generative import gan_inversion
-from fedaudit.attacks.image_space import inverting_gradients
-from fedaudit.captures.simulated import simulate
-from fedaudit.config import Federation
+from fedaudit.attacks.presets.gan_inversion import gan_inversion
+from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
+from fedaudit.captures.simulate.simulated import simulate
+from fedaudit.core.capture import Capture
+from fedaudit.core.observation import LocalTraining, ModelSpec
+from fedaudit.core.protocols import Attack
+from fedaudit.core.registry import create
+from fedaudit.core.scenario import Federation
+from fedaudit.core.seeds import generator_for
+from fedaudit.core.threat_models import threat_model
+from fedaudit.core.trial import ImageScore
 from fedaudit.data.orl import orl
 from fedaudit.data.splits import split
 from fedaudit.federation.fedsgd import FedSGD
-from fedaudit.federation.rounds import Simulation, State
-from fedaudit.registry import create
-from fedaudit.seeds import generator_for
-from fedaudit.threat_models import threat_model
-from fedaudit.types import Capture, ImageScore, LocalTraining, ModelSpec
-from fedaudit.verbs import Attack
+from fedaudit.federation.simulation import Simulation, State
 
 ROUNDS = 12
 WITHHELD = {"nothing": (), "head": ("head.",), "embedding+head": ("embedding.", "head.")}

@@ -10,7 +10,7 @@ from typing import Literal
 from opacus.accountants import create_accountant
 from opacus.accountants.utils import get_noise_multiplier
 
-from fedaudit.errors import ConfigError
+from fedaudit.core.errors import ConfigError
 
 Accountant = Literal["rdp", "prv"]
 Spent = tuple[tuple[float, float, int], ...]

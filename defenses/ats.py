@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedaudit.defenses.acts import ImageAct, Replayed
+from fedaudit.core.client import ClientStep
+from fedaudit.core.observation import DefenseFacts
+from fedaudit.defenses.augmentations import OPERATIONS, STRONGEST
+from fedaudit.defenses.gradient_transforms import ImageAct, Replayed
 from fedaudit.defenses.on_photos import on_photos
-from fedaudit.defenses.transforms import OPERATIONS, STRONGEST
-from fedaudit.types import DefenseFacts
-from fedaudit.verbs import ClientStep
 
 Policy = tuple[tuple[str, int], ...]
 """Operations and their strengths, in order."""
@@ -31,7 +31,7 @@ class ATS:
 
     Args:
         policies: Each photo draws one of them. A policy names operations of
-            `fedaudit.defenses.transforms.OPERATIONS` with strengths from 0 to 9, in order:
+            `fedaudit.defenses.augmentations.OPERATIONS` with strengths from 0 to 9, in order:
             "translate_x:9 contrast:6".
     """
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fedaudit.defenses.ats import changed, parsed
+from fedaudit.defenses.augmentations import OPERATIONS, STRONGEST
 from fedaudit.defenses.image_gradients import image_gradients
-from fedaudit.defenses.transforms import OPERATIONS, STRONGEST
 
 SMALL = 1e-5
 """Added to eigenvalues, as in the authors' code."""

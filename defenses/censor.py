@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from fedaudit.defenses.acts import Batch, Replayed
-from fedaudit.defenses.network import received_network
+from fedaudit.core.client import ClientReturn, ClientStep, ClientTask
+from fedaudit.core.observation import DefenseFacts
+from fedaudit.core.shared import Update
+from fedaudit.defenses.client_network import received_network
+from fedaudit.defenses.gradient_transforms import Batch, Replayed
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.soft_labels import loss_on
-from fedaudit.types import DefenseFacts, Update
-from fedaudit.verbs import ClientReturn, ClientStep, ClientTask
 
 
 @dataclass(frozen=True, kw_only=True)

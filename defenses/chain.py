@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from functools import cached_property, reduce
 from typing import Any
 
-from fedaudit.errors import ConfigError
-from fedaudit.registry import create
-from fedaudit.types import DefenseFacts
-from fedaudit.verbs import ClientStep, Defense
+from fedaudit.core.client import ClientStep
+from fedaudit.core.errors import ConfigError
+from fedaudit.core.observation import DefenseFacts
+from fedaudit.core.protocols import Defense
+from fedaudit.core.registry import create
 
 
 @dataclass(frozen=True, kw_only=True)

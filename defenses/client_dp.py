@@ -8,6 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fedaudit.core.claims import Budget
+from fedaudit.core.client import ClientReturn, ClientStep, ClientTask
+from fedaudit.core.observation import DefenseFacts, ModelSpec
+from fedaudit.core.shared import Shared, Update
 from fedaudit.data.splits import Split
 from fedaudit.defenses.accounting import (
     Accountant,
@@ -16,11 +20,9 @@ from fedaudit.defenses.accounting import (
     laplace_noise_for,
     noise_for,
 )
-from fedaudit.defenses.acts import Batch, Noise, Replayed, clip, in_order, norms
-from fedaudit.defenses.budgets import Plan, with_budget
+from fedaudit.defenses.composition import Plan, with_budget
+from fedaudit.defenses.gradient_transforms import Batch, Noise, Replayed, clip, in_order, norms
 from fedaudit.models.private import changes_of, private_spec
-from fedaudit.types import Budget, DefenseFacts, ModelSpec, Shared, Update
-from fedaudit.verbs import ClientReturn, ClientStep, ClientTask
 
 
 @dataclass(frozen=True)

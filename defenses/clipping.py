@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from fedaudit.defenses.acts import Replayed, clip
-from fedaudit.defenses.sending import on_sending
-from fedaudit.types import DefenseFacts
-from fedaudit.verbs import ClientStep
+from fedaudit.core.client import ClientStep
+from fedaudit.core.observation import DefenseFacts
+from fedaudit.defenses.gradient_transforms import Replayed, clip
+from fedaudit.defenses.on_update import on_sending
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from fedaudit.defenses.acts import ImageAct
+from fedaudit.core.client import ClientReturn, ClientStep, ClientTask
+from fedaudit.core.errors import ConfigError
+from fedaudit.core.observation import DefenseFacts
+from fedaudit.defenses.gradient_transforms import ImageAct
 from fedaudit.defenses.image_gradients import image_gradients
 from fedaudit.defenses.mixing import partners, pool_of
 from fedaudit.defenses.on_photos import with_copies
-from fedaudit.errors import ConfigError
 from fedaudit.models.soft_labels import probabilities
 from fedaudit.models.zoo import build, parameters_of
-from fedaudit.types import DefenseFacts
-from fedaudit.verbs import ClientReturn, ClientStep, ClientTask
 
 TOGETHER = 16
 """Samples that are searched at a time: each holds a gradient of the whole network in memory."""

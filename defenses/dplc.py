@@ -8,12 +8,14 @@ import torch.nn.functional as F
 from scipy.special import log_ndtr, ndtr
 from torch import Tensor
 
-from fedaudit.data.faces import FaceSet
+from fedaudit.core.claims import Budget
+from fedaudit.core.client import ClientReturn, ClientStep, ClientTask
+from fedaudit.core.errors import DataError
+from fedaudit.core.observation import DefenseFacts
+from fedaudit.core.shared import ClusterCenters
+from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split
-from fedaudit.defenses.budgets import with_budget
-from fedaudit.errors import DataError
-from fedaudit.types import Budget, ClusterCenters, DefenseFacts
-from fedaudit.verbs import ClientReturn, ClientStep, ClientTask
+from fedaudit.defenses.composition import with_budget
 
 HEAD = "head."
 

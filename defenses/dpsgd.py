@@ -9,14 +9,15 @@ from opacus import PrivacyEngine
 from opacus.validators import ModuleValidator
 from torch import Tensor
 
+from fedaudit.core.claims import Budget
+from fedaudit.core.client import ClientReturn, ClientStep, ClientTask, Loop
+from fedaudit.core.errors import ConfigError
+from fedaudit.core.observation import DefenseFacts, ModelSpec
 from fedaudit.data.splits import Split
 from fedaudit.defenses.accounting import Accountant, Spent, epsilon_of, noise_for
-from fedaudit.defenses.acts import Noise, Replayed, clip
-from fedaudit.defenses.budgets import Plan, with_budget
-from fedaudit.errors import ConfigError
+from fedaudit.defenses.composition import Plan, with_budget
+from fedaudit.defenses.gradient_transforms import Noise, Replayed, clip
 from fedaudit.models.private import changes_of, private_spec
-from fedaudit.types import Budget, DefenseFacts, ModelSpec
-from fedaudit.verbs import ClientReturn, ClientStep, ClientTask, Loop
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedaudit.defenses.acts import Replayed, keep_middle
-from fedaudit.defenses.sending import on_sending, sparse_bytes, with_error_feedback
-from fedaudit.types import DefenseFacts
-from fedaudit.verbs import ClientStep
+from fedaudit.core.client import ClientStep
+from fedaudit.core.observation import DefenseFacts
+from fedaudit.defenses.gradient_transforms import Replayed, keep_middle
+from fedaudit.defenses.on_update import on_sending, sparse_bytes, with_error_feedback
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from fedaudit.defenses.acts import Replayed
+from fedaudit.core.client import ClientStep
+from fedaudit.core.observation import DefenseFacts
+from fedaudit.defenses.gradient_transforms import Replayed
 from fedaudit.defenses.mixing import half_normal, mixing, with_company
-from fedaudit.types import DefenseFacts
-from fedaudit.verbs import ClientStep
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, replace
 
-from fedaudit.data.faces import FaceSet
+from fedaudit.core.client import ClientStep
+from fedaudit.core.errors import DataError
+from fedaudit.core.observation import DefenseFacts, LocalTraining
+from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split
-from fedaudit.errors import DataError
-from fedaudit.types import DefenseFacts, LocalTraining
-from fedaudit.verbs import ClientStep
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from fedaudit.errors import ConfigError
-from fedaudit.types import DefenseFacts
-from fedaudit.verbs import ClientReturn, ClientStep, ClientTask
+from fedaudit.core.client import ClientReturn, ClientStep, ClientTask
+from fedaudit.core.errors import ConfigError
+from fedaudit.core.observation import DefenseFacts
 
 HEAD = "head."
 

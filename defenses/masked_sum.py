@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fedaudit.core.errors import ConfigError
 from fedaudit.defenses.key_agreement import agreed, public_key
 from fedaudit.defenses.secret_sharing import random_bytes, recover, share
-from fedaudit.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedaudit.defenses.acts import ImageAct, Replayed
+from fedaudit.core.client import ClientReturn, ClientStep, ClientTask
+from fedaudit.core.errors import DataError
+from fedaudit.defenses.gradient_transforms import ImageAct, Replayed
 from fedaudit.defenses.on_photos import alone, without_labels
-from fedaudit.errors import DataError
 from fedaudit.models.soft_labels import probabilities
-from fedaudit.verbs import ClientReturn, ClientStep, ClientTask
 
 Weights = Callable[[int, int, torch.Generator], Tensor]
 """Number of mixed images N, images in each k → `[N, k]` that sum to 1."""

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from fedaudit.types import DefenseFacts, LocalTraining
-from fedaudit.verbs import ClientStep
+from fedaudit.core.client import ClientStep
+from fedaudit.core.observation import DefenseFacts, LocalTraining
 
 
 @dataclass(frozen=True, kw_only=True)

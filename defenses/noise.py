@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fedaudit.defenses.acts import Noise, Replayed
-from fedaudit.defenses.sending import on_sending
-from fedaudit.types import DefenseFacts
-from fedaudit.verbs import ClientStep
+from fedaudit.core.client import ClientStep
+from fedaudit.core.observation import DefenseFacts
+from fedaudit.defenses.gradient_transforms import Noise, Replayed
+from fedaudit.defenses.on_update import on_sending
 
 Unit = Literal["entry", "norm"]
 

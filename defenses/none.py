@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from fedaudit.types import DefenseFacts
-from fedaudit.verbs import ClientStep
+from fedaudit.core.client import ClientStep
+from fedaudit.core.observation import DefenseFacts
 
 
 @dataclass(frozen=True, kw_only=True)

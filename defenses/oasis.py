@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedaudit.defenses.acts import ImageAct, Replayed
+from fedaudit.core.client import ClientStep
+from fedaudit.core.observation import DefenseFacts
+from fedaudit.defenses.augmentations import rotate, shear_x
+from fedaudit.defenses.gradient_transforms import ImageAct, Replayed
 from fedaudit.defenses.on_photos import with_copies
-from fedaudit.defenses.transforms import rotate, shear_x
-from fedaudit.types import DefenseFacts
-from fedaudit.verbs import ClientStep
 
 FLIPS = {"horizontal": 3, "vertical": 2}
 

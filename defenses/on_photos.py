@@ -5,10 +5,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fedaudit.defenses.acts import ImageAct
-from fedaudit.errors import ConfigError
+from fedaudit.core.client import ClientReturn, ClientStep, ClientTask
+from fedaudit.core.errors import ConfigError
+from fedaudit.defenses.gradient_transforms import ImageAct
 from fedaudit.models.soft_labels import likeliest
-from fedaudit.verbs import ClientReturn, ClientStep, ClientTask
 
 PER_IMAGE = "one image"
 """How the unit of a budget starts that counts images (`defenses.dpsgd`)."""

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
+from fedaudit.core.client import ClientStep
+from fedaudit.core.observation import DefenseFacts, ModelSpec
 from fedaudit.data.splits import Split
 from fedaudit.models.variational import spec_with_bottleneck
-from fedaudit.types import DefenseFacts, ModelSpec
-from fedaudit.verbs import ClientStep
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from fedaudit.core.client import ClientStep
+from fedaudit.core.observation import DefenseFacts
 from fedaudit.defenses.local_layers import keeping, require_prefixes
-from fedaudit.types import DefenseFacts
-from fedaudit.verbs import ClientStep
 
 
 @dataclass(frozen=True, kw_only=True)

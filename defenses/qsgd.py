@@ -6,10 +6,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from fedaudit.defenses.acts import Quantize, Replayed
-from fedaudit.defenses.sending import on_sending
-from fedaudit.types import DefenseFacts
-from fedaudit.verbs import ClientStep
+from fedaudit.core.client import ClientStep
+from fedaudit.core.observation import DefenseFacts
+from fedaudit.defenses.gradient_transforms import Quantize, Replayed
+from fedaudit.defenses.on_update import on_sending
 
 
 @dataclass(frozen=True, kw_only=True)

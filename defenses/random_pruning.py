@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedaudit.defenses.acts import KeepRandom, Replayed
-from fedaudit.defenses.sending import on_sending, sparse_bytes
-from fedaudit.types import DefenseFacts
-from fedaudit.verbs import ClientStep
+from fedaudit.core.client import ClientStep
+from fedaudit.core.observation import DefenseFacts
+from fedaudit.defenses.gradient_transforms import KeepRandom, Replayed
+from fedaudit.defenses.on_update import on_sending, sparse_bytes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,14 +8,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from fedaudit.data.faces import FaceSet
+from fedaudit.core.client import ClientStep
+from fedaudit.core.errors import ConfigError
+from fedaudit.core.observation import DefenseFacts
+from fedaudit.core.shared import Aggregate, Buffers, MaskedVectors, Shared, Update
+from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split
-from fedaudit.defenses.acts import Replayed
+from fedaudit.defenses.gradient_transforms import Replayed
 from fedaudit.defenses.masked_sum import decode, draw_keys, encode, mask, steps_of, unmask
-from fedaudit.errors import ConfigError
-from fedaudit.federation.averaging import sum_securely
-from fedaudit.types import Aggregate, Buffers, DefenseFacts, MaskedVectors, Shared, Update
-from fedaudit.verbs import ClientStep
+from fedaudit.defenses.weighted_sum import sum_securely
 
 RING = 2**31
 """Sums beyond ± this wrap around."""

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import jvp, vmap
 
-from fedaudit.defenses.acts import Batch, Replayed, keep_inputs
-from fedaudit.defenses.network import all_photos, received_network
-from fedaudit.defenses.sending import on_sending
-from fedaudit.errors import ConfigError
-from fedaudit.types import DefenseFacts, Update
-from fedaudit.verbs import ClientReturn, ClientStep, ClientTask
+from fedaudit.core.client import ClientReturn, ClientStep, ClientTask
+from fedaudit.core.errors import ConfigError
+from fedaudit.core.observation import DefenseFacts
+from fedaudit.core.shared import Update
+from fedaudit.defenses.client_network import all_photos, received_network
+from fedaudit.defenses.gradient_transforms import Batch, Replayed, keep_inputs
+from fedaudit.defenses.on_update import on_sending
 
 CHUNK = 16
 """Derivatives that are computed at once; bounds memory."""

@@ -2,18 +2,20 @@
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from fedaudit.captures.flower import tap
-    from fedaudit.captures.recording import record_broadcast, record_update, recording
+from fedaudit.core import version
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from fedaudit.captures.record.flower import tap
+    from fedaudit.captures.record.recording import record_broadcast, record_update, recording
+
+__version__ = version.VERSION
 __all__ = ["__version__", "record_broadcast", "record_update", "recording", "tap"]
 
 _LAZY = {
-    "record_broadcast": "fedaudit.captures.recording",
-    "record_update": "fedaudit.captures.recording",
-    "recording": "fedaudit.captures.recording",
-    "tap": "fedaudit.captures.flower",
+    "record_broadcast": "fedaudit.captures.record.recording",
+    "record_update": "fedaudit.captures.record.recording",
+    "recording": "fedaudit.captures.record.recording",
+    "tap": "fedaudit.captures.record.flower",
 }
 """What is imported when it is first used: torch is slow to import."""
 

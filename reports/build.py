@@ -3,10 +3,14 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from fedaudit.config import Federation, Scenario, Study
+from fedaudit.core.knowledge import Knowledge
+from fedaudit.core.measures import Evidence, Utility
+from fedaudit.core.scenario import Federation, Scenario, Study
+from fedaudit.core.threat_models import threat_model
+from fedaudit.files.atomic import write_atomically
 from fedaudit.reports import recorded
 from fedaudit.reports.controls import ceilings, controls, failed
-from fedaudit.reports.defenses import defense_lines
+from fedaudit.reports.defense_lines import defense_lines
 from fedaudit.reports.exhibits import SEED, exhibits, points
 from fedaudit.reports.exposure import exposures
 from fedaudit.reports.findings import coverage, findings
@@ -14,26 +18,21 @@ from fedaudit.reports.html import render
 from fedaudit.reports.pictures import Picture
 from fedaudit.reports.results import (
     SCHEMA_VERSION,
-    Evidence,
     Ledger,
     Provenance,
     Results,
     Settings,
-    Utility,
     canonical_bytes,
 )
 from fedaudit.reports.rows import contrasts, invalidated, rows
 from fedaudit.reports.trials import Trials
 from fedaudit.reports.verdicts import headline
-from fedaudit.running.atomic import write_atomically
-from fedaudit.running.folder import RunFolder
-from fedaudit.running.inventory import Inventory
-from fedaudit.running.jobs import gallery_name, utility_job
-from fedaudit.running.manifest import Manifest
-from fedaudit.running.session import open_report
 from fedaudit.scoring.identity import Gallery, calibrate
-from fedaudit.threat_models import threat_model
-from fedaudit.types import Knowledge
+from fedaudit.study.inventory import Inventory
+from fedaudit.study.jobs import gallery_name, utility_job
+from fedaudit.study.manifest import Manifest
+from fedaudit.study.run_folder import RunFolder
+from fedaudit.study.session import open_report
 
 LIMITATIONS = (
     "Only the listed attacks were run. A stronger attack may succeed where these did not; a longer "

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from fedaudit.reports.results import DefenseLine, Rate
+from fedaudit.core.measures import Rate
+from fedaudit.reports.results import DefenseLine
 from fedaudit.reports.text import ABSENT, number, percent, points, signed, visible
 
 COLUMNS = (

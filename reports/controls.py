@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from fedaudit.config import Study
+from fedaudit.core.measures import Rate
+from fedaudit.core.scenario import Study
 from fedaudit.reports import recorded
-from fedaudit.reports.positive import positive
-from fedaudit.reports.results import Ceiling, Control, Rate, Row
+from fedaudit.reports.positive_control import positive
+from fedaudit.reports.results import Ceiling, Control, Row
 from fedaudit.reports.trials import Trials
 from fedaudit.reports.verdicts import rate_text
-from fedaudit.scoring import statistics
 from fedaudit.scoring.identity import Gallery
+from fedaudit.stats import intervals
 
 
 def controls(
@@ -50,8 +51,8 @@ def ceilings(study: Study, galleries: Mapping[str, Gallery | None]) -> tuple[Cei
 def _ceiling(study: Study, scenario: str, gallery: Gallery) -> Ceiling | None:
     if gallery.threshold is None:
         return None
-    low, high = statistics.clopper_pearson(gallery.ceiling_hits, gallery.ceiling_n)
-    first_low, first_high = statistics.clopper_pearson(gallery.ceiling_first, gallery.ceiling_n)
+    low, high = intervals.clopper_pearson(gallery.ceiling_hits, gallery.ceiling_n)
+    first_low, first_high = intervals.clopper_pearson(gallery.ceiling_first, gallery.ceiling_n)
     n = gallery.ceiling_n
     return Ceiling(
         scenario=scenario,
@@ -88,7 +89,7 @@ def _negative(name: str, hits: list[bool | None], fmr: float) -> Control:
     tested = [bool(hit) for hit in hits if hit is not None]
     if not tested:
         return Control(name, "all", "not run", requirement, None)
-    rate = statistics.rate(tested)
+    rate = intervals.rate(tested)
     # Reconstructions of one photo by several attacks resemble each other, so few false matches can
     # repeat; a control only fails where the rate is well above what calibration promises.
     return Control(name, "all", rate_text(rate), requirement, rate.low <= 10 * fmr)

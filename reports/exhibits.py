@@ -4,10 +4,10 @@ import random
 from collections.abc import Mapping
 from dataclasses import replace
 
-from fedaudit.config import Study
+from fedaudit.core.scenario import Study
+from fedaudit.core.trial import ImageScore, Trial
 from fedaudit.reports.results import Exhibit, Row, ScorePoint
 from fedaudit.reports.trials import Trials
-from fedaudit.types import ImageScore, Trial
 
 SHOWN = 12
 SEED = 20

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fedaudit.config import Choice, Scenario, Study
+from fedaudit.core.scenario import Choice, Scenario, Study
+from fedaudit.core.trial import Sent, Trial
 from fedaudit.reports.recorded import model_state
 from fedaudit.reports.results import Exposure, Row
 from fedaudit.reports.trials import Trials
-from fedaudit.types import Sent, Trial
 
 Rows = dict[tuple[str, str, str], Row]
 

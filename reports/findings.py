@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable
 
-from fedaudit.config import Study
+from fedaudit.core.scenario import Study
 from fedaudit.reports.lessons import IRREVERSIBILITY, ONE_OWNER, is_template, kind_of, lesson
 from fedaudit.reports.results import Coverage, Exposure, Finding, Row
 from fedaudit.reports.verdicts import rate_text

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from fedaudit.core.measures import Evidence
 from fedaudit.reports import charts, text, view, wording
 from fedaudit.reports.csp import policy
 from fedaudit.reports.exposure_figure import exposure_map
@@ -16,7 +17,7 @@ from fedaudit.reports.figures import Figure, defense_name, reidentification, sta
 from fedaudit.reports.frontier import frontier
 from fedaudit.reports.more_figures import contrasts, model_states, scores
 from fedaudit.reports.pictures import Picture, Trio, trios, worst_pair
-from fedaudit.reports.results import Evidence, Results, canonical_bytes
+from fedaudit.reports.results import Results, canonical_bytes
 from fedaudit.reports.sweeps import setting_curves
 
 _TEMPLATES = Path(__file__).parent / "templates"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedaudit.reports.results import DefenseLine, Results
-from fedaudit.scoring.statistics import targets_needed
+from fedaudit.stats.intervals import targets_needed
 
 Standing = Literal["measured", "by estimate only", "too leaky", "too costly", "not measured"]
 

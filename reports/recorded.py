@@ -7,12 +7,13 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from fedaudit.config import Scenario, Study
-from fedaudit.reports.results import Estimate, Finding, Rate, Row, Settings, Severity, Verdict
+from fedaudit.core.measures import Estimate, Rate
+from fedaudit.core.scenario import Scenario, Study
+from fedaudit.reports.results import Finding, Row, Settings, Severity, Verdict
 from fedaudit.reports.verdicts import points, rate_text, severity_of
-from fedaudit.scoring import statistics
 from fedaudit.scoring.identity import Gallery
-from fedaudit.scoring.statistics import targets_needed
+from fedaudit.stats import intervals
+from fedaudit.stats.intervals import targets_needed
 
 LIMITATIONS = (
     "Only the listed attacks were run, on the updates that were recorded. A stronger attack may "
@@ -121,7 +122,7 @@ def chance_of(gallery: Gallery | None) -> Rate | None:
     if gallery is None or gallery.threshold is None or not gallery.ceiling_n:
         return None
     hits, n = gallery.strangers, gallery.ceiling_n
-    return Rate(hits, n, hits / n, *statistics.clopper_pearson(hits, n))
+    return Rate(hits, n, hits / n, *intervals.clopper_pearson(hits, n))
 
 
 def not_identified(row: Row) -> str:
@@ -180,7 +181,7 @@ def copies(psnr: Sequence[float] | None) -> Rate | None:
     Args:
         psnr: Of each reconstruction, in dB; None where the originals are not known.
     """
-    return statistics.rate([value >= COPY for value in psnr]) if psnr else None
+    return intervals.rate([value >= COPY for value in psnr]) if psnr else None
 
 
 def copies_text(row: Row) -> str:

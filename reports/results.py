@@ -12,71 +12,15 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from fedaudit.types import Budget
+from fedaudit.core.claims import Budget
+from fedaudit.core.measures import Estimate, Rate, Utility
 
 SCHEMA_VERSION = "1"
 
-Evidence = Literal["none", "redacted", "full"]
 VerdictKind = Literal[
     "LEAK DEMONSTRATED", "NO LEAK FOUND ABOVE LIMIT", "INCONCLUSIVE", "INVALID", "NOT TESTED"
 ]
 Severity = Literal["critical", "high", "medium", "low", "none"]
-
-
-@dataclass(frozen=True)
-class Rate:
-    """`hits` of `n`, with an exact (Clopper–Pearson) two-sided 95 % interval."""
-
-    hits: int
-    n: int
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean or a paired difference with its 95 % interval; `method` says which interval."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-    method: str
-
-
-@dataclass(frozen=True)
-class Utility:
-    """What the defended federation is still worth on people it never saw.
-
-    Attributes:
-        accuracy: Best verification accuracy on held-out pairs (0.5 is chance).
-        tar_at_far: TAR at the FAR named in the key ("1e-2").
-        rounds, seconds, bytes_per_client_round: Cost of training; bytes both ways.
-        untrained_accuracy: The same for the fresh model: what training adds to.
-        training_epsilon: ε that all rounds of the training compose to, where there is one.
-        training_delta, training_unit: δ that goes with it, and what is protected.
-        step_seconds, plain_step_seconds: Median CPU seconds of one client's round with the defense
-            and without, by turns in one process.
-        bytes_sent, plain_bytes_sent: Of what one client sends in a round, with the defense (in the
-            encoding that it names) and without.
-    """
-
-    accuracy: float
-    tar_at_far: Mapping[str, float]
-    auc: float
-    pairs: int
-    rounds: int
-    seconds: float
-    bytes_per_client_round: int
-    untrained_accuracy: float | None = None
-    training_epsilon: float | None = None
-    training_delta: float | None = None
-    training_unit: str = ""
-    step_seconds: float | None = None
-    plain_step_seconds: float | None = None
-    bytes_sent: int | None = None
-    plain_bytes_sent: int | None = None
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,17 @@ from dataclasses import replace
 from itertools import combinations
 from statistics import median
 
-from fedaudit.config import Scenario, Study
-from fedaudit.reports import positive, recorded
-from fedaudit.reports.results import Contrast, Estimate, Row, Settings, Utility
+from fedaudit.core.knowledge import Knowledge
+from fedaudit.core.measures import Estimate, Utility
+from fedaudit.core.scenario import Scenario, Study
+from fedaudit.core.threat_models import threat_model
+from fedaudit.core.trial import ImageScore
+from fedaudit.reports import positive_control, recorded
+from fedaudit.reports.results import Contrast, Row, Settings
 from fedaudit.reports.trials import Group, Trials, outcomes, paired
 from fedaudit.reports.verdicts import NOT_TESTED, judge
-from fedaudit.scoring import statistics
 from fedaudit.scoring.identity import Gallery
-from fedaudit.threat_models import threat_model
-from fedaudit.types import ImageScore, Knowledge
+from fedaudit.stats import intervals
 
 METRICS = {"ssim": True, "lpips": False, "reid": True}
 """Metrics of the contrasts, and whether higher is better for the attacker."""
@@ -57,7 +59,7 @@ def rows(
                 row = _row(scenario, group, prior, utility, settings)
                 if study.recorded:
                     row = _recorded(study, scenario, row, (group, prior, noise), settings, gallery)
-                    row = _doubted(row, positive.succeeds(study, trials, attack.label))
+                    row = _doubted(row, positive_control.succeeds(study, trials, attack.label))
                 found.append(row)
     return _corrected(found)
 
@@ -93,7 +95,7 @@ def _row(
 ) -> Row:
     cell, people = group.cell, group.people
     tested = group.tested()
-    reid = statistics.rate(outcomes(list(group.scores().values()))) if tested else None
+    reid = intervals.rate(outcomes(list(group.scores().values()))) if tested else None
     excess, p_value, prior_rate, prior_ssim = None, None, None, None
     ours: list[ImageScore] = []
     if prior:
@@ -102,10 +104,10 @@ def _row(
         clusters = [score.person for score in ours]
         prior_ssim = _mean([s.ssim for s in theirs], clusters)
         if tested and prior.tested():
-            prior_rate = statistics.rate(outcomes(list(prior.scores().values())))
+            prior_rate = intervals.rate(outcomes(list(prior.scores().values())))
             pair = outcomes(ours), outcomes(theirs)
-            excess = statistics.paired_rate_difference(*pair, clusters)
-            p_value = statistics.paired_p_value(*pair, clusters)
+            excess = intervals.paired_rate_difference(*pair, clusters)
+            p_value = intervals.paired_p_value(*pair, clusters)
     ranks = [s.rank for s in group.scores().values() if s.rank is not None]
     worst = max(group.scores().items(), key=lambda item: _closeness(item[1]))
     worst_trial = next(
@@ -135,7 +137,7 @@ def _row(
         reid=reid,
         prior=prior_rate,
         excess=excess,
-        rank1=statistics.rate([rank == 1 for rank in ranks]) if ranks else None,
+        rank1=intervals.rate([rank == 1 for rank in ranks]) if ranks else None,
         worst_cosine=worst[1].cosine,
         worst_cell=worst_trial.cell.key if has_cosine else None,
         worst_image=worst[0][2] if has_cosine else None,
@@ -200,7 +202,7 @@ def _closeness(score: ImageScore) -> float:
 def _mean(values: Sequence[float | None] | None, clusters: Sequence[str]) -> Estimate | None:
     """None where something was not measured."""
     known = [value for value in values or () if value is not None]
-    return statistics.mean(known, clusters) if known and len(known) == len(clusters) else None
+    return intervals.mean(known, clusters) if known and len(known) == len(clusters) else None
 
 
 def _identified(group: Group) -> Group:
@@ -269,7 +271,7 @@ def _doubted(row: Row, succeeds: bool | None) -> Row:
 def _corrected(found: list[Row]) -> tuple[Row, ...]:
     """Holm over all rows of the study that were tested."""
     tested = [row.p_value for row in found if row.p_value is not None]
-    adjusted = iter(statistics.holm(tested))
+    adjusted = iter(intervals.holm(tested))
     return tuple(
         row if row.p_value is None else replace(row, p_holm=next(adjusted)) for row in found
     )
@@ -285,9 +287,9 @@ def _contrast(metric: str, first: Group, second: Group) -> Contrast:
     ours, theirs = paired(first, second)
     clusters = [score.person for score in ours]
     if metric == "reid":
-        difference = statistics.paired_rate_difference(outcomes(ours), outcomes(theirs), clusters)
+        difference = intervals.paired_rate_difference(outcomes(ours), outcomes(theirs), clusters)
     else:
-        difference = statistics.paired_difference(
+        difference = intervals.paired_difference(
             _numbers(ours, metric), _numbers(theirs, metric), clusters
         )
     return Contrast(

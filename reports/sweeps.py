@@ -6,7 +6,7 @@ import altair as alt
 from markupsafe import Markup
 
 from fedaudit.reports.charts import COLORS, Key, draw, over, series
-from fedaudit.reports.defenses import sweeps
+from fedaudit.reports.defense_lines import sweeps
 from fedaudit.reports.figures import Figure, Panel, Table, scenario_title, unique
 from fedaudit.reports.results import DefenseLine, Results, Row
 from fedaudit.reports.text import ABSENT, number, percent, rate

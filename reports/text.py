@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar, cast
 
-from fedaudit.reports.results import Estimate, Rate
+from fedaudit.core.measures import Estimate, Rate
 
 T = TypeVar("T")
 

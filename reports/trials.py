@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from fedaudit.types import Cell, ImageScore, Trial
+from fedaudit.core.trial import Cell, ImageScore, Trial
 
 Place = tuple[int, int, int]
 """(target, seed, image): what pairs a score with the same photo's score elsewhere."""

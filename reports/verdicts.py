@@ -3,8 +3,9 @@
 from collections import Counter
 from dataclasses import replace
 
-from fedaudit.reports.results import Estimate, Rate, Row, Settings, Severity, Verdict
-from fedaudit.scoring.statistics import targets_needed
+from fedaudit.core.measures import Estimate, Rate
+from fedaudit.reports.results import Row, Settings, Severity, Verdict
+from fedaudit.stats.intervals import targets_needed
 
 LEVELS: tuple[tuple[float, Severity], ...] = ((0.5, "critical"), (0.1, "high"), (0.01, "medium"))
 ORDER: tuple[Severity, ...] = ("none", "low", "medium", "high", "critical")

@@ -3,17 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fedaudit.core.measures import Evidence, Rate
 from fedaudit.reports.figures import state_of, unique
-from fedaudit.reports.results import (
-    Ceiling,
-    DefenseLine,
-    Evidence,
-    Ledger,
-    Rate,
-    Results,
-    Row,
-    Verdict,
-)
+from fedaudit.reports.results import Ceiling, DefenseLine, Ledger, Results, Row, Verdict
 from fedaudit.reports.text import percent
 
 

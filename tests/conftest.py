@@ -8,18 +8,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedaudit.captures.simulated import simulate
-from fedaudit.config import Federation
-from fedaudit.data.faces import FaceSet
+from fedaudit.captures.simulate.simulated import simulate
+from fedaudit.core.capture import Capture
+from fedaudit.core.observation import LocalTraining, ModelSpec
+from fedaudit.core.protocols import ManipulatingAttack
+from fedaudit.core.registry import create
+from fedaudit.core.scenario import Federation
+from fedaudit.core.threat_models import threat_model
+from fedaudit.data.face_set import FaceSet
 from fedaudit.data.orl import orl
 from fedaudit.data.splits import split
-from fedaudit.federation.rounds import Simulation, State
+from fedaudit.federation.simulation import Simulation, State
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.generator import FaceGan
-from fedaudit.registry import create
-from fedaudit.threat_models import threat_model
-from fedaudit.types import Capture, LocalTraining, ModelSpec
-from fedaudit.verbs import ManipulatingAttack
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 import pytest
 
-from fedaudit.captures.facts import DpClaim, Facts
+from fedaudit.captures.format.capture_facts import DpClaim, Facts
 from fedaudit.cli import cli
-from fedaudit.registry import lookup, names
+from fedaudit.core.registry import lookup, names
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from fedaudit.registry import names
-from fedaudit.running.jobs import TrainJob, expand
-from fedaudit.study_file import load_study
+from fedaudit.core.registry import names
+from fedaudit.study.jobs import TrainJob, expand
+from fedaudit.study.study_file import load_study
 
 FILES = sorted((Path(__file__).parents[1] / "examples").glob("*.toml"))
 

@@ -19,9 +19,9 @@ import click
 import pytest
 
 import fedaudit
-from fedaudit.asset_table import ASSETS
 from fedaudit.cli import cli
-from fedaudit.study_file import load_study
+from fedaudit.files.asset_table import ASSETS
+from fedaudit.study.study_file import load_study
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

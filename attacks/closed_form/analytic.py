@@ -7,11 +7,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.adaptive import how_adaptive
+from fedaudit.attacks.adaptive.assumptions import how_adaptive
 from fedaudit.attacks.closed_form.first_layer import FirstLayer, assign_labels, find_first
-from fedaudit.attacks.evidence import gather
-from fedaudit.attacks.search import Progress
-from fedaudit.types import Knowledge, Observation, Reconstruction, Update
+from fedaudit.attacks.evidence.gather import gather
+from fedaudit.attacks.search.movers.gradient_descent import Progress
+from fedaudit.core.knowledge import Knowledge
+from fedaudit.core.observation import Observation
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.shared import Update
 
 
 @dataclass(frozen=True, kw_only=True)

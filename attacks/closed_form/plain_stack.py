@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input, conv2d_weight
 
-from fedaudit.errors import AttackError
+from fedaudit.core.errors import AttackError
 from fedaudit.models.bodies import Standardize
 from fedaudit.models.facenet import FaceNet
 

@@ -8,12 +8,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fedaudit.attacks.adaptive import how_adaptive
+from fedaudit.attacks.adaptive.assumptions import how_adaptive
 from fedaudit.attacks.closed_form.plain_stack import Affine, Inverse, stack_of
-from fedaudit.attacks.evidence import gather
-from fedaudit.attacks.search import Progress
-from fedaudit.errors import AttackError
-from fedaudit.types import Knowledge, Observation, Reconstruction, Update
+from fedaudit.attacks.evidence.gather import gather
+from fedaudit.attacks.search.movers.gradient_descent import Progress
+from fedaudit.core.errors import AttackError
+from fedaudit.core.knowledge import Knowledge
+from fedaudit.core.observation import Observation
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.shared import Update
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fedaudit.errors import AttackError
-from fedaudit.types import SummedRows
+from fedaudit.core.errors import AttackError
+from fedaudit.core.shared import SummedRows
 
 HEAD_ROWS = "head.weight"
 

@@ -7,16 +7,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.adaptive import how_adaptive
-from fedaudit.attacks.evidence import Evidence, gather
-from fedaudit.attacks.learned.auxiliary import Auxiliary
+from fedaudit.attacks.adaptive.assumptions import how_adaptive
+from fedaudit.attacks.evidence.gather import Evidence, gather
+from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.learned.decoder import MapDecoder
+from fedaudit.attacks.learned.decoder_training import Progress, seeded, teach
 from fedaudit.attacks.learned.known_maps import KnownMaps, known_maps
 from fedaudit.attacks.learned.refining import Refining
-from fedaudit.attacks.learned.training import Progress, seeded, teach
-from fedaudit.remembering import key_of, remembered
-from fedaudit.seeds import generator_for
-from fedaudit.types import Knowledge, Observation, Reconstruction, Shared, Update
+from fedaudit.core.knowledge import Knowledge
+from fedaudit.core.observation import Observation
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.seeds import generator_for
+from fedaudit.core.shared import Shared, Update
+from fedaudit.files.cache import key_of, remembered
 
 PART = 256
 GENERIC = 4

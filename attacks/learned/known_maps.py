@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.evidence import Evidence
-from fedaudit.attacks.maps.peel import peel
+from fedaudit.attacks.evidence.feature_maps.last_block import peel
+from fedaudit.attacks.evidence.gather import Evidence
 from fedaudit.models.facenet import FaceNet
 
 

@@ -8,26 +8,21 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fedaudit.attacks.estimating import estimate
-from fedaudit.attacks.evidence import Evidence, gather
-from fedaudit.attacks.learned.auxiliary import Auxiliary
+from fedaudit.attacks.adaptive.defense_replay import replay_of
+from fedaudit.attacks.adaptive.estimation import estimate
+from fedaudit.attacks.evidence.gather import Evidence, gather
+from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.learned.decoder import VectorDecoder
-from fedaudit.attacks.learned.gradients import Rehearsal, Sketch, entry_name
-from fedaudit.attacks.learned.training import Progress, seeded, teach
-from fedaudit.attacks.replaying import replay_of
+from fedaudit.attacks.learned.decoder_training import Progress, seeded, teach
+from fedaudit.attacks.learned.sketch import Rehearsal, Sketch, entry_name
+from fedaudit.core.knowledge import Knowledge
+from fedaudit.core.observation import DefenseFacts, Observation
+from fedaudit.core.reconstruction import Adaptive, Reconstruction
+from fedaudit.core.seeds import generator_for, seed_for
+from fedaudit.core.shared import Shared, Update
+from fedaudit.files.cache import key_of, remembered
 from fedaudit.models.facenet import FaceNet
 from fedaudit.models.zoo import build
-from fedaudit.remembering import key_of, remembered
-from fedaudit.seeds import generator_for, seed_for
-from fedaudit.types import (
-    Adaptive,
-    DefenseFacts,
-    Knowledge,
-    Observation,
-    Reconstruction,
-    Shared,
-    Update,
-)
 
 FITTED = 3000
 """Sketches from which the principal directions are computed."""

@@ -17,14 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedaudit.attacks.eigenfaces import kept_faces
-from fedaudit.attacks.learned.auxiliary import Auxiliary
-from fedaudit.attacks.learned.training import Progress, seeded
-from fedaudit.attacks.mixtures import Coefficients, drawn_from, drawn_on, expected
-from fedaudit.defenses.acts import ImageAct
+from fedaudit.attacks.adaptive.mixtures import Coefficients, drawn_from, drawn_on, expected
+from fedaudit.attacks.generators.auxiliary import Auxiliary
+from fedaudit.attacks.generators.eigenfaces import kept_faces
+from fedaudit.attacks.learned.decoder_training import Progress, seeded
+from fedaudit.core.seeds import generator_for
+from fedaudit.defenses.gradient_transforms import ImageAct
+from fedaudit.files.cache import key_of, remembered
 from fedaudit.models.bodies import group_norm
-from fedaudit.remembering import key_of, remembered
-from fedaudit.seeds import generator_for
 
 BATCH = 32
 """Mixtures in a step."""

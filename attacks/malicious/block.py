@@ -13,13 +13,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fedaudit.attacks.adapting import adapt_to
-from fedaudit.attacks.evidence import Evidence
-from fedaudit.errors import AttackError, ConfigError
+from fedaudit.attacks.adaptive.adaptation import adapt_to
+from fedaudit.attacks.evidence.gather import Evidence
+from fedaudit.core.errors import AttackError, ConfigError
+from fedaudit.core.observation import ModelSpec, Observation
+from fedaudit.core.registry import create
 from fedaudit.models.facenet import FaceNet, criterion_of, require_face_net
 from fedaudit.models.zoo import build, parameters_of
-from fedaudit.registry import create
-from fedaudit.types import ModelSpec, Observation
 
 FACTORY = "fedaudit.attacks.malicious.block:with_block"
 PREFIX = "body.block."

@@ -9,16 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedaudit.attacks.generators.face_generator import FaceGenerator
 from fedaudit.attacks.malicious.block import EMPTY, image_shape
-from fedaudit.attacks.priors.generator import FaceGenerator
-from fedaudit.attacks.search import Progress
-from fedaudit.attacks.watch import Checkpoint
+from fedaudit.attacks.search.checkpoint import Checkpoint
+from fedaudit.attacks.search.movers.gradient_descent import Progress
+from fedaudit.core.knowledge import Knowledge
+from fedaudit.core.observation import ModelSpec, Observation
+from fedaudit.core.protocols import Attack
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.registry import create
+from fedaudit.core.shared import Update
 from fedaudit.models.facenet import FaceNet, require_face_net
 from fedaudit.models.heads import CosineHead
 from fedaudit.models.zoo import build
-from fedaudit.registry import create
-from fedaudit.types import Knowledge, ModelSpec, Observation, Reconstruction, Update
-from fedaudit.verbs import Attack
 
 FACES = 256
 """Generated faces whose features are measured."""

@@ -8,8 +8,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.adaptive import how_adaptive
-from fedaudit.attacks.evidence import Evidence, gather
+from fedaudit.attacks.adaptive.assumptions import how_adaptive
+from fedaudit.attacks.evidence.gather import Evidence, gather
+from fedaudit.attacks.generators.face_generator import FaceGenerator
 from fedaudit.attacks.malicious.block import (
     Block,
     block_of,
@@ -19,9 +20,11 @@ from fedaudit.attacks.malicious.block import (
     scale_is_known,
     sent,
 )
-from fedaudit.attacks.priors.generator import FaceGenerator
-from fedaudit.attacks.search import Progress
-from fedaudit.types import Knowledge, ModelSpec, Observation, Reconstruction, Update
+from fedaudit.attacks.search.movers.gradient_descent import Progress
+from fedaudit.core.knowledge import Knowledge
+from fedaudit.core.observation import ModelSpec, Observation
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.shared import Update
 
 FACES = 128
 """Generated faces whose brightness is measured."""

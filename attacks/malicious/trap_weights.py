@@ -8,8 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.adaptive import how_adaptive
-from fedaudit.attacks.evidence import Evidence, gather
+from fedaudit.attacks.adaptive.assumptions import how_adaptive
+from fedaudit.attacks.evidence.gather import Evidence, gather
+from fedaudit.attacks.generators.face_generator import FaceGenerator
 from fedaudit.attacks.malicious.block import (
     block_of,
     fill_up,
@@ -18,9 +19,11 @@ from fedaudit.attacks.malicious.block import (
     scale_is_known,
     sent,
 )
-from fedaudit.attacks.priors.generator import FaceGenerator
-from fedaudit.attacks.search import Progress
-from fedaudit.types import Knowledge, ModelSpec, Observation, Reconstruction, Update
+from fedaudit.attacks.search.movers.gradient_descent import Progress
+from fedaudit.core.knowledge import Knowledge
+from fedaudit.core.observation import ModelSpec, Observation
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.shared import Update
 
 FACES = 256
 """Generated faces on which a row's scale is set."""

@@ -43,9 +43,9 @@ def reconstruct(job: dict[str, Any]) -> tuple[Tensor, Tensor, float]:
     from omegaconf import OmegaConf  # noqa: PLC0415
     from safetensors.torch import load_file  # noqa: PLC0415
 
+    from fedaudit.core.observation import ModelSpec  # noqa: PLC0415
     from fedaudit.models.facenet import criterion_of  # noqa: PLC0415
     from fedaudit.models.zoo import build  # noqa: PLC0415
-    from fedaudit.types import ModelSpec  # noqa: PLC0415
 
     torch.set_num_threads(1)
     tensors = load_file(job["inputs"])

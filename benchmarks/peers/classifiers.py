@@ -28,13 +28,14 @@ from typing import Any
 import torch
 from exchange import Peer, problem, run_peer
 
-from fedaudit.attacks.evidence import gather
-from fedaudit.attacks.matching import Matching
+from fedaudit.attacks.evidence.gather import gather
+from fedaudit.attacks.search.matching import Matching
+from fedaudit.core.capture import Capture
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.registry import create
+from fedaudit.core.seeds import generator_for
 from fedaudit.data.orl import orl
-from fedaudit.registry import create
 from fedaudit.scoring.image_metrics import PSNR
-from fedaudit.seeds import generator_for
-from fedaudit.types import Capture, Reconstruction
 
 CLASSES = 10
 FACES_APART = 37

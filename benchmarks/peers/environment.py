@@ -10,7 +10,7 @@ import sysconfig
 import venv
 from pathlib import Path
 
-from fedaudit.assets import cache_dir
+from fedaudit.files.asset_store import cache_dir
 
 PEER = "breaching==0.1.2"
 NEEDS = ("hydra-core==1.3.2", "omegaconf==2.3.0", "antlr4-python3-runtime==4.9.3", "PyYAML>=6")

@@ -14,19 +14,14 @@ from environment import peer_python
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fedaudit.data.faces import FaceSet
+from fedaudit.core.capture import Capture, Secret
+from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.shared import Update
+from fedaudit.data.face_set import FaceSet
 from fedaudit.models.batch_norm import client_mode
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build
-from fedaudit.types import (
-    Capture,
-    LocalTraining,
-    ModelSpec,
-    Observation,
-    Reconstruction,
-    Secret,
-    Update,
-)
 
 REPOSITORY = Path(__file__).parents[2]
 DRIVER = Path(__file__).with_name("breaching_driver.py")

@@ -20,20 +20,22 @@ from typing import Any
 import torch
 from exchange import Peer, run_peer
 
-from fedaudit.captures.simulated import simulate
-from fedaudit.config import Federation
+from fedaudit.captures.simulate.simulated import simulate
+from fedaudit.core.capture import Capture
+from fedaudit.core.observation import LocalTraining, ModelSpec
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.registry import create
+from fedaudit.core.scenario import Federation
+from fedaudit.core.seeds import generator_for
+from fedaudit.core.threat_models import threat_model
 from fedaudit.data.orl import orl
 from fedaudit.data.splits import split
 from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.fedsgd import FedSGD
-from fedaudit.federation.rounds import Simulation
-from fedaudit.registry import create
+from fedaudit.federation.simulation import Simulation
 from fedaudit.scoring.embedder import load_embedder
 from fedaudit.scoring.identity import calibrate, embed_split, mirrored
 from fedaudit.scoring.score import score
-from fedaudit.seeds import generator_for
-from fedaudit.threat_models import threat_model
-from fedaudit.types import Capture, LocalTraining, ModelSpec, Reconstruction
 
 OURS = ("gan_inversion", "inverting_gradients")
 PEERS = (

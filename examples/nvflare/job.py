@@ -9,7 +9,7 @@ from nvflare.app_opt.pt.recipes.fedavg import FedAvgRecipe
 from nvflare.client.config import TransferType
 from nvflare.recipe import SimEnv
 
-from fedaudit.captures.nvflare import tap
+from fedaudit.captures.record.nvflare import tap
 
 
 def main() -> None:

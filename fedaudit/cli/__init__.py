@@ -6,10 +6,10 @@ import sys
 
 import click
 
-import fedaudit
 from fedaudit.cli.ending import end
 from fedaudit.cli.group import LazyGroup
 from fedaudit.cli.options import examples
+from fedaudit.core.version import VERSION
 
 COMMANDS = {
     "demo": ("fedaudit.cli.demo:demo", "Audit a small federation of real faces, built in."),
@@ -19,10 +19,10 @@ COMMANDS = {
     "compare": ("fedaudit.cli.compare:compare", "Print what each defense of a run buys."),
     "recommend": ("fedaudit.cli.recommend:recommend", "Name defenses that were good enough."),
     "audit": ("fedaudit.cli.audit:audit", "Attack what a capture of a real run holds."),
-    "import": ("fedaudit.cli.importing:importing", "Make a capture of files with updates."),
-    "inspect": ("fedaudit.cli.inspecting:inspecting", "Show what a capture holds."),
+    "import": ("fedaudit.cli.import_files:importing", "Make a capture of files with updates."),
+    "inspect": ("fedaudit.cli.inspect_capture:inspecting", "Show what a capture holds."),
     "scan": ("fedaudit.cli.scan:scan", "Look for tampering in a model that a server sent."),
-    "list": ("fedaudit.cli.listing:listing", "List attacks, defenses, methods, data sets …"),
+    "list": ("fedaudit.cli.list_plugins:listing", "List attacks, defenses, methods, data sets …"),
     "explain": ("fedaudit.cli.explain:explain", "Explain one of them, with its settings."),
     "schema": ("fedaudit.cli.schema:schema", "Print the JSON schema of studies or results."),
     "prior": ("fedaudit.cli.prior:prior", "Train, show and check generators of faces."),
@@ -44,7 +44,7 @@ COMMANDS = {
         "4 failure, 130 interrupted.",
     ),
 )
-@click.version_option(fedaudit.__version__, message="fedaudit %(version)s")
+@click.version_option(VERSION, message="fedaudit %(version)s")
 def cli() -> None:
     """Audit what federated learning really shares: attack client updates as a curious server
     would, and measure which faces come back.

@@ -4,11 +4,11 @@ import json
 
 import click
 
-from fedaudit import assets as store
-from fedaudit.asset_table import ASSETS, find
 from fedaudit.cli.options import examples
-from fedaudit.cli.table import show
-from fedaudit.errors import AssetError
+from fedaudit.cli.terminal_table import show
+from fedaudit.core.errors import AssetError
+from fedaudit.files import asset_store as store
+from fedaudit.files.asset_table import ASSETS, find
 
 
 @click.group(

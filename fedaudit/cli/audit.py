@@ -17,10 +17,10 @@ from fedaudit.cli.options import (
     quiet_option,
     workers_option,
 )
-from fedaudit.errors import ConfigError
+from fedaudit.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fedaudit.reports.results import Evidence
+    from fedaudit.core.measures import Evidence
 
 
 def _numbers(context: click.Context, option: click.Parameter, value: str | None) -> Any:
@@ -126,9 +126,9 @@ def audit(
     With photos of a consenting client (--truth) what comes back is measured against them. With a
     gallery, faces are recognized. Without either, only how well they explain the updates is told.
     """
-    from fedaudit.captures import auditing as captures  # noqa: PLC0415 - imports torch
-    from fedaudit.cli import auditing, plan  # noqa: PLC0415 - imports torch
-    from fedaudit.config import Choice  # noqa: PLC0415
+    from fedaudit.captures.audit import recorded_study as captures  # noqa: PLC0415 - imports torch
+    from fedaudit.cli import plan, run_study  # noqa: PLC0415 - imports torch
+    from fedaudit.core.scenario import Choice  # noqa: PLC0415
     from fedaudit.data.folder import folder  # noqa: PLC0415 - imports torch
 
     if model and ":" in model and os.getcwd() not in sys.path:
@@ -152,11 +152,11 @@ def audit(
     if not quiet:
         for note in made.notes:
             click.echo(f"note: {note}", err=True)
-    options = auditing.Options(output, workers, evidence, fail_on, quiet, device)
+    options = run_study.Options(output, workers, evidence, fail_on, quiet, device)
     if dry_run:
         click.echo(plan.plan(made.study, options))
         return 0
-    return auditing.run_study(made.study, options)
+    return run_study.run_study(made.study, options)
 
 
 def _truth(given: tuple[str, ...]) -> dict[str, Path]:

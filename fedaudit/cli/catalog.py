@@ -4,8 +4,8 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-from fedaudit import registry
-from fedaudit.errors import FedauditError
+from fedaudit.core import registry
+from fedaudit.core.errors import FedauditError
 
 THREATS = "threat-models"
 KINDS = (*registry.KINDS, THREATS)
@@ -17,7 +17,7 @@ def names(kind: str) -> tuple[str, ...]:
     """Names of one kind."""
     if kind != THREATS:
         return registry.names(kind)
-    from fedaudit.threat_models import THREAT_MODELS  # noqa: PLC0415 - imports torch
+    from fedaudit.core.threat_models import THREAT_MODELS  # noqa: PLC0415 - imports torch
 
     return tuple(THREAT_MODELS)
 
@@ -25,7 +25,7 @@ def names(kind: str) -> tuple[str, ...]:
 def summary(kind: str, name: str) -> str:
     """One line on a plugin; a broken one says so and does not hide the others."""
     if kind == THREATS:
-        from fedaudit.threat_models import threat_model  # noqa: PLC0415 - imports torch
+        from fedaudit.core.threat_models import threat_model  # noqa: PLC0415 - imports torch
 
         return threat_model(name).summary
     try:
@@ -41,7 +41,7 @@ def explanation(kind: str, name: str) -> dict[str, Any]:
         FedauditError: It cannot be loaded.
     """
     if kind == THREATS:
-        from fedaudit.threat_models import threat_model  # noqa: PLC0415 - imports torch
+        from fedaudit.core.threat_models import threat_model  # noqa: PLC0415 - imports torch
 
         threat = threat_model(name)
         facts = sorted(str(fact) for fact in threat.grants)

@@ -36,7 +36,7 @@ def compare(*, run: Path, form: str) -> int:
     One line a defense, under the strongest attack that was run against it, and the rates of blind
     and adapted attacks apart. Nothing is written.
     """
-    from fedaudit.cli.table import show  # noqa: PLC0415 - imports rich
+    from fedaudit.cli.terminal_table import show  # noqa: PLC0415 - imports rich
     from fedaudit.reports.build import results_of  # noqa: PLC0415 - imports torch
     from fedaudit.reports.comparison_table import COLUMNS, cells, markdown  # noqa: PLC0415
 

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from fedaudit.running.estimate import Estimate, spoken
-from fedaudit.running.executor import Event
-from fedaudit.running.jobs import Job
+from fedaudit.study.executor import Event
+from fedaudit.study.jobs import Job
+from fedaudit.study.time_estimate import Estimate, spoken
 
 EVERY = 5.0
 """Seconds between two lines where there is no terminal."""

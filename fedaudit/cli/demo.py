@@ -38,8 +38,8 @@ def demo(
     The report shows the faces: they are published for such use. Exits with 0 whenever the audit
     was completed, whatever it found.
     """
-    from fedaudit import demo as studies  # noqa: PLC0415 - imports torch
-    from fedaudit.cli.auditing import Options, run_study  # noqa: PLC0415 - imports torch
+    from fedaudit.cli.run_study import Options, run_study  # noqa: PLC0415 - imports torch
+    from fedaudit.study import demo_study as studies  # noqa: PLC0415 - imports torch
 
     study = studies.study(quick)
     if seed is not None:

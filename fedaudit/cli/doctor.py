@@ -18,11 +18,11 @@ from typing import Literal
 import click
 
 import fedaudit
-from fedaudit import assets
-from fedaudit.asset_sources import npm
-from fedaudit.asset_table import ASSETS, Asset
 from fedaudit.cli.options import examples
-from fedaudit.cli.table import show
+from fedaudit.cli.terminal_table import show
+from fedaudit.files import asset_store
+from fedaudit.files.asset_sources import npm
+from fedaudit.files.asset_table import ASSETS, Asset
 
 MEMORY_WANTED = 4e9
 """Bytes below which an audit with several workers may run out of memory."""
@@ -150,8 +150,8 @@ def _memory() -> Check:
 
 def _folders() -> Iterator[Check]:
     """The cache and the working folder: may they be written, and is there space?"""
-    cache = assets.cache_dir()
-    missing = [name for name in ASSETS if assets.state(name) is not assets.State.PRESENT]
+    cache = asset_store.cache_dir()
+    missing = [name for name in ASSETS if asset_store.state(name) is not asset_store.State.PRESENT]
     advice = f"Correct the permissions of {cache}, or set FEDAUDIT_CACHE to another folder."
     if _writable(cache):
         free = shutil.disk_usage(_existing(cache)).free
@@ -189,9 +189,9 @@ def _writable(folder: Path) -> bool:
 
 
 def _asset(asset: Asset) -> Check:
-    state = assets.state(asset.name, thorough=True)
+    state = asset_store.state(asset.name, thorough=True)
     name = f"asset {asset.name}"
-    if state in {assets.State.PRESENT, assets.State.YOURS}:
+    if state in {asset_store.State.PRESENT, asset_store.State.YOURS}:
         return Check(name, "ok", state.value)
     named = os.environ.get(asset.variable)
     advice = (
@@ -204,7 +204,10 @@ def _asset(asset: Asset) -> Check:
 
 def _programs() -> Iterator[Check]:
     found = npm()
-    fetched = assets.state("face_embedder") in {assets.State.PRESENT, assets.State.YOURS}
+    fetched = asset_store.state("face_embedder") in {
+        asset_store.State.PRESENT,
+        asset_store.State.YOURS,
+    }
     needed = found is None and not fetched
     yield Check(
         "npm",

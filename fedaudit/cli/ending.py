@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import click
 
-from fedaudit.errors import FedauditError
-from fedaudit.running.atomic import storage_error
+from fedaudit.core.errors import FedauditError
+from fedaudit.files.atomic import storage_error
 
 OK, GATE, USAGE, INCONCLUSIVE, FAILURE, INTERRUPTED = 0, 1, 2, 3, 4, 130
 

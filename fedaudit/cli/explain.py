@@ -7,7 +7,7 @@ import click
 
 from fedaudit.cli.catalog import KINDS, explanation, names
 from fedaudit.cli.options import examples
-from fedaudit.errors import ConfigError, UnknownNameError
+from fedaudit.core.errors import ConfigError, UnknownNameError
 
 
 @click.command(
@@ -41,8 +41,8 @@ def _text(one: dict[str, Any]) -> str:
             default = f" = {setting['default']}" if "default" in setting else "  (required)"
             lines.append(f"  {setting['name']}{annotation}{default}")
     if needs := one.get("needs"):
-        from fedaudit.threat_models import EXPLANATIONS  # noqa: PLC0415 - imports torch
-        from fedaudit.types import Knowledge  # noqa: PLC0415 - imports torch
+        from fedaudit.core.knowledge import Knowledge  # noqa: PLC0415 - imports torch
+        from fedaudit.core.threat_models import EXPLANATIONS  # noqa: PLC0415 - imports torch
 
         lines += ["", "Needs to know:"]
         lines += [f"  {fact}: {EXPLANATIONS[Knowledge(fact)]}" for fact in needs]

@@ -1,14 +1,14 @@
 """What `--dry-run` says."""
 
-from fedaudit.cli.auditing import Options
-from fedaudit.config import Scenario, Study
-from fedaudit.errors import FedauditError
-from fedaudit.running import session
-from fedaudit.running.estimate import Estimate, spoken
-from fedaudit.running.executor import default_workers
-from fedaudit.running.folder import RunFolder
-from fedaudit.running.inventory import Inventory
-from fedaudit.running.jobs import Job, TrainJob, expand
+from fedaudit.cli.run_study import Options
+from fedaudit.core.errors import FedauditError
+from fedaudit.core.scenario import Scenario, Study
+from fedaudit.study import session
+from fedaudit.study.executor import default_workers
+from fedaudit.study.inventory import Inventory
+from fedaudit.study.jobs import Job, TrainJob, expand
+from fedaudit.study.run_folder import RunFolder
+from fedaudit.study.time_estimate import Estimate, spoken
 
 
 def plan(study: Study, options: Options) -> str:
@@ -17,7 +17,7 @@ def plan(study: Study, options: Options) -> str:
     Raises:
         RunFolderError: The folder holds something else.
     """
-    from fedaudit.audit import notes_of  # noqa: PLC0415 - imports torch
+    from fedaudit.study.run_cell import notes_of  # noqa: PLC0415 - imports torch
 
     output, workers = options.output, options.workers or default_workers()
     jobs = expand(study)

@@ -60,9 +60,9 @@ def show(*, source: str, output: Path, count: int, seed: int) -> None:
     """Draw faces from random latents of PRIOR into a PNG."""
     import torch  # noqa: PLC0415 - heavy
 
+    from fedaudit.files.atomic import write_atomically  # noqa: PLC0415
     from fedaudit.models.generator import load_generator  # noqa: PLC0415
-    from fedaudit.priors.pictures import grid, in_rows  # noqa: PLC0415
-    from fedaudit.running.atomic import write_atomically  # noqa: PLC0415
+    from fedaudit.priors.face_grids import grid, in_rows  # noqa: PLC0415
 
     generator = load_generator(source)
     latents = generator.latents.draw(count, torch.Generator().manual_seed(seed))
@@ -115,7 +115,7 @@ def check(
         raise click.UsageError("give --photos or --data, not both.")
     if output and not (photos or data):
         raise click.UsageError("--output needs --photos or --data.")
-    from fedaudit.priors.checking import describe, expressed  # noqa: PLC0415 - imports torch
+    from fedaudit.priors.prior_check import describe, expressed  # noqa: PLC0415 - imports torch
 
     rows = describe(source)
     for key, value in rows.items():

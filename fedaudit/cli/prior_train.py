@@ -15,7 +15,7 @@ from fedaudit.cli.ending import INTERRUPTED, OK
 from fedaudit.cli.options import examples
 
 if TYPE_CHECKING:
-    from fedaudit.priors.session import Progress
+    from fedaudit.priors.training_session import Progress
 
 MINUTES = 5.0
 
@@ -88,9 +88,9 @@ def train(
     """
     if (folder is None) == (data is None):
         raise click.UsageError("give either FOLDER or --data.")
-    from fedaudit.priors import photos as sets  # noqa: PLC0415 - imports torch
-    from fedaudit.priors import session  # noqa: PLC0415
-    from fedaudit.priors.training import Settings  # noqa: PLC0415
+    from fedaudit.priors import training_photos as sets  # noqa: PLC0415 - imports torch
+    from fedaudit.priors import training_session  # noqa: PLC0415
+    from fedaudit.priors.autoencoder import Settings  # noqa: PLC0415
 
     options: dict[str, Any] = {"size": int(size), "hold_out": hold_out, "seed": seed}
     photos = (
@@ -102,7 +102,7 @@ def train(
     click.echo(f"{len(photos.train)} photos of {photos.name}{apart}", err=True)
     try:
         with _progress(quiet=quiet) as report:
-            manifest = session.train(
+            manifest = training_session.train(
                 photos,
                 Settings(size=int(size), start=start, seed=seed),
                 output,
@@ -117,7 +117,7 @@ def train(
         return INTERRUPTED
     judged = "photos kept apart" if manifest.held_out else "its own photos"
     click.echo(f"prior: {output} ({manifest.steps} steps; {judged}: {manifest.psnr:.2f} dB)")
-    click.echo(f"pictures: {session.Places(output).pictures}")
+    click.echo(f"pictures: {training_session.Places(output).pictures}")
     return OK
 
 

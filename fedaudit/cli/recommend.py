@@ -46,7 +46,7 @@ def recommend(
     Cheapest is least client time, then fewest bytes. What no attack that knows the defense has met
     is never recommended. Where none keeps both, the nearest are named.
     """
-    from fedaudit.errors import UnknownNameError  # noqa: PLC0415 - startup time
+    from fedaudit.core.errors import UnknownNameError  # noqa: PLC0415 - startup time
     from fedaudit.reports import recommending  # noqa: PLC0415 - imports torch
     from fedaudit.reports.build import results_of  # noqa: PLC0415 - imports torch
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from fedaudit.cli.options import EVIDENCE, examples, fail_on_option
-from fedaudit.errors import ConfigError
-from fedaudit.running.atomic import write_atomically
+from fedaudit.core.errors import ConfigError
+from fedaudit.files.atomic import write_atomically
 
 if TYPE_CHECKING:
-    from fedaudit.reports.results import Evidence
+    from fedaudit.core.measures import Evidence
 
 _SHOWN = 5
 
@@ -44,8 +44,8 @@ def report(*, run: Path, evidence: Evidence, output: Path | None, fail_on: str |
 
     Cells that are missing or damaged are said not to have been tested.
     """
-    from fedaudit.cli.verdict import conclude  # noqa: PLC0415 - imports torch
-    from fedaudit.running.session import open_report  # noqa: PLC0415 - imports torch
+    from fedaudit.cli.conclusion import conclude  # noqa: PLC0415 - imports torch
+    from fedaudit.study.session import open_report  # noqa: PLC0415 - imports torch
 
     _, manifest, stock = open_report(run)
     if evidence == "full" and manifest.evidence != "full":

@@ -15,10 +15,10 @@ from fedaudit.cli.options import (
     quiet_option,
     workers_option,
 )
-from fedaudit.study_file import load_study
+from fedaudit.study.study_file import load_study
 
 if TYPE_CHECKING:
-    from fedaudit.reports.results import Evidence
+    from fedaudit.core.measures import Evidence
 
 
 @click.command(
@@ -59,12 +59,12 @@ def run(
     A run that was interrupted, failed or was killed goes on where it stopped when the same command
     is given again.
     """
-    from fedaudit.cli import auditing, plan  # noqa: PLC0415 - imports torch
+    from fedaudit.cli import plan, run_study  # noqa: PLC0415 - imports torch
 
     wanted = load_study(study)
     output = output or Path("runs") / study.stem
-    options = auditing.Options(output, workers, evidence, fail_on, quiet, device)
+    options = run_study.Options(output, workers, evidence, fail_on, quiet, device)
     if dry_run:
         click.echo(plan.plan(wanted, options))
         return 0
-    return auditing.run_study(wanted, options)
+    return run_study.run_study(wanted, options)

@@ -8,12 +8,12 @@ import click
 
 from fedaudit.cli.ending import GATE, OK
 from fedaudit.cli.options import examples
-from fedaudit.errors import ConfigError
+from fedaudit.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fedaudit.attacks.malicious.scan import Trace
+    from fedaudit.attacks.malicious.tampering import Trace
 
 SHOWN = 80
 """Characters of a tensor's name that are shown: the file comes from a server one does not trust."""
@@ -41,7 +41,7 @@ def scan(*, model: Path, reference: Path | None, as_json: bool) -> int:
     Rows that are multiples of one another, thresholds in order, half-negated rows, filters that
     pass pixels on, a head with one odd class, inserted layers, jumps since the last round.
     """
-    from fedaudit.attacks.malicious import scan as scanner  # noqa: PLC0415 - imports torch
+    from fedaudit.attacks.malicious import tampering as scanner  # noqa: PLC0415 - imports torch
 
     tensors = _read(model)
     found = scanner.scan(tensors, None if reference is None else _read(reference))

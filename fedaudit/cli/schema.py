@@ -18,15 +18,15 @@ def schema(*, what: str) -> None:
 
         content = results.schema()
     elif what == "capture":
-        from fedaudit.captures import facts  # noqa: PLC0415 - imports pydantic
+        from fedaudit.captures.format import capture_facts  # noqa: PLC0415 - imports pydantic
 
-        content = facts.schema()
+        content = capture_facts.schema()
     elif what == "why":
-        from fedaudit.why import results as explanation  # noqa: PLC0415 - imports pydantic
+        from fedaudit.why import explanation_results as explanation  # noqa: PLC0415 - imports pydantic
 
         content = explanation.schema()
     else:
-        from fedaudit import study_file  # noqa: PLC0415 - imports torch
+        from fedaudit.study import study_file  # noqa: PLC0415 - imports torch
 
         content = study_file.schema()
     click.echo(json.dumps(content, indent=2, ensure_ascii=False))

@@ -13,11 +13,11 @@ import click
 from fedaudit.cli.console import EVERY
 from fedaudit.cli.ending import INTERRUPTED, OK
 from fedaudit.cli.options import EVIDENCE, examples
-from fedaudit.study_file import load_study
+from fedaudit.study.study_file import load_study
 
 if TYPE_CHECKING:
-    from fedaudit.reports.results import Evidence
-    from fedaudit.why.results import Why
+    from fedaudit.core.measures import Evidence
+    from fedaudit.why.explanation_results import Why
 
 WHAT = ("layers", "rounds", "regions", "artifacts", "clients")
 
@@ -116,7 +116,7 @@ def why(
     """
     wanted = load_study(study)
     output = output or Path("runs") / f"why-{study.stem}"
-    from fedaudit.why.explain import Options, explain  # noqa: PLC0415 - imports torch
+    from fedaudit.why.explanation import Options, explain  # noqa: PLC0415 - imports torch
 
     options = Options(
         what=what,  # type: ignore[arg-type]
@@ -155,7 +155,7 @@ def _again(
 
 
 def _say(found: Why, output: Path) -> None:
-    from fedaudit.why.wording import findings  # noqa: PLC0415 - slow
+    from fedaudit.why.sentences import findings  # noqa: PLC0415 - slow
 
     for line in findings(found):
         click.echo(line)

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fedaudit.asset_table import ASSETS
+from fedaudit.core.errors import DataError, UnknownNameError
 from fedaudit.data.crop import resize
-from fedaudit.data.faces import FaceSet
+from fedaudit.data.face_set import FaceSet
 from fedaudit.data.folder import folder
-from fedaudit.errors import DataError, UnknownNameError
+from fedaudit.files.asset_table import ASSETS
+from fedaudit.files.cache import key_of, remembered
 from fedaudit.models.expression_nets import EXPRESSIONS, load_expressions
 from fedaudit.models.generator import FaceGan, Generator, load_generator
-from fedaudit.remembering import key_of, remembered
 
 VERSION = 1
 """Raise it whenever the same settings would now give other faces."""

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from fedaudit.core.errors import DataError
 from fedaudit.data.crop import square, to_tensor
-from fedaudit.data.faces import FaceSet
-from fedaudit.errors import DataError
+from fedaudit.data.face_set import FaceSet
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".tif", ".tiff", ".webp"})
 """What counts as a photo; other files (notes, thumbnail databases) are passed over."""

@@ -5,7 +5,7 @@ from PIL import Image
 from skimage.data import lfw_subset as _read
 
 from fedaudit.data.crop import to_tensor
-from fedaudit.data.faces import FaceSet
+from fedaudit.data.face_set import FaceSet
 
 _FACES = 100
 # The other hundred pictures of the set are not faces.

@@ -2,11 +2,11 @@
 
 from PIL import Image
 
-from fedaudit import assets
-from fedaudit.asset_table import ASSETS
+from fedaudit.core.errors import AssetError
 from fedaudit.data.crop import to_tensor
-from fedaudit.data.faces import FaceSet
-from fedaudit.errors import AssetError
+from fedaudit.data.face_set import FaceSet
+from fedaudit.files import asset_store
+from fedaudit.files.asset_table import ASSETS
 
 PEOPLE, PHOTOS = 40, 10
 BOX = (4, 28, 88, 112)
@@ -23,7 +23,7 @@ def orl(*, size: int = 64) -> FaceSet:
     Raises:
         AssetError: The photos are neither cached nor fetchable.
     """
-    folder = assets.path("orl")
+    folder = asset_store.path("orl")
     names = [f"s{p}/{i}" for p in range(1, PEOPLE + 1) for i in range(1, PHOTOS + 1)]
     photos = []
     for name in names:

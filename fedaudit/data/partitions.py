@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedaudit.config import Federation
-from fedaudit.data.faces import FaceSet
+from fedaudit.core.errors import DataError
+from fedaudit.core.scenario import Federation
+from fedaudit.core.seeds import seed_for
+from fedaudit.data.face_set import FaceSet
 from fedaudit.data.lighting_pose import lighting, pose
-from fedaudit.errors import DataError
-from fedaudit.seeds import seed_for
 
 MOST_ALPHA = 1e6
 """Beyond it a draw could not be told from an even one."""

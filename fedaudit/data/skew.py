@@ -7,7 +7,7 @@ from statistics import mean
 
 from torch import Tensor
 
-from fedaudit.data.faces import FaceSet
+from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
-from fedaudit.config import Federation
-from fedaudit.data.faces import FaceSet
+from fedaudit.core.errors import DataError
+from fedaudit.core.scenario import Federation
+from fedaudit.core.seeds import generator_for
+from fedaudit.data.face_set import FaceSet
 from fedaudit.data.partitions import deal
-from fedaudit.errors import DataError
-from fedaudit.seeds import generator_for
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ import math
 
 import torch
 
-from fedaudit.asset_table import ASSETS
+from fedaudit.core.errors import DataError
 from fedaudit.data.crop import resize
-from fedaudit.data.faces import FaceSet
-from fedaudit.errors import DataError
+from fedaudit.data.face_set import FaceSet
+from fedaudit.files.asset_table import ASSETS
 from fedaudit.models.generator import load_generator
 
 _BATCH = 100

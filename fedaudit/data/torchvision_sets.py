@@ -7,9 +7,9 @@ from pathlib import Path
 from PIL import Image
 from torchvision.datasets import CelebA, LFWPeople
 
+from fedaudit.core.errors import DataError
 from fedaudit.data.crop import square, to_tensor
-from fedaudit.data.faces import FaceSet
-from fedaudit.errors import DataError
+from fedaudit.data.face_set import FaceSet
 
 # LFW's funneled photos and CelebA's aligned ones show the face in the middle, with much around it.
 _LFW_SHARE = 0.5

@@ -30,10 +30,12 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from fedaudit.data.faces import FaceSet
+from fedaudit.core.client import ClientReturn, ClientTask
+from fedaudit.core.observation import LocalTraining, ModelSpec
+from fedaudit.core.protocols import Defense
+from fedaudit.core.shared import Shared
+from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split
-from fedaudit.types import LocalTraining, ModelSpec, Shared
-from fedaudit.verbs import ClientReturn, ClientTask, Defense
 
 
 @runtime_checkable

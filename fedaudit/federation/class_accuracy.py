@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from fedaudit.federation.abilities import Labels
-from fedaudit.federation.rounds import Simulation, State
+from fedaudit.federation.simulation import Simulation, State
 from fedaudit.models.zoo import build
 
 

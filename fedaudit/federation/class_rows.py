@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fedaudit.federation.averaging import mean_of, sum_securely
-from fedaudit.types import Aggregate, ClassEmbeddings, Shared, SummedRows
+from fedaudit.core.shared import Aggregate, ClassEmbeddings, Shared, SummedRows
+from fedaudit.defenses.weighted_sum import mean_of, sum_securely
 
 ROWS = "head.weight"
 HEAD = "head."

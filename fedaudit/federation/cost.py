@@ -4,13 +4,13 @@ import time
 from dataclasses import dataclass, replace
 from statistics import median
 
-from fedaudit.defenses.acts import Encodes
+from fedaudit.core.seeds import generator_for
+from fedaudit.core.shared import Shared, Update, tensors_in
 from fedaudit.defenses.chain import parts_of
+from fedaudit.defenses.gradient_transforms import Encodes
 from fedaudit.defenses.none import NoDefense
-from fedaudit.federation.client import local_training
-from fedaudit.federation.rounds import Simulation, State
-from fedaudit.seeds import generator_for
-from fedaudit.types import Shared, Update, tensors_in
+from fedaudit.federation.local_training import local_training
+from fedaudit.federation.simulation import Simulation, State
 
 REPEATS = 5
 CLIENT = 0

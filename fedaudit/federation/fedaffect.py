@@ -7,15 +7,16 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from fedaudit.data.faces import FaceSet
+from fedaudit.core.client import ClientReturn, ClientTask
+from fedaudit.core.errors import DataError
+from fedaudit.core.observation import LocalTraining
+from fedaudit.core.shared import Shared, Update
+from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split
-from fedaudit.errors import DataError
-from fedaudit.federation.averaging import add_mean, mean_update
-from fedaudit.federation.client import train_locally
-from fedaudit.federation.contrast import train_without_labels
+from fedaudit.federation.aggregation import add_mean, mean_update
+from fedaudit.federation.contrastive import train_without_labels
+from fedaudit.federation.local_training import train_locally
 from fedaudit.models.method_heads import spec_with_head
-from fedaudit.types import LocalTraining, Shared, Update
-from fedaudit.verbs import ClientReturn, ClientTask
 
 HEAD = "head."
 
@@ -29,7 +30,7 @@ class FedAffect:
     with all weights, and once on the others, without labels and without the head. The server
     averages the two disjointly and adds both to the network. The paper's objective without labels
     is not public: here it is SimCLR's (Chen et al., ICML 2020) between two fixed views of photos
-    that the client shifts and relights at random (`fedaudit.federation.contrast`). The classes are
+    that the client shifts and relights at random (`contrastive`). The classes are
     the face set's expressions, or the names of its folders where it states no expressions.
 
     Shared: the weight delta of the full network from the labelled photos, and their number; then

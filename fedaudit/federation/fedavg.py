@@ -6,8 +6,9 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from fedaudit.federation.averaging import mean_update
-from fedaudit.types import LocalTraining, Update
+from fedaudit.core.observation import LocalTraining
+from fedaudit.core.shared import Update
+from fedaudit.federation.aggregation import mean_update
 
 
 @dataclass(frozen=True, kw_only=True)

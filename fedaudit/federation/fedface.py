@@ -8,18 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedaudit.data.faces import FaceSet
+from fedaudit.core.client import ClientReturn, ClientTask
+from fedaudit.core.errors import DataError
+from fedaudit.core.observation import LocalTraining, ModelSpec
+from fedaudit.core.shared import ClassEmbeddings, Shared, Update
+from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split, require_one_client_each
-from fedaudit.errors import DataError
-from fedaudit.federation.averaging import add_mean
+from fedaudit.federation.aggregation import add_mean
 from fedaudit.federation.class_rows import HEAD, ROWS, collect, own_rows, sum_with_rows
-from fedaudit.federation.client import is_withheld, train_locally
+from fedaudit.federation.local_training import is_withheld, train_locally
 from fedaudit.federation.pretraining import pretrained
 from fedaudit.models.facenet import require_face_net
 from fedaudit.models.method_heads import spec_with_head, without_head
 from fedaudit.models.zoo import build
-from fedaudit.types import ClassEmbeddings, LocalTraining, ModelSpec, Shared, Update
-from fedaudit.verbs import ClientReturn, ClientTask
 
 
 @dataclass(frozen=True, kw_only=True)

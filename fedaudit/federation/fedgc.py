@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedaudit.data.faces import FaceSet
+from fedaudit.core.client import ClientReturn, ClientTask
+from fedaudit.core.observation import LocalTraining
+from fedaudit.core.shared import ClassEmbeddings, Shared, Update
+from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split, require_one_client_each
-from fedaudit.federation.averaging import add_mean
+from fedaudit.federation.aggregation import add_mean
 from fedaudit.federation.class_rows import HEAD, ROWS, collect, own_rows, sum_with_rows
-from fedaudit.federation.client import is_withheld, train_locally
-from fedaudit.types import ClassEmbeddings, LocalTraining, Shared, Update
-from fedaudit.verbs import ClientReturn, ClientTask
+from fedaudit.federation.local_training import is_withheld, train_locally
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,13 +8,13 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from fedaudit.data.faces import FaceSet
-from fedaudit.federation.contrast import changed
+from fedaudit.core.observation import ModelSpec
+from fedaudit.core.registry import create
+from fedaudit.data.face_set import FaceSet
+from fedaudit.federation.contrastive import changed
+from fedaudit.files.cache import key_of, remembered
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build, parameters_of
-from fedaudit.registry import create
-from fedaudit.remembering import key_of, remembered
-from fedaudit.types import ModelSpec
 
 VERSION = 2
 """Raise it whenever the same settings would now give another start."""

@@ -7,14 +7,15 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from fedaudit.data.faces import FaceSet
+from fedaudit.core.client import ClientReturn, ClientTask
+from fedaudit.core.observation import LocalTraining, ModelSpec
+from fedaudit.core.shared import ClusterCenters, Shared, Update
+from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split, require_one_client_each
 from fedaudit.defenses.dplc import DPLC, HEAD
-from fedaudit.federation.averaging import add_mean
-from fedaudit.federation.client import train_locally
+from fedaudit.federation.aggregation import add_mean
+from fedaudit.federation.local_training import train_locally
 from fedaudit.models.method_heads import spec_with_head
-from fedaudit.types import ClusterCenters, LocalTraining, ModelSpec, Shared, Update
-from fedaudit.verbs import ClientReturn, ClientTask
 
 REMOTE = "clusters.centers"
 

@@ -7,16 +7,18 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from fedaudit.core.client import ClientReturn, ClientTask
+from fedaudit.core.observation import LocalTraining, ModelSpec
+from fedaudit.core.shared import Aggregate, Shared, Update
 from fedaudit.data.crop import resize
 from fedaudit.data.splits import Split
-from fedaudit.federation.averaging import add_mean, sum_securely
-from fedaudit.federation.client import train_locally
-from fedaudit.federation.contrast import train_without_labels
+from fedaudit.defenses.weighted_sum import sum_securely
+from fedaudit.federation.aggregation import add_mean
+from fedaudit.federation.contrastive import train_without_labels
+from fedaudit.federation.local_training import train_locally
 from fedaudit.models.generator import load_generator
 from fedaudit.models.method_heads import spec_with_head
 from fedaudit.models.soft_labels import likeliest, probabilities
-from fedaudit.types import Aggregate, LocalTraining, ModelSpec, Shared, Update
-from fedaudit.verbs import ClientReturn, ClientTask
 
 
 @dataclass(frozen=True, kw_only=True)

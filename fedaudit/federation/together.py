@@ -6,10 +6,13 @@ from itertools import count
 
 from torch import Tensor
 
+from fedaudit.core.errors import ConfigError
+from fedaudit.core.observation import LocalTraining, ModelSpec
+from fedaudit.core.protocols import Defense, Method
+from fedaudit.core.shared import Shared
 from fedaudit.data.splits import Split
 from fedaudit.defenses.chain import Chain, changed, parts_of
 from fedaudit.defenses.none import NoDefense
-from fedaudit.errors import ConfigError
 from fedaudit.federation.abilities import (
     Absorbs,
     Aggregates,
@@ -21,8 +24,6 @@ from fedaudit.federation.abilities import (
     Secures,
     Tunes,
 )
-from fedaudit.types import LocalTraining, ModelSpec, Shared
-from fedaudit.verbs import Defense, Method
 
 
 def network_of(method: Method, defense: Defense, spec: ModelSpec, split: Split) -> ModelSpec:

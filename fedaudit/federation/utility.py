@@ -5,13 +5,13 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from fedaudit.core.claims import Budget
+from fedaudit.core.measures import Utility
 from fedaudit.federation.cost import step_cost
-from fedaudit.federation.rounds import Simulation, State
+from fedaudit.federation.simulation import Simulation, State
 from fedaudit.models.facenet import require_face_net
 from fedaudit.models.zoo import build
-from fedaudit.reports.results import Utility
-from fedaudit.scoring.statistics import auc
-from fedaudit.types import Budget
+from fedaudit.stats.intervals import auc
 
 FARS = {"1e-2": 1e-2, "1e-3": 1e-3}
 

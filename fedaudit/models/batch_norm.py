@@ -2,7 +2,7 @@
 
 A batch-norm layer couples the images of a batch in training mode, and it keeps running statistics,
 which are buffers, not parameters. In a federation the server broadcasts them with the parameters,
-a client that trains in training mode moves them and sends them back (`fedaudit.types.Buffers`).
+a client that trains in training mode moves them and sends them back (`core.shared.Buffers`).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fedaudit.types import LocalTraining
+from fedaudit.core.observation import LocalTraining
 
 Statistics = dict[str, Tensor]
 """`NAME.mean` and `NAME.var` (biased, as the layer itself normalizes), `[channels]` a layer."""

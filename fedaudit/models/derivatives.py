@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fedaudit.errors import UsageError
+from fedaudit.core.errors import UsageError
 
 STEP = 1e-7
 """Size of the move of each pixel, in double precision: small beside any kink's distance."""

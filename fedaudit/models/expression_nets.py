@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fedaudit import assets
-from fedaudit.errors import AssetError
-from fedaudit.scoring.embedder import read_weights
+from fedaudit.core.errors import AssetError
+from fedaudit.files import asset_store
+from fedaudit.files.weights import read_weights
 
 EXPRESSIONS = ("angry", "disgusted", "fearful", "happy", "neutral", "sad", "surprised")
 _FACE_API = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised")
@@ -163,7 +163,7 @@ def load_expressions() -> Expressions:
     """
     with torch.random.fork_rng(devices=[]):  # first weights are drawn from torch's global state
         networks = MiniXception(), FaceApiExpressions()
-    files = assets.path("expression_fer"), assets.path("expression")
+    files = asset_store.path("expression_fer"), asset_store.path("expression")
     try:
         states = load_file(files[0]), _face_api_state(read_weights(files[1]))
         for network, state in zip(networks, states, strict=True):

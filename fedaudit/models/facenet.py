@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedaudit.errors import ConfigError, UnknownNameError
+from fedaudit.core.errors import ConfigError, UnknownNameError
 from fedaudit.models.heads import HEADS
 
 Criterion = Callable[[Tensor, Tensor], Tensor]

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedaudit.errors import UsageError
+from fedaudit.core.errors import UsageError
+from fedaudit.core.registry import import_object
 from fedaudit.models import latents as distributions
 from fedaudit.models.foreign_settings import EXTRA_FILE, ForeignSettings, read_settings
 from fedaudit.models.latents import Latents
 from fedaudit.models.program_file import SUFFIXES, read_program
-from fedaudit.registry import import_object
 
 _USUAL_WIDTHS = (100, 128, 256, 512)
 _SLACK = 1e-3

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fedaudit.errors import UsageError
+from fedaudit.core.errors import UsageError
 from fedaudit.models import latents
 from fedaudit.models.latents import Latents
 

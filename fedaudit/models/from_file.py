@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from fedaudit.errors import UsageError
+from fedaudit.core.errors import UsageError
 from fedaudit.models.program_file import SUFFIXES, read_program
 from fedaudit.models.relayered import relayered
 

@@ -10,8 +10,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from fedaudit import assets
-from fedaudit.errors import AssetError
+from fedaudit.core.errors import AssetError
+from fedaudit.files import asset_store
 from fedaudit.models import latents
 from fedaudit.models.foreign_generator import load_foreign
 from fedaudit.models.latents import Latents
@@ -168,7 +168,7 @@ def load_generator(source: str = "face_gan", *, latent_dim: int | None = None) -
 
 @cache
 def _face_gan() -> FaceGan:
-    path = assets.path("face_gan")
+    path = asset_store.path("face_gan")
     with torch.device("meta"):  # first weights would be drawn from torch's global state
         model = FaceGan()
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from fedaudit.errors import ConfigError, UsageError
+from fedaudit.core.errors import ConfigError, UsageError
 
 LIBRARIES = ("torchvision", "timm")
 FACTORY = f"{__name__}:from_library"

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedaudit.errors import ConfigError, UnknownNameError
+from fedaudit.core.errors import ConfigError, UnknownNameError
+from fedaudit.core.observation import ModelSpec
+from fedaudit.core.registry import create
 from fedaudit.models.facenet import FaceNet, require_face_net
 from fedaudit.models.heads import CosFaceHead
 from fedaudit.models.variational import VariationalFaceNet
 from fedaudit.models.zoo import around
-from fedaudit.registry import create
-from fedaudit.types import ModelSpec
 
 WITH_HEAD = "fedaudit.models.method_heads:with_head"
 

@@ -10,10 +10,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 
-from fedaudit.errors import UsageError
+from fedaudit.core.errors import UsageError
+from fedaudit.files.atomic import write_atomically
 from fedaudit.models.foreign_settings import Crop
 from fedaudit.models.generator import FaceGan
-from fedaudit.running.atomic import write_atomically
 
 SUFFIX = ".safetensors"
 _KEY = "fedaudit_prior"

@@ -14,12 +14,12 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from fedaudit.errors import ConfigError
+from fedaudit.core.errors import ConfigError
+from fedaudit.core.observation import ModelSpec
+from fedaudit.core.registry import create
 from fedaudit.models.batch_norm import batch_norm_layers
 from fedaudit.models.bodies import group_norm
 from fedaudit.models.zoo import around, build
-from fedaudit.registry import create
-from fedaudit.types import ModelSpec
 
 
 @dataclass(frozen=True)

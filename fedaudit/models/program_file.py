@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import nn
 
-from fedaudit.errors import UsageError
+from fedaudit.core.errors import UsageError
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

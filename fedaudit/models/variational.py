@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedaudit.errors import ConfigError
+from fedaudit.core.errors import ConfigError
+from fedaudit.core.observation import ModelSpec
+from fedaudit.core.registry import create
 from fedaudit.models.facenet import FaceNet, require_face_net
-from fedaudit.registry import create
-from fedaudit.types import ModelSpec
 
 FACTORY = "fedaudit.models.variational:with_bottleneck"
 

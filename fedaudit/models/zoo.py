@@ -6,7 +6,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fedaudit.errors import AttackError, ConfigError
+from fedaudit.core.errors import AttackError, ConfigError
+from fedaudit.core.observation import ModelSpec
+from fedaudit.core.registry import create
 from fedaudit.models.bodies import (
     Norm,
     convnet_body,
@@ -20,8 +22,6 @@ from fedaudit.models.bodies import (
 )
 from fedaudit.models.derivatives import replace_hardsigmoid
 from fedaudit.models.facenet import FaceNet
-from fedaudit.registry import create
-from fedaudit.types import ModelSpec
 
 Head = Literal["cosface", "arcface", "linear"]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fedaudit.errors import UsageError
+from fedaudit.core.errors import UsageError
 from fedaudit.models.generator import FaceGan
 
 SIZES = {32: (256, 128, 64), 64: (256, 128, 64, 32)}

@@ -4,21 +4,17 @@ dlib's ResNet (King 2017), trained on about three million photos of 7,485 people
 quantized form of face-api.js. It shares nothing with any audited model.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from math import prod
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.functional import normalize
 
-from fedaudit import assets
-from fedaudit.errors import AssetError
+from fedaudit.files import asset_store
+from fedaudit.files.weights import read_weights
 
 INPUT_SIZE = 150
 DIM = 128
@@ -121,45 +117,12 @@ def load_embedder() -> Embedder:
         AssetError: Its weights are neither cached nor fetchable, or damaged. An audit without
             them has no identity metrics.
     """
-    manifest = assets.path("face_embedder")
+    manifest = asset_store.path("face_embedder")
     network = RecognitionNet()
     network.load_state_dict(_fused(read_weights(manifest)))
     # Channels last is a fifth faster on CPUs.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Embedder(network.eval().requires_grad_(False))
-
-
-def read_weights(manifest: Path) -> dict[str, Tensor]:
-    """The tensors of a quantized TensorFlow.js model, as float32.
-
-    Args:
-        manifest: Its `…-weights_manifest.json`; the `.bin` files lie beside it.
-
-    Raises:
-        AssetError: The files do not fit each other.
-    """
-    weights = {}
-    try:
-        for group in json.loads(manifest.read_text()):
-            data = b"".join((manifest.parent / Path(p).name).read_bytes() for p in group["paths"])
-            start = 0
-            for entry in group["weights"]:
-                scheme = entry.get("quantization")
-                stored = np.dtype(scheme["dtype"] if scheme else "<f4")
-                count = prod(entry["shape"])
-                values = np.frombuffer(data, stored, count, start).astype(np.float32)
-                start += count * stored.itemsize
-                if scheme:
-                    values = values * np.float32(scheme["scale"]) + np.float32(scheme["min"])
-                weights[entry["name"]] = torch.from_numpy(values.reshape(entry["shape"]))
-            if start != len(data):
-                raise ValueError(f"{len(data)} bytes, {start} described")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AssetError(
-            f"{manifest.name} and its weights do not fit each other: {error}. "
-            "Run: fedaudit assets fetch face_embedder"
-        ) from error
-    return weights
 
 
 def _fused(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

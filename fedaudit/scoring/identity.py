@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedaudit.data.faces import FaceSet
+from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split
 
 PAIRS_PER_FALSE_MATCH = 3

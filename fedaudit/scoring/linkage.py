@@ -7,18 +7,38 @@ pairs (two people).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.linkage import Links
-from fedaudit.errors import DataError
-from fedaudit.reports.results import Rate
+from fedaudit.core.errors import DataError
+from fedaudit.core.measures import Rate
 from fedaudit.scoring.identity import PAIRS_PER_FALSE_MATCH
-from fedaudit.scoring.statistics import auc, rate
+from fedaudit.stats.intervals import auc, rate
 
 FPR = 0.01
+Drift = Literal["none", "center", "rotate"]
+
+
+@dataclass(frozen=True)
+class Links:
+    """What the server makes of two sets of templates.
+
+    Attributes:
+        scores: `[a, b]` how alike each two are, cosine in [-1, 1].
+        partner: `[a]` the second set's template that each of the first is held to be of the same
+            person as, one to one; -1 where the second set is too small for everybody.
+        drift: How the two were made comparable.
+        clarity: By how many standard deviations of all scores the chosen pairs stand out; what
+            `drift` was chosen by.
+    """
+
+    scores: Tensor
+    partner: Tensor
+    drift: Drift
+    clarity: float
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from fedaudit import assets
-from fedaudit.errors import AssetError
+from fedaudit.core.errors import AssetError
+from fedaudit.files import asset_store
 
 Net = Literal["alex", "vgg"]
 
@@ -67,7 +67,7 @@ def load_lpips(net: Net = "alex") -> nn.Module:
     """
     import lpips  # noqa: PLC0415 - seconds, and only who scores needs it
 
-    weights = _read(assets.path(f"lpips_{net}"), net)
+    weights = _read(asset_store.path(f"lpips_{net}"), net)
     # pnet_rand builds the backbone without torchvision's download; the weights follow.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # lpips 0.1.4 calls torchvision in its old way

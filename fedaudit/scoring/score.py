@@ -6,10 +6,12 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from fedaudit.core.capture import Secret
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.trial import ImageScore
 from fedaudit.scoring.identity import Embed, Gallery
 from fedaudit.scoring.image_metrics import LPIPS, MSE, PSNR, SSIM
 from fedaudit.scoring.pairing import labels_recovered, pair
-from fedaudit.types import ImageScore, Reconstruction, Secret
 
 
 def score(

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from fedaudit.core.capture import Secret
+from fedaudit.core.trial import ImageScore
 from fedaudit.scoring.identity import Embed, Gallery
-from fedaudit.types import ImageScore, Secret
 
 
 def those_meant(secret: Secret, images: Tensor) -> tuple[Secret, Tensor]:

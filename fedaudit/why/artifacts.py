@@ -12,13 +12,14 @@ whole observation gives beyond the prior.
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from fedaudit.captures.exposed import kind_of, names_of
-from fedaudit.errors import AttackError, ConfigError
-from fedaudit.reports.results import Estimate
-from fedaudit.types import Capture, Observation
+from fedaudit.captures.shared_things import kind_of, names_of
+from fedaudit.core.capture import Capture
+from fedaudit.core.errors import AttackError, ConfigError
+from fedaudit.core.measures import Estimate
+from fedaudit.core.observation import Observation
 from fedaudit.why.averages import estimate
+from fedaudit.why.explanation_results import Game, Player
 from fedaudit.why.layers import layers_of, update_of
-from fedaudit.why.results import Game, Player
 from fedaudit.why.shapley import MOST, coalitions, exact
 from fedaudit.why.subject import Exposure, Leak, Subject
 

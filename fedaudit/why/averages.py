@@ -3,9 +3,9 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from fedaudit.reports.results import Estimate, Rate
-from fedaudit.scoring.statistics import rate
-from fedaudit.why.results import Leakage
+from fedaudit.core.measures import Estimate, Rate
+from fedaudit.stats.intervals import rate
+from fedaudit.why.explanation_results import Leakage
 from fedaudit.why.shapley import interval
 from fedaudit.why.subject import Leak
 

@@ -20,13 +20,16 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from fedaudit.errors import AttackError, ConfigError
+from fedaudit.core.capture import Capture, Secret
+from fedaudit.core.errors import AttackError, ConfigError
+from fedaudit.core.observation import Observation
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.seeds import generator_for
+from fedaudit.core.shared import Aggregate, Update
 from fedaudit.federation.abilities import Aggregates
-from fedaudit.federation.rounds import Simulation
+from fedaudit.federation.simulation import Simulation
 from fedaudit.federation.together import without_aggregator
-from fedaudit.seeds import generator_for
-from fedaudit.types import Aggregate, Capture, Observation, Reconstruction, Secret, Update
-from fedaudit.why.results import Game, Player
+from fedaudit.why.explanation_results import Game, Player
 from fedaudit.why.shapley import interval, sampled
 from fedaudit.why.subject import Leak, Subject
 

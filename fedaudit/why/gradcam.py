@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedaudit.errors import AttackError
+from fedaudit.core.errors import AttackError
 
 LEAST = 7
 """Places a side that a map must have to tell regions apart; Selvaraju's maps have 7 or 14."""

@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from fedaudit.captures.exposed import names_of
-from fedaudit.errors import AttackError
-from fedaudit.types import Aggregate, Capture, Observation, Update
+from fedaudit.captures.shared_things import names_of
+from fedaudit.core.capture import Capture
+from fedaudit.core.errors import AttackError
+from fedaudit.core.observation import Observation
+from fedaudit.core.shared import Aggregate, Update
 from fedaudit.why.averages import difference, leakage
-from fedaudit.why.results import Layer, Layers
+from fedaudit.why.explanation_results import Layer, Layers
 from fedaudit.why.subject import Exposure, Leak, Subject
 
 

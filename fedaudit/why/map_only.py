@@ -13,11 +13,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.evidence import gather
-from fedaudit.attacks.maps.goal import goal_of
-from fedaudit.errors import AttackError
+from fedaudit.attacks.evidence.feature_maps.map_matching import goal_of
+from fedaudit.attacks.evidence.gather import gather
+from fedaudit.core.errors import AttackError
+from fedaudit.core.knowledge import Knowledge
+from fedaudit.core.observation import Observation
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.shared import Shared, Update
 from fedaudit.models.facenet import require_face_net
-from fedaudit.types import Knowledge, Observation, Reconstruction, Shared, Update
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from fedaudit.errors import RunFolderError
-from fedaudit.running.atomic import storage_errors, sweep, write_atomically
+from fedaudit.core.errors import RunFolderError
+from fedaudit.files.atomic import storage_errors, sweep, write_atomically
 
 T = TypeVar("T")
 

@@ -16,13 +16,13 @@ from pydantic import TypeAdapter
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from fedaudit.errors import AttackError
-from fedaudit.reports.results import Estimate
+from fedaudit.core.errors import AttackError
+from fedaudit.core.measures import Estimate
 from fedaudit.scoring.embedder import load_embedder, prepare
 from fedaudit.scoring.identity import Gallery
 from fedaudit.why.averages import estimate
+from fedaudit.why.explanation_results import Region, Regions
 from fedaudit.why.gradcam import deepest_map, grad_cam
-from fedaudit.why.results import Region, Regions
 from fedaudit.why.subject import Subject
 
 SIDE = 16

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from pydantic import TypeAdapter
 
-from fedaudit.captures.exposed import names_of
-from fedaudit.errors import AttackError, ConfigError
+from fedaudit.captures.shared_things import names_of
+from fedaudit.core.errors import AttackError, ConfigError
 from fedaudit.federation.utility import measure
 from fedaudit.why.averages import leakage
-from fedaudit.why.results import Round
+from fedaudit.why.explanation_results import Round
 from fedaudit.why.subject import Leak, Subject, all_of
 
 ROUNDS = (1, 2, 5, 10, 20)

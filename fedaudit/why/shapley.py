@@ -12,8 +12,8 @@ from typing import TypeVar
 import torch
 from scipy.special import stdtrit
 
-from fedaudit.errors import ConfigError
-from fedaudit.reports.results import Estimate
+from fedaudit.core.errors import ConfigError
+from fedaudit.core.measures import Estimate
 
 P = TypeVar("P", bound=Hashable)
 Value = Callable[[frozenset[P]], float]

@@ -15,28 +15,32 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from fedaudit.audit import simulation_of
-from fedaudit.captures.exposed import expose, reads
-from fedaudit.captures.simulated import simulate, without_update
-from fedaudit.config import Scenario, Study
-from fedaudit.errors import (
+from fedaudit.captures.shared_things import expose, reads
+from fedaudit.captures.simulate.simulated import simulate, without_update
+from fedaudit.core.capture import Capture, Secret
+from fedaudit.core.errors import (
     AttackError,
     ConfigError,
     FedauditError,
     KnowledgeError,
     UnknownNameError,
 )
-from fedaudit.federation.client import local_training
-from fedaudit.federation.rounds import Simulation, State
-from fedaudit.judging import judge_of
-from fedaudit.registry import create
-from fedaudit.running.folder import RunFolder
+from fedaudit.core.knowledge import Knowledge
+from fedaudit.core.observation import Observation
+from fedaudit.core.protocols import Attack
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.registry import create
+from fedaudit.core.scenario import Scenario, Study
+from fedaudit.core.seeds import generator_for
+from fedaudit.core.threat_models import check_knowledge, threat_model
+from fedaudit.core.trial import ImageScore
+from fedaudit.federation.local_training import local_training
+from fedaudit.federation.simulation import Simulation, State
 from fedaudit.scoring.identity import Embed, Gallery
 from fedaudit.scoring.score import score
-from fedaudit.seeds import generator_for
-from fedaudit.threat_models import check_knowledge, threat_model
-from fedaudit.types import Capture, ImageScore, Knowledge, Observation, Reconstruction, Secret
-from fedaudit.verbs import Attack
+from fedaudit.study.judge import judge_of
+from fedaudit.study.run_cell import simulation_of
+from fedaudit.study.run_folder import RunFolder
 from fedaudit.why.map_only import MapOnly
 from fedaudit.why.pieces import Pieces
 

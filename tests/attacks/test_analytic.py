@@ -10,11 +10,14 @@ from torch import Tensor, nn
 
 from fedaudit.attacks.closed_form.analytic import Analytic, recover_inputs
 from fedaudit.attacks.closed_form.first_layer import find_first
-from fedaudit.errors import AttackError
-from fedaudit.federation.rounds import Simulation
+from fedaudit.core.capture import Capture
+from fedaudit.core.errors import AttackError
+from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.shared import Update
+from fedaudit.federation.simulation import Simulation
 from fedaudit.models.zoo import build, parameters_of
 from fedaudit.scoring.pairing import pair
-from fedaudit.types import Capture, LocalTraining, ModelSpec, Observation, Reconstruction, Update
 
 Intercept = Callable[..., Capture]
 GradientOf = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]

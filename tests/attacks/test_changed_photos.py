@@ -5,12 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.adaptive import assume
-from fedaudit.attacks.changed_photos import ChangedPhotos, copies_of, draws_differ, mixes
-from fedaudit.attacks.evidence import gather
-from fedaudit.registry import create
+from fedaudit.attacks.adaptive.assumptions import assume
+from fedaudit.attacks.adaptive.changed_photos import ChangedPhotos, copies_of, draws_differ, mixes
+from fedaudit.attacks.evidence.gather import gather
+from fedaudit.core.capture import Capture
+from fedaudit.core.registry import create
 from fedaudit.scoring.image_metrics import SSIM
-from fedaudit.types import Capture
 
 Intercept = Callable[..., Capture]
 SHAPE = (3, 16, 16)

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from fedaudit.registry import create
+from fedaudit.core.capture import Capture
+from fedaudit.core.registry import create
 from fedaudit.scoring.image_metrics import SSIM
-from fedaudit.types import Capture
 
 Intercept = Callable[..., Capture]
 

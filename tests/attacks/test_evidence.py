@@ -8,13 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from fedaudit.attacks.adaptive import how_adaptive
-from fedaudit.attacks.evidence import gather, mean_gradient
-from fedaudit.data.faces import FaceSet
-from fedaudit.errors import AttackError, KnowledgeError
-from fedaudit.federation.rounds import Simulation
+from fedaudit.attacks.adaptive.assumptions import how_adaptive
+from fedaudit.attacks.evidence.gather import gather, mean_gradient
+from fedaudit.core.capture import Capture
+from fedaudit.core.errors import AttackError, KnowledgeError
+from fedaudit.core.observation import DefenseFacts, LocalTraining
+from fedaudit.core.shared import Update
+from fedaudit.data.face_set import FaceSet
+from fedaudit.federation.simulation import Simulation
 from fedaudit.models.facenet import require_face_net
-from fedaudit.types import Capture, DefenseFacts, LocalTraining, Update
 
 Intercept = Callable[..., Capture]
 

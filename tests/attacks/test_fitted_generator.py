@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedaudit.attacks.priors.generator import DEFAULT_CROP, FaceGenerator
-from fedaudit.errors import UsageError
-from fedaudit.registry import create
-from fedaudit.types import Capture
+from fedaudit.attacks.generators.face_generator import DEFAULT_CROP, FaceGenerator
+from fedaudit.core.capture import Capture
+from fedaudit.core.errors import UsageError
+from fedaudit.core.registry import create
 
 
 def noise(seed: int = 0) -> torch.Generator:

@@ -10,10 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.image_space import dlg, inverting_gradients
-from fedaudit.registry import create
+from fedaudit.attacks.presets.dlg import dlg
+from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
+from fedaudit.core.capture import Capture
+from fedaudit.core.observation import DefenseFacts, Observation
+from fedaudit.core.registry import create
+from fedaudit.core.shared import Update
 from fedaudit.scoring.image_metrics import PSNR
-from fedaudit.types import Capture, DefenseFacts, Observation, Update
 
 Intercept = Callable[..., Capture]
 Transform = Callable[[Tensor], Tensor]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedaudit.attacks.local_steps.guess import (
+from fedaudit.attacks.training.guess import (
     guess_training,
     plausible,
     relative_error,
@@ -15,9 +15,10 @@ from fedaudit.attacks.local_steps.guess import (
     unlike,
     with_mode,
 )
-from fedaudit.errors import AttackError, KnowledgeError
+from fedaudit.core.capture import Capture
+from fedaudit.core.errors import AttackError, KnowledgeError
+from fedaudit.core.observation import LocalTraining
 from fedaudit.models.zoo import build
-from fedaudit.types import Capture, LocalTraining
 
 Intercept = Callable[..., Capture]
 GRID = plausible(2, steps=(1, 4), rates=(0.1, 0.01, 0.001), adam_rates=(0.01, 0.001))

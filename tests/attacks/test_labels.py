@@ -8,16 +8,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedaudit.attacks.labels.gradient import HeadGradient, read_head
-from fedaudit.attacks.labels.infer import RULES, idlg, infer_labels, solved
-from fedaudit.attacks.maps.entry_layer import common_direction, embedding_span, find_entry
-from fedaudit.data.faces import FaceSet
-from fedaudit.errors import UnknownNameError
+from fedaudit.attacks.evidence.feature_maps.first_fully_connected import (
+    common_direction,
+    embedding_span,
+    find_entry,
+)
+from fedaudit.attacks.evidence.labels.head_gradient import HeadGradient, read_head
+from fedaudit.attacks.evidence.labels.infer import RULES, idlg, infer_labels, solved
+from fedaudit.core.errors import UnknownNameError
+from fedaudit.core.observation import ModelSpec
+from fedaudit.core.registry import names
+from fedaudit.data.face_set import FaceSet
 from fedaudit.models.bodies import group_norm, residual_body
 from fedaudit.models.facenet import FaceNet
 from fedaudit.models.zoo import build
-from fedaudit.registry import names
-from fedaudit.types import ModelSpec
 
 GradientOf = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
 FOUR = [3, 7, 11, 20]

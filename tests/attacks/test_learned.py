@@ -6,20 +6,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.estimating import estimate
-from fedaudit.attacks.evidence import gather
-from fedaudit.attacks.learned import feature_decoder, training
-from fedaudit.attacks.learned.auxiliary import Auxiliary
+from fedaudit.attacks.adaptive.defense_replay import replay_of
+from fedaudit.attacks.adaptive.estimation import estimate
+from fedaudit.attacks.evidence.gather import gather
+from fedaudit.attacks.generators.auxiliary import Auxiliary
+from fedaudit.attacks.learned import decoder_training, feature_decoder
 from fedaudit.attacks.learned.feature_decoder import DecoderTraining, FeatureDecoder, decode
-from fedaudit.attacks.learned.gradients import Sketch, image_gradients, leading
 from fedaudit.attacks.learned.known_maps import known_maps
 from fedaudit.attacks.learned.lti import LearnedInversion, principal
-from fedaudit.attacks.replaying import replay_of
+from fedaudit.attacks.learned.sketch import Sketch, image_gradients, leading
+from fedaudit.core.capture import Capture
+from fedaudit.core.errors import AttackError
+from fedaudit.core.observation import DefenseFacts, ModelSpec, Observation
+from fedaudit.core.shared import Update
 from fedaudit.data.orl import orl
-from fedaudit.errors import AttackError
 from fedaudit.models.zoo import build, parameters_of
 from fedaudit.scoring.image_metrics import SSIM
-from fedaudit.types import Capture, DefenseFacts, ModelSpec, Observation, Update
 
 Intercept = Callable[..., Capture]
 SHAPE = (3, 32, 32)
@@ -81,7 +83,7 @@ def test_target_faces_are_not_auxiliary(monkeypatch: pytest.MonkeyPatch) -> None
         raise AssertionError(f"read {name}")
 
     Auxiliary().faces(1, SHAPE, seeded(), grayscale=True)  # the generator is loaded once a process
-    monkeypatch.setattr("fedaudit.assets.path", refuse)
+    monkeypatch.setattr("fedaudit.files.asset_store.path", refuse)
     with pytest.raises(AssertionError, match="orl"):
         orl(size=32)
     Auxiliary().faces(8, SHAPE, seeded(), grayscale=True)
@@ -270,7 +272,7 @@ def test_what_was_learned_is_kept_and_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taught: list[int] = []
-    teach = training.teach
+    teach = decoder_training.teach
 
     def counted(*arguments: object, **settings: object) -> int:
         taught.append(1)

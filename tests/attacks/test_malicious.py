@@ -12,21 +12,17 @@ from torch import Tensor
 from fedaudit.attacks.malicious.fishing import Fishing
 from fedaudit.attacks.malicious.imprint import Imprint
 from fedaudit.attacks.malicious.trap_weights import TrapWeights
-from fedaudit.data.faces import FaceSet
-from fedaudit.errors import AttackError, ConfigError, KnowledgeError
+from fedaudit.core.capture import Capture
+from fedaudit.core.errors import AttackError, ConfigError, KnowledgeError
+from fedaudit.core.knowledge import Knowledge
+from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.registry import create
+from fedaudit.core.shared import Update
+from fedaudit.core.threat_models import check_knowledge, threat_model
+from fedaudit.data.face_set import FaceSet
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build, parameters_of
-from fedaudit.registry import create
-from fedaudit.threat_models import check_knowledge, threat_model
-from fedaudit.types import (
-    Capture,
-    Knowledge,
-    LocalTraining,
-    ModelSpec,
-    Observation,
-    Reconstruction,
-    Update,
-)
 
 pytestmark = pytest.mark.usefixtures("drawn_once")
 Intercept = Callable[..., Capture]
@@ -245,11 +241,11 @@ def test_an_honest_model_gives_nothing_to_read(attack: Any, intercept: Intercept
 
 
 def test_a_study_captures_each_attack_through_its_own_broadcast(tmp_path: Any) -> None:
-    from fedaudit import audit
-    from fedaudit.config import Choice, Federation, Scenario, Study
-    from fedaudit.running.folder import RunFolder
-    from fedaudit.running.jobs import AttackJob, expand
-    from fedaudit.study_check import check_study
+    from fedaudit.core.scenario import Choice, Federation, Scenario, Study
+    from fedaudit.study import run_cell
+    from fedaudit.study.jobs import AttackJob, expand
+    from fedaudit.study.run_folder import RunFolder
+    from fedaudit.study.study_check import check_study
 
     attacks = (Choice("imprint", {"bins": 16}), Choice("inverting_gradients", {"steps": 1}))
     study = Study(
@@ -264,9 +260,9 @@ def test_a_study_captures_each_attack_through_its_own_broadcast(tmp_path: Any) -
     for job in expand(study):
         if isinstance(job, AttackJob):
             cell = job.cell
-            capture = audit.capture_of(study, study.scenarios[0], cell, RunFolder(tmp_path))
+            capture = run_cell.capture_of(study, study.scenarios[0], cell, RunFolder(tmp_path))
             seen[cell.attack, cell.role] = capture.seen
-            made = audit.reconstruct(study.scenarios[0], cell, capture)
+            made = run_cell.reconstruct(study.scenarios[0], cell, capture)
             assert made.images.shape[1:] == (3, 32, 32)
     manipulated = {key for key, one in seen.items() if "body.block.read.bias" in one.before}
     assert manipulated == {("imprint", "audit"), ("imprint", "prior_only")}

@@ -10,21 +10,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedaudit.attacks.engine import MatchingAttack
-from fedaudit.attacks.evidence import Evidence, gather
-from fedaudit.attacks.maps.contrast import settle_contrast
-from fedaudit.attacks.maps.gauss_newton import _jacobian, solve
-from fedaudit.attacks.maps.goal import MapMatching, goal_of
-from fedaudit.attacks.maps.map_inversion import MapInversion
-from fedaudit.attacks.matching import Matching
-from fedaudit.attacks.stage import Stage
-from fedaudit.attacks.varies import Latent, Pixels
-from fedaudit.attacks.watch import Checkpoint
+from fedaudit.attacks.evidence.feature_maps.contrast import settle_contrast
+from fedaudit.attacks.evidence.feature_maps.map_matching import MapMatching, goal_of
+from fedaudit.attacks.evidence.gather import Evidence, gather
+from fedaudit.attacks.presets.map_inversion import MapInversion
+from fedaudit.attacks.search.checkpoint import Checkpoint
+from fedaudit.attacks.search.engine import MatchingAttack
+from fedaudit.attacks.search.matching import Matching
+from fedaudit.attacks.search.movers.gauss_newton import _jacobian, solve
+from fedaudit.attacks.search.stage import Stage
+from fedaudit.attacks.search.variables import Latent, Pixels
+from fedaudit.core.capture import Capture
+from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.data.orl import orl
-from fedaudit.federation.rounds import Simulation
+from fedaudit.federation.simulation import Simulation
 from fedaudit.models.facenet import FaceNet, require_face_net
 from fedaudit.scoring.image_metrics import SSIM
-from fedaudit.types import Capture, Reconstruction
 
 Intercept = Callable[..., Capture]
 

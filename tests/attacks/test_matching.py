@@ -7,18 +7,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.evidence import gather
-from fedaudit.attacks.image_priors import total_variation
-from fedaudit.attacks.local_steps.several_steps import replay_of
-from fedaudit.attacks.matching import Matching
-from fedaudit.attacks.objectives import cosine_distance
-from fedaudit.attacks.rounds import Movement, Plan
-from fedaudit.attacks.search import Search, cosine_ramp, step_decay
-from fedaudit.attacks.shares import Gradients, total
-from fedaudit.attacks.watch import Watch
-from fedaudit.data.faces import FaceSet
-from fedaudit.errors import AttackError
-from fedaudit.types import Capture, LocalTraining, Observation
+from fedaudit.attacks.evidence.gather import gather
+from fedaudit.attacks.evidence.per_example import Gradients, total
+from fedaudit.attacks.search.checkpoint import Watch
+from fedaudit.attacks.search.distances import cosine_distance
+from fedaudit.attacks.search.image_priors import total_variation
+from fedaudit.attacks.search.matching import Matching
+from fedaudit.attacks.search.movers.gradient_descent import Search, cosine_ramp, step_decay
+from fedaudit.attacks.search.movers.round_wise import Movement, Plan
+from fedaudit.attacks.training.several_steps import replay_of
+from fedaudit.core.capture import Capture
+from fedaudit.core.errors import AttackError
+from fedaudit.core.observation import LocalTraining, Observation
+from fedaudit.data.face_set import FaceSet
 
 Intercept = Callable[..., Capture]
 

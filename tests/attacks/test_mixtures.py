@@ -10,20 +10,27 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedaudit.attacks.adapting import adapt_to
-from fedaudit.attacks.adaptive import how_adaptive
-from fedaudit.attacks.engine import MatchingAttack
-from fedaudit.attacks.evidence import gather
-from fedaudit.attacks.labels.gradient import read_head
-from fedaudit.attacks.labels.mixed import mixed_label
+from fedaudit.attacks.adaptive.adaptation import adapt_to
+from fedaudit.attacks.adaptive.assumptions import how_adaptive
+from fedaudit.attacks.adaptive.mixtures import (
+    SHIFT,
+    Coefficients,
+    as_mixture,
+    expected,
+    photo_behind,
+)
+from fedaudit.attacks.evidence.gather import gather
+from fedaudit.attacks.evidence.labels.head_gradient import read_head
+from fedaudit.attacks.evidence.labels.mixed import mixed_label
 from fedaudit.attacks.learned.unmasking import Unmasking
-from fedaudit.attacks.mixtures import SHIFT, Coefficients, as_mixture, expected, photo_behind
+from fedaudit.attacks.search.engine import MatchingAttack
+from fedaudit.core.capture import Capture
+from fedaudit.core.observation import ModelSpec
+from fedaudit.core.registry import create
 from fedaudit.models.facenet import FaceNet, criterion_of
 from fedaudit.models.soft_labels import loss_on
 from fedaudit.models.zoo import build
-from fedaudit.registry import create
 from fedaudit.scoring.image_metrics import SSIM
-from fedaudit.types import Capture, ModelSpec
 
 Intercept = Callable[..., Capture]
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from torch import Tensor
 
-from fedaudit.attacks.priors.projections import project_l1
+from fedaudit.attacks.generators.projections import project_l1
 
 
 def nearest(value: Tensor, center: Tensor, radius: float) -> Tensor:

@@ -10,11 +10,14 @@ from torch import Tensor, nn
 
 from fedaudit.attacks.closed_form.plain_stack import Affine, stack_of
 from fedaudit.attacks.closed_form.r_gap import RGap, Solution
-from fedaudit.attacks.evidence import gather
-from fedaudit.errors import AttackError
-from fedaudit.federation.rounds import Simulation
+from fedaudit.attacks.evidence.gather import gather
+from fedaudit.core.capture import Capture
+from fedaudit.core.errors import AttackError
+from fedaudit.core.observation import ModelSpec
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.shared import Update
+from fedaudit.federation.simulation import Simulation
 from fedaudit.models.zoo import build
-from fedaudit.types import Capture, ModelSpec, Reconstruction, Update
 
 Intercept = Callable[..., Capture]
 GradientOf = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]

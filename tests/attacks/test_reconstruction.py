@@ -8,11 +8,11 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from fedaudit.attacks.generative import gan_inversion
-from fedaudit.attacks.image_space import inverting_gradients
-from fedaudit.captures.simulated import without_update
-from fedaudit.registry import create
-from fedaudit.types import Capture
+from fedaudit.attacks.presets.gan_inversion import gan_inversion
+from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
+from fedaudit.captures.simulate.simulated import without_update
+from fedaudit.core.capture import Capture
+from fedaudit.core.registry import create
 
 Intercept = Callable[..., Capture]
 SHORT = gan_inversion(candidates=64, latent_steps=20, stage_steps=20, pixel_steps=60)
@@ -106,7 +106,7 @@ def test_a_stalled_search_ends(intercept: Intercept) -> None:
     ],
 )
 def test_settings_out_of_range(name: str, settings: dict[str, Any]) -> None:
-    from fedaudit.errors import ConfigError
+    from fedaudit.core.errors import ConfigError
 
     with pytest.raises(ConfigError, match=r"refused its settings|must be"):
         create("attacks", name, settings)

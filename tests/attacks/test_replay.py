@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from fedaudit.attacks.evidence import mean_gradient
-from fedaudit.attacks.local_steps.rehearsal import rehearse, rehearsed, smooth_noise
-from fedaudit.attacks.local_steps.replay import replay
-from fedaudit.attacks.local_steps.replay_trial import ReplayTrial, trial_for
-from fedaudit.attacks.local_steps.schedule import (
+from fedaudit.attacks.evidence.gather import mean_gradient
+from fedaudit.attacks.training.dummy_update import ReplayTrial, trial_for
+from fedaudit.attacks.training.replay import replay
+from fedaudit.attacks.training.schedule import (
     Pace,
     epoch_distance,
     epochs,
@@ -23,12 +22,15 @@ from fedaudit.attacks.local_steps.schedule import (
     steady_pace,
     step_factors,
 )
-from fedaudit.errors import AttackError, KnowledgeError
-from fedaudit.federation.client import train_locally
+from fedaudit.attacks.training.simulated_training import rehearse, rehearsed, smooth_noise
+from fedaudit.core.capture import Capture
+from fedaudit.core.client import ClientTask
+from fedaudit.core.errors import AttackError, KnowledgeError
+from fedaudit.core.observation import LocalTraining, ModelSpec
+from fedaudit.core.shared import Update
+from fedaudit.federation.local_training import train_locally
 from fedaudit.models.batch_norm import client_mode
 from fedaudit.models.zoo import build, parameters_of
-from fedaudit.types import Capture, LocalTraining, ModelSpec, Update
-from fedaudit.verbs import ClientTask
 
 Intercept = Callable[..., Capture]
 N = 4

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from fedaudit.attacks.closed_form.secure_sum import single_owner_rows
-from fedaudit.errors import AttackError
-from fedaudit.federation.rounds import Simulation
-from fedaudit.types import ClassEmbeddings, LocalTraining
+from fedaudit.core.errors import AttackError
+from fedaudit.core.observation import LocalTraining
+from fedaudit.core.shared import ClassEmbeddings
+from fedaudit.federation.simulation import Simulation
 
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (50.0, 13.0, 7.0)])

@@ -10,11 +10,12 @@ from torch import Tensor
 from fedaudit.attacks.closed_form.first_layer import find_first
 from fedaudit.attacks.closed_form.low_rank import Factors, mismatch
 from fedaudit.attacks.closed_form.spear import Spear
-from fedaudit.attacks.evidence import gather
-from fedaudit.errors import AttackError
-from fedaudit.federation.rounds import Simulation
+from fedaudit.attacks.evidence.gather import gather
+from fedaudit.core.capture import Capture
+from fedaudit.core.errors import AttackError
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.federation.simulation import Simulation
 from fedaudit.scoring.pairing import pair
-from fedaudit.types import Capture, Reconstruction
 
 Intercept = Callable[..., Capture]
 

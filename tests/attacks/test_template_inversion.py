@@ -8,25 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedaudit.attacks.eigenfaces import Eigenfaces, standardized
-from fedaudit.attacks.template_inversion import TemplateInversion
-from fedaudit.attacks.templates import read_templates
-from fedaudit.captures.simulated import without_update
-from fedaudit.data.faces import FaceSet
-from fedaudit.errors import AttackError, KnowledgeError
-from fedaudit.federation.rounds import Simulation
+from fedaudit.attacks.generators.eigenfaces import Eigenfaces, standardized
+from fedaudit.attacks.templates.read_templates import read_templates
+from fedaudit.attacks.templates.template_inversion import TemplateInversion
+from fedaudit.captures.simulate.simulated import without_update
+from fedaudit.core.capture import Capture, Secret
+from fedaudit.core.errors import AttackError, KnowledgeError
+from fedaudit.core.observation import LocalTraining, Observation
+from fedaudit.core.registry import create
+from fedaudit.core.shared import ClassEmbeddings, ClusterCenters, SummedRows
+from fedaudit.data.face_set import FaceSet
+from fedaudit.federation.simulation import Simulation
 from fedaudit.models.facenet import require_face_net
 from fedaudit.models.zoo import build
-from fedaudit.registry import create
-from fedaudit.types import (
-    Capture,
-    ClassEmbeddings,
-    ClusterCenters,
-    LocalTraining,
-    Observation,
-    Secret,
-    SummedRows,
-)
 
 PEOPLE = 8
 

@@ -8,19 +8,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.evidence import Evidence, gather
-from fedaudit.attacks.generative import gan_inversion
-from fedaudit.attacks.image_space import inverting_gradients
-from fedaudit.attacks.maps.goal import span_goal_of
-from fedaudit.attacks.maps.input_span import find_spans, patches_of, span_distance
-from fedaudit.attacks.maps.map_inversion import MapInversion
-from fedaudit.attacks.matching import Matching
-from fedaudit.attacks.private_part import guessed_parts, learned_parts, solvable
-from fedaudit.data.faces import FaceSet
-from fedaudit.errors import UnknownNameError
+from fedaudit.attacks.evidence.feature_maps.input_span import find_spans, patches_of, span_distance
+from fedaudit.attacks.evidence.feature_maps.map_matching import span_goal_of
+from fedaudit.attacks.evidence.gather import Evidence, gather
+from fedaudit.attacks.evidence.unshared_layers import guessed_parts, learned_parts, solvable
+from fedaudit.attacks.presets.gan_inversion import gan_inversion
+from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
+from fedaudit.attacks.presets.map_inversion import MapInversion
+from fedaudit.attacks.search.matching import Matching
+from fedaudit.core.capture import Capture
+from fedaudit.core.errors import UnknownNameError
+from fedaudit.core.knowledge import Knowledge
+from fedaudit.core.observation import LocalTraining
+from fedaudit.data.face_set import FaceSet
 from fedaudit.models.zoo import build
 from fedaudit.scoring.image_metrics import PSNR, SSIM
-from fedaudit.types import Capture, Knowledge, LocalTraining
 
 Intercept = Callable[..., Capture]
 
@@ -224,7 +226,7 @@ def test_what_has_nothing_public_before_it_is_guessed_and_says_so(intercept: Int
 def test_stand_ins_are_deterministic_and_differ_between_restarts(
     unknown: str, intercept: Intercept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedaudit.attacks.private_part.STEPS", 10)
+    monkeypatch.setattr("fedaudit.attacks.evidence.unshared_layers.STEPS", 10)
     seen = intercept(network="small_cnn", batch=2, **HEAD).seen
     attack = gan_inversion(
         candidates=4,

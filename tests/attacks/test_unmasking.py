@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedaudit.attacks.adaptive.mixtures import Coefficients, drawn_from
 from fedaudit.attacks.learned.unmasking import SignNet, Unmasking, is_gray
-from fedaudit.attacks.mixtures import Coefficients, drawn_from
+from fedaudit.core.errors import ConfigError
+from fedaudit.core.registry import create
 from fedaudit.data.orl import orl
-from fedaudit.errors import ConfigError
-from fedaudit.registry import create
 
 SIDE = 16
 ACTS = create("defenses", "instahide", {"parts": 3}).replay(1).images

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.priors.untrained import UntrainedPrior
-from fedaudit.data.faces import FaceSet
-from fedaudit.registry import create
-from fedaudit.types import Capture
+from fedaudit.attacks.generators.untrained import UntrainedPrior
+from fedaudit.core.capture import Capture
+from fedaudit.core.registry import create
+from fedaudit.data.face_set import FaceSet
 
 
 def noise(seed: int = 0) -> torch.Generator:

@@ -13,8 +13,8 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from torch import Tensor, nn
 
+from fedaudit.core.observation import ModelSpec
 from fedaudit.models.zoo import build
-from fedaudit.types import ModelSpec
 
 LR = 0.05
 

@@ -15,38 +15,36 @@ from PIL import Image
 from torch import Tensor
 
 import fedaudit
-from fedaudit import audit
-from fedaudit.captures.auditing import Request, study_of
-from fedaudit.captures.canary import originals
-from fedaudit.captures.defended import estimated
-from fedaudit.captures.facts import DpClaim
-from fedaudit.captures.stored import StoredCapture
-from fedaudit.captures.targets import capture_of, explained, targets_of
+from fedaudit.captures.audit.canary import originals
+from fedaudit.captures.audit.recorded_study import Request, study_of
+from fedaudit.captures.audit.recorded_targets import capture_of, explained, targets_of
+from fedaudit.captures.audit.stated_defenses import estimated
+from fedaudit.captures.format.capture_facts import DpClaim
+from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.cli import cli
-from fedaudit.cli.verdict import conclude
-from fedaudit.config import Choice, Study
-from fedaudit.data.faces import FaceSet
-from fedaudit.errors import CaptureError, ConfigError, DataError, UsageError
+from fedaudit.cli.conclusion import conclude
+from fedaudit.core.capture import Secret
+from fedaudit.core.errors import CaptureError, ConfigError, DataError, UsageError
+from fedaudit.core.knowledge import Knowledge
+from fedaudit.core.measures import Estimate, Rate
+from fedaudit.core.observation import ModelSpec, Observation
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.scenario import Choice, Study
+from fedaudit.core.shared import Update
+from fedaudit.data.face_set import FaceSet
 from fedaudit.models.zoo import build
-from fedaudit.reports import positive
+from fedaudit.reports import positive_control
 from fedaudit.reports.build import build_report
 from fedaudit.reports.recorded import findings_of, judge_search
-from fedaudit.reports.results import Estimate, Rate, Results, Row, Settings, schema
+from fedaudit.reports.results import Results, Row, Settings, schema
 from fedaudit.reports.trials import Trials
-from fedaudit.running.folder import RunFolder
-from fedaudit.running.session import open_run
-from fedaudit.running.work import Work
 from fedaudit.scoring.embedder import Embedder
 from fedaudit.scoring.unknown import those_meant
-from fedaudit.study_file import study_from_mapping, study_to_mapping
-from fedaudit.types import (
-    Knowledge,
-    ModelSpec,
-    Observation,
-    Reconstruction,
-    Secret,
-    Update,
-)
+from fedaudit.study import run_cell
+from fedaudit.study.run_folder import RunFolder
+from fedaudit.study.session import open_run
+from fedaudit.study.study_file import study_from_mapping, study_to_mapping
+from fedaudit.study.work import Work
 
 CLIENTS, PEOPLE, LR = 7, 26, 0.1
 ATTACKS = [Choice("analytic")]
@@ -370,7 +368,7 @@ def test_an_update_that_changes_under_way_is_not_attacked(tmp_path: Path, captur
 
 
 def audit_jobs(study: Study) -> list[Any]:
-    from fedaudit.running.jobs import expand
+    from fedaudit.study.jobs import expand
 
     return list(expand(study))
 
@@ -564,7 +562,7 @@ def test_the_command(capture: Path, tmp_path: Path) -> None:
 
 def test_the_audit_is_silent(capsys: pytest.CaptureFixture[str], capture: Path) -> None:
     study = requested(capture)
-    assert audit.capture_of is not None
+    assert run_cell.capture_of is not None
     cell = next(j.cell for j in audit_jobs(study) if j.cell.role == "audit")
     capture_of(study, study.scenarios[0], cell)
     assert capsys.readouterr() == ("", "")
@@ -630,5 +628,5 @@ def test_an_attack_that_rebuilds_nothing_makes_the_run_invalid(
             for cell in (tmp_path / "both" / "cells").glob("*.json")
         )
     )
-    assert positive.succeeds(both, trials, "analytic") is True
-    assert positive.succeeds(both, trials, "Blind") is False
+    assert positive_control.succeeds(both, trials, "analytic") is True
+    assert positive_control.succeeds(both, trials, "Blind") is False

@@ -21,9 +21,9 @@ from flwr.serverapp import Grid  # noqa: E402
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg  # noqa: E402
 
 import fedaudit  # noqa: E402
-from fedaudit.attacks.adaptive import how_adaptive  # noqa: E402
-from fedaudit.captures.stored import StoredCapture  # noqa: E402
-from fedaudit.errors import UsageError  # noqa: E402
+from fedaudit.attacks.adaptive.assumptions import how_adaptive  # noqa: E402
+from fedaudit.captures.format.capture_reader import StoredCapture  # noqa: E402
+from fedaudit.core.errors import UsageError  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
 import nodes  # noqa: E402
@@ -181,7 +181,7 @@ def test_a_failing_recorder_is_a_warning_and_no_error(
         raise OSError("no space left")
 
     grid = fedaudit.tap(Loop(), folder)
-    monkeypatch.setattr("fedaudit.captures.recording.write_message", full)
+    monkeypatch.setattr("fedaudit.captures.record.recording.write_message", full)
     with pytest.warns(UserWarning, match="no space left"):
         tapped = start(average(), grid)
     assert all(np.array_equal(start(average(), Loop())[k], tapped[k]) for k in START)
@@ -247,7 +247,7 @@ def test_the_example_is_simulated_captured_and_attacked(
     """Flower's own simulation on real faces; one update gives the face away."""
     import runpy
 
-    from fedaudit.attacks.generative import gan_inversion
+    from fedaudit.attacks.presets.gan_inversion import gan_inversion
     from fedaudit.scoring.image_metrics import SSIM
 
     arguments = ["simulate.py", str(folder), "--clients", "2", "--rounds", "1"]
@@ -365,7 +365,7 @@ def test_the_example_under_secagg_gives_away_everybody(folder: Path, example: No
     from faces_app.task import load_data
     from flwr.app import Context
 
-    from fedaudit.attacks.generative import gan_inversion
+    from fedaudit.attacks.presets.gan_inversion import gan_inversion
     from fedaudit.scoring.image_metrics import SSIM
 
     settings = {
@@ -422,7 +422,7 @@ def test_noise_that_nobody_states_and_that_drowns_nothing_is_named(
     from faces_app.protected import private_app
     from faces_app.server_app import facts_of, serve
 
-    from fedaudit.captures.auditing import Request, study_of
+    from fedaudit.captures.audit.recorded_study import Request, study_of
 
     settings = {"num-server-rounds": 1, "local-steps": 1, "batch-size": 1, "lr": 0.1, "model": ""}
     settings |= {"capture": str(folder)}

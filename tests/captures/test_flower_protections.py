@@ -25,16 +25,17 @@ from nodes import LR, Nodes, client_app, network, older_app, train
 from torch import Tensor
 
 import fedaudit
-from fedaudit.captures.auditing import Request, study_of
-from fedaudit.captures.facts import DpClaim
-from fedaudit.captures.inspection import Inspection, inspect
-from fedaudit.captures.stored import StoredCapture
-from fedaudit.captures.targets import capture_of
+from fedaudit.captures.audit.recorded_study import Request, study_of
+from fedaudit.captures.audit.recorded_targets import capture_of
+from fedaudit.captures.format.capture_facts import DpClaim
+from fedaudit.captures.format.capture_reader import StoredCapture
+from fedaudit.captures.inspect.inspection import Inspection, inspect
+from fedaudit.core.observation import Observation
+from fedaudit.core.shared import Aggregate
 from fedaudit.reports.build import build_report
 from fedaudit.reports.results import Finding
-from fedaudit.running.jobs import AttackJob, expand
-from fedaudit.running.session import open_run
-from fedaudit.types import Aggregate, Observation
+from fedaudit.study.jobs import AttackJob, expand
+from fedaudit.study.session import open_run
 
 CLIENTS = 4
 

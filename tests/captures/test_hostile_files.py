@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import fedaudit
-from fedaudit.captures.inspection import inspect
-from fedaudit.captures.readers import read_tensors
-from fedaudit.captures.readers.limits import Limits
-from fedaudit.captures.stored import StoredCapture
-from fedaudit.errors import CaptureError, FedauditError
+from fedaudit.captures.format.capture_reader import StoredCapture
+from fedaudit.captures.format.readers.formats import read_tensors
+from fedaudit.captures.format.readers.limits import Limits
+from fedaudit.captures.inspect.inspection import inspect
+from fedaudit.core.errors import CaptureError, FedauditError
 
 sys.path.insert(0, str(Path(__file__).parent))
 import hostile

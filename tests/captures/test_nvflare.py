@@ -25,10 +25,10 @@ from nvflare.apis.shareable import Shareable
 from nvflare.job_config.api import FedJob
 from nvflare.job_config.defs import FilterType
 
-from fedaudit.captures.nvflare import RecordFilter, tap
-from fedaudit.captures.stored import StoredCapture
-from fedaudit.errors import UnknownNameError, UsageError
-from fedaudit.types import Update
+from fedaudit.captures.format.capture_reader import StoredCapture
+from fedaudit.captures.record.nvflare import RecordFilter, tap
+from fedaudit.core.errors import UnknownNameError, UsageError
+from fedaudit.core.shared import Update
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "nvflare"
 TASK, RESULT = FilterChainType.TASK_DATA_CHAIN, FilterChainType.TASK_RESULT_CHAIN
@@ -284,7 +284,7 @@ def test_a_failing_disk_and_a_filter_outside_a_chain_are_warnings(
     def full(*_: Any, **__: Any) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr("fedaudit.captures.recording.write_message", full)
+    monkeypatch.setattr("fedaudit.captures.record.recording.write_message", full)
     for made in (chained(RESULT, folder), chained(TASK, folder)):
         assert made.process(sent, context()) is sent
     assert "no space left" in said()
@@ -314,7 +314,7 @@ class AsRecipe:
 def test_a_job_holds_the_filter_as_plain_json_and_none_of_our_code(
     tmp_path: Path, folder: Path
 ) -> None:
-    from fedaudit.captures.facts import DpClaim
+    from fedaudit.captures.format.capture_facts import DpClaim
 
     job = FedJob(name="faces", min_clients=2)
     tap(
@@ -334,7 +334,7 @@ def test_a_job_holds_the_filter_as_plain_json_and_none_of_our_code(
         (entry,) = config[chain]
         (found,) = entry["filters"]
         assert entry["tasks"] == ["train"]
-        assert found["path"] == "fedaudit.captures.nvflare.RecordFilter"
+        assert found["path"] == "fedaudit.captures.record.nvflare.RecordFilter"
         built = RecordFilter(**found["args"])
         built.set_prop(FilterContextKey.CHAIN_TYPE, RESULT)
         built.process(message(state(), {MetaKey.NUM_STEPS_CURRENT_ROUND: 5}), context(chain))

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import fedaudit
-from fedaudit.captures.facts import DpClaim
-from fedaudit.captures.inspection import Inspection, inspect
-from fedaudit.captures.stored import StoredCapture
+from fedaudit.captures.format.capture_facts import DpClaim
+from fedaudit.captures.format.capture_reader import StoredCapture
+from fedaudit.captures.inspect.inspection import Inspection, inspect
+from fedaudit.core.observation import ModelSpec
 from fedaudit.models.zoo import build
-from fedaudit.types import ModelSpec
 
 Treat = Callable[[dict[str, Tensor], torch.Generator], dict[str, Tensor]]
 CLIENTS = 5

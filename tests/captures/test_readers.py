@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import nn
 
-from fedaudit.captures.readers import bind, read_tensors
-from fedaudit.captures.readers.limits import Limits
-from fedaudit.errors import CaptureError
+from fedaudit.captures.format.readers.formats import bind, read_tensors
+from fedaudit.captures.format.readers.limits import Limits
+from fedaudit.core.errors import CaptureError
 
 sys.path.insert(0, str(Path(__file__).parent))
 import hostile

@@ -13,10 +13,10 @@ import safetensors.torch
 import torch
 
 import fedaudit
-from fedaudit.captures import facts
-from fedaudit.captures.facts import Facts, Keywords, slug
-from fedaudit.captures.stored import StoredCapture
-from fedaudit.errors import ConfigError, StorageError, UnknownNameError, UsageError
+from fedaudit.captures.format import capture_facts
+from fedaudit.captures.format.capture_facts import Facts, Keywords, slug
+from fedaudit.captures.format.capture_reader import StoredCapture
+from fedaudit.core.errors import ConfigError, StorageError, UnknownNameError, UsageError
 
 
 def state() -> dict[str, torch.Tensor]:
@@ -225,12 +225,13 @@ def test_tied_strided_and_numpy_tensors_are_recorded(tmp_path: Path) -> None:
 def test_the_manifest_follows_its_schema(tmp_path: Path) -> None:
     fedaudit.recording(tmp_path / "c", model="m:f", image_shape=(3, 8, 8), protections=())
     content = json.loads((tmp_path / "c" / "capture.json").read_text())
-    schema = facts.schema()
+    schema = capture_facts.schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(content, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**content, "version": 2}, schema)
-    assert set(schema["$defs"]["Message"]["properties"]) == set(facts.Message.__dataclass_fields__)
+    fields = capture_facts.Message.__dataclass_fields__
+    assert set(schema["$defs"]["Message"]["properties"]) == set(fields)
 
 
 def test_another_version_says_so(tmp_path: Path) -> None:

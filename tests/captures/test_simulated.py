@@ -12,22 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedaudit.attacks.closed_form.secure_sum import rows_of_sum
-from fedaudit.captures.simulated import withhold, without_update
-from fedaudit.data.faces import FaceSet
-from fedaudit.federation.rounds import Simulation
-from fedaudit.registry import names
-from fedaudit.threat_models import THREAT_MODELS, threat_model
-from fedaudit.types import (
-    Capture,
-    ClusterCenters,
-    Knowledge,
-    LocalTraining,
-    ModelSpec,
-    Observation,
-    Secret,
-    SummedRows,
-    Update,
-)
+from fedaudit.captures.simulate.simulated import withhold, without_update
+from fedaudit.core.capture import Capture, Secret
+from fedaudit.core.knowledge import Knowledge
+from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
+from fedaudit.core.registry import names
+from fedaudit.core.shared import ClusterCenters, SummedRows, Update
+from fedaudit.core.threat_models import THREAT_MODELS, threat_model
+from fedaudit.data.face_set import FaceSet
+from fedaudit.federation.simulation import Simulation
 
 Intercept = Callable[..., Capture]
 Federate = Callable[..., Simulation]

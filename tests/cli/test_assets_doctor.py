@@ -8,13 +8,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 import fedaudit
-from fedaudit import asset_sources
-from fedaudit import assets as store
-from fedaudit.asset_table import ASSETS
 from fedaudit.cli import doctor as doctor_module
 from fedaudit.cli.assets import assets
 from fedaudit.cli.doctor import doctor
-from fedaudit.errors import AssetError, UnknownNameError
+from fedaudit.core.errors import AssetError, UnknownNameError
+from fedaudit.files import asset_sources
+from fedaudit.files import asset_store as store
+from fedaudit.files.asset_table import ASSETS
 
 
 def invoke(command: Any, *args: str) -> Result:

@@ -14,22 +14,22 @@ from typing import Any, get_args
 
 import pytest
 
-from fedaudit import registry
 from fedaudit.cli import COMMANDS, cli, options
 from fedaudit.cli.ending import end
-from fedaudit.errors import FedauditError, StorageError
+from fedaudit.core import measures, registry
+from fedaudit.core.errors import FedauditError, StorageError
 from fedaudit.reports import results
-from fedaudit.running import session
-from fedaudit.running.executor import Event
-from fedaudit.running.worker import Outcome
+from fedaudit.study import session
+from fedaudit.study.executor import Event
+from fedaudit.study.worker import Outcome
 
 Command = Callable[..., int]
 
 
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The stand-ins of `tests/running/fake_audit.py`, in this process."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "running"))
+    """The stand-ins of `tests/study/fake_audit.py`, in this process."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "study"))
     fake_audit = importlib.import_module("fake_audit")
     monkeypatch.setattr(fake_audit, "settings", {})
     monkeypatch.setattr(registry, "lookup", fake_audit.lookup)
@@ -37,7 +37,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setitem(sys.modules, name, module)
         parent, _, child = name.rpartition(".")
         monkeypatch.setattr(importlib.import_module(parent), child, module, raising=False)
-    verdict = importlib.import_module("fedaudit.cli.verdict")
+    verdict = importlib.import_module("fedaudit.cli.conclusion")
     monkeypatch.setattr(verdict, "build", sys.modules["fedaudit.reports.build"])
     monkeypatch.setattr(session, "execute", serially)
     return fake_audit
@@ -298,7 +298,7 @@ def test_stdout_that_takes_nothing(reader: str, words: str) -> None:
 
 
 def test_words_of_the_options() -> None:
-    assert get_args(results.Evidence) == options.EVIDENCE
+    assert get_args(measures.Evidence) == options.EVIDENCE
     assert get_args(results.Severity) == (*options.GATES, "none")
 
 
@@ -324,7 +324,7 @@ def test_a_full_disk_says_how_to_go_on(
     def full(*args: Any, **settings: Any) -> None:
         raise OSError(28, "No space left on device", "x")
 
-    atomic = importlib.import_module("fedaudit.running.atomic")
+    atomic = importlib.import_module("fedaudit.files.atomic")
     with monkeypatch.context() as patch:
         patch.setattr(atomic, "os", SimpleNamespace(**{**vars(atomic.os), "fsync": full}))
         assert fedaudit("run", "study.toml") == 4

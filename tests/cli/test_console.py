@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 
 from fedaudit.cli import console
-from fedaudit.config import Choice, Scenario, Study
-from fedaudit.running.executor import Event
-from fedaudit.running.jobs import expand
-from fedaudit.running.worker import Outcome
+from fedaudit.core.scenario import Choice, Scenario, Study
+from fedaudit.study.executor import Event
+from fedaudit.study.jobs import expand
+from fedaudit.study.worker import Outcome
 
 JOBS = expand(Study("s", (Scenario("a", targets=4, attacks=(Choice("x"),), controls=False),)))
 

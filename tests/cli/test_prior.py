@@ -9,7 +9,7 @@ from PIL import Image
 
 from fedaudit.cli import cli, console
 from fedaudit.cli.ending import end
-from fedaudit.priors import session
+from fedaudit.priors import training_session
 
 Command = Callable[..., int]
 SMALL = ("prior", "train", "--data", "lfw_subset", "--size", "32")
@@ -88,7 +88,7 @@ def test_interrupted(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(session, "train", interrupted)
+    monkeypatch.setattr(training_session, "train", interrupted)
     assert fedaudit(*SMALL) == 130
     assert f"  fedaudit {' '.join(SMALL)} --resume\n" in capsys.readouterr().err
 

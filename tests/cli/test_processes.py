@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-FAKE = Path(__file__).parents[1] / "running" / "fake_audit.py"
+FAKE = Path(__file__).parents[1] / "study" / "fake_audit.py"
 JOBS = 21
 
 

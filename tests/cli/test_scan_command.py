@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 
 from fedaudit.cli import cli
 from fedaudit.cli.ending import end
+from fedaudit.core.observation import ModelSpec
 from fedaudit.models.zoo import build, parameters_of
-from fedaudit.types import ModelSpec
 
 
 def scan(*args: object) -> int:

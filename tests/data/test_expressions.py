@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from fedaudit.core.errors import DataError, UnknownNameError
 from fedaudit.data.expressions import expression_folder, expressions
-from fedaudit.data.faces import FaceSet
-from fedaudit.errors import DataError, UnknownNameError
+from fedaudit.data.face_set import FaceSet
 from fedaudit.models.expression_nets import load_expressions
 from fedaudit.models.generator import load_generator
 

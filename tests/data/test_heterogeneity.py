@@ -11,20 +11,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedaudit import audit, judging
-from fedaudit.captures.simulated import simulate
-from fedaudit.config import Choice, Federation, Scenario, Study
-from fedaudit.data.faces import FaceSet
+from fedaudit.captures.simulate.simulated import simulate
+from fedaudit.core.errors import ConfigError, DataError
+from fedaudit.core.observation import LocalTraining, ModelSpec
+from fedaudit.core.registry import create
+from fedaudit.core.scenario import Choice, Federation, Scenario, Study
+from fedaudit.core.threat_models import threat_model
+from fedaudit.data.face_set import FaceSet
 from fedaudit.data.lighting_pose import lighting, pose
 from fedaudit.data.skew import feature_skew, label_skew
 from fedaudit.data.splits import Split, split, target_photos
-from fedaudit.errors import ConfigError, DataError
-from fedaudit.federation.rounds import Simulation
-from fedaudit.registry import create
-from fedaudit.running.jobs import AttackJob, expand, gallery_name
-from fedaudit.study_file import load_study, study_from_mapping
-from fedaudit.threat_models import threat_model
-from fedaudit.types import LocalTraining, ModelSpec
+from fedaudit.federation.simulation import Simulation
+from fedaudit.study import judge, run_cell
+from fedaudit.study.jobs import AttackJob, expand, gallery_name
+from fedaudit.study.study_file import load_study, study_from_mapping
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "heterogeneity.toml"
 
@@ -257,14 +257,14 @@ def study(**federation: Any) -> Study:
 @pytest.mark.parametrize("partition", ["people", "dirichlet", "lighting"])
 def test_the_wrong_person_is_not_in_the_batch(partition: Any) -> None:
     asked = study(clients=3, partition=partition, alpha=0.3)
-    faces = judging.faces_of(asked)
+    faces = judge.faces_of(asked)
     parts = split(faces, asked.federation)
     cells = [job.cell for job in expand(asked) if isinstance(job, AttackJob)]
     assert {cell.target for cell in cells} == set(range(6))
     for cell in cells:
         _, photos = target_photos(parts, cell.target, 4)
         shown = {faces.people[i] for i in photos}
-        wrong = audit.wrong_person_for(asked, asked.scenarios[0], cell, shown)
+        wrong = run_cell.wrong_person_for(asked, asked.scenarios[0], cell, shown)
         assert wrong in parts.clients[(cell.target + 1) % 3]
         assert wrong not in shown
 

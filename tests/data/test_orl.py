@@ -1,9 +1,9 @@
 import pytest
 import torch
 
+from fedaudit.core.errors import AssetError
+from fedaudit.core.registry import create
 from fedaudit.data.orl import orl
-from fedaudit.errors import AssetError
-from fedaudit.registry import create
 
 
 def test_forty_people_in_numerical_order() -> None:

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
+from fedaudit.core.errors import DataError
 from fedaudit.data.lfw_subset import lfw_subset
 from fedaudit.data.synthetic import synthetic
-from fedaudit.errors import DataError
 from fedaudit.scoring.embedder import load_embedder
 
 

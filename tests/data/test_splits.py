@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedaudit.config import Federation
-from fedaudit.data.faces import FaceSet
+from fedaudit.core.errors import DataError
+from fedaudit.core.scenario import Federation
+from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split, split, target_photos
-from fedaudit.errors import DataError
 
 
 def face_set(counts: list[int], *, has_identities: bool = True) -> FaceSet:

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from fedaudit.core.errors import DataError
+from fedaudit.core.registry import create
 from fedaudit.data import torchvision_sets
 from fedaudit.data.torchvision_sets import celeba, lfw_people
-from fedaudit.errors import DataError
-from fedaudit.registry import create
 
 
 @pytest.mark.parametrize(("name", "below"), [("lfw_people", "lfw-py"), ("celeba", "celeba")])

@@ -7,8 +7,8 @@ import pytest
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 
+from fedaudit.core.errors import ConfigError
 from fedaudit.defenses.accounting import Accountant, epsilon_of, noise_for
-from fedaudit.errors import ConfigError
 
 ORDERS = [1 + x / 10 for x in range(1, 100)] + [float(x) for x in range(12, 64)]
 GRID = [

@@ -10,11 +10,11 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
-from fedaudit.data.faces import FaceSet
+from fedaudit.core.client import ClientReturn, ClientTask
+from fedaudit.core.observation import LocalTraining
+from fedaudit.data.face_set import FaceSet
 from fedaudit.defenses.ats import ATS, drawn, parsed
-from fedaudit.defenses.transforms import OPERATIONS, rotate
-from fedaudit.types import LocalTraining
-from fedaudit.verbs import ClientReturn, ClientTask
+from fedaudit.defenses.augmentations import OPERATIONS, rotate
 
 STEPLESS = ("posterize", "equalize")
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fedaudit.core.observation import ModelSpec
 from fedaudit.defenses.ats import ATS, parsed
 from fedaudit.defenses.ats_search import accuracy_score, privacy_score, random_policy, search
 from fedaudit.models.zoo import build
-from fedaudit.types import ModelSpec
 
 
 def noise(seed: int = 0) -> torch.Generator:

@@ -7,13 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.adapting import adapt_to
+from fedaudit.attacks.adaptive.adaptation import adapt_to
+from fedaudit.core.capture import Capture
+from fedaudit.core.errors import ConfigError
+from fedaudit.core.observation import LocalTraining
+from fedaudit.core.registry import create
+from fedaudit.core.shared import Update
 from fedaudit.defenses.censor import orthogonal_to
-from fedaudit.errors import ConfigError
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build
-from fedaudit.registry import create
-from fedaudit.types import Capture, LocalTraining, Update
 
 
 def generator(seed: int = 0) -> torch.Generator:

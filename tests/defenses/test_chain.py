@@ -4,14 +4,16 @@ from collections.abc import Callable
 
 import pytest
 
-from fedaudit.defenses.acts import norms
-from fedaudit.defenses.budgets import with_budget
+from fedaudit.core.capture import Capture
+from fedaudit.core.claims import Budget
+from fedaudit.core.client import ClientReturn
+from fedaudit.core.errors import FedauditError
+from fedaudit.core.registry import create
+from fedaudit.core.shared import Update
 from fedaudit.defenses.chain import parts_of
-from fedaudit.errors import FedauditError
-from fedaudit.federation.rounds import Simulation
-from fedaudit.registry import create
-from fedaudit.types import Budget, Capture, Update
-from fedaudit.verbs import ClientReturn
+from fedaudit.defenses.composition import with_budget
+from fedaudit.defenses.gradient_transforms import norms
+from fedaudit.federation.simulation import Simulation
 
 CLIP = {"name": "clipping", "max_norm": 0.01}
 

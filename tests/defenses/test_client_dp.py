@@ -11,15 +11,17 @@ from dp_accounting.pld import privacy_loss_distribution
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedaudit.attacks.replaying import replay_of
+from fedaudit.attacks.adaptive.defense_replay import replay_of
+from fedaudit.core.capture import Capture
+from fedaudit.core.client import ClientReturn, ClientTask
+from fedaudit.core.observation import LocalTraining, ModelSpec
+from fedaudit.core.shared import ClusterCenters, Shared, Update
 from fedaudit.defenses.accounting import epsilon_of, laplace_epsilon, laplace_noise_for
-from fedaudit.defenses.acts import Noise, norms
-from fedaudit.defenses.budgets import Plan
 from fedaudit.defenses.client_dp import ClientDP, ClippedBit
+from fedaudit.defenses.composition import Plan
 from fedaudit.defenses.dplc import gaussian_sigma
-from fedaudit.federation.rounds import Simulation, State
-from fedaudit.types import Capture, ClusterCenters, LocalTraining, ModelSpec, Shared, Update
-from fedaudit.verbs import ClientReturn, ClientTask
+from fedaudit.defenses.gradient_transforms import Noise, norms
+from fedaudit.federation.simulation import Simulation, State
 
 Mechanism = Literal["gaussian", "laplace"]
 MECHANISMS: tuple[Mechanism, ...] = ("gaussian", "laplace")

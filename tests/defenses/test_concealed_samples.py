@@ -8,15 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedaudit.core.errors import ConfigError
+from fedaudit.core.observation import LocalTraining, ModelSpec
+from fedaudit.core.registry import create
+from fedaudit.core.shared import Update
 from fedaudit.defenses.concealed_samples import ConcealedSamples
 from fedaudit.defenses.image_gradients import image_gradients
-from fedaudit.errors import ConfigError
-from fedaudit.federation.rounds import Simulation
+from fedaudit.federation.simulation import Simulation
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.soft_labels import loss_on, probabilities
 from fedaudit.models.zoo import build
-from fedaudit.registry import create
-from fedaudit.types import LocalTraining, ModelSpec, Update
 
 Federate = Callable[..., Simulation]
 

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from torch import Tensor
 
+from fedaudit.core.capture import Capture
+from fedaudit.core.errors import DataError
+from fedaudit.core.shared import ClusterCenters, Update
 from fedaudit.defenses.dplc import DPLC, gaussian_sigma
-from fedaudit.errors import DataError
-from fedaudit.federation.rounds import Simulation
-from fedaudit.types import Capture, ClusterCenters, Update
+from fedaudit.federation.simulation import Simulation
 
 
 def around(center: Tensor, angle: float, count: int, noise: torch.Generator) -> Tensor:

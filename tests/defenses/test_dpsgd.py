@@ -11,17 +11,19 @@ import torch
 from dp_accounting.rdp import RdpAccountant
 from torch import Tensor, nn
 
-from fedaudit.defenses.budgets import Plan, Planned
+from fedaudit.core.capture import Capture
+from fedaudit.core.client import ClientReturn, ClientTask
+from fedaudit.core.errors import ConfigError
+from fedaudit.core.observation import LocalTraining, ModelSpec
+from fedaudit.core.registry import create
+from fedaudit.core.shared import Update
 from fedaudit.defenses.chain import changed, parts_of
+from fedaudit.defenses.composition import Plan, Planned
 from fedaudit.defenses.dpsgd import DPSGD
-from fedaudit.errors import ConfigError
-from fedaudit.federation.client import train_locally
-from fedaudit.federation.rounds import Simulation
+from fedaudit.federation.local_training import train_locally
+from fedaudit.federation.simulation import Simulation
 from fedaudit.models.facenet import FaceNet, criterion_of
 from fedaudit.models.zoo import build, parameters_of
-from fedaudit.registry import create
-from fedaudit.types import Capture, LocalTraining, ModelSpec, Update
-from fedaudit.verbs import ClientReturn, ClientTask
 
 ORDERS = [1 + x / 10 for x in range(1, 100)] + [float(x) for x in range(12, 64)]
 SPEC = ModelSpec("small_cnn", {"classes": 4, "image_size": 16})

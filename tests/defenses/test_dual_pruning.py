@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedaudit.errors import ConfigError
-from fedaudit.federation.rounds import Simulation
+from fedaudit.core.client import ClientReturn, ClientStep, ClientTask
+from fedaudit.core.errors import ConfigError
+from fedaudit.core.observation import LocalTraining, ModelSpec
+from fedaudit.core.registry import create
+from fedaudit.core.shared import ClusterCenters, Shared, Update
+from fedaudit.federation.simulation import Simulation
 from fedaudit.models.zoo import build
-from fedaudit.registry import create
-from fedaudit.types import ClusterCenters, LocalTraining, ModelSpec, Shared, Update
-from fedaudit.verbs import ClientReturn, ClientStep, ClientTask
 
 FEEDBACK = [
     ("dual_pruning", {"largest": 0.1, "smallest": 0.5}),

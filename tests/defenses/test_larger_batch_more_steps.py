@@ -7,18 +7,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedaudit.audit import originals
-from fedaudit.config import Choice, Federation, Scenario, Study
+from fedaudit.core.capture import Capture
+from fedaudit.core.errors import ConfigError, DataError
+from fedaudit.core.observation import LocalTraining
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.scenario import Choice, Federation, Scenario, Study
+from fedaudit.core.trial import Trial
 from fedaudit.defenses.larger_batch import LargerBatch
 from fedaudit.defenses.more_steps import MoreSteps
-from fedaudit.errors import ConfigError, DataError
-from fedaudit.federation.rounds import Simulation
+from fedaudit.federation.simulation import Simulation
 from fedaudit.models.zoo import build
 from fedaudit.reports.trials import Trials, paired
-from fedaudit.running.jobs import AttackJob, expand
 from fedaudit.scoring.score import score
-from fedaudit.study_check import check_study
-from fedaudit.types import Capture, LocalTraining, Reconstruction, Trial
+from fedaudit.study.jobs import AttackJob, expand
+from fedaudit.study.run_cell import originals
+from fedaudit.study.study_check import check_study
 
 Intercept = Callable[..., Capture]
 Gradient = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]

@@ -5,12 +5,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from fedaudit.core.capture import Capture
+from fedaudit.core.errors import ConfigError
+from fedaudit.core.shared import Update
 from fedaudit.defenses.local_layers import LocalLayers
 from fedaudit.defenses.private_projector import PrivateProjector
-from fedaudit.errors import ConfigError
-from fedaudit.federation.rounds import Simulation
+from fedaudit.federation.simulation import Simulation
 from fedaudit.federation.utility import measure
-from fedaudit.types import Capture, Update
 
 Federate = Callable[..., Simulation]
 

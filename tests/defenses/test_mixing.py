@@ -8,16 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedaudit.core.client import ClientReturn, ClientTask
+from fedaudit.core.errors import ConfigError, DataError
+from fedaudit.core.observation import LocalTraining
+from fedaudit.core.registry import create
+from fedaudit.core.shared import Update
 from fedaudit.defenses.instahide import InstaHide
 from fedaudit.defenses.mixing import dirichlet, half_normal, mixing, partners
 from fedaudit.defenses.mixup import Mixup
-from fedaudit.errors import ConfigError, DataError
-from fedaudit.federation.rounds import Simulation
+from fedaudit.federation.simulation import Simulation
 from fedaudit.models.bodies import Standardize
 from fedaudit.models.zoo import build
-from fedaudit.registry import create
-from fedaudit.types import LocalTraining, Update
-from fedaudit.verbs import ClientReturn, ClientTask
 
 Federate = Callable[..., Simulation]
 BOTH = (Mixup(parts=3), InstaHide(parts=3))

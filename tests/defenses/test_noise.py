@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy import stats
 
-from fedaudit.defenses.acts import Noise, norms
-from fedaudit.errors import ConfigError
-from fedaudit.registry import create
+from fedaudit.core.errors import ConfigError
+from fedaudit.core.registry import create
+from fedaudit.defenses.gradient_transforms import Noise, norms
 
 LAWS: dict[str, Literal["gaussian", "laplace"]] = {
     "gaussian_noise": "gaussian",

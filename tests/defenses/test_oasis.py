@@ -9,13 +9,16 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.malicious.imprint import Imprint
-from fedaudit.captures.simulated import simulate
+from fedaudit.captures.simulate.simulated import simulate
+from fedaudit.core.capture import Capture
+from fedaudit.core.observation import LocalTraining
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.shared import Update
+from fedaudit.core.threat_models import threat_model
 from fedaudit.defenses.oasis import OASIS
-from fedaudit.federation.rounds import Simulation
+from fedaudit.federation.simulation import Simulation
 from fedaudit.models.zoo import build
 from fedaudit.scoring.score import score
-from fedaudit.threat_models import threat_model
-from fedaudit.types import Capture, LocalTraining, Reconstruction, Update
 
 Intercept = Callable[..., Capture]
 EVERYTHING = OASIS(rotations=(90, 30), shears=(0.5,), flips=("horizontal", "vertical"))

@@ -8,15 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedaudit.attacks.evidence import gather
-from fedaudit.attacks.maps.entry_layer import find_entry
+from fedaudit.attacks.evidence.feature_maps.first_fully_connected import find_entry
+from fedaudit.attacks.evidence.gather import gather
+from fedaudit.core.capture import Capture
+from fedaudit.core.errors import ConfigError
+from fedaudit.core.observation import LocalTraining
 from fedaudit.defenses.precode import Precode
-from fedaudit.errors import ConfigError
-from fedaudit.federation.rounds import Simulation
+from fedaudit.federation.simulation import Simulation
 from fedaudit.federation.utility import measure
 from fedaudit.models.variational import VariationalFaceNet, divergence, give_noise
 from fedaudit.models.zoo import build
-from fedaudit.types import Capture, LocalTraining
 
 Federate = Callable[..., Simulation]
 Intercept = Callable[..., Capture]

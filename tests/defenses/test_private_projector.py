@@ -5,10 +5,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from fedaudit.core.capture import Capture
+from fedaudit.core.observation import LocalTraining
 from fedaudit.defenses.private_projector import PrivateProjector
-from fedaudit.federation.rounds import Simulation, State
+from fedaudit.federation.simulation import Simulation, State
 from fedaudit.models.zoo import build, parameters_of
-from fedaudit.types import Capture, LocalTraining
 
 PRIVATE = ("embedding.", "head.")
 

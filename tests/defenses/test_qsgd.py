@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from fedaudit.defenses.acts import Quantize
-from fedaudit.errors import ConfigError
-from fedaudit.registry import create
+from fedaudit.core.errors import ConfigError
+from fedaudit.core.registry import create
+from fedaudit.defenses.gradient_transforms import Quantize
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedaudit.defenses.acts import KeepRandom
-from fedaudit.errors import ConfigError
-from fedaudit.registry import create
-from fedaudit.types import Capture, Update
+from fedaudit.core.capture import Capture
+from fedaudit.core.errors import ConfigError
+from fedaudit.core.registry import create
+from fedaudit.core.shared import Update
+from fedaudit.defenses.gradient_transforms import KeepRandom
 
 
 def generator(seed: int = 0) -> torch.Generator:

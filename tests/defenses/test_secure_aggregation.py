@@ -8,19 +8,22 @@ from scipy.stats import chisquare
 from torch import Tensor, nn
 
 from fedaudit.attacks.closed_form.analytic import Analytic
-from fedaudit.captures.exposed import expose, nothing_to_attack, told
-from fedaudit.captures.simulated import without_update
+from fedaudit.captures.shared_things import expose, nothing_to_attack, told
+from fedaudit.captures.simulate.simulated import without_update
+from fedaudit.core.capture import Capture
+from fedaudit.core.errors import ConfigError
+from fedaudit.core.observation import LocalTraining
+from fedaudit.core.shared import Aggregate, MaskedVectors, Update
+from fedaudit.core.trial import Cell
 from fedaudit.defenses.chain import Chain, parts_of
 from fedaudit.defenses.key_agreement import agreed, public_key
 from fedaudit.defenses.masked_sum import draw_keys, encode, expand, mask, unmask
 from fedaudit.defenses.secret_sharing import FIELD, random_bytes, recover, share
 from fedaudit.defenses.secure_aggregation import SecureAggregation
-from fedaudit.errors import ConfigError
-from fedaudit.federation.averaging import sum_securely
-from fedaudit.federation.rounds import Simulation
+from fedaudit.defenses.weighted_sum import sum_securely
+from fedaudit.federation.simulation import Simulation
 from fedaudit.federation.together import without_aggregator
 from fedaudit.models.zoo import build
-from fedaudit.types import Aggregate, Capture, Cell, LocalTraining, MaskedVectors, Update
 
 Federate = Callable[..., Simulation]
 Intercept = Callable[..., Capture]

@@ -6,13 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedaudit.attacks.adapting import adapt_to
+from fedaudit.attacks.adaptive.adaptation import adapt_to
+from fedaudit.core.capture import Capture
+from fedaudit.core.errors import ConfigError
+from fedaudit.core.observation import LocalTraining, ModelSpec
+from fedaudit.core.registry import create
+from fedaudit.core.shared import Update
 from fedaudit.defenses.soteria import Soteria, defended, input_of, leakage
-from fedaudit.errors import ConfigError
-from fedaudit.federation.rounds import Simulation
+from fedaudit.federation.simulation import Simulation
 from fedaudit.models.zoo import build
-from fedaudit.registry import create
-from fedaudit.types import Capture, LocalTraining, ModelSpec, Update
 
 
 def generator(seed: int = 0) -> torch.Generator:

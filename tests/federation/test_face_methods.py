@@ -12,32 +12,26 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from fedaudit.core.errors import DataError
+from fedaudit.core.observation import LocalTraining, ModelSpec
+from fedaudit.core.shared import Aggregate, ClassEmbeddings, ClusterCenters, Update
 from fedaudit.data.expressions import expression_folder, expressions
-from fedaudit.data.faces import FaceSet
-from fedaudit.errors import DataError
+from fedaudit.data.face_set import FaceSet
+from fedaudit.defenses.weighted_sum import mean_of, sum_securely
 from fedaudit.federation import utility
-from fedaudit.federation.averaging import mean_of, sum_securely
 from fedaudit.federation.class_accuracy import class_accuracy
 from fedaudit.federation.cost import step_cost
 from fedaudit.federation.fedaffect import FedAffect
 from fedaudit.federation.fedface import FedFace, spreadout
 from fedaudit.federation.fedgc import FedGC
 from fedaudit.federation.privacyface import REMOTE, PrivacyFace
-from fedaudit.federation.private_projector import PrivateProjectorMethod
-from fedaudit.federation.rounds import Simulation, State
+from fedaudit.federation.private_projector_method import PrivateProjectorMethod
+from fedaudit.federation.simulation import Simulation, State
 from fedaudit.federation.solomon_woubie import SolomonWoubie
 from fedaudit.federation.utility import measure
 from fedaudit.models.facenet import FaceNet, criterion_of
 from fedaudit.models.method_heads import Clusters, PullHead, TwoViews, other_view
 from fedaudit.models.zoo import build, small_cnn
-from fedaudit.types import (
-    Aggregate,
-    ClassEmbeddings,
-    ClusterCenters,
-    LocalTraining,
-    ModelSpec,
-    Update,
-)
 
 Federate = Callable[..., Simulation]
 

@@ -9,18 +9,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from fedaudit.config import Federation, Scenario
+from fedaudit.core.client import ClientTask
+from fedaudit.core.errors import AttackError
+from fedaudit.core.observation import LocalTraining, ModelSpec
+from fedaudit.core.scenario import Federation, Scenario
+from fedaudit.core.shared import Update
 from fedaudit.defenses.dpsgd import DPSGD
-from fedaudit.errors import AttackError
-from fedaudit.federation.averaging import mean_update
-from fedaudit.federation.client import is_withheld, local_training, train_locally
+from fedaudit.federation.aggregation import mean_update
 from fedaudit.federation.fedavg import FedAvg
 from fedaudit.federation.fedprox import FedProx
 from fedaudit.federation.fedsgd import FedSGD
+from fedaudit.federation.local_training import is_withheld, local_training, train_locally
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build, parameters_of
-from fedaudit.types import LocalTraining, ModelSpec, Update
-from fedaudit.verbs import ClientTask
 
 GradientOf = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedaudit.data.faces import FaceSet
+from fedaudit.core.observation import ModelSpec
+from fedaudit.data.face_set import FaceSet
 from fedaudit.federation import pretraining
 from fedaudit.federation.pretraining import pretrained
 from fedaudit.models.zoo import build, parameters_of
-from fedaudit.types import ModelSpec
 
 SPEC = ModelSpec("face", {"classes": 30, "image_size": 16, "norm": "batch"})
 
@@ -23,7 +23,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     names = tuple(name for name in "abcd" for _ in range(3))
     public = FaceSet("public", images.flatten(0, 1).clamp(0, 1), names, names, "none")
     monkeypatch.setattr(pretraining, "create", lambda *_: public)
-    monkeypatch.setattr("fedaudit.remembering.cache_dir", lambda: tmp_path)
+    monkeypatch.setattr("fedaudit.files.cache.cache_dir", lambda: tmp_path)
     pretraining._kept.cache_clear()
     return tmp_path / "learned"
 

@@ -8,18 +8,20 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.malicious.imprint import Imprint
-from fedaudit.captures.simulated import simulate
+from fedaudit.captures.simulate.simulated import simulate
+from fedaudit.core.capture import Capture
+from fedaudit.core.client import ClientStep
+from fedaudit.core.errors import ConfigError, DataError
+from fedaudit.core.observation import DefenseFacts, LocalTraining, ModelSpec
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.registry import create
+from fedaudit.core.threat_models import threat_model
 from fedaudit.data.splits import Split, target_photos
 from fedaudit.defenses.chain import Chain
-from fedaudit.errors import ConfigError, DataError
-from fedaudit.federation.rounds import Simulation
+from fedaudit.federation.simulation import Simulation
 from fedaudit.federation.together import photos_of, training_of
 from fedaudit.federation.utility import measure
-from fedaudit.registry import create
 from fedaudit.scoring.score import score
-from fedaudit.threat_models import threat_model
-from fedaudit.types import Capture, DefenseFacts, LocalTraining, ModelSpec, Reconstruction
-from fedaudit.verbs import ClientStep
 
 Federate = Callable[..., Simulation]
 HERE = "tests.federation.test_together"

@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedaudit.attacks.evidence import gather
-from fedaudit.attacks.image_space import inverting_gradients
-from fedaudit.data.faces import FaceSet
+from fedaudit.attacks.evidence.gather import gather
+from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
+from fedaudit.core.observation import ModelSpec, Observation
+from fedaudit.core.shared import Update
+from fedaudit.data.face_set import FaceSet
 from fedaudit.models.adopted import Adopted, adopt
 from fedaudit.models.facenet import FaceNet
-from fedaudit.types import ModelSpec, Observation, Update
 
 SHAPE = (3, 32, 32)
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedaudit.errors import UsageError
+from fedaudit.core.errors import UsageError
 from fedaudit.models.adopted import Adopted, adopt
 from fedaudit.models.batch_norm import batch_norm_layers
 from fedaudit.models.derivatives import check_differentiable

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedaudit.errors import AssetError, ConfigError, UsageError
+from fedaudit.core.errors import AssetError, ConfigError, UsageError
 from fedaudit.models import generator
 from fedaudit.models.generator import FaceGan, Generator, StagedGenerator, load_generator
 from fedaudit.scoring.embedder import load_embedder

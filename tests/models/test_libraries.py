@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from fedaudit.errors import ConfigError, UsageError
+from fedaudit.core.errors import ConfigError, UsageError
+from fedaudit.core.observation import ModelSpec
 from fedaudit.models.libraries import FACTORY, from_library, in_library
 from fedaudit.models.zoo import build
-from fedaudit.types import ModelSpec
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fedaudit.errors import UsageError
+from fedaudit.core.errors import UsageError
 from fedaudit.models.generator import FaceGan, load_generator
 from fedaudit.models.prior_file import Manifest, read_prior, write_prior
 

@@ -12,12 +12,12 @@ from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fedaudit.errors import ConfigError
+from fedaudit.core.errors import ConfigError
+from fedaudit.core.observation import ModelSpec
 from fedaudit.models.facenet import FaceNet
 from fedaudit.models.method_heads import spec_with_head, without_head
 from fedaudit.models.private import changes_of, make_private, private_spec
 from fedaudit.models.zoo import build, parameters_of
-from fedaudit.types import ModelSpec
 
 SIZE = 32
 

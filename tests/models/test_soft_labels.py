@@ -4,11 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fedaudit.core.observation import ModelSpec
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.heads import ArcFaceHead, CosFaceHead, LinearHead
 from fedaudit.models.soft_labels import likeliest, loss_on, probabilities
 from fedaudit.models.zoo import build
-from fedaudit.types import ModelSpec
 
 SOFT = torch.tensor([[0.5, 0.2, 0.3], [0.0, 1.0, 0.0]])
 

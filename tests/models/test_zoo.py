@@ -9,13 +9,13 @@ from opacus import GradSampleModule
 from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
-from fedaudit.errors import AttackError, ConfigError, UnknownNameError
+from fedaudit.core.errors import AttackError, ConfigError, UnknownNameError
+from fedaudit.core.observation import LocalTraining, ModelSpec
+from fedaudit.core.registry import describe, names
 from fedaudit.models.batch_norm import batch_norm_layers, client_mode
 from fedaudit.models.bodies import residual_body
 from fedaudit.models.facenet import FaceNet, criterion_of, require_face_net
 from fedaudit.models.zoo import build, parameters_of
-from fedaudit.registry import describe, names
-from fedaudit.types import LocalTraining, ModelSpec
 
 NETWORKS = names("networks")
 COUPLED = ("convnet", "resnet18_bn")

@@ -7,17 +7,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fedaudit.attacks.priors.generator import FaceGenerator
-from fedaudit.data.faces import FaceSet
-from fedaudit.errors import UsageError
+from fedaudit.attacks.generators.face_generator import FaceGenerator
+from fedaudit.core.errors import UsageError
+from fedaudit.data.face_set import FaceSet
 from fedaudit.models.generator import StagedGenerator, load_generator
 from fedaudit.models.prior_file import read_prior
-from fedaudit.priors import session
-from fedaudit.priors.expression import express
-from fedaudit.priors.photos import Photos
-from fedaudit.priors.pictures import grid
-from fedaudit.priors.session import Places, train
-from fedaudit.priors.training import Settings, Trainer, difference
+from fedaudit.priors import training_session
+from fedaudit.priors.autoencoder import Settings, Trainer, difference
+from fedaudit.priors.expressiveness import express
+from fedaudit.priors.face_grids import grid
+from fedaudit.priors.training_photos import Photos
+from fedaudit.priors.training_session import Places, train
 
 QUICK = Settings(size=32, batch=8)
 
@@ -94,7 +94,7 @@ def test_the_prior_serves_an_attack(photos: Photos, tmp_path: Path) -> None:
 def test_an_interrupt_keeps_what_was_learned(photos: Photos, tmp_path: Path) -> None:
     path = tmp_path / "prior.safetensors"
 
-    def interrupt(now: session.Progress) -> None:
+    def interrupt(now: training_session.Progress) -> None:
         if now.step == 4:
             raise KeyboardInterrupt
 

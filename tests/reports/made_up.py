@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
-from fedaudit.config import Choice, Scenario, Study
+from fedaudit.core.claims import Budget
+from fedaudit.core.scenario import Choice, Scenario, Study
+from fedaudit.core.trial import Cell, ImageScore, Role, Trial
 from fedaudit.reports.results import Row, Settings
 from fedaudit.reports.rows import rows
 from fedaudit.reports.trials import Trials
 from fedaudit.scoring.identity import Gallery
-from fedaudit.types import Budget, Cell, ImageScore, Role, Trial
 
 IG, GAN = "inverting_gradients", "gan_inversion"
 SETTINGS = Settings(reid_limit=0.05, confidence=0.95, fmr=1e-3, exhibit_seed=20)

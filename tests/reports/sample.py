@@ -7,6 +7,8 @@ from functools import cache
 import torch
 from scipy.special import betaincinv
 
+from fedaudit.core.claims import Budget
+from fedaudit.core.measures import Estimate, Evidence, Rate, Utility
 from fedaudit.reports.html import render
 from fedaudit.reports.pictures import Picture
 from fedaudit.reports.results import (
@@ -16,22 +18,17 @@ from fedaudit.reports.results import (
     Control,
     Coverage,
     DefenseLine,
-    Estimate,
-    Evidence,
     Exhibit,
     Exposure,
     Finding,
     Ledger,
     Provenance,
-    Rate,
     Results,
     Row,
     ScorePoint,
     Settings,
-    Utility,
     Verdict,
 )
-from fedaudit.types import Budget
 
 THRESHOLD = 0.42
 ATTACKS = ("inverting_gradients", "gan_inversion")

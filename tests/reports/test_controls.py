@@ -5,17 +5,17 @@ from typing import Any
 
 import pytest
 
-from fedaudit.config import Study
+from fedaudit.core.scenario import Study
 from fedaudit.reports import build
 from fedaudit.reports.build import summarize
 from fedaudit.reports.controls import ceilings, controls, failed
 from fedaudit.reports.results import Control, Results
 from fedaudit.reports.rows import invalidated
 from fedaudit.reports.trials import Trials
-from fedaudit.running.folder import RunFolder
-from fedaudit.running.inventory import Inventory
-from fedaudit.running.manifest import new
 from fedaudit.scoring.identity import Gallery
+from fedaudit.study.inventory import Inventory
+from fedaudit.study.manifest import new
+from fedaudit.study.run_folder import RunFolder
 
 sys.path.insert(0, str(Path(__file__).parent))
 from made_up import GAN, IG, SETTINGS, gallery, line, noise, study, table, trial, trials

@@ -8,7 +8,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from fedaudit.config import Choice, Scenario, Study
+from fedaudit.core.scenario import Choice, Scenario, Study
+from fedaudit.core.trial import Sent, Trial
 from fedaudit.reports.controls import controls, failed
 from fedaudit.reports.exhibits import exhibits
 from fedaudit.reports.exposure import exposures
@@ -18,7 +19,6 @@ from fedaudit.reports.html import render
 from fedaudit.reports.results import Exposure, Results, Row, adapter, canonical_bytes, schema
 from fedaudit.reports.rows import rows
 from fedaudit.reports.verdicts import headline
-from fedaudit.types import Sent, Trial
 
 sys.path.insert(0, str(Path(__file__).parent))
 from made_up import GAN, IG, SETTINGS, gallery, line, trial, trials

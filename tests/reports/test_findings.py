@@ -3,10 +3,11 @@ from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from fedaudit.core.claims import Budget
+from fedaudit.core.measures import Utility
 from fedaudit.reports.findings import CLASSES, coverage, findings
-from fedaudit.reports.results import Row, Utility
+from fedaudit.reports.results import Row
 from fedaudit.reports.verdicts import rate_text
-from fedaudit.types import Budget
 
 sys.path.insert(0, str(Path(__file__).parent))
 from made_up import GAN, IG, line, study, table

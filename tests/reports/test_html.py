@@ -13,12 +13,13 @@ import altair as alt
 import pytest
 from altair.utils import schemapi
 
+from fedaudit.core.measures import Evidence
 from fedaudit.reports import charts
 from fedaudit.reports.csp import source_hash
 from fedaudit.reports.exposure_figure import exposure_map
 from fedaudit.reports.html import figures, render
 from fedaudit.reports.pictures import BUDGET, trios
-from fedaudit.reports.results import Evidence, Results, canonical_bytes
+from fedaudit.reports.results import Results, canonical_bytes
 from fedaudit.reports.text import clean
 
 sys.path.insert(0, str(Path(__file__).parent))

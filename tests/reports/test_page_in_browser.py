@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedaudit.reports.results import Evidence
+from fedaudit.core.measures import Evidence
 
 sys.path.insert(0, str(Path(__file__).parent))
 from browser import DARK, LIGHT, axe, load, with_scripts

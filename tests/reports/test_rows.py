@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from fedaudit.reports.results import Utility
+from fedaudit.core.claims import Budget
+from fedaudit.core.measures import Utility
+from fedaudit.core.reconstruction import Adaptive
 from fedaudit.reports.rows import contrasts, rows
 from fedaudit.reports.verdicts import NOT_TESTED
-from fedaudit.scoring.statistics import clopper_pearson, holm, paired_p_value
-from fedaudit.types import Adaptive, Budget
+from fedaudit.stats.intervals import clopper_pearson, holm, paired_p_value
 
 sys.path.insert(0, str(Path(__file__).parent))
 from made_up import GAN, IG, SETTINGS, line, study, table, trial, trials

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedaudit.reports.results import Estimate, Rate, Severity, Verdict, VerdictKind
+from fedaudit.core.measures import Estimate, Rate
+from fedaudit.reports.results import Severity, Verdict, VerdictKind
 from fedaudit.reports.verdicts import (
     NOT_TESTED,
     ORDER,
@@ -18,7 +19,7 @@ from fedaudit.reports.verdicts import (
     rate_text,
     severity_of,
 )
-from fedaudit.scoring.statistics import clopper_pearson, paired_rate_difference, targets_needed
+from fedaudit.stats.intervals import clopper_pearson, paired_rate_difference, targets_needed
 
 sys.path.insert(0, str(Path(__file__).parent))
 from made_up import GAN, IG, SETTINGS, line, study, table

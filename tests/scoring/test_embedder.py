@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedaudit.core.errors import AssetError
 from fedaudit.data.orl import orl
-from fedaudit.errors import AssetError
-from fedaudit.scoring.embedder import load_embedder, read_weights
+from fedaudit.files.weights import read_weights
+from fedaudit.scoring.embedder import load_embedder
 
 PEOPLE = 12
 

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedaudit.config import Federation
-from fedaudit.data.faces import FaceSet
+from fedaudit.core.scenario import Federation
+from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import split
 from fedaudit.scoring.identity import Gallery, calibrate, embed_split, mirrored
 

@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from fedaudit.data.faces import FaceSet
-from fedaudit.registry import create
+from fedaudit.core.capture import Secret
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.registry import create
+from fedaudit.data.face_set import FaceSet
 from fedaudit.scoring.image_metrics import LPIPS, MSE, PSNR, SSIM
 from fedaudit.scoring.score import score
-from fedaudit.types import Reconstruction, Secret
 
 METRICS = (SSIM(), PSNR(), MSE(), LPIPS())
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fedaudit import assets
+from fedaudit.core.errors import AssetError
 from fedaudit.data.orl import orl
-from fedaudit.errors import AssetError
+from fedaudit.files import asset_store
 from fedaudit.scoring.perceptual import Net, convert_checkpoint, load_lpips, lpips_distance
 
 
@@ -19,7 +19,7 @@ def test_heads_are_those_of_lpips(net: Net) -> None:
     """The converted file holds its own copy of the heads: all of it was converted correctly."""
     own = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{net}.pth"
     upstream = torch.load(own, map_location="cpu", weights_only=True)
-    converted = load_file(assets.path(f"lpips_{net}"))
+    converted = load_file(asset_store.path(f"lpips_{net}"))
     assert len(upstream) == 5
     for name, head in upstream.items():
         assert torch.equal(converted[name], head)

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from fedaudit.core.capture import Capture
+from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.scoring.score import score
-from fedaudit.types import Capture, Reconstruction
 
 Intercept = Callable[..., Capture]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedaudit.errors import AttackError
+from fedaudit.core.errors import AttackError
 from fedaudit.scoring import embedder
 from fedaudit.scoring.identity import Gallery
 from fedaudit.why import regions

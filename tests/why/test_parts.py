@@ -9,15 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedaudit.captures.exposed import expose
-from fedaudit.captures.simulated import without_update
-from fedaudit.config import Scenario, Study
-from fedaudit.errors import AttackError, ConfigError, RunFolderError, UnknownNameError
-from fedaudit.federation.rounds import Simulation
-from fedaudit.running.folder import RunFolder
+from fedaudit.captures.shared_things import expose
+from fedaudit.captures.simulate.simulated import without_update
+from fedaudit.core.capture import Capture
+from fedaudit.core.errors import AttackError, ConfigError, RunFolderError, UnknownNameError
+from fedaudit.core.observation import Observation
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.scenario import Scenario, Study
+from fedaudit.core.seeds import generator_for
+from fedaudit.core.shared import Update
+from fedaudit.federation.simulation import Simulation
 from fedaudit.scoring.image_metrics import SSIM
-from fedaudit.seeds import generator_for
-from fedaudit.types import Capture, Observation, Reconstruction, Update
+from fedaudit.study.run_folder import RunFolder
 from fedaudit.why import artifacts, clients, layers, rounds
 from fedaudit.why.map_only import MapOnly
 from fedaudit.why.pieces import Pieces

@@ -2,10 +2,10 @@
 
 import torch
 
-from fedaudit.data.faces import FaceSet
+from fedaudit.data.face_set import FaceSet
 from fedaudit.scoring.image_metrics import SSIM
 from fedaudit.why import regions
-from fedaudit.why.page import overlay
+from fedaudit.why.why_page import overlay
 
 
 def test_every_place_is_in_one_region() -> None:

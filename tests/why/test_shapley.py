@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from fedaudit.errors import ConfigError
-from fedaudit.seeds import generator_for
+from fedaudit.core.errors import ConfigError
+from fedaudit.core.seeds import generator_for
 from fedaudit.why.shapley import coalitions, exact, interval, sampled
 
 Value = Callable[[frozenset[str]], float]

@@ -16,24 +16,19 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.adaptive import how_adaptive
-from fedaudit.attacks.learned.auxiliary import Auxiliary
-from fedaudit.errors import AttackError, KnowledgeError
-from fedaudit.federation.averaging import add_mean
+from fedaudit.attacks.adaptive.assumptions import how_adaptive
+from fedaudit.attacks.generators.auxiliary import Auxiliary
+from fedaudit.core.client import ClientReturn, ClientTask
+from fedaudit.core.errors import AttackError, KnowledgeError
+from fedaudit.core.knowledge import Knowledge
+from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.shared import Shared, Update
+from fedaudit.federation.aggregation import add_mean
 from fedaudit.federation.class_rows import HEAD, ROWS, own_rows
-from fedaudit.federation.client import is_withheld, train_locally
+from fedaudit.federation.local_training import is_withheld, train_locally
 from fedaudit.models.facenet import FaceNet, require_face_net
 from fedaudit.models.zoo import build, parameters_of
-from fedaudit.types import (
-    Knowledge,
-    LocalTraining,
-    ModelSpec,
-    Observation,
-    Reconstruction,
-    Shared,
-    Update,
-)
-from fedaudit.verbs import ClientReturn, ClientTask
 
 # --- 1. what is shared ----------------------------------------------------------------------------
 

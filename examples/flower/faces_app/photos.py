@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from faces_app.task import SIZE, chosen, load_data
-from fedaudit.captures.stored import StoredCapture
+from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.data.orl import orl
 
 TRAINED = 5

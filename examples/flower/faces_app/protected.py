@@ -19,7 +19,7 @@ from flwr.serverapp import Grid
 import fedaudit
 from faces_app.client_app import make_app
 from faces_app.task import Net, load_data, train
-from fedaudit.captures.facts import DpClaim
+from fedaudit.captures.format.capture_facts import DpClaim
 
 CLIP, DELTA = 1.0, 1e-5
 

@@ -1,0 +1,112 @@
+"""Whether an attack took the defense in use into account, to be said beside its result."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fedaudit.attacks.adaptive.adaptation import Adaptation, adapt_to
+from fedaudit.core.observation import DefenseFacts, Observation
+from fedaudit.core.reconstruction import Adaptive, Reconstruction
+from fedaudit.core.scenario import Adapt
+
+
+def assume(seen: Observation, adapt: Adapt) -> Observation:
+    """What an attacker takes for true of the defense in use.
+
+    Args:
+        seen: What the server saw.
+        adapt: "known": all that the threat model grants. "estimated": nobody tells; the numbers of
+            the update must show it. "no": there is none.
+    """
+    if adapt == "estimated":
+        return replace(seen, defense=None)
+    return replace(seen, defense=(DefenseFacts("none", {}),)) if adapt == "no" else seen
+
+
+def as_assumed(
+    made: Reconstruction,
+    seen: Observation,
+    adapt: Adapt,
+    used: Sequence[DefenseFacts] | None = None,
+) -> Reconstruction:
+    """The result of an attack on `assume(seen, adapt)`, said to be blind where it was.
+
+    Args:
+        made: The result, with the attack's own word.
+        seen: What the server saw.
+        adapt: What the attack took for true.
+        used: The defenses in use, of which the attack may not have been told; None for those that
+            `seen` tells of. Where that tells of none either, as in a recording, nobody can say what
+            stayed unseen.
+    """
+    used = seen.defense if used is None else used
+    if adapt == "no":
+        defended = used is None or {facts.name for facts in used} - {"none"}
+        return replace(made, adaptive="no") if defended else made
+    told = assume(seen, adapt)
+    if told.defense is None and made.adaptive == "estimated" and used and _overlooked(told, used):
+        return replace(made, adaptive="no")
+    return made
+
+
+def _overlooked(seen: Observation, used: Sequence[DefenseFacts]) -> bool:
+    """Whether nothing was read off the update of a defense that must be taken into account."""
+    read = adapt_to(seen).met
+    needed = (adapt_to(replace(seen, defense=(facts,))).met for facts in used)
+    return any(one and not one & read for one in needed)
+
+
+def distance_for(adaptation: Adaptation, distance: str) -> str:
+    """The distance between gradients that suits the defense in use.
+
+    Where entries were pruned, a cosine over those that were sent; where signs were sent, a distance
+    to signs. The published choice of an attack for another distance stays, but where gradients were
+    turned away, to which no other distance applies.
+    """
+    if adaptation.turned:
+        return "turned"
+    if distance != "cosine":
+        return distance
+    if adaptation.signs:
+        return "signs"
+    return "masked" if adaptation.sparse else distance
+
+
+def how_adaptive(
+    seen: Observation,
+    *,
+    exact: bool = False,
+    matched: bool = False,
+    weighed: bool = False,
+    company: bool = False,
+    mixed: bool = False,
+) -> Adaptive:
+    """The word that goes with a result, as far as the attack can tell.
+
+    "estimated": what the update showed was taken into account, or it showed nothing to be taken
+    into account. Whether a defense in use stayed unseen, `as_assumed` says, which knows it.
+
+    Args:
+        seen: What the server saw; says which defenses are in use.
+        exact: The attack models none of them: it only stands where they leave the gradient's
+            direction as it is, or keep a part of it on the device.
+        matched: The attack compares gradients of trial images, one by one, and so models what
+            defenses do to photos before they train, to a single image's gradient, and to its angle.
+        weighed: It takes the images of a batch apart, whatever each of them weighs in the update.
+        company: It has told the photo apart from the images that a defense put beside it.
+        mixed: It knows the coefficients of a mixture of photos, and answers with one of them.
+    """
+    told = seen.defense
+    if told is not None and not {facts.name for facts in told} - {"none"}:
+        return "none needed"
+    if told is None and seen.update is None:
+        return "no"  # there is nothing that an estimate could be made from
+    adaptation = adapt_to(seen)
+    if adaptation.missed or (exact and not adaptation.exact):
+        return "no"
+    alone = adaptation.each and not weighed
+    followed = adaptation.images or alone or adaptation.turned
+    if (followed and not matched) or (adaptation.company and not company):
+        return "no"
+    if adaptation.mixed and not mixed:
+        return "no"
+    return "estimated" if told is None or any(facts.estimated for facts in told) else "known"

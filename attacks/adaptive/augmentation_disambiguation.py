@@ -1,0 +1,217 @@
+"""Which of a photo's copies is the photo.
+
+Where copies train beside a photo, and the copies of a copy are the same images again (quarter
+turns, mirroring), each of them explains the update as well as the photo does: the search ends at
+any. What tells them apart is what faces look like, which the attacker has faces for: kernel ridge
+regression on the size and direction of their edges, of the attacker's own faces and their copies.
+(Brightness does not tell: a bright brow above a dark chin is a dark brow upside down.) All that it
+is fitted by is the attacker's own: the ridge is the one under which faces that are left out, with
+all of their copies, are told best.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedaudit.attacks.adaptive.changed_photos import changed
+from fedaudit.attacks.generators.auxiliary import Auxiliary
+from fedaudit.attacks.generators.face_generator import LUMINANCE
+from fedaudit.defenses.gradient_transforms import ImageAct
+
+FACES = 3000
+"""Of the attacker's, whose copies are learned from: some 15 s of drawing, once a process."""
+CENTERS = 1000
+"""Of these images, to which others are compared."""
+SIDE = 32
+"""Pixels at which images are looked at; which way is up shows in few."""
+PART = 500
+"""Faces that are copied at a time."""
+RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
+"""Shares of an image's own likeness, 1, that may be chance."""
+ROUNDING = 1e-5
+"""Of the largest eigenvalue of the likeness of centers: what single precision does not tell."""
+SAME = 1e-4
+"""Largest difference of pixels up to which two images are the same."""
+
+
+@dataclass(frozen=True)
+class Copying:
+    """What makes a photo's copies; equal where it makes the same of a fixed image.
+
+    Args:
+        acts: In order; they must draw nothing.
+        shape: `(C, H, W)` of the images.
+    """
+
+    acts: Sequence[ImageAct] = field(compare=False)
+    shape: tuple[int, int, int]
+    which: tuple[int, ...] = field(init=False)
+    makes: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        image = torch.rand(1, *self.shape, generator=torch.Generator().manual_seed(0))
+        copies = self.all(image)
+        same = [k for k in range(len(copies)) if not k or _same(copies, self.all(copies[k][None]))]
+        object.__setattr__(self, "which", tuple(same))
+        digest = hashlib.sha256(copies.contiguous().numpy().tobytes())
+        object.__setattr__(self, "makes", digest.hexdigest())
+
+    def all(self, image: Tensor) -> Tensor:
+        """The photo `[1, C, H, W]` and its copies."""
+        nobody = torch.zeros(1, dtype=torch.long, device=image.device)
+        with torch.no_grad():
+            return changed(self.acts, image, nobody, 0)[0]
+
+    def alike(self, image: Tensor) -> Tensor:
+        """Those that have the same copies as the photo, itself first."""
+        return self.all(image[None])[list(self.which)]
+
+
+@dataclass(frozen=True)
+class Upright:
+    """How much an image looks like a face that is the right way up.
+
+    Args:
+        centers: `[m, ·]`, edges of images.
+        width: Squared distance at which likeness is 1/e.
+        factors: `[m]`, what likeness to each counts.
+    """
+
+    centers: Tensor
+    width: Tensor
+    factors: Tensor
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """`[N]` of `[N, C, H, W]`."""
+        return _likeness(_edges(images), self.centers, self.width) @ self.factors
+
+
+def upright(acts: Sequence[ImageAct], images: Tensor, source: str) -> Tensor:
+    """The photos, of images `[N, C, H, W]` in [0, 1] that are either photos or their copies.
+
+    Args:
+        acts: What makes the copies; they must draw nothing.
+        images: What was found.
+        source: Where the attacker's own faces come from, as in `Auxiliary`.
+    """
+    copying = Copying(acts, (images.shape[1], images.shape[2], images.shape[3]))
+    if len(copying.which) == 1:
+        return images
+    judge = learned(copying, source)
+    every = [copying.alike(image) for image in images]
+    return torch.stack([copies[int(judge(copies.cpu()).argmax())] for copies in every])
+
+
+@lru_cache(maxsize=2)
+def learned(
+    copying: Copying, source: str = "face_gan", faces: int = FACES, centers: int = CENTERS
+) -> Upright:
+    """What the attacker's own faces and their copies teach; the same whenever it is asked for.
+
+    Kernel ridge regression by some of the images as centers (Williams & Seeger, NeurIPS 2000).
+
+    Args:
+        copying: What makes the copies.
+        source: Of the faces.
+        faces: How many.
+        centers: How many images, at most.
+    """
+    generator = torch.Generator().manual_seed(0)
+    channels, *size = copying.shape
+    shape = (channels, *_fitting((size[0], size[1])))
+    drawn = Auxiliary(source=source).faces(faces, shape, generator, grayscale=True)
+    parts = torch.split(drawn, PART)
+    edges = torch.cat([_edges(torch.cat([copying.alike(face) for face in part])) for part in parts])
+    answer = torch.full((faces, len(copying.which)), -1 / len(copying.which))
+    answer[:, 0] += 1
+    middle = edges[torch.randperm(len(edges), generator=generator)[:centers]]
+    apart = torch.cdist(middle, middle).square()
+    width = apart.median().clamp_min(1e-12)
+    values, vectors = torch.linalg.eigh(torch.exp(-apart / width).double())
+    kept = values > ROUNDING * values[-1]
+    whitened = (vectors[:, kept] / values[kept].sqrt()).float()
+    factors, _ = fitted(_likeness(edges, middle, width) @ whitened, answer)
+    return Upright(middle, width, whitened @ factors)
+
+
+def fitted(rows: Tensor, answer: Tensor, ridges: Sequence[float] = RIDGES) -> tuple[Tensor, Tensor]:
+    """Ridge regression under the ridge that tells groups best which it was not fitted to.
+
+    In closed form, from one decomposition for all ridges: the errors on a group that is left out
+    are those on the group within, enlarged by what the group says of itself.
+
+    Args:
+        rows: `[n·k, d]`, in the order of the answers.
+        answer: `[n, k]`, of n groups that are left out one at a time.
+        ridges: > 0.
+
+    Returns:
+        The factors, `[d]`; the mean squared error of each ridge on groups that are left out,
+        `[len(ridges)]`.
+    """
+    values, vectors = torch.linalg.eigh((rows.T @ rows).double())
+    turned = rows @ vectors.to(rows)
+    sums, groups = turned.T @ answer.flatten(), turned.view(*answer.shape, -1)
+    itself = torch.eye(answer.shape[1]).to(rows)
+    solutions, errors = [], []
+    for ridge in ridges:
+        shrunk = 1 / (values.clamp_min(0) + ridge).to(rows)
+        within = answer - (turned @ (shrunk * sums)).view_as(answer)
+        own = (groups * shrunk) @ groups.transpose(1, 2)
+        solutions.append(vectors.to(rows) @ (shrunk * sums))
+        errors.append(torch.linalg.solve(itself - own, within).square().mean())
+    return solutions[int(torch.stack(errors).argmin())], torch.stack(errors)
+
+
+def _fitting(size: tuple[int, int]) -> tuple[int, int]:
+    """The size at which images are looked at."""
+    scale = min(1.0, SIDE / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _small(images: Tensor) -> Tensor:
+    """Gray and at most `SIDE` pixels large."""
+    weights = LUMINANCE if images.shape[1] == 3 else (1 / images.shape[1],) * images.shape[1]
+    gray = (images * images.new_tensor(weights).view(1, -1, 1, 1)).sum(1, keepdim=True)
+    size = _fitting((images.shape[2], images.shape[3]))
+    return F.interpolate(gray, size, mode="bilinear", antialias=True)
+
+
+def _likeness(edges: Tensor, centers: Tensor, width: Tensor) -> Tensor:
+    return torch.exp(-torch.cdist(edges, centers).square() / width)
+
+
+def _same(one: Tensor, two: Tensor) -> bool:
+    """Whether two sets of images are the same, in whatever order."""
+    if len(one) != len(two):
+        return False
+    apart = (one[:, None] - two[None]).abs().flatten(2).amax(2)
+    return bool((apart.min(0).values < SAME).all() and (apart.min(1).values < SAME).all())
+
+
+def _edges(images: Tensor) -> Tensor:
+    """Where an image or its mirror image has edges, and which way they go, `[N, ·]`.
+
+    Light hardly matters, and which side a face turns to says nothing of where it is up.
+    """
+    gray = _small(images)
+    return (_features(gray) + _features(gray.flip(3))) / 2
+
+
+def _features(gray: Tensor) -> Tensor:
+    across = gray[..., 1:-1, 2:] - gray[..., 1:-1, :-2]
+    down = gray[..., 2:, 1:-1] - gray[..., :-2, 1:-1]
+    sizes = _even([across.abs(), down.abs()])
+    ways = _even([part.clamp_min(0) for part in (across, -across, down, -down)])
+    return torch.cat([sizes, ways], 1)
+
+
+def _even(parts: Sequence[Tensor]) -> Tensor:
+    """Parts of an image, coarse, at mean 0 and deviation 1."""
+    flat = torch.cat([F.avg_pool2d(part, 3, 2) for part in parts], 1).flatten(1).sqrt()
+    return (flat - flat.mean(1, keepdim=True)) / flat.std(1, keepdim=True).clamp_min(1e-6)

@@ -1,0 +1,108 @@
+"""Defenses that change photos before they train, met by an attacker that changes its own alike.
+
+The gradient is that of the changed photo; what is searched for is the photo. What a defense draws
+(a shift, a contrast) differs in every round, and nobody has the client's draw. But draws are few or
+low-dimensional, so the attacker tries some on generic faces and keeps, for each photo, the one
+under which they come nearest to the update: common random numbers from then on, in place of an
+expectation over draws (Athalye et al., ICML 2018), which one update is no sample of.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fedaudit.defenses.gradient_transforms import ImageAct
+from fedaudit.models.soft_labels import probabilities
+
+DRAWS = 16
+"""Draws that are tried for a photo."""
+NEAREST = 4
+"""Generic faces, of all that are tried, whose mean distance a draw is judged by."""
+
+
+@dataclass
+class ChangedPhotos:
+    """Photos as they trained, of photos as they are searched for.
+
+    Args:
+        acts: In order; each photo by itself.
+        count: Photos.
+
+    Attributes:
+        draws: For each photo, the seed of what is drawn.
+    """
+
+    acts: Sequence[ImageAct]
+    count: int
+    draws: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.draws = [0] * self.count
+
+    def __call__(
+        self, images: Tensor, labels: Tensor, which: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """What trained in place of `images` `[n, C, H, W]`, the photos `which`, and its labels."""
+        if not self.acts:
+            return images, labels
+        made = [
+            changed(self.acts, images[k : k + 1], labels[k : k + 1], self.draws[i])
+            for k, i in enumerate(which)
+        ]
+        soft = any(own.dim() == 2 for _, own in made)
+        width = max((own.shape[1] for _, own in made if own.dim() == 2), default=0)
+        kinds = [probabilities(own, width) if soft else own for _, own in made]
+        return torch.cat([image for image, _ in made]), torch.cat(kinds)
+
+    def choose(self, distance: Callable[[Tensor, int], float], faces: Tensor) -> None:
+        """Keep each photo's draw under which `faces` come nearest.
+
+        Args:
+            distance: Of one face `[1, C, H, W]`, in the place of photo i, to what was shared.
+            faces: `[n, C, H, W]`, generic ones.
+        """
+        if not self.acts or not draws_differ(self.acts, faces[:1]):
+            return
+        for i in range(self.count):
+            values = []
+            for seed in range(DRAWS):
+                self.draws[i] = seed
+                found = sorted(distance(face[None], i) for face in faces)[:NEAREST]
+                values.append(sum(found) / len(found))
+            self.draws[i] = min(range(DRAWS), key=values.__getitem__)
+
+
+def changed(
+    acts: Sequence[ImageAct], images: Tensor, labels: Tensor, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Images and labels after `acts`, drawn with `seed`."""
+    generator = torch.Generator().manual_seed(seed)
+    for act in acts:
+        images, labels = act(images, labels, generator)
+    return images, labels
+
+
+def draws_differ(acts: Sequence[ImageAct], image: Tensor) -> bool:
+    """Whether the acts draw anything."""
+    nobody = torch.zeros(len(image), dtype=torch.long)
+    one, two = (changed(acts, image, nobody, seed)[0] for seed in (0, 1))
+    return not torch.equal(one, two)
+
+
+def copies_of(acts: Sequence[ImageAct], shape: tuple[int, int, int]) -> int:
+    """Images that are made of one photo."""
+    with torch.no_grad():
+        return len(changed(acts, torch.zeros(1, *shape), torch.zeros(1, dtype=torch.long), 0)[0])
+
+
+def mixes(acts: Sequence[ImageAct], shape: tuple[int, int, int]) -> bool:
+    """Whether photos of a batch show in each other's images, with whom nobody else knows."""
+    generator = torch.Generator().manual_seed(0)
+    pair, labels = torch.rand(2, *shape, generator=generator), torch.tensor([0, 1])
+    other = torch.stack([pair[0], 1 - pair[1]])
+    with torch.no_grad():
+        one, two = (changed(acts, batch, labels, 1)[0] for batch in (pair, other))
+    first = max(1, len(one) // 2)
+    return not torch.equal(one[:first], two[:first])

@@ -1,0 +1,70 @@
+"""What the client's defense would have done to the attacker's own gradients.
+
+The attacker knows the defense (it is public), so its own gradients go through it like the client's.
+A defense acts in up to three places: on the photos before they train, on each image's gradient, and
+on the mean that is sent. What stays on the device is absent from what was shared, and needs no
+function.
+"""
+
+from collections.abc import Sequence
+
+from fedaudit.core.errors import AttackError
+from fedaudit.core.observation import DefenseFacts
+from fedaudit.core.registry import create, names
+from fedaudit.defenses.gradient_transforms import Accompanies, Act, ImageAct, Replayed, Replays
+from fedaudit.federation.abilities import Gathers, Networks, Tunes
+
+SHOWN = (Networks, Tunes, Gathers)
+"""What these do shows in the observation: its network, training settings, number of images."""
+
+
+def replay_of(defenses: Sequence[DefenseFacts], count: int) -> Replayed:
+    """The functions for the defenses in use, in order.
+
+    Args:
+        defenses: As in `Observation.defense`.
+        count: Images behind the client's update.
+
+    Raises:
+        AttackError: One that cannot be replayed, or whose settings are not all known.
+    """
+    each: list[Act] = []
+    mean: list[Act] = []
+    images: list[ImageAct] = []
+    for facts in defenses:
+        replayed = _replayed(facts, count)
+        each += replayed.each
+        mean += replayed.mean
+        images = [*replayed.images, *images]  # the last defense changes the photos first
+    return Replayed(tuple(each), tuple(mean), tuple(images))
+
+
+def _replayed(facts: DefenseFacts, count: int) -> Replayed:
+    if facts.name == "none":
+        return Replayed()
+    defense = None
+    if is_installed(facts.name):
+        defense = create("defenses", facts.name, facts.settings)
+    if not isinstance(defense, Replays):
+        withheld = facts.withheld or (defense is not None and defense.facts().withheld)
+        if withheld or isinstance(defense, SHOWN):
+            return Replayed()
+        raise AttackError(
+            f"the defense {facts.name!r} cannot be replayed on training gradients: give its class "
+            "a method `replay` (fedaudit.defenses.gradient_transforms.Replays), or use an attack "
+            "that needs none."
+        )
+    return defense.replay(count)
+
+
+def company_of(facts: DefenseFacts) -> Accompanies | None:
+    """The defense, where it puts images of labels that are public beside each photo."""
+    if not is_installed(facts.name):
+        return None
+    defense = create("defenses", facts.name, facts.settings)
+    return defense if isinstance(defense, Accompanies) else None
+
+
+def is_installed(name: str) -> bool:
+    """Whether a defense of this name is installed."""
+    return name in names("defenses")

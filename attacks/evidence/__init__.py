@@ -1,0 +1,1 @@
+"""What an update says before any search: gradients, labels, color, feature maps."""

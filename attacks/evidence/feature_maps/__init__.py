@@ -1,0 +1,1 @@
+"""Feature maps that an update gives away, in closed form."""

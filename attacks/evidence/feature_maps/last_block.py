@@ -1,0 +1,308 @@
+"""The feature map *before* the last residual block, in closed form; averaging does not hide it.
+
+Let u = norm(conv2(…)) + S x be what enters a residual block's last (P)ReLU, S its 1×1 shortcut.
+The gradient of S is a sum over positions p of the map, G = Σ_p δ_p x_pᵀ, with x_p the block's input
+below position p and δ_p = (gradient arriving at p) · (slope of the activation at p).
+
+* **Flattened map**: both factors of δ_p are known (`entry_layer`), so G gives every x_p by least
+  squares, for all images of a small batch at once.
+* **Averaged map, one image**: the same a arrives at every position, so G = diag(a)/P · M X, where
+  each entry of M is one of two known slopes. Its column space is known, and a subspace of dimension
+  P holds hardly any vectors of two given values but the columns of M: fix P rows, try the 2^P
+  patterns there, and keep those whose other rows have the two values as well. A trained network's
+  columns are alike, and then sums such as m₁ + m₂ − m₃ may have two values too: the gradient of the
+  normalization's bias, Σ_p δ_p, says which belong together. Positions come out unordered.
+
+Then the center tap of the block's 3×3 convolution gives the gradients that arrive at its outputs,
+these give the inputs under its other taps, which is the whole map, and where taps of neighboring
+positions meet at one input, they order the positions. At the end the map is sent through the block:
+it must give what is known of its output, so a wrong or noisy answer is noticed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+import scipy.optimize
+import torch
+from torch import Tensor, nn
+
+from fedaudit.attacks.evidence.feature_maps.first_fully_connected import EntryLayer
+from fedaudit.attacks.evidence.gather import Evidence
+from fedaudit.models.bodies import Residual
+from fedaudit.models.facenet import FaceNet
+
+MOST_POSITIONS = 16
+"""2^P patterns are tried."""
+OFF_VALUE = 0.05
+"""How far the entries of a column of M may lie from the two slopes."""
+MOST_CANDIDATES = 200
+"""Among which P columns are searched for by integer programming."""
+EXPLAINED = 0.05
+"""Largest relative error of the block's recomputed output."""
+WEAK = 0.01
+"""Channels whose arriving gradient is below this share of the largest are not used to find M."""
+
+
+@dataclass(frozen=True)
+class Peeled:
+    """The input of a network's last block.
+
+    Attributes:
+        maps: `[N, C, H, W]`, each image's map.
+        depth: How many modules of the body make it: `body[:depth](images)` is the map.
+        error: Relative error of the block's output when it is computed from the map.
+    """
+
+    maps: Tensor
+    depth: int
+    error: float
+
+
+def peel(evidence: Evidence) -> Peeled | None:
+    """The last block's input maps; None where they cannot be had.
+
+    Needs a `FaceNet` whose body ends in a `Residual` block with a convolution as its shortcut, the
+    gradients of that block and of the layer behind it; P·N of at most the block's input channels
+    for a flattened map; one image and P ≤ 16 positions for an averaged one. No labels. Noise, or
+    several local steps, make it fail, which is noticed.
+    """
+    found, entry = _last_block(evidence), evidence.entry
+    if found is None or entry is None or entry.maps is None or entry.arriving is None:
+        return None
+    if entry.known is not None:
+        return None
+    assert isinstance(evidence.model, FaceNet)
+    pooled = evidence.model.pool == "average"
+    block, shortcut, taps = found.block, found.shortcut, found.taps
+    count, positions = len(entry.maps), found.rows * found.columns
+    slopes = block.act2.weight.detach().double().expand(len(shortcut))
+    arriving = (entry.arriving @ entry.weight).double()
+    deltas: Tensor | None = None
+    if pooled and count == 1 and positions <= min(shortcut.shape):
+        deltas = _masked(found, arriving[0], slopes, positions)
+    elif not pooled and count * positions <= min(shortcut.shape):
+        shape = (count, len(shortcut), positions)
+        slope = torch.where(entry.maps.view(shape) > 0, 1.0, slopes[:, None])
+        # A negative slope, which training may give, hides the sign of what it was applied to.
+        slope = slope * (slopes >= 0)[:, None]
+        deltas = (arriving.view(shape) * slope).transpose(1, 2).flatten(0, 1)
+    if deltas is None:
+        return None
+    inputs = _under_taps(deltas, shortcut, taps)
+    if pooled:
+        inputs = inputs[:, :, _in_order(inputs, found.rows, found.columns)]
+    maps = _assemble(inputs, block.conv1, (found.rows, found.columns), found.size).float()
+    maps, error = _to_scale(maps, block, evidence.model, entry)
+    return Peeled(maps, found.depth, error) if error < EXPLAINED else None
+
+
+@dataclass(frozen=True)
+class _Block:
+    """The last block, what its map's sizes are, and the gradients of its weights and bias."""
+
+    block: Residual
+    depth: int
+    size: torch.Size
+    rows: int
+    columns: int
+    shortcut: Tensor
+    taps: Tensor
+    bias: Tensor | None
+
+
+def _last_block(evidence: Evidence) -> _Block | None:
+    """The last block where it is of the right kind and its gradients were shared."""
+    model, target = evidence.model, evidence.target
+    if not isinstance(model, FaceNet) or not isinstance(model.body, nn.Sequential):
+        return None
+    depth = len(model.body) - 1
+    block = model.body[depth]
+    names = [f"body.{depth}.{layer}.weight" for layer in ("shortcut", "conv1")]
+    if not isinstance(block, Residual) or not set(names) <= set(target):
+        return None  # a shortcut without weights has no gradient either
+    shortcut, taps = (target[name].double() for name in names)
+    with torch.no_grad():
+        example = model.body[:depth](torch.zeros(1, *evidence.shape, device=taps.device))
+        rows, columns = block(example).shape[2:]
+    bias = target.get(f"body.{depth}.norm2.bias")
+    return _Block(
+        block,
+        depth,
+        example.shape[2:],
+        rows,
+        columns,
+        shortcut[:, :, 0, 0],
+        taps,
+        None if bias is None else bias.double(),
+    )
+
+
+def _masked(found: "_Block", arriving: Tensor, slopes: Tensor, positions: int) -> Tensor | None:
+    """δ_p `[P, C]` for an averaged map, in no order: the two-valued vectors in a column space."""
+    strong = arriving.abs() > WEAK * arriving.abs().max()
+    if positions > MOST_POSITIONS or int(strong.sum()) < 2 * positions:
+        return None
+    basis, sizes, _ = torch.linalg.svd(found.shortcut[strong] / arriving[strong, None])
+    if len(sizes) <= positions or sizes[positions - 1] < 2 * sizes[positions]:
+        return None
+    columns = _two_valued(basis[:, :positions], slopes[strong])
+    if len(columns) > positions and found.bias is not None:
+        columns = _adding_up(columns, found.bias[strong] / arriving[strong] * positions, positions)
+    if len(columns) != positions:
+        return None
+    # Weak channels stay out: the strong ones overdetermine the inputs already.
+    mask = torch.zeros(positions, len(slopes), dtype=columns.dtype, device=columns.device)
+    mask[:, strong] = columns
+    return mask * arriving / positions
+
+
+def _two_valued(basis: Tensor, low: Tensor) -> Tensor:
+    """All vectors `[K, C]` in the span of `basis` `[C, P]` whose entries are 1 or `low` `[C]`."""
+    positions, device = basis.shape[1], basis.device
+    # Rows that make the system for the coefficients as well-conditioned as they can.
+    _, _, pivots = scipy.linalg.qr(basis.T.cpu().numpy(), pivoting=True, mode="economic")
+    rows = torch.as_tensor(pivots[:positions].copy(), device=device)
+    bits = (torch.arange(2**positions, device=device)[:, None] >> torch.arange(positions)) & 1
+    solver = torch.linalg.inv(basis[rows]).T @ basis.T
+    found = []
+    for part in torch.split(bits, 2**13):
+        columns = torch.where(part == 1, 1.0, low[rows]) @ solver
+        to_one, to_low = (columns - 1).abs(), (columns - low).abs()
+        fits = torch.minimum(to_one, to_low).amax(1) < OFF_VALUE
+        found.append(torch.where(to_one < to_low, 1.0, low)[fits])
+    return torch.cat(found)
+
+
+def _adding_up(columns: Tensor, total: Tensor, positions: int) -> Tensor:
+    """The `positions` of `columns` `[K, C]` that add up to a multiple of `total` `[C]`, or none."""
+    candidates = columns.cpu().numpy()
+    if len(candidates) > MOST_CANDIDATES:
+        return columns[:0]
+    # The last unknown is the multiple: the length of what arrives is not known.
+    unit = total.cpu().numpy() / float(total.abs().max()) * positions
+    sums = np.concatenate([candidates.T, -unit[:, None]], axis=1)
+    count = np.append(np.ones(len(candidates)), 0.0)
+    solved = scipy.optimize.milp(
+        np.zeros(len(count)),
+        integrality=count,
+        bounds=scipy.optimize.Bounds(0, np.append(np.ones(len(candidates)), 2.0)),
+        constraints=[
+            scipy.optimize.LinearConstraint(sums, -OFF_VALUE, OFF_VALUE),
+            scipy.optimize.LinearConstraint(count[None], positions, positions),
+        ],
+    )
+    if solved.x is None:
+        return columns[:0]
+    return columns[torch.as_tensor(solved.x[:-1] > 0.5, device=columns.device)]
+
+
+def _under_taps(deltas: Tensor, shortcut: Tensor, taps: Tensor) -> Tensor:
+    """The block's inputs under each tap of its convolution, `[3, 3, positions, channels]`.
+
+    Args:
+        deltas: `[positions, outputs]`, gradients at the shortcut's outputs; a channel that is zero
+            throughout is not used.
+        shortcut: `[outputs, inputs]`, its weight gradient.
+        taps: `[outputs, inputs, 3, 3]`, the convolution's.
+    """
+    used = deltas.abs().amax(0) > 0
+    centers = torch.linalg.pinv(deltas[:, used].T) @ shortcut[used]
+    behind = taps[:, :, 1, 1] @ torch.linalg.pinv(centers)
+    found: Tensor = torch.einsum("po,oikl->klpi", torch.linalg.pinv(behind), taps)
+    found[1, 1] = centers
+    return found
+
+
+def _in_order(inputs: Tensor, rows: int, columns: int) -> Tensor:
+    """Which of the unordered positions comes where, in reading order.
+
+    What one position has under its right tap, its right neighbor has under its left one; beyond the
+    border are zeros.
+    """
+    right = torch.cdist(inputs[1, 2], inputs[1, 0])
+    down = torch.cdist(inputs[2, 1], inputs[0, 1])
+    left_edge, top_edge = inputs[1, 0].norm(dim=1), inputs[0, 1].norm(dim=1)
+    corner = int((left_edge / left_edge.mean() + top_edge / top_edge.mean()).argmin())
+    order = [corner]
+    free = torch.ones(len(right), dtype=torch.bool, device=right.device)
+    free[corner] = False
+    for place in range(1, rows * columns):
+        row, column = divmod(place, columns)
+        costs = []
+        if column:
+            costs.append(right[order[-1]])
+        if row:
+            costs.append(down[order[place - columns]])
+        cost = torch.stack(costs).sum(0).masked_fill(~free, float("inf"))
+        order.append(int(cost.argmin()))
+        free[order[-1]] = False
+    return torch.tensor(order, device=right.device)
+
+
+def _assemble(
+    inputs: Tensor, convolution: nn.Conv2d, outputs: tuple[int, int], size: torch.Size
+) -> Tensor:
+    """`[3, 3, N·P, C]` → `[N, C, H, W]`: the mean of all taps that meet at an input."""
+    stride, padding = int(convolution.stride[0]), int(convolution.padding[0])
+    rows, columns = outputs
+    count = inputs.shape[2] // (rows * columns)
+    total = inputs.new_zeros(count, inputs.shape[3], size[0] + 2 * padding, size[1] + 2 * padding)
+    weight = torch.zeros_like(total[:1, :1])
+    for y in range(3):
+        for x in range(3):
+            part = inputs[y, x].view(count, rows, columns, -1).permute(0, 3, 1, 2)
+            place = (
+                slice(y, y + stride * (rows - 1) + 1, stride),
+                slice(x, x + stride * (columns - 1) + 1, stride),
+            )
+            total[:, :, place[0], place[1]] += part
+            weight[:, :, place[0], place[1]] += 1
+    inside = (slice(padding, padding + size[0]), slice(padding, padding + size[1]))
+    mean: Tensor = (total / weight.clamp_min(1))[:, :, inside[0], inside[1]]
+    return mean
+
+
+def _to_scale(
+    maps: Tensor, block: Residual, model: FaceNet, entry: EntryLayer
+) -> tuple[Tensor, float]:
+    """Maps in their true length, and how well the block's output then agrees with what is known.
+
+    The length of an entry's map is not known, and a peeled map inherits the unknown factor c. The
+    block's normalized branch does not see it, the shortcut does: output(c·map) = c·(known output).
+    """
+    assert entry.maps is not None
+    scaled, errors = [], []
+    with torch.no_grad():
+        for one, known in zip(maps, entry.maps, strict=True):
+            branch = block.norm2(block.conv2(block.act1(block.norm1(block.conv1(one[None])))))
+            straight = block.shortcut(one[None])
+
+            def error(
+                c: float,
+                branch: Tensor = branch,
+                straight: Tensor = straight,
+                known: Tensor = known,
+            ) -> float:
+                made: Tensor = block.act2(branch + c * straight)
+                made = made.mean((2, 3)) if model.pool == "average" else made.flatten(1)
+                return float((made[0] - c * known).norm() / (c * known).norm())
+
+            factor = _least(error, float(known.norm().reciprocal()))
+            again = one[None] * factor  # ε in the normalization does see the length, a little
+            made = block(again)
+            made = made.mean((2, 3)) if model.pool == "average" else made.flatten(1)
+            errors.append((made[0] - factor * known).norm() / (factor * known).norm())
+            scaled.append(again[0])
+    return torch.stack(scaled), float(torch.stack(errors).max())
+
+
+def _least(error: Callable[[float], float], around: float) -> float:
+    """The factor of least error: a grid over six decades, then finer ones."""
+    center, width = 0.0, 3.0
+    for _ in range(7):
+        powers = [center + width * k / 30 for k in range(-30, 31)]
+        center = min(powers, key=lambda power: error(around * 10**power))
+        width /= 12
+    return float(around * 10**center)

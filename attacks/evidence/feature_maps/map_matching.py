@@ -1,0 +1,189 @@
+"""What each image's map must be, and how far trial images are from it.
+
+Where a map is known exactly, its direction alone is a match, without the gradient: it costs one
+pass through the layers below it instead of three through all, it does not mix the images of a
+batch, and it does not fade as a network is trained.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedaudit.attacks.evidence.feature_maps.input_span import InputSpan, decisive, patches_of
+from fedaudit.attacks.evidence.feature_maps.last_block import peel
+from fedaudit.attacks.evidence.gather import Evidence
+from fedaudit.attacks.evidence.per_example import Gradients
+from fedaudit.attacks.search.matching import Matching
+from fedaudit.models.facenet import FaceNet, require_face_net
+
+PEELED_FLOOR = 0.01
+"""Error of a peeled map's direction, in units of the error that `peel` reports."""
+SHARP_SPAN = 0.01
+"""Relative error of the least certain direction up to which a span is solved for."""
+SPAN_FLOOR = 1e-3
+"""Length of a residual, in units of that error."""
+SKETCH = 3
+"""Mixtures a pixel."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What each image's map must be.
+
+    Attributes:
+        directions: `[N, F]`, unit rows in double precision.
+        depth: How many modules of the body make the map; None for what enters the embedding.
+        floor: Length of a residual that the error of `directions` explains.
+    """
+
+    directions: Tensor
+    depth: int | None
+    floor: float
+
+    def reached(self, model: FaceNet, images: Tensor) -> Tensor:
+        """The unit directions that `images` give, `[n, F]`."""
+        if self.depth is None:
+            maps = model.features(images)
+        else:
+            maps = images
+            for layer in list(model.body.children())[: self.depth]:
+                maps = layer(maps)
+        return F.normalize(maps.flatten(1), dim=1)
+
+
+def goal_of(evidence: Evidence, *, exact: bool = False) -> Goal | None:
+    """The earliest map that is known of every image; None where none is, or none says enough.
+
+    A map that averaging has shortened has fewer numbers than an image, and says too little.
+
+    Args:
+        evidence: What was gathered.
+        exact: Only a map that is known to six digits. The peeled maps of a batch are not: telling
+            its positions apart costs two digits, which a search does not mind and a solver does.
+    """
+    entry = evidence.entry
+    if entry is None or entry.maps is None or entry.known is not None or evidence.coupled:
+        return None
+    if evidence.photos.acts:  # the maps are those of changed photos
+        return None
+    peeled = None if exact and evidence.count > 1 else peel(evidence)
+    if peeled is not None:
+        rows = F.normalize(peeled.maps.flatten(1).double(), dim=1)
+        return Goal(rows, peeled.depth, PEELED_FLOOR * peeled.error)
+    if isinstance(evidence.model, FaceNet) and evidence.model.pool == "average":
+        return None
+    sizes = torch.linalg.svdvals(entry.gradient.double())
+    behind = float(sizes[evidence.count] / sizes[evidence.count - 1])
+    return Goal(F.normalize(entry.maps.double(), dim=1), None, behind)
+
+
+@dataclass(frozen=True)
+class SpanGoal:
+    """What no patch of an image may have: a part outside the spans that the update gives away.
+
+    Each image by itself is sent there; which images the batch has, only all of them together say.
+
+    Attributes:
+        spans: Of layers whose patches are spanned exactly.
+        directions: `[N, M]` zeros in double precision: nothing is left outside.
+        floor: Length of a residual that the error of the spans explains.
+        sketches: `[F, S]` for each span: random mixtures stand for the parts outside, of which
+            there are many times more than pixels.
+    """
+
+    spans: tuple[InputSpan, ...]
+    directions: Tensor
+    floor: float
+    sketches: tuple[Tensor, ...]
+
+    def reached(self, model: nn.Module, images: Tensor) -> Tensor:
+        """What `images` `[n, C, H, W]` have outside, `[n, M]`."""
+        patches = patches_of(model, self.spans, images)
+        rows = []
+        for span, sketch in zip(self.spans, self.sketches, strict=True):
+            outside = [span.outside(one) for one in patches[span.name]]
+            rows.append((torch.stack(outside) @ sketch.to(images)).flatten(1))
+        return torch.cat(rows, dim=1)
+
+
+def span_goal_of(evidence: Evidence) -> SpanGoal | None:
+    """The spans that are known exactly, where they leave an image no freedom."""
+    if evidence.coupled or not evidence.blind:
+        return None
+    spans = tuple(s for s in evidence.spans if s.full and s.floor < SHARP_SPAN)
+    gray = evidence.grayscale
+    if not decisive(spans, evidence.shape, evidence.count, grayscale=gray):
+        return None
+    pixels = evidence.shape[1] * evidence.shape[2] * (1 if gray else evidence.shape[0])
+    generator = torch.Generator().manual_seed(0)
+    sketches, width = [], 0
+    for span in spans:
+        size = span.basis.shape[1]
+        share = min(size, -(-SKETCH * pixels // (span.positions * len(spans))))
+        drawn = torch.randn(size, share, generator=generator, dtype=torch.float64)
+        sketches.append((drawn / share**0.5).to(span.basis))
+        width += span.positions * share
+    # Rounding of the update, spread over all directions but the few that are known least.
+    floor = SPAN_FLOOR * max(s.floor for s in spans)
+    zeros = torch.zeros(evidence.count, width).to(spans[0].basis)
+    return SpanGoal(spans, zeros, floor, tuple(sketches))
+
+
+class MapMatching:
+    """Compares trial images with the maps they must have; moves images as `Matching` does.
+
+    Args:
+        matching: The engine, which counts the evaluations.
+        goal: The maps.
+        images: `[N, C, H, W]`, whose distances are the units of the match.
+    """
+
+    separable = True
+    free: tuple[Tensor, ...] = ()
+    fixed: tuple[Tensor, ...] = ()
+
+    def __init__(self, matching: Matching, goal: Goal, images: Tensor) -> None:
+        self.matching, self.goal = matching, goal
+        self.model = require_face_net(matching.evidence.model, "a map")
+        self.units = torch.ones(len(images)).to(images)
+        with torch.no_grad():
+            found = [self.gradients(one[None], [i])[1] for i, one in enumerate(images)]
+        self.units = torch.stack(found).clamp_min(1e-6)
+
+    @property
+    def evaluations(self) -> int:
+        """As the engine has counted them."""
+        return self.matching.evaluations
+
+    @evaluations.setter
+    def evaluations(self, value: int) -> None:
+        self.matching.evaluations = value
+
+    def gradients(
+        self,
+        images: Tensor,
+        which: Sequence[int],
+        free: Sequence[Tensor] | None = None,
+        *,
+        functional: bool = False,
+        differentiable: bool = True,
+    ) -> tuple[Gradients, Tensor]:
+        """No gradients, and the mean distance of the maps in the images' units; as `Matching`."""
+        del free, functional, differentiable
+        self.evaluations += len(which)
+        rows = self.goal.directions[list(which)].to(images)
+        cosines = (self.goal.reached(self.model, images) * rows).sum(1)
+        return (), ((1 - cosines) / self.units[list(which)]).mean()
+
+    def objective(self, trial: Gradients, feature_distance: Tensor) -> Tensor:
+        """The root of the distance: an angle, for the reason that `Matching` gives."""
+        del trial
+        return (feature_distance.clamp_min(0) + 1e-6).sqrt()
+
+    def fresh_free(self, which: Sequence[int]) -> list[Tensor]:
+        """Nothing is free."""
+        del which
+        return []

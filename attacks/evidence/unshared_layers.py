@@ -1,0 +1,189 @@
+"""The part of a network that stays on the device: where it begins, and what may stand in for it."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedaudit.attacks.generators.auxiliary import Auxiliary, vary
+from fedaudit.core.errors import AttackError
+from fedaudit.core.observation import ModelSpec
+from fedaudit.models.facenet import FaceNet, criterion_of
+from fedaudit.models.zoo import build
+
+if TYPE_CHECKING:
+    from fedaudit.attacks.evidence.gather import Evidence
+
+PHOTOS = 8
+"""Views of each made-up person."""
+STEPS = 200
+"""Optimizer steps of a learned private part."""
+BATCH = 32
+"""Faces a step."""
+LR = 3e-3
+"""Of Adam."""
+
+
+def private_names(model: nn.Module, before: Mapping[str, Tensor]) -> frozenset[str]:
+    """Parameters that the server does not have."""
+    return frozenset(name for name, _ in model.named_parameters() if name not in before)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block, in which batch norm does not remember what it sees."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+class PublicModule(nn.Module):
+    """What a network computes before anything private: images `[N, C, H, W]` → rows `[N, F]`.
+
+    Args:
+        network: Its modules are shared, not copied.
+        depth: How many modules of the body come before the first private parameter; None for all,
+            followed by the pooling.
+    """
+
+    def __init__(self, network: FaceNet, depth: int | None) -> None:
+        super().__init__()
+        self.network, self.depth = network, depth
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Rows `[N, F]`."""
+        if self.depth is None:
+            return self.network.features(images)
+        assert isinstance(self.network.body, nn.Sequential)
+        maps: Tensor = self.network.body[: self.depth](images)
+        return maps.flatten(1)
+
+
+def public_depth(model: nn.Module, private: frozenset[str]) -> int | None:
+    """How many modules of the body are public; None for all of them, 0 where that is not known."""
+    inside = [name for name in private if name.startswith("body.")]
+    if not inside:
+        return None if isinstance(model, FaceNet) else 0
+    if not isinstance(model, FaceNet) or not isinstance(model.body, nn.Sequential):
+        return 0
+    numbers = {name: k for k, (name, _) in enumerate(model.body.named_children())}
+    return min(numbers[name.split(".")[1]] for name in inside)
+
+
+def guessed_parts(
+    spec: ModelSpec, private: frozenset[str], count: int, seed: int
+) -> dict[str, Tensor]:
+    """`count` random private parts, as devices draw theirs at the start; `[count, …]` by name."""
+    drawn = [build(spec, seed=(seed + k) % 2**31) for k in range(count)]
+    parts = [
+        {n: p.detach() for n, p in model.named_parameters() if n in private} for model in drawn
+    ]
+    return {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
+
+
+def learned_parts(
+    model: nn.Module,
+    parts: Mapping[str, Tensor],
+    shape: tuple[int, int, int],
+    *,
+    source: str,
+    grayscale: bool,
+    seed: int,
+) -> dict[str, Tensor]:
+    """Private parts that tell made-up people apart, on the public module as it was broadcast.
+
+    Each person is one generated face, seen in several views; there are as many as the head has
+    classes. What a device's own part has learned for its people, this one has for them.
+
+    Args:
+        model: The client's network; it is not changed.
+        parts: Where to start, from `guessed_parts`.
+        shape: `(C, H, W)`.
+        source: The face generator, as in `FaceGenerator`.
+        grayscale: Train on gray faces.
+        seed: Of faces and order.
+
+    Returns:
+        As `parts`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        people = model(torch.zeros(2, *shape, device=device)).shape[1]
+    faces = Auxiliary(source=source, real=False).faces(
+        people, (3, max(64, shape[1]), max(64, shape[2])), generator, grayscale=grayscale
+    )
+    views = vary(faces.repeat_interleave(PHOTOS, 0), generator)[:, : shape[0]]
+    views = F.interpolate(views, shape[1:], mode="bilinear", antialias=True).clamp(0, 1)
+    labels = torch.arange(people).repeat_interleave(PHOTOS)
+    views, labels = views.to(device), labels.to(device)
+    fixed = {n: p.detach() for n, p in model.named_parameters() if n not in parts}
+    learned = [
+        _trained(model, fixed, {n: p[r] for n, p in parts.items()}, views, labels, generator)
+        for r in range(len(next(iter(parts.values()))))
+    ]
+    return {name: torch.stack([one[name] for one in learned]) for name in parts}
+
+
+def _trained(
+    model: nn.Module,
+    fixed: Mapping[str, Tensor],
+    start: Mapping[str, Tensor],
+    views: Tensor,
+    labels: Tensor,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    criterion = criterion_of(model)
+    part = {name: value.to(views).clone().requires_grad_() for name, value in start.items()}
+    optimizer = torch.optim.Adam(list(part.values()), lr=LR)
+    buffers = {name: value.clone() for name, value in model.named_buffers()}
+    for _ in range(STEPS):
+        rows = torch.randint(len(views), (BATCH,), generator=generator).to(views.device)
+        scores = torch.func.functional_call(model, {**fixed, **buffers, **part}, (views[rows],))
+        optimizer.zero_grad()
+        criterion(scores, labels[rows]).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return {name: value.detach() for name, value in part.items()}
+
+
+def solvable(evidence: "Evidence") -> bool:
+    """Whether a private part can be solved for: something public that was shared precedes it."""
+    depth = public_depth(evidence.model, evidence.private)
+    if evidence.spans_decide or not isinstance(evidence.model, FaceNet):
+        return True
+    named = {n: p for n, p in evidence.model.named_parameters() if n in evidence.target}
+    return bool(_computing(PublicModule(evidence.model, depth), named, evidence.shape))
+
+
+def used_by(
+    public: PublicModule, named: Mapping[str, nn.Parameter], shape: tuple[int, int, int]
+) -> dict[str, nn.Parameter]:
+    """Those parameters that the public module computes with, of which there must be some."""
+    used = _computing(public, named, shape)
+    if not used:
+        raise AttackError(
+            "nothing that was shared comes before the part that stays on the device, so the images "
+            'cannot be matched without that part: use unknown = "guessed" or "learned"'
+        )
+    return used
+
+
+def _computing(
+    public: PublicModule, named: Mapping[str, nn.Parameter], shape: tuple[int, int, int]
+) -> dict[str, nn.Parameter]:
+    like = next(iter(named.values()))
+    images = torch.linspace(0, 1, shape[0] * shape[1] * shape[2]).to(like).view(1, *shape)
+    with evaluating(public):
+        made = public(images).sum()
+    if not made.requires_grad:
+        found: tuple[Tensor | None, ...] = (None,) * len(named)
+    else:
+        found = torch.autograd.grad(made, list(named.values()), allow_unused=True)
+    return {n: p for (n, p), g in zip(named.items(), found, strict=True) if g is not None}

@@ -1,0 +1,1 @@
+"""Faces as generators draw them, untrained networks, and auxiliary faces."""

@@ -1,0 +1,145 @@
+"""The attacker's own faces: generated ones, 100 real ones, a user's folder; strongly varied.
+
+A network that is trained on a generator's faces learns the generator's framing and light as well.
+So every face is seen through another camera each time: crop, shift, turn, scale, mirror, contrast,
+gamma, and light that falls from a side.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedaudit.attacks.generators.face_generator import LUMINANCE
+from fedaudit.data.folder import folder
+from fedaudit.data.lfw_subset import lfw_subset
+from fedaudit.models.generator import load_generator
+
+CANVAS = 64
+"""Side in pixels at which faces are drawn and varied, where the attacked images are not larger."""
+REAL_SHARE = 0.15
+"""Of the faces, how many are real photos; the rest is generated."""
+PART = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Auxiliary:
+    """Where the faces come from.
+
+    Args:
+        source: A face generator, as in `FaceGenerator`.
+        photos: A folder of the user's, one folder a person; None for none.
+        real: Mix in the 100 real faces that come with scikit-image.
+    """
+
+    source: str = "face_gan"
+    photos: str | None = None
+    real: bool = True
+
+    def faces(
+        self,
+        count: int,
+        shape: tuple[int, int, int],
+        generator: torch.Generator,
+        *,
+        grayscale: bool,
+    ) -> Tensor:
+        """`[count, C, H, W]` in [0, 1], all different, in random order.
+
+        Args:
+            count: How many.
+            shape: `(C, H, W)` of the attacked images.
+            generator: Of latents, choices and variations.
+            grayscale: All gray; otherwise half of them.
+
+        Raises:
+            AssetError: The generator is neither cached nor fetchable.
+            DataError: The user's folder cannot be read.
+        """
+        side = max(CANVAS, *shape[1:])
+        photographs = []
+        if self.real:
+            photographs.append(lfw_subset(size=side).images)
+        if self.photos is not None:
+            photographs.append(folder(path=self.photos, size=side).images)
+        drawn = load_generator(self.source)
+        made = []
+        for start in range(0, count, PART):
+            size = min(PART, count - start)
+            with torch.no_grad():
+                faces = drawn(torch.randn(size, drawn.latent_dim, generator=generator))
+                faces = _square(faces, drawn.crop, side)
+                real = torch.rand(size, generator=generator) < REAL_SHARE
+                if photographs and bool(real.any()):
+                    pool = torch.cat(photographs)
+                    chosen = torch.randint(len(pool), (size,), generator=generator)
+                    faces = torch.where(real[:, None, None, None], pool[chosen], faces)
+                made.append(_as_shape(vary(faces, generator), shape, grayscale, generator))
+        return torch.cat(made)
+
+
+def vary(faces: Tensor, generator: torch.Generator) -> Tensor:
+    """Each face through another camera and under another light; `[N, 3, S, S]` in [0, 1]."""
+    count = len(faces)
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(count, generator=generator)
+
+    angle, scale, stretch = uniform(-0.15, 0.15), uniform(0.72, 1.05), uniform(-0.08, 0.08)
+    mirror = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
+    cos, sin = scale * angle.cos(), scale * angle.sin()
+    placed = torch.stack(
+        [
+            torch.stack([cos * (1 + stretch) * mirror, -sin, uniform(-0.14, 0.14)], 1),
+            torch.stack([sin * mirror, cos * (1 - stretch), uniform(-0.14, 0.18)], 1),
+        ],
+        1,
+    )
+    grid = F.affine_grid(placed, list(faces.shape), align_corners=False)
+    moved = F.grid_sample(faces, grid, padding_mode="border", align_corners=False)
+    # Generators draw softer than cameras: some faces are sharpened.
+    soft = F.avg_pool2d(moved, 3, 1, 1, count_include_pad=False)
+    moved = moved + uniform(0, 1.5)[:, None, None, None] * (moved - soft)
+    direction = uniform(0, 2 * math.pi)
+    ramp = torch.linspace(-1, 1, faces.shape[-1])
+    light = (
+        direction.cos()[:, None, None] * ramp[None, None, :]
+        + direction.sin()[:, None, None] * ramp[None, :, None]
+    )
+    light = 1 + uniform(0, 0.45)[:, None, None] * light
+    gamma = uniform(-0.7, 0.4).exp()[:, None, None, None]
+    lit = (moved.clamp(1e-3, 1) ** gamma) * light[:, None]
+    middle = lit.mean((1, 2, 3), keepdim=True)
+    contrast = uniform(0.7, 1.35)[:, None, None, None]
+    brightness = uniform(-0.1, 0.2)[:, None, None, None]
+    return ((lit - middle) * contrast + middle + brightness).clamp(0, 1)
+
+
+def _square(images: Tensor, crop: tuple[float, float, float, float], side: int) -> Tensor:
+    """A generator's images, cropped, three channels, `side` pixels."""
+    top, bottom, left, right = crop
+    rows, columns = images.shape[2:]
+    images = images[
+        :,
+        :,
+        round(top * rows) : round(bottom * rows),
+        round(left * columns) : round(right * columns),
+    ]
+    if images.shape[1] == 1:
+        images = images.expand(-1, 3, -1, -1)
+    return F.interpolate(images, (side, side), mode="bilinear", align_corners=False)
+
+
+def _as_shape(
+    faces: Tensor, shape: tuple[int, int, int], grayscale: bool, generator: torch.Generator
+) -> Tensor:
+    """Resized with antialiasing to `shape`, gray where wanted."""
+    channels, height, width = shape
+    faces = F.interpolate(faces, (height, width), mode="bilinear", antialias=True)
+    gray = (faces * faces.new_tensor(LUMINANCE).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    if channels == 1:
+        return gray.clamp(0, 1)
+    turned = torch.rand(len(faces), generator=generator) < (1.0 if grayscale else 0.5)
+    return torch.where(turned[:, None, None, None], gray, faces).clamp(0, 1)

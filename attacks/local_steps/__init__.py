@@ -1,1 +1,0 @@
-"""Clients that take several local steps."""

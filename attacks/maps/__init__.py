@@ -1,1 +1,0 @@
-"""Feature maps that an update gives away, and the faces behind them."""

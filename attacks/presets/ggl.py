@@ -1,0 +1,41 @@
+"""GGL: the latent space by evolution, without derivatives (Li et al., CVPR 2022)."""
+
+from fedaudit.attacks.generators.face_generator import LATENT_PRIOR, CropEdges, FaceGenerator
+from fedaudit.attacks.search.engine import MatchingAttack
+from fedaudit.attacks.search.stage import Stage
+from fedaudit.attacks.search.variables import Latent
+
+
+def ggl(
+    *,
+    generations: int = 500,
+    population: int | None = 50,
+    spread: float = 0.5,
+    prior: str = "face_gan",
+    crop: CropEdges | None = None,
+) -> MatchingAttack:
+    """Generative gradient leakage: the latent space by CMA-ES, without derivatives.
+
+    Li et al. (CVPR 2022). The distance adapts to clipping (`scaled_l2`).
+
+    Args:
+        generations: Of CMA-ES.
+        population: Candidates a generation; left out, 4 + 3·ln(dimension).
+        spread: First standard deviation, in units of the latent's own.
+        prior: Where the generator comes from, as in `gan_inversion`.
+        crop: Part of the generator's image that is kept.
+    """
+    return MatchingAttack(
+        stages=(
+            Stage(
+                varies=Latent(candidates=16),
+                steps=generations,
+                lr=spread,
+                optimizer="cma_es",
+                population=population,
+                square_norm=LATENT_PRIOR,
+            ),
+        ),
+        distance="scaled_l2",
+        prior=FaceGenerator(source=prior, crop=crop),
+    )

@@ -1,0 +1,78 @@
+"""Inverting gradients: free pixels, cosine distance (Geiping et al., NeurIPS 2020)."""
+
+from dataclasses import replace
+from typing import Literal
+
+from fedaudit.attacks.search.engine import LocalSteps, MatchingAttack, Precision, Unknown
+from fedaudit.attacks.search.movers.gradient_descent import Schedule
+from fedaudit.attacks.search.stage import Stage
+from fedaudit.attacks.search.variables import Pixels
+
+
+def inverting_gradients(
+    *,
+    steps: int = 350,
+    lr: float = 0.1,
+    total_variation: float = 0.05,
+    schedule: Schedule = "cosine",
+    restarts: int = 1,
+    distance: Literal["cosine", "l2", "scaled_l2", "layerwise", "masked", "sign"] = "cosine",
+    polish: int = 150,
+    precision: Precision = "auto",
+    local_steps: LocalSteps = "start",
+    batch_norm: float = 0.0,
+    patience: int = 0,
+    unknown: Unknown = "joint",
+    seconds: float | None = None,
+) -> MatchingAttack:
+    """Inverting gradients: free pixels, cosine distance, total variation, signed Adam.
+
+    Geiping et al. (NeurIPS 2020): minimize 1 − cosine(trial gradient, shared gradient) + total
+    variation, with Adam on the sign of the derivative, in the box of valid images. Labels are
+    inferred first, in closed form. It uses nothing but the gradient.
+
+    Args:
+        steps: Optimization steps.
+        lr: Peak step size, in units of the pixel range [0, 1].
+        total_variation: Weight of the total variation (mean absolute difference of neighbors).
+        schedule: "cosine", or "step" as published.
+        restarts: Independent starts, searched side by side; the one with the least match is kept.
+        distance: Between gradients; "cosine" as published.
+        polish: L-BFGS steps of 10 iterations at the end, without total variation, on networks
+            without kinks: there the match is exact, and any prior outweighs what is left of it.
+        precision: Of the computation, as in `engine.MatchingAttack`.
+        local_steps: How several local steps are met, likewise.
+        batch_norm: Weight of the batch-norm statistics, on networks that have them.
+        patience: Stop when this many steps brought nothing; 0 never.
+        unknown: How a head that stays on the device is met, likewise.
+        seconds: Wall-clock limit; results then depend on the machine. None for none.
+    """
+    if steps < 1:
+        raise ValueError("steps must be at least 1")
+    first = Stage(
+        varies=Pixels(),
+        steps=steps,
+        lr=lr,
+        optimizer="signed_adam",
+        schedule=schedule,
+        total_variation=total_variation,
+        patience=patience,
+    )
+    last = Stage(
+        varies=Pixels(start="previous", box=False),
+        steps=polish,
+        lr=1.0,
+        optimizer="lbfgs",
+        patience=5,
+        smooth_only=True,
+    )
+    return MatchingAttack(
+        stages=(replace(first, keep=1), last) if polish else (first,),
+        precision=precision,
+        local_steps=local_steps,
+        batch_norm=batch_norm,
+        distance=distance,
+        restarts=restarts,
+        unknown=unknown,
+        seconds=seconds,
+    )

@@ -1,1 +1,0 @@
-"""What turns free variables into images, and what scores images."""

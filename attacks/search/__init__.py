@@ -1,0 +1,1 @@
+"""The matching attack: dummy images are moved until they explain the update."""

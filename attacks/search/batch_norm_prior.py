@@ -1,0 +1,189 @@
+"""Batch-norm statistics as an image prior: trial images must look to each layer as the batch did.
+
+Where the statistics come from, best first: the threat model grants them; the client shared its
+running statistics, which give the batch's away in closed form; the broadcast running statistics, or
+those of faces from elsewhere, stand in for them.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fedaudit.core.errors import AttackError
+from fedaudit.core.observation import LocalTraining, Observation
+from fedaudit.models.batch_norm import (
+    batch_norm_layers,
+    batch_statistics,
+    heard_statistics,
+    values_per_channel,
+)
+
+Statistics = Mapping[str, Tensor]
+"""`NAME.mean` and `NAME.var` (biased), `[channels]` each, at each batch-norm layer's input."""
+
+
+@dataclass(frozen=True)
+class BatchNormPrior:
+    """How far the batch statistics of trial images are from known ones; 0 where they agree.
+
+    Yin et al. (CVPR 2021), eq. 8: the L2 distances of means and of variances, summed over the
+    batch-norm layers. Here each distance is in units of the layer's own size and the sum is a mean,
+    so that one weight serves networks of any depth and width.
+
+    Args:
+        model: In the client's mode (`fedaudit.models.batch_norm.client_mode`).
+        source: What to be near to: `from_observation` or one of the functions it chooses from.
+
+    Raises:
+        AttackError: The model has no batch norm, or `source` misses a layer.
+    """
+
+    model: nn.Module
+    source: Statistics
+
+    def __post_init__(self) -> None:
+        layers = batch_norm_layers(self.model)
+        if not layers:
+            raise AttackError(
+                "the network has no batch-norm layers whose statistics images could match: leave "
+                "the batch-norm prior out."
+            )
+        missing = {f"{n}.{k}" for n in layers for k in ("mean", "var")} - set(self.source)
+        if missing:
+            raise AttackError(
+                f"statistics of {min(missing)!r} are missing: were they taken from another network?"
+            )
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The distance of `images [N, C, H, W]`, a differentiable scalar; costs a forward pass."""
+        return self.distance(batch_statistics(self.model, images))
+
+    @contextmanager
+    def listening(self) -> Iterator[Callable[[], Tensor]]:
+        """Take the distance from forward passes that the caller makes anyway.
+
+        In `with prior.listening() as distance:` run the model on all trial images once, then
+        `distance()` is the scalar.
+        """
+        with heard_statistics(self.model) as heard:
+            yield lambda: self.distance(heard())
+
+    def distance(self, trial: Statistics) -> Tensor:
+        """The scalar, of statistics that are known already."""
+        terms = []
+        for name in batch_norm_layers(self.model):
+            mean, var = self.source[f"{name}.mean"], self.source[f"{name}.var"]
+            tiny = torch.finfo(var.dtype).eps
+            off_mean = torch.linalg.vector_norm(trial[f"{name}.mean"] - mean)
+            off_var = torch.linalg.vector_norm(trial[f"{name}.var"] - var)
+            terms += [off_mean / (var.sum() + tiny).sqrt(), off_var / (var.norm() + tiny)]
+        return torch.stack(terms).mean()
+
+
+def running(model: nn.Module) -> dict[str, Tensor]:
+    """The model's running statistics: what the federation's data look like on the whole.
+
+    A fresh model has none yet: its mean 0 and variance 1 say nothing of images.
+    """
+    found = {}
+    for name, layer in batch_norm_layers(model).items():
+        if layer.running_mean is not None and layer.running_var is not None:
+            found[f"{name}.mean"] = layer.running_mean.detach().clone()
+            found[f"{name}.var"] = layer.running_var.detach().clone()
+    return found
+
+
+@torch.no_grad()
+def of_faces(model: nn.Module, faces: Tensor, count: int) -> dict[str, Tensor]:
+    """Mean statistics over batches of `count` of `faces [n, C, H, W]`, n ≥ count, in [0, 1]."""
+    whole = [part for part in torch.split(faces, count) if len(part) == count]
+    batches = [batch_statistics(model, part) for part in whole]
+    return {name: torch.stack([b[name] for b in batches]).mean(0) for name in batches[0]}
+
+
+def from_buffers(
+    model: nn.Module,
+    before: Mapping[str, Tensor],
+    after: Mapping[str, Tensor],
+    image_shape: tuple[int, int, int],
+    count: int,
+    steps: int | None = None,
+) -> dict[str, Tensor]:
+    """The client's batch statistics out of the running statistics that it shared.
+
+    A layer sets running ← (1 − m)·running + m·batch in every step. After one step that is solved
+    for the batch, exactly; after T steps for the mean over the steps, the last ones weighing more.
+
+    Args:
+        model: The architecture, for the layers' m and sizes.
+        before: Running statistics as broadcast, by buffer name.
+        after: As the client shared them.
+        image_shape: `(C, H, W)`.
+        count: Images in a step.
+        steps: T; None reads the layers' counters, which a client's buffers hold, or takes 1.
+
+    Returns:
+        `NAME.mean`, `NAME.var` for each layer whose buffers were shared.
+    """
+    sizes = values_per_channel(model, image_shape, count)
+    found = {}
+    for name, layer in batch_norm_layers(model).items():
+        if f"{name}.running_mean" not in after or f"{name}.running_mean" not in before:
+            continue
+        counter = after.get(f"{name}.num_batches_tracked")
+        made = steps or (int(counter) if counter is not None and int(counter) > 0 else 1)
+        # momentum=None is a running mean over all steps since the counter was 0
+        kept = 0.0 if layer.momentum is None else (1 - layer.momentum) ** made
+
+        def solve(kind: str, name: str = name, kept: float = kept) -> Tensor:
+            old, new = before[f"{name}.{kind}"], after[f"{name}.{kind}"]
+            solved: Tensor = (new.double() - kept * old.double()) / (1 - kept)
+            return solved.to(new.dtype)
+
+        found[f"{name}.mean"] = solve("running_mean")
+        # Running variances are unbiased, but a layer normalizes with biased ones.
+        biased = 1 - 1 / sizes[name]
+        found[f"{name}.var"] = (solve("running_var") * biased).clamp_min(0)
+    return found
+
+
+def from_observation(
+    seen: Observation, model: nn.Module, faces: Tensor | None = None
+) -> dict[str, Tensor] | None:
+    """The best statistics that an observation gives; None where it gives none.
+
+    In order: granted by the threat model; recovered from shared buffers; of `faces` through the
+    broadcast model; the broadcast running statistics, unless they are those of a fresh model.
+
+    Args:
+        seen: What the server saw.
+        model: With the broadcast parameters, in the client's mode.
+        faces: `[n, C, H, W]` from elsewhere, such as a generator's.
+    """
+    layers = batch_norm_layers(model)
+    needed = {f"{name}.{kind}" for name in layers for kind in ("mean", "var")}
+    if not layers:
+        return None
+    if seen.statistics is not None and needed <= set(seen.statistics):
+        return dict(seen.statistics)
+    if seen.buffers is not None and seen.image_shape is not None and seen.batch_size is not None:
+        size = _images_a_step(seen.training, seen.batch_size)
+        found = from_buffers(model, seen.before, seen.buffers.tensors, seen.image_shape, size)
+        if needed <= set(found):
+            return found
+    if faces is not None and seen.batch_size is not None and len(faces) >= seen.batch_size:
+        return of_faces(model, faces, seen.batch_size)
+    if all(not bool(_tensor(layer.running_mean).any()) for layer in layers.values()):
+        return None
+    return running(model)
+
+
+def _images_a_step(training: LocalTraining | None, count: int) -> int:
+    return count if training is None else min(training.batch_size, count)
+
+
+def _tensor(buffer: Tensor | None) -> Tensor:
+    return torch.zeros(1) if buffer is None else buffer

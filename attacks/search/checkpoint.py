@@ -1,0 +1,93 @@
+"""What accompanies a search: a trace to draw, progress, a time limit, a file to resume from."""
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from fedaudit.attacks.search.movers.gradient_descent import Progress
+from fedaudit.files.atomic import storage_errors, write_atomically
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file that an interrupted attack goes on from.
+
+    It is whole or absent, and only its owner can read it: it holds unfinished faces.
+
+    Args:
+        path: Where; removed when the attack ends.
+        every: Seconds between two savings, at least.
+    """
+
+    path: Path
+    every: float = 30.0
+
+    def save(self, fingerprint: str, facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+        """Keep where an attack is; `fingerprint` says which attack on which observation.
+
+        Raises:
+            StorageError: The disk is full or may not be written.
+        """
+        with storage_errors(self.path):
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        metadata = {"fingerprint": fingerprint, "facts": json.dumps(facts)}
+        tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+        write_atomically(self.path, save(tensors, metadata))
+
+    def load(self, fingerprint: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """What `save` kept; None without a file, or where it is damaged or another attack's."""
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("fingerprint") != fingerprint:
+                    return None
+                # Cloned, for memory that is aligned: sums over a mapped file's differ in a bit.
+                state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+                return json.loads(metadata["facts"]), state
+        except (OSError, SafetensorError, KeyError, ValueError):
+            return None
+
+    def clear(self) -> None:
+        """The attack has ended: there is nothing to resume."""
+        self.path.unlink(missing_ok=True)
+
+
+@dataclass
+class Watch:
+    """Counts steps, keeps a thinned history, tells the caller, says when time is up.
+
+    Args:
+        steps: How many are expected.
+        progress: Called with (step, steps, objective) every tenth step.
+        seconds: Wall-clock limit; None for none. Results then depend on the machine.
+    """
+
+    steps: int
+    progress: Progress | None = None
+    seconds: float | None = None
+    step: int = 0
+    history: list[tuple[int, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._deadline = math.inf if self.seconds is None else time.monotonic() + self.seconds
+
+    @property
+    def expired(self) -> bool:
+        """Whether the wall-clock limit has passed."""
+        return time.monotonic() >= self._deadline
+
+    def add(self, value: float) -> None:
+        """One more step, whose objective was `value`."""
+        self.step += 1
+        if self.step % 10 == 0 or self.step == self.steps:
+            self.history.append((self.step, value))
+            if self.progress:
+                self.progress(min(self.step, self.steps), self.steps, value)

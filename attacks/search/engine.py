@@ -1,0 +1,183 @@
+"""The one attack that all searches are: stages that vary something until the update is explained.
+
+An attack by name is a preset of it (`image_space.py`, `generative.py`); `attempt.py` runs it.
+"""
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from fedaudit.attacks.adaptive.assumptions import how_adaptive
+from fedaudit.attacks.adaptive.mixtures import Coefficients, photo_behind
+from fedaudit.attacks.generators.face_generator import FaceGenerator
+from fedaudit.attacks.learned.unmasking import Unmasking
+from fedaudit.attacks.search.attempt import Attempt
+from fedaudit.attacks.search.checkpoint import Checkpoint
+from fedaudit.attacks.search.distances import DISTANCES
+from fedaudit.attacks.search.movers.gradient_descent import Progress
+from fedaudit.attacks.search.stage import Stage
+from fedaudit.core.errors import UnknownNameError
+from fedaudit.core.knowledge import Knowledge
+from fedaudit.core.observation import Observation
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.shared import Shared, Update
+
+Precision = Literal["auto", "float64", "float32", "bfloat16"]
+LocalSteps = Literal["start", "path", "replay"]
+Unknown = Literal["joint", "learned", "guessed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchingAttack:
+    """Search for images whose gradient explains the update, stage after stage.
+
+    Each restart's best images over all stages are kept, and of the restarts the best, both by the
+    attack's own match.
+
+    Args:
+        stages: In order; a stage starts from what the one before found.
+        distance: Between gradients; a name in `objectives.DISTANCES`.
+        angle: See `Matching`.
+        entry: Use what the first fully connected layer gives away in closed form.
+        labels: "inferred", or "soft": searched together with the images.
+        layers: Match only parameters whose names start so; () matches all.
+        restarts: Independent starts, in one pass.
+        prior: The face generator, for stages that draw with one.
+        seconds: Wall-clock limit; results then depend on the machine. None for none.
+        precision: "auto" computes in float64 where the network is smooth and small (it costs
+            nothing there, and the match goes on falling below what float32 can tell), else in
+            float32, exact also on CUDA. "bfloat16" mixes precisions: faster on a GPU, less exact.
+        local_steps: How a client's several steps are met. "start": as one step from the broadcast
+            weights. "path": gradients along the straight line to the weights that it shared, at
+            the pace of a rehearsal. "replay": the steps themselves. Settings that the threat model
+            does not grant are guessed by rehearsing plausible ones.
+        batch_norm: Weight of the batch-norm statistics (`attacks.batch_norm`) on networks that
+            have them.
+        unknown: How a head, or more, that stays on the device is met. "joint": solved for with the
+            images, as far as it acts on what was shared: what the inputs of the last layers span
+            (`maps.input_span`), or one free vector an image (`Matching`). "learned": trained to
+            tell generated people apart. "guessed": random, each restart another. A private part
+            with nothing public before it cannot be solved for, and is guessed.
+        unmasking: How a network is trained that undoes the masks of mixtures, where a defense puts
+            them on; of faces from the same source as `prior`.
+    """
+
+    stages: tuple[Stage, ...]
+    distance: str = "cosine"
+    angle: bool = False
+    entry: bool = False
+    labels: Literal["inferred", "soft"] = "inferred"
+    layers: tuple[str, ...] = ()
+    restarts: int = 1
+    prior: FaceGenerator | None = None
+    seconds: float | None = None
+    precision: Precision = "auto"
+    local_steps: LocalSteps = "start"
+    batch_norm: float = 0.0
+    unknown: Unknown = "joint"
+    unmasking: Unmasking = field(default_factory=Unmasking)
+
+    reads: ClassVar[frozenset[type[Shared]]] = frozenset({Update})
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ValueError("an attack needs at least one stage")
+        if not sum(stage.steps for stage in self.stages):
+            raise ValueError("an attack needs at least one step")
+        if self.restarts < 1:
+            raise ValueError("restarts must be at least 1")
+        if self.seconds is not None and self.seconds <= 0:
+            raise ValueError("seconds must be > 0")
+        if self.distance not in DISTANCES:
+            raise UnknownNameError("distance", self.distance, DISTANCES)
+        if self.unknown not in get_args(Unknown):
+            raise UnknownNameError("way to meet a private part", self.unknown, get_args(Unknown))
+
+    @property
+    def needs(self) -> frozenset[Knowledge]:
+        """Faces from elsewhere only with a generator, or to learn a private part from."""
+        basic = frozenset({Knowledge.MODEL, Knowledge.BASIC})
+        faces = self.prior is not None or self.unknown == "learned"
+        return basic | {Knowledge.AUXILIARY} if faces else basic
+
+    def __call__(
+        self,
+        seen: Observation,
+        *,
+        generator: torch.Generator,
+        progress: Progress | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> Reconstruction:
+        """Reconstruct the batch behind one update."""
+        started = time.process_time()
+        run = Attempt(self, seen, generator, progress, checkpoint)
+        run.search()
+        best = int(run.best.argmin())
+        evidence, matching = run.scene.evidence, run.scene.matching
+        labels = evidence.labels
+        if matching.loss == "soft" and not run.stand_in:
+            labels = torch.stack([rows[best] for rows in matching.free]).argmax(1)
+        labels = torch.full((evidence.count,), -1) if labels is None else labels.cpu()
+        images = run.found(best)
+        photos = evidence.photos_among(images)
+        images, labels = images[photos], labels[photos]
+        apart = matching.trial is None
+        mixed = apart and evidence.mixed and self.prior is not None
+        evaluations = matching.evaluations
+        if mixed:
+            images, labels, more = self._behind_mixtures(run, images, seen, generator)
+            evaluations += more
+        word = how_adaptive(
+            seen, matched=matching.follows, company=apart and evidence.told, mixed=mixed
+        )
+        if run.stand_in and self.unknown != "learned":
+            word = "no"  # a guess is no account of what the device keeps
+        return Reconstruction(
+            images=images.cpu().float(),
+            labels=labels,
+            objective=float(run.best[best]),
+            iterations=run.watch.step,
+            gradient_evaluations=evaluations,
+            seconds=time.process_time() - started + run.earlier_seconds,
+            adaptive=word,
+            history=tuple(run.watch.history),
+        )
+
+    def _behind_mixtures(
+        self, run: Attempt, mixed: Tensor, seen: Observation, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, int]:
+        """The photo `[1, C, H, W]` that the rounds' mixtures share, its label, and evaluations.
+
+        Args:
+            run: Of the newest round.
+            mixed: `[1, C, H, W]`, its image.
+            seen: With the rounds before, each of which is searched for its own image.
+            generator: All randomness.
+        """
+        evidence, found, evaluations = run.scene.evidence, [mixed[0]], 0
+        assert evidence.soft is not None
+        coefficients = [evidence.soft[0]]
+        for update in evidence.adaptation.rounds[1:]:
+            if run.watch.expired:
+                break
+            past = Attempt(self, replace(seen, shared=(update,), earlier=()), generator, None, None)
+            soft = past.scene.evidence.soft
+            if soft is not None:
+                past.search()
+                found.append(past.images[int(past.best.argmin())][0])
+                coefficients.append(soft[0])
+                evaluations += past.scene.matching.evaluations
+        images, shares = torch.stack(found), Coefficients.of(torch.stack(coefficients))
+        mixture = evidence.adaptation.mixed
+        assert mixture is not None
+        if mixture.masked:
+            assert self.prior is not None  # who has no faces does not come here
+            own = replace(self.unmasking.auxiliary, source=self.prior.source)
+            unmasking = replace(self.unmasking, auxiliary=own)
+            images, mean = unmasking.unmasked(mixture.acts, images, shares, run.progress)
+        else:
+            mean = run.mean_face()
+        return photo_behind(images, shares, mean)[None], torch.tensor([shares.label]), evaluations

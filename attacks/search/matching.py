@@ -1,0 +1,400 @@
+"""The matching engine: how far trial images are from explaining what a client shared."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, grad
+
+from fedaudit.attacks.evidence.feature_maps.first_fully_connected import solve_arriving
+from fedaudit.attacks.evidence.feature_maps.input_span import InputSpan, decisive, span_distance
+from fedaudit.attacks.evidence.gather import Evidence
+from fedaudit.attacks.evidence.per_example import Gradients, weighed
+from fedaudit.attacks.evidence.unshared_layers import PublicModule, public_depth, used_by
+from fedaudit.attacks.search.distances import DISTANCES, MINDS_LENGTH
+from fedaudit.attacks.search.free_variables import free_variables
+from fedaudit.attacks.training.dummy_update import ReplayTrial
+from fedaudit.core.errors import AttackError, UnknownNameError
+from fedaudit.models.facenet import FaceNet, criterion_of
+from fedaudit.models.soft_labels import loss_on
+
+
+@dataclass
+class Matching:
+    """Compares trial images with the evidence.
+
+    The trial gradient needs a loss. There are these, in order of what they presume:
+
+    * **spans**: the head is not known, but what the inputs of the last layers span is, and leaves
+      the images no freedom (`input_span`). There is no trial gradient then: a step costs a forward
+      and a backward pass.
+    * **arriving**: the gradient that arrives at the feature maps is known in closed form, or solved
+      for by least squares (`entry_layer`). No label and no head is needed, and no curvature of the
+      head stands between the images and the match.
+    * **labels**: the client's own criterion with known or inferred labels.
+    * **soft**: the label is searched together with the image, as logits (DLG).
+    * **free**: nothing after the feature map was shared (a private projector). Each image's
+      arriving gradient is a free variable that is searched together with the images: whatever
+      the private part is, it acts on an image's gradient through this one vector.
+
+    Where a private part is guessed or learned, the loss is **soft** through it.
+
+    Args:
+        evidence: What was gathered.
+        use_entry: Use what the first fully connected layer gives away (off: the published attacks
+            that match gradients only).
+        distance: A name in `DISTANCES`.
+        angle: Take the root of the match. Near a solution squared terms vanish beside any prior on
+            images, an angle does not, so that one weight of the prior serves fresh and trained
+            networks alike.
+        labels: "inferred" in closed form, or "soft".
+        layers: Match only parameters whose names start with one of these; () matches all that were
+            shared. The weight gradients of the others are never formed.
+        restarts: Independent starts R; free variables have one row for each.
+        autocast: Lower precision of the trial passes; None computes in that of the parameters.
+        trial: Replays several local steps; None takes one gradient at the broadcast weights.
+        generator: Start of the free variables.
+        stand_in: Private parts to match with, `[R, …]` by name; {} solves for what they do.
+    """
+
+    evidence: Evidence
+    use_entry: bool = True
+    distance: str = "cosine"
+    angle: bool = True
+    labels: Literal["inferred", "soft"] = "inferred"
+    layers: tuple[str, ...] = ()
+    restarts: int = 1
+    autocast: torch.dtype | None = None
+    trial: ReplayTrial | None = None
+    generator: torch.Generator | None = None
+    stand_in: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.distance not in DISTANCES:
+            raise UnknownNameError("distance", self.distance, DISTANCES)
+        evidence = self.evidence
+        model, target = evidence.model, evidence.target
+        depth = public_depth(model, evidence.private)
+        # A map that is known is of no use where trial images do not reach it.
+        usable = self.use_entry and not self.stand_in and depth is None
+        self.entry = evidence.entry if usable else None
+        self.spans: tuple[InputSpan, ...] = ()
+        self.loss = self._loss_kind()
+        if self.loss == "spans":
+            self.entry = None
+        named = {name: p for name, p in model.named_parameters() if name in target}
+        if self.loss in ("arriving", "free"):
+            # What follows the feature map is explained exactly already; only the body is matched.
+            if not isinstance(model, FaceNet):
+                raise AttackError(
+                    "the labels cannot be inferred from what was shared, and only FaceNet networks "
+                    'can be matched without them: grant = ["labels"], or use a FaceNet.'
+                )
+            self.public = PublicModule(model, depth)
+            named = used_by(self.public, named, evidence.shape)
+        if self.loss == "spans":
+            named = {}
+        elif self.layers:
+            named = {name: p for name, p in named.items() if name.startswith(self.layers)}
+            if not named:
+                raise AttackError(
+                    f"no shared parameter that is matched starts with {' or '.join(self.layers)}: "
+                    "choose other layers, or leave the setting out to match them all"
+                )
+        if self.trial is not None:
+            self.trial = replace(self.trial, names=tuple(named))
+        self.fixed = tuple(self.stand_in.values())
+        self.free: tuple[Tensor, ...] = ()
+        if self.loss in ("soft", "free"):
+            arriving = self.public if self.loss == "free" else None
+            searched = not self.stand_in
+            self.free = free_variables(evidence, arriving, self.restarts, self.generator, searched)
+        self.names = tuple(named)
+        self.parameters = tuple(named.values())
+        self.target = tuple((evidence.turned or target)[name] for name in named)
+        if self.trial is not None:
+            self.target = self.trial.target
+        self.scales = (1.0, 1.0)
+        self.evaluations = 0
+
+    def _loss_kind(self) -> Literal["spans", "arriving", "labels", "soft", "free"]:
+        blind = self.evidence.blind
+        if self.trial is not None:
+            return "labels"
+        if self.stand_in:
+            return "soft"
+        if blind and not self.has_features and self._spans_decide():
+            return "spans"
+        if self.entry is not None:
+            return "arriving"
+        if blind:
+            return "free"
+        return "soft" if self.labels == "soft" else "labels"
+
+    def _spans_decide(self) -> bool:
+        """Whether what matched layers' inputs span decides the images; keeps the spans if so."""
+        evidence = self.evidence
+        chosen = [s for s in evidence.spans if f"{s.name}.".startswith(self.layers or ("",))]
+        gray = evidence.grayscale
+        if not decisive(chosen, evidence.shape, evidence.count, grayscale=gray):
+            return False
+        self.spans = tuple(chosen)
+        return True
+
+    @property
+    def has_features(self) -> bool:
+        """Whether each image's feature map is known."""
+        return self.entry is not None and self.entry.maps is not None
+
+    @property
+    def mappable(self) -> bool:
+        """Whether restarts can share a pass (`vmap`): no local steps replayed, nothing drawn."""
+        return self.trial is None and not self.evidence.photos.acts
+
+    @property
+    def separable(self) -> bool:
+        """Whether shares add up.
+
+        Not where spans or arriving gradients are those of all images at once, nor where batch norm
+        in training mode or several local steps let images see each other.
+        """
+        known = not self.spans and (self.entry is None or self.has_features)
+        return known and self.trial is None and not self.evidence.coupled
+
+    def gradients(
+        self,
+        images: Tensor,
+        which: Sequence[int],
+        free: Sequence[Tensor] | None = None,
+        *,
+        functional: bool = False,
+        differentiable: bool = True,
+    ) -> tuple[Gradients, Tensor]:
+        """The share of images `which` in the mean gradient, differentiable, and the feature term.
+
+        Where `separable`, shares add up: the gradient of the batch is the sum over any partition.
+
+        Args:
+            images: `[n, C, H, W]` in [0, 1], the trial images at positions `which`.
+            which: Their positions in the batch.
+            free: What goes with them, from `rows`; that of the first restart if not given.
+            functional: Through `torch.func`, which can be mapped over restarts.
+            differentiable: Build the graph of the gradient, for a search by derivatives.
+
+        Returns:
+            A tensor a matched parameter, and the mean feature distance in [0, 1] (0 without entry).
+        """
+        self.evaluations += len(which)
+        if self.trial is not None:
+            return self._replayed(self.trial, images, which, differentiable)
+        if self.loss == "spans":
+            return (), self._span_distance(images)
+        rows = self.rows(which, 0) if free is None else list(free)
+        if not self._weighs:
+            return self._gradients(images, which, rows, functional, differentiable)
+
+        def single(k: int) -> Gradients:
+            own = [*rows[k : k + 1], *rows[len(which) :]] if self.free else rows
+            one = images[k : k + 1], [which[k]], own
+            return self._gradients(*one, functional, differentiable)[0]
+
+        shares, evidence = [single(k) for k in range(len(which))], self.evidence
+        trial = weighed(shares, evidence.adaptation.each, evidence.count, self.names)
+        return trial, images.new_zeros(())
+
+    def _gradients(
+        self,
+        images: Tensor,
+        which: Sequence[int],
+        rows: Sequence[Tensor],
+        functional: bool,
+        differentiable: bool,
+    ) -> tuple[Gradients, Tensor]:
+        if functional:
+            found = grad(self._functional_loss, has_aux=True)(
+                dict(zip(self.names, self.parameters, strict=True)), images, which, rows
+            )
+            return tuple(found[0][name] for name in self.names), found[1]
+        loss, distance = self.loss_of(self.evidence.model, images, which, rows)
+        return torch.autograd.grad(loss, self.parameters, create_graph=differentiable), distance
+
+    @property
+    def _weighs(self) -> bool:
+        """Whether clipping weighs images; arriving gradients are found as they were weighed."""
+        return bool(self.evidence.adaptation.each) and self.loss in ("labels", "soft")
+
+    @property
+    def follows(self) -> bool:
+        """Whether what is done to single images' gradients is done to all that it is done to."""
+        whole = len(self.names) == len(list(self.evidence.model.parameters()))
+        return self.trial is None and (whole or not self._weighs)
+
+    def feature_distance(self, features: Tensor, which: Sequence[int]) -> Tensor:
+        """1 − cosine to the known map, or 1 − share within the span; `[n]` in [0, 1]."""
+        assert self.entry is not None
+        features = self.entry.told(features)
+        if self.entry.maps is not None:
+            return 1 - F.cosine_similarity(features, self.entry.maps[list(which)])
+        inside = (features @ self.entry.span.T).square().sum(1)
+        return 1 - inside / (features.square().sum(1) + 1e-12)
+
+    def objective(self, trial: Gradients, feature_distance: Tensor) -> Tensor:
+        """The match in units of what generic faces give (`calibrate`); 0 explains everything."""
+        gradient_scale, feature_scale = self.scales
+        if self.loss == "spans":  # squared sines, beside which any prior would be too heavy
+            return (feature_distance / feature_scale + 1e-6).sqrt()
+        match = self.distance_to(trial) / gradient_scale
+        if self.entry is not None:
+            match = match + feature_distance / feature_scale
+        return (match + 1e-6).sqrt() if self.angle else match
+
+    def distance_to(self, trial: Gradients) -> Tensor:
+        """Between what was sent and what the client would have sent with the gradient `trial`."""
+        distance = DISTANCES[self.distance]
+        if self.trial is not None:
+            return distance(trial, self.target)
+        adaptation, scaled = self.evidence.adaptation, self.distance in MINDS_LENGTH
+        return distance(adaptation.sent(trial, self.names, scaled=scaled), self.target)
+
+    def rows(self, which: Sequence[int], restart: int) -> list[Tensor]:
+        """The free variables of images `which`, then what stands in for a private part."""
+        free = [self.free[i][restart] for i in which] if self.free else []
+        return [*free, *(value[restart] for value in self.fixed)]
+
+    def fresh_free(self, which: Sequence[int]) -> list[Tensor]:
+        """The free variables of images `which`; arriving gradients are brought to one length.
+
+        Their scale does not matter to a cosine, but a step of fixed length hardly turns a vector
+        that an earlier stage made long.
+        """
+        if self.loss == "free":
+            with torch.no_grad():
+                length = torch.stack([row.norm(dim=1, keepdim=True) for row in self.free]).mean(0)
+                for i in which:
+                    self.free[i].div_(length.clamp_min(1e-12))
+        return [self.free[i] for i in which] if self.free else []
+
+    def keep(self, restarts: Sequence[int]) -> None:
+        """Drop the free variables of all restarts but these."""
+        self.restarts = len(restarts)
+        self.free = tuple(
+            rows.detach()[list(restarts)].clone().requires_grad_() for rows in self.free
+        )
+        self.fixed = tuple(rows[list(restarts)] for rows in self.fixed)
+
+    def calibrate(self, images: Tensor) -> None:
+        """Set the scale of each term to its median over generic faces, `[n, C, H, W]`.
+
+        In a trained network any two faces have nearly the same features and gradients; without
+        this, a match that says nothing would look like one that says all.
+        """
+        if self.loss == "spans":  # of whole batches: one image cannot span what a batch spans
+            batches = torch.split(images, self.evidence.count)
+            distances = [self._span_distance(batch).detach() for batch in batches]
+            self.scales = (1.0, max(float(torch.stack(distances).median()), 1e-6))
+            return
+        gradients, features = [], []
+        for k, image in enumerate(images):
+            which = [k % self.evidence.count]
+            trial, distance = self.gradients(image[None], which, differentiable=False)
+            gradients.append(self.distance_to(trial))
+            features.append(distance.detach())
+        self.scales = (
+            max(float(torch.stack(gradients).median()), 1e-6),
+            max(float(torch.stack(features).median()), 1e-6),
+        )
+
+    def _span_distance(self, images: Tensor) -> Tensor:
+        """How far the trial inputs are from spanning what they must; 0 is exact."""
+        with torch.autocast(images.device.type, self.autocast, enabled=self.autocast is not None):
+            return span_distance(self.evidence.model, self.spans, images)
+
+    def _replayed(
+        self, trial: ReplayTrial, images: Tensor, which: Sequence[int], differentiable: bool
+    ) -> tuple[Gradients, Tensor]:
+        assert self.evidence.labels is not None
+        self.evaluations += trial.passes - len(which)
+        labels = self.evidence.labels[list(which)]
+        if len(which) < trial.count:
+            trial = replace(trial, count=len(which))
+        found = trial.gradients(images, labels, create_graph=differentiable)
+        distance = images.new_zeros(())
+        if self.entry is not None and isinstance(self.evidence.model, FaceNet):
+            distance = self.feature_distance(self.evidence.model.features(images), which).mean()
+        return found, distance
+
+    def loss_of(
+        self, model: nn.Module, images: Tensor, which: Sequence[int], free: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """What the trial gradient is the gradient of, and the feature term."""
+        with torch.autocast(images.device.type, self.autocast, enabled=self.autocast is not None):
+            return self._loss(model, images, which, free)
+
+    def _loss(
+        self, model: nn.Module, images: Tensor, which: Sequence[int], free: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        share = len(which) / self.evidence.count
+        nothing = images.new_zeros(())
+        labels = torch.zeros(len(images), dtype=torch.long, device=images.device)
+        if self.loss == "labels":
+            known = self.evidence.labels if self.evidence.soft is None else self.evidence.soft
+            assert known is not None
+            labels = known[list(which)]
+        images, labels = self.evidence.photos(images, labels, which)
+        if self.loss in ("arriving", "free"):
+            features = self.public(images)
+            above = torch.stack(list(free)) if free else self._arriving(features, which)
+            distance = nothing
+            if self.entry is not None:
+                distance = self.feature_distance(features, which).mean()
+            return (features * above).sum(), distance
+        if self.loss == "soft":
+            wanted = torch.stack(list(free[: len(which)])).softmax(1)
+            wanted = wanted.repeat_interleave(len(images) // len(which), 0)
+            if not self.fixed:
+                return share * F.cross_entropy(model(images), wanted), nothing
+            parts = dict(zip(self.stand_in, free[len(which) :], strict=True))
+            own = {name: p for name, p in model.named_parameters() if name not in parts}
+            scores = functional_call(model, {**own, **parts}, (images,))
+            return share * loss_on(criterion_of(model), scores, wanted), nothing
+        return share * loss_on(criterion_of(model), model(images), labels), nothing
+
+    def _functional_loss(
+        self,
+        parameters: dict[str, Tensor],
+        images: Tensor,
+        which: Sequence[int],
+        free: Sequence[Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        asked = _Asked(self, self.evidence.model)
+        named = {f"model.{name}": value for name, value in parameters.items()}
+        found: tuple[Tensor, Tensor] = functional_call(asked, named, (images, which, free))
+        return found
+
+    def _arriving(self, features: Tensor, which: Sequence[int]) -> Tensor:
+        """Gradient of the loss with respect to the feature maps, `[n, F]`, held constant."""
+        assert self.entry is not None
+        if self.entry.maps is None or self.entry.arriving is None:
+            return solve_arriving(self.entry, features) @ self.entry.weight
+        # The sum in G fixes the product of the two only; their lengths are traded here.
+        told = self.entry.told(features.detach())
+        length = self.entry.maps[list(which)].norm(dim=1) / told.norm(dim=1)
+        above: Tensor = self.entry.arriving[list(which)] * length[:, None]
+        return above @ self.entry.weight
+
+
+class _Asked(nn.Module):
+    """Puts the loss behind a `forward`, which is what `functional_call` can call."""
+
+    def __init__(self, matching: Matching, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.matching = matching
+
+    def forward(
+        self, images: Tensor, which: Sequence[int], free: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        return self.matching.loss_of(self.model, images, which, free)

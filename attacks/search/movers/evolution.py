@@ -1,0 +1,129 @@
+"""Search without derivatives: CMA-ES over latent vectors, as in GGL (Li et al., CVPR 2022).
+
+A generation needs the objective's value only, so an evaluation costs one forward–backward pass and
+no double backward; and a plateau or a step of the objective does not stop it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from fedaudit.attacks.search.checkpoint import Watch
+from fedaudit.attacks.search.matching import Matching
+from fedaudit.attacks.search.movers.round_wise import Decode, Plan, Prior
+
+if TYPE_CHECKING:
+    from cmaes import CMA, SepCMA
+
+LARGE = 256
+"""Variables beyond which the covariance is kept diagonal (sep-CMA-ES, Ros & Hansen 2008)."""
+
+
+@dataclass
+class Evolution:
+    """A stage that moves by CMA-ES; stops, saves and goes on as `rounds.Movement` does.
+
+    Args:
+        matching: The engine.
+        variables: One leaf `[R, …]` an image; all images of a batch evolve together.
+        decode: Variables `[n, …]` → images `[n, C, H, W]`.
+        plan: `steps` generations; `lr` is the first standard deviation.
+        prior: Penalty on variables and images.
+        watch: Told of every generation.
+        seed: Of the sampling.
+        population: Candidates a generation; None for CMA-ES' own rule, 4 + 3·ln(dimension).
+    """
+
+    matching: Matching
+    variables: Sequence[Tensor]
+    decode: Decode
+    plan: Plan
+    prior: Prior
+    watch: Watch
+    seed: int
+    population: int | None = None
+
+    def __post_init__(self) -> None:
+        self._starts = [
+            torch.cat([v[r].detach().flatten() for v in self.variables]).cpu().double().numpy()
+            for r in range(len(self.variables[0]))
+        ]
+        self._told: list[list[list[float]]] = [[] for _ in self._starts]
+        self._since: list[float] = []
+
+    def run(self, save: Callable[[], None] = lambda: None) -> None:
+        """Evolve every restart until the plan is done or time is up; the variables end at the best.
+
+        Args:
+            save: Called after every generation.
+        """
+        # NumPy's own threads spin while torch works.
+        with threadpool_limits(torch.get_num_threads()):
+            self._evolve(save)
+
+    def _evolve(self, save: Callable[[], None]) -> None:
+        strategies = [self._strategy(start, r) for r, start in enumerate(self._starts)]
+        bests = [self._replay(strategies[r], told) for r, told in enumerate(self._told)]
+        while len(self._told[-1]) < self.plan.steps and not self.watch.expired:
+            for r, strategy in enumerate(strategies):
+                asked = [strategy.ask() for _ in range(strategy.population_size)]
+                values = [self._value(vector, r) for vector in asked]
+                strategy.tell(list(zip(asked, values, strict=True)))
+                self._told[r].append(values)
+                bests[r] = min(bests[r], (min(values), asked[int(np.argmin(values))]), key=_first)
+            self.watch.add(min(value for value, _ in bests))
+            save()
+        with torch.no_grad():
+            for r, (_, vector) in enumerate(bests):
+                for variable, part in zip(self.variables, self._parts(vector, r), strict=True):
+                    variable[r].copy_(part)
+
+    def state(self) -> dict[str, Tensor]:
+        """The values told so far: with the seed they are the whole history."""
+        return {"told": torch.tensor(self._told, dtype=torch.float64)}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` returned."""
+        self._told = state["told"].tolist()
+
+    def _strategy(self, start: np.ndarray, restart: int) -> "CMA | SepCMA":
+        from cmaes import CMA, SepCMA  # noqa: PLC0415 - half a second that other attacks save
+
+        kind = SepCMA if len(start) > LARGE else CMA
+        seed = (self.seed + restart) % 2**32
+        return kind(start, self.plan.lr, seed=seed, population_size=self.population)
+
+    def _replay(
+        self, strategy: "CMA | SepCMA", told: Sequence[Sequence[float]]
+    ) -> tuple[float, np.ndarray]:
+        """Bring a strategy to where the told values have led it; returns the best it has seen."""
+        best = (float("inf"), strategy.mean)
+        for values in told:
+            asked = [strategy.ask() for _ in values]
+            strategy.tell(list(zip(asked, values, strict=True)))
+            best = min(best, (min(values), asked[int(np.argmin(values))]), key=_first)
+        return best
+
+    def _value(self, vector: np.ndarray, restart: int) -> float:
+        with torch.no_grad():
+            variable = torch.stack(self._parts(vector, restart))
+            images = self.decode(variable)
+        every = range(len(self.variables))
+        free = [row.detach() for row in self.matching.rows(every, restart)]
+        trial, distance = self.matching.gradients(images, every, free, differentiable=False)
+        value = self.matching.objective(trial, distance) + self.prior(variable, images)
+        return float(value.detach())
+
+    def _parts(self, vector: np.ndarray, restart: int) -> list[Tensor]:
+        like = self.variables[0][restart]
+        flat = torch.from_numpy(vector).to(like)
+        return [part.view(like.shape) for part in torch.split(flat, like.numel())]
+
+
+def _first(pair: tuple[float, np.ndarray]) -> float:
+    return pair[0]

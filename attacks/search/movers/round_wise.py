@@ -1,0 +1,298 @@
+"""Moves the variables of a batch: all at once, or round-wise (Liu et al. 2021).
+
+Round-wise: one image of the batch moves, the others are held. Without batch norm in training mode
+the batch gradient is the mean of per-image gradients. So while one image moves, the sum of the
+*others'* gradients is a constant: a step of a round costs one single-image step, and a sweep over a
+batch of B costs B of them, not B batch steps.
+
+Restarts stand side by side in the first axis of every variable. They share each pass (`vmap`).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from fedaudit.attacks.evidence.feature_maps.map_matching import MapMatching
+from fedaudit.attacks.evidence.per_example import Gradients, total
+from fedaudit.attacks.search.checkpoint import Watch
+from fedaudit.attacks.search.image_priors import GroupConsistency
+from fedaudit.attacks.search.matching import Matching
+from fedaudit.attacks.search.movers.gradient_descent import SCHEDULES, Optimizer, Schedule, Search
+
+FREE_LR = 0.1
+"""Learning rate of the free variables, which start each stage at unit length."""
+TURN = 10
+"""Steps of a joint search between two looks at the clock and the checkpoint."""
+STALLED = 1e-3
+"""Relative improvement over `patience` steps below which a search has stalled."""
+
+Decode = Callable[[Tensor], Tensor]
+Prior = Callable[[Tensor, Tensor], Tensor]
+"""(variable, images) → penalty added to the match."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How one stage moves its variables.
+
+    Args:
+        steps: Steps an image gets in all.
+        lr: Peak learning rate.
+        rounds: Sweeps over the batch; each round gives one image steps/rounds steps. 0 moves all
+            images at once (joint search).
+        optimizer: As in `Search`.
+        schedule: A name in `SCHEDULES`.
+        project: Applied to the variables `[R, …]` of an image after each step.
+        patience: Stop a joint search when this many steps brought no restart a relative
+            improvement of 0.1 %; 0 never stops.
+        group: Agreement between restarts, in joint searches.
+    """
+
+    steps: int
+    lr: float
+    rounds: int = 4
+    optimizer: Optimizer = "adam"
+    schedule: Schedule = "cosine"
+    project: Callable[[int, Tensor], Tensor] | None = None
+    patience: int = 0
+    group: GroupConsistency | None = None
+
+
+@dataclass
+class Movement:
+    """A stage in progress: can stop after any turn, and go on from what it saved.
+
+    Args:
+        matching: The engine.
+        variables: One leaf `[R, …]` an image, in the order of the batch; changed in place.
+        decode: Variables `[n, …]` → images `[n, C, H, W]`.
+        plan: Steps, rounds, rates.
+        prior: Penalty on variables and images.
+        watch: Told of every step.
+        free: The free variables that go with `variables`; those of the engine if not given.
+        fixed: What stands in for a private part; that of the engine if not given.
+    """
+
+    matching: Matching | MapMatching
+    variables: Sequence[Tensor]
+    decode: Decode
+    plan: Plan
+    prior: Prior
+    watch: Watch
+    free: Sequence[Tensor] | None = None
+    fixed: Sequence[Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        count = len(self.variables)
+        self.round_wise = bool(self.plan.rounds) and count > 1 and self.matching.separable
+        groups = [(i,) for i in range(count)] if self.round_wise else [tuple(range(count))]
+        self.searches = {which: self._search(which) for which in groups}
+        self.turn = 0
+
+    def run(self, save: Callable[[], None] = lambda: None) -> None:
+        """Move until the plan is done, stalls or time is up; then restore the best values.
+
+        Args:
+            save: Called after every turn.
+        """
+        shares = [self._share(i) for i in range(len(self.variables))] if self.round_wise else []
+        for which, steps in list(self._turns())[self.turn :]:
+            others = None
+            if shares:
+                others = total([share for i, share in enumerate(shares) if i != which[0]])
+            stalled = self._move(which, steps, others)
+            if shares:
+                shares[which[0]] = self._share(which[0])
+            self.turn += 1
+            save()
+            if stalled or self.watch.expired:
+                break
+        for search in self.searches.values():
+            search.restore()
+
+    def state(self) -> dict[str, Tensor]:
+        """All that `load` needs; by name."""
+        found = {"turn": torch.tensor(self.turn)}
+        for k, search in enumerate(self.searches.values()):
+            found |= {f"{k}/{name}": value for name, value in search.state().items()}
+        return found
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` returned."""
+        self.turn = int(state["turn"])
+        for k, search in enumerate(self.searches.values()):
+            prefix = f"{k}/"
+            search.load(
+                {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+            )
+
+    def _turns(self) -> Iterator[tuple[tuple[int, ...], int]]:
+        """Who moves, for how many steps, in order."""
+        steps = self.plan.steps
+        if not self.round_wise:
+            every = next(iter(self.searches))
+            for done in range(0, steps, TURN):
+                yield every, min(TURN, steps - done)
+            return
+        rounds = self.plan.rounds
+        for number in range(rounds):
+            # Spread evenly, also where the steps do not divide by the rounds.
+            share = steps * (number + 1) // rounds - steps * number // rounds
+            for which in self.searches:
+                yield which, share
+
+    def _move(self, which: tuple[int, ...], steps: int, others: Gradients | None) -> bool:
+        """Some steps of the images `which`; whether the search has stalled."""
+        search, patience = self.searches[which], self.plan.patience
+        moving = [self.variables[i] for i in which]
+        free = [*self._free(which), *self._fixed()]
+        for _ in range(steps):
+            values = search.step(lambda: self._losses(which, moving, free, others))
+            self.watch.add(float(values.min()))
+            if search.stalled(patience, STALLED):
+                return not self.round_wise
+        return False
+
+    def _losses(
+        self,
+        which: tuple[int, ...],
+        moving: Sequence[Tensor],
+        free: Sequence[Tensor],
+        others: Gradients | None,
+    ) -> Tensor:
+        """The loss of each restart, `[R]`."""
+
+        def one(
+            items: Sequence[Tensor], rows: Sequence[Tensor], held: Gradients | None
+        ) -> tuple[Tensor, Tensor]:
+            variable = torch.stack(list(items))
+            images = self.decode(variable)
+            trial, distance = self.matching.gradients(images, which, rows, functional=restarts > 1)
+            if held is not None:
+                trial = total([held, trial])
+            loss = self.matching.objective(trial, distance) + self.prior(variable, images)
+            return loss, images
+
+        restarts = len(moving[0])
+        losses, images = over_restarts(one, moving, free, others)
+        self.matching.evaluations += (restarts - 1) * len(which)
+        if self.plan.group is not None and restarts > 1:
+            losses = losses + self.plan.group(images)
+        return losses
+
+    def _share(self, image: int) -> Gradients:
+        """What one image, as it stands, contributes to the batch's gradient; `[R, …]` each."""
+        restarts = len(self.variables[image])
+
+        def one(items: Sequence[Tensor], rows: Sequence[Tensor], _: Gradients | None) -> Gradients:
+            images = self.decode(torch.stack(list(items)))
+            return self.matching.gradients(
+                images, [image], rows, functional=restarts > 1, differentiable=False
+            )[0]
+
+        free = [*(rows.detach() for rows in self._free((image,))), *self._fixed()]
+        found: Gradients = over_restarts(one, [self.variables[image].detach()], free, None)
+        self.matching.evaluations += restarts - 1
+        return tuple(tensor.detach() for tensor in found)
+
+    def _free(self, which: Sequence[int]) -> list[Tensor]:
+        rows = self.matching.free if self.free is None else self.free
+        return [rows[i] for i in which] if rows else []
+
+    def _fixed(self) -> Sequence[Tensor]:
+        return self.matching.fixed if self.fixed is None else self.fixed
+
+    def _search(self, which: tuple[int, ...]) -> Search:
+        plan = self.plan
+        free = self.matching.fresh_free(which) if self.free is None else self._free(which)
+        moving = [self.variables[i] for i in which]
+        free_lr = plan.lr if plan.optimizer == "lbfgs" else FREE_LR
+        return Search(
+            [*moving, *free],
+            [plan.lr] * len(moving) + [free_lr] * len(free),
+            plan.steps,
+            SCHEDULES[plan.schedule],
+            optimizer=plan.optimizer,
+            project=[partial(plan.project, i) for i in which] if plan.project else None,
+        )
+
+
+@dataclass
+class OneByOne:
+    """Restarts one after the other, for a search that cannot share its passes (L-BFGS).
+
+    Args:
+        whole: The stage with all restarts; its variables end where each restart ended.
+    """
+
+    whole: Movement
+
+    def __post_init__(self) -> None:
+        whole = self.whole
+        self.parts = []
+        for r in range(len(whole.variables[0])):
+            variables, free = (
+                [v.detach()[r : r + 1].clone().requires_grad_() for v in group]
+                for group in (whole.variables, whole.matching.free)
+            )
+            fixed = [value[r : r + 1] for value in whole.matching.fixed]
+            self.parts.append(
+                Movement(
+                    whole.matching,
+                    variables,
+                    whole.decode,
+                    replace(whole.plan, project=None),
+                    whole.prior,
+                    whole.watch,
+                    free,
+                    fixed,
+                )
+            )
+
+    def run(self, save: Callable[[], None] = lambda: None) -> None:
+        """As `Movement.run`, for each restart."""
+        whole = self.whole
+        for r, part in enumerate(self.parts):
+            part.run(save)
+            with torch.no_grad():
+                for to, value in zip(whole.variables, part.variables, strict=True):
+                    to[r] = value[0]
+                for to, value in zip(whole.matching.free, part.free or (), strict=True):
+                    to[r] = value[0]
+
+    def state(self) -> dict[str, Tensor]:
+        """All that `load` needs; by name."""
+        return {
+            f"{r}/{name}": value
+            for r, part in enumerate(self.parts)
+            for name, value in part.state().items()
+        }
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` returned."""
+        for r, part in enumerate(self.parts):
+            own = f"{r}/"
+            part.load({n.removeprefix(own): v for n, v in state.items() if n.startswith(own)})
+
+
+def over_restarts(
+    one: Callable[..., tuple[Tensor, ...]],
+    moving: Sequence[Tensor],
+    free: Sequence[Tensor],
+    held: Gradients | None,
+) -> tuple[Tensor, ...]:
+    """`one` for every restart, in one pass; the results are stacked in the first axis.
+
+    A single restart is not mapped: plain autograd is cheaper.
+    """
+    if len(moving[0]) == 1:
+        first = None if held is None else tuple(h[0] for h in held)
+        found = one([v[0] for v in moving], [f[0] for f in free], first)
+        return tuple(x[None] for x in found)
+    mapped: tuple[Tensor, ...] = torch.func.vmap(
+        one, in_dims=(0, 0 if free else None, None if held is None else 0)
+    )(list(moving), list(free), held)
+    return mapped

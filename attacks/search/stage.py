@@ -1,0 +1,76 @@
+"""One part of a search, as data: what varies, how it moves, what is added to the match."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from fedaudit.attacks.search.image_priors import GroupConsistency, ImagePrior, total_variation
+from fedaudit.attacks.search.movers.gradient_descent import SCHEDULES, Optimizer, Schedule
+from fedaudit.attacks.search.variables import Pixels, Varies
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One part of a search: what varies, and how it moves.
+
+    Args:
+        varies: Pixels, a latent vector, inner feature maps, weights (`attacks.varies`).
+        steps: Steps an image.
+        lr: Peak learning rate.
+        optimizer: "adam", "signed_adam", "lbfgs"; "cma_es", whose `steps` are generations and whose
+            `lr` is the first standard deviation; or "gauss_newton", which solves for pixels where
+            feature maps are known, and whose `lr` is the first damping.
+        schedule: Of the learning rate; a name in `search.SCHEDULES`.
+        rounds: Sweeps that move one image at a time (Liu et al. 2021); 0 moves all at once.
+        total_variation: Weight of the total variation of the images.
+        square_norm: Weight of the mean square of the variable (keeps latents where the generator
+            was trained).
+        priors: Further scores of images.
+        group: Agreement between restarts.
+        patience: Stop when this many steps brought nothing; 0 never.
+        keep: How many restarts go on to the next stage, best first; None keeps all.
+        population: Candidates a generation of CMA-ES; None for its own rule.
+        smooth_only: Leave the stage out on networks with kinks (ReLU, max-pooling).
+        match: "update", or "maps": the images' known maps alone (`attacks.maps.goal`); the stage is
+            left out where they are not known.
+    """
+
+    varies: Varies
+    steps: int
+    lr: float
+    optimizer: Optimizer | Literal["cma_es", "gauss_newton"] = "adam"
+    schedule: Schedule = "cosine"
+    rounds: int = 0
+    total_variation: float = 0.0
+    square_norm: float = 0.0
+    priors: tuple[ImagePrior, ...] = ()
+    group: GroupConsistency | None = None
+    patience: int = 0
+    keep: int | None = None
+    population: int | None = None
+    smooth_only: bool = False
+    match: Literal["update", "maps"] = "update"
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.rounds < 0 or self.patience < 0:
+            raise ValueError("steps, rounds and patience must be at least 0")
+        if self.lr <= 0:
+            raise ValueError("lr must be > 0")
+        if self.total_variation < 0 or self.square_norm < 0:
+            raise ValueError("the weights of priors must be ≥ 0")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}")
+        if self.optimizer == "gauss_newton" and not isinstance(self.varies, Pixels):
+            raise ValueError("gauss_newton solves for pixels: varies must be Pixels(…)")
+
+    def penalty(self, variable: Tensor, images: Tensor) -> Tensor:
+        """What is added to the match."""
+        found = images.new_zeros(())
+        if self.total_variation:
+            found = found + self.total_variation * total_variation(images)
+        if self.square_norm:
+            found = found + self.square_norm * variable.square().mean()
+        for prior in self.priors:
+            found = found + prior(images)
+        return found

@@ -1,0 +1,47 @@
+"""Stages that an attack was given, as they do best on what is known."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fedaudit.attacks.search.stage import Stage
+from fedaudit.attacks.search.variables import Pixels
+
+NOISE_LR = 0.05
+"""Peak step size in pixels of an image that looks like noise."""
+NOISE_SPREAD = 0.25
+"""Half the width of the noise that its search starts from."""
+
+
+def from_gray(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """The stages as they do best on spans, where the start matters and the slope is exact.
+
+    What is wrong in a generated face holds on to it longer than noise does: an attack that leaves
+    its generator in the end never enters it, and gives its steps to pixels. One that stays inside,
+    as published, does so here. Adam's own steps end nearer than those of its sign.
+    """
+    free = [stage for stage in stages if isinstance(stage.varies, Pixels)]
+    if free and free[0] is not stages[0]:
+        saved = sum(stage.steps for stage in stages[: stages.index(free[0])])
+        free[0] = replace(free[0], varies=Pixels(), steps=free[0].steps + saved)
+    chosen = free or stages
+    return tuple(
+        replace(stage, optimizer="adam") if stage.optimizer == "signed_adam" else stage
+        for stage in chosen
+    )
+
+
+def of_noise(stages: Sequence[Stage], *, by_maps: bool) -> tuple[Stage, ...]:
+    """The stages for an image that looks like noise, as InstaHide's masks leave them.
+
+    No generator draws it and no prior knows it. Its pixels are free from the start, first by its
+    known maps alone, which cost the least, then by the update; with all steps, and twice as many.
+
+    Args:
+        stages: Of an attack on photos.
+        by_maps: Whether its maps are known.
+    """
+    steps = sum(stage.steps for stage in stages)
+    start = Stage(varies=Pixels(spread=NOISE_SPREAD), steps=steps, lr=NOISE_LR, match="maps")
+    if not by_maps:
+        return (replace(start, match="update"),)
+    return start, Stage(varies=Pixels(start="previous"), steps=2 * steps, lr=NOISE_LR)

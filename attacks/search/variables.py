@@ -1,0 +1,229 @@
+"""What a stage of a search varies: pixels, a latent vector, inner feature maps, network weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fedaudit.attacks.evidence.gather import Evidence
+from fedaudit.attacks.generators.face_generator import FaceGenerator, FittedGenerator
+from fedaudit.attacks.generators.projections import project_l1
+from fedaudit.attacks.generators.untrained import UntrainedPrior
+from fedaudit.attacks.search.matching import Matching
+from fedaudit.models.facenet import require_face_net
+
+UNGUIDED = 16
+"""Candidates whose gradient is tried where no feature map guides the choice; each costs a pass."""
+
+
+@dataclass
+class Scene:
+    """What all stages of one attack share.
+
+    Attributes:
+        evidence: What was gathered.
+        matching: The engine.
+        generator: All randomness.
+        prior: Where generated faces come from; None for attacks without one.
+        restarts: Independent starts R.
+    """
+
+    evidence: Evidence
+    matching: Matching
+    generator: torch.Generator
+    prior: FaceGenerator | None = None
+    restarts: int = 1
+
+    @cached_property
+    def faces(self) -> FittedGenerator:
+        """The generator, fitted to the attacked images."""
+        assert self.prior is not None
+        return fitted(self.prior, self.evidence)
+
+    def untrained(self, width: int, generator: torch.Generator) -> UntrainedPrior:
+        """An untrained network that draws one image, from weights that `generator` gives."""
+        channels, height, columns = self.evidence.shape
+        shape = (1 if self.evidence.grayscale else channels, height, columns)
+        return UntrainedPrior(shape, generator, width=width)
+
+    @cached_property
+    def _fixed(self) -> dict[int, UntrainedPrior]:
+        return {}
+
+    def fixed_untrained(self, width: int) -> UntrainedPrior:
+        """The one whose noise all images are drawn from; the same after a resumption."""
+        if width not in self._fixed:
+            seed = torch.Generator().manual_seed(self.generator.initial_seed())
+            self._fixed[width] = self.untrained(width, seed)
+        return self._fixed[width]
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor on the device and of the type that the search runs with."""
+        return next(iter(self.evidence.target.values()))
+
+
+@dataclass
+class Found:
+    """Where the stage before ended.
+
+    Attributes:
+        images: `[R, N, C, H, W]`, the best so far of each restart.
+        variables: One `[R, …]` an image; () before the first stage.
+        varied: What they were.
+    """
+
+    images: Tensor
+    variables: Sequence[Tensor] = ()
+    varied: "Varies | None" = None
+
+
+class Varies(Protocol):
+    """One kind of variable."""
+
+    def begin(self, scene: Scene, before: Found) -> list[Tensor]:
+        """Start values: one `[R, …]` an image."""
+        ...
+
+    def decode(self, scene: Scene, variable: Tensor) -> Tensor:
+        """Variables `[n, …]` → images `[n, C, H, W]`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """Every pixel is free; one channel where the update proves the images gray.
+
+    Args:
+        start: "gray" (0.5 with a little uniform noise), "uniform" noise in [0, 1], "normal" noise
+            around 0.5 (DLG's), or the "previous" stage's images.
+        spread: Half the width of the noise around gray.
+        box: Keep them in [0, 1] after each step.
+    """
+
+    start: str = "gray"
+    spread: float = 0.1
+    box: bool = True
+
+    def begin(self, scene: Scene, before: Found) -> list[Tensor]:
+        """Noise, or the images so far."""
+        evidence, like = scene.evidence, scene.like
+        if self.start == "previous":
+            channels = 1 if evidence.grayscale else evidence.shape[0]
+            return [before.images[:, i, :channels].clone() for i in range(evidence.count)]
+        size = (scene.restarts, evidence.count, *evidence.shape)
+        if self.start == "normal":
+            drawn = 0.5 + 0.25 * torch.randn(size, generator=scene.generator)
+        else:
+            drawn = torch.rand(size, generator=scene.generator)
+            if self.start == "gray":
+                drawn = 0.5 + self.spread * (2 * drawn - 1)
+        if evidence.grayscale:
+            drawn = drawn.mean(2, keepdim=True)
+        return list(drawn.to(like).unbind(1))
+
+    def decode(self, scene: Scene, variable: Tensor) -> Tensor:
+        """The pixels themselves."""
+        return variable.expand(-1, scene.evidence.shape[0], -1, -1)
+
+    def project(self, _: Tensor, value: Tensor) -> Tensor:
+        """Into the range of images."""
+        return value.clamp(0, 1) if self.box else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latent:
+    """The generator's latent vectors, started from the best of some candidates.
+
+    Args:
+        candidates: Generated faces that are tried as a start; 1 starts at random.
+    """
+
+    candidates: int = 128
+
+    def __post_init__(self) -> None:
+        if self.candidates < 1:
+            raise ValueError("candidates must be at least 1")
+
+    def begin(self, scene: Scene, before: Found) -> list[Tensor]:
+        """The candidates that fit each image best, by the map it must have or by its gradient."""
+        del before
+        count, restarts, matching = scene.evidence.count, scene.restarts, scene.matching
+        faces = scene.faces
+        latent = faces.sample(max(self.candidates, restarts), scene.generator).to(scene.like)
+        if self.candidates == 1:
+            return [faces.sample(restarts, scene.generator).to(scene.like) for _ in range(count)]
+        with torch.no_grad():
+            images = torch.cat([faces.images(part) for part in torch.split(latent, 32)])
+        matching.calibrate(images[: min(8, len(images))])
+        if matching.has_features:
+            with torch.no_grad():
+                distances = [self._apart(scene, images, i) for i in range(count)]
+            return [latent[d.argsort()[:restarts]] for d in distances]
+        tried = images[: max(UNGUIDED, count * restarts)]
+        scores = []
+        for image in tried:
+            trial, distance = matching.gradients(image[None], [0], differentiable=False)
+            match = matching.distance_to(trial) if trial else distance
+            scores.append(match.detach())
+        order = torch.stack(scores).argsort()
+        picked = [
+            [int(order[(r * count + i) % len(order)]) for r in range(restarts)]
+            for i in range(count)
+        ]
+        return [latent[rows] for rows in picked]
+
+    def _apart(self, scene: Scene, images: Tensor, place: int) -> Tensor:
+        """How far the maps of faces are from the one that image `place` must have, `[n]`."""
+        model, which = require_face_net(scene.evidence.model, "a map"), [place] * len(images)
+        nobody = torch.zeros(len(images), dtype=torch.long, device=images.device)
+        trained, _ = scene.evidence.photos(images, nobody, which)
+        return scene.matching.feature_distance(model.features(trained), which)
+
+    def decode(self, scene: Scene, variable: Tensor) -> Tensor:
+        """What the generator draws."""
+        return scene.faces.images(variable)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureMaps:
+    """The feature map that one inner stage of the generator takes (GIFD, Fang et al. 2023).
+
+    Args:
+        stage: Number of the inner stage.
+        ball: Keep the map within this L1 distance of its start, in units of the start's own L1
+            norm; None leaves it free.
+    """
+
+    stage: int = 3
+    ball: float | None = None
+
+    def begin(self, scene: Scene, before: Found) -> list[Tensor]:
+        """The map that the stage before has drawn with."""
+        depth = before.varied.stage if isinstance(before.varied, FeatureMaps) else 0
+        return [_entered(scene.faces, variable, depth, self.stage) for variable in before.variables]
+
+    def decode(self, scene: Scene, variable: Tensor) -> Tensor:
+        """What the rest of the generator draws from it."""
+        return scene.faces.images_from(variable, self.stage)
+
+    def project(self, start: Tensor, value: Tensor) -> Tensor:
+        """Back into the L1 ball around the start."""
+        if self.ball is None:
+            return value
+        return project_l1(value, start, self.ball * start.abs().flatten(1).sum(1))
+
+
+def fitted(prior: FaceGenerator, evidence: Evidence) -> FittedGenerator:
+    """The generator, fitted to the attacked images and on their device."""
+    found = prior.load(evidence.shape, grayscale=evidence.grayscale)
+    if isinstance(found.network, nn.Module):
+        found.network.to(next(iter(evidence.target.values())).device)
+    return found
+
+
+def _entered(faces: FittedGenerator, variable: Tensor, depth: int, stage: int) -> Tensor:
+    return faces.enter(variable.detach(), depth, stage)

@@ -1,0 +1,1 @@
+"""Inversion of class embeddings and cluster centers."""

@@ -1,0 +1,1 @@
+"""Local training, replayed: clients that take several steps."""

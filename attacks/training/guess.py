@@ -1,0 +1,172 @@
+"""How did the client train? Guessed from its update, where the threat model does not say.
+
+Every plausible setting is rehearsed on smooth noise from the broadcast weights (`rehearsal`). What
+training does to the layers' weights — how far each moves, how evenly, which classes' rows — depends
+on the settings far more than on the photos, so the rehearsal that looks most like the update tells
+them. No image is searched for.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+
+from fedaudit.attacks.training.replay import replay
+from fedaudit.attacks.training.schedule import fixed_order
+from fedaudit.attacks.training.simulated_training import smooth_noise
+from fedaudit.core.errors import AttackError, KnowledgeError
+from fedaudit.core.observation import LocalTraining, Observation
+from fedaudit.models.batch_norm import client_mode
+
+STEPS = (1, 2, 4, 8, 16)
+RATES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+ADAM_RATES = (0.01, 0.003, 0.001, 0.0003, 0.0001)
+
+
+@dataclass(frozen=True)
+class Guess:
+    """One setting and how unlike the update its rehearsal is; lower is more plausible."""
+
+    training: LocalTraining
+    distance: float
+
+
+def plausible(
+    count: int,
+    *,
+    steps: Sequence[int] = STEPS,
+    rates: Sequence[float] = RATES,
+    momenta: Sequence[float] = (0.0, 0.9),
+    adam_rates: Sequence[float] = ADAM_RATES,
+) -> list[LocalTraining]:
+    """Settings that people use: SGD with and without momentum, Adam; all images a step, or halves.
+
+    Args:
+        count: N, images of the client.
+        steps: Local steps.
+        rates: Learning rates of SGD.
+        momenta: Of SGD.
+        adam_rates: Learning rates of Adam; () leaves it out.
+    """
+    sizes = sorted({count, max(1, count // 2)}, reverse=True)
+    found = []
+    for made, size in product(steps, sizes):
+        if made * size < count:
+            continue  # not all images would have been used
+        for rate, momentum in product(rates, momenta):
+            if made > 1 or not momentum:
+                found.append(LocalTraining(rate, made, size, momentum))
+        found += [LocalTraining(rate, made, size, optimizer="adam") for rate in adam_rates]
+    return found
+
+
+def guess_training(
+    seen: Observation,
+    model: nn.Module,
+    labels: Tensor,
+    candidates: Sequence[LocalTraining],
+    generator: torch.Generator,
+    *,
+    images: Tensor | None = None,
+) -> list[Guess]:
+    """All candidates, the most plausible first; costs one replay without derivatives each.
+
+    Settings that lead to nearly the same update, such as more steps once the images are fitted, are
+    not told apart by noise. A first search gives images that can stand in for it: then the
+    distance is the relative error of the whole update, and the few best candidates are tried again.
+
+    Where the client shared counters of batch norm, they tell the number of steps, and candidates
+    of another number are left out.
+
+    Args:
+        seen: What the server saw.
+        model: With the broadcast parameters; its mode is left as the last candidate's.
+        labels: `[N]` int64, as inferred.
+        candidates: Such as `plausible(N)`.
+        generator: Of the noise.
+        images: `[N, C, H, W]`, reconstructed images to train on in place of noise.
+
+    Raises:
+        KnowledgeError: The number or size of the images is not known.
+        AttackError: No weight delta among what was shared, or no candidate left.
+    """
+    if seen.batch_size is None or seen.image_shape is None:
+        raise KnowledgeError(
+            "a rehearsal needs the number and size of the images: use threat model B or above."
+        )
+    if seen.update is None or seen.update.kind != "delta":
+        raise AttackError("only a weight delta tells how a client trained; a gradient is one step")
+    told = steps_told(seen)
+    left = [c for c in candidates if told is None or c.steps == told]
+    if not left:
+        raise AttackError(
+            f"the client's counters say {told} local steps, and no candidate has as many: add some."
+        )
+    shown = images
+    if shown is None:
+        shown = smooth_noise(seen.batch_size, seen.image_shape, generator).to(labels.device)
+    shared = {n: t for n, t in seen.update.tensors.items() if t.numel() > 1}
+    guesses = []
+    for candidate in left:
+        delta = replay(
+            client_mode(model, candidate),
+            seen.before,
+            shown,
+            labels,
+            candidate,
+            order=fixed_order(seen.batch_size, candidate),
+            create_graph=False,
+            names=list(shared),
+        )
+        compare = unlike if images is None else relative_error
+        guesses.append(Guess(candidate, compare(delta, shared)))
+    return sorted(guesses, key=lambda guess: guess.distance)
+
+
+def steps_told(seen: Observation) -> int | None:
+    """The number of local steps, as batch-norm counters tell it; None without them."""
+    counters = {
+        int(value)
+        for name, value in (seen.buffers.tensors if seen.buffers else {}).items()
+        if name.endswith("num_batches_tracked")
+    }
+    return max(counters) if counters and max(counters) > 0 else None
+
+
+def unlike(rehearsed: Mapping[str, Tensor], shared: Mapping[str, Tensor]) -> float:
+    """How unlike two deltas are in everything but the images; ≥ 0, infinite where one diverged.
+
+    Mean over parameters of the absolute difference in the logarithms of two lengths: the root mean
+    square and the largest entry. Their ratio separates Adam's even steps from SGD's.
+    """
+    terms = []
+    for name, true in shared.items():
+        trial = rehearsed[name]
+        if not bool(torch.isfinite(trial).all()):
+            return math.inf
+        for length in (_mean_square, _largest):
+            terms.append(abs(math.log((length(trial) + 1e-12) / (length(true) + 1e-12))))
+    return sum(terms) / len(terms)
+
+
+def relative_error(trial: Mapping[str, Tensor], shared: Mapping[str, Tensor]) -> float:
+    """‖trial − shared‖ / ‖shared‖ over all parameters; infinite where the trial diverged."""
+    off = sum(float((trial[name] - true).square().sum()) for name, true in shared.items())
+    size = sum(float(true.square().sum()) for true in shared.values())
+    return math.sqrt(off / max(size, 1e-24)) if math.isfinite(off) else math.inf
+
+
+def with_mode(candidates: Sequence[LocalTraining]) -> list[LocalTraining]:
+    """Every candidate with batch norm in training and in evaluation mode."""
+    return [c for one in candidates for c in (one, replace(one, batch_norm="eval"))]
+
+
+def _mean_square(value: Tensor) -> float:
+    return float(value.square().mean().sqrt())
+
+
+def _largest(value: Tensor) -> float:
+    return float(value.abs().max())

@@ -1,0 +1,165 @@
+"""What is known of local training before any image is: who is in a step, what a step counts.
+
+The server does not see the client's order. Images are exchangeable, so within an epoch of disjoint
+mini-batches any order is as good as the true one; only from epoch to epoch images change company.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from fedaudit.core.observation import LocalTraining
+
+Order = Sequence[Sequence[int]]
+"""For each step the indices of its images."""
+
+
+def fixed_order(count: int, training: LocalTraining, *, copies: bool = False) -> list[list[int]]:
+    """An order of the attacker's own: images 0, 1, … in turn, the same in every epoch.
+
+    Args:
+        count: N, images of the client.
+        training: Its settings.
+        copies: Give every epoch images of its own, number `epoch · N + i`, so that one image may
+            keep other company in another epoch (see `epoch_distance`). Without effect where a step
+            takes all images.
+
+    Returns:
+        `training.steps` lists of indices.
+    """
+    size = min(training.batch_size, count)
+    an_epoch = [list(range(first, min(first + size, count))) for first in range(0, count, size)]
+    order = []
+    for step in range(training.steps):
+        epoch, number = divmod(step, len(an_epoch))
+        offset = epoch * count if copies and len(an_epoch) > 1 else 0
+        order.append([offset + i for i in an_epoch[number]])
+    return order
+
+
+def epochs(count: int, training: LocalTraining) -> int:
+    """How many times the client goes through its images, the last time perhaps not to the end.
+
+    1 where a step takes all images: then no order is to be found.
+    """
+    per_epoch = -(-count // min(training.batch_size, count))
+    return 1 if per_epoch == 1 else -(-training.steps // per_epoch)
+
+
+def epoch_distance(images: Tensor, count: int) -> Tensor:
+    """How far the epochs' images are from being the same ones in other orders; ≥ 0, a scalar.
+
+    Dimitrov et al. (TMLR 2022, "Data leakage in federated averaging", section 4.3): the mean over
+    an epoch's images does not depend on their order, so it is held together over epochs. The mean
+    of squares stands beside the mean: it ties the contrasts, which a mean alone leaves free.
+
+    Args:
+        images: `[E·N, C, H, W]`, as `fixed_order(…, copies=True)` numbers them.
+        count: N.
+    """
+    each = images.reshape(-1, count, *images.shape[1:])
+    means = torch.stack([each.mean(1), each.square().mean(1)])
+    return (means - means.mean(1, keepdim=True)).square().mean()
+
+
+def merge_epochs(images: Tensor, count: int) -> Tensor:
+    """One set of images out of one an epoch: each joined to its nearest in the first, averaged.
+
+    Dimitrov et al. (TMLR 2022, section 4.3) match by the same assignment problem.
+
+    Args:
+        images: `[E·N, C, H, W]`.
+        count: N.
+
+    Returns:
+        `[N, C, H, W]`.
+    """
+    each = images.reshape(-1, count, *images.shape[1:])
+    first = each[0].flatten(1)
+    aligned = [each[0]]
+    for other in each[1:]:
+        costs = torch.cdist(first, other.flatten(1)).square()
+        _, columns = linear_sum_assignment(costs.detach().cpu().numpy())
+        aligned.append(other[torch.as_tensor(columns, device=images.device)])
+    return torch.stack(aligned).mean(0)
+
+
+def step_factors(training: LocalTraining) -> list[float]:
+    """Factor of each step's slope in −delta; their sum is the update's scale.
+
+    With momentum m the slope of step s of T, s from 0, acts in every later step too: its factor is
+    lr · (1 − m^(T−s)) / (1 − m). Adam is taken as steps of the learning rate.
+    """
+    m = training.momentum if training.optimizer == "sgd" else 0.0
+    powers = [m**k for k in range(training.steps)]
+    return [training.lr * sum(powers[: training.steps - s]) for s in range(training.steps)]
+
+
+def scale_of(training: LocalTraining) -> float:
+    """The effective learning rate: −delta = scale × mean slope; 1 for a client that stays."""
+    return sum(step_factors(training)) or 1.0
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How a client covers the way from the global to its local weights.
+
+    Attributes:
+        places: Fraction of the way that lies behind it as each step begins; the first is 0.
+        parts: Fraction of the way that is owed to each step's slope.
+    """
+
+    places: tuple[float, ...]
+    parts: tuple[float, ...]
+
+    def center(self, steps: Sequence[int]) -> float:
+        """The mean place at which the slopes of `steps` are taken, by what they contribute."""
+        weights = [max(self.parts[s], 0.0) for s in steps]
+        if not sum(weights):
+            return self.places[steps[0]]
+        return sum(w * self.places[s] for w, s in zip(weights, steps, strict=True)) / sum(weights)
+
+    def groups(self, points: int) -> list[range]:
+        """Successive steps in at most `points` groups that contribute about the same."""
+        positive = [max(part, 0.0) for part in self.parts]
+        total, behind, numbers = sum(positive) or 1.0, 0.0, []
+        for part in positive:
+            middle = (behind + part / 2) / total
+            numbers.append(min(int(middle * points), points - 1))
+            behind += part
+        return [
+            range(numbers.index(n), len(numbers) - numbers[::-1].index(n))
+            for n in sorted(set(numbers))
+        ]
+
+
+def steady_pace(training: LocalTraining) -> Pace:
+    """The pace of slopes that stay the same: right for small steps only (see `rehearse`)."""
+    m = training.momentum if training.optimizer == "sgd" else 0.0
+    moves = [sum(m**k for k in range(s + 1)) for s in range(training.steps)]
+    places = [sum(moves[:s]) / sum(moves) for s in range(training.steps)]
+    factors = step_factors(replace(training, lr=1.0))
+    return Pace(tuple(places), tuple(f / sum(factors) for f in factors))
+
+
+def without_pulls(
+    delta: Mapping[str, Tensor], before: Mapping[str, Tensor], training: LocalTraining
+) -> dict[str, Tensor]:
+    """The mean slope of the images' loss: −delta over its scale, less weight decay and FedProx.
+
+    Both pull along weights that the server knows at either end, and nearly in between.
+    """
+    scale = scale_of(training)
+    place = steady_pace(training).center(range(training.steps))
+    found = {}
+    for name, value in delta.items():
+        slope = -value / scale
+        if training.optimizer == "sgd":
+            if training.weight_decay and name in before:
+                slope = slope - training.weight_decay * (before[name] + place * value)
+            slope = slope - training.proximal * place * value
+        found[name] = slope
+    return found

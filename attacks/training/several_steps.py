@@ -1,0 +1,53 @@
+"""How an attack meets a client that took several local steps."""
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+
+from fedaudit.attacks.evidence.gather import Evidence
+from fedaudit.attacks.training.dummy_update import ReplayTrial, trial_for
+from fedaudit.attacks.training.guess import guess_training, plausible
+from fedaudit.attacks.training.simulated_training import rehearsed
+from fedaudit.core.observation import Observation
+
+POINTS = 4
+"""Places on the line to the shared weights at which gradients are taken, at most."""
+
+
+def replay_of(
+    seen: Observation,
+    evidence: Evidence,
+    mode: Literal["start", "path", "replay"],
+    generator: torch.Generator,
+) -> ReplayTrial | None:
+    """What trial images would have made the client share, over all its steps.
+
+    Settings of the client's training that the threat model does not grant are guessed.
+
+    Args:
+        seen: What the server saw.
+        evidence: As gathered from it.
+        mode: "start" for one step from the broadcast weights; see `ReplayTrial` for the others.
+        generator: Of the rehearsal.
+
+    Returns:
+        None where one gradient says it all: a shared gradient, one step of SGD, mode "start"; or
+        where the labels are not known, without which nothing can be replayed.
+    """
+    if mode == "start" or seen.update is None or seen.update.kind == "gradient":
+        return None
+    if evidence.labels is None:
+        return None
+    training = seen.training
+    if training is None:
+        candidates = plausible(evidence.count)
+        guesses = guess_training(seen, evidence.model, evidence.labels, candidates, generator)
+        training = guesses[0].training
+    if training.steps == 1 and training.optimizer == "sgd":
+        return None
+    trial = trial_for(seen, evidence.model, training, mode="replay")
+    if mode == "replay":
+        return trial
+    along = rehearsed(trial, evidence.shape, evidence.labels, generator)
+    return replace(along, points=POINTS)

@@ -1,0 +1,90 @@
+"""The pace of a client's local training, found by rehearsing it on images of nothing.
+
+A network that is trained on a handful of images fits them at once: with a large learning rate the
+first step does most of the work, and gradients further along the way say nothing of the update.
+How fast that goes depends on the network, the labels and the settings far more than on what the
+images show. So the server trains on smooth noise from the same weights, and reads off the pace.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedaudit.attacks.training.dummy_update import ReplayTrial
+from fedaudit.attacks.training.replay import replay
+from fedaudit.attacks.training.schedule import Pace, fixed_order, step_factors
+from fedaudit.core.observation import LocalTraining
+
+COARSE = 8
+"""Pixels of the noise before it is enlarged: about as smooth as a photo."""
+
+
+def smooth_noise(count: int, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+    """Gray images `[count, C, H, W]` in [0, 1], as smooth as photos are."""
+    coarse = torch.rand(count, 1, COARSE, COARSE, generator=generator)
+    images = F.interpolate(coarse, shape[1:], mode="bicubic", align_corners=False)
+    return images.clamp(0, 1).expand(-1, shape[0], -1, -1).contiguous()
+
+
+def rehearse(
+    model: nn.Module,
+    before: Mapping[str, Tensor],
+    images: Tensor,
+    labels: Tensor,
+    training: LocalTraining,
+) -> Pace:
+    """The pace of a client that trains on `images`; costs one replay, without derivatives.
+
+    Args:
+        model: In the client's mode.
+        before: What the server broadcast, by name.
+        images: `[N, C, H, W]` in [0, 1], of anything; as many as the client has.
+        labels: `[N]` int64, the client's as far as known.
+        training: Its settings.
+    """
+    reached: list[Tensor] = []
+    replay(
+        model,
+        before,
+        images,
+        labels,
+        training,
+        order=fixed_order(len(images), training),
+        create_graph=False,
+        visit=lambda moved: reached.append(torch.cat([m.flatten() for m in moved.values()])),
+    )
+    end = reached[-1]
+    length = end.square().sum().clamp_min(torch.finfo(end.dtype).tiny)
+    places = [0.0, *(float(point @ end / length) for point in reached)]
+    moves = [b - a for a, b in pairwise(places)]
+    # What a step moves is owed to earlier slopes too; its own slope is what momentum leaves.
+    m = training.momentum if training.optimizer == "sgd" else 0.0
+    own = [move - m * last for move, last in zip(moves, [0.0, *moves], strict=False)]
+    factors = step_factors(replace(training, lr=1.0))
+    parts = [f * slope for f, slope in zip(factors, own, strict=True)]
+    return Pace(tuple(places[:-1]), tuple(parts))
+
+
+def rehearsed(
+    trial: ReplayTrial,
+    image_shape: tuple[int, int, int],
+    labels: Tensor,
+    generator: torch.Generator,
+) -> ReplayTrial:
+    """`trial` along the path, with the pace of a rehearsal on smooth noise.
+
+    Args:
+        trial: Any mode.
+        image_shape: `(C, H, W)`.
+        labels: `[N]` int64, the client's as far as known.
+        generator: Of the noise.
+    """
+    if trial.update.kind == "gradient" or trial.training.steps == 1:
+        return trial
+    noise = smooth_noise(trial.count, image_shape, generator).to(labels.device)
+    pace = rehearse(trial.model, trial.before, noise, labels, trial.training)
+    return replace(trial, mode="path", pace=pace)

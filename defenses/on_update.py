@@ -1,0 +1,79 @@
+"""Defenses that act on the update as it leaves the device, whatever trained it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from fedaudit.core.client import ClientReturn, ClientStep, ClientTask
+from fedaudit.core.shared import Shared, Update
+from fedaudit.defenses.gradient_transforms import Act, in_order
+
+INNER = "inner/"
+"""Before the names of what defenses further in remember, so that any two fit into each other."""
+
+
+def on_sending(step: ClientStep, acts: Sequence[Act]) -> ClientStep:
+    """The client's step, with `acts` done to every model update that it shares.
+
+    They act on what is sent, in its units: the mean gradient (FedSGD), or the change of the weights
+    over all local steps (FedAvg), which is about the learning rate times as large.
+    """
+
+    def guarded(task: ClientTask) -> ClientReturn:
+        returned = step(task)
+        shared = tuple(
+            replace(sent, tensors=_changed(sent.tensors, acts, task.generator))
+            if isinstance(sent, Update)
+            else sent
+            for sent in returned.shared
+        )
+        return replace(returned, shared=shared)
+
+    return guarded
+
+
+def with_error_feedback(step: ClientStep, acts: Sequence[Act]) -> ClientStep:
+    """As `on_sending`, and what the acts leave out is added to the update of the next round.
+
+    Error feedback: of an update u and the memory e, acts(u + e) is sent and u + e − acts(u + e)
+    remembered on the device; the memory is empty in a client's first round (Stich et al., NeurIPS
+    2018, arXiv 1809.07599, algorithm 1).
+    """
+
+    def guarded(task: ClientTask) -> ClientReturn:
+        inner = {n.removeprefix(INNER): t for n, t in task.memory.items() if n.startswith(INNER)}
+        returned = step(replace(task, memory=inner))
+        memory = {f"{INNER}{name}": value for name, value in returned.memory.items()}
+        shared: list[Shared] = []
+        for number, sent in enumerate(returned.shared):
+            if not isinstance(sent, Update):
+                shared.append(sent)
+                continue
+            due = {
+                name: value + task.memory.get(f"{number}/{name}", torch.zeros_like(value))
+                for name, value in sent.tensors.items()
+            }
+            tensors = _changed(due, acts, task.generator)
+            memory |= {f"{number}/{name}": due[name] - value for name, value in tensors.items()}
+            shared.append(replace(sent, tensors=tensors))
+        return replace(returned, shared=tuple(shared), memory=memory)
+
+    return guarded
+
+
+def sparse_bytes(tensors: Mapping[str, Tensor]) -> int:
+    """Of each number that is not zero, itself and its place, four bytes each; or all, if fewer."""
+    numbers = sum(value.numel() for value in tensors.values())
+    left = sum(int(value.count_nonzero()) for value in tensors.values())
+    return min(8 * left, 4 * numbers)
+
+
+def _changed(
+    tensors: Mapping[str, Tensor], acts: Sequence[Act], generator: torch.Generator
+) -> dict[str, Tensor]:
+    if not tensors:
+        return {}
+    batch = {name: value[None] for name, value in tensors.items()}
+    return {name: value[0] for name, value in in_order(acts, batch, generator).items()}

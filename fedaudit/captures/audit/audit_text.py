@@ -1,0 +1,112 @@
+"""What an audit of a recorded run says of it, in text that a terminal and a study can hold."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedaudit.captures.audit.recorded_targets import Target
+from fedaudit.captures.format.capture_facts import Facts
+from fedaudit.captures.format.plain_text import plain
+from fedaudit.captures.inspect.inspection import Inspection
+from fedaudit.core.observation import Observation
+
+SHOWN = 40
+"""Anomalies and problems that a report lists one by one."""
+
+
+EXAMPLES = {
+    "model": "'my_app.task:Net'",
+    "image_shape": "(3, 32, 32)",
+    "classes": "10",
+    "lr": "0.1",
+    "local_steps": "1",
+    "batch_size": "32",
+}
+"""Of facts that attacks cannot do without, as Python writes them."""
+
+
+def how_to_state(folder: Path, missing: Sequence[str]) -> str:
+    """A command that states facts of a capture; "" where none of them can be.
+
+    Args:
+        folder: The capture.
+        missing: What attacks miss, in words that name the facts.
+    """
+    words = set(re.findall(r"\w+", " ".join(missing)))
+    facts = ", ".join(f"{name}={value}" for name, value in EXAMPLES.items() if name in words)
+    if not facts:
+        return ""
+    call = f"import fedaudit; fedaudit.recording({plain(str(folder))!r}, {facts})"
+    return f'python -c "{call}"'
+
+
+def some(lines: Sequence[str]) -> list[str]:
+    """The first few of many lines, and how many more there are."""
+    shown = [plain(line) for line in lines[:SHOWN]]
+    more = len(lines) - len(shown)
+    return [*shown, f"and {more} more: `fedaudit inspect` lists them"] if more > 0 else shown
+
+
+def protection(one: Mapping[str, Any]) -> dict[str, Any]:
+    """A protection as plain data without nulls, which a study cannot hold."""
+    kept = {k: v for k, v in one.items() if v is not None}
+    return {k: plain(v) if isinstance(v, str) else v for k, v in kept.items()}
+
+
+def training_text(seen: Observation, assumed: Sequence[str]) -> str:
+    """How clients trained, and what of it was assumed."""
+    training = seen.training
+    if training is None:
+        return "local training is not known"
+    text = (
+        f"recorded update: {training.steps} local step(s) of batch {training.batch_size}, "
+        f"{training.optimizer}, lr {training.lr:g}"
+    )
+    return text + (f"; assumed, not stated: {', '.join(assumed)}" if assumed else "")
+
+
+def description(
+    targets: Sequence[Target], facts: Facts, truth: Mapping[str, Path], gallery: Path | None
+) -> str:
+    """What was recorded and what is known of it, in a few sentences."""
+    clients = {target.client for target in targets}
+    whom = _many(len(clients), "client")
+    if len(clients) == 1 and next(iter(clients)).startswith("aggregate of"):
+        whom = f"an {next(iter(clients))}"
+    rounds = sorted({target.round for target in targets})
+    sizes = sorted({target.images for target in targets if target.images})
+    behind = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else f"{sizes[0] if sizes else '—'}"
+    with_truth = sum(bool(target.truth) for target in targets)
+    compared = (
+        f"The originals of {with_truth} of them are known from the auditor."
+        if truth
+        else "Nobody knows their originals here."
+    )
+    searched = " Faces are looked for in a gallery." if gallery else ""
+    return (
+        f"{_many(len(targets), 'update')} of {whom}, recorded in round(s) "
+        f"{', '.join(map(str, rounds[:12]))}{' …' if len(rounds) > 12 else ''}"
+        f"{f' of {plain(facts.framework)}' if facts.framework else ''}, each of {behind} image(s). "
+        f"{compared}{searched}"
+    )
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def notes(settings: Mapping[str, Any], inspection: Inspection) -> list[str]:
+    """What to say before a run starts, a sentence each."""
+    told = []
+    if settings["assumed"]:
+        told.append(f"assumed, as nothing else was stated: {', '.join(settings['assumed'])}")
+    told += [f"found out, but not stated: {plain(text)}" for text in inspection.found_out]
+    for one in inspection.protections:
+        told.append(f"{'FAULT, ' if one.fault else ''}{one.name}: {plain(one.evidence)}")
+    told += [f"left out: {one['attack']} misses {one['missing']}" for one in settings["left_out"]]
+    if settings["unidentified"]:
+        names = ", ".join(settings["unidentified"])
+        told.append(f"not in the gallery, hence not identified: {names}")
+    told += [f"cannot be used: {problem}" for problem in settings["problems"]]
+    return told

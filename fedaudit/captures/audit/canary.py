@@ -1,0 +1,172 @@
+"""Photos that the auditor brings to a recorded run: of consenting clients, and a gallery of people.
+
+Attacks see neither. A client's photos lie flat in a folder, or a folder a person, or in `round-N/`
+folders of either kind, so that each round is compared with what was trained on in it.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fedaudit.core.capture import Secret
+from fedaudit.core.errors import DataError
+from fedaudit.data.folder import SUFFIXES, folder, read_photo
+from fedaudit.scoring.identity import Embed
+
+ROUND = re.compile(r"round-0*(\d+)")
+SAME = 2e-4
+"""Mean squared error below which two photos at the study's size are one photo."""
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Originals:
+    """Photo files of one client in one round, with the person of each ("" where nobody says)."""
+
+    files: tuple[Path, ...]
+    people: tuple[str, ...]
+
+
+def originals(root: Path, round: int) -> Originals:
+    """A client's photos in a round; none where other rounds have folders and this one has not.
+
+    Raises:
+        DataError: There is no folder, or it holds no photo.
+    """
+    root = root.expanduser()
+    if not root.is_dir():
+        raise DataError(
+            f"--truth: there is no folder {root}. Name a folder with a client's own photos."
+        )
+    rounds = {
+        int(match[1]): path
+        for path in sorted(root.iterdir())
+        if path.is_dir() and (match := ROUND.fullmatch(path.name))
+    }
+    if rounds and round not in rounds:
+        return Originals((), ())
+    found = _photos(rounds.get(round, root))
+    if not found:
+        raise DataError(
+            f"--truth: {rounds.get(round, root)} holds no photos ({', '.join(sorted(SUFFIXES))}). "
+            "Put a client's photos into it, or into a folder a person below it."
+        )
+    return Originals(tuple(file for file, _ in found), tuple(person for _, person in found))
+
+
+def _photos(root: Path) -> list[tuple[Path, str]]:
+    """Photos below a folder with their people, sorted; hidden folders are passed over."""
+    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    named = [(file, person.name) for person in folders for file in sorted(person.iterdir())]
+    flat = [(file, "") for file in sorted(root.iterdir())]
+    return [(f, p) for f, p in (*flat, *named) if f.is_file() and f.suffix.lower() in SUFFIXES]
+
+
+def secret_of(given: Iterable[tuple[str, Originals]], shape: Shape) -> Secret:
+    """The truth behind an update: photos of its client, or of an aggregate's.
+
+    Labels are -1: nobody knows which class of the network a person is.
+
+    Args:
+        given: Client and photos.
+        shape: `(C, H, W)` of what entered the network.
+    """
+    images, people, sources = [], [], []
+    for client, found in given:
+        for file, person in zip(found.files, found.people, strict=True):
+            images.append(at_shape(read_photo(file), shape))
+            people.append(person or client)
+            sources.append(file.name)
+    count = len(images)
+    return Secret(torch.stack(images), torch.full((count,), -1), tuple(people), tuple(sources))
+
+
+def at_shape(photo: Image.Image, shape: Shape) -> Tensor:
+    """A photo `[C, H, W]` in [0, 1]; untouched where it has that size.
+
+    Raises:
+        DataError: Images of neither one nor three channels.
+    """
+    channels, height, width = shape
+    if channels not in {1, 3}:
+        raise DataError(f"photos have 1 or 3 channels, and the network takes {channels}.")
+    shown = photo.convert("L" if channels == 1 else "RGB")
+    if shown.size != (width, height):
+        shown = shown.resize((width, height), Image.Resampling.BICUBIC)
+    pixels = torch.from_numpy(np.asarray(shown, dtype=np.float32) / 255)
+    return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
+
+
+def rgb(images: Tensor) -> Tensor:
+    """`[N, C, H, W]` with three channels, as the embedder takes them."""
+    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+
+
+def embed_gallery(
+    path: Path, shape: Shape, full: int, embed: Embed, known: Tensor
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """References and probes for `calibrate`: every other photo of each person is a reference.
+
+    A photo that is among the originals is no reference: a match must be with a *different* photo.
+    Somebody of whom nothing else is left is not in the gallery.
+
+    Args:
+        path: A folder a person.
+        shape: `(C, H, W)` of what entered the network: the size of probes.
+        full: Pixels of references.
+        embed: The embedder.
+        known: `[N, C, H, W]`, all originals.
+
+    Raises:
+        DataError: As `fedaudit.data.folder`, or nobody is left.
+    """
+    large = folder(path=str(path), size=full)
+    photos = [read_photo(path.expanduser() / source) for source in large.sources]
+    small = torch.stack([at_shape(photo, shape) for photo in photos])
+    taken = _among(small, known)
+    mine: dict[str, list[int]] = {}
+    for index, person in enumerate(large.people):
+        mine.setdefault(person, []).append(index)
+    references, probes = {}, {}
+    for person, indices in mine.items():
+        free = [i for i in indices if not taken[i]]
+        chosen = free[::2]
+        rest = [i for i in indices if i not in chosen]
+        if chosen:
+            references[person] = embed(large.images[chosen])
+        if chosen and rest:
+            probes[person] = embed(rgb(small[rest]))
+    if len(references) < 2 or not probes:
+        raise DataError(
+            f"--gallery: {path} leaves {len(references)} people with a photo that is not among the "
+            "originals, and at least two are needed. Add people, or other photos of them."
+        )
+    return references, probes
+
+
+def _among(images: Tensor, known: Tensor) -> Tensor:
+    """`[N]` whether each image is one of those that are known."""
+    if not len(known):
+        return torch.zeros(len(images), dtype=torch.bool)
+    distance = torch.cdist(images.flatten(1).double(), known.flatten(1).double()).square()
+    return distance.min(1).values < SAME * images[0].numel()
+
+
+def all_originals(truth: Mapping[str, Path], rounds: Iterable[int], shape: Shape) -> Tensor:
+    """`[N, C, H, W]`: everything that was given, of all clients and rounds, each file once."""
+    found = map(partial(_of_round, truth), rounds)
+    files = sorted({file for each in found for one in each for file in one.files})
+    images = [at_shape(read_photo(file), shape) for file in files]
+    return torch.stack(images) if images else torch.empty(0, *shape)
+
+
+def _of_round(truth: Mapping[str, Path], round: int) -> list[Originals]:
+    return [originals(path, round) for path in truth.values()]

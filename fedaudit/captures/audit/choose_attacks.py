@@ -1,0 +1,126 @@
+"""Which attacks what is known of a recorded run allows, and what the others miss."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fedaudit.attacks.closed_form.first_layer import find_first
+from fedaudit.attacks.evidence.gather import gather
+from fedaudit.captures.audit.audit_text import how_to_state
+from fedaudit.captures.format.capture_reader import StoredCapture, StoredMessage
+from fedaudit.captures.format.plain_text import plain
+from fedaudit.captures.inspect.applicable_attacks import missing_knowledge
+from fedaudit.core import registry
+from fedaudit.core.errors import ConfigError, FedauditError
+from fedaudit.core.knowledge import Knowledge
+from fedaudit.core.observation import Observation
+from fedaudit.core.scenario import Choice
+from fedaudit.core.shared import Aggregate, Update
+from fedaudit.models.facenet import FaceNet
+
+DEFAULT_ATTACKS = ("analytic", "inverting_gradients", "map_inversion", "gan_inversion")
+"""One of each kind: closed form, no prior, feature maps, faces from elsewhere. Of these, the ones
+that suit the network."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A message that can be attacked.
+
+    Attributes:
+        members: Its file; of an aggregate, of each client behind it.
+        seen: What the server saw; without tensors for all but the first of a capture.
+        truth: Client and folder of photos, as far as they are known.
+        lacking: Facts that nobody stated, and what to state.
+    """
+
+    members: tuple[StoredMessage, ...]
+    seen: Observation
+    truth: Mapping[str, str]
+    lacking: Mapping[Knowledge, str]
+
+
+def lacking_of(
+    stored: StoredCapture, message: StoredMessage, seen: Observation
+) -> dict[Knowledge, str]:
+    """Facts that a recording does not give for one message, and what to state.
+
+    Args:
+        stored: The capture.
+        message: One that was sent.
+        seen: What was made of it, with a model that the user may have named.
+    """
+    lacking = missing_knowledge(stored, message)
+    lacking.pop(Knowledge.MODEL, None)  # else nothing could have been made of the message
+    lacking.pop(Knowledge.BASIC, None)
+    basic = [] if seen.image_shape else ["image_shape"]
+    basic += [] if seen.batch_size else ["examples (or local_steps and batch_size)"]
+    if basic:
+        lacking[Knowledge.BASIC] = f"the shape of the batch: state {', '.join(basic)}"
+    return lacking
+
+
+def choose_attacks(
+    asked: Sequence[Choice] | None, found: Sequence[Found]
+) -> tuple[tuple[Choice, ...], list[dict[str, str]]]:
+    """Attacks that what is known allows, and those that miss something, with what.
+
+    Raises:
+        ConfigError: None is left.
+    """
+    seen = found[0].seen
+    kinds = {type(sent) for sent in seen.shared}
+    kinds |= {Update} if Aggregate in kinds else set()
+    lacking = {fact: why for one in found for fact, why in one.lacking.items()}
+    chosen, left_out = [], []
+    unfit = _unfit(seen) if asked is None else {}
+    for choice in asked or [Choice(name) for name in DEFAULT_ATTACKS]:
+        attack = registry.create("attacks", choice.name, choice.settings)
+        missing = [lacking[fact] for fact in sorted(attack.needs) if fact in lacking]
+        if not frozenset(attack.reads) & kinds:
+            names = " or ".join(sorted(kind.__name__ for kind in attack.reads))
+            missing.insert(0, f"what it reads ({names}) was not shared")
+        if not missing and choice.name in unfit:
+            missing = [unfit[choice.name]]
+        if missing:
+            left_out.append({"attack": choice.label, "missing": plain("; ".join(missing))})
+        else:
+            chosen.append(choice)
+    if not chosen:
+        raise ConfigError(_nothing_left(found[0], left_out))
+    return tuple(chosen), left_out
+
+
+def _nothing_left(first: Found, left_out: Sequence[Mapping[str, str]]) -> str:
+    """Why no attack can be run, and how to state what is missing."""
+    attacks: dict[str, list[str]] = {}
+    for one in left_out:
+        attacks.setdefault(one["missing"], []).append(one["attack"])
+    why = ". ".join(
+        f"{', '.join(names)} {'misses' if len(names) == 1 else 'miss'} {missing}"
+        for missing, names in attacks.items()
+    )
+    how = how_to_state(first.members[0].path.parent.parent, list(attacks))
+    how = f" Add facts, with the values of your run:\n  {how}" if how else ""
+    return f"no attack can be run on this capture. {why}.{how}"
+
+
+def _unfit(seen: Observation) -> dict[str, str]:
+    """Default attacks that do not suit the network, and why."""
+    if seen.batch_size is None or seen.image_shape is None:
+        return {}
+    try:
+        evidence = gather(seen)
+    except (FedauditError, RuntimeError):
+        return {"analytic": "pixels that enter a fully connected layer"}
+    found = {}
+    try:
+        find_first(evidence.model, evidence.target, evidence.shape)
+    except FedauditError:
+        found["analytic"] = "pixels that enter a fully connected layer"
+    if evidence.entry is None:
+        found["map_inversion"] = "a fully connected layer whose gradient gives its input away"
+    body = getattr(evidence.model, "body", None)
+    if isinstance(evidence.model, FaceNet) and body is not None and not [*body.parameters()]:
+        why = "layers before the first fully connected one, which it would match"
+        found |= dict.fromkeys(set(DEFAULT_ATTACKS) - {"analytic"}, why)
+    return found

@@ -1,0 +1,363 @@
+"""From a recorded run to a study of it: what is attacked, with what, and knowing what.
+
+Everything that decides the results, and everything that the report says of the recording, stands in
+the study: a run goes on only with the same recording, and its report needs the recording no more.
+"""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fedaudit.captures.audit.audit_text import (
+    description,
+    notes,
+    protection,
+    some,
+    training_text,
+)
+from fedaudit.captures.audit.canary import all_originals, originals
+from fedaudit.captures.audit.choose_attacks import Found, choose_attacks, lacking_of
+from fedaudit.captures.audit.recorded_targets import Target, digest_of
+from fedaudit.captures.audit.stated_defenses import faint_noise
+from fedaudit.captures.format.capture_facts import Facts, slug
+from fedaudit.captures.format.capture_network import model_of, network_name
+from fedaudit.captures.format.capture_reader import StoredCapture
+from fedaudit.captures.format.observations import observed
+from fedaudit.captures.format.plain_text import plain
+from fedaudit.captures.format.stated_training import local_training
+from fedaudit.captures.inspect.inspection import Inspection, inspect
+from fedaudit.captures.inspect.model_fit import Fit, fit
+from fedaudit.core.errors import ConfigError, UsageError
+from fedaudit.core.observation import ModelSpec
+from fedaudit.core.scenario import RECORDED, SAFE_NAME, Choice, Scenario, Study
+from fedaudit.core.threat_models import EXPLANATIONS
+from fedaudit.models.from_file import digest_of as digest_of_model
+from fedaudit.models.from_file import is_file
+
+ALONE = 6
+"""Updates of a round that can say something by themselves: the fewest of which an exact test can
+tell a leak from chance. Rounds of fewer are judged together."""
+TARGETS = 16
+POSITIVES = 3
+"""Faces of the positive control."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What `fedaudit audit` is asked for.
+
+    Attributes:
+        path: The capture.
+        model: As `capture_network.model_of` takes it, trusted; None takes the capture's.
+        rename: `OLD=NEW` each, what names of the recording are in the model; or `auto`.
+        truth: Folder of a consenting client's photos, by client; the key "" is the only client.
+        gallery: A folder a person.
+        rounds, clients: Only these; None is all, or with `truth` those clients.
+        attacks: None takes those that apply, of `DEFAULT_ATTACKS`.
+        targets: Updates of each round at most.
+        fmr: False match rate at which faces count as one person.
+    """
+
+    path: Path
+    model: str | None = None
+    rename: Sequence[str] = ()
+    truth: Mapping[str, Path] = field(default_factory=dict)
+    gallery: Path | None = None
+    rounds: Collection[int] | None = None
+    clients: Collection[str] | None = None
+    attacks: Sequence[Choice] | None = None
+    targets: int = TARGETS
+    fmr: float = 1e-3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study of a capture, and what to say before it starts.
+
+    Attributes:
+        study: To run as any other.
+        notes: What was assumed, left out or cannot be used, a sentence each.
+    """
+
+    study: Study
+    notes: tuple[str, ...]
+
+
+def study_of(request: Request) -> Plan:
+    """Look at a capture, and make a study of it.
+
+    Raises:
+        UsageError: Nothing in it can be attacked, with what to state or correct; or something that
+            was asked for is not there.
+    """
+    stored = StoredCapture(request.path)
+    spec = model_of(stored.facts, request.model)
+    rounds = _rounds(stored, request.rounds)
+    fitted = fit(stored, spec, rounds, request.rename)
+    stored.renaming = fitted.renaming
+    # What is seen reaches attacks: it is to come from the tensors, whatever headers say.
+    inspection = inspect(stored, verify=True)
+    truth = _truth(request, inspection)
+    clients = set(request.clients) if request.clients is not None else set(truth) or None
+    if clients and (
+        unknown := sorted(clients - _clients(inspection) - _damaged(inspection, clients))
+    ):
+        raise ConfigError(
+            f"{request.path} has no client {plain(unknown[0])!r}. Clients: {_listed(inspection)}."
+        )
+    found: list[Found] = []
+    for round in rounds:
+        found += _usable(stored, spec, round, clients, truth, request, first=not found)
+    if not found:
+        raise UsageError(
+            f"{request.path}: none of its updates can be attacked. "
+            + (f"The first: {stored.problems[0]}. " if stored.problems else "")
+            + "`fedaudit inspect` shows what the capture holds."
+        )
+    chosen, left_out = choose_attacks(request.attacks, found)
+    scenarios, targets = _scenarios(found, chosen, _label(inspection), spec, stored.facts)
+    settings = _settings(request, truth, found, targets, left_out, stored, inspection)
+    settings |= _of_model(request, fitted)
+    study = Study(
+        name=plain(f"recorded run {request.path.resolve().name}"),
+        description=description(targets, stored.facts, truth, request.gallery),
+        scenarios=scenarios,
+        data=Choice(RECORDED, settings),
+        size=min(1024, max(16, found[0].seen.image_shape[1])) if found[0].seen.image_shape else 64,
+        utility=False,
+        fmr=request.fmr,
+        underpowered=sum(max(1, target.images) for target in targets) < ALONE,
+    )
+    told = [*fitted.notes, *notes(settings, inspection)]
+    if len({target.client for target in targets}) < ALONE and max(t.images for t in targets) <= 1:
+        told.append(
+            f"these are updates of fewer than {ALONE} clients, of one image each: whatever comes "
+            "back, an exact test cannot tell a leak from chance. Record more clients"
+        )
+    return Plan(study, tuple(told))
+
+
+def _unidentified(
+    request: Request, truth: Mapping[str, Path], rounds: Collection[int]
+) -> list[str]:
+    """People of the originals of whom the gallery has no photo."""
+    if request.gallery is None:
+        return []
+    known = {path.name for path in request.gallery.expanduser().iterdir()}
+    people = {
+        person or client
+        for client, path in truth.items()
+        for round in rounds
+        for person in originals(path, round).people
+    }
+    return sorted(people - known)
+
+
+def _settings(
+    request: Request,
+    truth: Mapping[str, Path],
+    found: Sequence[Found],
+    targets: Sequence[Target],
+    left_out: list[dict[str, str]],
+    stored: StoredCapture,
+    inspection: Inspection,
+) -> dict[str, Any]:
+    """All that the run and its report need to know of the capture."""
+    training = local_training(stored.facts, found[0].members[0].message)
+    rounds = sorted({target.round for target in targets})
+    if (shape := found[0].seen.image_shape) is not None:
+        all_originals(truth, rounds, shape)  # whatever is wrong with a photo is said now
+    problems = [plain(str(problem)) for problem in stored.problems]
+    noisy = any(one.name == "noise" for one in inspection.protections)
+    faint = [] if noisy else faint_noise(found[0].seen)
+    return {
+        "path": str(request.path.resolve()),
+        "gallery": str(request.gallery.expanduser().resolve()) if request.gallery else "",
+        "shape": list(found[0].seen.image_shape or ()),
+        "targets": [target.as_plain() for target in targets],
+        "positive": POSITIVES,
+        "seen": [protection(one.__dict__) for one in (*inspection.protections, *faint)],
+        "framework": plain(stored.facts.framework or ""),
+        "training": training_text(found[0].seen, training.assumed),
+        "unidentified": some(_unidentified(request, truth, rounds)),
+        "assumed": [plain(text) for text in training.assumed],
+        "left_out": left_out,
+        "anomalies": some(
+            [f"round {a.round}: {a.client or 'all'}: {a.what}" for a in inspection.anomalies]
+        ),
+        "problems": some(problems),
+    }
+
+
+def _of_model(request: Request, fitted: Fit) -> dict[str, Any]:
+    """What the run needs to build the model again, and to read the capture as it does."""
+    model = request.model or ""
+    digest = digest_of_model(model) if is_file(model) else ""
+    return {
+        "model": str(Path(model).expanduser().absolute()) if digest else model,
+        "model_sha256": digest,
+        "rename": [list(rule) for rule in fitted.renaming.rules],
+        "naming": list(fitted.notes),
+    }
+
+
+def _rounds(stored: StoredCapture, asked: Collection[int] | None) -> tuple[int, ...]:
+    known = stored.rounds()
+    for number in asked or ():
+        if number not in known:
+            there = ", ".join(map(str, known[:20])) or "none"
+            raise ConfigError(f"{stored.folder} has no round {number}. Rounds: {there}.")
+    return tuple(sorted(set(asked))) if asked is not None else known
+
+
+def _clients(inspection: Inspection) -> set[str]:
+    return {name for one in inspection.rounds for name in one.clients}
+
+
+def _damaged(inspection: Inspection, clients: Collection[str]) -> set[str]:
+    """Those of the clients whose files cannot be used: a problem, and no name that is wrong."""
+    return {c for c in clients if any(slug(c) in text for text in inspection.problems)}
+
+
+def _listed(inspection: Inspection) -> str:
+    names = sorted(map(plain, _clients(inspection)))
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+def _truth(request: Request, inspection: Inspection) -> dict[str, Path]:
+    """Folders of photos by client; whose they are must be clear."""
+    truth = dict(request.truth)
+    if "" not in truth:
+        known = truth
+    else:
+        among = set(request.clients or ()) or _clients(inspection)
+        if len(among) != 1:
+            raise ConfigError(
+                f"--truth {truth['']}: whose photos are these? The capture has "
+                f"{len(among)} clients: write --truth CLIENT={truth['']}. Clients: "
+                f"{_listed(inspection)}."
+            )
+        known = {next(iter(among)): truth[""]}
+    for client, path in known.items():
+        if client not in _clients(inspection) | _damaged(inspection, known):
+            raise ConfigError(
+                f"--truth {plain(client)}={path}: there is no such client. Clients: "
+                f"{_listed(inspection)}."
+            )
+    return {client: path.expanduser().resolve() for client, path in known.items()}
+
+
+def _usable(
+    stored: StoredCapture,
+    spec: ModelSpec,
+    round: int,
+    clients: set[str] | None,
+    truth: Mapping[str, Path],
+    request: Request,
+    *,
+    first: bool,
+) -> list[Found]:
+    """The first messages of a round that can be attacked, by file name."""
+    found: list[Found] = []
+    for members, seen in observed(
+        stored, spec, round, lambda one: clients is None or one.message.client in clients
+    ):
+        if len(found) == request.targets:
+            break
+        names = [one.message.client or "" for one in members]
+        mine = {n: truth[n] for n in names if n in truth and seen.image_shape is not None}
+        known = {plain(n): str(path) for n, path in mine.items() if originals(path, round).files}
+        lacking = lacking_of(stored, members[0], seen)
+        # Only the first is kept whole: one update is in memory at a time.
+        kept = seen if first and not found else replace(seen, before={}, shared=())
+        found.append(Found(members, kept, known, lacking))
+    return found
+
+
+def _scenarios(
+    found: Sequence[Found],
+    attacks: tuple[Choice, ...],
+    defense: str,
+    spec: ModelSpec,
+    facts: Facts,
+) -> tuple[tuple[Scenario, ...], tuple[Target, ...]]:
+    """A scenario a round, and apart from it one of clients whose photos are known.
+
+    Rounds that have too few updates to say something alone make one scenario together.
+    """
+    deny = tuple(sorted({fact.value for one in found for fact in one.lacking} & _GRANTED))
+    groups: dict[tuple[bool, tuple[int, ...]], list[Found]] = {}
+    for known in (True, False):
+        mine = [one for one in found if bool(one.truth) is known]
+        by_round: dict[int, list[Found]] = {}
+        for one in mine:
+            by_round.setdefault(one.seen.round, []).append(one)
+        few = [round for round, them in by_round.items() if len(them) < ALONE]
+        for round, them in by_round.items():
+            place = (known, tuple(few) if round in few else (round,))
+            groups.setdefault(place, []).extend(them)
+    both = len({known for known, _ in groups}) > 1
+    scenarios, targets = [], []
+    network = Choice(spec.factory, {}, label=_safe(network_name(spec), "network"))
+    method = Choice(RECORDED, {}, label=_safe((facts.framework or "recorded").split()[0], RECORDED))
+    for (known, rounds), them in groups.items():
+        name = _rounds_name(rounds) + ("-canary" if both and known else "")
+        sizes = [one.seen.batch_size for one in them if one.seen.batch_size]
+        scenarios.append(
+            Scenario(
+                name=name,
+                network=network,
+                method=method,
+                round=max(1, rounds[0]),
+                batch_size=max(sizes, default=1),
+                local_steps=facts.local_steps or 1,
+                lr=facts.lr or 0.1,
+                targets=len(them),
+                threat_model="D",
+                deny=deny,
+                defenses=(Choice(RECORDED, {}, label=defense),),
+                attacks=attacks,
+            )
+        )
+        targets += [
+            Target(
+                scenario=name,
+                round=one.seen.round,
+                file=one.members[0].path.name,
+                client=plain(one.seen.client)[:200] or "unnamed",
+                sha256=digest_of(one.members[0].path),
+                images=one.seen.batch_size or 0,
+                truth=dict(one.truth),
+            )
+            for one in them
+        ]
+    return tuple(scenarios), tuple(targets)
+
+
+_GRANTED = {str(fact) for fact in EXPLANATIONS} - {"labels", "statistics", "manipulation"}
+
+
+def _rounds_name(rounds: tuple[int, ...]) -> str:
+    if len(rounds) == 1:
+        return f"round-{rounds[0]}"
+    whole = rounds == tuple(range(rounds[0], rounds[-1] + 1))
+    return f"rounds-{rounds[0]}-to-{rounds[-1]}" + ("" if whole else f"-{len(rounds)}-of-them")
+
+
+def _label(inspection: Inspection) -> str:
+    """What protects the updates, as a label: stated, and seen in the numbers."""
+    facts = inspection.facts
+    names = list(facts.get("protections") or ()) + (["dp"] if facts.get("dp") else [])
+    seen = ("aggregate", "clipping", "noise", "sparsity", "quantization", "encrypted or masked")
+    names += [one.name for one in inspection.protections if one.name in seen]
+    if not names:
+        return "none" if facts.get("protections") is not None else "as-recorded"
+    return _safe("+".join(dict.fromkeys(_safe(name, "other") for name in names)), "protected")
+
+
+def _safe(text: str, otherwise: str) -> str:
+    """A label that files may carry."""
+    name = re.sub(r"[^A-Za-z0-9._+]+", "-", text).strip("-._+")[:48].strip("-")
+    return name if re.fullmatch(SAFE_NAME, name) else otherwise

@@ -1,0 +1,102 @@
+"""What attacks are told of a recorded update's protections: stated ones, and those it shows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from fedaudit.attacks.adaptive.estimation import estimate
+from fedaudit.captures.format.capture_facts import Facts
+from fedaudit.captures.inspect.protections import Seen
+from fedaudit.core.observation import DefenseFacts, Observation
+from fedaudit.core.shared import Aggregate, Shared, Update
+
+ABSENT = frozenset({"missing layers", "frozen layers"})
+"""Layers of which an update says nothing."""
+ALONE = frozenset({"gaussian_noise", "qsgd", "sign"})
+"""What one update shows by itself; zeros are not, of which dead units leave many."""
+
+
+def seen_by_attacks(
+    seen: Observation, facts: Facts, detected: Sequence[Mapping[str, Any]], client: str
+) -> Observation:
+    """The observation with the protections that the numbers show beside those that are stated.
+
+    A round shows more than one update does (one norm of many clients). Where nothing is stated and
+    nothing seen, attacks estimate by themselves. What is stated of differential privacy is not
+    doubted here.
+    """
+    seen = without_frozen(seen, detected)
+    stated = seen.defense or ()
+    known = {one.name for one in stated}
+    if facts.dp is not None:
+        known |= {"clipping", "gaussian_noise"}
+    more = [one for one in estimated(detected, seen.round) if one.name not in known]
+    if facts.protections is None and (stated or more):
+        known |= {one.name for one in more}
+        more += [one for one in estimate(seen) if one.name in ALONE - known]
+    defense = (*stated, *more) if more or seen.defense is not None else None
+    return replace(seen, defense=defense, client=client)
+
+
+def faint_noise(seen: Observation) -> list[Seen]:
+    """Noise that does not drown the update, so that inspection's measures do not show it."""
+    found = [one for one in estimate(seen) if one.name == "gaussian_noise"]
+    return [
+        Seen(
+            "noise",
+            False,
+            "of the first update, what its images cannot explain of a layer is equally loud in all "
+            f"rows: independent noise of a standard deviation of about {one.settings['std']:.3g}",
+            seen.round,
+            1,
+            float(one.settings["std"]),
+        )
+        for one in found
+    ]
+
+
+def estimated(detected: Sequence[Mapping[str, Any]], round: int) -> tuple[DefenseFacts, ...]:
+    """Protections that were seen in a round, as registered defenses, in units of what was sent.
+
+    Args:
+        detected: As the study keeps them.
+        round: Of the target.
+    """
+    found: dict[str, DefenseFacts] = {}
+    for one in detected:
+        if one.get("round", round) <= round and (facts := _estimate(one)):
+            found[facts.name] = facts
+    return tuple(found.values())
+
+
+def _estimate(one: Mapping[str, Any]) -> DefenseFacts | None:
+    """One protection as the registered defense that does it; None of what attacks cannot use."""
+    name, value = one["name"], one.get("value")
+    if name in ABSENT:
+        return DefenseFacts(name, {}, withheld=tuple(one.get("names", ())), estimated=True)
+    if value is None:
+        return None
+    called, settings = {
+        "clipping": ("clipping", {"max_norm": value}),
+        "noise": ("gaussian_noise", {"std": value, "of": "entry"}),
+        "sparsity": ("top_k", {"pruned": value}),
+    }.get(name, ("", {}))
+    return DefenseFacts(called, settings, estimated=True) if called else None
+
+
+def without_frozen(seen: Observation, detected: Sequence[Mapping[str, Any]]) -> Observation:
+    """The observation without layers that nobody trains: zeros that are no gradient.
+
+    To an attack they would say that the images leave these layers as they are, which is not so.
+    """
+    frozen = {n for one in detected if one["name"] == "frozen layers" for n in one.get("names", ())}
+    if not frozen:
+        return seen
+
+    def kept(part: Shared) -> Shared:
+        if not isinstance(part, Update | Aggregate):
+            return part
+        sent = {n: t for n, t in part.tensors.items() if n not in frozen or bool(t.any())}
+        return replace(part, tensors=sent) if sent else part
+
+    return replace(seen, shared=tuple(kept(part) for part in seen.shared))

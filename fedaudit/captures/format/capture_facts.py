@@ -1,0 +1,300 @@
+"""What is known of a recorded federation beside its tensors: `capture.json`, and message headers.
+
+None always means "not known". Nothing here is guessed: whoever records states it, or leaves it.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypedDict
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from fedaudit.core.errors import ConfigError, UnknownNameError
+
+VERSION: Literal[1] = 1
+Text = Annotated[str, Field(max_length=500)]
+Names = Annotated[tuple[Annotated[str, Field(max_length=500)], ...], Field(max_length=20_000)]
+Count = Annotated[int, Field(ge=1, le=2**40)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Channels = tuple[float, ...]
+Kind = Literal["weights", "delta", "gradient"]
+BatchNormMode = Literal["train", "eval"]
+
+
+@dataclass(frozen=True)
+class DpClaim:
+    """What a federation claims of differential privacy.
+
+    Attributes:
+        clip: C, the bound of the L2 norm that is clipped to.
+        noise: σ, the noise multiplier: the noise's standard deviation over C.
+        epsilon, delta: The claim; ε for everything that was trained.
+        sampling: Share of units that take part in a step or a round, in (0, 1].
+        neighbors: What two neighboring data sets differ in.
+        unit: What is protected: "example", "client" or in words.
+        sensitivity: What the noise was scaled with, where it is set apart from C.
+        where: Who adds the noise.
+    """
+
+    clip: Positive | None = None
+    noise: NotNegative | None = None
+    epsilon: NotNegative | None = None
+    delta: Annotated[float, Field(ge=0, lt=1)] | None = None
+    sampling: Annotated[float, Field(gt=0, le=1)] | None = None
+    neighbors: Literal["add_remove", "replace"] | None = None
+    unit: Text | None = None
+    sensitivity: Positive | None = None
+    where: Literal["client", "server"] | None = None
+
+
+@dataclass(frozen=True)
+class HeadFacts:
+    """The classification layer: "linear", "cosface", "arcface" …, its scale s and margin m."""
+
+    type: Text | None = None
+    scale: Positive | None = None
+    margin: NotNegative | None = None
+    shared: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known of a federation; every field may be unknown (None).
+
+    Attributes:
+        model: A registered network; or `package.module:factory`, `torchvision:NAME`, `timm:NAME`,
+            or a file's path, which whoever audits must name, too, to trust it.
+        arguments: Keyword arguments of the factory.
+        classes: Width of the head.
+        image_shape: `(C, H, W)` of what enters the network.
+        channel_order: "rgb" or "bgr".
+        mean, std: A channel, for images in [0, 1], where they are normalized outside the model.
+        crop: How faces were cropped, in words.
+        optimizer, lr, momentum, weight_decay, proximal: As in `LocalTraining`.
+        local_steps: Optimizer steps of a client in a round.
+        local_epochs: Passes over a client's images in a round.
+        batch_size: Images a step.
+        batch_norm: Mode of batch-norm layers while a client trains.
+        augmentation: Random changes of images in training, in words; "" where there is none.
+        loss: In words, such as "cross_entropy".
+        head: The classification layer.
+        labels_known: Whether the server knows the labels of a client's images.
+        dp: The claim of differential privacy.
+        protections: Everything else in use ("secure aggregation", "pruning 0.9"); () where it is
+            known that there is nothing, None where it is not known.
+        parameter_names: All names of the state dict in the model's order, as positional formats
+            need them.
+        buffers: Names that are buffers, not parameters; None where running statistics and
+            counters of batch norm are all there is.
+        framework: Name and version, such as "flower 1.42.0".
+    """
+
+    model: Text | None = None
+    arguments: Mapping[str, Any] | None = None
+    classes: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
+    image_shape: (
+        tuple[
+            Annotated[int, Field(ge=1, le=64)],
+            Annotated[int, Field(ge=1, le=16_384)],
+            Annotated[int, Field(ge=1, le=16_384)],
+        ]
+        | None
+    ) = None
+    channel_order: Literal["rgb", "bgr"] | None = None
+    mean: Annotated[Channels, Field(min_length=1, max_length=64)] | None = None
+    std: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=64)] | None = None
+    crop: Text | None = None
+    optimizer: Text | None = None
+    lr: Positive | None = None
+    momentum: NotNegative | None = None
+    weight_decay: NotNegative | None = None
+    proximal: NotNegative | None = None
+    local_steps: Count | None = None
+    local_epochs: Count | None = None
+    batch_size: Count | None = None
+    batch_norm: BatchNormMode | None = None
+    augmentation: Text | None = None
+    loss: Text | None = None
+    head: HeadFacts | None = None
+    labels_known: bool | None = None
+    dp: DpClaim | None = None
+    protections: Names | None = None
+    parameter_names: Names | None = None
+    buffers: Names | None = None
+    framework: Text | None = None
+
+
+class Keywords(TypedDict, total=False):
+    """`Facts` as keyword arguments; see there."""
+
+    model: str | None
+    arguments: Mapping[str, Any] | None
+    classes: int | None
+    image_shape: tuple[int, int, int] | None
+    channel_order: Literal["rgb", "bgr"] | None
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    crop: str | None
+    optimizer: str | None
+    lr: float | None
+    momentum: float | None
+    weight_decay: float | None
+    proximal: float | None
+    local_steps: int | None
+    local_epochs: int | None
+    batch_size: int | None
+    batch_norm: BatchNormMode | None
+    augmentation: str | None
+    loss: str | None
+    head: HeadFacts | None
+    labels_known: bool | None
+    dp: DpClaim | None
+    protections: tuple[str, ...] | None
+    parameter_names: tuple[str, ...] | None
+    buffers: tuple[str, ...] | None
+    framework: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """`capture.json`: the facts, and which format they are in.
+
+    Attributes:
+        version: Of the format.
+        fedaudit: Version of fedaudit that wrote it.
+        created: When, in UTC (ISO 8601).
+        facts: What is known of the federation.
+    """
+
+    version: Literal[1]
+    fedaudit: Text
+    created: Text
+    facts: Facts = Facts()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """The header of a message's file: what was sent, by whom, when.
+
+    Attributes:
+        version: Of the format.
+        what: From the server ("broadcast") or to it ("update").
+        round: Number of the round, as the framework counts.
+        client: Who sent it, or for whom a broadcast was; None for everybody's broadcast.
+        kind: "weights", "delta" (local − global) or "gradient"; None for a broadcast.
+        sign: −1 where the tensors are the negative of `kind`: global − local, or lr-less steps
+            along the descent direction.
+        examples: Number of images that the client says it trained on.
+        aggregate: Whether it is a sum or mean over clients.
+        weights: w_k of each client in an aggregate Σ w_k · t_k; None where it is not known.
+        metrics: What the client sent beside its tensors, such as its loss.
+        protections: In use for this message, in words.
+        order: Names of the tensors in the order in which they were sent.
+        received: Seconds since 1970 at which it was recorded.
+    """
+
+    version: Literal[1] = 1
+    what: Literal["broadcast", "update"]
+    round: Annotated[int, Field(ge=0, le=10**9)]
+    client: Annotated[str, Field(max_length=1000)] | None = None
+    kind: Kind | None = None
+    sign: Literal[1, -1] = 1
+    examples: Annotated[int, Field(ge=0, le=2**40)] | None = None
+    aggregate: bool = False
+    weights: Annotated[tuple[NotNegative, ...], Field(max_length=1_000_000)] | None = None
+    metrics: Mapping[str, bool | int | float | str | list[int] | list[float]] = field(
+        default_factory=dict
+    )
+    protections: Names = ()
+    order: Names = ()
+    received: NotNegative = 0.0
+
+
+@cache
+def manifests() -> TypeAdapter[Manifest]:
+    """Reads and writes `capture.json`."""
+    return TypeAdapter(Manifest)
+
+
+@cache
+def messages() -> TypeAdapter[Message]:
+    """Reads and writes message headers."""
+    return TypeAdapter(Message)
+
+
+@cache
+def _facts() -> TypeAdapter[Facts]:
+    return TypeAdapter(Facts)
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema of `capture.json`; the schema of a message's header stands in `$defs`."""
+    made = manifests().json_schema(ref_template="#/$defs/{model}")
+    message = messages().json_schema(ref_template="#/$defs/{model}")
+    made["$defs"] = {**made.get("$defs", {}), **message.pop("$defs", {}), "Message": message}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
+
+
+def checked(given: Mapping[str, Any]) -> Facts:
+    """Facts from keyword arguments.
+
+    Raises:
+        UnknownNameError: There is no such fact.
+        ConfigError: A fact has a value that it cannot have.
+    """
+    known = [f.name for f in fields(Facts)]
+    for name in given:
+        if name not in known:
+            raise UnknownNameError("fact", name, known)
+    try:
+        json.dumps(given.get("arguments"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"arguments: {error}. They are kept as JSON: use numbers, text, lists and tables."
+        ) from error
+    try:
+        return _facts().validate_python(dict(given))
+    except ValidationError as error:
+        raise ConfigError(f"a fact of the recording: {first_problem(error)}") from error
+
+
+def stated(facts: Facts) -> dict[str, Any]:
+    """The facts that are known, as plain data."""
+    plain: dict[str, Any] = _facts().dump_python(facts, mode="json")
+    return {name: value for name, value in plain.items() if value is not None}
+
+
+def merge(facts: Facts, more: Facts) -> tuple[Facts, tuple[str, ...]]:
+    """`facts` with what `more` adds, and the names of facts on which the two disagree."""
+    ours, theirs = stated(facts), stated(more)
+    clashes = tuple(n for n in theirs if n in ours and ours[n] != theirs[n])
+    return _facts().validate_python({**theirs, **ours}), clashes
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first complaint of pydantic in one line, with the place."""
+    first = error.errors()[0]
+    place = ".".join(str(part)[:60] for part in first["loc"]) or "content"
+    return f"{place}: {first['msg']}"
+
+
+def slug(name: str) -> str:
+    """A file name for a client's name: readable, safe, and different for different names.
+
+    >>> slug("../../etc/passwd")
+    'etc-passwd-3754d6cb'
+    """
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:40] or "client"
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{readable}-{digest}"
+
+
+def round_folder(folder: Path, number: int) -> Path:
+    """The folder of a round's messages."""
+    return folder / f"round-{number:06d}"

@@ -1,0 +1,221 @@
+"""Read a recorded capture: streaming, one message in memory at a time, every file a stranger's."""
+
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+from torch import Tensor
+
+from fedaudit.captures.format.capture_facts import (
+    VERSION,
+    Facts,
+    Message,
+    first_problem,
+    messages,
+    round_folder,
+    slug,
+)
+from fedaudit.captures.format.manifest_file import Problem, read_manifest
+from fedaudit.captures.format.message_file import KEY
+from fedaudit.captures.format.readers.limits import Limits
+from fedaudit.captures.format.readers.safetensors_file import Header, load, read_header
+from fedaudit.captures.format.renaming import Renaming
+from fedaudit.core.capture import Capture
+from fedaudit.core.errors import CaptureError, UsageError
+from fedaudit.core.observation import ModelSpec
+
+_ROUND = re.compile(r"round-(\d{1,9})")
+
+
+@dataclass(frozen=True)
+class StoredMessage:
+    """A message whose header was read; its tensors are not in memory."""
+
+    path: Path
+    message: Message
+    header: Header
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What was sent, in the order in which it was; mapped from the file.
+
+        Raises:
+            CaptureError: The file is damaged.
+        """
+        found = load(self.path, self.header)
+        return {name: found[name] for name in self.names}
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of what was sent, in the order in which it was; none of it is read."""
+        return {name: self.header.entries[name].shape for name in self.names}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the tensors, in the order in which they were sent."""
+        entries = self.header.entries
+        order = dict.fromkeys(name for name in self.message.order if name in entries)
+        return (*order, *(name for name in entries if name not in order))
+
+
+class StoredCapture:
+    """A capture on disk.
+
+    Args:
+        folder: The capture.
+        limits: What its files may take.
+        renaming: What names in it are in the model; `observations` reads them so.
+
+    Attributes:
+        manifest: The facts, and when they were recorded.
+        problems: Files that could not be used so far; grows while the capture is read.
+
+    Raises:
+        UsageError: There is no capture, its manifest is damaged, or of another version.
+    """
+
+    def __init__(
+        self, folder: str | Path, *, limits: Limits | None = None, renaming: Renaming | None = None
+    ) -> None:
+        self.folder = Path(folder)
+        self.renaming = renaming or Renaming()
+        self.limits = limits or Limits()
+        self.manifest, found = read_manifest(self.folder)
+        self.problems: list[Problem] = list(found)
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of the federation."""
+        return self.manifest.facts
+
+    def rounds(self) -> tuple[int, ...]:
+        """Numbers of the rounds of which something was recorded, ascending."""
+        return tuple(sorted(self._folders))
+
+    def broadcast(self, round: int, client: str | None = None) -> dict[str, Tensor]:
+        """What the server sent in a round: to that client, if it was sent something of its own.
+
+        Raises:
+            CaptureError: The broadcast is damaged.
+            UsageError: None was recorded.
+        """
+        return self.broadcast_message(round, client).tensors()
+
+    def broadcast_message(self, round: int, client: str | None = None) -> StoredMessage:
+        """The header of a broadcast; raises as `broadcast`."""
+        folder = self._folders.get(round, round_folder(self.folder, round))
+        path = broadcast_file(folder, client)
+        if path is None:
+            raise UsageError(
+                f"{self.folder}: no broadcast was recorded in round {round}, and an update means "
+                "nothing without the model that it started from. Record it with "
+                "record.broadcast(…), or import it with --broadcast FILE."
+            )
+        return open_message(path, "broadcast", round, self.limits)
+
+    def messages(self, round: int) -> Iterator[StoredMessage]:
+        """What clients sent in a round, by file name; what cannot be read becomes a problem."""
+        for path in sorted(self._folder(round).glob("update-*.safetensors")):
+            try:
+                yield open_message(path, "update", round, self.limits)
+            except CaptureError as error:
+                self.report(error)
+
+    def observations(
+        self,
+        *,
+        rounds: Collection[int] | None = None,
+        clients: Collection[str] | None = None,
+        model: ModelSpec | str | None = None,
+        allow_code: bool = False,
+    ) -> Iterator[Capture]:
+        """What attacks take: see `fedaudit.captures.format.observations.observations`."""
+        from fedaudit.captures.format.observations import observations  # noqa: PLC0415 - a cycle
+
+        yield from observations(
+            self, rounds=rounds, clients=clients, model=model, allow_code=allow_code
+        )
+
+    def report(self, error: CaptureError) -> None:
+        """Keep what is wrong with a file among `problems`, once."""
+        try:
+            name = str(Path(error.file).relative_to(self.folder))
+        except ValueError:
+            name = error.file
+        problem = Problem(name, error.reason, error.key)
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+    @cached_property
+    def _folders(self) -> dict[int, Path]:
+        found = {}
+        for path in sorted(self.folder.iterdir()):
+            match = _ROUND.fullmatch(path.name)
+            if match and path.is_dir() and not path.is_symlink():
+                found[int(match[1])] = path
+        return found
+
+    def _folder(self, round: int) -> Path:
+        try:
+            return self._folders[round]
+        except KeyError:
+            known = ", ".join(map(str, self.rounds()[:20])) or "none"
+            raise UsageError(
+                f"{self.folder}: nothing was recorded in round {round}. Rounds: {known}."
+            ) from None
+
+
+def broadcast_file(folder: Path, client: str | None) -> Path | None:
+    """The broadcast in a round's folder: to that client, if it was sent something of its own."""
+    names = ["broadcast.safetensors"]
+    if client is not None:
+        names.insert(0, f"broadcast-{slug(client)}.safetensors")
+    return next((folder / name for name in names if (folder / name).exists()), None)
+
+
+def open_message(
+    path: Path, what: Literal["broadcast", "update"], round: int, limits: Limits
+) -> StoredMessage:
+    """Read the header of a message.
+
+    Args:
+        path: Of its file.
+        what: And `round`: what it must be.
+        round: Its number.
+        limits: What the file may take.
+
+    Raises:
+        CaptureError: The file is damaged, or another message.
+    """
+    if path.is_symlink():
+        raise CaptureError(path, "it is a link, and links are not followed")
+    header = read_header(path, limits)
+    message = _message(path, header)
+    if (message.what, message.round) != (what, round):
+        raise CaptureError(
+            path,
+            f"it says that it is the {message.what} of round {message.round}: it was moved or "
+            "changed",
+        )
+    return StoredMessage(path, message, header)
+
+
+def _message(path: Path, header: Header) -> Message:
+    text = header.metadata.get(KEY)
+    if text is None:
+        raise CaptureError(
+            path, "it has no message header. Import it: fedaudit import FILE -o CAPTURE …"
+        )
+    try:
+        message = messages().validate_json(text)
+    except ValidationError as error:
+        if '"version":' in text and f'"version":{VERSION}' not in text.replace(" ", ""):
+            raise CaptureError(
+                path, f"its header is of another version than {VERSION}: install a newer fedaudit"
+            ) from error
+        raise CaptureError(path, f"its message header: {first_problem(error)}") from error
+    if message.what == "update" and (message.kind is None or message.client is None):
+        raise CaptureError(path, "its message header lacks the kind of update or the client")
+    return message

@@ -1,0 +1,114 @@
+"""Read arrays as Flower serializes them: `ArrayRecord`, `RecordDict` or the legacy `Parameters`.
+
+Files that hold `array_record_to_proto(record).SerializeToString()` or the like: protocol buffers,
+whose fields are numbers (checked with Flower 1.42). Neither Flower nor protobuf is needed.
+"""
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import Tensor
+
+from fedaudit.captures.format.readers.limits import Limits, check_file, check_name, check_total
+from fedaudit.captures.format.readers.npy import read_bytes
+from fedaudit.core.errors import CaptureError
+
+_NUMPY = b"\x93NUMPY"
+_DAMAGED = "it is damaged, or holds no arrays as Flower serializes them"
+_Field = tuple[int, memoryview | int]
+
+
+def read(path: Path, limits: Limits) -> dict[str, Tensor]:
+    """The arrays by name; legacy `Parameters`, a list, as `arr_0`, `arr_1` ….
+
+    Raises:
+        CaptureError: The file is damaged, or goes beyond `limits`.
+    """
+    check_file(path, limits)
+    with path.open("rb") as file:
+        # Closed when the last view of it is gone, for a traceback may hold one.
+        content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    arrays = _arrays(path, content, limits)
+    check_total(path, len(arrays), sum(len(data) for data in arrays.values()), limits)
+    return {name: read_bytes(path, name, bytes(data), limits) for name, data in arrays.items()}
+
+
+def _arrays(path: Path, content: memoryview, limits: Limits) -> dict[str, memoryview]:
+    """The bytes of each array, by name."""
+    items = []
+    for number, value in _fields(path, content):
+        if number == 1:
+            items.append(_message(path, value))
+        if len(items) > limits.tensors:
+            raise CaptureError(path, f"it holds more than {limits.tensors:,} arrays")
+    if not items:
+        raise CaptureError(path, _DAMAGED)
+    if all(bytes(item[:6]) == _NUMPY for item in items):
+        return {f"arr_{place}": item for place, item in enumerate(items)}
+    named: dict[str, memoryview] = {}
+    for item in items:
+        parts = dict(_fields(path, item))
+        name = check_name(path, _text(path, parts.get(1, memoryview(b""))), limits)
+        if 2 not in parts:  # a record of metrics or of settings
+            continue
+        array = dict(_fields(path, _message(path, parts[2])))
+        if 3 not in array:  # no array but a record of arrays, in a `RecordDict`
+            if len(items) > 1 and named:
+                raise CaptureError(path, "it holds several records of arrays: save one of them")
+            named = _arrays(path, _message(path, parts[2]), limits)
+            continue
+        if _text(path, array[3]) != "numpy.ndarray":
+            raise CaptureError(path, f"it is serialized as {_text(path, array[3])!r}", key=name)
+        if name in named:
+            raise CaptureError(path, "it stands in the file twice", key=name)
+        named[name] = _message(path, array.get(4, 0))
+    numbers = [str(place) for place in range(len(named))]
+    if list(named) == numbers:  # `ArrayRecord(list_of_arrays)`
+        return {f"arr_{number}": named[number] for number in numbers}
+    return named
+
+
+def _fields(path: Path, content: memoryview) -> Iterator[_Field]:
+    """Numbers and values of the fields of a protocol buffer, in order."""
+    place = 0
+    while place < len(content):
+        tag, place = _varint(path, content, place)
+        number, kind = tag >> 3, tag & 7
+        if kind == 0:
+            value, place = _varint(path, content, place)
+            yield number, value
+            continue
+        length, start = {1: (8, place), 5: (4, place)}.get(kind, (-1, place))
+        if kind == 2:
+            length, start = _varint(path, content, place)
+        if length < 0 or start + length > len(content):
+            raise CaptureError(path, _DAMAGED)
+        yield number, content[start : start + length]
+        place = start + length
+
+
+def _varint(path: Path, content: memoryview, place: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if place >= len(content):
+            break
+        byte = content[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, place
+    raise CaptureError(path, _DAMAGED)
+
+
+def _message(path: Path, value: memoryview | int) -> memoryview:
+    if isinstance(value, int):
+        raise CaptureError(path, _DAMAGED)
+    return value
+
+
+def _text(path: Path, value: memoryview | int) -> str:
+    try:
+        return bytes(_message(path, value)).decode()
+    except UnicodeDecodeError as error:
+        raise CaptureError(path, _DAMAGED) from error

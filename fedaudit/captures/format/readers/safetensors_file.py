@@ -1,0 +1,195 @@
+"""Read `.safetensors`: tensors and no code. Nothing is copied; pages are read when touched."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from fedaudit.captures.format.readers.limits import (
+    Limits,
+    check_file,
+    check_name,
+    check_shape,
+    check_total,
+)
+from fedaudit.core.errors import CaptureError
+
+LARGEST_HEADER = 16 << 20
+TYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "U16": torch.uint16,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I32": torch.int32,
+    "U32": torch.uint32,
+    "F32": torch.float32,
+    "I64": torch.int64,
+    "U64": torch.uint64,
+    "F64": torch.float64,
+}
+"""The types that are read: numbers as clients send them."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor as the header declares it; `begin` and `end` count from the start of the file."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file holds, without its numbers.
+
+    Attributes:
+        entries: The tensors by name.
+        metadata: Text that stands beside them.
+        size: Bytes of the file.
+        digest: SHA-256 of the header as it stands in the file; "" where it was not read from one.
+    """
+
+    entries: Mapping[str, Entry]
+    metadata: Mapping[str, str]
+    size: int
+    digest: str = ""
+
+
+def read_header(path: Path, limits: Limits) -> Header:
+    """The checked header of a file: every tensor lies within it, and they do not overlap.
+
+    Raises:
+        CaptureError: The file is damaged, or goes beyond `limits`.
+    """
+    size = check_file(path, limits)
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 10 or length > size - 8:
+                raise CaptureError(path, "it is cut off or no safetensors file")
+            if length > LARGEST_HEADER:
+                raise CaptureError(path, f"its header has {length:,} bytes: too many")
+            text = file.read(length)
+            table = json.loads(text)
+    except OSError as error:
+        raise CaptureError(path, f"it cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise CaptureError(
+            path, "its header is no JSON: it is damaged, or no safetensors"
+        ) from error
+    header = _checked(path, table, 8 + length, size, limits)
+    return replace(header, digest=sha256(text).hexdigest())
+
+
+def _checked(path: Path, table: Any, start: int, size: int, limits: Limits) -> Header:
+    """The header once it is known to describe what follows it."""
+    if not isinstance(table, dict):
+        raise CaptureError(path, "its header is not a table: it is damaged, or no safetensors")
+    metadata = table.pop("__metadata__", None) or {}
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise CaptureError(path, "its metadata are not text")
+    check_total(path, len(table), 0, limits)
+    entries = {
+        n: _entry(path, check_name(path, n, limits), e, start, limits) for n, e in table.items()
+    }
+    expected = start
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if entry.begin != expected:
+            raise CaptureError(
+                path, "its place in the file overlaps another's or leaves a gap", key=name
+            )
+        expected = entry.end
+    if expected != size:
+        raise CaptureError(
+            path,
+            f"it has {size:,} bytes where its header says {expected:,}: it was cut off or added to",
+        )
+    check_total(path, len(entries), size - start, limits)
+    return Header(entries, metadata, size)
+
+
+def read(path: Path, limits: Limits) -> dict[str, Tensor]:
+    """All tensors of a file, mapped from the disk.
+
+    Raises:
+        CaptureError: The file is damaged, or goes beyond `limits`.
+    """
+    return load(path, read_header(path, limits))
+
+
+def load(path: Path, header: Header) -> dict[str, Tensor]:
+    """The tensors behind a checked header, in the order of the file.
+
+    Raises:
+        CaptureError: The file is not what its header says.
+    """
+    tensors = {}
+    name = ""
+    try:
+        with safe_open(path, "pt") as file:
+            for name in header.entries:
+                tensors[name] = file.get_tensor(name)
+                entry = header.entries[name]
+                if (tensors[name].dtype, tensors[name].shape) != (entry.dtype, entry.shape):
+                    raise CaptureError(path, "it has two entries that differ", key=name)
+    except CaptureError:
+        raise
+    # A hostile header may fail in torch's own ways, too.
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CaptureError(path, f"it is damaged: {reason}", key=name) from error
+    return tensors
+
+
+def from_bytes(path: Path, name: str, content: bytes, limits: Limits) -> Tensor:
+    """The only tensor of a safetensors file that lies within another file.
+
+    Raises:
+        CaptureError: It is damaged, holds more, or goes beyond `limits`.
+    """
+    length = int.from_bytes(content[:8], "little")
+    if len(content) < 10 or length > min(len(content) - 8, LARGEST_HEADER):
+        raise CaptureError(path, "it is cut off", key=name)
+    try:
+        table = json.loads(content[8 : 8 + length])
+    except (ValueError, RecursionError) as error:
+        raise CaptureError(path, "its header is no JSON", key=name) from error
+    header = _checked(path, table, 8 + length, len(content), limits)
+    if len(header.entries) != 1:
+        raise CaptureError(path, "it is more than one tensor", key=name)
+    (entry,) = header.entries.values()
+    if entry.begin == entry.end:
+        return torch.empty(entry.shape, dtype=entry.dtype)
+    flat = torch.frombuffer(bytearray(content[entry.begin : entry.end]), dtype=entry.dtype)
+    return flat.view(entry.shape)
+
+
+def _entry(path: Path, name: str, given: Any, start: int, limits: Limits) -> Entry:
+    try:
+        dtype, shape = TYPES[given["dtype"]], tuple(given["shape"])
+        begin, end = given["data_offsets"]
+        if not isinstance(begin, int) or not isinstance(end, int):
+            raise TypeError("offsets are whole numbers")
+    except (KeyError, TypeError, ValueError) as error:
+        raise CaptureError(
+            path, "its entry has no known type, shape and place", key=name
+        ) from error
+    size = check_shape(path, name, shape, dtype.itemsize, limits)
+    if begin < 0 or end - begin != size:
+        raise CaptureError(
+            path,
+            f"its shape {list(shape)} needs {size:,} bytes, and {end - begin:,} are declared",
+            key=name,
+        )
+    return Entry(dtype, shape, start + begin, start + end)

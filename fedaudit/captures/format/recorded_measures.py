@@ -1,0 +1,228 @@
+"""Measures of an update that stand in its own header, taken while it was recorded.
+
+Whoever records an update holds its tensors; to read a thousand of them again only to show their
+norms takes as long as the disk needs for 47 GB. So an update is measured once, when it is recorded,
+and `fedaudit inspect` reads headers. The measures stand in the header of the message's file, not in
+one beside it: written with it, whole or not at all, and nothing can come apart.
+
+What they are trusted for: what `fedaudit inspect` shows, and nothing else. Attacks read tensors;
+`fedaudit audit`, which tells attacks what inspection sees, has it measure them (`verify`). Measures
+are taken anew from the tensors where there are none, where they are of another version, and where
+they answer another question: the facts or the broadcast, which they are the difference from, are
+not those that they were measured with. Damaged ones, or those of another message, are reported
+besides. A checksum over the whole header finds that out; it finds accidents and no lies, for
+whoever can write into the folder can make up tensors, too. Damage to the tensors themselves is not
+seen by who does not read them: `fedaudit inspect --verify` does, and compares.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from math import isclose, isfinite, isnan, prod
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+from torch import Tensor
+
+from fedaudit.captures.format.capture_facts import Facts, Message, first_problem, round_folder
+from fedaudit.captures.format.capture_reader import StoredMessage, broadcast_file, open_message
+from fedaudit.captures.format.identical_messages import content, content_of
+from fedaudit.captures.format.manifest_file import read_manifest
+from fedaudit.captures.format.message_file import KEY, header_of
+from fedaudit.captures.format.readers.limits import Limits
+from fedaudit.captures.format.readers.safetensors_file import TYPES
+from fedaudit.captures.format.shared_tensors import named
+from fedaudit.captures.format.update_statistics import Measures, measure
+from fedaudit.core.errors import CaptureError, UsageError
+
+KEPT = "fedaudit_measures"
+VERSION: Literal[1] = 1
+"""Goes up whenever `measure` finds other numbers in the same tensors."""
+LARGEST = 2 << 20
+"""Characters of measures that are kept or read."""
+CLOSE = 1e-4
+"""Relative difference of sums that were made in another order."""
+_DIGITS = r"^[0-9a-f]{64}$"
+Digest = Annotated[str, Field(pattern=_DIGITS)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """Measures, and what they are of.
+
+    Attributes:
+        version: Of the measures.
+        content: `identical.content` of the update.
+        broadcast: Digest of the header of the broadcast that they are the difference from; None
+            where none was known.
+        facts: Digest of the facts that decide what is a buffer and how tensors are named.
+        measures: Of the update.
+    """
+
+    version: Literal[1]
+    content: Digest
+    broadcast: Digest | None
+    facts: Digest
+    measures: Measures
+
+    def answers(self, broadcast: str | None, facts: Facts) -> bool:
+        """Whether these are the measures against that broadcast (by its digest) and those facts."""
+        return (self.broadcast, self.facts) == (broadcast, _digest_of(facts))
+
+
+@cache
+def _adapter() -> TypeAdapter[Kept]:
+    return TypeAdapter(Kept)
+
+
+def keep(folder: Path, message: Message, sent: Mapping[str, Tensor]) -> dict[str, str]:
+    """Measure an update that is being recorded.
+
+    Args:
+        folder: The capture, whose facts and broadcast are read.
+        message: The update.
+        sent: Its tensors, as `message_file.ready` makes them.
+
+    Returns:
+        What is to stand in the header of its file beside the message: nothing where the update
+        cannot be measured, which is no reason not to record it.
+    """
+    if any(tensor.dtype not in TYPES.values() for tensor in sent.values()):
+        return {}
+    try:
+        facts = read_manifest(folder)[0].facts
+    except UsageError:
+        return {}
+    names = facts.parameter_names or ()
+    broadcast, digest = None, None
+    try:
+        if path := broadcast_file(round_folder(folder, message.round), message.client):
+            stored = open_message(path, "broadcast", message.round, Limits())
+            broadcast, digest = named(stored.tensors(), names), stored.header.digest
+    except CaptureError:  # inspection reports it, and has no broadcast either
+        pass
+    kept = Kept(
+        version=VERSION,
+        content=content_of(sent),
+        broadcast=digest,
+        facts=_digest_of(facts),
+        measures=measure(sent, message.kind, broadcast, facts.buffers, names),
+    )
+    body = json.dumps(_adapter().dump_python(kept, mode="json"), separators=(",", ":"))
+    if len(body) > LARGEST:
+        return {}
+    layout = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in sent.items()}
+    return {KEPT: f"{_seal(body, header_of(message), layout)} {body}"}
+
+
+def kept_in(stored: StoredMessage, facts: Facts) -> Kept | None:
+    """The measures in a message's header; None where there are none of this version.
+
+    Args:
+        stored: The message.
+        facts: Of the capture.
+
+    Raises:
+        CaptureError: They are damaged, or another message's.
+    """
+    text = stored.header.metadata.get(KEPT)
+    if text is None:
+        return None
+    entries = stored.header.entries
+    seal, _, body = text[: LARGEST + 100].partition(" ")
+    layout = {name: (entry.dtype, entry.shape) for name, entry in entries.items()}
+    if len(text) > LARGEST + 100 or seal != _seal(body, stored.header.metadata[KEY], layout):
+        raise _unusable(stored, "they were damaged, or belong to another message")
+    try:
+        plain = json.loads(body)
+        if not isinstance(plain, dict) or plain.get("version") != VERSION:
+            return None
+        kept = _adapter().validate_python(plain)
+    except ValidationError as error:
+        raise _unusable(stored, first_problem(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise _unusable(stored, "they are no JSON") from error
+    if kept.facts == _digest_of(facts) and not _possible(kept.measures, stored, facts):
+        raise _unusable(stored, "no tensors of this message can have them")
+    return kept
+
+
+def disagreement(stored: StoredMessage, kept: Kept, measured: Measures | None) -> str | None:
+    """What of the kept measures is not so; None where all of it is.
+
+    Args:
+        stored: The message, which is read.
+        kept: Its kept measures.
+        measured: Its measures anew, for the same question; None where there is another now.
+    """
+    if content(stored) != kept.content:
+        return "its tensors are not those that were recorded: it was damaged or changed since"
+    if measured is not None and (name := _differing(kept.measures, measured)):
+        return f"the measures in its header are not those of its tensors ({name}): they are made up"
+    return None
+
+
+def _differing(one: Measures, other: Measures) -> str | None:
+    """The first measure on which two disagree by more than rounding explains."""
+    for name, value in vars(one).items():
+        again, near = getattr(other, name), CLOSE if name == "kurtosis" else 0.0
+        if name == "layers":
+            same = value.keys() == again.keys() and all(
+                _close(tuple(vars(value[n]).values()), tuple(vars(again[n]).values()))
+                for n in value
+            )
+        else:
+            same = _close(value, again, near)
+        if not same:
+            return name
+    return None
+
+
+def _close(one: Any, other: Any, near: float = 0.0) -> bool:
+    if isinstance(one, tuple):
+        return len(one) == len(other) and all(map(_close, one, other))
+    if isinstance(one, float):
+        return isclose(one, other, rel_tol=CLOSE, abs_tol=near) or (isnan(one) and isnan(other))
+    return bool(one == other)
+
+
+def _possible(found: Measures, stored: StoredMessage, facts: Facts) -> bool:
+    """Whether tensors of this message can have such measures: what reads them relies on it."""
+    entries = {name: stored.header.entries[name] for name in stored.names}
+    sizes = {n: prod(e.shape) for n, e in named(entries, facts.parameter_names or ()).items()}
+    of_whom = [*found.layers, *found.buffers, *found.negative_variances, *found.not_finite]
+    return (
+        sizes.keys() >= {*of_whom, *found.whole, *(name for name, _ in found.unfit)}
+        and len(found.counters) <= len(found.buffers)
+        and 0 <= found.distinct[0] <= found.distinct[1]
+        and isfinite(found.kurtosis)
+        and not found.norm < 0
+        and not found.norm_of_all < found.norm
+        and all(
+            layer.size == sizes[name]
+            and 0 <= layer.idle <= layer.zeros <= layer.size
+            and not layer.norm < 0
+            and (layer.zeros < layer.size or layer.norm == 0)
+            for name, layer in found.layers.items()
+        )
+    )
+
+
+def _unusable(stored: StoredMessage, why: str) -> CaptureError:
+    return CaptureError(
+        stored.path,
+        f"the measures in its header cannot be used, and its tensors were read instead: {why}",
+    )
+
+
+def _digest_of(facts: Facts) -> str:
+    decisive = json.dumps([facts.buffers, facts.parameter_names])
+    return sha256(decisive.encode()).hexdigest()
+
+
+def _seal(body: str, header: str, layout: Mapping[str, Any]) -> str:
+    whole = json.dumps([body, header, sorted((n, str(t), list(s)) for n, (t, s) in layout.items())])
+    return sha256(whole.encode()).hexdigest()

@@ -1,0 +1,171 @@
+"""What a message means: its tensors against the broadcast, as an attack takes them."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from fedaudit.captures.format.capture_facts import Message
+from fedaudit.captures.format.capture_reader import StoredMessage
+from fedaudit.captures.format.renaming import Renaming
+from fedaudit.core.errors import CaptureError
+from fedaudit.core.shared import Buffers, Shared, Update
+
+T = TypeVar("T")
+AS_THEY_ARE = Renaming()
+STATISTICS = (".running_mean", ".running_var")
+COUNTER = ".num_batches_tracked"
+PREFIXES = ("module.", "_orig_mod.", "_module.")
+"""What DataParallel, torch.compile and Opacus put before every name."""
+
+
+def is_buffer(name: str, buffers: Collection[str] | None = None) -> bool:
+    """Whether a name is of a buffer: of batch norm, or listed."""
+    return f".{name}".endswith((*STATISTICS, COUNTER)) or (buffers is not None and name in buffers)
+
+
+def start(broadcast: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the server sent, as `Observation.before` has it: float32, no counters."""
+    return {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in broadcast.items()
+        if not f".{name}".endswith(COUNTER)
+    }
+
+
+def plain_names(tensors: Mapping[str, T]) -> dict[str, T]:
+    """The tensors without a prefix that all names share and that is a wrapper's."""
+    named = dict(tensors)
+    while prefix := next((p for p in PREFIXES if all(n.startswith(p) for n in named)), None):
+        named = {name.removeprefix(prefix): tensor for name, tensor in named.items()}
+    return named
+
+
+def is_numbered(names: Collection[str]) -> bool:
+    """Whether the names are only the places in a list, as the older API of Flower sends them."""
+    return bool(names) and all(name == str(place) for place, name in enumerate(names))
+
+
+def named(tensors: Mapping[str, T], names: Sequence[str]) -> dict[str, T]:
+    """The tensors under plain names; those of a list under `names`, if there are as many."""
+    if is_numbered(tensors) and len(names) == len(tensors):
+        return dict(zip(names, tensors.values(), strict=True))
+    return plain_names(tensors)
+
+
+def read_checked(
+    stored: StoredMessage,
+    broadcast: Mapping[str, Tensor],
+    names: Sequence[str] = (),
+    renaming: Renaming = AS_THEY_ARE,
+) -> dict[str, Tensor]:
+    """A client's tensors, under plain names, once each is known to fit the broadcast.
+
+    Args:
+        stored: The message.
+        broadcast: What the server sent, under plain names, renamed.
+        names: As `named` takes them.
+        renaming: What plain names are in the model.
+
+    Raises:
+        CaptureError: As `check_fits`, or the file is damaged.
+        UsageError: Two names become one.
+    """
+    sent = renaming.names(named(stored.tensors(), names))
+    check_fits(stored.path, sent, broadcast)
+    return sent
+
+
+def check_fits(path: Path, sent: Mapping[str, Tensor], broadcast: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that are no update of the model that was broadcast.
+
+    Args:
+        path: For messages.
+        sent: A client's tensors, under plain names.
+        broadcast: What the server sent, under plain names.
+
+    Raises:
+        CaptureError: A name that the server did not send, another shape, NaN or infinity, or whole
+            numbers where the server sent fractions.
+    """
+    for name, tensor in sent.items():
+        if name not in broadcast:
+            first = next(iter(broadcast), "")
+            raise CaptureError(
+                path,
+                f"the server sent no tensor of that name (its first is {first!r}): an update of "
+                "another model, or with renamed layers (`fedaudit audit --rename OLD=NEW`)",
+                key=name,
+            )
+        if tensor.shape != broadcast[name].shape:
+            raise CaptureError(
+                path,
+                f"its shape is {list(tensor.shape)}, and the server sent "
+                f"{list(broadcast[name].shape)}: another number of classes, or another model",
+                key=name,
+            )
+        if tensor.is_floating_point():
+            check_finite(path, name, tensor)
+        elif broadcast[name].is_floating_point() and not is_buffer(name):
+            raise CaptureError(
+                path,
+                "it holds whole numbers where the server sent fractions: quantized, masked or "
+                "encrypted, so that no attack can read it as it is",
+                key=name,
+            )
+
+
+def check_finite(path: Path, name: str, tensor: Tensor) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        CaptureError: There is one.
+    """
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise CaptureError(path, "it holds NaN or infinity", key=name)
+
+
+def shared_of(
+    message: Message,
+    sent: Mapping[str, Tensor],
+    broadcast: Mapping[str, Tensor],
+    *,
+    buffers: Collection[str] | None = None,
+    over: float = 1.0,
+) -> tuple[Shared, ...]:
+    """The update and the batch-norm buffers of a message.
+
+    Args:
+        message: Its header.
+        sent: As `read_checked` gives them.
+        broadcast: What the server sent, under plain names.
+        buffers: Names of buffers; None where those of batch norm are all.
+        over: Σ w_k of an aggregate: weights are compared with the broadcast so many times.
+
+    Returns:
+        `Update` and, where they were sent, `Buffers`.
+    """
+    update, statistics = {}, {}
+    for name, tensor in sent.items():
+        before = broadcast[name].to(torch.float64) if name in broadcast else None
+        if is_buffer(name, buffers):
+            if is_buffer(name) and before is not None and message.kind != "gradient":
+                value = tensor.to(torch.float64)
+                if message.kind == "delta":
+                    value = over * before + message.sign * value
+                if f".{name}".endswith(COUNTER):
+                    # Averaged counters are fractions, which clients cut to whole numbers.
+                    counted = (value - before.floor()).round().clamp_min(0)
+                    statistics[name] = counted.to(torch.int64)
+                else:
+                    statistics[name] = value.float()
+        elif tensor.is_floating_point():
+            if message.kind == "weights" and before is not None:
+                update[name] = (tensor.to(torch.float64) - over * before).float()
+            else:
+                update[name] = message.sign * tensor.float()
+    kind: Literal["gradient", "delta"] = "gradient" if message.kind == "gradient" else "delta"
+    shared: tuple[Shared, ...] = (Update(kind, update, message.examples or None),)
+    return (*shared, Buffers(statistics, message.examples or None)) if statistics else shared

@@ -1,0 +1,86 @@
+"""How a client trained, as far as the facts say: the settings, and the images behind an update.
+
+What is not stated stays unknown. Three settings that frameworks leave at zero unless told otherwise
+are taken so where everything else is known, and this is said.
+"""
+
+import math
+from dataclasses import dataclass
+
+from fedaudit.captures.format.capture_facts import Facts, Message
+from fedaudit.core.observation import LocalTraining
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is known of one client's local training.
+
+    Attributes:
+        settings: None where a setting that an attack cannot do without is not known.
+        images: Images behind the update; None where it is not known.
+        missing: Facts to state so that `settings` and `images` are known.
+        assumed: Settings that were not stated, in words.
+    """
+
+    settings: LocalTraining | None
+    images: int | None
+    missing: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
+
+
+def local_training(facts: Facts, message: Message) -> Training:
+    """The training behind a message, from the facts and what the client says of itself."""
+    images = images_behind(facts, message)
+    missing = [] if images is not None else ["examples, or local_steps and batch_size"]
+    steps = steps_made(facts, message)
+    gradient = message.kind == "gradient"
+    if not gradient:
+        missing += [] if facts.lr is not None else ["lr"]
+        missing += [] if steps is not None else ["local_steps, or local_epochs and examples"]
+    if facts.batch_size is None and not (gradient or steps == 1):
+        missing.append("batch_size")
+    optimizer = (facts.optimizer or "sgd").lower()
+    if optimizer == "adamw" and not facts.weight_decay:
+        optimizer = "adam"
+    if not gradient and optimizer not in {"sgd", "adam"}:
+        missing.append(f"an optimizer that can be replayed: sgd or adam, not {facts.optimizer}")
+    if missing:
+        return Training(None, images, tuple(missing))
+    assumed = []
+    if not gradient:
+        assumed += ["optimizer = sgd"] if facts.optimizer is None else []
+        for name in ("momentum", "weight_decay", "proximal"):
+            assumed += [f"{name} = 0"] if getattr(facts, name) is None else []
+    assumed += ["batch_norm = train"] if facts.batch_norm is None else []
+    if facts.mean is None and facts.std is None:
+        assumed.append("images that enter the model in [0, 1] (no mean, no std)")
+    settings = LocalTraining(
+        lr=facts.lr or 1.0,  # a gradient has no learning rate in it
+        steps=1 if gradient else steps or 1,
+        batch_size=facts.batch_size if facts.batch_size and not gradient else images or 1,
+        momentum=0.0 if gradient else facts.momentum or 0.0,
+        optimizer="adam" if optimizer == "adam" and not gradient else "sgd",
+        weight_decay=facts.weight_decay or 0.0,
+        proximal=facts.proximal or 0.0,
+        batch_norm=facts.batch_norm or "train",
+    )
+    return Training(settings, images, (), tuple(assumed))
+
+
+def steps_made(facts: Facts, message: Message) -> int | None:
+    """Optimizer steps behind an update; None where they are not known."""
+    if message.kind == "gradient":
+        return 1
+    if facts.local_steps is not None:
+        return facts.local_steps
+    if facts.local_epochs and message.examples and facts.batch_size:
+        return facts.local_epochs * math.ceil(message.examples / facts.batch_size)
+    return None
+
+
+def images_behind(facts: Facts, message: Message) -> int | None:
+    """Different images behind an update: no more than the client has, or than its steps take."""
+    steps = steps_made(facts, message)
+    taken = None if steps is None or facts.batch_size is None else steps * facts.batch_size
+    has = message.examples or None
+    return min(taken, has) if taken and has else taken or has

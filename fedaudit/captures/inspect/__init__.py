@@ -1,0 +1,1 @@
+"""What a recorded run holds, and what can attack it."""

@@ -1,0 +1,95 @@
+"""Aggregates in a capture: how they show, and what aggregators do to batch norm's buffers."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fedaudit.captures.format.capture_facts import Facts
+from fedaudit.captures.format.capture_reader import StoredMessage
+from fedaudit.captures.inspect.protections import Seen, is_whole
+from fedaudit.captures.inspect.round_inspection import Look
+from fedaudit.core.errors import CaptureError
+
+CLOSE = 1e-9
+"""Relative distance of values that were cut at one bound: their sums are the same."""
+
+
+def is_sum(look: Look) -> bool:
+    """Whether what was looked at is no single client's."""
+    return look.messages[0].message.aggregate or len(clients_of(look)) > 1
+
+
+def clients_of(look: Look) -> tuple[str, ...]:
+    """Who sent these bit-identical messages."""
+    return tuple(sorted({one.message.client or "" for one in look.messages}))
+
+
+def identical_sum(number: int, clients: Sequence[str]) -> Seen:
+    """Bit-identical updates of several clients."""
+    evidence = (
+        f"the updates of {len(clients)} clients are bit-identical: this is one aggregate that was "
+        "handed out several times, not so many updates (as Flower's SecAgg+ workflow does)"
+    )
+    return Seen("aggregate", False, evidence, number, len(clients), float(len(clients)))
+
+
+def stated_sums(number: int, stored: Sequence[StoredMessage]) -> list[Seen]:
+    """Messages that say of themselves that they are sums over clients."""
+    sums = [one.message for one in stored if one.message.aggregate]
+    if not sums:
+        return []
+    over = f"over {len(sums[0].weights)} clients" if sums[0].weights else "over clients"
+    return [
+        Seen("aggregate", False, f"a sum or mean {over} was recorded as such", number, len(sums))
+    ]
+
+
+def flaws_of_sum(number: int, look: Look, facts: Facts) -> list[Seen]:
+    """Values that the aggregator cut off, and counters that are not what clients counted.
+
+    SecAgg+ in Flower 1.42 clips each weighted value to ±8, and shifts and scales back arrays but
+    not single numbers, which batch norm's counters are.
+    """
+    found = []
+    counters = look.measures.counters if look.measures else ()
+    wrong = [c for c in counters if not _counted(c, facts.local_steps)]
+    if wrong:
+        made = f"{facts.local_steps} step(s)" if facts.local_steps else "whole steps"
+        evidence = (
+            f"in an aggregate {len(wrong)} of {len(counters)} batch-norm counters moved by "
+            f"{wrong[0]:.4g}, where clients make {made}: the aggregator cuts values off, "
+            "or does not scale single numbers back (Flower's SecAgg+ clips to ±8 and does both). "
+            "What the server averages of buffers is not what clients counted"
+        )
+        found.append(Seen("corrupted counters", True, evidence, number, 1, wrong[0]))
+    if (cut := _bound(look.messages[0])) is not None:
+        top, count = cut
+        evidence = (
+            f"{count} numbers of an aggregate are {top:.4g} in size, and none is larger: values "
+            "are clipped one by one (Flower's SecAgg+ does so at ±8 over a client's weight), and "
+            "large running variances are no longer the clients'"
+        )
+        found.append(Seen("clipped values", True, evidence, number, 1, top))
+    return found
+
+
+def _counted(moved: float, steps: int | None) -> bool:
+    return is_whole(moved) and (moved > 0 if steps is None else round(moved) == steps)
+
+
+def _bound(stored: StoredMessage) -> tuple[float, int] | None:
+    """The largest size of a number that several share; weights of networks are all different."""
+    if stored.message.kind != "weights":
+        return None
+    try:
+        sent = [t for t in stored.tensors().values() if t.is_floating_point() and t.numel() > 1]
+    except CaptureError:
+        return None  # looking at it has said so
+    top = max((float(t.abs().max()) for t in sent), default=0.0)
+    count = sum(_as_large(t, top) for t in sent)
+    return (top, count) if top > 1 and count >= 3 else None  # ones are what norms start from
+
+
+def _as_large(tensor: Tensor, top: float) -> int:
+    return int(torch.count_nonzero(tensor.abs() >= top * (1 - CLOSE)))

@@ -1,0 +1,87 @@
+"""Which registered attacks a capture allows, and which facts they still miss."""
+
+from dataclasses import dataclass
+
+from fedaudit.captures.format.capture_reader import StoredCapture, StoredMessage
+from fedaudit.captures.format.stated_training import local_training
+from fedaudit.core import registry
+from fedaudit.core.errors import FedauditError
+from fedaudit.core.knowledge import Knowledge
+from fedaudit.core.shared import Aggregate, Update
+
+
+@dataclass(frozen=True)
+class AttackFit:
+    """Whether a registered attack applies.
+
+    Attributes:
+        name: Of the attack.
+        applies: Whether everything that it needs is there, but for faces from elsewhere.
+        missing: What it needs and does not have.
+        faces: Whether it needs faces from elsewhere, which the auditor brings.
+    """
+
+    name: str
+    applies: bool
+    missing: tuple[str, ...]
+    faces: bool = False
+
+
+def attacks_for(
+    capture: StoredCapture, read: set[type], example: StoredMessage | None
+) -> tuple[AttackFit, ...]:
+    """Registered attacks against what was shared and what is known.
+
+    Args:
+        capture: The capture.
+        read: Classes of what was shared, such as `Update`.
+        example: One of its updates, from which the facts that clients state are taken.
+    """
+    if Aggregate in read:
+        read = read | {Update}  # its mean is an update
+    lacking = missing_knowledge(capture, example)
+    fits = []
+    for name in registry.names("attacks"):
+        try:
+            attack = registry.create("attacks", name, {})
+            needs, reads = frozenset(attack.needs), frozenset(attack.reads)
+        except FedauditError as error:
+            fits.append(AttackFit(name, False, (str(error),)))
+            continue
+        missing = []
+        if not reads & read:
+            kinds = " or ".join(sorted(kind.__name__ for kind in reads))
+            missing.append(f"what it reads ({kinds}) was not shared")
+        missing += [lacking[fact] for fact in sorted(needs) if fact in lacking]
+        faces = Knowledge.AUXILIARY in needs
+        fits.append(AttackFit(name, not missing, tuple(missing), faces))
+    return tuple(fits)
+
+
+def missing_knowledge(
+    capture: StoredCapture, example: StoredMessage | None
+) -> dict[Knowledge, str]:
+    """For each kind of knowledge that a recording does not give: what to state.
+
+    Auxiliary faces are the auditor's to bring, so they never lack.
+    """
+    facts = capture.facts
+    training = local_training(facts, example.message) if example else None
+    lacking = {
+        Knowledge.LABELS: "labels of the attacked images, which no recording holds",
+        Knowledge.STATISTICS: "statistics of the client's data, which no recording holds",
+        Knowledge.MANIPULATION: "a server that chooses what it sends: nothing that a recording has",
+    }
+    if facts.model is None:
+        lacking[Knowledge.MODEL] = "the model: state model"
+    basic = [] if facts.image_shape else ["image_shape"]
+    basic += [] if facts.classes else ["classes"]
+    basic += [] if training and training.images else ["examples (or local_steps and batch_size)"]
+    if basic:
+        lacking[Knowledge.BASIC] = f"the shape of the batch: state {', '.join(basic)}"
+    if training is None or training.settings is None:
+        what = ", ".join(training.missing) if training else "lr, local_steps, batch_size"
+        lacking[Knowledge.TRAINING] = f"local training: state {what}"
+    if facts.protections is None:
+        lacking[Knowledge.DEFENSE] = "the protections in use: state protections (() for none)"
+    return lacking

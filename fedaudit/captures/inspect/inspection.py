@@ -1,0 +1,287 @@
+"""What a capture holds: rounds, clients, what was shared, norms, anomalies, and what can attack it.
+
+Headers are read, where the measures of updates stand (`keeping.py`); the tensors of an update only
+where they do not, each thread one update at a time.
+"""
+
+import math
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from fedaudit.captures.format.capture_facts import stated
+from fedaudit.captures.format.capture_reader import StoredCapture, StoredMessage
+from fedaudit.captures.format.stated_training import local_training
+from fedaudit.captures.format.update_statistics import Measures
+from fedaudit.captures.inspect.aggregates import (
+    clients_of,
+    flaws_of_sum,
+    identical_sum,
+    is_sum,
+    stated_sums,
+)
+from fedaudit.captures.inspect.applicable_attacks import AttackFit, attacks_for
+from fedaudit.captures.inspect.protections import (
+    Seen,
+    is_whole,
+    protections_of_round,
+    protections_stated,
+)
+from fedaudit.captures.inspect.round_inspection import Anomaly, look_at_round
+from fedaudit.core.shared import Aggregate, Buffers, Update
+
+
+@dataclass(frozen=True)
+class RoundSummary:
+    """One round.
+
+    Attributes:
+        number: Of the round.
+        broadcast: Whether one was recorded, and can be read.
+        clients: Who sent something.
+        updates: Messages.
+        kinds: How often each kind was sent; an aggregate counts as "aggregate of weights" etc.
+        tensors, numbers, bytes: Of an update, the largest.
+        examples: Smallest and largest number of images that clients say; None if unknown.
+        norm: Smallest, median and largest L2 norm of what updates change; None if none is known.
+        buffers: How many updates come with batch-norm buffers.
+    """
+
+    number: int
+    broadcast: bool
+    clients: tuple[str, ...]
+    updates: int
+    kinds: Mapping[str, int]
+    tensors: int
+    numbers: int
+    bytes: int
+    examples: tuple[int, int] | None
+    norm: tuple[float, float, float] | None
+    buffers: int
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `fedaudit inspect` shows.
+
+    Attributes:
+        folder, created: Of the capture.
+        facts: That are stated.
+        unknown: Facts that attacks ask for and nobody stated.
+        assumed: Settings that are taken for what frameworks do unless told otherwise.
+        found_out: Facts that the numbers show, with evidence; state them to have them used.
+        rounds, protections, anomalies, attacks: See there.
+        kept: Updates that are shown as measured when they were recorded; others were read.
+        problems: Files that cannot be used, in words.
+    """
+
+    folder: str
+    created: str
+    facts: Mapping[str, Any]
+    unknown: tuple[str, ...]
+    assumed: tuple[str, ...]
+    found_out: tuple[str, ...]
+    rounds: tuple[RoundSummary, ...]
+    protections: tuple[Seen, ...]
+    anomalies: tuple[Anomaly, ...]
+    attacks: tuple[AttackFit, ...]
+    kept: int
+    problems: tuple[str, ...]
+
+    def as_plain(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        plain: dict[str, Any] = TypeAdapter(Inspection).dump_python(self, mode="json")
+        return plain
+
+
+def inspect(
+    capture: StoredCapture, *, workers: int | None = None, verify: bool = False
+) -> Inspection:
+    """Look at all messages of a capture, once.
+
+    Args:
+        capture: The capture.
+        workers: Threads, each with one update in memory; None is a core each, at most 4.
+        verify: Read all tensors, and report where they are not as their headers say.
+    """
+    workers = workers or min(4, os.cpu_count() or 1)
+    rounds: list[RoundSummary] = []
+    anomalies: list[Anomaly] = []
+    seen: list[Seen] = list(protections_stated(capture.facts))
+    read: set[type] = set()
+    example: StoredMessage | None = None
+    counted: set[int] = set()
+    kept = 0
+    for number in capture.rounds():
+        looked = look_at_round(capture, number, workers=workers, verify=verify)
+        anomalies += looked.anomalies
+        measured: list[tuple[str, Measures]] = []
+        alone: list[tuple[str, Measures]] = []
+        for look in looked.looks:
+            names = clients_of(look)
+            if len(names) > 1:
+                seen.append(identical_sum(number, names))
+            if is_sum(look):
+                seen += flaws_of_sum(number, look, capture.facts)
+            if look.measures is not None:
+                measured.append((names[0], look.measures))
+                alone += [] if is_sum(look) else measured[-1:]
+                read |= {Aggregate if is_sum(look) else Update}
+                read |= {Buffers} if look.measures.buffers else set()
+            kept += len(look.messages) if look.kept else 0
+        seen += stated_sums(number, looked.stored)
+        seen += protections_of_round(number, measured, looked.broadcast or (), capture.facts, alone)
+        anomalies += [*_compared(number, measured), *_steps(capture, number, alone)]
+        counted |= steps_of(alone)
+        rounds.append(_summary(number, looked.stored, looked.broadcast is not None, measured))
+        example = example or next(iter(looked.stored), None)
+    known = stated(capture.facts)
+    training = local_training(capture.facts, example.message) if example else None
+    return Inspection(
+        folder=str(capture.folder),
+        created=capture.manifest.created,
+        facts=known,
+        unknown=tuple(n for n in _asked() if n not in known),
+        assumed=training.assumed if training else (),
+        found_out=_found_out(capture, counted),
+        rounds=tuple(rounds),
+        protections=_together(seen),
+        anomalies=tuple(anomalies),
+        attacks=attacks_for(capture, read, example),
+        kept=kept,
+        problems=tuple(map(str, capture.problems)),
+    )
+
+
+def _asked() -> tuple[str, ...]:
+    """Facts that attacks ask for, in the order of their worth."""
+    return (
+        *("model", "image_shape", "classes", "lr", "local_steps", "batch_size", "batch_norm"),
+        *("optimizer", "momentum", "weight_decay", "protections"),
+    )
+
+
+def _compared(number: int, measured: list[tuple[str, Measures]]) -> list[Anomaly]:
+    """Updates that differ from the others of the round."""
+    found: list[Anomaly] = []
+    norms = [m.norm for _, m in measured if m.norm > 0 and math.isfinite(m.norm)]
+    middle = median(norms) if norms else 0.0
+    for client, m in measured:
+        if len(norms) >= 3 and m.norm > 10 * middle:
+            found.append(
+                Anomaly(
+                    number, client, f"its norm {m.norm:.3g} is far above the median {middle:.3g}"
+                )
+            )
+        elif len(norms) >= 3 and 0 < m.norm < middle / 10:
+            found.append(
+                Anomaly(
+                    number, client, f"its norm {m.norm:.3g} is far below the median {middle:.3g}"
+                )
+            )
+    still: dict[str, list[str]] = defaultdict(list)
+    for client, m in measured:
+        for name, layer in m.layers.items():
+            if layer.norm == 0 and m.norm > 0:
+                still[name].append(client)
+    for name, clients in still.items():
+        if len(clients) < len(measured):  # where all have it, it is a frozen layer
+            who = clients[0] if len(clients) == 1 else ""
+            many = "" if who else f" in {len(clients)} updates"
+            found.append(Anomaly(number, who, f"{name!r} is all zeros{many}"))
+    usual = Counter(name for _, m in measured for name in (*m.layers, *m.whole))
+    for client, m in measured:
+        missing = [n for n, c in usual.items() if 2 * c > len(measured) and n not in m.layers]
+        missing = [n for n in missing if n not in m.whole and n not in dict(m.unfit)]
+        if missing:
+            found.append(
+                Anomaly(number, client, f"{missing[0]!r} is missing, which most clients sent")
+            )
+    return found
+
+
+def steps_of(measured: list[tuple[str, Measures]]) -> set[int]:
+    """Local steps that batch-norm counters show; empty where they were tampered with."""
+    moves = {c for _, m in measured for c in m.counters}
+    return (
+        {round(c) for c in moves}
+        if moves and all(is_whole(c) and c > 0.5 for c in moves)
+        else set()
+    )
+
+
+def _steps(
+    capture: StoredCapture, number: int, measured: list[tuple[str, Measures]]
+) -> list[Anomaly]:
+    """Counters that contradict what is stated."""
+    stated_steps, counted = capture.facts.local_steps, steps_of(measured)
+    if stated_steps is None or not counted or counted == {stated_steps}:
+        return []
+    shown = ", ".join(map(str, sorted(counted)[:5]))
+    what = f"local_steps = {stated_steps} is stated, and batch-norm counters moved by {shown}"
+    return [Anomaly(number, "", what)]
+
+
+def _found_out(capture: StoredCapture, counted: set[int]) -> tuple[str, ...]:
+    if capture.facts.local_steps is not None or len(counted) != 1:
+        return ()
+    steps = next(iter(counted))
+    return (f"local_steps = {steps} (every batch-norm counter moved by {steps})",)
+
+
+def _together(seen: list[Seen]) -> tuple[Seen, ...]:
+    """The same finding of several rounds once, with the evidence of the first."""
+    found: dict[tuple[str, bool], list[Seen]] = defaultdict(list)
+    for one in seen:
+        found[one.name, one.fault].append(one)
+    return tuple(
+        ones[0]
+        if len(ones) == 1
+        else Seen(
+            ones[0].name,
+            ones[0].fault,
+            f"{ones[0].evidence} (round {ones[0].round}; in {len({o.round for o in ones})} rounds)",
+            ones[0].round,
+            sum(o.clients for o in ones),
+            ones[0].value,
+            ones[0].names,
+        )
+        for ones in found.values()
+    )
+
+
+def _summary(
+    number: int,
+    stored: Sequence[StoredMessage],
+    broadcast: bool,
+    measured: list[tuple[str, Measures]],
+) -> RoundSummary:
+    kinds = Counter(
+        ("aggregate of " if one.message.aggregate else "")
+        + ("negated " if one.message.sign < 0 else "")
+        + str(one.message.kind)
+        for one in stored
+    )
+    examples = [one.message.examples for one in stored if one.message.examples is not None]
+    norms = [m.norm for _, m in measured if math.isfinite(m.norm) and m.layers]
+    sizes = [sum(math.prod(e.shape) for e in one.header.entries.values()) for one in stored]
+    return RoundSummary(
+        number=number,
+        broadcast=broadcast,
+        clients=tuple(sorted({one.message.client or "" for one in stored})),
+        updates=len(stored),
+        kinds=dict(kinds),
+        tensors=max((len(one.header.entries) for one in stored), default=0),
+        numbers=max(sizes, default=0),
+        bytes=max(
+            (sum(e.end - e.begin for e in one.header.entries.values()) for one in stored), default=0
+        ),
+        examples=(min(examples), max(examples)) if examples else None,
+        norm=(min(norms), median(norms), max(norms)) if norms else None,
+        buffers=sum(bool(m.buffers) for _, m in measured),
+    )

@@ -1,0 +1,322 @@
+"""Why the model that was named is not the one whose updates were recorded, and what to do.
+
+Names and shapes alone are compared, the recording's with the network's. Both may be a stranger's.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from fedaudit.captures.format.plain_text import plain
+from fedaudit.captures.format.renaming import Renaming, shortest
+from fedaudit.captures.format.shared_tensors import STATISTICS
+
+Shapes = Mapping[str, tuple[int, ...]]
+KINDS = frozenset({"weight", "bias", "running_mean", "running_var"})
+WRAPPERS = {
+    "module": "DataParallel or DistributedDataParallel",
+    "_orig_mod": "torch.compile",
+    "_module": "Opacus",
+}
+_TRIED = 64
+"""Prefixes that are tried at most."""
+_SAMPLE = 32
+"""Names on which a prefix is tried first."""
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """What does not fit.
+
+    Attributes:
+        key: The first wrong name, as it was recorded.
+        fact: What each side has there.
+        cause: The likely one.
+        advice: What to do.
+        renaming: Rules that make more of the names fit, where no choice is left; else None.
+    """
+
+    key: str
+    fact: str
+    cause: str
+    advice: str
+    renaming: Renaming | None = None
+
+    def __str__(self) -> str:
+        return f"{self.fact}. Likely cause: {self.cause}. {self.advice}"
+
+
+def find_mismatch(
+    sent: Shapes, network: Shapes, advise_classes: Callable[[int], str]
+) -> Mismatch | None:
+    """Compare what the server sent with a network; None where all that was sent fits.
+
+    What the network has beyond that may have stayed on the devices.
+
+    Args:
+        sent: In the order in which it was sent.
+        network: In the order of its state dict.
+        advise_classes: What to do where the model should have so many classes.
+    """
+    key = next((n for n in sent if network.get(n) != sent[n]), None)
+    if key is None:
+        return None
+    if key in network:
+        fact = f"{_quoted(key)} is {_shape(sent[key])} in the capture and {_shape(network[key])} "
+        fact += "in the model"
+    else:
+        first = next((n for n in network if n not in sent), next(iter(network), ""))
+        fact = f"the capture has {_quoted(key)} {_shape(sent[key])}, and the model does not"
+        fact += f"; of what it has, the capture lacks {_quoted(first)}" if first else ""
+    if all(name in network for name in sent):
+        return Mismatch(key, fact, *_other_shapes(sent, network, advise_classes))
+    for explain in (_prefix, _folded, _headless, _renamed, _partly):
+        if (found := explain(sent, network)) is not None:
+            return Mismatch(key, fact, *found)
+    agree = sum(network.get(name) == shape for name, shape in sent.items())
+    return Mismatch(
+        key,
+        fact,
+        f"another architecture: {agree} of {len(sent)} names agree, shapes included",
+        "Name the model that the clients trained: --model package.module:factory.",
+    )
+
+
+Told = tuple[str, str, Renaming | None]
+
+
+def _other_shapes(
+    sent: Shapes, network: Shapes, advise_classes: Callable[[int], str]
+) -> tuple[str, str]:
+    """All names are known, and some shapes differ."""
+    wrong = {n: (sent[n], network[n]) for n in sent if sent[n] != network[n]}
+    last = next((n for n in reversed(list(network)) if len(network[n]) == 2 and n in sent), "")
+    tails = {(a[1:], b[1:]) for a, b in wrong.values()}
+    heads = {(a[:1], b[:1]) for a, b in wrong.values()}
+    if (
+        last in wrong
+        and len(heads) == 1
+        and all(a == b for a, b in tails)
+        and ((), ()) not in heads
+    ):
+        have, need = wrong[last][1][0], wrong[last][0][0]
+        return f"the wrong number of classes, {have:,} in place of {need:,}", advise_classes(need)
+    first, (a, b) = next(iter(wrong.items()))
+    if len(wrong) == 1 and len(a) == len(b) == 2 and a[0] == b[0]:
+        return (
+            f"another size of images: {_quoted(first)} takes {a[1]:,} features of them in the "
+            f"capture and {b[1]:,} in the model",
+            "State the size that the clients trained on: fedaudit.recording(CAPTURE, "
+            "image_shape=(C, H, W)), or name a model that is built for it.",
+        )
+    if len(wrong) == 1 and len(a) == len(b) == 4 and (a[0], *a[2:]) == (b[0], *b[2:]):
+        return (
+            f"images of {a[1]} channels in the capture and {b[1]} in the model",
+            "Name a model for such images: --model package.module:factory.",
+        )
+    return (
+        f"the same architecture in another size: {len(wrong)} of {len(sent)} shapes differ",
+        "Name the model, with the arguments, that the clients trained.",
+    )
+
+
+def _prefix(sent: Shapes, network: Shapes) -> Told | None:
+    """One prefix of all names is another one in the network, or none."""
+    found = _fitting(sent, network)
+    whole = {fits: rules for (complete, fits), rules in found.items() if complete}
+    return _told(whole[max(whole)]) if whole else None
+
+
+def _partly(sent: Shapes, network: Shapes) -> Told | None:
+    """The same of more than half of the names, and more than fit as they are."""
+    found = _fitting(sent, network)
+    best = max(found, default=(False, 0))
+    alike = sum(network.get(n) == s for n, s in sent.items())
+    if 2 * best[1] <= len(sent) or best[1] <= alike:
+        return None
+    cause, advice, renaming = _told(found[best])
+    return f"{cause} ({best[1]} of {len(sent)} names then fit)", advice, renaming
+
+
+def _fitting(sent: Shapes, network: Shapes) -> dict[tuple[bool, int], list[Renaming]]:
+    """Rules for a prefix: whether all names are known then, and how many fit with their shape."""
+    found: dict[tuple[bool, int], list[Renaming]] = defaultdict(list)
+    some = list(sent)[:: 1 + len(sent) // _SAMPLE]
+    for rule in _prefixes(sent, network):
+        renaming = Renaming((rule,))
+        if 4 * sum(renaming.name(name) in network for name in some) >= len(some):
+            names = {renaming.name(name): shape for name, shape in sent.items()}
+            complete = len(names) == len(sent) and all(n in network for n in names)
+            found[complete, sum(network.get(n) == s for n, s in names.items())].append(renaming)
+    return found
+
+
+def _told(rules: Sequence[Renaming]) -> Told:
+    if len(rules) > 1:
+        options = " or ".join(filter(None, (r.as_options() for r in rules[:3])))
+        cause = "a prefix, and the model has several parts with the names that follow it"
+        return cause, f"Say which is meant: {options or '--rename OLD=NEW'}.", None
+    ((old, new),) = rules[0].rules
+    if old and new:
+        cause = f"{_quoted(old)} in the capture is {_quoted(new)} in the model"
+    else:
+        wrapper = WRAPPERS.get(old or new, "a wrapper such as a LightningModule")
+        side = "capture" if old else "model"
+        cause = f"names in the {side} begin with {_quoted(f'{old or new}.')}, which {wrapper} adds"
+    return cause, *_offer(rules[0])
+
+
+def _prefixes(sent: Shapes, network: Shapes) -> list[tuple[str, str]]:
+    """Prefixes that the first name may have in the recording and in the network."""
+    first = next(iter(sent))
+    parts = first.split(".")
+    found = []
+    for taken in range(min(len(parts), 8)):
+        old, rest = ".".join(parts[:taken]), ".".join(parts[taken:])
+        for name in network:
+            if name == rest or name.endswith(f".{rest}"):
+                found.append((old, name.removesuffix(rest).removesuffix(".")))
+    known = {rule for rule in found if rule[0] != rule[1]}
+    # `a.b → c.b` says no more than `a → c`, which is tried before it.
+    return [r for r in dict.fromkeys(found) if r in known and not _longer(r, known)][:_TRIED]
+
+
+def _longer(rule: tuple[str, str], others: Collection[tuple[str, str]]) -> bool:
+    old, new = (part.split(".") for part in rule)
+    while old and new and old[-1] == new[-1]:
+        old, new = old[:-1], new[:-1]
+        if (".".join(old), ".".join(new)) in others:
+            return True
+    return False
+
+
+def _folded(sent: Shapes, network: Shapes) -> Told | None:
+    """Batch norm that was folded into convolutions, on either side."""
+    for one, other, where, whose in (
+        (sent, network, "the model has", "what the server sent"),
+        (network, sent, "the capture has", "the model"),
+    ):
+        biases = {n for n in one if n not in other}
+        norms = {n.rpartition(".")[0] for n in other if n not in one and n.endswith(STATISTICS)}
+        added = {n for n in biases if n.endswith(".bias")}
+        partners = {n for n in added if n.removesuffix("bias") + "weight" in other}
+        missing = [n for n in other if n not in one and n.rpartition(".")[0] not in norms]
+        if norms and added and partners == added == biases and not missing:
+            layers = "batch-norm layer" + ("s" if len(norms) > 1 else "")
+            return (
+                f"batch norm was folded into convolutions in {whose}: {where} {len(norms)} {layers}"
+                f" that it lacks, and {len(added)} convolutions have a bias in place of them",
+                "No renaming undoes this. Name the model in the form that the clients trained: "
+                + (
+                    "fused (torch.nn.utils.fusion.fuse_conv_bn_eval)."
+                    if one is sent
+                    else "before it is fused."
+                ),
+                None,
+            )
+    return None
+
+
+def _headless(sent: Shapes, network: Shapes) -> Told | None:
+    """The network lacks the last layers of what was sent, and all else fits."""
+    extra = [n for n in sent if n not in network]
+    common = [n for n in sent if n in network]
+    fits = all(network[n] == sent[n] for n in common) and len(common) >= len(extra)
+    if not fits or len(common) < len(network) or list(sent)[-len(extra) :] != extra:
+        return None
+    wide = [sent[n][0] for n in extra if len(sent[n]) == 2]
+    classes = f" of {wide[-1]:,} classes" if wide else ""
+    return (
+        f"the model lacks the head{classes}: all {len(network)} tensors that it has fit",
+        "Name the model with the head that the clients trained.",
+        None,
+    )
+
+
+def _renamed(sent: Shapes, network: Shapes) -> Told | None:
+    """The same shapes under other names: by order, or where a shape occurs once."""
+    if not any(n.endswith(STATISTICS) for n in sent):
+        network = {n: s for n, s in network.items() if not n.endswith(STATISTICS)}
+    if len(sent) != len(network):
+        return None
+    pairs = list(zip(sent.items(), network.items(), strict=True))
+    in_order = all(a == b and _same_kind(old, new) for (old, a), (new, b) in pairs)
+    by_order = {old: new for (old, _), (new, _) in pairs}
+    by_shape, unclear = _by_shape(sent, network)
+    if by_shape is None:
+        return None
+    # The order of a list that is sorted by name is not that of the layers.
+    if in_order and (not unclear or list(sent) != sorted(sent)):
+        moved = [n for n in sent if n in network and by_order[n] != n and network[n] == sent[n]]
+        if moved:
+            return (
+                "renamed layers, and some of the names are those of other layers: by order "
+                f"{_quoted(moved[0])} would be {_quoted(by_order[moved[0]])}, by name itself",
+                "Say which is meant, layer by layer: --rename OLD=NEW.",
+                None,
+            )
+        return "renamed layers: all shapes are the same, in the same order", *_offer(
+            shortest(by_order)
+        )
+    if unclear:
+        one, other = unclear
+        return (
+            f"renamed layers, but {_quoted(one)} and {_quoted(other)} have the same shape "
+            f"{_shape(sent[one])}, and the order does not tell which is which",
+            "Say what they are in the model, layer by layer: --rename OLD=NEW.",
+            None,
+        )
+    return "renamed layers: each shape occurs once", *_offer(shortest(by_shape))
+
+
+def _by_shape(
+    sent: Shapes, network: Shapes
+) -> tuple[dict[str, str] | None, tuple[str, str] | None]:
+    """The mapping of shapes and kinds that occur once, and two names that it leaves open.
+
+    None in place of the mapping where the shapes differ.
+    """
+    ours: dict[tuple[int, ...], list[str]] = defaultdict(list)
+    for name, shape in network.items():
+        if sent.get(name) != shape:
+            ours[shape].append(name)
+    theirs: dict[tuple[int, ...], list[str]] = defaultdict(list)
+    for name, shape in sent.items():
+        if network.get(name) != shape:
+            theirs[shape].append(name)
+    mapping = {name: name for name, shape in sent.items() if network.get(name) == shape}
+    unclear = None
+    if {s: len(names) for s, names in ours.items()} != {s: len(n) for s, n in theirs.items()}:
+        return None, None
+    for shape, names in theirs.items():
+        for name in names:
+            fitting = [n for n in ours[shape] if _same_kind(name, n)]
+            rivals = [n for n in names if n != name and any(_same_kind(n, f) for f in fitting)]
+            if len(fitting) == 1 and not rivals:
+                mapping[name] = fitting[0]
+            elif unclear is None and rivals:
+                unclear = (name, rivals[0])
+            elif not fitting:
+                return None, None
+    return mapping, unclear
+
+
+def _same_kind(one: str, other: str) -> bool:
+    """Whether the last parts of two names do not contradict each other, as weight and bias do."""
+    kinds = {one.rpartition(".")[2], other.rpartition(".")[2]}
+    return len(kinds) == 1 or not kinds <= KINDS
+
+
+def _offer(renaming: Renaming) -> tuple[str, Renaming]:
+    options = renaming.as_options()
+    return f"Add {options + ', or ' if options else ''}--rename auto.", renaming
+
+
+def _quoted(name: str) -> str:
+    """A stranger's name, short and as text."""
+    shown = plain(name)
+    return repr(shown if len(shown) <= 100 else f"{shown[:97]}…")
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return str(list(shape))

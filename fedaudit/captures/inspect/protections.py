@@ -1,0 +1,334 @@
+"""Protections that a capture shows, each with its evidence, and the known ways to get them wrong.
+
+What is found here is seen in the numbers or follows from what was stated. That something is not
+found does not mean that it is not there.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from fedaudit.captures.format.capture_facts import DpClaim, Facts
+from fedaudit.captures.format.shared_tensors import STATISTICS, is_buffer
+from fedaudit.captures.format.update_statistics import Measures
+
+COMMON = 3e-4
+"""Relative difference of norms that count as one: sums of float32 squares agree better."""
+SHARE = 0.1
+"""Norm of counters over the clipping norm above which they matter."""
+EVEN = 1.5
+"""Ratio of the largest to the smallest root mean square of layers that count as equal; gradients of
+real networks differ by orders of magnitude from layer to layer."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A protection, or a fault in one.
+
+    Attributes:
+        name: What it is called: "aggregate", "clipping", "noise", "sparsity", "quantization",
+            "missing layers", "frozen layers", "buffers in clear", "counters in the clipping norm",
+            "inconsistent sensitivity", "less noise than claimed", "encrypted or masked".
+        fault: Whether it is a way to get a protection wrong.
+        evidence: What was seen, with numbers.
+        round: Where; None where it is about the whole capture.
+        clients: How many updates of the round show it.
+        value: The number that it comes down to: a norm, a standard deviation, a share, a count.
+        names: Of the layers, where it is about some of them.
+    """
+
+    name: str
+    fault: bool
+    evidence: str
+    round: int | None = None
+    clients: int = 0
+    value: float | None = None
+    names: tuple[str, ...] = ()
+
+
+def protections_of_round(
+    number: int,
+    measured: Sequence[tuple[str, Measures]],
+    broadcast: Iterable[str],
+    facts: Facts,
+    alone: Sequence[tuple[str, Measures]] | None = None,
+) -> tuple[Seen, ...]:
+    """What the updates of one round show.
+
+    Args:
+        number: Its number.
+        measured: Client and measures of each update; bit-identical ones once.
+        broadcast: Names that the server sent.
+        facts: What is stated.
+        alone: Those of `measured` that are one client's: norms and buffers of a sum are nobody's.
+            None takes all.
+    """
+    usable = [m for _, m in measured if not m.not_finite and m.layers and m.norm > 0]
+    if not usable:
+        return tuple(_masked(number, measured))
+    own = usable if alone is None else [m for _, m in alone if any(m is u for u in usable)]
+    found = [
+        *_masked(number, measured),
+        *(_clipping(number, own, facts) if own else ()),
+        *_noise(number, usable, facts.dp),
+        *_sparsity(number, usable),
+        *_quantization(number, usable),
+        *_absent(number, usable, broadcast, facts),
+    ]
+    return (*found, *_buffers(number, own, facts, found, _running(broadcast)))
+
+
+def protections_stated(facts: Facts) -> tuple[Seen, ...]:
+    """Faults that follow from what is stated alone."""
+    claim = facts.dp
+    if claim is None or claim.clip is None or claim.sensitivity is None:
+        return ()
+    if claim.sensitivity >= claim.clip * (1 - COMMON):
+        return ()
+    return (
+        Seen(
+            "inconsistent sensitivity",
+            True,
+            f"noise is scaled to a sensitivity of {claim.sensitivity:g}, and updates are clipped "
+            f"to {claim.clip:g}: the noise is {claim.clip / claim.sensitivity:.3g} times too weak "
+            "for the ε that is claimed. (Flower's LocalDpMod takes the two apart and does not "
+            "compare them.)",
+            value=claim.sensitivity / claim.clip,
+        ),
+    )
+
+
+def noise_deviation(measures: Measures) -> float | None:
+    """Standard deviation of Gaussian noise that drowns an update; None where none does.
+
+    Under it all layers have the same root mean square, and values are distributed normally.
+    """
+    layers = [layer for layer in measures.layers.values() if layer.size >= 256]
+    if len(layers) < 3 or measures.zeros > 0.1 or measures.sampled < 1000:
+        return None
+    sizes = sorted(layer.rms for layer in layers)
+    if sizes[0] == 0 or sizes[-1] > EVEN * sizes[0] or abs(measures.kurtosis) > 0.3:
+        return None
+    return sizes[len(sizes) // 2]
+
+
+def _masked(number: int, measured: Sequence[tuple[str, Measures]]) -> list[Seen]:
+    masked = [m for _, m in measured if m.whole]
+    if not masked:
+        return []
+    evidence = (
+        f"{masked[0].whole[0]!r} and others are whole numbers where the server sent fractions: "
+        "quantized and masked (as secure aggregation does), or encrypted"
+    )
+    return [Seen("encrypted or masked", False, evidence, number, len(masked))]
+
+
+def _clipping(number: int, usable: Sequence[Measures], facts: Facts) -> list[Seen]:
+    """Several clients with one and the same norm, and none above it."""
+    found = []
+    norms = {"parameters": [m.norm for m in usable], "all": [m.norm_of_all for m in usable]}
+    # Norms of noise agree by themselves: they vary by 1/√(2n) for n numbers.
+    drowned = sum(noise_deviation(m) is not None for m in usable) * 2 > len(usable)
+    bounds = {kind: None if drowned else _bound(values) for kind, values in norms.items()}
+    if bound := bounds["parameters"]:
+        evidence = (
+            f"{bound[1]} of {len(usable)} updates have an L2 norm of {bound[0]:.4g}, and none has "
+            "a larger one"
+        )
+        found.append(Seen("clipping", False, evidence, number, bound[1], bound[0]))
+    elif bound := bounds["all"]:
+        evidence = (
+            f"{bound[1]} of {len(usable)} updates have an L2 norm of {bound[0]:.4g} with "
+            "batch-norm buffers and counters, and none has a larger one"
+        )
+        found.append(Seen("clipping", False, evidence, number, bound[1], bound[0]))
+    scaled = [m for m in usable if not all(map(is_whole, m.counters))]
+    if scaled:
+        one = scaled[0]
+        evidence = (
+            f"a counter of training steps moved by {max(one.counters):.4g}, which is no whole "
+            f"number: counters and buffers were clipped with the update. They make "
+            f"{math.sqrt(max(0.0, 1 - (one.norm / one.norm_of_all) ** 2)):.1%} of its norm, so "
+            "that little of the update is left: it looks protected for the wrong reason. Leave "
+            "buffers out of the clipping, or use a network without batch norm"
+        )
+        found.append(
+            Seen("counters in the clipping norm", True, evidence, number, len(scaled), one.norm)
+        )
+    elif seen := _counted_by_flower(number, usable, facts, drowned=drowned):
+        found.append(seen)
+    return found
+
+
+def _counted_by_flower(
+    number: int, usable: Sequence[Measures], facts: Facts, *, drowned: bool
+) -> Seen | None:
+    """Clipping that counts counters and sends them as they are.
+
+    Flower's modifiers take the norm of all arrays, and scale all but single numbers (1.42: they are
+    scaled as copies). So counters stay whole, and nothing in the numbers tells this from a network
+    whose updates are that small: it is known of the framework.
+    """
+    bound = facts.dp.clip if facts.dp else None
+    counters = math.sqrt(sum(c**2 for c in usable[0].counters))
+    if (
+        bound is None
+        or counters < SHARE * bound
+        or not (facts.framework or "").startswith("flower")
+    ):
+        return None
+    if not drowned and any(m.norm > bound * (1 + COMMON) for m in usable):
+        return None  # it is not clients that clip
+    left = "" if drowned else f" What is left of the update's is {usable[0].norm:.3g}."
+    moved = f"{len(usable[0].counters)} batch-norm counters moved by {usable[0].counters[0]:g}"
+    evidence = (
+        f"updates are clipped to {bound:g}, and {moved}, which is a norm of {counters:.3g}. "
+        "Flower's clipping counts them, so that they take the bound up and the update shrinks with "
+        f"them.{left} It looks protected for the wrong reason. Leave buffers out of what is "
+        "clipped, or use a network without batch norm"
+    )
+    name = "counters in the clipping norm"
+    return Seen(name, True, evidence, number, len(usable), usable[0].norm)
+
+
+def is_whole(value: float) -> bool:
+    """Whether a counter moved by whole steps, as exactly as float32 arithmetic leaves it."""
+    return math.isfinite(value) and abs(value - round(value)) <= 1e-4 * max(1.0, abs(value))
+
+
+def _bound(norms: Sequence[float]) -> tuple[float, int] | None:
+    """The largest norm, where at least three clients and a third of all share it."""
+    top = max(norms)
+    count = sum(norm >= top * (1 - COMMON) for norm in norms)
+    return (top, count) if count >= max(3, math.ceil(len(norms) / 3)) else None
+
+
+def _noise(number: int, usable: Sequence[Measures], claim: DpClaim | None) -> list[Seen]:
+    deviations = [d for m in usable if (d := noise_deviation(m)) is not None]
+    if not deviations:
+        return _missing_noise(number, usable, claim)
+    middle = sorted(deviations)[len(deviations) // 2]
+    evidence = (
+        f"in {len(deviations)} of {len(usable)} updates all layers have the same root mean square "
+        f"({middle:.3g}) and values are distributed normally, as under Gaussian noise that drowns "
+        "the update"
+    )
+    return [Seen("noise", False, evidence, number, len(deviations), middle)]
+
+
+def _missing_noise(number: int, usable: Sequence[Measures], claim: DpClaim | None) -> list[Seen]:
+    """Noise that every client is said to add leaves no layer quieter than itself."""
+    if claim is None or claim.where == "server" or claim.noise is None or claim.clip is None:
+        return []
+    if claim.unit not in {None, "client"} or claim.noise == 0:
+        return []  # noise in every step has another scale
+    expected = claim.noise * (claim.sensitivity or claim.clip)
+    quiet = [min(layer.rms for layer in m.layers.values() if layer.size >= 16) for m in usable]
+    if not quiet or max(quiet) > expected / 2:
+        return []
+    evidence = (
+        f"noise of σ·C = {expected:.3g} a parameter is claimed, and every update has a layer whose "
+        f"root mean square is {max(quiet):.3g} or less: the noise is not in what was shared"
+    )
+    return [Seen("less noise than claimed", True, evidence, number, len(quiet), max(quiet))]
+
+
+def _sparsity(number: int, usable: Sequence[Measures]) -> list[Seen]:
+    """Zeros spread over all large layers, and not in whole rows: idle units have these, too."""
+
+    def spread(m: Measures) -> bool:
+        large = [layer for layer in m.layers.values() if layer.size >= 1000 and layer.norm]
+        shares = ((layer.zeros - layer.idle) / (layer.size - layer.idle) for layer in large)
+        return len(large) > 0 and all(share >= 0.5 for share in shares)
+
+    sparse = [m for m in usable if spread(m)]
+    if not sparse:
+        return []
+    share = sorted(m.zeros for m in sparse)[len(sparse) // 2]
+    evidence = (
+        f"in {len(sparse)} of {len(usable)} updates {share:.1%} of the numbers are exactly 0, and "
+        "at least half in every large layer: pruned, or the largest only are sent"
+    )
+    return [Seen("sparsity", False, evidence, number, len(sparse), share)]
+
+
+def _quantization(number: int, usable: Sequence[Measures]) -> list[Seen]:
+    few = [m for m in usable if m.distinct[1] >= 500 and m.distinct[0] <= 256]
+    if few:
+        levels, values = few[0].distinct
+        evidence = (
+            f"in {len(few)} of {len(usable)} updates {values} values of the largest layer take "
+            f"{levels} levels"
+        )
+        return [Seen("quantization", False, evidence, number, len(few), float(levels))]
+    half = [m for m in usable if m.half and m.distinct[1] >= 500]
+    if half:
+        evidence = f"the values of {len(half)} of {len(usable)} updates fit into 16 bits"
+        return [Seen("quantization", False, evidence, number, len(half), 65536.0)]
+    return []
+
+
+def _absent(
+    number: int, usable: Sequence[Measures], broadcast: Iterable[str], facts: Facts
+) -> list[Seen]:
+    """Layers that nobody sends, and layers that nobody changes."""
+    found = []
+    names = [n for n in broadcast if not is_buffer(n, facts.buffers)]
+    missing = [n for n in names if not any(n in m.layers or n in m.whole for m in usable)]
+    if missing:
+        evidence = f"nobody sent {_some(missing)}, which the server had sent: kept on the devices"
+        found.append(_layers("missing layers", evidence, number, usable, missing))
+    still = Counter(n for m in usable for n, layer in m.layers.items() if layer.norm == 0)
+    frozen = [name for name, count in still.items() if count == len(usable)]
+    if frozen:
+        evidence = f"no update changes {_some(frozen)}: frozen, or out of reach of the loss"
+        found.append(_layers("frozen layers", evidence, number, usable, frozen))
+    return found
+
+
+def _layers(
+    name: str, evidence: str, number: int, usable: Sequence[Measures], names: Sequence[str]
+) -> Seen:
+    return Seen(name, False, evidence, number, len(usable), None, tuple(names))
+
+
+def _running(broadcast: Iterable[str]) -> int:
+    """Numbers in all running statistics; 0 where their sizes are not known."""
+    tensors = broadcast if isinstance(broadcast, Mapping) else {}
+    return sum(t.numel() for n, t in tensors.items() if f".{n}".endswith(STATISTICS))
+
+
+def _buffers(
+    number: int, usable: Sequence[Measures], facts: Facts, found: Sequence[Seen], numbers: int
+) -> tuple[Seen, ...]:
+    """Running statistics beside a protected update; whole counters show that they were left out."""
+    seen = {one.name: one for one in found}
+    clear = [m for m in usable if m.buffers and all(is_whole(c) for c in m.counters)]
+    if "noise" in seen and (deviation := seen["noise"].value):
+        clear = [m for m in clear if not _noised(m, deviation, numbers)]
+    protected = (
+        facts.dp is not None or bool(facts.protections) or bool({"noise", "clipping"} & {*seen})
+    )
+    if not clear or "counters in the clipping norm" in seen:
+        return ()
+    evidence = (
+        f"{len(clear)} of {len(usable)} updates come with {len(clear[0].buffers)} batch-norm "
+        "buffers, whose counters moved by whole steps: running statistics of the client's images "
+        "are sent as they are"
+    )
+    if protected:
+        evidence += ", outside the protection of the parameters"
+    return (Seen("buffers in clear", protected, evidence, number, len(clear)),)
+
+
+def _noised(found: Measures, deviation: float, numbers: int) -> bool:
+    """Whether running statistics have the noise that parameters have: single numbers have none."""
+    rest = found.norm_of_all**2 - found.norm**2 - sum(c**2 for c in found.counters)
+    expected = deviation * math.sqrt(numbers)
+    return numbers > 0 and abs(math.sqrt(max(0.0, rest)) - expected) < 0.25 * expected
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

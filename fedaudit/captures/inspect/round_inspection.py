@@ -1,0 +1,173 @@
+"""Look at the messages of a round: at the measures in their headers, or at their tensors."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from fedaudit.captures.format.capture_reader import StoredCapture, StoredMessage, broadcast_file
+from fedaudit.captures.format.identical_messages import identical_groups
+from fedaudit.captures.format.recorded_measures import Kept, disagreement, kept_in
+from fedaudit.captures.format.shared_tensors import named
+from fedaudit.captures.format.update_statistics import Measures, measure
+from fedaudit.core.errors import CaptureError, UsageError
+
+
+@dataclass(frozen=True)
+class Anomaly:
+    """Something unusual; `client` is "" where it is about the whole round."""
+
+    round: int | None
+    client: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one message is like.
+
+    Attributes:
+        messages: It, and those of other clients that are bit-identical.
+        measures: None where it cannot be read.
+        kept: Whether these were taken when it was recorded.
+        anomalies: Of it.
+    """
+
+    messages: tuple[StoredMessage, ...]
+    measures: Measures | None
+    kept: bool
+    anomalies: tuple[Anomaly, ...]
+
+
+@dataclass(frozen=True)
+class RoundLook:
+    """What the messages of a round are like.
+
+    Attributes:
+        stored: The messages that can be read.
+        broadcast: What the server sent, under plain names; None where it is not known.
+        looks: One for all messages that are bit-identical.
+        anomalies: Of the round and of single messages.
+    """
+
+    stored: tuple[StoredMessage, ...]
+    broadcast: Mapping[str, Tensor] | None
+    looks: tuple[Look, ...]
+    anomalies: tuple[Anomaly, ...]
+
+
+def look_at_round(capture: StoredCapture, number: int, *, workers: int, verify: bool) -> RoundLook:
+    """Measure all messages of a round; what cannot be used becomes a problem of the capture.
+
+    Args:
+        capture: The capture.
+        number: Of the round.
+        workers: Threads, each with one update in memory.
+        verify: Read all tensors, and report where they are not as their headers say.
+    """
+    stored = tuple(capture.messages(number))
+    sent, anomalies = _sent(capture, number)
+    kept = _kept(capture, stored)
+    known = {} if verify else {path: measures.content for path, measures in kept.items()}
+    groups = identical_groups(stored, known)
+    read = [one for group in groups for one in (group if verify else group[:1])]
+    with ThreadPoolExecutor(workers) as pool:
+        found = list(pool.map(partial(_examined, capture, sent, kept, verify), read))
+    by_path = {one.path: look for one, look in zip(read, found, strict=True)}
+    for look in found:
+        for error in look.errors:
+            capture.report(error)
+    looks = tuple(_look(number, group, by_path[group[0].path]) for group in groups)
+    return RoundLook(
+        stored, sent.tensors, looks, (*anomalies, *(a for look in looks for a in look.anomalies))
+    )
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A broadcast under plain names, and the digest of its header; None where there is none."""
+
+    tensors: Mapping[str, Tensor] | None
+    digest: str | None
+
+
+@dataclass(frozen=True)
+class _Examined:
+    """The measures of a message, and what is wrong with it."""
+
+    measures: Measures | None
+    kept: bool
+    errors: tuple[CaptureError, ...]
+
+
+def _sent(capture: StoredCapture, number: int) -> tuple[_Sent, tuple[Anomaly, ...]]:
+    """What the server sent to everybody."""
+    try:
+        return _broadcast(capture, number, None), ()
+    except CaptureError as error:
+        capture.report(error)
+    except UsageError:
+        what = "no broadcast was recorded: updates mean nothing alone"
+        return _Sent(None, None), (Anomaly(number, "", what),)
+    return _Sent(None, None), ()
+
+
+def _broadcast(capture: StoredCapture, number: int, client: str | None) -> _Sent:
+    stored = capture.broadcast_message(number, client)
+    names = capture.facts.parameter_names or ()
+    return _Sent(named(stored.tensors(), names), stored.header.digest)
+
+
+def _kept(capture: StoredCapture, stored: tuple[StoredMessage, ...]) -> dict[Path, Kept]:
+    """Measures in headers, by path."""
+    found: dict[Path, Kept] = {}
+    for one in stored:
+        try:
+            if measures := kept_in(one, capture.facts):
+                found[one.path] = measures
+        except CaptureError as error:
+            capture.report(error)
+    return found
+
+
+def _examined(
+    capture: StoredCapture,
+    sent: _Sent,
+    kept: Mapping[Path, Kept],
+    verify: bool,
+    stored: StoredMessage,
+) -> _Examined:
+    """Measure one message; runs in a thread, so that it changes nothing."""
+    facts, client = capture.facts, stored.message.client or ""
+    before = kept.get(stored.path)
+    try:
+        if broadcast_file(stored.path.parent, client) != broadcast_file(stored.path.parent, None):
+            sent = _broadcast(capture, stored.message.round, client)
+        answers = before is not None and before.answers(sent.digest, facts)
+        if before is not None and answers and not verify:
+            return _Examined(before.measures, True, ())
+        names = facts.parameter_names or ()
+        found = measure(stored.tensors(), stored.message.kind, sent.tensors, facts.buffers, names)
+        if verify and before is not None:
+            wrong = disagreement(stored, before, found if answers else None)
+            if wrong is not None:
+                return _Examined(found, False, (CaptureError(stored.path, wrong),))
+    except CaptureError as error:
+        return _Examined(None, False, (error,))
+    return _Examined(found, False, ())
+
+
+def _look(number: int, group: tuple[StoredMessage, ...], examined: _Examined) -> Look:
+    """What is unusual about a message by itself."""
+    found, client = examined.measures, group[0].message.client or ""
+    if found is None:
+        return Look(group, None, False, ())
+    words = [f"{name!r}: {reason}" for name, reason in found.unfit[:3]]
+    words += [f"{name!r} holds NaN or infinity" for name in found.not_finite[:3]]
+    words += [f"the running variance {n!r} is negative" for n in found.negative_variances[:3]]
+    if found.layers and found.norm == 0:
+        words.append("it changes nothing: the client did not train")
+    return Look(group, found, examined.kept, tuple(Anomaly(number, client, w) for w in words))

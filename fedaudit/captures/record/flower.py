@@ -1,0 +1,353 @@
+"""A transparent tap for Flower: records what crosses the wire, and changes nothing.
+
+    strategy.start(grid=fedaudit.tap(grid, "capture", model="my_app.task:Net"), …)   # Message API
+    strategy = fedaudit.tap(strategy, "capture", model="my_app.task:Net")            # either API
+
+Below any wrapper of a strategy the grid sees what clients really sent: under clipping by the
+server, say, a strategy sees clipped weights, and the grid the raw ones. A tapped strategy of the
+Message API is the same thing; one of the older API sees what its workflow hands it (under SecAgg+,
+the sum).
+"""
+
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar, Unpack, cast
+from weakref import ref
+
+from flwr.app import ArrayRecord, Message
+from flwr.common import FitIns, FitRes, Parameters, parameters_to_ndarrays
+from flwr.server.client_proxy import ClientProxy
+from flwr.server.strategy import Strategy as OldStrategy
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from fedaudit.captures.format.capture_facts import DpClaim, Facts, Keywords, Kind, checked
+from fedaudit.captures.record.recording import Recording, recording
+from fedaudit.core.errors import FedauditError, UsageError
+
+T = TypeVar("T")
+TRAIN = "train"
+ROUND_KEY = "server-round"
+EXAMPLES_KEY = "num-examples"
+MASKED = "masked_params"
+"""What SecAgg+ in Flower calls what a client sends."""
+
+
+def tap(tapped: T, folder: str | Path, *, kind: Kind = "weights", **facts: Unpack[Keywords]) -> T:
+    """Record a Flower run into a capture folder while it goes on as without.
+
+    What cannot be recorded (a full disk, a message of another form) is a warning and never an
+    error: the training does not depend on its auditor.
+
+    Args:
+        tapped: A `Grid`, or a strategy of the Message API or of the older API.
+        folder: Of the capture; one a run.
+        kind: What clients send: "weights" as Flower's own examples do, "delta" or "gradient".
+        **facts: What is known of the federation (`capture_facts.Facts`). A learning rate
+            that the server sends as `lr` is recorded as a fact unless one is given.
+
+    Returns:
+        A stand-in for `tapped` that may be used in a `with` block or as it is.
+
+    Raises:
+        UsageError: `tapped` is neither; or as `fedaudit.recording`.
+    """
+    taps = {Grid: GridTap, Strategy: StrategyTap, OldStrategy: OldStrategyTap}
+    made = next((taps[of] for of in taps if isinstance(tapped, of)), None)
+    if made is None:
+        raise UsageError(
+            f"tap takes a Flower Grid or Strategy, not {type(tapped).__name__}. In a training loop "
+            "of your own use fedaudit.recording."
+        )
+    given = {"framework": f"flower {version('flwr')}", **facts}
+    tape = Tape(recording(folder, **cast(Keywords, given)), kind, checked(facts))
+    return cast(T, made(tapped, tape))
+
+
+@dataclass
+class Tape:
+    """What the taps write on, whatever they are put round. It holds no message that has passed.
+
+    Args:
+        record: Where to.
+        kind: What clients send.
+        facts: That were given.
+    """
+
+    record: Recording
+    kind: Kind
+    facts: Facts
+    _sent: tuple[int, ref[ArrayRecord]] | None = None
+    _rounds: dict[str, int] = field(default_factory=dict)
+    _last: int = 0
+
+    def pushed(self, messages: Iterable[Message]) -> Iterable[Message]:
+        """Messages that are about to leave the server."""
+        return _each(messages, self._pushed)
+
+    def _pushed(self, message: Message) -> None:
+        if message.metadata.message_type.partition(".")[0] != TRAIN:
+            return
+        content = message.content
+        config = {k: v for record in content.config_records.values() for k, v in record.items()}
+        self._last = int(config.get(ROUND_KEY, message.metadata.group_id or self._last or 1))
+        self._learning_rate(config.get("lr"))
+        self._clipping(config.get("clipping_norm"))
+        for name, arrays in content.array_records.items():
+            first = self._sent is None or self._sent[0] != self._last
+            known = None if first or self._sent is None else self._sent[1]()
+            if known is arrays:
+                return  # one record for everybody, as Flower's own strategies send it
+            if first:
+                self._sent = self._last, ref(arrays)
+                self.record.broadcast(self._last, tensors_of(arrays))
+            elif known is None or not _same(known, arrays):
+                self.record.broadcast(self._last, tensors_of(arrays), client=self._to(message))
+            if len(content.array_records) > 1:
+                others = sorted(set(content.array_records) - {name})
+                raise UsageError(f"the server sends further arrays that are not recorded: {others}")
+
+    def asked(self, ids: Iterable[str]) -> list[str]:
+        """Ids of messages that have just left; their replies belong to this round."""
+        found = list(ids)
+        self._rounds |= dict.fromkeys(found, self._last)
+        return found
+
+    def pulled(self, replies: Iterable[Message]) -> Iterable[Message]:
+        """Replies that have just arrived."""
+        return _each(replies, self._pulled)
+
+    def _pulled(self, reply: Message) -> None:
+        if reply.metadata.message_type.partition(".")[0] != TRAIN or reply.has_error():
+            return
+        round = self._rounds.pop(reply.metadata.reply_to_message_id, self._last)
+        records = reply.content.array_records
+        metrics = {k: v for r in reply.content.metric_records.values() for k, v in r.items()}
+        examples = metrics.get(EXAMPLES_KEY)
+        if any(MASKED in record for record in reply.content.config_records.values()):
+            raise UsageError(
+                "SecAgg+ masks what clients send, and the sum is made above the grid. Put the tap "
+                "round the strategy instead: strategy = fedaudit.tap(strategy, …)"
+            )
+        for arrays in list(records.values())[:1]:
+            self.record.update(
+                round,
+                reply.metadata.src_node_id,
+                tensors_of(arrays),
+                kind=self.kind,
+                examples=int(examples) if isinstance(examples, int | float) else None,
+                metrics=metrics,
+            )
+        if len(records) > 1:
+            raise UsageError(f"clients send further arrays: only {next(iter(records))} is recorded")
+
+    def positional(self, parameters: Parameters) -> dict[str, Any]:
+        """Arrays of the older API by name; by number where no names are known."""
+        arrays = parameters_to_ndarrays(parameters)
+        names = self.facts.parameter_names or ()
+        if len(names) != len(arrays):
+            names = tuple(str(k) for k in range(len(arrays)))
+        return dict(zip(names, arrays, strict=True))
+
+    def _learning_rate(self, sent: object) -> None:
+        if isinstance(sent, int | float) and self.facts.lr is None:
+            self.facts = replace(self.facts, lr=float(sent))
+            self.record.add_facts(checked({"lr": float(sent)}))
+
+    def _clipping(self, sent: object) -> None:
+        """The bound that Flower's client-side clipping is told; the first, where it adapts."""
+        if isinstance(sent, int | float) and sent > 0 and self.facts.dp is None:
+            self.facts = replace(self.facts, dp=DpClaim(clip=float(sent), where="server"))
+            self.record.add_facts(Facts(dp=self.facts.dp))
+
+    def _to(self, message: Message) -> str:
+        return str(message.metadata.dst_node_id)
+
+
+class GridTap(Grid):
+    """A grid that records what passes; everything else is the grid's own."""
+
+    def __init__(self, grid: Grid, tape: Tape) -> None:
+        self._grid, self._tape = grid, tape
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._grid, name)
+
+    def __enter__(self) -> "GridTap":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to close."""
+
+    def set_run(self, run: Any) -> None:
+        """As the grid."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Any:
+        """As the grid."""
+        return self._grid.run
+
+    def create_message(self, *args: Any, **kwargs: Any) -> Message:
+        """As the grid."""
+        return self._grid.create_message(*args, **kwargs)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """As the grid."""
+        return self._grid.get_node_ids()
+
+    def get_nodes(self) -> Any:
+        """As the grid."""
+        return self._grid.get_nodes()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """As the grid, recorded."""
+        return self._tape.asked(self._grid.push_messages(self._tape.pushed(messages)))
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """As the grid, recorded."""
+        return self._tape.pulled(self._grid.pull_messages(message_ids))
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """As the grid, recorded."""
+        leaving = self._tape.pushed(messages)
+        return self._tape.pulled(self._grid.send_and_receive(leaving, timeout=timeout))
+
+
+class StrategyTap(Strategy):
+    """A strategy of the Message API that starts on a tapped grid."""
+
+    def __init__(self, strategy: Strategy, tape: Tape) -> None:
+        self._strategy, self._tape = strategy, tape
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._strategy, name)
+
+    def start(self, grid: Grid, *args: Any, **kwargs: Any) -> Any:
+        """As the strategy."""
+        return self._strategy.start(GridTap(grid, self._tape), *args, **kwargs)
+
+    def configure_train(self, *args: Any, **kwargs: Any) -> Any:
+        """As the strategy."""
+        return self._strategy.configure_train(*args, **kwargs)
+
+    def aggregate_train(self, *args: Any, **kwargs: Any) -> Any:
+        """As the strategy."""
+        return self._strategy.aggregate_train(*args, **kwargs)
+
+    def configure_evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """As the strategy."""
+        return self._strategy.configure_evaluate(*args, **kwargs)
+
+    def aggregate_evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """As the strategy."""
+        return self._strategy.aggregate_evaluate(*args, **kwargs)
+
+    def summary(self) -> None:
+        """As the strategy."""
+        self._strategy.summary()
+
+
+class OldStrategyTap(OldStrategy):
+    """A strategy of the older API that records what it sends and what it is handed."""
+
+    def __init__(self, strategy: OldStrategy, tape: Tape) -> None:
+        self._strategy, self._tape = strategy, tape
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._strategy, name)
+
+    def initialize_parameters(self, *args: Any, **kwargs: Any) -> Any:
+        """As the strategy."""
+        return self._strategy.initialize_parameters(*args, **kwargs)
+
+    def configure_fit(
+        self, server_round: int, parameters: Parameters, client_manager: Any
+    ) -> list[tuple[ClientProxy, FitIns]]:
+        """As the strategy, recorded."""
+        orders = self._strategy.configure_fit(server_round, parameters, client_manager)
+        for number, (proxy, order) in enumerate(orders):
+            first = orders[0][1].parameters
+            if number and (order.parameters is first or order.parameters == first):
+                continue
+            with quietly():
+                tensors = self._tape.positional(order.parameters)
+                client = proxy.cid if number else None
+                self._tape.record.broadcast(server_round, tensors, client=client)
+        return orders
+
+    def aggregate_fit(
+        self, server_round: int, results: list[tuple[ClientProxy, FitRes]], failures: Any
+    ) -> Any:
+        """As the strategy, recorded."""
+        for proxy, result in results:
+            with quietly():
+                self._tape.record.update(
+                    server_round,
+                    proxy.cid,
+                    self._tape.positional(result.parameters),
+                    kind=self._tape.kind,
+                    examples=result.num_examples or None,
+                    metrics=result.metrics,
+                )
+        return self._strategy.aggregate_fit(server_round, results, failures)
+
+    def configure_evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """As the strategy."""
+        return self._strategy.configure_evaluate(*args, **kwargs)
+
+    def aggregate_evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """As the strategy."""
+        return self._strategy.aggregate_evaluate(*args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """As the strategy."""
+        return self._strategy.evaluate(*args, **kwargs)
+
+
+def tensors_of(arrays: ArrayRecord) -> Mapping[str, Any]:
+    """Named arrays of a record, one update's worth of memory."""
+    return {name: array.numpy() for name, array in arrays.items()}
+
+
+def _each(messages: Iterable[Message], record: Callable[[Message], None]) -> Iterable[Message]:
+    """The messages, recorded: those of a collection at once, others as they are made.
+
+    A strategy may make a model for each client only when it is asked for the next message, and a
+    grid hand out replies so: to put them in a list would hold all of them.
+    """
+
+    def recorded(message: Message) -> Message:
+        with quietly():
+            record(message)
+        return message
+
+    if not isinstance(messages, Collection):
+        return map(recorded, messages)
+    for message in messages:
+        recorded(message)
+    return messages
+
+
+def _same(one: ArrayRecord, other: ArrayRecord) -> bool:
+    return one.keys() == other.keys() and all(one[k].data == other[k].data for k in one)
+
+
+class quietly:  # noqa: N801 - reads as a statement, like contextlib's
+    """What fails inside is a warning: training goes on."""
+
+    def __enter__(self) -> None:
+        """Nothing to do."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        """Turn an error into a warning."""
+        if not isinstance(error, Exception):
+            return False
+        why = str(error) if isinstance(error, FedauditError) else f"{type(error).__name__}: {error}"
+        warnings.warn(f"fedaudit does not record everything: {why}", stacklevel=2)
+        return True

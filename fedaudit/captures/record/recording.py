@@ -1,0 +1,311 @@
+"""Record a federation that really runs, from any PyTorch training loop: what crosses the wire.
+
+    with fedaudit.recording("capture", model="my_pkg.net:make", classes=10, lr=0.1) as record:
+        record.broadcast(1, model.state_dict())
+        record.update(1, "client-7", client_model.state_dict(), kind="weights", examples=20)
+
+Every message is a file of its own, written whole or not at all, so that several processes may
+record into one folder and nothing is lost when one of them dies. Nothing is kept in memory.
+
+    CAPTURE/                                  mode 0700; files 0600
+    ├── capture.json                          the facts (`facts.py`), by whoever is first
+    ├── facts-<hash>.json                     facts that were added later
+    └── round-000001/
+        ├── broadcast.safetensors             what the server sent; its header holds a `Message`
+        └── update-<client>-<hash>.safetensors
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from itertools import chain, count
+from pathlib import Path
+from time import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
+
+from pydantic import ValidationError
+
+from fedaudit.captures.format.capture_facts import (
+    VERSION,
+    Facts,
+    Keywords,
+    Kind,
+    Manifest,
+    Message,
+    checked,
+    first_problem,
+    manifests,
+    merge,
+    messages,
+    round_folder,
+    slug,
+    stated,
+)
+from fedaudit.captures.format.manifest_file import read_manifest
+from fedaudit.captures.format.message_file import KEY, header_of, ready, write_message, write_new
+from fedaudit.captures.format.recorded_measures import keep
+from fedaudit.core.errors import ConfigError, UsageError
+from fedaudit.core.version import VERSION as FEDAUDIT_VERSION
+from fedaudit.files.atomic import storage_errors
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+MANIFEST = "capture.json"
+Tensors = Mapping[str, "Tensor | np.ndarray[Any, Any]"]
+
+
+def recording(folder: str | Path, **facts: Unpack[Keywords]) -> "Recording":
+    """Start to record a run, or go on with one.
+
+    Args:
+        folder: Where to; made if it does not exist. One folder a run.
+        **facts: What is known of the federation: fields of `capture_facts.Facts`. Leave
+            out what is not known: attacks then say what they miss.
+
+    Returns:
+        A `Recording`, for a `with` block or as it is: it holds nothing open.
+
+    Raises:
+        UnknownNameError: There is no such fact.
+        ConfigError: A fact has a value that it cannot have.
+        UsageError: The folder holds something else, or facts that contradict these.
+        StorageError: The disk is full or may not be written.
+    """
+    made = Recording(Path(folder))
+    made.add_facts(checked(facts))
+    return made
+
+
+def record_broadcast(
+    folder: str | Path,
+    round: int,
+    tensors: Tensors,
+    *,
+    client: str | int | None = None,
+    **facts: Unpack[Keywords],
+) -> None:
+    """Record what the server sends in a round; as `Recording.broadcast`, with `recording`'s facts.
+
+    Raises:
+        UsageError: As `recording` and `Recording.broadcast`.
+        StorageError: The disk is full or may not be written.
+    """
+    recording(folder, **facts).broadcast(round, tensors, client=client)
+
+
+def record_update(
+    folder: str | Path,
+    round: int,
+    client: str | int,
+    tensors: Tensors,
+    *,
+    kind: Kind,
+    sign: Literal[1, -1] = 1,
+    examples: int | None = None,
+    aggregate: bool = False,
+    weights: Sequence[float] | None = None,
+    metrics: Mapping[str, object] | None = None,
+    protections: Sequence[str] = (),
+) -> None:
+    """Record what a client sends in a round; as `Recording.update`.
+
+    Raises:
+        UsageError: As `Recording.update`.
+        StorageError: The disk is full or may not be written.
+    """
+    recording(folder).update(
+        round,
+        client,
+        tensors,
+        kind=kind,
+        sign=sign,
+        examples=examples,
+        aggregate=aggregate,
+        weights=weights,
+        metrics=metrics,
+        protections=protections,
+    )
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A folder that is recorded into. Safe to use from several threads and processes."""
+
+    folder: Path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Nothing to close: each message was complete when its call returned."""
+
+    def add_facts(self, facts: Facts) -> None:
+        """State what is known of the federation; what the folder holds already is not written.
+
+        Raises:
+            UsageError: The folder holds something else, or facts that contradict these.
+            StorageError: The disk is full or may not be written.
+        """
+        path = self.folder / MANIFEST
+        with storage_errors(self.folder):
+            _make_private(self.folder)
+            created = datetime.now(UTC).isoformat(timespec="seconds")
+            manifest = Manifest(
+                version=VERSION, fedaudit=FEDAUDIT_VERSION, created=created, facts=facts
+            )
+            if not path.exists() and write_new(path, _json(manifest)):
+                return
+        known, _ = read_manifest(self.folder)
+        _, clashes = merge(known.facts, facts)
+        if clashes:
+            name = clashes[0]
+            raise UsageError(
+                f"{self.folder} says {name} = {stated(known.facts)[name]!r}, and this recording "
+                f"says {stated(facts)[name]!r}. One folder holds one run: record another run into "
+                "a new folder."
+            )
+        added = {n: v for n, v in stated(facts).items() if n not in stated(known.facts)}
+        if added:
+            content = _json(replace(manifest, facts=checked(added)))
+            digest = sha256(json.dumps(added, sort_keys=True).encode()).hexdigest()[:16]
+            with storage_errors(self.folder):
+                write_new(self.folder / f"facts-{digest}.json", content)
+
+    def broadcast(self, round: int, tensors: Tensors, *, client: str | int | None = None) -> None:
+        """Record what the server sends in a round, before clients answer it.
+
+        Args:
+            round: Number of the round.
+            tensors: The state dict, by name.
+            client: For whom, where clients are not sent the same.
+
+        Raises:
+            UsageError: The round already has another broadcast, or something is no tensor.
+            StorageError: The disk is full or may not be written.
+        """
+        message = _message(
+            what="broadcast", round=round, client=None if client is None else str(client)
+        )
+        name = "broadcast" if message.client is None else f"broadcast-{slug(message.client)}"
+        path = self._round(message) / f"{name}.safetensors"
+        sent = ready(tensors)
+        message = replace(message, order=tuple(sent))
+        if not write_message([path], {KEY: header_of(message)}, sent):
+            raise UsageError(
+                f"{path} holds another broadcast than this one. Is this another run? Use a new "
+                "folder. Are clients sent different models? Say client=…."
+            )
+
+    def update(
+        self,
+        round: int,
+        client: str | int,
+        tensors: Tensors,
+        *,
+        kind: Kind,
+        sign: Literal[1, -1] = 1,
+        examples: int | None = None,
+        aggregate: bool = False,
+        weights: Sequence[float] | None = None,
+        metrics: Mapping[str, object] | None = None,
+        protections: Sequence[str] = (),
+    ) -> None:
+        """Record what a client sends in a round. The same message twice is kept once.
+
+        It is measured, too (`keeping.py`): record the round's broadcast first, so that inspection
+        need not read the tensors again.
+
+        Args:
+            round: Number of the round.
+            client: Its name; any text.
+            tensors: What it sent, by name.
+            kind: "weights" after training, "delta" (local − global) or "gradient" (mean).
+            sign: −1 where the tensors are the negative of `kind`.
+            examples: Number of images that it says it trained on.
+            aggregate: The tensors are a sum or mean over clients, and `client` names it.
+            weights: w_k of each client in the aggregate Σ w_k · t_k, where they are known.
+            metrics: What it sent beside the tensors: numbers, text, lists of numbers.
+            protections: In use for this message, in words.
+
+        Raises:
+            UsageError: Something is no tensor, or a value cannot be kept.
+            StorageError: The disk is full or may not be written.
+        """
+        message = _message(
+            what="update",
+            round=round,
+            client=str(client),
+            kind=kind,
+            sign=sign,
+            examples=examples,
+            aggregate=aggregate,
+            weights=None if weights is None else tuple(weights),
+            metrics=_plain(metrics or {}),
+            protections=tuple(protections),
+        )
+        folder, name = self._round(message), f"update-{slug(str(client))}"
+        following = (folder / f"{name}.{number}.safetensors" for number in count(2))
+        sent = ready(tensors)
+        message = replace(message, order=tuple(sent))
+        header = {KEY: header_of(message), **keep(self.folder, message, sent)}
+        write_message(chain([folder / f"{name}.safetensors"], following), header, sent)
+
+    def _round(self, message: Message) -> Path:
+        folder = round_folder(self.folder, message.round)
+        with storage_errors(folder):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder for a capture, or refuse one that holds something else."""
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is a file. Name a folder to record into.")
+    others = [p for p in folder.iterdir() if not p.name.startswith(".") and p.name != MANIFEST]
+    # Looked for last: another process may be just about to start the capture.
+    if others and not (folder / MANIFEST).exists():
+        raise UsageError(
+            f"{folder} is not empty and holds no capture. Name another folder, or a new one."
+        )
+
+
+def _message(**settings: Any) -> Message:
+    try:
+        return messages().validate_python({**settings, "received": time()})
+    except ValidationError as error:
+        raise ConfigError(f"a message of the recording: {first_problem(error)}") from error
+
+
+def _plain(metrics: Mapping[str, object]) -> dict[str, object]:
+    """Metrics as JSON holds them; NaN and infinity become text."""
+
+    def plain(value: object) -> object:
+        if isinstance(value, bool | int | str):
+            return value
+        if hasattr(value, "tolist"):  # numpy and torch
+            return plain(value.tolist())
+        if isinstance(value, float):
+            return value if abs(value) < float("inf") else str(value)
+        if isinstance(value, list | tuple):
+            items = [plain(item) for item in value]
+            return items if all(isinstance(i, int | float) for i in items) else str(items)
+        return str(value)
+
+    return {str(name): plain(value) for name, value in metrics.items()}
+
+
+def _json(manifest: Manifest) -> bytes:
+    return manifests().dump_json(manifest, indent=1)

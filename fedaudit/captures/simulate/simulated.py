@@ -1,0 +1,298 @@
+"""Captures from the simulated federation."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedaudit.attacks.closed_form.secure_sum import rows_of_sum
+from fedaudit.captures.shared_things import expose
+from fedaudit.core.capture import Capture, Secret
+from fedaudit.core.client import ClientReturn
+from fedaudit.core.errors import KnowledgeError
+from fedaudit.core.knowledge import Knowledge, ThreatModel
+from fedaudit.core.observation import LocalTraining, Observation
+from fedaudit.core.protocols import ManipulatingAttack
+from fedaudit.core.seeds import generator_for, seed_for
+from fedaudit.core.shared import (
+    Aggregate,
+    Buffers,
+    ClassEmbeddings,
+    ClusterCenters,
+    Shared,
+    SummedRows,
+    Update,
+    with_tensors,
+)
+from fedaudit.data.splits import target_photos
+from fedaudit.defenses.chain import parts_of
+from fedaudit.federation.abilities import Aggregates, Labels
+from fedaudit.federation.simulation import Simulation, State
+from fedaudit.federation.together import defense_at, photos_of
+from fedaudit.models.batch_norm import batch_norm_layers, batch_statistics, client_mode
+from fedaudit.models.zoo import build
+
+
+def simulate(
+    simulation: Simulation,
+    state: State,
+    *,
+    target: int,
+    batch_size: int,
+    training: LocalTraining,
+    threat: ThreatModel,
+    round: int = 1,
+    seed: int = 0,
+    malicious: ManipulatingAttack | None = None,
+    only: tuple[str, ...] = (),
+    rounds_seen: int = 1,
+) -> Capture:
+    """What one client of the simulated federation shares in one round.
+
+    Args:
+        simulation: The federation.
+        state: What server and clients hold before the round.
+        target: Number of the audited update; decides client and photos. Of a secure aggregate, the
+            number of the round's first target: the truth is then everybody's photos.
+        batch_size: Photos that the client trains on in this round and that are audited; a defense
+            may bring more.
+        training: The client's local training on these photos.
+        threat: What the attacker is granted.
+        round: 1-based number of the round.
+        seed: Of the client's randomness (noise, order).
+        malicious: The server sends what this attack broadcasts instead of `state`, from which the
+            honest rounds before and after are not affected.
+        only: What of the shared things the attacker is shown (`exposed.expose`); () is all.
+        rounds_seen: Rounds in which the client trains on these photos, from the same state. Those
+            before the audited one differ from it in the client's randomness, and are `earlier`.
+
+    Raises:
+        ConfigError: `only` names something that is not shared.
+        KnowledgeError: A malicious server under a threat model that does not grant manipulation.
+    """
+    if malicious is not None:
+        generator = generator_for("broadcast", simulation.seed, round, target, seed)
+        simulation, state = _manipulated(simulation, state, target, malicious, threat, generator)
+    secure = isinstance(simulation.method, Aggregates) and simulation.method.secure
+    together = secure or simulation.aggregator is not None
+    everybody = []
+    total = photos_of(simulation.defense, batch_size)
+    for number in _targets(simulation, target, generator_for("left", simulation.seed, target)):
+        client, photos = target_photos(simulation.split, number, batch_size, total)
+        generator = generator_for("capture", simulation.seed, round, number, seed)
+        returned = simulation.step(state, client, photos, training, generator)
+        everybody.append((client, photos, returned))
+    client, photos, returned = everybody[0]
+    shared = _seen(simulation, everybody, generator_for("masks", simulation.seed, round, target))
+    audited = everybody if secure else everybody[:1]
+    behind = [(c, photo) for c, mine, _ in audited for photo in mine[:batch_size]]
+    scored = len(behind)
+    behind += [(c, photo) for c, mine, _ in audited for photo in mine[batch_size:]]
+    behind += [(c, photo) for c, mine, _ in everybody[len(audited) :] for photo in mine]
+    if _unlabelled_only(simulation, only):
+        behind = [(client, photo) for photo in simulation.unlabelled(client, photos)]
+        scored = len(behind)
+    added = _labels_behind([r for *_, r in everybody])
+    if _unlabelled_only(simulation, only):
+        added = None
+    used = defense_at(simulation.defense, state.public)
+    defense = tuple(part.facts() for part in parts_of(used))
+    secret = replace(
+        _truth(simulation, behind, [c for c, *_ in audited]),
+        audited=scored if scored < len(behind) else None,
+        behind=added,
+        defense=defense,
+    )
+    spec, received = simulation.spec(client), simulation.received(state, client)
+    model = client_mode(build(spec, {**received, **state.kept.get(client, {})}), training)
+    with torch.no_grad():
+        statistics = batch_statistics(model, secret.images) if batch_norm_layers(model) else None
+    full = Observation(
+        model=spec,
+        before=received,
+        shared=shared,
+        image_shape=(secret.images.shape[1], secret.images.shape[2], secret.images.shape[3]),
+        batch_size=None,
+        num_classes=spec.arguments["classes"],
+        training=simulation.local(training),
+        defense=defense,
+        labels=secret.labels if added is None else added,
+        round=round,
+        client="everybody" if together else f"client-{client}",
+        statistics=statistics,
+    )
+    full = expose(full, only) if only else full
+    full = replace(full, batch_size=_images_behind(full.shared, len(behind)))
+    full = replace(
+        full,
+        earlier=tuple(
+            simulate(
+                simulation,
+                state,
+                target=target,
+                batch_size=batch_size,
+                training=training,
+                threat=threat,
+                round=round,
+                seed=seed_for("earlier", seed, number),
+                only=only,
+            ).seen
+            for number in range(1, rounds_seen)
+        ),
+    )
+    return Capture(withhold(full, threat), secret, returned.budget)
+
+
+def _targets(simulation: Simulation, target: int, generator: torch.Generator) -> tuple[int, ...]:
+    """Numbers of the targets that are behind what the server sees.
+
+    A method with a secure aggregator is audited as a whole: a target is a round of all clients.
+    Under a defense that is one, target k is the client that it is without: it comes first, and the
+    next targets stand for the others that are left.
+    """
+    clients = len(simulation.split.clients)
+    if isinstance(simulation.method, Aggregates) and simulation.method.secure:
+        return tuple(range(target * clients, (target + 1) * clients))
+    if simulation.aggregator is None:
+        return (target,)
+    left = simulation.aggregator.survivors(clients, generator, audited=target % clients)
+    return tuple(t for t in range(target, target + clients) if t % clients in left)
+
+
+def _seen(
+    simulation: Simulation,
+    everybody: Sequence[tuple[int, tuple[int, ...], ClientReturn]],
+    generator: torch.Generator,
+) -> tuple[Shared, ...]:
+    """What the server sees of these clients: what one sent, or an aggregator's output."""
+    sent = {client: returned.shared for client, _, returned in everybody}
+    if isinstance(simulation.method, Aggregates) and simulation.method.secure:
+        return simulation.method.aggregate([sent[client] for client in sorted(sent)])
+    if simulation.aggregator is None:
+        return everybody[0][2].shared
+    return simulation.aggregator.aggregate(sent, len(simulation.split.clients), generator)
+
+
+def _unlabelled_only(simulation: Simulation, only: tuple[str, ...]) -> bool:
+    """Whether the attacker is shown nothing but what photos without labels made (FedAffect)."""
+    kinds = {name.partition(":")[0] for name in only}
+    return isinstance(simulation.method, Labels) and kinds == {"update#2"}
+
+
+def _truth(
+    simulation: Simulation, behind: Sequence[tuple[int, int]], clients: Sequence[int]
+) -> Secret:
+    """The photos behind what was shared, given as (client, photo), and everybody's portraits."""
+    faces, split = simulation.faces, simulation.split
+    portrayed = tuple(person for client in clients for person in split.clients[client])
+    named = simulation.labels_of(clients[0])
+    return Secret(
+        images=faces.images[[photo for _, photo in behind]],
+        labels=torch.tensor([simulation.label_of(client, photo) for client, photo in behind]),
+        people=tuple(faces.people[photo] for _, photo in behind),
+        sources=tuple(faces.sources[photo] for _, photo in behind),
+        portraits=faces.images[
+            [split.photos_of(c, person)[0] for c in clients for person in split.clients[c]]
+        ],
+        portrayed=portrayed,
+        portrayed_as=tuple(map(named.index, portrayed)) if set(portrayed) <= set(named) else (),
+    )
+
+
+def _labels_behind(returns: Sequence[ClientReturn]) -> Tensor | None:
+    """Of all images behind what was shared, where every client added images to its photos."""
+    found = [r.labels for r in returns if r.labels is not None]
+    return torch.cat(found) if len(found) == len(returns) else None
+
+
+def _images_behind(shared: tuple[Shared, ...], photos: int) -> int:
+    """Images behind what the server sees: a client may add some, an aggregator adds clients."""
+    for sent in shared:
+        if isinstance(sent, Update) and sent.examples is not None:
+            return sent.examples
+        if isinstance(sent, Aggregate):
+            return round(sum(sent.weights))
+    return photos
+
+
+def _manipulated(
+    simulation: Simulation,
+    state: State,
+    target: int,
+    attack: ManipulatingAttack,
+    threat: ThreatModel,
+    generator: torch.Generator,
+) -> tuple[Simulation, State]:
+    """The federation as the audited client meets it: another model, from another start."""
+    if Knowledge.MANIPULATION not in threat.grants:
+        raise KnowledgeError(
+            f"threat model {threat.name} does not let the server choose what it sends: use threat "
+            'model F, G or H, or grant = ["manipulation"].'
+        )
+    client, _ = target_photos(simulation.split, target, 1)
+    model, server = attack.broadcast(simulation.spec(client), state.server, generator=generator)
+    return replace(simulation, planted=model), replace(state, server=server)
+
+
+def withhold(seen: Observation, threat: ThreatModel) -> Observation:
+    """The observation without the facts that the threat model does not grant."""
+    granted = threat.grants
+    basic = Knowledge.BASIC in granted
+    return replace(
+        seen,
+        image_shape=seen.image_shape if basic else None,
+        batch_size=seen.batch_size if basic else None,
+        num_classes=seen.num_classes if basic else None,
+        training=seen.training if Knowledge.TRAINING in granted else None,
+        defense=seen.defense if Knowledge.DEFENSE in granted else None,
+        labels=seen.labels if Knowledge.LABELS in granted else None,
+        statistics=seen.statistics if Knowledge.STATISTICS in granted else None,
+    )
+
+
+def without_update(seen: Observation, generator: torch.Generator) -> Observation:
+    """The prior-only control: every shared tensor replaced by noise of the same norm.
+
+    Running statistics of batch norm, which noise would make no statistics, are replaced by what
+    the server had sent, and facts about the client's batch are taken away.
+    What the attack returns on this it owes to its prior and its optimizer, not to the client.
+    """
+
+    def drawn(value: Tensor) -> Tensor:
+        if value.dtype == torch.int32:  # of the ring modulo 2³² (`MaskedVectors`)
+            return torch.randint(-(2**31), 2**31, value.shape, generator=generator).to(value)
+        if not value.is_floating_point():
+            return value
+        noise = torch.randn(value.shape, generator=generator)
+        return noise.mul(value.norm() / noise.norm().clamp_min(1e-12))
+
+    def unmoved(sent: Mapping[str, Tensor], times: float = 1.0) -> dict[str, Tensor]:
+        before = seen.before
+        return {n: before[n] * times if n in before else value for n, value in sent.items()}
+
+    def noise(shared: Shared) -> Shared:
+        if isinstance(shared, Buffers):
+            return replace(shared, tensors=unmoved(shared.tensors))
+        if isinstance(shared, Aggregate) and shared.kind == "buffers":
+            return replace(shared, tensors=unmoved(shared.tensors, sum(shared.weights)))
+        if isinstance(shared, ClusterCenters):
+            return replace(shared, centers=F.normalize(drawn(shared.centers), dim=1))
+        if isinstance(shared, ClassEmbeddings):
+            return replace(shared, rows=torch.stack([drawn(row) for row in shared.rows]))
+        if isinstance(shared, SummedRows):
+            # Noise in what each owner put in: what others did is what the server had sent.
+            rows = rows_of_sum(shared, seen.before)
+            own = rows.new_tensor([shared.weights[owner] for owner in shared.owners])[:, None]
+            new = torch.stack([drawn(row) for row in rows])
+            return replace(shared, total=shared.total + own * (new - rows))
+        noisy: Shared = with_tensors(shared, drawn)  # of any kind, ours or a package's
+        return noisy
+
+    return replace(
+        seen,
+        shared=tuple(noise(s) for s in seen.shared),
+        statistics=None,
+        earlier=tuple(without_update(one, generator) for one in seen.earlier),
+    )

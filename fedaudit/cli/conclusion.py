@@ -1,0 +1,98 @@
+"""Writes the report, says the verdict, and turns it into an exit code."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from fedaudit.cli.ending import FAILURE, GATE, INCONCLUSIVE, OK
+from fedaudit.cli.exposure_table import show_exposures
+from fedaudit.cli.options import GATES
+from fedaudit.core.measures import Evidence
+from fedaudit.reports import build
+from fedaudit.reports.results import Results
+
+
+def conclude(
+    folder: Path,
+    evidence: Evidence,
+    *,
+    fail_on: str | None = None,
+    failed: Mapping[str, str] | None = None,
+    jobs: int = 0,
+    undone: int = 0,
+) -> tuple[Results, int]:
+    """Write the report of a run folder and print the verdict.
+
+    Args:
+        folder: The run folder.
+        evidence: What the report may show.
+        fail_on: Severity from which findings fail the gate.
+        failed: Messages of the jobs that failed, by key.
+        jobs: How many jobs the study has.
+        undone: How many of them have no result, where they were not tried now.
+
+    Returns:
+        The results and the exit code: 4 if jobs failed, 3 if the audit is invalid, 1 if the gate
+        failed, 3 if it is inconclusive, and otherwise 0, also where a leak was demonstrated.
+    """
+    try:
+        results = build.build_report(folder, evidence)
+    except Exception:
+        _say_failed(failed or {}, jobs, folder)  # it may well be the reason
+        raise
+    show_exposures(results)
+    click.echo(_verdict(results, len(failed or {}), undone, jobs))
+    click.echo(f"report: {folder / 'report.html'}")
+    _say_failed(failed or {}, jobs, folder)
+    grave = graver(results, fail_on)
+    if grave:
+        click.echo(f"gate failed: {len(grave)} findings are {fail_on} or graver", err=True)
+    return results, exit_code(results, failed=bool(failed), gate=bool(grave))
+
+
+def exit_code(results: Results, *, failed: bool, gate: bool) -> int:
+    """The exit code of a finished audit."""
+    kind = results.headline.kind
+    if failed:
+        return FAILURE
+    if kind == "INVALID":
+        return INCONCLUSIVE
+    if gate:
+        return GATE
+    return INCONCLUSIVE if kind in {"INCONCLUSIVE", "NOT TESTED"} else OK
+
+
+def graver(results: Results, fail_on: str | None) -> list[str]:
+    """Findings at or above a severity, and the headline; none without a gate."""
+    levels = GATES[: GATES.index(fail_on) + 1] if fail_on else ()
+    found = [finding.id for finding in results.findings if finding.severity in levels]
+    return found or (["headline"] if results.headline.severity in levels else [])
+
+
+def _verdict(results: Results, failed: int, undone: int, jobs: int) -> str:
+    kind, sentence = results.headline.kind, results.headline.sentence
+    if kind == "NOT TESTED" and failed + undone:  # whatever the sentence says is not the reason
+        what = _count(failed, jobs) if failed else f"{undone} of {jobs} jobs have no result"
+        sentence = f"{what}, so that there is nothing to conclude from."
+    return f"{kind}: {sentence}"
+
+
+def _count(failed: int, jobs: int) -> str:
+    return f"{failed} of {max(jobs, failed)} jobs failed"
+
+
+def _say_failed(failed: Mapping[str, str], jobs: int, folder: Path) -> None:
+    """How many failed, the first message, and where the others stand."""
+    if not failed:
+        return
+    messages = [" ".join(message.split()) for message in failed.values()]
+    kinds = len(set(messages))
+    others = f" There are {kinds - 1} other messages." if kinds > 1 else ""
+    click.echo(
+        f"error: {_count(len(failed), jobs)}; the report says that they were not tested.\n"
+        f"{next(iter(failed))}: {messages[0]}\n"
+        f"All messages stand in {folder / 'log.jsonl'}.{others} The same command tries the failed "
+        "jobs again.",
+        err=True,
+    )

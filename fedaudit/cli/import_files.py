@@ -1,0 +1,195 @@
+"""`fedaudit import`: a capture of files that clients and servers left behind."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from fedaudit.cli.ending import GATE, OK
+from fedaudit.cli.options import examples
+from fedaudit.core.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from fedaudit.captures.format.capture_facts import BatchNormMode, Keywords, Kind
+
+SIGNS: dict[str, Literal[1, -1] | None] = {"auto": None, "1": 1, "+1": 1, "-1": -1}
+
+
+def _shape(context: click.Context, option: click.Parameter, value: str | None) -> Any:
+    del context, option
+    if value is None:
+        return None
+    parts = value.replace("×", "x").split("x")
+    if len(parts) != 3 or not all(part.isdecimal() for part in parts):
+        raise click.BadParameter("write it as channels, height and width: 3x64x64")
+    return tuple(map(int, parts))
+
+
+def _object(context: click.Context, option: click.Parameter, value: str | None) -> Any:
+    del context, option
+    try:
+        read = None if value is None else json.loads(value)
+    except ValueError as error:
+        raise click.BadParameter(f"it is no JSON: {error}") from error
+    if read is not None and not isinstance(read, dict):
+        raise click.BadParameter('write it as JSON: {"width": 64}')
+    return read
+
+
+@click.command(
+    epilog=examples(
+        "fedaudit import client7.safetensors -o capture --broadcast global.safetensors",
+        "fedaudit import c1.npz c2.npz -o capture --broadcast global.npz --model my_pkg.net:make",
+        "fedaudit import grads.pt -o capture --broadcast global.pt --kind gradient --classes 10",
+        "fedaudit import round2/*.pt -o capture --round 2 --broadcast global2.pt --lr 0.1",
+        note="Formats: .safetensors; .pt and .pth of torch.save (tensors only, no code is run); "
+        ".npz (no objects); .pb, Flower's ArrayRecord, RecordDict or Parameters as protocol "
+        "buffers; .fobs, NVFlare's DXO as dxo.to_bytes() gives it. Exit codes: 0 all files were "
+        "imported, 1 some were not, 2 none, or wrong usage.",
+    )
+)
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE…")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="CAPTURE",
+    help="Folder of the capture: a new one, or one to add to.",
+)
+@click.option(
+    "--broadcast",
+    type=click.Path(path_type=Path),
+    help="What the server had sent. Not needed again where the capture has it.",
+)
+@click.option(
+    "--round", "number", type=click.IntRange(0, 10**9), default=1, show_default=True, help="Round."
+)
+@click.option(
+    "--client", "clients", multiple=True, help="Name, one a FILE.  [default: the file's name]"
+)
+@click.option(
+    "--kind",
+    type=click.Choice(["weights", "delta", "gradient"]),
+    help="What the files hold; delta is local − global.  [default: found out and told]",
+)
+@click.option(
+    "--sign",
+    type=click.Choice(list(SIGNS)),
+    default="auto",
+    show_default=True,
+    help="-1 for the negative of it, such as global − local.",
+)
+@click.option("--examples", "images", type=click.IntRange(min=1), help="Images of each client.")
+@click.option("--aggregate", is_flag=True, help="The files are sums or means over clients.")
+@click.option("--partial", is_flag=True, help="What the files lack stayed on the devices.")
+@click.option("--model", help="What `fedaudit audit --model` takes; trusted to run its code.")
+@click.option("--arguments", callback=_object, help="Of the model, as JSON.")
+@click.option("--classes", type=click.IntRange(min=1), help="Width of the head.")
+@click.option("--image-shape", callback=_shape, metavar="CxHxW", help="Such as 3x64x64.")
+@click.option("--lr", type=float, help="Learning rate of clients.")
+@click.option("--optimizer", help="Of clients: sgd, adam …")
+@click.option("--momentum", type=float, help="Of the optimizer.")
+@click.option("--weight-decay", type=float, help="Of the optimizer.")
+@click.option("--local-steps", type=click.IntRange(min=1), help="Steps of a client in a round.")
+@click.option("--local-epochs", type=click.IntRange(min=1), help="Passes in a round.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Images a step.")
+@click.option("--batch-norm", type=click.Choice(["train", "eval"]), help="Mode in training.")
+def importing(
+    *,
+    files: tuple[Path, ...],
+    output: Path,
+    broadcast: Path | None,
+    number: int,
+    clients: tuple[str, ...],
+    kind: "Kind | None",
+    sign: str,
+    images: int | None,
+    aggregate: bool,
+    partial: bool,
+    model: str | None,
+    arguments: dict[str, Any] | None,
+    classes: int | None,
+    image_shape: tuple[int, int, int] | None,
+    lr: float | None,
+    optimizer: str | None,
+    momentum: float | None,
+    weight_decay: float | None,
+    local_steps: int | None,
+    local_epochs: int | None,
+    batch_size: int | None,
+    batch_norm: "BatchNormMode | None",
+) -> int:
+    """Make a capture of FILES, each what one client sent, and of what the server had sent.
+
+    Files are taken to be hostile: no code in them runs. A file that cannot be used is named, and
+    the others are imported. What is not stated is found out where the numbers show it, and told.
+    """
+    from fedaudit.captures.format.capture_reader import StoredCapture  # noqa: PLC0415 - imports torch
+    from fedaudit.captures.record import import_updates as work  # noqa: PLC0415 - imports torch
+    from fedaudit.captures.record.recording import recording  # noqa: PLC0415 - imports torch
+
+    if clients and len(clients) != len(files):
+        raise ConfigError(
+            f"{len(files)} files and {len(clients)} names of clients: give --client once a file, "
+            "or leave it out and the files' names are taken."
+        )
+    facts: Keywords = {
+        "model": model,
+        "arguments": arguments,
+        "classes": classes,
+        "image_shape": image_shape,
+        "lr": lr,
+        "optimizer": optimizer,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "local_steps": local_steps,
+        "local_epochs": local_epochs,
+        "batch_size": batch_size,
+        "batch_norm": batch_norm,
+    }
+    record = recording(output, **facts)
+    # Only a model that this command line names may run its code.
+    names = work.names_of_model(StoredCapture(output).facts, trusted=model)
+    if broadcast is not None:
+        work.import_broadcast(broadcast, record, names, number)
+    else:
+        StoredCapture(output).broadcast_message(number)
+    given = work.Given(
+        round=number,
+        kind=kind,
+        sign=SIGNS[sign],
+        examples=images,
+        aggregate=aggregate,
+        partial=partial,
+    )
+    failed: list[UsageError] = []
+    for place, path in enumerate(files):
+        client = clients[place] if clients else path.stem
+        try:
+            work.import_update(path, client, record, names, given, _tell)
+        except UsageError as error:
+            failed.append(error)
+            if len(files) > 1:
+                _tell(f"left out: {error}")
+    if len(failed) == len(files):
+        raise (
+            failed[0]
+            if len(files) == 1
+            else ConfigError(
+                f"none of the {len(files)} files could be imported. The first: {failed[0]}"
+            )
+        )
+    done = len(files) - len(failed)
+    click.echo(f"{output}: {done} of {len(files)} files imported into round {number}")
+    click.echo(
+        f"fedaudit inspect {output} shows what the capture holds and what it lacks", err=True
+    )
+    return GATE if failed else OK
+
+
+def _tell(sentence: str) -> None:
+    """On stderr, without what a terminal would obey."""
+    shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in sentence)
+    click.echo(shown, err=True)

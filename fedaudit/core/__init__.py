@@ -1,0 +1,1 @@
+"""Nouns, protocols, errors and seeds: what every other room may import."""

@@ -1,0 +1,122 @@
+"""Everything that the server saw of one client in one round: all that an attack is handed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from torch import Tensor
+
+from fedaudit.core.shared import Aggregate, Buffers, Shared, Update, with_tensors
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """How to build a network: a registered name or `package.module:factory`, and its arguments."""
+
+    factory: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """How a client trains before it shares.
+
+    Attributes:
+        lr: Learning rate.
+        steps: Local optimizer steps; 1 with `kind="gradient"` is FedSGD. Where the client has more
+            images than a step takes, they are shuffled anew in every epoch.
+        batch_size: Images a step; the last step of an epoch takes what is left.
+        momentum: Of SGD.
+        optimizer: "sgd" or "adam" (β = 0.9, 0.999; ε = 1e-8).
+        weight_decay: L2 penalty in the optimizer, as torch's `weight_decay`.
+        proximal: μ of FedProx's term μ/2·‖w − w_global‖² (Li et al., MLSys 2020).
+        batch_norm: Mode of batch-norm layers while the client trains: "train" couples the batch.
+    """
+
+    lr: float = 0.1
+    steps: int = 1
+    batch_size: int = 1
+    momentum: float = 0.0
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    weight_decay: float = 0.0
+    proximal: float = 0.0
+    batch_norm: Literal["train", "eval"] = "train"
+
+
+@dataclass(frozen=True)
+class DefenseFacts:
+    """What is public about a defense: its name, its settings, and what it keeps on the device.
+
+    `estimated` says that nobody stated it: the numbers of the updates show it.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    withheld: tuple[str, ...] = ()
+    estimated: bool = False
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Everything that the server saw of one client in one round, and the facts it was granted.
+
+    A field is None where the threat model does not grant it. No path leads from here to `Secret`.
+
+    Attributes:
+        model: Architecture.
+        before: The global parameters and running statistics of batch norm that the server sent;
+            those that stay on devices are absent.
+        shared: What the client sent.
+        image_shape: `(C, H, W)`.
+        batch_size: Number of images behind the update, over all local steps.
+        num_classes: Width of the head.
+        training: Local training settings.
+        defense: The defenses in use, in order; () says "known to be none", None "not known".
+        labels: `[N]` int64.
+        round: 1-based number of the round.
+        client: Pseudonym of the client.
+        statistics: Of all the client's images in one batch through the model before training, at
+            each batch-norm layer's input: `NAME.mean` and `NAME.var` (biased), `[channels]` each.
+        earlier: What the same client shared in earlier rounds, oldest first.
+    """
+
+    model: ModelSpec
+    before: Mapping[str, Tensor]
+    shared: tuple[Shared, ...]
+    image_shape: tuple[int, int, int] | None = None
+    batch_size: int | None = None
+    num_classes: int | None = None
+    training: LocalTraining | None = None
+    defense: tuple[DefenseFacts, ...] | None = None
+    labels: Tensor | None = None
+    round: int = 1
+    client: str = ""
+    statistics: Mapping[str, Tensor] | None = None
+    earlier: tuple["Observation", ...] = ()
+
+    def to(self, device: str) -> "Observation":
+        """The same with every tensor on `device`."""
+        names = ("before", "shared", "labels", "statistics", "earlier")
+        moved = {n: with_tensors(getattr(self, n), lambda t: t.to(device)) for n in names}
+        return replace(self, **moved)
+
+    @property
+    def update(self) -> Update | None:
+        """The first model update among what was shared; of an aggregate, its mean.
+
+        The mean over clients that weigh by their number of images (or weigh 1 and have one image
+        each) is the update of one client that has everybody's images: attacks need no other case.
+        """
+        for sent in self.shared:
+            if isinstance(sent, Update):
+                return sent
+            if isinstance(sent, Aggregate) and sent.kind in {"gradient", "delta"}:
+                total = sum(sent.weights)
+                mean = {name: value / total for name, value in sent.tensors.items()}
+                return Update("gradient" if sent.kind == "gradient" else "delta", mean)
+        return None
+
+    @property
+    def buffers(self) -> Buffers | None:
+        """The batch-norm buffers among what was shared."""
+        return next((s for s in self.shared if isinstance(s, Buffers)), None)

@@ -1,0 +1,88 @@
+"""The verbs: what a plugin must be able to do. Protocols, no base classes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from fedaudit.core.client import ClientStep
+from fedaudit.core.knowledge import Knowledge
+from fedaudit.core.observation import DefenseFacts, LocalTraining, ModelSpec, Observation
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.shared import Update
+
+
+class Attack(Protocol):
+    """`attack(seen, generator=…, progress=…) -> Reconstruction`; settings are its constructor's."""
+
+    @property
+    def needs(self) -> frozenset[Knowledge]:
+        """Facts that a threat model must grant."""
+        ...
+
+    @property
+    def reads(self) -> frozenset[type]:
+        """Kinds of shared things that it attacks."""
+        ...
+
+    def __call__(
+        self,
+        seen: Observation,
+        *,
+        generator: torch.Generator,
+        progress: Callable[[int, int, float], None] | None = None,
+    ) -> Reconstruction:
+        """Reconstruct; `progress(step, steps, objective)` is called now and then."""
+        ...
+
+
+@runtime_checkable
+class ManipulatingAttack(Attack, Protocol):
+    """An attack that chooses what the server sends; its `needs` hold `Knowledge.MANIPULATION`."""
+
+    def broadcast(
+        self, model: ModelSpec, before: Mapping[str, Tensor], *, generator: torch.Generator
+    ) -> tuple[ModelSpec, Mapping[str, Tensor]]:
+        """What clients receive in place of the honest `model` and its parameters `before`.
+
+        Parameters that stay on the devices are absent from `before`, and keep their names.
+        """
+        ...
+
+
+# --- a client's step, which defenses wrap ---------------------------------------------------------
+
+
+class Defense(Protocol):
+    """`defense(step) -> step`, so that defenses compose in order."""
+
+    def __call__(self, step: ClientStep) -> ClientStep:
+        """Wrap a client's step."""
+        ...
+
+    def facts(self) -> DefenseFacts:
+        """What an attacker who read the paper and the configuration knows."""
+        ...
+
+
+class Method(Protocol):
+    """A federated method: what clients send, how they train, how the server combines.
+
+    What a method may do beyond this is in `fedaudit.federation.abilities`.
+    """
+
+    @property
+    def share(self) -> Literal["gradient", "delta"]:
+        """What a client's update is."""
+        ...
+
+    def local(self, training: LocalTraining) -> LocalTraining:
+        """The settings that a client really trains with."""
+        ...
+
+    def combine(
+        self, before: Mapping[str, Tensor], updates: Sequence[Update], training: LocalTraining
+    ) -> dict[str, Tensor]:
+        """Global parameters of the next round."""
+        ...

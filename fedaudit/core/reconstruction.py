@@ -1,0 +1,38 @@
+"""What an attack returns."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+Adaptive = Literal["known", "estimated", "no", "none needed"]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What an attack made of an observation.
+
+    Attributes:
+        images: `[N, C, H, W]` in [0, 1].
+        labels: `[N]` int64; -1 where the attack has none.
+        of: "photos" of the batch; or "people": one face a person, who is the class `labels` of the
+            client's head (-1: any of its own). Those are scored against `Secret.portraits`.
+        objective: What the attack reached of its own objective, lower is better.
+        iterations: Optimization steps.
+        gradient_evaluations: Single-image forward–backward–backward passes.
+        seconds: CPU seconds of the process.
+        adaptive: Whether the attack took the defense in use into account: "known", as it was told
+            of it; "estimated", by what the update shows of it, where that shows anything that must
+            be taken into account; "no"; "none needed", where it was told that there is none.
+        history: (step, objective) pairs to draw.
+    """
+
+    images: Tensor
+    labels: Tensor
+    of: Literal["photos", "people"] = "photos"
+    objective: float = float("nan")
+    iterations: int = 0
+    gradient_evaluations: int = 0
+    seconds: float = 0.0
+    adaptive: Adaptive = "none needed"
+    history: tuple[tuple[int, float], ...] = ()

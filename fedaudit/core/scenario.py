@@ -1,0 +1,153 @@
+"""What a study asks for, as read from `study.toml`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Adapt = Literal["known", "estimated", "no"]
+"""An attacker is told the defense, has to read it off the update, or takes it for absent."""
+SAFE_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._+]|-(?!-)){0,47}"
+"""What a name in a study may be, that is to be a file name, too."""
+RECORDED = "capture"
+"""Name of the data of studies that `fedaudit audit` makes of a recorded run."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A plugin with its settings; `label` tells two settings of one plugin apart.
+
+    Attributes:
+        name: A registered name, or `package.module:object`.
+        settings: Keyword arguments of the plugin.
+        label: What reports and file names call it; the (object's) name if not given.
+        adapt: Of an attack: what it may make of the defense in use (`attacks.adaptive`).
+    """
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""
+    adapt: Adapt = "known"
+
+    def __post_init__(self) -> None:
+        if not self.label:
+            object.__setattr__(self, "label", self.name.rpartition(":")[2])
+
+
+@dataclass(frozen=True)
+class Federation:
+    """How the simulated federation trains, wherever a scenario needs a trained model.
+
+    Attributes:
+        clients: Number of clients; `partition` says what is dealt to them.
+        rounds: Rounds trained to measure utility; scenarios with `round` > 1 audit that round.
+        local_steps, batch_size, lr, momentum, optimizer, weight_decay, proximal, batch_norm: Local
+            training of each client in each round, as in `fedaudit.core.observation.LocalTraining`.
+        held_out: People who never train; verification accuracy is measured on their pairs.
+        photos: Photos of each person that train; the others are the gallery.
+        partition: How clients differ. "people": each person is at one client. "dirichlet": each
+            person's photos are spread over the clients at random, the more unevenly the smaller
+            `alpha` is. "lighting", "pose": everybody is at every client, and clients differ in
+            where the light comes from or which way faces look (`fedaudit.data.partitions`).
+        alpha: Concentration of the Dirichlet draw, in (0, 1e6]; other partitions ignore it.
+        identities: People of each client, of whom there are then `clients` times as many; where
+            clients share people, people in all. 0 takes everybody who is not held out.
+    """
+
+    clients: int = 5
+    rounds: int = 30
+    local_steps: int = 4
+    batch_size: int = 16
+    lr: float = 0.1
+    momentum: float = 0.9
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    weight_decay: float = 0.0
+    proximal: float = 0.0
+    batch_norm: Literal["train", "eval"] = "train"
+    held_out: int = 10
+    photos: int = 5
+    partition: Literal["people", "dirichlet", "lighting", "pose"] = "people"
+    alpha: float = 1.0
+    identities: int = 0
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One grid: a network and method at one round, × defenses × attacks × targets × seeds.
+
+    Attributes:
+        round: The audited round, 1-based; 1 audits a fresh model.
+        batch_size: Images that the audited client trains on.
+        local_batch_size: Images of them that one of its steps takes; 0 takes all in every step.
+        local_steps, lr, momentum, optimizer, weight_decay, proximal, batch_norm: Of its local
+            training, as in `fedaudit.core.observation.LocalTraining`.
+        rounds_seen: Rounds in which the audited client trains on the same photos, from the same
+            global model and with its defense's draws anew; the attacker has all of them.
+        targets: Number of attacked client updates, each of other people where there are enough.
+        threat_model: A–H (Carletti et al.).
+        grant, deny: Facts added to or taken from the threat model.
+        expose: What of the shared things the attacker is shown (`captures.shared_things`); ()
+            is all of it.
+        federation: How this scenario's federation trains, where it is not as the study's.
+        controls: Run the prior-only and noise controls.
+    """
+
+    name: str
+    network: Choice = Choice("face")
+    method: Choice = Choice("fedsgd")
+    round: int = 1
+    batch_size: int = 1
+    local_steps: int = 1
+    local_batch_size: int = 0
+    lr: float = 0.1
+    momentum: float = 0.0
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    weight_decay: float = 0.0
+    proximal: float = 0.0
+    batch_norm: Literal["train", "eval"] = "train"
+    rounds_seen: int = 1
+    targets: int = 16
+    threat_model: str = "D"
+    grant: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    defenses: tuple[Choice, ...] = (Choice("none"),)
+    attacks: tuple[Choice, ...] = (Choice("inverting_gradients"), Choice("gan_inversion"))
+    controls: bool = True
+    expose: tuple[str, ...] = ()
+    federation: Federation | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything that decides the results of a run; equal studies give equal results.
+
+    Attributes:
+        data: The face set; `size` is its image size in pixels.
+        seeds: Each cell is run once a seed.
+        fmr: False match rate at which re-identification is calibrated.
+        reid_limit: T of the verdicts.
+        utility: Train every defense's federation and measure verification accuracy.
+        release_context: Who could see the updates, in the user's words; never inferred.
+        underpowered: Say in the report that the study is too small to conclude from.
+    """
+
+    name: str
+    scenarios: tuple[Scenario, ...]
+    description: str = ""
+    data: Choice = Choice("orl")
+    size: int = 64
+    seeds: tuple[int, ...] = (0,)
+    federation: Federation = Federation()
+    utility: bool = True
+    fmr: float = 1e-3
+    reid_limit: float = 0.05
+    release_context: str = "not declared"
+    underpowered: bool = False
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the updates were recorded in a real run, instead of being simulated."""
+        return self.data.name == RECORDED
+
+    def federation_of(self, scenario: Scenario) -> Federation:
+        """How the scenario's federation trains."""
+        return scenario.federation or self.federation

@@ -1,0 +1,118 @@
+"""One scored cell of a study."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fedaudit.core.claims import Budget
+
+Role = Literal["audit", "prior_only", "noise", "positive", "positive_prior"]
+"""The last two of recorded runs only: an undefended step of the auditor's own, and its control."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The coordinates of one trial; its `key` names its file."""
+
+    scenario: str
+    network: str
+    method: str
+    round: int
+    batch_size: int
+    defense: str
+    attack: str
+    threat_model: str
+    target: int
+    seed: int
+    role: Role = "audit"
+
+    @property
+    def key(self) -> str:
+        """A name that is a safe file name and unique within a study."""
+        parts = (self.scenario, self.defense, self.attack, self.role)
+        return "--".join((*parts, f"t{self.target:03d}", f"s{self.seed}"))
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """One reconstructed image against its original and its person's other photos.
+
+    Attributes:
+        person: Who the original shows; the client where that is not known.
+        ssim, psnr, lpips, mse: Image metrics on [0, 1]; PSNR in dB. None where the original is not
+            known.
+        cosine: Identity cosine to the person's gallery, independent embedder; None without one.
+        reidentified: Cosine above the threshold at the calibrated FMR.
+        rank: 1 + number of gallery people who are closer than the right one.
+        wrong_reidentified: The same reconstruction tested against another target's person
+            (the wrong-client control).
+        nearest: Where it is not known who is shown: the closest person of the gallery, whom
+            `cosine` and `reidentified` are about then. "" elsewhere.
+    """
+
+    person: str
+    ssim: float | None
+    psnr: float | None
+    lpips: float | None
+    mse: float | None
+    cosine: float | None = None
+    reidentified: bool | None = None
+    rank: int | None = None
+    wrong_reidentified: bool | None = None
+    nearest: str = ""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One thing that the attacked client sent, as a reviewer is told of it.
+
+    Attributes:
+        name: As `fedaudit.captures.shared_things.names_of` gives it.
+        summary: What it holds, in numbers ("12 tensors, 567,264 values").
+        bytes: Of its tensors.
+        read: Whether the attack of this trial attacks it.
+        used: Whether that attack does not attack it, but may use it beside what it attacks.
+        readers: Registered attacks that read that kind, when the trial was run.
+    """
+
+    name: str
+    summary: str
+    bytes: int
+    read: bool
+    used: bool = False
+    readers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One finished cell.
+
+    Attributes:
+        cell: Where it stands in the study.
+        images: One score per image of the target.
+        labels_correct: Share of the label multiset that was recovered; None where not attempted.
+        objective, iterations, gradient_evaluations, seconds, adaptive, history: As in
+            `Reconstruction`.
+        budget: The DP guarantee of the attacked update, if it has one.
+        of: What the images are of, as in `Reconstruction`.
+        sent: Everything that the client sent, in order.
+        not_attacked: Why there was nothing to attack; "" where the attack ran.
+        explained: Of recorded updates: cosine between the update and the one that a client would
+            have made of the reconstruction. None where that is not known.
+        explained_other: The same against another client's update.
+    """
+
+    cell: Cell
+    images: tuple[ImageScore, ...]
+    labels_correct: float | None
+    objective: float
+    iterations: int
+    gradient_evaluations: int
+    seconds: float
+    adaptive: str
+    budget: Budget | None = None
+    history: tuple[tuple[int, float], ...] = ()
+    of: Literal["photos", "people"] = "photos"
+    sent: tuple[Sent, ...] = ()
+    not_attacked: str = ""
+    explained: float | None = None
+    explained_other: float | None = None

@@ -1,0 +1,155 @@
+"""What a client does in a round: train on its own photos, return what it shares.
+
+Defenses wrap this step; it knows none of them. It only honors the two places that they set in the
+task: `prepare` (around the optimizer) and `withheld` (what may not leave the device).
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from fedaudit.core.client import ClientReturn, ClientTask, Loop
+from fedaudit.core.errors import AttackError
+from fedaudit.core.observation import LocalTraining
+from fedaudit.core.scenario import Federation, Scenario
+from fedaudit.core.shared import Buffers, Shared, Update
+from fedaudit.models.batch_norm import client_mode, moved_buffers
+from fedaudit.models.facenet import criterion_of
+from fedaudit.models.soft_labels import loss_on
+from fedaudit.models.variational import give_noise
+from fedaudit.models.zoo import build, parameters_of
+
+
+def local_training(settings: Federation | Scenario) -> LocalTraining:
+    """The local training that a study asks for, of every client or of the audited one."""
+    size = settings.batch_size
+    if isinstance(settings, Scenario):
+        size = settings.local_batch_size or size
+    return LocalTraining(
+        lr=settings.lr,
+        steps=settings.local_steps,
+        batch_size=size,
+        momentum=settings.momentum,
+        optimizer=settings.optimizer,
+        weight_decay=settings.weight_decay,
+        proximal=settings.proximal,
+        batch_norm=settings.batch_norm,
+    )
+
+
+def is_withheld(name: str, withheld: tuple[str, ...]) -> bool:
+    """Whether parameter `name` stays on the device; `withheld` are name prefixes."""
+    return name.startswith(withheld) if withheld else False
+
+
+def train_locally(task: ClientTask) -> ClientReturn:
+    """One client's round: `task.training.steps` optimizer steps, and what is shared of them.
+
+    With `share="gradient"` there is one step, and the (possibly privatized) gradient is shared;
+    with "delta", the change of the weights. A client whose batch-norm layers train also shares
+    their buffers. What `task.withheld` names is kept, not shared.
+
+    Raises:
+        AttackError: Training diverged, or the network takes no part of what was received.
+    """
+    # The client's own start of what the server never sends; it differs from client to client.
+    seed = int(torch.randint(2**62, (1,), generator=task.generator))
+    model = client_mode(build(task.model, {**task.before, **task.kept}, seed=seed), task.training)
+    give_noise(model, task.generator)
+    before = parameters_of(model)
+    grads, loss = _train(model, task)
+    after = parameters_of(model)
+    sent = [name for name in before if not is_withheld(name, task.withheld)]
+    if task.share == "gradient":
+        tensors = {name: grads[name] for name in sent}
+    else:
+        tensors = {name: after[name] - before[name] for name in sent}
+    buffers = moved_buffers(model) if task.training.batch_norm == "train" else {}
+    everything = [*tensors.values(), *buffers.values()]
+    if not all(bool(torch.isfinite(t).all()) for t in everything):
+        raise AttackError(
+            "local training diverged (NaN or infinity in the update): lower lr or local_steps"
+        )
+    shared: list[Shared] = [Update(task.share, tensors, len(task.images))]
+    public = {n: b for n, b in buffers.items() if not is_withheld(n, task.withheld)}
+    if public:
+        shared.append(Buffers(public, len(task.images)))
+    kept = {n: t for n, t in {**after, **buffers}.items() if is_withheld(n, task.withheld)}
+    return ClientReturn(tuple(shared), kept, loss)
+
+
+def _train(model: nn.Module, task: ClientTask) -> tuple[Mapping[str, Tensor], float]:
+    """Train in place; returns the last step's gradients by name, and the last loss."""
+    training = task.training
+    parameters = dict(model.named_parameters())
+    optimizer = _optimizer(list(parameters.values()), training)
+    both = (task.images, task.labels)
+    photos = TensorDataset(*(t.reshape(-1, task.copies, *t.shape[1:]) for t in both))
+    size = max(1, training.batch_size // task.copies)
+    loader: DataLoader[tuple[Tensor, ...]] = DataLoader(
+        photos,
+        batch_size=min(size, len(photos)),
+        shuffle=len(photos) > size,
+        generator=task.generator,
+    )
+    loop = Loop(model, optimizer, loader, partial(loss_on, criterion_of(model)))
+    if task.prepare:
+        loop = task.prepare(loop)
+    loss = torch.tensor(float("nan"))
+    for images, labels in _batches(loop.loader, training.steps):
+        loop.optimizer.zero_grad()
+        loss = loop.criterion(loop.network(images.flatten(0, 1)), labels.flatten(0, 1))
+        loss.backward()
+        loop.optimizer.step()
+    # Read after the step: a private optimizer replaces the gradients during it.
+    grads = {
+        name: torch.zeros_like(p) if p.grad is None else p.grad.detach().clone()
+        for name, p in parameters.items()
+    }
+    return grads, float(loss.detach())
+
+
+def _optimizer(parameters: list[nn.Parameter], training: LocalTraining) -> torch.optim.Optimizer:
+    """The client's optimizer; FedProx's term acts in its step.
+
+    The term's gradient μ(w − w_global) knows no image. Added as the step begins, it comes after a
+    private optimizer has clipped and noised what the images say.
+    """
+    optimizer: torch.optim.Optimizer
+    if training.optimizer == "adam":
+        optimizer = torch.optim.Adam(
+            parameters, training.lr, weight_decay=training.weight_decay, foreach=False
+        )
+    else:
+        optimizer = torch.optim.SGD(
+            parameters,
+            training.lr,
+            momentum=training.momentum,
+            weight_decay=training.weight_decay,
+        )
+    if training.proximal:
+        start = [p.detach().clone() for p in parameters]
+
+        def pull_back(*_: Any) -> None:
+            with torch.no_grad():
+                for p, s in zip(parameters, start, strict=True):
+                    if p.grad is not None:
+                        p.grad.add_(p - s, alpha=training.proximal)
+
+        optimizer.register_step_pre_hook(pull_back)
+    return optimizer
+
+
+def _batches(loader: DataLoader[tuple[Tensor, ...]], steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """`steps` batches, starting over as often as needed."""
+    done = 0
+    while done < steps:
+        for images, labels in loader:
+            yield images, labels
+            done += 1
+            if done == steps:
+                return

@@ -1,0 +1,68 @@
+"""Private projector for AIoT: a public module is averaged, the rest is each device's own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from fedaudit.core.client import ClientReturn, ClientTask
+from fedaudit.core.observation import LocalTraining, ModelSpec
+from fedaudit.core.shared import Update
+from fedaudit.defenses.private_projector import PrivateProjector
+from fedaudit.federation.aggregation import add_mean
+from fedaudit.federation.local_training import train_locally
+from fedaudit.federation.pretraining import pretrained
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateProjectorMethod:
+    """Devices append a private projector to a pre-trained public module and share that module only.
+
+    Ding et al. (2022, arXiv 2206.13398). The whole model is trained locally; the public module's
+    weights are averaged. Everything from the embedding on is the projector here
+    (`fedaudit.defenses.private_projector.PrivateProjector` does the withholding). The paper's
+    rating of the quality of features by the projector is left out: nothing of it is shared.
+
+    Shared: the weight delta of the public module, and the number of images.
+
+    Args:
+        private: Prefixes of the parameter names that stay on the device.
+        public: Registered face set for the pre-training.
+        pretrain_steps: Steps of pre-training; 0 starts at random.
+    """
+
+    private: tuple[str, ...] = ("embedding.", "head.")
+    public: str = "synthetic"
+    pretrain_steps: int = 300
+
+    share: ClassVar[Literal["gradient", "delta"]] = "delta"
+
+    def __post_init__(self) -> None:
+        PrivateProjector(private=self.private)  # refuses what the defense refuses
+        if self.pretrain_steps < 0:
+            raise ValueError(f"pretrain_steps must be ≥ 0, not {self.pretrain_steps}")
+
+    @property
+    def withheld(self) -> tuple[str, ...]:
+        """The projector."""
+        return tuple(self.private)
+
+    def start(self, spec: ModelSpec, server: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
+        """A public module trained on public faces, with a projector that is thrown away."""
+        return pretrained(spec, server, public=self.public, steps=self.pretrain_steps, seed=seed)
+
+    def local(self, training: LocalTraining) -> LocalTraining:
+        """As the federation's settings say."""
+        return training
+
+    def client(self, task: ClientTask) -> ClientReturn:
+        """Train everything, share the public module's delta."""
+        return PrivateProjector(private=self.private)(train_locally)(task)
+
+    def combine(
+        self, before: Mapping[str, Tensor], updates: Sequence[Update], training: LocalTraining
+    ) -> dict[str, Tensor]:
+        """Public module of the next round: before + mean delta, weighted by images."""
+        del training
+        return add_mean(before, updates)

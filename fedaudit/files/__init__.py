@@ -1,0 +1,1 @@
+"""Files: atomic writes, the cache, and assets that are fetched by hash."""

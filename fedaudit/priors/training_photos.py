@@ -1,0 +1,99 @@
+"""Photos to train a prior on: any folder of face photos, or a registered data set."""
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fedaudit.core.errors import ConfigError, DataError
+from fedaudit.core.registry import create, lookup
+from fedaudit.data.crop import to_tensor
+from fedaudit.data.folder import SUFFIXES, read_photo
+
+LEAST = 8
+"""Photos below which nothing is learned."""
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Photos for training, and some kept apart to judge it.
+
+    Attributes:
+        name: Of the folder or the data set.
+        train: `[N, 3, S, S]` in [0, 1].
+        held_out: `[M, 3, S, S]` in [0, 1]; M may be 0.
+    """
+
+    name: str
+    train: Tensor
+    held_out: Tensor
+
+
+def from_folder(path: Path, *, size: int, hold_out: float = 0.1, seed: int = 0) -> Photos:
+    """Every photo in a folder and the folders in it, cropped to its central square.
+
+    Args:
+        path: The folder; subfolders are taken for people.
+        size: Side of the photos in pixels.
+        hold_out: Part that is kept apart: whole people where there are ten subfolders or more.
+        seed: Decides which are kept apart.
+
+    Raises:
+        DataError: There is no such folder, too few photos, or one that cannot be read.
+    """
+    if not path.is_dir():
+        what = "is a file, not a folder" if path.exists() else "does not exist"
+        raise DataError(f"the photo folder {path} {what}. Give a folder of face photos.")
+    files = [
+        file
+        for file in sorted(path.rglob("*"))
+        if file.suffix.lower() in SUFFIXES
+        and file.is_file()
+        and not any(part.startswith(".") for part in file.relative_to(path).parts)
+    ]
+    if len(files) < LEAST:
+        raise DataError(
+            f"{path} holds {len(files)} photos ({', '.join(sorted(SUFFIXES))}): a prior needs at "
+            f"least {LEAST}, and some hundred to be of use. Is it the right folder?"
+        )
+    images = to_tensor([read_photo(file) for file in files], size)
+    people = [str(file.parent.relative_to(path)) for file in files]
+    return _split(path.resolve().name, images, people, hold_out, seed)
+
+
+def from_data(name: str, *, size: int, hold_out: float = 0.1, seed: int = 0) -> Photos:
+    """The photos of a registered data set; arguments as in `from_folder`.
+
+    Raises:
+        UnknownNameError: There is no such data set.
+        ConfigError: The data set needs settings, so that its name alone does not say it.
+        AssetError: Its photos are neither cached nor fetchable.
+    """
+    required = [
+        p.name
+        for p in inspect.signature(lookup("data", name)).parameters.values()
+        if p.default is p.empty
+    ]
+    if required:
+        raise ConfigError(
+            f"data set {name!r} needs {', '.join(required)}. Give the folder of photos instead: "
+            "fedaudit prior train FOLDER"
+        )
+    faces = create("data", name, {"size": size})
+    people = faces.people if faces.has_identities else [""] * len(faces.people)
+    return _split(name, faces.images, people, hold_out, seed)
+
+
+def _split(name: str, images: Tensor, people: list[str], hold_out: float, seed: int) -> Photos:
+    noise = torch.Generator().manual_seed(seed)
+    names = sorted(set(people))
+    if len(names) >= 10:  # whole people: what a prior knows of strangers is what counts
+        order = torch.randperm(len(names), generator=noise)[: round(hold_out * len(names))]
+        apart = {names[int(i)] for i in order}
+        held = torch.tensor([person in apart for person in people])
+    else:
+        held = torch.zeros(len(images), dtype=torch.bool)
+        held[torch.randperm(len(images), generator=noise)[: round(hold_out * len(images))]] = True
+    return Photos(name, images[~held], images[held])

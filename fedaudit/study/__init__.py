@@ -1,0 +1,1 @@
+"""Studies: the file, its checks, jobs, the cell, workers and run folders."""

@@ -1,0 +1,238 @@
+"""Does jobs in worker processes, and outlives them.
+
+Each worker has its own pipe, so that it is known which job a dying worker had (`concurrent.futures`
+breaks the whole pool instead).
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any, Literal, Protocol
+
+from fedaudit.core.errors import FedauditError, StorageError
+from fedaudit.study.worker import READY, Outcome, serve
+
+TRIES = 2
+"""How often a job is begun that takes its worker down with it."""
+
+GRACE = 1.0
+"""Seconds in which workers may finish writing after an interrupt."""
+
+
+_CONTEXT = multiprocessing.get_context("spawn")  # torch does not survive a fork
+
+
+class Doable(Protocol):
+    """What the executor must know of a job."""
+
+    @property
+    def key(self) -> str:
+        """Names it."""
+        ...
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Keys of jobs that must be done before."""
+        ...
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something to show: "waiting" comes about once a second and names no job."""
+
+    kind: Literal["started", "finished", "retried", "waiting"]
+    key: str = ""
+    outcome: Outcome | None = None
+
+
+@dataclass(eq=False)
+class _Worker:
+    process: SpawnProcess
+    connection: Connection
+    ready: bool = False
+    job: Doable | None = None
+
+
+@dataclass
+class _Board:
+    """What is to be done, and what became of the rest."""
+
+    jobs: Mapping[str, Doable]
+    waiting: list[Doable]
+    on_event: Callable[[Event], None]
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    tries: Counter[str] = field(default_factory=Counter)
+
+    def record(self, outcome: Outcome) -> None:
+        self.outcomes[outcome.key] = outcome
+        self.on_event(Event("finished", outcome.key, outcome))
+        if outcome.status == "storage":
+            raise StorageError(outcome.message)
+
+    def next(self) -> Doable | None:
+        """The first job whose needs are done; those whose needs have failed are skipped."""
+        for job in tuple(self.waiting):
+            ours = [need for need in job.needs if need in self.jobs]
+            if any(need not in self.outcomes for need in ours):
+                continue
+            self.waiting.remove(job)
+            if all(self.outcomes[need].status == "done" for need in ours):
+                return job
+            why = "the model that it attacks could not be trained"
+            self.record(Outcome(job.key, "skipped", why))
+        return None
+
+
+def default_workers() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def execute(
+    jobs: Sequence[Doable],
+    work: Callable[[Any], None],
+    *,
+    workers: int | None = None,
+    threads: int = 1,
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> tuple[Outcome, ...]:
+    """Do every job, in order where their needs allow.
+
+    Results do not depend on the number of workers: jobs share nothing, and each worker has
+    `threads` torch threads.
+
+    Args:
+        jobs: What to do; needs that are not among them count as done.
+        work: Called in a worker; picklable, as are the jobs. It keeps its result itself.
+        workers: Number of processes; as many as CPU cores by default.
+        threads: Torch threads of each worker.
+        on_event: Called in this process.
+
+    Returns:
+        One outcome a job, in the order of `jobs`.
+
+    Raises:
+        StorageError: The disk refused; what was finished is kept.
+        KeyboardInterrupt: The user interrupted; what was finished is kept.
+    """
+    board = _Board({job.key: job for job in jobs}, list(jobs), on_event)
+    with _staff() as staff:
+        bad_starts = 0
+        while len(board.outcomes) < len(board.jobs):
+            _fill(staff, board, work, workers or default_workers(), threads)
+            _assign(staff, board)
+            heard = wait([worker.connection for worker in staff], timeout=1.0)
+            on_event(Event("waiting"))
+            for worker in [worker for worker in staff if worker.connection in heard]:
+                message = _listen(worker)
+                if isinstance(message, Outcome):
+                    worker.job = None
+                    board.record(message)
+                elif message == READY:
+                    worker.ready, bad_starts = True, 0
+                else:
+                    staff.remove(worker)
+                    bad_starts += not worker.ready
+                    _mourn(worker, board, bad_starts)
+    return tuple(board.outcomes[job.key] for job in jobs)
+
+
+def _fill(
+    staff: list[_Worker], board: _Board, work: Callable[[Any], None], count: int, threads: int
+) -> None:
+    """Start workers while there is something for them to do."""
+    idle = sum(worker.job is None for worker in staff)
+    while len(staff) < count and idle < len(board.waiting):
+        staff.append(_hire(work, threads))
+        idle += 1
+
+
+def _hire(work: Callable[[Any], None], threads: int) -> _Worker:
+    ours, theirs = _CONTEXT.Pipe()
+    process = _CONTEXT.Process(target=serve, args=(theirs, work, threads), daemon=True)
+    with _interrupts_held():
+        process.start()
+    theirs.close()  # so that the worker's death ends the pipe
+    return _Worker(process, ours)
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """A worker inherits the mask, so that Ctrl-C cannot hit it before it ignores SIGINT."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _assign(staff: Iterable[_Worker], board: _Board) -> None:
+    for worker in staff:
+        if worker.ready and worker.job is None and (job := board.next()):
+            board.tries[job.key] += 1
+            worker.job = job
+            with contextlib.suppress(OSError):  # it died idle; that is heard next
+                worker.connection.send(job)
+            board.on_event(Event("started", job.key))
+
+
+def _listen(worker: _Worker) -> object:
+    try:
+        return worker.connection.recv()
+    except (EOFError, OSError):
+        return None
+
+
+def _mourn(worker: _Worker, board: _Board, bad_starts: int) -> None:
+    """A worker died: try its job once more, last, when others may have freed memory."""
+    worker.process.join(5)
+    worker.connection.close()
+    code = worker.process.exitcode
+    killed = code is not None and code == -getattr(signal, "SIGKILL", 9)
+    cause = f"exit code {code}{', probably out of memory' if killed else ''}"
+    if bad_starts > TRIES:
+        raise FedauditError(
+            f"worker processes cannot start ({cause}); their messages stand above. "
+            "Fewer --workers need less memory."
+        )
+    if (job := worker.job) is None:
+        return
+    if board.tries[job.key] < TRIES:
+        board.waiting.append(job)
+        board.on_event(Event("retried", job.key))
+        return
+    message = f"its worker process died {TRIES} times ({cause}). Fewer --workers need less memory."
+    board.record(Outcome(job.key, "failed", message))
+
+
+@contextlib.contextmanager
+def _staff() -> Iterator[list[_Worker]]:
+    """Workers that are gone when the block ends, however it ends."""
+    staff: list[_Worker] = []
+    try:
+        yield staff
+    finally:
+        deadline = time.monotonic() + GRACE
+        try:
+            for worker in staff:  # the idle leave now, the busy when their job is done
+                with contextlib.suppress(OSError):
+                    worker.connection.send(None)
+            for worker in staff:
+                worker.process.join(max(0.0, deadline - time.monotonic()))
+        finally:
+            for worker in staff:
+                worker.process.kill()
+                worker.process.join()
+                worker.connection.close()

@@ -1,0 +1,70 @@
+"""Which jobs of a study are done, missing or damaged in a run folder."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedaudit.core.errors import RunFolderError
+from fedaudit.files.atomic import storage_errors
+from fedaudit.study.jobs import Job, TrainJob
+from fedaudit.study.run_folder import CELLS, DAMAGED, MODELS, RunFolder
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """The state of every job.
+
+    Attributes:
+        done: Keys of the finished jobs.
+        missing: Keys of the jobs that left nothing.
+        damaged: Keys of the jobs whose files are not what was written, with the reason.
+        failed: Keys of missing or damaged jobs that were tried and failed, with the last message.
+    """
+
+    done: tuple[str, ...]
+    missing: tuple[str, ...]
+    damaged: Mapping[str, str]
+    failed: Mapping[str, str]
+
+
+def take_stock(folder: RunFolder, jobs: Iterable[Job]) -> Inventory:
+    """Look at the files of every job; nothing is changed."""
+    done, missing, damaged = [], [], {}
+    for job in jobs:
+        if not _files(folder, job)[0].exists():
+            missing.append(job.key)
+            continue
+        try:
+            if isinstance(job, TrainJob):
+                folder.measured(job.key)
+            else:
+                folder.trial(job.key)
+        except RunFolderError as error:
+            damaged[job.key] = str(error)
+        else:
+            done.append(job.key)
+    failures = (event for event in folder.events() if event.get("event") == "failed")
+    messages = {str(event.get("key")): str(event.get("message")) for event in failures}
+    open_jobs = {*missing, *damaged}
+    failed = {key: message for key, message in messages.items() if key in open_jobs}
+    return Inventory(tuple(done), tuple(missing), damaged, failed)
+
+
+def set_aside(folder: RunFolder, jobs: Iterable[Job]) -> None:
+    """Move the files of damaged jobs to `damaged/`, where they can be looked at.
+
+    Raises:
+        StorageError: The disk may not be written.
+    """
+    aside = folder.path / DAMAGED
+    with storage_errors(aside):
+        for job in jobs:
+            aside.mkdir(mode=0o700, exist_ok=True)
+            for path in _files(folder, job):
+                if path.exists():
+                    os.replace(path, aside / path.name)
+
+
+def _files(folder: RunFolder, job: Job) -> tuple[Path, Path]:
+    return folder.files(MODELS if isinstance(job, TrainJob) else CELLS, job.key)

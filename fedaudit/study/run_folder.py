@@ -1,0 +1,226 @@
+"""What a run leaves on disk, and how to read it.
+
+    RUN/                          mode 0700: reconstructed faces are biometric data
+    ├── study.json                what is run, by which version, since when (`manifest.py`)
+    ├── cells/<cell>.json         a finished `Trial`, and the hash of
+    ├── cells/<cell>.safetensors  its reconstruction
+    ├── models/<job>.json         what a training job measured, and the hash of
+    ├── models/<job>.safetensors  the model that it trained
+    ├── evidence/<scenario>--t….safetensors   the originals, only with full evidence
+    ├── damaged/                  files that did not hold what they should, set aside
+    └── log.jsonl                 failures and sessions
+
+A `RunFolder` is only a handle: workers have their own. `session.py` opens, locks and cleans it.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from torch import Tensor
+
+from fedaudit.core.errors import RunFolderError
+from fedaudit.core.trial import Trial
+from fedaudit.files.atomic import append_line, storage_errors, write_atomically
+
+FACTS = "facts.json"
+CELLS, MODELS, EVIDENCE, DAMAGED = "cells", "models", "evidence", "damaged"
+UNFINISHED = "unfinished"
+
+
+@cache
+def _trials() -> TypeAdapter[Trial]:
+    return TypeAdapter(Trial)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Handle of a run folder; every write is atomic and raises `StorageError` on a full disk."""
+
+    path: Path
+
+    def checkpoint(self, key: str) -> Path:
+        """Where the unfinished attack of a cell keeps how far it is."""
+        return self.path / UNFINISHED / f"{key}.safetensors"
+
+    def save_trial(self, trial: Trial, tensors: Mapping[str, Tensor]) -> None:
+        """Keep a finished cell. The cell counts as done once this returns.
+
+        Args:
+            trial: The scores.
+            tensors: What the report draws; usually `images: [N, C, H, W] in [0, 1]`.
+        """
+        self._save(CELLS, trial.cell.key, tensors, _trials().dump_python(trial))
+
+    def trial(self, key: str) -> Trial:
+        """A finished cell.
+
+        Raises:
+            RunFolderError: It is missing or damaged.
+        """
+        body, _ = self._load(CELLS, key)
+        try:
+            trial = _trials().validate_python(body)
+        except ValidationError as error:
+            what = error.errors()[0]
+            place = ".".join(str(part) for part in what["loc"])
+            raise _damage(CELLS, key, f"{place}: {what['msg']}") from error
+        if trial.cell.key != key:
+            raise _damage(CELLS, key, f"it holds {trial.cell.key!r}")
+        return trial
+
+    def tensors(self, key: str) -> dict[str, Tensor]:
+        """The tensors of a finished cell.
+
+        Raises:
+            RunFolderError: They are missing or damaged.
+        """
+        return self._load(CELLS, key)[1]
+
+    def save_model(
+        self, key: str, tensors: Mapping[str, Tensor], measured: Mapping[str, Any]
+    ) -> None:
+        """Keep what a training job made. The job counts as done once this returns.
+
+        Args:
+            key: The job's key.
+            tensors: The model's parameters; may be empty where only the measurement is needed.
+            measured: What was measured on it, as plain data.
+        """
+        self._save(MODELS, key, tensors, measured)
+
+    def model(self, key: str) -> dict[str, Tensor]:
+        """The parameters that a training job made.
+
+        Raises:
+            RunFolderError: They are missing or damaged.
+        """
+        return self._load(MODELS, key)[1]
+
+    def measured(self, key: str) -> dict[str, Any]:
+        """What a training job measured.
+
+        Raises:
+            RunFolderError: It is missing or damaged.
+        """
+        body: dict[str, Any] = self._load(MODELS, key)[0]
+        return body
+
+    def save_evidence(self, scenario: str, target: int, tensors: Mapping[str, Tensor]) -> None:
+        """Keep a target's originals; only where the user asked for full evidence."""
+        path = self._evidence(scenario, target)
+        with storage_errors(path):
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+        write_atomically(path, _pack(tensors))
+
+    def evidence(self, scenario: str, target: int) -> dict[str, Tensor] | None:
+        """A target's originals; None where they were not kept or cannot be read."""
+        try:
+            return safetensors.torch.load(self._evidence(scenario, target).read_bytes())
+        except (OSError, SafetensorError):
+            return None
+
+    def save_shared_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Keep what every worker needs and is slow to make; whoever is first writes it."""
+        write_atomically(self.path / f"{name}.safetensors", _pack(tensors))
+
+    def shared_tensors(self, name: str) -> dict[str, Tensor] | None:
+        """What `save_shared_tensors` kept; None where nothing was, or it cannot be read."""
+        try:
+            return safetensors.torch.load((self.path / f"{name}.safetensors").read_bytes())
+        except (OSError, SafetensorError):
+            return None
+
+    def save_facts(self, facts: Mapping[str, Any]) -> None:
+        """Keep where the results come from; whoever is first writes it."""
+        write_atomically(self.path / FACTS, json.dumps(facts, indent=1, sort_keys=True).encode())
+
+    def facts(self) -> dict[str, Any]:
+        """What `save_facts` kept; empty where nothing was, or it cannot be read."""
+        try:
+            facts: dict[str, Any] = json.loads((self.path / FACTS).read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return facts
+
+    def log(self, **event: object) -> None:
+        """Append an event to `log.jsonl`."""
+        append_line(self.path / "log.jsonl", json.dumps(event, ensure_ascii=False))
+
+    def events(self) -> list[dict[str, Any]]:
+        """The events in `log.jsonl`, oldest first; half a line from a crash is skipped."""
+        try:
+            lines = (self.path / "log.jsonl").read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return []
+        return [event for line in lines.split("\n") if (event := _event(line)) is not None]
+
+    def files(self, kind: str, key: str) -> tuple[Path, Path]:
+        """The record and the tensors of a cell or a model; either may not exist."""
+        folder = self.path / kind
+        return folder / f"{key}.json", folder / f"{key}.safetensors"
+
+    def _evidence(self, scenario: str, target: int) -> Path:
+        return self.path / EVIDENCE / f"{scenario}--t{target:03d}.safetensors"
+
+    def _save(self, kind: str, key: str, tensors: Mapping[str, Tensor], body: object) -> None:
+        record_path, tensors_path = self.files(kind, key)
+        with storage_errors(record_path.parent):
+            record_path.parent.mkdir(mode=0o700, exist_ok=True)
+        packed = _pack(tensors)
+        record = {"key": key, "sha256": hashlib.sha256(packed).hexdigest(), "body": body}
+        # The record last: its presence says that the tensors are complete.
+        write_atomically(tensors_path, packed)
+        write_atomically(record_path, json.dumps(record, indent=1, ensure_ascii=False).encode())
+
+    def _load(self, kind: str, key: str) -> tuple[Any, dict[str, Tensor]]:
+        record_path, tensors_path = self.files(kind, key)
+        try:
+            record = json.loads(record_path.read_bytes())
+            inside, sha256, body = record["key"], record["sha256"], record["body"]
+        except FileNotFoundError as error:
+            raise RunFolderError(
+                f"{kind}/{key} is missing: it was not computed yet, or failed. "
+                "`fedaudit run` with the same study computes what is missing."
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise _damage(kind, key, "its record is not what was written") from error
+        if inside != key:
+            raise _damage(kind, key, f"it holds {inside!r}")
+        try:
+            packed = tensors_path.read_bytes()
+        except FileNotFoundError as error:
+            raise _damage(kind, key, "its tensors are missing") from error
+        if hashlib.sha256(packed).hexdigest() != sha256:
+            raise _damage(kind, key, "its tensors are not what was written")
+        return body, safetensors.torch.load(packed)
+
+
+def _pack(tensors: Mapping[str, Tensor]) -> bytes:
+    # Cloned, because tensors that share memory are refused.
+    return safetensors.torch.save(
+        {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+    )
+
+
+def _damage(kind: str, key: str, what: str) -> RunFolderError:
+    return RunFolderError(
+        f"{kind}/{key} is damaged: {what}. `fedaudit run` with the same study sets it aside and "
+        "computes it again."
+    )
+
+
+def _event(line: str) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) else None

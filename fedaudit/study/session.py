@@ -1,0 +1,171 @@
+"""Runs a study in a run folder, from the beginning or from where an earlier run stopped."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fedaudit.core.errors import RunFolderError
+from fedaudit.core.measures import Evidence
+from fedaudit.core.scenario import Study
+from fedaudit.files.atomic import MARK, storage_errors, sweep
+from fedaudit.files.lock import FILE as LOCK
+from fedaudit.files.lock import locked
+from fedaudit.study import manifest as manifests
+from fedaudit.study.executor import Event, execute
+from fedaudit.study.inventory import Inventory, set_aside, take_stock
+from fedaudit.study.jobs import Job, expand
+from fedaudit.study.manifest import Manifest
+from fedaudit.study.run_folder import RunFolder
+from fedaudit.study.work import Work
+from fedaudit.study.worker import Outcome
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run folder that this process holds.
+
+    Attributes:
+        todo: Jobs that are not done, in order.
+        stock: The state of all jobs when it was opened; damaged ones are set aside by now.
+    """
+
+    folder: RunFolder
+    manifest: Manifest
+    jobs: tuple[Job, ...]
+    todo: tuple[Job, ...]
+    stock: Inventory
+
+
+@contextlib.contextmanager
+def open_run(
+    path: Path, study: Study, *, command: str = "", evidence: Evidence | None = None
+) -> Iterator[Opened]:
+    """Create a run folder, or go on with one; nobody else can run in it meanwhile.
+
+    Args:
+        path: The folder; parents are made.
+        study: What to run.
+        command: How to give the same command again, for the record.
+        evidence: What may be kept of the originals; None goes on as begun, or begins "redacted".
+
+    Raises:
+        RunFolderError: The folder holds something else, or another process runs in it.
+        StorageError: The folder cannot be written.
+    """
+    fresh = _is_fresh(path)
+    with storage_errors(path):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with locked(path):
+        if fresh and not (path / manifests.FILE).exists():
+            with storage_errors(path):
+                path.chmod(0o700)
+            manifest = manifests.new(study, command, evidence or "redacted")
+            manifests.write(path, manifest)
+        else:
+            manifest = manifests.read(path)
+            manifests.check_same(path, manifest, study, evidence)
+            if manifest.study != study:  # something that only the report shows has changed
+                manifest = replace(manifest, study=study)
+                manifests.write(path, manifest)
+        sweep(path)
+        folder, jobs = RunFolder(path), expand(study)
+        stock = take_stock(folder, jobs)
+        set_aside(folder, [job for job in jobs if job.key in stock.damaged])
+        done = set(stock.done)
+        todo = tuple(job for job in jobs if job.key not in done)
+        yield Opened(folder, manifest, jobs, todo, stock)
+
+
+def run(
+    opened: Opened,
+    *,
+    workers: int | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+    work: Callable[[Job], None] | None = None,
+    device: str = "cpu",
+) -> tuple[Outcome, ...]:
+    """Do what is not done yet; failures are logged in the folder, and the others go on.
+
+    Args:
+        opened: From `open_run`.
+        workers: Processes; as many as CPU cores by default.
+        on_event: Called in this process as jobs start and finish.
+        work: Does one job; the audit's by default. It must be picklable.
+        device: Where the attacks compute; a torch device.
+
+    Raises:
+        StorageError: The disk refused; what was finished is kept.
+        KeyboardInterrupt: The user interrupted; what was finished is kept.
+    """
+    if not opened.todo:
+        return ()
+    folder = opened.folder
+    work = work or Work(opened.manifest.study, folder, opened.manifest.evidence, device)
+    started = time.monotonic()
+
+    def note(event: Event) -> None:
+        if event.outcome and event.outcome.status == "failed":
+            folder.log(event="failed", key=event.key, message=event.outcome.message)
+        on_event(event)
+
+    try:
+        outcomes = execute(opened.todo, work, workers=workers, on_event=note)
+    finally:
+        with contextlib.suppress(Exception):  # a full disk must not hide why the run ends
+            sweep(folder.path)
+            folder.log(event="session", seconds=round(time.monotonic() - started, 3))
+    return outcomes
+
+
+def open_report(path: Path) -> tuple[RunFolder, Manifest, Inventory]:
+    """A run folder to read, finished or not.
+
+    Raises:
+        RunFolderError: Not a run folder, of another format, or damaged.
+    """
+    manifest = manifests.read(path)
+    folder = RunFolder(path)
+    return folder, manifest, take_stock(folder, expand(manifest.study))
+
+
+def peek(path: Path, study: Study, evidence: Evidence | None = None) -> Inventory | None:
+    """What `open_run` would find; None where it would begin. Nothing is changed.
+
+    Raises:
+        RunFolderError: The folder holds something else.
+    """
+    if _is_fresh(path):
+        return None
+    manifests.check_same(path, manifests.read(path), study, evidence)
+    return take_stock(RunFolder(path), expand(study))
+
+
+def failures(outcomes: Sequence[Outcome]) -> Mapping[str, str]:
+    """Messages of the jobs that did not get done, by key."""
+    return {o.key: o.message for o in outcomes if o.status != "done"}
+
+
+def _is_fresh(path: Path) -> bool:
+    """Whether a run may begin there: nothing lies in it but what a run that died early leaves."""
+    try:
+        inside = [entry.name for entry in path.iterdir()]
+    except FileNotFoundError:
+        return True
+    except NotADirectoryError as error:
+        raise RunFolderError(
+            f"{str(path)!r} is a file, and a run needs a folder. Choose another --output."
+        ) from error
+    except PermissionError as error:
+        raise RunFolderError(
+            f"cannot look into {str(path)!r}: permission is denied. Choose another --output."
+        ) from error
+    if manifests.FILE in inside:
+        return False
+    if foreign := [name for name in inside if name != LOCK and not name.startswith(MARK)]:
+        raise RunFolderError(
+            f"{str(path)!r} holds files that are not a run's ({foreign[0]!r}). Choose an empty or "
+            "new folder with --output."
+        )
+    return True

@@ -1,0 +1,27 @@
+"""The work that a study's jobs ask for, in a form that can travel to a worker process."""
+
+from dataclasses import dataclass
+
+from fedaudit.core.measures import Evidence
+from fedaudit.core.scenario import Study
+from fedaudit.study.jobs import Job, TrainJob
+from fedaudit.study.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Work:
+    """Does one job of a study and leaves the result in the run folder."""
+
+    study: Study
+    folder: RunFolder
+    evidence: Evidence
+    device: str = "cpu"
+
+    def __call__(self, job: Job) -> None:
+        """Do it."""
+        from fedaudit.study import run_cell  # noqa: PLC0415 - heavy, and only workers need it
+
+        if isinstance(job, TrainJob):
+            run_cell.run_train(self.study, job, self.folder)
+        else:
+            run_cell.run_cell(self.study, job.cell, self.folder, self.evidence, self.device)

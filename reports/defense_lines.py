@@ -1,0 +1,136 @@
+"""What each defense buys: one line a defense, under the strongest attack that met it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from fedaudit.core.measures import Rate, Utility
+from fedaudit.core.scenario import Choice, Scenario, Study
+from fedaudit.reports.frontier import marks
+from fedaudit.reports.results import DefenseLine, Row, VerdictKind
+from fedaudit.reports.strongest import ADAPTED, met, strongest
+from fedaudit.reports.trials import Trials, outcomes, paired
+from fedaudit.stats import intervals
+
+
+def defense_lines(study: Study, trials: Trials, rows: Sequence[Row]) -> tuple[DefenseLine, ...]:
+    """A line for each scenario × defense, with paired differences and Holm's correction.
+
+    The difference is against the scenario's undefended client, both under their strongest attack,
+    on the photos that both have; its p-value is one-sided (the defense lowers the rate), corrected
+    over all lines of the study. The strongest attack is chosen by the rate that is then reported,
+    which flatters the attacker, not the defense.
+    """
+    lines = []
+    for scenario in study.scenarios:
+        mine = [row for row in rows if row.scenario == scenario.name]
+        bare = next((d.label for d in scenario.defenses if d.name == "none"), None)
+        beaten = {mark.defense: mark.dominated_by for mark in marks(mine)}
+        for choice in scenario.defenses:
+            tried = [row for row in mine if row.defense == choice.label]
+            against = [row for row in mine if row.defense == bare and choice.label != bare]
+            line = _line(scenario, choice, tried, _utility(mine, bare))
+            line = replace(line, dominated_by=beaten.get(choice.label))
+            lines.append(_compared(line, trials, strongest(tried), strongest(against)))
+    return _corrected(lines)
+
+
+def _line(
+    scenario: Scenario, choice: Choice, rows: Sequence[Row], plain: Utility | None
+) -> DefenseLine:
+    top = strongest(rows)
+    utility = next((row.utility for row in rows if row.utility), None)
+    cosines = [row.worst_cosine for row in rows if row.worst_cosine is not None]
+    lost = plain.accuracy - utility.accuracy if plain and utility else None
+    return DefenseLine(
+        scenario=scenario.name,
+        defense=choice.label,
+        name=choice.name,
+        settings=dict(choice.settings),
+        attack=top.attack if top else None,
+        adaptive=top.adaptive if top else None,
+        met_by_adaptive=met(rows),
+        verdict=_gravest(rows),
+        reid=top.reid if top else None,
+        reid_blind=_rate(rows, adapted=False),
+        reid_adapted=_rate(rows, adapted=True),
+        excess=top.excess if top else None,
+        worst_cosine=max(cosines, default=None),
+        ssim=top.ssim if top else None,
+        lpips=top.lpips if top else None,
+        psnr=top.psnr if top else None,
+        reduction=None,
+        p_value=None,
+        p_holm=None,
+        utility=utility,
+        accuracy_lost=lost,
+        budget=next((row.budget for row in rows if row.budget), None),
+        dominated_by=None,
+    )
+
+
+def _gravest(rows: Sequence[Row]) -> VerdictKind:
+    order: tuple[VerdictKind, ...] = (
+        "LEAK DEMONSTRATED",
+        "INVALID",
+        "INCONCLUSIVE",
+        "NO LEAK FOUND ABOVE LIMIT",
+    )
+    kinds = {row.verdict.kind for row in rows}
+    return next((kind for kind in order if kind in kinds), "NOT TESTED")
+
+
+def _rate(rows: Sequence[Row], *, adapted: bool) -> Rate | None:
+    top = strongest([row for row in rows if (row.adaptive in ADAPTED) is adapted])
+    return top.reid if top else None
+
+
+def _utility(rows: Sequence[Row], bare: str | None) -> Utility | None:
+    return next((row.utility for row in rows if row.defense == bare and row.utility), None)
+
+
+def _compared(line: DefenseLine, trials: Trials, own: Row | None, bare: Row | None) -> DefenseLine:
+    if own is None or bare is None:
+        return line
+    with_it = trials.group(own.scenario, own.defense, own.attack)
+    without = trials.group(bare.scenario, bare.defense, bare.attack)
+    theirs, ours = paired(without, with_it)
+    if not ours:
+        return line
+    clusters = [score.person for score in ours]
+    pair = outcomes(theirs), outcomes(ours)
+    return replace(
+        line,
+        reduction=intervals.paired_rate_difference(*pair, clusters),
+        p_value=intervals.paired_p_value(*pair, clusters),
+    )
+
+
+def _corrected(lines: Sequence[DefenseLine]) -> tuple[DefenseLine, ...]:
+    """Holm over all lines that were compared."""
+    adjusted = iter(intervals.holm([x.p_value for x in lines if x.p_value is not None]))
+    return tuple(x if x.p_value is None else replace(x, p_holm=next(adjusted)) for x in lines)
+
+
+def sweeps(lines: Sequence[DefenseLine]) -> Mapping[tuple[str, str, str], tuple[DefenseLine, ...]]:
+    """Lines of one defense in which one number varies, by (scenario, defense, setting).
+
+    Ordered by the setting; at least three of them. What else is set is the same in all.
+    """
+    families: dict[tuple[str, str], list[DefenseLine]] = {}
+    for line in lines:
+        families.setdefault((line.scenario, line.name), []).append(line)
+    found: dict[tuple[str, str, str], tuple[DefenseLine, ...]] = {}
+    for (scenario, name), family in families.items():
+        for setting in sorted({key for line in family for key in line.settings}):
+            swept = [x for x in family if _is_number(x.settings.get(setting))]
+            rests = [{k: v for k, v in x.settings.items() if k != setting} for x in swept]
+            alike = [x for x, rest in zip(swept, rests, strict=True) if rest == rests[0]]
+            values = {x.settings[setting] for x in alike}
+            if len(values) >= 3:
+                order = sorted(alike, key=lambda x: float(x.settings[setting]))
+                found[scenario, name, setting] = tuple(order)
+    return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

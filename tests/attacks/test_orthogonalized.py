@@ -1,0 +1,84 @@
+"""What CENSOR leaves: the label shows in lengths, and a search knows how far it can go."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from fedaudit.attacks.adaptive.changed_photos import ChangedPhotos
+from fedaudit.attacks.adaptive.orthogonalized import (
+    FEWEST,
+    equations,
+    faces_for,
+    with_label,
+    within_range,
+)
+from fedaudit.attacks.evidence.gather import Evidence, gather
+from fedaudit.attacks.generators.face_generator import FaceGenerator
+from fedaudit.attacks.presets.gan_inversion import gan_inversion
+from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
+from fedaudit.attacks.search.variables import Latent, fitted
+from fedaudit.core.capture import Capture
+from fedaudit.core.registry import create
+
+Intercept = Callable[..., Capture]
+
+
+def evidence_of(rounds: int) -> Evidence:
+    """Of a network with parameters of 30 and 1,000 numbers, and of one number."""
+    turned = {"a": torch.ones(rounds, 30), "b": torch.ones(rounds, 1000), "c": torch.ones(rounds)}
+    return Evidence(
+        model=torch.nn.Identity(),
+        target={n: v[0] for n, v in turned.items()},
+        count=1,
+        shape=(1, 8, 8),
+        labels=None,
+        grayscale=False,
+        entry=None,
+        photos=ChangedPhotos((), 1),
+        turned=turned,
+    )
+
+
+def test_right_angles_of_a_small_parameter_run_out() -> None:
+    assert equations(evidence_of(1).turned) == 4
+    assert equations(evidence_of(40).turned) == (29 + 1) + (40 + 1)
+
+
+def test_pixels_are_searched_once_there_are_as_many_equations() -> None:
+    stages = gan_inversion(latent_steps=10, stage_steps=30, pixel_steps=80).stages
+    few = within_range(stages, evidence_of(1))
+    assert [type(stage.varies) for stage in few] == [Latent]
+    assert few[0].steps == 120
+    assert within_range(stages, evidence_of(34)) == stages
+    pixels = inverting_gradients().stages
+    assert within_range(pixels, evidence_of(1)) == pixels
+
+
+def test_the_label_shows_in_lengths_and_right_angles(intercept: Intercept) -> None:
+    """By chance, one photo in as many as there are people."""
+    right = 0
+    for target in range(2):
+        captured = intercept(target=target, defense="censor", settings={"trials": 1}, rounds_seen=8)
+        assert captured.secret is not None
+        evidence = gather(captured.seen)
+        assert faces_for(evidence) >= FEWEST
+        faces = fitted(FaceGenerator(), evidence)
+        drawn = faces.sample(FEWEST, torch.Generator().manual_seed(0))
+        found = with_label(evidence, faces.images(drawn), scaled=True)
+        assert faces_for(found) == 0
+        assert found.labels is not None
+        right += int(found.labels[0] == captured.secret.labels[0])
+    assert right == 2
+
+
+def test_the_attack_takes_it_into_account(intercept: Intercept) -> None:
+    steps = {"candidates": 2, "latent_steps": 2, "stage_steps": 1, "pixel_steps": 1}
+    attack = create("attacks", "gan_inversion", steps)
+    captured = intercept(defense="censor", network="lenet", grant=("labels",))
+    made = attack(captured.seen, generator=torch.Generator().manual_seed(0))
+    assert made.adaptive == "known"
+    assert made.iterations == 4
+    unread = attack(replace(captured.seen, labels=None), generator=torch.Generator().manual_seed(0))
+    assert unread.labels.shape == (1,)
+    assert 0 <= int(unread.labels[0]) < (captured.seen.num_classes or 0)

@@ -1,0 +1,148 @@
+"""What each defense buys: the strongest attack, paired differences, sweeps, recommendations."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fedaudit.reports.comparison_table import COLUMNS, cells, markdown
+from fedaudit.reports.defense_lines import sweeps
+from fedaudit.reports.frontier import marks
+from fedaudit.reports.html import render
+from fedaudit.reports.recommending import recommend
+from fedaudit.reports.results import DefenseLine, Results
+from fedaudit.reports.strongest import strongest
+from fedaudit.stats.intervals import rate
+
+sys.path.insert(0, str(Path(__file__).parent))
+from sample import sample
+
+
+def line(results: Results, defense: str) -> DefenseLine:
+    return next(x for x in results.defenses if x.defense == defense)
+
+
+def one(found: DefenseLine, results: Results) -> Results:
+    return replace(results, defenses=(found,))
+
+
+def swept(results: Results, *values: float) -> tuple[DefenseLine, ...]:
+    base = line(results, "pruning 90 %")
+    return tuple(
+        replace(base, defense=f"pruning-{v}", settings={"strength": v, "other": 1}) for v in values
+    )
+
+
+def test_the_strongest_attack_is_the_one_that_identifies_most() -> None:
+    rows = [row for row in sample().rows if row.defense == "dplc" and row.scenario == "fresh-b1"]
+    top = strongest(rows)
+    assert top is not None
+    assert top.reid is not None
+    assert top.reid.hits == max(row.reid.hits for row in rows if row.reid)
+    assert strongest([replace(row, reid=None) for row in rows]) is None
+
+
+def test_among_equals_the_attack_that_knows_the_defense_counts() -> None:
+    row = next(r for r in sample().rows if r.reid and r.ssim)
+    assert row.ssim is not None
+    better = replace(row, adaptive="no", ssim=replace(row.ssim, value=0.99))
+    top = strongest([better, replace(row, adaptive="known")])
+    assert top is not None
+    assert top.adaptive == "known"
+
+
+def test_what_no_attack_knew_dominates_nothing_that_one_did() -> None:
+    row = next(r for r in sample().rows if r.reid and r.utility)
+    assert row.reid is not None
+    leaky = replace(row, defense="leaky", adaptive="known", reid=replace(row.reid, value=0.5))
+    other = replace(row, defense="other", adaptive="known", reid=replace(row.reid, value=0.1))
+    assert marks([leaky, other])[0].dominated_by == "other"
+    assert marks([leaky, replace(other, adaptive="no")])[0].dominated_by is None
+    blind = [replace(one, adaptive="no") for one in (leaky, other)]
+    assert marks(blind)[0].dominated_by == "other"
+
+
+def test_a_sweep_is_one_number_that_varies_three_times() -> None:
+    results = sample()
+    assert not sweeps(results.defenses)
+    ((place, lines),) = sweeps(swept(results, 0.9, 0.5, 0.99)).items()
+    assert place == ("fresh-b1", "pruning", "strength")
+    assert [x.settings["strength"] for x in lines] == [0.5, 0.9, 0.99]
+    assert not sweeps(swept(results, 0.9, 0.5))
+    mixed = swept(results, 0.9, 0.5, 0.99)
+    other = replace(mixed[2], settings={"strength": 0.99, "other": 2})
+    assert not sweeps((*mixed[:2], other))
+
+
+def test_the_page_shows_the_curve_and_the_lines() -> None:
+    results = sample()
+    names = {0.5: "dplc", 0.9: "pruning 90 %", 0.99: "dpsgd ε=8"}  # that have rows
+    lines = [
+        replace(x, defense=names[x.settings["strength"]]) for x in swept(results, 0.5, 0.9, 0.99)
+    ]
+    page = render(replace(results, defenses=(line(results, "none"), *lines)), None, "none")
+    assert "pruning, by strength; fresh-b1" in page
+    assert "What each defense buys: fresh-b1" in page
+    assert "strength = 0.99" in page
+
+
+def test_a_table_has_a_cell_for_each_column_and_escapes_names() -> None:
+    found = replace(line(sample(), "dplc"), defense="a|b\u202e")
+    assert len(cells(found)) == len(COLUMNS)
+    text = markdown((found,))
+    assert "a\\|b⟨U+202E⟩" in text
+    assert all(row.startswith("| ") for row in text.splitlines())
+    empty = replace(found, reid=None, utility=None, budget=None, attack=None, adaptive=None)
+    assert cells(empty)[4] == "—"
+
+
+# --- recommendations ------------------------------------------------------------------------------
+
+
+def clean(results: Results, n: int = 400) -> DefenseLine:
+    """A defense under which nobody of n came back."""
+    return replace(
+        line(results, "dplc"), reid=rate([False] * n), verdict="NO LEAK FOUND ABOVE LIMIT"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "standing"),
+    [
+        ({}, "measured"),
+        ({"reid": rate([False] * 16)}, "by estimate only"),
+        ({"reid": rate([True] * 8 + [False] * 8)}, "too leaky"),
+        ({"met_by_adaptive": False}, "not measured"),
+        ({"verdict": "INVALID"}, "not measured"),
+        ({"reid": None}, "not measured"),
+        ({"utility": None}, "not measured"),
+    ],
+)
+def test_what_was_measured_decides(change: dict[str, object], standing: str) -> None:
+    results = sample()
+    found = replace(clean(results), **change)  # type: ignore[arg-type]
+    ((recommendation),) = recommend(one(found, results), max_reid=0.05, min_accuracy=0.8)
+    (candidate,) = recommendation.candidates
+    assert candidate.standing == standing
+    assert (candidate in recommendation.satisfied) is (standing == "measured")
+
+
+def test_the_cheapest_comes_first_and_the_nearest_where_none_will_do() -> None:
+    results = sample()
+    dear, cheap = clean(results), clean(results)
+    assert dear.utility is not None
+    dear = replace(dear, defense="dear", utility=replace(dear.utility, step_seconds=9.0))
+    both = replace(results, defenses=(dear, cheap))
+    (found,) = recommend(both, max_reid=0.05, min_accuracy=0.8)
+    assert [c.line.defense for c in found.satisfied] == ["dplc", "dear"]
+    (none,) = recommend(both, max_reid=0.05, min_accuracy=0.99)
+    assert not none.satisfied
+    assert none.candidates[0].standing == "too costly"
+    leaky = line(results, "none")
+    (order,) = recommend(
+        replace(results, defenses=(leaky, line(results, "private_projector"))),
+        max_reid=0.05,
+        min_accuracy=0.5,
+    )
+    assert [c.line.defense for c in order.candidates] == ["private_projector", "none"]

@@ -1,0 +1,121 @@
+import importlib
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedaudit.core.errors import FedauditError, StorageError
+from fedaudit.study.executor import Event, default_workers, execute
+
+
+@pytest.fixture
+def chores(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    return importlib.import_module("chores")
+
+
+def test_two_workers_do_what_one_does(
+    chores: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    jobs = [chores.Chore(f"c{i}") for i in range(4)]
+    for workers in (1, 2):
+        folder = tmp_path / str(workers)
+        folder.mkdir()
+        outcomes = execute(jobs, chores.Do(folder), workers=workers)
+        assert [(o.key, o.status) for o in outcomes] == [(job.key, "done") for job in jobs]
+    for job in jobs:
+        one, two = ((tmp_path / n / job.key).read_bytes() for n in "12")
+        assert one == two
+    assert capfd.readouterr().out == ""
+
+
+def test_failures_stay_with_their_job(chores: Any, tmp_path: Path) -> None:
+    jobs = [
+        chores.Chore("good", needs=("done long ago",)),
+        chores.Chore("bad", "fail"),
+        chores.Chore("needs bad", needs=("bad",)),
+        chores.Chore("needs that", needs=("needs bad",)),
+        chores.Chore("needs good", needs=("good",)),
+        chores.Chore("ugly", "crash"),
+        chores.Chore("deadly", "die"),
+        chores.Chore("mortal", "die once"),
+    ]
+    events: list[Event] = []
+    outcomes = execute(jobs, chores.Do(tmp_path), workers=2, on_event=events.append)
+    by_key = {o.key: o for o in outcomes}
+    assert {key: o.status for key, o in by_key.items()} == {
+        "good": "done",
+        "bad": "failed",
+        "needs bad": "skipped",
+        "needs that": "skipped",
+        "needs good": "done",
+        "ugly": "failed",
+        "deadly": "failed",
+        "mortal": "done",
+    }
+    assert by_key["bad"].message == "it did not converge"
+    assert by_key["ugly"].message == "ZeroDivisionError: by zero"
+    assert "died 2 times (exit code -9, probably out of memory)" in by_key["deadly"].message
+    assert not (tmp_path / "needs bad").exists()
+    finished = [e.key for e in events if e.kind == "finished"]
+    assert sorted(finished) == sorted(by_key)
+    assert finished.index("good") < finished.index("needs good")
+    assert {e.key for e in events if e.kind == "retried"} == {"deadly", "mortal"}
+
+
+def test_a_full_disk_ends_it(chores: Any, tmp_path: Path) -> None:
+    jobs = [chores.Chore("good"), chores.Chore("full", "full"), chores.Chore("later")]
+    with pytest.raises(StorageError, match="disk is full"):
+        execute(jobs, chores.Do(tmp_path), workers=1)
+    assert (tmp_path / "good").exists()
+    assert not (tmp_path / "later").exists()
+
+
+def test_an_interrupt_ends_it_soon_and_leaves_no_process(chores: Any, tmp_path: Path) -> None:
+    pids: list[int] = []
+
+    def interrupt() -> None:
+        while not (tmp_path / "c0.attempts").exists():
+            time.sleep(0.05)
+        children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+        pids.extend(int(pid) for pid in children.read_text().split())
+        os.kill(os.getpid(), signal.SIGINT)
+        started.append(time.monotonic())
+
+    started: list[float] = []
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        execute([chores.Chore("c0", "sleep"), chores.Chore("c1")], chores.Do(tmp_path), workers=1)
+    thread.join()
+    assert time.monotonic() - started[0] < 3
+    assert pids
+    for pid in pids:
+        command = Path(f"/proc/{pid}/cmdline")
+        assert not command.exists() or b"spawn_main" not in command.read_bytes()
+
+
+def test_workers_that_cannot_start(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helper = tmp_path / "vanishing.py"
+    helper.write_text("def work(job): pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    vanishing = importlib.import_module("vanishing")
+    helper.write_text("raise ImportError('gone')\n")
+
+    class Job:
+        key, needs = "x", ()
+
+    with pytest.raises(FedauditError, match="cannot start"):
+        execute([Job()], vanishing.work, workers=1)
+    assert "gone" in capfd.readouterr().err
+
+
+def test_nothing_to_do() -> None:
+    assert execute([], print) == ()
+    assert default_workers() >= 1

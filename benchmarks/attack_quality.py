@@ -43,7 +43,7 @@ def lines(batch: int) -> dict[str, Attack]:
         "inverting_gradients": inverting_gradients(),
         "gan_inversion": gan_inversion(),
         "map_inversion": create("attacks", "map_inversion", {}),
-        "gan_inversion, no entry layer": gan_inversion(entry=False),
+        "gan_inversion, no first fully connected layer": gan_inversion(entry=False),
     }
     if batch == 1:
         for name in ("liu_2021", "gifd", "gias", "gion", "grad_inversion"):

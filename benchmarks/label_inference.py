@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fedaudit.attacks.evidence.feature_maps.first_fully_connected import (
     common_direction,
     embedding_span,
-    find_entry,
+    find_first_fully_connected,
 )
 from fedaudit.attacks.evidence.labels.infer import RULES, infer_labels
 from fedaudit.core.observation import ModelSpec
@@ -104,7 +104,7 @@ def main() -> None:
                         loss = criterion_of(model)(model(images[rows]), torch.tensor(labels))
                         gradient = torch.autograd.grad(loss, list(named.values()))
                         target = dict(zip(named, gradient, strict=True))
-                        entry = find_entry(model, target, batch)
+                        entry = find_first_fully_connected(model, target, batch)
                         common = common_direction(entry) if entry else None
                         span = embedding_span(entry) if entry else None
                         for rule in RULES:

@@ -22,7 +22,7 @@ from statistics import mean, median
 import torch
 
 from fedaudit.attacks.adaptive.defense_replay import replay_of
-from fedaudit.attacks.evidence.feature_maps.last_block import peel
+from fedaudit.attacks.evidence.feature_maps.last_block import invert_last_block
 from fedaudit.attacks.evidence.gather import gather
 from fedaudit.attacks.learned.feature_decoder import FeatureDecoder
 from fedaudit.attacks.learned.lti import LearnedInversion
@@ -89,8 +89,8 @@ class Bench:
         assert update is not None
         sent = {name: value[None] for name, value in update.tensors.items()}
         replayed, noise = replay_of(defense, batch), generator_for("defense", target)
-        for act in (*replayed.each, *replayed.mean):  # one image: its gradient is the mean
-            sent = act(sent, noise)
+        for transform in (*replayed.each, *replayed.mean):  # one image: its gradient is the mean
+            sent = transform(sent, noise)
         shared = Update("gradient", {name: value[0] for name, value in sent.items()}, batch)
         return replace(capture, seen=replace(capture.seen, shared=(shared,), defense=defense))
 
@@ -169,7 +169,7 @@ def maps(options: argparse.Namespace, cache: str) -> None:
     for network in ("face_pooled", "face"):
         bench = bench_of(network, rounds)
         model = "trained" if rounds else "fresh"
-        found = [peel(gather(bench.capture(t, 1).seen)) for t in range(count)]
+        found = [invert_last_block(gather(bench.capture(t, 1).seen)) for t in range(count)]
         errors = sorted(p.error for p in found if p)
         print(f"{network}, {model}: maps peeled {len(errors)}/{count}, median error "
               f"{median(errors) if errors else float('nan'):.1e}", flush=True)  # fmt: skip

@@ -5,7 +5,7 @@
 
 The default face network at 32 px (ORL, 3 clients of 10 people), fresh and after 12 rounds, attacked
 through the weight delta of a client that takes several full-batch steps. All lines are the same
-search (pixels, cosine distance, total variation, 1 start) and differ in the trial update alone:
+search (pixels, cosine distance, total variation, 1 start) and differ in the dummy update alone:
 
     one step   the gradient at the global weights, as if there had been one step
     midpoint   the gradient halfway to the local weights (a steady pace, one point)
@@ -13,7 +13,7 @@ search (pixels, cosine distance, total variation, 1 start) and differ in the tri
     path+      the same, then a fifth of the steps with the replay
     replay     the steps themselves from the start
 
-`truth` is the cosine distance of the true images' trial update, `passes` what one call costs in
+`truth` is the cosine distance of the true images' dummy update, `passes` what one call costs in
 single-image passes.
 """
 
@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.evidence.gather import gather
-from fedaudit.attacks.training.dummy_update import ReplayTrial, trial_for
+from fedaudit.attacks.training.dummy_update import DummyUpdate, dummy_update_for
 from fedaudit.attacks.training.simulated_training import rehearsed, smooth_noise
 from fedaudit.captures.simulate.simulated import simulate
 from fedaudit.core.capture import Capture
@@ -57,8 +57,8 @@ SETTINGS = {
 LINES = ("one step", "midpoint", "path", "path+", "replay")
 
 
-def lines(trial: ReplayTrial, labels: Tensor, generator: torch.Generator) -> dict[str, ReplayTrial]:
-    """The trial updates to compare."""
+def lines(trial: DummyUpdate, labels: Tensor, generator: torch.Generator) -> dict[str, DummyUpdate]:
+    """The dummy updates to compare."""
     path = replace(rehearsed(trial, (3, 32, 32), labels, generator), points=4)
     return {
         "one step": replace(trial, mode="start"),
@@ -70,7 +70,7 @@ def lines(trial: ReplayTrial, labels: Tensor, generator: torch.Generator) -> dic
 
 
 def attack(
-    trials: list[tuple[ReplayTrial, int]], labels: Tensor, generator: torch.Generator
+    trials: list[tuple[DummyUpdate, int]], labels: Tensor, generator: torch.Generator
 ) -> Tensor:
     """Gray pixels that explain the update: the trials one after another, for their steps."""
     count = trials[0][0].count
@@ -157,7 +157,7 @@ def main() -> None:
                 seen, secret = capture.seen, capture.secret
                 assert secret is not None
                 assert seen.labels is not None
-                trial = trial_for(seen, gather(seen).model)
+                trial = dummy_update_for(seen, gather(seen).model)
                 trials = lines(trial, seen.labels, generator_for("rehearsal", target))
                 for line, tried in trials.items():
                     exact = replace(tried, softening=0.0)

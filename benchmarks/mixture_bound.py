@@ -32,7 +32,7 @@ from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.trial import ImageScore
 from fedaudit.data.lfw_subset import lfw_subset
-from fedaudit.defenses.gradient_transforms import ImageAct
+from fedaudit.defenses.gradient_transforms import ImageTransform
 from fedaudit.defenses.mixing import dirichlet, half_normal, mixing
 
 SHAPE = (3, 32, 32)
@@ -60,10 +60,15 @@ class Rounds:
 
     @classmethod
     def of(
-        cls, act: ImageAct, pool: Tensor, whose: Tensor, count: int, generator: torch.Generator
+        cls,
+        transform: ImageTransform,
+        pool: Tensor,
+        whose: Tensor,
+        count: int,
+        generator: torch.Generator,
     ) -> "Rounds":
         """Of the first of `pool`, with `whose` labels."""
-        made = [act(pool, torch.arange(len(pool)), generator) for _ in range(count)]
+        made = [transform(pool, torch.arange(len(pool)), generator) for _ in range(count)]
         parts = torch.cat([F.pad(soft, (0, len(pool) - soft.shape[1])) for _, soft in made])
         before = torch.einsum("rk,kchw->rchw", parts, pool)
         people = F.one_hot(whose).to(parts)
@@ -94,8 +99,8 @@ def main() -> None:
     print(f"{'defense':20} {'image':9} {'rounds':>6} {'signs':>6} {'SSIM':>6} {'rank-1':>7} re-id")
     for name in options.defenses:
         parts, weights, masks = MIXED[name]
-        act = mixing(parts, weights, made=1, flip=masks)
-        drawn = all_rounds(bench, captures, act, max(options.rounds))
+        transform = mixing(parts, weights, made=1, flip=masks)
+        drawn = all_rounds(bench, captures, transform, max(options.rounds))
         for rounds in options.rounds:
             seen = [every.first(rounds) for every in drawn]
             found = [answer(one.before, one.labels, mean_face) for one in seen]
@@ -107,7 +112,7 @@ def main() -> None:
                 draws = generator_for("noise", target)
                 masked = one.masked + options.noise * torch.randn(one.masked.shape, generator=draws)
                 shares = Coefficients.of(one.labels)
-                images, mean_of_faces = unmasking.unmasked((act,), masked, shares)
+                images, mean_of_faces = unmasking.unmasked((transform,), masked, shares)
                 found.append(answer(images, one.labels, mean_of_faces))
                 right.append(signs_right(images, one.before))
             report(
@@ -116,7 +121,7 @@ def main() -> None:
 
 
 def all_rounds(
-    bench: Bench, captures: Sequence[Capture], act: ImageAct, count: int
+    bench: Bench, captures: Sequence[Capture], transform: ImageTransform, count: int
 ) -> Sequence[Rounds]:
     """What each target's client makes of its photo in `count` rounds."""
     simulation = bench.simulation
@@ -130,7 +135,7 @@ def all_rounds(
         others = (images - own).abs().flatten(1).amax(1) > 0
         pool = torch.cat([own, images[others]])
         whose = torch.cat([capture.secret.labels, labels[others]])
-        found.append(Rounds.of(act, pool, whose, count, generator_for("mixture", target)))
+        found.append(Rounds.of(transform, pool, whose, count, generator_for("mixture", target)))
     return found
 
 

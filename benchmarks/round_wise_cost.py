@@ -108,7 +108,7 @@ def seconds_of(way: Callable[[Matching, int], None], matching: Matching, steps: 
 
 def measure(repeats: int, steps: int) -> list[dict[str, float]]:
     """One row a batch size; the ways and the sizes take turns within each repeat."""
-    engines = {batch: Matching(gather(observe(batch)), use_entry=False) for batch in BATCHES}
+    engines = {batch: Matching(gather(observe(batch)), use_first_fc=False) for batch in BATCHES}
     ways = {"floor": floor, "ours": ours, "naive": naive}
     taken: dict[tuple[str, int], list[float]] = {}
     for repeat in range(repeats + 1):  # the first warms up

@@ -8,7 +8,7 @@ from torch import Tensor
 from fedaudit.core.client import ClientStep
 from fedaudit.core.observation import DefenseFacts
 from fedaudit.defenses.augmentations import OPERATIONS, STRONGEST
-from fedaudit.defenses.gradient_transforms import ImageAct, Replayed
+from fedaudit.defenses.gradient_transforms import ImageTransform, Replayed
 from fedaudit.defenses.on_photos import on_photos
 
 Policy = tuple[tuple[str, int], ...]
@@ -80,10 +80,12 @@ def parsed(policy: str) -> Policy:
     return tuple(found)
 
 
-def drawn(policies: tuple[Policy, ...]) -> ImageAct:
+def drawn(policies: tuple[Policy, ...]) -> ImageTransform:
     """Change each image by a policy of its own draw, labels kept."""
 
-    def act(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def transform(
+        images: Tensor, labels: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         chosen = torch.randint(len(policies), (len(images),), generator=generator)
         longest = max(len(policy) for policy in policies)
         signs = torch.randint(2, (longest, len(images)), generator=generator) * 2.0 - 1
@@ -96,7 +98,7 @@ def drawn(policies: tuple[Policy, ...]) -> ImageAct:
         order = torch.cat(places).argsort().to(images.device)
         return torch.cat(parts)[order], labels
 
-    return act
+    return transform
 
 
 def changed(images: Tensor, policy: Policy, signs: Tensor) -> Tensor:
@@ -104,5 +106,5 @@ def changed(images: Tensor, policy: Policy, signs: Tensor) -> Tensor:
     for (name, strength), sign in zip(policy, signs, strict=False):
         kind = OPERATIONS[name]
         amount = kind.least + (kind.most - kind.least) * strength / STRONGEST
-        images = kind.act(images, amount * (sign if kind.signed else torch.ones_like(sign)))
+        images = kind.transform(images, amount * (sign if kind.signed else torch.ones_like(sign)))
     return images

@@ -21,12 +21,12 @@ class Kind:
     """An operation and its range.
 
     Attributes:
-        act: Of images and amounts.
+        transform: Of images and amounts.
         least, most: Amount at strengths 0 and 9, linear in between.
         signed: The amount's sign is drawn for each image.
     """
 
-    act: Operation
+    transform: Operation
     least: float = 0.0
     most: float = 0.0
     signed: bool = False

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from fedaudit.core.client import ClientReturn, ClientStep, ClientTask
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.observation import DefenseFacts
-from fedaudit.defenses.gradient_transforms import ImageAct
+from fedaudit.defenses.gradient_transforms import ImageTransform
 from fedaudit.defenses.image_gradients import image_gradients
 from fedaudit.defenses.mixing import partners, pool_of
 from fedaudit.defenses.on_photos import with_copies
@@ -89,8 +89,8 @@ class ConcealedSamples:
             model = build(task.model, {**task.before, **task.kept}, seed=seed).eval()
             own = {n: p for n, p in parameters_of(model).items() if n not in task.before}
             asked = replace(task, kept={**own, **task.kept})
-            act = self._beside(model, task)
-            return with_copies(step, act, self.copies, "concealed_samples")(asked)
+            transform = self._beside(model, task)
+            return with_copies(step, transform, self.copies, "concealed_samples")(asked)
 
         return guarded
 
@@ -106,10 +106,10 @@ class ConcealedSamples:
     def _blended(self, own: Tensor, other: Tensor) -> Tensor:
         return self.blend * other + (1 - self.blend) * own
 
-    def _beside(self, model: nn.Module, task: ClientTask) -> ImageAct:
+    def _beside(self, model: nn.Module, task: ClientTask) -> ImageTransform:
         """Each photo, then its samples; starts are drawn from all photos of the client."""
 
-        def act(
+        def transform(
             images: Tensor, labels: Tensor, generator: torch.Generator
         ) -> tuple[Tensor, Tensor]:
             pool, theirs = pool_of(task)
@@ -133,7 +133,7 @@ class ConcealedSamples:
                 marks.append(mark)
             return torch.stack(made, 1).flatten(0, 1), torch.stack(marks, 1).flatten(0, 1)
 
-        return act
+        return transform
 
     def search(
         self, model: nn.Module, photos: Tensor, labels: Tensor, start: Tensor, marks: Tensor

@@ -14,8 +14,8 @@ from torch import Tensor
 
 Batch = Mapping[str, Tensor]
 """Gradients by parameter name, each `[M, …]` with M gradients side by side."""
-Act = Callable[[Batch, torch.Generator], dict[str, Tensor]]
-ImageAct = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+GradientTransform = Callable[[Batch, torch.Generator], dict[str, Tensor]]
+ImageTransform = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 """Images `[N, C, H, W]` in [0, 1] and labels, `[N]` int64 or `[N, K]` class probabilities, to the
 images and labels that train in their place, of which there may be more; differentiable in images.
 Images that are made of one photo stand side by side."""
@@ -32,9 +32,9 @@ class Replayed:
             round: an attacker draws it anew, and cannot know what the client drew.
     """
 
-    each: tuple[Act, ...] = ()
-    mean: tuple[Act, ...] = ()
-    images: tuple[ImageAct, ...] = ()
+    each: tuple[GradientTransform, ...] = ()
+    mean: tuple[GradientTransform, ...] = ()
+    images: tuple[ImageTransform, ...] = ()
 
 
 @runtime_checkable
@@ -72,13 +72,13 @@ class Accompanies(Protocol):
 
 @runtime_checkable
 class Draws(Protocol):
-    """An act that draws: nobody else has the client's draw, but everybody can compute its mean.
+    """A transform that draws: nobody has the client's draw, but everybody can compute its mean.
 
     An attacker who fits a draw of its own fits what the client did not do.
     """
 
     def expected(self, batch: Batch) -> dict[str, Tensor]:
-        """The mean of what the act makes of these gradients, over all draws."""
+        """The mean of what the transform makes of these gradients, over all draws."""
         ...
 
 
@@ -91,22 +91,24 @@ class Encodes(Protocol):
         ...
 
 
-def in_order(acts: Sequence[Act], batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-    """All of `acts`, one after the other."""
-    for act in acts:
-        batch = act(batch, generator)
+def in_order(
+    transforms: Sequence[GradientTransform], batch: Batch, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """All of `transforms`, one after the other."""
+    for transform in transforms:
+        batch = transform(batch, generator)
     return dict(batch)
 
 
-def clip(bound: float, order: Literal[1, 2] = 2) -> Act:
+def clip(bound: float, order: Literal[1, 2] = 2) -> GradientTransform:
     """Scale each gradient to an L2 (or L1) norm of at most `bound` over all its parameters."""
 
-    def act(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def transform(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         del generator
         factor = (bound / (norms(batch, order) + 1e-6)).clamp(max=1)
         return {name: value * along(factor, value) for name, value in batch.items()}
 
-    return act
+    return transform
 
 
 @dataclass(frozen=True)
@@ -143,30 +145,30 @@ class Noise:
         return ((one - two) / 2**0.5).to(like)
 
 
-def keep_signs() -> Act:
+def keep_signs() -> GradientTransform:
     """The sign of every entry (signSGD)."""
 
-    def act(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def transform(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         del generator
         return {name: value.sign() for name, value in batch.items()}
 
-    return act
+    return transform
 
 
-def keep_largest(share: float) -> Act:
+def keep_largest(share: float) -> GradientTransform:
     """The `share` of entries of largest magnitude, over all parameters together; others zero."""
 
-    def act(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def transform(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         del generator
         flat = torch.cat([value.flatten(1) for value in batch.values()], 1).abs()
         number = max(1, round(share * flat.shape[1]))
         least = flat.topk(number, dim=1, sorted=False).values.amin(1)  # of those that are kept
         return {n: v * (v.abs() >= along(least, v)) for n, v in batch.items()}
 
-    return act
+    return transform
 
 
-def keep_middle(largest: float, smallest: float) -> Act:
+def keep_middle(largest: float, smallest: float) -> GradientTransform:
     """Zeros for the share `largest` of entries of largest magnitude, and `smallest` of smallest.
 
     Both are shares of each parameter tensor, rounded to whole entries; one entry is always kept.
@@ -179,21 +181,21 @@ def keep_middle(largest: float, smallest: float) -> Act:
         order = flat.abs().argsort(dim=1, stable=True)[:, below : flat.shape[1] - above]
         return torch.zeros_like(flat).scatter(1, order, flat.gather(1, order)).view_as(value)
 
-    def act(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def transform(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         del generator
         return {name: kept(value) for name, value in batch.items()}
 
-    return act
+    return transform
 
 
-def keep_inputs(name: str, kept: Tensor) -> Act:
+def keep_inputs(name: str, kept: Tensor) -> GradientTransform:
     """Only the columns `kept`, `[D]` bool, of the weight `name`, `[M, out, D]`; zeros in others."""
 
-    def act(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def transform(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         del generator
         return {n: v * kept.to(v) if n == name else v for n, v in batch.items()}
 
-    return act
+    return transform
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedaudit.core.client import ClientReturn, ClientStep, ClientTask
 from fedaudit.core.errors import DataError
-from fedaudit.defenses.gradient_transforms import ImageAct, Replayed
+from fedaudit.defenses.gradient_transforms import ImageTransform, Replayed
 from fedaudit.defenses.on_photos import alone, without_labels
 from fedaudit.models.soft_labels import probabilities
 
@@ -19,7 +19,7 @@ Weights = Callable[[int, int, torch.Generator], Tensor]
 
 def mixing(
     parts: int, weights: Weights, *, made: int | None = None, flip: bool = False
-) -> ImageAct:
+) -> ImageTransform:
     """Mix each of the first `made` images with parts − 1 others, drawn without repetition.
 
     Args:
@@ -30,7 +30,9 @@ def mixing(
             images in [-1, 1]: to images in [0, 1], x becomes 1 − x.
     """
 
-    def act(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def transform(
+        images: Tensor, labels: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         count = len(images) if made is None else min(made, len(images))
         with_whom = partners(count, len(images), min(parts, len(images)), generator)
         shares = weights(count, with_whom.shape[1], generator).to(images)
@@ -42,7 +44,7 @@ def mixing(
             mixed = torch.where(kept, mixed, 1 - mixed)
         return mixed, soft
 
-    return act
+    return transform
 
 
 def with_company(
@@ -52,7 +54,7 @@ def with_company(
 
     Args:
         step: The client's.
-        replay: Of the defense: how many images are made → the act, on photos and others.
+        replay: Of the defense: how many images are made → the transform, on photos and others.
         parts: Images that each mixed one needs.
         name: Of the defense, for messages.
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from fedaudit.core.client import ClientStep
 from fedaudit.core.observation import DefenseFacts
 from fedaudit.defenses.augmentations import rotate, shear_x
-from fedaudit.defenses.gradient_transforms import ImageAct, Replayed
+from fedaudit.defenses.gradient_transforms import ImageTransform, Replayed
 from fedaudit.defenses.on_photos import with_copies
 
 FLIPS = {"horizontal": 3, "vertical": 2}
@@ -68,8 +68,10 @@ class OASIS:
         return DefenseFacts("oasis", settings)
 
 
-def _beside(oasis: OASIS) -> ImageAct:
-    def act(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _beside(oasis: OASIS) -> ImageTransform:
+    def transform(
+        images: Tensor, labels: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         del generator
         each = images.new_ones(len(images))
         made = [images]
@@ -78,4 +80,4 @@ def _beside(oasis: OASIS) -> ImageAct:
         made += [images.flip(FLIPS[flip]) for flip in oasis.flips]
         return torch.stack(made, 1).flatten(0, 1), labels.repeat_interleave(oasis.copies, 0)
 
-    return act
+    return transform

@@ -7,45 +7,45 @@ from torch import Tensor
 
 from fedaudit.core.client import ClientReturn, ClientStep, ClientTask
 from fedaudit.core.errors import ConfigError
-from fedaudit.defenses.gradient_transforms import ImageAct
+from fedaudit.defenses.gradient_transforms import ImageTransform
 from fedaudit.models.soft_labels import likeliest
 
 PER_IMAGE = "one image"
 """How the unit of a budget starts that counts images (`defenses.dpsgd`)."""
 
 
-def on_photos(step: ClientStep, act: ImageAct) -> ClientStep:
-    """The client's step on what `act` makes of its photos, once a round, one image of each photo.
+def on_photos(step: ClientStep, transform: ImageTransform) -> ClientStep:
+    """The client's step on what `transform` makes of its photos, once a round, an image a photo.
 
     Photos that train without labels (FedAffect) are changed in the same way.
     """
 
     def guarded(task: ClientTask) -> ClientReturn:
-        images, labels = act(task.images, task.labels, task.generator)
+        images, labels = transform(task.images, task.labels, task.generator)
         return step(
-            replace(task, images=images, labels=labels, unlabelled=without_labels(task, act))
+            replace(task, images=images, labels=labels, unlabelled=without_labels(task, transform))
         )
 
     return guarded
 
 
-def with_copies(step: ClientStep, act: ImageAct, copies: int, name: str) -> ClientStep:
-    """The client's step on `copies` images of each photo, which `act` puts side by side.
+def with_copies(step: ClientStep, transform: ImageTransform, copies: int, name: str) -> ClientStep:
+    """The client's step on `copies` images of each photo, which `transform` puts side by side.
 
     Args:
         step: The client's.
-        act: As for `on_photos`.
+        transform: As for `on_photos`.
         copies: Images that it makes of each photo.
         name: Of the defense, for messages.
     """
 
     def guarded(task: ClientTask) -> ClientReturn:
-        images, labels = act(task.images, task.labels, task.generator)
+        images, labels = transform(task.images, task.labels, task.generator)
         changed = replace(
             task,
             images=images,
             labels=labels,
-            unlabelled=without_labels(task, act),
+            unlabelled=without_labels(task, transform),
             copies=task.copies * copies,
         )
         returned = alone(step, name)(changed)
@@ -75,9 +75,9 @@ def alone(step: ClientStep, name: str) -> ClientStep:
     return guarded
 
 
-def without_labels(task: ClientTask, act: ImageAct) -> Tensor | None:
-    """What `act` makes of the photos that train without labels; None where there are none."""
+def without_labels(task: ClientTask, transform: ImageTransform) -> Tensor | None:
+    """What `transform` makes of the photos that train without labels; None where there are none."""
     if task.unlabelled is None or not len(task.unlabelled):
         return task.unlabelled
     nobody = torch.zeros(len(task.unlabelled), dtype=torch.long)
-    return act(task.unlabelled, nobody, task.generator)[0]
+    return transform(task.unlabelled, nobody, task.generator)[0]

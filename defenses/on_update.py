@@ -8,14 +8,14 @@ from torch import Tensor
 
 from fedaudit.core.client import ClientReturn, ClientStep, ClientTask
 from fedaudit.core.shared import Shared, Update
-from fedaudit.defenses.gradient_transforms import Act, in_order
+from fedaudit.defenses.gradient_transforms import GradientTransform, in_order
 
 INNER = "inner/"
 """Before the names of what defenses further in remember, so that any two fit into each other."""
 
 
-def on_sending(step: ClientStep, acts: Sequence[Act]) -> ClientStep:
-    """The client's step, with `acts` done to every model update that it shares.
+def on_sending(step: ClientStep, transforms: Sequence[GradientTransform]) -> ClientStep:
+    """The client's step, with `transforms` done to every model update that it shares.
 
     They act on what is sent, in its units: the mean gradient (FedSGD), or the change of the weights
     over all local steps (FedAvg), which is about the learning rate times as large.
@@ -24,7 +24,7 @@ def on_sending(step: ClientStep, acts: Sequence[Act]) -> ClientStep:
     def guarded(task: ClientTask) -> ClientReturn:
         returned = step(task)
         shared = tuple(
-            replace(sent, tensors=_changed(sent.tensors, acts, task.generator))
+            replace(sent, tensors=_changed(sent.tensors, transforms, task.generator))
             if isinstance(sent, Update)
             else sent
             for sent in returned.shared
@@ -34,12 +34,12 @@ def on_sending(step: ClientStep, acts: Sequence[Act]) -> ClientStep:
     return guarded
 
 
-def with_error_feedback(step: ClientStep, acts: Sequence[Act]) -> ClientStep:
-    """As `on_sending`, and what the acts leave out is added to the update of the next round.
+def with_error_feedback(step: ClientStep, transforms: Sequence[GradientTransform]) -> ClientStep:
+    """As `on_sending`, and what the transforms leave out is added to the update of the next round.
 
-    Error feedback: of an update u and the memory e, acts(u + e) is sent and u + e − acts(u + e)
-    remembered on the device; the memory is empty in a client's first round (Stich et al., NeurIPS
-    2018, arXiv 1809.07599, algorithm 1).
+    Error feedback: of an update u and memory e, t(u + e) is sent and u + e − t(u + e) stays
+    on the device, t the transforms; the memory is empty in a client's first round (Stich et al.,
+    NeurIPS 2018, arXiv 1809.07599, algorithm 1).
     """
 
     def guarded(task: ClientTask) -> ClientReturn:
@@ -55,7 +55,7 @@ def with_error_feedback(step: ClientStep, acts: Sequence[Act]) -> ClientStep:
                 name: value + task.memory.get(f"{number}/{name}", torch.zeros_like(value))
                 for name, value in sent.tensors.items()
             }
-            tensors = _changed(due, acts, task.generator)
+            tensors = _changed(due, transforms, task.generator)
             memory |= {f"{number}/{name}": due[name] - value for name, value in tensors.items()}
             shared.append(replace(sent, tensors=tensors))
         return replace(returned, shared=tuple(shared), memory=memory)
@@ -71,9 +71,11 @@ def sparse_bytes(tensors: Mapping[str, Tensor]) -> int:
 
 
 def _changed(
-    tensors: Mapping[str, Tensor], acts: Sequence[Act], generator: torch.Generator
+    tensors: Mapping[str, Tensor],
+    transforms: Sequence[GradientTransform],
+    generator: torch.Generator,
 ) -> dict[str, Tensor]:
     if not tensors:
         return {}
     batch = {name: value[None] for name, value in tensors.items()}
-    return {name: value[0] for name, value in in_order(acts, batch, generator).items()}
+    return {name: value[0] for name, value in in_order(transforms, batch, generator).items()}

@@ -65,7 +65,7 @@ FRAMEWORKS: Sequence[Framework] = (
         "comparison",
     ),
     Framework(
-        "EU AI Act",
+        "EU AI GradientTransform",
         "Art. 15(5)",
         "Relevant to resilience against confidentiality attacks.",
         "Findings",

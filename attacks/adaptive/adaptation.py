@@ -1,4 +1,4 @@
-"""What an attacker makes of the defenses in use: which acts to follow, which to see through.
+"""What an attacker makes of the defenses in use: which transforms to follow, which to see through.
 
 Nothing here goes by a defense's name. The attacker can run the defense, so it tries it on a
 gradient of no client and sees what happens: the direction stays (clipping: a cosine does not mind);
@@ -7,7 +7,7 @@ off in another direction but right on average (noise, unbiased quantization: the
 which is the gradient itself, and never a draw that the client did not make); all entries are bent
 alike (signs), so that the direction is about right and no equation holds; every parameter is turned
 away at right angles and keeps its length (CENSOR: lengths and right angles are what is matched); or
-something else is done that trial gradients must go through as well. So a package's defense is met
+something else is done that dummy gradients must go through as well. So a package's defense is met
 like ours.
 """
 
@@ -21,14 +21,19 @@ from fedaudit.attacks.adaptive.changed_photos import mixes
 from fedaudit.attacks.adaptive.defense_replay import company_of, replay_of
 from fedaudit.attacks.adaptive.estimation import estimate
 from fedaudit.attacks.adaptive.mixtures import Mixture, as_mixture
-from fedaudit.attacks.adaptive.noise_scale import is_even, loudness
+from fedaudit.attacks.adaptive.noise_scale import is_even, noise_by_parameter
 from fedaudit.attacks.adaptive.transform_behavior import behavior, drawing, followed
 from fedaudit.attacks.evidence.round_averaging import average, rounds_of, weights_of
 from fedaudit.attacks.training.schedule import scale_of
 from fedaudit.core.errors import FedauditError
 from fedaudit.core.observation import DefenseFacts, Observation
 from fedaudit.core.shared import Update
-from fedaudit.defenses.gradient_transforms import Accompanies, Act, Batch, ImageAct
+from fedaudit.defenses.gradient_transforms import (
+    Accompanies,
+    Batch,
+    GradientTransform,
+    ImageTransform,
+)
 
 PROBE = 7
 """Seed of the gradient that acts are tried on: another one than theirs, or noise would be it."""
@@ -41,7 +46,7 @@ class Adaptation:
     """How an attack that knows the defenses meets them.
 
     Attributes:
-        followed: What trial gradients go through, in order; differentiable, without draws.
+        followed: What dummy gradients go through, in order; differentiable, without draws.
         scaled: Acts that change the length only: for distances that mind it.
         sparse: Zeros of the update stand for entries that were not sent.
         signs: All that was sent is signs.
@@ -60,8 +65,8 @@ class Adaptation:
         missed: Names of defenses that this does not take into account.
     """
 
-    followed: tuple[Act, ...] = ()
-    scaled: tuple[Act, ...] = ()
+    followed: tuple[GradientTransform, ...] = ()
+    scaled: tuple[GradientTransform, ...] = ()
     sparse: bool = False
     signs: bool = False
     bent: bool = False
@@ -70,9 +75,9 @@ class Adaptation:
     rounds: tuple[Update, ...] = ()
     weights: tuple[float, ...] = ()
     units: float = 1.0
-    each: tuple[Act, ...] = ()
+    each: tuple[GradientTransform, ...] = ()
     turned: bool = False
-    images: tuple[ImageAct, ...] = ()
+    images: tuple[ImageTransform, ...] = ()
     company: Accompanies | None = None
     mixed: Mixture | None = None
     missed: tuple[str, ...] = ()
@@ -111,27 +116,30 @@ class Adaptation:
         """Whether a linear structure of the gradient (its rank) survives, under noise or gaps."""
         return not (self.followed or self.bent or self.turned)
 
-    def sent(self, trial: Sequence[Tensor], names: Sequence[str], *, scaled: bool) -> list[Tensor]:
-        """What a client with the mean gradient `trial` would have sent, in the gradient's scale.
+    def sent(self, dummy: Sequence[Tensor], names: Sequence[str], *, scaled: bool) -> list[Tensor]:
+        """What a client with the mean gradient `dummy` would have sent, in the gradient's scale.
 
         Args:
-            trial: A tensor a parameter.
+            dummy: A tensor a parameter.
             names: Of the parameters.
             scaled: Whether its length matters.
         """
-        acts = (*self.scaled, *self.followed) if scaled else self.followed
-        if not acts:
-            return list(trial)
-        return through(acts, trial, names, self.units)
+        transforms = (*self.scaled, *self.followed) if scaled else self.followed
+        if not transforms:
+            return list(dummy)
+        return through(transforms, dummy, names, self.units)
 
 
 def through(
-    acts: Sequence[Act], trial: Sequence[Tensor], names: Sequence[str], units: float = 1.0
+    transforms: Sequence[GradientTransform],
+    dummy: Sequence[Tensor],
+    names: Sequence[str],
+    units: float = 1.0,
 ) -> list[Tensor]:
-    """`trial` after `acts`, which see it times `units`."""
-    batch: Batch = {n: (t * units)[None] for n, t in zip(names, trial, strict=True)}
-    for act in acts:
-        batch = act(batch, drawing(0))
+    """`dummy` after `transforms`, which see it times `units`."""
+    batch: Batch = {n: (t * units)[None] for n, t in zip(names, dummy, strict=True)}
+    for transform in transforms:
+        batch = transform(batch, drawing(0))
     return [batch[name][0] / units for name in names]
 
 
@@ -154,7 +162,7 @@ def adapt_to(seen: Observation) -> Adaptation:
     for one in facts:
         _take(state, one, seen.batch_size or 1, probe, seen.image_shape)
     sent = {name: update.tensors[name] for name in probe}
-    noises, state.noise = loudness(state.rounding, state.noise, seen, sent)
+    noises, state.noise = noise_by_parameter(state.rounding, state.noise, seen, sent)
     weights: tuple[float, ...] = ()
     left = 1.0 if state.mixed else len(rounds) ** -0.5
     if state.noise and not (state.sparse or state.mixed):
@@ -188,13 +196,13 @@ class _State:
 
     def __init__(self, units: float) -> None:
         self.units = units
-        self.followed: list[Act] = []
-        self.scaled: list[Act] = []
-        self.each: list[Act] = []
+        self.followed: list[GradientTransform] = []
+        self.scaled: list[GradientTransform] = []
+        self.each: list[GradientTransform] = []
         self.sparse = self.signs = self.bent = self.turned = False
         self.noise = 0.0
-        self.rounding: list[tuple[Act, float]] = []
-        self.images: list[ImageAct] = []
+        self.rounding: list[tuple[GradientTransform, float]] = []
+        self.images: list[ImageTransform] = []
         self.company: Accompanies | None = None
         self.mixed: Mixture | None = None
         self.missed: list[str] = []
@@ -240,36 +248,38 @@ def _take(
     mean = replayed.mean
     if replayed.each and count == 1:
         mean = (*replayed.each, *mean)
-    elif any(behavior(act, probe)[0] != "kept" for act in replayed.each):
+    elif any(behavior(transform, probe)[0] != "kept" for transform in replayed.each):
         state.missed.append(facts.name)
     else:  # clipping of single images weighs those of a batch against each other
         state.each += replayed.each
     # What acts on an image's gradient acts before the learning rate.
     length = abs(state.units) if replayed.each else 1.0
-    for act in mean:
-        _add(state, act, facts.name, probe, length)
+    for transform in mean:
+        _add(state, transform, facts.name, probe, length)
 
 
-def _add(state: _State, act: Act, name: str, probe: dict[str, Tensor], length: float) -> None:
-    kind, noise = behavior(act, probe)
+def _add(
+    state: _State, transform: GradientTransform, name: str, probe: dict[str, Tensor], length: float
+) -> None:
+    kind, noise = behavior(transform, probe)
     if kind == "lost":
         state.missed.append(name)
     elif kind == "sparse":
         state.sparse = True
-    elif kind == "noise" and not is_even(act, probe):
-        state.rounding.append((act, noise * length))
+    elif kind == "noise" and not is_even(transform, probe):
+        state.rounding.append((transform, noise * length))
     elif kind == "noise":
         state.noise = (state.noise**2 + (noise * length) ** 2) ** 0.5
     elif kind == "kept":
-        state.scaled.append(act)
+        state.scaled.append(transform)
     elif kind == "turned":
         state.turned = True
     elif kind == "bent":
         state.bent = True
-        done = act(probe, drawing(0))
+        done = transform(probe, drawing(0))
         state.signs = all(bool((done[n] == v.sign()).all()) for n, v in probe.items())
     else:
-        state.followed.append(followed(act, probe))
+        state.followed.append(followed(transform, probe))
 
 
 def _probe(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

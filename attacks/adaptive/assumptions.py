@@ -89,7 +89,7 @@ def how_adaptive(
         seen: What the server saw; says which defenses are in use.
         exact: The attack models none of them: it only stands where they leave the gradient's
             direction as it is, or keep a part of it on the device.
-        matched: The attack compares gradients of trial images, one by one, and so models what
+        matched: The attack compares gradients of dummy images, one by one, and so models what
             defenses do to photos before they train, to a single image's gradient, and to its angle.
         weighed: It takes the images of a batch apart, whatever each of them weighs in the update.
         company: It has told the photo apart from the images that a defense put beside it.

@@ -21,7 +21,7 @@ from torch import Tensor
 from fedaudit.attacks.adaptive.changed_photos import changed
 from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.generators.face_generator import LUMINANCE
-from fedaudit.defenses.gradient_transforms import ImageAct
+from fedaudit.defenses.gradient_transforms import ImageTransform
 
 FACES = 3000
 """Of the attacker's, whose copies are learned from: some 15 s of drawing, once a process."""
@@ -44,11 +44,11 @@ class Copying:
     """What makes a photo's copies; equal where it makes the same of a fixed image.
 
     Args:
-        acts: In order; they must draw nothing.
+        transforms: In order; they must draw nothing.
         shape: `(C, H, W)` of the images.
     """
 
-    acts: Sequence[ImageAct] = field(compare=False)
+    transforms: Sequence[ImageTransform] = field(compare=False)
     shape: tuple[int, int, int]
     which: tuple[int, ...] = field(init=False)
     makes: str = field(init=False)
@@ -65,7 +65,7 @@ class Copying:
         """The photo `[1, C, H, W]` and its copies."""
         nobody = torch.zeros(1, dtype=torch.long, device=image.device)
         with torch.no_grad():
-            return changed(self.acts, image, nobody, 0)[0]
+            return changed(self.transforms, image, nobody, 0)[0]
 
     def alike(self, image: Tensor) -> Tensor:
         """Those that have the same copies as the photo, itself first."""
@@ -91,15 +91,15 @@ class Upright:
         return _likeness(_edges(images), self.centers, self.width) @ self.factors
 
 
-def upright(acts: Sequence[ImageAct], images: Tensor, source: str) -> Tensor:
+def upright(transforms: Sequence[ImageTransform], images: Tensor, source: str) -> Tensor:
     """The photos, of images `[N, C, H, W]` in [0, 1] that are either photos or their copies.
 
     Args:
-        acts: What makes the copies; they must draw nothing.
+        transforms: What makes the copies; they must draw nothing.
         images: What was found.
         source: Where the attacker's own faces come from, as in `Auxiliary`.
     """
-    copying = Copying(acts, (images.shape[1], images.shape[2], images.shape[3]))
+    copying = Copying(transforms, (images.shape[1], images.shape[2], images.shape[3]))
     if len(copying.which) == 1:
         return images
     judge = learned(copying, source)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fedaudit.defenses.gradient_transforms import ImageAct
+from fedaudit.defenses.gradient_transforms import ImageTransform
 from fedaudit.models.soft_labels import probabilities
 
 DRAWS = 16
@@ -27,14 +27,14 @@ class ChangedPhotos:
     """Photos as they trained, of photos as they are searched for.
 
     Args:
-        acts: In order; each photo by itself.
+        transforms: In order; each photo by itself.
         count: Photos.
 
     Attributes:
         draws: For each photo, the seed of what is drawn.
     """
 
-    acts: Sequence[ImageAct]
+    transforms: Sequence[ImageTransform]
     count: int
     draws: list[int] = field(init=False)
 
@@ -45,10 +45,10 @@ class ChangedPhotos:
         self, images: Tensor, labels: Tensor, which: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
         """What trained in place of `images` `[n, C, H, W]`, the photos `which`, and its labels."""
-        if not self.acts:
+        if not self.transforms:
             return images, labels
         made = [
-            changed(self.acts, images[k : k + 1], labels[k : k + 1], self.draws[i])
+            changed(self.transforms, images[k : k + 1], labels[k : k + 1], self.draws[i])
             for k, i in enumerate(which)
         ]
         soft = any(own.dim() == 2 for _, own in made)
@@ -63,7 +63,7 @@ class ChangedPhotos:
             distance: Of one face `[1, C, H, W]`, in the place of photo i, to what was shared.
             faces: `[n, C, H, W]`, generic ones.
         """
-        if not self.acts or not draws_differ(self.acts, faces[:1]):
+        if not self.transforms or not draws_differ(self.transforms, faces[:1]):
             return
         for i in range(self.count):
             values = []
@@ -75,34 +75,36 @@ class ChangedPhotos:
 
 
 def changed(
-    acts: Sequence[ImageAct], images: Tensor, labels: Tensor, seed: int
+    transforms: Sequence[ImageTransform], images: Tensor, labels: Tensor, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Images and labels after `acts`, drawn with `seed`."""
+    """Images and labels after `transforms`, drawn with `seed`."""
     generator = torch.Generator().manual_seed(seed)
-    for act in acts:
-        images, labels = act(images, labels, generator)
+    for transform in transforms:
+        images, labels = transform(images, labels, generator)
     return images, labels
 
 
-def draws_differ(acts: Sequence[ImageAct], image: Tensor) -> bool:
-    """Whether the acts draw anything."""
+def draws_differ(transforms: Sequence[ImageTransform], image: Tensor) -> bool:
+    """Whether the transforms draw anything."""
     nobody = torch.zeros(len(image), dtype=torch.long)
-    one, two = (changed(acts, image, nobody, seed)[0] for seed in (0, 1))
+    one, two = (changed(transforms, image, nobody, seed)[0] for seed in (0, 1))
     return not torch.equal(one, two)
 
 
-def copies_of(acts: Sequence[ImageAct], shape: tuple[int, int, int]) -> int:
+def copies_of(transforms: Sequence[ImageTransform], shape: tuple[int, int, int]) -> int:
     """Images that are made of one photo."""
     with torch.no_grad():
-        return len(changed(acts, torch.zeros(1, *shape), torch.zeros(1, dtype=torch.long), 0)[0])
+        return len(
+            changed(transforms, torch.zeros(1, *shape), torch.zeros(1, dtype=torch.long), 0)[0]
+        )
 
 
-def mixes(acts: Sequence[ImageAct], shape: tuple[int, int, int]) -> bool:
+def mixes(transforms: Sequence[ImageTransform], shape: tuple[int, int, int]) -> bool:
     """Whether photos of a batch show in each other's images, with whom nobody else knows."""
     generator = torch.Generator().manual_seed(0)
     pair, labels = torch.rand(2, *shape, generator=generator), torch.tensor([0, 1])
     other = torch.stack([pair[0], 1 - pair[1]])
     with torch.no_grad():
-        one, two = (changed(acts, batch, labels, 1)[0] for batch in (pair, other))
+        one, two = (changed(transforms, batch, labels, 1)[0] for batch in (pair, other))
     first = max(1, len(one) // 2)
     return not torch.equal(one[:first], two[:first])

@@ -15,7 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedaudit.attacks.evidence.feature_maps.first_fully_connected import EntryLayer, take_apart
+from fedaudit.attacks.evidence.feature_maps.first_fully_connected import (
+    FirstFullyConnected,
+    take_apart,
+)
 from fedaudit.attacks.evidence.labels.head_gradient import HeadGradient
 from fedaudit.attacks.evidence.labels.rules import presence
 from fedaudit.defenses.gradient_transforms import Accompanies
@@ -25,44 +28,44 @@ FURTHER = 1
 
 
 def among_company(
-    entry: EntryLayer, model: nn.Module, head: HeadGradient, company: Accompanies
-) -> tuple[EntryLayer, Tensor] | None:
+    first_fc: FirstFullyConnected, model: nn.Module, head: HeadGradient, company: Accompanies
+) -> tuple[FirstFullyConnected, Tensor] | None:
     """The maps of one photo, which comes first, and of all images beside it; their labels.
 
     Args:
-        entry: The layer, with the span of their maps.
+        first_fc: The layer, with the span of their maps.
         model: The network.
         head: The head's gradient.
         company: Says what labels the images have.
 
     Returns:
-        The entry with `maps`, and `[N, K]` class probabilities; None where no labels explain the
+        The layer with `maps`, and `[N, K]` class probabilities; None where no labels explain the
         gradient, as under noise.
     """
     classes = len(head.gradient)
-    if entry.maps is not None:
-        entry = replace(entry, maps=None, arriving=None)
+    if first_fc.maps is not None:
+        first_fc = replace(first_fc, maps=None, upstream=None)
     order = presence(head).argsort(descending=True, stable=True)
     likely = order[: min(classes, head.count + FURTHER)].tolist()
     rows = torch.eye(classes).to(head.gradient)
     for own in likely:
         for others in combinations([k for k in likely if k != own], head.count - 1):
             labels = company.labels_beside(rows[own], rows[list(others)])
-            found = take_apart(entry, model, labels)
+            found = take_apart(first_fc, model, labels)
             if found.maps is not None:
                 return found, labels
     return None
 
 
-def photo_among(entry: EntryLayer, features: Tensor, *, told: bool) -> int:
+def photo_among(first_fc: FirstFullyConnected, features: Tensor, *, told: bool) -> int:
     """Which of the images is the photo: the first if labels told it, or the one that fits best.
 
     Args:
-        entry: With the images' maps.
+        first_fc: With the images' maps.
         features: `[N, F]`, those of the rebuilt images.
         told: Whether labels told the photo.
     """
-    assert entry.maps is not None
+    assert first_fc.maps is not None
     if told:
         return 0
-    return int(F.cosine_similarity(entry.told(features), entry.maps).argmax())
+    return int(F.cosine_similarity(first_fc.told(features), first_fc.maps).argmax())

@@ -11,7 +11,13 @@ from collections.abc import Sequence
 from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import DefenseFacts
 from fedaudit.core.registry import create, names
-from fedaudit.defenses.gradient_transforms import Accompanies, Act, ImageAct, Replayed, Replays
+from fedaudit.defenses.gradient_transforms import (
+    Accompanies,
+    GradientTransform,
+    ImageTransform,
+    Replayed,
+    Replays,
+)
 from fedaudit.federation.abilities import Gathers, Networks, Tunes
 
 SHOWN = (Networks, Tunes, Gathers)
@@ -28,9 +34,9 @@ def replay_of(defenses: Sequence[DefenseFacts], count: int) -> Replayed:
     Raises:
         AttackError: One that cannot be replayed, or whose settings are not all known.
     """
-    each: list[Act] = []
-    mean: list[Act] = []
-    images: list[ImageAct] = []
+    each: list[GradientTransform] = []
+    mean: list[GradientTransform] = []
+    images: list[ImageTransform] = []
     for facts in defenses:
         replayed = _replayed(facts, count)
         each += replayed.each

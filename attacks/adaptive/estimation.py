@@ -63,7 +63,7 @@ def estimate(seen: Observation) -> tuple[DefenseFacts, ...]:
     else:
         count = seen.batch_size or 1
         network = network_of(seen)
-        entry = network.entry_name if network is not None else ""
+        entry = network.first_fc_name if network is not None else ""
         if (pruned := sparsity(tensors, count)) is not None:
             found.append(pruned)
         else:

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedaudit.defenses.gradient_transforms import ImageAct
+from fedaudit.defenses.gradient_transforms import ImageTransform
 
 POOL = 16
-"""Photos that an act is tried on."""
+"""Photos that a transform is tried on."""
 TRIES = 4
 """Draws of it."""
 PRESENT = 0.02
@@ -50,23 +50,25 @@ class Drawn:
     sums: Tensor | None
 
 
-def drawn_on(acts: Sequence[ImageAct], shape: tuple[int, int, int], seed: int) -> Drawn:
-    """The acts for one photo, tried on images of no client.
+def drawn_on(transforms: Sequence[ImageTransform], shape: tuple[int, int, int], seed: int) -> Drawn:
+    """The transforms for one photo, tried on images of no client.
 
     Args:
-        acts: In order.
+        transforms: In order.
         shape: `(C, H, W)`.
         seed: Of what they draw.
     """
     pool = torch.rand(POOL, *shape, generator=torch.Generator().manual_seed(0))
-    return drawn_from(acts, pool, torch.Generator().manual_seed(seed))
+    return drawn_from(transforms, pool, torch.Generator().manual_seed(seed))
 
 
-def drawn_from(acts: Sequence[ImageAct], pool: Tensor, generator: torch.Generator) -> Drawn:
-    """The acts for one photo, the first of `pool` `[M, C, H, W]`."""
+def drawn_from(
+    transforms: Sequence[ImageTransform], pool: Tensor, generator: torch.Generator
+) -> Drawn:
+    """The transforms for one photo, the first of `pool` `[M, C, H, W]`."""
     images, labels = pool, torch.arange(len(pool))
-    for act in acts:
-        images, labels = act(images, labels, generator)
+    for transform in transforms:
+        images, labels = transform(images, labels, generator)
     if labels.dim() != 2 or labels.shape[1] > len(pool):
         return Drawn(images, labels, None)
     sums = torch.einsum("nk,kchw->nchw", labels, pool[: labels.shape[1]])
@@ -78,33 +80,33 @@ class Mixture:
     """How one photo is mixed with others.
 
     Attributes:
-        acts: What does it, in order.
+        transforms: What does it, in order.
         masked: Values of the sum are turned into their negative at random, as InstaHide does.
     """
 
-    acts: tuple[ImageAct, ...]
+    transforms: tuple[ImageTransform, ...]
     masked: bool
 
 
-def as_mixture(acts: Sequence[ImageAct], shape: tuple[int, int, int]) -> Mixture | None:
-    """The acts, if they make of one photo, and of others, one weighted sum; labels with them.
+def as_mixture(transforms: Sequence[ImageTransform], shape: tuple[int, int, int]) -> Mixture | None:
+    """The transforms, if they make of one photo, and of others, one weighted sum; labels with them.
 
     Found out by trying them on images and people of no client, each another one.
 
     Args:
-        acts: For one photo, in order.
+        transforms: For one photo, in order.
         shape: `(C, H, W)`.
     """
     masked = False
     for seed in range(TRIES):
-        made = drawn_on(acts, shape, seed)
+        made = drawn_on(transforms, shape, seed)
         if made.sums is None or len(made.images) != 1 or made.labels[0, 0] <= 0:
             return None
         masked = masked or float((made.images - made.sums).abs().max()) > CLOSE
         sizes, sums = ((2 * x - 1).abs() for x in (made.images, made.sums))
         if float((sizes - sums).abs().max()) > CLOSE:
             return None
-    return Mixture(tuple(acts), masked)
+    return Mixture(tuple(transforms), masked)
 
 
 @dataclass(frozen=True)

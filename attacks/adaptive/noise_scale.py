@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedaudit.attacks.training.simulated_training import smooth_noise
 from fedaudit.core.observation import Observation
-from fedaudit.defenses.gradient_transforms import Act, Batch
+from fedaudit.defenses.gradient_transforms import Batch, GradientTransform
 from fedaudit.models.batch_norm import client_mode
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build
@@ -23,22 +23,25 @@ LARGE = 256
 """Entries from which on a parameter counts for that."""
 
 
-def is_even(act: Act, probe: Batch) -> bool:
-    """Whether what `act` adds to the gradient `probe` is as loud in all large parameters."""
-    made = act(probe, torch.Generator().manual_seed(0))
+def is_even(transform: GradientTransform, probe: Batch) -> bool:
+    """Whether what `transform` adds to the gradient `probe` is as loud in all large parameters."""
+    made = transform(probe, torch.Generator().manual_seed(0))
     large = [n for n, value in probe.items() if value.numel() >= LARGE]
     stds = [float((made[n] - probe[n]).square().mean().sqrt()) for n in large]
     return not stds or max(stds) <= EVEN * min(stds)
 
 
-def loudness(
-    acts: Sequence[tuple[Act, float]], even: float, seen: Observation, sent: Mapping[str, Tensor]
+def noise_by_parameter(
+    transforms: Sequence[tuple[GradientTransform, float]],
+    even: float,
+    seen: Observation,
+    sent: Mapping[str, Tensor],
 ) -> tuple[dict[str, float], float]:
     """Standard deviation an entry of all noise together, by parameter and over all.
 
     Args:
-        acts: Unbiased; their noise grows with what they act on. With each what it is taken to add
-            where it cannot be tried.
+        transforms: Unbiased; their noise grows with what they act on. With each what it is taken
+            to add where it cannot be tried.
         even: Standard deviation of noise that is the same everywhere.
         seen: What the server saw: its network, weights, and number of images.
         sent: The update, whose parameters are as long as what was sent of them, noise and all.
@@ -46,13 +49,13 @@ def loudness(
     Returns:
         By parameter, {} where all noise is even; and over all entries.
     """
-    if not acts:
+    if not transforms:
         return {}, even
     gradient = generic_gradient(seen)
     variances = dict.fromkeys(sent, even**2)
-    for act, guess in acts:
+    for transform, guess in transforms:
         known = all(name in gradient for name in sent)
-        found = _rounding(act, gradient, sent) if known else dict.fromkeys(sent, guess)
+        found = _rounding(transform, gradient, sent) if known else dict.fromkeys(sent, guess)
         for name, std in found.items():
             variances[name] += std**2
     total = sum(variance * sent[name].numel() for name, variance in variances.items())
@@ -61,13 +64,13 @@ def loudness(
 
 
 def _rounding(
-    act: Act, gradient: Mapping[str, Tensor], sent: Mapping[str, Tensor]
+    transform: GradientTransform, gradient: Mapping[str, Tensor], sent: Mapping[str, Tensor]
 ) -> dict[str, float]:
     batch = {}
     for name, value in sent.items():
         length = max(float(gradient[name].norm()), torch.finfo(torch.float32).tiny)
         batch[name] = (gradient[name] * (float(value.norm()) / length)).to(value)[None]
-    made = act(batch, torch.Generator().manual_seed(0))
+    made = transform(batch, torch.Generator().manual_seed(0))
     found = {}
     for name, value in batch.items():
         noise, signal = (made[name] - value).norm(), value.norm()

@@ -121,7 +121,8 @@ def _scattered(matrix: Tensor, count: int) -> bool:
 def masked(
     network: FaceNet, tensors: Tensors, image: tuple[int, int, int], count: int
 ) -> float | None:
-    """Share of the entry layer's columns that were masked; None where dead units explain all zeros.
+    """Share of masked columns of the first fully connected layer; None where dead units explain
+    them.
 
     Soteria zeroes what the chosen features are multiplied with (Sun et al., CVPR 2021). It does not
     choose features that are zero, so that these come on top.
@@ -132,11 +133,13 @@ def masked(
         image: `(C, H, W)`.
         count: Images behind the update.
     """
-    sent = tensors[network.entry_name].flatten(1).any(0)
+    sent = tensors[network.first_fc_name].flatten(1).any(0)
     names = list(tensors)
-    place = names.index(network.entry_name)
-    around = (*names[:place], f"{network.entry_name.removesuffix('weight')}bias")
-    frozen = not any(bool(tensors[n].any()) for n in (*around, network.entry_name) if n in tensors)
+    place = names.index(network.first_fc_name)
+    around = (*names[:place], f"{network.first_fc_name.removesuffix('weight')}bias")
+    frozen = not any(
+        bool(tensors[n].any()) for n in (*around, network.first_fc_name) if n in tensors
+    )
     if bool(sent.all()) or frozen:
         return None
     before = names[max(0, place - 1)]

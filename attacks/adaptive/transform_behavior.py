@@ -1,4 +1,4 @@
-"""What an act of a defense does to a gradient, found out by trying it on one of no client.
+"""What a transform of a defense does to a gradient, found out by trying it on one of no client.
 
 Its direction stays; entries go missing and the others stay; every draw is off in another direction
 but right on average; all entries are bent alike; every parameter is turned away at right angles;
@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fedaudit.defenses.gradient_transforms import Act, Batch, Draws
+from fedaudit.defenses.gradient_transforms import Batch, Draws, GradientTransform
 
 SAME = 1e-6
 """1 − cosine below which a direction counts as kept."""
@@ -22,37 +22,39 @@ INDEPENDENT = 0.1
 FAINT = 0.02
 """Cosine to the gradient below which nothing of it is left on average."""
 DRAWS = 4
-"""Draws whose mean stands for an act that is random and biased."""
+"""Draws whose mean stands for a transform that is random and biased."""
 BENT = 0.5
-"""Cosine to the gradient from which on a flat act is seen through: it bends the direction only."""
+"""Cosine to the gradient from which a flat transform, which bends directions, is seen through."""
 RIGHT = 1e-4
 """Cosine to a parameter's gradient, and relative difference of lengths, that count as none."""
 Kind = Literal["kept", "sparse", "noise", "bent", "turned", "followed", "lost"]
 
 
-def behavior(act: Act, probe: Batch) -> tuple[Kind, float]:
-    """What an act does to a gradient without zeros, and the standard deviation of its noise."""
-    one, two = (flattened(act(probe, drawing(seed))) for seed in (0, 1))
+def behavior(transform: GradientTransform, probe: Batch) -> tuple[Kind, float]:
+    """What a transform does to a gradient without zeros, and the deviation of its noise."""
+    one, two = (flattened(transform(probe, drawing(seed))) for seed in (0, 1))
     plain = flattened(probe)
     random = not torch.equal(one, two)
     if not random and apart(one, plain) < SAME:
         return "kept", 0.0
-    if random and _turns(act(probe, drawing(0)), probe):
+    if random and _turns(transform(probe, drawing(0)), probe):
         return "turned", 0.0
     gaps = one == 0
     left_out = any(
-        float((v == 0).float().mean()) > MISSING for v in act(probe, drawing(0)).values()
+        float((v == 0).float().mean()) > MISSING for v in transform(probe, drawing(0)).values()
     )
     if left_out and apart(one, plain * ~gaps) < SAME:
         return "sparse", 0.0
     if not random:
-        flat = _is_flat(act, probe)
+        flat = _is_flat(transform, probe)
         return ("bent" if flat and 1 - apart(one, plain) > BENT else "followed"), 0.0
-    return _noise_of(act, probe, one, two)
+    return _noise_of(transform, probe, one, two)
 
 
-def _noise_of(act: Act, probe: Batch, one: Tensor, two: Tensor) -> tuple[Kind, float]:
-    """What a random act is of which `one` and `two` are draws: noise, if their errors differ."""
+def _noise_of(
+    transform: GradientTransform, probe: Batch, one: Tensor, two: Tensor
+) -> tuple[Kind, float]:
+    """What a random transform is, of two of its draws: noise, if their errors differ."""
     plain = flattened(probe)
     share = float((one @ plain + two @ plain) / (2 * plain @ plain))
     errors = [one - share * plain, two - share * plain]
@@ -60,11 +62,13 @@ def _noise_of(act: Act, probe: Batch, one: Tensor, two: Tensor) -> tuple[Kind, f
     if abs(cosine) >= INDEPENDENT:
         return "followed", 0.0
     alike = float((one @ plain) / (one.norm() * plain.norm() + 1e-20))
-    # Noise drowns any gradient in the end; an act that turns it away by design is none.
+    # Noise drowns any gradient in the end; a transform that turns it away by design is none.
     if share < 0.5 and abs(alike) < FAINT:
         return "lost", 0.0
     std, loud = (float(x.square().mean().sqrt()) for x in (errors[0], share * plain))
-    half = flattened(act({n: v / 2 for n, v in probe.items()}, drawing(0))) - share * plain / 2
+    half = (
+        flattened(transform({n: v / 2 for n, v in probe.items()}, drawing(0))) - share * plain / 2
+    )
     if float(half.square().mean().sqrt()) < 0.75 * std:
         # It grows with the gradient; the probe is as long as what was sent, noise and all.
         std *= loud / (loud**2 + std**2) ** 0.5
@@ -81,23 +85,23 @@ def _turns(made: Batch, probe: Batch) -> bool:
     )
 
 
-def followed(act: Act, probe: Batch) -> Act:
-    """The act as a search can follow it: its mean over draws, with a derivative.
+def followed(transform: GradientTransform, probe: Batch) -> GradientTransform:
+    """The transform as a search can follow it: its mean over draws, with a derivative.
 
-    Where the act is flat (signs, rounding) the derivative is that of the identity: straight-through
-    (Bengio et al. 2013, arXiv 1308.3432).
+    Where the transform is flat (signs, rounding) the derivative is that of the identity:
+    straight-through (Bengio et al. 2013, arXiv 1308.3432).
     """
-    one, two = (flattened(act(probe, drawing(seed))) for seed in (0, 1))
+    one, two = (flattened(transform(probe, drawing(seed))) for seed in (0, 1))
     draws = 1 if torch.equal(one, two) else DRAWS
-    source: object = act  # a function may have more than it is called by
+    source: object = transform  # a function may have more than it is called by
     if isinstance(source, Draws):
         return partial(_expected, source)
-    flat = _is_flat(act, probe)
+    flat = _is_flat(transform, probe)
 
     def smooth(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         del generator
         given = {n: v.detach() for n, v in batch.items()} if flat else batch
-        made = [act(given, drawing(seed)) for seed in range(draws)]
+        made = [transform(given, drawing(seed)) for seed in range(draws)]
         mean = {n: torch.stack([one[n] for one in made]).mean(0) for n in batch}
         if not flat:
             return mean
@@ -106,15 +110,17 @@ def followed(act: Act, probe: Batch) -> Act:
     return smooth
 
 
-def _expected(act: Draws, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+def _expected(transform: Draws, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
     del generator
-    return act.expected(batch)
+    return transform.expected(batch)
 
 
-def _is_flat(act: Act, probe: Batch) -> bool:
+def _is_flat(transform: GradientTransform, probe: Batch) -> bool:
     leaves = {n: v.clone().requires_grad_() for n, v in probe.items()}
     with torch.enable_grad():
-        total = torch.stack([(v * probe[n]).sum() for n, v in act(leaves, drawing(0)).items()])
+        total = torch.stack(
+            [(v * probe[n]).sum() for n, v in transform(leaves, drawing(0)).items()]
+        )
         if not total.requires_grad:
             return True
         slopes = torch.autograd.grad(total.sum(), list(leaves.values()), allow_unused=True)

@@ -51,7 +51,7 @@ class FirstLayer:
         flat = self.pixels(inputs).nan_to_num(0.5).clamp(0, 1)
         return flat.reshape(-1, *self.shape).float()
 
-    def arriving(self, inputs: Tensor) -> Tensor:
+    def upstream(self, inputs: Tensor) -> Tensor:
         """The a_i `[n, M]` that best explain both gradients, given all inputs `[n, F]`."""
         known = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1)
         seen = torch.cat([self.weight_gradient, self.bias_gradient[:, None]], 1)
@@ -65,7 +65,7 @@ class FirstLayer:
         """
         known = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1)
         seen = torch.cat([self.weight_gradient, self.bias_gradient[:, None]], 1)
-        left = seen - self.arriving(inputs).T @ known
+        left = seen - self.upstream(inputs).T @ known
         return float(left.norm() / seen.norm().clamp_min(1e-300))
 
 
@@ -134,7 +134,7 @@ def assign_labels(evidence: Evidence, layer: FirstLayer, images: Tensor) -> tupl
     if labels is None:
         return torch.full((count,), -1), 0.0
     inputs = layer.offset + layer.scale * images.flatten(1).double()
-    needed = layer.arriving(inputs)
+    needed = layer.upstream(inputs)
     outputs: list[Tensor] = []
     handle = layer.module.register_forward_hook(lambda *call: outputs.append(call[2]))
     scores = evidence.model(images)

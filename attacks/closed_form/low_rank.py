@@ -117,10 +117,10 @@ def choose(
         improved = False
         for place in range(len(chosen)):
             for other in set(range(len(directions))) - set(chosen):
-                trial = [*chosen[:place], other, *chosen[place + 1 :]]
-                found = low_rank.inputs(directions[trial])
+                dummy = [*chosen[:place], other, *chosen[place + 1 :]]
+                found = low_rank.inputs(directions[dummy])
                 if found is not None and (value := mismatch(layer, found)) < best:
-                    best, inputs, chosen, improved = value, found, trial, True
+                    best, inputs, chosen, improved = value, found, dummy, True
     return inputs, best
 
 
@@ -134,9 +134,9 @@ def mismatch(layer: FirstLayer, inputs: Tensor) -> float:
         layer: The first layer and its gradient.
         inputs: `[N, F]`.
     """
-    arriving = layer.arriving(inputs)
+    upstream = layer.upstream(inputs)
     active = inputs @ layer.weight.T + layer.bias > 0
-    size = arriving.abs()
+    size = upstream.abs()
     used = layer.bias_gradient.abs() + layer.weight_gradient.norm(dim=1) > 0
     flows = size > 1e-4 * size.amax(1, keepdim=True)
     return float((active != flows)[:, used].double().mean())

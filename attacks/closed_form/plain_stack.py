@@ -40,30 +40,30 @@ class Affine:
         """Fully connected."""
         return self.weight.dim() == 2
 
-    def constraints(self, x: Tensor, arriving: Tensor) -> tuple[Tensor, Tensor]:
+    def constraints(self, x: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor]:
         """W x and ∂L/∂W for an input x and the gradient that arrives at the output."""
         if self.is_dense:
-            return x @ self.weight.T, arriving.T @ x
+            return x @ self.weight.T, upstream.T @ x
         rest = (self.stride, self.padding, self.dilation)
         forward = torch.nn.functional.conv2d(x, self.weight, None, *rest)
-        gradient: Tensor = conv2d_weight(x, self.weight.shape, arriving, *rest)  # type: ignore[no-untyped-call]
+        gradient: Tensor = conv2d_weight(x, self.weight.shape, upstream, *rest)  # type: ignore[no-untyped-call]
         return forward, gradient
 
-    def gathered(self, one: Tensor, two: Tensor, arriving: Tensor) -> Tensor:
-        """The transpose of `constraints`, for fixed `arriving`."""
+    def gathered(self, one: Tensor, two: Tensor, upstream: Tensor) -> Tensor:
+        """The transpose of `constraints`, for fixed `upstream`."""
         if self.is_dense:
-            return one @ self.weight + arriving @ two
-        return self._to_input(self.weight, one) + self._to_input(two, arriving)
+            return one @ self.weight + upstream @ two
+        return self._to_input(self.weight, one) + self._to_input(two, upstream)
 
-    def transposed(self, arriving: Tensor) -> Tensor:
+    def transposed(self, upstream: Tensor) -> Tensor:
         """The gradient with respect to the input."""
         if self.is_dense:
-            return arriving @ self.weight
-        return self._to_input(self.weight, arriving)
+            return upstream @ self.weight
+        return self._to_input(self.weight, upstream)
 
-    def _to_input(self, weight: Tensor, arriving: Tensor) -> Tensor:
+    def _to_input(self, weight: Tensor, upstream: Tensor) -> Tensor:
         rest = (self.stride, self.padding, self.dilation)
-        gathered: Tensor = conv2d_input(self.inputs, weight, arriving, *rest)  # type: ignore[no-untyped-call]
+        gathered: Tensor = conv2d_input(self.inputs, weight, upstream, *rest)  # type: ignore[no-untyped-call]
         return gathered
 
 

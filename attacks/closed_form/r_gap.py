@@ -134,17 +134,17 @@ class RGap:
                 "r_gap starts at a fully connected head with bias, whose gradient is what arrives "
                 'there. Use head = "linear".'
             )
-        arriving = _shared(target, f"{head.name}.bias")[None]
+        upstream = _shared(target, f"{head.name}.bias")[None]
         value: Tensor | None = None
         solutions: list[Solution] = []
         for layer in reversed(stack):
             if isinstance(layer, Inverse):
                 assert value is not None
-                value, arriving = layer.back(value, arriving)
+                value, upstream = layer.back(value, upstream)
                 continue
             gradient = _shared(target, f"{layer.name}.weight")
-            value, solution = self._solve(layer, value, arriving, gradient, generator)
-            arriving = layer.transposed(arriving)
+            value, solution = self._solve(layer, value, upstream, gradient, generator)
+            upstream = layer.transposed(upstream)
             solutions.append(solution)
             if progress:
                 progress(len(solutions), len(stack), solution.residual)
@@ -156,30 +156,30 @@ class RGap:
         self,
         layer: Affine,
         output: Tensor | None,
-        arriving: Tensor,
+        upstream: Tensor,
         gradient: Tensor,
         generator: torch.Generator,
     ) -> tuple[Tensor, Solution]:
         """The layer's input by least squares over both kinds of constraints."""
         if layer.is_dense:
             # δ xᵀ = ∂L/∂W alone fixes x, in closed form.
-            solved = (arriving @ gradient) / arriving.square().sum().clamp_min(1e-300)
-            left = float((arriving.T @ solved - gradient).norm() / gradient.norm())
+            solved = (upstream @ gradient) / upstream.square().sum().clamp_min(1e-300)
+            left = float((upstream.T @ solved - gradient).norm() / gradient.norm())
             return solved, Solution(layer.name, solved.numel(), gradient.numel(), 0.0, left, 0)
         assert output is not None
         known = output if layer.bias is None else output - layer.bias[None, :, None, None]
         probe = torch.randn(layer.inputs, generator=generator, dtype=torch.float64).to(output)
-        sizes = [float(part.norm()) for part in layer.constraints(probe, arriving)]
+        sizes = [float(part.norm()) for part in layer.constraints(probe, upstream)]
         # Both kinds count alike, whatever the size of the gradient.
         balance = sizes[0] / max(sizes[1], 1e-300)
         solved, left, steps = _least_squares(
-            layer, arriving, (known, gradient), balance, self.steps
+            layer, upstream, (known, gradient), balance, self.steps
         )
         missed = 0.0
         for _ in range(self.probes):
             probe = torch.randn(layer.inputs, generator=generator, dtype=torch.float64).to(output)
-            seen = layer.constraints(probe, arriving)
-            again, _, more = _least_squares(layer, arriving, seen, balance, self.steps)
+            seen = layer.constraints(probe, upstream)
+            again, _, more = _least_squares(layer, upstream, seen, balance, self.steps)
             # The part of a random vector that the equations do not see: a trace estimate.
             missed += float((probe - again).square().sum() / probe.square().sum()) / self.probes
             steps += more
@@ -190,7 +190,7 @@ class RGap:
 
 def _least_squares(
     layer: Affine,
-    arriving: Tensor,
+    upstream: Tensor,
     wanted: tuple[Tensor, Tensor],
     balance: float,
     steps: int,
@@ -199,11 +199,11 @@ def _least_squares(
     one, two = wanted[0].clone(), balance * wanted[1]
     total = float((one.square().sum() + two.square().sum()).sqrt())
     x = one.new_zeros(layer.inputs)
-    down = layer.gathered(one, balance * two, arriving)
+    down = layer.gathered(one, balance * two, upstream)
     move, size = down, float(down.square().sum())
     start, done = size, 0
     while done < steps and size > 1e-24 * start:
-        first, second = layer.constraints(move, arriving)
+        first, second = layer.constraints(move, upstream)
         second = balance * second
         length = float(first.square().sum() + second.square().sum())
         if length == 0:
@@ -211,7 +211,7 @@ def _least_squares(
         step = size / length
         x = x + step * move
         one, two = one - step * first, two - step * second
-        down = layer.gathered(one, balance * two, arriving)
+        down = layer.gathered(one, balance * two, upstream)
         fresh = float(down.square().sum())
         move, size = down + (fresh / size) * move, fresh
         done += 1

@@ -12,10 +12,10 @@ from fedaudit.attacks.adaptive.adaptation import Adaptation, adapt_to
 from fedaudit.attacks.adaptive.changed_photos import ChangedPhotos, copies_of
 from fedaudit.attacks.adaptive.concealed_separation import among_company, photo_among
 from fedaudit.attacks.evidence.feature_maps.first_fully_connected import (
-    EntryLayer,
+    FirstFullyConnected,
     common_direction,
     embedding_span,
-    find_entry,
+    find_first_fully_connected,
     leads_to_head,
     likeliest_label,
     place_maps,
@@ -25,7 +25,7 @@ from fedaudit.attacks.evidence.feature_maps.input_span import InputSpan, decisiv
 from fedaudit.attacks.evidence.labels.head_gradient import HeadGradient, read_head
 from fedaudit.attacks.evidence.labels.infer import share_out, solved
 from fedaudit.attacks.evidence.labels.mixed import mixed_label
-from fedaudit.attacks.evidence.unshared_layers import private_names
+from fedaudit.attacks.evidence.unshared_layers import unshared_names
 from fedaudit.attacks.training.schedule import without_pulls
 from fedaudit.core.errors import AttackError, KnowledgeError
 from fedaudit.core.observation import Observation
@@ -45,7 +45,7 @@ GRAY_NOISE = 1.1
 """Difference of channels, in units of the noise's, up to which they count as equal."""
 GRAY_SIGNAL = 1.2
 """Size of what channels share, in units of the noise's, from which on they can be compared."""
-KINKED = (nn.ReLU, nn.ReLU6, nn.PReLU, nn.LeakyReLU, nn.RReLU, nn.Hardtanh, nn.MaxPool2d)
+NON_SMOOTH = (nn.ReLU, nn.ReLU6, nn.PReLU, nn.LeakyReLU, nn.RReLU, nn.Hardtanh, nn.MaxPool2d)
 """Layers whose second derivative is zero or missing."""
 
 
@@ -61,7 +61,7 @@ class Evidence:
         shape: `(C, H, W)`.
         labels: `[N]`; None where the head was not shared.
         grayscale: The update proves that the channels of every image were equal.
-        entry: What the first fully connected layer gives away; None where it gives nothing.
+        first_fc: What the first fully connected layer gives away; None where it gives nothing.
         private: Names of the parameters that stay on the device.
         clean: The update is one exact gradient: no noise, no drift over several steps.
         adaptation: How the defenses in use are met.
@@ -77,7 +77,7 @@ class Evidence:
     shape: tuple[int, int, int]
     labels: Tensor | None
     grayscale: bool
-    entry: EntryLayer | None
+    first_fc: FirstFullyConnected | None
     private: frozenset[str] = frozenset()
     clean: bool = False
     adaptation: Adaptation = field(default_factory=Adaptation)
@@ -93,7 +93,7 @@ class Evidence:
         """
         if self.adaptation.company is None or self.labels is None:
             return False
-        known = self.entry is not None and self.entry.maps is not None
+        known = self.first_fc is not None and self.first_fc.maps is not None
         return self.soft is not None or (known and bool((self.labels == self.labels[0]).all()))
 
     @property
@@ -130,8 +130,8 @@ class Evidence:
 
     @property
     def smooth(self) -> bool:
-        """Whether the network has no kinks, so that a search may trust second derivatives."""
-        return not any(isinstance(module, KINKED) for module in self.model.modules())
+        """Whether all activations are smooth, so that a search may trust second derivatives."""
+        return not any(isinstance(module, NON_SMOOTH) for module in self.model.modules())
 
     @property
     def coupled(self) -> bool:
@@ -145,26 +145,26 @@ class Evidence:
         """Which of the rebuilt images `[N, C, H, W]` are photos: all, or the one that is `told`."""
         if not self.told:
             return slice(None)
-        assert self.entry is not None
+        assert self.first_fc is not None
         assert isinstance(self.model, FaceNet)
         with torch.no_grad():
             features = self.model.features(images)
-        which = photo_among(self.entry, features, told=self.soft is not None)
+        which = photo_among(self.first_fc, features, told=self.soft is not None)
         return slice(which, which + 1)
 
     def to(self, dtype: torch.dtype) -> "Evidence":
         """The same in another precision; the model is converted in place."""
-        entry = self.entry
-        if entry is not None:
-            tensors: dict[str, Any] = {f.name: getattr(entry, f.name) for f in fields(entry)}
+        first_fc = self.first_fc
+        if first_fc is not None:
+            tensors: dict[str, Any] = {f.name: getattr(first_fc, f.name) for f in fields(first_fc)}
             for name, value in tensors.items():
                 tensors[name] = value if value is None else value.to(dtype)
-            entry = replace(entry, **tensors)
+            first_fc = replace(first_fc, **tensors)
         return replace(
             self,
             model=self.model.to(dtype),
             target={name: value.to(dtype) for name, value in self.target.items()},
-            entry=entry,
+            first_fc=first_fc,
             turned={name: value.to(dtype) for name, value in self.turned.items()},
         )
 
@@ -190,10 +190,12 @@ def gather(seen: Observation) -> Evidence:
     model = client_mode(network, seen.training).to(device)
     # Adam's steps keep the signs of a gradient but not its rank, which is what gives maps away.
     adam = seen.training is not None and seen.training.optimizer == "adam"
-    entry = None
+    first_fc = None
     if not adam and adaptation.readable:
-        entry = find_entry(model, target, seen.batch_size, sparse=adaptation.sparse)
-    straight = entry if leads_to_head(model) else None
+        first_fc = find_first_fully_connected(
+            model, target, seen.batch_size, sparse=adaptation.sparse
+        )
+    straight = first_fc if leads_to_head(model) else None
     common = common_direction(straight) if straight else None
     span = embedding_span(straight) if straight else None
     head = read_head(model, target, seen.batch_size, common, span, noise=adaptation.std_of)
@@ -203,23 +205,23 @@ def gather(seen: Observation) -> Evidence:
     if labels is None and head is not None and not adaptation.turned:
         labels = share_out(head, found)
         blurred = adaptation.noise or adaptation.sparse
-        if entry and entry.maps is not None and blurred and seen.batch_size == 1:
-            labels = likeliest_label(entry, model, target, sparse=adaptation.sparse)
+        if first_fc and first_fc.maps is not None and blurred and seen.batch_size == 1:
+            labels = likeliest_label(first_fc, model, target, sparse=adaptation.sparse)
     complete = all(name in target for name, _ in model.named_parameters())
-    if entry and complete and labels is not None:
+    if first_fc and complete and labels is not None:
         if found and found.complete and torch.equal(labels.sort().values, found.labels):
             places = torch.empty_like(found.places)
             places[labels.argsort(stable=True)] = found.places
-            entry = place_maps(entry, model, places)
-        if entry.maps is None or entry.arriving is None or seen.batch_size == 1:
-            entry = take_apart(entry, model, labels)
-    entry, soft = _behind_defense(adaptation, entry, model, head)
+            first_fc = place_maps(first_fc, model, places)
+        if first_fc.maps is None or first_fc.upstream is None or seen.batch_size == 1:
+            first_fc = take_apart(first_fc, model, labels)
+    first_fc, soft = _behind_defense(adaptation, first_fc, model, head)
     labels = labels if soft is None else likeliest(soft)
     copies = copies_of(adaptation.images, seen.image_shape)
     count = max(1, seen.batch_size // copies)
     if copies > 1:
         labels = None if labels is None else labels.sort().values[::copies][:count]
-        entry = entry and replace(entry, maps=None, arriving=None)
+        first_fc = first_fc and replace(first_fc, maps=None, upstream=None)
     return Evidence(
         model=model,
         target=target,
@@ -227,8 +229,8 @@ def gather(seen: Observation) -> Evidence:
         shape=seen.image_shape,
         labels=None if labels is None else labels.to(device),
         grayscale=not adaptation.turned and is_gray(model, target, adaptation),
-        entry=entry,
-        private=private_names(model, seen.before),
+        first_fc=first_fc,
+        private=unshared_names(model, seen.before),
         clean=_is_clean(seen, seen.update) and adaptation.exact,
         adaptation=adaptation,
         photos=ChangedPhotos(adaptation.images, count),
@@ -244,21 +246,26 @@ def _every_round(seen: Observation, adaptation: Adaptation) -> dict[str, Tensor]
 
 
 def _behind_defense(
-    adaptation: Adaptation, entry: EntryLayer | None, model: nn.Module, head: HeadGradient | None
-) -> tuple[EntryLayer | None, Tensor | None]:
-    """The entry, and `[N, K]` class probabilities, of images that a defense gave such labels."""
-    if entry is None or head is None:
-        return entry, None
+    adaptation: Adaptation,
+    first_fc: FirstFullyConnected | None,
+    model: nn.Module,
+    head: HeadGradient | None,
+) -> tuple[FirstFullyConnected | None, Tensor | None]:
+    """The layer, and `[N, K]` class probabilities, of images that a defense gave such labels."""
+    if first_fc is None or head is None:
+        return first_fc, None
     if adaptation.company is not None:
-        return among_company(entry, model, head, adaptation.company) or (entry, None)
-    known = entry.maps is not None and entry.known is None
+        return among_company(first_fc, model, head, adaptation.company) or (first_fc, None)
+    known = first_fc.maps is not None and first_fc.known is None
     if not (adaptation.mixed and known and leads_to_head(model)):
-        return entry, None
-    assert entry.maps is not None
+        return first_fc, None
+    assert first_fc.maps is not None
     assert isinstance(model, FaceNet)
-    place = entry.maps[0] if model.entry_layer is model.head else entry.weight @ entry.maps[0]
+    place = (
+        first_fc.maps[0] if model.entry_layer is model.head else first_fc.weight @ first_fc.maps[0]
+    )
     found = mixed_label(head, place)
-    return entry, None if found is None else found[None]
+    return first_fc, None if found is None else found[None]
 
 
 def mean_gradient(seen: Observation, update: Update) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.adaptive.adaptation import through
-from fedaudit.defenses.gradient_transforms import Act
+from fedaudit.defenses.gradient_transforms import GradientTransform
 
 Gradients = tuple[Tensor, ...]
 """A tensor a parameter."""
@@ -19,7 +19,7 @@ def total(parts: Sequence[Gradients]) -> Gradients:
 
 
 def weighed(
-    shares: Sequence[Gradients], each: Sequence[Act], count: int, names: Sequence[str]
+    shares: Sequence[Gradients], each: Sequence[GradientTransform], count: int, names: Sequence[str]
 ) -> Gradients:
     """The sum of shares of single images after `each`, as clipping weighs them against each other.
 

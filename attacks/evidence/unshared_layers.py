@@ -27,7 +27,7 @@ LR = 3e-3
 """Of Adam."""
 
 
-def private_names(model: nn.Module, before: Mapping[str, Tensor]) -> frozenset[str]:
+def unshared_names(model: nn.Module, before: Mapping[str, Tensor]) -> frozenset[str]:
     """Parameters that the server does not have."""
     return frozenset(name for name, _ in model.named_parameters() if name not in before)
 

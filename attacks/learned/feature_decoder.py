@@ -136,8 +136,9 @@ class FeatureDecoder:
     al. (USENIX Security 2023, "Gradient Obfuscation Gives a False Sense of Security"): the input of
     the first fully connected layer follows from its gradient, and a network trained on auxiliary
     faces through the same model draws it. Here the map before the last block is used where it
-    follows too (`attacks.maps.peel`), which holds behind average pooling and for any label.
-    Refinement fits the maps themselves where they are known, else the gradient. What cannot be
+    follows too (`feature_maps.last_block`), which holds behind average pooling and for any
+    label. Refinement fits the maps themselves where they are known, else the gradient. What
+    cannot be
     drawn, as nothing is known, starts from an auxiliary face.
 
     Args:
@@ -220,7 +221,7 @@ class FeatureDecoder:
             steps=self.refine_steps,
             total_variation=self.total_variation,
             # Where the map before the last block is known, the gradient adds nothing but cost.
-            generic=None if known and known.origin == "peeled" else others[evidence.count :],
+            generic=None if known and known.origin == "inverted" else others[evidence.count :],
         )
         result = refining.run(images, generator, refinement)
         labels = evidence.labels

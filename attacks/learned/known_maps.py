@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.evidence.feature_maps.last_block import peel
+from fedaudit.attacks.evidence.feature_maps.last_block import invert_last_block
 from fedaudit.attacks.evidence.gather import Evidence
 from fedaudit.models.facenet import FaceNet
 
@@ -18,7 +18,7 @@ class KnownMaps:
     Attributes:
         maps: `[N, C, h, w]`.
         features: Images `[n, C, H, W]` → `[n, C, h, w]`, differentiable.
-        origin: "peeled" (before the last block), "map" (flattened), "average" (`[C, 1, 1]`).
+        origin: "inverted" (before the last block), "map" (flattened), "average" (`[C, 1, 1]`).
     """
 
     maps: Tensor
@@ -40,7 +40,7 @@ class KnownMaps:
 
 def known_maps(evidence: Evidence) -> KnownMaps | None:
     """The earliest maps that are known; None where not even the last one is."""
-    model, entry = evidence.model, evidence.entry
+    model, entry = evidence.model, evidence.first_fc
     if (
         not isinstance(model, FaceNet)
         or entry is None
@@ -48,10 +48,10 @@ def known_maps(evidence: Evidence) -> KnownMaps | None:
         or entry.known is not None
     ):
         return None
-    peeled = peel(evidence)
-    if peeled is not None:
+    inverted = invert_last_block(evidence)
+    if inverted is not None:
         assert isinstance(model.body, torch.nn.Sequential)
-        return KnownMaps(peeled.maps, model.body[: peeled.depth], "peeled")
+        return KnownMaps(inverted.maps, model.body[: inverted.depth], "inverted")
     count = len(entry.maps)
     if model.pool == "average":
 

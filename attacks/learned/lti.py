@@ -14,7 +14,7 @@ from fedaudit.attacks.evidence.gather import Evidence, gather
 from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.learned.decoder import VectorDecoder
 from fedaudit.attacks.learned.decoder_training import Progress, seeded, teach
-from fedaudit.attacks.learned.sketch import Rehearsal, Sketch, entry_name
+from fedaudit.attacks.learned.sketch import Rehearsal, Sketch, first_fc_name
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import DefenseFacts, Observation
 from fedaudit.core.reconstruction import Adaptive, Reconstruction
@@ -219,7 +219,7 @@ class LearnedInversion:
 
     def _sketch(self, evidence: Evidence) -> Sketch:
         shapes = {name: evidence.target[name].shape for name in sorted(evidence.target)}
-        entry = entry_name(evidence.model) or ""
+        entry = first_fc_name(evidence.model) or ""
         return Sketch(shapes, self.width, self.seed, entry if entry in shapes else "")
 
     def _network(self, found: Mapping[str, Tensor], evidence: Evidence) -> VectorDecoder:

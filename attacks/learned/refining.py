@@ -103,8 +103,8 @@ class Refining:
         """`[N]`: of each image where each has a known map of its own, else the same for all."""
         loss = images.new_zeros(len(images))
         if matching is not None:
-            trial, distance = matching.gradients(images, range(len(images)))
-            loss = loss + matching.objective(trial, distance)
+            dummy, distance = matching.gradients(images, range(len(images)))
+            loss = loss + matching.objective(dummy, distance)
         elif self.known is not None:
             loss = loss + self.known.distance(images)
         return loss

@@ -35,7 +35,7 @@ class Sketch:
         entry: Name of the weights that the feature map enters; "" where they were not shared.
 
     Attributes:
-        front: How many numbers at the front are the entry layer's singular vector.
+        front: How many numbers at the front are the first fully connected layer's singular vector.
     """
 
     def __init__(
@@ -71,11 +71,11 @@ class Sketch:
         return torch.cat(parts, 1)
 
 
-def entry_name(model: nn.Module) -> str | None:
+def first_fc_name(model: nn.Module) -> str | None:
     """Name of the weights that a `FaceNet`'s feature map enters, where the layer is linear."""
     if not isinstance(model, FaceNet):
         return None
-    return model.entry_name if isinstance(model.entry_layer, nn.Linear) else None
+    return model.first_fc_name if isinstance(model.entry_layer, nn.Linear) else None
 
 
 def leading(matrices: Tensor, steps: int = 8) -> Tensor:
@@ -168,13 +168,13 @@ class Rehearsal:
             copies = len(images) // len(which)
             if copies > 1:  # of one photo, side by side
                 batch = {n: v.view(-1, copies, *v.shape[1:]).mean(1) for n, v in batch.items()}
-            for act in self.defense.each:
-                batch = act(batch, generator)
+            for transform in self.defense.each:
+                batch = transform(batch, generator)
             mine = which[:, None]
             if self.count > 1:
                 mine, batch = self._mixed(which, batch, generator)
-            for act in self.defense.mean:
-                batch = act(batch, generator)
+            for transform in self.defense.mean:
+                batch = transform(batch, generator)
             yield self.sketch(batch), mine
 
     def _mixed(

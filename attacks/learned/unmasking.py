@@ -22,7 +22,7 @@ from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.generators.eigenfaces import kept_faces
 from fedaudit.attacks.learned.decoder_training import Progress, seeded
 from fedaudit.core.seeds import generator_for
-from fedaudit.defenses.gradient_transforms import ImageAct
+from fedaudit.defenses.gradient_transforms import ImageTransform
 from fedaudit.files.cache import key_of, remembered
 from fedaudit.models.bodies import group_norm
 
@@ -144,7 +144,7 @@ class Unmasking:
 
     def unmasked(
         self,
-        acts: Sequence[ImageAct],
+        transforms: Sequence[ImageTransform],
         masked: Tensor,
         shares: Coefficients,
         progress: Progress | None = None,
@@ -152,10 +152,10 @@ class Unmasking:
         """The mixtures behind masked images of several rounds, and the mean of faces.
 
         Networks that standardize what they see leave contrast open: the mixtures get the contrast
-        of those that the acts make of the attacker's faces.
+        of those that the transforms make of the attacker's faces.
 
         Args:
-            acts: What mixes and masks a client's photo.
+            transforms: What mixes and masks a client's photo.
             masked: `[R, C, H, W]` in [0, 1].
             shares: Of the photo that they have in common.
             progress: Called with (step, steps, loss) while training.
@@ -167,7 +167,9 @@ class Unmasking:
         channels = len(sizes[0])
         if is_gray(sizes):
             sizes = sizes.mean(1, keepdim=True)
-        network = self.network(acts, (channels, *sizes.shape[2:]), sizes.shape[1] == 1, progress)
+        network = self.network(
+            transforms, (channels, *sizes.shape[2:]), sizes.shape[1] == 1, progress
+        )
         network = network.to(sizes.device)
         sizes = sizes / _root_mean_square(sizes)
         with torch.no_grad():
@@ -179,21 +181,21 @@ class Unmasking:
 
     def network(
         self,
-        acts: Sequence[ImageAct],
+        transforms: Sequence[ImageTransform],
         shape: tuple[int, int, int],
         grayscale: bool,
         progress: Progress | None = None,
     ) -> SignNet:
-        """The trained network for such acts, from the cache if it is there."""
+        """The trained network for such transforms, from the cache if it is there."""
         seen = (1 if grayscale else shape[0], *shape[1:])
 
         def learn() -> dict[str, Tensor]:
             network = seeded(lambda: SignNet(seen, self.width), self.seed)
             assert isinstance(network, SignNet)
-            self._teach(network, acts, shape, grayscale, progress)
+            self._teach(network, transforms, shape, grayscale, progress)
             return network.state_dict()
 
-        does = torch.stack([drawn_on(acts, shape, seed).images[0] for seed in range(2)])
+        does = torch.stack([drawn_on(transforms, shape, seed).images[0] for seed in range(2)])
         key = key_of({"does": does}, ("unmasking", shape, grayscale, self))
         network = SignNet(seen, self.width)
         network.load_state_dict(remembered(key, learn, self.cache, valid=network.state_dict()))
@@ -202,7 +204,7 @@ class Unmasking:
     def _teach(
         self,
         network: SignNet,
-        acts: Sequence[ImageAct],
+        transforms: Sequence[ImageTransform],
         shape: tuple[int, int, int],
         grayscale: bool,
         progress: Progress | None,
@@ -211,7 +213,7 @@ class Unmasking:
             self.auxiliary, self.faces, shape, grayscale=grayscale, seed=self.seed, cache=self.cache
         )
         generator = generator_for("unmasking", self.seed)
-        mixtures, own, rest = self._mixtures(acts, faces, generator)
+        mixtures, own, rest = self._mixtures(transforms, faces, generator)
         spread = float(mixtures.square().mean().sqrt())
         network.spread.fill_(spread)
         network.mean.copy_((2 * faces.mean(0) - 1) / spread)
@@ -246,14 +248,14 @@ class Unmasking:
                 progress(step + 1, self.steps, float(loss.detach()))
 
     def _mixtures(
-        self, acts: Sequence[ImageAct], faces: Tensor, generator: torch.Generator
+        self, transforms: Sequence[ImageTransform], faces: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Mixtures `[S, R, c, H, W]` in [-1, 1], as the acts make them, and their coefficients."""
+        """Mixtures `[S, R, c, H, W]` in [-1, 1], and their coefficients."""
         rounds, made, own, rest = max(ROUNDS), [], [], []
         for _ in range(self.sets):
             pool = faces[torch.randint(len(faces), (POOL,), generator=generator)]
             for _ in range(rounds):
-                drawn = drawn_from(acts, pool, generator)
+                drawn = drawn_from(transforms, pool, generator)
                 assert drawn.sums is not None  # they mix
                 made.append(2 * drawn.sums[0] - 1)
                 own.append(drawn.labels[0, 0])

@@ -19,7 +19,7 @@ def dlg(*, steps: int = 80, restarts: int = 5, patience: int = 10) -> MatchingAt
     return MatchingAttack(
         stages=(
             Stage(
-                varies=Pixels(start="normal", box=False),
+                varies=Pixels(start="normal", clamp=False),
                 steps=steps,
                 lr=1.0,
                 optimizer="lbfgs",

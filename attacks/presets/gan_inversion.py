@@ -23,7 +23,7 @@ def gan_inversion(
     solve_steps: int = 0,
     rounds: int = 5,
     total_variation: float = 0.3,
-    entry: bool = True,
+    first_fully_connected: bool = True,
     prior: str = "face_gan",
     crop: CropEdges | None = None,
     local_steps: LocalSteps = "start",
@@ -38,7 +38,7 @@ def gan_inversion(
     batch moves and the others are held, so that a round costs one image's step. Then, as in GIFD
     (Fang et al., ICCV 2023), the generator's inner feature maps become the variables, and at last
     the pixels. Beside the gradient's direction the match uses what the first fully connected layer
-    gives away in closed form (`attacks.maps`). The stage with the least objective is kept.
+    gives away in closed form (`evidence.feature_maps`). The stage with the least objective is kept.
 
     Args:
         candidates: Generated faces that are tried as a start.
@@ -48,10 +48,10 @@ def gan_inversion(
         pixel_steps: Steps an image in pixels at the end; 0 leaves the faces to the generator.
         pixel_lr: Peak step size in pixels, in units of the range [0, 1].
         solve_steps: Gauss–Newton steps an image at the very end, where its feature map is known
-            (`attacks.maps`): exact, at about 2 CPU seconds a step for a gray 32×32 image.
+            (`evidence.feature_maps`): exact, at about 2 CPU seconds a step for a gray 32×32 image.
         rounds: Sweeps over the batch in each stage; 0 moves all images at once.
         total_variation: Weight of the total variation in the last stage.
-        entry: Use what the first fully connected layer gives away.
+        first_fully_connected: Use what the first fully connected layer gives away.
         prior: Where the generator comes from: "face_gan", a prior that `fedaudit prior train` wrote
             (.safetensors), a TorchScript or torch.export file, or `package.module:factory`.
         crop: Part of the generator's image that is kept, as (top, bottom, left, right) in [0, 1];
@@ -90,7 +90,7 @@ def gan_inversion(
     if solve_steps:
         plan.append(
             Stage(
-                varies=Pixels(start="previous", box=False),
+                varies=Pixels(start="previous", clamp=False),
                 steps=solve_steps,
                 lr=SOLVER_DAMPING,
                 optimizer="gauss_newton",
@@ -99,7 +99,7 @@ def gan_inversion(
     return MatchingAttack(
         stages=tuple(plan),
         angle=True,
-        entry=entry,
+        first_fully_connected=first_fully_connected,
         prior=FaceGenerator(source=prior, crop=crop),
         local_steps=local_steps,
         restarts=restarts,

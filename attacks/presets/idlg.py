@@ -18,7 +18,7 @@ def idlg(*, steps: int = 80, restarts: int = 1, patience: int = 10) -> MatchingA
     return MatchingAttack(
         stages=(
             Stage(
-                varies=Pixels(start="normal", box=False),
+                varies=Pixels(start="normal", clamp=False),
                 steps=steps,
                 lr=1.0,
                 optimizer="lbfgs",

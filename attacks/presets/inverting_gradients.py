@@ -27,7 +27,7 @@ def inverting_gradients(
 ) -> MatchingAttack:
     """Inverting gradients: free pixels, cosine distance, total variation, signed Adam.
 
-    Geiping et al. (NeurIPS 2020): minimize 1 − cosine(trial gradient, shared gradient) + total
+    Geiping et al. (NeurIPS 2020): minimize 1 − cosine(dummy gradient, shared gradient) + total
     variation, with Adam on the sign of the derivative, in the box of valid images. Labels are
     inferred first, in closed form. It uses nothing but the gradient.
 
@@ -39,7 +39,8 @@ def inverting_gradients(
         restarts: Independent starts, searched side by side; the one with the least match is kept.
         distance: Between gradients; "cosine" as published.
         polish: L-BFGS steps of 10 iterations at the end, without total variation, on networks
-            without kinks: there the match is exact, and any prior outweighs what is left of it.
+            without non-smooth activations: there the match is exact, and any prior outweighs what
+            is left of it.
         precision: Of the computation, as in `engine.MatchingAttack`.
         local_steps: How several local steps are met, likewise.
         batch_norm: Weight of the batch-norm statistics, on networks that have them.
@@ -59,7 +60,7 @@ def inverting_gradients(
         patience=patience,
     )
     last = Stage(
-        varies=Pixels(start="previous", box=False),
+        varies=Pixels(start="previous", clamp=False),
         steps=polish,
         lr=1.0,
         optimizer="lbfgs",

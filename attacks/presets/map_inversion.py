@@ -34,7 +34,8 @@ class MapInversion:
     """From the maps that an update gives away in closed form to the faces, exactly.
 
     The gradients of the first fully connected layer and of the last block give each image's map
-    before that block (`entry_layer.py`, `peel.py`). Pixels are searched, image by image,
+    before that block (`first_fully_connected.py`, `last_block.py`). Pixels are searched, image by
+    image,
     until they have that map: feature inversion (Mahendran et al., CVPR 2015) on a map that the
     client never shared. Then Gauss–Newton makes them exact (`gauss_newton.py`). Neither
     depends on how long the network was trained, nor mixes the images of a batch. Where the head, or
@@ -108,7 +109,7 @@ class MapInversion:
         if self.solve_steps:
             stages.append(
                 Stage(
-                    varies=Pixels(start="previous", box=False),
+                    varies=Pixels(start="previous", clamp=False),
                     steps=self.solve_steps,
                     lr=DAMPING,
                     optimizer="gauss_newton",
@@ -117,7 +118,7 @@ class MapInversion:
         return MatchingAttack(
             stages=tuple(stages),
             angle=True,
-            entry=True,
+            first_fully_connected=True,
             prior=FaceGenerator(source=self.prior, crop=self.crop),
             seconds=self.seconds,
         )
@@ -135,13 +136,15 @@ class MapInversion:
         if self.solve_steps:
             stages.append(
                 Stage(
-                    varies=Pixels(start="previous", box=False),
+                    varies=Pixels(start="previous", clamp=False),
                     steps=self.solve_steps,
                     lr=SPAN_DAMPING,
                     optimizer="gauss_newton",
                 )
             )
-        return MatchingAttack(stages=tuple(stages), angle=True, entry=True, seconds=self.seconds)
+        return MatchingAttack(
+            stages=tuple(stages), angle=True, first_fully_connected=True, seconds=self.seconds
+        )
 
     def _search(self) -> MatchingAttack:
         latent, inner = self.search_steps // 10, self.search_steps // 5

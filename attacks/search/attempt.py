@@ -66,10 +66,10 @@ class Attempt:
     def __post_init__(self) -> None:
         attack, started = self.attack, time.process_time()
         evidence = gather(self.seen)
-        trial = replay_of(self.seen, evidence, attack.local_steps, self.generator)
+        dummy = replay_of(self.seen, evidence, attack.local_steps, self.generator)
         wide = attack.precision == "float64" or (
             attack.precision == "auto"
-            and trial is None
+            and dummy is None
             and attack.prior is None
             and evidence.smooth
             and _size(evidence.model) < SMALL
@@ -79,19 +79,19 @@ class Attempt:
         if several := faces_for(evidence):
             scaled = self.seen.training is not None or self._update_is_gradient
             evidence = with_label(evidence, self._faces(evidence, several), scaled=scaled)
-        self.stand_in = self._stand_in(evidence)
+        self.surrogate_head = self._surrogate_head(evidence)
         matching = Matching(
             evidence,
-            use_entry=attack.entry,
+            use_first_fc=attack.first_fully_connected,
             distance=distance_for(evidence.adaptation, attack.distance),
             angle=attack.angle,
             labels=attack.labels,
             layers=attack.layers,
             restarts=attack.restarts,
             autocast=torch.bfloat16 if attack.precision == "bfloat16" else None,
-            trial=trial,
+            dummy=dummy,
             generator=self.generator,
-            stand_in=self.stand_in,
+            surrogate_head=self.surrogate_head,
         )
         self.stages = from_gray(attack.stages) if matching.loss == "spans" else attack.stages
         if evidence.masked and attack.prior is not None:
@@ -99,7 +99,7 @@ class Attempt:
         if evidence.turned:
             self.stages = within_range(self.stages, evidence)
         self.scene = Scene(evidence, matching, self.generator, attack.prior, attack.restarts)
-        if evidence.photos.acts:
+        if evidence.photos.transforms:
             _settle_draws(matching, self._faces(evidence, GENERIC))
         sweeps = [
             stage.steps
@@ -113,7 +113,7 @@ class Attempt:
         self.images = torch.empty(0)
         self._started = started
 
-    def _stand_in(self, evidence: Evidence) -> dict[str, Tensor]:
+    def _surrogate_head(self, evidence: Evidence) -> dict[str, Tensor]:
         """What is matched with in place of a private part, where the attack does not solve for it.
 
         Drawn with seeds of its own, so that an attempt that is resumed has the same.
@@ -162,8 +162,8 @@ class Attempt:
     def found(self, restart: int) -> Tensor:
         """The images of a restart, `[N, C, H, W]`; of copies that explain as much, the photos."""
         evidence, prior, images = self.scene.evidence, self.attack.prior, self.images[restart]
-        acts = evidence.photos.acts
-        return images if prior is None else upright(acts, images, prior.source)
+        transforms = evidence.photos.transforms
+        return images if prior is None else upright(transforms, images, prior.source)
 
     def _stage(
         self,
@@ -283,8 +283,8 @@ class Attempt:
                 images.append(drawn)
         for r, drawn in enumerate(images):
             rows = [row.detach() for row in matching.rows(every, r)]
-            trial, distance = matching.gradients(drawn, every, rows, differentiable=False)
-            matches.append(matching.objective(trial, distance).detach())
+            dummy, distance = matching.gradients(drawn, every, rows, differentiable=False)
+            matches.append(matching.objective(dummy, distance).detach())
         now, drawn = torch.stack(matches).cpu(), torch.stack(images)
         if not len(self.images):
             self.images, self.best = drawn, now
@@ -354,11 +354,11 @@ def _settle_draws(matching: Matching, faces: Tensor) -> None:
     """Find what the defense drew for each photo, by generic faces `[n, C, H, W]`."""
 
     def distance(face: Tensor, place: int) -> float:
-        trial, apart = matching.gradients(face, [place], differentiable=False)
+        dummy, apart = matching.gradients(face, [place], differentiable=False)
         with torch.no_grad():
-            return float(matching.distance_to(trial) + apart)
+            return float(matching.distance_to(dummy) + apart)
 
-    if matching.loss != "spans" and matching.trial is None:
+    if matching.loss != "spans" and matching.dummy is None:
         matching.evidence.photos.choose(distance, faces)
 
 

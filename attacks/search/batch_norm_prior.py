@@ -1,4 +1,4 @@
-"""Batch-norm statistics as an image prior: trial images must look to each layer as the batch did.
+"""Batch-norm statistics as an image prior: dummy images must look to each layer as the batch did.
 
 Where the statistics come from, best first: the threat model grants them; the client shared its
 running statistics, which give the batch's away in closed form; the broadcast running statistics, or
@@ -27,7 +27,7 @@ Statistics = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class BatchNormPrior:
-    """How far the batch statistics of trial images are from known ones; 0 where they agree.
+    """How far the batch statistics of dummy images are from known ones; 0 where they agree.
 
     Yin et al. (CVPR 2021), eq. 8: the L2 distances of means and of variances, summed over the
     batch-norm layers. Here each distance is in units of the layer's own size and the sum is a mean,
@@ -65,20 +65,20 @@ class BatchNormPrior:
     def listening(self) -> Iterator[Callable[[], Tensor]]:
         """Take the distance from forward passes that the caller makes anyway.
 
-        In `with prior.listening() as distance:` run the model on all trial images once, then
+        In `with prior.listening() as distance:` run the model on all dummy images once, then
         `distance()` is the scalar.
         """
         with heard_statistics(self.model) as heard:
             yield lambda: self.distance(heard())
 
-    def distance(self, trial: Statistics) -> Tensor:
+    def distance(self, dummy: Statistics) -> Tensor:
         """The scalar, of statistics that are known already."""
         terms = []
         for name in batch_norm_layers(self.model):
             mean, var = self.source[f"{name}.mean"], self.source[f"{name}.var"]
             tiny = torch.finfo(var.dtype).eps
-            off_mean = torch.linalg.vector_norm(trial[f"{name}.mean"] - mean)
-            off_var = torch.linalg.vector_norm(trial[f"{name}.var"] - var)
+            off_mean = torch.linalg.vector_norm(dummy[f"{name}.mean"] - mean)
+            off_var = torch.linalg.vector_norm(dummy[f"{name}.var"] - var)
             terms += [off_mean / (var.sum() + tiny).sqrt(), off_var / (var.norm() + tiny)]
         return torch.stack(terms).mean()
 

@@ -41,7 +41,7 @@ class MatchingAttack:
         stages: In order; a stage starts from what the one before found.
         distance: Between gradients; a name in `objectives.DISTANCES`.
         angle: See `Matching`.
-        entry: Use what the first fully connected layer gives away in closed form.
+        first_fully_connected: Use what the first fully connected layer gives away in closed form.
         labels: "inferred", or "soft": searched together with the images.
         layers: Match only parameters whose names start so; () matches all.
         restarts: Independent starts, in one pass.
@@ -68,7 +68,7 @@ class MatchingAttack:
     stages: tuple[Stage, ...]
     distance: str = "cosine"
     angle: bool = False
-    entry: bool = False
+    first_fully_connected: bool = False
     labels: Literal["inferred", "soft"] = "inferred"
     layers: tuple[str, ...] = ()
     restarts: int = 1
@@ -118,13 +118,13 @@ class MatchingAttack:
         best = int(run.best.argmin())
         evidence, matching = run.scene.evidence, run.scene.matching
         labels = evidence.labels
-        if matching.loss == "soft" and not run.stand_in:
+        if matching.loss == "soft" and not run.surrogate_head:
             labels = torch.stack([rows[best] for rows in matching.free]).argmax(1)
         labels = torch.full((evidence.count,), -1) if labels is None else labels.cpu()
         images = run.found(best)
         photos = evidence.photos_among(images)
         images, labels = images[photos], labels[photos]
-        apart = matching.trial is None
+        apart = matching.dummy is None
         mixed = apart and evidence.mixed and self.prior is not None
         evaluations = matching.evaluations
         if mixed:
@@ -133,7 +133,7 @@ class MatchingAttack:
         word = how_adaptive(
             seen, matched=matching.follows, company=apart and evidence.told, mixed=mixed
         )
-        if run.stand_in and self.unknown != "learned":
+        if run.surrogate_head and self.unknown != "learned":
             word = "no"  # a guess is no account of what the device keeps
         return Reconstruction(
             images=images.cpu().float(),
@@ -177,7 +177,7 @@ class MatchingAttack:
             assert self.prior is not None  # who has no faces does not come here
             own = replace(self.unmasking.auxiliary, source=self.prior.source)
             unmasking = replace(self.unmasking, auxiliary=own)
-            images, mean = unmasking.unmasked(mixture.acts, images, shares, run.progress)
+            images, mean = unmasking.unmasked(mixture.transforms, images, shares, run.progress)
         else:
             mean = run.mean_face()
         return photo_behind(images, shares, mean)[None], torch.tensor([shares.label]), evaluations

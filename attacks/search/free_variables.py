@@ -1,4 +1,4 @@
-"""What a match searches beside the images: arriving gradients, or soft labels."""
+"""What a match searches beside the images: upstream gradients, or soft labels."""
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ def free_variables(
     generator: torch.Generator | None,
     searched: bool,
 ) -> tuple[Tensor, ...]:
-    """A leaf `[R, …]` an image: arriving gradients of unit length, or logits of soft labels.
+    """A leaf `[R, …]` an image: upstream gradients of unit length, or logits of soft labels.
 
     Args:
         evidence: What was gathered.

@@ -1,4 +1,4 @@
-"""Scores of images that know nothing of the update: how unlike a photograph a trial is."""
+"""Scores of images that know nothing of the update: how unlike a photograph a dummy is."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

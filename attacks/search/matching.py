@@ -1,4 +1,4 @@
-"""The matching engine: how far trial images are from explaining what a client shared."""
+"""The matching engine: how far dummy images are from explaining what a client shared."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
-from fedaudit.attacks.evidence.feature_maps.first_fully_connected import solve_arriving
+from fedaudit.attacks.evidence.feature_maps.first_fully_connected import solve_upstream
 from fedaudit.attacks.evidence.feature_maps.input_span import InputSpan, decisive, span_distance
 from fedaudit.attacks.evidence.gather import Evidence
 from fedaudit.attacks.evidence.per_example import Gradients, weighed
 from fedaudit.attacks.evidence.unshared_layers import PublicModule, public_depth, used_by
 from fedaudit.attacks.search.distances import DISTANCES, MINDS_LENGTH
 from fedaudit.attacks.search.free_variables import free_variables
-from fedaudit.attacks.training.dummy_update import ReplayTrial
+from fedaudit.attacks.training.dummy_update import DummyUpdate
 from fedaudit.core.errors import AttackError, UnknownNameError
 from fedaudit.models.facenet import FaceNet, criterion_of
 from fedaudit.models.soft_labels import loss_on
@@ -24,28 +24,28 @@ from fedaudit.models.soft_labels import loss_on
 
 @dataclass
 class Matching:
-    """Compares trial images with the evidence.
+    """Compares dummy images with the evidence.
 
-    The trial gradient needs a loss. There are these, in order of what they presume:
+    The dummy gradient needs a loss. There are these, in order of what they presume:
 
     * **spans**: the head is not known, but what the inputs of the last layers span is, and leaves
-      the images no freedom (`input_span`). There is no trial gradient then: a step costs a forward
+      the images no freedom (`input_span`). There is no dummy gradient then: a step costs a forward
       and a backward pass.
-    * **arriving**: the gradient that arrives at the feature maps is known in closed form, or solved
-      for by least squares (`entry_layer`). No label and no head is needed, and no curvature of the
-      head stands between the images and the match.
+    * **upstream**: the gradient that arrives at the feature maps is known in closed form, or solved
+      for by least squares (`first_fully_connected`). No label and no head is needed, and no
+      curvature of the head stands between the images and the match.
     * **labels**: the client's own criterion with known or inferred labels.
     * **soft**: the label is searched together with the image, as logits (DLG).
     * **free**: nothing after the feature map was shared (a private projector). Each image's
-      arriving gradient is a free variable that is searched together with the images: whatever
+      upstream gradient is a free variable that is searched together with the images: whatever
       the private part is, it acts on an image's gradient through this one vector.
 
     Where a private part is guessed or learned, the loss is **soft** through it.
 
     Args:
         evidence: What was gathered.
-        use_entry: Use what the first fully connected layer gives away (off: the published attacks
-            that match gradients only).
+        use_first_fc: Use what the first fully connected layer gives away (off: the published
+            attacks that match gradients only).
         distance: A name in `DISTANCES`.
         angle: Take the root of the match. Near a solution squared terms vanish beside any prior on
             images, an angle does not, so that one weight of the prior serves fresh and trained
@@ -54,23 +54,23 @@ class Matching:
         layers: Match only parameters whose names start with one of these; () matches all that were
             shared. The weight gradients of the others are never formed.
         restarts: Independent starts R; free variables have one row for each.
-        autocast: Lower precision of the trial passes; None computes in that of the parameters.
-        trial: Replays several local steps; None takes one gradient at the broadcast weights.
+        autocast: Lower precision of the dummy passes; None computes in that of the parameters.
+        dummy: Replays several local steps; None takes one gradient at the broadcast weights.
         generator: Start of the free variables.
-        stand_in: Private parts to match with, `[R, …]` by name; {} solves for what they do.
+        surrogate_head: Private parts to match with, `[R, …]` by name; {} solves for what they do.
     """
 
     evidence: Evidence
-    use_entry: bool = True
+    use_first_fc: bool = True
     distance: str = "cosine"
     angle: bool = True
     labels: Literal["inferred", "soft"] = "inferred"
     layers: tuple[str, ...] = ()
     restarts: int = 1
     autocast: torch.dtype | None = None
-    trial: ReplayTrial | None = None
+    dummy: DummyUpdate | None = None
     generator: torch.Generator | None = None
-    stand_in: Mapping[str, Tensor] = field(default_factory=dict)
+    surrogate_head: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.distance not in DISTANCES:
@@ -78,15 +78,15 @@ class Matching:
         evidence = self.evidence
         model, target = evidence.model, evidence.target
         depth = public_depth(model, evidence.private)
-        # A map that is known is of no use where trial images do not reach it.
-        usable = self.use_entry and not self.stand_in and depth is None
-        self.entry = evidence.entry if usable else None
+        # A map that is known is of no use where dummy images do not reach it.
+        usable = self.use_first_fc and not self.surrogate_head and depth is None
+        self.first_fc = evidence.first_fc if usable else None
         self.spans: tuple[InputSpan, ...] = ()
         self.loss = self._loss_kind()
         if self.loss == "spans":
-            self.entry = None
+            self.first_fc = None
         named = {name: p for name, p in model.named_parameters() if name in target}
-        if self.loss in ("arriving", "free"):
+        if self.loss in ("upstream", "free"):
             # What follows the feature map is explained exactly already; only the body is matched.
             if not isinstance(model, FaceNet):
                 raise AttackError(
@@ -104,32 +104,32 @@ class Matching:
                     f"no shared parameter that is matched starts with {' or '.join(self.layers)}: "
                     "choose other layers, or leave the setting out to match them all"
                 )
-        if self.trial is not None:
-            self.trial = replace(self.trial, names=tuple(named))
-        self.fixed = tuple(self.stand_in.values())
+        if self.dummy is not None:
+            self.dummy = replace(self.dummy, names=tuple(named))
+        self.fixed = tuple(self.surrogate_head.values())
         self.free: tuple[Tensor, ...] = ()
         if self.loss in ("soft", "free"):
-            arriving = self.public if self.loss == "free" else None
-            searched = not self.stand_in
-            self.free = free_variables(evidence, arriving, self.restarts, self.generator, searched)
+            upstream = self.public if self.loss == "free" else None
+            searched = not self.surrogate_head
+            self.free = free_variables(evidence, upstream, self.restarts, self.generator, searched)
         self.names = tuple(named)
         self.parameters = tuple(named.values())
         self.target = tuple((evidence.turned or target)[name] for name in named)
-        if self.trial is not None:
-            self.target = self.trial.target
+        if self.dummy is not None:
+            self.target = self.dummy.target
         self.scales = (1.0, 1.0)
         self.evaluations = 0
 
-    def _loss_kind(self) -> Literal["spans", "arriving", "labels", "soft", "free"]:
+    def _loss_kind(self) -> Literal["spans", "upstream", "labels", "soft", "free"]:
         blind = self.evidence.blind
-        if self.trial is not None:
+        if self.dummy is not None:
             return "labels"
-        if self.stand_in:
+        if self.surrogate_head:
             return "soft"
         if blind and not self.has_features and self._spans_decide():
             return "spans"
-        if self.entry is not None:
-            return "arriving"
+        if self.first_fc is not None:
+            return "upstream"
         if blind:
             return "free"
         return "soft" if self.labels == "soft" else "labels"
@@ -147,22 +147,22 @@ class Matching:
     @property
     def has_features(self) -> bool:
         """Whether each image's feature map is known."""
-        return self.entry is not None and self.entry.maps is not None
+        return self.first_fc is not None and self.first_fc.maps is not None
 
     @property
     def mappable(self) -> bool:
         """Whether restarts can share a pass (`vmap`): no local steps replayed, nothing drawn."""
-        return self.trial is None and not self.evidence.photos.acts
+        return self.dummy is None and not self.evidence.photos.transforms
 
     @property
     def separable(self) -> bool:
         """Whether shares add up.
 
-        Not where spans or arriving gradients are those of all images at once, nor where batch norm
+        Not where spans or upstream gradients are those of all images at once, nor where batch norm
         in training mode or several local steps let images see each other.
         """
-        known = not self.spans and (self.entry is None or self.has_features)
-        return known and self.trial is None and not self.evidence.coupled
+        known = not self.spans and (self.first_fc is None or self.has_features)
+        return known and self.dummy is None and not self.evidence.coupled
 
     def gradients(
         self,
@@ -178,18 +178,19 @@ class Matching:
         Where `separable`, shares add up: the gradient of the batch is the sum over any partition.
 
         Args:
-            images: `[n, C, H, W]` in [0, 1], the trial images at positions `which`.
+            images: `[n, C, H, W]` in [0, 1], the dummy images at positions `which`.
             which: Their positions in the batch.
             free: What goes with them, from `rows`; that of the first restart if not given.
             functional: Through `torch.func`, which can be mapped over restarts.
             differentiable: Build the graph of the gradient, for a search by derivatives.
 
         Returns:
-            A tensor a matched parameter, and the mean feature distance in [0, 1] (0 without entry).
+            A tensor a matched parameter, and the mean feature distance in [0, 1] (0 without
+            first_fc).
         """
         self.evaluations += len(which)
-        if self.trial is not None:
-            return self._replayed(self.trial, images, which, differentiable)
+        if self.dummy is not None:
+            return self._replayed(self.dummy, images, which, differentiable)
         if self.loss == "spans":
             return (), self._span_distance(images)
         rows = self.rows(which, 0) if free is None else list(free)
@@ -202,8 +203,8 @@ class Matching:
             return self._gradients(*one, functional, differentiable)[0]
 
         shares, evidence = [single(k) for k in range(len(which))], self.evidence
-        trial = weighed(shares, evidence.adaptation.each, evidence.count, self.names)
-        return trial, images.new_zeros(())
+        dummy = weighed(shares, evidence.adaptation.each, evidence.count, self.names)
+        return dummy, images.new_zeros(())
 
     def _gradients(
         self,
@@ -223,41 +224,41 @@ class Matching:
 
     @property
     def _weighs(self) -> bool:
-        """Whether clipping weighs images; arriving gradients are found as they were weighed."""
+        """Whether clipping weighs images; upstream gradients are found as they were weighed."""
         return bool(self.evidence.adaptation.each) and self.loss in ("labels", "soft")
 
     @property
     def follows(self) -> bool:
         """Whether what is done to single images' gradients is done to all that it is done to."""
         whole = len(self.names) == len(list(self.evidence.model.parameters()))
-        return self.trial is None and (whole or not self._weighs)
+        return self.dummy is None and (whole or not self._weighs)
 
     def feature_distance(self, features: Tensor, which: Sequence[int]) -> Tensor:
         """1 − cosine to the known map, or 1 − share within the span; `[n]` in [0, 1]."""
-        assert self.entry is not None
-        features = self.entry.told(features)
-        if self.entry.maps is not None:
-            return 1 - F.cosine_similarity(features, self.entry.maps[list(which)])
-        inside = (features @ self.entry.span.T).square().sum(1)
+        assert self.first_fc is not None
+        features = self.first_fc.told(features)
+        if self.first_fc.maps is not None:
+            return 1 - F.cosine_similarity(features, self.first_fc.maps[list(which)])
+        inside = (features @ self.first_fc.span.T).square().sum(1)
         return 1 - inside / (features.square().sum(1) + 1e-12)
 
-    def objective(self, trial: Gradients, feature_distance: Tensor) -> Tensor:
+    def objective(self, dummy: Gradients, feature_distance: Tensor) -> Tensor:
         """The match in units of what generic faces give (`calibrate`); 0 explains everything."""
         gradient_scale, feature_scale = self.scales
         if self.loss == "spans":  # squared sines, beside which any prior would be too heavy
             return (feature_distance / feature_scale + 1e-6).sqrt()
-        match = self.distance_to(trial) / gradient_scale
-        if self.entry is not None:
+        match = self.distance_to(dummy) / gradient_scale
+        if self.first_fc is not None:
             match = match + feature_distance / feature_scale
         return (match + 1e-6).sqrt() if self.angle else match
 
-    def distance_to(self, trial: Gradients) -> Tensor:
-        """Between what was sent and what the client would have sent with the gradient `trial`."""
+    def distance_to(self, dummy: Gradients) -> Tensor:
+        """Between what was sent and what the client would have sent with the gradient `dummy`."""
         distance = DISTANCES[self.distance]
-        if self.trial is not None:
-            return distance(trial, self.target)
+        if self.dummy is not None:
+            return distance(dummy, self.target)
         adaptation, scaled = self.evidence.adaptation, self.distance in MINDS_LENGTH
-        return distance(adaptation.sent(trial, self.names, scaled=scaled), self.target)
+        return distance(adaptation.sent(dummy, self.names, scaled=scaled), self.target)
 
     def rows(self, which: Sequence[int], restart: int) -> list[Tensor]:
         """The free variables of images `which`, then what stands in for a private part."""
@@ -265,7 +266,7 @@ class Matching:
         return [*free, *(value[restart] for value in self.fixed)]
 
     def fresh_free(self, which: Sequence[int]) -> list[Tensor]:
-        """The free variables of images `which`; arriving gradients are brought to one length.
+        """The free variables of images `which`; upstream gradients are brought to one length.
 
         Their scale does not matter to a cosine, but a step of fixed length hardly turns a vector
         that an earlier stage made long.
@@ -299,8 +300,8 @@ class Matching:
         gradients, features = [], []
         for k, image in enumerate(images):
             which = [k % self.evidence.count]
-            trial, distance = self.gradients(image[None], which, differentiable=False)
-            gradients.append(self.distance_to(trial))
+            dummy, distance = self.gradients(image[None], which, differentiable=False)
+            gradients.append(self.distance_to(dummy))
             features.append(distance.detach())
         self.scales = (
             max(float(torch.stack(gradients).median()), 1e-6),
@@ -308,28 +309,28 @@ class Matching:
         )
 
     def _span_distance(self, images: Tensor) -> Tensor:
-        """How far the trial inputs are from spanning what they must; 0 is exact."""
+        """How far the dummy inputs are from spanning what they must; 0 is exact."""
         with torch.autocast(images.device.type, self.autocast, enabled=self.autocast is not None):
             return span_distance(self.evidence.model, self.spans, images)
 
     def _replayed(
-        self, trial: ReplayTrial, images: Tensor, which: Sequence[int], differentiable: bool
+        self, dummy: DummyUpdate, images: Tensor, which: Sequence[int], differentiable: bool
     ) -> tuple[Gradients, Tensor]:
         assert self.evidence.labels is not None
-        self.evaluations += trial.passes - len(which)
+        self.evaluations += dummy.passes - len(which)
         labels = self.evidence.labels[list(which)]
-        if len(which) < trial.count:
-            trial = replace(trial, count=len(which))
-        found = trial.gradients(images, labels, create_graph=differentiable)
+        if len(which) < dummy.count:
+            dummy = replace(dummy, count=len(which))
+        found = dummy.gradients(images, labels, create_graph=differentiable)
         distance = images.new_zeros(())
-        if self.entry is not None and isinstance(self.evidence.model, FaceNet):
+        if self.first_fc is not None and isinstance(self.evidence.model, FaceNet):
             distance = self.feature_distance(self.evidence.model.features(images), which).mean()
         return found, distance
 
     def loss_of(
         self, model: nn.Module, images: Tensor, which: Sequence[int], free: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """What the trial gradient is the gradient of, and the feature term."""
+        """What the dummy gradient is the gradient of, and the feature term."""
         with torch.autocast(images.device.type, self.autocast, enabled=self.autocast is not None):
             return self._loss(model, images, which, free)
 
@@ -344,11 +345,11 @@ class Matching:
             assert known is not None
             labels = known[list(which)]
         images, labels = self.evidence.photos(images, labels, which)
-        if self.loss in ("arriving", "free"):
+        if self.loss in ("upstream", "free"):
             features = self.public(images)
-            above = torch.stack(list(free)) if free else self._arriving(features, which)
+            above = torch.stack(list(free)) if free else self._upstream(features, which)
             distance = nothing
-            if self.entry is not None:
+            if self.first_fc is not None:
                 distance = self.feature_distance(features, which).mean()
             return (features * above).sum(), distance
         if self.loss == "soft":
@@ -356,7 +357,7 @@ class Matching:
             wanted = wanted.repeat_interleave(len(images) // len(which), 0)
             if not self.fixed:
                 return share * F.cross_entropy(model(images), wanted), nothing
-            parts = dict(zip(self.stand_in, free[len(which) :], strict=True))
+            parts = dict(zip(self.surrogate_head, free[len(which) :], strict=True))
             own = {name: p for name, p in model.named_parameters() if name not in parts}
             scores = functional_call(model, {**own, **parts}, (images,))
             return share * loss_on(criterion_of(model), scores, wanted), nothing
@@ -374,16 +375,16 @@ class Matching:
         found: tuple[Tensor, Tensor] = functional_call(asked, named, (images, which, free))
         return found
 
-    def _arriving(self, features: Tensor, which: Sequence[int]) -> Tensor:
+    def _upstream(self, features: Tensor, which: Sequence[int]) -> Tensor:
         """Gradient of the loss with respect to the feature maps, `[n, F]`, held constant."""
-        assert self.entry is not None
-        if self.entry.maps is None or self.entry.arriving is None:
-            return solve_arriving(self.entry, features) @ self.entry.weight
+        assert self.first_fc is not None
+        if self.first_fc.maps is None or self.first_fc.upstream is None:
+            return solve_upstream(self.first_fc, features) @ self.first_fc.weight
         # The sum in G fixes the product of the two only; their lengths are traded here.
-        told = self.entry.told(features.detach())
-        length = self.entry.maps[list(which)].norm(dim=1) / told.norm(dim=1)
-        above: Tensor = self.entry.arriving[list(which)] * length[:, None]
-        return above @ self.entry.weight
+        told = self.first_fc.told(features.detach())
+        length = self.first_fc.maps[list(which)].norm(dim=1) / told.norm(dim=1)
+        above: Tensor = self.first_fc.upstream[list(which)] * length[:, None]
+        return above @ self.first_fc.weight
 
 
 class _Asked(nn.Module):

@@ -31,8 +31,9 @@ class Stage:
         patience: Stop when this many steps brought nothing; 0 never.
         keep: How many restarts go on to the next stage, best first; None keeps all.
         population: Candidates a generation of CMA-ES; None for its own rule.
-        smooth_only: Leave the stage out on networks with kinks (ReLU, max-pooling).
-        match: "update", or "maps": the images' known maps alone (`attacks.maps.goal`); the stage is
+        smooth_only: Leave the stage out on networks with non-smooth activations (ReLU,
+            max-pooling).
+        match: "update", or "maps": the images' known maps alone (`map_matching`); the stage is
             left out where they are not known.
     """
 

@@ -106,7 +106,7 @@ class Pixels:
 
     start: str = "gray"
     spread: float = 0.1
-    box: bool = True
+    clamp: bool = True
 
     def begin(self, scene: Scene, before: Found) -> list[Tensor]:
         """Noise, or the images so far."""
@@ -131,7 +131,7 @@ class Pixels:
 
     def project(self, _: Tensor, value: Tensor) -> Tensor:
         """Into the range of images."""
-        return value.clamp(0, 1) if self.box else value
+        return value.clamp(0, 1) if self.clamp else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,8 +166,8 @@ class Latent:
         tried = images[: max(UNGUIDED, count * restarts)]
         scores = []
         for image in tried:
-            trial, distance = matching.gradients(image[None], [0], differentiable=False)
-            match = matching.distance_to(trial) if trial else distance
+            dummy, distance = matching.gradients(image[None], [0], differentiable=False)
+            match = matching.distance_to(dummy) if dummy else distance
             scores.append(match.detach())
         order = torch.stack(scores).argsort()
         picked = [

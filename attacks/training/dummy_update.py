@@ -1,4 +1,4 @@
-"""The trial update of several local steps, in the layout and scale of what the client shared."""
+"""The dummy update of several local steps, in the layout and scale of what the client shared."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,8 +24,8 @@ Mode = Literal["replay", "path", "start"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReplayTrial:
-    """What trial images would have made a client share.
+class DummyUpdate:
+    """What dummy images would have made a client share.
 
     `gradients` compares with `target`, parameter by parameter, in the scale of a mean gradient: any
     distance between gradients applies. `training` says how the client trained; a shared gradient is
@@ -39,7 +39,7 @@ class ReplayTrial:
         training: Its local training.
         count: N, images behind the update.
         names: Parameters that are matched, in this order; None matches all that were shared.
-        mode: "replay": the steps themselves (Geiping et al., NeurIPS 2020), each where the trial
+        mode: "replay": the steps themselves (Geiping et al., NeurIPS 2020), each where the dummy
             images' own steps lead. "path": each at its place on the straight line between the
             global and the local weights; the server knows both. "start": one gradient, at the
             global weights, as if there had been one step.
@@ -98,7 +98,7 @@ class ReplayTrial:
     def gradients(
         self, images: Tensor, labels: Tensor, *, create_graph: bool = True
     ) -> tuple[Tensor, ...]:
-        """The trial update, a tensor for each of `names`, in the scale of `target`.
+        """The dummy update, a tensor for each of `names`, in the scale of `target`.
 
         Args:
             images: `[N, C, H, W]` in [0, 1]; `[epochs · N, C, H, W]` with `copies`.
@@ -153,21 +153,21 @@ class ReplayTrial:
         return batches, Course(self.update.tensors, places)
 
 
-def trial_for(
+def dummy_update_for(
     seen: Observation,
     model: nn.Module,
     training: LocalTraining | None = None,
     *,
     mode: Mode = "replay",
-) -> ReplayTrial:
-    """The `ReplayTrial` of an observation; `dataclasses.replace` changes its other settings.
+) -> DummyUpdate:
+    """The `DummyUpdate` of an observation; `dataclasses.replace` changes its other settings.
 
     Args:
         seen: What the server saw.
         model: In the client's mode, with the broadcast parameters.
         training: In place of what the threat model grants, as guessed by
             `attacks.local_steps.guess`.
-        mode: As in `ReplayTrial`.
+        mode: As in `DummyUpdate`.
 
     Raises:
         KnowledgeError: Neither granted nor guessed how the client trained, or how many images.
@@ -183,7 +183,7 @@ def trial_for(
             "replaying local training needs its settings and the number of images: use threat "
             'model C or above, grant = ["training"], or have them guessed.'
         )
-    return ReplayTrial(
+    return DummyUpdate(
         model=model,
         before=seen.before,
         update=seen.update,

@@ -144,17 +144,17 @@ def unlike(rehearsed: Mapping[str, Tensor], shared: Mapping[str, Tensor]) -> flo
     """
     terms = []
     for name, true in shared.items():
-        trial = rehearsed[name]
-        if not bool(torch.isfinite(trial).all()):
+        dummy = rehearsed[name]
+        if not bool(torch.isfinite(dummy).all()):
             return math.inf
         for length in (_mean_square, _largest):
-            terms.append(abs(math.log((length(trial) + 1e-12) / (length(true) + 1e-12))))
+            terms.append(abs(math.log((length(dummy) + 1e-12) / (length(true) + 1e-12))))
     return sum(terms) / len(terms)
 
 
-def relative_error(trial: Mapping[str, Tensor], shared: Mapping[str, Tensor]) -> float:
-    """‖trial − shared‖ / ‖shared‖ over all parameters; infinite where the trial diverged."""
-    off = sum(float((trial[name] - true).square().sum()) for name, true in shared.items())
+def relative_error(dummy: Mapping[str, Tensor], shared: Mapping[str, Tensor]) -> float:
+    """‖dummy − shared‖ / ‖shared‖ over all parameters; infinite where the dummy diverged."""
+    off = sum(float((dummy[name] - true).square().sum()) for name, true in shared.items())
     size = sum(float(true.square().sum()) for true in shared.values())
     return math.sqrt(off / max(size, 1e-24)) if math.isfinite(off) else math.inf
 

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 
 from fedaudit.attacks.evidence.gather import Evidence
-from fedaudit.attacks.training.dummy_update import ReplayTrial, trial_for
+from fedaudit.attacks.training.dummy_update import DummyUpdate, dummy_update_for
 from fedaudit.attacks.training.guess import guess_training, plausible
 from fedaudit.attacks.training.simulated_training import rehearsed
 from fedaudit.core.observation import Observation
@@ -20,15 +20,15 @@ def replay_of(
     evidence: Evidence,
     mode: Literal["start", "path", "replay"],
     generator: torch.Generator,
-) -> ReplayTrial | None:
-    """What trial images would have made the client share, over all its steps.
+) -> DummyUpdate | None:
+    """What dummy images would have made the client share, over all its steps.
 
     Settings of the client's training that the threat model does not grant are guessed.
 
     Args:
         seen: What the server saw.
         evidence: As gathered from it.
-        mode: "start" for one step from the broadcast weights; see `ReplayTrial` for the others.
+        mode: "start" for one step from the broadcast weights; see `DummyUpdate` for the others.
         generator: Of the rehearsal.
 
     Returns:
@@ -46,8 +46,8 @@ def replay_of(
         training = guesses[0].training
     if training.steps == 1 and training.optimizer == "sgd":
         return None
-    trial = trial_for(seen, evidence.model, training, mode="replay")
+    dummy = dummy_update_for(seen, evidence.model, training, mode="replay")
     if mode == "replay":
-        return trial
-    along = rehearsed(trial, evidence.shape, evidence.labels, generator)
+        return dummy
+    along = rehearsed(dummy, evidence.shape, evidence.labels, generator)
     return replace(along, points=POINTS)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedaudit.attacks.training.dummy_update import ReplayTrial
+from fedaudit.attacks.training.dummy_update import DummyUpdate
 from fedaudit.attacks.training.replay import replay
 from fedaudit.attacks.training.schedule import Pace, fixed_order, step_factors
 from fedaudit.core.observation import LocalTraining
@@ -70,21 +70,21 @@ def rehearse(
 
 
 def rehearsed(
-    trial: ReplayTrial,
+    dummy: DummyUpdate,
     image_shape: tuple[int, int, int],
     labels: Tensor,
     generator: torch.Generator,
-) -> ReplayTrial:
-    """`trial` along the path, with the pace of a rehearsal on smooth noise.
+) -> DummyUpdate:
+    """`dummy` along the path, with the pace of a rehearsal on smooth noise.
 
     Args:
-        trial: Any mode.
+        dummy: Any mode.
         image_shape: `(C, H, W)`.
         labels: `[N]` int64, the client's as far as known.
         generator: Of the noise.
     """
-    if trial.update.kind == "gradient" or trial.training.steps == 1:
-        return trial
-    noise = smooth_noise(trial.count, image_shape, generator).to(labels.device)
-    pace = rehearse(trial.model, trial.before, noise, labels, trial.training)
-    return replace(trial, mode="path", pace=pace)
+    if dummy.update.kind == "gradient" or dummy.training.steps == 1:
+        return dummy
+    noise = smooth_noise(dummy.count, image_shape, generator).to(labels.device)
+    pace = rehearse(dummy.model, dummy.before, noise, labels, dummy.training)
+    return replace(dummy, mode="path", pace=pace)

@@ -133,7 +133,7 @@ def step_cost(capture: Capture) -> None:
     names = [n for n, p in evidence.model.named_parameters() if p.dim() > 1]
 
     def step(layers: tuple[str, ...], differentiable: bool) -> float:
-        matching = Matching(evidence, use_entry=False, layers=layers)
+        matching = Matching(evidence, use_first_fc=False, layers=layers)
         image = noise.clone().requires_grad_()
         times = []
         for _ in range(7):

@@ -54,7 +54,7 @@ class Adopted(FaceNet):
         object.__setattr__(self, "entry", f"{entry}.weight")
 
     @property
-    def entry_name(self) -> str:
+    def first_fc_name(self) -> str:
         """Name of the weight of the first fully connected layer."""
         return self.entry
 

@@ -57,7 +57,7 @@ class FaceNet(nn.Module):
         self.head = HEADS[head](dim or width, classes, **head_settings)
 
     @property
-    def entry_name(self) -> str:
+    def first_fc_name(self) -> str:
         """Name of the weight of the first fully connected layer: the embedding's or the head's."""
         return f"{'head' if isinstance(self.embedding, nn.Identity) else 'embedding'}.weight"
 
@@ -66,7 +66,7 @@ class FaceNet(nn.Module):
         """The first fully connected layer itself."""
         return self.head if isinstance(self.embedding, nn.Identity) else self.embedding
 
-    def after_entry(self, outputs: Tensor) -> Tensor:
+    def after_first_fc(self, outputs: Tensor) -> Tensor:
         """Scores `[N, K]` of the outputs of the first fully connected layer."""
         scores: Tensor = outputs if self.entry_layer is self.head else self.head(outputs)
         return scores

@@ -90,7 +90,7 @@ class VariationalFaceNet(FaceNet):
         self.beta = beta
 
     @property
-    def entry_name(self) -> str:
+    def first_fc_name(self) -> str:
         """Name of the weight of the first fully connected layer: the encoder's."""
         return "embedding.encoder.weight"
 
@@ -101,9 +101,9 @@ class VariationalFaceNet(FaceNet):
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores `[N, K + 1]`; the last is each image's KL divergence."""
-        return self.after_entry(self.embedding.encoder(self.features(images)))
+        return self.after_first_fc(self.embedding.encoder(self.features(images)))
 
-    def after_entry(self, outputs: Tensor) -> Tensor:
+    def after_first_fc(self, outputs: Tensor) -> Tensor:
         """Scores `[N, K + 1]` of the encoder's outputs `[N, 2k]`."""
         scores = self.head(self.embedding.decoder(self.embedding.draw(outputs)))
         return torch.cat([scores, divergence(outputs)[:, None]], 1)

@@ -1,7 +1,7 @@
 """An attack for cuts that leave nothing but the map: the embedding's gradient, and no body's.
 
 The engine matches gradients of the body, and refuses an update that has none. Yet the gradient of
-the first fully connected layer gives away the whole feature map that enters it (`attacks.maps`).
+the first fully connected layer gives away the whole feature map that enters it (`feature_maps`).
 """
 
 import math

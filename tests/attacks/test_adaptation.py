@@ -17,8 +17,8 @@ from fedaudit.core.observation import DefenseFacts
 from fedaudit.data.face_set import FaceSet
 from fedaudit.defenses.censor import turn_away
 from fedaudit.defenses.gradient_transforms import (
-    Act,
     Batch,
+    GradientTransform,
     KeepRandom,
     Noise,
     Quantize,
@@ -64,7 +64,7 @@ def scattered(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("act", "kind"),
+    ("transform", "kind"),
     [
         (clip(0.1), "kept"),
         (Noise(0.3), "noise"),
@@ -81,8 +81,8 @@ def scattered(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-def test_acts_are_told_apart_by_what_they_do(act: Act, kind: str) -> None:
-    assert behavior(act, probe())[0] == kind
+def test_acts_are_told_apart_by_what_they_do(transform: GradientTransform, kind: str) -> None:
+    assert behavior(transform, probe())[0] == kind
 
 
 @pytest.mark.parametrize("law", ["gaussian", "laplace"])
@@ -91,9 +91,9 @@ def test_the_noise_of_an_act_is_measured(law: str) -> None:
 
 
 def test_what_is_flat_is_followed_straight_through() -> None:
-    act = followed(rounded, probe())
+    transform = followed(rounded, probe())
     leaf = torch.tensor([0.2, 1.7, -0.6], requires_grad=True)
-    (made,) = through((act,), [leaf], ["a"])
+    (made,) = through((transform,), [leaf], ["a"])
     assert made.tolist() == [0.0, 2.0, -1.0]
     (slope,) = torch.autograd.grad((made * torch.tensor([1.0, 2.0, 3.0])).sum(), leaf)
     assert slope.tolist() == [1.0, 2.0, 3.0]
@@ -163,7 +163,7 @@ def test_maps_follow_from_gradients_with_gaps(
     captured = intercept(batch=batch, defense=defense, settings=settings)
     assert captured.secret is not None
     evidence = gather(captured.seen)
-    entry = evidence.entry
+    entry = evidence.first_fc
     assert entry is not None
     assert entry.known is not None
     assert float(entry.known.mean()) > known
@@ -171,7 +171,7 @@ def test_maps_follow_from_gradients_with_gaps(
         true = entry.told(evidence.model.features(captured.secret.images))  # type: ignore[operator]
     inside = (true @ entry.span.T).square().sum(1) / true.square().sum(1)
     assert float(inside.min()) > 0.999
-    blind = gather(assume(captured.seen, "no")).entry
+    blind = gather(assume(captured.seen, "no")).first_fc
     assert blind is None or blind.known is None
 
 
@@ -189,7 +189,7 @@ def test_what_was_turned_away_gives_no_closed_form(intercept: Intercept) -> None
     evidence = gather(intercept(defense="censor", rounds_seen=3).seen)
     assert evidence.adaptation.turned
     assert not evidence.adaptation.missed
-    assert evidence.entry is None
+    assert evidence.first_fc is None
     assert evidence.labels is None
     assert not evidence.clean
     for name, value in evidence.turned.items():
@@ -205,9 +205,9 @@ def test_pruning_does_not_hide_the_label(intercept: Intercept) -> None:
         evidence = gather(captured.seen)
         assert evidence.labels is not None
         assert evidence.labels.tolist() == captured.secret.labels.tolist()
-        assert evidence.entry is not None
-        assert evidence.entry.maps is not None
-        assert float(evidence.entry.maps.sum()) > 0
+        assert evidence.first_fc is not None
+        assert evidence.first_fc.maps is not None
+        assert float(evidence.first_fc.maps.sum()) > 0
 
 
 @pytest.mark.parametrize(

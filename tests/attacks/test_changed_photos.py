@@ -16,7 +16,7 @@ Intercept = Callable[..., Capture]
 SHAPE = (3, 16, 16)
 
 
-def acts(name: str) -> tuple[Callable[..., tuple[Tensor, Tensor]], ...]:
+def transforms(name: str) -> tuple[Callable[..., tuple[Tensor, Tensor]], ...]:
     found: tuple[Callable[..., tuple[Tensor, Tensor]], ...] = (
         create("defenses", name, {}).replay(2).images
     )
@@ -25,16 +25,20 @@ def acts(name: str) -> tuple[Callable[..., tuple[Tensor, Tensor]], ...]:
 
 def test_what_the_acts_do_shows_when_they_are_tried() -> None:
     image = torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(0))
-    assert [copies_of(acts(name), SHAPE) for name in ("ats", "oasis")] == [1, 4]
-    assert [mixes(acts(name), SHAPE) for name in ("ats", "oasis", "mixup")] == [False, False, True]
-    assert draws_differ(acts("ats"), image)
-    assert not draws_differ(acts("oasis"), image)
+    assert [copies_of(transforms(name), SHAPE) for name in ("ats", "oasis")] == [1, 4]
+    assert [mixes(transforms(name), SHAPE) for name in ("ats", "oasis", "mixup")] == [
+        False,
+        False,
+        True,
+    ]
+    assert draws_differ(transforms("ats"), image)
+    assert not draws_differ(transforms("oasis"), image)
 
 
 def test_a_photos_draw_is_found() -> None:
     """Against the changed photo itself, which only one draw explains exactly."""
     image = torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(1))
-    photos = ChangedPhotos(acts("ats"), 2)
+    photos = ChangedPhotos(transforms("ats"), 2)
     photos.draws = [0, 5]
     nobody = torch.zeros(1, dtype=torch.long)
     wanted, _ = photos(image, nobody, [1])

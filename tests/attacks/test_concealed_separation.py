@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from fedaudit.attacks.adaptive.adaptation import adapt_to
 from fedaudit.attacks.adaptive.assumptions import assume, how_adaptive
 from fedaudit.attacks.adaptive.concealed_separation import photo_among
-from fedaudit.attacks.evidence.feature_maps.first_fully_connected import EntryLayer
+from fedaudit.attacks.evidence.feature_maps.first_fully_connected import FirstFullyConnected
 from fedaudit.attacks.evidence.gather import gather
 from fedaudit.core.capture import Capture
 from fedaudit.core.registry import create
@@ -24,11 +24,11 @@ def test_the_photos_own_map_is_found_exactly(intercept: Intercept) -> None:
     assert captured.secret is not None
     evidence = gather(captured.seen)
     assert evidence.told
-    assert evidence.entry is not None
-    assert evidence.entry.maps is not None
+    assert evidence.first_fc is not None
+    assert evidence.first_fc.maps is not None
     assert isinstance(evidence.model, FaceNet)
     true = evidence.model.features(captured.secret.images)
-    cosines = F.cosine_similarity(evidence.entry.maps, true)
+    cosines = F.cosine_similarity(evidence.first_fc.maps, true)
     assert cosines[0] > 0.99999  # and the sample, which comes second, is another image
     assert cosines[1] < 0.99
 
@@ -77,7 +77,7 @@ def test_a_batch_is_not_told_apart(intercept: Intercept) -> None:
 
 def test_of_one_persons_images_the_one_that_fits_is_the_photo() -> None:
     maps = torch.eye(2, 4)
-    entry = EntryLayer(torch.zeros(3, 4), torch.zeros(3, 4), maps, maps=maps)
+    first_fc = FirstFullyConnected(torch.zeros(3, 4), torch.zeros(3, 4), maps, maps=maps)
     rebuilt = maps + torch.tensor([[0, 0, 0.3, 0], [0, 0, 0.1, 0]])
-    assert photo_among(entry, rebuilt, told=False) == 1
-    assert photo_among(entry, rebuilt, told=True) == 0
+    assert photo_among(first_fc, rebuilt, told=False) == 1
+    assert photo_among(first_fc, rebuilt, told=True) == 0

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.func import vmap
 
-from fedaudit.attacks.search.distances import cosine_distance, turned_distance
+from fedaudit.attacks.search.distances import cosine_distance, orthogonalized_distance
 from fedaudit.defenses.censor import turn_away
 
 
@@ -12,12 +12,12 @@ from fedaudit.defenses.censor import turn_away
 def test_cosine_distance_in_single_precision(apart: float) -> None:
     noise = torch.Generator().manual_seed(0)
     target = [torch.randn(40, 9, generator=noise), torch.randn(30, generator=noise)]
-    trial = [3 * b + apart * torch.randn(b.shape, generator=noise) for b in target]
-    trial = [a.requires_grad_() for a in trial]
-    found = cosine_distance(trial, target)
-    derivative = torch.cat([g.flatten() for g in torch.autograd.grad(found, trial)])
+    dummy = [3 * b + apart * torch.randn(b.shape, generator=noise) for b in target]
+    dummy = [a.requires_grad_() for a in dummy]
+    found = cosine_distance(dummy, target)
+    derivative = torch.cat([g.flatten() for g in torch.autograd.grad(found, dummy)])
 
-    precise = torch.cat([a.detach().double().flatten() for a in trial]).requires_grad_()
+    precise = torch.cat([a.detach().double().flatten() for a in dummy]).requires_grad_()
     other = torch.cat([b.double().flatten() for b in target])
     expected = 1 - torch.nn.functional.cosine_similarity(precise, other, dim=0)
     (slope,) = torch.autograd.grad(expected, precise)
@@ -31,11 +31,11 @@ def test_cosine_distance_in_single_precision(apart: float) -> None:
 def test_cosine_distance_can_be_mapped_over_restarts() -> None:
     noise = torch.Generator().manual_seed(0)
     target = [torch.randn(5, 4, generator=noise)]
-    trials = torch.randn(3, 5, 4, generator=noise).requires_grad_()
-    found = vmap(lambda trial: cosine_distance([trial], target))(trials)
-    alone = torch.stack([cosine_distance([trial], target) for trial in trials])
+    dummies = torch.randn(3, 5, 4, generator=noise).requires_grad_()
+    found = vmap(lambda dummy: cosine_distance([dummy], target))(dummies)
+    alone = torch.stack([cosine_distance([dummy], target) for dummy in dummies])
     torch.testing.assert_close(found, alone)
-    slopes = [torch.autograd.grad(x.sum(), trials)[0] for x in (found, alone)]
+    slopes = [torch.autograd.grad(x.sum(), dummies)[0] for x in (found, alone)]
     torch.testing.assert_close(*slopes)
 
 
@@ -49,13 +49,13 @@ def test_turned_distance_is_zero_for_the_right_gradient_only() -> None:
     rounds = [turn_away({n: v[None] for n, v in true.items()}, noise) for _ in range(3)]
     sent = [torch.cat([one[name] for one in rounds]) for name in true]
     right = [5 * value for value in true.values()]  # in other units
-    assert float(turned_distance(right, sent)) < 1e-6
+    assert float(orthogonalized_distance(right, sent)) < 1e-6
     wrong = [
         torch.randn(v.shape, generator=noise) * float(v.norm()) / max(1, v.numel()) ** 0.5
         for v in true.values()
     ]
-    assert 0.6 < float(turned_distance(wrong, sent)) < 1.6
-    once = float(turned_distance(wrong, [value[0] for value in sent]))
-    assert once == float(turned_distance(wrong, [value[:1] for value in sent]))
+    assert 0.6 < float(orthogonalized_distance(wrong, sent)) < 1.6
+    once = float(orthogonalized_distance(wrong, [value[0] for value in sent]))
+    assert once == float(orthogonalized_distance(wrong, [value[:1] for value in sent]))
     longer = [v * (1 + k % 2) for k, v in enumerate(true.values())]
-    assert float(turned_distance(longer, sent)) > 1
+    assert float(orthogonalized_distance(longer, sent)) > 1

@@ -54,8 +54,8 @@ def test_labels_and_maps_of_an_undefended_update(batch: int, intercept: Intercep
     assert evidence.labels.tolist() == sorted(captured.secret.labels.tolist())
     assert evidence.count == batch
     assert evidence.shape == (3, 32, 32)
-    assert evidence.entry is not None
-    assert evidence.entry.maps is not None
+    assert evidence.first_fc is not None
+    assert evidence.first_fc.maps is not None
 
 
 def test_granted_labels_are_used_as_they_are(intercept: Intercept) -> None:
@@ -81,11 +81,11 @@ def test_maps_of_repeated_people_in_a_trained_network(
         evidence = gather(seen)
         assert evidence.labels is not None
         assert evidence.labels.sort().values.tolist() == sorted(secret.labels.tolist())
-        assert evidence.entry is not None
-        assert evidence.entry.maps is not None
+        assert evidence.first_fc is not None
+        assert evidence.first_fc.maps is not None
         with torch.no_grad():
             true = require_face_net(evidence.model, "the test").features(secret.images)
-        near = torch.cosine_similarity(evidence.entry.maps[:, None], true[None], dim=2)
+        near = torch.cosine_similarity(evidence.first_fc.maps[:, None], true[None], dim=2)
         which = near.argmax(1)
         assert sorted(which.tolist()) == list(range(8))
         assert float(near.max(1).values.min()) > 0.999
@@ -105,12 +105,12 @@ def test_what_a_defense_leaves(
 ) -> None:
     evidence = gather(intercept(defense=defense).seen)
     assert (evidence.labels is not None) == labels
-    assert (evidence.entry is not None) == entry
-    assert (evidence.entry is not None and evidence.entry.maps is not None) == maps
+    assert (evidence.first_fc is not None) == entry
+    assert (evidence.first_fc is not None and evidence.first_fc.maps is not None) == maps
 
 
 def test_without_the_head_a_batch_shows_only_the_span(intercept: Intercept) -> None:
-    entry = gather(intercept(batch=4, defense="dplc").seen).entry
+    entry = gather(intercept(batch=4, defense="dplc").seen).first_fc
     assert entry is not None
     assert entry.maps is None
     assert entry.span.shape == (4, 2048)
@@ -179,10 +179,10 @@ def test_networks_of_other_kinds_give_labels_and_maps(intercept: Intercept) -> N
         shared=(Update("gradient", tensors),),
     )
     evidence = gather(other)
-    assert evidence.entry is not None
-    assert evidence.entry.maps is not None
+    assert evidence.first_fc is not None
+    assert evidence.first_fc.maps is not None
     true = nn.Sequential(*list(network)[:-1])(images)
-    assert nn.functional.cosine_similarity(evidence.entry.maps, true).item() > 0.9999
+    assert nn.functional.cosine_similarity(evidence.first_fc.maps, true).item() > 0.9999
     assert evidence.labels is not None
     assert evidence.labels.tolist() == [4]
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedaudit.attacks.evidence.feature_maps.first_fully_connected import (
-    find_entry,
-    solve_arriving,
+    find_first_fully_connected,
+    solve_upstream,
     take_apart,
 )
 from fedaudit.core.observation import ModelSpec
@@ -57,13 +57,15 @@ def test_one_images_map_is_exact(
 ) -> None:
     model = network(name, head)
     images, labels = batch(faces, [17])
-    entry = find_entry(model, gradient_of(model, images, labels), 1)
-    assert entry is not None
-    assert entry.maps is not None
-    assert entry.arriving is not None
-    assert error(entry.maps, true_maps(model, images)) < 1e-4
+    first_fc = find_first_fully_connected(model, gradient_of(model, images, labels), 1)
+    assert first_fc is not None
+    assert first_fc.maps is not None
+    assert first_fc.upstream is not None
+    assert error(first_fc.maps, true_maps(model, images)) < 1e-4
     # Together the two are the gradient, which has rank one.
-    torch.testing.assert_close(entry.arriving.T @ entry.maps, entry.gradient, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(
+        first_fc.upstream.T @ first_fc.maps, first_fc.gradient, rtol=1e-3, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("head", ["linear", "cosface", "arcface"])
@@ -75,14 +77,14 @@ def test_the_head_decides_the_sign_of_a_map_that_has_none(
         body = nn.Sequential(residual_body((16, 32)), nn.Conv2d(32, 16, 1), group_norm(16))
         model = FaceNet(body, image_size=32, classes=40, head=head)
         images, labels = batch(faces, [17])
-        entry = find_entry(model, gradient_of(model, images, labels), 1)
-        assert entry is not None
-        settled = take_apart(entry, model, labels)
+        first_fc = find_first_fully_connected(model, gradient_of(model, images, labels), 1)
+        assert first_fc is not None
+        settled = take_apart(first_fc, model, labels)
         assert settled.maps is not None
-        assert settled.arriving is not None
+        assert settled.upstream is not None
         assert error(settled.maps, true_maps(model, images)) < 1e-4
         torch.testing.assert_close(
-            settled.arriving.T @ settled.maps, entry.gradient, rtol=1e-3, atol=1e-5
+            settled.upstream.T @ settled.maps, first_fc.gradient, rtol=1e-3, atol=1e-5
         )
 
 
@@ -95,13 +97,13 @@ def test_a_batch_is_taken_apart(
     model = network(name, head)
     images, labels = batch(faces, DISTINCT[:count])
     target = gradient_of(model, images, labels)
-    entry = find_entry(model, target, count)
-    assert entry is not None
-    assert entry.maps is None
+    first_fc = find_first_fully_connected(model, target, count)
+    assert first_fc is not None
+    assert first_fc.maps is None
     maps = true_maps(model, images)
-    inside = (maps @ entry.span.T).norm(dim=1) / maps.norm(dim=1)
+    inside = (maps @ first_fc.span.T).norm(dim=1) / maps.norm(dim=1)
     torch.testing.assert_close(inside, torch.ones(count), rtol=1e-4, atol=0)
-    apart = take_apart(entry, model, labels)
+    apart = take_apart(first_fc, model, labels)
     assert apart.maps is not None
     assert error(apart.maps, maps) < 1e-4
 
@@ -111,15 +113,17 @@ def test_wrong_labels_or_repeated_ones_are_not_taken_apart(
 ) -> None:
     model = network()
     images, labels = batch(faces, DISTINCT[:4])
-    entry = find_entry(model, gradient_of(model, images, labels), 4)
-    assert entry is not None
-    assert take_apart(entry, model, torch.tensor([1, 2, 3, 4])).maps is None
+    first_fc = find_first_fully_connected(model, gradient_of(model, images, labels), 4)
+    assert first_fc is not None
+    assert take_apart(first_fc, model, torch.tensor([1, 2, 3, 4])).maps is None
     same = torch.tensor([3, 3, 7, 11])
     for name in ("face", "mobile_face"):
         model = network(name)
-        entry = find_entry(model, gradient_of(model, faces.images[[30, 31, 70, 110]], same), 4)
-        assert entry is not None
-        assert take_apart(entry, model, same).maps is None
+        first_fc = find_first_fully_connected(
+            model, gradient_of(model, faces.images[[30, 31, 70, 110]], same), 4
+        )
+        assert first_fc is not None
+        assert take_apart(first_fc, model, same).maps is None
 
 
 @pytest.mark.parametrize("count", [1, 4])
@@ -132,23 +136,35 @@ def test_noise_that_drowns_the_signal_gives_nothing(
     clean = target["embedding.weight"]
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     noise *= clean.norm() / noise.norm()
-    assert find_entry(model, {**target, "embedding.weight": clean + 100 * noise}, count) is None
-    entry = find_entry(model, {**target, "embedding.weight": clean + 0.3 * noise}, 1)
-    assert entry is not None
+    assert (
+        find_first_fully_connected(
+            model, {**target, "embedding.weight": clean + 100 * noise}, count
+        )
+        is None
+    )
+    first_fc = find_first_fully_connected(
+        model, {**target, "embedding.weight": clean + 0.3 * noise}, 1
+    )
+    assert first_fc is not None
     if count == 1:  # a little noise is no defense
-        assert entry.maps is not None
-        assert error(entry.maps, true_maps(model, images)) < 0.1
+        assert first_fc.maps is not None
+        assert error(first_fc.maps, true_maps(model, images)) < 0.1
 
 
 def test_where_there_is_nothing_to_find() -> None:
     model = network()
     shape = (128, 2048)
-    assert find_entry(model, {}, 1) is None  # the layer was not shared
-    assert find_entry(model, {"embedding.weight": torch.ones(shape)}, 128) is None  # full rank
-    assert find_entry(model, {"embedding.weight": torch.zeros(shape)}, 1) is None
-    assert find_entry(nn.Linear(2, 2), {"weight": torch.ones(2, 2)}, 1) is None
+    assert find_first_fully_connected(model, {}, 1) is None  # the layer was not shared
     assert (
-        find_entry(network("face_pooled", "cosface"), {"head.weight": torch.ones(9, 9)}, 1) is None
+        find_first_fully_connected(model, {"embedding.weight": torch.ones(shape)}, 128) is None
+    )  # full rank
+    assert find_first_fully_connected(model, {"embedding.weight": torch.zeros(shape)}, 1) is None
+    assert find_first_fully_connected(nn.Linear(2, 2), {"weight": torch.ones(2, 2)}, 1) is None
+    assert (
+        find_first_fully_connected(
+            network("face_pooled", "cosface"), {"head.weight": torch.ones(9, 9)}, 1
+        )
+        is None
     )
 
 
@@ -157,27 +173,27 @@ def test_least_squares_gives_the_arriving_gradients(
 ) -> None:
     model = network()
     images, labels = batch(faces, DISTINCT[:4])
-    entry = find_entry(model, gradient_of(model, images, labels), 4)
-    assert entry is not None
-    apart = take_apart(entry, model, labels)
-    assert apart.arriving is not None
+    first_fc = find_first_fully_connected(model, gradient_of(model, images, labels), 4)
+    assert first_fc is not None
+    apart = take_apart(first_fc, model, labels)
+    assert apart.upstream is not None
     maps = true_maps(model, images)
-    solved = solve_arriving(entry, maps)
-    assert float((solved.T @ maps - entry.gradient).norm() / entry.gradient.norm()) < 0.01
-    assert error(solved, apart.arriving) < 0.01
+    solved = solve_upstream(first_fc, maps)
+    assert float((solved.T @ maps - first_fc.gradient).norm() / first_fc.gradient.norm()) < 0.01
+    assert error(solved, apart.upstream) < 0.01
 
 
 def test_equal_calls_give_equal_bits(faces: FaceSet, gradient_of: GradientOf) -> None:
     """Wherever the memory lies: torch.linalg.lstsq would not."""
     model = network()
     images, labels = batch(faces, DISTINCT[:4])
-    entry = find_entry(model, gradient_of(model, images, labels), 4)
-    assert entry is not None
-    first = take_apart(entry, model, labels).maps
+    first_fc = find_first_fully_connected(model, gradient_of(model, images, labels), 4)
+    assert first_fc is not None
+    first = take_apart(first_fc, model, labels).maps
     assert first is not None
     blocks = []
     for k in range(20):
         blocks.append(torch.empty(1001 + 37 * k))
-        again = take_apart(entry, model, labels).maps
+        again = take_apart(first_fc, model, labels).maps
         assert again is not None
         assert torch.equal(first, again)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fedaudit.attacks.evidence.feature_maps.first_fully_connected import (
     common_direction,
     embedding_span,
-    find_entry,
+    find_first_fully_connected,
 )
 from fedaudit.attacks.evidence.labels.head_gradient import HeadGradient, read_head
 from fedaudit.attacks.evidence.labels.infer import RULES, idlg, infer_labels, solved
@@ -44,7 +44,7 @@ def head_of(
     model: nn.Module, images: Tensor, labels: list[int], gradient_of: GradientOf
 ) -> HeadGradient:
     target = gradient_of(model, images, torch.tensor(labels))
-    entry = find_entry(model, target, len(labels))
+    entry = find_first_fully_connected(model, target, len(labels))
     common = common_direction(entry) if entry else None
     head = read_head(model, target, len(labels), common, embedding_span(entry) if entry else None)
     assert head is not None

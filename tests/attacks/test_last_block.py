@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedaudit.attacks.evidence.feature_maps.last_block import _adding_up, peel
+from fedaudit.attacks.evidence.feature_maps.last_block import _adding_up, invert_last_block
 from fedaudit.attacks.evidence.gather import Evidence, gather
 from fedaudit.core.capture import Capture
 from fedaudit.federation.simulation import Simulation, State
@@ -34,23 +34,23 @@ def test_gives_the_map_before_the_last_block(
 ) -> None:
     capture = intercept(network=network, batch=batch, target=target)
     evidence = gather(capture.seen)
-    peeled = peel(evidence)
-    assert peeled is not None
-    true = true_maps(evidence, capture, peeled.depth)
-    if batch > 1:  # the order of the batch is not known; that of the maps is the entry's
-        distances = torch.cdist(true.flatten(1), peeled.maps.flatten(1))
+    inverted = invert_last_block(evidence)
+    assert inverted is not None
+    true = true_maps(evidence, capture, inverted.depth)
+    if batch > 1:  # the order of the batch is not known; that of the maps is the layer's
+        distances = torch.cdist(true.flatten(1), inverted.maps.flatten(1))
         assert sorted(distances.argmin(1).tolist()) == list(range(batch))
         true = true[distances.argmin(0)]
-    assert float((peeled.maps - true).norm() / true.norm()) < tolerance
+    assert float((inverted.maps - true).norm() / true.norm()) < tolerance
 
 
 def test_needs_no_label(intercept: Intercept) -> None:
     capture = intercept(network="face_pooled")
     evidence = gather(capture.seen)
-    peeled = peel(replace(evidence, labels=None))
-    assert peeled is not None
-    true = true_maps(evidence, capture, peeled.depth)
-    assert float((peeled.maps - true).norm() / true.norm()) < 2e-3
+    inverted = invert_last_block(replace(evidence, labels=None))
+    assert inverted is not None
+    true = true_maps(evidence, capture, inverted.depth)
+    assert float((inverted.maps - true).norm() / true.norm()) < 2e-3
 
 
 @pytest.mark.parametrize("network", ["face", "face_pooled"])
@@ -67,10 +67,10 @@ def test_slopes_of_either_sign(
         target=2,
     )
     evidence = gather(capture.seen)
-    peeled = peel(evidence)
-    assert peeled is not None
-    true = true_maps(evidence, capture, peeled.depth)
-    assert float((peeled.maps - true).norm() / true.norm()) < 2e-3
+    inverted = invert_last_block(evidence)
+    assert inverted is not None
+    true = true_maps(evidence, capture, inverted.depth)
+    assert float((inverted.maps - true).norm() / true.norm()) < 2e-3
 
 
 def test_columns_that_belong_together_add_up() -> None:
@@ -110,10 +110,10 @@ def test_after_a_few_rounds(network: str, federate: Callable[..., object]) -> No
         threat=threat_model("D"),
     )
     evidence = gather(capture.seen)
-    peeled = peel(evidence)
-    assert peeled is not None
-    true = true_maps(evidence, capture, peeled.depth)
-    assert float((peeled.maps - true).norm() / true.norm()) < 0.02
+    inverted = invert_last_block(evidence)
+    assert inverted is not None
+    true = true_maps(evidence, capture, inverted.depth)
+    assert float((inverted.maps - true).norm() / true.norm()) < 0.02
 
 
 @pytest.mark.parametrize("network", ["face", "face_pooled"])
@@ -131,25 +131,25 @@ def test_gives_nothing_rather_than_something_wrong(network: str, intercept: Inte
             else value
             for name, value in evidence.target.items()
         }  # fmt: skip
-        peeled = peel(replace(evidence, target=noisy))
-        if peeled is None:
+        inverted = invert_last_block(replace(evidence, target=noisy))
+        if inverted is None:
             refused += 1
             continue
-        true = true_maps(evidence, capture, peeled.depth)
-        assert float((peeled.maps - true).norm() / true.norm()) < 0.1
+        true = true_maps(evidence, capture, inverted.depth)
+        assert float((inverted.maps - true).norm() / true.norm()) < 0.1
     assert refused
     shuffled = {
         name: value.roll(1, 0) if name == "body.6.shortcut.weight" else value
         for name, value in evidence.target.items()
     }
-    assert peel(replace(evidence, target=shuffled)) is None
+    assert invert_last_block(replace(evidence, target=shuffled)) is None
 
 
 def test_says_none_where_it_does_not_apply(intercept: Intercept) -> None:
     for settings in (
         {"network": "small_cnn"},  # no residual block
-        {"network": "face_pooled", "batch": 2},  # arriving gradients of two images mix
+        {"network": "face_pooled", "batch": 2},  # upstream gradients of two images mix
         {"network": "face", "batch": 5},  # 5 · 16 positions, 64 channels
         {"network": "face", "defense": "private_projector"},
     ):
-        assert peel(gather(intercept(**settings).seen)) is None
+        assert invert_last_block(gather(intercept(**settings).seen)) is None

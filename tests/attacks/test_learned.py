@@ -177,8 +177,8 @@ def test_replayed_signs_pruning_and_relative_noise() -> None:
     batch = {"a": torch.randn(2, 30, 10, generator=seeded(1)), "b": torch.ones(2, 100) * 1e-3}
 
     def replay(name: str, **settings: object) -> dict[str, Tensor]:
-        (act,) = replay_of((DefenseFacts(name, settings),), 1).mean
-        return act(batch, seeded())
+        (transform,) = replay_of((DefenseFacts(name, settings),), 1).mean
+        return transform(batch, seeded())
 
     assert set(replay("sign")["a"].flatten().tolist()) == {-1.0, 1.0}
     pruned = replay("top_k", pruned=0.95)

@@ -52,7 +52,7 @@ def test_the_goal_is_what_the_true_images_reach(intercept: Intercept, batch: int
 
 def test_no_goal_without_an_exact_map(intercept: Intercept) -> None:
     evidence, _ = evidence_of(intercept)
-    assert goal_of(replace(evidence, entry=None)) is None
+    assert goal_of(replace(evidence, first_fc=None)) is None
     noised = {k: v + v.std() * torch.randn_like(v) for k, v in evidence.target.items()}
     goal = goal_of(replace(evidence, target=noised))
     assert goal is None or goal.depth is None
@@ -65,8 +65,8 @@ def test_map_matching_is_zero_at_the_truth_only(intercept: Intercept) -> None:
     start = torch.full_like(images, 0.4)
     start[:, :, 8:24] = 0.7
     matching = MapMatching(Matching(evidence), goal, start)
-    for trial, expected in ((images, 0.0), (start, 1.0)):
-        found = matching.objective(*matching.gradients(trial, [0]))
+    for dummy, expected in ((images, 0.0), (start, 1.0)):
+        found = matching.objective(*matching.gradients(dummy, [0]))
         assert float(found.detach()) == pytest.approx(expected, abs=5e-3)
 
 
@@ -162,8 +162,8 @@ def test_the_solver_goes_on_after_the_images_that_it_has_solved(
     """Sixteen pixels a side, so that a step costs little; to the bit."""
     small = federate(faces=orl(size=16))
     seen = intercept(simulation=small, batch=2).seen
-    solving = Stage(varies=Pixels(box=False), steps=1, lr=1e-3, optimizer="gauss_newton")
-    attack = MatchingAttack(stages=(solving,), entry=True, angle=True)
+    solving = Stage(varies=Pixels(clamp=False), steps=1, lr=1e-3, optimizer="gauss_newton")
+    attack = MatchingAttack(stages=(solving,), first_fully_connected=True, angle=True)
 
     def run(checkpoint: Checkpoint | None = None) -> Reconstruction:
         generator = torch.Generator().manual_seed(0)

@@ -24,8 +24,10 @@ from fedaudit.data.face_set import FaceSet
 Intercept = Callable[..., Capture]
 
 
-def engine(seen: Observation, *, use_entry: bool = True) -> Matching:
-    return Matching(gather(seen), use_entry=use_entry, generator=torch.Generator().manual_seed(0))
+def engine(seen: Observation, *, use_first_fc: bool = True) -> Matching:
+    return Matching(
+        gather(seen), use_first_fc=use_first_fc, generator=torch.Generator().manual_seed(0)
+    )
 
 
 def in_order(captured: Capture) -> Tensor:
@@ -39,10 +41,10 @@ def flat(gradients: Gradients) -> Tensor:
 
 
 KINDS: dict[str, dict[str, Any]] = {
-    "labels": {"use_entry": False},
-    "arriving": {},
+    "labels": {"use_first_fc": False},
+    "upstream": {},
     "free": {"defense": "private_projector", "network": "small_cnn"},
-    "free, head alone withheld": {"defense": "dplc", "use_entry": False, "network": "small_cnn"},
+    "free, head alone withheld": {"defense": "dplc", "use_first_fc": False, "network": "small_cnn"},
     "pooled": {"network": "face_pooled"},
 }
 
@@ -50,9 +52,9 @@ KINDS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_shares_add_up(kind: str, intercept: Intercept) -> None:
     options = dict(KINDS[kind])
-    use_entry = options.pop("use_entry", True)
+    use_first_fc = options.pop("use_first_fc", True)
     captured = intercept(batch=4, **options)
-    matching = engine(captured.seen, use_entry=use_entry)
+    matching = engine(captured.seen, use_first_fc=use_first_fc)
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     assert matching.separable
     assert bool(matching.free) == kind.startswith("free")
@@ -73,7 +75,7 @@ def test_where_shares_do_not_add_up_it_says_so(intercept: Intercept) -> None:
 
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize(
-    ("options", "use_entry"),
+    ("options", "use_first_fc"),
     [
         ({}, True),
         ({}, False),
@@ -85,10 +87,10 @@ def test_where_shares_do_not_add_up_it_says_so(intercept: Intercept) -> None:
     ids=["none", "none, gradient alone", "dplc", "private head", "pooled", "mobile"],
 )
 def test_the_truth_explains_everything(
-    options: dict[str, Any], use_entry: bool, batch: int, intercept: Intercept, faces: FaceSet
+    options: dict[str, Any], use_first_fc: bool, batch: int, intercept: Intercept, faces: FaceSet
 ) -> None:
     captured = intercept(batch=batch, **options)
-    matching = engine(captured.seen, use_entry=use_entry)
+    matching = engine(captured.seen, use_first_fc=use_first_fc)
     others = faces.images[[30 * k + 5 for k in range(6)]]
     matching.calibrate(others)
     truth = matching.objective(*matching.gradients(in_order(captured), range(batch)))
@@ -120,7 +122,7 @@ def test_unknown_labels_need_a_face_network(intercept: Intercept) -> None:
     evidence = gather(intercept().seen)
     from dataclasses import replace
 
-    plain = replace(evidence, model=torch.nn.Linear(2, 2), labels=None, entry=None)
+    plain = replace(evidence, model=torch.nn.Linear(2, 2), labels=None, first_fc=None)
     with pytest.raises(AttackError, match='grant = \\["labels"\\]'):
         Matching(plain)
 
@@ -318,9 +320,9 @@ def test_a_replay_explains_what_one_gradient_does_not(batch: int, intercept: Int
     generator = torch.Generator().manual_seed(0)
     left = {}
     for mode in ("start", "path", "replay"):
-        trial = replay_of(captured.seen, evidence, mode, generator)
-        assert (trial is None) == (mode == "start")
-        matching = Matching(evidence, use_entry=False, angle=False, trial=trial)
+        dummy = replay_of(captured.seen, evidence, mode, generator)
+        assert (dummy is None) == (mode == "start")
+        matching = Matching(evidence, use_first_fc=False, angle=False, dummy=dummy)
         assert matching.separable == (mode == "start")
         found = matching.gradients(in_order(captured), range(batch))
         left[mode] = float(matching.objective(*found).detach())
@@ -333,6 +335,6 @@ def test_unknown_training_is_guessed(intercept: Intercept) -> None:
     training = LocalTraining(lr=0.1, steps=4)
     seen = intercept(network="small_cnn", method="fedavg", training=training, threat="B").seen
     assert seen.training is None
-    trial = replay_of(seen, gather(seen), "replay", torch.Generator().manual_seed(0))
-    assert trial is not None
-    assert trial.training.steps * trial.training.lr == pytest.approx(0.4, rel=0.7)
+    dummy = replay_of(seen, gather(seen), "replay", torch.Generator().manual_seed(0))
+    assert dummy is not None
+    assert dummy.training.steps * dummy.training.lr == pytest.approx(0.4, rel=0.7)

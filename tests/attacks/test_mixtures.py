@@ -53,8 +53,8 @@ def drawn(seed: int) -> torch.Generator:
 def test_what_mixes_shows_when_it_is_tried(
     name: str, settings: dict[str, float], masked: bool | None
 ) -> None:
-    acts = create("defenses", name, settings).replay(1).images
-    found = as_mixture(acts, (3, 8, 8))
+    transforms = create("defenses", name, settings).replay(1).images
+    found = as_mixture(transforms, (3, 8, 8))
     assert (None if found is None else found.masked) == masked
 
 

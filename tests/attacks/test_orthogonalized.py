@@ -34,7 +34,7 @@ def evidence_of(rounds: int) -> Evidence:
         shape=(1, 8, 8),
         labels=None,
         grayscale=False,
-        entry=None,
+        first_fc=None,
         photos=ChangedPhotos((), 1),
         turned=turned,
     )

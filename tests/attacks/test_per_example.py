@@ -1,4 +1,4 @@
-"""Clipping of single images weighs those of a batch against each other; so are trials weighed."""
+"""Clipping of single images weighs those of a batch against each other; so are dummies weighed."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,7 +28,7 @@ def apart(captured: Capture, told: str, functional: bool = False) -> float:
     """Relative distance of the true photos' gradient to what was sent, at the best factor."""
     assert captured.secret is not None
     seen = assume(captured.seen, "known" if told == "known" else "no")
-    matching = Matching(gather(seen), use_entry=False)
+    matching = Matching(gather(seen), use_first_fc=False)
     found, _ = matching.gradients(
         captured.secret.images, range(3), functional=functional, differentiable=False
     )
@@ -53,7 +53,7 @@ def test_shares_of_a_clipped_batch_add_up(intercept: Intercept) -> None:
     """Round-wise search holds the others' shares while one image moves."""
     captured = clipped(intercept)
     assert captured.secret is not None
-    matching = Matching(gather(captured.seen), use_entry=False)
+    matching = Matching(gather(captured.seen), use_first_fc=False)
     assert matching.separable
     images = captured.secret.images
     whole, _ = matching.gradients(images, range(3), differentiable=False)

@@ -88,18 +88,18 @@ def test_constraints_and_their_transpose_agree_with_autograd() -> None:
     layer = stack_of(model, (2, 7, 7))[0]
     assert isinstance(layer, Affine)
     x = torch.randn(1, 2, 7, 7, generator=noise, dtype=torch.float64)
-    arriving = torch.randn(1, 3, 4, 4, generator=noise, dtype=torch.float64)
-    one, two = layer.constraints(x, arriving)
+    upstream = torch.randn(1, 3, 4, 4, generator=noise, dtype=torch.float64)
+    one, two = layer.constraints(x, upstream)
     convolution = model[0]
     assert isinstance(convolution, nn.Conv2d)
     y = convolution(x)
-    (gradient,) = torch.autograd.grad((y * arriving).sum(), [convolution.weight])
+    (gradient,) = torch.autograd.grad((y * upstream).sum(), [convolution.weight])
     assert convolution.bias is not None
     torch.testing.assert_close(one, (y - convolution.bias[None, :, None, None]).detach())
     torch.testing.assert_close(two, gradient)
     u, v = torch.randn_like(one), torch.randn_like(two)
     left = (one * u).sum() + (two * v).sum()
-    torch.testing.assert_close(left, (x * layer.gathered(u, v, arriving)).sum())
+    torch.testing.assert_close(left, (x * layer.gathered(u, v, upstream)).sum())
 
 
 def test_a_plain_sequential_with_tanh(gradient_of: GradientOf) -> None:

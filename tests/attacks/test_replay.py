@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fedaudit.attacks.evidence.gather import mean_gradient
-from fedaudit.attacks.training.dummy_update import ReplayTrial, trial_for
+from fedaudit.attacks.training.dummy_update import DummyUpdate, dummy_update_for
 from fedaudit.attacks.training.replay import replay
 from fedaudit.attacks.training.schedule import (
     Pace,
@@ -183,7 +183,7 @@ def test_a_course_through_the_true_places_is_nearly_the_replay(name: str) -> Non
     training = replace(SETTINGS[name], lr=1e-4)
     asked = task(training, "face")
     update = shared(asked)
-    trial = ReplayTrial(
+    dummy = DummyUpdate(
         model=build(asked.model, asked.before),
         before=asked.before,
         update=update,
@@ -191,14 +191,14 @@ def test_a_course_through_the_true_places_is_nearly_the_replay(name: str) -> Non
         count=N,
         softening=0.0,
     )
-    target = flat(trial.target)
+    target = flat(dummy.target)
 
-    def miss(trial: ReplayTrial) -> float:
-        got = flat(trial.gradients(asked.images, asked.labels, create_graph=False))
+    def miss(dummy: DummyUpdate) -> float:
+        got = flat(dummy.gradients(asked.images, asked.labels, create_graph=False))
         return float((got - target).norm() / target.norm())
 
-    start, path = miss(replace(trial, mode="start")), miss(replace(trial, mode="path"))
-    assert miss(trial) < 0.02
+    start, path = miss(replace(dummy, mode="start")), miss(replace(dummy, mode="path"))
+    assert miss(dummy) < 0.02
     assert path < 0.5 * start
 
 
@@ -237,9 +237,9 @@ def test_a_rehearsal_finds_the_pace_of_an_overshooting_client(intercept: Interce
     seen, secret = captured.seen, captured.secret
     assert secret is not None
     model = client_mode(build(seen.model, seen.before), training)
-    trial = trial_for(seen, model)
+    dummy = dummy_update_for(seen, model)
     noise = torch.Generator().manual_seed(0)
-    found = rehearsed(trial, (3, 32, 32), secret.labels, noise)
+    found = rehearsed(dummy, (3, 32, 32), secret.labels, noise)
     assert found.pace is not None
     assert found.pace.places[0] == 0
     assert found.pace.parts[0] > 0.9
@@ -247,13 +247,13 @@ def test_a_rehearsal_finds_the_pace_of_an_overshooting_client(intercept: Interce
     true = rehearse(model, seen.before, secret.images, secret.labels, training)
     assert found.pace.places == pytest.approx(true.places, abs=0.1)
 
-    def match(trial: ReplayTrial) -> float:
-        got = flat(trial.gradients(secret.images, secret.labels, create_graph=False))
-        return float(torch.cosine_similarity(got, flat(trial.target), dim=0))
+    def match(dummy: DummyUpdate) -> float:
+        got = flat(dummy.gradients(secret.images, secret.labels, create_graph=False))
+        return float(torch.cosine_similarity(got, flat(dummy.target), dim=0))
 
     assert match(replace(found, points=1)) > 0.99
     assert match(replace(found, pace=None, points=1)) < 0.5
-    plain = replace(trial, update=replace(trial.update, kind="gradient"))
+    plain = replace(dummy, update=replace(dummy.update, kind="gradient"))
     assert rehearsed(plain, (3, 32, 32), secret.labels, noise) is plain
 
 
@@ -266,31 +266,31 @@ def test_smooth_noise_is_gray_and_smooth() -> None:
     assert rough < 0.3 * images.std()
 
 
-# --- the trial ------------------------------------------------------------------------------------
+# --- the dummy ------------------------------------------------------------------------------------
 
 
 def test_what_a_call_costs() -> None:
     training = LocalTraining(steps=6, batch_size=2)
     asked = task(training)
-    trial = ReplayTrial(
+    dummy = DummyUpdate(
         model=build(asked.model), before={}, update=shared(asked), training=training, count=N
     )
-    assert trial.passes == 12
-    assert replace(trial, mode="path").passes == 12
-    assert replace(trial, mode="path", points=2).passes == 8
-    assert replace(trial, mode="start").passes == N
-    assert replace(trial, copies=True).epochs == 3
-    whole = replace(trial, training=replace(training, batch_size=N))
+    assert dummy.passes == 12
+    assert replace(dummy, mode="path").passes == 12
+    assert replace(dummy, mode="path", points=2).passes == 8
+    assert replace(dummy, mode="start").passes == N
+    assert replace(dummy, copies=True).epochs == 3
+    whole = replace(dummy, training=replace(training, batch_size=N))
     assert replace(whole, copies=True).epochs == 1
     with pytest.raises(AttackError, match="takes 12 images"):
-        replace(trial, copies=True).gradients(asked.images, asked.labels)
+        replace(dummy, copies=True).gradients(asked.images, asked.labels)
 
 
 def test_a_shared_gradient_is_one_plain_step() -> None:
     asked = replace(task(LocalTraining(batch_size=N)), share="gradient")
     update = shared(asked)
     for training in (asked.training, SETTINGS["adam"]):
-        trial = ReplayTrial(
+        dummy = DummyUpdate(
             model=build(asked.model, asked.before),
             before=asked.before,
             update=update,
@@ -298,22 +298,22 @@ def test_a_shared_gradient_is_one_plain_step() -> None:
             count=N,
             names=("head.weight", "body.3.weight"),
         )
-        assert trial.matched == ("head.weight", "body.3.weight")
-        got = trial.gradients(asked.images, asked.labels)
-        for value, name in zip(got, trial.matched, strict=True):
+        assert dummy.matched == ("head.weight", "body.3.weight")
+        got = dummy.gradients(asked.images, asked.labels)
+        for value, name in zip(got, dummy.matched, strict=True):
             torch.testing.assert_close(value, update.tensors[name], rtol=1e-3, atol=1e-6)
     with pytest.raises(AttackError, match="none of these"):
-        replace(trial, names=("nothing",)).gradients(asked.images, asked.labels)
+        replace(dummy, names=("nothing",)).gradients(asked.images, asked.labels)
 
 
 def test_a_trial_needs_settings(intercept: Intercept) -> None:
     seen = intercept(method="fedavg", network="small_cnn", threat="B").seen
     model = build(seen.model, seen.before)
     with pytest.raises(KnowledgeError, match="threat model C"):
-        trial_for(seen, model)
-    assert trial_for(seen, model, LocalTraining()).training == LocalTraining()
+        dummy_update_for(seen, model)
+    assert dummy_update_for(seen, model, LocalTraining()).training == LocalTraining()
     with pytest.raises(AttackError, match="no model update"):
-        trial_for(replace(seen, shared=()), model)
+        dummy_update_for(replace(seen, shared=()), model)
 
 
 def test_weight_decay_and_the_proximal_pull_leave_the_mean_gradient(intercept: Intercept) -> None:
@@ -365,7 +365,7 @@ def test_copies_of_the_truth_explain_an_update_over_two_epochs() -> None:
     """With images of their own for every epoch, the client's order is within reach."""
     training = LocalTraining(lr=0.05, steps=4, batch_size=2)
     asked = task(training, "face")
-    trial = ReplayTrial(
+    dummy = DummyUpdate(
         model=build(asked.model, asked.before),
         before=asked.before,
         update=shared(asked),
@@ -377,7 +377,7 @@ def test_copies_of_the_truth_explain_an_update_over_two_epochs() -> None:
     rows = [i for which in order for i in which]
     labels = asked.labels[rows]
     delta = replay(
-        trial.model,
+        dummy.model,
         asked.before,
         asked.images[rows],
         labels,
@@ -385,6 +385,6 @@ def test_copies_of_the_truth_explain_an_update_over_two_epochs() -> None:
         order=fixed_order(N, training, copies=True),
         create_graph=False,
     )
-    target = flat(trial.update.tensors.values())
+    target = flat(dummy.update.tensors.values())
     assert float((flat(delta.values()) - target).norm() / target.norm()) < 1e-4
     assert float(epoch_distance(asked.images[rows], N)) < 1e-12

@@ -115,8 +115,8 @@ def update_of(
         kept = Soteria(**settings or {}).kept(model, images, drawn)
         batch = keep_inputs(f"{defended(model)}.weight", kept)(batch, drawn)
     else:
-        acts = replay_of((DefenseFacts(defense, settings or {}),), count).mean
-        batch = in_order(acts, batch, drawn)
+        transforms = replay_of((DefenseFacts(defense, settings or {}),), count).mean
+        batch = in_order(transforms, batch, drawn)
     return Observation(
         model=spec,
         before=before,
@@ -180,7 +180,7 @@ def test_a_layer_that_is_masked_as_a_whole_tells_nothing(faces: FaceSet) -> None
     assert not bool(tensors_of(seen)["7.weight"].any())
     evidence = gather(seen)
     assert evidence.adaptation.sparse
-    assert evidence.entry is None
+    assert evidence.first_fc is None
     assert evidence.labels is not None
     assert evidence.labels.tolist() == [0]
 

@@ -56,7 +56,7 @@ def test_true_patches_lie_in_the_span_and_others_do_not(
     assert captured.secret is not None
     evidence = gather(captured.seen)
     assert evidence.labels is None
-    assert evidence.entry is None
+    assert evidence.first_fc is None
     assert evidence.spans_decide
     others = faces.images[[30 * k + 5 for k in range(batch)]]
     for span in evidence.spans:
@@ -82,8 +82,8 @@ def test_the_distance_is_that_of_principal_angles(intercept: Intercept, faces: F
     others = faces.images[[17, 230]]
     (span, *_) = evidence.spans
     patches = patches_of(evidence.model, [span], others)[span.name].detach().flatten(0, 1).double()
-    trial = torch.linalg.qr(patches.T).Q
-    cosines = torch.linalg.svdvals(trial.T @ span.basis.T)
+    dummy = torch.linalg.qr(patches.T).Q
+    cosines = torch.linalg.svdvals(dummy.T @ span.basis.T)
     assert float(span.distance(patches[None])) == pytest.approx(
         float((1 - cosines.square()).mean()), abs=1e-3
     )
@@ -137,21 +137,23 @@ def test_layers_behind_a_private_one_are_not_read(intercept: Intercept) -> None:
 def test_the_vector_an_image_gives_what_autograd_gives_through_the_true_part(
     private: tuple[str, ...], intercept: Intercept, gradient_of: Callable[..., dict[str, Tensor]]
 ) -> None:
-    """The free variables set to the true arriving gradients: the match is the client's update."""
+    """The free variables set to the true upstream gradients: the match is the client's update."""
     captured = intercept(batch=3, defense="private_projector", settings={"private": private})
     secret = captured.secret
     assert secret is not None
     evidence = gather(captured.seen)
     # No spans: with the vectors alone.
-    matching = Matching(_without_spans(evidence), use_entry=False, angle=False, generator=noise())
+    matching = Matching(
+        _without_spans(evidence), use_first_fc=False, angle=False, generator=noise()
+    )
     assert matching.loss == "free"
     true = _as_the_client_had_it(captured)
     mapped = matching.public(secret.images).detach().requires_grad_()
     shape = _map_shape(evidence, secret.images, private)
     scores = _rest(true, mapped.view(shape), private)
     loss = true.criterion(scores, secret.labels)  # type: ignore[operator]
-    (arriving,) = torch.autograd.grad(loss, mapped)
-    found, _ = matching.gradients(secret.images, range(3), list(arriving))
+    (upstream,) = torch.autograd.grad(loss, mapped)
+    found, _ = matching.gradients(secret.images, range(3), list(upstream))
     expected = gradient_of(true, secret.images, secret.labels)
     for name, value in zip(matching.names, found, strict=True):
         torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-5)

@@ -14,7 +14,7 @@ from fedaudit.core.registry import create
 from fedaudit.data.orl import orl
 
 SIDE = 16
-ACTS = create("defenses", "instahide", {"parts": 3}).replay(1).images
+TRANSFORMS = create("defenses", "instahide", {"parts": 3}).replay(1).images
 
 
 def drawn(seed: int) -> torch.Generator:
@@ -26,7 +26,7 @@ def rounds_of(person: int, rounds: int) -> tuple[Tensor, Tensor, Coefficients]:
     faces = orl(size=SIDE).images
     others = [10 * k for k in range(40) if k != person]
     pool = faces[[10 * person, *others[:12]]]
-    made = [drawn_from(ACTS, pool, drawn(seed)) for seed in range(rounds)]
+    made = [drawn_from(TRANSFORMS, pool, drawn(seed)) for seed in range(rounds)]
     labels = torch.cat([F.pad(m.labels, (0, 13 - m.labels.shape[1])) for m in made])
     sums = [m.sums for m in made if m.sums is not None]
     return torch.cat(sums), torch.cat([m.images for m in made]), Coefficients.of(labels)
@@ -48,7 +48,7 @@ def test_signs_are_learned_from_other_faces(tmp_path: Path) -> None:
     by_network, by_mean, by_mask = [], [], []
     for person in range(8):
         before, masked, shares = rounds_of(person, 4)
-        found, mean = quick.unmasked(ACTS, masked, shares)
+        found, mean = quick.unmasked(TRANSFORMS, masked, shares)
         by_network.append(right(found, before))
         by_mean.append(right(mean.expand_as(before), before))
         by_mask.append(right(masked, before))

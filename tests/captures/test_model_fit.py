@@ -105,7 +105,7 @@ def test_a_file_is_as_good_as_the_class(
     assert len(study.data.settings["model_sha256"]) == 64
     evidence = gather(first_seen(study))
     assert isinstance(evidence.model, Adopted)
-    assert evidence.entry is not None  # the hidden layer gives its input away
+    assert evidence.first_fc is not None  # the hidden layer gives its input away
     assert [m.training for m in batch_norm_layers(evidence.model).values()] == [False]
     assert evidence.labels is not None
     assert evidence.labels.tolist() == [0]

@@ -54,7 +54,7 @@ def colorful(faces: FaceSet) -> Tensor:
 def test_operations_are_pillows(
     name: str, amount: float, theirs: Callable[[Image.Image], Image.Image], colorful: Tensor
 ) -> None:
-    ours = OPERATIONS[name].act(colorful, torch.full((3,), amount))
+    ours = OPERATIONS[name].transform(colorful, torch.full((3,), amount))
     expected = torch.stack([tensor(theirs(picture(image))) for image in colorful])
     inner = (..., slice(1, -1), slice(1, -1))  # Pillow leaves the border unsmoothed
     assert float((ours[inner] - expected[inner]).abs().max()) <= 2.5 / 255  # it rounds in between
@@ -62,23 +62,23 @@ def test_operations_are_pillows(
 
 def test_geometry_goes_where_it_should(colorful: Tensor) -> None:
     half = torch.full((3,), 0.25)
-    left = OPERATIONS["translate_x"].act(colorful, half)
+    left = OPERATIONS["translate_x"].transform(colorful, half)
     assert torch.allclose(left[..., :24], colorful[..., 8:], atol=1e-5)
     assert (left[..., 24:] == 0).all()
-    up = OPERATIONS["translate_y"].act(colorful, -half)
+    up = OPERATIONS["translate_y"].transform(colorful, -half)
     assert torch.allclose(up[:, :, 8:], colorful[:, :, :24], atol=1e-5)
     quarter = rotate(colorful, torch.full((3,), 90.0))
     assert torch.equal(quarter, torch.stack([torch.rot90(i, 1, (1, 2)) for i in colorful]))
     nearly = rotate(colorful, torch.full((3,), 89.999))
     assert torch.allclose(nearly, quarter, atol=1e-2)
-    sheared = OPERATIONS["shear_x"].act(colorful, torch.full((3,), 0.3))
+    sheared = OPERATIONS["shear_x"].transform(colorful, torch.full((3,), 0.3))
     middle = sheared[..., 15:17, 8:24]
     assert torch.allclose(middle, colorful[..., 15:17, 8:24], atol=0.08)
     assert float((sheared - colorful)[..., 0, :].abs().mean()) > 0.05
 
 
 def test_equalize_spreads_values_evenly(colorful: Tensor) -> None:
-    flat = OPERATIONS["equalize"].act(colorful, torch.zeros(3)).flatten(2)
+    flat = OPERATIONS["equalize"].transform(colorful, torch.zeros(3)).flatten(2)
     assert float((flat.mean(2) - 0.5).abs().max()) < 0.05
     order = colorful.flatten(2).argsort(2)
     assert (flat.gather(2, order).diff(dim=2) >= -1e-6).all()
@@ -91,7 +91,7 @@ def test_every_operation_has_a_derivative(name: str, colorful: Tensor) -> None:
     amount = torch.full((3,), kind.least + (kind.most - kind.least) * 0.5, dtype=torch.double)
     untied = torch.rand(colorful.shape, generator=noise(2), dtype=torch.double)
     images = (0.2 + 0.6 * colorful + 0.01 * untied).requires_grad_()
-    changed = kind.act(images, amount)
+    changed = kind.transform(images, amount)
     assert changed.shape == images.shape
     weights = torch.randn(images.shape, generator=noise(), dtype=torch.double)
     (slope,) = torch.autograd.grad((changed * weights).sum(), images)
@@ -100,34 +100,37 @@ def test_every_operation_has_a_derivative(name: str, colorful: Tensor) -> None:
         assert torch.allclose(slope, weights)
         return
     along = torch.randn(images.shape, generator=noise(1), dtype=torch.double)
-    ahead, behind = (kind.act(images + h * along, amount) for h in (1e-7, -1e-7))
+    ahead, behind = (kind.transform(images + h * along, amount) for h in (1e-7, -1e-7))
     numeric = ((ahead - behind) * weights).sum() / 2e-7
     torch.testing.assert_close((slope * along).sum(), numeric, rtol=1e-4, atol=1e-3)
 
 
 def test_each_photo_draws_its_policy(colorful: Tensor) -> None:
-    act = drawn((parsed("invert:0"), parsed("brightness:0")))
+    transform = drawn((parsed("invert:0"), parsed("brightness:0")))
     images = colorful[:1].expand(40, -1, -1, -1)
     labels = torch.arange(40)
-    changed, kept = act(images, labels, noise())
+    changed, kept = transform(images, labels, noise())
     assert kept is labels
     same = (changed == images).flatten(1).all(1)
     assert 8 < int(same.sum()) < 32
     assert torch.allclose(changed[~same], 1 - images[~same])
-    assert torch.equal(act(images, labels, noise())[0], changed)
-    assert not torch.equal(act(images, labels, noise(1))[0], changed)
+    assert torch.equal(transform(images, labels, noise())[0], changed)
+    assert not torch.equal(transform(images, labels, noise(1))[0], changed)
 
 
 def test_a_strength_is_a_share_of_the_range(colorful: Tensor) -> None:
-    act = drawn((parsed("contrast:6"),))
-    changed, _ = act(colorful, torch.arange(3), noise(5))
-    either = [OPERATIONS["contrast"].act(colorful, torch.full((3,), s / 3)) for s in (1.0, -1.0)]
+    transform = drawn((parsed("contrast:6"),))
+    changed, _ = transform(colorful, torch.arange(3), noise(5))
+    either = [
+        OPERATIONS["contrast"].transform(colorful, torch.full((3,), s / 3)) for s in (1.0, -1.0)
+    ]
     for k in range(3):
         assert any(torch.allclose(changed[k], one[k], atol=1e-6) for one in either)
 
 
 def test_the_client_trains_on_what_an_attacker_replays(federate: Any) -> None:
-    """The step sees the act's images, drawn from the task's generator; all else is as it was."""
+    """The step sees the transform's images, drawn from the task's generator; all else is as
+    before."""
     seen: list[ClientTask] = []
 
     def step(task: ClientTask) -> ClientReturn:
@@ -149,8 +152,8 @@ def test_the_client_trains_on_what_an_attacker_replays(federate: Any) -> None:
         unlabelled=images[:2],
     )
     defense(step)(task)
-    (act,) = defense.replay(6).images
-    assert torch.equal(seen[0].images, act(images, torch.arange(6), noise())[0])
+    (transform,) = defense.replay(6).images
+    assert torch.equal(seen[0].images, transform(images, torch.arange(6), noise())[0])
     assert seen[0].unlabelled is not None
     assert not torch.equal(seen[0].unlabelled, images[:2])
     same = replace(seen[0], images=images, unlabelled=task.unlabelled)

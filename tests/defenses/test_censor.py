@@ -46,8 +46,8 @@ def test_every_layer_is_orthogonal_to_the_true_one_and_as_long(
 def test_an_attacker_gets_nothing_from_it_on_average(intercept: Callable[..., Capture]) -> None:
     capture = intercept(defense="censor", settings={"trials": 1}, network="lenet")
     assert adapt_to(capture.seen).turned
-    (act,) = create("defenses", "censor", {}).replay(1).mean
-    one, two = act({"w": torch.ones(2, 30)}, generator())["w"]
+    (transform,) = create("defenses", "censor", {}).replay(1).mean
+    one, two = transform({"w": torch.ones(2, 30)}, generator())["w"]
     assert not torch.equal(one, two)
     assert abs(float(one.sum())) < 1e-5
 

@@ -23,8 +23,8 @@ FEEDBACK = [
 
 
 def made(**settings: float) -> Any:
-    (act,) = create("defenses", "dual_pruning", settings).replay(1).mean
-    return lambda value: act({"w": value}, torch.Generator())["w"]
+    (transform,) = create("defenses", "dual_pruning", settings).replay(1).mean
+    return lambda value: transform({"w": value}, torch.Generator())["w"]
 
 
 @pytest.mark.parametrize(("largest", "smallest"), [(0.1, 0.6), (0.0, 0.9), (0.25, 0.0), (0.0, 0.0)])

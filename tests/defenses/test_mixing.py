@@ -93,8 +93,8 @@ def test_signs_flip_what_the_network_sees() -> None:
 @pytest.mark.parametrize("defense", BOTH)
 def test_differentiable_in_images(defense: Any, faces: Any) -> None:
     images = faces.images[:4].clone().double().requires_grad_()
-    (act,) = defense.replay(2).images
-    mixed, _ = act(images, torch.arange(4), noise())
+    (transform,) = defense.replay(2).images
+    mixed, _ = transform(images, torch.arange(4), noise())
     (slope,) = torch.autograd.grad(mixed.sum(), images)
     assert (slope[:2].flatten(1).abs().sum(1) > 0).all()
 

@@ -1,4 +1,4 @@
-"""Noise on the update: its law, its scale, and that an attacker can tell it from other acts."""
+"""Noise on the update: its law, its scale, and how an attacker tells it from other transforms."""
 
 import math
 from typing import Literal
@@ -23,8 +23,8 @@ def generator(seed: int = 0) -> torch.Generator:
 
 @pytest.mark.parametrize("name", LAWS)
 def test_the_law_is_what_the_name_says(name: str) -> None:
-    (act,) = create("defenses", name, {"std": 0.3}).replay(1).mean
-    drawn = act({"w": torch.full((1, 20_000), 2.0)}, generator())["w"].flatten() - 2
+    (transform,) = create("defenses", name, {"std": 0.3}).replay(1).mean
+    drawn = transform({"w": torch.full((1, 20_000), 2.0)}, generator())["w"].flatten() - 2
     laws = {
         "gaussian_noise": stats.norm(scale=0.3),
         "laplace_noise": stats.laplace(scale=0.3 / math.sqrt(2)),
@@ -36,12 +36,12 @@ def test_the_law_is_what_the_name_says(name: str) -> None:
 
 @pytest.mark.parametrize("name", LAWS)
 def test_relative_noise_has_a_share_of_each_gradients_norm(name: str) -> None:
-    (act,) = create("defenses", name, {"std": 0.5, "of": "norm"}).replay(1).mean
+    (transform,) = create("defenses", name, {"std": 0.5, "of": "norm"}).replay(1).mean
     batch = {"w": torch.randn(2, 40, 50, generator=generator(1)), "b": torch.ones(2, 100)}
     batch = {
         n: v * torch.tensor([1.0, 100.0]).view(2, *[1] * (v.dim() - 1)) for n, v in batch.items()
     }
-    noisy = act(batch, generator())
+    noisy = transform(batch, generator())
     ratio = norms({n: noisy[n] - batch[n] for n in batch}) / norms(batch)
     assert ratio.tolist() == pytest.approx([0.5, 0.5], rel=0.1)
 
@@ -50,8 +50,8 @@ def test_relative_noise_has_a_share_of_each_gradients_norm(name: str) -> None:
 def test_an_attacker_can_tell_noise_from_other_acts(
     name: str, law: Literal["gaussian", "laplace"]
 ) -> None:
-    (act,) = create("defenses", name, {"std": 0.5, "of": "norm"}).replay(7).mean
-    assert act == Noise(0.5, relative=True, law=law)
+    (transform,) = create("defenses", name, {"std": 0.5, "of": "norm"}).replay(7).mean
+    assert transform == Noise(0.5, relative=True, law=law)
 
 
 def test_gradients_keep_their_type_and_each_has_a_draw_of_its_own() -> None:

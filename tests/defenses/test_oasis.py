@@ -30,8 +30,8 @@ def noise(seed: int = 0) -> torch.Generator:
 
 def test_copies_stand_beside_their_photo(faces: Any) -> None:
     images, labels = faces.images[[0, 50]], torch.tensor([3, 1])
-    (act,) = EVERYTHING.replay(12).images
-    made, theirs = act(images, labels, noise())
+    (transform,) = EVERYTHING.replay(12).images
+    made, theirs = transform(images, labels, noise())
     assert theirs.tolist() == [3] * 6 + [1] * 6
     made = made.view(2, 6, *images.shape[1:])
     assert torch.equal(made[:, 0], images)
@@ -39,9 +39,9 @@ def test_copies_stand_beside_their_photo(faces: Any) -> None:
     assert torch.equal(made[:, 4], images.flip(3))
     assert torch.equal(made[:, 5], images.flip(2))
     soft = torch.tensor([[0.5, 0.5], [0.0, 1.0]])
-    assert torch.equal(act(images, soft, noise())[1], soft.repeat_interleave(6, 0))
+    assert torch.equal(transform(images, soft, noise())[1], soft.repeat_interleave(6, 0))
     leaf = images.clone().requires_grad_()
-    (slope,) = torch.autograd.grad(act(leaf, labels, noise())[0].sum(), leaf)
+    (slope,) = torch.autograd.grad(transform(leaf, labels, noise())[0].sum(), leaf)
     assert (slope > 1).all()  # every pixel is in most copies
 
 
@@ -125,8 +125,8 @@ def test_more_reconstructions_than_photos_are_paired_by_label(
     assert torch.equal(secret.behind, seen.labels)
     assert secret.images.shape[0] == 2
 
-    (act,) = OASIS().replay(8).images
-    images, labels = act(secret.images, secret.labels, noise())
+    (transform,) = OASIS().replay(8).images
+    images, labels = transform(secret.images, secret.labels, noise())
     shuffled = torch.randperm(8, generator=noise())
     scores, right, ordered = score(
         secret, Reconstruction(images[shuffled], labels[shuffled]), gallery=None, embed=None

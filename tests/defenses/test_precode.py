@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedaudit.attacks.evidence.feature_maps.first_fully_connected import find_entry
+from fedaudit.attacks.evidence.feature_maps.first_fully_connected import find_first_fully_connected
 from fedaudit.attacks.evidence.gather import gather
 from fedaudit.core.capture import Capture
 from fedaudit.core.errors import ConfigError
@@ -96,7 +96,7 @@ def test_the_features_lie_open_whatever_was_drawn(intercept: Intercept) -> None:
         assert capture.seen.update is not None
         model = build(capture.seen.model, capture.seen.before)
         assert isinstance(model, VariationalFaceNet)
-        entry = find_entry(model, capture.seen.update.tensors, 1)
+        entry = find_first_fully_connected(model, capture.seen.update.tensors, 1)
         assert entry is not None
         assert entry.maps is not None
         truth = model.features(capture.secret.images).detach()
@@ -108,11 +108,11 @@ def test_attacks_find_its_parts(intercept: Intercept) -> None:
     evidence = gather(intercept(**DEFENDED, batch=2).seen)
     model = evidence.model
     assert isinstance(model, VariationalFaceNet)
-    assert evidence.entry is not None
-    assert evidence.entry.weight.shape == (32, model.embedding.encoder.in_features)
-    assert dict(model.named_parameters())[model.entry_name] is model.embedding.encoder.weight
+    assert evidence.first_fc is not None
+    assert evidence.first_fc.weight.shape == (32, model.embedding.encoder.in_features)
+    assert dict(model.named_parameters())[model.first_fc_name] is model.embedding.encoder.weight
     images = torch.rand(2, 3, 32, 32)
-    through = model.after_entry(model.embedding.encoder(model.features(images)))
+    through = model.after_first_fc(model.embedding.encoder(model.features(images)))
     torch.testing.assert_close(through, model(images))
     kept = model.head(model.embedding(model.features(images)))
     torch.testing.assert_close(kept, model(images)[:, :-1])

@@ -21,8 +21,8 @@ def test_numbers_are_levels_of_their_buckets_norm(
 ) -> None:
     value = torch.randn(1, 5, 6, generator=generator())
     settings = {"levels": levels, "bucket": bucket, "norm": norm}
-    (act,) = create("defenses", "qsgd", settings).replay(1).mean
-    sent = act({"w": value}, generator(1))["w"]
+    (transform,) = create("defenses", "qsgd", settings).replay(1).mean
+    sent = transform({"w": value}, generator(1))["w"]
     assert sent.shape == value.shape
     for whole, rounded in zip(
         torch.split(value.flatten(), bucket or 30),
@@ -41,12 +41,12 @@ def test_numbers_are_levels_of_their_buckets_norm(
 def test_the_rounding_is_unbiased(norm: str) -> None:
     value = torch.randn(12, generator=generator())
     draws = 20_000
-    act = Quantize(2, 5, "l2" if norm == "l2" else "max")
+    transform = Quantize(2, 5, "l2" if norm == "l2" else "max")
     batch = {"w": value.expand(draws, -1)}
-    sent = act(batch, generator(1))["w"].double()
+    sent = transform(batch, generator(1))["w"].double()
     error = sent.std(0) / math.sqrt(draws)
     assert bool(((sent.mean(0) - value).abs() <= 4 * error + 1e-6).all())
-    assert torch.equal(act.expected(batch)["w"], batch["w"])
+    assert torch.equal(transform.expected(batch)["w"], batch["w"])
 
 
 def test_zeros_stay_zeros_and_numbers_on_a_level_stay() -> None:

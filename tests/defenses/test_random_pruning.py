@@ -49,9 +49,9 @@ def test_every_gradient_and_every_draw_has_a_choice_of_its_own() -> None:
 
 @pytest.mark.parametrize("rescaled", [True, False])
 def test_the_expected_update_is_the_mean_of_many(rescaled: bool) -> None:
-    act = KeepRandom(0.2, rescaled=rescaled)
-    mean = flat(act(ones(4000), generator())).mean(0)
-    expected = flat(act.expected(ones()))[0]
+    transform = KeepRandom(0.2, rescaled=rescaled)
+    mean = flat(transform(ones(4000), generator())).mean(0)
+    expected = flat(transform.expected(ones()))[0]
     assert float(expected[0]) == pytest.approx(1.0 if rescaled else 0.2)
     torch.testing.assert_close(mean, expected, atol=0, rtol=0.2)
 

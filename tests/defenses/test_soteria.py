@@ -128,14 +128,14 @@ def test_an_attacker_compares_the_columns_that_were_sent(
     adaptation = adapt_to(capture.seen)
     assert adaptation.sparse
     assert not adaptation.missed
-    (act,) = create("defenses", "soteria", {"pruned": 0.4}).replay(1).mean
+    (transform,) = create("defenses", "soteria", {"pruned": 0.4}).replay(1).mean
     ones = {name: torch.ones_like(v)[None] for name, v in capture.seen.update.tensors.items()}
-    made = act(ones, generator())
+    made = transform(ones, generator())
     for name, value in ones.items():
         pruned = round(0.4 * value.shape[2]) if name == f"{layer}.weight" else 0
         assert int((made[name] == 0).sum()) == pruned * value.shape[1]
     bodies = {name: v for name, v in ones.items() if v.dim() != 3}
-    assert set(act(bodies, generator())) == set(bodies)
+    assert set(transform(bodies, generator())) == set(bodies)
 
 
 def test_a_layer_that_stays_on_the_device_needs_no_defense(

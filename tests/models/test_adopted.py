@@ -86,14 +86,14 @@ def test_the_same_function_with_the_same_names(kind: type[nn.Module], entry: str
     plain = network(kind)
     made = adopt(plain, SHAPE)
     assert isinstance(made, Adopted)
-    assert made.entry_name == f"{entry}.weight"
+    assert made.first_fc_name == f"{entry}.weight"
     assert dict(made.named_parameters()).keys() == dict(plain.named_parameters()).keys()
     assert made.state_dict().keys() == plain.state_dict().keys()
     images = torch.rand(3, *SHAPE)
     assert torch.equal(made(images), plain(images))
     assert torch.equal(made.head(made.embedding(made.features(images))), plain(images))
     assert made.features(images).shape == (3, made.embedding.in_features)
-    assert made.get_parameter(made.entry_name) is plain.get_parameter(made.entry_name)
+    assert made.get_parameter(made.first_fc_name) is plain.get_parameter(made.first_fc_name)
 
 
 @pytest.mark.parametrize("kind", [Quickstart, Named])
@@ -118,7 +118,7 @@ def test_torchvision_networks_are_adopted() -> None:
     made = adopt(torchvision.models.resnet18(num_classes=5), SHAPE)
     assert isinstance(made, Adopted)
     assert made.pool == "average"
-    assert made.entry_name == "fc.weight"
+    assert made.first_fc_name == "fc.weight"
     wide = adopt(torchvision.models.squeezenet1_1(num_classes=5), SHAPE)
     assert not isinstance(wide, FaceNet)  # it has no fully connected layer
 
@@ -142,13 +142,13 @@ def test_its_first_layer_gives_the_map_away(
     face = faces.images[:1]
     observed = seen(face, 4)
     found = gather(observed)
-    assert found.entry is not None
-    assert found.entry.maps is not None
+    assert found.first_fc is not None
+    assert found.first_fc.maps is not None
     assert found.labels is not None
     assert found.labels.tolist() == [4]
     assert isinstance(found.model, FaceNet)
     true = found.model.features(face)
-    assert F.cosine_similarity(found.entry.maps, true).item() > 0.999
+    assert F.cosine_similarity(found.first_fc.maps, true).item() > 0.999
     attack = inverting_gradients(steps=60, polish=0)
     made = attack(observed, generator=torch.Generator().manual_seed(0)).images
     assert float((made - face).square().mean()) < 0.01

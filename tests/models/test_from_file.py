@@ -52,7 +52,7 @@ def test_attacks_find_its_layers(file: Path) -> None:
     assert sum(isinstance(m, nn.ReLU | nn.MaxPool2d) for m in made.modules()) == 3
     cut = adopt(made, SHAPE)
     assert isinstance(cut, Adopted)
-    assert cut.entry_name == "fc1.weight"
+    assert cut.first_fc_name == "fc1.weight"
     assert cut.features(torch.rand(2, *SHAPE)).shape == (2, 128)
 
 

@@ -30,7 +30,7 @@ UNMIXED = 0.02
 
 
 @dataclass(frozen=True)
-class EntryLayer:
+class FirstFullyConnected:
     """The layer, its gradient, and what follows from it.
 
     Attributes:
@@ -38,8 +38,8 @@ class EntryLayer:
         gradient: `[D, F]`.
         span: `[N, F]`, orthonormal rows: the space that the batch's feature maps span.
         maps: `[N, F]`, each image's own feature map (its direction is meaningful, its length is
-            relative to `arriving`); None where the batch could not be taken apart.
-        arriving: `[N, D]`, the gradients a_i that go with `maps`.
+            relative to `upstream`); None where the batch could not be taken apart.
+        upstream: `[N, D]`, the gradients a_i that go with `maps`.
         known: `[F]`, 1 where the gradient tells of the maps and 0 where a defense left it out
             (`span` and `maps` are 0 there); None where it tells of them all.
     """
@@ -48,7 +48,7 @@ class EntryLayer:
     gradient: Tensor
     span: Tensor
     maps: Tensor | None = None
-    arriving: Tensor | None = None
+    upstream: Tensor | None = None
     known: Tensor | None = None
 
     def told(self, features: Tensor) -> Tensor:
@@ -56,9 +56,9 @@ class EntryLayer:
         return features if self.known is None else features * self.known
 
 
-def find_entry(
+def find_first_fully_connected(
     model: nn.Module, target: Mapping[str, Tensor], count: int, *, sparse: bool = False
-) -> EntryLayer | None:
+) -> FirstFullyConnected | None:
     """Feature maps from the gradient of the first fully connected layer.
 
     Args:
@@ -75,7 +75,7 @@ def find_entry(
     if layer is None:
         return None
     assert isinstance(model, FaceNet)
-    gradient = target.get(model.entry_name)
+    gradient = target.get(model.first_fc_name)
     if gradient is None or count >= min(gradient.shape):
         return None
     if sparse and not bool((gradient != 0).all()):
@@ -85,14 +85,16 @@ def find_entry(
     used = min(count, rank)
     if not rank or (len(sizes) > used and sizes[used - 1] < SPECTRAL_GAP * sizes[used]):
         return None
-    entry = EntryLayer(layer.weight.detach(), gradient, rows[:used])
+    first_fc = FirstFullyConnected(layer.weight.detach(), gradient, rows[:used])
     if count > 1:
-        return entry
-    maps = entry.span * entry.span.sum().sign()  # maps after (P)ReLU are positive on the whole
-    return replace(entry, maps=maps, arriving=(gradient @ maps[0])[None])
+        return first_fc
+    maps = (
+        first_fc.span * first_fc.span.sum().sign()
+    )  # maps after (P)ReLU are positive on the whole
+    return replace(first_fc, maps=maps, upstream=(gradient @ maps[0])[None])
 
 
-def _from_gaps(weight: Tensor, gradient: Tensor, count: int) -> EntryLayer | None:
+def _from_gaps(weight: Tensor, gradient: Tensor, count: int) -> FirstFullyConnected | None:
     """What a gradient with missing entries gives away.
 
     Where whole columns are missing the others are as they were. Where single entries are, those of
@@ -119,12 +121,12 @@ def _from_gaps(weight: Tensor, gradient: Tensor, count: int) -> EntryLayer | Non
         if found is None:
             return None
         span, known = (tensor.to(gradient) for tensor in found)
-    entry = EntryLayer(weight, gradient, span, known=known)
+    first_fc = FirstFullyConnected(weight, gradient, span, known=known)
     if count > 1:
-        return entry
+        return first_fc
     maps = span * span.sum().sign()
     products = (sent * maps[0].square()).sum(1).clamp_min(1e-20)
-    return replace(entry, maps=maps, arriving=((gradient @ maps[0]) / products)[None])
+    return replace(first_fc, maps=maps, upstream=((gradient @ maps[0]) / products)[None])
 
 
 def _completed(gradient: Tensor, sent: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
@@ -155,77 +157,87 @@ def _fitted(gradient: Tensor, sent: Tensor, known: Tensor) -> Tensor:
     return found
 
 
-def take_apart(entry: EntryLayer, model: nn.Module, labels: Tensor, steps: int = 60) -> EntryLayer:
+def take_apart(
+    first_fc: FirstFullyConnected, model: nn.Module, labels: Tensor, steps: int = 60
+) -> FirstFullyConnected:
     """Each image's own feature map, given the labels and the head.
 
     Fixed point of: maps → gradients that arrive (through the known head) → maps (least squares).
     At batch 1 only the sign of the map is decided.
 
     Args:
-        entry: The layer.
+        first_fc: The layer.
         model: The network.
         labels: `[N]`, or `[N, K]` class probabilities.
         steps: Iterations.
 
     Returns:
-        The entry with `maps` and `arriving`; unchanged where the iteration does not explain the
+        The layer with `maps` and `upstream`; unchanged where the iteration does not explain the
         gradient, as with repeated labels or a head that fits the batch already.
     """
     layer = _layer(model)
     if layer is None or not isinstance(model, FaceNet):
-        return entry
-    if entry.known is not None:
-        return entry  # the head sees the whole maps
+        return first_fc
+    if first_fc.known is not None:
+        return first_fc  # the head sees the whole maps
     bias = None if layer.bias is None else layer.bias.detach()
 
-    def arriving(outputs: Tensor) -> Tensor:
+    def upstream(outputs: Tensor) -> Tensor:
         outputs = outputs.detach().requires_grad_()
-        scores = model.after_entry(outputs)
+        scores = model.after_first_fc(outputs)
         (grad,) = torch.autograd.grad(loss_on(model.criterion, scores, labels), outputs)
         return grad
 
-    if entry.maps is not None and entry.arriving is not None:
+    if first_fc.maps is not None and first_fc.upstream is not None:
         # One image: all that is open is the sign of its map, which the head decides.
-        agreement = (arriving(F.linear(entry.maps, entry.weight, bias)) * entry.arriving).sum()
+        agreement = (
+            upstream(F.linear(first_fc.maps, first_fc.weight, bias)) * first_fc.upstream
+        ).sum()
         return (
-            entry if agreement >= 0 else replace(entry, maps=-entry.maps, arriving=-entry.arriving)
+            first_fc
+            if agreement >= 0
+            else replace(first_fc, maps=-first_fc.maps, upstream=-first_fc.upstream)
         )
     if len(torch.unique(labels, dim=0)) < len(labels):
-        return entry  # images of one class share their a_i nearly: many splits explain the sum
+        return first_fc  # images of one class share their a_i nearly: many splits explain the sum
     # A start that knows the labels only: a tiny, even embedding has no opinion about its class.
-    toward = arriving(torch.full((len(labels), len(entry.gradient)), 1e-3))
-    maps = entry.span
+    toward = upstream(torch.full((len(labels), len(first_fc.gradient)), 1e-3))
+    maps = first_fc.span
     for _ in range(steps):
         # Not torch.linalg.lstsq: its result differs from call to call in the last bits.
-        maps = torch.linalg.pinv(toward.T) @ entry.gradient
+        maps = torch.linalg.pinv(toward.T) @ first_fc.gradient
         # A flipped map would start the iteration on the wrong side.
         maps = maps * maps.sum(1, keepdim=True).sign()
-        toward = arriving(F.linear(maps, entry.weight, bias))
-    residual = (entry.gradient - toward.T @ maps).norm() / entry.gradient.norm()
+        toward = upstream(F.linear(maps, first_fc.weight, bias))
+    residual = (first_fc.gradient - toward.T @ maps).norm() / first_fc.gradient.norm()
     # Written so that NaN, from a singular system, counts as a failure.
-    return replace(entry, maps=maps, arriving=toward) if residual < UNMIXED else entry
+    return replace(first_fc, maps=maps, upstream=toward) if residual < UNMIXED else first_fc
 
 
 def likeliest_label(
-    entry: EntryLayer, model: nn.Module, target: Mapping[str, Tensor], *, sparse: bool = False
+    first_fc: FirstFullyConnected,
+    model: nn.Module,
+    target: Mapping[str, Tensor],
+    *,
+    sparse: bool = False,
 ) -> Tensor:
     """`[1]`, the label under which one image's known map explains most of what follows the body.
 
     Noise moves each row of the head's gradient, and pruning leaves out most of them; all together,
-    with what arrives at the entry layer, tell classes apart much longer. The best factor is taken
-    for each class, as the length of the map is not known.
+    with what arrives at the first fully connected layer, tell classes apart much longer. The best
+    factor is taken for each class, as the length of the map is not known.
     """
     layer = _layer(model)
-    assert entry.maps is not None
+    assert first_fc.maps is not None
     assert isinstance(model, FaceNet)
     assert layer is not None
     tail = {n: p for n, p in model.named_parameters() if n in target and not n.startswith("body.")}
     with torch.no_grad():  # heads of other people's networks have names of their own
-        classes = model.after_entry(F.linear(entry.maps, layer.weight, layer.bias)).shape[1]
+        classes = model.after_first_fc(F.linear(first_fc.maps, layer.weight, layer.bias)).shape[1]
     best, found = -1.0, 0
     for label in range(classes):
-        outputs = F.linear(entry.maps, layer.weight, layer.bias)
-        scores = model.after_entry(outputs)
+        outputs = F.linear(first_fc.maps, layer.weight, layer.bias)
+        scores = model.after_first_fc(outputs)
         loss = model.criterion(scores, torch.tensor([label], device=scores.device))
         slopes = torch.autograd.grad(loss, list(tail.values()), allow_unused=True)
         pairs = [(s, target[n]) for s, n in zip(slopes, tail, strict=True) if s is not None]
@@ -237,46 +249,50 @@ def likeliest_label(
     return torch.tensor([found])
 
 
-def place_maps(entry: EntryLayer, model: nn.Module, places: Tensor) -> EntryLayer:
+def place_maps(
+    first_fc: FirstFullyConnected, model: nn.Module, places: Tensor
+) -> FirstFullyConnected:
     """Each image's own feature map, where what its head saw is known (`attacks.labels.solver`).
 
     Needs no labels, and minds neither repeated ones nor a head that fits the batch.
 
     Args:
-        entry: The layer.
+        first_fc: The layer.
         model: The network.
         places: `[N, D]`, the head's inputs, or their directions.
 
     Returns:
-        The entry with `maps` and `arriving`; unchanged where they do not explain the gradient.
+        The layer with `maps` and `upstream`; unchanged where they do not explain the gradient.
     """
     layer = _layer(model)
-    if layer is None or not isinstance(model, FaceNet) or entry.known is not None:
-        return entry
+    if layer is None or not isinstance(model, FaceNet) or first_fc.known is not None:
+        return first_fc
     if not leads_to_head(model):
-        return entry
-    gradient, span = entry.gradient.double(), entry.span.double()
+        return first_fc
+    gradient, span = first_fc.gradient.double(), first_fc.span.double()
     if layer is model.head:
         maps = places.double()
     else:
         if layer.bias is not None:
             places = places - layer.bias.detach()
-        maps = places.double() @ torch.linalg.pinv(span @ entry.weight.double().T) @ span
-    arriving = torch.linalg.pinv(maps.T) @ gradient.T
-    residual = (gradient - arriving.T @ maps).norm() / gradient.norm()
+        maps = places.double() @ torch.linalg.pinv(span @ first_fc.weight.double().T) @ span
+    upstream = torch.linalg.pinv(maps.T) @ gradient.T
+    residual = (gradient - upstream.T @ maps).norm() / gradient.norm()
     if not residual < UNMIXED:
-        return entry
-    return replace(entry, maps=maps.to(entry.gradient), arriving=arriving.to(entry.gradient))
+        return first_fc
+    return replace(
+        first_fc, maps=maps.to(first_fc.gradient), upstream=upstream.to(first_fc.gradient)
+    )
 
 
-def common_direction(entry: EntryLayer) -> Tensor:
+def common_direction(first_fc: FirstFullyConnected) -> Tensor:
     """`[D]`, what the batch's embeddings share: the image of the most positive map in the span."""
-    return entry.weight @ (entry.span.T @ entry.span.sum(1))
+    return first_fc.weight @ (first_fc.span.T @ first_fc.span.sum(1))
 
 
-def embedding_span(entry: EntryLayer) -> Tensor:
+def embedding_span(first_fc: FirstFullyConnected) -> Tensor:
     """`[N, D]`, rows that span the batch's embeddings: the image of the span of its maps."""
-    return entry.span @ entry.weight.T
+    return first_fc.span @ first_fc.weight.T
 
 
 def _layer(model: nn.Module) -> nn.Linear | None:
@@ -292,10 +308,10 @@ def leads_to_head(model: nn.Module) -> bool:
     return isinstance(model, FaceNet) and model.entry_layer in (model.embedding, model.head)
 
 
-def solve_arriving(entry: EntryLayer, features: Tensor) -> Tensor:
-    """The a_i `[N, D]` that best explain G, given trial feature maps `[N, F]` (least squares)."""
-    features = entry.told(features.detach())
+def solve_upstream(first_fc: FirstFullyConnected, features: Tensor) -> Tensor:
+    """The a_i `[N, D]` that best explain G, given dummy feature maps `[N, F]` (least squares)."""
+    features = first_fc.told(features.detach())
     gram = features @ features.T
     ridge = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
-    arriving: Tensor = torch.linalg.solve(gram + ridge, features @ entry.gradient.T)
-    return arriving
+    upstream: Tensor = torch.linalg.solve(gram + ridge, features @ first_fc.gradient.T)
+    return upstream

@@ -5,7 +5,7 @@ patch of its input below position p, δ_p the gradient that arrives there. Whoev
 head nor the loss does not know δ; but all rows of G lie in the span of the patches. Where a layer
 has no fewer channels than there are positions in the batch, as the last ones of most networks do,
 the rows *are* a basis of it. So the images must be such that their patches span just that space:
-a match that needs no label, no head, no projector, and no gradient of the trial images either.
+a match that needs no label, no head, no projector, and no gradient of the dummy images either.
 
 It is variable projection (Golub & Pereyra, SIAM J. Numer. Anal. 1973): of all δ the best is
 solved for and put in, layer by layer, which leaves the images alone as unknowns. Petrov et al.
@@ -28,7 +28,7 @@ GAP = 2.0
 PRECISION = 1e-5
 """Relative size of singular values below which they are rounding."""
 RIDGE = 1e-12
-"""On the Gram matrix of trial patches (in double precision), in units of its mean diagonal."""
+"""On the Gram matrix of dummy patches (in double precision), in units of its mean diagonal."""
 DECISIVE = 2
 """Equations an unknown pixel from which on spans alone decide the images."""
 
@@ -92,7 +92,7 @@ def find_spans(
         shape: `(C, H, W)`.
         count: N.
         private: Names of parameters that are not known; layers behind the first of them are left
-            out, because what trial images send there is not known.
+            out, because what dummy images send there is not known.
         clean: The update is one exact gradient. Otherwise only layers whose spectrum shows how
             much of it is noise, or the drift of several local steps, are believed.
 

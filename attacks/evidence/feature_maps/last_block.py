@@ -2,9 +2,9 @@
 
 Let u = norm(conv2(…)) + S x be what enters a residual block's last (P)ReLU, S its 1×1 shortcut.
 The gradient of S is a sum over positions p of the map, G = Σ_p δ_p x_pᵀ, with x_p the block's input
-below position p and δ_p = (gradient arriving at p) · (slope of the activation at p).
+below position p and δ_p = (gradient upstream at p) · (slope of the activation at p).
 
-* **Flattened map**: both factors of δ_p are known (`entry_layer`), so G gives every x_p by least
+* **Flattened map**: both factors of δ_p are known (`first_fully_connected`): G gives x_p by least
   squares, for all images of a small batch at once.
 * **Averaged map, one image**: the same a arrives at every position, so G = diag(a)/P · M X, where
   each entry of M is one of two known slopes. Its column space is known, and a subspace of dimension
@@ -28,7 +28,7 @@ import scipy.optimize
 import torch
 from torch import Tensor, nn
 
-from fedaudit.attacks.evidence.feature_maps.first_fully_connected import EntryLayer
+from fedaudit.attacks.evidence.feature_maps.first_fully_connected import FirstFullyConnected
 from fedaudit.attacks.evidence.gather import Evidence
 from fedaudit.models.bodies import Residual
 from fedaudit.models.facenet import FaceNet
@@ -42,11 +42,11 @@ MOST_CANDIDATES = 200
 EXPLAINED = 0.05
 """Largest relative error of the block's recomputed output."""
 WEAK = 0.01
-"""Channels whose arriving gradient is below this share of the largest are not used to find M."""
+"""Channels whose upstream gradient is below this share of the largest are not used to find M."""
 
 
 @dataclass(frozen=True)
-class Peeled:
+class InvertedBlock:
     """The input of a network's last block.
 
     Attributes:
@@ -60,7 +60,7 @@ class Peeled:
     error: float
 
 
-def peel(evidence: Evidence) -> Peeled | None:
+def invert_last_block(evidence: Evidence) -> InvertedBlock | None:
     """The last block's input maps; None where they cannot be had.
 
     Needs a `FaceNet` whose body ends in a `Residual` block with a convolution as its shortcut, the
@@ -68,34 +68,34 @@ def peel(evidence: Evidence) -> Peeled | None:
     for a flattened map; one image and P ≤ 16 positions for an averaged one. No labels. Noise, or
     several local steps, make it fail, which is noticed.
     """
-    found, entry = _last_block(evidence), evidence.entry
-    if found is None or entry is None or entry.maps is None or entry.arriving is None:
+    found, first_fc = _last_block(evidence), evidence.first_fc
+    if found is None or first_fc is None or first_fc.maps is None or first_fc.upstream is None:
         return None
-    if entry.known is not None:
+    if first_fc.known is not None:
         return None
     assert isinstance(evidence.model, FaceNet)
     pooled = evidence.model.pool == "average"
     block, shortcut, taps = found.block, found.shortcut, found.taps
-    count, positions = len(entry.maps), found.rows * found.columns
+    count, positions = len(first_fc.maps), found.rows * found.columns
     slopes = block.act2.weight.detach().double().expand(len(shortcut))
-    arriving = (entry.arriving @ entry.weight).double()
+    upstream = (first_fc.upstream @ first_fc.weight).double()
     deltas: Tensor | None = None
     if pooled and count == 1 and positions <= min(shortcut.shape):
-        deltas = _masked(found, arriving[0], slopes, positions)
+        deltas = _masked(found, upstream[0], slopes, positions)
     elif not pooled and count * positions <= min(shortcut.shape):
         shape = (count, len(shortcut), positions)
-        slope = torch.where(entry.maps.view(shape) > 0, 1.0, slopes[:, None])
+        slope = torch.where(first_fc.maps.view(shape) > 0, 1.0, slopes[:, None])
         # A negative slope, which training may give, hides the sign of what it was applied to.
         slope = slope * (slopes >= 0)[:, None]
-        deltas = (arriving.view(shape) * slope).transpose(1, 2).flatten(0, 1)
+        deltas = (upstream.view(shape) * slope).transpose(1, 2).flatten(0, 1)
     if deltas is None:
         return None
     inputs = _under_taps(deltas, shortcut, taps)
     if pooled:
         inputs = inputs[:, :, _in_order(inputs, found.rows, found.columns)]
     maps = _assemble(inputs, block.conv1, (found.rows, found.columns), found.size).float()
-    maps, error = _to_scale(maps, block, evidence.model, entry)
-    return Peeled(maps, found.depth, error) if error < EXPLAINED else None
+    maps, error = _to_scale(maps, block, evidence.model, first_fc)
+    return InvertedBlock(maps, found.depth, error) if error < EXPLAINED else None
 
 
 @dataclass(frozen=True)
@@ -139,23 +139,23 @@ def _last_block(evidence: Evidence) -> _Block | None:
     )
 
 
-def _masked(found: "_Block", arriving: Tensor, slopes: Tensor, positions: int) -> Tensor | None:
+def _masked(found: "_Block", upstream: Tensor, slopes: Tensor, positions: int) -> Tensor | None:
     """δ_p `[P, C]` for an averaged map, in no order: the two-valued vectors in a column space."""
-    strong = arriving.abs() > WEAK * arriving.abs().max()
+    strong = upstream.abs() > WEAK * upstream.abs().max()
     if positions > MOST_POSITIONS or int(strong.sum()) < 2 * positions:
         return None
-    basis, sizes, _ = torch.linalg.svd(found.shortcut[strong] / arriving[strong, None])
+    basis, sizes, _ = torch.linalg.svd(found.shortcut[strong] / upstream[strong, None])
     if len(sizes) <= positions or sizes[positions - 1] < 2 * sizes[positions]:
         return None
     columns = _two_valued(basis[:, :positions], slopes[strong])
     if len(columns) > positions and found.bias is not None:
-        columns = _adding_up(columns, found.bias[strong] / arriving[strong] * positions, positions)
+        columns = _adding_up(columns, found.bias[strong] / upstream[strong] * positions, positions)
     if len(columns) != positions:
         return None
     # Weak channels stay out: the strong ones overdetermine the inputs already.
     mask = torch.zeros(positions, len(slopes), dtype=columns.dtype, device=columns.device)
     mask[:, strong] = columns
-    return mask * arriving / positions
+    return mask * upstream / positions
 
 
 def _two_valued(basis: Tensor, low: Tensor) -> Tensor:
@@ -265,17 +265,17 @@ def _assemble(
 
 
 def _to_scale(
-    maps: Tensor, block: Residual, model: FaceNet, entry: EntryLayer
+    maps: Tensor, block: Residual, model: FaceNet, first_fc: FirstFullyConnected
 ) -> tuple[Tensor, float]:
     """Maps in their true length, and how well the block's output then agrees with what is known.
 
-    The length of an entry's map is not known, and a peeled map inherits the unknown factor c. The
+    The length of an entry's map is not known, and a inverted map inherits the unknown factor c. The
     block's normalized branch does not see it, the shortcut does: output(c·map) = c·(known output).
     """
-    assert entry.maps is not None
+    assert first_fc.maps is not None
     scaled, errors = [], []
     with torch.no_grad():
-        for one, known in zip(maps, entry.maps, strict=True):
+        for one, known in zip(maps, first_fc.maps, strict=True):
             branch = block.norm2(block.conv2(block.act1(block.norm1(block.conv1(one[None])))))
             straight = block.shortcut(one[None])
 

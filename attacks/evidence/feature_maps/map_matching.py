@@ -1,4 +1,4 @@
-"""What each image's map must be, and how far trial images are from it.
+"""What each image's map must be, and how far dummy images are from it.
 
 Where a map is known exactly, its direction alone is a match, without the gradient: it costs one
 pass through the layers below it instead of three through all, it does not mix the images of a
@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedaudit.attacks.evidence.feature_maps.input_span import InputSpan, decisive, patches_of
-from fedaudit.attacks.evidence.feature_maps.last_block import peel
+from fedaudit.attacks.evidence.feature_maps.last_block import invert_last_block
 from fedaudit.attacks.evidence.gather import Evidence
 from fedaudit.attacks.evidence.per_example import Gradients
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.models.facenet import FaceNet, require_face_net
 
-PEELED_FLOOR = 0.01
-"""Error of a peeled map's direction, in units of the error that `peel` reports."""
+INVERTED_FLOOR = 0.01
+"""Error of a inverted map's direction, in units of the error that `invert_last_block` reports."""
 SHARP_SPAN = 0.01
 """Relative error of the least certain direction up to which a span is solved for."""
 SPAN_FLOOR = 1e-3
@@ -61,23 +61,23 @@ def goal_of(evidence: Evidence, *, exact: bool = False) -> Goal | None:
 
     Args:
         evidence: What was gathered.
-        exact: Only a map that is known to six digits. The peeled maps of a batch are not: telling
+        exact: Only a map that is known to six digits. The inverted maps of a batch are not: telling
             its positions apart costs two digits, which a search does not mind and a solver does.
     """
-    entry = evidence.entry
-    if entry is None or entry.maps is None or entry.known is not None or evidence.coupled:
+    first_fc = evidence.first_fc
+    if first_fc is None or first_fc.maps is None or first_fc.known is not None or evidence.coupled:
         return None
-    if evidence.photos.acts:  # the maps are those of changed photos
+    if evidence.photos.transforms:  # the maps are those of changed photos
         return None
-    peeled = None if exact and evidence.count > 1 else peel(evidence)
-    if peeled is not None:
-        rows = F.normalize(peeled.maps.flatten(1).double(), dim=1)
-        return Goal(rows, peeled.depth, PEELED_FLOOR * peeled.error)
+    inverted = None if exact and evidence.count > 1 else invert_last_block(evidence)
+    if inverted is not None:
+        rows = F.normalize(inverted.maps.flatten(1).double(), dim=1)
+        return Goal(rows, inverted.depth, INVERTED_FLOOR * inverted.error)
     if isinstance(evidence.model, FaceNet) and evidence.model.pool == "average":
         return None
-    sizes = torch.linalg.svdvals(entry.gradient.double())
+    sizes = torch.linalg.svdvals(first_fc.gradient.double())
     behind = float(sizes[evidence.count] / sizes[evidence.count - 1])
-    return Goal(F.normalize(entry.maps.double(), dim=1), None, behind)
+    return Goal(F.normalize(first_fc.maps.double(), dim=1), None, behind)
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def span_goal_of(evidence: Evidence) -> SpanGoal | None:
 
 
 class MapMatching:
-    """Compares trial images with the maps they must have; moves images as `Matching` does.
+    """Compares dummy images with the maps they must have; moves images as `Matching` does.
 
     Args:
         matching: The engine, which counts the evaluations.
@@ -178,9 +178,9 @@ class MapMatching:
         cosines = (self.goal.reached(self.model, images) * rows).sum(1)
         return (), ((1 - cosines) / self.units[list(which)]).mean()
 
-    def objective(self, trial: Gradients, feature_distance: Tensor) -> Tensor:
+    def objective(self, dummy: Gradients, feature_distance: Tensor) -> Tensor:
         """The root of the distance: an angle, for the reason that `Matching` gives."""
-        del trial
+        del dummy
         return (feature_distance.clamp_min(0) + 1e-6).sqrt()
 
     def fresh_free(self, which: Sequence[int]) -> list[Tensor]:

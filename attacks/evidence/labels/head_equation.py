@@ -72,7 +72,7 @@ class HeadEquation:
             criterion,
         )
 
-    def arriving(self, coordinates: Tensor, label: Tensor) -> Tensor:
+    def upstream(self, coordinates: Tensor, label: Tensor) -> Tensor:
         """e(x, c) `[K]` for x given by its coordinates `[r]` in the row space."""
         place = coordinates / coordinates.norm() if self.unit else coordinates
         scores = self.weight @ place + self.bias
@@ -80,12 +80,12 @@ class HeadEquation:
         def loss(given: Tensor) -> Tensor:
             return self.criterion(given[None], label[None])
 
-        arriving: Tensor = grad(loss)(scores)
-        return arriving
+        upstream: Tensor = grad(loss)(scores)
+        return upstream
 
     def outside(self, coordinates: Tensor, label: Tensor) -> Tensor:
         """The part of e(x, c), scaled to length 1, outside the column space, `[K]`."""
-        e = self.arriving(coordinates, label)
+        e = self.upstream(coordinates, label)
         e = e / (e.norm() + 1e-30)
         outside: Tensor = e - self.columns @ (self.columns.T @ e)
         return outside
@@ -112,10 +112,10 @@ class HeadEquation:
             scale = square.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-30)
             square = square + (damping[moving] * scale)[:, None, None] * eye
             move = torch.linalg.solve_ex(square, -(J.mT @ out[:, :, None]))[0][:, :, 0]
-            trial = here + move.nan_to_num(0)
-            moved = evaluate(trial, labels[moving]).nan_to_num(1e3)
+            dummy = here + move.nan_to_num(0)
+            moved = evaluate(dummy, labels[moving]).nan_to_num(1e3)
             better = moved.norm(dim=1) < out.norm(dim=1)
-            place[moving] = torch.where(better[:, None], trial, here)
+            place[moving] = torch.where(better[:, None], dummy, here)
             left[moving] = torch.where(better[:, None], moved, out)
             eased = torch.where(better, damping[moving] * 0.3, damping[moving] * 4)
             damping[moving] = eased.clamp_min(1e-9)
@@ -123,5 +123,5 @@ class HeadEquation:
 
     def pairs(self, places: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The e `[n, K]` of solutions, and how each pairs with each, e_iᵀ P⁺ᵀ x_j, `[n, n]`."""
-        e = vmap(self.arriving)(places, labels)
+        e = vmap(self.upstream)(places, labels)
         return e, (e @ self.columns / self.sizes) @ places.T

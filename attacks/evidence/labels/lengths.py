@@ -29,7 +29,7 @@ def label_by_lengths(
     """The likeliest class of the photo behind an update.
 
     Args:
-        gradients: Of a trial image and label.
+        gradients: Of a dummy image and label.
         sent: What was sent of each parameter in every round, `[R, …]`, in a gradient's units.
         faces: `[n, C, H, W]` in [0, 1], n ≥ 2 generic ones; each is tried with every class.
         classes: K.

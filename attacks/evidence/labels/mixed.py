@@ -33,10 +33,10 @@ def mixed_label(head: HeadGradient, place: Tensor) -> Tensor | None:
         scores = rows @ x
         # Row k of the gradient is e_k (x − cos_k w_k) / |w_k|.
         along = x - scores[:, None] * rows
-        arriving = (unscaled(head.gradient, head.weight) * along).sum(1) / along.square().sum(1)
+        upstream = (unscaled(head.gradient, head.weight) * along).sum(1) / along.square().sum(1)
     elif head.bias is not None and head.bias_gradient is not None:
-        arriving = head.bias_gradient
-        x = arriving @ head.gradient / arriving.square().sum()
+        upstream = head.bias_gradient
+        x = upstream @ head.gradient / upstream.square().sum()
         scores = head.weight @ x + head.bias
     else:
         return None
@@ -50,7 +50,7 @@ def mixed_label(head: HeadGradient, place: Tensor) -> Tensor | None:
     each = torch.func.vmap(one)(classes).double()
     total = each.abs().mean() * len(scores)  # weighs the sum of all like any other equation
     system = torch.cat([each.T, total.expand(1, len(scores))])
-    wanted = torch.cat([arriving.double(), total[None]])
+    wanted = torch.cat([upstream.double(), total[None]])
     found = torch.from_numpy(nnls(system.cpu().numpy(), wanted.cpu().numpy())[0])
     found = torch.where(found < FAINT, 0.0, found)
     return (found / found.sum()).to(head.gradient)

@@ -115,8 +115,8 @@ class Evolution:
             images = self.decode(variable)
         every = range(len(self.variables))
         free = [row.detach() for row in self.matching.rows(every, restart)]
-        trial, distance = self.matching.gradients(images, every, free, differentiable=False)
-        value = self.matching.objective(trial, distance) + self.prior(variable, images)
+        dummy, distance = self.matching.gradients(images, every, free, differentiable=False)
+        value = self.matching.objective(dummy, distance) + self.prior(variable, images)
         return float(value.detach())
 
     def _parts(self, vector: np.ndarray, restart: int) -> list[Tensor]:

@@ -1,7 +1,8 @@
 """Solve for the images whose feature maps are known: Gauss–Newton on the network itself.
 
-`entry_layer` gives each image's last feature map, `peel` the one before the last block, both to six
-digits, and both are more numbers than a small gray image has pixels. That leaves no match to
+`first_fully_connected` gives each image's last feature map, `last_block` the one before the last
+block, both to six digits, and both are more numbers than a small gray image has pixels. That leaves
+no match to
 balance but a square system to solve. A first-order search stalls on it: the singular values of its
 Jacobian span four decades in a fresh network and more in a trained one, where gradient matching
 stays at a likeness without an identity. Levenberg–Marquardt (Marquardt, SIAM 1963) does not, from

@@ -170,10 +170,10 @@ class Movement:
         ) -> tuple[Tensor, Tensor]:
             variable = torch.stack(list(items))
             images = self.decode(variable)
-            trial, distance = self.matching.gradients(images, which, rows, functional=restarts > 1)
+            dummy, distance = self.matching.gradients(images, which, rows, functional=restarts > 1)
             if held is not None:
-                trial = total([held, trial])
-            loss = self.matching.objective(trial, distance) + self.prior(variable, images)
+                dummy = total([held, dummy])
+            loss = self.matching.objective(dummy, distance) + self.prior(variable, images)
             return loss, images
 
         restarts = len(moving[0])

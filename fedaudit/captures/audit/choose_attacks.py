@@ -117,7 +117,7 @@ def _unfit(seen: Observation) -> dict[str, str]:
         find_first(evidence.model, evidence.target, evidence.shape)
     except FedauditError:
         found["analytic"] = "pixels that enter a fully connected layer"
-    if evidence.entry is None:
+    if evidence.first_fc is None:
         found["map_inversion"] = "a fully connected layer whose gradient gives its input away"
     body = getattr(evidence.model, "body", None)
     if isinstance(evidence.model, FaceNet) and body is not None and not [*body.parameters()]:

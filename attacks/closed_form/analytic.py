@@ -13,6 +13,7 @@ from fedaudit.attacks.evidence.gather import gather
 from fedaudit.attacks.search.movers.gradient_descent import Progress
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation
+from fedaudit.core.protocols import AttackCategory
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Update
 
@@ -42,6 +43,7 @@ class Analytic:
 
     needs: ClassVar[frozenset[Knowledge]] = frozenset({Knowledge.MODEL, Knowledge.BASIC})
     reads: ClassVar[frozenset[type]] = frozenset({Update})
+    category: ClassVar[AttackCategory] = AttackCategory.CLOSED_FORM
 
     def __post_init__(self) -> None:
         if self.tolerance <= 0:

@@ -15,6 +15,7 @@ from fedaudit.attacks.search.movers.gradient_descent import Progress
 from fedaudit.core.errors import AttackError
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation
+from fedaudit.core.protocols import AttackCategory
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Update
 
@@ -64,6 +65,7 @@ class RGap:
 
     needs: ClassVar[frozenset[Knowledge]] = frozenset({Knowledge.MODEL, Knowledge.BASIC})
     reads: ClassVar[frozenset[type]] = frozenset({Update})
+    category: ClassVar[AttackCategory] = AttackCategory.CLOSED_FORM
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.probes < 0:

@@ -16,6 +16,7 @@ from fedaudit.attacks.learned.known_maps import KnownMaps, known_maps
 from fedaudit.attacks.learned.refining import Refining
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation
+from fedaudit.core.protocols import AttackCategory
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.shared import Shared, Update
@@ -167,6 +168,7 @@ class FeatureDecoder:
         {Knowledge.MODEL, Knowledge.BASIC, Knowledge.AUXILIARY}
     )
     reads: ClassVar[frozenset[type[Shared]]] = frozenset({Update})
+    category: ClassVar[AttackCategory] = AttackCategory.LEARNED
 
     def __post_init__(self) -> None:
         if self.faces < 2 or self.epochs < 1 or self.width < 1:

@@ -17,6 +17,7 @@ from fedaudit.attacks.learned.decoder_training import Progress, seeded, teach
 from fedaudit.attacks.learned.sketch import Rehearsal, Sketch, first_fc_name
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import DefenseFacts, Observation
+from fedaudit.core.protocols import AttackCategory
 from fedaudit.core.reconstruction import Adaptive, Reconstruction
 from fedaudit.core.seeds import generator_for, seed_for
 from fedaudit.core.shared import Shared, Update
@@ -70,6 +71,7 @@ class LearnedInversion:
         {Knowledge.MODEL, Knowledge.BASIC, Knowledge.AUXILIARY}
     )
     reads: ClassVar[frozenset[type[Shared]]] = frozenset({Update})
+    category: ClassVar[AttackCategory] = AttackCategory.LEARNED
 
     def __post_init__(self) -> None:
         if self.faces < 2 or self.epochs < 1:

@@ -15,7 +15,7 @@ from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.movers.gradient_descent import Progress
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import ModelSpec, Observation
-from fedaudit.core.protocols import Attack
+from fedaudit.core.protocols import Attack, AttackCategory
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.registry import create
 from fedaudit.core.shared import Update
@@ -82,6 +82,7 @@ class Fishing:
         {Knowledge.MODEL, Knowledge.BASIC, Knowledge.AUXILIARY, Knowledge.MANIPULATION}
     )
     reads: ClassVar[frozenset[type]] = frozenset({Update})
+    category: ClassVar[AttackCategory] = AttackCategory.MALICIOUS_SERVER
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "crop", self.crop and tuple(self.crop))

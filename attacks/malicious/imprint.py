@@ -23,6 +23,7 @@ from fedaudit.attacks.malicious.block import (
 from fedaudit.attacks.search.movers.gradient_descent import Progress
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import ModelSpec, Observation
+from fedaudit.core.protocols import AttackCategory
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Update
 
@@ -79,6 +80,7 @@ class Imprint:
         {Knowledge.MODEL, Knowledge.BASIC, Knowledge.AUXILIARY, Knowledge.MANIPULATION}
     )
     reads: ClassVar[frozenset[type]] = frozenset({Update})
+    category: ClassVar[AttackCategory] = AttackCategory.MALICIOUS_SERVER
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "crop", self.crop and tuple(self.crop))

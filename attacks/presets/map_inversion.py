@@ -16,6 +16,7 @@ from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables import Latent, Pixels
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation
+from fedaudit.core.protocols import AttackCategory
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Shared, Update
 
@@ -69,6 +70,7 @@ class MapInversion:
         {Knowledge.MODEL, Knowledge.BASIC, Knowledge.AUXILIARY}
     )
     reads: ClassVar[frozenset[type[Shared]]] = frozenset({Update})
+    category: ClassVar[AttackCategory] = AttackCategory.CLOSED_FORM
 
     def __post_init__(self) -> None:
         # Refuses what the engine refuses, before any observation is there.

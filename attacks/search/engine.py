@@ -22,6 +22,7 @@ from fedaudit.attacks.search.stage import Stage
 from fedaudit.core.errors import UnknownNameError
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation
+from fedaudit.core.protocols import AttackCategory
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Shared, Update
 
@@ -95,6 +96,13 @@ class MatchingAttack:
             raise UnknownNameError("distance", self.distance, DISTANCES)
         if self.unknown not in get_args(Unknown):
             raise UnknownNameError("way to meet a private part", self.unknown, get_args(Unknown))
+
+    @property
+    def category(self) -> AttackCategory:
+        """By whether the images are drawn by a face generator."""
+        if self.prior is None:
+            return AttackCategory.GRADIENT_MATCHING
+        return AttackCategory.GENERATIVE
 
     @property
     def needs(self) -> frozenset[Knowledge]:

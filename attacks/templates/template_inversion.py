@@ -18,6 +18,7 @@ from fedaudit.attacks.templates.read_templates import KINDS, read_templates
 from fedaudit.core.errors import AttackError, KnowledgeError
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation
+from fedaudit.core.protocols import AttackCategory
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Shared
 from fedaudit.models.facenet import FaceNet, require_face_net
@@ -174,6 +175,7 @@ class TemplateInversion:
         {Knowledge.MODEL, Knowledge.BASIC, Knowledge.AUXILIARY}
     )
     reads: ClassVar[frozenset[type[Shared]]] = KINDS
+    category: ClassVar[AttackCategory] = AttackCategory.TEMPLATE
 
     def __post_init__(self) -> None:
         if self.limit < 1 or self.faces < 2 or self.restarts < 1:

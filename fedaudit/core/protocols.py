@@ -1,6 +1,7 @@
 """The verbs: what a plugin must be able to do. Protocols, no base classes."""
 
 from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -13,8 +14,23 @@ from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Update
 
 
+class AttackCategory(StrEnum):
+    """The classes of attacks on shared updates that reports tell apart, most common first."""
+
+    GRADIENT_MATCHING = "gradient inversion in image space"
+    GENERATIVE = "gradient inversion with a generative prior"
+    CLOSED_FORM = "inversion in closed form (inputs, feature maps)"
+    LEARNED = "learned inversion"
+    TEMPLATE = "template inversion"
+    MALICIOUS_SERVER = "malicious server"
+    OTHER = "other"
+
+
 class Attack(Protocol):
-    """`attack(seen, generator=…, progress=…) -> Reconstruction`; settings are its constructor's."""
+    """`attack(seen, generator=…, progress=…) -> Reconstruction`; settings are its constructor's.
+
+    Its `category` says in which class reports count it (`category_of`).
+    """
 
     @property
     def needs(self) -> frozenset[Knowledge]:
@@ -35,6 +51,14 @@ class Attack(Protocol):
     ) -> Reconstruction:
         """Reconstruct; `progress(step, steps, objective)` is called now and then."""
         ...
+
+
+def category_of(attack: object) -> AttackCategory:
+    """The attack's own `category`; `OTHER` for one that declares none, or none that is known."""
+    try:
+        return AttackCategory(getattr(attack, "category", AttackCategory.OTHER))
+    except ValueError:
+        return AttackCategory.OTHER
 
 
 @runtime_checkable

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -19,7 +20,7 @@ from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.errors import AttackError, KnowledgeError
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation
-from fedaudit.core.protocols import ManipulatingAttack
+from fedaudit.core.protocols import AttackCategory, ManipulatingAttack, category_of
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.registry import create, describe, lookup, names
 from fedaudit.core.threat_models import check_knowledge, threat_model
@@ -202,6 +203,19 @@ def test_declares_what_it_needs_and_reads(name: str, attack: Any) -> None:
     assert (Knowledge.MANIPULATION in attack.needs) == (name in MALICIOUS)
     assert isinstance(attack, ManipulatingAttack) == (name in MALICIOUS)
     check_knowledge(name, attack, threat_model("G" if name in MALICIOUS else "D"))
+
+
+def test_declares_its_category(name: str, attack: Any) -> None:
+    category = category_of(attack)
+    assert category is not AttackCategory.OTHER
+    assert (category is AttackCategory.MALICIOUS_SERVER) == (name in MALICIOUS)
+    assert (category is AttackCategory.TEMPLATE) == (name in TEMPLATES)
+
+
+def test_an_attack_that_declares_no_category_counts_as_other() -> None:
+    assert category_of(object()) is AttackCategory.OTHER
+    assert category_of(SimpleNamespace(category="made up")) is AttackCategory.OTHER
+    assert category_of(SimpleNamespace(category="learned inversion")) is AttackCategory.LEARNED
 
 
 def test_takes_an_observation_and_nothing_else(

@@ -160,7 +160,7 @@ def test_every_import_is_a_declared_dependency() -> None:
 
 @pytest.mark.parametrize("extra", ["flower", "nvflare"])
 def test_every_extra_has_its_module_and_is_tested(extra: str) -> None:
-    assert (ROOT / "fedaudit" / "captures" / f"{extra}.py").is_file()
+    assert (ROOT / "fedaudit" / "captures" / "record" / f"{extra}.py").is_file()
     (own,) = (
         line
         for line in PROJECT["project"]["optional-dependencies"]["dev"]

@@ -138,8 +138,7 @@ class Matching:
         """Whether what matched layers' inputs span decides the images; keeps the spans if so."""
         evidence = self.evidence
         chosen = [s for s in evidence.spans if f"{s.name}.".startswith(self.layers or ("",))]
-        gray = evidence.grayscale
-        if not decisive(chosen, evidence.shape, evidence.count, grayscale=gray):
+        if not decisive(chosen, evidence.shape, evidence.count, grayscale=evidence.grayscale):
             return False
         self.spans = tuple(chosen)
         return True

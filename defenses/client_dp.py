@@ -22,7 +22,7 @@ from fedaudit.defenses.accounting import (
 )
 from fedaudit.defenses.composition import Plan, with_budget
 from fedaudit.defenses.gradient_transforms import Batch, Noise, Replayed, clip, in_order, norms
-from fedaudit.models.private import changes_of, private_spec
+from fedaudit.models.dp_compatible import changes_of, dp_compatible_spec
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ class ClientDP:
     def network(self, spec: ModelSpec, split: Split) -> ModelSpec:
         """The network with group norm for batch norm."""
         del split
-        return private_spec(spec)
+        return dp_compatible_spec(spec)
 
     def notes(self, spec: ModelSpec) -> tuple[str, ...]:
         """What that changes in the network of `spec`."""

@@ -17,7 +17,7 @@ from fedaudit.data.splits import Split
 from fedaudit.defenses.accounting import Accountant, Spent, epsilon_of, noise_for
 from fedaudit.defenses.composition import Plan, with_budget
 from fedaudit.defenses.gradient_transforms import Noise, Replayed, clip
-from fedaudit.models.private import changes_of, private_spec
+from fedaudit.models.dp_compatible import changes_of, dp_compatible_spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +26,9 @@ class DPSGD:
 
     arXiv 1607.00133. Opacus' PrivacyEngine does the work: per-sample gradients, clipping, noise,
     Poisson sampling and accounting. Batch norm and layers that overwrite their input, which have no
-    per-sample gradients, are replaced for everybody (`fedaudit.models.private`); plans and reports
-    say what was. Works with FedSGD, where the noised gradient is shared, and with FedAvg, where
-    every local step is clipped and noised.
+    per-sample gradients, are replaced for everybody (`fedaudit.models.dp_compatible`); plans and
+    reports say what was. Works with FedSGD, where the noised gradient is shared, and with FedAvg,
+    where every local step is clipped and noised.
 
     Guarantee: (ε, δ) for adding or removing one image. Beside each audited update stands the ε of
     that one round; the ε of the federation's whole training is larger, and stands with its utility.
@@ -133,7 +133,7 @@ class DPSGD:
     def network(self, spec: ModelSpec, split: Split) -> ModelSpec:
         """The network with group norm for batch norm, and without layers that overwrite."""
         del split
-        return private_spec(spec)
+        return dp_compatible_spec(spec)
 
     def notes(self, spec: ModelSpec) -> tuple[str, ...]:
         """What that changes in the network of `spec`."""
@@ -154,7 +154,7 @@ class DPSGD:
                 f"DP-SGD needs per-sample gradients, which this network does not allow: "
                 f"{problems[0]}. Use a network with GroupNorm in place of BatchNorm."
             )
-        parts = engine.make_private(
+        parts = engine.make_dp_compatible(
             module=loop.network,
             optimizer=loop.optimizer,
             criterion=_image_by_image(loop),

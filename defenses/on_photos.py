@@ -8,7 +8,7 @@ from torch import Tensor
 from fedaudit.core.client import ClientReturn, ClientStep, ClientTask
 from fedaudit.core.errors import ConfigError
 from fedaudit.defenses.gradient_transforms import ImageTransform
-from fedaudit.models.soft_labels import likeliest
+from fedaudit.models.soft_labels import most_likely
 
 PER_IMAGE = "one image"
 """How the unit of a budget starts that counts images (`defenses.dpsgd`)."""
@@ -49,7 +49,7 @@ def with_copies(step: ClientStep, transform: ImageTransform, copies: int, name: 
             copies=task.copies * copies,
         )
         returned = alone(step, name)(changed)
-        behind = likeliest(labels) if returned.labels is None else returned.labels
+        behind = most_likely(labels) if returned.labels is None else returned.labels
         return replace(returned, labels=behind)
 
     return guarded

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fedaudit.core.client import ClientStep
 from fedaudit.core.observation import DefenseFacts, ModelSpec
 from fedaudit.data.splits import Split
-from fedaudit.models.variational import spec_with_bottleneck
+from fedaudit.models.variational_bottleneck import spec_with_bottleneck
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,8 @@ from fedaudit.data.face_set import FaceSet
 from fedaudit.data.orl import orl
 from fedaudit.data.splits import split
 from fedaudit.federation.simulation import Simulation, State
+from fedaudit.models.face_gan import FaceGan
 from fedaudit.models.facenet import criterion_of
-from fedaudit.models.generator import FaceGan
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -17,8 +17,8 @@ from fedaudit.attacks.adaptive.defense_replay import is_installed
 from fedaudit.attacks.adaptive.sparsity import has_gaps, is_cut, is_product, masked, zeros_of
 from fedaudit.attacks.evidence.round_averaging import deviation, rounds_of
 from fedaudit.core.observation import DefenseFacts, Observation
-from fedaudit.models.adopted import adopt
 from fedaudit.models.facenet import FaceNet
+from fedaudit.models.foreign_network import adopt
 from fedaudit.models.zoo import build
 
 MANY_ZEROS = 0.3

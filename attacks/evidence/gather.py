@@ -30,10 +30,10 @@ from fedaudit.attacks.training.schedule import without_pulls
 from fedaudit.core.errors import AttackError, KnowledgeError
 from fedaudit.core.observation import Observation
 from fedaudit.core.shared import Update
-from fedaudit.models.adopted import adopt
 from fedaudit.models.batch_norm import client_mode
 from fedaudit.models.facenet import FaceNet
-from fedaudit.models.soft_labels import likeliest
+from fedaudit.models.foreign_network import adopt
+from fedaudit.models.soft_labels import most_likely
 from fedaudit.models.zoo import build
 
 NOTHING = Adaptation()
@@ -216,7 +216,7 @@ def gather(seen: Observation) -> Evidence:
         if first_fc.maps is None or first_fc.upstream is None or seen.batch_size == 1:
             first_fc = take_apart(first_fc, model, labels)
     first_fc, soft = _behind_defense(adaptation, first_fc, model, head)
-    labels = labels if soft is None else likeliest(soft)
+    labels = labels if soft is None else most_likely(soft)
     copies = copies_of(adaptation.images, seen.image_shape)
     count = max(1, seen.batch_size // copies)
     if copies > 1:

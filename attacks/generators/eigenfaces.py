@@ -2,7 +2,7 @@
 
 A network that standardizes its input, or its maps, tells nothing of an image's brightness and
 contrast. A prior over images that are not standardized then prefers the mean face, faintly varied:
-the least contrast is the likeliest. So faces are standardized one by one before they are counted,
+the least contrast is the most_likely. So faces are standardized one by one before they are counted,
 and drawn at the brightness and contrast that faces have.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.core.seeds import generator_for
-from fedaudit.files.cache import key_of, remembered
+from fedaudit.files.cache import key_of, load_or_learn
 
 
 @dataclass(frozen=True)
@@ -102,4 +102,4 @@ def kept_faces(
         return {"faces": (found * 255).round().to(torch.uint8)}
 
     key = key_of({}, ("eigenfaces", auxiliary, count, shape, grayscale, seed))
-    return remembered(key, draw, cache, valid=("faces",))["faces"].float() / 255
+    return load_or_learn(key, draw, cache, valid=("faces",))["faces"].float() / 255

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fedaudit.core.errors import ConfigError, UsageError
+from fedaudit.models.face_gan import DEFAULT_CROP
 from fedaudit.models.foreign_settings import Crop
-from fedaudit.models.generator import DEFAULT_CROP, Generator, StagedGenerator, load_generator
+from fedaudit.models.generator import Generator, StagedGenerator, load_generator
 
 __all__ = ["DEFAULT_CROP", "LATENT_PRIOR", "CropEdges", "FaceGenerator", "FittedGenerator"]
 

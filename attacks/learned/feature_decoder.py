@@ -20,7 +20,7 @@ from fedaudit.core.protocols import AttackCategory
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.shared import Shared, Update
-from fedaudit.files.cache import key_of, remembered
+from fedaudit.files.cache import key_of, load_or_learn
 
 PART = 256
 GENERIC = 4
@@ -89,7 +89,7 @@ class DecoderTraining:
         )
         decoder = seeded(empty, self.seed)
         assert isinstance(decoder, MapDecoder)
-        state = remembered(key, learn, self.cache, valid=decoder.state_dict())
+        state = load_or_learn(key, learn, self.cache, valid=decoder.state_dict())
         decoder.load_state_dict(state)
         return decoder.to(known.maps.device).eval().requires_grad_(False)
 

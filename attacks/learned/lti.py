@@ -21,7 +21,7 @@ from fedaudit.core.protocols import AttackCategory
 from fedaudit.core.reconstruction import Adaptive, Reconstruction
 from fedaudit.core.seeds import generator_for, seed_for
 from fedaudit.core.shared import Shared, Update
-from fedaudit.files.cache import key_of, remembered
+from fedaudit.files.cache import key_of, load_or_learn
 from fedaudit.models.facenet import FaceNet
 from fedaudit.models.zoo import build
 
@@ -130,7 +130,7 @@ class LearnedInversion:
         def learn() -> Mapping[str, Tensor]:
             return self._learn(seen, evidence, defense, progress)
 
-        return remembered(key, learn, self.cache, valid=needed)
+        return load_or_learn(key, learn, self.cache, valid=needed)
 
     def read(self, learned: Mapping[str, Tensor], evidence: Evidence) -> Tensor:
         """The images `[N, C, H, W]` of an update, by what was learned."""

@@ -23,7 +23,7 @@ from fedaudit.attacks.generators.eigenfaces import kept_faces
 from fedaudit.attacks.learned.decoder_training import Progress, seeded
 from fedaudit.core.seeds import generator_for
 from fedaudit.defenses.gradient_transforms import ImageTransform
-from fedaudit.files.cache import key_of, remembered
+from fedaudit.files.cache import key_of, load_or_learn
 from fedaudit.models.bodies import group_norm
 
 BATCH = 32
@@ -198,7 +198,7 @@ class Unmasking:
         does = torch.stack([drawn_on(transforms, shape, seed).images[0] for seed in range(2)])
         key = key_of({"does": does}, ("unmasking", shape, grayscale, self))
         network = SignNet(seen, self.width)
-        network.load_state_dict(remembered(key, learn, self.cache, valid=network.state_dict()))
+        network.load_state_dict(load_or_learn(key, learn, self.cache, valid=network.state_dict()))
         return network.eval().requires_grad_(False)
 
     def _teach(

@@ -17,7 +17,7 @@ from fedaudit.core.observation import LocalTraining, Observation
 from fedaudit.models.batch_norm import (
     batch_norm_layers,
     batch_statistics,
-    heard_statistics,
+    record_statistics,
     values_per_channel,
 )
 
@@ -68,7 +68,7 @@ class BatchNormPrior:
         In `with prior.listening() as distance:` run the model on all dummy images once, then
         `distance()` is the scalar.
         """
-        with heard_statistics(self.model) as heard:
+        with record_statistics(self.model) as heard:
             yield lambda: self.distance(heard())
 
     def distance(self, dummy: Statistics) -> Tensor:

@@ -16,7 +16,7 @@ from torch.func import functional_call
 from fedaudit.attacks.training.schedule import Order, step_factors
 from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import LocalTraining
-from fedaudit.models.batch_norm import copied_buffers
+from fedaudit.models.batch_norm import copy_buffers
 from fedaudit.models.facenet import criterion_of
 
 Named = dict[str, Tensor]
@@ -88,7 +88,7 @@ def replay(
         )
     parameters = dict(model.named_parameters())
     start = {n: before.get(n, p).detach() for n, p in parameters.items()}
-    fixed = copied_buffers(model)
+    fixed = copy_buffers(model)
     for name in fixed:
         fixed[name] = before.get(name, fixed[name]).detach().clone()
     wanted = list(parameters if names is None else names)

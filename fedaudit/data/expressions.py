@@ -13,9 +13,10 @@ from fedaudit.data.crop import resize
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.folder import folder
 from fedaudit.files.asset_table import ASSETS
-from fedaudit.files.cache import key_of, remembered
+from fedaudit.files.cache import key_of, load_or_learn
 from fedaudit.models.expression_nets import EXPRESSIONS, load_expressions
-from fedaudit.models.generator import FaceGan, Generator, load_generator
+from fedaudit.models.face_gan import FaceGan
+from fedaudit.models.generator import Generator, load_generator
 
 VERSION = 1
 """Raise it whenever the same settings would now give other faces."""
@@ -66,7 +67,7 @@ def expressions(
     assert isinstance(generator, FaceGan)
     used = [ASSETS[name].sha256 for name in ("face_gan", "expression", "expression_fer")]
     key = key_of({}, "expressions", VERSION, search, used, torch.__version__)
-    found = remembered(key, lambda: search.run(generator), None, valid=("latents", "labels"))
+    found = load_or_learn(key, lambda: search.run(generator), None, valid=("latents", "labels"))
     with torch.no_grad():
         parts = [generator(z) for z in torch.split(found["latents"], _DRAW)]
     names = [f"p{p:03d}" for p in range(1, people + 1)]

@@ -17,10 +17,10 @@ from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import LocalTraining
 from fedaudit.core.scenario import Federation, Scenario
 from fedaudit.core.shared import Buffers, Shared, Update
-from fedaudit.models.batch_norm import client_mode, moved_buffers
+from fedaudit.models.batch_norm import client_mode, collect_buffers
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.soft_labels import loss_on
-from fedaudit.models.variational import give_noise
+from fedaudit.models.variational_bottleneck import give_noise
 from fedaudit.models.zoo import build, parameters_of
 
 
@@ -68,7 +68,7 @@ def train_locally(task: ClientTask) -> ClientReturn:
         tensors = {name: grads[name] for name in sent}
     else:
         tensors = {name: after[name] - before[name] for name in sent}
-    buffers = moved_buffers(model) if task.training.batch_norm == "train" else {}
+    buffers = collect_buffers(model) if task.training.batch_norm == "train" else {}
     everything = [*tensors.values(), *buffers.values()]
     if not all(bool(torch.isfinite(t).all()) for t in everything):
         raise AttackError(

@@ -12,7 +12,7 @@ from fedaudit.core.observation import ModelSpec
 from fedaudit.core.registry import create
 from fedaudit.data.face_set import FaceSet
 from fedaudit.federation.contrastive import changed
-from fedaudit.files.cache import key_of, remembered
+from fedaudit.files.cache import key_of, load_or_learn
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build, parameters_of
 
@@ -63,7 +63,7 @@ def _kept(text: str, public: str, steps: int, seed: int) -> dict[str, Tensor]:
     facts = ("pretrained", VERSION, text, people, steps, seed, torch.__version__)
     key = key_of({"photos": faces.images, **start}, *facts)
     body = [name for name in start if not name.startswith("head.")]
-    return remembered(key, lambda: _train(spec, faces, steps, seed), None, valid=body)
+    return load_or_learn(key, lambda: _train(spec, faces, steps, seed), None, valid=body)
 
 
 def _train(spec: ModelSpec, faces: FaceSet, steps: int, seed: int) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from fedaudit.federation.contrastive import train_without_labels
 from fedaudit.federation.local_training import train_locally
 from fedaudit.models.generator import load_generator
 from fedaudit.models.method_heads import spec_with_head
-from fedaudit.models.soft_labels import likeliest, probabilities
+from fedaudit.models.soft_labels import most_likely, probabilities
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class SolomonWoubie:
         # Where a defense makes several images of each photo, an imposter weighs as much as a photo.
         drawn = self.drawn(task).repeat_interleave(task.copies, 0)
         imposter = torch.full((len(drawn),), task.model.arguments["classes"] - 1)
-        known = likeliest(task.labels)
+        known = most_likely(task.labels)
         both = (task.labels, imposter)
         if task.labels.dim() > 1:
             both = (probabilities(task.labels, int(imposter[0]) + 1), probabilities(imposter))

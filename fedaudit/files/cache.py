@@ -26,7 +26,7 @@ def key_of(tensors: Mapping[str, Tensor], *facts: object) -> str:
     return digest.hexdigest()[:24]
 
 
-def remembered(
+def load_or_learn(
     key: str,
     learn: Callable[[], Mapping[str, Tensor]],
     cache: str | None,

@@ -47,7 +47,7 @@ def running_statistics(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def moved_buffers(model: nn.Module) -> dict[str, Tensor]:
+def collect_buffers(model: nn.Module) -> dict[str, Tensor]:
     """What a client's batch-norm layers send: running statistics, and the counters of steps.
 
     A counter, `NAME.num_batches_tracked`, starts at 0 in every round, as the server sends none.
@@ -61,7 +61,7 @@ def moved_buffers(model: nn.Module) -> dict[str, Tensor]:
 
 
 @contextmanager
-def heard_statistics(model: nn.Module) -> Iterator[Callable[[], Statistics]]:
+def record_statistics(model: nn.Module) -> Iterator[Callable[[], Statistics]]:
     """Listen to what enters each batch-norm layer during the forward passes of a `with` block.
 
     The value is a function that returns the statistics of the last pass, differentiable. Hooks
@@ -94,12 +94,12 @@ def batch_statistics(model: nn.Module, images: Tensor) -> Statistics:
 
     The model runs in the mode that it is in; its buffers are left as they are.
     """
-    with heard_statistics(model) as heard:
-        functional_call(model, copied_buffers(model), (images,))
+    with record_statistics(model) as heard:
+        functional_call(model, copy_buffers(model), (images,))
     return heard()
 
 
-def copied_buffers(model: nn.Module) -> dict[str, Tensor]:
+def copy_buffers(model: nn.Module) -> dict[str, Tensor]:
     """Copies of all buffers, for a functional call that must not move the model's own."""
     return {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
 
@@ -124,7 +124,7 @@ def values_per_channel(
     ]
     try:
         zeros = next(model.parameters()).new_zeros(2, *image_shape)
-        functional_call(model, copied_buffers(model), (zeros,))
+        functional_call(model, copy_buffers(model), (zeros,))
     finally:
         for hook in hooks:
             hook.remove()

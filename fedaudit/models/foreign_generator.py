@@ -151,7 +151,7 @@ def _candidates(
         yield own
     elif callable(sample):
         try:
-            yield distributions.drawn_by(sample)
+            yield distributions.from_sampler(sample)
         except Exception as error:  # a foreign sampler may raise anything
             reason = str(error).strip().split("\n")[0]
             raise UsageError(

@@ -1,9 +1,7 @@
-"""Generators of faces: the attacker's picture of what a face is."""
+"""Face generators as image priors of attacks: their interface, and loading one by name or file."""
 
 import pickle
-from collections.abc import Sequence
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -12,14 +10,10 @@ from torch import Tensor, nn
 
 from fedaudit.core.errors import AssetError
 from fedaudit.files import asset_store
-from fedaudit.models import latents
+from fedaudit.models.face_gan import FaceGan
 from fedaudit.models.foreign_generator import load_foreign
 from fedaudit.models.latents import Latents
-
-LATENT_DIM = 100
-WIDTHS = (512, 256, 128, 64)
-DEFAULT_CROP = (0.09, 0.97, 0.06, 0.94)
-"""Fits the face GAN's images to photos cropped from brow to chin, as ORL's are."""
+from fedaudit.models.prior_file import read_prior
 
 
 @runtime_checkable
@@ -68,72 +62,6 @@ class StagedGenerator(Generator, Protocol):
         ...
 
 
-class FaceGan(nn.Module):
-    """DCGAN (Radford et al. 2016): `[N, latent_dim]` → `[N, 3, S, S]`, S = 4 · 2 ** len(widths).
-
-    The built-in one was trained on DigiFace-1M and has five stages. The feature maps between them:
-    stage 1 takes `[N, 512, 4, 4]`, 2 `[N, 256, 8, 8]`, 3 `[N, 128, 16, 16]`, 4 `[N, 64, 32, 32]`;
-    they are outputs of a ReLU, so never negative.
-
-    Args:
-        widths: Channels of the feature maps between the stages.
-        latent_dim: Width of the latent vector.
-        crop: See `Generator`.
-    """
-
-    def __init__(
-        self,
-        widths: Sequence[int] = WIDTHS,
-        latent_dim: int = LATENT_DIM,
-        crop: tuple[float, float, float, float] = DEFAULT_CROP,
-    ) -> None:
-        super().__init__()
-        self.widths, self.latent_dim, self.crop = tuple(widths), latent_dim, crop
-        self.latents = latents.normal(latent_dim)
-        hidden = [
-            nn.Sequential(
-                nn.ConvTranspose2d(a, b, 4, 1 if i == 0 else 2, 0 if i == 0 else 1, bias=False),
-                nn.BatchNorm2d(b),
-                nn.ReLU(),
-            )
-            for i, (a, b) in enumerate(pairwise((latent_dim, *widths)))
-        ]
-        last = nn.Sequential(nn.ConvTranspose2d(widths[-1], 3, 4, 2, 1, bias=False), nn.Tanh())
-        self.stages = nn.ModuleList([*hidden, last])
-
-    @property
-    def side(self) -> int:
-        """Height and width of its images."""
-        return 4 << len(self.widths)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Images `[N, 3, S, S]` in [0, 1] from latent vectors `[N, latent_dim]` ~ N(0, 1)."""
-        return self.forward_from(0, z)
-
-    def features(self, z: Tensor, stage: int) -> Tensor:
-        """The feature map that stage `stage` takes, from latent vectors."""
-        x = z
-        for inner in self.stages[: self._checked(stage)]:
-            x = inner(_as_map(x))
-        return x
-
-    def forward_from(self, stage: int, feature: Tensor) -> Tensor:
-        """Images `[N, 3, S, S]` in [0, 1] from the feature map that stage `stage` takes."""
-        x = _as_map(feature)
-        for inner in self.stages[self._checked(stage) :]:
-            x = inner(x)
-        return (x + 1) / 2
-
-    def _checked(self, stage: int) -> int:
-        if not 0 <= stage < len(self.stages):
-            raise ValueError(f"stage {stage}: this generator has 0 to {len(self.stages) - 1}")
-        return stage
-
-
-def _as_map(x: Tensor) -> Tensor:
-    return x[:, :, None, None] if x.dim() == 2 else x
-
-
 def load_generator(source: str = "face_gan", *, latent_dim: int | None = None) -> Generator:
     """A frozen generator in evaluation mode.
 
@@ -157,9 +85,6 @@ def load_generator(source: str = "face_gan", *, latent_dim: int | None = None) -
     if source == "face_gan":
         return _face_gan()
     if Path(source).suffix == ".safetensors":
-        # It builds a FaceGan, which is defined here.
-        from fedaudit.models.prior_file import read_prior  # noqa: PLC0415
-
         return read_prior(Path(source)).generator
     generator = load_foreign(source, latent_dim)
     assert isinstance(generator, Generator)

@@ -79,7 +79,7 @@ def truncated(*shape: int, at: float = 2.0) -> Latents:
     return Latents(shape, draw, 0.0, math.sqrt(variance))
 
 
-def drawn_by(sample: Callable[..., Tensor]) -> Latents:
+def from_sampler(sample: Callable[..., Tensor]) -> Latents:
     """The distribution of a generator's own `sample`, its mean and spread estimated by drawing.
 
     Args:

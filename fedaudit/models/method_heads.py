@@ -16,7 +16,7 @@ from fedaudit.core.observation import ModelSpec
 from fedaudit.core.registry import create
 from fedaudit.models.facenet import FaceNet, require_face_net
 from fedaudit.models.heads import CosFaceHead
-from fedaudit.models.variational import VariationalFaceNet
+from fedaudit.models.variational_bottleneck import VariationalFaceNet
 from fedaudit.models.zoo import around
 
 WITH_HEAD = "fedaudit.models.method_heads:with_head"

@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 
 from fedaudit.core.errors import UsageError
 from fedaudit.files.atomic import write_atomically
+from fedaudit.models.face_gan import FaceGan
 from fedaudit.models.foreign_settings import Crop
-from fedaudit.models.generator import FaceGan
 
 SUFFIX = ".safetensors"
 _KEY = "fedaudit_prior"

@@ -41,6 +41,6 @@ def probabilities(labels: Tensor, classes: int | None = None) -> Tensor:
     return F.pad(soft, (0, max(0, (classes or 0) - soft.shape[1])))
 
 
-def likeliest(labels: Tensor) -> Tensor:
+def most_likely(labels: Tensor) -> Tensor:
     """`[N]` labels, the most probable ones of `[N, k]`."""
     return labels if labels.dim() == 1 else labels.argmax(1)

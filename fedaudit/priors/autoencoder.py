@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from fedaudit.attacks.generators.face_generator import cropped
 from fedaudit.core.errors import UsageError
-from fedaudit.models.generator import FaceGan, load_generator
+from fedaudit.models.face_gan import FaceGan
+from fedaudit.models.generator import load_generator
 from fedaudit.models.prior_file import Manifest
 from fedaudit.priors.networks import Encoder, copied, follow, fresh_generator
 from fedaudit.priors.training_photos import Photos

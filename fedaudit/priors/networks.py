@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fedaudit.core.errors import UsageError
-from fedaudit.models.generator import FaceGan
+from fedaudit.models.face_gan import FaceGan
 
 SIZES = {32: (256, 128, 64), 64: (256, 128, 64, 32)}
 """Side of the images → channels between the generator's stages."""

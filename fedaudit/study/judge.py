@@ -14,7 +14,7 @@ from fedaudit.core.registry import create
 from fedaudit.core.scenario import Federation, Scenario, Study
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split, split
-from fedaudit.files.cache import key_of, remembered
+from fedaudit.files.cache import key_of, load_or_learn
 from fedaudit.scoring.embedder import Embedder, load_embedder
 from fedaudit.scoring.identity import Embed, Gallery, calibrate, embed_split, mirrored
 from fedaudit.study.jobs import gallery_name
@@ -139,7 +139,7 @@ def _embedded(faces: FaceSet, full: FaceSet, held: Split, embedder: Embedder) ->
     facts = (full.people, sorted(held.gallery.items()), torch.get_num_threads())
     key = key_of(decisive, "gallery", VERSION, torch.__version__, *facts)
     try:
-        return remembered(key, embed, None)
+        return load_or_learn(key, embed, None)
     except StorageError:
         return embed()  # without a cache it takes longer, that is all
 

@@ -40,8 +40,8 @@ from fedaudit.federation.local_training import local_training
 from fedaudit.federation.simulation import Simulation, State
 from fedaudit.federation.utility import measure
 from fedaudit.models.derivatives import twice_differentiable
+from fedaudit.scoring.partial_truth import match_originals, search
 from fedaudit.scoring.score import score
-from fedaudit.scoring.unknown import search, those_meant
 from fedaudit.study.jobs import NOISE, POSITIVE, TrainJob, model_job
 from fedaudit.study.judge import faces_of, judge_of, split_of
 from fedaudit.study.run_folder import RunFolder
@@ -146,7 +146,7 @@ def judge(
     secret = capture.secret
     tensors: dict[str, Tensor] = {}
     if study.recorded:
-        secret, chosen = those_meant(secret, found.images.clamp(0, 1))
+        secret, chosen = match_originals(secret, found.images.clamp(0, 1))
         tensors["originals"] = chosen  # which photo each image stands for differs by attack
         shown = tuple(capture.secret.people)
         other: str | None = recorded_targets.wrong_person(study, scenario, cell, shown)

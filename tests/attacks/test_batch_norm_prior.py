@@ -25,7 +25,7 @@ from fedaudit.models.batch_norm import (
     batch_norm_layers,
     batch_statistics,
     client_mode,
-    moved_buffers,
+    collect_buffers,
 )
 from fedaudit.models.zoo import build
 
@@ -258,6 +258,6 @@ def test_moved_buffers_are_what_a_state_dict_has(network: Simulation) -> None:
     model = build(network.spec(0))
     model(torch.rand(2, 3, 32, 32))
     own = dict(model.named_buffers())
-    found = moved_buffers(model)
+    found = collect_buffers(model)
     assert set(found) == set(own)
     assert all(torch.equal(found[name], own[name]) for name in own)

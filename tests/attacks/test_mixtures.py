@@ -99,7 +99,7 @@ LABELS = torch.tensor([[0.5, 0.5, 0, 0], [0.2, 0, 0.5, 0.3], [0.7, 0, 0.3, 0]])
 MEAN = torch.full((1, 4, 4), 0.5)
 
 
-def likeliest(mixed: Tensor, rounds: list[int]) -> tuple[Tensor, Tensor]:
+def most_likely(mixed: Tensor, rounds: list[int]) -> tuple[Tensor, Tensor]:
     """The client's mean and its photo about it, by least squares over `rounds`; `[16]` each."""
     deviations = LABELS[rounds, 1:].norm(dim=1)
     seen = torch.stack([torch.ones(len(rounds)), OWN[rounds]], 1) / deviations[:, None]
@@ -114,7 +114,7 @@ def test_the_photo_behind_is_the_likeliest() -> None:
     mixed = 0.3 + 0.4 * torch.rand(3, 1, 4, 4, generator=drawn(1))
     shares = Coefficients.of(LABELS)
     assert shares.label == 0  # who is in all of them
-    client, photo = likeliest(mixed, [0, 1, 2])
+    client, photo = most_likely(mixed, [0, 1, 2])
     wanted = MEAN + (client + photo).view(1, 4, 4)
     torch.testing.assert_close(photo_behind(mixed, shares, MEAN), wanted)
 
@@ -124,7 +124,7 @@ def test_a_mixture_is_expected_by_what_the_others_say() -> None:
     shares = Coefficients.of(LABELS)
     found = expected(mixed[None], shares.own[None], shares.rest[None], MEAN)[0]
     for number in range(3):
-        client, photo = likeliest(mixed, [k for k in range(3) if k != number])
+        client, photo = most_likely(mixed, [k for k in range(3) if k != number])
         wanted = MEAN + (client + OWN[number] * photo).view(1, 4, 4)
         torch.testing.assert_close(found[number], wanted)
     alone = expected(mixed[None, :1], shares.own[None, :1], shares.rest[None, :1], MEAN)

@@ -19,7 +19,7 @@ from fedaudit.data.face_set import FaceSet
 from fedaudit.defenses.gradient_transforms import in_order, keep_inputs
 from fedaudit.defenses.soteria import Soteria, defended
 from fedaudit.models.facenet import criterion_of
-from fedaudit.models.libraries import FACTORY
+from fedaudit.models.library_networks import FACTORY
 from fedaudit.models.zoo import build
 
 CLASSES = 10

@@ -39,7 +39,7 @@ from fedaudit.reports.recorded import findings_of, judge_search
 from fedaudit.reports.results import Results, Row, Settings, schema
 from fedaudit.reports.trials import Trials
 from fedaudit.scoring.embedder import Embedder
-from fedaudit.scoring.unknown import those_meant
+from fedaudit.scoring.partial_truth import match_originals
 from fedaudit.study import run_cell
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.session import open_run
@@ -484,7 +484,7 @@ def test_pairing_takes_the_least_squared_error() -> None:
     photos = torch.rand(5, 3, 8, 8, generator=generator)
     secret = Secret(photos, torch.full((5,), -1), tuple("abcde"), tuple("abcde"))
     rebuilt = photos[[3, 1]] + 0.01
-    chosen, indices = those_meant(secret, rebuilt)
+    chosen, indices = match_originals(secret, rebuilt)
     assert chosen.people == ("d", "b")
     assert indices.tolist() == [3, 1]
 

@@ -24,8 +24,8 @@ from fedaudit.core.errors import ConfigError, RunFolderError, UsageError
 from fedaudit.core.observation import Observation
 from fedaudit.core.registry import create
 from fedaudit.core.scenario import Choice, Study
-from fedaudit.models.adopted import Adopted
 from fedaudit.models.batch_norm import batch_norm_layers
+from fedaudit.models.foreign_network import ForeignFaceNet
 from fedaudit.reports.build import build_report
 from fedaudit.study.jobs import expand
 from fedaudit.study.session import open_run
@@ -104,7 +104,7 @@ def test_a_file_is_as_good_as_the_class(
     assert study.data.settings["model"] == str(file)
     assert len(study.data.settings["model_sha256"]) == 64
     evidence = gather(first_seen(study))
-    assert isinstance(evidence.model, Adopted)
+    assert isinstance(evidence.model, ForeignFaceNet)
     assert evidence.first_fc is not None  # the hidden layer gives its input away
     assert [m.training for m in batch_norm_layers(evidence.model).values()] == [False]
     assert evidence.labels is not None
@@ -341,7 +341,7 @@ def test_a_model_that_only_the_capture_names_is_not_opened(
         raise AssertionError(f"{args} was opened")
 
     for place in ("read_program", "digest_of"):
-        monkeypatch.setattr(f"fedaudit.models.from_file.{place}", opened)
+        monkeypatch.setattr(f"fedaudit.models.network_file.{place}", opened)
     path = record(tmp_path / "c", small(), model=name)
     with pytest.raises(UsageError, match="to build it is to run code that a file chose"):
         requested(path)

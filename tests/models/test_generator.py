@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from fedaudit.core.errors import AssetError, ConfigError, UsageError
 from fedaudit.models import generator
-from fedaudit.models.generator import FaceGan, Generator, StagedGenerator, load_generator
+from fedaudit.models.face_gan import FaceGan
+from fedaudit.models.generator import Generator, StagedGenerator, load_generator
 from fedaudit.scoring.embedder import load_embedder
 
 

@@ -7,7 +7,7 @@ from scipy.stats import kstest, truncnorm, uniform
 from torch import Tensor
 
 from fedaudit.models import latents
-from fedaudit.models.latents import Latents, drawn_by
+from fedaudit.models.latents import Latents, from_sampler
 
 
 def noise(seed: int = 0) -> torch.Generator:
@@ -55,7 +55,7 @@ def mapped(count: int, generator: torch.Generator) -> Tensor:
 
 
 def test_moments_of_an_own_sampler() -> None:
-    made = drawn_by(mapped)
+    made = from_sampler(mapped)
     assert made.shape == (4,)
     assert isinstance(made.spread, Tensor)
     assert torch.allclose(made.spread[:3], torch.tensor([1.0, 5.0, 0.1]), rtol=0.1)
@@ -65,7 +65,7 @@ def test_moments_of_an_own_sampler() -> None:
 
 
 def test_a_sampler_without_a_generator_is_seeded_and_leaves_no_trace() -> None:
-    made = drawn_by(lambda count: torch.randn(count, 2, 3))
+    made = from_sampler(lambda count: torch.randn(count, 2, 3))
     before = torch.get_rng_state()
     one, two, three = (made.draw(4, noise(seed)) for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), before)
@@ -89,4 +89,4 @@ def test_a_sampler_without_a_generator_is_seeded_and_leaves_no_trace() -> None:
 )
 def test_samplers_that_are_refused(sample: Callable[..., Tensor], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        drawn_by(sample)
+        from_sampler(sample)

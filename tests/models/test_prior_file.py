@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from fedaudit.core.errors import UsageError
-from fedaudit.models.generator import FaceGan, load_generator
+from fedaudit.models.face_gan import FaceGan
+from fedaudit.models.generator import load_generator
 from fedaudit.models.prior_file import Manifest, read_prior, write_prior
 
 WIDTHS = (8, 4)

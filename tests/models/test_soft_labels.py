@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from fedaudit.core.observation import ModelSpec
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.heads import ArcFaceHead, CosFaceHead, LinearHead
-from fedaudit.models.soft_labels import likeliest, loss_on, probabilities
+from fedaudit.models.soft_labels import loss_on, most_likely, probabilities
 from fedaudit.models.zoo import build
 
 SOFT = torch.tensor([[0.5, 0.2, 0.3], [0.0, 1.0, 0.0]])
@@ -57,5 +57,5 @@ def test_widths() -> None:
     assert torch.equal(probabilities(torch.tensor([1]), 3), torch.tensor([[0.0, 1.0, 0.0]]))
     assert torch.equal(probabilities(SOFT, 4), torch.cat([SOFT, torch.zeros(2, 1)], 1))
     assert torch.equal(probabilities(SOFT, 2), SOFT)
-    assert likeliest(SOFT).tolist() == [0, 1]
-    assert likeliest(torch.tensor([4])).tolist() == [4]
+    assert most_likely(SOFT).tolist() == [0, 1]
+    assert most_likely(torch.tensor([4])).tolist() == [4]

@@ -296,7 +296,7 @@ def embedding_span(first_fc: FirstFullyConnected) -> Tensor:
 
 
 def _layer(model: nn.Module) -> nn.Linear | None:
-    """The layer that the map enters; `fedaudit.models.adopted` finds it in other networks."""
+    """The layer that the map enters (in other networks, `models.foreign_network` finds it)."""
     if not isinstance(model, FaceNet):
         return None
     layer = model.entry_layer

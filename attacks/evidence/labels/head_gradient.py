@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedaudit.models.adopted import Adopted
 from fedaudit.models.facenet import FaceNet, criterion_of
+from fedaudit.models.foreign_network import ForeignFaceNet
 from fedaudit.models.heads import CosineHead, LinearHead
 
 
@@ -95,7 +95,7 @@ def unscaled(gradient: Tensor, weight: Tensor) -> Tensor:
 
 
 def _head(model: nn.Module) -> tuple[str, nn.Module]:
-    if isinstance(model, FaceNet) and not isinstance(model, Adopted):
+    if isinstance(model, FaceNet) and not isinstance(model, ForeignFaceNet):
         return "head.weight", model.head
     linear = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear | LinearHead)]
     return (f"{linear[-1][0]}.weight", linear[-1][1]) if linear else ("", model)

@@ -33,8 +33,8 @@ from fedaudit.core.errors import ConfigError, UsageError
 from fedaudit.core.observation import ModelSpec
 from fedaudit.core.scenario import RECORDED, SAFE_NAME, Choice, Scenario, Study
 from fedaudit.core.threat_models import EXPLANATIONS
-from fedaudit.models.from_file import digest_of as digest_of_model
-from fedaudit.models.from_file import is_file
+from fedaudit.models.network_file import digest_of as digest_of_model
+from fedaudit.models.network_file import is_file
 
 ALONE = 6
 """Updates of a round that can say something by themselves: the fewest of which an exact test can

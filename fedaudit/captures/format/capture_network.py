@@ -11,9 +11,9 @@ from fedaudit.captures.format.capture_facts import Facts
 from fedaudit.core.errors import UsageError
 from fedaudit.core.observation import ModelSpec
 from fedaudit.core.registry import lookup, names
-from fedaudit.models import from_file, libraries
-from fedaudit.models.from_file import is_file
-from fedaudit.models.libraries import in_library
+from fedaudit.models import library_networks, network_file
+from fedaudit.models.library_networks import is_library_name
+from fedaudit.models.network_file import is_file
 from fedaudit.models.zoo import build
 
 NORMALIZED = f"{__name__}:normalized"
@@ -58,12 +58,12 @@ def model_of(
     if is_file(named):
         shape = None if facts.image_shape is None else list(facts.image_shape)
         kept = {"path": str(Path(named).absolute()), "image_shape": shape, "sha256": sha256}
-        return _normalized(ModelSpec(from_file.FACTORY, kept), facts)
+        return _normalized(ModelSpec(network_file.FACTORY, kept), facts)
     arguments = dict(facts.arguments or {})
-    if in_library(named):
+    if is_library_name(named):
         if facts.classes is not None:
             arguments.setdefault("num_classes", facts.classes)
-        spec = ModelSpec(libraries.FACTORY, {"name": named, "arguments": arguments})
+        spec = ModelSpec(library_networks.FACTORY, {"name": named, "arguments": arguments})
         return _normalized(spec, facts)
     parameters = inspect.signature(lookup("networks", named)).parameters
     wanted = {"classes": facts.classes, "num_classes": facts.classes}
@@ -89,18 +89,18 @@ def network_name(spec: ModelSpec) -> str:
     arguments = spec.arguments
     if spec.factory == NORMALIZED:
         return network_name(ModelSpec(arguments["factory"], arguments["arguments"]))
-    if spec.factory == from_file.FACTORY:
+    if spec.factory == network_file.FACTORY:
         return Path(arguments["path"]).name
-    return str(arguments["name"] if spec.factory == libraries.FACTORY else spec.factory).rpartition(
-        ":"
-    )[2]
+    return str(
+        arguments["name"] if spec.factory == library_networks.FACTORY else spec.factory
+    ).rpartition(":")[2]
 
 
 def advice_on_classes(spec: ModelSpec, facts: Facts, needed: int) -> str:
     """What to do about a model that is built for another number of classes than was trained."""
     if spec.factory == NORMALIZED:
         spec = ModelSpec(spec.arguments["factory"], spec.arguments["arguments"])
-    if spec.factory == from_file.FACTORY:
+    if spec.factory == network_file.FACTORY:
         return f"Save the model with {needed:,} classes."
     stated = dict(spec.arguments.get("arguments", spec.arguments))
     for name in ("classes", "num_classes"):
@@ -108,7 +108,7 @@ def advice_on_classes(spec: ModelSpec, facts: Facts, needed: int) -> str:
             return f"The capture's arguments say {name} = {stated[name]}: correct it to {needed}."
     if facts.classes is not None and facts.classes != needed:
         return f"The capture says classes = {facts.classes}: correct it to {needed}."
-    known = spec.factory == libraries.FACTORY or (
+    known = spec.factory == library_networks.FACTORY or (
         {"classes", "num_classes"}
         & inspect.signature(lookup("networks", spec.factory)).parameters.keys()
     )

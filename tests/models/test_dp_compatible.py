@@ -14,9 +14,9 @@ from torch.func import functional_call
 
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.observation import ModelSpec
+from fedaudit.models.dp_compatible import changes_of, dp_compatible_spec, make_dp_compatible
 from fedaudit.models.facenet import FaceNet
 from fedaudit.models.method_heads import spec_with_head, without_head
-from fedaudit.models.private import changes_of, make_private, private_spec
 from fedaudit.models.zoo import build, parameters_of
 
 SIZE = 32
@@ -56,7 +56,7 @@ def normless(model: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("name", CASES)
 def test_passes_the_validator_and_differs_in_its_norms_alone(name: str) -> None:
     spec = CASES[name]
-    plain, private = build(spec, seed=5), build(private_spec(spec), seed=5)
+    plain, private = build(spec, seed=5), build(dp_compatible_spec(spec), seed=5)
     assert ModuleValidator.validate(plain, strict=False)
     assert not ModuleValidator.validate(private, strict=False)
     before, after = parameters_of(plain), parameters_of(private)
@@ -68,7 +68,7 @@ def test_passes_the_validator_and_differs_in_its_norms_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_per_sample_gradients_are_those_of_single_images(name: str) -> None:
-    model = build(private_spec(CASES[name])).double()
+    model = build(dp_compatible_spec(CASES[name])).double()
     labels = torch.tensor([0, 3, 1])
     photos, rows = images().double().requires_grad_(), []  # or Opacus' hooks warn
     for image, label in zip(photos, labels, strict=True):
@@ -99,7 +99,7 @@ def test_says_what_was_changed_and_why() -> None:
     assert "9 in-place activations" in activation
     assert "8 blocks" in block
     assert changes_of(spec_of("face")).said() == ()
-    assert changes_of(private_spec(TORCHVISION)).said() == ()
+    assert changes_of(dp_compatible_spec(TORCHVISION)).said() == ()
 
 
 def test_a_functional_call_reaches_what_was_rewritten() -> None:
@@ -114,7 +114,7 @@ def test_a_functional_call_reaches_what_was_rewritten() -> None:
             return F.relu(y.add_(1), inplace=True)
 
     model = Own()
-    assert make_private(model, SIZE).sums == ("",)
+    assert make_dp_compatible(model, SIZE).sums == ("",)
     given = functional_call(model, {"weight": torch.zeros(3)}, (images(),))
     torch.testing.assert_close(given, torch.full((3, 3), 2.0))
     model.weight.data.fill_(-100.0)
@@ -142,7 +142,7 @@ class Unused(Indexed):
 @pytest.mark.parametrize("kind", [Indexed, Unused])
 def test_what_cannot_be_rewritten_is_refused(kind: Callable[[], nn.Module]) -> None:
     with pytest.raises(ConfigError, match=r"overwrites a tensor.*x = x \+ y"):
-        make_private(kind(), SIZE)
+        make_dp_compatible(kind(), SIZE)
 
 
 def test_a_method_finds_the_network_below_its_head() -> None:
@@ -150,4 +150,4 @@ def test_a_method_finds_the_network_below_its_head() -> None:
     spec = spec_of("face", head="linear")
     headed = spec_with_head(spec, "pull", {"margin": 0.5})
     assert without_head(headed) == spec
-    assert without_head(private_spec(headed)) == private_spec(spec)
+    assert without_head(dp_compatible_spec(headed)) == dp_compatible_spec(spec)

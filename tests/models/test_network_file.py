@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedaudit.core.errors import UsageError
-from fedaudit.models.adopted import Adopted, adopt
 from fedaudit.models.batch_norm import batch_norm_layers
 from fedaudit.models.derivatives import check_differentiable
-from fedaudit.models.from_file import digest_of, from_file
+from fedaudit.models.foreign_network import ForeignFaceNet, adopt
+from fedaudit.models.network_file import digest_of, from_file
 
 sys.path.insert(0, str(Path(__file__).parent))
 from networks_in_files import SHAPE, exported, scripted, small, traced
@@ -51,7 +51,7 @@ def test_attacks_find_its_layers(file: Path) -> None:
     assert isinstance(made.get_submodule("fc2"), nn.Linear)
     assert sum(isinstance(m, nn.ReLU | nn.MaxPool2d) for m in made.modules()) == 3
     cut = adopt(made, SHAPE)
-    assert isinstance(cut, Adopted)
+    assert isinstance(cut, ForeignFaceNet)
     assert cut.first_fc_name == "fc1.weight"
     assert cut.features(torch.rand(2, *SHAPE)).shape == (2, 128)
 

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from fedaudit.models.facenet import Criterion, FaceNet, criterion_of
 
 
-class Adopted(FaceNet):
+class ForeignFaceNet(FaceNet):
     """A network of any make as a `FaceNet`; its parameters keep their names and are not copied.
 
     The first fully connected layer is the embedding, what runs before it the body, what runs after
@@ -123,7 +123,7 @@ def adopt(network: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
     embedding = nn.Identity() if last else modules[name]
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
     averaged = bool(convolutions) and modules[name].in_features == convolutions[-1].out_channels
-    adopted = Adopted(network, (body, embedding, head), name, averaged)
+    adopted = ForeignFaceNet(network, (body, embedding, head), name, averaged)
     adopted.train(network.training)
     return adopted if _agrees(network, adopted, image_shape) else network
 

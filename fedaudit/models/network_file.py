@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from fedaudit.core.errors import UsageError
+from fedaudit.models.layer_recovery import recover_layers
 from fedaudit.models.program_file import SUFFIXES, read_program
-from fedaudit.models.relayered import relayered
 
 FACTORY = f"{__name__}:from_file"
 TRIED = (2, 3)
@@ -87,7 +87,7 @@ def _network(path: str, digest: str, shape: tuple[int, ...] | None) -> nn.Module
         else:
             graph, constants = _exported(run), _constants(run)
         owned = {n: _owned(tensor, n in learned) for n, tensor in state.items()}
-        network = relayered(graph, {**constants, **owned})
+        network = recover_layers(graph, {**constants, **owned})
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     except Exception as error:  # a stranger's program may raise anything

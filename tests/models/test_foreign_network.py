@@ -13,8 +13,8 @@ from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
 from fedaudit.core.observation import ModelSpec, Observation
 from fedaudit.core.shared import Update
 from fedaudit.data.face_set import FaceSet
-from fedaudit.models.adopted import Adopted, adopt
 from fedaudit.models.facenet import FaceNet
+from fedaudit.models.foreign_network import ForeignFaceNet, adopt
 
 SHAPE = (3, 32, 32)
 
@@ -85,7 +85,7 @@ def network(kind: type[nn.Module] = Quickstart, **arguments: Any) -> nn.Module:
 def test_the_same_function_with_the_same_names(kind: type[nn.Module], entry: str) -> None:
     plain = network(kind)
     made = adopt(plain, SHAPE)
-    assert isinstance(made, Adopted)
+    assert isinstance(made, ForeignFaceNet)
     assert made.first_fc_name == f"{entry}.weight"
     assert dict(made.named_parameters()).keys() == dict(plain.named_parameters()).keys()
     assert made.state_dict().keys() == plain.state_dict().keys()
@@ -116,7 +116,7 @@ def test_what_cannot_be_cut_stays_as_it_is(kind: type[nn.Module]) -> None:
 def test_torchvision_networks_are_adopted() -> None:
     torchvision = pytest.importorskip("torchvision")
     made = adopt(torchvision.models.resnet18(num_classes=5), SHAPE)
-    assert isinstance(made, Adopted)
+    assert isinstance(made, ForeignFaceNet)
     assert made.pool == "average"
     assert made.first_fc_name == "fc.weight"
     wide = adopt(torchvision.models.squeezenet1_1(num_classes=5), SHAPE)

@@ -15,7 +15,7 @@ _FETCHES = ("pretrained", "weights", "checkpoint", "cache", "progress")
 """What arguments that fetch or read weights begin with."""
 
 
-def in_library(model: str) -> bool:
+def is_library_name(model: str) -> bool:
     """Whether a model's name is `torchvision:NAME` or `timm:NAME`."""
     return model.partition(":")[0] in LIBRARIES and ":" in model
 

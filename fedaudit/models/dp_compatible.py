@@ -61,7 +61,7 @@ class Changes:
         return tuple(sentences)
 
 
-def made_private(
+def build_dp_compatible(
     *, network: str, arguments: Mapping[str, Any], classes: int, image_size: int = 32
 ) -> nn.Module:
     """A network whose images do not meet and whose layers overwrite nothing.
@@ -77,21 +77,21 @@ def made_private(
     """
     settings = {**arguments, "classes": classes, "image_size": image_size}
     model: nn.Module = create("networks", network, settings)
-    make_private(model, image_size)
+    make_dp_compatible(model, image_size)
     return model
 
 
-def private_spec(spec: ModelSpec) -> ModelSpec:
-    """The spec of `made_private` for the network that `spec` builds."""
-    return around(spec, "fedaudit.models.private:made_private")
+def dp_compatible_spec(spec: ModelSpec) -> ModelSpec:
+    """The spec of `build_dp_compatible` for the network that `spec` builds."""
+    return around(spec, "fedaudit.models.dp_compatible:build_dp_compatible")
 
 
 def changes_of(spec: ModelSpec) -> Changes:
-    """What `made_private` changes in the network that `spec` builds."""
-    return make_private(build(spec), spec.arguments["image_size"])
+    """What `build_dp_compatible` changes in the network that `spec` builds."""
+    return make_dp_compatible(build(spec), spec.arguments["image_size"])
 
 
-def make_private(model: nn.Module, image_size: int) -> Changes:
+def make_dp_compatible(model: nn.Module, image_size: int) -> Changes:
     """Change `model` in place, and say what was changed; names of parameters stay the same.
 
     Group norm takes over batch norm's weight and bias. A module whose own forward pass overwrites a

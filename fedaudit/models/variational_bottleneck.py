@@ -13,7 +13,7 @@ from fedaudit.core.observation import ModelSpec
 from fedaudit.core.registry import create
 from fedaudit.models.facenet import FaceNet, require_face_net
 
-FACTORY = "fedaudit.models.variational:with_bottleneck"
+FACTORY = "fedaudit.models.variational_bottleneck:with_bottleneck"
 
 
 class VariationalBottleneck(nn.Module):

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 COUNTER = "num_batches_tracked"
 
 
-def relayered(graph: fx.Graph, state: Mapping[str, Tensor]) -> fx.GraphModule:
+def recover_layers(graph: fx.Graph, state: Mapping[str, Tensor]) -> fx.GraphModule:
     """The network that a graph describes.
 
     Args:

@@ -9,7 +9,7 @@ import torch
 
 from fedaudit.core.errors import ConfigError, UsageError
 from fedaudit.core.observation import ModelSpec
-from fedaudit.models.libraries import FACTORY, from_library, in_library
+from fedaudit.models.library_networks import FACTORY, from_library, is_library_name
 from fedaudit.models.zoo import build
 
 
@@ -22,10 +22,10 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_names() -> None:
-    assert in_library("torchvision:resnet18")
-    assert in_library("timm:resnet18")
-    assert not in_library("torchvision.models:resnet18")  # a factory, which is code
-    assert not in_library("timm")
+    assert is_library_name("torchvision:resnet18")
+    assert is_library_name("timm:resnet18")
+    assert not is_library_name("torchvision.models:resnet18")  # a factory, which is code
+    assert not is_library_name("timm")
 
 
 def test_the_same_seed_builds_the_same_network() -> None:

@@ -12,7 +12,7 @@ from fedaudit.core.trial import ImageScore
 from fedaudit.scoring.identity import Embed, Gallery
 
 
-def those_meant(secret: Secret, images: Tensor) -> tuple[Secret, Tensor]:
+def match_originals(secret: Secret, images: Tensor) -> tuple[Secret, Tensor]:
     """Of more originals than rebuilt images, those that these stand for, one each.
 
     The assignment has the least squared error in all, and never looks at the headline metric. The

@@ -132,4 +132,5 @@ def run_peer(seen: Observation, peer: Peer, seed: int) -> Reconstruction:
         labels=found["labels"],
         iterations=peer.steps,
         seconds=float(found["seconds"]),
+        adaptive="none needed",
     )

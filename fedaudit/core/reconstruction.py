@@ -23,7 +23,8 @@ class Reconstruction:
         seconds: CPU seconds of the process.
         adaptive: Whether the attack took the defense in use into account: "known", as it was told
             of it; "estimated", by what the update shows of it, where that shows anything that must
-            be taken into account; "no"; "none needed", where it was told that there is none.
+            be taken into account; "no", also of an attack that does not say; "none needed", where
+            it was told that there is none.
         history: (step, objective) pairs to draw.
     """
 
@@ -34,5 +35,5 @@ class Reconstruction:
     iterations: int = 0
     gradient_evaluations: int = 0
     seconds: float = 0.0
-    adaptive: Adaptive = "none needed"
+    adaptive: Adaptive = "no"
     history: tuple[tuple[int, float], ...] = ()

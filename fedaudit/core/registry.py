@@ -2,7 +2,8 @@
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -11,6 +12,9 @@ from fedaudit.core.errors import ConfigError, UnknownNameError
 from fedaudit.core.setting_types import check_types
 
 KINDS = ("attacks", "defenses", "methods", "priors", "metrics", "captures", "data", "networks")
+
+RENAMED = {("attacks", "entry"): "first_fully_connected"}
+"""(kind, former name of a setting) → its name today."""
 
 
 @cache
@@ -21,6 +25,18 @@ def _table(kind: str) -> Mapping[str, EntryPoint]:
 def names(kind: str) -> tuple[str, ...]:
     """The registered names of one kind (one of `KINDS`), sorted."""
     return tuple(_table(kind))
+
+
+def object_names(kind: str) -> dict[str, str]:
+    """Name of each registered class or function (`DPSGD`) → the name that it registers under."""
+    return {point.attr: name for name, point in _table(kind).items()}
+
+
+def no_attribute(module: str, name: str, known: Iterable[str]) -> AttributeError:
+    """What a module that gives plugins by name raises; names the closest that it has."""
+    close = get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+    hint = f". Did you mean {close[0]!r}?" if close else ""
+    return AttributeError(f"module {module!r} has no attribute {name!r}{hint}")
 
 
 def lookup(kind: str, name: str) -> Any:
@@ -59,8 +75,13 @@ def create(kind: str, name: str, settings: Mapping[str, Any]) -> Any:
     factory = lookup(kind, name)
     known = [p.name for p in inspect.signature(factory).parameters.values()]
     for option in settings:
-        if option not in known:
-            raise UnknownNameError(f"option of {kind.removesuffix('s')} {name!r}:", option, known)
+        if option in known:
+            continue
+        if (now := RENAMED.get((kind, option))) in known:
+            raise ConfigError(
+                f"{kind.removesuffix('s')} {name!r}: the option {option!r} is called {now!r} now."
+            )
+        raise UnknownNameError(f"option of {kind.removesuffix('s')} {name!r}:", option, known)
     check_types(f"{kind.removesuffix('s')} {name!r}", factory, settings)
     try:
         return factory(**settings)

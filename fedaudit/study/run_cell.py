@@ -225,7 +225,8 @@ def reconstruct(
     attack = _attack(scenario, cell)
     if attack is None:
         shape = _shape(capture)
-        return Reconstruction(torch.rand(shape, generator=generator), torch.full(shape[:1], -1))
+        drawn, nobody = torch.rand(shape, generator=generator), torch.full(shape[:1], -1)
+        return Reconstruction(drawn, nobody, adaptive="none needed")
     if cell.role in {"prior_only", "positive_prior"}:
         seen = without_update(seen, generator_for("prior-only", cell.key))
     adapt = _by_label(scenario.attacks, cell.attack).adapt

@@ -64,7 +64,7 @@ class MapOnly:
         labels = seen.labels if evidence.labels is None else evidence.labels
         labels = torch.full((evidence.count,), -1) if labels is None else labels.cpu()
         if goal is None:
-            return Reconstruction(start, labels, objective=1.0)
+            return Reconstruction(start, labels, objective=1.0, adaptive="none needed")
         rows = goal.directions.float()
         images = start.to(rows.device).requires_grad_()
 
@@ -99,6 +99,7 @@ class MapOnly:
             iterations=self.steps,
             gradient_evaluations=self.steps * evidence.count,
             seconds=time.process_time() - started,
+            adaptive="none needed",
             history=tuple(history),
         )
 

@@ -148,13 +148,16 @@ def show(names: tuple[str, int, str, str, str], line: Line, blind: Line | None) 
     gain, better = f"{'—':>7}", f"{'—':>7}"
     if blind is not None:
         pairs = list(zip(line.scores, blind.scores, strict=True))
-        changes = [(one.ssim or 0.0) - (two.ssim or 0.0) for one, two in pairs]
+        changes = [
+            one.metrics.get("ssim", 0.0) - two.metrics.get("ssim", 0.0) for one, two in pairs
+        ]
         gain = f"{mean(changes):+7.3f}"
         better = f"{sum(c > 0 for c in changes):3}/{len(changes):<3}"
     scores = line.scores
     print(
         f"{model:8} {batch:5} {defense:18} {attack:20} {told:10} {line.word:10} {len(scores):3} "
-        f"{mean(s.ssim or 0.0 for s in scores):6.3f} {mean(s.lpips or 0.0 for s in scores):6.3f} "
+        f"{mean(s.metrics.get('ssim', 0.0) for s in scores):6.3f} "
+        f"{mean(s.metrics.get('lpips', 0.0) for s in scores):6.3f} "
         f"{sum(s.rank == 1 for s in scores):3}/{len(scores):<3} "
         f"{sum(bool(s.reidentified) for s in scores):3}/{len(scores):<3} {gain} {better} "
         f"{line.seconds:6.1f}",

@@ -158,7 +158,7 @@ def line(
         found, again = attacked(simulation, state, asked, judge, control=control)
         scores, repeats = scores + found, repeats + again
     reid = intervals.rate([bool(s.reidentified) for s in scores])
-    ssim = intervals.mean([s.ssim for s in scores], [s.person for s in scores])
+    ssim = intervals.mean([s.metrics["ssim"] for s in scores], [s.person for s in scores])
     return {
         "group": CONTROL if control else setting.group,
         "name": "no update" if control else setting.name,
@@ -169,7 +169,7 @@ def line(
         "ssim": ssim.value,
         "ssim_low": ssim.low,
         "ssim_high": ssim.high,
-        "least": min(s.ssim for s in scores),
+        "least": min(s.metrics["ssim"] for s in scores),
         "first": sum(s.rank == 1 for s in scores),
         "hits": reid.hits,
         "n": reid.n,

@@ -154,8 +154,9 @@ def line(
     again = sum(bool(s.reidentified) for s in scores)
     print(
         f"{network:12} {model:8} {batch:5} {label:22} {title:28} {len(scores):3} "
-        f"{mean(s.ssim for s in scores):6.3f} {min(s.ssim for s in scores):6.3f} "
-        f"{mean(s.lpips or 0.0 for s in scores):6.3f} {first:3}/{len(scores):<3} "
+        f"{mean(s.metrics['ssim'] for s in scores):6.3f} "
+        f"{min(s.metrics['ssim'] for s in scores):6.3f} "
+        f"{mean(s.metrics.get('lpips', 0.0) for s in scores):6.3f} {first:3}/{len(scores):<3} "
         f"{again:3}/{len(scores):<3} {max(0.0, seconds[0] - usual):8.1f} {usual:9.3f}",
         flush=True,
     )

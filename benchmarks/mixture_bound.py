@@ -154,7 +154,7 @@ def report(bench: Bench, captures: Sequence[Capture], what: str, found: Sequence
         scores += bench.judge(capture, Reconstruction(image, capture.secret.labels))
     hits, total = sum(bool(s.reidentified) for s in scores), len(scores)
     first = sum(s.rank == 1 for s in scores)
-    quality = mean(s.ssim or 0.0 for s in scores)
+    quality = mean(s.metrics.get("ssim", 0.0) for s in scores)
     print(f"{what} {quality:6.3f} {first:3}/{total:<3} {hits:3}/{total}", flush=True)
 
 

@@ -52,10 +52,10 @@ HEAD = (f"{'SSIM':>6} {'least':>6} {'dB':>6} {'LPIPS':>6} {'rank-1':>7} {'re-id'
 def summary(scores: Sequence[ImageScore], seconds: Sequence[float]) -> dict[str, Any]:
     """Means over images, median CPU seconds of an update."""
     return {
-        "ssim": mean(s.ssim for s in scores),
-        "least": min(s.ssim for s in scores),
-        "psnr": mean(s.psnr for s in scores),
-        "lpips": mean(s.lpips or 0.0 for s in scores),
+        "ssim": mean(s.metrics["ssim"] for s in scores),
+        "least": min(s.metrics["ssim"] for s in scores),
+        "psnr": mean(s.metrics["psnr"] for s in scores),
+        "lpips": mean(s.metrics.get("lpips", 0.0) for s in scores),
         "rank1": f"{sum(s.rank == 1 for s in scores)}/{len(scores)}",
         "reid": f"{sum(bool(s.reidentified) for s in scores)}/{len(scores)}",
         "seconds": median(seconds),

@@ -62,8 +62,8 @@ def exhibits(
                     prior_cosine=prior.images[k].cosine
                     if prior and k < len(prior.images)
                     else None,
-                    ssim=image.ssim,
-                    lpips=image.lpips,
+                    ssim=image.metrics.get("ssim"),
+                    lpips=image.metrics.get("lpips"),
                 )
             )
     return tuple(shown)
@@ -80,7 +80,7 @@ def points(trials: Trials) -> tuple[ScorePoint, ...]:
 
 
 def _badness(image: ImageScore) -> tuple[float, float]:
-    cosine, ssim = image.cosine, image.ssim
+    cosine, ssim = image.cosine, image.metrics.get("ssim")
     return (-2.0 if cosine is None else cosine), (-2.0 if ssim is None else ssim)
 
 

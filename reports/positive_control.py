@@ -56,7 +56,7 @@ def _of_recorded(study: Study, trials: Trials) -> Control:
     for attack in first.attacks:
         place = (first.name, first.defenses[0].label, attack.label)
         gain = _gain(trials, *place, control=True)
-        values = trials.group(*place, "positive").values(lambda s: s.ssim)
+        values = trials.group(*place, "positive").values(lambda s: s.metrics.get("ssim"))
         if gain and values:
             told.append(f"{attack.label} SSIM {sum(values) / len(values):.2f}, {_over(gain)}")
     if not told:
@@ -74,7 +74,10 @@ def _gain(
     ours, theirs = paired(*(trials.group(scenario, defense, attack, role) for role in roles))
     if not ours:
         return None
-    values = [s.ssim or 0.0 for s in ours], [s.ssim or 0.0 for s in theirs]
+    values = (
+        [s.metrics.get("ssim", 0.0) for s in ours],
+        [s.metrics.get("ssim", 0.0) for s in theirs],
+    )
     return intervals.paired_difference(*values, [score.person for score in ours])
 
 

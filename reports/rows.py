@@ -102,7 +102,7 @@ def _row(
         ours, theirs = paired(group, prior)
     if prior and ours:
         clusters = [score.person for score in ours]
-        prior_ssim = _mean([s.ssim for s in theirs], clusters)
+        prior_ssim = _mean([s.metrics.get("ssim") for s in theirs], clusters)
         if tested and prior.tested():
             prior_rate = intervals.rate(outcomes(list(prior.scores().values())))
             pair = outcomes(ours), outcomes(theirs)
@@ -141,10 +141,10 @@ def _row(
         worst_cosine=worst[1].cosine,
         worst_cell=worst_trial.cell.key if has_cosine else None,
         worst_image=worst[0][2] if has_cosine else None,
-        ssim=_mean(group.values(lambda s: s.ssim), people),
-        psnr=_mean(group.values(lambda s: s.psnr), people),
-        mse=_mean(group.values(lambda s: s.mse), people),
-        lpips=_mean(group.values(lambda s: s.lpips), people),
+        ssim=_mean(group.values(lambda s: s.metrics.get("ssim")), people),
+        psnr=_mean(group.values(lambda s: s.metrics.get("psnr")), people),
+        mse=_mean(group.values(lambda s: s.metrics.get("mse")), people),
+        lpips=_mean(group.values(lambda s: s.metrics.get("lpips")), people),
         prior_ssim=prior_ssim,
         labels=sum(labels) / len(labels) if labels else None,
         seconds=median(trial.seconds for trial in group.trials),
@@ -243,8 +243,8 @@ def _recorded(
         explained_other=explained(group, other=True),
         explained_prior=explained(prior),
         explained_noise=explained(noise),
-        copies=recorded.copies(group.values(lambda s: s.psnr)),
-        prior_copies=recorded.copies(prior.values(lambda s: s.psnr)),
+        copies=recorded.copies(group.values(lambda s: s.metrics.get("psnr"))),
+        prior_copies=recorded.copies(prior.values(lambda s: s.metrics.get("psnr"))),
     )
     if row.reid is None:
         return replace(row, verdict=replace(NOT_TESTED, sentence=recorded.not_identified(row)))
@@ -280,7 +280,7 @@ def _corrected(found: list[Row]) -> tuple[Row, ...]:
 def _has(metric: str, first: Group, second: Group) -> bool:
     if metric == "reid":
         return first.tested() and second.tested()
-    return all(getattr(s, metric) is not None for g in (first, second) for s in g.scores().values())
+    return all(metric in s.metrics for g in (first, second) for s in g.scores().values())
 
 
 def _contrast(metric: str, first: Group, second: Group) -> Contrast:
@@ -306,4 +306,4 @@ def _contrast(metric: str, first: Group, second: Group) -> Contrast:
 
 
 def _numbers(scores: list[ImageScore], metric: str) -> list[float]:
-    return [float(getattr(score, metric)) for score in scores]
+    return [score.metrics[metric] for score in scores]

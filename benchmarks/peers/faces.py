@@ -109,9 +109,9 @@ def main() -> None:
             row = {
                 "batch": batch,
                 "attack": name.name if isinstance(name, Peer) else f"fedaudit: {name}",
-                "ssim": mean(s.ssim for s in images),
-                "worst": min(s.ssim for s in images),
-                "lpips": mean(s.lpips or 0.0 for s in images),
+                "ssim": mean(s.metrics["ssim"] for s in images),
+                "worst": min(s.metrics["ssim"] for s in images),
+                "lpips": mean(s.metrics.get("lpips", 0.0) for s in images),
                 "rank1": f"{sum(s.rank == 1 for s in images)}/{len(images)}",
                 "steps": found[0].iterations,
                 "seconds": median(f.seconds for f in found),

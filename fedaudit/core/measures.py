@@ -61,4 +61,46 @@ class Utility:
     plain_bytes_sent: int | None = None
 
 
+@dataclass(frozen=True)
+class MetricFacts:
+    """What a registered metric of images says of itself: all that whoever shows it needs.
+
+    Attributes:
+        name: As registered; its key among the metrics of a trial.
+        title: As printed.
+        higher_is_better: Whether a higher value means more alike; better for the attacker, that is.
+        unit: "" for none.
+        low, high: Its range; None where it is not bounded.
+        digits: Decimals to print.
+    """
+
+    name: str
+    title: str
+    higher_is_better: bool
+    unit: str
+    low: float | None
+    high: float | None
+    digits: int = 2
+
+    @property
+    def arrow(self) -> str:
+        """Points toward less leakage."""
+        return "↓" if self.higher_is_better else "↑"
+
+    @property
+    def scale(self) -> str:
+        """Unit and range.
+
+        >>> MetricFacts("ssim", "SSIM", True, "", -1, 1).scale
+        'no unit, −1–1'
+        >>> MetricFacts("lpips", "LPIPS", False, "", 0, None).scale
+        'no unit, 0 and up'
+        """
+        bounds = (self.low, self.high)
+        low, high = ("" if b is None else f"{b:g}".replace("-", "−") for b in bounds)
+        span = {(True, True): f"{low}–{high}", (True, False): f"{low} and up"}
+        words = span.get((bool(low), bool(high)), f"up to {high}" if high else "any")
+        return f"{self.unit or 'no unit'}, {words}"
+
+
 Evidence = Literal["none", "redacted", "full"]

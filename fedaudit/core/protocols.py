@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from typing import Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -72,6 +72,22 @@ class ManipulatingAttack(Attack, Protocol):
 
         Parameters that stay on the devices are absent from `before`, and keep their names.
         """
+        ...
+
+
+class Metric(Protocol):
+    """How alike images are: two batches `[N, C, H, W]` in [0, 1] → `[N]`; a pure function.
+
+    Its class may also say how it is shown (`fedaudit.core.measures.MetricFacts`): `title`, `digits`
+    and `order`.
+    """
+
+    higher_is_better: ClassVar[bool]
+    unit: ClassVar[str]
+    range: ClassVar[tuple[float, float]]
+
+    def __call__(self, original: Tensor, other: Tensor) -> Tensor:
+        """Compare image by image."""
         ...
 
 

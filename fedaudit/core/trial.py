@@ -1,6 +1,7 @@
 """One scored cell of a study."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from fedaudit.core.claims import Budget
@@ -38,8 +39,8 @@ class ImageScore:
 
     Attributes:
         person: Who the original shows; the client where that is not known.
-        ssim, psnr, lpips, mse: Image metrics on [0, 1]; PSNR in dB. None where the original is not
-            known.
+        metrics: By the name of a registered metric: how alike the two are. Empty where the
+            original is not known.
         cosine: Identity cosine to the person's gallery, independent embedder; None without one.
         reidentified: Cosine above the threshold at the calibrated FMR.
         rank: 1 + number of gallery people who are closer than the right one.
@@ -50,10 +51,7 @@ class ImageScore:
     """
 
     person: str
-    ssim: float | None
-    psnr: float | None
-    lpips: float | None
-    mse: float | None
+    metrics: Mapping[str, float] = field(default_factory=dict)
     cosine: float | None = None
     reidentified: bool | None = None
     rank: int | None = None

@@ -18,6 +18,9 @@ class SSIM:
     channels. The window matters: at 32 px, 3 px and 11 px differ by a factor of two.
     """
 
+    title: ClassVar[str] = "SSIM"
+    order: ClassVar[int] = 1
+    digits: ClassVar[int] = 2
     higher_is_better: ClassVar[bool] = True
     unit: ClassVar[str] = ""
     range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
@@ -45,6 +48,9 @@ class SSIM:
 class MSE:
     """Mean squared error on [0, 1], lower is more alike."""
 
+    title: ClassVar[str] = "MSE"
+    order: ClassVar[int] = 4
+    digits: ClassVar[int] = 4
     higher_is_better: ClassVar[bool] = False
     unit: ClassVar[str] = ""
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
@@ -62,6 +68,9 @@ class MSE:
 class PSNR:
     """Peak signal-to-noise ratio in dB on [0, 1], higher is more alike; 100 dB for equal images."""
 
+    title: ClassVar[str] = "PSNR"
+    order: ClassVar[int] = 3
+    digits: ClassVar[int] = 1
     higher_is_better: ClassVar[bool] = True
     unit: ClassVar[str] = "dB"
     range: ClassVar[tuple[float, float]] = (0.0, 100.0)
@@ -85,9 +94,12 @@ class LPIPS:
 
     net: Literal["alex", "vgg"] = "alex"
 
+    title: ClassVar[str] = "LPIPS"
+    order: ClassVar[int] = 2
+    digits: ClassVar[int] = 2
     higher_is_better: ClassVar[bool] = False
     unit: ClassVar[str] = ""
-    range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    range: ClassVar[tuple[float, float]] = (0.0, float("inf"))
 
     def __call__(self, original: Tensor, other: Tensor) -> Tensor:
         """`[N]`."""

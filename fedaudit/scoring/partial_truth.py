@@ -57,14 +57,14 @@ def search(
         gallery: People, and the threshold.
         embed: The embedder that made the gallery.
     """
-    blank = ImageScore(client, None, None, None, None)
+    blank = ImageScore(client)
     if gallery is None or embed is None:
         return (blank,) * len(images)
     embeddings = F.normalize(embed(images) - gallery.center, dim=1)
     best = (embeddings @ gallery.templates.T).max(1)
-    found = []
+    scores = []
     for cosine, place in zip(best.values.tolist(), best.indices.tolist(), strict=True):
         hit = None if gallery.threshold is None else cosine > gallery.threshold
         near = gallery.people[place]
-        found.append(replace(blank, cosine=cosine, reidentified=hit, nearest=near))
-    return tuple(found)
+        scores.append(replace(blank, cosine=cosine, reidentified=hit, nearest=near))
+    return tuple(scores)

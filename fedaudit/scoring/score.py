@@ -10,7 +10,7 @@ from fedaudit.core.capture import Secret
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.trial import ImageScore
 from fedaudit.scoring.identity import Embed, Gallery
-from fedaudit.scoring.image_metrics import LPIPS, MSE, PSNR, SSIM
+from fedaudit.scoring.metrics import measure
 from fedaudit.scoring.pairing import labels_recovered, pair
 
 
@@ -42,8 +42,7 @@ def score(
     order = pair(truth.images, truth.labels, images, reconstruction.labels)
     scored = secret.audited if reconstruction.of == "photos" else None
     images, shown = images[list(order)][:scored], truth.images[:scored]
-    measured = {m: m(shown, images).tolist() for m in (SSIM(), PSNR(), MSE(), LPIPS())}
-    ssim, psnr, mse, lpips = measured.values()
+    metrics = measure(shown, images)
     embeddings = embed(images) if embed and gallery else None
     scores = []
     for k, person in enumerate(truth.people[:scored]):
@@ -56,9 +55,7 @@ def score(
                 if wrong_person and wrong_person != person:
                     other, _ = gallery.compare(embeddings[k : k + 1], wrong_person)
                     wrong = float(other) > gallery.threshold
-        scores.append(
-            ImageScore(person, ssim[k], psnr[k], lpips[k], mse[k], cosine, hit, rank, wrong)
-        )
+        scores.append(ImageScore(person, metrics[k], cosine, hit, rank, wrong))
     labels = None  # who a template is of is known, not recovered
     if reconstruction.of == "photos" and bool((secret.labels >= 0).any()):
         # An attack answers with the photos, or with all images that a client made of them; many

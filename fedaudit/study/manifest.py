@@ -14,7 +14,7 @@ from fedaudit.core.version import VERSION
 from fedaudit.files.atomic import write_atomically
 from fedaudit.study.study_file import deciding, digest, study_from_mapping, study_to_mapping
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever what lies in a run folder changes its meaning."""
 
 FILE = "study.json"

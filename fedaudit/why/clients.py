@@ -223,7 +223,8 @@ def _split(found: Leak, base: Leak, sizes: Sequence[int]) -> list[Share]:
         shares.append(
             Share(
                 ssim=sum(
-                    (a.ssim or 0.0) - (b.ssim or 0.0) for a, b in zip(ours, theirs, strict=True)
+                    a.metrics.get("ssim", 0.0) - b.metrics.get("ssim", 0.0)
+                    for a, b in zip(ours, theirs, strict=True)
                 ),
                 hits=None if None in hits else float(sum(map(bool, hits))),
             )

@@ -68,7 +68,7 @@ class Leak:
     @property
     def ssim(self) -> float:
         """Mean over the images."""
-        return sum(i.ssim or 0.0 for i in self.images) / len(self.images)
+        return sum(i.metrics.get("ssim", 0.0) for i in self.images) / len(self.images)
 
     @property
     def cosine(self) -> float | None:

@@ -583,7 +583,7 @@ def test_a_step_of_the_auditors_own_is_the_positive_control(
     cells = sorted(folder.path.glob("cells/*--positive--*.json"))
     assert len(cells) == 3
     trials = [folder.trial(cell.stem) for cell in cells]
-    assert all(image.ssim and image.ssim > 0.99 for trial in trials for image in trial.images)
+    assert all(image.metrics["ssim"] > 0.99 for trial in trials for image in trial.images)
     # It is no row, no exhibit, and no face of it is kept among the clients' originals.
     assert not any("positive" in exhibit.cell for exhibit in results.exhibits)
     assert only(results).n_targets == CLIENTS

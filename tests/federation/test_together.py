@@ -134,7 +134,7 @@ def test_only_audited_photos_are_scored_after_all_are_paired(federate: Federate)
     turned = Reconstruction(secret.images.roll(1, 0), torch.full((3,), -1))
     scores, labels, images = score(secret, turned, gallery=None, embed=None)
     assert [s.person for s in scores] == [secret.people[0]]
-    assert scores[0].mse == 0.0
+    assert scores[0].metrics["mse"] == 0.0
     assert torch.equal(images, secret.images[:1])
     assert labels is None
 

@@ -65,7 +65,10 @@ def trial(
             seen = 0.8 if hit else 0.1
         person = people[k] if people else f"p{target}-{k}"
         rank = None if hit is None else 1 if hit else 9
-        images.append(ImageScore(person, ssim, 12.0, lpips, 0.05, seen, hit, rank, wrong))
+        metrics = {"ssim": ssim, "psnr": 12.0, "mse": 0.05}
+        if lpips is not None:
+            metrics["lpips"] = lpips
+        images.append(ImageScore(person, metrics, seen, hit, rank, wrong))
     cell = Cell(scenario, "face", "fedsgd", 1, batch_size, defense, attack, "D", target, 0, role)
     return Trial(cell, tuple(images), labels, 0.1, 3, 3, seconds, "known", budget)
 

@@ -9,9 +9,11 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from fedaudit.core.capture import Secret
+from fedaudit.core.errors import ConfigError
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.registry import create
 from fedaudit.data.face_set import FaceSet
+from fedaudit.scoring import metrics
 from fedaudit.scoring.image_metrics import LPIPS, MSE, PSNR, SSIM
 from fedaudit.scoring.score import score
 
@@ -140,11 +142,30 @@ def test_scores_without_a_gallery(faces: FaceSet) -> None:
     assert labels == 1.0
     assert [s.person for s in found] == ["p0", "p1"]
     for image in found:
-        assert (image.mse, image.psnr) == (0.0, 100.0)
-        assert (image.ssim, image.lpips) == pytest.approx((1.0, 0.0))
+        assert (image.metrics["mse"], image.metrics["psnr"]) == (0.0, 100.0)
+        assert (image.metrics["ssim"], image.metrics["lpips"]) == pytest.approx((1.0, 0.0))
         assert image.cosine is image.reidentified is image.rank is image.wrong_reidentified is None
 
 
 @pytest.mark.parametrize("name", ["ssim", "psnr", "mse", "lpips"])
 def test_metrics_are_registered(name: str) -> None:
     assert type(create("metrics", name, {})) in {SSIM, PSNR, MSE, LPIPS}
+
+
+def test_metrics_say_in_which_order_and_how_they_are_shown() -> None:
+    facts = metrics.declared()
+    assert [f.title for f in facts] == ["SSIM", "LPIPS", "PSNR", "MSE"]
+    assert [f.arrow for f in facts] == ["↓", "↑", "↓", "↑"]
+    assert facts[2].scale == "dB, 0–100"
+
+
+def test_a_metric_that_is_no_longer_installed_keeps_its_name() -> None:
+    assert [f.title for f in metrics.declared(["gone", "mse", "gone"])] == ["MSE", "gone"]
+
+
+def test_a_metric_must_give_one_number_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PSNR, "__call__", lambda self, a, b: (a - b).square().mean())
+    with pytest.raises(
+        ConfigError, match=r"'psnr' returned shape \[\] for 2 images.*one number an"
+    ):
+        metrics.measure(torch.zeros(2, 3, 32, 32), torch.ones(2, 3, 32, 32))

@@ -30,11 +30,11 @@ def test_a_label_is_a_class_of_the_clients_head(
     drawn = Reconstruction(secret.portraits[chosen], classes[chosen], of="people")
     scores, _, _ = score(secret, drawn, gallery=None, embed=None)
     assert [s.person for s in scores] == [secret.portrayed[k] for k in chosen]
-    assert [s.mse for s in scores] == [0, 0, 0]
+    assert [s.metrics["mse"] for s in scores] == [0, 0, 0]
     # By the label of another, the same faces are compared with that person.
     wrong = Reconstruction(secret.portraits[chosen], classes[[0, 2, 4]], of="people")
     scores, _, _ = score(secret, wrong, gallery=None, embed=None)
-    assert all(s.mse is not None and s.mse > 0.001 for s in scores)
+    assert all(s.metrics["mse"] > 0.001 for s in scores)
     # Whoever is named by no class of the client is whom the face looks like.
     foreign = torch.where(torch.arange(3) == 1, 10_000, classes[chosen])
     scores, _, _ = score(
@@ -43,4 +43,4 @@ def test_a_label_is_a_class_of_the_clients_head(
         gallery=None,
         embed=None,
     )
-    assert scores[1].mse == 0
+    assert scores[1].metrics["mse"] == 0

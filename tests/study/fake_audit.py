@@ -102,7 +102,7 @@ def run_cell(
     image = torch.rand(1, 3, 4, 4, generator=generator_for(cell.key))
     if evidence == "full":
         folder.save_evidence(cell.scenario, cell.target, {"images": image})
-    score = ImageScore("s1", image.mean().item(), 20.0, None, 0.1)
+    score = ImageScore("s1", {"ssim": image.mean().item(), "psnr": 20.0, "mse": 0.1})
     trial = Trial(cell, (score,), None, float("nan"), 1, 1, 0.1, "none needed", history=((1, 0.5),))
     folder.save_trial(trial, {"images": image})
 

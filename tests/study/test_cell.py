@@ -151,7 +151,7 @@ def test_every_role_goes_through_one_scorer(redacted: Path, scenario: str, role:
     assert trial.labels_correct == labels
     assert torch.equal(folder.tensors(cell.key)["images"], tensors)
     for image in images:
-        measured = (image.lpips, image.cosine, image.reidentified, image.rank)
+        measured = (image.metrics["lpips"], image.cosine, image.reidentified, image.rank)
         assert None not in (*measured, image.wrong_reidentified)
 
 

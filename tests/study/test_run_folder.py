@@ -29,7 +29,7 @@ def trial(target: int = 0) -> Trial:
     cells = [job.key for job in expand(STUDY)]
     cell = Cell("fresh", "face", "fedsgd", 1, 1, "none", "quick", "D", target, 0)
     assert cell.key in cells
-    score = ImageScore("ä'<s1>", 0.1 + 0.2, 20.0, None, 0.1, cosine=0.5, reidentified=True, rank=1)
+    score = ImageScore("ä'<s1>", {"ssim": 0.1 + 0.2}, cosine=0.5, reidentified=True, rank=1)
     budget = Budget(8.0, 1e-5, "one image", "dpsgd", "prv")
     return Trial(cell, (score,), 1.0, 0.5, 3, 9, 1.5, "known", budget, ((1, 0.5), (2, 0.25)))
 
@@ -183,13 +183,13 @@ def test_other_versions_and_levels_are_refused(
     session.open_report(path)  # reading is fine
     content = json.loads((path / "study.json").read_text())
     (path / "study.json").write_text(json.dumps(content | {"format": 99}))
-    with pytest.raises(RunFolderError, match=r"has run-folder format 99, .* reads format 1"):
+    with pytest.raises(RunFolderError, match=r"has run-folder format 99, .* reads format 2"):
         session.open_report(path)
 
 
 @pytest.mark.parametrize(
     "content",
-    ["", "3", '{"format": 1}', '{"format": 1, "study": {"name": "x"}}'],
+    ["", "3", '{"format": 2}', '{"format": 2, "study": {"name": "x"}}'],
 )
 def test_a_damaged_manifest_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "run"

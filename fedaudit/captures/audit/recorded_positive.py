@@ -17,6 +17,7 @@ from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.client import ClientTask
 from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import LocalTraining, Observation
+from fedaudit.core.protocols import Metric
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.scenario import Scenario, Study
 from fedaudit.core.seeds import generator_for
@@ -80,8 +81,9 @@ def scored(secret: Secret, found: Reconstruction) -> tuple[ImageScore, ...]:
         found: One image.
     """
     images = found.images[:1].clamp(0, 1).cpu()
-    ssim, psnr, mse = (float(metric(secret.images, images)) for metric in (SSIM(), PSNR(), MSE()))
-    return (ImageScore(secret.people[0], ssim, psnr, None, mse),)
+    metrics: dict[str, Metric] = {"ssim": SSIM(), "psnr": PSNR(), "mse": MSE()}
+    values = {name: float(metric(secret.images, images)) for name, metric in metrics.items()}
+    return (ImageScore(secret.people[0], values),)
 
 
 def _trained(

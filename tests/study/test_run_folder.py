@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-import fedaudit
 from fedaudit.core.claims import Budget
 from fedaudit.core.errors import ConfigError, RunFolderError, StorageError
 from fedaudit.core.scenario import Choice, Scenario, Study
@@ -177,7 +176,7 @@ def test_other_versions_and_levels_are_refused(
     opened(path)
     with pytest.raises(ConfigError, match="begun with --evidence redacted"):
         opened(path, evidence="full")
-    monkeypatch.setattr(fedaudit, "__version__", "9.9")
+    monkeypatch.setattr("fedaudit.study.manifest.VERSION", "9.9")
     with pytest.raises(RunFolderError, match=r"begun by fedaudit .* and this is 9.9"):
         opened(path)
     session.open_report(path)  # reading is fine

@@ -12,7 +12,6 @@ seconds.
 
 import argparse
 import json
-from dataclasses import replace
 
 import torch
 from scoring import HEAD, Judge, shown, summary
@@ -23,7 +22,7 @@ from fedaudit.captures.simulate.simulated import simulate
 from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.protocols import Attack
 from fedaudit.core.registry import create
-from fedaudit.core.scenario import Federation
+from fedaudit.core.scenario import Federation, with_keys
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.threat_models import threat_model
 from fedaudit.core.trial import ImageScore
@@ -67,7 +66,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="machine-readable")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    federation = replace(Federation(), clients=3, rounds=ROUNDS, lr=0.05)
+    federation = with_keys(Federation(), {"clients": 3, "rounds": ROUNDS, "lr": 0.05})
     faces = orl(size=options.size)
     parts = split(faces, federation)
     judge = Judge.of(faces, parts)

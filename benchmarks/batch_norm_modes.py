@@ -29,7 +29,7 @@ from fedaudit.attacks.training.simulated_training import smooth_noise
 from fedaudit.captures.simulate.simulated import simulate
 from fedaudit.core.capture import Capture
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
-from fedaudit.core.scenario import Federation
+from fedaudit.core.scenario import Federation, with_keys
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.threat_models import threat_model
 from fedaudit.data.orl import orl
@@ -128,7 +128,7 @@ def main() -> None:
     torch.set_num_threads(1)
     steps, targets = (60, 1) if options.quick else (options.steps, options.targets)
     arguments = {"norm": "batch"} if options.network != "resnet18_bn" else {}
-    federation = replace(Federation(), clients=3, rounds=ROUNDS, lr=0.02)
+    federation = with_keys(Federation(), {"clients": 3, "rounds": ROUNDS, "lr": 0.02})
     faces = orl(size=32)
     parts = split(faces, federation)
     spec = ModelSpec(options.network, arguments)

@@ -36,7 +36,7 @@ from fedaudit.captures.simulate.simulated import simulate, without_update
 from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.protocols import Attack
 from fedaudit.core.registry import create
-from fedaudit.core.scenario import Federation
+from fedaudit.core.scenario import Federation, with_keys
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.threat_models import threat_model
 from fedaudit.core.trial import ImageScore
@@ -98,7 +98,9 @@ class Asked:
 
 def federation(setting: Setting, asked: Asked) -> Federation:
     """The setting's federation."""
-    return Federation(**({"clients": 5, "lr": 0.05, "rounds": asked.rounds} | setting.changes))
+    return with_keys(
+        Federation(clients=5, rounds=asked.rounds), {"lr": 0.05} | dict(setting.changes)
+    )
 
 
 def attacked(

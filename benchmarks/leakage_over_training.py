@@ -13,7 +13,6 @@ all. Identity is judged by an independent embedder against other photos of all 4
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from scoring import HEAD, Judge, shown, summary
@@ -24,7 +23,7 @@ from fedaudit.attacks.presets.map_inversion import MapInversion
 from fedaudit.captures.simulate.simulated import simulate
 from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.protocols import Attack
-from fedaudit.core.scenario import Federation
+from fedaudit.core.scenario import Federation, with_keys
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.shared import Update
 from fedaudit.core.threat_models import threat_model
@@ -54,9 +53,7 @@ def states(
     """The federation after each of the wanted rounds, trained by these clients only."""
     settings, state = simulation.federation, simulation.fresh()
     found = {0: state}
-    training = LocalTraining(
-        settings.lr, settings.local_steps, settings.batch_size, settings.momentum
-    )
+    training = settings.training
     for number in range(1, max(wanted) + 1):
         updates = []
         for client in clients:
@@ -104,7 +101,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rounds = (0, 3, 24) if options.quick else tuple(options.rounds)
     targets = 2 if options.quick else options.targets
-    federation = replace(Federation(), clients=4, rounds=max(rounds), lr=0.05, held_out=0)
+    federation = with_keys(Federation(clients=4, rounds=max(rounds), held_out=0), {"lr": 0.05})
     faces = orl(size=32)
     parts = split(faces, federation)
     judge = Judge.of(faces, parts)

@@ -31,7 +31,7 @@ from fedaudit.core.capture import Capture
 from fedaudit.core.observation import DefenseFacts, LocalTraining, ModelSpec
 from fedaudit.core.protocols import Attack
 from fedaudit.core.registry import create
-from fedaudit.core.scenario import Federation
+from fedaudit.core.scenario import Federation, with_keys
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.shared import Update
 from fedaudit.core.threat_models import threat_model
@@ -97,9 +97,8 @@ class Bench:
 
 def bench_of(network: str, rounds: int) -> Bench:
     """All 40 people at one client."""
-    federation = replace(
-        Federation(), clients=1, held_out=0, photos=5, rounds=ROUNDS, lr=0.05, local_steps=LOCAL
-    )
+    common = Federation(clients=1, held_out=0, photos=5, rounds=ROUNDS)
+    federation = with_keys(common, {"lr": 0.05, "local_steps": LOCAL})
     faces, full = orl(size=32), orl(size=112)
     parts = split(faces, federation)
     embed = mirrored(load_embedder().embed)

@@ -34,7 +34,7 @@ from fedaudit.attacks.training.simulated_training import rehearsed, smooth_noise
 from fedaudit.captures.simulate.simulated import simulate
 from fedaudit.core.capture import Capture
 from fedaudit.core.observation import LocalTraining, ModelSpec
-from fedaudit.core.scenario import Federation
+from fedaudit.core.scenario import Federation, with_keys
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.threat_models import threat_model
 from fedaudit.data.orl import orl
@@ -129,7 +129,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     steps, targets = (100, 1) if options.quick else (options.steps, options.targets)
-    federation = replace(Federation(), clients=3, rounds=ROUNDS, lr=0.05)
+    federation = with_keys(Federation(), {"clients": 3, "rounds": ROUNDS, "lr": 0.05})
     faces = orl(size=32)
     parts = split(faces, federation)
     simulation = Simulation(ModelSpec("face"), faces, parts, federation, FedAvg(), NoDefense())

@@ -40,7 +40,7 @@ from typing import Any
 
 import torch
 
-from fedaudit.core.observation import ModelSpec
+from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.registry import create
 from fedaudit.core.scenario import Federation
 from fedaudit.data.expressions import expressions
@@ -133,10 +133,7 @@ def simulation_of(row: Row, faces: FaceSet, seed: int, **settings: Any) -> Simul
     """The row's federation."""
     federation = Federation(
         clients=row.clients,
-        local_steps=row.steps,
-        batch_size=16,
-        lr=row.lr,
-        momentum=0.9,
+        training=LocalTraining(row.lr, row.steps, 16, momentum=0.9),
         **settings,
     )
     defense, kept = (

@@ -30,7 +30,7 @@ from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.templates.linking import embed, link, templates
 from fedaudit.captures.simulate.simulated import simulate, without_update
 from fedaudit.core.measures import Rate
-from fedaudit.core.observation import ModelSpec, Observation
+from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.core.registry import create
 from fedaudit.core.scenario import Federation
 from fedaudit.core.seeds import generator_for
@@ -38,7 +38,6 @@ from fedaudit.core.threat_models import threat_model
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.orl import orl
 from fedaudit.data.splits import Split
-from fedaudit.federation.local_training import local_training
 from fedaudit.federation.simulation import Simulation, State
 from fedaudit.scoring.linkage import judge
 
@@ -130,10 +129,7 @@ def _simulation(
     )
     settings = Federation(
         clients=len(clients),
-        local_steps=1 if alone else 4,
-        batch_size=16,
-        lr=0.05,
-        momentum=0.9,
+        training=LocalTraining(0.05, 1 if alone else 4, 16, momentum=0.9),
         photos=PHOTOS,
     )
     split = Split(
@@ -168,7 +164,7 @@ def observe(
             state,
             target=client,
             batch_size=len(simulation.split.photos[client]),
-            training=local_training(simulation.federation),
+            training=simulation.federation.training,
             threat=threat_model("D"),
             round=round,
             seed=round,

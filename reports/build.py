@@ -177,16 +177,17 @@ def _pictures(folder: RunFolder, results: Results) -> Iterator[tuple[tuple[str, 
 def _ledger(scenario: Scenario, study: Study) -> Ledger:
     model = threat_model(scenario.threat_model, scenario.grant, scenario.deny)
     settings = study.federation_of(scenario)
+    everybody = settings.training
     training = (
-        f"audited update: {scenario.local_steps} local step(s), batch "
-        f"{scenario.batch_size}, lr {scenario.lr:g}"
+        f"audited update: {scenario.training.steps} local step(s), batch "
+        f"{scenario.batch_size}, lr {scenario.training.lr:g}"
     )
     state = "fresh global model (round 1): nothing has been learned yet"
     if scenario.round > 1:
         state = (
             f"trained global model: round {scenario.round}, after {scenario.round - 1} rounds of "
-            f"{settings.clients} clients, {settings.local_steps} local steps of batch "
-            f"{settings.batch_size} at lr {settings.lr:g}, each defense with its own training"
+            f"{settings.clients} clients, {everybody.steps} local steps of batch "
+            f"{everybody.batch_size} at lr {everybody.lr:g}, each defense with its own training"
         )
     if study.recorded:
         state = recorded.model_state(study, scenario)

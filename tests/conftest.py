@@ -13,7 +13,7 @@ from fedaudit.core.capture import Capture
 from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.protocols import ManipulatingAttack
 from fedaudit.core.registry import create
-from fedaudit.core.scenario import Federation
+from fedaudit.core.scenario import Federation, with_keys
 from fedaudit.core.threat_models import threat_model
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.orl import orl
@@ -70,7 +70,7 @@ def federate(faces: FaceSet) -> Callable[..., Simulation]:
         faces: FaceSet = faces,
         **federation: Any,
     ) -> Simulation:
-        settled = Federation(**({"clients": 2, "held_out": 10, "photos": 5} | federation))
+        settled = with_keys(Federation(clients=2, held_out=10, photos=5), federation)
         return Simulation(
             network=ModelSpec(network, arguments or {}),
             faces=faces,

@@ -1,8 +1,10 @@
 """What a study asks for, as read from `study.toml`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, TypeVar
+
+from fedaudit.core.training import LocalTraining
 
 Adapt = Literal["known", "estimated", "no"]
 """An attacker is told the defense, has to read it off the update, or takes it for absent."""
@@ -40,8 +42,7 @@ class Federation:
     Attributes:
         clients: Number of clients; `partition` says what is dealt to them.
         rounds: Rounds trained to measure utility; scenarios with `round` > 1 audit that round.
-        local_steps, batch_size, lr, momentum, optimizer, weight_decay, proximal, batch_norm: Local
-            training of each client in each round, as in `fedaudit.core.observation.LocalTraining`.
+        training: Local training of each client in each round.
         held_out: People who never train; verification accuracy is measured on their pairs.
         photos: Photos of each person that train; the others are the gallery.
         partition: How clients differ. "people": each person is at one client. "dirichlet": each
@@ -55,14 +56,7 @@ class Federation:
 
     clients: int = 5
     rounds: int = 30
-    local_steps: int = 4
-    batch_size: int = 16
-    lr: float = 0.1
-    momentum: float = 0.9
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    weight_decay: float = 0.0
-    proximal: float = 0.0
-    batch_norm: Literal["train", "eval"] = "train"
+    training: LocalTraining = field(default=LocalTraining(steps=4, batch_size=16, momentum=0.9))
     held_out: int = 10
     photos: int = 5
     partition: Literal["people", "dirichlet", "lighting", "pose"] = "people"
@@ -77,9 +71,7 @@ class Scenario:
     Attributes:
         round: The audited round, 1-based; 1 audits a fresh model.
         batch_size: Images that the audited client trains on.
-        local_batch_size: Images of them that one of its steps takes; 0 takes all in every step.
-        local_steps, lr, momentum, optimizer, weight_decay, proximal, batch_norm: Of its local
-            training, as in `fedaudit.core.observation.LocalTraining`.
+        training: Its local training; a `batch_size` of 0 takes all its images in every step.
         rounds_seen: Rounds in which the audited client trains on the same photos, from the same
             global model and with its defense's draws anew; the attacker has all of them.
         targets: Number of attacked client updates, each of other people where there are enough.
@@ -96,14 +88,7 @@ class Scenario:
     method: Choice = Choice("fedsgd")
     round: int = 1
     batch_size: int = 1
-    local_steps: int = 1
-    local_batch_size: int = 0
-    lr: float = 0.1
-    momentum: float = 0.0
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    weight_decay: float = 0.0
-    proximal: float = 0.0
-    batch_norm: Literal["train", "eval"] = "train"
+    training: LocalTraining = field(default=LocalTraining(batch_size=0))
     rounds_seen: int = 1
     targets: int = 16
     threat_model: str = "D"
@@ -114,6 +99,11 @@ class Scenario:
     controls: bool = True
     expose: tuple[str, ...] = ()
     federation: Federation | None = None
+
+    @property
+    def audited_training(self) -> LocalTraining:
+        """How the audited client trains, with the number of images that each step takes."""
+        return replace(self.training, batch_size=self.training.batch_size or self.batch_size)
 
 
 @dataclass(frozen=True)
@@ -151,3 +141,32 @@ class Study:
     def federation_of(self, scenario: Scenario) -> Federation:
         """How the scenario's federation trains."""
         return scenario.federation or self.federation
+
+
+S = TypeVar("S", Federation, Scenario)
+
+
+def with_keys(settings: S, keys: Mapping[str, Any]) -> S:
+    """The settings, changed by keys of a study file, where local training lies among the others.
+
+    >>> with_keys(Federation(), {"clients": 3, "local_steps": 1}).training.steps
+    1
+    """
+    training = {name: keys[key] for key, name in _training_keys(settings).items() if key in keys}
+    own = {key: value for key, value in keys.items() if key not in _training_keys(settings)}
+    return replace(settings, training=replace(settings.training, **training), **own)
+
+
+def keys_of(settings: Federation | Scenario) -> dict[str, Any]:
+    """The settings under the keys that they have in a study file; inverse of `with_keys`."""
+    own = {f.name: getattr(settings, f.name) for f in fields(settings) if f.name != "training"}
+    training = asdict(settings.training)
+    return own | {key: training[name] for key, name in _training_keys(settings).items()}
+
+
+def _training_keys(settings: Federation | Scenario) -> dict[str, str]:
+    """Names in `LocalTraining` by key; `batch_size` of a scenario is the audited update's."""
+    names = {field.name: field.name for field in fields(LocalTraining)}
+    del names["steps"], names["batch_size"]
+    size = "local_batch_size" if isinstance(settings, Scenario) else "batch_size"
+    return {"local_steps": "steps", size: "batch_size", **names}

@@ -9,7 +9,6 @@ from fedaudit.core.shared import Shared, Update, tensors_in
 from fedaudit.defenses.chain import parts_of
 from fedaudit.defenses.gradient_transforms import Encodes
 from fedaudit.defenses.none import NoDefense
-from fedaudit.federation.local_training import local_training
 from fedaudit.federation.simulation import Simulation, State
 
 REPEATS = 5
@@ -50,7 +49,7 @@ def step_cost(simulation: Simulation, state: State, *, repeats: int = REPEATS) -
             generator = generator_for("cost", one.seed, number)
             photos = one.labelled(CLIENT)
             began = time.process_time()
-            returned = one.step(start, CLIENT, photos, local_training(one.federation), generator)
+            returned = one.step(start, CLIENT, photos, one.federation.training, generator)
             if number:  # the first turn pays for what is built once
                 seconds[k].append(time.process_time() - began)
             sizes[k] = bytes_of(one, returned.shared)

@@ -15,30 +15,12 @@ from torch.utils.data import DataLoader, TensorDataset
 from fedaudit.core.client import ClientReturn, ClientTask, Loop
 from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import LocalTraining
-from fedaudit.core.scenario import Federation, Scenario
 from fedaudit.core.shared import Buffers, Shared, Update
 from fedaudit.models.batch_norm import client_mode, collect_buffers
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.soft_labels import loss_on
 from fedaudit.models.variational_bottleneck import give_noise
 from fedaudit.models.zoo import build, parameters_of
-
-
-def local_training(settings: Federation | Scenario) -> LocalTraining:
-    """The local training that a study asks for, of every client or of the audited one."""
-    size = settings.batch_size
-    if isinstance(settings, Scenario):
-        size = settings.local_batch_size or size
-    return LocalTraining(
-        lr=settings.lr,
-        steps=settings.local_steps,
-        batch_size=size,
-        momentum=settings.momentum,
-        optimizer=settings.optimizer,
-        weight_decay=settings.weight_decay,
-        proximal=settings.proximal,
-        batch_norm=settings.batch_norm,
-    )
 
 
 def is_withheld(name: str, withheld: tuple[str, ...]) -> bool:

@@ -33,7 +33,7 @@ from fedaudit.federation.abilities import (
 )
 from fedaudit.federation.aggregation import mean_buffers
 from fedaudit.federation.class_rows import taken_apart
-from fedaudit.federation.local_training import is_withheld, local_training, train_locally
+from fedaudit.federation.local_training import is_withheld, train_locally
 from fedaudit.federation.together import (
     aggregator_of,
     defense_at,
@@ -143,7 +143,7 @@ class Simulation:
         """The training that the study plans, as it spends privacy."""
         settings = self.federation
         fewest = min(len(photos) for photos in self.split.photos)
-        training = self.local(local_training(settings))
+        training = self.local(settings.training)
         rate = 1 / math.ceil(fewest / training.batch_size)
         return Plan(settings.rounds, training.steps, rate)
 
@@ -245,7 +245,7 @@ class Simulation:
     ) -> tuple[State, float]:
         """Run `rounds` (1-based numbers) from `state`; returns the end and the seconds it took."""
         settings = self.federation
-        training = local_training(settings)
+        training = settings.training
         started = time.perf_counter()
         for number in rounds:
             returns = []

@@ -1,6 +1,6 @@
 """The studies of `fedaudit demo`: small federations of real, public faces."""
 
-from fedaudit.core.scenario import Choice, Federation, Scenario, Study
+from fedaudit.core.scenario import Choice, Federation, Scenario, Study, with_keys
 
 IMAGE_SPACE = Choice("inverting_gradients", {"steps": 160})
 GAN = Choice(
@@ -49,7 +49,7 @@ def study(quick: bool) -> Study:
         "Clients train a face network; the server attacks their updates.",
         scenarios=(fresh, trained) if quick else (fresh, trained, pooled, batch),
         size=32,
-        federation=Federation(clients=3, rounds=ROUNDS, lr=0.05),
+        federation=with_keys(Federation(clients=3, rounds=ROUNDS), {"lr": 0.05}),
         utility=not quick,
         release_context=CONTEXT,
         underpowered=quick,

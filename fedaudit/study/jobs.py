@@ -1,6 +1,5 @@
 """A study as a list of jobs: models to train, and cells to attack."""
 
-import dataclasses
 import hashlib
 import re
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ from typing import NamedTuple
 
 from fedaudit.core.protocols import Defense
 from fedaudit.core.registry import create
-from fedaudit.core.scenario import Choice, Federation, Scenario, Study
+from fedaudit.core.scenario import Choice, Federation, Scenario, Study, keys_of
 from fedaudit.core.threat_models import threat_model
 from fedaudit.core.trial import Cell, Role
 from fedaudit.defenses.chain import parts_of
@@ -42,9 +41,11 @@ class TrainJob:
     def key(self) -> str:
         """A safe file name, unique within a study."""
         choices = (self.network, self.method, self.defense)
-        federation = dataclasses.asdict(self.federation)
         settings = canonical(
-            {"of": [[c.name, dict(c.settings)] for c in choices], "federation": federation}
+            {
+                "of": [[c.name, dict(c.settings)] for c in choices],
+                "federation": keys_of(self.federation),
+            }
         )
         names = [re.sub(r"[^A-Za-z0-9]+", "_", c.name)[-48:] for c in choices]
         mark = hashlib.sha256(settings.encode()).hexdigest()[:8]

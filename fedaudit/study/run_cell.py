@@ -36,7 +36,6 @@ from fedaudit.data.provenance import facts
 from fedaudit.defenses.chain import changed, parts_of
 from fedaudit.defenses.composition import Planned, Spends, together
 from fedaudit.federation.abilities import Notes
-from fedaudit.federation.local_training import local_training
 from fedaudit.federation.simulation import Simulation, State
 from fedaudit.federation.utility import measure
 from fedaudit.models.derivatives import twice_differentiable
@@ -175,7 +174,7 @@ def capture_of(study: Study, scenario: Scenario, cell: Cell, folder: RunFolder) 
         state,
         target=cell.target,
         batch_size=scenario.batch_size,
-        training=local_training(scenario),
+        training=scenario.audited_training,
         threat=threat_model(scenario.threat_model, scenario.grant, scenario.deny),
         round=scenario.round,
         seed=cell.seed,

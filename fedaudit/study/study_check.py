@@ -20,7 +20,6 @@ from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import split, target_photos
 from fedaudit.defenses.chain import parts_of
 from fedaudit.federation.abilities import Checks
-from fedaudit.federation.local_training import local_training
 from fedaudit.federation.together import aggregator_of, photos_of, training_of
 from fedaudit.files import asset_store
 from fedaudit.study.study_rules import Place
@@ -95,7 +94,7 @@ def _check_faces(study: Study, file: str) -> None:
 
 def _check_method(scenario: Scenario, place: Place) -> Method:
     method: Method = build("methods", scenario.method, place)
-    asked = local_training(scenario)
+    asked = scenario.audited_training
     made = method.local(asked)
     steps = made.steps
     if steps != asked.steps:
@@ -126,7 +125,7 @@ def _check_method(scenario: Scenario, place: Place) -> Method:
 def _check_defense(scenario: Scenario, method: Method, choice: Choice, place: Place) -> None:
     defense: Defense = build("defenses", choice, place)
     try:
-        training_of(method, defense, local_training(scenario))
+        training_of(method, defense, scenario.audited_training)
         aggregator_of(method, defense)
     except ConfigError as error:
         raise ConfigError(f"{place}: {place.key}: {choice.label}: {error}") from error

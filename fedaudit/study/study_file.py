@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedaudit.core.errors import ConfigError
-from fedaudit.core.scenario import Choice, Federation, Scenario, Study
+from fedaudit.core.scenario import Choice, Federation, Scenario, Study, keys_of, with_keys
 from fedaudit.study.study_rules import (
     Flag,
     Inner,
@@ -157,7 +157,9 @@ def study_from_mapping(table: Mapping[str, Any], *, file: str = "study") -> Stud
         raise ConfigError(f'{file}: a study needs a name. Write name = "…" at the top.')
     if "federation" in table:
         place = Place(file, "federation")
-        values["federation"] = Federation(**read_table(table["federation"], FEDERATION, place))
+        values["federation"] = with_keys(
+            Federation(), read_table(table["federation"], FEDERATION, place)
+        )
     defaults = read_table(table.get("defaults", {}), DEFAULTS, Place(file, "defaults"))
     common = values.get("federation", Federation())
     scenarios = _scenarios(table.get("scenario"), defaults, file, common)
@@ -187,8 +189,8 @@ def _scenarios(
         if "name" not in values:
             raise ConfigError(f'{place}: a scenario needs a name. Write name = "fresh".')
         if own := values.get("federation"):  # what it does not say is as everywhere in the study
-            values["federation"] = dataclasses.replace(common, **own)
-        scenario = Scenario(**values)
+            values["federation"] = with_keys(common, own)
+        scenario = with_keys(Scenario(values.pop("name")), values)
         if both := set(scenario.grant) & set(scenario.deny):
             raise ConfigError(
                 f"{place}: {', '.join(sorted(both))} stands in both grant and deny. Remove one."
@@ -217,9 +219,9 @@ def study_to_mapping(study: Study) -> dict[str, Any]:
     `study_from_mapping` turns them back into an equal study.
     """
     table = {key: _plain(getattr(study, key)) for key in STUDY}
-    table["federation"] = dataclasses.asdict(study.federation)
+    table["federation"] = keys_of(study.federation)
     table["scenario"] = [
-        {key: _plain(value) for key in SCENARIO if (value := getattr(scenario, key)) is not None}
+        {key: _plain(value) for key, value in keys_of(scenario).items() if value is not None}
         for scenario in study.scenarios
     ]
     return table
@@ -231,7 +233,7 @@ def _plain(value: object) -> Any:
         adapt = {} if value.adapt == "known" else {"adapt": value.adapt}
         return {**own, **adapt, **value.settings}
     if isinstance(value, Federation):
-        return dataclasses.asdict(value)
+        return keys_of(value)
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value

@@ -34,7 +34,6 @@ from fedaudit.core.scenario import Scenario, Study
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.threat_models import check_knowledge, threat_model
 from fedaudit.core.trial import ImageScore
-from fedaudit.federation.local_training import local_training
 from fedaudit.federation.simulation import Simulation, State
 from fedaudit.scoring.identity import Embed, Gallery
 from fedaudit.scoring.score import score
@@ -168,7 +167,7 @@ class Subject:
             self.state(number),
             target=target,
             batch_size=scenario.batch_size,
-            training=local_training(scenario),
+            training=scenario.audited_training,
             threat=threat_model(scenario.threat_model, scenario.grant, scenario.deny),
             round=number,
             seed=self.seed,

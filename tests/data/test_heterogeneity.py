@@ -15,7 +15,7 @@ from fedaudit.captures.simulate.simulated import simulate
 from fedaudit.core.errors import ConfigError, DataError
 from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.registry import create
-from fedaudit.core.scenario import Choice, Federation, Scenario, Study
+from fedaudit.core.scenario import Choice, Federation, Scenario, Study, with_keys
 from fedaudit.core.threat_models import threat_model
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.lighting_pose import lighting, pose
@@ -154,8 +154,8 @@ def test_clients_differ_in_what_the_partition_says(
 def simulation_of(
     faces: FaceSet, method: str, defense: str = "none", **federation: Any
 ) -> Simulation:
-    common: dict[str, Any] = {"clients": 3, "partition": "dirichlet", "alpha": 0.5}
-    settled = Federation(**(common | {"local_steps": 1} | federation))
+    common = Federation(clients=3, partition="dirichlet", alpha=0.5)
+    settled = with_keys(common, {"local_steps": 1} | federation)
     return Simulation(
         network=ModelSpec("face"),
         faces=faces,

@@ -107,7 +107,7 @@ def test_a_federation_carries_each_clients_memory_from_round_to_round(
     assert any(not torch.equal(v, one.memory[1][n]) for n, v in one.memory[0].items())
     two, _ = simulation.train(one, range(2, 3))
     forgot, _ = simulation.train(replace(one, memory={}), range(2, 3))
-    lr = simulation.federation.lr
+    lr = simulation.federation.training.lr
     for parameter in one.server:
         # The clients have equally many photos, and the server steps along their mean.
         first = torch.stack([one.memory[c][f"0/{parameter}"] for c in (0, 1)])

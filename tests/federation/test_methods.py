@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -12,14 +12,14 @@ from torch.utils.data import DataLoader, TensorDataset
 from fedaudit.core.client import ClientTask
 from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import LocalTraining, ModelSpec
-from fedaudit.core.scenario import Federation, Scenario
+from fedaudit.core.scenario import Federation, Scenario, keys_of, with_keys
 from fedaudit.core.shared import Update
 from fedaudit.defenses.dpsgd import DPSGD
 from fedaudit.federation.aggregation import mean_update
 from fedaudit.federation.fedavg import FedAvg
 from fedaudit.federation.fedprox import FedProx
 from fedaudit.federation.fedsgd import FedSGD
-from fedaudit.federation.local_training import is_withheld, local_training, train_locally
+from fedaudit.federation.local_training import is_withheld, train_locally
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build, parameters_of
 
@@ -251,20 +251,25 @@ def test_the_proximal_pull_is_not_noised_and_needs_no_privacy() -> None:
 
 
 @pytest.mark.parametrize("settings", [Federation(), Scenario(name="a")])
-def test_settings_of_a_study_become_local_training(settings: Federation | Scenario) -> None:
-    asked = replace(
-        settings,
-        lr=0.3,
-        local_steps=7,
-        batch_size=6,
-        momentum=0.5,
-        optimizer="adam",
-        weight_decay=0.1,
-        proximal=0.2,
-        batch_norm="eval",
-    )
+def test_settings_of_a_study_become_local_training(settings: Any) -> None:
+    keys = {
+        "lr": 0.3,
+        "local_steps": 7,
+        "batch_size": 6,
+        "momentum": 0.5,
+        "optimizer": "adam",
+        "weight_decay": 0.1,
+        "proximal": 0.2,
+        "batch_norm": "eval",
+    }
+    asked = with_keys(settings, keys)
     expected = LocalTraining(0.3, 7, 6, 0.5, "adam", 0.1, 0.2, "eval")
-    assert local_training(asked) == expected
     if isinstance(asked, Scenario):
-        smaller = replace(asked, local_batch_size=2)
-        assert local_training(smaller) == replace(expected, batch_size=2)
+        assert asked.audited_training == expected
+        smaller = with_keys(asked, {"local_batch_size": 2})
+        assert smaller.audited_training == replace(expected, batch_size=2)
+        assert smaller.batch_size == 6
+    else:
+        assert asked.training == expected
+    assert with_keys(settings, keys_of(asked)) == asked
+    assert keys_of(asked) | keys == keys_of(asked)

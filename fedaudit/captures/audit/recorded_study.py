@@ -30,7 +30,7 @@ from fedaudit.captures.format.stated_training import local_training
 from fedaudit.captures.inspect.inspection import Inspection, inspect
 from fedaudit.captures.inspect.model_fit import Fit, fit
 from fedaudit.core.errors import ConfigError, UsageError
-from fedaudit.core.observation import ModelSpec
+from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.scenario import RECORDED, SAFE_NAME, Choice, Scenario, Study
 from fedaudit.core.threat_models import EXPLANATIONS
 from fedaudit.models.network_file import digest_of as digest_of_model
@@ -312,8 +312,7 @@ def _scenarios(
                 method=method,
                 round=max(1, rounds[0]),
                 batch_size=max(sizes, default=1),
-                local_steps=facts.local_steps or 1,
-                lr=facts.lr or 0.1,
+                training=LocalTraining(facts.lr or 0.1, facts.local_steps or 1, batch_size=0),
                 targets=len(them),
                 threat_model="D",
                 deny=deny,

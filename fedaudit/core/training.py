@@ -1,0 +1,30 @@
+"""The settings of a client's local training."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """How a client trains before it shares.
+
+    Attributes:
+        lr: Learning rate.
+        steps: Local optimizer steps; 1 with `kind="gradient"` is FedSGD. Where the client has more
+            images than a step takes, they are shuffled anew in every epoch.
+        batch_size: Images a step; the last step of an epoch takes what is left.
+        momentum: Of SGD.
+        optimizer: "sgd" or "adam" (β = 0.9, 0.999; ε = 1e-8).
+        weight_decay: L2 penalty in the optimizer, as torch's `weight_decay`.
+        proximal: μ of FedProx's term μ/2·‖w − w_global‖² (Li et al., MLSys 2020).
+        batch_norm: Mode of batch-norm layers while the client trains: "train" couples the batch.
+    """
+
+    lr: float = 0.1
+    steps: int = 1
+    batch_size: int = 1
+    momentum: float = 0.0
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    weight_decay: float = 0.0
+    proximal: float = 0.0
+    batch_norm: Literal["train", "eval"] = "train"

@@ -154,7 +154,7 @@ class DPSGD:
                 f"DP-SGD needs per-sample gradients, which this network does not allow: "
                 f"{problems[0]}. Use a network with GroupNorm in place of BatchNorm."
             )
-        parts = engine.make_dp_compatible(
+        parts = engine.make_private(
             module=loop.network,
             optimizer=loop.optimizer,
             criterion=_image_by_image(loop),

@@ -22,7 +22,7 @@ from typing import Any
 import altair as alt
 import torch
 
-from fedaudit.attacks.evidence.gather import gather
+from fedaudit.attacks.gathering.gather import gather
 from fedaudit.core.client import ClientTask
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.core.registry import create

@@ -23,7 +23,7 @@ import torch
 
 from fedaudit.attacks.adaptive.defense_replay import replay_of
 from fedaudit.attacks.evidence.feature_maps.last_block import invert_last_block
-from fedaudit.attacks.evidence.gather import gather
+from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.learned.feature_decoder import FeatureDecoder
 from fedaudit.attacks.learned.lti import LearnedInversion
 from fedaudit.captures.simulate.simulated import simulate

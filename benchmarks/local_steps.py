@@ -28,7 +28,7 @@ from statistics import mean
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.evidence.gather import gather
+from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.training.dummy_update import DummyUpdate, dummy_update_for
 from fedaudit.attacks.training.simulated_training import rehearsed, smooth_noise
 from fedaudit.captures.simulate.simulated import simulate

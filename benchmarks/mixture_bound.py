@@ -7,7 +7,7 @@ The mixed image itself is scored as if it were a reconstruction of the round's o
 the photo that the mixed images of several rounds on it have in common
 (`attacks.mixtures.photo_behind`, which is told the coefficients): the bound of every attack that
 rebuilds the mixed image. Of InstaHide that is the image before its mask; the rows "unmasked" start
-from the masked image, with noise on it if wanted, and undo the mask (`attacks.learned.unmasking`,
+from the masked image, with noise on it if wanted, and undo the mask (`attacks.adaptive.unmasking`,
 trained on the attacker's faces, never ORL). "signs" is the share of |2x − 1| whose sign is right.
 ORL at 32 px, all 40 people at one client with five photos each, one target photo a person;
 `--targets` of them. Rank-1 of chance is 1/40.
@@ -24,9 +24,9 @@ from learned_inversion import Bench, bench_of
 from torch import Tensor
 
 from fedaudit.attacks.adaptive.mixtures import SHIFT, Coefficients, photo_behind
+from fedaudit.attacks.adaptive.unmasking import Unmasking
 from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.generators.eigenfaces import kept_faces
-from fedaudit.attacks.learned.unmasking import Unmasking
 from fedaudit.core.capture import Capture
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.seeds import generator_for

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.evidence.gather import gather
+from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.search.checkpoint import Watch
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.gradient_descent import Search

@@ -32,7 +32,7 @@ class Censor:
     an attacker knows a direction that the gradient does not have. To first order an orthogonal step
     does not change the loss: what the model learns, it learns from the choice among the draws.
     No paper that breaks it is known to us. For one photo of a fresh network the norms often give
-    its label away (`attacks.labels.lengths`).
+    its label away (`attacks.adaptive.label_by_lengths`).
 
     Args:
         trials: Draws to choose from; ≥ 1. Each costs a forward pass over the client's photos.

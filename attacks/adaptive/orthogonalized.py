@@ -11,8 +11,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.evidence.gather import Evidence
-from fedaudit.attacks.evidence.labels.lengths import label_by_lengths
+from fedaudit.attacks.adaptive.label_by_lengths import label_by_lengths
+from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables import Latent
 from fedaudit.models.facenet import criterion_of
@@ -27,7 +27,7 @@ FEWEST = 8
 
 def faces_for(evidence: Evidence) -> int:
     """Generic faces that `with_label` asks for; 0 where it has nothing to find."""
-    if not evidence.turned or evidence.labels is not None or evidence.private:
+    if not evidence.every_round or evidence.labels is not None or evidence.private:
         return 0
     return max(FEWEST, min(FACES, GRADIENTS // _classes(evidence)))
 
@@ -41,13 +41,13 @@ def with_label(evidence: Evidence, faces: Tensor, *, scaled: bool) -> Evidence:
         scaled: Whether a gradient's units are known.
     """
     model = evidence.model
-    named = {n: p for n, p in model.named_parameters() if n in evidence.turned}
+    named = {n: p for n, p in model.named_parameters() if n in evidence.every_round}
     criterion = criterion_of(model)
 
     def gradients(image: Tensor, label: Tensor) -> Sequence[Tensor]:
         return torch.autograd.grad(criterion(model(image), label), list(named.values()))
 
-    sent = [evidence.turned[name] for name in named]
+    sent = [evidence.every_round[name] for name in named]
     found = label_by_lengths(gradients, sent, faces, _classes(evidence), scaled=scaled)
     return replace(evidence, labels=torch.tensor([found], device=faces.device))
 
@@ -58,7 +58,7 @@ def within_range(stages: Sequence[Stage], evidence: Evidence) -> tuple[Stage, ..
     An attack that has no generator, or never enters its latent space, stays as it is.
     """
     kept = [stage for stage in stages if isinstance(stage.varies, Latent)]
-    if not kept or equations(evidence.turned) >= _pixels(evidence):
+    if not kept or equations(evidence.every_round) >= _pixels(evidence):
         return tuple(stages)
     left = sum(stage.steps for stage in stages) - sum(stage.steps for stage in kept)
     return (*kept[:-1], replace(kept[-1], steps=kept[-1].steps + left))

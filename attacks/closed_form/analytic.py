@@ -9,11 +9,10 @@ from torch import Tensor
 
 from fedaudit.attacks.adaptive.assumptions import how_adaptive
 from fedaudit.attacks.closed_form.first_layer import FirstLayer, assign_labels, find_first
-from fedaudit.attacks.evidence.gather import gather
-from fedaudit.attacks.search.movers.gradient_descent import Progress
+from fedaudit.attacks.gathering.gather import gather
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation
-from fedaudit.core.protocols import AttackCategory
+from fedaudit.core.protocols import AttackCategory, Progress
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Update
 

@@ -10,12 +10,11 @@ from torch import Tensor, nn
 
 from fedaudit.attacks.adaptive.assumptions import how_adaptive
 from fedaudit.attacks.closed_form.plain_stack import Affine, Inverse, stack_of
-from fedaudit.attacks.evidence.gather import gather
-from fedaudit.attacks.search.movers.gradient_descent import Progress
+from fedaudit.attacks.gathering.gather import gather
 from fedaudit.core.errors import AttackError
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation
-from fedaudit.core.protocols import AttackCategory
+from fedaudit.core.protocols import AttackCategory, Progress
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Update
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +12,6 @@ from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import ModelSpec
 from fedaudit.models.facenet import FaceNet, criterion_of
 from fedaudit.models.zoo import build
-
-if TYPE_CHECKING:
-    from fedaudit.attacks.evidence.gather import Evidence
 
 PHOTOS = 8
 """Views of each made-up person."""
@@ -153,13 +149,17 @@ def _trained(
     return {name: value.detach() for name, value in part.items()}
 
 
-def solvable(evidence: "Evidence") -> bool:
-    """Whether a private part can be solved for: something public that was shared precedes it."""
-    depth = public_depth(evidence.model, evidence.private)
-    if evidence.spans_decide or not isinstance(evidence.model, FaceNet):
+def precedes_private(
+    model: nn.Module,
+    private: frozenset[str],
+    shared: Mapping[str, Tensor],
+    shape: tuple[int, int, int],
+) -> bool:
+    """Whether something that was `shared` comes before the private layers."""
+    if not isinstance(model, FaceNet):
         return True
-    named = {n: p for n, p in evidence.model.named_parameters() if n in evidence.target}
-    return bool(_computing(PublicModule(evidence.model, depth), named, evidence.shape))
+    named = {n: p for n, p in model.named_parameters() if n in shared}
+    return bool(_computing(PublicModule(model, public_depth(model, private)), named, shape))
 
 
 def used_by(

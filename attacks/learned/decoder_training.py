@@ -1,23 +1,13 @@
-"""Training a decoder, deterministic under a seed; and where what it learned is kept."""
-
-from collections.abc import Callable
+"""Training of a decoder of faces, deterministic under a seed."""
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from fedaudit.attacks.learned.decoder import unlikeness
+from fedaudit.core.protocols import Progress
 
-"""Raise it whenever the same settings would now teach something else."""
 BATCH = 64
-Progress = Callable[[int, int, float], None]
-
-
-def seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """A network whose random start is decided by `seed`; torch's global state is untouched."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return make()
 
 
 def teach(
@@ -80,6 +70,3 @@ def _set_loss(drawn: Tensor, true: Tensor) -> Tensor:
         )
         drawn = drawn[torch.arange(count)[:, None], order]
     return unlikeness(drawn.flatten(0, 1), true.flatten(0, 1)).view(count, batch).mean(1)
-
-
-# --- what was learned, on disk --------------------------------------------------------------------

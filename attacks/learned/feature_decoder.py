@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.adaptive.assumptions import how_adaptive
-from fedaudit.attacks.evidence.gather import Evidence, gather
+from fedaudit.attacks.gathering.gather import Evidence, gather
 from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.learned.decoder import MapDecoder
-from fedaudit.attacks.learned.decoder_training import Progress, seeded, teach
+from fedaudit.attacks.learned.decoder_training import teach
 from fedaudit.attacks.learned.known_maps import KnownMaps, known_maps
 from fedaudit.attacks.learned.refining import Refining
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation
-from fedaudit.core.protocols import AttackCategory
+from fedaudit.core.protocols import AttackCategory, Progress
 from fedaudit.core.reconstruction import Reconstruction
-from fedaudit.core.seeds import generator_for
+from fedaudit.core.seeds import generator_for, seeded
 from fedaudit.core.shared import Shared, Update
 from fedaudit.files.cache import key_of, load_or_learn
 

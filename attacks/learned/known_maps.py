@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.evidence.feature_maps.last_block import invert_last_block
-from fedaudit.attacks.evidence.gather import Evidence
+from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.models.facenet import FaceNet
 
 

@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 from fedaudit.attacks.adaptive.defense_replay import replay_of
 from fedaudit.attacks.adaptive.estimation import estimate
-from fedaudit.attacks.evidence.gather import Evidence, gather
+from fedaudit.attacks.gathering.gather import Evidence, gather
 from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.learned.decoder import VectorDecoder
-from fedaudit.attacks.learned.decoder_training import Progress, seeded, teach
+from fedaudit.attacks.learned.decoder_training import teach
 from fedaudit.attacks.learned.sketch import Rehearsal, Sketch, first_fc_name
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import DefenseFacts, Observation
-from fedaudit.core.protocols import AttackCategory
+from fedaudit.core.protocols import AttackCategory, Progress
 from fedaudit.core.reconstruction import Adaptive, Reconstruction
-from fedaudit.core.seeds import generator_for, seed_for
+from fedaudit.core.seeds import generator_for, seed_for, seeded
 from fedaudit.core.shared import Shared, Update
 from fedaudit.files.cache import key_of, load_or_learn
 from fedaudit.models.facenet import FaceNet

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.evidence.gather import Evidence
-from fedaudit.attacks.learned.decoder_training import Progress
+from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.learned.known_maps import KnownMaps
 from fedaudit.attacks.search.image_priors import total_variation
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.gradient_descent import cosine_ramp
+from fedaudit.core.protocols import Progress
 
 MATCH_LR, MAP_LR = 0.02, 0.03
 """Peak steps in units of the pixel range: gently, for the start is good already."""

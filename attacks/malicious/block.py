@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fedaudit.attacks.adaptive.adaptation import adapt_to
-from fedaudit.attacks.evidence.gather import Evidence
+from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.core.errors import AttackError, ConfigError
 from fedaudit.core.observation import ModelSpec, Observation
 from fedaudit.core.registry import create

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from fedaudit.attacks.generators.face_generator import FaceGenerator
 from fedaudit.attacks.malicious.block import EMPTY, image_shape
 from fedaudit.attacks.search.checkpoint import Checkpoint
-from fedaudit.attacks.search.movers.gradient_descent import Progress
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import ModelSpec, Observation
-from fedaudit.core.protocols import Attack, AttackCategory
+from fedaudit.core.protocols import Attack, AttackCategory, Progress
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.registry import create
 from fedaudit.core.shared import Update

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.adaptive.assumptions import how_adaptive
-from fedaudit.attacks.evidence.gather import Evidence, gather
+from fedaudit.attacks.gathering.gather import Evidence, gather
 from fedaudit.attacks.generators.face_generator import FaceGenerator
 from fedaudit.attacks.malicious.block import (
     Block,
@@ -20,10 +20,9 @@ from fedaudit.attacks.malicious.block import (
     scale_is_known,
     sent,
 )
-from fedaudit.attacks.search.movers.gradient_descent import Progress
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import ModelSpec, Observation
-from fedaudit.core.protocols import AttackCategory
+from fedaudit.core.protocols import AttackCategory, Progress
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Update
 

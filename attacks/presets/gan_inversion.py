@@ -1,7 +1,7 @@
 """GAN inversion, round-wise: a face generator is searched for the faces that explain the update."""
 
+from fedaudit.attacks.adaptive.unmasking import Unmasking
 from fedaudit.attacks.generators.face_generator import LATENT_PRIOR, CropEdges, FaceGenerator
-from fedaudit.attacks.learned.unmasking import Unmasking
 from fedaudit.attacks.search.engine import LocalSteps, MatchingAttack, Unknown
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables import FeatureMaps, Latent, Pixels

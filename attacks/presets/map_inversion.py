@@ -5,18 +5,17 @@ from typing import ClassVar
 
 import torch
 
-from fedaudit.attacks.evidence.feature_maps.map_matching import goal_of, span_goal_of
-from fedaudit.attacks.evidence.gather import gather
+from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.generators.face_generator import CropEdges, FaceGenerator
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.engine import MatchingAttack
-from fedaudit.attacks.search.movers.gradient_descent import Progress
+from fedaudit.attacks.search.map_matching import goal_of, span_goal_of
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables import Latent, Pixels
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation
-from fedaudit.core.protocols import AttackCategory
+from fedaudit.core.protocols import AttackCategory, Progress
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Shared, Update
 

@@ -12,22 +12,23 @@ from torch import Tensor, nn
 from fedaudit.attacks.adaptive.assumptions import distance_for
 from fedaudit.attacks.adaptive.augmentation_disambiguation import upright
 from fedaudit.attacks.adaptive.orthogonalized import faces_for, with_label, within_range
-from fedaudit.attacks.evidence.feature_maps.map_matching import MapMatching, goal_of
-from fedaudit.attacks.evidence.gather import Evidence, gather
-from fedaudit.attacks.evidence.unshared_layers import guessed_parts, learned_parts, solvable
+from fedaudit.attacks.evidence.unshared_layers import guessed_parts, learned_parts
+from fedaudit.attacks.gathering.gather import Evidence, gather
 from fedaudit.attacks.search.batch_norm_prior import BatchNormPrior, from_observation
 from fedaudit.attacks.search.checkpoint import Checkpoint, Watch
+from fedaudit.attacks.search.map_matching import MapMatching, goal_of
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.evolution import Evolution
 from fedaudit.attacks.search.movers.gauss_newton import GaussNewton
-from fedaudit.attacks.search.movers.gradient_descent import Optimizer, Progress
+from fedaudit.attacks.search.movers.gradient_descent import Optimizer
 from fedaudit.attacks.search.movers.round_wise import Decode, Movement, OneByOne, Plan
+from fedaudit.attacks.search.several_steps import replay_of
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.staging import from_gray, of_noise
 from fedaudit.attacks.search.variables import Found, Scene, fitted
-from fedaudit.attacks.training.several_steps import replay_of
 from fedaudit.attacks.training.simulated_training import smooth_noise
 from fedaudit.core.observation import Observation
+from fedaudit.core.protocols import Progress
 
 if TYPE_CHECKING:
     from fedaudit.attacks.search.engine import MatchingAttack
@@ -96,7 +97,7 @@ class Attempt:
         self.stages = from_gray(attack.stages) if matching.loss == "spans" else attack.stages
         if evidence.masked and attack.prior is not None:
             self.stages = of_noise(attack.stages, by_maps=goal_of(evidence) is not None)
-        if evidence.turned:
+        if evidence.every_round:
             self.stages = within_range(self.stages, evidence)
         self.scene = Scene(evidence, matching, self.generator, attack.prior, attack.restarts)
         if evidence.photos.transforms:
@@ -121,7 +122,7 @@ class Attempt:
         attack = self.attack
         if not evidence.private:
             return {}
-        if attack.unknown == "joint" and solvable(evidence):
+        if attack.unknown == "joint" and evidence.solvable:
             return {}
         seed = self.generator.initial_seed()
         drawn = guessed_parts(self.seen.model, evidence.private, attack.restarts, seed)

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from fedaudit.attacks.search.movers.gradient_descent import Progress
+from fedaudit.core.protocols import Progress
 from fedaudit.files.atomic import storage_errors, write_atomically
 
 

@@ -12,17 +12,16 @@ from torch import Tensor
 
 from fedaudit.attacks.adaptive.assumptions import how_adaptive
 from fedaudit.attacks.adaptive.mixtures import Coefficients, photo_behind
+from fedaudit.attacks.adaptive.unmasking import Unmasking
 from fedaudit.attacks.generators.face_generator import FaceGenerator
-from fedaudit.attacks.learned.unmasking import Unmasking
 from fedaudit.attacks.search.attempt import Attempt
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.distances import DISTANCES
-from fedaudit.attacks.search.movers.gradient_descent import Progress
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.core.errors import UnknownNameError
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation
-from fedaudit.core.protocols import AttackCategory
+from fedaudit.core.protocols import AttackCategory, Progress
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Shared, Update
 

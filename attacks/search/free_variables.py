@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from fedaudit.attacks.evidence.gather import Evidence
+from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.core.errors import AttackError
 from fedaudit.models.heads import CosineHead
 

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
+from fedaudit.attacks.adaptive.per_example import Gradients, weighed
 from fedaudit.attacks.evidence.feature_maps.first_fully_connected import solve_upstream
 from fedaudit.attacks.evidence.feature_maps.input_span import InputSpan, decisive, span_distance
-from fedaudit.attacks.evidence.gather import Evidence
-from fedaudit.attacks.evidence.per_example import Gradients, weighed
 from fedaudit.attacks.evidence.unshared_layers import PublicModule, public_depth, used_by
+from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.search.distances import DISTANCES, MINDS_LENGTH
 from fedaudit.attacks.search.free_variables import free_variables
 from fedaudit.attacks.training.dummy_update import DummyUpdate
@@ -114,7 +114,7 @@ class Matching:
             self.free = free_variables(evidence, upstream, self.restarts, self.generator, searched)
         self.names = tuple(named)
         self.parameters = tuple(named.values())
-        self.target = tuple((evidence.turned or target)[name] for name in named)
+        self.target = tuple((evidence.every_round or target)[name] for name in named)
         if self.dummy is not None:
             self.target = self.dummy.target
         self.scales = (1.0, 1.0)

@@ -9,16 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedaudit.attacks.adaptive.assumptions import how_adaptive
-from fedaudit.attacks.evidence.gather import is_gray, mean_gradient
+from fedaudit.attacks.evidence.grayscale import is_gray
+from fedaudit.attacks.gathering.gather import mean_gradient
 from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.generators.eigenfaces import Eigenfaces, kept_faces
 from fedaudit.attacks.search.checkpoint import Watch
-from fedaudit.attacks.search.movers.gradient_descent import Progress, Search
+from fedaudit.attacks.search.movers.gradient_descent import Search
 from fedaudit.attacks.templates.read_templates import KINDS, read_templates
 from fedaudit.core.errors import AttackError, KnowledgeError
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation
-from fedaudit.core.protocols import AttackCategory
+from fedaudit.core.protocols import AttackCategory, Progress
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Shared
 from fedaudit.models.facenet import FaceNet, require_face_net

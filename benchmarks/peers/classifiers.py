@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from exchange import Peer, problem, run_peer
 
-from fedaudit.attacks.evidence.gather import gather
+from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.core.capture import Capture
 from fedaudit.core.reconstruction import Reconstruction

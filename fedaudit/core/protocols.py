@@ -13,6 +13,9 @@ from fedaudit.core.observation import DefenseFacts, LocalTraining, ModelSpec, Ob
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Update
 
+Progress = Callable[[int, int, float], None]
+"""Called now and then with the step, the number of steps, and the objective."""
+
 
 class AttackCategory(StrEnum):
     """The classes of attacks on shared updates that reports tell apart, most common first."""
@@ -47,7 +50,7 @@ class Attack(Protocol):
         seen: Observation,
         *,
         generator: torch.Generator,
-        progress: Callable[[int, int, float], None] | None = None,
+        progress: Progress | None = None,
     ) -> Reconstruction:
         """Reconstruct; `progress(step, steps, objective)` is called now and then."""
         ...

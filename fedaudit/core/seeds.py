@@ -1,8 +1,12 @@
 """Randomness that depends on what is computed, never on who computes it or when."""
 
 import hashlib
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 
 def seed_for(*parts: object) -> int:
@@ -19,3 +23,13 @@ def seed_for(*parts: object) -> int:
 def generator_for(*parts: object) -> torch.Generator:
     """A CPU generator seeded from the text of `parts`: usually a cell's key and a purpose."""
     return torch.Generator().manual_seed(seed_for(*parts))
+
+
+def seeded(make: Callable[[], T], seed: int) -> T:
+    """What `make` draws from torch's global generator, decided by `seed`, which is put back after.
+
+    For layers, whose first weights take no generator.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()

@@ -13,8 +13,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.evidence.feature_maps.map_matching import goal_of
-from fedaudit.attacks.evidence.gather import gather
+from fedaudit.attacks.gathering.gather import gather
+from fedaudit.attacks.search.map_matching import goal_of
 from fedaudit.core.errors import AttackError
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation

@@ -11,7 +11,7 @@ from torch import Tensor
 from fedaudit.attacks.adaptive.adaptation import adapt_to, through
 from fedaudit.attacks.adaptive.assumptions import assume, how_adaptive
 from fedaudit.attacks.adaptive.transform_behavior import behavior, followed
-from fedaudit.attacks.evidence.gather import gather
+from fedaudit.attacks.gathering.gather import gather
 from fedaudit.core.capture import Capture
 from fedaudit.core.observation import DefenseFacts
 from fedaudit.data.face_set import FaceSet
@@ -192,7 +192,7 @@ def test_what_was_turned_away_gives_no_closed_form(intercept: Intercept) -> None
     assert evidence.first_fc is None
     assert evidence.labels is None
     assert not evidence.clean
-    for name, value in evidence.turned.items():
+    for name, value in evidence.every_round.items():
         assert value.shape == (3, *evidence.target[name].shape)
         assert torch.equal(value[0], evidence.target[name])
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fedaudit.attacks.adaptive.assumptions import assume
 from fedaudit.attacks.adaptive.changed_photos import ChangedPhotos, copies_of, draws_differ, mixes
-from fedaudit.attacks.evidence.gather import gather
+from fedaudit.attacks.gathering.gather import gather
 from fedaudit.core.capture import Capture
 from fedaudit.core.registry import create
 from fedaudit.scoring.image_metrics import SSIM

@@ -9,7 +9,7 @@ from fedaudit.attacks.adaptive.adaptation import adapt_to
 from fedaudit.attacks.adaptive.assumptions import assume, how_adaptive
 from fedaudit.attacks.adaptive.concealed_separation import photo_among
 from fedaudit.attacks.evidence.feature_maps.first_fully_connected import FirstFullyConnected
-from fedaudit.attacks.evidence.gather import gather
+from fedaudit.attacks.gathering.gather import gather
 from fedaudit.core.capture import Capture
 from fedaudit.core.registry import create
 from fedaudit.models.facenet import FaceNet

@@ -11,8 +11,8 @@ from torch import Tensor
 from fedaudit.attacks.adaptive.adaptation import adapt_to
 from fedaudit.attacks.adaptive.assumptions import assume
 from fedaudit.attacks.adaptive.estimation import clip_bound, estimate
-from fedaudit.attacks.evidence.gather import gather
 from fedaudit.attacks.evidence.round_averaging import average, deviation, moved, rounds_of
+from fedaudit.attacks.gathering.gather import gather
 from fedaudit.captures.simulate.simulated import without_update
 from fedaudit.core.capture import Capture
 from fedaudit.core.observation import DefenseFacts, Observation

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fedaudit.attacks.adaptive.assumptions import how_adaptive
-from fedaudit.attacks.evidence.gather import gather, mean_gradient
+from fedaudit.attacks.gathering.gather import gather, mean_gradient
 from fedaudit.core.capture import Capture
 from fedaudit.core.errors import AttackError, KnowledgeError
 from fedaudit.core.observation import DefenseFacts, LocalTraining

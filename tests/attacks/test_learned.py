@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fedaudit.attacks.adaptive.defense_replay import replay_of
 from fedaudit.attacks.adaptive.estimation import estimate
-from fedaudit.attacks.evidence.gather import gather
+from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.learned import decoder_training, feature_decoder
 from fedaudit.attacks.learned.feature_decoder import DecoderTraining, FeatureDecoder, decode

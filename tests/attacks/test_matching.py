@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.evidence.gather import gather
-from fedaudit.attacks.evidence.per_example import Gradients, total
+from fedaudit.attacks.adaptive.per_example import Gradients, total
+from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.search.checkpoint import Watch
 from fedaudit.attacks.search.distances import cosine_distance
 from fedaudit.attacks.search.image_priors import total_variation
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.gradient_descent import Search, cosine_ramp, step_decay
 from fedaudit.attacks.search.movers.round_wise import Movement, Plan
-from fedaudit.attacks.training.several_steps import replay_of
+from fedaudit.attacks.search.several_steps import replay_of
 from fedaudit.core.capture import Capture
 from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import LocalTraining, Observation

@@ -19,10 +19,10 @@ from fedaudit.attacks.adaptive.mixtures import (
     expected,
     photo_behind,
 )
-from fedaudit.attacks.evidence.gather import gather
+from fedaudit.attacks.adaptive.unmasking import Unmasking
 from fedaudit.attacks.evidence.labels.head_gradient import read_head
 from fedaudit.attacks.evidence.labels.mixed import mixed_label
-from fedaudit.attacks.learned.unmasking import Unmasking
+from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.search.engine import MatchingAttack
 from fedaudit.core.capture import Capture
 from fedaudit.core.observation import ModelSpec

@@ -13,7 +13,7 @@ from fedaudit.attacks.adaptive.orthogonalized import (
     with_label,
     within_range,
 )
-from fedaudit.attacks.evidence.gather import Evidence, gather
+from fedaudit.attacks.gathering.gather import Evidence, gather
 from fedaudit.attacks.generators.face_generator import FaceGenerator
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
 from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
@@ -36,13 +36,13 @@ def evidence_of(rounds: int) -> Evidence:
         grayscale=False,
         first_fc=None,
         photos=ChangedPhotos((), 1),
-        turned=turned,
+        every_round=turned,
     )
 
 
 def test_right_angles_of_a_small_parameter_run_out() -> None:
-    assert equations(evidence_of(1).turned) == 4
-    assert equations(evidence_of(40).turned) == (29 + 1) + (40 + 1)
+    assert equations(evidence_of(1).every_round) == 4
+    assert equations(evidence_of(40).every_round) == (29 + 1) + (40 + 1)
 
 
 def test_pixels_are_searched_once_there_are_as_many_equations() -> None:

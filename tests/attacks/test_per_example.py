@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedaudit.attacks.adaptive.assumptions import assume
-from fedaudit.attacks.evidence.gather import gather
+from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.search.distances import l2_distance
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.core.capture import Capture

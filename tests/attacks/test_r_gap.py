@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fedaudit.attacks.closed_form.plain_stack import Affine, stack_of
 from fedaudit.attacks.closed_form.r_gap import RGap, Solution
-from fedaudit.attacks.evidence.gather import gather
+from fedaudit.attacks.gathering.gather import gather
 from fedaudit.core.capture import Capture
 from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import ModelSpec

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from fedaudit.attacks.evidence.gather import mean_gradient
+from fedaudit.attacks.gathering.gather import mean_gradient
 from fedaudit.attacks.training.dummy_update import DummyUpdate, dummy_update_for
 from fedaudit.attacks.training.replay import replay
 from fedaudit.attacks.training.schedule import (

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fedaudit.attacks.adaptive.defense_replay import replay_of
 from fedaudit.attacks.adaptive.estimation import estimate
 from fedaudit.attacks.adaptive.sparsity import zeros_of
-from fedaudit.attacks.evidence.gather import gather
+from fedaudit.attacks.gathering.gather import gather
 from fedaudit.core.observation import DefenseFacts, ModelSpec, Observation
 from fedaudit.core.shared import Update
 from fedaudit.data.face_set import FaceSet

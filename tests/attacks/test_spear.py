@@ -10,7 +10,7 @@ from torch import Tensor
 from fedaudit.attacks.closed_form.first_layer import find_first
 from fedaudit.attacks.closed_form.low_rank import Factors, mismatch
 from fedaudit.attacks.closed_form.spear import Spear
-from fedaudit.attacks.evidence.gather import gather
+from fedaudit.attacks.gathering.gather import gather
 from fedaudit.core.capture import Capture
 from fedaudit.core.errors import AttackError
 from fedaudit.core.reconstruction import Reconstruction

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.evidence.feature_maps.input_span import find_spans, patches_of, span_distance
-from fedaudit.attacks.evidence.feature_maps.map_matching import span_goal_of
-from fedaudit.attacks.evidence.gather import Evidence, gather
-from fedaudit.attacks.evidence.unshared_layers import guessed_parts, learned_parts, solvable
+from fedaudit.attacks.evidence.unshared_layers import guessed_parts, learned_parts
+from fedaudit.attacks.gathering.gather import Evidence, gather
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
 from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
 from fedaudit.attacks.presets.map_inversion import MapInversion
+from fedaudit.attacks.search.map_matching import span_goal_of
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.core.capture import Capture
 from fedaudit.core.errors import UnknownNameError
@@ -218,7 +218,7 @@ def test_what_has_nothing_public_before_it_is_guessed_and_says_so(intercept: Int
     """The stem and the head are private: what lies between them is of no use without the stem."""
     stem = PROJECTOR | {"settings": {"private": ("body.1.", "head.")}}
     seen = intercept(network="small_cnn", **stem).seen
-    assert not solvable(gather(seen))
+    assert not gather(seen).solvable
     found = inverting_gradients(steps=10, polish=0)(seen, generator=noise())
     assert found.adaptive == "no"
     assert (found.labels == -1).all()

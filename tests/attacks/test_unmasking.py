@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedaudit.attacks.adaptive.mixtures import Coefficients, drawn_from
-from fedaudit.attacks.learned.unmasking import SignNet, Unmasking, is_gray
+from fedaudit.attacks.adaptive.unmasking import SignNet, Unmasking, is_gray
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.registry import create
 from fedaudit.data.orl import orl

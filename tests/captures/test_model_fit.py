@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import fedaudit
-from fedaudit.attacks.evidence.gather import gather
+from fedaudit.attacks.gathering.gather import gather
 from fedaudit.captures.audit.recorded_study import Request, study_of
 from fedaudit.captures.audit.recorded_targets import capture_of
 from fedaudit.captures.format.capture_network import model_of

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedaudit.attacks.evidence.feature_maps.first_fully_connected import find_first_fully_connected
-from fedaudit.attacks.evidence.gather import gather
+from fedaudit.attacks.gathering.gather import gather
 from fedaudit.core.capture import Capture
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.observation import LocalTraining

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedaudit.attacks.evidence.gather import gather
+from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
 from fedaudit.core.observation import ModelSpec, Observation
 from fedaudit.core.shared import Update

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from fedaudit.attacks.evidence.feature_maps.first_fully_connected import FirstFullyConnected
-from fedaudit.attacks.evidence.gather import Evidence
+from fedaudit.attacks.evidence.reading import Reading
 from fedaudit.models.bodies import Residual
 from fedaudit.models.facenet import FaceNet
 
@@ -60,7 +60,7 @@ class InvertedBlock:
     error: float
 
 
-def invert_last_block(evidence: Evidence) -> InvertedBlock | None:
+def invert_last_block(reading: Reading) -> InvertedBlock | None:
     """The last block's input maps; None where they cannot be had.
 
     Needs a `FaceNet` whose body ends in a `Residual` block with a convolution as its shortcut, the
@@ -68,13 +68,13 @@ def invert_last_block(evidence: Evidence) -> InvertedBlock | None:
     for a flattened map; one image and P ≤ 16 positions for an averaged one. No labels. Noise, or
     several local steps, make it fail, which is noticed.
     """
-    found, first_fc = _last_block(evidence), evidence.first_fc
+    found, first_fc = _last_block(reading), reading.first_fc
     if found is None or first_fc is None or first_fc.maps is None or first_fc.upstream is None:
         return None
     if first_fc.known is not None:
         return None
-    assert isinstance(evidence.model, FaceNet)
-    pooled = evidence.model.pool == "average"
+    assert isinstance(reading.model, FaceNet)
+    pooled = reading.model.pool == "average"
     block, shortcut, taps = found.block, found.shortcut, found.taps
     count, positions = len(first_fc.maps), found.rows * found.columns
     slopes = block.act2.weight.detach().double().expand(len(shortcut))
@@ -94,7 +94,7 @@ def invert_last_block(evidence: Evidence) -> InvertedBlock | None:
     if pooled:
         inputs = inputs[:, :, _in_order(inputs, found.rows, found.columns)]
     maps = _assemble(inputs, block.conv1, (found.rows, found.columns), found.size).float()
-    maps, error = _to_scale(maps, block, evidence.model, first_fc)
+    maps, error = _to_scale(maps, block, reading.model, first_fc)
     return InvertedBlock(maps, found.depth, error) if error < EXPLAINED else None
 
 
@@ -112,9 +112,9 @@ class _Block:
     bias: Tensor | None
 
 
-def _last_block(evidence: Evidence) -> _Block | None:
+def _last_block(reading: Reading) -> _Block | None:
     """The last block where it is of the right kind and its gradients were shared."""
-    model, target = evidence.model, evidence.target
+    model, target = reading.model, reading.target
     if not isinstance(model, FaceNet) or not isinstance(model.body, nn.Sequential):
         return None
     depth = len(model.body) - 1
@@ -124,7 +124,7 @@ def _last_block(evidence: Evidence) -> _Block | None:
         return None  # a shortcut without weights has no gradient either
     shortcut, taps = (target[name].double() for name in names)
     with torch.no_grad():
-        example = model.body[:depth](torch.zeros(1, *evidence.shape, device=taps.device))
+        example = model.body[:depth](torch.zeros(1, *reading.shape, device=taps.device))
         rows, columns = block(example).shape[2:]
     bias = target.get(f"body.{depth}.norm2.bias")
     return _Block(

@@ -24,14 +24,14 @@ import torch
 from torch import Tensor
 from torch.func import jvp, linearize, vjp, vmap
 
-from fedaudit.attacks.evidence.feature_maps.contrast import settle_contrast
-from fedaudit.attacks.evidence.feature_maps.map_matching import (
+from fedaudit.attacks.search.checkpoint import Watch
+from fedaudit.attacks.search.contrast import settle_contrast
+from fedaudit.attacks.search.map_matching import (
     Goal,
     SpanGoal,
     goal_of,
     span_goal_of,
 )
-from fedaudit.attacks.search.checkpoint import Watch
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.round_wise import Decode, Plan
 from fedaudit.models.facenet import FaceNet

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-Progress = Callable[[int, int, float], None]
 Optimizer = Literal["adam", "signed_adam", "lbfgs"]
 
 

@@ -15,10 +15,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.evidence.feature_maps.map_matching import MapMatching
-from fedaudit.attacks.evidence.per_example import Gradients, total
+from fedaudit.attacks.adaptive.per_example import Gradients, total
 from fedaudit.attacks.search.checkpoint import Watch
 from fedaudit.attacks.search.image_priors import GroupConsistency
+from fedaudit.attacks.search.map_matching import MapMatching
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.gradient_descent import SCHEDULES, Optimizer, Schedule, Search
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedaudit.attacks.closed_form.first_layer import find_first
-from fedaudit.attacks.evidence.gather import gather
+from fedaudit.attacks.gathering.gather import gather
 from fedaudit.captures.audit.audit_text import how_to_state
 from fedaudit.captures.format.capture_reader import StoredCapture, StoredMessage
 from fedaudit.captures.format.plain_text import plain

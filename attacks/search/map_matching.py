@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedaudit.attacks.adaptive.per_example import Gradients
 from fedaudit.attacks.evidence.feature_maps.input_span import InputSpan, decisive, patches_of
 from fedaudit.attacks.evidence.feature_maps.last_block import invert_last_block
-from fedaudit.attacks.evidence.gather import Evidence
-from fedaudit.attacks.evidence.per_example import Gradients
+from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.models.facenet import FaceNet, require_face_net
 

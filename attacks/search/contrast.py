@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedaudit.attacks.evidence.gather import Evidence
-from fedaudit.attacks.evidence.per_example import Gradients, total
+from fedaudit.attacks.adaptive.per_example import Gradients, total
+from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.models.facenet import FaceNet
 

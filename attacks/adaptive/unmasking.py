@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from fedaudit.attacks.adaptive.mixtures import Coefficients, drawn_from, drawn_on, expected
 from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.generators.eigenfaces import kept_faces
-from fedaudit.attacks.learned.decoder_training import Progress, seeded
-from fedaudit.core.seeds import generator_for
+from fedaudit.core.protocols import Progress
+from fedaudit.core.seeds import generator_for, seeded
 from fedaudit.defenses.gradient_transforms import ImageTransform
 from fedaudit.files.cache import key_of, load_or_learn
 from fedaudit.models.bodies import group_norm
@@ -191,7 +191,6 @@ class Unmasking:
 
         def learn() -> dict[str, Tensor]:
             network = seeded(lambda: SignNet(seen, self.width), self.seed)
-            assert isinstance(network, SignNet)
             self._teach(network, transforms, shape, grayscale, progress)
             return network.state_dict()
 

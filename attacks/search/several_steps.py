@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from fedaudit.attacks.evidence.gather import Evidence
+from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.training.dummy_update import DummyUpdate, dummy_update_for
 from fedaudit.attacks.training.guess import guess_training, plausible
 from fedaudit.attacks.training.simulated_training import rehearsed

@@ -1,9 +1,6 @@
 """What an observation says before any search: target gradients, color, labels, feature maps."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +18,11 @@ from fedaudit.attacks.evidence.feature_maps.first_fully_connected import (
     place_maps,
     take_apart,
 )
-from fedaudit.attacks.evidence.feature_maps.input_span import InputSpan, decisive, find_spans
+from fedaudit.attacks.evidence.grayscale import is_gray
 from fedaudit.attacks.evidence.labels.head_gradient import HeadGradient, read_head
 from fedaudit.attacks.evidence.labels.infer import share_out, solved
 from fedaudit.attacks.evidence.labels.mixed import mixed_label
+from fedaudit.attacks.evidence.reading import Reading
 from fedaudit.attacks.evidence.unshared_layers import unshared_names
 from fedaudit.attacks.training.schedule import without_pulls
 from fedaudit.core.errors import AttackError, KnowledgeError
@@ -36,54 +34,18 @@ from fedaudit.models.foreign_network import adopt
 from fedaudit.models.soft_labels import most_likely
 from fedaudit.models.zoo import build
 
-NOTHING = Adaptation()
-GRAY_TOLERANCE = 1e-3
-"""Relative difference of channels that count as equal."""
-GRAY_ENTRIES = 4
-"""Entries that must have been sent of two channels to compare them."""
-GRAY_NOISE = 1.1
-"""Difference of channels, in units of the noise's, up to which they count as equal."""
-GRAY_SIGNAL = 1.2
-"""Size of what channels share, in units of the noise's, from which on they can be compared."""
-NON_SMOOTH = (nn.ReLU, nn.ReLU6, nn.PReLU, nn.LeakyReLU, nn.RReLU, nn.Hardtanh, nn.MaxPool2d)
-"""Layers whose second derivative is zero or missing."""
-
 
 @dataclass(frozen=True)
-class Evidence:
-    """An observation, made ready for matching.
+class Evidence(Reading):
+    """An observation, made ready for matching: the reading, and how defenses are met.
 
     Attributes:
-        model: The client's network with the broadcast parameters, in the mode that it trains in;
-            what is private is random.
-        target: The client's mean gradient by parameter name, as far as it was shared.
-        count: Number of images N.
-        shape: `(C, H, W)`.
-        labels: `[N]`; None where the head was not shared.
-        grayscale: The update proves that the channels of every image were equal.
-        first_fc: What the first fully connected layer gives away; None where it gives nothing.
-        private: Names of the parameters that stay on the device.
-        clean: The update is one exact gradient: no noise, no drift over several steps.
         adaptation: How the defenses in use are met.
         photos: As they trained, of photos as they are searched for.
-        soft: `[N, K]` class probabilities, where a defense gave images such labels.
-        turned: Where each parameter was turned away at right angles: what was sent of it in every
-            round, `[R, …]` by name; {} where it was not.
     """
 
-    model: nn.Module
-    target: Mapping[str, Tensor]
-    count: int
-    shape: tuple[int, int, int]
-    labels: Tensor | None
-    grayscale: bool
-    first_fc: FirstFullyConnected | None
-    private: frozenset[str] = frozenset()
-    clean: bool = False
     adaptation: Adaptation = field(default_factory=Adaptation)
     photos: ChangedPhotos = field(default_factory=lambda: ChangedPhotos((), 0))
-    soft: Tensor | None = None
-    turned: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def told(self) -> bool:
@@ -106,41 +68,6 @@ class Evidence:
         """Whether values of the mixture were turned into their negative at random."""
         return self.mixed and self.adaptation.mixed is not None and self.adaptation.mixed.masked
 
-    @property
-    def blind(self) -> bool:
-        """Whether the client's loss cannot be computed: no labels, or a head that is not known."""
-        return self.labels is None or bool(self.private)
-
-    @cached_property
-    def spans(self) -> tuple[InputSpan, ...]:
-        """What the inputs of each layer span, where its gradient gives that away."""
-        return find_spans(
-            self.model,
-            self.target,
-            self.shape,
-            self.count,
-            private=self.private,
-            clean=self.clean,
-        )
-
-    @property
-    def spans_decide(self) -> bool:
-        """Whether spans alone leave the images no freedom."""
-        return decisive(self.spans, self.shape, self.count, grayscale=self.grayscale)
-
-    @property
-    def smooth(self) -> bool:
-        """Whether all activations are smooth, so that a search may trust second derivatives."""
-        return not any(isinstance(module, NON_SMOOTH) for module in self.model.modules())
-
-    @property
-    def coupled(self) -> bool:
-        """Whether images see each other: batch norm in training mode, several images."""
-        return self.count > 1 and any(
-            isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
-            for module in self.model.modules()
-        )
-
     def photos_among(self, images: Tensor) -> slice:
         """Which of the rebuilt images `[N, C, H, W]` are photos: all, or the one that is `told`."""
         if not self.told:
@@ -151,22 +78,6 @@ class Evidence:
             features = self.model.features(images)
         which = photo_among(self.first_fc, features, told=self.soft is not None)
         return slice(which, which + 1)
-
-    def to(self, dtype: torch.dtype) -> "Evidence":
-        """The same in another precision; the model is converted in place."""
-        first_fc = self.first_fc
-        if first_fc is not None:
-            tensors: dict[str, Any] = {f.name: getattr(first_fc, f.name) for f in fields(first_fc)}
-            for name, value in tensors.items():
-                tensors[name] = value if value is None else value.to(dtype)
-            first_fc = replace(first_fc, **tensors)
-        return replace(
-            self,
-            model=self.model.to(dtype),
-            target={name: value.to(dtype) for name, value in self.target.items()},
-            first_fc=first_fc,
-            turned={name: value.to(dtype) for name, value in self.turned.items()},
-        )
 
 
 def gather(seen: Observation) -> Evidence:
@@ -228,14 +139,20 @@ def gather(seen: Observation) -> Evidence:
         count=count,
         shape=seen.image_shape,
         labels=None if labels is None else labels.to(device),
-        grayscale=not adaptation.turned and is_gray(model, target, adaptation),
+        grayscale=not adaptation.turned
+        and is_gray(
+            model,
+            target,
+            sparse=adaptation.sparse,
+            noise=adaptation.std_of if adaptation.noise else None,
+        ),
         first_fc=first_fc,
         private=unshared_names(model, seen.before),
         clean=_is_clean(seen, seen.update) and adaptation.exact,
         adaptation=adaptation,
         photos=ChangedPhotos(adaptation.images, count),
         soft=soft,
-        turned=_every_round(seen, adaptation) if adaptation.turned else {},
+        every_round=_every_round(seen, adaptation) if adaptation.turned else {},
     )
 
 
@@ -290,43 +207,3 @@ def _is_clean(seen: Observation, update: Update) -> bool:
         training is not None and training.steps == 1 and training.optimizer == "sgd"
     )
     return once and seen.defense is not None
-
-
-def is_gray(
-    model: nn.Module, target: Mapping[str, Tensor], adaptation: Adaptation = NOTHING
-) -> bool:
-    """Equal channels in every image make the first convolution's gradient equal over them.
-
-    Under noise they are equal as far as it allows, where anything is left to be told apart: of
-    photos whose colors are fainter than the noise, it leaves their brightness only. Where
-    entries are missing, those that were sent of all channels count.
-    """
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d):
-            gradient = target.get(f"{name}.weight")
-            if gradient is None or gradient.shape[1] < 2 or module.groups != 1:
-                return False
-            if adaptation.sparse:
-                return _alike(gradient)
-            common = gradient.mean(1, keepdim=True)
-            spread = (gradient - common).norm()
-            if adaptation.noise:
-                channels, std = gradient.shape[1], adaptation.std_of(f"{name}.weight")
-                chance = std * (common.numel() * (channels - 1)) ** 0.5
-                loud = common.norm() > GRAY_SIGNAL * std * (common.numel() / channels) ** 0.5
-                return bool(loud and spread < GRAY_NOISE * chance)
-            return bool(spread < GRAY_TOLERANCE * gradient.norm())
-    return False
-
-
-def _alike(gradient: Tensor) -> bool:
-    """Whether channels agree in all entries that were sent of two of them."""
-    channels = gradient.shape[1]
-    apart, loud, both = 0.0, 0.0, 0
-    for one in range(channels):
-        for two in range(one + 1, channels):
-            sent = (gradient[:, one] != 0) & (gradient[:, two] != 0)
-            apart += float(((gradient[:, one] - gradient[:, two]) * sent).square().sum())
-            loud += float((gradient[:, one] * sent).square().sum())
-            both += int(sent.sum())
-    return both >= GRAY_ENTRIES and apart < GRAY_TOLERANCE**2 * loud

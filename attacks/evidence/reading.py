@@ -1,0 +1,120 @@
+"""What one client's update says before any search: a mean gradient, and what follows from it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from fedaudit.attacks.evidence.feature_maps.first_fully_connected import FirstFullyConnected
+from fedaudit.attacks.evidence.feature_maps.input_span import InputSpan, decisive, find_spans
+from fedaudit.attacks.evidence.unshared_layers import precedes_private
+
+NON_SMOOTH = (nn.ReLU, nn.ReLU6, nn.PReLU, nn.LeakyReLU, nn.RReLU, nn.Hardtanh, nn.MaxPool2d)
+"""Layers whose second derivative is zero or missing."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What an update says of the images behind it.
+
+    Attributes:
+        model: The client's network with the broadcast parameters, in the mode that it trains in;
+            what is private is random.
+        target: The client's mean gradient by parameter name, as far as it was shared.
+        count: Number of images N.
+        shape: `(C, H, W)`.
+        labels: `[N]`; None where the head was not shared.
+        grayscale: The update proves that the channels of every image were equal.
+        first_fc: What the first fully connected layer gives away; None where it gives nothing.
+        private: Names of the parameters that stay on the device.
+        clean: The update is one exact gradient: no noise, no drift over several steps.
+        soft: `[N, K]` class probabilities, where a defense gave images such labels.
+        every_round: What was sent of each parameter in every round, `[R, …]` by name, newest first,
+            where a search is led by all of it; else {}.
+    """
+
+    model: nn.Module
+    target: Mapping[str, Tensor]
+    count: int
+    shape: tuple[int, int, int]
+    labels: Tensor | None
+    grayscale: bool
+    first_fc: FirstFullyConnected | None
+    private: frozenset[str] = frozenset()
+    clean: bool = False
+    soft: Tensor | None = None
+    every_round: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def blind(self) -> bool:
+        """Whether the client's loss cannot be computed: no labels, or a head that is not known."""
+        return self.labels is None or bool(self.private)
+
+    @cached_property
+    def spans(self) -> tuple[InputSpan, ...]:
+        """What the inputs of each layer span, where its gradient gives that away."""
+        return find_spans(
+            self.model,
+            self.target,
+            self.shape,
+            self.count,
+            private=self.private,
+            clean=self.clean,
+        )
+
+    @property
+    def spans_decide(self) -> bool:
+        """Whether spans alone leave the images no freedom."""
+        return decisive(self.spans, self.shape, self.count, grayscale=self.grayscale)
+
+    @property
+    def solvable(self) -> bool:
+        """Whether private layers can be solved for: something shared precedes them, or spans do."""
+        return self.spans_decide or precedes_private(
+            self.model, self.private, self.target, self.shape
+        )
+
+    @property
+    def smooth(self) -> bool:
+        """Whether all activations are smooth, so that a search may trust second derivatives."""
+        return not any(isinstance(module, NON_SMOOTH) for module in self.model.modules())
+
+    @property
+    def coupled(self) -> bool:
+        """Whether images see each other: batch norm in training mode, several images."""
+        return self.count > 1 and any(
+            isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
+            for module in self.model.modules()
+        )
+
+    @property
+    def pixels(self) -> int:
+        """Unknown numbers of one image."""
+        channels, height, width = self.shape
+        return height * width * (1 if self.grayscale else channels)
+
+    @property
+    def classes(self) -> int:
+        """K, the number of the network's scores."""
+        like = next(iter(self.target.values()))
+        with torch.no_grad():
+            return int(self.model(like.new_zeros(1, *self.shape)).shape[1])
+
+    def to(self, dtype: torch.dtype) -> Self:
+        """The same in another precision; the model is converted in place."""
+        first_fc = self.first_fc
+        if first_fc is not None:
+            tensors: dict[str, Any] = {f.name: getattr(first_fc, f.name) for f in fields(first_fc)}
+            for name, value in tensors.items():
+                tensors[name] = value if value is None else value.to(dtype)
+            first_fc = replace(first_fc, **tensors)
+        return replace(
+            self,
+            model=self.model.to(dtype),
+            target={name: value.to(dtype) for name, value in self.target.items()},
+            first_fc=first_fc,
+            every_round={name: value.to(dtype) for name, value in self.every_round.items()},
+        )

@@ -22,7 +22,7 @@ from fedaudit.defenses.accounting import (
 )
 from fedaudit.defenses.composition import Plan, with_budget
 from fedaudit.defenses.gradient_transforms import Batch, Noise, Replayed, clip, in_order, norms
-from fedaudit.models.dp_compatible import changes_of, dp_compatible_spec
+from fedaudit.models.dp_compatible import dp_compatible_spec, list_changes
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ class ClientDP:
 
     def notes(self, spec: ModelSpec) -> tuple[str, ...]:
         """What that changes in the network of `spec`."""
-        return changes_of(spec).said()
+        return list_changes(spec).sentences()
 
     def replay(self, count: int) -> Replayed:
         """The same on an attacker's gradients, with noise of its own."""

@@ -17,7 +17,7 @@ from fedaudit.data.splits import Split
 from fedaudit.defenses.accounting import Accountant, Spent, epsilon_of, noise_for
 from fedaudit.defenses.composition import Plan, with_budget
 from fedaudit.defenses.gradient_transforms import Noise, Replayed, clip
-from fedaudit.models.dp_compatible import changes_of, dp_compatible_spec
+from fedaudit.models.dp_compatible import dp_compatible_spec, list_changes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +137,7 @@ class DPSGD:
 
     def notes(self, spec: ModelSpec) -> tuple[str, ...]:
         """What that changes in the network of `spec`."""
-        return changes_of(spec).said()
+        return list_changes(spec).sentences()
 
     def facts(self) -> DefenseFacts:
         """Clipping norm and noise are public."""

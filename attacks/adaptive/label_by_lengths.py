@@ -26,7 +26,7 @@ Gradients = Callable[[Tensor, Tensor], Sequence[Tensor]]
 def label_by_lengths(
     gradients: Gradients, sent: Sequence[Tensor], faces: Tensor, classes: int, *, scaled: bool
 ) -> int:
-    """The most_likely class of the photo behind an update.
+    """The likeliest class of the photo behind an update.
 
     Args:
         gradients: Of a dummy image and label.

@@ -33,7 +33,7 @@ def faces_for(evidence: Evidence) -> int:
 
 
 def with_label(evidence: Evidence, faces: Tensor, *, scaled: bool) -> Evidence:
-    """The evidence with the most_likely label of its one photo.
+    """The evidence with the likeliest label of its one photo.
 
     Args:
         evidence: Of parameters that were turned away.

@@ -2,7 +2,7 @@
 
 A network that standardizes its input, or its maps, tells nothing of an image's brightness and
 contrast. A prior over images that are not standardized then prefers the mean face, faintly varied:
-the least contrast is the most_likely. So faces are standardized one by one before they are counted,
+the least contrast is the likeliest. So faces are standardized one by one before they are counted,
 and drawn at the brightness and contrast that faces have.
 """
 

@@ -90,3 +90,8 @@ class StorageError(FedauditError):
 
 class AttackError(FedauditError):
     """An attack, a defense or a model failed while it ran."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception of other people's code says, in one line of at most 300 characters."""
+    return (str(error).strip().split("\n")[0] or type(error).__name__)[:300]

@@ -1,11 +1,15 @@
-"""Read weights that other frameworks stored."""
+"""Weights that other frameworks stored: TensorFlow.js, pickles of arrays; conversion of both."""
 
 import json
+import pickle
+from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from fedaudit.core.errors import AssetError
@@ -42,3 +46,63 @@ def read_weights(manifest: Path) -> dict[str, Tensor]:
             "Run: fedaudit assets fetch face_embedder"
         ) from error
     return weights
+
+
+def convert_to_safetensors(
+    folder: Path, pattern: str, read: Callable[[Path], Mapping[str, Tensor]]
+) -> None:
+    """Replace the one file of a folder that fits `pattern` by its tensors as safetensors.
+
+    Args:
+        folder: Of the unpacked asset.
+        pattern: Glob pattern.
+        read: Reads the file.
+
+    Raises:
+        AssetError: It is not the expected network.
+    """
+    (file,) = folder.glob(pattern)
+    try:
+        state = read(file)
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise AssetError(f"{file.name} is not the expected network: {error}") from error
+    save_file(dict(state), file.with_suffix(".safetensors"))
+    file.unlink()
+
+
+def read_array_pickle(file: Path) -> Mapping[str, Any]:
+    """A pickled tree of NumPy arrays, read without running anything.
+
+    Raises:
+        AssetError: The pickle wants anything but arrays and plain containers.
+    """
+    try:
+        with file.open("rb") as stream:
+            tree = _ArrayUnpickler(stream).load()
+    except (pickle.UnpicklingError, EOFError, AttributeError, IndexError) as error:
+        raise AssetError(f"refused to read a checkpoint: {error}.") from error
+    if not isinstance(tree, Mapping):
+        raise AssetError(f"a checkpoint holds {type(tree).__name__}, not named arrays.")
+    return tree
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Builds NumPy arrays and plain containers, and calls nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        allowed = {
+            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "dtype"): np.dtype,
+            ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+            ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+        }
+        if (module, name) not in allowed:
+            raise pickle.UnpicklingError(f"it wants to import {module}.{name}")
+        return allowed[module, name]
+
+
+def _reconstruct(kind: object, shape: tuple[int, ...], code: bytes) -> np.ndarray:
+    """What NumPy calls to start a pickled array, whatever NumPy's version names it."""
+    if kind is not np.ndarray:
+        raise pickle.UnpicklingError("it wants to build something other than an array")
+    return np.empty(shape, np.dtype(code.decode()))

@@ -48,7 +48,7 @@ def running_statistics(model: nn.Module) -> dict[str, Tensor]:
 
 
 def collect_buffers(model: nn.Module) -> dict[str, Tensor]:
-    """What a client's batch-norm layers send: running statistics, and the counters of steps.
+    """What a client sends of its batch-norm layers: running statistics, and the counters of steps.
 
     A counter, `NAME.num_batches_tracked`, starts at 0 in every round, as the server sends none.
     """
@@ -61,32 +61,38 @@ def collect_buffers(model: nn.Module) -> dict[str, Tensor]:
 
 
 @contextmanager
-def record_statistics(model: nn.Module) -> Iterator[Callable[[], Statistics]]:
-    """Listen to what enters each batch-norm layer during the forward passes of a `with` block.
+def _hooks(model: nn.Module, observe: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Call `observe` with each batch-norm layer's name and input in a `with` block."""
 
-    The value is a function that returns the statistics of the last pass, differentiable. Hooks
-    are gone after the block.
-    """
-    heard: Statistics = {}
+    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _, inputs: observe(name, inputs[0])
 
-    def listener(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def listen(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            del layer
-            x = inputs[0].transpose(0, 1).flatten(1)
-            heard[f"{name}.mean"] = x.mean(1)
-            heard[f"{name}.var"] = x.var(1, unbiased=False)
-
-        return listen
-
-    hooks = [
-        layer.register_forward_pre_hook(listener(name))
+    handles = [
+        layer.register_forward_pre_hook(hook(name))
         for name, layer in batch_norm_layers(model).items()
     ]
     try:
-        yield lambda: dict(heard)
+        yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def record_statistics(model: nn.Module) -> Iterator[Callable[[], Statistics]]:
+    """Record the statistics of what enters each batch-norm layer during a `with` block.
+
+    The value is a function that returns those of the last forward pass, differentiable.
+    """
+    statistics: Statistics = {}
+
+    def observe(name: str, inputs: Tensor) -> None:
+        x = inputs.transpose(0, 1).flatten(1)
+        statistics[f"{name}.mean"] = x.mean(1)
+        statistics[f"{name}.var"] = x.var(1, unbiased=False)
+
+    with _hooks(model, observe):
+        yield lambda: dict(statistics)
 
 
 def batch_statistics(model: nn.Module, images: Tensor) -> Statistics:
@@ -94,9 +100,9 @@ def batch_statistics(model: nn.Module, images: Tensor) -> Statistics:
 
     The model runs in the mode that it is in; its buffers are left as they are.
     """
-    with record_statistics(model) as heard:
+    with record_statistics(model) as statistics:
         functional_call(model, copy_buffers(model), (images,))
-    return heard()
+    return statistics()
 
 
 def copy_buffers(model: nn.Module) -> dict[str, Tensor]:
@@ -111,21 +117,10 @@ def values_per_channel(
     """How many values a channel's statistics are taken over at each layer, `count` images."""
     sizes: dict[str, int] = {}
 
-    def listener(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def listen(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            del layer
-            sizes[name] = inputs[0].shape[2:].numel() * count
+    def observe(name: str, inputs: Tensor) -> None:
+        sizes[name] = inputs.shape[2:].numel() * count
 
-        return listen
-
-    hooks = [
-        layer.register_forward_pre_hook(listener(name))
-        for name, layer in batch_norm_layers(model).items()
-    ]
-    try:
+    with _hooks(model, observe):
         zeros = next(model.parameters()).new_zeros(2, *image_shape)
         functional_call(model, copy_buffers(model), (zeros,))
-    finally:
-        for hook in hooks:
-            hook.remove()
     return sizes

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fedaudit.core.errors import UsageError
+from fedaudit.core.errors import UsageError, first_line
 
 STEP = 1e-7
 """Size of the move of each pixel, in double precision: small beside any kink's distance."""
@@ -82,7 +82,7 @@ def _check(network: nn.Module, image_shape: Sequence[int]) -> bool:
             scores = network(images)
     except Exception as error:  # a stranger's network may raise anything
         raise UsageError(
-            f"the model does not take images {list(image_shape)}: {_first_line(error)}. Check "
+            f"the model does not take images {list(image_shape)}: {first_line(error)}. Check "
             "image_shape, or name another --model."
         ) from error
     _check_scores(scores)
@@ -96,7 +96,7 @@ def _check(network: nn.Module, image_shape: Sequence[int]) -> bool:
             _slope(network, images[:1])
         except Exception as error:
             raise UsageError(
-                f"the model cannot be derived twice, as every search must: {_first_line(error)}. "
+                f"the model cannot be derived twice, as every search must: {first_line(error)}. "
                 "Name a factory that computes the same by other operations: --model "
                 "package.module:factory."
             ) from error
@@ -130,7 +130,3 @@ def _check_scores(scores: object) -> None:
             f"the model gives {what} for two images; needed are scores [N, classes]. Name a "
             "factory that gives these alone."
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().split("\n")[0] or type(error).__name__)[:300]

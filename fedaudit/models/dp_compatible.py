@@ -1,4 +1,4 @@
-"""Networks made fit for differential privacy, and what was changed in them.
+"""Rewrite networks for DP-SGD: no batch norm, no in-place operations.
 
 A guarantee for one image needs the gradient of one image. Batch norm has none, as it mixes the
 images of a batch; and a layer that overwrites its input destroys what Opacus' hooks must read.
@@ -19,7 +19,7 @@ from fedaudit.core.observation import ModelSpec
 from fedaudit.core.registry import create
 from fedaudit.models.batch_norm import batch_norm_layers
 from fedaudit.models.bodies import group_norm
-from fedaudit.models.zoo import around, build
+from fedaudit.models.zoo import build, wrap
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Changes:
     activations: tuple[str, ...] = ()
     sums: tuple[str, ...] = ()
 
-    def said(self) -> tuple[str, ...]:
+    def sentences(self) -> tuple[str, ...]:
         """One sentence for each kind of change, with the reason."""
         sentences = []
         if self.norms:
@@ -64,7 +64,7 @@ class Changes:
 def build_dp_compatible(
     *, network: str, arguments: Mapping[str, Any], classes: int, image_size: int = 32
 ) -> nn.Module:
-    """A network whose images do not meet and whose layers overwrite nothing.
+    """A network without batch norm whose layers overwrite nothing.
 
     Args:
         network: Registered name or `package.module:factory`.
@@ -75,18 +75,18 @@ def build_dp_compatible(
     Raises:
         ConfigError: A module overwrites a tensor in a way that cannot be rewritten.
     """
-    settings = {**arguments, "classes": classes, "image_size": image_size}
-    model: nn.Module = create("networks", network, settings)
+    sizes = {"classes": classes, "image_size": image_size}
+    model: nn.Module = create("networks", network, {**arguments, **sizes})
     make_dp_compatible(model, image_size)
     return model
 
 
 def dp_compatible_spec(spec: ModelSpec) -> ModelSpec:
     """The spec of `build_dp_compatible` for the network that `spec` builds."""
-    return around(spec, "fedaudit.models.dp_compatible:build_dp_compatible")
+    return wrap(spec, f"{__name__}:build_dp_compatible")
 
 
-def changes_of(spec: ModelSpec) -> Changes:
+def list_changes(spec: ModelSpec) -> Changes:
     """What `build_dp_compatible` changes in the network that `spec` builds."""
     return make_dp_compatible(build(spec), spec.arguments["image_size"])
 
@@ -105,41 +105,38 @@ def make_dp_compatible(model: nn.Module, image_size: int) -> Changes:
         layer = model.get_submodule(name)
         assert isinstance(layer, _BatchNorm)
         parent, _, own = name.rpartition(".")
-        setattr(model.get_submodule(parent), own, _grouped(layer))
+        setattr(model.get_submodule(parent), own, _group_norm_of(layer))
     activations = tuple(n for n, m in model.named_modules() if getattr(m, "inplace", False) is True)
     for name in activations:
         model.get_submodule(name).inplace = False  # type: ignore[assignment]
-    scores, sums = _overwriting(model, image_size)
+    scores, sums = _find_overwriting(model, image_size)
     for name in sums:
         _rewrite(name, model.get_submodule(name))
     if sums:
-        rewritten, left = _overwriting(model, image_size)
-        if left or not torch.allclose(scores, rewritten, atol=1e-5):
-            name = (left or sums)[0]
-            raise _cannot(name, model.get_submodule(name))
+        rewritten, remaining = _find_overwriting(model, image_size)
+        if remaining or not torch.allclose(scores, rewritten, atol=1e-5):
+            name = (remaining or sums)[0]
+            raise _refusal(name, model.get_submodule(name))
     return Changes(norms, activations, sums)
 
 
-def _grouped(layer: _BatchNorm) -> nn.GroupNorm:
-    made = group_norm(layer.num_features, affine=layer.affine)
-    made.eps = layer.eps
+def _group_norm_of(layer: _BatchNorm) -> nn.GroupNorm:
+    norm = group_norm(layer.num_features, affine=layer.affine)
+    norm.eps = layer.eps
     if layer.affine:
-        made.load_state_dict({"weight": layer.weight, "bias": layer.bias})
-    return made
+        norm.load_state_dict({"weight": layer.weight, "bias": layer.bias})
+    return norm
 
 
-# --- who overwrites what ------------------------------------------------------------------------
-
-
-class _Listening(TorchFunctionMode):
-    """Notes in which module's own forward pass a tensor is overwritten."""
+class _InPlaceRecorder(TorchFunctionMode):
+    """Records in which module's own forward pass a tensor is overwritten."""
 
     def __init__(self) -> None:
         super().__init__()
         self.running: list[str] = []
-        self.found: dict[str, None] = {}
+        self.modules: dict[str, None] = {}
 
-    def enters(self, name: str) -> Callable[..., None]:
+    def enter(self, name: str) -> Callable[..., None]:
         """A hook for the module of that name."""
 
         def hook(*_: object) -> None:
@@ -147,7 +144,7 @@ class _Listening(TorchFunctionMode):
 
         return hook
 
-    def leaves(self, *_: object) -> None:
+    def leave(self, *_: object) -> None:
         """A hook for every module."""
         self.running.pop()
 
@@ -157,7 +154,7 @@ class _Listening(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         kwargs = kwargs or {}
         if (_is_in_place(name) or name in OPERATORS or kwargs.get("inplace")) and self.running:
-            self.found[self.running[-1]] = None
+            self.modules[self.running[-1]] = None
         return func(*args, **kwargs)
 
 
@@ -171,25 +168,25 @@ OPERATORS = frozenset(
 """Operators that overwrite a tensor; so do methods and functions whose name ends in "_"."""
 
 
-def _overwriting(model: nn.Module, image_size: int) -> tuple[Tensor, tuple[str, ...]]:
+def _find_overwriting(model: nn.Module, image_size: int) -> tuple[Tensor, tuple[str, ...]]:
     """Scores of a test image, and the modules whose own forward pass overwrites a tensor."""
     count = 3 * image_size**2
     images = torch.linspace(0, 1, count).to(next(model.parameters())).view(1, 3, image_size, -1)
-    with _as_it_was(model), torch.no_grad(), _Listening() as mode:
+    with _preserve_modes(model), torch.no_grad(), _InPlaceRecorder() as recorder:
         hooks = []
         for name, module in model.named_modules():
-            hooks.append(module.register_forward_pre_hook(mode.enters(name)))
-            hooks.append(module.register_forward_hook(mode.leaves))
+            hooks.append(module.register_forward_pre_hook(recorder.enter(name)))
+            hooks.append(module.register_forward_hook(recorder.leave))
         try:
             scores: Tensor = model.eval()(images)
         finally:
             for hook in hooks:
                 hook.remove()
-    return scores, tuple(mode.found)
+    return scores, tuple(recorder.modules)
 
 
 @contextmanager
-def _as_it_was(model: nn.Module) -> Iterator[None]:
+def _preserve_modes(model: nn.Module) -> Iterator[None]:
     modes = {module: module.training for module in model.modules()}
     try:
         yield
@@ -198,7 +195,7 @@ def _as_it_was(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-class _Alone(fx.Tracer):
+class _ShallowTracer(fx.Tracer):
     """Traces a module's own forward pass; what it calls stays as it is."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -215,9 +212,9 @@ def _rewrite(name: str, module: nn.Module) -> None:
     """
     module.train()
     try:
-        graph = _Alone().trace(module)
+        graph = _ShallowTracer().trace(module)
     except Exception as error:  # whatever a stranger's forward pass raises when given a proxy
-        raise _cannot(name, module) from error
+        raise _refusal(name, module) from error
     for node in graph.nodes:
         if node.op == "call_method" and _is_in_place(node.target):
             node.target = node.target[:-1]
@@ -241,7 +238,7 @@ def _is_in_place(name: str) -> bool:
     return name.endswith("_") and not name.endswith("__")
 
 
-def _cannot(name: str, module: nn.Module) -> ConfigError:
+def _refusal(name: str, module: nn.Module) -> ConfigError:
     return ConfigError(
         f"module {name!r} ({type(module).__name__}) overwrites a tensor in its forward pass, which "
         "per-sample gradients do not survive, and it could not be rewritten automatically. Write "

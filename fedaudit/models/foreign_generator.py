@@ -1,4 +1,4 @@
-"""Generators of the user's own: TorchScript, torch.export, or any Python factory."""
+"""Load a user's own generator: TorchScript, torch.export, or any Python factory."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedaudit.core.errors import UsageError
+from fedaudit.core.errors import UsageError, first_line
 from fedaudit.core.registry import import_object
 from fedaudit.models import latents as distributions
 from fedaudit.models.foreign_settings import EXTRA_FILE, ForeignSettings, read_settings
@@ -17,7 +17,7 @@ from fedaudit.models.program_file import SUFFIXES, read_program
 
 _USUAL_WIDTHS = (100, 128, 256, 512)
 _SLACK = 1e-3
-_TRIED = 3
+_PROBES = 3
 """Latents that a generator is tried on: unlike any usual size of an axis of its own."""
 
 Network = Callable[[Tensor], Tensor]
@@ -59,7 +59,7 @@ class ForeignGenerator(nn.Module):
 
 
 class ForeignStagedGenerator(ForeignGenerator):
-    """The same for a generator that can be entered half way."""
+    """A user's generator that can be entered at an inner feature map."""
 
     @property
     def stages(self) -> nn.ModuleList:
@@ -97,8 +97,8 @@ def _load(source: str) -> tuple[Network, ForeignSettings]:
     path = Path(source)
     if path.suffix not in SUFFIXES:
         if ":" in source:
-            made: Network = import_object(source)()
-            return (made.eval() if isinstance(made, nn.Module) else made), ForeignSettings()
+            own: Network = import_object(source)()
+            return (own.eval() if isinstance(own, nn.Module) else own), ForeignSettings()
         raise UsageError(
             f"generator {source!r} is neither 'face_gan', a prior that fedaudit trained "
             "(.safetensors), a TorchScript file (.ts, .pt), a torch.export file (.pt2), nor "
@@ -115,15 +115,15 @@ def _load(source: str) -> tuple[Network, ForeignSettings]:
 def _probe(
     network: Network, source: str, settings: ForeignSettings, dim: int | None
 ) -> ForeignGenerator:
-    """Find out how a generator wants its latent, and what range it answers in."""
+    """Find the latent shape that a generator takes, and the range of its images."""
     reason, tried = "", []
     for latents in _candidates(network, source, settings, dim):
         tried.append(f"[N, {', '.join(map(str, latents.shape))}]")
-        z = latents.draw(_TRIED, torch.Generator().manual_seed(0)).requires_grad_()
+        z = latents.draw(_PROBES, torch.Generator().manual_seed(0)).requires_grad_()
         try:
             images = network(z)
         except Exception as error:  # a foreign network may raise anything
-            reason = reason or str(error).strip().split("\n")[0]
+            reason = reason or first_line(error)
             continue
         values = _checked_images(images, z, source, _declared_range(network, source, settings))
         _check_repeats(network, z, images, source)
@@ -132,7 +132,7 @@ def _probe(
         kind = ForeignStagedGenerator if staged else ForeignGenerator
         return kind(network, latents, values=values, crop=tuple(crop))
     raise UsageError(
-        f"generator {source!r} takes no latent of shape {' or '.join(tried)} with N = {_TRIED}: "
+        f"generator {source!r} takes no latent of shape {' or '.join(tried)} with N = {_PROBES}: "
         f"{reason}. Give it an attribute latent_dim, latent_shape or a method sample(count, "
         'generator), or write {"latent_shape": […]} to the file of its name with .json added; '
         "export it with a free batch size."
@@ -153,10 +153,9 @@ def _candidates(
         try:
             yield distributions.from_sampler(sample)
         except Exception as error:  # a foreign sampler may raise anything
-            reason = str(error).strip().split("\n")[0]
             raise UsageError(
-                f"the sampler of generator {source!r} cannot be used: {reason}. It must be "
-                "sample(count, generator) and give a float tensor [count, …]."
+                f"the sampler of generator {source!r} cannot be used: {first_line(error)}. It must "
+                "be sample(count, generator) and give a float tensor [count, …]."
             ) from error
     elif shape:
         yield settings.latents(*map(int, shape))
@@ -169,17 +168,17 @@ def _candidates(
 def _declared_range(
     network: Network, source: str, settings: ForeignSettings
 ) -> tuple[float, float] | None:
-    found = settings.range or getattr(network, "output_range", None)
-    if found is None:
+    declared = settings.range or getattr(network, "output_range", None)
+    if declared is None:
         return None
     try:
-        low, high = map(float, found)
+        low, high = map(float, declared)
     except (TypeError, ValueError):
         low, high = 0.0, 0.0
     if not low < high:
         raise UsageError(
-            f"generator {source!r} has output_range {found!r}: needed are two numbers, what stands "
-            "for black and what for white, the first the lesser."
+            f"generator {source!r} has output_range {declared!r}: needed are two numbers, what "
+            "stands for black and what for white, the first the lesser."
         )
     return low, high
 
@@ -199,7 +198,7 @@ def _checked_images(
         raise UsageError(f"generator {source!r} gave {list(images.shape)} for N = 3. {needed}")
     low, high = images.detach().min().item(), images.detach().max().item()
     facts = f"{list(images.shape)} with values {low:.3g} to {high:.3g}"
-    if images.dim() != 4 or len(images) != _TRIED or images.shape[1] not in {1, 3}:
+    if images.dim() != 4 or len(images) != _PROBES or images.shape[1] not in {1, 3}:
         raise UsageError(f"generator {source!r} gave {facts} for N = 3. {needed}")
     black, white = declared or (-1.0, 1.0)
     slack = _SLACK * (white - black)

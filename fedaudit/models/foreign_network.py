@@ -1,7 +1,6 @@
-"""Other people's networks in the parts that attacks know: body, embedding, head.
+"""Split any network into the parts that attacks know: body, embedding, head.
 
-What the first fully connected layer gives away in closed form does not ask who wrote the network.
-`torch.fx` finds the layer, and cuts the network before and behind it.
+`torch.fx` finds the first fully connected layer, and cuts the network before and behind it.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from fedaudit.models.facenet import Criterion, FaceNet, criterion_of
 
 
 class ForeignFaceNet(FaceNet):
-    """A network of any make as a `FaceNet`; its parameters keep their names and are not copied.
+    """Any network as a `FaceNet`; its parameters keep their names and are not copied.
 
     The first fully connected layer is the embedding, what runs before it the body, what runs after
     it the head. Where nothing runs after it, it is the head and there is no embedding.
@@ -70,7 +69,7 @@ class ForeignFaceNet(FaceNet):
 
 
 class _Alias(nn.Module):
-    """Computes a part, and has the parameters of the network's child whose name the part takes."""
+    """A part under the name of one of the network's children: it has that child's parameters."""
 
     def __init__(self, child: nn.Module, compute: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -84,8 +83,8 @@ class _Alias(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """What the part computes."""
-        made: Tensor = self.compute(x)  # type: ignore[operator]
-        return made
+        outputs: Tensor = self.compute(x)  # type: ignore[operator]
+        return outputs
 
 
 def _under(child: nn.Module | None, part: nn.Module) -> nn.Module:
@@ -97,8 +96,8 @@ def adopt(network: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
 
     It cannot where `torch.fx` cannot follow its forward pass, where it has no fully connected
     layer, where something passes the first one by, where parameters are used outside of a layer
-    (parts would keep theirs when a functional call replaces them), or where it is told one image at
-    a time.
+    (parts would keep theirs when a functional call replaces them), or where it takes one image at a
+    time.
 
     Args:
         network: From images `[N, C, H, W]` in [0, 1] to scores `[N, K]`.
@@ -146,29 +145,29 @@ def _reads_parameters(network: nn.Module, graph: fx.Graph) -> bool:
 
 
 def _part(network: nn.Module, graph: fx.Graph, start: fx.Node | None, stop: object) -> nn.Module:
-    """What computes `stop` from `start` (or from the images), with the network's own modules."""
+    """A module that computes `stop` from `start` or the images, by the network's own modules."""
     assert isinstance(stop, fx.Node)
     needed = _ancestors(stop, start)
-    made = fx.Graph()
+    graph_of_part = fx.Graph()
     known: dict[fx.Node, fx.Node] = {}
     if start is not None:
-        known[start] = made.placeholder("x")
+        known[start] = graph_of_part.placeholder("x")
     for node in graph.nodes:
         if node in needed and node is not start:
-            known[node] = made.node_copy(node, known.__getitem__)
-    made.output(known[stop])
-    return fx.GraphModule(network, made)
+            known[node] = graph_of_part.node_copy(node, known.__getitem__)
+    graph_of_part.output(known[stop])
+    return fx.GraphModule(network, graph_of_part)
 
 
 def _ancestors(node: fx.Node, start: fx.Node | None) -> set[fx.Node]:
-    found: set[fx.Node] = set()
-    open_: list[fx.Node] = [node]
-    while open_:
-        one = open_.pop()
-        if one not in found:
-            found.add(one)
-            open_ += [] if one is start else one.all_input_nodes
-    return found
+    ancestors: set[fx.Node] = set()
+    queue: list[fx.Node] = [node]
+    while queue:
+        one = queue.pop()
+        if one not in ancestors:
+            ancestors.add(one)
+            queue += [] if one is start else one.all_input_nodes
+    return ancestors
 
 
 @torch.no_grad()

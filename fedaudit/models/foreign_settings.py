@@ -1,4 +1,4 @@
-"""What a generator's file says of itself: latent shape, distribution, range of its images."""
+"""Settings in a generator's file: latent shape, distribution, range of its images."""
 
 import json
 from dataclasses import dataclass

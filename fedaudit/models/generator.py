@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from fedaudit.core.errors import AssetError
+from fedaudit.core.errors import AssetError, first_line
 from fedaudit.files import asset_store
 from fedaudit.models.face_gan import FaceGan
 from fedaudit.models.foreign_generator import load_foreign
@@ -103,9 +103,8 @@ def _face_gan() -> FaceGan:
         names = dict(zip(model.state_dict(), weights, strict=True))
         model.load_state_dict(names, assign=True)
     except (KeyError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().split("\n")[0]
         raise AssetError(
-            f"the weights of asset 'face_gan' in {path} do not fit: {reason} Unset "
+            f"the weights of asset 'face_gan' in {path} do not fit: {first_line(error)} Unset "
             "FEDAUDIT_ASSET_FACE_GAN if you set it, and run: fedaudit assets fetch face_gan"
         ) from error
     return model.eval().requires_grad_(False)

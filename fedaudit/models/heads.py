@@ -12,6 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def cosines(embedding: Tensor, centers: Tensor) -> Tensor:
+    """Cosines `[N, K]` of each of `embedding [N, D]` to each of `centers [K, D]`."""
+    return F.linear(F.normalize(embedding, dim=1), F.normalize(centers, dim=1))
+
+
 class LinearHead(nn.Linear):
     """Fully connected layer with bias and softmax cross-entropy."""
 
@@ -38,7 +43,7 @@ class CosineHead(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Cosines `[N, K]` in [-1, 1] of `embedding [N, D]` to the class centers."""
-        return F.linear(F.normalize(embedding, dim=1), F.normalize(self.weight, dim=1))
+        return cosines(embedding, self.weight)
 
     def target_cosine(self, cosine: Tensor) -> Tensor:
         """The margin, applied to the true class's cosine `[N]`."""

@@ -1,4 +1,4 @@
-"""Where a generator's latent tensors come from, and how they spread."""
+"""Distributions of generators' latent tensors."""
 
 import inspect
 import math
@@ -91,17 +91,17 @@ def from_sampler(sample: Callable[..., Tensor]) -> Latents:
     """
     draw = _seeded(sample)
     noise = torch.Generator().manual_seed(0)
-    found = draw(_DRAWN, noise)
-    if not isinstance(found, Tensor) or found.dim() < 2 or len(found) != _DRAWN:
-        what = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+    draws = draw(_DRAWN, noise)
+    if not isinstance(draws, Tensor) or draws.dim() < 2 or len(draws) != _DRAWN:
+        what = list(draws.shape) if isinstance(draws, Tensor) else type(draws).__name__
         raise ValueError(f"sample({_DRAWN}, generator) gave {what}, not [{_DRAWN}, …]")
-    if not found.is_floating_point() or not found.isfinite().all():
+    if not draws.is_floating_point() or not draws.isfinite().all():
         raise ValueError("sample(count, generator) gave numbers that are not real or not finite")
-    spread = found.std(0)
+    spread = draws.std(0)
     spread = spread.clamp(min=_FLOOR * float(spread.mean()))
     if not (spread > 0).all():
         raise ValueError("sample(count, generator) gives the same latent at every draw")
-    return Latents(tuple(found.shape[1:]), draw, found.mean(0), spread)
+    return Latents(tuple(draws.shape[1:]), draw, draws.mean(0), spread)
 
 
 def _seeded(sample: Callable[..., Tensor]) -> Draw:

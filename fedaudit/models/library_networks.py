@@ -1,4 +1,4 @@
-"""Networks of torchvision and timm by name, never with weights from the network."""
+"""Networks of torchvision and timm by name, with random weights: nothing is fetched."""
 
 import importlib
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from fedaudit.core.errors import ConfigError, UsageError
+from fedaudit.core.errors import ConfigError, UsageError, first_line
 
 LIBRARIES = ("torchvision", "timm")
 FACTORY = f"{__name__}:from_library"
@@ -33,24 +33,25 @@ def from_library(*, name: str, arguments: Mapping[str, Any] | None = None) -> nn
         ConfigError: The network refuses its arguments.
     """
     library, _, network = name.partition(":")
-    given = dict(arguments or {})
-    for argument, value in given.items():
+    settings = dict(arguments or {})
+    for argument, value in settings.items():
         if argument.startswith(_FETCHES) or not _is_plain(value):
             raise UsageError(
                 f"the model's argument {argument!r} is refused: networks of {library} are built "
                 "without pretrained weights, from numbers and words."
             )
-    make, known = _timm() if library == "timm" else _torchvision()
+    build, known = _timm() if library == "timm" else _torchvision()
     if network.partition(".")[0] not in known:
         close = get_close_matches(network, known, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"it has, e.g., {known[0]}."
         raise UsageError(f"{library} has no classification network {network!r}: {hint}")
     try:
-        made: nn.Module = make(network, given)
+        model: nn.Module = build(network, settings)
     except Exception as error:  # a library raises whatever it likes
-        reason = str(error).strip().split("\n")[0][:300]
-        raise ConfigError(f"{name} refused its arguments {sorted(given)}: {reason}") from error
-    return made
+        raise ConfigError(
+            f"{name} refused its arguments {sorted(settings)}: {first_line(error)}"
+        ) from error
+    return model
 
 
 def _torchvision() -> tuple[Any, list[str]]:
@@ -58,7 +59,7 @@ def _torchvision() -> tuple[Any, list[str]]:
 
     # Others than these fetch weights of their backbone unless told otherwise.
     known = models.list_models(module=models)
-    return lambda name, given: models.get_model(name, weights=None, **given), known
+    return lambda name, settings: models.get_model(name, weights=None, **settings), known
 
 
 def _timm() -> tuple[Any, list[str]]:
@@ -68,9 +69,8 @@ def _timm() -> tuple[Any, list[str]]:
         raise UsageError(
             "timm is not installed in this environment: pip install 'fedaudit[timm]'."
         ) from error
-    return lambda name, given: timm.create_model(name, pretrained=False, **given), (
-        timm.list_models()
-    )
+    known = timm.list_models()
+    return lambda name, settings: timm.create_model(name, pretrained=False, **settings), known
 
 
 def _is_plain(value: object) -> bool:

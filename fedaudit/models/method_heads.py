@@ -1,4 +1,4 @@
-"""Networks with the losses of federated methods in them, made of any face network.
+"""Face networks with the losses of federated methods: FedFace, PrivacyFace, FedAffect.
 
 A loss is part of the network so that an attacker who knows the method rebuilds it, as
 `criterion(model(images), labels)`, and an attack needs to know no method.
@@ -15,11 +15,11 @@ from fedaudit.core.errors import ConfigError, UnknownNameError
 from fedaudit.core.observation import ModelSpec
 from fedaudit.core.registry import create
 from fedaudit.models.facenet import FaceNet, require_face_net
-from fedaudit.models.heads import CosFaceHead
+from fedaudit.models.heads import CosFaceHead, cosines
 from fedaudit.models.variational_bottleneck import VariationalFaceNet
-from fedaudit.models.zoo import around
+from fedaudit.models.zoo import spec_sizes, wrap
 
-WITH_HEAD = "fedaudit.models.method_heads:with_head"
+WITH_HEAD = f"{__name__}:with_head"
 
 
 class PullHead(nn.Module):
@@ -43,7 +43,7 @@ class PullHead(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Cosines `[N, K]` of `embedding [N, D]` to the class embeddings."""
-        return F.linear(F.normalize(embedding, dim=1), F.normalize(self.weight, dim=1))
+        return cosines(embedding, self.weight)
 
     def criterion(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Mean over images of relu(m − cos)² to their own class; `scores [N, K]`."""
@@ -69,7 +69,7 @@ class Clusters(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """`[N, M]`: cos(max(θ − ρ, 0)) of `embedding [N, D]`; -1000 for absent clusters."""
-        cosine = F.linear(F.normalize(embedding, dim=1), F.normalize(self.centers, dim=1))
+        cosine = cosines(embedding, self.centers)
         beyond = (cosine.clamp(-1 + 1e-6, 1 - 1e-6).acos() - self.radius).clamp_min(0).cos()
         # An absent cluster must weigh nothing in the softmax; -inf would make NaN of its gradient.
         return beyond.masked_fill(self.centers.norm(dim=1) == 0, -1e3)
@@ -182,24 +182,24 @@ def with_head(
         image_size: Pixels.
     """
     sizes = {"classes": classes, "image_size": image_size}
-    made = require_face_net(create("networks", network, {**arguments, **sizes}), "this method")
-    if isinstance(made, VariationalFaceNet) and head != "pull":
+    model = require_face_net(create("networks", network, {**arguments, **sizes}), "this method")
+    if isinstance(model, VariationalFaceNet) and head != "pull":
         raise ConfigError(
             f"the loss {head!r} of this method leaves no room for that of a variational bottleneck "
             "(the defense precode). Use a method such as fedavg, fedgc or fedface."
         )
     if head == "two_views":
-        return TwoViews(made, **settings)
-    dim = width_of(made, image_size)
+        return TwoViews(model, **settings)
+    dim = _width_of(model, image_size)
     if head == "consensus":
-        return Consensus(made, dim=dim, classes=classes, **settings)
+        return Consensus(model, dim=dim, classes=classes, **settings)
     if head != "pull":
         raise UnknownNameError("head", head, LOSSES)
-    made.head = PullHead(dim, classes, **settings)
-    return made
+    model.head = PullHead(dim, classes, **settings)
+    return model
 
 
-def width_of(network: FaceNet, image_size: int) -> int:
+def _width_of(network: FaceNet, image_size: int) -> int:
     """D, the width of the embedding."""
     if isinstance(network, VariationalFaceNet):
         return network.embedding.decoder.out_features
@@ -214,7 +214,7 @@ def width_of(network: FaceNet, image_size: int) -> int:
 
 def spec_with_head(spec: ModelSpec, head: str, settings: Mapping[str, Any]) -> ModelSpec:
     """The spec of `with_head` for the network that `spec` builds."""
-    return around(spec, WITH_HEAD, {"head": head, "settings": dict(settings)})
+    return wrap(spec, WITH_HEAD, {"head": head, "settings": dict(settings)})
 
 
 def without_head(spec: ModelSpec) -> ModelSpec:
@@ -223,7 +223,5 @@ def without_head(spec: ModelSpec) -> ModelSpec:
     What a defense has put around the network stays around it.
     """
     own = dict(spec.arguments)
-    network, arguments = own.pop("network"), own.pop("arguments")
-    sizes = {"classes": own.pop("classes"), "image_size": own.pop("image_size")}
-    inner = ModelSpec(network, {**arguments, **sizes})
-    return inner if spec.factory == WITH_HEAD else around(without_head(inner), spec.factory, own)
+    inner = ModelSpec(own.pop("network"), {**own.pop("arguments"), **spec_sizes(spec)})
+    return inner if spec.factory == WITH_HEAD else wrap(without_head(inner), spec.factory, own)

@@ -1,4 +1,4 @@
-"""A network from a file that the user names: TorchScript or torch.export."""
+"""Build a network from a TorchScript or torch.export file that the user names."""
 
 import copy
 import hashlib
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from fedaudit.core.errors import UsageError
+from fedaudit.core.errors import UsageError, first_line
 from fedaudit.models.layer_recovery import recover_layers
 from fedaudit.models.program_file import SUFFIXES, read_program
 
@@ -81,13 +81,18 @@ def _network(path: str, digest: str, shape: tuple[int, ...] | None) -> nn.Module
             f"{path} has no parameters by name: it was frozen or quantized. Save it again without, "
             "or name its factory: --model package.module:factory."
         )
+    if shape is None:
+        raise UsageError(
+            f"{path} takes no images [N, C, H, W]. Export the network that takes them."
+        )
     try:
         if scripted:
             graph, constants = _traced(program, state, shape)
         else:
             graph, constants = _exported(run), _constants(run)
-        owned = {n: _owned(tensor, n in learned) for n, tensor in state.items()}
-        network = recover_layers(graph, {**constants, **owned})
+        copies = {n: tensor.detach().clone() for n, tensor in state.items()}
+        copies |= {n: nn.Parameter(copies[n]) for n in learned}
+        network = recover_layers(graph, {**constants, **copies})
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     except Exception as error:  # a stranger's program may raise anything
@@ -100,7 +105,7 @@ def _network(path: str, digest: str, shape: tuple[int, ...] | None) -> nn.Module
 
 
 def _traced(
-    script: nn.Module, state: dict[str, Tensor], shape: Sequence[int] | None
+    script: nn.Module, state: dict[str, Tensor], shape: Sequence[int]
 ) -> tuple[fx.Graph, dict[str, Tensor]]:
     """The operations that a TorchScript module runs, for any number of images."""
     from torch.fx.experimental.proxy_tensor import make_fx  # noqa: PLC0415 - slow
@@ -120,13 +125,13 @@ def _traced(
         finally:
             put(list(state.values()))
 
-    images = torch.zeros(TRIED[0], *(shape or ()))
+    images = torch.zeros(TRIED[0], *shape)
     try:
         with torch.no_grad():
             script(images)
     except Exception as error:
         raise UsageError(
-            f"it does not take {TRIED[0]} images of {list(shape or ())}: {_reason(error)}. Check "
+            f"it does not take {TRIED[0]} images of {list(shape)}: {_reason(error)}. Check "
             "image_shape, and save it for any number of images."
         ) from error
     traced = make_fx(run, tracing_mode="symbolic", pre_dispatch=True)(images, *state.values())
@@ -150,22 +155,16 @@ def _exported(run: fx.GraphModule) -> fx.Graph:
     return graph
 
 
-def _owned(tensor: Tensor, learned: bool) -> Tensor:
-    """A copy of one's own; TorchScript's parameters are plain tensors."""
-    own = tensor.detach().clone()
-    return nn.Parameter(own) if learned else own
-
-
 def _constants(module: fx.GraphModule) -> dict[str, Tensor]:
     """Tensors that the graph reads and that are neither parameters nor buffers."""
-    found: dict[str, Tensor] = {}
+    constants: dict[str, Tensor] = {}
     for node in module.graph.nodes:
         if node.op == "get_attr":
             holder, _, last = str(node.target).rpartition(".")
             value = getattr(module.get_submodule(holder), last, None)
             if isinstance(value, Tensor):
-                found[str(node.target)] = value.detach()
-    return found
+                constants[str(node.target)] = value.detach()
+    return constants
 
 
 def _shape_of(program: Any) -> tuple[int, ...] | None:
@@ -188,17 +187,13 @@ def _trains(program: Any) -> bool:
 
 
 def _check(
-    path: str, run: nn.Module, network: nn.Module, shape: Sequence[int] | None, training: bool
+    path: str, run: nn.Module, network: nn.Module, shape: Sequence[int], training: bool
 ) -> None:
     """Refuse what gives no scores of several images, or other ones than the program itself.
 
     Raises:
         UsageError: With what to do.
     """
-    if shape is None:
-        raise UsageError(
-            f"{path} takes no images [N, C, H, W]. Export the network that takes them."
-        )
     for count in TRIED:
         images = torch.rand(count, *shape, generator=torch.Generator().manual_seed(count))
         try:
@@ -237,6 +232,6 @@ def _scores(network: nn.Module, images: Tensor, training: bool) -> Any:
 
 def _reason(error: Exception) -> str:
     """In one line: TorchScript puts it last, behind where in the program it was."""
-    lines = str(error).strip().split("\n")
-    line = lines[-1] if "TorchScript interpreter" in lines[0] else lines[0]
-    return (line.strip().rstrip(".") or type(error).__name__)[:300]
+    *_, last = str(error).strip().split("\n")
+    line = first_line(error)
+    return (last[:300] if "TorchScript interpreter" in line else line).strip().rstrip(".")

@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 
-from fedaudit.core.errors import UsageError
+from fedaudit.core.errors import UsageError, first_line
 from fedaudit.files.atomic import write_atomically
 from fedaudit.models.face_gan import FaceGan
 from fedaudit.models.foreign_settings import Crop
@@ -107,7 +107,7 @@ def read_prior(path: Path) -> TrainedPrior:
         where = ".".join(map(str, first["loc"])) or "description"
         raise _refused(path, f"{where}: {first['msg']}") from error
     except (SafetensorError, OSError, ValueError) as error:
-        raise _refused(path, str(error).strip().split("\n")[0]) from error
+        raise _refused(path, first_line(error)) from error
     for name, tensor in tensors.items():
         if tensor.dtype != expected[name].dtype or not tensor.isfinite().all():
             raise _refused(path, f"{name} holds numbers that a generator cannot have")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import nn
 
-from fedaudit.core.errors import UsageError
+from fedaudit.core.errors import UsageError, first_line
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -35,11 +35,10 @@ def read_program(path: Path, extra: dict[str, Any]) -> "nn.Module | ExportedProg
     except UsageError:
         raise
     except Exception as error:  # torch raises whatever its readers raise
-        reason = str(error).strip().split("\n")[0]
         raise UsageError(
-            f"cannot load {path}: {reason}. A .pt or .ts file must come from torch.jit.save and "
-            "a .pt2 file from torch.export.save; a bare state dict does not say what network it "
-            "belongs to, so name its factory as package.module:factory instead."
+            f"cannot load {path}: {first_line(error)}. A .pt or .ts file must come from "
+            "torch.jit.save and a .pt2 file from torch.export.save; a bare state dict does not say "
+            "what network it belongs to, so name its factory as package.module:factory instead."
         ) from error
 
 

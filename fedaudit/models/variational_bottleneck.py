@@ -1,7 +1,6 @@
 """PRECODE's variational bottleneck between a face network's feature map and its head."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,16 +11,17 @@ from fedaudit.core.errors import ConfigError
 from fedaudit.core.observation import ModelSpec
 from fedaudit.core.registry import create
 from fedaudit.models.facenet import FaceNet, require_face_net
+from fedaudit.models.zoo import spec_sizes, wrap
 
-FACTORY = "fedaudit.models.variational_bottleneck:with_bottleneck"
+FACTORY = f"{__name__}:with_bottleneck"
 
 
 class VariationalBottleneck(nn.Module):
     """Features → mean and variance of a few numbers → a draw of them → embedding.
 
-    It draws in training mode, and only once it was given a generator (`give_noise`); else it passes
-    the mean on. So a client draws, and whoever rebuilds its network and does not know what it drew
-    computes with what is expected, without touching any randomness.
+    It draws in training mode, and only with a generator (`give_noise`); else it passes the mean
+    on. So a client draws, and whoever rebuilds its network and does not know what it drew computes
+    with the expected values, without touching any randomness.
 
     Args:
         width: Of the features.
@@ -145,14 +145,14 @@ def with_bottleneck(
         ConfigError: Another kind of network, whose own loss leaves no room for the divergence.
     """
     inner = {**arguments, "classes": classes, "image_size": image_size}
-    made = require_face_net(create("networks", network, inner), "a variational bottleneck")
-    if type(made) is not FaceNet:
+    plain = require_face_net(create("networks", network, inner), "a variational bottleneck")
+    if type(plain) is not FaceNet:
         raise ConfigError(
             f"a variational bottleneck needs a plain FaceNet, and {network} builds a "
-            f"{type(made).__name__}, whose loss leaves no room for the bottleneck's. Use it once, "
+            f"{type(plain).__name__}, whose loss leaves no room for the bottleneck's. Use it once, "
             "and with a method such as fedavg, fedgc or fedface."
         )
-    return VariationalFaceNet(made, size=size, dim=_width(made), beta=beta)
+    return VariationalFaceNet(plain, size=size, dim=plain.head.weight.shape[1], beta=beta)
 
 
 def spec_with_bottleneck(spec: ModelSpec, size: int, beta: float) -> ModelSpec:
@@ -163,17 +163,7 @@ def spec_with_bottleneck(spec: ModelSpec, size: int, beta: float) -> ModelSpec:
     """
     arguments = dict(spec.arguments)
     if isinstance(arguments.get("network"), str) and "head" in arguments:
-        sizes = {key: arguments[key] for key in ("classes", "image_size")}
-        beneath = ModelSpec(arguments["network"], {**arguments["arguments"], **sizes})
-        inner = spec_with_bottleneck(beneath, size, beta)
-        kept = {k: v for k, v in inner.arguments.items() if k not in sizes}
-        changed = {**arguments, "network": inner.factory, "arguments": kept}
-        return replace(spec, arguments=changed)
-    sizes = {key: arguments.pop(key) for key in ("classes", "image_size")}
-    settings = {"network": spec.factory, "arguments": arguments, "size": size, "beta": beta}
-    return replace(spec, factory=FACTORY, arguments=settings | sizes)
-
-
-def _width(network: FaceNet) -> int:
-    """Width of what the head takes."""
-    return int(network.head.weight.shape[1])
+        inner = {**arguments.pop("arguments"), **spec_sizes(spec)}
+        beneath = spec_with_bottleneck(ModelSpec(arguments.pop("network"), inner), size, beta)
+        return wrap(beneath, spec.factory, arguments)
+    return wrap(spec, FACTORY, {"size": size, "beta": beta})

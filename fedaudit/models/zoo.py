@@ -1,4 +1,4 @@
-"""The networks by name, and how a `ModelSpec` becomes a module."""
+"""The registered networks, and `build`, which makes a module of a `ModelSpec`."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -203,12 +203,17 @@ def build(
     return model.train()
 
 
-def around(spec: ModelSpec, factory: str, settings: Mapping[str, Any] | None = None) -> ModelSpec:
+def spec_sizes(spec: ModelSpec) -> dict[str, Any]:
+    """The arguments `classes` and `image_size` of a spec."""
+    return {name: spec.arguments[name] for name in ("classes", "image_size")}
+
+
+def wrap(spec: ModelSpec, factory: str, settings: Mapping[str, Any] | None = None) -> ModelSpec:
     """The spec of a factory that takes another network: as `network` and `arguments`.
 
     `classes` and `image_size` stay among the arguments of the outer one, where they are looked for.
     """
-    sizes = {k: spec.arguments[k] for k in ("classes", "image_size")}
+    sizes = spec_sizes(spec)
     inner = {k: v for k, v in spec.arguments.items() if k not in sizes}
     return ModelSpec(
         factory, {"network": spec.factory, "arguments": inner, **(settings or {}), **sizes}

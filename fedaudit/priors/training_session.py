@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from fedaudit.core.errors import UsageError
+from fedaudit.core.errors import UsageError, first_line
 from fedaudit.files.atomic import storage_errors, write_atomically
 from fedaudit.models.prior_file import SUFFIX, Manifest, write_prior
 from fedaudit.priors.autoencoder import Settings, Trainer
@@ -182,8 +182,8 @@ def _load(trainer: Trainer, path: Path) -> float:
             )
         trainer.load(state)
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
-        reason = str(error).strip().split("\n")[0]
         raise UsageError(
-            f"{path} cannot be gone on from: {reason}. Delete it and its prior to start anew."
+            f"{path} cannot be gone on from: {first_line(error)}. Delete it and its prior to start "
+            "anew."
         ) from error
     return seconds

@@ -1,23 +1,20 @@
 """LPIPS: the perceptual distance of Zhang et al. (CVPR 2018), with pinned backbone weights."""
 
-import io
-import pickle
 import warnings
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from fedaudit.core.errors import AssetError
 from fedaudit.files import asset_store
+from fedaudit.files.weights import convert_to_safetensors, read_array_pickle
 
 Net = Literal["alex", "vgg"]
 
@@ -97,62 +94,25 @@ def convert_checkpoint(folder: Path) -> None:
     Raises:
         AssetError: The pickle wants anything but NumPy arrays, or is not the expected network.
     """
-    (checkpoint,) = folder.glob("*.ckpt")
-    arrays = _unpickle(checkpoint.read_bytes())
-    try:
-        converted = _torchvision_names(arrays, checkpoint.stem)
-    except (KeyError, TypeError, ValueError) as error:
-        raise AssetError(f"{checkpoint.name} is not the expected network: {error}") from error
-    save_file(converted, checkpoint.with_suffix(".safetensors"))
-    checkpoint.unlink()
+    convert_to_safetensors(folder, "*.ckpt", _read_flax)
 
 
-def _torchvision_names(tree: Mapping[str, Any], network: str) -> dict[str, np.ndarray]:
+def _read_flax(file: Path) -> dict[str, Tensor]:
     """Flax's tree as torchvision's flat names; kernels HWIO → OIHW."""
-    root, indices = _CONVOLUTIONS[network]
-    flat = {}
+    tree = read_array_pickle(file)
+    root, indices = _CONVOLUTIONS[file.stem]
+    state = {}
     for i, index in enumerate(indices):
         layer = tree[root][f"Conv_{i}"]
-        kernel = np.transpose(layer["kernel"], (3, 2, 0, 1))
-        flat[f"features.{index}.weight"] = np.ascontiguousarray(kernel)
-        flat[f"features.{index}.bias"] = np.ascontiguousarray(layer["bias"])
+        state[f"features.{index}.weight"] = _kernel(layer["kernel"])
+        state[f"features.{index}.bias"] = torch.tensor(layer["bias"])
     for i in range(5):
-        kernel = np.transpose(tree[f"NetLinLayer_{i}"]["Conv_0"]["kernel"], (3, 2, 0, 1))
-        flat[f"lin{i}.model.1.weight"] = np.ascontiguousarray(kernel)
-    return flat
+        state[f"lin{i}.model.1.weight"] = _kernel(tree[f"NetLinLayer_{i}"]["Conv_0"]["kernel"])
+    return state
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """An unpickler that can build NumPy arrays and plain containers, and call nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("numpy", "ndarray"):
-            return np.ndarray
-        if (module, name) == ("numpy", "dtype"):
-            return np.dtype
-        if (module, name) in {
-            ("numpy.core.multiarray", "_reconstruct"),
-            ("numpy._core.multiarray", "_reconstruct"),
-        }:
-            return _reconstruct
-        raise pickle.UnpicklingError(f"it wants to import {module}.{name}")
-
-
-def _reconstruct(kind: object, shape: tuple[int, ...], code: bytes) -> np.ndarray:
-    """What NumPy calls to start a pickled array, whatever NumPy's version names it."""
-    if kind is not np.ndarray:
-        raise pickle.UnpicklingError("it wants to build something other than an array")
-    return np.empty(shape, np.dtype(code.decode()))
-
-
-def _unpickle(data: bytes) -> Mapping[str, Any]:
-    try:
-        tree = _ArraysOnly(io.BytesIO(data)).load()
-    except (pickle.UnpicklingError, EOFError, AttributeError, IndexError) as error:
-        raise AssetError(f"refused to read a checkpoint: {error}.") from error
-    if not isinstance(tree, Mapping):
-        raise AssetError(f"a checkpoint holds {type(tree).__name__}, not named arrays.")
-    return tree
+def _kernel(array: np.ndarray) -> Tensor:
+    return torch.tensor(array).permute(3, 2, 0, 1).contiguous()
 
 
 def _prepare(images: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.observation import ModelSpec
-from fedaudit.models.dp_compatible import changes_of, dp_compatible_spec, make_dp_compatible
+from fedaudit.models.dp_compatible import dp_compatible_spec, list_changes, make_dp_compatible
 from fedaudit.models.facenet import FaceNet
 from fedaudit.models.method_heads import spec_with_head, without_head
 from fedaudit.models.zoo import build, parameters_of
@@ -91,15 +91,15 @@ def test_opacus_own_fix_is_not_enough_for_torchvision() -> None:
 
 
 def test_says_what_was_changed_and_why() -> None:
-    changes = changes_of(TORCHVISION)
+    changes = list_changes(TORCHVISION)
     assert (len(changes.norms), len(changes.activations), len(changes.sums)) == (20, 9, 8)
     assert changes.sums[0] == "layer1.0"
-    norm, activation, block = changes.said()
+    norm, activation, block = changes.sentences()
     assert "batch norm in 20 layers was replaced by group norm: it mixes" in norm
     assert "9 in-place activations" in activation
     assert "8 blocks" in block
-    assert changes_of(spec_of("face")).said() == ()
-    assert changes_of(dp_compatible_spec(TORCHVISION)).said() == ()
+    assert list_changes(spec_of("face")).sentences() == ()
+    assert list_changes(dp_compatible_spec(TORCHVISION)).sentences() == ()
 
 
 def test_a_functional_call_reaches_what_was_rewritten() -> None:

@@ -1,5 +1,7 @@
 """What `--dry-run` says."""
 
+from collections.abc import Sequence
+
 from fedaudit.cli.run_study import Options
 from fedaudit.core.errors import FedauditError
 from fedaudit.core.scenario import Scenario, Study
@@ -57,7 +59,7 @@ def _state(stock: Inventory | None) -> str:
 
 
 def _time(
-    folder: RunFolder, jobs: tuple[Job, ...], todo: list[Job], done: set[str], workers: int
+    folder: RunFolder, jobs: tuple[Job, ...], todo: Sequence[Job], done: set[str], workers: int
 ) -> str:
     if not todo:
         return "none: everything is done"

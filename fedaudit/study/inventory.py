@@ -1,14 +1,14 @@
 """Which jobs of a study are done, missing or damaged in a run folder."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedaudit.core.errors import RunFolderError
 from fedaudit.files.atomic import storage_errors
-from fedaudit.study.jobs import Job, TrainJob
-from fedaudit.study.run_folder import CELLS, DAMAGED, MODELS, RunFolder
+from fedaudit.study.jobs import Job
+from fedaudit.study.run_folder import CELLS, DAMAGED, MEASUREMENTS, MODELS, RunFolder
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,7 @@ def take_stock(folder: RunFolder, jobs: Iterable[Job]) -> Inventory:
             missing.append(job.key)
             continue
         try:
-            if isinstance(job, TrainJob):
-                folder.measured(job.key)
-            else:
-                folder.trial(job.key)
+            _READERS[job.kind](folder, job.key)
         except RunFolderError as error:
             damaged[job.key] = str(error)
         else:
@@ -67,4 +64,12 @@ def set_aside(folder: RunFolder, jobs: Iterable[Job]) -> None:
 
 
 def _files(folder: RunFolder, job: Job) -> tuple[Path, Path]:
-    return folder.files(MODELS if isinstance(job, TrainJob) else CELLS, job.key)
+    return folder.files(job.kind, job.key)
+
+
+_READERS: Mapping[str, Callable[[RunFolder, str], object]] = {
+    CELLS: RunFolder.trial,
+    MODELS: RunFolder.measured,
+    MEASUREMENTS: RunFolder.measurement,
+}
+"""How the record of each kind of job is read; it raises `RunFolderError` where it is damaged."""

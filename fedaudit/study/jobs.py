@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, Protocol
 
 from fedaudit.core.protocols import Defense
 from fedaudit.core.registry import create
@@ -14,6 +14,8 @@ from fedaudit.core.trial import Cell, Role
 from fedaudit.defenses.chain import parts_of
 from fedaudit.federation.abilities import Secures
 from fedaudit.federation.together import photos_of
+from fedaudit.study.executor import Doable
+from fedaudit.study.run_folder import CELLS, MODELS
 from fedaudit.study.study_file import canonical
 
 NOISE = "noise"
@@ -36,6 +38,7 @@ class TrainJob:
     rounds: int
     seed: int
     federation: Federation
+    kind: ClassVar[str] = MODELS
 
     @property
     def key(self) -> str:
@@ -72,6 +75,7 @@ class AttackJob:
 
     cell: Cell
     needs: tuple[str, ...] = ()
+    kind: ClassVar[str] = CELLS
 
     @property
     def key(self) -> str:
@@ -84,10 +88,21 @@ class AttackJob:
         return f"{self.cell.scenario} {self.cell.attack}"
 
 
-Job = TrainJob | AttackJob
+class Job(Doable, Protocol):
+    """What a run folder must know of a job: a study's own, or one that explains it.
+
+    Its key is a safe file name; `kind` is the folder of its record.
+    """
+
+    kind: ClassVar[str]
+
+    @property
+    def group(self) -> str:
+        """Jobs of one group take about equally long."""
+        ...
 
 
-def expand(study: Study) -> tuple[Job, ...]:
+def expand(study: Study) -> tuple[TrainJob | AttackJob, ...]:
     """Every job of a study, in the order in which to start them.
 
     Models that cells wait for come first, then models that only measure utility, then cells, those

@@ -32,7 +32,8 @@ from fedaudit.core.trial import Trial
 from fedaudit.files.atomic import append_line, storage_errors, write_atomically
 
 FACTS = "facts.json"
-CELLS, MODELS, EVIDENCE, DAMAGED = "cells", "models", "evidence", "damaged"
+CELLS, MODELS, MEASUREMENTS = "cells", "models", "measurements"
+EVIDENCE, DAMAGED = "evidence", "damaged"
 UNFINISHED = "unfinished"
 
 
@@ -113,6 +114,23 @@ class RunFolder:
         """
         body: dict[str, Any] = self._load(MODELS, key)[0]
         return body
+
+    def save_measurement(self, key: str, value: object) -> None:
+        """Keep plain data that a job measured beside the cells. The job is done once this returns.
+
+        Args:
+            key: The job's key.
+            value: What JSON can hold.
+        """
+        self._save(MEASUREMENTS, key, {}, value)
+
+    def measurement(self, key: str) -> Any:
+        """What `save_measurement` kept.
+
+        Raises:
+            RunFolderError: It is missing or damaged.
+        """
+        return self._load(MEASUREMENTS, key)[0]
 
     def save_evidence(self, scenario: str, target: int, tensors: Mapping[str, Tensor]) -> None:
         """Keep a target's originals; only where the user asked for full evidence."""

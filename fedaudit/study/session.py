@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from fedaudit.core.errors import RunFolderError
 from fedaudit.core.measures import Evidence
@@ -70,12 +71,16 @@ def open_run(
                 manifest = replace(manifest, study=study)
                 manifests.write(path, manifest)
         sweep(path)
-        folder, jobs = RunFolder(path), expand(study)
-        stock = take_stock(folder, jobs)
-        set_aside(folder, [job for job in jobs if job.key in stock.damaged])
-        done = set(stock.done)
-        todo = tuple(job for job in jobs if job.key not in done)
-        yield Opened(folder, manifest, jobs, todo, stock)
+        yield opened_for(RunFolder(path), manifest, expand(study))
+
+
+def opened_for(folder: RunFolder, manifest: Manifest, jobs: Sequence[Job]) -> Opened:
+    """What there is to do of `jobs` in a folder that this process holds; damaged ones set aside."""
+    stock = take_stock(folder, jobs)
+    set_aside(folder, [job for job in jobs if job.key in stock.damaged])
+    done = set(stock.done)
+    todo = tuple(job for job in jobs if job.key not in done)
+    return Opened(folder, manifest, tuple(jobs), todo, stock)
 
 
 def run(
@@ -83,7 +88,7 @@ def run(
     *,
     workers: int | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
-    work: Callable[[Job], None] | None = None,
+    work: Callable[[Any], None] | None = None,
     device: str = "cpu",
 ) -> tuple[Outcome, ...]:
     """Do what is not done yet; failures are logged in the folder, and the others go on.

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from fedaudit.core.measures import Evidence
 from fedaudit.core.scenario import Study
-from fedaudit.study.jobs import Job, TrainJob
+from fedaudit.study.jobs import AttackJob, Job, TrainJob
 from fedaudit.study.run_folder import RunFolder
 
 
@@ -23,5 +23,5 @@ class Work:
 
         if isinstance(job, TrainJob):
             run_cell.run_train(self.study, job, self.folder)
-        else:
+        elif isinstance(job, AttackJob):
             run_cell.run_cell(self.study, job.cell, self.folder, self.evidence, self.device)

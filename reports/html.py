@@ -1,16 +1,16 @@
 """The report as one HTML file: a pure function of results, pictures and evidence level."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from fedaudit.core.measures import Evidence
-from fedaudit.reports import charts, text, view, wording
+from fedaudit.reports import charts, text, view
 from fedaudit.reports.csp import policy
 from fedaudit.reports.exposure_figure import exposure_map
 from fedaudit.reports.figures import Figure, defense_name, reidentification, state
@@ -19,8 +19,24 @@ from fedaudit.reports.more_figures import contrasts, model_states, scores
 from fedaudit.reports.pictures import Picture, Trio, trios, worst_pair
 from fedaudit.reports.results import Results, canonical_bytes
 from fedaudit.reports.sweeps import setting_curves
+from fedaudit.reports.wording import CLOSING
 
 _TEMPLATES = Path(__file__).parent / "templates"
+SECTIONS = (
+    ("verdict", "Verdict"),
+    ("exposure", "What gives the face away"),
+    ("coverage", "Coverage"),
+    ("controls", "Controls"),
+    ("findings", "Findings"),
+    ("evidence", "Evidence"),
+    ("figures", "Figures"),
+    ("comparison", "Defense comparison"),
+    ("method", "Threat model and method"),
+    ("annex", "Compliance annex"),
+    ("limitations", "Limitations"),
+    ("provenance", "Provenance"),
+    ("glossary", "Glossary"),
+)
 
 
 def render(
@@ -42,24 +58,57 @@ def render(
     shown = text.clean(results)
     with charts.unchecked():
         drawn, exposure = figures(shown), exposure_map(shown)
-    css, script = _inline()
-    return (
-        _environment()
-        .get_template("report.html")
-        .render(
-            r=shown,
-            evidence=evidence,
-            digest=digest,
-            css=Markup(css),  # our own file, hashed in the policy
-            script=Markup(script),  # our own file, hashed in the policy
-            policy=policy(styles=[css], scripts=[script]),
-            exhibits=_exhibits(shown, faces),
-            worst=worst,
-            figures=drawn,
-            exposure=exposure,
-            **_derived(shown),
-        )
-    )
+    content = {
+        "r": shown,
+        "exhibits": _exhibits(shown, faces),
+        "worst": worst,
+        "figures": drawn,
+        "exposure": exposure,
+        "version": shown.provenance.fedaudit,
+        "schema": f"results schema {shown.schema_version}",
+        "source": "provenance",
+        **_derived(shown),
+    }
+    script = (_TEMPLATES / "filter.js").read_text("utf-8")
+    return page("report.html", content, SECTIONS, evidence=evidence, digest=digest, script=script)
+
+
+def page(
+    template: str,
+    content: Mapping[str, Any],
+    sections: Sequence[tuple[str, str]],
+    *,
+    evidence: Evidence,
+    digest: str,
+    script: str = "",
+    folder: Path | None = None,
+) -> str:
+    """A template that extends `_base.html`, with the style and policy of all pages.
+
+    Args:
+        template: Its file name.
+        content: What it shows; `version`, `schema` and `source` among it, for the frame.
+        sections: Id and title of each, in order.
+        evidence: What the page may show of faces.
+        digest: SHA-256 of the data behind the page.
+        script: Ours; the only one that may run.
+        folder: Where the template lies, if not beside the report's own.
+    """
+    css = (_TEMPLATES / "style.css").read_text("utf-8") + charts.theme_css() + "\n"
+    frame = {
+        "css": Markup(css),  # our own file, hashed in the policy
+        "script": Markup(script),  # our own file, hashed in the policy
+        "policy": policy(styles=[css], scripts=[script] if script else []),
+        "sections": sections,
+        "evidence": evidence,
+        "digest": digest,
+        "closing": CLOSING,
+    }
+    environment = _environment()
+    if folder:
+        loaders = [FileSystemLoader(folder), FileSystemLoader(_TEMPLATES)]
+        environment = environment.overlay(loader=ChoiceLoader(loaders))
+    return environment.get_template(template).render(frame | dict(content))
 
 
 def figures(results: Results) -> tuple[Figure, ...]:
@@ -94,13 +143,12 @@ def _derived(results: Results) -> dict[str, Any]:
         "next_steps": view.next_steps(results),
         "counts": view.counts(results),
         "interval_methods": view.intervals(results),
-        "wording": wording,
     }
 
 
 def _inline() -> tuple[str, str]:
     css = (_TEMPLATES / "style.css").read_text("utf-8") + charts.theme_css() + "\n"
-    return css, (_TEMPLATES / "filter.js").read_text("utf-8")
+    return css, ""
 
 
 @cache

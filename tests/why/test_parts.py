@@ -19,7 +19,7 @@ from fedaudit.core.scenario import Scenario, Study
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.shared import Update
 from fedaudit.federation.simulation import Simulation
-from fedaudit.scoring.image_metrics import SSIM
+from fedaudit.scoring.image_metrics import LPIPS, SSIM
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.why import artifacts, clients, layers, rounds
 from fedaudit.why.map_only import MapOnly
@@ -127,7 +127,7 @@ def subject(federate: Federate, tmp_path: Path) -> Callable[..., Rigged]:
 @pytest.fixture(autouse=True)
 def no_lpips(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes most of the scorer's time, and nothing here looks at it."""
-    monkeypatch.setattr("fedaudit.scoring.score.LPIPS", lambda: lambda a, _: torch.zeros(len(a)))
+    monkeypatch.setattr(LPIPS, "__call__", lambda _, a, b: torch.zeros(len(a)))
 
 
 # --- layers ---------------------------------------------------------------------------------------

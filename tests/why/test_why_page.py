@@ -18,6 +18,7 @@ from fedaudit.cli import cli
 from fedaudit.cli.ending import end
 from fedaudit.core.measures import Estimate, Evidence, Rate
 from fedaudit.reports.csp import source_hash
+from fedaudit.scoring.image_metrics import LPIPS
 from fedaudit.study.study_file import load_study
 from fedaudit.why import sentences
 from fedaudit.why.explanation_results import (
@@ -245,7 +246,7 @@ def fedaudit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., i
     (tmp_path / "study.toml").write_text(STUDY)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("fedaudit.why.subject.judge_of", lambda *_: (None, None))
-    monkeypatch.setattr("fedaudit.scoring.score.LPIPS", lambda: lambda a, _: torch.zeros(len(a)))
+    monkeypatch.setattr(LPIPS, "__call__", lambda _, a, b: torch.zeros(len(a)))
 
     def command(*args: str) -> int:
         monkeypatch.setattr(sys, "argv", ["fedaudit", *args])

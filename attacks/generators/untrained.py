@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+
+from fedaudit.core.errors import UnknownNameError
 
 Upsampling = Literal["nearest", "bilinear"]
 
@@ -32,6 +34,7 @@ class UntrainedPrior:
         upsampling: How the way back up enlarges.
 
     Raises:
+        UnknownNameError: No such upsampling.
         ValueError: A setting is out of range, or the image is smaller than 8 pixels a side.
 
     Attributes:
@@ -57,6 +60,8 @@ class UntrainedPrior:
         scales = _scales(min(height, columns))
         if count < 1 or noise_channels < 1 or width < _GROUPS or width % _GROUPS:
             raise ValueError("count and noise_channels are at least 1, width a multiple of 4")
+        if upsampling not in get_args(Upsampling):
+            raise UnknownNameError("upsampling", upsampling, get_args(Upsampling))
         chosen = (True,) * scales if skips is None else tuple(skips)
         if len(chosen) != scales:
             raise ValueError(f"an image of {height} × {columns} has {scales} scales to skip across")

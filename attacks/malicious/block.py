@@ -8,14 +8,14 @@ that one image alone activates, weight gradient ÷ bias gradient is that image.
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from fedaudit.attacks.adaptive.adaptation import adapt_to
 from fedaudit.attacks.gathering.gather import Evidence
-from fedaudit.core.errors import AttackError, ConfigError
+from fedaudit.core.errors import AttackError, ConfigError, UnknownNameError
 from fedaudit.core.observation import ModelSpec, Observation
 from fedaudit.core.registry import create
 from fedaudit.models.facenet import FaceNet, criterion_of, require_face_net
@@ -73,8 +73,11 @@ def with_block(
         image_size: Pixels.
 
     Raises:
+        UnknownNameError: No such activation.
         ConfigError: The network is no `FaceNet`, or its body no `nn.Sequential`.
     """
+    if activation not in get_args(Activation):
+        raise UnknownNameError("activation", activation, get_args(Activation))
     inner = {**arguments, "classes": classes, "image_size": image_size}
     model = require_face_net(create("networks", network, inner), "a block in front")
     body = model.body

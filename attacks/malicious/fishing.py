@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fedaudit.attacks.generators.face_generator import FaceGenerator
 from fedaudit.attacks.malicious.block import EMPTY, image_shape
 from fedaudit.attacks.search.checkpoint import Checkpoint
+from fedaudit.core.choices import check_choices
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import ModelSpec, Observation
 from fedaudit.core.protocols import Attack, AttackCategory, Progress
@@ -84,10 +85,9 @@ class Fishing:
     category: ClassVar[AttackCategory] = AttackCategory.MALICIOUS_SERVER
 
     def __post_init__(self) -> None:
+        check_choices(self)
         object.__setattr__(self, "crop", self.crop and tuple(self.crop))
         FaceGenerator(source=self.prior, crop=self.crop)  # refuses a bad crop
-        if self.mode not in ("feature", "class"):
-            raise ValueError(f"mode must be 'feature' or 'class', not {self.mode!r}")
         if self.sharpness <= 0:
             raise ValueError("sharpness must be > 0")
         inner: Attack = create("attacks", self.inverter, self.settings)

@@ -20,6 +20,7 @@ from fedaudit.attacks.malicious.block import (
     scale_is_known,
     sent,
 )
+from fedaudit.core.choices import check_choices
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import ModelSpec, Observation
 from fedaudit.core.protocols import AttackCategory, Progress
@@ -82,6 +83,7 @@ class Imprint:
     category: ClassVar[AttackCategory] = AttackCategory.MALICIOUS_SERVER
 
     def __post_init__(self) -> None:
+        check_choices(self)
         object.__setattr__(self, "crop", self.crop and tuple(self.crop))
         object.__setattr__(self, "brightness", tuple(self.brightness))
         FaceGenerator(source=self.prior or "face_gan", crop=self.crop)  # refuses a bad crop
@@ -89,8 +91,6 @@ class Imprint:
             raise ValueError("bins must be at least 2")
         if self.strength <= 0 or self.brightness[1] <= 0:
             raise ValueError("strength and the standard deviation of brightness must be > 0")
-        if self.mode not in ("cumulative", "separate"):
-            raise ValueError(f"mode must be 'cumulative' or 'separate', not {self.mode!r}")
         if not self.prior:
             object.__setattr__(self, "needs", type(self).needs - {Knowledge.AUXILIARY})
 

@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,6 @@ from fedaudit.attacks.search.map_matching import MapMatching, goal_of
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.evolution import Evolution
 from fedaudit.attacks.search.movers.gauss_newton import GaussNewton
-from fedaudit.attacks.search.movers.gradient_descent import Optimizer
 from fedaudit.attacks.search.movers.round_wise import Decode, Movement, OneByOne, Plan
 from fedaudit.attacks.search.several_steps import replay_of
 from fedaudit.attacks.search.stage import Stage
@@ -192,7 +191,7 @@ class Attempt:
             steps=stage.steps,
             lr=stage.lr,
             rounds=stage.rounds,
-            optimizer=cast(Optimizer, stage.optimizer),  # of other names, Plan reads the rest
+            optimizer=stage.optimizer,
             schedule=stage.schedule,
             project=project and (lambda i, value: project(starts[i], value)),
             patience=stage.patience,

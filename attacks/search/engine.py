@@ -5,7 +5,7 @@ An attack by name is a preset of it (`image_space.py`, `generative.py`); `attemp
 
 import time
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from fedaudit.attacks.search.attempt import Attempt
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.distances import DISTANCES
 from fedaudit.attacks.search.stage import Stage
+from fedaudit.core.choices import check_choices
 from fedaudit.core.errors import UnknownNameError
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation
@@ -83,6 +84,7 @@ class MatchingAttack:
     reads: ClassVar[frozenset[type[Shared]]] = frozenset({Update})
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if not self.stages:
             raise ValueError("an attack needs at least one stage")
         if not sum(stage.steps for stage in self.stages):
@@ -93,8 +95,6 @@ class MatchingAttack:
             raise ValueError("seconds must be > 0")
         if self.distance not in DISTANCES:
             raise UnknownNameError("distance", self.distance, DISTANCES)
-        if self.unknown not in get_args(Unknown):
-            raise UnknownNameError("way to meet a private part", self.unknown, get_args(Unknown))
 
     @property
     def category(self) -> AttackCategory:

@@ -17,6 +17,7 @@ from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.search.distances import DISTANCES, MINDS_LENGTH
 from fedaudit.attacks.search.free_variables import free_variables
 from fedaudit.attacks.training.dummy_update import DummyUpdate
+from fedaudit.core.choices import check_choices
 from fedaudit.core.errors import AttackError, UnknownNameError
 from fedaudit.models.facenet import FaceNet, criterion_of
 from fedaudit.models.soft_labels import loss_on
@@ -73,6 +74,7 @@ class Matching:
     surrogate_head: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if self.distance not in DISTANCES:
             raise UnknownNameError("distance", self.distance, DISTANCES)
         evidence = self.evidence

@@ -6,8 +6,9 @@ from typing import Literal
 from torch import Tensor
 
 from fedaudit.attacks.search.image_priors import GroupConsistency, ImagePrior, total_variation
-from fedaudit.attacks.search.movers.gradient_descent import SCHEDULES, Optimizer, Schedule
+from fedaudit.attacks.search.movers.gradient_descent import Optimizer, Schedule
 from fedaudit.attacks.search.variables import Pixels, Varies
+from fedaudit.core.choices import check_choices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class Stage:
     varies: Varies
     steps: int
     lr: float
-    optimizer: Optimizer | Literal["cma_es", "gauss_newton"] = "adam"
+    optimizer: Optimizer = "adam"
     schedule: Schedule = "cosine"
     rounds: int = 0
     total_variation: float = 0.0
@@ -54,14 +55,13 @@ class Stage:
     match: Literal["update", "maps"] = "update"
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if self.steps < 0 or self.rounds < 0 or self.patience < 0:
             raise ValueError("steps, rounds and patience must be at least 0")
         if self.lr <= 0:
             raise ValueError("lr must be > 0")
         if self.total_variation < 0 or self.square_norm < 0:
             raise ValueError("the weights of priors must be ≥ 0")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}")
         if self.optimizer == "gauss_newton" and not isinstance(self.varies, Pixels):
             raise ValueError("gauss_newton solves for pixels: varies must be Pixels(…)")
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from fedaudit.attacks.generators.face_generator import FaceGenerator, FittedGene
 from fedaudit.attacks.generators.projections import project_l1
 from fedaudit.attacks.generators.untrained import UntrainedPrior
 from fedaudit.attacks.search.matching import Matching
+from fedaudit.core.choices import check_choices
 from fedaudit.models.facenet import require_face_net
 
 UNGUIDED = 16
@@ -101,12 +102,15 @@ class Pixels:
         start: "gray" (0.5 with a little uniform noise), "uniform" noise in [0, 1], "normal" noise
             around 0.5 (DLG's), or the "previous" stage's images.
         spread: Half the width of the noise around gray.
-        box: Keep them in [0, 1] after each step.
+        clamp: Keep them in [0, 1] after each step.
     """
 
-    start: str = "gray"
+    start: Literal["gray", "uniform", "normal", "previous"] = "gray"
     spread: float = 0.1
     clamp: bool = True
+
+    def __post_init__(self) -> None:
+        check_choices(self)
 
     def begin(self, scene: Scene, before: Found) -> list[Tensor]:
         """Noise, or the images so far."""

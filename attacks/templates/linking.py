@@ -1,13 +1,14 @@
 """Which templates, seen under fresh pseudonyms, are of the same person."""
 
 from collections.abc import Sequence
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from fedaudit.core.errors import AttackError
+from fedaudit.core.errors import AttackError, UnknownNameError
 from fedaudit.core.observation import Observation
 from fedaudit.core.shared import ClassEmbeddings, ClusterCenters, Update
 from fedaudit.models.facenet import require_face_net
@@ -17,7 +18,7 @@ from fedaudit.scoring.linkage import Drift, Links
 ENOUGH = 8
 """Templates from which on their mean says what they have in common, not who they are."""
 PART = 256
-DRIFTS: tuple[Drift, ...] = ("none", "center", "rotate")
+DRIFTS: tuple[Drift, ...] = get_args(Drift)
 
 
 def link(
@@ -44,8 +45,11 @@ def link(
         drift: Which of the three; None takes the one whose chosen pairs stand out most.
 
     Raises:
+        UnknownNameError: No such drift.
         AttackError: The sets are not of one width, or one is empty; or "rotate" without anchors.
     """
+    if drift is not None and drift not in DRIFTS:
+        raise UnknownNameError("drift", drift, DRIFTS)
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
         raise AttackError(
             f"templates must be [k, D] of one width D, not {tuple(first.shape)} and "

@@ -16,6 +16,7 @@ from fedaudit.attacks.training.schedule import (
     scale_of,
     steady_pace,
 )
+from fedaudit.core.choices import check_choices
 from fedaudit.core.errors import AttackError, KnowledgeError
 from fedaudit.core.observation import LocalTraining, Observation
 from fedaudit.core.shared import Update
@@ -63,6 +64,9 @@ class DummyUpdate:
     pace: Pace | None = None
     softening: float = 1.0
     copies: bool = False
+
+    def __post_init__(self) -> None:
+        check_choices(self)
 
     @cached_property
     def matched(self) -> tuple[str, ...]:

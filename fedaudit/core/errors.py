@@ -31,6 +31,10 @@ class UsageError(FedauditError):
     exit_code = 2
 
 
+FEW = 8
+"""Names up to which all are shown beside the closest."""
+
+
 class UnknownNameError(UsageError):
     """No plugin, option or asset of that name.
 
@@ -44,7 +48,10 @@ class UnknownNameError(UsageError):
     def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str = "") -> None:
         self.kind, self.name, self.known = kind, name, sorted(known)
         close = get_close_matches(name, self.known, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(self.known)}."
+        every = f"hoose from {', '.join(self.known)}."
+        hint = f"did you mean {close[0]!r}?" if close else f"c{every}"
+        if close and len(self.known) <= FEW:
+            hint += f" C{every}"
         prefix = f"{where}: " if where else ""
         super().__init__(f"{prefix}unknown {kind} {name!r}: {hint}")
 

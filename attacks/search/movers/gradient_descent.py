@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-Optimizer = Literal["adam", "signed_adam", "lbfgs"]
+Optimizer = Literal["adam", "signed_adam", "lbfgs", "cma_es", "gauss_newton"]
 
 
 def cosine_ramp(step: int, steps: int) -> float:

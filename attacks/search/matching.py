@@ -119,7 +119,7 @@ class Matching:
         self.target = tuple((evidence.every_round or target)[name] for name in named)
         if self.dummy is not None:
             self.target = self.dummy.target
-        self.scales = (1.0, 1.0)
+        self.scales: tuple[float, ...] = (1.0, 1.0)
         self.evaluations = 0
 
     def _loss_kind(self) -> Literal["spans", "upstream", "labels", "soft", "free"]:
@@ -304,10 +304,8 @@ class Matching:
             dummy, distance = self.gradients(image[None], which, differentiable=False)
             gradients.append(self.distance_to(dummy))
             features.append(distance.detach())
-        self.scales = (
-            max(float(torch.stack(gradients).median()), 1e-6),
-            max(float(torch.stack(features).median()), 1e-6),
-        )
+        medians = (float(torch.stack(terms).median()) for terms in (gradients, features))
+        self.scales = tuple(max(median, 1e-6) for median in medians)
 
     def _span_distance(self, images: Tensor) -> Tensor:
         """How far the dummy inputs are from spanning what they must; 0 is exact."""

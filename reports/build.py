@@ -6,6 +6,7 @@ from pathlib import Path
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.measures import Evidence, Utility
 from fedaudit.core.scenario import Federation, Scenario, Study
+from fedaudit.core.source import SourceFacts
 from fedaudit.core.threat_models import threat_model
 from fedaudit.files.atomic import write_atomically
 from fedaudit.reports import recorded
@@ -33,18 +34,7 @@ from fedaudit.study.jobs import gallery_name, utility_job
 from fedaudit.study.manifest import Manifest
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.session import open_report
-
-LIMITATIONS = (
-    "Only the listed attacks were run. A stronger attack may succeed where these did not; a longer "
-    "or better tuned one too.",
-    "The federation is simulated: real devices, networks and schedules were not part of this.",
-    "Identity is judged by one embedder at the stated FMR, calibrated on the people of this set.",
-    "A threshold calibrated on photos says little about images that are not faces; the noise and "
-    "prior-only controls show how often such images match.",
-    "The prior-only control is run once a scenario, on its first defense, and serves all of them "
-    "but those that put more photos behind an update, which have their own.",
-    "A stated ε is the accountant's for one round; rounds compose.",
-)
+from fedaudit.study.sources import stated
 
 
 def build_report(path: Path, evidence: Evidence) -> Results:
@@ -94,11 +84,12 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         fmr=gallery.fmr if gallery else study.fmr,
         exhibit_seed=SEED,
     )
-    table = rows(study, trials, dict(_utilities(folder, study, stock)), settings, gallery)
-    checks = controls(study, trials, table, gallery)
+    source, limitations = stated(study, folder)
+    table = rows(study, trials, dict(_utilities(folder, study, stock)), settings, gallery, source)
+    checks = controls(study, trials, table, gallery, source)
     if failed(checks):
         table = invalidated(table, settings)
-    exposed = exposures(study, trials, table)
+    exposed = exposures(study, trials, table, source)
     thresholds = {name: found.threshold if found else None for name, found in galleries.items()}
     return Results(
         schema_version=SCHEMA_VERSION,
@@ -115,13 +106,14 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         ceilings=ceilings(study, galleries),
         controls=checks,
         coverage=coverage(study, table),
-        findings=findings(table, exposed, recorded.findings_of(study, table)),
+        findings=findings(table, exposed, recorded.findings_of(study, source.protections, table)),
         exhibits=exhibits(study, trials, table, thresholds),
         points=points(trials),
-        ledger=tuple(_ledger(scenario, study) for scenario in study.scenarios),
+        ledger=tuple(_ledger(scenario, study, source) for scenario in study.scenarios),
         provenance=_provenance(folder, manifest),
         limitations=(
-            *(recorded.limitations(study, table) if study.recorded else LIMITATIONS),
+            *limitations,
+            *([recorded.SEARCHED] if any(row.searched for row in table) else ()),
             *folder.facts().get("notes", ()),
             *_gaps(stock),
         ),
@@ -174,7 +166,7 @@ def _pictures(folder: RunFolder, results: Results) -> Iterator[tuple[tuple[str, 
         yield (key, image), Picture(original, drawn["images"][image])
 
 
-def _ledger(scenario: Scenario, study: Study) -> Ledger:
+def _ledger(scenario: Scenario, study: Study, source: SourceFacts) -> Ledger:
     model = threat_model(scenario.threat_model, scenario.grant, scenario.deny)
     settings = study.federation_of(scenario)
     everybody = settings.training
@@ -189,16 +181,13 @@ def _ledger(scenario: Scenario, study: Study) -> Ledger:
             f"{settings.clients} clients, {everybody.steps} local steps of batch "
             f"{everybody.batch_size} at lr {everybody.lr:g}, each defense with its own training"
         )
-    if study.recorded:
-        state = recorded.model_state(study, scenario)
-        training = str(study.data.settings["training"])
     return Ledger(
         scenario=scenario.name,
         threat_model=f"{model.name}: {model.summary}",
         granted=tuple(sorted(fact.value for fact in model.grants)),
         denied=tuple(sorted(fact.value for fact in Knowledge if fact not in model.grants)),
-        training=training,
-        model_state=state,
+        training=source.training or training,
+        model_state=source.model_states.get(scenario.name, state),
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from fedaudit.core.measures import Rate
 from fedaudit.core.scenario import Study
+from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.reports import recorded
 from fedaudit.reports.positive_control import positive
 from fedaudit.reports.results import Ceiling, Control, Row
@@ -15,7 +16,11 @@ from fedaudit.stats import intervals
 
 
 def controls(
-    study: Study, trials: Trials, rows: tuple[Row, ...], gallery: Gallery | None
+    study: Study,
+    trials: Trials,
+    rows: tuple[Row, ...],
+    gallery: Gallery | None,
+    source: SourceFacts = COMPLETE,
 ) -> tuple[Control, ...]:
     """Calibration, positive, noise, wrong client, prior-only."""
     fmr = gallery.fmr if gallery else study.fmr
@@ -28,7 +33,7 @@ def controls(
         noise_fmr = max(fmr, chance.high / 10)
     return (
         _calibration(study, gallery),
-        positive(study, trials, rows),
+        positive(study, trials, rows, source),
         *_explained(rows),
         _negative("noise (random images)", noise, noise_fmr),
         _negative("wrong client (the reconstruction against another client's person)", wrong, fmr),

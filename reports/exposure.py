@@ -4,15 +4,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fedaudit.core.scenario import Choice, Scenario, Study
+from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.core.trial import Sent, Trial
-from fedaudit.reports.recorded import model_state
 from fedaudit.reports.results import Exposure, Row
 from fedaudit.reports.trials import Trials
 
 Rows = dict[tuple[str, str, str], Row]
 
 
-def exposures(study: Study, trials: Trials, rows: tuple[Row, ...]) -> tuple[Exposure, ...]:
+def exposures(
+    study: Study,
+    trials: Trials,
+    rows: tuple[Row, ...],
+    source: SourceFacts = COMPLETE,
+) -> tuple[Exposure, ...]:
     """All cells of the map, in the order of the study.
 
     A thing that an attack of the study attacks, or could, has a cell for each; one that none does
@@ -23,14 +28,16 @@ def exposures(study: Study, trials: Trials, rows: tuple[Row, ...]) -> tuple[Expo
         study: Says which attacks and scenarios there are.
         trials: What is finished, cells without anything to attack among them.
         rows: The comparison, whose numbers the cells repeat.
+        source: Says the state of models that the study does not.
     """
     by_place = {(row.scenario, row.defense, row.attack): row for row in rows}
     found: list[Exposure] = []
     for scenario in study.scenarios:
+        state = source.model_states.get(scenario.name, "")
         for defense in scenario.defenses:
             audited = trials.audited(scenario.name, defense.label)
             for name in dict.fromkeys(sent.name for trial in audited for sent in trial.sent):
-                thing = _Thing(study, scenario, audited, name)
+                thing = _Thing(study, scenario, audited, name, state)
                 found += thing.cells(by_place) or [thing.untouched()]
     return tuple(found)
 
@@ -43,6 +50,7 @@ class _Thing:
     scenario: Scenario
     audited: Sequence[Trial]
     name: str
+    model_state: str
 
     @property
     def held(self) -> list[tuple[Trial, Sent]]:
@@ -148,7 +156,7 @@ class _Thing:
             rank1=row.rank1 if row else None,
             ssim=row.ssim if row else None,
             note=note,
-            model_state=model_state(self.study, self.scenario),
+            model_state=self.model_state,
             searched=bool(row and row.searched),
         )
 

@@ -6,6 +6,7 @@ apart, must still show that the attack rebuilds what nothing protects.
 
 from fedaudit.core.measures import Estimate
 from fedaudit.core.scenario import Study
+from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.reports.results import Control, Row
 from fedaudit.reports.trials import Trials, paired
 from fedaudit.stats import intervals
@@ -15,14 +16,16 @@ MARGIN = 0.1
 all of them may lie on one side, by hundredths."""
 
 
-def positive(study: Study, trials: Trials, rows: tuple[Row, ...]) -> Control:
+def positive(
+    study: Study, trials: Trials, rows: tuple[Row, ...], source: SourceFacts = COMPLETE
+) -> Control:
     """Whether any attack rebuilds what nothing protects.
 
     Of a simulated study the undefended rows with one image say so; of a recorded run, steps that
     the auditor made itself from what the server had sent (`captures.positive`).
     """
-    if study.recorded:
-        return _of_recorded(study, trials)
+    if source.positive:
+        return _of_recorded(study, trials, source.positive)
     name = "positive (undefended, batch 1: the attack must succeed)"
     requirement = "SSIM above the prior-only control's, by an interval that excludes 0"
     undefended = {c.label for s in study.scenarios for c in s.defenses if c.name == "none"}
@@ -48,7 +51,7 @@ def succeeds(study: Study, trials: Trials, attack: str) -> bool | None:
     return None if gain is None else gain.low > MARGIN
 
 
-def _of_recorded(study: Study, trials: Trials) -> Control:
+def _of_recorded(study: Study, trials: Trials, faces: str) -> Control:
     name = "positive (an undefended step of the auditor's own, batch 1: the attack must succeed)"
     requirement = f"SSIM above the prior-only control's by {MARGIN:g}, by an interval"
     first = study.scenarios[0]
@@ -61,9 +64,8 @@ def _of_recorded(study: Study, trials: Trials) -> Control:
             told.append(f"{attack.label} SSIM {sum(values) / len(values):.2f}, {_over(gain)}")
     if not told:
         return Control(name, first.name, "not run", requirement, None)
-    where = "photos of the gallery" if study.data.settings["gallery"] else "invented faces"
     passed = any(succeeds(study, trials, attack.label) for attack in first.attacks)
-    return Control(name, first.name, f"on {where}: {'; '.join(told)}", requirement, passed)
+    return Control(name, first.name, f"on {faces}: {'; '.join(told)}", requirement, passed)
 
 
 def _gain(

@@ -5,29 +5,15 @@ All of it stands in the study: the recording itself may be gone.
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from fedaudit.core.measures import Estimate, Rate
-from fedaudit.core.scenario import Scenario, Study
+from fedaudit.core.scenario import Protection, Study
 from fedaudit.reports.results import Finding, Row, Settings, Severity, Verdict
 from fedaudit.reports.verdicts import points, rate_text, severity_of
 from fedaudit.scoring.identity import Gallery
 from fedaudit.stats import intervals
 from fedaudit.stats.intervals import targets_needed
 
-LIMITATIONS = (
-    "Only the listed attacks were run, on the updates that were recorded. A stronger attack may "
-    "succeed where these did not; a longer or better tuned one too.",
-    "What was recorded is taken as stated; a wrong fact, such as a learning rate, makes attacks "
-    "fail.",
-    "That a protection is not seen in the numbers does not mean that there is none.",
-    "The prior-only control replaces each update by noise of the same norm.",
-)
-IDENTITY = (
-    "Identity is judged by one embedder at the stated FMR, calibrated on the gallery's people.",
-    "A threshold calibrated on photos says little about images that are not faces; the noise and "
-    "prior-only controls show how often such images match.",
-)
 SEARCHED = (
     "Where the originals are not known, a match says that a face resembles somebody in the "
     "gallery, not that this person was in the data. If the gallery holds a photo that was trained "
@@ -68,16 +54,6 @@ FAULTS: Mapping[str, tuple[Severity, str, str]] = {
     ),
 }
 """Severity, title and remedy of faults in protections, by the name that inspection gives them."""
-
-
-def model_state(study: Study, scenario: Scenario) -> str:
-    """The state of the audited model, as far as a recording tells it; "" of simulated updates."""
-    if not study.recorded:
-        return ""
-    rounds = sorted({t["round"] for t in _targets(study, scenario.name)})
-    if len(rounds) == 1:
-        return f"the recorded model (round {rounds[0]})"
-    return f"the recorded models (rounds {rounds[0]} to {rounds[-1]})"
 
 
 def judge_search(
@@ -228,24 +204,24 @@ def _fingerprint(study: Study, name: str) -> str:
     return hashlib.sha256(f"recorded\x1f{study.name}\x1f{name}".encode()).hexdigest()[:16]
 
 
-def findings_of(study: Study, rows: Sequence[Row] = ()) -> Iterator[Finding]:
+def findings_of(
+    study: Study, protections: Sequence[Protection], rows: Sequence[Row] = ()
+) -> Iterator[Finding]:
     """Copies of photos, faults in protections, and protections that the recording shows."""
-    if not study.recorded:
-        return
     yield from _copied(study, rows)
-    for one in study.data.settings["seen"]:
-        name, evidence = one["name"], one["evidence"]
-        fault = FAULTS.get(name) if one["fault"] else None
+    for one in protections:
+        name, evidence = one.name, one.evidence
+        fault = FAULTS.get(name) if one.fault else None
         severity, title, remedy = fault or (
             "none",
             f"Seen in the updates: {name}",
             "Nothing to do: attacks took what they could of it into account.",
         )
-        where = f"round {one['round']}, {one['clients']} update(s)" if "round" in one else "stated"
+        where = "stated" if one.round is None else f"round {one.round}, {one.clients} update(s)"
         yield Finding(
             id="",
             severity=severity,
-            confidence="high" if one["fault"] else "medium",
+            confidence="high" if one.fault else "medium",
             title=title,
             claim=f"{name}: {'a known way to get a protection wrong' if fault else 'in use'}.",
             evidence=evidence,
@@ -254,30 +230,3 @@ def findings_of(study: Study, rows: Sequence[Row] = ()) -> Iterator[Finding]:
             standards=("MITRE ATLAS AML.M0005",) if not fault else ("NIST SP 800-226",),
             fingerprint=_fingerprint(study, name),
         )
-
-
-def limitations(study: Study, rows: tuple[Row, ...]) -> Iterator[str]:
-    """What a report on a recorded run must say that it does not show."""
-    settings: Mapping[str, Any] = study.data.settings
-    yield from LIMITATIONS
-    if settings["gallery"]:
-        yield from IDENTITY
-    if any(row.searched for row in rows):
-        yield SEARCHED
-    for note in settings.get("naming", ()):  # runs of before have none
-        yield f"{note[:1].upper()}{note[1:]}."
-    if settings["assumed"]:
-        yield f"Assumed, as nothing else was stated: {', '.join(settings['assumed'])}."
-    if settings["unidentified"]:
-        names = ", ".join(settings["unidentified"])
-        yield f"Not in the gallery, so that updates of these people are in no row: {names}."
-    for one in settings["left_out"]:
-        yield f"Not tested: {one['attack']}, which misses {one['missing']}."
-    for problem in settings["problems"]:
-        yield f"Not tested, because it cannot be used: {problem}"
-    for anomaly in settings["anomalies"]:
-        yield f"Unusual: {anomaly}"
-
-
-def _targets(study: Study, scenario: str) -> list[Mapping[str, Any]]:
-    return [t for t in study.data.settings["targets"] if t["scenario"] == scenario]

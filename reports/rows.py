@@ -8,6 +8,7 @@ from statistics import median
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.measures import Estimate, Utility
 from fedaudit.core.scenario import Scenario, Study
+from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.core.threat_models import threat_model
 from fedaudit.core.trial import ImageScore
 from fedaudit.reports import positive_control, recorded
@@ -27,6 +28,7 @@ def rows(
     utilities: Mapping[tuple[str, str], Utility | None],
     settings: Settings,
     gallery: Gallery | None = None,
+    source: SourceFacts = COMPLETE,
 ) -> tuple[Row, ...]:
     """All rows that have at least one trial, with verdicts that presume valid controls.
 
@@ -36,8 +38,10 @@ def rows(
         utilities: By (scenario, defense).
         settings: Thresholds of the verdicts.
         gallery: What was searched, where nobody knows whom updates are of.
+        source: What the captures allow one to conclude.
     """
     found = []
+    brought = source.truth == "brought"
     for scenario in study.scenarios:
         noise = Group(tuple(t for t in trials.of_role("noise") if t.cell.scenario == scenario.name))
         for defense in scenario.defenses:
@@ -53,12 +57,12 @@ def rows(
                 first = scenario.defenses[0].label
                 prior = trials.group(scenario.name, defense.label, attack.label, "prior_only")
                 prior = prior or trials.group(scenario.name, first, attack.label, "prior_only")
-                if study.recorded and not group.tested() and (some := _identified(group)):
+                if brought and not group.tested() and (some := _identified(group)):
                     group, prior = some, _identified(prior)
                 utility = utilities.get((scenario.name, defense.label))
                 row = _row(scenario, group, prior, utility, settings)
-                if study.recorded:
-                    row = _recorded(study, scenario, row, (group, prior, noise), settings, gallery)
+                if brought:
+                    row = _recorded(source, row, (group, prior, noise), settings, gallery)
                     row = _doubted(row, positive_control.succeeds(study, trials, attack.label))
                 found.append(row)
     return _corrected(found)
@@ -213,8 +217,7 @@ def _identified(group: Group) -> Group:
 
 
 def _recorded(
-    study: Study,
-    scenario: Scenario,
+    source: SourceFacts,
     row: Row,
     groups: tuple[Group, Group, Group],
     settings: Settings,
@@ -236,7 +239,7 @@ def _recorded(
 
     row = replace(
         row,
-        model_state=recorded.model_state(study, scenario),
+        model_state=source.model_states.get(row.scenario, ""),
         searched=searched,
         chance=recorded.chance_of(gallery) if searched else None,
         explained=explained(group),

@@ -19,7 +19,7 @@ def plan(study: Study, options: Options) -> str:
     Raises:
         RunFolderError: The folder holds something else.
     """
-    from fedaudit.study.run_cell import notes_of  # noqa: PLC0415 - imports torch
+    from fedaudit.study.sources import source_of  # noqa: PLC0415 - imports torch
 
     output, workers = options.output, options.workers or default_workers()
     jobs = expand(study)
@@ -30,7 +30,7 @@ def plan(study: Study, options: Options) -> str:
     lines = [f"study     {study.name}", f"output    {output} ({_state(stock)})"]
     lines += [f"models    {trained} to train"] if trained else []
     lines += [_scenario(study, scenario) for scenario in study.scenarios]
-    lines += [f"note      {note}" for note in notes_of(study)]
+    lines += [f"note      {note}" for note in source_of(study, RunFolder(output)).notes()]
     lines += [f"jobs      {len(jobs)}, of which {len(todo)} are to do, on {workers} workers"]
     lines += [f"time      {_time(RunFolder(output), jobs, todo, done, workers)}"]
     return "\n".join(lines)

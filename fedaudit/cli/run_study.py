@@ -20,6 +20,8 @@ from fedaudit.files import asset_store
 from fedaudit.files.asset_table import ASSETS
 from fedaudit.study import session
 from fedaudit.study.executor import default_workers
+from fedaudit.study.run_folder import RunFolder
+from fedaudit.study.sources import source_of
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def run_study(study: Study, options: Options) -> int:
         ) as opened:
             _say_state(opened)
             if opened.todo:
-                _fetch(study)
+                _fetch(study, opened.folder)
             workers = options.workers or (1 if options.device != "cpu" else default_workers())
             with progress(opened.todo, workers, quiet=options.quiet) as show:
                 outcomes = session.run(
@@ -81,7 +83,7 @@ def run_study(study: Study, options: Options) -> int:
         raise StorageError(f"{error}\n  {again}") from error
 
 
-def _fetch(study: Study) -> None:
+def _fetch(study: Study, folder: RunFolder) -> None:
     """Get what every job would wait for, once, before the workers start.
 
     Raises:
@@ -90,11 +92,12 @@ def _fetch(study: Study) -> None:
     needed = [study.data.name] if study.data.name in ASSETS else []
     drawn = any(_draws_faces(c) for scenario in study.scenarios for c in scenario.attacks)
     needed += ["face_gan"] if drawn or study.data.name == "synthetic" else []
-    if not study.recorded or any(t["truth"] for t in study.data.settings["targets"]):
+    source = source_of(study, folder).facts()
+    if source.originals:
         needed.append("lpips_alex")
     for name in needed:
         asset_store.path(name, say=_note)
-    if study.recorded and not study.data.settings["gallery"]:
+    if not source.gallery:
         return
     try:
         asset_store.path("face_embedder", say=_note)

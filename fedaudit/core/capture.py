@@ -29,6 +29,8 @@ class Secret:
             photos; None elsewhere.
         defense: The defenses in use, in order, of which the attacker may not be told; None where
             nobody knows.
+        candidates: Whether these are all photos that the batch may be of, rather than the batch:
+            each reconstruction is then compared with the one that it is closest to.
     """
 
     images: Tensor
@@ -41,6 +43,7 @@ class Secret:
     audited: int | None = None
     behind: Tensor | None = None
     defense: tuple[DefenseFacts, ...] | None = None
+    candidates: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from fedaudit.core.claims import Budget
 
 Role = Literal["audit", "prior_only", "noise", "positive", "positive_prior"]
 """The last two of recorded runs only: an undefended step of the auditor's own, and its control."""
+POSITIVE: tuple[Role, ...] = ("positive", "positive_prior")
+"""Roles of a positive control that has cells of its own."""
 
 
 @dataclass(frozen=True)

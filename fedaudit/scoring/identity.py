@@ -20,6 +20,8 @@ from fedaudit.data.splits import Split
 
 PAIRS_PER_FALSE_MATCH = 3
 """Impostor pairs needed for each expected false match: 3,000 at an FMR of 1e-3."""
+GALLERY_SIZE = 112
+"""Pixels of gallery photos, whatever the study's size: an adversary's photos are not small."""
 
 
 class Embed(Protocol):
@@ -117,6 +119,13 @@ def calibrate(
         ceiling_n=len(genuine),
         strangers=0 if threshold is None else int((others > threshold).sum()),
     )
+
+
+def packed(references: dict[str, Tensor], probes: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Both in one mapping, `reference/PERSON` and `probe/PERSON`, as they are kept on disk."""
+    return {f"reference/{p}": e for p, e in references.items()} | {
+        f"probe/{p}": e for p, e in probes.items()
+    }
 
 
 def embed_split(

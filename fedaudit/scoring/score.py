@@ -30,7 +30,8 @@ def score(
         gallery: Reference photos and threshold; None for a set without identities. Somebody who
             is not in it is not identified.
         embed: The embedder that made the gallery; None where it is not available.
-        wrong_person: Person of another target, for the wrong-client control.
+        wrong_person: Person of another target, for the wrong-client control; of no use where the
+            gallery does not have them.
 
     Returns:
         A score per audited original (`Secret.audited`), the share of labels recovered, and their
@@ -52,7 +53,7 @@ def score(
             cosine, rank = float(own), int(place)
             if gallery.threshold is not None:
                 hit = cosine > gallery.threshold
-                if wrong_person and wrong_person != person:
+                if wrong_person in gallery.people and wrong_person != person:
                     other, _ = gallery.compare(embeddings[k : k + 1], wrong_person)
                     wrong = float(other) > gallery.threshold
         scores.append(ImageScore(person, metrics[k], cosine, hit, rank, wrong))

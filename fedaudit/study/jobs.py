@@ -10,7 +10,7 @@ from fedaudit.core.protocols import Defense
 from fedaudit.core.registry import create
 from fedaudit.core.scenario import Choice, Federation, Scenario, Study, keys_of
 from fedaudit.core.threat_models import threat_model
-from fedaudit.core.trial import Cell, Role
+from fedaudit.core.trial import POSITIVE, Cell, Role
 from fedaudit.defenses.chain import parts_of
 from fedaudit.federation.abilities import Secures
 from fedaudit.federation.together import photos_of
@@ -20,8 +20,6 @@ from fedaudit.study.study_file import canonical
 
 NOISE = "noise"
 """Name of the "attack" of the noise control: random images."""
-POSITIVE: tuple[Role, ...] = ("positive", "positive_prior")
-"""Roles of a recorded run's positive control."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def model_job(study: Study, scenario: Scenario, defense: Choice) -> TrainJob | N
 
     All seeds of a study share it: they vary the targets' and the attacks' randomness.
     """
-    if scenario.round == 1 or study.recorded:
+    if scenario.round == 1 or not study.trains:
         return None
     return _train(study, scenario, defense, scenario.round - 1)
 
@@ -174,7 +172,7 @@ def _cells_of(study: Study, scenario: Scenario, target: int, seed: int) -> Itera
         return
     # The prior-only control replaces the update, so the defense hardly matters: the first will do,
     # except where an attack has another number of images to return.
-    own = [] if study.recorded else [d for d in scenario.defenses[1:] if _adds(d, scenario)]
+    own = [defense for defense in scenario.defenses[1:] if _adds(defense, scenario)]
     for defense in (first, *own):
         for attack in scenario.attacks:
             yield _job(study, scenario, defense, _Which(attack.label, target, seed, "prior_only"))
@@ -190,14 +188,11 @@ def _adds(defense: Choice, scenario: Scenario) -> bool:
 
 
 def _positives(study: Study) -> Iterator[AttackJob]:
-    """The positive control of a recorded run, from what the server sent in its first scenario.
-
-    Simulated studies have rows that nothing protects.
-    """
-    if not study.recorded:
+    """A positive control of the study's own, from what the server sent in its first scenario."""
+    if not study.positives:
         return
     scenario = study.scenarios[0]
-    for number in range(study.data.settings.get("positive", 0)):
+    for number in range(study.positives):
         for attack in scenario.attacks:
             for role in POSITIVE:
                 which = _Which(attack.label, number, study.seeds[0], role)

@@ -5,9 +5,8 @@ says whether the attack took the defense into account.
 """
 
 import inspect
-from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache, reduce
+from functools import reduce
 from typing import Any
 
 import torch
@@ -15,40 +14,36 @@ from torch import Tensor
 
 from fedaudit.attacks.adaptive.assumptions import as_assumed, assume
 from fedaudit.attacks.search.checkpoint import Checkpoint
-from fedaudit.captures.audit import recorded_targets
 from fedaudit.captures.audit.canary import rgb
-from fedaudit.captures.audit.recorded_positive import positive_capture, scored
+from fedaudit.captures.audit.recorded_positive import scored
 from fedaudit.captures.shared_things import not_attacked, nothing_to_attack, told
-from fedaudit.captures.simulate.simulated import simulate, without_update
+from fedaudit.captures.simulate.simulated import without_update
+from fedaudit.captures.simulate.simulated_source import federated
 from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.claims import Budget
 from fedaudit.core.errors import AttackError
-from fedaudit.core.knowledge import Knowledge
-from fedaudit.core.observation import ModelSpec
-from fedaudit.core.protocols import Attack, Defense, ManipulatingAttack
+from fedaudit.core.protocols import Attack
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.registry import create
-from fedaudit.core.scenario import Choice, Federation, Scenario, Study
+from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.core.seeds import generator_for
-from fedaudit.core.threat_models import threat_model
-from fedaudit.core.trial import Cell, ImageScore, Trial
-from fedaudit.data.provenance import facts
-from fedaudit.defenses.chain import changed, parts_of
-from fedaudit.defenses.composition import Planned, Spends, together
-from fedaudit.federation.abilities import Notes
-from fedaudit.federation.simulation import Simulation, State
+from fedaudit.core.trial import POSITIVE, Cell, ImageScore, Trial
+from fedaudit.defenses.chain import parts_of
+from fedaudit.defenses.composition import Spends, together
+from fedaudit.federation.simulation import Simulation
 from fedaudit.federation.utility import measure
 from fedaudit.models.derivatives import twice_differentiable
 from fedaudit.scoring.partial_truth import match_originals, search
 from fedaudit.scoring.score import score
-from fedaudit.study.jobs import NOISE, POSITIVE, TrainJob, model_job
-from fedaudit.study.judge import faces_of, judge_of, split_of
+from fedaudit.study.jobs import NOISE, TrainJob
+from fedaudit.study.judge import judge_of
 from fedaudit.study.run_folder import RunFolder
+from fedaudit.study.sources import source_of, statements
 
 
 def run_train(study: Study, job: TrainJob, folder: RunFolder) -> None:
     """Train a federation from a fresh model, measure its utility if the study asks, keep both."""
-    simulation = _simulation(study, job.network, job.method, job.defense, job.federation)
+    simulation = federated(study, job.network, job.method, job.defense, job.federation)
     state, seconds = simulation.train(simulation.fresh(), range(1, job.rounds + 1))
     measured = {}
     if study.utility and job.rounds == job.federation.rounds:
@@ -67,12 +62,13 @@ def run_cell(
     study: Study, cell: Cell, folder: RunFolder, evidence: str, device: str = "cpu"
 ) -> None:
     """Capture, attack on `device`, score, keep."""
+    source = source_of(study, folder)
     if not folder.facts():
-        known = recorded_targets.facts_of(study) if study.recorded else facts(faces_of(study))
-        folder.save_facts({**known, "notes": notes_of(study)})
-    scenario = next(s for s in study.scenarios if s.name == cell.scenario)
-    capture = capture_of(study, scenario, cell, folder)
-    sent = told(capture.seen, _attack(scenario, cell), scenario.expose)
+        folder.save_facts(statements(source))
+    scenario = study.scenario(cell.scenario)
+    attack = attack_of(scenario, cell)
+    capture = source.capture(cell, attack)
+    sent = told(capture.seen, attack, scenario.expose)
     if why := nothing_to_attack(sent, cell):
         folder.save_trial(not_attacked(cell, sent, why), {})
         return
@@ -80,12 +76,9 @@ def run_cell(
     reconstruction = reconstruct(scenario, cell, capture, device=device, checkpoint=checkpoint)
 
     judged = judge(study, scenario, cell, folder, capture, reconstruction)
-    control = cell.role in POSITIVE
-    if evidence == "full" and capture.secret and not control:
+    if evidence == "full" and capture.secret and cell.role not in POSITIVE:
         folder.save_evidence(cell.scenario, cell.target, originals(capture.secret))
-    other = None
-    if study.recorded and cell.role == "audit":
-        other = recorded_targets.explained_other(study, scenario, cell, reconstruction)
+    explained = source.explained(cell, capture.seen, reconstruction)
     trial = Trial(
         cell=cell,
         images=judged.images,
@@ -99,10 +92,8 @@ def run_cell(
         history=reconstruction.history,
         sent=sent,
         of=reconstruction.of,
-        explained=recorded_targets.explained(capture.seen, reconstruction, own=cell.role == "audit")
-        if study.recorded and not control
-        else None,
-        explained_other=other,
+        explained=explained.own,
+        explained_other=explained.other,
     )
     folder.save_trial(trial, judged.tensors)
 
@@ -138,61 +129,20 @@ def judge(
         return Judged(scored(capture.secret, found), None, {"images": found.images.clamp(0, 1)})
     gallery, embed = judge_of(study, folder, scenario)
     if capture.secret is None:
-        client = recorded_targets.targets_of(study, scenario.name)[cell.target].client
         images = found.images.clamp(0, 1)
-        scores = search(rgb(images), client=client, gallery=gallery, embed=embed)
+        scores = search(rgb(images), client=capture.seen.client, gallery=gallery, embed=embed)
         return Judged(scores, None, {"images": images})
     secret = capture.secret
     tensors: dict[str, Tensor] = {}
-    if study.recorded:
+    other = source_of(study, folder).wrong_person(cell, secret, found)
+    if secret.candidates:
         secret, chosen = match_originals(secret, found.images.clamp(0, 1))
         tensors["originals"] = chosen  # which photo each image stands for differs by attack
-        shown = tuple(capture.secret.people)
-        other: str | None = recorded_targets.wrong_person(study, scenario, cell, shown)
-        other = other if gallery and other in gallery.people else None
-    else:
-        # Of a sum, everybody whom it shows: at whichever client they are.
-        mine = secret.portrayed if found.of == "people" else secret.people
-        other = wrong_person_for(study, scenario, cell, mine)
     scores, labels, images = score(secret, found, gallery=gallery, embed=embed, wrong_person=other)
     return Judged(scores, labels, {"images": images, **tensors})
 
 
-def capture_of(study: Study, scenario: Scenario, cell: Cell, folder: RunFolder) -> Capture:
-    """What the audited client of this cell shares, or shared in the run that was recorded."""
-    if cell.role in POSITIVE:
-        return positive_capture(study, scenario, cell)
-    if study.recorded:
-        return recorded_targets.capture_of(study, scenario, cell)
-    defense = _by_label(scenario.defenses, cell.defense)
-    federation = study.federation_of(scenario)
-    simulation = _simulation(study, scenario.network, scenario.method, defense, federation)
-    before = model_job(study, scenario, defense)
-    state = simulation.fresh() if before is None else _trained(folder, before.key)
-    return simulate(
-        simulation,
-        state,
-        target=cell.target,
-        batch_size=scenario.batch_size,
-        training=scenario.audited_training,
-        threat=threat_model(scenario.threat_model, scenario.grant, scenario.deny),
-        round=scenario.round,
-        seed=cell.seed,
-        malicious=_malicious(scenario, cell),
-        only=scenario.expose,
-        rounds_seen=scenario.rounds_seen,
-    )
-
-
-def _malicious(scenario: Scenario, cell: Cell) -> ManipulatingAttack | None:
-    """The cell's attack, if it chooses what the server sends; its prior-only control does too."""
-    attack = _attack(scenario, cell)
-    if attack is None or Knowledge.MANIPULATION not in attack.needs:
-        return None
-    return attack if isinstance(attack, ManipulatingAttack) else None
-
-
-def _attack(scenario: Scenario, cell: Cell) -> Attack | None:
+def attack_of(scenario: Scenario, cell: Cell) -> Attack | None:
     """The cell's attack; None for the noise control, which has none."""
     if cell.role == NOISE:
         return None
@@ -221,7 +171,7 @@ def reconstruct(
     seen = capture.seen
     # The same start for an attack, its control and every defense: their differences are paired.
     generator = generator_for("attack", cell.scenario, cell.attack, cell.target, cell.seed)
-    attack = _attack(scenario, cell)
+    attack = attack_of(scenario, cell)
     if attack is None:
         shape = _shape(capture)
         drawn, nobody = torch.rand(shape, generator=generator), torch.full(shape[:1], -1)
@@ -252,65 +202,12 @@ def _shape(capture: Capture) -> tuple[int, ...]:
     )
 
 
-def wrong_person_for(
-    study: Study, scenario: Scenario, cell: Cell, shown: Collection[str]
-) -> str | None:
-    """Somebody at the next client who is not among `shown`; None if there is nobody."""
-    clients = split_of(study, study.federation_of(scenario)).clients
-    next_client = clients[(cell.target + 1) % len(clients)]
-    start = cell.target // len(clients) % len(next_client)
-    turned = (*next_client[start:], *next_client[:start])
-    return next((person for person in turned if person not in shown), None)
-
-
-def simulation_of(study: Study, scenario: Scenario, defense: Choice) -> Simulation:
-    """The federation that this scenario audits, with this defense."""
-    federation = study.federation_of(scenario)
-    return _simulation(study, scenario.network, scenario.method, defense, federation)
-
-
-def notes_of(study: Study) -> tuple[str, ...]:
-    """What defenses do to the networks of a study, for its plan and its report."""
-    if study.recorded:
-        return ()
-    notes: dict[str, None] = {}
-    for scenario in study.scenarios:
-        for defense in scenario.defenses:
-            parts = parts_of(create("defenses", defense.name, defense.settings))
-            if not any(isinstance(part, Notes) for part in parts):
-                continue  # faces need not be loaded for a plan
-            for note in simulation_of(study, scenario, defense).notes:
-                notes[f"{defense.label} on {scenario.network.label}: {note}."] = None
-    return tuple(notes)
-
-
 def originals(secret: Secret) -> dict[str, Tensor]:
     """What a report shows beside reconstructions: the photos, and a portrait of each person."""
     kept = {"images": secret.images[: secret.audited]}
     if secret.portraits is not None:
         kept |= {f"portrait/{p}": secret.portraits[k] for k, p in enumerate(secret.portrayed)}
     return kept
-
-
-def _simulation(
-    study: Study, network: Choice, method: Choice, defense: Choice, federation: Federation
-) -> Simulation:
-    faces = faces_of(study)
-    simulation = Simulation(
-        network=ModelSpec(network.name, network.settings),
-        faces=faces,
-        split=split_of(study, federation),
-        federation=federation,
-        method=create("methods", method.name, method.settings),
-        defense=create("defenses", defense.name, defense.settings),
-        seed=study.seeds[0],
-    )
-    plan = simulation.plan
-
-    def planned(part: Defense) -> Defense:
-        return part.planned(plan) if isinstance(part, Planned) else part
-
-    return replace(simulation, defense=changed(simulation.defense, planned))
 
 
 def _composed(simulation: Simulation, rounds: int) -> Budget | None:
@@ -322,8 +219,3 @@ def _composed(simulation: Simulation, rounds: int) -> Budget | None:
 
 def _by_label(choices: tuple[Choice, ...], label: str) -> Choice:
     return next(choice for choice in choices if choice.label == label)
-
-
-@lru_cache(maxsize=4)
-def _trained(folder: RunFolder, key: str) -> State:
-    return State.from_flat(folder.model(key))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from fedaudit.captures.simulate.study_faces import faces_of
 from fedaudit.core.errors import AttackError, ConfigError, DataError
 from fedaudit.core.measures import Evidence
 from fedaudit.core.scenario import Scenario, Study
@@ -13,7 +14,6 @@ from fedaudit.core.version import VERSION
 from fedaudit.data.provenance import facts
 from fedaudit.files.atomic import write_atomically
 from fedaudit.files.lock import locked
-from fedaudit.study.judge import faces_of
 from fedaudit.study.study_file import digest
 from fedaudit.why import artifacts, clients, layers, regions, rounds, why_page
 from fedaudit.why.explanation_results import (

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fedaudit.captures.shared_things import expose, reads
 from fedaudit.captures.simulate.simulated import simulate, without_update
+from fedaudit.captures.simulate.simulated_source import simulation_of
 from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.errors import (
     AttackError,
@@ -38,7 +39,6 @@ from fedaudit.federation.simulation import Simulation, State
 from fedaudit.scoring.identity import Embed, Gallery
 from fedaudit.scoring.score import score
 from fedaudit.study.judge import judge_of
-from fedaudit.study.run_cell import simulation_of
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.why.map_only import MapOnly
 from fedaudit.why.pieces import Pieces

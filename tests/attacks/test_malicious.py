@@ -245,6 +245,7 @@ def test_a_study_captures_each_attack_through_its_own_broadcast(tmp_path: Any) -
     from fedaudit.study import run_cell
     from fedaudit.study.jobs import AttackJob, expand
     from fedaudit.study.run_folder import RunFolder
+    from fedaudit.study.sources import source_of
     from fedaudit.study.study_check import check_study
 
     attacks = (Choice("imprint", {"bins": 16}), Choice("inverting_gradients", {"steps": 1}))
@@ -260,7 +261,8 @@ def test_a_study_captures_each_attack_through_its_own_broadcast(tmp_path: Any) -
     for job in expand(study):
         if isinstance(job, AttackJob):
             cell = job.cell
-            capture = run_cell.capture_of(study, study.scenarios[0], cell, RunFolder(tmp_path))
+            attack = run_cell.attack_of(study.scenarios[0], cell)
+            capture = source_of(study, RunFolder(tmp_path)).capture(cell, attack)
             seen[cell.attack, cell.role] = capture.seen
             made = run_cell.reconstruct(study.scenarios[0], cell, capture)
             assert made.images.shape[1:] == (3, 32, 32)

@@ -16,8 +16,9 @@ from torch import Tensor
 
 import fedaudit
 from fedaudit.captures.audit.canary import originals
+from fedaudit.captures.audit.explained_update import explained
+from fedaudit.captures.audit.recorded_source import RecordedSource
 from fedaudit.captures.audit.recorded_study import Request, study_of
-from fedaudit.captures.audit.recorded_targets import capture_of, explained, targets_of
 from fedaudit.captures.audit.stated_defenses import estimated
 from fedaudit.captures.format.capture_facts import DpClaim
 from fedaudit.captures.format.capture_reader import StoredCapture
@@ -29,7 +30,7 @@ from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.measures import Estimate, Rate
 from fedaudit.core.observation import ModelSpec, Observation
 from fedaudit.core.reconstruction import Reconstruction
-from fedaudit.core.scenario import Choice, Study
+from fedaudit.core.scenario import Choice, Protection, RecordedRun, Study
 from fedaudit.core.shared import Update
 from fedaudit.data.face_set import FaceSet
 from fedaudit.models.zoo import build
@@ -40,7 +41,6 @@ from fedaudit.reports.results import Results, Row, Settings, schema
 from fedaudit.reports.trials import Trials
 from fedaudit.scoring.embedder import Embedder
 from fedaudit.scoring.partial_truth import match_originals
-from fedaudit.study import run_cell
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.session import open_run
 from fedaudit.study.study_file import study_from_mapping, study_to_mapping
@@ -48,6 +48,15 @@ from fedaudit.study.work import Work
 
 CLIENTS, PEOPLE, LR = 7, 26, 0.1
 ATTACKS = [Choice("analytic")]
+
+
+def of_run(study: Study) -> RecordedRun:
+    assert study.recording is not None
+    return study.recording
+
+
+def recorded(study: Study) -> RecordedSource:
+    return RecordedSource(study, of_run(study))
 
 
 def save(image: Tensor, path: Path) -> None:
@@ -345,7 +354,7 @@ def test_a_damaged_client_does_not_stop_the_others(tmp_path: Path, capture: Path
     file = next(copied.glob("round-*/update-client-0-*"))
     file.write_bytes(file.read_bytes()[:5000])
     study = requested(copied, clients=["client-0", "client-1"])
-    assert [t.client for t in targets_of(study, "round-1")] == ["client-1"]
+    assert [t.client for t in of_run(study).targets_of("round-1")] == ["client-1"]
     results = run(study, tmp_path / "run")
     assert only(results).n_targets == 1
     assert any("client-0" in text and "cannot be used" in text for text in results.limitations)
@@ -354,17 +363,15 @@ def test_a_damaged_client_does_not_stop_the_others(tmp_path: Path, capture: Path
 def test_an_update_that_changes_under_way_is_not_attacked(tmp_path: Path, capture: Path) -> None:
     copied = Path(shutil.copytree(capture, tmp_path / "c"))
     study = requested(copied)
-    first, second = targets_of(study, "round-1")[:2]
+    first, second = of_run(study).targets_of("round-1")[:2]
     folder = copied / "round-000001"
     broadcast = {n: v + 1 for n, v in StoredCapture(copied).broadcast(1).items()}
     (folder / first.file).unlink()
     fedaudit.recording(copied).update(1, "client-0", broadcast, kind="weights", examples=1)
     (cell,) = [j.cell for j in audit_jobs(study) if j.cell.target == 0 and j.cell.role == "audit"]
     with pytest.raises(CaptureError, match="changed since"):
-        capture_of(study, study.scenarios[0], cell)
-    assert capture_of(study, study.scenarios[0], replace(cell, target=1)).seen.client == (
-        second.client
-    )
+        recorded(study).capture(cell)
+    assert recorded(study).capture(replace(cell, target=1)).seen.client == (second.client)
 
 
 def audit_jobs(study: Study) -> list[Any]:
@@ -383,10 +390,12 @@ def test_identical_updates_are_one_target(tmp_path: Path, capture: Path) -> None
     for name in ("a", "b", "c"):
         again.update(1, name, sums, kind="weights", examples=1)
     study = requested(copied)
-    (target,) = targets_of(study, "round-1")
+    (target,) = of_run(study).targets_of("round-1")
     assert (target.client, target.images) == ("aggregate of 3 clients", 3)
     assert study.scenarios[0].defenses[0].label == "aggregate"
-    assert [f.title for f in findings_of(study)] == ["Seen in the updates: aggregate"]
+    assert [f.title for f in findings_of(study, of_run(study).seen)] == [
+        "Seen in the updates: aggregate"
+    ]
 
 
 def test_hostile_names_stay_text(tmp_path: Path, faces: FaceSet) -> None:
@@ -416,7 +425,7 @@ def test_what_is_missing_is_named(tmp_path: Path, faces: FaceSet) -> None:
     fedaudit.recording(tmp_path / "c", local_steps=1, batch_size=1)  # lr is still not known
     study = requested(tmp_path / "c", attacks=[*ATTACKS, Choice("trap_weights")])
     assert [a.name for a in study.scenarios[0].attacks] == ["analytic"]
-    (left,) = study.data.settings["left_out"]
+    (left,) = of_run(study).left_out
     assert left["attack"] == "trap_weights"
     assert "chooses what it sends" in left["missing"]
     assert "training" in study.scenarios[0].deny
@@ -476,7 +485,7 @@ def test_known_and_unknown_clients_do_not_share_a_line(
         capture, truth={"client-0": truth["client-0"]}, clients=["client-0", "client-1"]
     )
     assert [s.name for s in study.scenarios] == ["round-1-canary", "round-1"]
-    assert [bool(t["truth"]) for t in study.data.settings["targets"]] == [True, False]
+    assert [bool(t.truth) for t in of_run(study).targets] == [True, False]
 
 
 def test_pairing_takes_the_least_squared_error() -> None:
@@ -493,8 +502,8 @@ def test_faults_become_findings_and_protections_facts(tmp_path: Path, faces: Fac
     path = record(tmp_path / "c", faces, {0: "a"})
     claim = DpClaim(clip=1.0, noise=0.5, sensitivity=0.5, epsilon=3.0, delta=1e-5, unit="client")
     seen = [
-        {"name": "sparsity", "fault": False, "evidence": "e", "round": 1, "value": 0.9},
-        {"name": "clipping", "fault": False, "evidence": "e", "round": 1, "value": 2.0},
+        Protection("sparsity", False, "e", round=1, value=0.9),
+        Protection("clipping", False, "e", round=1, value=2.0),
     ]
     found = {facts.name: facts for facts in estimated(seen, 1)}
     assert found["top_k"].settings == {"pruned": 0.9}
@@ -502,13 +511,13 @@ def test_faults_become_findings_and_protections_facts(tmp_path: Path, faces: Fac
     assert found["clipping"].settings == {"max_norm": 2.0}
     fedaudit.recording(path, dp=claim)
     study = requested(path)
-    faults = [f for f in findings_of(study) if f.severity != "none"]
+    faults = [f for f in findings_of(study, of_run(study).seen) if f.severity != "none"]
     assert [(f.severity, "sensitivity" in f.evidence) for f in faults] == [
         ("high", True),
         ("high", False),  # and the noise that is claimed is not there at all
     ]
     cell = next(j.cell for j in audit_jobs(study) if j.cell.role == "audit")
-    capture = capture_of(study, study.scenarios[0], cell)
+    capture = recorded(study).capture(cell)
     assert capture.budget is not None
     assert capture.budget.epsilon == 3.0
     assert capture.seen.defense is not None
@@ -532,7 +541,7 @@ def test_a_search_demonstrates_only_what_chance_does_not_explain() -> None:
 def test_a_wrong_image_explains_less(capture: Path, faces: FaceSet) -> None:
     study = requested(capture)
     cell = next(j.cell for j in audit_jobs(study) if j.cell.role == "audit")
-    seen = capture_of(study, study.scenarios[0], cell).seen
+    seen = recorded(study).capture(cell).seen
     first = people(faces)["s1"][0]
     right = explained(seen, Reconstruction(faces.images[[first]], torch.tensor([0])))
     wrong = explained(seen, Reconstruction(faces.images[[first + 100]], torch.tensor([0])))
@@ -562,9 +571,8 @@ def test_the_command(capture: Path, tmp_path: Path) -> None:
 
 def test_the_audit_is_silent(capsys: pytest.CaptureFixture[str], capture: Path) -> None:
     study = requested(capture)
-    assert run_cell.capture_of is not None
     cell = next(j.cell for j in audit_jobs(study) if j.cell.role == "audit")
-    capture_of(study, study.scenarios[0], cell)
+    recorded(study).capture(cell)
     assert capsys.readouterr() == ("", "")
 
 

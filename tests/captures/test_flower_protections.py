@@ -26,7 +26,6 @@ from torch import Tensor
 
 import fedaudit
 from fedaudit.captures.audit.recorded_study import Request, study_of
-from fedaudit.captures.audit.recorded_targets import capture_of
 from fedaudit.captures.format.capture_facts import DpClaim
 from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.captures.inspect.inspection import Inspection, inspect
@@ -35,7 +34,9 @@ from fedaudit.core.shared import Aggregate
 from fedaudit.reports.build import build_report
 from fedaudit.reports.results import Finding
 from fedaudit.study.jobs import AttackJob, expand
+from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.session import open_run
+from fedaudit.study.sources import source_of
 
 CLIENTS = 4
 
@@ -119,7 +120,7 @@ def seen_by_attacks(folder: Path) -> Observation:
     study = study_of(Request(path=folder)).study
     cells = [job.cell for job in expand(study) if isinstance(job, AttackJob)]
     cell = next(cell for cell in cells if cell.role == "audit")
-    return capture_of(study, study.scenarios[0], cell).seen
+    return source_of(study, RunFolder(folder)).capture(cell).seen
 
 
 def of_name(found: Inspection, name: str) -> Any:

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 import fedaudit
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.captures.audit.recorded_study import Request, study_of
-from fedaudit.captures.audit.recorded_targets import capture_of
 from fedaudit.captures.format.capture_network import model_of
 from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.captures.inspect.model_fit import fit
@@ -28,7 +27,9 @@ from fedaudit.models.batch_norm import batch_norm_layers
 from fedaudit.models.foreign_network import ForeignFaceNet
 from fedaudit.reports.build import build_report
 from fedaudit.study.jobs import expand
+from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.session import open_run
+from fedaudit.study.sources import source_of
 from fedaudit.study.work import Work
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
@@ -72,7 +73,7 @@ def requested(path: Path, **more: Any) -> Study:
 def first_seen(study: Study) -> Observation:
     jobs: Any = expand(study)
     cell = next(j.cell for j in jobs if j.cell.role == "audit")
-    return capture_of(study, study.scenarios[0], cell).seen
+    return source_of(study, RunFolder(Path())).capture(cell).seen
 
 
 def rebuilt(study: Study) -> Tensor:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from fedaudit.captures.simulate.simulated import simulate
+from fedaudit.captures.simulate.simulated_source import wrong_person_for
+from fedaudit.captures.simulate.study_faces import faces_of
 from fedaudit.core.errors import ConfigError, DataError
 from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.registry import create
@@ -22,7 +24,6 @@ from fedaudit.data.lighting_pose import lighting, pose
 from fedaudit.data.skew import feature_skew, label_skew
 from fedaudit.data.splits import Split, split, target_photos
 from fedaudit.federation.simulation import Simulation
-from fedaudit.study import judge, run_cell
 from fedaudit.study.jobs import AttackJob, expand, gallery_name
 from fedaudit.study.study_file import load_study, study_from_mapping
 
@@ -257,14 +258,14 @@ def study(**federation: Any) -> Study:
 @pytest.mark.parametrize("partition", ["people", "dirichlet", "lighting"])
 def test_the_wrong_person_is_not_in_the_batch(partition: Any) -> None:
     asked = study(clients=3, partition=partition, alpha=0.3)
-    faces = judge.faces_of(asked)
+    faces = faces_of(asked)
     parts = split(faces, asked.federation)
     cells = [job.cell for job in expand(asked) if isinstance(job, AttackJob)]
     assert {cell.target for cell in cells} == set(range(6))
     for cell in cells:
         _, photos = target_photos(parts, cell.target, 4)
         shown = {faces.people[i] for i in photos}
-        wrong = run_cell.wrong_person_for(asked, asked.scenarios[0], cell, shown)
+        wrong = wrong_person_for(asked, asked.scenarios[0], cell, shown)
         assert wrong in parts.clients[(cell.target + 1) % 3]
         assert wrong not in shown
 

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fedaudit.captures.simulate.study_faces import faces_of
 from fedaudit.core.errors import KnowledgeError
 from fedaudit.core.scenario import Choice, Federation, Scenario, Study
 from fedaudit.core.trial import Cell
@@ -23,6 +24,7 @@ from fedaudit.study import demo_study, judge, run_cell
 from fedaudit.study.jobs import AttackJob, expand
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.session import failures, open_run, run
+from fedaudit.study.sources import source_of
 from fedaudit.study.study_check import check_study
 
 ATTACKS = (
@@ -75,7 +77,7 @@ def copied(redacted: Path, tmp_path: Path) -> Path:
 
 
 def _originals() -> Tensor:
-    return judge.faces_of(STUDY).images
+    return faces_of(STUDY).images
 
 
 def _shows_an_original(tensor: Tensor) -> bool:
@@ -125,7 +127,8 @@ def test_who_is_not_told_of_a_defense_and_reads_nothing_is_blind(redacted: Path)
             attacks=(Choice("inverting_gradients", {"steps": 1, "polish": 0}),),
         )
         cell = replace(CELLS[0], scenario="denied", defense=defense, attack="inverting_gradients")
-        capture = run_cell.capture_of(STUDY, asked, cell, RunFolder(redacted))
+        study = replace(STUDY, scenarios=(asked,))
+        capture = source_of(study, RunFolder(redacted)).capture(cell)
         assert capture.seen.defense is None
         words[defense] = run_cell.reconstruct(asked, cell, capture).adaptive
     assert words == {"none": "estimated", "ats": "no", "sign": "estimated"}
@@ -138,12 +141,13 @@ def test_every_role_goes_through_one_scorer(redacted: Path, scenario: str, role:
     folder = RunFolder(redacted)
     cell = next(c for c in CELLS if (c.scenario, c.role) == (scenario, role))
     asked = next(s for s in STUDY.scenarios if s.name == scenario)
-    capture = run_cell.capture_of(STUDY, asked, cell, folder)
+    source = source_of(STUDY, folder)
+    capture = source.capture(cell)
     secret = capture.secret
     assert secret is not None
     made = run_cell.reconstruct(asked, cell, capture)
     gallery, embed = judge.judge_of(STUDY, folder, STUDY.scenarios[0])
-    wrong = run_cell.wrong_person_for(STUDY, asked, cell, secret.people)
+    wrong = source.wrong_person(cell, secret, made)
     assert wrong not in secret.people
     images, labels, tensors = score(secret, made, gallery=gallery, embed=embed, wrong_person=wrong)
     trial = folder.trial(cell.key)
@@ -174,7 +178,7 @@ def test_the_controls_have_nothing_of_the_client(redacted: Path) -> None:
 def test_a_later_round_attacks_a_trained_model(redacted: Path) -> None:
     folder = RunFolder(redacted)
     fresh, trained = (
-        run_cell.capture_of(STUDY, s, _first(s.name), folder).seen for s in STUDY.scenarios
+        source_of(STUDY, folder).capture(_first(s.name)).seen for s in STUDY.scenarios
     )
     assert (fresh.round, trained.round) == (1, 2)
     assert fresh.before.keys() == trained.before.keys()
@@ -290,7 +294,7 @@ def test_without_a_gallery_identity_is_unknown(copied: Path) -> None:
 
 def test_facts(redacted: Path, results: Results) -> None:
     facts = json.loads((redacted / "facts.json").read_bytes())
-    faces = judge.faces_of(STUDY)
+    faces = faces_of(STUDY)
     assert set(facts["versions"]) == set(PACKAGES)
     assert facts["versions"]["torch"] == torch.__version__
     assert facts["terms"] == faces.terms
@@ -345,7 +349,7 @@ def test_a_private_study_states_what_it_spent_and_what_it_changed(tmp_path: Path
         utility=True,
     )
     check_study(study)
-    (note, other) = run_cell.notes_of(study)
+    (note, other) = source_of(study, RunFolder(tmp_path)).notes()
     assert note.startswith("eight on convnet: batch norm in 8 layers was replaced by group norm")
     with open_run(tmp_path / "run", study, command="", evidence="none"):
         folder = RunFolder(tmp_path / "run")

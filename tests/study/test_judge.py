@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fedaudit.captures.simulate import study_faces
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split
 from fedaudit.scoring.embedder import Embedder
-from fedaudit.study import judge
 
 PHOTOS = 4
 
@@ -44,7 +44,7 @@ SPLIT = Split((("a",), ("b",)), ((0,), (4,)), {}, {"a": (2, 3), "b": (6, 7)}, ()
 
 def embedded(embedder: Embedder, *, public: bool, held: Split = SPLIT) -> dict[str, Tensor]:
     small, full = (face_set(size, public=public) for size in (4, 8))
-    return judge._embedded(small, full, held, embedder)
+    return study_faces._embedded(small, full, held, embedder)
 
 
 @pytest.mark.parametrize("public", [True, False])

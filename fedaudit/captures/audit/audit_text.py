@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from fedaudit.captures.audit.recorded_targets import Target
 from fedaudit.captures.format.capture_facts import Facts
 from fedaudit.captures.format.plain_text import plain
 from fedaudit.captures.inspect.inspection import Inspection
 from fedaudit.core.observation import Observation
+from fedaudit.core.scenario import Protection, RecordedRun, RecordedTarget
 
 SHOWN = 40
 """Anomalies and problems that a report lists one by one."""
@@ -41,17 +41,16 @@ def how_to_state(folder: Path, missing: Sequence[str]) -> str:
     return f'python -c "{call}"'
 
 
-def some(lines: Sequence[str]) -> list[str]:
+def some(lines: Sequence[str]) -> tuple[str, ...]:
     """The first few of many lines, and how many more there are."""
-    shown = [plain(line) for line in lines[:SHOWN]]
+    shown = tuple(plain(line) for line in lines[:SHOWN])
     more = len(lines) - len(shown)
-    return [*shown, f"and {more} more: `fedaudit inspect` lists them"] if more > 0 else shown
+    return (*shown, f"and {more} more: `fedaudit inspect` lists them") if more > 0 else shown
 
 
-def protection(one: Mapping[str, Any]) -> dict[str, Any]:
-    """A protection as plain data without nulls, which a study cannot hold."""
-    kept = {k: v for k, v in one.items() if v is not None}
-    return {k: plain(v) if isinstance(v, str) else v for k, v in kept.items()}
+def protection(one: Protection) -> Protection:
+    """A protection in text that a terminal can show."""
+    return replace(one, name=plain(one.name), evidence=plain(one.evidence))
 
 
 def training_text(seen: Observation, assumed: Sequence[str]) -> str:
@@ -67,7 +66,7 @@ def training_text(seen: Observation, assumed: Sequence[str]) -> str:
 
 
 def description(
-    targets: Sequence[Target], facts: Facts, truth: Mapping[str, Path], gallery: Path | None
+    targets: Sequence[RecordedTarget], facts: Facts, truth: Mapping[str, Path], gallery: Path | None
 ) -> str:
     """What was recorded and what is known of it, in a few sentences."""
     clients = {target.client for target in targets}
@@ -96,17 +95,17 @@ def _many(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def notes(settings: Mapping[str, Any], inspection: Inspection) -> list[str]:
+def notes(run: RecordedRun, inspection: Inspection) -> list[str]:
     """What to say before a run starts, a sentence each."""
     told = []
-    if settings["assumed"]:
-        told.append(f"assumed, as nothing else was stated: {', '.join(settings['assumed'])}")
+    if run.assumed:
+        told.append(f"assumed, as nothing else was stated: {', '.join(run.assumed)}")
     told += [f"found out, but not stated: {plain(text)}" for text in inspection.found_out]
     for one in inspection.protections:
         told.append(f"{'FAULT, ' if one.fault else ''}{one.name}: {plain(one.evidence)}")
-    told += [f"left out: {one['attack']} misses {one['missing']}" for one in settings["left_out"]]
-    if settings["unidentified"]:
-        names = ", ".join(settings["unidentified"])
+    told += [f"left out: {one['attack']} misses {one['missing']}" for one in run.left_out]
+    if run.unidentified:
+        names = ", ".join(run.unidentified)
         told.append(f"not in the gallery, hence not identified: {names}")
-    told += [f"cannot be used: {problem}" for problem in settings["problems"]]
+    told += [f"cannot be used: {problem}" for problem in run.problems]
     return told

@@ -86,7 +86,13 @@ def secret_of(given: Iterable[tuple[str, Originals]], shape: Shape) -> Secret:
             people.append(person or client)
             sources.append(file.name)
     count = len(images)
-    return Secret(torch.stack(images), torch.full((count,), -1), tuple(people), tuple(sources))
+    return Secret(
+        torch.stack(images),
+        torch.full((count,), -1),
+        tuple(people),
+        tuple(sources),
+        candidates=True,
+    )
 
 
 def at_shape(photo: Image.Image, shape: Shape) -> Tensor:

@@ -12,14 +12,12 @@ from torch import Tensor
 
 from fedaudit.attacks.generators.face_generator import FaceGenerator
 from fedaudit.captures.audit.canary import Shape, at_shape
-from fedaudit.captures.audit.recorded_targets import capture_of
 from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.client import ClientTask
 from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import LocalTraining, Observation
 from fedaudit.core.protocols import Metric
 from fedaudit.core.reconstruction import Reconstruction
-from fedaudit.core.scenario import Scenario, Study
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.shared import Shared, Update
 from fedaudit.core.trial import Cell, ImageScore
@@ -31,26 +29,25 @@ from fedaudit.scoring.image_metrics import MSE, PSNR, SSIM
 PREFIX = "positive control"
 
 
-def positive_capture(study: Study, scenario: Scenario, cell: Cell) -> Capture:
-    """One undefended step of one face from the broadcast of the scenario's first target.
+def positive_capture(seen: Observation, cell: Cell, gallery: str) -> Capture:
+    """One undefended step of one face from the model that a recorded update started from.
 
     The attacker is granted what it is granted of the recorded updates. Parameters that clients kept
     on their devices are kept here, too.
 
     Args:
-        study: Of the capture.
-        scenario: Of the cell.
+        seen: The recorded update.
         cell: Its target is the number of the face.
+        gallery: A folder a person, whose faces are taken; "" for invented ones.
 
     Raises:
         AttackError: The recorded update is no model update, or the network cannot be trained on
             such an image.
     """
-    seen = capture_of(study, scenario, replace(cell, target=0)).seen
     update, shape = seen.update, seen.image_shape
     if update is None or shape is None:
         raise AttackError("a control needs a model update and the size of the images to make one.")
-    face = _face(study, shape, cell.target)
+    face = _face(gallery, shape, cell.target)
     with torch.no_grad():
         classes = build(seen.model, seen.before).eval()(face).shape[1]
     generator = generator_for("positive", cell.scenario, cell.target)
@@ -104,9 +101,8 @@ def _trained(
     return replace(made, tensors={n: t for n, t in made.tensors.items() if n in update.tensors})
 
 
-def _face(study: Study, shape: Shape, number: int) -> Tensor:
+def _face(gallery: str, shape: Shape, number: int) -> Tensor:
     """A face `[1, C, H, W]`: of the gallery's people one each, else of the face GAN."""
-    gallery = study.data.settings["gallery"]
     if gallery:
         photos = folder(path=gallery, size=16)  # only their names
         first = {person: k for k, person in reversed([*enumerate(photos.people)])}

@@ -8,7 +8,6 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from fedaudit.captures.audit.audit_text import (
     description,
@@ -19,7 +18,7 @@ from fedaudit.captures.audit.audit_text import (
 )
 from fedaudit.captures.audit.canary import all_originals, originals
 from fedaudit.captures.audit.choose_attacks import Found, choose_attacks, lacking_of
-from fedaudit.captures.audit.recorded_targets import Target, digest_of
+from fedaudit.captures.audit.recorded_source import digest_of
 from fedaudit.captures.audit.stated_defenses import faint_noise
 from fedaudit.captures.format.capture_facts import Facts, slug
 from fedaudit.captures.format.capture_network import model_of, network_name
@@ -31,7 +30,15 @@ from fedaudit.captures.inspect.inspection import Inspection, inspect
 from fedaudit.captures.inspect.model_fit import Fit, fit
 from fedaudit.core.errors import ConfigError, UsageError
 from fedaudit.core.observation import LocalTraining, ModelSpec
-from fedaudit.core.scenario import RECORDED, SAFE_NAME, Choice, Scenario, Study
+from fedaudit.core.scenario import (
+    RECORDED,
+    SAFE_NAME,
+    Choice,
+    RecordedRun,
+    RecordedTarget,
+    Scenario,
+    Study,
+)
 from fedaudit.core.threat_models import EXPLANATIONS
 from fedaudit.models.network_file import digest_of as digest_of_model
 from fedaudit.models.network_file import is_file
@@ -118,19 +125,18 @@ def study_of(request: Request) -> Plan:
         )
     chosen, left_out = choose_attacks(request.attacks, found)
     scenarios, targets = _scenarios(found, chosen, _label(inspection), spec, stored.facts)
-    settings = _settings(request, truth, found, targets, left_out, stored, inspection)
-    settings |= _of_model(request, fitted)
+    run = _recorded_run(request, truth, found, targets, left_out, stored, inspection, fitted)
     study = Study(
         name=plain(f"recorded run {request.path.resolve().name}"),
         description=description(targets, stored.facts, truth, request.gallery),
         scenarios=scenarios,
-        data=Choice(RECORDED, settings),
+        data=run.as_choice(),
         size=min(1024, max(16, found[0].seen.image_shape[1])) if found[0].seen.image_shape else 64,
         utility=False,
         fmr=request.fmr,
         underpowered=sum(max(1, target.images) for target in targets) < ALONE,
     )
-    told = [*fitted.notes, *notes(settings, inspection)]
+    told = [*fitted.notes, *notes(run, inspection)]
     if len({target.client for target in targets}) < ALONE and max(t.images for t in targets) <= 1:
         told.append(
             f"these are updates of fewer than {ALONE} clients, of one image each: whatever comes "
@@ -155,52 +161,46 @@ def _unidentified(
     return sorted(people - known)
 
 
-def _settings(
+def _recorded_run(
     request: Request,
     truth: Mapping[str, Path],
     found: Sequence[Found],
-    targets: Sequence[Target],
+    targets: tuple[RecordedTarget, ...],
     left_out: list[dict[str, str]],
     stored: StoredCapture,
     inspection: Inspection,
-) -> dict[str, Any]:
+    fitted: Fit,
+) -> RecordedRun:
     """All that the run and its report need to know of the capture."""
     training = local_training(stored.facts, found[0].members[0].message)
     rounds = sorted({target.round for target in targets})
     if (shape := found[0].seen.image_shape) is not None:
         all_originals(truth, rounds, shape)  # whatever is wrong with a photo is said now
-    problems = [plain(str(problem)) for problem in stored.problems]
     noisy = any(one.name == "noise" for one in inspection.protections)
     faint = [] if noisy else faint_noise(found[0].seen)
-    return {
-        "path": str(request.path.resolve()),
-        "gallery": str(request.gallery.expanduser().resolve()) if request.gallery else "",
-        "shape": list(found[0].seen.image_shape or ()),
-        "targets": [target.as_plain() for target in targets],
-        "positive": POSITIVES,
-        "seen": [protection(one.__dict__) for one in (*inspection.protections, *faint)],
-        "framework": plain(stored.facts.framework or ""),
-        "training": training_text(found[0].seen, training.assumed),
-        "unidentified": some(_unidentified(request, truth, rounds)),
-        "assumed": [plain(text) for text in training.assumed],
-        "left_out": left_out,
-        "anomalies": some(
-            [f"round {a.round}: {a.client or 'all'}: {a.what}" for a in inspection.anomalies]
-        ),
-        "problems": some(problems),
-    }
-
-
-def _of_model(request: Request, fitted: Fit) -> dict[str, Any]:
-    """What the run needs to build the model again, and to read the capture as it does."""
     model = request.model or ""
     digest = digest_of_model(model) if is_file(model) else ""
-    return {
-        "model": str(Path(model).expanduser().absolute()) if digest else model,
-        "model_sha256": digest,
-        "rename": [list(rule) for rule in fitted.renaming.rules],
-        "naming": list(fitted.notes),
-    }
+    return RecordedRun(
+        path=str(request.path.resolve()),
+        gallery=str(request.gallery.expanduser().resolve()) if request.gallery else "",
+        shape=found[0].seen.image_shape or (),
+        targets=targets,
+        positive=POSITIVES,
+        seen=tuple(map(protection, (*inspection.protections, *faint))),
+        framework=plain(stored.facts.framework or ""),
+        training=training_text(found[0].seen, training.assumed),
+        unidentified=some(_unidentified(request, truth, rounds)),
+        assumed=tuple(map(plain, training.assumed)),
+        left_out=tuple(left_out),
+        anomalies=some(
+            [f"round {a.round}: {a.client or 'all'}: {a.what}" for a in inspection.anomalies]
+        ),
+        problems=some([plain(str(problem)) for problem in stored.problems]),
+        model=str(Path(model).expanduser().absolute()) if digest else model,
+        model_sha256=digest,
+        rename=fitted.renaming.rules,
+        naming=fitted.notes,
+    )
 
 
 def _rounds(stored: StoredCapture, asked: Collection[int] | None) -> tuple[int, ...]:
@@ -282,7 +282,7 @@ def _scenarios(
     defense: str,
     spec: ModelSpec,
     facts: Facts,
-) -> tuple[tuple[Scenario, ...], tuple[Target, ...]]:
+) -> tuple[tuple[Scenario, ...], tuple[RecordedTarget, ...]]:
     """A scenario a round, and apart from it one of clients whose photos are known.
 
     Rounds that have too few updates to say something alone make one scenario together.
@@ -321,7 +321,7 @@ def _scenarios(
             )
         )
         targets += [
-            Target(
+            RecordedTarget(
                 scenario=name,
                 round=one.seen.round,
                 file=one.members[0].path.name,

@@ -1,13 +1,13 @@
 """What attacks are told of a recorded update's protections: stated ones, and those it shows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from fedaudit.attacks.adaptive.estimation import estimate
 from fedaudit.captures.format.capture_facts import Facts
-from fedaudit.captures.inspect.protections import Seen
 from fedaudit.core.observation import DefenseFacts, Observation
+from fedaudit.core.scenario import Protection
 from fedaudit.core.shared import Aggregate, Shared, Update
 
 ABSENT = frozenset({"missing layers", "frozen layers"})
@@ -17,7 +17,7 @@ ALONE = frozenset({"gaussian_noise", "qsgd", "sign"})
 
 
 def seen_by_attacks(
-    seen: Observation, facts: Facts, detected: Sequence[Mapping[str, Any]], client: str
+    seen: Observation, facts: Facts, detected: Sequence[Protection], client: str
 ) -> Observation:
     """The observation with the protections that the numbers show beside those that are stated.
 
@@ -38,11 +38,11 @@ def seen_by_attacks(
     return replace(seen, defense=defense, client=client)
 
 
-def faint_noise(seen: Observation) -> list[Seen]:
+def faint_noise(seen: Observation) -> list[Protection]:
     """Noise that does not drown the update, so that inspection's measures do not show it."""
     found = [one for one in estimate(seen) if one.name == "gaussian_noise"]
     return [
-        Seen(
+        Protection(
             "noise",
             False,
             "of the first update, what its images cannot explain of a layer is equally loud in all "
@@ -55,41 +55,42 @@ def faint_noise(seen: Observation) -> list[Seen]:
     ]
 
 
-def estimated(detected: Sequence[Mapping[str, Any]], round: int) -> tuple[DefenseFacts, ...]:
+def estimated(detected: Sequence[Protection], round: int) -> tuple[DefenseFacts, ...]:
     """Protections that were seen in a round, as registered defenses, in units of what was sent.
 
     Args:
-        detected: As the study keeps them.
+        detected: What the updates show.
         round: Of the target.
     """
     found: dict[str, DefenseFacts] = {}
     for one in detected:
-        if one.get("round", round) <= round and (facts := _estimate(one)):
+        before = one.round is None or one.round <= round
+        if before and (facts := _estimate(one)):
             found[facts.name] = facts
     return tuple(found.values())
 
 
-def _estimate(one: Mapping[str, Any]) -> DefenseFacts | None:
+def _estimate(one: Protection) -> DefenseFacts | None:
     """One protection as the registered defense that does it; None of what attacks cannot use."""
-    name, value = one["name"], one.get("value")
+    name, value = one.name, one.value
     if name in ABSENT:
-        return DefenseFacts(name, {}, withheld=tuple(one.get("names", ())), estimated=True)
+        return DefenseFacts(name, {}, withheld=one.names, estimated=True)
     if value is None:
         return None
-    called, settings = {
+    defenses: dict[str, tuple[str, dict[str, Any]]] = {
         "clipping": ("clipping", {"max_norm": value}),
         "noise": ("gaussian_noise", {"std": value, "of": "entry"}),
         "sparsity": ("top_k", {"pruned": value}),
-    }.get(name, ("", {}))
-    return DefenseFacts(called, settings, estimated=True) if called else None
+    }
+    return DefenseFacts(*defenses[name], estimated=True) if name in defenses else None
 
 
-def without_frozen(seen: Observation, detected: Sequence[Mapping[str, Any]]) -> Observation:
+def without_frozen(seen: Observation, detected: Sequence[Protection]) -> Observation:
     """The observation without layers that nobody trains: zeros that are no gradient.
 
     To an attack they would say that the images leave these layers as they are, which is not so.
     """
-    frozen = {n for one in detected if one["name"] == "frozen layers" for n in one.get("names", ())}
+    frozen = {n for one in detected if one.name == "frozen layers" for n in one.names}
     if not frozen:
         return seen
 

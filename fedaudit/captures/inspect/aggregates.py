@@ -7,9 +7,10 @@ from torch import Tensor
 
 from fedaudit.captures.format.capture_facts import Facts
 from fedaudit.captures.format.capture_reader import StoredMessage
-from fedaudit.captures.inspect.protections import Seen, is_whole
+from fedaudit.captures.inspect.protections import is_whole
 from fedaudit.captures.inspect.round_inspection import Look
 from fedaudit.core.errors import CaptureError
+from fedaudit.core.scenario import Protection
 
 CLOSE = 1e-9
 """Relative distance of values that were cut at one bound: their sums are the same."""
@@ -25,27 +26,29 @@ def clients_of(look: Look) -> tuple[str, ...]:
     return tuple(sorted({one.message.client or "" for one in look.messages}))
 
 
-def identical_sum(number: int, clients: Sequence[str]) -> Seen:
+def identical_sum(number: int, clients: Sequence[str]) -> Protection:
     """Bit-identical updates of several clients."""
     evidence = (
         f"the updates of {len(clients)} clients are bit-identical: this is one aggregate that was "
         "handed out several times, not so many updates (as Flower's SecAgg+ workflow does)"
     )
-    return Seen("aggregate", False, evidence, number, len(clients), float(len(clients)))
+    return Protection("aggregate", False, evidence, number, len(clients), float(len(clients)))
 
 
-def stated_sums(number: int, stored: Sequence[StoredMessage]) -> list[Seen]:
+def stated_sums(number: int, stored: Sequence[StoredMessage]) -> list[Protection]:
     """Messages that say of themselves that they are sums over clients."""
     sums = [one.message for one in stored if one.message.aggregate]
     if not sums:
         return []
     over = f"over {len(sums[0].weights)} clients" if sums[0].weights else "over clients"
     return [
-        Seen("aggregate", False, f"a sum or mean {over} was recorded as such", number, len(sums))
+        Protection(
+            "aggregate", False, f"a sum or mean {over} was recorded as such", number, len(sums)
+        )
     ]
 
 
-def flaws_of_sum(number: int, look: Look, facts: Facts) -> list[Seen]:
+def flaws_of_sum(number: int, look: Look, facts: Facts) -> list[Protection]:
     """Values that the aggregator cut off, and counters that are not what clients counted.
 
     SecAgg+ in Flower 1.42 clips each weighted value to ±8, and shifts and scales back arrays but
@@ -62,7 +65,7 @@ def flaws_of_sum(number: int, look: Look, facts: Facts) -> list[Seen]:
             "or does not scale single numbers back (Flower's SecAgg+ clips to ±8 and does both). "
             "What the server averages of buffers is not what clients counted"
         )
-        found.append(Seen("corrupted counters", True, evidence, number, 1, wrong[0]))
+        found.append(Protection("corrupted counters", True, evidence, number, 1, wrong[0]))
     if (cut := _bound(look.messages[0])) is not None:
         top, count = cut
         evidence = (
@@ -70,7 +73,7 @@ def flaws_of_sum(number: int, look: Look, facts: Facts) -> list[Seen]:
             "are clipped one by one (Flower's SecAgg+ does so at ±8 over a client's weight), and "
             "large running variances are no longer the clients'"
         )
-        found.append(Seen("clipped values", True, evidence, number, 1, top))
+        found.append(Protection("clipped values", True, evidence, number, 1, top))
     return found
 
 

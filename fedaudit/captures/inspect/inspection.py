@@ -27,12 +27,12 @@ from fedaudit.captures.inspect.aggregates import (
 )
 from fedaudit.captures.inspect.applicable_attacks import AttackFit, attacks_for
 from fedaudit.captures.inspect.protections import (
-    Seen,
     is_whole,
     protections_of_round,
     protections_stated,
 )
 from fedaudit.captures.inspect.round_inspection import Anomaly, look_at_round
+from fedaudit.core.scenario import Protection
 from fedaudit.core.shared import Aggregate, Buffers, Update
 
 
@@ -87,7 +87,7 @@ class Inspection:
     assumed: tuple[str, ...]
     found_out: tuple[str, ...]
     rounds: tuple[RoundSummary, ...]
-    protections: tuple[Seen, ...]
+    protections: tuple[Protection, ...]
     anomalies: tuple[Anomaly, ...]
     attacks: tuple[AttackFit, ...]
     kept: int
@@ -112,7 +112,7 @@ def inspect(
     workers = workers or min(4, os.cpu_count() or 1)
     rounds: list[RoundSummary] = []
     anomalies: list[Anomaly] = []
-    seen: list[Seen] = list(protections_stated(capture.facts))
+    seen: list[Protection] = list(protections_stated(capture.facts))
     read: set[type] = set()
     example: StoredMessage | None = None
     counted: set[int] = set()
@@ -234,15 +234,15 @@ def _found_out(capture: StoredCapture, counted: set[int]) -> tuple[str, ...]:
     return (f"local_steps = {steps} (every batch-norm counter moved by {steps})",)
 
 
-def _together(seen: list[Seen]) -> tuple[Seen, ...]:
+def _together(seen: list[Protection]) -> tuple[Protection, ...]:
     """The same finding of several rounds once, with the evidence of the first."""
-    found: dict[tuple[str, bool], list[Seen]] = defaultdict(list)
+    found: dict[tuple[str, bool], list[Protection]] = defaultdict(list)
     for one in seen:
         found[one.name, one.fault].append(one)
     return tuple(
         ones[0]
         if len(ones) == 1
-        else Seen(
+        else Protection(
             ones[0].name,
             ones[0].fault,
             f"{ones[0].evidence} (round {ones[0].round}; in {len({o.round for o in ones})} rounds)",

@@ -7,11 +7,11 @@ found does not mean that it is not there.
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from fedaudit.captures.format.capture_facts import DpClaim, Facts
 from fedaudit.captures.format.shared_tensors import STATISTICS, is_buffer
 from fedaudit.captures.format.update_statistics import Measures
+from fedaudit.core.scenario import Protection
 
 COMMON = 3e-4
 """Relative difference of norms that count as one: sums of float32 squares agree better."""
@@ -22,38 +22,13 @@ EVEN = 1.5
 real networks differ by orders of magnitude from layer to layer."""
 
 
-@dataclass(frozen=True)
-class Seen:
-    """A protection, or a fault in one.
-
-    Attributes:
-        name: What it is called: "aggregate", "clipping", "noise", "sparsity", "quantization",
-            "missing layers", "frozen layers", "buffers in clear", "counters in the clipping norm",
-            "inconsistent sensitivity", "less noise than claimed", "encrypted or masked".
-        fault: Whether it is a way to get a protection wrong.
-        evidence: What was seen, with numbers.
-        round: Where; None where it is about the whole capture.
-        clients: How many updates of the round show it.
-        value: The number that it comes down to: a norm, a standard deviation, a share, a count.
-        names: Of the layers, where it is about some of them.
-    """
-
-    name: str
-    fault: bool
-    evidence: str
-    round: int | None = None
-    clients: int = 0
-    value: float | None = None
-    names: tuple[str, ...] = ()
-
-
 def protections_of_round(
     number: int,
     measured: Sequence[tuple[str, Measures]],
     broadcast: Iterable[str],
     facts: Facts,
     alone: Sequence[tuple[str, Measures]] | None = None,
-) -> tuple[Seen, ...]:
+) -> tuple[Protection, ...]:
     """What the updates of one round show.
 
     Args:
@@ -79,7 +54,7 @@ def protections_of_round(
     return (*found, *_buffers(number, own, facts, found, _running(broadcast)))
 
 
-def protections_stated(facts: Facts) -> tuple[Seen, ...]:
+def protections_stated(facts: Facts) -> tuple[Protection, ...]:
     """Faults that follow from what is stated alone."""
     claim = facts.dp
     if claim is None or claim.clip is None or claim.sensitivity is None:
@@ -87,7 +62,7 @@ def protections_stated(facts: Facts) -> tuple[Seen, ...]:
     if claim.sensitivity >= claim.clip * (1 - COMMON):
         return ()
     return (
-        Seen(
+        Protection(
             "inconsistent sensitivity",
             True,
             f"noise is scaled to a sensitivity of {claim.sensitivity:g}, and updates are clipped "
@@ -113,7 +88,7 @@ def noise_deviation(measures: Measures) -> float | None:
     return sizes[len(sizes) // 2]
 
 
-def _masked(number: int, measured: Sequence[tuple[str, Measures]]) -> list[Seen]:
+def _masked(number: int, measured: Sequence[tuple[str, Measures]]) -> list[Protection]:
     masked = [m for _, m in measured if m.whole]
     if not masked:
         return []
@@ -121,10 +96,10 @@ def _masked(number: int, measured: Sequence[tuple[str, Measures]]) -> list[Seen]
         f"{masked[0].whole[0]!r} and others are whole numbers where the server sent fractions: "
         "quantized and masked (as secure aggregation does), or encrypted"
     )
-    return [Seen("encrypted or masked", False, evidence, number, len(masked))]
+    return [Protection("encrypted or masked", False, evidence, number, len(masked))]
 
 
-def _clipping(number: int, usable: Sequence[Measures], facts: Facts) -> list[Seen]:
+def _clipping(number: int, usable: Sequence[Measures], facts: Facts) -> list[Protection]:
     """Several clients with one and the same norm, and none above it."""
     found = []
     norms = {"parameters": [m.norm for m in usable], "all": [m.norm_of_all for m in usable]}
@@ -136,13 +111,13 @@ def _clipping(number: int, usable: Sequence[Measures], facts: Facts) -> list[See
             f"{bound[1]} of {len(usable)} updates have an L2 norm of {bound[0]:.4g}, and none has "
             "a larger one"
         )
-        found.append(Seen("clipping", False, evidence, number, bound[1], bound[0]))
+        found.append(Protection("clipping", False, evidence, number, bound[1], bound[0]))
     elif bound := bounds["all"]:
         evidence = (
             f"{bound[1]} of {len(usable)} updates have an L2 norm of {bound[0]:.4g} with "
             "batch-norm buffers and counters, and none has a larger one"
         )
-        found.append(Seen("clipping", False, evidence, number, bound[1], bound[0]))
+        found.append(Protection("clipping", False, evidence, number, bound[1], bound[0]))
     scaled = [m for m in usable if not all(map(is_whole, m.counters))]
     if scaled:
         one = scaled[0]
@@ -154,7 +129,9 @@ def _clipping(number: int, usable: Sequence[Measures], facts: Facts) -> list[See
             "buffers out of the clipping, or use a network without batch norm"
         )
         found.append(
-            Seen("counters in the clipping norm", True, evidence, number, len(scaled), one.norm)
+            Protection(
+                "counters in the clipping norm", True, evidence, number, len(scaled), one.norm
+            )
         )
     elif seen := _counted_by_flower(number, usable, facts, drowned=drowned):
         found.append(seen)
@@ -163,7 +140,7 @@ def _clipping(number: int, usable: Sequence[Measures], facts: Facts) -> list[See
 
 def _counted_by_flower(
     number: int, usable: Sequence[Measures], facts: Facts, *, drowned: bool
-) -> Seen | None:
+) -> Protection | None:
     """Clipping that counts counters and sends them as they are.
 
     Flower's modifiers take the norm of all arrays, and scale all but single numbers (1.42: they are
@@ -189,7 +166,7 @@ def _counted_by_flower(
         "clipped, or use a network without batch norm"
     )
     name = "counters in the clipping norm"
-    return Seen(name, True, evidence, number, len(usable), usable[0].norm)
+    return Protection(name, True, evidence, number, len(usable), usable[0].norm)
 
 
 def is_whole(value: float) -> bool:
@@ -204,7 +181,7 @@ def _bound(norms: Sequence[float]) -> tuple[float, int] | None:
     return (top, count) if count >= max(3, math.ceil(len(norms) / 3)) else None
 
 
-def _noise(number: int, usable: Sequence[Measures], claim: DpClaim | None) -> list[Seen]:
+def _noise(number: int, usable: Sequence[Measures], claim: DpClaim | None) -> list[Protection]:
     deviations = [d for m in usable if (d := noise_deviation(m)) is not None]
     if not deviations:
         return _missing_noise(number, usable, claim)
@@ -214,10 +191,12 @@ def _noise(number: int, usable: Sequence[Measures], claim: DpClaim | None) -> li
         f"({middle:.3g}) and values are distributed normally, as under Gaussian noise that drowns "
         "the update"
     )
-    return [Seen("noise", False, evidence, number, len(deviations), middle)]
+    return [Protection("noise", False, evidence, number, len(deviations), middle)]
 
 
-def _missing_noise(number: int, usable: Sequence[Measures], claim: DpClaim | None) -> list[Seen]:
+def _missing_noise(
+    number: int, usable: Sequence[Measures], claim: DpClaim | None
+) -> list[Protection]:
     """Noise that every client is said to add leaves no layer quieter than itself."""
     if claim is None or claim.where == "server" or claim.noise is None or claim.clip is None:
         return []
@@ -231,10 +210,10 @@ def _missing_noise(number: int, usable: Sequence[Measures], claim: DpClaim | Non
         f"noise of σ·C = {expected:.3g} a parameter is claimed, and every update has a layer whose "
         f"root mean square is {max(quiet):.3g} or less: the noise is not in what was shared"
     )
-    return [Seen("less noise than claimed", True, evidence, number, len(quiet), max(quiet))]
+    return [Protection("less noise than claimed", True, evidence, number, len(quiet), max(quiet))]
 
 
-def _sparsity(number: int, usable: Sequence[Measures]) -> list[Seen]:
+def _sparsity(number: int, usable: Sequence[Measures]) -> list[Protection]:
     """Zeros spread over all large layers, and not in whole rows: idle units have these, too."""
 
     def spread(m: Measures) -> bool:
@@ -250,10 +229,10 @@ def _sparsity(number: int, usable: Sequence[Measures]) -> list[Seen]:
         f"in {len(sparse)} of {len(usable)} updates {share:.1%} of the numbers are exactly 0, and "
         "at least half in every large layer: pruned, or the largest only are sent"
     )
-    return [Seen("sparsity", False, evidence, number, len(sparse), share)]
+    return [Protection("sparsity", False, evidence, number, len(sparse), share)]
 
 
-def _quantization(number: int, usable: Sequence[Measures]) -> list[Seen]:
+def _quantization(number: int, usable: Sequence[Measures]) -> list[Protection]:
     few = [m for m in usable if m.distinct[1] >= 500 and m.distinct[0] <= 256]
     if few:
         levels, values = few[0].distinct
@@ -261,17 +240,17 @@ def _quantization(number: int, usable: Sequence[Measures]) -> list[Seen]:
             f"in {len(few)} of {len(usable)} updates {values} values of the largest layer take "
             f"{levels} levels"
         )
-        return [Seen("quantization", False, evidence, number, len(few), float(levels))]
+        return [Protection("quantization", False, evidence, number, len(few), float(levels))]
     half = [m for m in usable if m.half and m.distinct[1] >= 500]
     if half:
         evidence = f"the values of {len(half)} of {len(usable)} updates fit into 16 bits"
-        return [Seen("quantization", False, evidence, number, len(half), 65536.0)]
+        return [Protection("quantization", False, evidence, number, len(half), 65536.0)]
     return []
 
 
 def _absent(
     number: int, usable: Sequence[Measures], broadcast: Iterable[str], facts: Facts
-) -> list[Seen]:
+) -> list[Protection]:
     """Layers that nobody sends, and layers that nobody changes."""
     found = []
     names = [n for n in broadcast if not is_buffer(n, facts.buffers)]
@@ -289,8 +268,8 @@ def _absent(
 
 def _layers(
     name: str, evidence: str, number: int, usable: Sequence[Measures], names: Sequence[str]
-) -> Seen:
-    return Seen(name, False, evidence, number, len(usable), None, tuple(names))
+) -> Protection:
+    return Protection(name, False, evidence, number, len(usable), None, tuple(names))
 
 
 def _running(broadcast: Iterable[str]) -> int:
@@ -300,8 +279,8 @@ def _running(broadcast: Iterable[str]) -> int:
 
 
 def _buffers(
-    number: int, usable: Sequence[Measures], facts: Facts, found: Sequence[Seen], numbers: int
-) -> tuple[Seen, ...]:
+    number: int, usable: Sequence[Measures], facts: Facts, found: Sequence[Protection], numbers: int
+) -> tuple[Protection, ...]:
     """Running statistics beside a protected update; whole counters show that they were left out."""
     seen = {one.name: one for one in found}
     clear = [m for m in usable if m.buffers and all(is_whole(c) for c in m.counters)]
@@ -319,7 +298,7 @@ def _buffers(
     )
     if protected:
         evidence += ", outside the protection of the parameters"
-    return (Seen("buffers in clear", protected, evidence, number, len(clear)),)
+    return (Protection("buffers in clear", protected, evidence, number, len(clear)),)
 
 
 def _noised(found: Measures, deviation: float, numbers: int) -> bool:

@@ -1,0 +1,235 @@
+"""A recorded run as the source of a study's captures, with what the auditor knows of it."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedaudit.captures.audit.canary import (
+    Originals,
+    Shape,
+    all_originals,
+    embed_gallery,
+    originals,
+    secret_of,
+)
+from fedaudit.captures.audit.explained_update import explained
+from fedaudit.captures.audit.recorded_positive import positive_capture
+from fedaudit.captures.audit.stated_defenses import seen_by_attacks
+from fedaudit.captures.format.capture_facts import DpClaim
+from fedaudit.captures.format.capture_network import model_of
+from fedaudit.captures.format.capture_reader import StoredCapture
+from fedaudit.captures.format.observations import observed
+from fedaudit.captures.format.renaming import checked
+from fedaudit.core.capture import Capture, Secret
+from fedaudit.core.claims import Budget
+from fedaudit.core.errors import CaptureError
+from fedaudit.core.observation import Observation
+from fedaudit.core.protocols import Attack
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.scenario import Federation, RecordedRun, RecordedTarget, Study
+from fedaudit.core.source import Explained, FaceEmbedder, SourceFacts
+from fedaudit.core.trial import POSITIVE, Cell
+from fedaudit.data import provenance
+from fedaudit.data.face_set import FaceSet
+from fedaudit.scoring.identity import GALLERY_SIZE, mirrored, packed
+
+LISTED = 40
+"""Updates whose hashes a report lists one by one."""
+TERMS = "recorded in a real run; the people in it are not shown unless you ask for it"
+LIMITATIONS = (
+    "Only the listed attacks were run, on the updates that were recorded. A stronger attack may "
+    "succeed where these did not; a longer or better tuned one too.",
+    "What was recorded is taken as stated; a wrong fact, such as a learning rate, makes attacks "
+    "fail.",
+    "That a protection is not seen in the numbers does not mean that there is none.",
+    "The prior-only control replaces each update by noise of the same norm.",
+)
+IDENTITY = (
+    "Identity is judged by one embedder at the stated FMR, calibrated on the gallery's people.",
+    "A threshold calibrated on photos says little about images that are not faces; the noise and "
+    "prior-only controls show how often such images match.",
+)
+
+
+@dataclass(frozen=True)
+class RecordedSource:
+    """Updates that clients of a real run sent; the truth is what the auditor brought along.
+
+    Attributes:
+        study: Whose cells are of the run.
+        run: What is attacked of it.
+    """
+
+    study: Study
+    run: RecordedRun
+
+    def capture(self, cell: Cell, attack: Attack | None = None) -> Capture:
+        """What the server saw of the cell's target, or of a step that the auditor makes itself.
+
+        Raises:
+            CaptureError: The message's file is gone, damaged, or another one than when the run
+                began.
+        """
+        del attack  # what the server sent is recorded
+        if cell.role in POSITIVE:
+            seen = self._recorded(self._targets(cell)[0]).seen
+            return positive_capture(seen, cell, self.run.gallery)
+        return self._recorded(self._targets(cell)[cell.target])
+
+    def facts(self) -> SourceFacts:
+        """What is known of the recorded run."""
+        run = self.run
+        return SourceFacts(
+            truth="brought",
+            originals=any(target.truth for target in run.targets),
+            gallery=bool(run.gallery),
+            training=run.training,
+            model_states={s.name: self._model_state(s.name) for s in self.study.scenarios},
+            protections=run.seen,
+            positive="photos of the gallery" if run.gallery else "invented faces",
+        )
+
+    def limitations(self) -> tuple[str, ...]:
+        """What was assumed, and what could not be tested."""
+        run = self.run
+        assumed, unidentified = ", ".join(run.assumed), ", ".join(run.unidentified)
+        return (
+            *LIMITATIONS,
+            *(IDENTITY if run.gallery else ()),
+            *(f"{note[:1].upper()}{note[1:]}." for note in run.naming),
+            *([f"Assumed, as nothing else was stated: {assumed}."] if assumed else ()),
+            *(
+                [
+                    "Not in the gallery, so that updates of these people are in no row: "
+                    f"{unidentified}."
+                ]
+                if unidentified
+                else ()
+            ),
+            *(f"Not tested: {o['attack']}, which misses {o['missing']}." for o in run.left_out),
+            *(f"Not tested, because it cannot be used: {problem}" for problem in run.problems),
+            *(f"Unusual: {anomaly}" for anomaly in run.anomalies),
+        )
+
+    def notes(self) -> tuple[str, ...]:
+        """None: defenses are those of the clients."""
+        return ()
+
+    def provenance(self) -> dict[str, Any]:
+        """Of the software, with hashes of what was attacked, none of a face."""
+        blank = FaceSet("capture", torch.empty(0), (), (), TERMS)
+        hashes = {f"{one.round}/{one.file}": one.sha256 for one in self.run.targets}
+        if len(hashes) > LISTED:
+            whole = hashlib.sha256("\n".join(hashes.values()).encode()).hexdigest()
+            hashes = {f"hashes of {len(hashes)} updates": whole}
+        return {**provenance.facts(blank), "hashes": hashes}
+
+    def gallery(self, federation: Federation, embedder: FaceEmbedder) -> dict[str, Tensor] | None:
+        """Of the people whom the auditor brought along."""
+        del federation  # nothing of it trains here
+        run = self.run
+        if not run.gallery:
+            return None
+        truth = {c: Path(path) for one in run.targets for c, path in one.truth.items()}
+        shape = _shape(run.shape)
+        known = all_originals(truth, sorted({one.round for one in run.targets}), shape)
+        embed = mirrored(embedder.embed)
+        return packed(*embed_gallery(Path(run.gallery), shape, GALLERY_SIZE, embed, known))
+
+    def wrong_person(self, cell: Cell, secret: Secret, found: Reconstruction) -> str | None:
+        """Somebody of another target whose photos the auditor brought."""
+        del found
+        others = self._targets(cell)
+        turned = (*others[cell.target + 1 :], *others[: cell.target])
+        known = (person for other in turned for person in _people(other))
+        return next((person for person in known if person not in secret.people), None)
+
+    def explained(self, cell: Cell, seen: Observation, found: Reconstruction) -> Explained:
+        """Of the cell's update, and of another client's, of the same round if there is one."""
+        if cell.role in POSITIVE:
+            return Explained()
+        own = explained(seen, found, own=cell.role == "audit")
+        targets = self._targets(cell)
+        mine = targets[cell.target]
+        turned = (*targets[cell.target + 1 :], *targets[: cell.target])
+        others = [other for other in turned if other.client != mine.client]
+        other = next((other for other in others if other.round == mine.round), None)
+        if cell.role != "audit" or other is None:
+            return Explained(own)
+        try:
+            return Explained(own, explained(self._recorded(other).seen, found, own=False))
+        except CaptureError:
+            return Explained(own)
+
+    def _targets(self, cell: Cell) -> tuple[RecordedTarget, ...]:
+        return self.run.targets_of(cell.scenario)
+
+    def _recorded(self, target: RecordedTarget) -> Capture:
+        run = self.run
+        stored = StoredCapture(run.path, renaming=checked(run.rename))
+        spec = model_of(stored.facts, run.model or None, sha256=run.model_sha256)
+        match = next(
+            observed(stored, spec, target.round, lambda one: one.path.name == target.file), None
+        )
+        if match is None:
+            why = str(stored.problems[-1]) if stored.problems else "the message is gone"
+            raise CaptureError(target.file, f"it cannot be used any more: {why}")
+        members, seen = match
+        if digest_of(members[0].path) != target.sha256:
+            raise CaptureError(
+                target.file, "it has changed since this audit began: use a new --output"
+            )
+        shown = seen_by_attacks(seen, stored.facts, run.seen, target.client)
+        secret = None
+        if target.truth:
+            assert seen.image_shape is not None  # studies give truth to no other
+            secret = secret_of(_photos(target), seen.image_shape)
+        return Capture(shown, secret, budget_of(stored.facts.dp))
+
+    def _model_state(self, scenario: str) -> str:
+        rounds = sorted({target.round for target in self.run.targets_of(scenario)})
+        if len(rounds) == 1:
+            return f"the recorded model (round {rounds[0]})"
+        return f"the recorded models (rounds {rounds[0]} to {rounds[-1]})"
+
+
+def budget_of(claim: DpClaim | None) -> Budget | None:
+    """The guarantee as the federation claims it; None where it claims none."""
+    if claim is None or claim.epsilon is None or claim.delta is None:
+        return None
+    parts = {"C": claim.clip, "σ": claim.noise, "sampling": claim.sampling}
+    told = ", ".join(f"{name} = {value:g}" for name, value in parts.items() if value is not None)
+    return Budget(
+        epsilon=claim.epsilon,
+        delta=claim.delta,
+        unit=f"one {claim.unit or 'unit that is not stated'}, for the whole training",
+        mechanism=f"as claimed ({told or 'no settings stated'})",
+        accountant="claimed by the federation, not computed here",
+    )
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _photos(target: RecordedTarget) -> tuple[tuple[str, Originals], ...]:
+    """Photos of the target's clients, as far as they are known."""
+    given = target.truth.items()
+    return tuple((client, originals(Path(path), target.round)) for client, path in given)
+
+
+def _people(target: RecordedTarget) -> Iterator[str]:
+    for client, known in _photos(target):
+        yield from (person or client for person in known.people)
+
+
+def _shape(sizes: tuple[int, ...]) -> Shape:
+    channels, height, width = sizes
+    return channels, height, width

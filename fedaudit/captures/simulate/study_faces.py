@@ -1,0 +1,97 @@
+"""The face set of a simulated study and how its people are split: made once a study and worker."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from fedaudit.core.errors import StorageError
+from fedaudit.core.registry import create
+from fedaudit.core.scenario import Federation, Study
+from fedaudit.core.source import FaceEmbedder
+from fedaudit.data.face_set import FaceSet
+from fedaudit.data.splits import Split, split
+from fedaudit.files.cache import key_of, load_or_learn
+from fedaudit.scoring.identity import GALLERY_SIZE, embed_split, mirrored, packed
+
+T = TypeVar("T")
+
+VERSION = 1
+"""Raise it whenever the same photos would now give another gallery."""
+
+
+@dataclass
+class Latest(Generic[T]):
+    """The last study's value. Studies hold mappings and cannot be hashed, so no `lru_cache`."""
+
+    study: Study | None = None
+    value: T | None = None
+
+    def get(self, study: Study, make: Callable[[], T]) -> T:
+        """The value of this study, made anew for another than the last."""
+        if self.value is None or self.study != study:
+            self.study, self.value = study, make()
+        return self.value
+
+
+_FACES: Latest[tuple[FaceSet, FaceSet]] = Latest()
+_SPLITS: Latest[dict[Federation, Split]] = Latest()
+
+
+def faces_of(study: Study) -> FaceSet:
+    """The study's face set at its size."""
+    return _faces(study)[0]
+
+
+def split_of(study: Study, federation: Federation) -> Split:
+    """Who trains and which photos are the gallery, in this federation on the study's faces."""
+    splits = _SPLITS.get(study, dict)
+    if federation not in splits:
+        splits[federation] = split(faces_of(study), federation)
+    return splits[federation]
+
+
+def gallery_of(
+    study: Study, federation: Federation, embedder: FaceEmbedder
+) -> dict[str, Tensor] | None:
+    """Embeddings of the photos that do not train, `reference/PERSON` and `probe/PERSON`.
+
+    None where nobody's name is known.
+    """
+    if not faces_of(study).has_identities:
+        return None
+    return _embedded(*_faces(study), split_of(study, federation), embedder)
+
+
+def _faces(study: Study) -> tuple[FaceSet, FaceSet]:
+    def make() -> tuple[FaceSet, FaceSet]:
+        settings = dict(study.data.settings)
+        faces: FaceSet = create("data", study.data.name, {**settings, "size": study.size})
+        full: FaceSet = create("data", study.data.name, {**settings, "size": GALLERY_SIZE})
+        return faces, full
+
+    return _FACES.get(study, make)
+
+
+def _embedded(
+    faces: FaceSet, full: FaceSet, held: Split, embedder: FaceEmbedder
+) -> dict[str, Tensor]:
+    """Everybody's embeddings. Those of public faces are kept in the user's cache for other runs.
+
+    The templates of anybody else stay in the run folder.
+    """
+
+    def embed() -> dict[str, Tensor]:
+        return packed(*embed_split(full, faces, held, mirrored(embedder.embed)))
+
+    if not full.public:
+        return embed()
+    decisive = {**embedder.network.state_dict(), "full": full.images, "small": faces.images}
+    facts = (full.people, sorted(held.gallery.items()), torch.get_num_threads())
+    key = key_of(decisive, "gallery", VERSION, torch.__version__, *facts)
+    try:
+        return load_or_learn(key, embed, None)
+    except StorageError:
+        return embed()  # without a cache it takes longer, that is all

@@ -1,0 +1,116 @@
+"""Where the captures of a study come from: a simulated federation, or one that was recorded.
+
+Apart from the other protocols, because a source opens secrets, and attacks never import it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+from fedaudit.core.capture import Capture, Secret
+from fedaudit.core.observation import Observation
+from fedaudit.core.protocols import Attack
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.scenario import Federation, Protection
+from fedaudit.core.trial import Cell
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """What a source says of its captures: a report concludes no more than this allows.
+
+    Attributes:
+        truth: "complete" where the photos behind every update are known, "brought" where only
+            those are that an auditor brought along.
+        originals: Whether reconstructions can be compared with any client's photos.
+        gallery: Whether there may be photos of people to recognize faces by.
+        training: How clients trained, in words; "" where the study says it.
+        model_states: The state of the audited model of each scenario, in words; of none where the
+            study says it.
+        protections: What the updates show of protections, and of faults in them.
+        positive: The faces of a positive control of its own, in words; "" where rows that nothing
+            protects are the control.
+    """
+
+    truth: Literal["complete", "brought"] = "complete"
+    originals: bool = True
+    gallery: bool = True
+    training: str = ""
+    model_states: Mapping[str, str] = field(default_factory=dict)
+    protections: tuple[Protection, ...] = ()
+    positive: str = ""
+
+
+COMPLETE = SourceFacts()
+"""Of captures whose photos are all known."""
+
+
+class FaceEmbedder(Protocol):
+    """The independent network that judges identity."""
+
+    @property
+    def network(self) -> nn.Module:
+        """Its weights decide what is remembered of it."""
+        ...
+
+    def embed(self, images: Tensor) -> Tensor:
+        """`[N, 3, H, W]` in [0, 1] as unit vectors `[N, D]`."""
+        ...
+
+
+class Explained(NamedTuple):
+    """Cosines between updates and the one that a client would make of a reconstruction.
+
+    Attributes:
+        own: Of the update that was attacked; None where it is not measured.
+        other: Of another client's update, the wrong-client control.
+    """
+
+    own: float | None = None
+    other: float | None = None
+
+
+class Source(Protocol):
+    """Where the captures of a study come from: a simulated federation, or a recorded one."""
+
+    def capture(self, cell: Cell, attack: Attack | None = None) -> Capture:
+        """What the server saw in a cell, and the truth as far as it is known.
+
+        Args:
+            cell: Of the study.
+            attack: The cell's, which may choose what the server sends; None for random images.
+        """
+        ...
+
+    def facts(self) -> SourceFacts:
+        """What a report must know of these captures; known before anything runs."""
+        ...
+
+    def limitations(self) -> tuple[str, ...]:
+        """What these captures cannot show, a sentence each."""
+        ...
+
+    def notes(self) -> tuple[str, ...]:
+        """What else a plan and a report say, such as what a defense does to a network."""
+        ...
+
+    def provenance(self) -> dict[str, Any]:
+        """Software, machine, terms and hashes of the data, as plain values."""
+        ...
+
+    def gallery(self, federation: Federation, embedder: FaceEmbedder) -> dict[str, Tensor] | None:
+        """Embeddings `[N, D]` of people, `reference/PERSON` and `probe/PERSON`.
+
+        None where there are no photos of people.
+        """
+        ...
+
+    def wrong_person(self, cell: Cell, secret: Secret, found: Reconstruction) -> str | None:
+        """Somebody of another client whom the cell's target does not show; None for nobody."""
+        ...
+
+    def explained(self, cell: Cell, seen: Observation, found: Reconstruction) -> Explained:
+        """How much of the update a reconstruction explains, where nothing else tells."""
+        ...

@@ -1,0 +1,64 @@
+"""Which source a study takes its captures from, and what that source says of them."""
+
+from functools import cache, lru_cache, partial
+
+from pydantic import TypeAdapter
+
+from fedaudit.captures.audit.recorded_source import RecordedSource
+from fedaudit.captures.simulate.simulated_source import SimulatedSource
+from fedaudit.core.scenario import Choice, Scenario, Study
+from fedaudit.core.source import Source, SourceFacts
+from fedaudit.federation.simulation import State
+from fedaudit.study.jobs import model_job
+from fedaudit.study.run_folder import RunFolder
+
+
+def source_of(study: Study, folder: RunFolder) -> Source:
+    """The recorded run that the study names, or its simulated federation.
+
+    Args:
+        study: Says which.
+        folder: Holds the models of simulated federations.
+    """
+    recording = study.recording
+    if recording is not None:
+        return RecordedSource(study, recording)
+    return SimulatedSource(study, partial(_state, study, folder))
+
+
+def statements(source: Source) -> dict[str, object]:
+    """What `facts.json` holds: whence the captures are, and what their source says of them."""
+    return {
+        **source.provenance(),
+        "notes": source.notes(),
+        "limitations": source.limitations(),
+        "source": _facts().dump_python(source.facts(), mode="json"),
+    }
+
+
+def stated(study: Study, folder: RunFolder) -> tuple[SourceFacts, tuple[str, ...]]:
+    """What a run's source said of its captures, and their limitations.
+
+    Where the run folder does not hold it (no cell is done, or an older version wrote it), the study
+    decides it.
+    """
+    kept = folder.facts()
+    if "source" in kept:
+        return _facts().validate_python(kept["source"]), tuple(kept["limitations"])
+    source = source_of(study, folder)
+    return source.facts(), source.limitations()
+
+
+@cache
+def _facts() -> TypeAdapter[SourceFacts]:
+    return TypeAdapter(SourceFacts)
+
+
+def _state(study: Study, folder: RunFolder, scenario: Scenario, defense: Choice) -> State | None:
+    job = model_job(study, scenario, defense)
+    return None if job is None else _trained(folder, job.key)
+
+
+@lru_cache(maxsize=4)
+def _trained(folder: RunFolder, key: str) -> State:
+    return State.from_flat(folder.model(key))

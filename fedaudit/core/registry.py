@@ -2,14 +2,19 @@
 
 import importlib
 import inspect
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from inspect import Parameter, Signature
 from typing import Any
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+
 from fedaudit.core.errors import ConfigError, UnknownNameError
-from fedaudit.core.setting_types import check_types
+from fedaudit.core.requirement import requirement_of_type, shown
 
 KINDS = ("attacks", "defenses", "methods", "priors", "metrics", "captures", "data", "networks")
 
@@ -54,14 +59,13 @@ def lookup(kind: str, name: str) -> Any:
         return import_object(name)
     point = _table(kind).get(name)
     if point is None:
-        what = "data set" if kind == "data" else kind.removesuffix("s")
-        raise UnknownNameError(what, name, names(kind))
+        raise UnknownNameError(_noun(kind), name, names(kind))
     try:
         return point.load()
     except (ImportError, AttributeError) as error:
         raise ConfigError(
-            f"the {kind.removesuffix('s')} {name!r} ({point.value}) cannot be imported: {error}. "
-            "Reinstall the package that registers it."
+            f"{_noun(kind)} {name!r} ({point.value}) is registered but cannot be imported: "
+            f"{error}. Repair or reinstall the package that registers it."
         ) from error
 
 
@@ -70,25 +74,85 @@ def create(kind: str, name: str, settings: Mapping[str, Any]) -> Any:
 
     Raises:
         UnknownNameError: The name or a setting does not exist.
-        ConfigError: A setting has a value that the plugin refuses, or of another type.
+        ConfigError: A setting is missing, has another type, or a value that the plugin refuses.
     """
-    factory = lookup(kind, name)
-    known = [p.name for p in inspect.signature(factory).parameters.values()]
-    for option in settings:
-        if option in known:
-            continue
-        if (now := RENAMED.get((kind, option))) in known:
-            raise ConfigError(
-                f"{kind.removesuffix('s')} {name!r}: the option {option!r} is called {now!r} now."
-            )
-        raise UnknownNameError(f"option of {kind.removesuffix('s')} {name!r}:", option, known)
-    check_types(f"{kind.removesuffix('s')} {name!r}", factory, settings)
+    factory = check_settings(kind, name, settings)
     try:
         return factory(**settings)
     except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"{kind.removesuffix('s')} {name!r} refused its settings: {error}"
-        ) from error
+        raise ConfigError(f"{_noun(kind)} {name!r} refused its settings: {error}") from error
+
+
+def check_settings(
+    kind: str, name: str, settings: Mapping[str, Any], *, later: Collection[str] = ()
+) -> Any:
+    """Look a plugin up and compare settings with its signature, without building it.
+
+    Values are compared as TOML writes them: a list does for a tuple, a whole number for a number,
+    and nothing for anything else. Settings without an annotation are not checked, nor are those
+    that no study file could hold.
+
+    Args:
+        kind: One of `KINDS`.
+        name: As for `lookup`.
+        settings: By name.
+        later: Settings that need not be there yet.
+
+    Returns:
+        The class or function.
+
+    Raises:
+        UnknownNameError: The name or a setting does not exist.
+        ConfigError: A setting is missing or has another type; the message says what is needed.
+    """
+    factory = lookup(kind, name)
+    try:
+        parameters = _signature(factory).parameters
+    except (TypeError, ValueError):  # built in C; it will refuse on its own
+        return factory
+    free = {Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL}
+    known = [p.name for p in parameters.values() if p.kind not in free]
+    what = f"{_noun(kind)} {name!r}"
+    for option, value in settings.items():
+        if option not in known:
+            if any(p.kind is Parameter.VAR_KEYWORD for p in parameters.values()):
+                continue
+            if (now := RENAMED.get((kind, option))) in known:
+                raise ConfigError(f"{what}: the option {option!r} is called {now!r} now.")
+            raise UnknownNameError(f"option of {what}:", option, known)
+        if not _fits(value, annotation := parameters[option].annotation):
+            must = requirement_of_type(annotation)
+            raise ConfigError(f"{what}: {option} must be {must}, not {shown(value)}.")
+    for p in parameters.values():
+        if p.name in known and p.default is p.empty and p.name not in {*settings, *later}:
+            raise ConfigError(f'{what} needs {p.name!r}. Write {{name = "{name}", {p.name} = …}}.')
+    return factory
+
+
+def _signature(factory: Any) -> Signature:
+    try:
+        return inspect.signature(factory, eval_str=True)
+    except NameError:  # annotated for type checkers only
+        return inspect.signature(factory)
+
+
+def _fits(value: object, annotation: Any) -> bool:
+    if annotation is Parameter.empty or isinstance(annotation, str):
+        return True
+    try:
+        written = json.dumps(value)
+        adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(strict=True))
+    except (TypeError, ValueError, PydanticUserError):  # neither is of a study file
+        return True
+    try:
+        adapter.validate_json(written)
+    except ValidationError:
+        return False
+    return True
+
+
+def _noun(kind: str) -> str:
+    return "data set" if kind == "data" else kind.removesuffix("s")
 
 
 def import_object(path: str) -> Any:

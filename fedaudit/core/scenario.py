@@ -11,6 +11,7 @@ from fedaudit.core.training import LocalTraining
 
 Adapt = Literal["known", "estimated", "no"]
 """An attacker is told the defense, has to read it off the update, or takes it for absent."""
+Partition = Literal["people", "dirichlet", "lighting", "pose"]
 SAFE_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._+]|-(?!-)){0,47}"
 """What a name in a study may be, that is to be a file name, too."""
 RECORDED = "capture"
@@ -62,7 +63,7 @@ class Federation:
     training: LocalTraining = field(default=LocalTraining(steps=4, batch_size=16, momentum=0.9))
     held_out: int = 10
     photos: int = 5
-    partition: Literal["people", "dirichlet", "lighting", "pose"] = "people"
+    partition: Partition = "people"
     alpha: float = 1.0
     identities: int = 0
 

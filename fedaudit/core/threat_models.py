@@ -6,10 +6,13 @@ because attacks infer them.
 """
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from fedaudit.core.errors import ConfigError, KnowledgeError, UnknownNameError
 from fedaudit.core.knowledge import Knowledge, ThreatModel
-from fedaudit.core.protocols import Attack
+
+if TYPE_CHECKING:  # it imports torch
+    from fedaudit.core.protocols import Attack
 
 EXPLANATIONS = {
     Knowledge.MODEL: "architecture and broadcast parameters",
@@ -73,7 +76,7 @@ def threat_model(name: str, grant: Iterable[str] = (), deny: Iterable[str] = ())
     return ThreatModel(label, (base.grants | granted) - denied, base.summary)
 
 
-def check_knowledge(attack_name: str, attack: Attack, threat: ThreatModel) -> None:
+def check_knowledge(attack_name: str, attack: "Attack", threat: ThreatModel) -> None:
     """Refuse an attack that needs a fact which its threat model does not grant.
 
     Args:

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+Optimizer = Literal["sgd", "adam"]
+BatchNormMode = Literal["train", "eval"]
+
 
 @dataclass(frozen=True)
 class LocalTraining:
@@ -24,7 +27,7 @@ class LocalTraining:
     steps: int = 1
     batch_size: int = 1
     momentum: float = 0.0
-    optimizer: Literal["sgd", "adam"] = "sgd"
+    optimizer: Optimizer = "sgd"
     weight_decay: float = 0.0
     proximal: float = 0.0
-    batch_norm: Literal["train", "eval"] = "train"
+    batch_norm: BatchNormMode = "train"

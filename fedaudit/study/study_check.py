@@ -1,6 +1,7 @@
 """Checks that need the plugins: do they exist, do they take these settings, may they know that."""
 
-import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fedaudit.core import registry
@@ -8,13 +9,12 @@ from fedaudit.core.errors import (
     ConfigError,
     DataError,
     FedauditError,
-    KnowledgeError,
     UnknownNameError,
+    UsageError,
 )
 from fedaudit.core.observation import LocalTraining
 from fedaudit.core.protocols import Defense, Method
 from fedaudit.core.scenario import Choice, Scenario, Study
-from fedaudit.core.setting_types import check_types
 from fedaudit.core.threat_models import check_knowledge, threat_model
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import split, target_photos
@@ -22,7 +22,6 @@ from fedaudit.defenses.chain import parts_of
 from fedaudit.federation.abilities import Checks
 from fedaudit.federation.together import aggregator_of, photos_of, training_of
 from fedaudit.files import asset_store
-from fedaudit.study.study_rules import Place
 
 SET_BY_STUDY = {
     ("data", "size"): "size = 64 at the top of the study",
@@ -48,15 +47,32 @@ def check_study(study: Study, *, file: str = "study") -> None:
         ConfigError: A plugin refuses its settings or cannot be imported.
         KnowledgeError: An attack needs a fact that its scenario denies.
     """
-    check_settings("data", study.data, Place(file, key="data"))
+    _check_settings("data", study.data, f"{file}: data")
     for scenario in study.scenarios:
-        table = f"scenario {scenario.name!r}"
-        check_settings("networks", scenario.network, Place(file, table, "network"))
-        method = _check_method(scenario, Place(file, table, "method"))
+        place = f"{file}: scenario {scenario.name!r}"
+        _check_settings("networks", scenario.network, f"{place}: network")
+        method = _check_method(scenario, place)
         for choice in scenario.defenses:
-            _check_defense(scenario, method, choice, Place(file, table, "defenses"))
-        _check_attacks(scenario, file, table)
+            _check_defense(scenario, method, choice, f"{place}: defenses")
+        threat = threat_model(scenario.threat_model, scenario.grant, scenario.deny)
+        for choice in scenario.attacks:
+            attack = _build("attacks", choice, f"{place}: attacks")
+            with _at(place):
+                check_knowledge(choice.label, attack, threat)
     _check_faces(study, file)
+
+
+@contextmanager
+def _at(place: str) -> Iterator[None]:
+    """Errors inside name the place in the study."""
+    try:
+        yield
+    except UnknownNameError as error:
+        raise UnknownNameError(error.kind, error.name, error.known, where=place) from error
+    except UsageError as error:
+        raise type(error)(f"{place}: {error}") from error
+    except FedauditError as error:
+        raise ConfigError(f"{place}: {error}") from error
 
 
 def _check_faces(study: Study, file: str) -> None:
@@ -92,24 +108,23 @@ def _check_faces(study: Study, file: str) -> None:
         ) from error
 
 
-def _check_method(scenario: Scenario, place: Place) -> Method:
-    method: Method = build("methods", scenario.method, place)
+def _check_method(scenario: Scenario, place: str) -> Method:
+    method: Method = _build("methods", scenario.method, f"{place}: method")
     asked = scenario.audited_training
-    made = method.local(asked)
-    steps = made.steps
-    if steps != asked.steps:
-        unit = "step" if steps == 1 else "steps"
+    actual = method.local(asked)
+    if actual.steps != asked.steps:
+        unit = "step" if actual.steps == 1 else "steps"
         raise ConfigError(
-            f"{place}: method {scenario.method.label!r} makes {steps} local {unit}, and "
-            f"local_steps asks for {asked.steps}. Write local_steps = {steps}, or "
+            f"{place}: method {scenario.method.label!r} makes {actual.steps} local {unit}, and "
+            f"local_steps asks for {asked.steps}. Write local_steps = {actual.steps}, or "
             'method = "fedavg".'
         )
     for key in ("momentum", "optimizer", "weight_decay", "proximal"):
         value = getattr(asked, key)
-        if value != getattr(made, key) and value != getattr(LocalTraining(), key):
+        if value != getattr(actual, key) and value != getattr(LocalTraining(), key):
             raise ConfigError(
                 f"{place}: method {scenario.method.label!r} trains with {key} = "
-                f"{getattr(made, key)!r}, and the scenario asks for {value!r}. Remove {key}, or "
+                f"{getattr(actual, key)!r}, and the scenario asks for {value!r}. Remove {key}, or "
                 'write method = "fedavg".'
             )
     if asked.steps * asked.batch_size < scenario.batch_size:
@@ -122,80 +137,25 @@ def _check_method(scenario: Scenario, place: Place) -> Method:
     return method
 
 
-def _check_defense(scenario: Scenario, method: Method, choice: Choice, place: Place) -> None:
-    defense: Defense = build("defenses", choice, place)
-    try:
+def _check_defense(scenario: Scenario, method: Method, choice: Choice, place: str) -> None:
+    defense: Defense = _build("defenses", choice, place)
+    with _at(f"{place}: {choice.label}"):
         training_of(method, defense, scenario.audited_training)
         aggregator_of(method, defense)
-    except ConfigError as error:
-        raise ConfigError(f"{place}: {place.key}: {choice.label}: {error}") from error
 
 
-def _check_attacks(scenario: Scenario, file: str, table: str) -> None:
-    threat = threat_model(scenario.threat_model, scenario.grant, scenario.deny)
-    for choice in scenario.attacks:
-        place = Place(file, table, "attacks")
-        attack = build("attacks", choice, place)
-        try:
-            check_knowledge(choice.label, attack, threat)
-        except KnowledgeError as error:
-            raise KnowledgeError(f"{place}: {error}") from error
+def _build(kind: str, choice: Choice, place: str) -> Any:
+    _check_settings(kind, choice, place)
+    with _at(place):
+        return registry.create(kind, choice.name, choice.settings)
 
 
-def check_settings(kind: str, choice: Choice, place: Place) -> Any:
-    """Look a plugin up and check the names of its settings against its signature.
-
-    Returns:
-        The class or function.
-    """
-    factory = _find(kind, choice, place)
-    try:
-        parameters = inspect.signature(factory).parameters.values()
-    except (TypeError, ValueError):  # built in C; it will refuse on its own
-        return factory
-    known = [p.name for p in parameters if p.kind not in {p.VAR_KEYWORD, p.VAR_POSITIONAL}]
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+def _check_settings(kind: str, choice: Choice, place: str) -> None:
     for option in choice.settings:
         if instead := SET_BY_STUDY.get((kind, option)):
             raise ConfigError(
-                f"{place}: {place.key}: {option} is not for {choice.name!r} to choose. "
-                f"Write {instead}."
+                f"{place}: {option} is not for {choice.name!r} to choose. Write {instead}."
             )
-        if option not in known and not takes_any:
-            what = f"option of {kind.removesuffix('s')} {choice.name!r}:"
-            raise UnknownNameError(what, option, known, where=f"{place}: {place.key}")
-    what = f"{place}: {place.key}: {kind.removesuffix('s')} {choice.name!r}"
-    for p in parameters:
-        given = p.name in choice.settings or (kind, p.name) in SET_BY_STUDY
-        optional = p.kind in {p.VAR_KEYWORD, p.VAR_POSITIONAL} or p.default is not p.empty
-        if not given and not optional:
-            raise ConfigError(
-                f"{what} needs {p.name!r}. Write "
-                f'{place.key.partition("[")[0]} = {{name = "{choice.name}", {p.name} = …}}.'
-            )
-    check_types(what, factory, choice.settings)
-    return factory
-
-
-def build(kind: str, choice: Choice, place: Place) -> Any:
-    """Build a plugin once, with errors that name the place in the study."""
-    check_settings(kind, choice, place)
-    try:
-        return registry.create(kind, choice.name, choice.settings)
-    except FedauditError as error:
-        raise ConfigError(f"{place}: {place.key}: {error}") from error
-
-
-def _find(kind: str, choice: Choice, place: Place) -> Any:
-    where = f"{place}: {place.key}"
-    try:
-        return registry.lookup(kind, choice.name)
-    except UnknownNameError as error:
-        raise UnknownNameError(error.kind, error.name, error.known, where=where) from error
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from error
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"{where}: {kind.removesuffix('s')} {choice.name!r} is registered but cannot be "
-            f"imported: {error}. Repair or remove the package that brings it."
-        ) from error
+    later = [option for of, option in SET_BY_STUDY if of == kind]
+    with _at(place):
+        registry.check_settings(kind, choice.name, choice.settings, later=later)

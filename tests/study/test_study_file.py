@@ -23,12 +23,8 @@ from fedaudit.core.errors import (
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import LocalTraining
 from fedaudit.core.scenario import Choice, Federation, Scenario, Study, keys_of
-from fedaudit.core.setting_types import check_types
 from fedaudit.study.study_file import (
-    FEDERATION,
     REPORT_ONLY,
-    SCENARIO,
-    STUDY,
     canonical,
     digest,
     load_study,
@@ -36,6 +32,7 @@ from fedaudit.study.study_file import (
     study_from_mapping,
     study_to_mapping,
 )
+from fedaudit.study.study_tables import DefaultsTable, FederationTable, ScenarioTable, StudyTable
 
 MINIMAL: Mapping[str, Any] = {"name": "a", "scenario": [{"name": "fresh"}]}
 
@@ -80,18 +77,23 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
         "attacks": {"inverting_gradients": Nosy, "gan_inversion": Nosy},
         "defenses": {"none": Shy, "dpsgd": Shy},
         "methods": {"fedsgd": OneStep},
-        "networks": {"face": anything},
+        "networks": {"face": anything, "broken": None},
         "data": {"orl": faces},
     }
 
-    def lookup(kind: str, name: str) -> Any:
-        if name == "broken":
-            raise ImportError("no torchvision")
-        if name not in table[kind]:
-            raise UnknownNameError(kind.removesuffix("s"), name, table[kind])
-        return table[kind][name]
+    class Point:
+        value = "somewhere:Plugin"
 
-    monkeypatch.setattr(registry, "lookup", lookup)
+        def __init__(self, plugin: Any) -> None:
+            self.plugin = plugin
+
+        def load(self) -> Any:
+            if self.plugin is None:
+                raise ImportError("no torchvision")
+            return self.plugin
+
+    points = {kind: {n: Point(p) for n, p in of.items()} for kind, of in table.items()}
+    monkeypatch.setattr(registry, "_table", points.__getitem__)
 
 
 def load(tmp_path: Path, text: str) -> Study:
@@ -101,10 +103,12 @@ def load(tmp_path: Path, text: str) -> Study:
 
 
 def test_rules_cover_every_field() -> None:
-    assert set(STUDY) | {"scenarios", "federation"} == set(Study.__dataclass_fields__)
-    assert set(SCENARIO) == set(keys_of(Scenario("a")))
-    assert set(FEDERATION) == set(keys_of(Federation()))
-    assert set(REPORT_ONLY) <= set(STUDY)
+    study = set(Study.__dataclass_fields__) - {"scenarios"} | {"scenario", "defaults"}
+    assert set(StudyTable.__annotations__) == study
+    assert set(ScenarioTable.__annotations__) == set(keys_of(Scenario("a")))
+    assert set(DefaultsTable.__annotations__) == set(ScenarioTable.__annotations__) - {"name"}
+    assert set(FederationTable.__annotations__) == set(keys_of(Federation()))
+    assert set(REPORT_ONLY) <= study
 
 
 @pytest.mark.usefixtures("plugins")
@@ -148,7 +152,10 @@ def test_whole_file(tmp_path: Path) -> None:
         ({"name": "a\x1b[31m"}, "control characters"),
         ({"name": "a\nb"}, "on one line"),
         ({"name": 3}, "name must be text"),
-        ({"size": 8}, "size must be a whole number of at least 16, not 8. Write for instance size"),
+        (
+            {"size": 8},
+            "size must be a whole number of at least 16 and at most 1024, not 8. Write",
+        ),
         ({"size": 64.0}, "whole number"),
         ({"size": True}, "not true"),
         ({"size": 4096}, "at most 1024"),
@@ -181,6 +188,19 @@ def test_mistakes_at_the_top(change: dict[str, Any], words: str) -> None:
     assert caught.value.exit_code == 2
 
 
+def test_all_mistakes_are_told_at_once() -> None:
+    wrong = {"name": "fresh", "lr": "0.1", "atacks": [], "federation": {"clients": True}}
+    with pytest.raises(ConfigError) as caught:
+        study_from_mapping({**MINIMAL, "size": 8, "scenario": [wrong]}, file="my.toml")
+    lines = str(caught.value).split("\n")
+    assert [line.partition(" must be ")[0].partition(": did you")[0] for line in lines] == [
+        "my.toml: size",
+        "my.toml: scenario 'fresh': lr",
+        "my.toml: scenario 'fresh'.federation: clients",
+        "my.toml: scenario 'fresh': unknown key 'atacks'",
+    ]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -199,7 +219,7 @@ def test_mistakes_at_the_top(change: dict[str, Any], words: str) -> None:
         ({"defenses": [{"name": "x", "label": "a b"}]}, "defenses[0].label must be a name"),
         ({"defenses": [{"name": "x", "label": 3}]}, "defenses[0].label must be a name"),
         ({"threat_model": "d"}, "unknown threat model 'd'"),
-        ({"threat_model": 4}, "threat_model must be one of A, B"),
+        ({"threat_model": 4}, 'threat_model must be one of "A", "B"'),
         ({"grant": ["label"]}, "unknown fact 'label': did you mean 'labels'?"),
         ({"grant": ["labels"], "deny": ["labels"]}, "labels stands in both"),
         ({"atacks": []}, "study: scenario 'fresh': unknown key 'atacks': did you mean 'attacks'?"),
@@ -259,17 +279,20 @@ def test_data_may_not_choose_its_size(tmp_path: Path) -> None:
         (Literal["a", "b"], "a", "c", 'one of "a", "b", not "c"'),
         (float | None, 3, True, "a number or left out, not true"),
         (bool, True, 1, "true or false, not 1"),
-        (Path, "x", 3, "pathlib.Path, not 3"),
+        (Path, "x", 3, "a path, not 3"),
     ],
 )
-def test_types_of_settings(annotation: Any, fine: object, wrong: object, words: str) -> None:
+def test_types_of_settings(
+    monkeypatch: pytest.MonkeyPatch, annotation: Any, fine: object, wrong: object, words: str
+) -> None:
     def plugin(*, option: Any) -> None:
         pass
 
     plugin.__annotations__["option"] = annotation
-    check_types("attack 'x'", plugin, {"option": fine})
+    monkeypatch.setattr(registry, "lookup", lambda kind, name: plugin)
+    registry.check_settings("attacks", "x", {"option": fine})
     with pytest.raises(ConfigError) as caught:
-        check_types("attack 'x'", plugin, {"option": wrong})
+        registry.check_settings("attacks", "x", {"option": wrong})
     assert str(caught.value) == f"attack 'x': option must be {words}."
 
 
@@ -283,7 +306,7 @@ def test_wrong_settings_of_our_own_plugins(tmp_path: Path) -> None:
             load(tmp_path, f'name = "a"\n[[scenario]]\nname = "fresh"\n{line}')
     with pytest.raises(UnknownNameError, match="unknown data set 'Orl': did you mean 'orl'"):
         load(tmp_path, 'name = "a"\ndata = "Orl"\n[[scenario]]\nname = "fresh"')
-    with pytest.raises(ConfigError, match=r"needs 'path'. Write data = {name = .folder., path"):
+    with pytest.raises(ConfigError, match=r"needs 'path'. Write {name = .folder., path"):
         load(tmp_path, 'name = "a"\ndata = "folder"\n[[scenario]]\nname = "fresh"')
 
 

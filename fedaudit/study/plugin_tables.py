@@ -1,4 +1,8 @@
-"""How a study file names a plugin: by its name, or by a table with its settings among the keys."""
+"""How a study file names a plugin: by its name, or by a table with its settings among the keys.
+
+Validators raise a `ValueError` without words where the field says what must be there
+(`study_errors`), and with words, in which `{key}` is the key, where it does not.
+"""
 
 import math
 import re
@@ -6,12 +10,15 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_core import PydanticCustomError
 
 from fedaudit.core.scenario import SAFE_NAME, Adapt, Choice
 
 SAFE = "a name of letters, digits and . _ + - (no --), at most 48, as files carry it"
 """What a name must be that becomes part of file names: "--" separates those parts."""
+
+
+class LabelError(ValueError):
+    """A label, given or made of the plugin's name, that cannot be part of a file name."""
 
 
 def _is_plain(value: object) -> bool:
@@ -24,7 +31,7 @@ def _is_plain(value: object) -> bool:
 
 def _plain(value: Any) -> Any:
     if not _is_plain(value):
-        raise PydanticCustomError("wrong", "not of a study file")
+        raise ValueError
     return value
 
 
@@ -79,8 +86,7 @@ class _Defense(_Plugin):
             return (self.choice(),)
         ((setting, values),) = self.sweep.items()
         if setting in self.__pydantic_extra__:
-            must = "{setting} is set beside its sweep. Remove one."
-            raise PydanticCustomError("said", must, {"setting": setting})
+            raise ValueError(f"{setting} is set beside its sweep. Remove one.")
         label, rest = self.label or self.name, self.__pydantic_extra__
         return tuple(
             _labelled(Choice(self.name, {**rest, setting: v}, f"{label}-{v}")) for v in values
@@ -89,7 +95,7 @@ class _Defense(_Plugin):
 
 def _labelled(choice: Choice) -> Choice:
     if not re.fullmatch(SAFE_NAME, choice.label):
-        raise PydanticCustomError("label", "not a file name", {"label": choice.label})
+        raise LabelError(choice.label)
     return choice
 
 
@@ -98,11 +104,9 @@ def _told_apart(choices: Iterable[Choice]) -> tuple[Choice, ...]:
     for choice in choices:
         label = choice.label.casefold()  # some file systems do not tell Strong from strong
         if label in labels:
-            raise PydanticCustomError(
-                "said",
-                "{key} has {twice} twice. Remove one, or tell them apart: "
-                '{name = "…", label = "strong", …}.',
-                {"twice": repr(label)},
+            raise ValueError(
+                f"{{key}} has {label!r} twice. Remove one, or tell them apart: "
+                '{name = "…", label = "strong", …}.'
             )
         labels[label] = choice
     return tuple(labels.values())
@@ -111,7 +115,7 @@ def _told_apart(choices: Iterable[Choice]) -> tuple[Choice, ...]:
 def _as_table(value: Any) -> Any:
     table = {"name": value} if isinstance(value, str) else value
     if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
-        raise PydanticCustomError("wrong", "neither a name nor a table with one")
+        raise ValueError
     return table
 
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
 
 from fedaudit.core.errors import ConfigError, UnknownNameError, UsageError
 from fedaudit.core.requirement import requirement, shown
+from fedaudit.study.plugin_tables import LabelError
 
 
 def validated(adapter: TypeAdapter[Any], tables: Mapping[str, Any], file: str) -> dict[str, Any]:
@@ -37,39 +37,36 @@ def place_of_scenario(file: str, scenario: object, number: int) -> str:
 
 
 def _problem(
-    error: ErrorDetails, schema: dict[str, Any], tables: Mapping[str, Any], file: str
+    error: Mapping[str, Any], schema: dict[str, Any], tables: Mapping[str, Any], file: str
 ) -> UsageError:
     loc, value, kind = list(error["loc"]), error["input"], error["type"]
+    cause = error.get("ctx", {}).get("error", "")
     if loc == ["scenario"]:
         return _no_scenario(value if kind != "missing" else None, file)
-    if kind == "label":
-        loc, value = [*loc, "label"], error["ctx"]["label"]
+    if isinstance(cause, LabelError):
+        loc, value = [*loc, "label"], str(cause)
     place, inside = _table(loc, tables, file)
     node = _node(schema, loc)
     if kind == "extra_forbidden":
         known = _resolved(schema, _node(schema, loc[:-1]))["properties"]
         return UnknownNameError("key", str(loc[-1]), known, where=place)
-    if kind == "literal_error" and isinstance(value, str):
+    if "enum" in node and isinstance(value, str):
         return UnknownNameError(node["title"].lower(), value, node["enum"], where=place)
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in inside)
-    return ConfigError(f"{place}{_advice(error, key.removeprefix('.'), value, node, loc[0])}")
-
-
-def _advice(
-    error: ErrorDetails, key: str, value: object, node: Mapping[str, Any], top: object
-) -> str:
-    """What is wrong with a value, and what to write."""
-    if error["type"] == "said":
-        return f": {error['msg'].replace('{key}', key)}"
+    key = key.removeprefix(".")
     if not key:
-        return f" must be a table, not {shown(value)}."
-    if key == "name" and (error["type"] == "missing" or value == ""):
-        what, example = ("scenario", "fresh") if top == "scenario" else ("study", "…")
-        return f': a {what} needs a name. Write name = "{example}".'
-    examples = node.get("examples") or node.get("enum", [])[:1]
-    advice = f" Write for instance {key.rpartition('.')[2]} = {', or '.join(map(_toml, examples))}."
-    must = f": {key} must be {requirement(node)}, not {shown(value)}."
-    return must + (advice if examples else "")
+        problem = f" must be a table, not {shown(value)}."
+    elif key == "name" and (kind == "missing" or value == ""):
+        what, example = ("scenario", "fresh") if loc[0] == "scenario" else ("study", "…")
+        problem = f': a {what} needs a name. Write name = "{example}".'
+    elif str(cause) and not isinstance(cause, LabelError):
+        problem = f": {str(cause).replace('{key}', key)}"
+    else:
+        problem = f": {key} must be {requirement(node)}, not {shown(value)}."
+        if examples := node.get("examples") or node.get("enum", [])[:1]:
+            written = ", or ".join(map(_toml, examples))
+            problem += f" Write for instance {key.rpartition('.')[2]} = {written}."
+    return ConfigError(place + problem)
 
 
 def _no_scenario(value: object, file: str) -> ConfigError:

@@ -6,11 +6,10 @@ its `examples` say what to write, and its `title` what a word is one of.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Annotated, Any, Required
 
 from pydantic import AfterValidator, ConfigDict, Field, with_config
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from typing_extensions import TypedDict
 
 from fedaudit.core.knowledge import Knowledge
@@ -43,26 +42,35 @@ def _list(example: list[str]) -> Any:
 _SEEDS = Field(min_length=1, description="a list that is not empty", examples=[[0, 1, 2]])
 
 
-@dataclass(frozen=True)
-class _OneOf:
-    """One of a few words."""
+def _among(words: list[str]) -> Callable[[str], str]:
+    def check(word: str) -> str:
+        if word not in words:
+            raise ValueError
+        return word
 
-    words: tuple[str, ...]
+    return check
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
-        return core_schema.literal_schema(list(self.words))
+
+_FACTS, _MODELS = [str(fact) for fact in Knowledge], list(THREAT_MODELS)
+_Fact = Annotated[
+    str, AfterValidator(_among(_FACTS)), Field(title="fact", json_schema_extra={"enum": _FACTS})
+]
+_ThreatModel = Annotated[
+    str,
+    AfterValidator(_among(_MODELS)),
+    Field(title="threat model", json_schema_extra={"enum": _MODELS}),
+]
 
 
 def _distinct(items: list[Any]) -> tuple[Any, ...]:
     for number, item in enumerate(items):
         if item in items[:number]:
-            twice = {"twice": repr(item)}
-            raise PydanticCustomError("said", "{key} has {twice} twice. Remove one.", twice)
+            raise ValueError(f"{{key}} has {item!r} twice. Remove one.")
     return tuple(items)
 
 
 _Facts = Annotated[
-    list[Annotated[str, _OneOf(tuple(map(str, Knowledge))), Field(title="fact")]],
+    list[_Fact],
     AfterValidator(_distinct),
     _list(["labels"]),
 ]
@@ -107,7 +115,7 @@ class DefaultsTable(_Training, total=False):
     local_batch_size: Annotated[int, _whole(0, 2)]
     rounds_seen: Annotated[int, _whole(1, 4)]
     targets: Annotated[int, _whole(1, 16)]
-    threat_model: Annotated[str, _OneOf(tuple(THREAT_MODELS))]
+    threat_model: _ThreatModel
     grant: _Facts
     deny: _Facts
     defenses: Defenses
@@ -119,7 +127,7 @@ class DefaultsTable(_Training, total=False):
 
 def _safe(name: str) -> str:
     if not re.fullmatch(SAFE_NAME, name):
-        raise PydanticCustomError("wrong", "not safe")
+        raise ValueError
     return name
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import msgpack
 import torch
 from torch import Tensor
 
 from fedaudit.captures.format.readers.limits import Limits, check_file, check_name, check_total
-from fedaudit.captures.format.readers.msgpack import unpack
 from fedaudit.captures.format.readers.npy import read_bytes
 from fedaudit.captures.format.readers.safetensors_file import from_bytes
 from fedaudit.core.errors import CaptureError
@@ -26,7 +26,6 @@ _HEADER = struct.Struct(">BBQ")
 _MAIN, _BLOB = 100, 102
 _TYPE, _DATA = "__fobs_type__", "__fobs_data__"
 _REFERENCE = "nvflare.fuel.utils.fobs.datum.DatumRef"
-_DESCRIPTION = 64 << 20
 
 
 def read(path: Path, limits: Limits) -> dict[str, Tensor]:
@@ -41,9 +40,10 @@ def read(path: Path, limits: Limits) -> dict[str, Tensor]:
         content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     main, blobs = _sections(path, content)
     try:
-        dxo = _inner(unpack(main))
+        # Nothing may be longer than what it stands in, and no extension names what to build.
+        dxo = _inner(msgpack.unpackb(main, strict_map_key=True, max_ext_len=0))
         data = dxo["data"]["data"] if _TYPE not in dxo["data"] else None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CaptureError(path, "it is damaged, or no DXO of NVFlare") from error
     if not isinstance(data, dict):
         raise CaptureError(path, "it is a DXO without weights")
@@ -98,7 +98,7 @@ def _tensor(
         wanted = reference.get("data") if isinstance(reference, dict) else None
         wanted = wanted.get("datum_id") if isinstance(wanted, dict) else None
         content = blobs.get(wanted) if isinstance(wanted, str) else None
-    if not isinstance(content, memoryview) or kind not in {"numpy.ndarray", "torch.Tensor"}:
+    if not isinstance(content, bytes | memoryview) or kind not in {"numpy.ndarray", "torch.Tensor"}:
         raise CaptureError(
             path,
             f"it is {str(kind)[:80]!r}, not an array or a tensor: encrypted, compressed, or sent "

@@ -45,7 +45,7 @@ from fedaudit.federation.simulation import Simulation, State
 from fedaudit.models.facenet import FaceNet
 from fedaudit.models.zoo import build
 from fedaudit.scoring.embedder import load_embedder
-from fedaudit.scoring.identity import calibrate, embed_split, mirrored
+from fedaudit.scoring.identity import average_with_mirror, calibrate, embed_split
 from fedaudit.scoring.score import score
 
 DEFENDED = {
@@ -101,7 +101,7 @@ def bench_of(network: str, rounds: int) -> Bench:
     federation = with_keys(common, {"lr": 0.05, "local_steps": LOCAL})
     faces, full = orl(size=32), orl(size=112)
     parts = split(faces, federation)
-    embed = mirrored(load_embedder().embed)
+    embed = average_with_mirror(load_embedder().embed)
     references, probes = embed_split(full, faces, parts, embed)
     gallery = calibrate(references, probes, fmr=1e-3, photos=200)
     simulation = Simulation(ModelSpec(network), faces, parts, federation, FedSGD(), NoDefense())

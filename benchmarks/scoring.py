@@ -12,7 +12,7 @@ from fedaudit.data.face_set import FaceSet
 from fedaudit.data.orl import orl
 from fedaudit.data.splits import Split
 from fedaudit.scoring.embedder import load_embedder
-from fedaudit.scoring.identity import Embed, Gallery, calibrate, embed_split, mirrored
+from fedaudit.scoring.identity import Embed, Gallery, average_with_mirror, calibrate, embed_split
 from fedaudit.scoring.score import score
 
 
@@ -26,7 +26,7 @@ class Judge:
     @classmethod
     def of(cls, faces: FaceSet, parts: Split) -> "Judge":
         """Calibrated at an FMR of 1e-3 on ORL's photos at full size."""
-        embed = mirrored(load_embedder().embed)
+        embed = average_with_mirror(load_embedder().embed)
         references, probes = embed_split(orl(size=112), faces, parts, embed)
         return cls(calibrate(references, probes, fmr=1e-3, photos=200), embed)
 

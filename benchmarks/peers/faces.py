@@ -34,7 +34,7 @@ from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.fedsgd import FedSGD
 from fedaudit.federation.simulation import Simulation
 from fedaudit.scoring.embedder import load_embedder
-from fedaudit.scoring.identity import calibrate, embed_split, mirrored
+from fedaudit.scoring.identity import average_with_mirror, calibrate, embed_split
 from fedaudit.scoring.score import score
 
 OURS = ("gan_inversion", "inverting_gradients")
@@ -71,7 +71,7 @@ def main() -> None:
     federation = replace(Federation(), clients=2)
     faces, full = orl(size=options.size), orl(size=112)
     parts = split(faces, federation)
-    embed = mirrored(load_embedder().embed)
+    embed = average_with_mirror(load_embedder().embed)
     references, probes = embed_split(full, faces, parts, embed)
     gallery = calibrate(references, probes, fmr=1e-3, photos=200)
     simulation = Simulation(ModelSpec("face"), faces, parts, federation, FedSGD(), NoDefense())

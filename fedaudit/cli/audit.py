@@ -1,26 +1,14 @@
 """`fedaudit audit`: attack what was recorded in a real run."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from fedaudit.cli.options import (
-    EVIDENCE,
-    device_option,
-    examples,
-    fail_on_option,
-    quiet_option,
-    workers_option,
-)
+from fedaudit.cli.options import RunOptions, examples, run_options
 from fedaudit.core.errors import ConfigError
-
-if TYPE_CHECKING:
-    from fedaudit.core.measures import Evidence
 
 
 def _numbers(context: click.Context, option: click.Parameter, value: str | None) -> Any:
@@ -92,15 +80,7 @@ def _words(context: click.Context, option: click.Parameter, value: str | None) -
     "--fmr", type=click.FloatRange(0, 0.5, min_open=True), default=1e-3, show_default=True,
     help="False match rate at which two faces count as one person.",
 )  # fmt: skip
-@workers_option
-@device_option
-@click.option(
-    "--evidence", type=click.Choice(EVIDENCE),
-    help="What the report shows of faces; only full keeps originals.  [default: redacted]",
-)  # fmt: skip
-@fail_on_option
-@click.option("--dry-run", is_flag=True, help="Say what would be run, and run nothing.")
-@quiet_option
+@run_options
 def audit(
     *,
     capture: Path,
@@ -114,12 +94,7 @@ def audit(
     attacks: tuple[str, ...] | None,
     targets: int,
     fmr: float,
-    workers: int | None,
-    device: str,
-    evidence: Evidence | None,
-    fail_on: str | None,
-    dry_run: bool,
-    quiet: bool,
+    options: RunOptions,
 ) -> int:
     """Attack what was recorded in CAPTURE, and write results.json and report.html.
 
@@ -127,7 +102,7 @@ def audit(
     gallery, faces are recognized. Without either, only how well they explain the updates is told.
     """
     from fedaudit.captures.audit import recorded_study as captures  # noqa: PLC0415 - imports torch
-    from fedaudit.cli import plan, run_study  # noqa: PLC0415 - imports torch
+    from fedaudit.cli.run_study import run_study  # noqa: PLC0415 - imports torch
     from fedaudit.core.scenario import Choice  # noqa: PLC0415
     from fedaudit.data.folder import folder  # noqa: PLC0415 - imports torch
 
@@ -149,14 +124,10 @@ def audit(
             fmr=fmr,
         )
     )
-    if not quiet:
+    if not options.quiet:
         for note in made.notes:
             click.echo(f"note: {note}", err=True)
-    options = run_study.Options(output, workers, evidence, fail_on, quiet, device)
-    if dry_run:
-        click.echo(plan.plan(made.study, options))
-        return 0
-    return run_study.run_study(made.study, options)
+    return run_study(made.study, output, options)
 
 
 def _truth(given: tuple[str, ...]) -> dict[str, Path]:

@@ -44,8 +44,8 @@ def explanation(kind: str, name: str) -> dict[str, Any]:
         from fedaudit.core.threat_models import threat_model  # noqa: PLC0415 - imports torch
 
         threat = threat_model(name)
-        facts = sorted(str(fact) for fact in threat.grants)
-        return {"kind": kind, "name": name, "text": threat.summary, "grants": facts}
+        grants = sorted(str(fact) for fact in threat.grants)
+        return {"kind": kind, "name": name, "text": threat.summary, "grants": grants}
     try:
         plugin = registry.lookup(kind, name)
     except (ImportError, AttributeError) as error:
@@ -53,7 +53,7 @@ def explanation(kind: str, name: str) -> dict[str, Any]:
             f"{kind.removesuffix('s')} {name!r} is registered but cannot be imported: {error}. "
             "Repair or remove the package that brings it."
         ) from error
-    found: dict[str, Any] = {
+    entry: dict[str, Any] = {
         "kind": kind,
         "name": name,
         "text": inspect.getdoc(plugin) or "",
@@ -61,10 +61,10 @@ def explanation(kind: str, name: str) -> dict[str, Any]:
     }
     for attribute in ("needs", "reads"):
         if isinstance(value := getattr(plugin, attribute, None), frozenset):
-            found[attribute] = sorted(getattr(v, "__name__", str(v)) for v in value)
+            entry[attribute] = sorted(getattr(v, "__name__", str(v)) for v in value)
     if isinstance(paper := getattr(plugin, "paper", None), str):
-        found["paper"] = paper
-    return found
+        entry["paper"] = paper
+    return entry
 
 
 def _settings(plugin: Any) -> Iterator[dict[str, str]]:

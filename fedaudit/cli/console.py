@@ -6,7 +6,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.text import Text
 
 from fedaudit.study.executor import Event
@@ -17,6 +24,7 @@ EVERY = 5.0
 """Seconds between two lines where there is no terminal."""
 
 Show = Callable[[Event], None]
+Update = Callable[[float, str, str], None]
 
 
 class Tally:
@@ -26,7 +34,7 @@ class Tally:
         self.total = len(jobs)
         self.done = self.failed = 0
         self.began = time.monotonic()
-        self._told: set[str] = set()
+        self._shown: set[str] = set()
         self._estimate = Estimate({job.key: job.group for job in jobs}, workers)
 
     def count(self, event: Event) -> str | None:
@@ -39,9 +47,9 @@ class Tally:
         self.done += 1
         self.failed += not fine
         self._estimate.finished(event.key, event.outcome.seconds if fine else None)
-        if fine or event.outcome.message in self._told:  # one cause may fail every job
+        if fine or event.outcome.message in self._shown:  # one cause may fail every job
             return None
-        self._told.add(event.outcome.message)
+        self._shown.add(event.outcome.message)
         return f"{event.key} {event.outcome.status}: {event.outcome.message}"
 
     @property
@@ -70,52 +78,65 @@ def progress(jobs: Sequence[Job], workers: int, *, quiet: bool = False) -> Itera
         workers: How many are done at once.
         quiet: Show failures only.
     """
-    tally = Tally(jobs, workers)
-    # rich heeds NO_COLOR, TERM=dumb and the like.
-    console = Console(file=sys.stderr, highlight=False, markup=False, soft_wrap=True)
-    if quiet or not jobs:
-        yield lambda event: _tell(console, tally.count(event))
-    elif console.is_terminal and not console.is_dumb_terminal:
-        with _bar(console, tally) as show:
-            yield show
-    else:
-        yield _lines(console, tally)
-
-
-@contextlib.contextmanager
-def _bar(console: Console, tally: Tally) -> Iterator[Show]:
-    columns = (
-        TextColumn("auditing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-    )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=tally.total, left="")
+    tally, console = Tally(jobs, workers), stderr()
+    with live(
+        console, "auditing", len(jobs), quiet=quiet or not jobs, columns=(MofNCompleteColumn(),)
+    ) as update:
 
         def show(event: Event) -> None:
-            _tell(console, tally.count(event))
+            if line := tally.count(event):
+                console.print(Text(line))
             failed = f"{tally.failed} failed " if tally.failed else ""
-            bar.update(task, completed=tally.done, left=failed + tally.left)
+            update(tally.done, failed + tally.left, tally.line())
 
         yield show
 
 
-def _lines(console: Console, tally: Tally) -> Show:
-    last = time.monotonic()
-
-    def show(event: Event) -> None:
-        nonlocal last
-        _tell(console, tally.count(event))
-        finished = event.kind == "finished" and tally.done == tally.total
-        if finished or time.monotonic() - last >= EVERY:
-            last = time.monotonic()
-            _tell(console, tally.line())
-
-    return show
+def stderr() -> Console:
+    """The terminal for progress; rich heeds NO_COLOR, TERM=dumb and the like."""
+    return Console(file=sys.stderr, highlight=False, markup=False, soft_wrap=True)
 
 
-def _tell(console: Console, line: str | None) -> None:
-    if line:
-        console.print(Text(line))
+@contextlib.contextmanager
+def live(
+    console: Console,
+    title: str,
+    total: float,
+    *,
+    quiet: bool = False,
+    columns: Sequence[ProgressColumn] = (),
+) -> Iterator[Update]:
+    """A bar on a terminal, a line every few seconds elsewhere, or nothing.
+
+    Args:
+        console: Of stderr.
+        title: Before the bar.
+        total: What is completed in the end.
+        quiet: Show nothing.
+        columns: Between the bar and the time.
+
+    Yields:
+        A function of what is completed, words to show behind the bar, and the line.
+    """
+    last, shown = time.monotonic(), 0.0
+
+    def print_line(completed: float, words: str, line: str) -> None:
+        nonlocal last, shown
+        del words
+        if time.monotonic() - last >= EVERY or completed >= total > shown:
+            last, shown = time.monotonic(), completed
+            console.print(Text(line))
+
+    if quiet:
+        yield lambda completed, words, line: None
+    elif console.is_terminal and not console.is_dumb_terminal:
+        words = TextColumn("{task.description}")
+        with Progress(
+            TextColumn(title), BarColumn(), *columns, TimeElapsedColumn(), words, console=console
+        ) as bar:
+            task = bar.add_task("", total=total)
+            yield lambda completed, words, line: bar.update(
+                task, completed=completed, description=words
+            )
+    else:
+        yield print_line

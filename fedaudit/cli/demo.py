@@ -6,7 +6,13 @@ from pathlib import Path
 import click
 
 from fedaudit.cli.ending import FAILURE, INTERRUPTED, OK
-from fedaudit.cli.options import device_option, examples, quiet_option, workers_option
+from fedaudit.cli.options import (
+    RunOptions,
+    device_option,
+    examples,
+    quiet_option,
+    workers_option,
+)
 
 
 @click.command(
@@ -38,13 +44,13 @@ def demo(
     The report shows the faces: they are published for such use. Exits with 0 whenever the audit
     was completed, whatever it found.
     """
-    from fedaudit.cli.run_study import Options, run_study  # noqa: PLC0415 - imports torch
+    from fedaudit.cli.run_study import run_study  # noqa: PLC0415 - imports torch
     from fedaudit.study import demo_study as studies  # noqa: PLC0415 - imports torch
 
     study = studies.study(quick)
     if seed is not None:
         study = replace(study, seeds=(seed,))
     name = f"demo-run{'-quick' if quick else ''}{'' if seed is None else f'-seed{seed}'}"
-    options = Options(output or Path(name), workers, "full", quiet=quiet, device=device)
-    code = run_study(study, options)
+    options = RunOptions(workers, device, "full", quiet=quiet)
+    code = run_study(study, output or Path(name), options)
     return code if code in {FAILURE, INTERRUPTED} else OK

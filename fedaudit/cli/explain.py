@@ -20,15 +20,15 @@ from fedaudit.core.errors import ConfigError, UnknownNameError
 def explain(*, name: str, as_json: bool) -> None:
     """Explain the attack, defense, data set, threat model … of that NAME."""
     everything = {kind: names(kind) for kind in KINDS}
-    found = [explanation(kind, name) for kind, known in everything.items() if name in known]
+    matches = [explanation(kind, name) for kind, known in everything.items() if name in known]
     if name in KINDS:
         raise ConfigError(f"{name!r} is a kind, not one plugin. Write: fedaudit list {name}")
-    if not found:
+    if not matches:
         raise UnknownNameError("plugin", name, {n for known in everything.values() for n in known})
     if as_json:
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(matches, indent=2, ensure_ascii=False))
         return
-    click.echo("\n\n".join(_text(one) for one in found))
+    click.echo("\n\n".join(_text(one) for one in matches))
 
 
 def _text(one: dict[str, Any]) -> str:

@@ -1,6 +1,16 @@
 """Options that several commands share, and examples for help texts. Nothing heavy is imported."""
 
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
 import click
+
+if TYPE_CHECKING:
+    from fedaudit.core.measures import Evidence
 
 EVIDENCE = ("none", "redacted", "full")
 GATES = ("critical", "high", "medium", "low")
@@ -18,6 +28,48 @@ quiet_option = click.option(
 fail_on_option = click.option(
     "--fail-on", type=click.Choice(GATES), help="Exit with 1 if a finding is as grave as that."
 )
+evidence_option = click.option(
+    "--evidence",
+    type=click.Choice(EVIDENCE),
+    help="What the report shows of faces; only full keeps originals.  [default: redacted]",
+)
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Say what would be run, and run nothing."
+)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run a study, as opposed to what: the values of `run_options`."""
+
+    workers: int | None = None
+    device: str = "cpu"
+    evidence: Evidence | None = None
+    fail_on: str | None = None
+    dry_run: bool = False
+    quiet: bool = False
+
+
+def run_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Add the options of a command that runs a study; it gets their values as `options`."""
+
+    @functools.wraps(command)
+    def collect(
+        *,
+        workers: int | None,
+        device: str,
+        evidence: Evidence | None,
+        fail_on: str | None,
+        dry_run: bool,
+        quiet: bool,
+        **own: Any,
+    ) -> int:
+        options = RunOptions(workers, device, evidence, fail_on, dry_run, quiet)
+        return command(options=options, **own)
+
+    for option in (quiet_option, dry_run_option, fail_on_option, evidence_option, device_option):
+        collect = option(collect)
+    return workers_option(collect)
 
 
 def examples(*lines: str, note: str = "") -> str:

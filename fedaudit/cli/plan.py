@@ -1,8 +1,9 @@
-"""What `--dry-run` says."""
+"""The plan of a study that `--dry-run` prints."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from fedaudit.cli.run_study import Options
+from fedaudit.cli.options import RunOptions
 from fedaudit.core.errors import FedauditError
 from fedaudit.core.scenario import Scenario, Study
 from fedaudit.study import session
@@ -13,7 +14,7 @@ from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.time_estimate import Estimate, spoken
 
 
-def plan(study: Study, options: Options) -> str:
+def plan(study: Study, output: Path, options: RunOptions) -> str:
     """What would be run, as text.
 
     Raises:
@@ -21,7 +22,7 @@ def plan(study: Study, options: Options) -> str:
     """
     from fedaudit.study.sources import source_of  # noqa: PLC0415 - imports torch
 
-    output, workers = options.output, options.workers or default_workers()
+    workers = options.workers or default_workers()
     jobs = expand(study)
     stock = session.peek(output, study, options.evidence)
     done = set(stock.done) if stock else set()

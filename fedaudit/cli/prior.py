@@ -1,5 +1,6 @@
 """`fedaudit prior`: train a generator of faces, look at it, check one of your own."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -62,13 +63,13 @@ def show(*, source: str, output: Path, count: int, seed: int) -> None:
 
     from fedaudit.files.atomic import write_atomically  # noqa: PLC0415
     from fedaudit.models.generator import load_generator  # noqa: PLC0415
-    from fedaudit.priors.face_grids import grid, in_rows  # noqa: PLC0415
+    from fedaudit.priors.face_grids import grid  # noqa: PLC0415
 
     generator = load_generator(source)
     latents = generator.latents.draw(count, torch.Generator().manual_seed(seed))
     with torch.no_grad():
         images = torch.cat([generator(part) for part in torch.split(latents, 32)])
-    write_atomically(output, grid(in_rows(images, 10)))
+    write_atomically(output, grid(torch.split(images, 10)))
     click.echo(f"{count} faces: {output}")
 
 
@@ -115,11 +116,13 @@ def check(
         raise click.UsageError("give --photos or --data, not both.")
     if output and not (photos or data):
         raise click.UsageError("--output needs --photos or --data.")
-    from fedaudit.priors.prior_check import describe, expressed  # noqa: PLC0415 - imports torch
+    from fedaudit.priors import prior_check  # noqa: PLC0415 - imports torch
 
-    rows = describe(source)
-    for key, value in rows.items():
-        click.echo(f"{key:<11} {value}")
+    _show(prior_check.describe(source))
     if photos or data:
-        for key, value in expressed(source, photos, data, size, most, seed, output).items():
-            click.echo(f"{key:<11} {value}")
+        _show(prior_check.measure_expressiveness(source, photos, data, size, most, seed, output))
+
+
+def _show(facts: Mapping[str, str]) -> None:
+    for key, value in facts.items():
+        click.echo(f"{key:<11} {value}")

@@ -1,16 +1,13 @@
 """`fedaudit prior train`: a generator of faces from a folder of photos."""
 
-import contextlib
 import shlex
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from fedaudit.cli import console
+from fedaudit.cli.console import live, stderr
 from fedaudit.cli.ending import INTERRUPTED, OK
 from fedaudit.cli.options import examples
 
@@ -88,20 +85,17 @@ def train(
     """
     if (folder is None) == (data is None):
         raise click.UsageError("give either FOLDER or --data.")
-    from fedaudit.priors import training_photos as sets  # noqa: PLC0415 - imports torch
-    from fedaudit.priors import training_session  # noqa: PLC0415
+    from fedaudit.priors import training_session  # noqa: PLC0415 - imports torch
     from fedaudit.priors.autoencoder import Settings  # noqa: PLC0415
+    from fedaudit.priors.training_photos import load_photos  # noqa: PLC0415
 
-    options: dict[str, Any] = {"size": int(size), "hold_out": hold_out, "seed": seed}
-    photos = (
-        sets.from_data(data, **options) if data else sets.from_folder(_given(folder), **options)
-    )
+    photos = load_photos(folder, data, size=int(size), hold_out=hold_out, seed=seed)
     if minutes is None and steps is None:
         minutes = MINUTES
     apart = f", {len(photos.held_out)} kept apart" if len(photos.held_out) else ""
     click.echo(f"{len(photos.train)} photos of {photos.name}{apart}", err=True)
     try:
-        with _progress(quiet=quiet) as report:
+        with live(stderr(), "training", 1.0, quiet=quiet) as update:
             manifest = training_session.train(
                 photos,
                 Settings(size=int(size), start=start, seed=seed),
@@ -109,7 +103,7 @@ def train(
                 minutes=minutes,
                 steps=steps,
                 resume=resume,
-                report=report,
+                report=lambda now: update(now.share, _line(now), f"{now.share:.0%}  {_line(now)}"),
             )
     except KeyboardInterrupt:
         again = shlex.join(["fedaudit", *sys.argv[1:], *([] if resume else ["--resume"])])
@@ -119,40 +113,6 @@ def train(
     click.echo(f"prior: {output} ({manifest.steps} steps; {judged}: {manifest.psnr:.2f} dB)")
     click.echo(f"pictures: {training_session.Places(output).pictures}")
     return OK
-
-
-def _given(folder: Path | None) -> Path:
-    assert folder is not None
-    return folder
-
-
-@contextlib.contextmanager
-def _progress(*, quiet: bool) -> Iterator[Callable[["Progress"], None]]:
-    """A bar on a terminal, a line every few seconds elsewhere, or nothing."""
-    from rich.console import Console  # noqa: PLC0415 - slow to import
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
-    from rich.progress import Progress as Bar  # noqa: PLC0415
-
-    terminal = Console(file=sys.stderr, highlight=False, markup=False, soft_wrap=True)
-    if quiet:
-        yield lambda _: None
-    elif terminal.is_terminal and not terminal.is_dumb_terminal:
-        words = TextColumn("{task.description}")
-        with Bar(
-            TextColumn("training"), BarColumn(), TimeElapsedColumn(), words, console=terminal
-        ) as bar:
-            task = bar.add_task("", total=1.0)
-            yield lambda now: bar.update(task, completed=now.share, description=_line(now))
-    else:
-        last = time.monotonic()
-
-        def tell(now: "Progress") -> None:
-            nonlocal last
-            if time.monotonic() - last >= console.EVERY:
-                last = time.monotonic()
-                click.echo(f"{now.share:.0%}  {_line(now)}", err=True)
-
-        yield tell
 
 
 def _line(now: "Progress") -> str:

@@ -2,7 +2,6 @@
 
 import shlex
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -10,10 +9,11 @@ import torch
 
 from fedaudit.cli.conclusion import conclude
 from fedaudit.cli.console import progress
-from fedaudit.cli.ending import INTERRUPTED
+from fedaudit.cli.ending import INTERRUPTED, OK
+from fedaudit.cli.options import RunOptions
+from fedaudit.cli.plan import plan
 from fedaudit.core.errors import AssetError, StorageError, UsageError
 from fedaudit.core.knowledge import Knowledge
-from fedaudit.core.measures import Evidence
 from fedaudit.core.registry import create
 from fedaudit.core.scenario import Choice, Study
 from fedaudit.files import asset_store
@@ -22,18 +22,6 @@ from fedaudit.study import session
 from fedaudit.study.executor import default_workers
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.sources import source_of
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to run, as opposed to what."""
-
-    output: Path
-    workers: int | None = None
-    evidence: Evidence | None = None
-    fail_on: str | None = None
-    quiet: bool = False
-    device: str = "cpu"
 
 
 def check_device(name: str) -> None:
@@ -52,14 +40,18 @@ def check_device(name: str) -> None:
         ) from error
 
 
-def run_study(study: Study, options: Options) -> int:
-    """Run a study, show progress, write the report, print the verdict; returns the exit code."""
+def run_study(study: Study, output: Path, options: RunOptions) -> int:
+    """Run a study, show progress, write the report, print the verdict; returns the exit code.
+
+    Of a dry run only the plan is printed.
+    """
+    if options.dry_run:
+        click.echo(plan(study, output, options))
+        return OK
     again = shlex.join(["fedaudit", *sys.argv[1:]])
     check_device(options.device)
     try:
-        with session.open_run(
-            options.output, study, command=again, evidence=options.evidence
-        ) as opened:
+        with session.open_run(output, study, command=again, evidence=options.evidence) as opened:
             _say_state(opened)
             if opened.todo:
                 _fetch(study, opened.folder)
@@ -69,7 +61,7 @@ def run_study(study: Study, options: Options) -> int:
                     opened, workers=workers, on_event=show, device=options.device
                 )
             _, code = conclude(
-                options.output,
+                output,
                 opened.manifest.evidence,
                 fail_on=options.fail_on,
                 failed=session.failures(outcomes),

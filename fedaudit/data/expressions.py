@@ -12,6 +12,7 @@ from fedaudit.core.errors import DataError, UnknownNameError
 from fedaudit.data.crop import resize
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.folder import folder
+from fedaudit.data.synthetic import invented_people
 from fedaudit.files.asset_table import ASSETS
 from fedaudit.files.cache import key_of, load_or_learn
 from fedaudit.models.expression_nets import EXPRESSIONS, load_expressions
@@ -67,18 +68,14 @@ def expressions(
     assert isinstance(generator, FaceGan)
     used = [ASSETS[name].sha256 for name in ("face_gan", "expression", "expression_fer")]
     key = key_of({}, "expressions", VERSION, search, used, torch.__version__)
-    found = load_or_learn(key, lambda: search.run(generator), None, valid=("latents", "labels"))
+    matches = load_or_learn(key, lambda: search.run(generator), None, valid=("latents", "labels"))
     with torch.no_grad():
-        parts = [generator(z) for z in torch.split(found["latents"], _DRAW)]
-    names = [f"p{p:03d}" for p in range(1, people + 1)]
-    return FaceSet(
-        name="expressions",
-        images=torch.cat([resize(part, size) for part in parts]),
-        people=tuple(name for name in names for _ in range(photos)),
-        sources=tuple(f"{name}/{i}" for name in names for i in range(1, photos + 1)),
-        terms=f"synthetic; {ASSETS['face_gan'].terms}; labels by face-api.js and fer (MIT)",
-        public=True,
-        expressions=tuple(EXPRESSIONS[label] for label in found["labels"].tolist()),
+        parts = [generator(z) for z in torch.split(matches["latents"], _DRAW)]
+    faces = invented_people("expressions", torch.cat([resize(p, size) for p in parts]), photos)
+    return replace(
+        faces,
+        terms=f"{faces.terms}; labels by face-api.js and fer (MIT)",
+        expressions=tuple(EXPRESSIONS[label] for label in matches["labels"].tolist()),
     )
 
 
@@ -118,17 +115,17 @@ class _Search:
         Raises:
             DataError: Too few such faces among all that were drawn.
         """
-        wanted = Counter(self.classes[k % len(self.classes)] for k in range(self.people))
+        quota = Counter(self.classes[k % len(self.classes)] for k in range(self.people))
         latents, labels = [], []
         for latent, label, name in self._candidates(generator):
-            if not wanted[name]:
+            if not quota[name]:
                 continue
-            wanted[name] -= 1
+            quota[name] -= 1
             latents.append(latent)
             labels.append(label)
-            if not wanted.total():
+            if not quota.total():
                 return {"latents": torch.cat(latents), "labels": torch.cat(labels)}
-        missing = ", ".join(f"{n} {name}" for name, n in wanted.items() if n)
+        missing = ", ".join(f"{n} {name}" for name, n in quota.items() if n)
         raise DataError(
             f"the face generator draws too few such faces: among {_MOST * self.people} people, "
             f"{missing} were not found. Lower people, photos or confidence, or leave that "
@@ -141,14 +138,14 @@ class _Search:
         numbers = torch.tensor([EXPRESSIONS.index(name) for name in self.classes])
         for _ in range(0, _MOST * self.people, _DRAW):
             middles = torch.randn(_DRAW, generator.latent_dim, generator=noise)
-            said = self._labels(generator, middles)
-            for k in torch.isin(said, numbers).nonzero().flatten().tolist():
+            classes = self._labels(generator, middles)
+            for k in torch.isin(classes, numbers).nonzero().flatten().tolist():
                 around = torch.randn(_TRIES * self.photos, generator.latent_dim, generator=noise)
                 near = math.sqrt(1 - self.spread**2) * middles[k] + self.spread * around
                 labels = self._labels(generator, near)
-                kept = torch.isin(labels, numbers).nonzero().flatten()[: self.photos]
-                if len(kept) == self.photos:
-                    yield near[kept], labels[kept], EXPRESSIONS[int(said[k])]
+                usable = torch.isin(labels, numbers).nonzero().flatten()[: self.photos]
+                if len(usable) == self.photos:
+                    yield near[usable], labels[usable], EXPRESSIONS[int(classes[k])]
 
     def _labels(self, generator: Generator, latents: Tensor) -> Tensor:
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Where the light comes from and which way a face looks, estimated from the photo alone.
+"""Direction of light and head pose, estimated from the photo alone.
 
 Both are rough, need no network and serve to *order* photos. On ORL, `pose` has a rank correlation
 of 0.84 within people with the nose's place between the eyes as the landmark network of face-api

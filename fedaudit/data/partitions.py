@@ -1,4 +1,4 @@
-"""How training photos are dealt to clients, and so in what clients differ.
+"""Partitions: how training photos are dealt to clients, and so in what clients differ.
 
 people      whose photos they have: each person is at one client
 dirichlet   how many photos of each person they have: the smaller α, the more unevenly

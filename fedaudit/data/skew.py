@@ -1,4 +1,4 @@
-"""How far the clients of a split differ: in whose photos they have, and in what these look like."""
+"""Heterogeneity of a split: how far clients differ in their people and in how photos look."""
 
 from collections import Counter
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Who trains, who is held out, and which photos are the gallery."""
+"""Split a face set into training photos, gallery and people held out."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -57,7 +57,7 @@ def split(faces: FaceSet, federation: Federation) -> Split:
     shuffle = torch.randperm(len(order), generator=generator_for("split", faces.name))
     order = [order[i] for i in shuffle]
     held_out = federation.held_out if faces.has_identities else 0
-    trained = _who_trains(order[: max(0, len(order) - held_out)], faces, federation)
+    trained = _training_people(order[: max(0, len(order) - held_out)], faces, federation)
     keep = federation.photos if faces.has_identities else 1
     poor = [person for person, mine in photos.items() if len(mine) <= keep]
     if faces.has_identities and poor:
@@ -78,26 +78,26 @@ def split(faces: FaceSet, federation: Federation) -> Split:
     )
 
 
-def _who_trains(left: list[str], faces: FaceSet, federation: Federation) -> list[str]:
+def _training_people(candidates: list[str], faces: FaceSet, federation: Federation) -> list[str]:
     """Of those who are not held out, the people of the federation."""
-    clients, wanted = federation.clients, federation.identities
+    clients, identities = federation.clients, federation.identities
     alone = federation.partition == "people"
     advice = "held_out, or use a set with more people."
     held_out = federation.held_out if faces.has_identities else 0
     there = (
         f"{faces.name} has {len(set(faces.people))} people: {held_out} are held out, which leaves "
-        f"{len(left)}"
+        f"{len(candidates)}"
     )
-    if not left or (alone and len(left) < clients):
+    if not candidates or (alone and len(candidates) < clients):
         raise DataError(f"{there} for {clients} clients. Lower [federation] clients or {advice}")
-    needed = wanted * clients if alone else wanted
-    if needed > len(left):
-        each = f"{wanted} at each of {clients} clients" if alone else f"{wanted} people"
+    needed = identities * clients if alone else identities
+    if needed > len(candidates):
+        each = f"{identities} at each of {clients} clients" if alone else f"{identities} people"
         raise DataError(
             f"{there}, too few for {each}. Lower [federation] identities{', clients' * alone} or "
             f"{advice}"
         )
-    return left[: needed or len(left)]
+    return candidates[: needed or len(candidates)]
 
 
 def require_one_client_each(method: str, split: Split) -> None:
@@ -145,9 +145,9 @@ def target_photos(
     depth = max(len(of_one) for of_one in photos)
     mine = [of_one[k] for k in range(depth) for of_one in photos if k < len(of_one)]
     if total > len(mine):
-        wanted = f"batch_size = {count}" if total == count else f"the defense's {total}"
+        demand = f"batch_size = {count}" if total == count else f"the defense's {total}"
         raise DataError(
-            f"client {client} has {len(mine)} training photos, fewer than {wanted}. "
+            f"client {client} has {len(mine)} training photos, fewer than {demand}. "
             f"Lower {'batch_size' if total == count else 'that'}, or raise [federation] photos or "
             "lower clients."
         )

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from torch import Tensor
 
 from fedaudit.core.errors import DataError
 from fedaudit.data.crop import resize
@@ -43,13 +44,18 @@ def synthetic(
     variations = torch.randn(people, photos, generator.latent_dim, generator=noise)
     z = (math.sqrt(1 - spread**2) * identities + spread * variations).flatten(0, 1)
     with torch.no_grad():
-        drawn = [resize(generator(z[i : i + _BATCH]), size) for i in range(0, len(z), _BATCH)]
-    names = [f"p{p:03d}" for p in range(1, people + 1)]
+        parts = [resize(generator(part), size) for part in torch.split(z, _BATCH)]
+    return invented_people("synthetic", torch.cat(parts), photos)
+
+
+def invented_people(name: str, images: Tensor, photos: int) -> FaceSet:
+    """Generated faces `[N, 3, H, W]` as a set, `photos` of each person in turn: p001, p002 …."""
+    names = [f"p{p:03d}" for p in range(1, len(images) // photos + 1)]
     return FaceSet(
-        name="synthetic",
-        images=torch.cat(drawn),
-        people=tuple(name for name in names for _ in range(photos)),
-        sources=tuple(f"{name}/{i}" for name in names for i in range(1, photos + 1)),
+        name=name,
+        images=images,
+        people=tuple(person for person in names for _ in range(photos)),
+        sources=tuple(f"{person}/{i}" for person in names for i in range(1, photos + 1)),
         terms=f"synthetic; {ASSETS['face_gan'].terms}",
         public=True,
     )

@@ -1,28 +1,20 @@
 """Public face sets that torchvision reads: LFW and CelebA."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from torchvision.datasets import CelebA, LFWPeople
 
-from fedaudit.core.errors import DataError
+from fedaudit.core.errors import DataError, first_line
 from fedaudit.data.crop import square, to_tensor
 from fedaudit.data.face_set import FaceSet
 
-# LFW's funneled photos and CelebA's aligned ones show the face in the middle, with much around it.
-_LFW_SHARE = 0.5
-_CELEBA_SHARE = 0.6
-
 
 def lfw_people(
-    *,
-    root: str,
-    size: int = 64,
-    people: int = 40,
-    photos: int = 10,
-    download: bool = False,
+    *, root: str, size: int = 64, people: int = 40, photos: int = 10, download: bool = False
 ) -> FaceSet:
     """Labeled Faces in the Wild: the people with the most photos, cropped to the face.
 
@@ -36,29 +28,26 @@ def lfw_people(
     Raises:
         DataError: The files are not there.
     """
-    try:
-        data = LFWPeople(root, split="10fold", image_set="funneled", download=download)
-    except (RuntimeError, OSError) as error:
-        raise _absent("lfw_people", root, "lfw-py", error) from error
-    names = [Path(file).parent.name for file in data.data]
-    chosen = _most_photographed(names, people, photos, "lfw_people")
-    return FaceSet(
+    data: Any = _open(
+        lambda: LFWPeople(root, split="10fold", image_set="funneled", download=download),
+        Path(root) / "lfw-py",
+        "lfw_people",
+    )
+    return _most_photographed(
+        data,
+        people=[Path(file).parent.name for file in data.data],
+        sources=["/".join(Path(file).parts[-2:]) for file in data.data],
+        count=people,
+        photos=photos,
+        size=size,
+        face=0.5,  # the funneled photos show the face in the middle, with much around it
         name="lfw_people",
-        images=to_tensor([_center(data[i][0], _LFW_SHARE) for i in chosen], size),
-        people=tuple(names[i] for i in chosen),
-        sources=tuple("/".join(Path(data.data[i]).parts[-2:]) for i in chosen),
         terms="Labeled Faces in the Wild (Huang et al. 2007); research use",
-        public=True,
     )
 
 
 def celeba(
-    *,
-    root: str,
-    size: int = 64,
-    people: int = 40,
-    photos: int = 10,
-    download: bool = False,
+    *, root: str, size: int = 64, people: int = 40, photos: int = 10, download: bool = False
 ) -> FaceSet:
     """CelebA: the people with the most photos, cropped to the face.
 
@@ -72,36 +61,67 @@ def celeba(
     Raises:
         DataError: The files are not there.
     """
-    try:
-        data = CelebA(root, split="all", target_type="identity", download=download)
-    except (RuntimeError, OSError) as error:
-        raise _absent("celeba", root, "celeba", error) from error
-    names = [f"celeb{int(identity)}" for identity in data.identity]
-    chosen = _most_photographed(names, people, photos, "celeba")
-    return FaceSet(
+    data: Any = _open(
+        lambda: CelebA(root, split="all", target_type="identity", download=download),
+        Path(root) / "celeba",
+        "celeba",
+    )
+    return _most_photographed(
+        data,
+        people=[f"celeb{int(identity)}" for identity in data.identity],
+        sources=data.filename,
+        count=people,
+        photos=photos,
+        size=size,
+        face=0.6,  # so it is in the aligned photos
         name="celeba",
-        images=to_tensor([_center(data[i][0], _CELEBA_SHARE) for i in chosen], size),
-        people=tuple(names[i] for i in chosen),
-        sources=tuple(data.filename[i] for i in chosen),
         terms="CelebA (Liu et al. 2015); non-commercial research",
-        public=True,
     )
 
 
-def _most_photographed(names: Sequence[str], people: int, photos: int, data: str) -> list[int]:
-    """Indices of the first photos of the most photographed people, person by person."""
-    counts = [(name, n) for name, n in Counter(names).items() if n >= 2]
-    if not counts or people < 1 or photos < 2:
+def _open(read: Callable[[], Any], folder: Path, name: str) -> Any:
+    try:
+        return read()
+    except (RuntimeError, OSError) as error:
         raise DataError(
-            f"{data} with people = {people} and photos = {photos} leaves no one with two photos. "
+            f"{name} is not at {folder}: {first_line(error)} Set `root` to the folder that holds "
+            f"{folder.name!r}, or let torchvision download it with `download = true`."
+        ) from error
+
+
+def _most_photographed(
+    data: Sequence[tuple[Image.Image, Any]],
+    *,
+    people: Sequence[str],
+    sources: Sequence[str],
+    count: int,
+    photos: int,
+    size: int,
+    face: float,
+    name: str,
+    terms: str,
+) -> FaceSet:
+    """The first photos of the `count` most photographed people; `face` is its share of a side."""
+    counts = [(person, n) for person, n in Counter(people).items() if n >= 2]
+    if not counts or count < 1 or photos < 2:
+        raise DataError(
+            f"{name} with people = {count} and photos = {photos} leaves no one with two photos. "
             "Ask for at least one person and two photos."
         )
-    ranked = [name for name, _ in sorted(counts, key=lambda c: (-c[1], c[0]))[:people]]
-    places: dict[str, list[int]] = {name: [] for name in ranked}
-    for i, name in enumerate(names):
-        if name in places and len(places[name]) < photos:
-            places[name].append(i)
-    return [i for name in ranked for i in places[name]]
+    ranked = [person for person, _ in sorted(counts, key=lambda c: (-c[1], c[0]))[:count]]
+    places: dict[str, list[int]] = {person: [] for person in ranked}
+    for i, person in enumerate(people):
+        if person in places and len(places[person]) < photos:
+            places[person].append(i)
+    chosen = [i for person in ranked for i in places[person]]
+    return FaceSet(
+        name=name,
+        images=to_tensor([_center(data[i][0], face) for i in chosen], size),
+        people=tuple(people[i] for i in chosen),
+        sources=tuple(sources[i] for i in chosen),
+        terms=terms,
+        public=True,
+    )
 
 
 def _center(photo: Image.Image, share: float) -> Image.Image:
@@ -109,11 +129,3 @@ def _center(photo: Image.Image, share: float) -> Image.Image:
     photo = square(photo)
     margin = round(photo.width * (1 - share) / 2)
     return photo.crop((margin, margin, photo.width - margin, photo.height - margin))
-
-
-def _absent(data: str, root: str, folder: str, error: Exception) -> DataError:
-    reason = str(error).strip().split("\n")[0]
-    return DataError(
-        f"{data} is not at {Path(root) / folder}: {reason} Set `root` to the folder that holds "
-        f"{folder!r}, or let torchvision download it with `download = true`."
-    )

@@ -29,14 +29,14 @@ def unpack(asset: Asset, archive: Path, folder: Path) -> None:
         AssetError: The archive is unreadable, unsafe, or lacks a member.
     """
     try:
-        with _opened(archive) as (names, read):
-            wanted = [name for name in names if _is_wanted(asset, name)]
-            if len(wanted) != asset.count:
+        with _open_archive(archive) as (names, read):
+            needed = [name for name in names if _is_needed(asset, name)]
+            if len(needed) != asset.count:
                 raise AssetError(
-                    f"{archive.name} holds {len(wanted)} of the {asset.count} files that asset "
+                    f"{archive.name} holds {len(needed)} of the {asset.count} files that asset "
                     f"{asset.name!r} needs; its layout is not the expected one."
                 )
-            for name in wanted:
+            for name in needed:
                 target = folder / name.removeprefix(asset.prefix)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 _copy(read(name), target)
@@ -44,7 +44,7 @@ def unpack(asset: Asset, archive: Path, folder: Path) -> None:
         raise AssetError(f"{archive.name} cannot be read: {error}") from error
 
 
-def _is_wanted(asset: Asset, name: str) -> bool:
+def _is_needed(asset: Asset, name: str) -> bool:
     parts = name.split("/")
     # An empty part is a leading or a double slash; cutting the prefix off could leave "/etc/…".
     if any(part in {"", ".", ".."} or "\\" in part or ":" in part for part in parts):
@@ -61,7 +61,7 @@ def _is_wanted(asset: Asset, name: str) -> bool:
 
 
 @contextmanager
-def _opened(archive: Path) -> Iterator[tuple[list[str], Callable[[str], IO[bytes]]]]:
+def _open_archive(archive: Path) -> Iterator[tuple[list[str], Callable[[str], IO[bytes]]]]:
     """The member names of an archive, and what opens one of them."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as zipped:

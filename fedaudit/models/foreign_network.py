@@ -149,13 +149,13 @@ def _part(network: nn.Module, graph: fx.Graph, start: fx.Node | None, stop: obje
     assert isinstance(stop, fx.Node)
     needed = _ancestors(stop, start)
     graph_of_part = fx.Graph()
-    known: dict[fx.Node, fx.Node] = {}
+    copies: dict[fx.Node, fx.Node] = {}
     if start is not None:
-        known[start] = graph_of_part.placeholder("x")
+        copies[start] = graph_of_part.placeholder("x")
     for node in graph.nodes:
         if node in needed and node is not start:
-            known[node] = graph_of_part.node_copy(node, known.__getitem__)
-    graph_of_part.output(known[stop])
+            copies[node] = graph_of_part.node_copy(node, copies.__getitem__)
+    graph_of_part.output(copies[stop])
     return fx.GraphModule(network, graph_of_part)
 
 

@@ -31,24 +31,24 @@ def recover_layers(graph: fx.Graph, state: Mapping[str, Tensor]) -> fx.GraphModu
     for name, tensor in state.items():
         _put(root, name, tensor)
     layered = fx.Graph()
-    known: dict[fx.Node, fx.Node] = {}
+    copies: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
         layer = _layer(node, root) if node.op == "call_function" else None
         if layer is not None:
             name, module = layer
             _put(root, name, module)
-            known[node] = layered.call_module(name, (known[node.args[0]],))
+            copies[node] = layered.call_module(name, (copies[node.args[0]],))
         elif node.op == "output":
             (scores,) = node.args[0] if isinstance(node.args[0], tuple | list) else node.args
-            layered.output(known[scores])
+            layered.output(copies[scores])
         elif node.op != "call_module" and not _is_counter(node):  # these are guards of sizes
-            known[node] = layered.node_copy(node, known.__getitem__)
+            copies[node] = layered.node_copy(node, copies.__getitem__)
     network = fx.GraphModule(root, layered)
     network.graph.eliminate_dead_code()
     network.recompile()
-    kept = network.state_dict()
+    present = network.state_dict()
     for name, tensor in state.items():  # what no operation reads
-        if name not in kept:
+        if name not in present:
             _put(network, name, tensor)
     return network.eval()
 

@@ -135,13 +135,13 @@ class Trainer:
 
     def state(self) -> dict[str, Tensor]:
         """All that `load` needs to go on as if there had been no break."""
-        found = {"noise": self.noise.get_state(), "step": torch.tensor(self.step)}
+        state = {"noise": self.noise.get_state(), "step": torch.tensor(self.step)}
         for name, module in self._modules().items():
-            found |= {f"{name}.{k}": v for k, v in module.state_dict().items()}
+            state |= {f"{name}.{k}": v for k, v in module.state_dict().items()}
         for name, optimizer in self._optimizers.items():
             for i, moments in optimizer.state_dict()["state"].items():
-                found |= {f"adam.{name}.{i}.{k}": v for k, v in moments.items()}
-        return {name: value.detach().clone() for name, value in found.items()}
+                state |= {f"adam.{name}.{i}.{k}": v for k, v in moments.items()}
+        return {name: value.detach().clone() for name, value in state.items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` returned.

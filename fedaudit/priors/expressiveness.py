@@ -14,7 +14,7 @@ _PART = 16
 
 
 @dataclass(frozen=True)
-class Expressed:
+class BestFits:
     """Photos as a prior draws them.
 
     Attributes:
@@ -34,7 +34,7 @@ def express(
     candidates: int = 256,
     steps: int = 150,
     lr: float = 0.1,
-) -> Expressed:
+) -> BestFits:
     """Search the latents that come closest to photos in mean squared error.
 
     No attack with this prior alone does better, because none knows the photo. Inner stages and
@@ -48,16 +48,16 @@ def express(
         steps: Of Adam.
         lr: Of Adam, falling to 0.
     """
-    drawn = faces.sample(candidates, generator)
+    latents = faces.sample(candidates, generator)
     with torch.no_grad():
-        images = torch.cat([faces.images(part) for part in torch.split(drawn, _PART)])
-    starts = drawn[torch.cdist(photos.flatten(1), images.flatten(1)).argmin(1)]
-    found = [
+        images = torch.cat([faces.images(part) for part in torch.split(latents, _PART)])
+    starts = latents[torch.cdist(photos.flatten(1), images.flatten(1)).argmin(1)]
+    parts = [
         _search(faces, start, photo, steps, lr)
         for start, photo in zip(torch.split(starts, _PART), torch.split(photos, _PART), strict=True)
     ]
-    drawn_photos = torch.cat(found)
-    return Expressed(drawn_photos, PSNR()(photos, drawn_photos))
+    drawn = torch.cat(parts)
+    return BestFits(drawn, PSNR()(photos, drawn))
 
 
 def _search(faces: FittedGenerator, start: Tensor, photos: Tensor, steps: int, lr: float) -> Tensor:

@@ -30,8 +30,3 @@ def grid(rows: Sequence[Tensor]) -> bytes:
     stream = io.BytesIO()
     picture.save(stream, "PNG")
     return stream.getvalue()
-
-
-def in_rows(images: Tensor, across: int = 8) -> list[Tensor]:
-    """Images in rows of so many."""
-    return list(torch.split(images, across))

@@ -12,8 +12,8 @@ from fedaudit.files.atomic import write_atomically
 from fedaudit.models.generator import StagedGenerator, load_generator
 from fedaudit.models.prior_file import SUFFIX, read_prior
 from fedaudit.priors.expressiveness import express
-from fedaudit.priors.face_grids import grid, in_rows
-from fedaudit.priors.training_photos import Photos, from_data, from_folder
+from fedaudit.priors.face_grids import grid
+from fedaudit.priors.training_photos import load_photos
 
 _DRAWN = 64
 _TIMED = 3
@@ -63,7 +63,7 @@ def describe(source: str) -> Mapping[str, str]:
     return facts
 
 
-def expressed(
+def measure_expressiveness(
     source: str,
     folder: Path | None,
     data: str | None,
@@ -81,40 +81,33 @@ def expressed(
         size: Side of the photos in pixels.
         most: How many photos are tried at most, spread over the set.
         seed: Of the search.
-        output: A PNG of photos and what was found; None writes none.
+        output: A PNG of photos and their best fits; None writes none.
 
     Raises:
         UsageError: The prior or the photos cannot be used.
     """
-    photos = _photos(folder, data, size).train
+    photos = load_photos(folder, data, size=size, hold_out=0).train
     photos = photos[:: max(1, len(photos) // most)][:most]
     gray = bool((photos - photos.mean(1, keepdim=True)).abs().max() < _GRAY)
     faces = FaceGenerator(source=source).load((3, size, size), grayscale=gray)
-    found = express(faces, photos, generator=torch.Generator().manual_seed(seed))
+    fits = express(faces, photos, generator=torch.Generator().manual_seed(seed))
     if output:
-        pairs = zip(in_rows(photos, 10), in_rows(found.images, 10), strict=True)
+        pairs = zip(torch.split(photos, 10), torch.split(fits.images, 10), strict=True)
         write_atomically(output, grid([row for pair in pairs for row in pair]))
-    psnr = found.psnr
+    psnr = fits.psnr
     return {
         "expresses": f"{len(photos)} photos at {size} pixels with a PSNR of {psnr.mean():.2f} dB "
         f"({psnr.min():.2f} to {psnr.max():.2f})"
     }
 
 
-def _photos(folder: Path | None, data: str | None, size: int) -> Photos:
-    if data:
-        return from_data(data, size=size, hold_out=0)
-    assert folder is not None
-    return from_folder(folder, size=size, hold_out=0)
-
-
 def _seconds(source: str) -> float:
     """CPU seconds of one image and its slope in the latent; the least of some."""
     generator = load_generator(source)
     z = generator.latents.draw(1, torch.Generator().manual_seed(0)).requires_grad_()
-    taken = []
+    seconds = []
     for _ in range(_TIMED):
         began = time.process_time()
         torch.autograd.grad(generator(z).sum(), z)
-        taken.append(time.process_time() - began)
-    return min(taken)
+        seconds.append(time.process_time() - began)
+    return min(seconds)

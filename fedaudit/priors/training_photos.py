@@ -31,6 +31,16 @@ class Photos:
     held_out: Tensor
 
 
+def load_photos(
+    folder: Path | None, data: str | None, *, size: int, hold_out: float = 0.1, seed: int = 0
+) -> Photos:
+    """The photos in a folder, or of a registered data set where one is named."""
+    if data:
+        return from_data(data, size=size, hold_out=hold_out, seed=seed)
+    assert folder is not None
+    return from_folder(folder, size=size, hold_out=hold_out, seed=seed)
+
+
 def from_folder(path: Path, *, size: int, hold_out: float = 0.1, seed: int = 0) -> Photos:
     """Every photo in a folder and the folders in it, cropped to its central square.
 
@@ -91,9 +101,9 @@ def _split(name: str, images: Tensor, people: list[str], hold_out: float, seed: 
     names = sorted(set(people))
     if len(names) >= 10:  # whole people: what a prior knows of strangers is what counts
         order = torch.randperm(len(names), generator=noise)[: round(hold_out * len(names))]
-        apart = {names[int(i)] for i in order}
-        held = torch.tensor([person in apart for person in people])
+        held_out = {names[int(i)] for i in order}
+        mask = torch.tensor([person in held_out for person in people])
     else:
-        held = torch.zeros(len(images), dtype=torch.bool)
-        held[torch.randperm(len(images), generator=noise)[: round(hold_out * len(images))]] = True
-    return Photos(name, images[~held], images[held])
+        mask = torch.zeros(len(images), dtype=torch.bool)
+        mask[torch.randperm(len(images), generator=noise)[: round(hold_out * len(images))]] = True
+    return Photos(name, images[~mask], images[mask])

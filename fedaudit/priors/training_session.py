@@ -92,7 +92,7 @@ def train(
     """
     if minutes is None and steps is None:
         raise UsageError("a training needs an end: give minutes or steps.")
-    places = _checked(output, resume=resume)
+    places = _check_places(output, resume=resume)
     trainer = Trainer(photos, settings)
     seconds = _load(trainer, places.checkpoint) if resume else 0.0
     clock = _Clock(minutes, steps, trainer.step)
@@ -124,12 +124,12 @@ class _Clock:
         if self.minutes is not None:
             shares.append((time.monotonic() - self.began) / (60 * self.minutes))
         if self.steps is not None:
-            left = self.steps - self.first
-            shares.append((step - self.first) / left if left > 0 else 1.0)
+            remaining = self.steps - self.first
+            shares.append((step - self.first) / remaining if remaining > 0 else 1.0)
         return min(1.0, max(shares))
 
 
-def _checked(output: Path, *, resume: bool) -> Places:
+def _check_places(output: Path, *, resume: bool) -> Places:
     places = Places(output)
     if output.suffix != SUFFIX:
         raise UsageError(f"{output}: a prior's file must end in {SUFFIX}.")

@@ -71,7 +71,7 @@ class Gallery:
         return own, 1 + (scores > own[:, None]).sum(1)
 
 
-def mirrored(embed: Embed) -> Embed:
+def average_with_mirror(embed: Embed) -> Embed:
     """The mean over an image and its mirror image: steadier at low resolution, twice the cost."""
 
     def both(images: Tensor) -> Tensor:
@@ -140,9 +140,9 @@ def embed_split(
         embed: The independent embedder.
     """
     references = {p: embed(full.images[list(photos)]) for p, photos in split.gallery.items()}
-    held = {i for photos in split.gallery.values() for i in photos}
+    gallery = {i for photos in split.gallery.values() for i in photos}
     rest: dict[str, list[int]] = {}
     for index, person in enumerate(faces.people):
-        if index not in held:
+        if index not in gallery:
             rest.setdefault(person, []).append(index)
     return references, {p: embed(faces.images[photos]) for p, photos in rest.items()}

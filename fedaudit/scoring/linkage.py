@@ -85,15 +85,15 @@ def judge(links: Sequence[Links], mates: Sequence[Tensor]) -> Linkage:
     linked: list[bool] = []
     rank1: list[bool] = []
     chances, mated, others = [], [], []
-    for found, mate in zip(links, mates, strict=True):
+    for link, mate in zip(links, mates, strict=True):
         rows = (mate >= 0).nonzero().flatten()
-        own = torch.zeros_like(found.scores, dtype=torch.bool)
+        own = torch.zeros_like(link.scores, dtype=torch.bool)
         own[rows, mate[rows]] = True
-        linked += (found.partner[rows] == mate[rows]).tolist()
-        rank1 += (found.scores[rows].argmax(1) == mate[rows]).tolist()
-        chances += [1 / found.scores.shape[1]] * len(rows)
-        mated.append(found.scores[own])
-        others.append(found.scores[~own])
+        linked += (link.partner[rows] == mate[rows]).tolist()
+        rank1 += (link.scores[rows].argmax(1) == mate[rows]).tolist()
+        chances += [1 / link.scores.shape[1]] * len(rows)
+        mated.append(link.scores[own])
+        others.append(link.scores[~own])
     true, false = torch.cat(mated), torch.cat(others)
     if not len(true) or not len(false):
         raise DataError(

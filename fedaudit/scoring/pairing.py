@@ -40,5 +40,5 @@ def labels_recovered(labels: Tensor, guessed: Tensor) -> float | None:
     """
     if bool((guessed < 0).all()):
         return None
-    found = Counter(labels.tolist()) & Counter(guessed.tolist())
-    return found.total() / len(labels)
+    common = Counter(labels.tolist()) & Counter(guessed.tolist())
+    return common.total() / len(labels)

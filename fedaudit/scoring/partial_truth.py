@@ -30,14 +30,14 @@ def match_originals(secret: Secret, images: Tensor) -> tuple[Secret, Tensor]:
         return secret, everything
     error = torch.cdist(images.flatten(1).double(), secret.images.flatten(1).double()).square()
     chosen = torch.from_numpy(linear_sum_assignment(error.numpy())[1])
-    kept = chosen.tolist()
+    places = chosen.tolist()
     return (
         replace(
             secret,
             images=secret.images[chosen],
             labels=secret.labels[chosen],
-            people=tuple(secret.people[k] for k in kept),
-            sources=tuple(secret.sources[k] for k in kept),
+            people=tuple(secret.people[k] for k in places),
+            sources=tuple(secret.sources[k] for k in places),
         ),
         chosen,
     )

@@ -77,13 +77,13 @@ def _people(secret: Secret, reconstruction: Reconstruction) -> Secret:
     classes = torch.arange(len(secret.portraits))
     named = torch.tensor(secret.portrayed_as) if secret.portrayed_as else classes
     fits = reconstruction.labels[:, None].cpu() == named
-    known = torch.where(fits.any(1), fits.int().argmax(1), -1)
+    match = torch.where(fits.any(1), fits.int().argmax(1), -1)
     images = reconstruction.images.clamp(0, 1)
-    if bool((known < 0).any()):
+    if bool((match < 0).any()):
         error = torch.cdist(images.flatten(1).double(), secret.portraits.flatten(1).double())
-        error[:, known[known >= 0]] = float("inf")
-        known[known < 0] = torch.from_numpy(linear_sum_assignment(error[known < 0].numpy())[1])
-    chosen = classes[known].tolist()
+        error[:, match[match >= 0]] = float("inf")
+        match[match < 0] = torch.from_numpy(linear_sum_assignment(error[match < 0].numpy())[1])
+    chosen = classes[match].tolist()
     return replace(
         secret,
         images=secret.portraits[chosen],

@@ -7,7 +7,7 @@ from fedaudit.captures.simulate.study_faces import Latest
 from fedaudit.core.errors import AssetError
 from fedaudit.core.scenario import Federation, Scenario, Study
 from fedaudit.scoring.embedder import load_embedder
-from fedaudit.scoring.identity import Embed, Gallery, calibrate, mirrored
+from fedaudit.scoring.identity import Embed, Gallery, average_with_mirror, calibrate
 from fedaudit.study.jobs import gallery_name
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.sources import source_of
@@ -48,5 +48,5 @@ def _judge(study: Study, folder: RunFolder, name: str, federation: Federation) -
     references, probes = parts["reference"], parts["probe"]
     photos = sum(map(len, references.values()))
     gallery = calibrate(references, probes, fmr=study.fmr, photos=photos)
-    embed = mirrored(embedder.embed)
+    embed = average_with_mirror(embedder.embed)
     return gallery, lambda images: embed(rgb(images))

@@ -8,7 +8,7 @@ from torch import Tensor
 from fedaudit.core.scenario import Federation
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import split
-from fedaudit.scoring.identity import Gallery, calibrate, embed_split, mirrored
+from fedaudit.scoring.identity import Gallery, average_with_mirror, calibrate, embed_split
 
 DIMENSIONS = 64
 SCATTER = 0.7
@@ -226,7 +226,7 @@ def test_mirrored_is_blind_to_mirroring() -> None:
         return F.normalize(images.flatten(1) @ weights, dim=1)
 
     images = torch.rand((5, 3, 4, 4), generator=torch.Generator().manual_seed(1))
-    both = mirrored(embed)
+    both = average_with_mirror(embed)
     assert not torch.allclose(embed(images), embed(images.flip(3)))
     assert torch.allclose(both(images), both(images.flip(3)), atol=1e-6)
     assert torch.allclose(both(images).norm(dim=1), torch.ones(5))

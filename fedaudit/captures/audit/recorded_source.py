@@ -36,7 +36,7 @@ from fedaudit.core.source import Explained, FaceEmbedder, SourceFacts
 from fedaudit.core.trial import POSITIVE, Cell
 from fedaudit.data import provenance
 from fedaudit.data.face_set import FaceSet
-from fedaudit.scoring.identity import GALLERY_SIZE, mirrored, packed
+from fedaudit.scoring.identity import GALLERY_SIZE, average_with_mirror, packed
 
 LISTED = 40
 """Updates whose hashes a report lists one by one."""
@@ -138,7 +138,7 @@ class RecordedSource:
         truth = {c: Path(path) for one in run.targets for c, path in one.truth.items()}
         shape = _shape(run.shape)
         known = all_originals(truth, sorted({one.round for one in run.targets}), shape)
-        embed = mirrored(embedder.embed)
+        embed = average_with_mirror(embedder.embed)
         return packed(*embed_gallery(Path(run.gallery), shape, GALLERY_SIZE, embed, known))
 
     def wrong_person(self, cell: Cell, secret: Secret, found: Reconstruction) -> str | None:

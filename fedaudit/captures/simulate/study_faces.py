@@ -14,7 +14,7 @@ from fedaudit.core.source import FaceEmbedder
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split, split
 from fedaudit.files.cache import key_of, load_or_learn
-from fedaudit.scoring.identity import GALLERY_SIZE, embed_split, mirrored, packed
+from fedaudit.scoring.identity import GALLERY_SIZE, average_with_mirror, embed_split, packed
 
 T = TypeVar("T")
 
@@ -84,7 +84,7 @@ def _embedded(
     """
 
     def embed() -> dict[str, Tensor]:
-        return packed(*embed_split(full, faces, held, mirrored(embedder.embed)))
+        return packed(*embed_split(full, faces, held, average_with_mirror(embedder.embed)))
 
     if not full.public:
         return embed()

@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.gathering.gather import gather
-from fedaudit.attacks.search.checkpoint import Watch
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.gradient_descent import Search
-from fedaudit.attacks.search.movers.round_wise import Movement, Plan
+from fedaudit.attacks.search.movers.mover import Plan
+from fedaudit.attacks.search.movers.round_wise import Movement
+from fedaudit.attacks.search.trace import Trace
 from fedaudit.core.client import ClientTask
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.federation.local_training import train_locally
@@ -75,7 +76,7 @@ def ours(matching: Matching, steps: int) -> None:
         lambda v: v,
         Plan(steps=steps, lr=0.01, rounds=max(1, steps // STEPS_A_TURN)),
         no_prior,
-        Watch(steps),
+        Trace(steps),
     ).run()
 
 

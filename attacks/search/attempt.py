@@ -15,15 +15,14 @@ from fedaudit.attacks.adaptive.orthogonalized import faces_for, with_label, with
 from fedaudit.attacks.evidence.unshared_layers import guessed_parts, learned_parts
 from fedaudit.attacks.gathering.gather import Evidence, gather
 from fedaudit.attacks.search.batch_norm_prior import BatchNormPrior, from_observation
-from fedaudit.attacks.search.checkpoint import Checkpoint, Watch
+from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.map_matching import MapMatching, goal_of
 from fedaudit.attacks.search.matching import Matching
-from fedaudit.attacks.search.movers.evolution import Evolution
-from fedaudit.attacks.search.movers.gauss_newton import GaussNewton
-from fedaudit.attacks.search.movers.round_wise import Decode, Movement, OneByOne, Plan
+from fedaudit.attacks.search.movers.mover import Decode, Mover
 from fedaudit.attacks.search.several_steps import replay_of
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.staging import from_gray, of_noise
+from fedaudit.attacks.search.trace import Trace
 from fedaudit.attacks.search.variables import Found, Scene, fitted
 from fedaudit.attacks.training.simulated_training import smooth_noise
 from fedaudit.core.observation import Observation
@@ -40,7 +39,6 @@ GENERIC = 12
 """Images with which draws are tried."""
 SMALL = 500_000
 """Parameters below which double precision costs nothing: the operations' overhead does."""
-Move = Movement | OneByOne | Evolution | GaussNewton
 
 
 @dataclass
@@ -101,14 +99,12 @@ class Attempt:
         self.scene = Scene(evidence, matching, self.generator, attack.prior, attack.restarts)
         if evidence.photos.transforms:
             _settle_draws(matching, self._faces(evidence, GENERIC))
-        sweeps = [
-            stage.steps
-            * (evidence.count if _one_by_one(stage, matching) else 1)
-            * (attack.restarts if stage.optimizer == "lbfgs" or not matching.mappable else 1)
+        steps = [
+            stage.expected_steps(matching)
             for stage in self.stages
             if evidence.smooth or not stage.smooth_only
         ]
-        self.watch = Watch(sum(sweeps), self.progress, attack.seconds)
+        self.trace = Trace(sum(steps), self.progress, attack.seconds)
         self.best = torch.full((attack.restarts,), float("inf"))
         self.images = torch.empty(0)
         self._started = started
@@ -145,7 +141,7 @@ class Attempt:
         for number, stage in enumerate(self.stages):
             if number < first or (stage.smooth_only and not self.scene.evidence.smooth):
                 continue
-            if number and self.watch.expired:
+            if number and self.trace.time_is_up:
                 break
             variables = None
             if saved:
@@ -179,58 +175,28 @@ class Attempt:
             return before
         if variables is None:
             variables = stage.varies.begin(scene, before)
-        # A start that is not written to: projections measure distances from it.
         starts = [v.detach().clone() for v in variables]
         leaves = [v.detach().clone().requires_grad_() for v in variables]
 
         def decode(variable: Tensor) -> Tensor:
             return stage.varies.decode(scene, variable)
 
-        project = getattr(stage.varies, "project", None)
-        plan = Plan(
-            steps=stage.steps,
-            lr=stage.lr,
-            rounds=stage.rounds,
-            optimizer=stage.optimizer,
-            schedule=stage.schedule,
-            project=project and (lambda i, value: project(starts[i], value)),
-            patience=stage.patience,
-            group=stage.group,
-        )
         statistics = self._statistics()
 
         def penalty(variable: Tensor, images: Tensor) -> Tensor:
             found = stage.penalty(variable, images)
             return found + self.attack.batch_norm * statistics(images) if statistics else found
 
-        movement: Move
-        if stage.optimizer == "gauss_newton":
-            movement = GaussNewton(scene.matching, leaves, decode, plan, self.watch)
-        elif stage.optimizer == "cma_es":
-            seed = self.generator.initial_seed() + number
-            movement = Evolution(
-                scene.matching,
-                leaves,
-                decode,
-                plan,
-                penalty,
-                self.watch,
-                seed,
-                stage.population,
-            )
-        else:
-            matching: Matching | MapMatching = scene.matching
-            if goal is not None:
-                with torch.no_grad():
-                    begun = torch.cat([decode(v[:1]) for v in starts])
-                matching = MapMatching(scene.matching, goal, begun)
-            movement = Movement(matching, leaves, decode, plan, penalty, self.watch)
-            # Neither L-BFGS nor a replay can be mapped over restarts.
-            if scene.restarts > 1 and (stage.optimizer == "lbfgs" or not scene.matching.mappable):
-                movement = OneByOne(movement)
+        matching: Matching | MapMatching = scene.matching
+        if goal is not None:
+            with torch.no_grad():
+                begun = torch.cat([decode(v[:1]) for v in starts])
+            matching = MapMatching(scene.matching, goal, begun)
+        seed = self.generator.initial_seed() + number
+        mover = stage.mover(matching, leaves, decode, penalty, self.trace, seed)
         if saved:
-            movement.load({k.removeprefix("move/"): v for k, v in saved.items() if "move/" in k})
-        movement.run(lambda: self._save(number, starts, movement))
+            mover.load({k.removeprefix("move/"): v for k, v in saved.items() if "move/" in k})
+        mover.run(lambda: self._save(number, starts, mover))
         self._offer(leaves, decode)
         return Found(self.images, leaves, stage.varies)
 
@@ -313,20 +279,20 @@ class Attempt:
             digest.update(value.detach().cpu().numpy().tobytes())
         return digest.hexdigest()
 
-    def _save(self, number: int, starts: Sequence[Tensor], movement: Move) -> None:
+    def _save(self, number: int, starts: Sequence[Tensor], mover: Mover) -> None:
         if self.checkpoint is None:
             return
         if time.monotonic() - self._last_saved < self.checkpoint.every:
             return
         self._last_saved = time.monotonic()
         matching = self.scene.matching
-        state = {f"move/{name}": value for name, value in movement.state().items()}
+        state = {f"move/{name}": value for name, value in mover.state().items()}
         state |= {f"variable/{i}": value for i, value in enumerate(starts)}
         state |= {"best": self.best, "images": self.images, "random": self.generator.get_state()}
         facts = {
             "stage": number,
-            "step": self.watch.step,
-            "history": self.watch.history,
+            "step": self.trace.step,
+            "history": self.trace.history,
             "evaluations": matching.evaluations,
             "scales": matching.scales,
             "seconds": time.process_time() - self._started + self.earlier_seconds,
@@ -343,8 +309,8 @@ class Attempt:
         like = self.scene.like
         self.best, self.images = state["best"].cpu(), state["images"].to(like)
         self.generator.set_state(state["random"].cpu())
-        self.watch.step = facts["step"]
-        self.watch.history = [(step, value) for step, value in facts["history"]]
+        self.trace.step = facts["step"]
+        self.trace.history = [(step, value) for step, value in facts["history"]]
         matching.evaluations, matching.scales = facts["evaluations"], tuple(facts["scales"])
         self.earlier_seconds = facts["seconds"]
         return facts["stage"], {k: v.to(like.device) for k, v in state.items()}
@@ -364,8 +330,3 @@ def _settle_draws(matching: Matching, faces: Tensor) -> None:
 
 def _size(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
-
-
-def _one_by_one(stage: Stage, matching: Matching) -> bool:
-    """Whether each image of a batch gets the stage's steps for itself."""
-    return stage.optimizer == "gauss_newton" or bool(stage.rounds and matching.separable)

@@ -1,10 +1,8 @@
-"""What accompanies a search: a trace to draw, progress, a time limit, a file to resume from."""
+"""The file that an interrupted search goes on from."""
 
 import json
-import math
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from fedaudit.core.protocols import Progress
 from fedaudit.files.atomic import storage_errors, write_atomically
 
 
@@ -58,36 +55,3 @@ class Checkpoint:
     def clear(self) -> None:
         """The attack has ended: there is nothing to resume."""
         self.path.unlink(missing_ok=True)
-
-
-@dataclass
-class Watch:
-    """Counts steps, keeps a thinned history, tells the caller, says when time is up.
-
-    Args:
-        steps: How many are expected.
-        progress: Called with (step, steps, objective) every tenth step.
-        seconds: Wall-clock limit; None for none. Results then depend on the machine.
-    """
-
-    steps: int
-    progress: Progress | None = None
-    seconds: float | None = None
-    step: int = 0
-    history: list[tuple[int, float]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._deadline = math.inf if self.seconds is None else time.monotonic() + self.seconds
-
-    @property
-    def expired(self) -> bool:
-        """Whether the wall-clock limit has passed."""
-        return time.monotonic() >= self._deadline
-
-    def add(self, value: float) -> None:
-        """One more step, whose objective was `value`."""
-        self.step += 1
-        if self.step % 10 == 0 or self.step == self.steps:
-            self.history.append((self.step, value))
-            if self.progress:
-                self.progress(min(self.step, self.steps), self.steps, value)

@@ -146,11 +146,11 @@ class MatchingAttack:
             images=images.cpu().float(),
             labels=labels,
             objective=float(run.best[best]),
-            iterations=run.watch.step,
+            iterations=run.trace.step,
             gradient_evaluations=evaluations,
             seconds=time.process_time() - started + run.earlier_seconds,
             adaptive=word,
-            history=tuple(run.watch.history),
+            history=tuple(run.trace.history),
         )
 
     def _behind_mixtures(
@@ -168,7 +168,7 @@ class MatchingAttack:
         assert evidence.soft is not None
         coefficients = [evidence.soft[0]]
         for update in evidence.adaptation.rounds[1:]:
-            if run.watch.expired:
+            if run.trace.time_is_up:
                 break
             past = Attempt(self, replace(seen, shared=(update,), earlier=()), generator, None, None)
             soft = past.scene.evidence.soft

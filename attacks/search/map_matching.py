@@ -154,6 +154,11 @@ class MapMatching:
         self.units = torch.stack(found).clamp_min(1e-6)
 
     @property
+    def mappable(self) -> bool:
+        """As of the engine."""
+        return self.matching.mappable
+
+    @property
     def evaluations(self) -> int:
         """As the engine has counted them."""
         return self.matching.evaluations
@@ -186,4 +191,9 @@ class MapMatching:
     def fresh_free(self, which: Sequence[int]) -> list[Tensor]:
         """Nothing is free."""
         del which
+        return []
+
+    def rows(self, which: Sequence[int], restart: int) -> list[Tensor]:
+        """Likewise."""
+        del which, restart
         return []

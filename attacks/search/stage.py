@@ -1,12 +1,18 @@
 """One part of a search, as data: what varies, how it moves, what is added to the match."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
 
 from fedaudit.attacks.search.image_priors import GroupConsistency, ImagePrior, total_variation
-from fedaudit.attacks.search.movers.gradient_descent import Optimizer, Schedule
+from fedaudit.attacks.search.map_matching import MapMatching
+from fedaudit.attacks.search.matching import Matching
+from fedaudit.attacks.search.movers.by_name import MOVERS, expected_steps
+from fedaudit.attacks.search.movers.gradient_descent import Schedule
+from fedaudit.attacks.search.movers.mover import Decode, Mover, Optimizer, Penalty, Plan
+from fedaudit.attacks.search.trace import Trace
 from fedaudit.attacks.search.variables import Pixels, Varies
 from fedaudit.core.choices import check_choices
 
@@ -64,6 +70,8 @@ class Stage:
             raise ValueError("the weights of priors must be ≥ 0")
         if self.optimizer == "gauss_newton" and not isinstance(self.varies, Pixels):
             raise ValueError("gauss_newton solves for pixels: varies must be Pixels(…)")
+        if self.optimizer == "gauss_newton" and self.match == "maps":
+            raise ValueError("gauss_newton finds the known maps itself: leave match='maps' out")
 
     def penalty(self, variable: Tensor, images: Tensor) -> Tensor:
         """What is added to the match."""
@@ -75,3 +83,44 @@ class Stage:
         for prior in self.priors:
             found = found + prior(images)
         return found
+
+    def expected_steps(self, matching: Matching) -> int:
+        """Steps that its mover will count, if nothing stops it."""
+        return expected_steps(self._plan(None, 0), matching)
+
+    def mover(
+        self,
+        matching: Matching | MapMatching,
+        variables: Sequence[Tensor],
+        decode: Decode,
+        penalty: Penalty,
+        trace: Trace,
+        seed: int,
+    ) -> Mover:
+        """What moves the variables; arguments as in `MoverFactory`, `seed` as in `Plan`."""
+        project = getattr(self.varies, "project", None)
+        bounds = None
+        if project is not None:
+            # Starts that are not written to: projections measure distances from them.
+            starts = [v.detach().clone() for v in variables]
+
+            def bounds(image: int, value: Tensor) -> Tensor:
+                bounded: Tensor = project(starts[image], value)
+                return bounded
+
+        plan = self._plan(bounds, seed)
+        return MOVERS[self.optimizer](matching, variables, decode, plan, penalty, trace)
+
+    def _plan(self, project: Callable[[int, Tensor], Tensor] | None, seed: int) -> Plan:
+        return Plan(
+            steps=self.steps,
+            lr=self.lr,
+            rounds=self.rounds,
+            optimizer=self.optimizer,
+            schedule=self.schedule,
+            project=project,
+            patience=self.patience,
+            group=self.group,
+            population=self.population,
+            seed=seed,
+        )

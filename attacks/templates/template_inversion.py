@@ -13,8 +13,8 @@ from fedaudit.attacks.evidence.grayscale import is_gray
 from fedaudit.attacks.gathering.gather import mean_gradient
 from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.generators.eigenfaces import Eigenfaces, kept_faces
-from fedaudit.attacks.search.checkpoint import Watch
 from fedaudit.attacks.search.movers.gradient_descent import Search
+from fedaudit.attacks.search.trace import Trace
 from fedaudit.attacks.templates.read_templates import KINDS, read_templates
 from fedaudit.core.errors import AttackError, KnowledgeError
 from fedaudit.core.knowledge import Knowledge
@@ -213,19 +213,19 @@ class TemplateInversion:
             faces = self._faces(seen.image_shape, True).to(templates.rows.device)
             ours = Embeddings.of(network, faces, templates.rows, channels)
         known = Eigenfaces.of(faces, self.components)
-        watch = Watch(max(1, self.steps), progress)
-        images, objective = self._search(ours, known, channels, generator, watch)
-        done = watch.step * len(templates.rows) * self.restarts
+        trace = Trace(max(1, self.steps), progress)
+        images, objective = self._search(ours, known, channels, generator, trace)
+        done = trace.step * len(templates.rows) * self.restarts
         return Reconstruction(
             images=images.clamp(0, 1).contiguous(),
             labels=templates.labels,
             of="people",
             objective=objective,
-            iterations=watch.step,
+            iterations=trace.step,
             gradient_evaluations=done,
             seconds=time.process_time() - started,
             adaptive=how_adaptive(seen, exact=True),
-            history=tuple(watch.history),
+            history=tuple(trace.history),
         )
 
     def _faces(self, shape: tuple[int, int, int], gray: bool) -> Tensor:
@@ -245,7 +245,7 @@ class TemplateInversion:
         known: Eigenfaces,
         channels: int,
         generator: torch.Generator,
-        watch: Watch,
+        trace: Trace,
     ) -> tuple[Tensor, float]:
         """The faces `[k, C, H, W]` with the least objective, and its mean."""
         guess = ours.regression(known.shapes)
@@ -253,7 +253,7 @@ class TemplateInversion:
             images = known.draw(guess, channels)
             with torch.no_grad():
                 objective = float(ours.distance(images).mean())
-            watch.add(objective)
+            trace.add(objective)
             return images, objective
         count = len(guess)
         start = known.coordinates(guess).repeat(self.restarts, 1)
@@ -266,7 +266,7 @@ class TemplateInversion:
 
         search = Search([moved], self.lr, self.steps)
         for _ in range(self.steps):
-            watch.add(float(search.step(losses).mean()))
+            trace.add(float(search.step(losses).mean()))
         search.restore()
         best = search.best.view(self.restarts, count)
         chosen = best.argmin(0) * count + torch.arange(count, device=best.device)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedaudit.attacks.search.checkpoint import Checkpoint, Watch
+from fedaudit.attacks.search.checkpoint import Checkpoint
+from fedaudit.attacks.search.trace import Trace
 from fedaudit.core.errors import StorageError
 
 STATE = {"faces": torch.rand(2, 3), "turn": torch.tensor(4)}
@@ -53,10 +54,10 @@ def test_a_disk_that_refuses_is_a_storage_error(
 
 
 def test_the_trace_is_thinned_and_ends_with_the_last_step() -> None:
-    told: list[int] = []
-    watch = Watch(25, lambda step, steps, value: told.append(step))
+    reported: list[int] = []
+    trace = Trace(25, lambda step, steps, value: reported.append(step))
     for k in range(25):
-        watch.add(float(k))
-    assert told == [10, 20, 25]
-    assert watch.history == [(10, 9.0), (20, 19.0), (25, 24.0)]
-    assert not watch.expired
+        trace.add(float(k))
+    assert reported == [10, 20, 25]
+    assert trace.history == [(10, 9.0), (20, 19.0), (25, 24.0)]
+    assert not trace.time_is_up

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from fedaudit.attacks.adaptive.per_example import Gradients, total
 from fedaudit.attacks.gathering.gather import gather
-from fedaudit.attacks.search.checkpoint import Watch
 from fedaudit.attacks.search.distances import cosine_distance
 from fedaudit.attacks.search.image_priors import total_variation
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.gradient_descent import Search, cosine_ramp, step_decay
-from fedaudit.attacks.search.movers.round_wise import Movement, Plan
+from fedaudit.attacks.search.movers.mover import Plan
+from fedaudit.attacks.search.movers.round_wise import Movement
 from fedaudit.attacks.search.several_steps import replay_of
+from fedaudit.attacks.search.trace import Trace
 from fedaudit.core.capture import Capture
 from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import LocalTraining, Observation
@@ -140,7 +141,7 @@ def no_prior(variable: Tensor, images: Tensor) -> Tensor:
     return images.new_zeros(())
 
 
-class Trace(Watch):
+class FullTrace(Trace):
     """Remembers every value."""
 
     def __init__(self) -> None:
@@ -153,7 +154,7 @@ class Trace(Watch):
 
 
 def move(matching: Matching, variables: Sequence[Tensor], plan: Plan) -> list[float]:
-    trace = Trace()
+    trace = FullTrace()
     Movement(matching, variables, lambda v: v, plan, no_prior, trace).run()
     return trace.values
 

@@ -13,9 +13,10 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from fedaudit.attacks.search.checkpoint import Watch
+from fedaudit.attacks.search.map_matching import MapMatching
 from fedaudit.attacks.search.matching import Matching
-from fedaudit.attacks.search.movers.round_wise import Decode, Plan, Prior
+from fedaudit.attacks.search.movers.mover import Decode, Penalty, Plan
+from fedaudit.attacks.search.trace import Trace
 
 if TYPE_CHECKING:
     from cmaes import CMA, SepCMA
@@ -26,27 +27,23 @@ LARGE = 256
 
 @dataclass
 class Evolution:
-    """A stage that moves by CMA-ES; stops, saves and goes on as `rounds.Movement` does.
+    """A mover by CMA-ES.
 
     Args:
         matching: The engine.
         variables: One leaf `[R, …]` an image; all images of a batch evolve together.
         decode: Variables `[n, …]` → images `[n, C, H, W]`.
         plan: `steps` generations; `lr` is the first standard deviation.
-        prior: Penalty on variables and images.
-        watch: Told of every generation.
-        seed: Of the sampling.
-        population: Candidates a generation; None for CMA-ES' own rule, 4 + 3·ln(dimension).
+        penalty: On variables and images.
+        trace: Counts every generation.
     """
 
-    matching: Matching
+    matching: Matching | MapMatching
     variables: Sequence[Tensor]
     decode: Decode
     plan: Plan
-    prior: Prior
-    watch: Watch
-    seed: int
-    population: int | None = None
+    penalty: Penalty
+    trace: Trace
 
     def __post_init__(self) -> None:
         self._starts = [
@@ -69,14 +66,14 @@ class Evolution:
     def _evolve(self, save: Callable[[], None]) -> None:
         strategies = [self._strategy(start, r) for r, start in enumerate(self._starts)]
         bests = [self._replay(strategies[r], told) for r, told in enumerate(self._told)]
-        while len(self._told[-1]) < self.plan.steps and not self.watch.expired:
+        while len(self._told[-1]) < self.plan.steps and not self.trace.time_is_up:
             for r, strategy in enumerate(strategies):
                 asked = [strategy.ask() for _ in range(strategy.population_size)]
                 values = [self._value(vector, r) for vector in asked]
                 strategy.tell(list(zip(asked, values, strict=True)))
                 self._told[r].append(values)
                 bests[r] = min(bests[r], (min(values), asked[int(np.argmin(values))]), key=_first)
-            self.watch.add(min(value for value, _ in bests))
+            self.trace.add(min(value for value, _ in bests))
             save()
         with torch.no_grad():
             for r, (_, vector) in enumerate(bests):
@@ -95,8 +92,8 @@ class Evolution:
         from cmaes import CMA, SepCMA  # noqa: PLC0415 - half a second that other attacks save
 
         kind = SepCMA if len(start) > LARGE else CMA
-        seed = (self.seed + restart) % 2**32
-        return kind(start, self.plan.lr, seed=seed, population_size=self.population)
+        seed = (self.plan.seed + restart) % 2**32
+        return kind(start, self.plan.lr, seed=seed, population_size=self.plan.population)
 
     def _replay(
         self, strategy: "CMA | SepCMA", told: Sequence[Sequence[float]]
@@ -116,7 +113,7 @@ class Evolution:
         every = range(len(self.variables))
         free = [row.detach() for row in self.matching.rows(every, restart)]
         dummy, distance = self.matching.gradients(images, every, free, differentiable=False)
-        value = self.matching.objective(dummy, distance) + self.prior(variable, images)
+        value = self.matching.objective(dummy, distance) + self.penalty(variable, images)
         return float(value.detach())
 
     def _parts(self, vector: np.ndarray, restart: int) -> list[Tensor]:

@@ -24,16 +24,18 @@ import torch
 from torch import Tensor
 from torch.func import jvp, linearize, vjp, vmap
 
-from fedaudit.attacks.search.checkpoint import Watch
+from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.search.contrast import settle_contrast
 from fedaudit.attacks.search.map_matching import (
     Goal,
+    MapMatching,
     SpanGoal,
     goal_of,
     span_goal_of,
 )
 from fedaudit.attacks.search.matching import Matching
-from fedaudit.attacks.search.movers.round_wise import Decode, Plan
+from fedaudit.attacks.search.movers.mover import Decode, Penalty, Plan
+from fedaudit.attacks.search.trace import Trace
 from fedaudit.models.facenet import FaceNet
 
 SOLVABLE = 1e-3
@@ -155,7 +157,7 @@ class _Products:
 
 @dataclass
 class GaussNewton:
-    """A stage that solves for each image in turn; stops, saves and goes on as `Movement` does.
+    """A mover that solves for each image in turn.
 
     Does nothing where no image's map is known, or not to three digits. The variables are pixels.
 
@@ -164,14 +166,16 @@ class GaussNewton:
         variables: One leaf `[R, …]` an image, changed in place.
         decode: Variables `[n, …]` → images `[n, C, H, W]`.
         plan: `steps` Jacobians an image; `lr` is the first damping.
-        watch: Told of every step.
+        penalty: Without effect: there is nothing to balance.
+        trace: Counts every step.
     """
 
-    matching: Matching
+    matching: Matching | MapMatching
     variables: Sequence[Tensor]
     decode: Decode
     plan: Plan
-    watch: Watch
+    penalty: Penalty
+    trace: Trace
 
     def __post_init__(self) -> None:
         self.done = 0
@@ -182,6 +186,7 @@ class GaussNewton:
         Args:
             save: Called after every image.
         """
+        assert isinstance(self.matching, Matching)  # a stage by maps alone moves otherwise
         evidence = self.matching.evidence
         goal: Goal | SpanGoal | None = None
         if self.matching.has_features:
@@ -193,7 +198,7 @@ class GaussNewton:
         quick = _frozen(evidence.model).float()
         exact = _frozen(evidence.model).double()
         for i in range(self.done, len(self.variables)):
-            if self.watch.expired:
+            if self.trace.time_is_up:
                 break
             for r, variable in enumerate(self.variables[i].detach()):
                 solved = solve(
@@ -204,14 +209,14 @@ class GaussNewton:
                     steps=self.plan.steps,
                     damping=self.plan.lr,
                     floor=goal.floor,
-                    report=self.watch.add,
+                    report=self.trace.add,
                 )
                 with torch.no_grad():
                     self.variables[i][r].copy_(solved.view(variable.shape))
             self.done = i + 1
             save()
         if isinstance(goal, Goal):  # spans of several layers show the contrast as well
-            self._settle(exact)
+            self._settle(evidence, exact)
 
     def state(self) -> dict[str, Tensor]:
         """All that `load` needs; by name."""
@@ -225,11 +230,11 @@ class GaussNewton:
             for i, variable in enumerate(self.variables):
                 variable.copy_(state[f"value/{i}"])
 
-    def _settle(self, exact: FaceNet) -> None:
+    def _settle(self, evidence: Evidence, exact: FaceNet) -> None:
         """The contrast of each image of each restart, by the gradient of the earliest layer."""
         for r in range(len(self.variables[0])):
             pixels = torch.stack([v[r].detach() for v in self.variables])
-            settled = settle_contrast(self.matching.evidence, exact, self.decode, pixels.double())
+            settled = settle_contrast(evidence, exact, self.decode, pixels.double())
             with torch.no_grad():
                 for variable, one in zip(self.variables, settled, strict=True):
                     variable[r].copy_(one)

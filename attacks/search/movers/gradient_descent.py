@@ -8,8 +8,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-Optimizer = Literal["adam", "signed_adam", "lbfgs", "cma_es", "gauss_newton"]
-
 
 def cosine_ramp(step: int, steps: int) -> float:
     """Factor on the learning rate: up over the first 5 %, then down as a half cosine."""
@@ -66,7 +64,7 @@ class Search:
     lr: float | Sequence[float]
     steps: int
     schedule: Callable[[int, int], float] = cosine_ramp
-    optimizer: Optimizer = "adam"
+    optimizer: str = "adam"
     project: Sequence[Callable[[Tensor], Tensor]] | None = None
 
     def __post_init__(self) -> None:

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.adaptive.per_example import Gradients, total
-from fedaudit.attacks.search.checkpoint import Watch
-from fedaudit.attacks.search.image_priors import GroupConsistency
 from fedaudit.attacks.search.map_matching import MapMatching
 from fedaudit.attacks.search.matching import Matching
-from fedaudit.attacks.search.movers.gradient_descent import SCHEDULES, Optimizer, Schedule, Search
+from fedaudit.attacks.search.movers.gradient_descent import SCHEDULES, Search
+from fedaudit.attacks.search.movers.mover import Decode, Penalty, Plan
+from fedaudit.attacks.search.trace import Trace
 
 FREE_LR = 0.1
 """Learning rate of the free variables, which start each stage at unit length."""
@@ -28,37 +28,6 @@ TURN = 10
 """Steps of a joint search between two looks at the clock and the checkpoint."""
 STALLED = 1e-3
 """Relative improvement over `patience` steps below which a search has stalled."""
-
-Decode = Callable[[Tensor], Tensor]
-Prior = Callable[[Tensor, Tensor], Tensor]
-"""(variable, images) → penalty added to the match."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How one stage moves its variables.
-
-    Args:
-        steps: Steps an image gets in all.
-        lr: Peak learning rate.
-        rounds: Sweeps over the batch; each round gives one image steps/rounds steps. 0 moves all
-            images at once (joint search).
-        optimizer: As in `Search`.
-        schedule: A name in `SCHEDULES`.
-        project: Applied to the variables `[R, …]` of an image after each step.
-        patience: Stop a joint search when this many steps brought no restart a relative
-            improvement of 0.1 %; 0 never stops.
-        group: Agreement between restarts, in joint searches.
-    """
-
-    steps: int
-    lr: float
-    rounds: int = 4
-    optimizer: Optimizer = "adam"
-    schedule: Schedule = "cosine"
-    project: Callable[[int, Tensor], Tensor] | None = None
-    patience: int = 0
-    group: GroupConsistency | None = None
 
 
 @dataclass
@@ -70,8 +39,8 @@ class Movement:
         variables: One leaf `[R, …]` an image, in the order of the batch; changed in place.
         decode: Variables `[n, …]` → images `[n, C, H, W]`.
         plan: Steps, rounds, rates.
-        prior: Penalty on variables and images.
-        watch: Told of every step.
+        penalty: On variables and images.
+        trace: Counts every step.
         free: The free variables that go with `variables`; those of the engine if not given.
         fixed: What stands in for a private part; that of the engine if not given.
     """
@@ -80,8 +49,8 @@ class Movement:
     variables: Sequence[Tensor]
     decode: Decode
     plan: Plan
-    prior: Prior
-    watch: Watch
+    penalty: Penalty
+    trace: Trace
     free: Sequence[Tensor] | None = None
     fixed: Sequence[Tensor] | None = None
 
@@ -108,7 +77,7 @@ class Movement:
                 shares[which[0]] = self._share(which[0])
             self.turn += 1
             save()
-            if stalled or self.watch.expired:
+            if stalled or self.trace.time_is_up:
                 break
         for search in self.searches.values():
             search.restore()
@@ -151,7 +120,7 @@ class Movement:
         free = [*self._free(which), *self._fixed()]
         for _ in range(steps):
             values = search.step(lambda: self._losses(which, moving, free, others))
-            self.watch.add(float(values.min()))
+            self.trace.add(float(values.min()))
             if search.stalled(patience, STALLED):
                 return not self.round_wise
         return False
@@ -173,7 +142,7 @@ class Movement:
             dummy, distance = self.matching.gradients(images, which, rows, functional=restarts > 1)
             if held is not None:
                 dummy = total([held, dummy])
-            loss = self.matching.objective(dummy, distance) + self.prior(variable, images)
+            loss = self.matching.objective(dummy, distance) + self.penalty(variable, images)
             return loss, images
 
         restarts = len(moving[0])
@@ -245,8 +214,8 @@ class OneByOne:
                     variables,
                     whole.decode,
                     replace(whole.plan, project=None),
-                    whole.prior,
-                    whole.watch,
+                    whole.penalty,
+                    whole.trace,
                     free,
                     fixed,
                 )

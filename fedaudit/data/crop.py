@@ -1,4 +1,4 @@
-"""Photos to squares of one size."""
+"""Crop photos to squares and resize them."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Take the needed members out of an archive, and nothing else."""
+"""Unpack the needed members of an archive safely, and nothing else."""
 
 import tarfile
 import zipfile

@@ -28,7 +28,7 @@ Say = Callable[[str], None]
 
 
 class State(StrEnum):
-    """What is known of an asset without fetching it."""
+    """Whether an asset is in the cache."""
 
     PRESENT = "present"
     MISSING = "missing"

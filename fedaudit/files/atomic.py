@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever happens while they are written."""
+"""Atomic writes: a file is there whole or not at all, whatever happens meanwhile."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""What takes minutes and serves many runs: kept in the user's cache, named by what decides it."""
+"""A cache of learned tensors, keyed by a hash of everything that decides them."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ VERSION = 1
 
 
 def key_of(tensors: Mapping[str, Tensor], *facts: object) -> str:
-    """A name for everything that decides what is learned: parameters and facts."""
+    """Cache key: a hash of the tensors and facts that decide what is learned."""
     digest = hashlib.sha256(repr((VERSION, *facts)).encode())
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
@@ -33,7 +33,7 @@ def load_or_learn(
     *,
     valid: Iterable[str] = (),
 ) -> dict[str, Tensor]:
-    """What `learn` gives: from the cache if it is there, else learned and kept.
+    """Tensors from the cache; where it has none, they are learned and stored.
 
     Args:
         key: From `key_of`.

@@ -87,8 +87,8 @@ def smooth_body(channels: int = 3, *, standardize: bool = True) -> nn.Sequential
     )
 
 
-class OutOfPlace(nn.Module):
-    """Torchvision's basic block without its in-place sum, which Opacus' hooks do not allow."""
+class _GroupNormBlock(nn.Module):
+    """ResNet's basic block with GroupNorm and without in-place sums, as Opacus' hooks need."""
 
     expansion = 1
 
@@ -120,7 +120,7 @@ def resnet18_body() -> nn.Sequential:
     """ResNet-18 of torchvision up to its last feature map, with GroupNorm, random weights."""
     from torchvision.models.resnet import ResNet  # noqa: PLC0415 - slow
 
-    network = ResNet(OutOfPlace, [2, 2, 2, 2], norm_layer=group_norm)
+    network = ResNet(_GroupNormBlock, [2, 2, 2, 2], norm_layer=group_norm)
     for module in network.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = False  # Opacus' hooks need the inputs that in-place layers overwrite

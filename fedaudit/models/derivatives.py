@@ -1,6 +1,4 @@
-"""Whether attacks can work through a network, its parameters replaced and derived twice, and what
-helps where torch itself lacks a second derivative.
-"""
+"""Second derivatives: a check that a network has them, and help where torch lacks them."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +26,7 @@ class TwiceHardsigmoid(nn.Module):
         self.ramp = nn.ReLU6()  # a layer, so that its kinks are seen
 
     def forward(self, x: Tensor) -> Tensor:
-        """The same function."""
+        """Hard sigmoid of `x`."""
         outputs: Tensor = self.ramp(x + 3) / 6
         return outputs
 
@@ -49,7 +47,7 @@ def twice_differentiable() -> Iterator[None]:
 
 
 def check_differentiable(network: nn.Module, image_shape: Sequence[int]) -> bool:
-    """Try what a search does: from the images to the loss, its gradient, and that one's slope.
+    """Check that the gradient of the loss can be differentiated again, as every search does.
 
     Args:
         network: Left in the mode that it is in.

@@ -22,7 +22,7 @@ Side = Annotated[int, Field(ge=1)]
 
 
 class ForeignSettings(BaseModel):
-    """Settings of a generator that cannot say them itself; every one may be left out.
+    """Optional settings of a generator that does not declare them itself.
 
     Attributes:
         latent_shape: Of one latent, without the batch axis; None tries the usual widths.

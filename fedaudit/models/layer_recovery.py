@@ -17,7 +17,7 @@ COUNTER = "num_batches_tracked"
 
 
 def recover_layers(graph: fx.Graph, state: Mapping[str, Tensor]) -> fx.GraphModule:
-    """The network that a graph describes.
+    """The network that a graph of operations describes, in torch's layers.
 
     Args:
         graph: One placeholder, the images; `get_attr` nodes under the names of `state`; operations

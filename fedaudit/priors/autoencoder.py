@@ -13,7 +13,7 @@ from fedaudit.core.errors import UsageError
 from fedaudit.models.face_gan import FaceGan
 from fedaudit.models.generator import load_generator
 from fedaudit.models.prior_file import Manifest
-from fedaudit.priors.networks import Encoder, copied, follow, fresh_generator
+from fedaudit.priors.networks import Encoder, copy_generator, fresh_generator, update_average
 from fedaudit.priors.training_photos import Photos
 from fedaudit.scoring.image_metrics import PSNR
 
@@ -75,7 +75,7 @@ class Trainer:
             self.decoder = _start(settings)
             torch.manual_seed(settings.seed)  # how many numbers a start has drawn is its own affair
             self.encoder = Encoder(self.decoder.latent_dim, settings.size)
-            self.average = copied(self.decoder).eval().requires_grad_(False)
+            self.average = copy_generator(self.decoder).eval().requires_grad_(False)
         self._started = settings.start != "random"
         rate = settings.lr / 2 if self._started else settings.lr
         self._optimizers = {
@@ -93,19 +93,21 @@ class Trainer:
         # A start keeps its batch statistics: its weights were trained with those.
         self.decoder.train(not self._started)
         if self.warming_up:
-            error = self._imitate()
+            error = self._warm_up()
         else:
-            error = self._reconstruct()
-            follow(self.average, self.decoder, min(_AVERAGE, (self.step + 1) / (self.step + 10)))
+            error = self._train()
+            update_average(
+                self.average, self.decoder, min(_AVERAGE, (self.step + 1) / (self.step + 10))
+            )
         self.step += 1
         return error
 
-    def encoded(self, photos: Tensor) -> Tensor:
+    def reconstruct(self, photos: Tensor) -> Tensor:
         """The photos as the kept generator draws them from their latents; `[N, 3, S, S]`."""
         with torch.no_grad():
             return self._drawn(self.average, self.encoder(photos)[0])
 
-    def sampled(self, count: int, seed: int = 0) -> Tensor:
+    def sample(self, count: int, seed: int = 0) -> Tensor:
         """Faces that the kept generator draws from random latents; `[count, 3, S, S]`."""
         noise = torch.Generator().manual_seed(seed)
         with torch.no_grad():
@@ -114,11 +116,11 @@ class Trainer:
     def judge(self) -> float:
         """Mean PSNR in dB of encoded photos, of those kept apart where there are any."""
         photos = self.photos.held_out if len(self.photos.held_out) else self.photos.train[:64]
-        drawn = torch.cat([self.encoded(part) for part in torch.split(photos, 64)])
+        drawn = torch.cat([self.reconstruct(part) for part in torch.split(photos, 64)])
         return float(PSNR()(drawn, photos).mean())
 
     def manifest(self, seconds: float) -> Manifest:
-        """What to say of the generator as it is, after so many CPU seconds."""
+        """The manifest of the generator as it is, after so many CPU seconds."""
         return Manifest(
             widths=self.average.widths,
             latent_dim=self.average.latent_dim,
@@ -134,7 +136,7 @@ class Trainer:
         )
 
     def state(self) -> dict[str, Tensor]:
-        """All that `load` needs to go on as if there had been no break."""
+        """Everything that `load` needs to resume bit for bit."""
         state = {"noise": self.noise.get_state(), "step": torch.tensor(self.step)}
         for name, module in self._modules().items():
             state |= {f"{name}.{k}": v for k, v in module.state_dict().items()}
@@ -183,7 +185,7 @@ class Trainer:
             images, (side, side), mode="bilinear", antialias=True, align_corners=False
         )
 
-    def _imitate(self) -> float:
+    def _warm_up(self) -> float:
         """The encoder learns to find the latents of faces that the start draws."""
         z = self.decoder.latents.draw(self.settings.batch, self.noise)
         with torch.no_grad():
@@ -196,7 +198,7 @@ class Trainer:
         self._move(F.mse_loss(mean, z) + 3 * error + 1e-3 * spread, "encoder")
         return float(error.detach())
 
-    def _reconstruct(self) -> float:
+    def _train(self) -> float:
         """Encoder and decoder learn to draw the photos."""
         train, batch = self.photos.train, self.settings.batch
         chosen = train[torch.randint(len(train), (batch,), generator=self.noise)]
@@ -235,7 +237,7 @@ def _start(settings: Settings) -> FaceGan:
             f"a prior cannot start from {settings.start!r}: choose face_gan, or a file that "
             "fedaudit prior train wrote."
         )
-    return copied(generator)
+    return copy_generator(generator)
 
 
 def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

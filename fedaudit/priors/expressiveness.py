@@ -1,4 +1,4 @@
-"""How well a prior can express given faces: the best that a search of its latents finds."""
+"""Expressiveness of a prior: how close a search of its latents comes to given photos."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ _PART = 16
 
 @dataclass(frozen=True)
 class BestFits:
-    """Photos as a prior draws them.
+    """The images of a prior that are closest to photos.
 
     Attributes:
         images: `[N, C, H, W]` in [0, 1].

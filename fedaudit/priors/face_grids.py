@@ -1,4 +1,4 @@
-"""Grids of faces to look at."""
+"""PNG grids of images."""
 
 import io
 from collections.abc import Sequence

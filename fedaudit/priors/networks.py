@@ -1,4 +1,4 @@
-"""The networks of training: an encoder beside the generator."""
+"""Networks of a prior's training: the encoder, copies and running averages of the generator."""
 
 from collections.abc import Sequence
 
@@ -46,8 +46,8 @@ def fresh_generator(side: int, latent_dim: int) -> FaceGan:
     return generator
 
 
-def copied(generator: FaceGan) -> FaceGan:
-    """A trainable copy."""
+def copy_generator(generator: FaceGan) -> FaceGan:
+    """A trainable copy of a generator."""
     with torch.device("meta"):  # first weights would be drawn from torch's global state
         copy = FaceGan(generator.widths, generator.latent_dim, generator.crop)
     weights = {name: value.detach().clone() for name, value in generator.state_dict().items()}
@@ -55,7 +55,7 @@ def copied(generator: FaceGan) -> FaceGan:
     return copy
 
 
-def follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     """Move the running average of a model's weights and statistics toward it."""
     ours: Sequence[Tensor] = list(average.state_dict().values())
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What to say of a prior: its latents, its images, its speed, what it can express."""
+"""Description of a prior: its latents, images and speed, and how well it expresses photos."""
 
 import time
 from collections.abc import Mapping

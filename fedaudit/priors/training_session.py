@@ -1,4 +1,4 @@
-"""A training from start to end: budget, checkpoints, pictures, going on after a break."""
+"""A training session of a prior: budget, checkpoints, sample images, resuming."""
 
 import json
 import time
@@ -26,7 +26,7 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class Progress:
-    """How a training stands.
+    """Progress of a training.
 
     Attributes:
         step: Steps done, earlier sessions included.
@@ -45,7 +45,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Places:
-    """Where a training writes.
+    """Paths that a training writes.
 
     Attributes:
         prior: The prior's file.
@@ -163,8 +163,8 @@ def _picture(trainer: Trainer) -> bytes:
     held_out = trainer.photos.held_out
     photos = (held_out if len(held_out) else trainer.photos.train)[:: max(1, len(held_out) // 10)]
     photos = photos[:_SHOWN]
-    samples = torch.split(trainer.sampled(4 * _SHOWN), _SHOWN)
-    return grid([photos, trainer.encoded(photos), *samples])
+    samples = torch.split(trainer.sample(4 * _SHOWN), _SHOWN)
+    return grid([photos, trainer.reconstruct(photos), *samples])
 
 
 def _load(trainer: Trainer, path: Path) -> float:

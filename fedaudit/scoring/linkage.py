@@ -1,4 +1,4 @@
-"""How well templates were linked: rates with intervals, and unlinkability as ISO/IEC 24745 asks.
+"""Linkage of templates: rates with intervals, and unlinkability as in ISO/IEC 24745.
 
 ISO/IEC 24745 wants templates of one person in two places not to be recognizable as such;
 ISO/IEC 30136 wants that shown by the scores of mated pairs (one person) against those of non-mated
@@ -24,7 +24,7 @@ Drift = Literal["none", "center", "rotate"]
 
 @dataclass(frozen=True)
 class Links:
-    """What the server makes of two sets of templates.
+    """Similarities and one-to-one assignment of two sets of templates.
 
     Attributes:
         scores: `[a, b]` how alike each two are, cosine in [-1, 1].
@@ -43,7 +43,7 @@ class Links:
 
 @dataclass(frozen=True)
 class Linkage:
-    """What linking came to.
+    """Measures of how well two sets of templates were linked.
 
     Attributes:
         linked: Templates whose partner in the one-to-one assignment is their own person's, of

@@ -41,7 +41,7 @@ def test_some_steps_lower_the_error_and_leave_no_trace(photos: Photos) -> None:
     mean_face = photos.train.mean(0, keepdim=True).expand_as(photos.held_out)
     of_mean = float(-10 * (mean_face - photos.held_out).square().flatten(1).mean(1).log10().mean())
     assert trainer.judge() > max(untrained + 3, of_mean)  # more than the one face that fits all
-    samples = trainer.sampled(20)
+    samples = trainer.sample(20)
     assert samples.shape == (20, 3, 32, 32)
     assert samples.std(0).mean() > 0.02  # not one face again and again
 

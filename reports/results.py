@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from fedaudit.core.claims import Budget
 from fedaudit.core.measures import Estimate, Rate, Utility
+from fedaudit.reports.explanation import Explanation
 
 SCHEMA_VERSION = "1"
 
@@ -386,23 +387,25 @@ class Results:
     ledger: tuple[Ledger, ...]
     provenance: Provenance
     limitations: tuple[str, ...]
+    explanation: Explanation | None = None
 
 
 @cache
-def adapter() -> TypeAdapter[Results]:
-    """Validates and serializes `Results`."""
-    return TypeAdapter(Results)
+def adapter(kind: Any = Results) -> TypeAdapter[Any]:
+    """Validates and serializes `Results`, or an `Explanation`."""
+    return TypeAdapter(kind)
 
 
-def schema() -> dict[str, Any]:
-    """JSON schema of `results.json`."""
-    return adapter().json_schema()
+def schema(kind: Any = Results) -> dict[str, Any]:
+    """JSON schema of `results.json`, or of `why.json`."""
+    return adapter(kind).json_schema()
 
 
-def canonical_bytes(results: Results) -> bytes:
-    """The bytes of `results.json`: sorted keys, ASCII, one trailing newline.
+def canonical_bytes(results: Results | Explanation) -> bytes:
+    """The bytes of `results.json` or `why.json`: sorted keys, ASCII, one trailing newline.
 
-    The run folder writes them and every report prints their SHA-256, so both must come from here.
+    The run folder writes them and every page prints their SHA-256, so both must come from here.
     """
-    data = adapter().dump_python(results, mode="json")
+    kind: Any = type(results)
+    data = adapter(kind).dump_python(results, mode="json")
     return (json.dumps(data, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()

@@ -22,9 +22,9 @@ def schema(*, what: str) -> None:
 
         content = capture_facts.schema()
     elif what == "why":
-        from fedaudit.why import explanation_results as explanation  # noqa: PLC0415 - imports pydantic
+        from fedaudit.reports import explanation, results  # noqa: PLC0415 - imports pydantic
 
-        content = explanation.schema()
+        content = results.schema(explanation.Explanation)
     else:
         from fedaudit.study import study_file  # noqa: PLC0415 - imports torch
 

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from fedaudit.cli.console import EVERY
 from fedaudit.cli.ending import INTERRUPTED, OK
-from fedaudit.cli.options import EVIDENCE, examples
+from fedaudit.cli.options import EVIDENCE, examples, workers_option
 from fedaudit.study.study_file import load_study
 
 if TYPE_CHECKING:
     from fedaudit.core.measures import Evidence
-    from fedaudit.why.explanation_results import Why
+    from fedaudit.reports.explanation import Explanation, Part
 
-WHAT = ("layers", "rounds", "regions", "artifacts", "clients")
+WHAT: tuple[Part, ...] = ("layers", "rounds", "regions", "artifacts", "clients")
 
 
-def _parts(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
+def _parts(_: click.Context, __: click.Parameter, value: str) -> tuple[Part, ...]:
     chosen = [part.strip() for part in value.split(",") if part.strip()]
     for part in chosen:
         if part not in WHAT:
@@ -94,18 +93,20 @@ def _numbers(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ..
     help="Only full keeps and shows faces.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
+@workers_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def why(
     *,
     study: Path,
     output: Path | None,
     scenario: str | None,
-    what: tuple[str, ...],
+    what: tuple[Part, ...],
     targets: int,
     rounds: tuple[int, ...],
     pairs: int,
     evidence: Evidence,
     seed: int,
+    workers: int | None,
     quiet: bool,
 ) -> int:
     """Explain what a scenario of STUDY, a TOML file, leaks, into why.json and why.html.
@@ -116,31 +117,34 @@ def why(
     """
     wanted = load_study(study)
     output = output or Path("runs") / f"why-{study.stem}"
-    from fedaudit.why.explanation import Options, explain  # noqa: PLC0415 - imports torch
+    from fedaudit.cli.console import progress  # noqa: PLC0415 - imports torch
+    from fedaudit.why.parts import Options, explain  # noqa: PLC0415 - imports torch
 
     options = Options(
-        what=what,  # type: ignore[arg-type]
+        parts=what,
         targets=targets,
         seed=seed,
         rounds=rounds,
         pairs=pairs,
         evidence=evidence,
         command=_again(study, scenario, what, targets, rounds, pairs, seed),
+        workers=workers,
     )
     try:
-        found = explain(wanted, scenario, output, options, _Teller(quiet=quiet))
+        watch = partial(progress, quiet=quiet)
+        explanation = explain(wanted, scenario, output, options, watch)
     except KeyboardInterrupt:
         again = shlex.join(["fedaudit", *sys.argv[1:]])
         click.echo(f"interrupted; what was finished is kept. Go on with:\n  {again}", err=True)
         return INTERRUPTED
-    _say(found, output)
+    _say(explanation, output)
     return OK
 
 
 def _again(
     study: Path,
     scenario: str | None,
-    what: tuple[str, ...],
+    what: tuple[Part, ...],
     targets: int,
     rounds: tuple[int, ...],
     pairs: int,
@@ -154,26 +158,14 @@ def _again(
     return shlex.join(map(str, words))
 
 
-def _say(found: Why, output: Path) -> None:
-    from fedaudit.why.sentences import findings  # noqa: PLC0415 - slow
+def _say(explanation: Explanation, output: Path) -> None:
+    from fedaudit.reports.explanation_wording import findings  # noqa: PLC0415 - slow
 
-    for line in findings(found):
+    for line in findings(explanation):
         click.echo(line)
-    for note in found.notes:
+    for note in explanation.notes:
         click.echo(f"note: {note}", err=True)
     click.echo(f"page: {output / 'why.html'}")
-
-
-class _Teller:
-    """A line on stderr when a part begins or ends, and every few seconds."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self.quiet, self.began, self.last, self.part = quiet, time.monotonic(), 0.0, ""
-
-    def __call__(self, part: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        due = part != self.part or done == total or now - self.last >= EVERY
-        if self.quiet or not due:
-            return
-        self.part, self.last = part, now
-        click.echo(f"{part}: {done}/{total}, {now - self.began:.0f} s elapsed", err=True)
+    if (output / "report.html").exists():
+        again = shlex.join(["fedaudit", "report", str(output)])
+        click.echo(f"note: `{again}` shows it in the report of this run, too", err=True)

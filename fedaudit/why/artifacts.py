@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from fedaudit.captures.shared_things import kind_of, names_of
-from fedaudit.core.capture import Capture
 from fedaudit.core.errors import AttackError, ConfigError
 from fedaudit.core.measures import Estimate
 from fedaudit.core.observation import Observation
+from fedaudit.reports.explanation import Game, Player
 from fedaudit.why.averages import estimate
-from fedaudit.why.explanation_results import Game, Player
 from fedaudit.why.layers import layers_of, update_of
+from fedaudit.why.measurement import Measurement
 from fedaudit.why.shapley import MOST, coalitions, exact
 from fedaudit.why.subject import Exposure, Leak, Subject
 
@@ -56,25 +56,34 @@ def players_of(seen: Observation) -> dict[str, tuple[str, ...]]:
     return players
 
 
+def measurements(subject: Subject) -> list[Measurement[Leak | None]]:
+    """Every coalition that shows something, and the prior, on `subject.targets` targets."""
+    players = players_of(subject.captured(0).seen)
+    cuts = [_exposure(players, coalition) for coalition in coalitions(list(players))]
+    whole, targets = _everything(subject), range(subject.targets)
+    audits = [subject.leak(cut, t) for t in targets for cut in (whole, *cuts) if cut]
+    return audits + [subject.leak(whole, t, role="prior_only") for t in targets]
+
+
 def explain(subject: Subject) -> Game:
     """Exact values for each of `subject.targets` targets, then means with intervals over them."""
-    captures = [subject.capture(target) for target in range(subject.targets)]
-    players = players_of(captures[0].seen)
+    players = players_of(subject.captured(0).seen)
     names = list(players)
     every = coalitions(names)
-    nothing = [_prior(subject, capture, target) for target, capture in enumerate(captures)]
     tables: list[dict[frozenset[str], Leak]] = []
     unread: set[frozenset[str]] = set()
-    for target, capture in enumerate(captures):
+    for target in range(subject.targets):
+        nothing = subject.get(subject.leak(_everything(subject), target, role="prior_only"))
+        if nothing is None:
+            raise AttackError("none of the scenario's attacks reads what is shared")
         tables.append({})
-        for k, coalition in enumerate(every):
-            subject.tell("artifacts", target * len(every) + k, len(captures) * len(every))
-            leak = _leak(subject, capture, target, players, coalition)
+        for coalition in every:
+            exposure = _exposure(players, coalition)
+            leak = subject.get(subject.leak(exposure, target)) if exposure else None
             if leak is None:  # nothing that an attack reads: it has its prior, and no more
                 unread |= {coalition} if coalition - {LABELS} else set()
-                leak = nothing[target]
+                leak = nothing
             tables[-1][coalition] = leak
-    subject.tell("artifacts", len(captures) * len(every), len(captures) * len(every))
     people = [table[frozenset(names)].people for table in tables]
     identified = all(leak.cosine is not None for table in tables for leak in table.values())
     values = [exact(names, partial(_ssim, table)) for table in tables]
@@ -129,23 +138,12 @@ def _groups(layers: list[str]) -> dict[str, list[str]]:
     return groups
 
 
-def _leak(
-    subject: Subject,
-    capture: Capture,
-    target: int,
-    players: dict[str, tuple[str, ...]],
-    coalition: frozenset[str],
-) -> Leak | None:
-    """Leakage of a coalition; None where it shows nothing, or nothing that an attack can read."""
+def _exposure(players: dict[str, tuple[str, ...]], coalition: frozenset[str]) -> Exposure | None:
+    """What a coalition shows; None where that is nothing of what was shared."""
     shown = tuple(name for player in players if player in coalition for name in players[player])
-    return subject.leak(capture, Exposure(shown, LABELS in coalition), target) if shown else None
+    return Exposure(shown, LABELS in coalition) if shown else None
 
 
-def _prior(subject: Subject, capture: Capture, target: int) -> Leak:
-    """What the attack makes of noise, without the labels."""
-    labels = None if capture.seen.labels is None else False
-    everything = Exposure(names_of(capture.seen.shared), labels)
-    found = subject.leak(capture, everything, target, role="prior_only")
-    if found is None:
-        raise AttackError("none of the scenario's attacks reads what is shared")
-    return found
+def _everything(subject: Subject) -> Exposure:
+    """All that was shared, without the labels: its control is the prior."""
+    return Exposure(None, None if subject.captured(0).seen.labels is None else False)

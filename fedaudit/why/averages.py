@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from fedaudit.core.measures import Estimate, Rate
+from fedaudit.reports.explanation import Leakage
 from fedaudit.stats.intervals import rate
-from fedaudit.why.explanation_results import Leakage
 from fedaudit.why.shapley import interval
 from fedaudit.why.subject import Leak
 

@@ -15,9 +15,9 @@ everybody's sum as the coalition has, paired with its originals in the same way.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor
 
 from fedaudit.core.capture import Capture, Secret
@@ -29,8 +29,9 @@ from fedaudit.core.shared import Aggregate, Update
 from fedaudit.federation.abilities import Aggregates
 from fedaudit.federation.simulation import Simulation
 from fedaudit.federation.together import without_aggregator
-from fedaudit.why.explanation_results import Game, Player
-from fedaudit.why.shapley import interval, sampled
+from fedaudit.reports.explanation import Game, Player
+from fedaudit.why.measurement import Measurement
+from fedaudit.why.shapley import interval, joined, order_pairs, sampled
 from fedaudit.why.subject import Leak, Subject
 
 PAIRS = 3
@@ -48,27 +49,29 @@ class Share:
 Shares = dict[int, Share]
 
 
+def measurements(subject: Subject, *, pairs: int = PAIRS) -> list[Measurement[Shares]]:
+    """Every sum that an order of joining passes through, and every client alone."""
+    clients = _clients(subject)
+    drawn = order_pairs(clients, pairs=pairs, generator=_orders(subject))
+    singles = [frozenset({client}) for client in clients]
+    return [
+        _sum(subject, k, coalition)
+        for k, both in enumerate(drawn)
+        for coalition in dict.fromkeys([*singles, *joined(both[0]), *joined(both[1])])
+        if coalition
+    ]
+
+
 def explain(subject: Subject, *, pairs: int = PAIRS) -> Game:
     """Sampled values of all clients, with 95 % intervals over pairs of orders.
 
     Raises:
         ConfigError: One client only.
     """
-    count = len(subject.simulation.split.clients)
-    if count < 2:
-        raise ConfigError(
-            "there is one client, and it is never in company: raise [federation] clients"
-        )
-    clients = list(range(count))
-    games = [_Round(subject, _apart(subject.simulation), k) for k in range(pairs)]
-    steps = pairs * (3 * count - 3)  # two orders, and everybody alone
-    asked: set[tuple[int, frozenset[int]]] = set()
+    clients = _clients(subject)
 
     def shares(k: int, coalition: frozenset[int]) -> Shares:
-        if coalition:
-            asked.add((k, coalition))
-            subject.tell("clients", min(len(asked), steps) - 1, steps)
-        return games[k].shares(coalition)
+        return subject.get(_sum(subject, k, coalition)) if coalition else {}
 
     def total(k: int, coalition: frozenset[int]) -> float:
         return sum(share.ssim for share in shares(k, coalition).values())
@@ -76,12 +79,10 @@ def explain(subject: Subject, *, pairs: int = PAIRS) -> Game:
     def hits(k: int, coalition: frozenset[int]) -> float:
         return sum(share.hits or 0.0 for share in shares(k, coalition).values())
 
-    def orders() -> torch.Generator:
-        return generator_for("why orders", subject.scenario.name, subject.seed)
-
     everybody = frozenset(clients)
-    ssim = sampled(clients, lambda k: lambda s: total(k, s), pairs=pairs, generator=orders())
-    counted = sampled(clients, lambda k: lambda s: hits(k, s), pairs=pairs, generator=orders())
+    orders = partial(_orders, subject)
+    ssim = sampled(clients, lambda k: partial(total, k), pairs=pairs, generator=orders())
+    counted = sampled(clients, lambda k: partial(hits, k), pairs=pairs, generator=orders())
     identity = all(s.hits is not None for k in range(pairs) for s in shares(k, everybody).values())
     players = []
     for client in clients:
@@ -97,73 +98,67 @@ def explain(subject: Subject, *, pairs: int = PAIRS) -> Game:
                 hidden=interval([a - b for a, b in zip(alone, among, strict=True)]),
             )
         )
-    subject.tell("clients", steps, steps)
     return Game(
         players=tuple(players),
         nobody=interval([0.0] * pairs),
         everybody=interval([total(k, everybody) for k in range(pairs)]),
         method=f"sampled, {pairs} antithetic pairs of orders, each on other photos",
-        coalitions=len(asked),
+        coalitions=len(measurements(subject, pairs=pairs)),
     )
 
 
-class _Round:
-    """One pair's photos: every client's capture, attacked in sums."""
-
-    def __init__(self, subject: Subject, simulation: Simulation, number: int) -> None:
-        self.subject, self.simulation, self.number = subject, simulation, number
-        self.count = len(simulation.split.clients)
-        self._captures: list[Capture] = []
-        self._control: Reconstruction | None = None
-
-    def shares(self, coalition: frozenset[int]) -> Shares:
-        """What the sum of the coalition gives away of each of its clients."""
-        if not coalition:
-            return {}
-        members = sorted(coalition)
-        kind: TypeAdapter[Shares] = TypeAdapter(Shares)
-        round_ = self.subject.scenario.round
-        key = f"sum/r{round_}/p{self.number}/{','.join(map(str, members))}"
-        return self.subject.pieces.get(key, kind, lambda: self._attack(members))
-
-    def _attack(self, members: Sequence[int]) -> Shares:
-        chosen = [self.captures[c] for c in members]
-        seen, secret = summed([c.seen for c in chosen]), _joined(chosen)
-        # All coalitions of a pair start alike, so that their differences are paired.
-        struck = self.subject.strike(seen, "sum", self.number)
-        if struck is None:
-            raise AttackError("none of the scenario's attacks reads a sum of updates")
-        name, made = struck
-        control = self.control(name)
-        fewer = replace(
-            control,
-            images=control.images[: len(secret.images)],
-            labels=made.labels[: len(secret.images)],
+def _clients(subject: Subject) -> list[int]:
+    count = len(subject.simulation.split.clients)
+    if count < 2:
+        raise ConfigError(
+            "there is one client, and it is never in company: raise [federation] clients"
         )
-        found, base = (self.subject.judged(secret, name, r) for r in (made, fewer))
-        sizes = [len(c.secret.images) if c.secret else 0 for c in chosen]
-        return dict(zip(members, _split(found, base, sizes), strict=True))
+    return list(range(count))
 
-    @property
-    def captures(self) -> list[Capture]:
-        """Every client's, of this pair's photos."""
-        if not self._captures:
-            self._captures = [
-                self.subject.capture(self.number * self.count + c, simulation=self.simulation)
-                for c in range(self.count)
-            ]
-        return self._captures
 
-    def control(self, attack: str) -> Reconstruction:
-        """What the attack makes of noise in place of everybody's sum."""
-        if self._control is None:
-            seen = summed([c.seen for c in self.captures])
-            key = ("sum", self.number)
-            base = self.subject.control(attack, seen, key, key)
-            if base is None:
-                raise AttackError(f"{attack} cannot be run on noise: there is no control")
-            self._control = base[1]
-        return self._control
+def _orders(subject: Subject) -> torch.Generator:
+    return generator_for("why orders", subject.scenario.name, subject.seed)
+
+
+def _sum(subject: Subject, pair: int, coalition: frozenset[int]) -> Measurement[Shares]:
+    """What the sum of a coalition gives away of each of its clients, on a pair's photos."""
+    members = sorted(coalition)
+    name = f"sum/r{subject.scenario.round}/p{pair}/{','.join(map(str, members))}"
+    return subject.measurement(name, Shares, partial(_attack, pair=pair, members=members))
+
+
+def _attack(subject: Subject, pair: int, members: Sequence[int]) -> Shares:
+    everybody = subject.once(("pair", pair), lambda: _captures(subject, pair))
+    captures = [everybody[c] for c in members]
+    seen, secret = summed([c.seen for c in captures]), _joined(captures)
+    # All coalitions of a pair start alike, so that their differences are paired.
+    best = subject.best_attack(seen, "sum", pair)
+    if best is None:
+        raise AttackError("none of the scenario's attacks reads a sum of updates")
+    name, result = best
+    control = subject.once(("control", pair, name), lambda: _control(subject, name, pair))
+    count = len(secret.images)
+    fewer = replace(control, images=control.images[:count], labels=result.labels[:count])
+    real, base = (subject.judged(secret, name, r) for r in (result, fewer))
+    sizes = [len(c.secret.images) if c.secret else 0 for c in captures]
+    return dict(zip(members, _split(real, base, sizes), strict=True))
+
+
+def _captures(subject: Subject, pair: int) -> list[Capture]:
+    """Every client's, of this pair's photos."""
+    simulation = _apart(subject.simulation)
+    count = len(simulation.split.clients)
+    return [subject.capture(pair * count + c, simulation=simulation) for c in range(count)]
+
+
+def _control(subject: Subject, attack: str, pair: int) -> Reconstruction:
+    """What the attack makes of noise in place of everybody's sum."""
+    everybody = subject.once(("pair", pair), lambda: _captures(subject, pair))
+    key = ("sum", pair)
+    base = subject.control(attack, summed([c.seen for c in everybody]), key, key)
+    if base is None:
+        raise AttackError(f"{attack} cannot be run on noise: there is no control")
+    return base[1]
 
 
 def summed(seen: Sequence[Observation]) -> Observation:
@@ -174,17 +169,17 @@ def summed(seen: Sequence[Observation]) -> Observation:
     """
     updates = [next((s for s in o.shared if isinstance(s, Update)), None) for o in seen]
     sizes = [o.batch_size or 1 for o in seen]
-    found = [u for u in updates if u is not None]
-    if len(found) < len(updates):
+    known = [u for u in updates if u is not None]
+    if len(known) < len(updates):
         raise AttackError("a client shares no model update, so there is nothing to add up")
     tensors: dict[str, Tensor] = {
-        name: torch.stack([u.tensors[name] * n for u, n in zip(found, sizes, strict=True)]).sum(0)
-        for name in found[0].tensors
+        name: torch.stack([u.tensors[name] * n for u, n in zip(known, sizes, strict=True)]).sum(0)
+        for name in known[0].tensors
     }
     labels = [o.labels for o in seen if o.labels is not None]
     return replace(
         seen[0],
-        shared=(Aggregate(found[0].kind, tensors, tuple(map(float, sizes))),),
+        shared=(Aggregate(known[0].kind, tensors, tuple(map(float, sizes))),),
         batch_size=None if seen[0].batch_size is None else sum(sizes),
         labels=torch.cat(labels) if len(labels) == len(seen) else None,
         client="a sum of clients",
@@ -213,12 +208,12 @@ def _joined(captures: Sequence[Capture]) -> Secret:
     )
 
 
-def _split(found: Leak, base: Leak, sizes: Sequence[int]) -> list[Share]:
+def _split(real: Leak, base: Leak, sizes: Sequence[int]) -> list[Share]:
     """Scores of all images, dealt back to the clients that they belong to."""
     shares, start = [], 0
     for size in sizes:
         mine = slice(start, start + size)
-        ours, theirs = found.images[mine], base.images[mine]
+        ours, theirs = real.images[mine], base.images[mine]
         hits = [i.reidentified for i in ours]
         shares.append(
             Share(

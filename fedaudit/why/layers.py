@@ -1,8 +1,8 @@
 """Layer-wise leakage: each layer of the update alone, and all of it but that layer.
 
 The labels are known throughout, as the whole update gives them away: what is asked is which layer
-holds the picture, not which one holds the label. What the labels add is told by the Shapley values
-(`artifacts.py`).
+holds the picture, not which one holds the label. What the labels add is a player of the Shapley
+values (`artifacts.py`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from fedaudit.captures.shared_things import names_of
-from fedaudit.core.capture import Capture
 from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import Observation
 from fedaudit.core.shared import Aggregate, Update
+from fedaudit.reports.explanation import Layer, Layers
 from fedaudit.why.averages import difference, leakage
-from fedaudit.why.explanation_results import Layer, Layers
+from fedaudit.why.measurement import Measurement
 from fedaudit.why.subject import Exposure, Leak, Subject
 
 
@@ -76,51 +76,55 @@ def exposures(seen: Observation) -> tuple[Exposure, dict[str, tuple[Exposure, Ex
     }
 
 
-def explain(subject: Subject) -> Layers:
-    """Attack every layer of `subject.targets` updates, alone and left out, with controls.
+def measurements(subject: Subject) -> list[Measurement[Leak | None]]:
+    """Every layer of `subject.targets` updates, alone and left out, with controls."""
+    whole, layers = exposures(subject.captured(0).seen)
+    cuts = [whole, *[cut for pair in layers.values() for cut in pair if cut is not None]]
+    targets = range(subject.targets)
+    audits = [subject.leak(cut, target) for cut in cuts for target in targets]
+    return audits + [subject.leak(c, t, role="prior_only") for c in cuts for t in targets]
 
-    Alone says what a layer gives to an attacker who has nothing else. Left out says what is lost
+
+def explain(subject: Subject) -> Layers:
+    """What each layer gives alone, and what is lost without it.
+
+    Alone is what a layer gives to an attacker who has nothing else. Left out is what remains
     without it: a layer that leaks alone and is not missed is redundant, and holding it back
     would protect nobody.
     """
-    captures = [subject.capture(target) for target in range(subject.targets)]
-    whole, layers = exposures(captures[0].seen)
-    todo = [whole, *[e for pair in layers.values() for e in pair if e is not None]]
-    _, sent = update_of(captures[0].seen)
-    done: dict[str, tuple[list[Leak], list[Leak]] | None] = {}
-    for k, exposure in enumerate(todo):
-        subject.tell("layers", k, len(todo))
-        done[exposure.key] = _both(subject, captures, exposure)
-    people = len(subject.gallery.people) if subject.gallery else 0
-    full = done[whole.key]
+    seen = subject.captured(0).seen
+    whole, layers = exposures(seen)
+    _, sent = update_of(seen)
+    prefixes = layers_of(sent.tensors)
+    full = _audit_and_control(subject, whole)
     if full is None:
         raise AttackError("none of the scenario's attacks reads model updates")
     rows = []
     for name, (alone, without) in layers.items():
-        prefixes = layers_of(sent.tensors)[name]
-        one, rest = done[alone.key], done[without.key] if without else None
+        mine = prefixes[name]
+        one = _audit_and_control(subject, alone)
+        rest = _audit_and_control(subject, without) if without else None
         rows.append(
             Layer(
                 name=name,
-                parameters=prefixes,
-                values=sum(t.numel() for n, t in sent.tensors.items() if n.startswith(prefixes)),
-                alone=leakage(*one, people) if one else None,
-                without=leakage(*rest, people) if rest else None,
+                parameters=mine,
+                values=sum(t.numel() for n, t in sent.tensors.items() if n.startswith(mine)),
+                alone=leakage(*one, subject.people) if one else None,
+                without=leakage(*rest, subject.people) if rest else None,
                 lost=difference(full[0], rest[0]) if rest else None,
             )
         )
-    subject.tell("layers", len(todo), len(todo))
-    return Layers(leakage(*full, people), tuple(rows))
+    return Layers(leakage(*full, subject.people), tuple(rows))
 
 
-def _both(
-    subject: Subject, captures: Sequence[Capture], exposure: Exposure
+def _audit_and_control(
+    subject: Subject, exposure: Exposure
 ) -> tuple[list[Leak], list[Leak]] | None:
-    """The audit and its control on every target; None where no attack can read so little."""
-    audit = [subject.leak(c, exposure, t) for t, c in enumerate(captures)]
-    if any(leak is None for leak in audit):
+    """Leaks of every target and of its control; None where no attack can read so little."""
+    targets = range(subject.targets)
+    audit = [leak for t in targets if (leak := subject.get(subject.leak(exposure, t)))]
+    if len(audit) < subject.targets:
         return None
-    # The control is always there: noise in place of what was shown.
-    control = [subject.leak(c, exposure, t, role="prior_only") for t, c in enumerate(captures)]
-    found = [leak for leak in audit if leak], [leak for leak in control if leak]
-    return found if len(found[1]) == len(found[0]) else None
+    controls = (subject.get(subject.leak(exposure, t, role="prior_only")) for t in targets)
+    control = [leak for leak in controls if leak]
+    return (audit, control) if len(control) == len(audit) else None

@@ -7,40 +7,32 @@ without it. Regions are boxes in parts of an aligned face crop, read off the mea
 LFW: approximate for any one face, and wrong for pictures that are not aligned.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from pydantic import TypeAdapter
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from fedaudit.core.errors import AttackError
 from fedaudit.core.measures import Estimate
+from fedaudit.reports.explanation import BOXES, OUTLINE, SIDES, Region, Regions
 from fedaudit.scoring.embedder import load_embedder, prepare
-from fedaudit.scoring.identity import Gallery
+from fedaudit.scoring.identity import Embed, Gallery
 from fedaudit.why.averages import estimate
-from fedaudit.why.explanation_results import Region, Regions
 from fedaudit.why.gradcam import deepest_map, grad_cam
+from fedaudit.why.measurement import Measurement
 from fedaudit.why.subject import Subject
 
 SIDE = 16
 """Places a side of the maps that are kept."""
-BOXES: Mapping[str, tuple[float, float]] = {
-    "eyes": (0.18, 0.42),
-    "nose": (0.42, 0.60),
-    "mouth": (0.60, 0.82),
-}
-"""From top to bottom, parts of the height; each spans the middle `SIDES` of the width."""
-SIDES = (0.12, 0.88)
-OUTLINE = "outline"
-"""All that is in no box: forehead and hair, ears, chin, background."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What one target's pictures show, means over its images."""
+class RegionScores:
+    """One target's scores by region and its maps, means over its images."""
 
     people: str
     recovered: dict[str, float]
@@ -109,23 +101,24 @@ def match_heat(images: Tensor, people: tuple[str, ...], gallery: Gallery) -> tup
     return F.interpolate(joined[:, None], images.shape[-2:], mode="area")[:, 0], name
 
 
-def explain(subject: Subject, *, keep_faces: bool = False) -> Regions:
-    """Regions of `subject.targets` reconstructions from all that is shared.
+def measurements(subject: Subject, *, keep_faces: bool = False) -> list[Measurement[RegionScores]]:
+    """One a target: the reconstruction from all that is shared.
 
     Args:
         subject: What is explained.
         keep_faces: Keep the pictures in the folder, for a page with full evidence.
     """
-    rows = []
-    for target in range(subject.targets):
-        subject.tell("regions", target, subject.targets)
-        rows.append(_seen(subject, target, keep_faces))
-    subject.tell("regions", subject.targets, subject.targets)
+    return [_of_target(subject, target, keep_faces) for target in range(subject.targets)]
+
+
+def explain(subject: Subject, *, keep_faces: bool = False) -> Regions:
+    """Means over targets of what each region shows."""
+    rows = [subject.get(row) for row in measurements(subject, keep_faces=keep_faces)]
     people = [row.people for row in rows]
     heated = all(row.heat for row in rows)
 
-    def mean(part: str, region: str) -> Estimate:
-        return estimate([getattr(row, part)[region] for row in rows], people)
+    def mean(values: Callable[[RegionScores], dict[str, float]], region: str) -> Estimate:
+        return estimate([values(row)[region] for row in rows], people)
 
     size = subject.study.size
     areas = {name: float(mask.float().mean()) for name, mask in masks(size, size).items()}
@@ -134,11 +127,11 @@ def explain(subject: Subject, *, keep_faces: bool = False) -> Regions:
             Region(
                 name=name,
                 area=area,
-                recovered=mean("recovered", name),
-                prior=mean("prior", name),
-                heat=mean("heat", name) if heated else None,
-                heat_original=mean("heat_original", name) if heated else None,
-                drop=mean("drop", name) if heated else None,
+                recovered=mean(lambda row: row.recovered, name),
+                prior=mean(lambda row: row.prior, name),
+                heat=mean(lambda row: row.heat, name) if heated else None,
+                heat_original=mean(lambda row: row.heat_original, name) if heated else None,
+                drop=mean(lambda row: row.drop, name) if heated else None,
             )
             for name, area in areas.items()
         ),
@@ -151,37 +144,45 @@ def explain(subject: Subject, *, keep_faces: bool = False) -> Regions:
     )
 
 
-def _seen(subject: Subject, target: int, keep_faces: bool) -> Seen:
-    """One target's numbers, and its pictures if they are to be kept."""
-    key = f"regions/r{subject.scenario.round}/t{target}"
-    kept = f"faces-{target:03d}"
-    if keep_faces and subject.folder.shared_tensors(kept) is None:
-        key += "/faces"  # the numbers are there, the pictures are not: make both again
-    kind: TypeAdapter[Seen] = TypeAdapter(Seen)
-    return subject.pieces.get(key, kind, lambda: _look(subject, target, kept if keep_faces else ""))
+def faces(subject: Subject) -> list[dict[str, Tensor]]:
+    """The pictures that were kept, a target each: original, reconstruction and maybe heat."""
+    kept = (subject.folder.evidence(_album(subject), t) for t in range(subject.targets))
+    return [pictures for pictures in kept if pictures is not None]
 
 
-def _look(subject: Subject, target: int, keep: str) -> Seen:
-    capture = subject.capture(target)
+def _album(subject: Subject) -> str:
+    """Whose evidence the pictures are, as the run folder names it."""
+    return f"{subject.scenario.name}--why-s{subject.seed}"
+
+
+def _of_target(subject: Subject, target: int, keep: bool) -> Measurement[RegionScores]:
+    name = f"regions/r{subject.scenario.round}/t{target}"
+    if keep or subject.folder.evidence(_album(subject), target):
+        name += "/faces"  # numbers whose pictures were not kept are measured again with them
+    return subject.measurement(name, RegionScores, partial(_scores, target=target, keep=keep))
+
+
+def _scores(subject: Subject, target: int, keep: bool) -> RegionScores:
+    capture = subject.captured(target)
     assert capture.secret is not None  # simulated captures always know it
-    made = subject.reconstruction(capture, target)
-    if made is None or len(made[0]) != len(capture.secret.images):
+    pair = subject.reconstructions(target)
+    if pair is None or len(pair[0]) != len(capture.secret.images):
         raise AttackError("no attack of the scenario makes photos of what is shared")
     originals, people = capture.secret.images, capture.secret.people
-    found, control = made
-    similar, by_chance = ssim_map(originals, found), ssim_map(originals, control)
-    pictures = {"original": originals, "reconstruction": found}
+    images, control = pair
+    similar, by_chance = ssim_map(originals, images), ssim_map(originals, control)
+    pictures = {"original": originals, "reconstruction": images}
     heat = original_heat = torch.zeros(0)
     layer, drop, agreement = "", {}, 0.0
     if subject.gallery and subject.embed:
-        heat, layer = match_heat(found, people, subject.gallery)
+        heat, layer = match_heat(images, people, subject.gallery)
         original_heat, _ = match_heat(originals, people, subject.gallery)
-        drop = _drops(subject, found, people)
+        drop = _drops(subject.gallery, subject.embed, images, people)
         pictures["heat"] = heat
         agreement = _correlation(heat, original_heat)
     if keep:
-        subject.folder.save_shared_tensors(keep, pictures)
-    return Seen(
+        subject.folder.save_evidence(_album(subject), target, pictures)
+    return RegionScores(
         people=" ".join(sorted(set(people))),
         recovered=_within(similar),
         prior=_within(by_chance),
@@ -216,11 +217,10 @@ def _shares(heat: Tensor) -> dict[str, float]:
     return {name: value * sizes[name] for name, value in _within(_even(heat)).items()}
 
 
-def _drops(subject: Subject, images: Tensor, people: tuple[str, ...]) -> dict[str, float]:
+def _drops(
+    gallery: Gallery, embed: Embed, images: Tensor, people: tuple[str, ...]
+) -> dict[str, float]:
     """Cosine that the match loses when a region gets the mean color of its image."""
-    assert subject.gallery
-    assert subject.embed
-    gallery, embed = subject.gallery, subject.embed
 
     def cosine(shown: Tensor) -> float:
         features = embed(shown)

@@ -77,7 +77,6 @@ def sampled(
     *,
     pairs: int,
     generator: torch.Generator,
-    progress: Callable[[int], None] | None = None,
 ) -> dict[P, Estimate]:
     """Every player's value from random orders of joining, in antithetic pairs, with intervals.
 
@@ -93,28 +92,36 @@ def sampled(
             both kinds of chance.
         pairs: Pairs of orders, at least 2.
         generator: Draws the orders.
-        progress: Told how many pairs are done.
 
     Raises:
         ConfigError: Fewer than two pairs, which have no interval, or a player twice.
     """
+    rows: list[dict[P, float]] = []
+    for k, pair in enumerate(order_pairs(players, pairs=pairs, generator=generator)):
+        look_up = cached(game(k))
+        row = dict.fromkeys(players, 0.0)
+        for order in pair:
+            for before, player in zip(joined(order), order, strict=False):
+                row[player] += (look_up(before | {player}) - look_up(before)) / 2
+        rows.append(row)
+    return {player: interval([row[player] for row in rows]) for player in players}
+
+
+def order_pairs(
+    players: Sequence[P], *, pairs: int, generator: torch.Generator
+) -> list[tuple[list[P], list[P]]]:
+    """Random orders of joining, each with its reverse; see `sampled`."""
     _check(players)
     if pairs < 2:
         raise ConfigError("sampled Shapley values need 2 pairs of orders or more: an interval does")
-    rows: list[dict[P, float]] = []
-    for k in range(pairs):
-        look_up = cached(game(k))
-        order = [players[i] for i in torch.randperm(len(players), generator=generator).tolist()]
-        row = dict.fromkeys(players, 0.0)
-        for joining in (order, order[::-1]):
-            there: frozenset[P] = frozenset()
-            for player in joining:
-                row[player] += (look_up(there | {player}) - look_up(there)) / 2
-                there |= {player}
-        rows.append(row)
-        if progress:
-            progress(k + 1)
-    return {player: interval([row[player] for row in rows]) for player in players}
+    draws = [torch.randperm(len(players), generator=generator).tolist() for _ in range(pairs)]
+    orders = [[players[i] for i in draw] for draw in draws]
+    return [(order, order[::-1]) for order in orders]
+
+
+def joined(order: Sequence[P]) -> list[frozenset[P]]:
+    """The coalitions that players form who join in this order, from nobody to all."""
+    return [frozenset(order[:k]) for k in range(len(order) + 1)]
 
 
 def interval(values: Sequence[float]) -> Estimate:

@@ -6,13 +6,13 @@ cell of a study, beside its control, in which the very same cut is filled with n
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
-from typing import Literal
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from typing import Any, Literal, TypeVar, cast
 
-import torch
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from fedaudit.captures.shared_things import expose, reads
@@ -22,8 +22,9 @@ from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.errors import (
     AttackError,
     ConfigError,
-    FedauditError,
+    DataError,
     KnowledgeError,
+    RunFolderError,
     UnknownNameError,
 )
 from fedaudit.core.knowledge import Knowledge
@@ -38,21 +39,26 @@ from fedaudit.core.trial import ImageScore
 from fedaudit.federation.simulation import Simulation, State
 from fedaudit.scoring.identity import Embed, Gallery
 from fedaudit.scoring.score import score
+from fedaudit.study.jobs import TrainJob, model_job
 from fedaudit.study.judge import judge_of
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.why.map_only import MapOnly
-from fedaudit.why.pieces import Pieces
+from fedaudit.why.measurement import Measurement
 
-STAND_BY = "map_only"
+T = TypeVar("T")
+Role = Literal["audit", "prior_only"]
+
+FALLBACK = "map_only"
 """Attacks what is too little for all attacks of the scenario."""
-
-Tell = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and how much there is."""
+REFUSALS = (AttackError, ConfigError, DataError)
+"""What says that something cannot be tested: a note of the explanation, and no failure."""
+KEPT = 16
+"""Captures, states and controls that are held in memory."""
 
 
 @dataclass(frozen=True)
 class Leak:
-    """What one attacked observation gave.
+    """Scores of one attacked observation.
 
     Attributes:
         images: One score an image of the target.
@@ -81,33 +87,28 @@ class Leak:
         return " ".join(sorted({i.person for i in self.images}))
 
 
-@cache
-def leak_adapter() -> TypeAdapter[Leak]:
-    """Of the pieces on disk."""
-    return TypeAdapter(Leak)
-
-
 @dataclass(frozen=True)
 class Exposure:
     """Part of what was shared and known, as an attacker is shown it.
 
     Attributes:
-        only: Names of shared things or parameters, as `captures.exposed.expose` takes them.
+        only: Names of shared things or parameters, as `captures.shared_things.expose` takes them;
+            None is everything.
         labels: Whether the labels are known: as the scenario's threat model says (None), yes, no.
     """
 
-    only: tuple[str, ...]
+    only: tuple[str, ...] | None
     labels: bool | None = None
 
     @property
     def key(self) -> str:
         """The same for the same things in another order."""
-        names = ",".join(sorted(self.only))
+        names = "*" if self.only is None else ",".join(sorted(self.only))
         return f"{hashlib.sha256(names.encode()).hexdigest()[:16]}-{self.labels}"
 
     def of(self, seen: Observation, secret: Secret) -> Observation:
         """The observation cut down to this."""
-        cut = expose(seen, self.only)
+        cut = seen if self.only is None else expose(seen, self.only)
         if self.labels is None:
             return cut
         # The fact is granted here as a threat model would grant it, before any attack runs.
@@ -116,12 +117,13 @@ class Exposure:
 
 @dataclass(frozen=True)
 class Subject:
-    """A scenario, ready to be attacked piece by piece.
+    """A scenario, ready to be attacked one measurement at a time.
 
     Attributes:
         attacks: By label, those of the scenario that read what an honest server sees.
         skipped: The others, each with the reason.
         gallery, embed: Judge of identity; None where there is none.
+        folder: Keeps what is measured.
     """
 
     study: Study
@@ -132,30 +134,63 @@ class Subject:
     gallery: Gallery | None
     embed: Embed | None
     folder: RunFolder
-    pieces: Pieces
     targets: int
     seed: int
-    tell: Tell
+    _memory: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def people(self) -> int:
+        """People in the gallery."""
+        return len(self.gallery.people) if self.gallery else 0
+
+    def measurement(self, name: str, kind: Any, take: "Callable[[Subject], T]") -> Measurement[T]:
+        """Of this scenario and seed; see `Measurement`."""
+        return Measurement(self.scenario.name, self.seed, name, kind, take)
+
+    def get(self, wanted: Measurement[T]) -> T:
+        """What was measured before, else what is measured now, which is kept.
+
+        Raises:
+            AttackError: Nothing can be measured; the reason is kept, too.
+        """
+        adapter = _adapter(wanted.type)
+        with suppress(RunFolderError, ValidationError, KeyError):  # missing, or damaged
+            kept = self.folder.measurement(wanted.key)
+            if why := kept.get("refused"):
+                raise AttackError(why)
+            return cast(T, adapter.validate_python(kept["value"]))
+        body: dict[str, object] = {"name": wanted.name}
+        try:
+            value = wanted.take(self)
+        except REFUSALS as error:
+            self.folder.save_measurement(wanted.key, body | {"refused": str(error)})
+            raise AttackError(str(error)) from error
+        body["value"] = adapter.dump_python(value, mode="json")
+        self.folder.save_measurement(wanted.key, body)
+        return value
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` makes, held in memory for the measurements that follow."""
+        if key not in self._memory:
+            if len(self._memory) >= KEPT:
+                self._memory.clear()
+            self._memory[key] = make()
+        return cast(T, self._memory[key])
 
     def state(self, number: int) -> State:
-        """What everybody holds before round `number`; trained once, on from what there is."""
-        if number == 1:
-            return self.simulation.fresh()
-        try:
-            return State.from_flat(self.folder.model(f"round-{number:04d}"))
-        except FedauditError:  # not trained yet, or damaged
-            pass
-        models = (self.folder.path / "models").glob("round-*.json")
-        done = [int(path.stem.removeprefix("round-")) for path in models]
-        start = max((k for k in done if k < number), default=1)
-        state = self.state(start)
+        """What everybody holds before round `number`."""
 
-        def progress(k: int, n: int) -> None:
-            self.tell(f"training to round {number}", k, n)
+        def make() -> State:
+            fresh = self.simulation.fresh()
+            job = training_job(self.study, self.scenario, number)
+            if job is None:
+                return fresh
+            try:
+                return State.from_flat(self.folder.model(job.key))
+            except RunFolderError:
+                return self.simulation.train(fresh, range(1, number))[0]
 
-        state, _ = self.simulation.train(state, range(start, number), progress)
-        self.folder.save_model(f"round-{number:04d}", state.flat(), {})
-        return state
+        return self.once(("state", number), make)
 
     def capture(
         self, target: int, number: int | None = None, *, simulation: Simulation | None = None
@@ -175,7 +210,12 @@ class Subject:
             rounds_seen=scenario.rounds_seen,
         )
 
-    def strike(self, seen: Observation, *key: object) -> tuple[str, Reconstruction] | None:
+    def captured(self, target: int, number: int | None = None) -> Capture:
+        """The same, from memory where it is there."""
+        number = number or self.scenario.round
+        return self.once(("capture", target, number), lambda: self.capture(target, number))
+
+    def best_attack(self, seen: Observation, *key: object) -> tuple[str, Reconstruction] | None:
         """Attack; of several attacks keep the best by its own objective, never by the truth.
 
         Objectives of two attacks have no common scale. Each is divided by what the same attack
@@ -184,68 +224,45 @@ class Subject:
         Returns:
             The attack's label and its reconstruction; None where no attack reads what is seen.
         """
-        found: list[tuple[float, str, Reconstruction]] = []
+        ranked: list[tuple[float, str, Reconstruction]] = []
         able = [n for n, a in self.attacks.items() if any(reads(a.reads, s) for s in seen.shared)]
         for name in able:
-            made = self._try(name, seen, *key)
-            if made is not None:
-                beyond = self._beyond(name, made, seen, *key) if len(able) > 1 else 0.0
-                found.append((beyond, name, made))
-        if not found and any(reads(MapOnly.reads, s) for s in seen.shared):
-            made = self._try(STAND_BY, seen, *key)
-            found += [(0.0, STAND_BY, made)] if made is not None else []
-        if not found:
-            return None
-        _, name, made = min(found, key=lambda row: row[0])
-        return name, made
+            result = self._try(name, seen, *key)
+            if result is not None:
+                beyond = self._beyond(name, result, seen, *key) if len(able) > 1 else 0.0
+                ranked.append((beyond, name, result))
+        if not ranked and any(reads(MapOnly.reads, s) for s in seen.shared):
+            result = self._try(FALLBACK, seen, *key)
+            ranked += [(0.0, FALLBACK, result)] if result is not None else []
+        return min(ranked, key=lambda row: row[0])[1:] if ranked else None
 
     def _try(self, name: str, seen: Observation, *key: object) -> Reconstruction | None:
         """A reconstruction; None where the attack can make nothing of so small a part."""
-        attack = MapOnly() if name == STAND_BY else self.attacks[name]
+        attack = MapOnly() if name == FALLBACK else self.attacks[name]
+        generator = generator_for("why attack", self.scenario.name, name, self.seed, *key)
         try:
-            return attack(seen, generator=self._start(name, *key))
+            return attack(seen, generator=generator)
         except (AttackError, KnowledgeError):
             return None
 
-    def _beyond(self, name: str, made: Reconstruction, seen: Observation, *key: object) -> float:
+    def _beyond(self, name: str, result: Reconstruction, seen: Observation, *key: object) -> float:
         """The objective, in units of what the attack reaches on noise; infinity for none."""
         base = self.control(name, seen, key, key)
-        if base is None or not base[1].objective > 0 or math.isnan(made.objective):
+        if base is None or not base[1].objective > 0 or math.isnan(result.objective):
             return math.inf
-        return made.objective / base[1].objective
+        return result.objective / base[1].objective
 
     def leak(
-        self,
-        capture: Capture,
-        exposure: Exposure,
-        target: int,
-        *,
-        number: int | None = None,
-        role: Literal["audit", "prior_only"] = "audit",
-    ) -> Leak | None:
-        """Attack a capture cut down to `exposure`, and score.
+        self, exposure: Exposure, target: int, *, number: int | None = None, role: Role = "audit"
+    ) -> Measurement[Leak | None]:
+        """Attack a target's capture cut down to `exposure`, and score; None: no attack reads it.
 
         The control runs the attack that was best on the real thing.
-
-        Returns:
-            None where no attack can read it.
         """
         number = number or self.scenario.round
-        key = f"leak/r{number}/t{target}/{exposure.key}/{role}"
-
-        def make() -> Leak | None:
-            assert capture.secret is not None  # simulated captures always know it
-            seen = exposure.of(capture.seen, capture.secret)
-            if role == "audit":
-                struck = self.strike(seen, number, target)
-            else:
-                real = self.leak(capture, exposure, target, number=number)
-                start, noise = (number, target), (target,)
-                struck = None if real is None else self.control(real.attack, seen, start, noise)
-            return None if struck is None else self.judged(capture.secret, *struck)
-
-        kind: TypeAdapter[Leak | None] = TypeAdapter(Leak | None)
-        return self.pieces.get(key, kind, make)
+        name = f"leak/r{number}/t{target}/{exposure.key}/{role}"
+        take = partial(_leak, exposure=exposure, target=target, number=number, role=role)
+        return self.measurement(name, Leak | None, take)
 
     def control(
         self, attack: str, seen: Observation, start: Sequence[object], noise: Sequence[object]
@@ -260,33 +277,56 @@ class Subject:
                 that cuts and rounds are comparable.
         """
         empty = without_update(seen, generator_for("why prior", self.seed, *noise))
-        made = self._try(attack, empty, *start)
-        return None if made is None else (attack, made)
+        result = self._try(attack, empty, *start)
+        return None if result is None else (attack, result)
 
-    def judged(self, secret: Secret, attack: str, made: Reconstruction) -> Leak:
+    def judged(self, secret: Secret, attack: str, result: Reconstruction) -> Leak:
         """Score a reconstruction as a study does."""
-        images, _, _ = score(secret, made, gallery=self.gallery, embed=self.embed)
-        finite = bool(torch.isfinite(torch.tensor(made.objective)))
-        return Leak(images, attack, made.objective if finite else None)
+        images, _, _ = score(secret, result, gallery=self.gallery, embed=self.embed)
+        finite = math.isfinite(result.objective)
+        return Leak(images, attack, result.objective if finite else None)
 
-    def reconstruction(self, capture: Capture, target: int) -> tuple[Tensor, Tensor] | None:
+    def reconstructions(self, target: int) -> tuple[Tensor, Tensor] | None:
         """Images `[N, C, H, W]` from all that is shared, and from noise, as the originals go."""
-        assert capture.secret is not None
-        key = (self.scenario.round, target)
-        struck = self.strike(capture.seen, *key)
-        base = struck and self.control(struck[0], capture.seen, key, (target,))
-        if not struck or not base:
+        capture, key = self.captured(target), (self.scenario.round, target)
+        assert capture.secret is not None  # simulated captures always know it
+        best = self.best_attack(capture.seen, *key)
+        base = best and self.control(best[0], capture.seen, key, (target,))
+        if not best or not base:
             return None
-        both = (struck[1], base[1])
-        made = [score(capture.secret, r, gallery=None, embed=None)[2] for r in both]
-        return made[0], made[1]
+        real, noise = (
+            score(capture.secret, r, gallery=None, embed=None)[2] for r in (best[1], base[1])
+        )
+        return real, noise
 
-    def _start(self, attack: str, *key: object) -> torch.Generator:
-        return generator_for("why attack", self.scenario.name, attack, self.seed, *key)
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _leak(
+    subject: Subject, exposure: Exposure, target: int, number: int, role: Role
+) -> Leak | None:
+    capture = subject.captured(target, number)
+    assert capture.secret is not None  # simulated captures always know it
+    seen = exposure.of(capture.seen, capture.secret)
+    key = (number, target)
+    if role == "audit":
+        best = subject.best_attack(seen, *key)
+    else:
+        real = subject.get(subject.leak(exposure, target, number=number))
+        best = subject.control(real.attack, seen, key, (target,)) if real else None
+    return subject.judged(capture.secret, *best) if best else None
+
+
+def training_job(study: Study, scenario: Scenario, number: int) -> TrainJob | None:
+    """The study's job that trains what everybody holds before round `number`; None: untrained."""
+    return model_job(study, replace(scenario, round=number), scenario.defenses[0])
 
 
 def prepare(
-    study: Study, scenario: Scenario, pieces: Pieces, *, targets: int, seed: int, tell: Tell
+    study: Study, scenario: Scenario, folder: RunFolder, *, targets: int, seed: int
 ) -> Subject:
     """Everything that the parts of an explanation share.
 
@@ -296,8 +336,6 @@ def prepare(
         ConfigError: None of the scenario's attacks works on what an honest server sees.
         KnowledgeError: One needs a fact that the scenario's threat model does not grant.
     """
-    folder = RunFolder(pieces.path)
-    defense = scenario.defenses[0]
     attacks: dict[str, Attack] = {}
     skipped: list[str] = []
     for choice in scenario.attacks:
@@ -314,21 +352,18 @@ def prepare(
     threat = threat_model(scenario.threat_model, scenario.grant, scenario.deny)
     for name, attack in attacks.items():
         check_knowledge(name, attack, threat)
-    tell("calibrating the gallery", 0, 1)
     gallery, embed = judge_of(study, folder, scenario)
     return Subject(
         study=study,
         scenario=scenario,
-        simulation=simulation_of(study, scenario, defense),
+        simulation=simulation_of(study, scenario, scenario.defenses[0]),
         attacks=attacks,
         skipped=tuple(skipped),
         gallery=gallery,
         embed=embed,
         folder=folder,
-        pieces=pieces,
         targets=targets,
         seed=seed,
-        tell=tell,
     )
 
 
@@ -344,8 +379,3 @@ def scenario_of(study: Study, name: str | None) -> Scenario:
     if name not in known:
         raise UnknownNameError("scenario", name, known)
     return known[name]
-
-
-def all_of(names: Sequence[str]) -> Exposure:
-    """Everything that was shared."""
-    return Exposure(tuple(names))

@@ -12,7 +12,7 @@ from torch import Tensor
 from fedaudit.captures.shared_things import expose
 from fedaudit.captures.simulate.simulated import without_update
 from fedaudit.core.capture import Capture
-from fedaudit.core.errors import AttackError, ConfigError, RunFolderError, UnknownNameError
+from fedaudit.core.errors import AttackError, ConfigError, UnknownNameError
 from fedaudit.core.observation import Observation
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.scenario import Scenario, Study
@@ -23,7 +23,6 @@ from fedaudit.scoring.image_metrics import LPIPS, SSIM
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.why import artifacts, clients, layers, rounds
 from fedaudit.why.map_only import MapOnly
-from fedaudit.why.pieces import Pieces
 from fedaudit.why.subject import Exposure, Subject, scenario_of
 
 Federate = Callable[..., Simulation]
@@ -104,8 +103,6 @@ def subject(federate: Federate, tmp_path: Path) -> Callable[..., Rigged]:
     def make(attack: Any = None, *, name: str = "alone", targets: int = 2) -> Rigged:
         simulation = federate(network="face", method="fedavg", arguments={"dim": 16})
         scenario = Scenario(name, batch_size=1)
-        pieces = Pieces(tmp_path / name)
-        pieces.open({"test": name})
         return Rigged(
             study=Study("planted", (scenario,), size=32),
             scenario=scenario,
@@ -114,11 +111,9 @@ def subject(federate: Federate, tmp_path: Path) -> Callable[..., Rigged]:
             skipped=(),
             gallery=None,
             embed=None,
-            folder=RunFolder(pieces.path),
-            pieces=pieces,
+            folder=RunFolder(tmp_path),
             targets=targets,
             seed=0,
-            tell=lambda *_: None,
         )
 
     return make
@@ -145,12 +140,12 @@ def test_layers_sum_to_the_update(intercept: Callable[..., Capture]) -> None:
     whole, parts = layers.exposures(seen)
     for alone, without in parts.values():
         assert without is not None
-        one, rest = (expose(seen, e.only).update for e in (alone, without))
+        one, rest = (expose(seen, e.only or ()).update for e in (alone, without))
         assert one is not None
         assert rest is not None
         assert not one.tensors.keys() & rest.tensors.keys()
         assert one.tensors.keys() | rest.tensors.keys() == tensors.keys()
-    everything = expose(seen, whole.only).update
+    everything = expose(seen, whole.only or ()).update
     assert everything is not None
     assert everything.tensors.keys() == tensors.keys()
 
@@ -287,7 +282,7 @@ def test_two_clients_are_the_least(subject: Callable[..., Rigged]) -> None:
         clients.explain(replace(ready, simulation=lonely), pairs=2)
 
 
-# --- rounds, pieces -------------------------------------------------------------------------------
+# --- rounds, measurements -------------------------------------------------------------------------
 
 
 def test_rounds_train_on_from_what_there_is(subject: Callable[..., Rigged]) -> None:
@@ -302,7 +297,7 @@ def test_rounds_train_on_from_what_there_is(subject: Callable[..., Rigged]) -> N
         assert torch.equal(kept.server[name], value)
 
 
-def test_finished_pieces_are_not_computed_again(subject: Callable[..., Rigged]) -> None:
+def test_what_is_measured_is_not_measured_again(subject: Callable[..., Rigged]) -> None:
     ready = subject()
     attack = ready.attacks["planted"]
     first = layers.explain(ready)
@@ -311,21 +306,10 @@ def test_finished_pieces_are_not_computed_again(subject: Callable[..., Rigged]) 
     assert calls == 2 * 2 * 13  # targets, roles, cuts
     assert layers.explain(ready) == first
     assert attack.calls == calls
-    (some,) = sorted((ready.pieces.path / "pieces").glob("*.json"))[:1]
+    (some,) = sorted((ready.folder.path / "measurements").glob("*.json"))[:1]
     some.write_bytes(b'{"key": "half a')
     assert layers.explain(ready) == first
     assert attack.calls == calls + 1
-
-
-def test_a_folder_answers_one_question(tmp_path: Path) -> None:
-    Pieces(tmp_path / "a").open({"seed": 0})
-    Pieces(tmp_path / "a").open({"seed": 0})
-    with pytest.raises(RunFolderError, match="another seed"):
-        Pieces(tmp_path / "a").open({"seed": 1})
-    (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "thesis.tex").touch()
-    with pytest.raises(RunFolderError, match="not empty"):
-        Pieces(tmp_path / "b").open({"seed": 0})
 
 
 def test_an_exposure_is_the_same_in_another_order() -> None:
@@ -340,9 +324,9 @@ def test_the_best_attack_is_chosen_by_its_own_objective(subject: Callable[..., R
     ready.attacks.clear()
     ready.attacks["lazy"] = Says(found=0.01, noise=0.01)
     ready.attacks["good"] = Says(found=5.0, noise=50.0)
-    struck = ready.strike(ready.capture(0).seen, 1, 0)
-    assert struck is not None
-    assert struck[0] == "good"
+    best = ready.best_attack(ready.capture(0).seen, 1, 0)
+    assert best is not None
+    assert best[0] == "good"
 
 
 @dataclass(frozen=True)

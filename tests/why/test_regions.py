@@ -3,9 +3,9 @@
 import torch
 
 from fedaudit.data.face_set import FaceSet
+from fedaudit.reports.explanation_page import overlay
 from fedaudit.scoring.image_metrics import SSIM
 from fedaudit.why import regions
-from fedaudit.why.why_page import overlay
 
 
 def test_every_place_is_in_one_region() -> None:

@@ -4,7 +4,7 @@ import html
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
@@ -16,28 +16,30 @@ import torch
 
 from fedaudit.cli import cli
 from fedaudit.cli.ending import end
+from fedaudit.core.errors import DataError, FedauditError, RunFolderError
 from fedaudit.core.measures import Estimate, Evidence, Rate
+from fedaudit.reports import explanation_wording
+from fedaudit.reports.build import results_of
 from fedaudit.reports.csp import source_hash
-from fedaudit.scoring.image_metrics import LPIPS
-from fedaudit.study.study_file import load_study
-from fedaudit.why import sentences
-from fedaudit.why.explanation_results import (
+from fedaudit.reports.explanation import (
     PARTS,
+    Explanation,
     Game,
     Layer,
     Layers,
     Leakage,
+    Origin,
     Player,
     Region,
     Regions,
     Round,
-    Source,
-    Why,
-    adapter,
-    canonical_bytes,
-    schema,
 )
-from fedaudit.why.why_page import render
+from fedaudit.reports.explanation_page import render
+from fedaudit.reports.results import adapter, canonical_bytes, schema
+from fedaudit.scoring.image_metrics import LPIPS
+from fedaudit.study.executor import Event
+from fedaudit.study.study_file import load_study
+from fedaudit.study.worker import Outcome
 
 HOSTILE = '</script><script>alert(1)</script>"\u202e'
 
@@ -51,7 +53,7 @@ def leak(value: float) -> Leakage:
     return Leakage(about(value), about(0.05), about(value - 0.05), about(0.6), hits, hits, 40)
 
 
-def made_up(name: str = "a study") -> Why:
+def made_up(name: str = "a study") -> Explanation:
     parts = [("eyes", 0.9, 0.2), ("nose", 0.8, 0.3), ("mouth", 0.7, 0.4), ("outline", 0.6, 0.1)]
     layers = (
         Layer(name, ("a.",), 960, leak(0.1), leak(0.9), about(0.0)),
@@ -63,7 +65,7 @@ def made_up(name: str = "a study") -> Why:
         for k, hidden in enumerate((0.4, -0.4))
     )
     things = (Player(name, about(0.3), about(0.5), about(0.2)),)
-    return Why(
+    return Explanation(
         schema_version="1",
         study=name,
         scenario=name,
@@ -95,7 +97,7 @@ def made_up(name: str = "a study") -> Why:
         artifacts=Game(things, about(0.1), about(0.9), "exact", 32),
         clients=Game(clients, about(0.0), about(0.9), "sampled", 31),
         notes=(name,),
-        source=Source("0", name, None, {"torch": "2"}, {name: "00"}, name),
+        source=Origin("0", name, None, {"torch": "2"}, {name: "00"}, name),
     )
 
 
@@ -164,23 +166,23 @@ def test_faces_are_shown_under_full_evidence_only() -> None:
 
 def test_same_bytes_twice_and_through_json() -> None:
     why = made_up()
-    again = adapter().validate_json(canonical_bytes(why))
+    again = adapter(Explanation).validate_json(canonical_bytes(why))
     assert again == why
     assert canonical_bytes(again) == canonical_bytes(why)
     assert render(again, "redacted") == drawn()
-    assert "Layer" in json.dumps(schema())
+    assert "Layer" in json.dumps(schema(Explanation))
 
 
 def test_what_was_not_tested_is_never_zero() -> None:
     bare = replace(made_up(), **dict.fromkeys(PARTS))  # type: ignore[arg-type]
     page = render(bare, "redacted")
     assert page.count("— Not tested.") == 5
-    assert sentences.findings(bare) == ()
+    assert explanation_wording.findings(bare) == ()
     assert "— not tested" in drawn()  # the head, whose layer is None
 
 
 def test_the_sentences_say_what_the_numbers_say() -> None:
-    layers, rounds, regions, things, clients = sentences.findings(made_up())
+    layers, rounds, regions, things, clients = explanation_wording.findings(made_up())
     assert "embedding leaks most: SSIM 0.60" in layers
     assert "Least replaceable is embedding" in layers
     assert "highest in round 1 (SSIM 0.90" in rounds
@@ -240,12 +242,33 @@ attacks = [{ name = "inverting_gradients", steps = 2, polish = 0 }]
 """
 
 
+def at_once(
+    jobs: Sequence[Any],
+    work: Callable[[Any], None],
+    *,
+    workers: int,
+    on_event: Callable[[Event], None],
+) -> tuple[Outcome, ...]:
+    """The executor, without its processes: they would not know what a test replaces."""
+    outcomes = []
+    for job in jobs:
+        try:
+            work(job)
+            outcome = Outcome(job.key, "done")
+        except (FedauditError, AssertionError) as error:
+            outcome = Outcome(job.key, "failed", str(error))
+        on_event(Event("finished", job.key, outcome))
+        outcomes.append(outcome)
+    return tuple(outcomes)
+
+
 @pytest.fixture
 def fedaudit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Run a command line in a folder with a tiny `study.toml`, without a face embedder."""
     (tmp_path / "study.toml").write_text(STUDY)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("fedaudit.why.subject.judge_of", lambda *_: (None, None))
+    monkeypatch.setattr("fedaudit.study.session.execute", at_once)
     monkeypatch.setattr(LPIPS, "__call__", lambda _, a, b: torch.zeros(len(a)))
 
     def command(*args: str) -> int:
@@ -263,16 +286,16 @@ def test_a_study_is_explained_twice_alike_and_goes_on(
     assert fedaudit("why", "study.toml", "-o", "one", "--what", parts, *options) == 0
     said = capsys.readouterr()
     assert "page: one/why.html" in said.out
-    assert "clients: " in said.err
+    assert " done, " in said.err
     assert fedaudit("why", "study.toml", "-o", "two", "--what", parts, *options, "-q") == 0
     for name in ("why.json", "why.html"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     page = (tmp_path / "one" / "why.html").read_text()
     assert "<img" not in page
     assert "<b>tiny" not in page
-    assert not list((tmp_path / "one").glob("faces*"))
+    assert not (tmp_path / "one" / "evidence").exists()
     assert (tmp_path / "one").stat().st_mode & 0o777 == 0o700
-    why = adapter().validate_json((tmp_path / "one" / "why.json").read_bytes())
+    why = adapter(Explanation).validate_json((tmp_path / "one" / "why.json").read_bytes())
     assert why.artifacts is None
     assert why.clients is not None
     assert len(why.clients.players) == 2
@@ -282,10 +305,60 @@ def test_a_study_is_explained_twice_alike_and_goes_on(
     def no_more(*_: object, **__: object) -> None:
         raise AssertionError("attacked again")
 
-    monkeypatch.setattr("fedaudit.why.subject.Subject.strike", no_more)
+    monkeypatch.setattr("fedaudit.why.subject.Subject.best_attack", no_more)
     before = (tmp_path / "one" / "why.json").read_bytes()
     assert fedaudit("why", "study.toml", "-o", "one", "--what", parts, *options) == 0
     assert (tmp_path / "one" / "why.json").read_bytes() == before
+
+
+def test_a_report_of_the_folder_holds_the_explanation(
+    fedaudit: Callable[..., int], tmp_path: Path
+) -> None:
+    options = ("--what", "rounds", "--rounds", "1", "--targets", "2", "-q")
+    assert fedaudit("why", "study.toml", "-o", "out", *options) == 0
+    assert fedaudit("report", "out") in {0, 3}
+    results = adapter().validate_json((tmp_path / "out" / "results.json").read_bytes())
+    explanation = adapter(Explanation).validate_json((tmp_path / "out" / "why.json").read_bytes())
+    assert results.explanation == explanation
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert 'id="figure-rounds"' in page
+    assert "<b>tiny" not in page
+    (tmp_path / "out" / "why.json").write_text("{")
+    with pytest.raises(RunFolderError, match="fedaudit why"):
+        results_of(tmp_path / "out")
+
+
+def test_a_failure_is_not_a_part_that_was_not_tested(
+    fedaudit: Callable[..., int], capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise DataError("no such photo")
+
+    monkeypatch.setattr("fedaudit.why.subject.Subject.best_attack", refuse)
+    options = ("--what", "rounds", "--rounds", "1", "--targets", "2")
+    assert fedaudit("why", "study.toml", "-o", "refused", *options) == 0
+    assert "rounds: not tested: no such photo" in capsys.readouterr().err
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("a bug")
+
+    monkeypatch.setattr("fedaudit.why.subject.Subject.best_attack", fail)
+    assert fedaudit("why", "study.toml", "-o", "failed", *options) == 4
+    assert "a bug" in capsys.readouterr().err
+
+
+def test_a_folder_holds_one_study(
+    fedaudit: Callable[..., int], tmp_path: Path, capsys: Any
+) -> None:
+    options = ("--what", "rounds", "--rounds", "1", "--targets", "2", "-q")
+    assert fedaudit("why", "study.toml", "-o", "out", *options) == 0
+    (tmp_path / "study.toml").write_text(STUDY.replace("clients = 2", "clients = 3"))
+    assert fedaudit("why", "study.toml", "-o", "out", *options) != 0
+    assert "holds another study" in capsys.readouterr().err
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").touch()
+    assert fedaudit("why", "study.toml", "-o", "full", *options) != 0
+    assert "thesis.tex" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

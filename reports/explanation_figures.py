@@ -1,17 +1,18 @@
-"""The figures of the page: each a question, a picture, and the numbers in it as a table."""
+"""The figures of an explanation: each a question, a picture, and the numbers in it as a table."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import altair as alt
 from markupsafe import Markup
 
 from fedaudit.core.measures import Estimate, Rate
-from fedaudit.reports.charts import COLORS, Key, draw, over
+from fedaudit.reports.charts import Key
+from fedaudit.reports.explanation import Explanation, Game, Layers, Leakage, Part, Regions, Round
 from fedaudit.reports.figures import Figure, Panel, Table, state
 from fedaudit.reports.lanes import intervals
+from fedaudit.reports.region_maps import region_maps
 from fedaudit.reports.text import ABSENT, NBSP, estimate_range, number, percent, rate_range, signed
-from fedaudit.why.explanation_results import Leakage, Regions, Round, Why
 
 ALONE = Key("this layer alone", "circle", "c1")
 WITHOUT = Key("all but this layer", "diamond", "c2")
@@ -24,19 +25,13 @@ SINGLE = Key("alone", "diamond", "c2")
 PRIOR = Key("prior only", "tick", "prior")
 
 SSIM = "SSIM ↓ better (no unit, −1–1)"
-MAP = 272
-"""Side of a map in pixels: 17 a place, because fractions of pixels leave seams."""
-RULE = 8 / MAP
-"""Gap between two maps, in parts of a map's side."""
-TOP = 34 / MAP
-"""Room for the titles."""
 
 
-def shown(value: Estimate | None, digits: int = 2) -> str:
+def _cell(value: Estimate | None) -> str:
     """A mean with its interval, in one line."""
     if value is None:
         return ABSENT
-    return f"{_whole(f'{number(value.value, digits)} {estimate_range(value, digits)}')} n={value.n}"
+    return f"{_whole(f'{number(value.value)} {estimate_range(value)}')} n={value.n}"
 
 
 def _whole(text: str) -> str:
@@ -44,12 +39,23 @@ def _whole(text: str) -> str:
     return text.replace(" ", NBSP)
 
 
-def layers(why: Why) -> Figure | None:
+def figures(explanation: Explanation) -> dict[Part, Figure | None]:
+    """One a part; None where it was not tested."""
+    draw: dict[Part, Callable[[Any], Figure]] = {
+        "layers": _layers,
+        "rounds": _rounds,
+        "regions": _regions,
+        "artifacts": _artifacts,
+        "clients": _clients,
+    }
+    parts = {name: getattr(explanation, name) for name in draw}
+    return {name: None if parts[name] is None else draw[name](parts[name]) for name in draw}
+
+
+def _layers(layers: Layers) -> Figure:
     """Which layer holds the faces."""
-    if why.layers is None:
-        return None
-    records: list[dict[str, Any]] = [_lane("everything", WHOLE.label, why.layers.all)]
-    for layer in why.layers.layers:
+    records: list[dict[str, Any]] = [_lane("everything", WHOLE.label, layers.all)]
+    for layer in layers.layers:
         records.append(_lane(layer.name, ALONE.label, layer.alone))
         if layer.without:
             records.append(_lane(layer.name, WITHOUT.label, layer.without))
@@ -61,11 +67,11 @@ def layers(why: Why) -> Figure | None:
         axis_format=".1f",
         note_width=108,
     )
-    rows = [("everything", ABSENT, "all", *_leak_cells(why.layers.all), ABSENT)]
-    for layer in why.layers.layers:
+    rows = [("everything", ABSENT, "all", *_leak_cells(layers.all), ABSENT)]
+    for layer in layers.layers:
         size = f"{layer.values:,}"
         rows.append((layer.name, size, "alone", *_leak_cells(layer.alone), ABSENT))
-        rows.append((layer.name, size, "left out", *_leak_cells(layer.without), shown(layer.lost)))
+        rows.append((layer.name, size, "left out", *_leak_cells(layer.without), _cell(layer.lost)))
     return Figure(
         id="layers",
         title="Leakage by layer",
@@ -85,22 +91,18 @@ def layers(why: Why) -> Figure | None:
     )
 
 
-def rounds(why: Why) -> Figure | None:
+def _rounds(rounds: tuple[Round, ...]) -> Figure:
     """How leakage moves as the network learns."""
-    if why.rounds is None:
-        return None
     records: list[dict[str, Any]] = []
-    for row in why.rounds:
-        group = _round_name(row)
+    for row in rounds:
+        group = f"round {row.round}"
         records.append({**_lane(group, LEAK.label, row.leakage), "under": _trained(row.round)})
         records.append(
             {
+                **dict.fromkeys(("value", "low", "high"), row.accuracy),
                 "group": group,
                 "under": _trained(row.round),
                 "lane": WORTH.label,
-                "value": row.accuracy,
-                "low": row.accuracy,
-                "high": row.accuracy,
                 "prior": None,
                 "note": ABSENT if row.accuracy is None else f"accuracy {percent(row.accuracy)}",
             }
@@ -130,17 +132,14 @@ def rounds(why: Why) -> Figure | None:
             ("Round", "Model", *_LEAK_COLUMNS, "Verification accuracy ↑ (%, 50 is chance)"),
             tuple(
                 (str(r.round), state(r.round), *_leak_cells(r.leakage), percent(r.accuracy))
-                for r in why.rounds
+                for r in rounds
             ),
         ),
     )
 
 
-def regions(why: Why) -> Figure | None:
+def _regions(regions: Regions) -> Figure:
     """Which regions came back, and which carry the match."""
-    found = why.regions
-    if found is None:
-        return None
     columns = (
         "Region",
         "Area (%, 0–100)",
@@ -154,22 +153,22 @@ def regions(why: Why) -> Figure | None:
         (
             r.name,
             percent(r.area),
-            shown(r.recovered),
-            shown(r.prior),
+            _cell(r.recovered),
+            _cell(r.prior),
             _percent(r.heat),
             _percent(r.heat_original),
             ABSENT
             if r.drop is None
             else _whole(f"{signed(r.drop.value)} {estimate_range(r.drop)}"),
         )
-        for r in found.regions
+        for r in regions.regions
     )
     label = "Maps of local SSIM and of Grad-CAM heat over the picture; " + "; ".join(
         f"{r.name}: SSIM {number(r.recovered.value)}"
         + (f", {percent(r.heat.value)} of the heat" if r.heat else "")
-        for r in found.regions
+        for r in regions.regions
     )
-    why_not = "" if found.heat else " Identity was not tested, so there is no heat to show."
+    why_not = "" if regions.heat else " Identity was not tested, so there is no heat to show."
     return Figure(
         id="regions",
         title="Which regions come back",
@@ -180,29 +179,17 @@ def regions(why: Why) -> Figure | None:
             "original photos. Darker is more. Lines: eyes, nose and mouth of an aligned face; "
             "outline is the rest." + why_not
         ),
-        panels=(Panel("", label, _maps(found)),),
+        panels=(Panel("", label, region_maps(regions)),),
         keys=(),
         table=Table(columns, rows),
     )
 
 
-def artifacts(why: Why) -> Figure | None:
+def _artifacts(game: Game) -> Figure:
     """What each shared thing adds."""
-    game = why.artifacts
-    if game is None:
-        return None
-    low = min(0.0, *(p.ssim.low for p in game.players))
-    high = max(0.1, *(p.ssim.high for p in game.players))
-    svg = intervals(
-        [_value(p.name, SHARE.label, p.ssim) for p in game.players],
-        (SHARE,),
-        x_title="Shapley value ↓ better (SSIM that it adds, mean over all orders)",
-        domain=(max(-1.0, low - 0.05), min(1.0, high + 0.05)),
-        axis_format=".1f",
-        rule=0.0,
-        rule_color="prior",
-        note_width=116,
-    )
+    records = [_value(p.name, SHARE.label, p.ssim) for p in game.players]
+    title = "Shapley value ↓ better (SSIM that it adds, mean over all orders)"
+    svg = _beside_zero(records, (SHARE,), title, most=1.0)
     return Figure(
         id="artifacts",
         title="What each shared thing adds",
@@ -228,34 +215,21 @@ def artifacts(why: Why) -> Figure | None:
                 "Shapley value ↓ (SSIM)",
                 "Shapley value ↓ (identity cosine)",
             ),
-            tuple((p.name, shown(p.alone), shown(p.ssim), shown(p.identity)) for p in game.players),
+            tuple((p.name, _cell(p.alone), _cell(p.ssim), _cell(p.identity)) for p in game.players),
         ),
     )
 
 
-def clients(why: Why) -> Figure | None:
+def _clients(game: Game) -> Figure:
     """Which clients lose by being together."""
-    game = why.clients
-    if game is None:
-        return None
     records = []
     for p in game.players:
         records.append(_value(p.name, SINGLE.label, p.alone))
         records.append(_value(p.name, SHARE.label, p.ssim))
         if p.together:
             records.append(_value(p.name, TOGETHER.label, p.together))
-    low = min(0.0, *(r["low"] for r in records))
-    high = max(0.1, *(r["high"] for r in records))
-    svg = intervals(
-        records,
-        (SINGLE, SHARE, TOGETHER),
-        x_title="Leakage ↓ better (SSIM above prior only, summed over a client’s images)",
-        domain=(low - 0.05, high + 0.05),
-        axis_format=".1f",
-        rule=0.0,
-        rule_color="prior",
-        note_width=116,
-    )
+    title = "Leakage ↓ better (SSIM above prior only, summed over a client’s images)"
+    svg = _beside_zero(records, (SINGLE, SHARE, TOGETHER), title)
     return Figure(
         id="clients",
         title="Which clients lose by being together",
@@ -283,11 +257,11 @@ def clients(why: Why) -> Figure | None:
             tuple(
                 (
                     p.name,
-                    shown(p.alone),
-                    shown(p.ssim),
-                    shown(p.identity),
-                    shown(p.together),
-                    shown(p.hidden),
+                    _cell(p.alone),
+                    _cell(p.ssim),
+                    _cell(p.identity),
+                    _cell(p.together),
+                    _cell(p.hidden),
                 )
                 for p in game.players
             ),
@@ -309,10 +283,10 @@ def _leak_cells(leak: Leakage | None) -> tuple[str, ...]:
     if leak is None:
         return ("— not tested", *[ABSENT] * 5)
     return (
-        shown(leak.ssim),
-        shown(leak.prior),
-        shown(leak.excess),
-        shown(leak.cosine),
+        _cell(leak.ssim),
+        _cell(leak.prior),
+        _cell(leak.excess),
+        _cell(leak.cosine),
         _rate(leak.reid),
         _rate(leak.rank1),
     )
@@ -330,6 +304,24 @@ def _percent(value: Estimate | None) -> str:
         return ABSENT
     low, high = (percent(max(0.0, end), unit=False) for end in (value.low, value.high))
     return _whole(f"{percent(value.value)} [{low}, {high}]")
+
+
+def _beside_zero(
+    records: Sequence[dict[str, Any]], keys: tuple[Key, ...], title: str, most: float = math.inf
+) -> Markup:
+    """Intervals with a line at 0, on an axis that holds them all and ends at ±`most`."""
+    low = min(0.0, *(r["low"] for r in records)) - 0.05
+    high = max(0.1, *(r["high"] for r in records)) + 0.05
+    return intervals(
+        records,
+        keys,
+        x_title=title,
+        domain=(max(-most, low), min(most, high)),
+        axis_format=".1f",
+        rule=0.0,
+        rule_color="prior",
+        note_width=116,
+    )
 
 
 def _lane(group: str, lane: str, leak: Leakage | None) -> dict[str, Any]:
@@ -350,73 +342,7 @@ def _value(group: str, lane: str, value: Estimate | None) -> dict[str, Any]:
     }
 
 
-def _round_name(row: Round) -> str:
-    return f"round {row.round}"
-
-
-def _trained(number_: int) -> str:
-    if number_ == 1:
+def _trained(round_: int) -> str:
+    if round_ == 1:
         return "fresh network"
-    return f"trained for {number_ - 1} round{'s' if number_ > 2 else ''}"
-
-
-def _maps(found: Regions) -> Markup:
-    """Three maps side by side; opacity is the value."""
-    maps: list[tuple[str, Sequence[float]]] = [("recovered: local SSIM", found.recovered)]
-    if found.heat:
-        maps.append(("carries the match: Grad-CAM", found.heat))
-        maps.append(("the same in the original", found.heat_original))
-    top = max(found.heat + found.heat_original, default=1.0)
-    places, titles, lines = [], [], []
-    for k, (title, values) in enumerate(maps):
-        left = k * (1 + RULE)
-        titles.append({"x": left, "y": -TOP / 2, "title": title})
-        scale = 1.0 if k == 0 else top
-        for i, value in enumerate(values):
-            row, column = divmod(i, found.side)
-            places.append(
-                {
-                    "x": left + column / found.side,
-                    "x2": left + (column + 1) / found.side,
-                    "y": row / found.side,
-                    "y2": (row + 1) / found.side,
-                    "o": round(max(0.0, min(1.0, value / scale)), 3),
-                }
-            )
-        lines += _outlines(left)
-    x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[0, 3 + 2 * RULE], nice=False, zero=False))
-    y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[1, -TOP], nice=False, zero=False))
-    rect = (
-        over(places)
-        .mark_rect(color=COLORS["c1"], strokeWidth=0)
-        .encode(
-            x=x,
-            y=y,
-            x2=alt.X2("x2:Q"),
-            y2=alt.Y2("y2:Q"),
-            opacity=alt.Opacity("o:Q", scale=alt.Scale(domain=[0, 1], range=[0, 1]), legend=None),
-        )
-    )
-    frames = [
-        {"x": k * (1 + RULE), "x2": k * (1 + RULE) + 1, "y": 0, "y2": 1} for k in range(len(maps))
-    ]
-    boxes = (
-        over([*frames, *lines])
-        .mark_rect(filled=False, stroke=COLORS["ink"], strokeWidth=1, strokeOpacity=0.7)
-        .encode(x=x, y=y, x2=alt.X2("x2:Q"), y2=alt.Y2("y2:Q"))
-    )
-    text = (
-        over(titles)
-        .mark_text(align="left", baseline="middle", fontSize=13)
-        .encode(x=x, y=y, text=alt.Text("title:N"))
-    )
-    return draw([rect, boxes, text], height=MAP + 34, left=4, right=4)
-
-
-def _outlines(left: float) -> list[dict[str, float]]:
-    from fedaudit.why.regions import BOXES, SIDES  # noqa: PLC0415 - imports torch
-
-    return [
-        {"x": left + SIDES[0], "x2": left + SIDES[1], "y": top, "y2": bottom}
-        for top, bottom in BOXES.values()
-    ]
+    return f"trained for {round_ - 1} round{'s' if round_ > 2 else ''}"

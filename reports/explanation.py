@@ -1,18 +1,28 @@
-"""The contents of `why.json`. Absent parts are null: not tested, which is not "no leak"."""
+"""Why a scenario leaks, as data: `why.json`, and a block of `results.json`.
 
-import json
+Absent parts are null: not tested, which is not "no leak".
+"""
+
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, Literal
-
-from pydantic import TypeAdapter
+from typing import Literal
 
 from fedaudit.core.measures import Estimate, Rate
 
 SCHEMA_VERSION = "1"
-What = Literal["layers", "rounds", "regions", "artifacts", "clients"]
-PARTS: tuple[What, ...] = ("layers", "rounds", "regions", "artifacts", "clients")
+FILE = "why.json"
+"""Name of the explanation's file in a run folder."""
+Part = Literal["layers", "rounds", "regions", "artifacts", "clients"]
+PARTS: tuple[Part, ...] = ("layers", "rounds", "regions", "artifacts", "clients")
+BOXES: Mapping[str, tuple[float, float]] = {
+    "eyes": (0.18, 0.42),
+    "nose": (0.42, 0.60),
+    "mouth": (0.60, 0.82),
+}
+"""From top to bottom, parts of the height; each spans the middle `SIDES` of the width."""
+SIDES = (0.12, 0.88)
+OUTLINE = "outline"
+"""All that is in no box: forehead and hair, ears, chin, background."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +187,7 @@ class Game:
 
 
 @dataclass(frozen=True)
-class Source:
+class Origin:
     """Where the numbers come from."""
 
     fedaudit: str
@@ -189,7 +199,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Why:
+class Explanation:
     """Everything that the page shows, as data.
 
     Attributes:
@@ -218,21 +228,4 @@ class Why:
     artifacts: Game | None
     clients: Game | None
     notes: tuple[str, ...]
-    source: Source
-
-
-@cache
-def adapter() -> TypeAdapter[Why]:
-    """Validates and serializes `Why`."""
-    return TypeAdapter(Why)
-
-
-def schema() -> dict[str, Any]:
-    """JSON schema of `why.json`."""
-    return adapter().json_schema()
-
-
-def canonical_bytes(why: Why) -> bytes:
-    """The bytes of `why.json`: sorted keys, ASCII, one trailing newline; no times in it."""
-    data = adapter().dump_python(why, mode="json")
-    return (json.dumps(data, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
+    source: Origin

@@ -1,9 +1,9 @@
-"""Sentences of the page: what was found, in words, and what it does not say."""
+"""Sentences about an explanation: what was measured, in words, and what it does not say."""
 
 from fedaudit.core.measures import Estimate
+from fedaudit.reports.explanation import Explanation, Game, Layers, Regions, Round
 from fedaudit.reports.text import estimate_range, number, percent
 from fedaudit.reports.wording import CLOSING
-from fedaudit.why.explanation_results import Game, Layers, Regions, Round, Why
 
 UNEVEN = 1.25
 """Heat in a region, as a multiple of an even spread, from which on it is said to be dense."""
@@ -65,7 +65,7 @@ DEFINITIONS = (
 )
 
 
-def findings(why: Why) -> tuple[str, ...]:
+def findings(why: Explanation) -> tuple[str, ...]:
     """One sentence a part that was tested."""
     parts = (
         why.layers and _layers(why.layers),
@@ -77,22 +77,22 @@ def findings(why: Why) -> tuple[str, ...]:
     return tuple(part for part in parts if part)
 
 
-def _layers(found: Layers) -> str:
-    tested = [layer for layer in found.layers if layer.alone]
+def _layers(layers: Layers) -> str:
+    tested = [layer for layer in layers.layers if layer.alone]
     if not tested:
         return ""
     best = max(tested, key=lambda layer: layer.alone.excess.value if layer.alone else -1.0)
     assert best.alone is not None
     text = (
-        f"By itself, {best.name} leaks most: SSIM {_told(best.alone.ssim)} alone, prior only "
-        f"{number(best.alone.prior.value)}, whole update {number(found.all.ssim.value)}."
+        f"By itself, {best.name} leaks most: SSIM {_mean(best.alone.ssim)} alone, prior only "
+        f"{number(best.alone.prior.value)}, whole update {number(layers.all.ssim.value)}."
     )
-    missed = [layer for layer in found.layers if layer.lost]
+    missed = [layer for layer in layers.layers if layer.lost]
     if missed:
         needed = max(missed, key=lambda layer: layer.lost.value if layer.lost else -1.0)
         assert needed.lost is not None
         text += (
-            f" Least replaceable is {needed.name}: without it SSIM falls by {_told(needed.lost)}."
+            f" Least replaceable is {needed.name}: without it SSIM falls by {_mean(needed.lost)}."
             if needed.lost.low > 0
             else " No single layer is missed when it is left out: the others give the same, within "
             "the intervals."
@@ -106,7 +106,7 @@ def _rounds(rows: tuple[Round, ...]) -> str:
 
     def named(row: Round) -> str:
         worth = "" if row.accuracy is None else f", accuracy {percent(row.accuracy)}"
-        return f"round {row.round} (SSIM {_told(row.leakage.ssim)}{worth})"
+        return f"round {row.round} (SSIM {_mean(row.leakage.ssim)}{worth})"
 
     still = [row for row in rows if row.leakage.excess.low > 0]
     return (
@@ -115,18 +115,18 @@ def _rounds(rows: tuple[Round, ...]) -> str:
     )
 
 
-def _regions(found: Regions) -> str:
-    best = max(found.regions, key=lambda r: r.recovered.value)
-    worst = min(found.regions, key=lambda r: r.recovered.value)
+def _regions(regions: Regions) -> str:
+    best = max(regions.regions, key=lambda r: r.recovered.value)
+    worst = min(regions.regions, key=lambda r: r.recovered.value)
     text = (
         f"Best recovered: {best.name} (local SSIM {number(best.recovered.value)}); least: "
         f"{worst.name} ({number(worst.recovered.value)})."
     )
-    dropping = [r for r in found.regions if r.drop]
+    dropping = [r for r in regions.regions if r.drop]
     if dropping:
         most = max(dropping, key=lambda r: r.drop.value if r.drop else -2.0)
         hot = max(
-            (r for r in found.regions if r.heat),
+            (r for r in regions.regions if r.heat),
             key=lambda r: (r.heat.value if r.heat else 0.0) / r.area,
         )
         assert most.drop
@@ -146,7 +146,7 @@ def _regions(found: Regions) -> str:
 def _artifacts(game: Game) -> str:
     best = max(game.players, key=lambda p: p.ssim.value)
     return (
-        f"Of what is shared or known, {best.name} adds most: {_told(best.ssim)} of SSIM, of "
+        f"Of what is shared or known, {best.name} adds most: {_mean(best.ssim)} of SSIM, of "
         f"{number(game.everybody.value - game.nobody.value)} that everything adds to the prior."
     )
 
@@ -159,10 +159,10 @@ def _clients(game: Game) -> str:
         f"lose by being together: {', '.join(losing)}" if losing else "no client is shown to lose"
     )
     return (
-        f"In sums of clients, {best.name} adds most ({_told(best.ssim)}); {verdict}; the sum hides "
+        f"In sums of clients, {best.name} adds most ({_mean(best.ssim)}); {verdict}; the sum hides "
         f"{', '.join(hidden) if hidden else 'none of them beyond its interval'}."
     )
 
 
-def _told(value: Estimate) -> str:
+def _mean(value: Estimate) -> str:
     return f"{number(value.value)} {estimate_range(value)}"

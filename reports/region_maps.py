@@ -1,0 +1,76 @@
+"""Maps of a face, side by side: where it came back, and which places make the match."""
+
+from collections.abc import Sequence
+
+import altair as alt
+from markupsafe import Markup
+
+from fedaudit.reports.charts import COLORS, draw, over
+from fedaudit.reports.explanation import BOXES, SIDES, Regions
+
+MAP = 272
+"""Side of a map in pixels: 17 a place, because fractions of pixels leave seams."""
+RULE = 8 / MAP
+"""Gap between two maps, in parts of a map's side."""
+TOP = 34 / MAP
+"""Room for the titles."""
+
+
+def region_maps(regions: Regions) -> Markup:
+    """Three maps side by side; opacity is the value."""
+    maps: list[tuple[str, Sequence[float]]] = [("recovered: local SSIM", regions.recovered)]
+    if regions.heat:
+        maps.append(("carries the match: Grad-CAM", regions.heat))
+        maps.append(("the same in the original", regions.heat_original))
+    top = max(regions.heat + regions.heat_original, default=1.0)
+    places, titles, lines = [], [], []
+    for k, (title, values) in enumerate(maps):
+        left = k * (1 + RULE)
+        titles.append({"x": left, "y": -TOP / 2, "title": title})
+        scale = 1.0 if k == 0 else top
+        for i, value in enumerate(values):
+            row, column = divmod(i, regions.side)
+            places.append(
+                {
+                    "x": left + column / regions.side,
+                    "x2": left + (column + 1) / regions.side,
+                    "y": row / regions.side,
+                    "y2": (row + 1) / regions.side,
+                    "o": round(max(0.0, min(1.0, value / scale)), 3),
+                }
+            )
+        lines += _outlines(left)
+    x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[0, 3 + 2 * RULE], nice=False, zero=False))
+    y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[1, -TOP], nice=False, zero=False))
+    rect = (
+        over(places)
+        .mark_rect(color=COLORS["c1"], strokeWidth=0)
+        .encode(
+            x=x,
+            y=y,
+            x2=alt.X2("x2:Q"),
+            y2=alt.Y2("y2:Q"),
+            opacity=alt.Opacity("o:Q", scale=alt.Scale(domain=[0, 1], range=[0, 1]), legend=None),
+        )
+    )
+    frames = [
+        {"x": k * (1 + RULE), "x2": k * (1 + RULE) + 1, "y": 0, "y2": 1} for k in range(len(maps))
+    ]
+    boxes = (
+        over([*frames, *lines])
+        .mark_rect(filled=False, stroke=COLORS["ink"], strokeWidth=1, strokeOpacity=0.7)
+        .encode(x=x, y=y, x2=alt.X2("x2:Q"), y2=alt.Y2("y2:Q"))
+    )
+    text = (
+        over(titles)
+        .mark_text(align="left", baseline="middle", fontSize=13)
+        .encode(x=x, y=y, text=alt.Text("title:N"))
+    )
+    return draw([rect, boxes, text], height=MAP + 34, left=4, right=4)
+
+
+def _outlines(left: float) -> list[dict[str, float]]:
+    return [
+        {"x": left + SIDES[0], "x2": left + SIDES[1], "y": top, "y2": bottom}
+        for top, bottom in BOXES.values()
+    ]

@@ -1,4 +1,8 @@
-"""Audit what federated learning really shares."""
+"""Audit what federated learning really shares.
+
+`attack` rebuilds the images behind one model update, `audit` runs a study, `load` reads a run;
+`recording` and `tap` record a real federation.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,11 +11,31 @@ from fedaudit.core import version
 if TYPE_CHECKING:
     from fedaudit.captures.record.flower import tap
     from fedaudit.captures.record.recording import record_broadcast, record_update, recording
+    from fedaudit.core.reconstruction import Reconstruction
+    from fedaudit.library.attack_update import attack
+    from fedaudit.library.run_audit import audit
+    from fedaudit.library.run_tables import Run, load
 
 __version__ = version.VERSION
-__all__ = ["__version__", "record_broadcast", "record_update", "recording", "tap"]
+__all__ = [
+    "Reconstruction",
+    "Run",
+    "__version__",
+    "attack",
+    "audit",
+    "load",
+    "record_broadcast",
+    "record_update",
+    "recording",
+    "tap",
+]
 
 _LAZY = {
+    "Reconstruction": "fedaudit.core.reconstruction",
+    "Run": "fedaudit.library.run_tables",
+    "attack": "fedaudit.library.attack_update",
+    "audit": "fedaudit.library.run_audit",
+    "load": "fedaudit.library.run_tables",
     "record_broadcast": "fedaudit.captures.record.recording",
     "record_update": "fedaudit.captures.record.recording",
     "recording": "fedaudit.captures.record.recording",
@@ -21,10 +45,12 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib  # noqa: PLC0415 - as cheap as possible
 
+    if name not in _LAZY:
+        from fedaudit.core.registry import no_attribute  # noqa: PLC0415 - slow
+
+        raise no_attribute(__name__, name, _LAZY)
     try:
         return getattr(importlib.import_module(_LAZY[name]), name)
     except ModuleNotFoundError as error:

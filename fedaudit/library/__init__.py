@@ -1,0 +1,1 @@
+"""What Python programs call: attack one update, audit a study, read a run."""

@@ -1,0 +1,281 @@
+"""Attack one model update from Python, as a curious server would."""
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fedaudit.attacks.adaptive.assumptions import as_assumed
+from fedaudit.captures.format.capture_network import NORMALIZED
+from fedaudit.core.errors import ConfigError, KnowledgeError, UsageError
+from fedaudit.core.knowledge import Knowledge
+from fedaudit.core.observation import DefenseFacts, LocalTraining, ModelSpec, Observation
+from fedaudit.core.protocols import Attack, Defense
+from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.registry import create
+from fedaudit.core.seeds import generator_for
+from fedaudit.core.shared import Buffers, Shared, Update
+from fedaudit.models import live_module
+from fedaudit.models.derivatives import check_differentiable, twice_differentiable
+from fedaudit.models.zoo import build
+
+SHOWN = 3
+"""Names of parameters that an error lists."""
+
+
+def attack(
+    model: nn.Module,
+    update: Mapping[str, Tensor],
+    name: str | Attack = "gan_inversion",
+    *,
+    images: int = 1,
+    image_shape: Sequence[int] | None = None,
+    labels: Tensor | Sequence[int] | None = None,
+    kind: Literal["gradient", "delta"] = "gradient",
+    training: LocalTraining | None = None,
+    defense: Defense | Sequence[Defense] | None = None,
+    unshared: Collection[str] = (),
+    buffers: Mapping[str, Tensor] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    generator: torch.Generator | None = None,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> Reconstruction:
+    """Rebuild the images behind one model update.
+
+    The attack knows the model, the update, and what the other arguments say; each fact that is left
+    out, it must find out or do without. It computes on the model's device. Neither the model nor
+    the update is changed.
+
+    Args:
+        model: The network as the server sent it, before the client trained: from images
+            `[N, C, H, W]` in [0, 1] to scores `[N, K]`. Its loss is cross-entropy, or its method
+            `criterion(scores, labels)`. Its mode (`model.training`) is the one that batch norm is
+            taken to have trained in, unless `training` says it.
+        update: By parameter name: a gradient (the mean over the images), or a change of weights.
+        name: A registered attack (`fedaudit list attacks`), `package.module:Attack`, or an attack
+            such as `fedaudit.attacks.gan_inversion(latent_steps=50)`.
+        images: Number of images N behind the update, over all local steps.
+        image_shape: `(C, H, W)`.
+        labels: `[N]` classes of the images; None leaves them to the attack.
+        kind: "gradient", or "delta": weights after local training − weights before.
+        training: How the client trained; of a gradient, one step is known anyway.
+        defense: In use and known to the attacker, such as `fedaudit.defenses.DPSGD()`; () says that
+            there is none, None leaves it to the attack to see in the update.
+        unshared: Names of parameters that stay on the device, which the server does not know.
+        buffers: Batch-norm statistics that the client sent beside its update.
+        mean: A channel, where the client normalizes images in [0, 1] outside the model.
+        std: A channel, likewise.
+        settings: Of the attack named by `name`, by keyword (`fedaudit explain NAME` lists them).
+        seed: Of all that is drawn; the same seed gives the same images.
+        generator: A CPU generator in place of `seed`.
+        progress: Called with `(step, steps, objective)` now and then.
+
+    Returns:
+        Images `[N, C, H, W]` in [0, 1], the labels, the objective reached, and what it cost.
+
+    Raises:
+        UnknownNameError: No such attack or setting; names the closest.
+        UsageError: The update does not fit the model, the model does not take such images, or an
+            argument is missing or wrong.
+        KnowledgeError: The attack does not work on an update alone.
+        AttackError: The attack failed while it ran.
+
+    Example:
+        >>> import torch, fedaudit
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 5))
+        >>> photo, label = torch.rand(1, 3, 8, 8), torch.tensor([2])
+        >>> loss = torch.nn.functional.cross_entropy(model(photo), label)
+        >>> gradients = torch.autograd.grad(loss, list(model.parameters()))
+        >>> update = dict(zip(dict(model.named_parameters()), gradients))
+        >>> rebuilt = fedaudit.attack(model, update, "analytic", image_shape=(3, 8, 8))
+        >>> torch.allclose(rebuilt.images, photo, atol=1e-4)
+        True
+    """
+    shape = _checked_shape(image_shape)
+    if images < 1:
+        raise UsageError(f"images = {images}: an update is of one image or more.")
+    if kind not in ("gradient", "delta"):
+        raise UsageError(f'kind = {kind!r}: an update is a "gradient" or a "delta".')
+    _check_fit(model, update, unshared)
+    method = _resolve(name, settings)
+    spec = _spec(model, unshared, mean, std)
+    weight = next(model.parameters())
+    precision = torch.promote_types(weight.dtype, torch.float32)
+    classes = _classes(model, spec, shape)
+    if training is None and kind == "gradient":
+        mode: Literal["train", "eval"] = "train" if model.training else "eval"
+        training = LocalTraining(batch_size=images, batch_norm=mode)
+    state = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
+    sent: list[Shared] = [Update(kind, _copies(update, precision), images)]
+    if buffers is not None:
+        sent.append(Buffers(_copies(buffers, precision), images))
+    seen = Observation(
+        model=spec,
+        before=_copies({n: t for n, t in state.items() if n not in unshared}, precision),
+        shared=tuple(sent),
+        image_shape=shape,
+        batch_size=images,
+        num_classes=classes,
+        training=training,
+        defense=_facts(defense),
+        labels=_checked_labels(labels, images, classes),
+    ).to(str(weight.device))
+    with twice_differentiable():
+        result = method(
+            seen, generator=generator or generator_for("library", seed), progress=progress
+        )
+    return as_assumed(result, seen, "known")
+
+
+def _resolve(name: str | Attack, settings: Mapping[str, Any] | None) -> Attack:
+    """The attack, which must work on an update that is already there."""
+    if not isinstance(name, str) and settings:
+        raise UsageError("settings go with an attack's name; give those of an object to its maker.")
+    method: Attack = create("attacks", name, settings or {}) if isinstance(name, str) else name
+    if Knowledge.MANIPULATION in method.needs:
+        raise KnowledgeError(
+            f"{_shown(name)} chooses what the server sends before there is an update: audit it in "
+            'a study with threat_model = "F" (fedaudit.audit).'
+        )
+    if Update not in method.reads:
+        kinds = ", ".join(sorted(kind.__name__ for kind in method.reads))
+        raise KnowledgeError(
+            f"{_shown(name)} reads {kinds}, not a model update: audit it in a study whose method "
+            "shares such things (fedaudit.audit)."
+        )
+    return method
+
+
+def _shown(name: str | Attack) -> str:
+    return f"attack {name!r}" if isinstance(name, str) else type(name).__name__
+
+
+def _checked_shape(shape: Sequence[int] | None) -> tuple[int, int, int]:
+    if shape is None:
+        raise UsageError("image_shape is missing: say (C, H, W), such as image_shape=(3, 64, 64).")
+    if len(shape) != 3 or min(shape) < 1:
+        raise UsageError(f"image_shape = {tuple(shape)}: it is (C, H, W), such as (3, 64, 64).")
+    channels, height, width = (int(n) for n in shape)
+    return channels, height, width
+
+
+def _check_fit(model: nn.Module, update: Mapping[str, Tensor], unshared: Collection[str]) -> None:
+    """Refuse an update whose names or shapes are not the model's.
+
+    Raises:
+        UsageError: Names what does not fit, and the closest name.
+    """
+    own = dict(model.named_parameters(remove_duplicate=False))
+    if not own:
+        raise UsageError("the model has no parameters: nothing was learned, nothing is shared.")
+    if not update:
+        raise UsageError("the update is empty: it maps the model's parameter names to tensors.")
+    for name in (*update, *unshared):
+        if name not in own:
+            close = get_close_matches(name, own, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"it has {_some(own)}."
+            hint += _prefix_hint(name, own)
+            raise UsageError(f"the model has no parameter {name!r}: {hint}")
+        if name in update and not isinstance(update[name], Tensor):
+            raise UsageError(f"the update's {name!r} is {type(update[name]).__name__}, no tensor.")
+        if name in update and update[name].shape != own[name].shape:
+            raise UsageError(
+                f"the update's {name!r} is {tuple(update[name].shape)}, and the model's "
+                f"{tuple(own[name].shape)}: another number of classes or image size?"
+            )
+    if both := [name for name in unshared if name in update]:
+        raise UsageError(f"{both[0]!r} is in the update, so it is shared: take it off unshared.")
+    learned = {n for n, p in model.named_parameters() if p.requires_grad}
+    if missing := [n for n in learned if n not in update and n not in unshared]:
+        raise UsageError(
+            f"the update lacks {_some(sorted(missing))}. If that stays on the device, say so: "
+            "unshared=[…]; if it is frozen, set requires_grad = False on the model."
+        )
+    for name, value in update.items():
+        if not bool(value.isfinite().all()):
+            raise UsageError(f"the update's {name!r} holds values that are not finite numbers.")
+
+
+def _prefix_hint(name: str, own: Collection[str]) -> str:
+    first, _, rest = name.partition(".")
+    return f" Names in the update begin with {first!r}: take that off." if rest in own else ""
+
+
+def _some(names: Collection[str]) -> str:
+    listed = ", ".join(repr(name) for name in list(names)[:SHOWN])
+    return f"{listed} and {len(names) - SHOWN} more" if len(names) > SHOWN else listed
+
+
+def _spec(
+    model: nn.Module,
+    unshared: Collection[str],
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> ModelSpec:
+    arguments = {"module": model, "redrawn": tuple(unshared)}
+    spec = ModelSpec(live_module.FACTORY, arguments)
+    if mean is None and std is None:
+        return spec
+    center = list(mean if mean is not None else [0.0] * len(std or ()))
+    scale = list(std if std is not None else [1.0] * len(center))
+    if len(center) != len(scale) or min(scale, default=0) <= 0:
+        raise UsageError("mean and std are one number a channel each, std above 0.")
+    settings = {"factory": spec.factory, "arguments": arguments, "mean": center, "std": scale}
+    return ModelSpec(NORMALIZED, settings)
+
+
+def _classes(model: nn.Module, spec: ModelSpec, shape: tuple[int, int, int]) -> int:
+    """Number of scores K; says at once what no attack could work through.
+
+    Raises:
+        UsageError: The model takes no such images, gives no scores `[N, K]`, or has an operation
+            without a second derivative.
+    """
+    network = build(spec).cpu()
+    check_differentiable(network, shape)
+    with torch.no_grad():
+        images = torch.linspace(0, 1, 2 * shape[0] * shape[1] * shape[2]).view(2, *shape)
+        scores = network.eval()(images.to(next(network.parameters()).dtype))
+    inner = spec.arguments.get("arguments", spec.arguments)
+    inner["fingerprint"] = hashlib.sha256(scores.double().numpy().tobytes()).hexdigest()
+    return int(scores.shape[1])
+
+
+def _facts(defense: Defense | Sequence[Defense] | None) -> tuple[DefenseFacts, ...] | None:
+    if defense is None:
+        return None
+    parts = defense if isinstance(defense, Sequence) else (defense,)
+    if wrong := [part for part in parts if not callable(getattr(part, "facts", None))]:
+        raise UsageError(
+            f"defense holds {wrong[0]!r}: give defenses, such as fedaudit.defenses.DPSGD(…)."
+        )
+    return tuple(part.facts() for part in parts)
+
+
+def _checked_labels(
+    labels: Tensor | Sequence[int] | None, images: int, classes: int
+) -> Tensor | None:
+    if labels is None:
+        return None
+    values = torch.as_tensor(labels).detach().long().cpu()
+    if values.shape != (images,):
+        raise ConfigError(f"labels are {tuple(values.shape)}: needed is one of each of {images}.")
+    if values.min() < 0 or values.max() >= classes:
+        raise ConfigError(
+            f"labels go from {values.min()} to {values.max()}, and the model has {classes} classes."
+        )
+    return values
+
+
+def _copies(tensors: Mapping[str, Tensor], precision: torch.dtype) -> dict[str, Tensor]:
+    """Copies without history; numbers in the model's precision."""
+    return {
+        name: value.detach().to(precision if value.is_floating_point() else value.dtype, copy=True)
+        for name, value in tensors.items()
+    }

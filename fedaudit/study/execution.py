@@ -1,0 +1,121 @@
+"""One execution of a study: what it needs is fetched, and its open jobs are done."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from fedaudit.core.errors import AssetError, UsageError
+from fedaudit.core.knowledge import Knowledge
+from fedaudit.core.measures import Evidence
+from fedaudit.core.registry import create
+from fedaudit.core.scenario import Choice, Study
+from fedaudit.files import asset_store
+from fedaudit.files.asset_table import ASSETS
+from fedaudit.study import session
+from fedaudit.study.executor import Event, default_workers
+from fedaudit.study.run_folder import RunFolder
+from fedaudit.study.sources import source_of
+
+Note = Callable[[str], None]
+Watch = Callable[[session.Opened], AbstractContextManager[Callable[[Event], None]]]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How the jobs of a run ended.
+
+    Attributes:
+        evidence: What its report may show.
+        jobs: How many it has.
+        failed: Messages of those that failed now, by key.
+    """
+
+    evidence: Evidence
+    jobs: int
+    failed: Mapping[str, str]
+
+
+@contextmanager
+def execution(
+    study: Study,
+    output: Path,
+    *,
+    command: str,
+    evidence: Evidence | None,
+    workers: int | None,
+    device: str,
+    watch: Watch,
+    note: Note,
+) -> Iterator[Finished]:
+    """Do what is not done yet of a study, and hold the folder inside the block.
+
+    Args:
+        study: What to run.
+        output: The run folder.
+        command: How to give the same command again, for the record.
+        evidence: What may be kept of the originals, as in `session.open_run`.
+        workers: Processes; None for as many as CPU cores, 1 on another device.
+        device: Where attacks compute; a torch device.
+        watch: Surrounds the work, and takes its events.
+        note: Takes what a user should know meanwhile, a sentence each.
+    """
+    check_device(device)
+    with session.open_run(output, study, command=command, evidence=evidence) as opened:
+        for message in opened.stock.damaged.values():
+            note(f"note: {message}")
+        if done := len(opened.jobs) - len(opened.todo):
+            note(f"{done} of {len(opened.jobs)} jobs were done before")
+        if opened.todo:
+            _fetch(study, opened.folder, note)
+        processes = workers or (1 if device != "cpu" else default_workers())
+        with watch(opened) as show:
+            outcomes = session.run(opened, workers=processes, on_event=show, device=device)
+        yield Finished(opened.manifest.evidence, len(opened.jobs), session.failures(outcomes))
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that torch does not have, before anything runs.
+
+    Raises:
+        UsageError: No such device here.
+    """
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        have = f"cuda (0 to {torch.cuda.device_count() - 1})" if torch.cuda.is_available() else ""
+        raise UsageError(
+            f"torch cannot compute on {name!r} here. This machine has: "
+            f"{', '.join(filter(None, ['cpu', have]))}. Leave the device out for the CPU."
+        ) from error
+
+
+def _fetch(study: Study, folder: RunFolder, note: Note) -> None:
+    """Get what every job would wait for, once, before the workers start.
+
+    Raises:
+        AssetError: Something that no job can do without is neither cached nor fetchable.
+    """
+    needed = [study.data.name] if study.data.name in ASSETS else []
+    drawn = any(_draws_faces(c) for scenario in study.scenarios for c in scenario.attacks)
+    needed += ["face_gan"] if drawn or study.data.name == "synthetic" else []
+    source = source_of(study, folder).facts()
+    if source.originals:
+        needed.append("lpips_alex")
+    for name in needed:
+        asset_store.path(name, say=note)
+    if not source.gallery:
+        return
+    try:
+        asset_store.path("face_embedder", say=note)
+    except AssetError as error:
+        note(f"note: identity will not be tested: {error}")
+
+
+def _draws_faces(attack: Choice) -> bool:
+    """Whether an attack uses the stock generator: it needs faces, and names no other source."""
+    needs = create("attacks", attack.name, attack.settings).needs
+    own = str(attack.settings.get("prior", "face_gan")) != "face_gan"
+    return Knowledge.AUXILIARY in needs and not own

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from learned_inversion import Bench, bench_of
 from torch import Tensor
 
-from fedaudit.attacks.adaptive.mixtures import SHIFT, Coefficients, photo_behind
+from fedaudit.attacks.adaptive.mixture_arithmetic import SHIFT, Coefficients, photo_behind
 from fedaudit.attacks.adaptive.unmasking import Unmasking
 from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.generators.eigenfaces import kept_faces

@@ -100,7 +100,7 @@ class ConcealedSamples:
         return DefenseFacts("concealed_samples", {name: getattr(self, name) for name in names})
 
     def labels_beside(self, own: Tensor, others: Tensor) -> Tensor:
-        """Class probabilities `[copies, K]` of a photo and its samples, as `Accompanies` says."""
+        """Class probabilities `[copies, K]` of a photo and its samples, as `Conceals` says."""
         return torch.cat([own[None], self._blended(own, others)])
 
     def _blended(self, own: Tensor, other: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ class Replays(Protocol):
 
 
 @runtime_checkable
-class Accompanies(Protocol):
+class Conceals(Protocol):
     """A defense that puts images beside each photo which nobody but the client can make of it.
 
     Their labels are public all the same, as a function of whose photos they were made of, and a

@@ -5,23 +5,27 @@ gradient of no client and sees what happens: the direction stays (clipping: a co
 entries go missing and the others stay (pruning: those that were sent are compared); every draw is
 off in another direction but right on average (noise, unbiased quantization: the mean is followed,
 which is the gradient itself, and never a draw that the client did not make); all entries are bent
-alike (signs), so that the direction is about right and no equation holds; every parameter is turned
-away at right angles and keeps its length (CENSOR: lengths and right angles are what is matched); or
-something else is done that dummy gradients must go through as well. So a package's defense is met
-like ours.
+alike (signs), so that the direction is about right and no equation holds; or something else is done
+that dummy gradients must go through as well. So a package's defense is met like ours. What takes
+more than that is special: each such kind of defense has a `DefenseAdaptation`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import reduce
 
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.adaptive.changed_photos import mixes
-from fedaudit.attacks.adaptive.defense_replay import company_of, replay_of
+from fedaudit.attacks.adaptive.augmentation_disambiguation import copies
+from fedaudit.attacks.adaptive.changed_photos import copies_of, mixes
+from fedaudit.attacks.adaptive.concealed_separation import concealment
+from fedaudit.attacks.adaptive.defense_adaptation import DefenseAdaptation, HandsInAdaptation
+from fedaudit.attacks.adaptive.defense_replay import installed_defense, replay_of
 from fedaudit.attacks.adaptive.estimation import estimate
-from fedaudit.attacks.adaptive.mixtures import Mixture, as_mixture
+from fedaudit.attacks.adaptive.mixtures import MASKED, MIXTURES, as_mixture, separation
 from fedaudit.attacks.adaptive.noise_scale import is_even, noise_by_parameter
+from fedaudit.attacks.adaptive.orthogonalized import ORTHOGONALIZED
 from fedaudit.attacks.adaptive.transform_behavior import behavior, drawing, followed
 from fedaudit.attacks.evidence.round_averaging import average, rounds_of, weights_of
 from fedaudit.attacks.training.schedule import scale_of
@@ -29,16 +33,16 @@ from fedaudit.core.errors import FedauditError
 from fedaudit.core.observation import DefenseFacts, Observation
 from fedaudit.core.shared import Update
 from fedaudit.defenses.gradient_transforms import (
-    Accompanies,
     Batch,
+    Conceals,
     GradientTransform,
     ImageTransform,
 )
 
 PROBE = 7
-"""Seed of the gradient that acts are tried on: another one than theirs, or noise would be it."""
+"""Seed of the gradient that transforms are tried on; with their own it would be what they draw."""
 MODELED_AGGREGATES = frozenset({"secure aggregation", "secure_aggregation"})
-"""Not acts on a gradient: an aggregate is matched by all clients' images."""
+"""No transforms of a gradient: an aggregate is matched by all clients' images."""
 
 
 @dataclass(frozen=True)
@@ -47,21 +51,20 @@ class Adaptation:
 
     Attributes:
         followed: What dummy gradients go through, in order; differentiable, without draws.
-        scaled: Acts that change the length only: for distances that mind it.
+        scaled: Transforms that change the length only: for distances that mind it.
         sparse: Zeros of the update stand for entries that were not sent.
         signs: All that was sent is signs.
         bent: The direction is about the gradient's, entry by entry it is not (signs, rounding).
         noise: Standard deviation of independent noise on each entry of `update`, in its units; 0
             where there is none.
         noises: The same by parameter, where it differs (rounding); {} where it does not.
+        rounding: Transforms whose noise goes with what they act on, and what each adds at a guess.
         rounds: What the same client sent of the same weights, newest first.
         weights: What each of them counts under noise.
         units: Factor from a mean gradient to what was sent.
         each: What a single image's gradient goes through before the mean of several is taken.
-        turned: Each parameter was turned away at right angles and kept its length.
         images: What the photos go through before they train, in order; with draws.
-        company: What puts images beside the one photo that are found together with it.
-        mixed: How the one photo was mixed with others of the client, anew in each round.
+        special: What is done about defenses that all of the above does not describe.
         missed: Names of defenses that this does not take into account.
     """
 
@@ -72,38 +75,48 @@ class Adaptation:
     bent: bool = False
     noise: float = 0.0
     noises: Mapping[str, float] = field(default_factory=dict)
+    rounding: tuple[tuple[GradientTransform, float], ...] = ()
     rounds: tuple[Update, ...] = ()
     weights: tuple[float, ...] = ()
     units: float = 1.0
     each: tuple[GradientTransform, ...] = ()
-    turned: bool = False
     images: tuple[ImageTransform, ...] = ()
-    company: Accompanies | None = None
-    mixed: Mixture | None = None
+    special: tuple[DefenseAdaptation, ...] = ()
     missed: tuple[str, ...] = ()
 
     @property
-    def met(self) -> frozenset[str]:
-        """Names of the attributes by which defenses are met, or said not to be.
+    def kinds(self) -> frozenset[str]:
+        """Names of the ways in which defenses are met, or said not to be.
 
         Not of what keeps the direction, which nobody has to meet.
         """
-        kinds = ("followed", "sparse", "signs", "bent", "noise", "each", "turned", "images")
-        found = [kind for kind in (*kinds, "company", "mixed", "missed") if getattr(self, kind)]
-        return frozenset(found + ["noise"] * bool(self.noises))
+        names = ("followed", "sparse", "signs", "bent", "noise", "each", "images", "missed")
+        plain = frozenset(name for name in names if getattr(self, name))
+        noise = frozenset({"noise"} if self.noises else ())
+        return plain | noise | {one.name for one in self.special}
 
     @property
     def exact(self) -> bool:
         """Whether what was sent has the direction of the gradient, entry by entry."""
         changed = self.followed or self.bent or self.sparse or self.images
-        return not (changed or self.noise or self.each or self.turned or self.missed)
+        return self.directional and not (changed or self.noise or self.each or self.missed)
+
+    @property
+    def directional(self) -> bool:
+        """Whether no special defense took the gradient's direction away."""
+        return all(one.directional for one in self.special)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether rounds on the same photos send the same gradient again, but for noise."""
+        return all(one.repeats for one in self.special)
 
     @property
     def update(self) -> Update | None:
         """What is attacked: the mean over rounds where they differ by what was drawn."""
         if not self.rounds:
             return None
-        if self.mixed or not (self.noise or self.sparse):
+        if not self.repeats or not (self.noise or self.sparse):
             return self.rounds[0]
         return average(self.rounds, sparse=self.sparse, weights=self.weights or None)
 
@@ -113,8 +126,8 @@ class Adaptation:
 
     @property
     def readable(self) -> bool:
-        """Whether a linear structure of the gradient (its rank) survives, under noise or gaps."""
-        return not (self.followed or self.bent or self.turned)
+        """Whether the gradient keeps its rank, under noise or with entries missing."""
+        return self.directional and not (self.followed or self.bent)
 
     def sent(self, dummy: Sequence[Tensor], names: Sequence[str], *, scaled: bool) -> list[Tensor]:
         """What a client with the mean gradient `dummy` would have sent, in the gradient's scale.
@@ -128,6 +141,14 @@ class Adaptation:
         if not transforms:
             return list(dummy)
         return through(transforms, dummy, names, self.units)
+
+    def missing(self, name: str) -> "Adaptation":
+        """The same, with one more defense that is not taken into account."""
+        return replace(self, missed=(*self.missed, name))
+
+    def with_special(self, special: DefenseAdaptation) -> "Adaptation":
+        """The same, with one more special defense."""
+        return replace(self, special=(*self.special, special))
 
 
 def through(
@@ -156,130 +177,129 @@ def adapt_to(seen: Observation) -> Adaptation:
     facts = estimate(seen) if seen.defense is None else seen.defense
     if all(one.name == "none" for one in facts):
         return Adaptation(rounds=rounds[:1])
-    units = _units(seen, update)
     probe = _probe(update.tensors)
-    state = _State(units=units)
-    for one in facts:
-        _take(state, one, seen.batch_size or 1, probe, seen.image_shape)
+    count, shape = seen.batch_size or 1, seen.image_shape
+    known = reduce(
+        lambda so_far, one: _with_defense(so_far, one, count, probe, shape),
+        facts,
+        Adaptation(units=_units(seen, update), rounds=rounds),
+    )
     sent = {name: update.tensors[name] for name in probe}
-    noises, state.noise = noise_by_parameter(state.rounding, state.noise, seen, sent)
+    noises, noise = noise_by_parameter(known.rounding, known.noise, seen, sent)
     weights: tuple[float, ...] = ()
-    left = 1.0 if state.mixed else len(rounds) ** -0.5
-    if state.noise and not (state.sparse or state.mixed):
+    left = len(rounds) ** -0.5 if known.repeats else 1.0
+    if noise and known.repeats and not known.sparse:
         weights, left = weights_of(rounds)
-    if state.turned and (state.changed or (seen.batch_size or 1) > 1):
+    changed = known.followed or known.sparse or known.bent or noise or known.scaled or known.each
+    if not known.directional and (changed or count > 1):
         # Lengths that were changed again say nothing, nor do those of a sum of several gradients.
-        state.turned = False
-        state.missed += [one.name for one in facts]
-    return Adaptation(
-        followed=tuple(state.followed),
-        scaled=tuple(state.scaled),
-        sparse=state.sparse,
-        signs=state.signs,
-        bent=state.bent,
-        noise=state.noise * left,
+        special = tuple(one for one in known.special if one.directional)
+        missed = (*known.missed, *(one.name for one in facts))
+        known = replace(known, special=special, missed=missed)
+    if known.images and shape and (number := copies_of(known.images, shape)) > 1:
+        known = known.with_special(copies(known.images, number))
+    return replace(
+        known,
+        noise=noise * left,
         noises={name: std * left for name, std in noises.items()},
-        units=units,
-        rounds=rounds,
         weights=weights,
-        each=tuple(state.each),
-        turned=state.turned,
-        images=tuple(state.images),
-        company=state.company,
-        mixed=state.mixed,
-        missed=tuple(state.missed),
     )
 
 
-class _State:
-    """An adaptation in the making."""
-
-    def __init__(self, units: float) -> None:
-        self.units = units
-        self.followed: list[GradientTransform] = []
-        self.scaled: list[GradientTransform] = []
-        self.each: list[GradientTransform] = []
-        self.sparse = self.signs = self.bent = self.turned = False
-        self.noise = 0.0
-        self.rounding: list[tuple[GradientTransform, float]] = []
-        self.images: list[ImageTransform] = []
-        self.company: Accompanies | None = None
-        self.mixed: Mixture | None = None
-        self.missed: list[str] = []
-
-    @property
-    def changed(self) -> bool:
-        """Whether anything is done to lengths or entries."""
-        entries = self.followed or self.sparse or self.bent or self.noise
-        return bool(entries or self.scaled or self.each)
-
-
-def _take(
-    state: _State,
+def _with_defense(
+    known: Adaptation,
     facts: DefenseFacts,
     count: int,
     probe: dict[str, Tensor],
     shape: tuple[int, int, int] | None,
-) -> None:
-    """Add one defense."""
-    if facts.name in MODELED_AGGREGATES:
-        return
+) -> Adaptation:
+    """The adaptation to one defense more."""
+    name = facts.name
+    if name in MODELED_AGGREGATES:
+        return known
     try:
-        company = company_of(facts)
-        if company is not None and company.copies == count:
-            state.company = company
-            return
+        if special := _handed_in(installed_defense(facts), count):
+            return known.with_special(special)
         replayed = replay_of((facts,), count)
     except (FedauditError, TypeError, ValueError):  # settings may be known in part only
-        state.missed.append(facts.name)
-        return
-    changed = replayed.images
-    mixture = as_mixture(changed, shape) if changed and shape and count == 1 else None
-    if mixture:
-        if state.mixed and (state.mixed.masked or mixture.masked):  # mixtures of masked images
-            state.missed.append(facts.name)
-        state.mixed = mixture
-    elif changed and (shape is None or mixes(changed, shape)):
-        state.missed.append(facts.name)
-    else:
-        state.images = [*changed, *state.images]
-    if state.mixed and state.images:  # mixtures of changed photos, or changed mixtures
-        state.missed.append(facts.name)
+        return known.missing(name)
+    known = _with_images(known, replayed.images, name, count, shape)
     mean = replayed.mean
     if replayed.each and count == 1:
         mean = (*replayed.each, *mean)
     elif any(behavior(transform, probe)[0] != "kept" for transform in replayed.each):
-        state.missed.append(facts.name)
+        known = known.missing(name)
     else:  # clipping of single images weighs those of a batch against each other
-        state.each += replayed.each
+        known = replace(known, each=(*known.each, *replayed.each))
     # What acts on an image's gradient acts before the learning rate.
-    length = abs(state.units) if replayed.each else 1.0
+    length = abs(known.units) if replayed.each else 1.0
     for transform in mean:
-        _add(state, transform, facts.name, probe, length)
+        known = _with_transform(known, transform, name, probe, length)
+    return known
 
 
-def _add(
-    state: _State, transform: GradientTransform, name: str, probe: dict[str, Tensor], length: float
-) -> None:
-    kind, noise = behavior(transform, probe)
-    if kind == "lost":
-        state.missed.append(name)
-    elif kind == "sparse":
-        state.sparse = True
-    elif kind == "noise" and not is_even(transform, probe):
-        state.rounding.append((transform, noise * length))
-    elif kind == "noise":
-        state.noise = (state.noise**2 + (noise * length) ** 2) ** 0.5
-    elif kind == "kept":
-        state.scaled.append(transform)
-    elif kind == "turned":
-        state.turned = True
-    elif kind == "bent":
-        state.bent = True
-        done = transform(probe, drawing(0))
-        state.signs = all(bool((done[n] == v.sign()).all()) for n, v in probe.items())
+def _handed_in(defense: object, count: int) -> DefenseAdaptation | None:
+    """What a defense says itself of how it is met; None where attackers are to try it."""
+    if isinstance(defense, HandsInAdaptation):
+        return defense.adaptation(count)
+    if isinstance(defense, Conceals) and defense.copies == count:
+        return concealment(defense)
+    return None
+
+
+def _with_images(
+    known: Adaptation,
+    transforms: tuple[ImageTransform, ...],
+    name: str,
+    count: int,
+    shape: tuple[int, int, int] | None,
+) -> Adaptation:
+    """The adaptation to one defense more, which does `transforms` to photos."""
+    mixture = as_mixture(transforms, shape) if transforms and shape and count == 1 else None
+    if mixture:
+        earlier = {one.name for one in known.special} & MIXTURES
+        if earlier and (mixture.masked or MASKED in earlier):  # mixtures of masked images
+            known = known.missing(name)
+        others = (one for one in known.special if one.name not in MIXTURES)
+        known = replace(known, special=(*others, separation(mixture)))
+    elif transforms and (shape is None or mixes(transforms, shape)):
+        known = known.missing(name)
     else:
-        state.followed.append(followed(transform, probe))
+        known = replace(known, images=(*transforms, *known.images))
+    if not known.repeats and known.images:  # mixtures of changed photos, or changed mixtures
+        known = known.missing(name)
+    return known
+
+
+def _with_transform(
+    known: Adaptation,
+    transform: GradientTransform,
+    name: str,
+    probe: dict[str, Tensor],
+    length: float,
+) -> Adaptation:
+    """The adaptation to one more transform of mean gradients."""
+    kind, noise = behavior(transform, probe)
+    match kind:
+        case "lost":
+            known = known.missing(name)
+        case "sparse":
+            known = replace(known, sparse=True)
+        case "noise" if not is_even(transform, probe):
+            known = replace(known, rounding=(*known.rounding, (transform, noise * length)))
+        case "noise":
+            known = replace(known, noise=(known.noise**2 + (noise * length) ** 2) ** 0.5)
+        case "kept":
+            known = replace(known, scaled=(*known.scaled, transform))
+        case "orthogonalized":
+            known = known.with_special(ORTHOGONALIZED)
+        case "bent":
+            bent = transform(probe, drawing(0))
+            signs = all(bool((bent[n] == v.sign()).all()) for n, v in probe.items())
+            known = replace(known, bent=True, signs=signs)
+        case _:
+            known = replace(known, followed=(*known.followed, followed(transform, probe)))
+    return known
 
 
 def _probe(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -42,16 +42,17 @@ def as_assumed(
     if adapt == "no":
         defended = used is None or {facts.name for facts in used} - {"none"}
         return replace(made, adaptive="no") if defended else made
-    told = assume(seen, adapt)
-    if told.defense is None and made.adaptive == "estimated" and used and _overlooked(told, used):
+    assumed = assume(seen, adapt)
+    unaware = assumed.defense is None and made.adaptive == "estimated"
+    if unaware and used and _is_overlooked(assumed, used):
         return replace(made, adaptive="no")
     return made
 
 
-def _overlooked(seen: Observation, used: Sequence[DefenseFacts]) -> bool:
+def _is_overlooked(seen: Observation, used: Sequence[DefenseFacts]) -> bool:
     """Whether nothing was read off the update of a defense that must be taken into account."""
-    read = adapt_to(seen).met
-    needed = (adapt_to(replace(seen, defense=(facts,))).met for facts in used)
+    read = adapt_to(seen).kinds
+    needed = (adapt_to(replace(seen, defense=(facts,))).kinds for facts in used)
     return any(one and not one & read for one in needed)
 
 
@@ -59,11 +60,12 @@ def distance_for(adaptation: Adaptation, distance: str) -> str:
     """The distance between gradients that suits the defense in use.
 
     Where entries were pruned, a cosine over those that were sent; where signs were sent, a distance
-    to signs. The published choice of an attack for another distance stays, but where gradients were
-    turned away, to which no other distance applies.
+    to signs. The published choice of an attack for another distance stays, but where a special
+    defense leaves only one that applies.
     """
-    if adaptation.turned:
-        return "turned"
+    only = [one.distance for one in adaptation.special if one.distance]
+    if only:
+        return only[0]
     if distance != "cosine":
         return distance
     if adaptation.signs:
@@ -77,8 +79,7 @@ def how_adaptive(
     exact: bool = False,
     matched: bool = False,
     weighed: bool = False,
-    company: bool = False,
-    mixed: bool = False,
+    handled: bool = False,
 ) -> Adaptive:
     """The word that goes with a result, as far as the attack can tell.
 
@@ -92,8 +93,7 @@ def how_adaptive(
         matched: The attack compares gradients of dummy images, one by one, and so models what
             defenses do to photos before they train, to a single image's gradient, and to its angle.
         weighed: It takes the images of a batch apart, whatever each of them weighs in the update.
-        company: It has told the photo apart from the images that a defense put beside it.
-        mixed: It knows the coefficients of a mixture of photos, and answers with one of them.
+        handled: It does all that the special defenses in use ask for (`DefenseAdaptation.handled`).
     """
     told = seen.defense
     if told is not None and not {facts.name for facts in told} - {"none"}:
@@ -103,10 +103,7 @@ def how_adaptive(
     adaptation = adapt_to(seen)
     if adaptation.missed or (exact and not adaptation.exact):
         return "no"
-    alone = adaptation.each and not weighed
-    followed = adaptation.images or alone or adaptation.turned
-    if (followed and not matched) or (adaptation.company and not company):
-        return "no"
-    if adaptation.mixed and not mixed:
+    followed = adaptation.images or (adaptation.each and not weighed)
+    if (followed and not matched) or (adaptation.special and not handled):
         return "no"
     return "estimated" if told is None or any(facts.estimated for facts in told) else "known"

@@ -1,4 +1,4 @@
-"""Which of a photo's copies is the photo.
+"""Augmentation disambiguation: which of a photo's copies (OASIS) is the photo.
 
 Where copies train beside a photo, and the copies of a copy are the same images again (quarter
 turns, mirroring), each of them explains the update as well as the photo does: the search ends at
@@ -11,14 +11,17 @@ all of their copies, are told best.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fedaudit.attacks.adaptive.changed_photos import changed
+from fedaudit.attacks.adaptive.defense_adaptation import Attacker, DefenseAdaptation, Rounds
+from fedaudit.attacks.evidence.labels.head_gradient import HeadGradient
+from fedaudit.attacks.evidence.reading import Reading
 from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.generators.face_generator import LUMINANCE
 from fedaudit.defenses.gradient_transforms import ImageTransform
@@ -37,6 +40,47 @@ ROUNDING = 1e-5
 """Of the largest eigenvalue of the likeness of centers: what single precision does not tell."""
 SAME = 1e-4
 """Largest difference of pixels up to which two images are the same."""
+
+
+def copies(transforms: Sequence[ImageTransform], number: int) -> DefenseAdaptation:
+    """What to do where `number` images are made of each photo.
+
+    Args:
+        transforms: What makes them.
+        number: At least two.
+    """
+    return DefenseAdaptation(
+        name="copies",
+        read=partial(_photo_by_photo, number),
+        reveal=partial(_photos_among_copies, transforms),
+    )
+
+
+def _photo_by_photo(
+    number: int, reading: Reading, head: HeadGradient | None, rounds: Rounds
+) -> Reading:
+    """The reading of photos in place of that of all their copies, whose maps are of no photo."""
+    del head, rounds
+    count, labels, first_fc = max(1, reading.count // number), reading.labels, reading.first_fc
+    return replace(
+        reading,
+        count=count,
+        labels=None if labels is None else labels.sort().values[::number][:count],
+        first_fc=first_fc and replace(first_fc, maps=None, upstream=None),
+    )
+
+
+def _photos_among_copies(
+    transforms: Sequence[ImageTransform],
+    images: Tensor,
+    labels: Tensor,
+    reading: Reading,
+    attacker: Attacker,
+) -> tuple[Tensor, Tensor]:
+    """Of copies that explain as much, the photos; to an attack that has faces to learn from."""
+    del reading
+    found = images if attacker.source is None else upright(transforms, images, attacker.source)
+    return found, labels
 
 
 @dataclass(frozen=True)

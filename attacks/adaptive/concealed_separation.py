@@ -1,4 +1,4 @@
-"""Images that a defense put beside a photo: found together with it, by labels that tell them apart.
+"""Separation of a photo from the concealed samples that a defense trained beside it.
 
 A concealed sample carries a blend of its photo's label with another one. So the head's gradient
 shows the photo's class most, and the others less; with the right labels the gradient of the first
@@ -9,26 +9,81 @@ are kept smooth come nearer to a photo's map than to a sample's.
 """
 
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedaudit.attacks.adaptive.defense_adaptation import Attacker, DefenseAdaptation, Rounds
 from fedaudit.attacks.evidence.feature_maps.first_fully_connected import (
     FirstFullyConnected,
     take_apart,
 )
 from fedaudit.attacks.evidence.labels.head_gradient import HeadGradient
 from fedaudit.attacks.evidence.labels.rules import presence
-from fedaudit.defenses.gradient_transforms import Accompanies
+from fedaudit.attacks.evidence.reading import Reading
+from fedaudit.defenses.gradient_transforms import Conceals
+from fedaudit.models.facenet import FaceNet
+from fedaudit.models.soft_labels import most_likely
 
 FURTHER = 1
 """Classes that are tried beyond those that must be there."""
 
 
-def among_company(
-    first_fc: FirstFullyConnected, model: nn.Module, head: HeadGradient, company: Accompanies
+def concealment(defense: Conceals) -> DefenseAdaptation:
+    """What to do about a defense that puts samples beside one photo."""
+    return DefenseAdaptation(
+        name="concealed",
+        read=partial(_with_maps, defense),
+        reveal=_photo_alone,
+        handled=lambda reading, attacker: attacker.single_step and is_separable(reading),
+    )
+
+
+def _with_maps(
+    defense: Conceals, reading: Reading, head: HeadGradient | None, rounds: Rounds
+) -> Reading:
+    """The reading with each image's map and label, where labels explain the gradient."""
+    del rounds
+    if reading.first_fc is None or head is None:
+        return reading
+    separated = separate(reading.first_fc, reading.model, head, defense)
+    if separated is None:
+        return reading
+    first_fc, soft = separated
+    return replace(reading, first_fc=first_fc, soft=soft, labels=most_likely(soft))
+
+
+def is_separable(reading: Reading) -> bool:
+    """Whether the photo can be told from the samples beside it.
+
+    It is the first where labels are `soft`, and else one of several of the same person.
+    """
+    if reading.labels is None:
+        return False
+    known = reading.first_fc is not None and reading.first_fc.maps is not None
+    return reading.soft is not None or (known and bool((reading.labels == reading.labels[0]).all()))
+
+
+def _photo_alone(
+    images: Tensor, labels: Tensor, reading: Reading, attacker: Attacker
+) -> tuple[Tensor, Tensor]:
+    """The photo `[1, C, H, W]` among rebuilt images `[N, C, H, W]`, and its label."""
+    del attacker
+    if not is_separable(reading):
+        return images, labels
+    assert reading.first_fc is not None
+    assert isinstance(reading.model, FaceNet)
+    with torch.no_grad():
+        features = reading.model.features(images)
+    which = photo_among(reading.first_fc, features, labeled=reading.soft is not None)
+    return images[which : which + 1], labels[which : which + 1]
+
+
+def separate(
+    first_fc: FirstFullyConnected, model: nn.Module, head: HeadGradient, defense: Conceals
 ) -> tuple[FirstFullyConnected, Tensor] | None:
     """The maps of one photo, which comes first, and of all images beside it; their labels.
 
@@ -36,7 +91,7 @@ def among_company(
         first_fc: The layer, with the span of their maps.
         model: The network.
         head: The head's gradient.
-        company: Says what labels the images have.
+        defense: Says what labels the images have.
 
     Returns:
         The layer with `maps`, and `[N, K]` class probabilities; None where no labels explain the
@@ -50,22 +105,22 @@ def among_company(
     rows = torch.eye(classes).to(head.gradient)
     for own in likely:
         for others in combinations([k for k in likely if k != own], head.count - 1):
-            labels = company.labels_beside(rows[own], rows[list(others)])
-            found = take_apart(first_fc, model, labels)
-            if found.maps is not None:
-                return found, labels
+            labels = defense.labels_beside(rows[own], rows[list(others)])
+            separated = take_apart(first_fc, model, labels)
+            if separated.maps is not None:
+                return separated, labels
     return None
 
 
-def photo_among(first_fc: FirstFullyConnected, features: Tensor, *, told: bool) -> int:
-    """Which of the images is the photo: the first if labels told it, or the one that fits best.
+def photo_among(first_fc: FirstFullyConnected, features: Tensor, *, labeled: bool) -> int:
+    """Which of the images is the photo: the first where labels say so, or else what fits best.
 
     Args:
         first_fc: With the images' maps.
         features: `[N, F]`, those of the rebuilt images.
-        told: Whether labels told the photo.
+        labeled: Whether labels say which it is.
     """
     assert first_fc.maps is not None
-    if told:
+    if labeled:
         return 0
     return int(F.cosine_similarity(first_fc.told(features), first_fc.maps).argmax())

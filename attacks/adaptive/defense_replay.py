@@ -7,12 +7,12 @@ function.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import DefenseFacts
 from fedaudit.core.registry import create, names
 from fedaudit.defenses.gradient_transforms import (
-    Accompanies,
     GradientTransform,
     ImageTransform,
     Replayed,
@@ -48,9 +48,7 @@ def replay_of(defenses: Sequence[DefenseFacts], count: int) -> Replayed:
 def _replayed(facts: DefenseFacts, count: int) -> Replayed:
     if facts.name == "none":
         return Replayed()
-    defense = None
-    if is_installed(facts.name):
-        defense = create("defenses", facts.name, facts.settings)
+    defense = installed_defense(facts)
     if not isinstance(defense, Replays):
         withheld = facts.withheld or (defense is not None and defense.facts().withheld)
         if withheld or isinstance(defense, SHOWN):
@@ -63,12 +61,9 @@ def _replayed(facts: DefenseFacts, count: int) -> Replayed:
     return defense.replay(count)
 
 
-def company_of(facts: DefenseFacts) -> Accompanies | None:
-    """The defense, where it puts images of labels that are public beside each photo."""
-    if not is_installed(facts.name):
-        return None
-    defense = create("defenses", facts.name, facts.settings)
-    return defense if isinstance(defense, Accompanies) else None
+def installed_defense(facts: DefenseFacts) -> Any:
+    """The defense itself with the settings that are known; None where none of its name is here."""
+    return create("defenses", facts.name, facts.settings) if is_installed(facts.name) else None
 
 
 def is_installed(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Photos mixed with others of their client: how they were mixed, and the photo behind the mixtures.
+"""Photos mixed with others of their client (mixup, InstaHide): how, and the photo behind them.
 
 An update of one mixed image gives that image away like any other, and its head's gradient the
 label, exactly: which people are in it and with which coefficients (`labels.mixed`). The people are
@@ -6,73 +6,32 @@ the client's all the same, but the round's own photo is one among equals. A clie
 photo for several rounds mixes it anew each time: its person is the one who is there every time, and
 what is added to the photo differs, so that it fades. Huang et al. (NeurIPS 2021, arXiv 2112.00059)
 take mixtures apart that share photos, with coefficients that they know.
-
-The arithmetic is that of Gaussians. A client's photos scatter about the client's own mean, and that
-mean about the mean face of the attacker. How faces scatter, pixel with pixel, cancels out: what is
-left is one small matrix, of how rounds go together.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from fedaudit.attacks.adaptive.defense_adaptation import Attacker, DefenseAdaptation, Rounds
+from fedaudit.attacks.adaptive.mixture_arithmetic import Coefficients, drawn_on, photo_behind
+from fedaudit.attacks.evidence.feature_maps.first_fully_connected import leads_to_head
+from fedaudit.attacks.evidence.labels.head_gradient import HeadGradient
+from fedaudit.attacks.evidence.labels.mixed import mixed_label
+from fedaudit.attacks.evidence.reading import Reading
 from fedaudit.defenses.gradient_transforms import ImageTransform
+from fedaudit.models.facenet import FaceNet
+from fedaudit.models.soft_labels import most_likely
 
-POOL = 16
-"""Photos that a transform is tried on."""
 TRIES = 4
-"""Draws of it."""
-PRESENT = 0.02
-"""Share of a mixture from which on a person counts as present."""
+"""Draws of a transform by which it is recognized."""
 CLOSE = 1e-4
 """Largest difference of two images that rounding explains."""
-ALONE = 1e-3
-"""Least variance of what is mixed with a photo, in units of a face's: nothing is known exactly."""
-SHIFT = 0.2
-"""Variance of a client's mean face about the attacker's, in units of a face's: that of real faces
-about generated ones (`benchmarks/mixture_bound.py`)."""
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """What acts made of a pool of people, each another one.
-
-    Attributes:
-        images: `[N, C, H, W]`, from the first photo.
-        labels: `[N, K]` class probabilities, or `[N]`.
-        sums: `[N, C, H, W]` of the photos weighted by `labels`; None without such.
-    """
-
-    images: Tensor
-    labels: Tensor
-    sums: Tensor | None
-
-
-def drawn_on(transforms: Sequence[ImageTransform], shape: tuple[int, int, int], seed: int) -> Drawn:
-    """The transforms for one photo, tried on images of no client.
-
-    Args:
-        transforms: In order.
-        shape: `(C, H, W)`.
-        seed: Of what they draw.
-    """
-    pool = torch.rand(POOL, *shape, generator=torch.Generator().manual_seed(0))
-    return drawn_from(transforms, pool, torch.Generator().manual_seed(seed))
-
-
-def drawn_from(
-    transforms: Sequence[ImageTransform], pool: Tensor, generator: torch.Generator
-) -> Drawn:
-    """The transforms for one photo, the first of `pool` `[M, C, H, W]`."""
-    images, labels = pool, torch.arange(len(pool))
-    for transform in transforms:
-        images, labels = transform(images, labels, generator)
-    if labels.dim() != 2 or labels.shape[1] > len(pool):
-        return Drawn(images, labels, None)
-    sums = torch.einsum("nk,kchw->nchw", labels, pool[: labels.shape[1]])
-    return Drawn(images, labels, sums)
+MASKED = "masked mixture"
+MIXTURES = frozenset({"mixture", MASKED})
+"""Names of the adaptations to mixtures."""
 
 
 @dataclass(frozen=True)
@@ -109,62 +68,55 @@ def as_mixture(transforms: Sequence[ImageTransform], shape: tuple[int, int, int]
     return Mixture(tuple(transforms), masked)
 
 
-@dataclass(frozen=True)
-class Coefficients:
-    """Those of the photo that several mixtures have in common.
-
-    Attributes:
-        label: Of its person: in most mixtures, and then with most.
-        own: `[R]`, the photo's.
-        rest: `[R]`, sums of the squares of all others.
-    """
-
-    label: int
-    own: Tensor
-    rest: Tensor
-
-    @classmethod
-    def of(cls, labels: Tensor) -> "Coefficients":
-        """From the mixtures' class probabilities, `[R, K]`."""
-        rounds = (labels > PRESENT).sum(0)
-        label = int((rounds + labels.mean(0)).argmax())
-        own = labels[:, label]
-        return cls(label, own, (labels.square().sum(1) - own.square()).clamp_min(0))
+def separation(mixture: Mixture) -> DefenseAdaptation:
+    """What to do about photos that were mixed so."""
+    return DefenseAdaptation(
+        name=MASKED if mixture.masked else "mixture",
+        repeats=False,
+        read=_with_coefficients,
+        looks_like_noise=lambda reading: mixture.masked and reading.soft is not None,
+        reveal=partial(_photo_behind_rounds, mixture),
+        handled=_is_separable,
+    )
 
 
-def photo_behind(mixed: Tensor, shares: Coefficients, mean: Tensor) -> Tensor:
-    """The likeliest photo behind all mixtures; of one mixture its largest part.
-
-    Args:
-        mixed: `[R, C, H, W]` mixed images, one a round.
-        shares: The photo's in them.
-        mean: `[C, H, W]`, a mean face.
-
-    Returns:
-        `[C, H, W]` in [0, 1].
-    """
-    with_photo = (shares.own + SHIFT).to(mixed)
-    weights = torch.linalg.solve(together(shares.own, shares.rest).to(mixed), with_photo)
-    return (mean + torch.einsum("r,rchw->chw", weights, mixed - mean)).clamp(0, 1)
-
-
-def expected(mixed: Tensor, own: Tensor, rest: Tensor, mean: Tensor) -> Tensor:
-    """What to expect of each mixture by the others, `[S, R, C, H, W]`.
-
-    Args:
-        mixed: `[S, R, C, H, W]`, of S photos in R rounds each, as far as they are known.
-        own: `[S, R]`, as in `Coefficients`.
-        rest: `[S, R]`, likewise.
-        mean: `[C, H, W]`, a mean face in the same units.
-    """
-    precision = torch.linalg.inv(together(own, rest).to(mixed))
-    own_precision = precision.diagonal(dim1=1, dim2=2)
-    weights = torch.diag_embed(own_precision) - precision
-    weights = weights / own_precision[:, :, None]
-    return mean + torch.einsum("srq,sqchw->srchw", weights, mixed - mean)
+def _with_coefficients(reading: Reading, head: HeadGradient | None, rounds: Rounds) -> Reading:
+    """The reading with the mixture's coefficients as class probabilities, where they show."""
+    del rounds
+    first_fc, model = reading.first_fc, reading.model
+    if first_fc is None or head is None or first_fc.maps is None or first_fc.known is not None:
+        return reading
+    if not leads_to_head(model):
+        return reading
+    assert isinstance(model, FaceNet)
+    place = first_fc.maps[0]
+    if model.entry_layer is not model.head:
+        place = first_fc.weight @ place
+    label = mixed_label(head, place)
+    if label is None:
+        return reading
+    return replace(reading, soft=label[None], labels=most_likely(label[None]))
 
 
-def together(own: Tensor, rest: Tensor) -> Tensor:
-    """Covariance of mixtures in units of a face's variance, `[…, R]` each → `[…, R, R]`."""
-    shared = own[..., :, None] * own[..., None, :] + SHIFT
-    return shared + torch.diag_embed(rest.clamp_min(ALONE))
+def _is_separable(reading: Reading, attacker: Attacker) -> bool:
+    """Whether the coefficients are known, to an attack that rebuilds the mixture and has faces."""
+    return reading.soft is not None and attacker.single_step and attacker.source is not None
+
+
+def _photo_behind_rounds(
+    mixture: Mixture, images: Tensor, labels: Tensor, reading: Reading, attacker: Attacker
+) -> tuple[Tensor, Tensor]:
+    """The photo `[1, C, H, W]` that the mixtures of all rounds share, and its label."""
+    if not _is_separable(reading, attacker):
+        return images, labels
+    assert reading.soft is not None
+    mixed, coefficients = [images[0]], [reading.soft[0]]
+    for image, soft in attacker.earlier_rounds():
+        mixed.append(image)
+        coefficients.append(soft)
+    mixtures, shares = torch.stack(mixed), Coefficients.of(torch.stack(coefficients))
+    if mixture.masked:
+        mixtures, mean = attacker.unmasked(mixture.transforms, mixtures, shares)
+    else:
+        mean = attacker.mean_face()
+    return photo_behind(mixtures, shares, mean)[None], torch.tensor([shares.label])

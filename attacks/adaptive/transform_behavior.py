@@ -1,7 +1,7 @@
 """What a transform of a defense does to a gradient, found out by trying it on one of no client.
 
 Its direction stays; entries go missing and the others stay; every draw is off in another direction
-but right on average; all entries are bent alike; every parameter is turned away at right angles;
+but right on average; all entries are bent alike; every parameter becomes orthogonal to what it was;
 or something else, which a search has to follow.
 """
 
@@ -27,7 +27,7 @@ BENT = 0.5
 """Cosine to the gradient from which a flat transform, which bends directions, is seen through."""
 RIGHT = 1e-4
 """Cosine to a parameter's gradient, and relative difference of lengths, that count as none."""
-Kind = Literal["kept", "sparse", "noise", "bent", "turned", "followed", "lost"]
+Kind = Literal["kept", "sparse", "noise", "bent", "orthogonalized", "followed", "lost"]
 
 
 def behavior(transform: GradientTransform, probe: Batch) -> tuple[Kind, float]:
@@ -37,8 +37,8 @@ def behavior(transform: GradientTransform, probe: Batch) -> tuple[Kind, float]:
     random = not torch.equal(one, two)
     if not random and apart(one, plain) < SAME:
         return "kept", 0.0
-    if random and _turns(transform(probe, drawing(0)), probe):
-        return "turned", 0.0
+    if random and _is_orthogonal(transform(probe, drawing(0)), probe):
+        return "orthogonalized", 0.0
     gaps = one == 0
     left_out = any(
         float((v == 0).float().mean()) > MISSING for v in transform(probe, drawing(0)).values()
@@ -75,9 +75,9 @@ def _noise_of(
     return "noise", std
 
 
-def _turns(made: Batch, probe: Batch) -> bool:
+def _is_orthogonal(changed: Batch, probe: Batch) -> bool:
     """Whether every parameter of more than one number is at right angles and as long as it was."""
-    pairs = [(made[n].flatten().double(), v.flatten().double()) for n, v in probe.items()]
+    pairs = [(changed[n].flatten().double(), v.flatten().double()) for n, v in probe.items()]
     pairs = [(a, b) for a, b in pairs if len(b) > 1]
     return bool(pairs) and all(
         abs(1 - apart(a, b)) < RIGHT and abs(float(a.norm() / b.norm()) - 1) < RIGHT

@@ -17,7 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedaudit.attacks.adaptive.mixtures import Coefficients, drawn_from, drawn_on, expected
+from fedaudit.attacks.adaptive.mixture_arithmetic import (
+    Coefficients,
+    drawn_from,
+    drawn_on,
+    expected,
+)
 from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.generators.eigenfaces import kept_faces
 from fedaudit.core.protocols import Progress

@@ -1,15 +1,13 @@
 """What an observation says before any search: target gradients, color, labels, feature maps."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedaudit.attacks.adaptive.adaptation import Adaptation, adapt_to
-from fedaudit.attacks.adaptive.changed_photos import ChangedPhotos, copies_of
-from fedaudit.attacks.adaptive.concealed_separation import among_company, photo_among
+from fedaudit.attacks.adaptive.changed_photos import ChangedPhotos
 from fedaudit.attacks.evidence.feature_maps.first_fully_connected import (
-    FirstFullyConnected,
     common_direction,
     embedding_span,
     find_first_fully_connected,
@@ -19,9 +17,8 @@ from fedaudit.attacks.evidence.feature_maps.first_fully_connected import (
     take_apart,
 )
 from fedaudit.attacks.evidence.grayscale import is_gray
-from fedaudit.attacks.evidence.labels.head_gradient import HeadGradient, read_head
+from fedaudit.attacks.evidence.labels.head_gradient import read_head
 from fedaudit.attacks.evidence.labels.infer import share_out, solved
-from fedaudit.attacks.evidence.labels.mixed import mixed_label
 from fedaudit.attacks.evidence.reading import Reading
 from fedaudit.attacks.evidence.unshared_layers import unshared_names
 from fedaudit.attacks.training.schedule import without_pulls
@@ -29,9 +26,7 @@ from fedaudit.core.errors import AttackError, KnowledgeError
 from fedaudit.core.observation import Observation
 from fedaudit.core.shared import Update
 from fedaudit.models.batch_norm import client_mode
-from fedaudit.models.facenet import FaceNet
 from fedaudit.models.foreign_network import adopt
-from fedaudit.models.soft_labels import most_likely
 from fedaudit.models.zoo import build
 
 
@@ -46,38 +41,6 @@ class Evidence(Reading):
 
     adaptation: Adaptation = field(default_factory=Adaptation)
     photos: ChangedPhotos = field(default_factory=lambda: ChangedPhotos((), 0))
-
-    @property
-    def told(self) -> bool:
-        """Whether one photo is told from the images that a defense put beside it.
-
-        It is the first where labels are `soft`, and else one of several of the same person.
-        """
-        if self.adaptation.company is None or self.labels is None:
-            return False
-        known = self.first_fc is not None and self.first_fc.maps is not None
-        return self.soft is not None or (known and bool((self.labels == self.labels[0]).all()))
-
-    @property
-    def mixed(self) -> bool:
-        """Whether the image is a mixture of photos whose coefficients, `soft`, are known."""
-        return self.adaptation.mixed is not None and self.soft is not None
-
-    @property
-    def masked(self) -> bool:
-        """Whether values of the mixture were turned into their negative at random."""
-        return self.mixed and self.adaptation.mixed is not None and self.adaptation.mixed.masked
-
-    def photos_among(self, images: Tensor) -> slice:
-        """Which of the rebuilt images `[N, C, H, W]` are photos: all, or the one that is `told`."""
-        if not self.told:
-            return slice(None)
-        assert self.first_fc is not None
-        assert isinstance(self.model, FaceNet)
-        with torch.no_grad():
-            features = self.model.features(images)
-        which = photo_among(self.first_fc, features, told=self.soft is not None)
-        return slice(which, which + 1)
 
 
 def gather(seen: Observation) -> Evidence:
@@ -113,7 +76,7 @@ def gather(seen: Observation) -> Evidence:
     linear = adaptation.readable and not adaptation.sparse
     found = None if adam or head is None or not linear else solved(head)
     labels = seen.labels
-    if labels is None and head is not None and not adaptation.turned:
+    if labels is None and head is not None and adaptation.directional:
         labels = share_out(head, found)
         blurred = adaptation.noise or adaptation.sparse
         if first_fc and first_fc.maps is not None and blurred and seen.batch_size == 1:
@@ -126,20 +89,13 @@ def gather(seen: Observation) -> Evidence:
             first_fc = place_maps(first_fc, model, places)
         if first_fc.maps is None or first_fc.upstream is None or seen.batch_size == 1:
             first_fc = take_apart(first_fc, model, labels)
-    first_fc, soft = _behind_defense(adaptation, first_fc, model, head)
-    labels = labels if soft is None else most_likely(soft)
-    copies = copies_of(adaptation.images, seen.image_shape)
-    count = max(1, seen.batch_size // copies)
-    if copies > 1:
-        labels = None if labels is None else labels.sort().values[::copies][:count]
-        first_fc = first_fc and replace(first_fc, maps=None, upstream=None)
-    return Evidence(
+    reading = Reading(
         model=model,
         target=target,
-        count=count,
+        count=seen.batch_size,
         shape=seen.image_shape,
-        labels=None if labels is None else labels.to(device),
-        grayscale=not adaptation.turned
+        labels=labels,
+        grayscale=adaptation.directional
         and is_gray(
             model,
             target,
@@ -149,40 +105,15 @@ def gather(seen: Observation) -> Evidence:
         first_fc=first_fc,
         private=unshared_names(model, seen.before),
         clean=_is_clean(seen, seen.update) and adaptation.exact,
-        adaptation=adaptation,
-        photos=ChangedPhotos(adaptation.images, count),
-        soft=soft,
-        every_round=_every_round(seen, adaptation) if adaptation.turned else {},
     )
-
-
-def _every_round(seen: Observation, adaptation: Adaptation) -> dict[str, Tensor]:
-    """What was sent of each parameter, `[R, …]`, newest first."""
-    every = [mean_gradient(seen, update) for update in adaptation.rounds]
-    return {name: torch.stack([one[name] for one in every]) for name in every[0]}
-
-
-def _behind_defense(
-    adaptation: Adaptation,
-    first_fc: FirstFullyConnected | None,
-    model: nn.Module,
-    head: HeadGradient | None,
-) -> tuple[FirstFullyConnected | None, Tensor | None]:
-    """The layer, and `[N, K]` class probabilities, of images that a defense gave such labels."""
-    if first_fc is None or head is None:
-        return first_fc, None
-    if adaptation.company is not None:
-        return among_company(first_fc, model, head, adaptation.company) or (first_fc, None)
-    known = first_fc.maps is not None and first_fc.known is None
-    if not (adaptation.mixed and known and leads_to_head(model)):
-        return first_fc, None
-    assert first_fc.maps is not None
-    assert isinstance(model, FaceNet)
-    place = (
-        first_fc.maps[0] if model.entry_layer is model.head else first_fc.weight @ first_fc.maps[0]
-    )
-    found = mixed_label(head, place)
-    return first_fc, None if found is None else found[None]
+    if adaptation.special:
+        rounds = [mean_gradient(seen, update) for update in adaptation.rounds]
+        for special in adaptation.special:
+            reading = special.read(reading, head, rounds)
+    labels = None if reading.labels is None else reading.labels.to(device)
+    read = {f.name: getattr(reading, f.name) for f in fields(reading)} | {"labels": labels}
+    photos = ChangedPhotos(adaptation.images, reading.count)
+    return Evidence(**read, adaptation=adaptation, photos=photos)
 
 
 def mean_gradient(seen: Observation, update: Update) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.adaptive.assumptions import how_adaptive
+from fedaudit.attacks.adaptive.defense_adaptation import Attacker
 from fedaudit.attacks.gathering.gather import Evidence, gather
 from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.learned.decoder import MapDecoder
@@ -229,14 +230,17 @@ class FeatureDecoder:
         labels = evidence.labels
         if labels is None:
             labels = torch.full((evidence.count,), -1)
-        photos = evidence.photos_among(result.images)
+        images, attacker = result.images, Attacker()
+        for special in evidence.adaptation.special:
+            images, labels = special.reveal(images, labels, evidence, attacker)
+        handled = all(one.handled(evidence, attacker) for one in evidence.adaptation.special)
         return Reconstruction(
-            images=result.images[photos],
-            labels=labels[photos],
+            images=images,
+            labels=labels,
             objective=result.objective,
             iterations=result.steps,
             gradient_evaluations=result.evaluations,
             seconds=time.process_time() - started,
-            adaptive=how_adaptive(seen, weighed=True, company=evidence.told),
+            adaptive=how_adaptive(seen, weighed=True, handled=handled),
             history=result.history,
         )

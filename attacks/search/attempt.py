@@ -3,15 +3,14 @@
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from fedaudit.attacks.adaptive.assumptions import distance_for
-from fedaudit.attacks.adaptive.augmentation_disambiguation import upright
-from fedaudit.attacks.adaptive.orthogonalized import faces_for, with_label, within_range
 from fedaudit.attacks.evidence.unshared_layers import guessed_parts, learned_parts
 from fedaudit.attacks.gathering.gather import Evidence, gather
 from fedaudit.attacks.search.batch_norm_prior import BatchNormPrior, from_observation
@@ -21,7 +20,7 @@ from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.mover import Decode, Mover
 from fedaudit.attacks.search.several_steps import replay_of
 from fedaudit.attacks.search.stage import Stage
-from fedaudit.attacks.search.staging import from_gray, of_noise
+from fedaudit.attacks.search.staging import from_gray, of_noise, within_range
 from fedaudit.attacks.search.trace import Trace
 from fedaudit.attacks.search.variables import Found, Scene, fitted
 from fedaudit.attacks.training.simulated_training import smooth_noise
@@ -74,9 +73,11 @@ class Attempt:
         )
         if wide:
             evidence = evidence.to(torch.float64)
-        if several := faces_for(evidence):
-            scaled = self.seen.training is not None or self._update_is_gradient
-            evidence = with_label(evidence, self._faces(evidence, several), scaled=scaled)
+        scaled = self.seen.training is not None or self._update_is_gradient
+        for special in evidence.adaptation.special:
+            labels = special.label(evidence, partial(self._faces, evidence), scaled)
+            if labels is not None:
+                evidence = replace(evidence, labels=labels)
         self.surrogate_head = self._surrogate_head(evidence)
         matching = Matching(
             evidence,
@@ -92,10 +93,12 @@ class Attempt:
             surrogate_head=self.surrogate_head,
         )
         self.stages = from_gray(attack.stages) if matching.loss == "spans" else attack.stages
-        if evidence.masked and attack.prior is not None:
-            self.stages = of_noise(attack.stages, by_maps=goal_of(evidence) is not None)
-        if evidence.every_round:
-            self.stages = within_range(self.stages, evidence)
+        for special in evidence.adaptation.special:
+            if attack.prior is not None and special.looks_like_noise(evidence):
+                self.stages = of_noise(attack.stages, by_maps=goal_of(evidence) is not None)
+            known = special.equations(evidence)
+            if known is not None:
+                self.stages = within_range(self.stages, known, evidence)
         self.scene = Scene(evidence, matching, self.generator, attack.prior, attack.restarts)
         if evidence.photos.transforms:
             _settle_draws(matching, self._faces(evidence, GENERIC))
@@ -154,12 +157,6 @@ class Attempt:
                 found = self._cull(found, stage.keep)
         if self.checkpoint:
             self.checkpoint.clear()
-
-    def found(self, restart: int) -> Tensor:
-        """The images of a restart, `[N, C, H, W]`; of copies that explain as much, the photos."""
-        evidence, prior, images = self.scene.evidence, self.attack.prior, self.images[restart]
-        transforms = evidence.photos.transforms
-        return images if prior is None else upright(transforms, images, prior.source)
 
     def _stage(
         self,

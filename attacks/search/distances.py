@@ -134,7 +134,7 @@ DISTANCES: Mapping[str, Distance] = {
     "masked": masked_distance,
     "sign": sign_distance,
     "signs": signs_distance,
-    "turned": orthogonalized_distance,
+    "orthogonalized": orthogonalized_distance,
 }
 """By the name that an attack's `distance` setting gives."""
 MINDS_LENGTH = frozenset({"l2"})

@@ -4,6 +4,7 @@ An attack by name is a preset of it (`image_space.py`, `generative.py`); `attemp
 """
 
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.adaptive.assumptions import how_adaptive
-from fedaudit.attacks.adaptive.mixtures import Coefficients, photo_behind
+from fedaudit.attacks.adaptive.defense_adaptation import Attacker
+from fedaudit.attacks.adaptive.mixture_arithmetic import Coefficients
 from fedaudit.attacks.adaptive.unmasking import Unmasking
 from fedaudit.attacks.generators.face_generator import FaceGenerator
 from fedaudit.attacks.search.attempt import Attempt
@@ -25,6 +27,7 @@ from fedaudit.core.observation import Observation
 from fedaudit.core.protocols import AttackCategory, Progress
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Shared, Update
+from fedaudit.defenses.gradient_transforms import ImageTransform
 
 Precision = Literal["auto", "float64", "float32", "bfloat16"]
 LocalSteps = Literal["start", "path", "replay"]
@@ -128,18 +131,12 @@ class MatchingAttack:
         if matching.loss == "soft" and not run.surrogate_head:
             labels = torch.stack([rows[best] for rows in matching.free]).argmax(1)
         labels = torch.full((evidence.count,), -1) if labels is None else labels.cpu()
-        images = run.found(best)
-        photos = evidence.photos_among(images)
-        images, labels = images[photos], labels[photos]
-        apart = matching.dummy is None
-        mixed = apart and evidence.mixed and self.prior is not None
-        evaluations = matching.evaluations
-        if mixed:
-            images, labels, more = self._behind_mixtures(run, images, seen, generator)
-            evaluations += more
-        word = how_adaptive(
-            seen, matched=matching.follows, company=apart and evidence.told, mixed=mixed
-        )
+        images, evaluations = run.images[best], [matching.evaluations]
+        attacker = self._attacker(run, seen, generator, evaluations)
+        for special in evidence.adaptation.special:
+            images, labels = special.reveal(images, labels, evidence, attacker)
+        handled = all(one.handled(evidence, attacker) for one in evidence.adaptation.special)
+        word = how_adaptive(seen, matched=matching.follows, handled=handled)
         if run.surrogate_head and self.unknown != "learned":
             word = "no"  # a guess is no account of what the device keeps
         return Reconstruction(
@@ -147,44 +144,43 @@ class MatchingAttack:
             labels=labels,
             objective=float(run.best[best]),
             iterations=run.trace.step,
-            gradient_evaluations=evaluations,
+            gradient_evaluations=sum(evaluations),
             seconds=time.process_time() - started + run.earlier_seconds,
             adaptive=word,
             history=tuple(run.trace.history),
         )
 
-    def _behind_mixtures(
-        self, run: Attempt, mixed: Tensor, seen: Observation, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, int]:
-        """The photo `[1, C, H, W]` that the rounds' mixtures share, its label, and evaluations.
+    def _attacker(
+        self, run: Attempt, seen: Observation, generator: torch.Generator, evaluations: list[int]
+    ) -> Attacker:
+        """What this attack can do for special defenses; further searches add to `evaluations`."""
+        evidence = run.scene.evidence
 
-        Args:
-            run: Of the newest round.
-            mixed: `[1, C, H, W]`, its image.
-            seen: With the rounds before, each of which is searched for its own image.
-            generator: All randomness.
-        """
-        evidence, found, evaluations = run.scene.evidence, [mixed[0]], 0
-        assert evidence.soft is not None
-        coefficients = [evidence.soft[0]]
-        for update in evidence.adaptation.rounds[1:]:
-            if run.trace.time_is_up:
-                break
-            past = Attempt(self, replace(seen, shared=(update,), earlier=()), generator, None, None)
-            soft = past.scene.evidence.soft
-            if soft is not None:
-                past.search()
-                found.append(past.images[int(past.best.argmin())][0])
-                coefficients.append(soft[0])
-                evaluations += past.scene.matching.evaluations
-        images, shares = torch.stack(found), Coefficients.of(torch.stack(coefficients))
-        mixture = evidence.adaptation.mixed
-        assert mixture is not None
-        if mixture.masked:
+        def earlier_rounds() -> Iterator[tuple[Tensor, Tensor]]:
+            for update in evidence.adaptation.rounds[1:]:
+                if run.trace.time_is_up:
+                    return
+                alone = replace(seen, shared=(update,), earlier=())
+                past = Attempt(self, alone, generator, None, None)
+                soft = past.scene.evidence.soft
+                if soft is not None:
+                    past.search()
+                    evaluations.append(past.scene.matching.evaluations)
+                    yield past.images[int(past.best.argmin())][0], soft[0]
+
+        def unmasked(
+            transforms: Sequence[ImageTransform], masked: Tensor, shares: Coefficients
+        ) -> tuple[Tensor, Tensor]:
             assert self.prior is not None  # who has no faces does not come here
             own = replace(self.unmasking.auxiliary, source=self.prior.source)
             unmasking = replace(self.unmasking, auxiliary=own)
-            images, mean = unmasking.unmasked(mixture.transforms, images, shares, run.progress)
-        else:
-            mean = run.mean_face()
-        return photo_behind(images, shares, mean)[None], torch.tensor([shares.label]), evaluations
+            return unmasking.unmasked(transforms, masked, shares, run.progress)
+
+        return Attacker(
+            matched=run.scene.matching.follows,
+            single_step=run.scene.matching.dummy is None,
+            source=self.prior.source if self.prior else None,
+            earlier_rounds=earlier_rounds,
+            mean_face=run.mean_face,
+            unmasked=unmasked,
+        )

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from fedaudit.attacks.evidence.reading import Reading
 from fedaudit.attacks.search.stage import Stage
-from fedaudit.attacks.search.variables import Pixels
+from fedaudit.attacks.search.variables import Latent, Pixels
 
 NOISE_LR = 0.05
 """Peak step size in pixels of an image that looks like noise."""
@@ -45,3 +46,16 @@ def of_noise(stages: Sequence[Stage], *, by_maps: bool) -> tuple[Stage, ...]:
     if not by_maps:
         return (replace(start, match="update"),)
     return start, Stage(varies=Pixels(start="previous"), steps=2 * steps, lr=NOISE_LR)
+
+
+def within_range(stages: Sequence[Stage], equations: int, reading: Reading) -> tuple[Stage, ...]:
+    """The stages that so few equations can lead; the last of them has the steps of all others.
+
+    Pixels need as many equations; the generator's latent vectors have a hundred numbers. An attack
+    that has no generator, or never enters its latent space, stays as it is.
+    """
+    kept = [stage for stage in stages if isinstance(stage.varies, Latent)]
+    if not kept or equations >= reading.pixels:
+        return tuple(stages)
+    left = sum(stage.steps for stage in stages) - sum(stage.steps for stage in kept)
+    return (*kept[:-1], replace(kept[-1], steps=kept[-1].steps + left))

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from fedaudit.attacks.adaptive.adaptation import adapt_to, through
 from fedaudit.attacks.adaptive.assumptions import assume, how_adaptive
+from fedaudit.attacks.adaptive.defense_adaptation import DefenseAdaptation
+from fedaudit.attacks.adaptive.orthogonalized import ORTHOGONALIZED
 from fedaudit.attacks.adaptive.transform_behavior import behavior, followed
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.core.capture import Capture
@@ -77,7 +79,7 @@ def scattered(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         (rounded, "bent"),
         (cubed, "followed"),
         (scattered, "lost"),
-        (turn_away, "turned"),
+        (turn_away, "orthogonalized"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
@@ -182,12 +184,12 @@ def test_what_cannot_be_modeled_is_said(intercept: Intercept) -> None:
     noised = {"of": ["censor", {"name": "gaussian_noise", "std": 0.1}]}
     adaptation = adapt_to(intercept(defense="chain", settings=noised).seen)
     assert set(adaptation.missed) == {"censor", "gaussian_noise"}
-    assert not adaptation.turned
+    assert not adaptation.special
 
 
-def test_what_was_turned_away_gives_no_closed_form(intercept: Intercept) -> None:
+def test_what_was_orthogonalized_gives_no_closed_form(intercept: Intercept) -> None:
     evidence = gather(intercept(defense="censor", rounds_seen=3).seen)
-    assert evidence.adaptation.turned
+    assert evidence.adaptation.special == (ORTHOGONALIZED,)
     assert not evidence.adaptation.missed
     assert evidence.first_fc is None
     assert evidence.labels is None
@@ -271,3 +273,25 @@ def test_settings_that_nobody_can_use_stop_no_attack(
     seen = replace(intercept(network="small_cnn").seen, defense=(facts,))
     assert adapt_to(seen).missed == (facts.name,)
     assert how_adaptive(seen) == "no"
+
+
+def test_a_package_hands_in_its_own_adaptation(
+    intercept: Callable[..., Capture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = DefenseAdaptation(name="wizardry", directional=False)
+
+    class Wizardry:
+        def adaptation(self, count: int) -> DefenseAdaptation | None:
+            return own if count == 1 else None
+
+    monkeypatch.setattr(
+        "fedaudit.attacks.adaptive.adaptation.installed_defense", lambda facts: Wizardry()
+    )
+    seen = replace(
+        intercept(network="small_cnn").seen, defense=(DefenseFacts("wizardry", {}),), labels=None
+    )
+    assert adapt_to(seen).special == (own,)
+    assert gather(seen).labels is None  # the direction is gone, and the label with it
+    assert how_adaptive(seen) == "no"
+    assert how_adaptive(seen, handled=True) == "known"
+    assert adapt_to(replace(seen, batch_size=2)).missed == ("wizardry",)

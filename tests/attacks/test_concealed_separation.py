@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from fedaudit.attacks.adaptive.adaptation import adapt_to
 from fedaudit.attacks.adaptive.assumptions import assume, how_adaptive
-from fedaudit.attacks.adaptive.concealed_separation import photo_among
+from fedaudit.attacks.adaptive.concealed_separation import is_separable, photo_among
 from fedaudit.attacks.evidence.feature_maps.first_fully_connected import FirstFullyConnected
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.core.capture import Capture
@@ -23,7 +23,7 @@ def test_the_photos_own_map_is_found_exactly(intercept: Intercept) -> None:
     captured = intercept(**CONCEALED)
     assert captured.secret is not None
     evidence = gather(captured.seen)
-    assert evidence.told
+    assert is_separable(evidence)
     assert evidence.first_fc is not None
     assert evidence.first_fc.maps is not None
     assert isinstance(evidence.model, FaceNet)
@@ -64,8 +64,8 @@ def test_one_image_is_reported_and_is_called_known(intercept: Intercept) -> None
 def test_behind_noise_nothing_is_told(intercept: Intercept) -> None:
     noisy = {"of": [CONCEALED["defense"], {"name": "gaussian_noise", "std": 1.0, "of": "norm"}]}
     captured = intercept(defense="chain", settings=noisy)
-    assert adapt_to(captured.seen).company is not None
-    assert not gather(captured.seen).told
+    assert [one.name for one in adapt_to(captured.seen).special] == ["concealed"]
+    assert not is_separable(gather(captured.seen))
     assert how_adaptive(captured.seen) == "no"
 
 
@@ -79,5 +79,5 @@ def test_of_one_persons_images_the_one_that_fits_is_the_photo() -> None:
     maps = torch.eye(2, 4)
     first_fc = FirstFullyConnected(torch.zeros(3, 4), torch.zeros(3, 4), maps, maps=maps)
     rebuilt = maps + torch.tensor([[0, 0, 0.3, 0], [0, 0, 0.1, 0]])
-    assert photo_among(first_fc, rebuilt, told=False) == 1
-    assert photo_among(first_fc, rebuilt, told=True) == 0
+    assert photo_among(first_fc, rebuilt, labeled=False) == 1
+    assert photo_among(first_fc, rebuilt, labeled=True) == 0

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from fedaudit.attacks.adaptive.adaptation import adapt_to
 from fedaudit.attacks.adaptive.assumptions import how_adaptive
-from fedaudit.attacks.adaptive.mixtures import (
+from fedaudit.attacks.adaptive.defense_adaptation import Attacker
+from fedaudit.attacks.adaptive.mixture_arithmetic import (
     SHIFT,
     Coefficients,
-    as_mixture,
     expected,
     photo_behind,
 )
+from fedaudit.attacks.adaptive.mixtures import as_mixture
 from fedaudit.attacks.adaptive.unmasking import Unmasking
 from fedaudit.attacks.evidence.labels.head_gradient import read_head
 from fedaudit.attacks.evidence.labels.mixed import mixed_label
@@ -161,7 +162,8 @@ def test_masked_images_are_rebuilt_unmasked_and_said_to_be_known(intercept: Inte
     assert captured.secret is not None
     seen = captured.seen
     evidence = gather(seen)
-    assert evidence.masked
+    (special,) = evidence.adaptation.special
+    assert special.looks_like_noise(evidence)
     assert not evidence.grayscale  # each channel has a mask of its own
     settings = {"candidates": 8, "latent_steps": 5, "stage_steps": 10, "pixel_steps": 25}
     plain = create("attacks", "gan_inversion", settings)
@@ -181,8 +183,12 @@ def test_where_mixtures_are_not_taken_apart(intercept: Intercept) -> None:
     """Several at once; and attacks that only rebuild the mixed image."""
     seen = intercept(defense="mixup", batch=2).seen
     assert adapt_to(seen).missed == ("mixup",)
-    assert how_adaptive(seen, mixed=True) == "no"
+    assert how_adaptive(seen, handled=True) == "no"
     seen = intercept(defense="mixup").seen
-    assert gather(seen).mixed
+    evidence = gather(seen)
+    (special,) = evidence.adaptation.special
+    assert special.handled(evidence, Attacker(source="face_gan"))
+    assert not special.handled(evidence, Attacker())
+    assert not special.handled(evidence, Attacker(single_step=False, source="face_gan"))
     assert how_adaptive(seen) == how_adaptive(seen, exact=True) == "no"
-    assert how_adaptive(seen, mixed=True) == "known"
+    assert how_adaptive(seen, handled=True) == "known"

@@ -1,22 +1,19 @@
 """What CENSOR leaves: the label shows in lengths, and a search knows how far it can go."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
-from fedaudit.attacks.adaptive.changed_photos import ChangedPhotos
-from fedaudit.attacks.adaptive.orthogonalized import (
-    FEWEST,
-    equations,
-    faces_for,
-    with_label,
-    within_range,
-)
-from fedaudit.attacks.gathering.gather import Evidence, gather
-from fedaudit.attacks.generators.face_generator import FaceGenerator
+from fedaudit.attacks.adaptive.orthogonalized import FEWEST, equations, label_of
+from fedaudit.attacks.evidence.reading import Reading
+from fedaudit.attacks.gathering.gather import gather
+from fedaudit.attacks.generators.face_generator import FaceGenerator, FittedGenerator
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
 from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
+from fedaudit.attacks.search.stage import Stage
+from fedaudit.attacks.search.staging import within_range
 from fedaudit.attacks.search.variables import Latent, fitted
 from fedaudit.core.capture import Capture
 from fedaudit.core.registry import create
@@ -24,10 +21,10 @@ from fedaudit.core.registry import create
 Intercept = Callable[..., Capture]
 
 
-def evidence_of(rounds: int) -> Evidence:
+def evidence_of(rounds: int) -> Reading:
     """Of a network with parameters of 30 and 1,000 numbers, and of one number."""
     turned = {"a": torch.ones(rounds, 30), "b": torch.ones(rounds, 1000), "c": torch.ones(rounds)}
-    return Evidence(
+    return Reading(
         model=torch.nn.Identity(),
         target={n: v[0] for n, v in turned.items()},
         count=1,
@@ -35,7 +32,6 @@ def evidence_of(rounds: int) -> Evidence:
         labels=None,
         grayscale=False,
         first_fc=None,
-        photos=ChangedPhotos((), 1),
         every_round=turned,
     )
 
@@ -45,14 +41,19 @@ def test_right_angles_of_a_small_parameter_run_out() -> None:
     assert equations(evidence_of(40).every_round) == (29 + 1) + (40 + 1)
 
 
+def led_by(stages: Sequence[Stage], rounds: int) -> tuple[Stage, ...]:
+    reading = evidence_of(rounds)
+    return within_range(stages, equations(reading.every_round), reading)
+
+
 def test_pixels_are_searched_once_there_are_as_many_equations() -> None:
     stages = gan_inversion(latent_steps=10, stage_steps=30, pixel_steps=80).stages
-    few = within_range(stages, evidence_of(1))
+    few = led_by(stages, 1)
     assert [type(stage.varies) for stage in few] == [Latent]
     assert few[0].steps == 120
-    assert within_range(stages, evidence_of(34)) == stages
+    assert led_by(stages, 34) == stages
     pixels = inverting_gradients().stages
-    assert within_range(pixels, evidence_of(1)) == pixels
+    assert led_by(pixels, 1) == pixels
 
 
 def test_the_label_shows_in_lengths_and_right_angles(intercept: Intercept) -> None:
@@ -62,13 +63,16 @@ def test_the_label_shows_in_lengths_and_right_angles(intercept: Intercept) -> No
         captured = intercept(target=target, defense="censor", settings={"trials": 1}, rounds_seen=8)
         assert captured.secret is not None
         evidence = gather(captured.seen)
-        assert faces_for(evidence) >= FEWEST
-        faces = fitted(FaceGenerator(), evidence)
-        drawn = faces.sample(FEWEST, torch.Generator().manual_seed(0))
-        found = with_label(evidence, faces.images(drawn), scaled=True)
-        assert faces_for(found) == 0
-        assert found.labels is not None
-        right += int(found.labels[0] == captured.secret.labels[0])
+        prior = fitted(FaceGenerator(), evidence)
+
+        def faces(number: int, prior: FittedGenerator = prior) -> Tensor:
+            assert number >= FEWEST
+            return prior.images(prior.sample(FEWEST, torch.Generator().manual_seed(0)))
+
+        labels = label_of(evidence, faces, True)
+        assert labels is not None
+        assert label_of(replace(evidence, labels=labels), faces, True) is None
+        right += int(labels[0] == captured.secret.labels[0])
     assert right == 2
 
 

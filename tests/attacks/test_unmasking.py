@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedaudit.attacks.adaptive.mixtures import Coefficients, drawn_from
+from fedaudit.attacks.adaptive.mixture_arithmetic import Coefficients, drawn_from
 from fedaudit.attacks.adaptive.unmasking import SignNet, Unmasking, is_gray
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.registry import create

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.adaptive.adaptation import adapt_to
+from fedaudit.attacks.adaptive.orthogonalized import ORTHOGONALIZED
 from fedaudit.core.capture import Capture
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.observation import LocalTraining
@@ -45,7 +46,7 @@ def test_every_layer_is_orthogonal_to_the_true_one_and_as_long(
 
 def test_an_attacker_gets_nothing_from_it_on_average(intercept: Callable[..., Capture]) -> None:
     capture = intercept(defense="censor", settings={"trials": 1}, network="lenet")
-    assert adapt_to(capture.seen).turned
+    assert adapt_to(capture.seen).special == (ORTHOGONALIZED,)
     (transform,) = create("defenses", "censor", {}).replay(1).mean
     one, two = transform({"w": torch.ones(2, 30)}, generator())["w"]
     assert not torch.equal(one, two)

@@ -88,7 +88,7 @@ class Coefficients:
 
 
 def photo_behind(mixed: Tensor, shares: Coefficients, mean: Tensor) -> Tensor:
-    """The most_likely photo behind all mixtures; of one mixture its largest part.
+    """The likeliest photo behind all mixtures; of one mixture its largest part.
 
     Args:
         mixed: `[R, C, H, W]` mixed images, one a round.

@@ -3,105 +3,30 @@
 Every number is one of the ring of integers modulo 2³², held as int32, whose additions wrap around.
 """
 
-import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from fedaudit.core.errors import ConfigError
-from fedaudit.defenses.key_agreement import agreed, public_key
-from fedaudit.defenses.secret_sharing import random_bytes, recover, share
 
+def masked_sum(vectors: Sequence[Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """What clients send in place of their vectors, and what the server makes of it.
 
-@dataclass(frozen=True)
-class Keys:
-    """What one client drew for a round; `secret` and `seed` leave it only as shares.
-
-    Attributes:
-        secret: Of its key pair, from which it agrees on a mask with every other client.
-        seed: Of its own mask.
-        public: What it publishes.
-        secret_shares: Of `secret`, one a client. Clients send them to each other encrypted; here
-            they are handed over.
-        seed_shares: Of `seed`.
-    """
-
-    secret: bytes
-    seed: bytes
-    public: bytes
-    secret_shares: tuple[int, ...]
-    seed_shares: tuple[int, ...]
-
-
-def draw_keys(clients: int, threshold: int, generator: torch.Generator) -> tuple[Keys, ...]:
-    """Rounds 0 and 1: every client draws its keys and shares them among all."""
-    made = []
-    for _ in range(clients):
-        secret, seed = (random_bytes(32, generator) for _ in range(2))
-        shares = (tuple(share(s, threshold, clients, generator)) for s in (secret, seed))
-        made.append(Keys(secret, seed, public_key(secret), *shares))
-    return tuple(made)
-
-
-def expand(seed: bytes, count: int) -> Tensor:
-    """`[count]` int32, uniform over the ring: SHAKE-128 of the seed."""
-    return torch.frombuffer(bytearray(hashlib.shake_128(seed).digest(4 * count)), dtype=torch.int32)
-
-
-def mask(vectors: Mapping[int, Tensor], keys: tuple[Keys, ...]) -> dict[int, Tensor]:
-    """Round 2: what each client sends in place of its vector.
-
-    A client adds its own mask, the mask that it agreed on with every client of a higher number, and
-    subtracts those with clients of a lower one: in the sum over all clients these cancel.
+    Each client adds a mask that is uniform over the ring, and the sum of all masks is taken off the
+    sum. How clients agree on masks, and recover those of clients who drop out, is not simulated:
+    neither the sum nor what the server sees depends on it.
 
     Args:
-        vectors: `[n]` int32 by number of the client; of those that still take part.
-        keys: Of everybody, those who have dropped out since among them.
+        vectors: `[n]` int32, one a client.
+        generator: Of the masks.
+
+    Returns:
+        `[K, n]` int32, uniform whatever the vectors are; and their sum `[n]` int32, exact.
     """
-    masked = {
-        k: vector + expand(keys[k].seed, len(vector)) for k, vector in sorted(vectors.items())
-    }
-    for client, vector in masked.items():
-        for other, theirs in enumerate(keys):
-            if other > client or (other < client and other not in masked):
-                sign = 1 if other > client else -1
-                pair = expand(agreed(keys[client].secret, theirs.public), len(vector))
-                vector.add_(pair, alpha=sign)
-                if other in masked:  # agreed on from either side, the mask is the same
-                    masked[other].sub_(pair, alpha=sign)
-    return masked
-
-
-def unmask(masked: Mapping[int, Tensor], keys: tuple[Keys, ...], threshold: int) -> Tensor:
-    """Round 3: the sum of the vectors, exactly.
-
-    Survivors give the server shares of the *seeds* of those who sent, and of the *secrets* of those
-    who did not, never both of one client: with both, its vector would lie open.
-
-    Raises:
-        ConfigError: Fewer clients than the threshold are left.
-    """
-    survivors = sorted(masked)
-    if len(survivors) < threshold:
-        raise ConfigError(
-            f"secure aggregation failed: {len(survivors)} of {len(keys)} clients are left, and "
-            f"{threshold} are needed to take the masks off. Lower dropout or threshold, or add "
-            "clients."
-        )
-    answering = survivors[:threshold]
-    total = torch.stack([masked[k] for k in survivors]).sum(0, dtype=torch.int32)
-    for client, theirs in enumerate(keys):
-        if client in masked:
-            seed = recover({k: theirs.seed_shares[k] for k in answering})
-            total -= expand(seed, len(total))
-            continue
-        secret = recover({k: theirs.secret_shares[k] for k in answering})
-        for other in survivors:
-            pair = expand(agreed(secret, keys[other].public), len(total))
-            total.sub_(pair, alpha=1 if client > other else -1)
-    return total
+    plain = torch.stack(list(vectors))
+    masks = torch.randint(-(2**31), 2**31, plain.shape, dtype=torch.int32, generator=generator)
+    masked = plain + masks
+    return masked, masked.sum(0, dtype=torch.int32) - masks.sum(0, dtype=torch.int32)
 
 
 def encode(values: Iterable[Tensor], weight: int, *, clip: float, bits: int) -> Tensor:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,11 +10,11 @@ from torch import Tensor
 from fedaudit.core.client import ClientStep
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.observation import DefenseFacts
-from fedaudit.core.shared import Aggregate, Buffers, MaskedVectors, Shared, Update
+from fedaudit.core.shared import Buffers, MaskedVectors, Shared, Update
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split
 from fedaudit.defenses.gradient_transforms import Replayed
-from fedaudit.defenses.masked_sum import decode, draw_keys, encode, mask, steps_of, unmask
+from fedaudit.defenses.masked_sum import decode, encode, masked_sum, steps_of
 from fedaudit.defenses.weighted_sum import sum_securely
 
 RING = 2**31
@@ -26,11 +25,11 @@ RING = 2**31
 class SecureAggregation:
     """Sum updates under masks that cancel, so that the server learns their weighted sum alone.
 
-    Bonawitz et al. (CCS 2017), with one aggregator and a complete graph of clients, who are honest:
-    fixed-point numbers modulo 2³²; X25519 between every two clients; masks from SHAKE-128; seeds in
-    Shamir shares, so that clients may drop out after masks were agreed on. Updates and batch-norm
-    buffers are clipped and summed, each weighed by its client's number of images, which travels in
-    clear. Whatever its place in a chain, it acts last.
+    Bonawitz et al. (CCS 2017), with one aggregator and honest clients, who may drop out after masks
+    were agreed on: fixed-point numbers modulo 2³² under uniform masks. Key agreement and the shares
+    of seeds, by which masks come off again, are not simulated: neither the sum nor what the server
+    sees depends on them. Updates and batch-norm buffers are clipped and summed, each weighed by its
+    client's number of images, which travels in clear. Whatever its place in a chain, it acts last.
 
     Guarantee: what one client sends is uniform and says nothing of its update, to a server that
     keeps to the protocol. The sum itself is hidden from nobody and carries no noise: of few clients
@@ -113,43 +112,43 @@ class SecureAggregation:
         """
         for shared in returns.values():
             _require_summable(shared)
+        if len(returns) < self.needed(clients):
+            raise ConfigError(
+                f"secure aggregation failed: {len(returns)} of {clients} clients are left, and "
+                f"{self.needed(clients)} are needed to take the masks off. Lower dropout or "
+                "threshold, or add clients."
+            )
         masked: list[MaskedVectors] = []
-        left = tuple(sorted(returns))
-        add = partial(self._add, left, clients, generator, masked)
-        sums: tuple[Aggregate, ...] = sum_securely([returns[k] for k in left], add)
+
+        def add(
+            parts: Sequence[Mapping[str, Tensor]], weights: Sequence[float]
+        ) -> dict[str, Tensor]:
+            sent, total = masked_sum(self._fixed(parts, weights), generator)
+            masked.append(MaskedVectors(sent))
+            decoded = decode(total, clip=self.clip, bits=self.bits)
+            pieces = torch.split(decoded, [value.numel() for value in parts[0].values()])
+            return {
+                name: piece.view(value.shape).to(value.dtype)
+                for (name, value), piece in zip(parts[0].items(), pieces, strict=True)
+            }
+
+        sums = sum_securely([returns[client] for client in sorted(returns)], add)
         return (*sums, *masked)
 
-    def _add(
-        self,
-        left: tuple[int, ...],
-        clients: int,
-        generator: torch.Generator,
-        masked: list[MaskedVectors],
-        parts: Sequence[Mapping[str, Tensor]],
-        weights: Sequence[float],
-    ) -> dict[str, Tensor]:
-        """The sum of `parts`, one a client, by the protocol."""
-        heaviest = sum(weights) * steps_of(self.bits)
-        if heaviest >= RING:
+    def _fixed(
+        self, parts: Sequence[Mapping[str, Tensor]], weights: Sequence[float]
+    ) -> list[Tensor]:
+        """What clients put in, one vector of the ring each."""
+        if sum(weights) * steps_of(self.bits) >= RING:
             most = (RING - 1) // steps_of(self.bits)
             raise ConfigError(
                 f"secure_aggregation: at bits = {self.bits} a sum holds {most} images in all, and "
                 f"the clients have {sum(weights):g}. Lower bits."
             )
-        fixed = {
-            k: encode(part.values(), int(weight), clip=self.clip, bits=self.bits)
-            for k, part, weight in zip(left, parts, weights, strict=True)
-        }
-        keys = draw_keys(clients, self.needed(clients), generator)
-        sent = mask(fixed, keys)
-        total = decode(unmask(sent, keys, self.needed(clients)), clip=self.clip, bits=self.bits)
-        masked.append(MaskedVectors(torch.stack([sent[k] for k in left])))
-        like = parts[0]
-        pieces = torch.split(total, [value.numel() for value in like.values()])
-        return {
-            name: piece.view(value.shape).to(value.dtype)
-            for (name, value), piece in zip(like.items(), pieces, strict=True)
-        }
+        return [
+            encode(part.values(), int(weight), clip=self.clip, bits=self.bits)
+            for part, weight in zip(parts, weights, strict=True)
+        ]
 
     def replay(self, count: int) -> Replayed:
         """Nothing is done to gradients: an attacker takes the mean over all clients' images."""

@@ -16,9 +16,7 @@ from fedaudit.core.observation import LocalTraining
 from fedaudit.core.shared import Aggregate, MaskedVectors, Update
 from fedaudit.core.trial import Cell
 from fedaudit.defenses.chain import Chain, parts_of
-from fedaudit.defenses.key_agreement import agreed, public_key
-from fedaudit.defenses.masked_sum import draw_keys, encode, expand, mask, unmask
-from fedaudit.defenses.secret_sharing import FIELD, random_bytes, recover, share
+from fedaudit.defenses.masked_sum import encode, masked_sum
 from fedaudit.defenses.secure_aggregation import SecureAggregation
 from fedaudit.defenses.weighted_sum import sum_securely
 from fedaudit.federation.simulation import Simulation
@@ -35,71 +33,25 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-# --- keys and shares ------------------------------------------------------------------------------
-
-
-def test_x25519_gives_the_vector_of_rfc_7748() -> None:
-    scalar = "a546e36bf0527c9d3b16154b82465edd62144c0ac1fc5a18506a2244ba449ac4"
-    point = "e6db6867583030db3594c1a424b15f7c726624ec26b3353b10a903a6d0ab1c4c"
-    result = "c3da55379de9c6908e94ea4df28d084f32eccf03491c71f754b4075577a28552"
-    assert agreed(bytes.fromhex(scalar), bytes.fromhex(point)).hex() == result
-
-
-def test_x25519_agrees_with_another_library_and_both_sides_with_each_other() -> None:
-    x25519 = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.x25519")
-    generator = seeded()
-    one, two = random_bytes(32, generator), random_bytes(32, generator)
-    theirs = x25519.X25519PrivateKey.from_private_bytes(one)
-    public = x25519.X25519PublicKey.from_public_bytes(public_key(two))
-    assert public_key(one) == theirs.public_key().public_bytes_raw()
-    assert agreed(one, public_key(two)) == theirs.exchange(public)
-    assert agreed(one, public_key(two)) == agreed(two, public_key(one))
-
-
-def test_any_threshold_of_holders_recovers_fewer_do_not() -> None:
-    secret = random_bytes(32, seeded())
-    shares = share(secret, 3, 5, seeded(1))
-    for holders in ((0, 1, 2), (0, 2, 4), (4, 3, 1), (0, 1, 2, 3, 4)):
-        assert recover({k: shares[k] for k in holders}) == secret
-    with pytest.raises(ValueError, match="too few"):
-        recover({k: shares[k] for k in (0, 1)})
-
-
-def test_fewer_shares_fit_every_secret() -> None:
-    """Of a line through two points one point says nothing of where it meets the axis."""
-    (_, value, *_) = share(b"\1" * 32, 2, 3, seeded())
-    for other in (b"\2" * 32, b"\3" * 32):
-        secret = int.from_bytes(other, "big")
-        slope = (value - secret) * pow(2, FIELD - 2, FIELD) % FIELD
-        fitting = {1: value, 2: (secret + 3 * slope) % FIELD}
-        assert recover(fitting) == other
-
-
-def test_masks_are_uniform() -> None:
-    counts = torch.bincount(expand(b"seed" * 8, 1 << 16).to(torch.int64) % 256, minlength=256)
-    assert chisquare(counts.numpy()).pvalue > 1e-3
-
-
 # --- the sum --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dropped", [(), (0,), (4,), (1, 3)])
-def test_the_sum_over_those_who_are_left_is_exact(dropped: tuple[int, ...]) -> None:
-    vectors = {
-        k: torch.randint(-(2**24), 2**24, (1000,), generator=seeded(k), dtype=torch.int32)
+def test_the_sum_is_exact() -> None:
+    vectors = [
+        torch.randint(-(2**24), 2**24, (1000,), generator=seeded(k), dtype=torch.int32)
         for k in range(5)
-        if k not in dropped
-    }
-    keys = draw_keys(5, 3, seeded())
-    total = unmask(mask(vectors, keys), keys, 3)
-    assert torch.equal(total.long(), torch.stack([v.long() for v in vectors.values()]).sum(0))
+    ]
+    masked, total = masked_sum(vectors, seeded())
+    assert torch.equal(total.long(), torch.stack([v.long() for v in vectors]).sum(0))
+    assert masked.shape == (5, 1000)
+    assert masked.dtype == torch.int32
 
 
 def test_masked_vectors_are_uniform_whatever_they_hide() -> None:
     plain = torch.full((1 << 16,), 12345, dtype=torch.int32)
     wavy = (torch.linspace(-1, 1, 1 << 16) * 2**24).to(torch.int32)
-    masked = mask({0: plain, 1: wavy, 2: plain}, draw_keys(4, 2, seeded()))
-    for hidden, sent in zip((plain, wavy, plain), masked.values(), strict=True):
+    masked, _ = masked_sum([plain, wavy, plain], seeded())
+    for hidden, sent in zip((plain, wavy, plain), masked, strict=True):
         for shift in (0, 24):  # lowest and highest byte
             digits = (sent.long() >> shift) % 256
             assert chisquare(torch.bincount(digits, minlength=256).numpy()).pvalue > 1e-3
@@ -110,10 +62,9 @@ def test_masked_vectors_are_uniform_whatever_they_hide() -> None:
 
 
 def test_too_few_left_is_refused() -> None:
-    keys = draw_keys(4, 3, seeded())
-    vectors = {k: torch.zeros(3, dtype=torch.int32) for k in (0, 1)}
+    update = Update("gradient", {"w": torch.ones(2)}, 1)
     with pytest.raises(ConfigError, match=r"2 of 4 clients are left, and 3 are needed"):
-        unmask(mask(vectors, keys), keys, 3)
+        SecureAggregation().aggregate({0: (update,), 1: (update,)}, 4, seeded())
 
 
 def test_numbers_are_clipped_and_weighed() -> None:

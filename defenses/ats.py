@@ -10,6 +10,7 @@ from fedaudit.core.observation import DefenseFacts
 from fedaudit.defenses.augmentations import OPERATIONS, STRONGEST
 from fedaudit.defenses.gradient_transforms import ImageTransform, Replayed
 from fedaudit.defenses.on_photos import on_photos
+from fedaudit.defenses.settings import settings_of
 
 Policy = tuple[tuple[str, int], ...]
 """Operations and their strengths, in order."""
@@ -55,7 +56,7 @@ class ATS:
 
     def facts(self) -> DefenseFacts:
         """The policies are public, which photo drew which is not."""
-        return DefenseFacts("ats", {"policies": self.policies})
+        return DefenseFacts("ats", settings_of(self))
 
 
 def parsed(policy: str) -> Policy:

@@ -12,6 +12,7 @@ from fedaudit.core.observation import DefenseFacts
 from fedaudit.core.shared import Update
 from fedaudit.defenses.client_network import received_network
 from fedaudit.defenses.gradient_transforms import Batch, Replayed
+from fedaudit.defenses.settings import require, settings_of
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.soft_labels import loss_on
 
@@ -41,8 +42,7 @@ class Censor:
     trials: int = 20
 
     def __post_init__(self) -> None:
-        if self.trials < 1:
-            raise ValueError(f"trials must be ≥ 1, not {self.trials}")
+        require(self.trials >= 1, "trials must be ≥ 1", self.trials)
 
     def __call__(self, step: ClientStep) -> ClientStep:
         """Replace what the step shares."""
@@ -66,7 +66,7 @@ class Censor:
 
     def facts(self) -> DefenseFacts:
         """The number of draws is public, the draws are not."""
-        return DefenseFacts("censor", {"trials": self.trials})
+        return DefenseFacts("censor", settings_of(self))
 
     def _replaced(
         self, sent: Update, task: ClientTask, returned: ClientReturn

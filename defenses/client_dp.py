@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -22,6 +22,7 @@ from fedaudit.defenses.accounting import (
 )
 from fedaudit.defenses.composition import Plan, with_budget
 from fedaudit.defenses.gradient_transforms import Batch, Noise, Replayed, clip, in_order, norms
+from fedaudit.defenses.settings import require, settings_of
 from fedaudit.models.dp_compatible import dp_compatible_spec, list_changes
 
 
@@ -99,24 +100,32 @@ class ClientDP:
             raise ValueError(
                 "state noise_multiplier or epsilon, not both: each follows from the other"
             )
-        if self.noise_multiplier is not None and self.noise_multiplier < 0:
-            raise ValueError(f"noise_multiplier must be ≥ 0, not {self.noise_multiplier}")
+        require(
+            self.noise_multiplier is None or self.noise_multiplier >= 0,
+            "noise_multiplier must be ≥ 0",
+            self.noise_multiplier,
+        )
         for name in ("epsilon", "max_norm", "rate"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} must be > 0, not {value}")
-        if self.mechanism not in ("gaussian", "laplace"):
-            raise ValueError(f"mechanism must be 'gaussian' or 'laplace', not {self.mechanism!r}")
-        if self.accountant not in ("rdp", "prv"):
-            raise ValueError(f"accountant must be 'rdp' or 'prv', not {self.accountant!r}")
-        if not 0 < self.delta < 1:
-            raise ValueError(f"delta must lie in (0, 1), not {self.delta}")
-        if self.quantile is not None and not 0 < self.quantile < 1:
-            raise ValueError(f"quantile must lie in (0, 1), not {self.quantile}")
-        if self.rounds is not None and self.rounds < 1:
-            raise ValueError(f"rounds must be ≥ 1, not {self.rounds}")
-        if self.bit_noise <= 0.5:
-            raise ValueError(f"bit_noise must be > 0.5, not {self.bit_noise}")
+            require(value is None or value > 0, f"{name} must be > 0", value)
+        require(
+            self.mechanism in ("gaussian", "laplace"),
+            "mechanism must be 'gaussian' or 'laplace'",
+            repr(self.mechanism),
+        )
+        require(
+            self.accountant in ("rdp", "prv"),
+            "accountant must be 'rdp' or 'prv'",
+            repr(self.accountant),
+        )
+        require(0 < self.delta < 1, "delta must lie in (0, 1)", self.delta)
+        require(
+            self.quantile is None or 0 < self.quantile < 1,
+            "quantile must lie in (0, 1)",
+            self.quantile,
+        )
+        require(self.rounds is None or self.rounds >= 1, "rounds must be ≥ 1", self.rounds)
+        require(self.bit_noise > 0.5, "bit_noise must be > 0.5", self.bit_noise)
 
     def __call__(self, step: ClientStep) -> ClientStep:
         """Clip and noise what the step shares."""
@@ -219,7 +228,7 @@ class ClientDP:
 
     def facts(self) -> DefenseFacts:
         """Settings are public, and so is the norm of the round."""
-        return DefenseFacts("client_dp", {f.name: getattr(self, f.name) for f in fields(self)})
+        return DefenseFacts("client_dp", settings_of(self))
 
     def _std(self, noise: float) -> float:
         return noise * math.sqrt(2) if self.mechanism == "laplace" else noise

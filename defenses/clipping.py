@@ -6,6 +6,7 @@ from fedaudit.core.client import ClientStep
 from fedaudit.core.observation import DefenseFacts
 from fedaudit.defenses.gradient_transforms import Replayed, clip
 from fedaudit.defenses.on_update import on_sending
+from fedaudit.defenses.settings import require, settings_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +23,7 @@ class Clipping:
     max_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.max_norm <= 0:
-            raise ValueError(f"max_norm must be > 0, not {self.max_norm}")
+        require(self.max_norm > 0, "max_norm must be > 0", self.max_norm)
 
     def __call__(self, step: ClientStep) -> ClientStep:
         """Clip what the step shares."""
@@ -36,4 +36,4 @@ class Clipping:
 
     def facts(self) -> DefenseFacts:
         """The bound is public."""
-        return DefenseFacts("clipping", {"max_norm": self.max_norm})
+        return DefenseFacts("clipping", settings_of(self))

@@ -11,7 +11,8 @@ from fedaudit.core.observation import DefenseFacts
 from fedaudit.defenses.gradient_transforms import ImageTransform
 from fedaudit.defenses.image_gradients import image_gradients
 from fedaudit.defenses.mixing import partners, pool_of
-from fedaudit.defenses.on_photos import with_copies
+from fedaudit.defenses.on_photos import on_photos
+from fedaudit.defenses.settings import require, settings_of
 from fedaudit.models.soft_labels import probabilities
 from fedaudit.models.zoo import build, parameters_of
 
@@ -60,15 +61,11 @@ class ConcealedSamples:
 
     def __post_init__(self) -> None:
         for name in ("each", "iterations"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+            require(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
         for name in ("lr", "distance"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be > 0, not {getattr(self, name)}")
-        if self.scores < 0:
-            raise ValueError(f"scores must be ≥ 0, not {self.scores}")
-        if not 0 < self.blend <= 1:
-            raise ValueError(f"blend must lie in (0, 1], not {self.blend}")
+            require(getattr(self, name) > 0, f"{name} must be > 0", getattr(self, name))
+        require(self.scores >= 0, "scores must be ≥ 0", self.scores)
+        require(0 < self.blend <= 1, "blend must lie in (0, 1]", self.blend)
 
     @property
     def copies(self) -> int:
@@ -88,16 +85,16 @@ class ConcealedSamples:
             seed = int(torch.randint(2**62, (1,), generator=task.generator))
             model = build(task.model, {**task.before, **task.kept}, seed=seed).eval()
             own = {n: p for n, p in parameters_of(model).items() if n not in task.before}
-            asked = replace(task, kept={**own, **task.kept})
+            drawn = replace(task, kept={**own, **task.kept})
             transform = self._beside(model, task)
-            return with_copies(step, transform, self.copies, "concealed_samples")(asked)
+            concealed = on_photos(step, transform, copies=self.copies, several="concealed_samples")
+            return concealed(drawn)
 
         return guarded
 
     def facts(self) -> DefenseFacts:
         """Settings are public, samples are not."""
-        names = ("each", "iterations", "lr", "distance", "scores", "blend")
-        return DefenseFacts("concealed_samples", {name: getattr(self, name) for name in names})
+        return DefenseFacts("concealed_samples", settings_of(self))
 
     def labels_beside(self, own: Tensor, others: Tensor) -> Tensor:
         """Class probabilities `[copies, K]` of a photo and its samples, as `Conceals` says."""

@@ -16,6 +16,7 @@ from fedaudit.core.shared import ClusterCenters
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split
 from fedaudit.defenses.composition import with_budget
+from fedaudit.defenses.settings import require, settings_of
 
 HEAD = "head."
 
@@ -47,12 +48,9 @@ class DPLC:
     max_clusters: int = 2
 
     def __post_init__(self) -> None:
-        if self.epsilon <= 0:
-            raise ValueError(f"epsilon must be > 0, not {self.epsilon}")
-        if not 0 < self.delta < 1:
-            raise ValueError(f"delta must lie in (0, 1), not {self.delta}")
-        if not 0 < self.radius < math.pi / 2:
-            raise ValueError(f"radius must lie in (0, π/2), not {self.radius}")
+        require(self.epsilon > 0, "epsilon must be > 0", self.epsilon)
+        require(0 < self.delta < 1, "delta must lie in (0, 1)", self.delta)
+        require(0 < self.radius < math.pi / 2, "radius must lie in (0, π/2)", self.radius)
         if self.min_size < 1 or self.max_clusters < 1:
             raise ValueError("min_size and max_clusters must be at least 1")
 
@@ -97,14 +95,7 @@ class DPLC:
 
     def facts(self) -> DefenseFacts:
         """Settings are public; the head is not."""
-        settings = {
-            "epsilon": self.epsilon,
-            "delta": self.delta,
-            "radius": self.radius,
-            "min_size": self.min_size,
-            "max_clusters": self.max_clusters,
-        }
-        return DefenseFacts("dplc", settings, (HEAD,))
+        return DefenseFacts("dplc", settings_of(self), (HEAD,))
 
     def release(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Noised unit centers `[q, D]`, q ≤ Q, of the class embeddings `rows [K, D]`."""

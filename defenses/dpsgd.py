@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from opacus import PrivacyEngine
@@ -17,6 +17,7 @@ from fedaudit.data.splits import Split
 from fedaudit.defenses.accounting import Accountant, Spent, epsilon_of, noise_for
 from fedaudit.defenses.composition import Plan, with_budget
 from fedaudit.defenses.gradient_transforms import Noise, Replayed, clip
+from fedaudit.defenses.settings import require, settings_of
 from fedaudit.models.dp_compatible import dp_compatible_spec, list_changes
 
 
@@ -66,20 +67,25 @@ class DPSGD:
             raise ValueError(
                 "state noise_multiplier or epsilon, not both: each follows from the other"
             )
-        if self.noise_multiplier is not None and self.noise_multiplier < 0:
-            raise ValueError(f"noise_multiplier must be ≥ 0, not {self.noise_multiplier}")
-        if self.epsilon is not None and self.epsilon <= 0:
-            raise ValueError(f"epsilon must be > 0, not {self.epsilon}")
-        if self.max_grad_norm <= 0:
-            raise ValueError(f"max_grad_norm must be > 0, not {self.max_grad_norm}")
-        if not 0 < self.delta < 1:
-            raise ValueError(f"delta must lie in (0, 1), not {self.delta}")
-        if self.accountant not in ("rdp", "prv"):
-            raise ValueError(f"accountant must be 'rdp' or 'prv', not {self.accountant!r}")
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"steps must be ≥ 1, not {self.steps}")
-        if self.sample_rate is not None and not 0 < self.sample_rate <= 1:
-            raise ValueError(f"sample_rate must lie in (0, 1], not {self.sample_rate}")
+        require(
+            self.noise_multiplier is None or self.noise_multiplier >= 0,
+            "noise_multiplier must be ≥ 0",
+            self.noise_multiplier,
+        )
+        require(self.epsilon is None or self.epsilon > 0, "epsilon must be > 0", self.epsilon)
+        require(self.max_grad_norm > 0, "max_grad_norm must be > 0", self.max_grad_norm)
+        require(0 < self.delta < 1, "delta must lie in (0, 1)", self.delta)
+        require(
+            self.accountant in ("rdp", "prv"),
+            "accountant must be 'rdp' or 'prv'",
+            repr(self.accountant),
+        )
+        require(self.steps is None or self.steps >= 1, "steps must be ≥ 1", self.steps)
+        require(
+            self.sample_rate is None or 0 < self.sample_rate <= 1,
+            "sample_rate must lie in (0, 1]",
+            self.sample_rate,
+        )
 
     def __call__(self, step: ClientStep) -> ClientStep:
         """Run the client's training under a PrivacyEngine."""
@@ -141,7 +147,7 @@ class DPSGD:
 
     def facts(self) -> DefenseFacts:
         """Clipping norm and noise are public."""
-        return DefenseFacts("dpsgd", {f.name: getattr(self, f.name) for f in fields(self)})
+        return DefenseFacts("dpsgd", settings_of(self))
 
     def replay(self, count: int) -> Replayed:
         """One step on an attacker's gradients: each image's is clipped, the mean is noised."""

@@ -1,14 +1,12 @@
 """Dual gradient pruning: neither the largest nor the smallest entries."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-
-from torch import Tensor
 
 from fedaudit.core.client import ClientStep
 from fedaudit.core.observation import DefenseFacts
 from fedaudit.defenses.gradient_transforms import Replayed, keep_middle
 from fedaudit.defenses.on_update import on_sending, sparse_bytes, with_error_feedback
+from fedaudit.defenses.settings import settings_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +47,8 @@ class DualPruning:
         del count
         return Replayed(mean=(keep_middle(self.largest, self.smallest),))
 
-    def encoded_bytes(self, tensors: Mapping[str, Tensor]) -> int:
-        """Of what is left the number and its place, four bytes each; or all numbers, if fewer."""
-        return sparse_bytes(tensors)
+    encoded_bytes = staticmethod(sparse_bytes)
 
     def facts(self) -> DefenseFacts:
         """The shares are public, and the places show in the update."""
-        settings = {
-            "largest": self.largest,
-            "smallest": self.smallest,
-            "error_feedback": self.error_feedback,
-        }
-        return DefenseFacts("dual_pruning", settings)
+        return DefenseFacts("dual_pruning", settings_of(self))

@@ -100,15 +100,18 @@ def in_order(
     return dict(batch)
 
 
+def _without_draws(change: Callable[[Batch], dict[str, Tensor]]) -> GradientTransform:
+    return lambda batch, generator: change(batch)
+
+
 def clip(bound: float, order: Literal[1, 2] = 2) -> GradientTransform:
     """Scale each gradient to an L2 (or L1) norm of at most `bound` over all its parameters."""
 
-    def transform(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        del generator
+    def scaled(batch: Batch) -> dict[str, Tensor]:
         factor = (bound / (norms(batch, order) + 1e-6)).clamp(max=1)
         return {name: value * along(factor, value) for name, value in batch.items()}
 
-    return transform
+    return _without_draws(scaled)
 
 
 @dataclass(frozen=True)
@@ -141,31 +144,25 @@ class Noise:
         if self.law == "gaussian":
             return torch.randn(like.shape, generator=generator).to(like)
         # A difference of two exponentials of mean b is Laplace of scale b, variance 2b².
-        one, two = (torch.empty(like.shape).exponential_(generator=generator) for _ in "12")
+        one, two = (torch.empty(like.shape).exponential_(generator=generator) for _ in range(2))
         return ((one - two) / 2**0.5).to(like)
 
 
 def keep_signs() -> GradientTransform:
     """The sign of every entry (signSGD)."""
-
-    def transform(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        del generator
-        return {name: value.sign() for name, value in batch.items()}
-
-    return transform
+    return _without_draws(lambda batch: {name: value.sign() for name, value in batch.items()})
 
 
 def keep_largest(share: float) -> GradientTransform:
     """The `share` of entries of largest magnitude, over all parameters together; others zero."""
 
-    def transform(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        del generator
+    def largest(batch: Batch) -> dict[str, Tensor]:
         flat = torch.cat([value.flatten(1) for value in batch.values()], 1).abs()
         number = max(1, round(share * flat.shape[1]))
         least = flat.topk(number, dim=1, sorted=False).values.amin(1)  # of those that are kept
         return {n: v * (v.abs() >= along(least, v)) for n, v in batch.items()}
 
-    return transform
+    return _without_draws(largest)
 
 
 def keep_middle(largest: float, smallest: float) -> GradientTransform:
@@ -181,21 +178,14 @@ def keep_middle(largest: float, smallest: float) -> GradientTransform:
         order = flat.abs().argsort(dim=1, stable=True)[:, below : flat.shape[1] - above]
         return torch.zeros_like(flat).scatter(1, order, flat.gather(1, order)).view_as(value)
 
-    def transform(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        del generator
-        return {name: kept(value) for name, value in batch.items()}
-
-    return transform
+    return _without_draws(lambda batch: {name: kept(value) for name, value in batch.items()})
 
 
 def keep_inputs(name: str, kept: Tensor) -> GradientTransform:
     """Only the columns `kept`, `[D]` bool, of the weight `name`, `[M, out, D]`; zeros in others."""
-
-    def transform(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        del generator
-        return {n: v * kept.to(v) if n == name else v for n, v in batch.items()}
-
-    return transform
+    return _without_draws(
+        lambda batch: {n: v * kept.to(v) if n == name else v for n, v in batch.items()}
+    )
 
 
 @dataclass(frozen=True)

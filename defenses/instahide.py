@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from fedaudit.core.client import ClientStep
 from fedaudit.core.observation import DefenseFacts
 from fedaudit.defenses.gradient_transforms import Replayed
-from fedaudit.defenses.mixing import half_normal, mixing, with_company
+from fedaudit.defenses.mixing import half_normal, mixing, with_others
+from fedaudit.defenses.settings import require, settings_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,20 +30,22 @@ class InstaHide:
     largest: float = 0.65
 
     def __post_init__(self) -> None:
-        if self.parts < 2:
-            raise ValueError(f"parts must be at least 2, not {self.parts}")
-        if not 1.05 / self.parts <= self.largest <= 1:
-            raise ValueError(f"largest must lie in [1.05/parts, 1], not {self.largest}")
+        require(self.parts >= 2, "parts must be at least 2", self.parts)
+        require(
+            1.05 / self.parts <= self.largest <= 1,
+            "largest must lie in [1.05/parts, 1]",
+            self.largest,
+        )
 
     def __call__(self, step: ClientStep) -> ClientStep:
         """Mix and mask the photos that the step trains on."""
-        return with_company(step, self.replay, self.parts, "instahide")
+        return with_others(step, self.replay, self.parts, "instahide")
 
     def replay(self, count: int) -> Replayed:
-        """The same on an attacker's images: the first `count` of them, with all as company."""
+        """The same on an attacker's images: the first `count` of them, mixed with all."""
         weights = half_normal(self.parts, self.largest)
         return Replayed(images=(mixing(self.parts, weights, made=count, flip=True),))
 
     def facts(self) -> DefenseFacts:
         """Settings are public, coefficients and masks are not."""
-        return DefenseFacts("instahide", {"parts": self.parts, "largest": self.largest})
+        return DefenseFacts("instahide", settings_of(self))

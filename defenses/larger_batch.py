@@ -7,6 +7,7 @@ from fedaudit.core.errors import DataError
 from fedaudit.core.observation import DefenseFacts, LocalTraining
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split
+from fedaudit.defenses.settings import require, settings_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +33,7 @@ class LargerBatch:
     images: int = 8
 
     def __post_init__(self) -> None:
-        if self.images < 1:
-            raise ValueError(f"images must be ≥ 1, not {self.images}")
+        require(self.images >= 1, "images must be ≥ 1", self.images)
 
     def __call__(self, step: ClientStep) -> ClientStep:
         """The step itself: the federation hands it more photos."""
@@ -63,4 +63,4 @@ class LargerBatch:
 
     def facts(self) -> DefenseFacts:
         """The number is public."""
-        return DefenseFacts("larger_batch", {"images": self.images})
+        return DefenseFacts("larger_batch", settings_of(self))

@@ -1,7 +1,6 @@
 """Images mixed with others of the same client, and their labels with them."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 from fedaudit.core.client import ClientReturn, ClientStep, ClientTask
 from fedaudit.core.errors import DataError
 from fedaudit.defenses.gradient_transforms import ImageTransform, Replayed
-from fedaudit.defenses.on_photos import alone, without_labels
+from fedaudit.defenses.on_photos import on_photos
 from fedaudit.models.soft_labels import probabilities
 
 Weights = Callable[[int, int, torch.Generator], Tensor]
@@ -47,7 +46,7 @@ def mixing(
     return transform
 
 
-def with_company(
+def with_others(
     step: ClientStep, replay: Callable[[int], Replayed], parts: int, name: str
 ) -> ClientStep:
     """The client's step on mixtures of its photos with each other and with its others.
@@ -58,7 +57,7 @@ def with_company(
         parts: Images that each mixed one needs.
         name: Of the defense, for messages.
 
-    Raises:
+    The step raises:
         ConfigError: DP-SGD before or after.
         DataError: The client has fewer photos than `parts`.
     """
@@ -70,10 +69,12 @@ def with_company(
                 f"{name} mixes {parts} photos with labels into one, and this client has "
                 f"{len(pool)}. Lower parts, or raise [federation] photos or batch_size."
             )
-        images, soft = replay(len(task.images)).images[0](pool, labels, task.generator)
-        count = 0 if task.unlabelled is None else len(task.unlabelled)
-        unlabelled = without_labels(task, replay(count).images[0])
-        return alone(step, name)(replace(task, images=images, labels=soft, unlabelled=unlabelled))
+
+        def mix(images: Tensor, given: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+            mine = (pool, labels) if images is task.images else (images, given)
+            return replay(len(images)).images[0](*mine, generator)
+
+        return on_photos(step, mix, several=name)(task)
 
     return guarded
 

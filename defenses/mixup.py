@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from fedaudit.core.client import ClientStep
 from fedaudit.core.observation import DefenseFacts
 from fedaudit.defenses.gradient_transforms import Replayed
-from fedaudit.defenses.mixing import dirichlet, mixing, with_company
+from fedaudit.defenses.mixing import dirichlet, mixing, with_others
+from fedaudit.defenses.settings import require, settings_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,19 +30,17 @@ class Mixup:
     parts: int = 2
 
     def __post_init__(self) -> None:
-        if self.alpha <= 0:
-            raise ValueError(f"alpha must be > 0, not {self.alpha}")
-        if self.parts < 2:
-            raise ValueError(f"parts must be at least 2, not {self.parts}")
+        require(self.alpha > 0, "alpha must be > 0", self.alpha)
+        require(self.parts >= 2, "parts must be at least 2", self.parts)
 
     def __call__(self, step: ClientStep) -> ClientStep:
         """Mix the photos that the step trains on."""
-        return with_company(step, self.replay, self.parts, "mixup")
+        return with_others(step, self.replay, self.parts, "mixup")
 
     def replay(self, count: int) -> Replayed:
-        """The same on an attacker's images: the first `count` of them, with all as company."""
+        """The same on an attacker's images: the first `count` of them, mixed with all."""
         return Replayed(images=(mixing(self.parts, dirichlet(self.alpha), made=count),))
 
     def facts(self) -> DefenseFacts:
         """Settings are public, coefficients are not."""
-        return DefenseFacts("mixup", {"alpha": self.alpha, "parts": self.parts})
+        return DefenseFacts("mixup", settings_of(self))

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from fedaudit.core.client import ClientStep
 from fedaudit.core.observation import DefenseFacts, LocalTraining
+from fedaudit.defenses.settings import require, settings_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +26,7 @@ class MoreSteps:
     steps: int = 8
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps must be ≥ 1, not {self.steps}")
+        require(self.steps >= 1, "steps must be ≥ 1", self.steps)
 
     def __call__(self, step: ClientStep) -> ClientStep:
         """The step itself: the federation sets its training."""
@@ -38,4 +38,4 @@ class MoreSteps:
 
     def facts(self) -> DefenseFacts:
         """The number is public."""
-        return DefenseFacts("more_steps", {"steps": self.steps})
+        return DefenseFacts("more_steps", settings_of(self))

@@ -7,6 +7,7 @@ from fedaudit.core.client import ClientStep
 from fedaudit.core.observation import DefenseFacts
 from fedaudit.defenses.gradient_transforms import Noise, Replayed
 from fedaudit.defenses.on_update import on_sending
+from fedaudit.defenses.settings import require, settings_of
 
 Unit = Literal["entry", "norm"]
 
@@ -37,11 +38,11 @@ class GaussianNoise:
     def replay(self, count: int) -> Replayed:
         """The same on an attacker's gradients, with noise of its own."""
         del count
-        return Replayed(mean=(Noise(self.std, relative=self.of == "norm"),))
+        return Replayed(mean=(Noise(self.std, self.of == "norm"),))
 
     def facts(self) -> DefenseFacts:
         """The scale is public, the draw is not."""
-        return DefenseFacts("gaussian_noise", {"std": self.std, "of": self.of})
+        return DefenseFacts("gaussian_noise", settings_of(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,15 +73,13 @@ class LaplaceNoise:
     def replay(self, count: int) -> Replayed:
         """The same on an attacker's gradients, with noise of its own."""
         del count
-        return Replayed(mean=(Noise(self.std, relative=self.of == "norm", law="laplace"),))
+        return Replayed(mean=(Noise(self.std, self.of == "norm", "laplace"),))
 
     def facts(self) -> DefenseFacts:
         """The scale is public, the draw is not."""
-        return DefenseFacts("laplace_noise", {"std": self.std, "of": self.of})
+        return DefenseFacts("laplace_noise", settings_of(self))
 
 
 def _refuse(std: float, of: str) -> None:
-    if std < 0:
-        raise ValueError(f"std must be ≥ 0, not {std}")
-    if of not in ("entry", "norm"):
-        raise ValueError(f"of must be 'entry' or 'norm', not {of!r}")
+    require(std >= 0, "std must be ≥ 0", std)
+    require(of in ("entry", "norm"), "of must be 'entry' or 'norm'", repr(of))

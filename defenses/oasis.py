@@ -9,7 +9,8 @@ from fedaudit.core.client import ClientStep
 from fedaudit.core.observation import DefenseFacts
 from fedaudit.defenses.augmentations import rotate, shear_x
 from fedaudit.defenses.gradient_transforms import ImageTransform, Replayed
-from fedaudit.defenses.on_photos import with_copies
+from fedaudit.defenses.on_photos import on_photos
+from fedaudit.defenses.settings import settings_of
 
 FLIPS = {"horizontal": 3, "vertical": 2}
 
@@ -55,7 +56,8 @@ class OASIS:
 
     def __call__(self, step: ClientStep) -> ClientStep:
         """Put copies beside the photos that the step trains on."""
-        return with_copies(step, self.replay(1).images[0], self.copies, "oasis")
+        transform = self.replay(1).images[0]
+        return on_photos(step, transform, copies=self.copies, several="oasis")
 
     def replay(self, count: int) -> Replayed:
         """The same on an attacker's images: N photos are N · copies images behind the update."""
@@ -64,8 +66,7 @@ class OASIS:
 
     def facts(self) -> DefenseFacts:
         """Which copies are made is public."""
-        settings = {"rotations": self.rotations, "shears": self.shears, "flips": self.flips}
-        return DefenseFacts("oasis", settings)
+        return DefenseFacts("oasis", settings_of(self))
 
 
 def _beside(oasis: OASIS) -> ImageTransform:

@@ -14,29 +14,22 @@ PER_IMAGE = "one image"
 """How the unit of a budget starts that counts images (`defenses.dpsgd`)."""
 
 
-def on_photos(step: ClientStep, transform: ImageTransform) -> ClientStep:
-    """The client's step on what `transform` makes of its photos, once a round, an image a photo.
+def on_photos(
+    step: ClientStep, transform: ImageTransform, *, copies: int = 1, several: str | None = None
+) -> ClientStep:
+    """The client's step on what `transform` makes of its photos, once a round.
 
     Photos that train without labels (FedAffect) are changed in the same way.
-    """
-
-    def guarded(task: ClientTask) -> ClientReturn:
-        images, labels = transform(task.images, task.labels, task.generator)
-        return step(
-            replace(task, images=images, labels=labels, unlabelled=without_labels(task, transform))
-        )
-
-    return guarded
-
-
-def with_copies(step: ClientStep, transform: ImageTransform, copies: int, name: str) -> ClientStep:
-    """The client's step on `copies` images of each photo, which `transform` puts side by side.
 
     Args:
         step: The client's.
-        transform: As for `on_photos`.
-        copies: Images that it makes of each photo.
-        name: Of the defense, for messages.
+        transform: Of photos and labels.
+        copies: Images that it makes of each photo, side by side.
+        several: Name of the defense where a photo is in several of the images, so that a guarantee
+            that counts images is refused; None where each photo makes one image by itself.
+
+    The step raises:
+        ConfigError: DP-SGD before or after, where `several`.
     """
 
     def guarded(task: ClientTask) -> ClientReturn:
@@ -48,31 +41,23 @@ def with_copies(step: ClientStep, transform: ImageTransform, copies: int, name: 
             unlabelled=without_labels(task, transform),
             copies=task.copies * copies,
         )
-        returned = alone(step, name)(changed)
-        behind = most_likely(labels) if returned.labels is None else returned.labels
-        return replace(returned, labels=behind)
+        returned = _alone(step, changed, several) if several else step(changed)
+        if copies == 1 or returned.labels is not None:
+            return returned
+        return replace(returned, labels=most_likely(labels))
 
     return guarded
 
 
-def alone(step: ClientStep, name: str) -> ClientStep:
-    """The client's step, refused where a guarantee counts images that are no longer one photo's.
-
-    Raises:
-        ConfigError: DP-SGD before or after.
-    """
-
-    def guarded(task: ClientTask) -> ClientReturn:
-        returned = None if task.prepare is not None else step(task)
-        if returned is None or (returned.budget and returned.budget.unit.startswith(PER_IMAGE)):
-            raise ConfigError(
-                f"with {name} one photo is in several training images, and DP-SGD's ε is for one: "
-                "the guarantee would not hold for a photo. Use them apart, or ats, which makes one "
-                "image of each photo, with dpsgd."
-            )
-        return returned
-
-    return guarded
+def _alone(step: ClientStep, task: ClientTask, name: str) -> ClientReturn:
+    returned = None if task.prepare is not None else step(task)
+    if returned is None or (returned.budget and returned.budget.unit.startswith(PER_IMAGE)):
+        raise ConfigError(
+            f"with {name} one photo is in several training images, and DP-SGD's ε is for one: "
+            "the guarantee would not hold for a photo. Use them apart, or ats, which makes one "
+            "image of each photo, with dpsgd."
+        )
+    return returned
 
 
 def without_labels(task: ClientTask, transform: ImageTransform) -> Tensor | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fedaudit.core.client import ClientStep
 from fedaudit.core.observation import DefenseFacts, ModelSpec
 from fedaudit.data.splits import Split
+from fedaudit.defenses.settings import require, settings_of
 from fedaudit.models.variational_bottleneck import spec_with_bottleneck
 
 
@@ -34,10 +35,8 @@ class Precode:
     beta: float = 1e-3
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"size must be ≥ 1, not {self.size}")
-        if self.beta < 0:
-            raise ValueError(f"beta must be ≥ 0, not {self.beta}")
+        require(self.size >= 1, "size must be ≥ 1", self.size)
+        require(self.beta >= 0, "beta must be ≥ 0", self.beta)
 
     def __call__(self, step: ClientStep) -> ClientStep:
         """The step itself: the bottleneck is in the network."""
@@ -50,4 +49,4 @@ class Precode:
 
     def facts(self) -> DefenseFacts:
         """The settings are public, as the network is; what a client drew is not."""
-        return DefenseFacts("precode", {"size": self.size, "beta": self.beta})
+        return DefenseFacts("precode", settings_of(self))

@@ -10,6 +10,7 @@ from fedaudit.core.client import ClientStep
 from fedaudit.core.observation import DefenseFacts
 from fedaudit.defenses.gradient_transforms import Quantize, Replayed
 from fedaudit.defenses.on_update import on_sending
+from fedaudit.defenses.settings import require, settings_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +35,9 @@ class QSGD:
     norm: Literal["l2", "max"] = "l2"
 
     def __post_init__(self) -> None:
-        if self.levels < 1:
-            raise ValueError(f"levels must be ≥ 1, not {self.levels}")
-        if self.bucket is not None and self.bucket < 1:
-            raise ValueError(f"bucket must be ≥ 1 or None, not {self.bucket}")
-        if self.norm not in ("l2", "max"):
-            raise ValueError(f"norm must be 'l2' or 'max', not {self.norm!r}")
+        require(self.levels >= 1, "levels must be ≥ 1", self.levels)
+        require(self.bucket is None or self.bucket >= 1, "bucket must be ≥ 1 or None", self.bucket)
+        require(self.norm in ("l2", "max"), "norm must be 'l2' or 'max'", repr(self.norm))
 
     def __call__(self, step: ClientStep) -> ClientStep:
         """Quantize what the step shares."""
@@ -59,5 +57,4 @@ class QSGD:
 
     def facts(self) -> DefenseFacts:
         """Levels and buckets are public, and show in the update."""
-        settings = {"levels": self.levels, "bucket": self.bucket, "norm": self.norm}
-        return DefenseFacts("qsgd", settings)
+        return DefenseFacts("qsgd", settings_of(self))

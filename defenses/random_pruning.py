@@ -1,14 +1,12 @@
 """Only a random choice of the update's entries."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-
-from torch import Tensor
 
 from fedaudit.core.client import ClientStep
 from fedaudit.core.observation import DefenseFacts
 from fedaudit.defenses.gradient_transforms import KeepRandom, Replayed
 from fedaudit.defenses.on_update import on_sending, sparse_bytes
+from fedaudit.defenses.settings import require, settings_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +28,7 @@ class RandomPruning:
     rescaled: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.pruned < 1:
-            raise ValueError(f"pruned must lie in [0, 1), not {self.pruned}")
+        require(0 <= self.pruned < 1, "pruned must lie in [0, 1)", self.pruned)
 
     def __call__(self, step: ClientStep) -> ClientStep:
         """Prune what the step shares."""
@@ -42,10 +39,8 @@ class RandomPruning:
         del count
         return Replayed(mean=(KeepRandom(1 - self.pruned, rescaled=self.rescaled),))
 
-    def encoded_bytes(self, tensors: Mapping[str, Tensor]) -> int:
-        """Of what is left the number and its place, four bytes each; or all numbers, if fewer."""
-        return sparse_bytes(tensors)
+    encoded_bytes = staticmethod(sparse_bytes)
 
     def facts(self) -> DefenseFacts:
         """The share is public, and the choice shows in the update."""
-        return DefenseFacts("random_pruning", {"pruned": self.pruned, "rescaled": self.rescaled})
+        return DefenseFacts("random_pruning", settings_of(self))

@@ -15,6 +15,7 @@ from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split
 from fedaudit.defenses.gradient_transforms import Replayed
 from fedaudit.defenses.masked_sum import decode, encode, masked_sum, steps_of
+from fedaudit.defenses.settings import require, settings_of
 from fedaudit.defenses.weighted_sum import sum_securely
 
 RING = 2**31
@@ -57,14 +58,10 @@ class SecureAggregation:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.clip <= 0:
-            raise ValueError(f"clip must be > 0, not {self.clip}")
-        if not 2 <= self.bits <= 24:
-            raise ValueError(f"bits must lie in [2, 24], not {self.bits}")
-        if not 0 < self.threshold <= 1:
-            raise ValueError(f"threshold must lie in (0, 1], not {self.threshold}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
+        require(self.clip > 0, "clip must be > 0", self.clip)
+        require(2 <= self.bits <= 24, "bits must lie in [2, 24]", self.bits)
+        require(0 < self.threshold <= 1, "threshold must lie in (0, 1]", self.threshold)
+        require(0 <= self.dropout < 1, "dropout must lie in [0, 1)", self.dropout)
 
     def __call__(self, step: ClientStep) -> ClientStep:
         """The step itself: masks need all clients of the round (`aggregate`)."""
@@ -157,13 +154,7 @@ class SecureAggregation:
 
     def facts(self) -> DefenseFacts:
         """All settings are public, and who dropped out."""
-        settings = {
-            "clip": self.clip,
-            "bits": self.bits,
-            "threshold": self.threshold,
-            "dropout": self.dropout,
-        }
-        return DefenseFacts("secure_aggregation", settings)
+        return DefenseFacts("secure_aggregation", settings_of(self))
 
 
 def _require_summable(shared: Sequence[Shared]) -> None:

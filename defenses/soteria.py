@@ -14,6 +14,7 @@ from fedaudit.core.shared import Update
 from fedaudit.defenses.client_network import all_photos, received_network
 from fedaudit.defenses.gradient_transforms import Batch, Replayed, keep_inputs
 from fedaudit.defenses.on_update import on_sending
+from fedaudit.defenses.settings import require, settings_of
 
 CHUNK = 16
 """Derivatives that are computed at once; bounds memory."""
@@ -50,10 +51,8 @@ class Soteria:
     probes: int = 64
 
     def __post_init__(self) -> None:
-        if not 0 <= self.pruned < 1:
-            raise ValueError(f"pruned must lie in [0, 1), not {self.pruned}")
-        if self.probes < 0:
-            raise ValueError(f"probes must be ≥ 0, not {self.probes}")
+        require(0 <= self.pruned < 1, "pruned must lie in [0, 1)", self.pruned)
+        require(self.probes >= 0, "probes must be ≥ 0", self.probes)
 
     def __call__(self, step: ClientStep) -> ClientStep:
         """Prune the layer in what the step shares."""
@@ -111,8 +110,7 @@ class Soteria:
 
     def facts(self) -> DefenseFacts:
         """Layer and share are public, and the choice shows in the update."""
-        settings = {"layer": self.layer, "pruned": self.pruned, "probes": self.probes}
-        return DefenseFacts("soteria", settings)
+        return DefenseFacts("soteria", settings_of(self))
 
 
 class _ReachedError(Exception):

@@ -1,14 +1,12 @@
 """Only the largest entries of the update."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-
-from torch import Tensor
 
 from fedaudit.core.client import ClientStep
 from fedaudit.core.observation import DefenseFacts
 from fedaudit.defenses.gradient_transforms import Replayed, keep_largest
 from fedaudit.defenses.on_update import on_sending, sparse_bytes, with_error_feedback
+from fedaudit.defenses.settings import require, settings_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +26,7 @@ class TopK:
     error_feedback: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.pruned < 1:
-            raise ValueError(f"pruned must lie in [0, 1), not {self.pruned}")
+        require(0 <= self.pruned < 1, "pruned must lie in [0, 1)", self.pruned)
 
     def __call__(self, step: ClientStep) -> ClientStep:
         """Prune what the step shares."""
@@ -41,11 +38,8 @@ class TopK:
         del count
         return Replayed(mean=(keep_largest(1 - self.pruned),))
 
-    def encoded_bytes(self, tensors: Mapping[str, Tensor]) -> int:
-        """Of what is left the number and its place, four bytes each; or all numbers, if fewer."""
-        return sparse_bytes(tensors)
+    encoded_bytes = staticmethod(sparse_bytes)
 
     def facts(self) -> DefenseFacts:
         """The share is public, and shows in the update."""
-        settings = {"pruned": self.pruned, "error_feedback": self.error_feedback}
-        return DefenseFacts("top_k", settings)
+        return DefenseFacts("top_k", settings_of(self))

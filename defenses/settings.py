@@ -1,10 +1,7 @@
 """Settings of defenses: what they may be, and how they are stated."""
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from typing import Any
 
 
 def require(holds: bool, rule: str, value: object) -> None:
@@ -22,6 +19,6 @@ def require(holds: bool, rule: str, value: object) -> None:
         raise ValueError(f"{rule}, not {value}")
 
 
-def settings_of(defense: "DataclassInstance") -> dict[str, Any]:
-    """All settings of a defense by name, as `DefenseFacts` state them."""
+def settings_of(defense: Any) -> dict[str, Any]:
+    """All settings of a defense, a dataclass, by name, as `DefenseFacts` state them."""
     return {field.name: getattr(defense, field.name) for field in fields(defense)}

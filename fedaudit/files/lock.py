@@ -1,14 +1,17 @@
-"""One `run` at a time in a run folder."""
+"""One process at a time works in a folder."""
 
 import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from fedaudit.core.errors import RunFolderError
-from fedaudit.files.atomic import storage_errors
+from filelock import FileLock, Timeout
 
-FILE = ".lock"
+from fedaudit.core.errors import RunFolderError
+from fedaudit.files.atomic import storage_errors, write_atomically
+
+FILES = (".lock", ".lock-holder")
+"""What a lock leaves in a folder: the locked file, and the number of the process that locked it."""
 
 
 @contextlib.contextmanager
@@ -18,24 +21,19 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         RunFolderError: Another process holds it.
     """
-    try:
-        import fcntl  # noqa: PLC0415 - not on Windows, where two runs are not kept apart
-    except ImportError:
-        yield
-        return
-    with storage_errors(folder / FILE):
-        handle = os.open(folder / FILE, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
+    file, holder = (folder / name for name in FILES)
+    lock = FileLock(file, timeout=0, mode=0o600)
+    with storage_errors(file):
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
+            lock.acquire()
+        except Timeout as error:
+            process = holder.read_text() if holder.exists() else "unknown"
             raise RunFolderError(
-                f"another fedaudit run (process {holder}) works in {str(folder)!r}. Wait for it, "
+                f"another fedaudit run (process {process}) works in {str(folder)!r}. Wait for it, "
                 "stop it, or choose another folder with --output."
             ) from error
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, str(os.getpid()).encode(), 0)
+    try:
+        write_atomically(holder, str(os.getpid()).encode())
         yield
     finally:
-        os.close(handle)
+        lock.release()

@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, Protocol
 
 from fedaudit.core.protocols import Defense
 from fedaudit.core.registry import create
@@ -145,68 +145,68 @@ def _train(study: Study, scenario: Scenario, defense: Choice, rounds: int) -> Tr
 
 
 def _models(study: Study) -> Iterator[TrainJob]:
-    for scenario in study.scenarios:
-        for defense in scenario.defenses:
-            if job := model_job(study, scenario, defense):
-                yield job
+    rows = [(scenario, defense) for scenario in study.scenarios for defense in scenario.defenses]
+    for scenario, defense in rows:
+        if job := model_job(study, scenario, defense):
+            yield job
     if study.utility:
-        for scenario in study.scenarios:
-            for defense in scenario.defenses:
-                yield utility_job(study, scenario, defense)
+        for scenario, defense in rows:
+            yield utility_job(study, scenario, defense)
 
 
 def _cells(study: Study) -> Iterator[AttackJob]:
+    grids = [(scenario, _grid(study, scenario)) for scenario in study.scenarios]
     for target in range(max((s.targets for s in study.scenarios), default=0)):
         for seed in study.seeds:
-            for scenario in study.scenarios:
+            for scenario, jobs in grids:
                 if target < scenario.targets:
-                    yield from _cells_of(study, scenario, target, seed)
+                    for job in jobs:
+                        # Random images need one seed.
+                        if job.cell.role != "noise" or seed == study.seeds[0]:
+                            yield replace(job, cell=replace(job.cell, target=target, seed=seed))
 
 
-def _cells_of(study: Study, scenario: Scenario, target: int, seed: int) -> Iterator[AttackJob]:
-    first = scenario.defenses[0]
-    for defense in scenario.defenses:
-        for attack in scenario.attacks:
-            yield _job(study, scenario, defense, _Which(attack.label, target, seed, "audit"))
+def _grid(study: Study, scenario: Scenario) -> tuple[AttackJob, ...]:
+    """The jobs of one target and seed."""
+    audits = [
+        _job(study, scenario, defense, attack.label, "audit")
+        for defense in scenario.defenses
+        for attack in scenario.attacks
+    ]
     if not scenario.controls:
-        return
+        return tuple(audits)
     # The prior-only control replaces the update, so the defense hardly matters: the first will do,
     # except where an attack has another number of images to return.
-    own = [defense for defense in scenario.defenses[1:] if _adds(defense, scenario)]
-    for defense in (first, *own):
-        for attack in scenario.attacks:
-            yield _job(study, scenario, defense, _Which(attack.label, target, seed, "prior_only"))
-    if seed == study.seeds[0]:
-        yield _job(study, scenario, first, _Which(NOISE, target, seed, "noise"))
+    first, *others = scenario.defenses
+    controls = [
+        _job(study, scenario, defense, attack.label, "prior_only")
+        for defense in (first, *(d for d in others if _adds_photos(d, scenario)))
+        for attack in scenario.attacks
+    ]
+    return (*audits, *controls, _job(study, scenario, first, NOISE, "noise"))
 
 
-def _adds(defense: Choice, scenario: Scenario) -> bool:
+def _adds_photos(choice: Choice, scenario: Scenario) -> bool:
     """Whether this defense puts more photos behind what the server sees than the study asks for."""
-    made: Defense = create("defenses", defense.name, defense.settings)
-    summed = any(isinstance(part, Secures) for part in parts_of(made))
-    return summed or photos_of(made, scenario.batch_size) > scenario.batch_size
+    defense: Defense = create("defenses", choice.name, choice.settings)
+    summed = any(isinstance(part, Secures) for part in parts_of(defense))
+    return summed or photos_of(defense, scenario.batch_size) > scenario.batch_size
 
 
 def _positives(study: Study) -> Iterator[AttackJob]:
     """A positive control of the study's own, from what the server sent in its first scenario."""
     if not study.positives:
         return
-    scenario = study.scenarios[0]
+    scenario = replace(study.scenarios[0], batch_size=1)
     for number in range(study.positives):
         for attack in scenario.attacks:
             for role in POSITIVE:
-                which = _Which(attack.label, number, study.seeds[0], role)
-                yield _job(study, replace(scenario, batch_size=1), scenario.defenses[0], which)
+                job = _job(study, scenario, scenario.defenses[0], attack.label, role)
+                yield replace(job, cell=replace(job.cell, target=number))
 
 
-class _Which(NamedTuple):
-    attack: str
-    target: int
-    seed: int
-    role: Role
-
-
-def _job(study: Study, scenario: Scenario, defense: Choice, which: _Which) -> AttackJob:
+def _job(study: Study, scenario: Scenario, defense: Choice, attack: str, role: Role) -> AttackJob:
+    """The job of the first target and seed."""
     cell = Cell(
         scenario=scenario.name,
         network=scenario.network.label,
@@ -214,8 +214,11 @@ def _job(study: Study, scenario: Scenario, defense: Choice, which: _Which) -> At
         round=scenario.round,
         batch_size=scenario.batch_size,
         defense=defense.label,
+        attack=attack,
         threat_model=threat_model(scenario.threat_model, scenario.grant, scenario.deny).name,
-        **which._asdict(),
+        target=0,
+        seed=study.seeds[0],
+        role=role,
     )
     model = model_job(study, scenario, defense)
     return AttackJob(cell, (model.key,) if model else ())

@@ -73,7 +73,9 @@ def run_cell(
         folder.save_trial(not_attacked(cell, sent, why), {})
         return
     checkpoint = Checkpoint(folder.checkpoint(cell.key))
-    reconstruction = reconstruct(scenario, cell, capture, device=device, checkpoint=checkpoint)
+    reconstruction = reconstruct(
+        scenario, cell, capture, attack, device=device, checkpoint=checkpoint
+    )
 
     judged = judge(study, scenario, cell, folder, capture, reconstruction)
     if evidence == "full" and capture.secret and cell.role not in POSITIVE:
@@ -155,6 +157,7 @@ def reconstruct(
     scenario: Scenario,
     cell: Cell,
     capture: Capture,
+    attack: Attack | None,
     *,
     device: str = "cpu",
     checkpoint: Checkpoint | None = None,
@@ -165,13 +168,13 @@ def reconstruct(
         scenario: Says how the attack is set.
         cell: What is attacked with what.
         capture: What was intercepted; the attack is shown `seen` alone.
+        attack: The cell's (`attack_of`); None for random images.
         device: Where the attack computes; a torch device.
         checkpoint: Lets an attack that takes one go on where it was interrupted.
     """
     seen = capture.seen
     # The same start for an attack, its control and every defense: their differences are paired.
     generator = generator_for("attack", cell.scenario, cell.attack, cell.target, cell.seed)
-    attack = attack_of(scenario, cell)
     if attack is None:
         shape = _shape(capture)
         drawn, nobody = torch.rand(shape, generator=generator), torch.full(shape[:1], -1)

@@ -10,9 +10,8 @@ from typing import Any
 from fedaudit.core.errors import RunFolderError
 from fedaudit.core.measures import Evidence
 from fedaudit.core.scenario import Study
+from fedaudit.files import lock
 from fedaudit.files.atomic import MARK, storage_errors, sweep
-from fedaudit.files.lock import FILE as LOCK
-from fedaudit.files.lock import locked
 from fedaudit.study import manifest as manifests
 from fedaudit.study.executor import Event, execute
 from fedaudit.study.inventory import Inventory, set_aside, take_stock
@@ -58,7 +57,7 @@ def open_run(
     fresh = _is_fresh(path)
     with storage_errors(path):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with locked(path):
+    with lock.locked(path):
         if fresh and not (path / manifests.FILE).exists():
             with storage_errors(path):
                 path.chmod(0o700)
@@ -168,7 +167,7 @@ def _is_fresh(path: Path) -> bool:
         ) from error
     if manifests.FILE in inside:
         return False
-    if foreign := [name for name in inside if name != LOCK and not name.startswith(MARK)]:
+    if foreign := [name for name in inside if name not in lock.FILES and not name.startswith(MARK)]:
         raise RunFolderError(
             f"{str(path)!r} holds files that are not a run's ({foreign[0]!r}). Choose an empty or "
             "new folder with --output."

@@ -264,7 +264,7 @@ def test_a_study_captures_each_attack_through_its_own_broadcast(tmp_path: Any) -
             attack = run_cell.attack_of(study.scenarios[0], cell)
             capture = source_of(study, RunFolder(tmp_path)).capture(cell, attack)
             seen[cell.attack, cell.role] = capture.seen
-            made = run_cell.reconstruct(study.scenarios[0], cell, capture)
+            made = run_cell.reconstruct(study.scenarios[0], cell, capture, attack)
             assert made.images.shape[1:] == (3, 32, 32)
     manipulated = {key for key, one in seen.items() if "body.block.read.bias" in one.before}
     assert manipulated == {("imprint", "audit"), ("imprint", "prior_only")}

@@ -130,7 +130,9 @@ def test_who_is_not_told_of_a_defense_and_reads_nothing_is_blind(redacted: Path)
         study = replace(STUDY, scenarios=(asked,))
         capture = source_of(study, RunFolder(redacted)).capture(cell)
         assert capture.seen.defense is None
-        words[defense] = run_cell.reconstruct(asked, cell, capture).adaptive
+        words[defense] = run_cell.reconstruct(
+            asked, cell, capture, run_cell.attack_of(asked, cell)
+        ).adaptive
     assert words == {"none": "estimated", "ats": "no", "sign": "estimated"}
 
 
@@ -145,7 +147,7 @@ def test_every_role_goes_through_one_scorer(redacted: Path, scenario: str, role:
     capture = source.capture(cell)
     secret = capture.secret
     assert secret is not None
-    made = run_cell.reconstruct(asked, cell, capture)
+    made = run_cell.reconstruct(asked, cell, capture, run_cell.attack_of(asked, cell))
     gallery, embed = judge.judge_of(STUDY, folder, STUDY.scenarios[0])
     wrong = source.wrong_person(cell, secret, made)
     assert wrong not in secret.people

@@ -286,6 +286,7 @@ def test_leftovers_of_a_crash_are_swept(tmp_path: Path) -> None:
     early = tmp_path / "early"
     early.mkdir()
     (early / ".lock").touch()
+    (early / ".lock-holder").touch()
     (early / f"{MARK}abc").write_text("half")
     opened(early)
 

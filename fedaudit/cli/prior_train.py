@@ -111,7 +111,7 @@ def train(
         return INTERRUPTED
     judged = "photos kept apart" if manifest.held_out else "its own photos"
     click.echo(f"prior: {output} ({manifest.steps} steps; {judged}: {manifest.psnr:.2f} dB)")
-    click.echo(f"pictures: {training_session.Places(output).pictures}")
+    click.echo(f"pictures: {training_session.samples_folder(output)}")
     return OK
 
 

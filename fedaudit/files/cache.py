@@ -1,16 +1,15 @@
 """A cache of learned tensors, keyed by a hash of everything that decides them."""
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from fedaudit.core.errors import StorageError
 from fedaudit.files.asset_store import cache_dir
+from fedaudit.files.atomic import write_atomically
 
 VERSION = 1
 """To be raised where the same cause gives another result."""
@@ -58,14 +57,11 @@ def load_or_learn(
     learned = {name: value.contiguous() for name, value in learn().items()}
     try:
         home.mkdir(parents=True, exist_ok=True)
-        # Whole or not at all: workers may learn the same thing at the same time.
-        handle, part = tempfile.mkstemp(dir=home, prefix=f".{key}-")
-        os.close(handle)
-        save_file(learned, part)
-        Path(part).replace(file)
-    except OSError as error:
+        write_atomically(file, save(learned))  # workers may learn the same thing at the same time
+    except (OSError, StorageError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
         raise StorageError(
-            f"cannot keep what was learned in {home}: {error.strerror}. Make room, or set the "
-            'attack\'s cache to another folder, or to "off".'
+            f"cannot keep what was learned in {home}: {getattr(cause, 'strerror', error)}. Make "
+            'room, or set the attack\'s cache to another folder, or to "off".'
         ) from error
     return learned

@@ -43,25 +43,14 @@ class Progress:
     psnr: float | None
 
 
-@dataclass(frozen=True)
-class Places:
-    """Paths that a training writes.
+def checkpoint_path(prior: Path) -> Path:
+    """Where the checkpoint of a prior lies, which `resume` reads."""
+    return prior.with_name(f"{prior.stem}.checkpoint{SUFFIX}")
 
-    Attributes:
-        prior: The prior's file.
-    """
 
-    prior: Path
-
-    @property
-    def checkpoint(self) -> Path:
-        """What `resume` reads."""
-        return self.prior.with_name(f"{self.prior.stem}.checkpoint{SUFFIX}")
-
-    @property
-    def pictures(self) -> Path:
-        """Folder of the sample grids."""
-        return self.prior.with_name(f"{self.prior.stem}-samples")
+def samples_folder(prior: Path) -> Path:
+    """Where sample images of a prior in training lie."""
+    return prior.with_name(f"{prior.stem}-samples")
 
 
 def train(
@@ -92,9 +81,9 @@ def train(
     """
     if minutes is None and steps is None:
         raise UsageError("a training needs an end: give minutes or steps.")
-    places = _check_places(output, resume=resume)
+    _check_paths(output, resume=resume)
     trainer = Trainer(photos, settings)
-    seconds = _load(trainer, places.checkpoint) if resume else 0.0
+    seconds = _load(trainer, checkpoint_path(output)) if resume else 0.0
     clock = _Clock(minutes, steps, trainer.step)
     cpu = time.process_time()
     saved, psnr = time.monotonic(), None
@@ -104,12 +93,12 @@ def train(
             error = trainer.advance()
             report(Progress(trainer.step, share, error, warming_up, psnr))
             if time.monotonic() - saved >= SAVE_EVERY:
-                psnr = _save(trainer, places, seconds + time.process_time() - cpu).psnr
+                psnr = _save(trainer, output, seconds + time.process_time() - cpu).psnr
                 saved = time.monotonic()
     except KeyboardInterrupt:
-        _save(trainer, places, seconds + time.process_time() - cpu)
+        _save(trainer, output, seconds + time.process_time() - cpu)
         raise
-    return _save(trainer, places, seconds + time.process_time() - cpu)
+    return _save(trainer, output, seconds + time.process_time() - cpu)
 
 
 class _Clock:
@@ -129,32 +118,31 @@ class _Clock:
         return min(1.0, max(shares))
 
 
-def _check_places(output: Path, *, resume: bool) -> Places:
-    places = Places(output)
+def _check_paths(output: Path, *, resume: bool) -> None:
+    checkpoint = checkpoint_path(output)
     if output.suffix != SUFFIX:
         raise UsageError(f"{output}: a prior's file must end in {SUFFIX}.")
-    if resume and not places.checkpoint.is_file():
+    if resume and not checkpoint.is_file():
         raise UsageError(
-            f"there is no checkpoint {places.checkpoint} to go on from. Leave out --resume to "
+            f"there is no checkpoint {checkpoint} to go on from. Leave out --resume to "
             "start, or correct --output."
         )
-    if not resume and (output.exists() or places.checkpoint.exists()):
+    if not resume and (output.exists() or checkpoint.exists()):
         raise UsageError(
             f"{output} or its checkpoint exists. Add --resume to train it further, or choose "
             "another --output."
         )
     with storage_errors(output):
-        places.pictures.mkdir(parents=True, exist_ok=True)
-    return places
+        samples_folder(output).mkdir(parents=True, exist_ok=True)
 
 
-def _save(trainer: Trainer, places: Places, seconds: float) -> Manifest:
+def _save(trainer: Trainer, output: Path, seconds: float) -> Manifest:
     about = {"identity": json.dumps(trainer.identity()), "seconds": str(seconds)}
     packed = safetensors.torch.save(trainer.state(), {_KEY: json.dumps(about)})
-    write_atomically(places.checkpoint, packed)
+    write_atomically(checkpoint_path(output), packed)
     manifest = trainer.manifest(seconds)
-    write_prior(places.prior, trainer.average, manifest)
-    write_atomically(places.pictures / f"step-{trainer.step:06d}.png", _picture(trainer))
+    write_prior(output, trainer.average, manifest)
+    write_atomically(samples_folder(output) / f"step-{trainer.step:06d}.png", _picture(trainer))
     return manifest
 
 

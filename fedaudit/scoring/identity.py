@@ -7,9 +7,8 @@ of re-identification that every report prints (`benchmarks/attack_quality.py` pr
 any reconstruction.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -24,12 +23,8 @@ GALLERY_SIZE = 112
 """Pixels of gallery photos, whatever the study's size: an adversary's photos are not small."""
 
 
-class Embed(Protocol):
-    """Images `[N, C, H, W]` in [0, 1] → unit vectors `[N, D]`."""
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Embed."""
-        ...
+Embed = Callable[[Tensor], Tensor]
+"""Images `[N, C, H, W]` in [0, 1] → unit vectors `[N, D]`."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from fedaudit.priors.autoencoder import Settings, Trainer, difference
 from fedaudit.priors.expressiveness import express
 from fedaudit.priors.face_grids import grid
 from fedaudit.priors.training_photos import Photos
-from fedaudit.priors.training_session import Places, train
+from fedaudit.priors.training_session import checkpoint_path, samples_folder, train
 
 QUICK = Settings(size=32, batch=8)
 
@@ -87,7 +87,7 @@ def test_the_prior_serves_an_attack(photos: Photos, tmp_path: Path) -> None:
     for stage in (1, 2, 3):
         inner = fitted.enter(z, 0, stage)
         assert torch.allclose(fitted.images_from(inner, stage), fitted.images(z), atol=1e-6)
-    picture = Image.open(io.BytesIO((Places(path).pictures / "step-000003.png").read_bytes()))
+    picture = Image.open(io.BytesIO((samples_folder(path) / "step-000003.png").read_bytes()))
     assert picture.size == (2 * (10 * 34 + 2), 2 * (6 * 34 + 2))
 
 
@@ -130,7 +130,7 @@ def test_what_cannot_be_gone_on_from(photos: Photos, tmp_path: Path) -> None:
     other = Photos("faces", photos.train.flip(0), photos.held_out)
     with pytest.raises(UsageError, match="mean differ"):
         train(other, QUICK, path, steps=2, resume=True)
-    Places(path).checkpoint.write_bytes(b"\xff" * 500)
+    checkpoint_path(path).write_bytes(b"\xff" * 500)
     with pytest.raises(UsageError, match="cannot be gone on from"):
         train(photos, QUICK, path, steps=2, resume=True)
     with pytest.raises(UsageError, match=r"must end in \.safetensors"):

@@ -241,6 +241,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         del sys.modules[name]
 
 
+@pytest.mark.slow  # what is recorded is tested without Ray above
 def test_the_example_is_simulated_captured_and_attacked(
     folder: Path, example: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -358,6 +359,7 @@ def test_what_single_clients_are_sent_is_recorded_apart(folder: Path) -> None:
     assert [float(capture.broadcast(1, c)["w"][0]) for c in ("1", "2", "3")] == [1, 1, 5]
 
 
+@pytest.mark.slow  # test_flower_protections has sums under SecAgg, of smaller networks
 def test_the_example_under_secagg_gives_away_everybody(folder: Path, example: None) -> None:
     """The example's own clients and server, without Ray: a sum of three faces is three faces."""
     from faces_app.protected import secret_app, serve_secretly

@@ -357,6 +357,7 @@ def final(workspace: Path) -> dict[str, torch.Tensor]:
     return loaded
 
 
+@pytest.mark.slow  # the filter is tested above, message by message
 def test_the_example_is_simulated_and_captured_and_ends_as_without_the_filter(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,7 @@ from fedaudit.reports.rows import contrasts, invalidated, rows
 from fedaudit.reports.trials import Trials
 from fedaudit.reports.verdicts import headline
 from fedaudit.scoring.identity import Gallery, calibrate
+from fedaudit.scoring.metrics import declared
 from fedaudit.study.inventory import Inventory
 from fedaudit.study.jobs import gallery_name, utility_job
 from fedaudit.study.manifest import Manifest
@@ -103,6 +104,9 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         release_context=study.release_context,
         headline=headline(table, settings),
         settings=settings,
+        metrics=declared(
+            {name for t in trials.all for image in t.images for name in image.metrics} or None
+        ),
         rows=table,
         defenses=defense_lines(study, trials, table),
         exposures=exposed,
@@ -117,7 +121,11 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         provenance=_provenance(folder, manifest),
         limitations=(
             *limitations,
-            *([recorded.SEARCHED] if any(row.searched for row in table) else ()),
+            *(
+                [recorded.SEARCHED]
+                if any(row.measurement and row.measurement.searched for row in table)
+                else ()
+            ),
             *folder.facts().get("notes", ()),
             *_gaps(stock),
         ),
@@ -173,11 +181,8 @@ def _pictures(folder: RunFolder, results: Results) -> Iterator[tuple[tuple[str, 
     """What the gallery and the verdict card show."""
     wanted = {(e.cell, e.image) for e in results.exhibits}
     wanted |= {(e.prior_cell, e.image) for e in results.exhibits if e.prior_cell}
-    wanted |= {
-        (r.worst_cell, r.worst_image)
-        for r in results.rows
-        if r.worst_cell is not None and r.worst_image is not None
-    }
+    worst = (row.measurement.worst for row in results.rows if row.measurement)
+    wanted |= {(place.cell, place.image) for place in worst if place}
     for key, image in sorted(wanted):
         trial = folder.trial(key)
         kept = folder.evidence(trial.cell.scenario, trial.cell.target) or {}

@@ -27,7 +27,7 @@ def controls(
     noise = [s.reidentified for t in trials.of_role("noise") for s in t.images]
     wrong = [s.wrong_reidentified for t in trials.of_role("audit") for s in t.images]
     # A search of the whole gallery has as many chances as it has people.
-    searched = any(row.searched for row in rows)
+    searched = any(row.measurement and row.measurement.searched for row in rows)
     noise_fmr = fmr
     if searched and gallery and (chance := recorded.chance_of(gallery)):
         noise_fmr = max(fmr, chance.high / 10)
@@ -108,18 +108,19 @@ def _explained(rows: tuple[Row, ...]) -> tuple[Control, ...]:
     """
     found = []
     for row in rows:
-        if row.explained is None:
+        explained = row.measurement and row.measurement.explained
+        if not explained:
             continue
         parts = [
-            ("its update", row.explained),
-            ("another client's update", row.explained_other),
-            ("from noise", row.explained_prior),
-            ("random images", row.explained_noise),
+            ("its update", explained.update),
+            ("another client's update", explained.other),
+            ("from noise", explained.prior),
+            ("random images", explained.noise),
         ]
-        told = [f"{name} {recorded.told(value)}" for name, value in parts if value]
+        told = [f"{name} {recorded.mean_text(value)}" for name, value in parts if value]
         name = f"explained share of the update ({row.attack}; cosine, 1 is all)"
         requirement = "its update more than the controls; this is no likeness of faces"
-        held = recorded.found_something(row) or None
+        held = explained.beyond_controls or None
         found.append(Control(name, row.scenario, "; ".join(told), requirement, held))
     return tuple(found)
 
@@ -127,22 +128,20 @@ def _explained(rows: tuple[Row, ...]) -> tuple[Control, ...]:
 def _prior_only(study: Study, rows: tuple[Row, ...]) -> tuple[Control, ...]:
     """Not passed or failed: it is what every rate is compared with."""
     found = []
-    for scenario in study.scenarios:
-        for attack in scenario.attacks:
-            row = next(
-                (r for r in rows if r.scenario == scenario.name and r.attack == attack.label), None
+    first = {(row.scenario, row.attack): row.measurement for row in reversed(rows)}
+    for scenario, attack in ((s, a) for s in study.scenarios for a in s.attacks):
+        m = first.get((scenario.name, attack.label))
+        if m is None or m.prior is None:
+            continue
+        ssim = f", SSIM {m.prior_ssim.value:.2f}" if m.prior_ssim else ""
+        bound = f"; lower bound at most {study.reid_limit:.0%}".replace("%", " %")
+        found.append(
+            Control(
+                name=f"prior-only ({attack.label}, update replaced by noise)",
+                scenario=scenario.name,
+                outcome=rate_text(m.prior) + ssim,
+                requirement="what a leak must exceed" + ("" if m.searched else bound),
+                passed=None if m.searched else m.prior.low <= study.reid_limit,
             )
-            if row is None or row.prior is None:
-                continue
-            ssim = f", SSIM {row.prior_ssim.value:.2f}" if row.prior_ssim else ""
-            bound = f"; lower bound at most {study.reid_limit:.0%}".replace("%", " %")
-            found.append(
-                Control(
-                    name=f"prior-only ({attack.label}, update replaced by noise)",
-                    scenario=scenario.name,
-                    outcome=rate_text(row.prior) + ssim,
-                    requirement="what a leak must exceed" + ("" if row.searched else bound),
-                    passed=None if row.searched else row.prior.low <= study.reid_limit,
-                )
-            )
+        )
     return tuple(found)

@@ -62,8 +62,7 @@ def exhibits(
                     prior_cosine=prior.images[k].cosine
                     if prior and k < len(prior.images)
                     else None,
-                    ssim=image.metrics.get("ssim"),
-                    lpips=image.metrics.get("lpips"),
+                    metrics=image.metrics,
                 )
             )
     return tuple(shown)

@@ -94,10 +94,11 @@ class _Thing:
             parts.append("not finished")
         if len(together) > 1:
             parts.append(f"the result is of {' + '.join(together)} together")
-        if row and row.searched:
+        m = row.measurement if row else None
+        if m and m.searched:
             parts.append("matches with somebody in the gallery")
-        if row and row.of == "people" and row.reid:
-            hits, n, people = row.reid.hits, row.reid.n, row.n_people
+        if m and m.of == "people" and m.reid:
+            hits, n, people = m.reid.hits, m.reid.n, m.n_people
             once = n == people
             parts.append(f"{hits} of {n} {'people' if once else f'templates of {people} people'}")
         with_it, targets = self._counts()
@@ -148,16 +149,10 @@ class _Thing:
             readers=self.readers,
             attack=attack,
             together=together,
-            of=row.of if row else "photos",
-            n_people=row.n_people if row else 0,
             verdict=row.verdict.kind if row else "NOT TESTED",
-            reid=row.reid if row else None,
-            prior=row.prior if row else None,
-            rank1=row.rank1 if row else None,
-            ssim=row.ssim if row else None,
+            measurement=row.measurement if row else None,
             note=note,
             model_state=self.model_state,
-            searched=bool(row and row.searched),
         )
 
 

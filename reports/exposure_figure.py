@@ -134,11 +134,12 @@ def _cell(e: Exposure | None, left: float, column: float, top: float) -> Record:
     place = {"x": left + 2, "x2": left + column - 2, "y": top + 2, "y2": top + ROW - 2}
     if e is None:
         return {**place, "kind": "empty"}
-    if e.reid is None:
+    if e.measurement is None or e.reid is None:
         beside = e.verdict == "NOT TESTED" and len(e.together) > 1
         return {**place, "kind": "untested", "label": "used beside" if beside else ABSENT}
     span = column - 24
-    people = " people" if e.of == "people" and e.reid.n == e.n_people else ""
+    m = e.measurement
+    people = " people" if m.of == "people" and m.n_people == e.reid.n else ""
     return {
         **place,
         "kind": e.verdict,
@@ -147,7 +148,7 @@ def _cell(e: Exposure | None, left: float, column: float, top: float) -> Record:
         "from": left + 12,
         "to": left + 12 + span * e.reid.value,
         "end": left + 12 + span,
-        "prior": left + 12 + span * e.prior.value if e.prior else None,
+        "prior": left + 12 + span * m.prior.value if m.prior else None,
     }
 
 

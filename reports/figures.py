@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from fedaudit.core.measures import Rate
 from fedaudit.reports.charts import Key, series
-from fedaudit.reports.lanes import intervals
+from fedaudit.reports.lanes import bounds, intervals
 from fedaudit.reports.results import Results, Row
-from fedaudit.reports.text import ABSENT, percent, rate
+from fedaudit.reports.text import ABSENT, defense_name, percent, rate
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,6 @@ def brief(rows: Sequence[Row], scenario: str) -> str:
     return "fresh, round 1" if rounds[0] == 1 else f"trained, round {rounds[0]}"
 
 
-def defense_name(name: str) -> str:
-    """The word "none" alone reads as missing data."""
-    return "none (undefended)" if name == "none" else name
-
-
 def reidentification(results: Results) -> Figure:
     """Figure (a): re-identification by attack × defense, with the prior-only line."""
     attacks = series(unique([row.attack for row in results.rows]))
@@ -126,7 +122,7 @@ def reidentification(results: Results) -> Figure:
                     defense_name(row.defense),
                     row.attack,
                     rate(row.reid),
-                    rate(row.prior),
+                    rate(_prior(row)),
                 )
                 for row in results.rows
             ),
@@ -134,15 +130,17 @@ def reidentification(results: Results) -> Figure:
     )
 
 
+def _prior(row: Row) -> Rate | None:
+    return row.measurement.prior if row.measurement else None
+
+
 def _reid_panel(rows: Sequence[Row], attacks: Sequence[Key], limit: float) -> Markup:
     records = [
         {
             "group": defense_name(row.defense),
             "lane": row.attack,
-            "value": row.reid.value if row.reid else None,
-            "low": row.reid.low if row.reid else None,
-            "high": row.reid.high if row.reid else None,
-            "prior": row.prior.value if row.prior else None,
+            **bounds(row.reid),
+            "prior": prior.value if (prior := _prior(row)) else None,
             "note": f"{row.reid.hits} of {row.reid.n}" if row.reid else f"{ABSENT} not tested",
         }
         for row in rows

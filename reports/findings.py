@@ -1,12 +1,17 @@
 """What to act on, and what was looked at."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Literal
 
-from fedaudit.core.scenario import Study
+from fedaudit.core.errors import FedauditError
+from fedaudit.core.protocols import AttackCategory, category_of
+from fedaudit.core.registry import create
+from fedaudit.core.scenario import Choice, Study
 from fedaudit.reports.lessons import IRREVERSIBILITY, ONE_OWNER, is_template, kind_of, lesson
-from fedaudit.reports.results import Coverage, Exposure, Finding, Row
-from fedaudit.reports.verdicts import rate_text
+from fedaudit.reports.results import Coverage, Exposure, Finding, Measurement, Row, Severity
+from fedaudit.reports.verdicts import ORDER, model_in_words, rate_text
 
 RECONSTRUCTION: tuple[str, ...] = (
     "NIST AI 100-2 NISTAML.032",
@@ -15,33 +20,8 @@ RECONSTRUCTION: tuple[str, ...] = (
 )
 MEMBERSHIP = ("NIST AI 100-2 NISTAML.033", "MITRE ATLAS AML.T0024.000", "OWASP ML04:2023")
 PROPERTY = ("NIST AI 100-2 NISTAML.034",)
-CLASSES: tuple[tuple[str, frozenset[str], tuple[str, ...]], ...] = (
-    (
-        "gradient inversion in image space",
-        frozenset({"inverting_gradients", "dlg", "idlg", "grad_inversion", "gion"}),
-        RECONSTRUCTION,
-    ),
-    (
-        "gradient inversion with a generative prior",
-        frozenset({"gan_inversion", "liu_2021", "gias", "ggl", "gifd"}),
-        RECONSTRUCTION,
-    ),
-    (
-        "inversion in closed form (inputs, feature maps)",
-        frozenset({"map_inversion", "analytic", "r_gap", "spear"}),
-        RECONSTRUCTION,
-    ),
-    ("learned inversion", frozenset({"lti", "feature_decoder"}), RECONSTRUCTION),
-    ("template inversion", frozenset({"template_inversion"}), (*RECONSTRUCTION, *IRREVERSIBILITY)),
-    (
-        "malicious server",
-        frozenset({"imprint", "trap_weights", "fishing"}),
-        RECONSTRUCTION,
-    ),
-    ("membership inference", frozenset(), MEMBERSHIP),
-    ("property inference", frozenset(), PROPERTY),
-)
-"""Attack class, the attacks of it that we have, its names elsewhere."""
+INFERENCE = (("membership inference", MEMBERSHIP), ("property inference", PROPERTY))
+"""Classes of which we have no attack, with their names elsewhere."""
 NO_REMEDY = "No defense that was measured here lowers the rate; try others, or larger batches."
 
 RECORDED_REMEDY = (
@@ -52,28 +32,39 @@ RECORDED_REMEDY = (
 
 def coverage(study: Study, rows: tuple[Row, ...]) -> tuple[Coverage, ...]:
     """Every class of attack on shared updates, executed or not."""
-    label_to_name = {a.label: a.name for s in study.scenarios for a in s.attacks}
-    rows = tuple(row for row in rows if row.n_targets)  # the others had nothing to attack
-    found = []
-    for attack_class, names, standards in CLASSES:
-        asked = any(name in names for name in label_to_name.values())
-        mine = [row for row in rows if label_to_name[row.attack] in names]
-        tested = [row.reid for row in mine if row.reid]
-        result = "—"
-        if tested:
-            hits, n = sum(r.hits for r in tested), sum(r.n for r in tested)
-            searched = all(row.searched for row in mine)
-            verb = "match somebody in the gallery" if searched else "re-identified"
-            result = f"{hits} of {n} {verb}, over all defenses"
-        elif mine:
-            result = "executed; identity not tested"
-        found.append(Coverage(attack_class, asked, bool(mine), result, standards))
-    other = sorted({a for a, n in label_to_name.items() if not any(n in c[1] for c in CLASSES)})
-    executed = {row.attack for row in rows}
-    for a in other:
-        result = "see the comparison" if a in executed else "—"
-        found.append(Coverage(f"other: {a}", True, a in executed, result, ()))
-    return tuple(found)
+    categories = {a.label: _category(a) for s in study.scenarios for a in s.attacks}
+    executed = [(row, row.measurement) for row in rows if row.measurement]
+    lines = []
+    for category in (c for c in AttackCategory if c is not AttackCategory.OTHER):
+        mine = [m for row, m in executed if categories[row.attack] is category]
+        more = IRREVERSIBILITY if category is AttackCategory.TEMPLATE else ()
+        in_scope = category in categories.values()
+        standards = (*RECONSTRUCTION, *more)
+        lines.append(Coverage(category.value, in_scope, bool(mine), _result(mine), standards))
+    lines += [Coverage(name, False, False, "—", standards) for name, standards in INFERENCE]
+    for label in sorted(a for a, c in categories.items() if c is AttackCategory.OTHER):
+        ran = any(row.attack == label for row, _ in executed)
+        result = "see the comparison" if ran else "—"
+        lines.append(Coverage(f"other: {label}", True, ran, result, ()))
+    return tuple(lines)
+
+
+def _category(attack: Choice) -> AttackCategory:
+    """What the attack says of itself; "other" for one that is no longer installed."""
+    try:
+        return category_of(create("attacks", attack.name, attack.settings))
+    except FedauditError:
+        return AttackCategory.OTHER
+
+
+def _result(executed: Sequence[Measurement]) -> str:
+    tested = [m.reid for m in executed if m.reid]
+    if not tested:
+        return "executed; identity not tested" if executed else "—"
+    hits, n = sum(r.hits for r in tested), sum(r.n for r in tested)
+    searched = all(m.searched for m in executed)
+    verb = "match somebody in the gallery" if searched else "re-identified"
+    return f"{hits} of {n} {verb}, over all defenses"
 
 
 def findings(
@@ -102,69 +93,95 @@ def findings(
                 found.append(_single(max(matched, key=_order)))
         found += _uncovered(mine)
     found += [*_secure_sums(exposures), *more]
-    numbered = sorted(found, key=lambda f: -_SEVERITIES.index(f.severity))
-    return tuple(_numbered(k + 1, finding) for k, finding in enumerate(numbered))
+    ordered = sorted(found, key=lambda f: -ORDER.index(f.severity))
+    return tuple(replace(finding, id=f"F{k:02d}") for k, finding in enumerate(ordered, 1))
 
 
-_SEVERITIES = ("none", "low", "medium", "high", "critical")
-
-
-def _order(row: Row) -> tuple[float, float]:
-    return (row.reid.low if row.reid else 0.0), (row.ssim.value if row.ssim else -1.0)
+def _finding(
+    row: Row,
+    kind: str,
+    *,
+    severity: Severity,
+    confidence: Literal["high", "medium", "low"],
+    title: str,
+    claim: str,
+    remedy: str,
+    evidence: str = "",
+    standards: tuple[str, ...] = RECONSTRUCTION,
+) -> Finding:
+    """A finding about one row; its number comes with the order."""
+    place = (row.scenario, row.network, row.method, str(row.round), row.defense, row.attack)
+    return Finding(
+        id="",
+        severity=severity,
+        confidence=confidence,
+        title=title,
+        claim=claim,
+        evidence=evidence or row.verdict.sentence,
+        configuration=f"scenario {row.scenario}: network {row.network}, method {row.method}, "
+        f"round {row.round}, batch {row.batch_size}, from {_source(row)}, threat model "
+        f"{row.threat_model}, attack adaptive: {row.adaptive}",
+        remedy=remedy,
+        standards=standards,
+        fingerprint=_hash(kind, *place),
+    )
 
 
 def _leak(row: Row, rows: tuple[Row, ...]) -> Finding:
-    assert row.reid is not None
-    state = "a fresh model" if row.round == 1 else f"a trained model (round {row.round})"
-    state = row.model_state or state
-    holm = f"; Holm-adjusted p = {row.p_holm:.2g}" if row.p_holm is not None else ""
-    lpips = f", LPIPS {row.lpips.value:.2f}" if row.lpips else ""
-    ssim = ""
-    if row.ssim:
-        ssim = f" SSIM {row.ssim.value:.2f} ({row.ssim.low:.2f} to {row.ssim.high:.2f})"
-    title = f"Faces can be rebuilt from updates of {state}"
-    if row.searched:
-        title = f"Faces that match somebody in the gallery come out of updates of {state}"
+    m = row.measurement
+    assert m
+    likeness, parts = [], []
+    if m.ssim:
+        likeness.append(f"SSIM {m.ssim.value:.2f} ({m.ssim.low:.2f} to {m.ssim.high:.2f})")
+    if lpips := m.metrics.get("lpips"):
+        likeness.append(f"LPIPS {lpips.value:.2f}")
+    if likeness:
+        parts.append(", ".join(likeness))
+    if m.p_holm is not None:
+        parts.append(f"Holm-adjusted p = {m.p_holm:.2g}")
+    title = f"Faces can be rebuilt from updates of {model_in_words(row)}"
+    if m.searched:
+        title = (
+            f"Faces that match somebody in the gallery come out of updates of {model_in_words(row)}"
+        )
     remedy, standards = _remedy(row, rows), RECONSTRUCTION
     if is_template(row):
-        told = lesson(row.attacked)
-        title, standards = told.title, (*RECONSTRUCTION, *IRREVERSIBILITY)
-        remedy = told.remedy if remedy == NO_REMEDY else f"{told.remedy} {remedy}"
-    return Finding(
-        id="",
+        known = lesson(m.attacked)
+        title, standards = known.title, (*RECONSTRUCTION, *IRREVERSIBILITY)
+        remedy = known.remedy if remedy == NO_REMEDY else f"{known.remedy} {remedy}"
+    return _finding(
+        row,
+        "leak",
         severity=row.verdict.severity,
-        confidence="high" if row.p_holm is not None and row.p_holm < 0.05 else "medium",
+        confidence="high" if m.p_holm is not None and m.p_holm < 0.05 else "medium",
         title=f"{title}, {_under(row)}",
         claim=_claim(row),
-        evidence=f"{row.verdict.sentence}{f'{ssim}{lpips}{holm}'.replace(';', '', not ssim)}.",
-        configuration=_configuration(row),
+        evidence=f"{row.verdict.sentence} {'; '.join(parts)}." if parts else "",
         remedy=remedy,
         standards=standards,
-        fingerprint=_fingerprint("leak", row),
     )
 
 
 def _claim(row: Row) -> str:
-    assert row.reid is not None
-    if row.searched:
-        return f"Of {row.attack}, {rate_text(row.reid)} match somebody in the gallery."
-    return f"{row.attack} re-identified {rate_text(row.reid)}."
+    m = row.measurement
+    assert m
+    assert m.reid
+    if m.searched:
+        return f"Of {row.attack}, {rate_text(m.reid)} match somebody in the gallery."
+    return f"{row.attack} re-identified {rate_text(m.reid)}."
 
 
 def _single(row: Row) -> Finding:
-    assert row.reid is not None
-    return Finding(
-        id="",
+    assert row.reid
+    return _finding(
+        row,
+        "single",
         severity="low",
         confidence="low",
         title=f"{row.reid.hits} match(es) from {_source(row)} {_under(row)}, not yet significantly "
         "above prior-only",
         claim=_claim(row),
-        evidence=row.verdict.sentence,
-        configuration=_configuration(row),
         remedy="Run more targets: a confirmed match matters even in a run that is clean otherwise.",
-        standards=RECONSTRUCTION,
-        fingerprint=_fingerprint("single", row),
     )
 
 
@@ -173,22 +190,22 @@ def _uncovered(rows: Iterable[Row]) -> list[Finding]:
     for row in sorted(rows, key=_order, reverse=True):
         if row.budget and "not covered" in row.budget.unit:
             leaks = row.verdict.kind == "LEAK DEMONSTRATED"
-            return [
-                Finding(
-                    id="",
-                    severity="high" if leaks else "low",
-                    confidence="high",
-                    title=f"The privacy claim of {row.defense} does not cover what leaks",
-                    claim=f"ε = {row.budget.epsilon:g} holds for {row.budget.unit}.",
-                    evidence=row.verdict.sentence,
-                    configuration=_configuration(row),
-                    remedy="State the unit of the guarantee wherever ε is quoted, and protect the "
-                    "backbone's update too (for example by DP-SGD).",
-                    standards=RECONSTRUCTION,
-                    fingerprint=_fingerprint("uncovered", row),
-                )
-            ]
+            uncovered = _finding(
+                row,
+                "uncovered",
+                severity="high" if leaks else "low",
+                confidence="high",
+                title=f"The privacy claim of {row.defense} does not cover what leaks",
+                claim=f"ε = {row.budget.epsilon:g} holds for {row.budget.unit}.",
+                remedy="State the unit of the guarantee wherever ε is quoted, and protect the "
+                "backbone's update too (for example by DP-SGD).",
+            )
+            return [uncovered]
     return []
+
+
+def _order(row: Row) -> tuple[float, float]:
+    return row.strength[0], row.strength[2]
 
 
 def _remedy(row: Row, rows: tuple[Row, ...]) -> str:
@@ -251,29 +268,12 @@ def _secure_sums(exposures: tuple[Exposure, ...]) -> list[Finding]:
 
 
 def _source(row: Row) -> str:
-    return " + ".join(row.attacked) or "updates"
+    return " + ".join(row.measurement.attacked if row.measurement else ()) or "updates"
 
 
 def _under(row: Row) -> str:
     return "without a defense" if row.defense == "none" else f"under {row.defense}"
 
 
-def _configuration(row: Row) -> str:
-    return (
-        f"scenario {row.scenario}: network {row.network}, method {row.method}, round {row.round}, "
-        f"batch {row.batch_size}, from {_source(row)}, threat model {row.threat_model}, attack "
-        f"adaptive: {row.adaptive}"
-    )
-
-
-def _fingerprint(kind: str, row: Row) -> str:
-    parts = (kind, row.scenario, row.network, row.method, str(row.round), row.defense, row.attack)
-    return _hash(*parts)
-
-
 def _hash(*parts: str) -> str:
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
-
-
-def _numbered(number: int, finding: Finding) -> Finding:
-    return Finding(**{**finding.__dict__, "id": f"F{number:02d}"})

@@ -9,11 +9,11 @@ from markupsafe import Markup
 
 from fedaudit.core.measures import Rate, Utility
 from fedaudit.reports.charts import COLORS, Key, draw, over
-from fedaudit.reports.figures import Figure, Panel, Table, defense_name, scenario_title, unique
+from fedaudit.reports.figures import Figure, Panel, Table, scenario_title, unique
 from fedaudit.reports.lanes import short
 from fedaudit.reports.results import Results, Row
 from fedaudit.reports.strongest import met, strongest
-from fedaudit.reports.text import percent, rate
+from fedaudit.reports.text import defense_name, percent, rate
 
 
 @dataclass(frozen=True)

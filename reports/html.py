@@ -15,7 +15,7 @@ from fedaudit.reports.csp import policy
 from fedaudit.reports.explanation_figures import figures as explanation_figures
 from fedaudit.reports.explanation_wording import findings as explanation_findings
 from fedaudit.reports.exposure_figure import exposure_map
-from fedaudit.reports.figures import Figure, defense_name, reidentification, state
+from fedaudit.reports.figures import Figure, reidentification, state
 from fedaudit.reports.frontier import frontier
 from fedaudit.reports.more_figures import contrasts, model_states, scores
 from fedaudit.reports.pictures import Picture, Trio, trios, worst_pair
@@ -138,8 +138,9 @@ def _derived(results: Results) -> dict[str, Any]:
         "headline": headline,
         "worst_row": worst,
         "worst_threshold": view.threshold(results, worst.scenario) if worst else None,
-        "scenarios": view.scenarios(results),
-        "bought": view.bought(results),
+        "attacks_table": view.attacks_table(results),
+        "defenses_table": view.defenses_table(results),
+        "exposure_table": view.exposure_table(results),
         "states": view.states_of(results),
         "ledgers": view.ledgers(results),
         "not_shown": view.not_shown(results, headline),
@@ -167,7 +168,7 @@ def _environment() -> Environment:
         "secs": text.seconds,
         "span": text.estimate_range,
         "rate_span": text.rate_range,
-        "defense": defense_name,
+        "defense": text.defense_name,
         "state": state,
         "verdict": view.verdict_name,
         "evidence_title": view.evidence_title,

@@ -6,6 +6,7 @@ from typing import Any
 import altair as alt
 from markupsafe import Markup
 
+from fedaudit.core.measures import Estimate, Rate
 from fedaudit.reports.charts import COLORS, Key, color_scale, draw, over, shape_scale
 
 LANE = 21
@@ -50,6 +51,12 @@ def short(text: str, longest: int = LONGEST) -> str:
     'abc…'
     """
     return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def bounds(value: Rate | Estimate | None) -> Record:
+    """The part of a record that says where a point and its interval are."""
+    fields = ("value", "low", "high")
+    return {field: getattr(value, field) if value else None for field in fields}
 
 
 def _group(record: Record) -> tuple[str, str]:

@@ -56,7 +56,10 @@ def kind_of(artifact: str) -> str:
 
 def is_template(row: Row) -> bool:
     """Whether what the attack attacks tells of people, not of the photos of one batch."""
-    return row.of == "people" or bool({kind_of(name) for name in row.attacked} - UPDATES)
+    m = row.measurement
+    return m is not None and (
+        m.of == "people" or bool({kind_of(name) for name in m.attacked} - UPDATES)
+    )
 
 
 def lesson(attacked: Iterable[str]) -> Lesson:

@@ -1,6 +1,6 @@
 """The other figures: score distributions, the frontier, model states, contrasts of attacks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median, quantiles
 
 from markupsafe import Markup
@@ -11,14 +11,22 @@ from fedaudit.reports.figures import (
     Panel,
     Table,
     brief,
-    defense_name,
     scenario_title,
     state_of,
     unique,
 )
-from fedaudit.reports.lanes import Record, intervals, ticks
+from fedaudit.reports.lanes import Record, bounds, intervals, ticks
 from fedaudit.reports.results import Contrast, Results, Row, ScorePoint
-from fedaudit.reports.text import ABSENT, estimate_range, number, rate, seconds, signed
+from fedaudit.reports.text import (
+    ABSENT,
+    defense_name,
+    estimate,
+    estimate_range,
+    number,
+    rate,
+    seconds,
+    signed,
+)
 
 ROLES = {"audit": "reconstruction", "prior_only": "prior only", "noise": "noise"}
 _ROLE_KEYS = (
@@ -28,11 +36,6 @@ _ROLE_KEYS = (
 )
 MOST_TICKS = 120
 """Ticks a lane; beyond, evenly spaced quantiles stand for the points and keep the page small."""
-_METRICS = {
-    "ssim": "SSIM (no unit, −1–1)",
-    "lpips": "LPIPS (no unit, 0 and up)",
-    "reid": "Re-identification (share, 0–1)",
-}
 
 
 def scores(results: Results) -> Figure:
@@ -145,9 +148,7 @@ def model_states(results: Results) -> Figure:
                     row.network,
                     str(row.batch_size),
                     row.attack,
-                    f"{number(row.ssim.value)} {estimate_range(row.ssim)} n = {row.ssim.n}"
-                    if row.ssim
-                    else ABSENT,
+                    estimate(row.measurement.ssim if row.measurement else None),
                     rate(row.reid),
                 )
                 for row in rows
@@ -157,30 +158,27 @@ def model_states(results: Results) -> Figure:
 
 
 def _state_panel(rows: Sequence[Row], attacks: Sequence[Key], metric: str) -> Panel:
-    measured = [row for row in rows if (row.ssim if metric == "SSIM" else row.reid)]
     title = "Structural similarity" if metric == "SSIM" else "Re-identification"
-    if not measured:
-        why = "No attack of the study attacks what was sent."
-        if any(row.ssim for row in rows):
-            why = "Identity was not measured: the study ran no embedder."
-        return Panel(title, "", why=why)
     records: list[Record] = []
-    for row in measured:
-        value = row.ssim if metric == "SSIM" else row.reid
-        control = row.prior_ssim if metric == "SSIM" else row.prior
+    for row, m in ((row, row.measurement) for row in rows if row.measurement):
+        value = m.ssim if metric == "SSIM" else m.reid
+        control = m.prior_ssim if metric == "SSIM" else m.prior
         if value is not None:
             records.append(
                 {
                     "group": row.scenario,
                     "under": state_of(row),
                     "lane": row.attack,
-                    "value": value.value,
-                    "low": value.low,
-                    "high": value.high,
+                    **bounds(value),
                     "prior": control.value if control else None,
                     "note": f"n = {value.n}",
                 }
             )
+    if not records:
+        why = "No attack of the study attacks what was sent."
+        if any(row.measurement and row.measurement.ssim for row in rows):
+            why = "Identity was not measured: the study ran no embedder."
+        return Panel(title, "", why=why)
     svg = intervals(
         records,
         attacks,
@@ -189,7 +187,7 @@ def _state_panel(rows: Sequence[Row], attacks: Sequence[Key], metric: str) -> Pa
             if metric == "SSIM"
             else "Re-identification ↓ better (%, 0–100)"
         ),
-        domain=(min(0.0, *(row.ssim.low for row in measured if row.ssim)), 1.0)
+        domain=(min(0.0, *(record["low"] for record in records)), 1.0)
         if metric == "SSIM"
         else (0.0, 1.0),
         axis_format=".1f" if metric == "SSIM" else ".0%",
@@ -201,8 +199,12 @@ def contrasts(results: Results) -> Figure:
     """Figure (e): attacks against each other on the same targets."""
     names = unique([_pair(contrast) for contrast in results.contrasts])
     keys = series(names)
+    scales = {m.name: f"{m.title} ({m.scale})" for m in results.metrics}
+    scales["reid"] = "Re-identification (share, 0–1)"
     panels = [
-        _contrast_panel([c for c in results.contrasts if c.metric == metric], keys, results.rows)
+        _contrast_panel(
+            [c for c in results.contrasts if c.metric == metric], keys, results.rows, scales
+        )
         for metric in unique([contrast.metric for contrast in results.contrasts])
     ]
     return Figure(
@@ -251,19 +253,20 @@ def _pair(contrast: Contrast) -> str:
 
 
 def _contrast_panel(
-    contrasts_: Sequence[Contrast], keys: Sequence[Key], rows: Sequence[Row]
+    contrasts_: Sequence[Contrast],
+    keys: Sequence[Key],
+    rows: Sequence[Row],
+    scales: Mapping[str, str],
 ) -> Panel:
     first = contrasts_[0]
-    metric = _METRICS.get(first.metric, first.metric)
+    metric = scales.get(first.metric, first.metric)
     ahead = "first" if first.higher_is_better else "second"
     records: list[Record] = [
         {
             "group": defense_name(c.defense),
             "under": f"{c.scenario}, {brief(rows, c.scenario)}",
             "lane": _pair(c),
-            "value": c.difference.value,
-            "low": c.difference.low,
-            "high": c.difference.high,
+            **bounds(c.difference),
             "note": f"{signed(c.difference.value)} · {seconds(c.seconds_first)} /"
             f" {seconds(c.seconds_second)} s",
         }

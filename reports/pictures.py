@@ -72,11 +72,12 @@ def trios(
 
 def worst_pair(results: Results, pictures: Mapping[tuple[str, int], Picture]) -> Trio | None:
     """The pair behind the highest identity cosine of the study."""
-    rows = [r for r in results.rows if r.worst_cosine is not None and r.worst_cell is not None]
-    if not rows:
+    worst = [row.measurement.worst for row in results.rows if row.measurement]
+    known = [place for place in worst if place]
+    if not known:
         return None
-    row = max(rows, key=lambda r: r.worst_cosine or 0.0)
-    picture = pictures.get((row.worst_cell or "", row.worst_image or 0))
+    top = max(known, key=lambda place: place.cosine)
+    picture = pictures.get((top.cell, top.image))
     if picture is None:
         return None
     original = None if picture.original is None else data_uri(picture.original, SIDES[0])

@@ -31,9 +31,11 @@ def positive(
     undefended = {c.label for s in study.scenarios for c in s.defenses if c.name == "none"}
     tried = [row for row in rows if row.defense in undefended and row.batch_size == 1]
     found = [
-        (gain.low, gain, row.ssim.value, row)
+        (gain.low, gain, m.ssim.value, row)
         for row in tried
-        if row.ssim and (gain := _gain(trials, row.scenario, row.defense, row.attack))
+        if (m := row.measurement)
+        and m.ssim
+        and (gain := _gain(trials, row.scenario, row.defense, row.attack))
     ]
     if not found:
         return Control(name, "all", "no undefended row with batch 1", requirement, None)
@@ -59,7 +61,7 @@ def _of_recorded(study: Study, trials: Trials, faces: str) -> Control:
     for attack in first.attacks:
         place = (first.name, first.defenses[0].label, attack.label)
         gain = _gain(trials, *place, control=True)
-        values = trials.group(*place, "positive").values(lambda s: s.metrics.get("ssim"))
+        values = trials.group(*place, "positive").metric("ssim")
         if gain and values:
             told.append(f"{attack.label} SSIM {sum(values) / len(values):.2f}, {_over(gain)}")
     if not told:

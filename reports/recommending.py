@@ -67,9 +67,8 @@ def recommend(
 
 
 def _judge(line: DefenseLine, max_reid: float, min_accuracy: float) -> Candidate:
-    utility, reid, cost = line.utility, line.reid, None
-    if utility and utility.step_seconds and utility.plain_step_seconds:
-        cost = utility.step_seconds / utility.plain_step_seconds
+    utility, reid = line.utility, line.reid
+    cost = utility.overhead if utility else None
     if utility is None or reid is None or line.verdict == "INVALID":
         return Candidate(line, "not measured", _missing(line), cost)
     why = (

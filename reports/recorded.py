@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from fedaudit.core.measures import Estimate, Rate
 from fedaudit.core.scenario import Protection, Study
-from fedaudit.reports.results import Finding, Row, Settings, Severity, Verdict
+from fedaudit.reports.results import Finding, Measurement, Row, Settings, Severity, Verdict
 from fedaudit.reports.verdicts import points, rate_text, severity_of
 from fedaudit.scoring.identity import Gallery
 from fedaudit.stats import intervals
@@ -56,20 +56,18 @@ FAULTS: Mapping[str, tuple[Severity, str, str]] = {
 """Severity, title and remedy of faults in protections, by the name that inspection gives them."""
 
 
-def judge_search(
-    reid: Rate, excess: Estimate | None, chance: Rate | None, settings: Settings
-) -> Verdict:
+def judge_search(measurement: Measurement, settings: Settings) -> Verdict:
     """The verdict where nobody knows whom the updates are of: matches with somebody, no more.
 
     A leak is only called demonstrated where matches are above prior-only *and* above what photos
     of strangers reach by chance, each by an interval.
 
     Args:
-        reid: Reconstructions that match somebody in the gallery.
-        excess: The same minus prior-only, paired.
-        chance: Photos that match somebody else.
+        measurement: Of reconstructions that match somebody in the gallery.
         settings: T.
     """
+    reid, excess, chance = measurement.reid, measurement.excess, measurement.chance
+    assert reid
     found = rate_text(reid).replace("faces", "reconstructions", 1)
     number = f"{found} match somebody in the gallery"
     luck = rate_text(chance).replace("faces", "photos", 1) if chance else ""
@@ -101,14 +99,14 @@ def chance_of(gallery: Gallery | None) -> Rate | None:
     return Rate(hits, n, hits / n, *intervals.clopper_pearson(hits, n))
 
 
-def not_identified(row: Row) -> str:
+def not_identified(measurement: Measurement) -> str:
     """What can be said of a row whose reconstructions were compared with no person."""
     parts = []
-    if row.ssim:
+    if measurement.ssim:
+        prior = mean_text(measurement.prior_ssim) if measurement.prior_ssim else "—"
         parts.append(
-            f"{_told('SSIM to the originals', row.ssim)}; prior-only "
-            + (_told("", row.prior_ssim) if row.prior_ssim else "—")
-            + ". Identity was not tested: it needs a gallery (--gallery) that holds another photo "
+            f"SSIM to the originals {mean_text(measurement.ssim)}; prior-only {prior}"
+            ". Identity was not tested: it needs a gallery (--gallery) that holds another photo "
             "of these people, and originals in folders with their names"
         )
     else:
@@ -116,37 +114,26 @@ def not_identified(row: Row) -> str:
             "The originals are not known, and no gallery was searched: whose faces these are "
             "cannot be said (--truth, --gallery)"
         )
-    if row.explained:
+    if explained := measurement.explained:
         others = [
-            (row.explained_other, "another client's update"),
-            (row.explained_prior, "images rebuilt from noise explain"),
-            (row.explained_noise, "random images"),
+            (explained.other, "another client's update"),
+            (explained.prior, "images rebuilt from noise explain"),
+            (explained.noise, "random images"),
         ]
-        controls = [_told(name, value) for value, name in others if value]
+        controls = [f"{name} {mean_text(value)}" for value, name in others if value]
         parts.append(
-            f"What was rebuilt explains {_told('its update', row.explained)}"
+            f"What was rebuilt explains its update {mean_text(explained.update)}"
             + (f"; {', '.join(controls)}" if controls else "")
             + " (cosine; 1 explains all; this is no likeness of faces)"
         )
-    return f"{'. '.join(parts)}. {copies_text(row)}".rstrip()
+    return f"{'. '.join(parts)}. {copies_text(measurement)}".rstrip()
 
 
-def found_something(row: Row) -> bool:
-    """Whether an attack explains the updates that it attacked better than its controls do."""
-    others = (row.explained_other, row.explained_prior, row.explained_noise)
-    highest = [value.high for value in others if value]
-    return row.explained is not None and bool(highest) and row.explained.low > max(highest)
-
-
-def told(value: Estimate) -> str:
+def mean_text(value: Estimate) -> str:
     """A mean with its interval, where there is more than one value."""
     if value.n < 2:
         return f"{value.value:.2f} (one value, no interval)"
     return f"{value.value:.2f} ({value.low:.2f} to {value.high:.2f})"
-
-
-def _told(name: str, value: Estimate) -> str:
-    return f"{name} {told(value)}".strip()
 
 
 def copies(psnr: Sequence[float] | None) -> Rate | None:
@@ -160,13 +147,14 @@ def copies(psnr: Sequence[float] | None) -> Rate | None:
     return intervals.rate([value >= COPY for value in psnr]) if psnr else None
 
 
-def copies_text(row: Row) -> str:
+def copies_text(measurement: Measurement) -> str:
     """What copies there are, in a sentence; "" where there are none."""
-    if row.copies is None or not row.copies.hits:
+    own, control = measurement.copies, measurement.prior_copies
+    if own is None or not own.hits:
         return ""
-    prior = f"{row.prior_copies.hits} of {row.prior_copies.n}" if row.prior_copies else "—"
+    prior = f"{control.hits} of {control.n}" if control else "—"
     return (
-        f"{row.copies.hits} of {row.copies.n} reconstructions are copies of the photos that were "
+        f"{own.hits} of {own.n} reconstructions are copies of the photos that were "
         f"trained on (PSNR at least {COPY:g} dB; prior-only {prior})."
     )
 
@@ -177,19 +165,24 @@ def _copied(study: Study, rows: Sequence[Row]) -> Iterator[Finding]:
         mine = [row for row in rows if row.scenario == scenario]
         if any(row.verdict.kind == "LEAK DEMONSTRATED" for row in mine):
             continue
-        made = [r for r in mine if r.copies and r.copies.hits and r.prior_copies]
-        made = [r for r in made if r.prior_copies and not r.prior_copies.hits]
-        if not made:
+        copied = [
+            (m.copies, m, row)
+            for row in mine
+            if (m := row.measurement) and m.copies and m.copies.hits
+            if m.prior_copies and not m.prior_copies.hits
+        ]
+        if not copied:
             continue
-        best = max(made, key=lambda row: row.copies.low if row.copies else 0.0)
-        assert best.copies is not None
+        rate, measurement, best = max(copied, key=lambda entry: entry[0].low)
         yield Finding(
             id="",
-            severity=severity_of(best.copies, passive=True),
+            severity=severity_of(rate, passive=True),
             confidence="high",
             title=f"Photos come back as copies from updates of {best.model_state}",
-            claim=copies_text(best),
-            evidence=(_told("SSIM to the originals", best.ssim) if best.ssim else "")
+            claim=copies_text(measurement),
+            evidence=(
+                f"SSIM to the originals {mean_text(measurement.ssim)}" if measurement.ssim else ""
+            )
             + "; the auditor knew the originals, and who they show played no part.",
             configuration=f"{study.name}, scenario {scenario}: network {best.network}, batch "
             f"{best.batch_size}, defense {best.defense}, attack {best.attack}",

@@ -13,10 +13,10 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from fedaudit.core.claims import Budget
-from fedaudit.core.measures import Estimate, Rate, Utility
+from fedaudit.core.measures import Estimate, MetricFacts, Rate, Utility
 from fedaudit.reports.explanation import Explanation
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 
 VerdictKind = Literal[
     "LEAK DEMONSTRATED", "NO LEAK FOUND ABOVE LIMIT", "INCONCLUSIVE", "INVALID", "NOT TESTED"
@@ -41,32 +41,96 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Worst:
+    """The reconstruction with the highest identity cosine, and where its picture is."""
+
+    cosine: float
+    cell: str
+    image: int
+
+
+@dataclass(frozen=True)
+class Explained:
+    """How well reconstructions explain recorded updates: mean cosines, 1 is all.
+
+    Attributes:
+        update: Between an update and the one that a client would have made of the reconstruction.
+        other: The same against another client's update.
+        prior: Of what was rebuilt from noise.
+        noise: Of random images.
+    """
+
+    update: Estimate
+    other: Estimate | None
+    prior: Estimate | None
+    noise: Estimate | None
+
+    @property
+    def beyond_controls(self) -> bool:
+        """Whether an attack explains the updates that it attacked better than controls do."""
+        highest = [control.high for control in (self.other, self.prior, self.noise) if control]
+        return bool(highest) and self.update.low > max(highest)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one attack recovered under one defense.
+
+    Attributes:
+        of: What the attack rebuilds: "photos" of a batch, or one face for each of several "people".
+        attacked: Names of the shared things that the attack attacks together.
+        metrics: Image metrics by name; without those that were not measured on all images.
+        seconds: Median CPU seconds a target.
+        labels: Mean share of the label multiset that was recovered.
+        reid: Re-identification at the calibrated FMR (headline).
+        prior: The same for the prior-only control (same attack, update replaced by noise).
+        prior_ssim: SSIM of that control.
+        excess: reid − prior, paired by target.
+        p_value, p_holm: One-sided, excess > 0; Holm over the rows of the study.
+        searched: Nobody knows whom the updates are of: `reid` and `prior` count reconstructions
+            that match *somebody* in the gallery, `worst` is to the nearest person.
+        chance: Of photos, how often a search of the whole gallery matches a stranger.
+        explained: Of recorded updates.
+        copies, prior_copies: Of recorded updates whose originals are known: how many of the
+            reconstructions are copies of them, by PSNR.
+    """
+
+    n_targets: int
+    n_people: int
+    of: Literal["photos", "people"]
+    attacked: tuple[str, ...]
+    metrics: Mapping[str, Estimate]
+    seconds: float
+    labels: float | None = None
+    reid: Rate | None = None
+    prior: Rate | None = None
+    prior_ssim: Estimate | None = None
+    excess: Estimate | None = None
+    rank1: Rate | None = None
+    worst: Worst | None = None
+    p_value: float | None = None
+    p_holm: float | None = None
+    searched: bool = False
+    chance: Rate | None = None
+    explained: Explained | None = None
+    copies: Rate | None = None
+    prior_copies: Rate | None = None
+
+    @property
+    def ssim(self) -> Estimate | None:
+        """Structural similarity, by which attacks that re-identify alike are told apart."""
+        return self.metrics.get("ssim")
+
+
+@dataclass(frozen=True)
 class Row:
     """One line of the comparison: scenario × defense × attack.
 
     Attributes:
         adaptive: Whether the attack took the defense into account, as in `Reconstruction`, on most
             targets.
-        of: What the attack rebuilds: "photos" of a batch, or one face for each of several "people".
-        attacked: Names of the shared things that the attack attacks together; () where it attacks
-            none of what was shared: nothing was tested then, and all that follows is null.
-        reid: Re-identification at the calibrated FMR (headline).
-        prior: The same for the prior-only control (same attack, update replaced by noise).
-        excess: reid − prior, paired by target.
-        worst_cosine: Highest identity cosine; `worst_cell` and `worst_image` point at its picture.
-        labels: Mean share of the label multiset that was recovered.
-        seconds: Median CPU seconds a target.
-        p_value, p_holm: One-sided, excess > 0; Holm over the rows of the study.
+        measurement: None where the attack attacks nothing of what was shared: nothing was tested.
         model_state: What is known of a recorded model; "" of a simulated one, which `round` tells.
-        searched: Nobody knows whom the updates are of: `reid` and `prior` count reconstructions
-            that match *somebody* in the gallery, `worst_cosine` is to the nearest person.
-        chance: Of photos, how often a search of the whole gallery matches a stranger.
-        explained: Of recorded updates: mean cosine between an update and the one that a client
-            would have made of the reconstruction; `explained_other` against another client's
-            update, `explained_prior` of what was rebuilt from noise, `explained_noise` of random
-            images.
-        copies, prior_copies: Of recorded updates whose originals are known: how many of the
-            reconstructions are copies of them, by PSNR.
     """
 
     scenario: str
@@ -78,38 +142,31 @@ class Row:
     attack: str
     threat_model: str
     adaptive: str
-    n_targets: int
-    n_people: int
-    of: Literal["photos", "people"]
-    attacked: tuple[str, ...]
-    reid: Rate | None
-    prior: Rate | None
-    excess: Estimate | None
-    rank1: Rate | None
-    worst_cosine: float | None
-    worst_cell: str | None
-    worst_image: int | None
-    ssim: Estimate | None
-    psnr: Estimate | None
-    mse: Estimate | None
-    lpips: Estimate | None
-    prior_ssim: Estimate | None
-    labels: float | None
-    seconds: float | None
-    p_value: float | None
-    p_holm: float | None
+    measurement: Measurement | None
     budget: Budget | None
     utility: Utility | None
     verdict: Verdict
     model_state: str = ""
-    searched: bool = False
-    chance: Rate | None = None
-    explained: Estimate | None = None
-    explained_other: Estimate | None = None
-    explained_prior: Estimate | None = None
-    explained_noise: Estimate | None = None
-    copies: Rate | None = None
-    prior_copies: Rate | None = None
+
+    @property
+    def reid(self) -> Rate | None:
+        """The headline metric; None where it was not tested."""
+        return self.measurement.reid if self.measurement else None
+
+    @property
+    def worst_cosine(self) -> float | None:
+        """Highest identity cosine."""
+        worst = self.measurement and self.measurement.worst
+        return worst.cosine if worst else None
+
+    @property
+    def strength(self) -> tuple[float, float, float]:
+        """Orders rows by what they show: lower bounds of rate and excess, then SSIM."""
+        m = self.measurement
+        if m is None:
+            return 0.0, -1.0, -1.0
+        low = m.reid.low if m.reid else 0.0
+        return low, m.excess.low if m.excess else -1.0, m.ssim.value if m.ssim else -1.0
 
 
 @dataclass(frozen=True)
@@ -118,11 +175,11 @@ class DefenseLine:
 
     Attributes:
         name, settings: Of the defense; `defense` is its label in the study.
-        attack: The one that re-identified most; None where none was run, and all rates are null.
+        attack: The one that re-identified most; None where none was run.
         adaptive: Whether that attack took the defense into account, as in `Row`.
+        measurement: What that attack recovered.
         met_by_adaptive: Whether any attack that was run did.
         verdict: The gravest of its rows.
-        reid, excess, ssim, lpips, psnr: Of the strongest attack.
         reid_blind, reid_adapted: Of the strongest attack that did not take the defense into
             account, and of the strongest that did.
         worst_cosine: Over all attacks.
@@ -138,23 +195,24 @@ class DefenseLine:
     settings: Mapping[str, Any]
     attack: str | None
     adaptive: str | None
+    measurement: Measurement | None
     met_by_adaptive: bool
     verdict: VerdictKind
-    reid: Rate | None
     reid_blind: Rate | None
     reid_adapted: Rate | None
-    excess: Estimate | None
     worst_cosine: float | None
-    ssim: Estimate | None
-    lpips: Estimate | None
-    psnr: Estimate | None
-    reduction: Estimate | None
-    p_value: float | None
-    p_holm: float | None
     utility: Utility | None
     accuracy_lost: float | None
     budget: Budget | None
     dominated_by: str | None
+    reduction: Estimate | None = None
+    p_value: float | None = None
+    p_holm: float | None = None
+
+    @property
+    def reid(self) -> Rate | None:
+        """Under the strongest attack."""
+        return self.measurement.reid if self.measurement else None
 
 
 @dataclass(frozen=True)
@@ -170,11 +228,9 @@ class Exposure:
         readers: Registered attacks that read such a thing, when the study was run.
         attack: Who attacks it; None where no attack of the study attacks it: nothing was tested.
         together: Everything that the attack attacks or uses at once; the result is of all of them.
-        of: What the attack rebuilds, as in `Row`.
-        n_people: Distinct people behind the rates.
-        reid, prior, rank1, ssim: Of the row scenario × defense × attack; null where not tested.
+        measurement: Of the row scenario × defense × attack; None where not tested.
         note: Why there is no result, or what else a reader must know.
-        model_state, searched: As in `Row`.
+        model_state: As in `Row`.
     """
 
     scenario: str
@@ -190,16 +246,15 @@ class Exposure:
     readers: tuple[str, ...]
     attack: str | None
     together: tuple[str, ...]
-    of: Literal["photos", "people"]
-    n_people: int
     verdict: VerdictKind
-    reid: Rate | None
-    prior: Rate | None
-    rank1: Rate | None
-    ssim: Estimate | None
+    measurement: Measurement | None
     note: str
     model_state: str = ""
-    searched: bool = False
+
+    @property
+    def reid(self) -> Rate | None:
+        """The headline metric; None where it was not tested."""
+        return self.measurement.reid if self.measurement else None
 
 
 @dataclass(frozen=True)
@@ -307,8 +362,7 @@ class Exhibit:
     cosine: float | None
     threshold: float | None
     prior_cosine: float | None
-    ssim: float | None
-    lpips: float | None
+    metrics: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -365,7 +419,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class Results:
-    """The whole report as data."""
+    """The whole report as data.
+
+    Attributes:
+        metrics: What the metrics of images say of themselves, in the order in which they are shown.
+    """
 
     schema_version: str
     study: str
@@ -374,6 +432,7 @@ class Results:
     release_context: str
     headline: Verdict
     settings: Settings
+    metrics: tuple[MetricFacts, ...]
     rows: tuple[Row, ...]
     defenses: tuple[DefenseLine, ...]
     exposures: tuple[Exposure, ...]

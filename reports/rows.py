@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, product
 from statistics import median
 
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.measures import Estimate, Utility
-from fedaudit.core.scenario import Scenario, Study
+from fedaudit.core.scenario import Study
 from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.core.threat_models import threat_model
 from fedaudit.core.trial import ImageScore
 from fedaudit.reports import positive_control, recorded
-from fedaudit.reports.results import Contrast, Row, Settings
+from fedaudit.reports.results import Contrast, Explained, Measurement, Row, Settings, Verdict, Worst
 from fedaudit.reports.trials import Group, Trials, outcomes, paired
 from fedaudit.reports.verdicts import NOT_TESTED, judge
 from fedaudit.scoring.identity import Gallery
@@ -40,41 +40,41 @@ def rows(
         gallery: What was searched, where nobody knows whom updates are of.
         source: What the captures allow one to conclude.
     """
-    found = []
+    table = []
     brought = source.truth == "brought"
     for scenario in study.scenarios:
         noise = Group(tuple(t for t in trials.of_role("noise") if t.cell.scenario == scenario.name))
-        for defense in scenario.defenses:
-            for attack in scenario.attacks:
-                group = trials.group(scenario.name, defense.label, attack.label)
-                idle = trials.idle(scenario.name, defense.label, attack.label)
-                if not group and idle:
-                    found.append(_untested(scenario, idle))
-                if not group:
-                    continue
-                # The prior-only control has no update, so the first defense's serves all that have
-                # none of their own, because as many images are behind their updates.
-                first = scenario.defenses[0].label
-                prior = trials.group(scenario.name, defense.label, attack.label, "prior_only")
-                prior = prior or trials.group(scenario.name, first, attack.label, "prior_only")
-                if brought and not group.tested() and (some := _identified(group)):
-                    group, prior = some, _identified(prior)
-                utility = utilities.get((scenario.name, defense.label))
-                row = _row(scenario, group, prior, utility, settings)
-                if brought:
-                    row = _recorded(source, row, (group, prior, noise), settings, gallery)
-                    row = _doubted(row, positive_control.succeeds(study, trials, attack.label))
-                found.append(row)
-    return _corrected(found)
+        for defense, attack in product(scenario.defenses, scenario.attacks):
+            group = trials.group(scenario.name, defense.label, attack.label)
+            if not group:
+                if idle := trials.idle(scenario.name, defense.label, attack.label):
+                    why = f"Not attacked: {idle.trials[0].not_attacked}."
+                    table.append(_row(idle, replace(NOT_TESTED, sentence=why)))
+                continue
+            # The prior-only control has no update, so the first defense's serves all that have
+            # none of their own, because as many images are behind their updates.
+            first = scenario.defenses[0].label
+            prior = trials.group(scenario.name, defense.label, attack.label, "prior_only")
+            prior = prior or trials.group(scenario.name, first, attack.label, "prior_only")
+            if brought and not group.tested() and (some := _identified(group)):
+                group, prior = some, _identified(prior)
+            utility = utilities.get((scenario.name, defense.label))
+            measurement = _measurement(group, prior)
+            model = threat_model(scenario.threat_model, scenario.grant, scenario.deny)
+            passive = Knowledge.MANIPULATION not in model.grants
+            verdict = judge(measurement, settings, passive=passive, valid=True)
+            row = _row(group, verdict, measurement, utility)
+            if brought:
+                row = _recorded(source, row, (group, prior, noise), settings, gallery)
+                row = _doubted(row, positive_control.succeeds(study, trials, attack.label))
+            table.append(row)
+    return _corrected(table)
 
 
 def invalidated(rows: tuple[Row, ...], settings: Settings) -> tuple[Row, ...]:
     """The same rows where a control failed."""
     return tuple(
-        replace(
-            row,
-            verdict=judge(row.reid, row.excess, settings, passive=True, valid=False),
-        )
+        replace(row, verdict=judge(row.measurement, settings, passive=True, valid=False))
         if row.reid
         else row
         for row in rows
@@ -83,7 +83,7 @@ def invalidated(rows: tuple[Row, ...], settings: Settings) -> tuple[Row, ...]:
 
 def contrasts(study: Study, trials: Trials) -> tuple[Contrast, ...]:
     """Each pair of attacks on the same photos, for the first defense of each scenario."""
-    found = []
+    found: list[Contrast] = []
     for scenario in study.scenarios:
         defense = scenario.defenses[0].label
         for a, b in combinations([attack.label for attack in scenario.attacks], 2):
@@ -95,35 +95,12 @@ def contrasts(study: Study, trials: Trials) -> tuple[Contrast, ...]:
 
 
 def _row(
-    scenario: Scenario, group: Group, prior: Group, utility: Utility | None, settings: Settings
+    group: Group,
+    verdict: Verdict,
+    measurement: Measurement | None = None,
+    utility: Utility | None = None,
 ) -> Row:
-    cell, people = group.cell, group.people
-    tested = group.tested()
-    reid = intervals.rate(outcomes(list(group.scores().values()))) if tested else None
-    excess, p_value, prior_rate, prior_ssim = None, None, None, None
-    ours: list[ImageScore] = []
-    if prior:
-        ours, theirs = paired(group, prior)
-    if prior and ours:
-        clusters = [score.person for score in ours]
-        prior_ssim = _mean([s.metrics.get("ssim") for s in theirs], clusters)
-        if tested and prior.tested():
-            prior_rate = intervals.rate(outcomes(list(prior.scores().values())))
-            pair = outcomes(ours), outcomes(theirs)
-            excess = intervals.paired_rate_difference(*pair, clusters)
-            p_value = intervals.paired_p_value(*pair, clusters)
-    ranks = [s.rank for s in group.scores().values() if s.rank is not None]
-    worst = max(group.scores().items(), key=lambda item: _closeness(item[1]))
-    worst_trial = next(
-        t for t in group.trials if (t.cell.target, t.cell.seed) == (worst[0][0], worst[0][1])
-    )
-    has_cosine = worst[1].cosine is not None
-    labels = [t.labels_correct for t in group.trials if t.labels_correct is not None]
-    model = threat_model(scenario.threat_model, scenario.grant, scenario.deny)
-    verdict = NOT_TESTED
-    if tested:
-        passive = Knowledge.MANIPULATION not in model.grants
-        verdict = judge(reid, excess, settings, passive=passive, valid=True)
+    cell = group.cell
     return Row(
         scenario=cell.scenario,
         network=cell.network,
@@ -134,73 +111,57 @@ def _row(
         attack=cell.attack,
         threat_model=cell.threat_model,
         adaptive=group.adaptive,
-        n_targets=len(group.trials),
-        n_people=len(set(people)),
-        of=group.trials[0].of,
-        attacked=tuple(dict.fromkeys(s.name for t in group.trials for s in t.sent if s.read)),
-        reid=reid,
-        prior=prior_rate,
-        excess=excess,
-        rank1=intervals.rate([rank == 1 for rank in ranks]) if ranks else None,
-        worst_cosine=worst[1].cosine,
-        worst_cell=worst_trial.cell.key if has_cosine else None,
-        worst_image=worst[0][2] if has_cosine else None,
-        ssim=_mean(group.values(lambda s: s.metrics.get("ssim")), people),
-        psnr=_mean(group.values(lambda s: s.metrics.get("psnr")), people),
-        mse=_mean(group.values(lambda s: s.metrics.get("mse")), people),
-        lpips=_mean(group.values(lambda s: s.metrics.get("lpips")), people),
-        prior_ssim=prior_ssim,
-        labels=sum(labels) / len(labels) if labels else None,
-        seconds=median(trial.seconds for trial in group.trials),
-        p_value=p_value,
-        p_holm=None,
-        budget=next((t.budget for t in group.trials if t.budget), None),
+        measurement=measurement,
+        budget=next((t.budget for t in group.trials if t.budget and measurement), None),
         utility=utility,
         verdict=verdict,
     )
 
 
-def _untested(scenario: Scenario, idle: Group) -> Row:
-    """The line of an attack that attacks nothing of what was shared: no number, and why."""
-    cell = idle.cell
-    return Row(
-        scenario=cell.scenario,
-        network=cell.network,
-        method=cell.method,
-        round=cell.round,
-        batch_size=cell.batch_size,
-        defense=cell.defense,
-        attack=cell.attack,
-        threat_model=cell.threat_model,
-        adaptive=idle.adaptive,
-        n_targets=0,
-        n_people=0,
-        of="photos",
-        attacked=(),
-        reid=None,
-        prior=None,
-        excess=None,
-        rank1=None,
-        worst_cosine=None,
-        worst_cell=None,
-        worst_image=None,
-        ssim=None,
-        psnr=None,
-        mse=None,
-        lpips=None,
-        prior_ssim=None,
-        labels=None,
-        seconds=None,
-        p_value=None,
-        p_holm=None,
-        budget=None,
-        utility=None,
-        verdict=replace(NOT_TESTED, sentence=f"Not attacked: {idle.trials[0].not_attacked}."),
+def _measurement(group: Group, prior: Group) -> Measurement:
+    people, scores = group.people, group.scores()
+    labels = [t.labels_correct for t in group.trials if t.labels_correct is not None]
+    ranks = [s.rank for s in scores.values() if s.rank is not None]
+    names = dict.fromkeys(name for score in scores.values() for name in score.metrics)
+    means = {name: _mean(group.metric(name), people) for name in names}
+    measurement = Measurement(
+        n_targets=len(group.trials),
+        n_people=len(set(people)),
+        of=group.trials[0].of,
+        attacked=tuple(dict.fromkeys(s.name for t in group.trials for s in t.sent if s.read)),
+        metrics={name: mean for name, mean in means.items() if mean},
+        seconds=median(trial.seconds for trial in group.trials),
+        labels=sum(labels) / len(labels) if labels else None,
+        reid=intervals.rate(outcomes(list(scores.values()))) if group.tested() else None,
+        rank1=intervals.rate([rank == 1 for rank in ranks]) if ranks else None,
+        worst=_worst(group),
+    )
+    ours, theirs = paired(group, prior)
+    if not ours:
+        return measurement
+    clusters = [score.person for score in ours]
+    ssim = _mean([s.metrics.get("ssim") for s in theirs], clusters)
+    measurement = replace(measurement, prior_ssim=ssim)
+    if not (group.tested() and prior.tested()):
+        return measurement
+    pair = outcomes(ours), outcomes(theirs)
+    return replace(
+        measurement,
+        prior=intervals.rate(outcomes(list(prior.scores().values()))),
+        excess=intervals.paired_rate_difference(*pair, clusters),
+        p_value=intervals.paired_p_value(*pair, clusters),
     )
 
 
-def _closeness(score: ImageScore) -> float:
-    return -2.0 if score.cosine is None else score.cosine
+def _worst(group: Group) -> Worst | None:
+    """The first of those with the highest cosine."""
+    known = [
+        (s.cosine, t.cell.key, k)
+        for t in group.trials
+        for k, s in enumerate(t.images)
+        if s.cosine is not None
+    ]
+    return Worst(*max(known, key=lambda entry: entry[0])) if known else None
 
 
 def _mean(values: Sequence[float | None] | None, clusters: Sequence[str]) -> Estimate | None:
@@ -237,28 +198,34 @@ def _recorded(
         known = {k: value for k, value in found.items() if value is not None}
         return _mean(list(known.values()), [clients[k] for k in known])
 
-    row = replace(
-        row,
-        model_state=source.model_states.get(row.scenario, ""),
+    assert row.measurement
+    own = explained(group)
+    measurement = replace(
+        row.measurement,
         searched=searched,
         chance=recorded.chance_of(gallery) if searched else None,
-        explained=explained(group),
-        explained_other=explained(group, other=True),
-        explained_prior=explained(prior),
-        explained_noise=explained(noise),
-        copies=recorded.copies(group.values(lambda s: s.metrics.get("psnr"))),
-        prior_copies=recorded.copies(prior.values(lambda s: s.metrics.get("psnr"))),
+        explained=Explained(own, explained(group, other=True), explained(prior), explained(noise))
+        if own
+        else None,
+        copies=recorded.copies(group.metric("psnr")),
+        prior_copies=recorded.copies(prior.metric("psnr")),
     )
-    if row.reid is None:
-        return replace(row, verdict=replace(NOT_TESTED, sentence=recorded.not_identified(row)))
+    row = replace(
+        row, model_state=source.model_states.get(row.scenario, ""), measurement=measurement
+    )
+    if measurement.reid is None:
+        sentence = recorded.not_identified(measurement)
+        return replace(row, verdict=replace(NOT_TESTED, sentence=sentence))
     verdict = row.verdict
     if searched:
-        verdict = recorded.judge_search(row.reid, row.excess, row.chance, settings)
-    if verdict.kind == "NO LEAK FOUND ABOVE LIMIT" and not recorded.found_something(row):
+        verdict = recorded.judge_search(measurement, settings)
+    if verdict.kind == "NO LEAK FOUND ABOVE LIMIT" and not (
+        measurement.explained and measurement.explained.beyond_controls
+    ):
         more = "The attack explains the updates no better than its controls do: a wrong fact, such "
         more += "as a learning rate, or a protection would look alike."
         verdict = replace(verdict, sentence=f"{verdict.sentence} {more}")
-    if verdict.kind != "LEAK DEMONSTRATED" and (seen := recorded.copies_text(row)):
+    if verdict.kind != "LEAK DEMONSTRATED" and (seen := recorded.copies_text(measurement)):
         verdict = replace(verdict, sentence=f"{verdict.sentence} {seen}")
     return replace(row, verdict=verdict)
 
@@ -271,12 +238,15 @@ def _doubted(row: Row, succeeds: bool | None) -> Row:
     return replace(row, verdict=replace(row.verdict, sentence=f"{row.verdict.sentence} {more}"))
 
 
-def _corrected(found: list[Row]) -> tuple[Row, ...]:
+def _corrected(table: list[Row]) -> tuple[Row, ...]:
     """Holm over all rows of the study that were tested."""
-    tested = [row.p_value for row in found if row.p_value is not None]
-    adjusted = iter(intervals.holm(tested))
+    values = [row.measurement.p_value if row.measurement else None for row in table]
+    adjusted = iter(intervals.holm([value for value in values if value is not None]))
     return tuple(
-        row if row.p_value is None else replace(row, p_holm=next(adjusted)) for row in found
+        replace(row, measurement=replace(row.measurement, p_holm=next(adjusted)))
+        if row.measurement and value is not None
+        else row
+        for row, value in zip(table, values, strict=True)
     )
 
 

@@ -14,9 +14,7 @@ def strongest(rows: Sequence[Row]) -> Row | None:
     Among equals one that took the defense into account, then the one with the higher SSIM.
     """
     tested = [
-        (row.reid.value, row.adaptive in ADAPTED, row.ssim.value if row.ssim else -1.0, row)
-        for row in rows
-        if row.reid
+        (row.reid.value, row.adaptive in ADAPTED, row.strength[2], row) for row in rows if row.reid
     ]
     return max(tested, key=lambda entry: entry[:3])[3] if tested else None
 

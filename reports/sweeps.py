@@ -8,6 +8,7 @@ from markupsafe import Markup
 from fedaudit.reports.charts import COLORS, Key, draw, over, series
 from fedaudit.reports.defense_lines import sweeps
 from fedaudit.reports.figures import Figure, Panel, Table, scenario_title, unique
+from fedaudit.reports.lanes import bounds
 from fedaudit.reports.results import DefenseLine, Results, Row
 from fedaudit.reports.text import ABSENT, number, percent, rate
 
@@ -36,7 +37,7 @@ def setting_curves(results: Results) -> Figure:
                 row.attack,
                 row.adaptive,
                 rate(row.reid),
-                number(row.ssim.value) if row.ssim else ABSENT,
+                number(m.ssim.value) if (m := row.measurement) and m.ssim else ABSENT,
                 percent(x.utility.accuracy) if x.utility else ABSENT,
             )
             for x in points
@@ -99,8 +100,7 @@ def _panel(
         {
             "x": places[row.defense] + (k - (len(keys) - 1) / 2) * spread * 0.5,
             "reid": row.reid.value,
-            "low": row.reid.low,
-            "high": row.reid.high,
+            **bounds(row.reid),
             "attack": key.label,
         }
         for k, key in enumerate(keys)

@@ -75,6 +75,11 @@ def percent(value: float | None, *, unit: bool = True) -> str:
     return f"{shown}{NBSP}%" if unit else shown
 
 
+def defense_name(name: str) -> str:
+    """The word "none" alone reads as missing data."""
+    return "none (undefended)" if name == "none" else name
+
+
 def rate(value: Rate | None) -> str:
     """A rate with its interval and n, in one line.
 
@@ -94,6 +99,13 @@ def rate_range(value: Rate) -> str:
 def estimate_range(value: Estimate, digits: int = 2) -> str:
     """The interval of an estimate."""
     return f"[{number(value.low, digits)}, {number(value.high, digits)}]"
+
+
+def estimate(value: Estimate | None, digits: int = 2) -> str:
+    """A mean with its interval and n, in one line."""
+    if value is None:
+        return ABSENT
+    return f"{number(value.value, digits)} {estimate_range(value, digits)} n = {value.n}"
 
 
 def points(value: Estimate | None) -> str:

@@ -1,7 +1,7 @@
 """The trials of a run, grouped and paired for the statistics."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fedaudit.core.trial import Cell, ImageScore, Trial
@@ -41,15 +41,15 @@ class Group:
             for k, image in enumerate(trial.images)
         }
 
-    def values(self, of: Callable[[ImageScore], float | None]) -> list[float] | None:
-        """One number an image; None where it was not measured on all of them."""
-        found = [of(image) for trial in self.trials for image in trial.images]
-        known = [value for value in found if value is not None]
-        return known if len(known) == len(found) else None
+    def metric(self, name: str) -> list[float] | None:
+        """A metric of each image; None where it was not measured on all of them."""
+        images = [image for trial in self.trials for image in trial.images]
+        measured = all(name in image.metrics for image in images)
+        return [image.metrics[name] for image in images] if measured else None
 
     @property
     def people(self) -> list[str]:
-        """The person of each image, in the order of `values`: the clusters of the statistics."""
+        """The person of each image, in the order of `metric`: the clusters of the statistics."""
         return [image.person for trial in self.trials for image in trial.images]
 
     def tested(self) -> bool:

@@ -3,8 +3,8 @@
 from collections import Counter
 from dataclasses import replace
 
-from fedaudit.core.measures import Estimate, Rate
-from fedaudit.reports.results import Row, Settings, Severity, Verdict
+from fedaudit.core.measures import Rate
+from fedaudit.reports.results import Measurement, Row, Settings, Severity, Verdict
 from fedaudit.stats.intervals import targets_needed
 
 LEVELS: tuple[tuple[float, Severity], ...] = ((0.5, "critical"), (0.1, "high"), (0.01, "medium"))
@@ -25,19 +25,19 @@ def severity_of(reid: Rate, *, passive: bool) -> Severity:
 
 
 def judge(
-    reid: Rate | None, excess: Estimate | None, settings: Settings, *, passive: bool, valid: bool
+    measurement: Measurement | None, settings: Settings, *, passive: bool, valid: bool
 ) -> Verdict:
     """The verdict on one line of the comparison.
 
     Args:
-        reid: R, the re-identification rate.
-        excess: E = R − prior-only, paired.
+        measurement: R, the re-identification rate, and E = R − prior-only, paired.
         settings: T and the FMR.
         passive: The attacker sends nothing of its own.
         valid: The controls of the study held.
     """
-    if reid is None:
+    if measurement is None or measurement.reid is None:
         return NOT_TESTED
+    reid, excess = measurement.reid, measurement.excess
     number = rate_text(reid)
     if not valid:
         return Verdict("INVALID", f"A control failed, so {number} means nothing yet.")
@@ -72,7 +72,7 @@ def headline(rows: tuple[Row, ...], settings: Settings) -> Verdict:
     if "INVALID" in kinds:
         return Verdict("INVALID", "A control failed: nothing can be concluded from this run.")
     if "LEAK DEMONSTRATED" not in kinds:
-        worst = max(tested, key=_strength)
+        worst = max(tested, key=lambda row: row.strength)
         kind = "INCONCLUSIVE" if "INCONCLUSIVE" in kinds else worst.verdict.kind
         needed = targets_needed(settings.reid_limit) if kind == "INCONCLUSIVE" else None
         return Verdict(
@@ -81,18 +81,18 @@ def headline(rows: tuple[Row, ...], settings: Settings) -> Verdict:
     leaks = [row for row in tested if row.verdict.kind == "LEAK DEMONSTRATED"]
     # Among equals, the scenario that says most about defenses.
     breadth = Counter(row.scenario for row in tested)
-    worst = max(
-        leaks, key=lambda row: (_strength(row)[0], breadth[row.scenario], _strength(row)[2])
-    )
-    assert worst.reid is not None  # only tested rows are here
+    worst = max(leaks, key=lambda row: (row.strength[0], breadth[row.scenario], row.strength[2]))
+    assert worst.measurement  # only tested rows are here
+    assert worst.reid
     # Sorted, so that the strongest attack on each defense is what remains.
-    others = {row.defense: row for row in sorted(tested, key=_strength) if _same_scene(row, worst)}
+    here = [row for row in tested if row.scenario == worst.scenario]
+    others = {row.defense: row for row in sorted(here, key=lambda row: row.strength)}
     rest = "; ".join(
         f"{defense}: {row.reid.hits} of {row.reid.n}"
         for defense, row in sorted(others.items())
         if row.reid and defense != worst.defense
     )
-    if worst.searched:
+    if worst.measurement.searched:
         where = f"From updates of {_where(worst)}"
         return replace(worst.verdict, sentence=f"{where}: {worst.verdict.sentence}")
     sentence = (
@@ -105,11 +105,15 @@ def headline(rows: tuple[Row, ...], settings: Settings) -> Verdict:
 
 def _without_people(rows: tuple[Row, ...]) -> Verdict:
     """The headline where no row could be judged by re-identification."""
-    told = [row for row in rows if row.explained is not None]
-    if told:  # of a recorded run, whose rows say what can be said without people
-        best = max(told, key=lambda row: row.explained.value if row.explained else -1.0)
+    explained = [
+        (row.measurement.explained.update.value, row)
+        for row in rows
+        if row.measurement and row.measurement.explained
+    ]
+    if explained:  # of a recorded run, whose rows say what can be said without people
+        best = max(explained, key=lambda entry: entry[0])[1]
         return replace(NOT_TESTED, sentence=f"{best.attack}: {best.verdict.sentence}")
-    if rows and all(row.ssim is None for row in rows):
+    if rows and not any(row.measurement and row.measurement.ssim for row in rows):
         return replace(
             NOT_TESTED, sentence="Nothing was tested: no attack of this study reads what was sent."
         )
@@ -134,18 +138,12 @@ def points(share: float) -> str:
     return f"{100 * share:+.0f} points"
 
 
-def _strength(row: Row) -> tuple[float, float, float]:
-    assert row.reid is not None
-    ssim = row.ssim.value if row.ssim else -1.0
-    return row.reid.low, row.excess.low if row.excess else -1.0, ssim
-
-
-def _same_scene(row: Row, other: Row) -> bool:
-    return row.scenario == other.scenario
+def model_in_words(row: Row) -> str:
+    """The state of the audited model, for a sentence."""
+    state = "a fresh model" if row.round == 1 else f"a trained model (round {row.round})"
+    return row.model_state or state
 
 
 def _where(row: Row) -> str:
-    state = "a fresh model" if row.round == 1 else f"a trained model (round {row.round})"
-    state = row.model_state or state
     setting = f"network {row.network}, batch {row.batch_size}, defense {row.defense}"
-    return f"{state} ({setting}; attack {row.attack})"
+    return f"{model_in_words(row)} ({setting}; attack {row.attack})"

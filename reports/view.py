@@ -2,36 +2,32 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from fedaudit.core.measures import Evidence, Rate
+from fedaudit.reports.columns import Cell, Column, of_defenses, of_exposures, of_rows, scene
 from fedaudit.reports.figures import state_of, unique
-from fedaudit.reports.results import Ceiling, DefenseLine, Ledger, Results, Row, Verdict
+from fedaudit.reports.results import Ledger, Results, Row, Verdict
 from fedaudit.reports.text import percent
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
-class Line:
-    """One line of the comparison, with what depends on other lines.
+class Comparison:
+    """A table of the comparison under a header that cannot be confused with another's.
 
     Attributes:
-        lost: Verification accuracy lost against the undefended federation, in points.
-        chance: Rank-1 by guessing among the gallery's people; None where their number is unknown.
+        state: Of the model, where the table is of single attacks.
+        heads: Title, unit and range of each column.
+        rows: Their cells.
     """
 
-    row: Row
-    lost: float | None
-    chance: float | None
-
-
-@dataclass(frozen=True)
-class ScenarioView:
-    """All lines of one scenario under a header that cannot be confused with another's."""
-
-    name: str
+    scenario: str
     state: str
     facts: str
-    lines: tuple[Line, ...]
-    ceiling: Ceiling | None
+    heads: tuple[tuple[str, str], ...]
+    rows: tuple[tuple[Cell, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -58,39 +54,63 @@ def worst_row(results: Results) -> Row | None:
 
 
 def threshold(results: Results, scenario: str) -> float | None:
-    """The match threshold in a scenario."""
-    found = ceiling(results, scenario)
-    return found.threshold if found else None
-
-
-def ceiling(results: Results, scenario: str) -> Ceiling | None:
-    """What the embedder recognizes in a scenario: its own line, or the one for all."""
-    lines = {c.scenario: c for c in results.ceilings}
+    """The match threshold in a scenario: its own, or the one for all."""
+    lines = {c.scenario: c.threshold for c in results.ceilings}
     return lines.get(scenario, lines.get("all"))
 
 
-def scenarios(results: Results) -> tuple[ScenarioView, ...]:
-    """The comparison, scenario by scenario, in the order of the study."""
-    views = []
+def attacks_table(results: Results) -> tuple[Comparison, ...]:
+    """Every attack on every defense, scenario by scenario, in the order of the study."""
+    columns, tables = of_rows(results.metrics), []
     for name in unique([row.scenario for row in results.rows]):
         rows = [row for row in results.rows if row.scenario == name]
-        top = ceiling(results, name)
-        first = max(rows, key=lambda row: row.n_targets)
+        first = max(rows, key=lambda row: row.measurement.n_targets if row.measurement else 0)
+        m = first.measurement
         facts = (
             f"{first.network}, {first.method}, batch size {first.batch_size}, threat model "
-            f"{first.threat_model}, {first.n_targets} targets of {first.n_people} people"
+            f"{first.threat_model}, {m.n_targets if m else 0} targets of {m.n_people if m else 0} "
+            "people"
         )
-        chance = 1 / top.gallery_people if top and top.gallery_people else None
-        lines = tuple(Line(row, _lost(row, rows), chance) for row in rows)
-        views.append(ScenarioView(name, state_of(first), facts, lines, top))
-    return tuple(views)
+        tables.append(_comparison(results, name, columns, rows, state_of(first), facts))
+    return tuple(tables)
 
 
-def bought(results: Results) -> tuple[tuple[str, tuple[DefenseLine, ...]], ...]:
+def defenses_table(results: Results) -> tuple[Comparison, ...]:
     """What each defense buys, for scenarios that compare defenses."""
+    columns = of_defenses(results.metrics)
     names = unique([line.scenario for line in results.defenses])
-    groups = ((n, tuple(x for x in results.defenses if x.scenario == n)) for n in names)
-    return tuple((name, lines) for name, lines in groups if len(lines) > 1)
+    groups = [(n, [line for line in results.defenses if line.scenario == n]) for n in names]
+    return tuple(
+        _comparison(results, name, columns, lines) for name, lines in groups if len(lines) > 1
+    )
+
+
+def _comparison(
+    results: Results,
+    scenario: str,
+    columns: Sequence[Column[T]],
+    lines: Sequence[T],
+    state: str = "",
+    facts: str = "",
+) -> Comparison:
+    here, shown = scene(results, scenario), [column for column in columns if column.title]
+    return Comparison(
+        scenario,
+        state,
+        facts,
+        tuple((column.title, column.scale) for column in shown),
+        tuple(tuple(column.cell(line, here) for column in shown) for line in lines),
+    )
+
+
+def exposure_table(results: Results) -> tuple[tuple[tuple[str, str], ...], list[list[Cell]]]:
+    """Heads, and cells of each line of the exposure map."""
+    columns = of_exposures(results.metrics)
+    cells = [
+        [column.cell(e, scene(results, e.scenario)) for column in columns]
+        for e in results.exposures
+    ]
+    return tuple((column.title, column.scale) for column in columns), cells
 
 
 def ledgers(results: Results) -> tuple[LedgerView, ...]:
@@ -165,20 +185,14 @@ def counts(results: Results) -> tuple[tuple[str, int], ...]:
 
 def intervals(results: Results) -> tuple[str, ...]:
     """The methods behind the intervals of the comparison, for its caption."""
-    methods = [e.method for row in results.rows for e in (row.excess, row.ssim, row.lpips) if e]
-    return tuple(unique(methods))
+    measured = [row.measurement for row in results.rows if row.measurement]
+    estimates = [e for m in measured for e in (m.excess, *m.metrics.values()) if e]
+    return tuple(unique([estimate.method for estimate in estimates]))
 
 
 def evidence_title(evidence: Evidence) -> str:
     """The evidence level as the banner names it."""
     return {"none": "No pictures", "redacted": "Redacted", "full": "Full"}[evidence]
-
-
-def _lost(row: Row, rows: Sequence[Row]) -> float | None:
-    baseline = next((r.utility for r in rows if r.defense == "none" and r.utility), None)
-    if baseline is None or row.utility is None:
-        return None
-    return (baseline.accuracy - row.utility.accuracy) * 100
 
 
 def _zero_bound(value: Rate) -> float:

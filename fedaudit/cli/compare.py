@@ -38,15 +38,16 @@ def compare(*, run: Path, form: str) -> int:
     """
     from fedaudit.cli.terminal_table import show  # noqa: PLC0415 - imports rich
     from fedaudit.reports.build import results_of  # noqa: PLC0415 - imports torch
-    from fedaudit.reports.comparison_table import COLUMNS, cells, markdown  # noqa: PLC0415
+    from fedaudit.reports.columns import markdown, plain  # noqa: PLC0415 - imports torch
 
     results = results_of(run)
     if form == "json":
         click.echo(json.dumps(_plain(results), indent=1, ensure_ascii=False))
     elif form == "markdown":
-        click.echo(markdown(results.defenses))
+        click.echo(markdown(results))
     else:
-        show([name.upper() for name in COLUMNS], [cells(line) for line in results.defenses])
+        names, rows = plain(results)
+        show([name.upper() for name in names], rows)
     return 0
 
 

@@ -17,7 +17,8 @@ def show_exposures(results: Results) -> None:
         scene = e.scenario if e.defense == "none" else f"{e.scenario}, {e.defense}"
         place = scene, e.artifact
         shown = place if above[:1] != place[:1] else ("", "" if above == place else e.artifact)
-        lines.append((*shown, e.attack or ABSENT, _rate(e.reid), _rate(e.prior), _result(e)))
+        prior = e.measurement.prior if e.measurement else None
+        lines.append((*shown, e.attack or ABSENT, _rate(e.reid), _rate(prior), _result(e)))
         above = place
     show(("SCENARIO", "SENT", "ATTACK", "RE-IDENTIFIED", "PRIOR ONLY", "RESULT"), lines)
 

@@ -60,6 +60,13 @@ class Utility:
     bytes_sent: int | None = None
     plain_bytes_sent: int | None = None
 
+    @property
+    def overhead(self) -> float | None:
+        """A client's seconds with the defense over those without; None where not measured."""
+        if not self.step_seconds or not self.plain_step_seconds:
+            return None
+        return self.step_seconds / self.plain_step_seconds
+
 
 @dataclass(frozen=True)
 class MetricFacts:

@@ -37,7 +37,7 @@ from fedaudit.models.zoo import build
 from fedaudit.reports import positive_control
 from fedaudit.reports.build import build_report
 from fedaudit.reports.recorded import findings_of, judge_search
-from fedaudit.reports.results import Results, Row, Settings, schema
+from fedaudit.reports.results import Measurement, Results, Row, Settings, schema
 from fedaudit.reports.trials import Trials
 from fedaudit.scoring.embedder import Embedder
 from fedaudit.scoring.partial_truth import match_originals
@@ -171,26 +171,32 @@ def only(results: Results) -> Row:
     return row
 
 
+def measured(row: Row) -> Measurement:
+    assert row.measurement is not None
+    return row.measurement
+
+
 def test_originals_and_gallery_demonstrate_the_leak(finished: tuple[Path, Results]) -> None:
     path, results = finished
     row = only(results)
-    assert row.reid is not None
-    assert row.ssim is not None
-    assert row.excess is not None
-    assert row.reid.n == row.n_people == CLIENTS
-    assert row.reid.hits >= 6
-    assert row.excess.low > 0
-    assert row.prior is not None
-    assert row.prior.hits == 0
-    assert row.ssim.low > 0.99  # paired with the photo that was trained on, of two
+    m = measured(row)
+    assert m.reid is not None
+    assert m.ssim is not None
+    assert m.excess is not None
+    assert m.reid.n == m.n_people == CLIENTS
+    assert m.reid.hits >= 6
+    assert m.excess.low > 0
+    assert m.prior is not None
+    assert m.prior.hits == 0
+    assert m.ssim.low > 0.99  # paired with the photo that was trained on, of two
     assert results.headline.kind == "LEAK DEMONSTRATED"
     assert "recorded" in results.headline.sentence
     assert "fresh" not in results.headline.sentence
-    assert row.labels is None  # nobody knows which class a person is
+    assert m.labels is None  # nobody knows which class a person is
     assert (row.method, row.defense, row.adaptive) == ("recorded", "as-recorded", "estimated")
-    assert row.explained is not None
-    assert row.explained.low > 0.999
-    for control in (row.explained_other, row.explained_prior, row.explained_noise):
+    assert m.explained is not None
+    assert m.explained.update.low > 0.999
+    for control in (m.explained.other, m.explained.prior, m.explained.noise):
         assert control is not None
         assert control.high < 0.9
     assert not any("simulated" in text for text in results.limitations)
@@ -241,8 +247,9 @@ def test_people_who_are_not_in_the_gallery_do_not_hide_the_others(
     assert f"not in the gallery, hence not identified: {gone}" in plan.notes
     results = run(plan.study, tmp_path / "run")
     row = only(results)
-    assert row.reid is not None
-    assert (row.reid.n, row.n_targets) == (1, 1)
+    m = measured(row)
+    assert m.reid is not None
+    assert (m.reid.n, m.n_targets) == (1, 1)
     assert any(f"in no row: {gone}" in text for text in results.limitations)
 
 
@@ -282,14 +289,14 @@ def test_a_gallery_alone_tells_matches_with_somebody(
     study = requested(capture, gallery=gallery, clients=["client-0", "client-1"])
     results = run(study, tmp_path / "run")
     row = only(results)
-    assert row.searched
-    assert row.ssim is None
-    assert row.psnr is None
-    assert row.lpips is None
-    assert row.reid is not None
-    assert (row.reid.hits, row.reid.n) == (2, 2)
-    assert row.chance is not None
-    assert row.chance.n > 50
+    m = measured(row)
+    assert m.searched
+    assert m.ssim is None
+    assert not m.metrics
+    assert m.reid is not None
+    assert (m.reid.hits, m.reid.n) == (2, 2)
+    assert m.chance is not None
+    assert m.chance.n > 50
     # Two matches of two cannot be told from luck, and that they are the right people is not known.
     assert results.headline.kind == "INCONCLUSIVE"
     assert "match somebody in the gallery" in results.headline.sentence
@@ -306,14 +313,15 @@ def test_a_gallery_alone_tells_matches_with_somebody(
 def test_without_people_the_report_tells_the_objective_alone(tmp_path: Path, capture: Path) -> None:
     results = run(requested(capture, clients=["client-0", "client-1"]), tmp_path / "run")
     row = only(results)
-    assert row.reid is None
-    assert row.ssim is None
+    m = measured(row)
+    assert m.reid is None
+    assert m.ssim is None
     assert results.headline.kind == row.verdict.kind == "NOT TESTED"
     assert "explains its update 1.00" in results.headline.sentence
     assert "cannot be said" in results.headline.sentence
-    assert row.explained is not None
-    assert row.explained_other is not None
-    assert row.explained.low > row.explained_other.high
+    assert m.explained is not None
+    assert m.explained.other is not None
+    assert m.explained.update.low > m.explained.other.high
     assert not any(f.title.startswith("Faces can be rebuilt") for f in results.findings)
 
 
@@ -323,16 +331,17 @@ def test_originals_without_a_gallery_are_measured(
     study = requested(capture, truth={"": truth["client-0"]}, clients=["client-0"])
     results = run(study, tmp_path / "run")
     row = only(results)
-    assert row.reid is None
-    assert row.ssim is not None
-    assert row.ssim.value > 0.99
+    m = measured(row)
+    assert m.reid is None
+    assert m.ssim is not None
+    assert m.ssim.value > 0.99
     assert row.verdict.kind == "NOT TESTED"
     assert "Identity was not tested" in row.verdict.sentence
     assert not (tmp_path / "run" / "evidence").exists()  # originals are never kept unasked
     # One photo is no statistics of people, and a copy of it needs none.
     assert "1 of 1 reconstructions are copies" in row.verdict.sentence
-    assert row.prior_copies is not None
-    assert row.prior_copies.hits == 0
+    assert m.prior_copies is not None
+    assert m.prior_copies.hits == 0
     (finding,) = (f for f in results.findings if "copies" in f.title)
     assert (finding.severity, finding.confidence) == ("high", "high")
 
@@ -356,7 +365,7 @@ def test_a_damaged_client_does_not_stop_the_others(tmp_path: Path, capture: Path
     study = requested(copied, clients=["client-0", "client-1"])
     assert [t.client for t in of_run(study).targets_of("round-1")] == ["client-1"]
     results = run(study, tmp_path / "run")
-    assert only(results).n_targets == 1
+    assert measured(only(results)).n_targets == 1
     assert any("client-0" in text and "cannot be used" in text for text in results.limitations)
 
 
@@ -531,10 +540,11 @@ def test_a_search_demonstrates_only_what_chance_does_not_explain() -> None:
     settings = Settings(0.05, 0.95, 1e-3, 0)
     reid, excess = Rate(9, 10, 0.9, 0.55, 1.0), Estimate(0.9, 0.4, 1.0, 10, "")
     rare, common = Rate(1, 100, 0.01, 0.0, 0.05), Rate(60, 100, 0.6, 0.5, 0.7)
-    found = judge_search(reid, excess, rare, settings)
+    rarely = Measurement(10, 10, "photos", (), {}, 1.0, reid=reid, excess=excess, chance=rare)
+    found = judge_search(rarely, settings)
     assert found.kind == "LEAK DEMONSTRATED"
     assert "not known" in found.sentence
-    by_chance = judge_search(reid, excess, common, settings)
+    by_chance = judge_search(replace(rarely, chance=common), settings)
     assert by_chance.kind == "INCONCLUSIVE"
 
 
@@ -594,7 +604,7 @@ def test_a_step_of_the_auditors_own_is_the_positive_control(
     assert all(image.metrics["ssim"] > 0.99 for trial in trials for image in trial.images)
     # It is no row, no exhibit, and no face of it is kept among the clients' originals.
     assert not any("positive" in exhibit.cell for exhibit in results.exhibits)
-    assert only(results).n_targets == CLIENTS
+    assert measured(only(results)).n_targets == CLIENTS
     kept = [folder.evidence("round-1", client) or {} for client in range(CLIENTS)]
     photos = people(faces)
     for client, person in zip(range(CLIENTS), photos, strict=False):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from fedaudit.core.claims import Budget
 from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.core.trial import Cell, ImageScore, Role, Trial
-from fedaudit.reports.results import Row, Settings
+from fedaudit.reports.results import Measurement, Row, Settings
 from fedaudit.reports.rows import rows
 from fedaudit.reports.trials import Trials
 from fedaudit.scoring.identity import Gallery
@@ -102,6 +102,11 @@ def trials(*groups: Iterable[Trial]) -> Trials:
 
 def table(asked: Study, *groups: Iterable[Trial]) -> tuple[Row, ...]:
     return rows(asked, trials(*groups), {}, SETTINGS)
+
+
+def measured(row: Row) -> Measurement:
+    assert row.measurement is not None
+    return row.measurement
 
 
 def gallery(*, threshold: float | None = 0.4, fmr: float = 1e-3) -> Gallery:

@@ -22,13 +22,16 @@ from fedaudit.reports.results import (
     Exposure,
     Finding,
     Ledger,
+    Measurement,
     Provenance,
     Results,
     Row,
     ScorePoint,
     Settings,
     Verdict,
+    Worst,
 )
+from fedaudit.scoring.metrics import declared
 
 THRESHOLD = 0.42
 ATTACKS = ("inverting_gradients", "gan_inversion")
@@ -91,26 +94,32 @@ def _row(scenario: tuple[str, str, int, int], defense: str, attack: int) -> Row:
         attack=ATTACKS[attack],
         threat_model="D",
         adaptive="none needed" if defense == "none" else "known" if attack else "no",
-        n_targets=16,
-        n_people=16,
-        of="photos",
-        attacked=("update",),
-        reid=reid,
-        prior=prior,
-        excess=excess,
-        rank1=clopper_pearson(min(n, found + 1), n),
-        worst_cosine=0.3 + 0.55 * reid.value**0.5,
-        worst_cell=f"{name}--{defense}--{ATTACKS[attack]}--audit--t003--s0",
-        worst_image=0,
-        ssim=around(similarity, 0.07, n, "Student t"),
-        psnr=around(11 + 9 * similarity, 1.3, n, "Student t"),
-        mse=around(0.05 - 0.04 * similarity, 0.008, n, "Student t"),
-        lpips=around(0.72 - 0.5 * similarity, 0.06, n, "Student t"),
-        prior_ssim=around(0.14 + 0.05 * attack, 0.05, n, "Student t"),
-        labels=1.0 if batch == 1 else 0.81,
-        seconds=41.3 + 170 * attack,
-        p_value=0.0004 if excess.low > 0 else 0.21,
-        p_holm=0.0021 if excess.low > 0 else 1.0,
+        measurement=Measurement(
+            n_targets=16,
+            n_people=16,
+            of="photos",
+            attacked=("update",),
+            metrics={
+                "ssim": around(similarity, 0.07, n, "Student t"),
+                "psnr": around(11 + 9 * similarity, 1.3, n, "Student t"),
+                "mse": around(0.05 - 0.04 * similarity, 0.008, n, "Student t"),
+                "lpips": around(0.72 - 0.5 * similarity, 0.06, n, "Student t"),
+            },
+            reid=reid,
+            prior=prior,
+            excess=excess,
+            rank1=clopper_pearson(min(n, found + 1), n),
+            worst=Worst(
+                0.3 + 0.55 * reid.value**0.5,
+                f"{name}--{defense}--{ATTACKS[attack]}--audit--t003--s0",
+                0,
+            ),
+            prior_ssim=around(0.14 + 0.05 * attack, 0.05, n, "Student t"),
+            labels=1.0 if batch == 1 else 0.81,
+            seconds=41.3 + 170 * attack,
+            p_value=0.0004 if excess.low > 0 else 0.21,
+            p_holm=0.0021 if excess.low > 0 else 1.0,
+        ),
         budget=Budget(8.0, 1e-5, "one image", "Gaussian, σ = 0.9, C = 1", "RDP (Opacus)")
         if private
         else None,
@@ -144,14 +153,10 @@ def _line(rows: tuple[Row, ...], scenario: str, defense: str) -> DefenseLine:
         adaptive=adapted.adaptive,
         met_by_adaptive=True,
         verdict=adapted.verdict.kind,
-        reid=adapted.reid,
+        measurement=adapted.measurement,
         reid_blind=blind.reid,
         reid_adapted=adapted.reid,
-        excess=adapted.excess,
         worst_cosine=adapted.worst_cosine,
-        ssim=adapted.ssim,
-        lpips=adapted.lpips,
-        psnr=adapted.psnr,
         reduction=None
         if defense == "none"
         else around(bare.reid.value - adapted.reid.value, 0.2, adapted.reid.n),
@@ -167,10 +172,12 @@ def _line(rows: tuple[Row, ...], scenario: str, defense: str) -> DefenseLine:
 def _exposures(rows: tuple[Row, ...]) -> tuple[Exposure, ...]:
     """Every kind of cell: attacked, attacked together, used beside, not run, not attacked."""
     cells = [_exposure(row, "update", 2_269_056, row.attack) for row in rows]
-    fedgc = replace(rows[1], scenario="fedgc-b1", method="fedgc", of="people", n_people=6)
+    assert rows[1].measurement
+    people = replace(rows[1].measurement, of="people", n_people=6)
+    fedgc = replace(rows[1], scenario="fedgc-b1", method="fedgc", measurement=people)
     clean = replace(fedgc, verdict=Verdict("NO LEAK FOUND ABOVE LIMIT", "0 of 400."))
     invalid = replace(fedgc, verdict=Verdict("INVALID", "A control failed."))
-    nothing = {"verdict": "NOT TESTED", "reid": None, "prior": None, "rank1": None, "ssim": None}
+    nothing = {"verdict": "NOT TESTED", "measurement": None}
     update = _exposure(fedgc, "update", 2_269_056, ATTACKS[1])
     rows_ = replace(update, artifact="class_embeddings", summary="6 × 64 values", bytes=1536)
     both = ("update", "class_embeddings")
@@ -209,18 +216,13 @@ def _exposure(row: Row, artifact: str, size: int, attack: str) -> Exposure:
         artifact=artifact,
         summary=f"16 tensors, {size // 4:,} values",
         bytes=size,
-        sent=row.n_targets,
-        targets=row.n_targets,
+        sent=16,
+        targets=16,
         readers=ATTACKS,
         attack=attack,
         together=(artifact,),
-        of=row.of,
-        n_people=row.n_people,
         verdict=row.verdict.kind,
-        reid=row.reid,
-        prior=row.prior,
-        rank1=row.rank1,
-        ssim=row.ssim,
+        measurement=row.measurement,
         note="",
     )
 
@@ -265,8 +267,10 @@ def _exhibits(rows: tuple[Row, ...]) -> tuple[Exhibit, ...]:
                 cosine=cosine,
                 threshold=THRESHOLD,
                 prior_cosine=draw.gauss(0.12, 0.08),
-                ssim=0.15 + 0.6 * max(0.0, cosine),
-                lpips=0.7 - 0.5 * max(0.0, cosine),
+                metrics={
+                    "ssim": 0.15 + 0.6 * max(0.0, cosine),
+                    "lpips": 0.7 - 0.5 * max(0.0, cosine),
+                },
             )
         )
     return tuple(sorted(shown, key=lambda e: (e.selection == "random", -(e.cosine or 0))))
@@ -384,6 +388,7 @@ def sample(*, underpowered: bool = True) -> Results:
         " no secure aggregation.",
         headline=worst.verdict,
         settings=Settings(0.05, 0.95, 1e-3, 20260),
+        metrics=declared(),
         rows=rows,
         defenses=tuple(_line(rows, s[0], d) for s in SCENARIOS for d in DEFENSES),
         exposures=_exposures(rows),
@@ -474,7 +479,8 @@ def pictures(results: Results, size: int = 64) -> dict[tuple[str, int], Picture]
     ramp = torch.linspace(0, 1, size)
     wanted = [(e.cell, e.image) for e in results.exhibits]
     wanted += [(e.prior_cell, e.image) for e in results.exhibits if e.prior_cell]
-    wanted += [(r.worst_cell, r.worst_image or 0) for r in results.rows if r.worst_cell]
+    worst = [r.measurement.worst for r in results.rows if r.measurement]
+    wanted += [(place.cell, place.image) for place in worst if place]
     found: dict[tuple[str, int], Picture] = {}
     for key in wanted:
         base = (ramp[None, :, None] + ramp[None, None, :]).expand(3, -1, -1) / 2

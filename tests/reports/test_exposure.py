@@ -21,7 +21,7 @@ from fedaudit.reports.rows import rows
 from fedaudit.reports.verdicts import headline
 
 sys.path.insert(0, str(Path(__file__).parent))
-from made_up import GAN, IG, SETTINGS, gallery, line, trial, trials
+from made_up import GAN, IG, SETTINGS, gallery, line, measured, trial, trials
 from sample import page, sample
 
 TEMPLATES = "template_inversion"
@@ -73,15 +73,11 @@ def test_a_cell_repeats_the_numbers_of_its_row() -> None:
     asked = audit(scenario("fresh", GAN))
     ((cell,), (row,)) = cells(asked, sending(line(6, attack=GAN), UPDATE))
     assert (cell.artifact, cell.attack, cell.together) == ("update", GAN, ("update",))
-    assert (cell.reid, cell.prior, cell.rank1, cell.ssim) == (
-        row.reid,
-        row.prior,
-        row.rank1,
-        row.ssim,
-    )
+    assert cell.measurement == row.measurement
+    assert cell.reid
     assert (cell.verdict, cell.note) == ("LEAK DEMONSTRATED", "")
     assert (cell.bytes, cell.sent, cell.targets) == (160, 8, 8)
-    assert row.attacked == ("update",)
+    assert measured(row).attacked == ("update",)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +100,7 @@ def test_what_nobody_attacks_says_why(sent: Sent, note: str) -> None:
         (sent.name, None),
     ]
     assert note in found[1].note
-    assert (found[1].verdict, found[1].reid, found[1].ssim) == ("NOT TESTED", None, None)
+    assert (found[1].verdict, found[1].measurement) == ("NOT TESTED", None)
 
 
 def test_a_second_update_is_attacked_where_it_is_shown_alone() -> None:
@@ -178,9 +174,10 @@ def test_templates_count_people_and_things_that_only_some_clients_send() -> None
     made += idle("fresh", TEMPLATES, IGNORED)[12:]
     found, (row,) = cells(asked, made)
     (cell,) = [c for c in found if c.artifact == "class_embeddings"]
-    assert (cell.of, cell.n_people) == ("people", 4)
+    assert cell.measurement
+    assert (cell.measurement.of, cell.measurement.n_people) == ("people", 4)
     assert cell.note == "8 of 12 templates of 4 people; sent in 6 of 8 targets"
-    assert (row.n_targets, row.reid and row.reid.n) == (6, 12)
+    assert (measured(row).n_targets, row.reid and row.reid.n) == (6, 12)
 
 
 def test_nothing_to_attack_is_not_tested_and_never_zero() -> None:
@@ -190,9 +187,8 @@ def test_nothing_to_attack_is_not_tested_and_never_zero() -> None:
     assert [c.attack for c in found] == [GAN]
     assert row.verdict.kind == "NOT TESTED"
     assert "template_inversion reads none of what was shared" in row.verdict.sentence
-    assert (row.reid, row.prior, row.excess, row.ssim, row.lpips, row.seconds) == (None,) * 6
-    assert row.n_targets == 0
-    assert attacked.p_holm == attacked.p_value, "the row was counted as tested"
+    assert row.measurement is None
+    assert measured(attacked).p_holm == measured(attacked).p_value, "the row was counted as tested"
     checks = controls(asked, trials(*made), (attacked, row), gallery())
     assert not failed(checks)
     assert not [c for c in checks if TEMPLATES in c.name]
@@ -213,7 +209,7 @@ def test_a_control_without_anything_to_attack_is_no_control() -> None:
     ]
     _, (first, second) = cells(asked, *made)
     assert first.verdict.kind == "NOT TESTED"
-    assert (second.prior, second.verdict.kind) == (None, "INCONCLUSIVE")
+    assert (measured(second).prior, second.verdict.kind) == (None, "INCONCLUSIVE")
     shown = exhibits(asked, trials(*made), (first, second), {"fresh": 0.4})
     assert {e.prior_cell for e in shown} == {None}
 
@@ -235,7 +231,11 @@ def test_templates_are_a_finding_of_their_own() -> None:
     assert "ISO/IEC 24745 irreversibility" in template.standards
     assert "from class_embeddings" in template.configuration
     assert update.fingerprint != template.fingerprint
-    odd = [replace(row, attacked=("prototypes",)) for row in table if row.attack == TEMPLATES]
+    odd = [
+        replace(row, measurement=replace(measured(row), attacked=("prototypes",)))
+        for row in table
+        if row.attack == TEMPLATES
+    ]
     assert "come back from prototypes" in findings(tuple(odd))[0].title
 
 

@@ -215,14 +215,12 @@ def test_every_metric_column_has_direction_unit_and_range() -> None:
 
 def test_a_study_without_identities_says_so() -> None:
     full = sample(underpowered=False)
-    nothing: dict[str, Any] = {
-        "reid": None,
-        "prior": None,
-        "excess": None,
-        "rank1": None,
-        "worst_cosine": None,
-    }
-    rows = tuple(dataclasses.replace(r, **nothing, worst_cell=None) for r in full.rows)
+    nothing: dict[str, Any] = dict.fromkeys(("reid", "prior", "excess", "rank1", "worst"))
+    rows = tuple(
+        dataclasses.replace(r, measurement=dataclasses.replace(r.measurement, **nothing))
+        for r in full.rows
+        if r.measurement
+    )
     bare = dataclasses.replace(
         full, rows=rows, points=(), exhibits=(), contrasts=(), ceilings=(), findings=(), controls=()
     )

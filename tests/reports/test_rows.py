@@ -7,12 +7,13 @@ import pytest
 from fedaudit.core.claims import Budget
 from fedaudit.core.measures import Utility
 from fedaudit.core.reconstruction import Adaptive
+from fedaudit.reports.results import Worst
 from fedaudit.reports.rows import contrasts, rows
 from fedaudit.reports.verdicts import NOT_TESTED
 from fedaudit.stats.intervals import clopper_pearson, holm, paired_p_value
 
 sys.path.insert(0, str(Path(__file__).parent))
-from made_up import GAN, IG, SETTINGS, line, study, table, trial, trials
+from made_up import GAN, IG, SETTINGS, line, measured, study, table, trial, trials
 
 UTILITY = Utility(0.9, {"1e-2": 0.5}, 0.95, 900, 12, 30.0, 1000)
 
@@ -37,20 +38,19 @@ def test_one_row_for_each_line_in_the_studys_order() -> None:
 
 def test_rates_and_means() -> None:
     (row,) = table(study(), line(6))
-    assert row.reid is not None
-    assert (row.reid.hits, row.reid.n) == (6, 8)
-    assert (row.reid.low, row.reid.high) == clopper_pearson(6, 8)
-    assert (row.n_targets, row.n_people) == (8, 8)
-    assert row.ssim is not None
-    assert row.ssim.value == pytest.approx(0.535)
-    assert row.prior_ssim is not None
-    assert row.prior_ssim.value == pytest.approx(0.235)
-    assert row.rank1 is not None
-    assert row.rank1.hits == 6
-    assert row.lpips is not None
-    assert row.psnr is not None
-    assert row.mse is not None
-    assert (row.lpips.value, row.psnr.value, row.mse.value) == pytest.approx((0.5, 12.0, 0.05))
+    m = measured(row)
+    assert m.reid is not None
+    assert (m.reid.hits, m.reid.n) == (6, 8)
+    assert (m.reid.low, m.reid.high) == clopper_pearson(6, 8)
+    assert (m.n_targets, m.n_people) == (8, 8)
+    assert m.ssim is not None
+    assert m.ssim.value == pytest.approx(0.535)
+    assert m.prior_ssim is not None
+    assert m.prior_ssim.value == pytest.approx(0.235)
+    assert m.rank1 is not None
+    assert m.rank1.hits == 6
+    values = [m.metrics[name].value for name in ("lpips", "psnr", "mse")]
+    assert values == pytest.approx([0.5, 12.0, 0.05])
 
 
 @pytest.mark.parametrize(
@@ -74,34 +74,36 @@ def test_the_prior_is_paired_by_target() -> None:
     ours = [trial(t, hits=(t < 6,)) for t in range(8)]
     theirs = [trial(t, hits=(t >= 6,), role="prior_only") for t in reversed(range(8))]
     (row,) = table(study(), ours, theirs)
-    assert row.prior is not None
-    assert row.prior.hits == 2
-    assert row.excess is not None
-    assert row.excess.value == pytest.approx((6 - 2) / 8)
-    assert row.p_value == paired_p_value(
-        [True] * 6 + [False] * 2, [False] * 6 + [True] * 2, range(8)
-    )
+    m = measured(row)
+    assert m.prior is not None
+    assert m.prior.hits == 2
+    assert m.excess is not None
+    assert m.excess.value == pytest.approx((6 - 2) / 8)
+    assert m.p_value == paired_p_value([True] * 6 + [False] * 2, [False] * 6 + [True] * 2, range(8))
 
 
 def test_targets_without_a_control_are_left_out_of_the_pairs() -> None:
     ours = [trial(t, hits=(True,)) for t in range(8)]
     theirs = [trial(t, role="prior_only") for t in range(5)]
     (row,) = table(study(), ours, theirs)
-    assert row.reid is not None
-    assert row.excess is not None
-    assert (row.reid.n, row.excess.n) == (8, 5)
+    m = measured(row)
+    assert m.reid is not None
+    assert m.excess is not None
+    assert (m.reid.n, m.excess.n) == (8, 5)
 
 
 def test_the_first_defenses_control_serves_all() -> None:
     asked = study(defenses=("none", "dplc"))
     found = table(asked, line(8), line(2, defense="dplc", prior=None))
-    assert [r.excess.value for r in found if r.excess] == [1.0, 0.25]
-    assert found[0].prior == found[1].prior
+    first, second = map(measured, found)
+    assert [m.excess.value for m in (first, second) if m.excess] == [1.0, 0.25]
+    assert first.prior == second.prior
 
 
 def test_without_a_control_there_is_no_excess() -> None:
     (row,) = table(study(), line(8, prior=None))
-    assert (row.prior, row.excess, row.p_value, row.p_holm) == (None, None, None, None)
+    m = measured(row)
+    assert (m.prior, m.excess, m.p_value, m.p_holm) == (None, None, None, None)
     assert row.verdict.kind == "INCONCLUSIVE"
 
 
@@ -115,13 +117,14 @@ def test_holm_over_all_rows_of_the_study() -> None:
         line(6, scenario="later"),
         line(8, scenario="later", attack=GAN, prior=None),  # not tested against a prior
     )
-    raw = [r.p_value for r in found]
+    both = [measured(row) for row in found]
+    raw = [m.p_value for m in both]
     assert raw == [0.5**8, 0.5**7, 0.5**5, 0.5**6, None]
-    assert [r.p_holm for r in found if r.p_value is not None] == holm(
+    assert [m.p_holm for m in both if m.p_value is not None] == holm(
         [p for p in raw if p is not None]
     )
-    assert found[0].p_holm == 4 * 0.5**8
-    assert found[4].p_holm is None
+    assert both[0].p_holm == 4 * 0.5**8
+    assert both[4].p_holm is None
 
 
 def test_the_worst_cell_is_where_the_face_is_closest() -> None:
@@ -129,14 +132,15 @@ def test_the_worst_cell_is_where_the_face_is_closest() -> None:
     best = replace(made[2].images[1], cosine=0.9)
     made[2] = replace(made[2], images=(made[2].images[0], best))
     (row,) = table(study(targets=4), made)
-    assert (row.worst_cosine, row.worst_cell, row.worst_image) == (0.9, made[2].cell.key, 1)
+    m = measured(row)
+    assert m.worst == Worst(0.9, made[2].cell.key, 1)
 
 
 def test_the_worst_of_negative_cosines() -> None:
     """Zero is a cosine, not an absent one."""
     made = [trial(t, cosine=c) for t, c in enumerate((-0.5, 0.0, -0.2))]
     (row,) = table(study(targets=3), made)
-    assert (row.worst_cosine, row.worst_cell) == (0.0, made[1].cell.key)
+    assert measured(row).worst == Worst(0.0, made[1].cell.key, 0)
 
 
 def test_without_an_embedder_nothing_is_tested() -> None:
@@ -146,20 +150,21 @@ def test_without_an_embedder_nothing_is_tested() -> None:
         for role in ("audit", "prior_only")
     ]
     (row,) = table(study(), made)
+    m = measured(row)
     assert row.verdict == NOT_TESTED
-    absent = (row.reid, row.prior, row.excess, row.rank1, row.lpips, row.worst_cosine)
+    absent = (m.reid, m.prior, m.excess, m.rank1, m.metrics.get("lpips"), m.worst)
     assert absent == (None,) * 6
-    assert (row.worst_cell, row.worst_image) == (None, None)
-    assert row.ssim is not None
-    assert row.ssim.value == pytest.approx(0.3)
-    assert row.prior_ssim is not None
+    assert m.ssim is not None
+    assert m.ssim.value == pytest.approx(0.3)
+    assert m.prior_ssim is not None
 
 
 def test_batches_count_images_and_targets() -> None:
     made = [trial(t, hits=(True, False, False, False), batch_size=4) for t in range(3)]
     (row,) = table(study(targets=3, batch_size=4), made)
-    assert row.reid is not None
-    assert (row.reid.hits, row.reid.n, row.n_targets, row.n_people) == (3, 12, 3, 12)
+    m = measured(row)
+    assert m.reid is not None
+    assert (m.reid.hits, m.reid.n, m.n_targets, m.n_people) == (3, 12, 3, 12)
 
 
 def test_seconds_labels_budget_and_utility() -> None:
@@ -170,7 +175,8 @@ def test_seconds_labels_budget_and_utility() -> None:
     ]
     given = {("fresh", "none"): UTILITY}
     (row,) = rows(study(targets=3), trials(made), given, SETTINGS)
-    assert (row.seconds, row.labels) == (2.0, 0.75)
+    m = measured(row)
+    assert (m.seconds, m.labels) == (2.0, 0.75)
     assert (row.budget, row.utility) == (budget, UTILITY)
     assert row.adaptive == "known"
 

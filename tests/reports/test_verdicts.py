@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedaudit.core.measures import Estimate, Rate
-from fedaudit.reports.results import Severity, Verdict, VerdictKind
+from fedaudit.reports.results import Measurement, Severity, Verdict, VerdictKind
 from fedaudit.reports.verdicts import (
     NOT_TESTED,
     ORDER,
@@ -22,7 +22,7 @@ from fedaudit.reports.verdicts import (
 from fedaudit.stats.intervals import clopper_pearson, paired_rate_difference, targets_needed
 
 sys.path.insert(0, str(Path(__file__).parent))
-from made_up import GAN, IG, SETTINGS, line, study, table
+from made_up import GAN, IG, SETTINGS, line, measured, study, table
 
 FORBIDDEN = re.compile(
     r"\b(safe|anonymous|anonymi[sz]ed|compliant|compliance|no risk|secure)\b", re.I
@@ -37,10 +37,12 @@ def _judge(
     hits: int, n: int, *, prior: int | None = 0, passive: bool = True, valid: bool = True
 ) -> Verdict:
     excess: Estimate | None = None
+    rate = _rate(hits, n)
     if prior is not None:
         ours, theirs = ([k < count for k in range(n)] for count in (hits, prior))
         excess = paired_rate_difference(ours, theirs, range(n))
-    return judge(_rate(hits, n), excess, SETTINGS, passive=passive, valid=valid)
+    measurement = Measurement(n, n, "photos", (), {}, 1.0, reid=rate, excess=excess)
+    return judge(measurement, SETTINGS, passive=passive, valid=valid)
 
 
 def test_the_five_kinds() -> None:
@@ -49,7 +51,7 @@ def test_the_five_kinds() -> None:
         "NO LEAK FOUND ABOVE LIMIT": _judge(0, 100),
         "INCONCLUSIVE": _judge(0, 8),
         "INVALID": _judge(8, 8, valid=False),
-        "NOT TESTED": judge(None, None, SETTINGS, passive=True, valid=True),
+        "NOT TESTED": judge(None, SETTINGS, passive=True, valid=True),
     }
     assert {wanted: found.kind for wanted, found in kinds.items()} == {k: k for k in kinds}
     assert set(kinds) == set(get_args(VerdictKind))
@@ -84,7 +86,7 @@ def test_the_limit_is_on_the_upper_bound() -> None:
 def test_untested_is_never_zero() -> None:
     assert NOT_TESTED.kind == "NOT TESTED"
     assert not re.search(r"\d", NOT_TESTED.sentence)
-    assert judge(None, None, SETTINGS, passive=True, valid=False) == NOT_TESTED
+    assert judge(None, SETTINGS, passive=True, valid=False) == NOT_TESTED
 
 
 @pytest.mark.parametrize(
@@ -175,4 +177,10 @@ def test_headlines_of_nothing_and_of_failed_controls() -> None:
     (row,) = table(study(), line(8))
     invalid = replace(row, verdict=_judge(8, 8, valid=False))
     assert headline((row, invalid), SETTINGS).kind == "INVALID"
-    assert headline((replace(row, reid=None, verdict=NOT_TESTED),), SETTINGS) == NOT_TESTED
+    assert (
+        headline(
+            (replace(row, measurement=replace(measured(row), reid=None), verdict=NOT_TESTED),),
+            SETTINGS,
+        )
+        == NOT_TESTED
+    )

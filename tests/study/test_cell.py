@@ -210,14 +210,18 @@ def test_results_follow_their_schema(redacted: Path, results: Results) -> None:
 
 
 def test_what_the_report_says(results: Results) -> None:
-    assert [(r.scenario, r.defense, r.attack, r.n_targets) for r in results.rows] == [
+    assert [
+        (r.scenario, r.defense, r.attack, r.measurement and r.measurement.n_targets)
+        for r in results.rows
+    ] == [
         ("fresh", "none", "inverting_gradients", 2),
         ("fresh", "none", "gan_inversion", 2),
         ("fresh", "dplc", "inverting_gradients", 2),
         ("fresh", "dplc", "gan_inversion", 2),
         ("trained", "none", "inverting_gradients", 1),
     ]
-    assert all(r.reid and r.prior and r.excess and r.utility is None for r in results.rows)
+    assert all(r.reid and r.utility is None for r in results.rows)
+    assert all(r.measurement and r.measurement.prior and r.measurement.excess for r in results.rows)
     assert [(e.image_size, e.gallery_people) for e in results.ceilings] == [(32, 40)]
     names = [c.name.partition(" ")[0] for c in results.controls]
     assert names == ["FMR", "positive", "noise", "wrong", *["prior-only"] * 3]
@@ -261,7 +265,9 @@ def test_a_damaged_cell_is_not_tested(copied: Path) -> None:
     file = folder.files("cells", hurt.key)[1]
     file.write_bytes(file.read_bytes()[:-1])
     found = build_report(copied, "full")
-    assert found.rows[0].n_targets == 1
+    (row, *_) = found.rows
+    assert row.measurement
+    assert row.measurement.n_targets == 1
     told = [text for text in found.limitations if text.startswith("Not tested")]
     assert len(told) == 1
     assert hurt.key in told[0]

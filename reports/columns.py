@@ -1,0 +1,303 @@
+"""The columns of every comparison, each declared once: for the page, Markdown and terminal."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from fedaudit.core.measures import Estimate, MetricFacts, Rate, Utility
+from fedaudit.reports import text
+from fedaudit.reports.results import DefenseLine, Exposure, Results, Row, Verdict, VerdictKind
+from fedaudit.reports.text import ABSENT, number, percent, points, signed, visible
+
+T_contra = TypeVar("T_contra", contravariant=True)
+
+RATE = "%, 0–100 [CI], n"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a cell depends on beside its line.
+
+    Attributes:
+        bare: What the undefended federation is worth.
+        chance: Rank-1 by guessing among the gallery's people; None where their number is unknown.
+    """
+
+    bare: Utility | None = None
+    chance: float | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in one place of a table.
+
+    Attributes:
+        value: The number.
+        notes: Small lines below it, on the page.
+        brief: The whole of it in a plain table; the value by default.
+        verdict: Shown as a badge instead of the value.
+        rate, prior: Drawn below as a bar from 0 to 100 %.
+    """
+
+    value: str = ABSENT
+    notes: tuple[str, ...] = ()
+    brief: str = ""
+    verdict: VerdictKind | None = None
+    rate: Rate | None = None
+    prior: Rate | None = None
+
+
+@dataclass(frozen=True)
+class Column(Generic[T_contra]):
+    """One column.
+
+    Attributes:
+        cell: Of a line in its scene.
+        title, scale: Its head on the page: with an arrow toward less leakage, more utility, less
+            cost; and unit and range. No title: it is not on the page.
+        name: Its head in a plain table; "": it is not there.
+    """
+
+    cell: Callable[[T_contra, Scene], Cell]
+    title: str = ""
+    scale: str = ""
+    name: str = ""
+
+
+def metric(facts: MetricFacts) -> Column[Row | DefenseLine | Exposure]:
+    """The column of a metric of images, as it says of itself."""
+
+    def cell(x: Row | DefenseLine | Exposure, scene: Scene) -> Cell:
+        values = x.measurement.metrics if x.measurement else {}
+        return _estimate(values.get(facts.name), facts.digits)
+
+    title = f"{facts.title} {facts.arrow}"
+    return Column(cell, title, f"{facts.scale} [CI], n", facts.title)
+
+
+def of_defenses(metrics: Sequence[MetricFacts]) -> tuple[Column[DefenseLine], ...]:
+    """What each defense buys, under the strongest attack on it."""
+    return (
+        Column(lambda x, _: Cell(x.scenario), name="scenario"),
+        Column(_defense, "Defense", "strongest attack", "defense"),
+        Column(lambda x, _: Cell(x.attack or ABSENT), name="strongest attack"),
+        Column(lambda x, _: Cell(x.adaptive or ABSENT), name="adaptive"),
+        Column(_gravest, "Verdict"),
+        Column(_reid, "Re-identification ↓", f"{RATE}; bar 0–100 %", "re-id"),
+        Column(lambda x, _: _rate(x.reid_blind), "Blind attack ↓", RATE, "blind"),
+        Column(lambda x, _: _rate(x.reid_adapted), "Adapted attack ↓", RATE, "adapted"),
+        Column(_reduction, "Reduction ↑", "points, −100–100 [CI], n; Holm p"),
+        Column(lambda x, _: _p_value(x.p_holm), name="Holm p"),
+        Column(_excess, "Excess over prior ↓", "points, −100–100 [CI], n", "excess"),
+        Column(_worst, "Worst cosine ↓", "no unit, −1–1", "worst cosine"),
+        *map(metric, metrics),
+        Column(_accuracy, name="accuracy"),
+        Column(_lost, "Utility lost ↓", "points, against none", "lost"),
+        Column(_overhead, "Overhead ↓", "times, 0 and up; 1 is none", "overhead"),
+        Column(_sent, "Sent ↓", "kB a client a round, 0 and up", "kB sent"),
+        Column(_epsilon, "ε claimed ↓", "no unit, 0 and up; δ, unit", "ε"),
+        Column(_dominated, "Dominated by", name="dominated by"),
+    )
+
+
+def of_rows(metrics: Sequence[MetricFacts]) -> tuple[Column[Row], ...]:
+    """Every attack on every defense."""
+    return (
+        Column(lambda x, _: Cell(text.defense_name(x.defense), (x.attack,)), "Defense", "attack"),
+        Column(_verdict, "Verdict"),
+        Column(_reid, "Re-identification ↓", f"{RATE}; bar 0–100 %"),
+        Column(_excess, "Excess over prior ↓", "points, −100–100 [CI], n"),
+        Column(_worst, "Worst cosine ↓", "no unit, −1–1"),
+        *map(metric, metrics),
+        Column(_rank1, "Rank-1 ↓", RATE),
+        Column(_labels, "Labels found ↓", "%, 0–100"),
+        Column(_accuracy, "Verification ↑", "%, 50 is chance, to 100"),
+        Column(_lost, "Utility lost ↓", "points, against none"),
+        Column(_seconds, "Attack time ↑", "CPU s a target, median, 0 and up"),
+        Column(_training, "Training time ↓", "s, 0 and up"),
+        Column(_epsilon, "ε claimed ↓", "no unit, 0 and up; δ, unit"),
+        Column(lambda x, _: Cell(ABSENT, ("not tested",)), "ε shown ↓", "no unit, 0 and up"),
+        Column(lambda x, _: Cell(x.adaptive if x.measurement else ABSENT), "Adaptive attack"),
+        Column(_holm, "Holm p", "0–1; small: excess established"),
+    )
+
+
+def of_exposures(metrics: Sequence[MetricFacts]) -> tuple[Column[Exposure], ...]:
+    """What each thing that was sent gave away, in short."""
+    return (
+        Column(lambda x, _: _rate(x.reid), "Re-identification ↓", RATE),
+        Column(_prior, "Prior only ↓", RATE),
+        Column(_first, "Rank-1 ↓", RATE),
+        *map(metric, metrics[:1]),
+    )
+
+
+def scene(results: Results, scenario: str) -> Scene:
+    """What the cells of a scenario depend on."""
+    lines = [line for line in results.defenses if line.scenario == scenario]
+    bare = next((line.utility for line in lines if line.name == "none"), None)
+    people = {c.scenario: c.gallery_people for c in results.ceilings}
+    known = people.get(scenario, people.get("all"))
+    return Scene(bare, 1 / known if known else None)
+
+
+def plain(results: Results) -> tuple[list[str], list[list[str]]]:
+    """Heads and cells of a plain table of what each defense buys."""
+    columns = [column for column in of_defenses(results.metrics) if column.name]
+    rows = []
+    for line in results.defenses:
+        here = scene(results, line.scenario)
+        cells = [column.cell(line, here) for column in columns]
+        rows.append([visible(cell.brief or cell.value) for cell in cells])
+    return [column.name for column in columns], rows
+
+
+def markdown(results: Results) -> str:
+    """The same as a Markdown table; pipes in names are escaped."""
+    names, rows = plain(results)
+    lines = [names, ["---"] * len(names), *rows]
+    return "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in lines)
+
+
+def _rate(rate: Rate | None) -> Cell:
+    if rate is None:
+        return Cell()
+    notes = (f"{text.rate_range(rate)} %", f"{rate.hits} of {rate.n}")
+    return Cell(percent(rate.value), notes, f"{rate.hits}/{rate.n}")
+
+
+def _estimate(value: Estimate | None, digits: int) -> Cell:
+    if value is None:
+        return Cell()
+    notes = (text.estimate_range(value, digits), f"n = {value.n}")
+    return Cell(number(value.value, digits), notes)
+
+
+def _points(value: Estimate | None, *notes: str) -> Cell:
+    """A difference of rates."""
+    if value is None:
+        return Cell()
+    span = f"[{number(value.low * 100, 0)}, {number(value.high * 100, 0)}]"
+    return Cell(points(value), (span, f"n = {value.n}", *notes))
+
+
+def _p_value(value: float | None) -> Cell:
+    return Cell(text.p_value(value), brief=ABSENT if value is None else f"{value:.2g}")
+
+
+def _defense(x: DefenseLine, _: Scene) -> Cell:
+    how = f", adaptive: {x.adaptive}" if x.adaptive else ""
+    return Cell(text.defense_name(x.defense), (f"{x.attack or ABSENT}{how}",), x.defense)
+
+
+def _gravest(x: DefenseLine, _: Scene) -> Cell:
+    unmet = x.reid and not x.met_by_adaptive
+    return Cell(notes=("met by no attack that knows it",) if unmet else (), verdict=x.verdict)
+
+
+def _verdict(x: Row, _: Scene) -> Cell:
+    verdict: Verdict = x.verdict
+    notes = []
+    if x.measurement is None or (x.model_state and verdict.kind == "NOT TESTED"):
+        notes.append(verdict.sentence)
+    if verdict.targets_needed is not None:
+        notes.append(f"{verdict.targets_needed} targets would settle it")
+    return Cell(notes=tuple(notes), verdict=verdict.kind)
+
+
+def _reid(x: Row | DefenseLine, _: Scene) -> Cell:
+    m = x.measurement
+    if m is None or m.reid is None:
+        return Cell()
+    cell = _rate(m.reid)
+    unknown = "match somebody in the gallery; whom the update is of is not known"
+    brief = f"{cell.brief} ({100 * m.reid.low:.0f}–{100 * m.reid.high:.0f} %)"
+    notes = (*cell.notes, unknown) if m.searched else cell.notes
+    return Cell(cell.value, notes, brief, rate=m.reid, prior=m.prior)
+
+
+def _prior(x: Exposure, _: Scene) -> Cell:
+    return _rate(x.measurement.prior if x.measurement else None)
+
+
+def _reduction(x: DefenseLine, _: Scene) -> Cell:
+    return _points(x.reduction, f"p = {text.p_value(x.p_holm)}")
+
+
+def _excess(x: Row | DefenseLine, _: Scene) -> Cell:
+    return _points(x.measurement.excess if x.measurement else None)
+
+
+def _worst(x: Row | DefenseLine, _: Scene) -> Cell:
+    return Cell(number(x.worst_cosine))
+
+
+def _first(x: Row | Exposure, _: Scene) -> Cell:
+    return _rate(x.measurement.rank1 if x.measurement else None)
+
+
+def _rank1(x: Row, scene: Scene) -> Cell:
+    cell = _first(x, scene)
+    return Cell(cell.value, (*cell.notes, f"chance 1/N = {percent(scene.chance)}"))
+
+
+def _labels(x: Row, _: Scene) -> Cell:
+    return Cell(percent(x.measurement.labels if x.measurement else None))
+
+
+def _accuracy(x: Row | DefenseLine, _: Scene) -> Cell:
+    if x.utility is None:
+        return Cell()
+    rates = sorted(x.utility.tar_at_far.items())
+    notes = (f"TAR {percent(tar)} at FAR {far}" for far, tar in rates)
+    return Cell(percent(x.utility.accuracy), (f"{x.utility.pairs} pairs", *notes))
+
+
+def _lost(x: Row | DefenseLine, scene: Scene) -> Cell:
+    if scene.bare is None or x.utility is None:
+        return Cell()
+    lost = 100 * (scene.bare.accuracy - x.utility.accuracy)
+    return Cell(signed(lost, 1), brief=signed(-lost, 1))
+
+
+def _overhead(x: DefenseLine, _: Scene) -> Cell:
+    if x.utility is None or x.utility.overhead is None:
+        return Cell()
+    times = number(x.utility.overhead)
+    return Cell(times, (f"{number(x.utility.step_seconds)} s",), f"{times} ×")
+
+
+def _sent(x: DefenseLine, _: Scene) -> Cell:
+    if x.utility is None or not x.utility.bytes_sent:
+        return Cell()
+    sent, plainly = x.utility.bytes_sent / 1000, x.utility.plain_bytes_sent
+    notes = (f"{number(plainly / 1000, 0)} undefended",) if plainly else ()
+    return Cell(number(sent, 0), notes, f"{sent:,.0f}")
+
+
+def _seconds(x: Row, _: Scene) -> Cell:
+    return Cell(text.seconds(x.measurement.seconds if x.measurement else None))
+
+
+def _training(x: Row, _: Scene) -> Cell:
+    return Cell(text.seconds(x.utility.seconds if x.utility else None))
+
+
+def _epsilon(x: Row | DefenseLine, _: Scene) -> Cell:
+    if x.budget is None:
+        return Cell("none", brief=ABSENT)
+    notes = [f"δ = {x.budget.delta:g}; {x.budget.unit}", x.budget.mechanism, x.budget.accountant]
+    if x.utility and x.utility.training_epsilon is not None:
+        notes.append(f"all rounds of the training: ε = {number(x.utility.training_epsilon, 1)}")
+    epsilon = x.budget.epsilon
+    brief = "∞" if epsilon == float("inf") else f"{epsilon:.3g}"
+    return Cell(number(epsilon, 2), tuple(notes), brief)
+
+
+def _dominated(x: DefenseLine, _: Scene) -> Cell:
+    name = x.dominated_by
+    return Cell(text.defense_name(name), brief=name) if name else Cell()
+
+
+def _holm(x: Row, _: Scene) -> Cell:
+    return _p_value(x.measurement.p_holm if x.measurement else None)

@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all coverage check wheel clean
+.PHONY: help demo test test-all coverage check docs wheel clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*##/\1/p' Makefile | while read -r name text; do \
@@ -33,6 +33,10 @@ check: $(STAMP)  ## lint, types and the order of the rooms
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(STAMP)  ## build the documentation into build/docs; nothing is fetched
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "build/docs/index.html"
 
 wheel: $(STAMP)  ## build the wheel and test what it installs
 	$(BIN)/python tests/try_wheel.py

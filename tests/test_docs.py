@@ -1,7 +1,12 @@
 """What the documentation lists is what there is."""
 
 import ast
+import json
+import os
 import re
+import subprocess
+import sys
+import textwrap
 from dataclasses import fields
 from pathlib import Path
 
@@ -69,3 +74,68 @@ def test_every_defense_is_in_the_table_of_defenses_with_its_papers_and_guarantee
         authors = re.findall(r"([A-Z]\w+) (?:et al\.|&)", papers)
         assert all(author in documented for author in authors), row
         assert ("heuristic" in documented) == (guarantee.strip() == "heuristic"), row
+
+
+EXAMPLES = DOCS.parent / "examples"
+QUIET = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", str(DOCS), str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    reference = (tmp_path / "reference" / "attacks.html").read_text()
+    assert all(f'id="{name.replace("_", "-")}"' in reference for name in names("attacks"))
+    assert "fedaudit.attack" in (tmp_path / "reference" / "library.html").read_text()
+
+
+def test_every_page_stands_in_the_table_of_contents() -> None:
+    """The build says the same; this takes no time."""
+    listed = re.findall(r"^([\w/]+)$", (DOCS / "index.md").read_text(), re.MULTILINE)
+    pages = {str(p.relative_to(DOCS).with_suffix("")) for p in DOCS.rglob("*.md")}
+    assert pages - {"index"} == set(listed)
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in DOCS.rglob("*.md"):
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+            if not target.startswith(("http:", "https:")):
+                assert (page.parent / target).exists(), f"{page.name} → {target}"
+
+
+def test_studies_and_code_on_the_pages_can_be_read() -> None:
+    for page in (DOCS / "tutorials").glob("*.md"):
+        for text in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+            ast.parse(textwrap.dedent(text))
+
+
+def test_the_example_attack_brings_the_photo_back() -> None:
+    ran = subprocess.run(
+        [sys.executable, str(EXAMPLES / "attack_one_update.py")],
+        env={**os.environ, **QUIET},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert re.fullmatch(r"label 3, mean squared error 0\.00\d+\n", ran.stdout)
+
+
+def test_the_notebook_runs_and_is_kept_without_outputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = EXAMPLES / "attack_one_update.ipynb"
+    cells = json.loads(path.read_text())["cells"]
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
+    for name, value in {**QUIET, "IPYTHONDIR": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    probe = (
+        "import nbformat, nbclient, sys; from pathlib import Path;"
+        f"book = nbformat.read({str(path)!r}, 4);"
+        "nbclient.NotebookClient(book, timeout=120, kernel_name='python3').execute();"
+        "print(sum('image/png' in one.get('data', {}) for cell in book.cells"
+        " for one in cell.get('outputs', ())))"
+    )
+    ran = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split()[-1] == "2"  # pictures

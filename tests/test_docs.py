@@ -9,10 +9,13 @@ import sys
 import textwrap
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
+import torch
 
+import fedaudit
 from fedaudit.captures.format.capture_facts import DpClaim, Facts
 from fedaudit.cli import cli
 from fedaudit.core.registry import lookup, names
@@ -108,6 +111,17 @@ def test_studies_and_code_on_the_pages_can_be_read() -> None:
     for page in (DOCS / "tutorials").glob("*.md"):
         for text in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
             ast.parse(textwrap.dedent(text))
+
+
+def test_the_attack_of_the_tutorial_works() -> None:
+    page = (DOCS / "tutorials" / "add_an_attack.md").read_text()
+    names: dict[str, Any] = {"__name__": "tutorial"}
+    exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0], names)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+    update = {name: torch.ones_like(value) for name, value in model.named_parameters()}
+    rebuilt = fedaudit.attack(model, update, names["MeanFace"](), image_shape=(3, 2, 2))
+    assert bool((rebuilt.images == 0.5).all())
+    assert rebuilt.adaptive == "no"
 
 
 def test_the_example_attack_brings_the_photo_back() -> None:

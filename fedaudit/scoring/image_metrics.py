@@ -1,13 +1,23 @@
 """Image metrics as pure functions: two batches `[N, C, H, W]` in [0, 1] → `[N]`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from fedaudit.scoring.perceptual import lpips_distance
+
+WANG: Mapping[str, Any] = {
+    "gaussian_weights": True,
+    "sigma": 1.5,
+    "use_sample_covariance": False,
+    "data_range": 1.0,
+    "channel_axis": 2,
+}
+"""Wang's setting of structural similarity, for images `[H, W, C]` in [0, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +42,7 @@ class SSIM:
                 structural_similarity(
                     a.permute(1, 2, 0).numpy(),
                     b.permute(1, 2, 0).numpy(),
-                    gaussian_weights=True,
-                    sigma=1.5,
-                    use_sample_covariance=False,
-                    data_range=1.0,
-                    channel_axis=2,
+                    **WANG,
                 )
                 for a, b in zip(original, other, strict=True)
             ],

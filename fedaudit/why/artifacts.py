@@ -18,10 +18,11 @@ from fedaudit.core.measures import Estimate
 from fedaudit.core.observation import Observation
 from fedaudit.reports.explanation import Game, Player
 from fedaudit.why.averages import estimate
+from fedaudit.why.exposure import Exposure, Leak
 from fedaudit.why.layers import layers_of, update_of
 from fedaudit.why.measurement import Measurement
 from fedaudit.why.shapley import MOST, coalitions, exact
-from fedaudit.why.subject import Exposure, Leak, Subject
+from fedaudit.why.subject import Subject
 
 LABELS = "labels (knowledge)"
 
@@ -140,8 +141,8 @@ def _groups(layers: list[str]) -> dict[str, list[str]]:
 
 def _exposure(players: dict[str, tuple[str, ...]], coalition: frozenset[str]) -> Exposure | None:
     """What a coalition shows; None where that is nothing of what was shared."""
-    shown = tuple(name for player in players if player in coalition for name in players[player])
-    return Exposure(shown, LABELS in coalition) if shown else None
+    only = tuple(name for player in players if player in coalition for name in players[player])
+    return Exposure(only, LABELS in coalition) if only else None
 
 
 def _everything(subject: Subject) -> Exposure:

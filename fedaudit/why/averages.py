@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from fedaudit.core.measures import Estimate, Rate
 from fedaudit.reports.explanation import Leakage
 from fedaudit.stats.intervals import rate
+from fedaudit.why.exposure import Leak
 from fedaudit.why.shapley import interval
-from fedaudit.why.subject import Leak
 
 METHOD = "Student's t over targets"
 
@@ -19,8 +19,8 @@ def estimate(values: Sequence[float], people: Sequence[str]) -> Estimate:
     is then the whole line between −1 and 1, where all that is averaged here lies.
     """
     groups: dict[str, list[float]] = defaultdict(list)
-    for value, shown in zip(values, people, strict=True):
-        groups[shown].append(value)
+    for value, person in zip(values, people, strict=True):
+        groups[person].append(value)
     means = [sum(group) / len(group) for group in groups.values()]
     middle = sum(values) / len(values)
     if len(means) < 2:

@@ -30,9 +30,10 @@ from fedaudit.federation.abilities import Aggregates
 from fedaudit.federation.simulation import Simulation
 from fedaudit.federation.together import without_aggregator
 from fedaudit.reports.explanation import Game, Player
+from fedaudit.why.exposure import Leak
 from fedaudit.why.measurement import Measurement
 from fedaudit.why.shapley import interval, joined, order_pairs, sampled
-from fedaudit.why.subject import Leak, Subject
+from fedaudit.why.subject import Subject
 
 PAIRS = 3
 """Pairs of orders."""
@@ -52,11 +53,11 @@ Shares = dict[int, Share]
 def measurements(subject: Subject, *, pairs: int = PAIRS) -> list[Measurement[Shares]]:
     """Every sum that an order of joining passes through, and every client alone."""
     clients = _clients(subject)
-    drawn = order_pairs(clients, pairs=pairs, generator=_orders(subject))
+    orders = order_pairs(clients, pairs=pairs, generator=_orders(subject))
     singles = [frozenset({client}) for client in clients]
     return [
         _sum(subject, k, coalition)
-        for k, both in enumerate(drawn)
+        for k, both in enumerate(orders)
         for coalition in dict.fromkeys([*singles, *joined(both[0]), *joined(both[1])])
         if coalition
     ]

@@ -15,8 +15,9 @@ from fedaudit.core.observation import Observation
 from fedaudit.core.shared import Aggregate, Update
 from fedaudit.reports.explanation import Layer, Layers
 from fedaudit.why.averages import difference, leakage
+from fedaudit.why.exposure import Exposure, Leak
 from fedaudit.why.measurement import Measurement
-from fedaudit.why.subject import Exposure, Leak, Subject
+from fedaudit.why.subject import Subject
 
 
 def layers_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
@@ -43,7 +44,8 @@ def layers_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
         layers.setdefault(name, []).append(module)
     # A parameter that is no module's ("scale") has its whole name for a prefix.
     return {
-        name: tuple(m if m in tensors else f"{m}." for m in found) for name, found in layers.items()
+        name: tuple(m if m in tensors else f"{m}." for m in members)
+        for name, members in layers.items()
     }
 
 
@@ -66,14 +68,15 @@ def exposures(seen: Observation) -> tuple[Exposure, dict[str, tuple[Exposure, Ex
     name, sent = update_of(seen)
     layers = layers_of(sent.tensors)
 
-    def shown(which: Sequence[str]) -> Exposure:
+    def exposure(which: Sequence[str]) -> Exposure:
         names = tuple(f"{name}:{prefix}" for layer in which for prefix in layers[layer])
         return Exposure(names, labels=True)
 
-    others = {layer: [other for other in layers if other != layer] for layer in layers}
-    return shown(list(layers)), {
-        layer: (shown([layer]), shown(rest) if rest else None) for layer, rest in others.items()
-    }
+    cuts: dict[str, tuple[Exposure, Exposure | None]] = {}
+    for layer in layers:
+        rest = [other for other in layers if other != layer]
+        cuts[layer] = exposure([layer]), exposure(rest) if rest else None
+    return exposure(list(layers)), cuts
 
 
 def measurements(subject: Subject) -> list[Measurement[Leak | None]]:

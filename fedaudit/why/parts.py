@@ -33,7 +33,8 @@ from fedaudit.study.run_cell import run_train
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.why import artifacts, clients, layers, regions, rounds
 from fedaudit.why.measurement import Measurement
-from fedaudit.why.subject import REFUSALS, Subject, prepare, scenario_of, training_job
+from fedaudit.why.prepare import prepare, scenario_of
+from fedaudit.why.subject import REFUSALS, Subject, training_job
 
 Watch = Callable[[Sequence[Job], int], AbstractContextManager[Callable[[Event], None]]]
 """Of jobs and the number of workers: shows how they go."""
@@ -161,7 +162,7 @@ class _Part:
 def _parts(options: Options) -> dict[Part, _Part]:
     """Those that are asked for."""
     rising = tuple(sorted(set(options.rounds)))
-    settings: dict[Part, tuple[Any, dict[str, Any]]] = {
+    parts: dict[Part, tuple[Any, dict[str, Any]]] = {
         "layers": (layers, {}),
         "rounds": (rounds, {"rounds": rising}),
         "regions": (regions, {"keep_faces": options.evidence == "full"}),
@@ -169,8 +170,8 @@ def _parts(options: Options) -> dict[Part, _Part]:
         "clients": (clients, {"pairs": options.pairs}),
     }
     return {
-        name: _Part(partial(part.measurements, **given), partial(part.explain, **given))
-        for name, (part, given) in settings.items()
+        name: _Part(partial(part.measurements, **settings), partial(part.explain, **settings))
+        for name, (part, settings) in parts.items()
         if name in options.parts
     }
 

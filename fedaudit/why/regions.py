@@ -21,6 +21,7 @@ from fedaudit.core.measures import Estimate
 from fedaudit.reports.explanation import BOXES, OUTLINE, SIDES, Region, Regions
 from fedaudit.scoring.embedder import load_embedder, prepare
 from fedaudit.scoring.identity import Embed, Gallery
+from fedaudit.scoring.image_metrics import WANG
 from fedaudit.why.averages import estimate
 from fedaudit.why.gradcam import deepest_map, grad_cam
 from fedaudit.why.measurement import Measurement
@@ -52,9 +53,9 @@ def masks(height: int, width: int) -> dict[str, Tensor]:
     y = (torch.arange(height) + 0.5)[:, None] / height
     x = (torch.arange(width) + 0.5)[None] / width
     middle = (x > SIDES[0]) & (x < SIDES[1])
-    found = {name: (y >= top) & (y < bottom) & middle for name, (top, bottom) in BOXES.items()}
-    found[OUTLINE] = ~torch.stack(list(found.values())).any(0)
-    return found
+    regions = {name: (y >= top) & (y < bottom) & middle for name, (top, bottom) in BOXES.items()}
+    regions[OUTLINE] = ~torch.stack(list(regions.values())).any(0)
+    return regions
 
 
 def ssim_map(original: Tensor, other: Tensor) -> Tensor:
@@ -66,11 +67,7 @@ def ssim_map(original: Tensor, other: Tensor) -> Tensor:
         structural_similarity(
             a.permute(1, 2, 0).numpy(),
             b.permute(1, 2, 0).numpy(),
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-            data_range=1.0,
-            channel_axis=2,
+            **WANG,
             full=True,
         )[1]
         for a, b in zip(original, other, strict=True)
@@ -222,8 +219,8 @@ def _drops(
 ) -> dict[str, float]:
     """Cosine that the match loses when a region gets the mean color of its image."""
 
-    def cosine(shown: Tensor) -> float:
-        features = embed(shown)
+    def cosine(variant: Tensor) -> float:
+        features = embed(variant)
         own = [gallery.compare(features[k : k + 1], p)[0] for k, p in enumerate(people)]
         return float(torch.cat(own).mean())
 
@@ -235,8 +232,8 @@ def _drops(
 def _correlation(one: Tensor, other: Tensor) -> float:
     """Pearson's, mean over images; 0 where a map has no heat."""
     pairs = zip(one.flatten(1), other.flatten(1), strict=True)
-    found = [torch.corrcoef(torch.stack(pair))[0, 1].nan_to_num() for pair in pairs]
-    return float(torch.stack(found).mean())
+    coefficients = [torch.corrcoef(torch.stack(pair))[0, 1].nan_to_num() for pair in pairs]
+    return float(torch.stack(coefficients).mean())
 
 
 def _small(maps: Tensor) -> tuple[float, ...]:

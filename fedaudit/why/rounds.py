@@ -8,8 +8,9 @@ from fedaudit.core.errors import AttackError, ConfigError
 from fedaudit.federation.utility import measure
 from fedaudit.reports.explanation import Round
 from fedaudit.why.averages import leakage
+from fedaudit.why.exposure import Exposure, Leak
 from fedaudit.why.measurement import Measurement
-from fedaudit.why.subject import Exposure, Leak, Role, Subject
+from fedaudit.why.subject import Role, Subject
 
 ROUNDS = (1, 2, 5, 10, 20)
 """Audited rounds; the network has been trained for one round less."""

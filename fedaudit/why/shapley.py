@@ -61,14 +61,14 @@ def exact(players: Sequence[P], value: Value[P]) -> dict[P, float]:
             "Join players into groups, or sample orders of joining."
         )
     look_up = cached(value)
-    found = dict.fromkeys(players, 0.0)
+    values = dict.fromkeys(players, 0.0)
     for coalition in coalitions(players):
         k = len(coalition)
         for player in players:
             if player not in coalition:
                 weight = math.factorial(k) * math.factorial(n - k - 1) / math.factorial(n)
-                found[player] += weight * (look_up(coalition | {player}) - look_up(coalition))
-    return found
+                values[player] += weight * (look_up(coalition | {player}) - look_up(coalition))
+    return values
 
 
 def sampled(

@@ -4,7 +4,6 @@ Every number comes through the same door: an observation is cut down, attacked, 
 cell of a study, beside its control, in which the very same cut is filled with noise.
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
@@ -15,9 +14,8 @@ from typing import Any, Literal, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from fedaudit.captures.shared_things import expose, reads
+from fedaudit.captures.shared_things import reads
 from fedaudit.captures.simulate.simulated import simulate, without_update
-from fedaudit.captures.simulate.simulated_source import simulation_of
 from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.errors import (
     AttackError,
@@ -25,23 +23,19 @@ from fedaudit.core.errors import (
     DataError,
     KnowledgeError,
     RunFolderError,
-    UnknownNameError,
 )
-from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation
 from fedaudit.core.protocols import Attack
 from fedaudit.core.reconstruction import Reconstruction
-from fedaudit.core.registry import create
 from fedaudit.core.scenario import Scenario, Study
 from fedaudit.core.seeds import generator_for
-from fedaudit.core.threat_models import check_knowledge, threat_model
-from fedaudit.core.trial import ImageScore
+from fedaudit.core.threat_models import threat_model
 from fedaudit.federation.simulation import Simulation, State
 from fedaudit.scoring.identity import Embed, Gallery
 from fedaudit.scoring.score import score
 from fedaudit.study.jobs import TrainJob, model_job
-from fedaudit.study.judge import judge_of
 from fedaudit.study.run_folder import RunFolder
+from fedaudit.why.exposure import Exposure, Leak
 from fedaudit.why.map_only import MapOnly
 from fedaudit.why.measurement import Measurement
 
@@ -54,65 +48,6 @@ REFUSALS = (AttackError, ConfigError, DataError)
 """What says that something cannot be tested: a note of the explanation, and no failure."""
 KEPT = 16
 """Captures, states and controls that are held in memory."""
-
-
-@dataclass(frozen=True)
-class Leak:
-    """Scores of one attacked observation.
-
-    Attributes:
-        images: One score an image of the target.
-        attack: Whose reconstruction was scored: the best by its own objective.
-        objective: What it reached; NaN becomes None.
-    """
-
-    images: tuple[ImageScore, ...]
-    attack: str
-    objective: float | None
-
-    @property
-    def ssim(self) -> float:
-        """Mean over the images."""
-        return sum(i.metrics.get("ssim", 0.0) for i in self.images) / len(self.images)
-
-    @property
-    def cosine(self) -> float | None:
-        """Mean identity cosine."""
-        known = [i.cosine for i in self.images if i.cosine is not None]
-        return sum(known) / len(known) if known else None
-
-    @property
-    def people(self) -> str:
-        """Whom the target shows: targets of the same people are one observation to an interval."""
-        return " ".join(sorted({i.person for i in self.images}))
-
-
-@dataclass(frozen=True)
-class Exposure:
-    """Part of what was shared and known, as an attacker is shown it.
-
-    Attributes:
-        only: Names of shared things or parameters, as `captures.shared_things.expose` takes them;
-            None is everything.
-        labels: Whether the labels are known: as the scenario's threat model says (None), yes, no.
-    """
-
-    only: tuple[str, ...] | None
-    labels: bool | None = None
-
-    @property
-    def key(self) -> str:
-        """The same for the same things in another order."""
-        names = "*" if self.only is None else ",".join(sorted(self.only))
-        return f"{hashlib.sha256(names.encode()).hexdigest()[:16]}-{self.labels}"
-
-    def of(self, seen: Observation, secret: Secret) -> Observation:
-        """The observation cut down to this."""
-        cut = seen if self.only is None else expose(seen, self.only)
-        if self.labels is None:
-            return cut
-        # The fact is granted here as a threat model would grant it, before any attack runs.
-        return replace(cut, labels=secret.labels if self.labels else None)
 
 
 @dataclass(frozen=True)
@@ -323,59 +258,3 @@ def _leak(
 def training_job(study: Study, scenario: Scenario, number: int) -> TrainJob | None:
     """The study's job that trains what everybody holds before round `number`; None: untrained."""
     return model_job(study, replace(scenario, round=number), scenario.defenses[0])
-
-
-def prepare(
-    study: Study, scenario: Scenario, folder: RunFolder, *, targets: int, seed: int
-) -> Subject:
-    """Everything that the parts of an explanation share.
-
-    The scenario's first defense is the one in place.
-
-    Raises:
-        ConfigError: None of the scenario's attacks works on what an honest server sees.
-        KnowledgeError: One needs a fact that the scenario's threat model does not grant.
-    """
-    attacks: dict[str, Attack] = {}
-    skipped: list[str] = []
-    for choice in scenario.attacks:
-        attack: Attack = create("attacks", choice.name, choice.settings)
-        if Knowledge.MANIPULATION in attack.needs:
-            skipped.append(f"{choice.label}: it changes what the server sends")
-        else:
-            attacks[choice.label] = attack
-    if not attacks:
-        raise ConfigError(
-            f"scenario {scenario.name!r} has no attack on an honest server: "
-            f"{'; '.join(skipped)}. Add one that reads updates, such as map_inversion."
-        )
-    threat = threat_model(scenario.threat_model, scenario.grant, scenario.deny)
-    for name, attack in attacks.items():
-        check_knowledge(name, attack, threat)
-    gallery, embed = judge_of(study, folder, scenario)
-    return Subject(
-        study=study,
-        scenario=scenario,
-        simulation=simulation_of(study, scenario, scenario.defenses[0]),
-        attacks=attacks,
-        skipped=tuple(skipped),
-        gallery=gallery,
-        embed=embed,
-        folder=folder,
-        targets=targets,
-        seed=seed,
-    )
-
-
-def scenario_of(study: Study, name: str | None) -> Scenario:
-    """A scenario by name; the first if no name is given.
-
-    Raises:
-        UnknownNameError: None of that name.
-    """
-    known = {scenario.name: scenario for scenario in study.scenarios}
-    if name is None:
-        return study.scenarios[0]
-    if name not in known:
-        raise UnknownNameError("scenario", name, known)
-    return known[name]

@@ -22,8 +22,10 @@ from fedaudit.federation.simulation import Simulation
 from fedaudit.scoring.image_metrics import LPIPS, SSIM
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.why import artifacts, clients, layers, rounds
+from fedaudit.why.exposure import Exposure
 from fedaudit.why.map_only import MapOnly
-from fedaudit.why.subject import Exposure, Subject, scenario_of
+from fedaudit.why.prepare import scenario_of
+from fedaudit.why.subject import Subject
 
 Federate = Callable[..., Simulation]
 NEEDED = ("embedding.weight", "head.weight")

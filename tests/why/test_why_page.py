@@ -40,6 +40,7 @@ from fedaudit.scoring.image_metrics import LPIPS
 from fedaudit.study.executor import Event
 from fedaudit.study.study_file import load_study
 from fedaudit.study.worker import Outcome
+from fedaudit.why.parts import Options, explain
 
 HOSTILE = '</script><script>alert(1)</script>"\u202e'
 
@@ -267,7 +268,7 @@ def fedaudit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., i
     """Run a command line in a folder with a tiny `study.toml`, without a face embedder."""
     (tmp_path / "study.toml").write_text(STUDY)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("fedaudit.why.subject.judge_of", lambda *_: (None, None))
+    monkeypatch.setattr("fedaudit.why.prepare.judge_of", lambda *_: (None, None))
     monkeypatch.setattr("fedaudit.study.session.execute", at_once)
     monkeypatch.setattr(LPIPS, "__call__", lambda _, a, b: torch.zeros(len(a)))
 
@@ -309,6 +310,27 @@ def test_a_study_is_explained_twice_alike_and_goes_on(
     before = (tmp_path / "one" / "why.json").read_bytes()
     assert fedaudit("why", "study.toml", "-o", "one", "--what", parts, *options) == 0
     assert (tmp_path / "one" / "why.json").read_bytes() == before
+
+
+def test_workers_measure_what_one_process_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "study.toml").write_text(STUDY)
+    study = load_study(tmp_path / "study.toml")
+    options = Options(parts=("rounds",), rounds=(1, 2), targets=2, workers=2)
+    explain(study, None, tmp_path / "two", options)
+    events = (tmp_path / "two" / "log.jsonl").read_text()
+    assert '"session"' in events
+    assert '"failed"' not in events
+    monkeypatch.setattr("fedaudit.study.session.execute", at_once)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        explain(study, None, tmp_path / "one", options)
+    finally:
+        torch.set_num_threads(threads)
+    one, two = ((tmp_path / name / "why.json").read_bytes() for name in ("one", "two"))
+    assert one == two
 
 
 def test_a_report_of_the_folder_holds_the_explanation(

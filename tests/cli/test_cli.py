@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 import pytest
 
+from fedaudit.captures.simulate.simulated_source import SimulatedSource
 from fedaudit.cli import COMMANDS, cli, options
 from fedaudit.cli.ending import end
 from fedaudit.core import measures, registry
@@ -40,6 +41,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Any:
     verdict = importlib.import_module("fedaudit.cli.conclusion")
     monkeypatch.setattr(verdict, "build", sys.modules["fedaudit.reports.build"])
     monkeypatch.setattr(session, "execute", serially)
+    monkeypatch.setattr(SimulatedSource, "notes", lambda one: fake_audit.notes_of(one.study))
     return fake_audit
 
 

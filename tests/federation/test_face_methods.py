@@ -286,6 +286,7 @@ def test_the_loss_falls(method: Any, clients: int, federate: Federate) -> None:
     assert loss(end) < 0.9 * loss(start)
 
 
+@pytest.mark.slow  # a whole training; its steps are tested one by one
 def test_fedface_tells_apart_people_it_never_saw(federate: Federate) -> None:
     """From its pre-trained start, whose embeddings all point one way, within five rounds."""
     simulation = federation(
@@ -313,6 +314,7 @@ def test_fedface_tells_apart_people_it_never_saw(federate: Federate) -> None:
     assert between(end) < 0.7 * between(fresh)
 
 
+@pytest.mark.slow  # a whole training; its steps are tested one by one
 def test_fedgc_beats_heads_that_never_meet(federate: Federate) -> None:
     """Clients who know of each other's classes learn features that tell strangers apart better."""
     options = {"network": "face", "clients": 5, "local_steps": 8, "batch_size": 16, "lr": 0.02}
@@ -329,6 +331,7 @@ def test_fedgc_beats_heads_that_never_meet(federate: Federate) -> None:
     assert auc(FedGC(strength=500.0)) > alone + 0.005
 
 
+@pytest.mark.slow  # a whole training; its steps are tested one by one
 def test_fedaffect_learns_expressions_of_people_it_never_saw(federate: Federate) -> None:
     moods = expressions(size=32, people=90, photos=2, classes=("happy", "neutral"))
     simulation = federation(

@@ -132,7 +132,6 @@ def modules() -> dict[str, ModuleType]:
         "fedaudit.study.run_cell": {
             "run_train": run_train,
             "run_cell": run_cell,
-            "notes_of": notes_of,
         },
         "fedaudit.reports.build": {"build_report": build_report},
         "fedaudit.study.demo_study": {"study": demo_study},

@@ -11,7 +11,12 @@ import time
 
 import torch
 
-from fedaudit.attacks.adaptive.augmentation_disambiguation import CENTERS, FACES, Copying, learned
+from fedaudit.attacks.adaptive.augmentation_disambiguation import (
+    CENTERS,
+    FACES,
+    Copying,
+    learn_score,
+)
 from fedaudit.data.orl import orl
 from fedaudit.defenses.oasis import OASIS
 
@@ -27,7 +32,7 @@ def main() -> None:
     print(f"{'faces':>6} {'upright':>8} {'CPU s to learn':>15}")
     for faces in options.faces:
         started = time.process_time()
-        judge = learned(copying, faces=faces, centers=CENTERS)
+        judge = learn_score(copying, faces=faces, centers=CENTERS)
         seconds = time.process_time() - started
         right = sum(int(judge(copying.alike(photo)).argmax()) == 0 for photo in photos)
         print(f"{faces:6} {right:4}/{len(photos)} {seconds:15.1f}", flush=True)

@@ -11,10 +11,28 @@ from opacus.accountants import create_accountant
 from opacus.accountants.utils import get_noise_multiplier
 
 from fedaudit.core.errors import ConfigError
+from fedaudit.defenses.settings import require
 
 Accountant = Literal["rdp", "prv"]
 Spent = tuple[tuple[float, float, int], ...]
 """Mechanisms: noise over the L2 sensitivity, probability with which a unit takes part, steps."""
+
+
+def require_noise(
+    noise_multiplier: float | None, epsilon: float | None, delta: float, accountant: str
+) -> None:
+    """Refuse a noise and a guarantee that do not go together, or out of range.
+
+    Raises:
+        ValueError: Both a noise multiplier and an ε are stated, or one of the values is wrong.
+    """
+    if noise_multiplier is not None and epsilon is not None:
+        raise ValueError("state noise_multiplier or epsilon, not both: each follows from the other")
+    zero_or_more = noise_multiplier is None or noise_multiplier >= 0
+    require(zero_or_more, "noise_multiplier must be ≥ 0", noise_multiplier)
+    require(epsilon is None or epsilon > 0, "epsilon must be > 0", epsilon)
+    require(0 < delta < 1, "delta must lie in (0, 1)", delta)
+    require(accountant in ("rdp", "prv"), "accountant must be 'rdp' or 'prv'", repr(accountant))
 
 
 @lru_cache(maxsize=256)

@@ -19,6 +19,7 @@ from fedaudit.defenses.accounting import (
     laplace_epsilon,
     laplace_noise_for,
     noise_for,
+    require_noise,
 )
 from fedaudit.defenses.composition import Plan, with_budget
 from fedaudit.defenses.gradient_transforms import Batch, Noise, Replayed, clip, in_order, norms
@@ -96,29 +97,11 @@ class ClientDP:
     def __post_init__(self) -> None:
         if self.noise_multiplier is None and self.epsilon is None:
             object.__setattr__(self, "noise_multiplier", 1.0)
-        if self.noise_multiplier is not None and self.epsilon is not None:
-            raise ValueError(
-                "state noise_multiplier or epsilon, not both: each follows from the other"
-            )
-        require(
-            self.noise_multiplier is None or self.noise_multiplier >= 0,
-            "noise_multiplier must be ≥ 0",
-            self.noise_multiplier,
-        )
-        for name in ("epsilon", "max_norm", "rate"):
-            value = getattr(self, name)
-            require(value is None or value > 0, f"{name} must be > 0", value)
-        require(
-            self.mechanism in ("gaussian", "laplace"),
-            "mechanism must be 'gaussian' or 'laplace'",
-            repr(self.mechanism),
-        )
-        require(
-            self.accountant in ("rdp", "prv"),
-            "accountant must be 'rdp' or 'prv'",
-            repr(self.accountant),
-        )
-        require(0 < self.delta < 1, "delta must lie in (0, 1)", self.delta)
+        require_noise(self.noise_multiplier, self.epsilon, self.delta, self.accountant)
+        require(self.max_norm > 0, "max_norm must be > 0", self.max_norm)
+        require(self.rate > 0, "rate must be > 0", self.rate)
+        known = self.mechanism in ("gaussian", "laplace")
+        require(known, "mechanism must be 'gaussian' or 'laplace'", repr(self.mechanism))
         require(
             self.quantile is None or 0 < self.quantile < 1,
             "quantile must lie in (0, 1)",

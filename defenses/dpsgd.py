@@ -14,7 +14,13 @@ from fedaudit.core.client import ClientReturn, ClientStep, ClientTask, Loop
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.observation import DefenseFacts, ModelSpec
 from fedaudit.data.splits import Split
-from fedaudit.defenses.accounting import Accountant, Spent, epsilon_of, noise_for
+from fedaudit.defenses.accounting import (
+    Accountant,
+    Spent,
+    epsilon_of,
+    noise_for,
+    require_noise,
+)
 from fedaudit.defenses.composition import Plan, with_budget
 from fedaudit.defenses.gradient_transforms import Noise, Replayed, clip
 from fedaudit.defenses.settings import require, settings_of
@@ -63,23 +69,8 @@ class DPSGD:
     def __post_init__(self) -> None:
         if self.noise_multiplier is None and self.epsilon is None:
             object.__setattr__(self, "noise_multiplier", 1.0)
-        if self.noise_multiplier is not None and self.epsilon is not None:
-            raise ValueError(
-                "state noise_multiplier or epsilon, not both: each follows from the other"
-            )
-        require(
-            self.noise_multiplier is None or self.noise_multiplier >= 0,
-            "noise_multiplier must be ≥ 0",
-            self.noise_multiplier,
-        )
-        require(self.epsilon is None or self.epsilon > 0, "epsilon must be > 0", self.epsilon)
+        require_noise(self.noise_multiplier, self.epsilon, self.delta, self.accountant)
         require(self.max_grad_norm > 0, "max_grad_norm must be > 0", self.max_grad_norm)
-        require(0 < self.delta < 1, "delta must lie in (0, 1)", self.delta)
-        require(
-            self.accountant in ("rdp", "prv"),
-            "accountant must be 'rdp' or 'prv'",
-            repr(self.accountant),
-        )
         require(self.steps is None or self.steps >= 1, "steps must be ≥ 1", self.steps)
         require(
             self.sample_rate is None or 0 < self.sample_rate <= 1,

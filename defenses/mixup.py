@@ -15,7 +15,7 @@ class Mixup:
 
     mixup (Zhang et al., ICLR 2018, arXiv 1710.09412) as a defense. Each photo of a round is mixed
     once with others of its client, drawn from the round's photos and from all others that the
-    client has: so a batch of one has company, and its update shows photos that are not in the
+    client has: so a batch of one is mixed as well, and its update shows photos that are not in the
     batch. Coefficients are Beta(α, α), for more than two photos Dirichlet(α, …, α). Guarantee:
     none, it is a heuristic. A mixed image still shows its faces; Huang et al. (NeurIPS 2021,
     arXiv 2112.00059) take mixtures apart by attacks that know the coefficients, and the head's

@@ -95,10 +95,10 @@ def how_adaptive(
         weighed: It takes the images of a batch apart, whatever each of them weighs in the update.
         handled: It does all that the special defenses in use ask for (`DefenseAdaptation.handled`).
     """
-    told = seen.defense
-    if told is not None and not {facts.name for facts in told} - {"none"}:
+    known = seen.defense
+    if known is not None and not {facts.name for facts in known} - {"none"}:
         return "none needed"
-    if told is None and seen.update is None:
+    if known is None and seen.update is None:
         return "no"  # there is nothing that an estimate could be made from
     adaptation = adapt_to(seen)
     if adaptation.missed or (exact and not adaptation.exact):
@@ -106,4 +106,4 @@ def how_adaptive(
     followed = adaptation.images or (adaptation.each and not weighed)
     if (followed and not matched) or (adaptation.special and not handled):
         return "no"
-    return "estimated" if told is None or any(facts.estimated for facts in told) else "known"
+    return "estimated" if known is None or any(facts.estimated for facts in known) else "known"

@@ -79,7 +79,7 @@ def _photos_among_copies(
 ) -> tuple[Tensor, Tensor]:
     """Of copies that explain as much, the photos; to an attack that has faces to learn from."""
     del reading
-    found = images if attacker.source is None else upright(transforms, images, attacker.source)
+    found = images if attacker.source is None else disambiguate(transforms, images, attacker.source)
     return found, labels
 
 
@@ -117,7 +117,7 @@ class Copying:
 
 
 @dataclass(frozen=True)
-class Upright:
+class UprightScore:
     """How much an image looks like a face that is the right way up.
 
     Args:
@@ -135,7 +135,7 @@ class Upright:
         return _likeness(_edges(images), self.centers, self.width) @ self.factors
 
 
-def upright(transforms: Sequence[ImageTransform], images: Tensor, source: str) -> Tensor:
+def disambiguate(transforms: Sequence[ImageTransform], images: Tensor, source: str) -> Tensor:
     """The photos, of images `[N, C, H, W]` in [0, 1] that are either photos or their copies.
 
     Args:
@@ -146,15 +146,15 @@ def upright(transforms: Sequence[ImageTransform], images: Tensor, source: str) -
     copying = Copying(transforms, (images.shape[1], images.shape[2], images.shape[3]))
     if len(copying.which) == 1:
         return images
-    judge = learned(copying, source)
+    judge = learn_score(copying, source)
     every = [copying.alike(image) for image in images]
     return torch.stack([copies[int(judge(copies.cpu()).argmax())] for copies in every])
 
 
 @lru_cache(maxsize=2)
-def learned(
+def learn_score(
     copying: Copying, source: str = "face_gan", faces: int = FACES, centers: int = CENTERS
-) -> Upright:
+) -> UprightScore:
     """What the attacker's own faces and their copies teach; the same whenever it is asked for.
 
     Kernel ridge regression by some of the images as centers (Williams & Seeger, NeurIPS 2000).
@@ -179,11 +179,13 @@ def learned(
     values, vectors = torch.linalg.eigh(torch.exp(-apart / width).double())
     kept = values > ROUNDING * values[-1]
     whitened = (vectors[:, kept] / values[kept].sqrt()).float()
-    factors, _ = fitted(_likeness(edges, middle, width) @ whitened, answer)
-    return Upright(middle, width, whitened @ factors)
+    factors, _ = fit_ridge(_likeness(edges, middle, width) @ whitened, answer)
+    return UprightScore(middle, width, whitened @ factors)
 
 
-def fitted(rows: Tensor, answer: Tensor, ridges: Sequence[float] = RIDGES) -> tuple[Tensor, Tensor]:
+def fit_ridge(
+    rows: Tensor, answer: Tensor, ridges: Sequence[float] = RIDGES
+) -> tuple[Tensor, Tensor]:
     """Ridge regression under the ridge that tells groups best which it was not fitted to.
 
     In closed form, from one decomposition for all ridges: the errors on a group that is left out
@@ -199,13 +201,13 @@ def fitted(rows: Tensor, answer: Tensor, ridges: Sequence[float] = RIDGES) -> tu
         `[len(ridges)]`.
     """
     values, vectors = torch.linalg.eigh((rows.T @ rows).double())
-    turned = rows @ vectors.to(rows)
-    sums, groups = turned.T @ answer.flatten(), turned.view(*answer.shape, -1)
+    rotated = rows @ vectors.to(rows)
+    sums, groups = rotated.T @ answer.flatten(), rotated.view(*answer.shape, -1)
     itself = torch.eye(answer.shape[1]).to(rows)
     solutions, errors = [], []
     for ridge in ridges:
         shrunk = 1 / (values.clamp_min(0) + ridge).to(rows)
-        within = answer - (turned @ (shrunk * sums)).view_as(answer)
+        within = answer - (rotated @ (shrunk * sums)).view_as(answer)
         own = (groups * shrunk) @ groups.transpose(1, 2)
         solutions.append(vectors.to(rows) @ (shrunk * sums))
         errors.append(torch.linalg.solve(itself - own, within).square().mean())

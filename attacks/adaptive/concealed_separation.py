@@ -123,4 +123,4 @@ def photo_among(first_fc: FirstFullyConnected, features: Tensor, *, labeled: boo
     assert first_fc.maps is not None
     if labeled:
         return 0
-    return int(F.cosine_similarity(first_fc.told(features), first_fc.maps).argmax())
+    return int(F.cosine_similarity(first_fc.known_part(features), first_fc.maps).argmax())

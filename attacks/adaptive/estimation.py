@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.adaptive.defense_replay import is_installed
-from fedaudit.attacks.adaptive.sparsity import has_gaps, is_cut, is_product, masked, zeros_of
+from fedaudit.attacks.adaptive.sparsity import is_cut, is_product, masked, misses_entries, zeros_of
 from fedaudit.attacks.evidence.round_averaging import deviation, rounds_of
 from fedaudit.core.observation import DefenseFacts, Observation
 from fedaudit.models.facenet import FaceNet
@@ -39,7 +39,7 @@ EVEN_ROWS = 0.25
 """Relative spread of rows' lengths up to which what is left of a layer is noise."""
 TAKEN = 0.1
 """Share of a row's noise that must be left to judge it."""
-AUDIBLE = 1e-3
+SMALLEST_NOISE = 1e-3
 """Noise below this share of a layer's root mean square is rounding, or drift of local steps."""
 
 Tensors = Mapping[str, Tensor]
@@ -63,15 +63,15 @@ def estimate(seen: Observation) -> tuple[DefenseFacts, ...]:
     else:
         count = seen.batch_size or 1
         network = network_of(seen)
-        entry = network.first_fc_name if network is not None else ""
+        first_fc = network.first_fc_name if network is not None else ""
         if (pruned := sparsity(tensors, count)) is not None:
             found.append(pruned)
         else:
-            if network is not None and seen.image_shape is not None and entry in tensors:
+            if network is not None and seen.image_shape is not None and first_fc in tensors:
                 share = masked(network, tensors, seen.image_shape, count)
                 found += [("soteria", {"pruned": share})] if share is not None else []
             std = deviation(rounds_of(seen)) if not found else None
-            std = std or noise_scale(tensors, entry, count)
+            std = std or noise_scale(tensors, first_fc, count)
             found += [("gaussian_noise", {"std": std})] if std is not None else []
     return tuple(DefenseFacts(name, settings, estimated=True) for name, settings in found)
 
@@ -93,7 +93,7 @@ def sparsity(tensors: Tensors, count: int) -> tuple[str, dict[str, float]] | Non
     if zeros <= MANY_ZEROS:
         return None
     cut, many = is_cut(tensors)
-    if not (cut and many) and not has_gaps(tensors, count):
+    if not (cut and many) and not misses_entries(tensors, count):
         return None
     random = not cut and is_installed("random_pruning")
     return "random_pruning" if random else "top_k", {"pruned": zeros}
@@ -112,7 +112,7 @@ def quantization(tensors: Tensors) -> dict[str, float | None] | None:
         return None
     for bucket in BUCKETS:
         if any(_levels(flat, bucket, PROBED) is None for flat in large):
-            continue  # so is nearly every gradient told apart, at little cost
+            continue  # so is nearly every gradient recognized, at little cost
         levels = [_levels(flat, bucket) for flat in large]
         if any(found is None for found in levels):
             continue
@@ -147,8 +147,8 @@ def _levels(flat: Tensor, bucket: int | None, most: int | None = None) -> Tensor
     # Chance does not make all of thousands of numbers whole; two in a bucket are no evidence.
     filled = (rows > 0).sum(1)
     filled = filled[filled > 0].double()
-    told = most is not None or not len(filled) or float(filled.mean()) >= 2
-    return level if float(off.amin(0).max()) < WHOLE and few and told else None
+    sure = most is not None or not len(filled) or float(filled.mean()) >= 2
+    return level if float(off.amin(0).max()) < WHOLE and few and sure else None
 
 
 def _fraction(value: Tensor) -> Tensor:
@@ -156,22 +156,22 @@ def _fraction(value: Tensor) -> Tensor:
     return (value - value.round()).abs().amax(1)
 
 
-def noise_scale(tensors: Tensors, entry: str = "", count: int = 1) -> float | None:
-    """Standard deviation of independent noise on every entry; None where none is audible.
+def noise_scale(tensors: Tensors, first_fc: str = "", count: int = 1) -> float | None:
+    """Standard deviation of independent noise on every entry; None where none shows.
 
     Of the layer that the maps enter, whose gradient has rank N, what is left behind the first N
-    singular values is noise and nothing else. Without it: the quietest large parameter, where all
-    rows are equally loud and as many entries are small as in noise.
+    singular values is noise and nothing else. Without it: the smallest large parameter, where all
+    rows are equally long and as many entries are small as in noise.
     """
-    if entry in tensors:
-        matrix = tensors[entry].flatten(1).double()
+    if first_fc in tensors:
+        matrix = tensors[first_fc].flatten(1).double()
         if count < min(matrix.shape) // 2:
             left, sizes, right = torch.linalg.svd(matrix, full_matrices=False)
             rest = matrix - (left[:, :count] * sizes[:count]) @ right[:count]
             free = (matrix.shape[0] - count) * (matrix.shape[1] - count)
             std = float(rest.square().sum().div(free).sqrt())
-            loud = float(matrix.square().mean().sqrt())
-            if std < AUDIBLE * loud:
+            signal = float(matrix.square().mean().sqrt())
+            if std < SMALLEST_NOISE * signal:
                 return None
             # What is taken away of noise with the signal, differs from row to row.
             kept = 1 - left[:, :count].square().sum(1, keepdim=True)
@@ -206,7 +206,7 @@ def _robust(value: Tensor) -> float:
 
 
 def _even(rows: Tensor) -> bool:
-    """Whether all rows are equally loud, as far as chance allows."""
+    """Whether all rows are equally long, as far as chance allows."""
     lengths = rows.square().mean(1).sqrt()
     expected = 2.0 / rows.shape[1] ** 0.5
     return float(lengths.std() / lengths.mean()) < max(EVEN_ROWS, float(2 * expected))

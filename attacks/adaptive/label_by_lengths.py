@@ -1,11 +1,11 @@
-"""One photo's label where each parameter's gradient was turned away and only its length was kept.
+"""The label of one photo, from the lengths of its orthogonalized gradients (CENSOR).
 
-The label decides how loud the layers are beside each other, and which way the last ones point. So
-for each class a Gaussian is fitted to the logarithms of the parameters' lengths over generated
-faces, with a covariance that all classes share (linear discriminant analysis, Fisher 1936); and the
-mean direction of their gradients is held against what was sent, which is at right angles to the
-true one: as nearly as faces of one class agree. The class with the largest likelihood is the label,
-and with it who was in front of the camera.
+The label decides how long the layers' gradients are beside each other, and which way the last ones
+point. So for each class a Gaussian is fitted to the logarithms of the parameters' lengths over
+generated faces, with a covariance that all classes share (linear discriminant analysis, Fisher
+1936); and the mean direction of their gradients is held against what was sent, which is at right
+angles to the true one: as nearly as faces of one class agree. The class with the largest likelihood
+is the label, and with it who was in front of the camera.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,14 +35,14 @@ def label_by_lengths(
         classes: K.
         scaled: The units are known; else one factor for all parameters is left open.
     """
-    told = [k for k, value in enumerate(sent) if value[0].numel() > 1]
+    usable = [k for k, value in enumerate(sent) if value[0].numel() > 1]
     lengths, directions, agreement = [], [], []
     for label in range(classes):
         own = torch.tensor([label], device=faces.device)
         made = [[g.flatten() for g in gradients(face[None], own)] for face in faces]
-        sizes = torch.stack([torch.stack([row[k].norm() for k in told]) for row in made])
+        sizes = torch.stack([torch.stack([row[k].norm() for k in usable]) for row in made])
         means = [
-            torch.stack([row[k] / (row[k].norm() + 1e-20) for row in made]).mean(0) for k in told
+            torch.stack([row[k] / (row[k].norm() + 1e-20) for row in made]).mean(0) for k in usable
         ]
         lengths.append((sizes + 1e-20).log().double())
         directions.append([F.normalize(mean, dim=0) for mean in means])
@@ -50,10 +50,10 @@ def label_by_lengths(
     # Of each face with the mean of the others, without its own share in the mean.
     count = len(faces)
     sines = 1 - ((torch.stack(agreement).mean(0) * count - 1) / (count - 1)).clamp(0, 1)
-    measured = torch.stack([(sent[k][0].norm() + 1e-20).log() for k in told]).double()
+    measured = torch.stack([(sent[k][0].norm() + 1e-20).log() for k in usable]).double()
     fits = _length_fits(torch.stack(lengths), measured, scaled=scaled)
     for label, means in enumerate(directions):
-        for k, mean, sine in zip(told, means, sines, strict=True):
+        for k, mean, sine in zip(usable, means, sines, strict=True):
             rows = F.normalize(sent[k].flatten(1), dim=1)
             fits[label] += float((rows @ mean).square().sum() * len(mean) / (sine + SLACK))
     return int(fits.argmin())

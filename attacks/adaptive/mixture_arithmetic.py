@@ -26,7 +26,7 @@ about generated ones (`benchmarks/mixture_bound.py`)."""
 
 @dataclass(frozen=True)
 class Drawn:
-    """What acts made of a pool of people, each another one.
+    """What transforms made of a pool of people, each another one.
 
     Attributes:
         images: `[N, C, H, W]`, from the first photo.

@@ -1,6 +1,6 @@
-"""How loud a defense's noise is in each parameter of an update.
+"""The scale of a defense's noise, parameter by parameter of an update.
 
-Noise that a defense adds is as loud everywhere; noise of rounding goes with the numbers that are
+Noise that a defense adds has one scale everywhere; noise of rounding goes with the numbers that are
 rounded, and with how they are spread: a gradient's few large ones are rounded to coarse steps, of
 which the many small ones hardly ever take one. So it is measured on a gradient of images of nobody.
 """
@@ -18,13 +18,13 @@ from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build
 
 EVEN = 1.25
-"""Ratio of the loudest to the quietest large parameter up to which noise is the same everywhere."""
+"""Ratio of the largest to the smallest noise of large parameters that counts as one scale."""
 LARGE = 256
 """Entries from which on a parameter counts for that."""
 
 
 def is_even(transform: GradientTransform, probe: Batch) -> bool:
-    """Whether what `transform` adds to the gradient `probe` is as loud in all large parameters."""
+    """Whether the noise of `transform` on the gradient `probe` has one scale everywhere."""
     made = transform(probe, torch.Generator().manual_seed(0))
     large = [n for n, value in probe.items() if value.numel() >= LARGE]
     stds = [float((made[n] - probe[n]).square().mean().sqrt()) for n in large]

@@ -73,7 +73,7 @@ def is_product(value: Tensor) -> bool:
     return float(rest.norm()) < PRODUCT * float(rows.norm())
 
 
-def has_gaps(tensors: Tensors, count: int) -> bool:
+def misses_entries(tensors: Tensors, count: int) -> bool:
     """Whether entries are missing that no dead unit explains.
 
     Args:

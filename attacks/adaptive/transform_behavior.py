@@ -39,11 +39,11 @@ def behavior(transform: GradientTransform, probe: Batch) -> tuple[Kind, float]:
         return "kept", 0.0
     if random and _is_orthogonal(transform(probe, drawing(0)), probe):
         return "orthogonalized", 0.0
-    gaps = one == 0
+    left_out_entries = one == 0
     left_out = any(
         float((v == 0).float().mean()) > MISSING for v in transform(probe, drawing(0)).values()
     )
-    if left_out and apart(one, plain * ~gaps) < SAME:
+    if left_out and apart(one, plain * ~left_out_entries) < SAME:
         return "sparse", 0.0
     if not random:
         flat = _is_flat(transform, probe)
@@ -65,13 +65,13 @@ def _noise_of(
     # Noise drowns any gradient in the end; a transform that turns it away by design is none.
     if share < 0.5 and abs(alike) < FAINT:
         return "lost", 0.0
-    std, loud = (float(x.square().mean().sqrt()) for x in (errors[0], share * plain))
+    std, signal = (float(x.square().mean().sqrt()) for x in (errors[0], share * plain))
     half = (
         flattened(transform({n: v / 2 for n, v in probe.items()}, drawing(0))) - share * plain / 2
     )
     if float(half.square().mean().sqrt()) < 0.75 * std:
         # It grows with the gradient; the probe is as long as what was sent, noise and all.
-        std *= loud / (loud**2 + std**2) ** 0.5
+        std *= signal / (signal**2 + std**2) ** 0.5
     return "noise", std
 
 
@@ -128,7 +128,7 @@ def _is_flat(transform: GradientTransform, probe: Batch) -> bool:
 
 
 def drawing(seed: int) -> torch.Generator:
-    """The generator that acts are tried with."""
+    """The generator that transforms are tried with."""
     return torch.Generator().manual_seed(seed)
 
 

@@ -1,10 +1,10 @@
-"""What a network learns of faces under InstaHide's mask: which pixels were turned over.
+"""A network that undoes InstaHide's sign mask: which pixels were turned into their negative.
 
 The mask turns each value into its negative with probability one half, and leaves its distance from
 gray. Of a mixture u of photos in [-1, 1], |u| is known. Its sign changes where u passes gray, so
 that it is one sign for each patch of pixels; which one, faces say. A small U-Net learns it from
 mixtures of the attacker's own faces. Of several rounds on the same photo each says what to expect
-of the others, which the network is told as a second image.
+of the others, which the network gets as a second image.
 
 Carlini et al. (IEEE S&P 2021, arXiv 2011.05315) start from |u|, too: of many mixtures of the same
 photos, without faces of their own.
@@ -90,7 +90,7 @@ class SignNet(nn.Module):
         found: Tensor = self.last(x)
         return found
 
-    def told(self, sizes: Tensor, own: Tensor, rest: Tensor) -> Tensor:
+    def unmask(self, sizes: Tensor, own: Tensor, rest: Tensor) -> Tensor:
         """The mixtures behind their sizes, `[S, R, c, H, W]`, in units of `spread`.
 
         Args:
@@ -179,7 +179,7 @@ class Unmasking:
         sizes = sizes / _root_mean_square(sizes)
         with torch.no_grad():
             own, rest = (x[None].to(sizes) for x in (shares.own, shares.rest))
-            found = network.told(sizes[None], own, rest)[0]
+            found = network.unmask(sizes[None], own, rest)[0]
         whole = ((network.spread * x + 1) / 2 for x in (found, network.mean))
         images, mean = (x.expand(*x.shape[:-3], channels, -1, -1).to(masked) for x in whole)
         return images, mean

@@ -2,8 +2,9 @@
 
 A client that trains on the same photos for several rounds, from a global model that hardly moves,
 sends the same gradient again under noise of its own. n rounds divide the noise by √n; where each
-round prunes other entries, n rounds fill the gaps. A server has all rounds. Rounds that are noisier
-than others, or clipped to another length, show in what they have in common, and weigh less.
+round prunes other entries, n rounds fill in what is missing. A server has all rounds. Rounds that
+are noisier than others, or clipped to another length, show in what they have in common, and weigh
+less.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,18 +20,18 @@ STILL = 1e-2
 """Relative change of the broadcast weights up to which a round counts as the same again."""
 
 EVEN = 1.5
-"""Ratio of the loudest to the quietest parameter up to which what differs counts as noise."""
+"""Ratio of the largest to the smallest difference of parameters up to which it counts as noise."""
 LARGE = 256
 """Entries from which on a parameter tells."""
 QUIET = 1e-3
-"""Least noise of a round, in units of the loudest."""
+"""Least noise of a round, in units of the noisiest."""
 SWEEPS = 1000
 """Most iterations of the analysis of what rounds have in common."""
 CLOSE = 1e-6
 """Relative change at which it ends."""
 TINY = 1e-30
 ALIKE = 1.05
-"""Ratio of the loudest to the quietest round up to which all weigh alike."""
+"""Ratio of the noisiest to the cleanest round up to which all weigh alike."""
 UNSHARED = 0.2
 """Relative error of the products of rounds up to which it is believed."""
 
@@ -85,8 +86,8 @@ def average(
         if weights is not None and not sparse:
             means[name] = torch.tensordot(torch.tensor(weights).to(value), rows.to(value), 1)
             continue
-        told = (rows != 0).sum(0).clamp_min(1) if sparse else len(updates)
-        means[name] = rows.sum(0) / told
+        counts = (rows != 0).sum(0).clamp_min(1) if sparse else len(updates)
+        means[name] = rows.sum(0) / counts
     return replace(first, tensors=means)
 
 
@@ -94,7 +95,7 @@ def deviation(updates: Sequence[Update]) -> float | None:
     """Standard deviation of what rounds do not share, an entry of the newest.
 
     Whatever its distribution; 0 where rounds repeat each other. None of a single round, or where
-    it is no noise: louder in some parameters than in others, as when photos are changed.
+    it is no noise: larger in some parameters than in others, as when photos are changed.
     """
     if len(updates) < 2:
         return None
@@ -118,14 +119,14 @@ def weights_of(updates: Sequence[Update]) -> tuple[tuple[float, ...], float]:
         A factor an update, and the noise's standard deviation after, in units of the newest's.
     """
     signal, noise = signal_and_noise(updates)
-    loudest = float(noise.max())
-    if len(updates) < 2 or not loudest:
+    noisiest = float(noise.max())
+    if len(updates) < 2 or not noisiest:
         return (1 / len(updates),) * len(updates), 1.0
     if not bool(signal.any()):
         signal = torch.ones_like(signal)
     if max(_ratio(signal), _ratio(noise)) < ALIKE:
         return (1 / len(updates),) * len(updates), len(updates) ** -0.5
-    noise = noise.clamp_min(QUIET * loudest)
+    noise = noise.clamp_min(QUIET * noisiest)
     found = signal / noise.square()
     found = found * signal[0] / (found * signal).sum()
     left = (found * noise).square().sum().sqrt() / noise[0]
@@ -148,7 +149,7 @@ def signal_and_noise(updates: Sequence[Update]) -> tuple[Tensor, Tensor]:
     shared = gram[other].mean().clamp_min(0) if len(gram) > 1 else gram.new_zeros(())
     signal = shared.sqrt().expand(len(gram))
     if len(gram) > 2 and float(shared):
-        # A product is as uncertain as its rounds are loud.
+        # A product is as uncertain as its rounds are noisy.
         weights, fitted = other / gram.diagonal().clamp_min(TINY), signal.clone()
         for _ in range(SWEEPS):
             last = fitted.clone()

@@ -1,4 +1,4 @@
-"""The part of a network that stays on the device: where it begins, and what may stand in for it."""
+"""Local layers, which stay on the device: where they begin, and surrogates for them."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from fedaudit.models.zoo import build
 PHOTOS = 8
 """Views of each made-up person."""
 STEPS = 200
-"""Optimizer steps of a learned private part."""
+"""Optimizer steps of learned local layers."""
 BATCH = 32
 """Faces a step."""
 LR = 3e-3
@@ -73,10 +73,10 @@ def public_depth(model: nn.Module, private: frozenset[str]) -> int | None:
     return min(numbers[name.split(".")[1]] for name in inside)
 
 
-def guessed_parts(
+def guess_local_layers(
     spec: ModelSpec, private: frozenset[str], count: int, seed: int
 ) -> dict[str, Tensor]:
-    """`count` random private parts, as devices draw theirs at the start; `[count, …]` by name."""
+    """`count` random sets of local layers, as devices draw theirs; `[count, …]` by name."""
     drawn = [build(spec, seed=(seed + k) % 2**31) for k in range(count)]
     parts = [
         {n: p.detach() for n, p in model.named_parameters() if n in private} for model in drawn
@@ -84,7 +84,7 @@ def guessed_parts(
     return {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
 
 
-def learned_parts(
+def learn_local_layers(
     model: nn.Module,
     parts: Mapping[str, Tensor],
     shape: tuple[int, int, int],
@@ -93,14 +93,14 @@ def learned_parts(
     grayscale: bool,
     seed: int,
 ) -> dict[str, Tensor]:
-    """Private parts that tell made-up people apart, on the public module as it was broadcast.
+    """Local layers that tell made-up people apart, on the public module as it was broadcast.
 
     Each person is one generated face, seen in several views; there are as many as the head has
-    classes. What a device's own part has learned for its people, this one has for them.
+    classes. What a device's own layers have learned for its people, these have for them.
 
     Args:
         model: The client's network; it is not changed.
-        parts: Where to start, from `guessed_parts`.
+        parts: Where to start, from `guess_local_layers`.
         shape: `(C, H, W)`.
         source: The face generator, as in `FaceGenerator`.
         grayscale: Train on gray faces.

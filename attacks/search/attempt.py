@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fedaudit.attacks.adaptive.assumptions import distance_for
-from fedaudit.attacks.evidence.unshared_layers import guessed_parts, learned_parts
+from fedaudit.attacks.evidence.unshared_layers import guess_local_layers, learn_local_layers
 from fedaudit.attacks.gathering.gather import Evidence, gather
 from fedaudit.attacks.search.batch_norm_prior import BatchNormPrior, from_observation
 from fedaudit.attacks.search.checkpoint import Checkpoint
@@ -123,12 +123,12 @@ class Attempt:
         if attack.unknown == "joint" and evidence.solvable:
             return {}
         seed = self.generator.initial_seed()
-        drawn = guessed_parts(self.seen.model, evidence.private, attack.restarts, seed)
+        drawn = guess_local_layers(self.seen.model, evidence.private, attack.restarts, seed)
         like = next(iter(evidence.target.values()))
         drawn = {name: value.to(like) for name, value in drawn.items()}
         if attack.unknown != "learned":
             return drawn
-        return learned_parts(
+        return learn_local_layers(
             evidence.model,
             drawn,
             evidence.shape,

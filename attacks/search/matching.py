@@ -237,7 +237,7 @@ class Matching:
     def feature_distance(self, features: Tensor, which: Sequence[int]) -> Tensor:
         """1 − cosine to the known map, or 1 − share within the span; `[n]` in [0, 1]."""
         assert self.first_fc is not None
-        features = self.first_fc.told(features)
+        features = self.first_fc.known_part(features)
         if self.first_fc.maps is not None:
             return 1 - F.cosine_similarity(features, self.first_fc.maps[list(which)])
         inside = (features @ self.first_fc.span.T).square().sum(1)
@@ -380,7 +380,7 @@ class Matching:
         if self.first_fc.maps is None or self.first_fc.upstream is None:
             return solve_upstream(self.first_fc, features) @ self.first_fc.weight
         # The sum in G fixes the product of the two only; their lengths are traded here.
-        told = self.first_fc.told(features.detach())
+        told = self.first_fc.known_part(features.detach())
         length = self.first_fc.maps[list(which)].norm(dim=1) / told.norm(dim=1)
         above: Tensor = self.first_fc.upstream[list(which)] * length[:, None]
         return above @ self.first_fc.weight

@@ -170,7 +170,7 @@ def test_maps_follow_from_gradients_with_gaps(
     assert entry.known is not None
     assert float(entry.known.mean()) > known
     with torch.no_grad():
-        true = entry.told(evidence.model.features(captured.secret.images))  # type: ignore[operator]
+        true = entry.known_part(evidence.model.features(captured.secret.images))  # type: ignore[operator]
     inside = (true @ entry.span.T).square().sum(1) / true.square().sum(1)
     assert float(inside.min()) > 0.999
     blind = gather(assume(captured.seen, "no")).first_fc

@@ -5,7 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedaudit.attacks.adaptive.augmentation_disambiguation import Copying, fitted, learned, upright
+from fedaudit.attacks.adaptive.augmentation_disambiguation import (
+    Copying,
+    disambiguate,
+    fit_ridge,
+    learn_score,
+)
 from fedaudit.data.face_set import FaceSet
 from fedaudit.defenses.oasis import OASIS
 
@@ -32,18 +37,21 @@ def test_without_a_defense_of_photos_an_image_is_itself() -> None:
 
 def test_faces_are_turned_upright(faces: FaceSet, monkeypatch: pytest.MonkeyPatch) -> None:
     """By chance one in four; the attacker learns it from few faces of other people."""
-    few = learned(Copying(OASIS().replay(1).images, SHAPE), faces=400, centers=600)
+    few = learn_score(Copying(OASIS().replay(1).images, SHAPE), faces=400, centers=600)
     monkeypatch.setattr(
-        "fedaudit.attacks.adaptive.augmentation_disambiguation.learned", lambda copying, source: few
+        "fedaudit.attacks.adaptive.augmentation_disambiguation.learn_score",
+        lambda copying, source: few,
     )
     photos = faces.images[::10]
     for turns in (0, 1):
-        found = upright(OASIS().replay(1).images, torch.rot90(photos, turns, (2, 3)), "face_gan")
+        found = disambiguate(
+            OASIS().replay(1).images, torch.rot90(photos, turns, (2, 3)), "face_gan"
+        )
         right = (found - photos).abs().flatten(1).amax(1) < 1e-6
         assert float(right.float().mean()) > 0.8
     # Of larger photos it looks at as many pixels.
     large = F.interpolate(photos, (80, 80), mode="bilinear")
-    found = upright(OASIS().replay(1).images, torch.rot90(large, 1, (2, 3)), "face_gan")
+    found = disambiguate(OASIS().replay(1).images, torch.rot90(large, 1, (2, 3)), "face_gan")
     right = (found - large).abs().flatten(1).amax(1) < 1e-6
     assert float(right.float().mean()) > 0.8
 
@@ -51,14 +59,14 @@ def test_faces_are_turned_upright(faces: FaceSet, monkeypatch: pytest.MonkeyPatc
 def test_what_copies_alike_is_learned_once() -> None:
     one, two = (Copying(OASIS().replay(1).images, SHAPE) for _ in range(2))
     assert one == two
-    assert learned(one, faces=4, centers=8) is learned(two, faces=4, centers=8)
+    assert learn_score(one, faces=4, centers=8) is learn_score(two, faces=4, centers=8)
     other = Copying(OASIS(rotations=(180,)).replay(1).images, SHAPE)
     assert other != one
 
 
 def test_images_without_such_copies_stay(faces: FaceSet) -> None:
     images = torch.rot90(faces.images[:2], 1, (2, 3))
-    assert upright(OASIS(rotations=(30,)).replay(1).images, images, "face_gan") is images
+    assert disambiguate(OASIS(rotations=(30,)).replay(1).images, images, "face_gan") is images
 
 
 def drawn(groups: int, noise: float) -> tuple[Tensor, Tensor]:
@@ -73,7 +81,7 @@ def drawn(groups: int, noise: float) -> tuple[Tensor, Tensor]:
 def test_the_error_on_groups_left_out_is_that_of_leaving_them_out() -> None:
     rows, answer = drawn(12, 0.5)
     ridges = (1e-2, 10.0)
-    factors, errors = fitted(rows, answer, ridges)
+    factors, errors = fit_ridge(rows, answer, ridges)
 
     def solved(of: Tensor, ridge: float) -> Tensor:
         part, told = rows[of], answer.flatten()[of]
@@ -92,5 +100,5 @@ def test_the_error_on_groups_left_out_is_that_of_leaving_them_out() -> None:
 
 def test_noisier_answers_are_shrunk_more() -> None:
     ridges = (1e-2, 1.0, 1e2)
-    chosen = [int(fitted(*drawn(6, noise), ridges)[1].argmin()) for noise in (0.0, 20.0)]
+    chosen = [int(fit_ridge(*drawn(6, noise), ridges)[1].argmin()) for noise in (0.0, 20.0)]
     assert chosen[0] < chosen[1]

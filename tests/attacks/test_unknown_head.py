@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.evidence.feature_maps.input_span import find_spans, patches_of, span_distance
-from fedaudit.attacks.evidence.unshared_layers import guessed_parts, learned_parts
+from fedaudit.attacks.evidence.unshared_layers import guess_local_layers, learn_local_layers
 from fedaudit.attacks.gathering.gather import Evidence, gather
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
 from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
@@ -241,7 +241,7 @@ def test_stand_ins_are_deterministic_and_differ_between_restarts(
     one, two, other = (attack(seen, generator=noise(seed)) for seed in (0, 0, 1))
     assert torch.equal(one.images, two.images)
     assert not torch.equal(one.images, other.images)
-    drawn = guessed_parts(seen.model, gather(seen).private, 2, 0)
+    drawn = guess_local_layers(seen.model, gather(seen).private, 2, 0)
     assert set(drawn) == {"head.weight", "head.bias"}
     assert not torch.equal(drawn["head.weight"][0], drawn["head.weight"][1])
 
@@ -249,9 +249,9 @@ def test_stand_ins_are_deterministic_and_differ_between_restarts(
 def test_a_learned_head_tells_made_up_people_apart(intercept: Intercept) -> None:
     seen = intercept(**HEAD).seen
     evidence = gather(seen)
-    start = guessed_parts(seen.model, evidence.private, 1, 0)
+    start = guess_local_layers(seen.model, evidence.private, 1, 0)
     before = {n: p.detach().clone() for n, p in evidence.model.named_parameters()}
-    learned = learned_parts(
+    learned = learn_local_layers(
         evidence.model, start, evidence.shape, source="face_gan", grayscale=True, seed=0
     )
     assert not torch.equal(learned["head.weight"], start["head.weight"])

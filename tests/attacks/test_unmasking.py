@@ -61,7 +61,7 @@ def test_signs_are_learned_from_other_faces(tmp_path: Path) -> None:
 def test_the_network_takes_any_size(shape: tuple[int, int, int]) -> None:
     network = SignNet(shape, width=8)
     sizes = torch.rand(2, 3, *shape)
-    found = network.told(sizes, torch.full((2, 3), 0.5), torch.full((2, 3), 0.25))
+    found = network.unmask(sizes, torch.full((2, 3), 0.5), torch.full((2, 3), 0.25))
     assert found.shape == sizes.shape
     assert bool((found.abs() <= sizes).all())
 

@@ -1,10 +1,9 @@
 """What the first fully connected layer after the feature map gives away, in closed form.
 
-Its weight gradient is a sum over images, G = Σ_i a_i f_iᵀ: a_i is the gradient that arrives from
-above, f_i the flattened feature map. So the row space of G is spanned by the maps of the batch. At
-batch 1 that is the map itself, whatever the label, the head or its bias. At batch N, with the head
-and the labels known, a_i is a function of f_i, which lets the sum be taken apart by a fixed-point
-iteration.
+Its weight gradient is a sum over images, G = Σ_i a_i f_iᵀ: a_i is its upstream gradient, f_i the
+flattened feature map. So the row space of G is spanned by the maps of the batch. At batch 1 that is
+the map itself, whatever the label, the head or its bias. At batch N, with the head and the labels
+known, a_i is a function of f_i, which lets the sum be taken apart by a fixed-point iteration.
 """
 
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from fedaudit.models.soft_labels import loss_on
 
 SPECTRAL_GAP = 2.0
 """The signal's singular values must exceed those behind them by this factor to count as signal."""
-GAPS = 0.01
+SENT_WHOLE = 0.01
 """Share of zeros up to which columns of which something was sent count as sent whole."""
 COMPLETIONS = 100
 """Iterations of the completion of a gradient with missing entries."""
@@ -51,7 +50,7 @@ class FirstFullyConnected:
     upstream: Tensor | None = None
     known: Tensor | None = None
 
-    def told(self, features: Tensor) -> Tensor:
+    def known_part(self, features: Tensor) -> Tensor:
         """The part of maps `[n, F]` that the gradient tells of."""
         return features if self.known is None else features * self.known
 
@@ -79,7 +78,7 @@ def find_first_fully_connected(
     if gradient is None or count >= min(gradient.shape):
         return None
     if sparse and not bool((gradient != 0).all()):
-        return _from_gaps(layer.weight.detach(), gradient, count)
+        return _from_sparse(layer.weight.detach(), gradient, count)
     _, sizes, rows = torch.linalg.svd(gradient, full_matrices=False)
     rank = int((sizes > 1e-5 * sizes[0]).sum())
     used = min(count, rank)
@@ -94,7 +93,7 @@ def find_first_fully_connected(
     return replace(first_fc, maps=maps, upstream=(gradient @ maps[0])[None])
 
 
-def _from_gaps(weight: Tensor, gradient: Tensor, count: int) -> FirstFullyConnected | None:
+def _from_sparse(weight: Tensor, gradient: Tensor, count: int) -> FirstFullyConnected | None:
     """What a gradient with missing entries gives away.
 
     Where whole columns are missing the others are as they were. Where single entries are, those of
@@ -107,7 +106,7 @@ def _from_gaps(weight: Tensor, gradient: Tensor, count: int) -> FirstFullyConnec
         return None
     within = gradient[:, columns]
     known = columns.to(gradient)
-    if bool((within != 0).float().mean() > 1 - GAPS):
+    if bool((within != 0).float().mean() > 1 - SENT_WHOLE):
         if count >= min(within.shape):
             return None
         _, sizes, rows = torch.linalg.svd(within, full_matrices=False)
@@ -162,7 +161,7 @@ def take_apart(
 ) -> FirstFullyConnected:
     """Each image's own feature map, given the labels and the head.
 
-    Fixed point of: maps → gradients that arrive (through the known head) → maps (least squares).
+    Fixed point of: maps → upstream gradients (through the known head) → maps (least squares).
     At batch 1 only the sign of the map is decided.
 
     Args:
@@ -224,8 +223,8 @@ def likeliest_label(
     """`[1]`, the label under which one image's known map explains most of what follows the body.
 
     Noise moves each row of the head's gradient, and pruning leaves out most of them; all together,
-    with what arrives at the first fully connected layer, tell classes apart much longer. The best
-    factor is taken for each class, as the length of the map is not known.
+    with the upstream gradient at the first fully connected layer, tell classes apart much longer.
+    The best factor is taken for each class, as the length of the map is not known.
     """
     layer = _layer(model)
     assert first_fc.maps is not None
@@ -310,7 +309,7 @@ def leads_to_head(model: nn.Module) -> bool:
 
 def solve_upstream(first_fc: FirstFullyConnected, features: Tensor) -> Tensor:
     """The a_i `[N, D]` that best explain G, given dummy feature maps `[N, F]` (least squares)."""
-    features = first_fc.told(features.detach())
+    features = first_fc.known_part(features.detach())
     gram = features @ features.T
     ridge = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
     upstream: Tensor = torch.linalg.solve(gram + ridge, features @ first_fc.gradient.T)

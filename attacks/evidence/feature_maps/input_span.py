@@ -1,7 +1,7 @@
 """What every layer's gradient says of its inputs, whatever comes behind it.
 
 A convolution's weight gradient is a sum over images and positions, G = Σ_p δ_p u_pᵀ: u_p is the
-patch of its input below position p, δ_p the gradient that arrives there. Whoever knows neither the
+patch of its input below position p, δ_p the upstream gradient there. Whoever knows neither the
 head nor the loss does not know δ; but all rows of G lie in the span of the patches. Where a layer
 has no fewer channels than there are positions in the batch, as the last ones of most networks do,
 the rows *are* a basis of it. So the images must be such that their patches span just that space:

@@ -6,14 +6,15 @@ below position p and δ_p = (gradient upstream at p) · (slope of the activation
 
 * **Flattened map**: both factors of δ_p are known (`first_fully_connected`): G gives x_p by least
   squares, for all images of a small batch at once.
-* **Averaged map, one image**: the same a arrives at every position, so G = diag(a)/P · M X, where
-  each entry of M is one of two known slopes. Its column space is known, and a subspace of dimension
-  P holds hardly any vectors of two given values but the columns of M: fix P rows, try the 2^P
-  patterns there, and keep those whose other rows have the two values as well. A trained network's
-  columns are alike, and then sums such as m₁ + m₂ − m₃ may have two values too: the gradient of the
-  normalization's bias, Σ_p δ_p, says which belong together. Positions come out unordered.
+* **Averaged map, one image**: the same upstream gradient a stands at every position, so G =
+  diag(a)/P · M X, where each entry of M is one of two known slopes. Its column space is known, and
+  a subspace of dimension P holds hardly any vectors of two given values but the columns of M: fix P
+  rows, try the 2^P patterns there, and keep those whose other rows have the two values as well. A
+  trained network's columns are alike, and then sums such as m₁ + m₂ − m₃ may have two values too:
+  the gradient of the normalization's bias, Σ_p δ_p, says which belong together. Positions come out
+  unordered.
 
-Then the center tap of the block's 3×3 convolution gives the gradients that arrive at its outputs,
+Then the center tap of the block's 3×3 convolution gives the upstream gradients at its outputs,
 these give the inputs under its other taps, which is the whole map, and where taps of neighboring
 positions meet at one input, they order the positions. At the end the map is sent through the block:
 it must give what is known of its output, so a wrong or noisy answer is noticed.
@@ -180,7 +181,7 @@ def _adding_up(columns: Tensor, total: Tensor, positions: int) -> Tensor:
     candidates = columns.cpu().numpy()
     if len(candidates) > MOST_CANDIDATES:
         return columns[:0]
-    # The last unknown is the multiple: the length of what arrives is not known.
+    # The last unknown is the multiple: the length of the upstream gradient is not known.
     unit = total.cpu().numpy() / float(total.abs().max()) * positions
     sums = np.concatenate([candidates.T, -unit[:, None]], axis=1)
     count = np.append(np.ones(len(candidates)), 0.0)
@@ -269,7 +270,7 @@ def _to_scale(
 ) -> tuple[Tensor, float]:
     """Maps in their true length, and how well the block's output then agrees with what is known.
 
-    The length of an entry's map is not known, and a inverted map inherits the unknown factor c. The
+    The length of a known map is not known, and an inverted map inherits the unknown factor c. The
     block's normalized branch does not see it, the shortcut does: output(c·map) = c·(known output).
     """
     assert first_fc.maps is not None

@@ -1,8 +1,8 @@
 """The label of one mixed image, coefficients and all, from the head's gradient in closed form.
 
-For one image, what arrives at the scores is e = Σ_k y_k e(k), where e(k) is what would arrive with
-the label k alone. With what the head saw known, the gradient of its weight shows e, each e(k) can
-be computed, and y is the only unknown: K linear equations, and Σ_k y_k = 1.
+For one image, the gradient upstream at the scores is e = Σ_k y_k e(k), where e(k) is what it would
+be with the label k alone. With what the head saw known, the gradient of its weight shows e, each
+e(k) can be computed, and y is the only unknown: K linear equations, and Σ_k y_k = 1.
 """
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from fedaudit.attacks.evidence.labels.head_gradient import HeadGradient, unscaled
 
 FAINT = 1e-3
-"""Least probability that is told from rounding."""
+"""Least probability that rounding does not explain."""
 
 
 def mixed_label(head: HeadGradient, place: Tensor) -> Tensor | None:

@@ -1,7 +1,7 @@
 """CENSOR: a random update at right angles to the true one."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from fedaudit.core.observation import DefenseFacts
 from fedaudit.core.shared import Update
 from fedaudit.defenses.client_network import received_network
 from fedaudit.defenses.gradient_transforms import Batch, Replayed
+from fedaudit.defenses.on_update import with_changed_updates
 from fedaudit.defenses.settings import require, settings_of
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.soft_labels import loss_on
@@ -46,23 +47,12 @@ class Censor:
 
     def __call__(self, step: ClientStep) -> ClientStep:
         """Replace what the step shares."""
-
-        def guarded(task: ClientTask) -> ClientReturn:
-            returned = step(task)
-            shared = tuple(
-                replace(sent, tensors=self._replaced(sent, task, returned))
-                if isinstance(sent, Update)
-                else sent
-                for sent in returned.shared
-            )
-            return replace(returned, shared=shared)
-
-        return guarded
+        return with_changed_updates(step, self._replaced)
 
     def replay(self, count: int) -> Replayed:
         """One draw for each of an attacker's gradients, without the choice among several."""
         del count
-        return Replayed(mean=(turn_away,))
+        return Replayed(mean=(orthogonal_gradients,))
 
     def facts(self) -> DefenseFacts:
         """The number of draws is public, the draws are not."""
@@ -77,7 +67,10 @@ class Censor:
         best: tuple[float, dict[str, Tensor]] | None = None
         for _ in range(self.trials):
             batch = {name: value[None] for name, value in sent.tensors.items()}
-            drawn = {name: value[0] for name, value in turn_away(batch, task.generator).items()}
+            drawn = {
+                name: value[0]
+                for name, value in orthogonal_gradients(batch, task.generator).items()
+            }
             with torch.no_grad():
                 moved = {name: start[name] + rate * value for name, value in drawn.items()}
                 scores = functional_call(model, moved, (task.images,))
@@ -87,7 +80,7 @@ class Censor:
         return best[1] if best else sent.tensors
 
 
-def turn_away(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+def orthogonal_gradients(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
     """Random gradients, orthogonal to those of the batch and as long, parameter by parameter."""
     return {
         name: torch.stack([orthogonal_to(one, generator) for one in value])

@@ -1,6 +1,6 @@
 """Defenses that act on the update as it leaves the device, whatever trained it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -14,17 +14,16 @@ INNER = "inner/"
 """Before the names of what defenses further in remember, so that any two fit into each other."""
 
 
-def on_sending(step: ClientStep, transforms: Sequence[GradientTransform]) -> ClientStep:
-    """The client's step, with `transforms` done to every model update that it shares.
-
-    They act on what is sent, in its units: the mean gradient (FedSGD), or the change of the weights
-    over all local steps (FedAvg), which is about the learning rate times as large.
-    """
+def with_changed_updates(
+    step: ClientStep,
+    change: Callable[[Update, ClientTask, ClientReturn], Mapping[str, Tensor]],
+) -> ClientStep:
+    """The client's step, with the tensors that `change` gives for every model update it shares."""
 
     def guarded(task: ClientTask) -> ClientReturn:
         returned = step(task)
         shared = tuple(
-            replace(sent, tensors=_changed(sent.tensors, transforms, task.generator))
+            replace(sent, tensors=change(sent, task, returned))
             if isinstance(sent, Update)
             else sent
             for sent in returned.shared
@@ -32,6 +31,17 @@ def on_sending(step: ClientStep, transforms: Sequence[GradientTransform]) -> Cli
         return replace(returned, shared=shared)
 
     return guarded
+
+
+def on_sending(step: ClientStep, transforms: Sequence[GradientTransform]) -> ClientStep:
+    """The client's step, with `transforms` done to every model update that it shares.
+
+    They act on what is sent, in its units: the mean gradient (FedSGD), or the change of the weights
+    over all local steps (FedAvg), which is about the learning rate times as large.
+    """
+    return with_changed_updates(
+        step, lambda sent, task, _: _changed(sent.tensors, transforms, task.generator)
+    )
 
 
 def with_error_feedback(step: ClientStep, transforms: Sequence[GradientTransform]) -> ClientStep:

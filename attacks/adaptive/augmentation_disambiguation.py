@@ -7,6 +7,8 @@ regression on the size and direction of their edges, of the attacker's own faces
 (Brightness does not tell: a bright brow above a dark chin is a dark brow upside down.) All that it
 is fitted by is the attacker's own: the ridge is the one under which faces that are left out, with
 all of their copies, are told best.
+
+`benchmarks/augmented_copies.py` chose the numbers below, on the 400 photos of ORL at 32 px.
 """
 
 import hashlib

@@ -5,6 +5,8 @@ The gradient is that of the changed photo; what is searched for is the photo. Wh
 low-dimensional, so the attacker tries some on generic faces and keeps, for each photo, the one
 under which they come nearest to the update: common random numbers from then on, in place of an
 expectation over draws (Athalye et al., ICML 2018), which one update is no sample of.
+
+`benchmarks/adaptive_attacks.py` measures the numbers below in attacks, on ORL at 32 px.
 """
 
 from collections.abc import Callable, Sequence

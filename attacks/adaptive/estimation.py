@@ -6,6 +6,8 @@ dual pruning left is `top_k` or `random_pruning`. Attacks do the same about eith
 Each estimator is a function of what was sent (and of the network, whose shape is public). What
 leaves no mark that could not be a gradient's own, is not claimed: clipping changes a length that
 nobody knows, so the length itself is the only bound that can be given (`clip_bound`).
+
+`benchmarks/adaptive_attacks.py` measures the numbers below in attacks, on ORL at 32 px.
 """
 
 from collections.abc import Mapping

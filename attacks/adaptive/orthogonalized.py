@@ -3,6 +3,8 @@
 A round gives two equations a parameter: how long its gradient is, and a direction that it does not
 have. That is some dozens where a face has a thousand pixels, so that a search must stay within the
 generator's range, whose latent vectors have a hundred numbers, until enough rounds were seen.
+
+`benchmarks/adaptive_attacks.py` measures the numbers below in attacks, on ORL at 32 px.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -8,6 +8,8 @@ of the others, which the network gets as a second image.
 
 Carlini et al. (IEEE S&P 2021, arXiv 2011.05315) start from |u|, too: of many mixtures of the same
 photos, without faces of their own.
+
+`benchmarks/mixture_bound.py` measures what is undone, on ORL at 32 px.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""Local layers, which stay on the device: where they begin, and surrogates for them."""
+"""Local layers, which stay on the device: where they begin, and surrogates for them.
+
+`benchmarks/unknown_head.py` measures how well surrogates do, on ORL with three clients.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

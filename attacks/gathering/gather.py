@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fedaudit.attacks.adaptive.adaptation import Adaptation, adapt_to
 from fedaudit.attacks.adaptive.changed_photos import ChangedPhotos
+from fedaudit.attacks.adaptive.defense_adaptation import Attacker
 from fedaudit.attacks.evidence.feature_maps.first_fully_connected import (
     common_direction,
     embedding_span,
@@ -41,6 +42,24 @@ class Evidence(Reading):
 
     adaptation: Adaptation = field(default_factory=Adaptation)
     photos: ChangedPhotos = field(default_factory=lambda: ChangedPhotos((), 0))
+
+    def reveal(
+        self, images: Tensor, labels: Tensor, attacker: Attacker
+    ) -> tuple[Tensor, Tensor, bool]:
+        """What special defenses hide in images that explain the update.
+
+        Args:
+            images: `[N, C, H, W]`.
+            labels: `[N]`.
+            attacker: What the attack that found them can do.
+
+        Returns:
+            Photos and labels, and whether that takes all special defenses into account.
+        """
+        special = self.adaptation.special
+        for one in special:
+            images, labels = one.reveal(images, labels, self, attacker)
+        return images, labels, all(one.handled(self, attacker) for one in special)
 
 
 def gather(seen: Observation) -> Evidence:

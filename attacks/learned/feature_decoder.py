@@ -230,10 +230,7 @@ class FeatureDecoder:
         labels = evidence.labels
         if labels is None:
             labels = torch.full((evidence.count,), -1)
-        images, attacker = result.images, Attacker()
-        for special in evidence.adaptation.special:
-            images, labels = special.reveal(images, labels, evidence, attacker)
-        handled = all(one.handled(evidence, attacker) for one in evidence.adaptation.special)
+        images, labels, handled = evidence.reveal(result.images, labels, Attacker())
         return Reconstruction(
             images=images,
             labels=labels,

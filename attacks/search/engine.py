@@ -133,9 +133,7 @@ class MatchingAttack:
         labels = torch.full((evidence.count,), -1) if labels is None else labels.cpu()
         images, evaluations = run.images[best], [matching.evaluations]
         attacker = self._attacker(run, seen, generator, evaluations)
-        for special in evidence.adaptation.special:
-            images, labels = special.reveal(images, labels, evidence, attacker)
-        handled = all(one.handled(evidence, attacker) for one in evidence.adaptation.special)
+        images, labels, handled = evidence.reveal(images, labels, attacker)
         word = how_adaptive(seen, matched=matching.follows, handled=handled)
         if run.surrogate_head and self.unknown != "learned":
             word = "no"  # a guess is no account of what the device keeps

@@ -17,7 +17,7 @@ from fedaudit.attacks.gathering.gather import gather
 from fedaudit.core.capture import Capture
 from fedaudit.core.observation import DefenseFacts
 from fedaudit.data.face_set import FaceSet
-from fedaudit.defenses.censor import turn_away
+from fedaudit.defenses.censor import orthogonal_gradients
 from fedaudit.defenses.gradient_transforms import (
     Batch,
     GradientTransform,
@@ -79,7 +79,7 @@ def scattered(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         (rounded, "bent"),
         (cubed, "followed"),
         (scattered, "lost"),
-        (turn_away, "orthogonalized"),
+        (orthogonal_gradients, "orthogonalized"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )

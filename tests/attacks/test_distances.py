@@ -5,7 +5,7 @@ import torch
 from torch.func import vmap
 
 from fedaudit.attacks.search.distances import cosine_distance, orthogonalized_distance
-from fedaudit.defenses.censor import turn_away
+from fedaudit.defenses.censor import orthogonal_gradients
 
 
 @pytest.mark.parametrize("apart", [1e-6, 1e-4, 1e-2, 1.0])
@@ -46,7 +46,7 @@ def test_turned_distance_is_zero_for_the_right_gradient_only() -> None:
         for k, size in enumerate(range(2, 42))
     }
     true["single"] = torch.ones(1)  # has no right angle, and is left out
-    rounds = [turn_away({n: v[None] for n, v in true.items()}, noise) for _ in range(3)]
+    rounds = [orthogonal_gradients({n: v[None] for n, v in true.items()}, noise) for _ in range(3)]
     sent = [torch.cat([one[name] for one in rounds]) for name in true]
     right = [5 * value for value in true.values()]  # in other units
     assert float(orthogonalized_distance(right, sent)) < 1e-6

@@ -1,4 +1,7 @@
-"""The images of a batch as their head saw them, one by one, from the head's gradient alone."""
+"""The images of a batch as their head saw them, one by one, from the head's gradient alone.
+
+`benchmarks/label_inference.py` measures the thresholds, on ORL at 32 px, fresh and trained.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass

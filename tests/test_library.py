@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -275,7 +276,7 @@ def test_a_study_is_audited_and_its_run_read(
     assert run.failed == {}
     assert len(events) > 4
     assert [row["defense"] for row in run.rows] == ["none"]
-    assert {"reid.value", "verdict.kind", "attack"} <= set(run.rows[0])
+    assert {"reid.value", "ssim.value", "n_targets", "verdict.kind"} <= set(run.rows[0])
     audited = [one for one in run.trials if one["role"] == "audit"]
     assert len(audited) == 2
     assert all(0 <= one["ssim"] <= 1 and one["person"] for one in audited)
@@ -290,6 +291,9 @@ def test_studies_and_runs_that_are_none_are_refused(tmp_path: Path) -> None:
         fedaudit.load(tmp_path)
     with pytest.raises(ConfigError):
         fedaudit.audit(tmp_path / "study.toml", output=tmp_path / "run")
+    wrong = replace(STUDY, scenarios=(Scenario("fresh", attacks=(Choice("idlgg"),)),))
+    with pytest.raises(UnknownNameError, match="did you mean 'idlg'"):
+        fedaudit.audit(wrong, output=tmp_path / "run")
     with pytest.raises(UsageError, match="torch cannot compute on 'nowhere'"):
         fedaudit.audit(STUDY, output=tmp_path / "run", device="nowhere")
 

@@ -11,6 +11,7 @@ from fedaudit.library.run_tables import Run, load
 from fedaudit.reports.build import build_report
 from fedaudit.study.execution import Note, execution
 from fedaudit.study.executor import Event
+from fedaudit.study.study_check import check_study
 from fedaudit.study.study_file import load_study
 
 
@@ -55,9 +56,12 @@ def audit(
         >>> run.results.headline.kind  # doctest: +SKIP
         'LEAK DEMONSTRATED'
     """
-    wanted = study if isinstance(study, Study) else load_study(Path(study))
+    if isinstance(study, Study):
+        check_study(study)
+        wanted, name = study, study.name
+    else:
+        wanted, name = load_study(Path(study)), os.fspath(study)
     folder = Path(output)
-    name = wanted.name if isinstance(study, Study) else os.fspath(study)
     with execution(
         wanted,
         folder,

@@ -8,7 +8,7 @@ from typing import Any
 
 from fedaudit.core.trial import Trial
 from fedaudit.reports.build import results_of
-from fedaudit.reports.results import Results
+from fedaudit.reports.results import Results, Row
 from fedaudit.study.session import open_report
 
 Table = list[dict[str, Any]]
@@ -23,7 +23,7 @@ class Run:
         path: The folder.
         results: All that the report shows, as `results.json` holds it.
         rows: The comparison, scenario × defense × attack; what is nested has names with dots
-            (`reid.value`), and what was not measured is None.
+            (`reid.value`, `ssim.low`), and what was not measured is None.
         trials: One record a reconstructed image, controls (`role`) included; of a cell that could
             not be attacked, one that says why.
         failed: Messages of the jobs that failed, by key.
@@ -57,7 +57,7 @@ def load(run: str | os.PathLike[str]) -> Run:
     return Run(
         path=path,
         results=results,
-        rows=as_table(asdict(row) for row in results.rows),
+        rows=as_table(map(_row, results.rows)),
         trials=as_table(one for key in cells for one in _images(folder.trial(key))),
         failed=dict(stock.failed),
     )
@@ -81,6 +81,14 @@ def _leaves(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def _row(row: Row) -> dict[str, Any]:
+    """A line of the comparison, with what was measured beside where."""
+    whole = asdict(row)
+    measured = whole.pop("measurement") or {}
+    metrics = measured.pop("metrics", {})
+    return {**whole, **measured, **metrics}
 
 
 def _images(trial: Trial) -> Iterator[dict[str, Any]]:

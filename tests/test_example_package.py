@@ -84,7 +84,7 @@ def captured_with_name_and_size(trial: dict[str, Any]) -> None:
 def better_than_on_noise(trials: list[dict[str, Any]]) -> None:
     def scores(role: str, what: str) -> list[float]:
         mine = [trial for trial in trials if trial["cell"]["role"] == role]
-        return [image[what] for trial in mine for image in trial["images"]]
+        return [(image | image["metrics"])[what] for trial in mine for image in trial["images"]]
 
     assert len(scores("audit", "ssim")) == len(scores("prior_only", "ssim")) == 2 * 6
     assert mean(scores("audit", "ssim")) > mean(scores("prior_only", "ssim")) + 0.3

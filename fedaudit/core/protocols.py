@@ -1,17 +1,16 @@
 """The verbs: what a plugin must be able to do. Protocols, no base classes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from fedaudit.core.client import ClientStep
 from fedaudit.core.knowledge import Knowledge
-from fedaudit.core.observation import DefenseFacts, LocalTraining, ModelSpec, Observation
+from fedaudit.core.observation import DefenseFacts, ModelSpec, Observation
 from fedaudit.core.reconstruction import Reconstruction
-from fedaudit.core.shared import Update
 
 Progress = Callable[[int, int, float], None]
 """Called now and then with the step, the number of steps, and the objective."""
@@ -112,20 +111,5 @@ class Defense(Protocol):
 class Method(Protocol):
     """A federated method: what clients send, how they train, how the server combines.
 
-    What a method may do beyond this is in `fedaudit.federation.abilities`.
+    It has the members of `fedaudit.federation.abilities` in which it differs from FedAvg.
     """
-
-    @property
-    def share(self) -> Literal["gradient", "delta"]:
-        """What a client's update is."""
-        ...
-
-    def local(self, training: LocalTraining) -> LocalTraining:
-        """The settings that a client really trains with."""
-        ...
-
-    def combine(
-        self, before: Mapping[str, Tensor], updates: Sequence[Update], training: LocalTraining
-    ) -> dict[str, Tensor]:
-        """Global parameters of the next round."""
-        ...

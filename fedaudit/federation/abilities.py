@@ -1,13 +1,17 @@
 """What a federated method, or a defense, may do beyond its verb: each ability is optional.
 
-`Method` alone is FedAvg: everybody trains the whole network, each client shares one update, the
-server combines them. A method that differs has the members below that it needs, and no others.
+A method without any of them is FedAvg: everybody trains the whole network as the federation's
+settings say, each client shares how its weights changed, the server adds the mean, weighted by
+images. A method that differs has the members below in which it differs, and no others; what holds
+where one is missing stands in `fedaudit.federation.together`, and with `simulation.Simulation`.
 Those marked * a defense may have as well; a chain's parts act after the method, in order
 (`fedaudit.federation.together`).
 
     check *     data that it cannot use are refused               before anything runs
     network *   the network, with a loss of its own in it         client and attacker build it
-    local *     how a client trains (a method always says)        the observation says so
+    share       whether an update is a gradient or a delta        the observation says so
+    local *     how a client trains                               the observation says so
+    combine     the next round's parameters, of all updates
     photos *    how many photos are behind an update (defenses only)
     copies *    how many images train in place of each photo (defenses only)
     at, after * a setting that moves from round to round (defenses only)
@@ -25,7 +29,7 @@ A loss stands in the network, because an attacker who knows the method rebuilds 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -33,7 +37,7 @@ from torch import Tensor
 from fedaudit.core.client import ClientReturn, ClientTask
 from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.protocols import Defense
-from fedaudit.core.shared import Shared
+from fedaudit.core.shared import Shared, Update
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split
 
@@ -58,10 +62,31 @@ class Networks(Protocol):
 
 @runtime_checkable
 class Tunes(Protocol):
-    """A defense that changes how clients train: more local steps, larger steps."""
+    """Changes how clients train: more local steps, a proximal term."""
 
     def local(self, training: LocalTraining) -> LocalTraining:
         """The settings that a client trains with, in training as in the audited round."""
+        ...
+
+
+@runtime_checkable
+class Shares(Protocol):
+    """Says what a client's update is."""
+
+    @property
+    def share(self) -> Literal["gradient", "delta"]:
+        """The gradient of one step, or the change of the weights."""
+        ...
+
+
+@runtime_checkable
+class Combines(Protocol):
+    """Combines the clients' updates in its own way."""
+
+    def combine(
+        self, before: Mapping[str, Tensor], updates: Sequence[Update], training: LocalTraining
+    ) -> dict[str, Tensor]:
+        """Global parameters of the next round, of those `before`."""
         ...
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from fedaudit.core.observation import LocalTraining
 from fedaudit.core.shared import Shared, Update
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split
-from fedaudit.federation.aggregation import add_mean, mean_update
+from fedaudit.federation.aggregation import mean_update
 from fedaudit.federation.contrastive import train_without_labels
 from fedaudit.federation.local_training import train_locally
 from fedaudit.models.method_heads import spec_with_head
@@ -44,8 +43,6 @@ class FedAffect:
 
     shots: int = 2
     unlabelled_weight: float = 1.0
-
-    share: ClassVar[Literal["gradient", "delta"]] = "delta"
 
     def __post_init__(self) -> None:
         if self.shots < 1:
@@ -80,10 +77,6 @@ class FedAffect:
         before = (labels[:, None] == labels[None, :]).tril(-1).sum(1)
         return (before < self.shots).nonzero().flatten()
 
-    def local(self, training: LocalTraining) -> LocalTraining:
-        """As the federation's settings say, in both stages."""
-        return training
-
     def client(self, task: ClientTask) -> ClientReturn:
         """Both stages from the received network, each with its own update."""
         if task.unlabelled is None or not len(task.unlabelled):
@@ -106,13 +99,6 @@ class FedAffect:
             s for s in train_without_labels(alone, change=True).shared if isinstance(s, Update)
         )
         return replace(labelled, shared=(*labelled.shared, second))
-
-    def combine(
-        self, before: Mapping[str, Tensor], updates: Sequence[Update], training: LocalTraining
-    ) -> dict[str, Tensor]:
-        """Network after the labelled stage: before + mean delta, weighted by images."""
-        del training
-        return add_mean(before, updates)
 
     def absorb(
         self,

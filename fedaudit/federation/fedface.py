@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +11,9 @@ from torch import Tensor
 from fedaudit.core.client import ClientReturn, ClientTask
 from fedaudit.core.errors import DataError
 from fedaudit.core.observation import LocalTraining, ModelSpec
-from fedaudit.core.shared import ClassEmbeddings, Shared, Update
+from fedaudit.core.shared import ClassEmbeddings, Shared
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split, require_one_client_each
-from fedaudit.federation.aggregation import add_mean
 from fedaudit.federation.class_rows import HEAD, ROWS, collect, own_rows, sum_with_rows
 from fedaudit.federation.local_training import is_withheld, train_locally
 from fedaudit.federation.pretraining import pretrained
@@ -64,8 +63,9 @@ class FedFace:
 
     secure: bool = False
 
-    share: ClassVar[Literal["gradient", "delta"]] = "delta"
     withheld: ClassVar[tuple[str, ...]] = (HEAD,)
+    sends = staticmethod(own_rows)
+    aggregate = staticmethod(sum_with_rows)
 
     def __post_init__(self) -> None:
         if not 0 < self.margin <= 1:
@@ -103,17 +103,6 @@ class FedFace:
         before = replace(own, arguments=anybody)
         return pretrained(before, server, public=self.public, steps=self.pretrain_steps, seed=seed)
 
-    def local(self, training: LocalTraining) -> LocalTraining:
-        """As the federation's settings say."""
-        return training
-
-    def sends(
-        self, server: Mapping[str, Tensor], client: int, owned: tuple[int, ...]
-    ) -> dict[str, Tensor]:
-        """The backbone and, after round 1, the client's own class embedding."""
-        del client
-        return own_rows(server, owned)
-
     def client(self, task: ClientTask) -> ClientReturn:
         """Set the class embedding if there is none yet, train the backbone, share both."""
         row = task.before.get(ROWS, task.kept.get(ROWS))
@@ -125,17 +114,6 @@ class FedFace:
         if is_withheld(ROWS, task.withheld):  # a defense keeps it on the device
             return replace(returned, kept={**returned.kept, ROWS: row})
         return replace(returned, shared=(*returned.shared, ClassEmbeddings(row, task.owned)))
-
-    def aggregate(self, returns: Sequence[tuple[Shared, ...]]) -> tuple[Shared, ...]:
-        """The sums of all clients' deltas and rows, weighted by images."""
-        return sum_with_rows(returns)
-
-    def combine(
-        self, before: Mapping[str, Tensor], updates: Sequence[Update], training: LocalTraining
-    ) -> dict[str, Tensor]:
-        """Backbone of the next round: before + mean delta, weighted by images."""
-        del training
-        return add_mean(before, updates)
 
     def absorb(
         self,

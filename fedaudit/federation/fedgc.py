@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -10,10 +10,9 @@ from torch import Tensor
 
 from fedaudit.core.client import ClientReturn, ClientTask
 from fedaudit.core.observation import LocalTraining
-from fedaudit.core.shared import ClassEmbeddings, Shared, Update
+from fedaudit.core.shared import ClassEmbeddings, Shared
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split, require_one_client_each
-from fedaudit.federation.aggregation import add_mean
 from fedaudit.federation.class_rows import HEAD, ROWS, collect, own_rows, sum_with_rows
 from fedaudit.federation.local_training import is_withheld, train_locally
 
@@ -48,8 +47,9 @@ class FedGC:
 
     secure: bool = False
 
-    share: ClassVar[Literal["gradient", "delta"]] = "delta"
     withheld: ClassVar[tuple[str, ...]] = (HEAD,)
+    sends = staticmethod(own_rows)
+    aggregate = staticmethod(sum_with_rows)
 
     def __post_init__(self) -> None:
         if self.strength < 0 or self.scale <= 0:
@@ -66,17 +66,6 @@ class FedGC:
         del faces
         require_one_client_each("FedGC", split)
 
-    def local(self, training: LocalTraining) -> LocalTraining:
-        """As the federation's settings say."""
-        return training
-
-    def sends(
-        self, server: Mapping[str, Tensor], client: int, owned: tuple[int, ...]
-    ) -> dict[str, Tensor]:
-        """The backbone and, after round 1, the client's own class embeddings."""
-        del client
-        return own_rows(server, owned)
-
     def client(self, task: ClientTask) -> ClientReturn:
         """Train everything, share the backbone's delta and the class embeddings."""
         returned = train_locally(replace(task, withheld=(*task.withheld, HEAD)))
@@ -85,17 +74,6 @@ class FedGC:
         rows = ClassEmbeddings(returned.kept[ROWS], task.owned)
         kept = {name: value for name, value in returned.kept.items() if name != ROWS}
         return replace(returned, shared=(*returned.shared, rows), kept=kept)
-
-    def aggregate(self, returns: Sequence[tuple[Shared, ...]]) -> tuple[Shared, ...]:
-        """The sums of all clients' deltas and rows, weighted by images."""
-        return sum_with_rows(returns)
-
-    def combine(
-        self, before: Mapping[str, Tensor], updates: Sequence[Update], training: LocalTraining
-    ) -> dict[str, Tensor]:
-        """Backbone of the next round: before + mean delta, weighted by images."""
-        del training
-        return add_mean(before, updates)
 
     def absorb(
         self,

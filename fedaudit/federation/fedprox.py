@@ -1,14 +1,8 @@
 """FedProx: FedAvg whose clients are held near the global model."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
-
-from torch import Tensor
 
 from fedaudit.core.observation import LocalTraining
-from fedaudit.core.shared import Update
-from fedaudit.federation.aggregation import mean_update
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +18,6 @@ class FedProx:
 
     mu: float = 0.01
 
-    share: ClassVar[Literal["gradient", "delta"]] = "delta"
-
     def __post_init__(self) -> None:
         if self.mu < 0:
             raise ValueError(f"mu must be ≥ 0, not {self.mu}")
@@ -33,11 +25,3 @@ class FedProx:
     def local(self, training: LocalTraining) -> LocalTraining:
         """As the federation's settings say, with the proximal term."""
         return replace(training, proximal=training.proximal or self.mu)
-
-    def combine(
-        self, before: Mapping[str, Tensor], updates: Sequence[Update], training: LocalTraining
-    ) -> dict[str, Tensor]:
-        """Global parameters of the next round: before + mean delta, weighted by images."""
-        del training
-        mean = mean_update(updates)
-        return {k: v + mean[k] if k in mean else v for k, v in before.items()}

@@ -2,18 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from fedaudit.core.client import ClientReturn, ClientTask
 from fedaudit.core.observation import LocalTraining, ModelSpec
-from fedaudit.core.shared import ClusterCenters, Shared, Update
+from fedaudit.core.shared import ClusterCenters, Shared
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split, require_one_client_each
 from fedaudit.defenses.dplc import DPLC, HEAD
-from fedaudit.federation.aggregation import add_mean
 from fedaudit.federation.local_training import train_locally
 from fedaudit.models.method_heads import spec_with_head
 
@@ -54,7 +53,6 @@ class PrivacyFace:
     scale: float = 16.0
     margin: float = 0.35
 
-    share: ClassVar[Literal["gradient", "delta"]] = "delta"
     withheld: ClassVar[tuple[str, ...]] = (HEAD,)
 
     def __post_init__(self) -> None:
@@ -94,10 +92,6 @@ class PrivacyFace:
         }
         return spec_with_head(spec, "consensus", settings)
 
-    def local(self, training: LocalTraining) -> LocalTraining:
-        """As the federation's settings say."""
-        return training
-
     def sends(
         self, server: Mapping[str, Tensor], client: int, owned: tuple[int, ...]
     ) -> dict[str, Tensor]:
@@ -113,13 +107,6 @@ class PrivacyFace:
     def client(self, task: ClientTask) -> ClientReturn:
         """Train everything; share the backbone's delta and noised centers of the head's rows."""
         return self.clustering(train_locally)(task)
-
-    def combine(
-        self, before: Mapping[str, Tensor], updates: Sequence[Update], training: LocalTraining
-    ) -> dict[str, Tensor]:
-        """Backbone of the next round: before + mean delta, weighted by images."""
-        del training
-        return add_mean(before, updates)
 
     def absorb(
         self,

@@ -1,16 +1,13 @@
 """Private projector for AIoT: a public module is averaged, the rest is each device's own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 from torch import Tensor
 
 from fedaudit.core.client import ClientReturn, ClientTask
-from fedaudit.core.observation import LocalTraining, ModelSpec
-from fedaudit.core.shared import Update
+from fedaudit.core.observation import ModelSpec
 from fedaudit.defenses.private_projector import PrivateProjector
-from fedaudit.federation.aggregation import add_mean
 from fedaudit.federation.local_training import train_locally
 from fedaudit.federation.pretraining import pretrained
 
@@ -36,8 +33,6 @@ class PrivateProjectorMethod:
     public: str = "synthetic"
     pretrain_steps: int = 300
 
-    share: ClassVar[Literal["gradient", "delta"]] = "delta"
-
     def __post_init__(self) -> None:
         PrivateProjector(private=self.private)  # refuses what the defense refuses
         if self.pretrain_steps < 0:
@@ -52,17 +47,6 @@ class PrivateProjectorMethod:
         """A public module trained on public faces, with a projector that is thrown away."""
         return pretrained(spec, server, public=self.public, steps=self.pretrain_steps, seed=seed)
 
-    def local(self, training: LocalTraining) -> LocalTraining:
-        """As the federation's settings say."""
-        return training
-
     def client(self, task: ClientTask) -> ClientReturn:
         """Train everything, share the public module's delta."""
         return PrivateProjector(private=self.private)(train_locally)(task)
-
-    def combine(
-        self, before: Mapping[str, Tensor], updates: Sequence[Update], training: LocalTraining
-    ) -> dict[str, Tensor]:
-        """Public module of the next round: before + mean delta, weighted by images."""
-        del training
-        return add_mean(before, updates)

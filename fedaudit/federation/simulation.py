@@ -36,10 +36,12 @@ from fedaudit.federation.class_rows import taken_apart
 from fedaudit.federation.local_training import is_withheld, train_locally
 from fedaudit.federation.together import (
     aggregator_of,
+    combined,
     defense_at,
     network_of,
     notes_of,
     published,
+    share_of,
     training_of,
 )
 from fedaudit.models.batch_norm import running_statistics
@@ -210,7 +212,7 @@ class Simulation:
             images=self.faces.images[list(photos)],
             labels=self._labels(client, photos),
             training=self.local(training),
-            share=self.method.share,
+            share=share_of(self.method),
             generator=generator,
             owned=self.owned(client),
             memory=state.memory.get(client, {}),
@@ -283,7 +285,7 @@ class Simulation:
         self, state: State, returns: Sequence[tuple[Shared, ...]], training: LocalTraining
     ) -> dict[str, Tensor]:
         """What the server holds after a round."""
-        server = self.method.combine(state.server, _each(returns, Update), training)
+        server = combined(self.method, state.server, _each(returns, Update), training)
         server |= mean_buffers(_each(returns, Buffers))
         if isinstance(self.method, Absorbs):
             server |= self.method.absorb(state.server, returns, training)

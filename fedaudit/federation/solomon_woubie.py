@@ -1,19 +1,15 @@
 """Solomon & Woubie: FedAvg with a face verifier, to a server or to a secure aggregator."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from fedaudit.core.client import ClientReturn, ClientTask
-from fedaudit.core.observation import LocalTraining, ModelSpec
-from fedaudit.core.shared import Aggregate, Shared, Update
+from fedaudit.core.observation import ModelSpec
 from fedaudit.data.crop import resize
 from fedaudit.data.splits import Split
 from fedaudit.defenses.weighted_sum import sum_securely
-from fedaudit.federation.aggregation import add_mean
 from fedaudit.federation.contrastive import train_without_labels
 from fedaudit.federation.local_training import train_locally
 from fedaudit.models.generator import load_generator
@@ -46,7 +42,7 @@ class SolomonWoubie:
     secure: bool = False
     imposters: int = 4
 
-    share: ClassVar[Literal["gradient", "delta"]] = "delta"
+    aggregate = staticmethod(sum_securely)
 
     def __post_init__(self) -> None:
         if self.imposters < 0:
@@ -59,10 +55,6 @@ class SolomonWoubie:
             return spec_with_head(spec, "two_views", {})
         classes = spec.arguments["classes"] + 1
         return replace(spec, arguments={**spec.arguments, "classes": classes})
-
-    def local(self, training: LocalTraining) -> LocalTraining:
-        """As the federation's settings say."""
-        return training
 
     def client(self, task: ClientTask) -> ClientReturn:
         """Train on photos and imposters, or on photos without labels; share everything."""
@@ -89,14 +81,3 @@ class SolomonWoubie:
         if bool((task.images == task.images[:, :1]).all()):
             images = images.mean(1, keepdim=True).expand(-1, task.images.shape[1], -1, -1)
         return images.to(task.images)
-
-    def combine(
-        self, before: Mapping[str, Tensor], updates: Sequence[Update], training: LocalTraining
-    ) -> dict[str, Tensor]:
-        """Network of the next round: before + mean delta, weighted by images."""
-        del training
-        return add_mean(before, updates)
-
-    def aggregate(self, returns: Sequence[tuple[Shared, ...]]) -> tuple[Aggregate, ...]:
-        """The sum of all clients' deltas (and batch-norm buffers), weighted by images."""
-        return sum_securely(returns)

@@ -3,27 +3,31 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import count
+from typing import Literal
 
 from torch import Tensor
 
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.protocols import Defense, Method
-from fedaudit.core.shared import Shared
+from fedaudit.core.shared import Shared, Update
 from fedaudit.data.splits import Split
 from fedaudit.defenses.chain import Chain, changed, parts_of
 from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.abilities import (
     Absorbs,
     Aggregates,
+    Combines,
     Gathers,
     Moves,
     Multiplies,
     Networks,
     Notes,
     Secures,
+    Shares,
     Tunes,
 )
+from fedaudit.federation.aggregation import add_mean
 
 
 def network_of(method: Method, defense: Defense, spec: ModelSpec, split: Split) -> ModelSpec:
@@ -75,19 +79,35 @@ def training_of(method: Method, defense: Defense, training: LocalTraining) -> Lo
     Raises:
         ConfigError: Several local steps, of which the method shares one gradient.
     """
-    made = method.local(training)
-    for part in parts_of(defense):
+    for part in (method, *parts_of(defense)):
         if isinstance(part, Tunes):
-            made = part.local(made)
+            training = part.local(training)
     for part in parts_of(defense):
         if isinstance(part, Multiplies):
-            made = replace(made, batch_size=made.batch_size * part.copies)
-    if made.steps != 1 and method.share == "gradient":
+            training = replace(training, batch_size=training.batch_size * part.copies)
+    if training.steps != 1 and share_of(method) == "gradient":
         raise ConfigError(
-            f"the defense makes {made.steps} local steps, and the method shares the gradient of "
-            'one. Write method = "fedavg", whose clients share what all their steps changed.'
+            f"the defense makes {training.steps} local steps, and the method shares the gradient "
+            'of one. Write method = "fedavg", whose clients share what all their steps changed.'
         )
-    return made
+    return training
+
+
+def share_of(method: Method) -> Literal["gradient", "delta"]:
+    """What a client's update is: the change of the weights, unless the method says otherwise."""
+    return method.share if isinstance(method, Shares) else "delta"
+
+
+def combined(
+    method: Method,
+    before: Mapping[str, Tensor],
+    updates: Sequence[Update],
+    training: LocalTraining,
+) -> dict[str, Tensor]:
+    """Global parameters of the next round: as the method says, or `before` + the mean delta."""
+    if isinstance(method, Combines):
+        return method.combine(before, updates, training)
+    return add_mean(before, updates)
 
 
 def aggregator_of(method: Method, defense: Defense) -> Secures | None:

@@ -19,6 +19,7 @@ from fedaudit.core.threat_models import check_knowledge, threat_model
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import split, target_photos
 from fedaudit.defenses.chain import parts_of
+from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.abilities import Checks
 from fedaudit.federation.together import aggregator_of, photos_of, training_of
 from fedaudit.files import asset_store
@@ -111,7 +112,8 @@ def _check_faces(study: Study, file: str) -> None:
 def _check_method(scenario: Scenario, place: str) -> Method:
     method: Method = _build("methods", scenario.method, f"{place}: method")
     asked = scenario.audited_training
-    actual = method.local(asked)
+    with _at(f"{place}: method"):
+        actual = training_of(method, NoDefense(), asked)
     if actual.steps != asked.steps:
         unit = "step" if actual.steps == 1 else "steps"
         raise ConfigError(

@@ -20,7 +20,9 @@ from fedaudit.core.shared import (
     Update,
     tensors_in,
 )
+from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.simulation import Simulation, State
+from fedaudit.federation.together import share_of, training_of
 
 BODY = ("body.",)
 BACKBONE = ("body.", "embedding.")
@@ -96,8 +98,9 @@ def test_documents_what_it_shares_and_each_setting(row: Row) -> None:
     for setting in fields(kind):
         assert f"\n        {setting.name}: " in text, setting.name
     method = create("methods", row.method, dict(row.settings))
-    assert method.share in ("gradient", "delta")
-    assert isinstance(method.local(LocalTraining(lr=0.1, steps=2)), LocalTraining)
+    assert share_of(method) in ("gradient", "delta")
+    training = training_of(method, NoDefense(), LocalTraining(lr=0.1, steps=2))
+    assert isinstance(training, LocalTraining)
     with pytest.raises(AttributeError):
         method.anything = 1
 

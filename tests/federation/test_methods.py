@@ -15,11 +15,13 @@ from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.scenario import Federation, Scenario, keys_of, with_keys
 from fedaudit.core.shared import Update
 from fedaudit.defenses.dpsgd import DPSGD
+from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.aggregation import mean_update
 from fedaudit.federation.fedavg import FedAvg
 from fedaudit.federation.fedprox import FedProx
 from fedaudit.federation.fedsgd import FedSGD
 from fedaudit.federation.local_training import is_withheld, train_locally
+from fedaudit.federation.together import combined, training_of
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build, parameters_of
 
@@ -156,11 +158,11 @@ def test_the_server_steps_along_the_mean_and_leaves_the_rest() -> None:
     clients = updates(1, 1)
     stepped = FedSGD().combine(before, clients, training)
     torch.testing.assert_close(stepped["w"], torch.tensor([1 - 0.75, 1 - 7.5]))
-    added = FedAvg().combine(before, clients, training)
+    added = combined(FedAvg(), before, clients, training)
     torch.testing.assert_close(added["w"], torch.tensor([2.5, 16.0]))
     assert all(after["untouched"] is before["untouched"] for after in (stepped, added))
     assert FedSGD().local(training) == replace(training, steps=1, momentum=0.0)
-    assert FedAvg().local(training) == training
+    assert training_of(FedAvg(), NoDefense(), training) == training
 
 
 def test_fedsgd_over_clients_is_the_gradient_of_all_their_photos(gradient_of: GradientOf) -> None:
@@ -217,7 +219,7 @@ def test_fedprox_holds_clients_near_the_global_model() -> None:
     asked = replace(task(), share="delta")
 
     def length(method: FedAvg | FedProx) -> float:
-        update = sent(replace(asked, training=method.local(training)))
+        update = sent(replace(asked, training=training_of(method, NoDefense(), training)))
         return float(torch.cat([v.flatten() for v in update.tensors.values()]).norm())
 
     assert length(FedProx(mu=5.0)) < 0.9 * length(FedAvg())
@@ -227,8 +229,8 @@ def test_fedprox_holds_clients_near_the_global_model() -> None:
     with pytest.raises(ValueError, match="mu must be"):
         FedProx(mu=-1)
     before, clients = {"w": torch.ones(2)}, updates(1, 1)
-    proximal = FedProx().combine(before, clients, training)["w"]
-    assert torch.equal(proximal, FedAvg().combine(before, clients, training)["w"])
+    proximal = combined(FedProx(), before, clients, training)["w"]
+    assert torch.equal(proximal, combined(FedAvg(), before, clients, training)["w"])
 
 
 def test_the_proximal_pull_is_not_noised_and_needs_no_privacy() -> None:

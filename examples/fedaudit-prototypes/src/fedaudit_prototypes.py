@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,7 +24,6 @@ from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Shared, Update
-from fedaudit.federation.aggregation import add_mean
 from fedaudit.federation.class_rows import HEAD, ROWS, own_rows
 from fedaudit.federation.local_training import is_withheld, train_locally
 from fedaudit.models.facenet import FaceNet, require_face_net
@@ -72,19 +71,13 @@ class PrototypeSharing:
     prototype of each person in the round's photos, and its spread.
     """
 
-    share: ClassVar[Literal["gradient", "delta"]] = "delta"
     withheld: ClassVar[tuple[str, ...]] = (HEAD,)
-
-    def local(self, training: LocalTraining) -> LocalTraining:
-        """As the federation's settings say."""
-        return training
 
     def sends(
         self, server: Mapping[str, Tensor], client: int, owned: tuple[int, ...]
     ) -> dict[str, Tensor]:
         """The backbone and, after round 1, the client's own head."""
-        del client
-        received = own_rows(server, owned)
+        received = own_rows(server, client, owned)
         if len(owned) > 1 and ROWS in received:
             received[ROWS] = received[ROWS] - received[ROWS].mean(0)
         return received
@@ -106,13 +99,6 @@ class PrototypeSharing:
         spreads = Spreads(torch.stack([mine.var(0, unbiased=False).sum() for mine in of_person]))
         kept = {name: value for name, value in returned.kept.items() if name != ROWS}
         return replace(returned, shared=(*returned.shared, prototypes, spreads), kept=kept)
-
-    def combine(
-        self, before: Mapping[str, Tensor], updates: Sequence[Update], training: LocalTraining
-    ) -> dict[str, Tensor]:
-        """Backbone of the next round: before + mean delta, weighted by images."""
-        del training
-        return add_mean(before, updates)
 
     def absorb(
         self,

@@ -49,12 +49,13 @@ def _numbers(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ..
         "fedaudit why study.toml --what clients --pairs 12",
         note="It attacks with the attacks of the scenario, hundreds of times: give it quick "
         "settings (examples/why.toml). What is finished is kept; the same command goes on, and "
-        "other parts of the same scenario can be added to the same folder.",
+        "other parts and scenarios of the same study can be added to the same folder. In the "
+        "folder of a run of the study, its next report holds the explanation, too.",
     )
 )
 @click.argument("study", type=click.Path(path_type=Path))
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Folder.  [default: runs/why-STUDY]"
+    "-o", "--output", type=click.Path(path_type=Path), help="Run folder.  [default: runs/why-STUDY]"
 )
 @click.option("--scenario", help="Scenario of the study.  [default: the first]")
 @click.option(

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from fedaudit.attacks.search.batch_norm_prior import BatchNormPrior, from_buffers, running
 from fedaudit.attacks.training.simulated_training import smooth_noise
-from fedaudit.captures.simulate.simulated import simulate
+from fedaudit.captures.simulate.simulated_capture import simulate
 from fedaudit.core.capture import Capture
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.core.scenario import Federation, with_keys

@@ -20,7 +20,7 @@ from scoring import HEAD, Judge, shown, summary
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
 from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
 from fedaudit.attacks.presets.map_inversion import MapInversion
-from fedaudit.captures.simulate.simulated import simulate
+from fedaudit.captures.simulate.simulated_capture import simulate
 from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.protocols import Attack
 from fedaudit.core.scenario import Federation, with_keys

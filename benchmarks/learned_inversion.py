@@ -26,7 +26,7 @@ from fedaudit.attacks.evidence.feature_maps.last_block import invert_last_block
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.learned.feature_decoder import FeatureDecoder
 from fedaudit.attacks.learned.lti import LearnedInversion
-from fedaudit.captures.simulate.simulated import simulate
+from fedaudit.captures.simulate.simulated_capture import simulate
 from fedaudit.core.capture import Capture
 from fedaudit.core.observation import DefenseFacts, LocalTraining, ModelSpec
 from fedaudit.core.protocols import Attack

@@ -31,7 +31,7 @@ from torch import Tensor
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.training.dummy_update import DummyUpdate, dummy_update_for
 from fedaudit.attacks.training.simulated_training import rehearsed, smooth_noise
-from fedaudit.captures.simulate.simulated import simulate
+from fedaudit.captures.simulate.simulated_capture import simulate
 from fedaudit.core.capture import Capture
 from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.scenario import Federation, with_keys

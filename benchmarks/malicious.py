@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from fedaudit.captures.simulate.simulated import simulate
+from fedaudit.captures.simulate.simulated_capture import simulate
 from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.registry import create
 from fedaudit.core.scenario import Federation

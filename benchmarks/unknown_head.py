@@ -18,7 +18,7 @@ from scoring import HEAD, Judge, shown, summary
 
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
 from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
-from fedaudit.captures.simulate.simulated import simulate
+from fedaudit.captures.simulate.simulated_capture import simulate
 from fedaudit.core.capture import Capture
 from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.protocols import Attack

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from exchange import Peer, run_peer
 
-from fedaudit.captures.simulate.simulated import simulate
+from fedaudit.captures.simulate.simulated_capture import simulate
 from fedaudit.core.capture import Capture
 from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.reconstruction import Reconstruction

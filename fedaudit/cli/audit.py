@@ -101,7 +101,7 @@ def audit(
     With photos of a consenting client (--truth) what comes back is measured against them. With a
     gallery, faces are recognized. Without either, only how well they explain the updates is told.
     """
-    from fedaudit.captures.audit import recorded_study as captures  # noqa: PLC0415 - imports torch
+    from fedaudit.captures.audit import capture_study as captures  # noqa: PLC0415 - imports torch
     from fedaudit.cli.run_study import run_study  # noqa: PLC0415 - imports torch
     from fedaudit.core.scenario import Choice  # noqa: PLC0415
     from fedaudit.data.folder import folder  # noqa: PLC0415 - imports torch

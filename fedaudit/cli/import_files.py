@@ -9,6 +9,7 @@ import click
 from fedaudit.cli.ending import GATE, OK
 from fedaudit.cli.options import examples
 from fedaudit.core.errors import ConfigError, UsageError
+from fedaudit.core.printable import printable
 
 if TYPE_CHECKING:
     from fedaudit.captures.format.capture_facts import BatchNormMode, Keywords, Kind
@@ -191,5 +192,4 @@ def importing(
 
 def _tell(sentence: str) -> None:
     """On stderr, without what a terminal would obey."""
-    shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in sentence)
-    click.echo(shown, err=True)
+    click.echo(printable(sentence), err=True)

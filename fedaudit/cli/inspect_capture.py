@@ -9,6 +9,7 @@ import click
 
 from fedaudit.cli.ending import GATE, OK
 from fedaudit.cli.options import examples
+from fedaudit.core.printable import printable
 
 if TYPE_CHECKING:
     from fedaudit.captures.inspect.inspection import Inspection, RoundSummary
@@ -55,9 +56,9 @@ def _text(found: "Inspection") -> list[str]:
     clients = {name for one in found.rounds for name in one.clients}
     updates = sum(one.updates for one in found.rounds)
     lines = [
-        f"{_safe(found.folder)}: {_many(len(found.rounds), 'round')}, "
+        f"{printable(found.folder)}: {_many(len(found.rounds), 'round')}, "
         f"{_many(len(clients), 'client')}, {_many(updates, 'update')}, "
-        f"recorded {_safe(found.created)}",
+        f"recorded {printable(found.created)}",
         "",
         "Known: " + (", ".join(_fact(n, v) for n, v in found.facts.items()) or "nothing"),
     ]
@@ -77,17 +78,17 @@ def _text(found: "Inspection") -> list[str]:
         lines += ["", "Seen in the updates:"]
         for one in found.protections:
             word = f"FAULT, {one.name}" if one.fault else one.name
-            lines += _wrapped(f"{word}: {_safe(one.evidence)}")
+            lines += _wrapped(f"{word}: {printable(one.evidence)}")
     if found.anomalies:
         lines += ["", "Unusual:"]
         told = []
         for anomaly in found.anomalies:
-            who = "" if not anomaly.client else f", {_safe(anomaly.client)}"
-            told.append(f"  round {anomaly.round}{who}: {_safe(anomaly.what)}")
+            who = "" if not anomaly.client else f", {printable(anomaly.client)}"
+            told.append(f"  round {anomaly.round}{who}: {printable(anomaly.what)}")
         lines += _limited(told, "anomalies")
     if found.problems:
         lines += ["", "Cannot be used:"]
-        lines += _limited([f"  {_safe(problem)}" for problem in found.problems], "files")
+        lines += _limited([f"  {printable(problem)}" for problem in found.problems], "files")
     return [*lines, "", "Attacks:", *_attacks(found)]
 
 
@@ -102,12 +103,16 @@ def _attacks(found: "Inspection") -> list[str]:
         if not fit.applies:
             lacking.setdefault(fit.missing, []).append(fit.name)
     for missing, names in lacking.items():
-        lines += _wrapped(f"{', '.join(names)}: miss {'; '.join(map(_safe, missing))}")
-    from fedaudit.captures.audit.audit_text import how_to_state  # noqa: PLC0415 - imports torch
+        lines += _wrapped(f"{', '.join(names)}: miss {'; '.join(map(printable, missing))}")
+    from fedaudit.captures.audit.audit_notes import how_to_state  # noqa: PLC0415 - imports torch
 
     how = how_to_state(Path(found.folder), [text for missing in lacking for text in missing])
     if how:
-        lines += ["", "State what attacks miss, with the values of your run:", f"  {_safe(how)}"]
+        lines += [
+            "",
+            "State what attacks miss, with the values of your run:",
+            f"  {printable(how)}",
+        ]
     return lines
 
 
@@ -132,7 +137,7 @@ def _round(one: "RoundSummary") -> str:
 
 def _fact(name: str, value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value
-    return f"{name} = {_safe(text if len(text) <= 80 else text[:77] + '…')}"
+    return f"{name} = {printable(text if len(text) <= 80 else text[:77] + '…')}"
 
 
 def _limited(lines: list[str], what: str) -> list[str]:
@@ -151,8 +156,3 @@ def _many(count: int, what: str) -> str:
 
 def _bytes(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
-
-
-def _safe(text: str) -> str:
-    """Text of a stranger, without what a terminal would obey."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

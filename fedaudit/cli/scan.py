@@ -9,6 +9,7 @@ import click
 from fedaudit.cli.ending import GATE, OK
 from fedaudit.cli.options import examples
 from fedaudit.core.errors import ConfigError
+from fedaudit.core.printable import printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,5 +116,5 @@ def _number(value: float) -> float | str:
 
 def _safe(text: str) -> str:
     """Text of a stranger, without what a terminal would obey."""
-    shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    shown = printable(text)
     return shown if len(shown) <= SHOWN * 2 else f"{shown[:SHOWN]} … {shown[-SHOWN:]}"

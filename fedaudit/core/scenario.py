@@ -81,8 +81,8 @@ class Scenario:
         targets: Number of attacked client updates, each of other people where there are enough.
         threat_model: A–H (Carletti et al.).
         grant, deny: Facts added to or taken from the threat model.
-        expose: What of the shared things the attacker is shown (`captures.shared_things`); ()
-            is all of it.
+        expose: What of the shared things the attacker is shown, by names as `fedaudit why` and
+            reports use them; () is all of it.
         federation: How this scenario's federation trains, where it is not as the study's.
         controls: Run the prior-only and noise controls.
     """

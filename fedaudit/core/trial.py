@@ -66,7 +66,7 @@ class Sent:
     """One thing that the attacked client sent, as a reviewer is told of it.
 
     Attributes:
-        name: As `fedaudit.captures.shared_things.names_of` gives it.
+        name: As `fedaudit.captures.simulate.exposed_things.names_of` gives it.
         summary: What it holds, in numbers ("12 tensors, 567,264 values").
         bytes: Of its tensors.
         read: Whether the attack of this trial attacks it.

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from fedaudit.captures.audit.canary import rgb
+from fedaudit.captures.audit.auditor_photos import rgb
 from fedaudit.captures.simulate.study_faces import Latest
 from fedaudit.core.errors import AssetError
 from fedaudit.core.scenario import Federation, Scenario, Study

@@ -14,10 +14,9 @@ from torch import Tensor
 
 from fedaudit.attacks.adaptive.assumptions import as_assumed, assume
 from fedaudit.attacks.search.checkpoint import Checkpoint
-from fedaudit.captures.audit.canary import rgb
-from fedaudit.captures.audit.recorded_positive import scored
-from fedaudit.captures.shared_things import not_attacked, nothing_to_attack, told
-from fedaudit.captures.simulate.simulated import without_update
+from fedaudit.captures.audit.auditor_photos import rgb
+from fedaudit.captures.audit.undefended_step import scored
+from fedaudit.captures.simulate.prior_only import without_update
 from fedaudit.captures.simulate.simulated_source import federated
 from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.claims import Budget
@@ -38,6 +37,7 @@ from fedaudit.scoring.score import score
 from fedaudit.study.jobs import NOISE, TrainJob
 from fedaudit.study.judge import judge_of
 from fedaudit.study.run_folder import RunFolder
+from fedaudit.study.sent_things import not_attacked, nothing_to_attack, sent_things
 from fedaudit.study.sources import source_of, statements
 
 
@@ -68,7 +68,7 @@ def run_cell(
     scenario = study.scenario(cell.scenario)
     attack = attack_of(scenario, cell)
     capture = source.capture(cell, attack)
-    sent = told(capture.seen, attack, scenario.expose)
+    sent = sent_things(capture.seen, attack, scenario.expose)
     if why := nothing_to_attack(sent, cell):
         folder.save_trial(not_attacked(cell, sent, why), {})
         return

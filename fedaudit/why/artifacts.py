@@ -12,7 +12,7 @@ whole observation gives beyond the prior.
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from fedaudit.captures.shared_things import kind_of, names_of
+from fedaudit.captures.simulate.exposed_things import kind_of, names_of
 from fedaudit.core.errors import AttackError, ConfigError
 from fedaudit.core.measures import Estimate
 from fedaudit.core.observation import Observation

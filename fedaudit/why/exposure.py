@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass, replace
 
-from fedaudit.captures.shared_things import expose
+from fedaudit.captures.simulate.exposed_things import expose
 from fedaudit.core.capture import Secret
 from fedaudit.core.observation import Observation
 from fedaudit.core.trial import ImageScore
@@ -14,7 +14,7 @@ class Exposure:
     """Part of what was shared and known, as an attacker is shown it.
 
     Attributes:
-        only: Names of shared things or parameters, as `captures.shared_things.expose` takes them;
+        only: Names of shared things or parameters, as `expose` takes them;
             None is everything.
         labels: Whether the labels are known: as the scenario's threat model says (None), yes, no.
     """

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from fedaudit.captures.shared_things import names_of
+from fedaudit.captures.simulate.exposed_things import names_of
 from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import Observation
 from fedaudit.core.shared import Aggregate, Update

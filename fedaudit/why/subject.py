@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from fedaudit.captures.shared_things import reads
-from fedaudit.captures.simulate.simulated import simulate, without_update
+from fedaudit.captures.simulate.prior_only import without_update
+from fedaudit.captures.simulate.simulated_capture import simulate
 from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.errors import (
     AttackError,
@@ -35,6 +35,7 @@ from fedaudit.scoring.identity import Embed, Gallery
 from fedaudit.scoring.score import score
 from fedaudit.study.jobs import TrainJob, model_job
 from fedaudit.study.run_folder import RunFolder
+from fedaudit.study.sent_things import reads
 from fedaudit.why.exposure import Exposure, Leak
 from fedaudit.why.map_only import MapOnly
 from fedaudit.why.measurement import Measurement

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from fedaudit.attacks.search.checkpoint import Checkpoint
-from fedaudit.captures.simulate.simulated import withhold
+from fedaudit.captures.simulate.simulated_capture import withhold
 from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.errors import AttackError, KnowledgeError
 from fedaudit.core.knowledge import Knowledge

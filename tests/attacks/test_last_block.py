@@ -92,7 +92,7 @@ def test_columns_that_belong_together_add_up() -> None:
 
 @pytest.mark.parametrize("network", ["face", "face_pooled"])
 def test_after_a_few_rounds(network: str, federate: Callable[..., object]) -> None:
-    from fedaudit.captures.simulate.simulated import simulate
+    from fedaudit.captures.simulate.simulated_capture import simulate
     from fedaudit.core.observation import LocalTraining
     from fedaudit.core.threat_models import threat_model
 

@@ -23,6 +23,7 @@ from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, 
 import fedaudit  # noqa: E402
 from fedaudit.attacks.adaptive.assumptions import how_adaptive  # noqa: E402
 from fedaudit.captures.format.capture_reader import StoredCapture  # noqa: E402
+from fedaudit.captures.format.observations import observations  # noqa: E402
 from fedaudit.core.errors import UsageError  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -258,7 +259,7 @@ def test_the_example_is_simulated_captured_and_attacked(
         runpy.run_path(str(EXAMPLE / "simulate.py"), run_name="__main__")
     from faces_app.task import load_data
 
-    captured = list(StoredCapture(folder).observations(model="faces_app.task:Net"))
+    captured = list(observations(StoredCapture(folder), model="faces_app.task:Net"))
     assert len(captured) == 2
     found = gan_inversion(**SHORT)(
         captured[0].seen, generator=torch.Generator().manual_seed(0)
@@ -380,7 +381,7 @@ def test_the_example_under_secagg_gives_away_everybody(folder: Path, example: No
     }
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
     serve_secretly(nodes.Nodes(secret_app, 3), context, settings, facts_of(settings))
-    (captured,) = StoredCapture(folder).observations(model="faces_app.task:Net")
+    (captured,) = observations(StoredCapture(folder), model="faces_app.task:Net")
     assert captured.seen.client == "aggregate of 3 clients"
     assert captured.seen.batch_size == 3
     made = gan_inversion(**SHORT)(captured.seen, generator=torch.Generator().manual_seed(0))
@@ -404,7 +405,7 @@ def test_the_example_under_local_dp_says_what_attacks_adapt_to(folder: Path, exa
     }
     grid = nodes.Nodes(private_app(50.0), 3)
     serve(grid, settings, {**facts_of(settings), "dp": claim(50.0)})
-    captured = list(StoredCapture(folder).observations(model="faces_app.task:Net"))
+    captured = list(observations(StoredCapture(folder), model="faces_app.task:Net"))
     assert len(captured) == 3
     for capture in captured:
         assert capture.seen.defense is not None
@@ -424,7 +425,7 @@ def test_noise_that_nobody_states_and_that_drowns_nothing_is_named(
     from faces_app.protected import private_app
     from faces_app.server_app import facts_of, serve
 
-    from fedaudit.captures.audit.recorded_study import Request, study_of
+    from fedaudit.captures.audit.capture_study import Request, study_of
 
     settings = {"num-server-rounds": 1, "local-steps": 1, "batch-size": 1, "lr": 0.1, "model": ""}
     settings |= {"capture": str(folder)}

@@ -17,6 +17,7 @@ from torch import Tensor
 
 import fedaudit
 from fedaudit.captures.format.capture_reader import StoredCapture
+from fedaudit.captures.format.observations import observations
 from fedaudit.captures.format.readers.formats import read_tensors
 from fedaudit.captures.format.readers.limits import Limits
 from fedaudit.captures.inspect.inspection import inspect
@@ -197,7 +198,7 @@ def test_a_damaged_message_never_stops_the_others(
     def run(damage: Callable[[bytes], bytes]) -> None:
         path.write_bytes(damage(sound))
         stored = StoredCapture(recorded)
-        clients = [c.seen.client for c in stored.observations()]
+        clients = [c.seen.client for c in observations(stored)]
         inspect(StoredCapture(recorded)).as_plain()
         if damaged.startswith("update"):
             assert "good" in clients
@@ -208,7 +209,7 @@ def test_a_damaged_message_never_stops_the_others(
         run()
     finally:
         path.write_bytes(sound)
-    assert len(list(StoredCapture(recorded).observations())) == 2
+    assert len(list(observations(StoredCapture(recorded)))) == 2
 
 
 @QUICK

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fedaudit.captures.format.capture_reader import StoredCapture
+from fedaudit.captures.format.observations import observations
 from fedaudit.captures.record.guess_kind import guess
 from fedaudit.cli import cli
 from fedaudit.cli.ending import end
@@ -73,7 +74,7 @@ def test_every_form_is_imported_as_what_it_is(
     assert end(cli, [*command, "--lr", str(LR), *options]) == 0
     assert told in capsys.readouterr().err
     stored = StoredCapture("c")
-    (capture,) = stored.observations()
+    (capture,) = observations(stored)
     assert not stored.problems
     (update,) = (s for s in capture.seen.shared if isinstance(s, Update))
     assert update.kind == kind

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 import fedaudit
 from fedaudit.attacks.gathering.gather import gather
-from fedaudit.captures.audit.recorded_study import Request, study_of
+from fedaudit.captures.audit.capture_study import Request, study_of
 from fedaudit.captures.format.capture_network import model_of
 from fedaudit.captures.format.capture_reader import StoredCapture
+from fedaudit.captures.format.observations import observations
 from fedaudit.captures.inspect.model_fit import fit
 from fedaudit.cli import cli
 from fedaudit.core.errors import ConfigError, RunFolderError, UsageError
@@ -350,7 +351,7 @@ def test_a_model_that_only_the_capture_names_is_not_opened(
     assert isinstance(done.exception, UsageError)
     if "." in name:
         with pytest.raises(UsageError, match="that a file chose"):
-            list(StoredCapture(path).observations(allow_code=True))
+            list(observations(StoredCapture(path), allow_code=True))
     assert not (tmp_path / "sprung").exists()
 
 

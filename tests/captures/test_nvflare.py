@@ -26,6 +26,7 @@ from nvflare.job_config.api import FedJob
 from nvflare.job_config.defs import FilterType
 
 from fedaudit.captures.format.capture_reader import StoredCapture
+from fedaudit.captures.format.observations import observations
 from fedaudit.captures.record.nvflare import RecordFilter, tap
 from fedaudit.core.errors import UnknownNameError, UsageError
 from fedaudit.core.shared import Update
@@ -379,7 +380,7 @@ def test_the_example_is_simulated_and_captured_and_ends_as_without_the_filter(
     monkeypatch.syspath_prepend(str(EXAMPLE))
     import faces
 
-    captured = list(StoredCapture(folder).observations(model="faces:Net"))
+    captured = list(observations(StoredCapture(folder), model="faces:Net"))
     assert {one.seen.client for one in captured} == {"site-1", "site-2"}
     average = {name: torch.zeros_like(value) for name, value in tapped.items()}
     for number, one in enumerate(sorted(captured, key=lambda one: one.seen.client)):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import fedaudit
 from fedaudit.captures.format.capture_facts import DpClaim, Facts, Keywords, Message
 from fedaudit.captures.format.capture_reader import StoredCapture
+from fedaudit.captures.format.observations import observations
 from fedaudit.captures.format.stated_training import local_training
 from fedaudit.captures.record.recording import Recording
 from fedaudit.core.capture import Capture
@@ -98,7 +99,7 @@ def test_an_attack_gets_the_photo_out_of_every_form(tmp_path: Path, form: str) -
         sign: Literal[1, -1] = -1 if form == "negated" else 1
         sent = {n: sign * (v - before[n]) for n, v in after.items()}
         record.update(1, "c", sent, kind="delta", sign=sign, examples=40)
-    (capture,) = StoredCapture(tmp_path / "c").observations()
+    (capture,) = observations(StoredCapture(tmp_path / "c"))
     assert capture.secret is None
     seen = capture.seen
     assert (seen.batch_size, seen.num_classes, seen.image_shape) == (1, 5, SHAPE)
@@ -128,7 +129,7 @@ def test_buffers_are_split_off_and_count_from_zero(tmp_path: Path) -> None:
     record.broadcast(2, averaged)  # a server that averages counters
     record.update(2, "weights", sent, kind="weights")
     stored = StoredCapture(tmp_path / "c")
-    captures = list(stored.observations())
+    captures = list(observations(stored))
     assert not stored.problems
     assert len(captures) == 3
     parameters = {name for name, _ in network.named_parameters()}
@@ -164,7 +165,7 @@ def test_identical_updates_are_one_aggregate(tmp_path: Path) -> None:
     for client, count in enumerate(counts):
         record.update(1, client, mean, kind="weights", examples=count)
     record.update(1, "alone", weights[0], kind="weights", examples=1)
-    captures = list(StoredCapture(tmp_path / "c").observations())
+    captures = list(observations(StoredCapture(tmp_path / "c")))
     assert [c.seen.client for c in captures] == ["aggregate of 3 clients", "alone"]
     (aggregate,) = (s for s in captures[0].seen.shared if isinstance(s, Aggregate))
     assert aggregate.weights == (1.0, 1.0, 2.0)
@@ -182,7 +183,7 @@ def test_a_recorded_sum_of_weights_is_compared_with_as_many_broadcasts(tmp_path:
     record = record_mlp(tmp_path / "c")
     record.broadcast(1, before)
     record.update(1, "sum", total, kind="weights", aggregate=True, weights=(2, 3))
-    (capture,) = StoredCapture(tmp_path / "c").observations()
+    (capture,) = observations(StoredCapture(tmp_path / "c"))
     (aggregate,) = capture.seen.shared
     assert isinstance(aggregate, Aggregate)
     expected = {n: total[n] - 5 * before[n] for n in before}
@@ -196,7 +197,7 @@ def test_clients_that_did_not_train_are_no_aggregate(tmp_path: Path) -> None:
     for client in range(2):
         record.update(1, client, mlp().state_dict(), kind="weights")
     stored = StoredCapture(tmp_path / "c")
-    assert not list(stored.observations())
+    assert not list(observations(stored))
     assert "nothing to attack" in str(stored.problems[0])
 
 
@@ -220,7 +221,7 @@ def test_one_bad_client_never_stops_the_others(tmp_path: Path) -> None:
     cut = next(folder.glob("update-3-*"))
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
     stored = StoredCapture(tmp_path / "c")
-    clients = {c.seen.client for c in stored.observations()}
+    clients = {c.seen.client for c in observations(stored)}
     assert clients == {"0", "1", "2", "4", "5"}
     told = {Path(p.file).name.split("-")[1]: (p.key, p.reason) for p in stored.problems}
     assert set(told) == {"3", "nan", "shape", "extra", "missing", "whole"}
@@ -238,7 +239,7 @@ def test_a_round_without_its_broadcast_is_a_problem_and_others_go_on(tmp_path: P
     for number in (1, 2):
         record.update(number, "c", trained(network, *photos(1))[0], kind="weights")
     stored = StoredCapture(tmp_path / "c")
-    assert [c.seen.round for c in stored.observations()] == [2]
+    assert [c.seen.round for c in observations(stored)] == [2]
     assert "no broadcast was recorded in round 1" in str(stored.problems[0])
 
 
@@ -251,7 +252,7 @@ def test_a_head_that_nobody_sends_is_no_fault(tmp_path: Path) -> None:
         shared = {n: v for n, v in after.items() if not n.startswith("head.")}
         record.update(1, client, shared, kind="weights")
     stored = StoredCapture(tmp_path / "c")
-    for capture in stored.observations():
+    for capture in observations(stored):
         assert not [n for n in update_of(capture).tensors if n.startswith("head.")]
     assert not stored.problems
 
@@ -262,7 +263,7 @@ def test_one_update_is_held_at_a_time(tmp_path: Path) -> None:
     record.broadcast(1, network.state_dict())
     for client in range(3):
         record.update(1, client, trained(network, *photos(1, seed=client))[0], kind="weights")
-    seen = StoredCapture(tmp_path / "c").observations()
+    seen = observations(StoredCapture(tmp_path / "c"))
     earlier: list[weakref.ref[Tensor]] = []
     for capture in seen:
         gc.collect()
@@ -290,14 +291,15 @@ def test_code_that_only_the_capture_names_is_not_run(tmp_path: Path) -> None:
     record.broadcast(1, network.state_dict())
     record.update(1, "c", trained(network, *photos(1))[0], kind="weights")
     with pytest.raises(UsageError, match="run code that a file chose"):
-        list(StoredCapture(tmp_path / "c").observations())
+        list(observations(StoredCapture(tmp_path / "c")))
     assert not ran
-    (capture,) = StoredCapture(tmp_path / "c").observations(
-        model=ModelSpec("mlp", {"classes": 5, "image_size": 8, "hidden": 32})
+    (capture,) = observations(
+        StoredCapture(tmp_path / "c"),
+        model=ModelSpec("mlp", {"classes": 5, "image_size": 8, "hidden": 32}),
     )
     assert capture.seen.model.factory == "mlp"
     assert not ran
-    (capture,) = StoredCapture(tmp_path / "c").observations(allow_code=True)
+    (capture,) = observations(StoredCapture(tmp_path / "c"), allow_code=True)
     build(capture.seen.model)
     assert ran == ["evil"]  # so the name was one that could have been run
 
@@ -324,7 +326,7 @@ def test_images_that_were_normalized_outside_the_model_come_back_in_0_1(tmp_path
     )
     record.broadcast(1, before)
     record.update(1, "c", after, kind="weights")
-    (capture,) = StoredCapture(tmp_path / "c").observations()
+    (capture,) = observations(StoredCapture(tmp_path / "c"))
     rebuilt = build(capture.seen.model, capture.seen.before)
     assert torch.allclose(rebuilt(images), network(inside), atol=1e-5)
     _, gradient = trained(rebuilt, images, labels)
@@ -340,7 +342,7 @@ def test_rounds_and_clients_can_be_chosen(tmp_path: Path) -> None:
             after = trained(network, *photos(1, seed=10 * number + client))[0]
             record.update(number, client, after, kind="weights")
     stored = StoredCapture(tmp_path / "c")
-    chosen = stored.observations(rounds=[3, 1], clients=["2"])
+    chosen = observations(stored, rounds=[3, 1], clients=["2"])
     assert [(c.seen.round, c.seen.client) for c in chosen] == [(1, "2"), (3, "2")]
 
 
@@ -355,9 +357,9 @@ def test_protections_are_told_as_they_are_stated(tmp_path: Path) -> None:
         )  # fmt: skip
         record.broadcast(1, network.state_dict())
         record.update(1, "c", after, kind="weights")
-    (undefended,) = StoredCapture(tmp_path / "none").observations()
+    (undefended,) = observations(StoredCapture(tmp_path / "none"))
     assert undefended.seen.defense == ()
-    (defended,) = StoredCapture(tmp_path / "dp").observations()
+    (defended,) = observations(StoredCapture(tmp_path / "dp"))
     assert defended.seen.defense is not None
     assert defended.seen.defense[0].name == "dpsgd"
     assert defended.seen.defense[0].settings == {"noise_multiplier": 0.5, "max_grad_norm": 1.0}
@@ -392,7 +394,7 @@ def test_buffers_alone_make_no_shared_buffers_of_a_gradient(tmp_path: Path) -> N
     record.broadcast(1, network.state_dict())
     gradient = {n: torch.ones_like(p) for n, p in network.named_parameters()}
     record.update(1, "c", gradient, kind="gradient", examples=2)
-    (capture,) = StoredCapture(tmp_path / "c").observations()
+    (capture,) = observations(StoredCapture(tmp_path / "c"))
     assert not [s for s in capture.seen.shared if isinstance(s, Buffers)]
     assert capture.seen.training is not None
     assert (capture.seen.training.steps, capture.seen.training.batch_size) == (1, 2)
@@ -406,7 +408,7 @@ def test_a_network_larger_than_the_broadcast_is_not_built(tmp_path: Path, facts:
     record.broadcast(1, network.state_dict())
     record.update(1, "c", trained(network, *photos(1))[0], kind="weights")
     stored = StoredCapture(tmp_path / "c")
-    assert not list(stored.observations())
+    assert not list(observations(stored))
     assert "correct" in str(stored.problems[0])
 
 
@@ -417,6 +419,6 @@ def test_a_broadcast_with_nan_is_named(tmp_path: Path) -> None:
     record.broadcast(1, before)
     record.update(1, "c", network.state_dict(), kind="weights")
     stored = StoredCapture(tmp_path / "c")
-    assert not list(stored.observations())
+    assert not list(observations(stored))
     assert stored.problems[0].file.endswith("broadcast.safetensors")
     assert stored.problems[0].key == next(iter(before))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedaudit.captures.simulate.simulated import simulate
+from fedaudit.captures.simulate.simulated_capture import simulate
 from fedaudit.captures.simulate.simulated_source import wrong_person_for
 from fedaudit.captures.simulate.study_faces import faces_of
 from fedaudit.core.errors import ConfigError, DataError

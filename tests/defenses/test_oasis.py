@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.malicious.imprint import Imprint
-from fedaudit.captures.simulate.simulated import simulate
+from fedaudit.captures.simulate.simulated_capture import simulate
 from fedaudit.core.capture import Capture
 from fedaudit.core.observation import LocalTraining
 from fedaudit.core.reconstruction import Reconstruction

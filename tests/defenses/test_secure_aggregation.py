@@ -8,8 +8,8 @@ from scipy.stats import chisquare
 from torch import Tensor, nn
 
 from fedaudit.attacks.closed_form.analytic import Analytic
-from fedaudit.captures.shared_things import expose, nothing_to_attack, told
-from fedaudit.captures.simulate.simulated import without_update
+from fedaudit.captures.simulate.exposed_things import expose
+from fedaudit.captures.simulate.prior_only import without_update
 from fedaudit.core.capture import Capture
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.observation import LocalTraining
@@ -22,6 +22,7 @@ from fedaudit.defenses.weighted_sum import sum_securely
 from fedaudit.federation.simulation import Simulation
 from fedaudit.federation.together import without_aggregator
 from fedaudit.models.zoo import build
+from fedaudit.study.sent_things import nothing_to_attack, sent_things
 
 Federate = Callable[..., Simulation]
 Intercept = Callable[..., Capture]
@@ -150,7 +151,7 @@ def test_dropped_clients_are_in_no_sum(intercept: Intercept) -> None:
 def test_no_attack_reads_masked_vectors(intercept: Intercept) -> None:
     seen = intercept(**FIVE).seen
     only = expose(seen, ("masked_vectors",))
-    sent = told(only, Analytic())
+    sent = sent_things(only, Analytic())
     cell = Cell("s", "face", "fedsgd", 1, 1, "d", "analytic", "D", 0, 0)
     assert "reads none" in nothing_to_attack(sent, cell)
     control = without_update(only, seeded())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.malicious.imprint import Imprint
-from fedaudit.captures.simulate.simulated import simulate
+from fedaudit.captures.simulate.simulated_capture import simulate
 from fedaudit.core.capture import Capture
 from fedaudit.core.client import ClientStep
 from fedaudit.core.errors import ConfigError, DataError

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 from fedaudit.attacks.closed_form.first_layer import find_first
 from fedaudit.attacks.gathering.gather import gather
-from fedaudit.captures.audit.audit_text import how_to_state
+from fedaudit.captures.audit.audit_notes import how_to_state
 from fedaudit.captures.format.capture_reader import StoredCapture, StoredMessage
-from fedaudit.captures.format.plain_text import plain
 from fedaudit.captures.inspect.applicable_attacks import missing_knowledge
 from fedaudit.core import registry
 from fedaudit.core.errors import ConfigError, FedauditError
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation
+from fedaudit.core.printable import printable
 from fedaudit.core.scenario import Choice
 from fedaudit.core.shared import Aggregate, Update
 from fedaudit.models.facenet import FaceNet
@@ -82,7 +82,7 @@ def choose_attacks(
         if not missing and choice.name in unfit:
             missing = [unfit[choice.name]]
         if missing:
-            left_out.append({"attack": choice.label, "missing": plain("; ".join(missing))})
+            left_out.append({"attack": choice.label, "missing": printable("; ".join(missing))})
         else:
             chosen.append(choice)
     if not chosen:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedaudit.captures.audit.canary import (
+from fedaudit.captures.audit.auditor_photos import (
     Originals,
     Shape,
     all_originals,
@@ -18,8 +18,8 @@ from fedaudit.captures.audit.canary import (
     secret_of,
 )
 from fedaudit.captures.audit.explained_update import explained
-from fedaudit.captures.audit.recorded_positive import positive_capture
-from fedaudit.captures.audit.stated_defenses import seen_by_attacks
+from fedaudit.captures.audit.known_defenses import seen_by_attacks
+from fedaudit.captures.audit.undefended_step import positive_capture
 from fedaudit.captures.format.capture_facts import DpClaim
 from fedaudit.captures.format.capture_network import model_of
 from fedaudit.captures.format.capture_reader import StoredCapture

@@ -17,6 +17,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from fedaudit.core.errors import ConfigError, UnknownNameError
 
 VERSION: Literal[1] = 1
+KEY = "fedaudit_message"
+"""Where the header of a message's file holds the `Message`."""
 Text = Annotated[str, Field(max_length=500)]
 Names = Annotated[tuple[Annotated[str, Field(max_length=500)], ...], Field(max_length=20_000)]
 Count = Annotated[int, Field(ge=1, le=2**40)]
@@ -226,6 +228,11 @@ def manifests() -> TypeAdapter[Manifest]:
 def messages() -> TypeAdapter[Message]:
     """Reads and writes message headers."""
     return TypeAdapter(Message)
+
+
+def header_of(message: Message) -> str:
+    """A message as its file's header holds it."""
+    return messages().dump_json(message).decode()
 
 
 @cache

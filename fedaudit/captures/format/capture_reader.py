@@ -1,7 +1,7 @@
 """Read a recorded capture: streaming, one message in memory at a time, every file a stranger's."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from fedaudit.captures.format.capture_facts import (
+    KEY,
     VERSION,
     Facts,
     Message,
@@ -20,13 +21,10 @@ from fedaudit.captures.format.capture_facts import (
     slug,
 )
 from fedaudit.captures.format.manifest_file import Problem, read_manifest
-from fedaudit.captures.format.message_file import KEY
 from fedaudit.captures.format.readers.limits import Limits
 from fedaudit.captures.format.readers.safetensors_file import Header, load, read_header
 from fedaudit.captures.format.renaming import Renaming
-from fedaudit.core.capture import Capture
 from fedaudit.core.errors import CaptureError, UsageError
-from fedaudit.core.observation import ModelSpec
 
 _ROUND = re.compile(r"round-(\d{1,9})")
 
@@ -122,21 +120,6 @@ class StoredCapture:
                 yield open_message(path, "update", round, self.limits)
             except CaptureError as error:
                 self.report(error)
-
-    def observations(
-        self,
-        *,
-        rounds: Collection[int] | None = None,
-        clients: Collection[str] | None = None,
-        model: ModelSpec | str | None = None,
-        allow_code: bool = False,
-    ) -> Iterator[Capture]:
-        """What attacks take: see `fedaudit.captures.format.observations.observations`."""
-        from fedaudit.captures.format.observations import observations  # noqa: PLC0415 - a cycle
-
-        yield from observations(
-            self, rounds=rounds, clients=clients, model=model, allow_code=allow_code
-        )
 
     def report(self, error: CaptureError) -> None:
         """Keep what is wrong with a file among `problems`, once."""

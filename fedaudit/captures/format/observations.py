@@ -10,16 +10,9 @@ from fedaudit.captures.format.capture_facts import DpClaim, Facts, Message
 from fedaudit.captures.format.capture_network import check_size, image_shape, model_of, names_of
 from fedaudit.captures.format.capture_reader import StoredCapture, StoredMessage
 from fedaudit.captures.format.identical_messages import identical_groups
-from fedaudit.captures.format.shared_tensors import (
-    check_finite,
-    is_numbered,
-    named,
-    plain_names,
-    read_checked,
-    shared_of,
-    start,
-)
+from fedaudit.captures.format.message_tensors import check_finite, read_checked, shared_of, start
 from fedaudit.captures.format.stated_training import images_behind, local_training
+from fedaudit.captures.format.tensor_names import is_numbered, named, plain_names
 from fedaudit.core.capture import Capture
 from fedaudit.core.errors import CaptureError, UsageError
 from fedaudit.core.observation import DefenseFacts, ModelSpec, Observation

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from fedaudit.captures.format.capture_facts import Facts
 from fedaudit.captures.format.capture_reader import StoredMessage
-from fedaudit.captures.inspect.protections import is_whole
-from fedaudit.captures.inspect.round_inspection import Look
+from fedaudit.captures.inspect.round_measures import Look
+from fedaudit.captures.inspect.seen_protections import is_whole
 from fedaudit.core.errors import CaptureError
 from fedaudit.core.scenario import Protection
 

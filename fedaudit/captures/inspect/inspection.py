@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from fedaudit.captures.format.capture_facts import stated
 from fedaudit.captures.format.capture_reader import StoredCapture, StoredMessage
 from fedaudit.captures.format.stated_training import local_training
-from fedaudit.captures.format.update_statistics import Measures
+from fedaudit.captures.format.update_measures import Measures
 from fedaudit.captures.inspect.aggregates import (
     clients_of,
     flaws_of_sum,
@@ -26,12 +26,12 @@ from fedaudit.captures.inspect.aggregates import (
     stated_sums,
 )
 from fedaudit.captures.inspect.applicable_attacks import AttackFit, attacks_for
-from fedaudit.captures.inspect.protections import (
+from fedaudit.captures.inspect.round_measures import Anomaly, look_at_round
+from fedaudit.captures.inspect.seen_protections import (
     is_whole,
     protections_of_round,
     protections_stated,
 )
-from fedaudit.captures.inspect.round_inspection import Anomaly, look_at_round
 from fedaudit.core.scenario import Protection
 from fedaudit.core.shared import Aggregate, Buffers, Update
 

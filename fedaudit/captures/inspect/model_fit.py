@@ -12,12 +12,12 @@ from fedaudit.captures.format.capture_network import (
     names_of,
 )
 from fedaudit.captures.format.capture_reader import StoredCapture
-from fedaudit.captures.format.plain_text import plain
 from fedaudit.captures.format.renaming import SHOWN, Renaming, parsed
-from fedaudit.captures.format.shared_tensors import COUNTER, is_numbered, named
+from fedaudit.captures.format.tensor_names import COUNTER, is_numbered, named
 from fedaudit.captures.inspect.model_mismatch import Shapes, find_mismatch
 from fedaudit.core.errors import CaptureError, UsageError
 from fedaudit.core.observation import ModelSpec
+from fedaudit.core.printable import printable
 from fedaudit.models.derivatives import check_differentiable
 from fedaudit.models.zoo import build
 
@@ -108,7 +108,9 @@ def _renamed(sent: Shapes, rules: Renaming) -> tuple[str, ...]:
     changed = [(name, new) for name in sent if (new := rules.name(name)) != name]
     if not changed:
         return ("--rename changes no name",) if rules.rules else ()
-    shown = ", ".join(f"{plain(old)[:100]} → {plain(new)[:100]}" for old, new in changed[:SHOWN])
+    shown = ", ".join(
+        f"{printable(old)[:100]} → {printable(new)[:100]}" for old, new in changed[:SHOWN]
+    )
     more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
     return (f"{len(changed)} names of the recording were mapped to the model's: {shown}{more}",)
 

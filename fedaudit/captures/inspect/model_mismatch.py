@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from fedaudit.captures.format.plain_text import plain
 from fedaudit.captures.format.renaming import Renaming, shortest
-from fedaudit.captures.format.shared_tensors import STATISTICS
+from fedaudit.captures.format.tensor_names import STATISTICS
+from fedaudit.core.printable import printable
 
 Shapes = Mapping[str, tuple[int, ...]]
 KINDS = frozenset({"weight", "bias", "running_mean", "running_var"})
@@ -314,7 +314,7 @@ def _offer(renaming: Renaming) -> tuple[str, Renaming]:
 
 def _quoted(name: str) -> str:
     """A stranger's name, short and as text."""
-    shown = plain(name)
+    shown = printable(name)
     return repr(shown if len(shown) <= 100 else f"{shown[:97]}…")
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fedaudit.captures.format.capture_facts import Kind
-from fedaudit.captures.format.shared_tensors import COUNTER, is_buffer
+from fedaudit.captures.format.tensor_names import COUNTER, is_buffer
 
 NEAR = 0.9
 """Cosine to the broadcast above which tensors are weights; those of an update are near 0."""

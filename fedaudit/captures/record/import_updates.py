@@ -10,10 +10,11 @@ from torch import Tensor
 from fedaudit.captures.format.capture_facts import Facts, Kind
 from fedaudit.captures.format.capture_network import model_of, names_of
 from fedaudit.captures.format.capture_reader import StoredCapture
+from fedaudit.captures.format.message_tensors import check_finite, check_fits
 from fedaudit.captures.format.readers.formats import bind, read_tensors
 from fedaudit.captures.format.readers.limits import Limits
 from fedaudit.captures.format.readers.npz_file import is_numbered
-from fedaudit.captures.format.shared_tensors import check_finite, check_fits, is_buffer, plain_names
+from fedaudit.captures.format.tensor_names import is_buffer, plain_names
 from fedaudit.captures.record.guess_kind import guess
 from fedaudit.captures.record.recording import Recording
 from fedaudit.core import registry

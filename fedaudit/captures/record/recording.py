@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 from pydantic import ValidationError
 
 from fedaudit.captures.format.capture_facts import (
+    KEY,
     VERSION,
     Facts,
     Keywords,
@@ -37,6 +38,7 @@ from fedaudit.captures.format.capture_facts import (
     Message,
     checked,
     first_problem,
+    header_of,
     manifests,
     merge,
     messages,
@@ -44,9 +46,9 @@ from fedaudit.captures.format.capture_facts import (
     slug,
     stated,
 )
+from fedaudit.captures.format.kept_measures import keep
 from fedaudit.captures.format.manifest_file import read_manifest
-from fedaudit.captures.format.message_file import KEY, header_of, ready, write_message, write_new
-from fedaudit.captures.format.recorded_measures import keep
+from fedaudit.captures.record.message_writer import ready, write_message, write_new
 from fedaudit.core.errors import ConfigError, UsageError
 from fedaudit.core.version import VERSION as FEDAUDIT_VERSION
 from fedaudit.files.atomic import storage_errors

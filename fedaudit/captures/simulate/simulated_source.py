@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fedaudit.captures.simulate.simulated import simulate
+from fedaudit.captures.simulate.simulated_capture import simulate
 from fedaudit.captures.simulate.study_faces import faces_of, gallery_of, split_of
 from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.knowledge import Knowledge

@@ -27,15 +27,21 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
 
-from fedaudit.captures.format.capture_facts import Facts, Message, first_problem, round_folder
+from fedaudit.captures.format.capture_facts import (
+    KEY,
+    Facts,
+    Message,
+    first_problem,
+    header_of,
+    round_folder,
+)
 from fedaudit.captures.format.capture_reader import StoredMessage, broadcast_file, open_message
 from fedaudit.captures.format.identical_messages import content, content_of
 from fedaudit.captures.format.manifest_file import read_manifest
-from fedaudit.captures.format.message_file import KEY, header_of
 from fedaudit.captures.format.readers.limits import Limits
 from fedaudit.captures.format.readers.safetensors_file import TYPES
-from fedaudit.captures.format.shared_tensors import named
-from fedaudit.captures.format.update_statistics import Measures, measure
+from fedaudit.captures.format.tensor_names import named
+from fedaudit.captures.format.update_measures import Measures, measure
 from fedaudit.core.errors import CaptureError, UsageError
 
 KEPT = "fedaudit_measures"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedaudit.captures.format.capture_facts import Kind
-from fedaudit.captures.format.shared_tensors import COUNTER, is_buffer, named
+from fedaudit.captures.format.tensor_names import COUNTER, is_buffer, named
 
 PIECE = 1 << 18
 """Numbers in a piece: 1 MB of float32."""

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedaudit.captures.format.capture_facts import Facts
-from fedaudit.captures.format.plain_text import plain
 from fedaudit.captures.inspect.inspection import Inspection
 from fedaudit.core.observation import Observation
+from fedaudit.core.printable import printable
 from fedaudit.core.scenario import Protection, RecordedRun, RecordedTarget
 
 SHOWN = 40
@@ -37,20 +37,20 @@ def how_to_state(folder: Path, missing: Sequence[str]) -> str:
     facts = ", ".join(f"{name}={value}" for name, value in EXAMPLES.items() if name in words)
     if not facts:
         return ""
-    call = f"import fedaudit; fedaudit.recording({plain(str(folder))!r}, {facts})"
+    call = f"import fedaudit; fedaudit.recording({printable(str(folder))!r}, {facts})"
     return f'python -c "{call}"'
 
 
 def some(lines: Sequence[str]) -> tuple[str, ...]:
     """The first few of many lines, and how many more there are."""
-    shown = tuple(plain(line) for line in lines[:SHOWN])
+    shown = tuple(printable(line) for line in lines[:SHOWN])
     more = len(lines) - len(shown)
     return (*shown, f"and {more} more: `fedaudit inspect` lists them") if more > 0 else shown
 
 
 def protection(one: Protection) -> Protection:
     """A protection in text that a terminal can show."""
-    return replace(one, name=plain(one.name), evidence=plain(one.evidence))
+    return replace(one, name=printable(one.name), evidence=printable(one.evidence))
 
 
 def training_text(seen: Observation, assumed: Sequence[str]) -> str:
@@ -86,7 +86,8 @@ def description(
     return (
         f"{_many(len(targets), 'update')} of {whom}, recorded in round(s) "
         f"{', '.join(map(str, rounds[:12]))}{' …' if len(rounds) > 12 else ''}"
-        f"{f' of {plain(facts.framework)}' if facts.framework else ''}, each of {behind} image(s). "
+        f"{f' of {printable(facts.framework)}' if facts.framework else ''}, each of {behind} "
+        f"image(s). "
         f"{compared}{searched}"
     )
 
@@ -100,9 +101,9 @@ def notes(run: RecordedRun, inspection: Inspection) -> list[str]:
     told = []
     if run.assumed:
         told.append(f"assumed, as nothing else was stated: {', '.join(run.assumed)}")
-    told += [f"found out, but not stated: {plain(text)}" for text in inspection.found_out]
+    told += [f"found out, but not stated: {printable(text)}" for text in inspection.found_out]
     for one in inspection.protections:
-        told.append(f"{'FAULT, ' if one.fault else ''}{one.name}: {plain(one.evidence)}")
+        told.append(f"{'FAULT, ' if one.fault else ''}{one.name}: {printable(one.evidence)}")
     told += [f"left out: {one['attack']} misses {one['missing']}" for one in run.left_out]
     if run.unidentified:
         names = ", ".join(run.unidentified)

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from fedaudit.captures.format.capture_reader import StoredCapture, StoredMessage, broadcast_file
 from fedaudit.captures.format.identical_messages import identical_groups
-from fedaudit.captures.format.recorded_measures import Kept, disagreement, kept_in
-from fedaudit.captures.format.shared_tensors import named
-from fedaudit.captures.format.update_statistics import Measures, measure
+from fedaudit.captures.format.kept_measures import Kept, disagreement, kept_in
+from fedaudit.captures.format.tensor_names import named
+from fedaudit.captures.format.update_measures import Measures, measure
 from fedaudit.core.errors import CaptureError, UsageError
 
 

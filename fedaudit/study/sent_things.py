@@ -1,88 +1,20 @@
-"""Names for the shared things of an observation, and the observation with some of them only.
+"""What was shared in a cell, and which attacks read it."""
 
-What leaks *from what* is asked by showing an attacker one thing at a time: one kind of what was
-sent, or of an update one layer.
-"""
-
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from functools import cache
 
+from fedaudit.captures.simulate.exposed_things import kind_of, names_of
 from fedaudit.core import registry
-from fedaudit.core.errors import ConfigError, FedauditError
+from fedaudit.core.errors import FedauditError
 from fedaudit.core.observation import Observation
 from fedaudit.core.protocols import Attack
 from fedaudit.core.shared import Aggregate, Buffers, Shared, Update, tensors_in
 from fedaudit.core.trial import Cell, Sent, Trial
 
 
-def kind_of(shared: Shared) -> str:
-    """What a kind of shared thing is called in studies and reports.
-
-    >>> from fedaudit.core.shared import ClusterCenters
-    >>> import torch
-    >>> kind_of(ClusterCenters(torch.ones(1, 2), 1.0))
-    'cluster_centers'
-    """
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(shared).__name__).lower()
-
-
-def names_of(shared: Sequence[Shared]) -> tuple[str, ...]:
-    """A name for each: its kind, numbered from the second of the same kind on (`update#2`)."""
-    kinds = [kind_of(sent) for sent in shared]
-    counts = [kinds[: k + 1].count(kind) for k, kind in enumerate(kinds)]
-    return tuple(f"{k}#{n}" if n > 1 else k for k, n in zip(kinds, counts, strict=True))
-
-
-def expose(seen: Observation, only: Iterable[str]) -> Observation:
-    """The observation with these shared things only; earlier rounds are cut alike.
-
-    Args:
-        seen: What the server saw.
-        only: Names as `names_of` gives them. `update:body.0.` is of an update (or aggregate) the
-            parameters whose names begin so; several such add up.
-
-    Raises:
-        ConfigError: Nothing of that name was shared.
-    """
-    wanted: dict[str, list[str]] = {}
-    for name in only:
-        kind, _, prefix = name.partition(":")
-        wanted.setdefault(kind, []).append(prefix)
-    names = names_of(seen.shared)
-    if missing := sorted(set(wanted) - set(names)):
-        raise ConfigError(
-            f"expose names {missing[0]!r}, and the client shared {', '.join(names)}. Write one of "
-            "these, or update:PREFIX for some parameters of an update."
-        )
-    kept = tuple(
-        _cut(sent, tuple(wanted[name]))
-        for name, sent in zip(names, seen.shared, strict=True)
-        if name in wanted
-    )
-    return replace(seen, shared=kept, earlier=tuple(expose(e, only) for e in seen.earlier))
-
-
-def _cut(sent: Shared, prefixes: tuple[str, ...]) -> Shared:
-    if "" in prefixes:
-        return sent
-    if not isinstance(sent, Update | Aggregate):
-        raise ConfigError(
-            f"expose cuts {kind_of(sent)} by {prefixes[0]!r}, and only updates and aggregates have "
-            f"parameters to choose from. Write {kind_of(sent)!r} alone."
-        )
-    tensors = {n: t for n, t in sent.tensors.items() if n.startswith(prefixes)}
-    if not tensors:
-        known = ", ".join(dict.fromkeys(name.partition(".")[0] for name in sent.tensors))
-        raise ConfigError(
-            f"expose: no parameter of the {kind_of(sent)} begins with {prefixes[0]!r}; they begin "
-            f"with {known}."
-        )
-    return replace(sent, tensors=tensors)
-
-
-def told(seen: Observation, attack: Attack | None, only: Iterable[str] = ()) -> tuple[Sent, ...]:
+def sent_things(
+    seen: Observation, attack: Attack | None, only: Iterable[str] = ()
+) -> tuple[Sent, ...]:
     """What was shared as a reviewer is told of it, and what of it `attack` attacks.
 
     Of several updates an attack reads the first alone (`Observation.update`); the others are

@@ -14,17 +14,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fedaudit.captures.format.capture_facts import Message, messages
+from fedaudit.captures.format.capture_facts import KEY
 from fedaudit.core.errors import UsageError
 from fedaudit.files.atomic import MARK, storage_errors
 
-KEY = "fedaudit_message"
 _CHUNK = 1 << 20
-
-
-def header_of(message: Message) -> str:
-    """A message as its file's header holds it."""
-    return messages().dump_json(message).decode()
 
 
 def write_message(

@@ -16,13 +16,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import fedaudit
-from fedaudit.captures.audit.recorded_study import Request, study_of
-from fedaudit.captures.format import recorded_measures
-from fedaudit.captures.format.capture_facts import Keywords
+from fedaudit.captures.audit.capture_study import Request, study_of
+from fedaudit.captures.format import kept_measures
+from fedaudit.captures.format.capture_facts import KEY, Keywords
 from fedaudit.captures.format.capture_reader import StoredCapture
-from fedaudit.captures.format.message_file import KEY
-from fedaudit.captures.format.recorded_measures import KEPT
-from fedaudit.captures.format.update_statistics import measure
+from fedaudit.captures.format.kept_measures import KEPT
+from fedaudit.captures.format.update_measures import measure
 from fedaudit.captures.inspect.inspection import Inspection, inspect
 from fedaudit.core.observation import ModelSpec
 from fedaudit.core.scenario import Choice
@@ -144,11 +143,11 @@ def test_measures_taken_while_recording_are_those_of_the_tensors(
     capture = StoredCapture(many)
     for number in capture.rounds():
         for message in capture.messages(number):
-            held = recorded_measures.kept_in(message, capture.facts)
+            held = kept_measures.kept_in(message, capture.facts)
             assert held is not None
             before = capture.broadcast(number, message.message.client) if number < 3 else None
             again = measure(message.tensors(), message.message.kind, before)
-            assert recorded_measures.disagreement(message, held, again) is None
+            assert kept_measures.disagreement(message, held, again) is None
     assert not inspect(StoredCapture(many), verify=True).problems
 
 
@@ -198,7 +197,7 @@ def seal(body: str, path: Path) -> str:
     """What a liar writes who knows the code."""
     (stored,) = (m for m in StoredCapture(path.parents[1]).messages(1) if m.path == path)
     layout = {n: (e.dtype, e.shape) for n, e in stored.header.entries.items()}
-    return f"{recorded_measures._seal(body, stored.header.metadata[KEY], layout)} {body}"
+    return f"{kept_measures._seal(body, stored.header.metadata[KEY], layout)} {body}"
 
 
 def rewritten(path: Path, change: Callable[[Any], object], *, sealed: bool) -> None:
@@ -318,7 +317,7 @@ def test_a_made_up_norm_is_found_by_verifying(two: Path) -> None:
 def test_updates_with_too_many_layers_are_recorded_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorded_measures, "LARGEST", 100)
+    monkeypatch.setattr(kept_measures, "LARGEST", 100)
     fedaudit.record_update(tmp_path / "c", 1, "a", state(), kind="gradient")
     found = inspect(StoredCapture(tmp_path / "c"))
     assert (found.kept, found.rounds[0].updates, found.problems) == (0, 1, ())

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fedaudit.captures.shared_things import expose, told
+from fedaudit.captures.simulate.exposed_things import expose
 from fedaudit.core.observation import ModelSpec, Observation
 from fedaudit.core.registry import create, names
 from fedaudit.core.shared import Aggregate, Buffers, ClassEmbeddings, Update
+from fedaudit.study.sent_things import sent_things
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ GAN = create("attacks", "gan_inversion", {})
 
 
 def test_what_is_read_used_and_left() -> None:
-    found = told(SEEN, GAN)
+    found = sent_things(SEEN, GAN)
     assert [(s.name, s.read, s.used) for s in found] == [
         ("update", True, False),
         ("buffers", False, True),
@@ -38,11 +39,11 @@ def test_what_is_read_used_and_left() -> None:
     ]
     assert [s.summary for s in found[::3]] == ["2 tensors, 10 values", "6 × 64 values"]
     assert [s.bytes for s in found] == [40, 8, 40, 1536, 20]
-    assert not any(s.read or s.used for s in told(SEEN, None))
+    assert not any(s.read or s.used for s in sent_things(SEEN, None))
 
 
 def test_readers_are_the_registered_attacks_of_that_kind() -> None:
-    update, buffers, second, rows, prototypes = told(SEEN, None)
+    update, buffers, second, rows, prototypes = sent_things(SEEN, None)
     assert {"gan_inversion", "inverting_gradients", "map_inversion"} <= set(update.readers)
     assert set(update.readers) <= set(names("attacks"))
     assert second.readers == update.readers
@@ -52,7 +53,7 @@ def test_readers_are_the_registered_attacks_of_that_kind() -> None:
 
 def test_a_sum_of_updates_is_read_as_an_update_and_a_sum_of_buffers_is_not() -> None:
     sums = Aggregate("delta", UPDATE.tensors, (1.0,)), Aggregate("buffers", BUFFERS.tensors, (1.0,))
-    first, second = told(replace(SEEN, shared=sums), GAN)
+    first, second = sent_things(replace(SEEN, shared=sums), GAN)
     assert (first.name, first.read, first.used) == ("aggregate", True, False)
     assert (second.name, second.read, second.used) == ("aggregate#2", False, True)
     assert "gan_inversion" in first.readers
@@ -61,9 +62,9 @@ def test_a_sum_of_updates_is_read_as_an_update_and_a_sum_of_buffers_is_not() -> 
 
 def test_what_is_shown_alone_keeps_its_name_and_is_read() -> None:
     only = ("update#2",)
-    (alone,) = told(expose(SEEN, only), GAN, only)
+    (alone,) = sent_things(expose(SEEN, only), GAN, only)
     assert (alone.name, alone.read) == ("update#2", True)
     parts = ("class_embeddings", "update#2:head.", "buffers")
-    cut = told(expose(SEEN, parts), GAN, parts)
+    cut = sent_things(expose(SEEN, parts), GAN, parts)
     assert [s.name for s in cut] == ["buffers", "update#2", "class_embeddings"]
     assert cut[1].summary == "4 values"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.generators.face_generator import FaceGenerator
-from fedaudit.captures.audit.canary import Shape, at_shape
+from fedaudit.captures.audit.auditor_photos import Shape, at_shape
 from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.client import ClientTask
 from fedaudit.core.errors import AttackError

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from fedaudit.captures.format.capture_facts import DpClaim, Facts
-from fedaudit.captures.format.shared_tensors import STATISTICS, is_buffer
-from fedaudit.captures.format.update_statistics import Measures
+from fedaudit.captures.format.tensor_names import STATISTICS, is_buffer
+from fedaudit.captures.format.update_measures import Measures
 from fedaudit.core.scenario import Protection
 
 COMMON = 3e-4

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedaudit.attacks.closed_form.secure_sum import rows_of_sum
-from fedaudit.captures.simulate.simulated import withhold, without_update
+from fedaudit.captures.simulate.prior_only import without_update
+from fedaudit.captures.simulate.simulated_capture import withhold
 from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation

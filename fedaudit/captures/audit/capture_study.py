@@ -9,27 +9,27 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from fedaudit.captures.audit.audit_text import (
+from fedaudit.captures.audit.audit_notes import (
     description,
     notes,
     protection,
     some,
     training_text,
 )
-from fedaudit.captures.audit.canary import all_originals, originals
+from fedaudit.captures.audit.auditor_photos import all_originals, originals
 from fedaudit.captures.audit.choose_attacks import Found, choose_attacks, lacking_of
+from fedaudit.captures.audit.known_defenses import faint_noise
 from fedaudit.captures.audit.recorded_source import digest_of
-from fedaudit.captures.audit.stated_defenses import faint_noise
 from fedaudit.captures.format.capture_facts import Facts, slug
 from fedaudit.captures.format.capture_network import model_of, network_name
 from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.captures.format.observations import observed
-from fedaudit.captures.format.plain_text import plain
 from fedaudit.captures.format.stated_training import local_training
 from fedaudit.captures.inspect.inspection import Inspection, inspect
 from fedaudit.captures.inspect.model_fit import Fit, fit
 from fedaudit.core.errors import ConfigError, UsageError
 from fedaudit.core.observation import LocalTraining, ModelSpec
+from fedaudit.core.printable import printable
 from fedaudit.core.scenario import (
     RECORDED,
     SAFE_NAME,
@@ -112,7 +112,8 @@ def study_of(request: Request) -> Plan:
         unknown := sorted(clients - _clients(inspection) - _damaged(inspection, clients))
     ):
         raise ConfigError(
-            f"{request.path} has no client {plain(unknown[0])!r}. Clients: {_listed(inspection)}."
+            f"{request.path} has no client {printable(unknown[0])!r}. Clients: "
+            f"{_listed(inspection)}."
         )
     found: list[Found] = []
     for round in rounds:
@@ -127,7 +128,7 @@ def study_of(request: Request) -> Plan:
     scenarios, targets = _scenarios(found, chosen, _label(inspection), spec, stored.facts)
     run = _recorded_run(request, truth, found, targets, left_out, stored, inspection, fitted)
     study = Study(
-        name=plain(f"recorded run {request.path.resolve().name}"),
+        name=printable(f"recorded run {request.path.resolve().name}"),
         description=description(targets, stored.facts, truth, request.gallery),
         scenarios=scenarios,
         data=run.as_choice(),
@@ -187,15 +188,15 @@ def _recorded_run(
         targets=targets,
         positive=POSITIVES,
         seen=tuple(map(protection, (*inspection.protections, *faint))),
-        framework=plain(stored.facts.framework or ""),
+        framework=printable(stored.facts.framework or ""),
         training=training_text(found[0].seen, training.assumed),
         unidentified=some(_unidentified(request, truth, rounds)),
-        assumed=tuple(map(plain, training.assumed)),
+        assumed=tuple(map(printable, training.assumed)),
         left_out=tuple(left_out),
         anomalies=some(
             [f"round {a.round}: {a.client or 'all'}: {a.what}" for a in inspection.anomalies]
         ),
-        problems=some([plain(str(problem)) for problem in stored.problems]),
+        problems=some([printable(str(problem)) for problem in stored.problems]),
         model=str(Path(model).expanduser().absolute()) if digest else model,
         model_sha256=digest,
         rename=fitted.renaming.rules,
@@ -222,7 +223,7 @@ def _damaged(inspection: Inspection, clients: Collection[str]) -> set[str]:
 
 
 def _listed(inspection: Inspection) -> str:
-    names = sorted(map(plain, _clients(inspection)))
+    names = sorted(map(printable, _clients(inspection)))
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
@@ -243,7 +244,7 @@ def _truth(request: Request, inspection: Inspection) -> dict[str, Path]:
     for client, path in known.items():
         if client not in _clients(inspection) | _damaged(inspection, known):
             raise ConfigError(
-                f"--truth {plain(client)}={path}: there is no such client. Clients: "
+                f"--truth {printable(client)}={path}: there is no such client. Clients: "
                 f"{_listed(inspection)}."
             )
     return {client: path.expanduser().resolve() for client, path in known.items()}
@@ -268,7 +269,9 @@ def _usable(
             break
         names = [one.message.client or "" for one in members]
         mine = {n: truth[n] for n in names if n in truth and seen.image_shape is not None}
-        known = {plain(n): str(path) for n, path in mine.items() if originals(path, round).files}
+        known = {
+            printable(n): str(path) for n, path in mine.items() if originals(path, round).files
+        }
         lacking = lacking_of(stored, members[0], seen)
         # Only the first is kept whole: one update is in memory at a time.
         kept = seen if first and not found else replace(seen, before={}, shared=())
@@ -325,7 +328,7 @@ def _scenarios(
                 scenario=name,
                 round=one.seen.round,
                 file=one.members[0].path.name,
-                client=plain(one.seen.client)[:200] or "unnamed",
+                client=printable(one.seen.client)[:200] or "unnamed",
                 sha256=digest_of(one.members[0].path),
                 images=one.seen.batch_size or 0,
                 truth=dict(one.truth),

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from fedaudit.attacks.adaptive.assumptions import how_adaptive
 from fedaudit.attacks.adaptive.defense_adaptation import Attacker
+from fedaudit.attacks.evidence.feature_maps.known_maps import KnownMaps, known_maps
 from fedaudit.attacks.gathering.gather import Evidence, gather
 from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.learned.decoder import MapDecoder
 from fedaudit.attacks.learned.decoder_training import teach
-from fedaudit.attacks.learned.known_maps import KnownMaps, known_maps
 from fedaudit.attacks.learned.refining import Refining
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation

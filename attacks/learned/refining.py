@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fedaudit.attacks.evidence.feature_maps.known_maps import KnownMaps
 from fedaudit.attacks.gathering.gather import Evidence
-from fedaudit.attacks.learned.known_maps import KnownMaps
 from fedaudit.attacks.search.image_priors import total_variation
 from fedaudit.attacks.search.matching import Matching
-from fedaudit.attacks.search.movers.gradient_descent import cosine_ramp
+from fedaudit.attacks.search.movers.gradient_descent import Search
+from fedaudit.attacks.search.movers.round_wise import FREE_LR
 from fedaudit.core.protocols import Progress
 
 MATCH_LR, MAP_LR = 0.02, 0.03
@@ -31,7 +32,7 @@ class Refined:
 
 @dataclass(frozen=True)
 class Refining:
-    """Adam on pixels from a given start; the best by the objective is kept, each image for itself.
+    """Adam on pixels from a given start; the best by the objective is kept.
 
     Args:
         evidence: What was gathered.
@@ -53,51 +54,53 @@ class Refining:
         self, start: Tensor, generator: torch.Generator, progress: Progress | None = None
     ) -> Refined:
         """Refine `start` `[N, C, H, W]`."""
-        channels = 1 if self.evidence.grayscale else self.evidence.shape[0]
+        evidence, count = self.evidence, len(start)
+        channels = 1 if evidence.grayscale else evidence.shape[0]
         noise = torch.randn(start[:, :channels].shape, generator=generator) * JITTER
-        pixels = (start[:, :channels] + noise.to(start)).clamp(0, 1).requires_grad_()
-        matching = None
+        pixels = (start[:, :channels] + noise.to(start)).clamp(0, 1)
+        free: tuple[Tensor, ...] = ()
+        rate, matching = MAP_LR, None
         if self.generic is not None:
-            matching = Matching(self.evidence, generator=generator)
+            matching = Matching(evidence, generator=generator)
             matching.calibrate(self.generic)
-        rates = [MAP_LR if matching is None else MATCH_LR]
-        free = [] if matching is None else list(matching.free)
-        optimizer = torch.optim.Adam(
-            [{"params": [pixels], "lr": 1.0}, *({"params": [v], "lr": 1.0} for v in free)]
-        )
-        rates += [0.1] * len(free)
-        best = torch.full((len(start),), float("inf"), device=start.device)
-        kept, history = pixels.detach().clone(), []
-        for step in range(self.steps + 1):
-            images = pixels.expand(-1, self.evidence.shape[0], -1, -1)
+            # The gradient is one objective for all images, known maps are one for each.
+            rate, free, pixels = MATCH_LR, matching.free, pixels[None]
+        pixels.requires_grad_()
+        losses = images = pixels
+
+        def objective() -> Tensor:
+            nonlocal losses, images
+            images = pixels.view(count, *pixels.shape[-3:]).expand(-1, evidence.shape[0], -1, -1)
             losses = self._objective(images, matching)
+            return losses[: len(pixels)]
+
+        def total(_: Tensor) -> Tensor:
+            return losses.mean() + self.total_variation * total_variation(images)
+
+        search = Search(
+            [pixels, *free],
+            [rate, *(FREE_LR for _ in free)],
+            self.steps,
+            project=[lambda value: value.clamp(0, 1)],
+        )
+        history = []
+        for step in range(self.steps + 1):
+            if step < self.steps:
+                search.step(objective, total)
+            else:
+                search.look(objective())
             if not bool(torch.isfinite(losses.detach()).all()):
                 break
-            better = losses.detach() < best
-            best = torch.where(better, losses.detach(), best)
-            kept = torch.where(better[:, None, None, None], pixels.detach(), kept)
             if step % 10 == 0 or step == self.steps:
-                value = float(losses.detach().mean())
-                history.append((step, value))
+                history.append((step, float(losses.detach().mean())))
                 if progress:
-                    progress(step, self.steps, value)
-            if step == self.steps:
-                break
-            penalty = self.total_variation * total_variation(images)
-            variables = [pixels, *free]
-            grads = torch.autograd.grad(losses.mean() + penalty, variables)
-            for group, rate, variable, grad in zip(
-                optimizer.param_groups, rates, variables, grads, strict=True
-            ):
-                group["lr"] = rate * cosine_ramp(step, self.steps)
-                variable.grad = grad
-            optimizer.step()
-            with torch.no_grad():
-                pixels.clamp_(0, 1)
-        images = kept.expand(-1, self.evidence.shape[0], -1, -1).contiguous()
-        done = self.steps
-        evaluations = (done + 1) * len(start) if matching is None else matching.evaluations
-        return Refined(images, float(best.mean()), done, evaluations, tuple(history))
+                    progress(step, self.steps, history[-1][1])
+        search.restore()
+        evaluations = (self.steps + 1) * count if matching is None else matching.evaluations
+        reached = float(search.best.expand(count).contiguous().mean())
+        images = pixels.detach().view(count, *pixels.shape[-3:])
+        images = images.expand(-1, evidence.shape[0], -1, -1).contiguous()
+        return Refined(images, reached, self.steps, evaluations, tuple(history))
 
     def _objective(self, images: Tensor, matching: Matching | None) -> Tensor:
         """`[N]`: of each image where each has a known map of its own, else the same for all."""

@@ -3,7 +3,7 @@
 from fedaudit.attacks.adaptive.unmasking import Unmasking
 from fedaudit.attacks.generators.face_generator import LATENT_PRIOR, CropEdges, FaceGenerator
 from fedaudit.attacks.search.engine import LocalSteps, MatchingAttack, Unknown
-from fedaudit.attacks.search.stage import Stage
+from fedaudit.attacks.search.stage import Stage, solving_stages
 from fedaudit.attacks.search.variables import FeatureMaps, Latent, Pixels
 
 UNMASK_STEPS = 1500
@@ -63,41 +63,28 @@ def gan_inversion(
             once for all targets, about 0.1 CPU seconds each at 32×32.
         seconds: Wall-clock limit; results then depend on the machine. None for none.
     """
-    plan = [
-        Stage(
-            varies=Latent(candidates=candidates),
-            steps=latent_steps,
-            lr=0.1,
-            rounds=rounds,
-            square_norm=LATENT_PRIOR,
-        )
-    ]
-    plan += [
+    latent = Stage(
+        varies=Latent(candidates=candidates),
+        steps=latent_steps,
+        lr=0.1,
+        rounds=rounds,
+        square_norm=LATENT_PRIOR,
+    )
+    inner = [
         Stage(varies=FeatureMaps(stage=stage), steps=stage_steps, lr=0.05, rounds=rounds)
         for stage in stages
     ]
-    if pixel_steps:
-        plan.append(
-            Stage(
-                varies=Pixels(start="previous"),
-                steps=pixel_steps,
-                lr=pixel_lr,
-                optimizer="signed_adam",
-                rounds=rounds,
-                total_variation=total_variation,
-            )
-        )
-    if solve_steps:
-        plan.append(
-            Stage(
-                varies=Pixels(start="previous", clamp=False),
-                steps=solve_steps,
-                lr=SOLVER_DAMPING,
-                optimizer="gauss_newton",
-            )
-        )
+    pixels = Stage(
+        varies=Pixels(start="previous"),
+        steps=pixel_steps,
+        lr=pixel_lr,
+        optimizer="signed_adam",
+        rounds=rounds,
+        total_variation=total_variation,
+    )
+    solving = solving_stages(solve_steps, SOLVER_DAMPING)
     return MatchingAttack(
-        stages=tuple(plan),
+        stages=(latent, *inner, *([pixels] if pixel_steps else []), *solving),
         angle=True,
         first_fully_connected=first_fully_connected,
         prior=FaceGenerator(source=prior, crop=crop),

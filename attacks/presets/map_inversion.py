@@ -11,7 +11,7 @@ from fedaudit.attacks.presets.gan_inversion import gan_inversion
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.engine import MatchingAttack
 from fedaudit.attacks.search.map_matching import goal_of, span_goal_of
-from fedaudit.attacks.search.stage import Stage
+from fedaudit.attacks.search.stage import Stage, solving_stages
 from fedaudit.attacks.search.variables import Latent, Pixels
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation
@@ -34,15 +34,14 @@ class MapInversion:
     """From the maps that an update gives away in closed form to the faces, exactly.
 
     The gradients of the first fully connected layer and of the last block give each image's map
-    before that block (`first_fully_connected.py`, `last_block.py`). Pixels are searched, image by
-    image,
-    until they have that map: feature inversion (Mahendran et al., CVPR 2015) on a map that the
-    client never shared. Then Gauss–Newton makes them exact (`gauss_newton.py`). Neither
-    depends on how long the network was trained, nor mixes the images of a batch. Where the head, or
-    all behind the map, stays on the device, images are searched whose patches span what the
-    gradients of the last convolutions are made of (`input_span.py`), and made exact likewise.
-    Where no such map is known (noise, several local steps, other networks) it is
-    `gan_inversion`, and Gauss–Newton on what enters the embedding if that is known.
+    before that block (`evidence.feature_maps`). Pixels are searched, image by image, until they
+    have that map: feature inversion (Mahendran et al., CVPR 2015) on a map that the client never
+    shared. Then Gauss–Newton makes them exact. Neither depends on how long the network was trained,
+    nor mixes the images of a batch. Where the head, or all behind the map, stays on the device,
+    images are searched whose patches span what the gradients of the last convolutions are made of
+    (`input_span.py`), and made exact likewise. Where no such map is known (noise, several local
+    steps, other networks) it is `gan_inversion`, and Gauss–Newton on what enters the embedding if
+    that is known.
 
     Args:
         candidates: Generated faces that are tried as a start.
@@ -95,56 +94,38 @@ class MapInversion:
         return attack(seen, generator=generator, progress=progress, checkpoint=checkpoint)
 
     def _descent(self) -> MatchingAttack:
-        stages = [
-            Stage(varies=Latent(candidates=self.candidates), steps=0, lr=1.0),
-            Stage(
-                varies=Pixels(start="previous"),
-                steps=self.descent_steps,
-                lr=PIXEL_LR,
-                optimizer="signed_adam",
-                rounds=1,
-                total_variation=self.total_variation,
-                match="maps",
-            ),
-        ]
-        if self.solve_steps:
-            stages.append(
-                Stage(
-                    varies=Pixels(start="previous", clamp=False),
-                    steps=self.solve_steps,
-                    lr=DAMPING,
-                    optimizer="gauss_newton",
-                )
-            )
-        return MatchingAttack(
-            stages=tuple(stages),
-            angle=True,
-            first_fully_connected=True,
-            prior=FaceGenerator(source=self.prior, crop=self.crop),
-            seconds=self.seconds,
+        descent = Stage(
+            varies=Pixels(start="previous"),
+            steps=self.descent_steps,
+            lr=PIXEL_LR,
+            optimizer="signed_adam",
+            rounds=1,
+            total_variation=self.total_variation,
+            match="maps",
         )
+        start = Stage(varies=Latent(candidates=self.candidates), steps=0, lr=1.0)
+        prior = FaceGenerator(source=self.prior, crop=self.crop)
+        return self._attack(start, descent, damping=DAMPING, prior=prior)
 
     def _blind(self) -> MatchingAttack:
         """From gray: what is wrong in a generated face holds on to it longer than noise does."""
-        stages = [
-            Stage(
-                varies=Pixels(),
-                steps=self.descent_steps,
-                lr=PIXEL_LR,
-                total_variation=self.total_variation,
-            )
-        ]
-        if self.solve_steps:
-            stages.append(
-                Stage(
-                    varies=Pixels(start="previous", clamp=False),
-                    steps=self.solve_steps,
-                    lr=SPAN_DAMPING,
-                    optimizer="gauss_newton",
-                )
-            )
+        descent = Stage(
+            varies=Pixels(),
+            steps=self.descent_steps,
+            lr=PIXEL_LR,
+            total_variation=self.total_variation,
+        )
+        return self._attack(descent, damping=SPAN_DAMPING)
+
+    def _attack(
+        self, *stages: Stage, damping: float, prior: FaceGenerator | None = None
+    ) -> MatchingAttack:
         return MatchingAttack(
-            stages=tuple(stages), angle=True, first_fully_connected=True, seconds=self.seconds
+            stages=(*stages, *solving_stages(self.solve_steps, damping)),
+            angle=True,
+            first_fully_connected=True,
+            prior=prior,
+            seconds=self.seconds,
         )
 
     def _search(self) -> MatchingAttack:

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from fedaudit.attacks.adaptive.per_example import Gradients
 from fedaudit.attacks.evidence.feature_maps.input_span import InputSpan, decisive, patches_of
-from fedaudit.attacks.evidence.feature_maps.last_block import invert_last_block
+from fedaudit.attacks.evidence.feature_maps.known_maps import flat_maps, known_maps
 from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.models.facenet import FaceNet, require_face_net
 
 INVERTED_FLOOR = 0.01
-"""Error of a inverted map's direction, in units of the error that `invert_last_block` reports."""
+"""Error of an inverted map's direction, in units of the error that `invert_last_block` reports."""
 SHARP_SPAN = 0.01
 """Relative error of the least certain direction up to which a span is solved for."""
 SPAN_FLOOR = 1e-3
@@ -45,13 +45,7 @@ class Goal:
 
     def reached(self, model: FaceNet, images: Tensor) -> Tensor:
         """The unit directions that `images` give, `[n, F]`."""
-        if self.depth is None:
-            maps = model.features(images)
-        else:
-            maps = images
-            for layer in list(model.body.children())[: self.depth]:
-                maps = layer(maps)
-        return F.normalize(maps.flatten(1), dim=1)
+        return F.normalize(flat_maps(model, self.depth, images), dim=1)
 
 
 def goal_of(evidence: Evidence, *, exact: bool = False) -> Goal | None:
@@ -64,20 +58,18 @@ def goal_of(evidence: Evidence, *, exact: bool = False) -> Goal | None:
         exact: Only a map that is known to six digits. The inverted maps of a batch are not: telling
             its positions apart costs two digits, which a search does not mind and a solver does.
     """
-    first_fc = evidence.first_fc
-    if first_fc is None or first_fc.maps is None or first_fc.known is not None or evidence.coupled:
+    if evidence.coupled or evidence.photos.transforms:  # the maps are those of changed photos
         return None
-    if evidence.photos.transforms:  # the maps are those of changed photos
+    known = known_maps(evidence, invert=not (exact and evidence.count > 1))
+    if known is None or known.origin == "average":
         return None
-    inverted = None if exact and evidence.count > 1 else invert_last_block(evidence)
-    if inverted is not None:
-        rows = F.normalize(inverted.maps.flatten(1).double(), dim=1)
-        return Goal(rows, inverted.depth, INVERTED_FLOOR * inverted.error)
-    if isinstance(evidence.model, FaceNet) and evidence.model.pool == "average":
-        return None
-    sizes = torch.linalg.svdvals(first_fc.gradient.double())
+    if known.origin == "inverted":
+        rows = F.normalize(known.maps.flatten(1).double(), dim=1)
+        return Goal(rows, known.depth, INVERTED_FLOOR * known.error)
+    assert evidence.first_fc is not None
+    sizes = torch.linalg.svdvals(evidence.first_fc.gradient.double())
     behind = float(sizes[evidence.count] / sizes[evidence.count - 1])
-    return Goal(F.normalize(first_fc.maps.double(), dim=1), None, behind)
+    return Goal(F.normalize(known.maps.flatten(1).double(), dim=1), None, behind)
 
 
 @dataclass(frozen=True)

@@ -124,3 +124,16 @@ class Stage:
             population=self.population,
             seed=seed,
         )
+
+
+def solving_stages(steps: int, damping: float) -> tuple[Stage, ...]:
+    """Gauss–Newton on pixels, to end a search where feature maps are known; () without steps.
+
+    Args:
+        steps: At most, an image.
+        damping: First damping, relative.
+    """
+    if not steps:
+        return ()
+    varies = Pixels(start="previous", clamp=False)
+    return (Stage(varies=varies, steps=steps, lr=damping, optimizer="gauss_newton"),)

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from fedaudit.attacks.adaptive.defense_replay import replay_of
 from fedaudit.attacks.adaptive.estimation import estimate
+from fedaudit.attacks.evidence.feature_maps.known_maps import known_maps
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.learned import decoder_training, feature_decoder
 from fedaudit.attacks.learned.feature_decoder import DecoderTraining, FeatureDecoder, decode
-from fedaudit.attacks.learned.known_maps import known_maps
 from fedaudit.attacks.learned.lti import LearnedInversion, principal
 from fedaudit.attacks.learned.sketch import Sketch, image_gradients, leading
 from fedaudit.core.capture import Capture

@@ -99,14 +99,19 @@ class Search:
             return False
         return bool(patience) and self.done - since >= patience
 
-    def step(self, losses: Closure) -> Tensor:
-        """One step down the losses; returns them as they were before it, `[R]`."""
+    def step(self, losses: Closure, total: Callable[[Tensor], Tensor] = torch.sum) -> Tensor:
+        """One step down the losses; returns them as they were before it, `[R]`.
+
+        Args:
+            losses: Of each restart, by which its best is kept.
+            total: What is differentiated, of the losses.
+        """
         if self.optimizer == "lbfgs":
             return self._second_order(losses)
         factor = self.schedule(self.done, self.steps)
         for group, rate in zip(self._torch.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
-        values = self._differentiate(losses)
+        values = self._differentiate(losses, total)
         if self.optimizer == "signed_adam":
             for variable in self.variables:
                 assert variable.grad is not None
@@ -149,17 +154,24 @@ class Search:
                 if inner:
                     self._torch.state[variable] = _nested(inner)
 
-    def _differentiate(self, losses: Closure) -> Tensor:
-        """Losses `[R]` of the variables as they are; leaves the derivatives in `.grad`."""
-        total = losses()
-        values = total.detach()
+    def look(self, losses: Tensor) -> Tensor:
+        """Keep the variables of the restarts whose losses `[R]` are the least so far."""
+        values = losses.detach()
         better = values < self.best
         if bool(better.any()):
             self.best = torch.where(better, values, self.best)
             for i, variable in enumerate(self.variables):
                 where = better.view(-1, *[1] * (variable.dim() - 1))
                 self._kept[i] = torch.where(where, variable.detach(), self._kept[i])
-        grads = torch.autograd.grad(total.sum(), list(self.variables))
+        return values
+
+    def _differentiate(
+        self, losses: Closure, total: Callable[[Tensor], Tensor] = torch.sum
+    ) -> Tensor:
+        """Losses `[R]` of the variables as they are; leaves the derivatives in `.grad`."""
+        found = losses()
+        values = self.look(found)
+        grads = torch.autograd.grad(total(found), list(self.variables))
         for variable, grad in zip(self.variables, grads, strict=True):
             # A restart that left the finite numbers stays where it was.
             variable.grad = torch.nan_to_num(grad, 0.0, 0.0, 0.0)

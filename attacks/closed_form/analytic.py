@@ -40,9 +40,9 @@ class Analytic:
     tolerance: float = 1e-3
     neurons: int = 2048
 
-    needs: ClassVar[frozenset[Knowledge]] = frozenset({Knowledge.MODEL, Knowledge.BASIC})
-    reads: ClassVar[frozenset[type]] = frozenset({Update})
-    category: ClassVar[AttackCategory] = AttackCategory.CLOSED_FORM
+    needs: ClassVar = frozenset({Knowledge.MODEL, Knowledge.BASIC})
+    reads: ClassVar = frozenset({Update})
+    category: ClassVar = AttackCategory.CLOSED_FORM
 
     def __post_init__(self) -> None:
         if self.tolerance <= 0:

@@ -62,9 +62,9 @@ class RGap:
     steps: int = 2000
     probes: int = 1
 
-    needs: ClassVar[frozenset[Knowledge]] = frozenset({Knowledge.MODEL, Knowledge.BASIC})
-    reads: ClassVar[frozenset[type]] = frozenset({Update})
-    category: ClassVar[AttackCategory] = AttackCategory.CLOSED_FORM
+    needs: ClassVar = frozenset({Knowledge.MODEL, Knowledge.BASIC})
+    reads: ClassVar = frozenset({Update})
+    category: ClassVar = AttackCategory.CLOSED_FORM
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.probes < 0:

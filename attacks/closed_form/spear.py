@@ -49,9 +49,9 @@ class Spear:
     zeros: float = 0.1
     descend: bool = True
 
-    needs: ClassVar[frozenset[Knowledge]] = frozenset({Knowledge.MODEL, Knowledge.BASIC})
-    reads: ClassVar[frozenset[type]] = frozenset({Update})
-    category: ClassVar[AttackCategory] = AttackCategory.CLOSED_FORM
+    needs: ClassVar = frozenset({Knowledge.MODEL, Knowledge.BASIC})
+    reads: ClassVar = frozenset({Update})
+    category: ClassVar = AttackCategory.CLOSED_FORM
 
     def __post_init__(self) -> None:
         if self.samples < 1:

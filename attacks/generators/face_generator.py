@@ -20,6 +20,8 @@ LATENT_PRIOR = 1e-3
 CropEdges = tuple[float, float, float, float]
 """(top, bottom, left, right) in [0, 1]."""
 
+PART = 64
+"""Faces drawn at once."""
 LUMINANCE = (0.299, 0.587, 0.114)
 
 
@@ -79,6 +81,12 @@ class FittedGenerator:
         """Latents `[count, *latents.shape]` from the generator's own distribution, in its units."""
         latents = self.network.latents
         return latents.standardize(latents.draw(count, generator))
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Generated faces `[count, C, H, W]` in [0, 1]; without a graph."""
+        latent = self.sample(count, generator)
+        with torch.no_grad():
+            return torch.cat([self.images(part) for part in torch.split(latent, PART)])
 
     def images(self, latent: Tensor) -> Tensor:
         """`[N, *latents.shape]` → `[N, C, H, W]` in [0, 1]."""

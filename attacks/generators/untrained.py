@@ -1,17 +1,12 @@
 """Images as an untrained network draws them: the network's weights are the variable."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
-
-from fedaudit.core.errors import UnknownNameError
-
-Upsampling = Literal["nearest", "bilinear"]
 
 _SLOPE = 0.2
 _GROUPS = 4
@@ -21,8 +16,7 @@ class UntrainedPrior:
     """A random U-Net that turns fixed noise into images; searching its weights is the prior.
 
     Deep image prior (Ulyanov et al., CVPR 2018): convolutions reach natural images long before
-    noise. No auxiliary faces are needed, so a threat model that grants none allows it. GI-NAS (Yu
-    et al. 2024) also searches over `skips` and `upsampling`.
+    noise. No auxiliary faces are needed, so a threat model that grants none allows it.
 
     Args:
         shape: (C, H, W) of an image.
@@ -30,11 +24,8 @@ class UntrainedPrior:
         count: How many images, each from noise of its own through the same weights.
         width: Channels of the finest scale; coarser ones have up to four times as many.
         noise_channels: Of the fixed noise.
-        skips: Which scales, finest first, hand their map across; None takes all of them.
-        upsampling: How the way back up enlarges.
 
     Raises:
-        UnknownNameError: No such upsampling.
         ValueError: A setting is out of range, or the image is smaller than 8 pixels a side.
 
     Attributes:
@@ -53,21 +44,14 @@ class UntrainedPrior:
         count: int = 1,
         width: int = 32,
         noise_channels: int = 16,
-        skips: Sequence[bool] | None = None,
-        upsampling: Upsampling = "nearest",
     ) -> None:
         channels, height, columns = shape
         scales = _scales(min(height, columns))
         if count < 1 or noise_channels < 1 or width < _GROUPS or width % _GROUPS:
             raise ValueError("count and noise_channels are at least 1, width a multiple of 4")
-        if upsampling not in get_args(Upsampling):
-            raise UnknownNameError("upsampling", upsampling, get_args(Upsampling))
-        chosen = (True,) * scales if skips is None else tuple(skips)
-        if len(chosen) != scales:
-            raise ValueError(f"an image of {height} × {columns} has {scales} scales to skip across")
         self.noise = torch.rand(count, noise_channels, height, columns, generator=generator) - 0.5
         with torch.device("meta"):  # the constructors would draw from the global generator
-            network = _UNet(noise_channels, channels, width, chosen, upsampling)
+            network = _UNet(noise_channels, channels, width, scales)
         self.network = _initialized(network.to_empty(device="cpu"), generator)
 
     def parameters(self) -> dict[str, Tensor]:
@@ -85,20 +69,12 @@ class UntrainedPrior:
 
 
 class _UNet(nn.Module):
-    def __init__(
-        self, entry: int, channels: int, width: int, skips: Sequence[bool], upsampling: Upsampling
-    ) -> None:
+    def __init__(self, entry: int, channels: int, width: int, scales: int) -> None:
         super().__init__()
-        self.skips, self.upsampling = tuple(skips), upsampling
-        widths = [min(width << scale, 4 * width) for scale in range(len(skips) + 1)]
+        widths = [min(width << scale, 4 * width) for scale in range(scales + 1)]
         self.entry = _block(entry, width)
         self.down = nn.ModuleList([_block(a, b, stride=2) for a, b in pairwise(widths)])
-        self.up = nn.ModuleList(
-            [
-                _block(b + (a if skip else 0), a)
-                for (a, b), skip in zip(pairwise(widths), skips, strict=True)
-            ]
-        )
+        self.up = nn.ModuleList([_block(b + a, a) for a, b in pairwise(widths)])
         self.last = nn.Conv2d(width, channels, 1)
 
     def forward(self, noise: Tensor) -> Tensor:
@@ -106,10 +82,9 @@ class _UNet(nn.Module):
         for block in self.down:
             maps.append(block(maps[-1]))
         x = maps.pop()
-        for block, skip in zip(reversed(self.up), reversed(self.skips), strict=True):
+        for block in reversed(self.up):
             across = maps.pop()
-            x = _enlarged(x, across.shape[-2:], self.upsampling)
-            x = block(torch.cat([x, across], 1) if skip else x)
+            x = block(torch.cat([F.interpolate(x, across.shape[-2:]), across], 1))
         return torch.sigmoid(self.last(x))
 
 
@@ -122,12 +97,6 @@ def _block(a: int, b: int, stride: int = 1) -> nn.Module:
         nn.GroupNorm(_GROUPS, b),
         nn.LeakyReLU(_SLOPE),
     )
-
-
-def _enlarged(x: Tensor, size: torch.Size, how: Upsampling) -> Tensor:
-    if how == "nearest":
-        return F.interpolate(x, size, mode="nearest")
-    return F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
 def _scales(side: int) -> int:

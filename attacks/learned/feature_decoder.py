@@ -20,7 +20,7 @@ from fedaudit.core.observation import Observation
 from fedaudit.core.protocols import AttackCategory, Progress
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.seeds import generator_for, seeded
-from fedaudit.core.shared import Shared, Update
+from fedaudit.core.shared import Update
 from fedaudit.files.cache import key_of, load_or_learn
 
 PART = 256
@@ -165,11 +165,9 @@ class FeatureDecoder:
     seed: int = 0
     cache: str | None = None
 
-    needs: ClassVar[frozenset[Knowledge]] = frozenset(
-        {Knowledge.MODEL, Knowledge.BASIC, Knowledge.AUXILIARY}
-    )
-    reads: ClassVar[frozenset[type[Shared]]] = frozenset({Update})
-    category: ClassVar[AttackCategory] = AttackCategory.LEARNED
+    needs: ClassVar = frozenset({Knowledge.MODEL, Knowledge.BASIC, Knowledge.AUXILIARY})
+    reads: ClassVar = frozenset({Update})
+    category: ClassVar = AttackCategory.LEARNED
 
     def __post_init__(self) -> None:
         if self.faces < 2 or self.epochs < 1 or self.width < 1:

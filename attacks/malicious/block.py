@@ -5,22 +5,29 @@ arrives at every row: image → rows · image + bias → activation → columns 
 that one image alone activates, weight gradient ÷ bias gradient is that image.
 """
 
+import time
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from fedaudit.attacks.adaptive.adaptation import adapt_to
-from fedaudit.attacks.gathering.gather import Evidence
+from fedaudit.attacks.adaptive.assumptions import how_adaptive
+from fedaudit.attacks.gathering.gather import Evidence, gather
 from fedaudit.core.errors import AttackError, ConfigError, UnknownNameError
+from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import ModelSpec, Observation
+from fedaudit.core.protocols import Progress
+from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.registry import create
 from fedaudit.models.facenet import FaceNet, criterion_of, require_face_net
 from fedaudit.models.zoo import build, parameters_of
 
+NEEDS = frozenset({Knowledge.MODEL, Knowledge.BASIC, Knowledge.AUXILIARY, Knowledge.MANIPULATION})
+"""What an attack must know that sends another model, set up on faces of its own."""
 FACTORY = "fedaudit.attacks.malicious.block:with_block"
 PREFIX = "body.block."
 Activation = Literal["relu", "step"]
@@ -155,6 +162,56 @@ def block_of(model: nn.Module) -> Block:
             "wrote: capture it with the attack's broadcast (threat models F to H)."
         )
     return block
+
+
+@dataclass(frozen=True)
+class ReadOut:
+    """What the rows of a block hold.
+
+    Attributes:
+        rows: `[M ≤ N]`, which of them hold an image.
+        images: `[M, C, H, W]`, the most certain first.
+        biases: `[M]`, the gradients of these rows' biases.
+        certain: How many of the images count as found.
+    """
+
+    rows: Tensor
+    images: Tensor
+    biases: Tensor
+    certain: int
+
+
+def read_batch(
+    seen: Observation,
+    read: Callable[[Block, Evidence], ReadOut],
+    progress: Progress | None,
+) -> Reconstruction:
+    """The batch behind an update of a network with a block in front.
+
+    Args:
+        seen: What the server saw.
+        read: What the rows hold.
+        progress: As of an attack.
+    """
+    started = time.process_time()
+    evidence = gather(seen)
+    block = block_of(evidence.model)
+    out = read(block, evidence)
+    labels = torch.full((len(out.images),), -1, device=out.images.device)
+    if scale_is_known(seen):
+        columns = block.write.weight.detach().T[out.rows].reshape(-1, *evidence.shape)
+        labels = label_images(evidence, out.images, columns, out.biases)
+    images, labels = fill_up(evidence, out.images, labels)
+    objective = 1 - out.certain / evidence.count
+    if progress:
+        progress(1, 1, objective)
+    return Reconstruction(
+        images=images,
+        labels=labels,
+        objective=objective,
+        seconds=time.process_time() - started,
+        adaptive=how_adaptive(seen, exact=True),
+    )
 
 
 def label_images(

@@ -78,11 +78,11 @@ class Fishing:
     prior: str = "face_gan"
     crop: tuple[float, float, float, float] | None = None
 
-    needs: ClassVar[frozenset[Knowledge]] = frozenset(
+    needs: ClassVar = frozenset(
         {Knowledge.MODEL, Knowledge.BASIC, Knowledge.AUXILIARY, Knowledge.MANIPULATION}
     )
-    reads: ClassVar[frozenset[type]] = frozenset({Update})
-    category: ClassVar[AttackCategory] = AttackCategory.MALICIOUS_SERVER
+    reads: ClassVar = frozenset({Update})
+    category: ClassVar = AttackCategory.MALICIOUS_SERVER
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -104,9 +104,9 @@ class Fishing:
         network = require_face_net(build(model, before), "fishing")
         shape = image_shape(model, network)
         faces = FaceGenerator(source=self.prior, crop=self.crop).load(shape, grayscale=False)
+        drawn = torch.split(faces.draw(FACES, generator), 64)
         with torch.no_grad():
-            latent = torch.split(faces.sample(FACES, generator), 64)
-            maps = torch.cat([network.features(faces.images(part)) for part in latent])
+            maps = torch.cat([network.features(part) for part in drawn])
             changed = (
                 self._margin_head(network, maps, generator)
                 if isinstance(network.head, CosineHead)

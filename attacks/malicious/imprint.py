@@ -1,6 +1,5 @@
 """A block whose rows sort a batch by brightness, one image a bin (Fowl et al., ICLR 2022)."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -8,18 +7,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.adaptive.assumptions import how_adaptive
-from fedaudit.attacks.gathering.gather import Evidence, gather
+from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.generators.face_generator import FaceGenerator
-from fedaudit.attacks.malicious.block import (
-    Block,
-    block_of,
-    fill_up,
-    label_images,
-    put_in_front,
-    scale_is_known,
-    sent,
-)
+from fedaudit.attacks.malicious.block import Block, ReadOut, put_in_front, read_batch, sent
 from fedaudit.core.choices import check_choices
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import ModelSpec, Observation
@@ -76,11 +66,11 @@ class Imprint:
     crop: tuple[float, float, float, float] | None = None
     brightness: tuple[float, float] = (0.45, 0.12)
 
-    needs: ClassVar[frozenset[Knowledge]] = frozenset(
+    needs: ClassVar = frozenset(
         {Knowledge.MODEL, Knowledge.BASIC, Knowledge.AUXILIARY, Knowledge.MANIPULATION}
     )
-    reads: ClassVar[frozenset[type]] = frozenset({Update})
-    category: ClassVar[AttackCategory] = AttackCategory.MALICIOUS_SERVER
+    reads: ClassVar = frozenset({Update})
+    category: ClassVar = AttackCategory.MALICIOUS_SERVER
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -124,25 +114,8 @@ class Imprint:
         progress: Progress | None = None,
     ) -> Reconstruction:
         """Read the batch out of one update; nothing is random."""
-        started = time.process_time()
-        evidence = gather(seen)
-        block = block_of(evidence.model)
-        rows, images, biases = self._read(block, evidence)
-        columns = block.write.weight.detach().T[rows].reshape(-1, *evidence.shape)
-        labels = torch.full((len(images),), -1, device=images.device)
-        if scale_is_known(seen):
-            labels = label_images(evidence, images, columns, biases)
-        found = len(images) / evidence.count
-        images, labels = fill_up(evidence, images, labels)
-        if progress:
-            progress(1, 1, 1 - found)
-        return Reconstruction(
-            images=images,
-            labels=labels,
-            objective=1 - found,
-            seconds=time.process_time() - started,
-            adaptive=how_adaptive(seen, exact=True),
-        )
+        del generator
+        return read_batch(seen, self._read, progress)
 
     def _thresholds(self, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
         """`[K]`, ascending; every bin is equally likely to hold a face."""
@@ -151,15 +124,12 @@ class Imprint:
             mean, deviation = self.brightness
             return mean + deviation * normal
         faces = FaceGenerator(source=self.prior, crop=self.crop).load(shape, grayscale=False)
-        with torch.no_grad():
-            latent = faces.sample(FACES, generator)
-            images = torch.cat([faces.images(part) for part in torch.split(latent, 64)])
-        measured = images.mean((1, 2, 3))
+        measured = faces.draw(FACES, generator).mean((1, 2, 3))
         # A smooth fit: quantiles of so few faces would leave gaps beyond the brightest one.
         return measured.mean() + measured.std() * normal
 
-    def _read(self, block: Block, evidence: Evidence) -> tuple[Tensor, Tensor, Tensor]:
-        """Occupied rows, at most N, with their images `[M, C, H, W]` and bias gradients `[M]`."""
+    def _read(self, block: Block, evidence: Evidence) -> ReadOut:
+        """Occupied rows, at most N."""
         weights = evidence.target["body.block.read.weight"]
         biases = evidence.target["body.block.read.bias"]
         if self.mode == "cumulative":
@@ -176,4 +146,5 @@ class Imprint:
         # Where rounding or noise moved the bias, the bin itself says how bright the image is.
         inside = torch.minimum(torch.maximum(bright.nan_to_num(0.0), low[rows]), high[rows])
         images = weights[rows] * (inside / weights[rows].mean(1))[:, None]
-        return rows, images.nan_to_num(0.0).view(-1, *evidence.shape), biases[rows]
+        images = images.nan_to_num(0.0).view(-1, *evidence.shape)
+        return ReadOut(rows, images, biases[rows], len(images))

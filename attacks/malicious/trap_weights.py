@@ -1,6 +1,5 @@
 """A block of rows that hardly any image activates (Boenisch et al., EuroS&P 2023)."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,17 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.adaptive.assumptions import how_adaptive
-from fedaudit.attacks.gathering.gather import Evidence, gather
+from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.generators.face_generator import FaceGenerator
-from fedaudit.attacks.malicious.block import (
-    block_of,
-    fill_up,
-    label_images,
-    put_in_front,
-    scale_is_known,
-    sent,
-)
+from fedaudit.attacks.malicious.block import Block, ReadOut, put_in_front, read_batch, sent
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import ModelSpec, Observation
 from fedaudit.core.protocols import AttackCategory, Progress
@@ -75,11 +66,11 @@ class TrapWeights:
     prior: str = "face_gan"
     crop: tuple[float, float, float, float] | None = None
 
-    needs: ClassVar[frozenset[Knowledge]] = frozenset(
+    needs: ClassVar = frozenset(
         {Knowledge.MODEL, Knowledge.BASIC, Knowledge.AUXILIARY, Knowledge.MANIPULATION}
     )
-    reads: ClassVar[frozenset[type]] = frozenset({Update})
-    category: ClassVar[AttackCategory] = AttackCategory.MALICIOUS_SERVER
+    reads: ClassVar = frozenset({Update})
+    category: ClassVar = AttackCategory.MALICIOUS_SERVER
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "crop", self.crop and tuple(self.crop))
@@ -114,26 +105,8 @@ class TrapWeights:
         progress: Progress | None = None,
     ) -> Reconstruction:
         """Read out what single images left in a row; nothing is random."""
-        started = time.process_time()
-        evidence = gather(seen)
-        block = block_of(evidence.model)
-        rows, images, confirmed = self._read(evidence)
-        columns = block.write.weight.detach().T[rows].reshape(-1, *evidence.shape)
-        labels = torch.full((len(images),), -1, device=images.device)
-        if scale_is_known(seen):
-            observed = evidence.target["body.block.read.bias"][rows]
-            labels = label_images(evidence, images, columns, observed)
-        images, labels = fill_up(evidence, images, labels)
-        objective = 1 - confirmed / evidence.count
-        if progress:
-            progress(1, 1, objective)
-        return Reconstruction(
-            images=images,
-            labels=labels,
-            objective=objective,
-            seconds=time.process_time() - started,
-            adaptive=how_adaptive(seen, exact=True),
-        )
+        del generator
+        return read_batch(seen, self._read, progress)
 
     def _halves(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Sizes of the negative and of the positive weights, `[K, size]` each, ≥ 0, disjoint."""
@@ -157,15 +130,14 @@ class TrapWeights:
         if not self.prior:
             return torch.full((self.rows,), self.scale)
         faces = FaceGenerator(source=self.prior, crop=self.crop).load(shape, grayscale=False)
-        with torch.no_grad():
-            latent = faces.sample(FACES, generator)
-            images = torch.cat([faces.images(part) for part in torch.split(latent, 64)]).flatten(1)
+        images = faces.draw(FACES, generator).flatten(1)
         # An image activates a row whose factor exceeds the ratio of its halves.
         ratio = (images @ negative.T) / (images @ positive.T).clamp_min(1e-12)
         return ratio.quantile(self.activated, dim=0)
 
-    def _read(self, evidence: Evidence) -> tuple[Tensor, Tensor, int]:
-        """Rows, their images `[M ≤ N, C, H, W]`, and how many of them are confirmed."""
+    def _read(self, block: Block, evidence: Evidence) -> ReadOut:
+        """The rows that show one image, those first that several agree on."""
+        del block
         weights = evidence.target["body.block.read.weight"]
         biases = evidence.target["body.block.read.bias"]
         active = (biases.abs() > SIGNAL * biases.abs().max()).nonzero().flatten()
@@ -185,4 +157,5 @@ class TrapWeights:
         groups.sort(key=lambda group: (-group[0], group[1]))
         chosen = torch.tensor([row for *_, row in groups[: evidence.count]], dtype=torch.int64)
         confirmed = sum(size > 1 for size, *_ in groups[: evidence.count])
-        return active[chosen], images[chosen].view(-1, *evidence.shape), confirmed
+        rows = active[chosen]
+        return ReadOut(rows, images[chosen].view(-1, *evidence.shape), biases[rows], confirmed)

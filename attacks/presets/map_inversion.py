@@ -17,7 +17,7 @@ from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation
 from fedaudit.core.protocols import AttackCategory, Progress
 from fedaudit.core.reconstruction import Reconstruction
-from fedaudit.core.shared import Shared, Update
+from fedaudit.core.shared import Update
 
 PIXEL_LR = 0.05
 """Peak step size in pixels, in units of the range [0, 1]."""
@@ -64,11 +64,9 @@ class MapInversion:
     crop: CropEdges | None = None
     seconds: float | None = None
 
-    needs: ClassVar[frozenset[Knowledge]] = frozenset(
-        {Knowledge.MODEL, Knowledge.BASIC, Knowledge.AUXILIARY}
-    )
-    reads: ClassVar[frozenset[type[Shared]]] = frozenset({Update})
-    category: ClassVar[AttackCategory] = AttackCategory.CLOSED_FORM
+    needs: ClassVar = frozenset({Knowledge.MODEL, Knowledge.BASIC, Knowledge.AUXILIARY})
+    reads: ClassVar = frozenset({Update})
+    category: ClassVar = AttackCategory.CLOSED_FORM
 
     def __post_init__(self) -> None:
         # Refuses what the engine refuses, before any observation is there.

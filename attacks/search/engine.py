@@ -26,7 +26,7 @@ from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation
 from fedaudit.core.protocols import AttackCategory, Progress
 from fedaudit.core.reconstruction import Reconstruction
-from fedaudit.core.shared import Shared, Update
+from fedaudit.core.shared import Update
 from fedaudit.defenses.gradient_transforms import ImageTransform
 
 Precision = Literal["auto", "float64", "float32", "bfloat16"]
@@ -84,7 +84,7 @@ class MatchingAttack:
     unknown: Unknown = "joint"
     unmasking: Unmasking = field(default_factory=Unmasking)
 
-    reads: ClassVar[frozenset[type[Shared]]] = frozenset({Update})
+    reads: ClassVar = frozenset({Update})
 
     def __post_init__(self) -> None:
         check_choices(self)

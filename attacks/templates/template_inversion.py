@@ -21,7 +21,6 @@ from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation
 from fedaudit.core.protocols import AttackCategory, Progress
 from fedaudit.core.reconstruction import Reconstruction
-from fedaudit.core.shared import Shared
 from fedaudit.models.facenet import FaceNet, require_face_net
 from fedaudit.models.zoo import build
 
@@ -172,11 +171,9 @@ class TemplateInversion:
     seed: int = 0
     cache: str | None = None
 
-    needs: ClassVar[frozenset[Knowledge]] = frozenset(
-        {Knowledge.MODEL, Knowledge.BASIC, Knowledge.AUXILIARY}
-    )
-    reads: ClassVar[frozenset[type[Shared]]] = KINDS
-    category: ClassVar[AttackCategory] = AttackCategory.TEMPLATE
+    needs: ClassVar = frozenset({Knowledge.MODEL, Knowledge.BASIC, Knowledge.AUXILIARY})
+    reads: ClassVar = KINDS
+    category: ClassVar = AttackCategory.TEMPLATE
 
     def __post_init__(self) -> None:
         if self.limit < 1 or self.faces < 2 or self.restarts < 1:

@@ -11,7 +11,6 @@ from fedaudit.attacks.training.replay import Course, replay
 from fedaudit.attacks.training.schedule import (
     Order,
     Pace,
-    epochs,
     fixed_order,
     scale_of,
     steady_pace,
@@ -47,10 +46,8 @@ class DummyUpdate:
         points: "path" only: at how many places at most gradients are taken; steps share them. 0
             gives every step its own, 1 costs what "start" does.
         pace: "path" only: where on the line each step begins. None takes a steady pace, which is
-            right for small steps; `attacks.local_steps.rehearsal` finds the client's.
+            right for small steps; `simulated_training` finds the client's.
         softening: Of Adam, as in `replay`; 0 is exact and can hardly be searched.
-        copies: Images of their own for every epoch (`epoch_distance` ties them together); then
-            `gradients` takes `epochs · N` images.
     """
 
     model: nn.Module
@@ -63,7 +60,6 @@ class DummyUpdate:
     points: int = 0
     pace: Pace | None = None
     softening: float = 1.0
-    copies: bool = False
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -85,11 +81,6 @@ class DummyUpdate:
         return tuple(self.update.tensors[name].detach() * scale for name in self.matched)
 
     @property
-    def epochs(self) -> int:
-        """How many sets of images `gradients` takes."""
-        return epochs(self.count, self._training) if self.copies else 1
-
-    @property
     def passes(self) -> int:
         """Single images' forward-backward passes that one call takes."""
         order, course = self._plan
@@ -105,20 +96,18 @@ class DummyUpdate:
         """The dummy update, a tensor for each of `names`, in the scale of `target`.
 
         Args:
-            images: `[N, C, H, W]` in [0, 1]; `[epochs · N, C, H, W]` with `copies`.
+            images: `[N, C, H, W]` in [0, 1].
             labels: `[N]` int64.
             create_graph: Keep what the derivative by `images` needs.
         """
-        if len(images) != self.count * self.epochs:
-            raise AttackError(
-                f"the replay takes {self.count * self.epochs} images, not {len(images)}"
-            )
+        if len(images) != self.count:
+            raise AttackError(f"the replay takes {self.count} images, not {len(images)}")
         order, course = self._plan
         delta = replay(
             self.model,
             self.before,
             images,
-            labels.repeat(self.epochs),
+            labels,
             self._training,
             order=order,
             create_graph=create_graph,
@@ -138,7 +127,7 @@ class DummyUpdate:
     @cached_property
     def _plan(self) -> tuple[Order, Course | None]:
         """Steps in groups; a group's gradient is of all its images, at its mean place."""
-        order: Order = fixed_order(self.count, self._training, copies=self.copies)
+        order: Order = fixed_order(self.count, self._training)
         steps = len(order)
         if self.mode == "replay" or steps == 1:
             return order, None
@@ -170,7 +159,7 @@ def dummy_update_for(
         seen: What the server saw.
         model: In the client's mode, with the broadcast parameters.
         training: In place of what the threat model grants, as guessed by
-            `attacks.local_steps.guess`.
+            `guess_training`.
         mode: As in `DummyUpdate`.
 
     Raises:

@@ -8,7 +8,7 @@ them. No image is searched for.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
 import torch
@@ -157,11 +157,6 @@ def relative_error(dummy: Mapping[str, Tensor], shared: Mapping[str, Tensor]) ->
     off = sum(float((dummy[name] - true).square().sum()) for name, true in shared.items())
     size = sum(float(true.square().sum()) for true in shared.values())
     return math.sqrt(off / max(size, 1e-24)) if math.isfinite(off) else math.inf
-
-
-def with_mode(candidates: Sequence[LocalTraining]) -> list[LocalTraining]:
-    """Every candidate with batch norm in training and in evaluation mode."""
-    return [c for one in candidates for c in (one, replace(one, batch_norm="eval"))]
 
 
 def _mean_square(value: Tensor) -> float:

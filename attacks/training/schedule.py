@@ -1,14 +1,12 @@
 """What is known of local training before any image is: who is in a step, what a step counts.
 
 The server does not see the client's order. Images are exchangeable, so within an epoch of disjoint
-mini-batches any order is as good as the true one; only from epoch to epoch images change company.
+mini-batches any order is as good as the true one; only from epoch to epoch batches are mixed anew.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from fedaudit.core.observation import LocalTraining
@@ -17,74 +15,19 @@ Order = Sequence[Sequence[int]]
 """For each step the indices of its images."""
 
 
-def fixed_order(count: int, training: LocalTraining, *, copies: bool = False) -> list[list[int]]:
+def fixed_order(count: int, training: LocalTraining) -> list[list[int]]:
     """An order of the attacker's own: images 0, 1, … in turn, the same in every epoch.
 
     Args:
         count: N, images of the client.
         training: Its settings.
-        copies: Give every epoch images of its own, number `epoch · N + i`, so that one image may
-            keep other company in another epoch (see `epoch_distance`). Without effect where a step
-            takes all images.
 
     Returns:
         `training.steps` lists of indices.
     """
     size = min(training.batch_size, count)
     an_epoch = [list(range(first, min(first + size, count))) for first in range(0, count, size)]
-    order = []
-    for step in range(training.steps):
-        epoch, number = divmod(step, len(an_epoch))
-        offset = epoch * count if copies and len(an_epoch) > 1 else 0
-        order.append([offset + i for i in an_epoch[number]])
-    return order
-
-
-def epochs(count: int, training: LocalTraining) -> int:
-    """How many times the client goes through its images, the last time perhaps not to the end.
-
-    1 where a step takes all images: then no order is to be found.
-    """
-    per_epoch = -(-count // min(training.batch_size, count))
-    return 1 if per_epoch == 1 else -(-training.steps // per_epoch)
-
-
-def epoch_distance(images: Tensor, count: int) -> Tensor:
-    """How far the epochs' images are from being the same ones in other orders; ≥ 0, a scalar.
-
-    Dimitrov et al. (TMLR 2022, "Data leakage in federated averaging", section 4.3): the mean over
-    an epoch's images does not depend on their order, so it is held together over epochs. The mean
-    of squares stands beside the mean: it ties the contrasts, which a mean alone leaves free.
-
-    Args:
-        images: `[E·N, C, H, W]`, as `fixed_order(…, copies=True)` numbers them.
-        count: N.
-    """
-    each = images.reshape(-1, count, *images.shape[1:])
-    means = torch.stack([each.mean(1), each.square().mean(1)])
-    return (means - means.mean(1, keepdim=True)).square().mean()
-
-
-def merge_epochs(images: Tensor, count: int) -> Tensor:
-    """One set of images out of one an epoch: each joined to its nearest in the first, averaged.
-
-    Dimitrov et al. (TMLR 2022, section 4.3) match by the same assignment problem.
-
-    Args:
-        images: `[E·N, C, H, W]`.
-        count: N.
-
-    Returns:
-        `[N, C, H, W]`.
-    """
-    each = images.reshape(-1, count, *images.shape[1:])
-    first = each[0].flatten(1)
-    aligned = [each[0]]
-    for other in each[1:]:
-        costs = torch.cdist(first, other.flatten(1)).square()
-        _, columns = linear_sum_assignment(costs.detach().cpu().numpy())
-        aligned.append(other[torch.as_tensor(columns, device=images.device)])
-    return torch.stack(aligned).mean(0)
+    return [an_epoch[step % len(an_epoch)] for step in range(training.steps)]
 
 
 def step_factors(training: LocalTraining) -> list[float]:

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 
-from fedaudit.attacks.generators.untrained import UntrainedPrior
 from fedaudit.attacks.malicious.block import with_block
 from fedaudit.attacks.malicious.fishing import Fishing
 from fedaudit.attacks.malicious.imprint import Imprint
@@ -25,10 +24,6 @@ def stage(**settings: Any) -> Stage:
 
 def attack(**settings: Any) -> MatchingAttack:
     return MatchingAttack(stages=(stage(),), **settings)
-
-
-def untrained(**settings: Any) -> UntrainedPrior:
-    return UntrainedPrior((1, 8, 8), torch.Generator(), **settings)
 
 
 def linked(**settings: Any) -> Any:
@@ -54,7 +49,6 @@ def block(**settings: Any) -> Any:
         (attack, "unknown", "guess", "did you mean 'guessed'.*guessed, joint, learned"),
         (attack, "distance", "cosin", "did you mean 'cosine'"),
         (inverting_gradients, "schedule", "steps", "did you mean 'step'"),
-        (untrained, "upsampling", "cubic", "bilinear, nearest"),
         (linked, "drift", "rotated", "did you mean 'rotate'.*center, none, rotate"),
         (block, "activation", "gelu", "did you mean 'relu'.*relu, step"),
         (Imprint, "mode", "separated", "did you mean 'separate'.*cumulative, separate"),

@@ -14,10 +14,7 @@ from fedaudit.attacks.training.dummy_update import DummyUpdate, dummy_update_for
 from fedaudit.attacks.training.replay import replay
 from fedaudit.attacks.training.schedule import (
     Pace,
-    epoch_distance,
-    epochs,
     fixed_order,
-    merge_epochs,
     scale_of,
     steady_pace,
     step_factors,
@@ -279,11 +276,8 @@ def test_what_a_call_costs() -> None:
     assert replace(dummy, mode="path").passes == 12
     assert replace(dummy, mode="path", points=2).passes == 8
     assert replace(dummy, mode="start").passes == N
-    assert replace(dummy, copies=True).epochs == 3
-    whole = replace(dummy, training=replace(training, batch_size=N))
-    assert replace(whole, copies=True).epochs == 1
-    with pytest.raises(AttackError, match="takes 12 images"):
-        replace(dummy, copies=True).gradients(asked.images, asked.labels)
+    with pytest.raises(AttackError, match=f"takes {N + 1} images"):
+        replace(dummy, count=N + 1).gradients(asked.images, asked.labels)
 
 
 def test_a_shared_gradient_is_one_plain_step() -> None:
@@ -337,54 +331,4 @@ def test_weight_decay_and_the_proximal_pull_leave_the_mean_gradient(intercept: I
 def test_fixed_orders() -> None:
     training = LocalTraining(steps=5, batch_size=2)
     assert fixed_order(3, training) == [[0, 1], [2], [0, 1], [2], [0, 1]]
-    assert fixed_order(3, training, copies=True) == [[0, 1], [2], [3, 4], [5], [6, 7]]
-    assert epochs(3, training) == 3
-    whole = LocalTraining(steps=2, batch_size=8)
-    assert fixed_order(3, whole, copies=True) == [[0, 1, 2]] * 2
-    assert epochs(3, whole) == 1
-
-
-def test_epochs_in_other_orders_are_the_same_images() -> None:
-    images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    shuffled = torch.cat([images, images[[2, 0, 3, 1]], images[[1, 3, 0, 2]]])
-    assert float(epoch_distance(shuffled, 4)) < 1e-12
-    torch.testing.assert_close(merge_epochs(shuffled, 4), images)
-    other = shuffled.clone()
-    other[5] = 1 - other[5]
-    other.requires_grad_()
-    distance = epoch_distance(other, 4)
-    assert float(distance.detach()) > 1e-4
-    (slope,) = torch.autograd.grad(distance, other)
-    assert float(slope.abs().max()) > 0
-    mean_only = images.clone()
-    mean_only[:2] = images[:2].mean(0)  # the same mean, other contrasts
-    assert float(epoch_distance(torch.cat([images, mean_only]), 4)) > 1e-5
-
-
-def test_copies_of_the_truth_explain_an_update_over_two_epochs() -> None:
-    """With images of their own for every epoch, the client's order is within reach."""
-    training = LocalTraining(lr=0.05, steps=4, batch_size=2)
-    asked = task(training, "face")
-    dummy = DummyUpdate(
-        model=build(asked.model, asked.before),
-        before=asked.before,
-        update=shared(asked),
-        training=training,
-        count=N,
-        copies=True,
-    )
-    order = true_order(asked)
-    rows = [i for which in order for i in which]
-    labels = asked.labels[rows]
-    delta = replay(
-        dummy.model,
-        asked.before,
-        asked.images[rows],
-        labels,
-        training,
-        order=fixed_order(N, training, copies=True),
-        create_graph=False,
-    )
-    target = flat(dummy.update.tensors.values())
-    assert float((flat(delta.values()) - target).norm() / target.norm()) < 1e-4
-    assert float(epoch_distance(asked.images[rows], N)) < 1e-12
+    assert fixed_order(3, LocalTraining(steps=2, batch_size=8)) == [[0, 1, 2]] * 2

@@ -16,9 +16,8 @@ def noise(seed: int = 0) -> torch.Generator:
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 64, 64), (3, 25, 31), (1, 8, 8)])
-@pytest.mark.parametrize("upsampling", ["nearest", "bilinear"])
-def test_images_of_any_size_each_on_its_own(shape: tuple[int, int, int], upsampling: str) -> None:
-    prior = UntrainedPrior(shape, noise(), count=2, width=8, upsampling=upsampling)  # type: ignore[arg-type]
+def test_images_of_any_size_each_on_its_own(shape: tuple[int, int, int]) -> None:
+    prior = UntrainedPrior(shape, noise(), count=2, width=8)
     images = prior.images(prior.parameters())
     assert images.shape == (2, *shape)
     assert 0 < images.min() < images.max() < 1
@@ -36,19 +35,10 @@ def test_the_seed_decides_and_global_state_stays() -> None:
     assert not torch.allclose(one.images(one.parameters()), other.images(other.parameters()))
 
 
-def test_skips_change_the_network() -> None:
-    full = UntrainedPrior((3, 16, 16), noise(), width=8)
-    none = UntrainedPrior((3, 16, 16), noise(), width=8, skips=(False, False))
-    count = [sum(p.numel() for p in prior.parameters().values()) for prior in (full, none)]
-    assert count[0] > count[1]
-    with pytest.raises(ValueError, match="2 scales"):
-        UntrainedPrior((3, 16, 16), noise(), skips=(True,))
-
-
 @pytest.mark.parametrize("setting", [{"count": 0}, {"width": 6}, {"noise_channels": 0}])
 def test_settings_out_of_range(setting: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        UntrainedPrior((3, 16, 16), noise(), **setting)  # type: ignore[arg-type]
+        UntrainedPrior((3, 16, 16), noise(), **setting)
     with pytest.raises(ValueError, match="8 pixels"):
         UntrainedPrior((3, 7, 16), noise())
 

@@ -82,9 +82,11 @@ class FittedGenerator:
         latents = self.network.latents
         return latents.standardize(latents.draw(count, generator))
 
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+    def draw(
+        self, count: int, generator: torch.Generator, device: torch.device | None = None
+    ) -> Tensor:
         """Generated faces `[count, C, H, W]` in [0, 1]; without a graph."""
-        latent = self.sample(count, generator)
+        latent = self.sample(count, generator).to(device)
         with torch.no_grad():
             return torch.cat([self.images(part) for part in torch.split(latent, PART)])
 

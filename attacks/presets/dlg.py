@@ -1,6 +1,6 @@
 """DLG: deep leakage from gradients (Zhu et al., NeurIPS 2019)."""
 
-from fedaudit.attacks.search.engine import MatchingAttack
+from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables import Pixels
 

@@ -2,7 +2,7 @@
 
 from fedaudit.attacks.adaptive.unmasking import Unmasking
 from fedaudit.attacks.generators.face_generator import LATENT_PRIOR, CropEdges, FaceGenerator
-from fedaudit.attacks.search.engine import LocalSteps, MatchingAttack, Unknown
+from fedaudit.attacks.search.matching_attack import LocalSteps, MatchingAttack, Unknown
 from fedaudit.attacks.search.stage import Stage, solving_stages
 from fedaudit.attacks.search.variables import FeatureMaps, Latent, Pixels
 
@@ -56,9 +56,9 @@ def gan_inversion(
             (.safetensors), a TorchScript or torch.export file, or `package.module:factory`.
         crop: Part of the generator's image that is kept, as (top, bottom, left, right) in [0, 1];
             None keeps what the generator says is a face crop.
-        local_steps: How several local steps are met, as in `engine.MatchingAttack`.
+        local_steps: How several local steps are met, as in `MatchingAttack`.
         restarts: Independent starts, searched side by side; the one with the least match is kept.
-        unknown: How a head that stays on the device is met, as in `engine.MatchingAttack`.
+        unknown: How a head that stays on the device is met, as in `MatchingAttack`.
         unmask_steps: Steps of training the network that undoes the masks of mixtures (InstaHide);
             once for all targets, about 0.1 CPU seconds each at 32×32.
         seconds: Wall-clock limit; results then depend on the machine. None for none.

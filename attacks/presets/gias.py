@@ -1,7 +1,7 @@
 """GIAS: the latent space, then the generator's own weights (Jeon et al., NeurIPS 2021)."""
 
 from fedaudit.attacks.generators.face_generator import LATENT_PRIOR, CropEdges, FaceGenerator
-from fedaudit.attacks.search.engine import MatchingAttack
+from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.network_weights import GeneratorWeights
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables import Latent

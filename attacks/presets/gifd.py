@@ -1,7 +1,7 @@
 """GIFD: the latent space, then inner feature maps in L1 balls (Fang et al., ICCV 2023)."""
 
 from fedaudit.attacks.generators.face_generator import LATENT_PRIOR, CropEdges, FaceGenerator
-from fedaudit.attacks.search.engine import MatchingAttack
+from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables import FeatureMaps, Latent
 

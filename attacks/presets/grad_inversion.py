@@ -1,7 +1,7 @@
 """GradInversion: batch-norm statistics and group consistency (Yin et al., CVPR 2021)."""
 
-from fedaudit.attacks.search.engine import MatchingAttack
 from fedaudit.attacks.search.image_priors import GroupConsistency
+from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables import Pixels
 

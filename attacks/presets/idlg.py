@@ -1,6 +1,6 @@
 """iDLG: DLG with the label from the last layer's signs (Zhao et al., 2020)."""
 
-from fedaudit.attacks.search.engine import MatchingAttack
+from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables import Pixels
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Literal
 
-from fedaudit.attacks.search.engine import LocalSteps, MatchingAttack, Precision, Unknown
+from fedaudit.attacks.search.matching_attack import LocalSteps, MatchingAttack, Precision, Unknown
 from fedaudit.attacks.search.movers.gradient_descent import Schedule
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables import Pixels
@@ -41,7 +41,7 @@ def inverting_gradients(
         polish: L-BFGS steps of 10 iterations at the end, without total variation, on networks
             without non-smooth activations: there the match is exact, and any prior outweighs what
             is left of it.
-        precision: Of the computation, as in `engine.MatchingAttack`.
+        precision: Of the computation, as in `MatchingAttack`.
         local_steps: How several local steps are met, likewise.
         batch_norm: Weight of the batch-norm statistics, on networks that have them.
         patience: Stop when this many steps brought nothing; 0 never.

@@ -9,8 +9,8 @@ from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.generators.face_generator import CropEdges, FaceGenerator
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
 from fedaudit.attacks.search.checkpoint import Checkpoint
-from fedaudit.attacks.search.engine import MatchingAttack
 from fedaudit.attacks.search.map_matching import goal_of, span_goal_of
+from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.stage import Stage, solving_stages
 from fedaudit.attacks.search.variables import Latent, Pixels
 from fedaudit.core.knowledge import Knowledge

@@ -14,8 +14,8 @@ from fedaudit.attacks.evidence.feature_maps.first_fully_connected import solve_u
 from fedaudit.attacks.evidence.feature_maps.input_span import InputSpan, decisive, span_distance
 from fedaudit.attacks.evidence.unshared_layers import PublicModule, public_depth, used_by
 from fedaudit.attacks.gathering.gather import Evidence
+from fedaudit.attacks.search.auxiliary_variables import auxiliary_variables
 from fedaudit.attacks.search.distances import DISTANCES, MINDS_LENGTH
-from fedaudit.attacks.search.free_variables import free_variables
 from fedaudit.attacks.training.dummy_update import DummyUpdate
 from fedaudit.core.choices import check_choices
 from fedaudit.core.errors import AttackError, UnknownNameError
@@ -113,7 +113,9 @@ class Matching:
         if self.loss in ("soft", "free"):
             upstream = self.public if self.loss == "free" else None
             searched = not self.surrogate_head
-            self.free = free_variables(evidence, upstream, self.restarts, self.generator, searched)
+            self.free = auxiliary_variables(
+                evidence, upstream, self.restarts, self.generator, searched
+            )
         self.names = tuple(named)
         self.parameters = tuple(named.values())
         self.target = tuple((evidence.every_round or target)[name] for name in named)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.search.variables import Found, Scene
+from fedaudit.attacks.search.variables import Scene, StageResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +16,7 @@ class GeneratorWeights:
     A variable is one vector: the latent that the stage before found, then all weights.
     """
 
-    def begin(self, scene: Scene, before: Found) -> list[Tensor]:
+    def begin(self, scene: Scene, before: StageResult) -> list[Tensor]:
         """The weights as they are, behind each image's latent."""
         weights = scene.faces.parameters(1)
         flat = torch.cat([value.detach()[0].flatten() for value in weights.values()])
@@ -47,7 +47,7 @@ class UntrainedWeights:
 
     width: int = 32
 
-    def begin(self, scene: Scene, before: Found) -> list[Tensor]:
+    def begin(self, scene: Scene, before: StageResult) -> list[Tensor]:
         """Random weights, another set for each image and restart."""
         del before
         drawn = []

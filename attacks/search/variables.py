@@ -13,6 +13,7 @@ from fedaudit.attacks.generators.face_generator import FaceGenerator, FittedGene
 from fedaudit.attacks.generators.projections import project_l1
 from fedaudit.attacks.generators.untrained import UntrainedPrior
 from fedaudit.attacks.search.matching import Matching
+from fedaudit.attacks.training.simulated_training import smooth_noise
 from fedaudit.core.choices import check_choices
 from fedaudit.models.facenet import require_face_net
 
@@ -57,8 +58,7 @@ class Scene:
     def fixed_untrained(self, width: int) -> UntrainedPrior:
         """The one whose noise all images are drawn from; the same after a resumption."""
         if width not in self._fixed:
-            seed = torch.Generator().manual_seed(self.generator.initial_seed())
-            self._fixed[width] = self.untrained(width, seed)
+            self._fixed[width] = self.untrained(width, torch.Generator().manual_seed(self.seed))
         return self._fixed[width]
 
     @property
@@ -66,9 +66,18 @@ class Scene:
         """A tensor on the device and of the type that the search runs with."""
         return next(iter(self.evidence.target.values()))
 
+    @property
+    def seed(self) -> int:
+        """Of what must be drawn again alike when a search is resumed."""
+        return self.generator.initial_seed()
+
+    def generic_faces(self, count: int) -> Tensor:
+        """See `generic_faces`."""
+        return generic_faces(self.prior, self.evidence, self.seed, count)
+
 
 @dataclass
-class Found:
+class StageResult:
     """Where the stage before ended.
 
     Attributes:
@@ -85,7 +94,7 @@ class Found:
 class Varies(Protocol):
     """One kind of variable."""
 
-    def begin(self, scene: Scene, before: Found) -> list[Tensor]:
+    def begin(self, scene: Scene, before: StageResult) -> list[Tensor]:
         """Start values: one `[R, …]` an image."""
         ...
 
@@ -112,7 +121,7 @@ class Pixels:
     def __post_init__(self) -> None:
         check_choices(self)
 
-    def begin(self, scene: Scene, before: Found) -> list[Tensor]:
+    def begin(self, scene: Scene, before: StageResult) -> list[Tensor]:
         """Noise, or the images so far."""
         evidence, like = scene.evidence, scene.like
         if self.start == "previous":
@@ -152,7 +161,7 @@ class Latent:
         if self.candidates < 1:
             raise ValueError("candidates must be at least 1")
 
-    def begin(self, scene: Scene, before: Found) -> list[Tensor]:
+    def begin(self, scene: Scene, before: StageResult) -> list[Tensor]:
         """The candidates that fit each image best, by the map it must have or by its gradient."""
         del before
         count, restarts, matching = scene.evidence.count, scene.restarts, scene.matching
@@ -205,10 +214,10 @@ class FeatureMaps:
     stage: int = 3
     ball: float | None = None
 
-    def begin(self, scene: Scene, before: Found) -> list[Tensor]:
+    def begin(self, scene: Scene, before: StageResult) -> list[Tensor]:
         """The map that the stage before has drawn with."""
         depth = before.varied.stage if isinstance(before.varied, FeatureMaps) else 0
-        return [_entered(scene.faces, variable, depth, self.stage) for variable in before.variables]
+        return [scene.faces.enter(v.detach(), depth, self.stage) for v in before.variables]
 
     def decode(self, scene: Scene, variable: Tensor) -> Tensor:
         """What the rest of the generator draws from it."""
@@ -229,5 +238,9 @@ def fitted(prior: FaceGenerator, evidence: Evidence) -> FittedGenerator:
     return found
 
 
-def _entered(faces: FittedGenerator, variable: Tensor, depth: int, stage: int) -> Tensor:
-    return faces.enter(variable.detach(), depth, stage)
+def generic_faces(prior: FaceGenerator | None, evidence: Evidence, seed: int, count: int) -> Tensor:
+    """Generated faces where the attack has a generator, else smooth noise; `[count, C, H, W]`."""
+    like, generator = next(iter(evidence.target.values())), torch.Generator().manual_seed(seed)
+    if prior is None:
+        return smooth_noise(count, evidence.shape, generator).to(like)
+    return fitted(prior, evidence).draw(count, generator, like.device).to(like)

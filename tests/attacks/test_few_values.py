@@ -10,7 +10,7 @@ from fedaudit.attacks.malicious.block import with_block
 from fedaudit.attacks.malicious.fishing import Fishing
 from fedaudit.attacks.malicious.imprint import Imprint
 from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
-from fedaudit.attacks.search.engine import MatchingAttack
+from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables import Pixels
 from fedaudit.attacks.templates.linking import link

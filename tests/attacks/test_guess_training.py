@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedaudit.attacks.training.guess import (
+from fedaudit.attacks.training.training_inference import (
     guess_training,
     plausible,
     relative_error,

@@ -14,9 +14,9 @@ from fedaudit.attacks.gathering.gather import Evidence, gather
 from fedaudit.attacks.presets.map_inversion import MapInversion
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.contrast import settle_contrast
-from fedaudit.attacks.search.engine import MatchingAttack
 from fedaudit.attacks.search.map_matching import MapMatching, goal_of
 from fedaudit.attacks.search.matching import Matching
+from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.movers.gauss_newton import _jacobian, solve
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables import Latent, Pixels

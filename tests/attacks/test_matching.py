@@ -11,11 +11,11 @@ from fedaudit.attacks.adaptive.per_example import Gradients, total
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.search.distances import cosine_distance
 from fedaudit.attacks.search.image_priors import total_variation
+from fedaudit.attacks.search.local_steps import dummy_update_of
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.gradient_descent import Search, cosine_ramp, step_decay
 from fedaudit.attacks.search.movers.mover import Plan
 from fedaudit.attacks.search.movers.round_wise import Movement
-from fedaudit.attacks.search.several_steps import replay_of
 from fedaudit.attacks.search.trace import Trace
 from fedaudit.core.capture import Capture
 from fedaudit.core.errors import AttackError
@@ -321,7 +321,7 @@ def test_a_replay_explains_what_one_gradient_does_not(batch: int, intercept: Int
     generator = torch.Generator().manual_seed(0)
     left = {}
     for mode in ("start", "path", "replay"):
-        dummy = replay_of(captured.seen, evidence, mode, generator)
+        dummy = dummy_update_of(captured.seen, evidence, mode, generator)
         assert (dummy is None) == (mode == "start")
         matching = Matching(evidence, use_first_fc=False, angle=False, dummy=dummy)
         assert matching.separable == (mode == "start")
@@ -336,6 +336,6 @@ def test_unknown_training_is_guessed(intercept: Intercept) -> None:
     training = LocalTraining(lr=0.1, steps=4)
     seen = intercept(network="small_cnn", method="fedavg", training=training, threat="B").seen
     assert seen.training is None
-    dummy = replay_of(seen, gather(seen), "replay", torch.Generator().manual_seed(0))
+    dummy = dummy_update_of(seen, gather(seen), "replay", torch.Generator().manual_seed(0))
     assert dummy is not None
     assert dummy.training.steps * dummy.training.lr == pytest.approx(0.4, rel=0.7)

@@ -24,7 +24,7 @@ from fedaudit.attacks.adaptive.unmasking import Unmasking
 from fedaudit.attacks.evidence.labels.head_gradient import read_head
 from fedaudit.attacks.evidence.labels.mixed import mixed_label
 from fedaudit.attacks.gathering.gather import gather
-from fedaudit.attacks.search.engine import MatchingAttack
+from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.core.capture import Capture
 from fedaudit.core.observation import ModelSpec
 from fedaudit.core.registry import create

@@ -13,7 +13,7 @@ from fedaudit.attacks.generators.face_generator import FaceGenerator, FittedGene
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
 from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
 from fedaudit.attacks.search.stage import Stage
-from fedaudit.attacks.search.staging import within_range
+from fedaudit.attacks.search.stage_adjustment import within_range
 from fedaudit.attacks.search.variables import Latent, fitted
 from fedaudit.core.capture import Capture
 from fedaudit.core.registry import create

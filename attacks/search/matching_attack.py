@@ -1,25 +1,34 @@
 """The one attack that all searches are: stages that vary something until the update is explained.
 
-An attack by name is a preset of it (`image_space.py`, `generative.py`); `attempt.py` runs it.
+An attack by name is a preset of it (`attacks.presets`); `search_run.py` carries it out.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.adaptive.assumptions import how_adaptive
+from fedaudit.attacks.adaptive.assumptions import distance_for, how_adaptive
 from fedaudit.attacks.adaptive.defense_adaptation import Attacker
 from fedaudit.attacks.adaptive.mixture_arithmetic import Coefficients
 from fedaudit.attacks.adaptive.unmasking import Unmasking
+from fedaudit.attacks.evidence.unshared_layers import guess_local_layers, learn_local_layers
+from fedaudit.attacks.gathering.gather import Evidence, gather
 from fedaudit.attacks.generators.face_generator import FaceGenerator
-from fedaudit.attacks.search.attempt import Attempt
+from fedaudit.attacks.search.batch_norm_prior import BatchNormPrior, from_observation
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.distances import DISTANCES
+from fedaudit.attacks.search.local_steps import dummy_update_of
+from fedaudit.attacks.search.matching import Matching
+from fedaudit.attacks.search.search_run import SearchRun
 from fedaudit.attacks.search.stage import Stage
+from fedaudit.attacks.search.stage_adjustment import adjusted
+from fedaudit.attacks.search.trace import Trace
+from fedaudit.attacks.search.variables import Scene, generic_faces
 from fedaudit.core.choices import check_choices
 from fedaudit.core.errors import UnknownNameError
 from fedaudit.core.knowledge import Knowledge
@@ -28,6 +37,15 @@ from fedaudit.core.protocols import AttackCategory, Progress
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Update
 from fedaudit.defenses.gradient_transforms import ImageTransform
+
+PROXY_FACES = 32
+"""Generated faces whose batch-norm statistics stand in for unknown ones."""
+MEAN_OF = 64
+"""Generated faces whose mean is the mean face."""
+GENERIC = 12
+"""Images with which draws are tried."""
+SMALL = 500_000
+"""Parameters below which double precision costs nothing: the operations' overhead does."""
 
 Precision = Literal["auto", "float64", "float32", "bfloat16"]
 LocalSteps = Literal["start", "path", "replay"]
@@ -43,7 +61,7 @@ class MatchingAttack:
 
     Args:
         stages: In order; a stage starts from what the one before found.
-        distance: Between gradients; a name in `objectives.DISTANCES`.
+        distance: Between gradients; a name in `DISTANCES`.
         angle: See `Matching`.
         first_fully_connected: Use what the first fully connected layer gives away in closed form.
         labels: "inferred", or "soft": searched together with the images.
@@ -56,13 +74,13 @@ class MatchingAttack:
             float32, exact also on CUDA. "bfloat16" mixes precisions: faster on a GPU, less exact.
         local_steps: How a client's several steps are met. "start": as one step from the broadcast
             weights. "path": gradients along the straight line to the weights that it shared, at
-            the pace of a rehearsal. "replay": the steps themselves. Settings that the threat model
-            does not grant are guessed by rehearsing plausible ones.
-        batch_norm: Weight of the batch-norm statistics (`attacks.batch_norm`) on networks that
+            the pace of a simulated local training. "replay": the steps themselves. Settings that
+            the threat model does not grant are guessed by simulating plausible ones.
+        batch_norm: Weight of the batch-norm statistics (`batch_norm_prior`) on networks that
             have them.
         unknown: How a head, or more, that stays on the device is met. "joint": solved for with the
             images, as far as it acts on what was shared: what the inputs of the last layers span
-            (`maps.input_span`), or one free vector an image (`Matching`). "learned": trained to
+            (`input_span`), or one free vector an image (`Matching`). "learned": trained to
             tell generated people apart. "guessed": random, each restart another. A private part
             with nothing public before it cannot be solved for, and is guessed.
         unmasking: How a network is trained that undoes the masks of mixtures, where a defense puts
@@ -123,19 +141,19 @@ class MatchingAttack:
     ) -> Reconstruction:
         """Reconstruct the batch behind one update."""
         started = time.process_time()
-        run = Attempt(self, seen, generator, progress, checkpoint)
+        run = self._begin(seen, generator, started, progress, checkpoint)
         run.search()
         best = int(run.best.argmin())
         evidence, matching = run.scene.evidence, run.scene.matching
         labels = evidence.labels
-        if matching.loss == "soft" and not run.surrogate_head:
+        if matching.loss == "soft" and not matching.surrogate_head:
             labels = torch.stack([rows[best] for rows in matching.free]).argmax(1)
         labels = torch.full((evidence.count,), -1) if labels is None else labels.cpu()
         images, evaluations = run.images[best], [matching.evaluations]
         attacker = self._attacker(run, seen, generator, evaluations)
         images, labels, handled = evidence.reveal(images, labels, attacker)
         word = how_adaptive(seen, matched=matching.follows, handled=handled)
-        if run.surrogate_head and self.unknown != "learned":
+        if matching.surrogate_head and self.unknown != "learned":
             word = "no"  # a guess is no account of what the device keeps
         return Reconstruction(
             images=images.cpu().float(),
@@ -143,13 +161,13 @@ class MatchingAttack:
             objective=float(run.best[best]),
             iterations=run.trace.step,
             gradient_evaluations=sum(evaluations),
-            seconds=time.process_time() - started + run.earlier_seconds,
+            seconds=run.seconds,
             adaptive=word,
             history=tuple(run.trace.history),
         )
 
     def _attacker(
-        self, run: Attempt, seen: Observation, generator: torch.Generator, evaluations: list[int]
+        self, run: SearchRun, seen: Observation, generator: torch.Generator, evaluations: list[int]
     ) -> Attacker:
         """What this attack can do for special defenses; further searches add to `evaluations`."""
         evidence = run.scene.evidence
@@ -159,7 +177,7 @@ class MatchingAttack:
                 if run.trace.time_is_up:
                     return
                 alone = replace(seen, shared=(update,), earlier=())
-                past = Attempt(self, alone, generator, None, None)
+                past = self._begin(alone, generator, time.process_time())
                 soft = past.scene.evidence.soft
                 if soft is not None:
                     past.search()
@@ -172,13 +190,109 @@ class MatchingAttack:
             assert self.prior is not None  # who has no faces does not come here
             own = replace(self.unmasking.auxiliary, source=self.prior.source)
             unmasking = replace(self.unmasking, auxiliary=own)
-            return unmasking.unmasked(transforms, masked, shares, run.progress)
+            return unmasking.unmasked(transforms, masked, shares, run.trace.progress)
 
         return Attacker(
             matched=run.scene.matching.follows,
             single_step=run.scene.matching.dummy is None,
             source=self.prior.source if self.prior else None,
             earlier_rounds=earlier_rounds,
-            mean_face=run.mean_face,
+            mean_face=lambda: run.scene.generic_faces(MEAN_OF).mean(0),
             unmasked=unmasked,
         )
+
+    def _begin(
+        self,
+        seen: Observation,
+        generator: torch.Generator,
+        started: float,
+        progress: Progress | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> SearchRun:
+        """The search of one observation, before its first step."""
+        evidence = gather(seen)
+        dummy = dummy_update_of(seen, evidence, self.local_steps, generator)
+        wide = self.precision == "float64" or (
+            self.precision == "auto"
+            and dummy is None
+            and self.prior is None
+            and evidence.smooth
+            and sum(p.numel() for p in evidence.model.parameters()) < SMALL
+        )
+        if wide:
+            evidence = evidence.to(torch.float64)
+        seed = generator.initial_seed()
+        gradient = seen.update is not None and seen.update.kind == "gradient"
+        faces = partial(generic_faces, self.prior, evidence, seed)
+        for special in evidence.adaptation.special:
+            labels = special.label(evidence, faces, seen.training is not None or gradient)
+            if labels is not None:
+                evidence = replace(evidence, labels=labels)
+        matching = Matching(
+            evidence,
+            use_first_fc=self.first_fully_connected,
+            distance=distance_for(evidence.adaptation, self.distance),
+            angle=self.angle,
+            labels=self.labels,
+            layers=self.layers,
+            restarts=self.restarts,
+            autocast=torch.bfloat16 if self.precision == "bfloat16" else None,
+            dummy=dummy,
+            generator=generator,
+            surrogate_head=self._surrogate_head(seen, evidence, seed),
+        )
+        scene = Scene(evidence, matching, generator, self.prior, self.restarts)
+        if evidence.photos.transforms and matching.loss != "spans" and dummy is None:
+            evidence.photos.choose(partial(_distance, matching), scene.generic_faces(GENERIC))
+        stages = adjusted(self.stages, matching, generated=self.prior is not None)
+        steps = sum(
+            stage.expected_steps(matching)
+            for stage in stages
+            if evidence.smooth or not stage.smooth_only
+        )
+        trace = Trace(steps, progress, self.seconds)
+        penalty = partial(self._statistics, seen, scene)
+        return SearchRun(scene, stages, trace, penalty, checkpoint, repr(self), started)
+
+    def _surrogate_head(
+        self, seen: Observation, evidence: Evidence, seed: int
+    ) -> dict[str, Tensor]:
+        """What is matched with in place of a private part, where the attack does not solve for it.
+
+        Drawn with seeds of its own, so that a search that is resumed has the same.
+        """
+        if not evidence.private or (self.unknown == "joint" and evidence.solvable):
+            return {}
+        drawn = guess_local_layers(seen.model, evidence.private, self.restarts, seed)
+        like = next(iter(evidence.target.values()))
+        drawn = {name: value.to(like) for name, value in drawn.items()}
+        if self.unknown != "learned":
+            return drawn
+        return learn_local_layers(
+            evidence.model,
+            drawn,
+            evidence.shape,
+            source=self.prior.source if self.prior else "face_gan",
+            grayscale=evidence.grayscale,
+            seed=seed,
+        )
+
+    def _statistics(self, seen: Observation, scene: Scene) -> Callable[[Tensor], Tensor] | None:
+        """The batch-norm prior, where it is asked for and the observation gives it a source."""
+        if not self.batch_norm:
+            return None
+        # What a layer sees of faces stands in for the batch.
+        faces = scene.generic_faces(PROXY_FACES) if self.prior is not None else None
+        model = scene.evidence.model
+        source = from_observation(seen, model, faces)
+        if not source:
+            return None
+        prior = BatchNormPrior(model, source)
+        return lambda images: self.batch_norm * prior(images)
+
+
+def _distance(matching: Matching, face: Tensor, place: int) -> float:
+    """How far a generic face is from explaining the update in a place of the batch."""
+    dummy, apart = matching.gradients(face, [place], differentiable=False)
+    with torch.no_grad():
+        return float(matching.distance_to(dummy) + apart)

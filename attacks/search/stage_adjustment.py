@@ -1,9 +1,11 @@
-"""Stages that an attack was given, as they do best on what is known."""
+"""How the stages of an attack are adjusted to what is known of the update."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 from fedaudit.attacks.evidence.reading import Reading
+from fedaudit.attacks.search.map_matching import goal_of
+from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables import Latent, Pixels
 
@@ -11,6 +13,25 @@ NOISE_LR = 0.05
 """Peak step size in pixels of an image that looks like noise."""
 NOISE_SPREAD = 0.25
 """Half the width of the noise that its search starts from."""
+
+
+def adjusted(stages: Sequence[Stage], matching: Matching, *, generated: bool) -> tuple[Stage, ...]:
+    """The stages as they do best on the evidence.
+
+    Args:
+        stages: Of the attack.
+        matching: Says by what the update is explained.
+        generated: Whether the attack has a generator of faces.
+    """
+    evidence = matching.evidence
+    chosen = from_gray(stages) if matching.loss == "spans" else tuple(stages)
+    for special in evidence.adaptation.special:
+        if generated and special.looks_like_noise(evidence):
+            chosen = of_noise(stages, by_maps=goal_of(evidence) is not None)
+        known = special.equations(evidence)
+        if known is not None:
+            chosen = within_range(chosen, known, evidence)
+    return chosen
 
 
 def from_gray(stages: Sequence[Stage]) -> tuple[Stage, ...]:

@@ -7,15 +7,15 @@ import torch
 
 from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.training.dummy_update import DummyUpdate, dummy_update_for
-from fedaudit.attacks.training.guess import guess_training, plausible
 from fedaudit.attacks.training.simulated_training import rehearsed
+from fedaudit.attacks.training.training_inference import guess_training, plausible
 from fedaudit.core.observation import Observation
 
 POINTS = 4
 """Places on the line to the shared weights at which gradients are taken, at most."""
 
 
-def replay_of(
+def dummy_update_of(
     seen: Observation,
     evidence: Evidence,
     mode: Literal["start", "path", "replay"],

@@ -8,7 +8,7 @@ from fedaudit.core.errors import AttackError
 from fedaudit.models.heads import CosineHead
 
 
-def free_variables(
+def auxiliary_variables(
     evidence: Evidence,
     public: nn.Module | None,
     restarts: int,

@@ -1,0 +1,192 @@
+"""A search in progress: stage after stage, from its start or from a checkpoint."""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fedaudit.attacks.search.checkpoint import Checkpoint
+from fedaudit.attacks.search.map_matching import MapMatching, goal_of
+from fedaudit.attacks.search.matching import Matching
+from fedaudit.attacks.search.movers.mover import Decode, Mover
+from fedaudit.attacks.search.stage import Stage
+from fedaudit.attacks.search.trace import Trace
+from fedaudit.attacks.search.variables import Scene, StageResult
+
+
+@dataclass
+class SearchRun:
+    """One call of an attack, from its start or from a checkpoint.
+
+    Args:
+        scene: Evidence, match, generator of faces, all randomness.
+        stages: In order.
+        trace: Counts every step.
+        penalty: Called as each stage begins: what it adds for images; None for nothing.
+        checkpoint: Where to keep how far it is; None keeps nothing.
+        attack: What the checkpoint is of: the attack's settings, as text.
+        started: CPU seconds of the process when the attack began.
+    """
+
+    scene: Scene
+    stages: Sequence[Stage]
+    trace: Trace
+    penalty: Callable[[], Callable[[Tensor], Tensor] | None] = lambda: None
+    checkpoint: Checkpoint | None = None
+    attack: str = ""
+    started: float = field(default_factory=time.process_time)
+    earlier_seconds: float = 0.0
+    _last_saved: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.best = torch.full((self.scene.restarts,), float("inf"))
+        self.images = torch.empty(0)
+
+    @property
+    def seconds(self) -> float:
+        """CPU seconds so far, those before an interruption included."""
+        return time.process_time() - self.started + self.earlier_seconds
+
+    def search(self) -> None:
+        """All stages, in order."""
+        result = StageResult(self.images)
+        first, saved = self._resume()
+        for number, stage in enumerate(self.stages):
+            if number < first or (stage.smooth_only and not self.scene.evidence.smooth):
+                continue
+            if number and self.trace.time_is_up:
+                break
+            variables = None
+            if saved:
+                variables = [saved[f"variable/{i}"] for i in range(self.scene.evidence.count)]
+                self.scene.restarts = len(variables[0])
+                self.scene.matching.keep(range(self.scene.restarts))
+            result = self._stage(number, stage, result, variables, saved)
+            saved = {}
+            if stage.keep and stage.keep < self.scene.restarts:
+                result = self._cull(result, stage.keep)
+        if self.checkpoint:
+            self.checkpoint.clear()
+
+    def _stage(
+        self,
+        number: int,
+        stage: Stage,
+        before: StageResult,
+        variables: list[Tensor] | None,
+        saved: dict[str, Tensor],
+    ) -> StageResult:
+        scene = self.scene
+        goal = goal_of(scene.evidence) if stage.match == "maps" else None
+        if stage.match == "maps" and goal is None:
+            return before
+        if variables is None:
+            variables = stage.varies.begin(scene, before)
+        starts = [v.detach().clone() for v in variables]
+        leaves = [v.detach().clone().requires_grad_() for v in variables]
+
+        def decode(variable: Tensor) -> Tensor:
+            return stage.varies.decode(scene, variable)
+
+        added = self.penalty()
+
+        def penalty(variable: Tensor, images: Tensor) -> Tensor:
+            own = stage.penalty(variable, images)
+            return own + added(images) if added else own
+
+        matching: Matching | MapMatching = scene.matching
+        if goal is not None:
+            with torch.no_grad():
+                begun = torch.cat([decode(v[:1]) for v in starts])
+            matching = MapMatching(scene.matching, goal, begun)
+        seed = scene.seed + number
+        mover = stage.mover(matching, leaves, decode, penalty, self.trace, seed)
+        if saved:
+            mover.load({k.removeprefix("move/"): v for k, v in saved.items() if "move/" in k})
+        mover.run(lambda: self._save(number, starts, mover))
+        self._offer(leaves, decode)
+        return StageResult(self.images, leaves, stage.varies)
+
+    def _offer(self, variables: Sequence[Tensor], decode: Decode) -> None:
+        """Keep, for each restart, the images with the least match of all stages."""
+        matching = self.scene.matching
+        every = range(len(variables))
+        images, matches = [], []
+        with torch.no_grad():
+            for r in range(len(variables[0])):
+                drawn = decode(torch.stack([v[r] for v in variables])).clamp(0, 1)
+                images.append(drawn)
+        for r, drawn in enumerate(images):
+            rows = [row.detach() for row in matching.rows(every, r)]
+            dummy, distance = matching.gradients(drawn, every, rows, differentiable=False)
+            matches.append(matching.objective(dummy, distance).detach())
+        now, drawn = torch.stack(matches).cpu(), torch.stack(images)
+        if not len(self.images):
+            self.images, self.best = drawn, now
+            return
+        better = now < self.best
+        self.best = torch.where(better, now, self.best)
+        self.images = torch.where(better.to(drawn.device).view(-1, 1, 1, 1, 1), drawn, self.images)
+
+    def _cull(self, result: StageResult, keep: int) -> StageResult:
+        """Only the best restarts go on."""
+        rows = self.best.argsort()[:keep].tolist()
+        self.best, self.images = self.best[rows], self.images[rows]
+        self.scene.restarts = keep
+        self.scene.matching.keep(rows)
+        variables = [v.detach()[rows] for v in result.variables]
+        return StageResult(self.images, variables, result.varied)
+
+    # --- resuming -------------------------------------------------------------------------------
+
+    def _fingerprint(self) -> str:
+        """Of the attack, the observation and the seed: a checkpoint of another one is no use."""
+        digest = hashlib.sha256(self.attack.encode())
+        digest.update(str(self.scene.seed).encode())
+        for name, value in sorted(self.scene.evidence.target.items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def _save(self, number: int, starts: Sequence[Tensor], mover: Mover) -> None:
+        if self.checkpoint is None:
+            return
+        if time.monotonic() - self._last_saved < self.checkpoint.every:
+            return
+        self._last_saved = time.monotonic()
+        matching = self.scene.matching
+        state = {f"move/{name}": value for name, value in mover.state().items()}
+        state |= {f"variable/{i}": value for i, value in enumerate(starts)}
+        state |= {
+            "best": self.best,
+            "images": self.images,
+            "random": self.scene.generator.get_state(),
+        }
+        facts = {
+            "stage": number,
+            "step": self.trace.step,
+            "history": self.trace.history,
+            "evaluations": matching.evaluations,
+            "scales": matching.scales,
+            "seconds": self.seconds,
+        }
+        self.checkpoint.save(self._fingerprint(), facts, state)
+
+    def _resume(self) -> tuple[int, dict[str, Tensor]]:
+        """The stage to go on with, and what was saved in it."""
+        kept = self.checkpoint.load(self._fingerprint()) if self.checkpoint else None
+        if kept is None:
+            return 0, {}
+        facts, state = kept
+        matching = self.scene.matching
+        like = self.scene.like
+        self.best, self.images = state["best"].cpu(), state["images"].to(like)
+        self.scene.generator.set_state(state["random"].cpu())
+        self.trace.step = facts["step"]
+        self.trace.history = [(step, value) for step, value in facts["history"]]
+        matching.evaluations, matching.scales = facts["evaluations"], tuple(facts["scales"])
+        self.earlier_seconds = facts["seconds"]
+        return facts["stage"], {k: v.to(like.device) for k, v in state.items()}

@@ -10,6 +10,7 @@ from fedaudit.attacks.closed_form.first_layer import FirstLayer
 SHARPENING = (*(3 * 10 ** (-k / 12) for k in range(31)), 1e-3, 1e-4, 1e-5)
 """What counts as near zero in each step of a descent, in units of a row's mean length. The last
 steps fix the direction by the rows that vanish alone."""
+# Set by hand, untested beyond tests/attacks/test_spear.py.
 KEPT = 4
 """Directions that are kept for each image; mixtures of two images have many zeros too."""
 SAME = 0.999

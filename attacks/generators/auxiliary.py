@@ -19,6 +19,7 @@ from fedaudit.models.generator import load_generator
 
 CANVAS = 64
 """Side in pixels at which faces are drawn and varied, where the attacked images are not larger."""
+# Set by hand; what it reaches is measured by benchmarks/learned_inversion.py.
 REAL_SHARE = 0.15
 """Of the faces, how many are real photos; the rest is generated."""
 PART = 256

@@ -15,6 +15,7 @@ from fedaudit.models.generator import Generator, StagedGenerator, load_generator
 
 __all__ = ["DEFAULT_CROP", "LATENT_PRIOR", "CropEdges", "FaceGenerator", "FittedGenerator"]
 
+# Set by hand; what it reaches is measured by benchmarks/attack_quality.py.
 LATENT_PRIOR = 1e-3
 """Weight of |z|²/dim, which keeps latent vectors where the generator was trained."""
 CropEdges = tuple[float, float, float, float]

@@ -13,6 +13,7 @@ from fedaudit.attacks.search.movers.gradient_descent import Search
 from fedaudit.attacks.search.movers.round_wise import FREE_LR
 from fedaudit.core.protocols import Progress
 
+# Set by hand; what they reach is measured by benchmarks/learned_inversion.py.
 MATCH_LR, MAP_LR = 0.02, 0.03
 """Peak steps in units of the pixel range: gently, for the start is good already."""
 JITTER = 0.002

@@ -23,6 +23,7 @@ from fedaudit.models.facenet import FaceNet, require_face_net
 from fedaudit.models.heads import CosineHead
 from fedaudit.models.zoo import build
 
+# Set by hand; what they reach is measured by benchmarks/malicious.py.
 FACES = 256
 """Generated faces whose features are measured."""
 DIRECTIONS = 32

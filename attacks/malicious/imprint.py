@@ -17,6 +17,7 @@ from fedaudit.core.protocols import AttackCategory, Progress
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Update
 
+# Set by hand; what they reach is measured by benchmarks/malicious.py.
 FACES = 128
 """Generated faces whose brightness is measured."""
 SIGNAL = 1e-5

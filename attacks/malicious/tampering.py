@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# Set by hand: tests/attacks/test_tampering.py has what they catch and what they let pass.
 SAME_DIRECTION = 1 - 1e-5
 """Cosine from which two rows count as proportional; random and trained rows stay below 0.99."""
 LEAST_WIDTH = 16

@@ -16,6 +16,7 @@ from fedaudit.core.protocols import AttackCategory, Progress
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Update
 
+# Set by hand; what they reach is measured by benchmarks/malicious.py.
 FACES = 256
 """Generated faces on which a row's scale is set."""
 SAME = 1e-3

@@ -6,8 +6,9 @@ from fedaudit.attacks.search.matching_attack import LocalSteps, MatchingAttack, 
 from fedaudit.attacks.search.stage import Stage, solving_stages
 from fedaudit.attacks.search.variables import FeatureMaps, Latent, Pixels
 
+# Set by hand; what it reaches is measured by benchmarks/mixture_bound.py.
 UNMASK_STEPS = 1500
-"""See `learned.unmasking`."""
+"""Of training the network that undoes masks, see `adaptive.unmasking`."""
 SOLVER_DAMPING = 1e-3
 """First damping of Gauss–Newton, relative."""
 

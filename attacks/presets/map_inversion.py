@@ -19,6 +19,8 @@ from fedaudit.core.protocols import AttackCategory, Progress
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Update
 
+# Set by hand; what they reach is measured by leakage_over_training.py and unknown_head.py
+# in benchmarks/.
 PIXEL_LR = 0.05
 """Peak step size in pixels, in units of the range [0, 1]."""
 SHARP = 3e-5

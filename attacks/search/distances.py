@@ -11,6 +11,7 @@ from torch import Tensor
 Distance = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
 
 TINY = 1e-12
+# Set by hand; what it reaches is measured by benchmarks/adaptive_attacks.py.
 LENGTHS = 0.1
 """Difference of the logarithms of two faces' gradients in one parameter, as it usually is."""
 

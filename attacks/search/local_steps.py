@@ -11,6 +11,7 @@ from fedaudit.attacks.training.simulated_training import rehearsed
 from fedaudit.attacks.training.training_inference import guess_training, plausible
 from fedaudit.core.observation import Observation
 
+# Chosen by benchmarks/local_steps.py.
 POINTS = 4
 """Places on the line to the shared weights at which gradients are taken, at most."""
 

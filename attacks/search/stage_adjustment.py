@@ -9,6 +9,7 @@ from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables import Latent, Pixels
 
+# Set by hand; what they reach is measured by benchmarks/mixture_bound.py.
 NOISE_LR = 0.05
 """Peak step size in pixels of an image that looks like noise."""
 NOISE_SPREAD = 0.25

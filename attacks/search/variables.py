@@ -17,6 +17,7 @@ from fedaudit.attacks.training.simulated_training import smooth_noise
 from fedaudit.core.choices import check_choices
 from fedaudit.models.facenet import require_face_net
 
+# Set by hand; what it costs is measured by benchmarks/cost_curves.py.
 UNGUIDED = 16
 """Candidates whose gradient is tried where no feature map guides the choice; each costs a pass."""
 

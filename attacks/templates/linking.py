@@ -15,6 +15,7 @@ from fedaudit.models.facenet import require_face_net
 from fedaudit.models.zoo import build
 from fedaudit.scoring.linkage import Drift, Links
 
+# Set by hand; what it reaches is measured by benchmarks/template_linkage.py.
 ENOUGH = 8
 """Templates from which on their mean says what they have in common, not who they are."""
 PART = 256

@@ -25,6 +25,7 @@ from fedaudit.models.facenet import FaceNet, require_face_net
 from fedaudit.models.zoo import build
 
 PART = 256
+# Set by hand; what they reach is measured by benchmarks/class_templates.py.
 RIDGE = 1e-3
 """Of the regression, relative to the mean variance of an embedding's entries."""
 WHITEN = 0.03

@@ -38,6 +38,7 @@ from fedaudit.attacks.search.movers.mover import Decode, Penalty, Plan
 from fedaudit.attacks.search.trace import Trace
 from fedaudit.models.facenet import FaceNet
 
+# Set by hand; what they reach is measured by benchmarks/leakage_over_training.py.
 SOLVABLE = 1e-3
 """Floor of a goal up to which solving for it is worth while."""
 DENSE = 2048

@@ -22,6 +22,7 @@ from fedaudit.attacks.search.movers.gradient_descent import SCHEDULES, Search
 from fedaudit.attacks.search.movers.mover import Decode, Penalty, Plan
 from fedaudit.attacks.search.trace import Trace
 
+# Set by hand; what it reaches is measured by benchmarks/unknown_head.py.
 FREE_LR = 0.1
 """Learning rate of the free variables, which start each stage at unit length."""
 TURN = 10

@@ -22,7 +22,7 @@ from torch import Tensor
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.gradient_descent import Search
-from fedaudit.attacks.search.movers.mover import Plan
+from fedaudit.attacks.search.movers.mover import Plan, Task
 from fedaudit.attacks.search.movers.round_wise import Movement
 from fedaudit.attacks.search.trace import Trace
 from fedaudit.core.client import ClientTask
@@ -70,14 +70,9 @@ def leaves(batch: int) -> list[Tensor]:
 
 def ours(matching: Matching, steps: int) -> None:
     """`steps` sweeps as the attacks run them, with the passes that fill the held sums."""
-    Movement(
-        matching,
-        leaves(matching.evidence.count),
-        lambda v: v,
-        Plan(steps=steps, lr=0.01, rounds=max(1, steps // STEPS_A_TURN)),
-        no_prior,
-        Trace(steps),
-    ).run()
+    variables = leaves(matching.evidence.count)
+    task = Task(matching, variables, lambda v: v, no_prior, Trace(steps))
+    Movement(task, Plan(steps=steps, lr=0.01, rounds=max(1, steps // STEPS_A_TURN))).run()
 
 
 def naive(matching: Matching, steps: int) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.map_matching import MapMatching, goal_of
 from fedaudit.attacks.search.matching import Matching
-from fedaudit.attacks.search.movers.mover import Decode, Mover
+from fedaudit.attacks.search.movers.mover import Decode, Mover, Task
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.trace import Trace
 from fedaudit.attacks.search.variables import Scene, StageResult
@@ -102,8 +102,8 @@ class SearchRun:
             with torch.no_grad():
                 begun = torch.cat([decode(v[:1]) for v in starts])
             matching = MapMatching(scene.matching, goal, begun)
-        seed = scene.seed + number
-        mover = stage.mover(matching, leaves, decode, penalty, self.trace, seed)
+        task = Task(matching, leaves, decode, penalty, self.trace)
+        mover = stage.mover(task, scene.seed + number)
         if saved:
             mover.load({k.removeprefix("move/"): v for k, v in saved.items() if "move/" in k})
         mover.run(lambda: self._save(number, starts, mover))

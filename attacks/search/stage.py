@@ -1,18 +1,16 @@
 """One part of a search, as data: what varies, how it moves, what is added to the match."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
 
 from fedaudit.attacks.search.image_priors import GroupConsistency, ImagePrior, total_variation
-from fedaudit.attacks.search.map_matching import MapMatching
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.by_name import MOVERS, expected_steps
 from fedaudit.attacks.search.movers.gradient_descent import Schedule
-from fedaudit.attacks.search.movers.mover import Decode, Mover, Optimizer, Penalty, Plan
-from fedaudit.attacks.search.trace import Trace
+from fedaudit.attacks.search.movers.mover import Mover, Optimizer, Plan, Task
 from fedaudit.attacks.search.variables import Pixels, Varies
 from fedaudit.core.choices import check_choices
 
@@ -88,28 +86,15 @@ class Stage:
         """Steps that its mover will count, if nothing stops it."""
         return expected_steps(self._plan(None, 0), matching)
 
-    def mover(
-        self,
-        matching: Matching | MapMatching,
-        variables: Sequence[Tensor],
-        decode: Decode,
-        penalty: Penalty,
-        trace: Trace,
-        seed: int,
-    ) -> Mover:
-        """What moves the variables; arguments as in `MoverFactory`, `seed` as in `Plan`."""
-        project = getattr(self.varies, "project", None)
-        bounds = None
-        if project is not None:
-            # Starts that are not written to: projections measure distances from them.
-            starts = [v.detach().clone() for v in variables]
-
-            def bounds(image: int, value: Tensor) -> Tensor:
-                bounded: Tensor = project(starts[image], value)
-                return bounded
-
-        plan = self._plan(bounds, seed)
-        return MOVERS[self.optimizer](matching, variables, decode, plan, penalty, trace)
+    def mover(self, task: Task, seed: int) -> Mover:
+        """What moves the variables of the task; `seed` as in `Plan`."""
+        project: Callable[[Tensor, Tensor], Tensor] | None = getattr(self.varies, "project", None)
+        if project is None:
+            return MOVERS[self.optimizer](task, self._plan(None, seed))
+        # Starts that are not written to: projections measure distances from them.
+        starts, bound = [v.detach().clone() for v in task.variables], project
+        plan = self._plan(lambda image, value: bound(starts[image], value), seed)
+        return MOVERS[self.optimizer](task, plan)
 
     def _plan(self, project: Callable[[int, Tensor], Tensor] | None, seed: int) -> Plan:
         return Plan(

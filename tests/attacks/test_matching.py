@@ -14,7 +14,7 @@ from fedaudit.attacks.search.image_priors import total_variation
 from fedaudit.attacks.search.local_steps import dummy_update_of
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.gradient_descent import Search, cosine_ramp, step_decay
-from fedaudit.attacks.search.movers.mover import Plan
+from fedaudit.attacks.search.movers.mover import Plan, Task
 from fedaudit.attacks.search.movers.round_wise import Movement
 from fedaudit.attacks.search.trace import Trace
 from fedaudit.core.capture import Capture
@@ -155,7 +155,7 @@ class FullTrace(Trace):
 
 def move(matching: Matching, variables: Sequence[Tensor], plan: Plan) -> list[float]:
     trace = FullTrace()
-    Movement(matching, variables, lambda v: v, plan, no_prior, trace).run()
+    Movement(Task(matching, variables, lambda v: v, no_prior, trace), plan).run()
     return trace.values
 
 

@@ -1,40 +1,23 @@
 """Which mover goes with which name of an optimizer."""
 
-from collections.abc import Mapping, Sequence
-
-from torch import Tensor
+from collections.abc import Callable, Mapping
 
 from fedaudit.attacks.search.map_matching import MapMatching
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.evolution import Evolution
 from fedaudit.attacks.search.movers.gauss_newton import GaussNewton
-from fedaudit.attacks.search.movers.mover import (
-    Decode,
-    Mover,
-    MoverFactory,
-    Optimizer,
-    Penalty,
-    Plan,
-)
+from fedaudit.attacks.search.movers.mover import Mover, Optimizer, Plan, Task
 from fedaudit.attacks.search.movers.round_wise import Movement, OneByOne
-from fedaudit.attacks.search.trace import Trace
 
 
-def descent(
-    matching: Matching | MapMatching,
-    variables: Sequence[Tensor],
-    decode: Decode,
-    plan: Plan,
-    penalty: Penalty,
-    trace: Trace,
-) -> Mover:
+def descent(task: Task, plan: Plan) -> Mover:
     """Gradient descent: restarts in one pass, or in turn where they cannot share it."""
-    whole = Movement(matching, variables, decode, plan, penalty, trace)
-    several = len(variables[0]) > 1
-    return OneByOne(whole) if several and in_turn(plan.optimizer, matching) else whole
+    whole = Movement(task, plan)
+    several = len(task.variables[0]) > 1
+    return OneByOne(whole) if several and in_turn(plan.optimizer, task.matching) else whole
 
 
-MOVERS: Mapping[Optimizer, MoverFactory] = {
+MOVERS: Mapping[Optimizer, Callable[[Task, Plan], Mover]] = {
     "adam": descent,
     "signed_adam": descent,
     "lbfgs": descent,

@@ -13,10 +13,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from fedaudit.attacks.search.map_matching import MapMatching
-from fedaudit.attacks.search.matching import Matching
-from fedaudit.attacks.search.movers.mover import Decode, Penalty, Plan
-from fedaudit.attacks.search.trace import Trace
+from fedaudit.attacks.search.movers.mover import Plan, Task
 
 if TYPE_CHECKING:
     from cmaes import CMA, SepCMA
@@ -30,25 +27,17 @@ class Evolution:
     """A mover by CMA-ES.
 
     Args:
-        matching: The engine.
-        variables: One leaf `[R, …]` an image; all images of a batch evolve together.
-        decode: Variables `[n, …]` → images `[n, C, H, W]`.
-        plan: `steps` generations; `lr` is the first standard deviation.
-        penalty: On variables and images.
-        trace: Counts every generation.
+        task: What is searched; all images of a batch evolve together.
+        plan: Generations, the first standard deviation, population, seed.
     """
 
-    matching: Matching | MapMatching
-    variables: Sequence[Tensor]
-    decode: Decode
+    task: Task
     plan: Plan
-    penalty: Penalty
-    trace: Trace
 
     def __post_init__(self) -> None:
         self._starts = [
-            torch.cat([v[r].detach().flatten() for v in self.variables]).cpu().double().numpy()
-            for r in range(len(self.variables[0]))
+            torch.cat([v[r].detach().flatten() for v in self.task.variables]).cpu().double().numpy()
+            for r in range(len(self.task.variables[0]))
         ]
         self._told: list[list[list[float]]] = [[] for _ in self._starts]
         self._since: list[float] = []
@@ -66,18 +55,18 @@ class Evolution:
     def _evolve(self, save: Callable[[], None]) -> None:
         strategies = [self._strategy(start, r) for r, start in enumerate(self._starts)]
         bests = [self._replay(strategies[r], told) for r, told in enumerate(self._told)]
-        while len(self._told[-1]) < self.plan.steps and not self.trace.time_is_up:
+        while len(self._told[-1]) < self.plan.steps and not self.task.trace.time_is_up:
             for r, strategy in enumerate(strategies):
                 asked = [strategy.ask() for _ in range(strategy.population_size)]
                 values = [self._value(vector, r) for vector in asked]
                 strategy.tell(list(zip(asked, values, strict=True)))
                 self._told[r].append(values)
                 bests[r] = min(bests[r], (min(values), asked[int(np.argmin(values))]), key=_first)
-            self.trace.add(min(value for value, _ in bests))
+            self.task.trace.add(min(value for value, _ in bests))
             save()
         with torch.no_grad():
             for r, (_, vector) in enumerate(bests):
-                for variable, part in zip(self.variables, self._parts(vector, r), strict=True):
+                for variable, part in zip(self.task.variables, self._parts(vector, r), strict=True):
                     variable[r].copy_(part)
 
     def state(self) -> dict[str, Tensor]:
@@ -109,15 +98,15 @@ class Evolution:
     def _value(self, vector: np.ndarray, restart: int) -> float:
         with torch.no_grad():
             variable = torch.stack(self._parts(vector, restart))
-            images = self.decode(variable)
-        every = range(len(self.variables))
-        free = [row.detach() for row in self.matching.rows(every, restart)]
-        dummy, distance = self.matching.gradients(images, every, free, differentiable=False)
-        value = self.matching.objective(dummy, distance) + self.penalty(variable, images)
+            images = self.task.decode(variable)
+        every = range(len(self.task.variables))
+        free = [row.detach() for row in self.task.matching.rows(every, restart)]
+        dummy, distance = self.task.matching.gradients(images, every, free, differentiable=False)
+        value = self.task.matching.objective(dummy, distance) + self.task.penalty(variable, images)
         return float(value.detach())
 
     def _parts(self, vector: np.ndarray, restart: int) -> list[Tensor]:
-        like = self.variables[0][restart]
+        like = self.task.variables[0][restart]
         flat = torch.from_numpy(vector).to(like)
         return [part.view(like.shape) for part in torch.split(flat, like.numel())]
 

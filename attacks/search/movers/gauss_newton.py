@@ -16,7 +16,7 @@ off the gradient (`contrast`).
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,14 +28,12 @@ from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.search.contrast import settle_contrast
 from fedaudit.attacks.search.map_matching import (
     Goal,
-    MapMatching,
     SpanGoal,
     goal_of,
     span_goal_of,
 )
 from fedaudit.attacks.search.matching import Matching
-from fedaudit.attacks.search.movers.mover import Decode, Penalty, Plan
-from fedaudit.attacks.search.trace import Trace
+from fedaudit.attacks.search.movers.mover import Plan, Task
 from fedaudit.models.facenet import FaceNet
 
 # Set by hand; what they reach is measured by benchmarks/leakage_over_training.py.
@@ -163,20 +161,12 @@ class GaussNewton:
     Does nothing where no image's map is known, or not to three digits. The variables are pixels.
 
     Args:
-        matching: The engine.
-        variables: One leaf `[R, …]` an image, changed in place.
-        decode: Variables `[n, …]` → images `[n, C, H, W]`.
+        task: What is searched: pixels. Its penalty has no effect, there is nothing to balance.
         plan: `steps` Jacobians an image; `lr` is the first damping.
-        penalty: Without effect: there is nothing to balance.
-        trace: Counts every step.
     """
 
-    matching: Matching | MapMatching
-    variables: Sequence[Tensor]
-    decode: Decode
+    task: Task
     plan: Plan
-    penalty: Penalty
-    trace: Trace
 
     def __post_init__(self) -> None:
         self.done = 0
@@ -187,21 +177,21 @@ class GaussNewton:
         Args:
             save: Called after every image.
         """
-        assert isinstance(self.matching, Matching)  # a stage by maps alone moves otherwise
-        evidence = self.matching.evidence
+        assert isinstance(self.task.matching, Matching)  # a stage by maps alone moves otherwise
+        evidence = self.task.matching.evidence
         goal: Goal | SpanGoal | None = None
-        if self.matching.has_features:
+        if self.task.matching.has_features:
             goal = goal_of(evidence, exact=True)
-        elif self.matching.loss == "spans":
+        elif self.task.matching.loss == "spans":
             goal = span_goal_of(evidence)
         if goal is None or goal.floor > SOLVABLE or not isinstance(evidence.model, FaceNet):
             return
         quick = _frozen(evidence.model).float()
         exact = _frozen(evidence.model).double()
-        for i in range(self.done, len(self.variables)):
-            if self.trace.time_is_up:
+        for i in range(self.done, len(self.task.variables)):
+            if self.task.trace.time_is_up:
                 break
-            for r, variable in enumerate(self.variables[i].detach()):
+            for r, variable in enumerate(self.task.variables[i].detach()):
                 solved = solve(
                     self._map(exact, goal, variable.shape),
                     self._map(quick, goal, variable.shape),
@@ -210,10 +200,10 @@ class GaussNewton:
                     steps=self.plan.steps,
                     damping=self.plan.lr,
                     floor=goal.floor,
-                    report=self.trace.add,
+                    report=self.task.trace.add,
                 )
                 with torch.no_grad():
-                    self.variables[i][r].copy_(solved.view(variable.shape))
+                    self.task.variables[i][r].copy_(solved.view(variable.shape))
             self.done = i + 1
             save()
         if isinstance(goal, Goal):  # spans of several layers show the contrast as well
@@ -221,27 +211,27 @@ class GaussNewton:
 
     def state(self) -> dict[str, Tensor]:
         """All that `load` needs; by name."""
-        found = {f"value/{i}": value.detach() for i, value in enumerate(self.variables)}
+        found = {f"value/{i}": value.detach() for i, value in enumerate(self.task.variables)}
         return {"done": torch.tensor(self.done), **found}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` returned."""
         self.done = int(state["done"])
         with torch.no_grad():
-            for i, variable in enumerate(self.variables):
+            for i, variable in enumerate(self.task.variables):
                 variable.copy_(state[f"value/{i}"])
 
     def _settle(self, evidence: Evidence, exact: FaceNet) -> None:
         """The contrast of each image of each restart, by the gradient of the earliest layer."""
-        for r in range(len(self.variables[0])):
-            pixels = torch.stack([v[r].detach() for v in self.variables])
-            settled = settle_contrast(evidence, exact, self.decode, pixels.double())
+        for r in range(len(self.task.variables[0])):
+            pixels = torch.stack([v[r].detach() for v in self.task.variables])
+            settled = settle_contrast(evidence, exact, self.task.decode, pixels.double())
             with torch.no_grad():
-                for variable, one in zip(self.variables, settled, strict=True):
+                for variable, one in zip(self.task.variables, settled, strict=True):
                     variable[r].copy_(one)
 
     def _map(self, model: FaceNet, goal: Goal | SpanGoal, shape: torch.Size) -> Map:
-        return lambda flat: goal.reached(model, self.decode(flat.view(1, *shape)))[0]
+        return lambda flat: goal.reached(model, self.task.decode(flat.view(1, *shape)))[0]
 
 
 def _frozen(model: FaceNet) -> FaceNet:

@@ -50,6 +50,25 @@ class Plan:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Task:
+    """What a mover works on.
+
+    Attributes:
+        matching: How far images are from explaining the update, or from their known maps.
+        variables: One leaf `[R, …]` an image, in the order of the batch; changed in place.
+        decode: Variables `[n, …]` → images `[n, C, H, W]`.
+        penalty: On variables and images.
+        trace: Counts every step.
+    """
+
+    matching: Matching | MapMatching
+    variables: Sequence[Tensor]
+    decode: Decode
+    penalty: Penalty
+    trace: Trace
+
+
 class Mover(Protocol):
     """A stage in progress, that stops after any turn and goes on from what it saved."""
 
@@ -67,29 +86,4 @@ class Mover(Protocol):
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` returned."""
-        ...
-
-
-class MoverFactory(Protocol):
-    """What makes a mover of a stage."""
-
-    def __call__(
-        self,
-        matching: Matching | MapMatching,
-        variables: Sequence[Tensor],
-        decode: Decode,
-        plan: Plan,
-        penalty: Penalty,
-        trace: Trace,
-    ) -> Mover:
-        """A mover at its start.
-
-        Args:
-            matching: How far images are from explaining the update, or from their known maps.
-            variables: One leaf `[R, …]` an image, in the order of the batch; changed in place.
-            decode: Variables `[n, …]` → images `[n, C, H, W]`.
-            plan: Steps, rounds, rates.
-            penalty: On variables and images.
-            trace: Counts every step.
-        """
         ...

@@ -16,11 +16,8 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.adaptive.per_example import Gradients, total
-from fedaudit.attacks.search.map_matching import MapMatching
-from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.gradient_descent import SCHEDULES, Search
-from fedaudit.attacks.search.movers.mover import Decode, Penalty, Plan
-from fedaudit.attacks.search.trace import Trace
+from fedaudit.attacks.search.movers.mover import Plan, Task
 
 # Set by hand; what it reaches is measured by benchmarks/unknown_head.py.
 FREE_LR = 0.1
@@ -36,28 +33,20 @@ class Movement:
     """A stage in progress: can stop after any turn, and go on from what it saved.
 
     Args:
-        matching: The engine.
-        variables: One leaf `[R, …]` an image, in the order of the batch; changed in place.
-        decode: Variables `[n, …]` → images `[n, C, H, W]`.
+        task: What is searched.
         plan: Steps, rounds, rates.
-        penalty: On variables and images.
-        trace: Counts every step.
-        free: The free variables that go with `variables`; those of the engine if not given.
+        free: The free variables that go with the task's; those of the engine if not given.
         fixed: What stands in for a private part; that of the engine if not given.
     """
 
-    matching: Matching | MapMatching
-    variables: Sequence[Tensor]
-    decode: Decode
+    task: Task
     plan: Plan
-    penalty: Penalty
-    trace: Trace
     free: Sequence[Tensor] | None = None
     fixed: Sequence[Tensor] | None = None
 
     def __post_init__(self) -> None:
-        count = len(self.variables)
-        self.round_wise = bool(self.plan.rounds) and count > 1 and self.matching.separable
+        count = len(self.task.variables)
+        self.round_wise = bool(self.plan.rounds) and count > 1 and self.task.matching.separable
         groups = [(i,) for i in range(count)] if self.round_wise else [tuple(range(count))]
         self.searches = {which: self._search(which) for which in groups}
         self.turn = 0
@@ -68,7 +57,9 @@ class Movement:
         Args:
             save: Called after every turn.
         """
-        shares = [self._share(i) for i in range(len(self.variables))] if self.round_wise else []
+        shares = (
+            [self._share(i) for i in range(len(self.task.variables))] if self.round_wise else []
+        )
         for which, steps in list(self._turns())[self.turn :]:
             others = None
             if shares:
@@ -78,7 +69,7 @@ class Movement:
                 shares[which[0]] = self._share(which[0])
             self.turn += 1
             save()
-            if stalled or self.trace.time_is_up:
+            if stalled or self.task.trace.time_is_up:
                 break
         for search in self.searches.values():
             search.restore()
@@ -117,11 +108,11 @@ class Movement:
     def _move(self, which: tuple[int, ...], steps: int, others: Gradients | None) -> bool:
         """Some steps of the images `which`; whether the search has stalled."""
         search, patience = self.searches[which], self.plan.patience
-        moving = [self.variables[i] for i in which]
+        moving = [self.task.variables[i] for i in which]
         free = [*self._free(which), *self._fixed()]
         for _ in range(steps):
             values = search.step(lambda: self._losses(which, moving, free, others))
-            self.trace.add(float(values.min()))
+            self.task.trace.add(float(values.min()))
             if search.stalled(patience, STALLED):
                 return not self.round_wise
         return False
@@ -134,51 +125,56 @@ class Movement:
         others: Gradients | None,
     ) -> Tensor:
         """The loss of each restart, `[R]`."""
+        task = self.task
 
         def one(
             items: Sequence[Tensor], rows: Sequence[Tensor], held: Gradients | None
         ) -> tuple[Tensor, Tensor]:
             variable = torch.stack(list(items))
-            images = self.decode(variable)
-            dummy, distance = self.matching.gradients(images, which, rows, functional=restarts > 1)
+            images = self.task.decode(variable)
+            dummy, distance = self.task.matching.gradients(
+                images, which, rows, functional=restarts > 1
+            )
             if held is not None:
                 dummy = total([held, dummy])
-            loss = self.matching.objective(dummy, distance) + self.penalty(variable, images)
+            loss = self.task.matching.objective(dummy, distance) + self.task.penalty(
+                variable, images
+            )
             return loss, images
 
         restarts = len(moving[0])
         losses, images = over_restarts(one, moving, free, others)
-        self.matching.evaluations += (restarts - 1) * len(which)
+        self.task.matching.evaluations += (restarts - 1) * len(which)
         if self.plan.group is not None and restarts > 1:
             losses = losses + self.plan.group(images)
         return losses
 
     def _share(self, image: int) -> Gradients:
         """What one image, as it stands, contributes to the batch's gradient; `[R, …]` each."""
-        restarts = len(self.variables[image])
+        restarts = len(self.task.variables[image])
 
         def one(items: Sequence[Tensor], rows: Sequence[Tensor], _: Gradients | None) -> Gradients:
-            images = self.decode(torch.stack(list(items)))
-            return self.matching.gradients(
+            images = self.task.decode(torch.stack(list(items)))
+            return self.task.matching.gradients(
                 images, [image], rows, functional=restarts > 1, differentiable=False
             )[0]
 
         free = [*(rows.detach() for rows in self._free((image,))), *self._fixed()]
-        found: Gradients = over_restarts(one, [self.variables[image].detach()], free, None)
-        self.matching.evaluations += restarts - 1
+        found: Gradients = over_restarts(one, [self.task.variables[image].detach()], free, None)
+        self.task.matching.evaluations += restarts - 1
         return tuple(tensor.detach() for tensor in found)
 
     def _free(self, which: Sequence[int]) -> list[Tensor]:
-        rows = self.matching.free if self.free is None else self.free
+        rows = self.task.matching.free if self.free is None else self.free
         return [rows[i] for i in which] if rows else []
 
     def _fixed(self) -> Sequence[Tensor]:
-        return self.matching.fixed if self.fixed is None else self.fixed
+        return self.task.matching.fixed if self.fixed is None else self.fixed
 
     def _search(self, which: tuple[int, ...]) -> Search:
         plan = self.plan
-        free = self.matching.fresh_free(which) if self.free is None else self._free(which)
-        moving = [self.variables[i] for i in which]
+        free = self.task.matching.fresh_free(which) if self.free is None else self._free(which)
+        moving = [self.task.variables[i] for i in which]
         free_lr = plan.lr if plan.optimizer == "lbfgs" else FREE_LR
         return Search(
             [*moving, *free],
@@ -201,34 +197,23 @@ class OneByOne:
     whole: Movement
 
     def __post_init__(self) -> None:
-        whole = self.whole
+        task, plan = self.whole.task, replace(self.whole.plan, project=None)
         self.parts = []
-        for r in range(len(whole.variables[0])):
+        for r in range(len(task.variables[0])):
             variables, free = (
                 [v.detach()[r : r + 1].clone().requires_grad_() for v in group]
-                for group in (whole.variables, whole.matching.free)
+                for group in (task.variables, task.matching.free)
             )
-            fixed = [value[r : r + 1] for value in whole.matching.fixed]
-            self.parts.append(
-                Movement(
-                    whole.matching,
-                    variables,
-                    whole.decode,
-                    replace(whole.plan, project=None),
-                    whole.penalty,
-                    whole.trace,
-                    free,
-                    fixed,
-                )
-            )
+            fixed = [value[r : r + 1] for value in task.matching.fixed]
+            self.parts.append(Movement(replace(task, variables=variables), plan, free, fixed))
 
     def run(self, save: Callable[[], None] = lambda: None) -> None:
         """As `Movement.run`, for each restart."""
-        whole = self.whole
+        whole = self.whole.task
         for r, part in enumerate(self.parts):
             part.run(save)
             with torch.no_grad():
-                for to, value in zip(whole.variables, part.variables, strict=True):
+                for to, value in zip(whole.variables, part.task.variables, strict=True):
                     to[r] = value[0]
                 for to, value in zip(whole.matching.free, part.free or (), strict=True):
                     to[r] = value[0]

@@ -131,15 +131,11 @@ class Movement:
             items: Sequence[Tensor], rows: Sequence[Tensor], held: Gradients | None
         ) -> tuple[Tensor, Tensor]:
             variable = torch.stack(list(items))
-            images = self.task.decode(variable)
-            dummy, distance = self.task.matching.gradients(
-                images, which, rows, functional=restarts > 1
-            )
+            images = task.decode(variable)
+            dummy, distance = task.matching.gradients(images, which, rows, functional=restarts > 1)
             if held is not None:
                 dummy = total([held, dummy])
-            loss = self.task.matching.objective(dummy, distance) + self.task.penalty(
-                variable, images
-            )
+            loss = task.matching.objective(dummy, distance) + task.penalty(variable, images)
             return loss, images
 
         restarts = len(moving[0])

@@ -125,16 +125,15 @@ class Matching:
         self.evaluations = 0
 
     def _loss_kind(self) -> Literal["spans", "upstream", "labels", "soft", "free"]:
-        blind = self.evidence.blind
         if self.dummy is not None:
             return "labels"
         if self.surrogate_head:
             return "soft"
-        if blind and not self.has_features and self._spans_decide():
+        if self.evidence.blind and not self.has_features and self._spans_decide():
             return "spans"
         if self.first_fc is not None:
             return "upstream"
-        if blind:
+        if self.evidence.blind:
             return "free"
         return "soft" if self.labels == "soft" else "labels"
 
@@ -320,8 +319,7 @@ class Matching:
         assert self.evidence.labels is not None
         self.evaluations += dummy.passes - len(which)
         labels = self.evidence.labels[list(which)]
-        if len(which) < dummy.count:
-            dummy = replace(dummy, count=len(which))
+        dummy = dummy if len(which) == dummy.count else replace(dummy, count=len(which))
         found = dummy.gradients(images, labels, create_graph=differentiable)
         distance = images.new_zeros(())
         if self.first_fc is not None and isinstance(self.evidence.model, FaceNet):
@@ -371,10 +369,10 @@ class Matching:
         which: Sequence[int],
         free: Sequence[Tensor],
     ) -> tuple[Tensor, Tensor]:
-        asked = _Asked(self, self.evidence.model)
+        loss = _LossModule(self, self.evidence.model)
         named = {f"model.{name}": value for name, value in parameters.items()}
-        found: tuple[Tensor, Tensor] = functional_call(asked, named, (images, which, free))
-        return found
+        terms: tuple[Tensor, Tensor] = functional_call(loss, named, (images, which, free))
+        return terms
 
     def _upstream(self, features: Tensor, which: Sequence[int]) -> Tensor:
         """Gradient of the loss with respect to the feature maps, `[n, F]`, held constant."""
@@ -388,7 +386,7 @@ class Matching:
         return above @ self.first_fc.weight
 
 
-class _Asked(nn.Module):
+class _LossModule(nn.Module):
     """Puts the loss behind a `forward`, which is what `functional_call` can call."""
 
     def __init__(self, matching: Matching, model: nn.Module) -> None:

@@ -119,8 +119,8 @@ def test_what_an_estimate_shows_but_an_attack_cannot_meet(intercept: Intercept) 
 @pytest.mark.parametrize(
     ("defense", "settings", "attack", "margin"),
     [
-        ("sign", {}, "gan_inversion", 0.05),
-        ("top_k", {"pruned": 0.99}, "gan_inversion", 0.1),
+        pytest.param("sign", {}, "gan_inversion", 0.05, marks=pytest.mark.slow),
+        pytest.param("top_k", {"pruned": 0.99}, "gan_inversion", 0.1, marks=pytest.mark.slow),
         ("gaussian_noise", {"std": 4.0, "of": "norm"}, "inverting_gradients", 0.03),
     ],
 )

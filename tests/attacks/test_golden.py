@@ -55,6 +55,7 @@ def signs(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: t.sign() for name, t in tensors.items()}
 
 
+@pytest.mark.slow  # the contract runs the attack, and the next test reaches 25 dB
 def test_dlg_is_exact_on_lenet_with_five_restarts(intercept: Intercept) -> None:
     captured = intercept(network="lenet")
     found = dlg(steps=35, restarts=5)(captured.seen, generator=noise())
@@ -84,7 +85,7 @@ def test_clipping_changes_nothing_for_a_cosine_and_everything_for_l2(intercept: 
     ("change", "facts"),
     [
         (pruned, DefenseFacts("top_k", {"pruned": 0.99})),
-        (signs, DefenseFacts("sign", {})),
+        pytest.param(signs, DefenseFacts("sign", {}), marks=pytest.mark.slow),
     ],
     ids=["pruning 0.99", "sign"],
 )

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from fedaudit.study.executor import Event
 from fedaudit.study.jobs import Job
-from fedaudit.study.time_estimate import Estimate, spoken
+from fedaudit.study.time_estimate import RemainingTime, duration_in_words
 
 EVERY = 5.0
 """Seconds between two lines where there is no terminal."""
@@ -35,7 +35,7 @@ class Tally:
         self.done = self.failed = 0
         self.began = time.monotonic()
         self._shown: set[str] = set()
-        self._estimate = Estimate({job.key: job.group for job in jobs}, workers)
+        self._estimate = RemainingTime({job.key: job.group for job in jobs}, workers)
 
     def count(self, event: Event) -> str | None:
         """Count an event; what is worth a line of its own is returned."""
@@ -58,13 +58,13 @@ class Tally:
         if self.done == self.total:
             return ""
         seconds = self._estimate.left()
-        return "" if seconds is None else f"about {spoken(seconds)} left"
+        return "" if seconds is None else f"about {duration_in_words(seconds)} left"
 
     def line(self) -> str:
         """Everything in one line."""
         parts = [f"{self.done}/{self.total} done"]
         parts += [f"{self.failed} failed"] if self.failed else []
-        parts += [f"{spoken(time.monotonic() - self.began)} elapsed"]
+        parts += [f"{duration_in_words(time.monotonic() - self.began)} elapsed"]
         parts += [self.left] if self.left else []
         return ", ".join(parts)
 

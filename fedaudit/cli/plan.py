@@ -11,7 +11,7 @@ from fedaudit.study.executor import default_workers
 from fedaudit.study.inventory import Inventory
 from fedaudit.study.jobs import Job, TrainJob, expand
 from fedaudit.study.run_folder import RunFolder
-from fedaudit.study.time_estimate import Estimate, spoken
+from fedaudit.study.time_estimate import RemainingTime, duration_in_words
 
 
 def plan(study: Study, output: Path, options: RunOptions) -> str:
@@ -24,7 +24,7 @@ def plan(study: Study, output: Path, options: RunOptions) -> str:
 
     workers = options.workers or default_workers()
     jobs = expand(study)
-    stock = session.peek(output, study, options.evidence)
+    stock = session.preview(output, study, options.evidence)
     done = set(stock.done) if stock else set()
     todo = [job for job in jobs if job.key not in done]
     trained = sum(isinstance(job, TrainJob) for job in jobs)
@@ -64,7 +64,7 @@ def _time(
 ) -> str:
     if not todo:
         return "none: everything is done"
-    estimate = Estimate({job.key: job.group for job in todo}, workers)
+    estimate = RemainingTime({job.key: job.group for job in todo}, workers)
     for job in jobs:
         if job.key in done and not isinstance(job, TrainJob):
             try:
@@ -74,4 +74,4 @@ def _time(
     seconds = estimate.left()
     if seconds is None:
         return "no estimate before the first cells are done; the progress then shows one"
-    return f"about {spoken(seconds)}, judging by what is done"
+    return f"about {duration_in_words(seconds)}, judging by what is done"

@@ -64,7 +64,7 @@ def execution(
     """
     check_device(device)
     with session.open_run(output, study, command=command, evidence=evidence) as opened:
-        for message in opened.stock.damaged.values():
+        for message in opened.inventory.damaged.values():
             note(f"note: {message}")
         if done := len(opened.jobs) - len(opened.todo):
             note(f"{done} of {len(opened.jobs)} jobs were done before")

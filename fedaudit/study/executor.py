@@ -29,7 +29,7 @@ GRACE = 1.0
 _CONTEXT = multiprocessing.get_context("spawn")  # torch does not survive a fork
 
 
-class Doable(Protocol):
+class Task(Protocol):
     """What the executor must know of a job."""
 
     @property
@@ -57,15 +57,15 @@ class _Worker:
     process: SpawnProcess
     connection: Connection
     ready: bool = False
-    job: Doable | None = None
+    job: Task | None = None
 
 
 @dataclass
 class _Board:
     """What is to be done, and what became of the rest."""
 
-    jobs: Mapping[str, Doable]
-    waiting: list[Doable]
+    jobs: Mapping[str, Task]
+    waiting: list[Task]
     on_event: Callable[[Event], None]
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     tries: Counter[str] = field(default_factory=Counter)
@@ -76,7 +76,7 @@ class _Board:
         if outcome.status == "storage":
             raise StorageError(outcome.message)
 
-    def next(self) -> Doable | None:
+    def next(self) -> Task | None:
         """The first job whose needs are done; those whose needs have failed are skipped."""
         for job in tuple(self.waiting):
             ours = [need for need in job.needs if need in self.jobs]
@@ -98,7 +98,7 @@ def default_workers() -> int:
 
 
 def execute(
-    jobs: Sequence[Doable],
+    jobs: Sequence[Task],
     work: Callable[[Any], None],
     *,
     workers: int | None = None,
@@ -125,38 +125,38 @@ def execute(
         KeyboardInterrupt: The user interrupted; what was finished is kept.
     """
     board = _Board({job.key: job for job in jobs}, list(jobs), on_event)
-    with _staff() as staff:
+    with _worker_pool() as pool:
         bad_starts = 0
         while len(board.outcomes) < len(board.jobs):
-            _fill(staff, board, work, workers or default_workers(), threads)
-            _assign(staff, board)
-            heard = wait([worker.connection for worker in staff], timeout=1.0)
+            _start_workers(pool, board, work, workers or default_workers(), threads)
+            _assign(pool, board)
+            readable = wait([worker.connection for worker in pool], timeout=1.0)
             on_event(Event("waiting"))
-            for worker in [worker for worker in staff if worker.connection in heard]:
-                message = _listen(worker)
+            for worker in [worker for worker in pool if worker.connection in readable]:
+                message = _receive(worker)
                 if isinstance(message, Outcome):
                     worker.job = None
                     board.record(message)
                 elif message == READY:
                     worker.ready, bad_starts = True, 0
                 else:
-                    staff.remove(worker)
+                    pool.remove(worker)
                     bad_starts += not worker.ready
-                    _mourn(worker, board, bad_starts)
+                    _handle_death(worker, board, bad_starts)
     return tuple(board.outcomes[job.key] for job in jobs)
 
 
-def _fill(
-    staff: list[_Worker], board: _Board, work: Callable[[Any], None], count: int, threads: int
+def _start_workers(
+    pool: list[_Worker], board: _Board, work: Callable[[Any], None], count: int, threads: int
 ) -> None:
     """Start workers while there is something for them to do."""
-    idle = sum(worker.job is None for worker in staff)
-    while len(staff) < count and idle < len(board.waiting):
-        staff.append(_hire(work, threads))
+    idle = sum(worker.job is None for worker in pool)
+    while len(pool) < count and idle < len(board.waiting):
+        pool.append(_start_worker(work, threads))
         idle += 1
 
 
-def _hire(work: Callable[[Any], None], threads: int) -> _Worker:
+def _start_worker(work: Callable[[Any], None], threads: int) -> _Worker:
     ours, theirs = _CONTEXT.Pipe()
     process = _CONTEXT.Process(target=serve, args=(theirs, work, threads), daemon=True)
     with _interrupts_held():
@@ -178,24 +178,24 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _assign(staff: Iterable[_Worker], board: _Board) -> None:
-    for worker in staff:
+def _assign(pool: Iterable[_Worker], board: _Board) -> None:
+    for worker in pool:
         if worker.ready and worker.job is None and (job := board.next()):
             board.tries[job.key] += 1
             worker.job = job
-            with contextlib.suppress(OSError):  # it died idle; that is heard next
+            with contextlib.suppress(OSError):  # it died idle; that is noticed next
                 worker.connection.send(job)
             board.on_event(Event("started", job.key))
 
 
-def _listen(worker: _Worker) -> object:
+def _receive(worker: _Worker) -> object:
     try:
         return worker.connection.recv()
     except (EOFError, OSError):
         return None
 
 
-def _mourn(worker: _Worker, board: _Board, bad_starts: int) -> None:
+def _handle_death(worker: _Worker, board: _Board, bad_starts: int) -> None:
     """A worker died: try its job once more, last, when others may have freed memory."""
     worker.process.join(5)
     worker.connection.close()
@@ -218,21 +218,21 @@ def _mourn(worker: _Worker, board: _Board, bad_starts: int) -> None:
 
 
 @contextlib.contextmanager
-def _staff() -> Iterator[list[_Worker]]:
+def _worker_pool() -> Iterator[list[_Worker]]:
     """Workers that are gone when the block ends, however it ends."""
-    staff: list[_Worker] = []
+    pool: list[_Worker] = []
     try:
-        yield staff
+        yield pool
     finally:
         deadline = time.monotonic() + GRACE
         try:
-            for worker in staff:  # the idle leave now, the busy when their job is done
+            for worker in pool:  # the idle leave now, the busy when their job is done
                 with contextlib.suppress(OSError):
                     worker.connection.send(None)
-            for worker in staff:
+            for worker in pool:
                 worker.process.join(max(0.0, deadline - time.monotonic()))
         finally:
-            for worker in staff:
+            for worker in pool:
                 worker.process.kill()
                 worker.process.join()
                 worker.connection.close()

@@ -28,7 +28,7 @@ class Inventory:
     failed: Mapping[str, str]
 
 
-def take_stock(folder: RunFolder, jobs: Iterable[Job]) -> Inventory:
+def check_jobs(folder: RunFolder, jobs: Iterable[Job]) -> Inventory:
     """Look at the files of every job; nothing is changed."""
     done, missing, damaged = [], [], {}
     for job in jobs:

@@ -14,7 +14,7 @@ from fedaudit.core.trial import POSITIVE, Cell, Role
 from fedaudit.defenses.chain import parts_of
 from fedaudit.federation.abilities import Secures
 from fedaudit.federation.together import photos_of
-from fedaudit.study.executor import Doable
+from fedaudit.study.executor import Task
 from fedaudit.study.run_folder import CELLS, MODELS
 from fedaudit.study.study_file import canonical
 
@@ -86,7 +86,7 @@ class AttackJob:
         return f"{self.cell.scenario} {self.cell.attack}"
 
 
-class Job(Doable, Protocol):
+class Job(Task, Protocol):
     """What a run folder must know of a job: a study's own, or one that explains it.
 
     Its key is a safe file name; `kind` is the folder of its record.

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fedaudit.core.errors import ConfigError, FedauditError, RunFolderError
 from fedaudit.core.measures import Evidence
@@ -95,24 +97,31 @@ def read(folder: Path) -> Manifest:
     return _parse(content, path)
 
 
+class _Stored(BaseModel):
+    """What lies in the file, apart from its format."""
+
+    model_config = ConfigDict(strict=True)
+    study: dict[str, Any]
+    fedaudit: str
+    digest: str
+    command: str
+    started: str
+    evidence: Evidence
+
+
 def _parse(content: Mapping[str, Any], path: Path) -> Manifest:
     try:
-        study = study_from_mapping(content["study"], file=str(path))
-        manifest = Manifest(
-            study=study,
-            fedaudit=str(content["fedaudit"]),
-            digest=str(content["digest"]),
-            command=str(content["command"]),
-            started=str(content["started"]),
-            evidence=content["evidence"],
-        )
-    except (KeyError, TypeError, FedauditError) as error:
+        stored = _Stored.model_validate(content)
+        study = study_from_mapping(stored.study, file=str(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"{'.'.join(map(str, first['loc']))} {first['input']!r}: {first['msg']}"
+        raise _damaged(path, what) from error
+    except FedauditError as error:
         raise _damaged(path, str(error)) from error
-    if manifest.evidence not in get_args(Evidence):
-        raise _damaged(path, f"evidence {manifest.evidence!r}")
-    if manifest.digest != digest(study):
+    if stored.digest != digest(study):
         raise _damaged(path, "its digest does not fit its study; was it edited?")
-    return manifest
+    return Manifest(**dict(stored) | {"study": study})
 
 
 def check_same(folder: Path, manifest: Manifest, study: Study, evidence: Evidence | None) -> None:

@@ -14,7 +14,7 @@ from fedaudit.files import lock
 from fedaudit.files.atomic import MARK, storage_errors, sweep
 from fedaudit.study import manifest as manifests
 from fedaudit.study.executor import Event, execute
-from fedaudit.study.inventory import Inventory, set_aside, take_stock
+from fedaudit.study.inventory import Inventory, check_jobs, set_aside
 from fedaudit.study.jobs import Job, expand
 from fedaudit.study.manifest import Manifest
 from fedaudit.study.run_folder import RunFolder
@@ -28,14 +28,14 @@ class Opened:
 
     Attributes:
         todo: Jobs that are not done, in order.
-        stock: The state of all jobs when it was opened; damaged ones are set aside by now.
+        inventory: The state of all jobs when it was opened; damaged ones are set aside by now.
     """
 
     folder: RunFolder
     manifest: Manifest
     jobs: tuple[Job, ...]
     todo: tuple[Job, ...]
-    stock: Inventory
+    inventory: Inventory
 
 
 @contextlib.contextmanager
@@ -75,11 +75,11 @@ def open_run(
 
 def opened_for(folder: RunFolder, manifest: Manifest, jobs: Sequence[Job]) -> Opened:
     """What there is to do of `jobs` in a folder that this process holds; damaged ones set aside."""
-    stock = take_stock(folder, jobs)
-    set_aside(folder, [job for job in jobs if job.key in stock.damaged])
-    done = set(stock.done)
+    inventory = check_jobs(folder, jobs)
+    set_aside(folder, [job for job in jobs if job.key in inventory.damaged])
+    done = set(inventory.done)
     todo = tuple(job for job in jobs if job.key not in done)
-    return Opened(folder, manifest, tuple(jobs), todo, stock)
+    return Opened(folder, manifest, tuple(jobs), todo, inventory)
 
 
 def run(
@@ -131,10 +131,10 @@ def open_report(path: Path) -> tuple[RunFolder, Manifest, Inventory]:
     """
     manifest = manifests.read(path)
     folder = RunFolder(path)
-    return folder, manifest, take_stock(folder, expand(manifest.study))
+    return folder, manifest, check_jobs(folder, expand(manifest.study))
 
 
-def peek(path: Path, study: Study, evidence: Evidence | None = None) -> Inventory | None:
+def preview(path: Path, study: Study, evidence: Evidence | None = None) -> Inventory | None:
     """What `open_run` would find; None where it would begin. Nothing is changed.
 
     Raises:
@@ -143,7 +143,7 @@ def peek(path: Path, study: Study, evidence: Evidence | None = None) -> Inventor
     if _is_fresh(path):
         return None
     manifests.check_same(path, manifests.read(path), study, evidence)
-    return take_stock(RunFolder(path), expand(study))
+    return check_jobs(RunFolder(path), expand(study))
 
 
 def failures(outcomes: Sequence[Outcome]) -> Mapping[str, str]:

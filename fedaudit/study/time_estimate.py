@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Mapping
 
 
-class Estimate:
+class RemainingTime:
     """Keeps the time that jobs took, by group; jobs of one group take about equally long.
 
-    >>> estimate = Estimate({"a": "attack", "b": "attack", "c": "attack"}, workers=2)
+    >>> estimate = RemainingTime({"a": "attack", "b": "attack", "c": "attack"}, workers=2)
     >>> estimate.finished("a", 10.0)
     >>> estimate.left()
     10.0
@@ -47,10 +47,10 @@ class Estimate:
         return total / max(1, min(self._workers, len(self._open)))
 
 
-def spoken(seconds: float) -> str:
+def duration_in_words(seconds: float) -> str:
     """A duration for people.
 
-    >>> spoken(7), spoken(187), spoken(7500)
+    >>> duration_in_words(7), duration_in_words(187), duration_in_words(7500)
     ('7 s', '3 min 7 s', '2 h 5 min')
     """
     whole = round(seconds)

@@ -78,9 +78,9 @@ def _attempt(work: Callable[[Any], None], job: Any) -> Outcome:
     except FedauditError as error:
         status, message = "failed", str(error)
     except Exception as error:
-        told = storage_error(error) if isinstance(error, OSError) else None
-        status = "storage" if told else "failed"
-        message = str(told) if told else f"{type(error).__name__}: {error}"
+        full = storage_error(error) if isinstance(error, OSError) else None
+        status = "storage" if full else "failed"
+        message = str(full) if full else f"{type(error).__name__}: {error}"
     if status != "done" and debugging():
         message += "\n" + traceback.format_exc()
     return Outcome(job.key, status, message, time.monotonic() - started)

@@ -125,7 +125,7 @@ def test_a_damaged_cell_is_reported_and_done_again(
         folder.trial(key)
     with session.open_run(path, STUDY) as run:
         assert key in [job.key for job in run.todo]
-        assert key in run.stock.damaged
+        assert key in run.inventory.damaged
     assert not folder.files("cells", key)[0].exists()
     assert any(file.name.startswith(key) for file in (path / "damaged").iterdir())
     with pytest.raises(RunFolderError, match="is missing"):
@@ -157,7 +157,7 @@ def test_another_study_is_refused_with_the_first_difference(tmp_path: Path) -> N
     with pytest.raises(RunFolderError, match="scenario has 1 entries there and 2 here"):
         opened(path, study=Study("s", (*STUDY.scenarios, Scenario("b"))))
     with pytest.raises(RunFolderError, match="another study"):
-        session.peek(path, Study("t", STUDY.scenarios))
+        session.preview(path, Study("t", STUDY.scenarios))
 
 
 def test_what_only_the_report_shows_may_change(tmp_path: Path) -> None:

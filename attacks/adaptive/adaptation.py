@@ -305,14 +305,14 @@ def _with_transform(
 def _probe(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A gradient of no client, with the update's shapes and the lengths of its layers."""
     generator = drawing(PROBE)
-    found = {}
+    probe = {}
     for name, value in tensors.items():
         if not value.is_floating_point() or not value.numel():
             continue
         size = float(value.norm()) / max(1, int((value != 0).sum())) ** 0.5
         drawn = torch.randn(value.shape, generator=generator).to(value)
-        found[name] = (drawn * (size or 1e-12))[None]
-    return found
+        probe[name] = (drawn * (size or 1e-12))[None]
+    return probe
 
 
 def _units(seen: Observation, update: Update) -> float:

@@ -48,38 +48,6 @@ class Attacker:
     )
 
 
-def _as_read(reading: Reading, head: HeadGradient | None, rounds: Rounds) -> Reading:
-    del head, rounds
-    return reading
-
-
-def _no_label(reading: Reading, faces: Callable[[int], Tensor], scaled: bool) -> Tensor | None:
-    del reading, faces, scaled
-    return None
-
-
-def _all_equations(reading: Reading) -> int | None:
-    del reading
-    return None
-
-
-def _like_a_photo(reading: Reading) -> bool:
-    del reading
-    return False
-
-
-def _as_found(
-    images: Tensor, labels: Tensor, reading: Reading, attacker: Attacker
-) -> tuple[Tensor, Tensor]:
-    del reading, attacker
-    return images, labels
-
-
-def _always(reading: Reading, attacker: Attacker) -> bool:
-    del reading, attacker
-    return True
-
-
 @dataclass(frozen=True, kw_only=True)
 class DefenseAdaptation:
     """What an attacker does about one special defense; what is left out changes nothing.
@@ -106,12 +74,14 @@ class DefenseAdaptation:
     directional: bool = True
     repeats: bool = True
     distance: str | None = None
-    read: Callable[[Reading, HeadGradient | None, Rounds], Reading] = _as_read
-    label: Callable[[Reading, Callable[[int], Tensor], bool], Tensor | None] = _no_label
-    equations: Callable[[Reading], int | None] = _all_equations
-    looks_like_noise: Callable[[Reading], bool] = _like_a_photo
-    reveal: Callable[[Tensor, Tensor, Reading, Attacker], tuple[Tensor, Tensor]] = _as_found
-    handled: Callable[[Reading, Attacker], bool] = _always
+    read: Callable[[Reading, HeadGradient | None, Rounds], Reading] = lambda reading, *_: reading
+    label: Callable[[Reading, Callable[[int], Tensor], bool], Tensor | None] = lambda *_: None
+    equations: Callable[[Reading], int | None] = lambda _: None
+    looks_like_noise: Callable[[Reading], bool] = lambda _: False
+    reveal: Callable[[Tensor, Tensor, Reading, Attacker], tuple[Tensor, Tensor]] = (
+        lambda images, labels, *_: (images, labels)
+    )
+    handled: Callable[[Reading, Attacker], bool] = lambda *_: True
 
 
 @runtime_checkable

@@ -44,15 +44,15 @@ def rounds_of(seen: Observation) -> tuple[Update, ...]:
     update = seen.update
     if update is None:
         return ()
-    found = [update]
+    rounds = [update]
     for past in reversed(seen.earlier):
         sent = past.update
         if sent is None or sent.kind != update.kind or past.training != seen.training:
             continue
         alike = sent.tensors.keys() == update.tensors.keys()
         if alike and moved(past.before, seen.before) <= STILL:
-            found.append(sent)
-    return tuple(found)
+            rounds.append(sent)
+    return tuple(rounds)
 
 
 def moved(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:
@@ -127,10 +127,10 @@ def weights_of(updates: Sequence[Update]) -> tuple[tuple[float, ...], float]:
     if max(_ratio(signal), _ratio(noise)) < ALIKE:
         return (1 / len(updates),) * len(updates), len(updates) ** -0.5
     noise = noise.clamp_min(QUIET * noisiest)
-    found = signal / noise.square()
-    found = found * signal[0] / (found * signal).sum()
-    left = (found * noise).square().sum().sqrt() / noise[0]
-    return tuple(found.tolist()), float(left)
+    weights = signal / noise.square()
+    weights = weights * signal[0] / (weights * signal).sum()
+    left = (weights * noise).square().sum().sqrt() / noise[0]
+    return tuple(weights.tolist()), float(left)
 
 
 def signal_and_noise(updates: Sequence[Update]) -> tuple[Tensor, Tensor]:

@@ -51,7 +51,7 @@ class Evidence(Reading):
         Args:
             images: `[N, C, H, W]`.
             labels: `[N]`.
-            attacker: What the attack that found them can do.
+            attacker: What the attack that solution them can do.
 
         Returns:
             Photos and labels, and whether that takes all special defenses into account.
@@ -93,18 +93,18 @@ def gather(seen: Observation) -> Evidence:
     span = embedding_span(straight) if straight else None
     head = read_head(model, target, seen.batch_size, common, span, noise=adaptation.std_of)
     linear = adaptation.readable and not adaptation.sparse
-    found = None if adam or head is None or not linear else solved(head)
+    solution = None if adam or head is None or not linear else solved(head)
     labels = seen.labels
     if labels is None and head is not None and adaptation.directional:
-        labels = share_out(head, found)
+        labels = share_out(head, solution)
         blurred = adaptation.noise or adaptation.sparse
         if first_fc and first_fc.maps is not None and blurred and seen.batch_size == 1:
             labels = likeliest_label(first_fc, model, target, sparse=adaptation.sparse)
     complete = all(name in target for name, _ in model.named_parameters())
     if first_fc and complete and labels is not None:
-        if found and found.complete and torch.equal(labels.sort().values, found.labels):
-            places = torch.empty_like(found.places)
-            places[labels.argsort(stable=True)] = found.places
+        if solution and solution.complete and torch.equal(labels.sort().values, solution.labels):
+            places = torch.empty_like(solution.places)
+            places[labels.argsort(stable=True)] = solution.places
             first_fc = place_maps(first_fc, model, places)
         if first_fc.maps is None or first_fc.upstream is None or seen.batch_size == 1:
             first_fc = take_apart(first_fc, model, labels)

@@ -233,7 +233,7 @@ def likeliest_label(
     tail = {n: p for n, p in model.named_parameters() if n in target and not n.startswith("body.")}
     with torch.no_grad():  # heads of other people's networks have names of their own
         classes = model.after_first_fc(F.linear(first_fc.maps, layer.weight, layer.bias)).shape[1]
-    best, found = -1.0, 0
+    best, likeliest = -1.0, 0
     for label in range(classes):
         outputs = F.linear(first_fc.maps, layer.weight, layer.bias)
         scores = model.after_first_fc(outputs)
@@ -244,8 +244,8 @@ def likeliest_label(
         dot = float(torch.stack([(s * t).sum() for s, t in pairs]).sum())
         length = float(torch.stack([s.square().sum() for s, _ in pairs]).sum().sqrt())
         if length and dot / length > best:
-            best, found = dot / length, label
-    return torch.tensor([found])
+            best, likeliest = dot / length, label
+    return torch.tensor([likeliest])
 
 
 def place_maps(

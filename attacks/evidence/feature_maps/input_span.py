@@ -99,7 +99,7 @@ def find_spans(
     Returns:
         None of a layer with several groups, or with more patches than its gradient has rows.
     """
-    found = []
+    spans = []
     for name, positions in _reached(model, shape, private).items():
         gradient = target.get(f"{name}.weight")
         if gradient is None:
@@ -117,19 +117,19 @@ def find_spans(
             weights = 1 - (GAP * noise / sizes[:rank]).square()
             floor = noise / float(sizes[rank - 1])
             full = rank == total
-            found.append(InputSpan(name, positions, rows[:rank], weights, full, floor))
-    return tuple(found)
+            spans.append(InputSpan(name, positions, rows[:rank], weights, full, floor))
+    return tuple(spans)
 
 
 def patches_of(model: nn.Module, spans: Sequence[InputSpan], images: Tensor) -> dict[str, Tensor]:
     """What `images` `[n, C, H, W]` send to the layers, `[n, P, F]` each; differentiable."""
     layers = dict(model.named_modules())
-    found: dict[str, Tensor] = {}
+    patches: dict[str, Tensor] = {}
     with _listening({s.name: layers[s.name] for s in spans}) as heard:
         _run(model, images)
         for span in spans:
-            found[span.name] = _patches(layers[span.name], heard[span.name])
-    return found
+            patches[span.name] = _patches(layers[span.name], heard[span.name])
+    return patches
 
 
 def span_distance(model: nn.Module, spans: Sequence[InputSpan], images: Tensor) -> Tensor:

@@ -275,6 +275,11 @@ def _to_scale(
     """
     assert first_fc.maps is not None
     scaled, errors = [], []
+
+    def off(output: Tensor, known: Tensor) -> float:
+        output = output.mean((2, 3)) if model.pool == "average" else output.flatten(1)
+        return float((output[0] - known).norm() / known.norm())
+
     with torch.no_grad():
         for one, known in zip(maps, first_fc.maps, strict=True):
             branch = block.norm2(block.conv2(block.act1(block.norm1(block.conv1(one[None])))))
@@ -286,17 +291,13 @@ def _to_scale(
                 straight: Tensor = straight,
                 known: Tensor = known,
             ) -> float:
-                made: Tensor = block.act2(branch + c * straight)
-                made = made.mean((2, 3)) if model.pool == "average" else made.flatten(1)
-                return float((made[0] - c * known).norm() / (c * known).norm())
+                return off(block.act2(branch + c * straight), c * known)
 
             factor = _least(error, float(known.norm().reciprocal()))
             again = one[None] * factor  # ε in the normalization does see the length, a little
-            made = block(again)
-            made = made.mean((2, 3)) if model.pool == "average" else made.flatten(1)
-            errors.append((made[0] - factor * known).norm() / (factor * known).norm())
+            errors.append(off(block(again), factor * known))
             scaled.append(again[0])
-    return torch.stack(scaled), float(torch.stack(errors).max())
+    return torch.stack(scaled), float(torch.tensor(errors).max())
 
 
 def _least(error: Callable[[float], float], around: float) -> float:

@@ -51,6 +51,6 @@ def mixed_label(head: HeadGradient, place: Tensor) -> Tensor | None:
     total = each.abs().mean() * len(scores)  # weighs the sum of all like any other equation
     system = torch.cat([each.T, total.expand(1, len(scores))])
     wanted = torch.cat([upstream.double(), total[None]])
-    found = torch.from_numpy(nnls(system.cpu().numpy(), wanted.cpu().numpy())[0])
-    found = torch.where(found < FAINT, 0.0, found)
-    return (found / found.sum()).to(head.gradient)
+    coefficients = torch.from_numpy(nnls(system.cpu().numpy(), wanted.cpu().numpy())[0])
+    coefficients = torch.where(coefficients < FAINT, 0.0, coefficients)
+    return (coefficients / coefficients.sum()).to(head.gradient)

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, Literal
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from fedaudit.attacks.adaptive.assumptions import as_assumed
 from fedaudit.captures.format.capture_network import NORMALIZED
-from fedaudit.core.errors import ConfigError, KnowledgeError, UsageError
+from fedaudit.core.errors import KnowledgeError, UsageError
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import DefenseFacts, LocalTraining, ModelSpec, Observation
 from fedaudit.core.protocols import Attack, Defense
@@ -18,12 +17,10 @@ from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.registry import create
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.shared import Buffers, Shared, Update
+from fedaudit.library.update_fit import check_fit, checked_labels, checked_shape
 from fedaudit.models import live_module
 from fedaudit.models.derivatives import check_differentiable, twice_differentiable
 from fedaudit.models.zoo import build
-
-SHOWN = 3
-"""Names of parameters that an error lists."""
 
 
 def attack(
@@ -97,35 +94,26 @@ def attack(
         >>> torch.allclose(rebuilt.images, photo, atol=1e-4)
         True
     """
-    shape = _checked_shape(image_shape)
+    shape = checked_shape(image_shape)
     if images < 1:
         raise UsageError(f"images = {images}: an update is of one image or more.")
     if kind not in ("gradient", "delta"):
         raise UsageError(f'kind = {kind!r}: an update is a "gradient" or a "delta".')
-    _check_fit(model, update, unshared)
+    check_fit(model, update, unshared)
     method = _resolve(name, settings)
     spec = _spec(model, unshared, mean, std)
-    weight = next(model.parameters())
-    precision = torch.promote_types(weight.dtype, torch.float32)
-    classes = _classes(model, spec, shape)
-    if training is None and kind == "gradient":
-        mode: Literal["train", "eval"] = "train" if model.training else "eval"
-        training = LocalTraining(batch_size=images, batch_norm=mode)
-    state = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
-    sent: list[Shared] = [Update(kind, _copies(update, precision), images)]
-    if buffers is not None:
-        sent.append(Buffers(_copies(buffers, precision), images))
+    classes = _classes(spec, shape)
     seen = Observation(
         model=spec,
-        before=_copies({n: t for n, t in state.items() if n not in unshared}, precision),
-        shared=tuple(sent),
+        before=_broadcast(model, unshared),
+        shared=_shared(model, kind, update, buffers, images),
         image_shape=shape,
         batch_size=images,
         num_classes=classes,
-        training=training,
+        training=training or _one_step(model, kind, images),
         defense=_facts(defense),
-        labels=_checked_labels(labels, images, classes),
-    ).to(str(weight.device))
+        labels=checked_labels(labels, images, classes),
+    ).to(str(next(model.parameters()).device))
     with twice_differentiable():
         result = method(
             seen, generator=generator or generator_for("library", seed), progress=progress
@@ -156,62 +144,6 @@ def _shown(name: str | Attack) -> str:
     return f"attack {name!r}" if isinstance(name, str) else type(name).__name__
 
 
-def _checked_shape(shape: Sequence[int] | None) -> tuple[int, int, int]:
-    if shape is None:
-        raise UsageError("image_shape is missing: say (C, H, W), such as image_shape=(3, 64, 64).")
-    if len(shape) != 3 or min(shape) < 1:
-        raise UsageError(f"image_shape = {tuple(shape)}: it is (C, H, W), such as (3, 64, 64).")
-    channels, height, width = (int(n) for n in shape)
-    return channels, height, width
-
-
-def _check_fit(model: nn.Module, update: Mapping[str, Tensor], unshared: Collection[str]) -> None:
-    """Refuse an update whose names or shapes are not the model's.
-
-    Raises:
-        UsageError: Names what does not fit, and the closest name.
-    """
-    own = dict(model.named_parameters(remove_duplicate=False))
-    if not own:
-        raise UsageError("the model has no parameters: nothing was learned, nothing is shared.")
-    if not update:
-        raise UsageError("the update is empty: it maps the model's parameter names to tensors.")
-    for name in (*update, *unshared):
-        if name not in own:
-            close = get_close_matches(name, own, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it has {_some(own)}."
-            hint += _prefix_hint(name, own)
-            raise UsageError(f"the model has no parameter {name!r}: {hint}")
-        if name in update and not isinstance(update[name], Tensor):
-            raise UsageError(f"the update's {name!r} is {type(update[name]).__name__}, no tensor.")
-        if name in update and update[name].shape != own[name].shape:
-            raise UsageError(
-                f"the update's {name!r} is {tuple(update[name].shape)}, and the model's "
-                f"{tuple(own[name].shape)}: another number of classes or image size?"
-            )
-    if both := [name for name in unshared if name in update]:
-        raise UsageError(f"{both[0]!r} is in the update, so it is shared: take it off unshared.")
-    learned = {n for n, p in model.named_parameters() if p.requires_grad}
-    if missing := [n for n in learned if n not in update and n not in unshared]:
-        raise UsageError(
-            f"the update lacks {_some(sorted(missing))}. If that stays on the device, say so: "
-            "unshared=[…]; if it is frozen, set requires_grad = False on the model."
-        )
-    for name, value in update.items():
-        if not bool(value.isfinite().all()):
-            raise UsageError(f"the update's {name!r} holds values that are not finite numbers.")
-
-
-def _prefix_hint(name: str, own: Collection[str]) -> str:
-    first, _, rest = name.partition(".")
-    return f" Names in the update begin with {first!r}: take that off." if rest in own else ""
-
-
-def _some(names: Collection[str]) -> str:
-    listed = ", ".join(repr(name) for name in list(names)[:SHOWN])
-    return f"{listed} and {len(names) - SHOWN} more" if len(names) > SHOWN else listed
-
-
 def _spec(
     model: nn.Module,
     unshared: Collection[str],
@@ -230,7 +162,7 @@ def _spec(
     return ModelSpec(NORMALIZED, settings)
 
 
-def _classes(model: nn.Module, spec: ModelSpec, shape: tuple[int, int, int]) -> int:
+def _classes(spec: ModelSpec, shape: tuple[int, int, int]) -> int:
     """Number of scores K; says at once what no attack could work through.
 
     Raises:
@@ -247,6 +179,30 @@ def _classes(model: nn.Module, spec: ModelSpec, shape: tuple[int, int, int]) -> 
     return int(scores.shape[1])
 
 
+def _broadcast(model: nn.Module, unshared: Collection[str]) -> dict[str, Tensor]:
+    """What the server sent: parameters but the unshared ones, and buffers."""
+    state = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
+    return _copies({n: t for n, t in state.items() if n not in unshared}, model)
+
+
+def _shared(
+    model: nn.Module,
+    kind: Literal["gradient", "delta"],
+    update: Mapping[str, Tensor],
+    buffers: Mapping[str, Tensor] | None,
+    images: int,
+) -> tuple[Shared, ...]:
+    sent = Update(kind, _copies(update, model), images)
+    return (sent,) if buffers is None else (sent, Buffers(_copies(buffers, model), images))
+
+
+def _one_step(model: nn.Module, kind: str, images: int) -> LocalTraining | None:
+    """What a gradient says by itself of how the client trained."""
+    if kind != "gradient":
+        return None
+    return LocalTraining(batch_size=images, batch_norm="train" if model.training else "eval")
+
+
 def _facts(defense: Defense | Sequence[Defense] | None) -> tuple[DefenseFacts, ...] | None:
     if defense is None:
         return None
@@ -258,23 +214,9 @@ def _facts(defense: Defense | Sequence[Defense] | None) -> tuple[DefenseFacts, .
     return tuple(part.facts() for part in parts)
 
 
-def _checked_labels(
-    labels: Tensor | Sequence[int] | None, images: int, classes: int
-) -> Tensor | None:
-    if labels is None:
-        return None
-    values = torch.as_tensor(labels).detach().long().cpu()
-    if values.shape != (images,):
-        raise ConfigError(f"labels are {tuple(values.shape)}: needed is one of each of {images}.")
-    if values.min() < 0 or values.max() >= classes:
-        raise ConfigError(
-            f"labels go from {values.min()} to {values.max()}, and the model has {classes} classes."
-        )
-    return values
-
-
-def _copies(tensors: Mapping[str, Tensor], precision: torch.dtype) -> dict[str, Tensor]:
-    """Copies without history; numbers in the model's precision."""
+def _copies(tensors: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Copies without history; numbers in the model's precision, single or better."""
+    precision = torch.promote_types(next(model.parameters()).dtype, torch.float32)
     return {
         name: value.detach().to(precision if value.is_floating_point() else value.dtype, copy=True)
         for name, value in tensors.items()

@@ -1,0 +1,93 @@
+"""Does an update fit the model that it is said to be of, and what else was said of it?"""
+
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor, nn
+
+from fedaudit.core.errors import ConfigError, UsageError
+
+SHOWN = 3
+"""Names of parameters that an error lists."""
+
+
+def checked_shape(shape: Sequence[int] | None) -> tuple[int, int, int]:
+    """`(C, H, W)`.
+
+    Raises:
+        UsageError: It is missing, or something else.
+    """
+    if shape is None:
+        raise UsageError("image_shape is missing: say (C, H, W), such as image_shape=(3, 64, 64).")
+    if len(shape) != 3 or min(shape) < 1:
+        raise UsageError(f"image_shape = {tuple(shape)}: it is (C, H, W), such as (3, 64, 64).")
+    channels, height, width = (int(n) for n in shape)
+    return channels, height, width
+
+
+def check_fit(model: nn.Module, update: Mapping[str, Tensor], unshared: Collection[str]) -> None:
+    """Refuse an update whose names or shapes are not the model's.
+
+    Raises:
+        UsageError: Names what does not fit, and the closest name.
+    """
+    own = dict(model.named_parameters(remove_duplicate=False))
+    if not own:
+        raise UsageError("the model has no parameters: nothing was learned, nothing is shared.")
+    if not update:
+        raise UsageError("the update is empty: it maps the model's parameter names to tensors.")
+    for name in (*update, *unshared):
+        if name not in own:
+            close = get_close_matches(name, own, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"it has {_some(own)}."
+            hint += _prefix_hint(name, own)
+            raise UsageError(f"the model has no parameter {name!r}: {hint}")
+        if name in update and not isinstance(update[name], Tensor):
+            raise UsageError(f"the update's {name!r} is {type(update[name]).__name__}, no tensor.")
+        if name in update and update[name].shape != own[name].shape:
+            raise UsageError(
+                f"the update's {name!r} is {tuple(update[name].shape)}, and the model's "
+                f"{tuple(own[name].shape)}: another number of classes or image size?"
+            )
+    if both := [name for name in unshared if name in update]:
+        raise UsageError(f"{both[0]!r} is in the update, so it is shared: take it off unshared.")
+    learned = {n for n, p in model.named_parameters() if p.requires_grad}
+    if missing := [n for n in learned if n not in update and n not in unshared]:
+        raise UsageError(
+            f"the update lacks {_some(sorted(missing))}. If that stays on the device, say so: "
+            "unshared=[…]; if it is frozen, set requires_grad = False on the model."
+        )
+    for name, value in update.items():
+        if not bool(value.isfinite().all()):
+            raise UsageError(f"the update's {name!r} holds values that are not finite numbers.")
+
+
+def _prefix_hint(name: str, own: Collection[str]) -> str:
+    first, _, rest = name.partition(".")
+    return f" Names in the update begin with {first!r}: take that off." if rest in own else ""
+
+
+def _some(names: Collection[str]) -> str:
+    listed = ", ".join(repr(name) for name in list(names)[:SHOWN])
+    return f"{listed} and {len(names) - SHOWN} more" if len(names) > SHOWN else listed
+
+
+def checked_labels(
+    labels: Tensor | Sequence[int] | None, images: int, classes: int
+) -> Tensor | None:
+    """`[N]` int64 on the CPU; None where they are not known.
+
+    Raises:
+        ConfigError: Not one a image, or none of the model's classes.
+    """
+    if labels is None:
+        return None
+    values = torch.as_tensor(labels).detach().long().cpu()
+    if values.shape != (images,):
+        raise ConfigError(f"labels are {tuple(values.shape)}: needed is one of each of {images}.")
+    if values.min() < 0 or values.max() >= classes:
+        raise ConfigError(
+            f"labels go from {values.min()} to {values.max()}, and the model has {classes} classes."
+        )
+    return values

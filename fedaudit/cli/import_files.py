@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import click
 
@@ -12,7 +12,7 @@ from fedaudit.core.errors import ConfigError, UsageError
 from fedaudit.core.printable import printable
 
 if TYPE_CHECKING:
-    from fedaudit.captures.format.capture_facts import BatchNormMode, Keywords, Kind
+    from fedaudit.captures.format.capture_facts import Keywords, Kind
 
 SIGNS: dict[str, Literal[1, -1] | None] = {"auto": None, "1": 1, "+1": 1, "-1": -1}
 
@@ -109,18 +109,7 @@ def importing(
     images: int | None,
     aggregate: bool,
     partial: bool,
-    model: str | None,
-    arguments: dict[str, Any] | None,
-    classes: int | None,
-    image_shape: tuple[int, int, int] | None,
-    lr: float | None,
-    optimizer: str | None,
-    momentum: float | None,
-    weight_decay: float | None,
-    local_steps: int | None,
-    local_epochs: int | None,
-    batch_size: int | None,
-    batch_norm: "BatchNormMode | None",
+    **facts: Unpack["Keywords"],
 ) -> int:
     """Make a capture of FILES, each what one client sent, and of what the server had sent.
 
@@ -136,23 +125,9 @@ def importing(
             f"{len(files)} files and {len(clients)} names of clients: give --client once a file, "
             "or leave it out and the files' names are taken."
         )
-    facts: Keywords = {
-        "model": model,
-        "arguments": arguments,
-        "classes": classes,
-        "image_shape": image_shape,
-        "lr": lr,
-        "optimizer": optimizer,
-        "momentum": momentum,
-        "weight_decay": weight_decay,
-        "local_steps": local_steps,
-        "local_epochs": local_epochs,
-        "batch_size": batch_size,
-        "batch_norm": batch_norm,
-    }
     record = recording(output, **facts)
     # Only a model that this command line names may run its code.
-    names = work.names_of_model(StoredCapture(output).facts, trusted=model)
+    names = work.names_of_model(StoredCapture(output).facts, trusted=facts.get("model"))
     if broadcast is not None:
         work.import_broadcast(broadcast, record, names, number)
     else:

@@ -316,8 +316,8 @@ def test_the_tap_holds_one_update_at_a_time_and_none_afterwards(
     assert len(list(StoredCapture(folder).messages(1))) == 8
     record = ref(arrays)
     del arrays, config, sent, replies, message, content
-    grid._grid.replies.clear()
-    grid._grid.waiting.clear()
+    grid._tapped.replies.clear()
+    grid._tapped.waiting.clear()
     gc.collect()
     assert record() is None  # what the server lets go of, the tap does, too
 

@@ -25,8 +25,8 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedaudit.captures.format.capture_facts import DpClaim, Facts, Keywords, Kind, checked
-from fedaudit.captures.record.recording import Recording, recording
-from fedaudit.core.errors import FedauditError, UsageError
+from fedaudit.captures.record.recording import Recording, recording, unrecorded
+from fedaudit.core.errors import UsageError
 
 T = TypeVar("T")
 TRAIN = "train"
@@ -167,14 +167,30 @@ class Tape:
         return str(message.metadata.dst_node_id)
 
 
-class GridTap(Grid):
-    """A grid that records what passes; everything else is the grid's own."""
+def _own(name: str) -> Any:
+    """A method that is the tapped object's own; abstract ones must be written out."""
 
-    def __init__(self, grid: Grid, tape: Tape) -> None:
-        self._grid, self._tape = grid, tape
+    def method(tap: "_Tap", *args: Any, **kwargs: Any) -> Any:
+        return getattr(tap._tapped, name)(*args, **kwargs)
+
+    return method
+
+
+class _Tap:
+    """Stands in for what is tapped: what is not recorded is its own."""
+
+    def __init__(self, tapped: Any, tape: Tape) -> None:
+        self._tapped, self._tape = tapped, tape
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._grid, name)
+        return getattr(self._tapped, name)
+
+
+class GridTap(_Tap, Grid):
+    """A grid that records what passes; everything else is the grid's own."""
+
+    set_run, create_message = _own("set_run"), _own("create_message")
+    get_node_ids, get_nodes = _own("get_node_ids"), _own("get_nodes")
 
     def __enter__(self) -> "GridTap":
         return self
@@ -182,95 +198,50 @@ class GridTap(Grid):
     def __exit__(self, *_: object) -> None:
         """Nothing to close."""
 
-    def set_run(self, run: Any) -> None:
-        """As the grid."""
-        self._grid.set_run(run)
-
     @property
     def run(self) -> Any:
         """As the grid."""
-        return self._grid.run
-
-    def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        """As the grid."""
-        return self._grid.create_message(*args, **kwargs)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """As the grid."""
-        return self._grid.get_node_ids()
-
-    def get_nodes(self) -> Any:
-        """As the grid."""
-        return self._grid.get_nodes()
+        return self._tapped.run
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """As the grid, recorded."""
-        return self._tape.asked(self._grid.push_messages(self._tape.pushed(messages)))
+        return self._tape.asked(self._tapped.push_messages(self._tape.pushed(messages)))
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """As the grid, recorded."""
-        return self._tape.pulled(self._grid.pull_messages(message_ids))
+        return self._tape.pulled(self._tapped.pull_messages(message_ids))
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
         """As the grid, recorded."""
         leaving = self._tape.pushed(messages)
-        return self._tape.pulled(self._grid.send_and_receive(leaving, timeout=timeout))
+        return self._tape.pulled(self._tapped.send_and_receive(leaving, timeout=timeout))
 
 
-class StrategyTap(Strategy):
+class StrategyTap(_Tap, Strategy):
     """A strategy of the Message API that starts on a tapped grid."""
 
-    def __init__(self, strategy: Strategy, tape: Tape) -> None:
-        self._strategy, self._tape = strategy, tape
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._strategy, name)
+    configure_train, aggregate_train = _own("configure_train"), _own("aggregate_train")
+    configure_evaluate, aggregate_evaluate = _own("configure_evaluate"), _own("aggregate_evaluate")
+    summary = _own("summary")
 
     def start(self, grid: Grid, *args: Any, **kwargs: Any) -> Any:
         """As the strategy."""
-        return self._strategy.start(GridTap(grid, self._tape), *args, **kwargs)
-
-    def configure_train(self, *args: Any, **kwargs: Any) -> Any:
-        """As the strategy."""
-        return self._strategy.configure_train(*args, **kwargs)
-
-    def aggregate_train(self, *args: Any, **kwargs: Any) -> Any:
-        """As the strategy."""
-        return self._strategy.aggregate_train(*args, **kwargs)
-
-    def configure_evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """As the strategy."""
-        return self._strategy.configure_evaluate(*args, **kwargs)
-
-    def aggregate_evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """As the strategy."""
-        return self._strategy.aggregate_evaluate(*args, **kwargs)
-
-    def summary(self) -> None:
-        """As the strategy."""
-        self._strategy.summary()
+        return self._tapped.start(GridTap(grid, self._tape), *args, **kwargs)
 
 
-class OldStrategyTap(OldStrategy):
+class OldStrategyTap(_Tap, OldStrategy):
     """A strategy of the older API that records what it sends and what it is handed."""
 
-    def __init__(self, strategy: OldStrategy, tape: Tape) -> None:
-        self._strategy, self._tape = strategy, tape
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._strategy, name)
-
-    def initialize_parameters(self, *args: Any, **kwargs: Any) -> Any:
-        """As the strategy."""
-        return self._strategy.initialize_parameters(*args, **kwargs)
+    initialize_parameters, evaluate = _own("initialize_parameters"), _own("evaluate")
+    configure_evaluate, aggregate_evaluate = _own("configure_evaluate"), _own("aggregate_evaluate")
 
     def configure_fit(
         self, server_round: int, parameters: Parameters, client_manager: Any
     ) -> list[tuple[ClientProxy, FitIns]]:
         """As the strategy, recorded."""
-        orders = self._strategy.configure_fit(server_round, parameters, client_manager)
+        orders = self._tapped.configure_fit(server_round, parameters, client_manager)
         for number, (proxy, order) in enumerate(orders):
             first = orders[0][1].parameters
             if number and (order.parameters is first or order.parameters == first):
@@ -295,19 +266,7 @@ class OldStrategyTap(OldStrategy):
                     examples=result.num_examples or None,
                     metrics=result.metrics,
                 )
-        return self._strategy.aggregate_fit(server_round, results, failures)
-
-    def configure_evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """As the strategy."""
-        return self._strategy.configure_evaluate(*args, **kwargs)
-
-    def aggregate_evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """As the strategy."""
-        return self._strategy.aggregate_evaluate(*args, **kwargs)
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """As the strategy."""
-        return self._strategy.evaluate(*args, **kwargs)
+        return self._tapped.aggregate_fit(server_round, results, failures)
 
 
 def tensors_of(arrays: ArrayRecord) -> Mapping[str, Any]:
@@ -348,6 +307,5 @@ class quietly:  # noqa: N801 - reads as a statement, like contextlib's
         """Turn an error into a warning."""
         if not isinstance(error, Exception):
             return False
-        why = str(error) if isinstance(error, FedauditError) else f"{type(error).__name__}: {error}"
-        warnings.warn(f"fedaudit does not record everything: {why}", stacklevel=2)
+        warnings.warn(unrecorded(error), stacklevel=2)
         return True

@@ -17,8 +17,8 @@ from typing import Any, Literal, Protocol, TypeVar, Unpack, cast
 from weakref import ref
 
 from fedaudit.captures.format.capture_facts import Facts, Keywords, Kind, checked, stated
-from fedaudit.captures.record.recording import Recording, recording
-from fedaudit.core.errors import FedauditError, UsageError
+from fedaudit.captures.record.recording import Recording, recording, unrecorded
+from fedaudit.core.errors import UsageError
 
 try:
     from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
@@ -132,15 +132,15 @@ class RecordFilter(DXOFilter):
     def process_dxo(self, dxo: DXO, shareable: Shareable, fl_ctx: FLContext) -> None:
         """Record a model; None tells NVFlare that it was left as it is."""
         try:
-            warnings = self._tape.passed(dxo, shareable, fl_ctx, self._of_task())
+            warnings: list[str | Exception] = [
+                *self._tape.passed(dxo, shareable, fl_ctx, self._of_task())
+            ]
         except Exception as error:  # training goes on, whatever it is
-            known = isinstance(error, FedauditError)
-            warnings = [str(error) if known else f"{type(error).__name__}: {error}"]
-        for why in warnings:
-            if why not in self._said:
-                self._said.add(why)
-                said = f"fedaudit does not record everything: {why}"
-                self.log_warning(fl_ctx, said, fire_event=False)
+            warnings = [error]
+        for warning in map(unrecorded, warnings):
+            if warning not in self._said:
+                self._said.add(warning)
+                self.log_warning(fl_ctx, warning, fire_event=False)
 
     def add_to_fed_job(self, job: Any, ctx: Any, **kwargs: Any) -> None:
         """As any filter is added to a job, without fedaudit's own code.

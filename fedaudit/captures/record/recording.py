@@ -24,7 +24,7 @@ from itertools import chain, count
 from pathlib import Path
 from time import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Required, Self, TypedDict, Unpack
 
 from pydantic import ValidationError
 
@@ -49,7 +49,7 @@ from fedaudit.captures.format.capture_facts import (
 from fedaudit.captures.format.kept_measures import keep
 from fedaudit.captures.format.manifest_file import read_manifest
 from fedaudit.captures.record.message_writer import ready, write_message, write_new
-from fedaudit.core.errors import ConfigError, UsageError
+from fedaudit.core.errors import ConfigError, FedauditError, UsageError
 from fedaudit.core.version import VERSION as FEDAUDIT_VERSION
 from fedaudit.files.atomic import storage_errors
 
@@ -100,38 +100,46 @@ def record_broadcast(
     recording(folder, **facts).broadcast(round, tensors, client=client)
 
 
+class UpdateKeywords(TypedDict, total=False):
+    """What `Recording.update` takes beside the tensors; see there."""
+
+    kind: Required[Kind]
+    sign: Literal[1, -1]
+    examples: int | None
+    aggregate: bool
+    weights: Sequence[float] | None
+    metrics: Mapping[str, object] | None
+    protections: Sequence[str]
+
+
 def record_update(
     folder: str | Path,
     round: int,
     client: str | int,
     tensors: Tensors,
-    *,
-    kind: Kind,
-    sign: Literal[1, -1] = 1,
-    examples: int | None = None,
-    aggregate: bool = False,
-    weights: Sequence[float] | None = None,
-    metrics: Mapping[str, object] | None = None,
-    protections: Sequence[str] = (),
+    **update: Unpack[UpdateKeywords],
 ) -> None:
     """Record what a client sends in a round; as `Recording.update`.
+
+    Args:
+        folder: The capture, whose facts `recording` or `record_broadcast` has stated.
+        round: Number of the round.
+        client: Its name; any text.
+        tensors: What it sent, by name.
+        **update: `kind`, and what else `Recording.update` takes.
 
     Raises:
         UsageError: As `Recording.update`.
         StorageError: The disk is full or may not be written.
     """
-    recording(folder).update(
-        round,
-        client,
-        tensors,
-        kind=kind,
-        sign=sign,
-        examples=examples,
-        aggregate=aggregate,
-        weights=weights,
-        metrics=metrics,
-        protections=protections,
-    )
+    recording(folder).update(round, client, tensors, **update)
+
+
+def unrecorded(why: Exception | str) -> str:
+    """The warning of what cannot be recorded: training does not depend on its auditor."""
+    if isinstance(why, Exception) and not isinstance(why, FedauditError):
+        why = f"{type(why).__name__}: {why}"
+    return f"fedaudit does not record everything: {why}"
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ TOGETHER = Key("from the sum of everybody", "square", "c3")
 SINGLE = Key("alone", "diamond", "c2")
 PRIOR = Key("prior only", "tick", "prior")
 
+NOTES = 136
+"""Room for "−0.04 [−0.06, −0.14]" beside a lane, in pixels."""
 SSIM = "SSIM ↓ better (no unit, −1–1)"
 
 
@@ -63,9 +65,9 @@ def _layers(layers: Layers) -> Figure:
         records,
         (WHOLE, ALONE, WITHOUT),
         x_title=SSIM,
-        domain=(-0.2, 1.0),
+        domain=(_lowest(records), 1.0),
         axis_format=".1f",
-        note_width=108,
+        note_width=NOTES,
     )
     rows = [("everything", ABSENT, "all", *_leak_cells(layers.all), ABSENT)]
     for layer in layers.layers:
@@ -111,11 +113,11 @@ def _rounds(rounds: tuple[Round, ...]) -> Figure:
         records,
         (LEAK, WORTH),
         x_title="SSIM ↓ better (−1–1), and verification accuracy ↑ better (0–1; 0.5 is chance)",
-        domain=(-0.2, 1.0),
+        domain=(_lowest(records), 1.0),
         axis_format=".1f",
         rule=0.5,
         rule_color="prior",
-        note_width=116,
+        note_width=NOTES,
     )
     return Figure(
         id="rounds",
@@ -306,6 +308,12 @@ def _percent(value: Estimate | None) -> str:
     return _whole(f"{percent(value.value)} [{low}, {high}]")
 
 
+def _lowest(records: Sequence[dict[str, Any]]) -> float:
+    """Where an axis begins that is to hold every interval: no bar runs over the labels."""
+    lows: list[float] = [r["low"] for r in records if r["low"] is not None]
+    return min(-0.2, *lows)
+
+
 def _beside_zero(
     records: Sequence[dict[str, Any]], keys: tuple[Key, ...], title: str, most: float = math.inf
 ) -> Markup:
@@ -320,7 +328,7 @@ def _beside_zero(
         axis_format=".1f",
         rule=0.0,
         rule_color="prior",
-        note_width=116,
+        note_width=NOTES,
     )
 
 

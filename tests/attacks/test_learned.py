@@ -253,6 +253,7 @@ def test_refined_to_the_face_itself(
     assert [value for _, value in result.history][-1] < 0.1 * result.history[0][1]
 
 
+@pytest.mark.slow  # test_golden has pruned updates, the contract every defense
 def test_lti_learns_through_a_defense(cache: str) -> None:
     defense = (DefenseFacts("top_k", {"pruned": 0.99}),)
     attack = LearnedInversion(

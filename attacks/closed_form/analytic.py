@@ -107,20 +107,20 @@ def recover_inputs(
     near = torch.cdist(quotients, quotients) < tolerance * quotients.shape[1] ** 0.5
     near.fill_diagonal_(True)
     free = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-    found: list[Tensor] = []
-    while len(found) < count and bool(free.any()):
+    inputs: list[Tensor] = []
+    while len(inputs) < count and bool(free.any()):
         votes = (near & free).sum(1) * free
         best = int(votes.argmax())
         if votes[best] < 2:
             break
         members = near[best] & free
-        found.append(_fit(rows[members], sums[members]))
+        inputs.append(_fit(rows[members], sums[members]))
         free &= ~members
-    if len(found) < count:
-        found += _plausible(quotients, rows / sums[:, None], free, count - len(found))
-    while len(found) < count:
-        found.append(torch.stack(found).mean(0) if found else layer.offset)
-    return torch.stack(found)
+    if len(inputs) < count:
+        inputs += _plausible(quotients, rows / sums[:, None], free, count - len(inputs))
+    while len(inputs) < count:
+        inputs.append(torch.stack(inputs).mean(0) if inputs else layer.offset)
+    return torch.stack(inputs)
 
 
 def _fit(rows: Tensor, sums: Tensor) -> Tensor:

@@ -54,8 +54,8 @@ class FirstLayer:
     def upstream(self, inputs: Tensor) -> Tensor:
         """The a_i `[n, M]` that best explain both gradients, given all inputs `[n, F]`."""
         known = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1)
-        seen = torch.cat([self.weight_gradient, self.bias_gradient[:, None]], 1)
-        solved: Tensor = torch.linalg.pinv(known.T) @ seen.T
+        gradients = torch.cat([self.weight_gradient, self.bias_gradient[:, None]], 1)
+        solved: Tensor = torch.linalg.pinv(known.T) @ gradients.T
         return solved
 
     def residual(self, inputs: Tensor) -> float:
@@ -64,9 +64,9 @@ class FirstLayer:
         The smallest step above 0 that is told apart is the rounding of single precision.
         """
         known = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1)
-        seen = torch.cat([self.weight_gradient, self.bias_gradient[:, None]], 1)
-        left = seen - self.upstream(inputs).T @ known
-        return float(left.norm() / seen.norm().clamp_min(1e-300))
+        gradients = torch.cat([self.weight_gradient, self.bias_gradient[:, None]], 1)
+        left = gradients - self.upstream(inputs).T @ known
+        return float(left.norm() / gradients.norm().clamp_min(1e-300))
 
 
 def find_first(

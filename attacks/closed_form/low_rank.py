@@ -60,9 +60,9 @@ class Factors:
         chosen = keys.topk(rank - 1, dim=1).indices.to(self.left.device)
         border = torch.randn(bundle, 1, rank, generator=generator, dtype=torch.float64)
         square = torch.cat([self.left[chosen], border.to(self.left)], 1)
-        wanted = square.new_zeros(bundle, rank)
-        wanted[:, -1] = 1
-        return _unit(torch.linalg.solve_ex(square, wanted[:, :, None])[0][:, :, 0])
+        right = square.new_zeros(bundle, rank)
+        right[:, -1] = 1
+        return _unit(torch.linalg.solve_ex(square, right[:, :, None])[0][:, :, 0])
 
     def descend(self, bundle: int, generator: torch.Generator) -> Tensor:
         """Unit directions `[≤ bundle, r]`, each with as many zeros as a descent finds."""
@@ -119,9 +119,9 @@ def choose(
         for place in range(len(chosen)):
             for other in set(range(len(directions))) - set(chosen):
                 dummy = [*chosen[:place], other, *chosen[place + 1 :]]
-                found = low_rank.inputs(directions[dummy])
-                if found is not None and (value := mismatch(layer, found)) < best:
-                    best, inputs, chosen, improved = value, found, dummy, True
+                exchanged = low_rank.inputs(directions[dummy])
+                if exchanged is not None and (value := mismatch(layer, exchanged)) < best:
+                    best, inputs, chosen, improved = value, exchanged, dummy, True
     return inputs, best
 
 

@@ -113,9 +113,9 @@ class Spear:
             directions = low_rank.keep(torch.cat([directions, draw(bundle, generator)]), self.zeros)
             drawn += bundle
             last = drawn == self.samples
-            found, value = choose(layer, low_rank, directions, exchange=last)
-            if found is not None and value < best:
-                best, chosen = value, found
+            candidate, value = choose(layer, low_rank, directions, exchange=last)
+            if candidate is not None and value < best:
+                best, chosen = value, candidate
             history.append((drawn, best))
             if progress:
                 progress(drawn, self.samples, best)

@@ -66,7 +66,7 @@ class Auxiliary:
         if self.photos is not None:
             photographs.append(folder(path=self.photos, size=side).images)
         drawn = load_generator(self.source)
-        made = []
+        parts = []
         for start in range(0, count, PART):
             size = min(PART, count - start)
             with torch.no_grad():
@@ -77,8 +77,8 @@ class Auxiliary:
                     pool = torch.cat(photographs)
                     chosen = torch.randint(len(pool), (size,), generator=generator)
                     faces = torch.where(real[:, None, None, None], pool[chosen], faces)
-                made.append(_as_shape(vary(faces, generator), shape, grayscale, generator))
-        return torch.cat(made)
+                parts.append(_as_shape(vary(faces, generator), shape, grayscale, generator))
+        return torch.cat(parts)
 
 
 def vary(faces: Tensor, generator: torch.Generator) -> Tensor:

@@ -43,10 +43,10 @@ class Eigenfaces:
         away = (shape - mean) / math.sqrt(len(flat))
         # Of the smaller of the two products: a decomposition of the faces themselves takes longer.
         wide = flat.shape[1] > len(flat)
-        spread, found = torch.linalg.eigh(away @ away.T if wide else away.T @ away)
+        spread, vectors = torch.linalg.eigh(away @ away.T if wide else away.T @ away)
         kept = max(0, min(components, len(flat) - 1, flat.shape[1]))
-        spread, found = spread.flip(0)[:kept].clamp_min(0), found.flip(1)[:, :kept]
-        axes = found.T @ away if wide else found.T * spread.sqrt()[:, None]
+        spread, vectors = spread.flip(0)[:kept].clamp_min(0), vectors.flip(1)[:, :kept]
+        axes = vectors.T @ away if wide else vectors.T * spread.sqrt()[:, None]
         return cls(faces, mean, axes, float(flat.mean()), float(flat.std(1).mean()))
 
     @property
@@ -95,11 +95,11 @@ def kept_faces(
     """
 
     def draw() -> dict[str, Tensor]:
-        found = auxiliary.faces(
+        faces = auxiliary.faces(
             count, shape, generator_for("eigenfaces", seed), grayscale=grayscale
         )
-        found = found[:, :1] if grayscale else found
-        return {"faces": (found * 255).round().to(torch.uint8)}
+        faces = faces[:, :1] if grayscale else faces
+        return {"faces": (faces * 255).round().to(torch.uint8)}
 
     key = key_of({}, ("eigenfaces", auxiliary, count, shape, grayscale, seed))
     return load_or_learn(key, draw, cache, valid=("faces",))["faces"].float() / 255

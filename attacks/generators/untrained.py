@@ -64,8 +64,8 @@ class UntrainedPrior:
     def images(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """`[count, C, H, W]` in [0, 1] from the fixed noise, with these weights."""
         device = next(iter(parameters.values())).device
-        found: Tensor = functional_call(self.network, dict(parameters), (self.noise.to(device),))
-        return found
+        images: Tensor = functional_call(self.network, dict(parameters), (self.noise.to(device),))
+        return images
 
 
 class _UNet(nn.Module):

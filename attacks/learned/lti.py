@@ -184,14 +184,14 @@ class LearnedInversion:
             positions.append(which)
         vectors = torch.cat(sketches)
         front = rehearsal.sketch.front
-        found = principal(vectors[:FITTED, front:].float(), self.directions)
+        projection = principal(vectors[:FITTED, front:].float(), self.directions)
         first = vectors[:FITTED, :front].float()
-        found |= {
+        projection |= {
             "front_mean": first.mean(0),
             "front_spread": (first - first.mean(0)).square().mean(0).sqrt() + 1e-3,
         }
-        parts = [_project(part.float(), found) for part in torch.split(vectors, 512)]
-        network = seeded(lambda: self._network(found, evidence), self.seed)
+        parts = [_project(part.float(), projection) for part in torch.split(vectors, 512)]
+        network = seeded(lambda: self._network(projection, evidence), self.seed)
         losses: list[float] = []
 
         def watch(step: int, steps: int, value: float) -> None:
@@ -213,7 +213,7 @@ class LearnedInversion:
         return {
             "steps": torch.tensor(steps),
             "loss": torch.tensor(sum(ending) / len(ending)),
-            **found,
+            **projection,
             **{f"net.{name}": value for name, value in network.state_dict().items()},
         }
 

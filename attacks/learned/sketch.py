@@ -85,13 +85,13 @@ def leading(matrices: Tensor, steps: int = 8) -> Tensor:
     """
     # The row of largest norm is a start with a share of the wanted vector, and no randomness.
     norms = matrices.norm(dim=2)
-    found = matrices[torch.arange(len(matrices)), norms.argmax(1)]
+    rows = matrices[torch.arange(len(matrices)), norms.argmax(1)]
     for _ in range(steps):
-        found = found / (found.norm(dim=1, keepdim=True) + 1e-20)
-        found = torch.einsum("mdf,md->mf", matrices, torch.einsum("mdf,mf->md", matrices, found))
-    found = found / (found.square().mean(1, keepdim=True).sqrt() + 1e-20)
-    sign: Tensor = found.sum(1, keepdim=True).sign()
-    return found * sign
+        rows = rows / (rows.norm(dim=1, keepdim=True) + 1e-20)
+        rows = torch.einsum("mdf,md->mf", matrices, torch.einsum("mdf,mf->md", matrices, rows))
+    rows = rows / (rows.square().mean(1, keepdim=True).sqrt() + 1e-20)
+    sign: Tensor = rows.sum(1, keepdim=True).sign()
+    return rows * sign
 
 
 def _even_share(counts: list[int], width: int) -> int:
@@ -124,10 +124,10 @@ def image_gradients(
         scores = functional_call(model, {**rest, **parameters}, (image[None],))
         return loss_on(criterion, scores, label[None])
 
-    found: dict[str, Tensor] = vmap(grad(loss), in_dims=(None, 0, 0))(
+    gradients: dict[str, Tensor] = vmap(grad(loss), in_dims=(None, 0, 0))(
         {name: every[name].detach() for name in names}, images, labels
     )
-    return found
+    return gradients
 
 
 @dataclass(frozen=True)

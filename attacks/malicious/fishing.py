@@ -215,13 +215,13 @@ class Fishing:
             alike[odd] = -2.0
             first = int(alike.argmax())
             sizes[odd] = 0.0
-        found = [first]
+        labels = [first]
         least = PRESENT * float(sizes.max())
         present = [int(k) for k in sizes.argsort(descending=True) if sizes[k] > least]
-        found += [k for k in present if k != first][: count - 1]
-        while len(found) < count:
-            found.append(max(found, key=lambda k: float(sizes[k]) / (found.count(k) + 0.5)))
-        return torch.tensor(found, dtype=torch.int64, device=rows.device)
+        labels += [k for k in present if k != first][: count - 1]
+        while len(labels) < count:
+            labels.append(max(labels, key=lambda k: float(sizes[k]) / (labels.count(k) + 0.5)))
+        return torch.tensor(labels, dtype=torch.int64, device=rows.device)
 
 
 def _measurement(features: Tensor, generator: torch.Generator) -> Tensor:

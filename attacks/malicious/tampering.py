@@ -66,12 +66,12 @@ def scan(
     floats = {name: _plain(t) for name, t in model.items() if _is_weight(t)}
     broken = tuple(_not_finite(floats))
     sound = {n: t for n, t in floats.items() if bool(torch.isfinite(t).all())}
-    found = [trace for check in CHECKS for trace in check(sound)]
+    traces = [trace for check in CHECKS for trace in check(sound)]
     if previous is not None:
-        found += _changed_architecture(model, previous)
+        traces += _changed_architecture(model, previous)
         earlier = {n: _plain(t) for n, t in previous.items() if _is_weight(t)}
-        found += _jumps(sound, earlier)
-    return (*broken, *found)
+        traces += _jumps(sound, earlier)
+    return (*broken, *traces)
 
 
 def _not_finite(model: Mapping[str, Tensor]) -> Iterator[Trace]:

@@ -88,12 +88,12 @@ def running(model: nn.Module) -> dict[str, Tensor]:
 
     A fresh model has none yet: its mean 0 and variance 1 say nothing of images.
     """
-    found = {}
+    statistics = {}
     for name, layer in batch_norm_layers(model).items():
         if layer.running_mean is not None and layer.running_var is not None:
-            found[f"{name}.mean"] = layer.running_mean.detach().clone()
-            found[f"{name}.var"] = layer.running_var.detach().clone()
-    return found
+            statistics[f"{name}.mean"] = layer.running_mean.detach().clone()
+            statistics[f"{name}.var"] = layer.running_var.detach().clone()
+    return statistics
 
 
 @torch.no_grad()
@@ -129,25 +129,25 @@ def from_buffers(
         `NAME.mean`, `NAME.var` for each layer whose buffers were shared.
     """
     sizes = values_per_channel(model, image_shape, count)
-    found = {}
+    statistics = {}
     for name, layer in batch_norm_layers(model).items():
         if f"{name}.running_mean" not in after or f"{name}.running_mean" not in before:
             continue
         counter = after.get(f"{name}.num_batches_tracked")
-        made = steps or (int(counter) if counter is not None and int(counter) > 0 else 1)
+        taken = steps or (int(counter) if counter is not None and int(counter) > 0 else 1)
         # momentum=None is a running mean over all steps since the counter was 0
-        kept = 0.0 if layer.momentum is None else (1 - layer.momentum) ** made
+        kept = 0.0 if layer.momentum is None else (1 - layer.momentum) ** taken
 
         def solve(kind: str, name: str = name, kept: float = kept) -> Tensor:
             old, new = before[f"{name}.{kind}"], after[f"{name}.{kind}"]
             solved: Tensor = (new.double() - kept * old.double()) / (1 - kept)
             return solved.to(new.dtype)
 
-        found[f"{name}.mean"] = solve("running_mean")
+        statistics[f"{name}.mean"] = solve("running_mean")
         # Running variances are unbiased, but a layer normalizes with biased ones.
         biased = 1 - 1 / sizes[name]
-        found[f"{name}.var"] = (solve("running_var") * biased).clamp_min(0)
-    return found
+        statistics[f"{name}.var"] = (solve("running_var") * biased).clamp_min(0)
+    return statistics
 
 
 def from_observation(
@@ -171,9 +171,9 @@ def from_observation(
         return dict(seen.statistics)
     if seen.buffers is not None and seen.image_shape is not None and seen.batch_size is not None:
         size = _images_a_step(seen.training, seen.batch_size)
-        found = from_buffers(model, seen.before, seen.buffers.tensors, seen.image_shape, size)
-        if needed <= set(found):
-            return found
+        recovered = from_buffers(model, seen.before, seen.buffers.tensors, seen.image_shape, size)
+        if needed <= set(recovered):
+            return recovered
     if faces is not None and seen.batch_size is not None and len(faces) >= seen.batch_size:
         return of_faces(model, faces, seen.batch_size)
     if all(not bool(_tensor(layer.running_mean).any()) for layer in layers.values()):

@@ -69,8 +69,8 @@ def settle_contrast(
             others = [one for k, one in enumerate(shares) if k != i]
 
             def distance(factor: float, i: int = i, others: list[Gradients] = others) -> float:
-                made = total([*others, share(i, factor)])[0].flatten()
-                return float((F.normalize(made, dim=0) - goal).norm())
+                gradient = total([*others, share(i, factor)])[0].flatten()
+                return float((F.normalize(gradient, dim=0) - goal).norm())
 
             factors[i], left = _least(distance, factors[i])
             shares[i] = share(i, factors[i])
@@ -94,6 +94,6 @@ def _least(distance: Callable[[float], float], around: float) -> tuple[float, fl
         values = [distance(factor) for factor in grid]
         best = min(range(len(grid)), key=values.__getitem__)
         low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-        found = grid[best], values[best]
+        best_pair = grid[best], values[best]
         grid = [low + (high - low) * k / 6 for k in range(7)]
-    return found
+    return best_pair

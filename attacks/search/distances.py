@@ -45,9 +45,9 @@ def cosine_distance(dummy: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor
     dot, one, two = _products(dummy, target)
     rounded = 1 - dot / (one.sqrt() * two.sqrt() + TINY)
     with torch.no_grad():
-        length, wanted = one.sqrt() + TINY, two.sqrt() + TINY
+        length, size = one.sqrt() + TINY, two.sqrt() + TINY
         pairs = _pairs(dummy, target)
-        exact = torch.stack([(a / length - b / wanted).square().sum() for a, b in pairs]).sum() / 2
+        exact = torch.stack([(a / length - b / size).square().sum() for a, b in pairs]).sum() / 2
     return exact + (rounded - rounded.detach())
 
 

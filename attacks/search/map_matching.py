@@ -142,8 +142,8 @@ class MapMatching:
         self.model = require_face_net(matching.evidence.model, "a map")
         self.units = torch.ones(len(images)).to(images)
         with torch.no_grad():
-            found = [self.gradients(one[None], [i])[1] for i, one in enumerate(images)]
-        self.units = torch.stack(found).clamp_min(1e-6)
+            distances = [self.gradients(one[None], [i])[1] for i, one in enumerate(images)]
+        self.units = torch.stack(distances).clamp_min(1e-6)
 
     @property
     def mappable(self) -> bool:

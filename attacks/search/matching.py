@@ -217,10 +217,10 @@ class Matching:
         differentiable: bool,
     ) -> tuple[Gradients, Tensor]:
         if functional:
-            found = grad(self._functional_loss, has_aux=True)(
+            terms = grad(self._functional_loss, has_aux=True)(
                 dict(zip(self.names, self.parameters, strict=True)), images, which, rows
             )
-            return tuple(found[0][name] for name in self.names), found[1]
+            return tuple(terms[0][name] for name in self.names), terms[1]
         loss, distance = self.loss_of(self.evidence.model, images, which, rows)
         return torch.autograd.grad(loss, self.parameters, create_graph=differentiable), distance
 
@@ -320,11 +320,11 @@ class Matching:
         self.evaluations += dummy.passes - len(which)
         labels = self.evidence.labels[list(which)]
         dummy = dummy if len(which) == dummy.count else replace(dummy, count=len(which))
-        found = dummy.gradients(images, labels, create_graph=differentiable)
+        gradients = dummy.gradients(images, labels, create_graph=differentiable)
         distance = images.new_zeros(())
         if self.first_fc is not None and isinstance(self.evidence.model, FaceNet):
             distance = self.feature_distance(self.evidence.model.features(images), which).mean()
-        return found, distance
+        return gradients, distance
 
     def loss_of(
         self, model: nn.Module, images: Tensor, which: Sequence[int], free: Sequence[Tensor]
@@ -352,14 +352,14 @@ class Matching:
                 distance = self.feature_distance(features, which).mean()
             return (features * above).sum(), distance
         if self.loss == "soft":
-            wanted = torch.stack(list(free[: len(which)])).softmax(1)
-            wanted = wanted.repeat_interleave(len(images) // len(which), 0)
+            soft_labels = torch.stack(list(free[: len(which)])).softmax(1)
+            soft_labels = soft_labels.repeat_interleave(len(images) // len(which), 0)
             if not self.fixed:
-                return share * F.cross_entropy(model(images), wanted), nothing
+                return share * F.cross_entropy(model(images), soft_labels), nothing
             parts = dict(zip(self.surrogate_head, free[len(which) :], strict=True))
             own = {name: p for name, p in model.named_parameters() if name not in parts}
             scores = functional_call(model, {**own, **parts}, (images,))
-            return share * loss_on(criterion_of(model), scores, wanted), nothing
+            return share * loss_on(criterion_of(model), scores, soft_labels), nothing
         return share * loss_on(criterion_of(model), model(images), labels), nothing
 
     def _functional_loss(
@@ -380,8 +380,8 @@ class Matching:
         if self.first_fc.maps is None or self.first_fc.upstream is None:
             return solve_upstream(self.first_fc, features) @ self.first_fc.weight
         # The sum in G fixes the product of the two only; their lengths are traded here.
-        told = self.first_fc.known_part(features.detach())
-        length = self.first_fc.maps[list(which)].norm(dim=1) / told.norm(dim=1)
+        known = self.first_fc.known_part(features.detach())
+        length = self.first_fc.maps[list(which)].norm(dim=1) / known.norm(dim=1)
         above: Tensor = self.first_fc.upstream[list(which)] * length[:, None]
         return above @ self.first_fc.weight
 

@@ -73,14 +73,14 @@ class Stage:
 
     def penalty(self, variable: Tensor, images: Tensor) -> Tensor:
         """What is added to the match."""
-        found = images.new_zeros(())
+        penalty = images.new_zeros(())
         if self.total_variation:
-            found = found + self.total_variation * total_variation(images)
+            penalty = penalty + self.total_variation * total_variation(images)
         if self.square_norm:
-            found = found + self.square_norm * variable.square().mean()
+            penalty = penalty + self.square_norm * variable.square().mean()
         for prior in self.priors:
-            found = found + prior(images)
-        return found
+            penalty = penalty + prior(images)
+        return penalty
 
     def expected_steps(self, matching: Matching) -> int:
         """Steps that its mover will count, if nothing stops it."""

@@ -233,10 +233,10 @@ class FeatureMaps:
 
 def fitted(prior: FaceGenerator, evidence: Evidence) -> FittedGenerator:
     """The generator, fitted to the attacked images and on their device."""
-    found = prior.load(evidence.shape, grayscale=evidence.grayscale)
-    if isinstance(found.network, nn.Module):
-        found.network.to(next(iter(evidence.target.values())).device)
-    return found
+    faces = prior.load(evidence.shape, grayscale=evidence.grayscale)
+    if isinstance(faces.network, nn.Module):
+        faces.network.to(next(iter(evidence.target.values())).device)
+    return faces
 
 
 def generic_faces(prior: FaceGenerator | None, evidence: Evidence, seed: int, count: int) -> Tensor:

@@ -41,16 +41,16 @@ def read_templates(seen: Observation, limit: int) -> Templates:
     labels: list[int] = []
     for sent in seen.shared:
         if isinstance(sent, ClassEmbeddings):
-            found = sent.rows
+            vectors = sent.rows
         elif isinstance(sent, SummedRows):
-            found = rows_of_sum(sent, seen.before)
+            vectors = rows_of_sum(sent, seen.before)
         elif isinstance(sent, ClusterCenters):
-            found = sent.centers
+            vectors = sent.centers
         else:
             continue
-        rows += found
+        rows += vectors
         of_class = not isinstance(sent, ClusterCenters)
-        labels += range(len(found)) if of_class else [-1] * len(found)
+        labels += range(len(vectors)) if of_class else [-1] * len(vectors)
     if not rows:
         raise AttackError(
             "no template to invert: the client shared no class embeddings and no cluster centers. "

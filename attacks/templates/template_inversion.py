@@ -72,19 +72,19 @@ class Embeddings:
             parts = [
                 network.embed(p.expand(-1, channels, -1, -1)) for p in torch.split(faces, PART)
             ]
-        seen = torch.cat(parts)
-        middle = seen.mean(0)
+        embeddings = torch.cat(parts)
+        middle = embeddings.mean(0)
         near = F.normalize(middle, dim=0)
         unit = F.normalize(rows, dim=1)
-        features = unit @ near >= torch.quantile(seen @ near, UNLIKELY)
+        features = unit @ near >= torch.quantile(embeddings @ near, UNLIKELY)
         across = unit - (unit @ near)[:, None] * near
         target = torch.where(features[:, None], unit - middle, across)
-        reach = (seen - middle).norm(dim=1).mean()
+        reach = (embeddings - middle).norm(dim=1).mean()
         target = F.normalize(target, dim=1)
-        spread, axes = torch.linalg.eigh(torch.cov(seen.T.double()))
+        spread, axes = torch.linalg.eigh(torch.cov(embeddings.T.double()))
         noise = _noise(target.double() @ axes, spread) / float(spread.mean())
         scale = (spread.clamp_min(0) / spread.mean() + max(WHITEN, noise)).rsqrt()
-        return cls(network, seen, target, reach, (axes * scale).to(seen), noise)
+        return cls(network, embeddings, target, reach, (axes * scale).to(embeddings), noise)
 
     def distance(self, images: Tensor) -> Tensor:
         """`[n]` 1 − cosine of each image's embedding, less the mean, to its row; n = R·k."""
@@ -122,9 +122,9 @@ def _noise(rows: Tensor, spread: Tensor) -> float:
     ascending. So what the rows have along the lower half of the axes is noise (derived).
     """
     usual, low = float(spread.sum()), len(spread) // 2
-    found = float(rows[:, :low].square().mean())
-    of_faces = max(1e-3, 1 - len(spread) * found)  # the rows are of unit length
-    return max(0.0, found * usual / of_faces - float(spread[:low].clamp_min(0).mean()))
+    variance = float(rows[:, :low].square().mean())
+    of_faces = max(1e-3, 1 - len(spread) * variance)  # the rows are of unit length
+    return max(0.0, variance * usual / of_faces - float(spread[:low].clamp_min(0).mean()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,10 +98,10 @@ def replay(
         index = torch.as_tensor(which, device=images.device)
         scores = functional_call(model, {**weights, **fixed}, (images[index],))
         loss = criterion(scores, labels[index])
-        found = torch.autograd.grad(
+        slopes = torch.autograd.grad(
             loss, [weights[n] for n in among], create_graph=create_graph, materialize_grads=True
         )
-        return dict(zip(among, found, strict=True))
+        return dict(zip(among, slopes, strict=True))
 
     if course is not None:
         return _follow(course, start, wanted, training, order, slope, softening)
@@ -171,14 +171,14 @@ class _Rule:
 
     def pulled(self, slopes: Named, weights: Named) -> Named:
         """The slopes of the whole objective, FedProx's term and weight decay included."""
-        training, found = self.training, dict(slopes)
+        training, pulled = self.training, dict(slopes)
         for name, slope in slopes.items():
             if training.proximal:
                 pull = training.proximal * (weights[name] - self.start[name])
-                found[name] = slope + pull
+                pulled[name] = slope + pull
             if training.weight_decay:
-                found[name] = found[name] + training.weight_decay * weights[name]
-        return found
+                pulled[name] = pulled[name] + training.weight_decay * weights[name]
+        return pulled
 
     def step(self, slopes: Named) -> Named:
         """The change that each parameter of `slopes` makes."""

@@ -97,12 +97,12 @@ def without_pulls(
     """
     scale = scale_of(training)
     place = steady_pace(training).center(range(training.steps))
-    found = {}
+    slopes = {}
     for name, value in delta.items():
         slope = -value / scale
         if training.optimizer == "sgd":
             if training.weight_decay and name in before:
                 slope = slope - training.weight_decay * (before[name] + place * value)
             slope = slope - training.proximal * place * value
-        found[name] = slope
-    return found
+        slopes[name] = slope
+    return slopes

@@ -52,15 +52,15 @@ def plausible(
         adam_rates: Learning rates of Adam; () leaves it out.
     """
     sizes = sorted({count, max(1, count // 2)}, reverse=True)
-    found = []
+    settings = []
     for made, size in product(steps, sizes):
         if made * size < count:
             continue  # not all images would have been used
         for rate, momentum in product(rates, momenta):
             if made > 1 or not momentum:
-                found.append(LocalTraining(rate, made, size, momentum))
-        found += [LocalTraining(rate, made, size, optimizer="adam") for rate in adam_rates]
-    return found
+                settings.append(LocalTraining(rate, made, size, momentum))
+        settings += [LocalTraining(rate, made, size, optimizer="adam") for rate in adam_rates]
+    return settings
 
 
 def guess_training(
@@ -99,11 +99,11 @@ def guess_training(
         )
     if seen.update is None or seen.update.kind != "delta":
         raise AttackError("only a weight delta tells how a client trained; a gradient is one step")
-    told = steps_told(seen)
-    left = [c for c in candidates if told is None or c.steps == told]
+    steps = steps_told(seen)
+    left = [c for c in candidates if steps is None or c.steps == steps]
     if not left:
         raise AttackError(
-            f"the client's counters say {told} local steps, and no candidate has as many: add some."
+            f"the client's counters say {steps} local steps, and no candidate has them: add some."
         )
     shown = images
     if shown is None:

@@ -57,11 +57,11 @@ class Evolution:
         bests = [self._replay(strategies[r], told) for r, told in enumerate(self._told)]
         while len(self._told[-1]) < self.plan.steps and not self.task.trace.time_is_up:
             for r, strategy in enumerate(strategies):
-                asked = [strategy.ask() for _ in range(strategy.population_size)]
-                values = [self._value(vector, r) for vector in asked]
-                strategy.tell(list(zip(asked, values, strict=True)))
+                drawn = [strategy.ask() for _ in range(strategy.population_size)]
+                values = [self._value(vector, r) for vector in drawn]
+                strategy.tell(list(zip(drawn, values, strict=True)))
                 self._told[r].append(values)
-                bests[r] = min(bests[r], (min(values), asked[int(np.argmin(values))]), key=_first)
+                bests[r] = min(bests[r], (min(values), drawn[int(np.argmin(values))]), key=_first)
             self.task.trace.add(min(value for value, _ in bests))
             save()
         with torch.no_grad():
@@ -90,9 +90,9 @@ class Evolution:
         """Bring a strategy to where the told values have led it; returns the best it has seen."""
         best = (float("inf"), strategy.mean)
         for values in told:
-            asked = [strategy.ask() for _ in values]
-            strategy.tell(list(zip(asked, values, strict=True)))
-            best = min(best, (min(values), asked[int(np.argmin(values))]), key=_first)
+            drawn = [strategy.ask() for _ in values]
+            strategy.tell(list(zip(drawn, values, strict=True)))
+            best = min(best, (min(values), drawn[int(np.argmin(values))]), key=_first)
         return best
 
     def _value(self, vector: np.ndarray, restart: int) -> float:

@@ -82,27 +82,27 @@ def solve(
     Returns:
         `[n]`, double precision; the start where no step helped.
     """
-    found = start
+    solution = start
     with torch.no_grad():
-        residual = goal - exact(found)
+        residual = goal - exact(solution)
         for _ in range(steps):
             length = residual.norm()
             if length <= floor:
                 break
-            system = _Dense if len(found) <= DENSE else _Products
-            linear = system(exact, quick, found, residual)
-            before = found
+            system = _Dense if len(solution) <= DENSE else _Products
+            linear = system(exact, quick, solution, residual)
+            before = solution
             for _ in range(TRIES):
                 step = linear.step(damping)
                 left = goal - exact(before + step)
                 if left.norm() < length:
-                    found, residual, damping = before + step, left, damping / EASE
+                    solution, residual, damping = before + step, left, damping / EASE
                     break
                 damping *= TIGHTEN
             report(float(residual.norm()))
-            if found is before:
+            if solution is before:
                 break
-    return found
+    return solution
 
 
 class _Dense:
@@ -120,10 +120,10 @@ class _Dense:
         """Minimizer of |residual − J d|² + damping · unit · |d|²."""
         shifted = self.gram + damping * self.unit * torch.eye(len(self.gram)).to(self.gram)
         if self.wide:
-            found: Tensor = self.slope.T @ torch.linalg.solve(shifted, self.residual)
+            move: Tensor = self.slope.T @ torch.linalg.solve(shifted, self.residual)
         else:
-            found = torch.linalg.solve(shifted, self.slope.T @ self.residual)
-        return found
+            move = torch.linalg.solve(shifted, self.slope.T @ self.residual)
+        return move
 
 
 class _Products:
@@ -141,17 +141,17 @@ class _Products:
 
     def step(self, damping: float) -> Tensor:
         """As in `_Dense`, by conjugate gradients (Hestenes & Stiefel 1952)."""
-        found, left = torch.zeros_like(self.right), self.right
+        move, left = torch.zeros_like(self.right), self.right
         way, size = left, left @ left
         for _ in range(INNER):
             image = self._pull(self.along(way))[0] + damping * self.unit * way
             length = size / (way @ image)
-            found, left = found + length * way, left - length * image
+            move, left = move + length * way, left - length * image
             size, before = left @ left, size
             if size < 1e-12 * (self.right @ self.right):
                 break
             way = left + size / before * way
-        return found
+        return move
 
 
 @dataclass
@@ -211,8 +211,8 @@ class GaussNewton:
 
     def state(self) -> dict[str, Tensor]:
         """All that `load` needs; by name."""
-        found = {f"value/{i}": value.detach() for i, value in enumerate(self.task.variables)}
-        return {"done": torch.tensor(self.done), **found}
+        state = {f"value/{i}": value.detach() for i, value in enumerate(self.task.variables)}
+        return {"done": torch.tensor(self.done), **state}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` returned."""

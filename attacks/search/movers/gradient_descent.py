@@ -129,17 +129,17 @@ class Search:
 
     def state(self) -> dict[str, Tensor]:
         """All that a later `load` needs to go on exactly as if there had been no break."""
-        found = {
+        state = {
             "done": torch.tensor(self.done),
             "best": self.best,
             "marked": torch.tensor(self._marked, dtype=torch.float64),
         }
         for i, (variable, kept) in enumerate(zip(self.variables, self._kept, strict=True)):
-            found |= {f"{i}.value": variable.detach(), f"{i}.kept": kept}
+            state |= {f"{i}.value": variable.detach(), f"{i}.kept": kept}
             # L-BFGS keeps all of its state with the first variable.
             for key, value in self._torch.state.get(variable, {}).items():
-                found |= _flat(f"{i}.optimizer.{key}", value)
-        return {name: value.clone() for name, value in found.items()}
+                state |= _flat(f"{i}.optimizer.{key}", value)
+        return {name: value.clone() for name, value in state.items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` returned."""
@@ -169,9 +169,9 @@ class Search:
         self, losses: Closure, total: Callable[[Tensor], Tensor] = torch.sum
     ) -> Tensor:
         """Losses `[R]` of the variables as they are; leaves the derivatives in `.grad`."""
-        found = losses()
-        values = self.look(found)
-        grads = torch.autograd.grad(total(found), list(self.variables))
+        each = losses()
+        values = self.look(each)
+        grads = torch.autograd.grad(total(each), list(self.variables))
         for variable, grad in zip(self.variables, grads, strict=True):
             # A restart that left the finite numbers stays where it was.
             variable.grad = torch.nan_to_num(grad, 0.0, 0.0, 0.0)
@@ -211,14 +211,14 @@ def _flat(name: str, value: Any) -> dict[str, Tensor]:
 
 def _nested(flat: Mapping[str, Tensor]) -> dict[str, Any]:
     """The inverse of `_flat`, for all values of a state together."""
-    found: dict[str, Any] = {}
+    state: dict[str, Any] = {}
     for name, value in flat.items():
         key, _, kind = name.partition("/")
         if not kind:
-            found[key] = value
+            state[key] = value
         elif kind == "number":
-            found[key] = int(value) if float(value).is_integer() and key != "t" else float(value)
+            state[key] = int(value) if float(value).is_integer() and key != "t" else float(value)
         elif kind == "list":
             items = [flat[f"{key}/{i}"] for i in range(int(value)) if f"{key}/{i}" in flat]
-            found[key] = items + [None] * (int(value) - len(items))
-    return found
+            state[key] = items + [None] * (int(value) - len(items))
+    return state

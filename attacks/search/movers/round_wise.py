@@ -76,10 +76,10 @@ class Movement:
 
     def state(self) -> dict[str, Tensor]:
         """All that `load` needs; by name."""
-        found = {"turn": torch.tensor(self.turn)}
+        state = {"turn": torch.tensor(self.turn)}
         for k, search in enumerate(self.searches.values()):
-            found |= {f"{k}/{name}": value for name, value in search.state().items()}
-        return found
+            state |= {f"{k}/{name}": value for name, value in search.state().items()}
+        return state
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` returned."""
@@ -156,9 +156,9 @@ class Movement:
             )[0]
 
         free = [*(rows.detach() for rows in self._free((image,))), *self._fixed()]
-        found: Gradients = over_restarts(one, [self.task.variables[image].detach()], free, None)
+        share: Gradients = over_restarts(one, [self.task.variables[image].detach()], free, None)
         self.task.matching.evaluations += restarts - 1
-        return tuple(tensor.detach() for tensor in found)
+        return tuple(tensor.detach() for tensor in share)
 
     def _free(self, which: Sequence[int]) -> list[Tensor]:
         rows = self.task.matching.free if self.free is None else self.free
@@ -241,8 +241,8 @@ def over_restarts(
     """
     if len(moving[0]) == 1:
         first = None if held is None else tuple(h[0] for h in held)
-        found = one([v[0] for v in moving], [f[0] for f in free], first)
-        return tuple(x[None] for x in found)
+        results = one([v[0] for v in moving], [f[0] for f in free], first)
+        return tuple(x[None] for x in results)
     mapped: tuple[Tensor, ...] = torch.func.vmap(
         one, in_dims=(0, 0 if free else None, None if held is None else 0)
     )(list(moving), list(free), held)

@@ -1,8 +1,9 @@
 """iDLG: DLG with the label from the last layer's signs (Zhao et al., 2020)."""
 
+from dataclasses import replace
+
+from fedaudit.attacks.presets.dlg import dlg
 from fedaudit.attacks.search.matching_attack import MatchingAttack
-from fedaudit.attacks.search.stage import Stage
-from fedaudit.attacks.search.variables import Pixels
 
 
 def idlg(*, steps: int = 80, restarts: int = 1, patience: int = 10) -> MatchingAttack:
@@ -15,16 +16,5 @@ def idlg(*, steps: int = 80, restarts: int = 1, patience: int = 10) -> MatchingA
         restarts: Independent starts.
         patience: Stop when this many steps brought nothing; 0 never.
     """
-    return MatchingAttack(
-        stages=(
-            Stage(
-                varies=Pixels(start="normal", clamp=False),
-                steps=steps,
-                lr=1.0,
-                optimizer="lbfgs",
-                patience=patience,
-            ),
-        ),
-        distance="l2",
-        restarts=restarts,
-    )
+    soft = dlg(steps=steps, restarts=restarts, patience=patience)
+    return replace(soft, labels="inferred")

@@ -9,7 +9,7 @@ search (pixels, cosine distance, total variation, 1 start) and differ in the dum
 
     one step   the gradient at the global weights, as if there had been one step
     midpoint   the gradient halfway to the local weights (a steady pace, one point)
-    path       gradients at up to 4 places on the known line, at the pace of a rehearsal on noise
+    path       gradients at up to 4 places on the known line, at the pace of training on noise
     path+      the same, then a fifth of the steps with the replay
     replay     the steps themselves from the start
 
@@ -30,7 +30,7 @@ from torch import Tensor
 
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.training.dummy_update import DummyUpdate, dummy_update_for
-from fedaudit.attacks.training.simulated_training import rehearsed, smooth_noise
+from fedaudit.attacks.training.simulated_training import along_simulated_path, smooth_noise
 from fedaudit.captures.simulate.simulated_capture import simulate
 from fedaudit.core.capture import Capture
 from fedaudit.core.observation import LocalTraining, ModelSpec
@@ -59,7 +59,7 @@ LINES = ("one step", "midpoint", "path", "path+", "replay")
 
 def lines(trial: DummyUpdate, labels: Tensor, generator: torch.Generator) -> dict[str, DummyUpdate]:
     """The dummy updates to compare."""
-    path = replace(rehearsed(trial, (3, 32, 32), labels, generator), points=4)
+    path = replace(along_simulated_path(trial, (3, 32, 32), labels, generator), points=4)
     return {
         "one step": replace(trial, mode="start"),
         "midpoint": replace(trial, mode="path", points=1),

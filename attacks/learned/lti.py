@@ -14,7 +14,7 @@ from fedaudit.attacks.gathering.gather import Evidence, gather
 from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.learned.decoder import VectorDecoder
 from fedaudit.attacks.learned.decoder_training import teach
-from fedaudit.attacks.learned.sketch import Rehearsal, Sketch, first_fc_name
+from fedaudit.attacks.learned.sketch import SimulatedClient, Sketch, first_fc_name
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import DefenseFacts, Observation
 from fedaudit.core.protocols import AttackCategory, Progress
@@ -168,7 +168,7 @@ class LearnedInversion:
                 device
             )
 
-        rehearsal = Rehearsal(
+        client = SimulatedClient(
             model=model,
             names=tuple(sorted(evidence.target)),
             classes=classes,
@@ -177,13 +177,13 @@ class LearnedInversion:
             sketch=self._sketch(evidence),
         )
         sketches, positions = [], []
-        for sketch, which in rehearsal.updates(
+        for sketch, which in client.updates(
             faces.to(device), generator_for("lti updates", self.seed)
         ):
             sketches.append(sketch.half())  # halves the memory; entries are about 1
             positions.append(which)
         vectors = torch.cat(sketches)
-        front = rehearsal.sketch.front
+        front = client.sketch.front
         projection = principal(vectors[:FITTED, front:].float(), self.directions)
         first = vectors[:FITTED, :front].float()
         projection |= {

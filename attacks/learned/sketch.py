@@ -131,7 +131,7 @@ def image_gradients(
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class SimulatedClient:
     """The client's step on faces of the attacker's own.
 
     Attributes:

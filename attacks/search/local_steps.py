@@ -7,7 +7,7 @@ import torch
 
 from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.training.dummy_update import DummyUpdate, dummy_update_for
-from fedaudit.attacks.training.simulated_training import rehearsed
+from fedaudit.attacks.training.simulated_training import along_simulated_path
 from fedaudit.attacks.training.training_inference import guess_training, plausible
 from fedaudit.core.observation import Observation
 
@@ -30,7 +30,7 @@ def dummy_update_of(
         seen: What the server saw.
         evidence: As gathered from it.
         mode: "start" for one step from the broadcast weights; see `DummyUpdate` for the others.
-        generator: Of the rehearsal.
+        generator: Of the simulated training.
 
     Returns:
         None where one gradient says it all: a shared gradient, one step of SGD, mode "start"; or
@@ -50,5 +50,5 @@ def dummy_update_of(
     dummy = dummy_update_for(seen, evidence.model, training, mode="replay")
     if mode == "replay":
         return dummy
-    along = rehearsed(dummy, evidence.shape, evidence.labels, generator)
+    along = along_simulated_path(dummy, evidence.shape, evidence.labels, generator)
     return replace(along, points=POINTS)

@@ -80,7 +80,7 @@ class Pace:
 
 
 def steady_pace(training: LocalTraining) -> Pace:
-    """The pace of slopes that stay the same: right for small steps only (see `rehearse`)."""
+    """The pace of slopes that stay the same: right for small steps only (see `simulate_pace`)."""
     m = training.momentum if training.optimizer == "sgd" else 0.0
     moves = [sum(m**k for k in range(s + 1)) for s in range(training.steps)]
     places = [sum(moves[:s]) / sum(moves) for s in range(training.steps)]

@@ -1,4 +1,4 @@
-"""The pace of a client's local training, found by rehearsing it on images of nothing.
+"""The pace of a client's local training, found by simulating it on images of nothing.
 
 A network that is trained on a handful of images fits them at once: with a large learning rate the
 first step does most of the work, and gradients further along the way say nothing of the update.
@@ -30,7 +30,7 @@ def smooth_noise(count: int, shape: tuple[int, int, int], generator: torch.Gener
     return images.clamp(0, 1).expand(-1, shape[0], -1, -1).contiguous()
 
 
-def rehearse(
+def simulate_pace(
     model: nn.Module,
     before: Mapping[str, Tensor],
     images: Tensor,
@@ -69,13 +69,13 @@ def rehearse(
     return Pace(tuple(places[:-1]), tuple(parts))
 
 
-def rehearsed(
+def along_simulated_path(
     dummy: DummyUpdate,
     image_shape: tuple[int, int, int],
     labels: Tensor,
     generator: torch.Generator,
 ) -> DummyUpdate:
-    """`dummy` along the path, with the pace of a rehearsal on smooth noise.
+    """`dummy` along the path, with the pace of simulated training on smooth noise.
 
     Args:
         dummy: Any mode.
@@ -86,5 +86,5 @@ def rehearsed(
     if dummy.update.kind == "gradient" or dummy.training.steps == 1:
         return dummy
     noise = smooth_noise(dummy.count, image_shape, generator).to(labels.device)
-    pace = rehearse(dummy.model, dummy.before, noise, labels, dummy.training)
+    pace = simulate_pace(dummy.model, dummy.before, noise, labels, dummy.training)
     return replace(dummy, mode="path", pace=pace)

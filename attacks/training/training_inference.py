@@ -1,8 +1,8 @@
 """How did the client train? Guessed from its update, where the threat model does not say.
 
-Every plausible setting is rehearsed on smooth noise from the broadcast weights (`rehearsal`). What
+Every plausible setting is simulated on smooth noise from the broadcast weights. What
 training does to the layers' weights — how far each moves, how evenly, which classes' rows — depends
-on the settings far more than on the photos, so the rehearsal that looks most like the update tells
+on the settings far more than on the photos, so the simulation that looks most like the update tells
 them. No image is searched for.
 """
 
@@ -28,7 +28,7 @@ ADAM_RATES = (0.01, 0.003, 0.001, 0.0003, 0.0001)
 
 @dataclass(frozen=True)
 class Guess:
-    """One setting and how unlike the update its rehearsal is; lower is more plausible."""
+    """One setting and how unlike the update its simulation is; lower is more plausible."""
 
     training: LocalTraining
     distance: float
@@ -95,7 +95,8 @@ def guess_training(
     """
     if seen.batch_size is None or seen.image_shape is None:
         raise KnowledgeError(
-            "a rehearsal needs the number and size of the images: use threat model B or above."
+            "guessing how a client trains needs the number and size of its images: use threat "
+            "model B or above."
         )
     if seen.update is None or seen.update.kind != "delta":
         raise AttackError("only a weight delta tells how a client trained; a gradient is one step")
@@ -136,7 +137,7 @@ def steps_told(seen: Observation) -> int | None:
     return max(counters) if counters and max(counters) > 0 else None
 
 
-def unlike(rehearsed: Mapping[str, Tensor], shared: Mapping[str, Tensor]) -> float:
+def unlike(simulated: Mapping[str, Tensor], shared: Mapping[str, Tensor]) -> float:
     """How unlike two deltas are in everything but the images; ≥ 0, infinite where one diverged.
 
     Mean over parameters of the absolute difference in the logarithms of two lengths: the root mean
@@ -144,7 +145,7 @@ def unlike(rehearsed: Mapping[str, Tensor], shared: Mapping[str, Tensor]) -> flo
     """
     terms = []
     for name, true in shared.items():
-        dummy = rehearsed[name]
+        dummy = simulated[name]
         if not bool(torch.isfinite(dummy).all()):
             return math.inf
         for length in (_mean_square, _largest):

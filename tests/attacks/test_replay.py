@@ -19,7 +19,11 @@ from fedaudit.attacks.training.schedule import (
     steady_pace,
     step_factors,
 )
-from fedaudit.attacks.training.simulated_training import rehearse, rehearsed, smooth_noise
+from fedaudit.attacks.training.simulated_training import (
+    along_simulated_path,
+    simulate_pace,
+    smooth_noise,
+)
 from fedaudit.core.capture import Capture
 from fedaudit.core.client import ClientTask
 from fedaudit.core.errors import AttackError, KnowledgeError
@@ -227,7 +231,7 @@ def test_groups_contribute_alike() -> None:
     assert Pace((0.0, 1.1), (1.1, -0.1)).center([1]) == 1.1
 
 
-def test_a_rehearsal_finds_the_pace_of_an_overshooting_client(intercept: Intercept) -> None:
+def test_simulated_training_finds_the_pace_of_an_overshooting_client(intercept: Intercept) -> None:
     """A large learning rate fits one face in the first step; a steady pace gets that wrong."""
     training = LocalTraining(lr=0.1, steps=4)
     captured = intercept(method="fedavg", training=training)
@@ -236,12 +240,12 @@ def test_a_rehearsal_finds_the_pace_of_an_overshooting_client(intercept: Interce
     model = client_mode(build(seen.model, seen.before), training)
     dummy = dummy_update_for(seen, model)
     noise = torch.Generator().manual_seed(0)
-    found = rehearsed(dummy, (3, 32, 32), secret.labels, noise)
+    found = along_simulated_path(dummy, (3, 32, 32), secret.labels, noise)
     assert found.pace is not None
     assert found.pace.places[0] == 0
     assert found.pace.parts[0] > 0.9
     assert sum(found.pace.parts) == pytest.approx(1, abs=1e-4)
-    true = rehearse(model, seen.before, secret.images, secret.labels, training)
+    true = simulate_pace(model, seen.before, secret.images, secret.labels, training)
     assert found.pace.places == pytest.approx(true.places, abs=0.1)
 
     def match(dummy: DummyUpdate) -> float:
@@ -251,7 +255,7 @@ def test_a_rehearsal_finds_the_pace_of_an_overshooting_client(intercept: Interce
     assert match(replace(found, points=1)) > 0.99
     assert match(replace(found, pace=None, points=1)) < 0.5
     plain = replace(dummy, update=replace(dummy.update, kind="gradient"))
-    assert rehearsed(plain, (3, 32, 32), secret.labels, noise) is plain
+    assert along_simulated_path(plain, (3, 32, 32), secret.labels, noise) is plain
 
 
 def test_smooth_noise_is_gray_and_smooth() -> None:

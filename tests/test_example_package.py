@@ -96,9 +96,9 @@ def attacked_or_said_not_to_be(exposures: list[dict[str, Any]]) -> None:
     attacked, untouched = cells["prototypes"], cells["spreads"]
     assert attacked["attack"] == "mean_face"
     assert attacked["readers"] == ["mean_face"]
-    assert attacked["of"] == "people"
-    assert attacked["reid"]["n"] == 2 * 6
+    assert attacked["measurement"]["of"] == "people"
+    assert attacked["measurement"]["reid"]["n"] == 2 * 6
     assert untouched["attack"] is None
-    assert untouched["reid"] is None
+    assert untouched["measurement"] is None
     assert untouched["verdict"] == "NOT TESTED"
     assert untouched["note"] == "not attacked: no attack reads kind spreads"

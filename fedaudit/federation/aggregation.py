@@ -1,6 +1,6 @@
 """The server's average, weighted by each client's number of images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -9,33 +9,23 @@ from fedaudit.core.shared import Buffers, Update
 
 
 def mean_buffers(shared: Sequence[Buffers]) -> dict[str, Tensor]:
-    """Weighted mean of the clients' running statistics; counters of steps are left out.
-
-    Clients that do not state a number of examples weigh one each.
-    """
-    weights = [float(buffers.examples or 1) for buffers in shared]
-    total = sum(weights)
+    """Weighted mean of the clients' running statistics; counters of steps are left out."""
     first = shared[0].tensors if shared else {}
-    return {
-        name: torch.stack(
-            [b.tensors[name] * (w / total) for b, w in zip(shared, weights, strict=True)]
-        ).sum(0)
-        for name, value in first.items()
-        if value.is_floating_point()
-    }
+    return _mean(shared, [name for name, value in first.items() if value.is_floating_point()])
 
 
 def mean_update(updates: Sequence[Update]) -> dict[str, Tensor]:
-    """Weighted mean of what the clients sent, by parameter name.
+    """Weighted mean of what the clients sent, by parameter name."""
+    return _mean(updates, updates[0].tensors)
 
-    Clients that do not state a number of examples weigh one each.
-    """
-    weights = [float(update.examples or 1) for update in updates]
+
+def _mean(sent: Sequence[Update | Buffers], names: Iterable[str]) -> dict[str, Tensor]:
+    """Clients that do not state a number of examples weigh one each."""
+    weights = [float(one.examples or 1) for one in sent]
     total = sum(weights)
-    names = updates[0].tensors
     return {
         name: torch.stack(
-            [u.tensors[name] * (w / total) for u, w in zip(updates, weights, strict=True)]
+            [one.tensors[name] * (w / total) for one, w in zip(sent, weights, strict=True)]
         ).sum(0)
         for name in names
     }

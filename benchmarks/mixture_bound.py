@@ -5,7 +5,7 @@
 
 The mixed image itself is scored as if it were a reconstruction of the round's own photo, and so is
 the photo that the mixed images of several rounds on it have in common
-(`attacks.adaptive.mixture_arithmetic.photo_behind`, given the coefficients): the bound of every attack that
+(`mixture_arithmetic.photo_behind`, given the coefficients): the bound of every attack that
 rebuilds the mixed image. Of InstaHide that is the image before its mask; the rows "unmasked" start
 from the masked image, with noise on it if wanted, and undo the mask (`attacks.adaptive.unmasking`,
 trained on the attacker's faces, never ORL). "signs" is the share of |2x − 1| whose sign is right.

@@ -22,7 +22,7 @@ def positive(
     """Whether any attack rebuilds what nothing protects.
 
     Of a simulated study the undefended rows with one image say so; of a recorded run, steps that
-    the auditor made itself from what the server had sent (`captures.positive`).
+    the auditor made itself from what the server had sent.
     """
     if source.positive:
         return _of_recorded(study, trials, source.positive)

@@ -61,7 +61,7 @@ class Kept:
 
     Attributes:
         version: Of the measures.
-        content: `identical.content` of the update.
+        content: `identical_messages.content` of the update.
         broadcast: Digest of the header of the broadcast that they are the difference from; None
             where none was known.
         facts: Digest of the facts that decide what is a buffer and how tensors are named.
@@ -90,7 +90,7 @@ def keep(folder: Path, message: Message, sent: Mapping[str, Tensor]) -> dict[str
     Args:
         folder: The capture, whose facts and broadcast are read.
         message: The update.
-        sent: Its tensors, as `message_file.ready` makes them.
+        sent: Its tensors, contiguous and on the CPU.
 
     Returns:
         What is to stand in the header of its file beside the message: nothing where the update

@@ -1,6 +1,6 @@
 """What a capture holds: rounds, clients, what was shared, norms, anomalies, and what can attack it.
 
-Headers are read, where the measures of updates stand (`keeping.py`); the tensors of an update only
+Headers are read, where the measures of updates stand; the tensors of an update only
 where they do not, each thread one update at a time.
 """
 

@@ -8,7 +8,7 @@ Every message is a file of its own, written whole or not at all, so that several
 record into one folder and nothing is lost when one of them dies. Nothing is kept in memory.
 
     CAPTURE/                                  mode 0700; files 0600
-    ├── capture.json                          the facts (`facts.py`), by whoever is first
+    ├── capture.json                          the facts, by whoever is first
     ├── facts-<hash>.json                     facts that were added later
     └── round-000001/
         ├── broadcast.safetensors             what the server sent; its header holds a `Message`
@@ -232,7 +232,7 @@ class Recording:
     ) -> None:
         """Record what a client sends in a round. The same message twice is kept once.
 
-        It is measured, too (`keeping.py`): record the round's broadcast first, so that inspection
+        It is measured, too: record the round's broadcast first, so that inspection
         need not read the tensors again.
 
         Args:

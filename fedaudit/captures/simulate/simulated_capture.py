@@ -57,7 +57,7 @@ def simulate(
         seed: Of the client's randomness (noise, order).
         malicious: The server sends what this attack broadcasts instead of `state`, from which the
             honest rounds before and after are not affected.
-        only: What of the shared things the attacker is shown (`exposed.expose`); () is all.
+        only: What of the shared things the attacker is shown (`exposed_things.expose`); () is all.
         rounds_seen: Rounds in which the client trains on these photos, from the same state. Those
             before the audited one differ from it in the client's randomness, and are `earlier`.
 

@@ -82,7 +82,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
     """Everything a report shows, as data."""
     study = manifest.study
     galleries = {s.name: _gallery(folder, study, study.federation_of(s)) for s in study.scenarios}
-    gallery = next((found for found in galleries.values() if found), None)
+    gallery = next((known for known in galleries.values() if known), None)
     settings = Settings(
         reid_limit=study.reid_limit,
         confidence=0.95,
@@ -95,7 +95,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
     if failed(checks):
         table = invalidated(table, settings)
     exposed = exposures(study, trials, table, source)
-    thresholds = {name: found.threshold if found else None for name, found in galleries.items()}
+    thresholds = {name: known.threshold if known else None for name, known in galleries.items()}
     return Results(
         schema_version=SCHEMA_VERSION,
         study=study.name,

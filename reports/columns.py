@@ -6,7 +6,8 @@ from typing import Generic, TypeVar
 
 from fedaudit.core.measures import Estimate, MetricFacts, Rate, Utility
 from fedaudit.reports import text
-from fedaudit.reports.results import DefenseLine, Exposure, Results, Row, Verdict, VerdictKind
+from fedaudit.reports.comparison import DefenseLine, Exposure, Row, Verdict, VerdictKind
+from fedaudit.reports.results import Results
 from fedaudit.reports.text import ABSENT, number, percent, points, signed, visible
 
 T_contra = TypeVar("T_contra", contravariant=True)

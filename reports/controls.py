@@ -7,8 +7,9 @@ from fedaudit.core.measures import Rate
 from fedaudit.core.scenario import Study
 from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.reports import recorded
+from fedaudit.reports.comparison import Row
 from fedaudit.reports.positive_control import positive
-from fedaudit.reports.results import Ceiling, Control, Row
+from fedaudit.reports.results import Ceiling, Control
 from fedaudit.reports.trials import Trials
 from fedaudit.reports.verdicts import rate_text
 from fedaudit.scoring.identity import Gallery
@@ -46,8 +47,8 @@ def ceilings(study: Study, galleries: Mapping[str, Gallery | None]) -> tuple[Cei
 
     One line for all scenarios, or one each where their federations leave different galleries.
     """
-    found = [_ceiling(study, name, gallery) for name, gallery in galleries.items() if gallery]
-    lines = [line for line in found if line]
+    ceilings = [_ceiling(study, name, gallery) for name, gallery in galleries.items() if gallery]
+    lines = [line for line in ceilings if line]
     if len({replace(line, scenario="all") for line in lines}) == 1:
         return (replace(lines[0], scenario="all"),)
     return tuple(lines)
@@ -72,9 +73,9 @@ def _ceiling(study: Study, scenario: str, gallery: Gallery) -> Ceiling | None:
     )
 
 
-def failed(found: tuple[Control, ...]) -> bool:
+def failed(checks: tuple[Control, ...]) -> bool:
     """Whether the run is invalid."""
-    return any(control.passed is False for control in found)
+    return any(control.passed is False for control in checks)
 
 
 def _calibration(study: Study, gallery: Gallery | None) -> Control:
@@ -106,7 +107,7 @@ def _explained(rows: tuple[Row, ...]) -> tuple[Control, ...]:
     Held or not judged, never failed: an attack that explains its update no better than another
     client's has found nothing, which makes no run invalid.
     """
-    found = []
+    entries = []
     for row in rows:
         explained = row.measurement and row.measurement.explained
         if not explained:
@@ -117,17 +118,17 @@ def _explained(rows: tuple[Row, ...]) -> tuple[Control, ...]:
             ("from noise", explained.prior),
             ("random images", explained.noise),
         ]
-        told = [f"{name} {recorded.mean_text(value)}" for name, value in parts if value]
+        shares = [f"{name} {recorded.mean_text(value)}" for name, value in parts if value]
         name = f"explained share of the update ({row.attack}; cosine, 1 is all)"
         requirement = "its update more than the controls; this is no likeness of faces"
         held = explained.beyond_controls or None
-        found.append(Control(name, row.scenario, "; ".join(told), requirement, held))
-    return tuple(found)
+        entries.append(Control(name, row.scenario, "; ".join(shares), requirement, held))
+    return tuple(entries)
 
 
 def _prior_only(study: Study, rows: tuple[Row, ...]) -> tuple[Control, ...]:
     """Not passed or failed: it is what every rate is compared with."""
-    found = []
+    entries = []
     first = {(row.scenario, row.attack): row.measurement for row in reversed(rows)}
     for scenario, attack in ((s, a) for s in study.scenarios for a in s.attacks):
         m = first.get((scenario.name, attack.label))
@@ -135,7 +136,7 @@ def _prior_only(study: Study, rows: tuple[Row, ...]) -> tuple[Control, ...]:
             continue
         ssim = f", SSIM {m.prior_ssim.value:.2f}" if m.prior_ssim else ""
         bound = f"; lower bound at most {study.reid_limit:.0%}".replace("%", " %")
-        found.append(
+        entries.append(
             Control(
                 name=f"prior-only ({attack.label}, update replaced by noise)",
                 scenario=scenario.name,
@@ -144,4 +145,4 @@ def _prior_only(study: Study, rows: tuple[Row, ...]) -> tuple[Control, ...]:
                 passed=None if m.searched else m.prior.low <= study.reid_limit,
             )
         )
-    return tuple(found)
+    return tuple(entries)

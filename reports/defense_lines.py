@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from fedaudit.core.measures import Rate, Utility
 from fedaudit.core.scenario import Choice, Scenario, Study
+from fedaudit.reports.comparison import GRAVITY, DefenseLine, Row, VerdictKind
 from fedaudit.reports.frontier import marks
-from fedaudit.reports.results import DefenseLine, Row, VerdictKind
-from fedaudit.reports.strongest import ADAPTED, met, strongest
+from fedaudit.reports.strongest import ADAPTED, met_by_adaptive, strongest
 from fedaudit.reports.trials import Trials, outcomes, paired
 from fedaudit.stats import intervals
 
@@ -49,7 +49,7 @@ def _line(
         attack=top.attack if top else None,
         adaptive=top.adaptive if top else None,
         measurement=top.measurement if top else None,
-        met_by_adaptive=met(rows),
+        met_by_adaptive=met_by_adaptive(rows),
         verdict=_gravest(rows),
         reid_blind=_rate(rows, adapted=False),
         reid_adapted=_rate(rows, adapted=True),
@@ -62,14 +62,7 @@ def _line(
 
 
 def _gravest(rows: Sequence[Row]) -> VerdictKind:
-    order: tuple[VerdictKind, ...] = (
-        "LEAK DEMONSTRATED",
-        "INVALID",
-        "INCONCLUSIVE",
-        "NO LEAK FOUND ABOVE LIMIT",
-    )
-    kinds = {row.verdict.kind for row in rows}
-    return next((kind for kind in order if kind in kinds), "NOT TESTED")
+    return min((row.verdict.kind for row in rows), key=GRAVITY.index, default="NOT TESTED")
 
 
 def _rate(rows: Sequence[Row], *, adapted: bool) -> Rate | None:
@@ -112,7 +105,7 @@ def sweeps(lines: Sequence[DefenseLine]) -> Mapping[tuple[str, str, str], tuple[
     families: dict[tuple[str, str], list[DefenseLine]] = {}
     for line in lines:
         families.setdefault((line.scenario, line.name), []).append(line)
-    found: dict[tuple[str, str, str], tuple[DefenseLine, ...]] = {}
+    curves: dict[tuple[str, str, str], tuple[DefenseLine, ...]] = {}
     for (scenario, name), family in families.items():
         for setting in sorted({key for line in family for key in line.settings}):
             swept = [x for x in family if _is_number(x.settings.get(setting))]
@@ -121,8 +114,8 @@ def sweeps(lines: Sequence[DefenseLine]) -> Mapping[tuple[str, str, str], tuple[
             values = {x.settings[setting] for x in alike}
             if len(values) >= 3:
                 order = sorted(alike, key=lambda x: float(x.settings[setting]))
-                found[scenario, name, setting] = tuple(order)
-    return found
+                curves[scenario, name, setting] = tuple(order)
+    return curves
 
 
 def _is_number(value: object) -> bool:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from fedaudit.core.scenario import Study
 from fedaudit.core.trial import ImageScore, Trial
-from fedaudit.reports.results import Exhibit, Row, ScorePoint
+from fedaudit.reports.comparison import Row
+from fedaudit.reports.results import Exhibit, ScorePoint
 from fedaudit.reports.trials import Trials
 
 SHOWN = 12

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.core.trial import Sent, Trial
-from fedaudit.reports.results import Exposure, Row
+from fedaudit.reports.comparison import Exposure, Row
 from fedaudit.reports.trials import Trials
 
 Rows = dict[tuple[str, str, str], Row]
@@ -31,15 +31,15 @@ def exposures(
         source: Says the state of models that the study does not.
     """
     by_place = {(row.scenario, row.defense, row.attack): row for row in rows}
-    found: list[Exposure] = []
+    cells: list[Exposure] = []
     for scenario in study.scenarios:
         state = source.model_states.get(scenario.name, "")
         for defense in scenario.defenses:
             audited = trials.audited(scenario.name, defense.label)
             for name in dict.fromkeys(sent.name for trial in audited for sent in trial.sent):
                 thing = _Thing(study, scenario, audited, name, state)
-                found += thing.cells(by_place) or [thing.untouched()]
-    return tuple(found)
+                cells += thing.cells(by_place) or [thing.untouched()]
+    return tuple(cells)
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,10 @@ class _Thing:
         return self._exposure(None, None, (), self._why())
 
     def _by(self, attack: Choice, rows: Rows) -> Exposure | None:
-        asked = any(attack.label == mine.label for mine in self.scenario.attacks)
-        mine = [(t, s) for t, s in self.held if t.cell.attack == attack.label] if asked else []
+        in_scenario = any(attack.label == mine.label for mine in self.scenario.attacks)
+        mine = (
+            [(t, s) for t, s in self.held if t.cell.attack == attack.label] if in_scenario else []
+        )
         together = _together(mine)
         cell = self.audited[0].cell
         row = rows.get((cell.scenario, cell.defense, attack.label))
@@ -84,7 +86,7 @@ class _Thing:
             return self._exposure(attack.label, None, together, note)
         # Of several updates attacks read the first, so that a second one is not theirs to miss.
         if not mine and attack.name in self.readers and "#" not in self.name:
-            note = "not finished" if asked else "not run in this scenario"
+            note = "not finished" if in_scenario else "not run in this scenario"
             return self._exposure(attack.label, None, (self.name,), note)
         return None
 

@@ -7,9 +7,10 @@ import altair as alt
 from markupsafe import Markup
 
 from fedaudit.reports.charts import COLORS, WIDTH, Key, draw, over
+from fedaudit.reports.comparison import Exposure, VerdictKind
 from fedaudit.reports.figures import Figure, Panel, Table, unique
 from fedaudit.reports.lanes import short
-from fedaudit.reports.results import Exposure, Results, VerdictKind
+from fedaudit.reports.results import Results
 from fedaudit.reports.text import ABSENT, percent
 
 LEFT, RIGHT = 344, 4
@@ -99,13 +100,13 @@ def _panel(exposures: Sequence[Exposure], attacks: Sequence[str]) -> Markup:
     hatched: list[Record] = []
     top = float(HEAD)
     before: Exposure | None = None
-    for found in things.values():
-        first = found[0]
+    for cells_here in things.values():
+        first = cells_here[0]
         top += GAP if before is None or before.scenario != first.scenario else 0
         groups.append({"y": top, **_heading(first, before)})
         artifact, summary = short(first.artifact, 22), short(first.summary, 27)
         labels.append({"y": top, "label": artifact, "under": summary})
-        by_attack = {e.attack: e for e in found}
+        by_attack = {e.attack: e for e in cells_here}
         if None in by_attack:
             why = short(by_attack[None].note, round((width - 60) / 5.6))
             hatched.append({"x": 2.0, "x2": width - 2.0, "y": top, "label": why})

@@ -7,8 +7,9 @@ from markupsafe import Markup
 
 from fedaudit.core.measures import Rate
 from fedaudit.reports.charts import Key, series
+from fedaudit.reports.comparison import Row
 from fedaudit.reports.lanes import bounds, intervals
-from fedaudit.reports.results import Results, Row
+from fedaudit.reports.results import Results
 from fedaudit.reports.text import ABSENT, defense_name, percent, rate
 
 

@@ -9,8 +9,9 @@ from fedaudit.core.errors import FedauditError
 from fedaudit.core.protocols import AttackCategory, category_of
 from fedaudit.core.registry import create
 from fedaudit.core.scenario import Choice, Study
+from fedaudit.reports.comparison import Exposure, Measurement, Row, Severity
 from fedaudit.reports.lessons import IRREVERSIBILITY, ONE_OWNER, is_template, kind_of, lesson
-from fedaudit.reports.results import Coverage, Exposure, Finding, Measurement, Row, Severity
+from fedaudit.reports.results import Coverage, Finding
 from fedaudit.reports.verdicts import ORDER, model_in_words, rate_text
 
 RECONSTRUCTION: tuple[str, ...] = (
@@ -80,7 +81,7 @@ def findings(
         exposures: What was sent; a secure sum among it is a finding.
         more: Findings of other origin, to be put in order with these.
     """
-    found: list[Finding] = []
+    issues: list[Finding] = []
     for scene in dict.fromkeys((row.scenario, row.defense) for row in rows):
         mine = [row for row in rows if (row.scenario, row.defense) == scene and row.reid]
         for of_templates in (False, True):
@@ -88,12 +89,12 @@ def findings(
             leaks = [row for row in tried if row.verdict.kind == "LEAK DEMONSTRATED"]
             matched = [row for row in tried if row.reid and row.reid.hits and not leaks]
             if leaks:
-                found.append(_leak(max(leaks, key=_order), rows))
+                issues.append(_leak(max(leaks, key=_order), rows))
             elif matched:
-                found.append(_single(max(matched, key=_order)))
-        found += _uncovered(mine)
-    found += [*_secure_sums(exposures), *more]
-    ordered = sorted(found, key=lambda f: -ORDER.index(f.severity))
+                issues.append(_single(max(matched, key=_order)))
+        issues += _uncovered(mine)
+    issues += [*_secure_sums(exposures), *more]
+    ordered = sorted(issues, key=lambda f: -ORDER.index(f.severity))
     return tuple(replace(finding, id=f"F{k:02d}") for k, finding in enumerate(ordered, 1))
 
 
@@ -234,7 +235,7 @@ def _remedy(row: Row, rows: tuple[Row, ...]) -> str:
 
 def _secure_sums(exposures: tuple[Exposure, ...]) -> list[Finding]:
     """What the server sees of a secure sum beyond the sum: an identity, not a measurement."""
-    found = []
+    issues = []
     for scenario in dict.fromkeys(e.scenario for e in exposures):
         here = {kind_of(e.artifact): e for e in exposures if e.scenario == scenario}
         e = here.get("summed_rows", here.get("aggregate"))
@@ -244,7 +245,7 @@ def _secure_sums(exposures: tuple[Exposure, ...]) -> list[Finding]:
         which = "Whether a row here has one owner is for the method to say."
         if owned:
             which = "Here such rows were summed: each is known as if it had been sent in clear."
-        found.append(
+        issues.append(
             Finding(
                 id="",
                 severity="low" if owned else "none",
@@ -264,7 +265,7 @@ def _secure_sums(exposures: tuple[Exposure, ...]) -> list[Finding]:
                 fingerprint=_hash("secure sum", e.scenario, e.network, e.method, str(e.round)),
             )
         )
-    return found
+    return issues
 
 
 def _source(row: Row) -> str:

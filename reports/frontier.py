@@ -9,10 +9,11 @@ from markupsafe import Markup
 
 from fedaudit.core.measures import Rate, Utility
 from fedaudit.reports.charts import COLORS, Key, draw, over
+from fedaudit.reports.comparison import Row
 from fedaudit.reports.figures import Figure, Panel, Table, scenario_title, unique
-from fedaudit.reports.lanes import short
-from fedaudit.reports.results import Results, Row
-from fedaudit.reports.strongest import met, strongest
+from fedaudit.reports.lanes import rate_axis, short
+from fedaudit.reports.results import Results
+from fedaudit.reports.strongest import met_by_adaptive, strongest
 from fedaudit.reports.text import defense_name, percent, rate
 
 
@@ -21,42 +22,42 @@ class Mark:
     """One defense: what it is worth, and what its strongest attack still recovers.
 
     Attributes:
-        met: An attack that took the defense into account was measured.
+        met_by_adaptive: An attack that took the defense into account was measured.
     """
 
     defense: str
     attack: str
     utility: Utility
     reid: Rate
-    met: bool
+    met_by_adaptive: bool
     dominated_by: str | None = None
 
 
 def marks(rows: Sequence[Row]) -> tuple[Mark, ...]:
     """One mark per defense of a scenario, at the attack that re-identifies most."""
-    found: list[Mark] = []
+    points: list[Mark] = []
     for defense in unique([row.defense for row in rows]):
         tried = [row for row in rows if row.defense == defense and row.utility]
         top = strongest(tried)
         if top and top.reid and top.utility:
-            found.append(Mark(defense, top.attack, top.utility, top.reid, met(tried)))
-    return tuple(replace(m, dominated_by=_dominator(m, found)) for m in found)
+            points.append(Mark(defense, top.attack, top.utility, top.reid, met_by_adaptive(tried)))
+    return tuple(replace(m, dominated_by=_dominator(m, points)) for m in points)
 
 
 def frontier(results: Results) -> Figure:
     """Figure (c): verification accuracy on people never seen, against re-identification."""
     panels, table = [], []
     for scenario in unique([row.scenario for row in results.rows]):
-        found = marks([row for row in results.rows if row.scenario == scenario])
+        points = marks([row for row in results.rows if row.scenario == scenario])
         title = scenario_title(results.rows, scenario)
-        if not found:
+        if not points:
             why = "No defense has both a measured utility and a measured re-identification rate."
             panels.append(Panel(title, "", why=why))
             continue
         if len(unique([row.defense for row in results.rows if row.scenario == scenario])) < 2:
             continue  # one defense is no trade; its numbers stand in the comparison
         label = f"Verification accuracy against re-identification by defense; {title}"
-        panels.append(Panel(title, label, _panel(found)))
+        panels.append(Panel(title, label, _panel(points)))
         table += [
             (
                 scenario,
@@ -67,7 +68,7 @@ def frontier(results: Results) -> Figure:
                 m.attack,
                 f"by {defense_name(m.dominated_by)}" if m.dominated_by else "no",
             )
-            for m in found
+            for m in points
         ]
     return Figure(
         id="frontier",
@@ -99,7 +100,7 @@ def frontier(results: Results) -> Figure:
 def _dominator(mark: Mark, others: Sequence[Mark]) -> str | None:
     own = (mark.utility.accuracy, -mark.reid.value)
     for other in others:
-        if mark.met and not other.met:
+        if mark.met_by_adaptive and not other.met_by_adaptive:
             continue
         their = (other.utility.accuracy, -other.reid.value)
         if their != own and all(t >= o for t, o in zip(their, own, strict=True)):
@@ -107,10 +108,10 @@ def _dominator(mark: Mark, others: Sequence[Mark]) -> str | None:
     return None
 
 
-def _panel(found: Sequence[Mark]) -> Markup:
-    worth = [m.utility.accuracy for m in found]
+def _panel(points: Sequence[Mark]) -> Markup:
+    worth = [m.utility.accuracy for m in points]
     domain = [floor(min(worth) * 20 - 0.6) / 20, min(1.0, ceil(max(worth) * 20 + 0.6) / 20)]
-    heights = _spread([m.reid.value for m in found])
+    heights = _spread([m.reid.value for m in points])
     records = [
         {
             "accuracy": m.utility.accuracy,
@@ -123,7 +124,7 @@ def _panel(found: Sequence[Mark]) -> Markup:
             "height": height,
             "beaten": m.dominated_by is not None,
         }
-        for m, height in zip(found, heights, strict=True)
+        for m, height in zip(points, heights, strict=True)
     ]
     x = alt.X(
         "accuracy:Q",
@@ -132,35 +133,29 @@ def _panel(found: Sequence[Mark]) -> Markup:
         axis=alt.Axis(format=".0%", tickCount=6),
     )
 
-    def y(field: str) -> alt.Y:
-        return alt.Y(
-            f"{field}:Q",
-            title="Re-identification ↓ better (%, 0–100)",
-            scale=alt.Scale(domain=[0, 1], nice=False),
-            axis=alt.Axis(format=".0%", tickCount=6),
-        )
-
     base = over(records).encode(x=x)
     leader = base.mark_rule(color=COLORS["prior"], strokeWidth=1, opacity=0.6, strokeDash=[2, 3])
     layers = [
-        leader.encode(y=y("reid"), x2=alt.X2("edge:Q"), y2=alt.Y2("height:Q")),
+        leader.encode(y=rate_axis("reid"), x2=alt.X2("edge:Q"), y2=alt.Y2("height:Q")),
         base.transform_filter("!datum.beaten")
         .mark_line(color=COLORS["c1"], strokeWidth=1.5, opacity=0.5)
-        .encode(y=y("reid"), order=alt.Order("accuracy:Q")),
+        .encode(y=rate_axis("reid"), order=alt.Order("accuracy:Q")),
     ]
     for condition, color in (("datum.beaten", "prior"), ("!datum.beaten", "c1")):
         part = base.transform_filter(condition)
         fill = COLORS["surface" if color == "prior" else color]
         layers += [
             part.mark_rule(color=COLORS[color], strokeWidth=2.5, opacity=0.5).encode(
-                y=y("low"), y2=alt.Y2("high:Q")
+                y=rate_axis("low"), y2=alt.Y2("high:Q")
             ),
             part.mark_point(
                 size=110, opacity=1, fill=fill, stroke=COLORS[color], strokeWidth=2
-            ).encode(y=y("reid")),
+            ).encode(y=rate_axis("reid")),
         ]
     text = over(records).mark_text(align="left", dx=8, fontSize=13)
-    layers.append(text.encode(x=alt.XValue("width"), y=y("height"), text=alt.Text("label:N")))
+    layers.append(
+        text.encode(x=alt.XValue("width"), y=rate_axis("height"), text=alt.Text("label:N"))
+    )
     return draw(layers, height=320, left=72, right=214)
 
 

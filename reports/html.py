@@ -63,6 +63,7 @@ def render(
         drawn, exposure = figures(shown), exposure_map(shown)
         why_drawn = explanation_figures(shown.explanation) if shown.explanation else {}
     why = shown.explanation
+    headline, worst_row = view.headline_row(shown), view.worst_row(shown)
     content = {
         "why": why,
         "why_findings": explanation_findings(why) if why else (),
@@ -75,7 +76,18 @@ def render(
         "version": shown.provenance.fedaudit,
         "schema": f"results schema {shown.schema_version}",
         "source": "provenance",
-        **_derived(shown),
+        "headline": headline,
+        "worst_row": worst_row,
+        "worst_threshold": view.threshold(shown, worst_row.scenario) if worst_row else None,
+        "attacks_table": view.attacks_table(shown),
+        "defenses_table": view.defenses_table(shown),
+        "exposure_table": view.exposure_table(shown),
+        "states": view.states_of(shown),
+        "ledgers": view.ledgers(shown),
+        "not_shown": view.not_shown(shown, headline),
+        "next_steps": view.next_steps(shown),
+        "counts": view.counts(shown),
+        "interval_methods": view.intervals(shown),
     }
     script = (_TEMPLATES / "filter.js").read_text("utf-8")
     sections = [s for s in SECTIONS if s[0] != "why" or why]
@@ -129,25 +141,6 @@ def figures(results: Results) -> tuple[Figure, ...]:
 def _exhibits(results: Results, faces: tuple[Trio, ...]) -> list[tuple[Any, Trio | None]]:
     padded = [*faces, *[None] * (len(results.exhibits) - len(faces))]
     return list(zip(results.exhibits, padded, strict=True))
-
-
-def _derived(results: Results) -> dict[str, Any]:
-    headline = view.headline_row(results)
-    worst = view.worst_row(results)
-    return {
-        "headline": headline,
-        "worst_row": worst,
-        "worst_threshold": view.threshold(results, worst.scenario) if worst else None,
-        "attacks_table": view.attacks_table(results),
-        "defenses_table": view.defenses_table(results),
-        "exposure_table": view.exposure_table(results),
-        "states": view.states_of(results),
-        "ledgers": view.ledgers(results),
-        "not_shown": view.not_shown(results, headline),
-        "next_steps": view.next_steps(results),
-        "counts": view.counts(results),
-        "interval_methods": view.intervals(results),
-    }
 
 
 @cache

@@ -148,6 +148,16 @@ def axes(
     return x, alt.Y("y:Q", axis=None, scale=scale)
 
 
+def rate_axis(field: str) -> alt.Y:
+    """The y channel of a re-identification rate, or of another share beside it."""
+    return alt.Y(
+        f"{field}:Q",
+        title="Re-identification ↓ better (%, 0–100)",
+        scale=alt.Scale(domain=[0, 1], nice=False),
+        axis=alt.Axis(format=".0%", tickCount=6),
+    )
+
+
 def upright(value: float, color: str, x: Callable[[str], alt.X]) -> alt.Chart:
     """A dashed vertical line."""
     line = over([{"rule": value}]).encode(x=x("rule"))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from fedaudit.reports.results import Row
+from fedaudit.reports.comparison import Row
 
 UPDATES = frozenset({"update", "aggregate", "buffers"})
 """Kinds of which a photo of the batch is rebuilt; the others are about people."""

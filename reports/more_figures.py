@@ -6,6 +6,7 @@ from statistics import median, quantiles
 from markupsafe import Markup
 
 from fedaudit.reports.charts import Key, series
+from fedaudit.reports.comparison import Row
 from fedaudit.reports.figures import (
     Figure,
     Panel,
@@ -16,7 +17,7 @@ from fedaudit.reports.figures import (
     unique,
 )
 from fedaudit.reports.lanes import Record, bounds, intervals, ticks
-from fedaudit.reports.results import Contrast, Results, Row, ScorePoint
+from fedaudit.reports.results import Contrast, Results, ScorePoint
 from fedaudit.reports.text import (
     ABSENT,
     defense_name,

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from fedaudit.reports.results import Exhibit, Results
+from fedaudit.reports.view import worst_row
 
 BUDGET = 2_000_000
 """Characters that all pictures of a page may take, so that the page stays below 3 MB."""
@@ -72,12 +73,9 @@ def trios(
 
 def worst_pair(results: Results, pictures: Mapping[tuple[str, int], Picture]) -> Trio | None:
     """The pair behind the highest identity cosine of the study."""
-    worst = [row.measurement.worst for row in results.rows if row.measurement]
-    known = [place for place in worst if place]
-    if not known:
-        return None
-    top = max(known, key=lambda place: place.cosine)
-    picture = pictures.get((top.cell, top.image))
+    row = worst_row(results)
+    worst = row.measurement.worst if row and row.measurement else None
+    picture = pictures.get((worst.cell, worst.image)) if worst else None
     if picture is None:
         return None
     original = None if picture.original is None else data_uri(picture.original, SIDES[0])

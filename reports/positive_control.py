@@ -7,7 +7,8 @@ apart, must still show that the attack rebuilds what nothing protects.
 from fedaudit.core.measures import Estimate
 from fedaudit.core.scenario import Study
 from fedaudit.core.source import COMPLETE, SourceFacts
-from fedaudit.reports.results import Control, Row
+from fedaudit.reports.comparison import Row
+from fedaudit.reports.results import Control
 from fedaudit.reports.trials import Trials, paired
 from fedaudit.stats import intervals
 
@@ -30,16 +31,16 @@ def positive(
     requirement = "SSIM above the prior-only control's, by an interval that excludes 0"
     undefended = {c.label for s in study.scenarios for c in s.defenses if c.name == "none"}
     tried = [row for row in rows if row.defense in undefended and row.batch_size == 1]
-    found = [
+    gains = [
         (gain.low, gain, m.ssim.value, row)
         for row in tried
         if (m := row.measurement)
         and m.ssim
         and (gain := _gain(trials, row.scenario, row.defense, row.attack))
     ]
-    if not found:
+    if not gains:
         return Control(name, "all", "no undefended row with batch 1", requirement, None)
-    _, gain, ssim, best = max(found, key=lambda item: item[0])
+    _, gain, ssim, best = max(gains, key=lambda item: item[0])
     outcome = f"SSIM {ssim:.2f} by {best.attack}, {_over(gain)}"
     return Control(name, best.scenario, outcome, requirement, gain.low > 0)
 
@@ -57,17 +58,17 @@ def _of_recorded(study: Study, trials: Trials, faces: str) -> Control:
     name = "positive (an undefended step of the auditor's own, batch 1: the attack must succeed)"
     requirement = f"SSIM above the prior-only control's by {MARGIN:g}, by an interval"
     first = study.scenarios[0]
-    told = []
+    outcomes = []
     for attack in first.attacks:
         place = (first.name, first.defenses[0].label, attack.label)
         gain = _gain(trials, *place, control=True)
         values = trials.group(*place, "positive").metric("ssim")
         if gain and values:
-            told.append(f"{attack.label} SSIM {sum(values) / len(values):.2f}, {_over(gain)}")
-    if not told:
+            outcomes.append(f"{attack.label} SSIM {sum(values) / len(values):.2f}, {_over(gain)}")
+    if not outcomes:
         return Control(name, first.name, "not run", requirement, None)
     passed = any(succeeds(study, trials, attack.label) for attack in first.attacks)
-    return Control(name, first.name, f"on {faces}: {'; '.join(told)}", requirement, passed)
+    return Control(name, first.name, f"on {faces}: {'; '.join(outcomes)}", requirement, passed)
 
 
 def _gain(

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fedaudit.reports.results import DefenseLine, Results
+from fedaudit.reports.comparison import DefenseLine
+from fedaudit.reports.results import Results
 from fedaudit.stats.intervals import targets_needed
 
 Standing = Literal["measured", "by estimate only", "too leaky", "too costly", "not measured"]
@@ -101,7 +102,7 @@ def _missing(line: DefenseLine) -> str:
 
 
 def _ordered(
-    found: Sequence[Candidate], max_reid: float, min_accuracy: float
+    candidates: Sequence[Candidate], max_reid: float, min_accuracy: float
 ) -> tuple[Candidate, ...]:
     """By standing; what satisfies by cost, then bytes; what does not by how far it is off."""
     order = ("measured", "by estimate only", "too costly", "too leaky", "not measured")
@@ -117,4 +118,4 @@ def _ordered(
         lost = max(0.0, min_accuracy - line.utility.accuracy) if line.utility else 1.0
         return (2 if candidate.standing != "not measured" else 3), leak + lost, cost
 
-    return tuple(sorted(found, key=key))
+    return tuple(sorted(candidates, key=key))

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from fedaudit.core.measures import Estimate, Rate
 from fedaudit.core.scenario import Protection, Study
-from fedaudit.reports.results import Finding, Measurement, Row, Settings, Severity, Verdict
+from fedaudit.reports.comparison import Measurement, Row, Severity, Verdict
+from fedaudit.reports.results import Finding, Settings
 from fedaudit.reports.verdicts import points, rate_text, severity_of
 from fedaudit.scoring.identity import Gallery
 from fedaudit.stats import intervals
@@ -68,8 +69,8 @@ def judge_search(measurement: Measurement, settings: Settings) -> Verdict:
     """
     reid, excess, chance = measurement.reid, measurement.excess, measurement.chance
     assert reid
-    found = rate_text(reid).replace("faces", "reconstructions", 1)
-    number = f"{found} match somebody in the gallery"
+    matches = rate_text(reid).replace("faces", "reconstructions", 1)
+    number = f"{matches} match somebody in the gallery"
     luck = rate_text(chance).replace("faces", "photos", 1) if chance else ""
     luck = f"; {luck} match a stranger" if luck else ""
     unsure = "Whether they are the right people is not known"

@@ -12,7 +12,8 @@ from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.core.threat_models import threat_model
 from fedaudit.core.trial import ImageScore
 from fedaudit.reports import positive_control, recorded
-from fedaudit.reports.results import Contrast, Explained, Measurement, Row, Settings, Verdict, Worst
+from fedaudit.reports.comparison import Explained, Measurement, Row, Verdict, Worst
+from fedaudit.reports.results import Contrast, Settings
 from fedaudit.reports.trials import Group, Trials, outcomes, paired
 from fedaudit.reports.verdicts import NOT_TESTED, judge
 from fedaudit.scoring.identity import Gallery
@@ -83,15 +84,15 @@ def invalidated(rows: tuple[Row, ...], settings: Settings) -> tuple[Row, ...]:
 
 def contrasts(study: Study, trials: Trials) -> tuple[Contrast, ...]:
     """Each pair of attacks on the same photos, for the first defense of each scenario."""
-    found: list[Contrast] = []
+    pairs: list[Contrast] = []
     for scenario in study.scenarios:
         defense = scenario.defenses[0].label
         for a, b in combinations([attack.label for attack in scenario.attacks], 2):
             # The later attack of the study is the challenger: its advantage reads as positive.
             first, second = (trials.group(scenario.name, defense, name) for name in (b, a))
             if first and second:
-                found += [_contrast(m, first, second) for m in METRICS if _has(m, first, second)]
-    return tuple(found)
+                pairs += [_contrast(m, first, second) for m in METRICS if _has(m, first, second)]
+    return tuple(pairs)
 
 
 def _row(
@@ -190,12 +191,12 @@ def _recorded(
     clients = {t.cell.target: t.images[0].person for t in group.trials}
 
     def explained(of: Group, other: bool = False) -> Estimate | None:
-        found = {
+        values = {
             t.cell.target: t.explained_other if other else t.explained
             for t in of.trials
             if t.cell.target in clients
         }
-        known = {k: value for k, value in found.items() if value is not None}
+        known = {k: value for k, value in values.items() if value is not None}
         return _mean(list(known.values()), [clients[k] for k in known])
 
     assert row.measurement

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fedaudit.reports.results import Row
+from fedaudit.reports.comparison import Row
 
 ADAPTED = frozenset({"known", "estimated", "none needed"})
 """Words of attacks that took the defense into account, or had nothing to take into account."""
@@ -19,6 +19,6 @@ def strongest(rows: Sequence[Row]) -> Row | None:
     return max(tested, key=lambda entry: entry[:3])[3] if tested else None
 
 
-def met(rows: Sequence[Row]) -> bool:
+def met_by_adaptive(rows: Sequence[Row]) -> bool:
     """Whether an attack that took the defense into account was measured."""
     return any(row.adaptive in ADAPTED for row in rows if row.reid)

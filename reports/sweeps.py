@@ -6,10 +6,11 @@ import altair as alt
 from markupsafe import Markup
 
 from fedaudit.reports.charts import COLORS, Key, draw, over, series
+from fedaudit.reports.comparison import DefenseLine, Row
 from fedaudit.reports.defense_lines import sweeps
 from fedaudit.reports.figures import Figure, Panel, Table, scenario_title, unique
-from fedaudit.reports.lanes import bounds
-from fedaudit.reports.results import DefenseLine, Results, Row
+from fedaudit.reports.lanes import bounds, rate_axis
+from fedaudit.reports.results import Results
 from fedaudit.reports.text import ABSENT, number, percent, rate
 
 ACCURACY = Key("verification accuracy", "dash", "prior")
@@ -18,10 +19,10 @@ UNDEFENDED = "none"
 
 def setting_curves(results: Results) -> Figure:
     """Figure (f): re-identification by each attack, and accuracy, over a setting."""
-    found = sweeps(results.defenses)
+    curves = sweeps(results.defenses)
     attacks = series(unique([row.attack for row in results.rows]))
     panels, table = [], []
-    for (scenario, name, setting), lines in found.items():
+    for (scenario, name, setting), lines in curves.items():
         bare = [x for x in results.defenses if x.scenario == scenario and x.name == UNDEFENDED]
         points = [*lines, *bare[:1]]
         title = f"{name}, by {setting}; {scenario_title(results.rows, scenario)}"
@@ -116,18 +117,10 @@ def _panel(
     domain = [-0.5, len(points) - 0.5]
     x = alt.X("x:Q", title=None, scale=alt.Scale(domain=domain, nice=False), axis=None)
 
-    def y(field: str) -> alt.Y:
-        return alt.Y(
-            f"{field}:Q",
-            title="Re-identification ↓ better (%, 0–100)",
-            scale=alt.Scale(domain=[0, 1], nice=False),
-            axis=alt.Axis(format=".0%", tickCount=6),
-        )
-
     layers: list[alt.Chart] = []
     if worth:
         line = over(worth).mark_line(color=COLORS["prior"], strokeDash=[5, 4], strokeWidth=2)
-        layers.append(line.encode(x=x, y=y("accuracy")))
+        layers.append(line.encode(x=x, y=rate_axis("accuracy")))
     for key in keys:
         mine = [record for record in records if record["attack"] == key.label]
         if not mine:
@@ -135,20 +128,20 @@ def _panel(
         color = COLORS[key.color]
         base = over(mine).encode(x=x)
         layers += [
-            base.mark_line(color=color, strokeWidth=1.5, opacity=0.6).encode(y=y("reid")),
+            base.mark_line(color=color, strokeWidth=1.5, opacity=0.6).encode(y=rate_axis("reid")),
             base.mark_rule(color=color, strokeWidth=2, opacity=0.5).encode(
-                y=y("low"), y2=alt.Y2("high:Q")
+                y=rate_axis("low"), y2=alt.Y2("high:Q")
             ),
             base.mark_point(shape=key.shape, size=70, opacity=1, fill=color, stroke=color).encode(
-                y=y("reid")
+                y=rate_axis("reid")
             ),
         ]
     text = over(names).mark_text(align="center", dy=18, fontSize=12, color=COLORS["ink"])
-    layers.append(text.encode(x=x, y=y("y"), text=alt.Text("label:N")))
+    layers.append(text.encode(x=x, y=rate_axis("y"), text=alt.Text("label:N")))
     title = over([{"x": (len(points) - 1) / 2, "y": 0, "label": setting}])
     layers.append(
         title.mark_text(align="center", dy=38, fontSize=12, color=COLORS["muted"]).encode(
-            x=x, y=y("y"), text=alt.Text("label:N")
+            x=x, y=rate_axis("y"), text=alt.Text("label:N")
         )
     )
     return draw(layers, height=260, left=72, right=24, bottom=56)

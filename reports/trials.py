@@ -70,13 +70,13 @@ class Trials:
 
         Empty where none is finished.
         """
-        found = self._of(scenario, defense, attack, role)
-        return Group(tuple(t for t in found if not t.not_attacked))
+        mine = self._of(scenario, defense, attack, role)
+        return Group(tuple(t for t in mine if not t.not_attacked))
 
     def idle(self, scenario: str, defense: str, attack: str) -> Group:
         """The audit trials of one line in which there was nothing for the attack to attack."""
-        found = self._of(scenario, defense, attack, "audit")
-        return Group(tuple(t for t in found if t.not_attacked))
+        mine = self._of(scenario, defense, attack, "audit")
+        return Group(tuple(t for t in mine if t.not_attacked))
 
     def audited(self, scenario: str, defense: str) -> tuple[Trial, ...]:
         """All audit trials of a scenario under a defense, those without anything to attack too."""

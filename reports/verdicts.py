@@ -4,7 +4,8 @@ from collections import Counter
 from dataclasses import replace
 
 from fedaudit.core.measures import Rate
-from fedaudit.reports.results import Measurement, Row, Settings, Severity, Verdict
+from fedaudit.reports.comparison import Measurement, Row, Severity, Verdict
+from fedaudit.reports.results import Settings
 from fedaudit.stats.intervals import targets_needed
 
 LEVELS: tuple[tuple[float, Severity], ...] = ((0.5, "critical"), (0.1, "high"), (0.01, "medium"))

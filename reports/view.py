@@ -6,9 +6,11 @@ from typing import TypeVar
 
 from fedaudit.core.measures import Evidence, Rate
 from fedaudit.reports.columns import Cell, Column, of_defenses, of_exposures, of_rows, scene
+from fedaudit.reports.comparison import GRAVITY, Row, Verdict
 from fedaudit.reports.figures import state_of, unique
-from fedaudit.reports.results import Ledger, Results, Row, Verdict
+from fedaudit.reports.results import Ledger, Results
 from fedaudit.reports.text import percent
+from fedaudit.reports.verdicts import ORDER
 
 T = TypeVar("T")
 
@@ -156,9 +158,8 @@ def next_steps(results: Results) -> tuple[str, ...]:
     failed = unique([c.name for c in results.controls if c.passed is False])
     if failed:
         steps.append(f"Look at the failed controls first: {', '.join(failed)}.")
-    order = ("critical", "high", "medium", "low", "none")
     grave = [f for f in results.findings if f.severity != "none"]
-    findings = sorted(grave, key=lambda f: order.index(f.severity))
+    findings = sorted(grave, key=lambda f: -ORDER.index(f.severity))
     steps += [f"{finding.id}: {finding.remedy}" for finding in findings[:2]]
     needed = results.headline.targets_needed
     if needed is not None:
@@ -172,15 +173,8 @@ def next_steps(results: Results) -> tuple[str, ...]:
 
 def counts(results: Results) -> tuple[tuple[str, int], ...]:
     """How many rows got which verdict, in order of gravity, without the empty ones."""
-    order = (
-        "LEAK DEMONSTRATED",
-        "INVALID",
-        "INCONCLUSIVE",
-        "NO LEAK FOUND ABOVE LIMIT",
-        "NOT TESTED",
-    )
     kinds = [row.verdict.kind for row in results.rows]
-    return tuple((kind, kinds.count(kind)) for kind in order if kind in kinds)
+    return tuple((kind, kinds.count(kind)) for kind in GRAVITY if kind in kinds)
 
 
 def intervals(results: Results) -> tuple[str, ...]:

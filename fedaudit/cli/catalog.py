@@ -9,7 +9,7 @@ from fedaudit.core.errors import FedauditError
 
 THREATS = "threat-models"
 KINDS = (*registry.KINDS, THREATS)
-FOR_PLUGINS = frozenset({"priors", "metrics"})
+FOR_PLUGINS = frozenset({"metrics"})
 """Kinds that packages can add to, but that no key of a study chooses."""
 
 

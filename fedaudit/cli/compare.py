@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from fedaudit.cli.options import examples
-
-if TYPE_CHECKING:
-    from fedaudit.reports.results import Results
 
 
 @click.command(
@@ -39,23 +35,15 @@ def compare(*, run: Path, form: str) -> int:
     from fedaudit.cli.terminal_table import show  # noqa: PLC0415 - imports rich
     from fedaudit.reports.build import results_of  # noqa: PLC0415 - imports torch
     from fedaudit.reports.columns import markdown, plain  # noqa: PLC0415 - imports torch
+    from fedaudit.reports.results import adapter  # noqa: PLC0415 - imports torch
 
     results = results_of(run)
     if form == "json":
-        click.echo(json.dumps(_plain(results), indent=1, ensure_ascii=False))
+        lines = adapter().dump_python(results, mode="json")["defenses"]
+        click.echo(json.dumps(lines, indent=1, ensure_ascii=False))
     elif form == "markdown":
         click.echo(markdown(results))
     else:
         names, rows = plain(results)
         show([name.upper() for name in names], rows)
     return 0
-
-
-def _plain(results: Results) -> list[dict[str, object]]:
-    from pydantic import TypeAdapter  # noqa: PLC0415 - slow to import
-
-    from fedaudit.reports.results import DefenseLine  # noqa: PLC0415 - imports torch
-
-    adapter = TypeAdapter(tuple[DefenseLine, ...])
-    plain: list[dict[str, object]] = adapter.dump_python(results.defenses, mode="json")
-    return plain

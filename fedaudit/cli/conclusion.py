@@ -66,8 +66,8 @@ def exit_code(results: Results, *, failed: bool, gate: bool) -> int:
 def graver(results: Results, fail_on: str | None) -> list[str]:
     """Findings at or above a severity, and the headline; none without a gate."""
     levels = GATES[: GATES.index(fail_on) + 1] if fail_on else ()
-    found = [finding.id for finding in results.findings if finding.severity in levels]
-    return found or (["headline"] if results.headline.severity in levels else [])
+    grave = [finding.id for finding in results.findings if finding.severity in levels]
+    return grave or (["headline"] if results.headline.severity in levels else [])
 
 
 def _verdict(results: Results, failed: int, undone: int, jobs: int) -> str:

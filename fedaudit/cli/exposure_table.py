@@ -2,7 +2,8 @@
 
 from fedaudit.cli.terminal_table import show
 from fedaudit.core.measures import Rate
-from fedaudit.reports.results import Exposure, Results
+from fedaudit.reports.comparison import Exposure
+from fedaudit.reports.results import Results
 
 ABSENT = "—"
 

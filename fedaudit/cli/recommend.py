@@ -50,11 +50,11 @@ def recommend(
     from fedaudit.reports import recommending  # noqa: PLC0415 - imports torch
     from fedaudit.reports.build import results_of  # noqa: PLC0415 - imports torch
 
-    found = recommending.recommend(results_of(run), max_reid=max_reid, min_accuracy=min_accuracy)
-    names = [one.scenario for one in found]
+    answers = recommending.recommend(results_of(run), max_reid=max_reid, min_accuracy=min_accuracy)
+    names = [one.scenario for one in answers]
     if scenario is not None and scenario not in names:
         raise UnknownNameError("scenario", scenario, names, where=str(run))
-    chosen = [one for one in found if scenario in {None, one.scenario}]
+    chosen = [one for one in answers if scenario in {None, one.scenario}]
     if as_json:
         click.echo(json.dumps([_plain(one) for one in chosen], indent=1, ensure_ascii=False))
     else:
@@ -63,8 +63,8 @@ def recommend(
     return _code(chosen)
 
 
-def _code(found: list[Recommendation]) -> int:
-    standings = [{c.standing for c in one.candidates} for one in found]
+def _code(answers: list[Recommendation]) -> int:
+    standings = [{c.standing for c in one.candidates} for one in answers]
     if standings and all("measured" in one for one in standings):
         return OK
     if standings and all(one & {"measured", "by estimate only"} for one in standings):
@@ -75,8 +75,8 @@ def _code(found: list[Recommendation]) -> int:
 def _say(one: Recommendation, max_reid: float, min_accuracy: float) -> None:
     from fedaudit.reports.text import visible  # noqa: PLC0415 - imports torch
 
-    asked = f"re-identification ≤ {max_reid:g}, accuracy ≥ {min_accuracy:g}"
-    click.echo(f"{visible(one.scenario)}: {asked}")
+    limits = f"re-identification ≤ {max_reid:g}, accuracy ≥ {min_accuracy:g}"
+    click.echo(f"{visible(one.scenario)}: {limits}")
     if one.satisfied:
         click.echo("  measured to satisfy both, the cheapest first:")
         for candidate in one.satisfied:

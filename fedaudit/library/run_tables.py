@@ -8,7 +8,8 @@ from typing import Any
 
 from fedaudit.core.trial import Trial
 from fedaudit.reports.build import results_of
-from fedaudit.reports.results import Results, Row
+from fedaudit.reports.comparison import Row
+from fedaudit.reports.results import Results
 from fedaudit.study.session import open_report
 
 Table = list[dict[str, Any]]

@@ -20,10 +20,10 @@ def declared(names: Iterable[str] | None = None) -> tuple[MetricFacts, ...]:
     """
     known = registry.names("metrics")
     wanted = known if names is None else tuple(dict.fromkeys(names))
-    found = [(_metric(name) if name in known else None, name) for name in wanted]
+    metrics = [(_metric(name) if name in known else None, name) for name in wanted]
     return tuple(
         _facts(name, metric)
-        for metric, name in sorted(found, key=lambda e: (getattr(e[0], "order", 1000), e[1]))
+        for metric, name in sorted(metrics, key=lambda e: (getattr(e[0], "order", 1000), e[1]))
     )
 
 

@@ -36,8 +36,9 @@ from fedaudit.data.face_set import FaceSet
 from fedaudit.models.zoo import build
 from fedaudit.reports import positive_control
 from fedaudit.reports.build import build_report
+from fedaudit.reports.comparison import Measurement, Row
 from fedaudit.reports.recorded import findings_of, judge_search
-from fedaudit.reports.results import Measurement, Results, Row, Settings, schema
+from fedaudit.reports.results import Results, Settings, schema
 from fedaudit.reports.trials import Trials
 from fedaudit.scoring.embedder import Embedder
 from fedaudit.scoring.partial_truth import match_originals

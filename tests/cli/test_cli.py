@@ -19,7 +19,7 @@ from fedaudit.cli import COMMANDS, cli, options
 from fedaudit.cli.ending import end
 from fedaudit.core import measures, registry
 from fedaudit.core.errors import FedauditError, StorageError
-from fedaudit.reports import results
+from fedaudit.reports import comparison
 from fedaudit.study import session
 from fedaudit.study.executor import Event
 from fedaudit.study.worker import Outcome
@@ -301,7 +301,7 @@ def test_stdout_that_takes_nothing(reader: str, words: str) -> None:
 
 def test_words_of_the_options() -> None:
     assert get_args(measures.Evidence) == options.EVIDENCE
-    assert get_args(results.Severity) == (*options.GATES, "none")
+    assert get_args(comparison.Severity) == (*options.GATES, "none")
 
 
 def test_unexpected_errors_are_one_message(

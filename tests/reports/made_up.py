@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from fedaudit.core.claims import Budget
 from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.core.trial import Cell, ImageScore, Role, Trial
-from fedaudit.reports.results import Measurement, Row, Settings
+from fedaudit.reports.comparison import Measurement, Row
+from fedaudit.reports.results import Settings
 from fedaudit.reports.rows import rows
 from fedaudit.reports.trials import Trials
 from fedaudit.scoring.identity import Gallery

@@ -9,6 +9,7 @@ from scipy.special import betaincinv
 
 from fedaudit.core.claims import Budget
 from fedaudit.core.measures import Estimate, Evidence, Rate, Utility
+from fedaudit.reports.comparison import DefenseLine, Exposure, Measurement, Row, Verdict, Worst
 from fedaudit.reports.html import render
 from fedaudit.reports.pictures import Picture
 from fedaudit.reports.results import (
@@ -17,19 +18,13 @@ from fedaudit.reports.results import (
     Contrast,
     Control,
     Coverage,
-    DefenseLine,
     Exhibit,
-    Exposure,
     Finding,
     Ledger,
-    Measurement,
     Provenance,
     Results,
-    Row,
     ScorePoint,
     Settings,
-    Verdict,
-    Worst,
 )
 from fedaudit.scoring.metrics import declared
 

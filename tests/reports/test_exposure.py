@@ -10,13 +10,14 @@ import pytest
 
 from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.core.trial import Sent, Trial
+from fedaudit.reports.comparison import Exposure, Row
 from fedaudit.reports.controls import controls, failed
 from fedaudit.reports.exhibits import exhibits
 from fedaudit.reports.exposure import exposures
 from fedaudit.reports.exposure_figure import exposure_map
 from fedaudit.reports.findings import coverage, findings
 from fedaudit.reports.html import render
-from fedaudit.reports.results import Exposure, Results, Row, adapter, canonical_bytes, schema
+from fedaudit.reports.results import Results, adapter, canonical_bytes, schema
 from fedaudit.reports.rows import rows
 from fedaudit.reports.verdicts import headline
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from fedaudit.core.claims import Budget
 from fedaudit.core.measures import Utility
 from fedaudit.core.protocols import AttackCategory
+from fedaudit.reports.comparison import Row
 from fedaudit.reports.findings import INFERENCE, coverage, findings
-from fedaudit.reports.results import Row
 from fedaudit.reports.verdicts import rate_text
 
 sys.path.insert(0, str(Path(__file__).parent))

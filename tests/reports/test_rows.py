@@ -7,7 +7,7 @@ import pytest
 from fedaudit.core.claims import Budget
 from fedaudit.core.measures import Utility
 from fedaudit.core.reconstruction import Adaptive
-from fedaudit.reports.results import Worst
+from fedaudit.reports.comparison import Worst
 from fedaudit.reports.rows import contrasts, rows
 from fedaudit.reports.verdicts import NOT_TESTED
 from fedaudit.stats.intervals import clopper_pearson, holm, paired_p_value

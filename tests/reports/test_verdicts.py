@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedaudit.core.measures import Estimate, Rate
-from fedaudit.reports.results import Measurement, Severity, Verdict, VerdictKind
+from fedaudit.reports.comparison import Measurement, Severity, Verdict, VerdictKind
 from fedaudit.reports.verdicts import (
     NOT_TESTED,
     ORDER,

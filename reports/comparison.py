@@ -1,0 +1,254 @@
+"""The lines of a comparison as data: what each attack recovered, and what each defense buys."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from fedaudit.core.claims import Budget
+from fedaudit.core.measures import Estimate, Rate, Utility
+
+VerdictKind = Literal[
+    "LEAK DEMONSTRATED", "NO LEAK FOUND ABOVE LIMIT", "INCONCLUSIVE", "INVALID", "NOT TESTED"
+]
+GRAVITY: tuple[VerdictKind, ...] = (
+    "LEAK DEMONSTRATED",
+    "INVALID",
+    "INCONCLUSIVE",
+    "NO LEAK FOUND ABOVE LIMIT",
+    "NOT TESTED",
+)
+"""Verdicts, gravest first."""
+Severity = Literal["critical", "high", "medium", "low", "none"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the statistics allow one to say.
+
+    Attributes:
+        sentence: One plain sentence with the number, its interval and n.
+        severity: By the lower bound of the re-identification rate.
+        targets_needed: For INCONCLUSIVE: targets that would settle it if none is re-identified.
+    """
+
+    kind: VerdictKind
+    sentence: str
+    severity: Severity = "none"
+    targets_needed: int | None = None
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The reconstruction with the highest identity cosine, and where its picture is."""
+
+    cosine: float
+    cell: str
+    image: int
+
+
+@dataclass(frozen=True)
+class Explained:
+    """How well reconstructions explain recorded updates: mean cosines, 1 is all.
+
+    Attributes:
+        update: Between an update and the one that a client would have made of the reconstruction.
+        other: The same against another client's update.
+        prior: Of what was rebuilt from noise.
+        noise: Of random images.
+    """
+
+    update: Estimate
+    other: Estimate | None
+    prior: Estimate | None
+    noise: Estimate | None
+
+    @property
+    def beyond_controls(self) -> bool:
+        """Whether an attack explains the updates that it attacked better than controls do."""
+        highest = [control.high for control in (self.other, self.prior, self.noise) if control]
+        return bool(highest) and self.update.low > max(highest)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one attack recovered under one defense.
+
+    Attributes:
+        of: What the attack rebuilds: "photos" of a batch, or one face for each of several "people".
+        attacked: Names of the shared things that the attack attacks together.
+        metrics: Image metrics by name; without those that were not measured on all images.
+        seconds: Median CPU seconds a target.
+        labels: Mean share of the label multiset that was recovered.
+        reid: Re-identification at the calibrated FMR (headline).
+        prior: The same for the prior-only control (same attack, update replaced by noise).
+        prior_ssim: SSIM of that control.
+        excess: reid − prior, paired by target.
+        p_value, p_holm: One-sided, excess > 0; Holm over the rows of the study.
+        searched: Nobody knows whom the updates are of: `reid` and `prior` count reconstructions
+            that match *somebody* in the gallery, `worst` is to the nearest person.
+        chance: Of photos, how often a search of the whole gallery matches a stranger.
+        explained: Of recorded updates.
+        copies, prior_copies: Of recorded updates whose originals are known: how many of the
+            reconstructions are copies of them, by PSNR.
+    """
+
+    n_targets: int
+    n_people: int
+    of: Literal["photos", "people"]
+    attacked: tuple[str, ...]
+    metrics: Mapping[str, Estimate]
+    seconds: float
+    labels: float | None = None
+    reid: Rate | None = None
+    prior: Rate | None = None
+    prior_ssim: Estimate | None = None
+    excess: Estimate | None = None
+    rank1: Rate | None = None
+    worst: Worst | None = None
+    p_value: float | None = None
+    p_holm: float | None = None
+    searched: bool = False
+    chance: Rate | None = None
+    explained: Explained | None = None
+    copies: Rate | None = None
+    prior_copies: Rate | None = None
+
+    @property
+    def ssim(self) -> Estimate | None:
+        """Structural similarity, by which attacks that re-identify alike are told apart."""
+        return self.metrics.get("ssim")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the comparison: scenario × defense × attack.
+
+    Attributes:
+        adaptive: Whether the attack took the defense into account, as in `Reconstruction`, on most
+            targets.
+        measurement: None where the attack attacks nothing of what was shared: nothing was tested.
+        model_state: What is known of a recorded model; "" of a simulated one, which `round` tells.
+    """
+
+    scenario: str
+    network: str
+    method: str
+    round: int
+    batch_size: int
+    defense: str
+    attack: str
+    threat_model: str
+    adaptive: str
+    measurement: Measurement | None
+    budget: Budget | None
+    utility: Utility | None
+    verdict: Verdict
+    model_state: str = ""
+
+    @property
+    def reid(self) -> Rate | None:
+        """The headline metric; None where it was not tested."""
+        return self.measurement.reid if self.measurement else None
+
+    @property
+    def worst_cosine(self) -> float | None:
+        """Highest identity cosine."""
+        worst = self.measurement and self.measurement.worst
+        return worst.cosine if worst else None
+
+    @property
+    def strength(self) -> tuple[float, float, float]:
+        """Orders rows by what they show: lower bounds of rate and excess, then SSIM."""
+        m = self.measurement
+        if m is None:
+            return 0.0, -1.0, -1.0
+        low = m.reid.low if m.reid else 0.0
+        return low, m.excess.low if m.excess else -1.0, m.ssim.value if m.ssim else -1.0
+
+
+@dataclass(frozen=True)
+class DefenseLine:
+    """What one defense buys in one scenario, under the strongest attack that met it.
+
+    Attributes:
+        name, settings: Of the defense; `defense` is its label in the study.
+        attack: The one that re-identified most; None where none was run.
+        adaptive: Whether that attack took the defense into account, as in `Row`.
+        measurement: What that attack recovered.
+        met_by_adaptive: Whether any attack that was run did.
+        verdict: The gravest of its rows.
+        reid_blind, reid_adapted: Of the strongest attack that did not take the defense into
+            account, and of the strongest that did.
+        worst_cosine: Over all attacks.
+        reduction: Undefended − defended rate, paired by photo, both under their strongest attack.
+        p_value, p_holm: One-sided, reduction > 0; Holm over all lines of the study.
+        accuracy_lost: Verification accuracy against the undefended federation, a share.
+        dominated_by: Label of a defense that is at least as useful and leaks no more.
+    """
+
+    scenario: str
+    defense: str
+    name: str
+    settings: Mapping[str, Any]
+    attack: str | None
+    adaptive: str | None
+    measurement: Measurement | None
+    met_by_adaptive: bool
+    verdict: VerdictKind
+    reid_blind: Rate | None
+    reid_adapted: Rate | None
+    worst_cosine: float | None
+    utility: Utility | None
+    accuracy_lost: float | None
+    budget: Budget | None
+    dominated_by: str | None
+    reduction: Estimate | None = None
+    p_value: float | None = None
+    p_holm: float | None = None
+
+    @property
+    def reid(self) -> Rate | None:
+        """Under the strongest attack."""
+        return self.measurement.reid if self.measurement else None
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """One cell of the exposure map: a thing that was sent × an attack on it.
+
+    Attributes:
+        scenario, network, method, round, defense: Where it was sent.
+        artifact: Name of the thing ("update", "class_embeddings"; the second update of a client is
+            "update#2"), with the prefixes of its parameters where the attacker was shown some only.
+        summary, bytes: What it holds, in numbers; of one target's.
+        sent: In how many of the `targets` it was there.
+        readers: Registered attacks that read such a thing, when the study was run.
+        attack: Who attacks it; None where no attack of the study attacks it: nothing was tested.
+        together: Everything that the attack attacks or uses at once; the result is of all of them.
+        measurement: Of the row scenario × defense × attack; None where not tested.
+        note: Why there is no result, or what else a reader must know.
+        model_state: As in `Row`.
+    """
+
+    scenario: str
+    network: str
+    method: str
+    round: int
+    defense: str
+    artifact: str
+    summary: str
+    bytes: int
+    sent: int
+    targets: int
+    readers: tuple[str, ...]
+    attack: str | None
+    together: tuple[str, ...]
+    verdict: VerdictKind
+    measurement: Measurement | None
+    note: str
+    model_state: str = ""
+
+    @property
+    def reid(self) -> Rate | None:
+        """The headline metric; None where it was not tested."""
+        return self.measurement.reid if self.measurement else None

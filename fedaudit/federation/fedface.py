@@ -109,8 +109,8 @@ class FedFace:
         if row is None:
             row = _mean_feature(task)
         withheld = (*task.withheld, HEAD)
-        given = {**task.before, ROWS: row}
-        returned = train_locally(replace(task, before=given, kept={}, withheld=withheld))
+        before = {**task.before, ROWS: row}
+        returned = train_locally(replace(task, before=before, kept={}, withheld=withheld))
         if is_withheld(ROWS, task.withheld):  # a defense keeps it on the device
             return replace(returned, kept={**returned.kept, ROWS: row})
         return replace(returned, shared=(*returned.shared, ClassEmbeddings(row, task.owned)))
@@ -123,8 +123,8 @@ class FedFace:
     ) -> dict[str, Tensor]:
         """The class embeddings, spread out."""
         del training
-        found = collect(server, returns)
-        return {ROWS: self.spread(found[0])} if found else {}
+        collected = collect(server, returns)
+        return {ROWS: self.spread(collected[0])} if collected else {}
 
     def spread(self, rows: Tensor) -> Tensor:
         """Class embeddings `[P, D]` after the server's gradient steps on the spreadout."""

@@ -82,10 +82,10 @@ class FedGC:
         training: LocalTraining,
     ) -> dict[str, Tensor]:
         """The class embeddings of all clients, corrected."""
-        found = collect(server, returns)
-        if found is None:
+        collected = collect(server, returns)
+        if collected is None:
             return {}
-        rows, owner = found
+        rows, owner = collected
         return {ROWS: rows - self.strength * training.lr * self.correction(rows, owner)}
 
     def correction(self, rows: Tensor, owner: Tensor) -> Tensor:

@@ -116,20 +116,20 @@ def aggregator_of(method: Method, defense: Defense) -> Secures | None:
     Raises:
         ConfigError: Two, or a method that can bring its own or shares what it could not sum.
     """
-    found = [part for part in parts_of(defense) if isinstance(part, Secures)]
-    if len(found) > 1:
+    aggregators = [part for part in parts_of(defense) if isinstance(part, Secures)]
+    if len(aggregators) > 1:
         raise ConfigError("a federation has one secure aggregator: name one in the chain")
-    if found and isinstance(method, Aggregates):
+    if aggregators and isinstance(method, Aggregates):
         raise ConfigError(
             f"{type(method).__name__} has a secure aggregator of its own, which knows what it "
             "shares. Write secure = true among the method's settings, and leave out this defense."
         )
-    if found and isinstance(method, Absorbs):
+    if aggregators and isinstance(method, Absorbs):
         raise ConfigError(
             f"{type(method).__name__} shares more than one update a client, of which no sum is "
             "known. Use fedavg, fedprox or fedsgd with this defense."
         )
-    return found[0] if found else None
+    return aggregators[0] if aggregators else None
 
 
 def without_aggregator(defense: Defense) -> Defense:

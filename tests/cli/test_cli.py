@@ -243,7 +243,7 @@ def test_listing(fedaudit: Command, capsys: pytest.CaptureFixture[str]) -> None:
     assert fedaudit("list") == 0
     out = capsys.readouterr().out
     assert "\nthreat-models\n  A " in out
-    assert "\npriors  (for plugins; not set in a study)\n" in out
+    assert "\nmetrics  (for plugins; not set in a study)\n" in out
 
 
 def test_listing_survives_a_broken_plugin(

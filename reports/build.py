@@ -113,7 +113,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         contrasts=contrasts(study, trials),
         ceilings=ceilings(study, galleries),
         controls=checks,
-        coverage=coverage(study, table),
+        coverage=coverage(manifest.categories, table),
         findings=findings(table, exposed, recorded.findings_of(study, source.protections, table)),
         exhibits=exhibits(study, trials, table, thresholds),
         points=points(trials),

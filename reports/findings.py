@@ -1,14 +1,11 @@
 """What to act on, and what was looked at."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from fedaudit.core.errors import FedauditError
-from fedaudit.core.protocols import AttackCategory, category_of
-from fedaudit.core.registry import create
-from fedaudit.core.scenario import Choice, Study
+from fedaudit.core.protocols import AttackCategory
 from fedaudit.reports.comparison import Exposure, Measurement, Row, Severity
 from fedaudit.reports.lessons import IRREVERSIBILITY, ONE_OWNER, is_template, kind_of, lesson
 from fedaudit.reports.results import Coverage, Finding
@@ -31,9 +28,15 @@ RECORDED_REMEDY = (
 )
 
 
-def coverage(study: Study, rows: tuple[Row, ...]) -> tuple[Coverage, ...]:
-    """Every class of attack on shared updates, executed or not."""
-    categories = {a.label: _category(a) for s in study.scenarios for a in s.attacks}
+def coverage(
+    categories: Mapping[str, AttackCategory], rows: tuple[Row, ...]
+) -> tuple[Coverage, ...]:
+    """Every class of attack on shared updates, executed or not.
+
+    Args:
+        categories: The class of each attack of the study, by its label.
+        rows: The comparison.
+    """
     executed = [(row, row.measurement) for row in rows if row.measurement]
     lines = []
     for category in (c for c in AttackCategory if c is not AttackCategory.OTHER):
@@ -48,14 +51,6 @@ def coverage(study: Study, rows: tuple[Row, ...]) -> tuple[Coverage, ...]:
         result = "see the comparison" if ran else "—"
         lines.append(Coverage(f"other: {label}", True, ran, result, ()))
     return tuple(lines)
-
-
-def _category(attack: Choice) -> AttackCategory:
-    """What the attack says of itself; "other" for one that is no longer installed."""
-    try:
-        return category_of(create("attacks", attack.name, attack.settings))
-    except FedauditError:
-        return AttackCategory.OTHER
 
 
 def _result(executed: Sequence[Measurement]) -> str:

@@ -72,6 +72,11 @@ def run_options(command: Callable[..., int]) -> Callable[..., int]:
     return workers_option(collect)
 
 
+def say_code(names: tuple[str, ...]) -> None:
+    """Say that a study brings code of its own, before it runs."""
+    click.echo(f"note: this study names code, which now runs: {', '.join(names)}", err=True)
+
+
 def examples(*lines: str, note: str = "") -> str:
     r"""Epilog of a help text; `\b` keeps click from joining the lines."""
     text = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedaudit.cli.ending import INTERRUPTED, OK
-from fedaudit.cli.options import EVIDENCE, examples, workers_option
+from fedaudit.cli.options import EVIDENCE, examples, say_code, workers_option
 from fedaudit.study.study_file import load_study
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def why(
     shared (exact) and over clients (sampled, with intervals). Every number has its prior-only
     control and an interval.
     """
-    wanted = load_study(study)
+    wanted = load_study(study, on_code=say_code)
     output = output or Path("runs") / f"why-{study.stem}"
     from fedaudit.cli.console import progress  # noqa: PLC0415 - imports torch
     from fedaudit.why.parts import Options, explain  # noqa: PLC0415 - imports torch

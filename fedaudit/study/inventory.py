@@ -4,11 +4,25 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from fedaudit.core.errors import RunFolderError
 from fedaudit.files.atomic import storage_errors
-from fedaudit.study.jobs import Job
 from fedaudit.study.run_folder import CELLS, DAMAGED, MEASUREMENTS, MODELS, RunFolder
+
+
+class Recorded(Protocol):
+    """What must be known of a job to find what it left."""
+
+    @property
+    def key(self) -> str:
+        """Name of its record."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """Folder of its record."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -28,7 +42,7 @@ class Inventory:
     failed: Mapping[str, str]
 
 
-def check_jobs(folder: RunFolder, jobs: Iterable[Job]) -> Inventory:
+def check_jobs(folder: RunFolder, jobs: Iterable[Recorded]) -> Inventory:
     """Look at the files of every job; nothing is changed."""
     done, missing, damaged = [], [], {}
     for job in jobs:
@@ -48,7 +62,7 @@ def check_jobs(folder: RunFolder, jobs: Iterable[Job]) -> Inventory:
     return Inventory(tuple(done), tuple(missing), damaged, failed)
 
 
-def set_aside(folder: RunFolder, jobs: Iterable[Job]) -> None:
+def set_aside(folder: RunFolder, jobs: Iterable[Recorded]) -> None:
     """Move the files of damaged jobs to `damaged/`, where they can be looked at.
 
     Raises:
@@ -63,7 +77,7 @@ def set_aside(folder: RunFolder, jobs: Iterable[Job]) -> None:
                     os.replace(path, aside / path.name)
 
 
-def _files(folder: RunFolder, job: Job) -> tuple[Path, Path]:
+def _files(folder: RunFolder, job: Recorded) -> tuple[Path, Path]:
     return folder.files(job.kind, job.key)
 
 

@@ -1,25 +1,53 @@
-"""`study.json`: what a run folder holds, so that a run goes on only with what it began with."""
+"""`study.json`: what a run folder holds, so that a run goes on only with what it began with.
 
+It lists the jobs and says what kind of attack each attack is, because whoever reads the folder must
+not look up the names in it: a name may be code, `package.module:object`.
+"""
+
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from fedaudit.core.errors import ConfigError, FedauditError, RunFolderError
 from fedaudit.core.measures import Evidence
-from fedaudit.core.scenario import Study
+from fedaudit.core.protocols import AttackCategory, category_of
+from fedaudit.core.registry import create
+from fedaudit.core.scenario import Choice, Study
 from fedaudit.core.version import VERSION
 from fedaudit.files.atomic import write_atomically
-from fedaudit.study.study_file import deciding, digest, study_from_mapping, study_to_mapping
+from fedaudit.study.jobs import expand
+from fedaudit.study.run_folder import CELLS, MODELS
+from fedaudit.study.study_file import (
+    canonical,
+    deciding,
+    digest,
+    study_from_mapping,
+    study_to_mapping,
+)
 
-FORMAT = 2
+FORMAT = 3
 """Raised whenever what lies in a run folder changes its meaning."""
 
 FILE = "study.json"
+
+
+@dataclass(frozen=True)
+class ListedJob:
+    """A job as the folder lists it: enough to find its record.
+
+    Attributes:
+        kind: Folder of its record.
+        key: Name of its record.
+    """
+
+    kind: str
+    key: str
 
 
 @dataclass(frozen=True)
@@ -32,6 +60,8 @@ class Manifest:
         command: As given when the run began.
         started: ISO time when the run began, UTC.
         evidence: What the run may keep of the originals.
+        jobs: All jobs of the study, in order.
+        categories: The class of each attack, by its label.
     """
 
     study: Study
@@ -40,12 +70,31 @@ class Manifest:
     command: str
     started: str
     evidence: Evidence
+    jobs: tuple[ListedJob, ...]
+    categories: Mapping[str, AttackCategory]
 
 
 def new(study: Study, command: str, evidence: Evidence) -> Manifest:
-    """The manifest of a run that begins now."""
+    """The manifest of a run that begins now; the study's plugins are looked up."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return Manifest(study, VERSION, digest(study), command, now, evidence)
+    jobs = tuple(ListedJob(job.kind, job.key) for job in expand(study))
+    return Manifest(
+        study, VERSION, digest(study), command, now, evidence, jobs, categories_of(study)
+    )
+
+
+def categories_of(study: Study) -> dict[str, AttackCategory]:
+    """What each attack says of its class, by its label; the attacks are created."""
+    attacks = {attack.label: attack for scene in study.scenarios for attack in scene.attacks}
+    return {label: _category(attack) for label, attack in attacks.items()}
+
+
+def _category(attack: Choice) -> AttackCategory:
+    """What the attack says of itself; "other" for one that is no longer installed."""
+    try:
+        return category_of(create("attacks", attack.name, attack.settings))
+    except FedauditError:
+        return AttackCategory.OTHER
 
 
 def write(folder: Path, manifest: Manifest) -> None:
@@ -62,13 +111,22 @@ def write(folder: Path, manifest: Manifest) -> None:
         "started": manifest.started,
         "evidence": manifest.evidence,
         "study": study_to_mapping(manifest.study),
+        "jobs": [f"{job.kind}/{job.key}" for job in manifest.jobs],
+        "categories": manifest.categories,
     }
+    content["sha256"] = _sha256(content)
     text = json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True)
     write_atomically(folder / FILE, text.encode())
 
 
+def _sha256(content: Mapping[str, Any]) -> str:
+    """Of everything in the file but the hash itself."""
+    rest = {key: value for key, value in content.items() if key != "sha256"}
+    return hashlib.sha256(canonical(rest).encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def read(folder: Path) -> Manifest:
-    """Read `study.json`.
+    """Read `study.json`; nothing that it names is looked up or imported.
 
     Raises:
         RunFolderError: Not a run folder, of another format, or damaged.
@@ -83,7 +141,7 @@ def read(folder: Path) -> Manifest:
         ) from error
     except OSError as error:
         raise RunFolderError(f"cannot read {str(path)!r}: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, str(error)) from error
     if not isinstance(content, Mapping):
         raise _damaged(path, "it is not a table")
@@ -97,6 +155,10 @@ def read(folder: Path) -> Manifest:
     return _parse(content, path)
 
 
+_Listed = Annotated[str, StringConstraints(pattern=rf"^({CELLS}|{MODELS})/[^./\\\x00][^/\\\x00]*$")]
+"""Its file lies in the folder, whatever its name."""
+
+
 class _Stored(BaseModel):
     """What lies in the file, apart from its format."""
 
@@ -107,6 +169,8 @@ class _Stored(BaseModel):
     command: str
     started: str
     evidence: Evidence
+    jobs: list[_Listed]
+    categories: dict[str, Annotated[AttackCategory, Field(strict=False)]]
 
 
 def _parse(content: Mapping[str, Any], path: Path) -> Manifest:
@@ -121,7 +185,10 @@ def _parse(content: Mapping[str, Any], path: Path) -> Manifest:
         raise _damaged(path, str(error)) from error
     if stored.digest != digest(study):
         raise _damaged(path, "its digest does not fit its study; was it edited?")
-    return Manifest(**dict(stored) | {"study": study})
+    if content.get("sha256") != _sha256(content):
+        raise _damaged(path, "its hash does not fit what it says; was it edited?")
+    jobs = tuple(ListedJob(*listed.split("/")) for listed in stored.jobs)
+    return Manifest(**dict(stored) | {"study": study, "jobs": jobs})
 
 
 def check_same(folder: Path, manifest: Manifest, study: Study, evidence: Evidence | None) -> None:

@@ -124,14 +124,14 @@ def run(
 
 
 def open_report(path: Path) -> tuple[RunFolder, Manifest, Inventory]:
-    """A run folder to read, finished or not.
+    """A run folder to read, finished or not; nothing that it names is looked up or imported.
 
     Raises:
         RunFolderError: Not a run folder, of another format, or damaged.
     """
     manifest = manifests.read(path)
     folder = RunFolder(path)
-    return folder, manifest, check_jobs(folder, expand(manifest.study))
+    return folder, manifest, check_jobs(folder, manifest.jobs)
 
 
 def preview(path: Path, study: Study, evidence: Evidence | None = None) -> Inventory | None:

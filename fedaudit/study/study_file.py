@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.scenario import Choice, Federation, Scenario, Study, keys_of, with_keys
+from fedaudit.study.named_code import code_in
 from fedaudit.study.study_errors import place_of_scenario, validated
 from fedaudit.study.study_tables import StudyTable
 
@@ -23,10 +24,14 @@ REPORT_ONLY = ("description", "release_context", "reid_limit", "underpowered")
 _PATHS = {"path", "root"}
 
 
-def load_study(path: Path | str) -> Study:
+def load_study(
+    path: Path | str, *, on_code: Callable[[tuple[str, ...]], None] = lambda names: None
+) -> Study:
     """Read a study file and check everything that can be checked before work begins.
 
-    A relative path of the data set is taken from the folder of the study file.
+    Args:
+        path: The file. A relative path of the data set is taken from its folder.
+        on_code: Takes the code that the study names, if any, before it is imported; may refuse.
 
     Raises:
         UsageError: Names the file, the key, and what to write; its subclasses say which kind.
@@ -49,6 +54,8 @@ def load_study(path: Path | str) -> Study:
     from fedaudit.study.study_check import check_study  # noqa: PLC0415 - imports torch
 
     study = _anchor(study, path.parent)
+    if names := code_in(study):
+        on_code(names)
     check_study(study, file=path.name)
     return study
 

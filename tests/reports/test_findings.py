@@ -8,6 +8,7 @@ from fedaudit.core.protocols import AttackCategory
 from fedaudit.reports.comparison import Row
 from fedaudit.reports.findings import INFERENCE, coverage, findings
 from fedaudit.reports.verdicts import rate_text
+from fedaudit.study.manifest import categories_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 from made_up import GAN, IG, line, measured, study, table
@@ -121,7 +122,7 @@ def test_fingerprints_name_the_configuration_not_the_numbers() -> None:
 
 def test_coverage_says_what_was_not_executed() -> None:
     asked = study(attacks=(IG, GAN), targets=10)
-    found = {c.attack_class: c for c in coverage(asked, table(asked, line(4, 10)))}
+    found = {c.attack_class: c for c in coverage(categories_of(asked), table(asked, line(4, 10)))}
     classes = [c.value for c in AttackCategory if c is not AttackCategory.OTHER]
     assert list(found) == [*classes, *(name for name, _ in INFERENCE)]
     image_space = found["gradient inversion in image space"]
@@ -136,17 +137,19 @@ def test_coverage_says_what_was_not_executed() -> None:
 
 def test_coverage_of_clean_and_of_untested_rows() -> None:
     asked = study(targets=10)
-    clean = coverage(asked, table(asked, line(0, 10)))[0]
+    clean = coverage(categories_of(asked), table(asked, line(0, 10)))[0]
     assert clean.result.startswith("0 of 10")
     (row,) = table(asked, line(0, 10))
     untested = (replace(row, measurement=replace(measured(row), reid=None)),)
-    assert coverage(asked, untested)[0].result == "executed; identity not tested"
+    assert coverage(categories_of(asked), untested)[0].result == "executed; identity not tested"
 
 
 def test_a_users_attack_has_a_line() -> None:
     asked = study(attacks=("mine.attacks:Clever",), targets=10)
-    found = coverage(asked, table(asked, line(2, 10, attack="Clever")))[-1]
+    found = coverage(categories_of(asked), table(asked, line(2, 10, attack="Clever")))[-1]
     assert found.attack_class == "other: Clever"
     assert found.executed
-    (missing,) = (c for c in coverage(asked, ()) if c.attack_class.startswith("other"))
+    (missing,) = (
+        c for c in coverage(categories_of(asked), ()) if c.attack_class.startswith("other")
+    )
     assert (missing.in_scope, missing.executed, missing.result) == (True, False, "—")

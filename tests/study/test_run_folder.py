@@ -182,13 +182,13 @@ def test_other_versions_and_levels_are_refused(
     session.open_report(path)  # reading is fine
     content = json.loads((path / "study.json").read_text())
     (path / "study.json").write_text(json.dumps(content | {"format": 99}))
-    with pytest.raises(RunFolderError, match=r"has run-folder format 99, .* reads format 2"):
+    with pytest.raises(RunFolderError, match=r"has run-folder format 99, .* reads format 3"):
         session.open_report(path)
 
 
 @pytest.mark.parametrize(
     "content",
-    ["", "3", '{"format": 2}', '{"format": 2, "study": {"name": "x"}}'],
+    ["", "3", '{"format": 3}', '{"format": 3, "study": {"name": "x"}}'],
 )
 def test_a_damaged_manifest_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "run"

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from fedaudit.core.client import ClientStep
-from fedaudit.core.observation import DefenseFacts
 from fedaudit.defenses.augmentations import OPERATIONS, STRONGEST
 from fedaudit.defenses.gradient_transforms import ImageTransform, Replayed
 from fedaudit.defenses.on_photos import on_photos
-from fedaudit.defenses.settings import settings_of
+from fedaudit.defenses.settings import public_settings
 
 Policy = tuple[tuple[str, int], ...]
 """Operations and their strengths, in order."""
@@ -51,12 +50,9 @@ class ATS:
 
     def replay(self, count: int) -> Replayed:
         """The same on an attacker's images."""
-        del count
         return Replayed(images=(drawn(tuple(parsed(policy) for policy in self.policies)),))
 
-    def facts(self) -> DefenseFacts:
-        """The policies are public, which photo drew which is not."""
-        return DefenseFacts("ats", settings_of(self))
+    facts = public_settings("ats")
 
 
 def parsed(policy: str) -> Policy:

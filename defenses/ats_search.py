@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fedaudit.defenses.ats import changed, parsed
 from fedaudit.defenses.augmentations import OPERATIONS, STRONGEST
-from fedaudit.defenses.image_gradients import image_gradients
+from fedaudit.defenses.client_network import image_gradients
 
 SMALL = 1e-5
 """Added to eigenvalues, as in the authors' code."""

@@ -101,7 +101,6 @@ def sharpness(images: Tensor, amount: Tensor) -> Tensor:
 
 def invert(images: Tensor, amount: Tensor) -> Tensor:
     """The negative."""
-    del amount
     return 1 - images
 
 
@@ -119,14 +118,12 @@ def posterize(images: Tensor, bits: Tensor) -> Tensor:
 
 def autocontrast(images: Tensor, amount: Tensor) -> Tensor:
     """Each channel stretched over [0, 1]."""
-    del amount
     low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
     return (images - low) / (high - low).clamp_min(1 / 255)
 
 
 def equalize(images: Tensor, amount: Tensor) -> Tensor:
     """Each channel's values replaced by their rank in [0, 1]; straight through."""
-    del amount
     flat = images.detach().flatten(2)
     below = torch.searchsorted(flat.sort(2).values.contiguous(), flat.contiguous())
     ranks = (below / max(1, flat.shape[2] - 1)).to(images).view_as(images)

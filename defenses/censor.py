@@ -8,12 +8,11 @@ from torch import Tensor
 from torch.func import functional_call
 
 from fedaudit.core.client import ClientReturn, ClientStep, ClientTask
-from fedaudit.core.observation import DefenseFacts
 from fedaudit.core.shared import Update
 from fedaudit.defenses.client_network import received_network
 from fedaudit.defenses.gradient_transforms import Batch, Replayed
 from fedaudit.defenses.on_update import with_changed_updates
-from fedaudit.defenses.settings import require, settings_of
+from fedaudit.defenses.settings import public_settings, require
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.soft_labels import loss_on
 
@@ -51,12 +50,9 @@ class Censor:
 
     def replay(self, count: int) -> Replayed:
         """One draw for each of an attacker's gradients, without the choice among several."""
-        del count
         return Replayed(mean=(orthogonal_gradients,))
 
-    def facts(self) -> DefenseFacts:
-        """The number of draws is public, the draws are not."""
-        return DefenseFacts("censor", settings_of(self))
+    facts = public_settings("censor")
 
     def _replaced(
         self, sent: Update, task: ClientTask, returned: ClientReturn

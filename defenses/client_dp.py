@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedaudit.core.claims import Budget
 from fedaudit.core.client import ClientReturn, ClientStep, ClientTask
-from fedaudit.core.observation import DefenseFacts, ModelSpec
+from fedaudit.core.observation import ModelSpec
 from fedaudit.core.shared import Shared, Update
 from fedaudit.data.splits import Split
 from fedaudit.defenses.accounting import (
@@ -23,7 +23,7 @@ from fedaudit.defenses.accounting import (
 )
 from fedaudit.defenses.composition import Plan, with_budget
 from fedaudit.defenses.gradient_transforms import Batch, Noise, Replayed, clip, in_order, norms
-from fedaudit.defenses.settings import require, settings_of
+from fedaudit.defenses.settings import public_settings, require
 from fedaudit.models.dp_compatible import dp_compatible_spec, list_changes
 
 
@@ -196,7 +196,6 @@ class ClientDP:
 
     def network(self, spec: ModelSpec, split: Split) -> ModelSpec:
         """The network with group norm for batch norm."""
-        del split
         return dp_compatible_spec(spec)
 
     def notes(self, spec: ModelSpec) -> tuple[str, ...]:
@@ -205,13 +204,10 @@ class ClientDP:
 
     def replay(self, count: int) -> Replayed:
         """The same on an attacker's gradients, with noise of its own."""
-        del count
         noise = Noise(self._std(self.noises[0]) * self.max_norm, law=self.mechanism)
         return Replayed(mean=(clip(self.max_norm, self.order), noise))
 
-    def facts(self) -> DefenseFacts:
-        """Settings are public, and so is the norm of the round."""
-        return DefenseFacts("client_dp", settings_of(self))
+    facts = public_settings("client_dp")
 
     def _std(self, noise: float) -> float:
         return noise * math.sqrt(2) if self.mechanism == "laplace" else noise

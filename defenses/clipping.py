@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass
 
-from fedaudit.core.client import ClientStep
-from fedaudit.core.observation import DefenseFacts
 from fedaudit.defenses.gradient_transforms import Replayed, clip
-from fedaudit.defenses.on_update import on_sending
-from fedaudit.defenses.settings import require, settings_of
+from fedaudit.defenses.on_update import send_replayed
+from fedaudit.defenses.settings import public_settings, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,15 +23,9 @@ class Clipping:
     def __post_init__(self) -> None:
         require(self.max_norm > 0, "max_norm must be > 0", self.max_norm)
 
-    def __call__(self, step: ClientStep) -> ClientStep:
-        """Clip what the step shares."""
-        return on_sending(step, self.replay(1).mean)
+    __call__ = send_replayed
+    facts = public_settings("clipping")
 
     def replay(self, count: int) -> Replayed:
         """The same on an attacker's gradients."""
-        del count
         return Replayed(mean=(clip(self.max_norm),))
-
-    def facts(self) -> DefenseFacts:
-        """The bound is public."""
-        return DefenseFacts("clipping", settings_of(self))

@@ -29,7 +29,6 @@ class Spends(Protocol):
 
     def composed(self, plan: Plan) -> Budget:
         """The guarantee of all rounds together."""
-        ...
 
 
 @runtime_checkable
@@ -38,7 +37,6 @@ class Planned(Protocol):
 
     def planned(self, plan: Plan) -> Defense:
         """The same with these settings filled in."""
-        ...
 
 
 def with_budget(returned: ClientReturn, budget: Budget | None) -> ClientReturn:

@@ -7,12 +7,11 @@ from torch import Tensor, nn
 
 from fedaudit.core.client import ClientReturn, ClientStep, ClientTask
 from fedaudit.core.errors import ConfigError
-from fedaudit.core.observation import DefenseFacts
+from fedaudit.defenses.client_network import image_gradients
 from fedaudit.defenses.gradient_transforms import ImageTransform
-from fedaudit.defenses.image_gradients import image_gradients
 from fedaudit.defenses.mixing import partners, pool_of
 from fedaudit.defenses.on_photos import on_photos
-from fedaudit.defenses.settings import require, settings_of
+from fedaudit.defenses.settings import public_settings, require
 from fedaudit.models.soft_labels import probabilities
 from fedaudit.models.zoo import build, parameters_of
 
@@ -92,9 +91,7 @@ class ConcealedSamples:
 
         return guarded
 
-    def facts(self) -> DefenseFacts:
-        """Settings are public, samples are not."""
-        return DefenseFacts("concealed_samples", settings_of(self))
+    facts = public_settings("concealed_samples")
 
     def labels_beside(self, own: Tensor, others: Tensor) -> Tensor:
         """Class probabilities `[copies, K]` of a photo and its samples, as `Conceals` says."""

@@ -60,7 +60,6 @@ class DPLC:
         Raises:
             DataError: A client has fewer people than T.
         """
-        del faces
         for client, people in enumerate(split.clients):
             if len(people) < self.min_size:
                 raise DataError(

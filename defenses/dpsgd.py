@@ -12,7 +12,7 @@ from torch import Tensor
 from fedaudit.core.claims import Budget
 from fedaudit.core.client import ClientReturn, ClientStep, ClientTask, Loop
 from fedaudit.core.errors import ConfigError
-from fedaudit.core.observation import DefenseFacts, ModelSpec
+from fedaudit.core.observation import ModelSpec
 from fedaudit.data.splits import Split
 from fedaudit.defenses.accounting import (
     Accountant,
@@ -23,7 +23,7 @@ from fedaudit.defenses.accounting import (
 )
 from fedaudit.defenses.composition import Plan, with_budget
 from fedaudit.defenses.gradient_transforms import Noise, Replayed, clip
-from fedaudit.defenses.settings import require, settings_of
+from fedaudit.defenses.settings import public_settings, require
 from fedaudit.models.dp_compatible import dp_compatible_spec, list_changes
 
 
@@ -129,16 +129,13 @@ class DPSGD:
 
     def network(self, spec: ModelSpec, split: Split) -> ModelSpec:
         """The network with group norm for batch norm, and without layers that overwrite."""
-        del split
         return dp_compatible_spec(spec)
 
     def notes(self, spec: ModelSpec) -> tuple[str, ...]:
         """What that changes in the network of `spec`."""
         return list_changes(spec).sentences()
 
-    def facts(self) -> DefenseFacts:
-        """Clipping norm and noise are public."""
-        return DefenseFacts("dpsgd", settings_of(self))
+    facts = public_settings("dpsgd")
 
     def replay(self, count: int) -> Replayed:
         """One step on an attacker's gradients: each image's is clipped, the mean is noised."""

@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass
 
-from fedaudit.core.client import ClientStep
-from fedaudit.core.observation import DefenseFacts
 from fedaudit.defenses.gradient_transforms import Replayed, keep_middle
-from fedaudit.defenses.on_update import on_sending, sparse_bytes, with_error_feedback
-from fedaudit.defenses.settings import settings_of
+from fedaudit.defenses.on_update import send_replayed, sparse_bytes
+from fedaudit.defenses.settings import public_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,18 +35,10 @@ class DualPruning:
                 f"not {self.largest} and {self.smallest}"
             )
 
-    def __call__(self, step: ClientStep) -> ClientStep:
-        """Prune what the step shares."""
-        send = with_error_feedback if self.error_feedback else on_sending
-        return send(step, self.replay(1).mean)
+    __call__ = send_replayed
+    encoded_bytes = staticmethod(sparse_bytes)
+    facts = public_settings("dual_pruning")
 
     def replay(self, count: int) -> Replayed:
         """The same on an attacker's gradients, without what earlier rounds left out."""
-        del count
         return Replayed(mean=(keep_middle(self.largest, self.smallest),))
-
-    encoded_bytes = staticmethod(sparse_bytes)
-
-    def facts(self) -> DefenseFacts:
-        """The shares are public, and the places show in the update."""
-        return DefenseFacts("dual_pruning", settings_of(self))

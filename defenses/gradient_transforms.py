@@ -43,7 +43,6 @@ class Replays(Protocol):
 
     def replay(self, count: int) -> Replayed:
         """The functions, for an update that `count` images are behind."""
-        ...
 
 
 @runtime_checkable
@@ -67,7 +66,6 @@ class Conceals(Protocol):
             own: `[K]`, the photo's.
             others: `[copies - 1, K]`, those of the other photos that went into each image.
         """
-        ...
 
 
 @runtime_checkable
@@ -79,7 +77,6 @@ class Draws(Protocol):
 
     def expected(self, batch: Batch) -> dict[str, Tensor]:
         """The mean of what the transform makes of these gradients, over all draws."""
-        ...
 
 
 @runtime_checkable
@@ -88,7 +85,6 @@ class Encodes(Protocol):
 
     def encoded_bytes(self, tensors: Mapping[str, Tensor]) -> int:
         """Bytes of an update by parameter name, in the plain encoding that its paper counts."""
-        ...
 
 
 def in_order(

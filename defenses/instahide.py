@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 from fedaudit.core.client import ClientStep
-from fedaudit.core.observation import DefenseFacts
 from fedaudit.defenses.gradient_transforms import Replayed
 from fedaudit.defenses.mixing import half_normal, mixing, with_others
-from fedaudit.defenses.settings import require, settings_of
+from fedaudit.defenses.settings import public_settings, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +45,4 @@ class InstaHide:
         weights = half_normal(self.parts, self.largest)
         return Replayed(images=(mixing(self.parts, weights, made=count, flip=True),))
 
-    def facts(self) -> DefenseFacts:
-        """Settings are public, coefficients and masks are not."""
-        return DefenseFacts("instahide", settings_of(self))
+    facts = public_settings("instahide")

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass, replace
 
-from fedaudit.core.client import ClientStep
 from fedaudit.core.errors import DataError
-from fedaudit.core.observation import DefenseFacts, LocalTraining
+from fedaudit.core.observation import LocalTraining
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split
-from fedaudit.defenses.settings import require, settings_of
+from fedaudit.defenses.settings import public_settings, require, unchanged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +34,8 @@ class LargerBatch:
     def __post_init__(self) -> None:
         require(self.images >= 1, "images must be ≥ 1", self.images)
 
-    def __call__(self, step: ClientStep) -> ClientStep:
-        """The step itself: the federation hands it more photos."""
-        return step
+    __call__ = unchanged  # the federation hands it more photos
+    facts = public_settings("larger_batch")
 
     def check(self, faces: FaceSet, split: Split) -> None:
         """Every client has as many photos.
@@ -60,7 +58,3 @@ class LargerBatch:
     def local(self, training: LocalTraining) -> LocalTraining:
         """Larger steps."""
         return replace(training, batch_size=max(training.batch_size, self.images))
-
-    def facts(self) -> DefenseFacts:
-        """The number is public."""
-        return DefenseFacts("larger_batch", settings_of(self))

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 from fedaudit.core.client import ClientStep
-from fedaudit.core.observation import DefenseFacts
 from fedaudit.defenses.gradient_transforms import Replayed
 from fedaudit.defenses.mixing import dirichlet, mixing, with_others
-from fedaudit.defenses.settings import require, settings_of
+from fedaudit.defenses.settings import public_settings, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +40,4 @@ class Mixup:
         """The same on an attacker's images: the first `count` of them, mixed with all."""
         return Replayed(images=(mixing(self.parts, dirichlet(self.alpha), made=count),))
 
-    def facts(self) -> DefenseFacts:
-        """Settings are public, coefficients are not."""
-        return DefenseFacts("mixup", settings_of(self))
+    facts = public_settings("mixup")

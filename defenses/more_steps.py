@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from fedaudit.core.client import ClientStep
-from fedaudit.core.observation import DefenseFacts, LocalTraining
-from fedaudit.defenses.settings import require, settings_of
+from fedaudit.core.observation import LocalTraining
+from fedaudit.defenses.settings import public_settings, require, unchanged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,14 +27,9 @@ class MoreSteps:
     def __post_init__(self) -> None:
         require(self.steps >= 1, "steps must be ≥ 1", self.steps)
 
-    def __call__(self, step: ClientStep) -> ClientStep:
-        """The step itself: the federation sets its training."""
-        return step
+    __call__ = unchanged  # the federation sets its training
+    facts = public_settings("more_steps")
 
     def local(self, training: LocalTraining) -> LocalTraining:
         """More steps of the same size."""
         return replace(training, steps=max(training.steps, self.steps))
-
-    def facts(self) -> DefenseFacts:
-        """The number is public."""
-        return DefenseFacts("more_steps", settings_of(self))

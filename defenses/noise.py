@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fedaudit.core.client import ClientStep
-from fedaudit.core.observation import DefenseFacts
 from fedaudit.defenses.gradient_transforms import Noise, Replayed
-from fedaudit.defenses.on_update import on_sending
-from fedaudit.defenses.settings import require, settings_of
+from fedaudit.defenses.on_update import send_replayed
+from fedaudit.defenses.settings import public_settings, require
 
 Unit = Literal["entry", "norm"]
 
@@ -31,18 +29,12 @@ class GaussianNoise:
     def __post_init__(self) -> None:
         _refuse(self.std, self.of)
 
-    def __call__(self, step: ClientStep) -> ClientStep:
-        """Add noise to what the step shares."""
-        return on_sending(step, self.replay(1).mean)
+    __call__ = send_replayed
+    facts = public_settings("gaussian_noise")
 
     def replay(self, count: int) -> Replayed:
         """The same on an attacker's gradients, with noise of its own."""
-        del count
         return Replayed(mean=(Noise(self.std, self.of == "norm"),))
-
-    def facts(self) -> DefenseFacts:
-        """The scale is public, the draw is not."""
-        return DefenseFacts("gaussian_noise", settings_of(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,18 +58,13 @@ class LaplaceNoise:
     def __post_init__(self) -> None:
         _refuse(self.std, self.of)
 
-    def __call__(self, step: ClientStep) -> ClientStep:
-        """Add noise to what the step shares."""
-        return on_sending(step, self.replay(1).mean)
+    __call__ = send_replayed
 
     def replay(self, count: int) -> Replayed:
         """The same on an attacker's gradients, with noise of its own."""
-        del count
         return Replayed(mean=(Noise(self.std, self.of == "norm", "laplace"),))
 
-    def facts(self) -> DefenseFacts:
-        """The scale is public, the draw is not."""
-        return DefenseFacts("laplace_noise", settings_of(self))
+    facts = public_settings("laplace_noise")
 
 
 def _refuse(std: float, of: str) -> None:

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from fedaudit.core.client import ClientStep
-from fedaudit.core.observation import DefenseFacts
 from fedaudit.defenses.augmentations import rotate, shear_x
 from fedaudit.defenses.gradient_transforms import ImageTransform, Replayed
 from fedaudit.defenses.on_photos import on_photos
-from fedaudit.defenses.settings import settings_of
+from fedaudit.defenses.settings import public_settings
 
 FLIPS = {"horizontal": 3, "vertical": 2}
 
@@ -61,19 +60,15 @@ class OASIS:
 
     def replay(self, count: int) -> Replayed:
         """The same on an attacker's images: N photos are N · copies images behind the update."""
-        del count
         return Replayed(images=(_beside(self),))
 
-    def facts(self) -> DefenseFacts:
-        """Which copies are made is public."""
-        return DefenseFacts("oasis", settings_of(self))
+    facts = public_settings("oasis")
 
 
 def _beside(oasis: OASIS) -> ImageTransform:
     def transform(
         images: Tensor, labels: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        del generator
         each = images.new_ones(len(images))
         made = [images]
         made += [rotate(images, degrees * each) for degrees in oasis.rotations]

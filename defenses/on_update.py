@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fedaudit.core.client import ClientReturn, ClientStep, ClientTask
 from fedaudit.core.shared import Shared, Update
-from fedaudit.defenses.gradient_transforms import GradientTransform, in_order
+from fedaudit.defenses.gradient_transforms import GradientTransform, Replays, in_order
 
 INNER = "inner/"
 """Before the names of what defenses further in remember, so that any two fit into each other."""
@@ -71,6 +71,12 @@ def with_error_feedback(step: ClientStep, transforms: Sequence[GradientTransform
         return replace(returned, shared=tuple(shared), memory=memory)
 
     return guarded
+
+
+def send_replayed(defense: Replays, step: ClientStep) -> ClientStep:
+    """The method `__call__` of a defense that does to an update what its `replay` says."""
+    send = with_error_feedback if getattr(defense, "error_feedback", False) else on_sending
+    return send(step, defense.replay(1).mean)
 
 
 def sparse_bytes(tensors: Mapping[str, Tensor]) -> int:

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-from fedaudit.core.client import ClientStep
-from fedaudit.core.observation import DefenseFacts, ModelSpec
+from fedaudit.core.observation import ModelSpec
 from fedaudit.data.splits import Split
-from fedaudit.defenses.settings import require, settings_of
+from fedaudit.defenses.settings import public_settings, require, unchanged
 from fedaudit.models.variational_bottleneck import spec_with_bottleneck
 
 
@@ -38,15 +37,9 @@ class Precode:
         require(self.size >= 1, "size must be ≥ 1", self.size)
         require(self.beta >= 0, "beta must be ≥ 0", self.beta)
 
-    def __call__(self, step: ClientStep) -> ClientStep:
-        """The step itself: the bottleneck is in the network."""
-        return step
+    __call__ = unchanged  # the bottleneck is in the network
+    facts = public_settings("precode")
 
     def network(self, spec: ModelSpec, split: Split) -> ModelSpec:
         """The network with the bottleneck, which client, server and attacker build."""
-        del split
         return spec_with_bottleneck(spec, self.size, self.beta)
-
-    def facts(self) -> DefenseFacts:
-        """The settings are public, as the network is; what a client drew is not."""
-        return DefenseFacts("precode", settings_of(self))

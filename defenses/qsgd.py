@@ -6,11 +6,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from fedaudit.core.client import ClientStep
-from fedaudit.core.observation import DefenseFacts
 from fedaudit.defenses.gradient_transforms import Quantize, Replayed
-from fedaudit.defenses.on_update import on_sending
-from fedaudit.defenses.settings import require, settings_of
+from fedaudit.defenses.on_update import send_replayed
+from fedaudit.defenses.settings import public_settings, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +37,11 @@ class QSGD:
         require(self.bucket is None or self.bucket >= 1, "bucket must be ≥ 1 or None", self.bucket)
         require(self.norm in ("l2", "max"), "norm must be 'l2' or 'max'", repr(self.norm))
 
-    def __call__(self, step: ClientStep) -> ClientStep:
-        """Quantize what the step shares."""
-        return on_sending(step, self.replay(1).mean)
+    __call__ = send_replayed
+    facts = public_settings("qsgd")
 
     def replay(self, count: int) -> Replayed:
         """The same on an attacker's gradients, with draws of its own."""
-        del count
         return Replayed(mean=(Quantize(self.levels, self.bucket, self.norm),))
 
     def encoded_bytes(self, tensors: Mapping[str, Tensor]) -> int:
@@ -54,7 +50,3 @@ class QSGD:
         sizes = [value.numel() for value in tensors.values()]
         norms = sum(-(-size // (self.bucket or max(1, size))) for size in sizes)
         return -(-bits * sum(sizes) // 8) + 4 * norms
-
-    def facts(self) -> DefenseFacts:
-        """Levels and buckets are public, and show in the update."""
-        return DefenseFacts("qsgd", settings_of(self))

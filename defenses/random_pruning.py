@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass
 
-from fedaudit.core.client import ClientStep
-from fedaudit.core.observation import DefenseFacts
 from fedaudit.defenses.gradient_transforms import KeepRandom, Replayed
-from fedaudit.defenses.on_update import on_sending, sparse_bytes
-from fedaudit.defenses.settings import require, settings_of
+from fedaudit.defenses.on_update import send_replayed, sparse_bytes
+from fedaudit.defenses.settings import public_settings, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,17 +28,10 @@ class RandomPruning:
     def __post_init__(self) -> None:
         require(0 <= self.pruned < 1, "pruned must lie in [0, 1)", self.pruned)
 
-    def __call__(self, step: ClientStep) -> ClientStep:
-        """Prune what the step shares."""
-        return on_sending(step, self.replay(1).mean)
+    __call__ = send_replayed
+    encoded_bytes = staticmethod(sparse_bytes)
+    facts = public_settings("random_pruning")
 
     def replay(self, count: int) -> Replayed:
         """The same on an attacker's gradients, with a choice of its own."""
-        del count
         return Replayed(mean=(KeepRandom(1 - self.pruned, rescaled=self.rescaled),))
-
-    encoded_bytes = staticmethod(sparse_bytes)
-
-    def facts(self) -> DefenseFacts:
-        """The share is public, and the choice shows in the update."""
-        return DefenseFacts("random_pruning", settings_of(self))

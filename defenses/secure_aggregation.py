@@ -1,25 +1,22 @@
 """Secure aggregation: the server sees the sum of many clients' updates, and none of them alone."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from fedaudit.core.client import ClientStep
 from fedaudit.core.errors import ConfigError
-from fedaudit.core.observation import DefenseFacts
 from fedaudit.core.shared import Buffers, MaskedVectors, Shared, Update
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split
 from fedaudit.defenses.gradient_transforms import Replayed
-from fedaudit.defenses.masked_sum import decode, encode, masked_sum, steps_of
-from fedaudit.defenses.settings import require, settings_of
+from fedaudit.defenses.settings import public_settings, require, unchanged
 from fedaudit.defenses.weighted_sum import sum_securely
 
 RING = 2**31
-"""Sums beyond ± this wrap around."""
+"""Numbers are integers modulo 2³², held as int32: sums beyond ± this wrap around."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +60,8 @@ class SecureAggregation:
         require(0 < self.threshold <= 1, "threshold must lie in (0, 1]", self.threshold)
         require(0 <= self.dropout < 1, "dropout must lie in [0, 1)", self.dropout)
 
-    def __call__(self, step: ClientStep) -> ClientStep:
-        """The step itself: masks need all clients of the round (`aggregate`)."""
-        return step
+    __call__ = unchanged  # masks need all clients of the round (`aggregate`)
+    facts = public_settings("secure_aggregation")
 
     def check(self, faces: FaceSet, split: Split) -> None:
         """Enough clients are left in every round.
@@ -73,7 +69,6 @@ class SecureAggregation:
         Raises:
             ConfigError: Fewer than the threshold.
         """
-        del faces
         clients = len(split.clients)
         left = clients - round(self.dropout * clients)
         if left < self.needed(clients):
@@ -149,12 +144,7 @@ class SecureAggregation:
 
     def replay(self, count: int) -> Replayed:
         """Nothing is done to gradients: an attacker takes the mean over all clients' images."""
-        del count
         return Replayed()
-
-    def facts(self) -> DefenseFacts:
-        """All settings are public, and who dropped out."""
-        return DefenseFacts("secure_aggregation", settings_of(self))
 
 
 def _require_summable(shared: Sequence[Shared]) -> None:
@@ -167,3 +157,46 @@ def _require_summable(shared: Sequence[Shared]) -> None:
             "fedavg or fedsgd without a defense that shares more, or a method that has an "
             'aggregator of its own, such as {name = "fedgc", secure = true}.'
         )
+
+
+def masked_sum(vectors: Sequence[Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """What clients send in place of their vectors, and what the server makes of it.
+
+    Each client adds a mask that is uniform over the ring, and the sum of all masks is taken off the
+    sum. How clients agree on masks, and recover those of clients who drop out, is not simulated:
+    neither the sum nor what the server sees depends on it.
+
+    Args:
+        vectors: `[n]` int32, one a client.
+        generator: Of the masks.
+
+    Returns:
+        `[K, n]` int32, uniform whatever the vectors are; and their sum `[n]` int32, exact.
+    """
+    plain = torch.stack(list(vectors))
+    masks = torch.randint(-(2**31), 2**31, plain.shape, dtype=torch.int32, generator=generator)
+    masked = plain + masks
+    return masked, masked.sum(0, dtype=torch.int32) - masks.sum(0, dtype=torch.int32)
+
+
+def encode(values: Iterable[Tensor], weight: int, *, clip: float, bits: int) -> Tensor:
+    """Numbers as fixed-point numbers of the ring, times the client's weight, `[n]` int32.
+
+    Args:
+        values: In any shapes; clipped to ±`clip`.
+        weight: Of the client.
+        clip: Range.
+        bits: Of one number, its sign among them: 2^(bits − 1) − 1 stands for `clip`.
+    """
+    flat = torch.cat([value.detach().flatten().double() for value in values]).clamp(-clip, clip)
+    return (flat * (steps_of(bits) / clip)).round().long().mul(weight).to(torch.int32)
+
+
+def decode(total: Tensor, *, clip: float, bits: int) -> Tensor:
+    """The numbers that a sum of the ring stands for, `[n]` float64."""
+    return total.double() * (clip / steps_of(bits))
+
+
+def steps_of(bits: int) -> int:
+    """The largest fixed-point number of so many bits."""
+    return int(2 ** (bits - 1)) - 1

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedaudit.core.client import ClientStep
 from fedaudit.core.observation import DefenseFacts
 from fedaudit.defenses.gradient_transforms import Replayed, keep_signs
-from fedaudit.defenses.on_update import on_sending
+from fedaudit.defenses.on_update import send_replayed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,13 +17,10 @@ class Sign:
     signSGD (Bernstein et al., ICML 2018, arXiv 1802.04434). Guarantee: none, it is a heuristic.
     """
 
-    def __call__(self, step: ClientStep) -> ClientStep:
-        """Send signs."""
-        return on_sending(step, self.replay(1).mean)
+    __call__ = send_replayed
 
     def replay(self, count: int) -> Replayed:
         """The same on an attacker's gradients."""
-        del count
         return Replayed(mean=(keep_signs(),))
 
     def encoded_bytes(self, tensors: Mapping[str, Tensor]) -> int:

@@ -9,12 +9,11 @@ from torch.func import jvp, vmap
 
 from fedaudit.core.client import ClientReturn, ClientStep, ClientTask
 from fedaudit.core.errors import ConfigError
-from fedaudit.core.observation import DefenseFacts
 from fedaudit.core.shared import Update
 from fedaudit.defenses.client_network import all_photos, received_network
 from fedaudit.defenses.gradient_transforms import Batch, Replayed, keep_inputs
 from fedaudit.defenses.on_update import on_sending
-from fedaudit.defenses.settings import require, settings_of
+from fedaudit.defenses.settings import public_settings, require
 
 CHUNK = 16
 """Derivatives that are computed at once; bounds memory."""
@@ -91,7 +90,6 @@ class Soteria:
 
     def replay(self, count: int) -> Replayed:
         """The same share of columns on an attacker's gradients, drawn: the update shows which."""
-        del count
         return Replayed(mean=(self._hide_any,))
 
     def _hide_any(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -108,9 +106,7 @@ class Soteria:
         kept[order[: round(self.pruned * len(scores))]] = False
         return kept
 
-    def facts(self) -> DefenseFacts:
-        """Layer and share are public, and the choice shows in the update."""
-        return DefenseFacts("soteria", settings_of(self))
+    facts = public_settings("soteria")
 
 
 class _ReachedError(Exception):

@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass
 
-from fedaudit.core.client import ClientStep
-from fedaudit.core.observation import DefenseFacts
 from fedaudit.defenses.gradient_transforms import Replayed, keep_largest
-from fedaudit.defenses.on_update import on_sending, sparse_bytes, with_error_feedback
-from fedaudit.defenses.settings import require, settings_of
+from fedaudit.defenses.on_update import send_replayed, sparse_bytes
+from fedaudit.defenses.settings import public_settings, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,18 +26,10 @@ class TopK:
     def __post_init__(self) -> None:
         require(0 <= self.pruned < 1, "pruned must lie in [0, 1)", self.pruned)
 
-    def __call__(self, step: ClientStep) -> ClientStep:
-        """Prune what the step shares."""
-        send = with_error_feedback if self.error_feedback else on_sending
-        return send(step, self.replay(1).mean)
+    __call__ = send_replayed
+    encoded_bytes = staticmethod(sparse_bytes)
+    facts = public_settings("top_k")
 
     def replay(self, count: int) -> Replayed:
         """The same on an attacker's gradients, without what earlier rounds left out."""
-        del count
         return Replayed(mean=(keep_largest(1 - self.pruned),))
-
-    encoded_bytes = staticmethod(sparse_bytes)
-
-    def facts(self) -> DefenseFacts:
-        """The share is public, and shows in the update."""
-        return DefenseFacts("top_k", settings_of(self))

@@ -37,12 +37,10 @@ class Attack(Protocol):
     @property
     def needs(self) -> frozenset[Knowledge]:
         """Facts that a threat model must grant."""
-        ...
 
     @property
     def reads(self) -> frozenset[type]:
         """Kinds of shared things that it attacks."""
-        ...
 
     def __call__(
         self,
@@ -52,7 +50,6 @@ class Attack(Protocol):
         progress: Progress | None = None,
     ) -> Reconstruction:
         """Reconstruct; `progress(step, steps, objective)` is called now and then."""
-        ...
 
 
 def category_of(attack: object) -> AttackCategory:
@@ -74,7 +71,6 @@ class ManipulatingAttack(Attack, Protocol):
 
         Parameters that stay on the devices are absent from `before`, and keep their names.
         """
-        ...
 
 
 class Metric(Protocol):
@@ -90,7 +86,6 @@ class Metric(Protocol):
 
     def __call__(self, original: Tensor, other: Tensor) -> Tensor:
         """Compare image by image."""
-        ...
 
 
 # --- a client's step, which defenses wrap ---------------------------------------------------------
@@ -101,11 +96,9 @@ class Defense(Protocol):
 
     def __call__(self, step: ClientStep) -> ClientStep:
         """Wrap a client's step."""
-        ...
 
     def facts(self) -> DefenseFacts:
         """What an attacker who read the paper and the configuration knows."""
-        ...
 
 
 class Method(Protocol):

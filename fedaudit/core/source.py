@@ -53,11 +53,9 @@ class FaceEmbedder(Protocol):
     @property
     def network(self) -> nn.Module:
         """Its weights decide what is remembered of it."""
-        ...
 
     def embed(self, images: Tensor) -> Tensor:
         """`[N, 3, H, W]` in [0, 1] as unit vectors `[N, D]`."""
-        ...
 
 
 class Explained(NamedTuple):
@@ -82,35 +80,27 @@ class Source(Protocol):
             cell: Of the study.
             attack: The cell's, which may choose what the server sends; None for random images.
         """
-        ...
 
     def facts(self) -> SourceFacts:
         """What a report must know of these captures; known before anything runs."""
-        ...
 
     def limitations(self) -> tuple[str, ...]:
         """What these captures cannot show, a sentence each."""
-        ...
 
     def notes(self) -> tuple[str, ...]:
         """What else a plan and a report say, such as what a defense does to a network."""
-        ...
 
     def provenance(self) -> dict[str, Any]:
         """Software, machine, terms and hashes of the data, as plain values."""
-        ...
 
     def gallery(self, federation: Federation, embedder: FaceEmbedder) -> dict[str, Tensor] | None:
         """Embeddings `[N, D]` of people, `reference/PERSON` and `probe/PERSON`.
 
         None where there are no photos of people.
         """
-        ...
 
     def wrong_person(self, cell: Cell, secret: Secret, found: Reconstruction) -> str | None:
         """Somebody of another client whom the cell's target does not show; None for nobody."""
-        ...
 
     def explained(self, cell: Cell, seen: Observation, found: Reconstruction) -> Explained:
         """How much of the update a reconstruction explains, where nothing else tells."""
-        ...

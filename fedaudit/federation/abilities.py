@@ -48,7 +48,6 @@ class Checks(Protocol):
 
     def check(self, faces: FaceSet, split: Split) -> None:
         """Raises `DataError`, which says what to change."""
-        ...
 
 
 @runtime_checkable
@@ -57,7 +56,6 @@ class Networks(Protocol):
 
     def network(self, spec: ModelSpec, split: Split) -> ModelSpec:
         """The network that clients train; `spec` has its `classes` and `image_size`."""
-        ...
 
 
 @runtime_checkable
@@ -66,7 +64,6 @@ class Tunes(Protocol):
 
     def local(self, training: LocalTraining) -> LocalTraining:
         """The settings that a client trains with, in training as in the audited round."""
-        ...
 
 
 @runtime_checkable
@@ -76,7 +73,6 @@ class Shares(Protocol):
     @property
     def share(self) -> Literal["gradient", "delta"]:
         """The gradient of one step, or the change of the weights."""
-        ...
 
 
 @runtime_checkable
@@ -87,7 +83,6 @@ class Combines(Protocol):
         self, before: Mapping[str, Tensor], updates: Sequence[Update], training: LocalTraining
     ) -> dict[str, Tensor]:
         """Global parameters of the next round, of those `before`."""
-        ...
 
 
 @runtime_checkable
@@ -97,7 +92,6 @@ class Multiplies(Protocol):
     @property
     def copies(self) -> int:
         """Images that train in place of each photo."""
-        ...
 
 
 @runtime_checkable
@@ -106,11 +100,9 @@ class Moves(Protocol):
 
     def at(self, public: Mapping[str, Tensor]) -> Defense:
         """The defense of a round for which the server has published `public`."""
-        ...
 
     def after(self, returns: Sequence[tuple[Shared, ...]]) -> dict[str, Tensor]:
         """What the server publishes for the next round, by names of its own; {} if nothing."""
-        ...
 
 
 @runtime_checkable
@@ -119,7 +111,6 @@ class Notes(Protocol):
 
     def notes(self, spec: ModelSpec) -> tuple[str, ...]:
         """Sentences without full stop on what it does to the network that `spec` builds."""
-        ...
 
 
 @runtime_checkable
@@ -128,7 +119,6 @@ class Gathers(Protocol):
 
     def photos(self, batch_size: int) -> int:
         """How many are behind it where the study asks for `batch_size`; no fewer than that."""
-        ...
 
 
 @runtime_checkable
@@ -137,7 +127,6 @@ class Starts(Protocol):
 
     def start(self, spec: ModelSpec, server: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
         """What the server holds before round 1; `server` is the random start."""
-        ...
 
 
 @runtime_checkable
@@ -148,7 +137,6 @@ class Sends(Protocol):
         self, server: Mapping[str, Tensor], client: int, owned: tuple[int, ...]
     ) -> dict[str, Tensor]:
         """What `client`, whose classes have the numbers `owned` among everybody's, receives."""
-        ...
 
 
 @runtime_checkable
@@ -157,7 +145,6 @@ class Labels(Protocol):
 
     def labelled(self, labels: Tensor) -> Tensor:
         """Indices `[k]` of the photos, of those with `labels [N]`, whose label is used."""
-        ...
 
 
 @runtime_checkable
@@ -166,7 +153,6 @@ class Trains(Protocol):
 
     def client(self, task: ClientTask) -> ClientReturn:
         """One client's round."""
-        ...
 
 
 @runtime_checkable
@@ -176,11 +162,9 @@ class Aggregates(Protocol):
     @property
     def secure(self) -> bool:
         """Whether there is one."""
-        ...
 
     def aggregate(self, returns: Sequence[tuple[Shared, ...]]) -> tuple[Shared, ...]:
         """All that the server sees of the round in which the clients sent `returns`."""
-        ...
 
 
 @runtime_checkable
@@ -191,7 +175,6 @@ class Secures(Protocol):
         self, clients: int, generator: torch.Generator, audited: int | None = None
     ) -> tuple[int, ...]:
         """Numbers of the clients that are left in a round; `audited` always is."""
-        ...
 
     def aggregate(
         self,
@@ -203,7 +186,6 @@ class Secures(Protocol):
 
         What it makes of it, `fedaudit.federation.class_rows.taken_apart` says.
         """
-        ...
 
 
 @runtime_checkable
@@ -220,7 +202,6 @@ class Absorbs(Protocol):
 
         It replaces what `combine` left under these names.
         """
-        ...
 
 
 @runtime_checkable
@@ -230,7 +211,6 @@ class Withholds(Protocol):
     @property
     def withheld(self) -> tuple[str, ...]:
         """Prefixes of parameter names."""
-        ...
 
 
 @runtime_checkable
@@ -239,4 +219,3 @@ class Classifies(Protocol):
 
     def classes(self, faces: FaceSet) -> tuple[str, ...] | None:
         """`[N]` a class for each photo; None where the classes are the people."""
-        ...

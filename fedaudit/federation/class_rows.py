@@ -16,7 +16,6 @@ def own_rows(
     server: Mapping[str, Tensor], client: int, owned: tuple[int, ...]
 ) -> dict[str, Tensor]:
     """What one client receives: everything, but of the class embeddings only its own."""
-    del client
     received = dict(server)
     if ROWS in received:
         received[ROWS] = received[ROWS][list(owned)]

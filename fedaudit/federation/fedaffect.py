@@ -107,7 +107,6 @@ class FedAffect:
         training: LocalTraining,
     ) -> dict[str, Tensor]:
         """The extractor after both stages: both mean deltas are added to it."""
-        del training
         both = [[s for s in shared if isinstance(s, Update)] for shared in returns]
         first = mean_update([updates[0] for updates in both])
         second = mean_update([updates[1] for updates in both])

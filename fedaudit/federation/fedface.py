@@ -93,7 +93,6 @@ class FedFace:
 
     def network(self, spec: ModelSpec, split: Split) -> ModelSpec:
         """The network with FedFace's loss."""
-        del split
         return spec_with_head(spec, "pull", {"margin": self.margin})
 
     def start(self, spec: ModelSpec, server: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
@@ -122,7 +121,6 @@ class FedFace:
         training: LocalTraining,
     ) -> dict[str, Tensor]:
         """The class embeddings, spread out."""
-        del training
         collected = collect(server, returns)
         return {ROWS: self.spread(collected[0])} if collected else {}
 

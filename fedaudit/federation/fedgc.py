@@ -63,7 +63,6 @@ class FedGC:
         Raises:
             DataError: Two clients have the same person.
         """
-        del faces
         require_one_client_each("FedGC", split)
 
     def client(self, task: ClientTask) -> ClientReturn:

@@ -96,7 +96,6 @@ class PrivacyFace:
         self, server: Mapping[str, Tensor], client: int, owned: tuple[int, ...]
     ) -> dict[str, Tensor]:
         """The backbone, and the cluster centers of the others (rows of zeros are none)."""
-        del owned
         received = dict(server)
         if REMOTE in received:
             others = received[REMOTE].clone()
@@ -115,7 +114,6 @@ class PrivacyFace:
         training: LocalTraining,
     ) -> dict[str, Tensor]:
         """The centers of this round, in `max_clusters` rows a client."""
-        del training
         sent = [next((s for s in r if isinstance(s, ClusterCenters)), None) for r in returns]
         width = next((s.centers.shape[1] for s in sent if s is not None), None)
         if width is None:

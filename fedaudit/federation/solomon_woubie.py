@@ -50,7 +50,6 @@ class SolomonWoubie:
 
     def network(self, spec: ModelSpec, split: Split) -> ModelSpec:
         """The network with a class for imposters, or with the loss between two views."""
-        del split
         if not self.supervised:
             return spec_with_head(spec, "two_views", {})
         classes = spec.arguments["classes"] + 1

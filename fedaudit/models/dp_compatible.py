@@ -200,7 +200,6 @@ class _ShallowTracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Every child is."""
-        del m, module_qualified_name
         return True
 
 

@@ -41,7 +41,6 @@ class Generator(Protocol):
 
     def __call__(self, z: Tensor) -> Tensor:
         """Images in [0, 1], differentiable in `z`."""
-        ...
 
 
 @runtime_checkable
@@ -51,15 +50,12 @@ class StagedGenerator(Generator, Protocol):
     @property
     def stages(self) -> nn.ModuleList:
         """Each takes the feature map that the one before gives."""
-        ...
 
     def features(self, z: Tensor, stage: int) -> Tensor:
         """The feature map that stage `stage` takes; stage 0 takes the latent itself."""
-        ...
 
     def forward_from(self, stage: int, feature: Tensor) -> Tensor:
         """Images from the feature map that stage `stage` takes."""
-        ...
 
 
 def load_generator(source: str = "face_gan", *, latent_dim: int | None = None) -> Generator:

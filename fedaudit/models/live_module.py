@@ -24,7 +24,6 @@ def copy_module(
     Raises:
         UsageError: It cannot be copied, or a layer has no `reset_parameters` to start anew with.
     """
-    del fingerprint
     try:
         twin = copy.deepcopy(module)
     except (RuntimeError, TypeError) as error:

@@ -140,7 +140,6 @@ class TwoViews(FaceNet):
 
     def criterion(self, scores: Tensor, labels: Tensor) -> Tensor:
         """NT-Xent over the 2N views; labels play no part."""
-        del labels
         views = torch.cat(scores.chunk(2, 1))
         count = len(scores)
         similar = views @ views.T / self.temperature

@@ -62,9 +62,10 @@ def from_file(
     return copy.deepcopy(_network(str(Path(path).expanduser()), digest, shape))
 
 
-@lru_cache(maxsize=1)  # every attack of a run builds the same network, and tracing takes seconds
+@lru_cache(
+    maxsize=1
+)  # every attack builds the same network (`digest` of its file), and tracing is slow
 def _network(path: str, digest: str, shape: tuple[int, ...] | None) -> nn.Module:
-    del digest  # of what is cached
     program: Any = read_program(Path(path), {})
     scripted = isinstance(program, nn.Module)
     if scripted and shape is None:

@@ -12,8 +12,8 @@ from fedaudit.core.errors import ConfigError
 from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.registry import create
 from fedaudit.core.shared import Update
+from fedaudit.defenses.client_network import image_gradients
 from fedaudit.defenses.concealed_samples import ConcealedSamples
-from fedaudit.defenses.image_gradients import image_gradients
 from fedaudit.federation.simulation import Simulation
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.soft_labels import loss_on, probabilities

@@ -16,8 +16,7 @@ from fedaudit.core.observation import LocalTraining
 from fedaudit.core.shared import Aggregate, MaskedVectors, Update
 from fedaudit.core.trial import Cell
 from fedaudit.defenses.chain import Chain, parts_of
-from fedaudit.defenses.masked_sum import encode, masked_sum
-from fedaudit.defenses.secure_aggregation import SecureAggregation
+from fedaudit.defenses.secure_aggregation import SecureAggregation, encode, masked_sum
 from fedaudit.defenses.weighted_sum import sum_securely
 from fedaudit.federation.simulation import Simulation
 from fedaudit.federation.together import without_aggregator

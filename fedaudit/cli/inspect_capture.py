@@ -104,7 +104,9 @@ def _attacks(found: "Inspection") -> list[str]:
             lacking.setdefault(fit.missing, []).append(fit.name)
     for missing, names in lacking.items():
         lines += _wrapped(f"{', '.join(names)}: miss {'; '.join(map(printable, missing))}")
-    from fedaudit.captures.audit.audit_notes import how_to_state  # noqa: PLC0415 - imports torch
+    from fedaudit.captures.inspect.applicable_attacks import (  # noqa: PLC0415 - imports torch
+        how_to_state,
+    )
 
     how = how_to_state(Path(found.folder), [text for missing in lacking for text in missing])
     if how:

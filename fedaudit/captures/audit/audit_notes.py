@@ -1,6 +1,5 @@
 """What an audit of a recorded run says of it, in text that a terminal and a study can hold."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,32 +12,6 @@ from fedaudit.core.scenario import Protection, RecordedRun, RecordedTarget
 
 SHOWN = 40
 """Anomalies and problems that a report lists one by one."""
-
-
-EXAMPLES = {
-    "model": "'my_app.task:Net'",
-    "image_shape": "(3, 32, 32)",
-    "classes": "10",
-    "lr": "0.1",
-    "local_steps": "1",
-    "batch_size": "32",
-}
-"""Of facts that attacks cannot do without, as Python writes them."""
-
-
-def how_to_state(folder: Path, missing: Sequence[str]) -> str:
-    """A command that states facts of a capture; "" where none of them can be.
-
-    Args:
-        folder: The capture.
-        missing: What attacks miss, in words that name the facts.
-    """
-    words = set(re.findall(r"\w+", " ".join(missing)))
-    facts = ", ".join(f"{name}={value}" for name, value in EXAMPLES.items() if name in words)
-    if not facts:
-        return ""
-    call = f"import fedaudit; fedaudit.recording({printable(str(folder))!r}, {facts})"
-    return f'python -c "{call}"'
 
 
 def some(lines: Sequence[str]) -> tuple[str, ...]:

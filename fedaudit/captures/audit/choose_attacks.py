@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 from fedaudit.attacks.closed_form.first_layer import find_first
 from fedaudit.attacks.gathering.gather import gather
-from fedaudit.captures.audit.audit_notes import how_to_state
 from fedaudit.captures.format.capture_reader import StoredCapture, StoredMessage
-from fedaudit.captures.inspect.applicable_attacks import missing_knowledge
+from fedaudit.captures.inspect.applicable_attacks import how_to_state, missing_knowledge
 from fedaudit.core import registry
 from fedaudit.core.errors import ConfigError, FedauditError
 from fedaudit.core.knowledge import Knowledge

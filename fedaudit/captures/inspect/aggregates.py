@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from fedaudit.captures.format.capture_facts import Facts
 from fedaudit.captures.format.capture_reader import StoredMessage
@@ -14,16 +13,6 @@ from fedaudit.core.scenario import Protection
 
 CLOSE = 1e-9
 """Relative distance of values that were cut at one bound: their sums are the same."""
-
-
-def is_sum(look: Look) -> bool:
-    """Whether what was looked at is no single client's."""
-    return look.messages[0].message.aggregate or len(clients_of(look)) > 1
-
-
-def clients_of(look: Look) -> tuple[str, ...]:
-    """Who sent these bit-identical messages."""
-    return tuple(sorted({one.message.client or "" for one in look.messages}))
 
 
 def identical_sum(number: int, clients: Sequence[str]) -> Protection:
@@ -40,12 +29,9 @@ def stated_sums(number: int, stored: Sequence[StoredMessage]) -> list[Protection
     sums = [one.message for one in stored if one.message.aggregate]
     if not sums:
         return []
-    over = f"over {len(sums[0].weights)} clients" if sums[0].weights else "over clients"
-    return [
-        Protection(
-            "aggregate", False, f"a sum or mean {over} was recorded as such", number, len(sums)
-        )
-    ]
+    many = f"{len(sums[0].weights)} clients" if sums[0].weights else "clients"
+    evidence = f"a sum or mean over {many} was recorded as such"
+    return [Protection("aggregate", False, evidence, number, len(sums))]
 
 
 def flaws_of_sum(number: int, look: Look, facts: Facts) -> list[Protection]:
@@ -56,12 +42,15 @@ def flaws_of_sum(number: int, look: Look, facts: Facts) -> list[Protection]:
     """
     found = []
     counters = look.measures.counters if look.measures else ()
-    wrong = [c for c in counters if not _counted(c, facts.local_steps)]
+    steps = facts.local_steps
+    wrong = [
+        c for c in counters if not is_whole(c) or (c <= 0 if steps is None else round(c) != steps)
+    ]
     if wrong:
-        made = f"{facts.local_steps} step(s)" if facts.local_steps else "whole steps"
+        expected = f"{steps} step(s)" if steps else "whole steps"
         evidence = (
             f"in an aggregate {len(wrong)} of {len(counters)} batch-norm counters moved by "
-            f"{wrong[0]:.4g}, where clients make {made}: the aggregator cuts values off, "
+            f"{wrong[0]:.4g}, where clients make {expected}: the aggregator cuts values off, "
             "or does not scale single numbers back (Flower's SecAgg+ clips to ±8 and does both). "
             "What the server averages of buffers is not what clients counted"
         )
@@ -77,10 +66,6 @@ def flaws_of_sum(number: int, look: Look, facts: Facts) -> list[Protection]:
     return found
 
 
-def _counted(moved: float, steps: int | None) -> bool:
-    return is_whole(moved) and (moved > 0 if steps is None else round(moved) == steps)
-
-
 def _bound(stored: StoredMessage) -> tuple[float, int] | None:
     """The largest size of a number that several share; weights of networks are all different."""
     if stored.message.kind != "weights":
@@ -90,9 +75,5 @@ def _bound(stored: StoredMessage) -> tuple[float, int] | None:
     except CaptureError:
         return None  # looking at it has said so
     top = max((float(t.abs().max()) for t in sent), default=0.0)
-    count = sum(_as_large(t, top) for t in sent)
+    count = sum(int(torch.count_nonzero(t.abs() >= top * (1 - CLOSE))) for t in sent)
     return (top, count) if top > 1 and count >= 3 else None  # ones are what norms start from
-
-
-def _as_large(tensor: Tensor, top: float) -> int:
-    return int(torch.count_nonzero(tensor.abs() >= top * (1 - CLOSE)))

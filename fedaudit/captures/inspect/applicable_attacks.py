@@ -1,13 +1,27 @@
 """Which registered attacks a capture allows, and which facts they still miss."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from fedaudit.captures.format.capture_reader import StoredCapture, StoredMessage
 from fedaudit.captures.format.stated_training import local_training
 from fedaudit.core import registry
 from fedaudit.core.errors import FedauditError
 from fedaudit.core.knowledge import Knowledge
+from fedaudit.core.printable import printable
 from fedaudit.core.shared import Aggregate, Update
+
+EXAMPLES = {
+    "model": "'my_app.task:Net'",
+    "image_shape": "(3, 32, 32)",
+    "classes": "10",
+    "lr": "0.1",
+    "local_steps": "1",
+    "batch_size": "32",
+}
+"""Of facts that attacks cannot do without, as Python writes them."""
 
 
 @dataclass(frozen=True)
@@ -85,3 +99,18 @@ def missing_knowledge(
     if facts.protections is None:
         lacking[Knowledge.DEFENSE] = "the protections in use: state protections (() for none)"
     return lacking
+
+
+def how_to_state(folder: Path, missing: Sequence[str]) -> str:
+    """A command that states facts of a capture; "" where none of them can be.
+
+    Args:
+        folder: The capture.
+        missing: What attacks miss, in words that name the facts.
+    """
+    words = set(re.findall(r"\w+", " ".join(missing)))
+    facts = ", ".join(f"{name}={value}" for name, value in EXAMPLES.items() if name in words)
+    if not facts:
+        return ""
+    call = f"import fedaudit; fedaudit.recording({printable(str(folder))!r}, {facts})"
+    return f'python -c "{call}"'

@@ -8,7 +8,7 @@ import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -18,13 +18,7 @@ from fedaudit.captures.format.capture_facts import stated
 from fedaudit.captures.format.capture_reader import StoredCapture, StoredMessage
 from fedaudit.captures.format.stated_training import local_training
 from fedaudit.captures.format.update_measures import Measures
-from fedaudit.captures.inspect.aggregates import (
-    clients_of,
-    flaws_of_sum,
-    identical_sum,
-    is_sum,
-    stated_sums,
-)
+from fedaudit.captures.inspect.aggregates import flaws_of_sum, identical_sum, stated_sums
 from fedaudit.captures.inspect.applicable_attacks import AttackFit, attacks_for
 from fedaudit.captures.inspect.round_measures import Anomaly, look_at_round
 from fedaudit.captures.inspect.seen_protections import (
@@ -34,6 +28,12 @@ from fedaudit.captures.inspect.seen_protections import (
 )
 from fedaudit.core.scenario import Protection
 from fedaudit.core.shared import Aggregate, Buffers, Update
+
+ASKED = (
+    *("model", "image_shape", "classes", "lr", "local_steps", "batch_size", "batch_norm"),
+    *("optimizer", "momentum", "weight_decay", "protections"),
+)
+"""Facts that attacks ask for, in the order of their worth."""
 
 
 @dataclass(frozen=True)
@@ -121,23 +121,24 @@ def inspect(
         looked = look_at_round(capture, number, workers=workers, verify=verify)
         anomalies += looked.anomalies
         measured: list[tuple[str, Measures]] = []
-        alone: list[tuple[str, Measures]] = []
+        alone: list[Measures] = []
         for look in looked.looks:
-            names = clients_of(look)
-            if len(names) > 1:
-                seen.append(identical_sum(number, names))
-            if is_sum(look):
+            if len(look.clients) > 1:
+                seen.append(identical_sum(number, look.clients))
+            if look.is_sum:
                 seen += flaws_of_sum(number, look, capture.facts)
             if look.measures is not None:
-                measured.append((names[0], look.measures))
-                alone += [] if is_sum(look) else measured[-1:]
-                read |= {Aggregate if is_sum(look) else Update}
+                measured.append((look.clients[0], look.measures))
+                alone += [] if look.is_sum else [look.measures]
+                read |= {Aggregate if look.is_sum else Update}
                 read |= {Buffers} if look.measures.buffers else set()
             kept += len(look.messages) if look.kept else 0
+        every = [m for _, m in measured]
+        steps = _steps_of(alone)
         seen += stated_sums(number, looked.stored)
-        seen += protections_of_round(number, measured, looked.broadcast or (), capture.facts, alone)
-        anomalies += [*_compared(number, measured), *_steps(capture, number, alone)]
-        counted |= steps_of(alone)
+        seen += protections_of_round(number, every, alone, looked.broadcast or {}, capture.facts)
+        anomalies += [*_compared(number, measured), *_steps(capture, number, steps)]
+        counted |= steps
         rounds.append(_summary(number, looked.stored, looked.broadcast is not None, measured))
         example = example or next(iter(looked.stored), None)
     known = stated(capture.facts)
@@ -146,7 +147,7 @@ def inspect(
         folder=str(capture.folder),
         created=capture.manifest.created,
         facts=known,
-        unknown=tuple(n for n in _asked() if n not in known),
+        unknown=tuple(n for n in ASKED if n not in known),
         assumed=training.assumed if training else (),
         found_out=_found_out(capture, counted),
         rounds=tuple(rounds),
@@ -158,32 +159,16 @@ def inspect(
     )
 
 
-def _asked() -> tuple[str, ...]:
-    """Facts that attacks ask for, in the order of their worth."""
-    return (
-        *("model", "image_shape", "classes", "lr", "local_steps", "batch_size", "batch_norm"),
-        *("optimizer", "momentum", "weight_decay", "protections"),
-    )
-
-
 def _compared(number: int, measured: list[tuple[str, Measures]]) -> list[Anomaly]:
     """Updates that differ from the others of the round."""
     found: list[Anomaly] = []
     norms = [m.norm for _, m in measured if m.norm > 0 and math.isfinite(m.norm)]
     middle = median(norms) if norms else 0.0
-    for client, m in measured:
-        if len(norms) >= 3 and m.norm > 10 * middle:
-            found.append(
-                Anomaly(
-                    number, client, f"its norm {m.norm:.3g} is far above the median {middle:.3g}"
-                )
-            )
-        elif len(norms) >= 3 and 0 < m.norm < middle / 10:
-            found.append(
-                Anomaly(
-                    number, client, f"its norm {m.norm:.3g} is far below the median {middle:.3g}"
-                )
-            )
+    for client, m in measured if len(norms) >= 3 else ():
+        if m.norm > 10 * middle or 0 < m.norm < middle / 10:
+            way = "above" if m.norm > middle else "below"
+            what = f"its norm {m.norm:.3g} is far {way} the median {middle:.3g}"
+            found.append(Anomaly(number, client, what))
     still: dict[str, list[str]] = defaultdict(list)
     for client, m in measured:
         for name, layer in m.layers.items():
@@ -199,27 +184,20 @@ def _compared(number: int, measured: list[tuple[str, Measures]]) -> list[Anomaly
         missing = [n for n, c in usual.items() if 2 * c > len(measured) and n not in m.layers]
         missing = [n for n in missing if n not in m.whole and n not in dict(m.unfit)]
         if missing:
-            found.append(
-                Anomaly(number, client, f"{missing[0]!r} is missing, which most clients sent")
-            )
+            what = f"{missing[0]!r} is missing, which most clients sent"
+            found.append(Anomaly(number, client, what))
     return found
 
 
-def steps_of(measured: list[tuple[str, Measures]]) -> set[int]:
+def _steps_of(measured: list[Measures]) -> set[int]:
     """Local steps that batch-norm counters show; empty where they were tampered with."""
-    moves = {c for _, m in measured for c in m.counters}
-    return (
-        {round(c) for c in moves}
-        if moves and all(is_whole(c) and c > 0.5 for c in moves)
-        else set()
-    )
+    moves = {c for m in measured for c in m.counters}
+    return {round(c) for c in moves} if all(is_whole(c) and c > 0.5 for c in moves) else set()
 
 
-def _steps(
-    capture: StoredCapture, number: int, measured: list[tuple[str, Measures]]
-) -> list[Anomaly]:
+def _steps(capture: StoredCapture, number: int, counted: set[int]) -> list[Anomaly]:
     """Counters that contradict what is stated."""
-    stated_steps, counted = capture.facts.local_steps, steps_of(measured)
+    stated_steps = capture.facts.local_steps
     if stated_steps is None or not counted or counted == {stated_steps}:
         return []
     shown = ", ".join(map(str, sorted(counted)[:5]))
@@ -236,22 +214,19 @@ def _found_out(capture: StoredCapture, counted: set[int]) -> tuple[str, ...]:
 
 def _together(seen: list[Protection]) -> tuple[Protection, ...]:
     """The same finding of several rounds once, with the evidence of the first."""
-    found: dict[tuple[str, bool], list[Protection]] = defaultdict(list)
+    alike: dict[tuple[str, bool], list[Protection]] = defaultdict(list)
     for one in seen:
-        found[one.name, one.fault].append(one)
+        alike[one.name, one.fault].append(one)
     return tuple(
         ones[0]
         if len(ones) == 1
-        else Protection(
-            ones[0].name,
-            ones[0].fault,
-            f"{ones[0].evidence} (round {ones[0].round}; in {len({o.round for o in ones})} rounds)",
-            ones[0].round,
-            sum(o.clients for o in ones),
-            ones[0].value,
-            ones[0].names,
+        else replace(
+            ones[0],
+            evidence=f"{ones[0].evidence} (round {ones[0].round}; "
+            f"in {len({o.round for o in ones})} rounds)",
+            clients=sum(o.clients for o in ones),
         )
-        for ones in found.values()
+        for ones in alike.values()
     )
 
 
@@ -270,6 +245,7 @@ def _summary(
     examples = [one.message.examples for one in stored if one.message.examples is not None]
     norms = [m.norm for _, m in measured if math.isfinite(m.norm) and m.layers]
     sizes = [sum(math.prod(e.shape) for e in one.header.entries.values()) for one in stored]
+    lengths = [sum(e.end - e.begin for e in one.header.entries.values()) for one in stored]
     return RoundSummary(
         number=number,
         broadcast=broadcast,
@@ -278,9 +254,7 @@ def _summary(
         kinds=dict(kinds),
         tensors=max((len(one.header.entries) for one in stored), default=0),
         numbers=max(sizes, default=0),
-        bytes=max(
-            (sum(e.end - e.begin for e in one.header.entries.values()) for one in stored), default=0
-        ),
+        bytes=max(lengths, default=0),
         examples=(min(examples), max(examples)) if examples else None,
         norm=(min(norms), median(norms), max(norms)) if norms else None,
         buffers=sum(bool(m.buffers) for _, m in measured),

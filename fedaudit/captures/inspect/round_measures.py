@@ -41,6 +41,16 @@ class Look:
     kept: bool
     anomalies: tuple[Anomaly, ...]
 
+    @property
+    def clients(self) -> tuple[str, ...]:
+        """Who sent these bit-identical messages."""
+        return tuple(sorted({one.message.client or "" for one in self.messages}))
+
+    @property
+    def is_sum(self) -> bool:
+        """Whether this is no single client's."""
+        return self.messages[0].message.aggregate or len(self.clients) > 1
+
 
 @dataclass(frozen=True)
 class RoundLook:
@@ -75,32 +85,19 @@ def look_at_round(capture: StoredCapture, number: int, *, workers: int, verify: 
     groups = identical_groups(stored, known)
     read = [one for group in groups for one in (group if verify else group[:1])]
     with ThreadPoolExecutor(workers) as pool:
-        found = list(pool.map(partial(_examined, capture, sent, kept, verify), read))
-    by_path = {one.path: look for one, look in zip(read, found, strict=True)}
-    for look in found:
-        for error in look.errors:
+        examined = list(pool.map(partial(_examined, capture, sent, kept, verify), read))
+    by_path = {one.path: result for one, result in zip(read, examined, strict=True)}
+    for *_, error in examined:
+        if error:
             capture.report(error)
-    looks = tuple(_look(number, group, by_path[group[0].path]) for group in groups)
+    looks = tuple(_look(number, group, *by_path[group[0].path][:2]) for group in groups)
     return RoundLook(
-        stored, sent.tensors, looks, (*anomalies, *(a for look in looks for a in look.anomalies))
+        stored, sent[0], looks, (*anomalies, *(a for look in looks for a in look.anomalies))
     )
 
 
-@dataclass(frozen=True)
-class _Sent:
-    """A broadcast under plain names, and the digest of its header; None where there is none."""
-
-    tensors: Mapping[str, Tensor] | None
-    digest: str | None
-
-
-@dataclass(frozen=True)
-class _Examined:
-    """The measures of a message, and what is wrong with it."""
-
-    measures: Measures | None
-    kept: bool
-    errors: tuple[CaptureError, ...]
+_Sent = tuple[Mapping[str, Tensor] | None, str | None]
+"""A broadcast under plain names, and the digest of its header; None where there is none."""
 
 
 def _sent(capture: StoredCapture, number: int) -> tuple[_Sent, tuple[Anomaly, ...]]:
@@ -111,26 +108,26 @@ def _sent(capture: StoredCapture, number: int) -> tuple[_Sent, tuple[Anomaly, ..
         capture.report(error)
     except UsageError:
         what = "no broadcast was recorded: updates mean nothing alone"
-        return _Sent(None, None), (Anomaly(number, "", what),)
-    return _Sent(None, None), ()
+        return (None, None), (Anomaly(number, "", what),)
+    return (None, None), ()
 
 
 def _broadcast(capture: StoredCapture, number: int, client: str | None) -> _Sent:
     stored = capture.broadcast_message(number, client)
     names = capture.facts.parameter_names or ()
-    return _Sent(named(stored.tensors(), names), stored.header.digest)
+    return named(stored.tensors(), names), stored.header.digest
 
 
 def _kept(capture: StoredCapture, stored: tuple[StoredMessage, ...]) -> dict[Path, Kept]:
     """Measures in headers, by path."""
-    found: dict[Path, Kept] = {}
+    by_path: dict[Path, Kept] = {}
     for one in stored:
         try:
             if measures := kept_in(one, capture.facts):
-                found[one.path] = measures
+                by_path[one.path] = measures
         except CaptureError as error:
             capture.report(error)
-    return found
+    return by_path
 
 
 def _examined(
@@ -139,30 +136,35 @@ def _examined(
     kept: Mapping[Path, Kept],
     verify: bool,
     stored: StoredMessage,
-) -> _Examined:
-    """Measure one message; runs in a thread, so that it changes nothing."""
+) -> tuple[Measures | None, bool, CaptureError | None]:
+    """The measures of a message, whether they were kept, and what is wrong with it.
+
+    Runs in a thread, so that it changes nothing.
+    """
     facts, client = capture.facts, stored.message.client or ""
     before = kept.get(stored.path)
     try:
         if broadcast_file(stored.path.parent, client) != broadcast_file(stored.path.parent, None):
             sent = _broadcast(capture, stored.message.round, client)
-        answers = before is not None and before.answers(sent.digest, facts)
+        answers = before is not None and before.answers(sent[1], facts)
         if before is not None and answers and not verify:
-            return _Examined(before.measures, True, ())
+            return before.measures, True, None
         names = facts.parameter_names or ()
-        found = measure(stored.tensors(), stored.message.kind, sent.tensors, facts.buffers, names)
+        found = measure(stored.tensors(), stored.message.kind, sent[0], facts.buffers, names)
         if verify and before is not None:
             wrong = disagreement(stored, before, found if answers else None)
             if wrong is not None:
-                return _Examined(found, False, (CaptureError(stored.path, wrong),))
+                return found, False, CaptureError(stored.path, wrong)
     except CaptureError as error:
-        return _Examined(None, False, (error,))
-    return _Examined(found, False, ())
+        return None, False, error
+    return found, False, None
 
 
-def _look(number: int, group: tuple[StoredMessage, ...], examined: _Examined) -> Look:
+def _look(
+    number: int, group: tuple[StoredMessage, ...], found: Measures | None, kept: bool
+) -> Look:
     """What is unusual about a message by itself."""
-    found, client = examined.measures, group[0].message.client or ""
+    client = group[0].message.client or ""
     if found is None:
         return Look(group, None, False, ())
     words = [f"{name!r}: {reason}" for name, reason in found.unfit[:3]]
@@ -170,4 +172,4 @@ def _look(number: int, group: tuple[StoredMessage, ...], examined: _Examined) ->
     words += [f"the running variance {n!r} is negative" for n in found.negative_variances[:3]]
     if found.layers and found.norm == 0:
         words.append("it changes nothing: the client did not train")
-    return Look(group, found, examined.kept, tuple(Anomaly(number, client, w) for w in words))
+    return Look(group, found, kept, tuple(Anomaly(number, client, w) for w in words))

@@ -6,13 +6,16 @@ found does not mean that it is not there.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
 
 from fedaudit.captures.format.capture_facts import DpClaim, Facts
 from fedaudit.captures.format.tensor_names import STATISTICS, is_buffer
 from fedaudit.captures.format.update_measures import Measures
 from fedaudit.core.scenario import Protection
 
+COUNTED = "counters in the clipping norm"
 COMMON = 3e-4
 """Relative difference of norms that count as one: sums of float32 squares agree better."""
 SHARE = 0.1
@@ -24,34 +27,34 @@ real networks differ by orders of magnitude from layer to layer."""
 
 def protections_of_round(
     number: int,
-    measured: Sequence[tuple[str, Measures]],
-    broadcast: Iterable[str],
+    measured: Sequence[Measures],
+    alone: Sequence[Measures],
+    broadcast: Mapping[str, Tensor],
     facts: Facts,
-    alone: Sequence[tuple[str, Measures]] | None = None,
 ) -> tuple[Protection, ...]:
     """What the updates of one round show.
 
     Args:
         number: Its number.
-        measured: Client and measures of each update; bit-identical ones once.
-        broadcast: Names that the server sent.
-        facts: What is stated.
+        measured: The measures of each update; bit-identical ones once.
         alone: Those of `measured` that are one client's: norms and buffers of a sum are nobody's.
-            None takes all.
+        broadcast: What the server sent, by name.
+        facts: What is stated.
     """
-    usable = [m for _, m in measured if not m.not_finite and m.layers and m.norm > 0]
+    masked = _masked(number, measured)
+    usable = [m for m in measured if not m.not_finite and m.layers and m.norm > 0]
     if not usable:
-        return tuple(_masked(number, measured))
-    own = usable if alone is None else [m for _, m in alone if any(m is u for u in usable)]
-    found = [
-        *_masked(number, measured),
+        return tuple(masked)
+    own = [m for m in alone if any(m is u for u in usable)]
+    seen = [
+        *masked,
         *(_clipping(number, own, facts) if own else ()),
         *_noise(number, usable, facts.dp),
         *_sparsity(number, usable),
         *_quantization(number, usable),
         *_absent(number, usable, broadcast, facts),
     ]
-    return (*found, *_buffers(number, own, facts, found, _running(broadcast)))
+    return (*seen, *_buffers(number, own, facts, seen, broadcast))
 
 
 def protections_stated(facts: Facts) -> tuple[Protection, ...]:
@@ -88,8 +91,8 @@ def noise_deviation(measures: Measures) -> float | None:
     return sizes[len(sizes) // 2]
 
 
-def _masked(number: int, measured: Sequence[tuple[str, Measures]]) -> list[Protection]:
-    masked = [m for _, m in measured if m.whole]
+def _masked(number: int, measured: Sequence[Measures]) -> list[Protection]:
+    masked = [m for m in measured if m.whole]
     if not masked:
         return []
     evidence = (
@@ -102,22 +105,20 @@ def _masked(number: int, measured: Sequence[tuple[str, Measures]]) -> list[Prote
 def _clipping(number: int, usable: Sequence[Measures], facts: Facts) -> list[Protection]:
     """Several clients with one and the same norm, and none above it."""
     found = []
-    norms = {"parameters": [m.norm for m in usable], "all": [m.norm_of_all for m in usable]}
     # Norms of noise agree by themselves: they vary by 1/√(2n) for n numbers.
     drowned = sum(noise_deviation(m) is not None for m in usable) * 2 > len(usable)
-    bounds = {kind: None if drowned else _bound(values) for kind, values in norms.items()}
-    if bound := bounds["parameters"]:
+    bounds = (
+        (_bound([m.norm for m in usable]), ""),
+        (_bound([m.norm_of_all for m in usable]), " with batch-norm buffers and counters"),
+    )
+    common = next(((*bound, what) for bound, what in bounds if bound), None)
+    if common and not drowned:
+        top, count, what = common
         evidence = (
-            f"{bound[1]} of {len(usable)} updates have an L2 norm of {bound[0]:.4g}, and none has "
+            f"{count} of {len(usable)} updates have an L2 norm of {top:.4g}{what}, and none has "
             "a larger one"
         )
-        found.append(Protection("clipping", False, evidence, number, bound[1], bound[0]))
-    elif bound := bounds["all"]:
-        evidence = (
-            f"{bound[1]} of {len(usable)} updates have an L2 norm of {bound[0]:.4g} with "
-            "batch-norm buffers and counters, and none has a larger one"
-        )
-        found.append(Protection("clipping", False, evidence, number, bound[1], bound[0]))
+        found.append(Protection("clipping", False, evidence, number, count, top))
     scaled = [m for m in usable if not all(map(is_whole, m.counters))]
     if scaled:
         one = scaled[0]
@@ -128,11 +129,7 @@ def _clipping(number: int, usable: Sequence[Measures], facts: Facts) -> list[Pro
             "that little of the update is left: it looks protected for the wrong reason. Leave "
             "buffers out of the clipping, or use a network without batch norm"
         )
-        found.append(
-            Protection(
-                "counters in the clipping norm", True, evidence, number, len(scaled), one.norm
-            )
-        )
+        found.append(Protection(COUNTED, True, evidence, number, len(scaled), one.norm))
     elif seen := _counted_by_flower(number, usable, facts, drowned=drowned):
         found.append(seen)
     return found
@@ -165,8 +162,7 @@ def _counted_by_flower(
         f"them.{left} It looks protected for the wrong reason. Leave buffers out of what is "
         "clipped, or use a network without batch norm"
     )
-    name = "counters in the clipping norm"
-    return Protection(name, True, evidence, number, len(usable), usable[0].norm)
+    return Protection(COUNTED, True, evidence, number, len(usable), usable[0].norm)
 
 
 def is_whole(value: float) -> bool:
@@ -249,7 +245,7 @@ def _quantization(number: int, usable: Sequence[Measures]) -> list[Protection]:
 
 
 def _absent(
-    number: int, usable: Sequence[Measures], broadcast: Iterable[str], facts: Facts
+    number: int, usable: Sequence[Measures], broadcast: Mapping[str, Tensor], facts: Facts
 ) -> list[Protection]:
     """Layers that nobody sends, and layers that nobody changes."""
     found = []
@@ -257,39 +253,33 @@ def _absent(
     missing = [n for n in names if not any(n in m.layers or n in m.whole for m in usable)]
     if missing:
         evidence = f"nobody sent {_some(missing)}, which the server had sent: kept on the devices"
-        found.append(_layers("missing layers", evidence, number, usable, missing))
+        found.append(("missing layers", evidence, missing))
     still = Counter(n for m in usable for n, layer in m.layers.items() if layer.norm == 0)
     frozen = [name for name, count in still.items() if count == len(usable)]
     if frozen:
         evidence = f"no update changes {_some(frozen)}: frozen, or out of reach of the loss"
-        found.append(_layers("frozen layers", evidence, number, usable, frozen))
-    return found
-
-
-def _layers(
-    name: str, evidence: str, number: int, usable: Sequence[Measures], names: Sequence[str]
-) -> Protection:
-    return Protection(name, False, evidence, number, len(usable), None, tuple(names))
-
-
-def _running(broadcast: Iterable[str]) -> int:
-    """Numbers in all running statistics; 0 where their sizes are not known."""
-    tensors = broadcast if isinstance(broadcast, Mapping) else {}
-    return sum(t.numel() for n, t in tensors.items() if f".{n}".endswith(STATISTICS))
+        found.append(("frozen layers", evidence, frozen))
+    return [
+        Protection(name, False, evidence, number, len(usable), names=tuple(layers))
+        for name, evidence, layers in found
+    ]
 
 
 def _buffers(
-    number: int, usable: Sequence[Measures], facts: Facts, found: Sequence[Protection], numbers: int
+    number: int,
+    usable: Sequence[Measures],
+    facts: Facts,
+    found: Sequence[Protection],
+    broadcast: Mapping[str, Tensor],
 ) -> tuple[Protection, ...]:
     """Running statistics beside a protected update; whole counters show that they were left out."""
     seen = {one.name: one for one in found}
     clear = [m for m in usable if m.buffers and all(is_whole(c) for c in m.counters)]
     if "noise" in seen and (deviation := seen["noise"].value):
+        numbers = sum(t.numel() for n, t in broadcast.items() if f".{n}".endswith(STATISTICS))
         clear = [m for m in clear if not _noised(m, deviation, numbers)]
-    protected = (
-        facts.dp is not None or bool(facts.protections) or bool({"noise", "clipping"} & {*seen})
-    )
-    if not clear or "counters in the clipping norm" in seen:
+    protected = bool(facts.dp or facts.protections or {"noise", "clipping"} & seen.keys())
+    if not clear or COUNTED in seen:
         return ()
     evidence = (
         f"{len(clear)} of {len(usable)} updates come with {len(clear[0].buffers)} batch-norm "

@@ -27,6 +27,11 @@ Embed = Callable[[Tensor], Tensor]
 """Images `[N, C, H, W]` in [0, 1] → unit vectors `[N, D]`."""
 
 
+def rgb(images: Tensor) -> Tensor:
+    """`[N, C, H, W]` with three channels, as the embedder takes them."""
+    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+
+
 @dataclass(frozen=True)
 class Gallery:
     """Everybody's reference photos, and the threshold that they calibrate.

@@ -2,12 +2,11 @@
 
 from torch import Tensor
 
-from fedaudit.captures.audit.auditor_photos import rgb
 from fedaudit.captures.simulate.study_faces import Latest
 from fedaudit.core.errors import AssetError
 from fedaudit.core.scenario import Federation, Scenario, Study
 from fedaudit.scoring.embedder import load_embedder
-from fedaudit.scoring.identity import Embed, Gallery, average_with_mirror, calibrate
+from fedaudit.scoring.identity import Embed, Gallery, average_with_mirror, calibrate, rgb
 from fedaudit.study.jobs import gallery_name
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.sources import source_of

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from fedaudit.attacks.adaptive.assumptions import as_assumed, assume
 from fedaudit.attacks.search.checkpoint import Checkpoint
-from fedaudit.captures.audit.auditor_photos import rgb
-from fedaudit.captures.audit.undefended_step import scored
 from fedaudit.captures.simulate.prior_only import without_update
 from fedaudit.captures.simulate.simulated_source import federated
 from fedaudit.core.capture import Capture, Secret
@@ -32,7 +30,8 @@ from fedaudit.defenses.composition import Spends, together
 from fedaudit.federation.simulation import Simulation
 from fedaudit.federation.utility import measure
 from fedaudit.models.derivatives import twice_differentiable
-from fedaudit.scoring.partial_truth import match_originals, search
+from fedaudit.scoring.identity import rgb
+from fedaudit.scoring.partial_truth import match_originals, score_without_identity, search
 from fedaudit.scoring.score import score
 from fedaudit.study.jobs import NOISE, TrainJob
 from fedaudit.study.judge import judge_of
@@ -128,7 +127,8 @@ def judge(
         found: What came back.
     """
     if cell.role in POSITIVE and capture.secret:
-        return Judged(scored(capture.secret, found), None, {"images": found.images.clamp(0, 1)})
+        scores = score_without_identity(capture.secret, found)
+        return Judged(scores, None, {"images": found.images.clamp(0, 1)})
     gallery, embed = judge_of(study, folder, scenario)
     if capture.secret is None:
         images = found.images.clamp(0, 1)

@@ -16,8 +16,8 @@ from torch import Tensor
 
 import fedaudit
 from fedaudit.captures.audit.auditor_photos import originals
+from fedaudit.captures.audit.auditor_steps import explained
 from fedaudit.captures.audit.capture_study import Request, study_of
-from fedaudit.captures.audit.explained_update import explained
 from fedaudit.captures.audit.known_defenses import estimated
 from fedaudit.captures.audit.recorded_source import RecordedSource
 from fedaudit.captures.format.capture_facts import DpClaim

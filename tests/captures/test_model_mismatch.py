@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from fedaudit.captures.format.renaming import Renaming, parsed, shortest
+from fedaudit.captures.format.tensor_names import Renaming, parsed, shortest
 from fedaudit.captures.inspect.model_mismatch import Mismatch, Shapes, find_mismatch
 from fedaudit.core.errors import ConfigError, UsageError
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from fedaudit.core.capture import Secret
 from fedaudit.core.errors import DataError
 from fedaudit.data.folder import SUFFIXES, folder, read_photo
-from fedaudit.scoring.identity import Embed
+from fedaudit.scoring.identity import Embed, rgb
 
 ROUND = re.compile(r"round-0*(\d+)")
 SAME = 2e-4
@@ -109,11 +109,6 @@ def at_shape(photo: Image.Image, shape: Shape) -> Tensor:
         shown = shown.resize((width, height), Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.asarray(shown, dtype=np.float32) / 255)
     return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
-
-
-def rgb(images: Tensor) -> Tensor:
-    """`[N, C, H, W]` with three channels, as the embedder takes them."""
-    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
 
 
 def embed_gallery(

@@ -17,14 +17,13 @@ from fedaudit.captures.audit.auditor_photos import (
     originals,
     secret_of,
 )
-from fedaudit.captures.audit.explained_update import explained
+from fedaudit.captures.audit.auditor_steps import explained, positive_capture
 from fedaudit.captures.audit.known_defenses import seen_by_attacks
-from fedaudit.captures.audit.undefended_step import positive_capture
 from fedaudit.captures.format.capture_facts import DpClaim
 from fedaudit.captures.format.capture_network import model_of
 from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.captures.format.observations import observed
-from fedaudit.captures.format.renaming import checked
+from fedaudit.captures.format.tensor_names import checked
 from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.claims import Budget
 from fedaudit.core.errors import CaptureError

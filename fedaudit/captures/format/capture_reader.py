@@ -1,8 +1,9 @@
 """Read a recorded capture: streaming, one message in memory at a time, every file a stranger's."""
 
+import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -14,19 +15,41 @@ from fedaudit.captures.format.capture_facts import (
     KEY,
     VERSION,
     Facts,
+    Manifest,
     Message,
     first_problem,
+    manifests,
+    merge,
     messages,
     round_folder,
     slug,
 )
-from fedaudit.captures.format.manifest_file import Problem, read_manifest
 from fedaudit.captures.format.readers.limits import Limits
 from fedaudit.captures.format.readers.safetensors_file import Header, load, read_header
-from fedaudit.captures.format.renaming import Renaming
+from fedaudit.captures.format.tensor_names import Renaming
 from fedaudit.core.errors import CaptureError, UsageError
 
+LARGEST = 8_000_000
+"""Bytes of a manifest."""
 _ROUND = re.compile(r"round-(\d{1,9})")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something in a capture that cannot be used; the rest of it can.
+
+    Attributes:
+        file: Path within the capture.
+        reason: What is wrong, in a sentence.
+        key: The tensor or fact, where it is about one.
+    """
+
+    file: str
+    reason: str
+    key: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.file}: {f'{self.key!r}: ' if self.key else ''}{self.reason}"
 
 
 @dataclass(frozen=True)
@@ -202,3 +225,59 @@ def _message(path: Path, header: Header) -> Message:
     if message.what == "update" and (message.kind is None or message.client is None):
         raise CaptureError(path, "its message header lacks the kind of update or the client")
     return message
+
+
+def read_manifest(folder: Path) -> tuple[Manifest, tuple[Problem, ...]]:
+    """The manifest with all facts that were added, and what of them cannot be used.
+
+    Raises:
+        UsageError: There is no capture, its manifest is damaged, or of another version.
+    """
+    path = folder / "capture.json"
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}. Name the folder of a capture.")
+    if not path.is_file():
+        raise UsageError(
+            f"{folder} holds no capture.json, so it is no capture. Record one with "
+            "fedaudit.recording(…), or make one of files with `fedaudit import`."
+        )
+    try:
+        manifest = _manifest(path)
+    except ValueError as error:
+        raise UsageError(f"{path} cannot be used: {error}.") from error
+    problems = []
+    for more in sorted(folder.glob("facts-*.json")):
+        try:
+            facts, clashes = merge(manifest.facts, _manifest(more).facts)
+        except ValueError as error:
+            problems.append(Problem(more.name, str(error)))
+            continue
+        problems += [
+            Problem(more.name, "it contradicts what was stated before, and is ignored", name)
+            for name in clashes
+        ]
+        manifest = replace(manifest, facts=facts)
+    return manifest, tuple(problems)
+
+
+def _manifest(path: Path) -> Manifest:
+    """One file; every fault is a `ValueError` with its reason."""
+    if path.is_symlink() or not path.is_file():
+        raise ValueError("it is not a regular file")
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f"it is larger than {LARGEST:,} bytes")
+    try:
+        content = json.loads(path.read_bytes())
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except ValueError as error:
+        raise ValueError(f"it is no JSON ({str(error)[:80]})") from error
+    version = content.get("version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version > VERSION:
+        raise ValueError(
+            f"it is of version {version}, and this fedaudit reads {VERSION}: install a newer one"
+        )
+    try:
+        return manifests().validate_python(content)
+    except ValidationError as error:
+        raise ValueError(first_problem(error)) from error

@@ -35,9 +35,13 @@ from fedaudit.captures.format.capture_facts import (
     header_of,
     round_folder,
 )
-from fedaudit.captures.format.capture_reader import StoredMessage, broadcast_file, open_message
+from fedaudit.captures.format.capture_reader import (
+    StoredMessage,
+    broadcast_file,
+    open_message,
+    read_manifest,
+)
 from fedaudit.captures.format.identical_messages import content, content_of
-from fedaudit.captures.format.manifest_file import read_manifest
 from fedaudit.captures.format.readers.limits import Limits
 from fedaudit.captures.format.readers.safetensors_file import TYPES
 from fedaudit.captures.format.tensor_names import named

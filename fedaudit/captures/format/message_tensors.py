@@ -9,8 +9,7 @@ from torch import Tensor
 
 from fedaudit.captures.format.capture_facts import Message
 from fedaudit.captures.format.capture_reader import StoredMessage
-from fedaudit.captures.format.renaming import Renaming
-from fedaudit.captures.format.tensor_names import COUNTER, is_buffer, named
+from fedaudit.captures.format.tensor_names import COUNTER, Renaming, is_buffer, named
 from fedaudit.core.errors import CaptureError
 from fedaudit.core.shared import Buffers, Shared, Update
 

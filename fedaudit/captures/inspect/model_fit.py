@@ -12,8 +12,14 @@ from fedaudit.captures.format.capture_network import (
     names_of,
 )
 from fedaudit.captures.format.capture_reader import StoredCapture
-from fedaudit.captures.format.renaming import SHOWN, Renaming, parsed
-from fedaudit.captures.format.tensor_names import COUNTER, is_numbered, named
+from fedaudit.captures.format.tensor_names import (
+    COUNTER,
+    SHOWN,
+    Renaming,
+    is_numbered,
+    named,
+    parsed,
+)
 from fedaudit.captures.inspect.model_mismatch import Shapes, find_mismatch
 from fedaudit.core.errors import CaptureError, UsageError
 from fedaudit.core.observation import ModelSpec

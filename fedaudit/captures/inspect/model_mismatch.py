@@ -7,8 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from fedaudit.captures.format.renaming import Renaming, shortest
-from fedaudit.captures.format.tensor_names import STATISTICS
+from fedaudit.captures.format.tensor_names import STATISTICS, Renaming, shortest
 from fedaudit.core.printable import printable
 
 Shapes = Mapping[str, tuple[int, ...]]

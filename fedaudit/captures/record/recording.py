@@ -46,8 +46,8 @@ from fedaudit.captures.format.capture_facts import (
     slug,
     stated,
 )
+from fedaudit.captures.format.capture_reader import read_manifest
 from fedaudit.captures.format.kept_measures import keep
-from fedaudit.captures.format.manifest_file import read_manifest
 from fedaudit.captures.record.message_writer import ready, write_message, write_new
 from fedaudit.core.errors import ConfigError, FedauditError, UsageError
 from fedaudit.core.version import VERSION as FEDAUDIT_VERSION

@@ -1,7 +1,7 @@
 """Differential privacy for a whole client, by noise on its own device."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from fedaudit.core.claims import Budget
 from fedaudit.core.client import ClientReturn, ClientStep, ClientTask
 from fedaudit.core.observation import ModelSpec
-from fedaudit.core.shared import Shared, Update
+from fedaudit.core.shared import Returns, Shared, Update
 from fedaudit.data.splits import Split
 from fedaudit.defenses.accounting import (
     Accountant,
@@ -175,7 +175,7 @@ class ClientDP:
         """With the norm of this round."""
         return replace(self, max_norm=float(public["max_norm"]))
 
-    def after(self, returns: Sequence[tuple[Shared, ...]]) -> dict[str, Tensor]:
+    def after(self, returns: Returns) -> dict[str, Tensor]:
         """The norm of the next round, from the clients' bits; {} where it is fixed."""
         bits = [s.value for shared in returns for s in shared if isinstance(s, ClippedBit)]
         if self.quantile is None:

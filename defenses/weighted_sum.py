@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fedaudit.core.shared import Aggregate, Buffers, Shared, Update
+from fedaudit.core.shared import Aggregate, Buffers, Returns, Update
 
 Adds = Callable[[Sequence[Mapping[str, Tensor]], Sequence[float]], dict[str, Tensor]]
 """The weighted sum of what clients put in, by name."""
@@ -21,9 +21,7 @@ def weighted_sum(
     }
 
 
-def sum_securely(
-    returns: Sequence[tuple[Shared, ...]], add: Adds = weighted_sum
-) -> tuple[Aggregate, ...]:
+def sum_securely(returns: Returns, add: Adds = weighted_sum) -> tuple[Aggregate, ...]:
     """What a secure aggregator outputs: updates and buffers summed, weighted by images.
 
     Clients that do not state a number of examples weigh one each.

@@ -7,7 +7,8 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from fedaudit.core.measures import Estimate, Rate
-from fedaudit.core.scenario import Protection, Study
+from fedaudit.core.recorded_run import Protection
+from fedaudit.core.scenario import Study
 from fedaudit.reports.comparison import Measurement, Row, Severity, Verdict
 from fedaudit.reports.results import Finding, Settings
 from fedaudit.reports.verdicts import points, rate_text, severity_of

@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from fedaudit.core.errors import ConfigError, UsageError
 from fedaudit.models.face_gan import DEFAULT_CROP
-from fedaudit.models.foreign_settings import Crop
+from fedaudit.models.foreign_settings import check_crop
 from fedaudit.models.generator import Generator, StagedGenerator, load_generator
 
 __all__ = ["DEFAULT_CROP", "LATENT_PRIOR", "CropEdges", "FaceGenerator", "FittedGenerator"]
@@ -43,7 +43,7 @@ class FaceGenerator:
 
     def __post_init__(self) -> None:
         if self.crop is not None:
-            Crop(*self.crop)
+            check_crop(*self.crop)
 
     def load(self, shape: tuple[int, int, int], *, grayscale: bool) -> "FittedGenerator":
         """The generator for images of `shape` (C, H, W)."""

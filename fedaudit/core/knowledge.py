@@ -5,24 +5,16 @@ from enum import StrEnum
 
 
 class Knowledge(StrEnum):
-    """One fact that a threat model may grant."""
+    """One fact that a threat model may grant; `threat_models.EXPLANATIONS` says what each is."""
 
     MODEL = "model"
-    """Architecture, and the global parameters that the server broadcast."""
     BASIC = "basic"
-    """Number of images in the update, their size, number of classes."""
     TRAINING = "training"
-    """Optimizer, learning rate, local steps, batch size."""
     AUXILIARY = "auxiliary"
-    """Faces, or a generator of faces, from elsewhere."""
     DEFENSE = "defense"
-    """Which defense is in use, and its settings."""
     LABELS = "labels"
-    """The labels of the attacked images."""
     STATISTICS = "statistics"
-    """Batch-norm statistics or the distribution of the client's data."""
     MANIPULATION = "manipulation"
-    """The server may send parameters of its choosing."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What one client sends, by kind; each kind is a frozen dataclass of tensors."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -116,6 +116,10 @@ class Shared(Protocol):
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+Returns = Sequence[tuple[Shared, ...]]
+"""What each client sends in a round, in the order of the clients."""
 
 
 def with_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:

@@ -13,7 +13,8 @@ from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.observation import Observation
 from fedaudit.core.protocols import Attack
 from fedaudit.core.reconstruction import Reconstruction
-from fedaudit.core.scenario import Federation, Protection
+from fedaudit.core.recorded_run import Protection
+from fedaudit.core.scenario import Federation
 from fedaudit.core.trial import Cell
 
 

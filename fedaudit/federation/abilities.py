@@ -37,7 +37,7 @@ from torch import Tensor
 from fedaudit.core.client import ClientReturn, ClientTask
 from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.protocols import Defense
-from fedaudit.core.shared import Shared, Update
+from fedaudit.core.shared import Returns, Shared, Update
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split
 
@@ -101,7 +101,7 @@ class Moves(Protocol):
     def at(self, public: Mapping[str, Tensor]) -> Defense:
         """The defense of a round for which the server has published `public`."""
 
-    def after(self, returns: Sequence[tuple[Shared, ...]]) -> dict[str, Tensor]:
+    def after(self, returns: Returns) -> dict[str, Tensor]:
         """What the server publishes for the next round, by names of its own; {} if nothing."""
 
 
@@ -163,7 +163,7 @@ class Aggregates(Protocol):
     def secure(self) -> bool:
         """Whether there is one."""
 
-    def aggregate(self, returns: Sequence[tuple[Shared, ...]]) -> tuple[Shared, ...]:
+    def aggregate(self, returns: Returns) -> tuple[Shared, ...]:
         """All that the server sees of the round in which the clients sent `returns`."""
 
 
@@ -193,10 +193,7 @@ class Absorbs(Protocol):
     """Shares more than an update."""
 
     def absorb(
-        self,
-        server: Mapping[str, Tensor],
-        returns: Sequence[tuple[Shared, ...]],
-        training: LocalTraining,
+        self, server: Mapping[str, Tensor], returns: Returns, training: LocalTraining
     ) -> dict[str, Tensor]:
         """What the server keeps of the rest, by name; `server` is what it held and sent.
 

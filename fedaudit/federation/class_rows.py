@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fedaudit.core.shared import Aggregate, ClassEmbeddings, Shared, SummedRows
+from fedaudit.core.shared import Aggregate, ClassEmbeddings, Returns, Shared, SummedRows
 from fedaudit.defenses.weighted_sum import mean_of, sum_securely
 
 ROWS = "head.weight"
@@ -22,9 +22,7 @@ def own_rows(
     return received
 
 
-def collect(
-    server: Mapping[str, Tensor], returns: Sequence[tuple[Shared, ...]]
-) -> tuple[Tensor, Tensor] | None:
+def collect(server: Mapping[str, Tensor], returns: Returns) -> tuple[Tensor, Tensor] | None:
     """All class embeddings after a round, and who sent them.
 
     Args:
@@ -35,10 +33,7 @@ def collect(
         `[P, D]` rows by number, and `[P]` the client that sent each, -1 where none did. None where
         nobody sent any, or where rows are still missing.
     """
-    sent = [
-        (client, s) for client, r in enumerate(returns) for s in r if isinstance(s, ClassEmbeddings)
-    ]
-    if not sent:
+    if not (sent := _embeddings(returns)):
         return None
     known = server.get(ROWS)
     count = len(known) if known is not None else 1 + max(max(s.owners) for _, s in sent)
@@ -52,7 +47,7 @@ def collect(
     return None if known is None and bool((owner < 0).any()) else (rows, owner)
 
 
-def sum_with_rows(returns: Sequence[tuple[Shared, ...]]) -> tuple[Shared, ...]:
+def sum_with_rows(returns: Returns) -> tuple[Shared, ...]:
     """What a secure aggregator outputs of backbones *and* class embeddings.
 
     Every client puts its rows into a matrix of everybody's; those of others, which the server never
@@ -60,10 +55,7 @@ def sum_with_rows(returns: Sequence[tuple[Shared, ...]]) -> tuple[Shared, ...]:
     """
     sums = sum_securely(returns)
     weights = next((s.weights for s in sums), (1.0,) * len(returns))
-    sent = [
-        (client, s) for client, r in enumerate(returns) for s in r if isinstance(s, ClassEmbeddings)
-    ]
-    if not sent:
+    if not (sent := _embeddings(returns)):
         return sums
     count = 1 + max(max(s.owners) for _, s in sent)
     total = sent[0][1].rows.new_zeros(count, sent[0][1].rows.shape[1])
@@ -73,6 +65,12 @@ def sum_with_rows(returns: Sequence[tuple[Shared, ...]]) -> tuple[Shared, ...]:
         for row in embeddings.owners:
             owners[row] = client
     return (*sums, SummedRows(total, tuple(owners), weights))
+
+
+def _embeddings(returns: Returns) -> list[tuple[int, ClassEmbeddings]]:
+    """Number of each client that sent class embeddings, and these."""
+    numbered = enumerate(returns)
+    return [(client, s) for client, r in numbered for s in r if isinstance(s, ClassEmbeddings)]
 
 
 def taken_apart(seen: Sequence[Shared]) -> list[tuple[Shared, ...]]:

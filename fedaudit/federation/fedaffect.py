@@ -1,6 +1,6 @@
 """FedAffect: expressions from a few labelled photos, and many without labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,9 +9,10 @@ from torch import Tensor
 from fedaudit.core.client import ClientReturn, ClientTask
 from fedaudit.core.errors import DataError
 from fedaudit.core.observation import LocalTraining
-from fedaudit.core.shared import Shared, Update
+from fedaudit.core.shared import Returns, Update
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split
+from fedaudit.defenses.settings import require
 from fedaudit.federation.aggregation import mean_update
 from fedaudit.federation.contrastive import train_without_labels
 from fedaudit.federation.local_training import train_locally
@@ -45,10 +46,9 @@ class FedAffect:
     unlabelled_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.shots < 1:
-            raise ValueError(f"shots must be at least 1, not {self.shots}")
-        if self.unlabelled_weight < 0:
-            raise ValueError(f"unlabelled_weight must be ≥ 0, not {self.unlabelled_weight}")
+        require(self.shots >= 1, "shots must be at least 1", self.shots)
+        weight = self.unlabelled_weight
+        require(weight >= 0, "unlabelled_weight must be ≥ 0", weight)
 
     def classes(self, faces: FaceSet) -> tuple[str, ...] | None:
         """The expressions, if the set states them."""
@@ -101,10 +101,7 @@ class FedAffect:
         return replace(labelled, shared=(*labelled.shared, second))
 
     def absorb(
-        self,
-        server: Mapping[str, Tensor],
-        returns: Sequence[tuple[Shared, ...]],
-        training: LocalTraining,
+        self, server: Mapping[str, Tensor], returns: Returns, training: LocalTraining
     ) -> dict[str, Tensor]:
         """The extractor after both stages: both mean deltas are added to it."""
         both = [[s for s in shared if isinstance(s, Update)] for shared in returns]

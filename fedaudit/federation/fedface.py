@@ -1,6 +1,6 @@
 """FedFace: one identity a client, a face template on the server."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -11,9 +11,10 @@ from torch import Tensor
 from fedaudit.core.client import ClientReturn, ClientTask
 from fedaudit.core.errors import DataError
 from fedaudit.core.observation import LocalTraining, ModelSpec
-from fedaudit.core.shared import ClassEmbeddings, Shared
+from fedaudit.core.shared import ClassEmbeddings, Returns
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split, require_one_client_each
+from fedaudit.defenses.settings import require
 from fedaudit.federation.class_rows import HEAD, ROWS, collect, own_rows, sum_with_rows
 from fedaudit.federation.local_training import is_withheld, train_locally
 from fedaudit.federation.pretraining import pretrained
@@ -68,10 +69,9 @@ class FedFace:
     aggregate = staticmethod(sum_with_rows)
 
     def __post_init__(self) -> None:
-        if not 0 < self.margin <= 1:
-            raise ValueError(f"margin must lie in (0, 1], not {self.margin}")
-        if not -1 <= self.spread_margin < 1:
-            raise ValueError(f"spread_margin must lie in [-1, 1), not {self.spread_margin}")
+        require(0 < self.margin <= 1, "margin must lie in (0, 1]", self.margin)
+        apart = self.spread_margin
+        require(-1 <= apart < 1, "spread_margin must lie in [-1, 1)", apart)
         if self.spread_lr < 0 or self.spread_steps < 0 or self.pretrain_steps < 0:
             raise ValueError("spread_lr, spread_steps and pretrain_steps must be ≥ 0")
 
@@ -115,10 +115,7 @@ class FedFace:
         return replace(returned, shared=(*returned.shared, ClassEmbeddings(row, task.owned)))
 
     def absorb(
-        self,
-        server: Mapping[str, Tensor],
-        returns: Sequence[tuple[Shared, ...]],
-        training: LocalTraining,
+        self, server: Mapping[str, Tensor], returns: Returns, training: LocalTraining
     ) -> dict[str, Tensor]:
         """The class embeddings, spread out."""
         collected = collect(server, returns)

@@ -1,6 +1,6 @@
 """FedGC: the server corrects the gradient of class embeddings that clients train alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedaudit.core.client import ClientReturn, ClientTask
 from fedaudit.core.observation import LocalTraining
-from fedaudit.core.shared import ClassEmbeddings, Shared
+from fedaudit.core.shared import ClassEmbeddings, Returns
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split, require_one_client_each
 from fedaudit.federation.class_rows import HEAD, ROWS, collect, own_rows, sum_with_rows
@@ -75,10 +75,7 @@ class FedGC:
         return replace(returned, shared=(*returned.shared, rows), kept=kept)
 
     def absorb(
-        self,
-        server: Mapping[str, Tensor],
-        returns: Sequence[tuple[Shared, ...]],
-        training: LocalTraining,
+        self, server: Mapping[str, Tensor], returns: Returns, training: LocalTraining
     ) -> dict[str, Tensor]:
         """The class embeddings of all clients, corrected."""
         collected = collect(server, returns)

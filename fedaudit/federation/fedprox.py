@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from fedaudit.core.observation import LocalTraining
+from fedaudit.defenses.settings import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +20,7 @@ class FedProx:
     mu: float = 0.01
 
     def __post_init__(self) -> None:
-        if self.mu < 0:
-            raise ValueError(f"mu must be ≥ 0, not {self.mu}")
+        require(self.mu >= 0, "mu must be ≥ 0", self.mu)
 
     def local(self, training: LocalTraining) -> LocalTraining:
         """As the federation's settings say, with the proximal term."""

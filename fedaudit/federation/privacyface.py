@@ -1,6 +1,6 @@
 """PrivacyFace: clients also share noised centers of clusters of their people."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedaudit.core.client import ClientReturn, ClientTask
 from fedaudit.core.observation import LocalTraining, ModelSpec
-from fedaudit.core.shared import ClusterCenters, Shared
+from fedaudit.core.shared import ClusterCenters, Returns
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split, require_one_client_each
 from fedaudit.defenses.dplc import DPLC, HEAD
@@ -108,10 +108,7 @@ class PrivacyFace:
         return self.clustering(train_locally)(task)
 
     def absorb(
-        self,
-        server: Mapping[str, Tensor],
-        returns: Sequence[tuple[Shared, ...]],
-        training: LocalTraining,
+        self, server: Mapping[str, Tensor], returns: Returns, training: LocalTraining
     ) -> dict[str, Tensor]:
         """The centers of this round, in `max_clusters` rows a client."""
         sent = [next((s for s in r if isinstance(s, ClusterCenters)), None) for r in returns]

@@ -8,6 +8,7 @@ from torch import Tensor
 from fedaudit.core.client import ClientReturn, ClientTask
 from fedaudit.core.observation import ModelSpec
 from fedaudit.defenses.private_projector import PrivateProjector
+from fedaudit.defenses.settings import require
 from fedaudit.federation.local_training import train_locally
 from fedaudit.federation.pretraining import pretrained
 
@@ -35,8 +36,7 @@ class PrivateProjectorMethod:
 
     def __post_init__(self) -> None:
         PrivateProjector(private=self.private)  # refuses what the defense refuses
-        if self.pretrain_steps < 0:
-            raise ValueError(f"pretrain_steps must be ≥ 0, not {self.pretrain_steps}")
+        require(self.pretrain_steps >= 0, "pretrain_steps must be ≥ 0", self.pretrain_steps)
 
     @property
     def withheld(self) -> tuple[str, ...]:

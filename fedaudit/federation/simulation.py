@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.protocols import Defense, Method
 from fedaudit.core.scenario import Federation
 from fedaudit.core.seeds import generator_for, seed_for
-from fedaudit.core.shared import Buffers, Shared, Update
+from fedaudit.core.shared import Buffers, Returns, Shared, Update
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split
 from fedaudit.defenses.chain import parts_of
@@ -268,9 +268,7 @@ class Simulation:
                 progress(number - rounds.start + 1, len(rounds))
         return state, time.perf_counter() - started
 
-    def _arrived(
-        self, returns: list[tuple[Shared, ...]], number: int
-    ) -> Sequence[tuple[Shared, ...]]:
+    def _arrived(self, returns: list[tuple[Shared, ...]], number: int) -> Returns:
         """What the server can make of round `number`: everything, or what an aggregator lets it."""
         if isinstance(self.method, Aggregates) and self.method.secure:
             return taken_apart(self.method.aggregate(returns))
@@ -282,7 +280,7 @@ class Simulation:
         return taken_apart(aggregator.aggregate(some, len(returns), generator))
 
     def _combined(
-        self, state: State, returns: Sequence[tuple[Shared, ...]], training: LocalTraining
+        self, state: State, returns: Returns, training: LocalTraining
     ) -> dict[str, Tensor]:
         """What the server holds after a round."""
         server = combined(self.method, state.server, _each(returns, Update), training)
@@ -317,7 +315,7 @@ class Simulation:
         return is_withheld("head.weight", self.withheld)
 
 
-def _each(returns: Sequence[tuple[Shared, ...]], kind: type[T]) -> list[T]:
+def _each(returns: Returns, kind: type[T]) -> list[T]:
     """The first of that kind that each client sent, where it sent one."""
     firsts = [next((s for s in shared if isinstance(s, kind)), None) for shared in returns]
     return [first for first in firsts if first is not None]

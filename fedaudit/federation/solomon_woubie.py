@@ -9,6 +9,7 @@ from fedaudit.core.client import ClientReturn, ClientTask
 from fedaudit.core.observation import ModelSpec
 from fedaudit.data.crop import resize
 from fedaudit.data.splits import Split
+from fedaudit.defenses.settings import require
 from fedaudit.defenses.weighted_sum import sum_securely
 from fedaudit.federation.contrastive import train_without_labels
 from fedaudit.federation.local_training import train_locally
@@ -45,8 +46,7 @@ class SolomonWoubie:
     aggregate = staticmethod(sum_securely)
 
     def __post_init__(self) -> None:
-        if self.imposters < 0:
-            raise ValueError(f"imposters must be ≥ 0, not {self.imposters}")
+        require(self.imposters >= 0, "imposters must be ≥ 0", self.imposters)
 
     def network(self, spec: ModelSpec, split: Split) -> ModelSpec:
         """The network with a class for imposters, or with the loss between two views."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.protocols import Defense, Method
-from fedaudit.core.shared import Shared, Update
+from fedaudit.core.shared import Returns, Update
 from fedaudit.data.splits import Split
 from fedaudit.defenses.chain import Chain, changed, parts_of
 from fedaudit.defenses.none import NoDefense
@@ -63,7 +63,7 @@ def defense_at(defense: Defense, public: Mapping[str, Tensor]) -> Defense:
     return changed(defense, part_at)
 
 
-def published(defense: Defense, returns: Sequence[tuple[Shared, ...]]) -> dict[str, Tensor]:
+def published(defense: Defense, returns: Returns) -> dict[str, Tensor]:
     """What the server publishes after a round: `NUMBER/NAME`, by number among parts that move."""
     moving = [part for part in parts_of(defense) if isinstance(part, Moves)]
     return {

@@ -1,7 +1,6 @@
 """Settings in a generator's file: latent shape, distribution, range of its images."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -50,7 +49,7 @@ class ForeignSettings(BaseModel):
         if self.range and self.range[0] >= self.range[1]:
             raise ValueError("range must be [black, white] with black below white")
         if self.crop:
-            Crop(*self.crop)
+            check_crop(*self.crop)
         return self
 
     def latents(self, *shape: int) -> Latents:
@@ -62,22 +61,14 @@ class ForeignSettings(BaseModel):
         return latents.normal(*shape)
 
 
-@dataclass(frozen=True)
-class Crop:
-    """Part of an image, in [0, 1] of its height and width.
+def check_crop(top: float, bottom: float, left: float, right: float) -> None:
+    """Refuse what is no part of an image, in [0, 1] of its height and width.
 
     Raises:
         ValueError: The edges are out of order or out of range.
     """
-
-    top: float = 0.0
-    bottom: float = 1.0
-    left: float = 0.0
-    right: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.top < self.bottom <= 1 and 0 <= self.left < self.right <= 1):
-            raise ValueError("crop is (top, bottom, left, right) with 0 ≤ top < bottom ≤ 1")
+    if not (0 <= top < bottom <= 1 and 0 <= left < right <= 1):
+        raise ValueError("crop is (top, bottom, left, right) with 0 ≤ top < bottom ≤ 1")
 
 
 def read_settings(source: Path, inside: bytes | str = b"") -> ForeignSettings:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from fedaudit.core.errors import UsageError, first_line
 from fedaudit.files.atomic import write_atomically
 from fedaudit.models.face_gan import FaceGan
-from fedaudit.models.foreign_settings import Crop
+from fedaudit.models.foreign_settings import check_crop
 
 SUFFIX = ".safetensors"
 _KEY = "fedaudit_prior"
@@ -56,7 +56,7 @@ class Manifest(BaseModel):
 
     @model_validator(mode="after")
     def _crop_in_order(self) -> "Manifest":
-        Crop(*self.crop)
+        check_crop(*self.crop)
         return self
 
 

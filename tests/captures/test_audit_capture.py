@@ -30,7 +30,8 @@ from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.measures import Estimate, Rate
 from fedaudit.core.observation import ModelSpec, Observation
 from fedaudit.core.reconstruction import Reconstruction
-from fedaudit.core.scenario import Choice, Protection, RecordedRun, Study
+from fedaudit.core.recorded_run import Protection, RecordedRun
+from fedaudit.core.scenario import Choice, Study
 from fedaudit.core.shared import Update
 from fedaudit.data.face_set import FaceSet
 from fedaudit.models.zoo import build

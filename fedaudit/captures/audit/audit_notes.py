@@ -8,7 +8,7 @@ from fedaudit.captures.format.capture_facts import Facts
 from fedaudit.captures.inspect.inspection import Inspection
 from fedaudit.core.observation import Observation
 from fedaudit.core.printable import printable
-from fedaudit.core.scenario import Protection, RecordedRun, RecordedTarget
+from fedaudit.core.recorded_run import Protection, RecordedRun, RecordedTarget
 
 SHOWN = 40
 """Anomalies and problems that a report lists one by one."""

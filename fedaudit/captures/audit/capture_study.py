@@ -30,15 +30,8 @@ from fedaudit.captures.inspect.model_fit import Fit, fit
 from fedaudit.core.errors import ConfigError, UsageError
 from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.printable import printable
-from fedaudit.core.scenario import (
-    RECORDED,
-    SAFE_NAME,
-    Choice,
-    RecordedRun,
-    RecordedTarget,
-    Scenario,
-    Study,
-)
+from fedaudit.core.recorded_run import RECORDED, RecordedRun, RecordedTarget
+from fedaudit.core.scenario import SAFE_NAME, Choice, Scenario, Study
 from fedaudit.core.threat_models import EXPLANATIONS
 from fedaudit.models.network_file import digest_of as digest_of_model
 from fedaudit.models.network_file import is_file
@@ -131,7 +124,7 @@ def study_of(request: Request) -> Plan:
         name=printable(f"recorded run {request.path.resolve().name}"),
         description=description(targets, stored.facts, truth, request.gallery),
         scenarios=scenarios,
-        data=run.as_choice(),
+        data=Choice(RECORDED, run.settings()),
         size=min(1024, max(16, found[0].seen.image_shape[1])) if found[0].seen.image_shape else 64,
         utility=False,
         fmr=request.fmr,

@@ -7,7 +7,7 @@ from typing import Any
 from fedaudit.attacks.adaptive.estimation import estimate
 from fedaudit.captures.format.capture_facts import Facts
 from fedaudit.core.observation import DefenseFacts, Observation
-from fedaudit.core.scenario import Protection
+from fedaudit.core.recorded_run import Protection
 from fedaudit.core.shared import Aggregate, Shared, Update
 
 ABSENT = frozenset({"missing layers", "frozen layers"})

@@ -30,7 +30,8 @@ from fedaudit.core.errors import CaptureError
 from fedaudit.core.observation import Observation
 from fedaudit.core.protocols import Attack
 from fedaudit.core.reconstruction import Reconstruction
-from fedaudit.core.scenario import Federation, RecordedRun, RecordedTarget, Study
+from fedaudit.core.recorded_run import RecordedRun, RecordedTarget
+from fedaudit.core.scenario import Federation, Study
 from fedaudit.core.source import Explained, FaceEmbedder, SourceFacts
 from fedaudit.core.trial import POSITIVE, Cell
 from fedaudit.data import provenance

@@ -9,7 +9,7 @@ from fedaudit.captures.format.capture_reader import StoredMessage
 from fedaudit.captures.inspect.round_measures import Look
 from fedaudit.captures.inspect.seen_protections import is_whole
 from fedaudit.core.errors import CaptureError
-from fedaudit.core.scenario import Protection
+from fedaudit.core.recorded_run import Protection
 
 CLOSE = 1e-9
 """Relative distance of values that were cut at one bound: their sums are the same."""

@@ -26,7 +26,7 @@ from fedaudit.captures.inspect.seen_protections import (
     protections_of_round,
     protections_stated,
 )
-from fedaudit.core.scenario import Protection
+from fedaudit.core.recorded_run import Protection
 from fedaudit.core.shared import Aggregate, Buffers, Update
 
 ASKED = (

@@ -13,7 +13,7 @@ from torch import Tensor
 from fedaudit.captures.format.capture_facts import DpClaim, Facts
 from fedaudit.captures.format.tensor_names import STATISTICS, is_buffer
 from fedaudit.captures.format.update_measures import Measures
-from fedaudit.core.scenario import Protection
+from fedaudit.core.recorded_run import Protection
 
 COUNTED = "counters in the clipping norm"
 COMMON = 3e-4

@@ -21,15 +21,10 @@ Spent = tuple[tuple[float, float, int], ...]
 def require_noise(
     noise_multiplier: float | None, epsilon: float | None, delta: float, accountant: str
 ) -> None:
-    """Refuse a noise and a guarantee that do not go together, or out of range.
-
-    Raises:
-        ValueError: Both a noise multiplier and an ε are stated, or one of the values is wrong.
-    """
+    """Refuse a noise and a guarantee out of range, or both at once, by `ValueError`."""
     if noise_multiplier is not None and epsilon is not None:
         raise ValueError("state noise_multiplier or epsilon, not both: each follows from the other")
-    zero_or_more = noise_multiplier is None or noise_multiplier >= 0
-    require(zero_or_more, "noise_multiplier must be ≥ 0", noise_multiplier)
+    require((noise_multiplier or 0) >= 0, "noise_multiplier must be ≥ 0", noise_multiplier)
     require(epsilon is None or epsilon > 0, "epsilon must be > 0", epsilon)
     require(0 < delta < 1, "delta must lie in (0, 1)", delta)
     require(accountant in ("rdp", "prv"), "accountant must be 'rdp' or 'prv'", repr(accountant))
@@ -40,7 +35,7 @@ def epsilon_of(spent: Spent, delta: float, accountant: Accountant) -> float:
     """ε of Gaussian mechanisms on Poisson samples, composed; infinity where one has no noise.
 
     Args:
-        spent: What was run.
+        spent: Mechanisms, in any order.
         delta: δ at which ε is stated.
         accountant: "rdp": Rényi DP (Mironov 2017, arXiv 1702.07476), an upper bound; "prv":
             numerical composition (Gopi et al., NeurIPS 2021, arXiv 2106.02848), tight.

@@ -56,25 +56,22 @@ class ATS:
 
 
 def parsed(policy: str) -> Policy:
-    """A policy from its text.
+    """A policy from its text; refuses unknown operations and strengths by `ValueError`.
 
     >>> parsed("translate_x:9 invert:0")
     (('translate_x', 9), ('invert', 0))
-
-    Raises:
-        ValueError: An unknown operation, or no strength from 0 to 9.
     """
-    found = []
+    steps = []
     for word in policy.split():
         name, _, strength = word.partition(":")
         if name not in OPERATIONS:
             raise ValueError(f"policies: no operation {name!r}; there are {', '.join(OPERATIONS)}")
         if not strength.isdecimal() or int(strength) > STRONGEST:
             raise ValueError(f"policies: {word!r} must end in a strength from 0 to 9, as {name}:5")
-        found.append((name, int(strength)))
-    if not found:
+        steps.append((name, int(strength)))
+    if not steps:
         raise ValueError(f"policies: {policy!r} names no operation")
-    return tuple(found)
+    return tuple(steps)
 
 
 def drawn(policies: tuple[Policy, ...]) -> ImageTransform:

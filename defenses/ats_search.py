@@ -19,7 +19,7 @@ SMALL = 1e-5
 
 
 @dataclass(frozen=True)
-class Found:
+class ScoredPolicy:
     """A policy and its scores.
 
     Attributes:
@@ -43,7 +43,7 @@ def search(
     keep: int,
     generator: torch.Generator,
     longest: int = 3,
-) -> tuple[Found, ...]:
+) -> tuple[ScoredPolicy, ...]:
     """Random policies: of the better half by accuracy score, the best by privacy score.
 
     The paper drops policies below a fixed accuracy score instead, which fits its photos alone.
@@ -64,10 +64,12 @@ def search(
         ((accuracy_score(fresh, _after(p, photos, generator)), p) for p in drawn), reverse=True
     )
     scored = [
-        Found(p, privacy_score(trained, _after(p, photos, generator), labels, generator), accuracy)
+        ScoredPolicy(
+            p, privacy_score(trained, _after(p, photos, generator), labels, generator), accuracy
+        )
         for accuracy, p in ranked[: max(keep, (candidates + 1) // 2)]
     ]
-    return tuple(sorted(scored, key=lambda found: found.privacy)[:keep])
+    return tuple(sorted(scored, key=lambda policy: policy.privacy)[:keep])
 
 
 def random_policy(longest: int, generator: torch.Generator) -> str:

@@ -62,11 +62,7 @@ class Censor:
         rate = 1.0 if sent.kind == "delta" else -task.training.lr
         best: tuple[float, dict[str, Tensor]] | None = None
         for _ in range(self.trials):
-            batch = {name: value[None] for name, value in sent.tensors.items()}
-            drawn = {
-                name: value[0]
-                for name, value in orthogonal_gradients(batch, task.generator).items()
-            }
+            drawn = {n: orthogonal_to(value, task.generator) for n, value in sent.tensors.items()}
             with torch.no_grad():
                 moved = {name: start[name] + rate * value for name, value in drawn.items()}
                 scores = functional_call(model, moved, (task.images,))

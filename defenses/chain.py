@@ -33,12 +33,8 @@ class Chain:
 
     @cached_property
     def parts(self) -> tuple[Defense, ...]:
-        """The defenses themselves.
-
-        Raises:
-            ConfigError: A part has no name, or refuses its settings.
-        """
-        return tuple(_made(part) for part in self.of)
+        """The defenses themselves; a `ConfigError` where one has no name or wrong settings."""
+        return tuple(_create(part) for part in self.of)
 
     def __call__(self, step: ClientStep) -> ClientStep:
         """The step within all parts."""
@@ -69,10 +65,10 @@ def changed(defense: Defense, change: Callable[[Defense], Defense]) -> Defense:
     return Chain(of=tuple(parts))
 
 
-def _made(part: str | Mapping[str, Any]) -> Defense:
+def _create(part: str | Mapping[str, Any]) -> Defense:
     table = {"name": part} if isinstance(part, str) else dict(part)
     name = table.pop("name", None)
     if not isinstance(name, str):
         raise ConfigError(f"chain: a part must be a name or have one, not {part!r}")
-    made: Defense = create("defenses", name, table)
-    return made
+    defense: Defense = create("defenses", name, table)
+    return defense

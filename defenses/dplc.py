@@ -55,11 +55,7 @@ class DPLC:
             raise ValueError("min_size and max_clusters must be at least 1")
 
     def check(self, faces: FaceSet, split: Split) -> None:
-        """Every client could fill a cluster.
-
-        Raises:
-            DataError: A client has fewer people than T.
-        """
+        """Every client could fill a cluster."""
         for client, people in enumerate(split.clients):
             if len(people) < self.min_size:
                 raise DataError(

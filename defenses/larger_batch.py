@@ -38,11 +38,7 @@ class LargerBatch:
     facts = public_settings("larger_batch")
 
     def check(self, faces: FaceSet, split: Split) -> None:
-        """Every client has as many photos.
-
-        Raises:
-            DataError: A client has fewer.
-        """
+        """Every client has as many photos."""
         for client, photos in enumerate(split.photos):
             if len(photos) < self.images:
                 raise DataError(

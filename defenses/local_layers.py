@@ -43,11 +43,7 @@ class LocalLayers:
 
 
 def require_prefixes(private: Sequence[str]) -> None:
-    """Refuse a defense that keeps nothing.
-
-    Raises:
-        ValueError: No prefix, or an empty one, which would keep everything.
-    """
+    """Refuse a defense that keeps nothing, or everything by an empty prefix."""
     if not private or not all(private):
         raise ValueError("private must name at least one parameter prefix, such as 'head.'")
 
@@ -55,8 +51,7 @@ def require_prefixes(private: Sequence[str]) -> None:
 def keeping(step: ClientStep, private: Sequence[str]) -> ClientStep:
     """The client's step, of which the parameters whose names begin with `private` are not shared.
 
-    The step raises:
-        ConfigError: The network has no such parameter.
+    It refuses a network without such parameters.
     """
     prefixes = tuple(private)
 

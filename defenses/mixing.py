@@ -51,15 +51,13 @@ def with_others(
 ) -> ClientStep:
     """The client's step on mixtures of its photos with each other and with its others.
 
+    It refuses DP-SGD, and clients with fewer photos than `parts`; messages name the defense.
+
     Args:
         step: The client's.
         replay: Of the defense: how many images are made → the transform, on photos and others.
         parts: Images that each mixed one needs.
-        name: Of the defense, for messages.
-
-    The step raises:
-        ConfigError: DP-SGD before or after.
-        DataError: The client has fewer photos than `parts`.
+        name: Of the defense.
     """
 
     def guarded(task: ClientTask) -> ClientReturn:
@@ -104,13 +102,13 @@ def half_normal(parts: int, largest: float) -> Weights:
     The bound is for `parts` images; fewer may not be able to keep it.
     """
 
-    def weights(count: int, given: int, generator: torch.Generator) -> Tensor:
-        bound = largest if given == parts else 1.0
-        found = torch.full((count, given), 2.0)
-        while len(left := (found.amax(1) > bound + 1e-6).nonzero().flatten()):
-            drawn = torch.randn(len(left), given, generator=generator).abs()
-            found[left] = drawn / drawn.sum(1, keepdim=True)
-        return found
+    def weights(count: int, mixed: int, generator: torch.Generator) -> Tensor:
+        bound = largest if mixed == parts else 1.0
+        shares = torch.full((count, mixed), 2.0)
+        while len(left := (shares.amax(1) > bound + 1e-6).nonzero().flatten()):
+            drawn = torch.randn(len(left), mixed, generator=generator).abs()
+            shares[left] = drawn / drawn.sum(1, keepdim=True)
+        return shares
 
     return weights
 

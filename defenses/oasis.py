@@ -70,10 +70,10 @@ def _beside(oasis: OASIS) -> ImageTransform:
         images: Tensor, labels: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         each = images.new_ones(len(images))
-        made = [images]
-        made += [rotate(images, degrees * each) for degrees in oasis.rotations]
-        made += [shear_x(images, shear * each) for shear in oasis.shears]
-        made += [images.flip(FLIPS[flip]) for flip in oasis.flips]
-        return torch.stack(made, 1).flatten(0, 1), labels.repeat_interleave(oasis.copies, 0)
+        copies = [images]
+        copies += [rotate(images, degrees * each) for degrees in oasis.rotations]
+        copies += [shear_x(images, shear * each) for shear in oasis.shears]
+        copies += [images.flip(FLIPS[flip]) for flip in oasis.flips]
+        return torch.stack(copies, 1).flatten(0, 1), labels.repeat_interleave(oasis.copies, 0)
 
     return transform

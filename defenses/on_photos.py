@@ -26,10 +26,7 @@ def on_photos(
         transform: Of photos and labels.
         copies: Images that it makes of each photo, side by side.
         several: Name of the defense where a photo is in several of the images, so that a guarantee
-            that counts images is refused; None where each photo makes one image by itself.
-
-    The step raises:
-        ConfigError: DP-SGD before or after, where `several`.
+            that counts images, DP-SGD's, is refused; None where each photo makes one image.
     """
 
     def guarded(task: ClientTask) -> ClientReturn:

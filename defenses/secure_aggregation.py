@@ -64,11 +64,7 @@ class SecureAggregation:
     facts = public_settings("secure_aggregation")
 
     def check(self, faces: FaceSet, split: Split) -> None:
-        """Enough clients are left in every round.
-
-        Raises:
-            ConfigError: Fewer than the threshold.
-        """
+        """Enough clients are left in every round."""
         clients = len(split.clients)
         left = clients - round(self.dropout * clients)
         if left < self.needed(clients):

@@ -9,16 +9,7 @@ from fedaudit.core.observation import DefenseFacts
 
 
 def require(holds: bool, rule: str, value: object) -> None:
-    """Refuse a setting that does not keep to its rule.
-
-    Args:
-        holds: Whether it does.
-        rule: In words, such as "std must be ≥ 0".
-        value: What was set.
-
-    Raises:
-        ValueError: It does not.
-    """
+    """Refuse, by `ValueError`, a setting that breaks its rule, such as "std must be ≥ 0"."""
     if not holds:
         raise ValueError(f"{rule}, not {value}")
 

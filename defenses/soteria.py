@@ -71,13 +71,7 @@ class Soteria:
     def kept(self, model: nn.Module, images: Tensor, generator: torch.Generator) -> Tensor:
         """Which inputs of the layer are left in the update, `[D]` bool.
 
-        Args:
-            model: In evaluation mode.
-            images: `[N, C, H, W]` in [0, 1].
-            generator: Of the probes.
-
-        Raises:
-            ConfigError: The network has no such layer, or it does not get one row a photo.
+        The model is in evaluation mode; refused where its layer does not get one row a photo.
         """
         represent = input_of(model, defended(model, self.layer))
         scores = torch.stack(
@@ -114,11 +108,7 @@ class _ReachedError(Exception):
 
 
 def defended(model: nn.Module, layer: str = "") -> str:
-    """Module name of the defended layer; see `Soteria.layer`.
-
-    Raises:
-        ConfigError: There is none, or it has no weight `[out, in]`.
-    """
+    """Module name of the defended layer (`Soteria.layer`); refuses one without a matrix."""
     matrices = [
         name
         for name, module in model.named_modules()

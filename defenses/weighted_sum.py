@@ -24,11 +24,8 @@ def weighted_sum(
 def sum_securely(returns: Returns, add: Adds = weighted_sum) -> tuple[Aggregate, ...]:
     """What a secure aggregator outputs: updates and buffers summed, weighted by images.
 
-    Clients that do not state a number of examples weigh one each.
-
-    Args:
-        returns: What each client sent.
-        add: The sum as the aggregator computes it; plainly, where only its output matters.
+    Clients that do not state a number of examples weigh one each. `add` is the sum as the
+    aggregator computes it.
     """
     sums = []
     for kind in (Update, Buffers):
@@ -50,11 +47,7 @@ def sum_securely(returns: Returns, add: Adds = weighted_sum) -> tuple[Aggregate,
 
 
 def mean_of(total: Aggregate) -> Update | Buffers:
-    """A secure sum as the update (or buffers) of all clients together.
-
-    Raises:
-        ValueError: The sum is of weights, which are no update.
-    """
+    """A secure sum as the update (or buffers) of all clients; a sum of weights is refused."""
     over = sum(total.weights)
     tensors = {name: value / over for name, value in total.tensors.items()}
     if total.kind == "buffers":

@@ -55,11 +55,7 @@ class FedAffect:
         return faces.expressions or None
 
     def check(self, faces: FaceSet, split: Split) -> None:
-        """Every client has photos beyond the labelled ones.
-
-        Raises:
-            DataError: A client has fewer than two unlabelled photos.
-        """
+        """Every client has photos beyond the labelled ones."""
         classes = self.classes(faces) or faces.people
         for client, photos in enumerate(split.photos):
             names = sorted({classes[i] for i in photos})

@@ -76,11 +76,7 @@ class FedFace:
             raise ValueError("spread_lr, spread_steps and pretrain_steps must be ≥ 0")
 
     def check(self, faces: FaceSet, split: Split) -> None:
-        """One person a client, one client a person.
-
-        Raises:
-            DataError: A client has several, or two have the same.
-        """
+        """One person a client, one client a person."""
         require_one_client_each("FedFace", split)
         for client, people in enumerate(split.clients):
             if len(people) != 1:

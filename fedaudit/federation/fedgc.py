@@ -58,11 +58,7 @@ class FedGC:
             )
 
     def check(self, faces: FaceSet, split: Split) -> None:
-        """One client a person: the correction pushes the classes of different clients apart.
-
-        Raises:
-            DataError: Two clients have the same person.
-        """
+        """One client a person: the correction pushes the classes of different clients apart."""
         require_one_client_each("FedGC", split)
 
     def client(self, task: ClientTask) -> ClientReturn:

@@ -74,11 +74,7 @@ class PrivacyFace:
         )
 
     def check(self, faces: FaceSet, split: Split) -> None:
-        """Every client could fill a cluster, of people whom no other has.
-
-        Raises:
-            DataError: A client has fewer people than T, or two have the same person.
-        """
+        """Every client could fill a cluster, of people whom no other has."""
         self.clustering.check(faces, split)
         require_one_client_each("PrivacyFace", split)
 

@@ -64,13 +64,7 @@ class Changes:
 def build_dp_compatible(
     *, network: str, arguments: Mapping[str, Any], classes: int, image_size: int = 32
 ) -> nn.Module:
-    """A network without batch norm whose layers overwrite nothing.
-
-    Args:
-        network: Registered name or `package.module:factory`.
-        arguments: Of it, besides these two.
-        classes: Number of people in the head.
-        image_size: Pixels.
+    """A network without batch norm whose layers overwrite nothing; arguments as of `zoo.wrap`.
 
     Raises:
         ConfigError: A module overwrites a tensor in a way that cannot be rewritten.
@@ -95,10 +89,7 @@ def make_dp_compatible(model: nn.Module, image_size: int) -> Changes:
     """Change `model` in place, and say what was changed; names of parameters stay the same.
 
     Group norm takes over batch norm's weight and bias. A module whose own forward pass overwrites a
-    tensor is traced by `torch.fx`, which writes every step to new memory.
-
-    Raises:
-        ConfigError: A module overwrites a tensor in a way that cannot be rewritten.
+    tensor is traced by `torch.fx`, which writes every step to new memory, or refused.
     """
     norms = tuple(batch_norm_layers(model))
     for name in norms:
@@ -138,11 +129,7 @@ class _InPlaceRecorder(TorchFunctionMode):
 
     def enter(self, name: str) -> Callable[..., None]:
         """A hook for the module of that name."""
-
-        def hook(*_: object) -> None:
-            self.running.append(name)
-
-        return hook
+        return lambda *_: self.running.append(name)
 
     def leave(self, *_: object) -> None:
         """A hook for every module."""
@@ -225,11 +212,8 @@ def _rewrite(name: str, module: nn.Module) -> None:
                 node.kwargs = {**node.kwargs, "inplace": False}
     traced = fx.GraphModule(module, graph)
     # The same dictionaries: what a functional call replaces in one is replaced in the other.
-    traced._modules, traced._parameters, traced._buffers = (
-        module._modules,
-        module._parameters,
-        module._buffers,
-    )
+    for held in ("_modules", "_parameters", "_buffers"):
+        setattr(traced, held, getattr(module, held))
     object.__setattr__(module, "forward", traced.forward)
 
 

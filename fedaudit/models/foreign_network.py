@@ -45,7 +45,8 @@ class ForeignFaceNet(FaceNet):
         # Not registered, so that each parameter has one name, the network's own.
         body, embedding, head = parts
         for name, part in (("body", body), ("embedding", embedding), ("head", head)):
-            object.__setattr__(self, name, _under(children.get(name), part))
+            child = children.get(name, part)
+            object.__setattr__(self, name, part if child is part else _Alias(child, part))
         if "features" in children:
             object.__setattr__(self, "features", _Alias(children["features"], self.features))
         object.__setattr__(self, "pool", "average" if averaged else "flatten")
@@ -74,21 +75,14 @@ class _Alias(nn.Module):
     def __init__(self, child: nn.Module, compute: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         # The same dictionaries: what a functional call replaces in one is replaced in the other.
-        self._modules, self._parameters, self._buffers = (
-            child._modules,
-            child._parameters,
-            child._buffers,
-        )
+        for held in ("_modules", "_parameters", "_buffers"):
+            setattr(self, held, getattr(child, held))
         object.__setattr__(self, "compute", compute)
 
     def forward(self, x: Tensor) -> Tensor:
         """What the part computes."""
         outputs: Tensor = self.compute(x)  # type: ignore[operator]
         return outputs
-
-
-def _under(child: nn.Module | None, part: nn.Module) -> nn.Module:
-    return part if child is None or child is part else _Alias(child, part)
 
 
 def adopt(network: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
@@ -112,7 +106,10 @@ def adopt(network: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
     modules = dict(network.named_modules())
     calls = [n for n in graph.nodes if n.op == "call_module"]
     entry = next((n for n in calls if isinstance(modules[n.target], nn.Linear)), None)
-    if entry is None or not _is_cut(graph, entry) or _reads_parameters(network, graph):
+    if entry is None or not _is_cut(graph, entry):
+        return network
+    own = {name for name, _ in network.named_parameters(remove_duplicate=False)}
+    if any(node.op == "get_attr" and node.target in own for node in graph.nodes):
         return network
     name = str(entry.target)
     body = _part(network, graph, None, entry.args[0])
@@ -137,11 +134,6 @@ def _is_cut(graph: fx.Graph, entry: fx.Node) -> bool:
                 return False
             after.add(node)
     return any(node.op == "output" and node in after for node in graph.nodes)
-
-
-def _reads_parameters(network: nn.Module, graph: fx.Graph) -> bool:
-    own = {name for name, _ in network.named_parameters(remove_duplicate=False)}
-    return any(node.op == "get_attr" and node.target in own for node in graph.nodes)
 
 
 def _part(network: nn.Module, graph: fx.Graph, start: fx.Node | None, stop: object) -> nn.Module:

@@ -132,22 +132,20 @@ def _tensors_of(root: nn.Module, name: str, used: set[str]) -> dict[str, Tensor]
 
 
 def _linear(values: Mapping[str, Any]) -> nn.Module:
-    weight: Tensor = values["weight"]
-    return nn.Linear(weight.shape[1], weight.shape[0], values["bias"] is not None)
+    outputs, inputs = values["weight"].shape
+    return nn.Linear(inputs, outputs, values["bias"] is not None)
 
 
 def _conv2d(values: Mapping[str, Any]) -> nn.Module | None:
-    weight: Tensor = values["weight"]
+    weight, padding = values["weight"], values["padding"]
     if weight.dim() != 4 or values.get("transposed"):
         return None
     return nn.Conv2d(
         weight.shape[1] * values["groups"],
         weight.shape[0],
-        tuple(weight.shape[2:]),  # type: ignore[arg-type]
+        tuple(weight.shape[2:]),
         stride=_pair(values["stride"]),
-        padding=values["padding"]
-        if isinstance(values["padding"], str)
-        else _pair(values["padding"]),
+        padding=padding if isinstance(padding, str) else _pair(padding),
         dilation=_pair(values["dilation"]),
         groups=values["groups"],
         bias=values["bias"] is not None,

@@ -170,15 +170,9 @@ def with_head(
     classes: int,
     image_size: int,
 ) -> FaceNet:
-    """The registered network `network` with the loss of a method in place of its own head.
+    """A network with the loss of a method in place of its own head; arguments as of `zoo.wrap`.
 
-    Args:
-        network: Registered name or factory.
-        arguments: Its arguments, without `classes` and `image_size`.
-        head: "pull", "consensus" or "two_views".
-        settings: Keyword arguments of that class, without `dim` and `classes`.
-        classes: K.
-        image_size: Pixels.
+    `head` is "pull", "consensus" or "two_views", with the `settings` of that class.
     """
     sizes = {"classes": classes, "image_size": image_size}
     model = require_face_net(create("networks", network, {**arguments, **sizes}), "this method")

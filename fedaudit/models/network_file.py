@@ -62,9 +62,7 @@ def from_file(
     return copy.deepcopy(_network(str(Path(path).expanduser()), digest, shape))
 
 
-@lru_cache(
-    maxsize=1
-)  # every attack builds the same network (`digest` of its file), and tracing is slow
+@lru_cache(maxsize=1)  # every attack of a run builds the same network, and tracing takes seconds
 def _network(path: str, digest: str, shape: tuple[int, ...] | None) -> nn.Module:
     program: Any = read_program(Path(path), {})
     scripted = isinstance(program, nn.Module)
@@ -90,7 +88,12 @@ def _network(path: str, digest: str, shape: tuple[int, ...] | None) -> nn.Module
         if scripted:
             graph, constants = _traced(program, state, shape)
         else:
-            graph, constants = _exported(run), _constants(run)
+            inputs = [n for n in run.graph.nodes if n.op == "placeholder"]
+            if len(inputs) != 1:
+                raise UsageError(
+                    f"the program takes {len(inputs)} tensors; needed is one, the images."
+                )
+            graph, constants = run.graph, _constants(run)
         copies = {n: tensor.detach().clone() for n, tensor in state.items()}
         copies |= {n: nn.Parameter(copies[n]) for n in learned}
         network = recover_layers(graph, {**constants, **copies})
@@ -147,15 +150,6 @@ def _traced(
     return graph, constants
 
 
-def _exported(run: fx.GraphModule) -> fx.Graph:
-    """The operations of an exported program."""
-    inputs = [n for n in run.graph.nodes if n.op == "placeholder"]
-    if len(inputs) != 1:
-        raise UsageError(f"the program takes {len(inputs)} tensors; needed is one, the images.")
-    graph: fx.Graph = run.graph
-    return graph
-
-
 def _constants(module: fx.GraphModule) -> dict[str, Tensor]:
     """Tensors that the graph reads and that are neither parameters nor buffers."""
     constants: dict[str, Tensor] = {}
@@ -190,11 +184,7 @@ def _trains(program: Any) -> bool:
 def _check(
     path: str, run: nn.Module, network: nn.Module, shape: Sequence[int], training: bool
 ) -> None:
-    """Refuse what gives no scores of several images, or other ones than the program itself.
-
-    Raises:
-        UsageError: With what to do.
-    """
+    """Refuse what gives no scores of several images, or other ones than the program itself."""
     for count in TRIED:
         images = torch.rand(count, *shape, generator=torch.Generator().manual_seed(count))
         try:

@@ -131,15 +131,9 @@ def with_bottleneck(
     classes: int,
     image_size: int,
 ) -> FaceNet:
-    """The registered network `network` with a variational bottleneck for an embedding layer.
+    """A network with a variational bottleneck for an embedding layer; arguments as of `zoo.wrap`.
 
-    Args:
-        network: Registered name or factory.
-        arguments: Its arguments, without `classes` and `image_size`.
-        size: Numbers k that are drawn.
-        beta: β, weight of the KL divergence.
-        classes: Width of the head.
-        image_size: Pixels.
+    `size` and `beta` are as in `VariationalFaceNet`.
 
     Raises:
         ConfigError: Another kind of network, whose own loss leaves no room for the divergence.

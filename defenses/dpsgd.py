@@ -14,13 +14,7 @@ from fedaudit.core.client import ClientReturn, ClientStep, ClientTask, Loop
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.observation import ModelSpec
 from fedaudit.data.splits import Split
-from fedaudit.defenses.accounting import (
-    Accountant,
-    Spent,
-    epsilon_of,
-    noise_for,
-    require_noise,
-)
+from fedaudit.defenses.accounting import Accountant, Spent, epsilon_of, noise_for, require_noise
 from fedaudit.defenses.composition import Plan, with_budget
 from fedaudit.defenses.gradient_transforms import Noise, Replayed, clip
 from fedaudit.defenses.settings import public_settings, require

@@ -15,8 +15,7 @@ INNER = "inner/"
 
 
 def with_changed_updates(
-    step: ClientStep,
-    change: Callable[[Update, ClientTask, ClientReturn], Mapping[str, Tensor]],
+    step: ClientStep, change: Callable[[Update, ClientTask, ClientReturn], Mapping[str, Tensor]]
 ) -> ClientStep:
     """The client's step, with the tensors that `change` gives for every model update it shares."""
 

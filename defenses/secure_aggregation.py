@@ -87,10 +87,7 @@ class SecureAggregation:
         return tuple(k for k in range(clients) if k not in dropped)
 
     def aggregate(
-        self,
-        returns: Mapping[int, tuple[Shared, ...]],
-        clients: int,
-        generator: torch.Generator,
+        self, returns: Mapping[int, tuple[Shared, ...]], clients: int, generator: torch.Generator
     ) -> tuple[Shared, ...]:
         """What the server sees: the sum over those who are left, and their masked vectors.
 

@@ -43,11 +43,7 @@ class Attack(Protocol):
         """Kinds of shared things that it attacks."""
 
     def __call__(
-        self,
-        seen: Observation,
-        *,
-        generator: torch.Generator,
-        progress: Progress | None = None,
+        self, seen: Observation, *, generator: torch.Generator, progress: Progress | None = None
     ) -> Reconstruction:
         """Reconstruct; `progress(step, steps, objective)` is called now and then."""
 

@@ -177,10 +177,7 @@ class Secures(Protocol):
         """Numbers of the clients that are left in a round; `audited` always is."""
 
     def aggregate(
-        self,
-        returns: Mapping[int, tuple[Shared, ...]],
-        clients: int,
-        generator: torch.Generator,
+        self, returns: Mapping[int, tuple[Shared, ...]], clients: int, generator: torch.Generator
     ) -> tuple[Shared, ...]:
         """All that the server sees of the round in which those left, of `clients`, sent `returns`.
 

@@ -108,10 +108,7 @@ def _optimizer(parameters: list[nn.Parameter], training: LocalTraining) -> torch
         )
     else:
         optimizer = torch.optim.SGD(
-            parameters,
-            training.lr,
-            momentum=training.momentum,
-            weight_decay=training.weight_decay,
+            parameters, training.lr, momentum=training.momentum, weight_decay=training.weight_decay
         )
     if training.proximal:
         start = [p.detach().clone() for p in parameters]

@@ -240,10 +240,7 @@ class Simulation:
         return aggregator_of(self.method, self.defense)
 
     def train(
-        self,
-        state: State,
-        rounds: range,
-        progress: Callable[[int, int], None] | None = None,
+        self, state: State, rounds: range, progress: Callable[[int, int], None] | None = None
     ) -> tuple[State, float]:
         """Run `rounds` (1-based numbers) from `state`; returns the end and the seconds it took."""
         settings = self.federation

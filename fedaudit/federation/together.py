@@ -99,10 +99,7 @@ def share_of(method: Method) -> Literal["gradient", "delta"]:
 
 
 def combined(
-    method: Method,
-    before: Mapping[str, Tensor],
-    updates: Sequence[Update],
-    training: LocalTraining,
+    method: Method, before: Mapping[str, Tensor], updates: Sequence[Update], training: LocalTraining
 ) -> dict[str, Tensor]:
     """Global parameters of the next round: as the method says, or `before` + the mean delta."""
     if isinstance(method, Combines):

@@ -128,12 +128,7 @@ def mobile_face(
 
 
 def mlp(
-    *,
-    classes: int,
-    image_size: int = 32,
-    head: Head = "linear",
-    hidden: int = 256,
-    depth: int = 1,
+    *, classes: int, image_size: int = 32, head: Head = "linear", hidden: int = 256, depth: int = 1
 ) -> FaceNet:
     """Pixels straight into fully connected layers with ReLU: gives small batches away exactly.
 

@@ -40,9 +40,7 @@ class SSIM:
         return torch.tensor(
             [
                 structural_similarity(
-                    a.permute(1, 2, 0).numpy(),
-                    b.permute(1, 2, 0).numpy(),
-                    **WANG,
+                    a.permute(1, 2, 0).numpy(), b.permute(1, 2, 0).numpy(), **WANG
                 )
                 for a, b in zip(original, other, strict=True)
             ],

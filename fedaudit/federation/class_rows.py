@@ -23,11 +23,7 @@ def own_rows(
 
 
 def collect(server: Mapping[str, Tensor], returns: Returns) -> tuple[Tensor, Tensor] | None:
-    """All class embeddings after a round, and who sent them.
-
-    Args:
-        server: What the server held; rows that nobody sends stay as they were.
-        returns: What each client sent.
+    """All class embeddings after a round, and who sent them; rows that nobody sends stay.
 
     Returns:
         `[P, D]` rows by number, and `[P]` the client that sent each, -1 where none did. None where

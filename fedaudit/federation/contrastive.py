@@ -14,9 +14,7 @@ from fedaudit.federation.local_training import train_locally
 def train_without_labels(task: ClientTask, *, change: bool) -> ClientReturn:
     """One client's round on `task.images` with the network of `task.model`, a `TwoViews`.
 
-    Args:
-        task: As for `train_locally`; labels play no part.
-        change: Shift and relight each photo at random before it trains.
+    Labels play no part. With `change` each photo is shifted and relit at random before it trains.
 
     Raises:
         ConfigError: A defense such as DP-SGD needs the gradient of one image.

@@ -76,8 +76,7 @@ def published(defense: Defense, returns: Returns) -> dict[str, Tensor]:
 def training_of(method: Method, defense: Defense, training: LocalTraining) -> LocalTraining:
     """How clients train: as the method says, and then the defense's parts in order.
 
-    Raises:
-        ConfigError: Several local steps, of which the method shares one gradient.
+    Several local steps are refused where the method shares one gradient.
     """
     for part in (method, *parts_of(defense)):
         if isinstance(part, Tunes):
@@ -110,8 +109,7 @@ def combined(
 def aggregator_of(method: Method, defense: Defense) -> Secures | None:
     """The defense's part that is a secure aggregator; None where there is none.
 
-    Raises:
-        ConfigError: Two, or a method that can bring its own or shares what it could not sum.
+    Two are refused, and a method that can bring its own or shares what it could not sum.
     """
     aggregators = [part for part in parts_of(defense) if isinstance(part, Secures)]
     if len(aggregators) > 1:

@@ -94,17 +94,10 @@ class Embedder:
     name: str = "dlib ResNet (face-api 1.7.15)"
 
     def embed(self, images: Tensor) -> Tensor:
-        """Unit vectors, no gradient.
-
-        Args:
-            images: `[N, C, H, W]` in [0, 1] of any size; one channel is repeated to three.
-
-        Returns:
-            `[N, 128]` float32, rows of length 1.
-        """
+        """Unit vectors `[N, 128]`, without gradient, of `images [N, 1 or 3, H, W]` in [0, 1]."""
         if len(images) == 0:
             return torch.empty(0, DIM)
-        parts = [images[i : i + _BATCH] for i in range(0, len(images), _BATCH)]
+        parts = torch.split(images, _BATCH)
         with torch.no_grad():
             return torch.cat([normalize(self.network(prepare(part))) for part in parts])
 

@@ -28,11 +28,7 @@ def declared(names: Iterable[str] | None = None) -> tuple[MetricFacts, ...]:
 
 
 def measure(original: Tensor, other: Tensor) -> list[dict[str, float]]:
-    """Every registered metric of each pair of images.
-
-    Args:
-        original: `[N, C, H, W]` in [0, 1].
-        other: The same.
+    """Every registered metric of each pair of images, `[N, C, H, W]` in [0, 1] each.
 
     Raises:
         ConfigError: A metric does not return one number an image.

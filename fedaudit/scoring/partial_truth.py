@@ -16,14 +16,10 @@ from fedaudit.scoring.image_metrics import MSE, PSNR, SSIM
 
 
 def match_originals(secret: Secret, images: Tensor) -> tuple[Secret, Tensor]:
-    """Of more originals than rebuilt images, those that these stand for, one each.
+    """Of more originals than rebuilt images `[N, C, H, W]`, those that these stand for, one each.
 
     The assignment has the least squared error in all, and never looks at the headline metric. The
     prior-only control chooses alike, so that what choice alone gives shows there.
-
-    Args:
-        secret: The truth.
-        images: `[N, C, H, W]` what an attack rebuilt.
 
     Returns:
         The truth of the N that were chosen, in the order of the images, and their indices.
@@ -49,16 +45,10 @@ def match_originals(secret: Secret, images: Tensor) -> tuple[Secret, Tensor]:
 def search(
     images: Tensor, *, client: str, gallery: Gallery | None, embed: Embed | None
 ) -> tuple[ImageScore, ...]:
-    """Scores of images whose originals nobody knows: the nearest person of the gallery.
+    """Scores of images `[N, 3, H, W]` whose originals nobody knows: the nearest of the gallery.
 
     Whether the nearest is the right one cannot be said; how often strangers match somebody is
-    `Gallery.strangers`.
-
-    Args:
-        images: `[N, 3, H, W]` in [0, 1].
-        client: Who sent the update: what clusters the statistics.
-        gallery: People, and the threshold.
-        embed: The embedder that made the gallery.
+    `Gallery.strangers`. Statistics are clustered by the client who sent the update.
     """
     blank = ImageScore(client)
     if gallery is None or embed is None:

@@ -35,6 +35,8 @@ FORMAT = 3
 """Raised whenever what lies in a run folder changes its meaning."""
 
 FILE = "study.json"
+WHY_FILE = "question.json"
+"""What `fedaudit why` wrote in its place in format 1."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ def read(folder: Path) -> Manifest:
         RunFolderError: Not a run folder, of another format, or damaged.
     """
     path = folder / FILE
+    refuse_older(folder)
     try:
         content = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -146,17 +149,35 @@ def read(folder: Path) -> Manifest:
     if not isinstance(content, Mapping):
         raise _damaged(path, "it is not a table")
     if content.get("format") != FORMAT:
-        raise RunFolderError(
-            f"{str(folder)!r} has run-folder format {content.get('format')!r}, and fedaudit "
-            f"{VERSION} reads format {FORMAT}. Use fedaudit "
-            f"{content.get('fedaudit', 'of the version that wrote it')!s}, or run the study again "
-            "with another --output."
-        )
+        raise _other_format(folder, content.get("format"), content.get("fedaudit"))
     return _parse(content, path)
 
 
 _Listed = Annotated[str, StringConstraints(pattern=rf"^({CELLS}|{MODELS})/[^./\\\x00][^/\\\x00]*$")]
 """Its file lies in the folder, whatever its name."""
+
+
+def refuse_older(folder: Path) -> None:
+    """Refuse what `fedaudit why` wrote in a format without `study.json`.
+
+    Raises:
+        RunFolderError: Names the version that wrote it.
+    """
+    try:
+        question = json.loads((folder / WHY_FILE).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return
+    if isinstance(question, Mapping) and not (folder / FILE).exists():
+        raise _other_format(folder, 1, question.get("version"))
+
+
+def _other_format(folder: Path, number: object, version: object) -> RunFolderError:
+    earlier = "an earlier build of " if version == VERSION else ""
+    writer = f"{earlier}fedaudit {version}" if version else "the version of fedaudit that wrote it"
+    return RunFolderError(
+        f"{str(folder)!r} has run-folder format {number!r}, and fedaudit {VERSION} reads format "
+        f"{FORMAT}. Use {writer}, or run the study again with another --output."
+    )
 
 
 class _Stored(BaseModel):

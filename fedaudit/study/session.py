@@ -167,6 +167,7 @@ def _is_fresh(path: Path) -> bool:
         ) from error
     if manifests.FILE in inside:
         return False
+    manifests.refuse_older(path)
     if foreign := [name for name in inside if name not in lock.FILES and not name.startswith(MARK)]:
         raise RunFolderError(
             f"{str(path)!r} holds files that are not a run's ({foreign[0]!r}). Choose an empty or "

@@ -17,12 +17,10 @@ from fedaudit.core.errors import AttackError, ConfigError
 from fedaudit.core.measures import Estimate
 from fedaudit.core.observation import Observation
 from fedaudit.reports.explanation import Game, Player
-from fedaudit.why.averages import estimate
-from fedaudit.why.exposure import Exposure, Leak
 from fedaudit.why.layers import layers_of, update_of
-from fedaudit.why.measurement import Measurement
+from fedaudit.why.leaks import Cut, Leak, estimate
 from fedaudit.why.shapley import MOST, coalitions, exact
-from fedaudit.why.subject import Subject
+from fedaudit.why.subject import Measurement, Subject
 
 LABELS = "labels (knowledge)"
 
@@ -60,7 +58,7 @@ def players_of(seen: Observation) -> dict[str, tuple[str, ...]]:
 def measurements(subject: Subject) -> list[Measurement[Leak | None]]:
     """Every coalition that shows something, and the prior, on `subject.targets` targets."""
     players = players_of(subject.captured(0).seen)
-    cuts = [_exposure(players, coalition) for coalition in coalitions(list(players))]
+    cuts = [_cut(players, coalition) for coalition in coalitions(list(players))]
     whole, targets = _everything(subject), range(subject.targets)
     audits = [subject.leak(cut, t) for t in targets for cut in (whole, *cuts) if cut]
     return audits + [subject.leak(whole, t, role="prior_only") for t in targets]
@@ -79,8 +77,8 @@ def explain(subject: Subject) -> Game:
             raise AttackError("none of the scenario's attacks reads what is shared")
         tables.append({})
         for coalition in every:
-            exposure = _exposure(players, coalition)
-            leak = subject.get(subject.leak(exposure, target)) if exposure else None
+            cut = _cut(players, coalition)
+            leak = subject.get(subject.leak(cut, target)) if cut else None
             if leak is None:  # nothing that an attack reads: it has its prior, and no more
                 unread |= {coalition} if coalition - {LABELS} else set()
                 leak = nothing
@@ -139,12 +137,12 @@ def _groups(layers: list[str]) -> dict[str, list[str]]:
     return groups
 
 
-def _exposure(players: dict[str, tuple[str, ...]], coalition: frozenset[str]) -> Exposure | None:
+def _cut(players: dict[str, tuple[str, ...]], coalition: frozenset[str]) -> Cut | None:
     """What a coalition shows; None where that is nothing of what was shared."""
     only = tuple(name for player in players if player in coalition for name in players[player])
-    return Exposure(only, LABELS in coalition) if only else None
+    return Cut(only, LABELS in coalition) if only else None
 
 
-def _everything(subject: Subject) -> Exposure:
+def _everything(subject: Subject) -> Cut:
     """All that was shared, without the labels: its control is the prior."""
-    return Exposure(None, None if subject.captured(0).seen.labels is None else False)
+    return Cut(None, None if subject.captured(0).seen.labels is None else False)

@@ -14,10 +14,8 @@ from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import Observation
 from fedaudit.core.shared import Aggregate, Update
 from fedaudit.reports.explanation import Layer, Layers
-from fedaudit.why.averages import difference, leakage
-from fedaudit.why.exposure import Exposure, Leak
-from fedaudit.why.measurement import Measurement
-from fedaudit.why.subject import Subject
+from fedaudit.why.leaks import Cut, Leak, difference, leakage
+from fedaudit.why.subject import Measurement, Subject
 
 
 def layers_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
@@ -63,25 +61,25 @@ def update_of(seen: Observation) -> tuple[str, Update | Aggregate]:
     raise AttackError("no model update was shared, so there are no layers to tell apart")
 
 
-def exposures(seen: Observation) -> tuple[Exposure, dict[str, tuple[Exposure, Exposure | None]]]:
+def cuts_of(seen: Observation) -> tuple[Cut, dict[str, tuple[Cut, Cut | None]]]:
     """Everything, and by layer: this one alone, and the update without it (None if it is all)."""
     name, sent = update_of(seen)
     layers = layers_of(sent.tensors)
 
-    def exposure(which: Sequence[str]) -> Exposure:
+    def cut(which: Sequence[str]) -> Cut:
         names = tuple(f"{name}:{prefix}" for layer in which for prefix in layers[layer])
-        return Exposure(names, labels=True)
+        return Cut(names, labels=True)
 
-    cuts: dict[str, tuple[Exposure, Exposure | None]] = {}
+    cuts: dict[str, tuple[Cut, Cut | None]] = {}
     for layer in layers:
         rest = [other for other in layers if other != layer]
-        cuts[layer] = exposure([layer]), exposure(rest) if rest else None
-    return exposure(list(layers)), cuts
+        cuts[layer] = cut([layer]), cut(rest) if rest else None
+    return cut(list(layers)), cuts
 
 
 def measurements(subject: Subject) -> list[Measurement[Leak | None]]:
     """Every layer of `subject.targets` updates, alone and left out, with controls."""
-    whole, layers = exposures(subject.captured(0).seen)
+    whole, layers = cuts_of(subject.captured(0).seen)
     cuts = [whole, *[cut for pair in layers.values() for cut in pair if cut is not None]]
     targets = range(subject.targets)
     audits = [subject.leak(cut, target) for cut in cuts for target in targets]
@@ -96,7 +94,7 @@ def explain(subject: Subject) -> Layers:
     would protect nobody.
     """
     seen = subject.captured(0).seen
-    whole, layers = exposures(seen)
+    whole, layers = cuts_of(seen)
     _, sent = update_of(seen)
     prefixes = layers_of(sent.tensors)
     full = _audit_and_control(subject, whole)
@@ -120,14 +118,12 @@ def explain(subject: Subject) -> Layers:
     return Layers(leakage(*full, subject.people), tuple(rows))
 
 
-def _audit_and_control(
-    subject: Subject, exposure: Exposure
-) -> tuple[list[Leak], list[Leak]] | None:
+def _audit_and_control(subject: Subject, cut: Cut) -> tuple[list[Leak], list[Leak]] | None:
     """Leaks of every target and of its control; None where no attack can read so little."""
     targets = range(subject.targets)
-    audit = [leak for t in targets if (leak := subject.get(subject.leak(exposure, t)))]
+    audit = [leak for t in targets if (leak := subject.get(subject.leak(cut, t)))]
     if len(audit) < subject.targets:
         return None
-    controls = (subject.get(subject.leak(exposure, t, role="prior_only")) for t in targets)
+    controls = (subject.get(subject.leak(cut, t, role="prior_only")) for t in targets)
     control = [leak for leak in controls if leak]
     return (audit, control) if len(control) == len(audit) else None

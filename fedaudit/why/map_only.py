@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.search.map_matching import goal_of
+from fedaudit.attacks.search.movers.gradient_descent import Search
 from fedaudit.core.errors import AttackError
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation
@@ -66,36 +67,31 @@ class MapOnly:
         if goal is None:
             return Reconstruction(start, labels, objective=1.0, adaptive="none needed")
         rows = goal.directions.float()
-        images = start.to(rows.device).requires_grad_()
+        batch = start.to(rows.device)[None].requires_grad_()
 
         def match(shown: Tensor) -> Tensor:
             return (1 - (goal.reached(model, shown) * rows).sum(1)).clamp_min(0)
 
         with torch.no_grad():
-            units = match(images).clamp_min(1e-6)
-        optimizer = torch.optim.Adam([images], self.lr)
-        best, kept, history = float("inf"), images.detach().clone(), []
+            units = match(batch[0]).clamp_min(1e-6)
+
+        def losses() -> Tensor:
+            angle = (match(batch[0]) / units + 1e-6).sqrt().mean()
+            return (angle + self.total_variation * _variation(batch[0]))[None]
+
+        search = Search([batch], self.lr, self.steps, _half_cosine, "signed_adam", [_clamp])
+        history = []
         for step in range(self.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = self.lr * (1 + math.cos(math.pi * step / self.steps)) / 2
-            angle = (match(images) / units + 1e-6).sqrt().mean()
-            loss = angle + self.total_variation * _variation(images)
-            value = float(loss.detach())
-            if value < best:
-                best, kept = value, images.detach().clone()
-            (images.grad,) = torch.autograd.grad(loss, [images])
-            images.grad.sign_()
-            optimizer.step()
-            with torch.no_grad():
-                images.clamp_(0, 1)
+            value = float(search.step(losses))
             if step % 10 == 0:
                 history.append((step, value))
                 if progress:
                     progress(step, self.steps, value)
+        search.restore()
         return Reconstruction(
-            images=kept.cpu(),
+            images=batch[0].detach().cpu(),
             labels=labels,
-            objective=best,
+            objective=float(search.best),
             iterations=self.steps,
             gradient_evaluations=self.steps * evidence.count,
             seconds=time.process_time() - started,
@@ -106,3 +102,11 @@ class MapOnly:
 
 def _variation(images: Tensor) -> Tensor:
     return images.diff(dim=2).abs().mean() + images.diff(dim=3).abs().mean()
+
+
+def _half_cosine(step: int, steps: int) -> float:
+    return (1 + math.cos(math.pi * step / steps)) / 2
+
+
+def _clamp(images: Tensor) -> Tensor:
+    return images.clamp(0, 1)

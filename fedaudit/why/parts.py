@@ -32,9 +32,14 @@ from fedaudit.study.jobs import Job, TrainJob
 from fedaudit.study.run_cell import run_train
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.why import artifacts, clients, layers, regions, rounds
-from fedaudit.why.measurement import Measurement
-from fedaudit.why.prepare import prepare, scenario_of
-from fedaudit.why.subject import REFUSALS, Subject, training_job
+from fedaudit.why.subject import (
+    REFUSALS,
+    Measurement,
+    Subject,
+    prepare,
+    scenario_of,
+    training_job,
+)
 
 Watch = Callable[[Sequence[Job], int], AbstractContextManager[Callable[[Event], None]]]
 """Of jobs and the number of workers: shows how they go."""

@@ -7,10 +7,8 @@ from typing import Any
 from fedaudit.core.errors import AttackError, ConfigError
 from fedaudit.federation.utility import measure
 from fedaudit.reports.explanation import Round
-from fedaudit.why.averages import leakage
-from fedaudit.why.exposure import Exposure, Leak
-from fedaudit.why.measurement import Measurement
-from fedaudit.why.subject import Role, Subject
+from fedaudit.why.leaks import Cut, Leak, leakage
+from fedaudit.why.subject import Measurement, Role, Subject
 
 ROUNDS = (1, 2, 5, 10, 20)
 """Audited rounds; the network has been trained for one round less."""
@@ -51,7 +49,7 @@ def _read(subject: Subject, number: int, target: int, role: Role) -> Leak:
 
 def _whole(subject: Subject, number: int, target: int, role: Role) -> Measurement[Leak | None]:
     """Everything that a target's client shares in a round."""
-    return subject.leak(Exposure(None), target, number=number, role=role)
+    return subject.leak(Cut(None), target, number=number, role=role)
 
 
 def _accuracy(subject: Subject, number: int) -> Measurement[float | None]:

@@ -4,18 +4,21 @@ Every number comes through the same door: an observation is cut down, attacked, 
 cell of a study, beside its control, in which the very same cut is filled with noise.
 """
 
+import hashlib
 import math
+import re
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from fedaudit.captures.simulate.prior_only import without_update
 from fedaudit.captures.simulate.simulated_capture import simulate
+from fedaudit.captures.simulate.simulated_source import simulation_of
 from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.errors import (
     AttackError,
@@ -23,22 +26,25 @@ from fedaudit.core.errors import (
     DataError,
     KnowledgeError,
     RunFolderError,
+    UnknownNameError,
 )
+from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation
 from fedaudit.core.protocols import Attack
 from fedaudit.core.reconstruction import Reconstruction
+from fedaudit.core.registry import create
 from fedaudit.core.scenario import Scenario, Study
 from fedaudit.core.seeds import generator_for
-from fedaudit.core.threat_models import threat_model
+from fedaudit.core.threat_models import check_knowledge, threat_model
 from fedaudit.federation.simulation import Simulation, State
 from fedaudit.scoring.identity import Embed, Gallery
 from fedaudit.scoring.score import score
 from fedaudit.study.jobs import TrainJob, model_job
-from fedaudit.study.run_folder import RunFolder
+from fedaudit.study.judge import judge_of
+from fedaudit.study.run_folder import MEASUREMENTS, RunFolder
 from fedaudit.study.sent_things import reads
-from fedaudit.why.exposure import Exposure, Leak
+from fedaudit.why.leaks import Cut, Leak
 from fedaudit.why.map_only import MapOnly
-from fedaudit.why.measurement import Measurement
 
 T = TypeVar("T")
 Role = Literal["audit", "prior_only"]
@@ -49,6 +55,38 @@ REFUSALS = (AttackError, ConfigError, DataError)
 """What says that something cannot be tested: a note of the explanation, and no failure."""
 KEPT = 16
 """Captures, states and controls that are held in memory."""
+
+
+@dataclass(frozen=True)
+class Measurement(Generic[T]):
+    """Something to measure once; its value stands in the run folder, under its key.
+
+    Attributes:
+        scenario, seed: Of the explanation that it belongs to.
+        name: What is measured, its kind first ("leak/r1/t0/…"): the same name, the same value.
+        type: Of the value, as pydantic takes it.
+        take: Measures it; picklable.
+    """
+
+    scenario: str
+    seed: int
+    name: str
+    type: Any
+    take: "Callable[[Subject], T]"
+    kind: ClassVar[str] = MEASUREMENTS
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def key(self) -> str:
+        """A safe file name."""
+        whole = f"{self.scenario}/s{self.seed}/{self.name}"
+        readable = re.sub(r"[^A-Za-z0-9]+", "-", whole)[:64]
+        return f"{readable}--{hashlib.sha256(whole.encode()).hexdigest()[:16]}"
+
+    @property
+    def group(self) -> str:
+        """Measurements of one kind take about equally long."""
+        return self.name.partition("/")[0]
 
 
 @dataclass(frozen=True)
@@ -189,15 +227,15 @@ class Subject:
         return result.objective / base[1].objective
 
     def leak(
-        self, exposure: Exposure, target: int, *, number: int | None = None, role: Role = "audit"
+        self, cut: Cut, target: int, *, number: int | None = None, role: Role = "audit"
     ) -> Measurement[Leak | None]:
-        """Attack a target's capture cut down to `exposure`, and score; None: no attack reads it.
+        """Attack a target's capture cut down to `cut`, and score; None: no attack reads it.
 
         The control runs the attack that was best on the real thing.
         """
         number = number or self.scenario.round
-        name = f"leak/r{number}/t{target}/{exposure.key}/{role}"
-        take = partial(_leak, exposure=exposure, target=target, number=number, role=role)
+        name = f"leak/r{number}/t{target}/{cut.key}/{role}"
+        take = partial(_leak, cut=cut, target=target, number=number, role=role)
         return self.measurement(name, Leak | None, take)
 
     def control(
@@ -241,17 +279,15 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def _leak(
-    subject: Subject, exposure: Exposure, target: int, number: int, role: Role
-) -> Leak | None:
+def _leak(subject: Subject, cut: Cut, target: int, number: int, role: Role) -> Leak | None:
     capture = subject.captured(target, number)
     assert capture.secret is not None  # simulated captures always know it
-    seen = exposure.of(capture.seen, capture.secret)
+    seen = cut.of(capture.seen, capture.secret)
     key = (number, target)
     if role == "audit":
         best = subject.best_attack(seen, *key)
     else:
-        real = subject.get(subject.leak(exposure, target, number=number))
+        real = subject.get(subject.leak(cut, target, number=number))
         best = subject.control(real.attack, seen, key, (target,)) if real else None
     return subject.judged(capture.secret, *best) if best else None
 
@@ -259,3 +295,59 @@ def _leak(
 def training_job(study: Study, scenario: Scenario, number: int) -> TrainJob | None:
     """The study's job that trains what everybody holds before round `number`; None: untrained."""
     return model_job(study, replace(scenario, round=number), scenario.defenses[0])
+
+
+def prepare(
+    study: Study, scenario: Scenario, folder: RunFolder, *, targets: int, seed: int
+) -> Subject:
+    """Everything that the parts of an explanation share.
+
+    The scenario's first defense is the one in place.
+
+    Raises:
+        ConfigError: None of the scenario's attacks works on what an honest server sees.
+        KnowledgeError: One needs a fact that the scenario's threat model does not grant.
+    """
+    attacks: dict[str, Attack] = {}
+    skipped: list[str] = []
+    for choice in scenario.attacks:
+        attack: Attack = create("attacks", choice.name, choice.settings)
+        if Knowledge.MANIPULATION in attack.needs:
+            skipped.append(f"{choice.label}: it changes what the server sends")
+        else:
+            attacks[choice.label] = attack
+    if not attacks:
+        raise ConfigError(
+            f"scenario {scenario.name!r} has no attack on an honest server: "
+            f"{'; '.join(skipped)}. Add one that reads updates, such as map_inversion."
+        )
+    threat = threat_model(scenario.threat_model, scenario.grant, scenario.deny)
+    for name, attack in attacks.items():
+        check_knowledge(name, attack, threat)
+    gallery, embed = judge_of(study, folder, scenario)
+    return Subject(
+        study=study,
+        scenario=scenario,
+        simulation=simulation_of(study, scenario, scenario.defenses[0]),
+        attacks=attacks,
+        skipped=tuple(skipped),
+        gallery=gallery,
+        embed=embed,
+        folder=folder,
+        targets=targets,
+        seed=seed,
+    )
+
+
+def scenario_of(study: Study, name: str | None) -> Scenario:
+    """A scenario by name; the first if no name is given.
+
+    Raises:
+        UnknownNameError: None of that name.
+    """
+    known = {scenario.name: scenario for scenario in study.scenarios}
+    if name is None:
+        return study.scenarios[0]
+    if name not in known:
+        raise UnknownNameError("scenario", name, known)
+    return known[name]

@@ -186,6 +186,16 @@ def test_other_versions_and_levels_are_refused(
         session.open_report(path)
 
 
+def test_folders_of_an_earlier_why_are_refused_with_their_version(tmp_path: Path) -> None:
+    (tmp_path / "question.json").write_text('{"schema": "1", "version": "0.0.9"}')
+    (tmp_path / "why.json").write_text("{}")
+    wrong = r"has run-folder format 1, .* Use fedaudit 0.0.9"
+    with pytest.raises(RunFolderError, match=wrong):
+        opened(tmp_path)
+    with pytest.raises(RunFolderError, match=wrong):
+        session.open_report(tmp_path)
+
+
 @pytest.mark.parametrize(
     "content",
     ["", "3", '{"format": 3}', '{"format": 3, "study": {"name": "x"}}'],

@@ -22,10 +22,9 @@ from fedaudit.federation.simulation import Simulation
 from fedaudit.scoring.image_metrics import LPIPS, SSIM
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.why import artifacts, clients, layers, rounds
-from fedaudit.why.exposure import Exposure
+from fedaudit.why.leaks import Cut
 from fedaudit.why.map_only import MapOnly
-from fedaudit.why.prepare import scenario_of
-from fedaudit.why.subject import Subject
+from fedaudit.why.subject import Subject, scenario_of
 
 Federate = Callable[..., Simulation]
 NEEDED = ("embedding.weight", "head.weight")
@@ -139,7 +138,7 @@ def test_layers_sum_to_the_update(intercept: Callable[..., Capture]) -> None:
     assert list(found) == ["body.1", "body.4", "body.5", "body.6", "embedding", "head"]
     owners = {n: [layer for layer, ps in found.items() if n.startswith(ps)] for n in tensors}
     assert all(len(mine) == 1 for mine in owners.values())
-    whole, parts = layers.exposures(seen)
+    whole, parts = layers.cuts_of(seen)
     for alone, without in parts.values():
         assert without is not None
         one, rest = (expose(seen, e.only or ()).update for e in (alone, without))
@@ -315,8 +314,8 @@ def test_what_is_measured_is_not_measured_again(subject: Callable[..., Rigged]) 
 
 
 def test_an_exposure_is_the_same_in_another_order() -> None:
-    assert Exposure(("a", "b")).key == Exposure(("b", "a")).key
-    assert Exposure(("a", "b")).key != Exposure(("a", "b"), labels=True).key
+    assert Cut(("a", "b")).key == Cut(("b", "a")).key
+    assert Cut(("a", "b")).key != Cut(("a", "b"), labels=True).key
 
 
 def test_the_best_attack_is_chosen_by_its_own_objective(subject: Callable[..., Rigged]) -> None:

@@ -9,12 +9,13 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from fedaudit.captures.format.readers.limits import Limits, check_file
 from fedaudit.core.errors import CaptureError
 
-_DIRECTORY = 32 << 20
-"""Bytes of a table of contents that is read."""
+_DIRECTORY = 12 << 20
+"""Bytes of a table of contents that is read: 600 each of as many members as `Limits` allow."""
 _KINDS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 
 
@@ -69,7 +70,21 @@ def read_member(
     if at_most is not None and member.file_size > at_most:
         raise CaptureError(path, f"{name[:80]!r} has {member.file_size:,} bytes: too many")
     with archive.open(member) as file:
-        return file.read()  # no more than `file_size`, which was checked
+        content = file.read(member.file_size)  # without a size, all that it inflates to
+        finish(path, name, file)
+    if len(content) != member.file_size:
+        raise CaptureError(path, f"{name[:80]!r} is cut off")
+    return content
+
+
+def finish(path: Path, name: str, file: IO[bytes]) -> None:
+    """Compare a member's checksum, at its end.
+
+    Raises:
+        CaptureError: It goes on.
+    """
+    if file.read(1):
+        raise CaptureError(path, f"{name[:80]!r} is longer than the archive says")
 
 
 def _check_members(path: Path, size: int, members: list[zipfile.ZipInfo], limits: Limits) -> None:

@@ -29,15 +29,17 @@ def read(path: Path, limits: Limits) -> dict[str, Tensor]:
     with path.open("rb") as file:
         # Closed when the last view of it is gone, for a traceback may hold one.
         content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    arrays = _arrays(path, content, limits)
+    arrays = _arrays(path, content, limits, iter(range(50 * limits.tensors)), nested=True)
     check_total(path, len(arrays), sum(len(data) for data in arrays.values()), limits)
     return {name: read_bytes(path, name, bytes(data), limits) for name, data in arrays.items()}
 
 
-def _arrays(path: Path, content: memoryview, limits: Limits) -> dict[str, memoryview]:
-    """The bytes of each array, by name."""
+def _arrays(
+    path: Path, content: memoryview, limits: Limits, budget: Iterator[int], *, nested: bool
+) -> dict[str, memoryview]:
+    """The bytes of each array, by name; `budget` ends after as many fields as a file may have."""
     items = []
-    for number, value in _fields(path, content):
+    for number, value in _fields(path, content, budget):
         if number == 1:
             items.append(_message(path, value))
         if len(items) > limits.tensors:
@@ -48,18 +50,18 @@ def _arrays(path: Path, content: memoryview, limits: Limits) -> dict[str, memory
         return {f"arr_{place}": item for place, item in enumerate(items)}
     named: dict[str, memoryview] = {}
     for item in items:
-        parts = dict(_fields(path, item))
+        parts = _message_fields(path, item, budget)
         name = check_name(path, _text(path, parts.get(1, memoryview(b""))), limits)
         if 2 not in parts:  # a record of metrics or of settings
             continue
-        array = dict(_fields(path, _message(path, parts[2])))
+        array = _message_fields(path, _message(path, parts[2]), budget)
         if 3 not in array:  # no array but a record of arrays, in a `RecordDict`
-            if len(items) > 1 and named:
+            if not nested or (len(items) > 1 and named):
                 raise CaptureError(path, "it holds several records of arrays: save one of them")
-            named = _arrays(path, _message(path, parts[2]), limits)
+            named = _arrays(path, _message(path, parts[2]), limits, budget, nested=False)
             continue
-        if _text(path, array[3]) != "numpy.ndarray":
-            raise CaptureError(path, f"it is serialized as {_text(path, array[3])!r}", key=name)
+        if (how := _text(path, array[3])) != "numpy.ndarray":
+            raise CaptureError(path, f"it is serialized as {how[:80]!r}", key=name)
         if name in named:
             raise CaptureError(path, "it stands in the file twice", key=name)
         named[name] = _message(path, array.get(4, 0))
@@ -69,10 +71,19 @@ def _arrays(path: Path, content: memoryview, limits: Limits) -> dict[str, memory
     return named
 
 
-def _fields(path: Path, content: memoryview) -> Iterator[_Field]:
+def _message_fields(
+    path: Path, content: memoryview, budget: Iterator[int]
+) -> dict[int, memoryview | int]:
+    """The fields of a message by number; of these formats none has a number above 4."""
+    return {number: value for number, value in _fields(path, content, budget) if number <= 4}
+
+
+def _fields(path: Path, content: memoryview, budget: Iterator[int]) -> Iterator[_Field]:
     """Numbers and values of the fields of a protocol buffer, in order."""
     place = 0
     while place < len(content):
+        if next(budget, None) is None:
+            raise CaptureError(path, "it has more fields than its arrays need: it is damaged")
         tag, place = _varint(path, content, place)
         number, kind = tag >> 3, tag & 7
         if kind == 0:

@@ -1,7 +1,8 @@
 """Readers of files with tensors, one file a format. Each file is taken to be hostile.
 
 No code in a file is ever run, sizes are compared with the file before memory is taken, and whatever
-is wrong becomes one `CaptureError` that names the file and, where there is one, the tensor.
+is wrong becomes one `CaptureError` that names the file and, where there is one, the tensor. Should
+a reader fail all the same, it fails in a process of its own (`reading_process`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from fedaudit.captures.format.readers import (
     torch_file,
 )
 from fedaudit.captures.format.readers.limits import Limits, check_file
+from fedaudit.captures.format.readers.reading_process import read_apart
 from fedaudit.core.errors import CaptureError
 
 Read = Callable[[Path, Limits], dict[str, Tensor]]
@@ -25,16 +27,24 @@ Read = Callable[[Path, Limits], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Format:
-    """A format: its name for people, and how it is read."""
+    """A format: its name for people, and how it is read.
+
+    Attributes:
+        name: For people.
+        read: How.
+        apart: In a process of its own; not where files are mapped, and nothing in them is parsed
+            but a short header.
+    """
 
     name: str
     read: Read
+    apart: bool = True
 
 
 _FLOWER = Format("Flower's serialized arrays", flower_file.read)
 _TORCH = Format("torch.save", torch_file.read)
 FORMATS: Mapping[str, Format] = {
-    ".safetensors": Format("safetensors", safetensors_file.read),
+    ".safetensors": Format("safetensors", safetensors_file.read, apart=False),
     ".pt": _TORCH,
     ".pth": _TORCH,
     ".npz": Format("npz", npz_file.read),
@@ -73,13 +83,25 @@ def read_tensors(path: Path, *, limits: Limits | None = None) -> dict[str, Tenso
         CaptureError: The file cannot be used.
     """
     limits = limits or Limits()
+    size = check_file(path, limits)
+    if format_of(path).apart:
+        return read_apart(path, limits, size)
+    return read_here(path, limits)
+
+
+def read_here(path: Path, limits: Limits) -> dict[str, Tensor]:
+    """As `read_tensors`, in this process; whatever a reader raises becomes a `CaptureError`."""
     check_file(path, limits)
     try:
         return format_of(path).read(path, limits)
+    except CaptureError:
+        raise
     except OSError as error:
         raise CaptureError(path, f"it cannot be read ({error.strerror or error})") from error
     except MemoryError as error:
         raise CaptureError(path, "there is not enough memory for its tensors") from error
+    except Exception as error:
+        raise CaptureError(path, f"it is damaged ({type(error).__name__})") from error
 
 
 def bind(path: Path, values: Sequence[Tensor], names: Sequence[str]) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ class Limits:
         ratio: How many times larger than their archive compressed members may be in all; archives
             below `small` bytes, whose contents are cheap, are not held to it.
         small: Bytes of contents that no ratio makes dangerous.
+        seconds: In which a file must be read, and more for large ones.
     """
 
     file_bytes: int = 16 << 30
@@ -30,6 +31,7 @@ class Limits:
     dimensions: int = 8
     ratio: float = 100.0
     small: int = 64 << 20
+    seconds: float = 30.0
 
 
 def check_file(path: Path, limits: Limits) -> int:
@@ -60,8 +62,10 @@ def check_name(path: Path, name: object, limits: Limits) -> str:
     Raises:
         CaptureError: It is no text, too long, or would disturb a terminal.
     """
-    if not isinstance(name, str) or not name:
+    if not isinstance(name, str):
         raise CaptureError(path, f"a tensor is named by {type(name).__name__}, not by text")
+    if not name:
+        raise CaptureError(path, "a tensor has no name")
     if len(name) > limits.name:
         raise CaptureError(
             path, f"a name is longer than {limits.name} characters", key=name[:40] + "…"
@@ -114,4 +118,18 @@ def check_total(path: Path, count: int, total: int, limits: Limits) -> None:
         raise CaptureError(
             path,
             f"its tensors take {total:,} bytes, and at most {limits.total_bytes:,} are read",
+        )
+
+
+def check_copies(path: Path, total: int, size: int, limits: Limits) -> None:
+    """Refuse tensors that lie over each other and together take far more than their file.
+
+    Raises:
+        CaptureError: `total` bytes of tensors are more than eight times the `size` of the file.
+    """
+    if total > max(limits.small, 8 * size):
+        raise CaptureError(
+            path,
+            f"its tensors share their numbers, and would take {total:,} bytes of a file of "
+            f"{size:,}. Save each with .clone()",
         )

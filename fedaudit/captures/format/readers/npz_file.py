@@ -7,7 +7,7 @@ from typing import BinaryIO, cast
 
 from torch import Tensor
 
-from fedaudit.captures.format.readers.archive import opened
+from fedaudit.captures.format.readers.archive import finish, opened
 from fedaudit.captures.format.readers.limits import Limits, check_name, check_total
 from fedaudit.captures.format.readers.npy import read_array
 
@@ -30,7 +30,7 @@ def read(path: Path, limits: Limits) -> dict[str, Tensor]:
             with archive.open(member) as file:
                 size = member.file_size
                 tensors[name] = read_array(path, name, cast(BinaryIO, file), size, limits)
-                file.read()  # to its end, where the checksum is compared
+                finish(path, name, file)
     return tensors
 
 

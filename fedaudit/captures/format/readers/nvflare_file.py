@@ -17,7 +17,13 @@ import msgpack
 import torch
 from torch import Tensor
 
-from fedaudit.captures.format.readers.limits import Limits, check_file, check_name, check_total
+from fedaudit.captures.format.readers.limits import (
+    Limits,
+    check_copies,
+    check_file,
+    check_name,
+    check_total,
+)
 from fedaudit.captures.format.readers.npy import read_bytes
 from fedaudit.captures.format.readers.safetensors_file import from_bytes
 from fedaudit.core.errors import CaptureError
@@ -40,18 +46,43 @@ def read(path: Path, limits: Limits) -> dict[str, Tensor]:
         content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     main, blobs = _sections(path, content)
     try:
-        # Nothing may be longer than what it stands in, and no extension names what to build.
-        dxo = _inner(msgpack.unpackb(main, strict_map_key=True, max_ext_len=0))
+        dxo = _inner(_unpacked(main, limits))
         data = dxo["data"]["data"] if _TYPE not in dxo["data"] else None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CaptureError(path, "it is damaged, or no DXO of NVFlare") from error
     if not isinstance(data, dict):
         raise CaptureError(path, "it is a DXO without weights")
     check_total(path, len(data), len(content), limits)
-    return {
-        check_name(path, name, limits): _tensor(path, name, value, blobs, limits)
-        for name, value in data.items()
-    }
+    tensors, total = {}, 0
+    for name, value in data.items():
+        tensor = _tensor(path, check_name(path, name, limits), value, blobs, limits)
+        total += tensor.numel() * tensor.element_size()
+        check_copies(path, total, len(content), limits)  # many may refer to one section
+        tensors[name] = tensor
+    return tensors
+
+
+def _unpacked(main: memoryview, limits: Limits) -> Any:
+    """Plain values of msgpack; `ValueError` where a byte each of the file would become a table."""
+    left = 40 * limits.tensors
+
+    def count(made: Any) -> Any:
+        nonlocal left
+        left -= 1 + len(made)
+        if left < 0:
+            raise ValueError("too many values")
+        return made
+
+    # No extension names what to build.
+    return msgpack.unpackb(
+        main,
+        strict_map_key=True,
+        max_ext_len=0,
+        max_array_len=20_000,
+        max_map_len=limits.tensors + 100,
+        object_hook=count,
+        list_hook=count,
+    )
 
 
 def _sections(path: Path, content: memoryview) -> tuple[memoryview, Mapping[str, memoryview]]:

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from fedaudit.captures.format.readers.archive import opened, read_member
-from fedaudit.captures.format.readers.limits import Limits, check_name, check_shape, check_total
+from fedaudit.captures.format.readers.limits import (
+    Limits,
+    check_copies,
+    check_name,
+    check_shape,
+    check_total,
+)
 from fedaudit.captures.format.readers.torch_pickle import View, describe
 from fedaudit.core.errors import CaptureError
 
@@ -54,6 +60,7 @@ def read(path: Path, limits: Limits) -> dict[str, Tensor]:
             check_name(path, name, limits)
             total += check_shape(path, name, view.shape, view.storage.dtype.itemsize, limits)
         check_total(path, len(views), total, limits)
+        check_copies(path, total, sum(m.file_size for m in archive.infolist()), limits)
         storages: dict[str, Tensor] = {}
         return {
             name: _tensor(path, name, view, archive, root, storages) for name, view in views.items()
@@ -118,8 +125,7 @@ def _tensor(
     if last >= stored.count or numbers > stored.count:
         raise CaptureError(path, "it reaches beyond its storage", key=name)
     if stored.key not in storages:
-        with archive.open(member) as file:
-            content = bytearray(file.read())
+        content = bytearray(read_member(path, archive, member))
         flat = (
             torch.frombuffer(content, dtype=stored.dtype)
             if content

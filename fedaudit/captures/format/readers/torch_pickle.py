@@ -8,6 +8,7 @@ on its own list, and takes the sizes in a file for granted.)
 """
 
 import pickletools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,10 @@ STORAGES = {
 _TENSOR = "torch._utils _rebuild_tensor_v2"
 _PARAMETER = "torch._utils _rebuild_parameter"
 _ORDERED = "collections OrderedDict"
-_STEPS = 5_000_000
+_STEPS = 2_000_000
+_DEEPEST = 100
+"""Containers within each other; a state dict needs four."""
+_DIMENSIONS = 64
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,8 @@ class _Machine:
         self.path = path
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.depths: dict[int, tuple[Any, int]] = {}  # by id, with the container, so that it stays
+        self.copied = 0
 
     def pop(self) -> Any:
         item = self.stack.pop()
@@ -118,21 +124,18 @@ class _Machine:
                 self.stack.append(())
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 items = [self.pop() for _ in range(int(code[-1]))]
-                self.stack.append(tuple(reversed(items)))
+                self._push_tuple(items[::-1])
             case "TUPLE":
-                self.stack.append(tuple(self._since_mark()))
-            case "APPEND":
-                item = self.pop()
-                self._top(list).append(item)
-            case "APPENDS":
-                items = self._since_mark()
+                self._push_tuple(self._since_mark())
+            case "APPEND" | "APPENDS":
+                items = [self.pop()] if code == "APPEND" else self._since_mark()
                 self._top(list).extend(items)
-            case "SETITEM":
-                value, key = self.pop(), self.pop()
-                self._top(dict)[key] = value
-            case "SETITEMS":
-                items = self._since_mark()
-                self._top(dict).update(zip(items[::2], items[1::2], strict=True))
+                self._deepen(self.stack[-1], items)
+            case "SETITEM" | "SETITEMS":
+                items = [self.pop(), self.pop()][::-1] if code == "SETITEM" else self._since_mark()
+                keys, values = items[::2], items[1::2]
+                self._top(dict).update(zip(map(_key, keys), values, strict=True))
+                self._deepen(self.stack[-1], values)
             case "BINPUT" | "LONG_BINPUT" | "PUT":
                 self.memo[argument] = self.stack[-1]
             case "MEMOIZE":
@@ -143,12 +146,14 @@ class _Machine:
                 self.stack.append(self._named(argument))
             case "STACK_GLOBAL":
                 name, module = self.pop(), self.pop()
+                if not isinstance(name, str) or not isinstance(module, str):
+                    raise TypeError("a name is text")
                 self.stack.append(self._named(f"{module} {name}"))
             case "BINPERSID":
                 self.stack.append(_storage(self.pop()))
             case "REDUCE":
                 arguments, function = self.pop(), self.pop()
-                self.stack.append(_built(function, arguments))
+                self.stack.append(self._built(function, arguments))
             case "BUILD":
                 self.pop()  # attributes such as a state dict's `_metadata`, of no use here
                 self.stack[-1]
@@ -162,6 +167,36 @@ class _Machine:
         while (item := self.stack.pop()) is not _MARK:
             items.append(item)
         return items[::-1]
+
+    def _push_tuple(self, items: list[Any]) -> None:
+        self.stack.append(tuple(items))
+        if items:
+            self._deepen(self.stack[-1], items)
+
+    def _deepen(self, container: Any, items: Iterable[Any]) -> None:
+        """Refuse containers that hold each other too deeply, as what hashes or compares would."""
+        depth = max(self._depth(container), 1 + max(map(self._depth, items), default=0))
+        if depth > _DEEPEST:
+            raise CaptureError(self.path, "its description is nested too deeply")
+        if depth > 1:
+            self.depths[id(container)] = container, depth
+
+    def _depth(self, item: Any) -> int:
+        known = self.depths.get(id(item))
+        return known[1] if known else int(isinstance(item, dict | list | tuple))
+
+    def _built(self, function: Any, arguments: Any) -> Any:
+        if not isinstance(function, _Name) or not isinstance(arguments, tuple):
+            raise TypeError("only what has a name is called")
+        if function.name != _ORDERED:
+            return _tensor(function, arguments)
+        pairs = arguments[0] if arguments else []
+        if not isinstance(pairs, list):
+            raise TypeError("a table is made of a list of pairs")
+        self.copied += len(pairs)  # one list may be named again and again
+        if self.copied > _STEPS:
+            raise CaptureError(self.path, "its description has too many steps")
+        return {_key(key): value for key, value in pairs}
 
     def _top(self, kind: type) -> Any:
         if type(self.stack[-1]) is not kind:
@@ -188,11 +223,14 @@ def _storage(given: Any) -> Stored:
     return Stored(STORAGES[kind.name.partition(" ")[2]], key, count)
 
 
-def _built(function: Any, arguments: Any) -> Any:
-    if not isinstance(function, _Name) or not isinstance(arguments, tuple):
-        raise TypeError("only what has a name is called")
-    if function.name == _ORDERED:
-        return dict(arguments[0]) if arguments else {}
+def _key(given: Any) -> str | int:
+    """A key of a table; anything else could take for ever to hash."""
+    if type(given) is not str and type(given) is not int:
+        raise TypeError("a key is text or a whole number")
+    return given
+
+
+def _tensor(function: _Name, arguments: tuple[Any, ...]) -> View:
     if function.name == _PARAMETER:
         if not isinstance(arguments[0], View):
             raise TypeError("a parameter is a tensor")
@@ -200,9 +238,11 @@ def _built(function: Any, arguments: Any) -> Any:
     if function.name != _TENSOR:
         raise TypeError("a storage is not called")
     storage, offset, shape, stride, *_ = arguments
+    if not isinstance(shape, tuple) or not isinstance(stride, tuple):
+        raise TypeError("a shape is a tuple")
+    if len(shape) != len(stride) or len(shape) > _DIMENSIONS:
+        raise ValueError("a stride a dimension")
     numbers = (offset, *shape, *stride)
     if not isinstance(storage, Stored) or any(type(n) is not int or n < 0 for n in numbers):
         raise ValueError("no tensor")
-    if len(shape) != len(stride):
-        raise ValueError("a stride a dimension")
-    return View(storage, offset, tuple(shape), tuple(stride))
+    return View(storage, offset, shape, stride)

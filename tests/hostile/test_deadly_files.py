@@ -109,7 +109,7 @@ def test_messages_of_a_byte_a_table(tmp_path: Path) -> None:
     refused(tmp_path / "fields.pb", "more fields")
     nested = b""
     for _ in range(3000):
-        nested = b"\x12" + _varint(len(nested)) + nested
+        nested = b"\x0a\x01r\x12" + _varint(len(nested)) + nested
         nested = b"\x0a" + _varint(len(nested)) + nested
     (tmp_path / "nested.pb").write_bytes(nested)
     refused(tmp_path / "nested.pb", "damaged|several")

@@ -7,7 +7,7 @@ folders of either kind, so that each round is compared with what was trained on 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -53,13 +53,14 @@ def originals(root: Path, round: int) -> Originals:
     }
     if rounds and round not in rounds:
         return Originals((), ())
-    found = _photos(rounds.get(round, root))
-    if not found:
+    place = rounds.get(round, root)
+    photos = _photos(place)
+    if not photos:
         raise DataError(
-            f"--truth: {rounds.get(round, root)} holds no photos ({', '.join(sorted(SUFFIXES))}). "
+            f"--truth: {place} holds no photos ({', '.join(sorted(SUFFIXES))}). "
             "Put a client's photos into it, or into a folder a person below it."
         )
-    return Originals(tuple(file for file, _ in found), tuple(person for _, person in found))
+    return Originals(*zip(*photos, strict=True))
 
 
 def _photos(root: Path) -> list[tuple[Path, str]]:
@@ -85,14 +86,8 @@ def secret_of(given: Iterable[tuple[str, Originals]], shape: Shape) -> Secret:
             images.append(at_shape(read_photo(file), shape))
             people.append(person or client)
             sources.append(file.name)
-    count = len(images)
-    return Secret(
-        torch.stack(images),
-        torch.full((count,), -1),
-        tuple(people),
-        tuple(sources),
-        candidates=True,
-    )
+    labels = torch.full((len(images),), -1)
+    return Secret(torch.stack(images), labels, tuple(people), tuple(sources), candidates=True)
 
 
 def at_shape(photo: Image.Image, shape: Shape) -> Tensor:
@@ -163,11 +158,7 @@ def _among(images: Tensor, known: Tensor) -> Tensor:
 
 def all_originals(truth: Mapping[str, Path], rounds: Iterable[int], shape: Shape) -> Tensor:
     """`[N, C, H, W]`: everything that was given, of all clients and rounds, each file once."""
-    found = map(partial(_of_round, truth), rounds)
-    files = sorted({file for each in found for one in each for file in one.files})
+    places = product(rounds, truth.values())
+    files = sorted({file for round, path in places for file in originals(path, round).files})
     images = [at_shape(read_photo(file), shape) for file in files]
     return torch.stack(images) if images else torch.empty(0, *shape)
-
-
-def _of_round(truth: Mapping[str, Path], round: int) -> list[Originals]:
-    return [originals(path, round) for path in truth.values()]

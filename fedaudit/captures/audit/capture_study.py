@@ -5,6 +5,7 @@ the study: a run goes on only with the same recording, and its report needs the 
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from fedaudit.captures.audit.audit_notes import (
     training_text,
 )
 from fedaudit.captures.audit.auditor_photos import all_originals, originals
-from fedaudit.captures.audit.choose_attacks import Found, choose_attacks, lacking_of
+from fedaudit.captures.audit.choose_attacks import Found, choose_attacks
 from fedaudit.captures.audit.known_defenses import faint_noise
 from fedaudit.captures.audit.recorded_source import digest_of
 from fedaudit.captures.format.capture_facts import Facts, slug
@@ -25,6 +26,7 @@ from fedaudit.captures.format.capture_network import model_of, network_name
 from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.captures.format.observations import observed
 from fedaudit.captures.format.stated_training import local_training
+from fedaudit.captures.inspect.applicable_attacks import missing_knowledge
 from fedaudit.captures.inspect.inspection import Inspection, inspect
 from fedaudit.captures.inspect.model_fit import Fit, fit
 from fedaudit.core.errors import ConfigError, UsageError
@@ -130,13 +132,13 @@ def study_of(request: Request) -> Plan:
         fmr=request.fmr,
         underpowered=sum(max(1, target.images) for target in targets) < ALONE,
     )
-    told = [*fitted.notes, *notes(run, inspection)]
+    remarks = [*fitted.notes, *notes(run, inspection)]
     if len({target.client for target in targets}) < ALONE and max(t.images for t in targets) <= 1:
-        told.append(
+        remarks.append(
             f"these are updates of fewer than {ALONE} clients, of one image each: whatever comes "
             "back, an exact test cannot tell a leak from chance. Record more clients"
         )
-    return Plan(study, tuple(told))
+    return Plan(study, tuple(remarks))
 
 
 def _unidentified(
@@ -265,7 +267,7 @@ def _usable(
         known = {
             printable(n): str(path) for n, path in mine.items() if originals(path, round).files
         }
-        lacking = lacking_of(stored, members[0], seen)
+        lacking = missing_knowledge(stored, members[0], seen)
         # Only the first is kept whole: one update is in memory at a time.
         kept = seen if first and not found else replace(seen, before={}, shared=())
         found.append(Found(members, kept, known, lacking))
@@ -283,17 +285,16 @@ def _scenarios(
 
     Rounds that have too few updates to say something alone make one scenario together.
     """
-    deny = tuple(sorted({fact.value for one in found for fact in one.lacking} & _GRANTED))
+    granted = {str(fact) for fact in EXPLANATIONS} - {"labels", "statistics", "manipulation"}
+    deny = tuple(sorted({fact.value for one in found for fact in one.lacking} & granted))
     groups: dict[tuple[bool, tuple[int, ...]], list[Found]] = {}
     for known in (True, False):
         mine = [one for one in found if bool(one.truth) is known]
-        by_round: dict[int, list[Found]] = {}
+        updates = Counter(one.seen.round for one in mine)
+        few = tuple(round for round, count in updates.items() if count < ALONE)
         for one in mine:
-            by_round.setdefault(one.seen.round, []).append(one)
-        few = [round for round, them in by_round.items() if len(them) < ALONE]
-        for round, them in by_round.items():
-            place = (known, tuple(few) if round in few else (round,))
-            groups.setdefault(place, []).extend(them)
+            rounds = few if one.seen.round in few else (one.seen.round,)
+            groups.setdefault((known, rounds), []).append(one)
     both = len({known for known, _ in groups}) > 1
     scenarios, targets = [], []
     network = Choice(spec.factory, {}, label=_safe(network_name(spec), "network"))
@@ -329,9 +330,6 @@ def _scenarios(
             for one in them
         ]
     return tuple(scenarios), tuple(targets)
-
-
-_GRANTED = {str(fact) for fact in EXPLANATIONS} - {"labels", "statistics", "manipulation"}
 
 
 def _rounds_name(rounds: tuple[int, ...]) -> str:

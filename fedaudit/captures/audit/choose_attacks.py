@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from fedaudit.attacks.closed_form.first_layer import find_first
 from fedaudit.attacks.gathering.gather import gather
-from fedaudit.captures.format.capture_reader import StoredCapture, StoredMessage
-from fedaudit.captures.inspect.applicable_attacks import how_to_state, missing_knowledge
+from fedaudit.captures.format.capture_reader import StoredMessage
+from fedaudit.captures.inspect.applicable_attacks import how_to_state, missing_facts
 from fedaudit.core import registry
 from fedaudit.core.errors import ConfigError, FedauditError
 from fedaudit.core.knowledge import Knowledge
@@ -38,26 +38,6 @@ class Found:
     lacking: Mapping[Knowledge, str]
 
 
-def lacking_of(
-    stored: StoredCapture, message: StoredMessage, seen: Observation
-) -> dict[Knowledge, str]:
-    """Facts that a recording does not give for one message, and what to state.
-
-    Args:
-        stored: The capture.
-        message: One that was sent.
-        seen: What was made of it, with a model that the user may have named.
-    """
-    lacking = missing_knowledge(stored, message)
-    lacking.pop(Knowledge.MODEL, None)  # else nothing could have been made of the message
-    lacking.pop(Knowledge.BASIC, None)
-    basic = [] if seen.image_shape else ["image_shape"]
-    basic += [] if seen.batch_size else ["examples (or local_steps and batch_size)"]
-    if basic:
-        lacking[Knowledge.BASIC] = f"the shape of the batch: state {', '.join(basic)}"
-    return lacking
-
-
 def choose_attacks(
     asked: Sequence[Choice] | None, found: Sequence[Found]
 ) -> tuple[tuple[Choice, ...], list[dict[str, str]]]:
@@ -74,10 +54,7 @@ def choose_attacks(
     unfit = _unfit(seen) if asked is None else {}
     for choice in asked or [Choice(name) for name in DEFAULT_ATTACKS]:
         attack = registry.create("attacks", choice.name, choice.settings)
-        missing = [lacking[fact] for fact in sorted(attack.needs) if fact in lacking]
-        if not frozenset(attack.reads) & kinds:
-            names = " or ".join(sorted(kind.__name__ for kind in attack.reads))
-            missing.insert(0, f"what it reads ({names}) was not shared")
+        missing = missing_facts(attack, kinds, lacking)
         if not missing and choice.name in unfit:
             missing = [unfit[choice.name]]
         if missing:
@@ -111,15 +88,15 @@ def _unfit(seen: Observation) -> dict[str, str]:
         evidence = gather(seen)
     except (FedauditError, RuntimeError):
         return {"analytic": "pixels that enter a fully connected layer"}
-    found = {}
+    unfit = {}
     try:
         find_first(evidence.model, evidence.target, evidence.shape)
     except FedauditError:
-        found["analytic"] = "pixels that enter a fully connected layer"
+        unfit["analytic"] = "pixels that enter a fully connected layer"
     if evidence.first_fc is None:
-        found["map_inversion"] = "a fully connected layer whose gradient gives its input away"
+        unfit["map_inversion"] = "a fully connected layer whose gradient gives its input away"
     body = getattr(evidence.model, "body", None)
     if isinstance(evidence.model, FaceNet) and body is not None and not [*body.parameters()]:
         why = "layers before the first fully connected one, which it would match"
-        found |= dict.fromkeys(set(DEFAULT_ATTACKS) - {"analytic"}, why)
-    return found
+        unfit |= dict.fromkeys(set(DEFAULT_ATTACKS) - {"analytic"}, why)
+    return unfit

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from fedaudit.captures.audit.auditor_photos import (
     Originals,
-    Shape,
     all_originals,
     embed_gallery,
     originals,
@@ -49,6 +48,7 @@ LIMITATIONS = (
     "That a protection is not seen in the numbers does not mean that there is none.",
     "The prior-only control replaces each update by noise of the same norm.",
 )
+NO_ROW = "Not in the gallery, so that updates of these people are in no row"
 IDENTITY = (
     "Identity is judged by one embedder at the stated FMR, calibrated on the gallery's people.",
     "A threshold calibrated on photos says little about images that are not faces; the noise and "
@@ -103,14 +103,7 @@ class RecordedSource:
             *(IDENTITY if run.gallery else ()),
             *(f"{note[:1].upper()}{note[1:]}." for note in run.naming),
             *([f"Assumed, as nothing else was stated: {assumed}."] if assumed else ()),
-            *(
-                [
-                    "Not in the gallery, so that updates of these people are in no row: "
-                    f"{unidentified}."
-                ]
-                if unidentified
-                else ()
-            ),
+            *([f"{NO_ROW}: {unidentified}."] if unidentified else ()),
             *(f"Not tested: {o['attack']}, which misses {o['missing']}." for o in run.left_out),
             *(f"Not tested, because it cannot be used: {problem}" for problem in run.problems),
             *(f"Unusual: {anomaly}" for anomaly in run.anomalies),
@@ -136,7 +129,8 @@ class RecordedSource:
         if not run.gallery:
             return None
         truth = {c: Path(path) for one in run.targets for c, path in one.truth.items()}
-        shape = _shape(run.shape)
+        channels, height, width = run.shape
+        shape = channels, height, width
         known = all_originals(truth, sorted({one.round for one in run.targets}), shape)
         embed = average_with_mirror(embedder.embed)
         return packed(*embed_gallery(Path(run.gallery), shape, GALLERY_SIZE, embed, known))
@@ -144,9 +138,7 @@ class RecordedSource:
     def wrong_person(self, cell: Cell, secret: Secret, found: Reconstruction) -> str | None:
         """Somebody of another target whose photos the auditor brought."""
         del found
-        others = self._targets(cell)
-        turned = (*others[cell.target + 1 :], *others[: cell.target])
-        known = (person for other in turned for person in _people(other))
+        known = (person for other in self._others(cell) for person in _people(other))
         return next((person for person in known if person not in secret.people), None)
 
     def explained(self, cell: Cell, seen: Observation, found: Reconstruction) -> Explained:
@@ -154,10 +146,8 @@ class RecordedSource:
         if cell.role in POSITIVE:
             return Explained()
         own = explained(seen, found, own=cell.role == "audit")
-        targets = self._targets(cell)
-        mine = targets[cell.target]
-        turned = (*targets[cell.target + 1 :], *targets[: cell.target])
-        others = [other for other in turned if other.client != mine.client]
+        mine = self._targets(cell)[cell.target]
+        others = [other for other in self._others(cell) if other.client != mine.client]
         other = next((other for other in others if other.round == mine.round), None)
         if cell.role != "audit" or other is None:
             return Explained(own)
@@ -168,6 +158,11 @@ class RecordedSource:
 
     def _targets(self, cell: Cell) -> tuple[RecordedTarget, ...]:
         return self.run.targets_of(cell.scenario)
+
+    def _others(self, cell: Cell) -> tuple[RecordedTarget, ...]:
+        """All other targets of the scenario, from the next on."""
+        targets = self._targets(cell)
+        return (*targets[cell.target + 1 :], *targets[: cell.target])
 
     def _recorded(self, target: RecordedTarget) -> Capture:
         run = self.run
@@ -203,12 +198,12 @@ def budget_of(claim: DpClaim | None) -> Budget | None:
     if claim is None or claim.epsilon is None or claim.delta is None:
         return None
     parts = {"C": claim.clip, "σ": claim.noise, "sampling": claim.sampling}
-    told = ", ".join(f"{name} = {value:g}" for name, value in parts.items() if value is not None)
+    stated = ", ".join(f"{name} = {value:g}" for name, value in parts.items() if value is not None)
     return Budget(
         epsilon=claim.epsilon,
         delta=claim.delta,
         unit=f"one {claim.unit or 'unit that is not stated'}, for the whole training",
-        mechanism=f"as claimed ({told or 'no settings stated'})",
+        mechanism=f"as claimed ({stated or 'no settings stated'})",
         accountant="claimed by the federation, not computed here",
     )
 
@@ -228,8 +223,3 @@ def _photos(target: RecordedTarget) -> tuple[tuple[str, Originals], ...]:
 def _people(target: RecordedTarget) -> Iterator[str]:
     for client, known in _photos(target):
         yield from (person or client for person in known.people)
-
-
-def _shape(sizes: tuple[int, ...]) -> Shape:
-    channels, height, width = sizes
-    return channels, height, width

@@ -1,18 +1,12 @@
 """Measures of an update that stand in its own header, taken while it was recorded.
 
-Whoever records an update holds its tensors; to read a thousand of them again only to show their
-norms takes as long as the disk needs for 47 GB. So an update is measured once, when it is recorded,
-and `fedaudit inspect` reads headers. The measures stand in the header of the message's file, not in
-one beside it: written with it, whole or not at all, and nothing can come apart.
-
-What they are trusted for: what `fedaudit inspect` shows, and nothing else. Attacks read tensors;
-`fedaudit audit`, which tells attacks what inspection sees, has it measure them (`verify`). Measures
-are taken anew from the tensors where there are none, where they are of another version, and where
-they answer another question: the facts or the broadcast, which they are the difference from, are
-not those that they were measured with. Damaged ones, or those of another message, are reported
-besides. A checksum over the whole header finds that out; it finds accidents and no lies, for
-whoever can write into the folder can make up tensors, too. Damage to the tensors themselves is not
-seen by who does not read them: `fedaudit inspect --verify` does, and compares.
+So `fedaudit inspect` reads headers, where to read the tensors again would take as long as the disk
+needs for them. Attacks read tensors, and `fedaudit audit`, which tells attacks what inspection
+sees, has it measure them (`verify`). Measures are taken anew where there are none of this version,
+and where facts or broadcast are not those that they were measured with; damaged ones, or those of
+another message, are reported besides. A checksum over the whole header finds accidents and no lies,
+for whoever can write into the folder can make up tensors, too. Damage to the tensors themselves is
+seen by `fedaudit inspect --verify`, which reads them and compares.
 """
 
 import json

@@ -47,11 +47,12 @@ def observations(
         UsageError: The model is not known, cannot be built, or only the capture names its code.
     """
     spec = model_of(capture.facts, model, allow_code=allow_code)
+
+    def wanted(one: StoredMessage) -> bool:
+        return clients is None or one.message.client in clients
+
     for round in capture.rounds() if rounds is None else sorted(rounds):
-        for _, seen in observed(
-            capture, spec, round, lambda one: clients is None or one.message.client in clients
-        ):
-            yield Capture(seen)
+        yield from (Capture(seen) for _, seen in observed(capture, spec, round, wanted))
 
 
 def observed(

@@ -1,7 +1,7 @@
 """Which registered attacks a capture allows, and which facts they still miss."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,9 @@ from fedaudit.captures.format.stated_training import local_training
 from fedaudit.core import registry
 from fedaudit.core.errors import FedauditError
 from fedaudit.core.knowledge import Knowledge
+from fedaudit.core.observation import Observation
 from fedaudit.core.printable import printable
+from fedaudit.core.protocols import Attack
 from fedaudit.core.shared import Aggregate, Update
 
 EXAMPLES = {
@@ -58,26 +60,32 @@ def attacks_for(
     for name in registry.names("attacks"):
         try:
             attack = registry.create("attacks", name, {})
-            needs, reads = frozenset(attack.needs), frozenset(attack.reads)
+            missing = tuple(missing_facts(attack, read, lacking))
         except FedauditError as error:
             fits.append(AttackFit(name, False, (str(error),)))
             continue
-        missing = []
-        if not reads & read:
-            kinds = " or ".join(sorted(kind.__name__ for kind in reads))
-            missing.append(f"what it reads ({kinds}) was not shared")
-        missing += [lacking[fact] for fact in sorted(needs) if fact in lacking]
-        faces = Knowledge.AUXILIARY in needs
-        fits.append(AttackFit(name, not missing, tuple(missing), faces))
+        fits.append(AttackFit(name, not missing, missing, Knowledge.AUXILIARY in attack.needs))
     return tuple(fits)
 
 
+def missing_facts(attack: Attack, shared: Set[type], lacking: Mapping[Knowledge, str]) -> list[str]:
+    """What an attack misses where these classes were shared and these facts are not known."""
+    kinds = " or ".join(sorted(kind.__name__ for kind in attack.reads))
+    unread = [] if frozenset(attack.reads) & shared else [f"what it reads ({kinds}) was not shared"]
+    return unread + [lacking[fact] for fact in sorted(attack.needs) if fact in lacking]
+
+
 def missing_knowledge(
-    capture: StoredCapture, example: StoredMessage | None
+    capture: StoredCapture, example: StoredMessage | None, seen: Observation | None = None
 ) -> dict[Knowledge, str]:
     """For each kind of knowledge that a recording does not give: what to state.
 
     Auxiliary faces are the auditor's to bring, so they never lack.
+
+    Args:
+        capture: The capture.
+        example: One of its updates.
+        seen: What was made of it, with a model that the user may have named.
     """
     facts = capture.facts
     training = local_training(facts, example.message) if example else None
@@ -86,11 +94,14 @@ def missing_knowledge(
         Knowledge.STATISTICS: "statistics of the client's data, which no recording holds",
         Knowledge.MANIPULATION: "a server that chooses what it sends: nothing that a recording has",
     }
-    if facts.model is None:
+    if facts.model is None and seen is None:
         lacking[Knowledge.MODEL] = "the model: state model"
-    basic = [] if facts.image_shape else ["image_shape"]
-    basic += [] if facts.classes else ["classes"]
-    basic += [] if training and training.images else ["examples (or local_steps and batch_size)"]
+    shape, images = facts.image_shape, training.images if training else None
+    if seen is not None:
+        shape, images = seen.image_shape, seen.batch_size
+    basic = [] if shape else ["image_shape"]
+    basic += [] if facts.classes or seen is not None else ["classes"]
+    basic += [] if images else ["examples (or local_steps and batch_size)"]
     if basic:
         lacking[Knowledge.BASIC] = f"the shape of the batch: state {', '.join(basic)}"
     if training is None or training.settings is None:

@@ -23,6 +23,10 @@ _SAMPLE = 32
 """Names on which a prefix is tried first."""
 
 
+Explanation = tuple[str, str, Renaming | None]
+"""The likely cause, what to do, and the renaming that does it."""
+
+
 @dataclass(frozen=True)
 class Mismatch:
     """What does not fit.
@@ -81,9 +85,6 @@ def find_mismatch(
     )
 
 
-Told = tuple[str, str, Renaming | None]
-
-
 def _other_shapes(
     sent: Shapes, network: Shapes, advise_classes: Callable[[int], str]
 ) -> tuple[str, str]:
@@ -119,21 +120,21 @@ def _other_shapes(
     )
 
 
-def _prefix(sent: Shapes, network: Shapes) -> Told | None:
+def _prefix(sent: Shapes, network: Shapes) -> Explanation | None:
     """One prefix of all names is another one in the network, or none."""
     found = _fitting(sent, network)
     whole = {fits: rules for (complete, fits), rules in found.items() if complete}
-    return _told(whole[max(whole)]) if whole else None
+    return _prefix_advice(whole[max(whole)]) if whole else None
 
 
-def _partly(sent: Shapes, network: Shapes) -> Told | None:
+def _partly(sent: Shapes, network: Shapes) -> Explanation | None:
     """The same of more than half of the names, and more than fit as they are."""
     found = _fitting(sent, network)
     best = max(found, default=(False, 0))
     alike = sum(network.get(n) == s for n, s in sent.items())
     if 2 * best[1] <= len(sent) or best[1] <= alike:
         return None
-    cause, advice, renaming = _told(found[best])
+    cause, advice, renaming = _prefix_advice(found[best])
     return f"{cause} ({best[1]} of {len(sent)} names then fit)", advice, renaming
 
 
@@ -150,7 +151,7 @@ def _fitting(sent: Shapes, network: Shapes) -> dict[tuple[bool, int], list[Renam
     return found
 
 
-def _told(rules: Sequence[Renaming]) -> Told:
+def _prefix_advice(rules: Sequence[Renaming]) -> Explanation:
     if len(rules) > 1:
         options = " or ".join(filter(None, (r.as_options() for r in rules[:3])))
         cause = "a prefix, and the model has several parts with the names that follow it"
@@ -189,7 +190,7 @@ def _longer(rule: tuple[str, str], others: Collection[tuple[str, str]]) -> bool:
     return False
 
 
-def _folded(sent: Shapes, network: Shapes) -> Told | None:
+def _folded(sent: Shapes, network: Shapes) -> Explanation | None:
     """Batch norm that was folded into convolutions, on either side."""
     for one, other, where, whose in (
         (sent, network, "the model has", "what the server sent"),
@@ -216,7 +217,7 @@ def _folded(sent: Shapes, network: Shapes) -> Told | None:
     return None
 
 
-def _headless(sent: Shapes, network: Shapes) -> Told | None:
+def _headless(sent: Shapes, network: Shapes) -> Explanation | None:
     """The network lacks the last layers of what was sent, and all else fits."""
     extra = [n for n in sent if n not in network]
     common = [n for n in sent if n in network]
@@ -232,7 +233,7 @@ def _headless(sent: Shapes, network: Shapes) -> Told | None:
     )
 
 
-def _renamed(sent: Shapes, network: Shapes) -> Told | None:
+def _renamed(sent: Shapes, network: Shapes) -> Explanation | None:
     """The same shapes under other names: by order, or where a shape occurs once."""
     if not any(n.endswith(STATISTICS) for n in sent):
         network = {n: s for n, s in network.items() if not n.endswith(STATISTICS)}
@@ -275,14 +276,7 @@ def _by_shape(
 
     None in place of the mapping where the shapes differ.
     """
-    ours: dict[tuple[int, ...], list[str]] = defaultdict(list)
-    for name, shape in network.items():
-        if sent.get(name) != shape:
-            ours[shape].append(name)
-    theirs: dict[tuple[int, ...], list[str]] = defaultdict(list)
-    for name, shape in sent.items():
-        if network.get(name) != shape:
-            theirs[shape].append(name)
+    ours, theirs = _names_by_shape(network, sent), _names_by_shape(sent, network)
     mapping = {name: name for name, shape in sent.items() if network.get(name) == shape}
     unclear = None
     if {s: len(names) for s, names in ours.items()} != {s: len(n) for s, n in theirs.items()}:
@@ -298,6 +292,15 @@ def _by_shape(
             elif not fitting:
                 return None, None
     return mapping, unclear
+
+
+def _names_by_shape(shapes: Shapes, other: Shapes) -> dict[tuple[int, ...], list[str]]:
+    """Names of each shape that the other side does not have under the same name."""
+    names: dict[tuple[int, ...], list[str]] = defaultdict(list)
+    for name, shape in shapes.items():
+        if other.get(name) != shape:
+            names[shape].append(name)
+    return names
 
 
 def _same_kind(one: str, other: str) -> bool:

@@ -10,7 +10,8 @@ the sum).
 """
 
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -56,15 +57,15 @@ def tap(tapped: T, folder: str | Path, *, kind: Kind = "weights", **facts: Unpac
         UsageError: `tapped` is neither; or as `fedaudit.recording`.
     """
     taps = {Grid: GridTap, Strategy: StrategyTap, OldStrategy: OldStrategyTap}
-    made = next((taps[of] for of in taps if isinstance(tapped, of)), None)
-    if made is None:
+    kind_of_tap = next((taps[of] for of in taps if isinstance(tapped, of)), None)
+    if kind_of_tap is None:
         raise UsageError(
             f"tap takes a Flower Grid or Strategy, not {type(tapped).__name__}. In a training loop "
             "of your own use fedaudit.recording."
         )
-    given = {"framework": f"flower {version('flwr')}", **facts}
-    tape = Tape(recording(folder, **cast(Keywords, given)), kind, checked(facts))
-    return cast(T, made(tapped, tape))
+    known = {"framework": f"flower {version('flwr')}", **facts}
+    tape = Tape(recording(folder, **cast(Keywords, known)), kind, checked(facts))
+    return cast(T, kind_of_tap(tapped, tape))
 
 
 @dataclass
@@ -103,18 +104,19 @@ class Tape:
                 return  # one record for everybody, as Flower's own strategies send it
             if first:
                 self._sent = self._last, ref(arrays)
-                self.record.broadcast(self._last, tensors_of(arrays))
+                self.record.broadcast(self._last, _tensors(arrays))
             elif known is None or not _same(known, arrays):
-                self.record.broadcast(self._last, tensors_of(arrays), client=self._to(message))
+                client = str(message.metadata.dst_node_id)
+                self.record.broadcast(self._last, _tensors(arrays), client=client)
             if len(content.array_records) > 1:
                 others = sorted(set(content.array_records) - {name})
                 raise UsageError(f"the server sends further arrays that are not recorded: {others}")
 
     def asked(self, ids: Iterable[str]) -> list[str]:
         """Ids of messages that have just left; their replies belong to this round."""
-        found = list(ids)
-        self._rounds |= dict.fromkeys(found, self._last)
-        return found
+        known = list(ids)
+        self._rounds |= dict.fromkeys(known, self._last)
+        return known
 
     def pulled(self, replies: Iterable[Message]) -> Iterable[Message]:
         """Replies that have just arrived."""
@@ -136,7 +138,7 @@ class Tape:
             self.record.update(
                 round,
                 reply.metadata.src_node_id,
-                tensors_of(arrays),
+                _tensors(arrays),
                 kind=self.kind,
                 examples=int(examples) if isinstance(examples, int | float) else None,
                 metrics=metrics,
@@ -162,9 +164,6 @@ class Tape:
         if isinstance(sent, int | float) and sent > 0 and self.facts.dp is None:
             self.facts = replace(self.facts, dp=DpClaim(clip=float(sent), where="server"))
             self.record.add_facts(Facts(dp=self.facts.dp))
-
-    def _to(self, message: Message) -> str:
-        return str(message.metadata.dst_node_id)
 
 
 def _own(name: str) -> Any:
@@ -246,7 +245,7 @@ class OldStrategyTap(_Tap, OldStrategy):
             first = orders[0][1].parameters
             if number and (order.parameters is first or order.parameters == first):
                 continue
-            with quietly():
+            with _quietly():
                 tensors = self._tape.positional(order.parameters)
                 client = proxy.cid if number else None
                 self._tape.record.broadcast(server_round, tensors, client=client)
@@ -257,7 +256,7 @@ class OldStrategyTap(_Tap, OldStrategy):
     ) -> Any:
         """As the strategy, recorded."""
         for proxy, result in results:
-            with quietly():
+            with _quietly():
                 self._tape.record.update(
                     server_round,
                     proxy.cid,
@@ -269,7 +268,7 @@ class OldStrategyTap(_Tap, OldStrategy):
         return self._tapped.aggregate_fit(server_round, results, failures)
 
 
-def tensors_of(arrays: ArrayRecord) -> Mapping[str, Any]:
+def _tensors(arrays: ArrayRecord) -> Mapping[str, Any]:
     """Named arrays of a record, one update's worth of memory."""
     return {name: array.numpy() for name, array in arrays.items()}
 
@@ -282,7 +281,7 @@ def _each(messages: Iterable[Message], record: Callable[[Message], None]) -> Ite
     """
 
     def recorded(message: Message) -> Message:
-        with quietly():
+        with _quietly():
             record(message)
         return message
 
@@ -297,15 +296,10 @@ def _same(one: ArrayRecord, other: ArrayRecord) -> bool:
     return one.keys() == other.keys() and all(one[k].data == other[k].data for k in one)
 
 
-class quietly:  # noqa: N801 - reads as a statement, like contextlib's
+@contextmanager
+def _quietly() -> Iterator[None]:
     """What fails inside is a warning: training goes on."""
-
-    def __enter__(self) -> None:
-        """Nothing to do."""
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        """Turn an error into a warning."""
-        if not isinstance(error, Exception):
-            return False
-        warnings.warn(unrecorded(error), stacklevel=2)
-        return True
+    try:
+        yield
+    except Exception as error:
+        warnings.warn(unrecorded(error), stacklevel=3)

@@ -23,7 +23,6 @@ from hashlib import sha256
 from itertools import chain, count
 from pathlib import Path
 from time import time
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Required, Self, TypedDict, Unpack
 
 from pydantic import ValidationError
@@ -151,12 +150,7 @@ class Recording:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Nothing to close: each message was complete when its call returned."""
 
     def add_facts(self, facts: Facts) -> None:

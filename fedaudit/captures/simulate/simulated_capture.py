@@ -14,11 +14,7 @@ from fedaudit.core.knowledge import Knowledge, ThreatModel
 from fedaudit.core.observation import LocalTraining, Observation
 from fedaudit.core.protocols import ManipulatingAttack
 from fedaudit.core.seeds import generator_for, seed_for
-from fedaudit.core.shared import (
-    Aggregate,
-    Shared,
-    Update,
-)
+from fedaudit.core.shared import Aggregate, Shared, Update
 from fedaudit.data.splits import target_photos
 from fedaudit.defenses.chain import parts_of
 from fedaudit.federation.abilities import Aggregates, Labels
@@ -84,12 +80,10 @@ def simulate(
     scored = len(behind)
     behind += [(c, photo) for c, mine, _ in audited for photo in mine[batch_size:]]
     behind += [(c, photo) for c, mine, _ in everybody[len(audited) :] for photo in mine]
-    if _unlabelled_only(simulation, only):
-        behind = [(client, photo) for photo in simulation.unlabelled(client, photos)]
-        scored = len(behind)
     added = _labels_behind([r for *_, r in everybody])
     if _unlabelled_only(simulation, only):
-        added = None
+        behind = [(client, photo) for photo in simulation.unlabelled(client, photos)]
+        scored, added = len(behind), None
     used = defense_at(simulation.defense, state.public)
     defense = tuple(part.facts() for part in parts_of(used))
     secret = replace(
@@ -102,11 +96,12 @@ def simulate(
     model = client_mode(build(spec, {**received, **state.kept.get(client, {})}), training)
     with torch.no_grad():
         statistics = batch_statistics(model, secret.images) if batch_norm_layers(model) else None
+    _, channels, height, width = secret.images.shape
     full = Observation(
         model=spec,
         before=received,
         shared=shared,
-        image_shape=(secret.images.shape[1], secret.images.shape[2], secret.images.shape[3]),
+        image_shape=(channels, height, width),
         batch_size=None,
         num_classes=spec.arguments["classes"],
         training=simulation.local(training),

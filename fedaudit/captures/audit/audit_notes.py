@@ -71,15 +71,15 @@ def _many(count: int, what: str) -> str:
 
 def notes(run: RecordedRun, inspection: Inspection) -> list[str]:
     """What to say before a run starts, a sentence each."""
-    told = []
+    remarks = []
     if run.assumed:
-        told.append(f"assumed, as nothing else was stated: {', '.join(run.assumed)}")
-    told += [f"found out, but not stated: {printable(text)}" for text in inspection.found_out]
+        remarks.append(f"assumed, as nothing else was stated: {', '.join(run.assumed)}")
+    remarks += [f"found out, but not stated: {printable(text)}" for text in inspection.found_out]
     for one in inspection.protections:
-        told.append(f"{'FAULT, ' if one.fault else ''}{one.name}: {printable(one.evidence)}")
-    told += [f"left out: {one['attack']} misses {one['missing']}" for one in run.left_out]
+        remarks.append(f"{'FAULT, ' if one.fault else ''}{one.name}: {printable(one.evidence)}")
+    remarks += [f"left out: {one['attack']} misses {one['missing']}" for one in run.left_out]
     if run.unidentified:
         names = ", ".join(run.unidentified)
-        told.append(f"not in the gallery, hence not identified: {names}")
-    told += [f"cannot be used: {problem}" for problem in run.problems]
-    return told
+        remarks.append(f"not in the gallery, hence not identified: {names}")
+    remarks += [f"cannot be used: {problem}" for problem in run.problems]
+    return remarks

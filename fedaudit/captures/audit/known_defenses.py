@@ -25,7 +25,7 @@ def seen_by_attacks(
     nothing seen, attacks estimate by themselves. What is stated of differential privacy is not
     doubted here.
     """
-    seen = without_frozen(seen, detected)
+    seen = _without_frozen(seen, detected)
     stated = seen.defense or ()
     known = {one.name for one in stated}
     if facts.dp is not None:
@@ -85,7 +85,7 @@ def _estimate(one: Protection) -> DefenseFacts | None:
     return DefenseFacts(*defenses[name], estimated=True) if name in defenses else None
 
 
-def without_frozen(seen: Observation, detected: Sequence[Protection]) -> Observation:
+def _without_frozen(seen: Observation, detected: Sequence[Protection]) -> Observation:
     """The observation without layers that nobody trains: zeros that are no gradient.
 
     To an attack they would say that the images leave these layers as they are, which is not so.

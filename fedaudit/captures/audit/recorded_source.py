@@ -184,7 +184,7 @@ class RecordedSource:
         if target.truth:
             assert seen.image_shape is not None  # studies give truth to no other
             secret = secret_of(_photos(target), seen.image_shape)
-        return Capture(shown, secret, budget_of(stored.facts.dp))
+        return Capture(shown, secret, _budget_of(stored.facts.dp))
 
     def _model_state(self, scenario: str) -> str:
         rounds = sorted({target.round for target in self.run.targets_of(scenario)})
@@ -193,7 +193,7 @@ class RecordedSource:
         return f"the recorded models (rounds {rounds[0]} to {rounds[-1]})"
 
 
-def budget_of(claim: DpClaim | None) -> Budget | None:
+def _budget_of(claim: DpClaim | None) -> Budget | None:
     """The guarantee as the federation claims it; None where it claims none."""
     if claim is None or claim.epsilon is None or claim.delta is None:
         return None

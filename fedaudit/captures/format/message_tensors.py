@@ -1,6 +1,6 @@
 """What a message means: its tensors against the broadcast, as an attack takes them."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -8,12 +8,9 @@ import torch
 from torch import Tensor
 
 from fedaudit.captures.format.capture_facts import Message
-from fedaudit.captures.format.capture_reader import StoredMessage
-from fedaudit.captures.format.tensor_names import COUNTER, Renaming, is_buffer, named
+from fedaudit.captures.format.tensor_names import COUNTER, is_buffer
 from fedaudit.core.errors import CaptureError
 from fedaudit.core.shared import Buffers, Shared, Update
-
-AS_THEY_ARE = Renaming()
 
 
 def start(broadcast: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -23,29 +20,6 @@ def start(broadcast: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, tensor in broadcast.items()
         if not f".{name}".endswith(COUNTER)
     }
-
-
-def read_checked(
-    stored: StoredMessage,
-    broadcast: Mapping[str, Tensor],
-    names: Sequence[str] = (),
-    renaming: Renaming = AS_THEY_ARE,
-) -> dict[str, Tensor]:
-    """A client's tensors, under plain names, once each is known to fit the broadcast.
-
-    Args:
-        stored: The message.
-        broadcast: What the server sent, under plain names, renamed.
-        names: As `named` takes them.
-        renaming: What plain names are in the model.
-
-    Raises:
-        CaptureError: As `check_fits`, or the file is damaged.
-        UsageError: Two names become one.
-    """
-    sent = renaming.names(named(stored.tensors(), names))
-    check_fits(stored.path, sent, broadcast)
-    return sent
 
 
 def check_fits(path: Path, sent: Mapping[str, Tensor], broadcast: Mapping[str, Tensor]) -> None:
@@ -109,7 +83,7 @@ def shared_of(
 
     Args:
         message: Its header.
-        sent: As `read_checked` gives them.
+        sent: A client's tensors that fit the broadcast (`check_fits`), under plain names.
         broadcast: What the server sent, under plain names.
         buffers: Names of buffers; None where those of batch norm are all.
         over: Σ w_k of an aggregate: weights are compared with the broadcast so many times.

@@ -10,7 +10,7 @@ from fedaudit.captures.format.capture_facts import DpClaim, Facts, Message
 from fedaudit.captures.format.capture_network import check_size, image_shape, model_of, names_of
 from fedaudit.captures.format.capture_reader import StoredCapture, StoredMessage
 from fedaudit.captures.format.identical_messages import identical_groups
-from fedaudit.captures.format.message_tensors import check_finite, read_checked, shared_of, start
+from fedaudit.captures.format.message_tensors import check_finite, check_fits, shared_of, start
 from fedaudit.captures.format.stated_training import images_behind, local_training
 from fedaudit.captures.format.tensor_names import is_numbered, named, plain_names
 from fedaudit.core.capture import Capture
@@ -85,7 +85,7 @@ def observed(
                 capture.report(CaptureError(one.path, str(error)))
 
 
-def defenses_of(facts: Facts, message: Message) -> tuple[DefenseFacts, ...] | None:
+def _defenses_of(facts: Facts, message: Message) -> tuple[DefenseFacts, ...] | None:
     """The protections that are stated; () says "known to be none", None "not known"."""
     named = [*(facts.protections or ()), *message.protections]
     found = [DefenseFacts(name, {}) for name in dict.fromkeys(named)]
@@ -137,7 +137,8 @@ def _observe(
     names = names_of(spec, facts) if is_numbered(received) else ()
     renaming = capture.renaming
     broadcast = renaming.names(named(received, names))
-    sent = read_checked(first, broadcast, names, renaming)
+    sent = renaming.names(named(first.tensors(), names))
+    check_fits(first.path, sent, broadcast)
     known = local_training(facts, message)
     weights = _weights(facts, group)
     over = sum(weights) if message.aggregate else 1.0
@@ -164,7 +165,7 @@ def _observe(
         batch_size=images,
         num_classes=facts.classes or spec.arguments.get("classes"),
         training=training,
-        defense=_with_sum(defenses_of(facts, message), shared, stated_sum=message.aggregate),
+        defense=_with_sum(_defenses_of(facts, message), shared, stated_sum=message.aggregate),
         round=round,
         client=client,
     )

@@ -32,7 +32,7 @@ def local_training(facts: Facts, message: Message) -> Training:
     """The training behind a message, from the facts and what the client says of itself."""
     images = images_behind(facts, message)
     missing = [] if images is not None else ["examples, or local_steps and batch_size"]
-    steps = steps_made(facts, message)
+    steps = _steps_made(facts, message)
     gradient = message.kind == "gradient"
     if not gradient:
         missing += [] if facts.lr is not None else ["lr"]
@@ -67,7 +67,7 @@ def local_training(facts: Facts, message: Message) -> Training:
     return Training(settings, images, (), tuple(assumed))
 
 
-def steps_made(facts: Facts, message: Message) -> int | None:
+def _steps_made(facts: Facts, message: Message) -> int | None:
     """Optimizer steps behind an update; None where they are not known."""
     if message.kind == "gradient":
         return 1
@@ -80,7 +80,7 @@ def steps_made(facts: Facts, message: Message) -> int | None:
 
 def images_behind(facts: Facts, message: Message) -> int | None:
     """Different images behind an update: no more than the client has, or than its steps take."""
-    steps = steps_made(facts, message)
+    steps = _steps_made(facts, message)
     taken = None if steps is None or facts.batch_size is None else steps * facts.batch_size
     has = message.examples or None
     return min(taken, has) if taken and has else taken or has

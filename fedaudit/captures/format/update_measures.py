@@ -123,7 +123,7 @@ def measure(
             if is_buffer(name, buffers):
                 sent_buffers[name] = change.layer().norm
                 if f".{name}".endswith(COUNTER) and tensor.numel() == 1:
-                    counters.append(steps_counted(tensor, before, weights=weights))
+                    counters.append(_steps_counted(tensor, before, weights=weights))
                 fractions = weights and tensor.is_floating_point()
                 if name.endswith("running_var") and fractions and bool((tensor < 0).any()):
                     negative.append(name)
@@ -153,21 +153,21 @@ def measure(
         unfit=tuple(unfit),
         not_finite=tuple(n for n, v in {**norms, **sent_buffers}.items() if not math.isfinite(v)),
         sampled=len(sample),
-        kurtosis=excess_kurtosis(sample) if samples else 0.0,
+        kurtosis=_excess_kurtosis(sample) if samples else 0.0,
         distinct=(len(torch.unique(raw)), len(raw)),
         half=len(raw) > 0 and torch.equal(raw, raw.half().float()),
         whole=tuple(whole),
     )
 
 
-def excess_kurtosis(values: Tensor) -> float:
+def _excess_kurtosis(values: Tensor) -> float:
     """0 for a normal distribution; 3 and more for gradients, which are mostly small."""
     centered = values.double() - values.double().mean()
     squared = float(centered.pow(2).mean()) ** 2
     return float(centered.pow(4).mean()) / squared - 3 if squared else -3.0
 
 
-def steps_counted(sent: Tensor, before: Tensor | None, *, weights: bool) -> float:
+def _steps_counted(sent: Tensor, before: Tensor | None, *, weights: bool) -> float:
     """By how many steps a counter moved.
 
     A server that averages counters sends fractions; clients cut them to whole numbers and count on.

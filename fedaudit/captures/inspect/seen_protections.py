@@ -77,7 +77,7 @@ def protections_stated(facts: Facts) -> tuple[Protection, ...]:
     )
 
 
-def noise_deviation(measures: Measures) -> float | None:
+def _noise_deviation(measures: Measures) -> float | None:
     """Standard deviation of Gaussian noise that drowns an update; None where none does.
 
     Under it all layers have the same root mean square, and values are distributed normally.
@@ -106,7 +106,7 @@ def _clipping(number: int, usable: Sequence[Measures], facts: Facts) -> list[Pro
     """Several clients with one and the same norm, and none above it."""
     found = []
     # Norms of noise agree by themselves: they vary by 1/√(2n) for n numbers.
-    drowned = sum(noise_deviation(m) is not None for m in usable) * 2 > len(usable)
+    drowned = sum(_noise_deviation(m) is not None for m in usable) * 2 > len(usable)
     bounds = (
         (_bound([m.norm for m in usable]), ""),
         (_bound([m.norm_of_all for m in usable]), " with batch-norm buffers and counters"),
@@ -178,7 +178,7 @@ def _bound(norms: Sequence[float]) -> tuple[float, int] | None:
 
 
 def _noise(number: int, usable: Sequence[Measures], claim: DpClaim | None) -> list[Protection]:
-    deviations = [d for m in usable if (d := noise_deviation(m)) is not None]
+    deviations = [d for m in usable if (d := _noise_deviation(m)) is not None]
     if not deviations:
         return _missing_noise(number, usable, claim)
     middle = sorted(deviations)[len(deviations) // 2]

@@ -186,11 +186,17 @@ class _Tape:
             with self._lock:
                 self.facts = checked({**stated(self.facts), "protections": protections})
             record.add_facts(self.facts)
-        tensors = {name: _loaded(dxo.data[name]) for name in readable}
+        # NVFlare may have left an array on the disk (`enable_tensor_disk_offload`).
+        arrays = {name: dxo.data[name] for name in readable}
+        tensors = {
+            n: a.materialize() if hasattr(a, "materialize") else a for n, a in arrays.items()
+        }
         if tensors and of_task:
             self._broadcast(record, round, tensors, other)
         elif tensors:
             steps = dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND)
+            # Those that changed the model on its way here, such as `SVTPrivacy`.
+            filters = dict.fromkeys(dxo.get_filter_history() or ())
             record.update(
                 round,
                 other or str(context.get_identity_name()),
@@ -198,7 +204,7 @@ class _Tape:
                 kind=KINDS[DataKind(dxo.data_kind).value],
                 examples=self._examples(steps),
                 metrics=_metrics(dxo),
-                protections=(*protections, *_filters(dxo)),
+                protections=(*protections, *(f"NVFlare filter {name}" for name in filters)),
             )
         return warnings + _further(dxo)
 
@@ -258,9 +264,9 @@ def _round(shareable: Shareable, dxo: DXO, context: FLContext) -> int:
         dxo.get_meta_prop(MetaKey.CURRENT_ROUND),
         context.get_prop(AppConstants.CURRENT_ROUND),
     )
-    for found in places:
-        if isinstance(found, int) and not isinstance(found, bool):
-            return found
+    for number in places:
+        if isinstance(number, int) and not isinstance(number, bool):
+            return number
     raise UsageError("a model says no round, neither in its header nor in its meta data")
 
 
@@ -293,45 +299,32 @@ def _in_clear(dxo: DXO) -> tuple[Collection[str], tuple[str, ...], list[str]]:
     words = f"quantization ({algorithm})"
     if str(algorithm).upper() == HALVED:
         return list(dxo.data), (words,), []
-    return (
-        (),
-        (words,),
-        [
-            f"the model was processed with {algorithm}, and its arrays are not the weights. Add "
-            "RecordFilter after the filter that undoes it (ModelDequantizer)"
-        ],
+    warning = (
+        f"the model was processed with {algorithm}, and its arrays are not the weights. Add "
+        "RecordFilter after the filter that undoes it (ModelDequantizer)"
     )
-
-
-def _loaded(value: Any) -> Any:
-    """An array; NVFlare may have left it on the disk (`enable_tensor_disk_offload`)."""
-    return value.materialize() if hasattr(value, "materialize") else value
+    return (), (words,), [warning]
 
 
 def _metrics(dxo: DXO) -> dict[str, object]:
     meta = {k: v for k, v in dxo.get_meta_props().items() if k not in NOT_METRICS}
     given = dxo.get_meta_prop(MetaKey.INITIAL_METRICS)
-    found = {**meta, **(given if isinstance(given, Mapping) else {})}
+    sent = {**meta, **(given if isinstance(given, Mapping) else {})}
     return {
         name: value
-        for name, value in found.items()
+        for name, value in sent.items()
         if isinstance(value, bool | int | float | str) or getattr(value, "shape", None) == ()
     }
-
-
-def _filters(dxo: DXO) -> tuple[str, ...]:
-    """Filters that changed the model on its way here, such as `SVTPrivacy`."""
-    return tuple(f"NVFlare filter {name}" for name in dict.fromkeys(dxo.get_filter_history() or ()))
 
 
 def _further(dxo: DXO) -> list[str]:
     """Arrays outside the model, such as the control variates of SCAFFOLD."""
     meta = dxo.get_meta_props()
-    found = [
+    further = [
         name
         for name, value in meta.items()
         if name != "quant_state"
         and isinstance(value, Mapping)
         and any(getattr(part, "shape", ()) for part in value.values())
     ]
-    return [f"further arrays in a model's meta data: {', '.join(found)}"] if found else []
+    return [f"further arrays in a model's meta data: {', '.join(further)}"] if further else []

@@ -118,13 +118,7 @@ def judge(
 ) -> Judged:
     """Score a reconstruction against the truth, or look for it in the gallery where there is none.
 
-    Args:
-        study: Of the cell.
-        scenario: Of the cell.
-        cell: What was attacked.
-        folder: Keeps the gallery.
-        capture: Its truth is opened here, after the attack has returned.
-        found: What came back.
+    The truth of the capture is opened here, after the attack has returned.
     """
     if cell.role in POSITIVE and capture.secret:
         scores = score_without_identity(capture.secret, found)
@@ -164,13 +158,8 @@ def reconstruct(
 ) -> Reconstruction:
     """Run the cell's attack, or its control, on what was seen.
 
-    Args:
-        scenario: Says how the attack is set.
-        cell: What is attacked with what.
-        capture: What was intercepted; the attack is shown `seen` alone.
-        attack: The cell's (`attack_of`); None for random images.
-        device: Where the attack computes; a torch device.
-        checkpoint: Lets an attack that takes one go on where it was interrupted.
+    The attack (`attack_of`; None for random images) is shown what was seen alone. A checkpoint
+    lets one that takes it go on where it was interrupted.
     """
     seen = capture.seen
     # The same start for an attack, its control and every defense: their differences are paired.

@@ -14,12 +14,7 @@ from fedaudit.study.run_folder import RunFolder
 
 
 def source_of(study: Study, folder: RunFolder) -> Source:
-    """The recorded run that the study names, or its simulated federation.
-
-    Args:
-        study: Says which.
-        folder: Holds the models of simulated federations.
-    """
+    """The recorded run that the study names, or its simulated federation."""
     recording = study.recording
     if recording is not None:
         return RecordedSource(study, recording)

@@ -74,11 +74,8 @@ def _photos(root: Path) -> list[tuple[Path, str]]:
 def secret_of(given: Iterable[tuple[str, Originals]], shape: Shape) -> Secret:
     """The truth behind an update: photos of its client, or of an aggregate's.
 
-    Labels are -1: nobody knows which class of the network a person is.
-
-    Args:
-        given: Client and photos.
-        shape: `(C, H, W)` of what entered the network.
+    Labels are -1: nobody knows which class of the network a person is. `shape` is `(C, H, W)`,
+    what entered the network.
     """
     images, people, sources = [], [], []
     for client, found in given:
@@ -111,15 +108,10 @@ def embed_gallery(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """References and probes for `calibrate`: every other photo of each person is a reference.
 
-    A photo that is among the originals is no reference: a match must be with a *different* photo.
-    Somebody of whom nothing else is left is not in the gallery.
-
-    Args:
-        path: A folder a person.
-        shape: `(C, H, W)` of what entered the network: the size of probes.
-        full: Pixels of references.
-        embed: The embedder.
-        known: `[N, C, H, W]`, all originals.
+    A photo that is among the originals is no reference: a match must be with a *different*
+    photo. Somebody of whom nothing else is left is not in the gallery. `shape`, `(C, H, W)`, is
+    the size of probes, `full` the pixels of references; `known`, `[N, C, H, W]`, are all
+    originals.
 
     Raises:
         DataError: As `fedaudit.data.folder`, or nobody is left.

@@ -31,13 +31,9 @@ from fedaudit.models.zoo import build
 def positive_capture(seen: Observation, cell: Cell, gallery: str) -> Capture:
     """One undefended step of one face from the model that a recorded update started from.
 
-    The attacker is granted what it is granted of the recorded updates. Parameters that clients kept
-    on their devices are kept here, too.
-
-    Args:
-        seen: The recorded update.
-        cell: Its target is the number of the face.
-        gallery: A folder a person, whose faces are taken; "" for invented ones.
+    The attacker is granted what it is granted of the recorded updates. Parameters that clients
+    kept on their devices are kept here, too. The cell's target is the number of the face: of
+    the people in the folder `gallery` one each; "" takes invented ones.
 
     Raises:
         AttackError: The recorded update is no model update, or the network cannot be trained on
@@ -74,15 +70,10 @@ def explained(seen: Observation, found: Reconstruction, *, own: bool = True) -> 
     """Cosine between the update and the one that a client would have made of the reconstruction.
 
     1 where the reconstruction explains all of it; independent of the attack's own objective, so
-    that attacks and controls can be compared. A photo that looks different may explain an update,
-    too: this is no likeness.
-
-    Args:
-        seen: Holds the update.
-        found: The images.
-        own: They were rebuilt from this update: labels are the attack's, as far as it has any.
-            Else, and where it has none, they are inferred from the update, so that a control is
-            not told apart by its labels alone.
+    that attacks and controls can be compared. A photo that looks different may explain an
+    update, too: this is no likeness. Labels are the attack's, as far as it has any, where the
+    images were rebuilt from this update (`own`). Else they are inferred from the update, so
+    that a control is not told apart by its labels alone.
 
     Returns:
         None where labels cannot be inferred, or no update was shared.

@@ -56,12 +56,7 @@ def faint_noise(seen: Observation) -> list[Protection]:
 
 
 def estimated(detected: Sequence[Protection], round: int) -> tuple[DefenseFacts, ...]:
-    """Protections that were seen in a round, as registered defenses, in units of what was sent.
-
-    Args:
-        detected: What the updates show.
-        round: Of the target.
-    """
+    """Protections that were seen in a round, as registered defenses, in units of what was sent."""
     found: dict[str, DefenseFacts] = {}
     for one in detected:
         before = one.round is None or one.round <= round

@@ -120,11 +120,6 @@ def advice_on_classes(spec: ModelSpec, facts: Facts, needed: int) -> str:
 def check_size(spec: ModelSpec, facts: Facts, sent: Iterable[Sequence[int]]) -> None:
     """Refuse a network that is far larger than what the server sent, before it is built.
 
-    Args:
-        spec: The network.
-        facts: Of the capture.
-        sent: Shapes of what the server sent.
-
     Raises:
         UsageError: More classes than the largest dimension of a tensor, or a huge argument.
     """
@@ -157,14 +152,7 @@ def names_of(spec: ModelSpec, facts: Facts) -> tuple[str, ...]:
 def normalized(
     *, factory: str, arguments: Mapping[str, Any], mean: list[float], std: list[float]
 ) -> nn.Module:
-    """A network that takes images in [0, 1], of one that takes them normalized; same names.
-
-    Args:
-        factory: As in `ModelSpec`.
-        arguments: As in `ModelSpec`.
-        mean: A channel.
-        std: A channel.
-    """
+    """A network that takes images in [0, 1], of one that takes them normalized; same names."""
     network = build(ModelSpec(factory, arguments))
 
     def normalize(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

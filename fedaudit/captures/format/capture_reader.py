@@ -186,12 +186,6 @@ def open_message(
 ) -> StoredMessage:
     """Read the header of a message.
 
-    Args:
-        path: Of its file.
-        what: And `round`: what it must be.
-        round: Its number.
-        limits: What the file may take.
-
     Raises:
         CaptureError: The file is damaged, or another message.
     """

@@ -21,9 +21,7 @@ def identical_groups(
 ) -> list[tuple[StoredMessage, ...]]:
     """The messages, those that are bit-identical and from different clients together, in order.
 
-    Args:
-        stored: The messages.
-        known: `content` of some of them, by path, which then are not read.
+    `known` holds the `content` of some, by path, which then are not read.
     """
     found, known = list(stored), known or {}
     if all(message.path in known for message in found):

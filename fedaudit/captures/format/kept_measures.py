@@ -85,10 +85,7 @@ def _adapter() -> TypeAdapter[Kept]:
 def keep(folder: Path, message: Message, sent: Mapping[str, Tensor]) -> dict[str, str]:
     """Measure an update that is being recorded.
 
-    Args:
-        folder: The capture, whose facts and broadcast are read.
-        message: The update.
-        sent: Its tensors, contiguous and on the CPU.
+    Tensors are contiguous and on the CPU.
 
     Returns:
         What is to stand in the header of its file beside the message: nothing where the update
@@ -125,10 +122,6 @@ def keep(folder: Path, message: Message, sent: Mapping[str, Tensor]) -> dict[str
 def kept_in(stored: StoredMessage, facts: Facts) -> Kept | None:
     """The measures in a message's header; None where there are none of this version.
 
-    Args:
-        stored: The message.
-        facts: Of the capture.
-
     Raises:
         CaptureError: They are damaged, or another message's.
     """
@@ -155,13 +148,7 @@ def kept_in(stored: StoredMessage, facts: Facts) -> Kept | None:
 
 
 def disagreement(stored: StoredMessage, kept: Kept, measured: Measures | None) -> str | None:
-    """What of the kept measures is not so; None where all of it is.
-
-    Args:
-        stored: The message, which is read.
-        kept: Its kept measures.
-        measured: Its measures anew, for the same question; None where there is another now.
-    """
+    """What of the kept measures is not so; those for another question come with None measured."""
     if content(stored) != kept.content:
         return "its tensors are not those that were recorded: it was damaged or changed since"
     if measured is not None and (name := _differing(kept.measures, measured)):

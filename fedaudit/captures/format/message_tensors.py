@@ -25,11 +25,6 @@ def start(broadcast: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def check_fits(path: Path, sent: Mapping[str, Tensor], broadcast: Mapping[str, Tensor]) -> None:
     """Refuse tensors that are no update of the model that was broadcast.
 
-    Args:
-        path: For messages.
-        sent: A client's tensors, under plain names.
-        broadcast: What the server sent, under plain names.
-
     Raises:
         CaptureError: A name that the server did not send, another shape, NaN or infinity, or whole
             numbers where the server sent fractions.

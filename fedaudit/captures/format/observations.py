@@ -60,13 +60,8 @@ def observed(
 ) -> Iterator[tuple[tuple[StoredMessage, ...], Observation]]:
     """What the server saw in a round, with the messages behind it: several of an aggregate.
 
-    A file that cannot be used becomes one of `capture.problems`, and the others go on.
-
-    Args:
-        capture: The capture.
-        spec: The network.
-        round: Its number.
-        wanted: Which messages; an aggregate counts where one of them is in it.
+    A file that cannot be used becomes one of `capture.problems`, and the others go on. An
+    aggregate counts where one of the messages behind it is wanted.
     """
     stored = list(capture.messages(round))  # headers only
     usual = _usual(stored)

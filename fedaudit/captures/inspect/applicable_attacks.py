@@ -48,10 +48,7 @@ def attacks_for(
 ) -> tuple[AttackFit, ...]:
     """Registered attacks against what was shared and what is known.
 
-    Args:
-        capture: The capture.
-        read: Classes of what was shared, such as `Update`.
-        example: One of its updates, from which the facts that clients state are taken.
+    `read` holds the classes of what was shared. The facts that clients state are the example's.
     """
     if Aggregate in read:
         read = read | {Update}  # its mean is an update
@@ -80,12 +77,8 @@ def missing_knowledge(
 ) -> dict[Knowledge, str]:
     """For each kind of knowledge that a recording does not give: what to state.
 
-    Auxiliary faces are the auditor's to bring, so they never lack.
-
-    Args:
-        capture: The capture.
-        example: One of its updates.
-        seen: What was made of it, with a model that the user may have named.
+    Auxiliary faces are the auditor's to bring, so they never lack. `seen` is what was made of
+    the example with a model that the user may have named.
     """
     facts = capture.facts
     training = local_training(facts, example.message) if example else None
@@ -115,9 +108,7 @@ def missing_knowledge(
 def how_to_state(folder: Path, missing: Sequence[str]) -> str:
     """A command that states facts of a capture; "" where none of them can be.
 
-    Args:
-        folder: The capture.
-        missing: What attacks miss, in words that name the facts.
+    What is missing is said in words that name the facts.
     """
     words = set(re.findall(r"\w+", " ".join(missing)))
     facts = ", ".join(f"{name}={value}" for name, value in EXAMPLES.items() if name in words)

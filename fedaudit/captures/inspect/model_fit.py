@@ -46,11 +46,7 @@ def fit(
 ) -> Fit:
     """Compare the model with the first broadcast that can be read.
 
-    Args:
-        stored: The capture.
-        spec: The network.
-        rounds: That are attacked.
-        asked: Rules as they are typed: `OLD=NEW` each, or `auto`.
+    Rules are `asked` as they are typed: `OLD=NEW` each, or `auto`.
 
     Raises:
         ConfigError: A rule is none.

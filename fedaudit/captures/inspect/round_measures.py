@@ -70,14 +70,7 @@ class RoundLook:
 
 
 def look_at_round(capture: StoredCapture, number: int, *, workers: int, verify: bool) -> RoundLook:
-    """Measure all messages of a round; what cannot be used becomes a problem of the capture.
-
-    Args:
-        capture: The capture.
-        number: Of the round.
-        workers: Threads, each with one update in memory.
-        verify: Read all tensors, and report where they are not as their headers say.
-    """
+    """Measure all messages of a round; what cannot be used becomes a problem of the capture."""
     stored = tuple(capture.messages(number))
     sent, anomalies = _sent(capture, number)
     kept = _kept(capture, stored)

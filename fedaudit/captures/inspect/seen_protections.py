@@ -34,12 +34,8 @@ def protections_of_round(
 ) -> tuple[Protection, ...]:
     """What the updates of one round show.
 
-    Args:
-        number: Its number.
-        measured: The measures of each update; bit-identical ones once.
-        alone: Those of `measured` that are one client's: norms and buffers of a sum are nobody's.
-        broadcast: What the server sent, by name.
-        facts: What is stated.
+    `measured` holds bit-identical updates once, and `alone` those that are one client's: norms
+    and buffers of a sum are nobody's.
     """
     masked = _masked(number, measured)
     usable = [m for m in measured if not m.not_finite and m.layers and m.norm > 0]

@@ -57,10 +57,8 @@ class Given:
 def names_of_model(facts: Facts, *, trusted: str | None = None) -> tuple[str, ...]:
     """All names of the model's state dict, in its order; () where they are not known.
 
-    Args:
-        facts: Of the capture.
-        trusted: The model that the user names now, whose code may run. That of a network of ours
-            may in any case, another that only the capture names may not.
+    `trusted` is the model that the user names now, whose code may run. That of a network of
+    ours may in any case, another that only the capture names may not.
     """
     if facts.parameter_names:
         return facts.parameter_names

@@ -1,6 +1,6 @@
 """The lines of a comparison as data: what each attack recovered, and what each defense buys."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +18,8 @@ GRAVITY: tuple[VerdictKind, ...] = (
     "NOT TESTED",
 )
 """Verdicts, gravest first."""
+ADAPTED = frozenset({"known", "estimated", "none needed"})
+"""Words of attacks that took the defense into account, or had nothing to take into account."""
 Severity = Literal["critical", "high", "medium", "low", "none"]
 
 
@@ -164,6 +166,22 @@ class Row:
             return 0.0, -1.0, -1.0
         low = m.reid.low if m.reid else 0.0
         return low, m.excess.low if m.excess else -1.0, m.ssim.value if m.ssim else -1.0
+
+
+def strongest(rows: Sequence[Row]) -> Row | None:
+    """The row whose attack re-identifies most.
+
+    Among equals one that took the defense into account, then the one with the higher SSIM.
+    """
+    tested = [
+        (row.reid.value, row.adaptive in ADAPTED, row.strength[2], row) for row in rows if row.reid
+    ]
+    return max(tested, key=lambda entry: entry[:3])[3] if tested else None
+
+
+def met_by_adaptive(rows: Sequence[Row]) -> bool:
+    """Whether an attack that took the defense into account was measured."""
+    return any(row.adaptive in ADAPTED for row in rows if row.reid)
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,16 @@ from dataclasses import replace
 
 from fedaudit.core.measures import Rate, Utility
 from fedaudit.core.scenario import Choice, Scenario, Study
-from fedaudit.reports.comparison import GRAVITY, DefenseLine, Row, VerdictKind
+from fedaudit.reports.comparison import (
+    ADAPTED,
+    GRAVITY,
+    DefenseLine,
+    Row,
+    VerdictKind,
+    met_by_adaptive,
+    strongest,
+)
 from fedaudit.reports.frontier import marks
-from fedaudit.reports.strongest import ADAPTED, met_by_adaptive, strongest
 from fedaudit.reports.trials import Trials, outcomes, paired
 from fedaudit.stats import intervals
 

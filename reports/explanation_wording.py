@@ -2,8 +2,7 @@
 
 from fedaudit.core.measures import Estimate
 from fedaudit.reports.explanation import Explanation, Game, Layers, Regions, Round
-from fedaudit.reports.text import estimate_range, number, percent
-from fedaudit.reports.wording import CLOSING
+from fedaudit.reports.text import CLOSING, estimate_range, number, percent
 
 UNEVEN = 1.25
 """Heat in a region, as a multiple of an even spread, from which on it is said to be dense."""

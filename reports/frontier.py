@@ -9,11 +9,10 @@ from markupsafe import Markup
 
 from fedaudit.core.measures import Rate, Utility
 from fedaudit.reports.charts import COLORS, Key, draw, over
-from fedaudit.reports.comparison import Row
+from fedaudit.reports.comparison import Row, met_by_adaptive, strongest
 from fedaudit.reports.figures import Figure, Panel, Table, scenario_title, unique
 from fedaudit.reports.lanes import rate_axis, short
 from fedaudit.reports.results import Results
-from fedaudit.reports.strongest import met_by_adaptive, strongest
 from fedaudit.reports.text import defense_name, percent, rate
 
 

@@ -1,6 +1,7 @@
 """The report as one HTML file: a pure function of results, pictures and evidence level."""
 
-from collections.abc import Mapping, Sequence
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -11,7 +12,6 @@ from markupsafe import Markup
 
 from fedaudit.core.measures import Evidence
 from fedaudit.reports import charts, text, view
-from fedaudit.reports.csp import policy
 from fedaudit.reports.explanation_figures import figures as explanation_figures
 from fedaudit.reports.explanation_wording import findings as explanation_findings
 from fedaudit.reports.exposure_figure import exposure_map
@@ -21,7 +21,6 @@ from fedaudit.reports.more_figures import contrasts, model_states, scores
 from fedaudit.reports.pictures import Picture, Trio, trios, worst_pair
 from fedaudit.reports.results import Results, canonical_bytes
 from fedaudit.reports.sweeps import setting_curves
-from fedaudit.reports.wording import CLOSING
 
 _TEMPLATES = Path(__file__).parent / "templates"
 SECTIONS = (
@@ -121,7 +120,7 @@ def page(
         "sections": sections,
         "evidence": evidence,
         "digest": digest,
-        "closing": CLOSING,
+        "closing": text.CLOSING,
     }
     return _environment().get_template(template).render(frame | dict(content))
 
@@ -135,6 +134,35 @@ def figures(results: Results) -> tuple[Figure, ...]:
         model_states(results),
         contrasts(results),
         setting_curves(results),
+    )
+
+
+def source_hash(content: str) -> str:
+    """CSP source expression of an inline block, quotes included.
+
+    Args:
+        content: Exactly what stands between the tags; one more space changes the hash.
+
+    >>> source_hash("alert('Hello, world.');")
+    "'sha256-qznLcsROx4GACP2dm0UCKCzCG+HiZ1guq6ZZDob/Tng='"
+    """
+    return f"'sha256-{b64encode(sha256(content.encode()).digest()).decode()}'"
+
+
+def policy(*, styles: Iterable[str], scripts: Iterable[str]) -> str:
+    """Policy of a self-contained page: the given blocks, pictures in `data:`, nothing else.
+
+    `frame-ancestors` is left out: browsers ignore it in a `<meta>` element, and say so in the log.
+    """
+    return "; ".join(
+        (
+            "default-src 'none'",
+            "style-src " + " ".join(map(source_hash, styles)),
+            "script-src " + " ".join(map(source_hash, scripts)),
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
     )
 
 

@@ -9,12 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from fedaudit.core.measures import Estimate, Rate
 from fedaudit.core.recorded_run import Protection
 from fedaudit.core.scenario import Study
-from fedaudit.reports.comparison import Measurement, Row, Severity, Verdict
-from fedaudit.reports.results import Finding, Settings
-from fedaudit.reports.verdicts import points, rate_text, severity_of
+from fedaudit.reports.comparison import Measurement, Row, Severity
+from fedaudit.reports.results import Finding
+from fedaudit.reports.verdicts import severity_of
 from fedaudit.scoring.identity import Gallery
 from fedaudit.stats import intervals
-from fedaudit.stats.intervals import targets_needed
 
 SEARCHED = (
     "Where the originals are not known, a match says that a face resembles somebody in the "
@@ -56,41 +55,6 @@ FAULTS: Mapping[str, tuple[Severity, str, str]] = {
     ),
 }
 """Severity, title and remedy of faults in protections, by the name that inspection gives them."""
-
-
-def judge_search(measurement: Measurement, settings: Settings) -> Verdict:
-    """The verdict where nobody knows whom the updates are of: matches with somebody, no more.
-
-    A leak is only called demonstrated where matches are above prior-only *and* above what photos
-    of strangers reach by chance, each by an interval.
-
-    Args:
-        measurement: Of reconstructions that match somebody in the gallery.
-        settings: T.
-    """
-    reid, excess, chance = measurement.reid, measurement.excess, measurement.chance
-    assert reid
-    matches = rate_text(reid).replace("faces", "reconstructions", 1)
-    number = f"{matches} match somebody in the gallery"
-    luck = rate_text(chance).replace("faces", "photos", 1) if chance else ""
-    luck = f"; {luck} match a stranger" if luck else ""
-    unsure = "Whether they are the right people is not known"
-    if excess is None:
-        return Verdict(
-            "INCONCLUSIVE", f"{number}{luck}; the prior-only control is missing. {unsure}."
-        )
-    more = f"{points(excess.value)} above prior-only ({points(excess.low)} to "
-    number = f"{number}, {more}{points(excess.high)}){luck}. {unsure}"
-    if excess.low > 0 and chance is not None and reid.low > chance.high:
-        return Verdict(
-            "LEAK DEMONSTRATED",
-            f"{number}, but it is more than the generator and chance explain.",
-            severity_of(reid, passive=True),
-        )
-    needed = targets_needed(settings.reid_limit)
-    if excess.low <= 0 and reid.high <= settings.reid_limit:
-        return Verdict("NO LEAK FOUND ABOVE LIMIT", f"{number}.")
-    return Verdict("INCONCLUSIVE", f"{number}.", targets_needed=needed)
 
 
 def chance_of(gallery: Gallery | None) -> Rate | None:

@@ -219,7 +219,7 @@ def _recorded(
         return replace(row, verdict=replace(NOT_TESTED, sentence=sentence))
     verdict = row.verdict
     if searched:
-        verdict = recorded.judge_search(measurement, settings)
+        verdict = judge(measurement, settings, passive=True, valid=True)
     if verdict.kind == "NO LEAK FOUND ABOVE LIMIT" and not (
         measurement.explained and measurement.explained.beyond_controls
     ):

@@ -13,6 +13,11 @@ ABSENT = "—"
 """What stands for "not tested" or "not measured"; never 0."""
 NBSP = "\u00a0"
 MINUS = "\u2212"
+CLOSING = (
+    "This report is evidence for the attacks that were run, on the data and settings named above, "
+    "and for nothing else. It is not a determination of anonymity or of compliance."
+)
+"""Stands at the end of every page: what an audit can show, and no more."""
 
 # Control, format (bidi overrides, zero-width), surrogate, private use; line and paragraph breaks.
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))

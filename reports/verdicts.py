@@ -30,6 +30,9 @@ def judge(
 ) -> Verdict:
     """The verdict on one line of the comparison.
 
+    Where nobody knows whom the updates are of (`Measurement.searched`), a match is with *somebody*
+    in the gallery: a leak is then demonstrated only above what photos of strangers reach, too.
+
     Args:
         measurement: R, the re-identification rate, and E = R − prior-only, paired.
         settings: T and the FMR.
@@ -38,30 +41,35 @@ def judge(
     """
     if measurement is None or measurement.reid is None:
         return NOT_TESTED
-    reid, excess = measurement.reid, measurement.excess
-    number = rate_text(reid)
+    reid, excess, searched = measurement.reid, measurement.excess, measurement.searched
+    number, limit = rate_text(reid), f"{settings.reid_limit:.0%}"
     if not valid:
         return Verdict("INVALID", f"A control failed, so {number} means nothing yet.")
+    beyond, luck, unsure = True, "", ""
+    matches = f"{number} re-identified"
+    if searched:
+        chance = measurement.chance
+        beyond = chance is not None and reid.low > chance.high
+        matches = f"{number.replace('faces', 'reconstructions', 1)} match somebody in the gallery"
+        if chance:
+            luck = f"; {rate_text(chance).replace('faces', 'photos', 1)} match a stranger"
+        unsure = ". Whether they are the right people is not known"
     if excess is None:
-        return Verdict(
-            "INCONCLUSIVE", f"{number} re-identified; the prior-only control is missing."
-        )
-    more = (
-        f"{points(excess.value)} above prior-only ({points(excess.low)} to {points(excess.high)})"
-    )
-    if excess.low > 0:
-        sentence = f"{number} re-identified, {more}."
-        return Verdict("LEAK DEMONSTRATED", sentence, severity_of(reid, passive=passive))
-    if reid.high <= settings.reid_limit:
-        sentence = f"{number} re-identified; no leak found above {settings.reid_limit:.0%}."
-        return Verdict("NO LEAK FOUND ABOVE LIMIT", sentence)
+        missing = "the prior-only control is missing"
+        return Verdict("INCONCLUSIVE", f"{matches}{luck}; {missing}{unsure}.")
+    low, high = points(excess.low), points(excess.high)
+    known = f"{matches}, {points(excess.value)} above prior-only ({low} to {high}){luck}{unsure}"
+    if excess.low > 0 and beyond:
+        more = ", but it is more than the generator and chance explain" if searched else ""
+        return Verdict("LEAK DEMONSTRATED", f"{known}{more}.", severity_of(reid, passive=passive))
+    if reid.high <= settings.reid_limit and excess.low <= 0:
+        clean = known if searched else f"{matches}; no leak found above {limit}"
+        return Verdict("NO LEAK FOUND ABOVE LIMIT", f"{clean}.")
     needed = targets_needed(settings.reid_limit)
-    return Verdict(
-        "INCONCLUSIVE",
-        f"{number} re-identified, {more}: too few targets to exclude a leak of "
-        f"{settings.reid_limit:.0%}; {needed} targets without one would settle it.",
-        targets_needed=needed,
-    )
+    if not searched:
+        known += f": too few targets to exclude a leak of {limit}; {needed} targets without one "
+        known += "would settle it"
+    return Verdict("INCONCLUSIVE", f"{known}.", targets_needed=needed)
 
 
 def headline(rows: tuple[Row, ...], settings: Settings) -> Verdict:

@@ -38,9 +38,10 @@ from fedaudit.models.zoo import build
 from fedaudit.reports import positive_control
 from fedaudit.reports.build import build_report
 from fedaudit.reports.comparison import Measurement, Row
-from fedaudit.reports.recorded import findings_of, judge_search
+from fedaudit.reports.recorded import findings_of
 from fedaudit.reports.results import Results, Settings, schema
 from fedaudit.reports.trials import Trials
+from fedaudit.reports.verdicts import judge
 from fedaudit.scoring.embedder import Embedder
 from fedaudit.scoring.partial_truth import match_originals
 from fedaudit.study.run_folder import RunFolder
@@ -543,10 +544,11 @@ def test_a_search_demonstrates_only_what_chance_does_not_explain() -> None:
     reid, excess = Rate(9, 10, 0.9, 0.55, 1.0), Estimate(0.9, 0.4, 1.0, 10, "")
     rare, common = Rate(1, 100, 0.01, 0.0, 0.05), Rate(60, 100, 0.6, 0.5, 0.7)
     rarely = Measurement(10, 10, "photos", (), {}, 1.0, reid=reid, excess=excess, chance=rare)
-    found = judge_search(rarely, settings)
+    rarely = replace(rarely, searched=True)
+    found = judge(rarely, settings, passive=True, valid=True)
     assert found.kind == "LEAK DEMONSTRATED"
     assert "not known" in found.sentence
-    by_chance = judge_search(replace(rarely, chance=common), settings)
+    by_chance = judge(replace(rarely, chance=common), settings, passive=True, valid=True)
     assert by_chance.kind == "INCONCLUSIVE"
 
 

@@ -73,7 +73,7 @@ def axe(folder: Path) -> str:
 
 def with_scripts(page: str, *scripts: str) -> str:
     """A copy of the page that also runs `scripts`, its policy extended by their hashes."""
-    from fedaudit.reports.csp import source_hash
+    from fedaudit.reports.html import source_hash
 
     hashes = " ".join(source_hash(script).replace("'", "&#39;") for script in scripts)
     page, changed = re.subn(r"(script-src )", rf"\1{hashes} ", page, count=1)

@@ -8,13 +8,12 @@ from typing import TypeVar
 import pytest
 
 from fedaudit.reports.columns import markdown, plain
-from fedaudit.reports.comparison import DefenseLine, Row
+from fedaudit.reports.comparison import DefenseLine, Row, strongest
 from fedaudit.reports.defense_lines import sweeps
 from fedaudit.reports.frontier import marks
 from fedaudit.reports.html import render
 from fedaudit.reports.recommending import recommend
 from fedaudit.reports.results import Results
-from fedaudit.reports.strongest import strongest
 from fedaudit.stats.intervals import rate
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -15,9 +15,8 @@ from altair.utils import schemapi
 
 from fedaudit.core.measures import Evidence
 from fedaudit.reports import charts
-from fedaudit.reports.csp import source_hash
 from fedaudit.reports.exposure_figure import exposure_map
-from fedaudit.reports.html import figures, render
+from fedaudit.reports.html import figures, render, source_hash
 from fedaudit.reports.pictures import BUDGET, trios
 from fedaudit.reports.results import Results, canonical_bytes
 from fedaudit.reports.text import clean

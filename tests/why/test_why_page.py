@@ -20,7 +20,6 @@ from fedaudit.core.errors import DataError, FedauditError, RunFolderError
 from fedaudit.core.measures import Estimate, Evidence, Rate
 from fedaudit.reports import explanation_wording
 from fedaudit.reports.build import results_of
-from fedaudit.reports.csp import source_hash
 from fedaudit.reports.explanation import (
     PARTS,
     Explanation,
@@ -35,6 +34,7 @@ from fedaudit.reports.explanation import (
     Round,
 )
 from fedaudit.reports.explanation_page import render
+from fedaudit.reports.html import source_hash
 from fedaudit.reports.results import adapter, canonical_bytes, schema
 from fedaudit.scoring.image_metrics import LPIPS
 from fedaudit.study.executor import Event

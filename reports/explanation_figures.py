@@ -8,9 +8,19 @@ from markupsafe import Markup
 
 from fedaudit.core.measures import Estimate, Rate
 from fedaudit.reports.charts import Key
-from fedaudit.reports.explanation import Explanation, Game, Layers, Leakage, Part, Regions, Round
-from fedaudit.reports.figures import Figure, Panel, Table, state
-from fedaudit.reports.lanes import intervals
+from fedaudit.reports.explanation import (
+    Explanation,
+    Game,
+    Layers,
+    Leakage,
+    Part,
+    Player,
+    Region,
+    Regions,
+    Round,
+)
+from fedaudit.reports.figures import Columns, Figure, Panel, Table, state, table
+from fedaudit.reports.lanes import bounds, intervals
 from fedaudit.reports.region_maps import region_maps
 from fedaudit.reports.text import ABSENT, NBSP, estimate_range, number, percent, rate_range, signed
 
@@ -142,29 +152,17 @@ def _rounds(rounds: tuple[Round, ...]) -> Figure:
 
 def _regions(regions: Regions) -> Figure:
     """Which regions came back, and which carry the match."""
-    columns = (
-        "Region",
-        "Area (%, 0–100)",
-        "Recovered ↓ (local SSIM, −1–1)",
-        "Prior only ↓ (local SSIM)",
-        "Heat of the match (%, 0–100)",
-        "Heat in the original (%, 0–100)",
-        "Cosine lost when painted over (−2–2)",
-    )
-    rows = tuple(
-        (
-            r.name,
-            percent(r.area),
-            _cell(r.recovered),
-            _cell(r.prior),
-            _percent(r.heat),
-            _percent(r.heat_original),
-            ABSENT
-            if r.drop is None
-            else _whole(f"{signed(r.drop.value)} {estimate_range(r.drop)}"),
-        )
-        for r in regions.regions
-    )
+    columns: Columns[Region] = {
+        "Region": lambda r: r.name,
+        "Area (%, 0–100)": lambda r: percent(r.area),
+        "Recovered ↓ (local SSIM, −1–1)": lambda r: _cell(r.recovered),
+        "Prior only ↓ (local SSIM)": lambda r: _cell(r.prior),
+        "Heat of the match (%, 0–100)": lambda r: _percent(r.heat),
+        "Heat in the original (%, 0–100)": lambda r: _percent(r.heat_original),
+        "Cosine lost when painted over (−2–2)": lambda r: (
+            _whole(f"{signed(r.drop.value)} {estimate_range(r.drop)}") if r.drop else ABSENT
+        ),
+    }
     label = "Maps of local SSIM and of Grad-CAM heat over the picture; " + "; ".join(
         f"{r.name}: SSIM {number(r.recovered.value)}"
         + (f", {percent(r.heat.value)} of the heat" if r.heat else "")
@@ -183,7 +181,7 @@ def _regions(regions: Regions) -> Figure:
         ),
         panels=(Panel("", label, region_maps(regions)),),
         keys=(),
-        table=Table(columns, rows),
+        table=table(columns, regions.regions),
     )
 
 
@@ -192,6 +190,12 @@ def _artifacts(game: Game) -> Figure:
     records = [_value(p.name, SHARE.label, p.ssim) for p in game.players]
     title = "Shapley value ↓ better (SSIM that it adds, mean over all orders)"
     svg = _beside_zero(records, (SHARE,), title, most=1.0)
+    columns: Columns[Player] = {
+        "Shared or known": lambda p: p.name,
+        "Alone ↓ (SSIM)": lambda p: _cell(p.alone),
+        "Shapley value ↓ (SSIM)": lambda p: _cell(p.ssim),
+        "Shapley value ↓ (identity cosine)": lambda p: _cell(p.identity),
+    }
     return Figure(
         id="artifacts",
         title="What each shared thing adds",
@@ -210,15 +214,7 @@ def _artifacts(game: Game) -> Figure:
         ),
         panels=(Panel("", "Shapley value of each shared thing", svg),),
         keys=(SHARE,),
-        table=Table(
-            (
-                "Shared or known",
-                "Alone ↓ (SSIM)",
-                "Shapley value ↓ (SSIM)",
-                "Shapley value ↓ (identity cosine)",
-            ),
-            tuple((p.name, _cell(p.alone), _cell(p.ssim), _cell(p.identity)) for p in game.players),
-        ),
+        table=table(columns, game.players),
     )
 
 
@@ -232,6 +228,14 @@ def _clients(game: Game) -> Figure:
             records.append(_value(p.name, TOGETHER.label, p.together))
     title = "Leakage ↓ better (SSIM above prior only, summed over a client’s images)"
     svg = _beside_zero(records, (SINGLE, SHARE, TOGETHER), title)
+    columns: Columns[Player] = {
+        "Client": lambda p: p.name,
+        "Alone ↓ (SSIM above prior)": lambda p: _cell(p.alone),
+        "Shapley value ↓ (SSIM above prior)": lambda p: _cell(p.ssim),
+        "Shapley value ↓ (faces re-identified)": lambda p: _cell(p.identity),
+        "Together ↓ (SSIM above prior)": lambda p: _cell(p.together),
+        "Hidden by the sum ↑ (alone − together)": lambda p: _cell(p.hidden),
+    }
     return Figure(
         id="clients",
         title="Which clients lose by being together",
@@ -247,27 +251,7 @@ def _clients(game: Game) -> Figure:
             Panel("", "Leakage of each client, alone, as its share of sums, and together", svg),
         ),
         keys=(SINGLE, SHARE, TOGETHER),
-        table=Table(
-            (
-                "Client",
-                "Alone ↓ (SSIM above prior)",
-                "Shapley value ↓ (SSIM above prior)",
-                "Shapley value ↓ (faces re-identified)",
-                "Together ↓ (SSIM above prior)",
-                "Hidden by the sum ↑ (alone − together)",
-            ),
-            tuple(
-                (
-                    p.name,
-                    _cell(p.alone),
-                    _cell(p.ssim),
-                    _cell(p.identity),
-                    _cell(p.together),
-                    _cell(p.hidden),
-                )
-                for p in game.players
-            ),
-        ),
+        table=table(columns, game.players),
     )
 
 
@@ -342,9 +326,7 @@ def _value(group: str, lane: str, value: Estimate | None) -> dict[str, Any]:
     return {
         "group": group,
         "lane": lane,
-        "value": value.value if value else None,
-        "low": value.low if value else None,
-        "high": value.high if value else None,
+        **bounds(value),
         "prior": None,
         "note": f"{number(value.value)} {estimate_range(value)}" if value else "— not tested",
     }

@@ -1,16 +1,17 @@
-"""Which figures a report holds, in order; each is drawn only from data that exist."""
+"""What a figure is: a question, its pictures, and the numbers in them; and names of scenarios."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from markupsafe import Markup
 
-from fedaudit.core.measures import Rate
-from fedaudit.reports.charts import Key, series
+from fedaudit.reports.charts import Key
 from fedaudit.reports.comparison import Row
-from fedaudit.reports.lanes import bounds, intervals
-from fedaudit.reports.results import Results
-from fedaudit.reports.text import ABSENT, defense_name, percent, rate
+
+T = TypeVar("T")
+Columns = Mapping[str, Callable[[T], str]]
+"""Of a table, each once: its header, and its cell of a line."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class Figure:
     panels: tuple[Panel, ...]
     keys: tuple[Key, ...]
     table: Table
+
+
+def table(columns: Columns[T], lines: Sequence[T]) -> Table:
+    """The numbers of these lines."""
+    return Table(tuple(columns), tuple(tuple(cell(x) for cell in columns.values()) for x in lines))
 
 
 def unique(names: Sequence[str]) -> list[str]:
@@ -77,80 +83,3 @@ def brief(rows: Sequence[Row], scenario: str) -> str:
     if mine[0].model_state:
         return "as recorded"
     return "fresh, round 1" if rounds[0] == 1 else f"trained, round {rounds[0]}"
-
-
-def reidentification(results: Results) -> Figure:
-    """Figure (a): re-identification by attack × defense, with the prior-only line."""
-    attacks = series(unique([row.attack for row in results.rows]))
-    panels = []
-    for scenario in unique([row.scenario for row in results.rows]):
-        rows = [row for row in results.rows if row.scenario == scenario]
-        title = scenario_title(rows, scenario)
-        if not any(row.reid for row in rows):
-            panels.append(Panel(title, "", why="Identity was not measured in this scenario."))
-            continue
-        svg = _reid_panel(rows, attacks, results.settings.reid_limit)
-        label = f"Re-identification rate of each attack against each defense; {title}"
-        panels.append(Panel(title, label, svg))
-    return Figure(
-        id="reid",
-        title="Re-identification by attack and defense",
-        reading=(
-            "Point: share of reconstructed faces that the independent embedder matches to the "
-            f"right person at FMR {results.settings.fmr:g}. Bar: exact 95 % interval. Gray tick: "
-            f"the same attack without the update (prior only). A bar that clears its gray tick is "
-            f"leakage. Dashed line: the limit T = {percent(results.settings.reid_limit)}."
-        ),
-        panels=tuple(panels),
-        keys=(
-            *attacks,
-            Key("prior only", "tick", "prior"),
-            Key(f"limit T = {percent(results.settings.reid_limit)}", "dash", "limit"),
-        ),
-        table=Table(
-            (
-                "Scenario",
-                "Model state",
-                "Defense",
-                "Attack",
-                "Re-identification ↓ (%, 0–100) [95 % CI] n",
-                "Prior only ↓ (%, 0–100) [95 % CI] n",
-            ),
-            tuple(
-                (
-                    row.scenario,
-                    state_of(row),
-                    defense_name(row.defense),
-                    row.attack,
-                    rate(row.reid),
-                    rate(_prior(row)),
-                )
-                for row in results.rows
-            ),
-        ),
-    )
-
-
-def _prior(row: Row) -> Rate | None:
-    return row.measurement.prior if row.measurement else None
-
-
-def _reid_panel(rows: Sequence[Row], attacks: Sequence[Key], limit: float) -> Markup:
-    records = [
-        {
-            "group": defense_name(row.defense),
-            "lane": row.attack,
-            **bounds(row.reid),
-            "prior": prior.value if (prior := _prior(row)) else None,
-            "note": f"{row.reid.hits} of {row.reid.n}" if row.reid else f"{ABSENT} not tested",
-        }
-        for row in rows
-    ]
-    return intervals(
-        records,
-        attacks,
-        x_title="Re-identification ↓ better (%, 0–100)",
-        domain=(0.0, 1.0),
-        axis_format=".0%",
-        rule=limit,
-    )

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from fedaudit.core.measures import Rate, Utility
 from fedaudit.reports.charts import COLORS, Key, draw, over
 from fedaudit.reports.comparison import Row, met_by_adaptive, strongest
-from fedaudit.reports.figures import Figure, Panel, Table, scenario_title, unique
+from fedaudit.reports.figures import Columns, Figure, Panel, scenario_title, table, unique
 from fedaudit.reports.lanes import rate_axis, short
 from fedaudit.reports.results import Results
 from fedaudit.reports.text import defense_name, percent, rate
@@ -45,7 +45,8 @@ def marks(rows: Sequence[Row]) -> tuple[Mark, ...]:
 
 def frontier(results: Results) -> Figure:
     """Figure (c): verification accuracy on people never seen, against re-identification."""
-    panels, table = [], []
+    panels: list[Panel] = []
+    lines: list[tuple[str, Mark]] = []
     for scenario in unique([row.scenario for row in results.rows]):
         points = marks([row for row in results.rows if row.scenario == scenario])
         title = scenario_title(results.rows, scenario)
@@ -57,18 +58,20 @@ def frontier(results: Results) -> Figure:
             continue  # one defense is no trade; its numbers stand in the comparison
         label = f"Verification accuracy against re-identification by defense; {title}"
         panels.append(Panel(title, label, _panel(points)))
-        table += [
-            (
-                scenario,
-                defense_name(m.defense),
-                percent(m.utility.accuracy),
-                str(m.utility.pairs),
-                rate(m.reid),
-                m.attack,
-                f"by {defense_name(m.dominated_by)}" if m.dominated_by else "no",
-            )
-            for m in points
-        ]
+        lines += [(scenario, mark) for mark in points]
+    columns: Columns[tuple[str, Mark]] = {
+        "Scenario": lambda x: x[0],
+        "Defense": lambda x: defense_name(x[1].defense),
+        "Verification accuracy ↑ (%, 50 is chance, to 100)": lambda x: percent(
+            x[1].utility.accuracy
+        ),
+        "Held-out pairs": lambda x: str(x[1].utility.pairs),
+        "Re-identification ↓ (%, 0–100) [95 % CI] n": lambda x: rate(x[1].reid),
+        "Strongest attack": lambda x: x[1].attack,
+        "Dominated": lambda x: (
+            f"by {defense_name(x[1].dominated_by)}" if x[1].dominated_by else "no"
+        ),
+    }
     return Figure(
         id="frontier",
         title="Privacy against utility",
@@ -81,18 +84,7 @@ def frontier(results: Results) -> Figure:
         ),
         panels=tuple(panels),
         keys=(Key("on the frontier", "circle", "c1"), Key("dominated", "ring", "prior")),
-        table=Table(
-            (
-                "Scenario",
-                "Defense",
-                "Verification accuracy ↑ (%, 50 is chance, to 100)",
-                "Held-out pairs",
-                "Re-identification ↓ (%, 0–100) [95 % CI] n",
-                "Strongest attack",
-                "Dominated",
-            ),
-            tuple(table),
-        ),
+        table=table(columns, lines),
     )
 
 

@@ -15,9 +15,9 @@ from fedaudit.reports import charts, text, view
 from fedaudit.reports.explanation_figures import figures as explanation_figures
 from fedaudit.reports.explanation_wording import findings as explanation_findings
 from fedaudit.reports.exposure_figure import exposure_map
-from fedaudit.reports.figures import Figure, reidentification, state
+from fedaudit.reports.figures import Figure, state
 from fedaudit.reports.frontier import frontier
-from fedaudit.reports.more_figures import contrasts, model_states, scores
+from fedaudit.reports.lane_figures import contrasts, model_states, reidentification, scores
 from fedaudit.reports.pictures import Picture, Trio, trios, worst_pair
 from fedaudit.reports.results import Results, canonical_bytes
 from fedaudit.reports.sweeps import setting_curves

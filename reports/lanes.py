@@ -13,6 +13,7 @@ LANE = 21
 GAP = 15
 LONGEST = 30
 """Characters of a label; the table below each figure has the names in full."""
+REID_SCALE = "Re-identification ↓ better (%, 0–100)"
 
 Record = Mapping[str, Any]
 
@@ -152,7 +153,7 @@ def rate_axis(field: str) -> alt.Y:
     """The y channel of a re-identification rate, or of another share beside it."""
     return alt.Y(
         f"{field}:Q",
-        title="Re-identification ↓ better (%, 0–100)",
+        title=REID_SCALE,
         scale=alt.Scale(domain=[0, 1], nice=False),
         axis=alt.Axis(format=".0%", tickCount=6),
     )

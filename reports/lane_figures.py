@@ -1,22 +1,25 @@
-"""The other figures: score distributions, the frontier, model states, contrasts of attacks."""
+"""The figures in lanes: re-identification, identity cosines, model states, contrasts of attacks."""
 
 from collections.abc import Mapping, Sequence
 from statistics import median, quantiles
 
 from markupsafe import Markup
 
+from fedaudit.core.measures import Rate
 from fedaudit.reports.charts import Key, series
 from fedaudit.reports.comparison import Row
 from fedaudit.reports.figures import (
+    Columns,
     Figure,
     Panel,
     Table,
     brief,
     scenario_title,
     state_of,
+    table,
     unique,
 )
-from fedaudit.reports.lanes import Record, bounds, intervals, ticks
+from fedaudit.reports.lanes import REID_SCALE, Record, bounds, intervals, ticks
 from fedaudit.reports.results import Contrast, Results, ScorePoint
 from fedaudit.reports.text import (
     ABSENT,
@@ -24,6 +27,7 @@ from fedaudit.reports.text import (
     estimate,
     estimate_range,
     number,
+    percent,
     rate,
     seconds,
     signed,
@@ -39,11 +43,76 @@ MOST_TICKS = 120
 """Ticks a lane; beyond, evenly spaced quantiles stand for the points and keep the page small."""
 
 
+def reidentification(results: Results) -> Figure:
+    """Figure (a): re-identification by attack × defense, with the prior-only line."""
+    attacks = series(unique([row.attack for row in results.rows]))
+    panels = []
+    for scenario in unique([row.scenario for row in results.rows]):
+        rows = [row for row in results.rows if row.scenario == scenario]
+        title = scenario_title(rows, scenario)
+        if not any(row.reid for row in rows):
+            panels.append(Panel(title, "", why="Identity was not measured in this scenario."))
+            continue
+        svg = _reid_panel(rows, attacks, results.settings.reid_limit)
+        label = f"Re-identification rate of each attack against each defense; {title}"
+        panels.append(Panel(title, label, svg))
+    columns: Columns[Row] = {
+        "Scenario": lambda row: row.scenario,
+        "Model state": state_of,
+        "Defense": lambda row: defense_name(row.defense),
+        "Attack": lambda row: row.attack,
+        "Re-identification ↓ (%, 0–100) [95 % CI] n": lambda row: rate(row.reid),
+        "Prior only ↓ (%, 0–100) [95 % CI] n": lambda row: rate(_prior(row)),
+    }
+    return Figure(
+        id="reid",
+        title="Re-identification by attack and defense",
+        reading=(
+            "Point: share of reconstructed faces that the independent embedder matches to the "
+            f"right person at FMR {results.settings.fmr:g}. Bar: exact 95 % interval. Gray tick: "
+            f"the same attack without the update (prior only). A bar that clears its gray tick is "
+            f"leakage. Dashed line: the limit T = {percent(results.settings.reid_limit)}."
+        ),
+        panels=tuple(panels),
+        keys=(
+            *attacks,
+            Key("prior only", "tick", "prior"),
+            Key(f"limit T = {percent(results.settings.reid_limit)}", "dash", "limit"),
+        ),
+        table=table(columns, results.rows),
+    )
+
+
+def _prior(row: Row) -> Rate | None:
+    return row.measurement.prior if row.measurement else None
+
+
+def _reid_panel(rows: Sequence[Row], attacks: Sequence[Key], limit: float) -> Markup:
+    records = [
+        {
+            "group": defense_name(row.defense),
+            "lane": row.attack,
+            **bounds(row.reid),
+            "prior": prior.value if (prior := _prior(row)) else None,
+            "note": f"{row.reid.hits} of {row.reid.n}" if row.reid else f"{ABSENT} not tested",
+        }
+        for row in rows
+    ]
+    return intervals(
+        records,
+        attacks,
+        x_title=REID_SCALE,
+        domain=(0.0, 1.0),
+        axis_format=".0%",
+        rule=limit,
+    )
+
+
 def scores(results: Results) -> Figure:
     """Figure (b): identity cosines of all reconstructions, with the threshold."""
     thresholds = {ceiling.scenario: ceiling.threshold for ceiling in results.ceilings}
     everywhere = thresholds.get("all")
-    panels, table = [], []
+    panels, lines = [], []
     for scenario in unique([point.scenario for point in results.points]):
         here = [point for point in results.points if point.scenario == scenario]
         threshold = thresholds.get(scenario, everywhere)
@@ -56,7 +125,7 @@ def scores(results: Results) -> Figure:
                 above = ABSENT if threshold is None else _above(values, threshold)
                 low, mid, high = (min(values), median(values), max(values))
                 cells = (scenario, defense_name(defense), ROLES.get(role, role), above)
-                table.append((*cells, *(number(v) for v in (low, mid, high))))
+                lines.append((*cells, *(number(v) for v in (low, mid, high))))
     return Figure(
         id="scores",
         title="How close each face comes to its person",
@@ -79,7 +148,7 @@ def scores(results: Results) -> Figure:
                 "Median cosine ↓ (−1–1)",
                 "Highest cosine ↓ (−1–1)",
             ),
-            tuple(table),
+            tuple(lines),
         ),
     )
 
@@ -121,6 +190,17 @@ def model_states(results: Results) -> Figure:
     rows = [row for row in results.rows if row.defense == "none"]
     attacks = series(unique([row.attack for row in results.rows]))
     panels = [_state_panel(rows, attacks, metric) for metric in ("SSIM", "reid")] if rows else []
+    columns: Columns[Row] = {
+        "Scenario": lambda row: row.scenario,
+        "Model state": state_of,
+        "Network": lambda row: row.network,
+        "Batch size (images)": lambda row: str(row.batch_size),
+        "Attack": lambda row: row.attack,
+        "SSIM ↓ (no unit, −1–1) [95 % CI] n": lambda row: estimate(
+            row.measurement.ssim if row.measurement else None
+        ),
+        "Re-identification ↓ (%, 0–100) [95 % CI] n": lambda row: rate(row.reid),
+    }
     return Figure(
         id="states",
         title="Fresh against trained, by network, undefended",
@@ -132,38 +212,16 @@ def model_states(results: Results) -> Figure:
         panels=tuple(panels)
         or (Panel("", "", why="Nothing was audited without a defense: there is no baseline."),),
         keys=(*attacks, Key("prior only", "tick", "prior")) if rows else (),
-        table=Table(
-            (
-                "Scenario",
-                "Model state",
-                "Network",
-                "Batch size (images)",
-                "Attack",
-                "SSIM ↓ (no unit, −1–1) [95 % CI] n",
-                "Re-identification ↓ (%, 0–100) [95 % CI] n",
-            ),
-            tuple(
-                (
-                    row.scenario,
-                    state_of(row),
-                    row.network,
-                    str(row.batch_size),
-                    row.attack,
-                    estimate(row.measurement.ssim if row.measurement else None),
-                    rate(row.reid),
-                )
-                for row in rows
-            ),
-        ),
+        table=table(columns, rows),
     )
 
 
 def _state_panel(rows: Sequence[Row], attacks: Sequence[Key], metric: str) -> Panel:
-    title = "Structural similarity" if metric == "SSIM" else "Re-identification"
+    of_images = metric == "SSIM"
+    title = "Structural similarity" if of_images else "Re-identification"
     records: list[Record] = []
     for row, m in ((row, row.measurement) for row in rows if row.measurement):
-        value = m.ssim if metric == "SSIM" else m.reid
-        control = m.prior_ssim if metric == "SSIM" else m.prior
+        value, control = (m.ssim, m.prior_ssim) if of_images else (m.reid, m.prior)
         if value is not None:
             records.append(
                 {
@@ -180,18 +238,14 @@ def _state_panel(rows: Sequence[Row], attacks: Sequence[Key], metric: str) -> Pa
         if any(row.measurement and row.measurement.ssim for row in rows):
             why = "Identity was not measured: the study ran no embedder."
         return Panel(title, "", why=why)
+    least = min(0.0, *(record["low"] for record in records)) if of_images else 0.0
+    scale = "SSIM ↓ better (no unit, shown 0–1)" if of_images else REID_SCALE
     svg = intervals(
         records,
         attacks,
-        x_title=(
-            "SSIM ↓ better (no unit, shown 0–1)"
-            if metric == "SSIM"
-            else "Re-identification ↓ better (%, 0–100)"
-        ),
-        domain=(min(0.0, *(record["low"] for record in records)), 1.0)
-        if metric == "SSIM"
-        else (0.0, 1.0),
-        axis_format=".1f" if metric == "SSIM" else ".0%",
+        x_title=scale,
+        domain=(least, 1.0),
+        axis_format=".1f" if of_images else ".0%",
     )
     return Panel(title, f"{title} of undefended updates by scenario and attack", svg)
 
@@ -208,6 +262,18 @@ def contrasts(results: Results) -> Figure:
         )
         for metric in unique([contrast.metric for contrast in results.contrasts])
     ]
+    columns: Columns[Contrast] = {
+        "Scenario": lambda c: c.scenario,
+        "Defense": lambda c: defense_name(c.defense),
+        "Metric": lambda c: c.metric,
+        "First − second": _pair,
+        "Difference [95 % CI] n (unit of the metric)": lambda c: (
+            f"{signed(c.difference.value)} {estimate_range(c.difference)} n = {c.difference.n}"
+        ),
+        "Interval": lambda c: c.difference.method,
+        "CPU time, first ↓ (s, 0 and up)": lambda c: seconds(c.seconds_first),
+        "CPU time, second ↓ (s, 0 and up)": lambda c: seconds(c.seconds_second),
+    }
     return Figure(
         id="contrasts",
         title="Attacks against each other",
@@ -220,32 +286,7 @@ def contrasts(results: Results) -> Figure:
         panels=tuple(panels)
         or (Panel("", "", why="No two attacks ran on the same targets: nothing to compare."),),
         keys=keys,
-        table=Table(
-            (
-                "Scenario",
-                "Defense",
-                "Metric",
-                "First − second",
-                "Difference [95 % CI] n (unit of the metric)",
-                "Interval",
-                "CPU time, first ↓ (s, 0 and up)",
-                "CPU time, second ↓ (s, 0 and up)",
-            ),
-            tuple(
-                (
-                    c.scenario,
-                    defense_name(c.defense),
-                    c.metric,
-                    _pair(c),
-                    f"{signed(c.difference.value)} {estimate_range(c.difference)}"
-                    f" n = {c.difference.n}",
-                    c.difference.method,
-                    seconds(c.seconds_first),
-                    seconds(c.seconds_second),
-                )
-                for c in results.contrasts
-            ),
-        ),
+        table=table(columns, results.contrasts),
     )
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from fedaudit.core.measures import Rate
 from fedaudit.core.scenario import Study
 from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.reports import recorded
@@ -57,14 +56,11 @@ def ceilings(study: Study, galleries: Mapping[str, Gallery | None]) -> tuple[Cei
 def _ceiling(study: Study, scenario: str, gallery: Gallery) -> Ceiling | None:
     if gallery.threshold is None:
         return None
-    low, high = intervals.clopper_pearson(gallery.ceiling_hits, gallery.ceiling_n)
-    first_low, first_high = intervals.clopper_pearson(gallery.ceiling_first, gallery.ceiling_n)
-    n = gallery.ceiling_n
     return Ceiling(
         scenario=scenario,
         image_size=study.size,
-        reid=Rate(gallery.ceiling_hits, n, gallery.ceiling_hits / n, low, high),
-        rank1=Rate(gallery.ceiling_first, n, gallery.ceiling_first / n, first_low, first_high),
+        reid=intervals.rate_of(gallery.ceiling_hits, gallery.ceiling_n),
+        rank1=intervals.rate_of(gallery.ceiling_first, gallery.ceiling_n),
         threshold=gallery.threshold,
         fmr=gallery.fmr,
         impostor_pairs=gallery.impostor_pairs,

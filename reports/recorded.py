@@ -61,8 +61,7 @@ def chance_of(gallery: Gallery | None) -> Rate | None:
     """How often a photo matches somebody else in a search of the whole gallery."""
     if gallery is None or gallery.threshold is None or not gallery.ceiling_n:
         return None
-    hits, n = gallery.strangers, gallery.ceiling_n
-    return Rate(hits, n, hits / n, *intervals.clopper_pearson(hits, n))
+    return intervals.rate_of(gallery.strangers, gallery.ceiling_n)
 
 
 def not_identified(measurement: Measurement) -> str:

@@ -110,7 +110,7 @@ def audit(
         sys.path.insert(0, os.getcwd())  # as `python -m` does; workers inherit it
     if gallery is not None:
         folder(path=str(gallery), size=16)  # whatever is wrong with it is said now
-    made = captures.study_of(
+    request = captures.study_of(
         captures.Request(
             path=capture,
             model=model,
@@ -125,22 +125,22 @@ def audit(
         )
     )
     if not options.quiet:
-        for note in made.notes:
+        for note in request.notes:
             click.echo(f"note: {note}", err=True)
-    return run_study(made.study, output, options)
+    return run_study(request.study, output, options)
 
 
-def _truth(given: tuple[str, ...]) -> dict[str, Path]:
+def _truth(texts: tuple[str, ...]) -> dict[str, Path]:
     """Folders by client; "" where none is named."""
-    found: dict[str, Path] = {}
-    for text in given:
+    folders: dict[str, Path] = {}
+    for text in texts:
         client, equals, path = text.rpartition("=")
         if not equals or Path(text).is_dir():
             client, path = "", text
-        if client in found:
+        if client in folders:
             whose = f"client {client!r}" if client else "a client that is not named"
             raise ConfigError(f"--truth is given twice for {whose}: put the photos into one folder")
-        found[client] = Path(path)
-    if "" in found and len(found) > 1:
+        folders[client] = Path(path)
+    if "" in folders and len(folders) > 1:
         raise ConfigError("--truth: with several, name each client: --truth CLIENT=DIR")
-    return found
+    return folders

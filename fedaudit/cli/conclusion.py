@@ -1,4 +1,4 @@
-"""Writes the report, says the verdict, and turns it into an exit code."""
+"""How an audit ends on a terminal: report, exposure map, verdict and exit code."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,10 +6,11 @@ from pathlib import Path
 import click
 
 from fedaudit.cli.ending import FAILURE, GATE, INCONCLUSIVE, OK
-from fedaudit.cli.exposure_table import show_exposures
 from fedaudit.cli.options import GATES
-from fedaudit.core.measures import Evidence
-from fedaudit.reports import build
+from fedaudit.cli.terminal_table import show
+from fedaudit.core.measures import Evidence, Rate
+from fedaudit.reports import build, text
+from fedaudit.reports.comparison import Exposure
 from fedaudit.reports.results import Results
 
 
@@ -96,3 +97,29 @@ def _say_failed(failed: Mapping[str, str], jobs: int, folder: Path) -> None:
         "jobs again.",
         err=True,
     )
+
+
+def show_exposures(results: Results) -> None:
+    """Print the map of a study of several methods; of one method the report has it."""
+    if len({e.method for e in results.exposures}) < 2:
+        return
+    lines: list[tuple[str, ...]] = []
+    above: tuple[str, ...] = ()
+    for e in results.exposures:
+        scene = e.scenario if e.defense == "none" else f"{e.scenario}, {e.defense}"
+        place = scene, e.artifact
+        shown = place if above[:1] != place[:1] else ("", "" if above == place else e.artifact)
+        prior = e.measurement.prior if e.measurement else None
+        lines.append((*shown, e.attack or text.ABSENT, _rate(e.reid), _rate(prior), _result(e)))
+        above = place
+    show(("SCENARIO", "SENT", "ATTACK", "RE-IDENTIFIED", "PRIOR ONLY", "RESULT"), lines)
+
+
+def _rate(rate: Rate | None) -> str:
+    return text.ABSENT if rate is None else f"{rate.hits} of {rate.n}"
+
+
+def _result(e: Exposure) -> str:
+    if e.verdict == "NOT TESTED":
+        return e.note or e.verdict
+    return f"{e.verdict} ({e.note})" if e.note else e.verdict

@@ -1,6 +1,7 @@
 """How every command ends: an exit code, and one message instead of a traceback."""
 
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -24,6 +25,13 @@ def end(command: click.Command, args: Sequence[str]) -> int:
     except (KeyboardInterrupt, SystemExit, Exception) as error:
         return _explain(error)
     return code if isinstance(code, int) else OK
+
+
+def interrupted(kept: str = "finished", *more: str) -> int:
+    """Say that what was done is kept, and with which command, `more` of it, to go on."""
+    again = shlex.join(["fedaudit", *sys.argv[1:], *more])
+    click.echo(f"interrupted; what was {kept} is kept. Go on with:\n  {again}", err=True)
+    return INTERRUPTED
 
 
 def _explain(error: BaseException) -> int:

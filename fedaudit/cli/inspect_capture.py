@@ -44,62 +44,62 @@ def inspecting(*, capture: Path, as_json: bool, verify: bool) -> int:
     from fedaudit.captures.inspect.inspection import inspect  # noqa: PLC0415 - imports torch
 
     torch.set_num_threads(1)  # what is computed at a time is small, and disks are slower anyway
-    found = inspect(StoredCapture(capture), verify=verify)
+    summary = inspect(StoredCapture(capture), verify=verify)
     if as_json:
-        click.echo(json.dumps(found.as_plain(), indent=2, ensure_ascii=False, allow_nan=False))
+        click.echo(json.dumps(summary.as_plain(), indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        click.echo("\n".join(_text(found)))
-    return GATE if found.problems else OK
+        click.echo("\n".join(_text(summary)))
+    return GATE if summary.problems else OK
 
 
-def _text(found: "Inspection") -> list[str]:
-    clients = {name for one in found.rounds for name in one.clients}
-    updates = sum(one.updates for one in found.rounds)
+def _text(summary: "Inspection") -> list[str]:
+    clients = {name for one in summary.rounds for name in one.clients}
+    updates = sum(one.updates for one in summary.rounds)
     lines = [
-        f"{printable(found.folder)}: {_many(len(found.rounds), 'round')}, "
+        f"{printable(summary.folder)}: {_many(len(summary.rounds), 'round')}, "
         f"{_many(len(clients), 'client')}, {_many(updates, 'update')}, "
-        f"recorded {printable(found.created)}",
+        f"recorded {printable(summary.created)}",
         "",
-        "Known: " + (", ".join(_fact(n, v) for n, v in found.facts.items()) or "nothing"),
+        "Known: " + (", ".join(_fact(n, v) for n, v in summary.facts.items()) or "nothing"),
     ]
-    if found.unknown:
-        lines.append("Not known: " + ", ".join(found.unknown))
-    if found.assumed:
-        lines.append("Assumed, as nothing else was stated: " + ", ".join(found.assumed))
-    if found.found_out:
-        lines.append("Found out, but not stated: " + ", ".join(found.found_out))
-    lines += ["", *_limited([_round(one) for one in found.rounds], "rounds")]
-    if found.kept:
+    if summary.unknown:
+        lines.append("Not known: " + ", ".join(summary.unknown))
+    if summary.assumed:
+        lines.append("Assumed, as nothing else was stated: " + ", ".join(summary.assumed))
+    if summary.found_out:
+        lines.append("Found out, but not stated: " + ", ".join(summary.found_out))
+    lines += ["", *_limited([_round(one) for one in summary.rounds], "rounds")]
+    if summary.kept:
         lines.append(
-            f"{found.kept:,} of {_many(updates, 'update')} as measured when recorded: --verify "
+            f"{summary.kept:,} of {_many(updates, 'update')} as measured when recorded: --verify "
             "reads their tensors"
         )
-    if found.protections:
+    if summary.protections:
         lines += ["", "Seen in the updates:"]
-        for one in found.protections:
+        for one in summary.protections:
             word = f"FAULT, {one.name}" if one.fault else one.name
             lines += _wrapped(f"{word}: {printable(one.evidence)}")
-    if found.anomalies:
+    if summary.anomalies:
         lines += ["", "Unusual:"]
-        told = []
-        for anomaly in found.anomalies:
+        unusual = []
+        for anomaly in summary.anomalies:
             who = "" if not anomaly.client else f", {printable(anomaly.client)}"
-            told.append(f"  round {anomaly.round}{who}: {printable(anomaly.what)}")
-        lines += _limited(told, "anomalies")
-    if found.problems:
+            unusual.append(f"  round {anomaly.round}{who}: {printable(anomaly.what)}")
+        lines += _limited(unusual, "anomalies")
+    if summary.problems:
         lines += ["", "Cannot be used:"]
-        lines += _limited([f"  {printable(problem)}" for problem in found.problems], "files")
-    return [*lines, "", "Attacks:", *_attacks(found)]
+        lines += _limited([f"  {printable(problem)}" for problem in summary.problems], "files")
+    return [*lines, "", "Attacks:", *_attacks(summary)]
 
 
-def _attacks(found: "Inspection") -> list[str]:
+def _attacks(summary: "Inspection") -> list[str]:
     lines = []
     for faces, word in ((False, "apply"), (True, "apply with faces from elsewhere")):
-        names = [fit.name for fit in found.attacks if fit.applies and fit.faces is faces]
+        names = [fit.name for fit in summary.attacks if fit.applies and fit.faces is faces]
         if names or not faces:
             lines += _wrapped(f"{word}: {', '.join(names) or 'none'}")
     lacking: dict[tuple[str, ...], list[str]] = {}
-    for fit in found.attacks:
+    for fit in summary.attacks:
         if not fit.applies:
             lacking.setdefault(fit.missing, []).append(fit.name)
     for missing, names in lacking.items():
@@ -108,7 +108,7 @@ def _attacks(found: "Inspection") -> list[str]:
         how_to_state,
     )
 
-    how = how_to_state(Path(found.folder), [text for missing in lacking for text in missing])
+    how = how_to_state(Path(summary.folder), [text for missing in lacking for text in missing])
     if how:
         lines += [
             "",

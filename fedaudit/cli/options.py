@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from fedaudit.core.measures import Evidence
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 EVIDENCE = ("none", "redacted", "full")
 GATES = ("critical", "high", "medium", "low")
@@ -38,6 +41,18 @@ dry_run_option = click.option(
 )
 
 
+def output_file(help_text: str, default: Path | None = None) -> Callable[[Command], Command]:
+    """The option `--output` of a command that writes one file."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path, dir_okay=False),
+        default=default,
+        show_default=default is not None,
+        help=help_text,
+    )
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """How to run a study, as opposed to what: the values of `run_options`."""
@@ -54,18 +69,9 @@ def run_options(command: Callable[..., int]) -> Callable[..., int]:
     """Add the options of a command that runs a study; it gets their values as `options`."""
 
     @functools.wraps(command)
-    def collect(
-        *,
-        workers: int | None,
-        device: str,
-        evidence: Evidence | None,
-        fail_on: str | None,
-        dry_run: bool,
-        quiet: bool,
-        **own: Any,
-    ) -> int:
-        options = RunOptions(workers, device, evidence, fail_on, dry_run, quiet)
-        return command(options=options, **own)
+    def collect(**values: Any) -> int:
+        own = {field.name: values.pop(field.name) for field in fields(RunOptions)}
+        return command(options=RunOptions(**own), **values)
 
     for option in (quiet_option, dry_run_option, fail_on_option, evidence_option, device_option):
         collect = option(collect)

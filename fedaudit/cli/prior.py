@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from fedaudit.cli.group import LazyGroup
-from fedaudit.cli.options import examples
+from fedaudit.cli.options import examples, output_file
 
 COMMANDS = {
     "train": ("fedaudit.cli.prior_train:train", "Train a prior on a folder of face photos."),
@@ -47,14 +47,7 @@ def prior() -> None:
     )
 )
 @click.argument("source", metavar="PRIOR")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("samples.png"),
-    show_default=True,
-    help="The PNG.",
-)
+@output_file("The PNG.", Path("samples.png"))
 @click.option("--count", type=click.IntRange(1, 1024), default=40, show_default=True, help="Faces.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def show(*, source: str, output: Path, count: int, seed: int) -> None:
@@ -90,12 +83,7 @@ def show(*, source: str, output: Path, count: int, seed: int) -> None:
 @click.option("--data", help="Or a registered data set: orl, lfw_subset …")
 @click.option("--size", type=click.IntRange(8, 512), default=32, show_default=True, help="Pixels.")
 @click.option("--most", type=click.IntRange(1, 1000), default=20, show_default=True, help="Photos.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="A PNG: photos above, what the prior makes of them below.",
-)
+@output_file("A PNG: photos above, what the prior makes of them below.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def check(
     *,

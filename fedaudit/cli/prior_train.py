@@ -1,15 +1,13 @@
 """`fedaudit prior train`: a generator of faces from a folder of photos."""
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from fedaudit.cli.console import live, stderr
-from fedaudit.cli.ending import INTERRUPTED, OK
-from fedaudit.cli.options import examples
+from fedaudit.cli.ending import OK, interrupted
+from fedaudit.cli.options import examples, output_file
 
 if TYPE_CHECKING:
     from fedaudit.priors.training_session import Progress
@@ -30,14 +28,7 @@ MINUTES = 5.0
 )
 @click.argument("folder", type=click.Path(path_type=Path), required=False)
 @click.option("--data", help="A registered data set in place of FOLDER: orl, lfw_subset …")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("prior.safetensors"),
-    show_default=True,
-    help="The prior's file.",
-)
+@output_file("The prior's file.", Path("prior.safetensors"))
 @click.option(
     "--minutes",
     type=click.FloatRange(min=0, min_open=True),
@@ -106,9 +97,7 @@ def train(
                 report=lambda now: update(now.share, _line(now), f"{now.share:.0%}  {_line(now)}"),
             )
     except KeyboardInterrupt:
-        again = shlex.join(["fedaudit", *sys.argv[1:], *([] if resume else ["--resume"])])
-        click.echo(f"interrupted; what was learned is kept. Go on with:\n  {again}", err=True)
-        return INTERRUPTED
+        return interrupted("learned", *([] if resume else ["--resume"]))
     judged = "photos kept apart" if manifest.held_out else "its own photos"
     click.echo(f"prior: {output} ({manifest.steps} steps; {judged}: {manifest.psnr:.2f} dB)")
     click.echo(f"pictures: {training_session.samples_folder(output)}")

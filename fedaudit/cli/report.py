@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fedaudit.cli.options import EVIDENCE, examples, fail_on_option
+from fedaudit.cli.options import EVIDENCE, examples, fail_on_option, output_file
 from fedaudit.core.errors import ConfigError
 from fedaudit.files.atomic import write_atomically
 
@@ -32,12 +32,7 @@ _SHOWN = 5
     show_default=True,
     help="What the report shows of faces; full needs a run that kept originals.",
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Also write the page to this file.",
-)
+@output_file("Also write the page to this file.")
 @fail_on_option
 def report(*, run: Path, evidence: Evidence, output: Path | None, fail_on: str | None) -> int:
     """Write results.json and report.html of the run folder RUN again.

@@ -8,7 +8,7 @@ import click
 
 from fedaudit.cli.conclusion import conclude
 from fedaudit.cli.console import progress
-from fedaudit.cli.ending import INTERRUPTED, OK
+from fedaudit.cli.ending import OK, interrupted
 from fedaudit.cli.options import RunOptions
 from fedaudit.cli.plan import plan
 from fedaudit.core.errors import StorageError
@@ -47,7 +47,6 @@ def run_study(study: Study, output: Path, options: RunOptions) -> int:
             )
         return code
     except KeyboardInterrupt:
-        click.echo(f"interrupted; what was finished is kept. Go on with:\n  {again}", err=True)
-        return INTERRUPTED
+        return interrupted()
     except StorageError as error:
         raise StorageError(f"{error}\n  {again}") from error

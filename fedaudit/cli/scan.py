@@ -45,14 +45,14 @@ def scan(*, model: Path, reference: Path | None, as_json: bool) -> int:
     from fedaudit.attacks.malicious import tampering as scanner  # noqa: PLC0415 - imports torch
 
     tensors = _read(model)
-    found = scanner.scan(tensors, None if reference is None else _read(reference))
+    traces = scanner.scan(tensors, None if reference is None else _read(reference))
     if as_json:
-        click.echo(json.dumps(_report(model, reference, found), indent=2, allow_nan=False))
+        click.echo(json.dumps(_report(model, reference, traces), indent=2, allow_nan=False))
     else:
-        for trace in found:
+        for trace in traces:
             click.echo(f"{trace.check}: {_safe(trace.parameter)}: {trace.sentence}")
-        click.echo(_summary(model, len(tensors), found, compared=reference is not None))
-    return GATE if found else OK
+        click.echo(_summary(model, len(tensors), traces, compared=reference is not None))
+    return GATE if traces else OK
 
 
 def _read(path: Path) -> "dict[str, Tensor]":
@@ -83,11 +83,11 @@ def _read(path: Path) -> "dict[str, Tensor]":
     return tensors
 
 
-def _report(model: Path, reference: Path | None, found: "tuple[Trace, ...]") -> dict[str, object]:
+def _report(model: Path, reference: Path | None, traces: "tuple[Trace, ...]") -> dict[str, object]:
     return {
         "model": str(model),
         "reference": None if reference is None else str(reference),
-        "suspicious": bool(found),
+        "suspicious": bool(traces),
         "findings": [
             {
                 "check": trace.check,
@@ -95,16 +95,16 @@ def _report(model: Path, reference: Path | None, found: "tuple[Trace, ...]") -> 
                 "sentence": trace.sentence,
                 "evidence": {key: _number(value) for key, value in trace.evidence.items()},
             }
-            for trace in found
+            for trace in traces
         ],
     }
 
 
-def _summary(model: Path, tensors: int, found: "tuple[Trace, ...]", *, compared: bool) -> str:
+def _summary(model: Path, tensors: int, traces: "tuple[Trace, ...]", *, compared: bool) -> str:
     where = f"{_safe(model.name)}: {tensors} tensors"
-    if found:
-        checks = sorted({trace.check for trace in found})
-        return f"{where}, {len(found)} suspicious ({', '.join(checks)})"
+    if traces:
+        checks = sorted({trace.check for trace in traces})
+        return f"{where}, {len(traces)} suspicious ({', '.join(checks)})"
     hint = "" if compared else " With --reference, inserted layers and jumps are looked for, too."
     return f"{where}, nothing suspicious.{hint}"
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from fedaudit.cli.ending import INTERRUPTED, OK
+from fedaudit.cli.ending import OK, interrupted
 from fedaudit.cli.options import EVIDENCE, examples, say_code, workers_option
 from fedaudit.study.study_file import load_study
 
@@ -121,6 +120,11 @@ def why(
     from fedaudit.cli.console import progress  # noqa: PLC0415 - imports torch
     from fedaudit.why.parts import Options, explain  # noqa: PLC0415 - imports torch
 
+    numbers = ",".join(map(str, rounds))
+    # The page's command leaves the folder out: the same answer has the same bytes.
+    words = ["fedaudit", "why", study.name, "--what", ",".join(what)]
+    words += ["--scenario", scenario] if scenario else []
+    words += ["--targets", f"{targets}", "--rounds", numbers, "--pairs", f"{pairs}"]
     options = Options(
         parts=what,
         targets=targets,
@@ -128,35 +132,16 @@ def why(
         rounds=rounds,
         pairs=pairs,
         evidence=evidence,
-        command=_again(study, scenario, what, targets, rounds, pairs, seed),
+        command=shlex.join([*words, "--seed", f"{seed}"]),
         workers=workers,
     )
     try:
         watch = partial(progress, quiet=quiet)
         explanation = explain(wanted, scenario, output, options, watch)
     except KeyboardInterrupt:
-        again = shlex.join(["fedaudit", *sys.argv[1:]])
-        click.echo(f"interrupted; what was finished is kept. Go on with:\n  {again}", err=True)
-        return INTERRUPTED
+        return interrupted()
     _say(explanation, output)
     return OK
-
-
-def _again(
-    study: Path,
-    scenario: str | None,
-    what: tuple[Part, ...],
-    targets: int,
-    rounds: tuple[int, ...],
-    pairs: int,
-    seed: int,
-) -> str:
-    """The command as the page gives it, without the folder: the same answer has the same bytes."""
-    words = ["fedaudit", "why", study.name, "--what", ",".join(what)]
-    words += ["--scenario", scenario] if scenario else []
-    words += ["--targets", targets, "--rounds", ",".join(map(str, rounds))]  # type: ignore[list-item]
-    words += ["--pairs", pairs, "--seed", seed]  # type: ignore[list-item]
-    return shlex.join(map(str, words))
 
 
 def _say(explanation: Explanation, output: Path) -> None:

@@ -27,9 +27,12 @@ def clopper_pearson(hits: float, n: float, *, confidence: float = 0.95) -> tuple
 
 def rate(outcomes: Sequence[bool]) -> Rate:
     """A rate with its exact interval; `outcomes` must not be empty."""
-    hits, n = sum(outcomes), len(outcomes)
-    low, high = clopper_pearson(hits, n)
-    return Rate(hits, n, hits / n, low, high)
+    return rate_of(sum(outcomes), len(outcomes))
+
+
+def rate_of(hits: int, n: int) -> Rate:
+    """The same from counts; n is not 0."""
+    return Rate(hits, n, hits / n, *clopper_pearson(hits, n))
 
 
 def auc(true: Tensor, false: Tensor) -> float:

@@ -7,6 +7,7 @@ orders in which the players may join. The values of all players add up to v(all)
 import itertools
 import math
 from collections.abc import Callable, Hashable, Sequence
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -20,18 +21,6 @@ Value = Callable[[frozenset[P]], float]
 
 MOST = 10
 """Players that `exact` takes: 2^10 coalitions."""
-
-
-def cached(value: Value[P]) -> Value[P]:
-    """The same function, computed once a coalition."""
-    known: dict[frozenset[P], float] = {}
-
-    def look_up(coalition: frozenset[P]) -> float:
-        if coalition not in known:
-            known[coalition] = value(coalition)
-        return known[coalition]
-
-    return look_up
 
 
 def coalitions(players: Sequence[P]) -> list[frozenset[P]]:
@@ -60,7 +49,7 @@ def exact(players: Sequence[P], value: Value[P]) -> dict[P, float]:
             f"{n} players have 2^{n} coalitions: exact Shapley values stop at {MOST} players. "
             "Join players into groups, or sample orders of joining."
         )
-    look_up = cached(value)
+    look_up = cache(value)
     values = dict.fromkeys(players, 0.0)
     for coalition in coalitions(players):
         k = len(coalition)
@@ -98,7 +87,7 @@ def sampled(
     """
     rows: list[dict[P, float]] = []
     for k, pair in enumerate(order_pairs(players, pairs=pairs, generator=generator)):
-        look_up = cached(game(k))
+        look_up = cache(game(k))
         row = dict.fromkeys(players, 0.0)
         for order in pair:
             for before, player in zip(joined(order), order, strict=False):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedaudit.cli.exposure_table import show_exposures
+from fedaudit.cli.conclusion import show_exposures
 
 sys.path.insert(0, str(Path(__file__).parent))
 from sample import sample

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from fedaudit.core.measures import Evidence
-from fedaudit.reports import charts, explanation_wording
+from fedaudit.reports import charts
 from fedaudit.reports.explanation import Explanation
 from fedaudit.reports.explanation_figures import figures
+from fedaudit.reports.explanation_wording import findings
 from fedaudit.reports.html import page
 from fedaudit.reports.pictures import data_uri
 from fedaudit.reports.results import canonical_bytes
@@ -61,9 +62,8 @@ def render(
     content = {
         "w": shown,
         "parts": [(name, *PARTS[name], figure) for name, figure in drawn.items()],
-        "findings": explanation_wording.findings(shown),
+        "findings": findings(shown),
         "faces": _faces(faces) if evidence == "full" else (),
-        "wording": explanation_wording,
         "version": shown.source.fedaudit,
         "schema": f"why schema {shown.schema_version}",
         "source": "source",

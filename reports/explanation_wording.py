@@ -1,67 +1,11 @@
-"""Sentences about an explanation: what was measured, in words, and what it does not say."""
+"""Sentences about an explanation: what was measured, in words."""
 
 from fedaudit.core.measures import Estimate
 from fedaudit.reports.explanation import Explanation, Game, Layers, Regions, Round
-from fedaudit.reports.text import CLOSING, estimate_range, number, percent
+from fedaudit.reports.text import estimate_range, number, percent
 
 UNEVEN = 1.25
 """Heat in a region, as a multiple of an even spread, from which on it is said to be dense."""
-LIMITATIONS = (
-    "It explains what the attacks named above made of what they were shown. A better attack may "
-    "find a layer, a round or a client to leak more; none of these figures is an upper bound.",
-    "Few targets were attacked: read the intervals, not the points. Intervals over targets are "
-    "Student’s t, which takes targets for independent and roughly normal.",
-    "The labels are known to the attacker in the figure by layer.",
-    "Grad-CAM explains one embedder, not the audited network and not every face matcher; its map "
-    "has few places a side. Regions are boxes of an aligned face.",
-    "Shapley values share out a total. They do not say what would happen if one thing were "
-    "withheld alone; the figure by layer does.",
-    CLOSING,
-)
-
-DEFINITIONS = (
-    (
-        "Leakage",
-        "SSIM between original and reconstruction (Gaussian window, σ = 1.5, images in 0–1), mean "
-        "over a target’s images; identity by an embedder that is independent of the audited "
-        "network, against other photos of the person.",
-    ),
-    (
-        "Prior only",
-        "The same attack with noise of the same norm in place of everything that it is shown: what "
-        "it owes to its prior and optimizer.",
-    ),
-    (
-        "Best attack",
-        "Of several attacks, the one whose own objective falls furthest below what the same attack "
-        "reaches on noise. The truth plays no part.",
-    ),
-    (
-        "Shapley value of a shared thing",
-        "Players are what was shared (the update in groups of layers) and the knowledge of the "
-        "labels. A coalition is what the attacker is shown; its value is the leakage of the best "
-        "attack on exactly that. Nothing, or labels alone, is worth the prior. Exact: every "
-        "coalition is attacked.",
-    ),
-    (
-        "Shapley value of a client",
-        "A coalition is a set of clients whose updates are added up (secure aggregation). Its "
-        "value is SSIM above the prior-only control, summed over the images of its members. Random "
-        "orders of joining in antithetic pairs, each pair on other photos; Student’s 95 % "
-        "intervals over pairs.",
-    ),
-    (
-        "Grad-CAM",
-        "Selvaraju et al. (ICCV 2017), of the identity cosine to the person’s gallery template, "
-        "at the embedder’s deepest map with at least 7 × 7 places. Heat is ≥ 0; shares are of its "
-        "sum.",
-    ),
-    (
-        "Painted over",
-        "Identity cosine that a reconstruction loses when the region gets the picture’s mean "
-        "color: a check on Grad-CAM by intervention.",
-    ),
-)
 
 
 def findings(why: Explanation) -> tuple[str, ...]:

@@ -2,12 +2,11 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from fedaudit.core.protocols import AttackCategory
 from fedaudit.reports.comparison import Exposure, Measurement, Row, Severity
-from fedaudit.reports.lessons import IRREVERSIBILITY, ONE_OWNER, is_template, kind_of, lesson
 from fedaudit.reports.results import Coverage, Finding
 from fedaudit.reports.verdicts import ORDER, model_in_words, rate_text
 
@@ -26,6 +25,44 @@ RECORDED_REMEDY = (
     "A recording holds no defense to compare with. `fedaudit run` measures defenses, larger "
     "batches and other networks on a simulated federation, with what each costs in accuracy."
 )
+UPDATES = frozenset({"update", "aggregate", "buffers"})
+"""Kinds of which a photo of the batch is rebuilt; the others are about people."""
+ONE_OWNER = (
+    "Put nothing into the sum that one client alone changes: share one head, or keep class "
+    "embeddings on the device."
+)
+IRREVERSIBILITY = ("ISO/IEC 24745 irreversibility", "ISO/IEC 30136")
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """A title and a remedy of its own for leaks from one kind of shared thing.
+
+    Attributes:
+        title: What the finding is called; the defense follows.
+        remedy: What to do, where no defense was measured to help.
+    """
+
+    title: str
+    remedy: str
+
+
+_BY_KIND: Mapping[str, _Lesson] = {
+    "class_embeddings": _Lesson(
+        "Class embeddings are templates: faces come back from them",
+        "Keep class embeddings on the device, as a private head is kept; where a server must hold "
+        "them, protect and delete them as the biometric templates that they are.",
+    ),
+    "cluster_centers": _Lesson(
+        "Cluster centers are templates of their members: faces come back from them",
+        "Release fewer centers, each of more people (min_size), with more noise (a lower epsilon), "
+        "and audit again.",
+    ),
+    "summed_rows": _Lesson(
+        "The secure sum does not hide rows of one owner: faces come back from them",
+        ONE_OWNER,
+    ),
+}
 
 
 def coverage(
@@ -80,7 +117,7 @@ def findings(
     for scene in dict.fromkeys((row.scenario, row.defense) for row in rows):
         mine = [row for row in rows if (row.scenario, row.defense) == scene and row.reid]
         for of_templates in (False, True):
-            tried = [row for row in mine if is_template(row) is of_templates]
+            tried = [row for row in mine if _is_template(row) is of_templates]
             leaks = [row for row in tried if row.verdict.kind == "LEAK DEMONSTRATED"]
             matched = [row for row in tried if row.reid and row.reid.hits and not leaks]
             if leaks:
@@ -141,8 +178,8 @@ def _leak(row: Row, rows: tuple[Row, ...]) -> Finding:
             f"Faces that match somebody in the gallery come out of updates of {model_in_words(row)}"
         )
     remedy, standards = _remedy(row, rows), RECONSTRUCTION
-    if is_template(row):
-        known = lesson(m.attacked)
+    if _is_template(row):
+        known = _lesson(m.attacked)
         title, standards = known.title, (*RECONSTRUCTION, *IRREVERSIBILITY)
         remedy = known.remedy if remedy == NO_REMEDY else f"{known.remedy} {remedy}"
     return _finding(
@@ -232,11 +269,11 @@ def _secure_sums(exposures: tuple[Exposure, ...]) -> list[Finding]:
     """What the server sees of a secure sum beyond the sum: an identity, not a measurement."""
     issues = []
     for scenario in dict.fromkeys(e.scenario for e in exposures):
-        here = {kind_of(e.artifact): e for e in exposures if e.scenario == scenario}
+        here = {_kind_of(e.artifact): e for e in exposures if e.scenario == scenario}
         e = here.get("summed_rows", here.get("aggregate"))
         if e is None:
             continue
-        owned = kind_of(e.artifact) == "summed_rows"
+        owned = _kind_of(e.artifact) == "summed_rows"
         which = "Whether a row here has one owner is for the method to say."
         if owned:
             which = "Here such rows were summed: each is known as if it had been sent in clear."
@@ -273,3 +310,30 @@ def _under(row: Row) -> str:
 
 def _hash(*parts: str) -> str:
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
+
+
+def _kind_of(artifact: str) -> str:
+    """The kind of a thing that was sent: "update" of "update#2:body.0."."""
+    return artifact.partition(":")[0].partition("#")[0]
+
+
+def _is_template(row: Row) -> bool:
+    """Whether what the attack attacks tells of people, not of the photos of one batch."""
+    m = row.measurement
+    return m is not None and (
+        m.of == "people" or bool({_kind_of(name) for name in m.attacked} - UPDATES)
+    )
+
+
+def _lesson(attacked: Iterable[str]) -> _Lesson:
+    """What there is to say of a template that leaks; of a package's kind, in general words."""
+    kinds = sorted({_kind_of(name) for name in attacked} - {"update", "buffers"})
+    known = [kind for kind in kinds if kind in _BY_KIND]
+    if known:
+        return _BY_KIND[known[0]]
+    name = " + ".join(kinds) or "what was shared"
+    return _Lesson(
+        f"Faces of people come back from {name}",
+        f"Do not share {name}, or only in a form from which the attack no longer works; audit "
+        "again.",
+    )

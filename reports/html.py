@@ -82,7 +82,6 @@ def render(
         "defenses_table": view.defenses_table(shown),
         "exposure_table": view.exposure_table(shown),
         "states": view.states_of(shown),
-        "ledgers": view.ledgers(shown),
         "not_shown": view.not_shown(shown, headline),
         "next_steps": view.next_steps(shown),
         "counts": view.counts(shown),

@@ -11,8 +11,9 @@ from fedaudit.core.scenario import Study
 from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.core.threat_models import threat_model
 from fedaudit.core.trial import ImageScore
-from fedaudit.reports import positive_control, recorded
+from fedaudit.reports import recorded
 from fedaudit.reports.comparison import Explained, Measurement, Row, Verdict, Worst
+from fedaudit.reports.controls import succeeds
 from fedaudit.reports.results import Contrast, Settings
 from fedaudit.reports.trials import Group, Trials, outcomes, paired
 from fedaudit.reports.verdicts import NOT_TESTED, judge
@@ -67,7 +68,7 @@ def rows(
             row = _row(group, verdict, measurement, utility)
             if brought:
                 row = _recorded(source, row, (group, prior, noise), settings, gallery)
-                row = _doubted(row, positive_control.succeeds(study, trials, attack.label))
+                row = _doubted(row, succeeds(study, trials, attack.label))
             table.append(row)
     return _corrected(table)
 

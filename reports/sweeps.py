@@ -8,7 +8,7 @@ from markupsafe import Markup
 from fedaudit.reports.charts import COLORS, Key, draw, over, series
 from fedaudit.reports.comparison import DefenseLine, Row
 from fedaudit.reports.defense_lines import sweeps
-from fedaudit.reports.figures import Figure, Panel, Table, scenario_title, unique
+from fedaudit.reports.figures import Columns, Figure, Panel, scenario_title, table, unique
 from fedaudit.reports.lanes import bounds, rate_axis
 from fedaudit.reports.results import Results
 from fedaudit.reports.text import ABSENT, number, percent, rate
@@ -21,7 +21,8 @@ def setting_curves(results: Results) -> Figure:
     """Figure (f): re-identification by each attack, and accuracy, over a setting."""
     curves = sweeps(results.defenses)
     attacks = series(unique([row.attack for row in results.rows]))
-    panels, table = [], []
+    panels: list[Panel] = []
+    cells: list[tuple[str, str, str, DefenseLine, Row]] = []
     for (scenario, name, setting), lines in curves.items():
         bare = [x for x in results.defenses if x.scenario == scenario and x.name == UNDEFENDED]
         points = [*lines, *bare[:1]]
@@ -29,21 +30,22 @@ def setting_curves(results: Results) -> Figure:
         label = f"Re-identification and accuracy over {setting} of {name}; {scenario}"
         rows = [row for row in results.rows if row.scenario == scenario]
         panels.append(Panel(title, label, _panel(points, rows, setting, attacks)))
-        table += [
-            (
-                scenario,
-                name,
-                f"{setting} = {_value(x, setting)}" if x in lines else UNDEFENDED,
-                _epsilon(x),
-                row.attack,
-                row.adaptive,
-                rate(row.reid),
-                number(m.ssim.value) if (m := row.measurement) and m.ssim else ABSENT,
-                percent(x.utility.accuracy) if x.utility else ABSENT,
-            )
-            for x in points
-            for row in _of(x, rows)
-        ]
+        cells += [(scenario, name, setting, x, row) for x in points for row in _of(x, rows)]
+    columns: Columns[tuple[str, str, str, DefenseLine, Row]] = {
+        "Scenario": lambda x: x[0],
+        "Defense": lambda x: x[1],
+        "Setting": lambda x: f"{x[2]} = {_value(x[3], x[2])}" if x[3].name == x[1] else UNDEFENDED,
+        "ε claimed ↓ (no unit, 0 and up)": lambda x: _epsilon(x[3]),
+        "Attack": lambda x: x[4].attack,
+        "Adaptive": lambda x: x[4].adaptive,
+        "Re-identification ↓ (%, 0–100) [95 % CI] n": lambda x: rate(x[4].reid),
+        "SSIM ↓ (no unit, −1–1)": lambda x: (
+            number(m.ssim.value) if (m := x[4].measurement) and m.ssim else ABSENT
+        ),
+        "Verification accuracy ↑ (%, 50 is chance, to 100)": lambda x: percent(
+            x[3].utility.accuracy if x[3].utility else None
+        ),
+    }
     return Figure(
         id="sweeps",
         title="Over a defense's setting",
@@ -56,20 +58,7 @@ def setting_curves(results: Results) -> Figure:
         panels=tuple(panels)
         or (Panel("", "", why="No defense was run at three values of one setting or more."),),
         keys=(*attacks, ACCURACY) if panels else (),
-        table=Table(
-            (
-                "Scenario",
-                "Defense",
-                "Setting",
-                "ε claimed ↓ (no unit, 0 and up)",
-                "Attack",
-                "Adaptive",
-                "Re-identification ↓ (%, 0–100) [95 % CI] n",
-                "SSIM ↓ (no unit, −1–1)",
-                "Verification accuracy ↑ (%, 50 is chance, to 100)",
-            ),
-            tuple(table),
-        ),
+        table=table(columns, cells),
     )
 
 

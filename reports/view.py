@@ -8,7 +8,7 @@ from fedaudit.core.measures import Evidence, Rate
 from fedaudit.reports.columns import Cell, Column, of_defenses, of_exposures, of_rows, scene
 from fedaudit.reports.comparison import GRAVITY, Row, Verdict
 from fedaudit.reports.figures import state_of, unique
-from fedaudit.reports.results import Ledger, Results
+from fedaudit.reports.results import Results
 from fedaudit.reports.text import percent
 from fedaudit.reports.verdicts import ORDER
 
@@ -30,14 +30,6 @@ class Comparison:
     facts: str
     heads: tuple[tuple[str, str], ...]
     rows: tuple[tuple[Cell, ...], ...]
-
-
-@dataclass(frozen=True)
-class LedgerView:
-    """A scenario's ledger with its model state from the rows, where there are any."""
-
-    ledger: Ledger
-    state: str
 
 
 def headline_row(results: Results) -> Row | None:
@@ -113,12 +105,6 @@ def exposure_table(results: Results) -> tuple[tuple[tuple[str, str], ...], list[
         for e in results.exposures
     ]
     return tuple((column.title, column.scale) for column in columns), cells
-
-
-def ledgers(results: Results) -> tuple[LedgerView, ...]:
-    """The ledger of each scenario."""
-    states = states_of(results)
-    return tuple(LedgerView(entry, states.get(entry.scenario, "")) for entry in results.ledger)
 
 
 def states_of(results: Results) -> dict[str, str]:

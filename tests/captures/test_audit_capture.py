@@ -35,9 +35,9 @@ from fedaudit.core.scenario import Choice, Study
 from fedaudit.core.shared import Update
 from fedaudit.data.face_set import FaceSet
 from fedaudit.models.zoo import build
-from fedaudit.reports import positive_control
 from fedaudit.reports.build import build_report
 from fedaudit.reports.comparison import Measurement, Row
+from fedaudit.reports.controls import succeeds
 from fedaudit.reports.recorded import findings_of
 from fedaudit.reports.results import Results, Settings, schema
 from fedaudit.reports.trials import Trials
@@ -650,5 +650,5 @@ def test_an_attack_that_rebuilds_nothing_makes_the_run_invalid(
             for cell in (tmp_path / "both" / "cells").glob("*.json")
         )
     )
-    assert positive_control.succeeds(both, trials, "analytic") is True
-    assert positive_control.succeeds(both, trials, "Blind") is False
+    assert succeeds(both, trials, "analytic") is True
+    assert succeeds(both, trials, "Blind") is False

@@ -61,14 +61,7 @@ def build_report(path: Path, evidence: Evidence) -> Results:
 
 
 def results_of(path: Path) -> Results:
-    """The summary of a run folder; nothing is written.
-
-    Args:
-        path: The run folder, finished or not: what is missing is "not tested".
-
-    Raises:
-        RunFolderError: Not a run folder, or one that cannot be read.
-    """
+    """The summary of a run folder; nothing is written. It raises as `build_report` does."""
     return _opened(path)[1]
 
 
@@ -134,11 +127,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
 
 
 def _explanation(folder: RunFolder) -> Explanation | None:
-    """What `fedaudit why` left in the folder; None where it was not asked.
-
-    Raises:
-        RunFolderError: It cannot be read.
-    """
+    """What `fedaudit why` left in the folder; None where it was not asked."""
     path = folder.path / EXPLANATION
     try:
         explanation: Explanation = adapter(Explanation).validate_json(path.read_bytes())

@@ -20,14 +20,7 @@ def exhibits(
     rows: tuple[Row, ...],
     thresholds: Mapping[str, float | None],
 ) -> tuple[Exhibit, ...]:
-    """The 12 worst and 12 others drawn at random, from audited cells only.
-
-    Args:
-        study: Says which defense's control serves a scenario.
-        trials: What is finished.
-        rows: Their verdicts.
-        thresholds: Of a match, by scenario.
-    """
+    """The 12 worst and 12 others drawn at random, from audited cells only."""
     scored = [
         (trial, k, image)
         for trial in sorted(trials.of_role("audit"), key=lambda t: t.cell.key)

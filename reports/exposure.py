@@ -23,12 +23,6 @@ def exposures(
     A thing that an attack of the study attacks, or could, has a cell for each; one that none does
     has one cell, without an attack, that says so. What each attack reads was noted when the trial
     was run, so that the map does not depend on what is installed where it is drawn.
-
-    Args:
-        study: Says which attacks and scenarios there are.
-        trials: What is finished, cells without anything to attack among them.
-        rows: The comparison, whose numbers the cells repeat.
-        source: Says the state of models that the study does not.
     """
     by_place = {(row.scenario, row.defense, row.attack): row for row in rows}
     cells: list[Exposure] = []

@@ -107,11 +107,9 @@ def findings(
 ) -> tuple[Finding, ...]:
     """Demonstrated leaks, single matches, and protections that cover less than they seem to.
 
-    Args:
-        rows: The comparison. Of each scenario and defense the worst leak is a finding, and apart
-            from it the worst leak from templates.
-        exposures: What was sent; a secure sum among it is a finding.
-        more: Findings of other origin, to be put in order with these.
+    Of each scenario and defense the worst leak is a finding, and apart from it the worst leak from
+    templates; a secure sum among what was sent is one; `more` come from elsewhere, to be put in
+    order with these.
     """
     issues: list[Finding] = []
     for scene in dict.fromkeys((row.scenario, row.defense) for row in rows):

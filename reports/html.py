@@ -103,13 +103,8 @@ def page(
 ) -> str:
     """A template that extends `_base.html`, with the style and policy of all pages.
 
-    Args:
-        template: Its file name.
-        content: What it shows; `version`, `schema` and `source` among it, for the frame.
-        sections: Id and title of each, in order.
-        evidence: What the page may show of faces.
-        digest: SHA-256 of the data behind the page.
-        script: Ours; the only one that may run.
+    `content` holds `version`, `schema` and `source` for the frame; `sections` are ids and titles;
+    `digest` is the SHA-256 of the data behind the page; `script` alone may run.
     """
     css = (_TEMPLATES / "style.css").read_text("utf-8") + charts.theme_css() + "\n"
     frame = {

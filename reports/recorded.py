@@ -104,10 +104,8 @@ def mean_text(value: Estimate) -> str:
 def copies(psnr: Sequence[float] | None) -> Rate | None:
     """How many reconstructions are copies of the photo that was trained on.
 
-    Chance does not copy a photo: no statistics of people are needed to see that it leaked.
-
-    Args:
-        psnr: Of each reconstruction, in dB; None where the originals are not known.
+    Chance does not copy a photo: no statistics of people are needed to see that it leaked. `psnr`
+    is in dB; None where the originals are not known.
     """
     return intervals.rate([value >= COPY for value in psnr]) if psnr else None
 

@@ -34,13 +34,8 @@ def rows(
 ) -> tuple[Row, ...]:
     """All rows that have at least one trial, with verdicts that presume valid controls.
 
-    Args:
-        study: Says which rows there should be.
-        trials: What is finished.
-        utilities: By (scenario, defense).
-        settings: Thresholds of the verdicts.
-        gallery: What was searched, where nobody knows whom updates are of.
-        source: What the captures allow one to conclude.
+    `utilities` are by (scenario, defense); `gallery` is what was searched, where nobody knows whom
+    updates are of.
     """
     table = []
     brought = source.truth == "brought"

@@ -22,8 +22,8 @@ def conclude(
     failed: Mapping[str, str] | None = None,
     jobs: int = 0,
     undone: int = 0,
-) -> tuple[Results, int]:
-    """Write the report of a run folder and print the verdict.
+) -> int:
+    """Write the report of a run folder and print the verdict; returns the exit code.
 
     Args:
         folder: The run folder.
@@ -32,10 +32,6 @@ def conclude(
         failed: Messages of the jobs that failed, by key.
         jobs: How many jobs the study has.
         undone: How many of them have no result, where they were not tried now.
-
-    Returns:
-        The results and the exit code: 4 if jobs failed, 3 if the audit is invalid, 1 if the gate
-        failed, 3 if it is inconclusive, and otherwise 0, also where a leak was demonstrated.
     """
     try:
         results = build.build_report(folder, evidence)
@@ -49,11 +45,11 @@ def conclude(
     grave = graver(results, fail_on)
     if grave:
         click.echo(f"gate failed: {len(grave)} findings are {fail_on} or graver", err=True)
-    return results, exit_code(results, failed=bool(failed), gate=bool(grave))
+    return exit_code(results, failed=bool(failed), gate=bool(grave))
 
 
 def exit_code(results: Results, *, failed: bool, gate: bool) -> int:
-    """The exit code of a finished audit."""
+    """Of a finished audit; 0 also where a leak was demonstrated, which is no failure."""
     kind = results.headline.kind
     if failed:
         return FAILURE

@@ -71,13 +71,7 @@ class Tally:
 
 @contextlib.contextmanager
 def progress(jobs: Sequence[Job], workers: int, *, quiet: bool = False) -> Iterator[Show]:
-    """Show how jobs go; what it yields takes the executor's events.
-
-    Args:
-        jobs: What is to be done.
-        workers: How many are done at once.
-        quiet: Show failures only.
-    """
+    """Show how jobs go, or failures only; what it yields takes the executor's events."""
     tally, console = Tally(jobs, workers), stderr()
     with live(
         console, "auditing", len(jobs), quiet=quiet or not jobs, columns=(MofNCompleteColumn(),)
@@ -108,15 +102,8 @@ def live(
 ) -> Iterator[Update]:
     """A bar on a terminal, a line every few seconds elsewhere, or nothing.
 
-    Args:
-        console: Of stderr.
-        title: Before the bar.
-        total: What is completed in the end.
-        quiet: Show nothing.
-        columns: Between the bar and the time.
-
-    Yields:
-        A function of what is completed, words to show behind the bar, and the line.
+    It yields a function of what is completed (of `total`), words behind the bar, and the line;
+    `columns` stand between the bar and the time.
     """
     last, shown = time.monotonic(), 0.0
 

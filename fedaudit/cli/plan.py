@@ -15,11 +15,7 @@ from fedaudit.study.time_estimate import RemainingTime, duration_in_words
 
 
 def plan(study: Study, output: Path, options: RunOptions) -> str:
-    """What would be run, as text.
-
-    Raises:
-        RunFolderError: The folder holds something else.
-    """
+    """What would be run, as text."""
     from fedaudit.study.sources import source_of  # noqa: PLC0415 - imports torch
 
     workers = options.workers or default_workers()

@@ -56,7 +56,7 @@ def report(*, run: Path, evidence: Evidence, output: Path | None, fail_on: str |
             click.echo(f"note: {what}, so not tested: {names}{more}", err=True)
     undone = len(stock.missing) + len(stock.damaged)
     jobs = len(stock.done) + undone
-    _, code = conclude(run, evidence, fail_on=fail_on, jobs=jobs, undone=undone)
+    code = conclude(run, evidence, fail_on=fail_on, jobs=jobs, undone=undone)
     if output:
         write_atomically(output, (run / "report.html").read_bytes())
         click.echo(f"copy: {output}")

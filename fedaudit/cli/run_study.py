@@ -38,7 +38,7 @@ def run_study(study: Study, output: Path, options: RunOptions) -> int:
             watch=lambda opened: progress(opened.todo, workers, quiet=options.quiet),
             note=lambda message: click.echo(message, err=True),
         ) as finished:
-            _, code = conclude(
+            code = conclude(
                 output,
                 finished.evidence,
                 fail_on=options.fail_on,

@@ -56,11 +56,7 @@ def scan(*, model: Path, reference: Path | None, as_json: bool) -> int:
 
 
 def _read(path: Path) -> "dict[str, Tensor]":
-    """Tensors of a safetensors file, which holds no code.
-
-    Raises:
-        ConfigError: No such file, or not a safetensors file with tensors.
-    """
+    """Tensors of a safetensors file, which holds no code."""
     from safetensors import SafetensorError  # noqa: PLC0415 - slow
     from safetensors.torch import load_file  # noqa: PLC0415 - imports torch
 

@@ -64,10 +64,7 @@ def ssim_map(original: Tensor, other: Tensor) -> Tensor:
     """
     maps = [
         structural_similarity(
-            a.permute(1, 2, 0).numpy(),
-            b.permute(1, 2, 0).numpy(),
-            **WANG,
-            full=True,
+            a.permute(1, 2, 0).numpy(), b.permute(1, 2, 0).numpy(), **WANG, full=True
         )[1]
         for a, b in zip(original, other, strict=True)
     ]
@@ -98,12 +95,7 @@ def match_heat(images: Tensor, people: tuple[str, ...], gallery: Gallery) -> tup
 
 
 def measurements(subject: Subject, *, keep_faces: bool = False) -> list[Measurement[RegionScores]]:
-    """One a target: the reconstruction from all that is shared.
-
-    Args:
-        subject: What is explained.
-        keep_faces: Keep the pictures in the folder, for a page with full evidence.
-    """
+    """One a target: the reconstruction from all that is shared; its pictures may be kept."""
     return [_of_target(subject, target, keep_faces) for target in range(subject.targets)]
 
 

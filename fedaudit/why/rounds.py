@@ -24,12 +24,7 @@ def measurements(subject: Subject, rounds: Sequence[int] = ROUNDS) -> list[Measu
 
 
 def explain(subject: Subject, rounds: Sequence[int] = ROUNDS) -> tuple[Round, ...]:
-    """Leakage and accuracy in each of these rounds.
-
-    Args:
-        subject: What is explained; its scenario's own round plays no part.
-        rounds: 1-based and rising.
-    """
+    """Leakage and accuracy in each of these rounds (1-based, rising)."""
     rows = []
     for number in rounds:
         targets = range(subject.targets)

@@ -243,12 +243,9 @@ class Subject:
     ) -> tuple[str, Reconstruction] | None:
         """What an attack makes of noise in place of what was shared.
 
-        Args:
-            attack: Its label.
-            seen: What the attack saw.
-            start: Key of its randomness: the same as in the attack that it is the control of.
-            noise: Key of the noise. One for a target, whatever is shown of it in whatever round, so
-                that cuts and rounds are comparable.
+        `start` is the key of its randomness, as in the attack that it is the control of; `noise`
+        that of the noise: one for a target, whatever is shown of it in whatever round, so that cuts
+        and rounds are comparable.
         """
         empty = without_update(seen, generator_for("why prior", self.seed, *noise))
         result = self._try(attack, empty, *start)

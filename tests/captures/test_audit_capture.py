@@ -638,7 +638,7 @@ def test_an_attack_that_rebuilds_nothing_makes_the_run_invalid(
     results = run(study, tmp_path / "run")
     assert control(results, "positive").passed is False
     assert only(results).verdict.kind == results.headline.kind == "INVALID"
-    _, code = conclude(tmp_path / "run", "redacted", fail_on=None, jobs=1)
+    code = conclude(tmp_path / "run", "redacted", fail_on=None, jobs=1)
     assert code == 3
     # Beside one that works, the run counts, and the other's clean row says what it is worth.
     both = requested(capture, truth=some, gallery=gallery, attacks=[*ATTACKS, blind])

@@ -49,7 +49,7 @@ def conclude(
 
 
 def exit_code(results: Results, *, failed: bool, gate: bool) -> int:
-    """Of a finished audit; 0 also where a leak was demonstrated, which is no failure."""
+    """The exit code of a finished audit; 0 also where a leak was demonstrated."""
     kind = results.headline.kind
     if failed:
         return FAILURE

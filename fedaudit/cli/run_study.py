@@ -38,14 +38,13 @@ def run_study(study: Study, output: Path, options: RunOptions) -> int:
             watch=lambda opened: progress(opened.todo, workers, quiet=options.quiet),
             note=lambda message: click.echo(message, err=True),
         ) as finished:
-            code = conclude(
+            return conclude(
                 output,
                 finished.evidence,
                 fail_on=options.fail_on,
                 failed=finished.failed,
                 jobs=finished.jobs,
             )
-        return code
     except KeyboardInterrupt:
         return interrupted()
     except StorageError as error:

@@ -1,13 +1,9 @@
 """What an attacker makes of the defenses in use: which transforms to follow, which to see through.
 
 Nothing here goes by a defense's name. The attacker can run the defense, so it tries it on a
-gradient of no client and sees what happens: the direction stays (clipping: a cosine does not mind);
-entries go missing and the others stay (pruning: those that were sent are compared); every draw is
-off in another direction but right on average (noise, unbiased quantization: the mean is followed,
-which is the gradient itself, and never a draw that the client did not make); all entries are bent
-alike (signs), so that the direction is about right and no equation holds; or something else is done
-that dummy gradients must go through as well. So a package's defense is met like ours. What takes
-more than that is special: each such kind of defense has a `DefenseAdaptation`.
+gradient of no client and sees what happens (`transform_behavior`), so that a package's defense is
+met like ours. What takes more than that is special: each such kind of defense has a
+`DefenseAdaptation`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,9 +20,14 @@ from fedaudit.attacks.adaptive.defense_adaptation import DefenseAdaptation, Hand
 from fedaudit.attacks.adaptive.defense_replay import installed_defense, replay_of
 from fedaudit.attacks.adaptive.estimation import estimate
 from fedaudit.attacks.adaptive.mixtures import MASKED, MIXTURES, as_mixture, separation
-from fedaudit.attacks.adaptive.noise_scale import is_even, noise_by_parameter
 from fedaudit.attacks.adaptive.orthogonalized import ORTHOGONALIZED
-from fedaudit.attacks.adaptive.transform_behavior import behavior, drawing, followed
+from fedaudit.attacks.adaptive.transform_behavior import (
+    behavior,
+    drawing,
+    followed,
+    is_even,
+    noise_by_parameter,
+)
 from fedaudit.attacks.evidence.round_averaging import average, rounds_of, weights_of
 from fedaudit.attacks.training.schedule import scale_of
 from fedaudit.core.errors import FedauditError
@@ -86,10 +87,7 @@ class Adaptation:
 
     @property
     def kinds(self) -> frozenset[str]:
-        """Names of the ways in which defenses are met, or said not to be.
-
-        Not of what keeps the direction, which nobody has to meet.
-        """
+        """Names of the ways in which defenses are met, or not; not of what keeps the direction."""
         names = ("followed", "sparse", "signs", "bent", "noise", "each", "images", "missed")
         plain = frozenset(name for name in names if getattr(self, name))
         noise = frozenset({"noise"} if self.noises else ())
@@ -130,13 +128,7 @@ class Adaptation:
         return self.directional and not (self.followed or self.bent)
 
     def sent(self, dummy: Sequence[Tensor], names: Sequence[str], *, scaled: bool) -> list[Tensor]:
-        """What a client with the mean gradient `dummy` would have sent, in the gradient's scale.
-
-        Args:
-            dummy: A tensor a parameter.
-            names: Of the parameters.
-            scaled: Whether its length matters.
-        """
+        """What a client with the mean gradient `dummy` would have sent, in the gradient's scale."""
         transforms = (*self.scaled, *self.followed) if scaled else self.followed
         if not transforms:
             return list(dummy)
@@ -165,11 +157,7 @@ def through(
 
 
 def adapt_to(seen: Observation) -> Adaptation:
-    """The adaptation to what is known of the defense in use, or else to what the update shows.
-
-    Args:
-        seen: What the server saw.
-    """
+    """The adaptation to what is known of the defense in use, or else to what the update shows."""
     update = seen.update
     if update is None or not update.tensors:
         return Adaptation()

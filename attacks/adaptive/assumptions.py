@@ -12,10 +12,8 @@ from fedaudit.core.scenario import Adapt
 def assume(seen: Observation, adapt: Adapt) -> Observation:
     """What an attacker takes for true of the defense in use.
 
-    Args:
-        seen: What the server saw.
-        adapt: "known": all that the threat model grants. "estimated": nobody tells; the numbers of
-            the update must show it. "no": there is none.
+    "known": all that the threat model grants. "estimated": nobody tells; the numbers of the update
+    must show it. "no": there is none.
     """
     if adapt == "estimated":
         return replace(seen, defense=None)
@@ -28,15 +26,11 @@ def as_assumed(
     adapt: Adapt,
     used: Sequence[DefenseFacts] | None = None,
 ) -> Reconstruction:
-    """The result of an attack on `assume(seen, adapt)`, said to be blind where it was.
+    """The result `made` of an attack on `assume(seen, adapt)`, said to be blind where it was.
 
-    Args:
-        made: The result, with the attack's own word.
-        seen: What the server saw.
-        adapt: What the attack took for true.
-        used: The defenses in use, of which the attack may not have been told; None for those that
-            `seen` tells of. Where that tells of none either, as in a recording, nobody can say what
-            stayed unseen.
+    `used` are the defenses in use, of which the attack may not have been told; None for those that
+    `seen` tells of. Where that tells of none either, as in a recording, nobody can say what stayed
+    unseen.
     """
     used = seen.defense if used is None else used
     if adapt == "no":

@@ -1,12 +1,10 @@
 """Augmentation disambiguation: which of a photo's copies (OASIS) is the photo.
 
-Where copies train beside a photo, and the copies of a copy are the same images again (quarter
-turns, mirroring), each of them explains the update as well as the photo does: the search ends at
-any. What tells them apart is what faces look like, which the attacker has faces for: kernel ridge
-regression on the size and direction of their edges, of the attacker's own faces and their copies.
-(Brightness does not tell: a bright brow above a dark chin is a dark brow upside down.) All that it
-is fitted by is the attacker's own: the ridge is the one under which faces that are left out, with
-all of their copies, are told best.
+Where the copies of a copy are the same images again (quarter turns, mirroring), each explains the
+update as well as the photo does. What tells them apart is what faces look like: kernel ridge
+regression on the size and direction of edges, of the attacker's own faces and their copies.
+(Brightness does not tell: a bright brow above a dark chin is a dark brow upside down.) The ridge is
+the one under which faces that are left out, with all of their copies, are told best.
 
 `benchmarks/augmented_copies.py` chose the numbers below, on the 400 photos of ORL at 32 px.
 """
@@ -45,12 +43,7 @@ SAME = 1e-4
 
 
 def copies(transforms: Sequence[ImageTransform], number: int) -> DefenseAdaptation:
-    """What to do where `number` images are made of each photo.
-
-    Args:
-        transforms: What makes them.
-        number: At least two.
-    """
+    """What to do where `number` ≥ 2 images are made of each photo by `transforms`."""
     return DefenseAdaptation(
         name="copies",
         read=partial(_photo_by_photo, number),
@@ -61,7 +54,7 @@ def copies(transforms: Sequence[ImageTransform], number: int) -> DefenseAdaptati
 def _photo_by_photo(
     number: int, reading: Reading, head: HeadGradient | None, rounds: Rounds
 ) -> Reading:
-    """The reading of photos in place of that of all their copies, whose maps are of no photo."""
+    """The reading of photos in place of all their copies, whose maps are of no photo."""
     del head, rounds
     count, labels, first_fc = max(1, reading.count // number), reading.labels, reading.first_fc
     return replace(
@@ -87,12 +80,7 @@ def _photos_among_copies(
 
 @dataclass(frozen=True)
 class Copying:
-    """What makes a photo's copies; equal where it makes the same of a fixed image.
-
-    Args:
-        transforms: In order; they must draw nothing.
-        shape: `(C, H, W)` of the images.
-    """
+    """What makes a photo's copies, drawing nothing; equal where a fixed image's are."""
 
     transforms: Sequence[ImageTransform] = field(compare=False)
     shape: tuple[int, int, int]
@@ -119,7 +107,7 @@ class Copying:
 
 
 @dataclass(frozen=True)
-class UprightScore:
+class OrientationScore:
     """How much an image looks like a face that is the right way up.
 
     Args:
@@ -140,10 +128,7 @@ class UprightScore:
 def disambiguate(transforms: Sequence[ImageTransform], images: Tensor, source: str) -> Tensor:
     """The photos, of images `[N, C, H, W]` in [0, 1] that are either photos or their copies.
 
-    Args:
-        transforms: What makes the copies; they must draw nothing.
-        images: What was found.
-        source: Where the attacker's own faces come from, as in `Auxiliary`.
+    `transforms` make the copies and must draw nothing; the attacker's own faces come from `source`.
     """
     copying = Copying(transforms, (images.shape[1], images.shape[2], images.shape[3]))
     if len(copying.which) == 1:
@@ -156,16 +141,11 @@ def disambiguate(transforms: Sequence[ImageTransform], images: Tensor, source: s
 @lru_cache(maxsize=2)
 def learn_score(
     copying: Copying, source: str = "face_gan", faces: int = FACES, centers: int = CENTERS
-) -> UprightScore:
+) -> OrientationScore:
     """What the attacker's own faces and their copies teach; the same whenever it is asked for.
 
-    Kernel ridge regression by some of the images as centers (Williams & Seeger, NeurIPS 2000).
-
-    Args:
-        copying: What makes the copies.
-        source: Of the faces.
-        faces: How many.
-        centers: How many images, at most.
+    Kernel ridge regression by at most `centers` of the images as centers (Williams & Seeger,
+    NeurIPS 2000).
     """
     generator = torch.Generator().manual_seed(0)
     channels, *size = copying.shape
@@ -182,7 +162,7 @@ def learn_score(
     kept = values > ROUNDING * values[-1]
     whitened = (vectors[:, kept] / values[kept].sqrt()).float()
     factors, _ = fit_ridge(_likeness(edges, middle, width) @ whitened, answer)
-    return UprightScore(middle, width, whitened @ factors)
+    return OrientationScore(middle, width, whitened @ factors)
 
 
 def fit_ridge(
@@ -191,16 +171,11 @@ def fit_ridge(
     """Ridge regression under the ridge that tells groups best which it was not fitted to.
 
     In closed form, from one decomposition for all ridges: the errors on a group that is left out
-    are those on the group within, enlarged by what the group says of itself.
-
-    Args:
-        rows: `[n·k, d]`, in the order of the answers.
-        answer: `[n, k]`, of n groups that are left out one at a time.
-        ridges: > 0.
+    are those on the group within, enlarged by what the group says of itself. `rows` are `[n·k, d]`
+    in the order of the answers `[n, k]`, of n groups.
 
     Returns:
-        The factors, `[d]`; the mean squared error of each ridge on groups that are left out,
-        `[len(ridges)]`.
+        The factors, `[d]`; the mean squared error of each ridge on groups that are left out.
     """
     values, vectors = torch.linalg.eigh((rows.T @ rows).double())
     rotated = rows @ vectors.to(rows)
@@ -243,10 +218,7 @@ def _same(one: Tensor, two: Tensor) -> bool:
 
 
 def _edges(images: Tensor) -> Tensor:
-    """Where an image or its mirror image has edges, and which way they go, `[N, ·]`.
-
-    Light hardly matters, and which side a face turns to says nothing of where it is up.
-    """
+    """Edges and directions of an image or its mirror image, `[N, ·]`; light hardly matters."""
     gray = _small(images)
     return (_features(gray) + _features(gray.flip(3))) / 2
 

@@ -1,10 +1,9 @@
 """Defenses that change photos before they train, met by an attacker that changes its own alike.
 
-The gradient is that of the changed photo; what is searched for is the photo. What a defense draws
-(a shift, a contrast) differs in every round, and nobody has the client's draw. But draws are few or
-low-dimensional, so the attacker tries some on generic faces and keeps, for each photo, the one
-under which they come nearest to the update: common random numbers from then on, in place of an
-expectation over draws (Athalye et al., ICML 2018), which one update is no sample of.
+What a defense draws (a shift, a contrast) differs in every round, and nobody has the client's draw.
+But draws are few or low-dimensional, so the attacker tries some on generic faces and keeps, for
+each photo, the one under which they come nearest to the update: common random numbers from then on,
+in place of an expectation over draws (Athalye et al., ICML 2018).
 
 `benchmarks/adaptive_attacks.py` measures the numbers below in attacks, on ORL at 32 px.
 """
@@ -26,11 +25,7 @@ NEAREST = 4
 
 @dataclass
 class ChangedPhotos:
-    """Photos as they trained, of photos as they are searched for.
-
-    Args:
-        transforms: In order; each photo by itself.
-        count: Photos.
+    """Photos as they trained, of `count` photos as they are searched for; each by itself.
 
     Attributes:
         draws: For each photo, the seed of what is drawn.
@@ -59,11 +54,9 @@ class ChangedPhotos:
         return torch.cat([image for image, _ in made]), torch.cat(kinds)
 
     def choose(self, distance: Callable[[Tensor, int], float], faces: Tensor) -> None:
-        """Keep each photo's draw under which `faces` come nearest.
+        """Keep each photo's draw under which generic `faces` `[n, C, H, W]` come nearest.
 
-        Args:
-            distance: Of one face `[1, C, H, W]`, in the place of photo i, to what was shared.
-            faces: `[n, C, H, W]`, generic ones.
+        `distance` is of one face `[1, C, H, W]`, in the place of photo i, to what was shared.
         """
         if not self.transforms or not draws_differ(self.transforms, faces[:1]):
             return

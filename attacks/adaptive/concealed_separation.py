@@ -1,11 +1,9 @@
 """Separation of a photo from the concealed samples that a defense trained beside it.
 
-A concealed sample carries a blend of its photo's label with another one. So the head's gradient
-shows the photo's class most, and the others less; with the right labels the gradient of the first
-fully connected layer comes apart into each image's own map, exactly, and with wrong ones it does
-not: which is how the few guesses that are open are told apart. Where all show one person, labels
-tell nothing, but what was searched for its gradient is rougher than what a camera saw: images that
-are kept smooth come nearer to a photo's map than to a sample's.
+A concealed sample carries a blend of its photo's label with another one. With the right labels the
+gradient of the first fully connected layer comes apart into each image's own map, exactly, and with
+wrong ones it does not, which settles the few guesses that are open. Where all show one person,
+images that are kept smooth come nearer to a photo's map than to a sample's, which is rougher.
 """
 
 from dataclasses import replace
@@ -22,7 +20,7 @@ from fedaudit.attacks.evidence.feature_maps.first_fully_connected import (
     take_apart,
 )
 from fedaudit.attacks.evidence.labels.head_gradient import HeadGradient
-from fedaudit.attacks.evidence.labels.rules import presence
+from fedaudit.attacks.evidence.labels.infer import presence
 from fedaudit.attacks.evidence.reading import Reading
 from fedaudit.defenses.gradient_transforms import Conceals
 from fedaudit.models.facenet import FaceNet
@@ -57,10 +55,7 @@ def _with_maps(
 
 
 def is_separable(reading: Reading) -> bool:
-    """Whether the photo can be told from the samples beside it.
-
-    It is the first where labels are `soft`, and else one of several of the same person.
-    """
+    """Whether the photo can be told from the samples beside it: by `soft` labels, or by person."""
     if reading.labels is None:
         return False
     known = reading.first_fc is not None and reading.first_fc.maps is not None
@@ -85,17 +80,9 @@ def _photo_alone(
 def separate(
     first_fc: FirstFullyConnected, model: nn.Module, head: HeadGradient, defense: Conceals
 ) -> tuple[FirstFullyConnected, Tensor] | None:
-    """The maps of one photo, which comes first, and of all images beside it; their labels.
+    """The maps of one photo, which comes first, and of all images beside it; their labels `[N, K]`.
 
-    Args:
-        first_fc: The layer, with the span of their maps.
-        model: The network.
-        head: The head's gradient.
-        defense: Says what labels the images have.
-
-    Returns:
-        The layer with `maps`, and `[N, K]` class probabilities; None where no labels explain the
-        gradient, as under noise.
+    None where no labels explain the gradient, as under noise.
     """
     classes = len(head.gradient)
     if first_fc.maps is not None:
@@ -113,12 +100,8 @@ def separate(
 
 
 def photo_among(first_fc: FirstFullyConnected, features: Tensor, *, labeled: bool) -> int:
-    """Which of the images is the photo: the first where labels say so, or else what fits best.
-
-    Args:
-        first_fc: With the images' maps.
-        features: `[N, F]`, those of the rebuilt images.
-        labeled: Whether labels say which it is.
+    """Which of the images with `features` `[N, F]` is the photo: the first where they are labeled,
+    or else what fits best.
     """
     assert first_fc.maps is not None
     if labeled:

@@ -54,17 +54,15 @@ class DefenseAdaptation:
 
     Attributes:
         name: What was done, such as "orthogonalized".
-        directional: What was sent still points along the gradient, so that labels, maps and color
-            can be read off it.
+        directional: What was sent still points along the gradient, so that it can be read.
         repeats: Rounds on the same photos send the same gradient, but for noise.
         distance: The distance between gradients that alone applies; None leaves it to the attack.
-        read: The reading of an update, corrected for the defense. Takes what was read, the head's
-            gradient (None where it was not shared), and all rounds.
-        label: The labels `[N]` where they show in the gradients of generic faces; None where there
-            is nothing to find. Takes the reading, a function from a number to as many faces
-            `[n, C, H, W]`, and whether a gradient's units are known.
-        equations: How many numbers are known of the gradient, where they may be fewer than pixels;
-            None where they are as many as parameters.
+        read: The reading, corrected for the defense, of the head's gradient (None where it was not
+            shared) and all rounds.
+        label: The labels `[N]` where they show in the gradients of generic faces (a function from a
+            number to as many `[n, C, H, W]`), given whether a gradient's units are known; else
+            None.
+        equations: How many numbers are known of the gradient, where they may be fewer than pixels.
         looks_like_noise: Whether the images that trained look like noise, to no face prior's taste.
         reveal: The photos and their labels, of the images that explain the update and theirs.
         handled: Whether an attack that does all this has taken the defense into account.

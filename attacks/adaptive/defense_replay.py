@@ -1,9 +1,7 @@
 """What the client's defense would have done to the attacker's own gradients.
 
-The attacker knows the defense (it is public), so its own gradients go through it like the client's.
-A defense acts in up to three places: on the photos before they train, on each image's gradient, and
-on the mean that is sent. What stays on the device is absent from what was shared, and needs no
-function.
+A defense is public, and acts in up to three places: on the photos before they train, on each
+image's gradient, and on the mean that is sent. What stays on the device needs no function.
 """
 
 from collections.abc import Sequence
@@ -26,10 +24,6 @@ SHOWN = (Networks, Tunes, Gathers)
 
 def replay_of(defenses: Sequence[DefenseFacts], count: int) -> Replayed:
     """The functions for the defenses in use, in order.
-
-    Args:
-        defenses: As in `Observation.defense`.
-        count: Images behind the client's update.
 
     Raises:
         AttackError: One that cannot be replayed, or whose settings are not all known.

@@ -1,11 +1,9 @@
 """Defenses read off an update that nobody explained: names and settings as the registry has them.
 
 A name says what was done to the numbers, not who did it: DP-SGD's noise is `gaussian_noise`, what
-dual pruning left is `top_k` or `random_pruning`. Attacks do the same about either.
-
-Each estimator is a function of what was sent (and of the network, whose shape is public). What
-leaves no mark that could not be a gradient's own, is not claimed: clipping changes a length that
-nobody knows, so the length itself is the only bound that can be given (`clip_bound`).
+dual pruning left is `top_k` or `random_pruning`. What leaves no mark that could not be a gradient's
+own is not claimed: clipping changes a length that nobody knows, so the length itself is the only
+bound that can be given (`clip_bound`).
 
 `benchmarks/adaptive_attacks.py` measures the numbers below in attacks, on ORL at 32 px.
 """
@@ -48,11 +46,7 @@ Tensors = Mapping[str, Tensor]
 
 
 def estimate(seen: Observation) -> tuple[DefenseFacts, ...]:
-    """What the update shows of the defenses behind it, in the order in which they acted.
-
-    Args:
-        seen: What the server saw; its `defense` is not read.
-    """
+    """What the update shows of the defenses behind it, in the order in which they acted."""
     update = seen.update
     if update is None or not update.tensors:
         return ()
@@ -134,7 +128,7 @@ def quantization(tensors: Tensors) -> dict[str, float | None] | None:
 def _levels(flat: Tensor, bucket: int | None, most: int | None = None) -> Tensor | None:
     """Multiples of the least magnitude in each bucket, `[buckets, size]`; None where they are not.
 
-    The last bucket, which may be shorter, is left out. Of at most `most` entries, if that is given.
+    Of at most `most` entries; a shorter last bucket is left out.
     """
     size = min(bucket or len(flat), len(flat))
     rows = flat[: len(flat) // size * size].view(-1, size)

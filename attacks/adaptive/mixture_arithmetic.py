@@ -40,13 +40,7 @@ class Drawn:
 
 
 def drawn_on(transforms: Sequence[ImageTransform], shape: tuple[int, int, int], seed: int) -> Drawn:
-    """The transforms for one photo, tried on images of no client.
-
-    Args:
-        transforms: In order.
-        shape: `(C, H, W)`.
-        seed: Of what they draw.
-    """
+    """The transforms for one photo, tried with draws of `seed` on images of no client."""
     pool = torch.rand(POOL, *shape, generator=torch.Generator().manual_seed(0))
     return drawn_from(transforms, pool, torch.Generator().manual_seed(seed))
 
@@ -88,15 +82,9 @@ class Coefficients:
 
 
 def photo_behind(mixed: Tensor, shares: Coefficients, mean: Tensor) -> Tensor:
-    """The likeliest photo behind all mixtures; of one mixture its largest part.
+    """The likeliest photo `[C, H, W]` in [0, 1] behind mixed images `[R, C, H, W]`, one a round.
 
-    Args:
-        mixed: `[R, C, H, W]` mixed images, one a round.
-        shares: The photo's in them.
-        mean: `[C, H, W]`, a mean face.
-
-    Returns:
-        `[C, H, W]` in [0, 1].
+    `shares` are the photo's; of one mixture its largest part is given. `mean` is a mean face.
     """
     with_photo = (shares.own + SHIFT).to(mixed)
     weights = torch.linalg.solve(together(shares.own, shares.rest).to(mixed), with_photo)
@@ -106,11 +94,8 @@ def photo_behind(mixed: Tensor, shares: Coefficients, mean: Tensor) -> Tensor:
 def expected(mixed: Tensor, own: Tensor, rest: Tensor, mean: Tensor) -> Tensor:
     """What to expect of each mixture by the others, `[S, R, C, H, W]`.
 
-    Args:
-        mixed: `[S, R, C, H, W]`, of S photos in R rounds each, as far as they are known.
-        own: `[S, R]`, as in `Coefficients`.
-        rest: `[S, R]`, likewise.
-        mean: `[C, H, W]`, a mean face in the same units.
+    `mixed` are S photos in R rounds each, as far as they are known; `own` and `rest` `[S, R]` as in
+    `Coefficients`; `mean` a mean face in the same units.
     """
     precision = torch.linalg.inv(together(own, rest).to(mixed))
     own_precision = precision.diagonal(dim1=1, dim2=2)

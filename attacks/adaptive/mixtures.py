@@ -1,11 +1,9 @@
 """Photos mixed with others of their client (mixup, InstaHide): how, and the photo behind them.
 
-An update of one mixed image gives that image away like any other, and its head's gradient the
-label, exactly: which people are in it and with which coefficients (`labels.mixed`). The people are
-the client's all the same, but the round's own photo is one among equals. A client that trains on a
-photo for several rounds mixes it anew each time: its person is the one who is there every time, and
-what is added to the photo differs, so that it fades. Huang et al. (NeurIPS 2021, arXiv 2112.00059)
-take mixtures apart that share photos, with coefficients that they know.
+An update of one mixed image gives it away like any other, and its head's gradient which people are
+in it and with which coefficients (`mixed_label`). A client that trains on a photo for several
+rounds mixes it anew each time: its person is there every time, and what is added fades. Huang et
+al. (NeurIPS 2021, arXiv 2112.00059) separate mixtures with coefficients that they know.
 """
 
 from collections.abc import Sequence
@@ -18,8 +16,7 @@ from torch import Tensor
 from fedaudit.attacks.adaptive.defense_adaptation import Attacker, DefenseAdaptation, Rounds
 from fedaudit.attacks.adaptive.mixture_arithmetic import Coefficients, drawn_on, photo_behind
 from fedaudit.attacks.evidence.feature_maps.first_fully_connected import leads_to_head
-from fedaudit.attacks.evidence.labels.head_gradient import HeadGradient
-from fedaudit.attacks.evidence.labels.mixed import mixed_label
+from fedaudit.attacks.evidence.labels.head_gradient import HeadGradient, mixed_label
 from fedaudit.attacks.evidence.reading import Reading
 from fedaudit.defenses.gradient_transforms import ImageTransform
 from fedaudit.models.facenet import FaceNet
@@ -51,10 +48,6 @@ def as_mixture(transforms: Sequence[ImageTransform], shape: tuple[int, int, int]
     """The transforms, if they make of one photo, and of others, one weighted sum; labels with them.
 
     Found out by trying them on images and people of no client, each another one.
-
-    Args:
-        transforms: For one photo, in order.
-        shape: `(C, H, W)`.
     """
     masked = False
     for seed in range(TRIES):
@@ -90,7 +83,7 @@ def _with_coefficients(reading: Reading, head: HeadGradient | None, rounds: Roun
         return reading
     assert isinstance(model, FaceNet)
     place = first_fc.maps[0]
-    if model.entry_layer is not model.head:
+    if model.first_fc_layer is not model.head:
         place = first_fc.weight @ place
     label = mixed_label(head, place)
     if label is None:

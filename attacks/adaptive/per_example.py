@@ -21,13 +21,10 @@ def total(parts: Sequence[Gradients]) -> Gradients:
 def weighed(
     shares: Sequence[Gradients], each: Sequence[GradientTransform], count: int, names: Sequence[str]
 ) -> Gradients:
-    """The sum of shares of single images after `each`, as clipping weighs them against each other.
+    """The sum of `shares` of single images after `each`, as clipping weighs them against each
+    other.
 
-    Args:
-        shares: Of one image each: its gradient, divided by `count`.
-        each: What is done to an image's whole gradient before the mean is taken.
-        count: Images of the batch.
-        names: Of the parameters.
+    A share is an image's gradient divided by `count`, the images of the batch.
     """
     whole = [[share * count for share in one] for one in shares]
     return total([tuple(value / count for value in through(each, one, names)) for one in whole])

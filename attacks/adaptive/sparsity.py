@@ -76,12 +76,7 @@ def is_product(value: Tensor) -> bool:
 
 
 def misses_entries(tensors: Tensors, count: int) -> bool:
-    """Whether entries are missing that no dead unit explains.
-
-    Args:
-        tensors: An update by parameter name.
-        count: Images behind it.
-    """
+    """Whether entries are missing that no dead unit explains."""
     missed = units = 0
     for weight, bias in _with_bias(tensors):
         trained, moved = weight.flatten(1).any(1) if weight.dim() > 1 else weight != 0, bias != 0
@@ -123,17 +118,11 @@ def _scattered(matrix: Tensor, count: int) -> bool:
 def masked(
     network: FaceNet, tensors: Tensors, image: tuple[int, int, int], count: int
 ) -> float | None:
-    """Share of masked columns of the first fully connected layer; None where dead units explain
-    them.
+    """Share of masked columns of the first fully connected layer; None where dead units explain it.
 
     Soteria zeroes what the chosen features are multiplied with (Sun et al., CVPR 2021). It does not
-    choose features that are zero, so that these come on top.
-
-    Args:
-        network: With the broadcast weights.
-        tensors: The update by parameter name, with the layer that the map enters, `[D, F]`.
-        image: `(C, H, W)`.
-        count: Images behind the update.
+    choose features that are zero, so that these come on top. `network` has the broadcast weights,
+    `tensors` the update with the layer that the map enters, `[D, F]`.
     """
     sent = tensors[network.first_fc_name].flatten(1).any(0)
     names = list(tensors)

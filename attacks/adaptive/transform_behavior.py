@@ -1,19 +1,25 @@
 """What a transform of a defense does to a gradient, found out by trying it on one of no client.
 
-Its direction stays; entries go missing and the others stay; every draw is off in another direction
-but right on average; all entries are bent alike; every parameter becomes orthogonal to what it was;
-or something else, which a search has to follow.
+Its direction stays (clipping); entries go missing and the others stay (pruning); every draw is off
+in another direction but right on average (noise); all entries are bent alike (signs); every
+parameter becomes orthogonal to what it was; or something else, which a search has to follow.
 
 `benchmarks/adaptive_attacks.py` measures the numbers below in attacks, on ORL at 32 px.
 """
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from fedaudit.attacks.training.simulated_training import smooth_noise
+from fedaudit.core.observation import Observation
 from fedaudit.defenses.gradient_transforms import Batch, Draws, GradientTransform
+from fedaudit.models.batch_norm import client_mode
+from fedaudit.models.facenet import criterion_of
+from fedaudit.models.zoo import build
 
 SAME = 1e-6
 """1 − cosine below which a direction counts as kept."""
@@ -30,6 +36,10 @@ BENT = 0.5
 RIGHT = 1e-4
 """Cosine to a parameter's gradient, and relative difference of lengths, that count as none."""
 Kind = Literal["kept", "sparse", "noise", "bent", "orthogonalized", "followed", "lost"]
+EVEN = 1.25
+"""Ratio of the largest to the smallest noise of large parameters that counts as one scale."""
+LARGE = 256
+"""Entries from which on a parameter counts for that."""
 
 
 def behavior(transform: GradientTransform, probe: Batch) -> tuple[Kind, float]:
@@ -143,3 +153,71 @@ def apart(one: Tensor, two: Tensor) -> float:
     """1 − cosine; 1 where one of the two is zero."""
     length = float(one.norm() * two.norm())
     return 1 - float(one @ two) / length if length else 1.0
+
+
+def is_even(transform: GradientTransform, probe: Batch) -> bool:
+    """Whether the noise of `transform` on the gradient `probe` has one scale everywhere."""
+    made = transform(probe, torch.Generator().manual_seed(0))
+    large = [n for n, value in probe.items() if value.numel() >= LARGE]
+    stds = [float((made[n] - probe[n]).square().mean().sqrt()) for n in large]
+    return not stds or max(stds) <= EVEN * min(stds)
+
+
+def noise_by_parameter(
+    transforms: Sequence[tuple[GradientTransform, float]],
+    even: float,
+    seen: Observation,
+    sent: Mapping[str, Tensor],
+) -> tuple[dict[str, float], float]:
+    """Deviation an entry of all noise together: by parameter ({} where it is even), and over all.
+
+    Noise that a defense adds has one scale everywhere, `even`; noise of rounding goes with the
+    numbers that are rounded, and with how they are spread: a gradient's few large ones are rounded
+    to coarse steps, of which the many small ones hardly ever take one. So it is measured on a
+    gradient of images of nobody. With each rounding transform comes what it is taken to add where
+    it cannot be tried.
+    """
+    if not transforms:
+        return {}, even
+    gradient = generic_gradient(seen)
+    variances = dict.fromkeys(sent, even**2)
+    for transform, guess in transforms:
+        known = all(name in gradient for name in sent)
+        found = _rounding(transform, gradient, sent) if known else dict.fromkeys(sent, guess)
+        for name, std in found.items():
+            variances[name] += std**2
+    total = sum(variance * sent[name].numel() for name, variance in variances.items())
+    mean = total / sum(value.numel() for value in sent.values())
+    return {name: variance**0.5 for name, variance in variances.items()}, mean**0.5
+
+
+def _rounding(
+    transform: GradientTransform, gradient: Mapping[str, Tensor], sent: Mapping[str, Tensor]
+) -> dict[str, float]:
+    batch = {}
+    for name, value in sent.items():
+        length = max(float(gradient[name].norm()), torch.finfo(torch.float32).tiny)
+        batch[name] = (gradient[name] * (float(value.norm()) / length)).to(value)[None]
+    made = transform(batch, torch.Generator().manual_seed(0))
+    found = {}
+    for name, value in batch.items():
+        noise, signal = (made[name] - value).norm(), value.norm()
+        # Rounded, it would be longer than what was sent.
+        share = float(signal / (signal.square() + noise.square()).sqrt().clamp_min(1e-20))
+        found[name] = float(noise) * share / value.numel() ** 0.5
+    return found
+
+
+def generic_gradient(seen: Observation) -> dict[str, Tensor]:
+    """The gradient of smooth images that show nothing; {} where their size is not known."""
+    if seen.image_shape is None:
+        return {}
+    generator = torch.Generator().manual_seed(0)
+    images = smooth_noise(seen.batch_size or 1, seen.image_shape, generator)
+    model = client_mode(build(seen.model, seen.before), seen.training)
+    scores = model(images)
+    labels = torch.arange(len(images)) % scores.shape[1]
+    named = dict(model.named_parameters())
+    loss = criterion_of(model)(scores, labels)
+    slopes = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+    return {n: s for n, s in zip(named, slopes, strict=True) if s is not None}

@@ -1,13 +1,10 @@
 """A network that undoes InstaHide's sign mask: which pixels were turned into their negative.
 
-The mask turns each value into its negative with probability one half, and leaves its distance from
-gray. Of a mixture u of photos in [-1, 1], |u| is known. Its sign changes where u passes gray, so
-that it is one sign for each patch of pixels; which one, faces say. A small U-Net learns it from
-mixtures of the attacker's own faces. Of several rounds on the same photo each says what to expect
-of the others, which the network gets as a second image.
-
-Carlini et al. (IEEE S&P 2021, arXiv 2011.05315) start from |u|, too: of many mixtures of the same
-photos, without faces of their own.
+Of a mixture u of photos in [-1, 1], the mask leaves |u|. Its sign changes where u passes gray, so
+that it is one sign for each patch of pixels; which one, faces say: a small U-Net learns it from
+mixtures of the attacker's own. Of several rounds on the same photo each says what to expect of the
+others, which the network gets as a second image. Carlini et al. (IEEE S&P 2021, arXiv 2011.05315)
+start from |u|, too: of many mixtures of the same photos, without faces of their own.
 
 `benchmarks/mixture_bound.py` measures what is undone, on ORL at 32 px.
 """
@@ -93,12 +90,9 @@ class SignNet(nn.Module):
         return found
 
     def unmask(self, sizes: Tensor, own: Tensor, rest: Tensor) -> Tensor:
-        """The mixtures behind their sizes, `[S, R, c, H, W]`, in units of `spread`.
+        """The mixtures of S photos in R rounds behind their sizes, `[S, R, c, H, W]` by `spread`.
 
-        Args:
-            sizes: `[S, R, c, H, W]`, of S photos in R rounds each.
-            own: `[S, R]` the photo's coefficients.
-            rest: `[S, R]` sums of the squares of all others.
+        `own` `[S, R]` are the photo's coefficients, `rest` the sums of the squares of all others.
         """
         expectations = self.mean.expand_as(sizes)
         found = sizes
@@ -156,19 +150,12 @@ class Unmasking:
         shares: Coefficients,
         progress: Progress | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The mixtures behind masked images of several rounds, and the mean of faces.
+        """The mixtures `[R, C, H, W]` behind masked images of several rounds, and the mean of
+        faces.
 
         Networks that standardize what they see leave contrast open: the mixtures get the contrast
-        of those that the transforms make of the attacker's faces.
-
-        Args:
-            transforms: What mixes and masks a client's photo.
-            masked: `[R, C, H, W]` in [0, 1].
-            shares: Of the photo that they have in common.
-            progress: Called with (step, steps, loss) while training.
-
-        Returns:
-            `[R, C, H, W]` and `[C, H, W]` in [0, 1].
+        of those that `transforms` make of the attacker's faces. All in [0, 1]; `shares` are of the
+        photo that they have in common.
         """
         sizes = (2 * masked.float() - 1).abs()
         channels = len(sizes[0])

@@ -87,14 +87,7 @@ class Analytic:
 def recover_inputs(
     layer: FirstLayer, count: int, *, tolerance: float = 1e-3, neurons: int = 2048
 ) -> Tensor:
-    """The layer's inputs that neurons agree on, most neurons first, `[count, F]`.
-
-    Args:
-        layer: The first layer and its gradient.
-        count: Number of images N.
-        tolerance: As in `Analytic`.
-        neurons: As in `Analytic`.
-    """
+    """The layer's inputs that neurons agree on, `[count, F]`, most neurons first."""
     rows, sums = layer.weight_gradient, layer.bias_gradient
     if count == 1:
         return _fit(rows, sums)[None]

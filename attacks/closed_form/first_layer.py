@@ -74,14 +74,9 @@ def find_first(
 ) -> FirstLayer:
     """The first layer with parameters, if pixels enter it through a fully connected layer.
 
-    Args:
-        model: The network.
-        target: Mean gradient by parameter name.
-        shape: `(C, H, W)`.
-
     Raises:
-        AttackError: The first layer is of another kind, has no bias, was not shared, or pixels are
-            mixed before it.
+        AttackError: It is of another kind, has no bias, was not shared, or pixels are mixed before
+            it.
     """
     name, module = _first_with_parameters(model, shape)
     if not isinstance(module, nn.Linear):
@@ -116,18 +111,15 @@ def find_first(
 def assign_labels(evidence: Evidence, layer: FirstLayer, images: Tensor) -> tuple[Tensor, float]:
     """Which of the batch's labels goes with which image, and how far image and label agree.
 
-    The gradient a_i that must have arrived for an image is compared with the one that each label
-    would send down; the assignment with the largest sum of cosines wins. Images that are mixtures
-    explain the layer's gradient too, but not with the a_i that the layers above really send.
-
-    Args:
-        evidence: Of the observation, with its labels.
-        layer: The first layer.
-        images: `[N, C, H, W]` in [0, 1], one for each label.
+    The gradient a_i that must have arrived for each of the images `[N, C, H, W]` is compared with
+    the one that each label would send down; the assignment with the largest sum of cosines wins.
+    Images that are mixtures explain the layer's gradient too, but not with the a_i that the layers
+    above send.
 
     Returns:
         `[N]` int64 (-1 where no labels are known), and 1 − the mean cosine, in [0, 2] (0 where
-        nothing is known against the images).
+        nothing
+        is known against the images).
     """
     count = len(images)
     labels = evidence.labels

@@ -82,11 +82,7 @@ Layer = Affine | Inverse
 
 
 def stack_of(model: nn.Module, shape: tuple[int, int, int]) -> list[Layer]:
-    """The layers of a network in order, from the pixels to the scores.
-
-    Args:
-        model: A `FaceNet` without pooling, or nested `nn.Sequential`.
-        shape: `(C, H, W)` of an image.
+    """The layers of a `FaceNet` without pooling, or nested `nn.Sequential`, from pixels to scores.
 
     Raises:
         AttackError: The network is another, or has a layer that cannot be undone.

@@ -27,8 +27,7 @@ class Solution:
         layer: Name of the layer.
         unknowns: Values in its input, n.
         equations: Weight constraints and gradient constraints together.
-        deficiency: Estimated dimensions of the input that no equation touches, 0 … n: where it is
-            0, the layer is rank-sufficient and its input exact.
+        deficiency: Estimated dimensions of the input that no equation touches, 0 … n; 0 is exact.
         residual: Relative residual of the equations, ≥ 0.
         steps: Steps of conjugate gradients.
     """
@@ -117,13 +116,6 @@ class RGap:
         progress: Progress | None = None,
     ) -> tuple[Tensor, tuple[Solution, ...]]:
         """The image, `[1, C, H, W]` in [0, 1], and how each layer was solved, head first.
-
-        Args:
-            model: The network.
-            target: The gradient of one image, by parameter name.
-            shape: `(C, H, W)`.
-            generator: Of the probes.
-            progress: As of the attack; counts layers.
 
         Raises:
             AttackError: As of the attack.
@@ -221,11 +213,7 @@ def _least_squares(
 
 
 def _shared(target: Mapping[str, Tensor], name: str) -> Tensor:
-    """A gradient in double precision.
-
-    Raises:
-        AttackError: It was not shared.
-    """
+    """A gradient in double precision, which must have been shared."""
     value = target.get(name)
     if value is None:
         raise AttackError(

@@ -14,21 +14,18 @@ HEAD_ROWS = "head.weight"
 def single_owner_rows(
     total: Tensor, before: Tensor, owners: Sequence[int], weights: Sequence[float]
 ) -> Tensor:
-    """The rows that each client put into a secure sum of matrices, exactly.
+    """The rows `[P, D]` that each client put into a secure sum of matrices, exactly.
 
     Every client sends the whole matrix, of which it changes its own rows only; the server knows
     what it had sent. So of a row of client k the sum is w_k·W_k + (Σw − w_k)·W_before, and W_k is
     what remains. Derived; FedFace (Aggarwal et al. 2021) and FedGC (Niu & Deng 2022) have such
-    rows. With sums of deltas the server passes zeros as `before`.
+    rows.
 
     Args:
         total: `[P, D]` the sum Σ_k w_k · W_k.
-        before: `[P, D]` what the server had sent to everybody.
+        before: `[P, D]` what the server had sent to everybody; zeros for sums of deltas.
         owners: `[P]` the one client that changes each row.
         weights: w_k of each client: 1 each, or its number of images, which travels in clear.
-
-    Returns:
-        `[P, D]` each row as its owner sent it.
 
     Raises:
         AttackError: A row's owner has no weight, or a weight of zero.
@@ -47,12 +44,8 @@ def rows_of_sum(sent: SummedRows, before: Mapping[str, Tensor]) -> Tensor:
     """Every client's own rows `[P, D]`, out of what a secure aggregator let the server see.
 
     A client can only put in what it has received: where the server broadcasts everybody's rows,
-    those of others are in the sum as they were; where it sends each client its own, zeros are. So
-    they are in round 1, before there are rows.
-
-    Args:
-        sent: The sum.
-        before: What the server sent to a client.
+    those of others are in the sum as they were; where it sends each client its own, and in round 1,
+    zeros are.
 
     Raises:
         AttackError: A row that nobody owns.

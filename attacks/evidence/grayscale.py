@@ -23,15 +23,10 @@ def is_gray(
 ) -> bool:
     """Equal channels in every image make the first convolution's gradient equal over them.
 
-    Under noise they are equal as far as it allows, where anything is left to be told apart: of
-    photos whose colors are fainter than the noise, it leaves their brightness only. Where
-    entries are missing, those that were sent of all channels count.
-
-    Args:
-        model: The network.
-        target: Mean gradient by parameter name.
-        sparse: Zeros stand for entries that were not sent.
-        noise: Its standard deviation on a parameter; None where there is none.
+    Under noise (a standard deviation by parameter) they are equal as far as it allows, where
+    anything is left to be told apart: of photos whose colors are fainter than the noise, it leaves
+    their brightness only. Where entries are missing (`sparse`), those that were sent of all
+    channels count.
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):

@@ -72,7 +72,7 @@ class Reading:
 
     @property
     def solvable(self) -> bool:
-        """Whether private layers can be solved for: something shared precedes them, or spans do."""
+        """Whether local layers can be solved for: something shared precedes them, or spans do."""
         return self.spans_decide or precedes_private(
             self.model, self.private, self.target, self.shape
         )

@@ -1,10 +1,8 @@
 """Averaging over rounds: what a client draws anew each time fades, what it has does not.
 
-A client that trains on the same photos for several rounds, from a global model that hardly moves,
-sends the same gradient again under noise of its own. n rounds divide the noise by √n; where each
-round prunes other entries, n rounds fill in what is missing. A server has all rounds. Rounds that
-are noisier than others, or clipped to another length, show in what they have in common, and weigh
-less.
+A client that trains on the same photos from a global model that hardly moves, sends the same
+gradient again under noise of its own. n rounds divide the noise by √n; where each round prunes
+other entries, n rounds fill in what is missing. Noisier rounds weigh less.
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,14 +66,12 @@ def moved(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:
 def average(
     updates: Sequence[Update], *, sparse: bool = False, weights: Sequence[float] | None = None
 ) -> Update:
-    """The mean of several rounds' updates.
+    """The mean of several rounds' updates, of one kind and with the same parameters.
 
     Args:
-        updates: At least one; of one kind, with the same parameters.
-        sparse: Zeros stand for entries that were not sent: each entry's mean is over the rounds
-            that sent it.
-        weights: What each update is multiplied with before all are added up, from `weights_of`;
-            the plain mean without.
+        updates: At least one.
+        sparse: Zeros were not sent: each entry's mean is over the rounds that sent it.
+        weights: A factor an update, from `weights_of`; the plain mean without.
     """
     first = updates[0]
     if len(updates) == 1:

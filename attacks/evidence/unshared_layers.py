@@ -44,11 +44,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 class PublicModule(nn.Module):
-    """What a network computes before anything private: images `[N, C, H, W]` → rows `[N, F]`.
+    """What a network computes before any local layer: images `[N, C, H, W]` → rows `[N, F]`.
 
     Args:
         network: Its modules are shared, not copied.
-        depth: How many modules of the body come before the first private parameter; None for all,
+        depth: How many modules of the body come before the first local parameter; None for all,
             followed by the pooling.
     """
 
@@ -99,18 +99,8 @@ def learn_local_layers(
     """Local layers that tell made-up people apart, on the public module as it was broadcast.
 
     Each person is one generated face, seen in several views; there are as many as the head has
-    classes. What a device's own layers have learned for its people, these have for them.
-
-    Args:
-        model: The client's network; it is not changed.
-        parts: Where to start, from `guess_local_layers`.
-        shape: `(C, H, W)`.
-        source: The face generator, as in `FaceGenerator`.
-        grayscale: Train on gray faces.
-        seed: Of faces and order.
-
-    Returns:
-        As `parts`.
+    classes. What a device's own layers have learned for its people, these have for them. They start
+    at `parts`, from `guess_local_layers`; the model is not changed.
     """
     generator = torch.Generator().manual_seed(seed)
     device = next(model.parameters()).device
@@ -158,7 +148,7 @@ def precedes_private(
     shared: Mapping[str, Tensor],
     shape: tuple[int, int, int],
 ) -> bool:
-    """Whether something that was `shared` comes before the private layers."""
+    """Whether something that was `shared` comes before the local layers."""
     if not isinstance(model, FaceNet):
         return True
     named = {n: p for n, p in model.named_parameters() if n in shared}

@@ -46,15 +46,9 @@ class Evidence(Reading):
     def reveal(
         self, images: Tensor, labels: Tensor, attacker: Attacker
     ) -> tuple[Tensor, Tensor, bool]:
-        """What special defenses hide in images that explain the update.
+        """Photos and labels, of images `[N, C, H, W]` and labels that explain the update.
 
-        Args:
-            images: `[N, C, H, W]`.
-            labels: `[N]`.
-            attacker: What the attack that solution them can do.
-
-        Returns:
-            Photos and labels, and whether that takes all special defenses into account.
+        And whether that, with what the attacker can do, takes all special defenses into account.
         """
         special = self.adaptation.special
         for one in special:

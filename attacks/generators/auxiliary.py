@@ -47,13 +47,7 @@ class Auxiliary:
         *,
         grayscale: bool,
     ) -> Tensor:
-        """`[count, C, H, W]` in [0, 1], all different, in random order.
-
-        Args:
-            count: How many.
-            shape: `(C, H, W)` of the attacked images.
-            generator: Of latents, choices and variations.
-            grayscale: All gray; otherwise half of them.
+        """`[count, C, H, W]` in [0, 1], all different, in random order; all gray, or half of them.
 
         Raises:
             AssetError: The generator is neither cached nor fetchable.
@@ -142,5 +136,5 @@ def _as_shape(
     gray = (faces * faces.new_tensor(LUMINANCE).view(1, 3, 1, 1)).sum(1, keepdim=True)
     if channels == 1:
         return gray.clamp(0, 1)
-    turned = torch.rand(len(faces), generator=generator) < (1.0 if grayscale else 0.5)
-    return torch.where(turned[:, None, None, None], gray, faces).clamp(0, 1)
+    grayed = torch.rand(len(faces), generator=generator) < (1.0 if grayscale else 0.5)
+    return torch.where(grayed[:, None, None, None], gray, faces).clamp(0, 1)

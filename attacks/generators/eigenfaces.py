@@ -85,13 +85,7 @@ def kept_faces(
 ) -> Tensor:
     """`[count, c, H, W]` of the attacker's faces, one channel if gray, from the cache if there.
 
-    Args:
-        auxiliary: Where they come from.
-        count: How many.
-        shape: `(C, H, W)` of the attacked images.
-        grayscale: All gray; otherwise half of them.
-        seed: Of the faces.
-        cache: Folder; None for the user's cache folder, "off" for none.
+    `cache` is a folder; None for the user's cache folder, "off" for none.
     """
 
     def draw() -> dict[str, Tensor]:

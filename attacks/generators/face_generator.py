@@ -126,15 +126,7 @@ class FittedGenerator:
         }
 
     def images_with(self, parameters: Mapping[str, Tensor], latent: Tensor) -> Tensor:
-        """Images `[N, C, H, W]`, each with weights of its own (GIAS; Jeon et al., NeurIPS 2021).
-
-        Args:
-            parameters: From `parameters(N)`: each `[N, …]`.
-            latent: `[N, *latents.shape]`.
-
-        Raises:
-            UsageError: The generator is not a module whose weights can be replaced.
-        """
+        """Images, each with weights of its own from `parameters` (GIAS; Jeon et al. 2021)."""
         network = self._replaceable()
         restored = self.network.latents.restore(latent)
         # One at a time: as quick as a vmap here, and foreign networks need not support that.

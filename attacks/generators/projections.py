@@ -5,19 +5,11 @@ from torch import Tensor
 
 
 def project_l1(value: Tensor, center: Tensor, radius: float | Tensor) -> Tensor:
-    """The nearest point of an l1 ball, for each image on its own.
+    """The nearest point `[N, …]` of an l1 ball, for each image on its own.
 
-    Duchi et al. (ICML 2008), by sorting: the distances to the center shrink by the one threshold
-    that leaves their sum at `radius`. GIFD (Fang et al., ICCV 2023) keeps a generator's inner
-    feature map in such a ball around its start.
-
-    Args:
-        value: `[N, …]`.
-        center: `[N, …]` or broadcastable to it.
-        radius: Largest sum of absolute differences, ≥ 0: for all, or `[N]`.
-
-    Returns:
-        `[N, …]`; a value inside its ball comes back unchanged.
+    Duchi et al. (ICML 2008), by sorting: the distances to `center` shrink by the one threshold that
+    leaves their sum at `radius` ≥ 0, for all or `[N]`. GIFD (Fang et al., ICCV 2023) keeps a
+    generator's inner feature map in such a ball around its start.
 
     >>> project_l1(torch.tensor([[3.0, 1.0]]), torch.zeros(1, 2), 2.0)
     tensor([[2., 0.]])

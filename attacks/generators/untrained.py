@@ -16,7 +16,9 @@ class UntrainedPrior:
     """A random U-Net that turns fixed noise into images; searching its weights is the prior.
 
     Deep image prior (Ulyanov et al., CVPR 2018): convolutions reach natural images long before
-    noise. No auxiliary faces are needed, so a threat model that grants none allows it.
+    noise. No auxiliary faces are needed, so a threat model that grants none allows it. `network`
+    draws images in [0, 1] from `noise` `[count, noise_channels, H, W]`, and none depends on
+    another.
 
     Args:
         shape: (C, H, W) of an image.
@@ -27,13 +29,6 @@ class UntrainedPrior:
 
     Raises:
         ValueError: A setting is out of range, or the image is smaller than 8 pixels a side.
-
-    Attributes:
-        network: `noise → images [count, C, H, W]` in [0, 1]; its norms need no batch statistics,
-            so no image depends on another.
-        noise: `[count, noise_channels, H, W]` in [-0.5, 0.5].
-
-    Many starts at once: `torch.vmap(prior.images)` on parameters with one more axis.
     """
 
     def __init__(

@@ -12,8 +12,7 @@ from fedaudit.attacks.adaptive.defense_adaptation import Attacker
 from fedaudit.attacks.evidence.feature_maps.known_maps import KnownMaps, known_maps
 from fedaudit.attacks.gathering.gather import Evidence, gather
 from fedaudit.attacks.generators.auxiliary import Auxiliary
-from fedaudit.attacks.learned.decoder import MapDecoder
-from fedaudit.attacks.learned.decoder_training import teach
+from fedaudit.attacks.learned.decoder import MapDecoder, teach
 from fedaudit.attacks.learned.refining import Refining
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation
@@ -102,19 +101,10 @@ def decode(
     known: KnownMaps | None = None,
     progress: Progress | None = None,
 ) -> Tensor | None:
-    """What the known feature maps show: a start for a search, or the answer itself.
+    """What the known feature maps show, in the order of the evidence's labels; None where none is
+    known.
 
     Trains on the first call for a model, which takes about a minute, and is kept for the others.
-
-    Args:
-        evidence: What was gathered.
-        training: How the decoder is trained, where it is not in the cache.
-        known: From `known_maps`; computed if not given.
-        progress: Called with (step, steps, loss) while training.
-
-    Returns:
-        `[N, C, H, W]` in [0, 1], in the order of the evidence's labels; None where no feature map
-        of single images is known.
     """
     known = known or known_maps(evidence)
     if known is None:

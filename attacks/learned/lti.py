@@ -12,8 +12,7 @@ from fedaudit.attacks.adaptive.defense_replay import replay_of
 from fedaudit.attacks.adaptive.estimation import estimate
 from fedaudit.attacks.gathering.gather import Evidence, gather
 from fedaudit.attacks.generators.auxiliary import Auxiliary
-from fedaudit.attacks.learned.decoder import VectorDecoder
-from fedaudit.attacks.learned.decoder_training import teach
+from fedaudit.attacks.learned.decoder import VectorDecoder, teach
 from fedaudit.attacks.learned.sketch import SimulatedClient, Sketch, first_fc_name
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import DefenseFacts, Observation
@@ -236,9 +235,8 @@ class LearnedInversion:
 
 
 def principal(vectors: Tensor, most: int) -> dict[str, Tensor]:
-    """Mean, principal directions `[K, D]` and the spread along them, of `[M, D]`.
-
-    Through the Gram matrix, which is smaller than the covariance where M < D.
+    """Mean, principal directions `[K, D]` and the spread along them, of `[M, D]` by its Gram
+    matrix.
     """
     mean = vectors.mean(0)
     centered = vectors - mean
@@ -253,8 +251,8 @@ def principal(vectors: Tensor, most: int) -> dict[str, Tensor]:
 def _project(vectors: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
     """The front, standardized; and coordinates of the rest along the principal directions.
 
-    Of these the root of the spread is taken out: full whitening would give the last directions,
-    which are mostly noise, the first one's weight.
+    The root of their spread is taken out: full whitening would weigh noise like the first
+    directions.
     """
     known = {name: value.to(vectors) for name, value in learned.items()}
     front = len(known["front_mean"])

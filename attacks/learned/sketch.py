@@ -1,12 +1,9 @@
 """Auxiliary faces' gradients through the client's model and defense, made short.
 
-A gradient has hundreds of thousands of entries. Each parameter's part is brought to length 1,
-whatever the layer's scale, and hashed (Weinberger et al., ICML 2009): entries are added up in
-buckets under random signs, which keeps inner products. What is short already is kept as it is.
-
-The layer that the feature map enters is not hashed: its gradient is nearly of rank one, and its
-right singular vector is the map, whatever the label; even of its signs alone, or its largest
-entries, the singular vector is still an image of the map.
+Each parameter's part is brought to length 1 and hashed (Weinberger et al., ICML 2009): entries are
+added up in buckets under random signs, which keeps inner products. The layer that the feature map
+enters is not: its right singular vector is the map, whatever the label, or an image of it where
+only signs or the largest entries were sent.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -75,7 +72,7 @@ def first_fc_name(model: nn.Module) -> str | None:
     """Name of the weights that a `FaceNet`'s feature map enters, where the layer is linear."""
     if not isinstance(model, FaceNet):
         return None
-    return model.first_fc_name if isinstance(model.entry_layer, nn.Linear) else None
+    return model.first_fc_name if isinstance(model.first_fc_layer, nn.Linear) else None
 
 
 def leading(matrices: Tensor, steps: int = 8) -> Tensor:
@@ -153,9 +150,7 @@ class SimulatedClient:
     def updates(self, faces: Tensor, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Sketches `[m, width]` of defended updates, and the positions `[m, count]` of their faces.
 
-        Args:
-            faces: `[M, C, H, W]`; as many updates as faces, each face in `count` of them about.
-            generator: Of labels, company and noise.
+        As many updates as `faces` `[M, C, H, W]`, each face in about `count` of them.
         """
         for number, which in enumerate(torch.arange(len(faces)).split(CHUNK)):  # type: ignore[no-untyped-call]
             labels = torch.randint(self.classes, (len(which),), generator=generator)

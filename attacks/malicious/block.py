@@ -69,15 +69,7 @@ def with_block(
     classes: int,
     image_size: int,
 ) -> FaceNet:
-    """A registered network behind a `Block`; all other parameters keep their names.
-
-    Args:
-        network: Registered name or factory of the honest network.
-        arguments: Its arguments other than `classes` and `image_size`.
-        rows: K.
-        activation: Of the block.
-        classes: Width of the head.
-        image_size: Pixels.
+    """The registered `network` behind a `Block` of `rows`; all other parameters keep their names.
 
     Raises:
         UnknownNameError: No such activation.
@@ -102,16 +94,7 @@ def with_block(
 def put_in_front(
     model: ModelSpec, before: Mapping[str, Tensor], rows: int, activation: Activation = "relu"
 ) -> tuple[ModelSpec, dict[str, Tensor], Block]:
-    """The honest broadcast with a block in front, and the block, which is still to be filled.
-
-    Args:
-        model: The honest architecture.
-        before: The honest parameters.
-        rows: K.
-        activation: Of the block.
-
-    Returns:
-        Architecture and parameters without the block's (see `sent`), and a block of that size.
+    """The honest broadcast with a block of `rows` in front, which is still to be filled (`sent`).
 
     Raises:
         ConfigError: The architecture does not state `classes` and `image_size`.
@@ -130,11 +113,7 @@ def put_in_front(
 
 
 def image_shape(model: ModelSpec, network: FaceNet) -> tuple[int, int, int]:
-    """`(C, H, W)` of a network's images.
-
-    Raises:
-        ConfigError: The architecture does not state `image_size`.
-    """
+    """`(C, H, W)` of a network's images; a ConfigError where the architecture does not state it."""
     size = model.arguments.get("image_size")
     if not isinstance(size, int):
         raise ConfigError(
@@ -150,11 +129,7 @@ def sent(block: Block) -> dict[str, Tensor]:
 
 
 def block_of(model: nn.Module) -> Block:
-    """The block in front of a network.
-
-    Raises:
-        AttackError: There is none.
-    """
+    """The block in front of a network; an AttackError where there is none."""
     block = getattr(getattr(model, "body", None), "block", None)
     if not isinstance(block, Block):
         raise AttackError(
@@ -186,13 +161,7 @@ def read_batch(
     read: Callable[[Block, Evidence], ReadOut],
     progress: Progress | None,
 ) -> Reconstruction:
-    """The batch behind an update of a network with a block in front.
-
-    Args:
-        seen: What the server saw.
-        read: What the rows hold.
-        progress: As of an attack.
-    """
+    """The batch behind an update of a network with a block in front, whose rows `read` reads."""
     started = time.process_time()
     evidence = gather(seen)
     block = block_of(evidence.model)
@@ -217,20 +186,12 @@ def read_batch(
 def label_images(
     evidence: Evidence, images: Tensor, directions: Tensor, observed: Tensor
 ) -> Tensor:
-    """Which label goes with which image, from how strongly each drove its row.
+    """Which label goes with which of the images `[M, C, H, W]`; `[M]`, -1 where none fits.
 
-    What arrives at a row from an image of label y is the slope of the loss along that row's column.
-    It is computed for every y and compared with the row's bias gradient. If none fits, the row was
-    driven by more than one image; so a label is also a proof that the image is exact.
-
-    Args:
-        evidence: The network; the batch's 1/N.
-        images: `[M, C, H, W]`, as they were read out.
-        directions: `[M, C, H, W]`, the column of the row that each was read from.
-        observed: `[M]`, the gradients of these rows' biases, at their true scale.
-
-    Returns:
-        `[M]` int64; -1 where no label fits, or the head was not shared.
+    What arrives at a row from an image of label y is the slope of the loss along that row's column
+    (`directions` `[M, C, H, W]`). It is computed for every y and compared with the row's bias
+    gradient (`observed` `[M]`, at its true scale). If none fits, the row was driven by more than
+    one image; so a label is also a proof that the image is exact.
     """
     unknown = torch.full((len(images),), -1, device=images.device)
     if evidence.labels is None or not len(images):
@@ -260,13 +221,7 @@ def scale_is_known(seen: Observation) -> bool:
 
 
 def fill_up(evidence: Evidence, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """As many images as the batch has: even gray without a label stands for what is not known.
-
-    Args:
-        evidence: Of the batch of N.
-        images: `[M ≤ N, C, H, W]`.
-        labels: `[M]`.
-    """
+    """As many images as the batch has: even gray without a label stands for what is not known."""
     missing = evidence.count - len(images)
     gray = images.new_full((missing, *evidence.shape), EMPTY)
     unknown = labels.new_full((missing,), -1)

@@ -227,8 +227,7 @@ class Fishing:
 def _measurement(features: Tensor, generator: torch.Generator) -> Tensor:
     """A random direction `[F]` in which generated faces spread evenly.
 
-    The strongest direction alone would do, were it not where generated faces differ most from real
-    ones, in brightness.
+    The strongest alone is brightness, where generated faces differ most from real ones.
     """
     centered = features - features.mean(0)
     _, sizes, directions = torch.linalg.svd(centered, full_matrices=False)

@@ -38,7 +38,7 @@ class Trace:
     """One thing in a broadcast model that honest training does not leave.
 
     Attributes:
-        check: Which check found it ("proportional_rows").
+        check: Such as "proportional_rows".
         parameter: Name of the tensor, as it stands in the file.
         sentence: What it is and what it may be for, in plain words.
         evidence: Numbers behind it.
@@ -53,15 +53,11 @@ class Trace:
 def scan(
     model: Mapping[str, Tensor], previous: Mapping[str, Tensor] | None = None
 ) -> tuple[Trace, ...]:
-    """Look for traces of the known manipulations; changes nothing.
+    """Look for traces of the known manipulations, in the order of the checks; changes nothing.
 
-    Args:
-        model: Parameters and buffers by name, as broadcast; integer tensors are skipped.
-        previous: The broadcast before, or any model that the client trusts to have the right
-            architecture and to lie a few rounds back.
-
-    Returns:
-        What was found, in the order of the checks; () where nothing was.
+    `model` are parameters and buffers by name, as broadcast; integer tensors are skipped.
+    `previous` is the broadcast before, or any model that the client trusts to have the right
+    architecture and to lie a few rounds back.
     """
     floats = {name: _plain(t) for name, t in model.items() if _is_weight(t)}
     broken = tuple(_not_finite(floats))

@@ -2,9 +2,8 @@
 
 from fedaudit.attacks.generators.face_generator import LATENT_PRIOR, CropEdges, FaceGenerator
 from fedaudit.attacks.search.matching_attack import MatchingAttack
-from fedaudit.attacks.search.network_weights import GeneratorWeights
 from fedaudit.attacks.search.stage import Stage
-from fedaudit.attacks.search.variables import Latent
+from fedaudit.attacks.search.variables import GeneratorWeights, Latent
 
 
 def gias(

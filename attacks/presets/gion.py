@@ -1,8 +1,8 @@
 """GION: an untrained network draws the images (Jeon et al., NeurIPS 2021)."""
 
 from fedaudit.attacks.search.matching_attack import MatchingAttack
-from fedaudit.attacks.search.network_weights import UntrainedWeights
 from fedaudit.attacks.search.stage import Stage
+from fedaudit.attacks.search.variables import UntrainedWeights
 
 
 def gion(

@@ -112,7 +112,7 @@ def from_buffers(
     count: int,
     steps: int | None = None,
 ) -> dict[str, Tensor]:
-    """The client's batch statistics out of the running statistics that it shared.
+    """The client's batch statistics out of the running statistics that it shared, layer by layer.
 
     A layer sets running ← (1 − m)·running + m·batch in every step. After one step that is solved
     for the batch, exactly; after T steps for the mean over the steps, the last ones weighing more.
@@ -124,9 +124,6 @@ def from_buffers(
         image_shape: `(C, H, W)`.
         count: Images in a step.
         steps: T; None reads the layers' counters, which a client's buffers hold, or takes 1.
-
-    Returns:
-        `NAME.mean`, `NAME.var` for each layer whose buffers were shared.
     """
     sizes = values_per_channel(model, image_shape, count)
     statistics = {}
@@ -155,13 +152,9 @@ def from_observation(
 ) -> dict[str, Tensor] | None:
     """The best statistics that an observation gives; None where it gives none.
 
-    In order: granted by the threat model; recovered from shared buffers; of `faces` through the
-    broadcast model; the broadcast running statistics, unless they are those of a fresh model.
-
-    Args:
-        seen: What the server saw.
-        model: With the broadcast parameters, in the client's mode.
-        faces: `[n, C, H, W]` from elsewhere, such as a generator's.
+    In order: granted by the threat model; recovered from shared buffers; of `faces` `[n, C, H, W]`
+    from elsewhere through the broadcast model; the broadcast running statistics, unless they are a
+    fresh model's.
     """
     layers = batch_norm_layers(model)
     needed = {f"{name}.{kind}" for name in layers for kind in ("mean", "var")}

@@ -1,10 +1,9 @@
 """The contrast of an image that is known up to its contrast, from the earliest layer's gradient.
 
-A body of convolutions without bias, each followed by a normalization, gives the same maps and the
-same gradients for x and 0.5 + c·(x − 0.5), but for the ε of the normalizations. Ten percent of
-contrast turn the gradient of the first convolution by about 1e-5, which an update in single
-precision still shows (its error is 1e-6): in double precision a search over c finds it, if the
-image is right otherwise.
+A body of convolutions without bias, each followed by a normalization, gives the same maps for x and
+0.5 + c·(x − 0.5), but for the ε of the normalizations. Ten percent of contrast turn the gradient of
+the first convolution by about 1e-5, which an update in single precision still shows (its error is
+1e-6): in double precision a search over c finds it, if the image is right otherwise.
 """
 
 import copy
@@ -34,17 +33,10 @@ FACTORS = tuple(2 ** (k / 6) for k in range(-12, 7))
 def settle_contrast(
     evidence: Evidence, exact: FaceNet, decode: Callable[[Tensor], Tensor], pixels: Tensor
 ) -> Tensor:
-    """The pixels with the contrast that explains the update best.
+    """The pixels with the contrast that explains the update best; all in double precision.
 
-    Args:
-        evidence: What was gathered.
-        exact: Its network, in double precision.
-        decode: Pixels `[n, …]` → images `[n, C, H, W]`.
-        pixels: `[N, …]`, double precision.
-
-    Returns:
-        `[N, …]`; unchanged where the network sees contrast. Where no contrast explains the update,
-        what lies beyond [0, 1] has its contrast lowered until it fits.
+    `decode` makes images of pixels. Unchanged where the network sees contrast. Where no contrast
+    explains the update, what lies beyond [0, 1] has its contrast lowered until it fits.
     """
     with torch.no_grad():
         seen, changed = exact.features(decode(pixels)), exact.features(decode(_scaled(pixels, 1.1)))

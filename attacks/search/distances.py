@@ -103,14 +103,10 @@ def signs_distance(dummy: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
 def orthogonalized_distance(dummy: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
     """What is wrong where each parameter was sent at right angles to its gradient, and as long.
 
-    Two kinds of equation a parameter: the dummy is orthogonal to what was sent, in every round; and
-    it is as long, up to one factor for all. Cosines count in units of those of random directions,
-    lengths in those of two faces; the mean over all equations is about 1 for a face that has
-    nothing to do with the update, and 0 for the right one.
-
-    Args:
-        dummy: A tensor a parameter.
-        target: The same of every round, `[R, …]`; or of one round, `[…]`.
+    Two kinds of equation a parameter: the dummy is orthogonal to what was sent, in every round `[R,
+    …]`; and it is as long, up to one factor for all. Cosines count in units of those of random
+    directions, lengths in those of two faces; the mean over all equations is about 1 for a face
+    that has nothing to do with the update, and 0 for the right one.
     """
     angles, lengths, rounds = [], [], 1
     for a, b in _pairs(dummy, target):

@@ -52,11 +52,8 @@ def goal_of(evidence: Evidence, *, exact: bool = False) -> Goal | None:
     """The earliest map that is known of every image; None where none is, or none says enough.
 
     A map that averaging has shortened has fewer numbers than an image, and says too little.
-
-    Args:
-        evidence: What was gathered.
-        exact: Only a map that is known to six digits. The inverted maps of a batch are not: telling
-            its positions apart costs two digits, which a search does not mind and a solver does.
+    `exact`: only a map that is known to six digits. The inverted maps of a batch are not: telling
+    its positions apart costs two digits, which a search does not mind and a solver does.
     """
     if evidence.coupled or evidence.photos.transforms:  # the maps are those of changed photos
         return None

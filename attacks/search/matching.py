@@ -14,13 +14,49 @@ from fedaudit.attacks.evidence.feature_maps.first_fully_connected import solve_u
 from fedaudit.attacks.evidence.feature_maps.input_span import InputSpan, decisive, span_distance
 from fedaudit.attacks.evidence.unshared_layers import PublicModule, public_depth, used_by
 from fedaudit.attacks.gathering.gather import Evidence
-from fedaudit.attacks.search.auxiliary_variables import auxiliary_variables
 from fedaudit.attacks.search.distances import DISTANCES, MINDS_LENGTH
 from fedaudit.attacks.training.dummy_update import DummyUpdate
 from fedaudit.core.choices import check_choices
 from fedaudit.core.errors import AttackError, UnknownNameError
 from fedaudit.models.facenet import FaceNet, criterion_of
+from fedaudit.models.heads import CosineHead
 from fedaudit.models.soft_labels import loss_on
+
+
+def auxiliary_variables(
+    evidence: Evidence,
+    public: nn.Module | None,
+    restarts: int,
+    generator: torch.Generator | None,
+    searched: bool,
+) -> tuple[Tensor, ...]:
+    """A leaf `[R, …]` an image: upstream gradients of unit length, or logits of soft labels.
+
+    Args:
+        evidence: What was gathered.
+        public: The part of the network at whose end gradients arrive; None for soft labels.
+        restarts: R.
+        generator: Of the start.
+        searched: The head that soft labels go with is the client's own.
+
+    Raises:
+        AttackError: Soft labels with a margin head.
+    """
+    model = evidence.model
+    empty = next(iter(evidence.target.values())).new_zeros(1, *evidence.shape)
+    if public is None and searched and isinstance(getattr(model, "head", None), CosineHead):
+        raise AttackError(
+            "a soft label needs a cross-entropy of plain scores, and this network has a "
+            "margin head: use an attack that infers the labels first, such as idlg"
+        )
+    with torch.no_grad():
+        width = (public or model)(empty).shape[1]
+    scale = width**-0.5 if public is not None else 1.0
+    draws = [
+        torch.randn(evidence.count, width, generator=generator) * scale for _ in range(restarts)
+    ]
+    start = torch.stack(draws, dim=1).to(empty)
+    return tuple(rows.clone().requires_grad_() for rows in start)
 
 
 @dataclass
@@ -37,11 +73,11 @@ class Matching:
       curvature of the head stands between the images and the match.
     * **labels**: the client's own criterion with known or inferred labels.
     * **soft**: the label is searched together with the image, as logits (DLG).
-    * **free**: nothing after the feature map was shared (a private projector). Each image's
+    * **free**: nothing after the feature map was shared (a local projector). Each image's
       upstream gradient is a free variable that is searched together with the images: whatever
-      the private part is, it acts on an image's gradient through this one vector.
+      the local layers are, they act on an image's gradient through this one vector.
 
-    Where a private part is guessed or learned, the loss is **soft** through it.
+    Where local layers are guessed or learned, the loss is **soft** through it.
 
     Args:
         evidence: What was gathered.
@@ -58,7 +94,7 @@ class Matching:
         autocast: Lower precision of the dummy passes; None computes in that of the parameters.
         dummy: Replays several local steps; None takes one gradient at the broadcast weights.
         generator: Start of the free variables.
-        surrogate_head: Private parts to match with, `[R, …]` by name; {} solves for what they do.
+        surrogate_head: Local layers to match with, `[R, …]` by name; {} solves for what they do.
     """
 
     evidence: Evidence
@@ -263,15 +299,15 @@ class Matching:
         return distance(adaptation.sent(dummy, self.names, scaled=scaled), self.target)
 
     def rows(self, which: Sequence[int], restart: int) -> list[Tensor]:
-        """The free variables of images `which`, then what stands in for a private part."""
+        """The free variables of images `which`, then what stands in for local layers."""
         free = [self.free[i][restart] for i in which] if self.free else []
         return [*free, *(value[restart] for value in self.fixed)]
 
     def fresh_free(self, which: Sequence[int]) -> list[Tensor]:
         """The free variables of images `which`; upstream gradients are brought to one length.
 
-        Their scale does not matter to a cosine, but a step of fixed length hardly turns a vector
-        that an earlier stage made long.
+        A cosine does not mind it, but a step of fixed length hardly turns a vector that has become
+        long.
         """
         if self.loss == "free":
             with torch.no_grad():

@@ -22,13 +22,14 @@ from fedaudit.attacks.generators.face_generator import FaceGenerator
 from fedaudit.attacks.search.batch_norm_prior import BatchNormPrior, from_observation
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.distances import DISTANCES
-from fedaudit.attacks.search.local_steps import dummy_update_of
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.search_run import SearchRun
-from fedaudit.attacks.search.stage import Stage
-from fedaudit.attacks.search.stage_adjustment import adjusted
+from fedaudit.attacks.search.stage import Stage, adjusted
 from fedaudit.attacks.search.trace import Trace
 from fedaudit.attacks.search.variables import Scene, generic_faces
+from fedaudit.attacks.training.dummy_update import DummyUpdate, dummy_update_for
+from fedaudit.attacks.training.simulated_training import along_simulated_path
+from fedaudit.attacks.training.training_inference import guess_training, plausible
 from fedaudit.core.choices import check_choices
 from fedaudit.core.errors import UnknownNameError
 from fedaudit.core.knowledge import Knowledge
@@ -38,6 +39,9 @@ from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Update
 from fedaudit.defenses.gradient_transforms import ImageTransform
 
+# Chosen by benchmarks/local_steps.py.
+POINTS = 4
+"""Places on the line to the shared weights at which gradients are taken, at most."""
 PROXY_FACES = 32
 """Generated faces whose batch-norm statistics stand in for unknown ones."""
 MEAN_OF = 64
@@ -50,6 +54,36 @@ SMALL = 500_000
 Precision = Literal["auto", "float64", "float32", "bfloat16"]
 LocalSteps = Literal["start", "path", "replay"]
 Unknown = Literal["joint", "learned", "guessed"]
+
+
+def dummy_update_of(
+    seen: Observation,
+    evidence: Evidence,
+    mode: Literal["start", "path", "replay"],
+    generator: torch.Generator,
+) -> DummyUpdate | None:
+    """What dummy images would have made the client share, over all its steps (see `DummyUpdate`).
+
+    Settings of its training that the threat model does not grant are guessed. None where one
+    gradient says it all: a shared gradient, one step of SGD, mode "start"; or where the labels are
+    not known, without which nothing can be replayed.
+    """
+    if mode == "start" or seen.update is None or seen.update.kind == "gradient":
+        return None
+    if evidence.labels is None:
+        return None
+    training = seen.training
+    if training is None:
+        candidates = plausible(evidence.count)
+        guesses = guess_training(seen, evidence.model, evidence.labels, candidates, generator)
+        training = guesses[0].training
+    if training.steps == 1 and training.optimizer == "sgd":
+        return None
+    dummy = dummy_update_for(seen, evidence.model, training, mode="replay")
+    if mode == "replay":
+        return dummy
+    along = along_simulated_path(dummy, evidence.shape, evidence.labels, generator)
+    return replace(along, points=POINTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +160,7 @@ class MatchingAttack:
 
     @property
     def needs(self) -> frozenset[Knowledge]:
-        """Faces from elsewhere only with a generator, or to learn a private part from."""
+        """Faces from elsewhere only with a generator, or to learn local layers from."""
         basic = frozenset({Knowledge.MODEL, Knowledge.BASIC})
         faces = self.prior is not None or self.unknown == "learned"
         return basic | {Knowledge.AUXILIARY} if faces else basic
@@ -257,7 +291,7 @@ class MatchingAttack:
     def _surrogate_head(
         self, seen: Observation, evidence: Evidence, seed: int
     ) -> dict[str, Tensor]:
-        """What is matched with in place of a private part, where the attack does not solve for it.
+        """What is matched with in place of local layers, where the attack does not solve for them.
 
         Drawn with seeds of its own, so that a search that is resumed has the same.
         """

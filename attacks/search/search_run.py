@@ -27,7 +27,7 @@ class SearchRun:
         trace: Counts every step.
         penalty: Called as each stage begins: what it adds for images; None for nothing.
         checkpoint: Where to keep how far it is; None keeps nothing.
-        attack: What the checkpoint is of: the attack's settings, as text.
+        attack: The attack's settings, as text, for the checkpoint.
         started: CPU seconds of the process when the attack began.
     """
 

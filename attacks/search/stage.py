@@ -1,18 +1,56 @@
 """One part of a search, as data: what varies, how it moves, what is added to the match."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor
 
+from fedaudit.attacks.evidence.reading import Reading
 from fedaudit.attacks.search.image_priors import GroupConsistency, ImagePrior, total_variation
+from fedaudit.attacks.search.map_matching import MapMatching, goal_of
 from fedaudit.attacks.search.matching import Matching
-from fedaudit.attacks.search.movers.by_name import MOVERS, expected_steps
+from fedaudit.attacks.search.movers.evolution import Evolution
+from fedaudit.attacks.search.movers.gauss_newton import GaussNewton
 from fedaudit.attacks.search.movers.gradient_descent import Schedule
 from fedaudit.attacks.search.movers.mover import Mover, Optimizer, Plan, Task
-from fedaudit.attacks.search.variables import Pixels, Varies
+from fedaudit.attacks.search.movers.round_wise import Movement, OneByOne
+from fedaudit.attacks.search.variables import Latent, Pixels, Varies
 from fedaudit.core.choices import check_choices
+
+# Set by hand; what they reach is measured by benchmarks/mixture_bound.py.
+NOISE_LR = 0.05
+"""Peak step size in pixels of an image that looks like noise."""
+NOISE_SPREAD = 0.25
+"""Half the width of the noise that its search starts from."""
+
+
+def descent(task: Task, plan: Plan) -> Mover:
+    """Gradient descent: restarts in one pass, or in turn where they cannot share it."""
+    whole = Movement(task, plan)
+    several = len(task.variables[0]) > 1
+    return OneByOne(whole) if several and in_turn(plan.optimizer, task.matching) else whole
+
+
+MOVERS: Mapping[Optimizer, Callable[[Task, Plan], Mover]] = {
+    "adam": descent,
+    "signed_adam": descent,
+    "lbfgs": descent,
+    "cma_es": Evolution,
+    "gauss_newton": GaussNewton,
+}
+
+
+def in_turn(optimizer: Optimizer, matching: Matching | MapMatching) -> bool:
+    """Whether restarts are searched one after the other: L-BFGS and replays cannot be mapped."""
+    return optimizer == "lbfgs" or not matching.mappable
+
+
+def expected_steps(plan: Plan, matching: Matching) -> int:
+    """Steps that a mover will count, if nothing stops it."""
+    image_by_image = plan.optimizer == "gauss_newton" or (plan.rounds and matching.separable)
+    images = matching.evidence.count if image_by_image else 1
+    return plan.steps * images * (matching.restarts if in_turn(plan.optimizer, matching) else 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,13 +150,65 @@ class Stage:
 
 
 def solving_stages(steps: int, damping: float) -> tuple[Stage, ...]:
-    """Gauss–Newton on pixels, to end a search where feature maps are known; () without steps.
-
-    Args:
-        steps: At most, an image.
-        damping: First damping, relative.
-    """
+    """Gauss–Newton on pixels, to end a search where feature maps are known; () without steps."""
     if not steps:
         return ()
     varies = Pixels(start="previous", clamp=False)
     return (Stage(varies=varies, steps=steps, lr=damping, optimizer="gauss_newton"),)
+
+
+def adjusted(stages: Sequence[Stage], matching: Matching, *, generated: bool) -> tuple[Stage, ...]:
+    """The stages as they do best on the evidence, of an attack with a generator if `generated`."""
+    evidence = matching.evidence
+    chosen = from_gray(stages) if matching.loss == "spans" else tuple(stages)
+    for special in evidence.adaptation.special:
+        if generated and special.looks_like_noise(evidence):
+            chosen = of_noise(stages, by_maps=goal_of(evidence) is not None)
+        known = special.equations(evidence)
+        if known is not None:
+            chosen = within_range(chosen, known, evidence)
+    return chosen
+
+
+def from_gray(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """The stages as they do best on spans, where the start matters and the slope is exact.
+
+    What is wrong in a generated face holds on to it longer than noise does: an attack that leaves
+    its generator in the end never enters it, and gives its steps to pixels. One that stays inside,
+    as published, does so here. Adam's own steps end nearer than those of its sign.
+    """
+    free = [stage for stage in stages if isinstance(stage.varies, Pixels)]
+    if free and free[0] is not stages[0]:
+        saved = sum(stage.steps for stage in stages[: stages.index(free[0])])
+        free[0] = replace(free[0], varies=Pixels(), steps=free[0].steps + saved)
+    chosen = free or stages
+    return tuple(
+        replace(stage, optimizer="adam") if stage.optimizer == "signed_adam" else stage
+        for stage in chosen
+    )
+
+
+def of_noise(stages: Sequence[Stage], *, by_maps: bool) -> tuple[Stage, ...]:
+    """The stages for an image that looks like noise, as InstaHide's masks leave them.
+
+    No generator draws it and no prior knows it. Its pixels are free from the start, first by its
+    known maps alone, which cost the least, then by the update; with all steps, and twice as many.
+    """
+    steps = sum(stage.steps for stage in stages)
+    start = Stage(varies=Pixels(spread=NOISE_SPREAD), steps=steps, lr=NOISE_LR, match="maps")
+    if not by_maps:
+        return (replace(start, match="update"),)
+    return start, Stage(varies=Pixels(start="previous"), steps=2 * steps, lr=NOISE_LR)
+
+
+def within_range(stages: Sequence[Stage], equations: int, reading: Reading) -> tuple[Stage, ...]:
+    """The stages that so few equations can lead; the last of them has the steps of all others.
+
+    Pixels need as many equations; the generator's latent vectors have a hundred numbers. An attack
+    that has no generator, or never enters its latent space, stays as it is.
+    """
+    kept = [stage for stage in stages if isinstance(stage.varies, Latent)]
+    if not kept or equations >= reading.pixels:
+        return tuple(stages)
+    left = sum(stage.steps for stage in stages) - sum(stage.steps for stage in kept)
+    return (*kept[:-1], replace(kept[-1], steps=kept[-1].steps + left))

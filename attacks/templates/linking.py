@@ -29,20 +29,19 @@ def link(
     anchors: tuple[Tensor, Tensor] | None = None,
     drift: Drift | None = None,
 ) -> Links:
-    """Pair templates of two rounds, or of two clients.
+    """Pair templates `[a, D]` and `[b, D]` of two rounds, or of two clients.
 
-    Cosines, and the one-to-one assignment of their greatest sum. Between two rounds the backbone
-    has moved, and with it the space that templates live in. What all templates of a set have in
-    common tells nobody apart, and is taken away ("center"); and where the server's own faces show
-    how the space has turned, the orthogonal Procrustes rotation (Schönemann, Psychometrika 1966)
-    turns it back ("rotate"). Server, rounds and faces: no pair of templates is known to be one
-    person's. This combination is our own.
+    Cosines, and the one-to-one assignment of their greatest sum. Between two rounds the space that
+    templates live in has moved. What all templates of a set have in common tells nobody apart, and
+    is taken away ("center"); and where the server's own faces show how the space has turned, the
+    orthogonal Procrustes rotation (Schönemann, Psychometrika 1966) turns it back ("rotate"). No
+    pair of templates is known to be one person's. This combination is our own.
 
     Args:
         first: `[a, D]`.
         second: `[b, D]`.
-        anchors: `[m, D]` twice, the same faces of the server's own in the space of either set;
-            None where both are of one space.
+        anchors: `[m, D]` twice, the same faces of the server's own in the space of either set; None
+            where both are of one space.
         drift: Which of the three; None takes the one whose chosen pairs stand out most.
 
     Raises:
@@ -77,8 +76,7 @@ def link_observations(
     Args:
         first: What clients sent in one round, or one client in one; names and owners are not read.
         second: What was sent in another round, or by other clients.
-        faces: `[m, C, H, W]` the server's own, from which it sees how the backbone has moved
-            between the rounds; not needed where both sets are of one round.
+        faces: `[m, C, H, W]` the server's own, where the sets are of two rounds.
         drift: As in `link`.
 
     Raises:
@@ -94,9 +92,9 @@ def link_observations(
 def templates(seen: Observation) -> Tensor:
     """What of an observation points to somebody, `[k, D]`.
 
-    Class embeddings, one a person (FedFace, FedGC); else cluster centers, one a group of people
-    (PrivacyFace); else the change of the shared head, one a client: which rows it has moved says
-    who its people are.
+    Class embeddings, one a person (FedFace, FedGC); else cluster centers, one a group
+    (PrivacyFace); else the change of the shared head: which rows it has moved says who a client's
+    people are.
 
     Raises:
         AttackError: None of these was sent.

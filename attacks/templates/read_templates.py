@@ -30,10 +30,6 @@ class Templates:
 def read_templates(seen: Observation, limit: int) -> Templates:
     """The first `limit` templates that the observation holds.
 
-    Args:
-        seen: What the server saw. Rows of a sum that one client owns are computed from it.
-        limit: How many at most.
-
     Raises:
         AttackError: None was shared.
     """

@@ -117,9 +117,8 @@ class Embeddings:
 def _noise(rows: Tensor, spread: Tensor) -> float:
     """Variance an entry of what in `rows [k, D]` is no face, once faces make the usual length.
 
-    A trained row keeps its random start, and a released center has noise; both fill all directions
-    alike. Faces fill few: `spread [D]` is the variance of their embeddings along each axis,
-    ascending. So what the rows have along the lower half of the axes is noise (derived).
+    A trained row's random start and a center's noise fill all directions alike. Faces fill few:
+    `spread [D]`, ascending. So what rows have along the lower half of the axes is noise (derived).
     """
     usual, low = float(spread.sum()), len(spread) // 2
     variance = float(rows[:, :low].square().mean())

@@ -93,12 +93,8 @@ class DummyUpdate:
     def gradients(
         self, images: Tensor, labels: Tensor, *, create_graph: bool = True
     ) -> tuple[Tensor, ...]:
-        """The dummy update, a tensor for each of `names`, in the scale of `target`.
-
-        Args:
-            images: `[N, C, H, W]` in [0, 1].
-            labels: `[N]` int64.
-            create_graph: Keep what the derivative by `images` needs.
+        """The dummy update of images `[N, C, H, W]`, a tensor for each of `names`, in `target`'s
+        scale.
         """
         if len(images) != self.count:
             raise AttackError(f"the replay takes {self.count} images, not {len(images)}")
@@ -153,14 +149,9 @@ def dummy_update_for(
     *,
     mode: Mode = "replay",
 ) -> DummyUpdate:
-    """The `DummyUpdate` of an observation; `dataclasses.replace` changes its other settings.
+    """The `DummyUpdate` of an observation, with the model in the client's mode.
 
-    Args:
-        seen: What the server saw.
-        model: In the client's mode, with the broadcast parameters.
-        training: In place of what the threat model grants, as guessed by
-            `guess_training`.
-        mode: As in `DummyUpdate`.
+    `training` stands in for what the threat model grants, as guessed by `guess_training`.
 
     Raises:
         KnowledgeError: Neither granted nor guessed how the client trained, or how many images.

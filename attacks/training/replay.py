@@ -31,8 +31,7 @@ class Course:
 
     Attributes:
         delta: Local weights − global weights, by name; what is absent does not move.
-        places: One fraction of `delta` a step, in [0, 1]. Steps at one place over the same images
-            have one gradient, which is computed once.
+        places: One fraction of `delta` a step, in [0, 1].
     """
 
     delta: Mapping[str, Tensor]
@@ -53,7 +52,7 @@ def replay(
     course: Course | None = None,
     visit: Callable[[Named], None] | None = None,
 ) -> Named:
-    """The weight delta of a client that trains on `images`, differentiable in them.
+    """The weight delta of a client that trains on `images`, by name and differentiable in them.
 
     Equal to the client's own to float precision where images, labels and order are (Geiping et al.,
     NeurIPS 2020, section 6, for plain SGD; here with momentum, weight decay, Adam and FedProx).
@@ -68,15 +67,11 @@ def replay(
         training: The client's settings.
         order: For each step the indices of its images.
         create_graph: Keep what the derivative by `images` needs.
-        names: The parameters whose delta is wanted, all if None. Along a `course`, and in the last
-            step, gradients of the others are not computed.
-        softening: Adam divides by √v + ε. In its first step that is the sign of the gradient, which
-            has no derivative; this adds so many root mean squares of √v to ε.
+        names: The parameters whose delta is wanted, all if None; only they are computed at the end.
+        softening: Root mean squares of √v that Adam's ε grows by: √v + ε in its first step is the
+            sign of the gradient, which has no derivative.
         course: Follow this instead of the replayed weights.
         visit: Called after each replayed step with the delta so far.
-
-    Returns:
-        Delta by parameter name.
 
     Raises:
         AttackError: `order` has another number of steps than `training`.

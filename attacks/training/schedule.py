@@ -16,15 +16,7 @@ Order = Sequence[Sequence[int]]
 
 
 def fixed_order(count: int, training: LocalTraining) -> list[list[int]]:
-    """An order of the attacker's own: images 0, 1, … in turn, the same in every epoch.
-
-    Args:
-        count: N, images of the client.
-        training: Its settings.
-
-    Returns:
-        `training.steps` lists of indices.
-    """
+    """An order of the attacker's own: images 0, 1, … in turn, alike in every epoch."""
     size = min(training.batch_size, count)
     an_epoch = [list(range(first, min(first + size, count))) for first in range(0, count, size)]
     return [an_epoch[step % len(an_epoch)] for step in range(training.steps)]

@@ -37,15 +37,7 @@ def simulate_pace(
     labels: Tensor,
     training: LocalTraining,
 ) -> Pace:
-    """The pace of a client that trains on `images`; costs one replay, without derivatives.
-
-    Args:
-        model: In the client's mode.
-        before: What the server broadcast, by name.
-        images: `[N, C, H, W]` in [0, 1], of anything; as many as the client has.
-        labels: `[N]` int64, the client's as far as known.
-        training: Its settings.
-    """
+    """The pace of a client that trains on `images` of anything; one replay, without derivatives."""
     reached: list[Tensor] = []
     replay(
         model,
@@ -75,14 +67,7 @@ def along_simulated_path(
     labels: Tensor,
     generator: torch.Generator,
 ) -> DummyUpdate:
-    """`dummy` along the path, with the pace of simulated training on smooth noise.
-
-    Args:
-        dummy: Any mode.
-        image_shape: `(C, H, W)`.
-        labels: `[N]` int64, the client's as far as known.
-        generator: Of the noise.
-    """
+    """`dummy` along the path, with the pace of simulated training on smooth noise."""
     if dummy.update.kind == "gradient" or dummy.training.steps == 1:
         return dummy
     noise = smooth_noise(dummy.count, image_shape, generator).to(labels.device)

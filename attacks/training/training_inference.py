@@ -1,9 +1,8 @@
 """How did the client train? Guessed from its update, where the threat model does not say.
 
-Every plausible setting is simulated on smooth noise from the broadcast weights. What
-training does to the layers' weights — how far each moves, how evenly, which classes' rows — depends
-on the settings far more than on the photos, so the simulation that looks most like the update tells
-them. No image is searched for.
+Every plausible setting is simulated on smooth noise from the broadcast weights. What training does
+to the layers' weights — how far each moves, how evenly, which classes' rows — depends on the
+settings far more than on the photos, so the simulation most like the update tells them.
 """
 
 import math
@@ -42,14 +41,8 @@ def plausible(
     momenta: Sequence[float] = (0.0, 0.9),
     adam_rates: Sequence[float] = ADAM_RATES,
 ) -> list[LocalTraining]:
-    """Settings that people use: SGD with and without momentum, Adam; all images a step, or halves.
-
-    Args:
-        count: N, images of the client.
-        steps: Local steps.
-        rates: Learning rates of SGD.
-        momenta: Of SGD.
-        adam_rates: Learning rates of Adam; () leaves it out.
+    """Settings that people use: SGD with and without momentum, Adam; all `count` images a step, or
+    halves.
     """
     sizes = sorted({count, max(1, count // 2)}, reverse=True)
     settings = []
@@ -75,19 +68,12 @@ def guess_training(
     """All candidates, the most plausible first; costs one replay without derivatives each.
 
     Settings that lead to nearly the same update, such as more steps once the images are fitted, are
-    not told apart by noise. A first search gives images that can stand in for it: then the
-    distance is the relative error of the whole update, and the few best candidates are tried again.
+    not told apart by noise. A first search gives `images` `[N, C, H, W]` that can stand in for it:
+    then the distance is the relative error of the whole update, and the few best candidates are
+    tried again.
 
-    Where the client shared counters of batch norm, they tell the number of steps, and candidates
-    of another number are left out.
-
-    Args:
-        seen: What the server saw.
-        model: With the broadcast parameters; its mode is left as the last candidate's.
-        labels: `[N]` int64, as inferred.
-        candidates: Such as `plausible(N)`.
-        generator: Of the noise.
-        images: `[N, C, H, W]`, reconstructed images to train on in place of noise.
+    Where the client shared counters of batch norm, they tell the number of steps, and candidates of
+    another number are left out. The model's mode is left as the last candidate's.
 
     Raises:
         KnowledgeError: The number or size of the images is not known.

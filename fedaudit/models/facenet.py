@@ -62,13 +62,13 @@ class FaceNet(nn.Module):
         return f"{'head' if isinstance(self.embedding, nn.Identity) else 'embedding'}.weight"
 
     @property
-    def entry_layer(self) -> nn.Module:
+    def first_fc_layer(self) -> nn.Module:
         """The first fully connected layer itself."""
         return self.head if isinstance(self.embedding, nn.Identity) else self.embedding
 
     def after_first_fc(self, outputs: Tensor) -> Tensor:
         """Scores `[N, K]` of the outputs of the first fully connected layer."""
-        scores: Tensor = outputs if self.entry_layer is self.head else self.head(outputs)
+        scores: Tensor = outputs if self.first_fc_layer is self.head else self.head(outputs)
         return scores
 
     def features(self, images: Tensor) -> Tensor:

@@ -95,7 +95,7 @@ class VariationalFaceNet(FaceNet):
         return "embedding.encoder.weight"
 
     @property
-    def entry_layer(self) -> nn.Module:
+    def first_fc_layer(self) -> nn.Module:
         """The encoder."""
         return self.embedding.encoder
 

@@ -11,7 +11,7 @@ from fedaudit.attacks.adaptive.estimation import estimate
 from fedaudit.attacks.evidence.feature_maps.known_maps import known_maps
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.generators.auxiliary import Auxiliary
-from fedaudit.attacks.learned import decoder_training, feature_decoder
+from fedaudit.attacks.learned import decoder, feature_decoder
 from fedaudit.attacks.learned.feature_decoder import DecoderTraining, FeatureDecoder, decode
 from fedaudit.attacks.learned.lti import LearnedInversion, principal
 from fedaudit.attacks.learned.sketch import Sketch, image_gradients, leading
@@ -273,7 +273,7 @@ def test_what_was_learned_is_kept_and_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taught: list[int] = []
-    teach = decoder_training.teach
+    teach = decoder.teach
 
     def counted(*arguments: object, **settings: object) -> int:
         taught.append(1)

@@ -11,8 +11,8 @@ from fedaudit.attacks.adaptive.per_example import Gradients, total
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.search.distances import cosine_distance
 from fedaudit.attacks.search.image_priors import total_variation
-from fedaudit.attacks.search.local_steps import dummy_update_of
 from fedaudit.attacks.search.matching import Matching
+from fedaudit.attacks.search.matching_attack import dummy_update_of
 from fedaudit.attacks.search.movers.gradient_descent import Search, cosine_ramp, step_decay
 from fedaudit.attacks.search.movers.mover import Plan, Task
 from fedaudit.attacks.search.movers.round_wise import Movement
@@ -85,7 +85,7 @@ def test_where_shares_do_not_add_up_it_says_so(intercept: Intercept) -> None:
         ({"network": "face_pooled"}, True),
         ({"network": "mobile_face"}, True),
     ],
-    ids=["none", "none, gradient alone", "dplc", "private head", "pooled", "mobile"],
+    ids=["none", "none, gradient alone", "dplc", "local head", "pooled", "mobile"],
 )
 def test_the_truth_explains_everything(
     options: dict[str, Any], use_first_fc: bool, batch: int, intercept: Intercept, faces: FaceSet

@@ -21,8 +21,7 @@ from fedaudit.attacks.adaptive.mixture_arithmetic import (
 )
 from fedaudit.attacks.adaptive.mixtures import as_mixture
 from fedaudit.attacks.adaptive.unmasking import Unmasking
-from fedaudit.attacks.evidence.labels.head_gradient import read_head
-from fedaudit.attacks.evidence.labels.mixed import mixed_label
+from fedaudit.attacks.evidence.labels.head_gradient import mixed_label, read_head
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.core.capture import Capture

@@ -12,8 +12,7 @@ from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.generators.face_generator import FaceGenerator, FittedGenerator
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
 from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
-from fedaudit.attacks.search.stage import Stage
-from fedaudit.attacks.search.stage_adjustment import within_range
+from fedaudit.attacks.search.stage import Stage, within_range
 from fedaudit.attacks.search.variables import Latent, fitted
 from fedaudit.core.capture import Capture
 from fedaudit.core.registry import create
@@ -23,16 +22,16 @@ Intercept = Callable[..., Capture]
 
 def evidence_of(rounds: int) -> Reading:
     """Of a network with parameters of 30 and 1,000 numbers, and of one number."""
-    turned = {"a": torch.ones(rounds, 30), "b": torch.ones(rounds, 1000), "c": torch.ones(rounds)}
+    orthogonalized = {"a": torch.ones(rounds, 30), "b": torch.ones(rounds, 1000), "c": torch.ones(rounds)}
     return Reading(
         model=torch.nn.Identity(),
-        target={n: v[0] for n, v in turned.items()},
+        target={n: v[0] for n, v in orthogonalized.items()},
         count=1,
         shape=(1, 8, 8),
         labels=None,
         grayscale=False,
         first_fc=None,
-        every_round=turned,
+        every_round=orthogonalized,
     )
 
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.closed_form.first_layer import find_first
-from fedaudit.attacks.closed_form.low_rank import Factors, mismatch
-from fedaudit.attacks.closed_form.spear import Spear
+from fedaudit.attacks.closed_form.spear import Factors, Spear, mismatch
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.core.capture import Capture
 from fedaudit.core.errors import AttackError

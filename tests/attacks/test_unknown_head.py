@@ -167,7 +167,7 @@ def _without_spans(evidence: Evidence) -> Evidence:
 
 
 def _as_the_client_had_it(captured: Capture) -> torch.nn.Module:
-    """The network with a private part: any will do, as the identity holds for every one."""
+    """The network with local layers: any will do, as the identity holds for every one."""
     return build(captured.seen.model, captured.seen.before, seed=123)
 
 

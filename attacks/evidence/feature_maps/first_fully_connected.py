@@ -58,17 +58,10 @@ class FirstFullyConnected:
 def find_first_fully_connected(
     model: nn.Module, target: Mapping[str, Tensor], count: int, *, sparse: bool = False
 ) -> FirstFullyConnected | None:
-    """Feature maps from the gradient of the first fully connected layer.
+    """Feature maps from the gradient of the first fully connected layer of a `FaceNet`.
 
-    Args:
-        model: The network; only a `FaceNet` says which layer that is.
-        target: Mean gradient by parameter name.
-        count: N.
-        sparse: Zeros stand for entries that were not sent (pruning, Soteria's mask).
-
-    Returns:
-        With `maps` at batch 1 (beyond it see `take_apart`); None where the layer was not shared, or
-        its signal drowns in noise.
+    With `maps` at batch 1 (beyond it see `take_apart`); None where the layer was not shared, or its
+    signal drowns in noise. `sparse`: zeros stand for entries that were not sent (pruning, Soteria).
     """
     layer = _layer(model)
     if layer is None:
@@ -97,8 +90,7 @@ def _from_sparse(weight: Tensor, gradient: Tensor, count: int) -> FirstFullyConn
     """What a gradient with missing entries gives away.
 
     Where whole columns are missing the others are as they were. Where single entries are, those of
-    N images' gradient are products of few numbers, of which few entries an unknown are enough:
-    alternating least squares over what was sent.
+    N images' gradient are products of few numbers: alternating least squares over what was sent.
     """
     sent = gradient != 0
     columns = sent.any(0)
@@ -159,20 +151,11 @@ def _fitted(gradient: Tensor, sent: Tensor, known: Tensor) -> Tensor:
 def take_apart(
     first_fc: FirstFullyConnected, model: nn.Module, labels: Tensor, steps: int = 60
 ) -> FirstFullyConnected:
-    """Each image's own feature map, given the labels and the head.
+    """Each image's own feature map, given the head, and labels `[N]` or probabilities `[N, K]`.
 
-    Fixed point of: maps → upstream gradients (through the known head) → maps (least squares).
-    At batch 1 only the sign of the map is decided.
-
-    Args:
-        first_fc: The layer.
-        model: The network.
-        labels: `[N]`, or `[N, K]` class probabilities.
-        steps: Iterations.
-
-    Returns:
-        The layer with `maps` and `upstream`; unchanged where the iteration does not explain the
-        gradient, as with repeated labels or a head that fits the batch already.
+    Fixed point of: maps → upstream gradients (through the known head) → maps (least squares). At
+    batch 1 only the sign of the map is decided. Unchanged where the iteration does not explain the
+    gradient, as with repeated labels or a head that fits the batch already.
     """
     layer = _layer(model)
     if layer is None or not isinstance(model, FaceNet):
@@ -251,17 +234,10 @@ def likeliest_label(
 def place_maps(
     first_fc: FirstFullyConnected, model: nn.Module, places: Tensor
 ) -> FirstFullyConnected:
-    """Each image's own feature map, where what its head saw is known (`attacks.labels.solver`).
+    """Each image's own feature map, where the head's inputs `places` `[N, D]` are known (`solver`).
 
-    Needs no labels, and minds neither repeated ones nor a head that fits the batch.
-
-    Args:
-        first_fc: The layer.
-        model: The network.
-        places: `[N, D]`, the head's inputs, or their directions.
-
-    Returns:
-        The layer with `maps` and `upstream`; unchanged where they do not explain the gradient.
+    Needs no labels, and minds neither repeated ones nor a head that fits the batch. Unchanged where
+    the places, or their directions, do not explain the gradient.
     """
     layer = _layer(model)
     if layer is None or not isinstance(model, FaceNet) or first_fc.known is not None:
@@ -298,13 +274,13 @@ def _layer(model: nn.Module) -> nn.Linear | None:
     """The layer that the map enters (in other networks, `models.foreign_network` finds it)."""
     if not isinstance(model, FaceNet):
         return None
-    layer = model.entry_layer
+    layer = model.first_fc_layer
     return layer if isinstance(layer, nn.Linear) else None
 
 
 def leads_to_head(model: nn.Module) -> bool:
     """Whether the head sees the layer's outputs, or is the layer; nothing lies between."""
-    return isinstance(model, FaceNet) and model.entry_layer in (model.embedding, model.head)
+    return isinstance(model, FaceNet) and model.first_fc_layer in (model.embedding, model.head)
 
 
 def solve_upstream(first_fc: FirstFullyConnected, features: Tensor) -> Tensor:

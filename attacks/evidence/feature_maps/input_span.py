@@ -86,18 +86,17 @@ def find_spans(
 ) -> tuple[InputSpan, ...]:
     """The layers whose gradient gives away what their inputs span, in order.
 
+    None of a layer with several groups, or with more patches than its gradient has rows.
+
     Args:
         model: The network.
         target: Mean gradient by parameter name.
         shape: `(C, H, W)`.
         count: N.
-        private: Names of parameters that are not known; layers behind the first of them are left
-            out, because what dummy images send there is not known.
-        clean: The update is one exact gradient. Otherwise only layers whose spectrum shows how
-            much of it is noise, or the drift of several local steps, are believed.
-
-    Returns:
-        None of a layer with several groups, or with more patches than its gradient has rows.
+        private: Names of local parameters; layers behind the first of them are left out, because
+            what dummy images send there is not known.
+        clean: The update is one exact gradient. Otherwise only layers whose spectrum shows how much
+            of it is noise, or the drift of several local steps, are believed.
     """
     spans = []
     for name, positions in _reached(model, shape, private).items():
@@ -197,7 +196,7 @@ def _reached(
 def _run(model: nn.Module, images: Tensor) -> None:
     if isinstance(model, FaceNet):
         # Not what lies behind a bottleneck that draws: its inputs are the client's own.
-        model.entry_layer(model.features(images))
+        model.first_fc_layer(model.features(images))
     else:
         model(images)
 

@@ -55,12 +55,7 @@ def flat_maps(model: FaceNet, depth: int | None, images: Tensor) -> Tensor:
 
 
 def known_maps(reading: Reading, *, invert: bool = True) -> KnownMaps | None:
-    """The earliest maps that are known; None where not even the last one is.
-
-    Args:
-        reading: What the update says.
-        invert: Look for the map before the last block first.
-    """
+    """The earliest maps that are known, first before the last block if `invert`; else None."""
     model, first_fc = reading.model, reading.first_fc
     if not isinstance(model, FaceNet) or first_fc is None:
         return None

@@ -202,11 +202,8 @@ def _adding_up(columns: Tensor, total: Tensor, positions: int) -> Tensor:
 def _under_taps(deltas: Tensor, shortcut: Tensor, taps: Tensor) -> Tensor:
     """The block's inputs under each tap of its convolution, `[3, 3, positions, channels]`.
 
-    Args:
-        deltas: `[positions, outputs]`, gradients at the shortcut's outputs; a channel that is zero
-            throughout is not used.
-        shortcut: `[outputs, inputs]`, its weight gradient.
-        taps: `[outputs, inputs, 3, 3]`, the convolution's.
+    From the gradients `[positions, outputs]` at the shortcut's outputs (a channel that is zero
+    throughout is not used), and the weight gradients of shortcut and convolution.
     """
     used = deltas.abs().amax(0) > 0
     centers = torch.linalg.pinv(deltas[:, used].T) @ shortcut[used]
@@ -219,8 +216,7 @@ def _under_taps(deltas: Tensor, shortcut: Tensor, taps: Tensor) -> Tensor:
 def _in_order(inputs: Tensor, rows: int, columns: int) -> Tensor:
     """Which of the unordered positions comes where, in reading order.
 
-    What one position has under its right tap, its right neighbor has under its left one; beyond the
-    border are zeros.
+    What one position has under its right tap, its right neighbor has under its left one.
     """
     right = torch.cdist(inputs[1, 2], inputs[1, 0])
     down = torch.cdist(inputs[2, 1], inputs[0, 1])

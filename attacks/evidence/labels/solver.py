@@ -9,9 +9,12 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.func import grad, jacfwd, vmap
 
-from fedaudit.attacks.evidence.labels.head_equation import HeadEquation
-
+ARRIVED, STUCK = 1e-8, 1e3
+"""Length outside at which a start has arrived, and damping at which it has nowhere to go."""
+RANK_TOLERANCE = 1e-6
+"""Singular values of a single-precision gradient below this share of the first are rounding."""
 EXPLAINED = 1e-3
 """Length outside the column space, of e scaled to 1, that rounding explains."""
 WHOLE = 0.1
@@ -28,17 +31,117 @@ SOUND = 1e-5
 
 
 @dataclass(frozen=True)
+class HeadEquation:
+    """P = Σ_i e_i x_iᵀ in its singular vectors, in double precision.
+
+    Attributes:
+        columns: `[K, r]`, orthonormal: the space of the e_i.
+        sizes: `[r]`.
+        rows: `[r, D]`, orthonormal: the space of the x_i.
+        weight: `[K, r]`, A in the coordinates of the row space: D of them would cost every step.
+        bias: `[K]`, b (zeros where there is none).
+        unit: x is a unit vector.
+        criterion: `(scores [n, K], labels [n]) → mean loss`.
+    """
+
+    columns: Tensor
+    sizes: Tensor
+    rows: Tensor
+    weight: Tensor
+    bias: Tensor
+    unit: bool
+    criterion: Callable[[Tensor, Tensor], Tensor]
+
+    @classmethod
+    def of(
+        cls,
+        product: Tensor,
+        count: int,
+        weight: Tensor,
+        bias: Tensor | None,
+        criterion: Callable[[Tensor, Tensor], Tensor],
+        *,
+        unit: bool,
+    ) -> "HeadEquation":
+        """Take P `[K, D]` of `count` images apart."""
+        columns, sizes, rows = torch.linalg.svd(product.double(), full_matrices=False)
+        rank = min(count, int((sizes > RANK_TOLERANCE * sizes[0]).sum()))
+        weight = weight.double()
+        return cls(
+            columns[:, :rank],
+            sizes[:rank],
+            rows[:rank],
+            weight @ rows[:rank].T,
+            weight.new_zeros(len(weight)) if bias is None else bias.double(),
+            unit,
+            criterion,
+        )
+
+    def upstream(self, coordinates: Tensor, label: Tensor) -> Tensor:
+        """e(x, c) `[K]` for x given by its coordinates `[r]` in the row space."""
+        place = coordinates / coordinates.norm() if self.unit else coordinates
+        scores = self.weight @ place + self.bias
+
+        def loss(given: Tensor) -> Tensor:
+            return self.criterion(given[None], label[None])
+
+        upstream: Tensor = grad(loss)(scores)
+        return upstream
+
+    def outside(self, coordinates: Tensor, label: Tensor) -> Tensor:
+        """The part of e(x, c), scaled to length 1, outside the column space, `[K]`."""
+        e = self.upstream(coordinates, label)
+        e = e / (e.norm() + 1e-30)
+        outside: Tensor = e - self.columns @ (self.columns.T @ e)
+        return outside
+
+    def solve(self, starts: Tensor, labels: Tensor, steps: int = 30) -> tuple[Tensor, Tensor]:
+        """Levenberg–Marquardt from `starts [n, r]`: places `[n, r]`, and how much is outside,
+        `[n]`.
+        """
+        evaluate = vmap(self.outside)
+        slope = vmap(jacfwd(self.outside))
+        place, left = starts.clone(), evaluate(starts, labels)
+        damping = place.new_full((len(place),), 1e-2)
+        eye = torch.eye(place.shape[1]).to(place)
+        for _ in range(steps):
+            # Those that have arrived, or are stuck, cost nothing more.
+            moving = ((left.norm(dim=1) > ARRIVED) & (damping < STUCK)).nonzero()[:, 0]
+            if not len(moving):
+                break
+            here, out = place[moving], left[moving]
+            J = slope(here, labels[moving])
+            square = J.mT @ J
+            scale = square.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-30)
+            square = square + (damping[moving] * scale)[:, None, None] * eye
+            move = torch.linalg.solve_ex(square, -(J.mT @ out[:, :, None]))[0][:, :, 0]
+            dummy = here + move.nan_to_num(0)
+            moved = evaluate(dummy, labels[moving]).nan_to_num(1e3)
+            better = moved.norm(dim=1) < out.norm(dim=1)
+            place[moving] = torch.where(better[:, None], dummy, here)
+            left[moving] = torch.where(better[:, None], moved, out)
+            eased = torch.where(better, damping[moving] * 0.3, damping[moving] * 4)
+            damping[moving] = eased.clamp_min(1e-9)
+        return (F.normalize(place, dim=1) if self.unit else place), left.norm(dim=1)
+
+    def pairs(self, places: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The e `[n, K]` of solutions, and how each pairs with each, e_iᵀ P⁺ᵀ x_j, `[n, n]`."""
+        e = vmap(self.upstream)(places, labels)
+        return e, (e @ self.columns / self.sizes) @ places.T
+
+
+@dataclass(frozen=True)
 class Solved:
-    """What was found.
+    """The images of a batch as far as they were solved for.
 
     Attributes:
         labels: `[n]` int64, n ≤ N, ascending.
-        places: `[n, D]`, the head's inputs in that order (unit vectors for heads on unit vectors).
-        rest: `[K, D]`, what of P the images found do not explain.
+        places: `[n, D]`, the head's inputs in that order.
+        rest: `[K, D]`, what of P the images do not explain.
         left: N − n.
         unexplained: |rest| / |P|; rounding alone leaves far below 1e-3.
-        sound: What was found can be trusted: P has N singular values above rounding, and the images
-            found make up most of it, where false ones would add to what is left.
+        sound: P has N singular values above rounding, and the images make up most of it, where
+            false ones would add to what is left.
     """
 
     labels: Tensor
@@ -68,9 +171,9 @@ def solve_head(
 ) -> Solved:
     """Find the images of a batch one by one, and take each off the sum.
 
-    Nothing is assumed of the images, their number a class, or how far the network is trained.
-    Needs 2 N < K: K equations hold N unknowns. Where the gradient is noisy, or the mean over
-    several steps, nothing passes the checks and nothing is claimed.
+    Nothing is assumed of the images, their number a class, or how far the network is trained. Needs
+    2 N < K: K equations hold N unknowns. Where the gradient is noisy, or the mean over several
+    steps, nothing passes the checks and nothing is claimed.
 
     Args:
         product: P `[K, D]`, the gradient of the *summed* loss with respect to A; if its scale is
@@ -156,10 +259,7 @@ def _consistent(pairs: Tensor, left: int) -> list[tuple[int, int]]:
 
 
 def _scale(itself: Tensor) -> float:
-    """What the sum must be multiplied with, by solutions that agree on it; 1 where they do not.
-
-    On the right scale each image pairs with itself to 1.
-    """
+    """The sum's factor, by solutions that agree that each pairs with itself to 1; else 1."""
     itself = itself[itself > 1e-9]
     if not len(itself):
         return 1.0
@@ -181,8 +281,7 @@ def _starts(
 ) -> Tensor:
     """Around each class's own row and around the strongest one: they point away from their images.
 
-    The distance from them rises, and for heads without normalization the length too, since a head
-    that fits its batch sends shorter e than one that is fresh.
+    The distance from them rises, and for heads without normalization the length, as e gets shorter.
     """
     inner = -(product @ equation.rows.T)
     toward = F.normalize(inner[labels], dim=1)

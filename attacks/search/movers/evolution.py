@@ -43,11 +43,7 @@ class Evolution:
         self._since: list[float] = []
 
     def run(self, save: Callable[[], None] = lambda: None) -> None:
-        """Evolve every restart until the plan is done or time is up; the variables end at the best.
-
-        Args:
-            save: Called after every generation.
-        """
+        """Evolve every restart until the plan is done or time is up; variables end at the best."""
         # NumPy's own threads spin while torch works.
         with threadpool_limits(torch.get_num_threads()):
             self._evolve(save)

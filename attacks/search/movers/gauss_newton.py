@@ -1,17 +1,13 @@
 """Solve for the images whose feature maps are known: Gauss–Newton on the network itself.
 
-`first_fully_connected` gives each image's last feature map, `last_block` the one before the last
-block, both to six digits, and both are more numbers than a small gray image has pixels. That leaves
-no match to
-balance but a square system to solve. A first-order search stalls on it: the singular values of its
-Jacobian span four decades in a fresh network and more in a trained one, where gradient matching
-stays at a likeness without an identity. Levenberg–Marquardt (Marquardt, SIAM 1963) does not, from
-any start that is roughly right. Each image is solved by itself, so a batch costs its images.
+A known map is more numbers, to six digits, than a small gray image has pixels: no match to balance
+but a square system to solve. A first-order search stalls on it, as the singular values of its
+Jacobian span four decades and more; Levenberg–Marquardt (Marquardt, SIAM 1963) does not, from any
+start that is roughly right. Each image is solved by itself, so a batch costs its images.
 
 One direction hardly shows. Bodies that normalize, have no biases and pad with their zero are blind
-to contrast. Only the ε of the normalizations tells 0.5 + c·(x − 0.5) from x, in the fifth digit; so
-residuals and normal equations are computed in double precision, and at the end the contrast is read
-off the gradient (`contrast`).
+to contrast: only the ε of the normalizations tells 0.5 + c·(x − 0.5) from x, in the fifth digit. So
+residuals are computed in double precision, and at the end the contrast is read off the gradient.
 """
 
 import copy
@@ -67,20 +63,19 @@ def solve(
     floor: float = 0.0,
     report: Callable[[float], None] = lambda _: None,
 ) -> Tensor:
-    """The variable whose map has the direction `goal`, by Levenberg–Marquardt.
+    """The variable `[n]` whose map has the unit direction `goal` `[F]`, by Levenberg–Marquardt.
+
+    All in double precision; the start where no step helped.
 
     Args:
         exact: The map in double precision, for residuals.
-        quick: The same in single precision, for the Jacobian.
-        goal: `[F]`, unit length, double precision.
-        start: `[n]`, double precision.
-        steps: At most so many; each forms the Jacobian once.
+        quick: The same in single precision, for the Jacobian, which each step forms once.
+        goal: `[F]`, unit length.
+        start: `[n]`.
+        steps: At most so many.
         damping: First damping, in units of the Jacobian's mean squared column.
         floor: Stop at a residual of this length: beyond it the error of `goal` would be fitted.
-        report: Told the residual's length after every step.
-
-    Returns:
-        `[n]`, double precision; the start where no step helped.
+        report: Called with the residual's length after every step.
     """
     solution = start
     with torch.no_grad():
@@ -172,11 +167,7 @@ class GaussNewton:
         self.done = 0
 
     def run(self, save: Callable[[], None] = lambda: None) -> None:
-        """Solve for all images that are left.
-
-        Args:
-            save: Called after every image.
-        """
+        """Solve for all images that are left; `save` is called after each."""
         assert isinstance(self.task.matching, Matching)  # a stage by maps alone moves otherwise
         evidence = self.task.matching.evidence
         goal: Goal | SpanGoal | None = None
@@ -252,10 +243,7 @@ def _differential(function: Map, place: Tensor) -> Map:
 
 
 def _jacobian(function: Map, place: Tensor) -> Tensor:
-    """`[F, n]`, in forward mode.
-
-    A pass computes the value anew for its `CHUNK` columns, which is far less than tracing it once.
-    """
+    """`[F, n]`, in forward mode: a pass of `CHUNK` columns costs less than tracing it once."""
 
     def along(direction: Tensor) -> Tensor:
         slope: Tensor = jvp(function, (place,), (direction,))[1]

@@ -100,11 +100,8 @@ class Search:
         return bool(patience) and self.done - since >= patience
 
     def step(self, losses: Closure, total: Callable[[Tensor], Tensor] = torch.sum) -> Tensor:
-        """One step down the losses; returns them as they were before it, `[R]`.
-
-        Args:
-            losses: Of each restart, by which its best is kept.
-            total: What is differentiated, of the losses.
+        """One step down the losses `[R]`, of which `total` is differentiated; returns them before
+        it.
         """
         if self.optimizer == "lbfgs":
             return self._second_order(losses)

@@ -73,11 +73,7 @@ class Mover(Protocol):
     """A stage in progress, that stops after any turn and goes on from what it saved."""
 
     def run(self, save: Callable[[], None] = ...) -> None:
-        """Move until the plan is done, stalls or time is up; the variables end at the best.
-
-        Args:
-            save: Called after every turn.
-        """
+        """Move until the plan is done, stalls or time is up; calls `save` after every turn."""
         ...
 
     def state(self) -> dict[str, Tensor]:

@@ -1,11 +1,8 @@
 """Moves the variables of a batch: all at once, or round-wise (Liu et al. 2021).
 
 Round-wise: one image of the batch moves, the others are held. Without batch norm in training mode
-the batch gradient is the mean of per-image gradients. So while one image moves, the sum of the
-*others'* gradients is a constant: a step of a round costs one single-image step, and a sweep over a
-batch of B costs B of them, not B batch steps.
-
-Restarts stand side by side in the first axis of every variable. They share each pass (`vmap`).
+the sum of the *others'* gradients is a constant then: a step of a round costs one single-image
+step. Restarts stand side by side in the first axis of every variable and share each pass (`vmap`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,7 +33,7 @@ class Movement:
         task: What is searched.
         plan: Steps, rounds, rates.
         free: The free variables that go with the task's; those of the engine if not given.
-        fixed: What stands in for a private part; that of the engine if not given.
+        fixed: What stands in for local layers; that of the engine if not given.
     """
 
     task: Task
@@ -52,11 +49,7 @@ class Movement:
         self.turn = 0
 
     def run(self, save: Callable[[], None] = lambda: None) -> None:
-        """Move until the plan is done, stalls or time is up; then restore the best values.
-
-        Args:
-            save: Called after every turn.
-        """
+        """Move until the plan is done, stalls or time is up; then restore the best values."""
         shares = (
             [self._share(i) for i in range(len(self.task.variables))] if self.round_wise else []
         )

@@ -51,11 +51,7 @@ class Analytic:
             raise ValueError("neurons must be at least 2")
 
     def __call__(
-        self,
-        seen: Observation,
-        *,
-        generator: torch.Generator,
-        progress: Progress | None = None,
+        self, seen: Observation, *, generator: torch.Generator, progress: Progress | None = None
     ) -> Reconstruction:
         """Reconstruct the batch behind one update; draws no random numbers.
 

@@ -5,6 +5,7 @@ is Σ_i a_i: whatever tells the a_i apart tells the images. `analytic` and `spea
 """
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -128,9 +129,8 @@ def assign_labels(evidence: Evidence, layer: FirstLayer, images: Tensor) -> tupl
     inputs = layer.offset + layer.scale * images.flatten(1).double()
     needed = layer.upstream(inputs)
     outputs: list[Tensor] = []
-    handle = layer.module.register_forward_hook(lambda *call: outputs.append(call[2]))
-    scores = evidence.model(images)
-    handle.remove()
+    with layer.module.register_forward_hook(lambda *call: outputs.append(call[2])):
+        scores = evidence.model(images)
     agreement = needed.new_zeros(count, count)
     for column, label in enumerate(labels.tolist()):
         loss = criterion_of(evidence.model)(scores, labels.new_full((count,), label))
@@ -147,16 +147,11 @@ def _first_with_parameters(
     """The first module that runs and owns parameters."""
     ran: list[str] = []
     owners = {n: m for n, m in model.named_modules() if list(m.parameters(recurse=False))}
-    handles = [
-        module.register_forward_pre_hook(lambda *_, name=name: ran.append(name))
-        for name, module in owners.items()
-    ]
-    try:
-        with torch.no_grad():
-            model(_probe(model, shape)[:1])
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for name, module in owners.items():
+            hook = module.register_forward_pre_hook(lambda *_, name=name: ran.append(name))
+            hooks.enter_context(hook)
+        model(_probe(model, shape)[:1])
     return (ran[0], owners[ran[0]]) if ran else ("none", None)
 
 
@@ -166,12 +161,9 @@ def _pixels_to_inputs(
     """Offset and scale `[F]` of what stands before the layer; it must act on each pixel alone."""
     probe = _probe(model, shape)
     inputs: list[Tensor] = []
-    handle = module.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
-    try:
-        with torch.no_grad():
-            model(probe)
-    finally:
-        handle.remove()
+    hook = module.register_forward_pre_hook(lambda _, entering: inputs.append(entering[0]))
+    with hook, torch.no_grad():
+        model(probe)
     reached, flat = inputs[0].double(), probe.flatten(1).double()
     if reached.shape == flat.shape:
         offset, scale = reached[0], reached[1] - reached[0]

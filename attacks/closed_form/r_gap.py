@@ -70,11 +70,7 @@ class RGap:
             raise ValueError("steps must be at least 1, probes at least 0")
 
     def __call__(
-        self,
-        seen: Observation,
-        *,
-        generator: torch.Generator,
-        progress: Progress | None = None,
+        self, seen: Observation, *, generator: torch.Generator, progress: Progress | None = None
     ) -> Reconstruction:
         """Reconstruct the image behind one update.
 
@@ -92,14 +88,13 @@ class RGap:
         image, solutions = self.invert(
             evidence.model, evidence.target, evidence.shape, generator, progress
         )
-        label = torch.full((1,), -1) if evidence.labels is None else evidence.labels
         done, history = 0, []
         for solution in solutions:
             done += solution.steps
             history.append((done, solution.residual))
         return Reconstruction(
             images=image,
-            labels=label,
+            labels=evidence.known_labels,
             objective=max((s.residual for s in solutions), default=0.0),
             iterations=done,
             seconds=time.process_time() - started,

@@ -209,11 +209,7 @@ class Spear:
             raise ValueError("zeros must lie in (0, 1)")
 
     def __call__(
-        self,
-        seen: Observation,
-        *,
-        generator: torch.Generator,
-        progress: Progress | None = None,
+        self, seen: Observation, *, generator: torch.Generator, progress: Progress | None = None
     ) -> Reconstruction:
         """Reconstruct the batch behind one update.
 

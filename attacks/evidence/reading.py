@@ -1,5 +1,6 @@
 """What one client's update says before any search: a mean gradient, and what follows from it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -56,19 +57,13 @@ class Reading:
     @cached_property
     def spans(self) -> tuple[InputSpan, ...]:
         """What the inputs of each layer span, where its gradient gives that away."""
-        return find_spans(
-            self.model,
-            self.target,
-            self.shape,
-            self.count,
-            private=self.private,
-            clean=self.clean,
-        )
+        facts = (self.model, self.target, self.shape, self.count)
+        return find_spans(*facts, private=self.private, clean=self.clean)
 
     @property
     def spans_decide(self) -> bool:
         """Whether spans alone leave the images no freedom."""
-        return decisive(self.spans, self.shape, self.count, grayscale=self.grayscale)
+        return decisive(self.spans, self.pixels, self.count)
 
     @property
     def solvable(self) -> bool:
@@ -91,17 +86,30 @@ class Reading:
         )
 
     @property
+    def free_shape(self) -> tuple[int, int, int]:
+        """`(c, H, W)` of what is unknown of an image: one channel where the images are gray."""
+        return (1 if self.grayscale else self.shape[0], *self.shape[1:])
+
+    @property
     def pixels(self) -> int:
         """Unknown numbers of one image."""
-        channels, height, width = self.shape
-        return height * width * (1 if self.grayscale else channels)
+        return math.prod(self.free_shape)
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor on the device and of the type of the update."""
+        return next(iter(self.target.values()))
+
+    @property
+    def known_labels(self) -> Tensor:
+        """The labels `[N]`, -1 where they are not known."""
+        return torch.full((self.count,), -1) if self.labels is None else self.labels
 
     @property
     def classes(self) -> int:
         """K, the number of the network's scores."""
-        like = next(iter(self.target.values()))
         with torch.no_grad():
-            return int(self.model(like.new_zeros(1, *self.shape)).shape[1])
+            return int(self.model(self.like.new_zeros(1, *self.shape)).shape[1])
 
     def to(self, dtype: torch.dtype) -> Self:
         """The same in another precision; the model is converted in place."""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedaudit.attacks.generators.face_generator import LUMINANCE
+from fedaudit.attacks.generators.face_generator import LUMINANCE, cropped
 from fedaudit.data.folder import folder
 from fedaudit.data.lfw_subset import lfw_subset
 from fedaudit.models.generator import load_generator
@@ -114,14 +114,7 @@ def vary(faces: Tensor, generator: torch.Generator) -> Tensor:
 
 def _square(images: Tensor, crop: tuple[float, float, float, float], side: int) -> Tensor:
     """A generator's images, cropped, three channels, `side` pixels."""
-    top, bottom, left, right = crop
-    rows, columns = images.shape[2:]
-    images = images[
-        :,
-        :,
-        round(top * rows) : round(bottom * rows),
-        round(left * columns) : round(right * columns),
-    ]
+    images = cropped(images, crop)
     if images.shape[1] == 1:
         images = images.expand(-1, 3, -1, -1)
     return F.interpolate(images, (side, side), mode="bilinear", align_corners=False)

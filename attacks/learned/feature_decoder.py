@@ -178,11 +178,7 @@ class FeatureDecoder:
         )
 
     def __call__(
-        self,
-        seen: Observation,
-        *,
-        generator: torch.Generator,
-        progress: Progress | None = None,
+        self, seen: Observation, *, generator: torch.Generator, progress: Progress | None = None
     ) -> Reconstruction:
         """Reconstruct the batch behind one update."""
         started = time.process_time()

@@ -77,11 +77,7 @@ class LearnedInversion:
             raise ValueError("width, directions and hidden must be at least 1")
 
     def __call__(
-        self,
-        seen: Observation,
-        *,
-        generator: torch.Generator,
-        progress: Progress | None = None,
+        self, seen: Observation, *, generator: torch.Generator, progress: Progress | None = None
     ) -> Reconstruction:
         """Reconstruct the batch behind one update; trains first where it has not yet."""
         del generator
@@ -95,9 +91,7 @@ class LearnedInversion:
             progress(steps + 1, steps + 1, loss)
         return Reconstruction(
             images=images,
-            labels=torch.full((evidence.count,), -1)
-            if evidence.labels is None
-            else evidence.labels,
+            labels=evidence.known_labels,
             objective=loss,
             iterations=steps,
             gradient_evaluations=self.faces,
@@ -147,16 +141,13 @@ class LearnedInversion:
         defense: tuple[DefenseFacts, ...],
         progress: Progress | None,
     ) -> dict[str, Tensor]:
-        device = next(iter(evidence.target.values())).device
+        device = evidence.like.device
         faces = Auxiliary(source=self.source, photos=self.photos).faces(
             self.faces,
             evidence.shape,
             generator_for("lti faces", self.seed),
             grayscale=evidence.grayscale,
         )
-        with torch.no_grad():
-            empty = torch.zeros(1, *evidence.shape, device=device)
-            classes = evidence.model(empty).shape[1]
         complete = all(name in seen.before for name, _ in evidence.model.named_parameters())
 
         def model(number: int) -> nn.Module:
@@ -170,7 +161,7 @@ class LearnedInversion:
         client = SimulatedClient(
             model=model,
             names=tuple(sorted(evidence.target)),
-            classes=classes,
+            classes=evidence.classes,
             count=evidence.count,
             defense=replay_of(defense, evidence.count),
             sketch=self._sketch(evidence),
@@ -198,8 +189,7 @@ class LearnedInversion:
             if progress:
                 progress(step, steps, value)
 
-        channels = 1 if evidence.grayscale else evidence.shape[0]
-        targets = faces[:, :channels].to(device)[torch.cat(positions)]
+        targets = faces[:, : evidence.free_shape[0]].to(device)[torch.cat(positions)]
         steps = teach(
             network.to(device),
             torch.cat(parts),
@@ -221,17 +211,14 @@ class LearnedInversion:
         entry = first_fc_name(evidence.model) or ""
         return Sketch(shapes, self.width, self.seed, entry if entry in shapes else "")
 
-    def _network(self, found: Mapping[str, Tensor], evidence: Evidence) -> VectorDecoder:
-        channels = 1 if evidence.grayscale else evidence.shape[0]
-        shape = (channels, *evidence.shape[1:])
-        front, plane = len(found["front_mean"]), None
+    def _network(self, learned: Mapping[str, Tensor], evidence: Evidence) -> VectorDecoder:
+        front, plane = len(learned["front_mean"]), None
         if front and isinstance(evidence.model, FaceNet) and evidence.model.pool == "flatten":
             with torch.no_grad():
-                maps = evidence.model.body(found["front_mean"].new_zeros(1, *evidence.shape))
+                maps = evidence.model.body(learned["front_mean"].new_zeros(1, *evidence.shape))
             plane = (maps.shape[1], maps.shape[2], maps.shape[3])
-        return VectorDecoder(
-            front + len(found["directions"]), shape, evidence.count, self.hidden, plane
-        )
+        width, shape = front + len(learned["directions"]), evidence.free_shape
+        return VectorDecoder(width, shape, evidence.count, self.hidden, plane)
 
 
 def principal(vectors: Tensor, most: int) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedaudit.attacks.generators.face_generator import FaceGenerator
-from fedaudit.attacks.malicious.block import EMPTY, image_shape
+from fedaudit.attacks.malicious.block import EMPTY, NEEDS, image_shape
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.core.choices import check_choices
 from fedaudit.core.knowledge import Knowledge
@@ -79,9 +79,7 @@ class Fishing:
     prior: str = "face_gan"
     crop: tuple[float, float, float, float] | None = None
 
-    needs: ClassVar = frozenset(
-        {Knowledge.MODEL, Knowledge.BASIC, Knowledge.AUXILIARY, Knowledge.MANIPULATION}
-    )
+    needs: ClassVar = NEEDS
     reads: ClassVar = frozenset({Update})
     category: ClassVar = AttackCategory.MALICIOUS_SERVER
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.generators.face_generator import FaceGenerator
-from fedaudit.attacks.malicious.block import Block, ReadOut, put_in_front, read_batch, sent
+from fedaudit.attacks.malicious.block import NEEDS, Block, ReadOut, put_in_front, read_batch, sent
 from fedaudit.core.choices import check_choices
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import ModelSpec, Observation
@@ -67,9 +67,7 @@ class Imprint:
     crop: tuple[float, float, float, float] | None = None
     brightness: tuple[float, float] = (0.45, 0.12)
 
-    needs: ClassVar = frozenset(
-        {Knowledge.MODEL, Knowledge.BASIC, Knowledge.AUXILIARY, Knowledge.MANIPULATION}
-    )
+    needs: ClassVar = NEEDS
     reads: ClassVar = frozenset({Update})
     category: ClassVar = AttackCategory.MALICIOUS_SERVER
 
@@ -108,11 +106,7 @@ class Imprint:
         return spec, honest | sent(block)
 
     def __call__(
-        self,
-        seen: Observation,
-        *,
-        generator: torch.Generator,
-        progress: Progress | None = None,
+        self, seen: Observation, *, generator: torch.Generator, progress: Progress | None = None
     ) -> Reconstruction:
         """Read the batch out of one update; nothing is random."""
         del generator

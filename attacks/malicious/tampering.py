@@ -59,14 +59,13 @@ def scan(
     `previous` is the broadcast before, or any model that the client trusts to have the right
     architecture and to lie a few rounds back.
     """
-    floats = {name: _plain(t) for name, t in model.items() if _is_weight(t)}
+    floats = _weights(model)
     broken = tuple(_not_finite(floats))
     sound = {n: t for n, t in floats.items() if bool(torch.isfinite(t).all())}
     traces = [trace for check in CHECKS for trace in check(sound)]
     if previous is not None:
         traces += _changed_architecture(model, previous)
-        earlier = {n: _plain(t) for n, t in previous.items() if _is_weight(t)}
-        traces += _jumps(sound, earlier)
+        traces += _jumps(sound, _weights(previous))
     return (*broken, *traces)
 
 
@@ -308,12 +307,9 @@ def _in_one_direction(matrix: Tensor) -> int:
     return int(members.sum())
 
 
-def _is_weight(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() and tensor.numel() > 0
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    return tensor.detach().to(torch.float32)
+def _weights(model: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    real = {n: t for n, t in model.items() if t.is_floating_point() and t.numel()}
+    return {name: tensor.detach().to(torch.float32) for name, tensor in real.items()}
 
 
 def _size(tensor: Tensor) -> str:

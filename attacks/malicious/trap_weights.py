@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.generators.face_generator import FaceGenerator
-from fedaudit.attacks.malicious.block import Block, ReadOut, put_in_front, read_batch, sent
+from fedaudit.attacks.malicious.block import NEEDS, Block, ReadOut, put_in_front, read_batch, sent
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import ModelSpec, Observation
 from fedaudit.core.protocols import AttackCategory, Progress
@@ -67,9 +67,7 @@ class TrapWeights:
     prior: str = "face_gan"
     crop: tuple[float, float, float, float] | None = None
 
-    needs: ClassVar = frozenset(
-        {Knowledge.MODEL, Knowledge.BASIC, Knowledge.AUXILIARY, Knowledge.MANIPULATION}
-    )
+    needs: ClassVar = NEEDS
     reads: ClassVar = frozenset({Update})
     category: ClassVar = AttackCategory.MALICIOUS_SERVER
 
@@ -99,11 +97,7 @@ class TrapWeights:
         return spec, honest | sent(block)
 
     def __call__(
-        self,
-        seen: Observation,
-        *,
-        generator: torch.Generator,
-        progress: Progress | None = None,
+        self, seen: Observation, *, generator: torch.Generator, progress: Progress | None = None
     ) -> Reconstruction:
         """Read out what single images left in a row; nothing is random."""
         del generator

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fedaudit.core.errors import AttackError
-from fedaudit.core.observation import LocalTraining, Observation
+from fedaudit.core.observation import Observation
 from fedaudit.models.batch_norm import (
     batch_norm_layers,
     batch_statistics,
@@ -163,20 +163,13 @@ def from_observation(
     if seen.statistics is not None and needed <= set(seen.statistics):
         return dict(seen.statistics)
     if seen.buffers is not None and seen.image_shape is not None and seen.batch_size is not None:
-        size = _images_a_step(seen.training, seen.batch_size)
+        size = seen.batch_size
+        if seen.training is not None:
+            size = min(seen.training.batch_size, size)
         recovered = from_buffers(model, seen.before, seen.buffers.tensors, seen.image_shape, size)
         if needed <= set(recovered):
             return recovered
     if faces is not None and seen.batch_size is not None and len(faces) >= seen.batch_size:
         return of_faces(model, faces, seen.batch_size)
-    if all(not bool(_tensor(layer.running_mean).any()) for layer in layers.values()):
-        return None
-    return running(model)
-
-
-def _images_a_step(training: LocalTraining | None, count: int) -> int:
-    return count if training is None else min(training.batch_size, count)
-
-
-def _tensor(buffer: Tensor | None) -> Tensor:
-    return torch.zeros(1) if buffer is None else buffer
+    means = (layer.running_mean for layer in layers.values())
+    return running(model) if any(m is not None and bool(m.any()) for m in means) else None

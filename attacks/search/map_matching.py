@@ -103,15 +103,13 @@ def span_goal_of(evidence: Evidence) -> SpanGoal | None:
     if evidence.coupled or not evidence.blind:
         return None
     spans = tuple(s for s in evidence.spans if s.full and s.floor < SHARP_SPAN)
-    gray = evidence.grayscale
-    if not decisive(spans, evidence.shape, evidence.count, grayscale=gray):
+    if not decisive(spans, evidence.pixels, evidence.count):
         return None
-    pixels = evidence.shape[1] * evidence.shape[2] * (1 if gray else evidence.shape[0])
     generator = torch.Generator().manual_seed(0)
     sketches, width = [], 0
     for span in spans:
         size = span.basis.shape[1]
-        share = min(size, -(-SKETCH * pixels // (span.positions * len(spans))))
+        share = min(size, -(-SKETCH * evidence.pixels // (span.positions * len(spans))))
         drawn = torch.randn(size, share, generator=generator, dtype=torch.float64)
         sketches.append((drawn / share**0.5).to(span.basis))
         width += span.positions * share

@@ -23,42 +23,6 @@ from fedaudit.models.heads import CosineHead
 from fedaudit.models.soft_labels import loss_on
 
 
-def auxiliary_variables(
-    evidence: Evidence,
-    public: nn.Module | None,
-    restarts: int,
-    generator: torch.Generator | None,
-    searched: bool,
-) -> tuple[Tensor, ...]:
-    """A leaf `[R, …]` an image: upstream gradients of unit length, or logits of soft labels.
-
-    Args:
-        evidence: What was gathered.
-        public: The part of the network at whose end gradients arrive; None for soft labels.
-        restarts: R.
-        generator: Of the start.
-        searched: The head that soft labels go with is the client's own.
-
-    Raises:
-        AttackError: Soft labels with a margin head.
-    """
-    model = evidence.model
-    empty = next(iter(evidence.target.values())).new_zeros(1, *evidence.shape)
-    if public is None and searched and isinstance(getattr(model, "head", None), CosineHead):
-        raise AttackError(
-            "a soft label needs a cross-entropy of plain scores, and this network has a "
-            "margin head: use an attack that infers the labels first, such as idlg"
-        )
-    with torch.no_grad():
-        width = (public or model)(empty).shape[1]
-    scale = width**-0.5 if public is not None else 1.0
-    draws = [
-        torch.randn(evidence.count, width, generator=generator) * scale for _ in range(restarts)
-    ]
-    start = torch.stack(draws, dim=1).to(empty)
-    return tuple(rows.clone().requires_grad_() for rows in start)
-
-
 @dataclass
 class Matching:
     """Compares dummy images with the evidence.
@@ -147,11 +111,7 @@ class Matching:
         self.fixed = tuple(self.surrogate_head.values())
         self.free: tuple[Tensor, ...] = ()
         if self.loss in ("soft", "free"):
-            upstream = self.public if self.loss == "free" else None
-            searched = not self.surrogate_head
-            self.free = auxiliary_variables(
-                evidence, upstream, self.restarts, self.generator, searched
-            )
+            self.free = self._auxiliary_variables()
         self.names = tuple(named)
         self.parameters = tuple(named.values())
         self.target = tuple((evidence.every_round or target)[name] for name in named)
@@ -173,11 +133,29 @@ class Matching:
             return "free"
         return "soft" if self.labels == "soft" else "labels"
 
+    def _auxiliary_variables(self) -> tuple[Tensor, ...]:
+        """A leaf `[R, …]` an image: upstream gradients of unit length, or logits of soft labels."""
+        evidence, upstream, drawn = self.evidence, self.loss == "free", []
+        margin = isinstance(getattr(evidence.model, "head", None), CosineHead)
+        if margin and not upstream and not self.surrogate_head:
+            raise AttackError(
+                "a soft label needs a cross-entropy of plain scores, and this network has a "
+                "margin head: use an attack that infers the labels first, such as idlg"
+            )
+        empty = evidence.like.new_zeros(1, *evidence.shape)
+        with torch.no_grad():
+            width = (self.public if upstream else evidence.model)(empty).shape[1]
+        scale = width**-0.5 if upstream else 1.0
+        for _ in range(self.restarts):
+            drawn.append(torch.randn(evidence.count, width, generator=self.generator) * scale)
+        start = torch.stack(drawn, dim=1).to(empty)
+        return tuple(rows.clone().requires_grad_() for rows in start)
+
     def _spans_decide(self) -> bool:
         """Whether what matched layers' inputs span decides the images; keeps the spans if so."""
         evidence = self.evidence
         chosen = [s for s in evidence.spans if f"{s.name}.".startswith(self.layers or ("",))]
-        if not decisive(chosen, evidence.shape, evidence.count, grayscale=evidence.grayscale):
+        if not decisive(chosen, evidence.pixels, evidence.count):
             return False
         self.spans = tuple(chosen)
         return True

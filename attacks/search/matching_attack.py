@@ -179,13 +179,12 @@ class MatchingAttack:
         run.search()
         best = int(run.best.argmin())
         evidence, matching = run.scene.evidence, run.scene.matching
-        labels = evidence.labels
+        labels = evidence.known_labels
         if matching.loss == "soft" and not matching.surrogate_head:
             labels = torch.stack([rows[best] for rows in matching.free]).argmax(1)
-        labels = torch.full((evidence.count,), -1) if labels is None else labels.cpu()
-        images, evaluations = run.images[best], [matching.evaluations]
+        evaluations = [matching.evaluations]
         attacker = self._attacker(run, seen, generator, evaluations)
-        images, labels, handled = evidence.reveal(images, labels, attacker)
+        images, labels, handled = evidence.reveal(run.images[best], labels.cpu(), attacker)
         word = how_adaptive(seen, matched=matching.follows, handled=handled)
         if matching.surrogate_head and self.unknown != "learned":
             word = "no"  # a guess is no account of what the device keeps
@@ -298,8 +297,7 @@ class MatchingAttack:
         if not evidence.private or (self.unknown == "joint" and evidence.solvable):
             return {}
         drawn = guess_local_layers(seen.model, evidence.private, self.restarts, seed)
-        like = next(iter(evidence.target.values()))
-        drawn = {name: value.to(like) for name, value in drawn.items()}
+        drawn = {name: value.to(evidence.like) for name, value in drawn.items()}
         if self.unknown != "learned":
             return drawn
         return learn_local_layers(

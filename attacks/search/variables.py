@@ -48,9 +48,7 @@ class Scene:
 
     def untrained(self, width: int, generator: torch.Generator) -> UntrainedPrior:
         """An untrained network that draws one image, from weights that `generator` gives."""
-        channels, height, columns = self.evidence.shape
-        shape = (1 if self.evidence.grayscale else channels, height, columns)
-        return UntrainedPrior(shape, generator, width=width)
+        return UntrainedPrior(self.evidence.free_shape, generator, width=width)
 
     @cached_property
     def _fixed(self) -> dict[int, UntrainedPrior]:
@@ -65,7 +63,7 @@ class Scene:
     @property
     def like(self) -> Tensor:
         """A tensor on the device and of the type that the search runs with."""
-        return next(iter(self.evidence.target.values()))
+        return self.evidence.like
 
     @property
     def seed(self) -> int:
@@ -126,7 +124,7 @@ class Pixels:
         """Noise, or the images so far."""
         evidence, like = scene.evidence, scene.like
         if self.start == "previous":
-            channels = 1 if evidence.grayscale else evidence.shape[0]
+            channels = evidence.free_shape[0]
             return [before.images[:, i, :channels].clone() for i in range(evidence.count)]
         size = (scene.restarts, evidence.count, *evidence.shape)
         if self.start == "normal":
@@ -235,13 +233,13 @@ def fitted(prior: FaceGenerator, evidence: Evidence) -> FittedGenerator:
     """The generator, fitted to the attacked images and on their device."""
     faces = prior.load(evidence.shape, grayscale=evidence.grayscale)
     if isinstance(faces.network, nn.Module):
-        faces.network.to(next(iter(evidence.target.values())).device)
+        faces.network.to(evidence.like.device)
     return faces
 
 
 def generic_faces(prior: FaceGenerator | None, evidence: Evidence, seed: int, count: int) -> Tensor:
     """Generated faces where the attack has a generator, else smooth noise; `[count, C, H, W]`."""
-    like, generator = next(iter(evidence.target.values())), torch.Generator().manual_seed(seed)
+    like, generator = evidence.like, torch.Generator().manual_seed(seed)
     if prior is None:
         return smooth_noise(count, evidence.shape, generator).to(like)
     return fitted(prior, evidence).draw(count, generator, like.device).to(like)

@@ -182,11 +182,7 @@ class TemplateInversion:
             raise ValueError("components, steps and prior must be ≥ 0, lr > 0")
 
     def __call__(
-        self,
-        seen: Observation,
-        *,
-        generator: torch.Generator,
-        progress: Progress | None = None,
+        self, seen: Observation, *, generator: torch.Generator, progress: Progress | None = None
     ) -> Reconstruction:
         """One face a template.
 

@@ -134,8 +134,8 @@ def unlike(simulated: Mapping[str, Tensor], shared: Mapping[str, Tensor]) -> flo
         dummy = simulated[name]
         if not bool(torch.isfinite(dummy).all()):
             return math.inf
-        for length in (_mean_square, _largest):
-            terms.append(abs(math.log((length(dummy) + 1e-12) / (length(true) + 1e-12))))
+        for one, two in zip(_lengths(dummy), _lengths(true), strict=True):
+            terms.append(abs(math.log((one + 1e-12) / (two + 1e-12))))
     return sum(terms) / len(terms)
 
 
@@ -146,9 +146,5 @@ def relative_error(dummy: Mapping[str, Tensor], shared: Mapping[str, Tensor]) ->
     return math.sqrt(off / max(size, 1e-24)) if math.isfinite(off) else math.inf
 
 
-def _mean_square(value: Tensor) -> float:
-    return float(value.square().mean().sqrt())
-
-
-def _largest(value: Tensor) -> float:
-    return float(value.abs().max())
+def _lengths(value: Tensor) -> tuple[float, float]:
+    return float(value.square().mean().sqrt()), float(value.abs().max())

@@ -22,7 +22,11 @@ Intercept = Callable[..., Capture]
 
 def evidence_of(rounds: int) -> Reading:
     """Of a network with parameters of 30 and 1,000 numbers, and of one number."""
-    orthogonalized = {"a": torch.ones(rounds, 30), "b": torch.ones(rounds, 1000), "c": torch.ones(rounds)}
+    orthogonalized = {
+        "a": torch.ones(rounds, 30),
+        "b": torch.ones(rounds, 1000),
+        "c": torch.ones(rounds),
+    }
     return Reading(
         model=torch.nn.Identity(),
         target={n: v[0] for n, v in orthogonalized.items()},

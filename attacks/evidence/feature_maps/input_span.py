@@ -12,8 +12,8 @@ solved for and put in, layer by layer, which leaves the images alone as unknowns
 (NeurIPS 2024, "DAGER") test in the same way which tokens a language model was trained on.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -123,12 +123,15 @@ def find_spans(
 def patches_of(model: nn.Module, spans: Sequence[InputSpan], images: Tensor) -> dict[str, Tensor]:
     """What `images` `[n, C, H, W]` send to the layers, `[n, P, F]` each; differentiable."""
     layers = dict(model.named_modules())
-    patches: dict[str, Tensor] = {}
-    with _listening({s.name: layers[s.name] for s in spans}) as heard:
-        _run(model, images)
+    heard: dict[str, Tensor] = {}
+    with ExitStack() as hooks:
         for span in spans:
-            patches[span.name] = _patches(layers[span.name], heard[span.name])
-    return patches
+            hook = layers[span.name].register_forward_pre_hook(
+                lambda _, inputs, name=span.name: heard.__setitem__(name, inputs[0])
+            )
+            hooks.enter_context(hook)
+        _run(model, images)
+    return {span.name: _patches(layers[span.name], heard[span.name]) for span in spans}
 
 
 def span_distance(model: nn.Module, spans: Sequence[InputSpan], images: Tensor) -> Tensor:
@@ -137,12 +140,9 @@ def span_distance(model: nn.Module, spans: Sequence[InputSpan], images: Tensor) 
     return torch.stack([span.distance(patches[span.name]) for span in spans]).mean()
 
 
-def decisive(
-    spans: Sequence[InputSpan], shape: tuple[int, int, int], count: int, *, grayscale: bool
-) -> bool:
+def decisive(spans: Sequence[InputSpan], pixels: int, count: int) -> bool:
     """Whether the spans leave the images no freedom, by counting equations and pixels."""
-    pixels = count * shape[1] * shape[2] * (1 if grayscale else shape[0])
-    return sum(span.equations(count) for span in spans) >= DECISIVE * pixels
+    return sum(span.equations(count) for span in spans) >= DECISIVE * count * pixels
 
 
 def _patches(layer: nn.Module, inputs: Tensor) -> Tensor:
@@ -164,19 +164,17 @@ def _reached(
     """Positions of each layer that can be read, in the order of the forward pass."""
     owners = {name.rpartition(".")[0] for name in private}
     order: list[tuple[str, Tensor]] = []
-    handles = [
-        module.register_forward_hook(lambda _m, _i, out, name=name: order.append((name, out)))
-        for name, module in model.named_modules()
-        if not list(module.children())
-    ]
     try:
-        with torch.no_grad(), evaluating(model):
+        with ExitStack() as hooks, torch.no_grad(), evaluating(model):
+            for name, module in model.named_modules():
+                if not list(module.children()):
+                    hook = module.register_forward_hook(
+                        lambda _m, _i, out, name=name: order.append((name, out))
+                    )
+                    hooks.enter_context(hook)
             _run(model, torch.zeros(1, *shape).to(next(model.parameters())))
     except RuntimeError:  # a network that does not take one image of this shape
         return {}
-    finally:
-        for handle in handles:
-            handle.remove()
     layers, found = dict(model.named_modules()), {}
     names = [name for name, _ in order]
     for name, out in order:
@@ -199,20 +197,3 @@ def _run(model: nn.Module, images: Tensor) -> None:
         model.first_fc_layer(model.features(images))
     else:
         model(images)
-
-
-@contextmanager
-def _listening(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """What enters the layers."""
-    heard: dict[str, Tensor] = {}
-    handles = [
-        layer.register_forward_pre_hook(
-            lambda _module, inputs, name=name: heard.__setitem__(name, inputs[0])
-        )
-        for name, layer in layers.items()
-    ]
-    try:
-        yield heard
-    finally:
-        for handle in handles:
-            handle.remove()

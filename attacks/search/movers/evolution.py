@@ -6,6 +6,7 @@ no double backward; and a plateau or a step of the objective does not stop it.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,7 +58,9 @@ class Evolution:
                 values = [self._value(vector, r) for vector in drawn]
                 strategy.tell(list(zip(drawn, values, strict=True)))
                 self._told[r].append(values)
-                bests[r] = min(bests[r], (min(values), drawn[int(np.argmin(values))]), key=_first)
+                bests[r] = min(
+                    bests[r], (min(values), drawn[int(np.argmin(values))]), key=itemgetter(0)
+                )
             self.task.trace.add(min(value for value, _ in bests))
             save()
         with torch.no_grad():
@@ -88,7 +91,7 @@ class Evolution:
         for values in told:
             drawn = [strategy.ask() for _ in values]
             strategy.tell(list(zip(drawn, values, strict=True)))
-            best = min(best, (min(values), drawn[int(np.argmin(values))]), key=_first)
+            best = min(best, (min(values), drawn[int(np.argmin(values))]), key=itemgetter(0))
         return best
 
     def _value(self, vector: np.ndarray, restart: int) -> float:
@@ -105,7 +108,3 @@ class Evolution:
         like = self.task.variables[0][restart]
         flat = torch.from_numpy(vector).to(like)
         return [part.view(like.shape) for part in torch.split(flat, like.numel())]
-
-
-def _first(pair: tuple[float, np.ndarray]) -> float:
-    return pair[0]

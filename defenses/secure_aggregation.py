@@ -34,7 +34,7 @@ class SecureAggregation:
     it is a batch of all their photos, and a server that changes the model from client to client, or
     that knows all clients but one, takes it apart (Pasquini et al., CCS 2022, arXiv 2111.07380,
     recalled). Rows that one client alone changes, such as class embeddings, lie open in any sum
-    (`fedaudit.attacks.closed_form.secure_sum`).
+    (`fedaudit.attacks.templates.read_templates`).
 
     In a study the sum is of one update of every client that is left; the audited client, which
     never drops out, is the target's, and only its photos are scored.

@@ -1,8 +1,7 @@
 """Zeros of an update: those that its network leaves by itself, and those that a defense made.
 
-A dead unit (ReLU, max pooling) leaves its row and its bias zero, and its column in the next layer;
-a convolution whose inputs are mostly dead leaves single entries as well. So zeros alone say
-nothing, however many there are: what a defense leaves out shows where backpropagation has numbers.
+A dead unit (ReLU, max pooling) leaves its row and its bias zero, and its column in the next layer.
+So zeros alone say nothing: what a defense leaves out shows where backpropagation has numbers.
 
 `benchmarks/adaptive_attacks.py` measures the numbers below in attacks, on ORL at 32 px.
 """

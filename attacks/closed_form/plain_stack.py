@@ -17,15 +17,7 @@ EDGE = 1e-9
 
 @dataclass(frozen=True)
 class Affine:
-    """A convolution or fully connected layer.
-
-    Attributes:
-        name: Of its parameters.
-        weight: As in the module.
-        bias: `[outputs]` or None.
-        inputs: Shape of its input, batch of one.
-        stride, padding, dilation: Of a convolution.
-    """
+    """A convolution or fully connected layer, for inputs of shape `inputs`, batch of one."""
 
     name: str
     weight: Tensor
@@ -69,11 +61,7 @@ class Affine:
 
 @dataclass(frozen=True)
 class Inverse:
-    """A layer without parameters that can be undone.
-
-    Attributes:
-        back: (output, gradient at the output) → (input, gradient at the input).
-    """
+    """A layer to undo: (output, gradient at the output) → (input, gradient at the input)."""
 
     back: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 

@@ -35,10 +35,7 @@ UNSHARED = 0.2
 
 
 def rounds_of(seen: Observation) -> tuple[Update, ...]:
-    """The update, and those that its client made earlier of the same weights, newest first.
-
-    Only rounds with the same kind of update and the same parameters are any use.
-    """
+    """The update, and those that its client made earlier of the same weights, newest first."""
     update = seen.update
     if update is None:
         return ()
@@ -88,10 +85,11 @@ def average(
 
 
 def deviation(updates: Sequence[Update]) -> float | None:
-    """Standard deviation of what rounds do not share, an entry of the newest.
+    """Standard deviation of what rounds do not share, an entry of the newest; whatever its
+    distribution.
 
-    Whatever its distribution; 0 where rounds repeat each other. None of a single round, or where
-    it is no noise: larger in some parameters than in others, as when photos are changed.
+    None of a single round, or where it is no noise: larger in some parameters than in others, as
+    when photos are changed.
     """
     if len(updates) < 2:
         return None
@@ -107,12 +105,10 @@ def deviation(updates: Sequence[Update]) -> float | None:
 
 
 def weights_of(updates: Sequence[Update]) -> tuple[tuple[float, ...], float]:
-    """Weights of rounds under which what is left of the noise is least, and what is left.
+    """Weights of rounds under which what is left of the noise is least, and what is left of it.
 
-    What is common to the rounds keeps the length that it has in the newest.
-
-    Returns:
-        A factor an update, and the noise's standard deviation after, in units of the newest's.
+    What is common to the rounds keeps the length that it has in the newest, of whose noise the rest
+    is given in units.
     """
     signal, noise = signal_and_noise(updates)
     noisiest = float(noise.max())

@@ -132,10 +132,9 @@ def gather(seen: Observation) -> Evidence:
 def mean_gradient(seen: Observation, update: Update) -> dict[str, Tensor]:
     """The client's mean gradient; for several local steps, the mean over them.
 
-    A weight delta is minus the sum of the steps' gradients, each with its factor: the learning rate
-    and what momentum adds to it. Weight decay and FedProx's pull are subtracted. Adam's delta is
-    left as it is: the mean of steps of about the learning rate, nearly the gradient's sign. Where
-    the settings are not known the scale is not known either, which cosine distances do not mind.
+    Weight decay and FedProx's pull are subtracted. Adam's delta is left as the mean of steps of
+    about the learning rate, nearly the gradient's sign. Where the settings are not known the scale
+    is not known either, which cosine distances do not mind.
     """
     if update.kind == "gradient":
         return dict(update.tensors)

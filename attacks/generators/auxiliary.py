@@ -1,8 +1,7 @@
 """The attacker's own faces: generated ones, 100 real ones, a user's folder; strongly varied.
 
-A network that is trained on a generator's faces learns the generator's framing and light as well.
-So every face is seen through another camera each time: crop, shift, turn, scale, mirror, contrast,
-gamma, and light that falls from a side.
+A network trained on a generator's faces learns its framing and light as well. So every face is seen
+through another camera each time: crop, shift, turn, scale, mirror, contrast, gamma, side light.
 """
 
 import math

@@ -1,9 +1,8 @@
 """What faces look like, as a Gaussian: the attacker's own faces, their mean and their main axes.
 
-A network that standardizes its input, or its maps, tells nothing of an image's brightness and
-contrast. A prior over images that are not standardized then prefers the mean face, faintly varied:
-the least contrast is the likeliest. So faces are standardized one by one before they are counted,
-and drawn at the brightness and contrast that faces have.
+A network that standardizes tells nothing of brightness and contrast, and a prior over images that
+are not standardized then prefers the mean face, faintly varied. So faces are standardized one by
+one before they are counted, and drawn at the brightness and contrast that faces have.
 """
 
 import math

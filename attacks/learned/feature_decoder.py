@@ -1,7 +1,8 @@
 """Feature maps that the update gives away, drawn as images by a network; then refined."""
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -13,7 +14,10 @@ from fedaudit.attacks.evidence.feature_maps.known_maps import KnownMaps, known_m
 from fedaudit.attacks.gathering.gather import Evidence, gather
 from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.learned.decoder import MapDecoder, teach
-from fedaudit.attacks.learned.refining import Refining
+from fedaudit.attacks.search.image_priors import total_variation
+from fedaudit.attacks.search.matching import Matching
+from fedaudit.attacks.search.movers.gradient_descent import Search
+from fedaudit.attacks.search.movers.round_wise import FREE_LR
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation
 from fedaudit.core.protocols import AttackCategory, Progress
@@ -25,99 +29,11 @@ from fedaudit.files.cache import key_of, load_or_learn
 PART = 256
 GENERIC = 4
 """Faces that give the match its unit."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecoderTraining:
-    """How a feature decoder is trained.
-
-    Args:
-        faces: Auxiliary faces; every one is drawn and varied anew, none is seen in another guise.
-        epochs: Times that each is seen.
-        width: Channels of the decoder at its lowest resolution.
-        auxiliary: Where the faces come from.
-        seed: Of faces, start and order. Not the attack's generator: what is learned serves every
-            target.
-        cache: Folder for what was learned; None for the user's cache folder, "off" for none.
-    """
-
-    faces: int = 4000
-    epochs: int = 6
-    width: int = 128
-    auxiliary: Auxiliary = field(default_factory=Auxiliary)
-    seed: int = 0
-    cache: str | None = None
-
-    def decoder(
-        self, known: KnownMaps, evidence: Evidence, progress: Progress | None = None
-    ) -> MapDecoder:
-        """A trained decoder for maps of this kind, from the cache if it is there."""
-        channels = 1 if evidence.grayscale else evidence.shape[0]
-        shape = (channels, *evidence.shape[1:])
-
-        def empty() -> MapDecoder:
-            size = known.maps.shape[1:]
-            return MapDecoder(size[0], (size[1], size[2]), shape, self.width)
-
-        def learn() -> dict[str, Tensor]:
-            faces = self.auxiliary.faces(
-                self.faces,
-                evidence.shape,
-                generator_for("feature decoder", self.seed),
-                grayscale=evidence.grayscale,
-            )
-            with torch.no_grad():
-                parts = torch.split(faces.to(known.maps.device), PART)
-                maps = torch.cat([unit(known.features(part)) for part in parts])
-            decoder = seeded(empty, self.seed).to(maps.device)
-            assert isinstance(decoder, MapDecoder)
-            decoder.standardize(maps)
-            teach(
-                decoder,
-                maps,
-                faces[:, :channels].to(maps.device),
-                epochs=self.epochs,
-                seed=self.seed,
-                progress=progress,
-            )
-            return decoder.state_dict()
-
-        key = key_of(
-            dict(evidence.model.named_parameters()),
-            ("features", known.origin, evidence.shape, evidence.grayscale),
-            (self.faces, self.epochs, self.width, self.auxiliary, self.seed),
-        )
-        decoder = seeded(empty, self.seed)
-        assert isinstance(decoder, MapDecoder)
-        state = load_or_learn(key, learn, self.cache, valid=decoder.state_dict())
-        decoder.load_state_dict(state)
-        return decoder.to(known.maps.device).eval().requires_grad_(False)
-
-
-def decode(
-    evidence: Evidence,
-    *,
-    training: DecoderTraining = DecoderTraining(),
-    known: KnownMaps | None = None,
-    progress: Progress | None = None,
-) -> Tensor | None:
-    """What the known feature maps show, in the order of the evidence's labels; None where none is
-    known.
-
-    Trains on the first call for a model, which takes about a minute, and is kept for the others.
-    """
-    known = known or known_maps(evidence)
-    if known is None:
-        return None
-    decoder = training.decoder(known, evidence, progress)
-    with torch.no_grad():
-        images: Tensor = decoder(unit(known.maps)).clamp(0, 1)
-    return images.expand(-1, evidence.shape[0], -1, -1)
-
-
-def unit(maps: Tensor) -> Tensor:
-    """Maps at a root mean square of 1 each: their length is not always known."""
-    return maps / (maps.square().mean((1, 2, 3), keepdim=True).sqrt() + 1e-12)
+# Set by hand; what they reach is measured by benchmarks/learned_inversion.py.
+MATCH_LR, MAP_LR = 0.02, 0.03
+"""Peak steps in units of the pixel range: gently, for the start is good already."""
+JITTER = 0.002
+"""Of the start: a drawing with exactly equal pixels has no direction of least variation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,16 +82,9 @@ class FeatureDecoder:
             raise ValueError("refine_steps and total_variation must be ≥ 0")
 
     @property
-    def training(self) -> DecoderTraining:
-        """The part of the settings that decides what is learned."""
-        return DecoderTraining(
-            faces=self.faces,
-            epochs=self.epochs,
-            width=self.width,
-            auxiliary=Auxiliary(source=self.source, photos=self.photos),
-            seed=self.seed,
-            cache=self.cache,
-        )
+    def auxiliary(self) -> Auxiliary:
+        """Where the faces come from."""
+        return Auxiliary(source=self.source, photos=self.photos)
 
     def __call__(
         self, seen: Observation, *, generator: torch.Generator, progress: Progress | None = None
@@ -184,9 +93,9 @@ class FeatureDecoder:
         started = time.process_time()
         evidence = gather(seen)
         known = known_maps(evidence)
-        others = self.training.auxiliary.faces(
+        others = self.auxiliary.faces(
             evidence.count + GENERIC, evidence.shape, generator, grayscale=evidence.grayscale
-        ).to(next(iter(evidence.target.values())).device)
+        ).to(evidence.like.device)
         done = 0
 
         def training(step: int, steps: int, value: float) -> None:
@@ -195,33 +104,143 @@ class FeatureDecoder:
             if progress:
                 progress(step, steps + 1 + self.refine_steps, value)
 
-        def refinement(step: int, steps: int, value: float) -> None:
+        def refinement(step: int, value: float) -> None:
             if progress:
-                progress(done + 1 + step, done + 1 + steps, value)
+                progress(done + 1 + step, done + 1 + self.refine_steps, value)
 
-        images = decode(evidence, training=self.training, known=known, progress=training)
+        images = self.draw(evidence, known, training)
         if images is None:
             images = others[: evidence.count]
-        refining = Refining(
-            evidence,
-            known,
-            steps=self.refine_steps,
-            total_variation=self.total_variation,
-            # Where the map before the last block is known, the gradient adds nothing but cost.
-            generic=None if known and known.origin == "inverted" else others[evidence.count :],
-        )
-        result = refining.run(images, generator, refinement)
-        labels = evidence.labels
-        if labels is None:
-            labels = torch.full((evidence.count,), -1)
-        images, labels, handled = evidence.reveal(result.images, labels, Attacker())
-        return Reconstruction(
+        # Where the map before the last block is known, the gradient adds nothing but cost.
+        generic = None if known and known.origin == "inverted" else others[evidence.count :]
+        refined = self._refine(evidence, known, images, generic, generator, refinement)
+        images, labels, handled = evidence.reveal(refined.images, evidence.known_labels, Attacker())
+        return replace(
+            refined,
             images=images,
             labels=labels,
-            objective=result.objective,
-            iterations=result.steps,
-            gradient_evaluations=result.evaluations,
             seconds=time.process_time() - started,
             adaptive=how_adaptive(seen, weighed=True, handled=handled),
-            history=result.history,
         )
+
+    def draw(
+        self, evidence: Evidence, known: KnownMaps | None = None, progress: Progress | None = None
+    ) -> Tensor | None:
+        """What the feature maps show, `[N, C, H, W]` in [0, 1]; None where none is known.
+
+        Trains on the first call for a model, about a minute, and is kept for the others.
+        """
+        known = known or known_maps(evidence)
+        if known is None:
+            return None
+        decoder = self._decoder(known, evidence, progress)
+        with torch.no_grad():
+            images: Tensor = decoder(unit(known.maps)).clamp(0, 1)
+        return images.expand(-1, evidence.shape[0], -1, -1)
+
+    def _decoder(
+        self, known: KnownMaps, evidence: Evidence, progress: Progress | None
+    ) -> MapDecoder:
+        """A trained decoder for maps of this kind, from the cache if it is there."""
+        shape, device = evidence.free_shape, known.maps.device
+
+        def empty() -> MapDecoder:
+            size = known.maps.shape[1:]
+            return MapDecoder(size[0], (size[1], size[2]), shape, self.width)
+
+        def learn() -> dict[str, Tensor]:
+            faces = self.auxiliary.faces(
+                self.faces,
+                evidence.shape,
+                generator_for("feature decoder", self.seed),
+                grayscale=evidence.grayscale,
+            )
+            with torch.no_grad():
+                parts = torch.split(faces.to(device), PART)
+                maps = torch.cat([unit(known.features(part)) for part in parts])
+            decoder = seeded(empty, self.seed).to(device)
+            decoder.standardize(maps)
+            images = faces[:, : shape[0]].to(device)
+            teach(decoder, maps, images, epochs=self.epochs, seed=self.seed, progress=progress)
+            return decoder.state_dict()
+
+        key = key_of(
+            dict(evidence.model.named_parameters()),
+            ("features", known.origin, evidence.shape, evidence.grayscale),
+            (self.faces, self.epochs, self.width, self.auxiliary, self.seed),
+        )
+        decoder = seeded(empty, self.seed)
+        state = load_or_learn(key, learn, self.cache, valid=decoder.state_dict())
+        decoder.load_state_dict(state)
+        return decoder.to(device).eval().requires_grad_(False)
+
+    def _refine(
+        self,
+        evidence: Evidence,
+        known: KnownMaps | None,
+        start: Tensor,
+        generic: Tensor | None,
+        generator: torch.Generator,
+        progress: Callable[[int, float], None],
+    ) -> Reconstruction:
+        """Adam on the pixels of `start` `[N, C, H, W]`; the best by the objective is kept.
+
+        Of maps, or of the gradient (a double backward pass a step) in units of what `generic` faces
+        give, which have nothing to do with the target.
+        """
+        count, channels = len(start), evidence.free_shape[0]
+        noise = torch.randn(start[:, :channels].shape, generator=generator) * JITTER
+        pixels = (start[:, :channels] + noise.to(start)).clamp(0, 1)
+        free: tuple[Tensor, ...] = ()
+        rate, matching = MAP_LR, None
+        if generic is not None:
+            matching = Matching(evidence, generator=generator)
+            matching.calibrate(generic)
+            # The gradient is one objective for all images, known maps are one for each.
+            rate, free, pixels = MATCH_LR, matching.free, pixels[None]
+        pixels.requires_grad_()
+        losses = images = pixels
+
+        def objective() -> Tensor:
+            nonlocal losses, images
+            images = pixels.view(count, *pixels.shape[-3:]).expand(-1, evidence.shape[0], -1, -1)
+            losses = images.new_zeros(count)
+            if matching is not None:
+                dummy, distance = matching.gradients(images, range(count))
+                losses = losses + matching.objective(dummy, distance)
+            elif known is not None:
+                losses = losses + known.distance(images)
+            return losses[: len(pixels)]
+
+        def total(_: Tensor) -> Tensor:
+            return losses.mean() + self.total_variation * total_variation(images)
+
+        rates, steps = [rate, *(FREE_LR for _ in free)], self.refine_steps
+        bounds = [lambda value: value.clamp(0, 1)]
+        search = Search([pixels, *free], rates, steps, project=bounds)
+        history = []
+        for step in range(steps + 1):
+            if step < steps:
+                search.step(objective, total)
+            else:
+                search.look(objective())
+            if not bool(torch.isfinite(losses.detach()).all()):
+                break
+            if step % 10 == 0 or step == steps:
+                history.append((step, float(losses.detach().mean())))
+                progress(*history[-1])
+        search.restore()
+        images = pixels.detach().view(count, *pixels.shape[-3:])
+        return Reconstruction(
+            images=images.expand(-1, evidence.shape[0], -1, -1).contiguous(),
+            labels=evidence.known_labels,
+            objective=float(search.best.expand(count).contiguous().mean()),
+            iterations=steps,
+            gradient_evaluations=(steps + 1) * count if matching is None else matching.evaluations,
+            history=tuple(history),
+        )
+
+
+def unit(maps: Tensor) -> Tensor:
+    """Maps at a root mean square of 1 each: their length is not always known."""
+    return maps / (maps.square().mean((1, 2, 3), keepdim=True).sqrt() + 1e-12)

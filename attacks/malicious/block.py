@@ -1,8 +1,7 @@
 """A fully connected block that a malicious server puts in front of a network.
 
-It reads the image with K rows and adds what they say to the image again, so that a loss gradient
-arrives at every row: image → rows · image + bias → activation → columns → image + result. For a row
-that one image alone activates, weight gradient ÷ bias gradient is that image.
+image → rows · image + bias → activation → columns → image + result. For a row that one image alone
+activates, weight gradient ÷ bias gradient is that image.
 """
 
 import time

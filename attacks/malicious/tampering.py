@@ -1,9 +1,8 @@
 """Does a broadcast model look as if a server had tampered with it?
 
-A client can look before it trains. Each check knows one published manipulation by a trace that
-neither a random start nor honest training leaves; training that diverges leaves some of them, too
-(jumps, one odd row, values that are not finite). A model without findings may still be malicious: a
-server that knows these checks can avoid them.
+Each check knows one published manipulation by a trace that neither a random start nor honest
+training leaves; training that diverges leaves some of them, too (jumps, one odd row, values that
+are not finite). A server that knows these checks can avoid them.
 """
 
 import math

@@ -1,8 +1,6 @@
 """Batch-norm statistics as an image prior: dummy images must look to each layer as the batch did.
 
-Where the statistics come from, best first: the threat model grants them; the client shared its
-running statistics, which give the batch's away in closed form; the broadcast running statistics, or
-those of faces from elsewhere, stand in for them.
+They are granted, or follow from shared running statistics, or others stand in for them.
 """
 
 from collections.abc import Callable, Iterator, Mapping

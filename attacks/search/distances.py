@@ -39,8 +39,7 @@ def cosine_distance(dummy: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor
 
     The value is half the squared distance of the unit vectors: the difference of 1 and a cosine is
     rounding from 1e-7 on, where smooth networks have most of what they tell of the pixels. The
-    derivative does not suffer from that, and passes through the cosine, which is cheaper: a graph
-    over the late layers' weights costs a large network a third of its step.
+    derivative does not suffer from that, and passes through the cosine, which is cheaper.
     """
     dot, one, two = _products(dummy, target)
     rounded = 1 - dot / (one.sqrt() * two.sqrt() + TINY)
@@ -91,8 +90,7 @@ def sign_distance(dummy: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
 def signs_distance(dummy: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
     """1 − cosine to a target of signs, plus how far smooth signs of the dummy disagree with it.
 
-    Signs keep most of a gradient's direction (cosine 0.8 for Gaussian entries: Bussgang 1952), so
-    that the plain cosine leads near, where the signs of all layers' small entries count as well.
+    Signs keep most of a gradient's direction (cosine 0.8 for Gaussian entries: Bussgang 1952).
     Signs of the dummy alone lead nowhere: their slope is nearly everywhere zero or too steep.
     """
     pairs = _pairs(dummy, target)

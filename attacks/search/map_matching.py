@@ -1,8 +1,7 @@
 """What each image's map must be, and how far dummy images are from it.
 
-Where a map is known exactly, its direction alone is a match, without the gradient: it costs one
-pass through the layers below it instead of three through all, it does not mix the images of a
-batch, and it does not fade as a network is trained.
+Matching a map that is known exactly costs one pass through the layers below it instead of three
+through all, does not mix the images of a batch, and does not fade as a network is trained.
 """
 
 from collections.abc import Sequence
@@ -122,10 +121,7 @@ def span_goal_of(evidence: Evidence) -> SpanGoal | None:
 class MapMatching:
     """Compares dummy images with the maps they must have; moves images as `Matching` does.
 
-    Args:
-        matching: The engine, which counts the evaluations.
-        goal: The maps.
-        images: `[N, C, H, W]`, whose distances are the units of the match.
+    Distances are in units of those of `images` `[N, C, H, W]`; `matching` counts the evaluations.
     """
 
     separable = True

@@ -24,12 +24,9 @@ UNGUIDED = 16
 
 @dataclass
 class Scene:
-    """What all stages of one attack share.
+    """What all stages of one attack share: evidence, engine, all randomness.
 
     Attributes:
-        evidence: What was gathered.
-        matching: The engine.
-        generator: All randomness.
         prior: Where generated faces come from; None for attacks without one.
         restarts: Independent starts R.
     """
@@ -81,8 +78,7 @@ class StageResult:
 
     Attributes:
         images: `[R, N, C, H, W]`, the best so far of each restart.
-        variables: One `[R, …]` an image; () before the first stage.
-        varied: What they were.
+        variables: One `[R, …]` an image, of the kind `varied`; () before the first stage.
     """
 
     images: Tensor

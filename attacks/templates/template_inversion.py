@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -200,10 +201,13 @@ class TemplateInversion:
         network = _audited(seen).to(templates.rows.device)
         channels = seen.image_shape[0]
         gray = seen.update is not None and is_gray(network, mean_gradient(seen, seen.update))
-        faces = self._faces(seen.image_shape, gray).to(templates.rows.device)
+        auxiliary, device = Auxiliary(source=self.source, photos=self.photos), templates.rows.device
+        facts = (auxiliary, self.faces, seen.image_shape)
+        draw = partial(kept_faces, *facts, seed=self.seed, cache=self.cache)
+        faces = draw(grayscale=gray).to(device)
         ours = Embeddings.of(network, faces, templates.rows, channels)
         if not gray and ours.look_gray(faces):  # no update proves it, or a client's loss was zero
-            faces = self._faces(seen.image_shape, True).to(templates.rows.device)
+            faces = draw(grayscale=True).to(device)
             ours = Embeddings.of(network, faces, templates.rows, channels)
         known = Eigenfaces.of(faces, self.components)
         trace = Trace(max(1, self.steps), progress)
@@ -219,17 +223,6 @@ class TemplateInversion:
             seconds=time.process_time() - started,
             adaptive=how_adaptive(seen, exact=True),
             history=tuple(trace.history),
-        )
-
-    def _faces(self, shape: tuple[int, int, int], gray: bool) -> Tensor:
-        """The attacker's faces, `[M, c, H, W]`; half of them gray where nothing says so."""
-        return kept_faces(
-            Auxiliary(source=self.source, photos=self.photos),
-            self.faces,
-            shape,
-            grayscale=gray,
-            seed=self.seed,
-            cache=self.cache,
         )
 
     def _search(

@@ -1,9 +1,8 @@
 """Local training, replayed inside an objective: what dummy images would have made of the weights.
 
 A client that takes several steps shares the sum of gradients at weights that its own steps moved.
-The server knows where they began and where they ended, and can follow the way in between for any
-dummy images. `replay` does so exactly; with a `Course` it follows the straight line between the two
-known ends instead, which costs less and can be searched from further away.
+`replay` follows them exactly; with a `Course` it follows the straight line between the two known
+ends instead, which costs less and can be searched from further away.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,9 +1,8 @@
 """The pace of a client's local training, found by simulating it on images of nothing.
 
-A network that is trained on a handful of images fits them at once: with a large learning rate the
-first step does most of the work, and gradients further along the way say nothing of the update.
-How fast that goes depends on the network, the labels and the settings far more than on what the
-images show. So the server trains on smooth noise from the same weights, and reads off the pace.
+With a large learning rate the first step on a handful of images does most of the work. How fast
+that goes depends on the network, the labels and the settings far more than on what the images show.
+So the server trains on smooth noise from the same weights, and reads off the pace.
 """
 
 from collections.abc import Mapping

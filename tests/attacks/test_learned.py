@@ -12,7 +12,7 @@ from fedaudit.attacks.evidence.feature_maps.known_maps import known_maps
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.learned import decoder, feature_decoder
-from fedaudit.attacks.learned.feature_decoder import DecoderTraining, FeatureDecoder, decode
+from fedaudit.attacks.learned.feature_decoder import FeatureDecoder
 from fedaudit.attacks.learned.lti import LearnedInversion, principal
 from fedaudit.attacks.learned.sketch import Sketch, image_gradients, leading
 from fedaudit.core.capture import Capture
@@ -220,11 +220,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("network", ["face", "face_pooled"])
 def test_decoded_maps_show_the_face(network: str, intercept: Intercept, cache: str) -> None:
-    setting = DecoderTraining(faces=192, epochs=4, width=64, cache=cache)
+    setting = FeatureDecoder(faces=192, epochs=4, width=64, cache=cache)
     drawn, true = [], []
     for target in range(3):
         capture = intercept(network=network, target=target)
-        images = decode(gather(capture.seen), training=setting)
+        images = setting.draw(gather(capture.seen))
         assert images is not None
         assert capture.secret is not None
         drawn.append(images)
@@ -282,29 +282,29 @@ def test_what_was_learned_is_kept_and_read_again(
     monkeypatch.setattr(feature_decoder, "teach", counted)
     seen = update_of(held_out(1)[0], 1)
     evidence = gather(seen)
-    setting = DecoderTraining(faces=4, epochs=1, width=8, cache=str(tmp_path))
-    first = decode(evidence, training=setting)
+    setting = FeatureDecoder(faces=4, epochs=1, width=8, cache=str(tmp_path))
+    first = setting.draw(evidence)
     assert first is not None
     assert len(taught) == 1
     other = gather(update_of(held_out(2)[1], 3))  # another target and label, the same model
-    assert decode(other, training=setting) is not None
-    again = decode(evidence, training=setting)
+    assert setting.draw(other) is not None
+    again = setting.draw(evidence)
     assert again is not None
     assert torch.equal(first, again)
     assert len(taught) == 1
-    decode(evidence, training=replace(setting, epochs=2))
+    replace(setting, epochs=2).draw(evidence)
     assert len(taught) == 2
     for file in tmp_path.glob("*.safetensors"):
         file.write_bytes(b"damaged")
-    repaired = decode(evidence, training=setting)
+    repaired = setting.draw(evidence)
     assert repaired is not None
     assert torch.equal(first, repaired)
     assert len(taught) == 3
-    decode(evidence, training=replace(setting, cache="off"))
+    replace(setting, cache="off").draw(evidence)
     assert len(taught) == 4
 
 
 def test_nothing_known_is_said(intercept: Intercept) -> None:
     evidence = gather(intercept(defense="private_projector").seen)
     assert known_maps(evidence) is None
-    assert decode(evidence) is None
+    assert FeatureDecoder().draw(evidence) is None

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from fedaudit.attacks.closed_form.secure_sum import single_owner_rows
+from fedaudit.attacks.templates.read_templates import single_owner_rows
 from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import LocalTraining
 from fedaudit.core.shared import ClassEmbeddings

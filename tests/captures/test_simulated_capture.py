@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedaudit.attacks.closed_form.secure_sum import rows_of_sum
+from fedaudit.attacks.templates.read_templates import rows_of_sum
 from fedaudit.captures.simulate.prior_only import without_update
 from fedaudit.captures.simulate.simulated_capture import withhold
 from fedaudit.core.capture import Capture, Secret

@@ -1,15 +1,14 @@
 """What every layer's gradient says of its inputs, whatever comes behind it.
 
 A convolution's weight gradient is a sum over images and positions, G = Σ_p δ_p u_pᵀ: u_p is the
-patch of its input below position p, δ_p the upstream gradient there. Whoever knows neither the
-head nor the loss does not know δ; but all rows of G lie in the span of the patches. Where a layer
-has no fewer channels than there are positions in the batch, as the last ones of most networks do,
-the rows *are* a basis of it. So the images must be such that their patches span just that space:
-a match that needs no label, no head, no projector, and no gradient of the dummy images either.
+patch of its input below position p, δ_p the upstream gradient there. Without the head or the loss δ
+is not known; but all rows of G lie in the span of the patches. Where a layer has no fewer channels
+than there are positions in the batch, the rows *are* a basis of it. So the images must be such that
+their patches span just that space: a match that needs no label, no head, and no gradient of the
+dummy images either.
 
-It is variable projection (Golub & Pereyra, SIAM J. Numer. Anal. 1973): of all δ the best is
-solved for and put in, layer by layer, which leaves the images alone as unknowns. Petrov et al.
-(NeurIPS 2024, "DAGER") test in the same way which tokens a language model was trained on.
+It is variable projection (Golub & Pereyra, SIAM J. Numer. Anal. 1973): the best δ is put in. Petrov
+et al. (NeurIPS 2024, "DAGER") test so which tokens a language model was trained on.
 """
 
 from collections.abc import Collection, Mapping, Sequence

@@ -13,12 +13,10 @@ from fedaudit.models.facenet import FaceNet
 
 @dataclass(frozen=True)
 class KnownMaps:
-    """Feature maps of the batch.
+    """Feature maps `[N, C, h, w]` of the batch, that `depth` modules of the body make.
 
     Attributes:
-        model: The network that makes them.
-        maps: `[N, C, h, w]`.
-        depth: How many modules of the body make them; None for what enters the embedding.
+        depth: None for what enters the embedding.
         origin: "inverted" (before the last block), "map" (flattened), "average" (`[C, 1, 1]`).
         error: Relative, of inverted maps.
     """

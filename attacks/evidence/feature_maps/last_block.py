@@ -48,12 +48,10 @@ WEAK = 0.01
 
 @dataclass(frozen=True)
 class InvertedBlock:
-    """The input of a network's last block.
+    """The input maps `[N, C, H, W]` of a network's last block, `body[:depth](images)`.
 
     Attributes:
-        maps: `[N, C, H, W]`, each image's map.
-        depth: How many modules of the body make it: `body[:depth](images)` is the map.
-        error: Relative error of the block's output when it is computed from the map.
+        error: Relative error of the block's output when it is computed from the maps.
     """
 
     maps: Tensor
@@ -69,20 +67,31 @@ def invert_last_block(reading: Reading) -> InvertedBlock | None:
     for a flattened map; one image and P ≤ 16 positions for an averaged one. No labels. Noise, or
     several local steps, make it fail, which is noticed.
     """
-    found, first_fc = _last_block(reading), reading.first_fc
-    if found is None or first_fc is None or first_fc.maps is None or first_fc.upstream is None:
+    model, target, first_fc = reading.model, reading.target, reading.first_fc
+    if first_fc is None or first_fc.maps is None or first_fc.upstream is None:
         return None
-    if first_fc.known is not None:
+    if first_fc.known is not None or not isinstance(model, FaceNet):
         return None
-    assert isinstance(reading.model, FaceNet)
-    pooled = reading.model.pool == "average"
-    block, shortcut, taps = found.block, found.shortcut, found.taps
-    count, positions = len(first_fc.maps), found.rows * found.columns
+    if not isinstance(model.body, nn.Sequential):
+        return None
+    depth = len(model.body) - 1
+    block, name = model.body[depth], f"body.{depth}"
+    needed = {f"{name}.shortcut.weight", f"{name}.conv1.weight"}
+    if not isinstance(block, Residual) or not needed <= set(target):
+        return None  # a shortcut without weights has no gradient either
+    shortcut = target[f"{name}.shortcut.weight"].double()[:, :, 0, 0]
+    taps, bias = target[f"{name}.conv1.weight"].double(), target.get(f"{name}.norm2.bias")
+    with torch.no_grad():
+        example = model.body[:depth](torch.zeros(1, *reading.shape, device=taps.device))
+        rows, columns = block(example).shape[2:]
+    pooled = model.pool == "average"
+    count, positions = len(first_fc.maps), rows * columns
     slopes = block.act2.weight.detach().double().expand(len(shortcut))
     upstream = (first_fc.upstream @ first_fc.weight).double()
     deltas: Tensor | None = None
     if pooled and count == 1 and positions <= min(shortcut.shape):
-        deltas = _masked(found, upstream[0], slopes, positions)
+        total = None if bias is None else bias.double()
+        deltas = _masked(shortcut, total, upstream[0], slopes, positions)
     elif not pooled and count * positions <= min(shortcut.shape):
         shape = (count, len(shortcut), positions)
         slope = torch.where(first_fc.maps.view(shape) > 0, 1.0, slopes[:, None])
@@ -93,64 +102,25 @@ def invert_last_block(reading: Reading) -> InvertedBlock | None:
         return None
     inputs = _under_taps(deltas, shortcut, taps)
     if pooled:
-        inputs = inputs[:, :, _in_order(inputs, found.rows, found.columns)]
-    maps = _assemble(inputs, block.conv1, (found.rows, found.columns), found.size).float()
-    maps, error = _to_scale(maps, block, reading.model, first_fc)
-    return InvertedBlock(maps, found.depth, error) if error < EXPLAINED else None
+        inputs = inputs[:, :, _in_order(inputs, rows, columns)]
+    maps = _assemble(inputs, block.conv1, (rows, columns), example.shape[2:]).float()
+    maps, error = _to_scale(maps, block, model, first_fc)
+    return InvertedBlock(maps, depth, error) if error < EXPLAINED else None
 
 
-@dataclass(frozen=True)
-class _Block:
-    """The last block, what its map's sizes are, and the gradients of its weights and bias."""
-
-    block: Residual
-    depth: int
-    size: torch.Size
-    rows: int
-    columns: int
-    shortcut: Tensor
-    taps: Tensor
-    bias: Tensor | None
-
-
-def _last_block(reading: Reading) -> _Block | None:
-    """The last block where it is of the right kind and its gradients were shared."""
-    model, target = reading.model, reading.target
-    if not isinstance(model, FaceNet) or not isinstance(model.body, nn.Sequential):
-        return None
-    depth = len(model.body) - 1
-    block = model.body[depth]
-    names = [f"body.{depth}.{layer}.weight" for layer in ("shortcut", "conv1")]
-    if not isinstance(block, Residual) or not set(names) <= set(target):
-        return None  # a shortcut without weights has no gradient either
-    shortcut, taps = (target[name].double() for name in names)
-    with torch.no_grad():
-        example = model.body[:depth](torch.zeros(1, *reading.shape, device=taps.device))
-        rows, columns = block(example).shape[2:]
-    bias = target.get(f"body.{depth}.norm2.bias")
-    return _Block(
-        block,
-        depth,
-        example.shape[2:],
-        rows,
-        columns,
-        shortcut[:, :, 0, 0],
-        taps,
-        None if bias is None else bias.double(),
-    )
-
-
-def _masked(found: "_Block", upstream: Tensor, slopes: Tensor, positions: int) -> Tensor | None:
+def _masked(
+    shortcut: Tensor, bias: Tensor | None, upstream: Tensor, slopes: Tensor, positions: int
+) -> Tensor | None:
     """δ_p `[P, C]` for an averaged map, in no order: the two-valued vectors in a column space."""
     strong = upstream.abs() > WEAK * upstream.abs().max()
     if positions > MOST_POSITIONS or int(strong.sum()) < 2 * positions:
         return None
-    basis, sizes, _ = torch.linalg.svd(found.shortcut[strong] / upstream[strong, None])
+    basis, sizes, _ = torch.linalg.svd(shortcut[strong] / upstream[strong, None])
     if len(sizes) <= positions or sizes[positions - 1] < 2 * sizes[positions]:
         return None
     columns = _two_valued(basis[:, :positions], slopes[strong])
-    if len(columns) > positions and found.bias is not None:
-        columns = _adding_up(columns, found.bias[strong] / upstream[strong] * positions, positions)
+    if len(columns) > positions and bias is not None:
+        columns = _adding_up(columns, bias[strong] / upstream[strong] * positions, positions)
     if len(columns) != positions:
         return None
     # Weak channels stay out: the strong ones overdetermine the inputs already.

@@ -1,7 +1,6 @@
 """Search without derivatives: CMA-ES over latent vectors, as in GGL (Li et al., CVPR 2022).
 
-A generation needs the objective's value only, so an evaluation costs one forward–backward pass and
-no double backward; and a plateau or a step of the objective does not stop it.
+An evaluation costs no double backward; and a plateau of the objective does not stop the search.
 """
 
 from collections.abc import Callable, Mapping, Sequence

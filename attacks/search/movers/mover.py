@@ -21,20 +21,10 @@ Penalty = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How one stage moves its variables.
+    """How one stage moves its variables; as the settings of `Stage` that have the same names.
 
-    Args:
-        steps: Steps an image gets in all; generations of CMA-ES.
-        lr: Peak learning rate; CMA-ES' first standard deviation, Gauss–Newton's first damping.
-        rounds: Sweeps over the batch; each round gives one image steps/rounds steps. 0 moves all
-            images at once (joint search).
-        optimizer: Which mover, and which rule of descent.
-        schedule: Of the learning rate; a name in `gradient_descent.SCHEDULES`.
+    Attributes:
         project: Applied to the variables `[R, …]` of an image after each step.
-        patience: Stop a joint search when this many steps brought no restart a relative
-            improvement of 0.1 %; 0 never stops.
-        group: Agreement between restarts, in joint searches.
-        population: Candidates a generation of CMA-ES; None for its own rule, 4 + 3·ln(dimension).
         seed: Of CMA-ES' sampling.
     """
 
@@ -57,8 +47,6 @@ class Task:
     Attributes:
         matching: How far images are from explaining the update, or from their known maps.
         variables: One leaf `[R, …]` an image, in the order of the batch; changed in place.
-        decode: Variables `[n, …]` → images `[n, C, H, W]`.
-        penalty: On variables and images.
         trace: Counts every step.
     """
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedaudit.attacks.closed_form.secure_sum import rows_of_sum
+from fedaudit.attacks.templates.read_templates import rows_of_sum
 from fedaudit.core.observation import Observation
 from fedaudit.core.shared import (
     Aggregate,

@@ -33,12 +33,7 @@ from fedaudit.attacks.training.schedule import scale_of
 from fedaudit.core.errors import FedauditError
 from fedaudit.core.observation import DefenseFacts, Observation
 from fedaudit.core.shared import Update
-from fedaudit.defenses.gradient_transforms import (
-    Batch,
-    Conceals,
-    GradientTransform,
-    ImageTransform,
-)
+from fedaudit.defenses.gradient_transforms import Batch, Conceals, GradientTransform, ImageTransform
 
 PROBE = 7
 """Seed of the gradient that transforms are tried on; with their own it would be what they draw."""

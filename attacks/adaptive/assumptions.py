@@ -21,7 +21,7 @@ def assume(seen: Observation, adapt: Adapt) -> Observation:
 
 
 def as_assumed(
-    made: Reconstruction,
+    result: Reconstruction,
     seen: Observation,
     adapt: Adapt,
     used: Sequence[DefenseFacts] | None = None,
@@ -35,12 +35,12 @@ def as_assumed(
     used = seen.defense if used is None else used
     if adapt == "no":
         defended = used is None or {facts.name for facts in used} - {"none"}
-        return replace(made, adaptive="no") if defended else made
+        return replace(result, adaptive="no") if defended else result
     assumed = assume(seen, adapt)
-    unaware = assumed.defense is None and made.adaptive == "estimated"
+    unaware = assumed.defense is None and result.adaptive == "estimated"
     if unaware and used and _is_overlooked(assumed, used):
-        return replace(made, adaptive="no")
-    return made
+        return replace(result, adaptive="no")
+    return result
 
 
 def _is_overlooked(seen: Observation, used: Sequence[DefenseFacts]) -> bool:

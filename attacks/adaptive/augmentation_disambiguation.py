@@ -74,8 +74,10 @@ def _photos_among_copies(
 ) -> tuple[Tensor, Tensor]:
     """Of copies that explain as much, the photos; to an attack that has faces to learn from."""
     del reading
-    found = images if attacker.source is None else disambiguate(transforms, images, attacker.source)
-    return found, labels
+    photos = (
+        images if attacker.source is None else disambiguate(transforms, images, attacker.source)
+    )
+    return photos, labels
 
 
 @dataclass(frozen=True)
@@ -159,8 +161,8 @@ def learn_score(
     apart = torch.cdist(middle, middle).square()
     width = apart.median().clamp_min(1e-12)
     values, vectors = torch.linalg.eigh(torch.exp(-apart / width).double())
-    kept = values > ROUNDING * values[-1]
-    whitened = (vectors[:, kept] / values[kept].sqrt()).float()
+    strong = values > ROUNDING * values[-1]
+    whitened = (vectors[:, strong] / values[strong].sqrt()).float()
     factors, _ = fit_ridge(_likeness(edges, middle, width) @ whitened, answer)
     return OrientationScore(middle, width, whitened @ factors)
 

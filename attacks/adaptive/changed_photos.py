@@ -44,14 +44,14 @@ class ChangedPhotos:
         """What trained in place of `images` `[n, C, H, W]`, the photos `which`, and its labels."""
         if not self.transforms:
             return images, labels
-        made = [
+        trained = [
             changed(self.transforms, images[k : k + 1], labels[k : k + 1], self.draws[i])
             for k, i in enumerate(which)
         ]
-        soft = any(own.dim() == 2 for _, own in made)
-        width = max((own.shape[1] for _, own in made if own.dim() == 2), default=0)
-        kinds = [probabilities(own, width) if soft else own for _, own in made]
-        return torch.cat([image for image, _ in made]), torch.cat(kinds)
+        soft = any(own.dim() == 2 for _, own in trained)
+        width = max((own.shape[1] for _, own in trained if own.dim() == 2), default=0)
+        kinds = [probabilities(own, width) if soft else own for _, own in trained]
+        return torch.cat([image for image, _ in trained]), torch.cat(kinds)
 
     def choose(self, distance: Callable[[Tensor, int], float], faces: Tensor) -> None:
         """Keep each photo's draw under which generic `faces` `[n, C, H, W]` come nearest.
@@ -64,8 +64,8 @@ class ChangedPhotos:
             values = []
             for seed in range(DRAWS):
                 self.draws[i] = seed
-                found = sorted(distance(face[None], i) for face in faces)[:NEAREST]
-                values.append(sum(found) / len(found))
+                nearest = sorted(distance(face[None], i) for face in faces)[:NEAREST]
+                values.append(sum(nearest) / len(nearest))
             self.draws[i] = min(range(DRAWS), key=values.__getitem__)
 
 

@@ -51,25 +51,25 @@ def estimate(seen: Observation) -> tuple[DefenseFacts, ...]:
     if update is None or not update.tensors:
         return ()
     tensors = {n: v for n, v in update.tensors.items() if v.is_floating_point() and v.numel()}
-    found: list[tuple[str, Mapping[str, float | None]]] = []
+    defenses: list[tuple[str, Mapping[str, float | None]]] = []
     if is_signs(tensors):
-        found.append(("sign", {}))
+        defenses.append(("sign", {}))
     elif (rounding := quantization(tensors)) is not None:
-        found.append(("qsgd", rounding))
+        defenses.append(("qsgd", rounding))
     else:
         count = seen.batch_size or 1
         network = network_of(seen)
         first_fc = network.first_fc_name if network is not None else ""
         if (pruned := sparsity(tensors, count)) is not None:
-            found.append(pruned)
+            defenses.append(pruned)
         else:
             if network is not None and seen.image_shape is not None and first_fc in tensors:
                 share = masked(network, tensors, seen.image_shape, count)
-                found += [("soteria", {"pruned": share})] if share is not None else []
-            std = deviation(rounds_of(seen)) if not found else None
+                defenses += [("soteria", {"pruned": share})] if share is not None else []
+            std = deviation(rounds_of(seen)) if not defenses else None
             std = std or noise_scale(tensors, first_fc, count)
-            found += [("gaussian_noise", {"std": std})] if std is not None else []
-    return tuple(DefenseFacts(name, settings, estimated=True) for name, settings in found)
+            defenses += [("gaussian_noise", {"std": std})] if std is not None else []
+    return tuple(DefenseFacts(name, settings, estimated=True) for name, settings in defenses)
 
 
 def clip_bound(tensors: Tensors) -> float:
@@ -110,13 +110,13 @@ def quantization(tensors: Tensors) -> dict[str, float | None] | None:
         if any(_levels(flat, bucket, PROBED) is None for flat in large):
             continue  # so is nearly every gradient recognized, at little cost
         levels = [_levels(flat, bucket) for flat in large]
-        if any(found is None for found in levels):
+        if any(level is None for level in levels):
             continue
         sums = torch.cat(
             [
-                found.sum(1) / (0.7 * size**0.5)
-                for found, size in ((f, f.shape[1]) for f in levels if f is not None)
-                if len(found)
+                level.sum(1) / (0.7 * size**0.5)
+                for level, size in ((f, f.shape[1]) for f in levels if f is not None)
+                if len(level)
             ]
         )
         sums = sums[sums > 0]
@@ -170,9 +170,9 @@ def noise_scale(tensors: Tensors, first_fc: str = "", count: int = 1) -> float |
             if std < SMALLEST_NOISE * signal:
                 return None
             # What is taken away of noise with the signal, differs from row to row.
-            kept = 1 - left[:, :count].square().sum(1, keepdim=True)
-            within = kept[:, 0] > TAKEN
-            return std if _even((rest / kept.clamp_min(TAKEN).sqrt())[within]) else None
+            shares = 1 - left[:, :count].square().sum(1, keepdim=True)
+            within = shares[:, 0] > TAKEN
+            return std if _even((rest / shares.clamp_min(TAKEN).sqrt())[within]) else None
     spread = {n: _robust(v) for n, v in tensors.items() if v.numel() >= LARGE}
     for name in sorted(spread, key=lambda n: spread[n])[:1]:
         rows = tensors[name].flatten(1).double()

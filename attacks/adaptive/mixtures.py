@@ -51,11 +51,11 @@ def as_mixture(transforms: Sequence[ImageTransform], shape: tuple[int, int, int]
     """
     masked = False
     for seed in range(TRIES):
-        made = drawn_on(transforms, shape, seed)
-        if made.sums is None or len(made.images) != 1 or made.labels[0, 0] <= 0:
+        drawn = drawn_on(transforms, shape, seed)
+        if drawn.sums is None or len(drawn.images) != 1 or drawn.labels[0, 0] <= 0:
             return None
-        masked = masked or float((made.images - made.sums).abs().max()) > CLOSE
-        sizes, sums = ((2 * x - 1).abs() for x in (made.images, made.sums))
+        masked = masked or float((drawn.images - drawn.sums).abs().max()) > CLOSE
+        sizes, sums = ((2 * x - 1).abs() for x in (drawn.images, drawn.sums))
         if float((sizes - sums).abs().max()) > CLOSE:
             return None
     return Mixture(tuple(transforms), masked)

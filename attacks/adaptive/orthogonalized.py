@@ -56,10 +56,11 @@ def label_by_lengths(
     lengths, directions, agreement = [], [], []
     for label in range(classes):
         own = torch.tensor([label], device=faces.device)
-        made = [[g.flatten() for g in gradients(face[None], own)] for face in faces]
-        sizes = torch.stack([torch.stack([row[k].norm() for k in usable]) for row in made])
+        slopes = [[g.flatten() for g in gradients(face[None], own)] for face in faces]
+        sizes = torch.stack([torch.stack([row[k].norm() for k in usable]) for row in slopes])
         means = [
-            torch.stack([row[k] / (row[k].norm() + 1e-20) for row in made]).mean(0) for k in usable
+            torch.stack([row[k] / (row[k].norm() + 1e-20) for row in slopes]).mean(0)
+            for k in usable
         ]
         lengths.append((sizes + 1e-20).log().double())
         directions.append([F.normalize(mean, dim=0) for mean in means])

@@ -91,8 +91,8 @@ def misses_entries(tensors: Tensors, count: int) -> bool:
 def _with_bias(tensors: Tensors) -> Iterator[tuple[Tensor, Tensor]]:
     """Weights and biases of the same units: `[D, …]` and `[D]`."""
     for name, weight in tensors.items():
-        before, found, after = name.rpartition("weight")
-        bias = tensors.get(f"{before}bias{after}") if found else None
+        before, weight_name, after = name.rpartition("weight")
+        bias = tensors.get(f"{before}bias{after}") if weight_name else None
         if bias is not None and weight.dim() and bias.shape == weight.shape[:1]:
             yield weight, bias
 

@@ -112,9 +112,9 @@ def followed(transform: GradientTransform, probe: Batch) -> GradientTransform:
 
     def smooth(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         del generator
-        given = {n: v.detach() for n, v in batch.items()} if flat else batch
-        made = [transform(given, drawing(seed)) for seed in range(draws)]
-        mean = {n: torch.stack([one[n] for one in made]).mean(0) for n in batch}
+        leaves = {n: v.detach() for n, v in batch.items()} if flat else batch
+        results = [transform(leaves, drawing(seed)) for seed in range(draws)]
+        mean = {n: torch.stack([one[n] for one in results]).mean(0) for n in batch}
         if not flat:
             return mean
         return {n: v + (mean[n] - v).detach() for n, v in batch.items()}
@@ -157,9 +157,9 @@ def apart(one: Tensor, two: Tensor) -> float:
 
 def is_even(transform: GradientTransform, probe: Batch) -> bool:
     """Whether the noise of `transform` on the gradient `probe` has one scale everywhere."""
-    made = transform(probe, torch.Generator().manual_seed(0))
+    noisy = transform(probe, torch.Generator().manual_seed(0))
     large = [n for n, value in probe.items() if value.numel() >= LARGE]
-    stds = [float((made[n] - probe[n]).square().mean().sqrt()) for n in large]
+    stds = [float((noisy[n] - probe[n]).square().mean().sqrt()) for n in large]
     return not stds or max(stds) <= EVEN * min(stds)
 
 
@@ -183,8 +183,8 @@ def noise_by_parameter(
     variances = dict.fromkeys(sent, even**2)
     for transform, guess in transforms:
         known = all(name in gradient for name in sent)
-        found = _rounding(transform, gradient, sent) if known else dict.fromkeys(sent, guess)
-        for name, std in found.items():
+        stds = _rounding(transform, gradient, sent) if known else dict.fromkeys(sent, guess)
+        for name, std in stds.items():
             variances[name] += std**2
     total = sum(variance * sent[name].numel() for name, variance in variances.items())
     mean = total / sum(value.numel() for value in sent.values())
@@ -198,14 +198,14 @@ def _rounding(
     for name, value in sent.items():
         length = max(float(gradient[name].norm()), torch.finfo(torch.float32).tiny)
         batch[name] = (gradient[name] * (float(value.norm()) / length)).to(value)[None]
-    made = transform(batch, torch.Generator().manual_seed(0))
-    found = {}
+    rounded = transform(batch, torch.Generator().manual_seed(0))
+    stds = {}
     for name, value in batch.items():
-        noise, signal = (made[name] - value).norm(), value.norm()
+        noise, signal = (rounded[name] - value).norm(), value.norm()
         # Rounded, it would be longer than what was sent.
         share = float(signal / (signal.square() + noise.square()).sqrt().clamp_min(1e-20))
-        found[name] = float(noise) * share / value.numel() ** 0.5
-    return found
+        stds[name] = float(noise) * share / value.numel() ** 0.5
+    return stds
 
 
 def generic_gradient(seen: Observation) -> dict[str, Tensor]:

@@ -86,8 +86,8 @@ class SignNet(nn.Module):
             same = beside[-2]
             beside.pop()
             x = layers(torch.cat([F.interpolate(x, same.shape[2:]), same], 1))
-        found: Tensor = self.last(x)
-        return found
+        logits: Tensor = self.last(x)
+        return logits
 
     def unmask(self, sizes: Tensor, own: Tensor, rest: Tensor) -> Tensor:
         """The mixtures of S photos in R rounds behind their sizes, `[S, R, c, H, W]` by `spread`.
@@ -95,17 +95,17 @@ class SignNet(nn.Module):
         `own` `[S, R]` are the photo's coefficients, `rest` the sums of the squares of all others.
         """
         expectations = self.mean.expand_as(sizes)
-        found = sizes
+        mixtures = sizes
         for _ in range(PASSES if sizes.shape[1] > 1 else 1):
-            found = self._likely(sizes, expectations)
-            expectations = expected(found, own, rest, self.mean)
-        return found
+            mixtures = self._likely(sizes, expectations)
+            expectations = expected(mixtures, own, rest, self.mean)
+        return mixtures
 
     def _likely(self, sizes: Tensor, expectations: Tensor) -> Tensor:
         """The mean over both signs."""
         logits = self(sizes.flatten(0, 1), expectations.flatten(0, 1)).view_as(sizes)
-        found: Tensor = (logits / 2).tanh() * sizes
-        return found
+        likely: Tensor = (logits / 2).tanh() * sizes
+        return likely
 
 
 def _pair(one: int, two: int) -> nn.Sequential:
@@ -168,8 +168,8 @@ class Unmasking:
         sizes = sizes / _root_mean_square(sizes)
         with torch.no_grad():
             own, rest = (x[None].to(sizes) for x in (shares.own, shares.rest))
-            found = network.unmask(sizes[None], own, rest)[0]
-        whole = ((network.spread * x + 1) / 2 for x in (found, network.mean))
+            mixtures = network.unmask(sizes[None], own, rest)[0]
+        whole = ((network.spread * x + 1) / 2 for x in (mixtures, network.mean))
         images, mean = (x.expand(*x.shape[:-3], channels, -1, -1).to(masked) for x in whole)
         return images, mean
 
@@ -244,18 +244,18 @@ class Unmasking:
         self, transforms: Sequence[ImageTransform], faces: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Mixtures `[S, R, c, H, W]` in [-1, 1], and their coefficients."""
-        rounds, made, own, rest = max(ROUNDS), [], [], []
+        rounds, mixtures, own, rest = max(ROUNDS), [], [], []
         for _ in range(self.sets):
             pool = faces[torch.randint(len(faces), (POOL,), generator=generator)]
             for _ in range(rounds):
                 drawn = drawn_from(transforms, pool, generator)
                 assert drawn.sums is not None  # they mix
-                made.append(2 * drawn.sums[0] - 1)
+                mixtures.append(2 * drawn.sums[0] - 1)
                 own.append(drawn.labels[0, 0])
                 rest.append(drawn.labels[0, 1:].square().sum())
         size = (self.sets, rounds)
         shares, others = torch.stack(own).view(size), torch.stack(rest).view(size)
-        return torch.stack(made).view(*size, *faces.shape[1:]), shares, others
+        return torch.stack(mixtures).view(*size, *faces.shape[1:]), shares, others
 
 
 def is_gray(sizes: Tensor) -> bool:

@@ -88,15 +88,15 @@ class RGap:
         image, solutions = self.invert(
             evidence.model, evidence.target, evidence.shape, generator, progress
         )
-        done, history = 0, []
+        steps, history = 0, []
         for solution in solutions:
-            done += solution.steps
-            history.append((done, solution.residual))
+            steps += solution.steps
+            history.append((steps, solution.residual))
         return Reconstruction(
             images=image,
             labels=evidence.known_labels,
             objective=max((s.residual for s in solutions), default=0.0),
-            iterations=done,
+            iterations=steps,
             seconds=time.process_time() - started,
             adaptive=how_adaptive(seen, exact=True),
             history=tuple(history),
@@ -177,11 +177,7 @@ class RGap:
 
 
 def _least_squares(
-    layer: Affine,
-    upstream: Tensor,
-    wanted: tuple[Tensor, Tensor],
-    balance: float,
-    steps: int,
+    layer: Affine, upstream: Tensor, wanted: tuple[Tensor, Tensor], balance: float, steps: int
 ) -> tuple[Tensor, float, int]:
     """Conjugate gradients on the normal equations (CGLS) from zero: the least solution."""
     one, two = wanted[0].clone(), balance * wanted[1]

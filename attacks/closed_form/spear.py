@@ -234,11 +234,7 @@ class Spear:
         )
 
     def _search(
-        self,
-        layer: FirstLayer,
-        count: int,
-        generator: torch.Generator,
-        progress: Progress | None,
+        self, layer: FirstLayer, count: int, generator: torch.Generator, progress: Progress | None
     ) -> tuple[Tensor, int, tuple[tuple[int, float], ...]]:
         """Inputs `[N, F]`, submatrices drawn, and 1 − λ after each bundle of them."""
         low_rank = Factors.of(layer, count)

@@ -174,9 +174,9 @@ def _computing(
     like = next(iter(named.values()))
     images = torch.linspace(0, 1, shape[0] * shape[1] * shape[2]).to(like).view(1, *shape)
     with evaluating(public):
-        made = public(images).sum()
-    if not made.requires_grad:
-        found: tuple[Tensor | None, ...] = (None,) * len(named)
+        total = public(images).sum()
+    if not total.requires_grad:
+        slopes: tuple[Tensor | None, ...] = (None,) * len(named)
     else:
-        found = torch.autograd.grad(made, list(named.values()), allow_unused=True)
-    return {n: p for (n, p), g in zip(named.items(), found, strict=True) if g is not None}
+        slopes = torch.autograd.grad(total, list(named.values()), allow_unused=True)
+    return {n: p for (n, p), g in zip(named.items(), slopes, strict=True) if g is not None}

@@ -43,8 +43,8 @@ class Eigenfaces:
         # Of the smaller of the two products: a decomposition of the faces themselves takes longer.
         wide = flat.shape[1] > len(flat)
         spread, vectors = torch.linalg.eigh(away @ away.T if wide else away.T @ away)
-        kept = max(0, min(components, len(flat) - 1, flat.shape[1]))
-        spread, vectors = spread.flip(0)[:kept].clamp_min(0), vectors.flip(1)[:, :kept]
+        most = max(0, min(components, len(flat) - 1, flat.shape[1]))
+        spread, vectors = spread.flip(0)[:most].clamp_min(0), vectors.flip(1)[:, :most]
         axes = vectors.T @ away if wide else vectors.T * spread.sqrt()[:, None]
         return cls(faces, mean, axes, float(flat.mean()), float(flat.std(1).mean()))
 

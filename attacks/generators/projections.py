@@ -24,8 +24,8 @@ def project_l1(value: Tensor, center: Tensor, radius: float | Tensor) -> Tensor:
     ranks = torch.arange(1, ordered.shape[1] + 1, device=value.device)
     # In double: the sum of a large map in single precision would be off by more than the threshold.
     excess = ordered.double().cumsum(1) - radii
-    kept = (ordered * ranks > excess).sum(1, keepdim=True).clamp(min=1)
-    threshold = (excess.gather(1, kept - 1) / kept).clamp(min=0).to(value.dtype)
+    shrinking = (ordered * ranks > excess).sum(1, keepdim=True).clamp(min=1)
+    threshold = (excess.gather(1, shrinking - 1) / shrinking).clamp(min=0).to(value.dtype)
     shrunk = offset.sign() * (size - threshold).clamp(min=0)
     inside = size.double().sum(1, keepdim=True) <= radii
     return torch.where(inside, value.flatten(1), center.flatten(1) + shrunk).view_as(value)

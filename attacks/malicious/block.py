@@ -156,9 +156,7 @@ class ReadOut:
 
 
 def read_batch(
-    seen: Observation,
-    read: Callable[[Block, Evidence], ReadOut],
-    progress: Progress | None,
+    seen: Observation, read: Callable[[Block, Evidence], ReadOut], progress: Progress | None
 ) -> Reconstruction:
     """The batch behind an update of a network with a block in front, whose rows `read` reads."""
     started = time.process_time()

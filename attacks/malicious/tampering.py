@@ -241,9 +241,7 @@ def _changed_architecture(
     for name in sorted(model.keys() & previous.keys()):
         if model[name].shape != previous[name].shape:
             yield Trace(
-                "reshaped",
-                name,
-                f"it was {_size(previous[name])} and is {_size(model[name])} now.",
+                "reshaped", name, f"it was {_size(previous[name])} and is {_size(model[name])} now."
             )
 
 

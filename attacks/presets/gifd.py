@@ -53,7 +53,5 @@ def gifd(
         for stage in stages
     ]
     return MatchingAttack(
-        stages=(latent, *inner),
-        restarts=restarts,
-        prior=FaceGenerator(source=prior, crop=crop),
+        stages=(latent, *inner), restarts=restarts, prior=FaceGenerator(source=prior, crop=crop)
     )

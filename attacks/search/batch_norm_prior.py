@@ -131,11 +131,11 @@ def from_buffers(
         counter = after.get(f"{name}.num_batches_tracked")
         taken = steps or (int(counter) if counter is not None and int(counter) > 0 else 1)
         # momentum=None is a running mean over all steps since the counter was 0
-        kept = 0.0 if layer.momentum is None else (1 - layer.momentum) ** taken
+        remaining = 0.0 if layer.momentum is None else (1 - layer.momentum) ** taken
 
-        def solve(kind: str, name: str = name, kept: float = kept) -> Tensor:
+        def solve(kind: str, name: str = name, remaining: float = remaining) -> Tensor:
             old, new = before[f"{name}.{kind}"], after[f"{name}.{kind}"]
-            solved: Tensor = (new.double() - kept * old.double()) / (1 - kept)
+            solved: Tensor = (new.double() - remaining * old.double()) / (1 - remaining)
             return solved.to(new.dtype)
 
         statistics[f"{name}.mean"] = solve("running_mean")

@@ -177,10 +177,10 @@ class SearchRun:
 
     def _resume(self) -> tuple[int, dict[str, Tensor]]:
         """The stage to go on with, and what was saved in it."""
-        kept = self.checkpoint.load(self._fingerprint()) if self.checkpoint else None
-        if kept is None:
+        saved = self.checkpoint.load(self._fingerprint()) if self.checkpoint else None
+        if saved is None:
             return 0, {}
-        facts, state = kept
+        facts, state = saved
         matching = self.scene.matching
         like = self.scene.like
         self.best, self.images = state["best"].cpu(), state["images"].to(like)

@@ -207,8 +207,8 @@ def within_range(stages: Sequence[Stage], equations: int, reading: Reading) -> t
     Pixels need as many equations; the generator's latent vectors have a hundred numbers. An attack
     that has no generator, or never enters its latent space, stays as it is.
     """
-    kept = [stage for stage in stages if isinstance(stage.varies, Latent)]
-    if not kept or equations >= reading.pixels:
+    latent = [stage for stage in stages if isinstance(stage.varies, Latent)]
+    if not latent or equations >= reading.pixels:
         return tuple(stages)
-    left = sum(stage.steps for stage in stages) - sum(stage.steps for stage in kept)
-    return (*kept[:-1], replace(kept[-1], steps=kept[-1].steps + left))
+    left = sum(stage.steps for stage in stages) - sum(stage.steps for stage in latent)
+    return (*latent[:-1], replace(latent[-1], steps=latent[-1].steps + left))

@@ -60,8 +60,8 @@ def link(
     if drift == "rotate" and anchors is None:
         raise AttackError('drift = "rotate" needs anchors: faces of the server\'s own, embedded.')
     tried = [drift] if drift else [d for d in DRIFTS if d != "rotate" or anchors is not None]
-    found = [_link(first.double(), second.double(), anchors, kind) for kind in tried]
-    return max(found, key=lambda links: links.clarity)
+    candidates = [_link(first.double(), second.double(), anchors, kind) for kind in tried]
+    return max(candidates, key=lambda links: links.clarity)
 
 
 def link_observations(

@@ -212,14 +212,14 @@ class TemplateInversion:
         known = Eigenfaces.of(faces, self.components)
         trace = Trace(max(1, self.steps), progress)
         images, objective = self._search(ours, known, channels, generator, trace)
-        done = trace.step * len(templates.rows) * self.restarts
+        evaluations = trace.step * len(templates.rows) * self.restarts
         return Reconstruction(
             images=images.clamp(0, 1).contiguous(),
             labels=templates.labels,
             of="people",
             objective=objective,
             iterations=trace.step,
-            gradient_evaluations=done,
+            gradient_evaluations=evaluations,
             seconds=time.process_time() - started,
             adaptive=how_adaptive(seen, exact=True),
             history=tuple(trace.history),

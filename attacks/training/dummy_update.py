@@ -8,13 +8,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from fedaudit.attacks.training.replay import Course, replay
-from fedaudit.attacks.training.schedule import (
-    Order,
-    Pace,
-    fixed_order,
-    scale_of,
-    steady_pace,
-)
+from fedaudit.attacks.training.schedule import Order, Pace, fixed_order, scale_of, steady_pace
 from fedaudit.core.choices import check_choices
 from fedaudit.core.errors import AttackError, KnowledgeError
 from fedaudit.core.observation import LocalTraining, Observation

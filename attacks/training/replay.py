@@ -143,7 +143,7 @@ def _follow(
         for key, factor in zip(keys, step_factors(training), strict=True):
             factors[key] += factor
         for key, factor in factors.items():
-            moved = _sum(moved, {n: -factor * found for n, found in slopes[key].items()})
+            moved = _sum(moved, {n: -factor * value for n, value in slopes[key].items()})
         return moved
     for key in keys:
         moved = _sum(moved, rule.step(slopes[key]))

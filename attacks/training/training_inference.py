@@ -46,13 +46,13 @@ def plausible(
     """
     sizes = sorted({count, max(1, count // 2)}, reverse=True)
     settings = []
-    for made, size in product(steps, sizes):
-        if made * size < count:
+    for number, size in product(steps, sizes):
+        if number * size < count:
             continue  # not all images would have been used
         for rate, momentum in product(rates, momenta):
-            if made > 1 or not momentum:
-                settings.append(LocalTraining(rate, made, size, momentum))
-        settings += [LocalTraining(rate, made, size, optimizer="adam") for rate in adam_rates]
+            if number > 1 or not momentum:
+                settings.append(LocalTraining(rate, number, size, momentum))
+        settings += [LocalTraining(rate, number, size, optimizer="adam") for rate in adam_rates]
     return settings
 
 
@@ -86,7 +86,7 @@ def guess_training(
         )
     if seen.update is None or seen.update.kind != "delta":
         raise AttackError("only a weight delta tells how a client trained; a gradient is one step")
-    steps = steps_told(seen)
+    steps = count_steps(seen)
     left = [c for c in candidates if steps is None or c.steps == steps]
     if not left:
         raise AttackError(
@@ -113,7 +113,7 @@ def guess_training(
     return sorted(guesses, key=lambda guess: guess.distance)
 
 
-def steps_told(seen: Observation) -> int | None:
+def count_steps(seen: Observation) -> int | None:
     """The number of local steps, as batch-norm counters tell it; None without them."""
     counters = {
         int(value)

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from fedaudit.attacks.training.training_inference import (
+    count_steps,
     guess_training,
     plausible,
     relative_error,
-    steps_told,
     unlike,
 )
 from fedaudit.core.capture import Capture
@@ -82,13 +82,13 @@ def test_counters_of_batch_norm_tell_the_number_of_steps(intercept: Intercept) -
         grant=("labels",),
     ).seen
     assert seen.labels is not None
-    assert steps_told(seen) == 4
+    assert count_steps(seen) == 4
     model = build(seen.model, seen.before)
     guesses = guess_training(seen, model, seen.labels, GRID, noise())
     assert {g.training.steps for g in guesses} == {4}
     with pytest.raises(AttackError, match="say 4 local steps"):
         guess_training(seen, model, seen.labels, [LocalTraining()], noise())
-    assert steps_told(replace(seen, shared=seen.shared[:1])) is None
+    assert count_steps(replace(seen, shared=seen.shared[:1])) is None
 
 
 def test_what_cannot_be_guessed(intercept: Intercept) -> None:

@@ -108,10 +108,10 @@ def _from_sparse(weight: Tensor, gradient: Tensor, count: int) -> FirstFullyConn
         span = gradient.new_zeros(used, gradient.shape[1])
         span[:, columns] = rows[:used]
     else:
-        found = _completed(gradient.double(), sent.double(), count)
-        if found is None:
+        completed = _completed(gradient.double(), sent.double(), count)
+        if completed is None:
             return None
-        span, known = (tensor.to(gradient) for tensor in found)
+        span, known = (tensor.to(gradient) for tensor in completed)
     first_fc = FirstFullyConnected(weight, gradient, span, known=known)
     if count > 1:
         return first_fc
@@ -125,27 +125,27 @@ def _completed(gradient: Tensor, sent: Tensor, count: int) -> tuple[Tensor, Tens
 
     Columns of which fewer than N entries were sent stay 0; also returns which the others are.
     """
-    told = (sent.sum(0) >= count).to(gradient)
-    gradient, sent = gradient * told, sent * told
-    if int(told.sum()) <= count or count >= min(gradient.shape):
+    determined = (sent.sum(0) >= count).to(gradient)
+    gradient, sent = gradient * determined, sent * determined
+    if int(determined.sum()) <= count or count >= min(gradient.shape):
         return None
     toward = torch.linalg.svd(gradient, full_matrices=False)[0][:, :count]
     rows = gradient[:count]
     for _ in range(COMPLETIONS):
-        rows = _fitted(gradient.T, sent.T, toward).T * told
+        rows = _fitted(gradient.T, sent.T, toward).T * determined
         rows = torch.linalg.svd(rows, full_matrices=False)[2]
         toward = _fitted(gradient, sent, rows.T)
     left = (gradient - sent * (toward @ rows)).norm() / gradient.norm()
     # Written so that NaN, from a singular system, counts as a failure.
-    return (rows, told) if left < UNEXPLAINED else None
+    return (rows, determined) if left < UNEXPLAINED else None
 
 
 def _fitted(gradient: Tensor, sent: Tensor, known: Tensor) -> Tensor:
     """`[R, N]`: each row's factors, by least squares over the entries of it that were sent."""
     gram = torch.einsum("rf,fa,fb->rab", sent, known, known)
     ridge = 1e-9 * gram.diagonal(dim1=1, dim2=2).mean() * torch.eye(known.shape[1]).to(gram)
-    found: Tensor = torch.linalg.solve(gram + ridge, (gradient @ known)[..., None])[..., 0]
-    return found
+    factors: Tensor = torch.linalg.solve(gram + ridge, (gradient @ known)[..., None])[..., 0]
+    return factors
 
 
 def take_apart(

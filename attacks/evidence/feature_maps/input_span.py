@@ -174,7 +174,7 @@ def _reached(
             _run(model, torch.zeros(1, *shape).to(next(model.parameters())))
     except RuntimeError:  # a network that does not take one image of this shape
         return {}
-    layers, found = dict(model.named_modules()), {}
+    layers, reached = dict(model.named_modules()), {}
     names = [name for name, _ in order]
     for name, out in order:
         if name in owners:
@@ -184,10 +184,10 @@ def _reached(
             continue  # shared layers add the patches of all their uses
         if isinstance(layer, nn.Conv2d) and layer.groups == 1:
             if not isinstance(layer.padding, str) and layer.padding_mode == "zeros":
-                found[name] = out.shape[2] * out.shape[3]
+                reached[name] = out.shape[2] * out.shape[3]
         elif isinstance(layer, nn.Linear) and out.dim() == 2:
-            found[name] = 1
-    return found
+            reached[name] = 1
+    return reached
 
 
 def _run(model: nn.Module, images: Tensor) -> None:

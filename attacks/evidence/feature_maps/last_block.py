@@ -137,13 +137,13 @@ def _two_valued(basis: Tensor, low: Tensor) -> Tensor:
     rows = torch.as_tensor(pivots[:positions].copy(), device=device)
     bits = (torch.arange(2**positions, device=device)[:, None] >> torch.arange(positions)) & 1
     solver = torch.linalg.inv(basis[rows]).T @ basis.T
-    found = []
+    vectors = []
     for part in torch.split(bits, 2**13):
         columns = torch.where(part == 1, 1.0, low[rows]) @ solver
         to_one, to_low = (columns - 1).abs(), (columns - low).abs()
         fits = torch.minimum(to_one, to_low).amax(1) < OFF_VALUE
-        found.append(torch.where(to_one < to_low, 1.0, low)[fits])
-    return torch.cat(found)
+        vectors.append(torch.where(to_one < to_low, 1.0, low)[fits])
+    return torch.cat(vectors)
 
 
 def _adding_up(columns: Tensor, total: Tensor, positions: int) -> Tensor:
@@ -178,9 +178,9 @@ def _under_taps(deltas: Tensor, shortcut: Tensor, taps: Tensor) -> Tensor:
     used = deltas.abs().amax(0) > 0
     centers = torch.linalg.pinv(deltas[:, used].T) @ shortcut[used]
     behind = taps[:, :, 1, 1] @ torch.linalg.pinv(centers)
-    found: Tensor = torch.einsum("po,oikl->klpi", torch.linalg.pinv(behind), taps)
-    found[1, 1] = centers
-    return found
+    inputs: Tensor = torch.einsum("po,oikl->klpi", torch.linalg.pinv(behind), taps)
+    inputs[1, 1] = centers
+    return inputs
 
 
 def _in_order(inputs: Tensor, rows: int, columns: int) -> Tensor:

@@ -128,8 +128,8 @@ def mixed_label(head: HeadGradient, place: Tensor) -> Tensor | None:
     classes = torch.arange(len(scores), device=scores.device)
 
     def one(label: Tensor) -> Tensor:
-        found: Tensor = torch.func.grad(lambda s: head.criterion(s[None], label[None]))(scores)
-        return found
+        slope: Tensor = torch.func.grad(lambda s: head.criterion(s[None], label[None]))(scores)
+        return slope
 
     each = torch.func.vmap(one)(classes).double()
     total = each.abs().mean() * len(scores)  # weighs the sum of all like any other equation

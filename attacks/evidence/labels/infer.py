@@ -83,11 +83,11 @@ def multiset(scores: Tensor, count: int) -> Tensor:
     with the largest share a copy, as in a highest-averages election.
     """
     present = [int(k) for k in scores.argsort(descending=True) if scores[k] > 0][:count]
-    found = present or [int(scores.argmax())]
-    while len(found) < count:
-        averages = {k: float(scores[k]) / (found.count(k) + 0.5) for k in present or found}
-        found.append(max(averages, key=averages.__getitem__))
-    return torch.tensor(sorted(found), dtype=torch.int64)
+    labels = present or [int(scores.argmax())]
+    while len(labels) < count:
+        averages = {k: float(scores[k]) / (labels.count(k) + 0.5) for k in present or labels}
+        labels.append(max(averages, key=averages.__getitem__))
+    return torch.tensor(sorted(labels), dtype=torch.int64)
 
 
 def _sums(head: HeadGradient) -> Tensor:
@@ -179,21 +179,21 @@ def solve(head: HeadGradient) -> Tensor:
     return share_out(head, solved(head))
 
 
-def share_out(head: HeadGradient, found: Solved | None) -> Tensor:
+def share_out(head: HeadGradient, solution: Solved | None) -> Tensor:
     """All labels, given what was solved for.
 
     Where only a part was found, it is used if it is sound: one person's photos that look alike to a
     linear head make an ill-conditioned gradient, and that false solutions. Then all is put to the
     vote. For margin heads, whose votes are weaker, a part is always better.
     """
-    if found is not None and found.complete:
-        return found.labels
-    if found is None or not len(found.labels) or not (found.sound or head.unit):
+    if solution is not None and solution.complete:
+        return solution.labels
+    if solution is None or not len(solution.labels) or not (solution.sound or head.unit):
         return votes(head)
-    if not found.left:
-        return found.labels
-    scores = -(found.rest @ found.places.mean(0))
-    return torch.cat([found.labels, multiset(scores, found.left)]).sort().values
+    if not solution.left:
+        return solution.labels
+    scores = -(solution.rest @ solution.places.mean(0))
+    return torch.cat([solution.labels, multiset(scores, solution.left)]).sort().values
 
 
 RULES: Mapping[str, LabelRule] = {

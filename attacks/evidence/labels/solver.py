@@ -82,8 +82,8 @@ class HeadEquation:
         place = coordinates / coordinates.norm() if self.unit else coordinates
         scores = self.weight @ place + self.bias
 
-        def loss(given: Tensor) -> Tensor:
-            return self.criterion(given[None], label[None])
+        def loss(leaf: Tensor) -> Tensor:
+            return self.criterion(leaf[None], label[None])
 
         upstream: Tensor = grad(loss)(scores)
         return upstream
@@ -223,11 +223,11 @@ def solve_head(
             share = 1 / float(pairs[k, k])
             rest = rest - share * torch.outer(e[k], x)
             left -= copies
-    found = torch.tensor(labels, dtype=torch.int64)
-    ascending = found.argsort(stable=True)
+    unordered = torch.tensor(labels, dtype=torch.int64)
+    ascending = unordered.argsort(stable=True)
     stacked = torch.stack(places) if places else rest.new_zeros(0, rest.shape[1])
     return Solved(
-        labels=found[ascending],
+        labels=unordered[ascending],
         places=stacked[ascending.to(rest.device)],
         rest=rest,
         left=left,

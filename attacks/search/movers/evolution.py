@@ -39,7 +39,7 @@ class Evolution:
             torch.cat([v[r].detach().flatten() for v in self.task.variables]).cpu().double().numpy()
             for r in range(len(self.task.variables[0]))
         ]
-        self._told: list[list[list[float]]] = [[] for _ in self._starts]
+        self._history: list[list[list[float]]] = [[] for _ in self._starts]
         self._since: list[float] = []
 
     def run(self, save: Callable[[], None] = lambda: None) -> None:
@@ -50,13 +50,13 @@ class Evolution:
 
     def _evolve(self, save: Callable[[], None]) -> None:
         strategies = [self._strategy(start, r) for r, start in enumerate(self._starts)]
-        bests = [self._replay(strategies[r], told) for r, told in enumerate(self._told)]
-        while len(self._told[-1]) < self.plan.steps and not self.task.trace.time_is_up:
+        bests = [self._replay(strategies[r], history) for r, history in enumerate(self._history)]
+        while len(self._history[-1]) < self.plan.steps and not self.task.trace.time_is_up:
             for r, strategy in enumerate(strategies):
                 drawn = [strategy.ask() for _ in range(strategy.population_size)]
                 values = [self._value(vector, r) for vector in drawn]
                 strategy.tell(list(zip(drawn, values, strict=True)))
-                self._told[r].append(values)
+                self._history[r].append(values)
                 bests[r] = min(
                     bests[r], (min(values), drawn[int(np.argmin(values))]), key=itemgetter(0)
                 )
@@ -69,11 +69,11 @@ class Evolution:
 
     def state(self) -> dict[str, Tensor]:
         """The values told so far: with the seed they are the whole history."""
-        return {"told": torch.tensor(self._told, dtype=torch.float64)}
+        return {"told": torch.tensor(self._history, dtype=torch.float64)}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` returned."""
-        self._told = state["told"].tolist()
+        self._history = state["told"].tolist()
 
     def _strategy(self, start: np.ndarray, restart: int) -> "CMA | SepCMA":
         from cmaes import CMA, SepCMA  # noqa: PLC0415 - half a second that other attacks save
@@ -83,11 +83,11 @@ class Evolution:
         return kind(start, self.plan.lr, seed=seed, population_size=self.plan.population)
 
     def _replay(
-        self, strategy: "CMA | SepCMA", told: Sequence[Sequence[float]]
+        self, strategy: "CMA | SepCMA", history: Sequence[Sequence[float]]
     ) -> tuple[float, np.ndarray]:
         """Bring a strategy to where the told values have led it; returns the best it has seen."""
         best = (float("inf"), strategy.mean)
-        for values in told:
+        for values in history:
             drawn = [strategy.ask() for _ in values]
             strategy.tell(list(zip(drawn, values, strict=True)))
             best = min(best, (min(values), drawn[int(np.argmin(values))]), key=itemgetter(0))

@@ -22,12 +22,7 @@ from torch.func import jvp, linearize, vjp, vmap
 
 from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.search.contrast import settle_contrast
-from fedaudit.attacks.search.map_matching import (
-    Goal,
-    SpanGoal,
-    goal_of,
-    span_goal_of,
-)
+from fedaudit.attacks.search.map_matching import Goal, SpanGoal, goal_of, span_goal_of
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.mover import Plan, Task
 from fedaudit.models.facenet import FaceNet

@@ -30,30 +30,23 @@ class Matching:
     The dummy gradient needs a loss. There are these, in order of what they presume:
 
     * **spans**: the head is not known, but what the inputs of the last layers span is, and leaves
-      the images no freedom (`input_span`). There is no dummy gradient then: a step costs a forward
-      and a backward pass.
+      the images no freedom (`input_span`). There is no dummy gradient then.
     * **upstream**: the gradient that arrives at the feature maps is known in closed form, or solved
-      for by least squares (`first_fully_connected`). No label and no head is needed, and no
-      curvature of the head stands between the images and the match.
+      for by least squares (`first_fully_connected`). No label and no head is needed.
     * **labels**: the client's own criterion with known or inferred labels.
-    * **soft**: the label is searched together with the image, as logits (DLG).
-    * **free**: nothing after the feature map was shared (a local projector). Each image's
-      upstream gradient is a free variable that is searched together with the images: whatever
-      the local layers are, they act on an image's gradient through this one vector.
-
-    Where local layers are guessed or learned, the loss is **soft** through it.
+    * **soft**: the label is searched together with the image, as logits (DLG); also where local
+      layers are guessed or learned.
+    * **free**: nothing after the feature map was shared (a local projector). Each image's upstream
+      gradient is searched together with the images: the local layers act through it alone.
 
     Args:
         evidence: What was gathered.
-        use_first_fc: Use what the first fully connected layer gives away (off: the published
-            attacks that match gradients only).
+        use_first_fc: Use what the first fully connected layer gives away.
         distance: A name in `DISTANCES`.
         angle: Take the root of the match. Near a solution squared terms vanish beside any prior on
-            images, an angle does not, so that one weight of the prior serves fresh and trained
-            networks alike.
+            images, an angle does not, so that one weight serves fresh and trained networks alike.
         labels: "inferred" in closed form, or "soft".
-        layers: Match only parameters whose names start with one of these; () matches all that were
-            shared. The weight gradients of the others are never formed.
+        layers: Match only parameters whose names start with one of these; () matches all.
         restarts: Independent starts R; free variables have one row for each.
         autocast: Lower precision of the dummy passes; None computes in that of the parameters.
         dummy: Replays several local steps; None takes one gradient at the broadcast weights.
@@ -231,9 +224,15 @@ class Matching:
         differentiable: bool,
     ) -> tuple[Gradients, Tensor]:
         if functional:
-            terms = grad(self._functional_loss, has_aux=True)(
-                dict(zip(self.names, self.parameters, strict=True)), images, which, rows
-            )
+            module = _LossModule(self, self.evidence.model)
+
+            def loss_at(parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+                named = {f"model.{name}": value for name, value in parameters.items()}
+                terms: tuple[Tensor, Tensor] = functional_call(module, named, (images, which, rows))
+                return terms
+
+            parameters = dict(zip(self.names, self.parameters, strict=True))
+            terms = grad(loss_at, has_aux=True)(parameters)
             return tuple(terms[0][name] for name in self.names), terms[1]
         loss, distance = self.loss_of(self.evidence.model, images, which, rows)
         return torch.autograd.grad(loss, self.parameters, create_graph=differentiable), distance
@@ -376,18 +375,6 @@ class Matching:
             return share * loss_on(criterion_of(model), scores, soft_labels), nothing
         return share * loss_on(criterion_of(model), model(images), labels), nothing
 
-    def _functional_loss(
-        self,
-        parameters: dict[str, Tensor],
-        images: Tensor,
-        which: Sequence[int],
-        free: Sequence[Tensor],
-    ) -> tuple[Tensor, Tensor]:
-        loss = _LossModule(self, self.evidence.model)
-        named = {f"model.{name}": value for name, value in parameters.items()}
-        terms: tuple[Tensor, Tensor] = functional_call(loss, named, (images, which, free))
-        return terms
-
     def _upstream(self, features: Tensor, which: Sequence[int]) -> Tensor:
         """Gradient of the loss with respect to the feature maps, `[n, F]`, held constant."""
         assert self.first_fc is not None
@@ -405,8 +392,7 @@ class _LossModule(nn.Module):
 
     def __init__(self, matching: Matching, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
-        self.matching = matching
+        self.model, self.matching = model, matching
 
     def forward(
         self, images: Tensor, which: Sequence[int], free: Sequence[Tensor]

@@ -83,7 +83,10 @@ def explained(seen: Observation, found: Reconstruction, *, own: bool = True) -> 
         return None
     labels: Tensor | None = found.labels
     if not own or bool((found.labels < 0).any()):
-        labels = _inferred(seen)
+        try:
+            labels = gather(seen).labels
+        except (FedauditError, RuntimeError):
+            return None
     if labels is None or len(labels) != len(found.images):
         return None
     count = len(found.images)
@@ -135,10 +138,3 @@ def _face(gallery: str, shape: Shape, number: int) -> Tensor:
     generator = generator_for("positive face", number)
     with torch.no_grad():
         return faces.images(faces.sample(1, generator)).clamp(0, 1)
-
-
-def _inferred(seen: Observation) -> Tensor | None:
-    try:
-        return gather(seen).labels
-    except (FedauditError, RuntimeError):
-        return None

@@ -23,11 +23,11 @@ def identical_groups(
 
     `known` holds the `content` of some, by path, which then are not read.
     """
-    found, known = list(stored), known or {}
-    if all(message.path in known for message in found):
-        return _sure(found, known)
+    messages, known = list(stored), known or {}
+    if all(message.path in known for message in messages):
+        return _sure(messages, known)
     alike: dict[bytes, list[StoredMessage]] = {}
-    for message in found:
+    for message in messages:
         alike.setdefault(_glance(message), []).append(message)
     groups: list[tuple[StoredMessage, ...]] = []
     for candidates in alike.values():
@@ -39,23 +39,23 @@ def identical_groups(
 
 def content_of(tensors: Mapping[str, Tensor]) -> str:
     """A digest (SHA-256, hexadecimal) of the numbers of contiguous tensors on the CPU."""
-    found = sha256()
+    digest = sha256()
     for _, tensor in sorted(tensors.items()):
-        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def content(message: StoredMessage) -> str:
     """As `content_of`, of a file."""
-    found = sha256()
+    digest = sha256()
     with message.path.open("rb") as file:
         for _, entry in sorted(message.header.entries.items()):
             file.seek(entry.begin)
             left = entry.end - entry.begin
             while chunk := file.read(min(_CHUNK, left)):
-                found.update(chunk)
+                digest.update(chunk)
                 left -= len(chunk)
-    return found.hexdigest()
+    return digest.hexdigest()
 
 
 def _sure(
@@ -78,11 +78,11 @@ def _layout(message: StoredMessage) -> bytes:
 
 def _glance(message: StoredMessage) -> bytes:
     """A digest of a few places: different where the messages are, but for rare cases."""
-    found = sha256(_layout(message))
+    digest = sha256(_layout(message))
     entries = message.header.entries.values()
     begin, end = min(e.begin for e in entries), max(e.end for e in entries)
     with message.path.open("rb") as file:
         for sample in range(_SAMPLES):
             file.seek(begin + (end - begin) * sample // _SAMPLES)
-            found.update(file.read(min(_WIDTH, end - file.tell())))
-    return found.digest()
+            digest.update(file.read(min(_WIDTH, end - file.tell())))
+    return digest.digest()

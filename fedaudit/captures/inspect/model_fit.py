@@ -68,10 +68,10 @@ def fit(
         return advice_on_classes(spec, stored.facts, needed)
 
     if rules is None:
-        found = find_mismatch(sent, shapes, advise)
-        if found is not None and found.renaming is None:
-            raise UsageError(f"--rename auto finds no names that are beyond doubt: {found}")
-        rules = Renaming() if found is None or found.renaming is None else found.renaming
+        mismatch = find_mismatch(sent, shapes, advise)
+        if mismatch is not None and mismatch.renaming is None:
+            raise UsageError(f"--rename auto finds no names that are beyond doubt: {mismatch}")
+        rules = Renaming() if mismatch is None or mismatch.renaming is None else mismatch.renaming
     renamed = rules.names(sent)
     if (wrong := find_mismatch(renamed, shapes, advise)) is not None:
         raise UsageError(f"the model does not fit what the server sent: {wrong}")

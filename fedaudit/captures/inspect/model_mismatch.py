@@ -74,8 +74,8 @@ def find_mismatch(
     if all(name in network for name in sent):
         return Mismatch(key, fact, *_other_shapes(sent, network, advise_classes))
     for explain in (_prefix, _folded, _headless, _renamed, _partly):
-        if (found := explain(sent, network)) is not None:
-            return Mismatch(key, fact, *found)
+        if (explanation := explain(sent, network)) is not None:
+            return Mismatch(key, fact, *explanation)
     agree = sum(network.get(name) == shape for name, shape in sent.items())
     return Mismatch(
         key,
@@ -122,33 +122,33 @@ def _other_shapes(
 
 def _prefix(sent: Shapes, network: Shapes) -> Explanation | None:
     """One prefix of all names is another one in the network, or none."""
-    found = _fitting(sent, network)
-    whole = {fits: rules for (complete, fits), rules in found.items() if complete}
+    fitting = _fitting(sent, network)
+    whole = {fits: rules for (complete, fits), rules in fitting.items() if complete}
     return _prefix_advice(whole[max(whole)]) if whole else None
 
 
 def _partly(sent: Shapes, network: Shapes) -> Explanation | None:
     """The same of more than half of the names, and more than fit as they are."""
-    found = _fitting(sent, network)
-    best = max(found, default=(False, 0))
+    fitting = _fitting(sent, network)
+    best = max(fitting, default=(False, 0))
     alike = sum(network.get(n) == s for n, s in sent.items())
     if 2 * best[1] <= len(sent) or best[1] <= alike:
         return None
-    cause, advice, renaming = _prefix_advice(found[best])
+    cause, advice, renaming = _prefix_advice(fitting[best])
     return f"{cause} ({best[1]} of {len(sent)} names then fit)", advice, renaming
 
 
 def _fitting(sent: Shapes, network: Shapes) -> dict[tuple[bool, int], list[Renaming]]:
     """Rules for a prefix: whether all names are known then, and how many fit with their shape."""
-    found: dict[tuple[bool, int], list[Renaming]] = defaultdict(list)
+    fitting: dict[tuple[bool, int], list[Renaming]] = defaultdict(list)
     some = list(sent)[:: 1 + len(sent) // _SAMPLE]
     for rule in _prefixes(sent, network):
         renaming = Renaming((rule,))
         if 4 * sum(renaming.name(name) in network for name in some) >= len(some):
             names = {renaming.name(name): shape for name, shape in sent.items()}
             complete = len(names) == len(sent) and all(n in network for n in names)
-            found[complete, sum(network.get(n) == s for n, s in names.items())].append(renaming)
-    return found
+            fitting[complete, sum(network.get(n) == s for n, s in names.items())].append(renaming)
+    return fitting
 
 
 def _prefix_advice(rules: Sequence[Renaming]) -> Explanation:
@@ -170,15 +170,15 @@ def _prefixes(sent: Shapes, network: Shapes) -> list[tuple[str, str]]:
     """Prefixes that the first name may have in the recording and in the network."""
     first = next(iter(sent))
     parts = first.split(".")
-    found = []
+    rules = []
     for taken in range(min(len(parts), 8)):
         old, rest = ".".join(parts[:taken]), ".".join(parts[taken:])
         for name in network:
             if name == rest or name.endswith(f".{rest}"):
-                found.append((old, name.removesuffix(rest).removesuffix(".")))
-    known = {rule for rule in found if rule[0] != rule[1]}
+                rules.append((old, name.removesuffix(rest).removesuffix(".")))
+    known = {rule for rule in rules if rule[0] != rule[1]}
     # `a.b → c.b` says no more than `a → c`, which is tried before it.
-    return [r for r in dict.fromkeys(found) if r in known and not _longer(r, known)][:_TRIED]
+    return [r for r in dict.fromkeys(rules) if r in known and not _longer(r, known)][:_TRIED]
 
 
 def _longer(rule: tuple[str, str], others: Collection[tuple[str, str]]) -> bool:

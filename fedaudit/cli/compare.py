@@ -45,5 +45,5 @@ def compare(*, run: Path, form: str) -> int:
         click.echo(markdown(results))
     else:
         names, rows = plain(results)
-        show([name.upper() for name in names], rows)
+        show([n.upper() if n.isascii() else n for n in names], rows)  # Ε would read as E
     return 0

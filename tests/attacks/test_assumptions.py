@@ -67,7 +67,9 @@ def test_what_an_attacker_takes_for_true(intercept: Intercept) -> None:
     assert assume(seen, "no").defense == (DefenseFacts("none", {}),)
     made = Reconstruction(torch.zeros(1, 3, 8, 8), torch.zeros(1))
     assert as_assumed(made, seen, "no").adaptive == "no"
-    assert as_assumed(made, intercept().seen, "no").adaptive == "none needed"
+    undefended, stated = intercept().seen, replace(made, adaptive="none needed")
+    assert as_assumed(stated, undefended, "no").adaptive == "none needed"
+    assert as_assumed(made, undefended, "no").adaptive == "no"  # an attack that does not say so
     assert as_assumed(made, seen, "estimated") is made
 
 

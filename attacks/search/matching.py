@@ -192,10 +192,6 @@ class Matching:
             free: What goes with them, from `rows`; that of the first restart if not given.
             functional: Through `torch.func`, which can be mapped over restarts.
             differentiable: Build the graph of the gradient, for a search by derivatives.
-
-        Returns:
-            A tensor a matched parameter, and the mean feature distance in [0, 1] (0 without
-            first_fc).
         """
         self.evaluations += len(which)
         if self.dummy is not None:
@@ -304,8 +300,7 @@ class Matching:
     def calibrate(self, images: Tensor) -> None:
         """Set the scale of each term to its median over generic faces, `[n, C, H, W]`.
 
-        In a trained network any two faces have nearly the same features and gradients; without
-        this, a match that says nothing would look like one that says all.
+        In a trained network any two faces have nearly the same features and gradients.
         """
         if self.loss == "spans":  # of whole batches: one image cannot span what a batch spans
             batches = torch.split(images, self.evidence.count)

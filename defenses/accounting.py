@@ -53,11 +53,7 @@ def epsilon_of(spent: Spent, delta: float, accountant: Accountant) -> float:
 def noise_for(
     epsilon: float, delta: float, *, steps: int, sample_rate: float = 1.0, accountant: Accountant
 ) -> float:
-    """Least noise that spends at most `epsilon`, by bisection to within 0.2 % of ε.
-
-    Raises:
-        ConfigError: No noise is large enough.
-    """
+    """Least noise that spends at most `epsilon`, to within 0.2 %; a `ConfigError` if none does."""
     try:
         with _quiet():
             return float(

@@ -143,9 +143,6 @@ class ConcealedSamples:
 
         Returns:
             `[n, C, H, W]` in [0, 1], and `[n]`: where the objective was lowest.
-
-        Raises:
-            ConfigError: A photo alone has no gradient, as with a loss that compares photos.
         """
         wanted, seen = (t.detach() for t in image_gradients(model, photos, labels))
         if not bool((wanted.norm(dim=1) > 0).all()):

@@ -62,9 +62,7 @@ class Conceals(Protocol):
     def labels_beside(self, own: Tensor, others: Tensor) -> Tensor:
         """Class probabilities `[copies, K]` of the images behind one photo, the photo first.
 
-        Args:
-            own: `[K]`, the photo's.
-            others: `[copies - 1, K]`, those of the other photos that went into each image.
+        `own [K]` are the photo's, `others [copies - 1, K]` those of the other photos behind each.
         """
 
 

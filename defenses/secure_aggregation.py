@@ -153,15 +153,10 @@ def _require_summable(shared: Sequence[Shared]) -> None:
 
 
 def masked_sum(vectors: Sequence[Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """What clients send in place of their vectors, and what the server makes of it.
+    """What clients send in place of `vectors [n]` int32 each, and what the server makes of it.
 
     Each client adds a mask that is uniform over the ring, and the sum of all masks is taken off the
-    sum. How clients agree on masks, and recover those of clients who drop out, is not simulated:
-    neither the sum nor what the server sees depends on it.
-
-    Args:
-        vectors: `[n]` int32, one a client.
-        generator: Of the masks.
+    sum.
 
     Returns:
         `[K, n]` int32, uniform whatever the vectors are; and their sum `[n]` int32, exact.
@@ -175,11 +170,7 @@ def masked_sum(vectors: Sequence[Tensor], generator: torch.Generator) -> tuple[T
 def encode(values: Iterable[Tensor], weight: int, *, clip: float, bits: int) -> Tensor:
     """Numbers as fixed-point numbers of the ring, times the client's weight, `[n]` int32.
 
-    Args:
-        values: In any shapes; clipped to ±`clip`.
-        weight: Of the client.
-        clip: Range.
-        bits: Of one number, its sign among them: 2^(bits − 1) − 1 stands for `clip`.
+    They are clipped to ±`clip`, for which 2^(bits − 1) − 1 stands.
     """
     flat = torch.cat([value.detach().flatten().double() for value in values]).clamp(-clip, clip)
     return (flat * (steps_of(bits) / clip)).round().long().mul(weight).to(torch.int32)

@@ -45,15 +45,11 @@ def no_attribute(module: str, name: str, known: Iterable[str]) -> AttributeError
 
 
 def lookup(kind: str, name: str) -> Any:
-    """The class or function registered under `name`.
-
-    Args:
-        kind: One of `KINDS`.
-        name: A registered name, or `package.module:object` for something that is not registered.
+    """The class or function registered under `name`, or that `package.module:object` names.
 
     Raises:
         UnknownNameError: Nothing is registered under that name.
-        ConfigError: `package.module:object` cannot be imported.
+        ConfigError: What it names cannot be imported.
     """
     if ":" in name:
         return import_object(name)
@@ -90,16 +86,7 @@ def check_settings(
 
     Values are compared as TOML writes them: a list does for a tuple, a whole number for a number,
     and nothing for anything else. Settings without an annotation are not checked, nor are those
-    that no study file could hold.
-
-    Args:
-        kind: One of `KINDS`.
-        name: As for `lookup`.
-        settings: By name.
-        later: Settings that need not be there yet.
-
-    Returns:
-        The class or function.
+    that no study file could hold. Those of `later` need not be there yet.
 
     Raises:
         UnknownNameError: The name or a setting does not exist.
@@ -156,11 +143,7 @@ def _noun(kind: str) -> str:
 
 
 def import_object(path: str) -> Any:
-    """What `package.module:object` names.
-
-    Raises:
-        ConfigError: The module cannot be imported or has no such object.
-    """
+    """What `package.module:object` names; a `ConfigError` where it cannot be imported."""
     module, _, attribute = path.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)

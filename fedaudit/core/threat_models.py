@@ -54,11 +54,6 @@ def threat_model(name: str, grant: Iterable[str] = (), deny: Iterable[str] = ())
     >>> threat_model("C", grant=["labels"]).name
     'C+labels'
 
-    Args:
-        name: A letter from A to H.
-        grant: Facts to add.
-        deny: Facts to take away.
-
     Raises:
         UnknownNameError: No such threat model or fact.
         ConfigError: A fact is both granted and denied.
@@ -79,13 +74,7 @@ def threat_model(name: str, grant: Iterable[str] = (), deny: Iterable[str] = ())
 def check_knowledge(attack_name: str, attack: "Attack", threat: ThreatModel) -> None:
     """Refuse an attack that needs a fact which its threat model does not grant.
 
-    Args:
-        attack_name: What the study calls the attack.
-        attack: Anything with `needs`.
-        threat: As built by `threat_model`.
-
-    Raises:
-        KnowledgeError: Names each missing fact, who grants it, and what to change.
+    The `KnowledgeError` names each missing fact, who grants it, and what to change.
     """
     missing = frozenset(attack.needs) - threat.grants
     if not missing:

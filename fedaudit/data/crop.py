@@ -18,15 +18,7 @@ def square(photo: Image.Image) -> Image.Image:
 
 
 def to_tensor(photos: Sequence[Image.Image], size: int) -> Tensor:
-    """Square photos, resized with antialiasing.
-
-    Args:
-        photos: Any mode; gray becomes three equal channels.
-        size: Side in pixels.
-
-    Returns:
-        `[N, 3, size, size]` float32 in [0, 1].
-    """
+    """Square photos as `[N, 3, size, size]` float32 in [0, 1], resized with antialiasing."""
     resized = [p.convert("RGB").resize((size, size), Image.Resampling.BICUBIC) for p in photos]
     stacked = np.stack([np.asarray(p, dtype=np.float32) for p in resized])
     return torch.from_numpy(stacked).permute(0, 3, 1, 2).div(255).contiguous()

@@ -101,11 +101,7 @@ def _training_people(candidates: list[str], faces: FaceSet, federation: Federati
 
 
 def require_one_client_each(method: str, split: Split) -> None:
-    """Refuse people at several clients, for a method that holds a class to be one client's.
-
-    Raises:
-        DataError: Names a person, two clients, and what to change.
-    """
+    """Refuse people at several clients, for a method that holds a class to be one client's."""
     seen: dict[str, int] = {}
     for client, people in enumerate(split.clients):
         for person in people:

@@ -28,12 +28,7 @@ class ClassAccuracy:
 
 
 def class_accuracy(simulation: Simulation, state: State) -> ClassAccuracy | None:
-    """Accuracy of the shared head; None where its classes are people, or no photo is left.
-
-    Args:
-        simulation: Its method has a `classes` of its own (`fedaudit.federation.abilities`).
-        state: After training.
-    """
+    """Accuracy of the shared head; None where its classes are people, or no photo is left."""
     faces, names = simulation.faces, simulation.labels_of(0)
     if set(names) & set(faces.people):
         return None

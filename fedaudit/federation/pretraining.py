@@ -30,10 +30,8 @@ def pretrained(
     CosFace (Wang et al., CVPR 2018) if the network has such a head, on all people of the set. SGD
     with momentum 0.9, 32 photos a step, learning rate 0.02 that falls to 0. Each photo is mirrored,
     shifted and relit at random, and gray half of the time, as clients may have either: without
-    that, invented faces teach little about real ones. The head is thrown away.
-
-    What was trained is kept in the user's cache folder, because every capture of a fresh
-    federation needs it; the photos and all settings decide its name there.
+    that, invented faces teach little about real ones. The head is thrown away. The rest is kept in
+    the user's cache folder, under a name that photos and all settings decide.
 
     Args:
         spec: The network, with its `image_size`; its `classes` are replaced.
@@ -41,9 +39,6 @@ def pretrained(
         public: Registered face set, of other people than the federation's.
         steps: Of training; 0 leaves the random start.
         seed: Of the start, the order and the changes.
-
-    Raises:
-        StorageError: The cache folder cannot be written.
     """
     if not steps:
         return dict(server)

@@ -161,8 +161,7 @@ class Simulation:
     def fresh(self) -> State:
         """Before round 1: the method's start or a random model, minus what the server never sees.
 
-        Raises:
-            DataError: The method or the defense cannot use these faces.
+        Method and defense refuse faces that they cannot use by a `DataError`.
         """
         for part in (self.method, *parts_of(self.defense)):
             if isinstance(part, Checks):

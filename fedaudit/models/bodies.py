@@ -128,10 +128,9 @@ def resnet18_body() -> nn.Sequential:
 
 
 def resnet18_batch_norm_body(*, small: bool) -> nn.Sequential:
-    """ResNet-18 of torchvision up to its last feature map, with batch norm, random weights.
+    """ResNet-18 of torchvision up to its last map, with batch norm and random weights.
 
-    Args:
-        small: Replace the stem, which divides the resolution by four, by a 3×3 convolution.
+    `small` replaces the stem, which divides the resolution by four, by a 3×3 convolution.
     """
     from torchvision.models.resnet import BasicBlock, ResNet  # noqa: PLC0415 - slow
 
@@ -200,12 +199,9 @@ def mobile_body(channels: int = 3) -> nn.Sequential:
 
 
 def dense_body(inputs: int, *, hidden: int = 256, depth: int = 1) -> nn.Sequential:
-    """Flattened pixels into `depth` hidden layers with bias and ReLU; a map of one position.
+    """Flattened pixels (`inputs` = C·H·W) into `depth` hidden layers with bias and ReLU.
 
-    Args:
-        inputs: Values of an image, C·H·W.
-        hidden: Width of each hidden layer.
-        depth: Number of hidden layers, at least 1.
+    Gives a map of one position and `hidden` channels.
     """
     if hidden < 1 or depth < 1:
         raise ValueError("hidden and depth must be at least 1")

@@ -64,11 +64,7 @@ class Changes:
 def build_dp_compatible(
     *, network: str, arguments: Mapping[str, Any], classes: int, image_size: int = 32
 ) -> nn.Module:
-    """A network without batch norm whose layers overwrite nothing; arguments as of `zoo.wrap`.
-
-    Raises:
-        ConfigError: A module overwrites a tensor in a way that cannot be rewritten.
-    """
+    """A network without batch norm whose layers overwrite nothing; arguments as of `zoo.wrap`."""
     sizes = {"classes": classes, "image_size": image_size}
     model: nn.Module = create("networks", network, {**arguments, **sizes})
     make_dp_compatible(model, image_size)

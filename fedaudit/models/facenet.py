@@ -98,11 +98,7 @@ def criterion_of(model: nn.Module) -> Criterion:
 
 
 def require_face_net(model: nn.Module, what: str) -> FaceNet:
-    """The model as a `FaceNet`, for code that needs its three parts.
-
-    Raises:
-        ConfigError: Another kind of network.
-    """
+    """The model as a `FaceNet`, whose three parts `what` needs; a `ConfigError` for others."""
     if not isinstance(model, FaceNet):
         raise ConfigError(
             f"{what} needs a network with the parts body, embedding and head "

@@ -77,11 +77,7 @@ class ForeignStagedGenerator(ForeignGenerator):
 
 
 def load_foreign(source: str, latent_dim: int | None) -> nn.Module:
-    """See `fedaudit.models.generator.load_generator`, which this does for all but our own.
-
-    Raises:
-        UsageError: The source cannot be loaded, or gives something that is not images.
-    """
+    """What `fedaudit.models.generator.load_generator` does for all but our own generators."""
     network, settings = _load(source)
     if isinstance(network, nn.Module):
         for parameter in network.parameters():

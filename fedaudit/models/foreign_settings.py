@@ -62,17 +62,13 @@ class ForeignSettings(BaseModel):
 
 
 def check_crop(top: float, bottom: float, left: float, right: float) -> None:
-    """Refuse what is no part of an image, in [0, 1] of its height and width.
-
-    Raises:
-        ValueError: The edges are out of order or out of range.
-    """
+    """Refuse, by `ValueError`, what is no part of an image, in [0, 1] of height and width."""
     if not (0 <= top < bottom <= 1 and 0 <= left < right <= 1):
         raise ValueError("crop is (top, bottom, left, right) with 0 ≤ top < bottom ≤ 1")
 
 
 def read_settings(source: Path, inside: bytes | str = b"") -> ForeignSettings:
-    """Settings of the generator in `source`: from the file beside it, else from within it.
+    """Settings of the generator in `source`: of the file beside it, else from within it.
 
     Raises:
         UsageError: They are not what `ForeignSettings` describes.

@@ -25,11 +25,7 @@ def is_file(model: str) -> bool:
 
 
 def digest_of(path: str) -> str:
-    """SHA-256 of a model file, in hexadecimal.
-
-    Raises:
-        UsageError: There is no such file.
-    """
+    """SHA-256 of a model file, in hexadecimal; a `UsageError` where there is none."""
     try:
         with Path(path).expanduser().open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -69,22 +69,14 @@ class TrainedPrior:
 
 
 def write_prior(path: Path, generator: FaceGan, manifest: Manifest) -> None:
-    """Write a prior, whole or not at all.
-
-    Raises:
-        StorageError: The disk is full or may not be written.
-    """
+    """Write a prior, whole or not at all; a `StorageError` where the disk is full or locked."""
     tensors = {name: tensor.contiguous() for name, tensor in generator.state_dict().items()}
     packed = safetensors.torch.save(tensors, {_KEY: manifest.model_dump_json()})
     write_atomically(path, packed)
 
 
 def read_prior(path: Path) -> TrainedPrior:
-    """Read a prior that `fedaudit prior train` wrote; its generator is frozen, in evaluation mode.
-
-    Raises:
-        UsageError: There is no such file, or it holds something else, or it is damaged.
-    """
+    """A frozen prior that `fedaudit prior train` wrote; a `UsageError` for any other file."""
     if not path.is_file():
         raise UsageError(f"there is no prior file {path}. Check the path.")
     try:

@@ -146,11 +146,7 @@ class Trainer:
         return {name: value.detach().clone() for name, value in state.items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state` returned.
-
-        Raises:
-            KeyError, RuntimeError, ValueError: It is of another training, or damaged.
-        """
+        """Go on from what `state` returned; a `KeyError` or `RuntimeError` for another training."""
         for name, module in self._modules().items():
             module.load_state_dict(_below(f"{name}.", state))
         for name, optimizer in self._optimizers.items():

@@ -21,11 +21,7 @@ _GRAY = 1e-3
 
 
 def describe(source: str) -> Mapping[str, str]:
-    """Facts on a generator, by name: of its latents, its images, its stages, its speed.
-
-    Raises:
-        UsageError: It cannot be loaded, or gives something that is not images.
-    """
+    """Facts on a generator, by name: of its latents, its images, its stages, its speed."""
     generator = load_generator(source)
     latents = generator.latents
     drawn = latents.draw(_DRAWN, torch.Generator().manual_seed(0))
@@ -82,9 +78,6 @@ def measure_expressiveness(
         most: How many photos are tried at most, spread over the set.
         seed: Of the search.
         output: A PNG of photos and their best fits; None writes none.
-
-    Raises:
-        UsageError: The prior or the photos cannot be used.
     """
     photos = load_photos(folder, data, size=size, hold_out=0).train
     photos = photos[:: max(1, len(photos) // most)][:most]

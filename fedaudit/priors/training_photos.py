@@ -49,9 +49,6 @@ def from_folder(path: Path, *, size: int, hold_out: float = 0.1, seed: int = 0) 
         size: Side of the photos in pixels.
         hold_out: Part that is kept apart: whole people where there are ten subfolders or more.
         seed: Decides which are kept apart.
-
-    Raises:
-        DataError: There is no such folder, too few photos, or one that cannot be read.
     """
     if not path.is_dir():
         what = "is a file, not a folder" if path.exists() else "does not exist"
@@ -76,10 +73,7 @@ def from_folder(path: Path, *, size: int, hold_out: float = 0.1, seed: int = 0) 
 def from_data(name: str, *, size: int, hold_out: float = 0.1, seed: int = 0) -> Photos:
     """The photos of a registered data set; arguments as in `from_folder`.
 
-    Raises:
-        UnknownNameError: There is no such data set.
-        ConfigError: The data set needs settings, so that its name alone does not say it.
-        AssetError: Its photos are neither cached nor fetchable.
+    A `ConfigError` where the set needs settings, so that its name alone does not say it.
     """
     required = [
         p.name

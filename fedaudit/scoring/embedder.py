@@ -104,12 +104,7 @@ class Embedder:
 
 @cache
 def load_embedder() -> Embedder:
-    """The embedder, read once a process.
-
-    Raises:
-        AssetError: Its weights are neither cached nor fetchable, or damaged. An audit without
-            them has no identity metrics.
-    """
+    """The embedder, once a process; an `AssetError` where its weights are missing or damaged."""
     manifest = asset_store.path("face_embedder")
     network = RecognitionNet()
     network.load_state_dict(_fused(read_weights(manifest)))

@@ -129,11 +129,8 @@ def embed_split(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """References and probes for `calibrate`.
 
-    Args:
-        full: The set at full size; its gallery photos are the references.
-        faces: The same set at the study's size; all photos outside the gallery are the probes.
-        split: Which photos are the gallery.
-        embed: The independent embedder.
+    Gallery photos of `full`, the set at full size, are the references; all others of `faces`, the
+    same set at the study's size, are the probes.
     """
     references = {p: embed(full.images[list(photos)]) for p, photos in split.gallery.items()}
     gallery = {i for photos in split.gallery.values() for i in photos}

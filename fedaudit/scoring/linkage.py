@@ -120,12 +120,7 @@ def linkability(mated: Tensor, non_mated: Tensor, *, bins: int = 0) -> float:
     likelihood ratio LR(s) = p(s | mated) / p(s | non-mated) above 1 the local measure is
     D(s) = 2·LR / (1 + LR) − 1, else 0, and D_sys = ∫ p(s | mated) D(s) ds. Formula and the rule for
     the number of bins are as recalled in the literature. Densities are histograms of common bins
-    from the least to the greatest score.
-
-    Args:
-        mated: `[n]` scores of pairs of one person.
-        non_mated: `[m]` scores of pairs of two people.
-        bins: Of the histograms; 0 takes a tenth of the number of mated pairs, from 2 to 100.
+    from the least to the greatest score; 0 `bins` are a tenth of the mated pairs, from 2 to 100.
     """
     count = bins or max(2, min(100, len(mated) // 10))
     both = torch.cat([mated, non_mated]).double().numpy()

@@ -30,15 +30,12 @@ _CONVOLUTIONS = {
 
 
 def lpips_distance(a: Tensor, b: Tensor, net: Net = "alex") -> Tensor:
-    """LPIPS of each pair; 0 for equal images, around 0.7 for unrelated ones, lower is closer.
+    """LPIPS `[N]` of each pair; 0 for equal images, around 0.7 for unrelated ones; no gradient.
 
     Args:
         a: `[N, C, H, W]` in [0, 1]; one channel is repeated to three.
         b: Same shape as `a`.
         net: Backbone: "alex" (2 ms a pair of 64 px on one thread) or "vgg" (70 ms).
-
-    Returns:
-        `[N]`, no gradient. Images below `MIN_SIZE` pixels are enlarged to it.
 
     Raises:
         ValueError: The shapes differ.
@@ -57,11 +54,7 @@ def lpips_distance(a: Tensor, b: Tensor, net: Net = "alex") -> Tensor:
 
 @cache
 def load_lpips(net: Net = "alex") -> nn.Module:
-    """The frozen network, once a process; `model(a, b, normalize=True)` takes [0, 1] images.
-
-    Raises:
-        AssetError: The backbone's weights are not available.
-    """
+    """The frozen network, once a process; `model(a, b, normalize=True)` takes [0, 1] images."""
     import lpips  # noqa: PLC0415 - seconds, and only who scores needs it
 
     weights = _read(asset_store.path(f"lpips_{net}"), net)
@@ -89,11 +82,7 @@ def _read(file: Path, net: Net) -> dict[str, Tensor]:
 
 
 def convert_checkpoint(folder: Path) -> None:
-    """Replace the pickled checkpoint in `folder` by safetensors; run once, when it is unpacked.
-
-    Raises:
-        AssetError: The pickle wants anything but NumPy arrays, or is not the expected network.
-    """
+    """Replace the pickled checkpoint in `folder` by safetensors, when it is unpacked."""
     convert_to_safetensors(folder, "*.ckpt", _read_flax)
 
 

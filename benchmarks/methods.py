@@ -47,10 +47,9 @@ from fedaudit.data.expressions import expressions
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.orl import orl
 from fedaudit.data.splits import split
-from fedaudit.federation.class_accuracy import class_accuracy
 from fedaudit.federation.fedavg import FedAvg
 from fedaudit.federation.simulation import Simulation, State
-from fedaudit.federation.utility import measure
+from fedaudit.federation.utility import class_accuracy, measure
 
 CLIENTS, PEOPLE, STEPS = 5, 30, 8
 

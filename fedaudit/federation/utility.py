@@ -1,19 +1,30 @@
-"""What a trained federation is worth: verification of people it never saw."""
+"""What a trained federation is worth, and what its defense costs: verification, time, bytes."""
 
+import time
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from statistics import median
 
 import torch
 from torch import Tensor
 
 from fedaudit.core.claims import Budget
 from fedaudit.core.measures import Utility
-from fedaudit.federation.cost import step_cost
+from fedaudit.core.seeds import generator_for
+from fedaudit.core.shared import Shared, Update, tensors_in
+from fedaudit.defenses.chain import parts_of
+from fedaudit.defenses.gradient_transforms import Encodes
+from fedaudit.defenses.none import NoDefense
+from fedaudit.federation.abilities import Labels
 from fedaudit.federation.simulation import Simulation, State
 from fedaudit.models.facenet import require_face_net
 from fedaudit.models.zoo import build
 from fedaudit.stats.intervals import auc
 
 FARS = {"1e-2": 1e-2, "1e-3": 1e-3}
+REPEATS = 5
+CLIENT = 0
+"""The client whose rounds are timed, and how often."""
 
 
 def verification(embeddings: Tensor, people: tuple[str, ...]) -> dict[str, float]:
@@ -104,3 +115,111 @@ def _embed(simulation: Simulation, state: State, client: int, images: Tensor) ->
 def _mean(results: Iterable[dict[str, float]]) -> dict[str, float]:
     rows = list(results)
     return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """One client's round with the defense and without.
+
+    Attributes:
+        seconds, plain_seconds: Median CPU seconds of the process, measured by turns.
+        bytes, plain_bytes: Of all that is sent, in the encoding that the defense names, else as
+            the tensors are.
+    """
+
+    seconds: float
+    plain_seconds: float
+    bytes: int
+    plain_bytes: int
+
+
+def step_cost(simulation: Simulation, state: State, *, repeats: int = REPEATS) -> StepCost:
+    """Measure client 0's round from `state`, on the photos and settings of its training.
+
+    The undefended round starts from what a federation without the defense would broadcast, where
+    the defense changes the network or keeps parameters: from a fresh model. Where nothing defends,
+    one measurement is both.
+    """
+    turns = [(simulation, state)]
+    if not isinstance(simulation.defense, NoDefense):
+        plain = replace(simulation, defense=NoDefense())
+        turns.append((plain, plain.fresh()))
+    seconds: tuple[list[float], list[float]] = ([], [])
+    sizes = [0, 0]
+    for number in range(repeats + 1):
+        for k, (one, start) in enumerate(turns):
+            generator = generator_for("cost", one.seed, number)
+            photos = one.labelled(CLIENT)
+            began = time.process_time()
+            returned = one.step(start, CLIENT, photos, one.federation.training, generator)
+            if number:  # the first turn pays for what is built once
+                seconds[k].append(time.process_time() - began)
+            sizes[k] = bytes_of(one, returned.shared)
+    last = len(turns) - 1
+    return StepCost(median(seconds[0]), median(seconds[last]), sizes[0], sizes[last])
+
+
+def bytes_of(simulation: Simulation, shared: tuple[Shared, ...]) -> int:
+    """Bytes of what one client sends; the last defense that encodes an update decides its size."""
+    coders = [part for part in parts_of(simulation.defense) if isinstance(part, Encodes)]
+    total = 0
+    for sent in shared:
+        if isinstance(sent, Update) and coders:
+            total += coders[-1].encoded_bytes(sent.tensors)
+        else:
+            total += sum(t.numel() * t.element_size() for t in tensors_in(sent))
+    return total
+
+
+@dataclass(frozen=True)
+class ClassAccuracy:
+    """Of a head that tells apart what everybody has, such as expressions.
+
+    Attributes:
+        accuracy: Mean over classes of the share of their photos that are named rightly.
+        chance: Of naming one class always: 1 / number of classes.
+        photos: How many photos were named.
+        held_out: They show people who never train. Else the set states no identities, and they are
+            the clients' photos whose labels no client uses (they may train without them).
+    """
+
+    accuracy: float
+    chance: float
+    photos: int
+    held_out: bool
+
+
+def class_accuracy(simulation: Simulation, state: State) -> ClassAccuracy | None:
+    """Accuracy of the shared head; None where its classes are people, or no photo is left."""
+    faces, names = simulation.faces, simulation.labels_of(0)
+    if set(names) & set(faces.people):
+        return None
+    held_out = [i for i, person in enumerate(faces.people) if person in simulation.split.held_out]
+    photos = held_out or _without_label(simulation)
+    if not photos:
+        return None
+    labels = torch.tensor([simulation.label_of(0, photo) for photo in photos])
+    model = build(simulation.spec(0), simulation.received(state, 0)).eval()
+    with torch.no_grad():
+        parts = [model(faces.images[part]) for part in torch.split(torch.tensor(photos), 64)]
+    right = torch.cat(parts)[:, : len(names)].argmax(1) == labels
+    shares = [right[labels == label].double().mean() for label in sorted(set(labels.tolist()))]
+    return ClassAccuracy(
+        accuracy=float(torch.stack(shares).mean()),
+        chance=1 / len(names),
+        photos=len(photos),
+        held_out=bool(held_out),
+    )
+
+
+def _without_label(simulation: Simulation) -> list[int]:
+    """Photos of clients whose label trains nothing."""
+    method = simulation.method
+    if not isinstance(method, Labels):
+        return []
+    left: list[int] = []
+    for client, photos in enumerate(simulation.split.photos):
+        labels = torch.tensor([simulation.label_of(client, photo) for photo in photos])
+        used = {photos[k] for k in method.labelled(labels).tolist()}
+        left += [photo for photo in photos if photo not in used]
+    return left

@@ -19,8 +19,6 @@ from fedaudit.data.expressions import expression_folder, expressions
 from fedaudit.data.face_set import FaceSet
 from fedaudit.defenses.weighted_sum import mean_of, sum_securely
 from fedaudit.federation import utility
-from fedaudit.federation.class_accuracy import class_accuracy
-from fedaudit.federation.cost import step_cost
 from fedaudit.federation.fedaffect import FedAffect
 from fedaudit.federation.fedface import FedFace, spreadout
 from fedaudit.federation.fedgc import FedGC
@@ -28,7 +26,7 @@ from fedaudit.federation.privacyface import REMOTE, PrivacyFace
 from fedaudit.federation.private_projector_method import PrivateProjectorMethod
 from fedaudit.federation.simulation import Simulation, State
 from fedaudit.federation.solomon_woubie import SolomonWoubie
-from fedaudit.federation.utility import measure
+from fedaudit.federation.utility import class_accuracy, measure, step_cost
 from fedaudit.models.facenet import FaceNet, criterion_of
 from fedaudit.models.method_heads import Clusters, PullHead, TwoViews, other_view
 from fedaudit.models.zoo import build, small_cnn

@@ -9,9 +9,8 @@ import torch
 
 from fedaudit.core.observation import LocalTraining
 from fedaudit.federation import utility
-from fedaudit.federation.cost import step_cost
 from fedaudit.federation.simulation import Simulation, State
-from fedaudit.federation.utility import measure
+from fedaudit.federation.utility import measure, step_cost
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build, parameters_of
 

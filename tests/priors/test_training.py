@@ -14,8 +14,8 @@ from fedaudit.models.generator import StagedGenerator, load_generator
 from fedaudit.models.prior_file import read_prior
 from fedaudit.priors import training_session
 from fedaudit.priors.autoencoder import Settings, Trainer, difference
-from fedaudit.priors.expressiveness import express
 from fedaudit.priors.face_grids import grid
+from fedaudit.priors.prior_check import express
 from fedaudit.priors.training_photos import Photos
 from fedaudit.priors.training_session import checkpoint_path, samples_folder, train
 

@@ -23,11 +23,10 @@ class Censor:
 
     CENSOR (Zhang et al., NDSS 2025, arXiv 2501.15718). For each parameter a Gaussian vector is made
     orthogonal to the gradient and given its norm; of several draws, the one after whose step the
-    client's photos have the lowest loss is sent. Two differences to the authors' code: theirs
-    divides the projection by the norm once, which is orthogonal only at norm 1; and its trial step
-    has a fixed rate of 1e-4, ours the rate at which the server steps (a delta is added whole).
-    Made for one step a round; of several steps, the whole delta is the true update. A parameter of
-    a single number has no orthogonal direction, and zero is sent.
+    client's photos have the lowest loss is sent. The authors' code divides the projection by the
+    norm once, which is orthogonal only at norm 1; and its trial step has a fixed rate of 1e-4, ours
+    the rate at which the server steps. Of several local steps, the whole delta is the true update.
+    A parameter of a single number has no orthogonal direction, and zero is sent.
 
     Guarantee: none, it is a heuristic. The norm of each parameter's gradient is sent exactly, and
     an attacker knows a direction that the gradient does not have. To first order an orthogonal step

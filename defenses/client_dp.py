@@ -43,17 +43,14 @@ class ClientDP:
     """Clip what a client sends in a round to one norm, and add noise before it leaves the device.
 
     DP-FedAvg's bound on a client's whole influence (McMahan et al., ICLR 2018, arXiv 1710.06963),
-    with the noise on the device: here the server is the attacker, and noise that the server adds
-    would protect against everybody but it. That costs far more utility than central noise: the mean
-    of K clients has noise of z·C/√K where central noise has z·C/K. What a server that adds noise
-    itself has seen is what `clipping` shows.
+    with the noise on the device, as the server is the attacker. That costs far more utility than
+    central noise: the mean of K clients has noise of z·C/√K in place of z·C/K. What a server that
+    adds noise itself has seen is what `clipping` shows.
 
     With `quantile` the norm follows the quantile γ of the clients' norms (Andrew et al., NeurIPS
     2021, arXiv 1905.03871): each client also sends whether it was within C, with noise, and the
     server moves C to C·exp(−η(share within − γ)), for all to see. Update and bit together spend
-    what z states: the update gets the somewhat larger noise that is left for it. With few clients
-    the share is mostly noise, and C wanders. Reports do not list the sum of bits that a secure
-    aggregator would let the server see.
+    what z states. With few clients the share is mostly noise, and C wanders.
 
     All that a client sends of its model in a round is one vector. Batch norm, whose statistics
     would leave the device in clear, is replaced by group norm for everybody.

@@ -31,13 +31,11 @@ class ConcealedSamples:
     square distance of the two images, s the relative distance of the network's scores. The update
     is the mean over photos and samples. Every photo is concealed, in each round anew, at the
     weights that the client received. The paper projects the gradient where it would point away
-    from the photos' own; here a sample whose gradient points away from its photo's is not used: the
-    photo stands in its place, which then protects nothing. How near to 1 the cosine comes is bound
-    by the labels, which the head's gradient shows: a smaller `blend` brings it nearer, and the
-    sample's start nearer to the photo. Needs labels for every photo, and refuses DP-SGD beside it,
-    whose unit is one image. Guarantee: none, it is a heuristic. An attacker who knows it reads off
-    the labels which image is the photo, and takes the sum apart by them; we know of no published
-    attack on it.
+    from the photos' own; here the photo stands in such a sample's place, which then protects
+    nothing. A smaller `blend` brings the cosine nearer to 1, and the sample's start nearer to the
+    photo. Needs labels for every photo, and refuses DP-SGD beside it, whose unit is one image.
+    Guarantee: none, it is a heuristic. An attacker who knows it reads off the labels which image is
+    the photo, and takes the sum apart by them; we know of no published attack on it.
 
     Args:
         each: Samples a photo, ≥ 1.

@@ -25,8 +25,8 @@ HEAD = "head."
 class DPLC:
     """Share the backbone without the head, and noised centers of clusters of class embeddings.
 
-    Meng et al. (ICLR 2022, arXiv 2201.12467), differentially private local clustering; the details
-    below are recalled and derived from the paper's abstract, not taken from its code. Class
+    Meng et al. (ICLR 2022, arXiv 2201.12467), differentially private local clustering; details are
+    recalled and derived from the paper's abstract, not taken from its code. Class
     embeddings are normalized; the largest group within an angle ρ of one of them is averaged,
     noised and released, its members are removed, at most Q times, and never a group of fewer than
     T. Guarantee: (ε, δ) a released center, for replacing one class embedding *with the group's

@@ -25,16 +25,15 @@ from fedaudit.models.dp_compatible import dp_compatible_spec, list_changes
 class DPSGD:
     """Clip each image's gradient, add Gaussian noise (Abadi et al., CCS 2016, algorithm 1).
 
-    arXiv 1607.00133. Opacus' PrivacyEngine does the work: per-sample gradients, clipping, noise,
-    Poisson sampling and accounting. Batch norm and layers that overwrite their input, which have no
-    per-sample gradients, are replaced for everybody (`fedaudit.models.dp_compatible`); plans and
-    reports say what was. Works with FedSGD, where the noised gradient is shared, and with FedAvg,
-    where every local step is clipped and noised.
+    arXiv 1607.00133, by Opacus' PrivacyEngine, with Poisson sampling. Batch norm and layers that
+    overwrite their input, which have no per-sample gradients, are replaced for everybody
+    (`fedaudit.models.dp_compatible`). FedSGD shares the noised gradient; in FedAvg every local step
+    is clipped and noised.
 
     Guarantee: (ε, δ) for adding or removing one image. Beside each audited update stands the ε of
-    that one round; the ε of the federation's whole training is larger, and stands with its utility.
-    Known to fail at weak noise: ε in the hundreds lets reconstructions through, and the guarantee
-    is for an image, not for a person with many.
+    that one round; that of the whole training is larger, and stands with its utility. Known to fail
+    at weak noise: ε in the hundreds lets reconstructions through, and the guarantee is for an
+    image, not for a person with many.
 
     Args:
         noise_multiplier: σ, in units of the clipping norm; ≥ 0. Without it and `epsilon`: 1.
@@ -91,7 +90,6 @@ class DPSGD:
                 warnings.simplefilter("ignore", UserWarning)
                 warnings.simplefilter("ignore", FutureWarning)
                 returned = step(replace(task, prepare=prepare))
-            # What the engines counted, and nothing where the step trained without one.
             spent = tuple(one for engine in engines for one in engine.accountant.history)
             return with_budget(returned, self._budget(sigma, 1, spent) if engines else None)
 

@@ -51,13 +51,11 @@ class Conceals(Protocol):
 
     Their labels are public all the same, as a function of whose photos they were made of, and a
     gradient shows them.
-
-    Attributes:
-        copies: Images in place of each photo, itself among them.
     """
 
     @property
-    def copies(self) -> int: ...  # noqa: D102 - above
+    def copies(self) -> int:
+        """Images in place of each photo, itself among them."""
 
     def labels_beside(self, own: Tensor, others: Tensor) -> Tensor:
         """Class probabilities `[copies, K]` of the images behind one photo, the photo first.

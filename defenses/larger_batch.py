@@ -14,12 +14,11 @@ class LargerBatch:
     """Let every local step take at least `images` photos, and every update stand for as many.
 
     Measured as a defense by Geiping et al. (NeurIPS 2020, arXiv 2003.14053, section 6) and Huang et
-    al. (NeurIPS 2021, arXiv 2112.00059), recalled: attacks by search lose quality as batches grow,
-    and some photos of a large batch may still be recognizable. The federation trains so, too: with
-    fewer, larger steps an epoch, which its utility shows. A batch only averages: with a malicious
-    server one photo of many can be singled out (Fowl et al., ICLR 2022, arXiv 2110.13057; Wen et
-    al., ICML 2022, arXiv 2202.00580), and fully connected layers give small batches away exactly
-    (Dimitrov et al., NeurIPS 2024, arXiv 2403.03945). Guarantee: none, it is a heuristic.
+    al. (NeurIPS 2021, arXiv 2112.00059), recalled. The federation trains so, too: with fewer,
+    larger steps an epoch. A batch only averages: a malicious server can single out one photo of
+    many (Fowl et al., ICLR 2022, arXiv 2110.13057; Wen et al., ICML 2022, arXiv 2202.00580), and
+    fully connected layers give small batches away exactly (Dimitrov et al., NeurIPS 2024, arXiv
+    2403.03945). Guarantee: none, it is a heuristic.
 
     In a study the audited photos are those of the undefended row, and the only ones scored; the
     others are further photos of the same client.

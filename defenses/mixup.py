@@ -13,9 +13,8 @@ class Mixup:
     """Train on weighted sums of photos, with labels mixed alike.
 
     mixup (Zhang et al., ICLR 2018, arXiv 1710.09412) as a defense. Each photo of a round is mixed
-    once with others of its client, drawn from the round's photos and from all others that the
-    client has: so a batch of one is mixed as well, and its update shows photos that are not in the
-    batch. Coefficients are Beta(α, α), for more than two photos Dirichlet(α, …, α). Guarantee:
+    once with others of its client, of the round or not: so a batch of one is mixed as well.
+    Coefficients are Beta(α, α), for more than two photos Dirichlet(α, …, α). Guarantee:
     none, it is a heuristic. A mixed image still shows its faces; Huang et al. (NeurIPS 2021,
     arXiv 2112.00059) take mixtures apart by attacks that know the coefficients, and the head's
     gradient of one mixed image shows them. Refuses DP-SGD beside it, whose unit is one image.

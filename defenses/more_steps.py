@@ -13,10 +13,9 @@ class MoreSteps:
     For methods that share a weight delta; one gradient (FedSGD) has one step, and is refused.
     Measured as a defense by Geiping et al. (NeurIPS 2020, arXiv 2003.14053, section 6) and Huang et
     al. (NeurIPS 2021, arXiv 2112.00059), recalled: what is sent is no longer a gradient at the
-    weights that the server knows. The federation trains so, too, which its utility shows: clients
-    drift apart as steps grow (McMahan et al., AISTATS 2017). Where all steps see the same few
-    photos, the delta still is about the photos; attackers who know the settings replay the steps
-    (Dimitrov et al., TMLR 2022, arXiv 2206.12395). Guarantee: none, it is a heuristic.
+    weights that the server knows. The federation trains so, too: clients drift apart as steps grow
+    (McMahan et al., AISTATS 2017). Attackers who know the settings replay the steps (Dimitrov et
+    al., TMLR 2022, arXiv 2206.12395). Guarantee: none, it is a heuristic.
 
     Args:
         steps: Fewest local steps; ≥ 1. Where the study asks for more, nothing changes.

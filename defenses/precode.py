@@ -15,10 +15,9 @@ class Precode:
     PRECODE (Scheliga et al., WACV 2022, arXiv 2108.04725): a variational bottleneck between the
     features and the classification layer. A linear encoder gives mean and spread of `size`
     numbers, a linear decoder makes an embedding of a draw of them; the loss adds β times the KL
-    divergence from a standard normal distribution. Here it takes the embedding layer's place: a
-    decoder back to the features and a linear embedding after it would be one linear map. Defaults
-    are the paper's, as recalled. The client draws in each step, from its own randomness; people are
-    verified by the mean. Attacker and server have the network, but not the draw.
+    divergence from a standard normal distribution. Here it takes the embedding layer's place.
+    Defaults are the paper's, as recalled. The client draws in each step, from its own randomness;
+    people are verified by the mean. Attacker and server have the network, but not the draw.
 
     Guarantee: none, it is a heuristic. The noise enters behind the features: what an encoder's
     gradient and the layers before it give away does not depend on it. Balunović et al. (ICLR 2022,

@@ -23,17 +23,17 @@ RING = 2**31
 class SecureAggregation:
     """Sum updates under masks that cancel, so that the server learns their weighted sum alone.
 
-    Bonawitz et al. (CCS 2017), with one aggregator and honest clients, who may drop out after masks
-    were agreed on: fixed-point numbers modulo 2³² under uniform masks. Key agreement and the shares
-    of seeds, by which masks come off again, are not simulated: neither the sum nor what the server
-    sees depends on them. Updates and batch-norm buffers are clipped and summed, each weighed by its
-    client's number of images, which travels in clear. Whatever its place in a chain, it acts last.
+    Bonawitz et al. (CCS 2017), with one aggregator and honest clients, who may drop out: numbers
+    modulo 2³² under uniform masks. Key agreement and the shares of seeds are not simulated: neither
+    the sum nor what the server sees depends on them. Updates and batch-norm buffers are clipped and
+    summed, each weighed by its client's number of images, which travels in clear. Whatever its
+    place in a chain, it acts last.
 
     Guarantee: what one client sends is uniform and says nothing of its update, to a server that
     keeps to the protocol. The sum itself is hidden from nobody and carries no noise: of few clients
-    it is a batch of all their photos, and a server that changes the model from client to client, or
-    that knows all clients but one, takes it apart (Pasquini et al., CCS 2022, arXiv 2111.07380,
-    recalled). Rows that one client alone changes, such as class embeddings, lie open in any sum
+    it is a batch of all their photos, and a server that changes the model from client to client
+    takes it apart (Pasquini et al., CCS 2022, arXiv 2111.07380, recalled). Rows that one client
+    alone changes, such as class embeddings, lie open in any sum
     (`fedaudit.attacks.templates.read_templates`).
 
     In a study the sum is of one update of every client that is left; the audited client, which

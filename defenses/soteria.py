@@ -25,11 +25,10 @@ FEWEST = 4
 class Soteria:
     """Zero the columns of one layer's update that belong to the inputs that give most away.
 
-    Sun et al. (CVPR 2021, arXiv 2012.06043). The inputs r of the defended fully connected layer are
-    ranked by ‖r_i‖ / ‖∂r_i/∂X‖, as in the authors' code, and the layer's weight update is zero in
-    the columns of the largest. Of several photos the quotients are added up (their code adds up the
-    inverses, which are infinite where one photo leaves a unit silent). r is that of the received
-    network, also where the client takes several steps.
+    Sun et al. (CVPR 2021, arXiv 2012.06043). The inputs r of the defended fully connected layer, in
+    the received network, are ranked by ‖r_i‖ / ‖∂r_i/∂X‖, as in the authors' code, and the layer's
+    weight update is zero in the columns of the largest. Of several photos the quotients are added
+    up (their code adds up the inverses, which are infinite where a photo leaves a unit silent).
 
     Guarantee: none, it is a heuristic: the paper's bound is on one linear layer. The other layers'
     update travels as it is, and the choice shows as columns of zeros. Attacks that leave the

@@ -5,6 +5,7 @@ which hides from an attack that a batch gradient is the mean of per-image gradie
 that can have it say so.
 """
 
+from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor, nn
@@ -57,28 +58,23 @@ class Residual(nn.Module):
         return mapped
 
 
-def residual_body(
-    widths: tuple[int, ...] = (24, 48, 96), channels: int = 3, norm: Norm = "group"
-) -> nn.Sequential:
+def residual_body(widths: tuple[int, ...] = (24, 48, 96), norm: Norm = "group") -> nn.Sequential:
     """A small ResNet: a stem at full resolution, then one block of stride 2 a width."""
     layers: list[nn.Module] = [
         Standardize(),
-        nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False),
+        nn.Conv2d(3, widths[0], 3, 1, 1, bias=False),
         norm_layer(norm, widths[0]),
         nn.PReLU(widths[0]),
     ]
-    inputs = widths[0]
-    for width in widths:
-        layers.append(Residual(inputs, width, 2, norm))
-        inputs = width
-    return nn.Sequential(*layers)
+    channels = pairwise((widths[0], *widths))
+    return nn.Sequential(*layers, *(Residual(a, b, 2, norm) for a, b in channels))
 
 
-def smooth_body(channels: int = 3, *, standardize: bool = True) -> nn.Sequential:
+def smooth_body(*, standardize: bool = True) -> nn.Sequential:
     """Three sigmoid convolutions, those of Zhu et al.'s LeNet (2019): the easiest to invert."""
     return nn.Sequential(
         Standardize() if standardize else nn.Identity(),
-        nn.Conv2d(channels, 12, 5, 2, 2),
+        nn.Conv2d(3, 12, 5, 2, 2),
         nn.Sigmoid(),
         nn.Conv2d(12, 12, 5, 2, 2),
         nn.Sigmoid(),
@@ -179,11 +175,11 @@ class DepthWise(nn.Module):
         return x + y if self.residual else y
 
 
-def mobile_body(channels: int = 3) -> nn.Sequential:
+def mobile_body() -> nn.Sequential:
     """A MobileFaceNet (Chen et al., 2018) with fewer repeats, for 32 to 112 px."""
     return nn.Sequential(
         Standardize(),
-        nn.Conv2d(channels, 32, 3, 1, 1, bias=False),
+        nn.Conv2d(3, 32, 3, 1, 1, bias=False),
         group_norm(32),
         nn.PReLU(32),
         DepthWise(32, 32, 2, 2),
@@ -206,29 +202,20 @@ def dense_body(inputs: int, *, hidden: int = 256, depth: int = 1) -> nn.Sequenti
     if hidden < 1 or depth < 1:
         raise ValueError("hidden and depth must be at least 1")
     layers: list[nn.Module] = [Standardize(), nn.Flatten()]
-    for _ in range(depth):
-        layers += [nn.Linear(inputs, hidden), nn.ReLU()]
-        inputs = hidden
+    for width in (inputs, *[hidden] * (depth - 1)):
+        layers += [nn.Linear(width, hidden), nn.ReLU()]
     return nn.Sequential(*layers, nn.Unflatten(1, (hidden, 1, 1)))
 
 
-def plain_body(
-    widths: tuple[int, ...] = (6, 12), channels: int = 3, slope: float = 0.2
-) -> nn.Sequential:
-    """Convolutions of stride 1 with leaky ReLU, nothing pooled or normalized.
+def plain_body(widths: tuple[int, ...] = (6, 12)) -> nn.Sequential:
+    """Convolutions of stride 1 with leaky ReLU of slope 0.2, nothing pooled or normalized.
 
     Where each width is at least that before it, a layer's outputs alone fix its inputs: what R-GAP
     (Zhu & Blaschko 2021) calls rank-sufficient.
-
-    Args:
-        widths: Channels of each convolution.
-        channels: Channels of the images.
-        slope: Of the leaky ReLU for negative values; > 0, so that it can be inverted.
     """
-    if not widths or min(widths) < 1 or slope <= 0:
-        raise ValueError("widths must be at least 1 each, slope must be > 0")
+    if not widths or min(widths) < 1:
+        raise ValueError("widths must be at least 1 each")
     layers: list[nn.Module] = [Standardize()]
-    for width in widths:
-        layers += [nn.Conv2d(channels, width, 3, 1, 1), nn.LeakyReLU(slope)]
-        channels = width
+    for inputs, outputs in pairwise((3, *widths)):
+        layers += [nn.Conv2d(inputs, outputs, 3, 1, 1), nn.LeakyReLU(0.2)]
     return nn.Sequential(*layers)

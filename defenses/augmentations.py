@@ -112,8 +112,8 @@ def solarize(images: Tensor, threshold: Tensor) -> Tensor:
 def posterize(images: Tensor, bits: Tensor) -> Tensor:
     """The first `bits [N]` of eight, rounded to whole numbers; straight through."""
     step = 2 ** (8 - _along(bits, images).round())
-    kept = ((images.detach() * 255 + 1e-4).floor() / step).floor() * step / 255
-    return images + (kept - images).detach()
+    posterized = ((images.detach() * 255 + 1e-4).floor() / step).floor() * step / 255
+    return images + (posterized - images).detach()
 
 
 def autocontrast(images: Tensor, amount: Tensor) -> Tensor:

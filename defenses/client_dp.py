@@ -121,9 +121,9 @@ class ClientDP:
             }
             if not flat:
                 return returned
-            made = in_order(self.replay(1).mean, flat, task.generator)
+            noised = in_order(self.replay(1).mean, flat, task.generator)
             shared: list[Shared] = [
-                replace(sent, tensors={n: made[f"{number}/{n}"][0] for n in sent.tensors})
+                replace(sent, tensors={n: noised[f"{number}/{n}"][0] for n in sent.tensors})
                 if isinstance(sent, Update)
                 else sent
                 for number, sent in enumerate(returned.shared)

@@ -106,7 +106,7 @@ class ConcealedSamples:
         ) -> tuple[Tensor, Tensor]:
             pool, theirs = pool_of(task)
             soft = probabilities(theirs, task.model.arguments.get("classes"))
-            made, marks = [images], [soft[: len(images)]]
+            samples, marks = [images], [soft[: len(images)]]
             for _ in range(self.each):
                 other, wanted = _others(pool, soft, len(images), generator)
                 start = self._blended(images, other)
@@ -118,12 +118,12 @@ class ConcealedSamples:
                         strict=True,
                     )
                 ]
-                found, cosines = (torch.cat(p) for p in zip(*parts, strict=True))
+                concealing, cosines = (torch.cat(p) for p in zip(*parts, strict=True))
                 away = cosines <= 0
-                found[away], mark[away] = images[away], marks[0][away]
-                made.append(found)
+                concealing[away], mark[away] = images[away], marks[0][away]
+                samples.append(concealing)
                 marks.append(mark)
-            return torch.stack(made, 1).flatten(0, 1), torch.stack(marks, 1).flatten(0, 1)
+            return torch.stack(samples, 1).flatten(0, 1), torch.stack(marks, 1).flatten(0, 1)
 
         return transform
 
@@ -153,23 +153,24 @@ class ConcealedSamples:
         milestones = [round(c * self.iterations) for c in CHANGES]
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones)
         best = torch.full((len(photos),), float("inf"))
-        kept, cosines = start.clone(), torch.zeros(len(photos))
+        best_samples, cosines = start.clone(), torch.zeros(len(photos))
         for _ in range(self.iterations):
-            made, scores = image_gradients(model, samples, marks)
-            cosine = torch.cosine_similarity(made, wanted, dim=1)
+            gradients, scores = image_gradients(model, samples, marks)
+            cosine = torch.cosine_similarity(gradients, wanted, dim=1)
             apart = (samples - photos).square().mean((1, 2, 3)).add(1e-12).sqrt()
             unlike = (scores - seen).norm(dim=1) / seen.norm(dim=1).clamp_min(1e-12)
             objective = 1 - cosine + (-self.distance * apart).exp() + self.scores * unlike
             better = objective.detach() < best
             best = torch.where(better, objective.detach(), best)
             cosines = torch.where(better, cosine.detach(), cosines)
-            kept = torch.where(better[:, None, None, None], samples.detach(), kept)
+            mask = better[:, None, None, None]
+            best_samples = torch.where(mask, samples.detach(), best_samples)
             (samples.grad,) = torch.autograd.grad(objective.sum(), samples)
             optimizer.step()
             schedule.step()
             with torch.no_grad():
                 samples.clamp_(0, 1)
-        return kept, cosines
+        return best_samples, cosines
 
 
 def _others(

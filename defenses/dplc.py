@@ -108,16 +108,16 @@ class DPLC:
         near = (unit @ unit.T).clamp(-1, 1).acos() <= self.radius
         near.fill_diagonal_(True)  # acos of a rounded cosine may miss a row's own neighborhood
         left = torch.ones(len(rows), dtype=torch.bool)
-        found: list[Tensor] = []
-        while len(found) < self.max_clusters:
+        clusters: list[Tensor] = []
+        while len(clusters) < self.max_clusters:
             sizes = (near & left).sum(1) * left
             best = int(sizes.argmax()) if len(rows) else 0
             if not len(rows) or sizes[best] < self.min_size:
                 break
             members = (near[best] & left).nonzero().flatten()
-            found.append(members)
+            clusters.append(members)
             left[members] = False
-        return found
+        return clusters
 
     def sensitivity(self, size: int) -> float:
         """L2 distance that one replaced member can move the mean of `size` unit rows.

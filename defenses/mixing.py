@@ -39,8 +39,8 @@ def mixing(
         mixed = torch.einsum("nk,nkchw->nchw", shares, images[with_whom])
         soft = torch.einsum("nk,nkl->nl", shares, probabilities(labels).to(shares)[with_whom])
         if flip:
-            kept = torch.randint(2, mixed.shape, generator=generator).bool().to(images.device)
-            mixed = torch.where(kept, mixed, 1 - mixed)
+            positive = torch.randint(2, mixed.shape, generator=generator).bool().to(images.device)
+            mixed = torch.where(positive, mixed, 1 - mixed)
         return mixed, soft
 
     return transform

@@ -50,8 +50,8 @@ def requirement(schema: Mapping[str, Any]) -> str:
 
 def _bounds(schema: Mapping[str, Any]) -> str:
     bounds = {words: schema[key] for key, words in _BOUNDS.items() if key in schema}
-    told = (f"{words} {bound:g}" for words, bound in bounds.items() if abs(bound) < 2**31 - 1)
-    return " and ".join(told)
+    texts = (f"{words} {bound:g}" for words, bound in bounds.items() if abs(bound) < 2**31 - 1)
+    return " and ".join(texts)
 
 
 def requirement_of_type(annotation: Any) -> str:

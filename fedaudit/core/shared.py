@@ -136,6 +136,6 @@ def with_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
 
 def tensors_in(value: Any) -> list[Tensor]:
     """Every tensor in a frozen dataclass, mapping or tuple."""
-    found: list[Tensor] = []
-    with_tensors(value, found.append)
-    return found
+    tensors: list[Tensor] = []
+    with_tensors(value, tensors.append)
+    return tensors

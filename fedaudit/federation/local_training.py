@@ -4,8 +4,9 @@ Defenses wrap this step; it knows none of them. It only honors the two places th
 task: `prepare` (around the optimizer) and `withheld` (what may not leave the device).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
+from itertools import chain, islice, repeat
 from typing import Any
 
 import torch
@@ -82,7 +83,8 @@ def _train(model: nn.Module, task: ClientTask) -> tuple[Mapping[str, Tensor], fl
     if task.prepare:
         loop = task.prepare(loop)
     loss = torch.tensor(float("nan"))
-    for images, labels in _batches(loop.loader, training.steps):
+    batches = chain.from_iterable(repeat(loop.loader))  # starts over as often as needed
+    for images, labels in islice(batches, training.steps):
         loop.optimizer.zero_grad()
         loss = loop.criterion(loop.network(images.flatten(0, 1)), labels.flatten(0, 1))
         loss.backward()
@@ -121,14 +123,3 @@ def _optimizer(parameters: list[nn.Parameter], training: LocalTraining) -> torch
 
         optimizer.register_step_pre_hook(pull_back)
     return optimizer
-
-
-def _batches(loader: DataLoader[tuple[Tensor, ...]], steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """`steps` batches, starting over as often as needed."""
-    done = 0
-    while done < steps:
-        for images, labels in loader:
-            yield images, labels
-            done += 1
-            if done == steps:
-                return

@@ -68,8 +68,8 @@ class SolomonWoubie:
         both = (task.labels, imposter)
         if task.labels.dim() > 1:
             both = (probabilities(task.labels, int(imposter[0]) + 1), probabilities(imposter))
-        asked = replace(task, images=torch.cat([task.images, drawn]), labels=torch.cat(both))
-        return replace(train_locally(asked), labels=torch.cat([known, imposter]))
+        joint = replace(task, images=torch.cat([task.images, drawn]), labels=torch.cat(both))
+        return replace(train_locally(joint), labels=torch.cat([known, imposter]))
 
     def drawn(self, task: ClientTask) -> Tensor:
         """Imposters `[imposters, C, H, W]`, gray where the client's photos are gray."""

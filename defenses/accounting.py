@@ -76,15 +76,11 @@ def noise_for(
 
 @lru_cache(maxsize=256)
 def laplace_epsilon(noise: float, delta: float, steps: int) -> tuple[float, float]:
-    """ε and δ of the Laplace mechanism, run `steps` times.
+    """ε and δ of the Laplace mechanism of scale `noise` over the L1 sensitivity, run k `steps`.
 
     Basic composition, kε at δ = 0, or advanced composition (Dwork, Rothblum & Vadhan, FOCS 2010,
-    theorem III.3), ε√(2k ln(1/δ)) + kε(e^ε − 1) at `delta`, whichever is less.
-
-    Args:
-        noise: Scale b over the L1 sensitivity, so that ε of a step is 1/noise; 0 gives infinity.
-        delta: δ that may be spent.
-        steps: k.
+    theorem III.3), ε√(2k ln(1/δ)) + kε(e^ε − 1) at `delta`, whichever is less. Of a step ε is
+    1 / noise.
     """
     if noise == 0 or steps == 0:
         return (float("inf") if steps else 0.0), 0.0

@@ -20,10 +20,9 @@ SMALL = 1e-5
 
 @dataclass(frozen=True)
 class ScoredPolicy:
-    """A policy and its scores.
+    """A policy as `ATS.policies` takes it, and its scores.
 
     Attributes:
-        policy: As `ATS.policies` takes it.
         privacy: In [-1, 1]; lower is better.
         accuracy: Higher is better; comparable between policies for the same photos only.
     """
@@ -92,14 +91,8 @@ def privacy_score(
     """How soon a search that comes from noise sees its goal: the mean similarity of gradients.
 
     The paper's S_pri: the cosine between the gradient of an image and that of its mixtures with
-    noise, integrated over the share of the image from 0 to 1 by trapezoids; mean over images.
-
-    Args:
-        model: The network.
-        images: `[N, C, H, W]`, after the policy.
-        labels: `[N]` int64.
-        generator: Of the noise, uniform in [0, 1].
-        points: Intervals of the integral.
+    uniform noise, integrated over the share of the image from 0 to 1 by trapezoids over `points`
+    intervals; mean over `images [N, C, H, W]`, after the policy.
     """
     noise = torch.rand(images.shape, generator=generator).to(images)
     mode = model.training

@@ -71,10 +71,7 @@ class KnowledgeError(UsageError):
 class CaptureError(UsageError):
     """A file with tensors of a client or a server that cannot be used.
 
-    Args:
-        file: Its path.
-        reason: What is wrong and what to do, in a sentence or two.
-        key: The tensor that it is about; "" for the whole file.
+    `reason` is what is wrong and what to do; `key` the tensor, "" for the whole file.
     """
 
     def __init__(self, file: object, reason: str, *, key: str = "") -> None:

@@ -77,9 +77,7 @@ class Source(Protocol):
     def capture(self, cell: Cell, attack: Attack | None = None) -> Capture:
         """What the server saw in a cell, and the truth as far as it is known.
 
-        Args:
-            cell: Of the study.
-            attack: The cell's, which may choose what the server sends; None for random images.
+        The cell's attack may choose what the server sends; None is for random images.
         """
 
     def facts(self) -> SourceFacts:

@@ -31,12 +31,9 @@ _SHARPNESS = 20.0
 def lighting(images: Tensor) -> Tensor:
     """How much brighter the right half of the face is, by the slope of a plane through it.
 
-    Args:
-        images: `[N, C, H, W]` in [0, 1], cropped to the face; C is 1 or 3.
-
     Returns:
-        `[N]` change of brightness over the width of the image, in units of the mean brightness;
-        negative where the light falls on the left of the picture.
+        `[N]` change of brightness over the width of `images [N, C, H, W]`, in units of the mean
+        brightness; negative where the light falls on the left of the picture.
     """
     gray = _gray(images)
     across = _places()

@@ -12,11 +12,10 @@ from fedaudit.data.splits import Split
 
 
 def label_skew(faces: FaceSet, split: Split) -> float:
-    """Mean total variation distance between the label distributions of two clients.
+    """Mean total variation distance between the label distributions of two clients, in [0, 1].
 
-    Returns:
-        In [0, 1]: 0 where all clients have the same people in equal parts, 1 where no person is at
-        two clients; 0 of a single client.
+    0 where all clients have the same people in equal parts, or of one client; 1 where no person
+    is at two clients.
     """
     shares = []
     for photos in split.photos:
@@ -30,15 +29,10 @@ def label_skew(faces: FaceSet, split: Split) -> float:
 
 
 def feature_skew(faces: FaceSet, split: Split, judge: Callable[[Tensor], Tensor]) -> float:
-    """Share of a feature's variance within people that lies between clients (η²).
+    """Share of a feature's variance within people that lies between clients (η²), in [0, 1].
 
-    Args:
-        faces: The set.
-        split: Its training photos are judged.
-        judge: `[N, C, H, W]` → `[N]`, such as `lighting_pose.pose`.
-
-    Returns:
-        In [0, 1]; 0 where the feature does not vary within people, or each is at one client.
+    `judge` gives the feature of training photos, `[N, C, H, W]` → `[N]`. 0 where it does
+    not vary within people, or each is at one client.
     """
     place = {i: client for client, photos in enumerate(split.photos) for i in photos}
     scores = judge(faces.images[list(place)]).double().tolist()

@@ -117,7 +117,7 @@ def require_one_client_each(method: str, split: Split) -> None:
 def target_photos(
     split: Split, target: int, count: int, total: int | None = None
 ) -> tuple[int, tuple[int, ...]]:
-    """Which client is audited as target number `target`, and which of its photos it trains on.
+    """Number of the client that is audited as target number `target`, and its photos.
 
     Targets go round the clients; within a client, photos are taken so that a batch shows different
     people as far as the client has them, and successive targets show other people.
@@ -128,9 +128,6 @@ def target_photos(
         count: Photos that are audited.
         total: Photos behind the update, where a defense brings more than `count`: the audited ones
             come first and are the same as without it, so that the two can be compared.
-
-    Returns:
-        The client's number, and the indices of its photos.
 
     Raises:
         DataError: The client has fewer photos than the batch.

@@ -123,8 +123,7 @@ class StepCost:
 
     Attributes:
         seconds, plain_seconds: Median CPU seconds of the process, measured by turns.
-        bytes, plain_bytes: Of all that is sent, in the encoding that the defense names, else as
-            the tensors are.
+        bytes, plain_bytes: Of all that is sent, in the encoding that the defense names, if any.
     """
 
     seconds: float

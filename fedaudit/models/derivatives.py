@@ -49,17 +49,13 @@ def twice_differentiable() -> Iterator[None]:
 def check_differentiable(network: nn.Module, image_shape: Sequence[int]) -> bool:
     """Check that the gradient of the loss can be differentiated again, as every search does.
 
-    Args:
-        network: Left in the mode that it is in.
-        image_shape: `(C, H, W)`.
-
     Returns:
         Whether the slope is that by which the gradient moves: an operation of one's own may give
         another one, or none, and say nothing. True where that cannot be told.
 
     Raises:
-        UsageError: It takes no such images, gives no scores `[N, K]`, or has an operation without a
-            second derivative.
+        UsageError: It takes no images `[N, *image_shape]`, gives no scores `[N, K]`, or has an
+            operation without a second derivative.
     """
     training = network.training
     network.eval()

@@ -65,10 +65,8 @@ def load_generator(source: str = "face_gan", *, latent_dim: int | None = None) -
         source: "face_gan"; a prior that `fedaudit prior train` wrote (`.safetensors`); the path of
             a TorchScript file (`.ts`, `.pt`) or a `torch.export` file (`.pt2`); or
             `package.module:factory`, which is imported and called without arguments.
-        latent_dim: Width of the latent vector; None asks the network for its `sample`,
-            `latent_shape` or `latent_dim`, or the settings of its file
-            (`fedaudit.models.foreign_settings`), and takes 100, 128, 256 or 512, the first that
-            works, where nothing says it.
+        latent_dim: Width of the latent vector; None asks the network or the settings of its file
+            (`fedaudit.models.foreign_settings`), or tries the usual widths.
 
     Raises:
         UsageError: The source cannot be loaded, or gives something that is not images.

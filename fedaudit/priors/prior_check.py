@@ -113,12 +113,7 @@ def _seconds(source: str) -> float:
 
 @dataclass(frozen=True)
 class BestFits:
-    """The images of a prior that are closest to photos.
-
-    Attributes:
-        images: `[N, C, H, W]` in [0, 1].
-        psnr: `[N]` in dB.
-    """
+    """Images `[N, C, H, W]` of a prior that are closest to photos, and their `psnr [N]` in dB."""
 
     images: Tensor
     psnr: Tensor
@@ -133,18 +128,11 @@ def express(
     steps: int = 150,
     lr: float = 0.1,
 ) -> BestFits:
-    """Search the latents that come closest to photos in mean squared error.
+    """Search the latents that come closest to photos `[N, C, H, W]` in mean squared error.
 
     No attack with this prior alone does better, because none knows the photo. Inner stages and
-    pixels, which `gan_inversion` searches afterwards, can.
-
-    Args:
-        faces: The prior, fitted to the photos' shape.
-        photos: `[N, C, H, W]` in [0, 1].
-        generator: Draws the candidates.
-        candidates: Latents drawn; each photo's search starts at the one nearest to it.
-        steps: Of Adam.
-        lr: Of Adam, falling to 0.
+    pixels, which `gan_inversion` searches afterwards, can. A search by Adam starts at the nearest
+    of `candidates` latents; its learning rate falls to 0.
     """
     latents = faces.sample(candidates, generator)
     with torch.no_grad():

@@ -13,16 +13,11 @@ LABEL_MISMATCH = 1e3
 def pair(
     originals: Tensor, labels: Tensor, reconstructions: Tensor, guessed: Tensor
 ) -> tuple[int, ...]:
-    """For each original, the index of its reconstruction.
+    """For each original `[N, C, H, W]`, the index of its reconstruction.
 
-    Labels that the attack found come first; among equals the assignment with the least squared
-    error. Never the identity cosine: matching by the metric that is reported would inflate it.
-
-    Args:
-        originals: `[N, C, H, W]`.
-        labels: `[N]` true labels.
-        reconstructions: `[N, C, H, W]`.
-        guessed: `[N]` the attack's labels; -1 where it has none.
+    Labels `[N]` that the attack guessed (-1 for none) come first; among equals the assignment with
+    the least squared error. Never the identity cosine: matching by a metric that is reported would
+    inflate it.
     """
     # In double precision, because beside a mismatch of 1e3 single has steps of 6e-5.
     ours, theirs = originals.flatten(1).double(), reconstructions.flatten(1).double()

@@ -22,7 +22,7 @@ def score(
     embed: Embed | None,
     wrong_person: str | None = None,
 ) -> tuple[tuple[ImageScore, ...], float | None, Tensor]:
-    """Pair, measure, identify.
+    """Pair reconstructions with originals, measure and identify them.
 
     Args:
         secret: The truth.

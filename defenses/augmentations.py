@@ -46,32 +46,29 @@ def rotate(images: Tensor, degrees: Tensor) -> Tensor:
     if bool((degrees == degrees[0]).all()) and float(degrees[0]) % 90 == 0:
         return torch.rot90(images, round(float(degrees[0]) / 90) % 4, (2, 3))
     angle = torch.deg2rad(degrees.to(images))
-    cosine, sine = angle.cos(), angle.sin()
-    return affine(images, _matrix(cosine, -sine, sine, cosine))
+    cosine, sine, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    rows = torch.stack([cosine, -sine, zero, sine, cosine, zero], 1)
+    return affine(images, rows.view(-1, 2, 3))
 
 
 def shear_x(images: Tensor, amount: Tensor) -> Tensor:
     """Rows shifted by `amount [N]` times their distance from the middle."""
-    one = torch.ones_like(amount)
-    return affine(images, _matrix(one, amount, 0 * one, one))
+    return _moved(images, (0, 1), amount)
 
 
 def shear_y(images: Tensor, amount: Tensor) -> Tensor:
     """Columns shifted by `amount [N]` times their distance from the middle."""
-    one = torch.ones_like(amount)
-    return affine(images, _matrix(one, 0 * one, amount, one))
+    return _moved(images, (1, 0), amount)
 
 
 def translate_x(images: Tensor, share: Tensor) -> Tensor:
     """Shifted to the left by `share [N]` of the width."""
-    one = torch.ones_like(share)
-    return affine(images, _matrix(one, 0 * one, 0 * one, one, x=2 * share))
+    return _moved(images, (0, 2), 2 * share)
 
 
 def translate_y(images: Tensor, share: Tensor) -> Tensor:
     """Shifted upward by `share [N]` of the height."""
-    one = torch.ones_like(share)
-    return affine(images, _matrix(one, 0 * one, 0 * one, one, y=2 * share))
+    return _moved(images, (1, 2), 2 * share)
 
 
 def brightness(images: Tensor, amount: Tensor) -> Tensor:
@@ -148,13 +145,11 @@ OPERATIONS: Mapping[str, Kind] = {
 }
 
 
-def _matrix(
-    a: Tensor, b: Tensor, c: Tensor, d: Tensor, *, x: Tensor | None = None, y: Tensor | None = None
-) -> Tensor:
-    """`[N, 2, 3]`: rows (a, b, x) and (c, d, y)."""
-    nothing = torch.zeros_like(a)
-    x, y = nothing if x is None else x, nothing if y is None else y
-    return torch.stack([torch.stack([a, b, x], 1), torch.stack([c, d, y], 1)], 1)
+def _moved(images: Tensor, entry: tuple[int, int], amounts: Tensor) -> Tensor:
+    """`affine` by the identity but for one entry of the matrix, which is `amounts [N]`."""
+    matrix = torch.eye(2, 3).to(amounts).repeat(len(amounts), 1, 1)
+    matrix[:, entry[0], entry[1]] = amounts
+    return affine(images, matrix)
 
 
 def _away_from(middle: Tensor, images: Tensor, amount: Tensor) -> Tensor:

@@ -37,15 +37,9 @@ class SSIM:
 
     def __call__(self, original: Tensor, other: Tensor) -> Tensor:
         """`[N]`."""
-        return torch.tensor(
-            [
-                structural_similarity(
-                    a.permute(1, 2, 0).numpy(), b.permute(1, 2, 0).numpy(), **WANG
-                )
-                for a, b in zip(original, other, strict=True)
-            ],
-            dtype=torch.float32,
-        )
+        arrays = (images.permute(0, 2, 3, 1).numpy() for images in (original, other))
+        values = [structural_similarity(a, b, **WANG) for a, b in zip(*arrays, strict=True)]
+        return torch.tensor(values, dtype=torch.float32)
 
 
 @dataclass(frozen=True, kw_only=True)

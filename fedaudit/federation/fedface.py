@@ -52,7 +52,7 @@ class FedFace:
         pretrain_steps: Steps of pre-training; 0 starts at random.
         secure: Put a secure aggregator between clients and server: it sees the sums of the deltas
             and of the matrices of class embeddings, in which each client fills its own row (ours;
-            such sums hide no row, `attacks.closed_form.secure_sum`).
+            such sums hide no row, `attacks.templates.read_templates`).
     """
 
     margin: float = 0.9

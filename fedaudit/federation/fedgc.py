@@ -39,7 +39,7 @@ class FedGC:
         scale: Inverse temperature of the regularizer's softmax; > 0.
         secure: Put a secure aggregator between clients and server: it sees the sums of the deltas
             and of the matrices of class embeddings, in which each client fills its own rows (ours;
-            such sums hide no row, `attacks.closed_form.secure_sum`).
+            such sums hide no row, `attacks.templates.read_templates`).
     """
 
     strength: float = 100.0

@@ -1,5 +1,6 @@
 """From a run folder to `results.json` and `report.html`; a pure function of the folder."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -120,6 +121,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
                 else ()
             ),
             *folder.facts().get("notes", ()),
+            *_origins(folder, stock),
             *_gaps(stock),
         ),
         explanation=_explanation(folder),
@@ -227,6 +229,18 @@ def _provenance(folder: RunFolder, manifest: Manifest) -> Provenance:
         data_terms=facts.get("terms", ""),
         hashes={"study": manifest.digest, **facts.get("hashes", {})},
     )
+
+
+def _origins(folder: RunFolder, stock: Inventory) -> Iterator[str]:
+    """Whether different code computed the cells, so that they may not be comparable."""
+    cells = (key for key in stock.done if _is_cell(folder, key))
+    counts = Counter(folder.origin(key)[:12] or "unknown code" for key in cells)
+    if len(counts) > 1:
+        each = ", ".join(f"{n} by {origin}" for origin, n in counts.most_common())
+        yield (
+            f"Different code computed the cells ({each}), which may not be comparable. "
+            "`fedaudit run` with another --output computes all of them with one."
+        )
 
 
 def _gaps(stock: Inventory) -> Iterator[str]:

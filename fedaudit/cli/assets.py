@@ -79,7 +79,7 @@ def fetch(*, names: tuple[str, ...]) -> None:
     failures = []
     for name in [find(name).name for name in names] or ASSETS:
         try:
-            place = store.fetch(name, say=lambda line: click.echo(line, err=True))
+            place = store.path(name, say=lambda line: click.echo(line, err=True))
         except AssetError as error:
             failures.append(str(error))  # the others are worth having all the same
         else:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,17 @@ def facts(faces: FaceSet) -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu_count": os.cpu_count() or 0,
         "versions": {name: version(name) for name in PACKAGES},
-        "git_commit": _commit(),
+        "git_commit": commit(),
         "terms": faces.terms,
         "public": faces.public,
         "hashes": {"faces": hashlib.sha256(faces.images.numpy().tobytes()).hexdigest()},
     }
 
 
-def _commit() -> str | None:
+@cache
+def commit() -> str | None:
     """The commit of the checkout that this code runs from; None for an installed package."""
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
     try:

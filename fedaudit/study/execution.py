@@ -8,13 +8,11 @@ from pathlib import Path
 import torch
 
 from fedaudit.core.errors import AssetError, UsageError
-from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.measures import Evidence
-from fedaudit.core.registry import create
-from fedaudit.core.scenario import Choice, Study
+from fedaudit.core.scenario import Study
 from fedaudit.files import asset_store
-from fedaudit.files.asset_table import ASSETS
 from fedaudit.study import session
+from fedaudit.study.deciding_files import JUDGE, needed_assets
 from fedaudit.study.executor import Event, default_workers
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.sources import source_of
@@ -98,24 +96,12 @@ def _fetch(study: Study, folder: RunFolder, note: Note) -> None:
     Raises:
         AssetError: Something that no job can do without is neither cached nor fetchable.
     """
-    needed = [study.data.name] if study.data.name in ASSETS else []
-    drawn = any(_draws_faces(c) for scenario in study.scenarios for c in scenario.attacks)
-    needed += ["face_gan"] if drawn or study.data.name == "synthetic" else []
     source = source_of(study, folder).facts()
-    if source.originals:
-        needed.append("lpips_alex")
-    for name in needed:
+    for name in needed_assets(study, source):
         asset_store.path(name, say=note)
     if not source.gallery:
         return
     try:
-        asset_store.path("face_embedder", say=note)
+        asset_store.path(JUDGE, say=note)
     except AssetError as error:
         note(f"note: identity will not be tested: {error}")
-
-
-def _draws_faces(attack: Choice) -> bool:
-    """Whether an attack uses the stock generator: it needs faces, and names no other source."""
-    needs = create("attacks", attack.name, attack.settings).needs
-    own = str(attack.settings.get("prior", "face_gan")) != "face_gan"
-    return Knowledge.AUXILIARY in needs and not own

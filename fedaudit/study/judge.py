@@ -1,9 +1,11 @@
 """Who judges identity in a study: a gallery and its embedder, made once a study and worker."""
 
+from contextlib import suppress
+
 from torch import Tensor
 
 from fedaudit.captures.simulate.study_faces import Latest
-from fedaudit.core.errors import AssetError
+from fedaudit.core.errors import AssetError, RunFolderError
 from fedaudit.core.scenario import Federation, Scenario, Study
 from fedaudit.scoring.embedder import load_embedder
 from fedaudit.scoring.identity import Embed, Gallery, average_with_mirror, calibrate, rgb
@@ -34,7 +36,9 @@ def _judge(study: Study, folder: RunFolder, name: str, federation: Federation) -
         embedder = load_embedder()
     except AssetError:
         return None, None  # the report says that identity was not tested
-    kept = folder.shared_tensors(name)  # they take seconds a worker
+    kept = None
+    with suppress(RunFolderError):  # damaged; the same photos give the same one again
+        kept = folder.shared_tensors(name)  # they take seconds a worker
     if kept is None:
         kept = source.gallery(federation, embedder)
         if kept is None:

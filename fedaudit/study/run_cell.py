@@ -63,7 +63,7 @@ def run_cell(
     """Capture, attack on `device`, score, keep."""
     source = source_of(study, folder)
     if not folder.facts():
-        folder.save_facts(statements(source))
+        folder.save_facts(statements(study, source))
     scenario = study.scenario(cell.scenario)
     attack = attack_of(scenario, cell)
     capture = source.capture(cell, attack)

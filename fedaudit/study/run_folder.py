@@ -2,7 +2,7 @@
 
     RUN/                          mode 0700: reconstructed faces are biometric data
     ├── study.json                what is run, by which version, since when (`manifest.py`)
-    ├── cells/<cell>.json         a finished `Trial`, and the hash of
+    ├── cells/<cell>.json         a finished `Trial`, its hash, what computed it, and the hash of
     ├── cells/<cell>.safetensors  its reconstruction
     ├── models/<job>.json         what a training job measured, and the hash of
     ├── models/<job>.safetensors  the model that it trained
@@ -29,6 +29,8 @@ from torch import Tensor
 
 from fedaudit.core.errors import RunFolderError
 from fedaudit.core.trial import Trial
+from fedaudit.core.version import VERSION
+from fedaudit.data.provenance import commit
 from fedaudit.files.atomic import append_line, storage_errors, write_atomically
 
 FACTS = "facts.json"
@@ -77,6 +79,14 @@ class RunFolder:
         if trial.cell.key != key:
             raise _damage(CELLS, key, f"it holds {trial.cell.key!r}")
         return trial
+
+    def origin(self, key: str) -> str:
+        """The code that computed a finished cell: a commit, or else a version; "" if unknown."""
+        try:
+            origin = json.loads(self.files(CELLS, key)[0].read_bytes())["origin"]
+            return str(origin["git_commit"] or origin["fedaudit"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
 
     def tensors(self, key: str) -> dict[str, Tensor]:
         """The tensors of a finished cell.
@@ -148,14 +158,28 @@ class RunFolder:
 
     def save_shared_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Keep what every worker needs and is slow to make; whoever is first writes it."""
-        write_atomically(self.path / f"{name}.safetensors", _pack(tensors))
+        plain = {key: value.detach().clone() for key, value in tensors.items()}
+        sealed = safetensors.torch.save(plain, {"sha256": _sha256(_pack(plain))})
+        write_atomically(self.path / f"{name}.safetensors", sealed)
 
     def shared_tensors(self, name: str) -> dict[str, Tensor] | None:
-        """What `save_shared_tensors` kept; None where nothing was, or it cannot be read."""
+        """What `save_shared_tensors` kept; None where nothing was.
+
+        Raises:
+            RunFolderError: It is not what was written.
+        """
+        path = self.path / f"{name}.safetensors"
         try:
-            return safetensors.torch.load((self.path / f"{name}.safetensors").read_bytes())
-        except (OSError, SafetensorError):
+            with safetensors.safe_open(path, framework="pt") as file:
+                seal = (file.metadata() or {}).get("sha256")
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except FileNotFoundError:
             return None
+        except (OSError, SafetensorError) as error:
+            raise _altered(path) from error
+        if seal != _sha256(_pack(tensors)):
+            raise _altered(path)
+        return tensors
 
     def save_facts(self, facts: Mapping[str, Any]) -> None:
         """Keep where the results come from; whoever is first writes it."""
@@ -194,7 +218,9 @@ class RunFolder:
         with storage_errors(record_path.parent):
             record_path.parent.mkdir(mode=0o700, exist_ok=True)
         packed = _pack(tensors)
-        record = {"key": key, "sha256": hashlib.sha256(packed).hexdigest(), "body": body}
+        origin = {"fedaudit": VERSION, "git_commit": commit()}
+        record = {"key": key, "sha256": _sha256(packed), "origin": origin, "body": body}
+        record["record"] = _record_hash(record)
         # The record last: its presence says that the tensors are complete.
         write_atomically(tensors_path, packed)
         write_atomically(record_path, json.dumps(record, indent=1, ensure_ascii=False).encode())
@@ -204,20 +230,23 @@ class RunFolder:
         try:
             record = json.loads(record_path.read_bytes())
             inside, sha256, body = record["key"], record["sha256"], record["body"]
+            whole = record.get("record") == _record_hash(record)
         except FileNotFoundError as error:
             raise RunFolderError(
                 f"{kind}/{key} is missing: it was not computed yet, or failed. "
                 "`fedaudit run` with the same study computes what is missing."
             ) from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise _damage(kind, key, "its record is not what was written") from error
         if inside != key:
             raise _damage(kind, key, f"it holds {inside!r}")
+        if not whole:
+            raise _damage(kind, key, "its record was edited, its hash does not fit")
         try:
             packed = tensors_path.read_bytes()
         except FileNotFoundError as error:
             raise _damage(kind, key, "its tensors are missing") from error
-        if hashlib.sha256(packed).hexdigest() != sha256:
+        if _sha256(packed) != sha256:
             raise _damage(kind, key, "its tensors are not what was written")
         return body, safetensors.torch.load(packed)
 
@@ -226,6 +255,25 @@ def _pack(tensors: Mapping[str, Tensor]) -> bytes:
     # Cloned, because tensors that share memory are refused.
     return safetensors.torch.save(
         {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+    )
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _record_hash(record: Mapping[str, Any]) -> str:
+    """Of all in a record but the hash itself."""
+    rest = {name: value for name, value in record.items() if name != "record"}
+    plain = json.loads(json.dumps(rest))  # as it will be read
+    return _sha256(json.dumps(plain, sort_keys=True).encode())
+
+
+def _altered(path: Path) -> RunFolderError:
+    return RunFolderError(
+        f"{str(path)!r} is damaged: it is not what was written, and what it decides, who was "
+        "re-identified, cannot be concluded. Restore it from a backup, or run the study again with "
+        "another --output."
     )
 
 

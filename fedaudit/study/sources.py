@@ -9,6 +9,7 @@ from fedaudit.captures.simulate.simulated_source import SimulatedSource
 from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.core.source import Source, SourceFacts
 from fedaudit.federation.simulation import State
+from fedaudit.study.deciding_files import hashes
 from fedaudit.study.jobs import model_job
 from fedaudit.study.run_folder import RunFolder
 
@@ -21,10 +22,12 @@ def source_of(study: Study, folder: RunFolder) -> Source:
     return SimulatedSource(study, partial(_state, study, folder))
 
 
-def statements(source: Source) -> dict[str, object]:
+def statements(study: Study, source: Source) -> dict[str, object]:
     """What `facts.json` holds: whence the captures are, and what their source says of them."""
+    provenance = source.provenance()
     return {
-        **source.provenance(),
+        **provenance,
+        "hashes": {**provenance["hashes"], **hashes(study, source.facts())},
         "notes": source.notes(),
         "limitations": source.limitations(),
         "source": _facts().dump_python(source.facts(), mode="json"),

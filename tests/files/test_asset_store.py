@@ -165,9 +165,27 @@ def test_equal_size_damage_needs_the_thorough_look(
     file.write_bytes(b"0ne")
     assert asset_store.state("toys") is asset_store.State.PRESENT
     assert asset_store.state("toys", thorough=True) is asset_store.State.DAMAGED
-    asset_store.fetch("toys")
+    asset_store.path("toys")  # which hashes what it gives
     assert file.read_bytes() == b"one"
     assert log == ["toys", "toys"]
+
+
+def test_a_manifest_altered_along_is_noticed(
+    archive: Path, served: Callable[..., list[str]]
+) -> None:
+    served(asset_of(archive))
+    folder = asset_store.path("toys")
+    genuine = asset_store.digest("toys")
+    assert genuine is not None
+    log = served(asset_of(archive, unpacked=genuine))
+    (folder / "a/1.txt").write_bytes(b"0ne")
+    manifest = folder.parent / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["files"]["a/1.txt"]["sha256"] = hashlib.sha256(b"0ne").hexdigest()
+    manifest.write_text(json.dumps(content))
+    assert asset_store.digest("toys") != genuine
+    assert (asset_store.path("toys") / "a/1.txt").read_bytes() == b"one"
+    assert (log, asset_store.digest("toys")) == (["toys", "toys"], genuine)
 
 
 def test_two_may_fetch_at_once(archive: Path, served: Callable[..., list[str]]) -> None:
@@ -437,7 +455,7 @@ def test_table_is_well_formed(asset: Asset) -> None:
 
 @pytest.mark.parametrize("name", ASSETS)
 def test_genuine_assets_are_whole(name: str) -> None:
-    assert asset_store.fetch(name).exists()
+    assert asset_store.path(name).exists()
     assert asset_store.state(name, thorough=True) in {
         asset_store.State.PRESENT,
         asset_store.State.YOURS,

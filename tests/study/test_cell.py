@@ -111,6 +111,7 @@ def test_workers_do_not_change_results(redacted: Path, full: Path) -> None:
         )
         assert first["body"].pop("seconds") >= 0
         assert second["body"].pop("seconds") >= 0
+        assert first.pop("record") != second.pop("record")  # the hash of all, seconds included
         assert first == second  # with the hash of the tensors
         assert torch.equal(one.tensors(cell.key)["images"], two.tensors(cell.key)["images"])
     for model in (redacted / "models").glob("*.safetensors"):
@@ -315,6 +316,8 @@ def test_facts(redacted: Path, results: Results) -> None:
     assert provenance.data_terms == faces.terms
     assert provenance.hashes["faces"] == facts["hashes"]["faces"]
     assert len(provenance.hashes["study"]) == 64
+    judges = ("asset face_embedder", "asset lpips_alex", "asset face_gan")
+    assert all(len(provenance.hashes[name]) == 64 for name in judges)
     assert provenance.seconds > 0
 
 

@@ -94,6 +94,14 @@ def _wrong_type(path: Path) -> None:
     path.write_text(json.dumps(record))
 
 
+def _edited_score(path: Path) -> None:
+    path.write_text(path.read_text().replace('"ssim": 0.3', '"ssim": 0.9'))
+
+
+def _other_commit(path: Path) -> None:
+    path.write_text(path.read_text().replace('"fedaudit": "', '"fedaudit": "9'))
+
+
 @pytest.mark.parametrize(
     ("suffix", "damage"),
     [
@@ -101,6 +109,8 @@ def _wrong_type(path: Path) -> None:
         (0, _other_key),
         (0, _other_cell),
         (0, _wrong_type),
+        (0, _edited_score),
+        (0, _other_commit),
         (0, lambda path: path.write_text("3")),
         (1, _truncate),
         (1, _flip),
@@ -158,6 +168,21 @@ def test_another_study_is_refused_with_the_first_difference(tmp_path: Path) -> N
         opened(path, study=Study("s", (*STUDY.scenarios, Scenario("b"))))
     with pytest.raises(RunFolderError, match="another study"):
         session.preview(path, Study("t", STUDY.scenarios))
+
+
+def test_an_altered_gallery_is_refused(tmp_path: Path) -> None:
+    folder = opened(tmp_path / "run")
+    assert folder.shared_tensors("gallery") is None
+    folder.save_shared_tensors("gallery", {"reference/a": torch.ones(2, 3), "b": torch.zeros(1)})
+    kept = folder.shared_tensors("gallery")
+    assert kept is not None
+    assert torch.equal(kept["reference/a"], torch.ones(2, 3))
+    for damage in (_flip, _truncate):
+        damage(tmp_path / "run/gallery.safetensors")
+        with pytest.raises(
+            RunFolderError, match=r"gallery\.safetensors' is damaged: it is not what"
+        ):
+            folder.shared_tensors("gallery")
 
 
 def test_what_only_the_report_shows_may_change(tmp_path: Path) -> None:

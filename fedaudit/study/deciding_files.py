@@ -1,0 +1,49 @@
+"""The files apart from the photos that decide what a study measures, and their hashes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from fedaudit.core.knowledge import Knowledge
+from fedaudit.core.registry import create
+from fedaudit.core.scenario import Choice, Study
+from fedaudit.core.source import SourceFacts
+from fedaudit.files import asset_store
+from fedaudit.files.asset_sources import sha256
+from fedaudit.files.asset_table import ASSETS
+
+JUDGE = "face_embedder"
+
+
+def needed_assets(study: Study, source: SourceFacts) -> tuple[str, ...]:
+    """The assets that no job can do without."""
+    needed = [study.data.name] if study.data.name in ASSETS else []
+    drawn = any(_draws_faces(c) for scenario in study.scenarios for c in scenario.attacks)
+    needed += ["face_gan"] if drawn or study.data.name == "synthetic" else []
+    needed += ["lpips_alex"] if source.originals else []
+    return tuple(needed)
+
+
+def hashes(study: Study, source: SourceFacts) -> dict[str, str]:
+    """SHA-256 of judge, perceptual distance, generators and models, as they are at hand now."""
+    names = (*needed_assets(study, source), *([JUDGE] if source.gallery else []))
+    found = {f"asset {name}": asset_store.digest(name) for name in names}
+    found |= {f"file {path.name}": sha256(path) for path in _files(study)}
+    if study.recording and study.recording.model_sha256:
+        found["model"] = study.recording.model_sha256
+    return {name: digest for name, digest in found.items() if digest}
+
+
+def _draws_faces(attack: Choice) -> bool:
+    """Whether an attack uses the stock generator: it needs faces, and names no other source."""
+    needs = create("attacks", attack.name, attack.settings).needs
+    own = str(attack.settings.get("prior", "face_gan")) != "face_gan"
+    return Knowledge.AUXILIARY in needs and not own
+
+
+def _files(study: Study) -> Iterator[Path]:
+    """Files that settings of plugins name, such as a prior of the user's own."""
+    for scene in study.scenarios:
+        for choice in (scene.network, scene.method, *scene.defenses, *scene.attacks):
+            for value in choice.settings.values():
+                if isinstance(value, str) and Path(value).suffix and Path(value).is_file():
+                    yield Path(value)

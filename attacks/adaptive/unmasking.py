@@ -10,7 +10,7 @@ start from |u|, too: of many mixtures of the same photos, without faces of their
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -189,9 +189,18 @@ class Unmasking:
             return network.state_dict()
 
         does = torch.stack([drawn_on(transforms, shape, seed).images[0] for seed in range(2)])
-        key = key_of({"does": does}, ("unmasking", shape, grayscale, self))
+        training = replace(self, auxiliary=self.auxiliary.by_content())
+        key = key_of({"does": does}, ("unmasking", shape, grayscale, training))
         network = SignNet(seen, self.width)
-        network.load_state_dict(load_or_learn(key, learn, self.cache, valid=network.state_dict()))
+        state = load_or_learn(
+            key,
+            learn,
+            self.cache,
+            what="network of signs of mixtures",
+            photos=self.auxiliary.photos,
+            valid=network.state_dict(),
+        )
+        network.load_state_dict(state)
         return network.eval().requires_grad_(False)
 
     def _teach(

@@ -5,7 +5,8 @@ through another camera each time: crop, shift, turn, scale, mirror, contrast, ga
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from torch import Tensor
 from fedaudit.attacks.generators.face_generator import LUMINANCE, cropped
 from fedaudit.data.folder import folder
 from fedaudit.data.lfw_subset import lfw_subset
+from fedaudit.files.cache import digest_of
 from fedaudit.models.generator import load_generator
 
 CANVAS = 64
@@ -37,6 +39,14 @@ class Auxiliary:
     source: str = "face_gan"
     photos: str | None = None
     real: bool = True
+
+    def by_content(self) -> "Auxiliary":
+        """The same with hashes of files and folders in place of their paths, for keys of caches."""
+        source = Path(self.source).expanduser()
+        photos = None if self.photos is None else digest_of(Path(self.photos).expanduser())
+        return replace(
+            self, source=digest_of(source) if source.is_file() else self.source, photos=photos
+        )
 
     def faces(
         self,

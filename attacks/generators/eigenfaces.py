@@ -94,5 +94,8 @@ def kept_faces(
         faces = faces[:, :1] if grayscale else faces
         return {"faces": (faces * 255).round().to(torch.uint8)}
 
-    key = key_of({}, ("eigenfaces", auxiliary, count, shape, grayscale, seed))
-    return load_or_learn(key, draw, cache, valid=("faces",))["faces"].float() / 255
+    key = key_of({}, ("eigenfaces", auxiliary.by_content(), count, shape, grayscale, seed))
+    kept = load_or_learn(
+        key, draw, cache, what="the attacker's faces", photos=auxiliary.photos, valid=("faces",)
+    )
+    return kept["faces"].float() / 255

@@ -167,10 +167,17 @@ class FeatureDecoder:
         key = key_of(
             dict(evidence.model.named_parameters()),
             ("features", known.origin, evidence.shape, evidence.grayscale),
-            (self.faces, self.epochs, self.width, self.auxiliary, self.seed),
+            (self.faces, self.epochs, self.width, self.auxiliary.by_content(), self.seed),
         )
         decoder = seeded(empty, self.seed)
-        state = load_or_learn(key, learn, self.cache, valid=decoder.state_dict())
+        state = load_or_learn(
+            key,
+            learn,
+            self.cache,
+            what="decoder of feature maps",
+            photos=self.photos,
+            valid=decoder.state_dict(),
+        )
         decoder.load_state_dict(state)
         return decoder.to(device).eval().requires_grad_(False)
 

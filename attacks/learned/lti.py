@@ -110,18 +110,20 @@ class LearnedInversion:
     ) -> dict[str, Tensor]:
         """Principal directions and the network's state, by name; from the cache if it is there."""
         names = tuple(sorted(evidence.target))
+        auxiliary = Auxiliary(source=self.source, photos=self.photos).by_content()
         key = key_of(
             seen.before,
             ("lti", seen.model, names, defense, evidence.count, evidence.shape, evidence.grayscale),
             (self.faces, self.epochs, self.width, self.directions, self.hidden),
-            (self.source, self.photos, self.seed),
+            (auxiliary.source, auxiliary.photos, self.seed),
         )
         needed = {"steps", "loss", "mean", "directions", "spread", "front_mean", "front_spread"}
 
         def learn() -> Mapping[str, Tensor]:
             return self._learn(seen, evidence, defense, progress)
 
-        return load_or_learn(key, learn, self.cache, valid=needed)
+        what = "inverse of a model's updates"
+        return load_or_learn(key, learn, self.cache, what=what, photos=self.photos, valid=needed)
 
     def read(self, learned: Mapping[str, Tensor], evidence: Evidence) -> Tensor:
         """The images `[N, C, H, W]` of an update, by what was learned."""

@@ -27,6 +27,7 @@ COMMANDS = {
     "schema": ("fedaudit.cli.schema:schema", "Print the JSON schema of studies or results."),
     "prior": ("fedaudit.cli.prior:prior", "Train, show and check generators of faces."),
     "assets": ("fedaudit.cli.assets:assets", "Fetch, list and check models and data sets."),
+    "cache": ("fedaudit.cli.cache_listing:cache", "List and remove what attacks learned."),
     "doctor": ("fedaudit.cli.doctor:doctor", "Check that this computer can run audits."),
 }
 

@@ -68,7 +68,13 @@ def expressions(
     assert isinstance(generator, FaceGan)
     used = [ASSETS[name].sha256 for name in ("face_gan", "expression", "expression_fer")]
     key = key_of({}, "expressions", VERSION, search, used, torch.__version__)
-    matches = load_or_learn(key, lambda: search.run(generator), None, valid=("latents", "labels"))
+    matches = load_or_learn(
+        key,
+        lambda: search.run(generator),
+        None,
+        what="invented expressions",
+        valid=("latents", "labels"),
+    )
     with torch.no_grad():
         parts = [generator(z) for z in torch.split(matches["latents"], _DRAW)]
     faces = invented_people("expressions", torch.cat([resize(p, size) for p in parts]), photos)

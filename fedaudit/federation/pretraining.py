@@ -58,7 +58,8 @@ def _kept(text: str, public: str, steps: int, seed: int) -> dict[str, Tensor]:
     facts = ("pretrained", VERSION, text, people, steps, seed, torch.__version__)
     key = key_of({"photos": faces.images, **start}, *facts)
     body = [name for name in start if not name.startswith("head.")]
-    return load_or_learn(key, lambda: _train(spec, faces, steps, seed), None, valid=body)
+    what = f"network pretrained on {public}"
+    return load_or_learn(key, lambda: _train(spec, faces, steps, seed), None, what=what, valid=body)
 
 
 def _train(spec: ModelSpec, faces: FaceSet, steps: int, seed: int) -> dict[str, Tensor]:

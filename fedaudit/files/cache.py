@@ -1,9 +1,15 @@
-"""A cache of learned tensors, keyed by a hash of everything that decides them."""
+"""A cache of learned tensors, keyed by a hash of everything that decides them.
+
+Each file says what it holds and from whose photos it was made: `fedaudit cache ls` lists them.
+"""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -25,11 +31,67 @@ def key_of(tensors: Mapping[str, Tensor], *facts: object) -> str:
     return digest.hexdigest()[:24]
 
 
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of all files below a folder."""
+    digest = hashlib.sha256()
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for file in files:
+        digest.update(repr(file.relative_to(path).as_posix()).encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A file of the cache.
+
+    Attributes:
+        key: Its name.
+        path: Where it lies.
+        size: Bytes.
+        what: What was learned; "unknown" of a file that an earlier version kept.
+        photos: Folder of the user's photos that it was made from; "" for none.
+        made: ISO date.
+    """
+
+    key: str
+    path: Path
+    size: int
+    what: str
+    photos: str
+    made: str
+
+
+def learned_dir() -> Path:
+    """Where learned tensors are kept if nothing else is said."""
+    return cache_dir() / "learned"
+
+
+def kept() -> tuple[Kept, ...]:
+    """What the user's cache folder holds of learned tensors, the newest last."""
+    files = [(file, file.stat()) for file in learned_dir().glob("*.safetensors")]
+    ordered = sorted(files, key=lambda each: (each[1].st_mtime, each[0].name))
+    return tuple(_kept(file, facts.st_size, facts.st_mtime) for file, facts in ordered)
+
+
+def _kept(file: Path, size: int, time: float) -> Kept:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            about = opened.metadata() or {}
+    except (OSError, SafetensorError):
+        about = {"what": "damaged"}
+    made = datetime.fromtimestamp(time, UTC).date().isoformat()
+    what, photos = about.get("what", "unknown"), about.get("photos", "")
+    return Kept(file.stem, file, size, what, photos, made)
+
+
 def load_or_learn(
     key: str,
     learn: Callable[[], Mapping[str, Tensor]],
     cache: str | None,
     *,
+    what: str,
+    photos: str | None = None,
     valid: Iterable[str] = (),
 ) -> dict[str, Tensor]:
     """Tensors from the cache; where it has none, they are learned and stored.
@@ -38,6 +100,8 @@ def load_or_learn(
         key: From `key_of`.
         learn: Trains; tensors by name.
         cache: A folder, None for the user's cache folder, or "off" to keep nothing.
+        what: What is learned, in a few words, for the list of what is kept.
+        photos: Folder of the user's photos that it is made from; None for none.
         valid: Names that a kept file must have; one without them is learned anew.
 
     Raises:
@@ -45,7 +109,7 @@ def load_or_learn(
     """
     if cache == "off":
         return dict(learn())
-    home = Path(cache).expanduser() if cache else cache_dir() / "learned"
+    home = Path(cache).expanduser() if cache else learned_dir()
     file = home / f"{key}.safetensors"
     if file.exists():
         try:
@@ -57,7 +121,13 @@ def load_or_learn(
     learned = {name: value.contiguous() for name, value in learn().items()}
     try:
         home.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, save(learned))  # workers may learn the same thing at the same time
+        about = {
+            "what": what,
+            "photos": str(Path(photos).expanduser().absolute()) if photos else "",
+        }
+        write_atomically(
+            file, save(learned, about)
+        )  # workers may learn the same thing at the same time
     except (OSError, StorageError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
         raise StorageError(

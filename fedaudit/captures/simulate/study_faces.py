@@ -92,6 +92,6 @@ def _embedded(
     facts = (full.people, sorted(held.gallery.items()), torch.get_num_threads())
     key = key_of(decisive, "gallery", VERSION, torch.__version__, *facts)
     try:
-        return load_or_learn(key, embed, None)
+        return load_or_learn(key, embed, None, what="embeddings of public faces")
     except StorageError:
         return embed()  # without a cache it takes longer, that is all

@@ -1,5 +1,6 @@
 """The plan of a study that `--dry-run` prints."""
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,16 +25,20 @@ def plan(study: Study, output: Path, options: RunOptions) -> str:
     done = set(stock.done) if stock else set()
     todo = [job for job in jobs if job.key not in done]
     trained = sum(isinstance(job, TrainJob) for job in jobs)
+    roles: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for job in jobs:
+        if not isinstance(job, TrainJob):
+            roles[job.cell.scenario][job.cell.role] += 1
     lines = [f"study     {study.name}", f"output    {output} ({_state(stock)})"]
     lines += [f"models    {trained} to train"] if trained else []
-    lines += [_scenario(study, scenario) for scenario in study.scenarios]
+    lines += [_scenario(study, scenario, roles[scenario.name]) for scenario in study.scenarios]
     lines += [f"note      {note}" for note in source_of(study, RunFolder(output)).notes()]
     lines += [f"jobs      {len(jobs)}, of which {len(todo)} are to do, on {workers} workers"]
     lines += [f"time      {_time(RunFolder(output), jobs, todo, done, workers)}"]
     return "\n".join(lines)
 
 
-def _scenario(study: Study, scenario: Scenario) -> str:
+def _scenario(study: Study, scenario: Scenario, roles: Counter[str]) -> str:
     counts = {
         "defenses": len(scenario.defenses),
         "attacks": len(scenario.attacks),
@@ -41,10 +46,8 @@ def _scenario(study: Study, scenario: Scenario) -> str:
         "seeds": len(study.seeds),
     }
     product = " × ".join(f"{n} {name if n > 1 else name[:-1]}" for name, n in counts.items())
-    own = [j for j in expand(study) if not isinstance(j, TrainJob)]
-    own = [job for job in own if job.cell.scenario == scenario.name]
-    audit = sum(job.cell.role == "audit" for job in own)
-    controls = len(own) - audit
+    audit = roles["audit"]
+    controls = roles.total() - audit
     return f"scenario  {scenario.name}: {product} = {audit} cells, and {controls} controls"
 
 

@@ -17,10 +17,16 @@ from multiprocessing.context import SpawnProcess
 from typing import Any, Literal, Protocol
 
 from fedaudit.core.errors import FedauditError, StorageError
-from fedaudit.study.worker import READY, Outcome, serve
+from fedaudit.study.worker import BEAT, READY, Outcome, serve
 
 TRIES = 2
 """How often a job is begun that takes its worker down with it."""
+
+SILENCE = 120.0
+"""Seconds without a heartbeat after which a worker is killed, and its job begun again.
+
+While a worker starts, which on a busy computer takes long, it is five times as many.
+"""
 
 GRACE = 1.0
 """Seconds in which workers may finish writing after an interrupt."""
@@ -58,6 +64,8 @@ class _Worker:
     connection: Connection
     ready: bool = False
     job: Task | None = None
+    heard: float = field(default_factory=time.monotonic)
+    silent: bool = False
 
 
 @dataclass
@@ -127,13 +135,18 @@ def execute(
     board = _Board({job.key: job for job in jobs}, list(jobs), on_event)
     with _worker_pool() as pool:
         bad_starts = 0
+        last = time.monotonic()
         while len(board.outcomes) < len(board.jobs):
             _start_workers(pool, board, work, workers or default_workers(), threads)
             _assign(pool, board)
             readable = wait([worker.connection for worker in pool], timeout=1.0)
             on_event(Event("waiting"))
+            last = _kill_silent(pool, last)
             for worker in [worker for worker in pool if worker.connection in readable]:
                 message = _receive(worker)
+                worker.heard = time.monotonic()
+                if message == BEAT:
+                    continue
                 if isinstance(message, Outcome):
                     worker.job = None
                     board.record(message)
@@ -144,6 +157,27 @@ def execute(
                     bad_starts += not worker.ready
                     _handle_death(worker, board, bad_starts)
     return tuple(board.outcomes[job.key] for job in jobs)
+
+
+def _kill_silent(pool: Iterable[_Worker], last: float) -> float:
+    """Kill workers that were stopped or hang, so that their jobs are begun again.
+
+    Args:
+        pool: All workers.
+        last: When this was called before. If that is long ago, this process itself was stopped,
+            and the workers with it.
+
+    Returns:
+        The time now.
+    """
+    now = time.monotonic()
+    for worker in pool:
+        if now - last > SILENCE / 4:
+            worker.heard = now
+        elif now - worker.heard > SILENCE * (1 if worker.ready else 5) and not worker.silent:
+            worker.silent = True
+            worker.process.kill()
+    return now
 
 
 def _start_workers(
@@ -202,6 +236,8 @@ def _handle_death(worker: _Worker, board: _Board, bad_starts: int) -> None:
     code = worker.process.exitcode
     killed = code is not None and code == -getattr(signal, "SIGKILL", 9)
     cause = f"exit code {code}{', probably out of memory' if killed else ''}"
+    if worker.silent:
+        cause = f"it was stopped or hung, gave no sign for {SILENCE:g} s, and was killed"
     if bad_starts > TRIES:
         raise FedauditError(
             f"worker processes cannot start ({cause}); their messages stand above. "
@@ -213,7 +249,8 @@ def _handle_death(worker: _Worker, board: _Board, bad_starts: int) -> None:
         board.waiting.append(job)
         board.on_event(Event("retried", job.key))
         return
-    message = f"its worker process died {TRIES} times ({cause}). Fewer --workers need less memory."
+    advice = "" if worker.silent else " Fewer --workers need less memory."
+    message = f"its worker process died {TRIES} times ({cause}).{advice}"
     board.record(Outcome(job.key, "failed", message))
 
 

@@ -17,6 +17,9 @@ from fedaudit.study.named_code import code_in
 from fedaudit.study.study_errors import place_of_scenario, validated
 from fedaudit.study.study_tables import StudyTable
 
+MOST_CELLS = 100_000
+"""What one study may ask for, controls included: a week of work at a few seconds a cell."""
+
 REPORT_ONLY = ("description", "release_context", "reid_limit", "underpowered")
 """Keys that change what a report says of the cells, but no cell."""
 
@@ -87,7 +90,28 @@ def study_from_mapping(table: Mapping[str, Any], *, file: str = "study") -> Stud
                 "case are the same here, because files carry the name."
             )
         scenarios[scenario.name.casefold()] = scenario
-    return Study(scenarios=tuple(scenarios.values()), federation=federation, **values)
+    study = Study(scenarios=tuple(scenarios.values()), federation=federation, **values)
+    _check_size(study, file)
+    return study
+
+
+def _check_size(study: Study, file: str) -> None:
+    """Refuse a study of absurd size before its cells are listed one by one."""
+    sizes = {
+        s.name: s.targets * len(study.seeds) * len(s.defenses) * len(s.attacks) * (1 + s.controls)
+        for s in study.scenarios
+    }
+    if (cells := sum(sizes.values())) > MOST_CELLS:
+        largest = max(sizes, key=lambda name: sizes[name])
+        raise ConfigError(
+            f"{file}: the study asks for {_count(cells)} cells (targets × seeds × defenses × "
+            f"attacks, and controls), and one study may hold {MOST_CELLS:,}. Most are of scenario "
+            f"{largest!r}: lower its targets, or make several studies."
+        )
+
+
+def _count(number: int) -> str:
+    return f"{number:,}" if number < 10**15 else "more than 10^15"
 
 
 @cache

@@ -18,6 +18,9 @@ from fedaudit.core.errors import FedauditError, StorageError
 from fedaudit.files.atomic import storage_error
 
 READY = "ready"
+BEAT = "beat"
+BEAT_SECONDS = 2.0
+"""How often a worker says that it lives, whatever it does meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ def serve(connection: Connection, work: Callable[[Any], None], threads: int) -> 
     """Main function of a worker process.
 
     Args:
-        connection: Brings jobs, None at the end; takes `READY` once, then an `Outcome` a job.
+        connection: Brings jobs, None at the end; takes `READY` once, then an `Outcome` a job, and
+            `BEAT` all the while.
         work: Does one job.
         threads: Of torch. The same for any number of workers, because sums in another order give
             other bytes.
@@ -53,6 +57,7 @@ def serve(connection: Connection, work: Callable[[Any], None], threads: int) -> 
     # Ctrl-C reaches the whole process group; the parent decides what becomes of the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_parent()
+    send = _beating(connection)
     # stdout is for data: what a library prints goes to stderr.
     sys.stdout.flush()
     os.dup2(2, 1)
@@ -62,9 +67,27 @@ def serve(connection: Connection, work: Callable[[Any], None], threads: int) -> 
 
     torch.set_num_threads(threads)
     with contextlib.suppress(EOFError, BrokenPipeError):  # the parent is gone
-        connection.send(READY)
+        send(READY)
         while (job := connection.recv()) is not None:
-            connection.send(_attempt(work, job))
+            send(_attempt(work, job))
+
+
+def _beating(connection: Connection) -> Callable[[object], None]:
+    """Say in the background that this process lives; returns what sends messages between beats."""
+    turn = threading.Lock()
+
+    def send(message: object) -> None:
+        with turn:
+            connection.send(message)
+
+    def beat() -> None:
+        with contextlib.suppress(OSError):  # the parent is gone
+            while True:
+                time.sleep(BEAT_SECONDS)
+                send(BEAT)
+
+    threading.Thread(target=beat, daemon=True, name="heartbeat").start()
+    return send
 
 
 def _attempt(work: Callable[[Any], None], job: Any) -> Outcome:

@@ -33,6 +33,19 @@ def test_two_workers_do_what_one_does(
     assert capfd.readouterr().out == ""
 
 
+def test_a_stopped_worker_is_killed_and_its_job_done_again(
+    chores: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedaudit.study.executor.SILENCE", 6.0)
+    jobs = [chores.Chore("frozen once", "stop once"), chores.Chore("frozen", "stop")]
+    events: list[Event] = []
+    outcomes = execute(jobs, chores.Do(tmp_path), workers=2, on_event=events.append)
+    assert [outcome.status for outcome in outcomes] == ["done", "failed"]
+    assert "gave no sign for 6 s, and was killed" in outcomes[1].message
+    assert [event.key for event in events if event.kind == "retried"].count("frozen") == 1
+    assert (tmp_path / "frozen.attempts").read_text() == "xx"
+
+
 def test_failures_stay_with_their_job(chores: Any, tmp_path: Path) -> None:
     jobs = [
         chores.Chore("good", needs=("done long ago",)),

@@ -28,11 +28,12 @@ test-all: check  ## check, then run all tests, as CI does
 coverage: check  ## the same with branch coverage, which takes a third longer
 	$(PYTEST) --cov --cov-report=term
 
-check: $(STAMP)  ## lint, types and the order of the rooms
+check: $(STAMP)  ## lint, types, the order of the rooms, and known weaknesses
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml fedaudit attacks defenses reports
 
 docs: $(STAMP)  ## build the documentation into build/docs; nothing is fetched
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs

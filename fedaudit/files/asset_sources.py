@@ -107,7 +107,7 @@ def _npm_from_pypi(folder: Path) -> list[str]:
 
 def _run(command: list[str], environment: dict[str, str] | None = None) -> None:
     try:
-        process = subprocess.run(
+        process = subprocess.run(  # words of the pinned table, no shell  # nosec B603
             command,
             env=environment,
             capture_output=True,

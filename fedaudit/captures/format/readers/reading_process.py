@@ -98,7 +98,7 @@ class _Reader:
             self.folder = tempfile.TemporaryDirectory(
                 prefix="fedaudit-read-", ignore_cleanup_errors=True
             )
-            self.process = subprocess.Popen(
+            self.process = subprocess.Popen(  # this Python, no shell  # nosec B603
                 [sys.executable, "-I", "-c", _PROGRAM, json.dumps(places)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -115,8 +115,8 @@ class MatchingAttack:
         unknown: How a head, or more, that stays on the device is met. "joint": solved for with the
             images, as far as it acts on what was shared: what the inputs of the last layers span
             (`input_span`), or one free vector an image (`Matching`). "learned": trained to
-            tell generated people apart. "guessed": random, each restart another. A private part
-            with nothing public before it cannot be solved for, and is guessed.
+            tell generated people apart. "guessed": random, each restart others. Local layers
+            with nothing public before them cannot be solved for, and are guessed.
         unmasking: How a network is trained that undoes the masks of mixtures, where a defense puts
             them on; of faces from the same source as `prior`.
     """

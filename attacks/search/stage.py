@@ -58,7 +58,7 @@ class Stage:
     """One part of a search: what varies, and how it moves.
 
     Args:
-        varies: Pixels, a latent vector, inner feature maps, weights (`attacks.varies`).
+        varies: Pixels, a latent vector, inner feature maps, weights (`variables`).
         steps: Steps an image.
         lr: Peak learning rate.
         optimizer: "adam", "signed_adam", "lbfgs"; "cma_es", whose `steps` are generations and whose

@@ -149,7 +149,7 @@ def infer_labels(
 
 
 def solved(head: HeadGradient) -> Solved | None:
-    """Every image's label and place before the head, solved for (`attacks.labels.solver`).
+    """Every image's label and place before the head, solved for (`solver`).
 
     None where the equations do not hold: one image (closed forms are exact), a margin head whose
     embeddings' span is not known.

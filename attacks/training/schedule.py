@@ -6,6 +6,7 @@ mini-batches any order is as good as the true one; only from epoch to epoch batc
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from torch import Tensor
 
@@ -28,9 +29,13 @@ def step_factors(training: LocalTraining) -> list[float]:
     With momentum m the slope of step s of T, s from 0, acts in every later step too: its factor is
     lr · (1 − m^(T−s)) / (1 − m). Adam is taken as steps of the learning rate.
     """
+    return [training.lr * move for move in reversed(_moves(training))]
+
+
+def _moves(training: LocalTraining) -> list[float]:
+    """How far each step goes where all slopes are 1: 1 + m + … + m^s for momentum m."""
     m = training.momentum if training.optimizer == "sgd" else 0.0
-    powers = [m**k for k in range(training.steps)]
-    return [training.lr * sum(powers[: training.steps - s]) for s in range(training.steps)]
+    return list(accumulate(m**k for k in range(training.steps)))
 
 
 def scale_of(training: LocalTraining) -> float:
@@ -73,11 +78,10 @@ class Pace:
 
 def steady_pace(training: LocalTraining) -> Pace:
     """The pace of slopes that stay the same: right for small steps only (see `simulate_pace`)."""
-    m = training.momentum if training.optimizer == "sgd" else 0.0
-    moves = [sum(m**k for k in range(s + 1)) for s in range(training.steps)]
-    places = [sum(moves[:s]) / sum(moves) for s in range(training.steps)]
+    *behind, way = accumulate(_moves(training), initial=0.0)
     factors = step_factors(replace(training, lr=1.0))
-    return Pace(tuple(places), tuple(f / sum(factors) for f in factors))
+    whole = sum(factors)
+    return Pace(tuple(place / way for place in behind), tuple(f / whole for f in factors))
 
 
 def without_pulls(

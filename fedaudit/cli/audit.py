@@ -105,9 +105,11 @@ def audit(
     from fedaudit.cli.run_study import run_study  # noqa: PLC0415 - imports torch
     from fedaudit.core.scenario import Choice  # noqa: PLC0415
     from fedaudit.data.folder import folder  # noqa: PLC0415 - imports torch
+    from fedaudit.models.library_networks import is_library_name  # noqa: PLC0415 - imports torch
 
-    if model and ":" in model and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # as `python -m` does; workers inherit it
+    if model and ":" in model and not is_library_name(model) and os.getcwd() not in sys.path:
+        # Last, so that a file in it stands in for no module that is installed; workers inherit it.
+        sys.path.append(os.getcwd())
     if gallery is not None:
         folder(path=str(gallery), size=16)  # whatever is wrong with it is said now
     request = captures.study_of(

@@ -1,6 +1,7 @@
 """Labels from the gradient of the head."""
 
 from collections.abc import Callable, Mapping
+from heapq import heapify, heapreplace
 
 import torch
 import torch.nn.functional as F
@@ -82,11 +83,16 @@ def multiset(scores: Tensor, count: int) -> Tensor:
     Every present class is taken once, in the order of its score; what is left goes to the class
     with the largest share a copy, as in a highest-averages election.
     """
-    present = [int(k) for k in scores.argsort(descending=True) if scores[k] > 0][:count]
+    order = scores.argsort(descending=True)
+    present: list[int] = order[scores[order] > 0][:count].tolist()
     labels = present or [int(scores.argmax())]
+    # The largest average first; of equal ones that of the higher score, as it comes first.
+    shares = [(-float(scores[k]) / 1.5, place, k, 1) for place, k in enumerate(labels)]
+    heapify(shares)
     while len(labels) < count:
-        averages = {k: float(scores[k]) / (labels.count(k) + 0.5) for k in present or labels}
-        labels.append(max(averages, key=averages.__getitem__))
+        _, place, k, copies = shares[0]
+        labels.append(k)
+        heapreplace(shares, (-float(scores[k]) / (copies + 1.5), place, k, copies + 1))
     return torch.tensor(sorted(labels), dtype=torch.int64)
 
 

@@ -5,6 +5,7 @@ None always means "not known". Nothing here is guessed: whoever records states i
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -12,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from fedaudit.core.errors import ConfigError, UnknownNameError
 
@@ -27,6 +28,12 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Channels = tuple[float, ...]
 Kind = Literal["weights", "delta", "gradient"]
 BatchNormMode = Literal["train", "eval"]
+
+
+def _image_that_fits(shape: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
+    if shape is not None and math.prod(shape) > 1 << 24:
+        raise ValueError("an image of more than 16,777,216 numbers is not attacked")
+    return shape
 
 
 @dataclass(frozen=True)
@@ -100,14 +107,15 @@ class Facts:
     model: Text | None = None
     arguments: Mapping[str, Any] | None = None
     classes: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
-    image_shape: (
+    image_shape: Annotated[
         tuple[
             Annotated[int, Field(ge=1, le=64)],
             Annotated[int, Field(ge=1, le=16_384)],
             Annotated[int, Field(ge=1, le=16_384)],
         ]
-        | None
-    ) = None
+        | None,
+        AfterValidator(_image_that_fits),
+    ] = None
     channel_order: Literal["rgb", "bgr"] | None = None
     mean: Annotated[Channels, Field(min_length=1, max_length=64)] | None = None
     std: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=64)] | None = None

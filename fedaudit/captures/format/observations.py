@@ -11,6 +11,7 @@ from fedaudit.captures.format.capture_network import check_size, image_shape, mo
 from fedaudit.captures.format.capture_reader import StoredCapture, StoredMessage
 from fedaudit.captures.format.identical_messages import identical_groups
 from fedaudit.captures.format.message_tensors import check_finite, check_fits, shared_of, start
+from fedaudit.captures.format.stated_training import check_size as check_training
 from fedaudit.captures.format.stated_training import images_behind, local_training
 from fedaudit.captures.format.tensor_names import is_numbered, named, plain_names
 from fedaudit.core.capture import Capture
@@ -152,6 +153,7 @@ def _observe(
         if training is not None:
             # The mean is the update of one client that takes all their batches at once.
             training = replace(training, batch_size=training.batch_size * len(weights))
+    check_training(replace(known, images=images), image_shape(facts, spec))
     return Observation(
         model=spec,
         before=start(broadcast),

@@ -8,7 +8,13 @@ import math
 from dataclasses import dataclass
 
 from fedaudit.captures.format.capture_facts import Facts, Message
+from fedaudit.core.errors import UsageError
 from fedaudit.core.observation import LocalTraining
+
+MOST = 1_000_000
+"""Images, and local steps, behind an update."""
+_NUMBERS = 1 << 32
+"""In all images behind an update together: 16 GB."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,30 @@ def local_training(facts: Facts, message: Message) -> Training:
         batch_norm=facts.batch_norm or "train",
     )
     return Training(settings, images, (), tuple(assumed))
+
+
+def check_size(training: Training, shape: tuple[int, int, int] | None) -> None:
+    """Refuse a training that no attack could rebuild, before anything is made for each image.
+
+    Args:
+        training: What is known of it.
+        shape: Of an image.
+
+    Raises:
+        UsageError: More images, steps, or numbers in the images than a client trains with.
+    """
+    steps, images = training.settings.steps if training.settings else 0, training.images or 0
+    for what, count in (("images", images), ("local steps", steps)):
+        if count > MOST:
+            raise UsageError(
+                f"it says that {count:,} {what} are behind the update, and at most {MOST:,} are "
+                "attacked: correct examples, local_steps, local_epochs or batch_size"
+            )
+    if images * math.prod(shape or (1,)) > _NUMBERS:
+        raise UsageError(
+            f"{images:,} images of {'×'.join(map(str, shape or ()))} are behind the update, which "
+            "fit into no memory: correct examples or image_shape"
+        )
 
 
 def _steps_made(facts: Facts, message: Message) -> int | None:

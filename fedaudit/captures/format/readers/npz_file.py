@@ -10,6 +10,7 @@ from torch import Tensor
 from fedaudit.captures.format.readers.archive import finish, opened
 from fedaudit.captures.format.readers.limits import Limits, check_name, check_total
 from fedaudit.captures.format.readers.npy import read_array
+from fedaudit.core.errors import CaptureError
 
 NUMBERED = re.compile(r"arr_(\d{1,6})")
 
@@ -24,9 +25,11 @@ def read(path: Path, limits: Limits) -> dict[str, Tensor]:
     with opened(path, limits) as archive:
         members = archive.infolist()
         check_total(path, len(members), sum(m.file_size for m in members), limits)
-        tensors = {}
+        tensors: dict[str, Tensor] = {}
         for member in sorted(members, key=lambda member: _place(member.filename)):
             name = check_name(path, member.filename.removesuffix(".npy"), limits)
+            if name in tensors:
+                raise CaptureError(path, "it holds two arrays of that name", key=name)
             with archive.open(member) as file:
                 size = member.file_size
                 tensors[name] = read_array(path, name, cast(BinaryIO, file), size, limits)

@@ -9,6 +9,7 @@ import click
 
 from fedaudit.cli.options import RunOptions, examples, run_options
 from fedaudit.core.errors import ConfigError
+from fedaudit.core.printable import printable_lines
 
 
 def _numbers(context: click.Context, option: click.Parameter, value: str | None) -> Any:
@@ -128,7 +129,7 @@ def audit(
     )
     if not options.quiet:
         for note in request.notes:
-            click.echo(f"note: {note}", err=True)
+            click.echo(printable_lines(f"note: {note}"), err=True)
     return run_study(request.study, output, options)
 
 

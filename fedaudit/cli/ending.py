@@ -9,9 +9,12 @@ from collections.abc import Sequence
 import click
 
 from fedaudit.core.errors import FedauditError
+from fedaudit.core.printable import printable_lines
 from fedaudit.files.atomic import storage_error
 
 OK, GATE, USAGE, INCONCLUSIVE, FAILURE, INTERRUPTED = 0, 1, 2, 3, 4, 130
+LONGEST = 1000
+"""Characters of an error; one that lists all names there are is the longest."""
 
 
 def end(command: click.Command, args: Sequence[str]) -> int:
@@ -62,6 +65,7 @@ def _explain(error: BaseException) -> int:
 def _say(message: str, hint: str = "") -> None:
     if os.environ.get("FEDAUDIT_DEBUG", "") not in {"", "0"}:
         traceback.print_exc()
+    message = printable_lines(message, LONGEST)  # parts of it may be a stranger's
     click.echo(f"error: {message}" + (f"\n{hint}" if hint else ""), err=True)
 
 

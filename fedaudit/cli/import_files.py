@@ -31,8 +31,8 @@ def _object(context: click.Context, option: click.Parameter, value: str | None) 
     del context, option
     try:
         read = None if value is None else json.loads(value)
-    except ValueError as error:
-        raise click.BadParameter(f"it is no JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise click.BadParameter(f"it is no JSON: {str(error)[:200]}") from error
     if read is not None and not isinstance(read, dict):
         raise click.BadParameter('write it as JSON: {"width": 64}')
     return read

@@ -9,7 +9,7 @@ import click
 
 from fedaudit.cli.ending import GATE, OK
 from fedaudit.cli.options import examples
-from fedaudit.core.printable import printable
+from fedaudit.core.printable import printable, printable_json
 
 if TYPE_CHECKING:
     from fedaudit.captures.inspect.inspection import Inspection, RoundSummary
@@ -46,7 +46,8 @@ def inspecting(*, capture: Path, as_json: bool, verify: bool) -> int:
     torch.set_num_threads(1)  # what is computed at a time is small, and disks are slower anyway
     summary = inspect(StoredCapture(capture), verify=verify)
     if as_json:
-        click.echo(json.dumps(summary.as_plain(), indent=2, ensure_ascii=False, allow_nan=False))
+        plain = json.dumps(summary.as_plain(), indent=2, ensure_ascii=False, allow_nan=False)
+        click.echo(printable_json(plain))
     else:
         click.echo("\n".join(_text(summary)))
     return GATE if summary.problems else OK

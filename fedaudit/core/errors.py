@@ -77,7 +77,12 @@ class CaptureError(UsageError):
     def __init__(self, file: object, reason: str, *, key: str = "") -> None:
         name = str(file)
         self.file, self.reason, self.key = name if name.isprintable() else ascii(name), reason, key
-        super().__init__(f"{self.file}: {f'{key!r}: ' if key else ''}{reason}")
+        named = f"{_cut(key, 100)!r}: " if key else ""
+        super().__init__(f"{self.file}: {named}{_cut(reason, 400)}")
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 class AssetError(FedauditError):

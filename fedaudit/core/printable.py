@@ -5,3 +5,19 @@ def printable(text: str) -> str:
     """A stranger's text without anything that a terminal would obey."""
     shown = text.encode("utf-8", "backslashreplace").decode()
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in shown)
+
+
+def printable_lines(text: str, longest: int | None = None) -> str:
+    """As `printable`, with line breaks left as they are; cut where it is longer than `longest`."""
+    shown = "\n".join(map(printable, text.split("\n")))
+    return shown if longest is None or len(shown) <= longest else shown[: longest - 1] + "…"
+
+
+def printable_json(text: str) -> str:
+    """JSON of the same meaning, without anything raw that a terminal would obey."""
+
+    def escaped(c: str) -> str:
+        codes = c.encode("utf-16-be", "surrogatepass")
+        return "".join(f"\\u{codes[n : n + 2].hex()}" for n in range(0, len(codes), 2))
+
+    return "".join(c if c.isprintable() or c == "\n" else escaped(c) for c in text)

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import json
+import math
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache
@@ -124,6 +125,8 @@ def _signature(factory: Any) -> Signature:
 
 
 def _fits(value: object, annotation: Any) -> bool:
+    if not _is_sound(value):
+        return False
     if annotation is Parameter.empty or isinstance(annotation, str):
         return True
     try:
@@ -136,6 +139,17 @@ def _fits(value: object, annotation: Any) -> bool:
     except ValidationError:
         return False
     return True
+
+
+def _is_sound(value: object) -> bool:
+    """Whether no number in a setting is NaN, or a whole one beyond 64 bits."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_sound, value))
+    if isinstance(value, Mapping):
+        return all(map(_is_sound, value.values()))
+    if isinstance(value, int):
+        return abs(value) < 1 << 64
+    return not isinstance(value, float) or not math.isnan(value)
 
 
 def _noun(kind: str) -> str:

@@ -70,6 +70,6 @@ def shown(value: object) -> str:
     """A wrong value as a study file would hold it, cut where it is long."""
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError):  # such as nan
-        text = repr(value)
+    except (TypeError, ValueError):  # such as nan, or a number of thousands of digits
+        text = "a huge number" if isinstance(value, int) else repr(value)
     return text if len(text) <= 60 else text[:57] + "…"

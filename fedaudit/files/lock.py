@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,12 +23,19 @@ def locked(folder: Path) -> Iterator[None]:
         RunFolderError: Another process holds it.
     """
     file, holder = (folder / name for name in FILES)
+    for one in (file, holder):
+        if one.is_symlink() or (one.exists() and not one.is_file()):
+            raise RunFolderError(
+                f"{str(one)!r} is a link or no regular file, and no lock of fedaudit is. Delete it "
+                "if you trust the folder."
+            )
     lock = FileLock(file, timeout=0, mode=0o600)
     with storage_errors(file):
         try:
             lock.acquire()
         except Timeout as error:
-            process = holder.read_text() if holder.exists() else "unknown"
+            digits = re.sub(rb"[^0-9]", b"", holder.read_bytes()[:20]) if holder.exists() else b""
+            process = digits.decode() or "unknown"
             raise RunFolderError(
                 f"another fedaudit run (process {process}) works in {str(folder)!r}. Wait for it, "
                 "stop it, or choose another folder with --output."

@@ -51,8 +51,10 @@ def load_study(
         raise ConfigError(f"cannot read the study file {str(path)!r}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path.name} is not UTF-8 text (byte {error.start}).") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path.name} is not valid TOML: {error}.") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path.name} is nested too deeply.") from error
+    except ValueError as error:  # of TOML, or of a number with thousands of digits
+        raise ConfigError(f"{path.name} is not valid TOML: {str(error)[:200]}.") from error
     study = study_from_mapping(table, file=path.name)
     from fedaudit.study.study_check import check_study  # noqa: PLC0415 - imports torch
 

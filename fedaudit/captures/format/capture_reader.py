@@ -191,8 +191,13 @@ def open_message(
     """
     if path.is_symlink():
         raise CaptureError(path, "it is a link, and links are not followed")
-    header = read_header(path, limits)
-    message = _message(path, header)
+    try:
+        header = read_header(path, limits)
+        message = _message(path, header)
+    except CaptureError:
+        raise
+    except Exception as error:  # of a message no fault may end the reading of the others
+        raise CaptureError(path, f"it is damaged ({type(error).__name__})") from error
     if (message.what, message.round) != (what, round):
         raise CaptureError(
             path,

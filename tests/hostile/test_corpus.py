@@ -120,8 +120,9 @@ def handmade(canary: Path) -> Iterator[tuple[str, bytes]]:
         for byte in (0, 10, 0x50, 0x80, 0x90, 0xFF):
             for length in (1, 8, 100, 100_000):
                 yield f"same{ending}", bytes([byte]) * length
-    for table in ({"w": {"dtype": "F32", "shape": [10**4000], "data_offsets": [0, 4]}}, [[]], 1):
-        text = json.dumps(table).encode()
+    huge = {"w": {"dtype": "F32", "shape": [10**4000], "data_offsets": [0, 4]}}
+    for header_of in (huge, [[]], 1):
+        text = json.dumps(header_of).encode()
         yield "a.safetensors", struct.pack("<Q", len(text)) + text + bytes(4)
     deep = b"[" * 100_000
     yield "deep.safetensors", struct.pack("<Q", len(deep)) + deep

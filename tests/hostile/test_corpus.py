@@ -121,7 +121,8 @@ def handmade(canary: Path) -> Iterator[tuple[str, bytes]]:
             for length in (1, 8, 100, 100_000):
                 yield f"same{ending}", bytes([byte]) * length
     huge = {"w": {"dtype": "F32", "shape": [10**4000], "data_offsets": [0, 4]}}
-    for header_of in (huge, [[]], 1):
+    tables: tuple[object, ...] = (huge, [[]], 1)
+    for header_of in tables:
         text = json.dumps(header_of).encode()
         yield "a.safetensors", struct.pack("<Q", len(text)) + text + bytes(4)
     deep = b"[" * 100_000

@@ -64,6 +64,7 @@ def test_dlg_is_exact_on_lenet_with_five_restarts(intercept: Intercept) -> None:
     assert found.labels.tolist() == captured.secret.labels.tolist()
 
 
+@pytest.mark.slow  # two whole searches
 def test_clipping_changes_nothing_for_a_cosine_and_everything_for_l2(intercept: Intercept) -> None:
     """Unless L2 adapts: it estimates the factor."""
     captured = intercept(network="lenet")

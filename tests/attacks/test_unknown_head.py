@@ -188,6 +188,7 @@ def _rest(model: Any, mapped: Tensor, private: tuple[str, ...]) -> Tensor:
 # --- attacks ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # the faces without their head, exact, are below and quicker
 def test_solving_for_the_projector_finds_what_guessing_it_does_not(intercept: Intercept) -> None:
     """Embedding and head stay on the device, two images."""
     captured = intercept(batch=2, **PROJECTOR)
@@ -224,8 +225,8 @@ def test_what_has_nothing_public_before_it_is_guessed_and_says_so(intercept: Int
     assert (found.labels == -1).all()
 
 
-@pytest.mark.parametrize("unknown", ["guessed", "learned"])
-def test_stand_ins_are_deterministic_and_differ_between_restarts(
+@pytest.mark.parametrize("unknown", ["guessed", pytest.param("learned", marks=pytest.mark.slow)])
+def test_surrogate_heads_are_deterministic_and_differ_between_restarts(
     unknown: str, intercept: Intercept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fedaudit.attacks.evidence.unshared_layers.STEPS", 10)

@@ -42,6 +42,7 @@ def right(found: Tensor, true: Tensor) -> float:
     return float((((2 * found - 1) * away > 0) * away.abs()).sum() / away.abs().sum())
 
 
+@pytest.mark.slow  # test_mixtures unmasks with a smaller network
 def test_signs_are_learned_from_other_faces(tmp_path: Path) -> None:
     """Against the signs of the mean face, and of the masked image itself, which are a coin's."""
     quick = Unmasking(faces=400, sets=150, steps=200, cache=str(tmp_path))

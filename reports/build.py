@@ -85,7 +85,8 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
     )
     source, limitations = stated(study, folder)
     table = rows(study, trials, dict(_utilities(folder, study, stock)), settings, gallery, source)
-    checks = controls(study, trials, table, gallery, source)
+    known = ceilings(study, galleries)
+    checks = controls(study, trials, table, gallery, source, known)
     if failed(checks):
         table = invalidated(table, settings)
     exposed = exposures(study, trials, table, source)
@@ -96,7 +97,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         description=study.description,
         underpowered=study.underpowered,
         release_context=study.release_context,
-        headline=headline(table, settings),
+        headline=headline(table, settings, checks),
         settings=settings,
         metrics=declared(
             {name for t in trials.all for image in t.images for name in image.metrics} or None
@@ -105,7 +106,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         defenses=defense_lines(study, trials, table),
         exposures=exposed,
         contrasts=contrasts(study, trials),
-        ceilings=ceilings(study, galleries),
+        ceilings=known,
         controls=checks,
         coverage=coverage(manifest.categories, table),
         findings=findings(table, exposed, recorded.findings_of(study, source.protections, table)),

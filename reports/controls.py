@@ -18,6 +18,13 @@ MARGIN = 0.1
 """SSIM over prior-only that counts on a recorded run, whose control has few faces: by chance alone
 all of them may lie on one side, by hundredths."""
 
+BLIND = (
+    ": a judge that does not know the originals sees no leak. Its weights may have been altered "
+    "(fetch them again, and run with another --output); else the photos are too small or too "
+    "blurred: raise size, or lower ceiling_floor and take a low rate for little evidence"
+)
+"""What a failed identity ceiling means, and what to do."""
+
 
 def controls(
     study: Study,
@@ -25,8 +32,18 @@ def controls(
     rows: tuple[Row, ...],
     gallery: Gallery | None,
     source: SourceFacts = COMPLETE,
+    known: tuple[Ceiling, ...] = (),
 ) -> tuple[Control, ...]:
-    """Calibration, positive, noise, wrong client, prior-only."""
+    """Calibration, identity ceiling, positive, noise, wrong client, prior-only.
+
+    Args:
+        study: What was asked.
+        trials: What came of it.
+        rows: The same as a comparison.
+        gallery: Everybody's reference photos, if anybody has some.
+        source: What a recorded run says of itself.
+        known: Of `ceilings`.
+    """
     fmr = gallery.fmr if gallery else study.fmr
     noise = [s.reidentified for t in trials.of_role("noise") for s in t.images]
     wrong = [s.wrong_reidentified for t in trials.of_role("audit") for s in t.images]
@@ -37,6 +54,7 @@ def controls(
         noise_fmr = max(fmr, chance.high / 10)
     return (
         _calibration(study, gallery),
+        *_known_originals(study, known),
         _positive(study, trials, rows, source),
         *_explained(rows),
         _negative("noise (random images)", noise, noise_fmr),
@@ -88,6 +106,25 @@ def _calibration(study: Study, gallery: Gallery | None) -> Control:
         return Control(name, scene, f"{outcome}: too few, no threshold", needed, None)
     outcome += f"; cosine threshold {gallery.threshold:.3f} at an FMR of {gallery.fmr:g}"
     return Control(name, scene, outcome, needed, True)
+
+
+def _known_originals(study: Study, known: tuple[Ceiling, ...]) -> tuple[Control, ...]:
+    """Whether the judge knows the originals: one that does not would find no leak anywhere."""
+    name = "identity ceiling (the originals themselves, re-identified)"
+    requirement = f"at least {study.ceiling_floor:.0%} of them (ceiling_floor)".replace("%", " %")
+    if not known:
+        return (Control(name, "all", "not run", requirement, None),)
+    return tuple(
+        Control(
+            name,
+            line.scenario,
+            rate_text(line.reid) + ("" if passed else BLIND),
+            requirement,
+            passed,
+        )
+        for line in known
+        for passed in [line.reid.value >= study.ceiling_floor]
+    )
 
 
 def _positive(

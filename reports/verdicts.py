@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from fedaudit.core.measures import Rate
 from fedaudit.reports.comparison import Measurement, Row, Severity, Verdict
-from fedaudit.reports.results import Settings
+from fedaudit.reports.results import Control, Settings
 from fedaudit.stats.intervals import targets_needed
 
 LEVELS: tuple[tuple[float, Severity], ...] = ((0.5, "critical"), (0.1, "high"), (0.01, "medium"))
@@ -72,14 +72,20 @@ def judge(
     return Verdict("INCONCLUSIVE", f"{known}.", targets_needed=needed)
 
 
-def headline(rows: tuple[Row, ...], settings: Settings) -> Verdict:
+def headline(
+    rows: tuple[Row, ...], settings: Settings, checks: tuple[Control, ...] = ()
+) -> Verdict:
     """The study's one sentence: its worst line, and what the other defenses did there."""
     tested = [row for row in rows if row.reid is not None]
     if not tested:
         return _without_people(rows)
     kinds = {row.verdict.kind for row in tested}
     if "INVALID" in kinds:
-        return Verdict("INVALID", "A control failed: nothing can be concluded from this run.")
+        names = dict.fromkeys(c.name.partition(" (")[0] for c in checks if c.passed is False)
+        which = f" ({', '.join(names)}; see Controls)" if names else ""
+        return Verdict(
+            "INVALID", f"A control failed{which}: nothing can be concluded from this run."
+        )
     if "LEAK DEMONSTRATED" not in kinds:
         worst = max(tested, key=lambda row: row.strength)
         kind = "INCONCLUSIVE" if "INCONCLUSIVE" in kinds else worst.verdict.kind

@@ -115,6 +115,8 @@ class Study:
         seeds: Each cell is run once a seed.
         fmr: False match rate at which re-identification is calibrated.
         reid_limit: T of the verdicts.
+        ceiling_floor: Share of the originals that the judge must re-identify; below it the run is
+            invalid, because a judge that does not know the originals finds no leak.
         utility: Train every defense's federation and measure verification accuracy.
         release_context: Who could see the updates, in the user's words; never inferred.
         underpowered: Say in the report that the study is too small to conclude from.
@@ -130,6 +132,7 @@ class Study:
     utility: bool = True
     fmr: float = 1e-3
     reid_limit: float = 0.05
+    ceiling_floor: float = 0.5
     release_context: str = "not declared"
     underpowered: bool = False
 

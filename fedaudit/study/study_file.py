@@ -20,7 +20,13 @@ from fedaudit.study.study_tables import StudyTable
 MOST_CELLS = 100_000
 """What one study may ask for, controls included: a week of work at a few seconds a cell."""
 
-REPORT_ONLY = ("description", "release_context", "reid_limit", "underpowered")
+REPORT_ONLY = (
+    "description",
+    "release_context",
+    "reid_limit",
+    "ceiling_floor",
+    "underpowered",
+)
 """Keys that change what a report says of the cells, but no cell."""
 
 

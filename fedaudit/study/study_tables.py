@@ -159,5 +159,6 @@ class StudyTable(TypedDict, total=False):
     utility: _Flag
     fmr: Annotated[float, _number(0.001, gt=0, le=0.5)]
     reid_limit: Annotated[float, _number(0.05, gt=0, le=1)]
+    ceiling_floor: Annotated[float, _number(0.5, ge=0, le=1)]
     release_context: _Text
     underpowered: _Flag

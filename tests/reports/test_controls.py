@@ -1,5 +1,6 @@
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from made_up import GAN, IG, SETTINGS, gallery, line, noise, study, table, trial
 
 
 def _controls(asked: Study, made: Trials, known: Gallery | None = None) -> dict[str, Control]:
-    found = controls(asked, made, table(asked, made.all), known or gallery())
+    known = known or gallery()
+    rows = table(asked, made.all)
+    found = controls(asked, made, rows, known, known=ceilings(asked, {"fresh": known}))
     return {control.name.partition(" ")[0]: control for control in found}
 
 
@@ -41,7 +44,7 @@ def summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Re
 
 def test_all_controls_hold() -> None:
     found = _controls(study(), trials(line(8), noise(0)))
-    assert list(found) == ["FMR", "positive", "noise", "wrong", "prior-only"]
+    assert list(found) == ["FMR", "identity", "positive", "noise", "wrong", "prior-only"]
     assert all(control.passed for control in found.values())
     assert not failed(tuple(found.values()))
     assert "0 of 8 faces (95 % interval" in found["noise"].outcome
@@ -127,6 +130,26 @@ def test_ceilings() -> None:
     assert ceilings(study(), {"a": gallery(threshold=None)}) == ()
     several = ceilings(study(), {"a": gallery(), "b": gallery(threshold=0.5)})
     assert [(line.scenario, line.threshold) for line in several] == [("a", 0.4), ("b", 0.5)]
+
+
+def test_a_judge_that_does_not_know_the_originals_fails() -> None:
+    blind = replace(gallery(), ceiling_hits=1)
+    found = _controls(study(), trials(line(8), noise(0)), blind)["identity"]
+    assert found.passed is False
+    assert "1 of 200 faces" in found.outcome
+    assert "fetch them again" in found.outcome
+    at_the_floor = replace(gallery(), ceiling_hits=100)
+    assert _controls(study(), trials(line(8)), at_the_floor)["identity"].passed
+    strict = replace(study(), ceiling_floor=0.6)
+    assert _controls(strict, trials(line(8)), at_the_floor)["identity"].passed is False
+
+
+def test_without_a_ceiling_the_judge_was_not_tried() -> None:
+    asked, made = study(), trials(line(8))
+    found = controls(asked, made, table(asked, made.all), None)
+    assert [(c.passed, c.outcome) for c in found if c.name.startswith("identity")] == [
+        (None, "not run")
+    ]
 
 
 def test_a_failed_control_invalidates_every_row(summary: Callable[..., Results]) -> None:

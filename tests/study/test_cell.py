@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from fedaudit.core.trial import Cell
 from fedaudit.data.provenance import PACKAGES
 from fedaudit.reports.build import build_report
 from fedaudit.reports.results import Results, schema
+from fedaudit.scoring.embedder import load_embedder
 from fedaudit.scoring.score import score
 from fedaudit.study import demo_study, judge, run_cell
 from fedaudit.study.jobs import AttackJob, expand
@@ -225,7 +227,7 @@ def test_what_the_report_says(results: Results) -> None:
     assert all(r.measurement and r.measurement.prior and r.measurement.excess for r in results.rows)
     assert [(e.image_size, e.gallery_people) for e in results.ceilings] == [(32, 40)]
     names = [c.name.partition(" ")[0] for c in results.controls]
-    assert names == ["FMR", "positive", "noise", "wrong", *["prior-only"] * 3]
+    assert names == ["FMR", "identity", "positive", "noise", "wrong", *["prior-only"] * 3]
     assert {p.role for p in results.points} == {"audit", "prior_only", "noise"}
     assert len(results.points) == len(CELLS)
     assert [ledger.scenario for ledger in results.ledger] == ["fresh", "trained"]
@@ -299,6 +301,26 @@ def test_without_a_gallery_identity_is_unknown(copied: Path) -> None:
     found = build_report(copied, "redacted")
     assert found.ceilings == ()
     assert found.controls[0].passed is None
+
+
+def test_an_altered_embedder_makes_the_run_invalid(copied: Path, results: Results) -> None:
+    def ceiling(found: Results) -> bool | None:
+        return next(c.passed for c in found.controls if c.name.startswith("identity ceiling"))
+
+    assert ceiling(results)
+    folder, altered = RunFolder(copied), deepcopy(load_embedder())
+    draw = torch.Generator().manual_seed(0)
+    for weights in altered.network.parameters():
+        shuffled = weights.flatten()[torch.randperm(weights.numel(), generator=draw)]
+        weights.copy_(shuffled.view_as(weights))
+    gallery = source_of(STUDY, folder).gallery(STUDY.federation, altered)
+    assert gallery
+    folder.save_shared_tensors("gallery", gallery)
+    found = build_report(copied, "redacted")
+    assert ceiling(found) is False
+    assert found.headline.kind == "INVALID"
+    assert "identity ceiling" in found.headline.sentence
+    assert {row.verdict.kind for row in found.rows} == {"INVALID"}
 
 
 def test_facts(redacted: Path, results: Results) -> None:

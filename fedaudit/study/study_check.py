@@ -1,6 +1,6 @@
 """Checks that need the plugins: do they exist, do they take these settings, may they know that."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,10 +14,10 @@ from fedaudit.core.errors import (
 )
 from fedaudit.core.observation import LocalTraining
 from fedaudit.core.protocols import Defense, Method
-from fedaudit.core.scenario import Choice, Scenario, Study
+from fedaudit.core.scenario import Choice, Federation, Scenario, Study
 from fedaudit.core.threat_models import check_knowledge, threat_model
 from fedaudit.data.face_set import FaceSet
-from fedaudit.data.splits import split, target_photos
+from fedaudit.data.splits import Split, split, target_photos
 from fedaudit.defenses.chain import parts_of
 from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.abilities import Checks
@@ -34,6 +34,9 @@ SET_BY_STUDY = {
 _SMALL = 16
 """Pixels: faces are read to be counted, not to be seen."""
 
+_Build = Callable[[str, Choice, str], Any]
+"""Kind, choice and place in the study → the plugin."""
+
 
 def check_study(study: Study, *, file: str = "study") -> None:
     """Look up every plugin, check its settings, and check each attack against its threat model.
@@ -48,19 +51,23 @@ def check_study(study: Study, *, file: str = "study") -> None:
         ConfigError: A plugin refuses its settings or cannot be imported.
         KnowledgeError: An attack needs a fact that its scenario denies.
     """
+    build = _builder()
     _check_settings("data", study.data, f"{file}: data")
     for scenario in study.scenarios:
         place = f"{file}: scenario {scenario.name!r}"
         _check_settings("networks", scenario.network, f"{place}: network")
-        method = _check_method(scenario, place)
+        method = _check_method(scenario, build, place)
         for choice in scenario.defenses:
-            _check_defense(scenario, method, choice, f"{place}: defenses")
+            defense: Defense = build("defenses", choice, f"{place}: defenses")
+            with _at(f"{place}: defenses: {choice.label}"):
+                training_of(method, defense, scenario.audited_training)
+                aggregator_of(method, defense)
         threat = threat_model(scenario.threat_model, scenario.grant, scenario.deny)
         for choice in scenario.attacks:
-            attack = _build("attacks", choice, f"{place}: attacks")
+            attack = build("attacks", choice, f"{place}: attacks")
             with _at(place):
                 check_knowledge(choice.label, attack, threat)
-    _check_faces(study, file)
+    _check_faces(study, build, file)
 
 
 @contextmanager
@@ -76,7 +83,7 @@ def _at(place: str) -> Iterator[None]:
         raise ConfigError(f"{place}: {error}") from error
 
 
-def _check_faces(study: Study, file: str) -> None:
+def _check_faces(study: Study, build: _Build, file: str) -> None:
     name, settings = study.data.name, study.data.settings
     at_hand = {asset_store.State.PRESENT, asset_store.State.YOURS}
     if name != "folder" and not (name == "orl" and asset_store.state("orl") in at_hand):
@@ -86,19 +93,22 @@ def _check_faces(study: Study, file: str) -> None:
         faces = registry.create("data", name, {**settings, "size": _SMALL})
         if not isinstance(faces, FaceSet):
             return
+        splits: dict[Federation, Split] = {}
         for scenario in study.scenarios:
             scene = f"{file}: scenario {scenario.name!r}"
             place = f"{scene if scenario.federation else file}: federation"
-            parts = split(faces, study.federation_of(scenario))
+            federation = study.federation_of(scenario)
+            parts = splits.get(federation) or split(faces, federation)
+            splits[federation] = parts
             place = scene
-            method = registry.create("methods", scenario.method.name, scenario.method.settings)
-            chosen = [registry.create("defenses", d.name, d.settings) for d in scenario.defenses]
+            method = build("methods", scenario.method, scene)
+            chosen = [build("defenses", choice, scene) for choice in scenario.defenses]
             defenses = [part for defense in chosen for part in parts_of(defense)]
             for part in (method, *defenses):
                 if isinstance(part, Checks):
                     part.check(faces, parts)
             most = max(photos_of(defense, scenario.batch_size) for defense in chosen)
-            for target in range(scenario.targets):
+            for target in range(min(scenario.targets, len(parts.clients))):
                 target_photos(parts, target, scenario.batch_size, most)
     except DataError as error:
         raise DataError(f"{place}: {error}") from error
@@ -109,8 +119,8 @@ def _check_faces(study: Study, file: str) -> None:
         ) from error
 
 
-def _check_method(scenario: Scenario, place: str) -> Method:
-    method: Method = _build("methods", scenario.method, f"{place}: method")
+def _check_method(scenario: Scenario, build: _Build, place: str) -> Method:
+    method: Method = build("methods", scenario.method, f"{place}: method")
     asked = scenario.audited_training
     with _at(f"{place}: method"):
         actual = training_of(method, NoDefense(), asked)
@@ -139,17 +149,19 @@ def _check_method(scenario: Scenario, place: str) -> Method:
     return method
 
 
-def _check_defense(scenario: Scenario, method: Method, choice: Choice, place: str) -> None:
-    defense: Defense = _build("defenses", choice, place)
-    with _at(f"{place}: {choice.label}"):
-        training_of(method, defense, scenario.audited_training)
-        aggregator_of(method, defense)
+def _builder() -> _Build:
+    """Checks the settings of plugins and builds them, equal ones once."""
+    built: dict[tuple[str, str, str], Any] = {}
 
+    def build(kind: str, choice: Choice, place: str) -> Any:
+        key = kind, choice.name, repr(sorted(choice.settings.items()))
+        if key not in built:
+            _check_settings(kind, choice, place)
+            with _at(place):
+                built[key] = registry.create(kind, choice.name, choice.settings)
+        return built[key]
 
-def _build(kind: str, choice: Choice, place: str) -> Any:
-    _check_settings(kind, choice, place)
-    with _at(place):
-        return registry.create(kind, choice.name, choice.settings)
+    return build
 
 
 def _check_settings(kind: str, choice: Choice, place: str) -> None:

@@ -23,6 +23,7 @@ from fedaudit.core.errors import (
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import LocalTraining
 from fedaudit.core.scenario import Choice, Federation, Scenario, Study, keys_of
+from fedaudit.study.study_check import check_study
 from fedaudit.study.study_file import (
     REPORT_ONLY,
     canonical,
@@ -446,3 +447,26 @@ def test_only_attacks_adapt_and_only_in_three_ways() -> None:
     wrong = {"name": "s", "attacks": [{"name": "dlg", "adapt": "maybe"}]}
     with pytest.raises(UnknownNameError, match="way to adapt 'maybe'"):
         study_from_mapping({"name": "x", "scenario": [wrong]})
+
+
+def test_equal_plugins_are_built_once_a_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[tuple[str, str]] = []
+    create = registry.create
+
+    def counted(kind: str, name: str, settings: Mapping[str, Any]) -> Any:
+        built.append((kind, name))
+        return create(kind, name, settings)
+
+    monkeypatch.setattr(registry, "create", counted)
+    weak = Choice("dplc", {"epsilon": 0.1}, label="weak")
+    defenses = (Choice("none"), Choice("dplc"), weak)
+    scenarios = tuple(Scenario(f"s{k}", targets=2, defenses=defenses) for k in range(100))
+    check_study(Study("many", scenarios))
+    assert sorted(one for one in built if one[0] != "data") == [
+        ("attacks", "gan_inversion"),
+        ("attacks", "inverting_gradients"),
+        ("defenses", "dplc"),
+        ("defenses", "dplc"),
+        ("defenses", "none"),
+        ("methods", "fedsgd"),
+    ]

@@ -25,6 +25,12 @@ workers_option = click.option(
 device_option = click.option(
     "--device", default="cpu", show_default=True, help="Where attacks compute, such as cuda."
 )
+job_limit_option = click.option(
+    "--job-limit",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="End a job that takes longer; it has failed.  [default: none]",
+)
 quiet_option = click.option(
     "-q", "--quiet", is_flag=True, help="No progress, only failures and the verdict."
 )
@@ -63,6 +69,7 @@ class RunOptions:
     fail_on: str | None = None
     dry_run: bool = False
     quiet: bool = False
+    job_limit: float | None = None
 
 
 def run_options(command: Callable[..., int]) -> Callable[..., int]:
@@ -73,7 +80,14 @@ def run_options(command: Callable[..., int]) -> Callable[..., int]:
         own = {field.name: values.pop(field.name) for field in fields(RunOptions)}
         return command(options=RunOptions(**own), **values)
 
-    for option in (quiet_option, dry_run_option, fail_on_option, evidence_option, device_option):
+    for option in (
+        quiet_option,
+        dry_run_option,
+        fail_on_option,
+        evidence_option,
+        device_option,
+        job_limit_option,
+    ):
         collect = option(collect)
     return workers_option(collect)
 

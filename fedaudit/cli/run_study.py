@@ -35,6 +35,7 @@ def run_study(study: Study, output: Path, options: RunOptions) -> int:
             evidence=options.evidence,
             workers=workers,
             device=options.device,
+            limit=options.job_limit,
             watch=lambda opened: progress(opened.todo, workers, quiet=options.quiet),
             note=lambda message: click.echo(message, err=True),
         ) as finished:

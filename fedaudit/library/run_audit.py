@@ -22,6 +22,7 @@ def audit(
     evidence: Evidence | None = None,
     workers: int | None = None,
     device: str = "cpu",
+    job_limit: float | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
     note: Note = lambda message: None,
 ) -> Run:
@@ -37,6 +38,7 @@ def audit(
             the originals. None goes on as begun, or begins "redacted".
         workers: Processes; by default as many as CPU cores, and 1 on another device.
         device: Where attacks compute; a torch device.
+        job_limit: Seconds after which a job is ended, and has failed; None for no limit.
         on_event: Called in this process as jobs start and finish.
         note: Takes what a user should know while it runs, a sentence each.
 
@@ -71,6 +73,7 @@ def audit(
         device=device,
         watch=lambda opened: nullcontext(on_event),
         note=note,
+        limit=job_limit,
     ) as finished:
         build_report(folder, finished.evidence)
     return load(folder)

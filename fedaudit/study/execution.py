@@ -47,6 +47,7 @@ def execution(
     device: str,
     watch: Watch,
     note: Note,
+    limit: float | None = None,
 ) -> Iterator[Finished]:
     """Do what is not done yet of a study, and hold the folder inside the block.
 
@@ -59,6 +60,7 @@ def execution(
         device: Where attacks compute; a torch device.
         watch: Surrounds the work, and takes its events.
         note: Takes what a user should know meanwhile, a sentence each.
+        limit: Seconds that a job may take; None for no limit.
     """
     check_device(device)
     with session.open_run(output, study, command=command, evidence=evidence) as opened:
@@ -70,7 +72,9 @@ def execution(
             _fetch(study, opened.folder, note)
         processes = workers or (1 if device != "cpu" else default_workers())
         with watch(opened) as show:
-            outcomes = session.run(opened, workers=processes, on_event=show, device=device)
+            outcomes = session.run(
+                opened, workers=processes, on_event=show, device=device, limit=limit
+            )
         yield Finished(opened.manifest.evidence, len(opened.jobs), session.failures(outcomes))
 
 

@@ -65,7 +65,9 @@ class _Worker:
     ready: bool = False
     job: Task | None = None
     heard: float = field(default_factory=time.monotonic)
+    begun: float = 0.0
     silent: bool = False
+    late: bool = False
 
 
 @dataclass
@@ -75,6 +77,7 @@ class _Board:
     jobs: Mapping[str, Task]
     waiting: list[Task]
     on_event: Callable[[Event], None]
+    limit: float | None = None
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     tries: Counter[str] = field(default_factory=Counter)
 
@@ -111,6 +114,7 @@ def execute(
     *,
     workers: int | None = None,
     threads: int = 1,
+    limit: float | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> tuple[Outcome, ...]:
     """Do every job, in order where their needs allow.
@@ -123,6 +127,8 @@ def execute(
         work: Called in a worker; picklable, as are the jobs. It keeps its result itself.
         workers: Number of processes; as many as CPU cores by default.
         threads: Torch threads of each worker.
+        limit: Seconds after which a job is ended, and has failed; None for no limit. A heartbeat
+            only says that a process lives, not that its job gets on.
         on_event: Called in this process.
 
     Returns:
@@ -132,7 +138,7 @@ def execute(
         StorageError: The disk refused; what was finished is kept.
         KeyboardInterrupt: The user interrupted; what was finished is kept.
     """
-    board = _Board({job.key: job for job in jobs}, list(jobs), on_event)
+    board = _Board({job.key: job for job in jobs}, list(jobs), on_event, limit)
     with _worker_pool() as pool:
         bad_starts = 0
         last = time.monotonic()
@@ -141,7 +147,7 @@ def execute(
             _assign(pool, board)
             readable = wait([worker.connection for worker in pool], timeout=1.0)
             on_event(Event("waiting"))
-            last = _kill_silent(pool, last)
+            last = _kill_stuck(pool, last, limit)
             for worker in [worker for worker in pool if worker.connection in readable]:
                 message = _receive(worker)
                 worker.heard = time.monotonic()
@@ -159,13 +165,14 @@ def execute(
     return tuple(board.outcomes[job.key] for job in jobs)
 
 
-def _kill_silent(pool: Iterable[_Worker], last: float) -> float:
-    """Kill workers that were stopped or hang, so that their jobs are begun again.
+def _kill_stuck(pool: Iterable[_Worker], last: float, limit: float | None) -> float:
+    """Kill workers that were stopped or hang, and those whose job takes longer than it may.
 
     Args:
         pool: All workers.
         last: When this was called before. If that is long ago, this process itself was stopped,
             and the workers with it.
+        limit: Seconds that a job may take.
 
     Returns:
         The time now.
@@ -174,8 +181,14 @@ def _kill_silent(pool: Iterable[_Worker], last: float) -> float:
     for worker in pool:
         if now - last > SILENCE / 4:
             worker.heard = now
-        elif now - worker.heard > SILENCE * (1 if worker.ready else 5) and not worker.silent:
+            worker.begun += now - last
+        elif worker.silent or worker.late:
+            continue
+        elif now - worker.heard > SILENCE * (1 if worker.ready else 5):
             worker.silent = True
+            worker.process.kill()
+        elif worker.job and limit is not None and now - worker.begun > limit:
+            worker.late = True
             worker.process.kill()
     return now
 
@@ -214,9 +227,10 @@ def _interrupts_held() -> Iterator[None]:
 
 def _assign(pool: Iterable[_Worker], board: _Board) -> None:
     for worker in pool:
-        if worker.ready and worker.job is None and (job := board.next()):
+        dying = worker.silent or worker.late
+        if worker.ready and not dying and worker.job is None and (job := board.next()):
             board.tries[job.key] += 1
-            worker.job = job
+            worker.job, worker.begun = job, time.monotonic()
             with contextlib.suppress(OSError):  # it died idle; that is noticed next
                 worker.connection.send(job)
             board.on_event(Event("started", job.key))
@@ -244,6 +258,10 @@ def _handle_death(worker: _Worker, board: _Board, bad_starts: int) -> None:
             "Fewer --workers need less memory."
         )
     if (job := worker.job) is None:
+        return
+    if worker.late:  # the same job would take as long again
+        message = f"it took longer than {board.limit:g} s, the limit, and was ended. "
+        board.record(Outcome(job.key, "failed", f"{message}Raise --job-limit if it is only slow."))
         return
     if board.tries[job.key] < TRIES:
         board.waiting.append(job)

@@ -89,6 +89,7 @@ def run(
     on_event: Callable[[Event], None] = lambda event: None,
     work: Callable[[Any], None] | None = None,
     device: str = "cpu",
+    limit: float | None = None,
 ) -> tuple[Outcome, ...]:
     """Do what is not done yet; failures are logged in the folder, and the others go on.
 
@@ -98,6 +99,7 @@ def run(
         on_event: Called in this process as jobs start and finish.
         work: Does one job; the audit's by default. It must be picklable.
         device: Where the attacks compute; a torch device.
+        limit: Seconds that a job may take; None for no limit.
 
     Raises:
         StorageError: The disk refused; what was finished is kept.
@@ -115,7 +117,7 @@ def run(
         on_event(event)
 
     try:
-        outcomes = execute(opened.todo, work, workers=workers, on_event=note)
+        outcomes = execute(opened.todo, work, workers=workers, limit=limit, on_event=note)
     finally:
         with contextlib.suppress(Exception):  # a full disk must not hide why the run ends
             sweep(folder.path)

@@ -46,6 +46,18 @@ def test_a_stopped_worker_is_killed_and_its_job_done_again(
     assert (tmp_path / "frozen.attempts").read_text() == "xx"
 
 
+def test_an_endless_job_ends_at_the_limit_and_the_others_are_done(
+    chores: Any, tmp_path: Path
+) -> None:
+    jobs = [chores.Chore("endless", "loop"), chores.Chore("a"), chores.Chore("b")]
+    endless, *others = execute(jobs, chores.Do(tmp_path), workers=1, limit=2.0)
+    assert endless.status == "failed"
+    assert "longer than 2 s, the limit" in endless.message
+    assert "--job-limit" in endless.message
+    assert [outcome.status for outcome in others] == ["done", "done"]
+    assert (tmp_path / "endless.attempts").read_text() == "x"
+
+
 def test_failures_stay_with_their_job(chores: Any, tmp_path: Path) -> None:
     jobs = [
         chores.Chore("good", needs=("done long ago",)),

@@ -248,9 +248,11 @@ def at_once(
     work: Callable[[Any], None],
     *,
     workers: int,
+    limit: float | None,
     on_event: Callable[[Event], None],
 ) -> tuple[Outcome, ...]:
     """The executor, without its processes: they would not know what a test replaces."""
+    assert limit is None
     outcomes = []
     for job in jobs:
         try:

@@ -8,12 +8,14 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from types import FrameType
 from typing import Any, Literal, Protocol
 
 from fedaudit.core.errors import FedauditError, StorageError
@@ -214,15 +216,28 @@ def _start_worker(work: Callable[[Any], None], threads: int) -> _Worker:
 
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """A worker inherits the mask, so that Ctrl-C cannot hit it before it ignores SIGINT."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Hold Ctrl-C back while a worker is started, and have the worker born with it blocked.
+
+    The mask is what a worker inherits, until it ignores SIGINT. It does not keep the signal from
+    this process: another thread, of a library, may take it, and a start that breaks off between
+    the birth of a worker and its first message leaves a worker that dies of it aloud.
+    """
+    arrived: list[tuple[int, FrameType | None]] = []
+    handler = signal.getsignal(signal.SIGINT)
+    ours = threading.current_thread() is threading.main_thread() and handler is not None
+    if ours:
+        signal.signal(signal.SIGINT, lambda number, frame: arrived.append((number, frame)))
+    has_masks = hasattr(signal, "pthread_sigmask")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if has_masks else set()
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if has_masks:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if ours:
+            signal.signal(signal.SIGINT, handler)
+            if arrived and callable(handler):
+                handler(*arrived[0])
 
 
 def _assign(pool: Iterable[_Worker], board: _Board) -> None:

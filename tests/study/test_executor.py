@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fedaudit.core.errors import FedauditError, StorageError
+from fedaudit.study import executor
 from fedaudit.study.executor import Event, default_workers, execute
 
 
@@ -144,3 +145,25 @@ def test_workers_that_cannot_start(
 def test_nothing_to_do() -> None:
     assert execute([], print) == ()
     assert default_workers() >= 1
+
+
+def test_an_interrupt_waits_until_a_worker_is_born() -> None:
+    """Another thread may take the signal that the main one has blocked."""
+    idle, reached = threading.Event(), []
+    thread = threading.Thread(target=idle.wait, args=(60,))
+    thread.start()
+
+    def start() -> None:
+        with executor._interrupts_held():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+            reached.append("the end of the start")
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start()
+    finally:
+        idle.set()
+        thread.join()
+    assert reached == ["the end of the start"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -1,10 +1,9 @@
 """`fedaudit assets`: the files that an audit needs and that are not part of the package."""
 
-import json
-
 import click
 
 from fedaudit.cli.options import examples
+from fedaudit.cli.say import say, say_json
 from fedaudit.cli.terminal_table import show
 from fedaudit.core.errors import AssetError
 from fedaudit.files import asset_store as store
@@ -51,7 +50,7 @@ def list_assets(*, as_json: bool, check: bool) -> None:
             }
             for asset in ASSETS.values()
         ]
-        click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+        say_json(content)
         return
     rows = [
         (
@@ -79,10 +78,10 @@ def fetch(*, names: tuple[str, ...]) -> None:
     failures = []
     for name in [find(name).name for name in names] or ASSETS:
         try:
-            place = store.path(name, say=lambda line: click.echo(line, err=True))
+            place = store.path(name, say=lambda line: say(line, err=True))
         except AssetError as error:
             failures.append(str(error))  # the others are worth having all the same
         else:
-            click.echo(f"{name}\t{place}")
+            say(f"{name}\t{place}")
     if failures:
         raise AssetError("\n\n".join(failures))

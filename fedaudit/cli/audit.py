@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from fedaudit.cli.options import RunOptions, examples, run_options
+from fedaudit.cli.say import say
 from fedaudit.core.errors import ConfigError
-from fedaudit.core.printable import printable_lines
 
 
 def _numbers(context: click.Context, option: click.Parameter, value: str | None) -> Any:
@@ -81,6 +81,10 @@ def _words(context: click.Context, option: click.Parameter, value: str | None) -
     "--fmr", type=click.FloatRange(0, 0.5, min_open=True), default=1e-3, show_default=True,
     help="False match rate at which two faces count as one person.",
 )  # fmt: skip
+@click.option(
+    "--ceiling-floor", type=click.FloatRange(0, 1), default=0.5, show_default=True,
+    help="Share of the gallery's own photos that must be recognized, else the audit is invalid.",
+)  # fmt: skip
 @run_options
 def audit(
     *,
@@ -95,6 +99,7 @@ def audit(
     attacks: tuple[str, ...] | None,
     targets: int,
     fmr: float,
+    ceiling_floor: float,
     options: RunOptions,
 ) -> int:
     """Attack what was recorded in CAPTURE, and write results.json and report.html.
@@ -125,11 +130,12 @@ def audit(
             attacks=None if attacks is None else [Choice(name) for name in attacks],
             targets=targets,
             fmr=fmr,
+            ceiling_floor=ceiling_floor,
         )
     )
     if not options.quiet:
         for note in request.notes:
-            click.echo(printable_lines(f"note: {note}"), err=True)
+            say(f"note: {note}", err=True)
     return run_study(request.study, output, options)
 
 

@@ -1,10 +1,9 @@
 """`fedaudit cache`: what was learned and is kept in the user's cache folder."""
 
-import json
-
 import click
 
 from fedaudit.cli.options import examples
+from fedaudit.cli.say import say, say_json
 from fedaudit.core.errors import UsageError
 
 _SHORT = 12
@@ -43,7 +42,7 @@ def ls(*, as_json: bool) -> None:
             }
             for one in entries
         ]
-        click.echo(json.dumps(plain, indent=2, ensure_ascii=False))
+        say_json(plain)
         return
     rows = [
         (
@@ -90,4 +89,4 @@ def rm(*, keys: tuple[str, ...], photos: bool, everything: bool) -> None:
     for one in chosen:
         one.path.unlink(missing_ok=True)
     size = sum(one.size for one in chosen) / 1e6
-    click.echo(f"removed {len(chosen)} file(s), {size:.1f} MB")
+    say(f"removed {len(chosen)} file(s), {size:.1f} MB")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from fedaudit.cli.options import examples
+from fedaudit.cli.say import say, say_json
 
 
 @click.command(
@@ -40,9 +40,9 @@ def compare(*, run: Path, form: str) -> int:
     results = results_of(run)
     if form == "json":
         lines = adapter().dump_python(results, mode="json")["defenses"]
-        click.echo(json.dumps(lines, indent=1, ensure_ascii=False))
+        say_json(lines)
     elif form == "markdown":
-        click.echo(markdown(results))
+        say(markdown(results))
     else:
         names, rows = plain(results)
         show([n.upper() if n.isascii() else n for n in names], rows)  # Ε would read as E

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import click
-
 from fedaudit.cli.ending import FAILURE, GATE, INCONCLUSIVE, OK
 from fedaudit.cli.options import GATES
+from fedaudit.cli.say import say
 from fedaudit.cli.terminal_table import show
 from fedaudit.core.measures import Evidence, Rate
 from fedaudit.reports import build, text
@@ -39,12 +38,12 @@ def conclude(
         _say_failed(failed or {}, jobs, folder)  # it may well be the reason
         raise
     show_exposures(results)
-    click.echo(_verdict(results, len(failed or {}), undone, jobs))
-    click.echo(f"report: {folder / 'report.html'}")
+    say(_verdict(results, len(failed or {}), undone, jobs))
+    say(f"report: {folder / 'report.html'}")
     _say_failed(failed or {}, jobs, folder)
     grave = graver(results, fail_on)
     if grave:
-        click.echo(f"gate failed: {len(grave)} findings are {fail_on} or graver", err=True)
+        say(f"gate failed: {len(grave)} findings are {fail_on} or graver", err=True)
     return exit_code(results, failed=bool(failed), gate=bool(grave))
 
 
@@ -86,7 +85,7 @@ def _say_failed(failed: Mapping[str, str], jobs: int, folder: Path) -> None:
     messages = [" ".join(message.split()) for message in failed.values()]
     kinds = len(set(messages))
     others = f" There are {kinds - 1} other messages." if kinds > 1 else ""
-    click.echo(
+    say(
         f"error: {_count(len(failed), jobs)}; the report says that they were not tested.\n"
         f"{next(iter(failed))}: {messages[0]}\n"
         f"All messages stand in {folder / 'log.jsonl'}.{others} The same command tries the failed "

@@ -16,6 +16,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from fedaudit.core.printable import printable
 from fedaudit.study.executor import Event
 from fedaudit.study.jobs import Job
 from fedaudit.study.time_estimate import RemainingTime, duration_in_words
@@ -79,7 +80,7 @@ def progress(jobs: Sequence[Job], workers: int, *, quiet: bool = False) -> Itera
 
         def show(event: Event) -> None:
             if line := tally.count(event):
-                console.print(Text(line))
+                console.print(Text(printable(line)))
             failed = f"{tally.failed} failed " if tally.failed else ""
             update(tally.done, failed + tally.left, tally.line())
 
@@ -112,7 +113,7 @@ def live(
         del words
         if time.monotonic() - last >= EVERY or completed >= total > shown:
             last, shown = time.monotonic(), completed
-            console.print(Text(line))
+            console.print(Text(printable(line)))
 
     if quiet:
         yield lambda completed, words, line: None

@@ -10,6 +10,7 @@ from fedaudit.cli.options import (
     RunOptions,
     device_option,
     examples,
+    job_limit_option,
     quiet_option,
     workers_option,
 )
@@ -28,6 +29,7 @@ from fedaudit.cli.options import (
 )
 @workers_option
 @device_option
+@job_limit_option
 @click.option("--seed", type=click.IntRange(min=0, max=2**31 - 1), help="Another draw.")
 @quiet_option
 def demo(
@@ -36,6 +38,7 @@ def demo(
     output: Path | None,
     workers: int | None,
     device: str,
+    job_limit: float | None,
     seed: int | None,
     quiet: bool,
 ) -> int:
@@ -51,6 +54,6 @@ def demo(
     if seed is not None:
         study = replace(study, seeds=(seed,))
     name = f"demo-run{'-quick' if quick else ''}{'' if seed is None else f'-seed{seed}'}"
-    options = RunOptions(workers, device, "full", quiet=quiet)
+    options = RunOptions(workers, device, "full", quiet=quiet, job_limit=job_limit)
     code = run_study(study, output or Path(name), options)
     return code if code in {FAILURE, INTERRUPTED} else OK

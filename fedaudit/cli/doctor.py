@@ -1,7 +1,6 @@
 """`fedaudit doctor`: whether this computer can run audits, and what to do where it cannot."""
 
 import contextlib
-import json
 import os
 import platform
 import re
@@ -19,6 +18,7 @@ import click
 
 import fedaudit
 from fedaudit.cli.options import examples
+from fedaudit.cli.say import say, say_json
 from fedaudit.cli.terminal_table import show
 from fedaudit.files import asset_store
 from fedaudit.files.asset_sources import npm
@@ -62,12 +62,12 @@ def doctor(context: click.Context, *, as_json: bool) -> None:
     healthy = all(check.status != "problem" for check in checks)
     if as_json:
         content = {"healthy": healthy, "checks": [asdict(check) for check in checks]}
-        click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+        say_json(content)
     else:
         show(("check", "status", "found"), [(c.name, c.status, c.value) for c in checks])
         for check in checks:
             if check.advice:
-                click.echo(f"\n{check.name}: {check.advice}")
+                say(f"\n{check.name}: {check.advice}")
     context.exit(0 if healthy else 4)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import click
 
+from fedaudit.cli.say import say
 from fedaudit.core.errors import FedauditError
 from fedaudit.core.printable import printable_lines
 from fedaudit.files.atomic import storage_error
@@ -33,14 +34,14 @@ def end(command: click.Command, args: Sequence[str]) -> int:
 def interrupted(kept: str = "finished", *more: str) -> int:
     """Say that what was done is kept, and with which command, `more` of it, to go on."""
     again = shlex.join(["fedaudit", *sys.argv[1:], *more])
-    click.echo(f"interrupted; what was {kept} is kept. Go on with:\n  {again}", err=True)
+    say(f"interrupted; what was {kept} is kept. Go on with:\n  {again}", err=True)
     return INTERRUPTED
 
 
 def _explain(error: BaseException) -> int:
     """Say what ended the command, and choose the exit code."""
     if isinstance(error, KeyboardInterrupt | click.Abort):
-        click.echo("interrupted.", err=True)
+        say("interrupted.", err=True)
         return INTERRUPTED
     if isinstance(error, BrokenPipeError | SystemExit):  # click turns the one into the other
         _drop_stdout()  # whoever read it is gone
@@ -66,7 +67,7 @@ def _say(message: str, hint: str = "") -> None:
     if os.environ.get("FEDAUDIT_DEBUG", "") not in {"", "0"}:
         traceback.print_exc()
     message = printable_lines(message, LONGEST)  # parts of it may be a stranger's
-    click.echo(f"error: {message}" + (f"\n{hint}" if hint else ""), err=True)
+    say(f"error: {message}" + (f"\n{hint}" if hint else ""), err=True)
 
 
 def _help(error: click.ClickException) -> str:

@@ -1,12 +1,12 @@
 """`fedaudit explain`: one plugin, its settings, and what it must know."""
 
-import json
 from typing import Any
 
 import click
 
 from fedaudit.cli.catalog import KINDS, explanation, names
 from fedaudit.cli.options import examples
+from fedaudit.cli.say import say, say_json
 from fedaudit.core.errors import ConfigError, UnknownNameError
 
 
@@ -26,9 +26,9 @@ def explain(*, name: str, as_json: bool) -> None:
     if not matches:
         raise UnknownNameError("plugin", name, {n for known in everything.values() for n in known})
     if as_json:
-        click.echo(json.dumps(matches, indent=2, ensure_ascii=False))
+        say_json(matches)
         return
-    click.echo("\n\n".join(_text(one) for one in matches))
+    say("\n\n".join(_text(one) for one in matches))
 
 
 def _text(one: dict[str, Any]) -> str:

@@ -8,8 +8,8 @@ import click
 
 from fedaudit.cli.ending import GATE, OK
 from fedaudit.cli.options import examples
+from fedaudit.cli.say import say
 from fedaudit.core.errors import ConfigError, UsageError
-from fedaudit.core.printable import printable
 
 if TYPE_CHECKING:
     from fedaudit.captures.format.capture_facts import Keywords, Kind
@@ -158,13 +158,11 @@ def importing(
             )
         )
     done = len(files) - len(failed)
-    click.echo(f"{output}: {done} of {len(files)} files imported into round {number}")
-    click.echo(
-        f"fedaudit inspect {output} shows what the capture holds and what it lacks", err=True
-    )
+    say(f"{output}: {done} of {len(files)} files imported into round {number}")
+    say(f"fedaudit inspect {output} shows what the capture holds and what it lacks", err=True)
     return GATE if failed else OK
 
 
 def _tell(sentence: str) -> None:
     """On stderr, without what a terminal would obey."""
-    click.echo(printable(sentence), err=True)
+    say(sentence, err=True)

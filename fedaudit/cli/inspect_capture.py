@@ -9,7 +9,8 @@ import click
 
 from fedaudit.cli.ending import GATE, OK
 from fedaudit.cli.options import examples
-from fedaudit.core.printable import printable, printable_json
+from fedaudit.cli.say import say, say_json
+from fedaudit.core.printable import printable
 
 if TYPE_CHECKING:
     from fedaudit.captures.inspect.inspection import Inspection, RoundSummary
@@ -46,10 +47,9 @@ def inspecting(*, capture: Path, as_json: bool, verify: bool) -> int:
     torch.set_num_threads(1)  # what is computed at a time is small, and disks are slower anyway
     summary = inspect(StoredCapture(capture), verify=verify)
     if as_json:
-        plain = json.dumps(summary.as_plain(), indent=2, ensure_ascii=False, allow_nan=False)
-        click.echo(printable_json(plain))
+        say_json(summary.as_plain())
     else:
-        click.echo("\n".join(_text(summary)))
+        say("\n".join(_text(summary)))
     return GATE if summary.problems else OK
 
 

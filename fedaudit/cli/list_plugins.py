@@ -1,11 +1,10 @@
 """`fedaudit list`: what can be named in a study."""
 
-import json
-
 import click
 
 from fedaudit.cli.catalog import FOR_PLUGINS, KINDS, names, summary
 from fedaudit.cli.options import examples
+from fedaudit.cli.say import say, say_json
 from fedaudit.core.errors import UnknownNameError
 
 
@@ -28,12 +27,12 @@ def listing(*, kind: str | None, as_json: bool) -> None:
     if as_json:
         keys = ("kind", "name", "summary")
         content = [dict(zip(keys, row, strict=True)) for row in rows]
-        click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+        say_json(content)
         return
     width = max((len(name) for _, name, _ in rows), default=0)
     for one in kinds:
         indent = "" if kind else "  "
         if not kind:
-            click.echo(one + ("  (for plugins; not set in a study)" if one in FOR_PLUGINS else ""))
+            say(one + ("  (for plugins; not set in a study)" if one in FOR_PLUGINS else ""))
         for _, name, line in (row for row in rows if row[0] == one):
-            click.echo(f"{indent}{name:<{width}}  {line}".rstrip())
+            say(f"{indent}{name:<{width}}  {line}".rstrip())

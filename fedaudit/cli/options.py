@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from fedaudit.cli.say import say
+
 if TYPE_CHECKING:
     from fedaudit.core.measures import Evidence
 
@@ -94,7 +96,7 @@ def run_options(command: Callable[..., int]) -> Callable[..., int]:
 
 def say_code(names: tuple[str, ...]) -> None:
     """Say that a study brings code of its own, before it runs."""
-    click.echo(f"note: this study names code, which now runs: {', '.join(names)}", err=True)
+    say(f"note: this study names code, which now runs: {', '.join(names)}", err=True)
 
 
 def examples(*lines: str, note: str = "") -> str:

@@ -7,6 +7,7 @@ import click
 
 from fedaudit.cli.group import LazyGroup
 from fedaudit.cli.options import examples, output_file
+from fedaudit.cli.say import say
 
 COMMANDS = {
     "train": ("fedaudit.cli.prior_train:train", "Train a prior on a folder of face photos."),
@@ -63,7 +64,7 @@ def show(*, source: str, output: Path, count: int, seed: int) -> None:
     with torch.no_grad():
         images = torch.cat([generator(part) for part in torch.split(latents, 32)])
     write_atomically(output, grid(torch.split(images, 10)))
-    click.echo(f"{count} faces: {output}")
+    say(f"{count} faces: {output}")
 
 
 @click.command(
@@ -113,4 +114,4 @@ def check(
 
 def _show(facts: Mapping[str, str]) -> None:
     for key, value in facts.items():
-        click.echo(f"{key:<11} {value}")
+        say(f"{key:<11} {value}")

@@ -8,6 +8,7 @@ import click
 from fedaudit.cli.console import live, stderr
 from fedaudit.cli.ending import OK, interrupted
 from fedaudit.cli.options import examples, output_file
+from fedaudit.cli.say import say
 
 if TYPE_CHECKING:
     from fedaudit.priors.training_session import Progress
@@ -84,7 +85,7 @@ def train(
     if minutes is None and steps is None:
         minutes = MINUTES
     apart = f", {len(photos.held_out)} kept apart" if len(photos.held_out) else ""
-    click.echo(f"{len(photos.train)} photos of {photos.name}{apart}", err=True)
+    say(f"{len(photos.train)} photos of {photos.name}{apart}", err=True)
     try:
         with live(stderr(), "training", 1.0, quiet=quiet) as update:
             manifest = training_session.train(
@@ -99,8 +100,8 @@ def train(
     except KeyboardInterrupt:
         return interrupted("learned", *([] if resume else ["--resume"]))
     judged = "photos kept apart" if manifest.held_out else "its own photos"
-    click.echo(f"prior: {output} ({manifest.steps} steps; {judged}: {manifest.psnr:.2f} dB)")
-    click.echo(f"pictures: {training_session.samples_folder(output)}")
+    say(f"prior: {output} ({manifest.steps} steps; {judged}: {manifest.psnr:.2f} dB)")
+    say(f"pictures: {training_session.samples_folder(output)}")
     return OK
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import click
 
 from fedaudit.cli.ending import GATE, INCONCLUSIVE, OK
 from fedaudit.cli.options import examples
+from fedaudit.cli.say import say, say_json
 
 if TYPE_CHECKING:
     from fedaudit.reports.recommending import Candidate, Recommendation
@@ -56,7 +56,7 @@ def recommend(
         raise UnknownNameError("scenario", scenario, names, where=str(run))
     chosen = [one for one in answers if scenario in {None, one.scenario}]
     if as_json:
-        click.echo(json.dumps([_plain(one) for one in chosen], indent=1, ensure_ascii=False))
+        say_json([_plain(one) for one in chosen])
     else:
         for one in chosen:
             _say(one, max_reid, min_accuracy)
@@ -76,17 +76,17 @@ def _say(one: Recommendation, max_reid: float, min_accuracy: float) -> None:
     from fedaudit.reports.text import visible  # noqa: PLC0415 - imports torch
 
     limits = f"re-identification ≤ {max_reid:g}, accuracy ≥ {min_accuracy:g}"
-    click.echo(f"{visible(one.scenario)}: {limits}")
+    say(f"{visible(one.scenario)}: {limits}")
     if one.satisfied:
-        click.echo("  measured to satisfy both, the cheapest first:")
+        say("  measured to satisfy both, the cheapest first:")
         for candidate in one.satisfied:
-            click.echo(f"    {_line(candidate)}")
+            say(f"    {_line(candidate)}")
         return
-    click.echo("  no defense was measured to satisfy both. Nearest:")
+    say("  no defense was measured to satisfy both. Nearest:")
     for candidate in [c for c in one.candidates if c.standing != "not measured"][:3]:
-        click.echo(f"    {_line(candidate)} [{candidate.standing}]")
+        say(f"    {_line(candidate)} [{candidate.standing}]")
     for candidate in [c for c in one.candidates if c.standing == "not measured"][:5]:
-        click.echo(f"    {_line(candidate)} [not measured]")
+        say(f"    {_line(candidate)} [not measured]")
 
 
 def _line(candidate: Candidate) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedaudit.cli.options import EVIDENCE, examples, fail_on_option, output_file
+from fedaudit.cli.say import say
 from fedaudit.core.errors import ConfigError
 from fedaudit.files.atomic import write_atomically
 
@@ -53,11 +54,11 @@ def report(*, run: Path, evidence: Evidence, output: Path | None, fail_on: str |
         if keys:
             more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
             names = ", ".join(keys[:_SHOWN])
-            click.echo(f"note: {what}, so not tested: {names}{more}", err=True)
+            say(f"note: {what}, so not tested: {names}{more}", err=True)
     undone = len(stock.missing) + len(stock.damaged)
     jobs = len(stock.done) + undone
     code = conclude(run, evidence, fail_on=fail_on, jobs=jobs, undone=undone)
     if output:
         write_atomically(output, (run / "report.html").read_bytes())
-        click.echo(f"copy: {output}")
+        say(f"copy: {output}")
     return code

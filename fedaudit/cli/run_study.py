@@ -4,13 +4,12 @@ import shlex
 import sys
 from pathlib import Path
 
-import click
-
 from fedaudit.cli.conclusion import conclude
 from fedaudit.cli.console import progress
 from fedaudit.cli.ending import OK, interrupted
 from fedaudit.cli.options import RunOptions
 from fedaudit.cli.plan import plan
+from fedaudit.cli.say import say
 from fedaudit.core.errors import StorageError
 from fedaudit.core.scenario import Study
 from fedaudit.study.execution import execution
@@ -23,7 +22,7 @@ def run_study(study: Study, output: Path, options: RunOptions) -> int:
     Of a dry run only the plan is printed.
     """
     if options.dry_run:
-        click.echo(plan(study, output, options))
+        say(plan(study, output, options))
         return OK
     again = shlex.join(["fedaudit", *sys.argv[1:]])
     workers = options.workers or (1 if options.device != "cpu" else default_workers())
@@ -37,7 +36,7 @@ def run_study(study: Study, output: Path, options: RunOptions) -> int:
             device=options.device,
             limit=options.job_limit,
             watch=lambda opened: progress(opened.todo, workers, quiet=options.quiet),
-            note=lambda message: click.echo(message, err=True),
+            note=lambda message: say(message, err=True),
         ) as finished:
             return conclude(
                 output,

@@ -1,6 +1,5 @@
 """`fedaudit scan`: does a broadcast model look tampered with?"""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +7,7 @@ import click
 
 from fedaudit.cli.ending import GATE, OK
 from fedaudit.cli.options import examples
+from fedaudit.cli.say import say, say_json
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.printable import printable
 
@@ -47,11 +47,11 @@ def scan(*, model: Path, reference: Path | None, as_json: bool) -> int:
     tensors = _read(model)
     traces = scanner.scan(tensors, None if reference is None else _read(reference))
     if as_json:
-        click.echo(json.dumps(_report(model, reference, traces), indent=2, allow_nan=False))
+        say_json(_report(model, reference, traces))
     else:
         for trace in traces:
-            click.echo(f"{trace.check}: {_safe(trace.parameter)}: {trace.sentence}")
-        click.echo(_summary(model, len(tensors), traces, compared=reference is not None))
+            say(f"{trace.check}: {_safe(trace.parameter)}: {trace.sentence}")
+        say(_summary(model, len(tensors), traces, compared=reference is not None))
     return GATE if traces else OK
 
 

@@ -1,10 +1,9 @@
 """`fedaudit schema`: what studies, results, captures and explanations hold, as JSON schema."""
 
-import json
-
 import click
 
 from fedaudit.cli.options import examples
+from fedaudit.cli.say import say_json
 
 
 @click.command(
@@ -29,4 +28,4 @@ def schema(*, what: str) -> None:
         from fedaudit.study import study_file  # noqa: PLC0415 - imports torch
 
         content = study_file.schema()
-    click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+    say_json(content)

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
-import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from fedaudit.cli.say import say
+from fedaudit.core.printable import printable
 
 COLORS = {
     "ok": "green",
@@ -20,6 +22,7 @@ COLORS = {
 
 def show(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table; a cell that is one of `COLORS` gets its color, unless NO_COLOR is set."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         _plain((columns, *rows))
@@ -34,4 +37,4 @@ def _plain(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
+        say("  ".join(cells).rstrip())

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from fedaudit.cli.ending import OK, interrupted
-from fedaudit.cli.options import EVIDENCE, examples, say_code, workers_option
+from fedaudit.cli.options import EVIDENCE, examples, job_limit_option, say_code, workers_option
+from fedaudit.cli.say import say
 from fedaudit.study.study_file import load_study
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def _numbers(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ..
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @workers_option
+@job_limit_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def why(
     *,
@@ -107,6 +109,7 @@ def why(
     evidence: Evidence,
     seed: int,
     workers: int | None,
+    job_limit: float | None,
     quiet: bool,
 ) -> int:
     """Explain what a scenario of STUDY, a TOML file, leaks, into why.json and why.html.
@@ -134,6 +137,7 @@ def why(
         evidence=evidence,
         command=shlex.join([*words, "--seed", f"{seed}"]),
         workers=workers,
+        limit=job_limit,
     )
     try:
         watch = partial(progress, quiet=quiet)
@@ -148,10 +152,10 @@ def _say(explanation: Explanation, output: Path) -> None:
     from fedaudit.reports.explanation_wording import findings  # noqa: PLC0415 - slow
 
     for line in findings(explanation):
-        click.echo(line)
+        say(line)
     for note in explanation.notes:
-        click.echo(f"note: {note}", err=True)
-    click.echo(f"page: {output / 'why.html'}")
+        say(f"note: {note}", err=True)
+    say(f"page: {output / 'why.html'}")
     if (output / "report.html").exists():
         again = shlex.join(["fedaudit", "report", str(output)])
-        click.echo(f"note: `{again}` shows it in the report of this run, too", err=True)
+        say(f"note: `{again}` shows it in the report of this run, too", err=True)

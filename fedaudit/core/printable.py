@@ -8,8 +8,8 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str, longest: int | None = None) -> str:
-    """As `printable`, with line breaks left as they are; cut where it is longer than `longest`."""
-    shown = "\n".join(map(printable, text.split("\n")))
+    """As `printable`, but with line breaks and tabs; cut where it is longer than `longest`."""
+    shown = "".join(c if c in "\n\t" else printable(c) for c in text)
     return shown if longest is None or len(shown) <= longest else shown[: longest - 1] + "…"
 
 

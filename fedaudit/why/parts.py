@@ -58,6 +58,7 @@ class Options:
         evidence: "full" keeps originals and reconstructions and shows them.
         command: How to do it again, for the page.
         workers: Processes; as many as CPU cores by default.
+        limit: Seconds that a job may take; None for no limit.
     """
 
     parts: tuple[Part, ...] = PARTS
@@ -68,6 +69,7 @@ class Options:
     evidence: Evidence = "redacted"
     command: str = ""
     workers: int | None = None
+    limit: float | None = None
 
 
 @contextmanager
@@ -98,7 +100,7 @@ def explain(
         subject = prepare(
             study, scenario, opened.folder, targets=options.targets, seed=options.seed
         )
-        do = partial(_do, opened, subject, options.workers or default_workers(), watch)
+        do = partial(_do, opened, subject, options, watch)
         do(_training(subject, options))
         if failed := do(_measurements(subject, options)):
             key, message = next(iter(failed.items()))
@@ -139,14 +141,17 @@ class Work:
 
 
 def _do(
-    opened: session.Opened, subject: Subject, workers: int, watch: Watch, jobs: Sequence[Job]
+    opened: session.Opened, subject: Subject, options: Options, watch: Watch, jobs: Sequence[Job]
 ) -> Mapping[str, str]:
     """Do what is not done yet, and return by key why jobs failed."""
     distinct = tuple({job.key: job for job in jobs}.values())
     chosen = session.opened_for(opened.folder, opened.manifest, distinct)
     work = Work(subject.study, subject.scenario, subject.folder, subject.targets, subject.seed)
+    workers = options.workers or default_workers()
     with watch(chosen.todo, workers) as on_event:
-        outcomes = session.run(chosen, workers=workers, on_event=on_event, work=work)
+        outcomes = session.run(
+            chosen, workers=workers, on_event=on_event, work=work, limit=options.limit
+        )
     return session.failures(outcomes)
 
 

@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from fedaudit.captures.format.readers import reading_process
 from fedaudit.captures.format.readers.formats import read_here, read_tensors
 from fedaudit.captures.format.readers.limits import Limits
+from fedaudit.captures.format.readers.safetensors_file import load, read_header
 from fedaudit.core.errors import CaptureError
 
 
@@ -123,15 +125,33 @@ def _varint(value: int) -> bytes:
     return found + bytes([value])
 
 
-def test_a_reader_that_dies_costs_one_file(tmp_path: Path) -> None:
-    """Whatever kills it: a signal stands for a fault of a library."""
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGBUS, signal.SIGSEGV])
+def test_a_reader_that_dies_costs_one_file(tmp_path: Path, fault: signal.Signals) -> None:
+    """Whatever kills it: a fault of a library, or a mapped file that was cut off."""
     process = reading_process._READER.process
     assert process is not None
     os.kill(process.pid, signal.SIGSTOP)
-    timer = threading.Timer(0.5, os.kill, (process.pid, signal.SIGKILL))
+    timer = threading.Timer(0.5, _stop, (process.pid, fault))
     timer.start()
     refused(tmp_path / "start.pt", "its reader died")
     assert list(read_tensors(tmp_path / "start.pt")) == ["w"]
+
+
+def _stop(process: int, fault: signal.Signals) -> None:
+    os.kill(process, fault)
+    os.kill(process, signal.SIGCONT)
+
+
+def test_a_message_that_is_cut_off_while_it_is_open(tmp_path: Path) -> None:
+    """No file is mapped in the process of the audit, which this would end."""
+    path = tmp_path / "w.safetensors"
+    save_file({"w": torch.ones(1 << 16)}, path)
+    header = read_header(path, Limits())
+    tensors = load(path, header)
+    os.truncate(path, 4096)
+    assert float(tensors["w"].sum()) == 1 << 16
+    with pytest.raises(CaptureError, match="cut off while it was read"):
+        load(path, header)
 
 
 def test_a_reader_that_hangs_is_ended(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 
 import fedaudit
 from fedaudit.captures.format.readers.formats import read_tensors
-from fedaudit.cli import cli
+from fedaudit.cli import cli, say
 from fedaudit.cli.ending import LONGEST, end
 from fedaudit.core.errors import CaptureError, ConfigError, RunFolderError, UsageError
 from fedaudit.core.printable import printable, printable_json, printable_lines
@@ -54,6 +54,14 @@ def test_nothing_on_the_terminal_is_raw(tmp_path: Path, capsys: pytest.CaptureFi
         assert not RAW & set(out + err), arguments
         assert len(err) < 5000
         assert "Missing" not in err
+
+
+def test_commands_write_in_one_place() -> None:
+    """Where what a stranger wrote is made printable."""
+    for file in Path(say.__file__).parent.glob("*.py"):
+        if file.name != "say.py":
+            assert "click.echo" not in file.read_text(), file
+            assert "click.secho" not in file.read_text(), file
 
 
 def test_printed_json_means_the_same() -> None:

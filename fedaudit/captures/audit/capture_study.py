@@ -60,6 +60,7 @@ class Request:
         attacks: None takes those that apply, of `DEFAULT_ATTACKS`.
         targets: Updates of each round at most.
         fmr: False match rate at which faces count as one person.
+        ceiling_floor: Share of the gallery's own photos that must be recognized.
     """
 
     path: Path
@@ -72,6 +73,7 @@ class Request:
     attacks: Sequence[Choice] | None = None
     targets: int = TARGETS
     fmr: float = 1e-3
+    ceiling_floor: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,7 @@ def study_of(request: Request) -> Plan:
         size=min(1024, max(16, found[0].seen.image_shape[1])) if found[0].seen.image_shape else 64,
         utility=False,
         fmr=request.fmr,
+        ceiling_floor=request.ceiling_floor,
         underpowered=sum(max(1, target.images) for target in targets) < ALONE,
     )
     remarks = [*fitted.notes, *notes(run, inspection)]

@@ -61,7 +61,7 @@ class StoredMessage:
     header: Header
 
     def tensors(self) -> dict[str, Tensor]:
-        """What was sent, in the order in which it was; mapped from the file.
+        """What was sent, in the order in which it was.
 
         Raises:
             CaptureError: The file is damaged.

@@ -32,8 +32,7 @@ class Format:
     Attributes:
         name: For people.
         read: How.
-        apart: In a process of its own; not where files are mapped, and nothing in them is parsed
-            but a short header.
+        apart: In a process of its own; not where nothing is parsed but a short header.
     """
 
     name: str

@@ -65,10 +65,7 @@ class _Reader:
         except (CaptureError, KeyError) as error:
             raise CaptureError(path, f"its reader failed: {error}") from error
         finally:
-            try:
-                target.unlink(missing_ok=True)  # what is mapped stays
-            except OSError:  # Windows: replaced by the next file's
-                self.end()
+            target.unlink(missing_ok=True)
 
     def end(self) -> None:
         """End the process, if it is ours."""

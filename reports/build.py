@@ -19,6 +19,7 @@ from fedaudit.reports.explanation import FILE as EXPLANATION
 from fedaudit.reports.explanation import Explanation
 from fedaudit.reports.exposure import exposures
 from fedaudit.reports.findings import coverage, findings
+from fedaudit.reports.headline import headline
 from fedaudit.reports.html import render
 from fedaudit.reports.pictures import Picture
 from fedaudit.reports.results import (
@@ -32,7 +33,6 @@ from fedaudit.reports.results import (
 )
 from fedaudit.reports.rows import contrasts, invalidated, rows
 from fedaudit.reports.trials import Trials
-from fedaudit.reports.verdicts import headline
 from fedaudit.scoring.identity import Gallery, calibrate
 from fedaudit.scoring.metrics import declared
 from fedaudit.study.inventory import Inventory
@@ -90,6 +90,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
     if failed(checks):
         table = invalidated(table, settings)
     exposed = exposures(study, trials, table, source)
+    verdict, place = headline(table, settings, study.audited, checks)
     thresholds = {name: known.threshold if known else None for name, known in galleries.items()}
     return Results(
         schema_version=SCHEMA_VERSION,
@@ -97,7 +98,9 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         description=study.description,
         underpowered=study.underpowered,
         release_context=study.release_context,
-        headline=headline(table, settings, checks),
+        headline=verdict,
+        headline_row=place,
+        deployed=study.audited,
         settings=settings,
         metrics=declared(
             {name for t in trials.all for image in t.images for name in image.metrics} or None

@@ -80,7 +80,8 @@ def of_defenses(metrics: Sequence[MetricFacts]) -> tuple[Column[DefenseLine], ..
     """What each defense buys, under the strongest attack on it."""
     return (
         Column(lambda x, _: Cell(x.scenario), name="scenario"),
-        Column(_defense, "Defense", "strongest attack", "defense"),
+        Column(_defense, "Defense", "role; strongest attack", "defense"),
+        Column(lambda x, _: Cell(x.role), name="role"),
         Column(lambda x, _: Cell(x.attack or ABSENT), name="strongest attack"),
         Column(lambda x, _: Cell(x.adaptive or ABSENT), name="adaptive"),
         Column(_gravest, "Verdict"),
@@ -104,7 +105,7 @@ def of_defenses(metrics: Sequence[MetricFacts]) -> tuple[Column[DefenseLine], ..
 def of_rows(metrics: Sequence[MetricFacts]) -> tuple[Column[Row], ...]:
     """Every attack on every defense."""
     return (
-        Column(lambda x, _: Cell(text.defense_name(x.defense), (x.attack,)), "Defense", "attack"),
+        Column(_attacked, "Defense", "role; attack"),
         Column(_verdict, "Verdict"),
         Column(_reid, "Re-identification ↓", f"{RATE}; bar 0–100 %"),
         Column(_excess, "Excess over prior ↓", "points, −100–100 [CI], n"),
@@ -188,7 +189,17 @@ def _p_value(value: float | None) -> Cell:
 
 def _defense(x: DefenseLine, _: Scene) -> Cell:
     how = f", adaptive: {x.adaptive}" if x.adaptive else ""
-    return Cell(text.defense_name(x.defense), (f"{x.attack or ABSENT}{how}",), x.defense)
+    notes = (*_role(x), f"{x.attack or ABSENT}{how}")
+    return Cell(text.defense_name(x.defense), notes, x.defense)
+
+
+def _attacked(x: Row, _: Scene) -> Cell:
+    return Cell(text.defense_name(x.defense), (*_role(x), x.attack))
+
+
+def _role(x: Row | DefenseLine) -> tuple[str, ...]:
+    """What the defense is in the study, where it is not one of several alternatives."""
+    return () if x.role == "alternative" else (x.role,)
 
 
 def _gravest(x: DefenseLine, _: Scene) -> Cell:

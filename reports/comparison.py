@@ -6,10 +6,17 @@ from typing import Any, Literal
 
 from fedaudit.core.claims import Budget
 from fedaudit.core.measures import Estimate, Rate, Utility
+from fedaudit.core.scenario import Choice, Study
 
 VerdictKind = Literal[
-    "LEAK DEMONSTRATED", "NO LEAK FOUND ABOVE LIMIT", "INCONCLUSIVE", "INVALID", "NOT TESTED"
+    "LEAK DEMONSTRATED",
+    "NO LEAK FOUND ABOVE LIMIT",
+    "INCONCLUSIVE",
+    "INVALID",
+    "NOT TESTED",
+    "COMPARISON",
 ]
+"""COMPARISON is no row's: of a study that names no deployed defense, whose headline judges none."""
 GRAVITY: tuple[VerdictKind, ...] = (
     "LEAK DEMONSTRATED",
     "INVALID",
@@ -21,6 +28,15 @@ GRAVITY: tuple[VerdictKind, ...] = (
 ADAPTED = frozenset({"known", "estimated", "none needed"})
 """Words of attacks that took the defense into account, or had nothing to take into account."""
 Severity = Literal["critical", "high", "medium", "low", "none"]
+Role = Literal["deployed", "alternative", "control"]
+"""What a defense is in a study: what the verdict judges, another choice, or none at all."""
+
+
+def role_of(study: Study, defense: Choice) -> Role:
+    """What a defense of the study is in it."""
+    if defense.label in study.audited:
+        return "deployed"
+    return "control" if defense.name == "none" else "alternative"
 
 
 @dataclass(frozen=True)
@@ -130,6 +146,7 @@ class Row:
             targets.
         measurement: None where the attack attacks nothing of what was shared: nothing was tested.
         model_state: What is known of a recorded model; "" of a simulated one, which `round` tells.
+        role: Of the defense. Verdict, severity, findings and gate judge the deployed rows.
     """
 
     scenario: str
@@ -146,6 +163,7 @@ class Row:
     utility: Utility | None
     verdict: Verdict
     model_state: str = ""
+    role: Role = "deployed"
 
     @property
     def reid(self) -> Rate | None:
@@ -202,6 +220,7 @@ class DefenseLine:
         p_value, p_holm: One-sided, reduction > 0; Holm over all lines of the study.
         accuracy_lost: Verification accuracy against the undefended federation, a share.
         dominated_by: Label of a defense that is at least as useful and leaks no more.
+        role: As in `Row`.
     """
 
     scenario: str
@@ -223,6 +242,7 @@ class DefenseLine:
     reduction: Estimate | None = None
     p_value: float | None = None
     p_holm: float | None = None
+    role: Role = "deployed"
 
     @property
     def reid(self) -> Rate | None:

@@ -12,6 +12,7 @@ from fedaudit.reports.comparison import (
     Row,
     VerdictKind,
     met_by_adaptive,
+    role_of,
     strongest,
 )
 from fedaudit.reports.frontier import marks
@@ -36,7 +37,8 @@ def defense_lines(study: Study, trials: Trials, rows: Sequence[Row]) -> tuple[De
             tried = [row for row in mine if row.defense == choice.label]
             against = [row for row in mine if row.defense == bare and choice.label != bare]
             line = _line(scenario, choice, tried, _utility(mine, bare))
-            line = replace(line, dominated_by=beaten.get(choice.label))
+            beaten_by = beaten.get(choice.label)
+            line = replace(line, dominated_by=beaten_by, role=role_of(study, choice))
             lines.append(_compared(line, trials, strongest(tried), strongest(against)))
     return _corrected(lines)
 

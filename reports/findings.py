@@ -107,12 +107,14 @@ def findings(
 ) -> tuple[Finding, ...]:
     """Demonstrated leaks, single matches, and protections that cover less than they seem to.
 
-    Of each scenario and defense the worst leak is a finding, and apart from it the worst leak from
-    templates; a secure sum among what was sent is one; `more` come from elsewhere, to be put in
-    order with these.
+    Of each scenario and deployed defense (in a comparison: each but the control) the worst leak is
+    a finding, and apart from it the worst leak from templates; a secure sum among what was sent is
+    one; `more` come from elsewhere, to be put in order with these.
     """
     issues: list[Finding] = []
-    for scene in dict.fromkeys((row.scenario, row.defense) for row in rows):
+    compared = not any(row.role == "deployed" for row in rows)
+    judged = {"alternative"} if compared else {"deployed"}  # the control is never a finding
+    for scene in dict.fromkeys((r.scenario, r.defense) for r in rows if r.role in judged):
         mine = [row for row in rows if (row.scenario, row.defense) == scene and row.reid]
         for of_templates in (False, True):
             tried = [row for row in mine if _is_template(row) is of_templates]

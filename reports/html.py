@@ -82,6 +82,7 @@ def render(
         "defenses_table": view.defenses_table(shown),
         "exposure_table": view.exposure_table(shown),
         "states": view.states_of(shown),
+        "judged": view.judged(shown),
         "not_shown": view.not_shown(shown, headline),
         "next_steps": view.next_steps(shown),
         "counts": view.counts(shown),
@@ -185,7 +186,7 @@ def _environment() -> Environment:
         "rate_span": text.rate_range,
         "defense": text.defense_name,
         "state": state,
-        "verdict": view.verdict_name,
+        "verdict": text.verdict_name,
         "evidence_title": view.evidence_title,
     }
     return environment

@@ -23,7 +23,7 @@ from fedaudit.reports.comparison import (
 )
 from fedaudit.reports.explanation import Explanation
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 
 
 @dataclass(frozen=True)
@@ -191,6 +191,10 @@ class Results:
     """The whole report as data.
 
     Attributes:
+        deployed: Labels of the defenses that headline, findings and gate judge; () of a comparison,
+            whose headline judges none.
+        headline_row: Position in `rows` of the row that the headline speaks of; None where it
+            speaks of none or of several.
         metrics: What the metrics of images say of themselves, in the order in which they are shown.
     """
 
@@ -200,6 +204,8 @@ class Results:
     underpowered: bool
     release_context: str
     headline: Verdict
+    headline_row: int | None
+    deployed: tuple[str, ...]
     settings: Settings
     metrics: tuple[MetricFacts, ...]
     rows: tuple[Row, ...]

@@ -12,7 +12,7 @@ from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.core.threat_models import threat_model
 from fedaudit.core.trial import ImageScore
 from fedaudit.reports import recorded
-from fedaudit.reports.comparison import Explained, Measurement, Row, Verdict, Worst
+from fedaudit.reports.comparison import Explained, Measurement, Row, Verdict, Worst, role_of
 from fedaudit.reports.controls import succeeds
 from fedaudit.reports.results import Contrast, Settings
 from fedaudit.reports.trials import Group, Trials, outcomes, paired
@@ -43,10 +43,11 @@ def rows(
         noise = Group(tuple(t for t in trials.of_role("noise") if t.cell.scenario == scenario.name))
         for defense, attack in product(scenario.defenses, scenario.attacks):
             group = trials.group(scenario.name, defense.label, attack.label)
+            role = role_of(study, defense)
             if not group:
                 if idle := trials.idle(scenario.name, defense.label, attack.label):
                     why = f"Not attacked: {idle.trials[0].not_attacked}."
-                    table.append(_row(idle, replace(NOT_TESTED, sentence=why)))
+                    table.append(replace(_row(idle, replace(NOT_TESTED, sentence=why)), role=role))
                 continue
             # The prior-only control has no update, so the first defense's serves all that have
             # none of their own, because as many images are behind their updates.
@@ -60,7 +61,7 @@ def rows(
             model = threat_model(scenario.threat_model, scenario.grant, scenario.deny)
             passive = Knowledge.MANIPULATION not in model.grants
             verdict = judge(measurement, settings, passive=passive, valid=True)
-            row = _row(group, verdict, measurement, utility)
+            row = replace(_row(group, verdict, measurement, utility), role=role)
             if brought:
                 row = _recorded(source, row, (group, prior, noise), settings, gallery)
                 row = _doubted(row, succeeds(study, trials, attack.label))

@@ -148,3 +148,12 @@ def seconds(value: float | None) -> str:
     if value is None:
         return ABSENT
     return number(value, 1) if value < 10 else f"{value:,.0f}"
+
+
+def verdict_name(kind: str, limit: float) -> str:
+    r"""A verdict as printed: the limit is part of its name.
+
+    >>> verdict_name("NO LEAK FOUND ABOVE LIMIT", 0.05)
+    'NO LEAK FOUND ABOVE 5\xa0%'
+    """
+    return f"NO LEAK FOUND ABOVE {percent(limit)}" if kind == "NO LEAK FOUND ABOVE LIMIT" else kind

@@ -1,11 +1,8 @@
 """What the statistics allow one to say, and how surely."""
 
-from collections import Counter
-from dataclasses import replace
-
 from fedaudit.core.measures import Rate
 from fedaudit.reports.comparison import Measurement, Row, Severity, Verdict
-from fedaudit.reports.results import Control, Settings
+from fedaudit.reports.results import Settings
 from fedaudit.stats.intervals import targets_needed
 
 LEVELS: tuple[tuple[float, Severity], ...] = ((0.5, "critical"), (0.1, "high"), (0.01, "medium"))
@@ -72,69 +69,6 @@ def judge(
     return Verdict("INCONCLUSIVE", f"{known}.", targets_needed=needed)
 
 
-def headline(
-    rows: tuple[Row, ...], settings: Settings, checks: tuple[Control, ...] = ()
-) -> Verdict:
-    """The study's one sentence: its worst line, and what the other defenses did there."""
-    tested = [row for row in rows if row.reid is not None]
-    if not tested:
-        return _without_people(rows)
-    kinds = {row.verdict.kind for row in tested}
-    if "INVALID" in kinds:
-        names = dict.fromkeys(c.name.partition(" (")[0] for c in checks if c.passed is False)
-        which = f" ({', '.join(names)}; see Controls)" if names else ""
-        return Verdict(
-            "INVALID", f"A control failed{which}: nothing can be concluded from this run."
-        )
-    if "LEAK DEMONSTRATED" not in kinds:
-        worst = max(tested, key=lambda row: row.strength)
-        kind = "INCONCLUSIVE" if "INCONCLUSIVE" in kinds else worst.verdict.kind
-        needed = targets_needed(settings.reid_limit) if kind == "INCONCLUSIVE" else None
-        return Verdict(
-            kind, f"At worst ({_where(worst)}): {worst.verdict.sentence}", "none", needed
-        )
-    leaks = [row for row in tested if row.verdict.kind == "LEAK DEMONSTRATED"]
-    # Among equals, the scenario that says most about defenses.
-    breadth = Counter(row.scenario for row in tested)
-    worst = max(leaks, key=lambda row: (row.strength[0], breadth[row.scenario], row.strength[2]))
-    assert worst.measurement  # only tested rows are here
-    assert worst.reid
-    # Sorted, so that the strongest attack on each defense is what remains.
-    here = [row for row in tested if row.scenario == worst.scenario]
-    others = {row.defense: row for row in sorted(here, key=lambda row: row.strength)}
-    rest = "; ".join(
-        f"{defense}: {row.reid.hits} of {row.reid.n}"
-        for defense, row in sorted(others.items())
-        if row.reid and defense != worst.defense
-    )
-    if worst.measurement.searched:
-        where = f"From updates of {_where(worst)}"
-        return replace(worst.verdict, sentence=f"{where}: {worst.verdict.sentence}")
-    sentence = (
-        f"A curious server re-identified {rate_text(worst.reid)} from updates of {_where(worst)}."
-    )
-    if rest:
-        sentence += f" The strongest attack on the other defenses there: {rest}."
-    return Verdict("LEAK DEMONSTRATED", sentence, worst.verdict.severity)
-
-
-def _without_people(rows: tuple[Row, ...]) -> Verdict:
-    """The headline where no row could be judged by re-identification."""
-    explained = [
-        (row.measurement.explained.update.value, row)
-        for row in rows
-        if row.measurement and row.measurement.explained
-    ]
-    if explained:  # of a recorded run, whose rows say what can be said without people
-        best = max(explained, key=lambda entry: entry[0])[1]
-        return replace(NOT_TESTED, sentence=f"{best.attack}: {best.verdict.sentence}")
-    if rows and not any(row.measurement and row.measurement.ssim for row in rows):
-        return replace(
-            NOT_TESTED, sentence="Nothing was tested: no attack of this study reads what was sent."
-        )
-    return NOT_TESTED
-
-
 def rate_text(rate: Rate) -> str:
     """A rate as text, always with its interval and n.
 
@@ -157,8 +91,3 @@ def model_in_words(row: Row) -> str:
     """The state of the audited model, for a sentence."""
     state = "a fresh model" if row.round == 1 else f"a trained model (round {row.round})"
     return row.model_state or state
-
-
-def _where(row: Row) -> str:
-    setting = f"network {row.network}, batch {row.batch_size}, defense {row.defense}"
-    return f"{model_in_words(row)} ({setting}; attack {row.attack})"

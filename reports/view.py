@@ -6,10 +6,10 @@ from typing import TypeVar
 
 from fedaudit.core.measures import Evidence, Rate
 from fedaudit.reports.columns import Cell, Column, of_defenses, of_exposures, of_rows, scene
-from fedaudit.reports.comparison import GRAVITY, Row, Verdict
+from fedaudit.reports.comparison import GRAVITY, Row
 from fedaudit.reports.figures import state_of, unique
 from fedaudit.reports.results import Results
-from fedaudit.reports.text import percent
+from fedaudit.reports.text import defense_name, percent
 from fedaudit.reports.verdicts import ORDER
 
 T = TypeVar("T")
@@ -33,17 +33,24 @@ class Comparison:
 
 
 def headline_row(results: Results) -> Row | None:
-    """The row that the headline speaks of, else the one with the highest lower bound."""
-    for row in results.rows:
-        if row.verdict.sentence == results.headline.sentence:
-            return row
-    measured = [(row.reid.low, row.reid.value, row) for row in results.rows if row.reid]
-    return max(measured, key=lambda entry: entry[:2])[2] if measured else None
+    """The row that the headline speaks of; None where it speaks of none or of several."""
+    return None if results.headline_row is None else results.rows[results.headline_row]
+
+
+def judged(results: Results) -> str:
+    """What the verdict is about."""
+    if not results.deployed:
+        return "Comparison: no defense is named as deployed, so none is judged."
+    names = ", ".join(map(defense_name, results.deployed))
+    alternatives = unique([row.defense for row in results.rows if row.role == "alternative"])
+    others = f" Alternatives, not judged: {', '.join(alternatives)}." if alternatives else ""
+    return f"Deployed, and judged here: {names}.{others}"
 
 
 def worst_row(results: Results) -> Row | None:
-    """The row that holds the highest identity cosine."""
-    rows = [(row.worst_cosine, row) for row in results.rows if row.worst_cosine is not None]
+    """The row that holds the highest identity cosine: of what is deployed, or of all compared."""
+    judged = [row for row in results.rows if not results.deployed or row.role == "deployed"]
+    rows = [(row.worst_cosine, row) for row in judged if row.worst_cosine is not None]
     return max(rows, key=lambda entry: entry[0])[1] if rows else None
 
 
@@ -110,12 +117,6 @@ def exposure_table(results: Results) -> tuple[tuple[tuple[str, str], ...], list[
 def states_of(results: Results) -> dict[str, str]:
     """The state of the model in each scenario that has a row."""
     return {row.scenario: state_of(row) for row in results.rows}
-
-
-def verdict_name(verdict: Verdict | str, limit: float) -> str:
-    """A verdict as printed: the limit is part of its name."""
-    kind = verdict if isinstance(verdict, str) else verdict.kind
-    return f"NO LEAK FOUND ABOVE {percent(limit)}" if kind == "NO LEAK FOUND ABOVE LIMIT" else kind
 
 
 def not_shown(results: Results, headline: Row | None) -> tuple[str, ...]:

@@ -85,6 +85,11 @@ def _words(context: click.Context, option: click.Parameter, value: str | None) -
     "--ceiling-floor", type=click.FloatRange(0, 1), default=0.5, show_default=True,
     help="Share of the gallery's own photos that must be recognized, else the audit is invalid.",
 )  # fmt: skip
+@click.option(
+    "--deployed", metavar="LABEL", default="",
+    help="What the clients deployed, as the report is to call it; it is what the verdict judges.  "
+    "[default: what the capture states and its numbers show]",
+)  # fmt: skip
 @run_options
 def audit(
     *,
@@ -100,6 +105,7 @@ def audit(
     targets: int,
     fmr: float,
     ceiling_floor: float,
+    deployed: str,
     options: RunOptions,
 ) -> int:
     """Attack what was recorded in CAPTURE, and write results.json and report.html.
@@ -131,6 +137,7 @@ def audit(
             targets=targets,
             fmr=fmr,
             ceiling_floor=ceiling_floor,
+            deployed=deployed,
         )
     )
     if not options.quiet:

@@ -7,10 +7,29 @@ from fedaudit.cli.ending import FAILURE, GATE, INCONCLUSIVE, OK
 from fedaudit.cli.options import GATES
 from fedaudit.cli.say import say
 from fedaudit.cli.terminal_table import show
+from fedaudit.core.errors import ConfigError
 from fedaudit.core.measures import Evidence, Rate
+from fedaudit.core.scenario import Study
 from fedaudit.reports import build, text
 from fedaudit.reports.comparison import Exposure
 from fedaudit.reports.results import Results
+from fedaudit.reports.text import verdict_name
+
+
+def require_deployed(study: Study, fail_on: str | None) -> None:
+    """Refuse a gate on a study that names nothing for it to judge; said before anything runs.
+
+    Raises:
+        ConfigError: The study compares defenses.
+    """
+    if fail_on is None or study.audited:
+        return
+    labels = list(dict.fromkeys(d.label for s in study.scenarios for d in s.defenses))
+    raise ConfigError(
+        f"--fail-on judges what is deployed, and this study compares {len(labels)} defenses "
+        f'without saying which is. Write deployed = "{labels[-1]}" at the top of the study (a '
+        f"label, or a list of them: {', '.join(labels)}), or leave --fail-on out."
+    )
 
 
 def conclude(
@@ -48,7 +67,7 @@ def conclude(
 
 
 def exit_code(results: Results, *, failed: bool, gate: bool) -> int:
-    """The exit code of a finished audit; 0 also where a leak was demonstrated."""
+    """The exit code of a finished audit; 0 also where a leak was demonstrated, or all compared."""
     kind = results.headline.kind
     if failed:
         return FAILURE
@@ -71,7 +90,8 @@ def _verdict(results: Results, failed: int, undone: int, jobs: int) -> str:
     if kind == "NOT TESTED" and failed + undone:  # whatever the sentence says is not the reason
         what = _count(failed, jobs) if failed else f"{undone} of {jobs} jobs have no result"
         sentence = f"{what}, so that there is nothing to conclude from."
-    return f"{kind}: {sentence}"
+    name = verdict_name(kind, results.settings.reid_limit)
+    return f"{name}: {sentence}"
 
 
 def _count(failed: int, jobs: int) -> str:

@@ -40,10 +40,11 @@ def report(*, run: Path, evidence: Evidence, output: Path | None, fail_on: str |
 
     Cells that are missing or damaged are said not to have been tested.
     """
-    from fedaudit.cli.conclusion import conclude  # noqa: PLC0415 - imports torch
+    from fedaudit.cli.conclusion import conclude, require_deployed  # noqa: PLC0415 - imports torch
     from fedaudit.study.session import open_report  # noqa: PLC0415 - imports torch
 
     _, manifest, stock = open_report(run)
+    require_deployed(manifest.study, fail_on)
     if evidence == "full" and manifest.evidence != "full":
         raise ConfigError(
             f"{str(run)!r} was run with --evidence {manifest.evidence}, so it has no originals to "

@@ -4,7 +4,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from fedaudit.cli.conclusion import conclude
+from fedaudit.cli.conclusion import conclude, require_deployed
 from fedaudit.cli.console import progress
 from fedaudit.cli.ending import OK, interrupted
 from fedaudit.cli.options import RunOptions
@@ -21,6 +21,7 @@ def run_study(study: Study, output: Path, options: RunOptions) -> int:
 
     Of a dry run only the plan is printed.
     """
+    require_deployed(study, options.fail_on)
     if options.dry_run:
         say(plan(study, output, options))
         return OK

@@ -120,6 +120,8 @@ class Study:
         utility: Train every defense's federation and measure verification accuracy.
         release_context: Who could see the updates, in the user's words; never inferred.
         underpowered: Say in the report that the study is too small to conclude from.
+        deployed: Labels of the defenses that are audited: verdict, severity and gate judge them,
+            and the others are alternatives. () where the study compares defenses.
     """
 
     name: str
@@ -135,6 +137,16 @@ class Study:
     ceiling_floor: float = 0.5
     release_context: str = "not declared"
     underpowered: bool = False
+    deployed: tuple[str, ...] = ()
+
+    @property
+    def audited(self) -> tuple[str, ...]:
+        """Labels of the defenses that the verdict judges; () of a comparison, which has none.
+
+        A study with one defense compares nothing: that one is audited.
+        """
+        labels = tuple(dict.fromkeys(d.label for s in self.scenarios for d in s.defenses))
+        return self.deployed or (labels if len(labels) == 1 else ())
 
     @property
     def recording(self) -> RecordedRun | None:

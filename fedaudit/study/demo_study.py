@@ -53,4 +53,5 @@ def study(quick: bool) -> Study:
         utility=not quick,
         release_context=CONTEXT,
         underpowered=quick,
+        deployed=("none",),
     )

@@ -47,10 +47,14 @@ def check_study(study: Study, *, file: str = "study") -> None:
 
     Raises:
         DataError: The faces cannot be used, or are too few for the study.
-        UnknownNameError: A plugin or one of its settings does not exist.
+        UnknownNameError: A plugin, one of its settings or a deployed label does not exist.
         ConfigError: A plugin refuses its settings or cannot be imported.
         KnowledgeError: An attack needs a fact that its scenario denies.
     """
+    labels = {defense.label for scenario in study.scenarios for defense in scenario.defenses}
+    for label in study.deployed:
+        if label not in labels:
+            raise UnknownNameError("defense label", label, labels, where=f"{file}: deployed")
     build = _builder()
     _check_settings("data", study.data, f"{file}: data")
     for scenario in study.scenarios:

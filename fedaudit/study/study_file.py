@@ -26,6 +26,7 @@ REPORT_ONLY = (
     "reid_limit",
     "ceiling_floor",
     "underpowered",
+    "deployed",
 )
 """Keys that change what a report says of the cells, but no cell."""
 

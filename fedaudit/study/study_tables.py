@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any, Required
 
-from pydantic import AfterValidator, ConfigDict, Field, with_config
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from fedaudit.core.knowledge import Knowledge
@@ -77,6 +77,18 @@ _Facts = Annotated[
 _Line = Annotated[str, _text("text on one line", r"\x00-\x1f\x7f-\x9f")]
 _Text = Annotated[str, _text("text", r"\x00-\x08\x0b-\x1f\x7f-\x9f")]
 _Flag = Annotated[bool, Field(examples=[True])]
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+_Labels = Annotated[
+    list[_Line],
+    BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
+    AfterValidator(_distinct),
+    Field(description="the label of a defense, or a list of them", examples=["dpsgd"]),
+]
 
 
 @with_config(_STRICT)
@@ -162,3 +174,4 @@ class StudyTable(TypedDict, total=False):
     ceiling_floor: Annotated[float, _number(0.5, ge=0, le=1)]
     release_context: _Text
     underpowered: _Flag
+    deployed: _Labels

@@ -193,6 +193,7 @@ def test_estimate_from_what_is_done(
         ({"headline": "INCONCLUSIVE"}, (), 3),
         ({"headline": "INCONCLUSIVE"}, ("--fail-on", "medium"), 1),
         ({"headline": "NOT TESTED"}, (), 3),
+        ({"headline": "COMPARISON"}, (), 0),
         ({}, ("--fail-on", "medium"), 1),
         ({}, ("--fail-on", "high"), 0),
         ({"severity": "critical"}, ("--fail-on", "high"), 1),
@@ -207,6 +208,27 @@ def test_exit_codes(
     assert fedaudit("run", "study.toml", *args) == code
     if "fail" not in settings:
         assert fedaudit("report", "runs/study", *args) == code
+
+
+def test_a_gate_needs_to_know_what_is_deployed(
+    fedaudit: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = (tmp_path / "study.toml").read_text()
+    (tmp_path / "study.toml").write_text(study.replace('deployed = "dpsgd"\n', ""))
+    assert fedaudit("run", "study.toml") == 0
+    for command in (("run", "study.toml"), ("report", "runs/study")):
+        capsys.readouterr()
+        assert fedaudit(*command, "--fail-on", "low") == 2
+        err = capsys.readouterr().err
+        assert "compares 2 defenses" in err
+        assert 'Write deployed = "dpsgd"' in err
+    (tmp_path / "study.toml").write_text(study.replace('"dpsgd"\n', '"dpsdg"\n', 1))
+    assert fedaudit("run", "study.toml", "--dry-run") == 2
+    err = capsys.readouterr().err
+    assert "study.toml: deployed: unknown defense label 'dpsdg': did you mean 'dpsgd'?" in err
+    # It changes no cell: the same folder goes on under another name for what is deployed.
+    (tmp_path / "study.toml").write_text(study.replace('"dpsgd"\n', '["none", "dpsgd"]\n', 1))
+    assert fedaudit("run", "study.toml", "--fail-on", "high") == 0
 
 
 def test_evidence(fedaudit: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,9 +23,11 @@ def study(
     batch_size: int = 1,
     threat_model: str = "D",
     names: Sequence[str] = ("fresh",),
+    deployed: Sequence[str] = (),
 ) -> Study:
     return Study(
         name="made up",
+        deployed=tuple(deployed),
         scenarios=tuple(
             Scenario(
                 name,

@@ -124,6 +124,7 @@ def _row(scenario: tuple[str, str, int, int], defense: str, attack: int) -> Row:
         if batch == 1
         else None,
         verdict=verdict(reid, prior, excess),
+        role="deployed" if defense == "none" else "alternative",
     )
 
 
@@ -382,6 +383,8 @@ def sample(*, underpowered: bool = True) -> Results:
         release_context="Updates travel over TLS to one aggregator run by the consortium;"
         " no secure aggregation.",
         headline=worst.verdict,
+        headline_row=rows.index(worst),
+        deployed=("none",),
         settings=Settings(0.05, 0.95, 1e-3, 20260),
         metrics=declared(),
         rows=rows,

@@ -24,8 +24,8 @@ def _utility(accuracy: float) -> Utility:
 
 
 def _rows(**hits: int) -> tuple[Row, ...]:
-    """One row a defense, of 10 targets; the control belongs to the first."""
-    asked = study(defenses=tuple(hits), targets=10)
+    """One row a defense, of 10 targets, all deployed; the control belongs to the first."""
+    asked = study(defenses=tuple(hits), targets=10, deployed=tuple(hits))
     first = next(iter(hits))
     lines = [line(n, 10, defense=d, prior=0 if d == first else None) for d, n in hits.items()]
     return table(asked, *lines)
@@ -58,7 +58,9 @@ def test_the_remedy_quotes_what_was_measured() -> None:
 
 
 def test_a_defense_is_as_good_as_against_its_best_attack() -> None:
-    asked = study(defenses=("none", "dplc", "dpsgd"), attacks=(IG, GAN), targets=10)
+    asked = study(
+        defenses=("none", "dplc", "dpsgd"), attacks=(IG, GAN), targets=10, deployed=("none",)
+    )
     rows = table(
         asked,
         line(10, 10),
@@ -70,6 +72,19 @@ def test_a_defense_is_as_good_as_against_its_best_attack() -> None:
     )
     leak = next(f for f in findings(rows) if "without a defense" in f.title)
     assert "under dpsgd" in leak.remedy
+
+
+def test_the_control_is_never_a_finding_and_alternatives_are_none_beside_what_is_deployed() -> None:
+    hits = {"none": 10, "dplc": 10, "dpsgd": 9}
+    groups = [line(n, 10, defense=d, prior=0 if d == "none" else None) for d, n in hits.items()]
+
+    def titles(*deployed: str) -> list[str]:
+        asked = study(defenses=tuple(hits), targets=10, deployed=deployed)
+        return sorted(f.title.rpartition(", ")[2] for f in findings(table(asked, *groups)))
+
+    assert titles("dpsgd") == ["under dpsgd"]
+    assert titles() == ["under dplc", "under dpsgd"]
+    assert titles("none") == ["without a defense"]
 
 
 def test_no_remedy_is_invented() -> None:

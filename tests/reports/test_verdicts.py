@@ -1,5 +1,6 @@
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -9,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedaudit.core.measures import Estimate, Rate
-from fedaudit.reports.comparison import Measurement, Severity, Verdict, VerdictKind
+from fedaudit.reports.comparison import Measurement, Row, Severity, Verdict, VerdictKind
+from fedaudit.reports.headline import headline
 from fedaudit.reports.verdicts import (
     NOT_TESTED,
     ORDER,
-    headline,
     judge,
     points,
     rate_text,
@@ -54,7 +55,7 @@ def test_the_five_kinds() -> None:
         "NOT TESTED": judge(None, SETTINGS, passive=True, valid=True),
     }
     assert {wanted: found.kind for wanted, found in kinds.items()} == {k: k for k in kinds}
-    assert set(kinds) == set(get_args(VerdictKind))
+    assert {*kinds, "COMPARISON"} == set(get_args(VerdictKind))
     for verdict in kinds.values():
         leaks = verdict.kind == "LEAK DEMONSTRATED"
         assert (verdict.severity != "none") is leaks
@@ -139,8 +140,12 @@ def test_rates_and_points_as_text() -> None:
     assert (points(0.125), points(-0.5), points(0)) == ("+12 points", "-50 points", "+0 points")
 
 
-def test_the_headline_is_the_worst_line() -> None:
-    asked = study(defenses=("none", "dplc"), attacks=(IG, GAN), targets=10)
+def _headline(rows: Sequence[Row], deployed: Sequence[str] = ("none",)) -> Verdict:
+    return headline(rows, SETTINGS, deployed)[0]
+
+
+def test_the_headline_is_the_worst_deployed_line() -> None:
+    asked = study(defenses=("none", "dplc"), attacks=(IG, GAN), targets=10, deployed=("none",))
     found = table(
         asked,
         line(7, 10),
@@ -148,18 +153,62 @@ def test_the_headline_is_the_worst_line() -> None:
         line(0, 10, defense="dplc", prior=None),
         line(3, 10, attack=GAN, defense="dplc", prior=None),
     )
-    told = headline(found, SETTINGS)
+    told, place = headline(found, SETTINGS, asked.audited)
     assert told.kind == "LEAK DEMONSTRATED"
     assert told.severity == "critical"
     assert rate_text(_rate(10, 10)) in told.sentence
     assert "attack gan_inversion" in told.sentence
-    assert "dplc: 3 of 10" in told.sentence  # the strongest attack there
+    assert "what is not deployed there: dplc 3 of 10" in told.sentence  # the strongest attack there
     assert not FORBIDDEN.search(told.sentence)
+    assert place is not None
+    assert (found[place].defense, found[place].attack) == ("none", GAN)
+
+
+def test_the_control_and_alternatives_are_not_judged() -> None:
+    """`none` and an alternative leak; the headline is of what is deployed."""
+    asked = study(defenses=("none", "dpsgd", "dplc"), targets=100, deployed=("dpsgd",))
+    found = table(
+        asked,
+        line(100, 100),
+        line(0, 100, defense="dpsgd", prior=None),
+        line(90, 100, defense="dplc", prior=None),
+    )
+    assert [row.role for row in found] == ["control", "deployed", "alternative"]
+    told, place = headline(found, SETTINGS, asked.audited)
+    assert (told.kind, told.severity, place) == ("NO LEAK FOUND ABOVE LIMIT", "none", 1)
+    leaky = replace(asked, deployed=("dpsgd", "dplc"))
+    again = table(leaky, line(100, 100), line(90, 100, defense="dplc", prior=None))
+    assert headline(again, SETTINGS, leaky.audited)[0].kind == "LEAK DEMONSTRATED"
+
+
+def test_a_study_that_names_nothing_is_a_comparison() -> None:
+    asked = study(defenses=("none", "dpsgd", "dplc"), targets=10)
+    assert asked.audited == ()
+    found = table(
+        asked,
+        line(9, 10),
+        line(0, 10, defense="dpsgd", prior=None),
+        line(4, 10, defense="dplc", prior=None),
+    )
+    told, place = headline(found, SETTINGS, asked.audited)
+    assert (told.kind, told.severity, place) == ("COMPARISON", "none", None)
+    assert "none 9 of 10 (the control); dpsgd 0 of 10; dplc 4 of 10" in told.sentence
+    assert "names none as deployed" in told.sentence
+    many = tuple(f"dpsgd-{k}" for k in range(9))
+    asked = study(defenses=("none", *many), targets=10)
+    lines = [line(k, 10, defense=f"dpsgd-{k}", prior=None) for k in range(9)]
+    told, _ = headline(table(asked, line(9, 10), *lines), SETTINGS, ())
+    assert "from dpsgd-0 0 of 10 to dpsgd-8 8 of 10" in told.sentence
+
+
+def test_a_study_with_one_defense_audits_it() -> None:
+    assert study(defenses=("dpsgd",), names=("a", "b")).audited == ("dpsgd",)
+    assert study().audited == ("none",)
 
 
 def test_the_headline_of_a_clean_study() -> None:
     clean = table(study(targets=100), line(0, 100))
-    told = headline(clean, SETTINGS)
+    told = _headline(clean)
     assert told.kind == "NO LEAK FOUND ABOVE LIMIT"
     assert "0 of 100 faces (95 % interval 0 % to 4 %)" in told.sentence
     assert not FORBIDDEN.search(told.sentence)
@@ -168,19 +217,18 @@ def test_the_headline_of_a_clean_study() -> None:
 def test_one_inconclusive_line_leaves_the_study_open() -> None:
     clean = table(study(targets=100), line(0, 100))
     few = replace(table(study(), line(0, 8))[0], defense="dplc")
-    told = headline((*clean, few), SETTINGS)
+    told = _headline((*clean, few))
     assert (told.kind, told.targets_needed) == ("INCONCLUSIVE", 72)
 
 
 def test_headlines_of_nothing_and_of_failed_controls() -> None:
-    assert headline((), SETTINGS) == NOT_TESTED
+    assert _headline(()) == NOT_TESTED
     (row,) = table(study(), line(8))
     invalid = replace(row, verdict=_judge(8, 8, valid=False))
-    assert headline((row, invalid), SETTINGS).kind == "INVALID"
+    assert _headline((row, invalid)).kind == "INVALID"
     assert (
-        headline(
-            (replace(row, measurement=replace(measured(row), reid=None), verdict=NOT_TESTED),),
-            SETTINGS,
+        _headline(
+            (replace(row, measurement=replace(measured(row), reid=None), verdict=NOT_TESTED),)
         )
         == NOT_TESTED
     )

@@ -28,6 +28,7 @@ from fedaudit.study.run_folder import RunFolder
 
 STUDY = """
 name = "fake"
+deployed = "dpsgd"
 [[scenario]]
 name = "fresh"
 attacks = ["quick"]
@@ -114,7 +115,8 @@ def build_report(folder: Path, evidence: str) -> Any:
     kind = settings.get("headline", "LEAK DEMONSTRATED")
     headline = SimpleNamespace(kind=kind, sentence="3 of 4.", severity="none")
     finding = SimpleNamespace(id="F1", severity=settings.get("severity", "medium"))
-    return SimpleNamespace(headline=headline, findings=[finding], exposures=())
+    thresholds = SimpleNamespace(reid_limit=0.05)
+    return SimpleNamespace(headline=headline, findings=[finding], exposures=(), settings=thresholds)
 
 
 def demo_study(quick: bool) -> Study:

@@ -52,7 +52,9 @@ def _signed(content: dict[str, Any]) -> str:
 
 
 def _run(path: Path, poison: Mapping[str, Any]) -> Path:
-    study = Study("s", (Scenario("fresh", targets=2, attacks=(Choice("dlg"),)),))
+    study = Study(
+        "s", (Scenario("fresh", targets=2, attacks=(Choice("dlg"),)),), deployed=("none",)
+    )
     with session.open_run(path, study):
         pass
     file = path / manifest.FILE

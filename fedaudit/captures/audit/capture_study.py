@@ -42,6 +42,8 @@ ALONE = 6
 """Updates of a round that can say something by themselves: the fewest of which an exact test can
 tell a leak from chance. Rounds of fewer are judged together."""
 TARGETS = 16
+AS_RECORDED = "as-recorded"
+"""What protects the updates where nothing is stated and nothing is seen."""
 POSITIVES = 3
 """Faces of the positive control."""
 
@@ -61,6 +63,8 @@ class Request:
         targets: Updates of each round at most.
         fmr: False match rate at which faces count as one person.
         ceiling_floor: Share of the gallery's own photos that must be recognized.
+        deployed: What the clients deployed, as reports are to call it; "" takes what the capture
+            states and its numbers show.
     """
 
     path: Path
@@ -74,6 +78,7 @@ class Request:
     targets: int = TARGETS
     fmr: float = 1e-3
     ceiling_floor: float = 0.5
+    deployed: str = ""
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,8 @@ def study_of(request: Request) -> Plan:
             + "`fedaudit inspect` shows what the capture holds."
         )
     chosen, left_out = choose_attacks(request.attacks, found)
-    scenarios, targets = _scenarios(found, chosen, _label(inspection), spec, stored.facts)
+    label = _deployed(request, _label(inspection))
+    scenarios, targets = _scenarios(found, chosen, label, spec, stored.facts)
     run = _recorded_run(request, truth, found, targets, left_out, stored, inspection, fitted)
     study = Study(
         name=printable(f"recorded run {request.path.resolve().name}"),
@@ -133,6 +139,7 @@ def study_of(request: Request) -> Plan:
         utility=False,
         fmr=request.fmr,
         ceiling_floor=request.ceiling_floor,
+        deployed=(label,),
         underpowered=sum(max(1, target.images) for target in targets) < ALONE,
     )
     remarks = [*fitted.notes, *notes(run, inspection)]
@@ -342,6 +349,26 @@ def _rounds_name(rounds: tuple[int, ...]) -> str:
     return f"rounds-{rounds[0]}-to-{rounds[-1]}" + ("" if whole else f"-{len(rounds)}-of-them")
 
 
+def _deployed(request: Request, seen: str) -> str:
+    """The label of the recorded updates: the auditor's word, or what is stated and seen.
+
+    Raises:
+        ConfigError: No file could carry the word; or it is "none", and the capture says otherwise.
+    """
+    word = request.deployed or seen
+    if not re.fullmatch(SAFE_NAME, word):
+        raise ConfigError(
+            "--deployed must be a name of letters, digits and . _ + -, as files carry it, not "
+            f"{printable(word)[:60]!r}."
+        )
+    if word == "none" and seen not in {"none", AS_RECORDED}:
+        raise ConfigError(
+            f"--deployed none: the capture states, or its numbers show, {seen!r}. Leave --deployed "
+            "out, or name what the clients deployed."
+        )
+    return word
+
+
 def _label(inspection: Inspection) -> str:
     """What protects the updates, as a label: stated, and seen in the numbers."""
     facts = inspection.facts
@@ -349,7 +376,7 @@ def _label(inspection: Inspection) -> str:
     seen = ("aggregate", "clipping", "noise", "sparsity", "quantization", "encrypted or masked")
     names += [one.name for one in inspection.protections if one.name in seen]
     if not names:
-        return "none" if facts.get("protections") is not None else "as-recorded"
+        return "none" if facts.get("protections") is not None else AS_RECORDED
     return _safe("+".join(dict.fromkeys(_safe(name, "other") for name in names)), "protected")
 
 

@@ -155,7 +155,7 @@ def line(
         state, seconds = simulation.train(simulation.fresh(), range(1, asked.rounds + 1))
         worth = measure(simulation, state, rounds=asked.rounds, seconds=seconds)
         assert worth is not None
-        accuracy.append(worth.accuracy)
+        accuracy.append(worth.accuracy.value)
         if seed >= asked.seeds:
             continue
         found, again = attacked(simulation, state, asked, judge, control=control)

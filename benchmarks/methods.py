@@ -155,7 +155,7 @@ def verified(simulation: Simulation, state: State) -> tuple[float, ...]:
     """Balanced accuracy of verification, and the area under the ROC."""
     utility = measure(simulation, state, rounds=0, seconds=0.0)
     assert utility is not None
-    return utility.accuracy, utility.auc
+    return utility.accuracy.value, utility.auc
 
 
 def named(simulation: Simulation, state: State) -> tuple[float, ...]:

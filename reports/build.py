@@ -10,6 +10,7 @@ from fedaudit.core.measures import Evidence, Utility
 from fedaudit.core.scenario import Federation, Scenario, Study
 from fedaudit.core.source import SourceFacts
 from fedaudit.core.threat_models import threat_model
+from fedaudit.federation.utility import pool_trainings
 from fedaudit.files.atomic import write_atomically
 from fedaudit.reports import recorded
 from fedaudit.reports.controls import ceilings, controls, failed
@@ -36,7 +37,7 @@ from fedaudit.reports.trials import Trials
 from fedaudit.scoring.identity import Gallery, calibrate
 from fedaudit.scoring.metrics import declared
 from fedaudit.study.inventory import Inventory
-from fedaudit.study.jobs import gallery_name, utility_job
+from fedaudit.study.jobs import TrainJob, central_jobs, gallery_name, utility_jobs
 from fedaudit.study.manifest import Manifest
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.session import open_report
@@ -163,13 +164,31 @@ def _gallery(folder: RunFolder, study: Study, federation: Federation) -> Gallery
 
 def _utilities(
     folder: RunFolder, study: Study, stock: Inventory
-) -> Iterator[tuple[tuple[str, str], Utility | None]]:
+) -> Iterator[tuple[tuple[str, str], Utility]]:
     done = set(stock.done)
+
+    def of(jobs: tuple[TrainJob, ...]) -> list[Utility]:
+        trainings = [_utility(folder, job.key) for job in jobs if job.key in done]
+        return [utility for utility in trainings if utility]
+
     for scenario in study.scenarios:
+        central = of(central_jobs(study, scenario))
         for defense in scenario.defenses:
-            key = utility_job(study, scenario, defense).key
-            if key in done and (measured := folder.measured(key).get("utility")):
-                yield (scenario.name, defense.label), Utility(**measured)
+            if trainings := of(utility_jobs(study, scenario, defense)):
+                yield (scenario.name, defense.label), pool_trainings(trainings, central)
+
+
+def _utility(folder: RunFolder, key: str) -> Utility | None:
+    """Of one training; None where it was not measured."""
+    measured = folder.measured(key).get("utility")
+    try:
+        utility: Utility | None = adapter(Utility | None).validate_python(measured)
+    except ValueError as error:
+        raise RunFolderError(
+            f"{folder.path}: what was measured of training {key} does not read as a utility. It is "
+            "damaged, or another version of fedaudit made it: run the study into a new folder."
+        ) from error
+    return utility
 
 
 def _pictures(folder: RunFolder, results: Results) -> Iterator[tuple[tuple[str, int], Picture]]:

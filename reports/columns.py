@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from fedaudit.core.measures import Estimate, MetricFacts, Rate, Utility
+from fedaudit.federation.utility import accuracy_difference
 from fedaudit.reports import text
 from fedaudit.reports.comparison import DefenseLine, Exposure, Row, Verdict, VerdictKind
 from fedaudit.reports.results import Results
@@ -13,6 +14,8 @@ from fedaudit.reports.text import ABSENT, number, percent, points, signed, visib
 T_contra = TypeVar("T_contra", contravariant=True)
 
 RATE = "%, 0–100 [CI], n"
+ACCURACY = "%, 50 is chance, to 100 [CI]"
+LOST = "points, against none, −100–100 [CI]"
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,10 @@ def of_defenses(metrics: Sequence[MetricFacts]) -> tuple[Column[DefenseLine], ..
         Column(_excess, "Excess over prior ↓", "points, −100–100 [CI], n", "excess"),
         Column(_worst, "Worst cosine ↓", "no unit, −1–1", "worst cosine"),
         *map(metric, metrics),
-        Column(_accuracy, name="accuracy"),
-        Column(_lost, "Utility lost ↓", "points, against none", "lost"),
+        Column(_accuracy, "Verification ↑", ACCURACY, "accuracy"),
+        Column(_untrained, name="untrained"),
+        Column(_central, name="central"),
+        Column(_lost, "Accuracy lost ↓", LOST, "lost"),
         Column(_overhead, "Overhead ↓", "times, 0 and up; 1 is none", "overhead"),
         Column(_sent, "Sent ↓", "kB a client a round, 0 and up", "kB sent"),
         Column(_epsilon, "ε claimed ↓", "no unit, 0 and up; δ, unit", "ε"),
@@ -113,8 +118,8 @@ def of_rows(metrics: Sequence[MetricFacts]) -> tuple[Column[Row], ...]:
         *map(metric, metrics),
         Column(_rank1, "Rank-1 ↓", RATE),
         Column(_labels, "Labels found ↓", "%, 0–100"),
-        Column(_accuracy, "Verification ↑", "%, 50 is chance, to 100"),
-        Column(_lost, "Utility lost ↓", "points, against none"),
+        Column(_accuracy, "Verification ↑", ACCURACY),
+        Column(_lost, "Accuracy lost ↓", LOST),
         Column(_seconds, "Attack time ↑", "CPU s a target, median, 0 and up"),
         Column(_training, "Training time ↓", "s, 0 and up"),
         Column(_epsilon, "ε claimed ↓", "no unit, 0 and up; δ, unit"),
@@ -179,8 +184,7 @@ def _points(value: Estimate | None, *notes: str) -> Cell:
     """A difference of rates."""
     if value is None:
         return Cell()
-    span = f"[{number(value.low * 100, 0)}, {number(value.high * 100, 0)}]"
-    return Cell(points(value), (span, f"n = {value.n}", *notes))
+    return Cell(points(value), (text.points_range(value), f"n = {value.n}", *notes))
 
 
 def _p_value(value: float | None) -> Cell:
@@ -258,18 +262,43 @@ def _labels(x: Row, _: Scene) -> Cell:
 
 
 def _accuracy(x: Row | DefenseLine, _: Scene) -> Cell:
-    if x.utility is None:
+    u = x.utility
+    if u is None:
         return Cell()
-    rates = sorted(x.utility.tar_at_far.items())
-    notes = (f"TAR {percent(tar)} at FAR {far}" for far, tar in rates)
-    return Cell(percent(x.utility.accuracy), (f"{x.utility.pairs} pairs", *notes))
+    trainings = f"{len(u.accuracies)} training" + ("s" if len(u.accuracies) > 1 else "")
+    notes = [
+        f"{text.percent_range(u.accuracy)} %",
+        f"{u.accuracy.n} people, {trainings}",
+        f"untrained {percent(u.untrained.value)}",
+        f"gain {points(u.gain)} {text.points_range(u.gain)}",
+    ]
+    if not u.helps:
+        notes.append("no gain over the untrained network is shown")
+    if u.central:
+        notes.append(f"central training {percent(u.central.value)}")
+    notes += [f"TAR {percent(tar)} at FAR {far}" for far, tar in sorted(u.tar_at_far.items())]
+    return Cell(percent(u.accuracy.value), tuple(notes), _share(u.accuracy))
+
+
+def _untrained(x: DefenseLine, _: Scene) -> Cell:
+    return Cell(brief=_share(x.utility.untrained) if x.utility else ABSENT)
+
+
+def _central(x: DefenseLine, _: Scene) -> Cell:
+    return Cell(brief=_share(x.utility.central) if x.utility else ABSENT)
+
+
+def _share(value: Estimate | None) -> str:
+    return ABSENT if value is None else f"{percent(value.value)} {text.percent_range(value)}"
 
 
 def _lost(x: Row | DefenseLine, scene: Scene) -> Cell:
     if scene.bare is None or x.utility is None:
         return Cell()
-    lost = 100 * (scene.bare.accuracy - x.utility.accuracy)
-    return Cell(signed(lost, 1), brief=signed(-lost, 1))
+    lost = accuracy_difference(scene.bare, x.utility)
+    if lost is None:
+        return Cell()
+    return Cell(signed(100 * lost.value, 1), (text.points_range(lost),))
 
 
 def _overhead(x: DefenseLine, _: Scene) -> Cell:

@@ -218,8 +218,10 @@ class DefenseLine:
         worst_cosine: Over all attacks.
         reduction: Undefended − defended rate, paired by photo, both under their strongest attack.
         p_value, p_holm: One-sided, reduction > 0; Holm over all lines of the study.
-        accuracy_lost: Verification accuracy against the undefended federation, a share.
-        dominated_by: Label of a defense that is at least as useful and leaks no more.
+        accuracy_lost: Verification accuracy of the undefended federation less this one's, by person
+            and training; a share.
+        dominated_by: Label of a defense that is no less useful and leaks no more, by estimates,
+            and is better in one of the two by an interval.
         role: As in `Row`.
     """
 
@@ -236,7 +238,7 @@ class DefenseLine:
     reid_adapted: Rate | None
     worst_cosine: float | None
     utility: Utility | None
-    accuracy_lost: float | None
+    accuracy_lost: Estimate | None
     budget: Budget | None
     dominated_by: str | None
     reduction: Estimate | None = None

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from fedaudit.core.measures import Rate, Utility
 from fedaudit.core.scenario import Choice, Scenario, Study
+from fedaudit.federation.utility import accuracy_difference
 from fedaudit.reports.comparison import (
     ADAPTED,
     GRAVITY,
@@ -49,7 +50,7 @@ def _line(
     top = strongest(rows)
     utility = next((row.utility for row in rows if row.utility), None)
     cosines = [row.worst_cosine for row in rows if row.worst_cosine is not None]
-    lost = plain.accuracy - utility.accuracy if plain and utility else None
+    lost = accuracy_difference(plain, utility) if plain and utility else None
     return DefenseLine(
         scenario=scenario.name,
         defense=choice.label,

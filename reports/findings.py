@@ -8,6 +8,7 @@ from typing import Literal
 from fedaudit.core.protocols import AttackCategory
 from fedaudit.reports.comparison import Exposure, Measurement, Row, Severity
 from fedaudit.reports.results import Coverage, Finding
+from fedaudit.reports.text import percent
 from fedaudit.reports.verdicts import ORDER, model_in_words, rate_text
 
 RECONSTRUCTION: tuple[str, ...] = (
@@ -19,7 +20,10 @@ MEMBERSHIP = ("NIST AI 100-2 NISTAML.033", "MITRE ATLAS AML.T0024.000", "OWASP M
 PROPERTY = ("NIST AI 100-2 NISTAML.034",)
 INFERENCE = (("membership inference", MEMBERSHIP), ("property inference", PROPERTY))
 """Classes of which we have no attack, with their names elsewhere."""
-NO_REMEDY = "No defense that was measured here lowers the rate; try others, or larger batches."
+NO_REMEDY = (
+    "No defense that was measured here lowers the rate and leaves a network that is worth more "
+    "than an untrained one; try others, or larger batches."
+)
 
 RECORDED_REMEDY = (
     "A recording holds no defense to compare with. `fedaudit run` measures defenses, larger "
@@ -249,7 +253,14 @@ def _remedy(row: Row, rows: tuple[Row, ...]) -> str:
             rivals.setdefault(other.defense, []).append(other)
     # A defense is as good as it is against the attack that does best against it.
     worst = [max(mine, key=_order) for mine in rivals.values()]
-    helping = [w for w in worst if w.reid and row.reid and w.reid.value < row.reid.value]
+    helping = [
+        w
+        for w in worst
+        if w.reid
+        and row.reid
+        and w.reid.value < row.reid.value
+        and (w.utility is None or w.utility.helps)
+    ]
     if not helping and row.model_state:
         return RECORDED_REMEDY
     if not helping:
@@ -259,8 +270,9 @@ def _remedy(row: Row, rows: tuple[Row, ...]) -> str:
     price = ""
     if best.utility and row.utility:
         price = (
-            f" Verification accuracy went from {row.utility.accuracy:.3f} to "
-            f"{best.utility.accuracy:.3f}."
+            f" Verification accuracy went from {percent(row.utility.accuracy.value)} to "
+            f"{percent(best.utility.accuracy.value)} (untrained: "
+            f"{percent(best.utility.untrained.value)})."
         )
     return f"Measured here: under {best.defense}, {rate_text(best.reid)}.{price}"
 

@@ -3,17 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil, floor
+from statistics import fmean
 
 import altair as alt
 from markupsafe import Markup
 
 from fedaudit.core.measures import Rate, Utility
+from fedaudit.federation.utility import accuracy_difference
 from fedaudit.reports.charts import COLORS, Key, draw, over
 from fedaudit.reports.comparison import Row, met_by_adaptive, strongest
 from fedaudit.reports.figures import Columns, Figure, Panel, scenario_title, table, unique
 from fedaudit.reports.lanes import rate_axis, short
 from fedaudit.reports.results import Results
-from fedaudit.reports.text import defense_name, percent, rate
+from fedaudit.reports.text import accuracy, defense_name, rate
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,11 @@ def frontier(results: Results) -> Figure:
     columns: Columns[tuple[str, Mark]] = {
         "Scenario": lambda x: x[0],
         "Defense": lambda x: defense_name(x[1].defense),
-        "Verification accuracy ↑ (%, 50 is chance, to 100)": lambda x: percent(
+        "Verification accuracy ↑ (%, 50 is chance, to 100) [95 % CI] people": lambda x: accuracy(
             x[1].utility.accuracy
         ),
-        "Held-out pairs": lambda x: str(x[1].utility.pairs),
+        "Untrained ↑": lambda x: accuracy(x[1].utility.untrained),
+        "Central training ↑": lambda x: accuracy(x[1].utility.central),
         "Re-identification ↓ (%, 0–100) [95 % CI] n": lambda x: rate(x[1].reid),
         "Strongest attack": lambda x: x[1].attack,
         "Dominated": lambda x: (
@@ -77,56 +80,72 @@ def frontier(results: Results) -> Figure:
         title="Privacy against utility",
         reading=(
             "Right is more useful, down is less leakage. Each mark is one defense under its "
-            "strongest attack, with the exact 95 % interval of re-identification. Hollow marks are "
-            "dominated: another defense is at least as useful and leaks no more, by point "
-            "estimates; overlapping intervals mean that the order may be chance. A defense that no "
-            "attack met which knows it dominates none that such an attack met."
+            "strongest attack, with 95 % intervals of both. Left of the dotted line a trained "
+            "network is worth less than an untrained one; the dashed line is what one place with "
+            "everybody's photos reaches. Hollow marks are dominated (another defense is as good in "
+            "both, and better in one by more than chance explains) or are not shown to beat the "
+            "untrained network, and such a defense dominates none. Nor does one that no attack met "
+            "which knows it, where such an attack met the other."
         ),
         panels=tuple(panels),
-        keys=(Key("on the frontier", "circle", "c1"), Key("dominated", "ring", "prior")),
+        keys=(
+            Key("on the frontier", "circle", "c1"),
+            Key("dominated, or no gain over the untrained network", "ring", "prior"),
+        ),
         table=table(columns, lines),
     )
 
 
 def _dominator(mark: Mark, others: Sequence[Mark]) -> str | None:
-    own = (mark.utility.accuracy, -mark.reid.value)
+    """A defense no worse in either by estimate, and better in one by an interval."""
     for other in others:
-        if mark.met_by_adaptive and not other.met_by_adaptive:
+        if not other.utility.helps or (mark.met_by_adaptive and not other.met_by_adaptive):
             continue
-        their = (other.utility.accuracy, -other.reid.value)
-        if their != own and all(t >= o for t, o in zip(their, own, strict=True)):
+        more = accuracy_difference(other.utility, mark.utility)
+        if more is None or more.value < 0 or other.reid.value > mark.reid.value:
+            continue
+        if more.low > 0 or other.reid.high < mark.reid.low:
             return other.defense
     return None
 
 
 def _panel(points: Sequence[Mark]) -> Markup:
-    worth = [m.utility.accuracy for m in points]
+    worth = [x for m in points for x in (m.utility.accuracy.low, m.utility.accuracy.high)]
+    untrained = fmean(m.utility.untrained.value for m in points)
+    central = next((m.utility.central.value for m in points if m.utility.central), None)
+    worth += [untrained, *([] if central is None else [central])]
     domain = [floor(min(worth) * 20 - 0.6) / 20, min(1.0, ceil(max(worth) * 20 + 0.6) / 20)]
     heights = _spread([m.reid.value for m in points])
     records = [
         {
-            "accuracy": m.utility.accuracy,
+            "accuracy": m.utility.accuracy.value,
+            "left": m.utility.accuracy.low,
+            "right": m.utility.accuracy.high,
             "reid": m.reid.value,
             "low": m.reid.low,
             "high": m.reid.high,
-            "label": short(defense_name(m.defense), 20)
-            + (" (dominated)" if m.dominated_by else ""),
+            "label": short(defense_name(m.defense), 20) + _remark(m),
             "edge": domain[1],
             "height": height,
-            "beaten": m.dominated_by is not None,
+            "beaten": bool(_remark(m)),
         }
         for m, height in zip(points, heights, strict=True)
     ]
-    x = alt.X(
-        "accuracy:Q",
-        title="Verification accuracy on held-out people ↑ better (%, 50 is chance, to 100)",
-        scale=alt.Scale(domain=domain, nice=False, zero=False),
-        axis=alt.Axis(format=".0%", tickCount=6),
-    )
+    scale = alt.Scale(domain=domain, nice=False, zero=False)
+    title = "Verification accuracy on held-out people ↑ better (%, 50 is chance, to 100)"
+    axis = alt.Axis(format=".0%", tickCount=6)
+    x = alt.X("accuracy:Q", title=title, scale=scale, axis=axis)
 
     base = over(records).encode(x=x)
     leader = base.mark_rule(color=COLORS["prior"], strokeWidth=1, opacity=0.6, strokeDash=[2, 3])
     layers = [
+        over([{"accuracy": value}])
+        .mark_rule(color=COLORS["muted"], strokeWidth=1.5, strokeDash=dash)
+        .encode(x=x)
+        for value, dash in ((untrained, [1, 3]), (central, [6, 4]))
+        if value is not None
+    ]
+    layers += [
         leader.encode(y=rate_axis("reid"), x2=alt.X2("edge:Q"), y2=alt.Y2("height:Q")),
         base.transform_filter("!datum.beaten")
         .mark_line(color=COLORS["c1"], strokeWidth=1.5, opacity=0.5)
@@ -139,6 +158,11 @@ def _panel(points: Sequence[Mark]) -> Markup:
             part.mark_rule(color=COLORS[color], strokeWidth=2.5, opacity=0.5).encode(
                 y=rate_axis("low"), y2=alt.Y2("high:Q")
             ),
+            part.mark_rule(color=COLORS[color], strokeWidth=2.5, opacity=0.5).encode(
+                x=alt.X("left:Q", title=title, scale=scale, axis=axis),
+                x2=alt.X2("right:Q"),
+                y=rate_axis("reid"),
+            ),
             part.mark_point(
                 size=110, opacity=1, fill=fill, stroke=COLORS[color], strokeWidth=2
             ).encode(y=rate_axis("reid")),
@@ -148,6 +172,12 @@ def _panel(points: Sequence[Mark]) -> Markup:
         text.encode(x=alt.XValue("width"), y=rate_axis("height"), text=alt.Text("label:N"))
     )
     return draw(layers, height=320, left=72, right=214)
+
+
+def _remark(mark: Mark) -> str:
+    if not mark.utility.helps:
+        return " (no gain)"
+    return " (dominated)" if mark.dominated_by else ""
 
 
 def _spread(values: Sequence[float]) -> list[float]:

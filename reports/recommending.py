@@ -6,9 +6,12 @@ from typing import Literal
 
 from fedaudit.reports.comparison import DefenseLine
 from fedaudit.reports.results import Results
+from fedaudit.reports.text import accuracy, percent
 from fedaudit.stats.intervals import targets_needed
 
-Standing = Literal["measured", "by estimate only", "too leaky", "too costly", "not measured"]
+Standing = Literal[
+    "measured", "by estimate only", "too leaky", "too costly", "no gain", "not measured"
+]
 
 
 @dataclass(frozen=True)
@@ -16,10 +19,12 @@ class Candidate:
     """One defense in one scenario, held against what is asked.
 
     Attributes:
-        standing: "measured": the upper end of re-identification's interval and the accuracy keep
-            the limits. "by estimate only": the rate does, its interval does not. "too leaky", "too
-            costly": re-identification or accuracy breaks its limit (leakage is said first). "not
-            measured": something is missing, or no attack that knows the defense was run.
+        standing: "measured": the upper end of re-identification's interval and the lower end of
+            the accuracy's keep the limits. "by estimate only": the estimates do, an interval does
+            not. "too leaky", "too costly": re-identification or accuracy breaks its limit (leakage
+            is said first). "no gain": training under the defense is not shown to beat the
+            untrained network, whatever else. "not measured": something is missing, or no attack
+            that knows the defense was run.
         why: In words, with the numbers.
         cost: Client seconds against the undefended, times; None where not measured.
     """
@@ -74,20 +79,23 @@ def _judge(line: DefenseLine, max_reid: float, min_accuracy: float) -> Candidate
         return Candidate(line, "not measured", _missing(line), cost)
     why = (
         f"{reid.hits} of {reid.n} re-identified (upper bound {reid.high:.1%}) by {line.attack}; "
-        f"accuracy {utility.accuracy:.3f}"
+        f"accuracy {accuracy(utility.accuracy)}, untrained {percent(utility.untrained.value)}"
     )
     if not line.met_by_adaptive:
         why = f"no attack that knows the defense was run; {why}"
     standing: Standing = "measured"
-    if reid.value > max_reid:
+    if not utility.helps:
+        standing = "no gain"
+        why = f"training under it is not shown to beat the untrained network; {why}"
+    elif reid.value > max_reid:
         standing = "too leaky"
-    elif utility.accuracy < min_accuracy:
+    elif utility.accuracy.value < min_accuracy:
         standing = "too costly"
     elif not line.met_by_adaptive:
         standing = "not measured"
-    elif reid.high > max_reid:
+    elif reid.high > max_reid or utility.accuracy.low < min_accuracy:
         standing = "by estimate only"
-        if max_reid > 0:
+        if 0 < max_reid < reid.high:
             needed = targets_needed(max_reid)
             why += f"; {needed} targets without a hit would show the limit kept"
     return Candidate(line, standing, why, cost)
@@ -105,7 +113,7 @@ def _ordered(
     candidates: Sequence[Candidate], max_reid: float, min_accuracy: float
 ) -> tuple[Candidate, ...]:
     """By standing; what satisfies by cost, then bytes; what does not by how far it is off."""
-    order = ("measured", "by estimate only", "too costly", "too leaky", "not measured")
+    order = ("measured", "by estimate only", "too costly", "too leaky", "no gain", "not measured")
 
     def key(candidate: Candidate) -> tuple[int, float, float]:
         place = order.index(candidate.standing)
@@ -115,7 +123,7 @@ def _ordered(
             sent = line.utility.bytes_sent if line.utility else None
             return place, cost, float(sent) if sent is not None else float("inf")
         leak = max(0.0, line.reid.value - max_reid) if line.reid else 1.0
-        lost = max(0.0, min_accuracy - line.utility.accuracy) if line.utility else 1.0
-        return (2 if candidate.standing != "not measured" else 3), leak + lost, cost
+        lost = max(0.0, min_accuracy - line.utility.accuracy.value) if line.utility else 1.0
+        return max(place, 3), leak + lost, cost  # too costly and too leaky side by side
 
     return tuple(sorted(candidates, key=key))

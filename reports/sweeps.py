@@ -11,7 +11,7 @@ from fedaudit.reports.defense_lines import sweeps
 from fedaudit.reports.figures import Columns, Figure, Panel, scenario_title, table, unique
 from fedaudit.reports.lanes import bounds, rate_axis
 from fedaudit.reports.results import Results
-from fedaudit.reports.text import ABSENT, number, percent, rate
+from fedaudit.reports.text import ABSENT, accuracy, number, rate
 
 ACCURACY = Key("verification accuracy", "dash", "prior")
 UNDEFENDED = "none"
@@ -42,7 +42,7 @@ def setting_curves(results: Results) -> Figure:
         "SSIM ↓ (no unit, −1–1)": lambda x: (
             number(m.ssim.value) if (m := x[4].measurement) and m.ssim else ABSENT
         ),
-        "Verification accuracy ↑ (%, 50 is chance, to 100)": lambda x: percent(
+        "Verification accuracy ↑ (%, 50 is chance, to 100) [95 % CI] people": lambda x: accuracy(
             x[3].utility.accuracy if x[3].utility else None
         ),
     }
@@ -98,7 +98,7 @@ def _panel(
         if row.attack == key.label and row.defense in places and row.reid
     ]
     worth = [
-        {"x": places[line.defense], "accuracy": line.utility.accuracy}
+        {"x": places[line.defense], "accuracy": line.utility.accuracy.value}
         for line in points
         if line.utility
     ]

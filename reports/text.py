@@ -113,6 +113,22 @@ def estimate(value: Estimate | None, digits: int = 2) -> str:
     return f"{number(value.value, digits)} {estimate_range(value, digits)} n = {value.n}"
 
 
+def accuracy(value: Estimate | None) -> str:
+    """A mean share with its interval and the people it is of, in one line.
+
+    >>> accuracy(Estimate(0.87, 0.8, 0.941, 10, "")).replace(chr(160), " ")
+    '87 % [80, 94] 10 people'
+    """
+    if value is None:
+        return ABSENT
+    return f"{percent(value.value)} {percent_range(value)} {value.n} people"
+
+
+def percent_range(value: Estimate) -> str:
+    """The interval of a share, in percent."""
+    return f"[{percent(value.low, unit=False)}, {percent(value.high, unit=False)}]"
+
+
 def points(value: Estimate | None) -> str:
     """A difference of rates in percentage points, with a sign.
 
@@ -120,6 +136,11 @@ def points(value: Estimate | None) -> str:
     '+25'
     """
     return ABSENT if value is None else signed(value.value * 100, 0)
+
+
+def points_range(value: Estimate) -> str:
+    """The interval of a difference of rates, in percentage points."""
+    return f"[{number(value.low * 100, 0)}, {number(value.high * 100, 0)}]"
 
 
 def signed(value: float, digits: int = 2) -> str:

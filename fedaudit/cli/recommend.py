@@ -44,7 +44,8 @@ def recommend(
     """Name the cheapest defenses of the run folder RUN that were measured to keep both limits.
 
     Cheapest is least client time, then fewest bytes. What no attack that knows the defense has met
-    is never recommended. Where none keeps both, the nearest are named.
+    is never recommended, nor is one whose training is not shown to beat an untrained network.
+    Where none keeps both, the nearest are named.
     """
     from fedaudit.core.errors import UnknownNameError  # noqa: PLC0415 - startup time
     from fedaudit.reports import recommending  # noqa: PLC0415 - imports torch
@@ -83,10 +84,10 @@ def _say(one: Recommendation, max_reid: float, min_accuracy: float) -> None:
             say(f"    {_line(candidate)}")
         return
     say("  no defense was measured to satisfy both. Nearest:")
-    for candidate in [c for c in one.candidates if c.standing != "not measured"][:3]:
+    unfit = ("no gain", "not measured")
+    near = [c for c in one.candidates if c.standing not in unfit][:3]
+    for candidate in [*near, *[c for c in one.candidates if c.standing in unfit][:5]]:
         say(f"    {_line(candidate)} [{candidate.standing}]")
-    for candidate in [c for c in one.candidates if c.standing == "not measured"][:5]:
-        say(f"    {_line(candidate)} [not measured]")
 
 
 def _line(candidate: Candidate) -> str:

@@ -32,10 +32,15 @@ class Utility:
     """What the defended federation is still worth on people it never saw.
 
     Attributes:
-        accuracy: Best verification accuracy on held-out pairs (0.5 is chance).
+        accuracy: Balanced verification accuracy on pairs of held-out people, at thresholds that
+            other people set; 0.5 is chance. Its interval is over people and trainings.
+        untrained: The same for the fresh network: what training adds to.
+        gain: accuracy − untrained, paired; a defense is of no use where its low end is not above 0.
+        accuracies: By training (seed) and person, which pairs two defenses.
+        untrained_accuracies: The same for the fresh networks.
         tar_at_far: TAR at the FAR named in the key ("1e-2").
-        rounds, seconds, bytes_per_client_round: Cost of training; bytes both ways.
-        untrained_accuracy: The same for the fresh model: what training adds to.
+        central: What one place that has everybody's photos reaches with as many steps.
+        rounds, seconds, bytes_per_client_round: Cost of a training; bytes both ways.
         training_epsilon: ε that all rounds of the training compose to, where there is one.
         training_delta, training_unit: δ that goes with it, and what is protected.
         step_seconds, plain_step_seconds: Median CPU seconds of one client's round with the defense
@@ -44,14 +49,18 @@ class Utility:
             encoding that it names) and without.
     """
 
-    accuracy: float
+    accuracy: Estimate
+    untrained: Estimate
+    gain: Estimate
+    accuracies: tuple[tuple[float, ...], ...]
+    untrained_accuracies: tuple[tuple[float, ...], ...]
     tar_at_far: Mapping[str, float]
     auc: float
     pairs: int
     rounds: int
     seconds: float
     bytes_per_client_round: int
-    untrained_accuracy: float | None = None
+    central: Estimate | None = None
     training_epsilon: float | None = None
     training_delta: float | None = None
     training_unit: str = ""
@@ -59,6 +68,11 @@ class Utility:
     plain_step_seconds: float | None = None
     bytes_sent: int | None = None
     plain_bytes_sent: int | None = None
+
+    @property
+    def helps(self) -> bool:
+        """Whether training under the defense is shown to beat not training at all."""
+        return self.gain.low > 0
 
     @property
     def overhead(self) -> float | None:

@@ -118,6 +118,7 @@ class Study:
         ceiling_floor: Share of the originals that the judge must re-identify; below it the run is
             invalid, because a judge that does not know the originals finds no leak.
         utility: Train every defense's federation and measure verification accuracy.
+        utility_seeds: Trainings of each federation, from other seeds, that accuracy is the mean of.
         release_context: Who could see the updates, in the user's words; never inferred.
         underpowered: Say in the report that the study is too small to conclude from.
         deployed: Labels of the defenses that are audited: verdict, severity and gate judge them,
@@ -132,6 +133,7 @@ class Study:
     seeds: tuple[int, ...] = (0,)
     federation: Federation = Federation()
     utility: bool = True
+    utility_seeds: int = 3
     fmr: float = 1e-3
     reid_limit: float = 0.05
     ceiling_floor: float = 0.5

@@ -1,15 +1,16 @@
 """What a trained federation is worth, and what its defense costs: verification, time, bytes."""
 
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from statistics import median
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from statistics import fmean, median
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fedaudit.core.claims import Budget
-from fedaudit.core.measures import Utility
+from fedaudit.core.measures import Estimate, Utility
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.shared import Shared, Update, tensors_in
 from fedaudit.defenses.chain import parts_of
@@ -17,39 +18,14 @@ from fedaudit.defenses.gradient_transforms import Encodes
 from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.abilities import Labels
 from fedaudit.federation.simulation import Simulation, State
+from fedaudit.federation.verification import LEAST_PEOPLE, Verification, verify_pairs
 from fedaudit.models.facenet import require_face_net
 from fedaudit.models.zoo import build
-from fedaudit.stats.intervals import auc
+from fedaudit.stats.crossed import crossed_mean
 
-FARS = {"1e-2": 1e-2, "1e-3": 1e-3}
 REPEATS = 5
 CLIENT = 0
 """The client whose rounds are timed, and how often."""
-
-
-def verification(embeddings: Tensor, people: tuple[str, ...]) -> dict[str, float]:
-    """Verification over all pairs of `embeddings [N, D]` (unit rows).
-
-    Returns:
-        `accuracy` (balanced over genuine and impostor pairs, best threshold), `auc`, `pairs`, and
-        `tar@FAR` for each FAR of `FARS`.
-    """
-    rows, columns = torch.triu_indices(len(people), len(people), 1)
-    scores = (embeddings @ embeddings.T)[rows, columns].double()
-    codes = torch.tensor([sorted(set(people)).index(p) for p in people])
-    genuine = codes[rows] == codes[columns]
-    true, false = scores[genuine], scores[~genuine].sort().values
-    below = torch.searchsorted(false, true.sort().values) / len(false)
-    accept = torch.arange(len(true), 0, -1) / len(true)
-    result = {
-        "accuracy": float(((accept + below) / 2).max()),
-        "auc": auc(true, false),
-        "pairs": float(len(scores)),
-    }
-    for name, far in FARS.items():
-        threshold = false[len(false) - 1 - int(far * len(false))]
-        result[f"tar@{name}"] = float((true > threshold).double().mean())
-    return result
 
 
 def measure(
@@ -59,44 +35,112 @@ def measure(
     rounds: int,
     seconds: float,
     budget: Budget | None = None,
+    costs: bool = True,
 ) -> Utility | None:
-    """Utility of a trained federation; None where nobody is held out.
+    """Utility of one training of a federation; None where too few people are held out.
 
     Where clients keep an embedding of their own, each client's network is measured, and the mean is
-    reported: that is what a user of the federation holds. `budget` is the guarantee of all rounds.
+    reported: that is what a user of the federation holds.
+
+    Args:
+        simulation: Says who is held out.
+        state: After the training.
+        rounds: Of the training.
+        seconds: That it took.
+        budget: The guarantee of all rounds.
+        costs: Measure what a client's round costs, too.
     """
     faces, split = simulation.faces, simulation.split
-    photos = [i for i, person in enumerate(faces.people) if person in split.held_out]
-    if not photos:
+    if len(split.held_out) < LEAST_PEOPLE:
         return None
+    photos = [i for i, person in enumerate(faces.people) if person in split.held_out]
     images, people = faces.images[photos], tuple(faces.people[i] for i in photos)
 
-    def of(state: State) -> dict[str, float]:
+    def of(state: State) -> Verification:
         return _mean(
-            verification(_embed(simulation, state, client, images), people)
-            for client in _distinct(state)
+            [
+                verify_pairs(_embed(simulation, state, client, images), people)
+                for client in _distinct(state)
+            ]
         )
 
     trained, fresh = of(state), of(simulation.fresh())
-    cost = step_cost(simulation, state)
+    cost = step_cost(simulation, state) if costs else None
     received = simulation.received(state, 0)
     update = sum(value.numel() * value.element_size() for value in received.values())
-    return Utility(
-        accuracy=trained["accuracy"],
-        tar_at_far={name: trained[f"tar@{name}"] for name in FARS},
-        auc=trained["auc"],
-        pairs=int(trained["pairs"]),
+    return _estimated(
+        (trained.accuracies,),
+        (fresh.accuracies,),
+        tar_at_far=trained.tar_at_far,
+        auc=trained.auc,
+        pairs=trained.pairs,
         rounds=rounds,
         seconds=seconds,
         bytes_per_client_round=2 * update,
         training_epsilon=budget.epsilon if budget and budget.epsilon < float("inf") else None,
         training_delta=budget.delta if budget else None,
         training_unit=budget.unit if budget else "",
-        untrained_accuracy=fresh["accuracy"],
-        step_seconds=cost.seconds,
-        plain_step_seconds=cost.plain_seconds,
-        bytes_sent=cost.bytes,
-        plain_bytes_sent=cost.plain_bytes,
+        step_seconds=cost.seconds if cost else None,
+        plain_step_seconds=cost.plain_seconds if cost else None,
+        bytes_sent=cost.bytes if cost else None,
+        plain_bytes_sent=cost.plain_bytes if cost else None,
+    )
+
+
+def pool_trainings(trainings: Sequence[Utility], central: Sequence[Utility] = ()) -> Utility:
+    """One utility over several trainings from other seeds, the first of which states the costs.
+
+    Args:
+        trainings: At least one; all of the same federation and held-out people.
+        central: Trainings of one place that has everybody's photos, where there are any.
+    """
+    first = trainings[0]
+    names = [name for name in first.tar_at_far if all(name in t.tar_at_far for t in trainings)]
+    reference = crossed_mean([row for t in central for row in t.accuracies]) if central else None
+    known = {field.name: getattr(first, field.name) for field in fields(first)}
+    for name in ("accuracy", "untrained", "gain", "accuracies", "untrained_accuracies"):
+        del known[name]
+    known |= {
+        "tar_at_far": {name: fmean(t.tar_at_far[name] for t in trainings) for name in names},
+        "auc": fmean(t.auc for t in trainings),
+        "seconds": median(t.seconds for t in trainings),
+        "central": reference,
+    }
+    return _estimated(
+        tuple(row for t in trainings for row in t.accuracies),
+        tuple(row for t in trainings for row in t.untrained_accuracies),
+        **known,
+    )
+
+
+def accuracy_difference(first: Utility, second: Utility) -> Estimate | None:
+    """First − second by person and training; None where they are not of the same."""
+    return _difference(first.accuracies, second.accuracies)
+
+
+def _difference(
+    first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]
+) -> Estimate | None:
+    if [len(row) for row in first] != [len(row) for row in second]:
+        return None
+    rows = [[a - b for a, b in zip(*pair, strict=True)] for pair in zip(first, second, strict=True)]
+    return crossed_mean(rows, low=-1.0)
+
+
+def _estimated(
+    accuracies: tuple[tuple[float, ...], ...],
+    untrained: tuple[tuple[float, ...], ...],
+    **measured: Any,
+) -> Utility:
+    gain = _difference(accuracies, untrained)
+    assert gain  # both are of the same people
+    return Utility(
+        accuracy=crossed_mean(accuracies),
+        untrained=crossed_mean(untrained),
+        gain=gain,
+        accuracies=accuracies,
+        untrained_accuracies=untrained,
+        **measured,
     )
 
 
@@ -112,9 +156,14 @@ def _embed(simulation: Simulation, state: State, client: int, images: Tensor) ->
     return torch.cat([model.embed(part) for part in torch.split(images, 64)])
 
 
-def _mean(results: Iterable[dict[str, float]]) -> dict[str, float]:
-    rows = list(results)
-    return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
+def _mean(clients: Sequence[Verification]) -> Verification:
+    first = clients[0]
+    return Verification(
+        accuracies=tuple(map(fmean, zip(*(c.accuracies for c in clients), strict=True))),
+        tar_at_far={name: fmean(c.tar_at_far[name] for c in clients) for name in first.tar_at_far},
+        auc=fmean(c.auc for c in clients),
+        pairs=first.pairs,
+    )
 
 
 @dataclass(frozen=True)

@@ -111,9 +111,26 @@ def expand(study: Study) -> tuple[TrainJob | AttackJob, ...]:
     return (*trained.values(), *cells)
 
 
-def utility_job(study: Study, scenario: Scenario, defense: Choice) -> TrainJob:
-    """The training job that measures a defense's utility."""
-    return _train(study, scenario, defense, study.federation_of(scenario).rounds)
+def utility_jobs(study: Study, scenario: Scenario, defense: Choice) -> tuple[TrainJob, ...]:
+    """The training jobs that measure a defense's utility: one a seed."""
+    first = _train(study, scenario, defense, study.federation_of(scenario).rounds)
+    return tuple(replace(first, seed=first.seed + k) for k in range(study.utility_seeds))
+
+
+def central_jobs(study: Study, scenario: Scenario) -> tuple[TrainJob, ...]:
+    """What one place with everybody's photos reaches, in as many steps as all clients take."""
+    federation = study.federation_of(scenario)
+    training = federation.training
+    alone = federation.partition == "people"
+    pooled = replace(
+        federation,
+        clients=1,
+        partition="people",
+        identities=federation.identities * (federation.clients if alone else 1),
+        training=replace(training, steps=training.steps * federation.clients),
+    )
+    central = replace(scenario, method=Choice("fedavg"), federation=pooled)
+    return utility_jobs(study, central, Choice("none"))
 
 
 def model_job(study: Study, scenario: Scenario, defense: Choice) -> TrainJob | None:
@@ -151,7 +168,9 @@ def _models(study: Study) -> Iterator[TrainJob]:
             yield job
     if study.utility:
         for scenario, defense in rows:
-            yield utility_job(study, scenario, defense)
+            yield from utility_jobs(study, scenario, defense)
+        for scenario in study.scenarios:
+            yield from central_jobs(study, scenario)
 
 
 def _cells(study: Study) -> Iterator[AttackJob]:

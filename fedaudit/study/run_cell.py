@@ -43,6 +43,7 @@ from fedaudit.study.sources import source_of, statements
 def run_train(study: Study, job: TrainJob, folder: RunFolder) -> None:
     """Train a federation from a fresh model, measure its utility if the study asks, keep both."""
     simulation = federated(study, job.network, job.method, job.defense, job.federation)
+    simulation = replace(simulation, seed=job.seed)
     state, seconds = simulation.train(simulation.fresh(), range(1, job.rounds + 1))
     measured = {}
     if study.utility and job.rounds == job.federation.rounds:
@@ -52,6 +53,7 @@ def run_train(study: Study, job: TrainJob, folder: RunFolder) -> None:
             rounds=job.rounds,
             seconds=seconds,
             budget=_composed(simulation, job.rounds),
+            costs=job.seed == study.seeds[0],
         )
         measured["utility"] = asdict(utility) if utility else None
     folder.save_model(job.key, state.flat(), measured)

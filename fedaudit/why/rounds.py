@@ -57,4 +57,4 @@ def _measured_accuracy(subject: Subject, number: int) -> float | None:
         worth = measure(subject.simulation, subject.state(number), rounds=number - 1, seconds=0.0)
     except ConfigError:  # not a face network: there is no verification
         return None
-    return None if worth is None else worth.accuracy
+    return None if worth is None else worth.accuracy.value

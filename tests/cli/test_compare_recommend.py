@@ -1,16 +1,22 @@
 """`fedaudit compare` and `fedaudit recommend` on a small, real run."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from fedaudit.cli import cli
+from fedaudit.reports import build
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "reports"))
+from sample import sample
 
 STUDY = """
 name = "defenses"
 size = 32
+utility_seeds = 1
 [federation]
 clients = 2
 rounds = 1
@@ -55,18 +61,30 @@ def test_compare_has_a_line_for_each_defense(run: Path) -> None:
     assert (run / "report.html").read_text().count("top_k, by pruned") == 1
 
 
-def test_recommend_names_what_was_measured_or_the_nearest(run: Path) -> None:
+def test_what_trained_for_one_step_is_never_recommended(run: Path) -> None:
     asked = ["recommend", str(run), "--max-reid", "1", "--min-accuracy", "0"]
-    fine = CliRunner().invoke(cli, asked, standalone_mode=False)
+    useless = CliRunner().invoke(cli, asked, standalone_mode=False)
+    assert useless.return_value == 1
+    assert "no defense was measured to satisfy both" in useless.output
+    assert "not shown to beat the untrained network" in useless.output
+    assert "[no gain]" in useless.output
+
+
+def test_recommend_names_what_was_measured_or_the_nearest(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "results_of", lambda _: sample())
+    asked = ["recommend", str(run), "--scenario", "fresh-b1", "--max-reid", "1"]
+    fine = CliRunner().invoke(cli, [*asked, "--min-accuracy", "0"], standalone_mode=False)
     assert fine.return_value == 0
     assert "measured to satisfy both" in fine.output
-    strict = ["recommend", str(run), "--max-reid", "0", "--min-accuracy", "1"]
+    strict = [*asked[:-1], "0", "--min-accuracy", "1"]
     none = CliRunner().invoke(cli, strict, standalone_mode=False)
     assert none.return_value == 1
     assert "Nearest:" in none.output
     plain = json.loads(CliRunner().invoke(cli, [*strict, "--json"]).output)
     assert plain[0]["satisfied"] == []
-    assert {c["standing"] for c in plain[0]["candidates"]} <= {"too costly", "too leaky"}
+    assert {c["standing"] for c in plain[0]["candidates"]} <= {"too costly", "too leaky", "no gain"}
 
 
 def test_a_wrong_scenario_names_the_closest(run: Path) -> None:

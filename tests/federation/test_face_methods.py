@@ -297,7 +297,7 @@ def test_fedface_tells_apart_people_it_never_saw(federate: Federate) -> None:
     assert after is not None
     assert before.auc > 0.92  # the pre-training taught something: a random network has 0.87
     assert after.auc > before.auc + 0.01
-    assert after.accuracy > before.accuracy + 0.01
+    assert after.accuracy.value > before.accuracy.value + 0.01
     # What spreads is the embeddings of those who train; the features follow.
     photos = [simulation.faces.images[list(simulation.split.photos[c])] for c in range(30)]
 

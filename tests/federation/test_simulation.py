@@ -115,7 +115,7 @@ def test_training_lowers_the_loss_and_helps_people_it_never_saw(federate: Federa
     assert before is not None
     assert after is not None
     assert after.auc > before.auc + 0.02
-    assert after.untrained_accuracy == before.accuracy
+    assert after.untrained == before.accuracy
     assert after.pairs == 100 * 99 / 2  # ten people held out, all ten photos of each
     size = sum(value.numel() for value in parameters_of(build(simulation.spec(0))).values())
     assert after.bytes_per_client_round == 2 * 4 * size

@@ -17,7 +17,7 @@ from fedaudit.reports.results import Results
 from fedaudit.stats.intervals import rate
 
 sys.path.insert(0, str(Path(__file__).parent))
-from sample import sample
+from sample import sample, worth
 
 T = TypeVar("T", Row, DefenseLine)
 
@@ -66,14 +66,29 @@ def test_among_equals_the_attack_that_knows_the_defense_counts() -> None:
 
 def test_what_no_attack_knew_dominates_nothing_that_one_did() -> None:
     row = next(r for r in sample().rows if r.reid and r.utility)
-    assert row.reid is not None
     known = replace(row, defense="leaky", adaptive="known")
-    leaky = changed(known, reid=replace(row.reid, value=0.5))
-    other = replace(changed(known, reid=replace(row.reid, value=0.1)), defense="other")
+    leaky = changed(known, reid=rate([True] * 16))
+    other = replace(changed(known, reid=rate([False] * 16)), defense="other")
     assert marks([leaky, other])[0].dominated_by == "other"
     assert marks([leaky, replace(other, adaptive="no")])[0].dominated_by is None
     blind = [replace(one, adaptive="no") for one in (leaky, other)]
     assert marks(blind)[0].dominated_by == "other"
+
+
+def test_what_no_training_does_as_well_dominates_nothing() -> None:
+    row = next(r for r in sample().rows if r.reid and r.utility)
+    known = replace(row, defense="leaky", adaptive="known", utility=worth(0.80))
+    leaky = changed(known, reid=rate([True] * 12 + [False] * 4))
+    clean = changed(replace(known, defense="clean"), reid=rate([False] * 16))
+    assert marks([leaky, clean])[0].dominated_by == "clean"  # by the rates' intervals
+    idle = replace(clean, utility=worth(0.80, untrained=0.8))
+    assert marks([leaky, idle])[0].dominated_by is None
+    worse = replace(clean, utility=worth(0.79))
+    assert marks([leaky, worse])[0].dominated_by is None
+    near = changed(clean, reid=rate([True] * 11 + [False] * 5))
+    assert marks([leaky, near])[0].dominated_by is None  # chance explains the difference
+    useful = replace(near, utility=worth(0.9))
+    assert marks([leaky, useful])[0].dominated_by == "clean"  # by the accuracies' interval
 
 
 def test_a_sweep_is_one_number_that_varies_three_times() -> None:
@@ -131,6 +146,8 @@ def clean(results: Results, n: int = 400) -> DefenseLine:
         ({"verdict": "INVALID"}, "not measured"),
         ({"reid": None}, "not measured"),
         ({"utility": None}, "not measured"),
+        ({"utility": worth(0.82, untrained=0.83)}, "no gain"),
+        ({"utility": worth(0.805)}, "by estimate only"),
     ],
 )
 def test_what_was_measured_decides(change: dict[str, object], standing: str) -> None:

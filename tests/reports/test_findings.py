@@ -3,24 +3,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedaudit.core.claims import Budget
-from fedaudit.core.measures import Utility
 from fedaudit.core.protocols import AttackCategory
 from fedaudit.reports.comparison import Row
-from fedaudit.reports.findings import INFERENCE, coverage, findings
+from fedaudit.reports.findings import INFERENCE, NO_REMEDY, coverage, findings
 from fedaudit.reports.verdicts import rate_text
 from fedaudit.study.manifest import categories_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 from made_up import GAN, IG, line, measured, study, table
+from sample import worth
 
 PARTIAL = Budget(
     4.0, 1e-5, "one class center; the backbone's update is not covered", "Gaussian", ""
 )
 WHOLE = Budget(8.0, 1e-5, "one image", "Gaussian", "RDP")
-
-
-def _utility(accuracy: float) -> Utility:
-    return Utility(accuracy, {"1e-2": 0.5}, 0.9, 900, 12, 30.0, 1000)
 
 
 def _rows(**hits: int) -> tuple[Row, ...]:
@@ -45,16 +41,29 @@ def test_a_leak_is_a_finding() -> None:
 def test_the_remedy_quotes_what_was_measured() -> None:
     rows = _rows(none=10, dplc=6, dpsgd=1)
     priced = tuple(
-        replace(row, utility=_utility(accuracy))
+        replace(row, utility=worth(accuracy))
         for row, accuracy in zip(rows, (0.912, 0.9, 0.754), strict=True)
     )
     leak = next(f for f in findings(priced) if "without a defense" in f.title)
     best = next(row for row in rows if row.defense == "dpsgd")
     assert best.reid is not None
     assert f"under dpsgd, {rate_text(best.reid)}" in leak.remedy
-    assert "from 0.912 to 0.754" in leak.remedy
+    assert "from 91 % to 75 % (untrained: 70 %)" in leak.remedy.replace("\u00a0", " ")
     unpriced = next(f for f in findings(rows) if "without a defense" in f.title)
     assert "accuracy" not in unpriced.remedy
+
+
+def test_a_defense_worth_no_more_than_no_training_is_no_remedy() -> None:
+    rows = _rows(none=10, dplc=6, dpsgd=1)
+    priced = tuple(
+        replace(row, utility=worth(accuracy))
+        for row, accuracy in zip(rows, (0.912, 0.9, 0.69), strict=True)
+    )
+    leak = next(f for f in findings(priced) if "without a defense" in f.title)
+    assert "under dplc" in leak.remedy
+    useless = tuple(replace(row, utility=worth(0.69)) for row in rows)
+    leak = next(f for f in findings(useless) if "without a defense" in f.title)
+    assert leak.remedy == NO_REMEDY
 
 
 def test_a_defense_is_as_good_as_against_its_best_attack() -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from fedaudit.core.claims import Budget
-from fedaudit.core.measures import Utility
 from fedaudit.core.reconstruction import Adaptive
 from fedaudit.reports.comparison import Worst
 from fedaudit.reports.rows import contrasts, rows
@@ -14,8 +13,9 @@ from fedaudit.stats.intervals import clopper_pearson, holm, paired_p_value
 
 sys.path.insert(0, str(Path(__file__).parent))
 from made_up import GAN, IG, SETTINGS, line, measured, study, table, trial, trials
+from sample import worth
 
-UTILITY = Utility(0.9, {"1e-2": 0.5}, 0.95, 900, 12, 30.0, 1000)
+UTILITY = worth(0.9)
 
 
 def test_one_row_for_each_line_in_the_studys_order() -> None:

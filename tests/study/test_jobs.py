@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 from fedaudit.core.scenario import Choice, Federation, Scenario, Study
-from fedaudit.study.jobs import AttackJob, TrainJob, expand, model_job, utility_job
+from fedaudit.study.jobs import AttackJob, TrainJob, central_jobs, expand, model_job, utility_jobs
 
 STRONG = Choice("dpsgd", {"noise_multiplier": 4.0}, label="strong")
 
@@ -54,17 +54,23 @@ def test_models_are_shared_and_come_first() -> None:
     assert jobs[: len(trained)] == tuple(trained)
     assert [(j.defense.name, dict(j.defense.settings), j.rounds) for j in trained] == [
         ("dpsgd", {"noise_multiplier": 4.0}, 3),
-        ("none", {}, 7),
-        ("dpsgd", {"noise_multiplier": 4.0}, 7),
-        ("dpsgd", {"noise_multiplier": 1.0}, 7),
+        *[("none", {}, 7)] * 3,
+        *[("dpsgd", {"noise_multiplier": 4.0}, 7)] * 3,
+        *[("dpsgd", {"noise_multiplier": 1.0}, 7)] * 3,
+        *[("none", {}, 7)] * 3,
     ]
+    assert [j.seed for j in trained] == [0] + [0, 1, 2] * 4
     assert len({j.key for j in trained}) == len(trained)
     needs = {j.cell.scenario: j.needs for j in jobs if isinstance(j, AttackJob)}
     assert needs == {"fresh": (), "late": (trained[0].key,), "differs": ()}
     model = model_job(study(late), late, STRONG)
     assert model == trained[0]
     assert model_job(study(FRESH), FRESH, STRONG) is None
-    assert utility_job(study(FRESH), FRESH, STRONG) == trained[2]
+    assert utility_jobs(study(FRESH), FRESH, STRONG) == tuple(trained[4:7])
+    central = central_jobs(study(FRESH), FRESH)
+    assert central == tuple(trained[-3:])
+    assert (central[0].method.name, central[0].federation.clients) == ("fedavg", 1)
+    assert central[0].federation.training.steps == 5 * trained[1].federation.training.steps
 
 
 def test_no_utility_no_training() -> None:
@@ -73,6 +79,6 @@ def test_no_utility_no_training() -> None:
 
 def test_keys_are_file_names() -> None:
     odd = Choice("my.package.attacks:Attack" * 9)
-    job = utility_job(study(FRESH), replace(FRESH, network=odd), STRONG)
+    job = utility_jobs(study(FRESH), replace(FRESH, network=odd), STRONG)[0]
     assert len(job.key) < 200
     assert not set(job.key) & set("/:\\ ")

@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,12 @@ from fedaudit.data.splits import split
 from fedaudit.federation.simulation import Simulation, State
 from fedaudit.models.face_gan import FaceGan
 from fedaudit.models.facenet import criterion_of
+
+# Wall time says more of what else the machine does than of the code.
+hypothesis.settings.register_profile(
+    "shared machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("shared machine")
 
 
 @pytest.fixture(autouse=True, scope="session")

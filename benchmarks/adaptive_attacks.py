@@ -28,8 +28,8 @@ from learned_inversion import Bench, bench_of
 
 from fedaudit.attacks.adaptive.assumptions import as_assumed, assume
 from fedaudit.attacks.learned.lti import LearnedInversion
-from fedaudit.captures.simulate.prior_only import without_update
 from fedaudit.captures.simulate.simulated_capture import simulate
+from fedaudit.captures.simulate.update_noise import without_update
 from fedaudit.core.capture import Capture
 from fedaudit.core.observation import LocalTraining
 from fedaudit.core.protocols import Attack

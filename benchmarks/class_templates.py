@@ -36,8 +36,8 @@ from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.generators.eigenfaces import Eigenfaces, kept_faces, standardized
 from fedaudit.attacks.templates.read_templates import read_templates
 from fedaudit.attacks.templates.template_inversion import TemplateInversion
-from fedaudit.captures.simulate.prior_only import without_update
 from fedaudit.captures.simulate.simulated_capture import simulate
+from fedaudit.captures.simulate.update_noise import without_update
 from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation

@@ -32,8 +32,8 @@ import torch
 from PIL import Image
 from scoring import Judge
 
-from fedaudit.captures.simulate.prior_only import without_update
 from fedaudit.captures.simulate.simulated_capture import simulate
+from fedaudit.captures.simulate.update_noise import without_update
 from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.protocols import Attack
 from fedaudit.core.registry import create

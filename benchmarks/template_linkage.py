@@ -28,8 +28,8 @@ from torch import Tensor
 
 from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.templates.linking import embed, link, templates
-from fedaudit.captures.simulate.prior_only import without_update
 from fedaudit.captures.simulate.simulated_capture import simulate
+from fedaudit.captures.simulate.update_noise import without_update
 from fedaudit.core.measures import Rate
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.core.registry import create

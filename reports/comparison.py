@@ -71,7 +71,7 @@ class Explained:
     Attributes:
         update: Between an update and the one that a client would have made of the reconstruction.
         other: The same against another client's update.
-        prior: Of what was rebuilt from noise.
+        prior: Of what was rebuilt from an invented person's update.
         noise: Of random images.
     """
 
@@ -98,7 +98,7 @@ class Measurement:
         seconds: Median CPU seconds a target.
         labels: Mean share of the label multiset that was recovered.
         reid: Re-identification at the calibrated FMR (headline).
-        prior: The same for the prior-only control (same attack, update replaced by noise).
+        prior: The same for the prior-only control (same attack, an invented person's update).
         prior_ssim: SSIM of that control.
         excess: reid − prior, paired by target.
         p_value, p_holm: One-sided, excess > 0; Holm over the rows of the study.

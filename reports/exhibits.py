@@ -31,12 +31,11 @@ def exhibits(
     drawn = random.Random(SEED).sample(rest, min(SHOWN, len(rest)))  # a fixed choice  # nosec B311
     verdicts = {(r.scenario, r.defense, r.attack): r.verdict.kind for r in rows}
     by_key = {trial.cell.key: trial for trial in trials.all}
-    first_defense = {s.name: s.defenses[0].label for s in study.scenarios}
     shown = []
     for selection, items in (("worst", worst), ("random", drawn)):
         for trial, k, image in items:
             cell = trial.cell
-            prior = _prior(trial, by_key, first_defense[cell.scenario])
+            prior = _prior(trial, by_key)
             shown.append(
                 Exhibit(
                     selection=selection,  # type: ignore[arg-type]
@@ -63,12 +62,12 @@ def exhibits(
 
 
 def points(trials: Trials) -> tuple[ScorePoint, ...]:
-    """Every image's identity cosine."""
+    """Every image's identity cosine, in audits, prior-only controls and random images."""
     return tuple(
         ScorePoint(t.cell.scenario, t.cell.defense, t.cell.attack, t.cell.role, image.cosine)
         for t in sorted(trials.all, key=lambda trial: trial.cell.key)
         for image in t.images
-        if image.cosine is not None
+        if image.cosine is not None and t.cell.role != "update_noise"  # of few targets
     )
 
 
@@ -77,7 +76,6 @@ def _badness(image: ImageScore) -> tuple[float, float]:
     return (-2.0 if cosine is None else cosine), (-2.0 if ssim is None else ssim)
 
 
-def _prior(trial: Trial, by_key: dict[str, Trial], defense: str) -> Trial | None:
-    own = by_key.get(replace(trial.cell, role="prior_only").key)
-    prior = own or by_key.get(replace(trial.cell, role="prior_only", defense=defense).key)
+def _prior(trial: Trial, by_key: dict[str, Trial]) -> Trial | None:
+    prior = by_key.get(replace(trial.cell, role="prior_only").key)
     return prior if prior and prior.images else None

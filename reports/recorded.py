@@ -82,7 +82,7 @@ def not_identified(measurement: Measurement) -> str:
     if explained := measurement.explained:
         others = [
             (explained.other, "another client's update"),
-            (explained.prior, "images rebuilt from noise explain"),
+            (explained.prior, "images rebuilt from invented people's updates explain"),
             (explained.noise, "random images"),
         ]
         controls = [f"{name} {mean_text(value)}" for value, name in others if value]

@@ -49,11 +49,7 @@ def rows(
                     why = f"Not attacked: {idle.trials[0].not_attacked}."
                     table.append(replace(_row(idle, replace(NOT_TESTED, sentence=why)), role=role))
                 continue
-            # The prior-only control has no update, so the first defense's serves all that have
-            # none of their own, because as many images are behind their updates.
-            first = scenario.defenses[0].label
             prior = trials.group(scenario.name, defense.label, attack.label, "prior_only")
-            prior = prior or trials.group(scenario.name, first, attack.label, "prior_only")
             if brought and not group.tested() and (some := _identified(group)):
                 group, prior = some, _identified(prior)
             utility = utilities.get((scenario.name, defense.label))

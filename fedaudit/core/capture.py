@@ -48,8 +48,14 @@ class Secret:
 
 @dataclass(frozen=True)
 class Capture:
-    """One client's round as intercepted; `secret` is None for a run without a canary client."""
+    """One client's round as intercepted; `secret` is None for a run without a canary client.
+
+    Attributes:
+        control: Of a control's capture, what was shared is of, in words; `secret` is then that of
+            the audited client, about whom nothing was shared.
+    """
 
     seen: Observation
     secret: Secret | None = None
     budget: Budget | None = None
+    control: str = ""

@@ -6,10 +6,17 @@ from typing import Literal
 
 from fedaudit.core.claims import Budget
 
-Role = Literal["audit", "prior_only", "noise", "positive", "positive_prior"]
-"""The last two of recorded runs only: an undefended step of the auditor's own, and its control."""
+Role = Literal["audit", "prior_only", "update_noise", "noise", "positive", "positive_prior"]
+"""What a cell is for: the audit itself, or one of its controls.
+
+"prior_only": the attack on the update of an invented person. "update_noise": the attack on noise in
+place of the update. "noise": random images in place of a reconstruction. The last two are of
+recorded runs only: an undefended step of the auditor's own, and its control.
+"""
 POSITIVE: tuple[Role, ...] = ("positive", "positive_prior")
 """Roles of a positive control that has cells of its own."""
+NOISE_TARGETS = 2
+"""Targets of each scenario, the first ones, whose update a further control replaces by noise."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,7 @@ class Trial:
         explained: Of recorded updates: cosine between the update and the one that a client would
             have made of the reconstruction. None where that is not known.
         explained_other: The same against another client's update.
+        control: Of a control, what the attacked update was of, in words.
     """
 
     cell: Cell
@@ -116,3 +124,4 @@ class Trial:
     not_attacked: str = ""
     explained: float | None = None
     explained_other: float | None = None
+    control: str = ""

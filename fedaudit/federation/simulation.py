@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -101,6 +101,8 @@ class Simulation:
         seed: Of the fresh model and of all training.
         planted: The network that a malicious server sends in place of all that study, method and
             defense make of theirs.
+        others: Images `[C, H, W]` that clients hold in place of photos of the set, by the photos'
+            numbers (a control's clients).
     """
 
     network: ModelSpec
@@ -111,6 +113,15 @@ class Simulation:
     defense: Defense
     seed: int = 0
     planted: ModelSpec | None = None
+    others: Mapping[int, Tensor] = field(default_factory=dict)
+
+    def images(self, photos: Sequence[int]) -> Tensor:
+        """`[N, C, H, W]`: the photos of these numbers, as clients hold them."""
+        images = self.faces.images[list(photos)]
+        for k, photo in enumerate(photos):
+            if photo in self.others:
+                images[k] = self.others[photo]
+        return images
 
     @property
     def withheld(self) -> tuple[str, ...]:
@@ -203,12 +214,12 @@ class Simulation:
     ) -> ClientReturn:
         """One client's defended round on `photos` (indices into the face set)."""
         rest = self.unlabelled(client, photos)
-        further, alone = self.faces.images[list(rest)], isinstance(self.method, Labels)
+        further, alone = self.images(rest), isinstance(self.method, Labels)
         task = ClientTask(
             model=self.spec(client),
             before=self.received(state, client),
             kept=state.kept.get(client, {}),
-            images=self.faces.images[list(photos)],
+            images=self.images(photos),
             labels=self._labels(client, photos),
             training=self.local(training),
             share=share_of(self.method),

@@ -18,7 +18,8 @@ def needed_assets(study: Study, source: SourceFacts) -> tuple[str, ...]:
     """The assets that no job can do without."""
     needed = [study.data.name] if study.data.name in ASSETS else []
     drawn = any(_draws_faces(c) for scenario in study.scenarios for c in scenario.attacks)
-    needed += ["face_gan"] if drawn or study.data.name == "synthetic" else []
+    invented = any(scenario.controls for scenario in study.scenarios)  # the controls' people
+    needed += ["face_gan"] if drawn or invented or study.data.name == "synthetic" else []
     needed += ["lpips_alex"] if source.originals else []
     return tuple(needed)
 

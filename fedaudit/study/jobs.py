@@ -6,14 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
-from fedaudit.core.protocols import Defense
-from fedaudit.core.registry import create
 from fedaudit.core.scenario import Choice, Federation, Scenario, Study, keys_of
 from fedaudit.core.threat_models import threat_model
-from fedaudit.core.trial import POSITIVE, Cell, Role
-from fedaudit.defenses.chain import parts_of
-from fedaudit.federation.abilities import Secures
-from fedaudit.federation.together import photos_of
+from fedaudit.core.trial import NOISE_TARGETS, POSITIVE, Cell, Role
 from fedaudit.study.executor import Task
 from fedaudit.study.run_folder import CELLS, MODELS
 from fedaudit.study.study_file import canonical
@@ -180,8 +175,7 @@ def _cells(study: Study) -> Iterator[AttackJob]:
             for scenario, jobs in grids:
                 if target < scenario.targets:
                     for job in jobs:
-                        # Random images need one seed.
-                        if job.cell.role != "noise" or seed == study.seeds[0]:
+                        if _wanted(job, target, seed, study.seeds[0]):
                             yield replace(job, cell=replace(job.cell, target=target, seed=seed))
 
 
@@ -194,22 +188,25 @@ def _grid(study: Study, scenario: Scenario) -> tuple[AttackJob, ...]:
     ]
     if not scenario.controls:
         return tuple(audits)
-    # The prior-only control replaces the update, so the defense hardly matters: the first will do,
-    # except where an attack has another number of images to return.
-    first, *others = scenario.defenses
     controls = [
         _job(study, scenario, defense, attack.label, "prior_only")
-        for defense in (first, *(d for d in others if _adds_photos(d, scenario)))
+        for defense in scenario.defenses
         for attack in scenario.attacks
     ]
-    return (*audits, *controls, _job(study, scenario, first, NOISE, "noise"))
+    first = scenario.defenses[0]
+    noise = [_job(study, scenario, first, a.label, "update_noise") for a in scenario.attacks]
+    return (*audits, *controls, *noise, _job(study, scenario, first, NOISE, "noise"))
 
 
-def _adds_photos(choice: Choice, scenario: Scenario) -> bool:
-    """Whether this defense puts more photos behind what the server sees than the study asks for."""
-    defense: Defense = create("defenses", choice.name, choice.settings)
-    summed = any(isinstance(part, Secures) for part in parts_of(defense))
-    return summed or photos_of(defense, scenario.batch_size) > scenario.batch_size
+def _wanted(job: AttackJob, target: int, seed: int, first: int) -> bool:
+    """Whether this job is run on a target under a seed: the controls by noise are not, on all."""
+    match job.cell.role:
+        case "noise":
+            return seed == first
+        case "update_noise":
+            return seed == first and target < NOISE_TARGETS
+        case _:
+            return True
 
 
 def _positives(study: Study) -> Iterator[AttackJob]:

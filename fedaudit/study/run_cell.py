@@ -14,7 +14,6 @@ from torch import Tensor
 
 from fedaudit.attacks.adaptive.assumptions import as_assumed, assume
 from fedaudit.attacks.search.checkpoint import Checkpoint
-from fedaudit.captures.simulate.prior_only import without_update
 from fedaudit.captures.simulate.simulated_source import federated
 from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.claims import Budget
@@ -97,6 +96,7 @@ def run_cell(
         of=reconstruction.of,
         explained=explained.own,
         explained_other=explained.other,
+        control=capture.control,
     )
     folder.save_trial(trial, judged.tensors)
 
@@ -170,8 +170,6 @@ def reconstruct(
         shape = _shape(capture)
         drawn, nobody = torch.rand(shape, generator=generator), torch.full(shape[:1], -1)
         return Reconstruction(drawn, nobody, adaptive="none needed")
-    if cell.role in {"prior_only", "positive_prior"}:
-        seen = without_update(seen, generator_for("prior-only", cell.key))
     adapt = _by_label(scenario.attacks, cell.attack).adapt
     resumable = "checkpoint" in inspect.signature(attack).parameters
     extra: dict[str, Any] = {"checkpoint": checkpoint} if resumable and checkpoint else {}

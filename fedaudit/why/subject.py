@@ -16,9 +16,9 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from fedaudit.captures.simulate.prior_only import without_update
 from fedaudit.captures.simulate.simulated_capture import simulate
 from fedaudit.captures.simulate.simulated_source import simulation_of
+from fedaudit.captures.simulate.update_noise import without_update
 from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.errors import (
     AttackError,

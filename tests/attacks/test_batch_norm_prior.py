@@ -15,7 +15,7 @@ from fedaudit.attacks.search.batch_norm_prior import (
     of_faces,
     running,
 )
-from fedaudit.captures.simulate.prior_only import without_update
+from fedaudit.captures.simulate.update_noise import without_update
 from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import LocalTraining, Observation

@@ -13,7 +13,7 @@ from fedaudit.attacks.adaptive.assumptions import assume
 from fedaudit.attacks.adaptive.estimation import clip_bound, estimate
 from fedaudit.attacks.evidence.round_averaging import average, deviation, moved, rounds_of
 from fedaudit.attacks.gathering.gather import gather
-from fedaudit.captures.simulate.prior_only import without_update
+from fedaudit.captures.simulate.update_noise import without_update
 from fedaudit.core.capture import Capture
 from fedaudit.core.observation import DefenseFacts, Observation
 from fedaudit.core.seeds import generator_for

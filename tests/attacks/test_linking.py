@@ -13,7 +13,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from fedaudit.attacks.templates.linking import embed, link, link_observations, templates
-from fedaudit.captures.simulate.prior_only import without_update
+from fedaudit.captures.simulate.update_noise import without_update
 from fedaudit.core.capture import Capture
 from fedaudit.core.errors import AttackError, DataError
 from fedaudit.core.shared import ClassEmbeddings, ClusterCenters

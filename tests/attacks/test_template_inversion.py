@@ -11,7 +11,7 @@ from torch import Tensor
 from fedaudit.attacks.generators.eigenfaces import Eigenfaces, standardized
 from fedaudit.attacks.templates.read_templates import read_templates
 from fedaudit.attacks.templates.template_inversion import TemplateInversion
-from fedaudit.captures.simulate.prior_only import without_update
+from fedaudit.captures.simulate.update_noise import without_update
 from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.errors import AttackError, KnowledgeError
 from fedaudit.core.observation import LocalTraining, Observation

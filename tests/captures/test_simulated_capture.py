@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedaudit.attacks.templates.read_templates import rows_of_sum
-from fedaudit.captures.simulate.prior_only import without_update
 from fedaudit.captures.simulate.simulated_capture import withhold
+from fedaudit.captures.simulate.update_noise import without_update
 from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation

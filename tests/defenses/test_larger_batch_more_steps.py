@@ -108,8 +108,6 @@ def test_rows_pair_on_the_audited_photos(intercept: Intercept) -> None:
     )
     study = Study("s", (scenario,), federation=Federation(clients=2), utility=False)
     cells = [job.cell for job in expand(study) if isinstance(job, AttackJob)]
-    # An attack that returns three images has three chances: its control must have them as well.
-    assert {c.defense for c in cells if c.role == "prior_only"} == {"none", "larger_batch"}
     trials = []
     for cell in (c for c in cells if c.role == "audit"):
         secret = intercept(

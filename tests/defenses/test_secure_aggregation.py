@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fedaudit.attacks.closed_form.analytic import Analytic
 from fedaudit.captures.simulate.exposed_things import expose
-from fedaudit.captures.simulate.prior_only import without_update
+from fedaudit.captures.simulate.update_noise import without_update
 from fedaudit.core.capture import Capture
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.observation import LocalTraining

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedaudit.captures.simulate.prior_only import without_update
+from fedaudit.captures.simulate.update_noise import without_update
 from fedaudit.core.capture import Capture
 from fedaudit.core.observation import LocalTraining
 from fedaudit.core.registry import create, describe, lookup, names

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -97,12 +98,14 @@ def _kept(path: Path) -> list[Tensor]:
 
 def test_a_study_has_every_role() -> None:
     roles = [(c.scenario, c.role) for c in CELLS]
-    assert {r: roles.count(("fresh", r)) for r in ("audit", "prior_only", "noise")} == {
+    assert Counter(role for scenario, role in roles if scenario == "fresh") == {
         "audit": 8,
-        "prior_only": 4,
+        "prior_only": 8,
+        "update_noise": 4,
         "noise": 2,
     }
-    assert [r for s, r in roles if s == "trained"] == ["audit", "prior_only", "noise"]
+    trained = ["audit", "prior_only", "update_noise", "noise"]
+    assert [r for s, r in roles if s == "trained"] == trained
 
 
 def test_workers_do_not_change_results(redacted: Path, full: Path) -> None:
@@ -139,7 +142,7 @@ def test_who_is_not_told_of_a_defense_and_reads_nothing_is_blind(redacted: Path)
     assert words == {"none": "estimated", "ats": "no", "sign": "estimated"}
 
 
-@pytest.mark.parametrize("role", ["audit", "prior_only", "noise"])
+@pytest.mark.parametrize("role", ["audit", "prior_only", "update_noise", "noise"])
 @pytest.mark.parametrize("scenario", ["fresh", "trained"])
 def test_every_role_goes_through_one_scorer(redacted: Path, scenario: str, role: str) -> None:
     """Done again by hand, in this process: same images, same scores."""
@@ -165,7 +168,7 @@ def test_every_role_goes_through_one_scorer(redacted: Path, scenario: str, role:
 
 
 def test_the_controls_have_nothing_of_the_client(redacted: Path) -> None:
-    """Prior-only: the update replaced; noise: no attack at all, and no label guessed."""
+    """Prior-only: another person's update; noise: no attack at all, and no label guessed."""
     folder = RunFolder(redacted)
     for cell in CELLS:
         trial = folder.trial(cell.key)
@@ -173,6 +176,7 @@ def test_the_controls_have_nothing_of_the_client(redacted: Path) -> None:
             assert (trial.iterations, trial.gradient_evaluations) == (0, 0)
             assert trial.labels_correct is None
         elif cell.role == "prior_only":
+            assert trial.control == "the update of invented people"
             audited = folder.trial(replace(cell, role="audit").key)
             assert trial.iterations == audited.iterations > 0
             assert trial.gradient_evaluations > 0
@@ -227,9 +231,18 @@ def test_what_the_report_says(results: Results) -> None:
     assert all(r.measurement and r.measurement.prior and r.measurement.excess for r in results.rows)
     assert [(e.image_size, e.gallery_people) for e in results.ceilings] == [(32, 40)]
     names = [c.name.partition(" ")[0] for c in results.controls]
-    assert names == ["FMR", "identity", "positive", "noise", "wrong", *["prior-only"] * 3]
+    assert names == [
+        "FMR",
+        "identity",
+        "positive",
+        "noise",
+        "wrong",
+        *["prior-only"] * 3,
+        "noise",
+        "noise",
+    ]
     assert {p.role for p in results.points} == {"audit", "prior_only", "noise"}
-    assert len(results.points) == len(CELLS)
+    assert len(results.points) == sum(cell.role != "update_noise" for cell in CELLS)
     assert [ledger.scenario for ledger in results.ledger] == ["fresh", "trained"]
     assert "fresh global model" in results.ledger[0].model_state
     assert "round 2, after 1 rounds of 3 clients" in results.ledger[1].model_state
@@ -284,7 +297,7 @@ def test_cells_that_are_missing_are_counted(copied: Path) -> None:
             folder.files("cells", cell.key)[0].unlink()
     found = build_report(copied, "redacted")
     assert {row.scenario for row in found.rows} == {"fresh"}
-    assert any(text.startswith("3 job(s) of the study were not run") for text in found.limitations)
+    assert any(text.startswith("4 job(s) of the study were not run") for text in found.limitations)
 
 
 def test_a_report_of_nothing_says_not_tested(copied: Path) -> None:

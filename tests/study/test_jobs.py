@@ -21,11 +21,16 @@ FRESH = Scenario(
 def test_grid_and_controls() -> None:
     cells = [job.cell for job in expand(study(FRESH)) if isinstance(job, AttackJob)]
     by_role = {
-        role: [c for c in cells if c.role == role] for role in ("audit", "prior_only", "noise")
+        role: [c for c in cells if c.role == role]
+        for role in ("audit", "prior_only", "update_noise", "noise")
     }
     assert len(by_role["audit"]) == 2 * 2 * 3 * 2
-    assert len(by_role["prior_only"]) == 2 * 3 * 2
-    assert {c.defense for c in by_role["prior_only"]} == {"none"}
+    assert {c.key for c in by_role["prior_only"]} == {
+        c.key.replace("--audit--", "--prior_only--") for c in by_role["audit"]
+    }
+    assert {(c.defense, c.attack, c.target, c.seed) for c in by_role["update_noise"]} == {
+        ("none", attack, target, 0) for attack in ("one", "two") for target in (0, 1)
+    }
     assert [(c.target, c.seed, c.attack) for c in by_role["noise"]] == [
         (t, 0, "noise") for t in range(3)
     ]
@@ -39,7 +44,7 @@ def test_something_of_everything_comes_first() -> None:
     assert targets == sorted(targets)
     first = [c for c in cells if c.target == 0]
     assert {c.scenario for c in first} == {"fresh", "other"}
-    assert {c.role for c in first} == {"audit", "prior_only", "noise"}
+    assert {c.role for c in first} == {"audit", "prior_only", "update_noise", "noise"}
 
 
 def test_models_are_shared_and_come_first() -> None:

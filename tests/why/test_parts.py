@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedaudit.captures.simulate.exposed_things import expose
-from fedaudit.captures.simulate.prior_only import without_update
+from fedaudit.captures.simulate.update_noise import without_update
 from fedaudit.core.capture import Capture
 from fedaudit.core.errors import AttackError, ConfigError, UnknownNameError
 from fedaudit.core.observation import Observation

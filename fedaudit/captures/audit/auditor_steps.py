@@ -15,13 +15,15 @@ from torch import Tensor
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.generators.face_generator import FaceGenerator
 from fedaudit.captures.audit.auditor_photos import Shape, at_shape
+from fedaudit.captures.simulate.invented_clients import invented_faces, is_gray
 from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.client import ClientTask
 from fedaudit.core.errors import AttackError, FedauditError
 from fedaudit.core.observation import LocalTraining, Observation
+from fedaudit.core.protocols import Defense
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.seeds import generator_for
-from fedaudit.core.shared import Update
+from fedaudit.core.shared import Shared, Update
 from fedaudit.core.trial import Cell
 from fedaudit.data.folder import folder, read_photo
 from fedaudit.federation.local_training import train_locally
@@ -43,16 +45,19 @@ def positive_capture(seen: Observation, cell: Cell, gallery: str) -> Capture:
     if update is None or shape is None:
         raise AttackError("a control needs a model update and the size of the images to make one.")
     face = _face(gallery, shape, cell.target)
+    trained_on = face
+    if cell.role == "positive_prior":  # its control: another face, as gray as this one
+        trained_on = invented_faces((f"control {cell.target}",), shape, grayscale=is_gray(face))
     with torch.no_grad():
         classes = build(seen.model, seen.before).eval()(face).shape[1]
     generator = generator_for("positive", cell.scenario, cell.target)
     label = torch.randint(classes, (1,), generator=generator)
     training = replace(seen.training or LocalTraining(), steps=1, batch_size=1)
     try:
-        step = _retrained(seen, update.kind, face, label, training, "positive step")
+        step = _retrained(seen, update.kind, trained_on, label, training, "positive step")
     except ValueError:  # batch norm in training mode, with one value a channel
         training = replace(training, batch_norm="eval")
-        step = _retrained(seen, update.kind, face, label, training, "positive step")
+        step = _retrained(seen, update.kind, trained_on, label, training, "positive step")
     shared = replace(step, tensors={n: t for n, t in step.tensors.items() if n in update.tensors})
     name = f"positive control {cell.target}"
     control = replace(
@@ -111,7 +116,26 @@ def _retrained(
     training: LocalTraining,
     seed: str,
 ) -> Update:
-    """What a client without a defense would have shared of these images."""
+    """The update that a client without a defense would have shared of these images."""
+    update = retrained(seen, share, images, labels, training, seed)[0]
+    assert isinstance(update, Update)  # of `share`
+    return update
+
+
+def retrained(
+    seen: Observation,
+    share: Literal["gradient", "delta"],
+    images: Tensor,
+    labels: Tensor,
+    training: LocalTraining,
+    seed: str,
+    defense: Defense | None = None,
+) -> tuple[Shared, ...]:
+    """What a client would have shared of images `[N, C, H, W]` with labels `[N]`, the update first.
+
+    Raises:
+        AttackError: Training diverged.
+    """
     task = ClientTask(
         model=seen.model,
         before=seen.before,
@@ -122,9 +146,8 @@ def _retrained(
         share=share,
         generator=generator_for(seed),
     )
-    update = train_locally(task).shared[0]
-    assert isinstance(update, Update)  # of `share`
-    return update
+    step = train_locally if defense is None else defense(train_locally)
+    return step(task).shared
 
 
 def _face(gallery: str, shape: Shape, number: int) -> Tensor:

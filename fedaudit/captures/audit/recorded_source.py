@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,15 @@ from fedaudit.captures.audit.auditor_photos import (
     secret_of,
 )
 from fedaudit.captures.audit.auditor_steps import explained, positive_capture
+from fedaudit.captures.audit.invented_updates import of_invented_people
 from fedaudit.captures.audit.known_defenses import seen_by_attacks
 from fedaudit.captures.format.capture_facts import DpClaim
 from fedaudit.captures.format.capture_network import model_of
 from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.captures.format.observations import observed
 from fedaudit.captures.format.tensor_names import checked
+from fedaudit.captures.simulate.invented_clients import NOISE
+from fedaudit.captures.simulate.update_noise import without_update
 from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.claims import Budget
 from fedaudit.core.errors import CaptureError
@@ -31,6 +34,7 @@ from fedaudit.core.protocols import Attack
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.recorded_run import RecordedRun, RecordedTarget
 from fedaudit.core.scenario import Federation, Study
+from fedaudit.core.seeds import generator_for
 from fedaudit.core.source import Explained, FaceEmbedder, SourceFacts
 from fedaudit.core.trial import POSITIVE, Cell
 from fedaudit.data import provenance
@@ -46,7 +50,9 @@ LIMITATIONS = (
     "What was recorded is taken as stated; a wrong fact, such as a learning rate, makes attacks "
     "fail.",
     "That a protection is not seen in the numbers does not mean that there is none.",
-    "The prior-only control replaces each update by noise of the same norm.",
+    "The prior-only control attacks updates that the auditor computed on invented people, at the "
+    "recorded weights and through the protections that are known; where a client's round cannot be "
+    "repeated so, noise of the update's norm, and Controls says so.",
 )
 NO_ROW = "Not in the gallery, so that updates of these people are in no row"
 IDENTITY = (
@@ -79,7 +85,13 @@ class RecordedSource:
         if cell.role in POSITIVE:
             seen = self._recorded(self._targets(cell)[0]).seen
             return positive_capture(seen, cell, self.run.gallery)
-        return self._recorded(self._targets(cell)[cell.target])
+        capture = self._recorded(self._targets(cell)[cell.target])
+        if cell.role == "prior_only" and (twin := of_invented_people(capture.seen, cell)):
+            return replace(capture, seen=twin[0], control=twin[1])
+        if cell.role in {"prior_only", "update_noise"}:
+            empty = without_update(capture.seen, generator_for("update noise", cell.key))
+            return replace(capture, seen=empty, control=NOISE)
+        return capture
 
     def facts(self) -> SourceFacts:
         """What is known of the recorded run."""
@@ -145,11 +157,13 @@ class RecordedSource:
         """Of the cell's update, and of another client's, of the same round if there is one."""
         if cell.role in POSITIVE:
             return Explained()
-        own = explained(seen, found, own=cell.role == "audit")
         mine = self._targets(cell)[cell.target]
+        if cell.role != "audit":  # how much of the recorded update a control's images explain
+            return Explained(explained(self._recorded(mine).seen, found, own=False))
+        own = explained(seen, found)
         others = [other for other in self._others(cell) if other.client != mine.client]
         other = next((other for other in others if other.round == mine.round), None)
-        if cell.role != "audit" or other is None:
+        if other is None:
             return Explained(own)
         try:
             return Explained(own, explained(self._recorded(other).seen, found, own=False))

@@ -177,13 +177,13 @@ def _truth(
     portrayed = tuple(person for client in clients for person in split.clients[client])
     named = simulation.labels_of(clients[0])
     return Secret(
-        images=faces.images[[photo for _, photo in behind]],
+        images=simulation.images([photo for _, photo in behind]),
         labels=torch.tensor([simulation.label_of(client, photo) for client, photo in behind]),
         people=tuple(faces.people[photo] for _, photo in behind),
         sources=tuple(faces.sources[photo] for _, photo in behind),
-        portraits=faces.images[
+        portraits=simulation.images(
             [split.photos_of(c, person)[0] for c in clients for person in split.clients[c]]
-        ],
+        ),
         portrayed=portrayed,
         portrayed_as=tuple(map(named.index, portrayed)) if set(portrayed) <= set(named) else (),
     )

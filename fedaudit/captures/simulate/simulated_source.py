@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
+from fedaudit.attacks.templates.read_templates import KINDS
+from fedaudit.captures.simulate.invented_clients import NOISE, without_clients
 from fedaudit.captures.simulate.simulated_capture import simulate
 from fedaudit.captures.simulate.study_faces import faces_of, gallery_of, split_of
+from fedaudit.captures.simulate.update_noise import without_update
 from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import ModelSpec, Observation
@@ -15,13 +19,14 @@ from fedaudit.core.protocols import Attack, Defense, ManipulatingAttack
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.registry import create
 from fedaudit.core.scenario import Choice, Federation, Scenario, Study
+from fedaudit.core.seeds import generator_for
 from fedaudit.core.source import Explained, FaceEmbedder, SourceFacts
 from fedaudit.core.threat_models import threat_model
-from fedaudit.core.trial import Cell
+from fedaudit.core.trial import NOISE_TARGETS, Cell
 from fedaudit.data import provenance
 from fedaudit.defenses.chain import changed, parts_of
 from fedaudit.defenses.composition import Planned
-from fedaudit.federation.abilities import Notes
+from fedaudit.federation.abilities import Aggregates, Notes
 from fedaudit.federation.simulation import Simulation, State
 
 LIMITATIONS = (
@@ -31,8 +36,9 @@ LIMITATIONS = (
     "Identity is judged by one embedder at the stated FMR, calibrated on the people of this set.",
     "A threshold calibrated on photos says little about images that are not faces; the noise and "
     "prior-only controls show how often such images match.",
-    "The prior-only control is run once a scenario, on its first defense, and serves all of them "
-    "but those that put more photos behind an update, which have their own.",
+    "The prior-only control attacks the update of an invented person (of sets without people: of "
+    "other images), once for each defense and target. The control by noise is run on the first "
+    f"{NOISE_TARGETS} targets of each scenario, under its first defense.",
     "A stated ε is the accountant's for one round; rounds compose.",
 )
 
@@ -58,9 +64,8 @@ class SimulatedSource:
         state = self.trained(scenario, defense)
         manipulates = attack is not None and Knowledge.MANIPULATION in attack.needs
         malicious = attack if manipulates and isinstance(attack, ManipulatingAttack) else None
-        return simulate(
-            simulation,
-            simulation.fresh() if state is None else state,
+        captured = partial(
+            simulate,
             target=cell.target,
             batch_size=scenario.batch_size,
             training=scenario.audited_training,
@@ -71,6 +76,19 @@ class SimulatedSource:
             only=scenario.expose,
             rounds_seen=scenario.rounds_seen,
         )
+        state = simulation.fresh() if state is None else state
+        capture = captured(simulation, state)
+        if cell.role == "update_noise":
+            empty = without_update(capture.seen, generator_for("update noise", cell.key))
+            return replace(capture, seen=empty, control=NOISE)
+        if cell.role != "prior_only":
+            return capture
+        everybody = len(simulation.split.clients)
+        summed = simulation.aggregator or isinstance(simulation.method, Aggregates)
+        clients = range(everybody) if summed else (cell.target % everybody,)
+        templates = any(type(sent) in KINDS for sent in capture.seen.shared)
+        other = without_clients(simulation, state, clients, templates=templates)
+        return replace(captured(*other[:2]), secret=capture.secret, control=other[2])
 
     def facts(self) -> SourceFacts:
         """Everything is known of what is simulated."""

@@ -1,4 +1,4 @@
-"""The prior-only control: what an attack returns where nothing of the client was shared."""
+"""Noise in place of an update: what an attack returns where nothing was shared at all."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,7 +21,7 @@ from fedaudit.core.shared import (
 
 
 def without_update(seen: Observation, generator: torch.Generator) -> Observation:
-    """The prior-only control: every shared tensor replaced by noise of the same norm.
+    """The observation with every shared tensor replaced by noise of the same norm.
 
     Running statistics of batch norm, which noise would make no statistics, are replaced by what
     the server had sent, and facts about the client's batch are taken away.

@@ -1,0 +1,144 @@
+"""The prior-only control's clients: invented people in the place of those who are audited.
+
+What an attack returns on their update it owes to its prior, to the model and to its own machinery:
+color, labels, feature maps and the defense's traces are there as they are in an audit, and nothing
+of this round is of the person by whom it is scored.
+"""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedaudit.attacks.generators.face_generator import FaceGenerator
+from fedaudit.attacks.templates.read_templates import HEAD_ROWS
+from fedaudit.core.seeds import generator_for
+from fedaudit.federation.simulation import Simulation, State
+from fedaudit.models.facenet import FaceNet
+from fedaudit.models.zoo import build
+
+INVENTED = "the update of invented people"
+OTHERS = "the update of other images of the set"
+NOISE = "noise of the update's norm"
+SPREAD = 0.3
+"""How much photos of one invented person differ; as in the synthetic face set."""
+
+
+def without_clients(
+    simulation: Simulation, state: State, clients: Collection[int], *, templates: bool
+) -> tuple[Simulation, State, str]:
+    """The federation with other photos at `clients`: same weights, labels and photos a person.
+
+    Invented people, gray where the client's photos are; of a set that knows no people, other images
+    of the set.
+
+    Args:
+        simulation: The federation that is audited.
+        state: What server and clients hold before the round.
+        clients: Whose update is the control's.
+        templates: Whether what is shared is templates of faces (class embeddings, their centers).
+            What clients and server remember of a person from earlier rounds goes into those, so
+            it is replaced by the mean embedding of the invented person's photos.
+
+    Returns:
+        Federation and state, and what the control's update is of, in words.
+    """
+    faces = simulation.faces
+    others: dict[int, Tensor] = {}
+    for client in clients:
+        photos = simulation.split.photos[client]
+        draw = _invented if faces.has_identities else _of_the_set
+        others |= dict(zip(photos, draw(simulation, client, photos), strict=True))
+    simulation = replace(simulation, others=others)
+    # What a defense left for the next round (error feedback) is of the photos of earlier rounds.
+    fresh = {client: held for client, held in state.memory.items() if client not in clients}
+    state = replace(state, memory=fresh)
+    if templates:
+        state = _with_their_rows(simulation, state, clients)
+    return simulation, state, INVENTED if faces.has_identities else OTHERS
+
+
+@lru_cache(maxsize=16)
+def invented_faces(
+    people: tuple[str, ...], shape: tuple[int, int, int], *, grayscale: bool
+) -> Tensor:
+    """`[N, C, H, W]` in [0, 1]: a photo for each entry of `people`, equal names one person.
+
+    They are drawn by name: whoever stands in for somebody does so in every cell. Kept for the next
+    cell: not to be changed in place.
+    """
+    generator = FaceGenerator().load(shape, grayscale=grayscale)
+    latents, photos = [], dict.fromkeys(people, 0)
+    for name in people:
+        photos[name] += 1
+        person = generator.sample(1, generator_for("invented person", name))
+        photo = generator.sample(1, generator_for("invented photo", name, photos[name]))
+        latents.append(math.sqrt(1 - SPREAD**2) * person + SPREAD * photo)
+    with torch.no_grad():
+        parts = torch.split(torch.cat(latents), 64)
+        return torch.cat([generator.images(part) for part in parts]).clamp(0, 1)
+
+
+def is_gray(images: Tensor) -> bool:
+    """Whether all channels of images `[N, C, H, W]` are equal."""
+    return bool((images == images[:, :1]).all())
+
+
+def _invented(simulation: Simulation, client: int, photos: Sequence[int]) -> Tensor:
+    del client
+    images = simulation.faces.images[list(photos)]
+    _, channels, height, width = images.shape
+    people = tuple(simulation.faces.people[i] for i in photos)
+    return invented_faces(people, (channels, height, width), grayscale=is_gray(images))
+
+
+def _of_the_set(simulation: Simulation, client: int, photos: Sequence[int]) -> Tensor:
+    """Images that this client does not have, one for each of `photos`; of a lone client, its own
+    in another order, in which none stays where it was.
+    """
+    faces = simulation.faces
+    left = sorted(set(range(len(faces.people))) - set(photos))
+    if not left:
+        half = len(photos) // 2
+        return faces.images[[*photos[half:], *photos[:half]]]
+    draw = generator_for("other images", faces.name, client)
+    order = torch.randperm(len(left), generator=draw).tolist()
+    return faces.images[[left[order[k % len(left)]] for k in range(len(photos))]]
+
+
+def _with_their_rows(simulation: Simulation, state: State, clients: Collection[int]) -> State:
+    """What server and clients hold, with class embeddings of the invented people."""
+    server, kept = dict(state.server), {c: dict(held) for c, held in state.kept.items()}
+    for client in clients:
+        owned, own = list(simulation.owned(client)), kept.get(client, {})
+        if owned and HEAD_ROWS in server and len(server[HEAD_ROWS]) > max(owned):
+            rows = server[HEAD_ROWS].clone()
+            rows[owned] = _rows(simulation, state, client, rows[owned])
+            server[HEAD_ROWS] = rows
+        if HEAD_ROWS in own:
+            own[HEAD_ROWS] = _rows(simulation, state, client, own[HEAD_ROWS])
+    return replace(state, server=server, kept=kept)
+
+
+def _rows(simulation: Simulation, state: State, client: int, rows: Tensor) -> Tensor:
+    """Class embeddings `[k, D]` of the client's invented people, each as long as it was."""
+    held: Mapping[str, Tensor] = {
+        **simulation.received(state, client),
+        **state.kept.get(client, {}),
+    }
+    model = build(simulation.spec(client), held).eval()
+    photos = simulation.split.photos[client]
+    labels = [simulation.label_of(client, photo) for photo in photos]
+    means = torch.randn(rows.shape, generator=generator_for("invented rows", client))
+    if isinstance(model, FaceNet):
+        with torch.no_grad():
+            features = model.embed(simulation.images(photos))
+        if features.shape[1] == rows.shape[1]:
+            for k in set(labels) & set(range(len(rows))):
+                means[k] = features[[i for i, label in enumerate(labels) if label == k]].mean(0)
+    unit: Tensor = F.normalize(means, dim=1)
+    return unit * rows.norm(dim=1, keepdim=True)

@@ -1,6 +1,6 @@
 """The prior-only control: the update of invented people, and nothing of those who are audited."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -71,20 +71,20 @@ def test_the_control_does_not_depend_on_the_audited_photos(
 ) -> None:
     simulation = federation(federate, method, settings, defense)
     state, _ = simulation.train(simulation.fresh(), range(1, 2))
-    clients = range(2) if method == "solomon_woubie" else (0,)
+    clients: Sequence[int] = range(2) if method == "solomon_woubie" else (0,)
     how: dict[str, Any] = {"batch": 2, "training": LocalTraining(lr=0.05, batch_size=2)}
     audited = intercept(simulation=simulation, state=state, **how).seen
     templates = any(type(sent) in KINDS for sent in audited.shared)
     controls = []
-    for one in ((simulation, state), elsewhere(simulation, state, 0)):
-        other, weights, words = without_clients(*one, clients, templates=templates)
+    for ours, held in ((simulation, state), elsewhere(simulation, state, 0)):
+        other, weights, words = without_clients(ours, held, clients, templates=templates)
         assert words == INVENTED
         controls.append(intercept(simulation=other, state=weights, **how).seen)
     first, second = controls
     assert [type(s) for s in first.shared] == [type(s) for s in audited.shared]
-    for ours, theirs, real in zip(first.shared, second.shared, audited.shared, strict=True):
-        torch.testing.assert_close(tensors_in(ours), tensors_in(theirs), rtol=1e-4, atol=1e-6)
-        pairs = zip(tensors_in(ours), tensors_in(real), strict=True)
+    for one, two, real in zip(first.shared, second.shared, audited.shared, strict=True):
+        torch.testing.assert_close(tensors_in(one), tensors_in(two), rtol=1e-4, atol=1e-6)
+        pairs = zip(tensors_in(one), tensors_in(real), strict=True)
         assert not all(torch.equal(a, b) for a, b in pairs)
     assert first.batch_size == audited.batch_size
 

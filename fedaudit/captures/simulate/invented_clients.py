@@ -11,7 +11,6 @@ from dataclasses import replace
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fedaudit.attacks.generators.face_generator import FaceGenerator
@@ -140,5 +139,5 @@ def _rows(simulation: Simulation, state: State, client: int, rows: Tensor) -> Te
         if features.shape[1] == rows.shape[1]:
             for k in set(labels) & set(range(len(rows))):
                 means[k] = features[[i for i, label in enumerate(labels) if label == k]].mean(0)
-    unit: Tensor = F.normalize(means, dim=1)
-    return unit * rows.norm(dim=1, keepdim=True)
+    means *= rows.norm(dim=1, keepdim=True) / means.norm(dim=1, keepdim=True)
+    return means

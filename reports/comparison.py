@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fedaudit.core.claims import Budget
-from fedaudit.core.measures import Estimate, Rate, Utility
+from fedaudit.core.measures import Estimate, IdentityTest, Rate, Utility
 from fedaudit.core.scenario import Choice, Study
 
 VerdictKind = Literal[
@@ -101,7 +101,13 @@ class Measurement:
         prior: The same for the prior-only control (same attack, an invented person's update).
         prior_ssim: SSIM of that control.
         excess: reid − prior, paired by target.
-        p_value, p_holm: One-sided, excess > 0; Holm over the rows of the study.
+        identity: Whether what was rebuilt says who it was: the exact randomization test, with its
+            p-value `adjusted` for all rows of the study. `identity.adjusted <= 0.05` demonstrates
+            a leak, with as few targets as honest; the rate and its interval say how much leaks.
+            `identity.smallest > 0.05`: so few people cannot demonstrate one. None: not available,
+            which is no evidence in either direction (no gallery, or a run older than the test).
+        prior_identity: The same test on the prior-only control, not adjusted: a small p-value says
+            that model and prior tell who it was without this update.
         searched: Nobody knows whom the updates are of: `reid` and `prior` count reconstructions
             that match *somebody* in the gallery, `worst` is to the nearest person.
         chance: Of photos, how often a search of the whole gallery matches a stranger.
@@ -123,8 +129,8 @@ class Measurement:
     excess: Estimate | None = None
     rank1: Rate | None = None
     worst: Worst | None = None
-    p_value: float | None = None
-    p_holm: float | None = None
+    identity: IdentityTest | None = None
+    prior_identity: IdentityTest | None = None
     searched: bool = False
     chance: Rate | None = None
     explained: Explained | None = None
@@ -135,6 +141,11 @@ class Measurement:
     def ssim(self) -> Estimate | None:
         """Structural similarity, by which attacks that re-identify alike are told apart."""
         return self.metrics.get("ssim")
+
+    @property
+    def p_holm(self) -> float | None:
+        """Of the test on identity, adjusted for all rows of the study; None: not available."""
+        return self.identity.adjusted if self.identity else None
 
 
 @dataclass(frozen=True)
@@ -147,6 +158,7 @@ class Row:
         measurement: None where the attack attacks nothing of what was shared: nothing was tested.
         model_state: What is known of a recorded model; "" of a simulated one, which `round` tells.
         role: Of the defense. Verdict, severity, findings and gate judge the deployed rows.
+        primary: The one row of the study that is tested first (`identity_tests.primary`).
     """
 
     scenario: str
@@ -164,6 +176,7 @@ class Row:
     verdict: Verdict
     model_state: str = ""
     role: Role = "deployed"
+    primary: bool = False
 
     @property
     def reid(self) -> Rate | None:

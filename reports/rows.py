@@ -14,6 +14,7 @@ from fedaudit.core.trial import ImageScore
 from fedaudit.reports import recorded
 from fedaudit.reports.comparison import Explained, Measurement, Row, Verdict, Worst, role_of
 from fedaudit.reports.controls import succeeds
+from fedaudit.reports.identity_tests import group_test, identity_tests
 from fedaudit.reports.results import Contrast, Settings
 from fedaudit.reports.trials import Group, Trials, outcomes, paired
 from fedaudit.reports.verdicts import NOT_TESTED, judge
@@ -39,6 +40,7 @@ def rows(
     """
     table = []
     brought = source.truth == "brought"
+    tests, primary = identity_tests(study, trials, by_lot=not brought)
     for scenario in study.scenarios:
         noise = Group(tuple(t for t in trials.of_role("noise") if t.cell.scenario == scenario.name))
         for defense, attack in product(scenario.defenses, scenario.attacks):
@@ -53,16 +55,22 @@ def rows(
             if brought and not group.tested() and (some := _identified(group)):
                 group, prior = some, _identified(prior)
             utility = utilities.get((scenario.name, defense.label))
-            measurement = _measurement(group, prior)
+            line = (scenario.name, defense.label, attack.label)
+            measurement = replace(
+                _measurement(group, prior),
+                identity=tests.get(line),
+                prior_identity=group_test(prior, by_lot=not brought),
+            )
             model = threat_model(scenario.threat_model, scenario.grant, scenario.deny)
             passive = Knowledge.MANIPULATION not in model.grants
             verdict = judge(measurement, settings, passive=passive, valid=True)
-            row = replace(_row(group, verdict, measurement, utility), role=role)
+            row = _row(group, verdict, measurement, utility)
+            row = replace(row, role=role, primary=line == primary)
             if brought:
                 row = _recorded(source, row, (group, prior, noise), settings, gallery)
                 row = _doubted(row, succeeds(study, trials, attack.label))
             table.append(row)
-    return _corrected(table)
+    return tuple(table)
 
 
 def invalidated(rows: tuple[Row, ...], settings: Settings) -> tuple[Row, ...]:
@@ -143,7 +151,6 @@ def _measurement(group: Group, prior: Group) -> Measurement:
         measurement,
         prior=intervals.rate(outcomes(list(prior.scores().values()))),
         excess=intervals.paired_rate_difference(*pair, clusters),
-        p_value=intervals.paired_p_value(*pair, clusters),
     )
 
 
@@ -230,18 +237,6 @@ def _doubted(row: Row, succeeds: bool | None) -> Row:
         return row
     more = "This attack did not rebuild an undefended face from the same model either."
     return replace(row, verdict=replace(row.verdict, sentence=f"{row.verdict.sentence} {more}"))
-
-
-def _corrected(table: list[Row]) -> tuple[Row, ...]:
-    """Holm over all rows of the study that were tested."""
-    values = [row.measurement.p_value if row.measurement else None for row in table]
-    adjusted = iter(intervals.holm([value for value in values if value is not None]))
-    return tuple(
-        replace(row, measurement=replace(row.measurement, p_holm=next(adjusted)))
-        if row.measurement and value is not None
-        else row
-        for row, value in zip(table, values, strict=True)
-    )
 
 
 def _has(metric: str, first: Group, second: Group) -> bool:

@@ -29,6 +29,8 @@ class Secret:
             photos; None elsewhere.
         defense: The defenses in use, in order, of which the attacker may not be told; None where
             nobody knows.
+        eligible: Names of everybody who could have been behind this update, by the lots that
+            dealt people to clients; () where there were none, as in a real run.
         candidates: Whether these are all photos that the batch may be of, rather than the batch:
             each reconstruction is then compared with the one that it is closest to.
     """
@@ -43,6 +45,7 @@ class Secret:
     audited: int | None = None
     behind: Tensor | None = None
     defense: tuple[DefenseFacts, ...] | None = None
+    eligible: tuple[str, ...] = ()
     candidates: bool = False
 
 

@@ -28,6 +28,37 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class IdentityTest:
+    """Whether what was rebuilt says who it was: the exact randomization test on identity.
+
+    Attributes:
+        p_value: Share of all assignments of candidates to places that fit the reconstructions at
+            least as well as the true one. Small: the updates say something of who it was.
+        statistic: Sum over the people of −log of their rank among the candidates; 0 where
+            everybody comes first.
+        people: Audited people, one place each, whatever their photos, updates and seeds: the
+            independent units of the test.
+        updates: That they were behind.
+        candidates: Who could have stood at these places.
+        smallest: Smallest p-value that so many people and candidates can give. Above 0.05 the
+            test cannot demonstrate a leak, whatever comes back.
+        exact: All assignments were tried; else 19,999 at random, with the true one among them.
+        adjusted: The p-value corrected for everything that the study tests
+            (`fedaudit.stats.multiplicity`); None where it is no row of a comparison, as of a
+            control.
+    """
+
+    p_value: float
+    statistic: float
+    people: int
+    updates: int
+    candidates: int
+    smallest: float
+    exact: bool
+    adjusted: float | None = None
+
+
+@dataclass(frozen=True)
 class Utility:
     """What the defended federation is still worth on people it never saw.
 

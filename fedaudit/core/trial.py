@@ -69,6 +69,23 @@ class ImageScore:
 
 
 @dataclass(frozen=True)
+class Lineup:
+    """A target's reconstructions compared with everybody who could have been the target.
+
+    Attributes:
+        people: `[P]` candidates: who could have been behind the update, and has gallery photos.
+        present: `[K]` who was behind it, once each, all among the candidates.
+        cosines: `[K][P]` for each person who was, the identity cosine of every candidate to what
+            was rebuilt in their place: the closest of the reconstructions that carry their label,
+            or of all where none does. Which reconstruction resembles whom plays no part.
+    """
+
+    people: tuple[str, ...]
+    present: tuple[str, ...]
+    cosines: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
 class Sent:
     """One thing that the attacked client sent, as a reviewer is told of it.
 
@@ -107,6 +124,8 @@ class Trial:
             have made of the reconstruction. None where that is not known.
         explained_other: The same against another client's update.
         control: Of a control, what the attacked update was of, in words.
+        lineup: What the test on identity needs; None where nobody could be identified, or the
+            trial is older than the test.
     """
 
     cell: Cell
@@ -125,3 +144,4 @@ class Trial:
     explained: float | None = None
     explained_other: float | None = None
     control: str = ""
+    lineup: Lineup | None = None

@@ -29,7 +29,8 @@ def score(
         reconstruction: What the attack returned; its images are clamped to [0, 1].
         gallery: Reference photos and threshold; None for a set without identities. Somebody who
             is not in it is not identified.
-        embed: The embedder that made the gallery; None where it is not available.
+        embed: The embedder that made the gallery, called once, on all images in the attack's order;
+            None where it is not available.
         wrong_person: Person of another target, for the wrong-client control; of no use where the
             gallery does not have them.
 
@@ -39,22 +40,23 @@ def score(
         told which of them are audited.
     """
     images = reconstruction.images.clamp(0, 1)
+    embeddings = embed(images) if embed and gallery else None
     truth = _people(secret, reconstruction) if reconstruction.of == "people" else secret
     order = pair(truth.images, truth.labels, images, reconstruction.labels)
     scored = secret.audited if reconstruction.of == "photos" else None
     images, shown = images[list(order)][:scored], truth.images[:scored]
     metrics = measure(shown, images)
-    embeddings = embed(images) if embed and gallery else None
     scores = []
     for k, person in enumerate(truth.people[:scored]):
         cosine, rank, hit, wrong = None, None, None, None
         if gallery and embeddings is not None and person in gallery.people:
-            own, place = gallery.compare(embeddings[k : k + 1], person)
+            mine = embeddings[order[k] : order[k] + 1]
+            own, place = gallery.compare(mine, person)
             cosine, rank = float(own), int(place)
             if gallery.threshold is not None:
                 hit = cosine > gallery.threshold
                 if wrong_person in gallery.people and wrong_person != person:
-                    other, _ = gallery.compare(embeddings[k : k + 1], wrong_person)
+                    other, _ = gallery.compare(mine, wrong_person)
                     wrong = float(other) > gallery.threshold
         scores.append(ImageScore(person, metrics[k], cosine, hit, rank, wrong))
     labels = None  # who a template is of is known, not recovered

@@ -108,16 +108,25 @@ def paired_p_value(
     return float(test.pvalue)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float], weights: Sequence[float] | None = None) -> list[float]:
     """Adjusted p-values, family-wise (Holm 1979).
+
+    Args:
+        p_values: Of all hypotheses of the family.
+        weights: Shares of the error level, above 0; equal ones if not given. What a rejected
+            hypothesis held goes to the others.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
+    >>> [round(p, 4) for p in holm([0.03, 0.02], [0.8, 0.2])]
+    [0.0375, 0.0375]
     """
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    shares = weights or [1.0] * len(p_values)
+    order = sorted(range(len(p_values)), key=lambda k: p_values[k] / shares[k])
     adjusted, running = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(order):
-        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
+        left = sum(shares[k] for k in order[rank:])
+        running = max(running, min(1.0, left * p_values[index] / shares[index]))
         adjusted[index] = running
     return adjusted
 

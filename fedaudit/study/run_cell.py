@@ -23,13 +23,14 @@ from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.registry import create
 from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.core.seeds import generator_for
-from fedaudit.core.trial import POSITIVE, Cell, ImageScore, Trial
+from fedaudit.core.trial import POSITIVE, Cell, ImageScore, Lineup, Trial
 from fedaudit.defenses.chain import parts_of
 from fedaudit.defenses.composition import Spends, together
 from fedaudit.federation.simulation import Simulation
 from fedaudit.federation.utility import measure
 from fedaudit.models.derivatives import twice_differentiable
 from fedaudit.scoring.identity import rgb
+from fedaudit.scoring.lineup import lineup
 from fedaudit.scoring.partial_truth import match_originals, score_without_identity, search
 from fedaudit.scoring.score import score
 from fedaudit.study.jobs import NOISE, TrainJob
@@ -97,17 +98,19 @@ def run_cell(
         explained=explained.own,
         explained_other=explained.other,
         control=capture.control,
+        lineup=judged.lineup,
     )
     folder.save_trial(trial, judged.tensors)
 
 
 @dataclass(frozen=True)
 class Judged:
-    """Scores of a cell's images, the share of labels recovered, and what the report draws."""
+    """Scores of a cell's images, the share of labels recovered, what the report draws and tests."""
 
     images: tuple[ImageScore, ...]
     labels: float | None
     tensors: dict[str, Tensor]
+    lineup: Lineup | None = None
 
 
 def judge(
@@ -131,13 +134,21 @@ def judge(
         scores = search(rgb(images), client=capture.seen.client, gallery=gallery, embed=embed)
         return Judged(scores, None, {"images": images})
     secret = capture.secret
+    known = embed(found.images.clamp(0, 1)) if gallery and embed else None
+    suspects = None if gallery is None or known is None else lineup(secret, found, gallery, known)
     tensors: dict[str, Tensor] = {}
     other = source_of(study, folder).wrong_person(cell, secret, found)
     if secret.candidates:
         secret, chosen = match_originals(secret, found.images.clamp(0, 1))
         tensors["originals"] = chosen  # which photo each image stands for differs by attack
-    scores, labels, images = score(secret, found, gallery=gallery, embed=embed, wrong_person=other)
-    return Judged(scores, labels, {"images": images, **tensors})
+    scores, labels, images = score(
+        secret,
+        found,
+        gallery=gallery,
+        embed=None if known is None else lambda _: known,  # embedding takes longest
+        wrong_person=other,
+    )
+    return Judged(scores, labels, {"images": images, **tensors}, suspects)
 
 
 def attack_of(scenario: Scenario, cell: Cell) -> Attack | None:

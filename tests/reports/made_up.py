@@ -1,10 +1,12 @@
 """Studies and trials by hand, for the tests of the summary."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
 
 from fedaudit.core.claims import Budget
 from fedaudit.core.scenario import Choice, Scenario, Study
-from fedaudit.core.trial import Cell, ImageScore, Role, Trial
+from fedaudit.core.trial import Cell, ImageScore, Lineup, Role, Trial
 from fedaudit.reports.comparison import Measurement, Row
 from fedaudit.reports.results import Settings
 from fedaudit.reports.rows import rows
@@ -13,6 +15,10 @@ from fedaudit.scoring.identity import Gallery
 
 IG, GAN = "inverting_gradients", "gan_inversion"
 SETTINGS = Settings(reid_limit=0.05, confidence=0.95, fmr=1e-3, exhibit_seed=20)
+
+
+ELIGIBLE = tuple(f"p{target}-{k}" for target in range(20) for k in range(2))
+"""Who could have been a target: two people each of twenty."""
 
 
 def study(
@@ -73,7 +79,19 @@ def trial(
             metrics["lpips"] = lpips
         images.append(ImageScore(person, metrics, seen, hit, rank, wrong))
     cell = Cell(scenario, "face", "fedsgd", 1, batch_size, defense, attack, "D", target, 0, role)
-    return Trial(cell, tuple(images), labels, 0.1, 3, 3, seconds, "known", budget)
+    found = {image.person: bool(image.reidentified) for image in images}
+    known = hits[0] is not None and set(found) <= set(ELIGIBLE)
+    shown = lineup(found, seed=target) if known else None
+    return Trial(cell, tuple(images), labels, 0.1, 3, 3, seconds, "known", budget, lineup=shown)
+
+
+def lineup(found: Mapping[str, bool], seed: int = 0) -> Lineup:
+    """Whoever is found is closest to what was rebuilt in their place; else it resembles nobody."""
+    rows = np.random.default_rng(seed).uniform(-0.2, 0.2, (len(found), len(ELIGIBLE)))
+    for row, (person, hit) in zip(rows, found.items(), strict=True):
+        if hit:
+            row[ELIGIBLE.index(person)] = 0.8
+    return Lineup(ELIGIBLE, tuple(found), tuple(tuple(row) for row in rows.tolist()))
 
 
 def line(

@@ -8,7 +8,7 @@ import torch
 from scipy.special import betaincinv
 
 from fedaudit.core.claims import Budget
-from fedaudit.core.measures import Estimate, Evidence, Rate, Utility
+from fedaudit.core.measures import Estimate, Evidence, IdentityTest, Rate, Utility
 from fedaudit.federation.utility import accuracy_difference
 from fedaudit.reports.comparison import DefenseLine, Exposure, Measurement, Row, Verdict, Worst
 from fedaudit.reports.html import render
@@ -71,6 +71,10 @@ def verdict(reid: Rate, prior: Rate, excess: Estimate) -> Verdict:
     return Verdict("INCONCLUSIVE", numbers, targets_needed=72)
 
 
+def _identity(p_value: float, adjusted: float | None) -> IdentityTest:
+    return IdentityTest(p_value, -20.0, 16, 16, 30, 1 / 20_000, exact=False, adjusted=adjusted)
+
+
 def _row(scenario: tuple[str, str, int, int], defense: str, attack: int) -> Row:
     name, network, round_, batch = scenario
     hits, accuracy, seconds = DEFENSES[defense]
@@ -114,8 +118,8 @@ def _row(scenario: tuple[str, str, int, int], defense: str, attack: int) -> Row:
             prior_ssim=around(0.14 + 0.05 * attack, 0.05, n, "Student t"),
             labels=1.0 if batch == 1 else 0.81,
             seconds=41.3 + 170 * attack,
-            p_value=0.0004 if excess.low > 0 else 0.21,
-            p_holm=0.0021 if excess.low > 0 else 1.0,
+            identity=_identity(0.0004, 0.0021) if excess.low > 0 else _identity(0.21, 1.0),
+            prior_identity=_identity(0.4, None),
         ),
         budget=Budget(8.0, 1e-5, "one image", "Gaussian, σ = 0.9, C = 1", "RDP (Opacus)")
         if private

@@ -162,6 +162,12 @@ def test_every_role_goes_through_one_scorer(redacted: Path, scenario: str, role:
     assert trial.images == images
     assert trial.labels_correct == labels
     assert torch.equal(folder.tensors(cell.key)["images"], tensors)
+    assert trial.lineup
+    assert set(trial.lineup.people) == set(secret.eligible)
+    (row,) = trial.lineup.cosines  # one image: what stands for its person is that image
+    assert row[trial.lineup.people.index(secret.people[0])] == pytest.approx(
+        images[0].cosine, abs=1e-6
+    )
     for image in images:
         measured = (image.metrics["lpips"], image.cosine, image.reidentified, image.rank)
         assert None not in (*measured, image.wrong_reidentified)

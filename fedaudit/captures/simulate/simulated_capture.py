@@ -185,6 +185,7 @@ def _truth(
             [split.photos_of(c, person)[0] for c in clients for person in split.clients[c]]
         ),
         portrayed=portrayed,
+        eligible=split.people,
         portrayed_as=tuple(map(named.index, portrayed)) if set(portrayed) <= set(named) else (),
     )
 

@@ -1,0 +1,128 @@
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fedaudit.core.scenario import Choice
+from fedaudit.core.trial import Lineup, Trial
+from fedaudit.reports.identity_tests import group_test, identity_tests
+from fedaudit.reports.trials import Group
+
+sys.path.insert(0, str(Path(__file__).parent))
+from made_up import GAN, IG, line, lineup, measured, study, table, trial, trials
+
+
+def _group(*made: Trial) -> Group:
+    return Group(made)
+
+
+def test_the_rows_have_the_test_and_the_controls_of_it() -> None:
+    """Four of four people is enough; none of eight, or nothing but the prior, is not."""
+    asked = study(defenses=("none", "dplc"))
+    found, lost = map(measured, table(asked, line(4, 4), line(0, 8, defense="dplc", prior=None)))
+    assert found.identity
+    assert found.prior_identity
+    assert lost.identity
+    assert found.identity.people == found.identity.updates == 4
+    assert found.identity.candidates == 40
+    assert found.identity.p_value < 1e-4
+    assert found.p_holm is not None
+    assert found.p_holm < 0.01
+    assert min(found.prior_identity.p_value, lost.identity.p_value) > 0.05
+    assert found.prior_identity.adjusted is None
+
+
+def test_a_person_counts_once() -> None:
+    """Seeds of a target and two updates of one person are no further evidence."""
+    once = group_test(_group(trial(0, hits=(True,)), trial(1, hits=(True,))), by_lot=True)
+    people = ("p0-0",)
+    again = [replace(trial(0, hits=(True,)), cell=replace(trial(0).cell, seed=k)) for k in range(9)]
+    twice = [trial(1, hits=(True,)), trial(2, hits=(True,), people=("p1-0",))]
+    more = group_test(_group(*again, *twice), by_lot=True)
+    assert once
+    assert more
+    assert (more.people, more.updates) == (2, 3)
+    assert more.p_value == once.p_value
+    assert group_test(_group(trial(0, hits=(True,), people=people)), by_lot=True)
+
+
+def test_photos_of_one_update_have_places_of_their_own() -> None:
+    test = group_test(
+        _group(trial(0, hits=(True, True)), trial(1, hits=(True, False))), by_lot=True
+    )
+    assert test
+    assert (test.people, test.updates) == (4, 2)
+
+
+def test_in_a_real_run_only_audited_people_change_places() -> None:
+    made = _group(*(trial(k, hits=(True,)) for k in range(4)))
+    test = group_test(made, by_lot=False)
+    assert test
+    assert (test.candidates, test.exact) == (4, True)
+    assert test.p_value == test.smallest == pytest.approx(1 / 24)
+
+
+def test_a_run_older_than_the_test_has_none() -> None:
+    old = [replace(t, lineup=None) for t in line(8)]
+    (row,) = table(study(), old)
+    assert measured(row).identity is None
+    assert measured(row).p_holm is None
+    half = _group(trial(0, hits=(True,)), replace(trial(1, hits=(True,)), lineup=None))
+    assert group_test(half, by_lot=True) is None
+    changed = replace(trial(1), lineup=Lineup(("p1-0", "x"), ("p1-0",), ((0.1, 0.2),)))
+    assert group_test(_group(trial(0), changed), by_lot=True) is None
+
+
+def test_who_has_no_gallery_photos_is_left_out() -> None:
+    unknown = replace(trial(1, hits=(None,)), lineup=None)
+    test = group_test(_group(trial(0, hits=(True,)), unknown), by_lot=True)
+    assert test
+    assert test.people == 1
+    assert group_test(_group(unknown), by_lot=True) is None
+
+
+def test_the_primary_row_is_chosen_without_the_outcome() -> None:
+    """The first defense that is not none, under the last attack that took it into account."""
+    asked = study(defenses=("none", "dplc", "soteria"), attacks=(GAN, IG, "dlg"))
+    asked = replace(asked, scenarios=(*asked.scenarios, replace(asked.scenarios[0], name="later")))
+    for hits in (0, 8):
+        made = [
+            line(hits if attack == GAN else 4, defense=defense, attack=attack, scenario=scenario)
+            for scenario in ("fresh", "later")
+            for defense in ("none", "dplc", "soteria")
+            for attack in (GAN, IG, "dlg")
+        ]
+        made[5] = [replace(t, adaptive="no") for t in made[5]]  # dlg on dplc
+        found = table(asked, *made)
+        (first,) = [row for row in found if row.primary]
+        assert (first.scenario, first.defense, first.attack) == ("fresh", "dplc", IG)
+
+
+def test_the_primary_row_bears_most_of_the_error_level() -> None:
+    asked = study(defenses=("none", "dplc"), attacks=(IG,))
+    made = trials(line(2, 3, prior=None), line(1, 3, defense="dplc", prior=None))
+    tests, first = identity_tests(asked, made, by_lot=True)
+    assert first == ("fresh", "dplc", IG)
+    other = ("fresh", "none", IG)
+    p, q = tests[first].p_value, tests[other].p_value
+    assert q / 0.2 < p / 0.8, "made so that the other row comes first"
+    assert tests[other].adjusted == pytest.approx(q / 0.2)
+    assert tests[first].adjusted == pytest.approx(max(p, q / 0.2))
+
+
+def test_without_a_defense_the_control_is_the_primary_row() -> None:
+    asked = study()
+    asked = replace(
+        asked, scenarios=(replace(asked.scenarios[0], defenses=(Choice("none", label="bare"),)),)
+    )
+    (row,) = table(asked, line(4, defense="bare"))
+    assert row.primary
+    test = measured(row).identity
+    assert test
+    assert test.adjusted == test.p_value
+
+
+def test_lineups_are_of_everybody() -> None:
+    shown = lineup({"p0-0": True})
+    assert max(zip(shown.cosines[0], shown.people, strict=True)) == (0.8, "p0-0")

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from fedaudit.attacks.evidence.feature_maps.first_fully_connected import FirstFullyConnected
-from fedaudit.attacks.evidence.feature_maps.input_span import InputSpan, decisive, find_spans
+from fedaudit.attacks.evidence.layer_inputs import InputReader
+from fedaudit.attacks.evidence.layer_spans import LayerSpan, decisive, find_spans
 from fedaudit.attacks.evidence.unshared_layers import precedes_private
+from fedaudit.core.errors import AttackError
 
 NON_SMOOTH = (nn.ReLU, nn.ReLU6, nn.PReLU, nn.LeakyReLU, nn.RReLU, nn.Hardtanh, nn.MaxPool2d)
 """Layers whose second derivative is zero or missing."""
@@ -55,10 +57,18 @@ class Reading:
         return self.labels is None or bool(self.private)
 
     @cached_property
-    def spans(self) -> tuple[InputSpan, ...]:
-        """What the inputs of each layer span, where its gradient gives that away."""
-        facts = (self.model, self.target, self.shape, self.count)
-        return find_spans(*facts, private=self.private, clean=self.clean)
+    def reader(self) -> InputReader:
+        """Reads what images send to the network's layers."""
+        return InputReader(self.model, self.shape, self.count)
+
+    @cached_property
+    def spans(self) -> tuple[LayerSpan, ...]:
+        """What the inputs of each layer span, where its gradient gives the whole span away."""
+        try:
+            spans = find_spans(self.reader, self.target, private=self.private, clean=self.clean)
+        except AttackError:  # a network that does not run on images of this shape
+            return ()
+        return tuple(span for span in spans if span.whole)
 
     @property
     def spans_decide(self) -> bool:

@@ -1,6 +1,6 @@
 """What an observation says before any search: target gradients, color, labels, feature maps."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
@@ -63,36 +63,28 @@ def gather(seen: Observation) -> Evidence:
         KnowledgeError: The threat model does not grant the number and size of the images.
         AttackError: No model update among what was shared.
     """
-    if seen.batch_size is None or seen.image_shape is None:
-        raise KnowledgeError(
-            "matching needs the number and size of the images: use threat model B or above, "
-            'or grant = ["basic"].'
-        )
-    if seen.update is None:
-        raise AttackError("nothing to match: the client shared no model update")
+    count, shape, update = _basics(seen)
     adaptation = adapt_to(seen)
-    target = mean_gradient(seen, adaptation.update or seen.update)
+    target = mean_gradient(seen, adaptation.update or update)
     device = next(iter(target.values())).device
-    network = adopt(build(seen.model, seen.before), seen.image_shape)
+    network = adopt(build(seen.model, seen.before), shape)
     model = client_mode(network, seen.training).to(device)
     # Adam's steps keep the signs of a gradient but not its rank, which is what gives maps away.
     adam = seen.training is not None and seen.training.optimizer == "adam"
     first_fc = None
     if not adam and adaptation.readable:
-        first_fc = find_first_fully_connected(
-            model, target, seen.batch_size, sparse=adaptation.sparse
-        )
+        first_fc = find_first_fully_connected(model, target, count, sparse=adaptation.sparse)
     straight = first_fc if leads_to_head(model) else None
     common = common_direction(straight) if straight else None
     span = embedding_span(straight) if straight else None
-    head = read_head(model, target, seen.batch_size, common, span, noise=adaptation.std_of)
+    head = read_head(model, target, count, common, span, noise=adaptation.std_of)
     linear = adaptation.readable and not adaptation.sparse
     solution = None if adam or head is None or not linear else solved(head)
     labels = seen.labels
     if labels is None and head is not None and adaptation.directional:
         labels = share_out(head, solution)
         blurred = adaptation.noise or adaptation.sparse
-        if first_fc and first_fc.maps is not None and blurred and seen.batch_size == 1:
+        if first_fc and first_fc.maps is not None and blurred and count == 1:
             labels = likeliest_label(first_fc, model, target, sparse=adaptation.sparse)
     complete = all(name in target for name, _ in model.named_parameters())
     if first_fc and complete and labels is not None:
@@ -100,13 +92,13 @@ def gather(seen: Observation) -> Evidence:
             places = torch.empty_like(solution.places)
             places[labels.argsort(stable=True)] = solution.places
             first_fc = place_maps(first_fc, model, places)
-        if first_fc.maps is None or first_fc.upstream is None or seen.batch_size == 1:
+        if first_fc.maps is None or first_fc.upstream is None or count == 1:
             first_fc = take_apart(first_fc, model, labels)
     reading = Reading(
         model=model,
         target=target,
-        count=seen.batch_size,
-        shape=seen.image_shape,
+        count=count,
+        shape=shape,
         labels=labels,
         grayscale=adaptation.directional
         and is_gray(
@@ -117,7 +109,7 @@ def gather(seen: Observation) -> Evidence:
         ),
         first_fc=first_fc,
         private=unshared_names(model, seen.before),
-        clean=_is_clean(seen, seen.update) and adaptation.exact,
+        clean=_is_clean(seen, update) and adaptation.exact,
     )
     if adaptation.special:
         rounds = [mean_gradient(seen, update) for update in adaptation.rounds]
@@ -127,6 +119,51 @@ def gather(seen: Observation) -> Evidence:
     read = {f.name: getattr(reading, f.name) for f in fields(reading)} | {"labels": labels}
     photos = ChangedPhotos(adaptation.images, reading.count)
     return Evidence(**read, adaptation=adaptation, photos=photos)
+
+
+def gather_inputs(seen: Observation) -> Evidence:
+    """What is needed to read what enters each layer, and no more: no labels, no head, no loss.
+
+    The network is taken as it is. Special defenses are not met.
+
+    Raises:
+        KnowledgeError: The threat model does not grant the number and size of the images.
+        AttackError: No model update among what was shared.
+    """
+    count, shape, update = _basics(seen)
+    adaptation = adapt_to(seen)
+    if adaptation.special:
+        adaptation = replace(adaptation, special=()).missing(adaptation.special[0].name)
+    target = mean_gradient(seen, adaptation.update or update)
+    device = next(iter(target.values())).device
+    model = client_mode(build(seen.model, seen.before), seen.training).to(device)
+    noise = adaptation.std_of if adaptation.noise else None
+    return Evidence(
+        model=model,
+        target=target,
+        count=count,
+        shape=shape,
+        labels=None,
+        grayscale=adaptation.directional
+        and is_gray(model, target, sparse=adaptation.sparse, noise=noise),
+        first_fc=None,
+        private=unshared_names(model, seen.before),
+        clean=_is_clean(seen, update) and adaptation.exact,
+        adaptation=adaptation,
+        photos=ChangedPhotos((), count),
+    )
+
+
+def _basics(seen: Observation) -> tuple[int, tuple[int, int, int], Update]:
+    """Number and shape of the images, and the update; an error where one of them is missing."""
+    if seen.batch_size is None or seen.image_shape is None:
+        raise KnowledgeError(
+            "matching needs the number and size of the images: use threat model B or above, "
+            'or grant = ["basic"].'
+        )
+    if seen.update is None:
+        raise AttackError("nothing to match: the client shared no model update")
+    return seen.batch_size, seen.image_shape, seen.update
 
 
 def mean_gradient(seen: Observation, update: Update) -> dict[str, Tensor]:

@@ -41,7 +41,7 @@ class MapInversion:
     shared. Then Gauss–Newton makes them exact. Neither depends on how long the network was trained,
     nor mixes the images of a batch. Where the head, or all behind the map, stays on the device,
     images are searched whose patches span what the gradients of the last convolutions are made of
-    (`input_span.py`), and made exact likewise. Where no such map is known (noise, several local
+    (`layer_spans.py`), and made exact likewise. Where no such map is known (noise, several local
     steps, other networks) it is `gan_inversion`, and Gauss–Newton on what enters the embedding if
     that is known.
 

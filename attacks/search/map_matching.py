@@ -12,10 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedaudit.attacks.adaptive.per_example import Gradients
-from fedaudit.attacks.evidence.feature_maps.input_span import InputSpan, decisive, patches_of
 from fedaudit.attacks.evidence.feature_maps.known_maps import flat_maps, known_maps
+from fedaudit.attacks.evidence.layer_inputs import InputReader
+from fedaudit.attacks.evidence.layer_spans import LayerSpan, decisive
 from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.search.matching import Matching
+from fedaudit.attacks.search.span_matching import SpanMatching
 from fedaudit.models.facenet import FaceNet, require_face_net
 
 INVERTED_FLOOR = 0.01
@@ -82,17 +84,20 @@ class SpanGoal:
             there are many times more than pixels.
     """
 
-    spans: tuple[InputSpan, ...]
+    spans: tuple[LayerSpan, ...]
     directions: Tensor
     floor: float
     sketches: tuple[Tensor, ...]
 
     def reached(self, model: nn.Module, images: Tensor) -> Tensor:
         """What `images` `[n, C, H, W]` have outside, `[n, M]`."""
-        patches = patches_of(model, self.spans, images)
+        channels, height, width = images.shape[1:]
+        reader = InputReader(model, (channels, height, width), len(images))
+        entered = reader.rows([span.name for span in self.spans], images)
         rows = []
         for span, sketch in zip(self.spans, self.sketches, strict=True):
-            outside = [span.outside(one) for one in patches[span.name]]
+            patches = entered[span.name][0].view(len(images), span.positions, -1)
+            outside = [span.outside(one) for one in patches]
             rows.append((torch.stack(outside) @ sketch.to(images)).flatten(1))
         return torch.cat(rows, dim=1)
 
@@ -101,13 +106,15 @@ def span_goal_of(evidence: Evidence) -> SpanGoal | None:
     """The spans that are known exactly, where they leave an image no freedom."""
     if evidence.coupled or not evidence.blind:
         return None
-    spans = tuple(s for s in evidence.spans if s.full and s.floor < SHARP_SPAN)
+    spans = tuple(
+        s for s in evidence.spans if s.full and s.floor < SHARP_SPAN and len(s.basis) == 1
+    )
     if not decisive(spans, evidence.pixels, evidence.count):
         return None
     generator = torch.Generator().manual_seed(0)
     sketches, width = [], 0
     for span in spans:
-        size = span.basis.shape[1]
+        size = span.basis.shape[2]
         share = min(size, -(-SKETCH * evidence.pixels // (span.positions * len(spans))))
         drawn = torch.randn(size, share, generator=generator, dtype=torch.float64)
         sketches.append((drawn / share**0.5).to(span.basis))
@@ -128,7 +135,7 @@ class MapMatching:
     free: tuple[Tensor, ...] = ()
     fixed: tuple[Tensor, ...] = ()
 
-    def __init__(self, matching: Matching, goal: Goal, images: Tensor) -> None:
+    def __init__(self, matching: Matching | SpanMatching, goal: Goal, images: Tensor) -> None:
         self.matching, self.goal = matching, goal
         self.model = require_face_net(matching.evidence.model, "a map")
         self.units = torch.ones(len(images)).to(images)

@@ -11,7 +11,7 @@ from torch.func import functional_call, grad
 
 from fedaudit.attacks.adaptive.per_example import Gradients, weighed
 from fedaudit.attacks.evidence.feature_maps.first_fully_connected import solve_upstream
-from fedaudit.attacks.evidence.feature_maps.input_span import InputSpan, decisive, span_distance
+from fedaudit.attacks.evidence.layer_spans import LayerSpan, decisive, span_distance
 from fedaudit.attacks.evidence.unshared_layers import PublicModule, public_depth, used_by
 from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.search.distances import DISTANCES, MINDS_LENGTH
@@ -30,7 +30,7 @@ class Matching:
     The dummy gradient needs a loss. There are these, in order of what they presume:
 
     * **spans**: the head is not known, but what the inputs of the last layers span is, and leaves
-      the images no freedom (`input_span`). There is no dummy gradient then.
+      the images no freedom (`layer_spans`). There is no dummy gradient then.
     * **upstream**: the gradient that arrives at the feature maps is known in closed form, or solved
       for by least squares (`first_fully_connected`). No label and no head is needed.
     * **labels**: the client's own criterion with known or inferred labels.
@@ -76,7 +76,7 @@ class Matching:
         # A map that is known is of no use where dummy images do not reach it.
         usable = self.use_first_fc and not self.surrogate_head and depth is None
         self.first_fc = evidence.first_fc if usable else None
-        self.spans: tuple[InputSpan, ...] = ()
+        self.spans: tuple[LayerSpan, ...] = ()
         self.loss = self._loss_kind()
         if self.loss == "spans":
             self.first_fc = None
@@ -147,7 +147,7 @@ class Matching:
     def _spans_decide(self) -> bool:
         """Whether what matched layers' inputs span decides the images; keeps the spans if so."""
         evidence = self.evidence
-        chosen = [s for s in evidence.spans if f"{s.name}.".startswith(self.layers or ("",))]
+        chosen = [s for s in evidence.spans if s.name.startswith(self.layers or ("",))]
         if not decisive(chosen, evidence.pixels, evidence.count):
             return False
         self.spans = tuple(chosen)
@@ -319,7 +319,7 @@ class Matching:
     def _span_distance(self, images: Tensor) -> Tensor:
         """How far the dummy inputs are from spanning what they must; 0 is exact."""
         with torch.autocast(images.device.type, self.autocast, enabled=self.autocast is not None):
-            return span_distance(self.evidence.model, self.spans, images)
+            return span_distance(self.evidence.reader, self.spans, images).to(images.dtype)
 
     def _replayed(
         self, dummy: DummyUpdate, images: Tensor, which: Sequence[int], differentiable: bool

@@ -16,14 +16,16 @@ from fedaudit.attacks.adaptive.assumptions import distance_for, how_adaptive
 from fedaudit.attacks.adaptive.defense_adaptation import Attacker
 from fedaudit.attacks.adaptive.mixture_arithmetic import Coefficients
 from fedaudit.attacks.adaptive.unmasking import Unmasking
+from fedaudit.attacks.evidence.labels.of_images import labels_of_images
 from fedaudit.attacks.evidence.unshared_layers import guess_local_layers, learn_local_layers
-from fedaudit.attacks.gathering.gather import Evidence, gather
+from fedaudit.attacks.gathering.gather import Evidence, gather, gather_inputs
 from fedaudit.attacks.generators.face_generator import FaceGenerator
 from fedaudit.attacks.search.batch_norm_prior import BatchNormPrior, from_observation
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.distances import DISTANCES
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.search_run import SearchRun
+from fedaudit.attacks.search.span_matching import SpanMatching
 from fedaudit.attacks.search.stage import Stage, adjusted
 from fedaudit.attacks.search.trace import Trace
 from fedaudit.attacks.search.variables import Scene, generic_faces
@@ -99,6 +101,8 @@ class MatchingAttack:
         angle: See `Matching`.
         first_fully_connected: Use what the first fully connected layer gives away in closed form.
         labels: "inferred", or "soft": searched together with the images.
+        match: Compare by the "gradient" of dummy images, or by what "spans" the inputs of each
+            layer (`SpanMatching`): no labels and no loss are needed, and nothing is known of order.
         layers: Match only parameters whose names start so; () matches all.
         restarts: Independent starts, in one pass.
         prior: The face generator, for stages that draw with one.
@@ -114,7 +118,7 @@ class MatchingAttack:
             have them.
         unknown: How a head, or more, that stays on the device is met. "joint": solved for with the
             images, as far as it acts on what was shared: what the inputs of the last layers span
-            (`input_span`), or one free vector an image (`Matching`). "learned": trained to
+            (`layer_spans`), or one free vector an image (`Matching`). "learned": trained to
             tell generated people apart. "guessed": random, each restart others. Local layers
             with nothing public before them cannot be solved for, and are guessed.
         unmasking: How a network is trained that undoes the masks of mixtures, where a defense puts
@@ -126,6 +130,7 @@ class MatchingAttack:
     angle: bool = False
     first_fully_connected: bool = False
     labels: Literal["inferred", "soft"] = "inferred"
+    match: Literal["gradient", "spans"] = "gradient"
     layers: tuple[str, ...] = ()
     restarts: int = 1
     prior: FaceGenerator | None = None
@@ -179,15 +184,22 @@ class MatchingAttack:
         run.search()
         best = int(run.best.argmin())
         evidence, matching = run.scene.evidence, run.scene.matching
-        labels = evidence.known_labels
-        if matching.loss == "soft" and not matching.surrogate_head:
-            labels = torch.stack([rows[best] for rows in matching.free]).argmax(1)
-        evaluations = [matching.evaluations]
-        attacker = self._attacker(run, seen, generator, evaluations)
-        images, labels, handled = evidence.reveal(run.images[best], labels.cpu(), attacker)
-        word = how_adaptive(seen, matched=matching.follows, handled=handled)
-        if matching.surrogate_head and self.unknown != "learned":
+        labels, images = evidence.known_labels, run.images[best]
+        evaluations, handled = [matching.evaluations], False
+        if isinstance(matching, SpanMatching):
+            labels = labels_of_images(evidence, images)
+        else:
+            if matching.loss == "soft" and not matching.surrogate_head:
+                labels = torch.stack([rows[best] for rows in matching.free]).argmax(1)
+            attacker = self._attacker(run, seen, generator, evaluations)
+            images, labels, handled = evidence.reveal(images, labels.cpu(), attacker)
+        by_spans = matching.loss == "spans"  # they do not mind what each image weighs
+        word = how_adaptive(seen, matched=matching.follows, weighed=by_spans, handled=handled)
+        guessed = isinstance(matching, Matching) and matching.surrogate_head
+        if guessed and self.unknown != "learned":
             word = "no"  # a guess is no account of what the device keeps
+        if isinstance(matching, SpanMatching) and not matching.models_defenses:
+            word = "no" if word in ("known", "estimated") else word
         return Reconstruction(
             images=images.cpu().float(),
             labels=labels,
@@ -243,6 +255,8 @@ class MatchingAttack:
         checkpoint: Checkpoint | None = None,
     ) -> SearchRun:
         """The search of one observation, before its first step."""
+        if self.match == "spans":
+            return self._begin_by_spans(seen, generator, started, progress, checkpoint)
         evidence = gather(seen)
         dummy = dummy_update_of(seen, evidence, self.local_steps, generator)
         wide = self.precision == "float64" or (
@@ -286,6 +300,27 @@ class MatchingAttack:
         trace = Trace(steps, progress, self.seconds)
         penalty = partial(self._statistics, seen, scene)
         return SearchRun(scene, stages, trace, penalty, checkpoint, repr(self), started)
+
+    def _begin_by_spans(
+        self,
+        seen: Observation,
+        generator: torch.Generator,
+        started: float,
+        progress: Progress | None,
+        checkpoint: Checkpoint | None,
+    ) -> SearchRun:
+        """Likewise, where only what enters each layer is looked at."""
+        evidence = gather_inputs(seen)
+        if self.precision == "float64":
+            evidence = evidence.to(torch.float64)
+        matching = SpanMatching(
+            evidence, angle=self.angle, layers=self.layers, restarts=self.restarts
+        )
+        scene = Scene(evidence, matching, generator, self.prior, self.restarts)
+        steps = sum(stage.expected_steps(matching) for stage in self.stages)
+        trace = Trace(steps, progress, self.seconds)
+        penalty = partial(self._statistics, seen, scene)
+        return SearchRun(scene, self.stages, trace, penalty, checkpoint, repr(self), started)
 
     def _surrogate_head(
         self, seen: Observation, evidence: Evidence, seed: int

@@ -12,6 +12,7 @@ from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.map_matching import MapMatching, goal_of
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.mover import Decode, Mover, Task
+from fedaudit.attacks.search.span_matching import SpanMatching
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.trace import Trace
 from fedaudit.attacks.search.variables import Scene, StageResult
@@ -93,11 +94,11 @@ class SearchRun:
 
         added = self.penalty()
 
-        def penalty(variable: Tensor, images: Tensor) -> Tensor:
-            own = stage.penalty(variable, images)
+        def penalty(variable: Tensor, images: Tensor, left: float) -> Tensor:
+            own = stage.penalty(variable, images, left)
             return own + added(images) if added else own
 
-        matching: Matching | MapMatching = scene.matching
+        matching: Matching | MapMatching | SpanMatching = scene.matching
         if goal is not None:
             with torch.no_grad():
                 begun = torch.cat([decode(v[:1]) for v in starts])

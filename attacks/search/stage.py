@@ -15,6 +15,7 @@ from fedaudit.attacks.search.movers.gauss_newton import GaussNewton
 from fedaudit.attacks.search.movers.gradient_descent import Schedule
 from fedaudit.attacks.search.movers.mover import Mover, Optimizer, Plan, Task
 from fedaudit.attacks.search.movers.round_wise import Movement, OneByOne
+from fedaudit.attacks.search.span_matching import SpanMatching
 from fedaudit.attacks.search.variables import Latent, Pixels, Varies
 from fedaudit.core.choices import check_choices
 
@@ -41,12 +42,12 @@ MOVERS: Mapping[Optimizer, Callable[[Task, Plan], Mover]] = {
 }
 
 
-def in_turn(optimizer: Optimizer, matching: Matching | MapMatching) -> bool:
+def in_turn(optimizer: Optimizer, matching: Matching | MapMatching | SpanMatching) -> bool:
     """Whether restarts are searched one after the other: L-BFGS and replays cannot be mapped."""
     return optimizer == "lbfgs" or not matching.mappable
 
 
-def expected_steps(plan: Plan, matching: Matching) -> int:
+def expected_steps(plan: Plan, matching: Matching | SpanMatching) -> int:
     """Steps that a mover will count, if nothing stops it."""
     image_by_image = plan.optimizer == "gauss_newton" or (plan.rounds and matching.separable)
     images = matching.evidence.count if image_by_image else 1
@@ -67,6 +68,7 @@ class Stage:
         schedule: Of the learning rate; a name in `search.SCHEDULES`.
         rounds: Sweeps that move one image at a time (Liu et al. 2021); 0 moves all at once.
         total_variation: Weight of the total variation of the images.
+        fading: Power of the share of steps left by which that weight falls; 0 keeps it.
         square_norm: Weight of the mean square of the variable (keeps latents where the generator
             was trained).
         priors: Further scores of images.
@@ -87,6 +89,7 @@ class Stage:
     schedule: Schedule = "cosine"
     rounds: int = 0
     total_variation: float = 0.0
+    fading: float = 0.0
     square_norm: float = 0.0
     priors: tuple[ImagePrior, ...] = ()
     group: GroupConsistency | None = None
@@ -109,18 +112,19 @@ class Stage:
         if self.optimizer == "gauss_newton" and self.match == "maps":
             raise ValueError("gauss_newton finds the known maps itself: leave match='maps' out")
 
-    def penalty(self, variable: Tensor, images: Tensor) -> Tensor:
-        """What is added to the match."""
+    def penalty(self, variable: Tensor, images: Tensor, left: float = 1.0) -> Tensor:
+        """What is added to the match, where a share `left` of the steps is still to be made."""
         penalty = images.new_zeros(())
         if self.total_variation:
-            penalty = penalty + self.total_variation * total_variation(images)
+            weight = self.total_variation * left**self.fading
+            penalty = penalty + weight * total_variation(images)
         if self.square_norm:
             penalty = penalty + self.square_norm * variable.square().mean()
         for prior in self.priors:
             penalty = penalty + prior(images)
         return penalty
 
-    def expected_steps(self, matching: Matching) -> int:
+    def expected_steps(self, matching: Matching | SpanMatching) -> int:
         """Steps that its mover will count, if nothing stops it."""
         return expected_steps(self._plan(None, 0), matching)
 

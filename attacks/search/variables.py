@@ -13,6 +13,7 @@ from fedaudit.attacks.generators.face_generator import FaceGenerator, FittedGene
 from fedaudit.attacks.generators.projections import project_l1
 from fedaudit.attacks.generators.untrained import UntrainedPrior
 from fedaudit.attacks.search.matching import Matching
+from fedaudit.attacks.search.span_matching import SpanMatching
 from fedaudit.attacks.training.simulated_training import smooth_noise
 from fedaudit.core.choices import check_choices
 from fedaudit.models.facenet import require_face_net
@@ -32,7 +33,7 @@ class Scene:
     """
 
     evidence: Evidence
-    matching: Matching
+    matching: Matching | SpanMatching
     generator: torch.Generator
     prior: FaceGenerator | None = None
     restarts: int = 1
@@ -186,6 +187,7 @@ class Latent:
 
     def _apart(self, scene: Scene, images: Tensor, place: int) -> Tensor:
         """How far the maps of faces are from the one that image `place` must have, `[n]`."""
+        assert isinstance(scene.matching, Matching)  # the one that knows maps
         model, which = require_face_net(scene.evidence.model, "a map"), [place] * len(images)
         nobody = torch.zeros(len(images), dtype=torch.long, device=images.device)
         trained, _ = scene.evidence.photos(images, nobody, which)

@@ -136,8 +136,8 @@ def leaves(count: int, seed: int = 0) -> list[Tensor]:
     return [torch.rand(1, 3, 32, 32, generator=noise).requires_grad_() for _ in range(count)]
 
 
-def no_prior(variable: Tensor, images: Tensor) -> Tensor:
-    del variable
+def no_prior(variable: Tensor, images: Tensor, left: float) -> Tensor:
+    del variable, left
     return images.new_zeros(())
 
 

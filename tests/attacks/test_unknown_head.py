@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.evidence.feature_maps.input_span import find_spans, patches_of, span_distance
+from fedaudit.attacks.evidence.layer_spans import find_spans, span_distance
 from fedaudit.attacks.evidence.unshared_layers import guess_local_layers, learn_local_layers
 from fedaudit.attacks.gathering.gather import Evidence, gather
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
@@ -60,30 +60,30 @@ def test_true_patches_lie_in_the_span_and_others_do_not(
     assert evidence.spans_decide
     others = faces.images[[30 * k + 5 for k in range(batch)]]
     for span in evidence.spans:
-        if span.positions * batch == len(evidence.target[f"{span.name}.weight"]):
+        if span.positions * batch == len(evidence.target[span.name]):
             continue  # its least direction is known to three digits only
         with torch.no_grad():
-            true = patches_of(evidence.model, evidence.spans, captured.secret.images)[span.name]
-            wrong = patches_of(evidence.model, evidence.spans, others)[span.name]
+            true = evidence.reader.rows([span.name], captured.secret.images)[span.name]
+            wrong = evidence.reader.rows([span.name], others)[span.name]
         assert span.full
         # Independently: the gradient's own rows are mixtures of the true patches.
-        rows = evidence.target[f"{span.name}.weight"].flatten(1).double()
-        patches = true.flatten(0, 1).double()
+        rows = evidence.target[span.name].flatten(1).double()
+        patches = true[0].double()
         mixed = torch.linalg.lstsq(patches.T, rows.T).solution
         assert float((patches.T @ mixed - rows.T).norm() / rows.norm()) < 1e-4
         assert float(span.distance(true)) < 1e-4
         assert float(span.distance(wrong)) > 0.1
-        assert float(span.outside(true[0].double()).norm()) < 1e-4
-        assert float(span.outside(wrong[0].double()).norm()) > 0.2
+        assert float(span.outside(true[0].double()[: span.positions]).norm()) < 1e-4
+        assert float(span.outside(wrong[0].double()[: span.positions]).norm()) > 0.2
 
 
 def test_the_distance_is_that_of_principal_angles(intercept: Intercept, faces: FaceSet) -> None:
     evidence = gather(intercept(batch=2, **PROJECTOR).seen)
     others = faces.images[[17, 230]]
     (span, *_) = evidence.spans
-    patches = patches_of(evidence.model, [span], others)[span.name].detach().flatten(0, 1).double()
+    patches = evidence.reader.rows([span.name], others)[span.name][0].detach().double()
     dummy = torch.linalg.qr(patches.T).Q
-    cosines = torch.linalg.svdvals(dummy.T @ span.basis.T)
+    cosines = torch.linalg.svdvals(dummy.T @ span.basis[0].T)
     assert float(span.distance(patches[None])) == pytest.approx(
         float((1 - cosines.square()).mean()), abs=1e-3
     )
@@ -97,8 +97,8 @@ def test_batches_that_are_one_image_twice_do_not_explain_two(
     evidence = gather(captured.seen)
     images = captured.secret.images
     twice = images[[0, 0]]
-    right = float(span_distance(evidence.model, evidence.spans, images).detach())
-    collapsed = float(span_distance(evidence.model, evidence.spans, twice).detach())
+    right = float(span_distance(evidence.reader, evidence.spans, images).detach())
+    collapsed = float(span_distance(evidence.reader, evidence.spans, twice).detach())
     assert right < 1e-4
     assert collapsed > 0.3
 
@@ -112,14 +112,14 @@ def test_drift_over_local_steps_shows_in_the_spectrum(intercept: Intercept) -> N
     assert evidence.spans
     assert not any(span.full for span in evidence.spans)
     assert span_goal_of(evidence) is None
-    drifted = float(span_distance(evidence.model, evidence.spans, captured.secret.images).detach())
+    drifted = float(span_distance(evidence.reader, evidence.spans, captured.secret.images).detach())
     assert drifted < 0.15
     drowned = {
         name: value
         + value.norm() / value.numel() ** 0.5 * 10 * torch.randn(value.shape, generator=noise())
         for name, value in evidence.target.items()
     }
-    assert not find_spans(evidence.model, drowned, evidence.shape, 4, private=evidence.private)
+    assert not find_spans(evidence.reader, drowned, private=evidence.private)
 
 
 def test_layers_behind_a_private_one_are_not_read(intercept: Intercept) -> None:

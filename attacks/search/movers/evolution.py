@@ -100,7 +100,8 @@ class Evolution:
         every = range(len(self.task.variables))
         free = [row.detach() for row in self.task.matching.rows(every, restart)]
         dummy, distance = self.task.matching.gradients(images, every, free, differentiable=False)
-        value = self.task.matching.objective(dummy, distance) + self.task.penalty(variable, images)
+        value = self.task.matching.objective(dummy, distance)
+        value = value + self.task.penalty(variable, images, 1.0)
         return float(value.detach())
 
     def _parts(self, vector: np.ndarray, restart: int) -> list[Tensor]:

@@ -91,6 +91,11 @@ class Search:
         self._kept = [v.detach().clone() for v in self.variables]
         self._marked = (0, float("inf"))
 
+    @property
+    def left(self) -> float:
+        """Share of the steps that is still to be made, in (0, 1]."""
+        return max(1 - self.done / self.steps, 1 / self.steps) if self.steps else 1.0
+
     def stalled(self, patience: int, least: float) -> bool:
         """Whether `patience` steps brought no restart a relative improvement of `least`."""
         best, (since, mark) = float(self.best.min()), self._marked

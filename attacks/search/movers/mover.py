@@ -10,13 +10,14 @@ from fedaudit.attacks.search.image_priors import GroupConsistency
 from fedaudit.attacks.search.map_matching import MapMatching
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.gradient_descent import Schedule
+from fedaudit.attacks.search.span_matching import SpanMatching
 from fedaudit.attacks.search.trace import Trace
 
 Optimizer = Literal["adam", "signed_adam", "lbfgs", "cma_es", "gauss_newton"]
 Decode = Callable[[Tensor], Tensor]
 """Variables `[n, …]` → images `[n, C, H, W]`."""
-Penalty = Callable[[Tensor, Tensor], Tensor]
-"""(variable, images) → what is added to the match."""
+Penalty = Callable[[Tensor, Tensor, float], Tensor]
+"""(variable, images, share of the steps that is left) → what is added to the match."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class Task:
         trace: Counts every step.
     """
 
-    matching: Matching | MapMatching
+    matching: Matching | MapMatching | SpanMatching
     variables: Sequence[Tensor]
     decode: Decode
     penalty: Penalty

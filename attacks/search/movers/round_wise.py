@@ -128,10 +128,10 @@ class Movement:
             dummy, distance = task.matching.gradients(images, which, rows, functional=restarts > 1)
             if held is not None:
                 dummy = total([held, dummy])
-            loss = task.matching.objective(dummy, distance) + task.penalty(variable, images)
-            return loss, images
+            match = task.matching.objective(dummy, distance)
+            return match + task.penalty(variable, images, left), images
 
-        restarts = len(moving[0])
+        restarts, left = len(moving[0]), self.searches[which].left
         losses, images = over_restarts(one, moving, free, others)
         self.task.matching.evaluations += (restarts - 1) * len(which)
         if self.plan.group is not None and restarts > 1:

@@ -1,0 +1,49 @@
+"""Which label goes with which image, once the images are known, from the head's gradient."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedaudit.attacks.evidence.labels.head_gradient import read_head, unscaled
+from fedaudit.attacks.evidence.layer_inputs import deterministic
+from fedaudit.attacks.evidence.reading import Reading
+
+RIDGE = 1e-6
+"""On the Gram matrix of what the head sees of the images, relative to its mean diagonal."""
+
+
+def labels_of_images(reading: Reading, images: Tensor) -> Tensor:
+    """Labels `[N]` of `images` `[N, C, H, W]`; -1 where the head was not shared or cannot be read.
+
+    The head's gradient is Σ_i e_i x_iᵀ, and x_i, what the head sees of image i, is known with the
+    image: the upstream gradients e_i are solved for, and of each only the entry of the true class
+    is negative (iDLG, Zhao et al. 2020, for batches in any order).
+    """
+    nobody = torch.full((len(images),), -1)
+    head = read_head(reading.model, reading.target, reading.count)
+    if head is None or reading.private:
+        return nobody
+    entered: list[Tensor] = []
+    places = [
+        module
+        for module in reading.model.modules()
+        if isinstance(weight := getattr(module, "weight", None), nn.Parameter)
+        and weight.data_ptr() == head.weight.data_ptr()
+    ]
+    if not places:
+        return nobody
+    hook = places[0].register_forward_pre_hook(lambda _, args: entered.append(args[0].detach()))
+    try:
+        with deterministic(reading.model), torch.no_grad():
+            reading.model(images)
+    finally:
+        hook.remove()
+    if not entered or entered[-1].shape != (len(images), head.weight.shape[1]):
+        return nobody
+    seen, gradient = entered[-1].double(), head.gradient.double()
+    if head.unit:
+        seen, gradient = F.normalize(seen, dim=1), unscaled(gradient, head.weight.double())
+    gram = seen @ seen.T
+    gram += RIDGE * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
+    labels: Tensor = torch.linalg.solve(gram, seen @ gradient.T).argmin(1)
+    return labels.cpu()

@@ -1,0 +1,259 @@
+"""What enters each layer of any network, as rows that the layer's weight gradient is made of.
+
+A layer that applies one matrix W to many rows u_p (patches of a map, tokens, vectors) has the
+gradient G = Σ_p δ_p u_pᵀ. `rows_of` gives the u_p, `matrices_of` brings G into that form.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedaudit.core.errors import AttackError
+from fedaudit.models.batch_norm import batch_norm_layers
+from fedaudit.models.facenet import FaceNet
+
+READABLE = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.MultiheadAttention)
+"""Layers whose gradient has the form above; `InputReader` checks that of each."""
+CONFIRMED = 1e-2
+"""Share of a gradient of our own that may lie outside of its inputs' span, by rounding."""
+RIDGE = 1e-9
+"""On the Gram matrix of rows, relative to its mean diagonal."""
+
+
+def rows_of(layer: nn.Module, inputs: Tensor) -> Tensor:
+    """The rows u_p that a layer applies its matrix to, `[groups, positions, width]`."""
+    if isinstance(layer, nn.Conv2d):
+        n, size, g = len(inputs), layer.kernel_size, layer.groups
+        pad = layer._reversed_padding_repeated_twice
+        if any(pad):
+            mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+            inputs = F.pad(inputs, pad, mode=mode)
+        if size == (1, 1):
+            patches = inputs[:, :, :: layer.stride[0], :: layer.stride[1]].flatten(2)
+        else:
+            patches = F.unfold(inputs, size, layer.dilation, 0, layer.stride)
+        split = patches.view(n, g, -1, patches.shape[2])
+        return split.permute(1, 0, 3, 2).reshape(g, n * patches.shape[2], -1)
+    if isinstance(layer, nn.ConvTranspose2d):
+        g = layer.groups
+        split = inputs.flatten(2).view(len(inputs), g, inputs.shape[1] // g, -1)
+        return split.permute(1, 0, 3, 2).flatten(1, 2)
+    return inputs.reshape(1, -1, inputs.shape[-1])
+
+
+def matrices_of(layer: nn.Module, gradient: Tensor) -> Tensor:
+    """A weight's gradient as `[groups, rows, width]`, whose rows lie in the span of `rows_of`."""
+    if isinstance(layer, nn.Conv2d):
+        return gradient.reshape(layer.groups, gradient.shape[0] // layer.groups, -1)
+    if isinstance(layer, nn.ConvTranspose2d):
+        return gradient.reshape(layer.groups, gradient.shape[0] // layer.groups, -1).mT
+    return gradient[None]
+
+
+def _weight_of(layer: nn.Module) -> nn.Parameter | None:
+    """The weight that acts on the layer's (first) input."""
+    if isinstance(layer, nn.MultiheadAttention):
+        return layer.in_proj_weight
+    weight = getattr(layer, "weight", None)
+    return weight if isinstance(weight, nn.Parameter) else None
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a weight is used.
+
+    Attributes:
+        positions: How many rows an image sends there.
+        width: Numbers a row.
+        certain: Nothing random (dropout, stochastic depth) comes before it.
+        order: Place in the order of the forward pass.
+    """
+
+    positions: int
+    width: int
+    certain: bool
+    order: int
+
+
+@dataclass
+class InputReader:
+    """Reads what images send into each layer of a network.
+
+    The network is run as the client ran it, but for what is random (dropout): with batch norm in
+    the client's mode, its running statistics left as they are.
+
+    Args:
+        model: In the client's mode.
+        shape: `(C, H, W)`.
+        count: N, the images of the batch.
+
+    Raises:
+        AttackError: The network does not run on images of that shape.
+    """
+
+    model: nn.Module
+    shape: tuple[int, int, int]
+    count: int
+    layers: dict[str, list[nn.Module]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names = {id(p): name for name, p in self.model.named_parameters()}
+        for layer in self.model.modules():
+            weight = _weight_of(layer) if isinstance(layer, READABLE) else None
+            if weight is not None and id(weight) in names:
+                self.layers.setdefault(names[id(weight)], []).append(layer)
+
+    def rows(self, names: Sequence[str], images: Tensor) -> dict[str, Tensor]:
+        """What `images` `[n, C, H, W]` send to the weights `names`; differentiable.
+
+        `[groups, positions, width]` each, where a weight that is used twice has the positions of
+        both uses.
+        """
+        heard = self._heard(names, images)
+        return {name: torch.cat([rows_of(m, x) for m, x in heard[name]], 1) for name in names}
+
+    def sides(self, name: str) -> tuple[int, int]:
+        """Rows and width of a weight's gradient, for each group of channels."""
+        weight = self.model.get_parameter(name)
+        _, rows, width = matrices_of(self.layers[name][0], weight).shape
+        return rows, width
+
+    def positions(self, private: Collection[str] = ()) -> dict[str, Position]:
+        """The weights whose gradient is confirmed to be made of their inputs, in order of use.
+
+        Those behind a `private` parameter are left out: what images send there is not known.
+
+        That is tried on a gradient of our own: a layer that does something else with its weight
+        (weight standardization, a second use outside of the layer) is left out.
+        """
+        n = min(self.count, 2)
+        generator = torch.Generator().manual_seed(0)
+        like = next(self.model.parameters())
+        images = torch.rand(n, *self.shape, generator=generator).to(like).requires_grad_()
+        names = list(self.layers)
+        try:
+            certain = self._certain(names, images)
+            heard = self._heard(names, images, {name.rpartition(".")[0] for name in private})
+        except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+            size = "×".join(map(str, self.shape))
+            raise AttackError(
+                f"the network does not run on {n} image{'s' * (n > 1)} of {size}: {error}. Say the "
+                "image size that clients train on."
+            ) from error
+        used = [name for name in names if name in heard]
+        weights = dict(self.model.named_parameters())
+        output = self._output
+        noise = torch.randn(output.shape, generator=generator).to(output)
+        wanted = [weights[name] for name in used if weights[name].requires_grad]
+        if not wanted:
+            return {}
+        slopes = torch.autograd.grad((output * noise).sum(), wanted, allow_unused=True)
+        gradients = {id(w): g for w, g in zip(wanted, slopes, strict=True)}
+        found = {}
+        for order, name in enumerate(n for n in heard if n in used):
+            gradient = gradients.get(id(weights[name]))
+            if gradient is None:
+                continue
+            rows = torch.cat([rows_of(m, x.detach()) for m, x in heard[name]], 1)
+            positions, width = rows.shape[1] // n, rows.shape[2]
+            if self.count * positions >= width:
+                continue  # rows that fill the space say nothing
+            matrix = matrices_of(self.layers[name][0], gradient)
+            if matrix.shape[2] == width and _outside(matrix, rows) < CONFIRMED:
+                found[name] = Position(positions, width, name in certain, order)
+        return found
+
+    def _heard(
+        self,
+        names: Sequence[str],
+        images: Tensor,
+        until: Collection[str] = (),
+        mode: Callable[[nn.Module], AbstractContextManager[None]] | None = None,
+    ) -> dict[str, list[tuple[nn.Module, Tensor]]]:
+        heard: dict[str, list[tuple[nn.Module, Tensor]]] = {}
+        ended: list[bool] = []
+
+        def listen(name: str) -> Callable[..., None]:
+            def hook(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+                if not ended:
+                    entered = args[0] if args else next(iter(named.values()))
+                    heard.setdefault(name, []).append((module, entered))
+
+            return hook
+
+        with ExitStack() as hooks, (mode or deterministic)(self.model):
+            for owner in until:
+                module = self.model.get_submodule(owner)
+                hooks.enter_context(
+                    module.register_forward_pre_hook(lambda _m, _args: ended.append(True))
+                )
+            for name in names:
+                for layer in self.layers[name]:
+                    hooks.enter_context(
+                        layer.register_forward_pre_hook(listen(name), with_kwargs=True)
+                    )
+            self._output = self._run(images)
+        return heard
+
+    def _certain(self, names: Sequence[str], images: Tensor) -> set[str]:
+        """The weights before anything random: two runs in the client's mode send them the same."""
+        runs = []
+        for seed in (0, 1):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                runs.append(self._heard(names, images, mode=still))
+        one, two = ({name: uses[0][1] for name, uses in heard.items()} for heard in runs)
+        return {name for name in one if name in two and torch.equal(one[name], two[name])}
+
+    def _run(self, images: Tensor) -> Tensor:
+        if isinstance(self.model, FaceNet):
+            # Not what lies behind a bottleneck that draws: its inputs are the client's own.
+            entered: Tensor = self.model.first_fc_layer(self.model.features(images))
+            return entered
+        output: Tensor = self.model(images)
+        return output
+
+
+def _outside(matrix: Tensor, rows: Tensor) -> float:
+    """Share of the square of `matrix` `[g, r, F]` outside of the span of `rows` `[g, P, F]`."""
+    matrix, rows = matrix.double(), rows.double()
+    gram = rows @ rows.mT
+    scale = gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None].clamp_min(1e-300)
+    gram = gram + RIDGE * scale * torch.eye(gram.shape[1]).to(gram)
+    inside = torch.linalg.solve(gram, rows @ matrix.mT).mT @ rows
+    return float((matrix - inside).square().sum() / matrix.square().sum().clamp_min(1e-300))
+
+
+@contextmanager
+def still(model: nn.Module) -> Iterator[None]:
+    """Batch norm does not remember what it sees inside the block; its output stays the same."""
+    norms = batch_norm_layers(model).values()
+    tracking = [m for m in norms if m.training and m.track_running_stats]
+    for layer in tracking:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in tracking:
+            layer.track_running_stats = True
+
+
+@contextmanager
+def deterministic(model: nn.Module) -> Iterator[None]:
+    """Nothing random runs inside the block: batch norm keeps its mode, all else evaluates."""
+    modes = [(module, module.training) for module in model.modules()]
+    norms = {id(layer) for layer in batch_norm_layers(model).values()}
+    for module, _ in modes:
+        if id(module) not in norms:
+            module.training = False
+    try:
+        with still(model):
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training

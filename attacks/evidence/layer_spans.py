@@ -1,0 +1,221 @@
+"""What every layer's gradient says of its inputs, whatever comes behind it.
+
+A weight gradient is a sum over images and positions, G = Σ_p δ_p u_pᵀ: u_p is what enters the
+layer at position p (a patch, a token), δ_p the upstream gradient there. δ depends on head, labels
+and loss; but whatever it is, the rows of G lie in the span of the u_p. Where a layer has fewer
+positions in the batch than its inputs have numbers, these rows are directions that the inputs must
+span, and images must be such that they do. That needs no label, no head, no loss, and no gradient
+of dummy images either. A layer with as many rows as positions gives the whole span, others a part.
+
+It is variable projection (Golub & Pereyra, SIAM J. Numer. Anal. 1973): the best δ is put in. Petrov
+et al. (NeurIPS 2024, "DAGER") test so which tokens a language model was trained on, Dimitrov et al.
+(NeurIPS 2024, "SPEAR") take a fully connected layer apart.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedaudit.attacks.evidence.layer_inputs import RIDGE, InputReader, matrices_of
+
+GAP = 2.0
+"""Singular values must exceed the largest that is none of the signal's by this factor."""
+PRECISION = 1e-5
+"""Relative size of singular values below which they are rounding."""
+DRIFT = 0.01
+"""The same of an update of several steps whose spectrum does not show it."""
+SPARE = 8
+"""Singular values beyond the number of positions that are looked at."""
+DECISIVE = 2
+"""Equations an unknown pixel from which on spans alone decide the images."""
+
+
+@dataclass(frozen=True)
+class LayerSpan:
+    """What one weight's gradient says of the layer's inputs.
+
+    Attributes:
+        name: Of the weight.
+        positions: P, how many rows an image sends to the layer.
+        basis: `[g, r, F]`, for each group of channels orthonormal rows in double precision:
+            directions that the batch's inputs span for certain.
+        weights: `[g, r]` in [0, 1], how certain; 0 fills up groups with fewer directions.
+        whole: The gradient has as many rows as the batch has positions, or more.
+        full: Nothing else is spanned: there are as many directions as positions.
+        floor: Relative error of the least certain direction.
+        certain: Nothing random (dropout, stochastic depth) comes before the layer.
+    """
+
+    name: str
+    positions: int
+    basis: Tensor
+    weights: Tensor
+    whole: bool
+    full: bool
+    floor: float
+    certain: bool = True
+
+    def equations(self, count: int) -> int:
+        """How many numbers of a batch of `count` the span leaves no freedom."""
+        free = max(self.basis.shape[2] - count * self.positions, 0)
+        return int((self.weights > 0).sum()) * free
+
+    def distance(self, rows: Tensor) -> Tensor:
+        """Mean squared sine between the directions and the span of `rows` `[g, P, F]`, in [0, 1].
+
+        In double precision: in single precision the Gram matrix of patches is singular.
+        """
+        apart: Tensor = _SpanDistance.apply(rows, self.basis, self.weights)  # type: ignore[no-untyped-call]
+        return apart
+
+    def outside(self, rows: Tensor) -> Tensor:
+        """The part of an image's `rows` `[P, F]` that the span does not explain; relative."""
+        basis, unit = self.basis[0].to(rows), rows / rows.norm()
+        left: Tensor = unit - (unit @ basis.T) @ basis
+        return left
+
+
+class _SpanDistance(torch.autograd.Function):
+    """1 − tr(B Rᵀ (R Rᵀ)⁻¹ R Bᵀ) / W for directions B, weighed, and rows R.
+
+    Its derivative is −2/W · X E with X = (R Rᵀ)⁻¹ R Bᵀ and E = B − Xᵀ R, what the rows leave: two
+    thin products, where differentiating a Cholesky factor costs several times the value.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, basis: Tensor, weights: Tensor) -> Tensor:
+        wide = rows.detach().double()
+        gram = wide @ wide.mT
+        scale = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-300)
+        gram.diagonal(dim1=1, dim2=2).add_(RIDGE * scale[:, None])
+        shared = wide @ basis.mT
+        factor, failed = torch.linalg.cholesky_ex(gram)
+        if bool(failed.any()):  # rounding: rows that are nearly dependent
+            gram.diagonal(dim1=1, dim2=2).add_(1e3 * RIDGE * scale[:, None])
+            factor, _ = torch.linalg.cholesky_ex(gram)
+        solution = torch.cholesky_solve(shared, factor)
+        total = weights.sum()
+        inside = ((solution * shared).sum(1) * weights).sum()
+        ctx.save_for_backward(wide, basis, weights, solution)
+        ctx.dtype = rows.dtype
+        return (1 - inside / total).clamp_min(0)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None, None]:
+        wide, basis, weights, solution = ctx.saved_tensors
+        left = basis - solution.mT @ wide
+        weighed = solution * weights[:, None]
+        slope = (-2 * slopes[0] / weights.sum()) * (weighed @ left)
+        return slope.to(ctx.dtype), None, None
+
+
+def find_spans(
+    reader: InputReader,
+    target: Mapping[str, Tensor],
+    *,
+    private: Collection[str] = (),
+    clean: bool = False,
+    noise: Callable[[str], float] = lambda _: 0.0,
+    least: int = 0,
+) -> tuple[LayerSpan, ...]:
+    """What the gradient of each layer gives away, in the order of the forward pass.
+
+    How many directions are certain, the spectrum says: beyond the number of positions it shows what
+    is noise, or the drift of several local steps. Layers that have no such singular values are
+    taken to be as inexact as the others.
+
+    Args:
+        reader: Of the network.
+        target: Mean gradient by parameter name.
+        private: Names of local parameters; layers behind the first of them are left out, because
+            what dummy images send there is not known.
+        clean: The update is one exact gradient.
+        noise: Standard deviation of independent noise on an entry, by parameter.
+        least: Directions that each layer is believed, however uncertain.
+    """
+    reached = reader.positions(private)
+    spectra = {}
+    for name in reached:
+        if name in target:
+            matrix = matrices_of(reader.layers[name][0], target[name].detach()).double()
+            spectra[name] = _spectrum(matrix, reader.count * reached[name].positions + SPARE)
+    totals = {name: reader.count * reached[name].positions for name in spectra}
+    beyond = [
+        float((sizes[:, totals[name]] / sizes[:, 0].clamp_min(1e-300)).max())
+        for name, (sizes, _) in spectra.items()
+        if totals[name] < sizes.shape[1]
+    ]
+    shown = sorted(beyond)[len(beyond) // 2] if beyond else (0.0 if clean else DRIFT)
+    spans = []
+    for name, (sizes, rows) in spectra.items():
+        total, height = totals[name], len(sizes[0])
+        first = sizes[:, :1]
+        floor = max(PRECISION, shown) * first
+        if total < height:
+            floor = torch.maximum(PRECISION * first, sizes[:, total : total + 1])
+        loud = noise(name) * (sum(x**0.5 for x in reader.sides(name)))
+        floor = floor.clamp_min(max(loud, 1e-300))
+        sure = sizes[:, :total] > GAP * floor
+        sure[:, :least] = True
+        rank = int(sure.sum(1).max())
+        if not rank:
+            continue
+        sure, kept = sure[:, :rank], sizes[:, :rank].clamp_min(1e-300)
+        weights = (1 - (GAP * floor / kept).square()).clamp_min(1e-3 if least else 0) * sure
+        relative = float((floor / kept).where(sure, 0).max())
+        whole, full = total <= reader.sides(name)[0], bool(sure.all()) and rank == total
+        spans.append(
+            LayerSpan(
+                name=name,
+                positions=reached[name].positions,
+                basis=rows[:, :rank],
+                weights=weights,
+                whole=whole,
+                full=full,
+                floor=relative,
+                certain=reached[name].certain,
+            )
+        )
+    return tuple(spans)
+
+
+def _spectrum(matrix: Tensor, wanted: int) -> tuple[Tensor, Tensor]:
+    """The largest singular values `[g, m]` and right singular vectors `[g, m, F]` of `[g, r, F]`.
+
+    All of them by the Gram matrix, which costs a tenth; what it loses lies below `PRECISION`. Where
+    few of many are wanted, by subspace iteration (Halko et al., SIAM Review 2011).
+    """
+    if 4 * wanted < min(matrix.shape[1:]):
+        drawn = torch.randn(matrix.shape[1], wanted, generator=torch.Generator().manual_seed(0))
+        basis = matrix.mT @ drawn.to(matrix)
+        for _ in range(2):
+            basis = matrix.mT @ (matrix @ torch.linalg.qr(basis).Q)
+        basis = torch.linalg.qr(basis).Q
+        _, sizes, rows = torch.linalg.svd(matrix @ basis, full_matrices=False)
+        return sizes, rows @ basis.mT
+    if matrix.shape[1] > matrix.shape[2]:
+        matrix = torch.linalg.qr(matrix).R
+    squares, left = torch.linalg.eigh(matrix @ matrix.mT)
+    sizes = squares.flip(1).clamp_min(0).sqrt()
+    rows = left.flip(2).mT @ matrix
+    rows = rows / sizes[..., None].clamp_min(1e-300)
+    # Small ones are orthogonal to the others up to the square of what they are smaller by.
+    return sizes, torch.linalg.qr(rows.mT).Q.mT
+
+
+def span_distance(reader: InputReader, spans: Sequence[LayerSpan], images: Tensor) -> Tensor:
+    """Mean over the layers of `LayerSpan.distance`; of all images of the batch together.
+
+    A linear mean: one of logarithms lets the late layers, which need little to agree, outweigh
+    those that hold the pixels.
+    """
+    rows = reader.rows([span.name for span in spans], images)
+    return torch.stack([span.distance(rows[span.name]) for span in spans]).mean()
+
+
+def decisive(spans: Sequence[LayerSpan], pixels: int, count: int) -> bool:
+    """Whether the spans leave the images no freedom, by counting equations and pixels."""
+    return sum(span.equations(count) for span in spans) >= DECISIVE * count * pixels

@@ -1,0 +1,65 @@
+"""Subspace matching: images whose layer inputs span what every weight gradient is made of."""
+
+from fedaudit.attacks.search.matching_attack import MatchingAttack
+from fedaudit.attacks.search.stage import Stage
+from fedaudit.attacks.search.variables import Pixels
+
+ITERATIONS = 10
+"""Of L-BFGS a step."""
+TRACE_OF_VARIATION = 5e-7
+"""Weight of the total variation while polishing, where the distance is below 1e-3."""
+
+
+def subspace_matching(
+    *,
+    steps: int = 150,
+    lr: float = 0.2,
+    total_variation: float = 0.3,
+    polish: int = 8,
+    restarts: int = 1,
+    layers: tuple[str, ...] = (),
+    seconds: float | None = None,
+) -> MatchingAttack:
+    """Search pixels whose inputs to every layer span the rows of its weight gradient.
+
+    No label, no head, no loss, no second derivative: a step is one forward and one backward pass,
+    and training the network makes it no harder. After the idea by which Petrov et al. (NeurIPS
+    2024, "DAGER") find the tokens of a language model, here for patches of convolutions and tokens
+    of any network (`evidence.layer_spans`). Labels are read off the head's gradient at the end,
+    with the images at hand, where that was shared. In which order the images of a batch come out is
+    not known.
+
+    Args:
+        steps: Steps of Adam, from gray.
+        lr: Peak step size, in units of the pixel range [0, 1]; falls as a cosine.
+        total_variation: Weight of the total variation at the start; it falls with the square of the
+            share of steps left, to 0.
+        polish: L-BFGS steps of 10 iterations at the end.
+        restarts: Independent starts, one after the other; the one with the least distance is kept.
+        layers: Only weights whose names start with one of these; () takes all.
+        seconds: Wall-clock limit; results then depend on the machine. None for none.
+    """
+    if steps < 1:
+        raise ValueError("steps must be at least 1")
+    search = Stage(
+        varies=Pixels(start="normal"),
+        steps=steps,
+        lr=lr,
+        total_variation=total_variation,
+        fading=2.0,
+    )
+    last = Stage(
+        varies=Pixels(start="previous"),
+        steps=polish,
+        lr=1.0,
+        optimizer="lbfgs",
+        total_variation=TRACE_OF_VARIATION,
+        patience=5,
+    )
+    return MatchingAttack(
+        stages=(search, last) if polish else (search,),
+        match="spans",
+        layers=tuple(layers),
+        restarts=restarts,
+        seconds=seconds,
+    )

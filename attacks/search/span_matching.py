@@ -1,0 +1,122 @@
+"""Compares dummy images with what every layer's gradient says of its inputs (`layer_spans`)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fedaudit.attacks.adaptive.per_example import Gradients
+from fedaudit.attacks.evidence.layer_spans import decisive, find_spans, span_distance
+from fedaudit.attacks.gathering.gather import Evidence
+from fedaudit.core.errors import AttackError
+
+
+class SpanMatching:
+    """How far the inputs that dummy images send to each layer are from spanning what they must.
+
+    Moves images as `Matching` does, for a forward and a backward pass a step; the images of a batch
+    together, as only all of them span what the update shows. It knows no labels and no order.
+
+    Args:
+        evidence: What was gathered.
+        angle: Take the root of the distance, as `Matching` does.
+        layers: Only weights whose names start with one of these; () takes all.
+        restarts: Independent starts.
+
+    Raises:
+        AttackError: No layer's gradient can say anything of its inputs.
+    """
+
+    separable = mappable = has_features = follows = False
+    loss = "spans"
+    dummy = first_fc = None
+    free: tuple[Tensor, ...] = ()
+    fixed: tuple[Tensor, ...] = ()
+
+    def __init__(
+        self,
+        evidence: Evidence,
+        *,
+        angle: bool = False,
+        layers: Sequence[str] = (),
+        restarts: int = 1,
+    ) -> None:
+        self.evidence, self.angle, self.restarts = evidence, angle, restarts
+        self.scales: tuple[float, ...] = (1.0, 1.0)
+        self.evaluations = 0
+        evidence.model.requires_grad_(True)
+        target = {n: g for n, g in evidence.target.items() if n.startswith(tuple(layers or [""]))}
+        deviation = evidence.adaptation.std_of
+        spans = find_spans(
+            evidence.reader,
+            target,
+            private=evidence.private,
+            clean=evidence.clean,
+            noise=deviation,
+        ) or find_spans(evidence.reader, target, private=evidence.private, least=1)
+        if not spans:
+            raise AttackError(
+                "subspace matching has nothing to go by: no layer of the network has fewer "
+                f"positions than inputs for {evidence.count} images of "
+                f"{'×'.join(map(str, evidence.shape))} and shares its gradient. Use gan_inversion "
+                "or inverting_gradients."
+            )
+        # The others saw inputs with random parts left out.
+        certain = tuple(span for span in spans if span.certain)
+        self.spans = certain if decisive(certain, evidence.pixels, evidence.count) else spans
+
+    @property
+    def models_defenses(self) -> bool:
+        """Whether rows of the update still lie in the spans, but for noise whose size is known."""
+        adaptation = self.evidence.adaptation
+        changed = adaptation.sparse or adaptation.bent or adaptation.followed or adaptation.images
+        return not changed
+
+    def gradients(
+        self,
+        images: Tensor,
+        which: Sequence[int],
+        free: Sequence[Tensor] | None = None,
+        *,
+        functional: bool = False,
+        differentiable: bool = True,
+    ) -> tuple[Gradients, Tensor]:
+        """No gradients, and the mean squared sine over the layers; as `Matching`."""
+        del free, functional, differentiable
+        self.evaluations += len(which)
+        return (), span_distance(self.evidence.reader, self.spans, images)
+
+    def objective(self, dummy: Gradients, feature_distance: Tensor) -> Tensor:
+        """The distance in units of what generic faces give (`calibrate`), or its root."""
+        del dummy
+        distance = feature_distance / self.scales[1]
+        return (distance + 1e-6).sqrt() if self.angle else distance
+
+    def distance_to(self, dummy: Gradients) -> Tensor:
+        """Of no gradients: 0."""
+        del dummy
+        return self.evidence.like.new_zeros(())
+
+    def calibrate(self, images: Tensor) -> None:
+        """Set the unit to the median over batches of generic faces `[n, C, H, W]`.
+
+        Of whole batches: one image cannot span what a batch spans.
+        """
+        batches = torch.split(images, self.evidence.count)
+        with torch.no_grad():
+            each = [span_distance(self.evidence.reader, self.spans, batch) for batch in batches]
+        self.scales = (1.0, max(float(torch.stack(each).median()), 1e-6))
+
+    def fresh_free(self, which: Sequence[int]) -> list[Tensor]:
+        """Nothing is free but the images."""
+        del which
+        return []
+
+    def rows(self, which: Sequence[int], restart: int) -> list[Tensor]:
+        """Likewise."""
+        del which, restart
+        return []
+
+    def keep(self, restarts: Sequence[int]) -> None:
+        """Only so many restarts go on."""
+        self.restarts = len(restarts)

@@ -52,6 +52,7 @@ class ATS:
         """The same on an attacker's images."""
         return Replayed(images=(drawn(tuple(parsed(policy) for policy in self.policies)),))
 
+    keeps_claims = True
     facts = public_settings("ats")
 
 

@@ -51,6 +51,7 @@ class Censor:
         """One draw for each of an attacker's gradients, without the choice among several."""
         return Replayed(mean=(orthogonal_gradients,))
 
+    keeps_claims = False
     facts = public_settings("censor")
 
     def _replaced(

@@ -10,6 +10,7 @@ from fedaudit.core.errors import ConfigError
 from fedaudit.core.observation import DefenseFacts
 from fedaudit.core.protocols import Defense
 from fedaudit.core.registry import create
+from fedaudit.defenses.composition import applied
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +18,8 @@ class Chain:
     """Defenses one after the other; what is sent passes the first one first.
 
     What a defense does before training (to the photos, the network, the optimizer), the last one
-    does first. Guarantee: what its parts give, by basic composition (`defenses.budgets`).
+    does first. Guarantee: what its parts give, composed by `defenses.composition`; a part that
+    reads the photos after the noise breaks it.
 
     Args:
         of: The defenses in the order in which they act on what is sent: names, or tables with a
@@ -38,7 +40,9 @@ class Chain:
 
     def __call__(self, step: ClientStep) -> ClientStep:
         """The step within all parts."""
-        return reduce(lambda inner, part: part(inner), self.parts, step)
+        return reduce(lambda inner, part: applied(part, inner), self.parts, step)
+
+    keeps_claims = True
 
     def facts(self) -> DefenseFacts:
         """Of the chain itself; what is public of its parts is in `parts_of(...)`."""

@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fedaudit.core.claims import Budget
+from fedaudit.core.claims import Claim, Spending
 from fedaudit.core.client import ClientReturn, ClientStep, ClientTask
 from fedaudit.core.observation import ModelSpec
-from fedaudit.core.shared import Returns, Shared, Update
+from fedaudit.core.shared import Returns, Shared, Update, kind_of
 from fedaudit.data.splits import Split
 from fedaudit.defenses.accounting import (
     Accountant,
@@ -21,7 +21,7 @@ from fedaudit.defenses.accounting import (
     noise_for,
     require_noise,
 )
-from fedaudit.defenses.composition import Plan, with_budget
+from fedaudit.defenses.composition import Plan, releasing, with_claim
 from fedaudit.defenses.gradient_transforms import Batch, Noise, Replayed, clip, in_order, norms
 from fedaudit.defenses.settings import public_settings, require
 from fedaudit.models.dp_compatible import dp_compatible_spec, list_changes
@@ -58,7 +58,7 @@ class ClientDP:
     Guarantee: (ε, δ) for replacing all data of one client, so that the update's sensitivity is 2C:
     "gaussian" by an RDP or PRV accountant; "laplace" has pure ε = 2/z a round, and composes by the
     better of basic and advanced composition. The number of images travels in clear, and so does
-    what else a method shares (class embeddings, centers); the budget then says so. Known to fail:
+    what else a method shares (class embeddings, centers); the claim names it. Known to fail:
     with z well below 1 the direction of the update, and with it the photos, show through.
 
     Args:
@@ -128,12 +128,11 @@ class ClientDP:
                 else sent
                 for number, sent in enumerate(returned.shared)
             ]
-            budget = self._budget(1)
-            if clear := sorted({type(s).__name__ for s in shared if not isinstance(s, Update)}):
-                budget = replace(budget, unit=f"{budget.unit}; {', '.join(clear)} not covered")
+            noisy, claim = replace(returned, shared=tuple(shared)), self.claim
             if self.quantile is not None:
-                shared.append(ClippedBit(self.bit(norms(flat, self.order), task.generator)))
-            return with_budget(replace(returned, shared=tuple(shared)), budget)
+                bit = ClippedBit(self.bit(norms(flat, self.order), task.generator))
+                noisy, claim = releasing(noisy, bit), claim.covering(kind_of(bit))
+            return with_claim(noisy, claim)
 
         return private_step
 
@@ -187,10 +186,6 @@ class ClientDP:
             return self
         return replace(self, rounds=max(1, plan.rounds))
 
-    def composed(self, plan: Plan) -> Budget:
-        """The guarantee of all rounds, in each of which the client takes part."""
-        return self._budget(plan.rounds)
-
     def network(self, spec: ModelSpec, split: Split) -> ModelSpec:
         """The network with group norm for batch norm."""
         return dp_compatible_spec(spec)
@@ -204,25 +199,34 @@ class ClientDP:
         noise = Noise(self._std(self.noises[0]) * self.max_norm, law=self.mechanism)
         return Replayed(mean=(clip(self.max_norm, self.order), noise))
 
+    keeps_claims = True
     facts = public_settings("client_dp")
 
     def _std(self, noise: float) -> float:
         return noise * math.sqrt(2) if self.mechanism == "laplace" else noise
 
-    def _budget(self, rounds: int) -> Budget:
+    @property
+    def claim(self) -> Claim:
+        """The guarantee of one round, of all updates that the client sends."""
         noise, delta = self.noise, self.delta
         if self.mechanism == "laplace":
-            epsilon, delta = laplace_epsilon(noise / 2, delta, rounds)
+            epsilon, delta = laplace_epsilon(noise / 2, delta, 1)
             accountant = "pure DP, better of basic and advanced composition"
         else:
-            epsilon = epsilon_of(((noise / 2, 1.0, rounds),), delta, self.accountant)
+            epsilon = epsilon_of(((noise / 2, 1.0, 1),), delta, self.accountant)
             accountant = f"opacus {self.accountant}"
-        clipping = "" if self.quantile is None else f", adaptive to the quantile {self.quantile:g}"
-        return Budget(
+        settings: dict[str, float | str] = {"z": noise, f"C (L{self.order})": self.max_norm}
+        if self.quantile is not None:
+            settings["adaptive to the quantile"] = self.quantile
+        return Claim(
             epsilon=epsilon,
             delta=delta,
-            unit=f"one client, {'one round' if rounds == 1 else f'{rounds} rounds'}",
-            mechanism=f"{self.mechanism} noise on the device, z = {noise:g}, "
-            f"C = {self.max_norm:g} (L{self.order}){clipping}, replace one",
+            unit="client",
+            neighbors="replace one",
+            covers=("update",),
+            mechanism=f"{self.mechanism} noise on the device",
+            settings=settings,
             accountant=accountant,
+            sampling="every client takes part in every round",
+            spendings=(Spending(self.mechanism, 1, noise / 2, delta=self.delta),),
         )

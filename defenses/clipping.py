@@ -24,6 +24,7 @@ class Clipping:
         require(self.max_norm > 0, "max_norm must be > 0", self.max_norm)
 
     __call__ = send_replayed
+    keeps_claims = True
     facts = public_settings("clipping")
 
     def replay(self, count: int) -> Replayed:

@@ -1,11 +1,24 @@
-"""What a client's guarantee is over a whole training, and where several defenses give one."""
+"""How claims compose: over rounds, chains of defenses, methods and what they send, in one place."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
-from fedaudit.core.claims import Budget
-from fedaudit.core.client import ClientReturn
+from fedaudit.core.claims import COUNTS, Claim, Gap, Spending, by_unit, joint_scope, worst
+from fedaudit.core.client import ClientReturn, ClientStep, ClientTask
 from fedaudit.core.protocols import Defense
+from fedaudit.core.shared import Shared, kind_of
+from fedaudit.defenses.accounting import epsilon_of, laplace_epsilon
+
+WHY = {
+    "buffers": "running statistics of batch norm carry no noise",
+    COUNTS: "exact numbers of images travel in clear",
+}
+SUMMED = {"update": "aggregate", "class_embeddings": "summed_rows"}
+"""What a secure aggregator shows in place of what each client sends."""
+BASIC = "basic composition of"
+STATED = Spending("stated")
+"""Stands for a mechanism of which nothing is known but its claim."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +37,6 @@ class Plan:
 
 
 @runtime_checkable
-class Spends(Protocol):
-    """A defense whose guarantee is spent over a training."""
-
-    def composed(self, plan: Plan) -> Budget:
-        """The guarantee of all rounds together."""
-
-
-@runtime_checkable
 class Planned(Protocol):
     """A defense with settings that follow from the planned training."""
 
@@ -39,27 +44,210 @@ class Planned(Protocol):
         """The same with these settings filled in."""
 
 
-def with_budget(returned: ClientReturn, budget: Budget | None) -> ClientReturn:
-    """The return with one more mechanism's guarantee."""
-    return replace(returned, budget=together(returned.budget, budget))
+# --- a chain of defenses --------------------------------------------------------------------------
 
 
-def together(inner: Budget | None, outer: Budget | None) -> Budget | None:
-    """The guarantee of two mechanisms; None where neither gives one.
+def applied(defense: Defense, step: ClientStep) -> ClientStep:
+    """The defended step, with what the defense does to claims of mechanisms further in.
 
-    Basic composition (Dwork & Roth 2014, theorem 3.16): ε and δ of mechanisms that protect the same
-    unit add up. Where units differ no one (ε, δ) states both: the inner mechanism's is kept, as
-    what comes after it only processes what it gave, and the other stands beside it in words.
+    A defense says by `keeps_claims` whether what it makes of an update depends on nothing but the
+    update and draws of its own. One that reads the photos, too, takes what it changes out of every
+    claim; one that does not say takes everything out.
     """
-    if inner is None or outer is None:
-        return inner or outer
-    if inner.unit != outer.unit:
-        beside = f"{outer.mechanism}: ε = {outer.epsilon:g}, δ = {outer.delta:g}, {outer.unit}"
-        return replace(inner, mechanism=f"{inner.mechanism}; beside it, {beside}")
-    return Budget(
-        epsilon=inner.epsilon + outer.epsilon,
-        delta=inner.delta + outer.delta,
-        unit=inner.unit,
-        mechanism=f"{inner.mechanism}; {outer.mechanism}",
-        accountant="basic composition of: " + "; ".join((inner.accountant, outer.accountant)),
+    keeps = getattr(defense, "keeps_claims", None)
+    if keeps:
+        return defense(step)
+
+    def scoped(task: ClientTask) -> ClientReturn:
+        before: set[int] = set()
+
+        def inner(task: ClientTask) -> ClientReturn:
+            returned = step(task)
+            before.update(map(id, returned.shared))
+            return returned
+
+        returned = defense(inner)(task)
+        name = defense.facts().name
+        if keeps is None:
+            why, changed = f"{name} does not say what it reads (keeps_claims)", returned.shared
+        else:
+            why = f"{name} reads the photos after the noise"
+            changed = tuple(sent for sent in returned.shared if id(sent) not in before)
+        gaps = tuple(Gap(kind, why) for kind in dict.fromkeys(map(kind_of, changed)))
+        claims = tuple(
+            claim.without(*(gap for gap in gaps if gap.what in claim.covers))
+            for claim in returned.claims
+        )
+        return replace(returned, claims=claims, unnoised=(*returned.unnoised, *gaps))
+
+    return scoped
+
+
+def with_claim(returned: ClientReturn, claim: Claim) -> ClientReturn:
+    """The return with one more mechanism's claim."""
+    return replace(returned, claims=together((*returned.claims, claim)))
+
+
+def releasing(returned: ClientReturn, sent: Shared) -> ClientReturn:
+    """The return with one more thing that is computed of the trained weights, and its claims.
+
+    Noise in training covers it; noise in sending did not meet it.
+    """
+    kind = kind_of(sent)
+    claims = tuple(c.covering(kind) if c.stage == "training" else c for c in returned.claims)
+    return replace(
+        returned,
+        shared=(*returned.shared, sent),
+        of_weights=(*returned.of_weights, kind),
+        claims=claims,
     )
+
+
+def noised_in_training(returned: ClientReturn) -> tuple[tuple[str, ...], tuple[Gap, ...]]:
+    """What noise in training covers of what is sent, and what was made of photos beside it."""
+    out = {gap.what for gap in returned.unnoised}
+    kinds = dict.fromkeys(map(kind_of, returned.shared))
+    covers = tuple(kind for kind in kinds if kind in returned.of_weights and kind not in out)
+    return covers, returned.unnoised
+
+
+# --- what was sent --------------------------------------------------------------------------------
+
+
+def claims_of(returned: ClientReturn) -> tuple[Claim, ...]:
+    """The claims of a client's round, with everything that it sent outside of them by name."""
+    return closed(returned.claims, returned.shared, returned.unnoised)
+
+
+def closed(
+    claims: Iterable[Claim], shared: Sequence[Shared], unnoised: Iterable[Gap] = ()
+) -> tuple[Claim, ...]:
+    """The claims, with each kind of `shared` that they do not cover as a gap."""
+    kinds = list(dict.fromkeys(map(kind_of, shared)))
+    if any(getattr(sent, "examples", None) or getattr(sent, "weights", ()) for sent in shared):
+        kinds.append(COUNTS)
+    whys = {gap.what: gap.why for gap in unnoised}
+    done = []
+    for claim in claims:
+        same_number = claim.unit == "image" and claim.neighbors == "replace one"
+        known = {*claim.covers, *(gap.what for gap in claim.gaps), *([COUNTS] * same_number)}
+        outside = (
+            Gap(kind, whys.get(kind) or WHY.get(kind, "sent outside of the mechanism"))
+            for kind in kinds
+            if kind not in known
+        )
+        done.append(claim.without(*outside))
+    return tuple(done)
+
+
+def summed(claims: Iterable[tuple[Claim, ...]], shared: Sequence[Shared]) -> tuple[Claim, ...]:
+    """The claims of all clients behind a secure sum: the weakest of each unit, by what is shown."""
+    weakest = (claim.renamed(SUMMED) for claim in worst(claims))
+    hidden = any(kind_of(sent) == "masked_vectors" for sent in shared)
+    masked = ("masked_vectors",) if hidden else ()  # uniform, whatever the update is
+    return tuple(c if c.broken else c.covering(*masked) for c in weakest)
+
+
+@dataclass(frozen=True)
+class PrivacyLedger:
+    """What each client of a training claims in each round.
+
+    Attributes:
+        spent: Claims of a client's rounds, in order, by its number.
+    """
+
+    spent: dict[int, list[tuple[Claim, ...]]] = field(default_factory=dict)
+
+    def add(self, client: int, returned: ClientReturn) -> None:
+        """Count one more round of a client."""
+        self.spent.setdefault(client, []).append(claims_of(returned))
+
+    def weakest(self) -> tuple[Claim, ...]:
+        """All rounds composed, of the client that has the weakest claim."""
+        return worst(over_rounds(rounds) for rounds in self.spent.values())
+
+
+# --- composition ----------------------------------------------------------------------------------
+
+
+def together(claims: Iterable[Claim]) -> tuple[Claim, ...]:
+    """Claims of one round, composed where they are of the same unit and neighbor relation.
+
+    Different units or neighbors stand side by side: no one (ε, δ) states both.
+    """
+    return tuple(_composed(group, _most(group)) for group in by_unit(claims))
+
+
+def over_rounds(rounds: Sequence[tuple[Claim, ...]]) -> tuple[Claim, ...]:
+    """The claims of all these rounds of one client together, in each of which it has its data."""
+    lengths = [_most(claims) if claims else 1 for claims in rounds]
+    known = [length for length in lengths if length is not None]
+    total = sum(known) if len(known) == len(lengths) else None
+    groups = by_unit(claim for claims in rounds for claim in claims)
+    return tuple(_composed(group, total) for group in groups)
+
+
+def _most(claims: Iterable[Claim]) -> int | None:
+    rounds = [claim.rounds for claim in claims]
+    return None if None in rounds else max(r for r in rounds if r is not None)
+
+
+def _composed(claims: Sequence[Claim], rounds: int | None) -> Claim:
+    """One claim of several of the same unit and neighbor relation, for everything they cover."""
+    if len(claims) == 1:
+        return replace(claims[0], rounds=rounds)
+    covers, gaps = joint_scope(claims)
+    epsilon, delta, accountant = _spent(claims)
+    mechanisms = dict.fromkeys(claim.mechanism for claim in claims)
+    settings: dict[str, float | str] = {}
+    for claim in claims:
+        settings = {**claim.settings, **settings}
+    return replace(
+        claims[0],
+        epsilon=epsilon,
+        delta=delta,
+        covers=covers,
+        gaps=gaps,
+        rounds=rounds,
+        mechanism=" and ".join(mechanisms),
+        settings=settings,
+        accountant=accountant,
+        sampling="; ".join(dict.fromkeys(claim.sampling for claim in claims if claim.sampling)),
+        stage="training" if all(c.stage == "training" for c in claims) else "sending",
+        spendings=_merged(spending for claim in claims for spending in claim.spendings),
+    )
+
+
+def _spent(claims: Sequence[Claim]) -> tuple[float, float, str]:
+    """ε, δ and their accountant: its own where all mechanisms are known to one, else the sum.
+
+    The sum is basic composition (Dwork & Roth 2014, theorem 3.16).
+    """
+    accountants = tuple(dict.fromkeys(claim.accountant for claim in claims))
+    deltas = {claim.delta for claim in claims}
+    spendings = _merged(spending for claim in claims for spending in claim.spendings)
+    laws = {spending.law for claim in claims for spending in claim.spendings or (STATED,)}
+    name = accountants[0].removeprefix("opacus ")
+    if len(accountants) == 1 and laws == {"gaussian"} and len(deltas) == 1:
+        assert name in ("rdp", "prv")
+        spent = tuple((s.noise, s.sampling, s.runs) for s in spendings)
+        return epsilon_of(spent, claims[0].delta, name), claims[0].delta, accountants[0]
+    if laws == {"laplace"} and len(spendings) == 1:
+        (one,) = spendings
+        epsilon, delta = laplace_epsilon(one.noise, one.delta, one.runs)
+        return epsilon, delta, accountants[0]
+    stated = ", ".join(accountants)
+    return (
+        sum(claim.epsilon for claim in claims),
+        sum(claim.delta for claim in claims),
+        stated if stated.startswith(BASIC) else f"{BASIC} {stated}",
+    )
+
+
+def _merged(spendings: Iterable[Spending]) -> tuple[Spending, ...]:
+    """Equal mechanisms as one, run as often as all of them."""
+    runs: dict[Spending, int] = {}
+    for spending in spendings:
+        alike = replace(spending, runs=1)
+        runs[alike] = runs.get(alike, 0) + spending.runs
+    return tuple(replace(spending, runs=times) for spending, times in runs.items())

@@ -89,6 +89,7 @@ class ConcealedSamples:
 
         return guarded
 
+    keeps_claims = True
     facts = public_settings("concealed_samples")
 
     def labels_beside(self, own: Tensor, others: Tensor) -> Tensor:

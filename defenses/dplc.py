@@ -8,17 +8,22 @@ import torch.nn.functional as F
 from scipy.special import log_ndtr, ndtr
 from torch import Tensor
 
-from fedaudit.core.claims import Budget
+from fedaudit.core.claims import Claim, Gap, Spending
 from fedaudit.core.client import ClientReturn, ClientStep, ClientTask
 from fedaudit.core.errors import DataError
 from fedaudit.core.observation import DefenseFacts
 from fedaudit.core.shared import ClusterCenters
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split
-from fedaudit.defenses.composition import with_budget
+from fedaudit.defenses.composition import releasing, with_claim
 from fedaudit.defenses.settings import require, settings_of
 
 HEAD = "head."
+MEMBERSHIP = Gap(
+    "cluster membership",
+    "which class embeddings form a cluster, and whether one is large enough, is decided without "
+    "noise",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,18 +80,13 @@ class DPLC:
             centers = self.release(rows, task.generator)
             if not len(centers):
                 return returned
-            shared = (*returned.shared, ClusterCenters(centers, self.radius))
-            budget = Budget(
-                epsilon=self.epsilon * len(centers),
-                delta=self.delta * len(centers),
-                unit="one class embedding; the backbone's update is not covered",
-                mechanism=f"DPLC, {len(centers)} center(s), ρ = {self.radius:g}, "
-                f"T = {self.min_size}, membership held fixed",
-                accountant="basic composition of the analytic Gaussian mechanism",
+            return with_claim(
+                releasing(returned, ClusterCenters(centers, self.radius)), self.claim(len(centers))
             )
-            return with_budget(replace(returned, shared=shared), budget)
 
         return private_step
+
+    keeps_claims = True
 
     def facts(self) -> DefenseFacts:
         """Settings are public; the head is not."""
@@ -101,6 +101,27 @@ class DPLC:
             noise = torch.randn(mean.shape, generator=generator) * sigma
             centers.append(F.normalize(mean + noise, dim=0))
         return torch.stack(centers) if centers else rows.new_zeros(0, rows.shape[1])
+
+    def claim(self, centers: int) -> Claim:
+        """The guarantee of so many released centers."""
+        return Claim(
+            epsilon=self.epsilon * centers,
+            delta=self.delta * centers,
+            unit="class embedding",
+            neighbors="replace one",
+            covers=("cluster_centers",),
+            gaps=(MEMBERSHIP,),
+            mechanism="DPLC",
+            settings={
+                "centers": str(centers),
+                "ρ": self.radius,
+                "T": float(self.min_size),
+                "ε of one center": self.epsilon,
+            },
+            accountant="basic composition of the analytic Gaussian mechanism",
+            sampling="every class embedding takes part in every round",
+            spendings=(Spending("stated", centers, epsilon=self.epsilon, delta=self.delta),),
+        )
 
     def clusters(self, rows: Tensor) -> list[Tensor]:
         """Indices of the members of each cluster, largest first; at most Q, none below T."""
@@ -122,10 +143,11 @@ class DPLC:
     def sensitivity(self, size: int) -> float:
         """L2 distance that one replaced member can move the mean of `size` unit rows.
 
-        Both the old and the new row lie within ρ of the same center, so they are at most
-        2 sin ρ apart (ρ < π/2), and the mean moves by that over the size.
+        Both the old and the new row lie within ρ of another member, so they are at most 2 sin ρ
+        apart (ρ < π/2), and the mean moves by that over the size. A cluster of one has no other
+        member: its row may become any other, 2 apart.
         """
-        return 2 * math.sin(self.radius) / size
+        return 2.0 if size == 1 else 2 * math.sin(self.radius) / size
 
 
 def gaussian_sigma(sensitivity: float, epsilon: float, delta: float) -> float:

@@ -9,14 +9,15 @@ from opacus import PrivacyEngine
 from opacus.validators import ModuleValidator
 from torch import Tensor
 
-from fedaudit.core.claims import Budget
+from fedaudit.core.claims import Claim, Spending
 from fedaudit.core.client import ClientReturn, ClientStep, ClientTask, Loop
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.observation import ModelSpec
 from fedaudit.data.splits import Split
 from fedaudit.defenses.accounting import Accountant, Spent, epsilon_of, noise_for, require_noise
-from fedaudit.defenses.composition import Plan, with_budget
+from fedaudit.defenses.composition import Plan, noised_in_training, with_claim
 from fedaudit.defenses.gradient_transforms import Noise, Replayed, clip
+from fedaudit.defenses.on_photos import PER_IMAGE
 from fedaudit.defenses.settings import public_settings, require
 from fedaudit.models.dp_compatible import dp_compatible_spec, list_changes
 
@@ -91,7 +92,9 @@ class DPSGD:
                 warnings.simplefilter("ignore", FutureWarning)
                 returned = step(replace(task, prepare=prepare))
             spent = tuple(one for engine in engines for one in engine.accountant.history)
-            return with_budget(returned, self._budget(sigma, 1, spent) if engines else None)
+            return (
+                with_claim(returned, self._claim(returned, sigma, spent)) if engines else returned
+            )
 
         return private_step
 
@@ -113,12 +116,6 @@ class DPSGD:
             self, steps=self.steps or max(1, steps), sample_rate=self.sample_rate or rate
         )
 
-    def composed(self, plan: Plan) -> Budget:
-        """The guarantee of all rounds, by the same accountant."""
-        steps = plan.rounds * plan.steps
-        sigma = self.sigma(steps, plan.sample_rate)
-        return self._budget(sigma, plan.rounds, ((sigma, plan.sample_rate, steps),))
-
     def network(self, spec: ModelSpec, split: Split) -> ModelSpec:
         """The network with group norm for batch norm, and without layers that overwrite."""
         return dp_compatible_spec(spec)
@@ -127,6 +124,7 @@ class DPSGD:
         """What that changes in the network of `spec`."""
         return list_changes(spec).sentences()
 
+    keeps_claims = True
     facts = public_settings("dpsgd")
 
     def replay(self, count: int) -> Replayed:
@@ -156,15 +154,24 @@ class DPSGD:
         network, optimizer, loader = parts
         return Loop(network, optimizer, loader, loop.criterion)
 
-    def _budget(self, sigma: float, rounds: int, spent: Spent) -> Budget:
-        return Budget(
+    def _claim(self, returned: ClientReturn, sigma: float, spent: Spent) -> Claim:
+        covers, gaps = noised_in_training(returned)
+        rates = dict.fromkeys(f"{rate:.3g}" for _, rate, _ in spent)
+        return Claim(
             epsilon=epsilon_of(spent, self.delta, self.accountant),
             delta=self.delta,
-            unit=f"one image, {'one round' if rounds == 1 else f'{rounds} rounds'}",
-            mechanism=f"DP-SGD, C = {self.max_grad_norm:g}, σ = {sigma:g}, "
-            "Poisson sampling, add/remove",
+            unit=PER_IMAGE,
+            neighbors="add or remove one",
+            covers=covers,
+            mechanism="DP-SGD",
+            settings={"C": self.max_grad_norm, "σ": sigma},
             accountant=f"opacus {self.accountant}",
-        )
+            sampling=f"Poisson sampling of images, q = {', '.join(rates)}",
+            stage="training",
+            spendings=tuple(
+                Spending("gaussian", steps, noise, rate) for noise, rate, steps in spent
+            ),
+        ).without(*gaps)
 
 
 def _image_by_image(loop: Loop) -> object:

@@ -37,6 +37,7 @@ class DualPruning:
 
     __call__ = send_replayed
     encoded_bytes = staticmethod(sparse_bytes)
+    keeps_claims = True
     facts = public_settings("dual_pruning")
 
     def replay(self, count: int) -> Replayed:

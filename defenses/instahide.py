@@ -45,4 +45,5 @@ class InstaHide:
         weights = half_normal(self.parts, self.largest)
         return Replayed(images=(mixing(self.parts, weights, made=count, flip=True),))
 
+    keeps_claims = True
     facts = public_settings("instahide")

@@ -34,6 +34,7 @@ class LargerBatch:
         require(self.images >= 1, "images must be ≥ 1", self.images)
 
     __call__ = unchanged  # the federation hands it more photos
+    keeps_claims = True
     facts = public_settings("larger_batch")
 
     def check(self, faces: FaceSet, split: Split) -> None:

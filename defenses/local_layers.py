@@ -36,6 +36,8 @@ class LocalLayers:
         """Train everything, share the rest."""
         return keeping(step, self.private)
 
+    keeps_claims = True
+
     def facts(self) -> DefenseFacts:
         """The attacker knows which layers are private, not their parameters."""
         private = tuple(self.private)

@@ -39,4 +39,5 @@ class Mixup:
         """The same on an attacker's images: the first `count` of them, mixed with all."""
         return Replayed(images=(mixing(self.parts, dirichlet(self.alpha), made=count),))
 
+    keeps_claims = True
     facts = public_settings("mixup")

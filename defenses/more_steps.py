@@ -27,6 +27,7 @@ class MoreSteps:
         require(self.steps >= 1, "steps must be ≥ 1", self.steps)
 
     __call__ = unchanged  # the federation sets its training
+    keeps_claims = True
     facts = public_settings("more_steps")
 
     def local(self, training: LocalTraining) -> LocalTraining:

@@ -30,6 +30,7 @@ class GaussianNoise:
         _refuse(self.std, self.of)
 
     __call__ = send_replayed
+    keeps_claims = True
     facts = public_settings("gaussian_noise")
 
     def replay(self, count: int) -> Replayed:
@@ -64,6 +65,7 @@ class LaplaceNoise:
         """The same on an attacker's gradients, with noise of its own."""
         return Replayed(mean=(Noise(self.std, self.of == "norm", "laplace"),))
 
+    keeps_claims = True
     facts = public_settings("laplace_noise")
 
 

@@ -10,4 +10,5 @@ class NoDefense:
     """No defense: the update is shared as it is. Guarantee: none."""
 
     __call__ = unchanged
+    keeps_claims = True
     facts = public_settings("none")

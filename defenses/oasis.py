@@ -62,6 +62,7 @@ class OASIS:
         """The same on an attacker's images: N photos are N · copies images behind the update."""
         return Replayed(images=(_beside(self),))
 
+    keeps_claims = True
     facts = public_settings("oasis")
 
 

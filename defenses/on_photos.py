@@ -10,8 +10,8 @@ from fedaudit.core.errors import ConfigError
 from fedaudit.defenses.gradient_transforms import ImageTransform
 from fedaudit.models.soft_labels import most_likely
 
-PER_IMAGE = "one image"
-"""How the unit of a budget starts that counts images (`defenses.dpsgd`)."""
+PER_IMAGE = "image"
+"""Unit of a claim that counts images (`defenses.dpsgd`)."""
 
 
 def on_photos(
@@ -48,7 +48,7 @@ def on_photos(
 
 def _alone(step: ClientStep, task: ClientTask, name: str) -> ClientReturn:
     returned = None if task.prepare is not None else step(task)
-    if returned is None or (returned.budget and returned.budget.unit.startswith(PER_IMAGE)):
+    if returned is None or any(claim.unit == PER_IMAGE for claim in returned.claims):
         raise ConfigError(
             f"with {name} one photo is in several training images, and DP-SGD's ε is for one: "
             "the guarantee would not hold for a photo. Use them apart, or ats, which makes one "

@@ -37,6 +37,7 @@ class Precode:
         require(self.beta >= 0, "beta must be ≥ 0", self.beta)
 
     __call__ = unchanged  # the bottleneck is in the network
+    keeps_claims = True
     facts = public_settings("precode")
 
     def network(self, spec: ModelSpec, split: Split) -> ModelSpec:

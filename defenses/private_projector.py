@@ -28,6 +28,8 @@ class PrivateProjector:
         """Train everything, share the public module."""
         return keeping(step, self.private)
 
+    keeps_claims = True
+
     def facts(self) -> DefenseFacts:
         """The attacker knows which part is private, not its parameters."""
         return DefenseFacts("private_projector", {"private": self.private}, self.private)

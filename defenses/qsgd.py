@@ -38,6 +38,7 @@ class QSGD:
         require(self.norm in ("l2", "max"), "norm must be 'l2' or 'max'", repr(self.norm))
 
     __call__ = send_replayed
+    keeps_claims = True
     facts = public_settings("qsgd")
 
     def replay(self, count: int) -> Replayed:

@@ -30,6 +30,7 @@ class RandomPruning:
 
     __call__ = send_replayed
     encoded_bytes = staticmethod(sparse_bytes)
+    keeps_claims = True
     facts = public_settings("random_pruning")
 
     def replay(self, count: int) -> Replayed:

@@ -61,6 +61,7 @@ class SecureAggregation:
         require(0 <= self.dropout < 1, "dropout must lie in [0, 1)", self.dropout)
 
     __call__ = unchanged  # masks need all clients of the round (`aggregate`)
+    keeps_claims = True
     facts = public_settings("secure_aggregation")
 
     def check(self, faces: FaceSet, split: Split) -> None:

@@ -27,6 +27,8 @@ class Sign:
         """One bit a number."""
         return -(-sum(value.numel() for value in tensors.values()) // 8)
 
+    keeps_claims = True
+
     def facts(self) -> DefenseFacts:
         """There is nothing to set."""
         return DefenseFacts("sign", {})

@@ -99,6 +99,7 @@ class Soteria:
         kept[order[: round(self.pruned * len(scores))]] = False
         return kept
 
+    keeps_claims = False
     facts = public_settings("soteria")
 
 

@@ -28,6 +28,7 @@ class TopK:
 
     __call__ = send_replayed
     encoded_bytes = staticmethod(sparse_bytes)
+    keeps_claims = True
     facts = public_settings("top_k")
 
     def replay(self, count: int) -> Replayed:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from fedaudit.core import claims
 from fedaudit.core.measures import Estimate, MetricFacts, Rate, Utility
 from fedaudit.federation.utility import accuracy_difference
 from fedaudit.reports import text
@@ -16,6 +17,8 @@ T_contra = TypeVar("T_contra", contravariant=True)
 RATE = "%, 0–100 [CI], n"
 ACCURACY = "%, 50 is chance, to 100 [CI]"
 LOST = "points, against none, −100–100 [CI]"
+UNSTATED = ("none", "recorded")
+"""Labels of what is no defense of ours: the undefended client, and a recorded one."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def of_defenses(metrics: Sequence[MetricFacts]) -> tuple[Column[DefenseLine], ..
         Column(_lost, "Accuracy lost ↓", LOST, "lost"),
         Column(_overhead, "Overhead ↓", "times, 0 and up; 1 is none", "overhead"),
         Column(_sent, "Sent ↓", "kB a client a round, 0 and up", "kB sent"),
-        Column(_epsilon, "ε claimed ↓", "no unit, 0 and up; δ, unit", "ε"),
+        Column(_epsilon, "ε claimed ↓", "0 and up; δ, unit, rounds, scope", "ε claimed"),
         Column(_dominated, "Dominated by", name="dominated by"),
     )
 
@@ -122,7 +125,7 @@ def of_rows(metrics: Sequence[MetricFacts]) -> tuple[Column[Row], ...]:
         Column(_lost, "Accuracy lost ↓", LOST),
         Column(_seconds, "Attack time ↑", "CPU s a target, median, 0 and up"),
         Column(_training, "Training time ↓", "s, 0 and up"),
-        Column(_epsilon, "ε claimed ↓", "no unit, 0 and up; δ, unit"),
+        Column(_epsilon, "ε claimed ↓", "0 and up; δ, unit, rounds, scope"),
         Column(lambda x, _: Cell(ABSENT, ("not tested",)), "ε shown ↓", "no unit, 0 and up"),
         Column(lambda x, _: Cell(x.adaptive if x.measurement else ABSENT), "Adaptive attack"),
         Column(_holm, "Holm p", "0–1; small: excess established"),
@@ -325,14 +328,12 @@ def _training(x: Row, _: Scene) -> Cell:
 
 
 def _epsilon(x: Row | DefenseLine, _: Scene) -> Cell:
-    if x.budget is None:
-        return Cell("none", brief=ABSENT)
-    notes = [f"δ = {x.budget.delta:g}; {x.budget.unit}", x.budget.mechanism, x.budget.accountant]
-    if x.utility and x.utility.training_epsilon is not None:
-        notes.append(f"all rounds of the training: ε = {number(x.utility.training_epsilon, 1)}")
-    epsilon = x.budget.epsilon
-    brief = "∞" if epsilon == float("inf") else f"{epsilon:.3g}"
-    return Cell(number(epsilon, 2), tuple(notes), brief)
+    if not x.claims:
+        return Cell("none stated" if x.defense in UNSTATED else claims.HEURISTIC, brief=ABSENT)
+    notes = [f"{claims.in_words(claim)} ({claims.origin(claim)})" for claim in x.claims]
+    whole = x.utility.training_claims if x.utility else ()
+    notes += [f"all rounds of the training: {claims.in_words(claim)}" for claim in whole]
+    return Cell(claims.in_short(x.claims), tuple(notes))
 
 
 def _dominated(x: DefenseLine, _: Scene) -> Cell:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fedaudit.core.claims import Budget
+from fedaudit.core.claims import Claim
 from fedaudit.core.measures import Estimate, IdentityTest, Rate, Utility
 from fedaudit.core.scenario import Choice, Study
 
@@ -171,7 +171,7 @@ class Row:
     threat_model: str
     adaptive: str
     measurement: Measurement | None
-    budget: Budget | None
+    claims: tuple[Claim, ...]
     utility: Utility | None
     verdict: Verdict
     model_state: str = ""
@@ -252,7 +252,7 @@ class DefenseLine:
     worst_cosine: float | None
     utility: Utility | None
     accuracy_lost: Estimate | None
-    budget: Budget | None
+    claims: tuple[Claim, ...]
     dominated_by: str | None
     reduction: Estimate | None = None
     p_value: float | None = None

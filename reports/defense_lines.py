@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from fedaudit.core.claims import worst
 from fedaudit.core.measures import Rate, Utility
 from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.federation.utility import accuracy_difference
@@ -66,7 +67,7 @@ def _line(
         worst_cosine=max(cosines, default=None),
         utility=utility,
         accuracy_lost=lost,
-        budget=next((row.budget for row in rows if row.budget), None),
+        claims=worst(row.claims for row in rows),
         dominated_by=None,
     )
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from fedaudit.core.claims import COUNTS, Claim, in_words
 from fedaudit.core.protocols import AttackCategory
 from fedaudit.reports.comparison import Exposure, Measurement, Row, Severity
 from fedaudit.reports.results import Coverage, Finding
@@ -223,22 +224,34 @@ def _single(row: Row) -> Finding:
 
 
 def _uncovered(rows: Iterable[Row]) -> list[Finding]:
-    """A stated (ε, δ) beside a demonstrated leak: the guarantee is about something else."""
+    """A claim that leaves out what leaks, or is broken: the guarantee is about something else."""
     for row in sorted(rows, key=_order, reverse=True):
-        if row.budget and "not covered" in row.budget.unit:
+        open_ = [claim for claim in row.claims if claim.broken or _outside(claim)]
+        if open_:
             leaks = row.verdict.kind == "LEAK DEMONSTRATED"
+            broken = any(claim.broken for claim in open_)
+            title = "is broken" if broken else "does not cover what leaks"
             uncovered = _finding(
                 row,
                 "uncovered",
-                severity="high" if leaks else "low",
+                severity="high" if leaks or broken else "low",
                 confidence="high",
-                title=f"The privacy claim of {row.defense} does not cover what leaks",
-                claim=f"ε = {row.budget.epsilon:g} holds for {row.budget.unit}.",
-                remedy="State the unit of the guarantee wherever ε is quoted, and protect the "
-                "backbone's update too (for example by DP-SGD).",
+                title=f"The privacy claim of {row.defense} {title}",
+                claim="; ".join(map(in_words, open_)) + ".",
+                remedy="State unit and scope of the guarantee wherever ε is quoted, and protect "
+                "what it does not cover too: the update by DP-SGD or client DP, with nothing after "
+                "it that reads the photos.",
             )
             return [uncovered]
     return []
+
+
+def _outside(claim: Claim) -> bool:
+    """Whether something was sent, or decided by the photos, that the claim does not cover.
+
+    Numbers of images, and labels that the threat model grants, stand in the claim's line.
+    """
+    return any(gap.what not in (COUNTS, "labels") for gap in claim.gaps)
 
 
 def _order(row: Row) -> tuple[float, float]:

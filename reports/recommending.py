@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from fedaudit.core.claims import in_short
 from fedaudit.reports.comparison import DefenseLine
 from fedaudit.reports.results import Results
 from fedaudit.reports.text import accuracy, percent
@@ -79,7 +80,8 @@ def _judge(line: DefenseLine, max_reid: float, min_accuracy: float) -> Candidate
         return Candidate(line, "not measured", _missing(line), cost)
     why = (
         f"{reid.hits} of {reid.n} re-identified (upper bound {reid.high:.1%}) by {line.attack}; "
-        f"accuracy {accuracy(utility.accuracy)}, untrained {percent(utility.untrained.value)}"
+        f"accuracy {accuracy(utility.accuracy)}, untrained {percent(utility.untrained.value)}; "
+        f"privacy claim: {in_short(line.claims)}"
     )
     if not line.met_by_adaptive:
         why = f"no attack that knows the defense was run; {why}"

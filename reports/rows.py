@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import combinations, product
 from statistics import median
 
+from fedaudit.core.claims import worst
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.measures import Estimate, Utility
 from fedaudit.core.scenario import Study
@@ -114,7 +115,7 @@ def _row(
         threat_model=cell.threat_model,
         adaptive=group.adaptive,
         measurement=measurement,
-        budget=next((t.budget for t in group.trials if t.budget and measurement), None),
+        claims=worst(t.claims for t in group.trials) if measurement else (),
         utility=utility,
         verdict=verdict,
     )

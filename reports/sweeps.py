@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import altair as alt
 from markupsafe import Markup
 
+from fedaudit.core.claims import epsilon, in_short
 from fedaudit.reports.charts import COLORS, Key, draw, over, series
 from fedaudit.reports.comparison import DefenseLine, Row
 from fedaudit.reports.defense_lines import sweeps
@@ -35,7 +36,7 @@ def setting_curves(results: Results) -> Figure:
         "Scenario": lambda x: x[0],
         "Defense": lambda x: x[1],
         "Setting": lambda x: f"{x[2]} = {_value(x[3], x[2])}" if x[3].name == x[1] else UNDEFENDED,
-        "ε claimed ↓ (no unit, 0 and up)": lambda x: _epsilon(x[3]),
+        "ε claimed ↓ (0 and up; unit, rounds, scope)": lambda x: in_short(x[3].claims, ABSENT),
         "Attack": lambda x: x[4].attack,
         "Adaptive": lambda x: x[4].adaptive,
         "Re-identification ↓ (%, 0–100) [95 % CI] n": lambda x: rate(x[4].reid),
@@ -70,15 +71,22 @@ def _value(line: DefenseLine, setting: str) -> str:
     return f"{line.settings[setting]:g}" if setting in line.settings else UNDEFENDED
 
 
-def _epsilon(line: DefenseLine) -> str:
-    if line.budget is None:
-        return ABSENT
-    return "∞" if line.budget.epsilon == float("inf") else number(line.budget.epsilon, 2)
+def _scope(points: Sequence[DefenseLine]) -> str:
+    """What the ε beside each setting is for; "" where they are for different things, or none."""
+    scopes = {(c.unit, c.rounds) for x in points for c in x.claims[:1] if not c.broken}
+    if len(scopes) != 1 or any(len(x.claims) > 1 for x in points):
+        return ""
+    ((unit, rounds),) = scopes
+    over = "the whole training" if rounds is None else f"{rounds} round(s)"
+    return f"; in brackets ε per {unit}, {over}"
 
 
-def _tick(line: DefenseLine, setting: str) -> str:
+def _tick(line: DefenseLine, setting: str, scope: str) -> str:
     value = _value(line, setting)
-    return value if line.budget is None else f"{value} (ε {_epsilon(line)})"
+    if not scope or not line.claims:
+        return value
+    (claim,) = line.claims
+    return f"{value} (broken)" if claim.broken else f"{value} ({epsilon(claim)})"
 
 
 def _panel(
@@ -102,7 +110,10 @@ def _panel(
         for line in points
         if line.utility
     ]
-    names = [{"x": k, "label": _tick(line, setting), "y": 0} for k, line in enumerate(points)]
+    scope = _scope(points)
+    names = [
+        {"x": k, "label": _tick(line, setting, scope), "y": 0} for k, line in enumerate(points)
+    ]
     domain = [-0.5, len(points) - 0.5]
     x = alt.X("x:Q", title=None, scale=alt.Scale(domain=domain, nice=False), axis=None)
 
@@ -127,7 +138,7 @@ def _panel(
         ]
     text = over(names).mark_text(align="center", dy=18, fontSize=12, color=COLORS["ink"])
     layers.append(text.encode(x=x, y=rate_axis("y"), text=alt.Text("label:N")))
-    title = over([{"x": (len(points) - 1) / 2, "y": 0, "label": setting}])
+    title = over([{"x": (len(points) - 1) / 2, "y": 0, "label": setting + scope}])
     layers.append(
         title.mark_text(align="center", dy=38, fontSize=12, color=COLORS["muted"]).encode(
             x=x, y=rate_axis("y"), text=alt.Text("label:N")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedaudit.core.claims import Budget
+from fedaudit.core.claims import Claim
 from fedaudit.core.observation import DefenseFacts, Observation
 
 
@@ -51,14 +51,17 @@ class Secret:
 
 @dataclass(frozen=True)
 class Capture:
-    """One client's round as intercepted; `secret` is None for a run without a canary client.
+    """One client's round as intercepted.
 
     Attributes:
+        seen: What the server saw.
+        secret: None for a run without a canary client.
+        claims: The guarantees that are claimed for it, one for each unit.
         control: Of a control's capture, what was shared is of, in words; `secret` is then that of
             the audited client, about whom nothing was shared.
     """
 
     seen: Observation
     secret: Secret | None = None
-    budget: Budget | None = None
+    claims: tuple[Claim, ...] = ()
     control: str = ""

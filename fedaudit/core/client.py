@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fedaudit.core.claims import Budget
+from fedaudit.core.claims import Claim, Gap
 from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.shared import Shared
 
@@ -86,7 +86,10 @@ class ClientReturn:
         shared: What is sent.
         kept: What stays on the device, by parameter name.
         loss: Of the last step.
-        budget: The guarantee that a defense gives.
+        claims: The guarantees that defenses give, one for each unit.
+        of_weights: Kinds of `shared` that are computed of the trained weights and of nothing else,
+            so that noise in training covers them.
+        unnoised: What was made of the photos beside that, and reaches the server without noise.
         labels: Of all images behind the update, where the client added images to its photos.
         memory: What the defenses remember for the next round.
     """
@@ -94,7 +97,9 @@ class ClientReturn:
     shared: tuple[Shared, ...]
     kept: Mapping[str, Tensor] = field(default_factory=dict)
     loss: float = float("nan")
-    budget: Budget | None = None
+    claims: tuple[Claim, ...] = ()
+    of_weights: tuple[str, ...] = ()
+    unnoised: tuple[Gap, ...] = ()
     labels: Tensor | None = None
     memory: Mapping[str, Tensor] = field(default_factory=dict)
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from fedaudit.core.claims import Claim
+
 
 @dataclass(frozen=True)
 class Rate:
@@ -72,8 +74,8 @@ class Utility:
         tar_at_far: TAR at the FAR named in the key ("1e-2").
         central: What one place that has everybody's photos reaches with as many steps.
         rounds, seconds, bytes_per_client_round: Cost of a training; bytes both ways.
-        training_epsilon: ε that all rounds of the training compose to, where there is one.
-        training_delta, training_unit: δ that goes with it, and what is protected.
+        training_claims: Privacy guarantees of all rounds of the training, of the client that has
+            the weakest.
         step_seconds, plain_step_seconds: Median CPU seconds of one client's round with the defense
             and without, by turns in one process.
         bytes_sent, plain_bytes_sent: Of what one client sends in a round, with the defense (in the
@@ -92,9 +94,7 @@ class Utility:
     seconds: float
     bytes_per_client_round: int
     central: Estimate | None = None
-    training_epsilon: float | None = None
-    training_delta: float | None = None
-    training_unit: str = ""
+    training_claims: tuple[Claim, ...] = ()
     step_seconds: float | None = None
     plain_step_seconds: float | None = None
     bytes_sent: int | None = None

@@ -88,7 +88,12 @@ class Metric(Protocol):
 
 
 class Defense(Protocol):
-    """`defense(step) -> step`, so that defenses compose in order."""
+    """`defense(step) -> step`, so that defenses compose in order.
+
+    A class attribute `keeps_claims` says whether claims of mechanisms further in survive it: True
+    where all that it does to what is sent depends on nothing but that and draws of its own, False
+    where it reads the photos as well. One that has none breaks them.
+    """
 
     def __call__(self, step: ClientStep) -> ClientStep:
         """Wrap a client's step."""

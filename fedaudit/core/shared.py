@@ -1,5 +1,6 @@
 """What one client sends, by kind; each kind is a frozen dataclass of tensors."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol
@@ -120,6 +121,16 @@ class Shared(Protocol):
 
 Returns = Sequence[tuple[Shared, ...]]
 """What each client sends in a round, in the order of the clients."""
+
+
+def kind_of(shared: Shared) -> str:
+    """What a kind of shared thing is called in studies, claims and reports.
+
+    >>> import torch
+    >>> kind_of(ClusterCenters(torch.ones(1, 2), 1.0))
+    'cluster_centers'
+    """
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(shared).__name__).lower()
 
 
 def with_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:

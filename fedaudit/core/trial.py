@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fedaudit.core.claims import Budget
+from fedaudit.core.claims import Claim
 
 Role = Literal["audit", "prior_only", "update_noise", "noise", "positive", "positive_prior"]
 """What a cell is for: the audit itself, or one of its controls.
@@ -116,7 +116,7 @@ class Trial:
         labels_correct: Share of the label multiset that was recovered; None where not attempted.
         objective, iterations, gradient_evaluations, seconds, adaptive, history: As in
             `Reconstruction`.
-        budget: The DP guarantee of the attacked update, if it has one.
+        claims: The privacy guarantees claimed for what was attacked, one for each unit.
         of: What the images are of, as in `Reconstruction`.
         sent: Everything that the client sent, in order.
         not_attacked: Why there was nothing to attack; "" where the attack ran.
@@ -136,7 +136,7 @@ class Trial:
     gradient_evaluations: int
     seconds: float
     adaptive: str
-    budget: Budget | None = None
+    claims: tuple[Claim, ...] = ()
     history: tuple[tuple[int, float], ...] = ()
     of: Literal["photos", "people"] = "photos"
     sent: tuple[Sent, ...] = ()

@@ -8,12 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedaudit.core.claims import Gap
 from fedaudit.core.client import ClientReturn, ClientTask
 from fedaudit.core.errors import DataError
 from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.shared import ClassEmbeddings, Returns
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split, require_one_client_each
+from fedaudit.defenses.composition import releasing
 from fedaudit.defenses.settings import require
 from fedaudit.federation.class_rows import HEAD, ROWS, collect, own_rows, sum_with_rows
 from fedaudit.federation.local_training import is_withheld, train_locally
@@ -21,6 +23,9 @@ from fedaudit.federation.pretraining import pretrained
 from fedaudit.models.facenet import require_face_net
 from fedaudit.models.method_heads import spec_with_head, without_head
 from fedaudit.models.zoo import build
+
+TEMPLATE = Gap("class_embeddings", "in the first round it is the mean feature of the photos")
+PULLED = Gap("update", "it pulls to the mean feature of the photos, which carries no noise")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,15 +105,22 @@ class FedFace:
 
     def client(self, task: ClientTask) -> ClientReturn:
         """Set the class embedding if there is none yet, train the backbone, share both."""
+        public = ROWS in task.before  # sent by the server, and no function of this round's photos
         row = task.before.get(ROWS, task.kept.get(ROWS))
         if row is None:
             row = _mean_feature(task)
         withheld = (*task.withheld, HEAD)
         before = {**task.before, ROWS: row}
         returned = train_locally(replace(task, before=before, kept={}, withheld=withheld))
+        if not public:
+            returned = replace(returned, unnoised=(*returned.unnoised, PULLED))
         if is_withheld(ROWS, task.withheld):  # a defense keeps it on the device
             return replace(returned, kept={**returned.kept, ROWS: row})
-        return replace(returned, shared=(*returned.shared, ClassEmbeddings(row, task.owned)))
+        sent = ClassEmbeddings(row, task.owned)
+        if public:
+            return releasing(returned, sent)
+        unnoised = (*returned.unnoised, TEMPLATE)
+        return replace(returned, shared=(*returned.shared, sent), unnoised=unnoised)
 
     def absorb(
         self, server: Mapping[str, Tensor], returns: Returns, training: LocalTraining

@@ -13,6 +13,7 @@ from fedaudit.core.observation import LocalTraining
 from fedaudit.core.shared import ClassEmbeddings, Returns
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split, require_one_client_each
+from fedaudit.defenses.composition import releasing
 from fedaudit.federation.class_rows import HEAD, ROWS, collect, own_rows, sum_with_rows
 from fedaudit.federation.local_training import is_withheld, train_locally
 
@@ -68,7 +69,7 @@ class FedGC:
             return returned
         rows = ClassEmbeddings(returned.kept[ROWS], task.owned)
         kept = {name: value for name, value in returned.kept.items() if name != ROWS}
-        return replace(returned, shared=(*returned.shared, rows), kept=kept)
+        return replace(releasing(returned, rows), kept=kept)
 
     def absorb(
         self, server: Mapping[str, Tensor], returns: Returns, training: LocalTraining

@@ -62,7 +62,7 @@ def train_locally(task: ClientTask) -> ClientReturn:
     if public:
         shared.append(Buffers(public, len(task.images)))
     kept = {n: t for n, t in {**after, **buffers}.items() if is_withheld(n, task.withheld)}
-    return ClientReturn(tuple(shared), kept, loss)
+    return ClientReturn(tuple(shared), kept, loss, of_weights=("update",))
 
 
 def _train(model: nn.Module, task: ClientTask) -> tuple[Mapping[str, Tensor], float]:

@@ -18,7 +18,7 @@ from fedaudit.core.shared import Buffers, Returns, Shared, Update
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split
 from fedaudit.defenses.chain import parts_of
-from fedaudit.defenses.composition import Plan
+from fedaudit.defenses.composition import Plan, applied
 from fedaudit.federation.abilities import (
     Absorbs,
     Aggregates,
@@ -231,7 +231,7 @@ class Simulation:
             other_labels=None if alone else self._labels(client, rest),
         )
         own = self.method.client if isinstance(self.method, Trains) else train_locally
-        return defense_at(self.defense, state.public)(own)(task)
+        return applied(defense_at(self.defense, state.public), own)(task)
 
     def unlabelled(self, client: int, photos: tuple[int, ...]) -> tuple[int, ...]:
         """The client's photos beside `photos`, which train without labels where the method can."""
@@ -250,9 +250,16 @@ class Simulation:
         return aggregator_of(self.method, self.defense)
 
     def train(
-        self, state: State, rounds: range, progress: Callable[[int, int], None] | None = None
+        self,
+        state: State,
+        rounds: range,
+        progress: Callable[[int, int], None] | None = None,
+        account: Callable[[int, ClientReturn], None] | None = None,
     ) -> tuple[State, float]:
-        """Run `rounds` (1-based numbers) from `state`; returns the end and the seconds it took."""
+        """Run `rounds` (1-based numbers) from `state`; returns the end and the seconds it took.
+
+        `account(client, returned)` is called for each client in each round.
+        """
         settings = self.federation
         training = settings.training
         started = time.perf_counter()
@@ -262,6 +269,8 @@ class Simulation:
                 generator = generator_for("train", self.seed, number, client)
                 photos = self.labelled(client)
                 returns.append(self.step(state, client, photos, training, generator))
+                if account:
+                    account(client, returns[-1])
             sent = [r.shared for r in returns]
             server = self._combined(state, self._arrived(sent, number), self.local(training))
             public = published(defense_at(self.defense, state.public), sent)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from fedaudit.core.claims import Gap
 from fedaudit.core.client import ClientReturn, ClientTask
 from fedaudit.core.observation import ModelSpec
 from fedaudit.data.crop import resize
@@ -16,6 +17,8 @@ from fedaudit.federation.local_training import train_locally
 from fedaudit.models.generator import load_generator
 from fedaudit.models.method_heads import spec_with_head
 from fedaudit.models.soft_labels import most_likely, probabilities
+
+GRAYNESS = Gap("grayness", "imposters are gray where every photo is, so that one in color shows")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +72,12 @@ class SolomonWoubie:
         if task.labels.dim() > 1:
             both = (probabilities(task.labels, int(imposter[0]) + 1), probabilities(imposter))
         joint = replace(task, images=torch.cat([task.images, drawn]), labels=torch.cat(both))
-        return replace(train_locally(joint), labels=torch.cat([known, imposter]))
+        returned = train_locally(joint)
+        return replace(
+            returned,
+            labels=torch.cat([known, imposter]),
+            unnoised=(*returned.unnoised, GRAYNESS),
+        )
 
     def drawn(self, task: ClientTask) -> Tensor:
         """Imposters `[imposters, C, H, W]`, gray where the client's photos are gray."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedaudit.core.claims import Budget
+from fedaudit.core.claims import Claim, worst
 from fedaudit.core.measures import Estimate, Utility
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.shared import Shared, Update, tensors_in
@@ -34,7 +34,7 @@ def measure(
     *,
     rounds: int,
     seconds: float,
-    budget: Budget | None = None,
+    claims: tuple[Claim, ...] = (),
     costs: bool = True,
 ) -> Utility | None:
     """Utility of one training of a federation; None where too few people are held out.
@@ -47,7 +47,7 @@ def measure(
         state: After the training.
         rounds: Of the training.
         seconds: That it took.
-        budget: The guarantee of all rounds.
+        claims: Of all rounds.
         costs: Measure what a client's round costs, too.
     """
     faces, split = simulation.faces, simulation.split
@@ -77,9 +77,7 @@ def measure(
         rounds=rounds,
         seconds=seconds,
         bytes_per_client_round=2 * update,
-        training_epsilon=budget.epsilon if budget and budget.epsilon < float("inf") else None,
-        training_delta=budget.delta if budget else None,
-        training_unit=budget.unit if budget else "",
+        training_claims=claims,
         step_seconds=cost.seconds if cost else None,
         plain_step_seconds=cost.plain_seconds if cost else None,
         bytes_sent=cost.bytes if cost else None,
@@ -105,6 +103,7 @@ def pool_trainings(trainings: Sequence[Utility], central: Sequence[Utility] = ()
         "auc": fmean(t.auc for t in trainings),
         "seconds": median(t.seconds for t in trainings),
         "central": reference,
+        "training_claims": worst(t.training_claims for t in trainings),
     }
     return _estimated(
         tuple(row for t in trainings for row in t.accuracies),

@@ -6,7 +6,6 @@ says whether the attack took the defense into account.
 
 import inspect
 from dataclasses import asdict, dataclass, replace
-from functools import reduce
 from typing import Any
 
 import torch
@@ -16,7 +15,6 @@ from fedaudit.attacks.adaptive.assumptions import as_assumed, assume
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.captures.simulate.simulated_source import federated
 from fedaudit.core.capture import Capture, Secret
-from fedaudit.core.claims import Budget
 from fedaudit.core.errors import AttackError
 from fedaudit.core.protocols import Attack
 from fedaudit.core.reconstruction import Reconstruction
@@ -24,9 +22,7 @@ from fedaudit.core.registry import create
 from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.trial import POSITIVE, Cell, ImageScore, Lineup, Trial
-from fedaudit.defenses.chain import parts_of
-from fedaudit.defenses.composition import Spends, together
-from fedaudit.federation.simulation import Simulation
+from fedaudit.defenses.composition import PrivacyLedger
 from fedaudit.federation.utility import measure
 from fedaudit.models.derivatives import twice_differentiable
 from fedaudit.scoring.identity import rgb
@@ -43,8 +39,10 @@ from fedaudit.study.sources import source_of, statements
 def run_train(study: Study, job: TrainJob, folder: RunFolder) -> None:
     """Train a federation from a fresh model, measure its utility if the study asks, keep both."""
     simulation = federated(study, job.network, job.method, job.defense, job.federation)
-    simulation = replace(simulation, seed=job.seed)
-    state, seconds = simulation.train(simulation.fresh(), range(1, job.rounds + 1))
+    simulation, ledger = replace(simulation, seed=job.seed), PrivacyLedger()
+    state, seconds = simulation.train(
+        simulation.fresh(), range(1, job.rounds + 1), account=ledger.add
+    )
     measured = {}
     if study.utility and job.rounds == job.federation.rounds:
         utility = measure(
@@ -52,7 +50,7 @@ def run_train(study: Study, job: TrainJob, folder: RunFolder) -> None:
             state,
             rounds=job.rounds,
             seconds=seconds,
-            budget=_composed(simulation, job.rounds),
+            claims=ledger.weakest(),
             costs=job.seed == study.seeds[0],
         )
         measured["utility"] = asdict(utility) if utility else None
@@ -91,7 +89,7 @@ def run_cell(
         gradient_evaluations=reconstruction.gradient_evaluations,
         seconds=reconstruction.seconds,
         adaptive=reconstruction.adaptive,
-        budget=capture.budget,
+        claims=capture.claims,
         history=reconstruction.history,
         sent=sent,
         of=reconstruction.of,
@@ -211,13 +209,6 @@ def originals(secret: Secret) -> dict[str, Tensor]:
     if secret.portraits is not None:
         kept |= {f"portrait/{p}": secret.portraits[k] for k, p in enumerate(secret.portrayed)}
     return kept
-
-
-def _composed(simulation: Simulation, rounds: int) -> Budget | None:
-    """The guarantee of the whole training, for the client with the fewest photos."""
-    plan = replace(simulation.plan, rounds=rounds)
-    private = [p for p in parts_of(simulation.defense) if isinstance(p, Spends)]
-    return reduce(together, (part.composed(plan) for part in private), None)
 
 
 def _by_label(choices: tuple[Choice, ...], label: str) -> Choice:

@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Sequence
 from functools import cache
 
-from fedaudit.captures.simulate.exposed_things import kind_of, names_of
+from fedaudit.captures.simulate.exposed_things import names_of
 from fedaudit.core import registry
 from fedaudit.core.errors import FedauditError
 from fedaudit.core.observation import Observation
 from fedaudit.core.protocols import Attack
-from fedaudit.core.shared import Aggregate, Buffers, Shared, Update, tensors_in
+from fedaudit.core.shared import Aggregate, Buffers, Shared, Update, kind_of, tensors_in
 from fedaudit.core.trial import Cell, Sent, Trial
 
 

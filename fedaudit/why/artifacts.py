@@ -12,10 +12,11 @@ whole observation gives beyond the prior.
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from fedaudit.captures.simulate.exposed_things import kind_of, names_of
+from fedaudit.captures.simulate.exposed_things import names_of
 from fedaudit.core.errors import AttackError, ConfigError
 from fedaudit.core.measures import Estimate
 from fedaudit.core.observation import Observation
+from fedaudit.core.shared import kind_of
 from fedaudit.reports.explanation import Game, Player
 from fedaudit.why.layers import layers_of, update_of
 from fedaudit.why.leaks import Cut, Leak, estimate

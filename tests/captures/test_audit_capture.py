@@ -530,8 +530,9 @@ def test_faults_become_findings_and_protections_facts(tmp_path: Path, faces: Fac
     ]
     cell = next(j.cell for j in audit_jobs(study) if j.cell.role == "audit")
     capture = recorded(study).capture(cell)
-    assert capture.budget is not None
-    assert capture.budget.epsilon == 3.0
+    (stated,) = capture.claims
+    assert (stated.epsilon, stated.unit, stated.rounds) == (3.0, "client", None)
+    assert stated.missing == ("neighbor relation", "sampling", "number of rounds")
     assert capture.seen.defense is not None
     assert [(d.name, d.settings) for d in capture.seen.defense] == [
         ("clipping", {"max_norm": 1.0}),

@@ -18,7 +18,7 @@ from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.shared import ClusterCenters, Shared, Update
 from fedaudit.defenses.accounting import epsilon_of, laplace_epsilon, laplace_noise_for
 from fedaudit.defenses.client_dp import ClientDP, ClippedBit
-from fedaudit.defenses.composition import Plan
+from fedaudit.defenses.composition import Plan, claims_of, over_rounds
 from fedaudit.defenses.dplc import gaussian_sigma
 from fedaudit.defenses.gradient_transforms import Noise, norms
 from fedaudit.federation.simulation import Simulation, State
@@ -110,22 +110,21 @@ def test_an_attacker_replays_clipping_and_noise() -> None:
 @pytest.mark.parametrize("noise", [0.5, 2.0, 8.0])
 def test_a_round_of_gaussian_noise_is_the_analytic_mechanism(noise: float) -> None:
     """Sensitivity 2C: any other data of the client may turn the update around."""
-    budget = sent(ClientDP(noise_multiplier=noise, accountant="prv"), update()).budget
-    assert budget is not None
-    assert gaussian_sigma(2.0, budget.epsilon, 1e-5) == pytest.approx(noise, rel=2e-2)
-    assert budget.unit == "one client, one round"
-    assert "replace one" in budget.mechanism
-    assert "on the device" in budget.mechanism
+    (claim,) = sent(ClientDP(noise_multiplier=noise, accountant="prv"), update()).claims
+    assert gaussian_sigma(2.0, claim.epsilon, 1e-5) == pytest.approx(noise, rel=2e-2)
+    assert (claim.unit, claim.neighbors, claim.rounds) == ("client", "replace one", 1)
+    assert claim.covers == ("update",)
+    assert "on the device" in claim.mechanism
+    assert not claim.missing
 
 
 @pytest.mark.parametrize("scale", [0.5, 2.0, 20.0])
 def test_a_round_of_laplace_noise_is_pure(scale: float) -> None:
     defense = ClientDP(noise_multiplier=scale, mechanism="laplace")
-    budget = sent(defense, update()).budget
-    assert budget is not None
+    (claim,) = sent(defense, update()).claims
     theirs = privacy_loss_distribution.from_laplace_mechanism(parameter=scale, sensitivity=2.0)
-    assert budget.delta == 0
-    assert budget.epsilon == pytest.approx(theirs.get_epsilon_for_delta(1e-9), abs=1e-3)
+    assert claim.delta == 0
+    assert claim.epsilon == pytest.approx(theirs.get_epsilon_for_delta(1e-9), abs=1e-3)
 
 
 @pytest.mark.parametrize("steps", [2, 20, 400])
@@ -156,22 +155,20 @@ def test_the_laplace_noise_for_an_epsilon_spends_it(epsilon: float, steps: int) 
 def test_a_stated_epsilon_is_that_of_all_rounds(mechanism: Mechanism) -> None:
     plan = Plan(rounds=20, steps=5, sample_rate=0.1)
     defense = ClientDP(epsilon=8.0, mechanism=mechanism).planned(plan)
-    whole = defense.composed(plan)
+    once = sent(defense, update()).claims
+    (whole,) = over_rounds([once] * 20)
     assert 7.95 < whole.epsilon <= 8.0 + 1e-9
-    assert whole.unit == "one client, 20 rounds"
-    once = sent(defense, update()).budget
-    assert once is not None
-    assert 8.0 / 20 < once.epsilon + 1e-9 < 8.0
+    assert whole.rounds == 20
+    assert 8.0 / 20 < once[0].epsilon + 1e-9 < 8.0
 
 
 def test_what_is_not_covered_is_said() -> None:
     centers = ClusterCenters(torch.eye(2), 0.5)
-    budget = sent(ClientDP(), update(), centers).budget
-    assert budget is not None
-    assert budget.unit == "one client, one round; ClusterCenters not covered"
-    assert sent(ClientDP(), centers).budget is None
-    quiet = sent(ClientDP(noise_multiplier=0.0), update()).budget
-    assert quiet is not None
+    (claim,) = claims_of(sent(ClientDP(), update(), centers))
+    assert claim.covers == ("update",)
+    assert [gap.what for gap in claim.gaps] == ["cluster_centers", "counts"]
+    assert sent(ClientDP(), centers).claims == ()
+    (quiet,) = sent(ClientDP(noise_multiplier=0.0), update()).claims
     assert quiet.epsilon == math.inf
 
 
@@ -246,8 +243,9 @@ def test_everybody_follows_the_norm_from_round_to_round(
 def test_batch_norm_leaves_no_statistics_in_clear(intercept: Callable[..., Capture]) -> None:
     capture = intercept(network="convnet", arguments={"width": 8}, defense="client_dp", batch=2)
     assert capture.seen.buffers is None
-    assert capture.budget is not None
-    assert "not covered" not in capture.budget.unit
+    (claim,) = capture.claims
+    assert claim.covers == ("update",)
+    assert "buffers" not in {gap.what for gap in claim.gaps}
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from fedaudit.core.claims import Budget
+from fedaudit.core.claims import Claim, Gap
 from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.core.trial import Cell, ImageScore, Lineup, Role, Trial
 from fedaudit.reports.comparison import Measurement, Row
@@ -48,6 +48,22 @@ def study(
     )
 
 
+def claim(epsilon: float = 8.0, *gaps: str, covers: tuple[str, ...] = ("update",)) -> Claim:
+    """One round of DP-SGD, or of whatever `covers` is of."""
+    return Claim(
+        epsilon=epsilon,
+        delta=1e-5,
+        unit="image",
+        neighbors="add or remove one",
+        covers=covers,
+        gaps=tuple(Gap(name, "sent in clear") for name in gaps),
+        mechanism="DP-SGD",
+        settings={"C": 1.0, "σ": 0.9},
+        accountant="opacus rdp",
+        sampling="Poisson sampling of images, q = 1",
+    )
+
+
 def trial(
     target: int,
     *,
@@ -63,7 +79,7 @@ def trial(
     people: Sequence[str] | None = None,
     seconds: float = 1.0,
     labels: float | None = 1.0,
-    budget: Budget | None = None,
+    claims: tuple[Claim, ...] = (),
     batch_size: int = 1,
 ) -> Trial:
     """One target; its person is its number, and a hit's cosine is 0.8."""
@@ -82,7 +98,7 @@ def trial(
     found = {image.person: bool(image.reidentified) for image in images}
     known = hits[0] is not None and set(found) <= set(ELIGIBLE)
     shown = lineup(found, seed=target) if known else None
-    return Trial(cell, tuple(images), labels, 0.1, 3, 3, seconds, "known", budget, lineup=shown)
+    return Trial(cell, tuple(images), labels, 0.1, 3, 3, seconds, "known", claims, lineup=shown)
 
 
 def lineup(found: Mapping[str, bool], seed: int = 0) -> Lineup:

@@ -1,13 +1,14 @@
 """A realistic `Results` made of synthetic data, for the tests of the reports."""
 
 import random
+import sys
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import torch
 from scipy.special import betaincinv
 
-from fedaudit.core.claims import Budget
 from fedaudit.core.measures import Estimate, Evidence, IdentityTest, Rate, Utility
 from fedaudit.federation.utility import accuracy_difference
 from fedaudit.reports.comparison import DefenseLine, Exposure, Measurement, Row, Verdict, Worst
@@ -29,6 +30,9 @@ from fedaudit.reports.results import (
 )
 from fedaudit.scoring.metrics import declared
 from fedaudit.stats.crossed import crossed_mean
+
+sys.path.insert(0, str(Path(__file__).parent))
+from made_up import claim
 
 THRESHOLD = 0.42
 ATTACKS = ("inverting_gradients", "gan_inversion")
@@ -121,9 +125,7 @@ def _row(scenario: tuple[str, str, int, int], defense: str, attack: int) -> Row:
             identity=_identity(0.0004, 0.0021) if excess.low > 0 else _identity(0.21, 1.0),
             prior_identity=_identity(0.4, None),
         ),
-        budget=Budget(8.0, 1e-5, "one image", "Gaussian, σ = 0.9, C = 1", "RDP (Opacus)")
-        if private
-        else None,
+        claims=(claim(8.0, "counts"),) if private else (),
         utility=worth(accuracy, seconds) if batch == 1 else None,
         verdict=verdict(reid, prior, excess),
         role="deployed" if defense == "none" else "alternative",
@@ -186,7 +188,7 @@ def _line(rows: tuple[Row, ...], scenario: str, defense: str) -> DefenseLine:
         accuracy_lost=accuracy_difference(bare.utility, utility)
         if utility and bare.utility
         else None,
-        budget=adapted.budget,
+        claims=adapted.claims,
         dominated_by="dplc" if defense.startswith("pruning") else None,
     )
 

@@ -122,7 +122,7 @@ def test_a_table_has_a_cell_for_each_column_and_escapes_names() -> None:
     text = markdown(one(found, sample()))
     assert "a\\|b⟨U+202E⟩" in text
     assert all(row.startswith("| ") for row in text.splitlines())
-    nothing = {"measurement": None, "utility": None, "budget": None, "attack": None}
+    nothing = {"measurement": None, "utility": None, "claims": (), "attack": None}
     _, (empty,) = plain(one(replace(found, **nothing, adaptive=None), sample()))  # type: ignore[arg-type]
     assert empty[4] == "—"
 

@@ -2,7 +2,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from fedaudit.core.claims import Budget
 from fedaudit.core.protocols import AttackCategory
 from fedaudit.reports.comparison import Row
 from fedaudit.reports.findings import INFERENCE, NO_REMEDY, coverage, findings
@@ -10,13 +9,12 @@ from fedaudit.reports.verdicts import rate_text
 from fedaudit.study.manifest import categories_of
 
 sys.path.insert(0, str(Path(__file__).parent))
-from made_up import GAN, IG, line, measured, study, table
+from made_up import GAN, IG, claim, line, measured, study, table
 from sample import worth
 
-PARTIAL = Budget(
-    4.0, 1e-5, "one class center; the backbone's update is not covered", "Gaussian", ""
-)
-WHOLE = Budget(8.0, 1e-5, "one image", "Gaussian", "RDP")
+PARTIAL = (claim(4.0, "update", covers=("cluster_centers",)),)
+WHOLE = (claim(8.0, "counts"),)
+BROKEN = (claim(0.1, "update", covers=()),)
 
 
 def _rows(**hits: int) -> tuple[Row, ...]:
@@ -110,23 +108,28 @@ def test_a_single_match_is_a_finding_of_its_own() -> None:
 
 def test_a_guarantee_of_something_else_is_told() -> None:
     rows = tuple(
-        replace(row, budget=PARTIAL) if row.defense == "dplc" else row
+        replace(row, claims=PARTIAL) if row.defense == "dplc" else row
         for row in _rows(none=10, dplc=10)
     )
     (found,) = (f for f in findings(rows) if "privacy claim" in f.title)
     assert "dplc" in found.title
     assert (found.severity, found.confidence) == ("high", "high")
     assert "ε = 4" in found.claim
-    assert "not covered" in found.claim
-    clean = tuple(replace(row, budget=PARTIAL) for row in _rows(dplc=0))
+    assert "for one image" in found.claim
+    assert "not covered: update" in found.claim
+    clean = tuple(replace(row, claims=PARTIAL) for row in _rows(dplc=0))
     (quiet,) = findings(clean)
     assert quiet.severity == "low"
-    covered = tuple(replace(row, budget=WHOLE) for row in _rows(dpsgd=10))
+    covered = tuple(replace(row, claims=WHOLE) for row in _rows(dpsgd=10))
     assert not any("privacy claim" in f.title for f in findings(covered))
+    broken = tuple(replace(row, claims=BROKEN) for row in _rows(dpsgd=0))
+    (grave,) = findings(broken)
+    assert (grave.severity, "is broken" in grave.title) == ("high", True)
+    assert "ε = 0.1" not in grave.claim
 
 
 def test_findings_are_ordered_and_numbered() -> None:
-    rows = tuple(replace(r, budget=PARTIAL) for r in _rows(none=10, dplc=1, dpsgd=8))
+    rows = tuple(replace(r, claims=PARTIAL) for r in _rows(none=10, dplc=1, dpsgd=8))
     found = findings(rows)
     order = ["critical", "high", "medium", "low", "none"]
     ranks = [order.index(f.severity) for f in found]

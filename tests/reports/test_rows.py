@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from fedaudit.core.claims import Budget
 from fedaudit.core.reconstruction import Adaptive
 from fedaudit.reports.comparison import Worst
 from fedaudit.reports.rows import contrasts, rows
@@ -12,7 +11,7 @@ from fedaudit.reports.verdicts import NOT_TESTED
 from fedaudit.stats.intervals import clopper_pearson
 
 sys.path.insert(0, str(Path(__file__).parent))
-from made_up import GAN, IG, SETTINGS, line, measured, study, table, trial, trials
+from made_up import GAN, IG, SETTINGS, claim, line, measured, study, table, trial, trials
 from sample import worth
 
 UTILITY = worth(0.9)
@@ -147,17 +146,21 @@ def test_batches_count_images_and_targets() -> None:
     assert (m.reid.hits, m.reid.n, m.n_targets, m.n_people) == (3, 12, 3, 12)
 
 
-def test_seconds_labels_budget_and_utility() -> None:
-    budget = Budget(8.0, 1e-5, "one image", "Gaussian", "RDP")
+def test_seconds_labels_claims_and_utility() -> None:
+    weak, strong = claim(8.0, "counts"), claim(2.0, "buffers")
     made = [
-        trial(t, seconds=s, labels=share, budget=budget)
-        for t, (s, share) in enumerate(((1.0, 1.0), (9.0, None), (2.0, 0.5)))
+        trial(t, seconds=s, labels=share, claims=(spent,))
+        for t, (s, share, spent) in enumerate(
+            ((1.0, 1.0, strong), (9.0, None, weak), (2.0, 0.5, strong))
+        )
     ]
     given = {("fresh", "none"): UTILITY}
     (row,) = rows(study(targets=3), trials(made), given, SETTINGS)
     m = measured(row)
     assert (m.seconds, m.labels) == (2.0, 0.75)
-    assert (row.budget, row.utility) == (budget, UTILITY)
+    # The weakest of all targets, with what any of them leaves out.
+    assert row.claims == (replace(claim(8.0), gaps=strong.gaps + weak.gaps),)
+    assert row.utility == UTILITY
     assert row.adaptive == "known"
 
 

@@ -415,17 +415,16 @@ def test_a_private_study_states_what_it_spent_and_what_it_changed(tmp_path: Path
     rows = {row.defense: row for row in results.rows}
     eight, clients = rows["eight"], rows["clients"]
     assert eight.utility is not None
-    assert eight.utility.training_epsilon == pytest.approx(8.0, rel=5e-3)
-    assert (eight.utility.training_delta, eight.utility.training_unit) == (
-        1e-5,
-        "one image, 2 rounds",
-    )
+    (images,) = eight.utility.training_claims
+    assert images.epsilon == pytest.approx(8.0, rel=5e-3)
+    assert (images.delta, images.unit, images.rounds) == (1e-5, "image", 2)
     assert clients.utility is not None
-    assert clients.utility.training_epsilon == pytest.approx(20.0, rel=5e-3)
-    assert clients.utility.training_unit == "one client, 2 rounds"
-    assert clients.budget is not None
-    assert clients.budget.unit == "one client, one round"
-    assert clients.budget.epsilon < 20
+    (whole,) = clients.utility.training_claims
+    assert whole.epsilon == pytest.approx(20.0, rel=5e-3)
+    assert (whole.unit, whole.rounds) == ("client", 2)
+    (once,) = clients.claims
+    assert (once.unit, once.rounds) == ("client", 1)
+    assert once.epsilon < 20
     shown = {e.artifact: e for e in results.exposures if e.defense == "clients"}
     assert set(shown) == {"update", "clipped_bit"}
     assert shown["clipped_bit"].attack is None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedaudit.core.claims import Budget
+from fedaudit.core.claims import Claim, Gap, Spending
 from fedaudit.core.errors import ConfigError, RunFolderError, StorageError
 from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.core.trial import Cell, ImageScore, Trial
@@ -29,8 +29,19 @@ def trial(target: int = 0) -> Trial:
     cell = Cell("fresh", "face", "fedsgd", 1, 1, "none", "quick", "D", target, 0)
     assert cell.key in cells
     score = ImageScore("ä'<s1>", {"ssim": 0.1 + 0.2}, cosine=0.5, reidentified=True, rank=1)
-    budget = Budget(8.0, 1e-5, "one image", "dpsgd", "prv")
-    return Trial(cell, (score,), 1.0, 0.5, 3, 9, 1.5, "known", budget, ((1, 0.5), (2, 0.25)))
+    claim = Claim(
+        epsilon=8.0,
+        delta=1e-5,
+        unit="image",
+        neighbors="add or remove one",
+        covers=("update",),
+        gaps=(Gap("counts", "in clear"),),
+        mechanism="DP-SGD",
+        settings={"C": 1.0},
+        accountant="opacus prv",
+        spendings=(Spending("gaussian", 2, 1.5, 0.5),),
+    )
+    return Trial(cell, (score,), 1.0, 0.5, 3, 9, 1.5, "known", (claim,), ((1, 0.5), (2, 0.25)))
 
 
 def opened(path: Path, **settings: Any) -> RunFolder:

@@ -27,7 +27,7 @@ from fedaudit.captures.format.tensor_names import checked
 from fedaudit.captures.simulate.invented_clients import NOISE
 from fedaudit.captures.simulate.update_noise import without_update
 from fedaudit.core.capture import Capture, Secret
-from fedaudit.core.claims import Budget
+from fedaudit.core.claims import Claim, Neighbors
 from fedaudit.core.errors import CaptureError
 from fedaudit.core.observation import Observation
 from fedaudit.core.protocols import Attack
@@ -39,6 +39,7 @@ from fedaudit.core.source import Explained, FaceEmbedder, SourceFacts
 from fedaudit.core.trial import POSITIVE, Cell
 from fedaudit.data import provenance
 from fedaudit.data.face_set import FaceSet
+from fedaudit.defenses.composition import closed
 from fedaudit.scoring.identity import GALLERY_SIZE, average_with_mirror, packed
 
 LISTED = 40
@@ -198,7 +199,7 @@ class RecordedSource:
         if target.truth:
             assert seen.image_shape is not None  # studies give truth to no other
             secret = secret_of(_photos(target), seen.image_shape)
-        return Capture(shown, secret, _budget_of(stored.facts.dp))
+        return Capture(shown, secret, closed(claimed(stored.facts.dp), shown.shared))
 
     def _model_state(self, scenario: str) -> str:
         rounds = sorted({target.round for target in self.run.targets_of(scenario)})
@@ -207,18 +208,28 @@ class RecordedSource:
         return f"the recorded models (rounds {rounds[0]} to {rounds[-1]})"
 
 
-def _budget_of(claim: DpClaim | None) -> Budget | None:
-    """The guarantee as the federation claims it; None where it claims none."""
+def claimed(claim: DpClaim | None) -> tuple[Claim, ...]:
+    """The guarantee as the federation claims it, for its updates; () where it claims none."""
     if claim is None or claim.epsilon is None or claim.delta is None:
-        return None
-    parts = {"C": claim.clip, "σ": claim.noise, "sampling": claim.sampling}
-    stated = ", ".join(f"{name} = {value:g}" for name, value in parts.items() if value is not None)
-    return Budget(
-        epsilon=claim.epsilon,
-        delta=claim.delta,
-        unit=f"one {claim.unit or 'unit that is not stated'}, for the whole training",
-        mechanism=f"as claimed ({stated or 'no settings stated'})",
-        accountant="claimed by the federation, not computed here",
+        return ()
+    settings = {"C": claim.clip, "σ": claim.noise, "sensitivity": claim.sensitivity}
+    neighbors: dict[str | None, Neighbors] = {
+        "add_remove": "add or remove one",
+        "replace": "replace one",
+    }
+    return (
+        Claim(
+            epsilon=claim.epsilon,
+            delta=claim.delta,
+            unit={"example": "image", None: ""}.get(claim.unit, claim.unit or ""),
+            neighbors=neighbors.get(claim.neighbors, ""),
+            covers=("update",),
+            rounds=None,
+            mechanism=f"noise of the {claim.where}" if claim.where else "as claimed",
+            settings={name: value for name, value in settings.items() if value is not None},
+            accountant="claimed by the federation, not computed here",
+            sampling="" if claim.sampling is None else f"sampling with q = {claim.sampling:g}",
+        ),
     )
 
 

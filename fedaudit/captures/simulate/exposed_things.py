@@ -4,24 +4,12 @@ What leaks *from what* is asked by showing an attacker one thing at a time: one 
 sent, or of an update one layer.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.observation import Observation
-from fedaudit.core.shared import Aggregate, Shared, Update
-
-
-def kind_of(shared: Shared) -> str:
-    """What a kind of shared thing is called in studies and reports.
-
-    >>> from fedaudit.core.shared import ClusterCenters
-    >>> import torch
-    >>> kind_of(ClusterCenters(torch.ones(1, 2), 1.0))
-    'cluster_centers'
-    """
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(shared).__name__).lower()
+from fedaudit.core.shared import Aggregate, Shared, Update, kind_of
 
 
 def names_of(shared: Sequence[Shared]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fedaudit.captures.simulate.exposed_things import expose
 from fedaudit.core.capture import Capture, Secret
+from fedaudit.core.claims import Claim, Gap
 from fedaudit.core.client import ClientReturn
 from fedaudit.core.errors import KnowledgeError
 from fedaudit.core.knowledge import Knowledge, ThreatModel
@@ -17,6 +18,7 @@ from fedaudit.core.seeds import generator_for, seed_for
 from fedaudit.core.shared import Aggregate, Shared, Update
 from fedaudit.data.splits import target_photos
 from fedaudit.defenses.chain import parts_of
+from fedaudit.defenses.composition import claims_of, over_rounds, summed
 from fedaudit.federation.abilities import Aggregates, Labels
 from fedaudit.federation.simulation import Simulation, State
 from fedaudit.federation.together import defense_at, photos_of
@@ -65,7 +67,7 @@ def simulate(
         generator = generator_for("broadcast", simulation.seed, round, target, seed)
         simulation, state = _manipulated(simulation, state, target, malicious, threat, generator)
     secure = isinstance(simulation.method, Aggregates) and simulation.method.secure
-    together = secure or simulation.aggregator is not None
+    together = _is_sum(simulation)
     everybody = []
     total = photos_of(simulation.defense, batch_size)
     for number in _targets(simulation, target, generator_for("left", simulation.seed, target)):
@@ -113,24 +115,28 @@ def simulate(
     )
     full = expose(full, only) if only else full
     full = replace(full, batch_size=_images_behind(full.shared, len(behind)))
+    earlier = [
+        simulate(
+            simulation,
+            state,
+            target=target,
+            batch_size=batch_size,
+            training=training,
+            threat=threat,
+            round=round,
+            seed=seed_for("earlier", seed, number),
+            only=only,
+        )
+        for number in range(1, rounds_seen)
+    ]
     full = replace(
         full,
-        earlier=tuple(
-            simulate(
-                simulation,
-                state,
-                target=target,
-                batch_size=batch_size,
-                training=training,
-                threat=threat,
-                round=round,
-                seed=seed_for("earlier", seed, number),
-                only=only,
-            ).seen
-            for number in range(1, rounds_seen)
-        ),
+        earlier=tuple(capture.seen for capture in earlier),
     )
-    return Capture(withhold(full, threat), secret, returned.budget)
+    seen = withhold(full, threat)
+    own = _claims(simulation, [r for *_, r in everybody], shared)
+    claims = tuple(claim.without(*_granted(seen)) for claim in own)
+    return Capture(seen, secret, over_rounds([*(c.claims for c in earlier), claims]))
 
 
 def _targets(simulation: Simulation, target: int, generator: torch.Generator) -> tuple[int, ...]:
@@ -161,6 +167,26 @@ def _seen(
     if simulation.aggregator is None:
         return everybody[0][2].shared
     return simulation.aggregator.aggregate(sent, len(simulation.split.clients), generator)
+
+
+def _claims(
+    simulation: Simulation, returns: Sequence[ClientReturn], shared: tuple[Shared, ...]
+) -> tuple[Claim, ...]:
+    """What is claimed for the first of these clients, or for everybody behind a secure sum."""
+    of_each = [claims_of(returned) for returned in returns]
+    return summed(of_each, shared) if _is_sum(simulation) else of_each[0]
+
+
+def _is_sum(simulation: Simulation) -> bool:
+    method = simulation.method
+    return simulation.aggregator is not None or (isinstance(method, Aggregates) and method.secure)
+
+
+def _granted(seen: Observation) -> tuple[Gap, ...]:
+    """What the attacker is granted beside what was sent, and no claim covers."""
+    granted = {"labels": seen.labels, "statistics": seen.statistics}
+    why = "the threat model grants them without noise"
+    return tuple(Gap(name, why) for name, value in granted.items() if value is not None)
 
 
 def _unlabelled_only(simulation: Simulation, only: tuple[str, ...]) -> bool:

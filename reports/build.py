@@ -13,6 +13,7 @@ from fedaudit.core.threat_models import threat_model
 from fedaudit.federation.utility import pool_trainings
 from fedaudit.files.atomic import write_atomically
 from fedaudit.reports import recorded
+from fedaudit.reports.comparison import Row
 from fedaudit.reports.controls import ceilings, controls, failed
 from fedaudit.reports.defense_lines import defense_lines
 from fedaudit.reports.exhibits import SEED, exhibits, points
@@ -85,13 +86,15 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         exhibit_seed=SEED,
     )
     source, limitations = stated(study, folder)
-    table = rows(study, trials, dict(_utilities(folder, study, stock)), settings, gallery, source)
+    worth = dict(_utilities(folder, study, stock))
+    units = folder.facts().get("units", {})
+    table = rows(study, trials, worth, settings, gallery, source, units)
     known = ceilings(study, galleries)
     checks = controls(study, trials, table, gallery, source, known)
     if failed(checks):
         table = invalidated(table, settings)
     exposed = exposures(study, trials, table, source)
-    verdict, place = headline(table, settings, study.audited, checks)
+    verdict, place = headline(table, settings, study.audited, checks, _not_run(study, table))
     thresholds = {name: known.threshold if known else None for name, known in galleries.items()}
     return Results(
         schema_version=SCHEMA_VERSION,
@@ -131,6 +134,19 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         ),
         explanation=_explanation(folder),
     )
+
+
+def _not_run(study: Study, table: tuple[Row, ...]) -> tuple[str, ...]:
+    """Deployed lines of the study that have no result."""
+    there = {(row.scenario, row.defense, row.attack) for row in table}
+    asked = (
+        (scenario.name, label, attack.label)
+        for scenario in study.scenarios
+        for label in study.audited
+        if label in {defense.label for defense in scenario.defenses}
+        for attack in scenario.attacks
+    )
+    return tuple(f"{s}, {d}, {a}" for s, d, a in asked if (s, d, a) not in there)
 
 
 def _explanation(folder: RunFolder) -> Explanation | None:

@@ -172,7 +172,7 @@ def markdown(results: Results) -> str:
 def _rate(rate: Rate | None) -> Cell:
     if rate is None:
         return Cell()
-    notes = (f"{text.rate_range(rate)} %", f"{rate.hits} of {rate.n}")
+    notes = (f"{text.rate_range(rate)} %", text.counted(rate))
     return Cell(percent(rate.value), notes, f"{rate.hits}/{rate.n}")
 
 

@@ -10,16 +10,21 @@ from fedaudit.core.scenario import Choice, Study
 
 VerdictKind = Literal[
     "LEAK DEMONSTRATED",
+    "TRACE OF IDENTITY",
     "NO LEAK FOUND ABOVE LIMIT",
     "INCONCLUSIVE",
     "INVALID",
     "NOT TESTED",
     "COMPARISON",
 ]
-"""COMPARISON is no row's: of a study that names no deployed defense, whose headline judges none."""
+"""TRACE OF IDENTITY: something of who it was comes through, too little to say how much. COMPARISON
+is no row's: of a study that names no deployed defense, whose headline judges none."""
+LEAKING: frozenset[VerdictKind] = frozenset({"LEAK DEMONSTRATED", "TRACE OF IDENTITY"})
+"""Verdicts of what was shown to come through."""
 GRAVITY: tuple[VerdictKind, ...] = (
     "LEAK DEMONSTRATED",
     "INVALID",
+    "TRACE OF IDENTITY",
     "INCONCLUSIVE",
     "NO LEAK FOUND ABOVE LIMIT",
     "NOT TESTED",
@@ -27,6 +32,19 @@ GRAVITY: tuple[VerdictKind, ...] = (
 """Verdicts, gravest first."""
 ADAPTED = frozenset({"known", "estimated", "none needed"})
 """Words of attacks that took the defense into account, or had nothing to take into account."""
+Reason = Literal[
+    "",
+    "too few units",
+    "data too small",
+    "no prior-only control",
+    "no undefended control",
+    "no power",
+    "blind attack",
+    "unconverged",
+    "not explained",
+    "not run",
+]
+"""Why a row or a study is inconclusive, for programs; the sentence says it to people."""
 Severity = Literal["critical", "high", "medium", "low", "none"]
 Role = Literal["deployed", "alternative", "control"]
 """What a defense is in a study: what the verdict judges, another choice, or none at all."""
@@ -46,13 +64,16 @@ class Verdict:
     Attributes:
         sentence: One plain sentence with the number, its interval and n.
         severity: By the lower bound of the re-identification rate.
-        targets_needed: For INCONCLUSIVE: targets that would settle it if none is re-identified.
+        targets_needed: For INCONCLUSIVE: independent units that would settle it if none of them is
+            re-identified; None where the data set cannot give so many, or more would not help.
+        reason: Why it is INCONCLUSIVE; "" of other verdicts.
     """
 
     kind: VerdictKind
     sentence: str
     severity: Severity = "none"
     targets_needed: int | None = None
+    reason: Reason = ""
 
 
 @dataclass(frozen=True)
@@ -159,6 +180,7 @@ class Row:
         model_state: What is known of a recorded model; "" of a simulated one, which `round` tells.
         role: Of the defense. Verdict, severity, findings and gate judge the deployed rows.
         primary: The one row of the study that is tested first (`identity_tests.primary`).
+        undefended: The defense is none at all: the row that shows what the attack can do.
     """
 
     scenario: str
@@ -177,6 +199,7 @@ class Row:
     model_state: str = ""
     role: Role = "deployed"
     primary: bool = False
+    undefended: bool = False
 
     @property
     def reid(self) -> Rate | None:

@@ -9,7 +9,8 @@ from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.reports import recorded
 from fedaudit.reports.comparison import Row
 from fedaudit.reports.results import Ceiling, Control
-from fedaudit.reports.trials import Trials, paired
+from fedaudit.reports.trials import Trials
+from fedaudit.reports.unit_scores import difference
 from fedaudit.reports.verdicts import rate_text
 from fedaudit.scoring.identity import Gallery
 from fedaudit.stats import intervals
@@ -82,8 +83,8 @@ def _ceiling(study: Study, scenario: str, gallery: Gallery) -> Ceiling | None:
     return Ceiling(
         scenario=scenario,
         image_size=study.size,
-        reid=intervals.rate_of(gallery.ceiling_hits, gallery.ceiling_n),
-        rank1=intervals.rate_of(gallery.ceiling_first, gallery.ceiling_n),
+        reid=intervals.rate_of(gallery.ceiling_hits, gallery.ceiling_n, "photos"),
+        rank1=intervals.rate_of(gallery.ceiling_first, gallery.ceiling_n, "photos"),
         threshold=gallery.threshold,
         fmr=gallery.fmr,
         impostor_pairs=gallery.impostor_pairs,
@@ -190,14 +191,8 @@ def _gain(
 ) -> Estimate | None:
     """SSIM over the prior-only control's, on the same images."""
     roles = ("positive", "positive_prior") if control else ("audit", "prior_only")
-    ours, theirs = paired(*(trials.group(scenario, defense, attack, role) for role in roles))
-    if not ours:
-        return None
-    values = (
-        [s.metrics.get("ssim", 0.0) for s in ours],
-        [s.metrics.get("ssim", 0.0) for s in theirs],
-    )
-    return intervals.paired_difference(*values, [score.person for score in ours])
+    ours, theirs = (trials.group(scenario, defense, attack, role).scores() for role in roles)
+    return difference(ours, theirs, lambda score: score.metrics.get("ssim", 0.0))
 
 
 def _over(gain: Estimate) -> str:

@@ -9,7 +9,6 @@ from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.federation.utility import accuracy_difference
 from fedaudit.reports.comparison import (
     ADAPTED,
-    GRAVITY,
     DefenseLine,
     Row,
     VerdictKind,
@@ -18,7 +17,9 @@ from fedaudit.reports.comparison import (
     strongest,
 )
 from fedaudit.reports.frontier import marks
-from fedaudit.reports.trials import Trials, outcomes, paired
+from fedaudit.reports.trials import Trials
+from fedaudit.reports.unit_scores import outcomes
+from fedaudit.reports.verdicts import standing_row
 from fedaudit.stats import intervals
 
 
@@ -73,7 +74,8 @@ def _line(
 
 
 def _gravest(rows: Sequence[Row]) -> VerdictKind:
-    return min((row.verdict.kind for row in rows), key=GRAVITY.index, default="NOT TESTED")
+    tested = [row for row in rows if row.reid]
+    return standing_row(tested).verdict.kind if tested else "NOT TESTED"
 
 
 def _rate(rows: Sequence[Row], *, adapted: bool) -> Rate | None:
@@ -90,15 +92,14 @@ def _compared(line: DefenseLine, trials: Trials, own: Row | None, bare: Row | No
         return line
     with_it = trials.group(own.scenario, own.defense, own.attack)
     without = trials.group(bare.scenario, bare.defense, bare.attack)
-    theirs, ours = paired(without, with_it)
+    theirs, ours = outcomes(without.scores(), with_it.scores())
     if not ours:
         return line
-    clusters = [score.person for score in ours]
-    pair = outcomes(theirs), outcomes(ours)
+    every = range(len(ours))
     return replace(
         line,
-        reduction=intervals.paired_rate_difference(*pair, clusters),
-        p_value=intervals.paired_p_value(*pair, clusters),
+        reduction=intervals.paired_rate_difference(theirs, ours, every),
+        p_value=intervals.paired_p_value(theirs, ours, every),
     )
 
 

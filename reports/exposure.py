@@ -7,6 +7,7 @@ from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.core.trial import Sent, Trial
 from fedaudit.reports.comparison import Exposure, Row
+from fedaudit.reports.text import counted
 from fedaudit.reports.trials import Trials
 
 Rows = dict[tuple[str, str, str], Row]
@@ -94,9 +95,8 @@ class _Thing:
         if m and m.searched:
             parts.append("matches with somebody in the gallery")
         if m and m.of == "people" and m.reid:
-            hits, n, people = m.reid.hits, m.reid.n, m.n_people
-            once = n == people
-            parts.append(f"{hits} of {n} {'people' if once else f'templates of {people} people'}")
+            whose = "" if m.reid.unit == "people" else f"templates of {m.n_people} people: "
+            parts.append(whose + counted(m.reid))
         with_it, targets = self._counts()
         if with_it < targets:
             parts.append(f"sent in {with_it} of {targets} targets")

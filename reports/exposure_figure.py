@@ -19,12 +19,14 @@ MOST_COLUMNS = 3
 """Attacks side by side in one panel; more go to a second one below."""
 TONES: Mapping[VerdictKind, str] = {
     "LEAK DEMONSTRATED": "leak",
+    "TRACE OF IDENTITY": "leak",
     "INVALID": "warn",
     "INCONCLUSIVE": "warn",
     "NO LEAK FOUND ABOVE LIMIT": "calm",
 }
 SHAPES: Mapping[VerdictKind, str] = {
     "LEAK DEMONSTRATED": "diamond",
+    "TRACE OF IDENTITY": "M0,-1L1,0L0,1L-1,0ZM0,-.5L-.5,0L0,.5L.5,0Z",
     "INVALID": "M-1,-.7L-.7,-1L0,-.3L.7,-1L1,-.7L.3,0L1,.7L.7,1L0,.3L-.7,1L-1,.7L-.3,0Z",
     "INCONCLUSIVE": "M0,-1A1,1,0,0,0,0,1ZM0,-1A1,1,0,0,1,0,1L0,.7A.7,.7,0,0,0,0,-.7Z",
     "NO LEAK FOUND ABOVE LIMIT": "M0,-1A1,1,0,1,0,0,1A1,1,0,1,0,0,-1ZM0,-.6A.6,.6,0,1,1,0,.6"
@@ -60,6 +62,7 @@ def _keys(results: Results) -> tuple[Key, ...]:
     limit = percent(results.settings.reid_limit)
     names: Mapping[VerdictKind, Key] = {
         "LEAK DEMONSTRATED": Key("leak demonstrated", "diamond", "leak"),
+        "TRACE OF IDENTITY": Key("trace of identity", "diamond-ring", "leak"),
         "INVALID": Key("invalid", "x", "warn"),
         "INCONCLUSIVE": Key("inconclusive", "half", "warn"),
         "NO LEAK FOUND ABOVE LIMIT": Key(f"no leak found above {limit}", "ring", "calm"),

@@ -7,7 +7,7 @@ from typing import Literal
 
 from fedaudit.core.claims import COUNTS, Claim, in_words
 from fedaudit.core.protocols import AttackCategory
-from fedaudit.reports.comparison import Exposure, Measurement, Row, Severity
+from fedaudit.reports.comparison import LEAKING, Exposure, Measurement, Row, Severity
 from fedaudit.reports.results import Coverage, Finding
 from fedaudit.reports.text import percent
 from fedaudit.reports.verdicts import ORDER, model_in_words, rate_text
@@ -123,7 +123,7 @@ def findings(
         mine = [row for row in rows if (row.scenario, row.defense) == scene and row.reid]
         for of_templates in (False, True):
             tried = [row for row in mine if _is_template(row) is of_templates]
-            leaks = [row for row in tried if row.verdict.kind == "LEAK DEMONSTRATED"]
+            leaks = [row for row in tried if row.verdict.kind in LEAKING]
             matched = [row for row in tried if row.reid and row.reid.hits and not leaks]
             if leaks:
                 issues.append(_leak(max(leaks, key=_order), rows))
@@ -228,7 +228,7 @@ def _uncovered(rows: Iterable[Row]) -> list[Finding]:
     for row in sorted(rows, key=_order, reverse=True):
         open_ = [claim for claim in row.claims if claim.broken or _outside(claim)]
         if open_:
-            leaks = row.verdict.kind == "LEAK DEMONSTRATED"
+            leaks = row.verdict.kind in LEAKING
             broken = any(claim.broken for claim in open_)
             title = "is broken" if broken else "does not cover what leaks"
             uncovered = _finding(

@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from fedaudit.reports.comparison import Row, Verdict, strongest
+from fedaudit.reports.comparison import GRAVITY, Row, Verdict, strongest
 from fedaudit.reports.results import Control, Settings
-from fedaudit.reports.verdicts import NOT_TESTED, model_in_words, rate_text
-from fedaudit.stats.intervals import targets_needed
+from fedaudit.reports.text import counted
+from fedaudit.reports.verdicts import NOT_TESTED, model_in_words, rate_text, standing_row
 
 Headline = tuple[Verdict, int | None]
 """The verdict, and the position of the row that it speaks of."""
@@ -18,6 +18,7 @@ def headline(
     settings: Settings,
     deployed: Collection[str],
     checks: Sequence[Control] = (),
+    missing: Sequence[str] = (),
 ) -> Headline:
     """The study's verdict: its worst deployed row, and what the other defenses did there.
 
@@ -29,6 +30,8 @@ def headline(
         settings: T of the verdicts.
         deployed: Labels of what is audited; empty of a comparison.
         checks: The controls, to name those that failed.
+        missing: Deployed lines of the study that have no result, in words: what was not run keeps
+            the study from being clean.
     """
     judged = [row for row in rows if row.role == "deployed"] if deployed else list(rows)
     tested = [row for row in judged if row.reid is not None]
@@ -45,13 +48,20 @@ def headline(
         breadth = Counter(row.scenario for row in rows if row.reid)
         worst = max(leaks, key=lambda x: (x.strength[0], breadth[x.scenario], x.strength[2]))
         return _leak(worst, rows), rows.index(worst)
-    # What is open is graver than what is clean: the sentence must be about it.
-    doubtful = [row for row in tested if row.verdict.kind == "INCONCLUSIVE"] or tested
-    worst = max(doubtful, key=lambda row: row.strength)
-    kind = worst.verdict.kind
-    needed = targets_needed(settings.reid_limit) if kind == "INCONCLUSIVE" else None
-    sentence = f"At worst ({_where(worst)}): {worst.verdict.sentence}"
-    return Verdict(kind, sentence, "none", needed), rows.index(worst)
+    lines = dict.fromkeys((row.scenario, row.defense) for row in tested)
+    standing = [
+        standing_row([row for row in tested if (row.scenario, row.defense) == line])
+        for line in lines
+    ]
+    gravest = min((row.verdict.kind for row in standing), key=GRAVITY.index)
+    alike = [row for row in standing if row.verdict.kind == gravest]
+    worst = max(alike, key=lambda row: row.strength)
+    verdict = worst.verdict
+    sentence = f"At worst ({_where(worst)}): {verdict.sentence}"
+    if missing and gravest == "NO LEAK FOUND ABOVE LIMIT":
+        sentence = f"Not run: {'; '.join(missing[:SHOWN])}. What was run is clean: {sentence}"
+        verdict = Verdict("INCONCLUSIVE", "", reason="not run")
+    return replace(verdict, sentence=sentence), rows.index(worst)
 
 
 def _invalid(checks: Sequence[Control]) -> Verdict:
@@ -66,9 +76,10 @@ def _leak(worst: Row, rows: Sequence[Row]) -> Verdict:
     where = f"From updates of {_where(worst)}"
     if worst.measurement.searched:
         return replace(worst.verdict, sentence=f"{where}: {worst.verdict.sentence}")
-    sentence = (
-        f"A curious server re-identified {rate_text(worst.reid)} from updates of {_where(worst)}."
-    )
+    whom = rate_text(worst.reid)
+    if worst.reid.unit != "people":
+        whom = f"somebody in {whom}"
+    sentence = f"A curious server re-identified {whom} from updates of {_where(worst)}."
     others = [row for row in _strongest_by_defense(rows, worst.scenario) if row.role != "deployed"]
     if rest := "; ".join(_in_short(row) for row in others):
         sentence += f" The strongest attack on what is not deployed there: {rest}."
@@ -110,7 +121,7 @@ def _strongest_by_defense(rows: Sequence[Row], scenario: str) -> list[Row]:
 
 def _in_short(row: Row) -> str:
     assert row.reid
-    return f"{row.defense} {row.reid.hits} of {row.reid.n}"
+    return f"{row.defense} {counted(row.reid)}"
 
 
 def _without_people(rows: Sequence[Row], judged: Sequence[Row]) -> Headline:

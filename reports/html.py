@@ -184,6 +184,7 @@ def _environment() -> Environment:
         "secs": text.seconds,
         "span": text.estimate_range,
         "rate_span": text.rate_range,
+        "counted": text.counted,
         "defense": text.defense_name,
         "state": state,
         "verdict": text.verdict_name,

@@ -61,7 +61,7 @@ def chance_of(gallery: Gallery | None) -> Rate | None:
     """How often a photo matches somebody else in a search of the whole gallery."""
     if gallery is None or gallery.threshold is None or not gallery.ceiling_n:
         return None
-    return intervals.rate_of(gallery.strangers, gallery.ceiling_n)
+    return intervals.rate_of(gallery.strangers, gallery.ceiling_n, "photos")
 
 
 def not_identified(measurement: Measurement) -> str:
@@ -107,7 +107,7 @@ def copies(psnr: Sequence[float] | None) -> Rate | None:
     Chance does not copy a photo: no statistics of people are needed to see that it leaked. `psnr`
     is in dB; None where the originals are not known.
     """
-    return intervals.rate([value >= COPY for value in psnr]) if psnr else None
+    return intervals.rate([value >= COPY for value in psnr], "reconstructions") if psnr else None
 
 
 def copies_text(measurement: Measurement) -> str:

@@ -11,13 +11,21 @@ from fedaudit.core.measures import Estimate, Utility
 from fedaudit.core.scenario import Study
 from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.core.threat_models import threat_model
-from fedaudit.core.trial import ImageScore
 from fedaudit.reports import recorded
 from fedaudit.reports.comparison import Explained, Measurement, Row, Verdict, Worst, role_of
 from fedaudit.reports.controls import succeeds
 from fedaudit.reports.identity_tests import group_test, identity_tests
+from fedaudit.reports.power import inconclusive, with_power
 from fedaudit.reports.results import Contrast, Settings
-from fedaudit.reports.trials import Group, Trials, outcomes, paired
+from fedaudit.reports.trials import Group, Trials
+from fedaudit.reports.unit_scores import (
+    Scores,
+    difference,
+    first_of_all,
+    mean,
+    outcomes,
+    rate_of,
+)
 from fedaudit.reports.verdicts import NOT_TESTED, judge
 from fedaudit.scoring.identity import Gallery
 from fedaudit.stats import intervals
@@ -33,11 +41,19 @@ def rows(
     settings: Settings,
     gallery: Gallery | None = None,
     source: SourceFacts = COMPLETE,
+    units: Mapping[str, int] | None = None,
 ) -> tuple[Row, ...]:
     """All rows that have at least one trial, with verdicts that presume valid controls.
 
-    `utilities` are by (scenario, defense); `gallery` is what was searched, where nobody knows whom
-    updates are of.
+    Args:
+        study: What was asked.
+        trials: What came of it.
+        utilities: By (scenario, defense).
+        settings: Thresholds of the verdicts.
+        gallery: Whose ceiling attacks are held against; and what was searched, where nobody knows
+            whom updates are of.
+        source: What a recorded run says of itself.
+        units: Independent units that the data of a scenario can give at most, where it is known.
     """
     table = []
     brought = source.truth == "brought"
@@ -64,14 +80,21 @@ def rows(
             )
             model = threat_model(scenario.threat_model, scenario.grant, scenario.deny)
             passive = Knowledge.MANIPULATION not in model.grants
-            verdict = judge(measurement, settings, passive=passive, valid=True)
+            most = (units or {}).get(scenario.name)
+            verdict = judge(measurement, settings, passive=passive, valid=True, most=most)
             row = _row(group, verdict, measurement, utility)
-            row = replace(row, role=role, primary=line == primary)
+            row = replace(
+                row,
+                role=role,
+                undefended=defense.name == "none",
+                primary=line == primary,
+            )
             if brought:
                 row = _recorded(source, row, (group, prior, noise), settings, gallery)
                 row = _doubted(row, succeeds(study, trials, attack.label))
             table.append(row)
-    return tuple(table)
+    ceiling = gallery.ceiling if gallery else None
+    return with_power(table, ceiling)
 
 
 def invalidated(rows: tuple[Row, ...], settings: Settings) -> tuple[Row, ...]:
@@ -93,7 +116,8 @@ def contrasts(study: Study, trials: Trials) -> tuple[Contrast, ...]:
             # The later attack of the study is the challenger: its advantage reads as positive.
             first, second = (trials.group(scenario.name, defense, name) for name in (b, a))
             if first and second:
-                pairs += [_contrast(m, first, second) for m in METRICS if _has(m, first, second)]
+                tried = [_contrast(m, first, second) for m in METRICS if _has(m, first, second)]
+                pairs += [contrast for contrast in tried if contrast]
     return tuple(pairs)
 
 
@@ -126,7 +150,7 @@ def _measurement(group: Group, prior: Group) -> Measurement:
     labels = [t.labels_correct for t in group.trials if t.labels_correct is not None]
     ranks = [s.rank for s in scores.values() if s.rank is not None]
     names = dict.fromkeys(name for score in scores.values() for name in score.metrics)
-    means = {name: _mean(group.metric(name), people) for name in names}
+    means = {name: _mean(scores, group.metric(name)) for name in names}
     measurement = Measurement(
         n_targets=len(group.trials),
         n_people=len(set(people)),
@@ -135,23 +159,21 @@ def _measurement(group: Group, prior: Group) -> Measurement:
         metrics={name: mean for name, mean in means.items() if mean},
         seconds=median(trial.seconds for trial in group.trials),
         labels=sum(labels) / len(labels) if labels else None,
-        reid=intervals.rate(outcomes(list(scores.values()))) if group.tested() else None,
-        rank1=intervals.rate([rank == 1 for rank in ranks]) if ranks else None,
+        reid=rate_of(group) if group.tested() else None,
+        rank1=rate_of(group, first_of_all) if ranks else None,
         worst=_worst(group),
     )
-    ours, theirs = paired(group, prior)
+    ours, theirs = outcomes(scores, prior.scores())
     if not ours:
         return measurement
-    clusters = [score.person for score in ours]
-    ssim = _mean([s.metrics.get("ssim") for s in theirs], clusters)
-    measurement = replace(measurement, prior_ssim=ssim)
+    measurement = replace(measurement, prior_ssim=_mean(prior.scores(), prior.metric("ssim")))
     if not (group.tested() and prior.tested()):
         return measurement
-    pair = outcomes(ours), outcomes(theirs)
+    every = range(len(ours))
     return replace(
         measurement,
-        prior=intervals.rate(outcomes(list(prior.scores().values()))),
-        excess=intervals.paired_rate_difference(*pair, clusters),
+        prior=rate_of(prior),
+        excess=intervals.paired_rate_difference(ours, theirs, every),
     )
 
 
@@ -166,10 +188,9 @@ def _worst(group: Group) -> Worst | None:
     return Worst(*max(known, key=lambda entry: entry[0])) if known else None
 
 
-def _mean(values: Sequence[float | None] | None, clusters: Sequence[str]) -> Estimate | None:
-    """None where something was not measured."""
-    known = [value for value in values or () if value is not None]
-    return intervals.mean(known, clusters) if known and len(known) == len(clusters) else None
+def _mean(scores: Scores, values: Sequence[float] | None) -> Estimate | None:
+    """Over units; None where something was not measured."""
+    return mean(scores, values) if values else None
 
 
 def _identified(group: Group) -> Group:
@@ -198,7 +219,7 @@ def _recorded(
             if t.cell.target in clients
         }
         known = {k: value for k, value in values.items() if value is not None}
-        return _mean(list(known.values()), [clients[k] for k in known])
+        return intervals.mean(list(known.values()), [clients[k] for k in known]) if known else None
 
     assert row.measurement
     own = explained(group)
@@ -224,20 +245,22 @@ def _recorded(
     if verdict.kind == "NO LEAK FOUND ABOVE LIMIT" and not (
         measurement.explained and measurement.explained.beyond_controls
     ):
-        more = "The attack explains the updates no better than its controls do: a wrong fact, such "
-        more += "as a learning rate, or a protection would look alike."
-        verdict = replace(verdict, sentence=f"{verdict.sentence} {more}")
+        why = "the attack explains the updates no better than its controls do, and a wrong fact, "
+        why += "such as a learning rate, or a protection would look alike"
+        verdict = inconclusive(verdict, "not explained", why)
     if verdict.kind != "LEAK DEMONSTRATED" and (seen := recorded.copies_text(measurement)):
         verdict = replace(verdict, sentence=f"{verdict.sentence} {seen}")
     return replace(row, verdict=verdict)
 
 
 def _doubted(row: Row, succeeds: bool | None) -> Row:
-    """The row of an attack that does not rebuild what nothing protects: clean, it says nothing."""
-    if succeeds is not False or row.verdict.kind != "NO LEAK FOUND ABOVE LIMIT":
+    """The row of an attack that was not seen to rebuild what nothing protects: it says nothing."""
+    if succeeds or row.verdict.kind != "NO LEAK FOUND ABOVE LIMIT":
         return row
-    more = "This attack did not rebuild an undefended face from the same model either."
-    return replace(row, verdict=replace(row.verdict, sentence=f"{row.verdict.sentence} {more}"))
+    why = "the attack did not rebuild an undefended face from the same model either"
+    if succeeds is None:
+        why = "whether the attack rebuilds an undefended face from the same model was not tried"
+    return replace(row, verdict=inconclusive(row.verdict, "no power", why))
 
 
 def _has(metric: str, first: Group, second: Group) -> bool:
@@ -246,15 +269,16 @@ def _has(metric: str, first: Group, second: Group) -> bool:
     return all(metric in s.metrics for g in (first, second) for s in g.scores().values())
 
 
-def _contrast(metric: str, first: Group, second: Group) -> Contrast:
-    ours, theirs = paired(first, second)
-    clusters = [score.person for score in ours]
+def _contrast(metric: str, first: Group, second: Group) -> Contrast | None:
+    ours, theirs = first.scores(), second.scores()
+    gap: Estimate | None
     if metric == "reid":
-        difference = intervals.paired_rate_difference(outcomes(ours), outcomes(theirs), clusters)
+        one, other = outcomes(ours, theirs)
+        gap = intervals.paired_rate_difference(one, other, range(len(one))) if one else None
     else:
-        difference = intervals.paired_difference(
-            _numbers(ours, metric), _numbers(theirs, metric), clusters
-        )
+        gap = difference(ours, theirs, lambda score: score.metrics[metric])
+    if gap is None:
+        return None
     return Contrast(
         scenario=first.cell.scenario,
         defense=first.cell.defense,
@@ -262,11 +286,7 @@ def _contrast(metric: str, first: Group, second: Group) -> Contrast:
         higher_is_better=METRICS[metric],
         first=first.cell.attack,
         second=second.cell.attack,
-        difference=difference,
+        difference=gap,
         seconds_first=median(t.seconds for t in first.trials),
         seconds_second=median(t.seconds for t in second.trials),
     )
-
-
-def _numbers(scores: list[ImageScore], metric: str) -> list[float]:
-    return [score.metrics[metric] for score in scores]

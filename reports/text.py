@@ -171,6 +171,17 @@ def seconds(value: float | None) -> str:
     return number(value, 1) if value < 10 else f"{value:,.0f}"
 
 
+def counted(value: Rate) -> str:
+    """How many of how many.
+
+    >>> counted(Rate(1, 1, 1.0, 0.03, 1.0)), counted(Rate(2, 8, 0.25, 0.03, 0.65, "updates"))
+    ('1 of 1 person', '2 of 8 updates')
+    """
+    one = {"people": "person", "updates": "update", "groups of updates": "group of updates"}
+    unit = one.get(value.unit, value.unit) if value.n == 1 else value.unit
+    return f"{value.hits} of {value.n} {unit}"
+
+
 def verdict_name(kind: str, limit: float) -> str:
     r"""A verdict as printed: the limit is part of its name.
 

@@ -1,7 +1,7 @@
 """The trials of a run, grouped and paired for the statistics."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fedaudit.core.trial import Cell, ImageScore, Trial
@@ -89,18 +89,6 @@ class Trials:
     def of_role(self, role: str) -> Iterator[Trial]:
         """All trials of one role."""
         return (trial for trial in self.all if trial.cell.role == role)
-
-
-def paired(first: Group, second: Group) -> tuple[list[ImageScore], list[ImageScore]]:
-    """Scores of the photos that both groups have, in the same order."""
-    ours, theirs = first.scores(), second.scores()
-    places = sorted(ours.keys() & theirs.keys())
-    return [ours[p] for p in places], [theirs[p] for p in places]
-
-
-def outcomes(scores: Sequence[ImageScore]) -> list[bool]:
-    """Re-identified or not."""
-    return [bool(score.reidentified) for score in scores]
 
 
 def _key(cell: Cell) -> tuple[str, str, str, str]:

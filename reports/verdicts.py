@@ -1,12 +1,17 @@
-"""What the statistics allow one to say, and how surely."""
+"""What the statistics allow one to say of one row, and how surely."""
+
+from collections.abc import Sequence
 
 from fedaudit.core.measures import Rate
-from fedaudit.reports.comparison import Measurement, Row, Severity, Verdict
+from fedaudit.reports.comparison import GRAVITY, Measurement, Reason, Row, Severity, Verdict
 from fedaudit.reports.results import Settings
-from fedaudit.stats.intervals import targets_needed
+from fedaudit.reports.text import NBSP, counted, p_value, percent, signed
+from fedaudit.stats.intervals import clopper_pearson, targets_needed
 
 LEVELS: tuple[tuple[float, Severity], ...] = ((0.5, "critical"), (0.1, "high"), (0.01, "medium"))
 ORDER: tuple[Severity, ...] = ("none", "low", "medium", "high", "critical")
+ALPHA = 0.05
+"""Error level of what is called demonstrated, over the whole study."""
 NOT_TESTED = Verdict(
     "NOT TESTED",
     "Re-identification was not tested: no attack finished, or nobody has a gallery photo.",
@@ -22,8 +27,36 @@ def severity_of(reid: Rate, *, passive: bool) -> Severity:
     return level
 
 
+def demonstrated(measurement: Measurement) -> bool:
+    """Whether what came back says who it was, and the update said it.
+
+    By the exact test on identity, corrected for everything that the study tests; where it is not
+    available, by the excess over prior-only alone. A copy of the very photo shows it by itself.
+    """
+    above = measurement.excess is not None and measurement.excess.low > 0
+    test, without = measurement.identity, measurement.prior_identity
+    if copied(measurement):
+        return True
+    if test is None or test.adjusted is None:
+        return above
+    # What the same attack finds without the update, the update did not tell.
+    told_anyway = without is not None and without.p_value <= ALPHA and not above
+    return test.adjusted <= ALPHA and not told_anyway
+
+
+def copied(measurement: Measurement) -> bool:
+    """Whether a photo itself came back, and none does without its update."""
+    own, control = measurement.copies, measurement.prior_copies
+    return bool(own and own.hits) and control is not None and not control.hits
+
+
 def judge(
-    measurement: Measurement | None, settings: Settings, *, passive: bool, valid: bool
+    measurement: Measurement | None,
+    settings: Settings,
+    *,
+    passive: bool,
+    valid: bool,
+    most: int | None = None,
 ) -> Verdict:
     """The verdict on one line of the comparison.
 
@@ -35,56 +68,144 @@ def judge(
         settings: T and the FMR.
         passive: The attacker sends nothing of its own.
         valid: The controls of the study held.
+        most: Independent units that the data can give at most; None where that is not known.
     """
     if measurement is None or measurement.reid is None:
         return NOT_TESTED
-    reid, excess, searched = measurement.reid, measurement.excess, measurement.searched
-    number, limit = rate_text(reid), f"{settings.reid_limit:.0%}"
+    reid, excess = measurement.reid, measurement.excess
     if not valid:
-        return Verdict("INVALID", f"A control failed, so {number} means nothing yet.")
-    beyond, luck, unsure = True, "", ""
-    matches = f"{number} re-identified"
-    if searched:
-        chance = measurement.chance
-        beyond = chance is not None and reid.low > chance.high
-        matches = f"{number.replace('faces', 'reconstructions', 1)} match somebody in the gallery"
-        if chance:
-            luck = f"; {rate_text(chance).replace('faces', 'photos', 1)} match a stranger"
-        unsure = ". Whether they are the right people is not known"
+        return Verdict("INVALID", f"A control failed, so {rate_text(reid)} means nothing yet.")
+    if measurement.searched:
+        return _searched(measurement, settings, passive=passive)
+    found = found_text(reid)
     if excess is None:
-        missing = "the prior-only control is missing"
-        return Verdict("INCONCLUSIVE", f"{matches}{luck}; {missing}{unsure}.")
-    low, high = points(excess.low), points(excess.high)
-    known = f"{matches}, {points(excess.value)} above prior-only ({low} to {high}){luck}{unsure}"
-    if excess.low > 0 and beyond:
-        more = ", but it is more than the generator and chance explain" if searched else ""
-        return Verdict("LEAK DEMONSTRATED", f"{known}{more}.", severity_of(reid, passive=passive))
-    if reid.high <= settings.reid_limit and excess.low <= 0:
-        clean = known if searched else f"{matches}; no leak found above {limit}"
-        return Verdict("NO LEAK FOUND ABOVE LIMIT", f"{clean}.")
+        sentence = f"{found}; the prior-only control is missing (controls = true)."
+        return Verdict("INCONCLUSIVE", sentence, reason="no prior-only control")
+    above = f"{found}, {excess_text(measurement)}{_test_text(measurement)}"
+    if demonstrated(measurement):
+        return _leaking(measurement, above, passive=passive)
+    return _below(reid, above, settings.reid_limit, most)
+
+
+def _leaking(measurement: Measurement, above: str, *, passive: bool) -> Verdict:
+    """How much was shown to come through: people who are recognized, or less."""
+    assert measurement.reid
+    if measurement.reid.hits or copied(measurement):
+        level = severity_of(measurement.reid, passive=passive)
+        return Verdict("LEAK DEMONSTRATED", f"{above}.", "low" if level == "none" else level)
+    trace = f"What comes back says something of who it was, too little to say how much: {above}"
+    return Verdict("TRACE OF IDENTITY", f"{trace}.", "low")
+
+
+def _test_text(measurement: Measurement) -> str:
+    """The test on identity, where there is one."""
+    test = measurement.identity
+    if test is None or test.adjusted is None:
+        return ""
+    few = ", and so few people cannot show a leak" if test.smallest > ALPHA else ""
+    return f"; test on identity p = {p_value(test.adjusted)}{few}".replace("p = <", "p <")
+
+
+def _below(reid: Rate, above: str, limit: float, most: int | None) -> Verdict:
+    """No leak shown: the limit is excluded, or the units are too few for that."""
+    needed = targets_needed(limit)
+    goal = percent(limit).replace(NBSP, " ")
+    if reid.high <= limit:
+        sentence = f"{found_text(reid)}; no leak found above {goal}."
+        return Verdict("NO LEAK FOUND ABOVE LIMIT", sentence)
+    if most is not None and needed > most:
+        least = percent(clopper_pearson(0, most)[1]).replace(NBSP, " ")
+        more = (
+            f"excluding a leak of {goal} takes {needed}, and this data gives {most} at most, which "
+            f"settle no limit below {least}: use a data set of more people, or raise reid_limit"
+        )
+        return Verdict("INCONCLUSIVE", f"{above}; {more}.", reason="data too small")
+    more = f"too few {reid.unit} to exclude a leak of {goal}; {needed} {reid.unit} without one "
+    return Verdict(
+        "INCONCLUSIVE",
+        f"{above}: {more}would settle it.",
+        targets_needed=needed,
+        reason="too few units",
+    )
+
+
+def _searched(m: Measurement, settings: Settings, *, passive: bool) -> Verdict:
+    """Of a recorded run whose people are not known: matches with somebody in the gallery."""
+    assert m.reid
+    beyond = m.chance is not None and m.reid.low > m.chance.high
+    known = f"From updates of {rate_text(m.reid)} comes a face that matches somebody in the gallery"
+    luck = f"; {rate_text(m.chance)} match a stranger" if m.chance else ""
+    unsure = ". Whether they are the right people is not known"
+    if m.excess is None:
+        sentence = f"{known}{luck}; the prior-only control is missing{unsure}."
+        return Verdict("INCONCLUSIVE", sentence, reason="no prior-only control")
+    known += f", {excess_text(m)}{luck}{unsure}"
+    if m.excess.low > 0 and beyond:
+        more = ", but it is more than the generator and chance explain"
+        return Verdict("LEAK DEMONSTRATED", f"{known}{more}.", severity_of(m.reid, passive=passive))
+    if m.reid.high <= settings.reid_limit and m.excess.low <= 0:
+        return Verdict("NO LEAK FOUND ABOVE LIMIT", f"{known}.")
     needed = targets_needed(settings.reid_limit)
-    if not searched:
-        known += f": too few targets to exclude a leak of {limit}; {needed} targets without one "
-        known += "would settle it"
-    return Verdict("INCONCLUSIVE", f"{known}.", targets_needed=needed)
+    return Verdict("INCONCLUSIVE", f"{known}.", targets_needed=needed, reason="too few units")
+
+
+WEAK: frozenset[Reason] = frozenset({"blind attack", "no power", "unconverged"})
+"""Reasons by which an attack says nothing, so that it takes nothing from one that does."""
+
+
+def standing_row(rows: Sequence[Row]) -> Row:
+    """The row whose verdict stands for one defense in one scenario: the gravest.
+
+    An attack that was too weak to find anybody does not count against one that was strong enough.
+    `rows` are tested, and at least one.
+    """
+    clean = any(row.verdict.kind == "NO LEAK FOUND ABOVE LIMIT" for row in rows)
+    telling = [
+        row
+        for row in rows
+        if not (clean and row.verdict.reason in WEAK and row.reid and not row.reid.hits)
+    ]
+    gravest = min(GRAVITY.index(row.verdict.kind) for row in telling)
+    alike = [row for row in telling if GRAVITY.index(row.verdict.kind) == gravest]
+    return max(alike, key=lambda row: row.strength)
+
+
+def found_text(rate: Rate) -> str:
+    """Who came back, as the beginning of a sentence.
+
+    >>> found_text(Rate(2, 2, 1.0, 0.158, 1.0, "updates"))
+    'Somebody re-identified in 2 of 2 updates (95 % interval 16 % to 100 %)'
+    """
+    if rate.unit == "people":
+        return f"{rate_text(rate)} re-identified"
+    return f"Somebody re-identified in {rate_text(rate)}"
+
+
+def excess_text(measurement: Measurement) -> str:
+    """How much more that is than without the update."""
+    excess = measurement.excess
+    assert excess
+    low, high = points(excess.low), points(excess.high)
+    return f"{points(excess.value)} above prior-only ({low} to {high})"
 
 
 def rate_text(rate: Rate) -> str:
     """A rate as text, always with its interval and n.
 
     >>> rate_text(Rate(8, 8, 1.0, 0.631, 1.0))
-    '8 of 8 faces (95 % interval 63 % to 100 %)'
+    '8 of 8 people (95 % interval 63 % to 100 %)'
     """
-    return (
-        f"{rate.hits} of {rate.n} faces (95 % interval {rate.low:.0%} to {rate.high:.0%})".replace(
-            "%", " %"
-        ).replace("95  %", "95 %")
-    )
+    low, high = percent(rate.low), percent(rate.high)
+    return f"{counted(rate)} (95 % interval {low} to {high})".replace(NBSP, " ")
 
 
 def points(share: float) -> str:
-    """A difference of rates, in percentage points."""
-    return f"{100 * share:+.0f} points"
+    """A difference of rates, in percentage points.
+
+    >>> points(0.125)
+    '+13 points'
+    """
+    return f"{signed(100 * share, 0)} points"
 
 
 def model_in_words(row: Row) -> str:

@@ -1,8 +1,11 @@
 """The plan of a study that `--dry-run` prints."""
 
+from __future__ import annotations
+
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedaudit.cli.options import RunOptions
 from fedaudit.core.errors import FedauditError
@@ -14,9 +17,13 @@ from fedaudit.study.jobs import Job, TrainJob, expand
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.time_estimate import RemainingTime, duration_in_words
 
+if TYPE_CHECKING:
+    from fedaudit.study.reach import Reach
+
 
 def plan(study: Study, output: Path, options: RunOptions) -> str:
     """What would be run, as text."""
+    from fedaudit.study.reach import faces_to_count, reaches, remarks  # noqa: PLC0415 - torch
     from fedaudit.study.sources import source_of  # noqa: PLC0415 - imports torch
 
     workers = options.workers or default_workers()
@@ -32,7 +39,11 @@ def plan(study: Study, output: Path, options: RunOptions) -> str:
     lines = [f"study     {study.name}", f"output    {output} ({_state(stock)})"]
     lines += [f"models    {trained} to train"] if trained else []
     lines += [_scenario(study, scenario, roles[scenario.name]) for scenario in study.scenarios]
-    lines += [f"note      {note}" for note in source_of(study, RunFolder(output)).notes()]
+    faces = faces_to_count(study, fetched=False)
+    if faces is not None:
+        lines += [_reach(one) for one in reaches(study, faces)]
+    notes = (*source_of(study, RunFolder(output)).notes(), *remarks(study, faces))
+    lines += [f"note      {note}" for note in notes]
     lines += [f"jobs      {len(jobs)}, of which {len(todo)} are to do, on {workers} workers"]
     lines += [f"time      {_time(RunFolder(output), jobs, todo, done, workers)}"]
     return "\n".join(lines)
@@ -49,6 +60,13 @@ def _scenario(study: Study, scenario: Scenario, roles: Counter[str]) -> str:
     audit = roles["audit"]
     controls = roles.total() - audit
     return f"scenario  {scenario.name}: {product} = {audit} cells, and {controls} controls"
+
+
+def _reach(one: Reach) -> str:
+    return (
+        f"settles   {one.scenario}: its targets are {one.counted} and exclude no rate "
+        f"below {one.limit:.1%}; all its data give {one.most} and {one.best_limit:.1%}"
+    ).replace("%", " %")
 
 
 def _state(stock: Inventory | None) -> str:

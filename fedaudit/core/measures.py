@@ -9,13 +9,19 @@ from fedaudit.core.claims import Claim
 
 @dataclass(frozen=True)
 class Rate:
-    """`hits` of `n`, with an exact (Clopper–Pearson) two-sided 95 % interval."""
+    """`hits` of `n`, with an exact (Clopper–Pearson) two-sided 95 % interval.
+
+    Attributes:
+        unit: What is counted, in the plural. Of attacks the independent units: "people", or
+            "updates" of several people each (`fedaudit.stats.units`).
+    """
 
     hits: int
     n: int
     value: float
     low: float
     high: float
+    unit: str = "people"
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,12 @@ class Gallery:
     ceiling_n: int
     strangers: int = 0
 
+    @property
+    def ceiling(self) -> float | None:
+        """Share of the originals that are re-identified; None where there is no threshold."""
+        known = self.threshold is not None and self.ceiling_n
+        return self.ceiling_hits / self.ceiling_n if known else None
+
     def compare(self, embeddings: Tensor, person: str) -> tuple[Tensor, Tensor]:
         """Cosine `[n]` to `person`'s template, and rank `[n]` (1: closest of all people)."""
         scores = F.normalize(embeddings - self.center, dim=1) @ self.templates.T

@@ -25,14 +25,14 @@ def clopper_pearson(hits: float, n: float, *, confidence: float = 0.95) -> tuple
     return low, high
 
 
-def rate(outcomes: Sequence[bool]) -> Rate:
-    """A rate with its exact interval; `outcomes` must not be empty."""
-    return rate_of(sum(outcomes), len(outcomes))
+def rate(outcomes: Sequence[bool], unit: str = "people") -> Rate:
+    """A rate with its exact interval; `outcomes`, of independent units, must not be empty."""
+    return rate_of(sum(outcomes), len(outcomes), unit)
 
 
-def rate_of(hits: int, n: int) -> Rate:
+def rate_of(hits: int, n: int, unit: str = "people") -> Rate:
     """The same from counts; n is not 0."""
-    return Rate(hits, n, hits / n, *clopper_pearson(hits, n))
+    return Rate(hits, n, hits / n, *clopper_pearson(hits, n), unit)
 
 
 def auc(true: Tensor, false: Tensor) -> float:

@@ -14,6 +14,7 @@ from fedaudit.files import asset_store
 from fedaudit.study import session
 from fedaudit.study.deciding_files import JUDGE, needed_assets
 from fedaudit.study.executor import Event, default_workers
+from fedaudit.study.reach import faces_to_count, remarks
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.sources import source_of
 
@@ -70,6 +71,8 @@ def execution(
             note(f"{done} of {len(opened.jobs)} jobs were done before")
         if opened.todo:
             _fetch(study, opened.folder, note)
+            for remark in remarks(study, faces_to_count(study, fetched=True)):
+                note(f"note: {remark}")
         processes = workers or (1 if device != "cpu" else default_workers())
         with watch(opened) as show:
             outcomes = session.run(

@@ -11,6 +11,7 @@ from fedaudit.core.source import Source, SourceFacts
 from fedaudit.federation.simulation import State
 from fedaudit.study.deciding_files import hashes
 from fedaudit.study.jobs import model_job
+from fedaudit.study.reach import faces_to_count, reaches
 from fedaudit.study.run_folder import RunFolder
 
 
@@ -31,7 +32,14 @@ def statements(study: Study, source: Source) -> dict[str, object]:
         "notes": source.notes(),
         "limitations": source.limitations(),
         "source": _facts().dump_python(source.facts(), mode="json"),
+        "units": _units(study),
     }
+
+
+def _units(study: Study) -> dict[str, int]:
+    """Independent units that the data of each scenario can give at most; none of a recorded run."""
+    faces = faces_to_count(study, fetched=True)
+    return {} if faces is None else {one.scenario: one.most for one in reaches(study, faces)}
 
 
 def stated(study: Study, folder: RunFolder) -> tuple[SourceFacts, tuple[str, ...]]:

@@ -16,13 +16,12 @@ from fedaudit.core.observation import LocalTraining
 from fedaudit.core.protocols import Defense, Method
 from fedaudit.core.scenario import Choice, Federation, Scenario, Study
 from fedaudit.core.threat_models import check_knowledge, threat_model
-from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split, split, target_photos
 from fedaudit.defenses.chain import parts_of
 from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.abilities import Checks
 from fedaudit.federation.together import aggregator_of, photos_of, training_of
-from fedaudit.files import asset_store
+from fedaudit.study.reach import check_targets, faces_to_count, reach_of
 
 SET_BY_STUDY = {
     ("data", "size"): "size = 64 at the top of the study",
@@ -30,9 +29,6 @@ SET_BY_STUDY = {
     ("networks", "classes"): "nothing: the data set decides it",
 }
 """Settings that are not a plugin's to choose, and what to write instead."""
-
-_SMALL = 16
-"""Pixels: faces are read to be counted, not to be seen."""
 
 _Build = Callable[[str, Choice, str], Any]
 """Kind, choice and place in the study → the plugin."""
@@ -88,14 +84,10 @@ def _at(place: str) -> Iterator[None]:
 
 
 def _check_faces(study: Study, build: _Build, file: str) -> None:
-    name, settings = study.data.name, study.data.settings
-    at_hand = {asset_store.State.PRESENT, asset_store.State.YOURS}
-    if name != "folder" and not (name == "orl" and asset_store.state("orl") in at_hand):
-        return
     place = f"{file}: data"
     try:
-        faces = registry.create("data", name, {**settings, "size": _SMALL})
-        if not isinstance(faces, FaceSet):
+        faces = faces_to_count(study, fetched=False)
+        if faces is None:
             return
         splits: dict[Federation, Split] = {}
         for scenario in study.scenarios:
@@ -114,6 +106,7 @@ def _check_faces(study: Study, build: _Build, file: str) -> None:
             most = max(photos_of(defense, scenario.batch_size) for defense in chosen)
             for target in range(min(scenario.targets, len(parts.clients))):
                 target_photos(parts, target, scenario.batch_size, most)
+            check_targets(reach_of(faces, parts, scenario, together=False), scenario, "")
     except DataError as error:
         raise DataError(f"{place}: {error}") from error
     except OSError as error:

@@ -138,7 +138,7 @@ def trials(*groups: Iterable[Trial]) -> Trials:
 
 
 def table(asked: Study, *groups: Iterable[Trial]) -> tuple[Row, ...]:
-    return rows(asked, trials(*groups), {}, SETTINGS)
+    return rows(asked, trials(*groups), {}, SETTINGS, gallery())
 
 
 def measured(row: Row) -> Measurement:

@@ -47,7 +47,7 @@ def test_all_controls_hold() -> None:
     assert list(found) == ["FMR", "identity", "positive", "noise", "wrong", "prior-only"]
     assert all(control.passed for control in found.values())
     assert not failed(tuple(found.values()))
-    assert "0 of 8 faces (95 % interval" in found["noise"].outcome
+    assert "0 of 8 people (95 % interval" in found["noise"].outcome
     assert "+0.30 over prior-only" in found["positive"].outcome
     assert "7,800 impostor pairs of 40 people" in found["FMR"].outcome
 
@@ -84,7 +84,7 @@ def test_noise_above_its_limit_fails() -> None:
     assert _controls(study(), trials(line(8), noise(1)))["noise"].passed  # may be chance
     found = _controls(study(), trials(line(8), noise(4)))["noise"]
     assert found.passed is False
-    assert "4 of 8 faces" in found.outcome
+    assert "4 of 8 people" in found.outcome
 
 
 def test_the_wrong_client_above_its_limit_fails() -> None:
@@ -96,7 +96,7 @@ def test_the_wrong_client_above_its_limit_fails() -> None:
 def test_a_prior_that_finds_people_by_itself_fails() -> None:
     found = _controls(study(), trials(line(8, prior=6)))["prior-only"]
     assert found.passed is False
-    assert "6 of 8 faces" in found.outcome
+    assert "6 of 8 people" in found.outcome
 
 
 def test_controls_that_were_not_run_are_not_passed() -> None:
@@ -136,7 +136,7 @@ def test_a_judge_that_does_not_know_the_originals_fails() -> None:
     blind = replace(gallery(), ceiling_hits=1)
     found = _controls(study(), trials(line(8), noise(0)), blind)["identity"]
     assert found.passed is False
-    assert "1 of 200 faces" in found.outcome
+    assert "1 of 200 photos" in found.outcome
     assert "fetch them again" in found.outcome
     at_the_floor = replace(gallery(), ceiling_hits=100)
     assert _controls(study(), trials(line(8)), at_the_floor)["identity"].passed

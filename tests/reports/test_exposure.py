@@ -178,8 +178,8 @@ def test_templates_count_people_and_things_that_only_some_clients_send() -> None
     (cell,) = [c for c in found if c.artifact == "class_embeddings"]
     assert cell.measurement
     assert (cell.measurement.of, cell.measurement.n_people) == ("people", 4)
-    assert cell.note == "8 of 12 templates of 4 people; sent in 6 of 8 targets"
-    assert (measured(row).n_targets, row.reid and row.reid.n) == (6, 12)
+    assert cell.note == "templates of 4 people: 1 of 1 group of updates; sent in 6 of 8 targets"
+    assert (measured(row).n_targets, row.reid and row.reid.n) == (6, 1)  # all share p0
 
 
 def test_nothing_to_attack_is_not_tested_and_never_zero() -> None:

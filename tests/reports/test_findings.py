@@ -18,17 +18,16 @@ BROKEN = (claim(0.1, "update", covers=()),)
 
 
 def _rows(**hits: int) -> tuple[Row, ...]:
-    """One row a defense, of 10 targets, all deployed; the control belongs to the first."""
+    """One row a defense, of 10 targets, all deployed."""
     asked = study(defenses=tuple(hits), targets=10, deployed=tuple(hits))
-    first = next(iter(hits))
-    lines = [line(n, 10, defense=d, prior=0 if d == first else None) for d, n in hits.items()]
+    lines = [line(n, 10, defense=d) for d, n in hits.items()]
     return table(asked, *lines)
 
 
 def test_a_leak_is_a_finding() -> None:
     (found,) = findings(_rows(none=10))
     assert (found.id, found.severity, found.confidence) == ("F01", "critical", "high")
-    assert "10 of 10 faces (95 % interval" in found.claim
+    assert "10 of 10 people (95 % interval" in found.claim
     assert "Holm-adjusted p" in found.evidence
     assert "SSIM" in found.evidence
     assert "without a defense" in found.title
@@ -83,7 +82,7 @@ def test_a_defense_is_as_good_as_against_its_best_attack() -> None:
 
 def test_the_control_is_never_a_finding_and_alternatives_are_none_beside_what_is_deployed() -> None:
     hits = {"none": 10, "dplc": 10, "dpsgd": 9}
-    groups = [line(n, 10, defense=d, prior=0 if d == "none" else None) for d, n in hits.items()]
+    groups = [line(n, 10, defense=d) for d, n in hits.items()]
 
     def titles(*deployed: str) -> list[str]:
         asked = study(defenses=tuple(hits), targets=10, deployed=deployed)

@@ -143,7 +143,31 @@ def test_batches_count_images_and_targets() -> None:
     (row,) = table(study(targets=3, batch_size=4), made)
     m = measured(row)
     assert m.reid is not None
-    assert (m.reid.hits, m.reid.n, m.n_targets, m.n_people) == (3, 12, 3, 12)
+    assert (m.reid.hits, m.reid.n, m.n_targets, m.n_people) == (3, 3, 3, 12)
+    assert m.reid.unit == "updates"
+
+
+def test_a_person_counts_once_whatever_the_seeds_and_updates() -> None:
+    """Eight people attacked under nine seeds are eight; one lucky seed brings nobody back."""
+    made = [
+        replace(one, cell=replace(one.cell, seed=seed))
+        for seed in range(9)
+        for one in line(0 if seed else 8, 8)
+    ]
+    (row,) = table(replace(study(), seeds=tuple(range(9))), made)
+    m = measured(row)
+    assert m.reid is not None
+    assert (m.reid.hits, m.reid.n, m.reid.unit) == (0, 8, "people")
+    assert m.reid.high == clopper_pearson(0, 8)[1]
+    assert m.excess is not None
+    assert m.ssim is not None
+    assert m.excess.n == m.ssim.n == 8
+    # Ten photos each of four people, each photo an update of its own, are four.
+    photos = [trial(t, hits=(t == 3,), people=(f"p{t % 4}",)) for t in range(40)]
+    (row,) = table(study(targets=40), photos)
+    reid = measured(row).reid
+    assert reid is not None
+    assert (reid.hits, reid.n) == (1, 4)
 
 
 def test_seconds_labels_claims_and_utility() -> None:

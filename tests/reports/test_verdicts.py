@@ -55,7 +55,7 @@ def test_the_five_kinds() -> None:
         "NOT TESTED": judge(None, SETTINGS, passive=True, valid=True),
     }
     assert {wanted: found.kind for wanted, found in kinds.items()} == {k: k for k in kinds}
-    assert {*kinds, "COMPARISON"} == set(get_args(VerdictKind))
+    assert {*kinds, "COMPARISON", "TRACE OF IDENTITY"} == set(get_args(VerdictKind))
     for verdict in kinds.values():
         leaks = verdict.kind == "LEAK DEMONSTRATED"
         assert (verdict.severity != "none") is leaks
@@ -81,7 +81,7 @@ def test_the_limit_is_on_the_upper_bound() -> None:
     assert _judge(0, needed).kind == "NO LEAK FOUND ABOVE LIMIT"
     below = _judge(0, needed - 1)
     assert (below.kind, below.targets_needed) == ("INCONCLUSIVE", needed)
-    assert f"{needed} targets without one would settle it" in below.sentence
+    assert f"{needed} people without one would settle it" in below.sentence
 
 
 def test_untested_is_never_zero() -> None:
@@ -128,16 +128,24 @@ def test_every_verdict_tells_its_number(n: int, data: st.DataObject) -> None:
 
 def test_a_leak_tells_its_excess() -> None:
     found = _judge(20, 20, prior=2)
-    assert found.sentence.startswith("20 of 20 faces (95 % interval 83 % to 100 %) re-identified")
+    assert found.sentence.startswith("20 of 20 people (95 % interval 83 % to 100 %) re-identified")
     assert "+90 points above prior-only (+" in found.sentence
 
 
 def test_rates_and_points_as_text() -> None:
-    assert rate_text(_rate(0, 30)) == "0 of 30 faces (95 % interval 0 % to 12 %)"
+    assert rate_text(_rate(0, 30)) == "0 of 30 people (95 % interval 0 % to 12 %)"
     assert (
-        rate_text(Rate(95, 100, 0.95, 0.95, 1.0)) == "95 of 100 faces (95 % interval 95 % to 100 %)"
+        rate_text(Rate(95, 100, 0.95, 0.95, 1.0))
+        == "95 of 100 people (95 % interval 95 % to 100 %)"
     )
-    assert (points(0.125), points(-0.5), points(0)) == ("+12 points", "-50 points", "+0 points")
+    assert (points(0.125), points(-0.5), points(0)) == ("+13 points", "−50 points", "0 points")
+
+
+def _clean(deployed: int = 0, control: int = 100, **more: object) -> tuple[Row, ...]:
+    """A hundred people: what comes back under dpsgd, and without a defense."""
+    asked = study(defenses=("none", "dpsgd"), targets=100, deployed=("dpsgd",))
+    weak = line(deployed, 100, defense="dpsgd", **more)  # type: ignore[arg-type]
+    return table(asked, line(control, 100), weak)
 
 
 def _headline(rows: Sequence[Row], deployed: Sequence[str] = ("none",)) -> Verdict:
@@ -150,15 +158,17 @@ def test_the_headline_is_the_worst_deployed_line() -> None:
         asked,
         line(7, 10),
         line(10, 10, attack=GAN),
-        line(0, 10, defense="dplc", prior=None),
-        line(3, 10, attack=GAN, defense="dplc", prior=None),
+        line(0, 10, defense="dplc"),
+        line(3, 10, attack=GAN, defense="dplc"),
     )
     told, place = headline(found, SETTINGS, asked.audited)
     assert told.kind == "LEAK DEMONSTRATED"
     assert told.severity == "critical"
     assert rate_text(_rate(10, 10)) in told.sentence
     assert "attack gan_inversion" in told.sentence
-    assert "what is not deployed there: dplc 3 of 10" in told.sentence  # the strongest attack there
+    assert (
+        "what is not deployed there: dplc 3 of 10 people" in told.sentence
+    )  # the strongest attack there
     assert not FORBIDDEN.search(told.sentence)
     assert place is not None
     assert (found[place].defense, found[place].attack) == ("none", GAN)
@@ -170,14 +180,14 @@ def test_the_control_and_alternatives_are_not_judged() -> None:
     found = table(
         asked,
         line(100, 100),
-        line(0, 100, defense="dpsgd", prior=None),
-        line(90, 100, defense="dplc", prior=None),
+        line(0, 100, defense="dpsgd"),
+        line(90, 100, defense="dplc"),
     )
     assert [row.role for row in found] == ["control", "deployed", "alternative"]
     told, place = headline(found, SETTINGS, asked.audited)
     assert (told.kind, told.severity, place) == ("NO LEAK FOUND ABOVE LIMIT", "none", 1)
     leaky = replace(asked, deployed=("dpsgd", "dplc"))
-    again = table(leaky, line(100, 100), line(90, 100, defense="dplc", prior=None))
+    again = table(leaky, line(100, 100), line(90, 100, defense="dplc"))
     assert headline(again, SETTINGS, leaky.audited)[0].kind == "LEAK DEMONSTRATED"
 
 
@@ -187,18 +197,21 @@ def test_a_study_that_names_nothing_is_a_comparison() -> None:
     found = table(
         asked,
         line(9, 10),
-        line(0, 10, defense="dpsgd", prior=None),
-        line(4, 10, defense="dplc", prior=None),
+        line(0, 10, defense="dpsgd"),
+        line(4, 10, defense="dplc"),
     )
     told, place = headline(found, SETTINGS, asked.audited)
     assert (told.kind, told.severity, place) == ("COMPARISON", "none", None)
-    assert "none 9 of 10 (the control); dpsgd 0 of 10; dplc 4 of 10" in told.sentence
+    assert (
+        "none 9 of 10 people (the control); dpsgd 0 of 10 people; dplc 4 of 10 people"
+        in told.sentence
+    )
     assert "names none as deployed" in told.sentence
     many = tuple(f"dpsgd-{k}" for k in range(9))
     asked = study(defenses=("none", *many), targets=10)
-    lines = [line(k, 10, defense=f"dpsgd-{k}", prior=None) for k in range(9)]
+    lines = [line(k, 10, defense=f"dpsgd-{k}") for k in range(9)]
     told, _ = headline(table(asked, line(9, 10), *lines), SETTINGS, ())
-    assert "from dpsgd-0 0 of 10 to dpsgd-8 8 of 10" in told.sentence
+    assert "from dpsgd-0 0 of 10 people to dpsgd-8 8 of 10 people" in told.sentence
 
 
 def test_a_study_with_one_defense_audits_it() -> None:
@@ -207,17 +220,15 @@ def test_a_study_with_one_defense_audits_it() -> None:
 
 
 def test_the_headline_of_a_clean_study() -> None:
-    clean = table(study(targets=100), line(0, 100))
-    told = _headline(clean)
+    told = _headline(_clean(), ("dpsgd",))
     assert told.kind == "NO LEAK FOUND ABOVE LIMIT"
-    assert "0 of 100 faces (95 % interval 0 % to 4 %)" in told.sentence
+    assert "0 of 100 people (95 % interval 0 % to 3.6 %)" in told.sentence
     assert not FORBIDDEN.search(told.sentence)
 
 
 def test_one_inconclusive_line_leaves_the_study_open() -> None:
-    clean = table(study(targets=100), line(0, 100))
     few = replace(table(study(), line(0, 8))[0], defense="dplc")
-    told = _headline((*clean, few))
+    told = _headline((*_clean(), few), ("dpsgd", "dplc"))
     assert (told.kind, told.targets_needed) == ("INCONCLUSIVE", 72)
 
 

@@ -41,7 +41,7 @@ targets = 2
 attacks = ["quick"]
 controls = false
 """
-JOBS = 3 + 8 + 8 + 2  # utility of two defenses and a model; audit; controls; late
+JOBS = 10 + 8 + 8 + 6 + 2  # trainings; audit; prior-only; controls by noise; late
 settings: dict[str, Any] = json.loads(os.environ.get("FAKE", "{}"))
 
 

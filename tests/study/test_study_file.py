@@ -317,7 +317,9 @@ def test_faces_that_do_not_suffice(tmp_path: Path) -> None:
         for photo in range(2):
             Image.new("RGB", (20, 20), (person, photo, 0)).save(home / f"{photo}.png")
 
-    def study(path: str, clients: int = 2, batch: int = 1, held_out: int = 2) -> Study:
+    def study(
+        path: str, clients: int = 2, batch: int = 1, held_out: int = 2, targets: int = 2
+    ) -> Study:
         return load(
             tmp_path,
             f"""
@@ -330,6 +332,7 @@ def test_faces_that_do_not_suffice(tmp_path: Path) -> None:
             [[scenario]]
             name = "fresh"
             batch_size = {batch}
+            targets = {targets}
             """,
         )
 
@@ -342,6 +345,8 @@ def test_faces_that_do_not_suffice(tmp_path: Path) -> None:
         study("faces", held_out=10)
     with pytest.raises(DataError, match=r"^study.toml: scenario 'fresh': client 0 has 3 training"):
         study("faces", batch=4)
+    with pytest.raises(DataError, match=r"'fresh': 500 targets, .* 6 different updates"):
+        study("faces", targets=500)
 
 
 def test_unreadable_files(tmp_path: Path) -> None:

@@ -1,0 +1,197 @@
+"""What a study can settle at most, known before anything runs: how many people its data give."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fedaudit.core import registry
+from fedaudit.core.errors import DataError
+from fedaudit.core.scenario import Scenario, Study
+from fedaudit.data.face_set import FaceSet
+from fedaudit.data.splits import Split, split, target_photos
+from fedaudit.federation.abilities import Aggregates
+from fedaudit.files import asset_store
+from fedaudit.scoring.identity import PAIRS_PER_FALSE_MATCH
+from fedaudit.stats.intervals import clopper_pearson, targets_needed
+from fedaudit.stats.units import units
+
+SMALL = 16
+"""Pixels: faces are read to be counted, not to be seen."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What the data of one scenario give.
+
+    Attributes:
+        scenario: Its name.
+        units: Independent units among its targets: people, or updates that share nobody.
+        most: The most that any number of targets can give.
+        targets: How many targets give that.
+        updates: Different updates that the photos give; further ones show the same photos again.
+        unit: What a unit is.
+    """
+
+    scenario: str
+    units: int
+    most: int
+    targets: int
+    updates: int
+    unit: str
+
+    @property
+    def counted(self) -> str:
+        """How many units the targets are, in words."""
+        one = {"people": "person", "updates": "update"}
+        return f"{self.units} {one[self.unit] if self.units == 1 else self.unit}"
+
+    @property
+    def limit(self) -> float:
+        """The smallest rate that the scenario's targets exclude where none comes back."""
+        return clopper_pearson(0, self.units)[1]
+
+    @property
+    def best_limit(self) -> float:
+        """The smallest rate that any number of targets excludes."""
+        return clopper_pearson(0, self.most)[1]
+
+
+def faces_to_count(study: Study, *, fetched: bool) -> FaceSet | None:
+    """The study's faces, small; None of a recorded run.
+
+    Args:
+        study: Names the data set.
+        fetched: Whatever it needs was fetched; else only a folder or a cached set is read.
+    """
+    name, settings = study.data.name, study.data.settings
+    at_hand = {asset_store.State.PRESENT, asset_store.State.YOURS}
+    near = name == "folder" or (name == "orl" and asset_store.state("orl") in at_hand)
+    if not study.trains or not (fetched or near):
+        return None
+    faces = registry.create("data", name, {**settings, "size": SMALL})
+    return faces if isinstance(faces, FaceSet) else None
+
+
+def reach_of(faces: FaceSet, parts: Split, scenario: Scenario, *, together: bool) -> Reach:
+    """How many independent units a scenario's targets and its data give.
+
+    `together`: The server sees one sum over all clients, so that everybody is in every update.
+    """
+    count = scenario.batch_size
+    photos = [sum(len(parts.photos_of(c, p)) for p in ps) for c, ps in enumerate(parts.clients)]
+    updates = sum(-(-total // count) for total in photos)
+    everybody = set(parts.people)
+    shown = []
+    for target in range(updates):
+        mine = target_photos(parts, target, count)[1]
+        shown.append(everybody if together else {faces.people[i] for i in mine})
+    sizes = [len(set(units(shown[:n]))) for n in range(1, len(shown) + 1)]
+    most = max(sizes, default=1)
+    now = sizes[min(scenario.targets, updates) - 1] if sizes else 1
+    alone = all(len(people) == 1 for people in shown)
+    targets = sizes.index(most) + 1 if sizes else 1
+    return Reach(scenario.name, now, most, targets, updates, "people" if alone else "updates")
+
+
+def check_targets(found: Reach, scenario: Scenario, place: str) -> None:
+    """Refuse targets that show the same photos again.
+
+    Raises:
+        DataError: More targets than there are different updates.
+    """
+    if scenario.targets > found.updates:
+        raise DataError(
+            f"{place}{scenario.targets} targets, and the training photos give only "
+            f"{found.updates} different updates of batch {scenario.batch_size}; further ones would "
+            f"show the same photos again. Write targets = {found.targets} (that is {found.most} "
+            f"{found.unit}, the most that this data can give), or add people."
+        )
+
+
+def reaches(study: Study, faces: FaceSet) -> tuple[Reach, ...]:
+    """Of every scenario, as `reach_of`.
+
+    Raises:
+        DataError: Too few people or photos; or more targets than different updates.
+    """
+    found = []
+    for scenario in study.scenarios:
+        parts = split(faces, study.federation_of(scenario))
+        method = registry.create("methods", scenario.method.name, scenario.method.settings)
+        together = isinstance(method, Aggregates) and method.secure
+        one = reach_of(faces, parts, scenario, together=together)
+        check_targets(one, scenario, f"scenario {scenario.name!r}: ")
+        found.append(one)
+    return tuple(found)
+
+
+def remarks(study: Study, faces: FaceSet | None) -> Iterator[str]:
+    """What a user should know before the study runs: why it may not be able to conclude."""
+    yield from _controls(study)
+    if faces is None:
+        return
+    yield from _gallery(study, faces)
+    alike: dict[str, list[str]] = {}
+    if not study.underpowered:
+        for one in reaches(study, faces):
+            if words := _limit(study, one):
+                alike.setdefault(words, []).append(one.scenario)
+    for words, names in alike.items():
+        yield f"{', '.join(names)}: {words}"
+
+
+def _limit(study: Study, one: Reach) -> str:
+    needed = targets_needed(study.reid_limit)
+    if one.units >= needed:
+        return ""
+    known = (
+        f"the targets are {one.counted}; if nobody comes back, they exclude no rate below "
+        f"{one.limit:.3f}, and reid_limit = {study.reid_limit:.3g} takes {needed}. A leak can be "
+        "demonstrated all the same."
+    )
+    if one.most >= needed:
+        return f"{known} Write targets = {one.targets}, of which {one.most} are independent."
+    raised = math.ceil(one.best_limit * 1000) / 1000
+    return (
+        f"{known} This data gives {one.most} at most: write targets = {one.targets} and "
+        f"reid_limit = {raised:.3g}, use a data set of more people, or write underpowered = true "
+        "if you know."
+    )
+
+
+def _gallery(study: Study, faces: FaceSet) -> Iterator[str]:
+    if not faces.has_identities:
+        return
+    parts = split(faces, study.federation)
+    kept = sum(map(len, parts.gallery.values()))
+    people = len(parts.gallery)
+    pairs = (len(faces.people) - kept) * (people - 1)
+    needed = PAIRS_PER_FALSE_MATCH / study.fmr
+    if pairs >= needed:
+        return
+    relaxed = pairs * 1e-2 >= PAIRS_PER_FALSE_MATCH
+    then = "matches are judged at an FMR of 0.01" if relaxed else "identity cannot be tested"
+    yield (
+        f"the gallery has {people} people and {pairs:,} impostor pairs, and an FMR of "
+        f"{study.fmr:g} takes {needed:,.0f}: {then}. Use a data set of more people or photos, or "
+        "raise fmr."
+    )
+
+
+def _controls(study: Study) -> Iterator[str]:
+    for scenario in study.scenarios:
+        place = f"scenario {scenario.name}"
+        labels = {defense.label for defense in scenario.defenses}
+        if study.audited and not labels & set(study.audited):
+            yield f"{place} does not have what is deployed: the verdict is not about it."
+            continue
+        if not scenario.controls:
+            yield (
+                f"{place}: controls = false leaves out the prior-only control, and without it "
+                "nothing can be concluded. Remove that key."
+            )
+        if study.trains and not any(defense.name == "none" for defense in scenario.defenses):
+            yield (
+                f"{place} has no undefended control: nothing can show that its attacks work, so NO "
+                'LEAK FOUND can never be said. Add "none" to its defenses.'
+            )

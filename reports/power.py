@@ -1,0 +1,68 @@
+"""Whether a clean row may be believed: its attack must have found people where nothing hid them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fedaudit.reports.comparison import ADAPTED, Reason, Row, Verdict
+from fedaudit.reports.text import NBSP, percent
+from fedaudit.reports.verdicts import demonstrated, rate_text
+
+POWER = 0.5
+"""Share of the identity ceiling that an attack must re-identify of what nothing protects, before
+its failure elsewhere says anything. `benchmarks/attack_power.py` shows what it lets through."""
+
+
+def with_power(rows: Sequence[Row], ceiling: float | None) -> tuple[Row, ...]:
+    """The rows, where NO LEAK FOUND is said only by an attack that was shown to work.
+
+    The control is the same attack with the same steps on the same targets of the same scenario,
+    without a defense.
+
+    Args:
+        rows: The comparison.
+        ceiling: Share of the originals that the judge re-identifies, in [0, 1]; None where it was
+            not tried, so that no attack could be.
+    """
+    control = {(row.scenario, row.attack): row for row in rows if row.undefended}
+    return tuple(
+        replace(row, verdict=_doubted(row, control.get((row.scenario, row.attack)), ceiling))
+        for row in rows
+    )
+
+
+def _doubted(row: Row, control: Row | None, ceiling: float | None) -> Verdict:
+    if row.verdict.kind != "NO LEAK FOUND ABOVE LIMIT" or row.model_state:
+        return row.verdict  # a recorded run has a control of its own
+    reason, why = lack_of_power(row, control, ceiling)
+    return inconclusive(row.verdict, reason, why) if reason else row.verdict
+
+
+def inconclusive(verdict: Verdict, reason: Reason, why: str) -> Verdict:
+    """A clean verdict, taken back for a reason."""
+    found = verdict.sentence.partition("; no leak found above")[0].rstrip(".")
+    return Verdict(
+        "INCONCLUSIVE", f"{found}. This is no evidence of a defense: {why}.", reason=reason
+    )
+
+
+def lack_of_power(row: Row, control: Row | None, ceiling: float | None) -> tuple[Reason, str]:
+    """Why finding nobody says nothing of the defense: a reason and its words, or ("", "")."""
+    if row.adaptive not in ADAPTED:
+        return "blind attack", (
+            f"{row.attack} takes the defense for absent (adaptive: {row.adaptive}), and a server "
+            "knows which defense its clients use; add an attack that does"
+        )
+    if control is None or control.measurement is None or control.reid is None:
+        return "no undefended control", (
+            f"{row.attack} was not tried without a defense in scenario {row.scenario}, so nothing "
+            'shows that it works there; add "none" to its defenses'
+        )
+    alone = f"without a defense {row.attack} re-identifies {rate_text(control.reid)}"
+    if not demonstrated(control.measurement):
+        return "no power", f"{alone}, no more than without the update; give it more steps"
+    needed = POWER * (ceiling or 1.0)
+    if ceiling is None or control.reid.value < needed:
+        bar = percent(needed).replace(NBSP, " ")
+        why = f"{alone}, and only {bar} or more show that it works; give it more steps"
+        return "no power", why
+    return "", ""

@@ -1,0 +1,102 @@
+"""Scores over independent units, for rates, differences and means.
+
+A unit is one person, or an update of several (`fedaudit.stats.units`).
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+from fedaudit.core.measures import Estimate, Rate
+from fedaudit.core.trial import ImageScore
+from fedaudit.reports.trials import Group, Place
+from fedaudit.stats import intervals
+from fedaudit.stats.units import units
+
+Scores = Mapping[Place, ImageScore]
+
+
+def unit_of(scores: Scores) -> dict[Place, int]:
+    """The unit of each score."""
+    people: dict[int, set[str]] = defaultdict(set)
+    for (target, _, _), score in scores.items():
+        people[target].add(score.person)
+    numbers = dict(zip(people, units(list(people.values())), strict=True))
+    return {place: numbers[place[0]] for place in scores}
+
+
+def word_for(scores: Scores) -> str:
+    """What a unit is: a person, an update of several people, or updates that share people."""
+    of = unit_of(scores)
+    people = {(unit, scores[place].person) for place, unit in of.items()}
+    updates = {(unit, place[0]) for place, unit in of.items()}
+    count = len(set(of.values()))
+    if len(people) == count:
+        return "people"
+    return "updates" if len(updates) == count else "groups of updates"
+
+
+def reidentified(score: ImageScore) -> bool:
+    """Whether the image counts as a photo of the right person."""
+    return bool(score.reidentified)
+
+
+def first_of_all(score: ImageScore) -> bool:
+    """Whether nobody in the gallery is closer than the right person."""
+    return score.rank == 1
+
+
+def outcomes(
+    *sides: Scores, success: Callable[[ImageScore], bool] = reidentified
+) -> tuple[list[bool], ...]:
+    """Of each unit and side whether it came back, on the images that all sides have.
+
+    It did where any of its images succeeds in at least half of the seeds: a face that comes back is
+    enough, and a lucky seed is not.
+    """
+    common = sorted(set.intersection(*(set(side) for side in sides)))
+    of = unit_of({place: sides[0][place] for place in common})
+    return tuple(_fold(side, of, success) for side in sides)
+
+
+def _fold(
+    side: Scores, of: Mapping[Place, int], success: Callable[[ImageScore], bool]
+) -> list[bool]:
+    seeds: dict[tuple[int, int, int], list[bool]] = defaultdict(list)
+    for (target, seed, image), unit in of.items():
+        seeds[unit, target, image].append(success(side[target, seed, image]))
+    found: dict[int, bool] = defaultdict(bool)
+    for (unit, _, _), tries in seeds.items():
+        found[unit] |= 2 * sum(tries) >= len(tries)
+    return [found[unit] for unit in sorted(found)]
+
+
+def rate_of(group: Group, success: Callable[[ImageScore], bool] = reidentified) -> Rate:
+    """The rate over units, which the interval counts."""
+    scores = group.scores()
+    return intervals.rate(outcomes(scores, success=success)[0], word_for(scores))
+
+
+def difference(
+    first: Scores, second: Scores, value: Callable[[ImageScore], float]
+) -> Estimate | None:
+    """Mean of first − second over units, on the images that both have; None without any."""
+    common = sorted(first.keys() & second.keys())
+    if not common:
+        return None
+    gaps = [value(first[place]) - value(second[place]) for place in common]
+    return mean({place: first[place] for place in common}, gaps)
+
+
+def mean(scores: Scores, values: Sequence[float]) -> Estimate:
+    """The mean over units, which the interval counts; `values` are in the order of the scores."""
+    each = means(scores, values)
+    return intervals.mean(each, range(len(each)))
+
+
+def means(scores: Scores, values: Sequence[float]) -> list[float]:
+    """The mean of each unit; `values` are in the order of the scores."""
+    of = unit_of(scores)
+    groups: dict[int, list[float]] = defaultdict(list)
+    for place, value in zip(scores, values, strict=True):
+        groups[of[place]].append(value)
+    return [sum(group) / len(group) for _, group in sorted(groups.items())]

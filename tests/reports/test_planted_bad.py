@@ -1,0 +1,144 @@
+"""Studies that are bad in a known way: none ends in a clean word, and each says why."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedaudit.core.scenario import Study
+from fedaudit.core.trial import Trial
+from fedaudit.reports import build
+from fedaudit.reports.build import summarize
+from fedaudit.reports.comparison import Reason
+from fedaudit.reports.results import Results
+from fedaudit.scoring.identity import Gallery
+from fedaudit.study.inventory import Inventory
+from fedaudit.study.manifest import new
+from fedaudit.study.run_folder import RunFolder
+
+sys.path.insert(0, str(Path(__file__).parent))
+from made_up import GAN, IG, gallery, line, noise, study, trials
+
+Report = Callable[..., Results]
+N = 100
+"""People: enough to exclude 5 %."""
+
+
+@pytest.fixture
+def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Report:
+    """The report of made-up trials."""
+
+    def make(asked: Study, *groups: Any, known: Gallery | None = None) -> Results:
+        judge = known or gallery()
+        monkeypatch.setattr(build, "_gallery", lambda folder, study, federation: judge)
+        manifest = new(asked, "by hand", "redacted")
+        made = trials(*groups)
+        return summarize(RunFolder(tmp_path), manifest, Inventory((), (), {}, {}), made)
+
+    return make
+
+
+def audit(**more: Any) -> Study:
+    """DP-SGD is deployed, and `none` its control."""
+    asked: dict[str, Any] = {"defenses": ("none", "dpsgd"), "deployed": ("dpsgd",), "targets": N}
+    return study(**(asked | more))
+
+
+def deployed(hits: int = 0, n: int = N, **more: Any) -> list[Trial]:
+    return line(hits, n, defense="dpsgd", **more)
+
+
+def open_because(results: Results, reason: Reason, *words: str) -> None:
+    """The study is not clean, in every twin, and says why."""
+    told = results.headline
+    assert (told.kind, told.reason) == ("INCONCLUSIVE", reason), told
+    for word in words:
+        assert word in told.sentence
+    judged = [row for row in results.rows if row.role == "deployed"]
+    clean = {"NO LEAK FOUND ABOVE LIMIT"}
+    if reason != "not run":
+        assert not clean & {row.verdict.kind for row in judged}
+        assert not clean & {x.verdict for x in results.defenses if x.role == "deployed"}
+
+
+def test_a_sound_study_is_clean(report: Report) -> None:
+    """What the bad ones differ from: otherwise no test here could fail."""
+    found = report(audit(), line(90, N), deployed(), noise(0))
+    assert found.headline.kind == "NO LEAK FOUND ABOVE LIMIT"
+    assert found.findings == ()
+    assert found.rows[found.headline_row or 0].defense == "dpsgd"
+
+
+def test_a_crippled_attack(report: Report) -> None:
+    """It finds nobody under the defense, and nobody without one either; its SSIM is fine."""
+    found = report(audit(), line(0, N), deployed(), noise(0))
+    open_because(found, "no power", "no evidence of a defense", "give it more steps")
+
+
+def test_an_attack_that_is_just_above_chance(report: Report) -> None:
+    """Eight of a hundred are an excess; they are no attack whose failure says anything."""
+    found = report(audit(), line(8, N), deployed(), noise(0))
+    open_because(found, "no power", "re-identifies 8 of 100 people", "only 48 % or more")
+
+
+def test_few_people_repeated(report: Report) -> None:
+    """Eight people under nine seeds are eight, and they exclude nothing below 37 %."""
+
+    def repeated(made: list[Trial]) -> list[Trial]:
+        return [replace(t, cell=replace(t.cell, seed=seed)) for seed in range(9) for t in made]
+
+    asked = replace(audit(targets=8), seeds=tuple(range(9)))
+    found = report(asked, repeated(line(8, 8)), repeated(deployed(0, 8)), noise(0))
+    open_because(found, "too few units", "0 of 8 people", "72 people without one")
+
+
+def test_no_undefended_control(report: Report) -> None:
+    asked = audit(defenses=("dpsgd", "dplc"))
+    found = report(asked, line(0, N, defense="dpsgd"), noise(0))
+    open_because(found, "no undefended control", 'add "none" to its defenses')
+
+
+def test_a_control_with_another_attack(report: Report) -> None:
+    """The strong attack is not the one that found nobody."""
+    asked = audit(attacks=(IG, GAN))
+    found = report(asked, line(100, N, attack=GAN), line(0, N, attack=IG), deployed(), noise(0))
+    assert found.headline.kind == "INCONCLUSIVE"
+    assert found.headline.reason == "no power"
+
+
+def test_no_prior_only_control(report: Report) -> None:
+    found = report(audit(), line(90, N), deployed(prior=None), noise(0))
+    open_because(found, "no prior-only control", "controls = true")
+
+
+def test_a_blind_attack_of_a_third_party(report: Report) -> None:
+    """It works without a defense, and takes the defense for absent."""
+    blind = [replace(t, adaptive="no") for t in deployed()]
+    found = report(audit(), line(90, N), blind, noise(0))
+    open_because(found, "blind attack", "takes the defense for absent")
+
+
+def test_a_blind_attack_beside_one_that_knows_takes_nothing_away(report: Report) -> None:
+    blind = [replace(t, adaptive="no") for t in deployed()]
+    groups = (line(90, N), line(90, N, attack=GAN), blind, deployed(attack=GAN), noise(0))
+    found = report(audit(attacks=(IG, GAN)), *groups)
+    assert found.headline.kind == "NO LEAK FOUND ABOVE LIMIT"
+    hits = (*groups[:2], [replace(t, adaptive="no") for t in deployed(30)], *groups[3:])
+    assert report(audit(attacks=(IG, GAN)), *hits).headline.kind == "LEAK DEMONSTRATED"
+
+
+def test_cells_that_were_not_run(report: Report) -> None:
+    asked = audit(attacks=(IG, GAN))
+    found = report(asked, line(90, N), line(90, N, attack=GAN), deployed(), noise(0))
+    open_because(found, "not run", "fresh, dpsgd, gan_inversion")
+
+
+def test_a_mislabelled_gallery(report: Report) -> None:
+    """Names are mixed up: the judge does not know the originals, so nobody would come back."""
+    mixed = replace(gallery(), ceiling_hits=6, ceiling_first=5)
+    found = report(audit(), line(90, N), deployed(), noise(0), known=mixed)
+    assert found.headline.kind == "INVALID"
+    assert "identity ceiling" in found.headline.sentence

@@ -180,7 +180,7 @@ def test_estimate_from_what_is_done(
     assert "stand in runs/study/log.jsonl. The same command tries" in err
     assert err.count("told to fail") == 2  # as it happens, and in the end
     assert fedaudit("run", "study.toml", "--dry-run", "--workers", "1") == 0
-    assert "time      about 0 s, judging by what is done" in capsys.readouterr().out
+    assert "time      about 1 s, judging by what is done" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

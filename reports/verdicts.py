@@ -133,7 +133,7 @@ def _searched(m: Measurement, settings: Settings, *, passive: bool) -> Verdict:
     """Of a recorded run whose people are not known: matches with somebody in the gallery."""
     assert m.reid
     beyond = m.chance is not None and m.reid.low > m.chance.high
-    known = f"From updates of {rate_text(m.reid)} comes a face that matches somebody in the gallery"
+    known = f"Faces from updates of {rate_text(m.reid)} match somebody in the gallery"
     luck = f"; {rate_text(m.chance)} match a stranger" if m.chance else ""
     unsure = ". Whether they are the right people is not known"
     if m.excess is None:

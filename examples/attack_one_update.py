@@ -1,16 +1,14 @@
 """Rebuild a photo from the gradient that it leaves in a network of your own."""
 
 import torch
-from torch import nn
+from torch.nn import Conv2d, Flatten, Linear, Sequential, Sigmoid
 from torch.nn.functional import cross_entropy
 
 import fedaudit
 
 torch.manual_seed(0)
-model = nn.Sequential(
-    *(nn.Conv2d(3, 8, 5, stride=2, padding=2), nn.Sigmoid()),
-    *(nn.Conv2d(8, 8, 5, padding=2), nn.Sigmoid(), nn.Flatten(), nn.Linear(8 * 8 * 8, 10)),
-)
+first, second = Conv2d(3, 8, 5, stride=2, padding=2), Conv2d(8, 8, 5, padding=2)
+model = Sequential(first, Sigmoid(), second, Sigmoid(), Flatten(), Linear(512, 10))
 photo, label = torch.rand(1, 3, 16, 16), torch.tensor([3])  # put a photo of yours here
 
 gradients = torch.autograd.grad(cross_entropy(model(photo), label), list(model.parameters()))

@@ -117,7 +117,8 @@ class Study:
         reid_limit: T of the verdicts.
         ceiling_floor: Share of the originals that the judge must re-identify; below it the run is
             invalid, because a judge that does not know the originals finds no leak.
-        utility: Train every defense's federation and measure verification accuracy.
+        utility: Train every defense's federation, and the undefended one beside it, and measure
+            verification accuracy; where nothing is defended there is no trade to measure.
         utility_seeds: Trainings of each federation, from other seeds, that accuracy is the mean of.
         release_context: Who could see the updates, in the user's words; never inferred.
         underpowered: Say in the report that the study is too small to conclude from.

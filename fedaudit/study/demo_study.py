@@ -18,7 +18,8 @@ DEFENSES = (
     Choice("dplc", {"radius": 1.5, "min_size": 3}),
     Choice("private_projector"),
 )
-ROUNDS = 12
+ROUNDS = 30
+"""By which training is shown to help people that it never saw (`docs/benchmarks.md`)."""
 CONTEXT = "honest-but-curious server: it sees each client's update before it is averaged"
 
 

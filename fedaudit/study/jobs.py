@@ -162,9 +162,11 @@ def _models(study: Study) -> Iterator[TrainJob]:
         if job := model_job(study, scenario, defense):
             yield job
     if study.utility:
-        for scenario, defense in rows:
-            yield from utility_jobs(study, scenario, defense)
-        for scenario in study.scenarios:
+        traded = [s for s in study.scenarios if any(d.name != "none" for d in s.defenses)]
+        for scenario in traded:
+            for defense in scenario.defenses:
+                yield from utility_jobs(study, scenario, defense)
+        for scenario in traded:
             yield from central_jobs(study, scenario)
 
 

@@ -78,6 +78,12 @@ def test_models_are_shared_and_come_first() -> None:
     assert central[0].federation.training.steps == 5 * trained[1].federation.training.steps
 
 
+def test_what_nothing_defends_is_no_trade() -> None:
+    bare = Scenario("bare", network=Choice("small_cnn"), attacks=(Choice("one"),))
+    trained = [job for job in expand(study(FRESH, bare)) if isinstance(job, TrainJob)]
+    assert {job.network.name for job in trained} == {"face"}
+
+
 def test_no_utility_no_training() -> None:
     assert not any(isinstance(job, TrainJob) for job in expand(study(FRESH, utility=False)))
 

@@ -11,6 +11,7 @@ from fedaudit.core.scenario import Federation, Scenario, Study
 from fedaudit.core.source import SourceFacts
 from fedaudit.core.threat_models import threat_model
 from fedaudit.federation.utility import pool_trainings
+from fedaudit.files import regular_file
 from fedaudit.files.atomic import write_atomically
 from fedaudit.reports import recorded
 from fedaudit.reports.comparison import Row
@@ -30,19 +31,23 @@ from fedaudit.reports.results import (
     Provenance,
     Results,
     Settings,
-    adapter,
     canonical_bytes,
 )
 from fedaudit.reports.rows import contrasts, invalidated, rows
 from fedaudit.reports.trials import Trials
 from fedaudit.scoring.identity import Gallery, calibrate
 from fedaudit.scoring.metrics import declared
+from fedaudit.study import hash_list
 from fedaudit.study.inventory import Inventory
 from fedaudit.study.jobs import TrainJob, central_jobs, gallery_name, utility_jobs
 from fedaudit.study.manifest import Manifest
-from fedaudit.study.run_folder import RunFolder
+from fedaudit.study.run_folder import MODELS, RunFolder
 from fedaudit.study.session import open_report
 from fedaudit.study.sources import stated
+from fedaudit.study.stored_values import read_as
+
+ROOT = "run folder (SHA256SUMS)"
+"""Name of the root of the folder's hashes among those of `Provenance`."""
 
 
 def build_report(path: Path, evidence: Evidence) -> Results:
@@ -58,9 +63,14 @@ def build_report(path: Path, evidence: Evidence) -> Results:
     """
     folder, results = _opened(path)
     write_atomically(path / "results.json", canonical_bytes(results))
-    pictures = dict(_pictures(folder, results)) if evidence == "full" else None
-    write_atomically(path / "report.html", render(results, pictures, evidence).encode())
+    write_atomically(path / "report.html", page(folder, results, evidence))
     return results
+
+
+def page(folder: RunFolder, results: Results, evidence: Evidence) -> bytes:
+    """The bytes of `report.html`."""
+    pictures = dict(_pictures(folder, results)) if evidence == "full" else None
+    return render(results, pictures, evidence).encode()
 
 
 def results_of(path: Path) -> Results:
@@ -128,9 +138,9 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
                 if any(row.measurement and row.measurement.searched for row in table)
                 else ()
             ),
-            *folder.facts().get("notes", ()),
+            *folder.facts().notes,
             *_origins(folder, stock),
-            *_gaps(stock),
+            *_gaps(folder, stock),
         ),
         explanation=_explanation(folder),
     )
@@ -153,15 +163,14 @@ def _explanation(folder: RunFolder) -> Explanation | None:
     """What `fedaudit why` left in the folder; None where it was not asked."""
     path = folder.path / EXPLANATION
     try:
-        explanation: Explanation = adapter(Explanation).validate_json(path.read_bytes())
+        return read_as(Explanation, regular_file.read_json(path), path)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except RunFolderError as error:
         raise RunFolderError(
             f"{str(path)!r} is damaged. `fedaudit why` with the same study writes it again; a "
             "report without it: delete the file."
         ) from error
-    return explanation
 
 
 def _is_cell(folder: RunFolder, key: str) -> bool:
@@ -197,14 +206,8 @@ def _utilities(
 def _utility(folder: RunFolder, key: str) -> Utility | None:
     """Of one training; None where it was not measured."""
     measured = folder.measured(key).get("utility")
-    try:
-        utility: Utility | None = adapter(Utility | None).validate_python(measured)
-    except ValueError as error:
-        raise RunFolderError(
-            f"{folder.path}: what was measured of training {key} does not read as a utility. It is "
-            "damaged, or another version of fedaudit made it: run the study into a new folder."
-        ) from error
-    return utility
+    file = folder.files(MODELS, key)[0]
+    return None if measured is None else read_as(Utility, measured, file)
 
 
 def _pictures(folder: RunFolder, results: Results) -> Iterator[tuple[tuple[str, int], Picture]]:
@@ -258,16 +261,21 @@ def _provenance(folder: RunFolder, manifest: Manifest) -> Provenance:
         command=manifest.command,
         started=manifest.started,
         seconds=float(sum(sessions)),
-        python=facts.get("python", ""),
-        platform=facts.get("platform", ""),
-        cpu_count=facts.get("cpu_count", 0),
-        versions=facts.get("versions", {}),
-        git_commit=facts.get("git_commit"),
+        python=facts.python,
+        platform=facts.platform,
+        cpu_count=facts.cpu_count,
+        versions=facts.versions,
+        git_commit=facts.git_commit,
         seeds=manifest.study.seeds,
         data=manifest.study.data.name,
-        data_terms=facts.get("terms", ""),
-        hashes={"study": manifest.digest, **facts.get("hashes", {})},
+        data_terms=facts.terms,
+        hashes={"study": manifest.digest, **facts.hashes, **_root(folder)},
     )
+
+
+def _root(folder: RunFolder) -> dict[str, str]:
+    digest = hash_list.root(folder.path)
+    return {ROOT: digest} if digest else {}
 
 
 def _origins(folder: RunFolder, stock: Inventory) -> Iterator[str]:
@@ -282,7 +290,9 @@ def _origins(folder: RunFolder, stock: Inventory) -> Iterator[str]:
         )
 
 
-def _gaps(stock: Inventory) -> Iterator[str]:
+def _gaps(folder: RunFolder, stock: Inventory) -> Iterator[str]:
+    for name in hash_list.altered_beside_cells(folder.path):
+        yield f"Altered or deleted since the run wrote it: {name}. Nothing here can be relied on."
     if stock.missing:
         yield f"{len(stock.missing)} job(s) of the study were not run: their cells are not tested."
     for key, reason in stock.damaged.items():

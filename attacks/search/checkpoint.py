@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from fedaudit.core.errors import RunFolderError
 from fedaudit.files.atomic import storage_errors, write_atomically
+from fedaudit.files.regular_file import read_tensors
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,12 @@ class Checkpoint:
     def load(self, fingerprint: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         """What `save` kept; None without a file, or where it is damaged or another attack's."""
         try:
-            with safe_open(self.path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("fingerprint") != fingerprint:
-                    return None
-                # Cloned, for memory that is aligned: sums over a mapped file's differ in a bit.
-                state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-                return json.loads(metadata["facts"]), state
-        except (OSError, SafetensorError, KeyError, ValueError):
+            tensors, metadata = read_tensors(self.path)
+            if metadata.get("fingerprint") != fingerprint:
+                return None
+            # Cloned, for memory that is aligned: other sums differ in a bit.
+            return json.loads(metadata["facts"]), {k: v.clone() for k, v in tensors.items()}
+        except (OSError, RunFolderError, KeyError, ValueError, RecursionError):
             return None
 
     def clear(self) -> None:

@@ -16,6 +16,7 @@ COMMANDS = {
     "run": ("fedaudit.cli.run:run", "Run a study, or go on with one, and write its report."),
     "why": ("fedaudit.cli.why:why", "Explain which layers, rounds, regions and clients leak."),
     "report": ("fedaudit.cli.report:report", "Write the report of a run folder again."),
+    "verify": ("fedaudit.cli.verify:verify", "Check that nothing in a run folder was altered."),
     "compare": ("fedaudit.cli.compare:compare", "Print what each defense of a run buys."),
     "recommend": ("fedaudit.cli.recommend:recommend", "Name defenses that were good enough."),
     "audit": ("fedaudit.cli.audit:audit", "Attack what a capture of a real run holds."),

@@ -1,10 +1,13 @@
 """Text of a stranger, as what can be stored and shown."""
 
+NBSP = "\u00a0"
+"""A space that breaks no line, as reports put between numbers and units."""
+
 
 def printable(text: str) -> str:
     """A stranger's text without anything that a terminal would obey."""
     shown = text.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in shown)
+    return "".join(c if c.isprintable() or c == NBSP else f"\\x{ord(c):02x}" for c in shown)
 
 
 def printable_lines(text: str, longest: int | None = None) -> str:

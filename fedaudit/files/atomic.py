@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,12 @@ _REASONS = {
     errno.EACCES: "permission is denied",
     errno.EPERM: "the operation is not permitted",
     errno.EROFS: "the file system is read-only",
+    errno.EISDIR: "a folder stands there",
+    errno.ENOTDIR: "a file stands where a folder should",
+    errno.ENOTEMPTY: "a folder stands there",
+    errno.EEXIST: "something else stands there",
+    errno.ELOOP: "it is a link, which is not followed",
+    errno.ENXIO: "it is a pipe",
     errno.EIO: "the device reports an input/output error",
 }
 
@@ -74,8 +81,12 @@ def append_line(path: Path, line: str) -> None:
         StorageError: The disk is full or may not be written.
     """
     with storage_errors(path):
-        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        # A link would lead elsewhere, and a pipe would hang.
+        flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | flags, 0o600)
         with os.fdopen(handle, "r+b") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise OSError(errno.EEXIST, "Not a regular file", str(path))
             size = file.seek(0, os.SEEK_END)
             torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
             file.write(b"\n" * torn + line.encode() + b"\n")
@@ -87,4 +98,5 @@ def sweep(folder: Path) -> None:
     """Delete what interrupted writes left in a folder and the folders in it."""
     with storage_errors(folder):
         for leftover in [*folder.glob(f"{MARK}*"), *folder.glob(f"*/{MARK}*")]:
-            leftover.unlink(missing_ok=True)
+            if leftover.parent == folder or not leftover.parent.is_symlink():
+                leftover.unlink(missing_ok=True)

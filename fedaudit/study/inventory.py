@@ -8,6 +8,7 @@ from typing import Protocol
 
 from fedaudit.core.errors import RunFolderError
 from fedaudit.files.atomic import storage_errors
+from fedaudit.study import hash_list
 from fedaudit.study.run_folder import CELLS, DAMAGED, MEASUREMENTS, MODELS, RunFolder
 
 
@@ -45,6 +46,7 @@ class Inventory:
 def check_jobs(folder: RunFolder, jobs: Iterable[Recorded]) -> Inventory:
     """Look at the files of every job; nothing is changed."""
     done, missing, damaged = [], [], {}
+    listed = hash_list.read(folder.path)
     for job in jobs:
         if not _files(folder, job)[0].exists():
             missing.append(job.key)
@@ -54,7 +56,14 @@ def check_jobs(folder: RunFolder, jobs: Iterable[Recorded]) -> Inventory:
         except RunFolderError as error:
             damaged[job.key] = str(error)
         else:
-            done.append(job.key)
+            if hash_list.is_altered(folder.path, f"{job.kind}/{job.key}.json", listed):
+                damaged[job.key] = (
+                    f"{job.kind}/{job.key} was altered since it was computed: its hash is not the "
+                    f"one in {hash_list.FILE}. `fedaudit run` with the same study sets it aside "
+                    "and computes it again."
+                )
+            else:
+                done.append(job.key)
     failures = (event for event in folder.events() if event.get("event") == "failed")
     messages = {str(event.get("key")): str(event.get("message")) for event in failures}
     open_jobs = {*missing, *damaged}

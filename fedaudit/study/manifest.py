@@ -20,9 +20,11 @@ from fedaudit.core.protocols import AttackCategory, category_of
 from fedaudit.core.registry import create
 from fedaudit.core.scenario import Choice, Study
 from fedaudit.core.version import VERSION
+from fedaudit.files import regular_file
 from fedaudit.files.atomic import write_atomically
 from fedaudit.study.jobs import expand
 from fedaudit.study.run_folder import CELLS, MODELS
+from fedaudit.study.stored_values import check_plain
 from fedaudit.study.study_file import (
     canonical,
     deciding,
@@ -136,16 +138,12 @@ def read(folder: Path) -> Manifest:
     path = folder / FILE
     refuse_older(folder)
     try:
-        content = json.loads(path.read_bytes())
+        content = regular_file.read_json(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise RunFolderError(
             f"{str(folder)!r} is not a run folder: it has no {FILE}. "
             f"`fedaudit run STUDY.toml --output {folder}` makes one."
         ) from error
-    except OSError as error:
-        raise RunFolderError(f"cannot read {str(path)!r}: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise _damaged(path, str(error)) from error
     if not isinstance(content, Mapping):
         raise _damaged(path, "it is not a table")
     if content.get("format") != FORMAT:
@@ -153,7 +151,9 @@ def read(folder: Path) -> Manifest:
     return _parse(content, path)
 
 
-_Listed = Annotated[str, StringConstraints(pattern=rf"^({CELLS}|{MODELS})/[^./\\\x00][^/\\\x00]*$")]
+_Listed = Annotated[
+    str, StringConstraints(pattern=rf"^({CELLS}|{MODELS})/[^./\\\x00][^/\\\x00]{{0,230}}$")
+]
 """Its file lies in the folder, whatever its name."""
 
 
@@ -164,8 +164,8 @@ def refuse_older(folder: Path) -> None:
         RunFolderError: Names the version that wrote it.
     """
     try:
-        question = json.loads((folder / WHY_FILE).read_bytes())
-    except (OSError, ValueError, RecursionError):
+        question = regular_file.read_json(folder / WHY_FILE)
+    except (OSError, RunFolderError):
         return
     if isinstance(question, Mapping) and not (folder / FILE).exists():
         raise _other_format(folder, 1, question.get("version"))
@@ -173,9 +173,11 @@ def refuse_older(folder: Path) -> None:
 
 def _other_format(folder: Path, number: object, version: object) -> RunFolderError:
     earlier = "an earlier build of " if version == VERSION else ""
-    writer = f"{earlier}fedaudit {version}" if version else "the version of fedaudit that wrote it"
+    known = isinstance(version, str) and version
+    writer = f"{earlier}fedaudit {version}"[:80] if known else "the version that wrote it"
+    form = number if isinstance(number, int) else "of its own"
     return RunFolderError(
-        f"{str(folder)!r} has run-folder format {number!r}, and fedaudit {VERSION} reads format "
+        f"{str(folder)!r} has run-folder format {form}, and fedaudit {VERSION} reads format "
         f"{FORMAT}. Use {writer}, or run the study again with another --output."
     )
 
@@ -197,15 +199,19 @@ class _Stored(BaseModel):
 def _parse(content: Mapping[str, Any], path: Path) -> Manifest:
     try:
         stored = _Stored.model_validate(content)
+        check_plain(content)
         study = study_from_mapping(stored.study, file=str(path))
+        if stored.digest != digest(study):
+            raise ValueError("its digest does not fit its study; was it edited?")
     except ValidationError as error:
         first = error.errors()[0]
-        what = f"{'.'.join(map(str, first['loc']))} {first['input']!r}: {first['msg']}"
+        where = ".".join(map(str, first["loc"]))[:100]
+        what = f"{where} {repr(first['input'])[:100]}: {first['msg'][:200]}"
         raise _damaged(path, what) from error
     except FedauditError as error:
-        raise _damaged(path, str(error)) from error
-    if stored.digest != digest(study):
-        raise _damaged(path, "its digest does not fit its study; was it edited?")
+        raise _damaged(path, str(error)[:400]) from error
+    except (ValueError, RecursionError, OverflowError) as error:
+        raise _damaged(path, str(error)[:200]) from error
     if content.get("sha256") != _sha256(content):
         raise _damaged(path, "its hash does not fit what it says; was it edited?")
     jobs = tuple(ListedJob(*listed.split("/")) for listed in stored.jobs)

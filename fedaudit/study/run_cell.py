@@ -31,7 +31,7 @@ from fedaudit.scoring.partial_truth import match_originals, score_without_identi
 from fedaudit.scoring.score import score
 from fedaudit.study.jobs import NOISE, TrainJob
 from fedaudit.study.judge import judge_of
-from fedaudit.study.run_folder import RunFolder
+from fedaudit.study.run_folder import FACTS, RunFolder
 from fedaudit.study.sent_things import not_attacked, nothing_to_attack, sent_things
 from fedaudit.study.sources import source_of, statements
 
@@ -62,7 +62,7 @@ def run_cell(
 ) -> None:
     """Capture, attack on `device`, score, keep."""
     source = source_of(study, folder)
-    if not folder.facts():
+    if not (folder.path / FACTS).exists():
         folder.save_facts(statements(study, source))
     scenario = study.scenario(cell.scenario)
     attack = attack_of(scenario, cell)

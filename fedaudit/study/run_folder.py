@@ -24,16 +24,17 @@ from typing import Any
 import safetensors.torch
 import torch
 from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError
 from torch import Tensor
 
 from fedaudit.core.errors import RunFolderError
 from fedaudit.core.trial import Trial
 from fedaudit.core.version import VERSION
 from fedaudit.data.provenance import commit
+from fedaudit.files import regular_file
 from fedaudit.files.atomic import append_line, storage_errors, write_atomically
+from fedaudit.study.stored_values import Facts, check_plain, read_as
 
-FACTS = "facts.json"
+FACTS, LOG = "facts.json", "log.jsonl"
 CELLS, MODELS, MEASUREMENTS = "cells", "models", "measurements"
 EVIDENCE, DAMAGED = "evidence", "damaged"
 UNFINISHED = "unfinished"
@@ -69,13 +70,13 @@ class RunFolder:
         Raises:
             RunFolderError: It is missing or damaged.
         """
-        body, _ = self._load(CELLS, key)
+        body = self._record(CELLS, key)
         try:
             trial = _trials().validate_python(body)
         except ValidationError as error:
             what = error.errors()[0]
             place = ".".join(str(part) for part in what["loc"])
-            raise _damage(CELLS, key, f"{place}: {what['msg']}") from error
+            raise _damage(CELLS, key, f"{place[:200]}: {what['msg'][:200]}") from error
         if trial.cell.key != key:
             raise _damage(CELLS, key, f"it holds {trial.cell.key!r}")
         return trial
@@ -83,9 +84,9 @@ class RunFolder:
     def origin(self, key: str) -> str:
         """The code that computed a finished cell: a commit, or else a version; "" if unknown."""
         try:
-            origin = json.loads(self.files(CELLS, key)[0].read_bytes())["origin"]
-            return str(origin["git_commit"] or origin["fedaudit"])
-        except (OSError, ValueError, KeyError, TypeError):
+            origin = regular_file.read_json(self.files(CELLS, key)[0])["origin"]
+            return str(origin["git_commit"] or origin["fedaudit"])[:64]
+        except (OSError, RunFolderError, KeyError, TypeError):
             return ""
 
     def tensors(self, key: str) -> dict[str, Tensor]:
@@ -94,7 +95,7 @@ class RunFolder:
         Raises:
             RunFolderError: They are missing or damaged.
         """
-        return self._load(CELLS, key)[1]
+        return self._tensors(CELLS, key)
 
     def save_model(
         self, key: str, tensors: Mapping[str, Tensor], measured: Mapping[str, Any]
@@ -114,7 +115,7 @@ class RunFolder:
         Raises:
             RunFolderError: They are missing or damaged.
         """
-        return self._load(MODELS, key)[1]
+        return self._tensors(MODELS, key)
 
     def measured(self, key: str) -> dict[str, Any]:
         """What a training job measured.
@@ -122,7 +123,9 @@ class RunFolder:
         Raises:
             RunFolderError: It is missing or damaged.
         """
-        body: dict[str, Any] = self._load(MODELS, key)[0]
+        body = self._record(MODELS, key)
+        if not isinstance(body, dict):
+            raise _damage(MODELS, key, "it is no table")
         return body
 
     def save_measurement(self, key: str, value: object) -> None:
@@ -140,7 +143,7 @@ class RunFolder:
         Raises:
             RunFolderError: It is missing or damaged.
         """
-        return self._load(MEASUREMENTS, key)[0]
+        return self._record(MEASUREMENTS, key)
 
     def save_evidence(self, scenario: str, target: int, tensors: Mapping[str, Tensor]) -> None:
         """Keep a target's originals; only where the user asked for full evidence."""
@@ -152,8 +155,8 @@ class RunFolder:
     def evidence(self, scenario: str, target: int) -> dict[str, Tensor] | None:
         """A target's originals; None where they were not kept or cannot be read."""
         try:
-            return safetensors.torch.load(self._evidence(scenario, target).read_bytes())
-        except (OSError, SafetensorError):
+            return regular_file.read_tensors(self._evidence(scenario, target))[0]
+        except (OSError, RunFolderError):
             return None
 
     def save_shared_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
@@ -170,14 +173,12 @@ class RunFolder:
         """
         path = self.path / f"{name}.safetensors"
         try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                seal = (file.metadata() or {}).get("sha256")
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            tensors, about = regular_file.read_tensors(path)
         except FileNotFoundError:
             return None
-        except (OSError, SafetensorError) as error:
+        except RunFolderError as error:
             raise _altered(path) from error
-        if seal != _sha256(_pack(tensors)):
+        if about.get("sha256") != _sha256(_pack(tensors)):
             raise _altered(path)
         return tensors
 
@@ -185,22 +186,29 @@ class RunFolder:
         """Keep where the results come from; whoever is first writes it."""
         write_atomically(self.path / FACTS, json.dumps(facts, indent=1, sort_keys=True).encode())
 
-    def facts(self) -> dict[str, Any]:
-        """What `save_facts` kept; empty where nothing was, or it cannot be read."""
+    def facts(self) -> Facts:
+        """What `save_facts` kept; empty where nothing was.
+
+        Raises:
+            RunFolderError: It is not what was written.
+        """
         try:
-            facts: dict[str, Any] = json.loads((self.path / FACTS).read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return facts
+            return read_as(Facts, regular_file.read_json(self.path / FACTS), self.path / FACTS)
+        except FileNotFoundError:
+            return Facts()
 
     def log(self, **event: object) -> None:
         """Append an event to `log.jsonl`."""
-        append_line(self.path / "log.jsonl", json.dumps(event, ensure_ascii=False))
+        append_line(self.path / LOG, json.dumps(event, ensure_ascii=False))
 
     def events(self) -> list[dict[str, Any]]:
-        """The events in `log.jsonl`, oldest first; half a line from a crash is skipped."""
+        """The events in `log.jsonl`, oldest first; half a line from a crash is skipped.
+
+        Raises:
+            RunFolderError: It is no regular file.
+        """
         try:
-            lines = (self.path / "log.jsonl").read_text(encoding="utf-8", errors="replace")
+            lines = regular_file.read_bytes(self.path / LOG).decode(errors="replace")
         except FileNotFoundError:
             return []
         return [event for line in lines.split("\n") if (event := _event(line)) is not None]
@@ -225,30 +233,43 @@ class RunFolder:
         write_atomically(tensors_path, packed)
         write_atomically(record_path, json.dumps(record, indent=1, ensure_ascii=False).encode())
 
-    def _load(self, kind: str, key: str) -> tuple[Any, dict[str, Tensor]]:
+    def _record(self, kind: str, key: str) -> Any:
+        """The body of a record that is as it was written, and whose tensors are."""
         record_path, tensors_path = self.files(kind, key)
         try:
-            record = json.loads(record_path.read_bytes())
+            record = regular_file.read_json(record_path)
             inside, sha256, body = record["key"], record["sha256"], record["body"]
             whole = record.get("record") == _record_hash(record)
+            check_plain(body)
         except FileNotFoundError as error:
             raise RunFolderError(
                 f"{kind}/{key} is missing: it was not computed yet, or failed. "
                 "`fedaudit run` with the same study computes what is missing."
             ) from error
+        except RunFolderError as error:
+            raise _damage(kind, key, "its record is not what was written") from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise _damage(kind, key, "its record is not what was written") from error
         if inside != key:
-            raise _damage(kind, key, f"it holds {inside!r}")
+            raise _damage(kind, key, f"it holds {str(inside)[:100]!r}")
         if not whole:
             raise _damage(kind, key, "its record was edited, its hash does not fit")
         try:
-            packed = tensors_path.read_bytes()
+            packed = regular_file.sha256(tensors_path)
         except FileNotFoundError as error:
             raise _damage(kind, key, "its tensors are missing") from error
-        if _sha256(packed) != sha256:
+        except RunFolderError as error:
+            raise _damage(kind, key, "its tensors are not what was written") from error
+        if packed != sha256:
             raise _damage(kind, key, "its tensors are not what was written")
-        return body, safetensors.torch.load(packed)
+        return body
+
+    def _tensors(self, kind: str, key: str) -> dict[str, Tensor]:
+        self._record(kind, key)
+        try:
+            return regular_file.read_tensors(self.files(kind, key)[1])[0]
+        except (OSError, RunFolderError) as error:
+            raise _damage(kind, key, "its tensors are not what was written") from error
 
 
 def _pack(tensors: Mapping[str, Tensor]) -> bytes:
@@ -287,6 +308,7 @@ def _damage(kind: str, key: str, what: str) -> RunFolderError:
 def _event(line: str) -> dict[str, Any] | None:
     try:
         event = json.loads(line)
-    except ValueError:
+        check_plain(event)
+    except (ValueError, RecursionError):
         return None
     return event if isinstance(event, dict) else None

@@ -12,12 +12,21 @@ from fedaudit.core.measures import Evidence
 from fedaudit.core.scenario import Study
 from fedaudit.files import lock
 from fedaudit.files.atomic import MARK, storage_errors, sweep
+from fedaudit.study import hash_list
 from fedaudit.study import manifest as manifests
 from fedaudit.study.executor import Event, execute
 from fedaudit.study.inventory import Inventory, check_jobs, set_aside
 from fedaudit.study.jobs import Job, expand
 from fedaudit.study.manifest import Manifest
-from fedaudit.study.run_folder import RunFolder
+from fedaudit.study.run_folder import (
+    CELLS,
+    DAMAGED,
+    EVIDENCE,
+    MEASUREMENTS,
+    MODELS,
+    UNFINISHED,
+    RunFolder,
+)
 from fedaudit.study.work import Work
 from fedaudit.study.worker import Outcome
 
@@ -70,7 +79,18 @@ def open_run(
                 manifest = replace(manifest, study=study)
                 manifests.write(path, manifest)
         sweep(path)
+        _refuse_links(path)
         yield opened_for(RunFolder(path), manifest, expand(study))
+
+
+def _refuse_links(path: Path) -> None:
+    """What is written into a run folder is to lie in it."""
+    for name in (CELLS, MODELS, MEASUREMENTS, EVIDENCE, DAMAGED, UNFINISHED):
+        if (path / name).is_symlink():
+            raise RunFolderError(
+                f"{str(path / name)!r} is a link, and a run would write where it leads. Delete it, "
+                "or choose another --output."
+            )
 
 
 def opened_for(folder: RunFolder, manifest: Manifest, jobs: Sequence[Job]) -> Opened:
@@ -105,15 +125,21 @@ def run(
         StorageError: The disk refused; what was finished is kept.
         KeyboardInterrupt: The user interrupted; what was finished is kept.
     """
-    if not opened.todo:
-        return ()
     folder = opened.folder
+    if not opened.todo:
+        hash_list.record(folder.path, {manifests.FILE})
+        return ()
     work = work or Work(opened.manifest.study, folder, opened.manifest.evidence, device)
     started = time.monotonic()
+
+    kinds, renewed = {job.key: job.kind for job in opened.todo}, {manifests.FILE}
 
     def note(event: Event) -> None:
         if event.outcome and event.outcome.status == "failed":
             folder.log(event="failed", key=event.key, message=event.outcome.message)
+        elif event.outcome:
+            files = folder.files(kinds[event.key], event.key)
+            renewed.update(file.relative_to(folder.path).as_posix() for file in files)
         on_event(event)
 
     try:
@@ -122,6 +148,7 @@ def run(
         with contextlib.suppress(Exception):  # a full disk must not hide why the run ends
             sweep(folder.path)
             folder.log(event="session", seconds=round(time.monotonic() - started, 3))
+            hash_list.record(folder.path, renewed)
     return outcomes
 
 

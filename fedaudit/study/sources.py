@@ -49,8 +49,8 @@ def stated(study: Study, folder: RunFolder) -> tuple[SourceFacts, tuple[str, ...
     decides it.
     """
     kept = folder.facts()
-    if "source" in kept:
-        return _facts().validate_python(kept["source"]), tuple(kept["limitations"])
+    if kept.source is not None:
+        return kept.source, kept.limitations
     source = source_of(study, folder)
     return source.facts(), source.limitations()
 

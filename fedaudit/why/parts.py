@@ -26,7 +26,7 @@ from fedaudit.files.atomic import write_atomically
 from fedaudit.reports import explanation_page
 from fedaudit.reports.explanation import FILE, PARTS, SCHEMA_VERSION, Explanation, Origin, Part
 from fedaudit.reports.results import canonical_bytes
-from fedaudit.study import session
+from fedaudit.study import hash_list, session
 from fedaudit.study.executor import Event, default_workers
 from fedaudit.study.jobs import Job, TrainJob
 from fedaudit.study.run_cell import run_train
@@ -113,6 +113,7 @@ def explain(
         pictures = regions.faces(subject) if options.evidence == "full" else []
         page = explanation_page.render(explanation, options.evidence, pictures)
         write_atomically(path / "why.html", page.encode())
+        hash_list.record(path, {FILE, "why.html"})
     return explanation
 
 

@@ -1,0 +1,72 @@
+"""`fedaudit verify`: whether anything in a run folder was altered."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fedaudit.cli.ending import GATE, INCONCLUSIVE, OK
+from fedaudit.cli.options import examples
+from fedaudit.cli.say import say, say_json
+
+if TYPE_CHECKING:
+    from fedaudit.reports.verification import Verification
+
+_SHOWN = 20
+
+
+@click.command(
+    epilog=examples(
+        "fedaudit verify runs/first",
+        "fedaudit verify runs/first --root 3b1f…   # as the auditor told it to you",
+        "fedaudit verify runs/first --json",
+        note="Exit codes: 0 nothing was altered, 1 something was, 3 the folder has no list of "
+        "hashes to check against, 4 not a run folder, or so damaged that nothing follows from it. "
+        "Whoever can write the folder can write new hashes as well: compare the root with one that "
+        "came another way. docs/security.md says more.",
+    )
+)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--root", metavar="SHA256", help="The root as you were told it; checked, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def verify(*, run: Path, root: str | None, as_json: bool) -> int:
+    """Check that nothing in the run folder RUN was altered since its run ended.
+
+    Every file is hashed and compared with the list that the run wrote, every cell with its own
+    hash, and results.json and report.html with what follows from them. Nothing is written.
+    """
+    from fedaudit.reports import verification  # noqa: PLC0415 - imports torch
+
+    answer = verification.verify(run, root)
+    if as_json:
+        say_json({"sound": answer.sound, **asdict(answer)})
+    else:
+        _say(answer)
+    if not answer.sound:
+        return GATE
+    return OK if answer.files else INCONCLUSIVE
+
+
+def _say(answer: Verification) -> None:
+    differences = answer.differences
+    for what, names in (
+        ("altered", differences.altered),
+        ("missing", differences.missing),
+        ("added", differences.added),
+    ):
+        for name in names[:_SHOWN]:
+            say(f"{what}: {name}")
+        if len(names) > _SHOWN:
+            say(f"{what}: {len(names) - _SHOWN} more")
+    for sentence in (*list(answer.damaged.values())[:_SHOWN], *answer.faults):
+        say(f"fault: {sentence}")
+    for sentence in answer.unchecked:
+        say(f"not checked: {sentence}")
+    if answer.files:
+        say(f"checked: {answer.files} files, results.json and report.html")
+        say(f"root: {answer.root}")
+    verdict = "nothing was altered" if answer.sound else "this folder is not as its run left it"
+    say(verdict if answer.files or not answer.sound else "there was nothing to check against")

@@ -1,0 +1,110 @@
+"""Whether a run folder is as its run left it, and its report is what follows from it.
+
+Hashes show damage and careless edits. Whoever can write the folder can write new hashes, too: only
+a root that came another way, on paper or signed, shows that nothing was replaced.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fedaudit.core.errors import RunFolderError
+from fedaudit.core.version import VERSION
+from fedaudit.files import regular_file
+from fedaudit.reports.build import page, results_of
+from fedaudit.reports.results import Results, canonical_bytes
+from fedaudit.study import hash_list
+from fedaudit.study.hash_list import Differences
+from fedaudit.study.session import open_report
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was checked of a run folder, and what differs.
+
+    Attributes:
+        root: SHA-256 of the list of hashes; "" where the folder has none.
+        files: How many files the list names.
+        differences: Files that were altered, are missing or were added since the run ended.
+        damaged: Cells whose own hashes do not fit, with the reason.
+        faults: What is wrong with what `fedaudit report` wrote, a sentence each.
+        unchecked: What could not be checked, and why, a sentence each.
+    """
+
+    root: str
+    files: int
+    differences: Differences
+    damaged: dict[str, str] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing differs."""
+        d = self.differences
+        return not (d.altered or d.missing or d.added or self.damaged or self.faults)
+
+
+def verify(path: Path, expected: str | None = None) -> Verification:
+    """Hash every file of a run folder, and make its report again in memory; nothing is written.
+
+    Args:
+        path: The folder.
+        expected: The root as it was told another way; compared with the folder's.
+
+    Raises:
+        RunFolderError: Not a run folder, of another format, or so damaged that nothing follows.
+    """
+    _, manifest, stock = open_report(path)
+    listed, root = hash_list.read(path), hash_list.root(path)
+    faults, unchecked = [], []
+    if expected is not None and expected.lower() != root:
+        faults.append(f"The root is {root or 'missing'}, not {expected.lower()}.")
+    if not listed:
+        unchecked.append(f"There is no {hash_list.FILE}: an edited cell may go unnoticed.")
+    if manifest.fedaudit != VERSION:
+        unchecked.append(
+            f"results.json and report.html were written by fedaudit {manifest.fedaudit}, and this "
+            f"is {VERSION}, which may write others."
+        )
+    else:
+        faults += _rendered(path)
+    return Verification(
+        root=root,
+        files=len(listed),
+        differences=hash_list.compare(path, listed) if listed else Differences((), (), ()),
+        damaged=dict(stock.damaged),
+        faults=tuple(faults),
+        unchecked=tuple(unchecked),
+    )
+
+
+def _rendered(path: Path) -> list[str]:
+    """What is wrong with results.json and report.html."""
+    try:
+        results = results_of(path)
+    except RunFolderError as error:
+        return [str(error)]
+    faults = []
+    for name, same in (
+        ("results.json", lambda kept: kept == canonical_bytes(results)),
+        ("report.html", lambda kept: kept in _pages(path, results)),
+    ):
+        try:
+            if not same(regular_file.read_bytes(path / name)):
+                faults.append(
+                    f"{name} is not what follows from the folder's files. `fedaudit report` writes "
+                    "it again."
+                )
+        except FileNotFoundError:
+            faults.append(f"{name} is missing. `fedaudit report` writes it.")
+        except RunFolderError as error:
+            faults.append(str(error))
+    return faults
+
+
+def _pages(path: Path, results: Results) -> list[bytes]:
+    """The page, with everything that it may show of faces."""
+    folder, manifest, _ = open_report(path)
+    return [page(folder, results, "redacted"), page(folder, results, "none")] + (
+        [page(folder, results, "full")] if manifest.evidence == "full" else []
+    )

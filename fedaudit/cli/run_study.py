@@ -1,7 +1,10 @@
 """What `run` and `demo` share: run a study, show progress, write the report, say the verdict."""
 
+import re
 import shlex
 import sys
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from fedaudit.cli.conclusion import conclude, require_deployed
@@ -31,7 +34,7 @@ def run_study(study: Study, output: Path, options: RunOptions) -> int:
         with execution(
             study,
             output,
-            command=again,
+            command=kept_command(sys.argv[1:]),
             evidence=options.evidence,
             workers=workers,
             device=options.device,
@@ -50,3 +53,19 @@ def run_study(study: Study, output: Path, options: RunOptions) -> int:
         return interrupted()
     except StorageError as error:
         raise StorageError(f"{error}\n  {again}") from error
+
+
+def kept_command(words: Sequence[str]) -> str:
+    """A command line for the record, without the folders of --truth, which people may have named.
+
+    >>> kept_command(["audit", "c", "--truth", "client-7=photos/anna", "-o", "runs/a"])
+    'fedaudit audit c --truth client-7=… -o runs/a'
+    """
+    kept = [
+        re.sub(r"^(--truth=)?([^=/]*=)?.*", r"\1\2…", word, flags=re.DOTALL)
+        if "--truth" in (before, word.partition("=")[0]) and word != "--truth"
+        else word
+        for before, word in pairwise(["", *words])
+    ]
+    quoted = (word if word.endswith("…") else shlex.quote(word) for word in kept)
+    return " ".join(["fedaudit", *quoted])

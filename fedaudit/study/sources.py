@@ -1,10 +1,13 @@
 """Which source a study takes its captures from, and what that source says of them."""
 
+from collections.abc import Mapping
 from functools import cache, lru_cache, partial
 
 from pydantic import TypeAdapter
 
+from fedaudit.captures.audit import recorded_source
 from fedaudit.captures.audit.recorded_source import RecordedSource
+from fedaudit.captures.simulate import study_faces
 from fedaudit.captures.simulate.simulated_source import SimulatedSource
 from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.core.source import Source, SourceFacts
@@ -21,6 +24,13 @@ def source_of(study: Study, folder: RunFolder) -> Source:
     if recording is not None:
         return RecordedSource(study, recording)
     return SimulatedSource(study, partial(_state, study, folder))
+
+
+def names_of(study: Study) -> Mapping[str, str]:
+    """Whom the pseudonyms of a study's people stand for; its photos are read."""
+    if study.recording is not None:
+        return recorded_source.names_of(study.recording)
+    return study_faces.names_of(study)
 
 
 def statements(study: Study, source: Source) -> dict[str, object]:

@@ -34,6 +34,7 @@ from fedaudit.core.recorded_run import Protection, RecordedRun
 from fedaudit.core.scenario import Choice, Study
 from fedaudit.core.shared import Update
 from fedaudit.data.face_set import FaceSet
+from fedaudit.data.pseudonyms import key_of_folders, pseudonym
 from fedaudit.models.zoo import build
 from fedaudit.reports.build import build_report
 from fedaudit.reports.comparison import Measurement, Row
@@ -44,8 +45,10 @@ from fedaudit.reports.trials import Trials
 from fedaudit.reports.verdicts import judge
 from fedaudit.scoring.embedder import Embedder
 from fedaudit.scoring.partial_truth import match_originals
+from fedaudit.study.manifest import read
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.session import open_run
+from fedaudit.study.sources import names_of
 from fedaudit.study.study_file import study_from_mapping, study_to_mapping
 from fedaudit.study.work import Work
 
@@ -247,6 +250,7 @@ def test_people_who_are_not_in_the_gallery_do_not_hide_the_others(
     shutil.rmtree(some / gone)
     two = {name: truth[name] for name in ("client-0", "client-1")}
     plan = study_of(Request(path=capture, attacks=ATTACKS, fmr=1e-2, truth=two, gallery=some))
+    gone = pseudonym(gone, key_of_folders(str(some)))
     assert f"not in the gallery, hence not identified: {gone}" in plan.notes
     results = run(plan.study, tmp_path / "run")
     row = only(results)
@@ -263,7 +267,8 @@ def test_the_trained_photo_is_no_reference(
     path, _ = finished
     kept = RunFolder(path).shared_tensors("gallery")
     assert kept is not None
-    names = list(people(faces))
+    pseudonyms = {name: one for one, name in names_of(known).items()}
+    names = [pseudonyms[name] for name in people(faces)]
     assert len(kept[f"reference/{names[0]}"]) == 2
     assert len(kept[f"probe/{names[0]}"]) == 3
     assert len(kept[f"reference/{names[-1]}"]) == 3  # nobody's original
@@ -308,8 +313,10 @@ def test_a_gallery_alone_tells_matches_with_somebody(
     page = (tmp_path / "run" / "report.html").read_text()
     assert "match somebody in the gallery" in page
     assert "— ↓" in page
+    pseudonyms = {name: one for one, name in names_of(read(tmp_path / "run").study).items()}
     assert {e.person for e in results.exhibits} == {
-        f"client-{k} (nearest: {person})" for k, person in enumerate(list(people(faces))[:2])
+        f"client-{k} (nearest: {pseudonyms[person]})"
+        for k, person in enumerate(list(people(faces))[:2])
     }
 
 

@@ -35,6 +35,7 @@ from fedaudit.core.printable import printable
 from fedaudit.core.recorded_run import RECORDED, RecordedRun, RecordedTarget
 from fedaudit.core.scenario import SAFE_NAME, Choice, Scenario, Study
 from fedaudit.core.threat_models import EXPLANATIONS
+from fedaudit.data.pseudonyms import key_of_folders, pseudonym
 from fedaudit.models.network_file import digest_of as digest_of_model
 from fedaudit.models.network_file import is_file
 
@@ -164,7 +165,8 @@ def _unidentified(
         for round in rounds
         for person in originals(path, round).people
     }
-    return sorted(people - known)
+    key = key_of_folders(str(request.gallery.expanduser().resolve()))
+    return sorted(pseudonym(person, key) for person in people - known)
 
 
 def _recorded_run(

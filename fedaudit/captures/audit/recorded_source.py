@@ -1,7 +1,7 @@
 """A recorded run as the source of a study's captures, with what the auditor knows of it."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from fedaudit.core.source import Explained, FaceEmbedder, SourceFacts
 from fedaudit.core.trial import POSITIVE, Cell
 from fedaudit.data import provenance
 from fedaudit.data.face_set import FaceSet
+from fedaudit.data.pseudonyms import key_of_folders, nameless_errors, names_behind, pseudonym
 from fedaudit.defenses.composition import closed
 from fedaudit.scoring.identity import GALLERY_SIZE, average_with_mirror, packed
 
@@ -144,14 +145,19 @@ class RecordedSource:
         truth = {c: Path(path) for one in run.targets for c, path in one.truth.items()}
         channels, height, width = run.shape
         shape = channels, height, width
-        known = all_originals(truth, sorted({one.round for one in run.targets}), shape)
         embed = average_with_mirror(embedder.embed)
-        return packed(*embed_gallery(Path(run.gallery), shape, GALLERY_SIZE, embed, known))
+        with nameless_errors():
+            known = all_originals(truth, sorted({one.round for one in run.targets}), shape)
+            gallery = embed_gallery(Path(run.gallery), shape, GALLERY_SIZE, embed, known)
+        key = key_of_run(run)
+        references, probes = ({pseudonym(p, key): e for p, e in of.items()} for of in gallery)
+        return packed(references, probes)
 
     def wrong_person(self, cell: Cell, secret: Secret, found: Reconstruction) -> str | None:
         """Somebody of another target whose photos the auditor brought."""
         del found
-        known = (person for other in self._others(cell) for person in _people(other))
+        key = key_of_run(self.run)
+        known = (pseudonym(p, key) for other in self._others(cell) for p in _people(other))
         return next((person for person in known if person not in secret.people), None)
 
     def explained(self, cell: Cell, seen: Observation, found: Reconstruction) -> Explained:
@@ -198,7 +204,8 @@ class RecordedSource:
         secret = None
         if target.truth:
             assert seen.image_shape is not None  # studies give truth to no other
-            secret = secret_of(_photos(target), seen.image_shape)
+            with nameless_errors():
+                secret = _hidden(secret_of(_photos(target), seen.image_shape), key_of_run(run))
         return Capture(shown, secret, closed(claimed(stored.facts.dp), shown.shared))
 
     def _model_state(self, scenario: str) -> str:
@@ -237,6 +244,25 @@ def digest_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def key_of_run(run: RecordedRun) -> bytes:
+    """Of the pseudonyms of the people whom the auditor brought along."""
+    truth = (path for target in run.targets for path in target.truth.values())
+    return key_of_folders(*([run.gallery] if run.gallery else truth))
+
+
+def names_of(run: RecordedRun) -> Mapping[str, str]:
+    """Whom pseudonyms stand for: people of the gallery, and clients whose photos are known."""
+    gallery = [f.name for f in Path(run.gallery).iterdir() if f.is_dir()] if run.gallery else []
+    people = (person for target in run.targets for person in _people(target))
+    return names_behind([*gallery, *people], key_of_run(run))
+
+
+def _hidden(secret: Secret, key: bytes) -> Secret:
+    """The truth without anybody's name."""
+    people = tuple(pseudonym(person, key) for person in secret.people)
+    return replace(secret, people=people, sources=tuple(map(str, range(len(people)))))
 
 
 def _photos(target: RecordedTarget) -> tuple[tuple[str, Originals], ...]:

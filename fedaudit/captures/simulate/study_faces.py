@@ -1,6 +1,6 @@
 """The face set of a simulated study and how its people are split: made once a study and worker."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -12,6 +12,7 @@ from fedaudit.core.registry import create
 from fedaudit.core.scenario import Federation, Study
 from fedaudit.core.source import FaceEmbedder
 from fedaudit.data.face_set import FaceSet
+from fedaudit.data.pseudonyms import hide_names, key_of_faces, nameless_errors, names_behind
 from fedaudit.data.splits import Split, split
 from fedaudit.files.cache import key_of, load_or_learn
 from fedaudit.scoring.identity import GALLERY_SIZE, average_with_mirror, embed_split, packed
@@ -41,7 +42,7 @@ _SPLITS: Latest[dict[Federation, Split]] = Latest()
 
 
 def faces_of(study: Study) -> FaceSet:
-    """The study's face set at its size."""
+    """The study's face set at its size; people whose faces are not public have pseudonyms."""
     return _faces(study)[0]
 
 
@@ -65,14 +66,27 @@ def gallery_of(
     return _embedded(*_faces(study), split_of(study, federation), embedder)
 
 
+def names_of(study: Study) -> Mapping[str, str]:
+    """Whom the pseudonyms of the study's people stand for; empty where they have their names."""
+    faces = _read(study, study.size)
+    return {} if faces.public else names_behind(faces.people, key_of_faces(faces))
+
+
 def _faces(study: Study) -> tuple[FaceSet, FaceSet]:
     def make() -> tuple[FaceSet, FaceSet]:
-        settings = dict(study.data.settings)
-        faces: FaceSet = create("data", study.data.name, {**settings, "size": study.size})
-        full: FaceSet = create("data", study.data.name, {**settings, "size": GALLERY_SIZE})
-        return faces, full
+        with nameless_errors():
+            faces, full = _read(study, study.size), _read(study, GALLERY_SIZE)
+        if faces.public:
+            return faces, full
+        key = key_of_faces(faces)
+        return hide_names(faces, key), hide_names(full, key)
 
     return _FACES.get(study, make)
+
+
+def _read(study: Study, size: int) -> FaceSet:
+    faces: FaceSet = create("data", study.data.name, {**study.data.settings, "size": size})
+    return faces
 
 
 def _embedded(

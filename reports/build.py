@@ -97,7 +97,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
     )
     source, limitations = stated(study, folder)
     worth = dict(_utilities(folder, study, stock))
-    units = folder.facts().get("units", {})
+    units = folder.facts().units
     table = rows(study, trials, worth, settings, gallery, source, units)
     known = ceilings(study, galleries)
     checks = controls(study, trials, table, gallery, source, known)

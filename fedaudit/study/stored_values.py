@@ -40,6 +40,7 @@ class Facts:
     hashes: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     limitations: tuple[str, ...] = ()
+    units: Mapping[str, int] = field(default_factory=dict)
     source: SourceFacts | None = None
 
 

@@ -35,7 +35,7 @@ from fedaudit.reports.results import (
 )
 from fedaudit.reports.rows import contrasts, invalidated, rows
 from fedaudit.reports.trials import Trials
-from fedaudit.scoring.identity import Gallery, calibrate
+from fedaudit.scoring.identity import Gallery, gallery_of_packed
 from fedaudit.scoring.metrics import declared
 from fedaudit.study import hash_list
 from fedaudit.study.inventory import Inventory
@@ -179,12 +179,7 @@ def _is_cell(folder: RunFolder, key: str) -> bool:
 
 def _gallery(folder: RunFolder, study: Study, federation: Federation) -> Gallery | None:
     kept = folder.shared_tensors(gallery_name(study, federation))
-    if kept is None:
-        return None
-    references = {k.partition("/")[2]: v for k, v in sorted(kept.items()) if k.startswith("ref")}
-    probes = {k.partition("/")[2]: v for k, v in sorted(kept.items()) if k.startswith("probe")}
-    photos = sum(len(rows) for rows in references.values())
-    return calibrate(references, probes, fmr=study.fmr, photos=photos)
+    return None if kept is None else gallery_of_packed(kept, fmr=study.fmr)
 
 
 def _utilities(

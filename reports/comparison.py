@@ -7,6 +7,7 @@ from typing import Any, Literal
 from fedaudit.core.claims import Claim
 from fedaudit.core.measures import Estimate, IdentityTest, Rate, Utility
 from fedaudit.core.scenario import Choice, Study
+from fedaudit.scoring.copies import NO_CALIBRATION, CopyCalibration
 
 VerdictKind = Literal[
     "LEAK DEMONSTRATED",
@@ -133,8 +134,9 @@ class Measurement:
             that match *somebody* in the gallery, `worst` is to the nearest person.
         chance: Of photos, how often a search of the whole gallery matches a stranger.
         explained: Of recorded updates.
-        copies, prior_copies: Of recorded updates whose originals are known: how many of the
-            reconstructions are copies of them, by PSNR.
+        copies, prior_copies: Where the photos are known: how many of the reconstructions are that
+            very photo, of the attack and of the prior-only control.
+        copy_calibration: What counted as a copy, and how often another photo would have.
     """
 
     n_targets: int
@@ -157,6 +159,18 @@ class Measurement:
     explained: Explained | None = None
     copies: Rate | None = None
     prior_copies: Rate | None = None
+    copy_calibration: CopyCalibration = NO_CALIBRATION
+
+    @property
+    def copied(self) -> bool:
+        """Whether copies demonstrate a leak by themselves, one being enough.
+
+        The calibration must allow it, and the control must make none: a prior that knows the
+        audited photos copies them without any update.
+        """
+        own, control = self.copies, self.prior_copies
+        made = own is not None and own.hits > 0 and control is not None and not control.hits
+        return made and self.copy_calibration.proves
 
     @property
     def ssim(self) -> Estimate | None:

@@ -192,7 +192,7 @@ def _gain(
     """SSIM over the prior-only control's, on the same images."""
     roles = ("positive", "positive_prior") if control else ("audit", "prior_only")
     ours, theirs = (trials.group(scenario, defense, attack, role).scores() for role in roles)
-    return difference(ours, theirs, lambda score: score.metrics.get("ssim", 0.0))
+    return difference(ours, theirs, lambda score: score.metrics.get("ssim", 0.0), (-2, 2))
 
 
 def _over(gain: Estimate) -> str:

@@ -20,8 +20,6 @@ SEARCHED = (
     "gallery, not that this person was in the data. If the gallery holds a photo that was trained "
     "on, the match may be with that photo."
 )
-COPY = 30.0
-"""PSNR in dB from which a reconstruction counts as a copy of the photo."""
 FAULTS: Mapping[str, tuple[Severity, str, str]] = {
     "counters in the clipping norm": (
         "medium",
@@ -101,24 +99,19 @@ def mean_text(value: Estimate) -> str:
     return f"{value.value:.2f} ({value.low:.2f} to {value.high:.2f})"
 
 
-def copies(psnr: Sequence[float] | None) -> Rate | None:
-    """How many reconstructions are copies of the photo that was trained on.
-
-    Chance does not copy a photo: no statistics of people are needed to see that it leaked. `psnr`
-    is in dB; None where the originals are not known.
-    """
-    return intervals.rate([value >= COPY for value in psnr], "reconstructions") if psnr else None
-
-
 def copies_text(measurement: Measurement) -> str:
     """What copies there are, in a sentence; "" where there are none."""
     own, control = measurement.copies, measurement.prior_copies
     if own is None or not own.hits:
         return ""
     prior = f"{control.hits} of {control.n}" if control else "—"
+    of = f"{own.hits} of {own.n} {own.unit}"
+    calibration = measurement.copy_calibration
+    least = f"PSNR at least {calibration.psnr:.1f} dB"
+    if chance := calibration.false_copies:
+        least += f", which other photos reach of {chance.hits} of {chance.n} people"
     return (
-        f"{own.hits} of {own.n} reconstructions are copies of the photos that were "
-        f"trained on (PSNR at least {COPY:g} dB; prior-only {prior})."
+        f"Photos that were trained on come back as copies, of {of} ({least}; prior-only {prior})."
     )
 
 

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, product
+from math import inf
 from statistics import median
 
 from fedaudit.core.claims import worst
 from fedaudit.core.knowledge import Knowledge
-from fedaudit.core.measures import Estimate, Utility
+from fedaudit.core.measures import Estimate, MetricFacts, Rate, Utility
 from fedaudit.core.scenario import Study
 from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.core.threat_models import threat_model
@@ -25,9 +26,12 @@ from fedaudit.reports.unit_scores import (
     mean,
     outcomes,
     rate_of,
+    rate_of_any,
 )
 from fedaudit.reports.verdicts import NOT_TESTED, judge
+from fedaudit.scoring.copies import NO_CALIBRATION
 from fedaudit.scoring.identity import Gallery
+from fedaudit.scoring.metrics import declared
 from fedaudit.stats import intervals
 
 METRICS = {"ssim": True, "lpips": False, "reid": True}
@@ -57,6 +61,7 @@ def rows(
     """
     table = []
     brought = source.truth == "brought"
+    calibration = gallery.copies if gallery else NO_CALIBRATION
     tests, primary = identity_tests(study, trials, by_lot=not brought)
     for scenario in study.scenarios:
         noise = Group(tuple(t for t in trials.of_role("noise") if t.cell.scenario == scenario.name))
@@ -75,6 +80,9 @@ def rows(
             line = (scenario.name, defense.label, attack.label)
             measurement = replace(
                 _measurement(group, prior),
+                copies=_copies(group, calibration.psnr),
+                prior_copies=_copies(prior, calibration.psnr),
+                copy_calibration=calibration,
                 identity=tests.get(line),
                 prior_identity=group_test(prior, by_lot=not brought),
             )
@@ -150,7 +158,7 @@ def _measurement(group: Group, prior: Group) -> Measurement:
     labels = [t.labels_correct for t in group.trials if t.labels_correct is not None]
     ranks = [s.rank for s in scores.values() if s.rank is not None]
     names = dict.fromkeys(name for score in scores.values() for name in score.metrics)
-    means = {name: _mean(scores, group.metric(name)) for name in names}
+    means = {m.name: _mean(scores, group.metric(m.name), m) for m in declared(names)}
     measurement = Measurement(
         n_targets=len(group.trials),
         n_people=len(set(people)),
@@ -166,7 +174,9 @@ def _measurement(group: Group, prior: Group) -> Measurement:
     ours, theirs = outcomes(scores, prior.scores())
     if not ours:
         return measurement
-    measurement = replace(measurement, prior_ssim=_mean(prior.scores(), prior.metric("ssim")))
+    if "ssim" in names:
+        ssim = _mean(prior.scores(), prior.metric("ssim"), *declared({"ssim"}))
+        measurement = replace(measurement, prior_ssim=ssim)
     if not (group.tested() and prior.tested()):
         return measurement
     every = range(len(ours))
@@ -175,6 +185,16 @@ def _measurement(group: Group, prior: Group) -> Measurement:
         prior=rate_of(prior),
         excess=intervals.paired_rate_difference(ours, theirs, every),
     )
+
+
+def _copies(group: Group, least: float) -> Rate | None:
+    """Of how many units a photo came back as itself; None where photos are not known.
+
+    One seed is enough, for and against: chance does not copy, and a prior that did so once may.
+    """
+    if not group or group.trials[0].of != "photos" or group.metric("psnr") is None:
+        return None
+    return rate_of_any(group, lambda score: score.metrics["psnr"] >= least)
 
 
 def _worst(group: Group) -> Worst | None:
@@ -188,9 +208,11 @@ def _worst(group: Group) -> Worst | None:
     return Worst(*max(known, key=lambda entry: entry[0])) if known else None
 
 
-def _mean(scores: Scores, values: Sequence[float] | None) -> Estimate | None:
+def _mean(scores: Scores, values: Sequence[float] | None, metric: MetricFacts) -> Estimate | None:
     """Over units; None where something was not measured."""
-    return mean(scores, values) if values else None
+    low = -inf if metric.low is None else metric.low
+    high = inf if metric.high is None else metric.high
+    return mean(scores, values, (low, high)) if values else None
 
 
 def _identified(group: Group) -> Group:
@@ -219,7 +241,8 @@ def _recorded(
             if t.cell.target in clients
         }
         known = {k: value for k, value in values.items() if value is not None}
-        return intervals.mean(list(known.values()), [clients[k] for k in known]) if known else None
+        whose = [clients[target] for target in known]
+        return intervals.mean(list(known.values()), whose, (-1, 1)) if known else None
 
     assert row.measurement
     own = explained(group)
@@ -230,8 +253,6 @@ def _recorded(
         explained=Explained(own, explained(group, other=True), explained(prior), explained(noise))
         if own
         else None,
-        copies=recorded.copies(group.metric("psnr")),
-        prior_copies=recorded.copies(prior.metric("psnr")),
     )
     row = replace(
         row, model_state=source.model_states.get(row.scenario, ""), measurement=measurement

@@ -5,6 +5,7 @@ A unit is one person, or an update of several (`fedaudit.stats.units`).
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 
 from fedaudit.core.measures import Estimate, Rate
 from fedaudit.core.trial import ImageScore
@@ -13,6 +14,8 @@ from fedaudit.stats import intervals
 from fedaudit.stats.units import units
 
 Scores = Mapping[Place, ImageScore]
+Bounds = tuple[float, float]
+UNBOUNDED: Bounds = (-inf, inf)
 
 
 def unit_of(scores: Scores) -> dict[Place, int]:
@@ -76,21 +79,40 @@ def rate_of(group: Group, success: Callable[[ImageScore], bool] = reidentified) 
     return intervals.rate(outcomes(scores, success=success)[0], word_for(scores))
 
 
+def rate_of_any(group: Group, success: Callable[[ImageScore], bool]) -> Rate:
+    """The rate over units of which any image succeeds in any seed."""
+    scores = group.scores()
+    of = unit_of(scores)
+    found = dict.fromkeys(sorted(of.values()), False)
+    for place, score in scores.items():
+        found[of[place]] |= success(score)
+    return intervals.rate(list(found.values()), word_for(scores))
+
+
 def difference(
-    first: Scores, second: Scores, value: Callable[[ImageScore], float]
+    first: Scores,
+    second: Scores,
+    value: Callable[[ImageScore], float],
+    bounds: Bounds = UNBOUNDED,
 ) -> Estimate | None:
-    """Mean of first − second over units, on the images that both have; None without any."""
+    """Mean of first − second over units, on the images that both have; None without any.
+
+    `bounds` are the least and largest possible difference.
+    """
     common = sorted(first.keys() & second.keys())
     if not common:
         return None
     gaps = [value(first[place]) - value(second[place]) for place in common]
-    return mean({place: first[place] for place in common}, gaps)
+    return mean({place: first[place] for place in common}, gaps, bounds)
 
 
-def mean(scores: Scores, values: Sequence[float]) -> Estimate:
-    """The mean over units, which the interval counts; `values` are in the order of the scores."""
+def mean(scores: Scores, values: Sequence[float], bounds: Bounds = UNBOUNDED) -> Estimate:
+    """The mean over units, which the interval counts; `values` are in the order of the scores.
+
+    `bounds` are the least and largest possible value.
+    """
     each = means(scores, values)
-    return intervals.mean(each, range(len(each)))
+    return intervals.mean(each, range(len(each)), bounds)
 
 
 def means(scores: Scores, values: Sequence[float]) -> list[float]:

@@ -35,19 +35,13 @@ def demonstrated(measurement: Measurement) -> bool:
     """
     above = measurement.excess is not None and measurement.excess.low > 0
     test, without = measurement.identity, measurement.prior_identity
-    if copied(measurement):
+    if measurement.copied:
         return True
     if test is None or test.adjusted is None:
         return above
     # What the same attack finds without the update, the update did not tell.
     told_anyway = without is not None and without.p_value <= ALPHA and not above
     return test.adjusted <= ALPHA and not told_anyway
-
-
-def copied(measurement: Measurement) -> bool:
-    """Whether a photo itself came back, and none does without its update."""
-    own, control = measurement.copies, measurement.prior_copies
-    return bool(own and own.hits) and control is not None and not control.hits
 
 
 def judge(
@@ -90,7 +84,7 @@ def judge(
 def _leaking(measurement: Measurement, above: str, *, passive: bool) -> Verdict:
     """How much was shown to come through: people who are recognized, or less."""
     assert measurement.reid
-    if measurement.reid.hits or copied(measurement):
+    if measurement.reid.hits or measurement.copied:
         level = severity_of(measurement.reid, passive=passive)
         return Verdict("LEAK DEMONSTRATED", f"{above}.", "low" if level == "none" else level)
     trace = f"What comes back says something of who it was, too little to say how much: {above}"

@@ -95,6 +95,8 @@ class Source(Protocol):
     def gallery(self, federation: Federation, embedder: FaceEmbedder) -> dict[str, Tensor] | None:
         """Embeddings `[N, D]` of people, `reference/PERSON` and `probe/PERSON`.
 
+        And `nearest/PERSON`, `[1]`, the PSNR in dB of a photo of theirs to the nearest other one.
+
         None where there are no photos of people.
         """
 

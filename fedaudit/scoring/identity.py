@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split
+from fedaudit.scoring.copies import NO_CALIBRATION, CopyCalibration, calibrate_copies
 
 PAIRS_PER_FALSE_MATCH = 3
 """Impostor pairs needed for each expected false match: 3,000 at an FMR of 1e-3."""
@@ -50,6 +51,7 @@ class Gallery:
             re-identified, that come first of all people, and how many were tried.
         strangers: Of those, how many match somebody *else*: what a search of the whole gallery
             finds by chance.
+        copies: What counts as a copy of a photo.
     """
 
     people: tuple[str, ...]
@@ -63,6 +65,7 @@ class Gallery:
     ceiling_first: int
     ceiling_n: int
     strangers: int = 0
+    copies: CopyCalibration = NO_CALIBRATION
 
     @property
     def ceiling(self) -> float | None:
@@ -83,7 +86,12 @@ def average_with_mirror(embed: Embed) -> Embed:
 
 
 def calibrate(
-    references: Mapping[str, Tensor], probes: Mapping[str, Tensor], *, fmr: float, photos: int
+    references: Mapping[str, Tensor],
+    probes: Mapping[str, Tensor],
+    *,
+    fmr: float,
+    photos: int,
+    nearest: Mapping[str, float] | None = None,
 ) -> Gallery:
     """Build the gallery and its threshold.
 
@@ -93,6 +101,7 @@ def calibrate(
             compared with its own person (the ceiling) and with everybody else (impostors).
         fmr: Wanted false match rate, in (0, 0.5].
         photos: Number of gallery photos, to be reported.
+        nearest: Of each person, PSNR of the nearest two photos (`fedaudit.scoring.copies`).
     """
     # Sorted, because sums in another order give other bits, and files keep no order.
     people = tuple(sorted(references))
@@ -120,14 +129,37 @@ def calibrate(
         ceiling_first=int((genuine >= scores.max(1).values).sum()),
         ceiling_n=len(genuine),
         strangers=0 if threshold is None else int((others > threshold).sum()),
+        copies=calibrate_copies(nearest or {}),
     )
 
 
-def packed(references: dict[str, Tensor], probes: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Both in one mapping, `reference/PERSON` and `probe/PERSON`, as they are kept on disk."""
-    return {f"reference/{p}": e for p, e in references.items()} | {
-        f"probe/{p}": e for p, e in probes.items()
-    }
+def packed(
+    references: Mapping[str, Tensor], probes: Mapping[str, Tensor], nearest: Mapping[str, float]
+) -> dict[str, Tensor]:
+    """All that `calibrate` takes in one mapping, as it is kept on disk.
+
+    `reference/PERSON` and `probe/PERSON` are embeddings `[n, D]`, `nearest/PERSON` is `[1]`, in dB.
+    """
+    return (
+        {f"reference/{p}": e for p, e in references.items()}
+        | {f"probe/{p}": e for p, e in probes.items()}
+        | {f"nearest/{p}": torch.tensor([value]) for p, value in nearest.items()}
+    )
+
+
+def gallery_of_packed(kept: Mapping[str, Tensor], *, fmr: float) -> Gallery:
+    """The gallery of what `packed` made; of runs older than `nearest`, copies prove nothing."""
+    parts: dict[str, dict[str, Tensor]] = {"reference": {}, "probe": {}, "nearest": {}}
+    for key, value in sorted(kept.items()):
+        kind, _, person = key.partition("/")
+        parts[kind][person] = value
+    return calibrate(
+        parts["reference"],
+        parts["probe"],
+        fmr=fmr,
+        photos=sum(map(len, parts["reference"].values())),
+        nearest={person: round(float(value), 2) for person, value in parts["nearest"].items()},
+    )
 
 
 def embed_split(

@@ -1,16 +1,15 @@
 """Intervals, paired differences and corrections for many comparisons."""
 
+import math
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 
 import numpy as np
 import torch
-from scipy.special import betaincinv
+from scipy.special import betaincinv, stdtrit
 from torch import Tensor
 
 from fedaudit.core.measures import Estimate, Rate
-
-RESAMPLES = 4000
 
 
 def clopper_pearson(hits: float, n: float, *, confidence: float = 0.95) -> tuple[float, float]:
@@ -48,17 +47,49 @@ def auc(true: Tensor, false: Tensor) -> float:
     return float((below + upto).double().mean() / (2 * len(false)))
 
 
-def mean(values: Sequence[float], clusters: Sequence[Hashable]) -> Estimate:
-    """Mean with a percentile bootstrap interval, resampling whole clusters (people)."""
-    low, high = _bootstrap(values, clusters)
-    return Estimate(float(np.mean(values)), low, high, len(values), "bootstrap by person")
+def mean(
+    values: Sequence[float],
+    clusters: Sequence[Hashable],
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> Estimate:
+    """Mean with Student's interval over clusters (people); n is their number.
+
+    The mean is a ratio of sums over clusters, whose variance is the usual linear one (Cochran 1977,
+    equation 6.13), so that clusters may differ in size. A percentile bootstrap of six people covers
+    86 % in place of 95 % (`benchmarks/interval_coverage.py`).
+
+    Args:
+        values: One or more of each cluster.
+        clusters: The cluster of each value.
+        bounds: Least and largest possible mean, at which the interval is cut. They are all that is
+            known of it from one cluster; without bounds, low and high are then the value itself.
+
+    >>> found = mean([0.1, 0.2, 0.3], ["ada", "bob", "cleo"])
+    >>> round(found.value, 3), round(found.low, 3), round(found.high, 3), found.n
+    (0.2, -0.048, 0.448, 3)
+    """
+    groups: dict[Hashable, list[float]] = defaultdict(list)
+    for value, cluster in zip(values, clusters, strict=True):
+        groups[cluster].append(value)
+    n, middle = len(groups), float(np.mean(values))
+    if n == 1:
+        low, high = (bound if math.isfinite(bound) else middle for bound in bounds)
+        return Estimate(middle, low, high, 1, "one alone has no interval")
+    gaps = np.array([sum(group) - len(group) * middle for group in groups.values()])
+    error = n / len(values) * float(gaps.std(ddof=1)) / n**0.5
+    half = float(stdtrit(n - 1, 0.975)) * error
+    low, high = max(bounds[0], middle - half), min(bounds[1], middle + half)
+    return Estimate(middle, low, high, n, "Student t over people")
 
 
 def paired_difference(
-    first: Sequence[float], second: Sequence[float], clusters: Sequence[Hashable]
+    first: Sequence[float],
+    second: Sequence[float],
+    clusters: Sequence[Hashable],
+    bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> Estimate:
-    """Mean of first − second over pairs, bootstrap by cluster."""
-    return mean([a - b for a, b in zip(first, second, strict=True)], clusters)
+    """Mean of first − second over pairs, as `mean`; the bounds are of the difference."""
+    return mean([a - b for a, b in zip(first, second, strict=True)], clusters, bounds)
 
 
 def paired_rate_difference(
@@ -147,16 +178,3 @@ def _scaled(advantage: float, share: tuple[float, float], end: int) -> float:
     """An end (0 low, 1 high) of advantage × share, for the share that makes it the more extreme."""
     products = [advantage * bound for bound in share]
     return max(products) if end else min(products)
-
-
-def _bootstrap(values: Sequence[float], clusters: Sequence[Hashable]) -> tuple[float, float]:
-    groups: dict[Hashable, list[float]] = defaultdict(list)
-    for value, cluster in zip(values, clusters, strict=True):
-        groups[cluster].append(value)
-    sums = np.array([sum(group) for group in groups.values()])
-    sizes = np.array([len(group) for group in groups.values()])
-    # Fixed seed: the interval of the same data is the same number in every report.
-    drawn = np.random.default_rng(0).integers(0, len(sums), (RESAMPLES, len(sums)))
-    means = sums[drawn].sum(1) / sizes[drawn].sum(1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(low), float(high)

@@ -2,13 +2,11 @@
 
 from contextlib import suppress
 
-from torch import Tensor
-
 from fedaudit.captures.simulate.study_faces import Latest
 from fedaudit.core.errors import AssetError, RunFolderError
 from fedaudit.core.scenario import Federation, Scenario, Study
 from fedaudit.scoring.embedder import load_embedder
-from fedaudit.scoring.identity import Embed, Gallery, average_with_mirror, calibrate, rgb
+from fedaudit.scoring.identity import Embed, Gallery, average_with_mirror, gallery_of_packed, rgb
 from fedaudit.study.jobs import gallery_name
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.sources import source_of
@@ -44,12 +42,6 @@ def _judge(study: Study, folder: RunFolder, name: str, federation: Federation) -
         if kept is None:
             return None, None
         folder.save_shared_tensors(name, kept)
-    parts: dict[str, dict[str, Tensor]] = {"reference": {}, "probe": {}}
-    for key, value in kept.items():
-        kind, _, person = key.partition("/")
-        parts[kind][person] = value
-    references, probes = parts["reference"], parts["probe"]
-    photos = sum(map(len, references.values()))
-    gallery = calibrate(references, probes, fmr=study.fmr, photos=photos)
+    gallery = gallery_of_packed(kept, fmr=study.fmr)
     embed = average_with_mirror(embedder.embed)
     return gallery, lambda images: embed(rgb(images))

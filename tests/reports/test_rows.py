@@ -5,13 +5,15 @@ from pathlib import Path
 import pytest
 
 from fedaudit.core.reconstruction import Adaptive
+from fedaudit.core.trial import Trial
 from fedaudit.reports.comparison import Worst
 from fedaudit.reports.rows import contrasts, rows
 from fedaudit.reports.verdicts import NOT_TESTED
+from fedaudit.scoring.copies import calibrate_copies
 from fedaudit.stats.intervals import clopper_pearson
 
 sys.path.insert(0, str(Path(__file__).parent))
-from made_up import GAN, IG, SETTINGS, claim, line, measured, study, table, trial, trials
+from made_up import GAN, IG, SETTINGS, claim, gallery, line, measured, study, table, trial, trials
 from sample import worth
 
 UTILITY = worth(0.9)
@@ -104,6 +106,32 @@ def test_without_a_control_there_is_no_excess() -> None:
     m = measured(row)
     assert (m.prior, m.excess, m.prior_identity) == (None, None, None)
     assert row.verdict.kind == "INCONCLUSIVE"
+
+
+@pytest.mark.parametrize("calibrated", [40, 10, 0])
+def test_a_copy_is_proof_on_enough_people(calibrated: int) -> None:
+    """One of two photos comes back as itself."""
+    known = calibrate_copies({f"p{k}": 20.0 + k % 8 for k in range(calibrated)})
+    assert known.psnr == (28.0 if calibrated else 30.0)
+
+    def of(psnr: float, made: Trial) -> Trial:
+        (image,) = made.images
+        return replace(made, images=(replace(image, metrics={**image.metrics, "psnr": psnr}),))
+
+    made = [of(12 + 20 * t, trial(t)) for t in range(2)]
+    control = [of(20, trial(t, role="prior_only")) for t in range(2)]
+    judge = replace(gallery(), copies=known)
+    (row,) = rows(study(targets=2), trials(made, control), {}, SETTINGS, judge)
+    m = measured(row)
+    assert m.copies
+    assert m.prior_copies
+    assert (m.copies.hits, m.copies.n, m.prior_copies.hits) == (1, 2, 0)
+    assert m.copied == (calibrated == 40)
+    # A prior that makes copies without the update proves nothing.
+    (row,) = rows(study(targets=2), trials(made, [of(40, t) for t in control]), {}, SETTINGS, judge)
+    assert not measured(row).copied
+    assert not replace(m, prior_copies=None).copied
+    assert not replace(m, copies=replace(m.copies, hits=0)).copied
 
 
 def test_the_worst_cell_is_where_the_face_is_closest() -> None:

@@ -2,10 +2,11 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
 from fedaudit.core.measures import Estimate
 from fedaudit.stats.intervals import (
@@ -167,34 +168,43 @@ def test_pairs_must_match() -> None:
         mean([1.0, 2.0], ["a"])
 
 
-def test_clusters_widen_the_bootstrap() -> None:
-    """Ten values of two people are two observations, not ten."""
-    values = [0.2] * 5 + [0.8] * 5
-    alone = mean(values, range(10))
-    clustered = mean(values, [0] * 5 + [1] * 5)
-    assert alone.value == clustered.value == pytest.approx(0.5)
-    assert clustered.high - clustered.low > 1.3 * (alone.high - alone.low)
-    assert (clustered.low, clustered.high) == pytest.approx((0.2, 0.8))
+VALUES = st.lists(st.floats(-1, 1).map(lambda x: round(x, 3)), min_size=2, max_size=12)
 
 
-def test_bootstrap_holds_the_mean_and_repeats() -> None:
-    values = [math.sin(k) for k in range(30)]
-    found = mean(values, range(30))
-    assert found.low < found.value < found.high
-    assert found.n == 30
-    assert mean(values, range(30)) == found
-    # Within a quarter of what the normal approximation says.
-    spread = (sum((v - found.value) ** 2 for v in values) / 30) ** 0.5 / 30**0.5
-    assert found.high - found.low == pytest.approx(2 * 1.96 * spread, rel=0.25)
+@given(VALUES, st.integers(1, 3))
+def test_means_have_students_interval_over_people(each: list[float], photos: int) -> None:
+    """Scipy's, over the people's means; photos of one person add nothing."""
+    people = [k for k in range(len(each)) for _ in range(photos)]
+    found = mean([each[k] for k in people], people)
+    n = len(each)
+    error = float(np.std(each, ddof=1)) / n**0.5
+    low, high = t.interval(0.95, n - 1, np.mean(each), error) if error else (each[0], each[0])
+    assert found.n == n
+    assert found.value == pytest.approx(np.mean(each))
+    assert (found.low, found.high) == pytest.approx((low, high))
+    cut = mean([each[k] for k in people], people, (-0.5, 0.5))
+    assert (cut.low, cut.high) == (max(-0.5, found.low), min(0.5, found.high))
 
 
-def test_bootstrap_covers_the_truth() -> None:
-    """Nominal 95 %; 25 exponential values a time bring it down to about 91 %."""
-    import numpy as np
+def test_a_person_of_many_photos_counts_no_more_than_their_share() -> None:
+    """The jackknife over people, on clusters of different sizes."""
+    draw = np.random.default_rng(5)
+    sizes = draw.integers(1, 6, 40)
+    people = np.repeat(np.arange(40), sizes)
+    values = draw.standard_normal(40)[people] + 0.1 * draw.standard_normal(len(people))
+    found = mean(values.tolist(), people.tolist())
+    left = np.array([values[people != k].mean() for k in range(40)])
+    error = (39 / 40 * ((left - left.mean()) ** 2).sum()) ** 0.5
+    assert (found.high - found.low) / 2 == pytest.approx(t.ppf(0.975, 39) * error, rel=0.1)
 
-    draws = np.random.default_rng(3).exponential(1.0, (120, 25))
-    found = [mean(list(row), range(25)) for row in draws]
-    assert 0.84 <= sum(e.low <= 1 <= e.high for e in found) / 120 <= 0.99
+
+def test_one_person_alone_has_no_interval() -> None:
+    found = mean([0.2, 0.4], ["ada", "ada"], (-1, 1))
+    assert (found.low, found.high, found.n) == (-1, 1, 1)
+    assert found.value == pytest.approx(0.3)
+    unbounded = mean([0.2, 0.4], ["ada", "ada"])
+    assert unbounded.low == unbounded.high == unbounded.value
+    assert unbounded.method == "one alone has no interval"
 
 
 def test_paired_difference_uses_the_pairing() -> None:

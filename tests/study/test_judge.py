@@ -53,7 +53,9 @@ def test_only_public_templates_are_kept(
 ) -> None:
     monkeypatch.setattr("fedaudit.files.cache.cache_dir", lambda: tmp_path)
     first = embedded(embedder, public=public)
-    assert sorted(first) == ["probe/a", "probe/b", "reference/a", "reference/b"]
+    assert sorted(first) == [
+        f"{kind}/{p}" for kind in ("nearest", "probe", "reference") for p in "ab"
+    ]
     assert sum(embedder.asked[0]) == 2 * 2 * PHOTOS  # each photo and its mirror image
     assert len(list(tmp_path.rglob("*.safetensors"))) == public
     again = embedded(embedder, public=public)

@@ -18,6 +18,7 @@ from torch import Tensor
 from fedaudit.core.capture import Secret
 from fedaudit.core.errors import DataError
 from fedaudit.data.folder import SUFFIXES, folder, read_photo
+from fedaudit.scoring.copies import nearest_photos
 from fedaudit.scoring.identity import Embed, rgb
 
 ROUND = re.compile(r"round-0*(\d+)")
@@ -105,9 +106,10 @@ def at_shape(photo: Image.Image, shape: Shape) -> Tensor:
 
 def embed_gallery(
     path: Path, shape: Shape, full: int, embed: Embed, known: Tensor
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """References and probes for `calibrate`: every other photo of each person is a reference.
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, float]]:
+    """References, probes and nearest photos for `calibrate`.
 
+    Every other photo of each person is a reference, the others are probes.
     A photo that is among the originals is no reference: a match must be with a *different*
     photo. Somebody of whom nothing else is left is not in the gallery. `shape`, `(C, H, W)`, is
     the size of probes, `full` the pixels of references; `known`, `[N, C, H, W]`, are all
@@ -137,7 +139,7 @@ def embed_gallery(
             f"--gallery: {path} leaves {len(references)} people with a photo that is not among the "
             "originals, and at least two are needed. Add people, or other photos of them."
         )
-    return references, probes
+    return references, probes, nearest_photos(small, large.people)
 
 
 def _among(images: Tensor, known: Tensor) -> Tensor:

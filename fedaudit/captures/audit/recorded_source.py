@@ -150,8 +150,9 @@ class RecordedSource:
             known = all_originals(truth, sorted({one.round for one in run.targets}), shape)
             gallery = embed_gallery(Path(run.gallery), shape, GALLERY_SIZE, embed, known)
         key = key_of_run(run)
-        references, probes = ({pseudonym(p, key): e for p, e in of.items()} for of in gallery)
-        return packed(references, probes)
+        references, probes = ({pseudonym(p, key): e for p, e in of.items()} for of in gallery[:2])
+        nearest = {pseudonym(person, key): psnr for person, psnr in gallery[2].items()}
+        return packed(references, probes, nearest)
 
     def wrong_person(self, cell: Cell, secret: Secret, found: Reconstruction) -> str | None:
         """Somebody of another target whose photos the auditor brought."""

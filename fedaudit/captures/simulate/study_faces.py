@@ -15,11 +15,12 @@ from fedaudit.data.face_set import FaceSet
 from fedaudit.data.pseudonyms import hide_names, key_of_faces, nameless_errors, names_behind
 from fedaudit.data.splits import Split, split
 from fedaudit.files.cache import key_of, load_or_learn
+from fedaudit.scoring.copies import nearest_photos
 from fedaudit.scoring.identity import GALLERY_SIZE, average_with_mirror, embed_split, packed
 
 T = TypeVar("T")
 
-VERSION = 1
+VERSION = 2
 """Raise it whenever the same photos would now give another gallery."""
 
 
@@ -57,7 +58,7 @@ def split_of(study: Study, federation: Federation) -> Split:
 def gallery_of(
     study: Study, federation: Federation, embedder: FaceEmbedder
 ) -> dict[str, Tensor] | None:
-    """Embeddings of the photos that do not train, `reference/PERSON` and `probe/PERSON`.
+    """What identity and copies are judged by, as `fedaudit.scoring.identity.packed` makes it.
 
     None where nobody's name is known.
     """
@@ -92,13 +93,15 @@ def _read(study: Study, size: int) -> FaceSet:
 def _embedded(
     faces: FaceSet, full: FaceSet, held: Split, embedder: FaceEmbedder
 ) -> dict[str, Tensor]:
-    """Everybody's embeddings. Those of public faces are kept in the user's cache for other runs.
+    """Everybody's embeddings, and how near photos come to each other.
 
+    Those of public faces are kept in the user's cache for other runs.
     The templates of anybody else stay in the run folder.
     """
 
     def embed() -> dict[str, Tensor]:
-        return packed(*embed_split(full, faces, held, average_with_mirror(embedder.embed)))
+        both = embed_split(full, faces, held, average_with_mirror(embedder.embed))
+        return packed(*both, nearest_photos(faces.images, faces.people))
 
     if not full.public:
         return embed()

@@ -123,7 +123,7 @@ def of_rows(metrics: Sequence[MetricFacts]) -> tuple[Column[Row], ...]:
         Column(_labels, "Labels found ↓", "%, 0–100"),
         Column(_accuracy, "Verification ↑", ACCURACY),
         Column(_lost, "Accuracy lost ↓", LOST),
-        Column(_seconds, "Attack time ↑", "CPU s a target, median, 0 and up"),
+        Column(_effort, "Attack effort ↑", "CPU s a target, median, 0 and up; steps; convergence"),
         Column(_training, "Training time ↓", "s, 0 and up"),
         Column(_epsilon, "ε claimed ↓", "0 and up; δ, unit, rounds, scope"),
         Column(lambda x, _: Cell(ABSENT, ("not tested",)), "ε shown ↓", "no unit, 0 and up"),
@@ -319,8 +319,15 @@ def _sent(x: DefenseLine, _: Scene) -> Cell:
     return Cell(number(sent, 0), notes, f"{sent:,.0f}")
 
 
-def _seconds(x: Row, _: Scene) -> Cell:
-    return Cell(text.seconds(x.measurement.seconds if x.measurement else None))
+def _effort(x: Row, _: Scene) -> Cell:
+    m = x.measurement
+    if m is None or m.effort is None:
+        return Cell(text.seconds(m.seconds if m else None))
+    steps = f"{m.effort.steps:,} steps" + (
+        f" × {m.effort.restarts} starts" if m.effort.restarts > 1 else ""
+    )
+    notes = (m.effort.words,) if m.effort.closed_form else (steps, m.effort.words)
+    return Cell(text.seconds(m.seconds), notes)
 
 
 def _training(x: Row, _: Scene) -> Cell:

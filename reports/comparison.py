@@ -110,6 +110,45 @@ class Explained:
 
 
 @dataclass(frozen=True)
+class Effort:
+    """How much an attack was given on a target, and whether more of it would have helped.
+
+    Attributes:
+        steps, evaluations: Medians over targets: optimization steps, and gradients of single
+            images.
+        restarts: Independent starts of the search.
+        closed_form: The images follow by arithmetic: there is no search.
+        tested: Targets that were attacked again with half of the steps; 0 of an attack that does
+            not say what it is with half of them (convergence is not reported).
+        converged: On how many of those the second half of the steps gained next to nothing.
+        gain: The most that it gained, as a share of the objective (`reports.effort.gain_of`).
+    """
+
+    steps: int
+    evaluations: int
+    restarts: int
+    closed_form: bool
+    tested: int
+    converged: int
+    gain: float | None
+
+    @property
+    def enough(self) -> bool:
+        """Whether a longer search would find no more; not known counts as no."""
+        return self.closed_form or (self.tested > 0 and self.converged == self.tested)
+
+    @property
+    def words(self) -> str:
+        """What a reader is told of it: "converged (2 of 2)"."""
+        if self.closed_form:
+            return "exact, no search"
+        if not self.tested:
+            return "convergence not reported"
+        word = "converged" if self.enough else "not converged"
+        return f"{word} ({self.converged} of {self.tested})"
+
+
+@dataclass(frozen=True)
 class Measurement:
     """What one attack recovered under one defense.
 
@@ -137,6 +176,8 @@ class Measurement:
         copies, prior_copies: Where the photos are known: how many of the reconstructions are that
             very photo, of the attack and of the prior-only control.
         copy_calibration: What counted as a copy, and how often another photo would have.
+        effort: What the attack was given. A clean word needs `effort.enough`: of an attack that
+            would have found more in more steps, or does not say, nothing clean can be said.
     """
 
     n_targets: int
@@ -160,6 +201,7 @@ class Measurement:
     copies: Rate | None = None
     prior_copies: Rate | None = None
     copy_calibration: CopyCalibration = NO_CALIBRATION
+    effort: Effort | None = None
 
     @property
     def copied(self) -> bool:

@@ -12,6 +12,8 @@ from fedaudit.reports.trials import Trials
 
 SHOWN = 12
 SEED = 20
+OF_FEW = {"update_noise", "half_steps"}
+"""Roles whose cells are of few targets; they are drawn nowhere."""
 
 
 def exhibits(
@@ -67,7 +69,7 @@ def points(trials: Trials) -> tuple[ScorePoint, ...]:
         ScorePoint(t.cell.scenario, t.cell.defense, t.cell.attack, t.cell.role, image.cosine)
         for t in sorted(trials.all, key=lambda trial: trial.cell.key)
         for image in t.images
-        if image.cosine is not None and t.cell.role != "update_noise"  # of few targets
+        if image.cosine is not None and t.cell.role not in OF_FEW
     )
 
 

@@ -15,6 +15,7 @@ from fedaudit.core.threat_models import threat_model
 from fedaudit.reports import recorded
 from fedaudit.reports.comparison import Explained, Measurement, Row, Verdict, Worst, role_of
 from fedaudit.reports.controls import succeeds
+from fedaudit.reports.effort import effort
 from fedaudit.reports.identity_tests import group_test, identity_tests
 from fedaudit.reports.power import inconclusive, with_power
 from fedaudit.reports.results import Contrast, Settings
@@ -85,6 +86,7 @@ def rows(
                 copy_calibration=calibration,
                 identity=tests.get(line),
                 prior_identity=group_test(prior, by_lot=not brought),
+                effort=effort(group, trials.group(*line, "half_steps")),
             )
             model = threat_model(scenario.threat_model, scenario.grant, scenario.deny)
             passive = Knowledge.MANIPULATION not in model.grants

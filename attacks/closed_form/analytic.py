@@ -76,6 +76,7 @@ class Analytic:
             objective=objective,
             gradient_evaluations=evidence.count,
             seconds=time.process_time() - started,
+            closed_form=True,
             adaptive=how_adaptive(seen, exact=True),
         )
 

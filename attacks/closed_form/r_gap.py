@@ -98,6 +98,7 @@ class RGap:
             objective=max((s.residual for s in solutions), default=0.0),
             iterations=steps,
             seconds=time.process_time() - started,
+            closed_form=True,
             adaptive=how_adaptive(seen, exact=True),
             history=tuple(history),
         )

@@ -81,6 +81,10 @@ class FeatureDecoder:
         if self.refine_steps < 0 or self.total_variation < 0:
             raise ValueError("refine_steps and total_variation must be ≥ 0")
 
+    def halved(self) -> "FeatureDecoder":
+        """The same with half of the training, and half of the steps of refinement."""
+        return replace(self, epochs=-(-self.epochs // 2), refine_steps=-(-self.refine_steps // 2))
+
     @property
     def auxiliary(self) -> Auxiliary:
         """Where the faces come from."""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -75,6 +75,10 @@ class LearnedInversion:
             raise ValueError("faces must be at least 2, epochs at least 1")
         if min(self.width, self.directions, self.hidden) < 1:
             raise ValueError("width, directions and hidden must be at least 1")
+
+    def halved(self) -> "LearnedInversion":
+        """The same with half of the training, which is its search."""
+        return replace(self, epochs=-(-self.epochs // 2))
 
     def __call__(
         self, seen: Observation, *, generator: torch.Generator, progress: Progress | None = None

@@ -176,6 +176,7 @@ def read_batch(
         labels=labels,
         objective=objective,
         seconds=time.process_time() - started,
+        closed_form=True,
         adaptive=how_adaptive(seen, exact=True),
     )
 

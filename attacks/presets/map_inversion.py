@@ -1,6 +1,6 @@
 """Solve for the faces whose maps the update gives away; search for them where it does not."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -92,6 +92,16 @@ class MapInversion:
         else:
             attack = self._descent() if sharp else self._search()
         return attack(seen, generator=generator, progress=progress, checkpoint=checkpoint)
+
+    def halved(self) -> "MapInversion":
+        """The same with half of the steps in each stage."""
+        return replace(
+            self,
+            descent_steps=-(-self.descent_steps // 2),
+            search_steps=-(-self.search_steps // 2),
+            solve_steps=-(-self.solve_steps // 2),
+            seconds=None if self.seconds is None else self.seconds / 2,
+        )
 
     def _descent(self) -> MatchingAttack:
         descent = Stage(

@@ -170,6 +170,12 @@ class MatchingAttack:
         faces = self.prior is not None or self.unknown == "learned"
         return basic | {Knowledge.AUXILIARY} if faces else basic
 
+    def halved(self) -> "MatchingAttack":
+        """The same with half of the steps in each stage."""
+        stages = tuple(replace(stage, steps=-(-stage.steps // 2)) for stage in self.stages)
+        seconds = None if self.seconds is None else self.seconds / 2
+        return replace(self, stages=stages, seconds=seconds)
+
     def __call__(
         self,
         seen: Observation,
@@ -209,6 +215,7 @@ class MatchingAttack:
             seconds=run.seconds,
             adaptive=word,
             history=tuple(run.trace.history),
+            restarts=self.restarts,
         )
 
     def _attacker(

@@ -1,7 +1,7 @@
 """Template inversion: a face for every class embedding or cluster center that the server holds."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
@@ -182,6 +182,10 @@ class TemplateInversion:
         if self.components < 0 or self.steps < 0 or self.prior < 0 or self.lr <= 0:
             raise ValueError("components, steps and prior must be ≥ 0, lr > 0")
 
+    def halved(self) -> "TemplateInversion":
+        """The same with half of the steps of the search."""
+        return replace(self, steps=self.steps // 2)
+
     def __call__(
         self, seen: Observation, *, generator: torch.Generator, progress: Progress | None = None
     ) -> Reconstruction:
@@ -223,6 +227,7 @@ class TemplateInversion:
             seconds=time.process_time() - started,
             adaptive=how_adaptive(seen, exact=True),
             history=tuple(trace.history),
+            restarts=self.restarts,
         )
 
     def _search(

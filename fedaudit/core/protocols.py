@@ -48,6 +48,18 @@ class Attack(Protocol):
         """Reconstruct; `progress(step, steps, objective)` is called now and then."""
 
 
+@runtime_checkable
+class Halves(Protocol):
+    """An attack that can show whether it had converged: half of its steps would do as well.
+
+    The slope of the objective at the end does not show it. Learning rates fall to zero, so every
+    search looks flat at its end, and one of too few steps has the same shape as one of enough.
+    """
+
+    def halved(self) -> Attack:
+        """The same attack with half of its steps, and half of its time where that is limited."""
+
+
 def category_of(attack: object) -> AttackCategory:
     """The attack's own `category`; `OTHER` for one that declares none, or none that is known."""
     try:

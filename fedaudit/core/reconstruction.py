@@ -26,6 +26,10 @@ class Reconstruction:
             be taken into account; "no", also of an attack that does not say; "none needed", where
             it was told that there is none.
         history: (step, objective) pairs to draw.
+        restarts: Independent starts of the search.
+        closed_form: The images follow by arithmetic, so that no number of steps would better them.
+            The default counts against every clean word, unless the attack shows that it had
+            converged (`fedaudit.core.protocols.Halves`).
     """
 
     images: Tensor
@@ -37,3 +41,5 @@ class Reconstruction:
     seconds: float = 0.0
     adaptive: Adaptive = "no"
     history: tuple[tuple[int, float], ...] = ()
+    restarts: int = 1
+    closed_form: bool = False

@@ -6,9 +6,12 @@ from typing import Literal
 
 from fedaudit.core.claims import Claim
 
-Role = Literal["audit", "prior_only", "update_noise", "noise", "positive", "positive_prior"]
+Role = Literal[
+    "audit", "half_steps", "prior_only", "update_noise", "noise", "positive", "positive_prior"
+]
 """What a cell is for: the audit itself, or one of its controls.
 
+"half_steps": the audit with half of the attack's steps, which says whether it had converged.
 "prior_only": the attack on the update of an invented person. "update_noise": the attack on noise in
 place of the update. "noise": random images in place of a reconstruction. The last two are of
 recorded runs only: an undefended step of the auditor's own, and its control.
@@ -17,6 +20,8 @@ POSITIVE: tuple[Role, ...] = ("positive", "positive_prior")
 """Roles of a positive control that has cells of its own."""
 NOISE_TARGETS = 2
 """Targets of each scenario, the first ones, whose update a further control replaces by noise."""
+HALVED_TARGETS = 2
+"""Targets of each line, the first ones, that are attacked again with half of the steps."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +119,8 @@ class Trial:
         cell: Where it stands in the study.
         images: One score per image of the target.
         labels_correct: Share of the label multiset that was recovered; None where not attempted.
-        objective, iterations, gradient_evaluations, seconds, adaptive, history: As in
-            `Reconstruction`.
+        objective, iterations, gradient_evaluations, seconds, adaptive, history, restarts,
+            closed_form: As in `Reconstruction`.
         claims: The privacy guarantees claimed for what was attacked, one for each unit.
         of: What the images are of, as in `Reconstruction`.
         sent: Everything that the client sent, in order.
@@ -145,3 +150,5 @@ class Trial:
     explained_other: float | None = None
     control: str = ""
     lineup: Lineup | None = None
+    restarts: int = 1
+    closed_form: bool = False

@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol
 
 from fedaudit.core.scenario import Choice, Federation, Scenario, Study, keys_of
 from fedaudit.core.threat_models import threat_model
-from fedaudit.core.trial import NOISE_TARGETS, POSITIVE, Cell, Role
+from fedaudit.core.trial import HALVED_TARGETS, NOISE_TARGETS, POSITIVE, Cell, Role
 from fedaudit.study.executor import Task
 from fedaudit.study.run_folder import CELLS, MODELS
 from fedaudit.study.study_file import canonical
@@ -190,6 +190,7 @@ def _grid(study: Study, scenario: Scenario) -> tuple[AttackJob, ...]:
     ]
     if not scenario.controls:
         return tuple(audits)
+    halved = [replace(job, cell=replace(job.cell, role="half_steps")) for job in audits]
     controls = [
         _job(study, scenario, defense, attack.label, "prior_only")
         for defense in scenario.defenses
@@ -197,16 +198,18 @@ def _grid(study: Study, scenario: Scenario) -> tuple[AttackJob, ...]:
     ]
     first = scenario.defenses[0]
     noise = [_job(study, scenario, first, a.label, "update_noise") for a in scenario.attacks]
-    return (*audits, *controls, *noise, _job(study, scenario, first, NOISE, "noise"))
+    return (*audits, *halved, *controls, *noise, _job(study, scenario, first, NOISE, "noise"))
 
 
 def _wanted(job: AttackJob, target: int, seed: int, first: int) -> bool:
-    """Whether this job is run on a target under a seed: the controls by noise are not, on all."""
+    """Whether this job is run on a target under a seed; some controls need few of them."""
     match job.cell.role:
         case "noise":
             return seed == first
         case "update_noise":
             return seed == first and target < NOISE_TARGETS
+        case "half_steps":
+            return seed == first and target < HALVED_TARGETS
         case _:
             return True
 

@@ -16,7 +16,7 @@ from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.captures.simulate.simulated_source import federated
 from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.errors import AttackError
-from fedaudit.core.protocols import Attack
+from fedaudit.core.protocols import Attack, Halves
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.registry import create
 from fedaudit.core.scenario import Choice, Scenario, Study
@@ -66,6 +66,10 @@ def run_cell(
         folder.save_facts(statements(study, source))
     scenario = study.scenario(cell.scenario)
     attack = attack_of(scenario, cell)
+    if cell.role == "half_steps" and not isinstance(attack, Halves):
+        why = "it does not say what it is with half of its steps"
+        folder.save_trial(not_attacked(cell, (), why), {})
+        return
     capture = source.capture(cell, attack)
     sent = sent_things(capture.seen, attack, scenario.expose)
     if why := nothing_to_attack(sent, cell):
@@ -97,6 +101,8 @@ def run_cell(
         explained_other=explained.other,
         control=capture.control,
         lineup=judged.lineup,
+        restarts=reconstruction.restarts,
+        closed_form=reconstruction.closed_form,
     )
     folder.save_trial(trial, judged.tensors)
 
@@ -155,7 +161,7 @@ def attack_of(scenario: Scenario, cell: Cell) -> Attack | None:
         return None
     choice = _by_label(scenario.attacks, cell.attack)
     attack: Attack = create("attacks", choice.name, choice.settings)
-    return attack
+    return attack.halved() if cell.role == "half_steps" and isinstance(attack, Halves) else attack
 
 
 def reconstruct(

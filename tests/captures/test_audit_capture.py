@@ -363,7 +363,7 @@ def test_a_run_that_stopped_goes_on_to_the_same(tmp_path: Path, capture: Path) -
     run(study, halved, jobs=2)
     run(study_from_mapping(study_to_mapping(study)), halved)
     cells = sorted((whole / "cells").glob("*.safetensors"))
-    assert len(cells) == 8 + 2 * 3  # the positive control's three faces, and its prior-only
+    assert len(cells) == 10 + 2 * 3  # the positive control's three faces, and its prior-only
     for cell in cells:
         assert (halved / "cells" / cell.name).read_bytes() == cell.read_bytes()
 

@@ -1,6 +1,7 @@
 """Studies and trials by hand, for the tests of the summary."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -98,7 +99,8 @@ def trial(
     found = {image.person: bool(image.reidentified) for image in images}
     known = hits[0] is not None and set(found) <= set(ELIGIBLE)
     shown = lineup(found, seed=target) if known else None
-    return Trial(cell, tuple(images), labels, 0.1, 3, 3, seconds, "known", claims, lineup=shown)
+    made = Trial(cell, tuple(images), labels, 0.1, 3, 3, seconds, "known", claims, lineup=shown)
+    return replace(made, closed_form=True)  # its effort is enough
 
 
 def lineup(found: Mapping[str, bool], seed: int = 0) -> Lineup:

@@ -20,6 +20,7 @@ from fedaudit.core.scenario import Choice, Federation, Scenario, Study
 from fedaudit.core.trial import Cell
 from fedaudit.data.provenance import PACKAGES
 from fedaudit.reports.build import build_report
+from fedaudit.reports.exhibits import OF_FEW
 from fedaudit.reports.results import Results, schema
 from fedaudit.scoring.embedder import load_embedder
 from fedaudit.scoring.score import score
@@ -100,11 +101,12 @@ def test_a_study_has_every_role() -> None:
     roles = [(c.scenario, c.role) for c in CELLS]
     assert Counter(role for scenario, role in roles if scenario == "fresh") == {
         "audit": 8,
+        "half_steps": 8,
         "prior_only": 8,
         "update_noise": 4,
         "noise": 2,
     }
-    trained = ["audit", "prior_only", "update_noise", "noise"]
+    trained = ["audit", "half_steps", "prior_only", "update_noise", "noise"]
     assert [r for s, r in roles if s == "trained"] == trained
 
 
@@ -190,6 +192,21 @@ def test_the_controls_have_nothing_of_the_client(redacted: Path) -> None:
             assert not torch.equal(*images)
 
 
+def test_half_of_the_steps_shows_whether_the_search_had_converged(
+    redacted: Path, results: Results
+) -> None:
+    folder = RunFolder(redacted)
+    for cell in (c for c in CELLS if c.role == "half_steps"):
+        half = folder.trial(cell.key)
+        whole = folder.trial(replace(cell, role="audit").key)
+        assert 0 < half.iterations < whole.iterations
+        assert half.objective > 0
+    efforts = [row.measurement.effort for row in results.rows if row.measurement]
+    assert [effort.tested for effort in efforts if effort] == [2, 2, 2, 2, 1]
+    # A handful of steps is not enough for anybody.
+    assert not any(effort.enough for effort in efforts if effort)
+
+
 def test_a_later_round_attacks_a_trained_model(redacted: Path) -> None:
     folder = RunFolder(redacted)
     fresh, trained = (
@@ -248,7 +265,7 @@ def test_what_the_report_says(results: Results) -> None:
         "noise",
     ]
     assert {p.role for p in results.points} == {"audit", "prior_only", "noise"}
-    assert len(results.points) == sum(cell.role != "update_noise" for cell in CELLS)
+    assert len(results.points) == sum(cell.role not in OF_FEW for cell in CELLS)
     assert [ledger.scenario for ledger in results.ledger] == ["fresh", "trained"]
     assert "fresh global model" in results.ledger[0].model_state
     assert "round 2, after 1 rounds of 3 clients" in results.ledger[1].model_state
@@ -303,7 +320,7 @@ def test_cells_that_are_missing_are_counted(copied: Path) -> None:
             folder.files("cells", cell.key)[0].unlink()
     found = build_report(copied, "redacted")
     assert {row.scenario for row in found.rows} == {"fresh"}
-    assert any(text.startswith("4 job(s) of the study were not run") for text in found.limitations)
+    assert any(text.startswith("5 job(s) of the study were not run") for text in found.limitations)
 
 
 def test_a_report_of_nothing_says_not_tested(copied: Path) -> None:

@@ -22,11 +22,16 @@ def test_grid_and_controls() -> None:
     cells = [job.cell for job in expand(study(FRESH)) if isinstance(job, AttackJob)]
     by_role = {
         role: [c for c in cells if c.role == role]
-        for role in ("audit", "prior_only", "update_noise", "noise")
+        for role in ("audit", "half_steps", "prior_only", "update_noise", "noise")
     }
     assert len(by_role["audit"]) == 2 * 2 * 3 * 2
     assert {c.key for c in by_role["prior_only"]} == {
         c.key.replace("--audit--", "--prior_only--") for c in by_role["audit"]
+    }
+    assert {c.key for c in by_role["half_steps"]} == {
+        c.key.replace("--audit--", "--half_steps--")
+        for c in by_role["audit"]
+        if c.target < 2 and c.seed == 0
     }
     assert {(c.defense, c.attack, c.target, c.seed) for c in by_role["update_noise"]} == {
         ("none", attack, target, 0) for attack in ("one", "two") for target in (0, 1)
@@ -44,7 +49,7 @@ def test_something_of_everything_comes_first() -> None:
     assert targets == sorted(targets)
     first = [c for c in cells if c.target == 0]
     assert {c.scenario for c in first} == {"fresh", "other"}
-    assert {c.role for c in first} == {"audit", "prior_only", "update_noise", "noise"}
+    assert {c.role for c in first} == {"audit", "half_steps", "prior_only", "update_noise", "noise"}
 
 
 def test_models_are_shared_and_come_first() -> None:

@@ -163,7 +163,7 @@ class RecordedSource:
 
     def explained(self, cell: Cell, seen: Observation, found: Reconstruction) -> Explained:
         """Of the cell's update, and of another client's, of the same round if there is one."""
-        if cell.role in POSITIVE:
+        if cell.role in {*POSITIVE, "half_steps"}:
             return Explained()
         mine = self._targets(cell)[cell.target]
         if cell.role != "audit":  # how much of the recorded update a control's images explain

@@ -1,0 +1,54 @@
+"""How much an attack was given, and whether more of it would have helped."""
+
+import math
+from statistics import median
+
+from fedaudit.core.trial import Trial
+from fedaudit.reports.comparison import Effort
+from fedaudit.reports.trials import Group
+
+# Chosen by benchmarks/convergence.py on ORL; its figures are of other faces.
+ENOUGH = 0.1
+"""Gain of the second half of the steps up to which a search counts as converged."""
+SOLVED = 0.01
+"""Objective, as a share of what the search began with, that leaves nothing to explain."""
+
+
+def effort(group: Group, halved: Group) -> Effort:
+    """The effort behind a line's trials; `halved` are those with half of the steps."""
+    whole = {(t.cell.target, t.cell.seed): t for t in group.trials}
+    pairs = [(whole[place], t) for t in halved.trials if (place := _place(t)) in whole]
+    gains = [gain for full, half in pairs if (gain := gain_of(full, half)) is not None]
+    return Effort(
+        steps=round(median(t.iterations for t in group.trials)),
+        restarts=max(t.restarts for t in group.trials),
+        evaluations=round(median(t.gradient_evaluations for t in group.trials)),
+        closed_form=all(t.closed_form for t in group.trials),
+        tested=len(gains),
+        converged=sum(gain <= ENOUGH for gain in gains),
+        gain=max(gains, default=None),
+    )
+
+
+def gain_of(full: Trial, half: Trial) -> float | None:
+    """What the second half of the steps took off the objective, as a share; in [0, 1].
+
+    Of the objective that half of the steps had left; or of all that the search ever took off, where
+    that share is greater: under noise there is little to take off, and most of it may be missing.
+    0 where next to nothing is left to explain. None where an objective was not reported.
+    """
+    before, after = half.objective, full.objective
+    if math.isnan(before) or math.isnan(after):
+        return None
+    start = full.history[0][1] if full.history else math.nan
+    if after <= SOLVED * start:
+        return 0.0
+    fallen = max(0.0, before - after)
+    shares = [fallen / before if before > 0 else 0.0]
+    if start > after:
+        shares.append(min(1.0, fallen / (start - after)))
+    return max(shares)
+
+
+def _place(trial: Trial) -> tuple[int, int]:
+    return trial.cell.target, trial.cell.seed

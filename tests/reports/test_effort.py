@@ -1,0 +1,74 @@
+"""Whether a search had converged: what the second half of its steps gained."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fedaudit.core.protocols import Halves
+from fedaudit.core.registry import create
+from fedaudit.core.trial import Trial
+from fedaudit.reports.comparison import Effort
+from fedaudit.reports.effort import effort, gain_of
+from fedaudit.reports.trials import Group
+
+from .made_up import trial
+
+
+def searched(target: int, objective: float, *, start: float = 1.0, **more: Any) -> Trial:
+    made = replace(trial(target), objective=objective, history=((10, start),), closed_form=False)
+    return replace(made, iterations=100, restarts=3, **more)
+
+
+@pytest.mark.parametrize(
+    ("half", "full", "gain"),
+    [
+        (0.4, 0.2, 0.5),  # half of what was left
+        (0.2, 0.2, 0.0),
+        (0.2, 0.3, 0.0),  # worse: it has nothing more to find there
+        (0.99, 0.98, 0.5),  # under noise little can be explained, and half of that came late
+        (0.9005, 0.9, 0.005),
+        (0.02, 0.009, 0.0),  # nothing is left to explain
+        (float("nan"), 0.2, None),
+    ],
+)
+def test_gain_is_of_what_was_left_or_of_all_that_was_gained(
+    half: float, full: float, gain: float | None
+) -> None:
+    found = gain_of(searched(0, full), searched(0, half))
+    assert found == (None if gain is None else pytest.approx(gain, abs=1e-9))
+
+
+def test_one_target_that_goes_on_falling_is_too_many() -> None:
+    whole = Group(tuple(searched(t, 0.2) for t in range(8)))
+
+    def found(*halves: float) -> Effort:
+        return effort(whole, Group(tuple(searched(t, v) for t, v in enumerate(halves))))
+
+    assert (found(0.2, 0.21).enough, found(0.2, 0.21).words) == (True, "converged (2 of 2)")
+    assert (found(0.2, 0.4).enough, found(0.2, 0.4).words) == (False, "not converged (1 of 2)")
+    assert (found(0.2, 0.4).steps, found().restarts) == (100, 3)
+
+
+def test_what_is_not_reported_counts_as_not_enough() -> None:
+    found = effort(Group((searched(0, 0.2),)), Group(()))
+    assert (found.enough, found.words) == (False, "convergence not reported")
+    exact = effort(Group((trial(0),)), Group(()))
+    assert (exact.enough, exact.words) == (True, "exact, no search")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "steps"),
+    [
+        ("inverting_gradients", {"steps": 10, "polish": 3, "seconds": 8.0}, [5, 2]),
+        ("liu_2021", {"steps": 8}, [4]),
+    ],
+)
+def test_halved_attacks_have_half_of_everything(
+    name: str, settings: dict[str, Any], steps: list[int]
+) -> None:
+    attack = create("attacks", name, settings)
+    assert isinstance(attack, Halves)
+    half: Any = attack.halved()
+    assert [stage.steps for stage in half.stages] == steps
+    assert half.seconds == (None if attack.seconds is None else attack.seconds / 2)

@@ -1,10 +1,11 @@
 """Whether a search had converged: what the second half of its steps gained."""
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up import trial
 
 from fedaudit.core.protocols import Halves
 from fedaudit.core.registry import create
@@ -12,6 +13,9 @@ from fedaudit.core.trial import Trial
 from fedaudit.reports.comparison import Effort
 from fedaudit.reports.effort import effort, gain_of
 from fedaudit.reports.trials import Group
+
+sys.path.insert(0, str(Path(__file__).parent))
+from made_up import trial
 
 
 def searched(target: int, objective: float, *, start: float = 1.0, **more: Any) -> Trial:

@@ -63,7 +63,7 @@ def test_the_positive_control_is_the_best_undefended_attack() -> None:
     made = trials(
         line(0, ssim=lambda t: 0.1),
         line(0, attack=GAN),
-        line(0, defense="dplc", ssim=lambda t: 0.9, prior=None),
+        line(0, defense="dplc", ssim=lambda t: 0.9),
     )
     found = _controls(asked, made)["positive"]
     assert found.passed
@@ -157,7 +157,7 @@ def test_a_failed_control_invalidates_every_row(summary: Callable[..., Results])
     made = (
         line(8),
         line(8, attack=GAN),
-        line(0, defense="dplc", prior=None),
+        line(0, defense="dplc"),
     )
     held = summary(asked, *made, noise(0))
     assert {row.verdict.kind for row in held.rows} == {"LEAK DEMONSTRATED", "INCONCLUSIVE"}

@@ -71,10 +71,10 @@ def test_a_defense_is_as_good_as_against_its_best_attack() -> None:
         asked,
         line(10, 10),
         line(10, 10, attack=GAN),
-        line(0, 10, defense="dplc", prior=None),
-        line(9, 10, defense="dplc", attack=GAN, prior=None),
-        line(2, 10, defense="dpsgd", prior=None),
-        line(2, 10, defense="dpsgd", attack=GAN, prior=None),
+        line(0, 10, defense="dplc"),
+        line(9, 10, defense="dplc", attack=GAN),
+        line(2, 10, defense="dpsgd"),
+        line(2, 10, defense="dpsgd", attack=GAN),
     )
     leak = next(f for f in findings(rows) if "without a defense" in f.title)
     assert "under dpsgd" in leak.remedy

@@ -17,8 +17,8 @@ from fedaudit.defenses.chain import parts_of
 from fedaudit.defenses.gradient_transforms import Encodes
 from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.abilities import Labels
+from fedaudit.federation.face_verification import LEAST_PEOPLE, Verification, verify_pairs
 from fedaudit.federation.simulation import Simulation, State
-from fedaudit.federation.verification import LEAST_PEOPLE, Verification, verify_pairs
 from fedaudit.models.facenet import require_face_net
 from fedaudit.models.zoo import build
 from fedaudit.stats.crossed import crossed_mean

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedaudit.core.measures import Utility
+from fedaudit.federation.face_verification import Verification, verify_pairs
 from fedaudit.federation.utility import accuracy_difference, pool_trainings
-from fedaudit.federation.verification import Verification, verify_pairs
 from fedaudit.stats.crossed import crossed_mean
 
 

@@ -97,11 +97,18 @@ def _without_draws(change: Callable[[Batch], dict[str, Tensor]]) -> GradientTran
 
 
 def clip(bound: float, order: Literal[1, 2] = 2) -> GradientTransform:
-    """Scale each gradient to an L2 (or L1) norm of at most `bound` over all its parameters."""
+    """Scale each gradient to an L2 (or L1) norm of at most `bound` over all its parameters.
+
+    One whose norm is no number, as of training that ran away, becomes zero: no factor bounds it.
+    """
 
     def scaled(batch: Batch) -> dict[str, Tensor]:
-        factor = (bound / (norms(batch, order) + 1e-6)).clamp(max=1)
-        return {name: value * along(factor, value) for name, value in batch.items()}
+        size = norms(batch, order)
+        factor = (bound / (size + 1e-6)).clamp(max=1)
+        return {
+            name: torch.where(along(size.isfinite(), value), value * along(factor, value), 0.0)
+            for name, value in batch.items()
+        }
 
     return _without_draws(scaled)
 

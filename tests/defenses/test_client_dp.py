@@ -74,6 +74,32 @@ def test_no_client_contributes_more_than_the_bound(
         torch.testing.assert_close(clipped.tensors[name] / after, value / before)
 
 
+@given(seed=st.integers(0, 2**31), scale=st.floats(1e-3, 1e30), other=st.floats(1e-3, 1e30))
+@settings(max_examples=40, deadline=None)
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_any_two_updates_are_no_further_apart_than_twice_the_bound(
+    mechanism: Mechanism, seed: int, scale: float, other: float
+) -> None:
+    """Replacing a client: whatever it trained on, also where training ran away."""
+    defense = ClientDP(noise_multiplier=0.0, max_norm=0.5, mechanism=mechanism)
+    one, two = (sent(defense, update(seed + k, s)).shared[0] for k, s in enumerate((scale, -other)))
+    assert isinstance(one, Update)
+    assert isinstance(two, Update)
+    apart = Update("delta", {n: one.tensors[n] - two.tensors[n] for n in one.tensors})
+    assert length(apart, defense.order) <= 2 * 0.5 * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_is_sent_as_zero(value: float) -> None:
+    """One such entry would pass every clipping, and show through any noise."""
+    broken = Update("delta", {"a": torch.tensor([1.0, value]), "b": torch.ones(3)}, 7)
+    (clipped,) = sent(ClientDP(noise_multiplier=0.0), broken).shared
+    assert length(clipped, 2) == 0
+    (noised,) = sent(ClientDP(noise_multiplier=1.0), broken).shared
+    assert isinstance(noised, Update)
+    assert all(bool(t.isfinite().all()) for t in noised.tensors.values())
+
+
 def test_two_updates_of_a_round_are_one_vector() -> None:
     """FedAffect shares two; each clipped alone would have a sensitivity of √2 C."""
     made = sent(ClientDP(noise_multiplier=0.0, max_norm=1.0), update(1), update(2)).shared

@@ -6,12 +6,16 @@ from dataclasses import replace
 from fedaudit.core.measures import Estimate
 from fedaudit.core.scenario import Study
 from fedaudit.core.source import COMPLETE, SourceFacts
+from fedaudit.core.trial import POSITIVE
 from fedaudit.reports import recorded
 from fedaudit.reports.comparison import Row
+from fedaudit.reports.identity_tests import group_test
+from fedaudit.reports.power import POWER
 from fedaudit.reports.results import Ceiling, Control
+from fedaudit.reports.text import NBSP, percent
 from fedaudit.reports.trials import Trials
-from fedaudit.reports.unit_scores import difference
-from fedaudit.reports.verdicts import rate_text
+from fedaudit.reports.unit_scores import difference, outcomes, rate_of
+from fedaudit.reports.verdicts import ALPHA, rate_text
 from fedaudit.scoring.identity import Gallery
 from fedaudit.stats import intervals
 
@@ -169,21 +173,46 @@ def succeeds(study: Study, trials: Trials, attack: str) -> bool | None:
     return None if gain is None else gain.low > MARGIN
 
 
+def lacks_power(study: Study, trials: Trials, attack: str, ceiling: float | None) -> str:
+    """Why an attack of a recorded run that finds nobody says nothing; "" where it says something.
+
+    The control is the auditor's own: known faces, trained on as the clients trained, no defense.
+    """
+    first = study.scenarios[0]
+    place = (first.name, first.defenses[0].label, attack)
+    group, prior = (trials.group(*place, role) for role in POSITIVE)
+    if not group.tested() or not prior.tested():
+        return "whether the attack re-identifies known faces without a defense was not tried"
+    rate, test = rate_of(group), group_test(group, by_lot=True)
+    ours, theirs = outcomes(group.scores(), prior.scores())
+    above = intervals.paired_rate_difference(ours, theirs, range(len(ours))).low > 0
+    found = f"of known faces without a defense it re-identifies {rate_text(rate)}"
+    if not above and (test is None or test.p_value > ALPHA):
+        return f"{found}, which may be chance"
+    if ceiling is None or rate.value < POWER * ceiling:
+        bar = percent(POWER * (ceiling or 1.0)).replace(NBSP, " ")
+        return f"{found}, and only {bar} or more show that it works"
+    return ""
+
+
 def _of_recorded(study: Study, trials: Trials, faces: str) -> Control:
-    name = "positive (an undefended step of the auditor's own, batch 1: the attack must succeed)"
+    name = "positive (known faces, trained on as the clients trained, no defense)"
     requirement = f"SSIM above the prior-only control's by {MARGIN:g}, by an interval"
     first = study.scenarios[0]
-    outcomes = []
+    tried = []
     for attack in first.attacks:
         place = (first.name, first.defenses[0].label, attack.label)
         gain = _gain(trials, *place, control=True)
         values = trials.group(*place, "positive").metric("ssim")
         if gain and values:
-            outcomes.append(f"{attack.label} SSIM {sum(values) / len(values):.2f}, {_over(gain)}")
-    if not outcomes:
+            group = trials.group(*place, "positive")
+            known = f", re-identified {rate_text(rate_of(group))}" if group.tested() else ""
+            ssim = f"SSIM {sum(values) / len(values):.2f}, {_over(gain)}"
+            tried.append(f"{attack.label} {ssim}{known}")
+    if not tried:
         return Control(name, first.name, "not run", requirement, None)
     passed = any(succeeds(study, trials, attack.label) for attack in first.attacks)
-    return Control(name, first.name, f"on {faces}: {'; '.join(outcomes)}", requirement, passed)
+    return Control(name, first.name, f"on {faces}: {'; '.join(tried)}", requirement, passed)
 
 
 def _gain(

@@ -14,7 +14,7 @@ from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.core.threat_models import threat_model
 from fedaudit.reports import recorded
 from fedaudit.reports.comparison import Explained, Measurement, Row, Verdict, Worst, role_of
-from fedaudit.reports.controls import succeeds
+from fedaudit.reports.controls import lacks_power
 from fedaudit.reports.effort import effort
 from fedaudit.reports.identity_tests import group_test, identity_tests
 from fedaudit.reports.power import inconclusive, with_power
@@ -63,6 +63,7 @@ def rows(
     table = []
     brought = source.truth == "brought"
     calibration = gallery.copies if gallery else NO_CALIBRATION
+    ceiling = gallery.ceiling if gallery else None
     tests, primary = identity_tests(study, trials, by_lot=not brought)
     for scenario in study.scenarios:
         noise = Group(tuple(t for t in trials.of_role("noise") if t.cell.scenario == scenario.name))
@@ -101,9 +102,8 @@ def rows(
             )
             if brought:
                 row = _recorded(source, row, (group, prior, noise), settings, gallery)
-                row = _doubted(row, succeeds(study, trials, attack.label))
+                row = _doubted(row, lacks_power(study, trials, attack.label, ceiling))
             table.append(row)
-    ceiling = gallery.ceiling if gallery else None
     return with_power(table, ceiling)
 
 
@@ -276,13 +276,10 @@ def _recorded(
     return replace(row, verdict=verdict)
 
 
-def _doubted(row: Row, succeeds: bool | None) -> Row:
-    """The row of an attack that was not seen to rebuild what nothing protects: it says nothing."""
-    if succeeds or row.verdict.kind != "NO LEAK FOUND ABOVE LIMIT":
+def _doubted(row: Row, why: str) -> Row:
+    """The row of an attack that was not seen to find known faces: it says nothing."""
+    if not why or row.verdict.kind != "NO LEAK FOUND ABOVE LIMIT":
         return row
-    why = "the attack did not rebuild an undefended face from the same model either"
-    if succeeds is None:
-        why = "whether the attack rebuilds an undefended face from the same model was not tried"
     return replace(row, verdict=inconclusive(row.verdict, "no power", why))
 
 

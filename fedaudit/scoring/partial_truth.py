@@ -8,11 +8,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from fedaudit.core.capture import Secret
-from fedaudit.core.protocols import Metric
-from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.trial import ImageScore
 from fedaudit.scoring.identity import Embed, Gallery
-from fedaudit.scoring.image_metrics import MSE, PSNR, SSIM
 
 
 def match_originals(secret: Secret, images: Tensor) -> tuple[Secret, Tensor]:
@@ -61,11 +58,3 @@ def search(
         near = gallery.people[place]
         scores.append(replace(blank, cosine=cosine, reidentified=hit, nearest=near))
     return tuple(scores)
-
-
-def score_without_identity(secret: Secret, found: Reconstruction) -> tuple[ImageScore, ...]:
-    """How like one face one image is, where the face may be an invented one that nobody knows."""
-    images = found.images[:1].clamp(0, 1).cpu()
-    metrics: dict[str, Metric] = {"ssim": SSIM(), "psnr": PSNR(), "mse": MSE()}
-    values = {name: float(metric(secret.images, images)) for name, metric in metrics.items()}
-    return (ImageScore(secret.people[0], values),)

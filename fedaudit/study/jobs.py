@@ -218,7 +218,7 @@ def _positives(study: Study) -> Iterator[AttackJob]:
     """A positive control of the study's own, from what the server sent in its first scenario."""
     if not study.positives:
         return
-    scenario = replace(study.scenarios[0], batch_size=1)
+    scenario = study.scenarios[0]
     for number in range(study.positives):
         for attack in scenario.attacks:
             for role in POSITIVE:

@@ -27,7 +27,7 @@ from fedaudit.federation.utility import measure
 from fedaudit.models.derivatives import twice_differentiable
 from fedaudit.scoring.identity import rgb
 from fedaudit.scoring.lineup import lineup
-from fedaudit.scoring.partial_truth import match_originals, score_without_identity, search
+from fedaudit.scoring.partial_truth import match_originals, search
 from fedaudit.scoring.score import score
 from fedaudit.study.jobs import NOISE, TrainJob
 from fedaudit.study.judge import judge_of
@@ -129,9 +129,6 @@ def judge(
 
     The truth of the capture is opened here, after the attack has returned.
     """
-    if cell.role in POSITIVE and capture.secret:
-        scores = score_without_identity(capture.secret, found)
-        return Judged(scores, None, {"images": found.images.clamp(0, 1)})
     gallery, embed = judge_of(study, folder, scenario)
     if capture.secret is None:
         images = found.images.clamp(0, 1)
@@ -142,7 +139,7 @@ def judge(
     suspects = None if gallery is None or known is None else lineup(secret, found, gallery, known)
     tensors: dict[str, Tensor] = {}
     other = source_of(study, folder).wrong_person(cell, secret, found)
-    if secret.candidates:
+    if secret.candidates or cell.role in POSITIVE:
         secret, chosen = match_originals(secret, found.images.clamp(0, 1))
         tensors["originals"] = chosen  # which photo each image stands for differs by attack
     scores, labels, images = score(

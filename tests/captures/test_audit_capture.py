@@ -38,7 +38,7 @@ from fedaudit.data.pseudonyms import key_of_folders, pseudonym
 from fedaudit.models.zoo import build
 from fedaudit.reports.build import build_report
 from fedaudit.reports.comparison import Measurement, Row
-from fedaudit.reports.controls import succeeds
+from fedaudit.reports.controls import lacks_power, succeeds
 from fedaudit.reports.recorded import findings_of
 from fedaudit.reports.results import Results, Settings, schema
 from fedaudit.reports.trials import Trials
@@ -660,3 +660,5 @@ def test_an_attack_that_rebuilds_nothing_makes_the_run_invalid(
     )
     assert succeeds(both, trials, "analytic") is True
     assert succeeds(both, trials, "Blind") is False
+    assert lacks_power(both, trials, "analytic", 0.9) == ""
+    assert "may be chance" in lacks_power(both, trials, "Blind", 0.9)

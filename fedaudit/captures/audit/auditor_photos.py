@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fedaudit.core.capture import Secret
 from fedaudit.core.errors import DataError
+from fedaudit.core.seeds import generator_for
 from fedaudit.data.folder import SUFFIXES, folder, read_photo
 from fedaudit.scoring.copies import nearest_photos
 from fedaudit.scoring.identity import Embed, rgb
@@ -140,6 +141,29 @@ def embed_gallery(
             "originals, and at least two are needed. Add people, or other photos of them."
         )
     return references, probes, nearest_photos(small, large.people)
+
+
+def gallery_faces(
+    gallery: str, shape: Shape, number: int, count: int
+) -> tuple[Tensor, tuple[str, ...], tuple[str, ...]]:
+    """Faces of the `number`-th positive control: `[count, C, H, W]`, whose, and of whom drawn.
+
+    People are drawn by lot among those of whom the gallery has most photos, so that others are
+    left to recognize them by; nobody comes twice before everybody did.
+    """
+    photos = folder(path=gallery, size=16)  # only their names
+    mine: dict[str, list[int]] = {}
+    for index, person in enumerate(photos.people):
+        mine.setdefault(person, []).append(index)
+    enough = [p for p in sorted(mine) if len(mine[p]) > 2] or sorted(mine)
+    lots = torch.randperm(len(enough), generator=generator_for("positive people")).tolist()
+    images, people = [], []
+    for place in range(number * count, (number + 1) * count):
+        person = enough[lots[place % len(enough)]]
+        photo = mine[person][place // len(enough) % len(mine[person])]
+        images.append(at_shape(read_photo(Path(gallery) / photos.sources[photo]), shape))
+        people.append(person)
+    return torch.stack(images), tuple(people), tuple(enough)
 
 
 def _among(images: Tensor, known: Tensor) -> Tensor:

@@ -1,21 +1,18 @@
 """Local training that the auditor repeats on the network of a recorded update.
 
 What was recorded came from devices that nobody controls. Whether an attack can succeed on this
-network at all is tried on one undefended step of a known face, the positive control. And where
-nobody knows the originals, training on a reconstruction says how much of an update it explains.
+network at all is tried on known faces, trained on as the clients trained: the positive control. And
+where nobody knows the originals, training on a reconstruction says how much of an update it
+explains.
 """
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from fedaudit.attacks.gathering.gather import gather
-from fedaudit.attacks.generators.face_generator import FaceGenerator
-from fedaudit.captures.audit.auditor_photos import Shape, at_shape
-from fedaudit.captures.simulate.invented_clients import invented_faces, is_gray
 from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.client import ClientTask
 from fedaudit.core.errors import AttackError, FedauditError
@@ -24,51 +21,51 @@ from fedaudit.core.protocols import Defense
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.shared import Shared, Update
-from fedaudit.core.trial import Cell
-from fedaudit.data.folder import folder, read_photo
 from fedaudit.federation.local_training import train_locally
 from fedaudit.models.zoo import build
 
 
-def positive_capture(seen: Observation, cell: Cell, gallery: str) -> Capture:
-    """One undefended step of one face from the model that a recorded update started from.
+def positive_capture(seen: Observation, name: str, truth: Secret, trained_on: Tensor) -> Capture:
+    """What an undefended client would have sent of known faces, trained as the clients trained.
 
-    The attacker is granted what it is granted of the recorded updates. Parameters that clients
-    kept on their devices are kept here, too. The cell's target is the number of the face: of
-    the people in the folder `gallery` one each; "" takes invented ones.
+    Steps, optimizer, learning rate and batch are those of the recorded update, from whose model it
+    starts. The attacker is granted what it is granted of the recorded updates. Parameters that
+    clients kept on their devices are kept here, too.
+
+    Args:
+        seen: The recorded update.
+        name: Of the control; its randomness is drawn by it.
+        truth: The known faces, as many as the clients train on.
+        trained_on: `[N, C, H, W]` in [0, 1], what the update is of: these faces, or, for the
+            control's own control, others.
 
     Raises:
         AttackError: The recorded update is no model update, or the network cannot be trained on
-            such an image.
+            such images.
     """
-    update, shape = seen.update, seen.image_shape
-    if update is None or shape is None:
-        raise AttackError("a control needs a model update and the size of the images to make one.")
-    face = _face(gallery, shape, cell.target)
-    trained_on = face
-    if cell.role == "positive_prior":  # its control: another face, as gray as this one
-        trained_on = invented_faces((f"control {cell.target}",), shape, grayscale=is_gray(face))
+    update, count = seen.update, len(trained_on)
+    if update is None:
+        raise AttackError("a control needs a model update to make one like it.")
     with torch.no_grad():
-        classes = build(seen.model, seen.before).eval()(face).shape[1]
-    generator = generator_for("positive", cell.scenario, cell.target)
-    label = torch.randint(classes, (1,), generator=generator)
-    training = replace(seen.training or LocalTraining(), steps=1, batch_size=1)
+        classes = build(seen.model, seen.before).eval()(trained_on).shape[1]
+    labels = torch.randint(classes, (count,), generator=generator_for("positive", name))
+    training = seen.training or LocalTraining(batch_size=count)
+    training = replace(training, batch_size=min(training.batch_size, count))
     try:
-        step = _retrained(seen, update.kind, trained_on, label, training, "positive step")
+        step = _retrained(seen, update.kind, trained_on, labels, training, "positive step")
     except ValueError:  # batch norm in training mode, with one value a channel
         training = replace(training, batch_norm="eval")
-        step = _retrained(seen, update.kind, trained_on, label, training, "positive step")
+        step = _retrained(seen, update.kind, trained_on, labels, training, "positive step")
     shared = replace(step, tensors={n: t for n, t in step.tensors.items() if n in update.tensors})
-    name = f"positive control {cell.target}"
     control = replace(
         seen,
         shared=(shared,),
-        batch_size=1,
+        batch_size=count,
         training=training if seen.training else None,
         defense=None if seen.defense is None else (),
         client=name,
     )
-    return Capture(control, Secret(face, torch.tensor([-1]), (name,), (name,)))
+    return Capture(control, truth)
 
 
 def explained(seen: Observation, found: Reconstruction, *, own: bool = True) -> float | None:
@@ -148,16 +145,3 @@ def retrained(
     )
     step = train_locally if defense is None else defense(train_locally)
     return step(task).shared
-
-
-def _face(gallery: str, shape: Shape, number: int) -> Tensor:
-    """A face `[1, C, H, W]`: of the gallery's people one each, else of the face GAN."""
-    if gallery:
-        photos = folder(path=gallery, size=16)  # only their names
-        first = {person: k for k, person in reversed([*enumerate(photos.people)])}
-        person = sorted(first)[number % len(first)]
-        return at_shape(read_photo(Path(gallery) / photos.sources[first[person]]), shape)[None]
-    faces = FaceGenerator().load(shape, grayscale=False)
-    generator = generator_for("positive face", number)
-    with torch.no_grad():
-        return faces.images(faces.sample(1, generator)).clamp(0, 1)

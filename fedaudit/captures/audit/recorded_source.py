@@ -11,8 +11,10 @@ from torch import Tensor
 
 from fedaudit.captures.audit.auditor_photos import (
     Originals,
+    Shape,
     all_originals,
     embed_gallery,
+    gallery_faces,
     originals,
     secret_of,
 )
@@ -24,11 +26,11 @@ from fedaudit.captures.format.capture_network import model_of
 from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.captures.format.observations import observed
 from fedaudit.captures.format.tensor_names import checked
-from fedaudit.captures.simulate.invented_clients import NOISE
+from fedaudit.captures.simulate.invented_clients import NOISE, invented_faces, is_gray
 from fedaudit.captures.simulate.update_noise import without_update
 from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.claims import Claim, Neighbors
-from fedaudit.core.errors import CaptureError
+from fedaudit.core.errors import AttackError, CaptureError
 from fedaudit.core.observation import Observation
 from fedaudit.core.protocols import Attack
 from fedaudit.core.reconstruction import Reconstruction
@@ -86,7 +88,15 @@ class RecordedSource:
         del attack  # what the server sent is recorded
         if cell.role in POSITIVE:
             seen = self._recorded(self._targets(cell)[0]).seen
-            return positive_capture(seen, cell, self.run.gallery)
+            if seen.image_shape is None:
+                raise AttackError("a control needs the size of the images to make some.")
+            truth = self._known_faces(cell.target, seen.image_shape)
+            trained_on = truth.images
+            if cell.role == "positive_prior":  # its control: other faces, as gray as these
+                others = tuple(f"control {cell.target}, {k}" for k in range(len(trained_on)))
+                gray = is_gray(trained_on)
+                trained_on = invented_faces(others, seen.image_shape, grayscale=gray)
+            return positive_capture(seen, f"positive control {cell.target}", truth, trained_on)
         capture = self._recorded(self._targets(cell)[cell.target])
         if cell.role == "prior_only" and (twin := of_invented_people(capture.seen, cell)):
             return replace(capture, seen=twin[0], control=twin[1])
@@ -148,6 +158,8 @@ class RecordedSource:
         embed = average_with_mirror(embedder.embed)
         with nameless_errors():
             known = all_originals(truth, sorted({one.round for one in run.targets}), shape)
+            used = [self._known_faces(k, shape).images for k in range(run.positive)]
+            known = torch.cat([*([known] if len(known) else ()), *used])
             gallery = embed_gallery(Path(run.gallery), shape, GALLERY_SIZE, embed, known)
         key = key_of_run(run)
         references, probes = ({pseudonym(p, key): e for p, e in of.items()} for of in gallery[:2])
@@ -157,6 +169,8 @@ class RecordedSource:
     def wrong_person(self, cell: Cell, secret: Secret, found: Reconstruction) -> str | None:
         """Somebody of another target whose photos the auditor brought."""
         del found
+        if cell.role in POSITIVE:
+            return None
         key = key_of_run(self.run)
         known = (pseudonym(p, key) for other in self._others(cell) for p in _people(other))
         return next((person for person in known if person not in secret.people), None)
@@ -177,6 +191,20 @@ class RecordedSource:
             return Explained(own, explained(self._recorded(other).seen, found, own=False))
         except CaptureError:
             return Explained(own)
+
+    def _known_faces(self, number: int, shape: Shape) -> Secret:
+        """The faces of a positive control, as many as clients train on.
+
+        They are of the gallery's people, or of people who do not exist.
+        """
+        count, gallery = max(1, self.run.targets[0].images), self.run.gallery
+        unknown = torch.full((count,), -1)
+        if not gallery:
+            names = tuple(f"positive control {number}, face {k}" for k in range(count))
+            return Secret(invented_faces(names, shape, grayscale=False), unknown, names, names)
+        faces, people, drawn_from = gallery_faces(gallery, shape, number, count)
+        truth = Secret(faces, unknown, people, people, eligible=drawn_from)
+        return _hidden(truth, key_of_run(self.run))
 
     def _targets(self, cell: Cell) -> tuple[RecordedTarget, ...]:
         return self.run.targets_of(cell.scenario)
@@ -263,7 +291,9 @@ def names_of(run: RecordedRun) -> Mapping[str, str]:
 def _hidden(secret: Secret, key: bytes) -> Secret:
     """The truth without anybody's name."""
     people = tuple(pseudonym(person, key) for person in secret.people)
-    return replace(secret, people=people, sources=tuple(map(str, range(len(people)))))
+    eligible = tuple(pseudonym(person, key) for person in secret.eligible)
+    sources = tuple(map(str, range(len(people))))
+    return replace(secret, people=people, eligible=eligible, sources=sources)
 
 
 def _photos(target: RecordedTarget) -> tuple[tuple[str, Originals], ...]:

@@ -45,13 +45,28 @@ def inconclusive(verdict: Verdict, reason: Reason, why: str) -> Verdict:
     )
 
 
-def lack_of_power(row: Row, control: Row | None, ceiling: float | None) -> tuple[Reason, str]:
-    """Why finding nobody says nothing of the defense: a reason and its words, or ("", "")."""
+def short_of(row: Row) -> tuple[Reason, str]:
+    """What the attack itself lacks: a reason and its words, or ("", "")."""
     if row.adaptive not in ADAPTED:
         return "blind attack", (
             f"{row.attack} takes the defense for absent (adaptive: {row.adaptive}), and a server "
             "knows which defense its clients use; add an attack that does"
         )
+    effort = row.measurement.effort if row.measurement else None
+    if effort is None or not effort.enough:
+        words = effort.words if effort else "its effort is not known"
+        return "unconverged", (
+            f"the search of {row.attack} may not have ended ({words}), and a longer one may find "
+            "somebody; give it more steps"
+        )
+    return "", ""
+
+
+def lack_of_power(row: Row, control: Row | None, ceiling: float | None) -> tuple[Reason, str]:
+    """Why finding nobody says nothing of the defense: a reason and its words, or ("", "")."""
+    lacking = short_of(row)
+    if lacking[0]:
+        return lacking
     if control is None or control.measurement is None or control.reid is None:
         return "no undefended control", (
             f"{row.attack} was not tried without a defense in scenario {row.scenario}, so nothing "

@@ -17,7 +17,7 @@ from fedaudit.reports.comparison import Explained, Measurement, Row, Verdict, Wo
 from fedaudit.reports.controls import lacks_power
 from fedaudit.reports.effort import effort
 from fedaudit.reports.identity_tests import group_test, identity_tests
-from fedaudit.reports.power import inconclusive, with_power
+from fedaudit.reports.power import inconclusive, short_of, with_power
 from fedaudit.reports.results import Contrast, Settings
 from fedaudit.reports.trials import Group, Trials
 from fedaudit.reports.unit_scores import (
@@ -278,9 +278,12 @@ def _recorded(
 
 def _doubted(row: Row, why: str) -> Row:
     """The row of an attack that was not seen to find known faces: it says nothing."""
-    if not why or row.verdict.kind != "NO LEAK FOUND ABOVE LIMIT":
+    if row.verdict.kind != "NO LEAK FOUND ABOVE LIMIT":
         return row
-    return replace(row, verdict=inconclusive(row.verdict, "no power", why))
+    reason, words = short_of(row)
+    if not reason and why:
+        reason, words = "no power", why
+    return replace(row, verdict=inconclusive(row.verdict, reason, words)) if reason else row
 
 
 def _has(metric: str, first: Group, second: Group) -> bool:

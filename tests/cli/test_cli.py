@@ -132,7 +132,7 @@ def test_run_report_and_go_on(
     plan = capsys.readouterr().out
     assert "runs/study (new)" in plan
     assert f"jobs      {fakes.JOBS}, of which {fakes.JOBS} are to do" in plan
-    assert "fresh: 2 defenses × 1 attack × 4 targets × 1 seed = 8 cells, and 14 controls" in plan
+    assert "fresh: 2 defenses × 1 attack × 4 targets × 1 seed = 8 cells, and 18 controls" in plan
     assert "no estimate before the first cells are done" in plan
     assert "note      dpsgd: the network of fake was changed." in plan
     assert fedaudit("run", "study.toml") == 0
@@ -175,7 +175,7 @@ def test_estimate_from_what_is_done(
     assert fedaudit("run", "study.toml", "--quiet") == 4
     err = capsys.readouterr().err
     assert "elapsed" not in err
-    assert f"error: 8 of {fakes.JOBS} jobs failed; the report says" in err
+    assert f"error: 10 of {fakes.JOBS} jobs failed; the report says" in err
     assert "\nfresh--dpsgd--quick--audit--t000--s0: it was told to fail.\nAll messages" in err
     assert "stand in runs/study/log.jsonl. The same command tries" in err
     assert err.count("told to fail") == 2  # as it happens, and in the end

@@ -130,6 +130,14 @@ def test_a_blind_attack_beside_one_that_knows_takes_nothing_away(report: Report)
     assert report(audit(attacks=(IG, GAN)), *hits).headline.kind == "LEAK DEMONSTRATED"
 
 
+def test_a_search_that_had_not_ended(report: Report) -> None:
+    """Its objective still falls, or it does not say: a longer search may find somebody."""
+    for half in ([], [replace(t, objective=0.9) for t in deployed(role="half_steps", prior=None)]):
+        searched = [replace(t, closed_form=False, history=((0, 1.0),)) for t in deployed()]
+        found = report(audit(), line(90, N), searched, half, noise(0))
+        open_because(found, "unconverged", "may not have ended", "give it more steps")
+
+
 def test_cells_that_were_not_run(report: Report) -> None:
     asked = audit(attacks=(IG, GAN))
     found = report(asked, line(90, N), line(90, N, attack=GAN), deployed(), noise(0))

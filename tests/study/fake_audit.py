@@ -41,7 +41,7 @@ targets = 2
 attacks = ["quick"]
 controls = false
 """
-JOBS = 10 + 8 + 8 + 6 + 2  # trainings; audit; prior-only; controls by noise; late
+JOBS = 10 + 8 + 8 + 10 + 2  # trainings; audit; prior-only; half steps and noise; late
 settings: dict[str, Any] = json.loads(os.environ.get("FAKE", "{}"))
 
 

@@ -1,7 +1,7 @@
 """From a run folder to `results.json` and `report.html`; a pure function of the folder."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fedaudit.core.errors import RunFolderError
@@ -34,9 +34,11 @@ from fedaudit.reports.results import (
     canonical_bytes,
 )
 from fedaudit.reports.rows import contrasts, invalidated, rows
+from fedaudit.reports.text import NBSP, percent
 from fedaudit.reports.trials import Trials
 from fedaudit.scoring.identity import Gallery, gallery_of_packed
 from fedaudit.scoring.metrics import declared
+from fedaudit.stats.intervals import clopper_pearson
 from fedaudit.study import hash_list
 from fedaudit.study.inventory import Inventory
 from fedaudit.study.jobs import TrainJob, central_jobs, gallery_name, utility_jobs
@@ -139,11 +141,25 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
                 else ()
             ),
             *folder.facts().notes,
+            *_reach(units),
             *_origins(folder, stock),
             *_gaps(folder, stock),
         ),
         explanation=_explanation(folder),
     )
+
+
+def _reach(units: Mapping[str, int]) -> Iterator[str]:
+    """The smallest limit that the data can settle, whatever is run on them."""
+    scenes: dict[int, list[str]] = {}
+    for scenario, most in units.items():
+        scenes.setdefault(most, []).append(scenario)
+    for most, names in scenes.items():
+        least = percent(clopper_pearson(0, most)[1]).replace(NBSP, " ")
+        yield (
+            f"{', '.join(names)}: the data give {most} independent people or updates at most, "
+            f"so that no rate below {least} can be excluded, whatever is run on them."
+        )
 
 
 def _not_run(study: Study, table: tuple[Row, ...]) -> tuple[str, ...]:

@@ -220,7 +220,9 @@ def _verdict(x: Row, _: Scene) -> Cell:
     if x.measurement is None or (x.model_state and verdict.kind == "NOT TESTED"):
         notes.append(verdict.sentence)
     if verdict.targets_needed is not None:
-        notes.append(f"{verdict.targets_needed} targets would settle it")
+        notes.append(f"{verdict.targets_needed} {x.reid.unit if x.reid else ''} would settle it")
+    elif verdict.reason:
+        notes.append(verdict.reason)
     return Cell(notes=tuple(notes), verdict=verdict.kind)
 
 

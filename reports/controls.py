@@ -1,6 +1,6 @@
 """The controls of a run: what must succeed, what must not, and whether it was so."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from fedaudit.core.measures import Estimate
@@ -50,8 +50,9 @@ def controls(
         known: Of `ceilings`.
     """
     fmr = gallery.fmr if gallery else study.fmr
-    noise = [s.reidentified for t in trials.of_role("noise") for s in t.images]
-    wrong = [s.wrong_reidentified for t in trials.of_role("audit") for s in t.images]
+    noise = [(s.person, s.reidentified) for t in trials.of_role("noise") for s in t.images]
+    audited = [s for t in trials.of_role("audit") for s in t.images]
+    wrong = [(s.person, s.wrong_reidentified) for s in audited]
     # A search of the whole gallery has as many chances as it has people.
     searched = any(row.measurement and row.measurement.searched for row in rows)
     noise_fmr = fmr
@@ -228,15 +229,26 @@ def _over(gain: Estimate) -> str:
     return f"{gain.value:+.2f} over prior-only ({gain.low:+.2f} to {gain.high:+.2f})"
 
 
-def _negative(name: str, hits: list[bool | None], fmr: float) -> Control:
-    requirement = f"lower bound at most {10 * fmr:.2g}, ten times the FMR"
-    tested = [bool(hit) for hit in hits if hit is not None]
-    if not tested:
+def _negative(name: str, hits: Sequence[tuple[str, bool | None]], fmr: float) -> Control:
+    """What must not match: `hits` are a person and an outcome for each image.
+
+    A person counts once, and has matched if any image did: so many tries have as many chances.
+    """
+    tries: dict[str, list[bool]] = {}
+    for person, hit in hits:
+        if hit is not None:
+            tries.setdefault(person, []).append(hit)
+    most = max((len(mine) for mine in tries.values()), default=1)
+    limit = 1 - (1 - min(1.0, 10 * fmr)) ** most
+    requirement = f"lower bound at most {percent(limit)}, what ten times the FMR gives in "
+    requirement = f"{requirement}{most} {'try' if most == 1 else 'tries'} a person"
+    requirement = requirement.replace(NBSP, " ")
+    if not tries:
         return Control(name, "all", "not run", requirement, None)
-    rate = intervals.rate(tested)
+    rate = intervals.rate([any(mine) for mine in tries.values()])
     # Reconstructions of one photo by several attacks resemble each other, so few false matches can
     # repeat; a control only fails where the rate is well above what calibration promises.
-    return Control(name, "all", rate_text(rate), requirement, rate.low <= 10 * fmr)
+    return Control(name, "all", rate_text(rate), requirement, rate.low <= limit)
 
 
 def _explained(rows: tuple[Row, ...]) -> tuple[Control, ...]:
@@ -304,10 +316,13 @@ def _update_noise(study: Study, trials: Trials) -> tuple[Control, ...]:
     entries = []
     for scenario in study.scenarios:
         mine = [t for t in trials.of_role("update_noise") if t.cell.scenario == scenario.name]
-        hits = [bool(s.reidentified) for t in mine for s in t.images if s.reidentified is not None]
-        if not hits or any(s.nearest for t in mine for s in t.images):
+        shown = [s for t in mine for s in t.images if s.reidentified is not None]
+        if not shown or any(s.nearest for s in shown):
             continue
-        rate, targets = intervals.rate(hits), len({t.cell.target for t in mine})
+        people: dict[str, bool] = {}
+        for score in shown:
+            people[score.person] = people.get(score.person, False) or bool(score.reidentified)
+        rate, targets = intervals.rate([*people.values()]), len({t.cell.target for t in mine})
         entries.append(
             Control(
                 name=f"noise in place of the update ({targets} targets, all attacks)",

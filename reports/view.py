@@ -1,16 +1,17 @@
 """What the page needs beyond `Results`: derived, never measured."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from fedaudit.core.measures import Evidence, Rate
+from fedaudit.core.measures import Evidence
 from fedaudit.reports.columns import Cell, Column, of_defenses, of_exposures, of_rows, scene
 from fedaudit.reports.comparison import GRAVITY, Row
 from fedaudit.reports.figures import state_of, unique
 from fedaudit.reports.results import Results
-from fedaudit.reports.text import defense_name, percent
+from fedaudit.reports.text import counted, defense_name, percent
 from fedaudit.reports.verdicts import ORDER
+from fedaudit.stats.intervals import clopper_pearson
 
 T = TypeVar("T")
 
@@ -131,10 +132,9 @@ def not_shown(results: Results, headline: Row | None) -> tuple[str, ...]:
         )
     rate_ = headline.reid if headline else None
     if rate_ and rate_.n:
-        bound = _zero_bound(rate_)
-        points.append(
-            f"Even 0 of {rate_.n} would still allow a rate of {percent(bound)} (95 %, one-sided)."
-        )
+        bound = clopper_pearson(0, rate_.n)[1]
+        none = counted(replace(rate_, hits=0))
+        points.append(f"Even {none} would still allow a rate of {percent(bound)}.")
     points.append("Stronger attackers, other data and other settings may recover more.")
     return tuple(points)
 
@@ -151,8 +151,10 @@ def next_steps(results: Results) -> tuple[str, ...]:
     needed = results.headline.targets_needed
     if needed is not None:
         steps.append(
-            f"Audit at least {needed} targets: that many would settle an inconclusive rate."
+            f"Audit at least {needed} people, or updates that share nobody: that settles it."
         )
+    elif results.headline.reason:
+        steps.append(f"Mend what keeps the verdict open: {results.headline.reason}.")
     elif results.underpowered:
         steps.append("Repeat with more targets before concluding anything from a low rate.")
     return tuple(steps) or ("Keep this report with the configuration; repeat after every change.",)
@@ -174,7 +176,3 @@ def intervals(results: Results) -> tuple[str, ...]:
 def evidence_title(evidence: Evidence) -> str:
     """The evidence level as the banner names it."""
     return {"none": "No pictures", "redacted": "Redacted", "full": "Full"}[evidence]
-
-
-def _zero_bound(value: Rate) -> float:
-    return 1.0 - float(0.05 ** (1 / value.n))

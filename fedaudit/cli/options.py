@@ -37,7 +37,9 @@ quiet_option = click.option(
     "-q", "--quiet", is_flag=True, help="No progress, only failures and the verdict."
 )
 fail_on_option = click.option(
-    "--fail-on", type=click.Choice(GATES), help="Exit with 1 if a finding is as grave as that."
+    "--fail-on",
+    type=click.Choice(GATES),
+    help="Exit with 1 if a finding about what is deployed is as grave as that.",
 )
 evidence_option = click.option(
     "--evidence",

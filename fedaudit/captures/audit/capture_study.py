@@ -35,9 +35,11 @@ from fedaudit.core.printable import printable
 from fedaudit.core.recorded_run import RECORDED, RecordedRun, RecordedTarget
 from fedaudit.core.scenario import SAFE_NAME, Choice, Scenario, Study
 from fedaudit.core.threat_models import EXPLANATIONS
+from fedaudit.data.folder import SUFFIXES
 from fedaudit.data.pseudonyms import key_of_folders, pseudonym
 from fedaudit.models.network_file import digest_of as digest_of_model
 from fedaudit.models.network_file import is_file
+from fedaudit.scoring.identity import PAIRS_PER_FALSE_MATCH
 
 ALONE = 6
 """Updates of a round that can say something by themselves: the fewest of which an exact test can
@@ -149,7 +151,28 @@ def study_of(request: Request) -> Plan:
             f"these are updates of fewer than {ALONE} clients, of one image each: whatever comes "
             "back, an exact test cannot tell a leak from chance. Record more clients"
         )
+    if request.gallery is not None:
+        remarks += _small_gallery(request.gallery, request.fmr)
     return Plan(study, tuple(remarks))
+
+
+def _small_gallery(gallery: Path, fmr: float) -> list[str]:
+    """What a gallery of too few people keeps from being said."""
+    photos = [
+        sum(file.suffix.lower() in SUFFIXES for file in person.iterdir())
+        for person in gallery.expanduser().iterdir()
+        if person.is_dir() and not person.name.startswith(".")
+    ]
+    pairs = sum(count // 2 for count in photos) * (len(photos) - 1)
+    if pairs * fmr >= PAIRS_PER_FALSE_MATCH:
+        return []
+    relaxed = pairs * 1e-2 >= PAIRS_PER_FALSE_MATCH
+    then = "matches are judged at 0.01" if relaxed else "nobody can be recognized"
+    return [
+        f"the gallery has {len(photos)} people and about {pairs:,} impostor pairs, and an FMR of "
+        f"{fmr:g} takes {PAIRS_PER_FALSE_MATCH / fmr:,.0f}: {then}. Add people or photos, or raise "
+        "--fmr"
+    ]
 
 
 def _unidentified(

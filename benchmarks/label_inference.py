@@ -109,7 +109,9 @@ def main() -> None:
                         span = embedding_span(entry) if entry else None
                         for rule in RULES:
                             started = time.process_time()
-                            found = infer_labels(model, target, batch, common, span, rule)
+                            found = infer_labels(
+                                model, target, batch, images.shape[1:], common, span, rule
+                            )
                             seconds[rule].append(time.process_time() - started)
                             assert found is not None
                             both = Counter(found.tolist()) & Counter(labels)

@@ -17,7 +17,7 @@ from torch import Tensor
 from fedaudit.attacks.training.simulated_training import smooth_noise
 from fedaudit.core.observation import Observation
 from fedaudit.defenses.gradient_transforms import Batch, Draws, GradientTransform
-from fedaudit.models.batch_norm import client_mode
+from fedaudit.models.batch_norm import replay_mode
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build
 
@@ -214,7 +214,7 @@ def generic_gradient(seen: Observation) -> dict[str, Tensor]:
         return {}
     generator = torch.Generator().manual_seed(0)
     images = smooth_noise(seen.batch_size or 1, seen.image_shape, generator)
-    model = client_mode(build(seen.model, seen.before), seen.training)
+    model = replay_mode(build(seen.model, seen.before), seen.training)
     scores = model(images)
     labels = torch.arange(len(images)) % scores.shape[1]
     named = dict(model.named_parameters())

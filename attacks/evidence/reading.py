@@ -34,6 +34,7 @@ class Reading:
         first_fc: What the first fully connected layer gives away; None where it gives nothing.
         private: Names of the parameters that stay on the device.
         clean: The update is one exact gradient: no noise, no drift over several steps.
+        untrained: Names of parameters on which no image left a trace: frozen, or not used.
         soft: `[N, K]` class probabilities, where a defense gave images such labels.
         every_round: What was sent of each parameter in every round, `[R, …]` by name, newest first,
             where a search is led by all of it; else {}.
@@ -50,6 +51,7 @@ class Reading:
     clean: bool = False
     soft: Tensor | None = None
     every_round: Mapping[str, Tensor] = field(default_factory=dict)
+    untrained: frozenset[str] = frozenset()
 
     @property
     def blind(self) -> bool:
@@ -119,7 +121,7 @@ class Reading:
     def classes(self) -> int:
         """K, the number of the network's scores."""
         with torch.no_grad():
-            return int(self.model(self.like.new_zeros(1, *self.shape)).shape[1])
+            return int(self.model(self.like.new_zeros(2, *self.shape)).shape[1])
 
     def to(self, dtype: torch.dtype) -> Self:
         """The same in another precision; the model is converted in place."""

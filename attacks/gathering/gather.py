@@ -23,10 +23,11 @@ from fedaudit.attacks.evidence.labels.infer import share_out, solved
 from fedaudit.attacks.evidence.reading import Reading
 from fedaudit.attacks.evidence.unshared_layers import unshared_names
 from fedaudit.attacks.training.schedule import without_pulls
+from fedaudit.attacks.training.trained_parameters import possible_training, trained_part
 from fedaudit.core.errors import AttackError, KnowledgeError
 from fedaudit.core.observation import Observation
 from fedaudit.core.shared import Update
-from fedaudit.models.batch_norm import client_mode
+from fedaudit.models.batch_norm import replay_mode
 from fedaudit.models.foreign_network import adopt
 from fedaudit.models.zoo import build
 
@@ -65,28 +66,33 @@ def gather(seen: Observation) -> Evidence:
     """
     count, shape, update = _basics(seen)
     adaptation = adapt_to(seen)
-    target = mean_gradient(seen, adaptation.update or update)
-    device = next(iter(target.values())).device
+    sent = adaptation.update or update
+    device = next(iter(sent.tensors.values())).device
     network = adopt(build(seen.model, seen.before), shape)
-    model = client_mode(network, seen.training).to(device)
+    model = replay_mode(network, possible_training(network, seen)).to(device)
+    trained = trained_part(model, sent.tensors, shape)
+    target = {n: value for n, value in mean_gradient(seen, sent).items() if n in trained}
     # Adam's steps keep the signs of a gradient but not its rank, which is what gives maps away.
     adam = seen.training is not None and seen.training.optimizer == "adam"
     first_fc = None
     if not adam and adaptation.readable:
         first_fc = find_first_fully_connected(model, target, count, sparse=adaptation.sparse)
-    straight = first_fc if leads_to_head(model) else None
+    straight = first_fc if first_fc and leads_to_head(model) else None
     common = common_direction(straight) if straight else None
     span = embedding_span(straight) if straight else None
-    head = read_head(model, target, count, common, span, noise=adaptation.std_of)
-    linear = adaptation.readable and not adaptation.sparse
-    solution = None if adam or head is None or not linear else solved(head)
-    labels = seen.labels
+    head = read_head(model, target, count, shape, common, span, noise=adaptation.std_of)
+    linear = adaptation.readable and not adaptation.sparse and not adam
+    labels, solution = seen.labels, None
+    # Where labels are granted, the head has nothing to add but each image's place before it.
+    if head is not None and linear and (labels is None or straight is not None):
+        solution = solved(head, labels)
     if labels is None and head is not None and adaptation.directional:
         labels = share_out(head, solution)
         blurred = adaptation.noise or adaptation.sparse
         if first_fc and first_fc.maps is not None and blurred and count == 1:
             labels = likeliest_label(first_fc, model, target, sparse=adaptation.sparse)
-    complete = all(name in target for name, _ in model.named_parameters())
+    untrained = frozenset(sent.tensors) - trained
+    complete = all(n in target or n in untrained for n, _ in model.named_parameters())
     if first_fc and complete and labels is not None:
         if solution and solution.complete and torch.equal(labels.sort().values, solution.labels):
             places = torch.empty_like(solution.places)
@@ -110,6 +116,7 @@ def gather(seen: Observation) -> Evidence:
         first_fc=first_fc,
         private=unshared_names(model, seen.before),
         clean=_is_clean(seen, update) and adaptation.exact,
+        untrained=untrained,
     )
     if adaptation.special:
         rounds = [mean_gradient(seen, update) for update in adaptation.rounds]
@@ -136,7 +143,8 @@ def gather_inputs(seen: Observation) -> Evidence:
         adaptation = replace(adaptation, special=()).missing(adaptation.special[0].name)
     target = mean_gradient(seen, adaptation.update or update)
     device = next(iter(target.values())).device
-    model = client_mode(build(seen.model, seen.before), seen.training).to(device)
+    network = build(seen.model, seen.before)
+    model = replay_mode(network, possible_training(network, seen)).to(device)
     noise = adaptation.std_of if adaptation.noise else None
     return Evidence(
         model=model,

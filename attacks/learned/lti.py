@@ -21,6 +21,7 @@ from fedaudit.core.reconstruction import Adaptive, Reconstruction
 from fedaudit.core.seeds import generator_for, seed_for, seeded
 from fedaudit.core.shared import Update
 from fedaudit.files.cache import key_of, load_or_learn
+from fedaudit.models.batch_norm import replay_mode
 from fedaudit.models.facenet import FaceNet
 from fedaudit.models.zoo import build
 
@@ -160,9 +161,8 @@ class LearnedInversion:
             if complete:
                 return evidence.model
             # What stays on the client's device is unknown: the network must not rely on one draw.
-            return build(seen.model, seen.before, seed=seed_for("lti", self.seed, number)).to(
-                device
-            )
+            drawn = build(seen.model, seen.before, seed=seed_for("lti", self.seed, number))
+            return replay_mode(drawn, seen.training).to(device)
 
         client = SimulatedClient(
             model=model,
@@ -222,7 +222,8 @@ class LearnedInversion:
         if front and isinstance(evidence.model, FaceNet) and evidence.model.pool == "flatten":
             with torch.no_grad():
                 maps = evidence.model.body(learned["front_mean"].new_zeros(1, *evidence.shape))
-            plane = (maps.shape[1], maps.shape[2], maps.shape[3])
+            if maps.dim() == 4:  # a stranger's body may end in rows
+                plane = (maps.shape[1], maps.shape[2], maps.shape[3])
         width, shape = front + len(learned["directions"]), evidence.free_shape
         return VectorDecoder(width, shape, evidence.count, self.hidden, plane)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fedaudit.attacks.training.replay import Course, replay
 from fedaudit.attacks.training.schedule import Order, Pace, fixed_order, scale_of, steady_pace
+from fedaudit.attacks.training.trained_parameters import is_still
 from fedaudit.core.choices import check_choices
 from fedaudit.core.errors import AttackError, KnowledgeError
 from fedaudit.core.observation import LocalTraining, Observation
@@ -74,6 +75,12 @@ class DummyUpdate:
         scale = 1.0 if self.update.kind == "gradient" else -1 / scale_of(self._training)
         return tuple(self.update.tensors[name].detach() * scale for name in self.matched)
 
+    @cached_property
+    def still(self) -> frozenset[str]:
+        """Names of parameters that the client did not train."""
+        names = (name for name, _ in self.model.named_parameters())
+        return frozenset(n for n in names if is_still(n, self.before, self.update.tensors))
+
     @property
     def passes(self) -> int:
         """Single images' forward-backward passes that one call takes."""
@@ -104,6 +111,7 @@ class DummyUpdate:
             names=self.matched,
             softening=self.softening,
             course=course,
+            still=self.still,
         )
         return tuple(delta[name] * (-1 / scale_of(self._training)) for name in self.matched)
 

@@ -5,7 +5,7 @@ A client that takes several steps shares the sum of gradients at weights that it
 ends instead, which costs less and can be searched from further away.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -50,6 +50,7 @@ def replay(
     softening: float = 0.0,
     course: Course | None = None,
     visit: Callable[[Named], None] | None = None,
+    still: Collection[str] = (),
 ) -> Named:
     """The weight delta of a client that trains on `images`, by name and differentiable in them.
 
@@ -71,6 +72,7 @@ def replay(
             sign of the gradient, which has no derivative.
         course: Follow this instead of the replayed weights.
         visit: Called after each replayed step with the delta so far.
+        still: Names of parameters that the client did not train.
 
     Raises:
         AttackError: `order` has another number of steps than `training`.
@@ -100,20 +102,21 @@ def replay(
     if course is not None:
         return _follow(course, start, wanted, training, order, slope, softening)
     rule = _Rule(training, start, softening)
-    weights = {n: value.clone().requires_grad_() for n, value in start.items()}
+    weights = {n: value.clone().requires_grad_(n not in still) for n, value in start.items()}
     moved: Named = {}
     for number, which in enumerate(order):
         last = number == len(order) - 1
-        among = wanted if last else list(weights)
+        among = wanted if last else [n for n in weights if n not in still]
         change = rule.step(rule.pulled(slope(weights, which, among), weights))
         # The last step may change some parameters only; the others' way is of no use then.
         moved = _sum(moved, change)
         if visit:
             visit(moved)
         if not last:
-            weights = {n: start[n] + d for n, d in moved.items()}
+            now = {n: start[n] + d for n, d in moved.items()}
             if not create_graph:
-                weights = {n: w.detach().requires_grad_() for n, w in weights.items()}
+                now = {n: w.detach().requires_grad_() for n, w in now.items()}
+            weights |= now
     return {n: moved[n] if create_graph else moved[n].detach() for n in wanted}
 
 

@@ -5,7 +5,7 @@ that goes depends on the network, the labels and the settings far more than on w
 So the server trains on smooth noise from the same weights, and reads off the pace.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from itertools import pairwise
 
@@ -35,6 +35,7 @@ def simulate_pace(
     images: Tensor,
     labels: Tensor,
     training: LocalTraining,
+    still: Collection[str] = (),
 ) -> Pace:
     """The pace of a client that trains on `images` of anything; one replay, without derivatives."""
     reached: list[Tensor] = []
@@ -46,6 +47,7 @@ def simulate_pace(
         training,
         order=fixed_order(len(images), training),
         create_graph=False,
+        still=still,
         visit=lambda moved: reached.append(torch.cat([m.flatten() for m in moved.values()])),
     )
     end = reached[-1]
@@ -70,5 +72,5 @@ def along_simulated_path(
     if dummy.update.kind == "gradient" or dummy.training.steps == 1:
         return dummy
     noise = smooth_noise(dummy.count, image_shape, generator).to(labels.device)
-    pace = simulate_pace(dummy.model, dummy.before, noise, labels, dummy.training)
+    pace = simulate_pace(dummy.model, dummy.before, noise, labels, dummy.training, dummy.still)
     return replace(dummy, mode="path", pace=pace)

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from fedaudit.attacks.training.replay import replay
 from fedaudit.attacks.training.schedule import fixed_order
 from fedaudit.attacks.training.simulated_training import smooth_noise
+from fedaudit.attacks.training.trained_parameters import is_still
 from fedaudit.core.errors import AttackError, KnowledgeError
 from fedaudit.core.observation import LocalTraining, Observation
-from fedaudit.models.batch_norm import client_mode
+from fedaudit.models.batch_norm import replay_mode
 
 STEPS = (1, 2, 4, 8, 16)
 RATES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
@@ -95,11 +96,13 @@ def guess_training(
     shown = images
     if shown is None:
         shown = smooth_noise(seen.batch_size, seen.image_shape, generator).to(labels.device)
-    shared = {n: t for n, t in seen.update.tensors.items() if t.numel() > 1}
+    own, sent = dict(model.named_parameters()), seen.update.tensors
+    shared = {n: t for n, t in sent.items() if n in own and t.numel() > 1 and bool(t.any())}
+    still = {n for n in own if is_still(n, seen.before, sent)}
     guesses = []
     for candidate in left:
         delta = replay(
-            client_mode(model, candidate),
+            replay_mode(model, candidate),
             seen.before,
             shown,
             labels,
@@ -107,6 +110,7 @@ def guess_training(
             order=fixed_order(seen.batch_size, candidate),
             create_graph=False,
             names=list(shared),
+            still=still,
         )
         compare = unlike if images is None else relative_error
         guesses.append(Guess(candidate, compare(delta, shared)))

@@ -25,7 +25,7 @@ from fedaudit.models.zoo import build
 
 def attack(
     model: nn.Module,
-    update: Mapping[str, Tensor],
+    update: Mapping[str, Tensor | None],
     name: str | Attack = "gan_inversion",
     *,
     images: int = 1,
@@ -55,6 +55,7 @@ def attack(
             `criterion(scores, labels)`. Its mode (`model.training`) is the one that batch norm is
             taken to have trained in, unless `training` says it.
         update: By parameter name: a gradient (the mean over the images), or a change of weights.
+            Frozen parameters may be absent, None or zero; so may those that the model does not use.
         name: A registered attack (`fedaudit list attacks`), `package.module:Attack`, or an attack
             such as `fedaudit.attacks.gan_inversion(latent_steps=50)`.
         images: Number of images N behind the update, over all local steps.
@@ -99,14 +100,15 @@ def attack(
         raise UsageError(f"images = {images}: an update is of one image or more.")
     if kind not in ("gradient", "delta"):
         raise UsageError(f'kind = {kind!r}: an update is a "gradient" or a "delta".')
-    check_fit(model, update, unshared)
+    sent = {name: value for name, value in update.items() if value is not None}
+    check_fit(model, sent, unshared, shape)
     method = _resolve(name, settings)
     spec = _spec(model, unshared, mean, std)
     classes = _classes(spec, shape)
     seen = Observation(
         model=spec,
         before=_broadcast(model, unshared),
-        shared=_shared(model, kind, update, buffers, images),
+        shared=_shared(model, kind, sent, buffers, images),
         image_shape=shape,
         batch_size=images,
         num_classes=classes,

@@ -1,5 +1,6 @@
 """Does an update fit the model that it is said to be of, and what else was said of it?"""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedaudit.core.errors import ConfigError, UsageError
+from fedaudit.models.live_module import copy_module
 
 SHOWN = 3
 """Names of parameters that an error lists."""
@@ -26,8 +28,15 @@ def checked_shape(shape: Sequence[int] | None) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def check_fit(model: nn.Module, update: Mapping[str, Tensor], unshared: Collection[str]) -> None:
+def check_fit(
+    model: nn.Module,
+    update: Mapping[str, Tensor],
+    unshared: Collection[str],
+    shape: tuple[int, int, int],
+) -> None:
     """Refuse an update whose names or shapes are not the model's.
+
+    It may lack what is frozen, and what the model does not compute with: that has no gradient.
 
     Raises:
         UsageError: Names what does not fit, and the closest name.
@@ -53,14 +62,29 @@ def check_fit(model: nn.Module, update: Mapping[str, Tensor], unshared: Collecti
     if both := [name for name in unshared if name in update]:
         raise UsageError(f"{both[0]!r} is in the update, so it is shared: take it off unshared.")
     learned = {n for n, p in model.named_parameters() if p.requires_grad}
-    if missing := [n for n in learned if n not in update and n not in unshared]:
+    missing = [n for n in learned if n not in update and n not in unshared]
+    if missing and (missing := sorted(used_parameters(model, shape) & set(missing))):
         raise UsageError(
-            f"the update lacks {_some(sorted(missing))}. If that stays on the device, say so: "
+            f"the update lacks {_some(missing)}. If that stays on the device, say so: "
             "unshared=[…]; if it is frozen, set requires_grad = False on the model."
         )
     for name, value in update.items():
         if not bool(value.isfinite().all()):
             raise UsageError(f"the update's {name!r} holds values that are not finite numbers.")
+
+
+def used_parameters(model: nn.Module, shape: tuple[int, int, int]) -> frozenset[str]:
+    """Names of what the scores of images depend on; of all where the model takes no such images."""
+    twin = copy_module(module=model).eval()
+    named = dict(twin.named_parameters())
+    try:
+        scores = twin(
+            torch.linspace(0, 1, 2 * math.prod(shape)).view(2, *shape).to(next(twin.parameters()))
+        )
+        slopes = torch.autograd.grad(scores.sum(), list(named.values()), allow_unused=True)
+    except Exception:  # whatever is wrong with it is told where the model is checked
+        return frozenset(named)
+    return frozenset(n for n, s in zip(named, slopes, strict=True) if s is not None)
 
 
 def _prefix_hint(name: str, own: Collection[str]) -> str:

@@ -37,6 +37,36 @@ def client_mode(model: nn.Module, training: LocalTraining | None) -> nn.Module:
     return model
 
 
+def replay_mode(model: nn.Module, training: LocalTraining | None) -> nn.Module:
+    """Put `model` in the client's mode as far as others can compute it, in place, and return it.
+
+    Batch norm is as in `client_mode`, but its running statistics stand still, so that a pass is a
+    function of its inputs alone and can be mapped over. What a client draws (dropout, stochastic
+    depth) nobody else knows: such layers compute what they do on average. Where an image is looked
+    at by itself and leaves one value a channel, which has no spread, running statistics stand in.
+    """
+    model.eval()
+    if training is None or training.batch_norm == "train":
+        for layer in batch_norm_layers(model).values():
+            layer.train()
+            layer.track_running_stats = False
+            layer.register_forward_pre_hook(_fix_statistics)
+            layer.register_forward_hook(_free_statistics)
+    return model
+
+
+def _fix_statistics(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Evaluation mode for an input of one value a channel, which torch refuses in training mode."""
+    if layer.training and inputs[0].numel() == inputs[0].shape[1]:
+        layer.training = False
+        vars(layer)["fixed"] = True
+
+
+def _free_statistics(layer: nn.Module, *_: object) -> None:
+    if vars(layer).pop("fixed", False):
+        layer.training = True
+
+
 def running_statistics(model: nn.Module) -> dict[str, Tensor]:
     """Detached copies of running means and variances by buffer name; {} without batch norm."""
     return {

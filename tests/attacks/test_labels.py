@@ -24,6 +24,7 @@ from fedaudit.models.facenet import FaceNet
 from fedaudit.models.zoo import build
 
 GradientOf = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
+SHAPE = (3, 32, 32)
 FOUR = [3, 7, 11, 20]
 EIGHT = [0, 5, 9, 14, 17, 22, 30, 39]
 REPEATED = [0, 1, 2, 2, 2, 3, 3, 9]
@@ -46,7 +47,8 @@ def head_of(
     target = gradient_of(model, images, torch.tensor(labels))
     entry = find_first_fully_connected(model, target, len(labels))
     common = common_direction(entry) if entry else None
-    head = read_head(model, target, len(labels), common, embedding_span(entry) if entry else None)
+    span = embedding_span(entry) if entry else None
+    head = read_head(model, target, len(labels), images.shape[1:], common, span)
     assert head is not None
     return head
 
@@ -196,7 +198,7 @@ def test_unknown_rules_are_named(faces: FaceSet, gradient_of: GradientOf) -> Non
     model = network("face", "linear")
     target = gradient_of(model, photos_of(faces, [3]), torch.tensor([3]))
     with pytest.raises(UnknownNameError, match="did you mean 'votes'"):
-        infer_labels(model, target, 1, rule="vote")
+        infer_labels(model, target, 1, SHAPE, rule="vote")
 
 
 def test_a_map_of_either_sign(faces: FaceSet, gradient_of: GradientOf) -> None:
@@ -220,9 +222,10 @@ def test_idlg_finds_the_row_that_points_away() -> None:
 
 def test_without_the_head_there_are_no_labels() -> None:
     assert (
-        infer_labels(network("face", "cosface"), {"embedding.weight": torch.ones(2, 2)}, 1) is None
+        infer_labels(network("face", "cosface"), {"embedding.weight": torch.ones(2, 2)}, 1, SHAPE)
+        is None
     )
-    assert infer_labels(nn.Sequential(nn.Conv2d(3, 3, 1)), {}, 1) is None
+    assert infer_labels(nn.Sequential(nn.Conv2d(3, 3, 1)), {}, 1, SHAPE) is None
 
 
 def test_any_networks_last_linear_layer_is_its_head(gradient_of: GradientOf) -> None:

@@ -80,7 +80,7 @@ def test_coefficients_are_read_exactly(network: str, head: str) -> None:
     named = dict(model.named_parameters())
     target = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
     place = model.embedding(model.features(image))[0].detach()
-    found = read_head(model, target, 1)
+    found = read_head(model, target, 1, (3, 32, 32))
     assert found is not None
     read = mixed_label(found, 7.0 * place)  # its length is not known
     assert read is not None
@@ -89,7 +89,7 @@ def test_coefficients_are_read_exactly(network: str, head: str) -> None:
 
 def test_plain_scores_without_bias_do_not_show_the_length() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4, bias=False))
-    head = read_head(model, {"1.weight": torch.ones(4, 12)}, 1)
+    head = read_head(model, {"1.weight": torch.ones(4, 12)}, 1, (3, 2, 2))
     assert head is not None
     assert mixed_label(head, torch.ones(12)) is None
 

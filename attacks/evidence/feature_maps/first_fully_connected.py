@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedaudit.models.class_head import is_class_head
 from fedaudit.models.facenet import FaceNet
+from fedaudit.models.foreign_network import ForeignFaceNet
 from fedaudit.models.soft_labels import loss_on
 
 SPECTRAL_GAP = 2.0
@@ -280,7 +282,12 @@ def _layer(model: nn.Module) -> nn.Linear | None:
 
 def leads_to_head(model: nn.Module) -> bool:
     """Whether the head sees the layer's outputs, or is the layer; nothing lies between."""
-    return isinstance(model, FaceNet) and model.first_fc_layer in (model.embedding, model.head)
+    if not isinstance(model, FaceNet):
+        return False
+    if not isinstance(model, ForeignFaceNet) or model.first_fc_layer is model.head:
+        return model.first_fc_layer in (model.embedding, model.head)
+    layer = _layer(model)
+    return layer is not None and is_class_head(model.head, layer.out_features)
 
 
 def solve_upstream(first_fc: FirstFullyConnected, features: Tensor) -> Tensor:

@@ -66,4 +66,6 @@ def known_maps(reading: Reading, *, invert: bool = True) -> KnownMaps | None:
         return KnownMaps(model, first_fc.maps[:, :, None, None], None, "average")
     with torch.no_grad():
         size = model.body(first_fc.maps.new_zeros(1, *reading.shape)).shape[1:]
+    if len(size) == 1:  # a stranger's body may end in rows
+        size = torch.Size((*size, 1, 1))
     return KnownMaps(model, first_fc.maps.view(-1, *size), None, "map")

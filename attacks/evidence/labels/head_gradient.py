@@ -1,6 +1,6 @@
 """The last layer of a network and its gradient, whatever the head."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,10 +8,16 @@ import torch.nn.functional as F
 from scipy.optimize import nnls
 from torch import Tensor, nn
 
+from fedaudit.attacks.evidence.labels.leading_svd import leading_svd
+from fedaudit.models.class_head import ClassHead, find_class_head
 from fedaudit.models.facenet import FaceNet, criterion_of
 from fedaudit.models.foreign_network import ForeignFaceNet
-from fedaudit.models.heads import CosineHead, LinearHead
+from fedaudit.models.heads import CosineHead
 
+TURNS = 400
+"""Turns by which the span of embeddings is found, as a rule: 20 to 150."""
+AGREED, SPANNED = 1e-6, 1e-3
+"""Shares of the first singular value: what rounding leaves behind the last, and the least last."""
 FAINT = 1e-3
 """Least probability that rounding does not explain."""
 
@@ -48,44 +54,81 @@ def read_head(
     model: nn.Module,
     target: Mapping[str, Tensor],
     count: int,
+    shape: Sequence[int],
     common: Tensor | None = None,
     span: Tensor | None = None,
     noise: Callable[[str], float] = lambda _: 0.0,
 ) -> HeadGradient | None:
-    """The last layer and its gradient, under `noise` by parameter; None where it was not shared."""
-    name, head = _head(model)
-    gradient = target.get(name)
-    if gradient is None or not isinstance(head, nn.Linear | CosineHead):
+    """The last layer and its gradient, under `noise` by parameter; None where it was not shared.
+
+    `shape` `(C, H, W)` is that of the images by which the head of a stranger's network is found.
+    """
+    head = class_head(model, shape)
+    gradient = None if head is None else target.get(head.name)
+    if head is None or gradient is None:
         return None
-    unit = isinstance(head, CosineHead)
-    bias = head.bias if isinstance(head, nn.Linear) else None
+    own = dict(model.named_parameters())
+    loss, finish = criterion_of(model), head.finish
     return HeadGradient(
-        gradient=gradient,
-        bias_gradient=target.get(name.removesuffix("weight") + "bias"),
-        weight=head.weight.detach(),
-        bias=None if bias is None else bias.detach(),
-        criterion=criterion_of(model),
-        unit=unit,
+        gradient=head.rows(gradient),
+        bias_gradient=None if head.bias is None else target.get(head.bias),
+        weight=head.rows(own[head.name].detach()),
+        bias=None if head.bias is None else own[head.bias].detach(),
+        criterion=lambda scores, labels: loss(finish(scores), labels),
+        unit=head.unit,
         count=count,
         common=common,
         span=span,
-        noise=noise(name),
+        noise=noise(head.name),
     )
 
 
-def restored(product: Tensor, weight: Tensor, span: Tensor) -> Tensor:
+def class_head(model: nn.Module, shape: Sequence[int]) -> ClassHead | None:
+    """The head: by its name in networks with the three parts of a `FaceNet`, found in others."""
+    if not isinstance(model, FaceNet) or isinstance(model, ForeignFaceNet):
+        return find_class_head(model, shape)
+    if isinstance(model.head, CosineHead):
+        return ClassHead("head.weight", unit=True)
+    if isinstance(model.head, nn.Linear):
+        return ClassHead("head.weight", None if model.head.bias is None else "head.bias")
+    return None
+
+
+def restored(product: Tensor, weight: Tensor, span: Tensor, *, inside: bool = True) -> Tensor:
     """Σ_i e_i x̂_iᵀ `[K, D]` from the gradient of a head that normalizes its class centers.
 
     Row k of the gradient is Σ_i e_ik (x̂_i − cos_ik ŵ_k) / |w_k|. All x̂_i lie in the span, so that
-    the part of the row outside it is that of ŵ_k alone, and says how much of ŵ_k is missing.
+    the part of the row outside it is that of ŵ_k alone, and says how much of ŵ_k is missing. What
+    is left outside is dropped where `inside`.
     """
     unit = F.normalize(weight, dim=1)
     rows = unscaled(product, weight)
-    inside = torch.linalg.qr(span.T).Q
-    outside = unit - (unit @ inside) @ inside.T
+    basis = torch.linalg.qr(span.T).Q
+    outside = unit - (unit @ basis) @ basis.T
     missing = (rows * outside).sum(1) / outside.square().sum(1).clamp_min(1e-12)
-    restored: Tensor = (rows - missing[:, None] * unit) @ inside @ inside.T
-    return restored
+    whole: Tensor = rows - missing[:, None] * unit
+    return whole @ basis @ basis.T if inside else whole
+
+
+def embedding_span_of(product: Tensor, weight: Tensor, count: int) -> Tensor | None:
+    """`[N, D]`, rows that span the batch's embeddings, from a margin head's gradient alone.
+
+    With Σ_i e_ik cos_ik ŵ_k put back (`restored`), all rows lie in a space of N dimensions. That
+    space and what is missing of each row are found in turn; None where they do not agree in the
+    end, or where the embeddings span less, as batch norm in training mode makes them.
+    """
+    if count >= min(product.shape):
+        return None
+    rows = unscaled(product, weight)
+    for _ in range(TURNS):
+        sizes, right = leading_svd(rows, count + 1)[1:]
+        if sizes[count] < AGREED * sizes[0]:
+            break
+        rows = restored(product, weight, right[:count], inside=False)
+    if not sizes[count] < AGREED * sizes[0] or sizes[count - 1] < SPANNED * sizes[0]:
+        return None
+    span: Tensor = right[:count]
+    return span
 
 
 def unscaled(gradient: Tensor, weight: Tensor) -> Tensor:
@@ -94,11 +137,16 @@ def unscaled(gradient: Tensor, weight: Tensor) -> Tensor:
     return rows
 
 
-def _head(model: nn.Module) -> tuple[str, nn.Module]:
-    if isinstance(model, FaceNet) and not isinstance(model, ForeignFaceNet):
-        return "head.weight", model.head
-    linear = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear | LinearHead)]
-    return (f"{linear[-1][0]}.weight", linear[-1][1]) if linear else ("", model)
+def upstream_of(
+    criterion: Callable[[Tensor, Tensor], Tensor], scores: Tensor, labels: Tensor
+) -> Tensor:
+    """Each image's slope of its own loss, `[n, K]`, at scores `[n, K]` under labels `[n]`.
+
+    The labels are plain numbers to the criterion, which may look at them: margins by `one_hot` or
+    by index cannot be mapped over (`vmap`).
+    """
+    slopes: Tensor = torch.func.grad(lambda s: criterion(s, labels) * len(labels))(scores)
+    return slopes
 
 
 def mixed_label(head: HeadGradient, place: Tensor) -> Tensor | None:
@@ -126,12 +174,7 @@ def mixed_label(head: HeadGradient, place: Tensor) -> Tensor | None:
         return None
     scores = scores.detach()
     classes = torch.arange(len(scores), device=scores.device)
-
-    def one(label: Tensor) -> Tensor:
-        slope: Tensor = torch.func.grad(lambda s: head.criterion(s[None], label[None]))(scores)
-        return slope
-
-    each = torch.func.vmap(one)(classes).double()
+    each = upstream_of(head.criterion, scores.expand(len(scores), -1), classes).double()
     total = each.abs().mean() * len(scores)  # weighs the sum of all like any other equation
     system = torch.cat([each.T, total.expand(1, len(scores))])
     wanted = torch.cat([upstream.double(), total[None]])

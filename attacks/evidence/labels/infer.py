@@ -1,6 +1,6 @@
 """Labels from the gradient of the head."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from heapq import heapify, heapreplace
 
 import torch
@@ -9,15 +9,20 @@ from torch import Tensor, nn
 
 from fedaudit.attacks.evidence.labels.head_gradient import (
     HeadGradient,
+    embedding_span_of,
     read_head,
     restored,
     unscaled,
 )
-from fedaudit.attacks.evidence.labels.solver import Solved, solve_head
+from fedaudit.attacks.evidence.labels.solver import Solved, is_affordable, solve_head
 from fedaudit.core.errors import UnknownNameError
 
 LOUD = 4.0
 """Scores below this many standard deviations of the noise say nothing."""
+FEW_CLASSES = 64
+"""Classes up to which all are tried."""
+CHANCES = 4
+"""Classes tried for each image, of many."""
 __all__ = ["RULES", "LabelRule", "idlg", "infer_labels", "share_out", "solve", "solved"]
 
 LabelRule = Callable[[HeadGradient], Tensor]
@@ -130,6 +135,7 @@ def infer_labels(
     model: nn.Module,
     target: Mapping[str, Tensor],
     count: int,
+    shape: Sequence[int],
     common: Tensor | None = None,
     span: Tensor | None = None,
     rule: str = "solve",
@@ -140,6 +146,7 @@ def infer_labels(
         model: The network, for its head's weights.
         target: Mean gradient by parameter name.
         count: Number of images.
+        shape: `(C, H, W)` of an image.
         common: `[D]`, direction that the batch's embeddings share, where it is known.
         span: `[n, D]`, rows that span the batch's embeddings, where they are known; margin heads
             are solved exactly with it only.
@@ -150,24 +157,33 @@ def infer_labels(
     """
     if rule not in RULES:
         raise UnknownNameError("label rule", rule, RULES)
-    head = read_head(model, target, count, common, span)
+    head = read_head(model, target, count, shape, common, span)
     return None if head is None else RULES[rule](head)
 
 
-def solved(head: HeadGradient) -> Solved | None:
+def solved(head: HeadGradient, labels: Tensor | None = None) -> Solved | None:
     """Every image's label and place before the head, solved for (`solver`).
 
-    None where the equations do not hold: one image (closed forms are exact), a margin head whose
-    embeddings' span is not known.
+    Of many classes those are tried that the votes put first; where `labels` are known, theirs
+    alone. None where the equations do not hold, as for one image (closed forms are exact) and a
+    margin head whose embeddings' span is not known; or where they would take too long.
     """
-    product = head.gradient.double() * head.count
-    weight = head.weight.double()
     if head.count == 1:
         return None
+    tried, classes = (
+        _shortlist(head) if labels is None else torch.unique(labels),
+        len(head.gradient),
+    )
+    if not is_affordable(classes, classes if tried is None else len(tried), head.count):
+        return None
+    product, weight = head.gradient.double() * head.count, head.weight.double()
     if head.unit:
-        if head.span is None or head.span.shape[0] >= head.span.shape[1]:
+        span = head.span
+        if span is None:
+            span = embedding_span_of(product, weight, head.count)
+        if span is None or span.shape[0] >= span.shape[1]:
             return None
-        product = restored(product, weight, head.span.double())
+        product = restored(product, weight, span.double())
         weight = F.normalize(weight, dim=1)
     return solve_head(
         product,
@@ -177,7 +193,16 @@ def solved(head: HeadGradient) -> Solved | None:
         head.criterion,
         unit=head.unit,
         generator=torch.Generator().manual_seed(0),
+        classes=tried,
     )
+
+
+def _shortlist(head: HeadGradient) -> Tensor | None:
+    """Classes `[n]` that are likely enough to be in the batch; None for all of a few."""
+    if len(head.gradient) <= FEW_CLASSES:
+        return None
+    most = max(FEW_CLASSES // 2, CHANCES * head.count)
+    return presence(head).argsort(descending=True, stable=True)[:most].sort().values
 
 
 def solve(head: HeadGradient) -> Tensor:

@@ -20,7 +20,7 @@ def labels_of_images(reading: Reading, images: Tensor) -> Tensor:
     is negative (iDLG, Zhao et al. 2020, for batches in any order).
     """
     nobody = torch.full((len(images),), -1)
-    head = read_head(reading.model, reading.target, reading.count)
+    head = read_head(reading.model, reading.target, reading.count, reading.shape)
     if head is None or reading.private:
         return nobody
     entered: list[Tensor] = []

@@ -3,13 +3,17 @@
 `benchmarks/label_inference.py` measures the thresholds, on ORL at 32 px, fresh and trained.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import grad, jacfwd, vmap
+from torch.func import jvp, vmap
+
+from fedaudit.attacks.evidence.labels.head_gradient import upstream_of
+from fedaudit.attacks.evidence.labels.leading_svd import leading_svd
 
 ARRIVED, STUCK = 1e-8, 1e3
 """Length outside at which a start has arrived, and damping at which it has nowhere to go."""
@@ -23,6 +27,13 @@ APART = 0.2
 """Largest pairing of two solutions that count as two images; exact ones have 0."""
 NOISE = 0.1
 """Share of the last singular value of the batch that the next may have: more is noise."""
+
+MEMORY = 4_000_000
+"""Entries of a Jacobian that are held at once: a few hundred megabytes with all that it takes."""
+WORK = 100_000_000
+"""Entries of Jacobians in all: about 8 CPU seconds. Heads of a hundred classes stay far below."""
+STARTS, USUAL = 4, 10
+"""Starts for each class in the first round, and steps that most of them take."""
 
 MOST = 0.5
 """Share of P that may be left where most images were found."""
@@ -64,7 +75,7 @@ class HeadEquation:
         unit: bool,
     ) -> "HeadEquation":
         """Take P `[K, D]` of `count` images apart."""
-        columns, sizes, rows = torch.linalg.svd(product.double(), full_matrices=False)
+        columns, sizes, rows = leading_svd(product.double(), count)
         rank = min(count, int((sizes > RANK_TOLERANCE * sizes[0]).sum()))
         weight = weight.double()
         return cls(
@@ -77,56 +88,71 @@ class HeadEquation:
             criterion,
         )
 
-    def upstream(self, coordinates: Tensor, label: Tensor) -> Tensor:
-        """e(x, c) `[K]` for x given by its coordinates `[r]` in the row space."""
-        place = coordinates / coordinates.norm() if self.unit else coordinates
-        scores = self.weight @ place + self.bias
+    def upstream(self, coordinates: Tensor, labels: Tensor) -> Tensor:
+        """e(x, c) `[n, K]` for x `[n, r]` given by their coordinates in the row space."""
+        places = F.normalize(coordinates, dim=1) if self.unit else coordinates
+        return upstream_of(self.criterion, places @ self.weight.T + self.bias, labels)
 
-        def loss(leaf: Tensor) -> Tensor:
-            return self.criterion(leaf[None], label[None])
-
-        upstream: Tensor = grad(loss)(scores)
-        return upstream
-
-    def outside(self, coordinates: Tensor, label: Tensor) -> Tensor:
-        """The part of e(x, c), scaled to length 1, outside the column space, `[K]`."""
-        e = self.upstream(coordinates, label)
-        e = e / (e.norm() + 1e-30)
-        outside: Tensor = e - self.columns @ (self.columns.T @ e)
+    def outside(self, coordinates: Tensor, labels: Tensor) -> Tensor:
+        """The part of each e(x, c), scaled to length 1, outside the column space, `[n, K]`."""
+        e = self.upstream(coordinates, labels)
+        e = e / (e.norm(dim=1, keepdim=True) + 1e-30)
+        outside: Tensor = e - (e @ self.columns) @ self.columns.T
         return outside
 
-    def solve(self, starts: Tensor, labels: Tensor, steps: int = 30) -> tuple[Tensor, Tensor]:
-        """Levenberg–Marquardt from `starts [n, r]`: places `[n, r]`, and how much is outside,
-        `[n]`.
+    def normal(self, coordinates: Tensor, labels: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+        """JᵀJ `[n, r, r]` and Jᵀ·out `[n, r]` of `outside`, a few of the n at a time."""
+        count, rank = coordinates.shape
+        square, slope = out.new_empty(count, rank, rank), out.new_empty(count, rank)
+        directions = torch.eye(rank).to(out)
+        for rows in torch.arange(count).split(max(1, MEMORY // (out.shape[1] * rank))):  # type: ignore[no-untyped-call]
+            here, which = coordinates[rows], labels[rows]
+
+            def pushed(one: Tensor, here: Tensor = here, which: Tensor = which) -> Tensor:
+                moved: Tensor = jvp(
+                    lambda x: self.outside(x, which), (here,), (one.expand_as(here),)
+                )[1]
+                return moved
+
+            J = vmap(pushed)(directions).permute(1, 2, 0)
+            square[rows] = J.mT @ J
+            slope[rows] = (J.mT @ out[rows, :, None])[:, :, 0]
+        return square, slope
+
+    def solve(
+        self, starts: Tensor, labels: Tensor, steps: int = 30, work: float = math.inf
+    ) -> tuple[Tensor, Tensor, float]:
+        """Levenberg–Marquardt from `starts [n, r]`: places `[n, r]`, how much is outside, `[n]`.
+
+        Also what is left of `work`, the entries of Jacobians that may be computed.
         """
-        evaluate = vmap(self.outside)
-        slope = vmap(jacfwd(self.outside))
-        place, left = starts.clone(), evaluate(starts, labels)
+        place, left = starts.clone(), self.outside(starts, labels)
         damping = place.new_full((len(place),), 1e-2)
         eye = torch.eye(place.shape[1]).to(place)
         for _ in range(steps):
             # Those that have arrived, or are stuck, cost nothing more.
             moving = ((left.norm(dim=1) > ARRIVED) & (damping < STUCK)).nonzero()[:, 0]
-            if not len(moving):
+            work -= len(moving) * left.shape[1] * starts.shape[1]
+            if not len(moving) or work < 0:
                 break
             here, out = place[moving], left[moving]
-            J = slope(here, labels[moving])
-            square = J.mT @ J
+            square, slope = self.normal(here, labels[moving], out)
             scale = square.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-30)
             square = square + (damping[moving] * scale)[:, None, None] * eye
-            move = torch.linalg.solve_ex(square, -(J.mT @ out[:, :, None]))[0][:, :, 0]
+            move = torch.linalg.solve_ex(square, -slope[:, :, None])[0][:, :, 0]
             dummy = here + move.nan_to_num(0)
-            moved = evaluate(dummy, labels[moving]).nan_to_num(1e3)
+            moved = self.outside(dummy, labels[moving]).nan_to_num(1e3)
             better = moved.norm(dim=1) < out.norm(dim=1)
             place[moving] = torch.where(better[:, None], dummy, here)
             left[moving] = torch.where(better[:, None], moved, out)
             eased = torch.where(better, damping[moving] * 0.3, damping[moving] * 4)
             damping[moving] = eased.clamp_min(1e-9)
-        return (F.normalize(place, dim=1) if self.unit else place), left.norm(dim=1)
+        places = F.normalize(place, dim=1) if self.unit else place
+        return places, left.norm(dim=1), work
 
     def pairs(self, places: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The e `[n, K]` of solutions, and how each pairs with each, e_iᵀ P⁺ᵀ x_j, `[n, n]`."""
-        e = vmap(self.upstream)(places, labels)
+        e = self.upstream(places, labels)
         return e, (e @ self.columns / self.sizes) @ places.T
 
 
@@ -157,6 +183,11 @@ class Solved:
         return self.left == 0 and self.unexplained < EXPLAINED
 
 
+def is_affordable(classes: int, tried: int, count: int) -> bool:
+    """Whether a first round over `tried` of all classes is within `WORK`, for `count` images."""
+    return tried * STARTS * USUAL * classes * count <= WORK
+
+
 def solve_head(
     product: Tensor,
     count: int,
@@ -166,8 +197,10 @@ def solve_head(
     *,
     unit: bool,
     generator: torch.Generator,
-    starts: int = 4,
+    classes: Tensor | None = None,
+    starts: int = STARTS,
     rounds: int = 5,
+    work: float = WORK,
 ) -> Solved:
     """Find the images of a batch one by one, and take each off the sum.
 
@@ -184,23 +217,26 @@ def solve_head(
         criterion: The head's loss, mean over the batch.
         unit: The head sees unit vectors.
         generator: Of the starts.
+        classes: Those that are tried; None tries all.
         starts: Starts for each class in the first round; each further round has twice as many.
         rounds: Most rounds; one finds most of the batch as a rule.
+        work: Entries of Jacobians after which no more is tried.
     """
+    tried = torch.arange(len(weight)) if classes is None else classes
     rest, left = product.double(), count
     whole = max(float(rest.norm()), 1e-300)
-    sizes = torch.linalg.svdvals(rest)
+    sizes = leading_svd(rest, count)[1]
     labels: list[int] = []
     places: list[Tensor] = []
     for attempt in range(rounds):
-        which = torch.arange(len(weight), device=rest.device).repeat_interleave(starts)
+        which = tried.to(rest.device).repeat_interleave(starts)
         starts += starts
-        if left == 0 or 2 * left >= len(weight) or _is_noise(rest, left, count):
+        if left == 0 or work < 0 or 2 * left >= len(weight) or _is_noise(rest, left, count):
             break
         hopeless = not labels or (not unit and float(rest.norm()) > MOST * whole)
         equation = HeadEquation.of(rest, left, weight, bias, criterion, unit=unit)
         begin = _starts(equation, rest, which, left, generator)
-        place, outside = equation.solve(begin, which)
+        place, outside, work = equation.solve(begin, which, work=work)
         order = outside.argsort(stable=True)
         order = order[outside[order] < EXPLAINED]
         if not len(order):
@@ -270,8 +306,10 @@ def _scale(itself: Tensor) -> float:
 
 def _is_noise(rest: Tensor, left: int, count: int) -> bool:
     """Whether more than a batch of `count` stands behind the sum."""
-    sizes = torch.linalg.svdvals(rest)
-    if len(sizes) <= count or left < count:
+    if left < count:
+        return False
+    sizes = leading_svd(rest, count + 1)[1]
+    if len(sizes) <= count:
         return False
     return bool(sizes[count] > NOISE * sizes[count - 1] and sizes[count] > 1e-4 * sizes[0])
 

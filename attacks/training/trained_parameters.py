@@ -1,0 +1,72 @@
+"""Which of a network's parameters a client's images moved: trained, used, and shared."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from fedaudit.core.errors import AttackError
+from fedaudit.core.observation import LocalTraining, Observation
+from fedaudit.models.batch_norm import values_per_channel
+from fedaudit.models.facenet import criterion_of
+
+TRIED = 2
+"""Images that show which parameters a network uses."""
+
+
+def is_still(name: str, before: Mapping[str, Tensor], sent: Mapping[str, Tensor]) -> bool:
+    """Whether a parameter stayed where the server put it: frozen, or used by nothing."""
+    return name in before and not (name in sent and bool(sent[name].any()))
+
+
+def trained_part(
+    model: nn.Module, sent: Mapping[str, Tensor], image_shape: tuple[int, int, int]
+) -> frozenset[str]:
+    """Names among `sent` of what images moved: used by the loss, and not zero everywhere.
+
+    A zero gradient is no evidence of a frozen layer's inputs: matched, it would draw dummy images
+    to a gradient that nobody computed.
+
+    Raises:
+        AttackError: None is left; says why.
+    """
+    moved = {name for name, value in sent.items() if bool(value.any())}
+    if not moved:
+        raise AttackError(
+            "the update is zero everywhere: nothing was trained in this round, or it was masked. "
+            "Attack another round."
+        )
+    named = {n: p for n, p in model.named_parameters(remove_duplicate=False) if n in moved}
+    like = next(model.parameters())
+    size = TRIED, *image_shape
+    images = torch.rand(size, generator=torch.Generator().manual_seed(0)).to(like)
+    scores = model(images)
+    labels = torch.zeros(TRIED, dtype=torch.int64, device=images.device)
+    loss = criterion_of(model)(scores, labels)
+    slopes = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+    used = {n for n, slope in zip(named, slopes, strict=True) if slope is not None}
+    if not used:
+        raise AttackError(
+            f"the network does not compute with {min(moved)!r}, nor with anything else that was "
+            "sent: was the update made with another network?"
+        )
+    return frozenset(used)
+
+
+def possible_training(model: nn.Module, seen: Observation) -> LocalTraining | None:
+    """The client's local training, its batch norm in evaluation mode where no other can be.
+
+    In training mode torch refuses a step of one image whose map has shrunk to one pixel: a client
+    that took such a step had batch norm fixed, whatever is said or not said of it.
+    """
+    training, count, shape = seen.training, seen.batch_size, seen.image_shape
+    assert count is not None
+    assert shape is not None
+    size = count if training is None else min(training.batch_size, count)
+    if size > 1 or (training is not None and training.batch_norm == "eval"):
+        return training
+    model.eval()  # in which no layer refuses anything
+    if all(values > 1 for values in values_per_channel(model, shape, size).values()):
+        return training
+    return replace(training or LocalTraining(batch_size=size), batch_norm="eval")

@@ -1,0 +1,185 @@
+"""The layer that gives a network's scores, found by what its forward pass computes.
+
+Never by a layer's type or place among the others: a face network's head may be a bare parameter,
+and its last fully connected layer the embedding.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+TRIED = 3
+"""Images that a network is run on."""
+Product = tuple[Tensor, Tensor, Tensor | None, Tensor]
+"""Inputs `[N, D]`, matrix `[K, D]`, bias `[K]`, and outputs `[N, K]` before anything else."""
+
+
+@dataclass(frozen=True)
+class ClassHead:
+    """How scores `[N, K]` come of what enters the last layer, `[N, D]`.
+
+    Attributes:
+        name: Of the parameter that has a row for each class.
+        bias: Name of the parameter that is added; None without one.
+        transposed: The parameter is `[D, K]`, a column for each class.
+        unit: Rows and inputs are brought to length 1: scores are cosines.
+        finish: From the product of inputs and rows to the network's scores.
+    """
+
+    name: str
+    bias: str | None = None
+    transposed: bool = False
+    unit: bool = False
+    finish: Callable[[Tensor], Tensor] = lambda scores: scores
+
+    def rows(self, weight: Tensor) -> Tensor:
+        """A tensor of the parameter's shape (itself, its gradient) as `[K, D]`."""
+        return (weight.T if self.transposed else weight).flatten(1)
+
+
+def find_class_head(model: nn.Module, image_shape: Sequence[int]) -> ClassHead | None:
+    """The head of any network `[N, C, H, W]` → `[N, K]`; None where none can be made out.
+
+    The forward pass is watched for products of a matrix with K rows. The last of them is the head
+    where the scores are the product itself, a multiple, its clamp, or its logarithmic softmax, and
+    where its matrix is a parameter, or one with rows brought to length 1.
+    """
+    products, scores = _watch(model, image_shape)
+    own = dict(model.named_parameters())
+    for inputs, matrix, bias, outputs in reversed(products):
+        if outputs.shape != scores.shape:
+            continue
+        name = next((n for n, p in own.items() if _is_view(matrix, p)), None)
+        unit = name is None
+        name = name or next((n for n, p in own.items() if _is_unit(matrix, p)), None)
+        if name is None or (unit and not _has_unit_rows(inputs)):
+            return None
+        named = next((n for n, p in own.items() if bias is not None and _is_view(bias, p)), None)
+        whole = outputs
+        if bias is None:
+            named = next((n for n, p in own.items() if _is_added(scores - outputs, p)), None)
+            whole = outputs if named is None else outputs + own[named]
+        finish = _finish(whole, scores)
+        if finish is None or (bias is not None and named is None):
+            return None
+        return ClassHead(name, named, not _same(matrix, own[name], unit), unit, finish)
+    return None
+
+
+def is_class_head(module: nn.Module, width: int) -> bool:
+    """Whether a module of rows `[N, width]` is a head and nothing before it."""
+    if find_class_head(module, (width,)) is None:
+        return False
+    products, scores = _watch(module, (width,))
+    inputs = next(i for i, _, _, outputs in reversed(products) if outputs.shape == scores.shape)
+    same = F.cosine_similarity(inputs, _drawn(module, (width,)), dim=1)
+    return inputs.shape[1] == width and bool((same > 1 - 1e-5).all())
+
+
+def _drawn(model: nn.Module, shape: Sequence[int]) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(TRIED, *shape, generator=generator).to(next(model.parameters()))
+
+
+@torch.no_grad()
+def _watch(model: nn.Module, shape: Sequence[int]) -> tuple[list[Product], Tensor]:
+    """The products that a forward pass computes in evaluation mode, in order, and its scores."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with _Products() as calls:
+            scores = model(_drawn(model, shape))
+    finally:
+        for module, training in modes:
+            module.training = training
+    return calls.seen, scores
+
+
+class _Products(TorchFunctionMode):
+    """Keeps each product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Product] = []
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        named = dict(kwargs or {})
+        outputs = func(*args, **named)
+        if isinstance(outputs, Tensor) and (parts := _product(func, args, named)) is not None:
+            inputs, matrix, bias = parts
+            if inputs.dim() == 2 and matrix.dim() == 2:
+                self.seen.append((inputs, matrix, bias, outputs.reshape(len(inputs), -1)))
+        return outputs
+
+
+def _product(
+    func: Any, args: Sequence[Any], named: Mapping[str, Any]
+) -> tuple[Tensor, Tensor, Tensor | None] | None:
+    """Inputs, matrix and bias of a call that multiplies them."""
+    given = [*args, *named.values()]
+    if func is F.linear:
+        return given[0], given[1], given[2] if len(given) > 2 else None
+    if func in (torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__):
+        return given[0], given[1].mT if given[1].dim() > 1 else given[1], None
+    if func in (torch.addmm, Tensor.addmm) and len(named) == 0:
+        return given[1], given[2].mT, given[0]
+    if func in (F.conv2d, torch.conv2d) and given[0].dim() == 4:
+        inputs, weight = given[0], given[1]
+        if inputs.shape[2:] == weight.shape[2:] and inputs.shape[1] == weight.shape[1]:
+            bias = given[2] if len(given) > 2 else None
+            return inputs.flatten(1), weight.flatten(1), bias
+    return None
+
+
+def _is_view(tensor: Tensor, parameter: Tensor) -> bool:
+    """Whether both are the same numbers in memory."""
+    same = tensor.data_ptr() == parameter.data_ptr() and tensor.numel() == parameter.numel()
+    return same and tensor.numel() > 0
+
+
+def _is_unit(matrix: Tensor, parameter: Tensor) -> bool:
+    """Whether the matrix is the parameter with rows, or columns, brought to length 1."""
+    if parameter.dim() != 2 or sorted(parameter.shape) != sorted(matrix.shape):
+        return False
+    return _same(matrix, parameter, True) or _same(matrix, parameter.T, True)
+
+
+def _same(matrix: Tensor, parameter: Tensor, unit: bool) -> bool:
+    if matrix.shape != parameter.flatten(1).shape:
+        return False
+    rows = parameter.flatten(1)
+    return torch.allclose(matrix, F.normalize(rows, dim=1) if unit else rows, atol=1e-5)
+
+
+def _has_unit_rows(inputs: Tensor) -> bool:
+    return torch.allclose(inputs.norm(dim=1), inputs.new_ones(len(inputs)), atol=1e-4)
+
+
+def _is_added(difference: Tensor, parameter: Tensor) -> bool:
+    """Whether a parameter, and not nothing, was added to all rows."""
+    if parameter.shape != difference.shape[1:] or not bool(parameter.any()):
+        return False
+    return torch.allclose(difference, parameter.expand_as(difference), atol=1e-5)
+
+
+def _finish(outputs: Tensor, scores: Tensor) -> Callable[[Tensor], Tensor] | None:
+    """What makes scores of the products."""
+    if torch.allclose(outputs, scores, rtol=1e-4, atol=1e-5):
+        return lambda products: products
+    if torch.allclose(F.log_softmax(outputs, 1), scores, rtol=1e-4, atol=1e-5):
+        return lambda products: F.log_softmax(products, 1)
+    factor = float((outputs * scores).sum() / outputs.square().sum().clamp_min(1e-30))
+    if torch.allclose(factor * outputs, scores, rtol=1e-4, atol=1e-5):
+        return lambda products: factor * products
+    return None

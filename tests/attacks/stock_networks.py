@@ -1,0 +1,294 @@
+"""Networks and training loops of every day, small: what attacks must run on, or say why not."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.models.convnext import CNBlockConfig, ConvNeXt
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from torchvision.ops import StochasticDepth
+
+from fedaudit.core.observation import LocalTraining
+
+CLASSES = 12
+SHAPE = (3, 32, 32)
+
+
+class FaceHead(nn.Module):
+    """A backbone and ArcFace as a bare parameter, its margin by `one_hot`, as training code has it.
+
+    Args:
+        backbone: Images → `[N, width]`.
+        width: Of the embedding.
+        classes: People.
+    """
+
+    def __init__(self, backbone: nn.Module, width: int, classes: int = CLASSES) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.centers = nn.Parameter(torch.randn(classes, width) * 0.1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Cosines `[N, classes]`."""
+        return F.linear(F.normalize(self.backbone(images)), F.normalize(self.centers))
+
+    def criterion(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """ArcFace's loss: scale 16, margin 0.3."""
+        inside = scores.clamp(-1 + 1e-6, 1 - 1e-6)
+        true = F.one_hot(labels, scores.shape[1]).bool()
+        return F.cross_entropy(16 * torch.where(true, (inside.acos() + 0.3).cos(), scores), labels)
+
+
+class ResidualUnit(nn.Module):
+    """IResNet's block: batch norm first, PReLU."""
+
+    def __init__(self, inside: int, outside: int) -> None:
+        super().__init__()
+        self.path = nn.Sequential(
+            nn.BatchNorm2d(inside),
+            nn.Conv2d(inside, outside, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(outside),
+            nn.PReLU(outside),
+            nn.Conv2d(outside, outside, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(outside),
+        )
+        self.across = nn.Sequential(
+            nn.Conv2d(inside, outside, 1, 2, bias=False), nn.BatchNorm2d(outside)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Half the size."""
+        outputs: Tensor = self.path(x) + self.across(x)
+        return outputs
+
+
+def iresnet() -> nn.Module:
+    """IResNet with two stages: flattened map, dropout, fully connected layer, BatchNorm1d."""
+    stem = (nn.Conv2d(3, 8, 3, 1, 1, bias=False), nn.BatchNorm2d(8), nn.PReLU(8))
+    body = (ResidualUnit(8, 16), ResidualUnit(16, 32), nn.BatchNorm2d(32))
+    end = (nn.Flatten(), nn.Dropout(0.2), nn.Linear(32 * 64, 24), nn.BatchNorm1d(24))
+    return FaceHead(nn.Sequential(*stem, *body, *end), 24)
+
+
+def mobile_face() -> nn.Module:
+    """MobileFaceNet with one bottleneck: depthwise convolutions down to a 1×1 map."""
+
+    def conv(inside: int, outside: int, size: int, stride: int, groups: int = 1) -> nn.Module:
+        padding = size // 2 if size < 8 else 0
+        layer = nn.Conv2d(inside, outside, size, stride, padding, groups=groups, bias=False)
+        return nn.Sequential(layer, nn.BatchNorm2d(outside), nn.PReLU(outside))
+
+    layers = (conv(3, 16, 3, 2), conv(16, 16, 3, 1, 16), conv(16, 32, 1, 1), conv(32, 32, 3, 2, 32))
+    whole = nn.Conv2d(32, 32, 8, groups=32, bias=False)
+    end = (whole, nn.BatchNorm2d(32), nn.Conv2d(32, 24, 1, bias=False), nn.BatchNorm2d(24))
+    return FaceHead(nn.Sequential(*layers, *end, nn.Flatten()), 24)
+
+
+class Lora(nn.Module):
+    """A frozen fully connected layer and a low-rank adapter beside it."""
+
+    def __init__(self, inside: int, outside: int) -> None:
+        super().__init__()
+        self.base = nn.Linear(inside, outside).requires_grad_(False)
+        self.down = nn.Linear(inside, 4, bias=False)
+        self.up = nn.Linear(4, outside, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer's outputs, moved by the adapter's."""
+        outputs: Tensor = self.base(x) + self.up(self.down(x))
+        return outputs
+
+
+def lora() -> nn.Module:
+    """A frozen convolution, two adapted layers, a new head."""
+    frozen = nn.Conv2d(3, 8, 4, 4).requires_grad_(False)
+    layers = (frozen, nn.GELU(), nn.Flatten(), Lora(512, 48), nn.GELU(), Lora(48, 24))
+    return nn.Sequential(*layers, nn.GELU(), nn.Linear(24, CLASSES))
+
+
+def frozen_backbone() -> nn.Module:
+    """ResNet of which only the new head is trained."""
+    network: nn.Module = residual(BasicBlock).requires_grad_(False)
+    network.get_submodule("fc").requires_grad_(True)
+    return network
+
+
+def residual(block: type[BasicBlock] | type[Bottleneck]) -> Any:
+    """torchvision's ResNet with one block a stage."""
+    return ResNet(block, [1, 1, 1, 1], num_classes=CLASSES)
+
+
+class Unused(nn.Module):
+    """A network with a layer that its forward pass does not call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Linear(7, 5)
+        self.first = nn.Conv2d(3, 8, 3, 2, 1)
+        self.second = nn.Conv2d(8, 16, 3, 2, 1)
+        self.last = nn.Linear(16 * 64, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores."""
+        maps = torch.sigmoid(self.second(torch.sigmoid(self.first(images))))
+        scores: Tensor = self.last(maps.flatten(1))
+        return scores
+
+
+class Shared(nn.Module):
+    """A convolution that is called twice, and two layers with one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, 2, 1)
+        self.twice = nn.Conv2d(8, 8, 3, 1, 1)
+        self.one, self.two = nn.Linear(512, 32), nn.Linear(32, 32)
+        self.three = nn.Linear(32, 32)
+        self.three.weight = self.two.weight
+        self.last = nn.Linear(32, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores."""
+        maps = F.relu(self.twice(F.relu(self.twice(F.relu(self.first(images))))))
+        rows = F.relu(self.one(F.max_pool2d(maps, 2).flatten(1)))
+        scores: Tensor = self.last(F.relu(self.three(F.relu(self.two(rows)))))
+        return scores
+
+
+class Dropped(nn.Module):
+    """Dropout as a layer and as a function, and a branch under stochastic depth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.branch = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 1, 1)
+        self.depth, self.drop = StochasticDepth(0.5, "row"), nn.Dropout(0.5)
+        self.embedding, self.last = nn.Linear(8 * 64, 24), nn.Linear(24, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores."""
+        maps = F.gelu(self.first(images))
+        maps = maps + self.depth(F.gelu(self.branch(maps)))
+        rows = self.embedding(self.drop(F.avg_pool2d(maps, 2).flatten(1)))
+        scores: Tensor = self.last(F.dropout(rows, 0.2, self.training))
+        return scores
+
+
+def convnext() -> nn.Module:
+    """torchvision's ConvNeXt, two stages."""
+    stages = [CNBlockConfig(12, 24, 1), CNBlockConfig(24, None, 1)]
+    network: nn.Module = ConvNeXt(stages, stochastic_depth_prob=0.1, num_classes=CLASSES)
+    return network
+
+
+def vit() -> nn.Module:
+    """torchvision's vision transformer, two layers."""
+    made: Any = models.VisionTransformer(32, 8, 2, 2, 32, 64, dropout=0.1, num_classes=CLASSES)
+    nn.init.normal_(made.heads[0].weight, std=0.1)  # it starts at 0, which tells nothing
+    network: nn.Module = made
+    return network
+
+
+def swin() -> nn.Module:
+    """torchvision's Swin transformer, two stages."""
+    sizes = ([4, 4], 16, [2, 2], [2, 4], [4, 4])
+    network: nn.Module = models.SwinTransformer(*sizes, num_classes=CLASSES)
+    return network
+
+
+@dataclass(frozen=True)
+class Network:
+    """How a client builds and runs a network.
+
+    Attributes:
+        make: Builds it; its parameters are drawn from torch's global generator.
+        mode: In which batch norm trains.
+        mixed: The client trains under autocast to bfloat16.
+    """
+
+    make: Callable[[], nn.Module]
+    mode: Literal["train", "eval"] = "train"
+    mixed: bool = False
+
+
+NETWORKS: Mapping[str, Network] = {
+    "resnet18": Network(lambda: residual(BasicBlock)),
+    "resnet18_eval": Network(lambda: residual(BasicBlock), "eval"),
+    "resnet50": Network(lambda: residual(Bottleneck)),
+    "resnet50_eval": Network(lambda: residual(Bottleneck), "eval"),
+    "iresnet_arcface": Network(iresnet),
+    "mobile_face": Network(mobile_face),
+    "mobilenet": Network(lambda: models.mobilenet_v3_small(num_classes=CLASSES, width_mult=0.5)),
+    "convnext": Network(convnext),
+    "vit": Network(vit),
+    "swin": Network(swin),
+    "frozen_backbone": Network(frozen_backbone, "eval"),
+    "lora": Network(lora),
+    "unused_layer": Network(Unused),
+    "dropout_depth": Network(Dropped),
+    "weight_sharing": Network(Shared),
+    "mixed_precision": Network(Unused, mixed=True),
+}
+"""By name; those that torchvision has are its own code with fewer blocks."""
+
+LOOPS: Mapping[str, LocalTraining | None] = {
+    "gradient": None,
+    "epochs": LocalTraining(lr=0.02, steps=4, batch_size=2, momentum=0.9),
+    "adam": LocalTraining(lr=1e-3, steps=2, batch_size=4, optimizer="adam"),
+}
+"""Local training by name; None shares one gradient."""
+
+LABELS = {1: (5,), 4: (3, 3, 1, 7)}
+"""Of batches of one and of four."""
+
+
+def build_seeded(network: Network, seed: int = 0) -> nn.Module:
+    """The network in its mode, its parameters by `seed`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = network.make()
+    return model.train(network.mode == "train")
+
+
+def photos(count: int, seed: int = 0) -> Tensor:
+    """Smooth images `[count, 3, 32, 32]` in [0, 1]."""
+    coarse = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    return F.interpolate(coarse, SHAPE[1:], mode="bilinear")
+
+
+def train_client(
+    model: nn.Module, network: Network, loop: LocalTraining | None, images: Tensor, labels: Tensor
+) -> dict[str, Tensor]:
+    """What a client shares that trains a network as its owner wrote it: trained parameters only."""
+    criterion: Any = getattr(model, "criterion", F.cross_entropy)
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    before = {n: p.detach().clone() for n, p in trained.items()}
+    optimizer = _optimizer(list(trained.values()), loop)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        for which in _batches(len(images), loop):
+            optimizer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=network.mixed):
+                scores = model(images[which])
+            criterion(scores.float(), labels[which]).backward()
+            if loop is None:
+                return {n: p.grad.clone() for n, p in trained.items() if p.grad is not None}
+            optimizer.step()
+    return {n: p.detach() - before[n] for n, p in trained.items()}
+
+
+def _optimizer(parameters: list[nn.Parameter], loop: LocalTraining | None) -> torch.optim.Optimizer:
+    if loop is not None and loop.optimizer == "adam":
+        return torch.optim.Adam(parameters, loop.lr)
+    loop = loop or LocalTraining()
+    return torch.optim.SGD(parameters, loop.lr, momentum=loop.momentum)
+
+
+def _batches(count: int, loop: LocalTraining | None) -> Iterator[list[int]]:
+    size = count if loop is None else min(loop.batch_size, count)
+    for step in range(1 if loop is None else loop.steps):
+        first = step * size % count
+        yield list(range(first, first + size))

@@ -111,7 +111,7 @@ def put_in_front(
     return spec, dict(before), block
 
 
-def image_shape(model: ModelSpec, network: FaceNet) -> tuple[int, int, int]:
+def image_shape(model: ModelSpec, network: nn.Module) -> tuple[int, int, int]:
     """`(C, H, W)` of a network's images; a ConfigError where the architecture does not state it."""
     size = model.arguments.get("image_size")
     if not isinstance(size, int):
@@ -119,7 +119,7 @@ def image_shape(model: ModelSpec, network: FaceNet) -> tuple[int, int, int]:
             "what a malicious server sends depends on the size of the images: state image_size "
             "among the arguments of the network."
         )
-    return _shape(network.body, size)
+    return _shape(network, size)
 
 
 def sent(block: Block) -> dict[str, Tensor]:

@@ -9,17 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedaudit.attacks.evidence.labels.head_gradient import class_head
 from fedaudit.attacks.generators.face_generator import FaceGenerator
 from fedaudit.attacks.malicious.block import EMPTY, NEEDS, image_shape
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.core.choices import check_choices
+from fedaudit.core.errors import AttackError
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import ModelSpec, Observation
 from fedaudit.core.protocols import Attack, AttackCategory, Progress
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.registry import create
 from fedaudit.core.shared import Update
-from fedaudit.models.facenet import FaceNet, require_face_net
+from fedaudit.models.class_head import ClassHead, head_inputs
+from fedaudit.models.facenet import FaceNet
 from fedaudit.models.heads import CosineHead
 from fedaudit.models.zoo import build
 
@@ -98,19 +101,26 @@ class Fishing:
         self, model: ModelSpec, before: Mapping[str, Tensor], *, generator: torch.Generator
     ) -> tuple[ModelSpec, Mapping[str, Tensor]]:
         """The honest model with another head; under margin heads, with another embedding too."""
-        if "head.weight" not in before:
-            return model, before
-        network = require_face_net(build(model, before), "fishing")
+        network = build(model, before)
         shape = image_shape(model, network)
+        head = _head_of(network, shape)
+        if head.name not in before:
+            return model, before
         faces = FaceGenerator(source=self.prior, crop=self.crop).load(shape, grayscale=False)
         drawn = torch.split(faces.draw(FACES, generator), 64)
         with torch.no_grad():
-            maps = torch.cat([network.features(part) for part in drawn])
-            changed = (
-                self._margin_head(network, maps, generator)
-                if isinstance(network.head, CosineHead)
-                else self._linear_head(network, maps, generator)
-            )
+            if isinstance(network, FaceNet):
+                maps = torch.cat([network.features(part) for part in drawn])
+                inputs = network.embedding(maps)
+            else:
+                inputs = torch.cat([head_inputs(network, part) for part in drawn])
+            rows = head.rows(before[head.name])
+            if not head.unit:
+                changed = self._linear_head(head, rows, inputs, generator)
+            elif isinstance(network, FaceNet) and isinstance(network.embedding, nn.Linear):
+                changed = self._margin_head_and_embedding(network, maps, generator)
+            else:
+                changed = self._margin_head(head, rows, inputs, generator)
         return model, {**before, **{k: v for k, v in changed.items() if k in before}}
 
     def __call__(
@@ -125,13 +135,23 @@ class Fishing:
         invert: Any = create("attacks", self.inverter, self.settings)
         takes = inspect.signature(invert.__call__).parameters
         more = {"checkpoint": checkpoint} if "checkpoint" in takes else {}
-        update = seen.update
-        if seen.batch_size is None or update is None or "head.weight" not in update.tensors:
+        update, shape = seen.update, seen.image_shape
+        head = None if shape is None else _head_of(build(seen.model, seen.before), shape)
+        held = head is not None and update is not None and head.name in update.tensors
+        if not held or seen.batch_size is None:
             whole: Reconstruction = invert(seen, generator=generator, progress=progress, **more)
             return whole
-        labels = self._labels(update, seen.batch_size)
+        assert head is not None
+        assert update is not None
+        labels = self._labels(head, update, seen.batch_size)
         # The head's rows hold every image's label; what it sends down holds one image alone.
-        below = {k: v for k, v in update.tensors.items() if not k.startswith("head.")}
+        own = {head.name, head.bias}
+        below = {k: v for k, v in update.tensors.items() if k not in own}
+        if not below:
+            raise AttackError(
+                "fishing inverts what a head sends down, and this client trains nothing but its "
+                "head: use an attack on the head's own gradient, such as gan_inversion."
+            )
         scale = torch.stack([v.norm() for v in below.values()]).norm().clamp_min(1e-30)
         alone = replace(
             seen,
@@ -144,11 +164,15 @@ class Fishing:
         return replace(result, images=torch.cat([result.images, gray]), labels=labels.cpu())
 
     def _linear_head(
-        self, network: FaceNet, maps: Tensor, generator: torch.Generator
+        self, head: ClassHead, rows: Tensor, inputs: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """All rows zero but row c."""
-        inputs = network.embedding(maps)
-        weight = torch.zeros_like(network.head.weight)
+        """All rows zero but row c; `inputs` `[F, D]` are what faces send to the head."""
+        if head.bias is None:
+            raise AttackError(
+                f"fishing needs a head with a bias, and {head.name!r} has none: use imprint or "
+                "trap_weights, or a network whose head has one."
+            )
+        weight = torch.zeros_like(rows)
         bias = weight.new_zeros(len(weight))
         direction = _measurement(inputs, generator)
         spread = (inputs @ direction).std()
@@ -159,47 +183,58 @@ class Fishing:
             weight[self.target_class] = direction / spread
             level = (inputs @ weight[self.target_class]).max() + SILENT
         bias[self.target_class] = -level
-        return {"head.weight": weight, "head.bias": bias}
+        return {head.name: weight.T if head.transposed else weight, head.bias: bias}
 
     def _margin_head(
-        self, network: FaceNet, maps: Tensor, generator: torch.Generator
+        self, head: ClassHead, rows: Tensor, inputs: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
         """All rows equal but row c, their opposite."""
-        head = network.head
-        assert isinstance(head, CosineHead)
-        changed: dict[str, Tensor] = {}
-        if self.mode == "class":
-            axis = -F.normalize(network.embedding(maps), dim=1).mean(0)
-        elif isinstance(network.embedding, nn.Linear):
-            # Two coordinates fish: the shifted measurement, and the length it is compared with. The
-            # others tell the images apart, which is how the labels are read.
-            mean = maps.mean(0)
-            along = mean / mean.square().sum()
-            direction = _measurement(maps / (maps @ along)[:, None], generator)
-            measured = (maps @ direction) / (maps @ along)
-            shift = measured.mean() + self.threshold * measured.std()
-            slope = self.sharpness / (2 * head.scale * measured.std())
-            weight = network.embedding.weight - (network.embedding.weight @ mean)[:, None] * along
-            rest = (maps @ weight[2:].T) / (maps @ along)[:, None]
-            weight *= ASIDE / rest.norm(dim=1).mean()
-            weight[0] = slope * (direction - shift * along)
-            weight[1] = along
-            changed["embedding.weight"] = weight * network.embedding.weight.norm() / weight.norm()
-            axis = F.one_hot(torch.tensor(0), len(weight)).to(weight)
-        else:
-            axis = _measurement(F.normalize(maps, dim=1), generator)
-        rows = -axis.expand_as(head.weight).clone()
-        rows[self.target_class] = axis
-        return changed | {"head.weight": rows / axis.norm()}
+        unit = F.normalize(inputs, dim=1)
+        axis = -unit.mean(0) if self.mode == "class" else _measurement(unit, generator)
+        weight = -axis.expand_as(rows).clone()
+        weight[self.target_class] = axis
+        weight = weight / axis.norm()
+        return {head.name: weight.T if head.transposed else weight}
 
-    def _labels(self, update: Update, count: int) -> Tensor:
+    def _margin_head_and_embedding(
+        self, network: FaceNet, maps: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Likewise; in feature fishing the embedding's weights measure, as logits are bounded."""
+        head, embedding = network.head, network.embedding
+        assert isinstance(head, CosineHead)
+        assert isinstance(embedding, nn.Linear)
+        plain = ClassHead("head.weight", unit=True)
+        if self.mode == "class":
+            return self._margin_head(plain, head.weight, embedding(maps), generator)
+        # Two coordinates fish: the shifted measurement, and the length it is compared with. The
+        # others tell the images apart, which is how the labels are read.
+        mean = maps.mean(0)
+        along = mean / mean.square().sum()
+        direction = _measurement(maps / (maps @ along)[:, None], generator)
+        measured = (maps @ direction) / (maps @ along)
+        shift = measured.mean() + self.threshold * measured.std()
+        slope = self.sharpness / (2 * head.scale * measured.std())
+        weight = embedding.weight - (embedding.weight @ mean)[:, None] * along
+        rest = (maps @ weight[2:].T) / (maps @ along)[:, None]
+        weight *= ASIDE / rest.norm(dim=1).mean()
+        weight[0] = slope * (direction - shift * along)
+        weight[1] = along
+        rows = head.weight.new_zeros(head.weight.shape)
+        rows[:, 0] = -1.0
+        rows[self.target_class, 0] = 1.0
+        return {
+            "embedding.weight": weight * embedding.weight.norm() / weight.norm(),
+            "head.weight": rows,
+        }
+
+    def _labels(self, head: ClassHead, update: Update, count: int) -> Tensor:
         """The batch's labels `[count]`, that of the fished image first.
 
         Row k is Σ_i (p_ik − y_ik) · x̂_i. Equal rows have equal p, so rows of absent classes are
         all the same, and what is left of the others belongs to the images of their class.
         """
         sign = 1.0 if update.kind == "gradient" else -1.0
-        rows = sign * update.tensors["head.weight"]
+        rows = sign * head.rows(update.tensors[head.name])
         odd = self.target_class % len(rows)
         own = rows - rows.median(0).values
         sizes = own.norm(dim=1)
@@ -220,6 +255,21 @@ class Fishing:
         while len(labels) < count:
             labels.append(max(labels, key=lambda k: float(sizes[k]) / (labels.count(k) + 0.5)))
         return torch.tensor(labels, dtype=torch.int64, device=rows.device)
+
+
+def _head_of(network: nn.Module, shape: tuple[int, int, int]) -> ClassHead:
+    """The head that the server replaces.
+
+    Raises:
+        AttackError: There is none that can be made out.
+    """
+    head = class_head(network, shape)
+    if head is None:
+        raise AttackError(
+            "fishing replaces the head, and which layer gives this network's scores cannot be made "
+            "out: use a network that ends in a fully connected layer, or another attack."
+        )
+    return head
 
 
 def _measurement(features: Tensor, generator: torch.Generator) -> Tensor:

@@ -49,7 +49,7 @@ def find_class_head(model: nn.Module, image_shape: Sequence[int]) -> ClassHead |
     where the scores are the product itself, a multiple, its clamp, or its logarithmic softmax, and
     where its matrix is a parameter, or one with rows brought to length 1.
     """
-    products, scores = _watch(model, image_shape)
+    products, scores = _watch(model, _drawn(model, image_shape))
     own = dict(model.named_parameters())
     for inputs, matrix, bias, outputs in reversed(products):
         if outputs.shape != scores.shape:
@@ -75,10 +75,17 @@ def is_class_head(module: nn.Module, width: int) -> bool:
     """Whether a module of rows `[N, width]` is a head and nothing before it."""
     if find_class_head(module, (width,)) is None:
         return False
-    products, scores = _watch(module, (width,))
-    inputs = next(i for i, _, _, outputs in reversed(products) if outputs.shape == scores.shape)
-    same = F.cosine_similarity(inputs, _drawn(module, (width,)), dim=1)
-    return inputs.shape[1] == width and bool((same > 1 - 1e-5).all())
+    rows = _drawn(module, (width,))
+    inputs = head_inputs(module, rows)
+    if inputs.shape != rows.shape:
+        return False
+    return bool((F.cosine_similarity(inputs, rows, dim=1) > 1 - 1e-5).all())
+
+
+def head_inputs(model: nn.Module, images: Tensor) -> Tensor:
+    """What enters the head, `[N, D]`, in evaluation mode, where `find_class_head` finds one."""
+    products, scores = _watch(model, images)
+    return next(i for i, _, _, outputs in reversed(products) if outputs.shape == scores.shape)
 
 
 def _drawn(model: nn.Module, shape: Sequence[int]) -> Tensor:
@@ -87,13 +94,13 @@ def _drawn(model: nn.Module, shape: Sequence[int]) -> Tensor:
 
 
 @torch.no_grad()
-def _watch(model: nn.Module, shape: Sequence[int]) -> tuple[list[Product], Tensor]:
+def _watch(model: nn.Module, images: Tensor) -> tuple[list[Product], Tensor]:
     """The products that a forward pass computes in evaluation mode, in order, and its scores."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with _Products() as calls:
-            scores = model(_drawn(model, shape))
+            scores = model(images)
     finally:
         for module, training in modes:
             module.training = training

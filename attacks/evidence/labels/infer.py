@@ -170,10 +170,8 @@ def solved(head: HeadGradient, labels: Tensor | None = None) -> Solved | None:
     """
     if head.count == 1:
         return None
-    tried, classes = (
-        _shortlist(head) if labels is None else torch.unique(labels),
-        len(head.gradient),
-    )
+    classes = len(head.gradient)
+    tried = _shortlist(head) if labels is None else torch.unique(labels)
     if not is_affordable(classes, classes if tried is None else len(tried), head.count):
         return None
     product, weight = head.gradient.double() * head.count, head.weight.double()

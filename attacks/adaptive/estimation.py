@@ -173,7 +173,7 @@ def noise_scale(tensors: Tensors, first_fc: str = "", count: int = 1) -> float |
             shares = 1 - left[:, :count].square().sum(1, keepdim=True)
             within = shares[:, 0] > TAKEN
             return std if _even((rest / shares.clamp_min(TAKEN).sqrt())[within]) else None
-    spread = {n: _robust(v) for n, v in tensors.items() if v.numel() >= LARGE}
+    spread = {n: _robust(v) for n, v in tensors.items() if v.numel() >= LARGE and v.dim() > 1}
     for name in sorted(spread, key=lambda n: spread[n])[:1]:
         rows = tensors[name].flatten(1).double()
         std = float(rows.square().mean().sqrt())

@@ -99,10 +99,14 @@ def adopt(network: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
     """
     if isinstance(network, FaceNet):
         return network
+    training = network.training
     try:
-        graph = fx.Tracer().trace(network)
+        # In training mode dropout as a function would be kept in the graph, whatever comes later.
+        graph = fx.Tracer().trace(network.eval())
     except Exception:  # whatever a stranger's forward pass raises when it is given a proxy
         return network
+    finally:
+        network.train(training)
     modules = dict(network.named_modules())
     calls = [n for n in graph.nodes if n.op == "call_module"]
     entry = next((n for n in calls if isinstance(modules[n.target], nn.Linear)), None)
@@ -120,7 +124,7 @@ def adopt(network: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
     averaged = bool(convolutions) and modules[name].in_features == convolutions[-1].out_channels
     adopted = ForeignFaceNet(network, (body, embedding, head), name, averaged)
-    adopted.train(network.training)
+    adopted.train(training)
     return adopted if _agrees(network, adopted, image_shape) else network
 
 

@@ -1,0 +1,80 @@
+"""Every attack on every network that people use: it runs, or says in one error why not."""
+
+import sys
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedaudit.core.registry import names
+
+sys.path.insert(0, str(Path(__file__).parent))
+from stock_networks import CLASSES, LOOPS, NETWORKS, REFUSALS, SETTINGS, SHAPE, Case, run_case
+
+
+def covering() -> list[Case]:
+    """Every attack on every network, and each pair of network, loop and batch at least once."""
+    turns = list(product(LOOPS, (1, 4)))
+    cases = []
+    for number, (attack, network) in enumerate(product(SETTINGS, NETWORKS)):
+        for step in range(len(turns)):
+            loop, batch = turns[(number + number // len(NETWORKS) + step) % len(turns)]
+            case = Case(attack, network, loop, batch)
+            if case.possible:
+                cases.append(case)
+                break
+    return cases
+
+
+QUICK = [
+    Case("grad_inversion", "iresnet_arcface", "gradient", 4),
+    Case("inverting_gradients", "mobile_face", "gradient", 4),
+    Case("idlg", "unused_layer", "adam", 4),
+    Case("grad_inversion", "dropout_depth", "epochs", 4),
+    Case("gifd", "vit", "gradient", 1),
+    Case("subspace_matching", "lora", "gradient", 1),
+]
+"""What crashed, and takes little time."""
+
+
+def check(case: Case) -> None:
+    """It runs and is sound, or its one error is a sentence that says why."""
+    before, result, refused = torch.get_rng_state(), None, ""
+    try:
+        result = run_case(case)
+    except REFUSALS as error:
+        refused = str(error)
+    assert torch.equal(before, torch.get_rng_state())
+    if result is None:
+        assert len(refused) > 40
+        assert "\n" not in refused
+        return
+    assert result.images.shape == (case.batch, *SHAPE)
+    assert bool(result.images.isfinite().all())
+    assert result.labels.shape == (case.batch,)
+    assert int(result.labels.min()) >= -1
+    assert int(result.labels.max()) < CLASSES
+
+
+def test_every_attack_has_settings() -> None:
+    assert set(SETTINGS) == set(names("attacks"))
+
+
+@pytest.mark.parametrize("case", QUICK, ids=str)
+def test_what_once_crashed(case: Case) -> None:
+    check(case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attack", SETTINGS)
+def test_runs_or_says_why(attack: str) -> None:
+    for case in covering():
+        if case.attack == attack:
+            check(case)
+
+
+@pytest.mark.parametrize("network", ["dropout_depth", "vit"])
+def test_what_clients_draw_does_not_make_attacks_random(network: str) -> None:
+    case = Case("inverting_gradients", network, "gradient", 1)
+    assert torch.equal(run_case(case).images, run_case(case).images)

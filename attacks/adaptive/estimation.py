@@ -17,6 +17,7 @@ from fedaudit.attacks.adaptive.defense_replay import is_installed
 from fedaudit.attacks.adaptive.sparsity import is_cut, is_product, masked, misses_entries, zeros_of
 from fedaudit.attacks.evidence.round_averaging import deviation, rounds_of
 from fedaudit.core.observation import DefenseFacts, Observation
+from fedaudit.models.batch_norm import replay_mode
 from fedaudit.models.facenet import FaceNet
 from fedaudit.models.foreign_network import adopt
 from fedaudit.models.zoo import build
@@ -187,7 +188,7 @@ def network_of(seen: Observation) -> FaceNet | None:
     """The network in the parts that attacks know; None where it has none."""
     if seen.image_shape is None:
         return None
-    network = adopt(build(seen.model, seen.before), seen.image_shape)
+    network = replay_mode(adopt(build(seen.model, seen.before), seen.image_shape), seen.training)
     return network if isinstance(network, FaceNet) else None
 
 

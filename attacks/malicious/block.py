@@ -21,8 +21,8 @@ from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import ModelSpec, Observation
 from fedaudit.core.protocols import Progress
 from fedaudit.core.reconstruction import Reconstruction
-from fedaudit.core.registry import create
 from fedaudit.models.facenet import FaceNet, criterion_of, require_face_net
+from fedaudit.models.named_network import create_network
 from fedaudit.models.zoo import build, parameters_of
 
 NEEDS = frozenset({Knowledge.MODEL, Knowledge.BASIC, Knowledge.AUXILIARY, Knowledge.MANIPULATION})
@@ -77,7 +77,7 @@ def with_block(
     if activation not in get_args(Activation):
         raise UnknownNameError("activation", activation, get_args(Activation))
     inner = {**arguments, "classes": classes, "image_size": image_size}
-    model = require_face_net(create("networks", network, inner), "a block in front")
+    model = require_face_net(create_network(network, inner), "a block in front")
     body = model.body
     if not isinstance(body, nn.Sequential):
         raise ConfigError(

@@ -1,7 +1,5 @@
 """`fedaudit audit`: attack what was recorded in a real run."""
 
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,10 +116,10 @@ def audit(
     from fedaudit.core.scenario import Choice  # noqa: PLC0415
     from fedaudit.data.folder import folder  # noqa: PLC0415 - imports torch
     from fedaudit.models.library_networks import is_library_name  # noqa: PLC0415 - imports torch
+    from fedaudit.study.named_code import look_in_current_folder  # noqa: PLC0415 - imports torch
 
-    if model and ":" in model and not is_library_name(model) and os.getcwd() not in sys.path:
-        # Last, so that a file in it stands in for no module that is installed; workers inherit it.
-        sys.path.append(os.getcwd())
+    if model and ":" in model and not is_library_name(model):
+        look_in_current_folder()
     if gallery is not None:
         folder(path=str(gallery), size=16)  # whatever is wrong with it is said now
     request = captures.study_of(

@@ -44,7 +44,9 @@ def train_locally(task: ClientTask) -> ClientReturn:
     model = client_mode(build(task.model, {**task.before, **task.kept}, seed=seed), task.training)
     give_noise(model, task.generator)
     before = parameters_of(model)
-    grads, loss = _train(model, task)
+    with torch.random.fork_rng(devices=[]):  # what dropout and stochastic depth draw from
+        torch.manual_seed(task.generator.initial_seed())
+        grads, loss = _train(model, task)
     after = parameters_of(model)
     sent = [name for name in before if not is_withheld(name, task.withheld)]
     if task.share == "gradient":

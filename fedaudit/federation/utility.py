@@ -19,7 +19,7 @@ from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.abilities import Labels
 from fedaudit.federation.face_verification import LEAST_PEOPLE, Verification, verify_pairs
 from fedaudit.federation.simulation import Simulation, State
-from fedaudit.models.facenet import require_face_net
+from fedaudit.models.class_head import embeddings
 from fedaudit.models.zoo import build
 from fedaudit.stats.crossed import crossed_mean
 
@@ -151,8 +151,8 @@ def _distinct(state: State) -> tuple[int, ...]:
 @torch.no_grad()
 def _embed(simulation: Simulation, state: State, client: int, images: Tensor) -> Tensor:
     parameters = {**simulation.received(state, client), **state.kept.get(client, {})}
-    model = require_face_net(build(simulation.spec(client), parameters), "verification").eval()
-    return torch.cat([model.embed(part) for part in torch.split(images, 64)])
+    model = build(simulation.spec(client), parameters).eval()
+    return torch.cat([embeddings(model, part) for part in torch.split(images, 64)])
 
 
 def _mean(clients: Sequence[Verification]) -> Verification:

@@ -13,6 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from fedaudit.core.errors import ConfigError
+from fedaudit.models.facenet import FaceNet
+
 TRIED = 3
 """Images that a network is run on."""
 Product = tuple[Tensor, Tensor, Tensor | None, Tensor]
@@ -86,6 +89,23 @@ def head_inputs(model: nn.Module, images: Tensor) -> Tensor:
     """What enters the head, `[N, D]`, in evaluation mode, where `find_class_head` finds one."""
     products, scores = _watch(model, images)
     return next(i for i, _, _, outputs in reversed(products) if outputs.shape == scores.shape)
+
+
+def embeddings(model: nn.Module, images: Tensor) -> Tensor:
+    """Unit embeddings `[N, D]` of any network: what enters its head.
+
+    Raises:
+        ConfigError: No head can be made out.
+    """
+    if isinstance(model, FaceNet):
+        return model.embed(images)
+    if find_class_head(model, images.shape[1:]) is None:
+        raise ConfigError(
+            f"verification compares what enters the layer that gives the scores, and in "
+            f"{type(model).__name__} it cannot be made out: let the network end in a fully "
+            "connected layer, or in cosines to its class centers."
+        )
+    return F.normalize(head_inputs(model, images), dim=1)
 
 
 def _drawn(model: nn.Module, shape: Sequence[int]) -> Tensor:

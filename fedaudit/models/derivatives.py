@@ -10,6 +10,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedaudit.core.errors import UsageError, first_line
+from fedaudit.models.faulty_layer import failing_layer, random_layer
 
 STEP = 1e-7
 """Size of the move of each pixel, in double precision: small beside any kink's distance."""
@@ -54,8 +55,8 @@ def check_differentiable(network: nn.Module, image_shape: Sequence[int]) -> bool
         another one, or none, and say nothing. True where that cannot be told.
 
     Raises:
-        UsageError: It takes no images `[N, *image_shape]`, gives no scores `[N, K]`, or has an
-            operation without a second derivative.
+        UsageError: It takes no images `[N, *image_shape]`, gives no scores `[N, K]`, is random, has
+            no layer with a matrix, or an operation without a second derivative.
     """
     training = network.training
     network.eval()
@@ -76,10 +77,24 @@ def _check(network: nn.Module, image_shape: Sequence[int]) -> bool:
             scores = network(images)
     except Exception as error:  # a stranger's network may raise anything
         raise UsageError(
-            f"the model does not take images {list(image_shape)}: {first_line(error)}. Check "
-            "image_shape, or name another --model."
+            f"the model does not take images {list(image_shape)}: layer "
+            f"{failing_layer(network, images)} fails: {first_line(error)}. Check image_shape, or "
+            "name another --model."
         ) from error
     _check_scores(scores)
+    if (layer := random_layer(network, images)) is not None:
+        raise UsageError(
+            f"the model's layer {layer} gives other numbers for the same image each time, in "
+            "evaluation mode too: it is random, and what a client drew nobody can repeat. Draw in "
+            "training mode only (self.training), as dropout does."
+        )
+    if not any(p.dim() > 1 for p in network.parameters()):
+        name = next(n for n, _ in network.named_parameters())
+        raise UsageError(
+            f"the model has no layer whose gradient says what entered it: {name!r} and all others "
+            "are scales and offsets. Name the network with its convolutions or fully connected "
+            "layers."
+        )
     image = images[:1].double()
     step = STEP * torch.randn(image.shape, generator=generator, dtype=torch.float64)
     try:

@@ -16,9 +16,9 @@ from torch.overrides import TorchFunctionMode
 
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.observation import ModelSpec
-from fedaudit.core.registry import create
 from fedaudit.models.batch_norm import batch_norm_layers
 from fedaudit.models.bodies import group_norm
+from fedaudit.models.named_network import create_network
 from fedaudit.models.zoo import build, wrap
 
 
@@ -66,7 +66,7 @@ def build_dp_compatible(
 ) -> nn.Module:
     """A network without batch norm whose layers overwrite nothing; arguments as of `zoo.wrap`."""
     sizes = {"classes": classes, "image_size": image_size}
-    model: nn.Module = create("networks", network, {**arguments, **sizes})
+    model: nn.Module = create_network(network, {**arguments, **sizes})
     make_dp_compatible(model, image_size)
     return model
 

@@ -11,6 +11,8 @@ from fedaudit.core.errors import ConfigError, UsageError, first_line
 
 LIBRARIES = ("torchvision", "timm")
 FACTORY = f"{__name__}:from_library"
+SIZES = {"torchvision": "image_size", "timm": "img_size"}
+"""What each library calls the size of images, where a network is built for one."""
 _FETCHES = ("pretrained", "weights", "checkpoint", "cache", "progress")
 """What arguments that fetch or read weights begin with."""
 
@@ -20,13 +22,16 @@ def is_library_name(model: str) -> bool:
     return model.partition(":")[0] in LIBRARIES and ":" in model
 
 
-def from_library(*, name: str, arguments: Mapping[str, Any] | None = None) -> nn.Module:
+def from_library(
+    *, name: str, arguments: Mapping[str, Any] | None = None, image_size: int | None = None
+) -> nn.Module:
     """A classification network, its parameters random.
 
     Args:
         name: `torchvision:resnet18`, `timm:resnet18`.
         arguments: Of the library's function; they may come from a capture, so that none may fetch
             or read a file.
+        image_size: Pixels of the images, for networks that are built for a size.
 
     Raises:
         UsageError: No such network, timm is not installed, or an argument would fetch weights.
@@ -45,12 +50,26 @@ def from_library(*, name: str, arguments: Mapping[str, Any] | None = None) -> nn
         close = get_close_matches(network, known, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"it has, e.g., {known[0]}."
         raise UsageError(f"{library} has no classification network {network!r}: {hint}")
+    sizes = SIZES[library] if image_size is not None and SIZES[library] not in settings else ""
     try:
-        model: nn.Module = build(network, settings)
+        model: nn.Module = _sized(build, network, settings, {sizes: image_size} if sizes else {})
     except Exception as error:  # a library raises whatever it likes
         raise ConfigError(
             f"{name} refused its arguments {sorted(settings)}: {first_line(error)}"
         ) from error
+    return model
+
+
+def _sized(
+    build: Any, network: str, settings: Mapping[str, Any], size: Mapping[str, Any]
+) -> nn.Module:
+    """The network for images of that size; as it is where it takes any."""
+    try:
+        model: nn.Module = build(network, {**settings, **size})
+    except TypeError:
+        if not size:
+            raise
+        model = build(network, settings)
     return model
 
 

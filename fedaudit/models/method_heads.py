@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from fedaudit.core.errors import ConfigError, UnknownNameError
 from fedaudit.core.observation import ModelSpec
-from fedaudit.core.registry import create
 from fedaudit.models.facenet import FaceNet, require_face_net
 from fedaudit.models.heads import CosFaceHead, cosines
+from fedaudit.models.named_network import create_network
 from fedaudit.models.variational_bottleneck import VariationalFaceNet
 from fedaudit.models.zoo import spec_sizes, wrap
 
@@ -175,7 +175,7 @@ def with_head(
     `head` is "pull", "consensus" or "two_views", with the `settings` of that class.
     """
     sizes = {"classes": classes, "image_size": image_size}
-    model = require_face_net(create("networks", network, {**arguments, **sizes}), "this method")
+    model = require_face_net(create_network(network, {**arguments, **sizes}), "this method")
     if isinstance(model, VariationalFaceNet) and head != "pull":
         raise ConfigError(
             f"the loss {head!r} of this method leaves no room for that of a variational bottleneck "

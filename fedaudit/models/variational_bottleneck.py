@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.observation import ModelSpec
-from fedaudit.core.registry import create
 from fedaudit.models.facenet import FaceNet, require_face_net
+from fedaudit.models.named_network import create_network
 from fedaudit.models.zoo import spec_sizes, wrap
 
 FACTORY = f"{__name__}:with_bottleneck"
@@ -139,7 +139,7 @@ def with_bottleneck(
         ConfigError: Another kind of network, whose own loss leaves no room for the divergence.
     """
     inner = {**arguments, "classes": classes, "image_size": image_size}
-    plain = require_face_net(create("networks", network, inner), "a variational bottleneck")
+    plain = require_face_net(create_network(network, inner), "a variational bottleneck")
     if type(plain) is not FaceNet:
         raise ConfigError(
             f"a variational bottleneck needs a plain FaceNet, and {network} builds a "

@@ -6,9 +6,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fedaudit.core.errors import AttackError, ConfigError
+from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import ModelSpec
-from fedaudit.core.registry import create
 from fedaudit.models.bodies import (
     Norm,
     convnet_body,
@@ -22,6 +21,7 @@ from fedaudit.models.bodies import (
 )
 from fedaudit.models.derivatives import replace_hardsigmoid
 from fedaudit.models.facenet import FaceNet
+from fedaudit.models.named_network import create_network
 
 Head = Literal["cosface", "arcface", "linear"]
 
@@ -177,7 +177,7 @@ def build(
     """A network in training mode.
 
     Args:
-        spec: Registered name or `package.module:factory`, with arguments.
+        spec: A network's name (`named_network`), with arguments.
         state: Parameters and buffers by name; those that are absent keep their random start.
         seed: Of the random start.
 
@@ -188,9 +188,7 @@ def build(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = create("networks", spec.factory, spec.arguments)
-    if not isinstance(model, nn.Module):
-        raise ConfigError(f"{spec.factory} returned {type(model).__name__}, not a torch.nn.Module")
+        model = create_network(spec.factory, spec.arguments)
     if not isinstance(model, FaceNet):
         replace_hardsigmoid(model)
     if state:

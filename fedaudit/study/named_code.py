@@ -1,10 +1,13 @@
 """Which code a study names: `package.module:object`, wherever a plugin or a setting may say so."""
 
+import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.scenario import Study
+from fedaudit.models.library_networks import is_library_name
 
 _CODE = re.compile(r"[\w.]+:(?![\\/])")
 """A drive's letter or an address is followed by a slash."""
@@ -14,8 +17,19 @@ def code_in(study: Study) -> tuple[str, ...]:
     """The names that are imported, not looked up, when the study is checked or run; each once."""
     choices = [study.data]
     for scenario in study.scenarios:
-        choices += [scenario.network, scenario.method, *scenario.defenses, *scenario.attacks]
+        if not is_library_name(scenario.network.name):
+            choices.append(scenario.network)
+        choices += [scenario.method, *scenario.defenses, *scenario.attacks]
     return tuple(dict.fromkeys(name for one in choices for name in _code((one.name, one.settings))))
+
+
+def look_in_current_folder() -> None:
+    """Let code that a user names lie in the current folder; workers inherit it.
+
+    Last, so that a file in it stands in for no module that is installed.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
 
 
 def refuse_code(names: tuple[str, ...]) -> None:

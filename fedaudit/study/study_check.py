@@ -11,8 +11,9 @@ from fedaudit.core.errors import (
     FedauditError,
     UnknownNameError,
     UsageError,
+    first_line,
 )
-from fedaudit.core.observation import LocalTraining
+from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.protocols import Defense, Method
 from fedaudit.core.scenario import Choice, Federation, Scenario, Study
 from fedaudit.core.threat_models import check_knowledge, threat_model
@@ -21,6 +22,8 @@ from fedaudit.defenses.chain import parts_of
 from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.abilities import Checks
 from fedaudit.federation.together import aggregator_of, photos_of, training_of
+from fedaudit.models.derivatives import check_differentiable
+from fedaudit.models.zoo import build as build_network
 from fedaudit.study.reach import check_targets, faces_to_count, reach_of
 
 SET_BY_STUDY = {
@@ -30,6 +33,8 @@ SET_BY_STUDY = {
 }
 """Settings that are not a plugin's to choose, and what to write instead."""
 
+TRIED_CLASSES = 7
+"""Classes of a network that is built for nothing but to see whether it can be."""
 _Build = Callable[[str, Choice, str], Any]
 """Kind, choice and place in the study → the plugin."""
 
@@ -37,9 +42,9 @@ _Build = Callable[[str, Choice, str], Any]
 def check_study(study: Study, *, file: str = "study") -> None:
     """Look up every plugin, check its settings, and check each attack against its threat model.
 
-    Attacks, defenses and methods are built once, which checks the values of their settings; data
-    sets and networks are not, because building them may be slow. Only faces that are at hand, a
-    folder or a cached ORL, are read, and dealt to clients and targets as the run will.
+    Attacks, defenses and methods are built once, which checks the values of their settings, and so
+    are networks that are not ours; data sets are not, because that may be slow. Only faces that are
+    at hand, a folder or a cached ORL, are read, and dealt to clients and targets as the run will.
 
     Raises:
         DataError: The faces cannot be used, or are too few for the study.
@@ -56,6 +61,8 @@ def check_study(study: Study, *, file: str = "study") -> None:
     for scenario in study.scenarios:
         place = f"{file}: scenario {scenario.name!r}"
         _check_settings("networks", scenario.network, f"{place}: network")
+        with _at(f"{place}: network"):
+            _check_network(scenario.network, study.size)
         method = _check_method(scenario, build, place)
         for choice in scenario.defenses:
             defense: Defense = build("defenses", choice, f"{place}: defenses")
@@ -168,5 +175,25 @@ def _check_settings(kind: str, choice: Choice, place: str) -> None:
                 f"{place}: {option} is not for {choice.name!r} to choose. Write {instead}."
             )
     later = [option for of, option in SET_BY_STUDY if of == kind]
+    if kind == "networks" and ":" in choice.name:
+        return  # of a stranger's network: `_check_network` builds it
     with _at(place):
         registry.check_settings(kind, choice.name, choice.settings, later=later)
+
+
+def _check_network(choice: Choice, size: int) -> None:
+    """Build a network that is not ours once, and try it on images of the study's size."""
+    if ":" not in choice.name:
+        return
+    arguments = {**choice.settings, "image_size": size, "classes": TRIED_CLASSES}
+    try:
+        network = build_network(ModelSpec(choice.name, arguments))
+    except FedauditError:
+        raise
+    except Exception as error:  # a stranger's factory raises whatever it likes
+        raise ConfigError(
+            f"{choice.name} cannot be built: {type(error).__name__}: {first_line(error)}. It is "
+            f"called with classes = {TRIED_CLASSES} and image_size = {size}, as far as it takes "
+            "them."
+        ) from error
+    check_differentiable(network, (3, size, size))

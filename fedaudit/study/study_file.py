@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.scenario import Choice, Federation, Scenario, Study, keys_of, with_keys
-from fedaudit.study.named_code import code_in
+from fedaudit.study.named_code import code_in, look_in_current_folder
 from fedaudit.study.study_errors import place_of_scenario, validated
 from fedaudit.study.study_tables import StudyTable
 
@@ -68,6 +68,7 @@ def load_study(
     study = _anchor(study, path.parent)
     if names := code_in(study):
         on_code(names)
+        look_in_current_folder()
     check_study(study, file=path.name)
     return study
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,12 +119,14 @@ def test_a_run_says_that_it_runs_code(tmp_path: Path) -> None:
 def test_code_is_found_wherever_it_is_named() -> None:
     scene = Scenario(
         "a",
-        network=Choice("torchvision:resnet18"),
+        network=Choice("my_code:resnet18"),
         defenses=(Choice("chain", {"parts": [{"name": "a.b:c"}]}),),
         attacks=(Choice("gan_inversion", {"prior": "d:e"}), Choice("dlg", {"steps": 3})),
     )
     folder = Choice("folder", {"path": r"C:\faces"})
-    assert code_in(Study("s", (scene,), data=folder)) == ("torchvision:resnet18", "a.b:c", "d:e")
+    assert code_in(Study("s", (scene,), data=folder)) == ("my_code:resnet18", "a.b:c", "d:e")
+    stock = replace(scene, network=Choice("torchvision:resnet18"))
+    assert code_in(Study("s", (stock,), data=folder)) == ("a.b:c", "d:e")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,58 @@
+"""Networks by the names that people give: ours, a library's, or a factory of their own."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from fedaudit.core.errors import ConfigError
+from fedaudit.core.registry import create, lookup
+from fedaudit.models import library_networks
+from fedaudit.models.library_networks import is_library_name
+
+
+def create_network(name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """The network that a name stands for, everywhere alike.
+
+    Args:
+        name: A registered network, `torchvision:NAME`, `timm:NAME` or `package.module:factory`.
+        arguments: Of it; `classes` and `image_size` as far as it takes them. A factory may call
+            the number of classes `num_classes`, and need not mind the size of the images.
+
+    Raises:
+        UnknownNameError: No such network or argument.
+        ConfigError: The factory refuses its arguments, or returns no module.
+    """
+    factory, settings = fitted(name, arguments)
+    model = create("networks", factory, settings)
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"{name} returned {type(model).__name__}, not a torch.nn.Module")
+    return model
+
+
+def fitted(name: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The factory of a network and its arguments, under the names that it has for them."""
+    settings = dict(arguments)
+    sizes = {key: settings.pop(key) for key in ("classes", "image_size") if key in settings}
+    if is_library_name(name):
+        if "classes" in sizes:
+            settings.setdefault("num_classes", sizes["classes"])
+        known = {"image_size": sizes["image_size"]} if "image_size" in sizes else {}
+        return library_networks.FACTORY, {"name": name, "arguments": settings, **known}
+    if ":" not in name:
+        return name, dict(arguments)
+    try:
+        parameters = inspect.signature(lookup("networks", name)).parameters
+    except (TypeError, ValueError):  # built in C; it will refuse on its own
+        return name, dict(arguments)
+    everything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if "classes" in sizes and "classes" not in parameters and "num_classes" in parameters:
+        settings.setdefault("num_classes", sizes.pop("classes"))
+    fits: dict[str, Any] = {k: v for k, v in sizes.items() if everything or k in parameters}
+    if "classes" in sizes and "classes" not in fits:
+        raise ConfigError(
+            f"the network {name!r} takes no number of classes, and the data set decides it: give "
+            "its factory a parameter `classes` or `num_classes`."
+        )
+    return name, {**settings, **fits}

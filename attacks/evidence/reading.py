@@ -85,6 +85,11 @@ class Reading:
         )
 
     @property
+    def trains_body(self) -> bool:
+        """Whether something before the feature map was trained: else all is behind the map."""
+        return precedes_private(self.model, frozenset(), self.target, self.shape)
+
+    @property
     def smooth(self) -> bool:
         """Whether all activations are smooth, so that a search may trust second derivatives."""
         return not any(isinstance(module, NON_SMOOTH) for module in self.model.modules())

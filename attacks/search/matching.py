@@ -12,12 +12,7 @@ from torch.func import functional_call, grad
 from fedaudit.attacks.adaptive.per_example import Gradients, weighed
 from fedaudit.attacks.evidence.feature_maps.first_fully_connected import solve_upstream
 from fedaudit.attacks.evidence.layer_spans import LayerSpan, decisive, span_distance
-from fedaudit.attacks.evidence.unshared_layers import (
-    PublicModule,
-    precedes_private,
-    public_depth,
-    used_by,
-)
+from fedaudit.attacks.evidence.unshared_layers import PublicModule, public_depth, used_by
 from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.search.distances import DISTANCES, MINDS_LENGTH
 from fedaudit.attacks.training.dummy_update import DummyUpdate
@@ -80,9 +75,7 @@ class Matching:
         depth = public_depth(model, evidence.private)
         # A map that is known is of no use where dummy images do not reach it.
         usable = self.use_first_fc and not self.surrogate_head and depth is None
-        # Nor where it is all there is: with a frozen body, what follows the map is matched.
-        usable = usable and precedes_private(model, frozenset(), target, evidence.shape)
-        self.first_fc = evidence.first_fc if usable else None
+        self.first_fc = evidence.first_fc if usable and evidence.trains_body else None
         self.spans: tuple[LayerSpan, ...] = ()
         self.loss = self._loss_kind()
         if self.loss == "spans":

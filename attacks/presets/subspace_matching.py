@@ -14,8 +14,9 @@ def subspace_matching(
     *,
     steps: int = 150,
     lr: float = 0.2,
-    total_variation: float = 0.3,
+    total_variation: float = 1.0,
     polish: int = 8,
+    face_colors: float = 0.3,
     restarts: int = 1,
     layers: tuple[str, ...] = (),
     seconds: float | None = None,
@@ -35,6 +36,8 @@ def subspace_matching(
         total_variation: Weight of the total variation at the start; it falls with the square of the
             share of steps left, to 0.
         polish: L-BFGS steps of 10 iterations at the end.
+        face_colors: Weight of the prior that draws the mean and deviation of a batch's colors to
+            those of faces, where batch norm in training mode hides them; 0 leaves them open.
         restarts: Independent starts, one after the other; the one with the least distance is kept.
         layers: Only weights whose names start with one of these; () takes all.
         seconds: Wall-clock limit; results then depend on the machine. None for none.
@@ -60,6 +63,7 @@ def subspace_matching(
         stages=(search, last) if polish else (search,),
         match="spans",
         layers=tuple(layers),
+        face_colors=face_colors,
         restarts=restarts,
         seconds=seconds,
     )

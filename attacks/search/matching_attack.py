@@ -17,12 +17,14 @@ from fedaudit.attacks.adaptive.defense_adaptation import Attacker
 from fedaudit.attacks.adaptive.mixture_arithmetic import Coefficients
 from fedaudit.attacks.adaptive.unmasking import Unmasking
 from fedaudit.attacks.evidence.labels.of_images import labels_of_images
+from fedaudit.attacks.evidence.position_embedding import photo_by_position
 from fedaudit.attacks.evidence.unshared_layers import guess_local_layers, learn_local_layers
 from fedaudit.attacks.gathering.gather import Evidence, gather, gather_inputs
 from fedaudit.attacks.generators.face_generator import FaceGenerator
 from fedaudit.attacks.search.batch_norm_prior import BatchNormPrior, from_observation
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.distances import DISTANCES
+from fedaudit.attacks.search.image_priors import FaceColors
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.search_run import SearchRun
 from fedaudit.attacks.search.span_matching import SpanMatching
@@ -40,6 +42,7 @@ from fedaudit.core.protocols import AttackCategory, Progress
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.shared import Update
 from fedaudit.defenses.gradient_transforms import ImageTransform
+from fedaudit.models.batch_norm import batch_norm_layers
 
 # Chosen by benchmarks/local_steps.py.
 POINTS = 4
@@ -116,6 +119,8 @@ class MatchingAttack:
             the threat model does not grant are guessed by simulating plausible ones.
         batch_norm: Weight of the batch-norm statistics (`batch_norm_prior`) on networks that
             have them.
+        face_colors: Weight of the prior that draws the colors of a batch to those of faces, behind
+            batch norm in training mode, which hides them; with match = "spans".
         unknown: How a head, or more, that stays on the device is met. "joint": solved for with the
             images, as far as it acts on what was shared: what the inputs of the last layers span
             (`layer_spans`), or one free vector an image (`Matching`). "learned": trained to
@@ -138,6 +143,7 @@ class MatchingAttack:
     precision: Precision = "auto"
     local_steps: LocalSteps = "start"
     batch_norm: float = 0.0
+    face_colors: float = 0.0
     unknown: Unknown = "joint"
     unmasking: Unmasking = field(default_factory=Unmasking)
 
@@ -324,10 +330,17 @@ class MatchingAttack:
             evidence, angle=self.angle, layers=self.layers, restarts=self.restarts
         )
         scene = Scene(evidence, matching, generator, self.prior, self.restarts)
+        exact = photo_by_position(evidence)
+        if exact is not None and not matching.explained_by(exact):
+            exact = None
         steps = sum(stage.expected_steps(matching) for stage in self.stages)
-        trace = Trace(steps, progress, self.seconds)
+        trace = Trace(1 if exact is not None else steps, progress, self.seconds)
         penalty = partial(self._statistics, seen, scene)
-        return SearchRun(scene, self.stages, trace, penalty, checkpoint, repr(self), started)
+        stages = self.stages
+        if self.face_colors and any(m.training for m in batch_norm_layers(evidence.model).values()):
+            colors = FaceColors(weight=self.face_colors)
+            stages = tuple(replace(one, priors=(*one.priors, colors)) for one in stages)
+        return SearchRun(scene, stages, trace, penalty, checkpoint, repr(self), started, exact)
 
     def _surrogate_head(
         self, seen: Observation, evidence: Evidence, seed: int

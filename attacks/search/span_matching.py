@@ -10,6 +10,9 @@ from fedaudit.attacks.evidence.layer_spans import decisive, find_spans, span_dis
 from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.core.errors import AttackError
 
+EXPLAINED = 1e-4
+"""Mean squared sine below which a closed form needs no search: that of float32 is 1e-6 and less."""
+
 
 class SpanMatching:
     """How far the inputs that dummy images send to each layer are from spanning what they must.
@@ -91,6 +94,11 @@ class SpanMatching:
         del dummy
         distance = feature_distance / self.scales[1]
         return (distance + 1e-6).sqrt() if self.angle else distance
+
+    def explained_by(self, images: Tensor) -> bool:
+        """Whether `images` `[N, C, H, W]` leave nothing that a search could find."""
+        with torch.no_grad():
+            return float(span_distance(self.evidence.reader, self.spans, images)) < EXPLAINED
 
     def distance_to(self, dummy: Gradients) -> Tensor:
         """Of no gradients: 0."""

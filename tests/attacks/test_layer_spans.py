@@ -1,6 +1,7 @@
 """What layers' gradients say of their inputs, on networks that are none of ours."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 import fedaudit
 from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.layer_spans import LayerSpan, find_spans, span_distance
+from fedaudit.attacks.evidence.position_embedding import photo_by_position
+from fedaudit.attacks.search.image_priors import FaceColors
 from fedaudit.core.errors import AttackError
 from fedaudit.scoring.image_metrics import SSIM
 
@@ -129,12 +132,51 @@ def test_what_cannot_be_read_is_said() -> None:
 
 def test_batch_norm_keeps_its_statistics_and_its_mode() -> None:
     torch.manual_seed(0)
-    model = torchvision.models.resnet18(num_classes=7).train()
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 32, 5, stride=4), nn.BatchNorm2d(32), nn.ReLU()),
+        *(nn.Conv2d(32, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8 * 5 * 5, 7)),
+    ).train()
     before = {name: value.clone() for name, value in model.named_buffers()}
-    reader = InputReader(model, (3, 64, 64), 2)
-    reader.rows(list(reader.positions()), torch.rand(2, 3, 64, 64))
+    reader = InputReader(model, (3, 32, 32), 2)
+    reader.rows(list(reader.positions()), drawn(2))
     assert all(torch.equal(before[name], value) for name, value in model.named_buffers())
     assert all(module.training for module in model.modules())
+
+
+def vision_transformer() -> nn.Module:
+    """torchvision's, small, with a head that sends something back, behind a standardization."""
+    torch.manual_seed(0)
+    network = torchvision.models.VisionTransformer(32, 8, 2, 4, 64, 128, num_classes=7)
+    nn.init.normal_(network.heads.get_submodule("head").weight, std=0.1)
+    return nn.Sequential(nn.BatchNorm2d(3, affine=False), network).eval()
+
+
+def test_a_transformer_gives_its_photo_away_exactly() -> None:
+    model, photo = vision_transformer(), drawn(1)
+    rebuilt = fedaudit.attack(
+        model, gradients(model, photo), "subspace_matching", image_shape=(3, 32, 32)
+    )
+    assert torch.allclose(rebuilt.images, photo, atol=2e-3)
+    assert rebuilt.labels.tolist() == [0]
+    assert rebuilt.objective < 1e-5
+
+
+def test_a_batch_of_a_transformer_is_searched_for() -> None:
+    model, photos = vision_transformer(), drawn(2)
+    reading = SimpleNamespace(
+        count=2, private=frozenset(), model=model, target=gradients(model, photos)
+    )
+    assert photo_by_position(reading) is None  # type: ignore[arg-type]
+
+
+def test_colors_of_a_batch_are_drawn_to_those_of_faces() -> None:
+    prior = FaceColors(weight=1.0, mean=(0.4, 0.5, 0.6), deviation=(0.1, 0.2, 0.3))
+    noise = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    noise = (noise - noise.mean((0, 2, 3), keepdim=True)) / noise.std((0, 2, 3), keepdim=True)
+    scale, shift = (torch.tensor(v)[:, None, None] for v in ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)))
+    assert float(prior(noise * scale + shift)) == pytest.approx(0, abs=1e-6)
+    assert float(prior(noise * scale + shift + 0.1)) == pytest.approx(3 * 0.01, rel=1e-3)
+    assert float(prior(noise.mean(1, keepdim=True) * 0 + 0.5)) == pytest.approx(0.04, rel=1e-3)
 
 
 @pytest.mark.slow  # a whole search on a stock network

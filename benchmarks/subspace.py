@@ -1,0 +1,229 @@
+"""Subspace matching on stock networks: how near, how fast, and is it the person?
+
+    python benchmarks/subspace.py                                   # about 10 CPU minutes
+    python benchmarks/subspace.py --only "ResNet-18 eval" --targets 4 --batch 1 4 8 --seeds 0 1 2
+    python benchmarks/subspace.py --cost                            # a step against a pass
+
+Color faces of OpenPeople at 64 px. Networks are torchvision's and timm's, as they are; trained ones
+on p01 … p08, who are not attacked. Attacked are photos of p09 and p10, on whom nothing was tuned
+(settings: p01 and p02; the colors of faces: p03 … p08). The attack is `fedaudit.attack(model,
+update, "subspace_matching")` with the number and size of the images. An image is first of ten where
+its embedding is nearest to its person's mean over their other photos, by the judge of every report.
+"""
+
+import argparse
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+import fedaudit
+from fedaudit.attacks.evidence.layer_inputs import InputReader
+from fedaudit.attacks.evidence.layer_spans import find_spans, span_distance
+from fedaudit.data.face_set import FaceSet
+from fedaudit.data.openpeople import openpeople
+from fedaudit.scoring.embedder import load_embedder
+from fedaudit.scoring.image_metrics import PSNR, SSIM
+from fedaudit.scoring.pairing import pair
+
+SIZE = 64
+ATTACKED = ("p09", "p10")
+EPOCHS = 8
+
+
+@dataclass(frozen=True)
+class Line:
+    """A network in a state and a mode."""
+
+    name: str
+    build: Callable[[int], nn.Module]
+    trained: bool
+    training: bool
+
+
+def resnet(depth: int) -> Callable[[int], nn.Module]:
+    """torchvision's, by the number of classes."""
+    make = {18: torchvision.models.resnet18, 50: torchvision.models.resnet50}[depth]
+    return lambda classes: make(num_classes=classes)
+
+
+def vit(classes: int) -> nn.Module:
+    """torchvision's, small; its head does not start at zero, where nothing would be sent back."""
+    network = torchvision.models.VisionTransformer(SIZE, 16, 4, 4, 192, 384, num_classes=classes)
+    nn.init.normal_(network.heads.get_submodule("head").weight, std=0.02)
+    return network
+
+
+LINES = (
+    Line("ResNet-18 eval, fresh", resnet(18), trained=False, training=False),
+    Line("ResNet-18 eval, trained", resnet(18), trained=True, training=False),
+    Line("ResNet-18 train mode, trained", resnet(18), trained=True, training=True),
+    Line("ResNet-50 eval, trained", resnet(50), trained=True, training=False),
+    Line("ViT patch 16, fresh", vit, trained=False, training=False),
+)
+USUAL = ("ResNet-18", "ViT")
+
+
+def train(model: nn.Module, faces: FaceSet, seed: int) -> None:
+    """On everybody who is not attacked."""
+    people = sorted({p for p in faces.people if p not in ATTACKED})
+    rows = [i for i, p in enumerate(faces.people) if p in people]
+    labels = torch.tensor([people.index(faces.people[i]) for i in rows])
+    images, generator = faces.images[rows], torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+    model.train()
+    for _ in range(EPOCHS):
+        for batch in torch.randperm(len(rows), generator=generator).split(32):
+            optimizer.zero_grad()
+            F.cross_entropy(model(images[batch]), labels[batch]).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+
+def update_of(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """What one client sends after one step."""
+    client = copy.deepcopy(model)
+    named = dict(client.named_parameters())
+    loss = F.cross_entropy(client(images), labels)
+    return dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+
+
+def batches(faces: FaceSet, size: int, count: int, seed: int) -> Iterator[list[int]]:
+    """`count` batches of `size` photos, of both people in turn; another order each seed."""
+    generator = torch.Generator().manual_seed(seed)
+    own = [[i for i, p in enumerate(faces.people) if p == person] for person in ATTACKED]
+    mixed = [[rows[k] for k in torch.randperm(len(rows), generator=generator)] for rows in own]
+    queue = [row for several in zip(*mixed, strict=True) for row in several]
+    for k in range(count):
+        yield [queue[(k * size + i) % len(queue)] for i in range(size)]
+
+
+def first_of_ten(
+    faces: FaceSet, embedded: Tensor, found: Tensor, rows: Sequence[int]
+) -> list[bool]:
+    """Whether each image's embedding is nearest to its person's mean over the other photos."""
+    people = sorted(set(faces.people))
+    seen = load_embedder().embed(found)
+    center = embedded.mean(0)
+    hits = []
+    for one, row in zip(seen, rows, strict=True):
+        means = [
+            (
+                embedded[[i for i, p in enumerate(faces.people) if p == q and i != row]] - center
+            ).mean(0)
+            for q in people
+        ]
+        scores = F.normalize(torch.stack(means), dim=1) @ F.normalize(one - center, dim=0)
+        hits.append(people[int(scores.argmax())] == faces.people[row])
+    return hits
+
+
+def measure(line: Line, faces: FaceSet, embedded: Tensor, options: argparse.Namespace) -> None:
+    """Attack a line's networks, and print its rows."""
+    for size in options.batch:
+        rows: list[dict[str, float]] = []
+        for seed in options.seeds:
+            torch.manual_seed(seed)
+            model = line.build(8)
+            if line.trained:
+                train(model, faces, seed)
+            model.train(line.training)
+            if line.training and size == 1:
+                continue  # batch norm of one image
+            for number, chosen in enumerate(batches(faces, size, options.targets, seed)):
+                images, labels = faces.images[chosen], torch.arange(size) % 8
+                update = update_of(model, images, labels)
+                rebuilt = fedaudit.attack(
+                    model,
+                    update,
+                    "subspace_matching",
+                    images=size,
+                    image_shape=(3, SIZE, SIZE),
+                    settings=options.settings,
+                    seed=number,
+                )
+                order = list(pair(images, labels, rebuilt.images, torch.full((size,), -1)))
+                found = rebuilt.images[order]
+                rows.append(
+                    {
+                        "SSIM": float(SSIM()(images, found).mean()),
+                        "PSNR": float(PSNR()(images, found).mean()),
+                        "first": mean(first_of_ten(faces, embedded, found, chosen)),
+                        "ceiling": mean(first_of_ten(faces, embedded, images, chosen)),
+                        "labels": mean((rebuilt.labels[order] == labels).tolist()),
+                        "seconds": rebuilt.seconds,
+                        "left": rebuilt.objective,
+                    }
+                )
+        if rows:
+            told = {key: mean(row[key] for row in rows) for key in rows[0]}
+            least = min(row["SSIM"] for row in rows)
+            print(
+                f"| {line.name} | {size} | {len(rows)} | {told['SSIM']:.2f} ({least:.2f}) | "
+                f"{told['PSNR']:.1f} | {told['first']:.2f} of {told['ceiling']:.2f} | "
+                f"{told['labels']:.2f} | {told['seconds']:.0f} | {told['left']:.0e} |",
+                flush=True,
+            )
+
+
+def cost(faces: FaceSet) -> None:
+    """CPU milliseconds of a step, and of one forward and backward pass with weight gradients."""
+    print("| network | batch | a step, ms | a training pass, ms | ratio |\n|---|---|---|---|---|")
+    for line in LINES:
+        for size in (1, 4, 8):
+            model, images = line.build(8).eval(), faces.images[:size].clone()
+            reader = InputReader(model, (3, SIZE, SIZE), size)
+            spans = find_spans(reader, update_of(model, images, torch.arange(size)), clean=True)
+            passed = clocked(lambda: F.cross_entropy(model(images), torch.arange(size)).backward())  # noqa: B023
+            model.requires_grad_(requires_grad=False)
+            images.requires_grad_()
+            step = clocked(lambda: span_distance(reader, spans, images).backward())  # noqa: B023
+            print(f"| {line.name} | {size} | {step:.0f} | {passed:.0f} | {step / passed:.2f} |")
+
+
+def clocked(work: Callable[[], Any], times: int = 5) -> float:
+    """CPU milliseconds of one call, of the fastest of some."""
+    spent = []
+    for _ in range(times):
+        begun = time.process_time()
+        work()
+        spent.append(time.process_time() - begun)
+    return 1e3 * min(spent)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="*", default=USUAL, help="parts of the names of lines")
+    parser.add_argument("--batch", nargs="*", type=int, default=[1, 4])
+    parser.add_argument("--targets", type=int, default=2, help="batches a seed")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0])
+    parser.add_argument("--steps", type=int, help="of Adam; the attack's own if not given")
+    parser.add_argument("--cost", action="store_true", help="cost of a step, and nothing else")
+    options = parser.parse_args(arguments)
+    options.settings = {"steps": options.steps} if options.steps else {}
+    torch.set_num_threads(1)
+    faces = openpeople(size=SIZE)
+    if options.cost:
+        cost(faces)
+        return
+    embedded = load_embedder().embed(faces.images)
+    print(
+        "| network | batch | batches | SSIM (least) | PSNR | first of ten | labels | CPU s | left |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    for line in LINES:
+        if any(part in line.name for part in options.only):
+            measure(line, faces, embedded, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -9,13 +9,14 @@ import pytest
 
 from fedaudit.core.protocols import Halves
 from fedaudit.core.registry import create
+from fedaudit.core.scenario import Study
 from fedaudit.core.trial import Trial
 from fedaudit.reports.comparison import Effort
 from fedaudit.reports.effort import effort, gain_of
 from fedaudit.reports.trials import Group
 
 sys.path.insert(0, str(Path(__file__).parent))
-from made_up import trial
+from made_up import line, study, table, trial
 
 
 def searched(target: int, objective: float, *, start: float = 1.0, **more: Any) -> Trial:
@@ -83,3 +84,25 @@ def test_halved_attacks_have_half_of_everything(
     half: Any = attack.halved()
     assert [stage.steps for stage in half.stages] == steps
     assert half.seconds == (4.0 if "seconds" in settings else None)
+
+
+def test_no_clean_word_rests_on_an_unfinished_search() -> None:
+    asked = study(defenses=("none", "dpsgd"), targets=100)
+    control = line(100, 100)
+    clean = line(0, 100, defense="dpsgd")
+    assert _word(asked, *control, *clean) == ("NO LEAK FOUND ABOVE LIMIT", "")
+    unfinished = [replace(t, closed_form=False, objective=0.2, history=((1, 1.0),)) for t in clean]
+    kind, reason = _word(asked, *control, *unfinished)
+    assert (kind, reason) == ("INCONCLUSIVE", "unconverged")  # nobody tells whether it had ended
+    for left, expected in ((0.2, "NO LEAK FOUND ABOVE LIMIT"), (0.4, "INCONCLUSIVE")):
+        half = [
+            replace(t, cell=replace(t.cell, role="half_steps"), objective=left)
+            for t in unfinished
+            if t.cell.role == "audit" and t.cell.target < 2
+        ]
+        assert _word(asked, *control, *unfinished, *half)[0] == expected
+
+
+def _word(asked: Study, *made: Trial) -> tuple[str, str]:
+    (row,) = (row for row in table(asked, made) if row.defense == "dpsgd")
+    return row.verdict.kind, row.verdict.reason

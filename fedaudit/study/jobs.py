@@ -78,7 +78,8 @@ class AttackJob:
     @property
     def group(self) -> str:
         """Jobs of one group take about equally long."""
-        return f"{self.cell.scenario} {self.cell.attack}"
+        half = " by half" if self.cell.role == "half_steps" else ""
+        return f"{self.cell.scenario} {self.cell.attack}{half}"
 
 
 class Job(Task, Protocol):

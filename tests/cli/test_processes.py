@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 FAKE = Path(__file__).parents[1] / "study" / "fake_audit.py"
-JOBS = 21
+JOBS = 38
 
 
 def start(folder: Path, *args: str, **fake: Any) -> subprocess.Popen[str]:

@@ -153,3 +153,18 @@ def test_the_notebook_runs_and_is_kept_without_outputs(
     ran = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.split()[-1] == "2"  # pictures
+
+
+@pytest.mark.skipif(not DOCS.is_dir(), reason="the documentation is not installed")
+def test_the_page_on_claims_says_of_every_defense_and_method_what_it_does_to_them() -> None:
+    page = (DOCS / "explanation" / "privacy_claims.md").read_text()
+    tables: dict[str, dict[str, str]] = {"defense": {}, "method": {}}
+    for kind, rows in tables.items():
+        table = page.partition(f"| {kind} |")[2].partition("\n\n")[0]
+        for line in table.splitlines()[2:]:
+            _, first, *_, last, _ = line.split("|")
+            rows.update(dict.fromkeys(re.findall(r"`(\w+)`", first), last))
+    assert set(tables["defense"]) == set(names("defenses"))
+    assert set(tables["method"]) == set(names("methods"))
+    for name, effect in tables["defense"].items():
+        assert lookup("defenses", name).keeps_claims == ("broken" not in effect), name

@@ -1,14 +1,17 @@
 """Claims composed over rounds, chains and clients, against dp-accounting and by hand."""
 
+import json
 import math
 from dataclasses import replace
 from typing import Any
 
 import dp_accounting
+import jsonschema
 import pytest
 import torch
 from dp_accounting.pld import privacy_loss_distribution
 from dp_accounting.rdp import RdpAccountant
+from pydantic import TypeAdapter
 
 from fedaudit.core.claims import Claim, Gap, Spending, in_short, in_words, origin, worst
 from fedaudit.core.client import ClientReturn
@@ -184,6 +187,31 @@ def test_every_epsilon_has_unit_rounds_and_scope_beside_it() -> None:
     nameless = replace(claim, unit="", neighbors="", rounds=None, sampling="")
     assert "not stated" in in_words(nameless)
     assert nameless.missing == ("unit", "neighbor relation", "sampling", "number of rounds")
+
+
+def test_the_two_forms_of_a_claim_word_by_word() -> None:
+    claim = gaussian(2.0, epsilon=4.734, gaps=(Gap("counts", "in clear"), Gap("labels", "granted")))
+    assert in_short((claim, replace(claim, unit="client", rounds=3, epsilon=math.inf))) == (
+        "ε = 4.73 per image, 1 round: update, not counts, labels; "
+        "ε = ∞ per client, 3 rounds: update, not counts, labels"
+    )
+    assert in_words(claim) == (
+        "ε = 4.73, δ = 1e-05 for one image (add or remove one), 1 round, of: update; "
+        "not covered: counts (in clear), labels (granted)"
+    )
+    known = replace(claim, settings={"C": 0.5, "centers": "2"}, sampling="every round")
+    assert origin(known) == "DP-SGD, C = 0.5, centers = 2; every round; opacus rdp"
+
+
+@pytest.mark.parametrize("epsilon", [4.5, math.inf])
+def test_a_claim_survives_json_which_knows_no_infinity(epsilon: float) -> None:
+    claim = gaussian(2.0, epsilon=epsilon, gaps=(Gap("counts", "in clear"),), settings={"C": 1.0})
+    adapter = TypeAdapter(Claim)
+    plain = adapter.dump_python(claim, mode="json")
+    assert plain["epsilon"] == (None if epsilon == math.inf else 4.5)
+    text = json.dumps(plain, allow_nan=False)
+    assert adapter.validate_json(text) == claim
+    jsonschema.validate(json.loads(text), adapter.json_schema())
 
 
 def test_what_was_sent_and_is_not_covered_becomes_a_gap() -> None:

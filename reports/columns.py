@@ -338,7 +338,9 @@ def _training(x: Row, _: Scene) -> Cell:
 
 def _epsilon(x: Row | DefenseLine, _: Scene) -> Cell:
     if not x.claims:
-        return Cell("none stated" if x.defense in UNSTATED else claims.HEURISTIC, brief=ABSENT)
+        if x.defense in UNSTATED:
+            return Cell("none stated", brief=ABSENT)
+        return Cell(claims.HEURISTIC)
     notes = [f"{claims.in_words(claim)} ({claims.origin(claim)})" for claim in x.claims]
     whole = x.utility.training_claims if x.utility else ()
     notes += [f"all rounds of the training: {claims.in_words(claim)}" for claim in whole]

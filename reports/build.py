@@ -89,7 +89,7 @@ def _opened(path: Path) -> tuple[RunFolder, Results]:
 def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: Trials) -> Results:
     """Everything a report shows, as data."""
     study = manifest.study
-    galleries = {s.name: _gallery(folder, study, study.federation_of(s)) for s in study.scenarios}
+    galleries = _galleries(folder, study)
     gallery = next((known for known in galleries.values() if known), None)
     settings = Settings(
         reid_limit=study.reid_limit,
@@ -126,6 +126,11 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         exposures=exposed,
         contrasts=contrasts(study, trials),
         ceilings=known,
+        other_ceilings=tuple(
+            line
+            for judge in study.judges[1:]
+            for line in ceilings(study, _galleries(folder, study, judge.label), judge.label)
+        ),
         controls=checks,
         coverage=coverage(manifest.categories, table),
         findings=findings(table, exposed, recorded.findings_of(study, source.protections, table)),
@@ -193,8 +198,16 @@ def _is_cell(folder: RunFolder, key: str) -> bool:
     return folder.files("cells", key)[0].exists()
 
 
-def _gallery(folder: RunFolder, study: Study, federation: Federation) -> Gallery | None:
-    kept = folder.shared_tensors(gallery_name(study, federation))
+def _galleries(folder: RunFolder, study: Study, judge: str = "") -> dict[str, Gallery | None]:
+    """By scenario, the gallery of the first judge or of the one that is named."""
+    return {
+        scenario.name: _gallery(folder, study, study.federation_of(scenario), judge)
+        for scenario in study.scenarios
+    }
+
+
+def _gallery(folder: RunFolder, study: Study, federation: Federation, judge: str) -> Gallery | None:
+    kept = folder.shared_tensors(gallery_name(study, federation, judge))
     return None if kept is None else gallery_of_packed(kept, fmr=study.fmr)
 
 

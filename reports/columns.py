@@ -234,6 +234,7 @@ def _reid(x: Row | DefenseLine, _: Scene) -> Cell:
     unknown = "match somebody in the gallery; whom the update is of is not known"
     brief = f"{cell.brief} ({100 * m.reid.low:.0f}–{100 * m.reid.high:.0f} %)"
     notes = (*cell.notes, unknown) if m.searched else cell.notes
+    notes = (*notes, *(text.second_opinion(label, other) for label, other in m.others.items()))
     return Cell(cell.value, notes, brief, rate=m.reid, prior=m.prior)
 
 

@@ -1,7 +1,7 @@
 """The lines of a comparison as data: what each attack recovered, and what each defense buys."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fedaudit.core.claims import Claim
@@ -149,6 +149,21 @@ class Effort:
 
 
 @dataclass(frozen=True)
+class SecondOpinion:
+    """What a judge of identity beside the first says of a row; it decides nothing.
+
+    Attributes:
+        reid, prior: As in `Measurement`, by this judge.
+        disagreements: Of how many of the `images` it says otherwise than the first.
+    """
+
+    reid: Rate
+    prior: Rate | None
+    disagreements: int
+    images: int
+
+
+@dataclass(frozen=True)
 class Measurement:
     """What one attack recovered under one defense.
 
@@ -178,6 +193,7 @@ class Measurement:
         copy_calibration: What counted as a copy, and how often another photo would have.
         effort: What the attack was given. A clean word needs `effort.enough`: of an attack that
             would have found more in more steps, or does not say, nothing clean can be said.
+        others: What other judges say, by label.
     """
 
     n_targets: int
@@ -202,6 +218,7 @@ class Measurement:
     prior_copies: Rate | None = None
     copy_calibration: CopyCalibration = NO_CALIBRATION
     effort: Effort | None = None
+    others: Mapping[str, SecondOpinion] = field(default_factory=dict)
 
     @property
     def copied(self) -> bool:

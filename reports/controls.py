@@ -70,13 +70,17 @@ def controls(
     )
 
 
-def ceilings(study: Study, galleries: Mapping[str, Gallery | None]) -> tuple[Ceiling, ...]:
-    """What the embedder recognizes of the originals: no attack can be seen to do better.
+def ceilings(
+    study: Study, galleries: Mapping[str, Gallery | None], judge: str = ""
+) -> tuple[Ceiling, ...]:
+    """What a judge (the first unless named) recognizes of the originals.
 
-    One line for all scenarios, or one each where their federations leave different galleries.
+    No attack can be seen to do better. One line for all scenarios, or one each where their
+    federations leave different galleries.
     """
-    ceilings = [_ceiling(study, name, gallery) for name, gallery in galleries.items() if gallery]
-    lines = [line for line in ceilings if line]
+    judge = judge or study.judges[0].label
+    ceilings = [_ceiling(study, name, known) for name, known in galleries.items() if known]
+    lines = [replace(line, judge=judge) for line in ceilings if line]
     if len({replace(line, scenario="all") for line in lines}) == 1:
         return (replace(lines[0], scenario="all"),)
     return tuple(lines)

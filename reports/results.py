@@ -48,7 +48,11 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Ceiling:
-    """What the embedder recognizes of the *originals* at the study's image size."""
+    """What a judge recognizes of the *originals* at the study's image size.
+
+    Attributes:
+        judge: Its label in the study.
+    """
 
     scenario: str
     image_size: int
@@ -59,6 +63,7 @@ class Ceiling:
     impostor_pairs: int
     gallery_people: int
     gallery_photos: int
+    judge: str = ""
 
 
 @dataclass(frozen=True)
@@ -213,6 +218,7 @@ class Results:
     exposures: tuple[Exposure, ...]
     contrasts: tuple[Contrast, ...]
     ceilings: tuple[Ceiling, ...]
+    other_ceilings: tuple[Ceiling, ...]
     controls: tuple[Control, ...]
     coverage: tuple[Coverage, ...]
     findings: tuple[Finding, ...]

@@ -19,6 +19,7 @@ from fedaudit.reports.effort import effort
 from fedaudit.reports.identity_tests import group_test, identity_tests
 from fedaudit.reports.power import inconclusive, short_of, with_power
 from fedaudit.reports.results import Contrast, Settings
+from fedaudit.reports.second_opinions import second_opinions
 from fedaudit.reports.trials import Group, Trials
 from fedaudit.reports.unit_scores import (
     Scores,
@@ -172,6 +173,7 @@ def _measurement(group: Group, prior: Group) -> Measurement:
         reid=rate_of(group) if group.tested() else None,
         rank1=rate_of(group, first_of_all) if ranks else None,
         worst=_worst(group),
+        others=second_opinions(group, prior) if group.tested() else {},
     )
     ours, theirs = outcomes(scores, prior.scores())
     if not ours:

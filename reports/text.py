@@ -6,6 +6,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar, cast
 
 from fedaudit.core.measures import Estimate, Rate
+from fedaudit.reports.comparison import SecondOpinion
 
 T = TypeVar("T")
 
@@ -158,6 +159,12 @@ def p_value(value: float | None) -> str:
     if value is None:
         return ABSENT
     return f"<{NBSP}0.001" if value < 0.001 else number(value, 3)
+
+
+def second_opinion(label: str, other: SecondOpinion) -> str:
+    """What another judge says of a row ("dlib: 3 of 16; disagrees on 2 of 16 images")."""
+    differs = f"; disagrees on {other.disagreements} of {other.images} images"
+    return f"{label}: {other.reid.hits} of {other.reid.n}{differs if other.disagreements else ''}"
 
 
 def seconds(value: float | None) -> str:

@@ -17,7 +17,7 @@ from pydantic.errors import PydanticUserError
 from fedaudit.core.errors import ConfigError, UnknownNameError
 from fedaudit.core.requirement import requirement_of_type, shown
 
-KINDS = ("attacks", "defenses", "methods", "metrics", "data", "networks")
+KINDS = ("attacks", "defenses", "methods", "metrics", "data", "networks", "judges")
 
 RENAMED = {("attacks", "entry"): "first_fully_connected"}
 """(kind, former name of a setting) → its name today."""

@@ -113,6 +113,7 @@ class Study:
     Attributes:
         data: The face set; `size` is its image size in pixels.
         seeds: Each cell is run once a seed.
+        judges: Networks that say who a face is: the first decides, the others stand beside it.
         fmr: False match rate at which re-identification is calibrated.
         reid_limit: T of the verdicts.
         ceiling_floor: Share of the originals that the judge must re-identify; below it the run is
@@ -135,6 +136,7 @@ class Study:
     federation: Federation = Federation()
     utility: bool = True
     utility_seeds: int = 3
+    judges: tuple[Choice, ...] = (Choice("sface"), Choice("dlib"))
     fmr: float = 1e-3
     reid_limit: float = 0.05
     ceiling_floor: float = 0.5

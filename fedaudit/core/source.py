@@ -3,9 +3,9 @@
 Apart from the other protocols, because a source opens secrets, and attacks never import it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -48,15 +48,22 @@ COMPLETE = SourceFacts()
 """Of captures whose photos are all known."""
 
 
+@runtime_checkable
 class FaceEmbedder(Protocol):
-    """The independent network that judges identity."""
+    """An independent network that judges identity."""
 
     @property
     def network(self) -> nn.Module:
         """Its weights decide what is remembered of it."""
 
-    def embed(self, images: Tensor) -> Tensor:
-        """`[N, 3, H, W]` in [0, 1] as unit vectors `[N, D]`."""
+    def frame(self, photos: Tensor) -> Any:
+        """Where in photos `[N, 3, H, H]` of a set it looks: left, top, right, bottom.
+
+        In parts of a side; found once, and applied to every image with the set's crop.
+        """
+
+    def within(self, frame: Any) -> Callable[[Tensor], Tensor]:
+        """What turns images `[N, 1 or 3, H, H]` in [0, 1] into unit vectors `[N, D]`."""
 
 
 class Explained(NamedTuple):

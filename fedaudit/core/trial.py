@@ -48,6 +48,15 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Opinion:
+    """What a judge beside the first says of one image; fields as in `ImageScore`."""
+
+    cosine: float
+    reidentified: bool | None
+    rank: int
+
+
+@dataclass(frozen=True)
 class ImageScore:
     """One reconstructed image against its original and its person's other photos.
 
@@ -55,13 +64,14 @@ class ImageScore:
         person: Who the original shows; the client where that is not known.
         metrics: By the name of a registered metric: how alike the two are. Empty where the
             original is not known.
-        cosine: Identity cosine to the person's gallery, independent embedder; None without one.
+        cosine: Identity cosine to the person's gallery, as the first judge sees it; None without.
         reidentified: Cosine above the threshold at the calibrated FMR.
         rank: 1 + number of gallery people who are closer than the right one.
         wrong_reidentified: The same reconstruction tested against another target's person
             (the wrong-client control).
         nearest: Where it is not known who is shown: the closest person of the gallery, whom
             `cosine` and `reidentified` are about then. "" elsewhere.
+        others: What the other judges say of the same image and person, by label.
     """
 
     person: str
@@ -71,6 +81,7 @@ class ImageScore:
     rank: int | None = None
     wrong_reidentified: bool | None = None
     nearest: str = ""
+    others: Mapping[str, Opinion] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,13 @@ TEMPLATE: tuple[Point, ...] = (
 """Eyes, tip of the nose and corners of the mouth in a square of `TEMPLATE_SIZE` pixels."""
 
 
+def square_of(points: tuple[Point, ...]) -> tuple[float, float, float]:
+    """Center (x, y) and side, in a photo's pixels, of the square that `align` cuts out."""
+    scale, origin = _similarity(points, TEMPLATE_SIZE)
+    center = origin + (0.5 + 0.5j) * TEMPLATE_SIZE / scale
+    return float(center.real), float(center.imag), TEMPLATE_SIZE / abs(scale)
+
+
 def align(photo: Image.Image, points: tuple[Point, ...], size: int = TEMPLATE_SIZE) -> Image.Image:
     """A face turned, scaled and cut out, `size` × `size` RGB; black where the photo ends.
 
@@ -28,12 +35,8 @@ def align(photo: Image.Image, points: tuple[Point, ...], size: int = TEMPLATE_SI
             similarity transform that fits best.
         size: Side of the result in pixels.
     """
-    here = np.array(points) @ (1, 1j)  # a similarity transform is linear in complex numbers
-    there = np.array(TEMPLATE) @ (1, 1j) * size / TEMPLATE_SIZE
-    x, y = here - here.mean(), there - there.mean()
-    scale = (x.conj() @ y) / (x.conj() @ x)
+    scale, origin = _similarity(points, size)
     back = 1 / scale
-    origin = here.mean() - back * there.mean()
     # The photo is brought to the template's scale first: PIL's transform does not antialias.
     corners = origin + back * size * np.array([0, 1, 1j, 1 + 1j])
     left, top, right, bottom = box = _around(corners, photo.size)
@@ -48,6 +51,18 @@ def align(photo: Image.Image, points: tuple[Point, ...], size: int = TEMPLATE_SI
     return small.transform(
         (size, size), Image.Transform.AFFINE, rows[0] + rows[1], Image.Resampling.BICUBIC
     )
+
+
+def _similarity(points: tuple[Point, ...], size: int) -> tuple[complex, complex]:
+    """Scale and turn from the photo to the template, and the template's corner in the photo.
+
+    The fit of least squares; a similarity transform is linear in complex numbers.
+    """
+    here = np.array(points) @ (1, 1j)
+    there = np.array(TEMPLATE) @ (1, 1j) * size / TEMPLATE_SIZE
+    x, y = here - here.mean(), there - there.mean()
+    scale = (x.conj() @ y) / (x.conj() @ x)
+    return scale, here.mean() - there.mean() / scale
 
 
 def _around(corners: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:

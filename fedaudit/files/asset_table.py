@@ -93,7 +93,7 @@ _FACE_API = Asset(
     members=("face_recognition_model.bin", "face_recognition_model-weights_manifest.json"),
     count=2,
     entry="face_recognition_model-weights_manifest.json",
-    purpose="independent network of identity metrics",
+    purpose="second judge of identity (dlib)",
     terms="MIT",
 )
 _DETECTOR = Asset(
@@ -141,6 +141,15 @@ _TABLE = (
         optional=True,
     ),
     _DETECTOR,
+    replace(
+        _DETECTOR,
+        name="sface",
+        unpacked="4d84a060516f3f7fe5daae9b4359f7a45c877ae6ce63d7cca895a91241da4d3d",
+        members=("face_recognition_sface_2021dec_int8bq.onnx",),
+        entry="face_recognition_sface_2021dec_int8bq.onnx",
+        purpose="first judge of identity (SFace)",
+        terms="Apache-2.0 (OpenCV Zoo); its training photos are not stated",
+    ),
     _LPIPS,
     replace(
         _LPIPS,

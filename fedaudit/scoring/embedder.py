@@ -1,4 +1,4 @@
-"""The independent face recognition network that identity metrics are measured with.
+"""The second judge of identity, differentiable layer by layer, so that its heat can be drawn.
 
 dlib's ResNet (King 2017), trained on about three million photos of 7,485 people, in the
 quantized form of face-api.js. It shares nothing with any audited model.
@@ -15,6 +15,8 @@ from torch.nn.functional import normalize
 
 from fedaudit.files import asset_store
 from fedaudit.files.weights import read_weights
+from fedaudit.scoring.framing import WHOLE, Frame
+from fedaudit.scoring.identity import Embed, average_with_mirror
 
 INPUT_SIZE = 150
 DIM = 128
@@ -100,6 +102,16 @@ class Embedder:
         parts = torch.split(images, _BATCH)
         with torch.no_grad():
             return torch.cat([normalize(self.network(prepare(part))) for part in parts])
+
+    def frame(self, photos: Tensor) -> Frame:
+        """All of a photo: its training crops are looser than an aligned square."""
+        del photos
+        return WHOLE
+
+    def within(self, frame: Frame) -> Embed:
+        """Unit vectors of whole images, each averaged with its mirror image."""
+        del frame
+        return average_with_mirror(self.embed)
 
 
 @cache

@@ -17,6 +17,7 @@ from torch import Tensor
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split
 from fedaudit.scoring.copies import NO_CALIBRATION, CopyCalibration, calibrate_copies
+from fedaudit.scoring.framing import Frame
 
 PAIRS_PER_FALSE_MATCH = 3
 """Impostor pairs needed for each expected false match: 3,000 at an FMR of 1e-3."""
@@ -134,16 +135,21 @@ def calibrate(
 
 
 def packed(
-    references: Mapping[str, Tensor], probes: Mapping[str, Tensor], nearest: Mapping[str, float]
+    references: Mapping[str, Tensor],
+    probes: Mapping[str, Tensor],
+    nearest: Mapping[str, float],
+    frame: Frame,
 ) -> dict[str, Tensor]:
-    """All that `calibrate` takes in one mapping, as it is kept on disk.
+    """All that `calibrate` takes in one mapping, and the judge's frame, as it is kept on disk.
 
-    `reference/PERSON` and `probe/PERSON` are embeddings `[n, D]`, `nearest/PERSON` is `[1]`, in dB.
+    `reference/PERSON` and `probe/PERSON` are embeddings `[n, D]`, `nearest/PERSON` is `[1]`, in dB,
+    `frame` is `[4]`.
     """
     return (
         {f"reference/{p}": e for p, e in references.items()}
         | {f"probe/{p}": e for p, e in probes.items()}
         | {f"nearest/{p}": torch.tensor([value]) for p, value in nearest.items()}
+        | {"frame": torch.tensor(frame, dtype=torch.float64)}
     )
 
 
@@ -152,7 +158,8 @@ def gallery_of_packed(kept: Mapping[str, Tensor], *, fmr: float) -> Gallery:
     parts: dict[str, dict[str, Tensor]] = {"reference": {}, "probe": {}, "nearest": {}}
     for key, value in sorted(kept.items()):
         kind, _, person = key.partition("/")
-        parts[kind][person] = value
+        if kind in parts:
+            parts[kind][person] = value
     return calibrate(
         parts["reference"],
         parts["probe"],

@@ -1,5 +1,6 @@
 """Scores where the truth is known in part: more originals than rebuilt images, or none at all."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from fedaudit.core.capture import Secret
 from fedaudit.core.trial import ImageScore
 from fedaudit.scoring.identity import Embed, Gallery
+from fedaudit.scoring.score import Judge
 
 
 def match_originals(secret: Secret, images: Tensor) -> tuple[Secret, Tensor]:
@@ -40,7 +42,12 @@ def match_originals(secret: Secret, images: Tensor) -> tuple[Secret, Tensor]:
 
 
 def search(
-    images: Tensor, *, client: str, gallery: Gallery | None, embed: Embed | None
+    images: Tensor,
+    *,
+    client: str,
+    gallery: Gallery | None,
+    embed: Embed | None,
+    beside: Sequence[Judge] = (),
 ) -> tuple[ImageScore, ...]:
     """Scores of images `[N, 3, H, W]` whose originals nobody knows: the nearest of the gallery.
 
@@ -53,8 +60,17 @@ def search(
     embeddings = F.normalize(embed(images) - gallery.center, dim=1)
     best = (embeddings @ gallery.templates.T).max(1)
     scores = []
-    for cosine, place in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+    others = [(judge, judge.embed(images)) for judge in beside]
+    places = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    for k, (cosine, place) in enumerate(places):
         hit = None if gallery.threshold is None else cosine > gallery.threshold
         near = gallery.people[place]
-        scores.append(replace(blank, cosine=cosine, reidentified=hit, nearest=near))
+        opinions = {
+            judge.label: judge.opinion(vectors[k : k + 1], near)
+            for judge, vectors in others
+            if near in judge.gallery.people
+        }
+        scores.append(
+            replace(blank, cosine=cosine, reidentified=hit, nearest=near, others=opinions)
+        )
     return tuple(scores)

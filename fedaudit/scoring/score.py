@@ -1,6 +1,7 @@
 """From a reconstruction and the truth to one row of scores: the only place where both meet."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -8,10 +9,30 @@ from torch import Tensor
 
 from fedaudit.core.capture import Secret
 from fedaudit.core.reconstruction import Reconstruction
-from fedaudit.core.trial import ImageScore
+from fedaudit.core.trial import ImageScore, Opinion
 from fedaudit.scoring.identity import Embed, Gallery
 from fedaudit.scoring.metrics import measure
 from fedaudit.scoring.pairing import labels_recovered, pair
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A network that recognizes faces, and the gallery that it is calibrated on.
+
+    Attributes:
+        label: Its name in the study.
+    """
+
+    label: str
+    gallery: Gallery
+    embed: Embed
+
+    def opinion(self, embedding: Tensor, person: str) -> Opinion:
+        """What it says of one image's embedding `[1, D]` and a person of its gallery."""
+        cosine, rank = self.gallery.compare(embedding, person)
+        threshold = self.gallery.threshold
+        hit = None if threshold is None else float(cosine) > threshold
+        return Opinion(float(cosine), hit, int(rank))
 
 
 def score(
@@ -21,6 +42,7 @@ def score(
     gallery: Gallery | None,
     embed: Embed | None,
     wrong_person: str | None = None,
+    beside: Sequence[Judge] = (),
 ) -> tuple[tuple[ImageScore, ...], float | None, Tensor]:
     """Pair reconstructions with originals, measure and identify them.
 
@@ -33,6 +55,7 @@ def score(
             None where it is not available.
         wrong_person: Person of another target, for the wrong-client control; of no use where the
             gallery does not have them.
+        beside: The other judges, whose opinions stand beside the first one's.
 
     Returns:
         A score per audited original (`Secret.audited`), the share of labels recovered, and their
@@ -47,6 +70,7 @@ def score(
     images, shown = images[list(order)][:scored], truth.images[:scored]
     metrics = measure(shown, images)
     scores = []
+    others = [(judge, judge.embed(images)) for judge in beside]
     for k, person in enumerate(truth.people[:scored]):
         cosine, rank, hit, wrong = None, None, None, None
         if gallery and embeddings is not None and person in gallery.people:
@@ -58,7 +82,12 @@ def score(
                 if wrong_person in gallery.people and wrong_person != person:
                     other, _ = gallery.compare(mine, wrong_person)
                     wrong = float(other) > gallery.threshold
-        scores.append(ImageScore(person, metrics[k], cosine, hit, rank, wrong))
+        opinions = {
+            judge.label: judge.opinion(vectors[k : k + 1], person)
+            for judge, vectors in others
+            if person in judge.gallery.people
+        }
+        scores.append(ImageScore(person, metrics[k], cosine, hit, rank, wrong, others=opinions))
     labels = None  # who a template is of is known, not recovered
     if reconstruction.of == "photos" and bool((secret.labels >= 0).any()):
         # An attack answers with the photos, or with all images that a client made of them; many

@@ -11,7 +11,14 @@ from fedaudit.files import asset_store
 from fedaudit.files.asset_sources import sha256
 from fedaudit.files.asset_table import ASSETS
 
-JUDGE = "face_embedder"
+_JUDGES = {"sface": ("sface", "face_detector"), "dlib": ("face_embedder",)}
+# Assets by registered judge; a user's own brings what it needs.
+
+
+def judge_assets(study: Study) -> tuple[str, ...]:
+    """The assets without which the study's judges cannot say who a face is, the first's first."""
+    names = (name for judge in study.judges for name in _JUDGES.get(judge.name, ()))
+    return tuple(dict.fromkeys(names))
 
 
 def needed_assets(study: Study, source: SourceFacts) -> tuple[str, ...]:
@@ -20,13 +27,14 @@ def needed_assets(study: Study, source: SourceFacts) -> tuple[str, ...]:
     drawn = any(_draws_faces(c) for scenario in study.scenarios for c in scenario.attacks)
     invented = any(scenario.controls for scenario in study.scenarios)  # the controls' people
     needed += ["face_gan"] if drawn or invented or study.data.name == "synthetic" else []
+    needed += ["face_detector"] if study.data.name == "openpeople" else []
     needed += ["lpips_alex"] if source.originals else []
     return tuple(needed)
 
 
 def hashes(study: Study, source: SourceFacts) -> dict[str, str]:
     """SHA-256 of judge, perceptual distance, generators and models, as they are at hand now."""
-    names = (*needed_assets(study, source), *([JUDGE] if source.gallery else []))
+    names = (*needed_assets(study, source), *(judge_assets(study) if source.gallery else ()))
     found = {f"asset {name}": asset_store.digest(name) for name in names}
     found |= {f"file {path.name}": sha256(path) for path in _files(study)}
     if study.recording and study.recording.model_sha256:

@@ -12,7 +12,7 @@ from fedaudit.core.measures import Evidence
 from fedaudit.core.scenario import Study
 from fedaudit.files import asset_store
 from fedaudit.study import session
-from fedaudit.study.deciding_files import JUDGE, needed_assets
+from fedaudit.study.deciding_files import judge_assets, needed_assets
 from fedaudit.study.executor import Event, default_workers
 from fedaudit.study.reach import faces_to_count, remarks
 from fedaudit.study.run_folder import RunFolder
@@ -108,7 +108,9 @@ def _fetch(study: Study, folder: RunFolder, note: Note) -> None:
         asset_store.path(name, say=note)
     if not source.gallery:
         return
-    try:
-        asset_store.path(JUDGE, say=note)
-    except AssetError as error:
-        note(f"note: identity will not be tested: {error}")
+    for number, name in enumerate(judge_assets(study)):
+        try:
+            asset_store.path(name, say=note)
+        except AssetError as error:
+            lost = "one judge is missing" if number else "identity will not be tested"
+            note(f"note: {lost}: {error}")

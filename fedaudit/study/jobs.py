@@ -141,13 +141,15 @@ def model_job(study: Study, scenario: Scenario, defense: Choice) -> TrainJob | N
     return _train(study, scenario, defense, scenario.round - 1)
 
 
-def gallery_name(study: Study, federation: Federation) -> str:
+def gallery_name(study: Study, federation: Federation, judge: str = "") -> str:
     """What the run folder calls the gallery of the photos that do not train in this federation.
 
-    Nothing else decides it: however training photos are dealt, the others are the gallery.
+    Nothing else decides it: however training photos are dealt, the others are the gallery. `judge`
+    is the label of one beside the first, who has the same photos.
     """
     same = federation.photos == study.federation.photos
-    return "gallery" if same else f"gallery-{federation.photos}"
+    name = "gallery" if same else f"gallery-{federation.photos}"
+    return f"{name}--{judge}" if judge else name
 
 
 def _train(study: Study, scenario: Scenario, defense: Choice, rounds: int) -> TrainJob:

@@ -1,47 +1,64 @@
-"""Who judges identity in a study: a gallery and its embedder, made once a study and worker."""
+"""Who judges identity in a study: galleries and embedders, made once a study and worker."""
 
 from contextlib import suppress
 
 from fedaudit.captures.simulate.study_faces import Latest
 from fedaudit.core.errors import AssetError, RunFolderError
-from fedaudit.core.scenario import Federation, Scenario, Study
-from fedaudit.scoring.embedder import load_embedder
-from fedaudit.scoring.identity import Embed, Gallery, average_with_mirror, gallery_of_packed, rgb
+from fedaudit.core.scenario import Choice, Federation, Scenario, Study
+from fedaudit.scoring.aligned_judge import load_judge
+from fedaudit.scoring.framing import Frame
+from fedaudit.scoring.identity import Embed, Gallery, gallery_of_packed, rgb
+from fedaudit.scoring.score import Judge
 from fedaudit.study.jobs import gallery_name
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.sources import source_of
 
-Judge = tuple[Gallery | None, Embed | None]
-
-_JUDGES: Latest[dict[str, Judge]] = Latest()
+_JUDGES: Latest[dict[str, Judge | None]] = Latest()
 
 
-def judge_of(study: Study, folder: RunFolder, scenario: Scenario) -> Judge:
-    """The gallery and the embedder that judge identity; None each where there are none."""
+def judge_of(
+    study: Study, folder: RunFolder, scenario: Scenario
+) -> tuple[Gallery | None, Embed | None]:
+    """The gallery and the embedder that decide identity; None each where there are none."""
+    first = _judge(study, folder, study.federation_of(scenario), study.judges[0], "")
+    return (first.gallery, first.embed) if first else (None, None)
+
+
+def judges_beside(study: Study, folder: RunFolder, scenario: Scenario) -> tuple[Judge, ...]:
+    """The judges after the first, as far as their weights are at hand."""
     federation = study.federation_of(scenario)
-    judges = _JUDGES.get(study, dict)
-    name = gallery_name(study, federation)
-    if name not in judges:
-        judges[name] = _judge(study, folder, name, federation)
-    return judges[name]
+    others = (_judge(study, folder, federation, each, each.label) for each in study.judges[1:])
+    return tuple(judge for judge in others if judge)
 
 
-def _judge(study: Study, folder: RunFolder, name: str, federation: Federation) -> Judge:
+def _judge(
+    study: Study, folder: RunFolder, federation: Federation, choice: Choice, suffix: str
+) -> Judge | None:
+    known = _JUDGES.get(study, dict)
+    name = gallery_name(study, federation, suffix)
+    if name not in known:
+        known[name] = _calibrated(study, folder, federation, choice, name)
+    return known[name]
+
+
+def _calibrated(
+    study: Study, folder: RunFolder, federation: Federation, choice: Choice, name: str
+) -> Judge | None:
     source = source_of(study, folder)
     if not source.facts().gallery:
-        return None, None
-    try:
-        embedder = load_embedder()
-    except AssetError:
-        return None, None  # the report says that identity was not tested
+        return None
     kept = None
     with suppress(RunFolderError):  # damaged; the same photos give the same one again
         kept = folder.shared_tensors(name)  # they take seconds a worker
+    try:
+        embedder = load_judge(choice)
+        made = source.gallery(federation, embedder) if kept is None else kept
+    except AssetError:
+        return None  # the report says that identity was not tested
+    if made is None:
+        return None
     if kept is None:
-        kept = source.gallery(federation, embedder)
-        if kept is None:
-            return None, None
-        folder.save_shared_tensors(name, kept)
-    gallery = gallery_of_packed(kept, fmr=study.fmr)
-    embed = average_with_mirror(embedder.embed)
-    return gallery, lambda images: embed(rgb(images))
+        folder.save_shared_tensors(name, made)
+    embed = embedder.within(Frame(*made["frame"].tolist()))
+    gallery = gallery_of_packed(made, fmr=study.fmr)
+    return Judge(choice.label, gallery, lambda images: embed(rgb(images)))

@@ -15,7 +15,7 @@ _CODE = re.compile(r"[\w.]+:(?![\\/])")
 
 def code_in(study: Study) -> tuple[str, ...]:
     """The names that are imported, not looked up, when the study is checked or run; each once."""
-    choices = [study.data]
+    choices = [study.data, *study.judges]
     for scenario in study.scenarios:
         if not is_library_name(scenario.network.name):
             choices.append(scenario.network)

@@ -143,6 +143,11 @@ Attacks = Annotated[
     AfterValidator(_told_apart),
     _list(["gan_inversion"]),
 ]
+Judges = Annotated[
+    list[Annotated[OnePlugin, example("sface")]],
+    AfterValidator(_told_apart),
+    _list(["sface", "dlib"]),
+]
 Defenses = Annotated[
     list[Annotated[_OneDefense, example("dpsgd")]],
     AfterValidator(lambda several: _told_apart(one for choices in several for one in choices)),

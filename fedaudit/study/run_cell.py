@@ -30,7 +30,7 @@ from fedaudit.scoring.lineup import lineup
 from fedaudit.scoring.partial_truth import match_originals, search
 from fedaudit.scoring.score import score
 from fedaudit.study.jobs import NOISE, TrainJob
-from fedaudit.study.judge import judge_of
+from fedaudit.study.judge import judge_of, judges_beside
 from fedaudit.study.run_folder import FACTS, RunFolder
 from fedaudit.study.sent_things import not_attacked, nothing_to_attack, sent_things
 from fedaudit.study.sources import source_of, statements
@@ -130,9 +130,12 @@ def judge(
     The truth of the capture is opened here, after the attack has returned.
     """
     gallery, embed = judge_of(study, folder, scenario)
+    beside = judges_beside(study, folder, scenario) if gallery else ()
     if capture.secret is None:
         images = found.images.clamp(0, 1)
-        scores = search(rgb(images), client=capture.seen.client, gallery=gallery, embed=embed)
+        scores = search(
+            rgb(images), client=capture.seen.client, gallery=gallery, embed=embed, beside=beside
+        )
         return Judged(scores, None, {"images": images})
     secret = capture.secret
     known = embed(found.images.clamp(0, 1)) if gallery and embed else None
@@ -148,6 +151,7 @@ def judge(
         gallery=gallery,
         embed=None if known is None else lambda _: known,  # embedding takes longest
         wrong_person=other,
+        beside=beside,
     )
     return Judged(scores, labels, {"images": images, **tensors}, suspects)
 

@@ -58,6 +58,8 @@ def check_study(study: Study, *, file: str = "study") -> None:
             raise UnknownNameError("defense label", label, labels, where=f"{file}: deployed")
     build = _builder()
     _check_settings("data", study.data, f"{file}: data")
+    for choice in study.judges:
+        _check_settings("judges", choice, f"{file}: judges")
     for scenario in study.scenarios:
         place = f"{file}: scenario {scenario.name!r}"
         _check_settings("networks", scenario.network, f"{place}: network")

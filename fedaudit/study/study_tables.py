@@ -16,7 +16,7 @@ from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.scenario import SAFE_NAME, Partition
 from fedaudit.core.threat_models import THREAT_MODELS
 from fedaudit.core.training import BatchNormMode, Optimizer
-from fedaudit.study.plugin_tables import SAFE, Attacks, Defenses, OnePlugin, example
+from fedaudit.study.plugin_tables import SAFE, Attacks, Defenses, Judges, OnePlugin, example
 
 _STRICT = ConfigDict(strict=True, extra="forbid")
 
@@ -170,6 +170,7 @@ class StudyTable(TypedDict, total=False):
     scenario: Required[Annotated[list[ScenarioTable], Field(min_length=1)]]
     utility: _Flag
     utility_seeds: Annotated[int, _whole(1, 3, high=100)]
+    judges: Judges
     fmr: Annotated[float, _number(0.001, gt=0, le=0.5)]
     reid_limit: Annotated[float, _number(0.05, gt=0, le=1)]
     ceiling_floor: Annotated[float, _number(0.5, ge=0, le=1)]

@@ -1,10 +1,11 @@
 """Which regions of the faces came back, and which of them carry the identity match.
 
 Two views that need not agree. The local SSIM map says where the reconstruction looks like the
-original. Grad-CAM of the *independent* embedder's cosine to the person's gallery template says
-which places of the reconstruction make it a match; painting a region over says what the match loses
-without it. Regions are boxes in parts of an aligned face crop, read off the mean faces of ORL and
-LFW: approximate for any one face, and wrong for pictures that are not aligned.
+original. Grad-CAM of the cosine to the person's gallery template, as the judge "dlib" sees it, says
+which places of the reconstruction make it a match; painting a region over says what the match
+loses without it, for the study's first judge. Regions are boxes in parts of an aligned face crop,
+read off the mean faces of ORL and LFW: approximate for any one face, and wrong for pictures that
+are not aligned.
 """
 
 from collections.abc import Callable
@@ -162,9 +163,9 @@ def _scores(subject: Subject, target: int, keep: bool) -> RegionScores:
     pictures = {"original": originals, "reconstruction": images}
     heat = original_heat = torch.zeros(0)
     layer, drop, agreement = "", {}, 0.0
-    if subject.gallery and subject.embed:
-        heat, layer = match_heat(images, people, subject.gallery)
-        original_heat, _ = match_heat(originals, people, subject.gallery)
+    if subject.gallery and subject.embed and subject.layered:
+        heat, layer = match_heat(images, people, subject.layered)
+        original_heat, _ = match_heat(originals, people, subject.layered)
         drop = _drops(subject.gallery, subject.embed, images, people)
         pictures["heat"] = heat
         agreement = _correlation(heat, original_heat)

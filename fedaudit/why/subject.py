@@ -40,7 +40,7 @@ from fedaudit.federation.simulation import Simulation, State
 from fedaudit.scoring.identity import Embed, Gallery
 from fedaudit.scoring.score import score
 from fedaudit.study.jobs import TrainJob, model_job
-from fedaudit.study.judge import judge_of
+from fedaudit.study.judge import judge_of, judges_beside
 from fedaudit.study.run_folder import MEASUREMENTS, RunFolder
 from fedaudit.study.sent_things import reads
 from fedaudit.why.leaks import Cut, Leak
@@ -96,8 +96,10 @@ class Subject:
     Attributes:
         attacks: By label, those of the scenario that read what an honest server sees.
         skipped: The others, each with the reason.
-        gallery, embed: Judge of identity; None where there is none.
+        gallery, embed: First judge of identity; None where there is none.
         folder: Keeps what is measured.
+        layered: Gallery of the judge whose layers show where it looks (dlib), if it is one of the
+            study's.
     """
 
     study: Study
@@ -110,6 +112,7 @@ class Subject:
     folder: RunFolder
     targets: int
     seed: int
+    layered: Gallery | None = None
     _memory: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -322,6 +325,8 @@ def prepare(
     for name, attack in attacks.items():
         check_knowledge(name, attack, threat)
     gallery, embed = judge_of(study, folder, scenario)
+    beside = {judge.label: judge.gallery for judge in judges_beside(study, folder, scenario)}
+    layered = gallery if study.judges[0].name == "dlib" else beside.get("dlib")
     return Subject(
         study=study,
         scenario=scenario,
@@ -330,6 +335,7 @@ def prepare(
         skipped=tuple(skipped),
         gallery=gallery,
         embed=embed,
+        layered=layered if gallery else None,
         folder=folder,
         targets=targets,
         seed=seed,

@@ -34,7 +34,7 @@ def summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Re
     """`summarize`, without a run: the trials are given."""
 
     def make(asked: Study, *groups: Any) -> Results:
-        monkeypatch.setattr(build, "_gallery", lambda folder, study, federation: gallery())
+        monkeypatch.setattr(build, "_gallery", lambda folder, study, federation, judge: gallery())
         stock = Inventory((), (), {}, {})
         made = trials(*groups)
         return summarize(RunFolder(tmp_path), new(asked, "by hand", "redacted"), stock, made)

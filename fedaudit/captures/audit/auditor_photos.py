@@ -18,9 +18,11 @@ from torch import Tensor
 from fedaudit.core.capture import Secret
 from fedaudit.core.errors import DataError
 from fedaudit.core.seeds import generator_for
+from fedaudit.core.source import FaceEmbedder
 from fedaudit.data.folder import SUFFIXES, folder, read_photo
 from fedaudit.scoring.copies import nearest_photos
-from fedaudit.scoring.identity import Embed, rgb
+from fedaudit.scoring.framing import Frame
+from fedaudit.scoring.identity import rgb
 
 ROUND = re.compile(r"round-0*(\d+)")
 SAME = 2e-4
@@ -106,9 +108,9 @@ def at_shape(photo: Image.Image, shape: Shape) -> Tensor:
 
 
 def embed_gallery(
-    path: Path, shape: Shape, full: int, embed: Embed, known: Tensor
-) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, float]]:
-    """References, probes and nearest photos for `calibrate`.
+    path: Path, shape: Shape, full: int, embedder: FaceEmbedder, known: Tensor
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, float], Frame]:
+    """What `packed` takes of the gallery's people.
 
     Every other photo of each person is a reference, the others are probes.
     A photo that is among the originals is no reference: a match must be with a *different*
@@ -123,6 +125,8 @@ def embed_gallery(
     photos = [read_photo(path.expanduser() / source) for source in large.sources]
     small = torch.stack([at_shape(photo, shape) for photo in photos])
     taken = _among(small, known)
+    frame = embedder.frame(large.images)
+    embed = embedder.within(frame)
     mine: dict[str, list[int]] = {}
     for index, person in enumerate(large.people):
         mine.setdefault(person, []).append(index)
@@ -140,7 +144,7 @@ def embed_gallery(
             f"--gallery: {path} leaves {len(references)} people with a photo that is not among the "
             "originals, and at least two are needed. Add people, or other photos of them."
         )
-    return references, probes, nearest_photos(small, large.people)
+    return references, probes, nearest_photos(small, large.people), frame
 
 
 def gallery_faces(

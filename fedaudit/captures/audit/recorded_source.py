@@ -43,7 +43,7 @@ from fedaudit.data import provenance
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.pseudonyms import key_of_folders, nameless_errors, names_behind, pseudonym
 from fedaudit.defenses.composition import closed
-from fedaudit.scoring.identity import GALLERY_SIZE, average_with_mirror, packed
+from fedaudit.scoring.identity import GALLERY_SIZE, packed
 
 LISTED = 40
 """Updates whose hashes a report lists one by one."""
@@ -60,7 +60,8 @@ LIMITATIONS = (
 )
 NO_ROW = "Not in the gallery, so that updates of these people are in no row"
 IDENTITY = (
-    "Identity is judged by one embedder at the stated FMR, calibrated on the gallery's people.",
+    "Identity is judged by the stated networks at the stated FMR, calibrated on the gallery's "
+    "people: the first decides.",
     "A threshold calibrated on photos says little about images that are not faces; the noise and "
     "prior-only controls show how often such images match.",
 )
@@ -155,16 +156,15 @@ class RecordedSource:
         truth = {c: Path(path) for one in run.targets for c, path in one.truth.items()}
         channels, height, width = run.shape
         shape = channels, height, width
-        embed = average_with_mirror(embedder.embed)
         with nameless_errors():
             known = all_originals(truth, sorted({one.round for one in run.targets}), shape)
             used = [self._known_faces(k, shape).images for k in range(run.positive)]
             known = torch.cat([*([known] if len(known) else ()), *used])
-            gallery = embed_gallery(Path(run.gallery), shape, GALLERY_SIZE, embed, known)
+            gallery = embed_gallery(Path(run.gallery), shape, GALLERY_SIZE, embedder, known)
         key = key_of_run(run)
         references, probes = ({pseudonym(p, key): e for p, e in of.items()} for of in gallery[:2])
         nearest = {pseudonym(person, key): psnr for person, psnr in gallery[2].items()}
-        return packed(references, probes, nearest)
+        return packed(references, probes, nearest, gallery[3])
 
     def wrong_person(self, cell: Cell, secret: Secret, found: Reconstruction) -> str | None:
         """Somebody of another target whose photos the auditor brought."""

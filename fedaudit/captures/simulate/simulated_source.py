@@ -33,7 +33,8 @@ LIMITATIONS = (
     "Only the listed attacks were run. A stronger attack may succeed where these did not; a longer "
     "or better tuned one too.",
     "The federation is simulated: real devices, networks and schedules were not part of this.",
-    "Identity is judged by one embedder at the stated FMR, calibrated on the people of this set.",
+    "Identity is judged by the stated networks at the stated FMR, calibrated on the people of this "
+    "set: the first decides.",
     "A threshold calibrated on photos says little about images that are not faces; the noise and "
     "prior-only controls show how often such images match.",
     "The prior-only control attacks the update of an invented person (of sets without people: of "

@@ -16,11 +16,11 @@ from fedaudit.data.pseudonyms import hide_names, key_of_faces, nameless_errors, 
 from fedaudit.data.splits import Split, split
 from fedaudit.files.cache import key_of, load_or_learn
 from fedaudit.scoring.copies import nearest_photos
-from fedaudit.scoring.identity import GALLERY_SIZE, average_with_mirror, embed_split, packed
+from fedaudit.scoring.identity import GALLERY_SIZE, embed_split, packed
 
 T = TypeVar("T")
 
-VERSION = 2
+VERSION = 3
 """Raise it whenever the same photos would now give another gallery."""
 
 
@@ -100,8 +100,9 @@ def _embedded(
     """
 
     def embed() -> dict[str, Tensor]:
-        both = embed_split(full, faces, held, average_with_mirror(embedder.embed))
-        return packed(*both, nearest_photos(faces.images, faces.people))
+        frame = embedder.frame(full.images)
+        both = embed_split(full, faces, held, embedder.within(frame))
+        return packed(*both, nearest_photos(faces.images, faces.people), frame)
 
     if not full.public:
         return embed()
@@ -109,6 +110,6 @@ def _embedded(
     facts = (full.people, sorted(held.gallery.items()), torch.get_num_threads())
     key = key_of(decisive, "gallery", VERSION, torch.__version__, *facts)
     try:
-        return load_or_learn(key, embed, None, what="embeddings of public faces")
+        return load_or_learn(key, embed, None, what="embeddings of public faces", valid=("frame",))
     except StorageError:
         return embed()  # without a cache it takes longer, that is all

@@ -62,12 +62,12 @@ def locate(photos: Tensor) -> Frame:
 
 def look(images: Tensor, frame: Frame, size: int) -> Tensor:
     """What a frame shows of `images [N, C, H, H]`: `[N, C, size, size]`, their edges continued."""
-    if max(images.shape[-2:]) > size:
-        images = interpolate(images, (size, size), mode="bilinear", antialias=True)
-    if frame == WHOLE:
-        whole = images.shape[-2:] == (size, size)
-        return images if whole else interpolate(images, (size, size), mode="bilinear")
     left, top, right, bottom = frame
+    side = round(size / (right - left))  # of the whole image, at the scale of what is shown
+    if images.shape[-1] > 2 * side:  # up to there bilinear sampling sees every pixel
+        images = interpolate(images, (side, side), mode="bilinear", antialias=True)
+    if frame == WHOLE and images.shape[-1] == size:
+        return images
     shift = [[right - left, 0, left + right - 1], [0, bottom - top, top + bottom - 1]]
     theta = torch.tensor(shift, dtype=images.dtype).expand(len(images), 2, 3)
     grid = affine_grid(theta, [*images.shape[:2], size, size], align_corners=False)

@@ -159,7 +159,11 @@ def test_every_role_goes_through_one_scorer(redacted: Path, scenario: str, role:
     gallery, embed = judge.judge_of(STUDY, folder, STUDY.scenarios[0])
     wrong = source.wrong_person(cell, secret, made)
     assert wrong not in secret.people
-    images, labels, tensors = score(secret, made, gallery=gallery, embed=embed, wrong_person=wrong)
+    beside = judge.judges_beside(STUDY, folder, STUDY.scenarios[0])
+    images, labels, tensors = score(
+        secret, made, gallery=gallery, embed=embed, wrong_person=wrong, beside=beside
+    )
+    assert set(images[0].others) == {"dlib"}
     trial = folder.trial(cell.key)
     assert trial.images == images
     assert trial.labels_correct == labels

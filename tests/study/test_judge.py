@@ -54,7 +54,8 @@ def test_only_public_templates_are_kept(
     monkeypatch.setattr("fedaudit.files.cache.cache_dir", lambda: tmp_path)
     first = embedded(embedder, public=public)
     assert sorted(first) == [
-        f"{kind}/{p}" for kind in ("nearest", "probe", "reference") for p in "ab"
+        "frame",
+        *(f"{kind}/{p}" for kind in ("nearest", "probe", "reference") for p in "ab"),
     ]
     assert sum(embedder.asked[0]) == 2 * 2 * PHOTOS  # each photo and its mirror image
     assert len(list(tmp_path.rglob("*.safetensors"))) == public

@@ -80,6 +80,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
         "methods": {"fedsgd": OneStep},
         "networks": {"face": anything, "broken": None},
         "data": {"orl": faces},
+        "judges": {"sface": Shy, "dlib": Shy},
     }
 
     class Point:

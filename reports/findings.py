@@ -175,8 +175,6 @@ def _leak(row: Row, rows: tuple[Row, ...]) -> Finding:
         likeness.append(f"LPIPS {lpips.value:.2f}")
     if likeness:
         parts.append(", ".join(likeness))
-    if m.p_holm is not None:
-        parts.append(f"Holm-adjusted p = {m.p_holm:.2g}")
     title = f"Faces can be rebuilt from updates of {model_in_words(row)}"
     if m.searched:
         title = (

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from fedaudit.reports.comparison import GRAVITY, Row, Verdict, strongest
 from fedaudit.reports.results import Control, Settings
-from fedaudit.reports.text import counted
+from fedaudit.reports.text import counted, p_value
 from fedaudit.reports.verdicts import NOT_TESTED, model_in_words, rate_text, standing_row
 
 Headline = tuple[Verdict, int | None]
@@ -79,7 +79,10 @@ def _leak(worst: Row, rows: Sequence[Row]) -> Verdict:
     whom = rate_text(worst.reid)
     if worst.reid.unit != "people":
         whom = f"somebody in {whom}"
-    sentence = f"A curious server re-identified {whom} from updates of {_where(worst)}."
+    sentence = f"A curious server re-identified {whom} from updates of {_where(worst)}"
+    if worst.measurement.p_holm is not None:
+        sentence += f"; by chance, p = {p_value(worst.measurement.p_holm)}".replace("p = <", "p <")
+    sentence += "."
     others = [row for row in _strongest_by_defense(rows, worst.scenario) if row.role != "deployed"]
     if rest := "; ".join(_in_short(row) for row in others):
         sentence += f" The strongest attack on what is not deployed there: {rest}."

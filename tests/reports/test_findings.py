@@ -28,7 +28,7 @@ def test_a_leak_is_a_finding() -> None:
     (found,) = findings(_rows(none=10))
     assert (found.id, found.severity, found.confidence) == ("F01", "critical", "high")
     assert "10 of 10 people (95 % interval" in found.claim
-    assert "Holm-adjusted p" in found.evidence
+    assert "test on identity p" in found.evidence
     assert "SSIM" in found.evidence
     assert "without a defense" in found.title
     assert any("NISTAML.032" in name for name in found.standards)

@@ -20,7 +20,7 @@ from fedaudit.study.manifest import new
 from fedaudit.study.run_folder import RunFolder
 
 sys.path.insert(0, str(Path(__file__).parent))
-from made_up import GAN, IG, gallery, line, noise, study, trials
+from made_up import GAN, IG, claim, gallery, line, noise, study, trials
 
 Report = Callable[..., Results]
 N = 100
@@ -150,3 +150,17 @@ def test_a_mislabelled_gallery(report: Report) -> None:
     found = report(audit(), line(90, N), deployed(), noise(0), known=mixed)
     assert found.headline.kind == "INVALID"
     assert "identity ceiling" in found.headline.sentence
+
+
+def test_a_prior_that_knows_the_audited_people(report: Report) -> None:
+    """Without the update it finds them as well: what it finds says nothing of the update."""
+    found = report(audit(), line(90, N, prior=80), deployed(85, prior=80), noise(0))
+    assert found.headline.kind == "INVALID"
+    assert "prior-only" in found.headline.sentence
+
+
+def test_a_broken_privacy_claim(report: Report) -> None:
+    """Something looks at photos after the mechanism: the claim is a finding beside a quiet row."""
+    broken = deployed(claims=(claim(8.0, "soteria"),))
+    (found,) = report(audit(), line(90, N), broken, noise(0)).findings
+    assert "privacy claim of dpsgd" in found.title

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from fedaudit.core.errors import RunFolderError
@@ -47,6 +48,7 @@ from fedaudit.study.run_folder import MODELS, RunFolder
 from fedaudit.study.session import open_report
 from fedaudit.study.sources import stated
 from fedaudit.study.stored_values import read_as
+from fedaudit.study.trial_check import check_trials
 
 ROOT = "run folder (SHA256SUMS)"
 """Name of the root of the folder's hashes among those of `Provenance`."""
@@ -71,8 +73,9 @@ def build_report(path: Path, evidence: Evidence) -> Results:
 
 def page(folder: RunFolder, results: Results, evidence: Evidence) -> bytes:
     """The bytes of `report.html`."""
-    pictures = dict(_pictures(folder, results)) if evidence == "full" else None
-    return render(results, pictures, evidence).encode()
+    with _fitting(folder.path):
+        pictures = dict(_pictures(folder, results)) if evidence == "full" else None
+        return render(results, pictures, evidence).encode()
 
 
 def results_of(path: Path) -> Results:
@@ -83,7 +86,25 @@ def results_of(path: Path) -> Results:
 def _opened(path: Path) -> tuple[RunFolder, Results]:
     folder, manifest, stock = open_report(path)
     trials = Trials(tuple(folder.trial(key) for key in stock.done if _is_cell(folder, key)))
-    return folder, summarize(folder, manifest, stock, trials)
+    with _fitting(path):
+        check_trials(manifest.study, trials.all)
+        results = summarize(folder, manifest, stock, trials)
+        canonical_bytes(results)  # refuses numbers that are none
+    return folder, results
+
+
+@contextmanager
+def _fitting(path: Path) -> Iterator[None]:
+    """Each file may be well-formed, with hashes that fit, and yet no run writes them together."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise RunFolderError(
+            f"{str(path)!r} is damaged: what its files say does not fit together "
+            f"({type(error).__name__}: {str(error)[:200]}). Restore it from a backup, or run the "
+            "study again with another --output. If nobody changed it, it is a fault of fedaudit: "
+            "FEDAUDIT_DEBUG=1 shows where."
+        ) from error
 
 
 def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: Trials) -> Results:
@@ -279,12 +300,12 @@ def _ledger(scenario: Scenario, study: Study, source: SourceFacts) -> Ledger:
 
 def _provenance(folder: RunFolder, manifest: Manifest) -> Provenance:
     facts = folder.facts()
-    sessions = [e["seconds"] for e in folder.events() if e.get("event") == "session"]
+    sessions = [e.get("seconds") for e in folder.events() if e.get("event") == "session"]
     return Provenance(
         fedaudit=manifest.fedaudit,
         command=manifest.command,
         started=manifest.started,
-        seconds=float(sum(sessions)),
+        seconds=float(sum(s for s in sessions if isinstance(s, int | float))),
         python=facts.python,
         platform=facts.platform,
         cpu_count=facts.cpu_count,

@@ -89,7 +89,7 @@ def _rendered(path: Path) -> list[str]:
     faults = []
     for name, same in (
         ("results.json", lambda kept: kept == canonical_bytes(results)),
-        ("report.html", lambda kept: any(kept == page for page in _pages(path, results))),
+        ("report.html", lambda kept: any(kept == shown for shown in _pages(path, results))),
     ):
         try:
             if not same(regular_file.read_bytes(path / name)):

@@ -102,7 +102,8 @@ def _node(schema: dict[str, Any], loc: Sequence[str | int]) -> dict[str, Any]:
     for part in loc:
         node = _resolved(schema, node)
         if isinstance(part, int):
-            node = node["items"]
+            lists = [one for one in (node, *node.get("anyOf", ())) if "items" in one]
+            node = lists[0]["items"] if lists else {}
         else:
             inside = node.get("properties", {}).get(part) or node.get("additionalProperties")
             node = inside if isinstance(inside, dict) else {}

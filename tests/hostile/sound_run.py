@@ -31,6 +31,7 @@ name = "people"
 size = 32
 data = {name = "folder", path = "faces"}
 fmr = 0.1
+deployed = "sign"
 [federation]
 clients = 2
 rounds = 1

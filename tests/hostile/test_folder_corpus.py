@@ -34,7 +34,7 @@ from fedaudit.study.study_file import study_from_mapping
 
 SEED = 20_261_126
 RAW = set(EVIL) - set(map(chr, range(32, 127)))
-FEW, MANY, STUDIES = 240, 1500, 150
+FEW, MANY, STUDIES = 100, 1500, 100
 READING = (
     ("compare", "RUN"),
     ("report", "RUN", "--evidence", "full"),
@@ -131,7 +131,7 @@ def go_through(folder: Folder, count: int, capsys: pytest.CaptureFixture[str], t
 
 
 def test_run_folders(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
-    go_through(folder, FEW, capsys, turn=12)
+    go_through(folder, FEW, capsys, turn=20)
 
 
 @pytest.mark.slow
@@ -143,13 +143,12 @@ def test_more_run_folders_at_every_command(
 
 def test_a_sound_folder_is_read_by_all(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
     """Else the outcomes above would say little."""
-    codes = [check(folder, command, capsys) for command in READING[:-1]]
-    assert set(codes[:3]) <= {0, 1, 3}
-    assert codes[5] == 1  # why.json was added
+    codes = [check(folder, command, capsys) for command in READING[:2]]
+    assert set(codes) <= {0, 3}
 
 
 @settings(
-    max_examples=40,
+    max_examples=20,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -186,15 +185,14 @@ FIELDS = SCORES | {
 }  # fmt: skip
 
 
-def test_studies(
-    sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_studies(sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw, canary = random.Random(SEED), tmp_path / "CANARY"
     path, refused = tmp_path / "study.toml", 0
+    words = ["run", str(path), "--output", str(tmp_path / "run")]
     shutil.copytree(sound.parent / "faces", tmp_path / "faces")
     for number in range(STUDIES):
         path.write_bytes(study_text(STUDY, draw, canary))
-        began, code = time.monotonic(), end(cli, ["run", str(path), "--dry-run"])
+        began, code = time.monotonic(), end(cli, [*words, "--dry-run"])
         out, err = capsys.readouterr()
         assert code in {0, 2}, (number, err)
         assert "not your data's fault" not in err, (number, err)

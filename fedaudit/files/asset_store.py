@@ -130,11 +130,46 @@ def _cached(asset: Asset, *, thorough: bool = False) -> State:
                 hashes[member] = _hash(file, kept.st_size, kept.st_mtime_ns, kept.st_ctime_ns)
                 if hashes[member] != facts["sha256"]:
                     return State.DAMAGED
-        if hashes and asset.unpacked and _list_digest(hashes) != asset.unpacked:
+        if hashes and not _is_pinned(asset, hashes):
             return State.DAMAGED
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return State.DAMAGED
     return State.PRESENT if listed else State.DAMAGED
+
+
+def _is_pinned(asset: Asset, hashes: Mapping[str, str]) -> bool:
+    """Whether unpacked files are those that are pinned, whatever the list beside them says."""
+    if asset.unpacked and _list_digest(hashes) != asset.unpacked:
+        return False
+    return not asset.converted or _is_converted(asset, _entry(asset))
+
+
+def _is_converted(asset: Asset, file: Path) -> bool:
+    """Whether a file holds the tensors that are pinned; else somebody altered it, and its list."""
+    about = file.stat()
+    return asset.converted == digest_of_tensors(
+        file, about.st_size, about.st_mtime_ns, about.st_ctime_ns
+    )
+
+
+@lru_cache(maxsize=64)
+def digest_of_tensors(file: Path, *state: int) -> str:
+    """SHA-256 of the tensors of a safetensors file, whatever its bytes.
+
+    Computed once a process while `state` stays the same: the file's size and times.
+    """
+    from safetensors import SafetensorError  # noqa: PLC0415 - slow, and few assets need it
+    from safetensors.torch import load_file  # noqa: PLC0415 - imports torch
+
+    del state
+    digest = hashlib.sha256()
+    try:
+        for name, tensor in sorted(load_file(file).items()):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+            digest.update(tensor.contiguous().numpy().tobytes())
+    except SafetensorError:
+        return ""
+    return digest.hexdigest()
 
 
 @lru_cache(maxsize=4096)
@@ -196,6 +231,11 @@ def _install(asset: Asset, archive: Path) -> None:
         unpack(asset, archive, files)
         if asset.convert:
             import_object(asset.convert)(files)
+            if asset.converted and not _is_converted(asset, files / asset.entry):
+                raise AssetError(
+                    f"asset {asset.name!r} was converted to other numbers than this version of "
+                    "fedaudit knows. Please report it, with the versions of numpy and safetensors."
+                )
         facts = {
             file.relative_to(files).as_posix(): {
                 "size": file.stat().st_size,

@@ -29,6 +29,8 @@ class Asset:
         optional: An audit runs without it and says what it could not measure.
         unpacked: SHA-256 of the list of the unpacked files and their hashes; "" where they are
             converted, which other versions of libraries may do in other bytes.
+        converted: SHA-256 of the tensors of `entry` (`asset_store.digest_of_tensors`), where the
+            files are converted.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Asset:
     source_archive: bool = False
     optional: bool = False
     unpacked: str = ""
+    converted: str = ""
 
     @property
     def variable(self) -> str:
@@ -79,6 +82,7 @@ _LPIPS = Asset(
     purpose="backbone of the perceptual distance LPIPS (alex)",
     terms="BSD; ImageNet weights of torchvision",
     convert="fedaudit.scoring.perceptual:convert_checkpoint",
+    converted="ebcf43dae8f141319035b9892095d231b5b28a5bd7a5409658083b142c996e1e",
     source_archive=True,
 )
 _FACE_API = Asset(
@@ -156,6 +160,7 @@ _TABLE = (
         name="lpips_vgg",
         members=("vgg16.ckpt",),
         entry="vgg16.safetensors",
+        converted="bd1f5e6d557221cd9a99ec33daf151f9833d2b7de85625954804ad7735164519",
         purpose="backbone of the perceptual distance LPIPS (vgg)",
         optional=True,
     ),
@@ -194,6 +199,7 @@ _TABLE = (
         purpose="second classifier of seven facial expressions",
         terms="MIT; trained on FER2013",
         convert="fedaudit.models.expression_nets:convert_fer",
+        converted="3421358d55d01154cc94d3c2cd1c41700d9199f77eb25afb3ff926e299a4eb64",
         optional=True,
     ),
 )

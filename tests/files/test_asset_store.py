@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import stat
 import tarfile
 import tempfile
@@ -460,3 +461,29 @@ def test_genuine_assets_are_whole(name: str) -> None:
         asset_store.State.PRESENT,
         asset_store.State.YOURS,
     }
+
+
+@pytest.mark.parametrize("name", ["lpips_alex", "expression_fer"])
+def test_converted_weights_altered_with_their_manifest_are_noticed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine = asset_store.path(name).parents[1]
+    home = shutil.copytree(genuine, tmp_path / genuine.name)
+    monkeypatch.setenv("FEDAUDIT_CACHE", str(tmp_path))
+    assert asset_store.state(name, thorough=True) is asset_store.State.PRESENT
+    file = home / "files" / ASSETS[name].entry
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    manifest = json.loads((home / "manifest.json").read_text())
+    manifest["files"][file.name]["sha256"] = hashlib.sha256(content).hexdigest()
+    (home / "manifest.json").write_text(json.dumps(manifest))
+    assert asset_store.state(name, thorough=True) is asset_store.State.DAMAGED
+    monkeypatch.setenv("FEDAUDIT_OFFLINE", "1")
+    with pytest.raises(AssetError, match="not cached and could not be fetched"):
+        asset_store.path(name)
+
+
+def test_every_converted_asset_is_pinned() -> None:
+    assert all(asset.converted or asset.unpacked for asset in ASSETS.values())
+    assert all(bool(asset.convert) == bool(asset.converted) for asset in ASSETS.values())

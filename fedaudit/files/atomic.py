@@ -84,9 +84,10 @@ def append_line(path: Path, line: str) -> None:
         # A link would lead elsewhere, and a pipe would hang.
         flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | flags, 0o600)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise OSError(errno.EEXIST, "Not a regular file", str(path))
         with os.fdopen(handle, "r+b") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise OSError(errno.EEXIST, "Not a regular file", str(path))
             size = file.seek(0, os.SEEK_END)
             torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
             file.write(b"\n" * torn + line.encode() + b"\n")

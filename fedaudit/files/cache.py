@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
-from fedaudit.core.errors import StorageError
+from fedaudit.core.errors import RunFolderError, StorageError
 from fedaudit.files.asset_store import cache_dir
 from fedaudit.files.atomic import write_atomically
+from fedaudit.files.regular_file import read_tensors
 
 VERSION = 1
 """To be raised where the same cause gives another result."""
@@ -69,7 +70,7 @@ def learned_dir() -> Path:
 
 def kept() -> tuple[Kept, ...]:
     """What the user's cache folder holds of learned tensors, the newest last."""
-    files = [(file, file.stat()) for file in learned_dir().glob("*.safetensors")]
+    files = [(file, file.stat()) for file in learned_dir().glob("*.safetensors") if file.is_file()]
     ordered = sorted(files, key=lambda each: (each[1].st_mtime, each[0].name))
     return tuple(_kept(file, facts.st_size, facts.st_mtime) for file, facts in ordered)
 
@@ -113,8 +114,9 @@ def load_or_learn(
     file = home / f"{key}.safetensors"
     if file.exists():
         try:
-            stored = load_file(file)
-        except Exception:  # safetensors' own error type is not public; a damaged file is replaced
+            # Cloned, for memory that is aligned as if it had just been learned.
+            stored = {name: value.clone() for name, value in read_tensors(file)[0].items()}
+        except (OSError, RunFolderError):  # a damaged file is replaced
             stored = {}
         if stored and set(valid) <= set(stored):
             return stored

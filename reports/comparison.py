@@ -46,6 +46,9 @@ Reason = Literal[
     "not run",
 ]
 """Why a row or a study is inconclusive, for programs; the sentence says it to people."""
+FOREIGN = 0.1
+"""Of updates from which the prior alone rebuilds somebody else who is audited. By the FMR, each of
+30 others is matched in one of 1,000: 3 % of updates."""
 Severity = Literal["critical", "high", "medium", "low", "none"]
 Role = Literal["deployed", "alternative", "control"]
 """What a defense is in a study: what the verdict judges, another choice, or none at all."""
@@ -191,6 +194,8 @@ class Measurement:
         copies, prior_copies: Where the photos are known: how many of the reconstructions are that
             very photo, of the attack and of the prior-only control.
         copy_calibration: What counted as a copy, and how often another photo would have.
+        foreign: Of how many updates the prior-only control rebuilt an audited person who was not
+            in it: what a prior does that was trained on the audited people.
         effort: What the attack was given. A clean word needs `effort.enough`: of an attack that
             would have found more in more steps, or does not say, nothing clean can be said.
         others: What other judges say, by label.
@@ -217,6 +222,7 @@ class Measurement:
     copies: Rate | None = None
     prior_copies: Rate | None = None
     copy_calibration: CopyCalibration = NO_CALIBRATION
+    foreign: Rate | None = None
     effort: Effort | None = None
     others: Mapping[str, SecondOpinion] = field(default_factory=dict)
 
@@ -225,11 +231,12 @@ class Measurement:
         """Whether copies demonstrate a leak by themselves, one being enough.
 
         The calibration must allow it, and the control must make none: a prior that knows the
-        audited photos copies them without any update.
+        audited photos copies them without any update, of the right people or of others.
         """
         own, control = self.copies, self.prior_copies
         made = own is not None and own.hits > 0 and control is not None and not control.hits
-        return made and self.copy_calibration.proves
+        knows = self.foreign is not None and self.foreign.low > FOREIGN
+        return made and not knows and self.copy_calibration.proves
 
     @property
     def ssim(self) -> Estimate | None:

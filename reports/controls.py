@@ -16,6 +16,7 @@ from fedaudit.reports.text import NBSP, percent
 from fedaudit.reports.trials import Trials
 from fedaudit.reports.unit_scores import difference, outcomes, rate_of
 from fedaudit.reports.verdicts import ALPHA, rate_text
+from fedaudit.scoring.copies import ENOUGH
 from fedaudit.scoring.identity import Gallery
 from fedaudit.stats import intervals
 
@@ -60,6 +61,7 @@ def controls(
         noise_fmr = max(fmr, chance.high / 10)
     return (
         _calibration(study, gallery),
+        *_copies(rows),
         *_known_originals(study, known),
         _positive(study, trials, rows, source),
         *_explained(rows),
@@ -89,11 +91,16 @@ def ceilings(
 def _ceiling(study: Study, scenario: str, gallery: Gallery) -> Ceiling | None:
     if gallery.threshold is None:
         return None
+    rates = gallery.rates
     return Ceiling(
         scenario=scenario,
         image_size=study.size,
-        reid=intervals.rate_of(gallery.ceiling_hits, gallery.ceiling_n, "photos"),
-        rank1=intervals.rate_of(gallery.ceiling_first, gallery.ceiling_n, "photos"),
+        reid=rates.reidentified
+        if rates
+        else intervals.rate_of(gallery.ceiling_hits, gallery.ceiling_n, "photos"),
+        rank1=rates.first
+        if rates
+        else intervals.rate_of(gallery.ceiling_first, gallery.ceiling_n, "photos"),
         threshold=gallery.threshold,
         fmr=gallery.fmr,
         impostor_pairs=gallery.impostor_pairs,
@@ -116,7 +123,23 @@ def _calibration(study: Study, gallery: Gallery | None) -> Control:
     if gallery.threshold is None:
         return Control(name, scene, f"{outcome}: too few, no threshold", needed, None)
     outcome += f"; cosine threshold {gallery.threshold:.3f} at an FMR of {gallery.fmr:g}"
+    if gallery.rates:
+        real = gallery.rates.false_matches
+        outcome += f" (95 % interval over people {real.low:.2g} to {real.high:.2g})"
     return Control(name, scene, outcome, needed, True)
+
+
+def _copies(rows: tuple[Row, ...]) -> tuple[Control, ...]:
+    """What counts as a copy: held where a copy is proof, not judged where nothing calibrates it."""
+    known = (row.measurement.copy_calibration for row in rows if row.measurement)
+    calibration = next((one for one in known if one.false_copies), None)
+    if calibration is None or calibration.false_copies is None:
+        return ()
+    name = "copies (what counts as the very photo)"
+    requirement = f"nobody's other photos reach it, of at least {ENOUGH} people"
+    outcome = f"PSNR of {calibration.psnr:.1f} dB, which other photos reach of "
+    outcome += rate_text(calibration.false_copies)
+    return (Control(name, "all", outcome, requirement, calibration.proves or None),)
 
 
 def _known_originals(study: Study, known: tuple[Ceiling, ...]) -> tuple[Control, ...]:

@@ -6,13 +6,13 @@ from itertools import product
 
 import numpy as np
 
-from fedaudit.core.measures import IdentityTest
+from fedaudit.core.measures import IdentityTest, Rate
 from fedaudit.core.scenario import Study
-from fedaudit.core.trial import ImageScore
+from fedaudit.core.trial import ImageScore, Lineup
 from fedaudit.reports.comparison import ADAPTED
 from fedaudit.reports.trials import Group, Trials
-from fedaudit.stats.intervals import holm
-from fedaudit.stats.randomization import identity_test, log_ranks
+from fedaudit.stats.intervals import holm, rate
+from fedaudit.stats.randomization import identity_test, rank_scores
 
 Line = tuple[str, str, str]
 """(scenario, defense, attack)"""
@@ -44,7 +44,7 @@ def group_test(group: Group, *, by_lot: bool) -> IdentityTest | None:
     columns = [everybody.index(person) for person in candidates]
     rows: dict[str, list[np.ndarray]] = {person: [] for person in present}
     for _, one in known:
-        ranks = log_ranks(np.array(one.cosines)[:, columns])
+        ranks = rank_scores(np.array(one.cosines)[:, columns])
         for person, row in zip(one.present, ranks, strict=True):
             rows[person].append(row)
     return identity_test(
@@ -52,6 +52,22 @@ def group_test(group: Group, *, by_lot: bool) -> IdentityTest | None:
         [candidates.index(person) for person in present],
         updates=len({target for target, _ in known}),
     )
+
+
+def foreign(group: Group, threshold: float | None) -> Rate | None:
+    """Of how many updates somebody comes out who could have been in it, and was not.
+
+    By a cosine above `threshold` that is higher than anybody's who was there; None where that is
+    not known.
+    """
+    found = [_stranger(t.lineup, threshold) for t in group.trials if t.lineup and threshold]
+    return rate(found, "updates") if found else None
+
+
+def _stranger(shown: Lineup, threshold: float | None) -> bool:
+    closest = np.array(shown.cosines).max(0)
+    there = np.isin(shown.people, shown.present)
+    return bool(closest[~there].max(initial=-1) > max(threshold or 1, closest[there].max()))
 
 
 def identity_tests(

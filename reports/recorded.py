@@ -59,6 +59,8 @@ def chance_of(gallery: Gallery | None) -> Rate | None:
     """How often a photo matches somebody else in a search of the whole gallery."""
     if gallery is None or gallery.threshold is None or not gallery.ceiling_n:
         return None
+    if gallery.rates:
+        return gallery.rates.strangers
     return intervals.rate_of(gallery.strangers, gallery.ceiling_n, "photos")
 
 

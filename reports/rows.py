@@ -16,7 +16,7 @@ from fedaudit.reports import recorded
 from fedaudit.reports.comparison import Explained, Measurement, Row, Verdict, Worst, role_of
 from fedaudit.reports.controls import lacks_power
 from fedaudit.reports.effort import effort
-from fedaudit.reports.identity_tests import group_test, identity_tests
+from fedaudit.reports.identity_tests import foreign, group_test, identity_tests
 from fedaudit.reports.power import inconclusive, short_of, with_power
 from fedaudit.reports.results import Contrast, Settings
 from fedaudit.reports.second_opinions import second_opinions
@@ -86,6 +86,7 @@ def rows(
                 copies=_copies(group, calibration.psnr),
                 prior_copies=_copies(prior, calibration.psnr),
                 copy_calibration=calibration,
+                foreign=foreign(prior, gallery.threshold) if gallery else None,
                 identity=tests.get(line),
                 prior_identity=group_test(prior, by_lot=not brought),
                 effort=effort(group, trials.group(*line, "half_steps")),

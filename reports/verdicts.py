@@ -11,6 +11,8 @@ from fedaudit.stats.intervals import clopper_pearson, targets_needed
 LEVELS: tuple[tuple[float, Severity], ...] = ((0.5, "critical"), (0.1, "high"), (0.01, "medium"))
 ORDER: tuple[Severity, ...] = ("none", "low", "medium", "high", "critical")
 ALPHA = 0.05
+CLOSE = 10
+"""p-values within this factor of each other are alike: of the attack, and of its control."""
 """Error level of what is called demonstrated, over the whole study."""
 NOT_TESTED = Verdict(
     "NOT TESTED",
@@ -39,9 +41,10 @@ def demonstrated(measurement: Measurement) -> bool:
         return True
     if test is None or test.adjusted is None:
         return above
-    # What the same attack finds without the update, the update did not tell.
-    told_anyway = without is not None and without.p_value <= ALPHA and not above
-    return test.adjusted <= ALPHA and not told_anyway
+    # What the same attack finds without the update, the update did not tell. By chance alone one
+    # control in twenty finds something: it takes nothing from a far stronger finding.
+    told_anyway = without is not None and without.p_value <= min(ALPHA, CLOSE * test.p_value)
+    return test.adjusted <= ALPHA and (above or not told_anyway)
 
 
 def judge(

@@ -42,7 +42,7 @@ class IdentityTest:
     Attributes:
         p_value: Share of all assignments of candidates to places that fit the reconstructions at
             least as well as the true one. Small: the updates say something of who it was.
-        statistic: Sum over the people of −log of their rank among the candidates; 0 where
+        statistic: Sum over the people of 1 / √rank among the candidates; their number where
             everybody comes first.
         people: Audited people, one place each, whatever their photos, updates and seeds: the
             independent units of the test.

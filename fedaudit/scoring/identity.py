@@ -14,10 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedaudit.core.measures import Rate
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split
 from fedaudit.scoring.copies import NO_CALIBRATION, CopyCalibration, calibrate_copies
 from fedaudit.scoring.framing import Frame
+from fedaudit.stats.clustered_rates import rate_by_person, rate_of_pairs
 
 PAIRS_PER_FALSE_MATCH = 3
 """Impostor pairs needed for each expected false match: 3,000 at an FMR of 1e-3."""
@@ -32,6 +34,22 @@ Embed = Callable[[Tensor], Tensor]
 def rgb(images: Tensor) -> Tensor:
     """`[N, C, H, W]` with three channels, as the embedder takes them."""
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+
+
+@dataclass(frozen=True)
+class JudgeRates:
+    """What the judge does on originals, with intervals that count people, not photos or pairs.
+
+    Attributes:
+        false_matches: Of impostor pairs, at the threshold: the FMR that was calibrated.
+        reidentified, first: Of originals, as `Gallery.ceiling_hits` and `ceiling_first`.
+        strangers: Of originals, as `Gallery.strangers`.
+    """
+
+    false_matches: Rate
+    reidentified: Rate
+    first: Rate
+    strangers: Rate
 
 
 @dataclass(frozen=True)
@@ -53,6 +71,7 @@ class Gallery:
         strangers: Of those, how many match somebody *else*: what a search of the whole gallery
             finds by chance.
         copies: What counts as a copy of a photo.
+        rates: The same counts with their intervals; None without a threshold.
     """
 
     people: tuple[str, ...]
@@ -67,6 +86,7 @@ class Gallery:
     ceiling_n: int
     strangers: int = 0
     copies: CopyCalibration = NO_CALIBRATION
+    rates: JudgeRates | None = None
 
     @property
     def ceiling(self) -> float | None:
@@ -131,6 +151,25 @@ def calibrate(
         ceiling_n=len(genuine),
         strangers=0 if threshold is None else int((others > threshold).sum()),
         copies=calibrate_copies(nearest or {}),
+        rates=None if threshold is None else _rates(scores, owner, threshold),
+    )
+
+
+def _rates(scores: Tensor, owner: Tensor, threshold: float) -> JudgeRates:
+    """Of cosines `[n, P]` of originals to all templates, and whose each original is, `[n]`."""
+    people = scores.shape[1]
+    mine = torch.arange(people)[None] == owner[:, None]
+    whose, own = owner.tolist(), scores[mine]
+    matches = torch.zeros(people, people, dtype=torch.double)
+    matches.index_add_(0, owner, ((scores > threshold) & ~mine).double())
+    tried = torch.zeros(people, people, dtype=torch.double)
+    tried.index_add_(0, owner, (~mine).double())
+    others = scores.masked_fill(mine, -2.0).max(1).values
+    return JudgeRates(
+        false_matches=rate_of_pairs(matches.numpy(), tried.numpy()),
+        reidentified=rate_by_person((own > threshold).tolist(), whose, "photos"),
+        first=rate_by_person((own >= scores.max(1).values).tolist(), whose, "photos"),
+        strangers=rate_by_person((others > threshold).tolist(), whose, "photos"),
     )
 
 

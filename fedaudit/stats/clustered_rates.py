@@ -17,7 +17,9 @@ from fedaudit.core.measures import Rate
 from fedaudit.stats.intervals import clopper_pearson
 
 
-def rate_by_person(outcomes: Sequence[bool], people: Sequence[Hashable]) -> Rate:
+def rate_by_person(
+    outcomes: Sequence[bool], people: Sequence[Hashable], unit: str = "photos"
+) -> Rate:
     """A rate over photos with the interval that their people allow; at least one photo.
 
     >>> alone = rate_by_person([True] * 18 + [False] * 2, range(20))
@@ -31,7 +33,7 @@ def rate_by_person(outcomes: Sequence[bool], people: Sequence[Hashable]) -> Rate
     n, count = len(names), len(outcomes)
     value = float(hits.sum() / count)
     variance = float(((hits - value * photos) ** 2).sum()) * n / max(1, n - 1) / count**2
-    return _rate(int(hits.sum()), count, n, variance)
+    return _rate(int(hits.sum()), count, n, variance, unit)
 
 
 def rate_of_pairs(matches: ArrayLike, pairs: ArrayLike) -> Rate:
@@ -48,13 +50,13 @@ def rate_of_pairs(matches: ArrayLike, pairs: ArrayLike) -> Rate:
     without = tried.sum() - tried.sum(0) - tried.sum(1) + np.diag(tried)
     left = without_hits / np.maximum(without, 1)
     variance = (n - 1) / n * float(((left - left.mean()) ** 2).sum())
-    return _rate(int(hits.sum()), int(tried.sum()), n, variance)
+    return _rate(int(hits.sum()), int(tried.sum()), n, variance, "pairs")
 
 
-def _rate(hits: int, count: int, people: int, variance: float) -> Rate:
+def _rate(hits: int, count: int, people: int, variance: float, unit: str) -> Rate:
     value = hits / count
     independent = float(people)  # nothing varies, so that nothing tells more than one a person
     if variance > 0:
         wider = (stdtrit(max(1, count - 1), 0.975) / stdtrit(max(1, people - 1), 0.975)) ** 2
         independent = min(count, value * (1 - value) / variance * float(wider))
-    return Rate(hits, count, value, *clopper_pearson(value * independent, independent))
+    return Rate(hits, count, value, *clopper_pearson(value * independent, independent), unit)

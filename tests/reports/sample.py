@@ -76,7 +76,7 @@ def verdict(reid: Rate, prior: Rate, excess: Estimate) -> Verdict:
 
 
 def _identity(p_value: float, adjusted: float | None) -> IdentityTest:
-    return IdentityTest(p_value, -20.0, 16, 16, 30, 1 / 20_000, exact=False, adjusted=adjusted)
+    return IdentityTest(p_value, 6.0, 16, 16, 30, 1 / 20_000, exact=False, adjusted=adjusted)
 
 
 def _row(scenario: tuple[str, str, int, int], defense: str, attack: int) -> Row:

@@ -6,8 +6,9 @@ import pytest
 
 from fedaudit.core.scenario import Choice
 from fedaudit.core.trial import Lineup, Trial
-from fedaudit.reports.identity_tests import group_test, identity_tests
+from fedaudit.reports.identity_tests import foreign, group_test, identity_tests
 from fedaudit.reports.trials import Group
+from fedaudit.stats.intervals import clopper_pearson
 
 sys.path.insert(0, str(Path(__file__).parent))
 from made_up import GAN, IG, line, lineup, measured, study, table, trial, trials
@@ -126,3 +127,20 @@ def test_without_a_defense_the_control_is_the_primary_row() -> None:
 def test_lineups_are_of_everybody() -> None:
     shown = lineup({"p0-0": True})
     assert max(zip(shown.cosines[0], shown.people, strict=True)) == (0.8, "p0-0")
+
+
+def test_a_prior_that_knows_the_audited_people_rebuilds_others() -> None:
+    """Of five updates, in three somebody comes out who was not there; who was, does not count."""
+    there = [trial(k, hits=(True,), role="prior_only") for k in range(2)]
+    elsewhere = [
+        replace(t, lineup=replace(shown, present=("p9-0",)))
+        for t in (trial(k, hits=(True,), role="prior_only") for k in range(2, 5))
+        if (shown := t.lineup)
+    ]
+    rate = foreign(_group(*there, *elsewhere), 0.4)
+    assert rate
+    assert (rate.hits, rate.n, rate.unit) == (3, 5, "updates")
+    assert foreign(_group(*elsewhere), 0.9) == replace(
+        rate, hits=0, n=3, value=0, low=0, high=clopper_pearson(0, 3)[1]
+    )
+    assert foreign(_group(*elsewhere), None) is None

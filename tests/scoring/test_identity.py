@@ -9,6 +9,7 @@ from fedaudit.core.scenario import Federation
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import split
 from fedaudit.scoring.identity import Gallery, average_with_mirror, calibrate, embed_split
+from fedaudit.stats.intervals import clopper_pearson
 
 DIMENSIONS = 64
 SCATTER = 0.7
@@ -55,6 +56,20 @@ def test_fresh_impostors_match_at_the_nominal_rate(fmr: float) -> None:
     expected = fmr * tried
     # Both the threshold and this count are drawn: four standard deviations of their difference.
     assert abs(matches - expected) < 4 * (2 * expected) ** 0.5
+
+
+def test_rates_count_people() -> None:
+    """The same counts, with intervals over 120 people in place of 42,840 pairs and 360 photos."""
+    gallery = _gallery()
+    rates = gallery.rates
+    assert rates
+    assert (rates.reidentified.hits, rates.reidentified.n) == (gallery.ceiling_hits, 360)
+    assert (rates.first.hits, rates.strangers.hits) == (gallery.ceiling_first, gallery.strangers)
+    assert rates.false_matches.n == gallery.impostor_pairs == 360 * 119
+    assert rates.false_matches.value == pytest.approx(gallery.fmr, abs=1 / gallery.impostor_pairs)
+    low, high = clopper_pearson(rates.false_matches.hits, rates.false_matches.n)
+    assert rates.false_matches.low < low < gallery.fmr < high < rates.false_matches.high
+    assert rates.false_matches.high < 5 * gallery.fmr
 
 
 def test_the_common_part_does_not_count() -> None:

@@ -19,6 +19,7 @@ class FaceSet:
         public: Research data whose faces may be shown in a report without asking.
         has_identities: Whether re-identification is possible.
         expressions: `[N]` facial expression of each photo; () where the set states none.
+        notes: What a report must say of how the photos were prepared; without names.
     """
 
     name: str
@@ -29,3 +30,4 @@ class FaceSet:
     public: bool = False
     has_identities: bool = True
     expressions: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -1,16 +1,34 @@
 """A user's own photos: one folder a person."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
+import torch
 from PIL import Image, ImageOps
+from torch import Tensor
 
-from fedaudit.core.errors import DataError
-from fedaudit.data.crop import square, to_tensor
+from fedaudit.core.errors import DataError, StorageError
+from fedaudit.data.alignment import align as align_photo
+from fedaudit.data.crop import resize, square, to_pixels, to_tensor
+from fedaudit.data.face_detector import find_faces
 from fedaudit.data.face_set import FaceSet
+from fedaudit.files.cache import digest_of, key_of, load_or_learn
 
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".tif", ".tiff", ".webp"})
+T = TypeVar("T")
+
+KEPT_SIZE = 224
+"""Pixels at which aligned photos are kept; larger ones are aligned anew."""
+VERSION = 1
+"""To be raised where the same photos would be aligned otherwise."""
+
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".tif", ".tiff", ".webp"})
 """What counts as a photo; other files (notes, thumbnail databases) are passed over."""
+FOREIGN = frozenset({".avif", ".heic", ".heif", ".cr2", ".dng", ".nef"})
+"""Photos that cannot be read here: named, never passed over."""
 
 MIN_SIDE = 16
 MAX_ASPECT = 2.0
@@ -18,31 +36,40 @@ MAX_ASPECT = 2.0
 _EXAMPLE = "Put each person's photos in a folder of their own, as in faces/anna/1.jpg."
 
 
-def folder(*, path: str, size: int = 64) -> FaceSet:
-    """Photos below `path`, a folder a person; each is cropped to its central square.
-
-    Nothing looks for the face in a photo: crop tightly before, with some hair and chin left.
+def folder(*, path: str, size: int = 64, align: bool = False) -> FaceSet:
+    """Photos below `path`, a folder a person, cropped to the central square or to the face.
 
     Args:
         path: Folder that holds the people's folders.
         size: Side of the photos in pixels.
+        align: Look for the face in each photo, of any size and shape, and bring eyes, nose and
+            mouth to fixed places. Of several faces the largest is taken; a photo without one is
+            left out, and the set's notes count both. Without it nothing looks for the face: crop
+            tightly before, with some hair and chin left.
 
     Raises:
-        DataError: There is nothing of that kind at `path`, a person has fewer than two photos,
-            or a photo cannot be read or is not face-sized.
+        DataError: There is nothing of that kind at `path`, a person has fewer than two photos
+            (that show a face, if they are aligned), or photos cannot be read or are not
+            face-sized; all that is wrong with photos is told at once.
+        AssetError: They are to be aligned, and the face detector is not at hand.
     """
-    people = _people(Path(path).expanduser())
-    photos = {
-        f"{person}/{file.name}": read_photo(file)
-        for person, files in people.items()
-        for file in files
-    }
+    root = Path(path).expanduser()
+    people = _people(root)
+    files = {f"{p}/{file.name}": file for p, several in people.items() for file in several}
+    notes: tuple[str, ...] = ()
+    if align:
+        images, found = aligned_photos(files, size, str(root))
+        notes = found.notes
+    else:
+        images, found = to_tensor(list(_every(files, read_photo).values()), size), None
+    sources = found.sources if found else tuple(files)
     return FaceSet(
         name=Path(path).name,
-        images=to_tensor(list(photos.values()), size),
-        people=tuple(source.split("/")[0] for source in photos),
-        sources=tuple(photos),
+        images=images,
+        people=tuple(source.split("/")[0] for source in sources),
+        sources=sources,
         terms="yours; not shown in a report unless you ask for it",
+        notes=notes,
     )
 
 
@@ -61,7 +88,8 @@ def _people(root: Path) -> Mapping[str, list[Path]]:
                 f"{person} holds the folder {nested[0]!r}, but a person's folder must hold photos "
                 f"only. Is {root} one level too high? {_EXAMPLE}"
             )
-        people[person.name] = sorted(p for p in person.iterdir() if p.suffix.lower() in SUFFIXES)
+        inside = sorted(person.iterdir())
+        people[person.name] = [p for p in inside if p.suffix.lower() in SUFFIXES | FOREIGN]
     if short := [name for name, files in people.items() if len(files) < 2]:
         raise DataError(
             f"re-identification needs at least two photos of each person: one that a client trains "
@@ -71,12 +99,14 @@ def _people(root: Path) -> Mapping[str, list[Path]]:
     return people
 
 
-def read_photo(file: Path) -> Image.Image:
-    """A photo, upright and square.
+def open_photo(file: Path) -> Image.Image:
+    """A photo, upright, in RGB: 16 bits become 8, what is transparent becomes white.
 
     Raises:
-        DataError: It cannot be read, or is not face-sized.
+        DataError: It cannot be read.
     """
+    if file.suffix.lower() in FOREIGN:
+        raise DataError(f"{file} is of a kind that cannot be read here. Convert it to JPEG or PNG.")
     try:
         with Image.open(file) as opened:
             opened.load()
@@ -85,13 +115,119 @@ def read_photo(file: Path) -> Image.Image:
         raise DataError(
             f"{file} cannot be read as a photo: {error}. Replace or remove it."
         ) from error
+    if photo.mode.startswith("I"):  # Pillow would cut all above 255 off
+        deep = np.asarray(photo).astype(np.float64) / 257
+        photo = Image.fromarray(deep.clip(0, 255).round().astype(np.uint8))
+    if photo.has_transparency_data:
+        seen = photo.convert("RGBA")
+        photo = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
+    return photo.convert("RGB")
+
+
+def read_photo(file: Path) -> Image.Image:
+    """A photo in RGB, upright and square.
+
+    Raises:
+        DataError: It cannot be read, or is not face-sized.
+    """
+    photo = open_photo(file)
     width, height = photo.size
     if min(width, height) < MIN_SIDE or max(width, height) > MAX_ASPECT * min(width, height):
         raise DataError(
             f"{file} is {width} × {height} pixels, not face-sized: needed are at least {MIN_SIDE} "
-            "pixels a side, and no side over twice the other. Crop it to the face, or remove it."
+            "pixels a side, and no side over twice the other. Crop it to the face, or remove it, "
+            "or have all faces found: align = true."
         )
     return square(photo)
+
+
+def _every(files: Mapping[str, Path], read: Callable[[Path], T]) -> dict[str, T]:
+    """What is read of each file, by source; all that cannot be read is told at once."""
+    values: dict[str, T] = {}
+    problems: list[str] = []
+    for source, file in files.items():
+        try:
+            values[source] = read(file)
+        except DataError as error:
+            problems.append(str(error))
+    if len(problems) == 1:
+        raise DataError(problems[0])
+    if problems:
+        more = f"\n… and {len(problems) - 10} more" if len(problems) > 10 else ""
+        lines = "\n".join(problems[:10])
+        raise DataError(f"{len(problems)} photos cannot be used:\n{lines}{more}")
+    return values
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Which photos of a folder show a face.
+
+    Attributes:
+        sources: Of the photos that do, in the order of the images.
+        without: Sources of those that show none, and are left out.
+        several: Sources of those that show more than one; the largest was taken.
+    """
+
+    sources: tuple[str, ...]
+    without: tuple[str, ...]
+    several: tuple[str, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a report says of it, without names."""
+        tried = len(self.sources) + len(self.without)
+        return (
+            f"Photos are aligned by five points of the face: {len(self.sources)} of {tried}. "
+            f"{len(self.without)} show no face and are left out; {len(self.several)} show several, "
+            "of which the largest is taken.",
+        )
+
+
+def aligned_photos(files: Mapping[str, Path], size: int, root: str) -> tuple[Tensor, Alignment]:
+    """Faces `[N, 3, size, size]` in [0, 1] of photos by source, and which photos show one.
+
+    They are kept in the user's cache under a hash of the files, listed by `fedaudit cache ls`: at
+    one size, from which smaller ones are made, so that faces are looked for once.
+
+    Raises:
+        DataError: A photo cannot be read, or somebody is left with fewer than two.
+    """
+    side = max(size, KEPT_SIZE)
+
+    def find(file: Path) -> tuple[Tensor, int]:
+        photo = open_photo(file)
+        faces = find_faces(photo)
+        if not faces:
+            return torch.zeros(3, side, side, dtype=torch.uint8), 0
+        return to_pixels([align_photo(photo, faces[0].points, side)])[0], len(faces)
+
+    def make() -> dict[str, Tensor]:
+        found = _every(files, find).values()
+        faces, counts = zip(*found, strict=True)
+        return {"faces": torch.stack(faces), "counts": torch.tensor(counts)}
+
+    digests = tuple((source, digest_of(file)) for source, file in files.items())
+    key = key_of({}, "aligned folder", VERSION, side, digests)
+    try:
+        kept = load_or_learn(key, make, None, what=f"aligned photos, {side} px", photos=root)
+    except StorageError:
+        kept = make()
+    counts = dict(zip(files, kept["counts"].tolist(), strict=True))
+    alignment = Alignment(
+        sources=tuple(source for source, n in counts.items() if n),
+        without=tuple(source for source, n in counts.items() if not n),
+        several=tuple(source for source, n in counts.items() if n > 1),
+    )
+    left = Counter(source.split("/")[0] for source in alignment.sources)
+    everybody = sorted({source.split("/")[0] for source in files})
+    if short := [person for person in everybody if left[person] < 2]:
+        raise DataError(
+            f"of {_listed(short)} fewer than two photos show a face. Without one: "
+            f"{_listed(list(alignment.without))}. Add photos, or move those folders out."
+        )
+    shown = kept["faces"][kept["counts"] > 0].float().div(255)
+    return torch.cat([resize(part, size) for part in torch.split(shown, 100)]), alignment
 
 
 def _listed(names: list[str]) -> str:

@@ -1,11 +1,13 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from fedaudit.core.errors import DataError
 from fedaudit.data.folder import folder
+from fedaudit.files import asset_store
 
 
 def photo(path: Path, size: tuple[int, int] = (40, 50), color: str = "red") -> None:
@@ -91,3 +93,60 @@ def test_not_face_sized_is_named(root: Path, size: tuple[int, int]) -> None:
 def test_nested_folders_ask_for_the_level(root: Path) -> None:
     with pytest.raises(DataError, match="one level too high"):
         folder(path=str(root.parent))
+
+
+def portrait(person: int) -> Image.Image:
+    name = f"P{person:03d}/assets/studio_portrait.jpg"
+    with Image.open(asset_store.path("openpeople") / name) as photo:
+        return photo.resize((500, 500))
+
+
+def test_phone_photos_are_aligned_and_what_shows_no_face_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedaudit.files.cache.cache_dir", lambda: tmp_path / "cache")
+    root = tmp_path / "faces"
+    for number, person in ((1, "anna"), (2, "bert")):
+        (root / person).mkdir(parents=True)
+        for i in (1, 2):
+            wide = Image.new("RGB", (1500, 600), "gray")  # three times as wide as high
+            wide.paste(portrait(number), (100 * i, 50))
+            wide.save(root / person / f"{i}.jpg")
+    two = Image.new("RGB", (1500, 600), "gray")
+    two.paste(portrait(1), (50, 50))
+    two.paste(portrait(2).resize((300, 300)), (900, 50))
+    exif = two.getexif()
+    exif[0x0112] = 8
+    two.rotate(-90, expand=True).save(root / "anna" / "3.jpg", exif=exif)
+    photo(root / "bert" / "4.png", (90, 60))
+    faces = folder(path=str(root), size=32, align=True)
+    assert faces.sources == ("anna/1.jpg", "anna/2.jpg", "anna/3.jpg", "bert/1.jpg", "bert/2.jpg")
+    (note,) = faces.notes
+    assert "5 of 6. 1 show no face and are left out; 1 show several" in note
+    first, second, third, other, _ = faces.images
+    assert (first - second).abs().mean() < 0.03  # wherever the face is in the photo
+    assert (first - third).abs().mean() < 0.06  # the larger of two
+    assert (first - other).abs().mean() > 0.08
+    assert folder(path=str(root), size=32, align=True).images.equal(faces.images)  # as kept
+    (root / "bert" / "1.jpg").unlink()
+    with pytest.raises(DataError, match=r"of bert fewer than two .* Without one: bert/4\.png"):
+        folder(path=str(root), align=True)
+
+
+def test_deep_transparent_and_moving_pictures_are_read(root: Path) -> None:
+    deep = np.full((40, 40), 32768, np.uint16)
+    Image.fromarray(deep).save(root / "anna" / "deep.png")
+    Image.new("RGBA", (40, 40), (255, 0, 0, 0)).save(root / "anna" / "clear.png")
+    Image.new("P", (40, 40)).save(root / "anna" / "moving.gif")
+    faces = folder(path=str(root), size=16)
+    shown = dict(zip(faces.sources, faces.images.mean((1, 2, 3)).tolist(), strict=True))
+    assert shown["anna/deep.png"] == pytest.approx(0.5, abs=0.01)
+    assert shown["anna/clear.png"] == 1
+    assert shown["anna/moving.gif"] == 0
+
+
+def test_all_photos_that_cannot_be_used_are_named_at_once(root: Path) -> None:
+    (root / "anna" / "4.heic").write_bytes(b"a phone's own kind")
+    photo(root / "bert" / "9.png", (100, 49))
+    with pytest.raises(DataError, match=r"(?s)2 photos .*4\.heic is of a kind .*9\.png is 100"):
+        folder(path=str(root))

@@ -102,6 +102,8 @@ class SimulatedSource:
     def notes(self) -> tuple[str, ...]:
         """What defenses do to the study's networks."""
         notes: dict[str, None] = {}
+        if self.study.data.settings.get("align"):
+            notes = dict.fromkeys(faces_of(self.study).notes)
         for scenario in self.study.scenarios:
             for defense in scenario.defenses:
                 parts = parts_of(create("defenses", defense.name, defense.settings))

@@ -249,6 +249,21 @@ def test_noise_that_is_even_has_one_size(intercept: Intercept) -> None:
     assert adaptation.std_of("head.weight") == adaptation.noise
 
 
+@pytest.mark.parametrize("loud", [1.0, 3.0, 10.0])
+def test_colors_that_noise_hides_are_not_taken_for_gray(
+    loud: float, intercept: Intercept, faces: FaceSet
+) -> None:
+    """Where noise leaves the brightness alone to be seen, nothing is said of color."""
+    tint = torch.tensor([1.0, 0.8, 0.6]).view(3, 1, 1)
+    colored = replace(faces, images=faces.images * tint)
+    noise = {"std": loud, "of": "norm"}
+    for seed in range(4):
+        how: dict[str, Any] = {"defense": "gaussian_noise", "settings": noise, "seed": seed}
+        assert not gather(intercept(faces=colored, **how).seen).grayscale
+        if loud > 1:
+            assert not gather(intercept(**how).seen).grayscale
+
+
 def test_colors_are_not_taken_for_noise(intercept: Intercept, faces: FaceSet) -> None:
     tint = torch.tensor([1.0, 0.8, 0.6]).view(3, 1, 1)
     colored = replace(faces, images=faces.images * tint)

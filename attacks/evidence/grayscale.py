@@ -55,7 +55,7 @@ def _surely_gray(gradient: Tensor, std: float) -> bool:
     apart = float((gradient - common).square().sum()) - variance * free
     faintest = FAINTEST**2 * max(0.0, shared)
     error = SURE * (2 * variance**2 * free + 4 * variance * faintest) ** 0.5
-    return faintest > error and apart < faintest - error
+    return bool(faintest > error and apart < faintest - error)
 
 
 def _alike(gradient: Tensor) -> bool:

@@ -3,7 +3,7 @@
 import json
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import dp_accounting
 import jsonschema
@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from fedaudit.core.claims import Claim, Gap, Spending, in_short, in_words, origin, worst
 from fedaudit.core.client import ClientReturn
-from fedaudit.core.shared import Buffers, ClusterCenters, Update
+from fedaudit.core.shared import Aggregate, Buffers, ClusterCenters, MaskedVectors, Update
 from fedaudit.defenses.accounting import Accountant, epsilon_of, laplace_epsilon
 from fedaudit.defenses.client_dp import ClientDP
 from fedaudit.defenses.composition import (
@@ -166,6 +166,16 @@ def test_a_joint_claim_covers_what_no_part_leaves_out() -> None:
     assert rounds.covers == ("clipped_bit",)  # one bad round is enough
 
 
+@pytest.mark.parametrize("other", ["training", "sending"])
+def test_a_joint_claim_reaches_the_weights_only_where_all_noise_is_in_training(
+    other: Literal["training", "sending"],
+) -> None:
+    (both,) = together((gaussian(2.0), gaussian(2.0, stage=other)))
+    assert both.stage == other
+    (later,) = releasing(ClientReturn((), claims=(both,)), CENTERS).claims
+    assert ("cluster_centers" in later.covers) == (other == "training")
+
+
 def test_a_broken_claim_has_no_epsilon_on_any_page() -> None:
     broken = gaussian(2.0).without(Gap("update", "soteria reads the photos after the noise"))
     assert broken.broken
@@ -269,3 +279,11 @@ def test_behind_a_secure_sum_is_the_weakest_client() -> None:
     assert shown.covers == ("aggregate",)
     assert shown.epsilon == gaussian(1.0).epsilon
     assert [gap.what for gap in shown.gaps] == ["summed_rows"]
+
+
+def test_masks_are_covered_wherever_the_sum_is() -> None:
+    masks, total = MaskedVectors(torch.zeros(2, 3)), Aggregate("delta", {}, (1.0, 1.0))
+    (shown,) = summed([(gaussian(4.0),)], (total, masks))
+    assert shown.covers == ("aggregate", "masked_vectors")
+    broken = gaussian(4.0).without(Gap("update", "read"))
+    assert summed([(broken,)], (total, masks))[0].broken

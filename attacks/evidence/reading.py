@@ -35,6 +35,7 @@ class Reading:
         private: Names of the parameters that stay on the device.
         clean: The update is one exact gradient: no noise, no drift over several steps.
         untrained: Names of parameters on which no image left a trace: frozen, or not used.
+        unused: What of the update or of local training cannot be used; a sentence each.
         soft: `[N, K]` class probabilities, where a defense gave images such labels.
         every_round: What was sent of each parameter in every round, `[R, …]` by name, newest first,
             where a search is led by all of it; else {}.
@@ -52,6 +53,7 @@ class Reading:
     soft: Tensor | None = None
     every_round: Mapping[str, Tensor] = field(default_factory=dict)
     untrained: frozenset[str] = frozenset()
+    unused: tuple[str, ...] = ()
 
     @property
     def blind(self) -> bool:

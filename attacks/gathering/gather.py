@@ -23,7 +23,11 @@ from fedaudit.attacks.evidence.labels.infer import share_out, solved
 from fedaudit.attacks.evidence.reading import Reading
 from fedaudit.attacks.evidence.unshared_layers import unshared_names
 from fedaudit.attacks.training.schedule import without_pulls
-from fedaudit.attacks.training.trained_parameters import possible_training, trained_part
+from fedaudit.attacks.training.trained_parameters import (
+    possible_training,
+    trained_part,
+    unused_parts,
+)
 from fedaudit.core.errors import AttackError, KnowledgeError
 from fedaudit.core.observation import Observation
 from fedaudit.core.shared import Update
@@ -117,6 +121,7 @@ def gather(seen: Observation) -> Evidence:
         private=unshared_names(model, seen.before),
         clean=_is_clean(seen, update) and adaptation.exact,
         untrained=untrained,
+        unused=unused_parts(model, untrained, labels),
     )
     if adaptation.special:
         rounds = [mean_gradient(seen, update) for update in adaptation.rounds]

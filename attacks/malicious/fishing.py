@@ -113,7 +113,7 @@ class Fishing:
                 maps = torch.cat([network.features(part) for part in drawn])
                 inputs = network.embedding(maps)
             else:
-                inputs = torch.cat([head_inputs(network, part) for part in drawn])
+                inputs = torch.cat([head_inputs(network.eval(), part) for part in drawn])
             rows = head.rows(before[head.name])
             if not head.unit:
                 changed = self._linear_head(head, rows, inputs, generator)

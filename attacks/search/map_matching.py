@@ -53,8 +53,9 @@ def goal_of(evidence: Evidence, *, exact: bool = False) -> Goal | None:
     """The earliest map that is known of every image; None where none is, or none says enough.
 
     A map that averaging has shortened has fewer numbers than an image, and says too little.
-    `exact`: only a map that is known to six digits. The inverted maps of a batch are not: telling
-    its positions apart costs two digits, which a search does not mind and a solver does.
+    `exact`: only a map that is known to six digits, and has as many numbers as there are pixels to
+    solve for. The inverted maps of a batch are not: telling its positions apart costs two digits,
+    which a search does not mind and a solver does.
     """
     if evidence.coupled or evidence.photos.transforms:  # the maps are those of changed photos
         return None
@@ -64,6 +65,8 @@ def goal_of(evidence: Evidence, *, exact: bool = False) -> Goal | None:
     if known.origin == "inverted":
         rows = F.normalize(known.maps.flatten(1).double(), dim=1)
         return Goal(rows, known.depth, INVERTED_FLOOR * known.error)
+    if exact and known.maps[0].numel() <= evidence.pixels:
+        return None
     assert evidence.first_fc is not None
     sizes = torch.linalg.svdvals(evidence.first_fc.gradient.double())
     behind = float(sizes[evidence.count] / sizes[evidence.count - 1])

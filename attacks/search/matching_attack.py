@@ -222,6 +222,7 @@ class MatchingAttack:
             adaptive=word,
             history=tuple(run.trace.history),
             restarts=self.restarts,
+            unused=evidence.unused,
         )
 
     def _attacker(

@@ -1,6 +1,6 @@
 """Which of a network's parameters a client's images moved: trained, used, and shared."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,6 +11,8 @@ from fedaudit.core.observation import LocalTraining, Observation
 from fedaudit.models.batch_norm import values_per_channel
 from fedaudit.models.facenet import criterion_of
 
+DRAWING = frozenset({"Dropout", "Dropout1d", "Dropout2d", "StochasticDepth", "DropPath"})
+"""Classes of torch, torchvision and timm whose layers draw while they train."""
 TRIED = 2
 """Images that show which parameters a network uses."""
 
@@ -70,3 +72,34 @@ def possible_training(model: nn.Module, seen: Observation) -> LocalTraining | No
     if all(values > 1 for values in values_per_channel(model, shape, size).values()):
         return training
     return replace(training or LocalTraining(batch_size=size), batch_norm="eval")
+
+
+def unused_parts(
+    model: nn.Module, untrained: Collection[str], labels: Tensor | None
+) -> tuple[str, ...]:
+    """What an attack on this update does without, a sentence each."""
+    parts = []
+    drawing = [name for name, module in model.named_modules() if _draws(module)]
+    if drawing:
+        parts.append(
+            f"what {_listed(drawing)} drew while the client trained is not known: what they do on "
+            "average was computed instead"
+        )
+    if untrained:
+        parts.append(f"{_listed(sorted(untrained))} stayed as sent, frozen or not used: left out")
+    if labels is None:
+        parts.append("labels are neither granted nor to be read off the head")
+    return tuple(parts)
+
+
+def _draws(module: nn.Module) -> bool:
+    """Whether a layer draws random numbers in training mode: dropout, stochastic depth, by name."""
+    if type(module).__name__ not in DRAWING:
+        return False
+    shares = (getattr(module, name, None) for name in ("p", "drop_prob"))
+    return any(isinstance(share, float | int) and share > 0 for share in shares)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0]!r}{more}"

@@ -5,9 +5,11 @@ from typing import Any
 
 import click
 
+from fedaudit.cli.named_choices import named_choices
 from fedaudit.cli.options import RunOptions, examples, run_options
 from fedaudit.cli.say import say
 from fedaudit.core.errors import ConfigError
+from fedaudit.core.scenario import Choice
 
 
 def _numbers(context: click.Context, option: click.Parameter, value: str | None) -> Any:
@@ -20,9 +22,14 @@ def _numbers(context: click.Context, option: click.Parameter, value: str | None)
     return tuple(sorted({int(part) for part in parts}))
 
 
-def _words(context: click.Context, option: click.Parameter, value: str | None) -> Any:
+def _choices(context: click.Context, option: click.Parameter, value: str | None) -> Any:
     del context, option
-    return None if value is None else tuple(dict.fromkeys(w.strip() for w in value.split(",") if w))
+    if value is None:
+        return None
+    try:
+        return named_choices(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 @click.command(
@@ -69,8 +76,10 @@ def _words(context: click.Context, option: click.Parameter, value: str | None) -
     help="Only this. Repeatable.  [default: all, or those of --truth]",
 )  # fmt: skip
 @click.option(
-    "--attacks", callback=_words, metavar="NAME,…", help="[default: those that apply, one a kind]"
-)
+    "--attacks", callback=_choices, metavar="NAME[(SETTING=…)],…",
+    help="With settings as `fedaudit explain NAME` lists them: 'gan_inversion(pixel_steps=900)'.  "
+    "[default: those that apply, one a kind]",
+)  # fmt: skip
 @click.option(
     "--targets", type=click.IntRange(min=1), default=16, show_default=True,
     help="Updates of each round at most.",
@@ -99,7 +108,7 @@ def audit(
     gallery: Path | None,
     rounds: tuple[int, ...] | None,
     clients: tuple[str, ...],
-    attacks: tuple[str, ...] | None,
+    attacks: tuple[Choice, ...] | None,
     targets: int,
     fmr: float,
     ceiling_floor: float,
@@ -113,7 +122,6 @@ def audit(
     """
     from fedaudit.captures.audit import capture_study as captures  # noqa: PLC0415 - imports torch
     from fedaudit.cli.run_study import run_study  # noqa: PLC0415 - imports torch
-    from fedaudit.core.scenario import Choice  # noqa: PLC0415
     from fedaudit.data.folder import folder  # noqa: PLC0415 - imports torch
     from fedaudit.models.library_networks import is_library_name  # noqa: PLC0415 - imports torch
     from fedaudit.study.named_code import look_in_current_folder  # noqa: PLC0415 - imports torch
@@ -131,7 +139,7 @@ def audit(
             gallery=gallery,
             rounds=rounds,
             clients=clients or None,
-            attacks=None if attacks is None else [Choice(name) for name in attacks],
+            attacks=attacks,
             targets=targets,
             fmr=fmr,
             ceiling_floor=ceiling_floor,

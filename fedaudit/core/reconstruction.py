@@ -30,6 +30,7 @@ class Reconstruction:
         closed_form: The images follow by arithmetic, so that no number of steps would better them.
             The default counts against every clean word, unless the attack shows that it had
             converged (`fedaudit.core.protocols.Halves`).
+        unused: What of the update, or of how the client trained, it could not use; a sentence each.
     """
 
     images: Tensor
@@ -43,3 +44,4 @@ class Reconstruction:
     history: tuple[tuple[int, float], ...] = ()
     restarts: int = 1
     closed_form: bool = False
+    unused: tuple[str, ...] = ()

@@ -4,7 +4,8 @@ Never by a layer's type or place among the others: a face network's head may be 
 and its last fully connected layer the embedding.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +53,8 @@ def find_class_head(model: nn.Module, image_shape: Sequence[int]) -> ClassHead |
     where the scores are the product itself, a multiple, its clamp, or its logarithmic softmax, and
     where its matrix is a parameter, or one with rows brought to length 1.
     """
-    products, scores = _watch(model, _drawn(model, image_shape))
+    with _evaluating(model):
+        products, scores = _watch(model, _drawn(model, image_shape))
     own = dict(model.named_parameters())
     for inputs, matrix, bias, outputs in reversed(products):
         if outputs.shape != scores.shape:
@@ -79,14 +81,15 @@ def is_class_head(module: nn.Module, width: int) -> bool:
     if find_class_head(module, (width,)) is None:
         return False
     rows = _drawn(module, (width,))
-    inputs = head_inputs(module, rows)
+    with _evaluating(module):
+        inputs = head_inputs(module, rows)
     if inputs.shape != rows.shape:
         return False
     return bool((F.cosine_similarity(inputs, rows, dim=1) > 1 - 1e-5).all())
 
 
 def head_inputs(model: nn.Module, images: Tensor) -> Tensor:
-    """What enters the head, `[N, D]`, in evaluation mode, where `find_class_head` finds one."""
+    """What enters the head, `[N, D]`, where `find_class_head` finds one; in the model's mode."""
     products, scores = _watch(model, images)
     return next(i for i, _, _, outputs in reversed(products) if outputs.shape == scores.shape)
 
@@ -115,16 +118,21 @@ def _drawn(model: nn.Module, shape: Sequence[int]) -> Tensor:
 
 @torch.no_grad()
 def _watch(model: nn.Module, images: Tensor) -> tuple[list[Product], Tensor]:
-    """The products that a forward pass computes in evaluation mode, in order, and its scores."""
+    """The products that a forward pass computes, in order, and its scores."""
+    with _Products() as calls:
+        scores = model(images)
+    return calls.seen, scores
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with _Products() as calls:
-            scores = model(images)
+        yield
     finally:
         for module, training in modes:
             module.training = training
-    return calls.seen, scores
 
 
 class _Products(TorchFunctionMode):

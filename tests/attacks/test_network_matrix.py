@@ -74,6 +74,14 @@ def test_runs_or_says_why(attack: str) -> None:
             check(case)
 
 
+def test_what_an_attack_does_without_is_said_in_its_result() -> None:
+    said = run_case(Case("inverting_gradients", "dropout_depth", "gradient", 1)).unused
+    assert any("'depth' and 1 more drew" in one for one in said)
+    said = run_case(Case("idlg", "unused_layer", "adam", 4)).unused
+    assert any("'unused.bias' and 1 more stayed as sent" in one for one in said)
+    assert run_case(Case("idlg", "unused_layer", "gradient", 4)).unused == ()
+
+
 @pytest.mark.parametrize("network", ["dropout_depth", "vit"])
 def test_what_clients_draw_does_not_make_attacks_random(network: str) -> None:
     case = Case("inverting_gradients", network, "gradient", 1)

@@ -2,11 +2,14 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedaudit.attacks.evidence.labels.head_gradient import read_head, unscaled
 from fedaudit.attacks.evidence.layer_inputs import deterministic
 from fedaudit.attacks.evidence.reading import Reading
+from fedaudit.models.class_head import head_inputs
+from fedaudit.models.facenet import FaceNet
+from fedaudit.models.foreign_network import ForeignFaceNet
 
 RIDGE = 1e-6
 """On the Gram matrix of what the head sees of the images, relative to its mean diagonal."""
@@ -23,24 +26,15 @@ def labels_of_images(reading: Reading, images: Tensor) -> Tensor:
     head = read_head(reading.model, reading.target, reading.count, reading.shape)
     if head is None or reading.private:
         return nobody
-    entered: list[Tensor] = []
-    places = [
-        module
-        for module in reading.model.modules()
-        if isinstance(weight := getattr(module, "weight", None), nn.Parameter)
-        and weight.data_ptr() == head.weight.data_ptr()
-    ]
-    if not places:
-        return nobody
-    hook = places[0].register_forward_pre_hook(lambda _, args: entered.append(args[0].detach()))
-    try:
+    if not isinstance(reading.model, FaceNet) or isinstance(reading.model, ForeignFaceNet):
+        with torch.no_grad():
+            entered = head_inputs(reading.model, images)
+    else:
         with deterministic(reading.model), torch.no_grad():
-            reading.model(images)
-    finally:
-        hook.remove()
-    if not entered or entered[-1].shape != (len(images), head.weight.shape[1]):
+            entered = reading.model.embedding(reading.model.features(images))
+    if entered.shape != (len(images), head.weight.shape[1]):
         return nobody
-    seen, gradient = entered[-1].double(), head.gradient.double()
+    seen, gradient = entered.double(), head.gradient.double()
     if head.unit:
         seen, gradient = F.normalize(seen, dim=1), unscaled(gradient, head.weight.double())
     gram = seen @ seen.T

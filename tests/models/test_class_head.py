@@ -1,0 +1,99 @@
+"""The head is found by what gives the scores, whatever it is and wherever it lies."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedaudit.attacks.evidence.labels.head_gradient import read_head
+from fedaudit.attacks.evidence.labels.infer import solve
+from fedaudit.models.class_head import embeddings, find_class_head
+from fedaudit.models.heads import ArcFaceHead, LinearHead
+
+SHAPE = (3, 8, 8)
+CLASSES, WIDTH = 9, 9  # a square matrix: its orientation shows in what it computes alone
+Finish = Callable[[Tensor, "Ends"], Tensor]
+
+
+class Ends(nn.Module):
+    """Two fully connected layers, the head as a bare parameter registered before them."""
+
+    def __init__(self, finish: Finish) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.randn(CLASSES, WIDTH))
+        self.offset = nn.Parameter(torch.randn(CLASSES))
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.ReLU(), nn.Linear(16, WIDTH))
+        self.finish = finish
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores."""
+        return self.finish(self.body(images), self)
+
+
+ENDS: dict[str, tuple[Finish, tuple[str | None, bool, bool]]] = {
+    "linear": (lambda x, m: F.linear(x, m.matrix, m.offset), ("offset", False, False)),
+    "product": (lambda x, m: x @ m.matrix + m.offset, ("offset", True, False)),
+    "cosines": (
+        lambda x, m: F.linear(F.normalize(x), F.normalize(m.matrix)).clamp(-1, 1),
+        (None, False, True),
+    ),
+    "columns": (
+        lambda x, m: 30 * (F.normalize(x) @ F.normalize(m.matrix, dim=0)),
+        (None, True, True),
+    ),
+    "log_softmax": (lambda x, m: F.log_softmax(F.linear(x, m.matrix), 1), (None, False, False)),
+    "convolution": (
+        lambda x, m: F.conv2d(x[..., None, None], m.matrix[..., None, None], m.offset).flatten(1),
+        ("offset", False, False),
+    ),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_is_found_by_what_it_computes(end: str) -> None:
+    torch.manual_seed(0)
+    finish, wanted = ENDS[end]
+    model = Ends(finish).train()
+    head = find_class_head(model, SHAPE)
+    assert head is not None
+    assert head.name == "matrix"
+    assert (head.bias, head.transposed, head.unit) == wanted
+    images = torch.rand(4, *SHAPE)
+    with torch.no_grad():
+        inputs, rows = model.body(images), head.rows(model.matrix)
+        if head.unit:
+            inputs, rows = F.normalize(inputs), F.normalize(rows)
+        products = inputs @ rows.T + (model.offset if head.bias else 0)
+        torch.testing.assert_close(head.finish(products), model(images), atol=1e-4, rtol=1e-4)
+        same = F.cosine_similarity(embeddings(model, images), model.body(images))
+        assert bool((same > 0.9999).all())
+    assert model.training
+
+
+def test_none_is_claimed_where_scores_are_something_else() -> None:
+    for finish in (lambda x, m: F.linear(x, m.matrix).square(), lambda x, m: x * m.offset):
+        assert find_class_head(Ends(finish), SHAPE) is None
+
+
+@pytest.mark.parametrize("kind", [LinearHead, ArcFaceHead])
+def test_labels_of_ten_thousand_classes_take_seconds(kind: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    head: Any = kind(128, 10_572)
+    rows = torch.randn(8, 128) * 0.5 + torch.randn(128) * 0.5
+    labels = torch.randint(10_572, (8,))
+    labels[1] = labels[0]
+    model = nn.Sequential(head)
+    model.criterion = head.criterion
+    loss = head.criterion(head(rows), labels)
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    target = dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
+    began = time.process_time()
+    found = read_head(model, target, 8, (128,))
+    assert found is not None
+    assert Counter(solve(found).tolist()) == Counter(labels.tolist())
+    assert time.process_time() - began < 5

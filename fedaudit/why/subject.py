@@ -37,6 +37,7 @@ from fedaudit.core.scenario import Scenario, Study
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.threat_models import check_knowledge, threat_model
 from fedaudit.federation.simulation import Simulation, State
+from fedaudit.models.derivatives import twice_differentiable
 from fedaudit.scoring.identity import Embed, Gallery
 from fedaudit.scoring.score import score
 from fedaudit.study.jobs import TrainJob, model_job
@@ -218,7 +219,8 @@ class Subject:
         attack = MapOnly() if name == FALLBACK else self.attacks[name]
         generator = generator_for("why attack", self.scenario.name, name, self.seed, *key)
         try:
-            return attack(seen, generator=generator)
+            with twice_differentiable():
+                return attack(seen, generator=generator)
         except (AttackError, KnowledgeError):
             return None
 

@@ -56,7 +56,7 @@ def mean(
 
     The mean is a ratio of sums over clusters, whose variance is the usual linear one (Cochran 1977,
     equation 6.13), so that clusters may differ in size. A percentile bootstrap of six people covers
-    86 % in place of 95 % (`benchmarks/interval_coverage.py`).
+    85 % in place of 95 % (`benchmarks/interval_coverage.py`).
 
     Args:
         values: One or more of each cluster.

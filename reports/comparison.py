@@ -42,6 +42,7 @@ Reason = Literal[
     "no power",
     "blind attack",
     "unconverged",
+    "prior overlap",
     "not explained",
     "not run",
 ]

@@ -69,6 +69,7 @@ def controls(
         _negative("wrong client (the reconstruction against another client's person)", wrong, fmr),
         *_prior_only(study, trials, rows),
         *_update_noise(study, trials),
+        *_overlaps(source),
     )
 
 
@@ -336,6 +337,21 @@ def _prior_only(study: Study, trials: Trials, rows: tuple[Row, ...]) -> tuple[Co
             )
         )
     return tuple(entries)
+
+
+def _overlaps(source: SourceFacts) -> tuple[Control, ...]:
+    """Priors that know the audited photos; not judged, as no row rests on what they find."""
+    requirement = "of nobody who is audited"
+    return tuple(
+        Control(
+            f"photos of the prior ({attack})",
+            "all",
+            f"{why}: no word rests on it",
+            requirement,
+            None,
+        )
+        for attack, why in source.overlaps.items()
+    )
 
 
 def _update_noise(study: Study, trials: Trials) -> tuple[Control, ...]:

@@ -102,11 +102,24 @@ def rows(
                 undefended=defense.name == "none",
                 primary=line == primary,
             )
+            if why := source.overlaps.get(attack.label):
+                row = replace(row, verdict=_overlapping(row.verdict, why))
             if brought:
                 row = _recorded(source, row, (group, prior, noise), settings, gallery)
                 row = _doubted(row, lacks_power(study, trials, attack.label, ceiling))
             table.append(row)
     return with_power(table, ceiling)
+
+
+def _overlapping(verdict: Verdict, why: str) -> Verdict:
+    """Of an attack whose prior knows the photos: it leaks them, update or none."""
+    if verdict.kind not in {"LEAK DEMONSTRATED", "NO LEAK FOUND ABOVE LIMIT"}:
+        return verdict
+    found = verdict.sentence.partition("; no leak found above")[0].rstrip(".")
+    sentence = (
+        f"{found}. This says nothing of the update: {why}; use other people or another prior."
+    )
+    return Verdict("INCONCLUSIVE", sentence, reason="prior overlap")
 
 
 def invalidated(rows: tuple[Row, ...], settings: Settings) -> tuple[Row, ...]:

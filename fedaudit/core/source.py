@@ -33,6 +33,8 @@ class SourceFacts:
         protections: What the updates show of protections, and of faults in them.
         positive: The faces of a positive control of its own, in words; "" where rows that nothing
             protects are the control.
+        overlaps: Why the prior of an attack knows the audited photos, by the attack's label: no
+            word rests on what it finds.
     """
 
     truth: Literal["complete", "brought"] = "complete"
@@ -42,6 +44,7 @@ class SourceFacts:
     model_states: Mapping[str, str] = field(default_factory=dict)
     protections: tuple[Protection, ...] = ()
     positive: str = ""
+    overlaps: Mapping[str, str] = field(default_factory=dict)
 
 
 COMPLETE = SourceFacts()

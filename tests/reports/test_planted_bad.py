@@ -9,18 +9,20 @@ from typing import Any
 import pytest
 
 from fedaudit.core.scenario import Study
+from fedaudit.core.source import SourceFacts
 from fedaudit.core.trial import Trial
 from fedaudit.reports import build
 from fedaudit.reports.build import summarize
 from fedaudit.reports.comparison import Reason
 from fedaudit.reports.results import Results
+from fedaudit.reports.rows import rows
 from fedaudit.scoring.identity import Gallery
 from fedaudit.study.inventory import Inventory
 from fedaudit.study.manifest import new
 from fedaudit.study.run_folder import RunFolder
 
 sys.path.insert(0, str(Path(__file__).parent))
-from made_up import GAN, IG, claim, gallery, line, noise, study, trials
+from made_up import GAN, IG, SETTINGS, claim, gallery, line, noise, study, trials
 
 Report = Callable[..., Results]
 N = 100
@@ -164,3 +166,14 @@ def test_a_broken_privacy_claim(report: Report) -> None:
     broken = deployed(claims=(claim(8.0, "soteria"),))
     (found,) = report(audit(), line(90, N), broken, noise(0)).findings
     assert "privacy claim of dpsgd" in found.title
+
+
+def test_a_prior_that_says_it_was_trained_on_them() -> None:
+    """Whatever it finds, or does not, is not the update's."""
+    facts = SourceFacts(overlaps={IG: "the prior was trained on the audited people"})
+    for hits in (0, N):
+        found = rows(audit(), trials(line(90, N), deployed(hits)), {}, SETTINGS, source=facts)
+        assert {row.verdict.kind for row in found} == {"INCONCLUSIVE"}
+        judged = next(row for row in found if row.role == "deployed")
+        assert judged.verdict.reason == "prior overlap"
+        assert "trained on the audited people" in judged.verdict.sentence

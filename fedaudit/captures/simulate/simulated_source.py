@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fedaudit.attacks.templates.read_templates import KINDS
 from fedaudit.captures.simulate.invented_clients import NOISE, without_clients
+from fedaudit.captures.simulate.prior_overlap import overlaps
 from fedaudit.captures.simulate.simulated_capture import simulate
 from fedaudit.captures.simulate.study_faces import faces_of, gallery_of, split_of
 from fedaudit.captures.simulate.update_noise import without_update
@@ -93,7 +94,7 @@ class SimulatedSource:
 
     def facts(self) -> SourceFacts:
         """Everything is known of what is simulated."""
-        return SourceFacts()
+        return SourceFacts(overlaps=overlaps(self.study))
 
     def limitations(self) -> tuple[str, ...]:
         """What a simulation cannot show."""

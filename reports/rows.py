@@ -102,8 +102,8 @@ def rows(
                 undefended=defense.name == "none",
                 primary=line == primary,
             )
-            if why := source.overlaps.get(attack.label):
-                row = replace(row, verdict=_overlapping(row.verdict, why))
+            if known := source.overlaps.get(attack.label):
+                row = replace(row, verdict=_overlapping(row.verdict, known))
             if brought:
                 row = _recorded(source, row, (group, prior, noise), settings, gallery)
                 row = _doubted(row, lacks_power(study, trials, attack.label, ceiling))

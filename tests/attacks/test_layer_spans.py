@@ -15,7 +15,7 @@ from fedaudit.attacks.evidence.layer_spans import LayerSpan, find_spans, span_di
 from fedaudit.attacks.evidence.position_embedding import photo_by_position
 from fedaudit.attacks.search.image_priors import FaceColors
 from fedaudit.core.errors import AttackError
-from fedaudit.scoring.image_metrics import SSIM
+from fedaudit.scoring.image_metrics import PSNR
 
 
 class Tokens(nn.Module):
@@ -181,7 +181,7 @@ def test_colors_of_a_batch_are_drawn_to_those_of_faces() -> None:
 
 @pytest.mark.slow  # a whole search on a stock network
 def test_a_stock_resnet18_gives_a_photo_away() -> None:
-    """Evaluation mode, fresh, 64 px color: more than other attacks reach in ten times as long."""
+    """Evaluation mode, fresh, 64 px color; `benchmarks/subspace.py` does it on faces."""
     torch.manual_seed(0)
     model = torchvision.models.resnet18(num_classes=100).eval()
     axis = torch.linspace(-1, 1, 64)
@@ -193,7 +193,7 @@ def test_a_stock_resnet18_gives_a_photo_away() -> None:
     update = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
     rebuilt = fedaudit.attack(model, update, "subspace_matching", image_shape=(3, 64, 64))
     assert rebuilt.labels.tolist() == [7]
-    assert float(SSIM()(photo, rebuilt.images)) > 0.8
+    assert float(PSNR()(photo, rebuilt.images)) > 17  # of a gray image: 11
 
 
 def test_the_mean_over_layers_is_zero_for_the_truth_alone() -> None:

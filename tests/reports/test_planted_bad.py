@@ -35,7 +35,7 @@ def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Report:
 
     def make(asked: Study, *groups: Any, known: Gallery | None = None) -> Results:
         judge = known or gallery()
-        monkeypatch.setattr(build, "_gallery", lambda folder, study, federation: judge)
+        monkeypatch.setattr(build, "_gallery", lambda *_: judge)
         manifest = new(asked, "by hand", "redacted")
         made = trials(*groups)
         return summarize(RunFolder(tmp_path), manifest, Inventory((), (), {}, {}), made)

@@ -1,16 +1,30 @@
 """Every attack on every network that people use: it runs, or says in one error why not."""
 
 import sys
+from collections import Counter
 from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 
+from fedaudit.attacks.evidence.labels.infer import infer_labels
 from fedaudit.core.registry import names
 
 sys.path.insert(0, str(Path(__file__).parent))
-from stock_networks import CLASSES, LOOPS, NETWORKS, REFUSALS, SETTINGS, SHAPE, Case, run_case
+from stock_networks import (
+    CLASSES,
+    LOOPS,
+    NETWORKS,
+    REFUSALS,
+    SETTINGS,
+    SHAPE,
+    Case,
+    build_seeded,
+    photos,
+    run_case,
+    train_client,
+)
 
 
 def covering() -> list[Case]:
@@ -72,6 +86,21 @@ def test_runs_or_says_why(attack: str) -> None:
     for case in covering():
         if case.attack == attack:
             check(case)
+
+
+def test_labels_of_a_bare_margin_head_in_either_mode_of_batch_norm() -> None:
+    """All of them in evaluation mode; where the embeddings have no mean, more than chance gives."""
+    right = {"train": 0, "eval": 0}
+    for mode, seed in product(right, range(3)):
+        network = NETWORKS["mobile_face"]
+        labels, model = torch.tensor([1, 3, 3, 7]), build_seeded(network, seed)
+        model.train(mode == "train")
+        update = train_client(model, network, None, photos(4, seed), labels)
+        found = infer_labels(model, update, 4, SHAPE)
+        assert found is not None
+        right[mode] += (Counter(found.tolist()) & Counter(labels.tolist())).total()
+    assert right["eval"] == 12
+    assert right["train"] >= 7
 
 
 def test_what_an_attack_does_without_is_said_in_its_result() -> None:

@@ -9,7 +9,7 @@ from scipy.optimize import nnls
 from torch import Tensor, nn
 
 from fedaudit.attacks.evidence.labels.leading_svd import leading_svd
-from fedaudit.models.class_head import ClassHead, find_class_head
+from fedaudit.models.class_head import ClassHead, find_class_head, head_inputs
 from fedaudit.models.facenet import FaceNet, criterion_of
 from fedaudit.models.foreign_network import ForeignFaceNet
 from fedaudit.models.heads import CosineHead
@@ -18,6 +18,8 @@ TURNS = 400
 """Turns by which the span of embeddings is found, as a rule: 20 to 150."""
 AGREED, SPANNED = 1e-6, 1e-3
 """Shares of the first singular value: what rounding leaves behind the last, and the least last."""
+CENTERED = 0.1
+"""Length of the mean embedding, in units of embeddings, up to which it gives no direction."""
 FAINT = 1e-3
 """Least probability that rounding does not explain."""
 
@@ -36,6 +38,7 @@ class HeadGradient:
         common: `[D]`, direction that the batch's embeddings share, where it is known.
         span: `[≥ N, D]`, rows that span the batch's embeddings, where they are known.
         noise: Standard deviation of the noise on `gradient`.
+        centered: The batch's embeddings have no mean: batch norm in training mode comes before.
     """
 
     gradient: Tensor
@@ -48,6 +51,7 @@ class HeadGradient:
     common: Tensor | None = None
     span: Tensor | None = None
     noise: float = 0.0
+    centered: bool = False
 
 
 def read_head(
@@ -80,7 +84,19 @@ def read_head(
         common=common,
         span=span,
         noise=noise(head.name),
+        centered=common is None and count > 1 and head.unit and _centers(model, count, shape),
     )
+
+
+def _centers(model: nn.Module, count: int, shape: Sequence[int]) -> bool:
+    """Whether what enters the head of a stranger's network has no mean over a batch."""
+    if isinstance(model, FaceNet) and not isinstance(model, ForeignFaceNet):
+        return False
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(count, *shape, generator=generator).to(next(model.parameters()))
+    with torch.no_grad():
+        inputs = head_inputs(model, images)
+    return bool(inputs.mean(0).norm() < CENTERED * inputs.norm(dim=1).mean())
 
 
 def class_head(model: nn.Module, shape: Sequence[int]) -> ClassHead | None:

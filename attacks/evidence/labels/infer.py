@@ -19,6 +19,8 @@ from fedaudit.core.errors import UnknownNameError
 
 LOUD = 4.0
 """Scores below this many standard deviations of the noise say nothing."""
+LONG = 0.5
+"""Length of a row, to the longest, from which on its class counts as present."""
 FEW_CLASSES = 64
 """Classes up to which all are tried."""
 CHANCES = 4
@@ -43,6 +45,10 @@ def presence(head: HeadGradient) -> Tensor:
     """How present each class is in the batch, `[K]`: positive for those that are, as a rule."""
     if not head.unit:
         return _sums(head)
+    if head.centered:  # no direction is common; a true class's row is long
+        sizes = unscaled(head.gradient, head.weight).norm(dim=1)
+        present: Tensor = sizes - LONG * sizes.max()
+        return present
     scores = _margin_head_scores(head.gradient, head.weight, head.common)
     heard = LOUD * head.noise * float(head.weight.norm(dim=1).max())
     # More classes than images cannot be present: the common direction pointed backwards.

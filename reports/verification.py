@@ -101,6 +101,8 @@ def _rendered(path: Path) -> list[str]:
             faults.append(f"{name} is missing. `fedaudit report` writes it.")
         except RunFolderError as error:
             faults.append(str(error))
+        if faults:  # a page of other results is another page
+            return [*faults, "report.html was not compared."] if name != "report.html" else faults
     return faults
 
 

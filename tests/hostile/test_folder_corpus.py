@@ -34,7 +34,7 @@ from fedaudit.study.study_file import study_from_mapping
 
 SEED = 20_261_126
 RAW = set(EVIL) - set(map(chr, range(32, 127)))
-FEW, MANY, STUDIES = 100, 900, 100
+FEW, MANY, STUDIES = 60, 900, 100
 READING = (
     ("compare", "RUN"),
     ("report", "RUN", "--evidence", "full"),
@@ -131,7 +131,7 @@ def go_through(folder: Folder, count: int, capsys: pytest.CaptureFixture[str], t
 
 
 def test_run_folders(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
-    go_through(folder, FEW, capsys, turn=20)
+    go_through(folder, FEW, capsys, turn=15)
 
 
 @pytest.mark.slow

@@ -324,7 +324,11 @@ def _prior_only(study: Study, trials: Trials, rows: tuple[Row, ...]) -> tuple[Co
         assert m  # only measured rows are here
         group = trials.group(scenario.name, row.defense, attack.label, "prior_only")
         of = ", ".join(sorted({t.control for t in group.trials} - {""}))
-        where = f", most of {len(measured)} defenses: {row.defense}" if len(measured) > 1 else ""
+        where = (
+            f"; highest of {len(measured)} defenses, under {row.defense}"
+            if len(measured) > 1
+            else ""
+        )
         ssim = f", SSIM {m.prior_ssim.value:.2f}" if m.prior_ssim else ""
         bound = f"; lower bound at most {study.reid_limit:.0%}".replace("%", " %")
         entries.append(

@@ -61,7 +61,7 @@ def main() -> None:
         results = fedaudit.audit(study(asked.targets), output=path, workers=asked.workers).results
     (ceiling,) = results.ceilings
     bar = POWER * ceiling.reid.value
-    for row in results.rows:
+    for row in sorted(results.rows, key=lambda row: float(row.attack.rpartition("-")[2])):
         assert row.reid
         if row.defense == "none":
             witness = "yes" if row.reid.value >= bar else "no"

@@ -9,7 +9,8 @@ from fedaudit.reports.verdicts import demonstrated, rate_text
 
 POWER = 0.5
 """Share of the identity ceiling that an attack must re-identify of what nothing protects, before
-its failure elsewhere says anything. `benchmarks/attack_power.py` shows what it lets through."""
+its failure elsewhere says anything: a rule, not a tuned number. `benchmarks/attack_power.py` shows
+what attacks on either side of it find under weak defenses."""
 
 
 def with_power(rows: Sequence[Row], ceiling: float | None) -> tuple[Row, ...]:

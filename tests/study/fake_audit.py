@@ -73,6 +73,7 @@ PLUGINS: dict[str, dict[str, Any]] = {
     "defenses": {"none": plain, "dpsgd": plain},
     "methods": {"fedsgd": AsAsked},
     "data": {"orl": plain},
+    "judges": {"sface": plain, "dlib": plain},
     "networks": {"face": plain},
 }
 

@@ -144,3 +144,32 @@ def test_a_prior_that_knows_the_audited_people_rebuilds_others() -> None:
         rate, hits=0, n=3, value=0, low=0, high=clopper_pearson(0, 3)[1]
     )
     assert foreign(_group(*elsewhere), None) is None
+
+
+def test_who_was_there_may_be_found_beside_a_likeness() -> None:
+    """Somebody else above the threshold is no stranger rebuilt where the right one is closer."""
+    made = trial(0, hits=(True,), role="prior_only")
+    assert made.lineup
+    (row,) = made.lineup.cosines
+    alike = replace(made.lineup, cosines=((*row[:-1], 0.6),))
+    rate = foreign(_group(replace(made, lineup=alike)), 0.4)
+    assert rate
+    assert rate.hits == 0
+
+
+def test_a_search_of_the_gallery_does_not_say_who_was_there() -> None:
+    """Its cosines are of the nearest, and take nothing from the updates whose people are known."""
+    (image,) = trial(1).images
+    searched = replace(trial(1), images=(replace(image, nearest="p3-0"),), lineup=None)
+    test = group_test(_group(trial(0, hits=(True,)), searched), by_lot=True)
+    assert test
+    assert test.people == 1
+
+
+def test_updates_of_one_person_are_averaged() -> None:
+    """Many updates of somebody who is not found do not outweigh one of somebody who is."""
+    found = trial(0, hits=(True,))
+    lost = [trial(k, people=("p9-0",)) for k in range(1, 7)]
+    test = group_test(_group(found, *lost), by_lot=True)
+    assert test
+    assert 1 < test.statistic < 2

@@ -88,3 +88,12 @@ def test_templates_are_of_everybody_whom_the_client_has() -> None:
 def test_nobody_to_identify() -> None:
     found = Reconstruction(torch.zeros(1, 1, 4, 4), torch.tensor([-1]))
     assert lineup(_secret("x", [0]), found, GALLERY, torch.eye(6)[:1]) is None
+
+
+def test_embeddings_are_centered_as_probes_are() -> None:
+    found = Reconstruction(torch.zeros(1, 1, 4, 4), torch.tensor([0]))
+    center = torch.tensor([0.0, 5, 0, 0, 0, 0])
+    moved = Gallery(PEOPLE, torch.eye(6), center, 12, 0.5, 1e-3, 3000, 6, 6, 6)
+    shown = lineup(_secret("a", [0]), found, moved, center[None] + 0.5 * torch.eye(6)[:1])
+    assert shown
+    assert shown.cosines == ((1, 0, 0, 0),)

@@ -72,7 +72,7 @@ def run_cell(
         return
     capture = source.capture(cell, attack)
     sent = sent_things(capture.seen, attack, scenario.expose)
-    if why := nothing_to_attack(sent, cell):
+    if why := nothing_to_attack(sent, capture.seen.shared, cell):
         folder.save_trial(not_attacked(cell, sent, why), {})
         return
     checkpoint = Checkpoint(folder.checkpoint(cell.key))

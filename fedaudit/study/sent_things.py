@@ -84,10 +84,21 @@ def _registered() -> tuple[tuple[str, frozenset[type]], ...]:
     return tuple(found)
 
 
-def nothing_to_attack(sent: Sequence[Sent], cell: Cell) -> str:
-    """Why the cell's attack cannot be run on what was sent; "" where it can."""
-    if cell.role == "noise" or any(s.read for s in sent):
+def nothing_to_attack(sent: Sequence[Sent], shared: Sequence[Shared], cell: Cell) -> str:
+    """Why the cell's attack cannot be run on what was sent; "" where it can.
+
+    Args:
+        sent: What is said of each thing in `shared`.
+        shared: The things.
+        cell: Where the attack stands in the study.
+    """
+    if cell.role == "noise":
         return ""
+    read = [thing for said, thing in zip(sent, shared, strict=True) if said.read]
+    if any(bool(t.any()) for thing in read for t in tensors_in(thing)):
+        return ""
+    if read:
+        return "what was shared is zero everywhere: nothing was trained in this round"
     return f"{cell.attack} reads none of what was shared: {', '.join(s.name for s in sent)}"
 
 

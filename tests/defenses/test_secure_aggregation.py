@@ -152,7 +152,7 @@ def test_no_attack_reads_masked_vectors(intercept: Intercept) -> None:
     only = expose(seen, ("masked_vectors",))
     sent = sent_things(only, Analytic())
     cell = Cell("s", "face", "fedsgd", 1, 1, "d", "analytic", "D", 0, 0)
-    assert "reads none" in nothing_to_attack(sent, cell)
+    assert "reads none" in nothing_to_attack(sent, only.shared, cell)
     control = without_update(only, seeded())
     ours, fresh = (o.shared[0] for o in (only, control))
     assert isinstance(ours, MaskedVectors)

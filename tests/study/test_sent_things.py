@@ -9,7 +9,8 @@ from fedaudit.captures.simulate.exposed_things import expose
 from fedaudit.core.observation import ModelSpec, Observation
 from fedaudit.core.registry import create, names
 from fedaudit.core.shared import Aggregate, Buffers, ClassEmbeddings, Update
-from fedaudit.study.sent_things import sent_things
+from fedaudit.core.trial import Cell
+from fedaudit.study.sent_things import nothing_to_attack, sent_things
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,14 @@ SEEN = Observation(
     ModelSpec("face"), {}, (UPDATE, BUFFERS, UPDATE, ROWS, Prototypes(torch.zeros(1, 5)))
 )
 GAN = create("attacks", "gan_inversion", {})
+
+
+def test_an_update_of_zeros_is_nothing_to_attack() -> None:
+    cell = Cell("s", "face", "fedface", 1, 1, "none", "gan_inversion", "D", 0, 0)
+    why = nothing_to_attack(sent_things(SEEN, GAN), SEEN.shared, cell)
+    assert why == "what was shared is zero everywhere: nothing was trained in this round"
+    moved = replace(SEEN, shared=(replace(UPDATE, tensors={"body.0.weight": torch.ones(2, 3)}),))
+    assert nothing_to_attack(sent_things(moved, GAN), moved.shared, cell) == ""
 
 
 def test_what_is_read_used_and_left() -> None:

@@ -267,7 +267,8 @@ def test_a_study_captures_each_attack_through_its_own_broadcast(tmp_path: Any) -
             made = run_cell.reconstruct(study.scenarios[0], cell, capture, attack)
             assert made.images.shape[1:] == (3, 32, 32)
     manipulated = {key for key, one in seen.items() if "body.block.read.bias" in one.before}
-    assert manipulated == {("imprint", "audit"), ("imprint", "prior_only")}
+    roles = ("audit", "half_steps", "prior_only", "update_noise")
+    assert manipulated == {("imprint", role) for role in roles}
     refused = replace(study, scenarios=(replace(study.scenarios[0], threat_model="D"),))
     with pytest.raises(KnowledgeError, match="manipulation"):
         check_study(refused)

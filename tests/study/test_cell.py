@@ -260,6 +260,7 @@ def test_what_the_report_says(results: Results) -> None:
     names = [c.name.partition(" ")[0] for c in results.controls]
     assert names == [
         "FMR",
+        "copies",
         "identity",
         "positive",
         "noise",

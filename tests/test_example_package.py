@@ -97,7 +97,8 @@ def attacked_or_said_not_to_be(exposures: list[dict[str, Any]]) -> None:
     assert attacked["attack"] == "mean_face"
     assert attacked["readers"] == ["mean_face"]
     assert attacked["measurement"]["of"] == "people"
-    assert attacked["measurement"]["reid"]["n"] == 2 * 6
+    reid = attacked["measurement"]["reid"]  # six people of one message stand or fall together
+    assert (reid["n"], reid["unit"]) == (2, "updates")
     assert untouched["attack"] is None
     assert untouched["measurement"] is None
     assert untouched["verdict"] == "NOT TESTED"

@@ -68,7 +68,7 @@ class LayerSpan:
 
         In double precision: in single precision the Gram matrix of patches is singular.
         """
-        apart: Tensor = _SpanDistance.apply(rows, self.basis, self.weights)  # type: ignore[no-untyped-call]
+        apart: Tensor = _SpanDistance.apply(rows, self.basis, self.weights)[0]  # type: ignore[no-untyped-call]
         return apart
 
     def outside(self, rows: Tensor) -> Tensor:
@@ -82,11 +82,13 @@ class _SpanDistance(torch.autograd.Function):
     """1 − tr(B Rᵀ (R Rᵀ)⁻¹ R Bᵀ) / W for directions B, weighed, and rows R.
 
     Its derivative is −2/W · X E with X = (R Rᵀ)⁻¹ R Bᵀ and E = B − Xᵀ R, what the rows leave: two
-    thin products, where differentiating a Cholesky factor costs several times the value.
+    thin products, where differentiating a Cholesky factor costs several times the value. Restarts
+    that `torch.vmap` runs together are taken one by one.
     """
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, basis: Tensor, weights: Tensor) -> Tensor:
+    def forward(rows: Tensor, basis: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Distance, and what its derivative needs: the rows in double precision, and X."""
         wide = rows.detach().double()
         gram = wide @ wide.mT
         scale = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-300)
@@ -99,9 +101,23 @@ class _SpanDistance(torch.autograd.Function):
         solution = torch.cholesky_solve(shared, factor)
         total = weights.sum()
         inside = ((solution * shared).sum(1) * weights).sum()
+        return (1 - inside / total).clamp_min(0), wide, solution
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        rows, basis, weights = inputs
+        _, wide, solution = output
+        ctx.mark_non_differentiable(wide, solution)
         ctx.save_for_backward(wide, basis, weights, solution)
         ctx.dtype = rows.dtype
-        return (1 - inside / total).clamp_min(0)
+
+    @staticmethod
+    def vmap(
+        _: Any, in_dims: tuple[int | None, ...], rows: Tensor, basis: Tensor, weights: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        assert in_dims[0] is not None  # spans are the update's, whatever is tried
+        parts = [_SpanDistance.apply(one, basis, weights) for one in rows.unbind(in_dims[0])]  # type: ignore[no-untyped-call]
+        return tuple(map(torch.stack, zip(*parts, strict=True))), (0, 0, 0)
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None, None]:

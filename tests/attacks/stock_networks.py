@@ -315,7 +315,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "map_inversion": {"candidates": 2, "descent_steps": 2, "solve_steps": 1, "search_steps": 10},
     "liu_2021": {"steps": 2, "rounds": 1},
     "gias": {"latent_steps": 2, "weight_steps": 1},
-    "ggl": {"generations": 1, "population": 3},
+    "ggl": {"generations": 1, "population": 4},
     "gifd": {"latent_steps": 2, "stages": [2], "stage_steps": 2},
     "gion": {"steps": 2, "width": 4},
     "dlg": {"steps": 1},

@@ -8,7 +8,7 @@ from fedaudit.study.executor import Event
 from fedaudit.study.jobs import expand
 from fedaudit.study.worker import Outcome
 
-JOBS = expand(Study("s", (Scenario("a", targets=4, attacks=(Choice("x"),), controls=False),)))
+JOBS = expand(Study("s", (Scenario("a", targets=5, attacks=(Choice("x"),), controls=False),)))
 
 
 def happen(show: console.Show) -> None:

@@ -13,6 +13,7 @@ from fedaudit.core import registry
 STUDY = """
 name = "toy"
 size = 32
+utility = false
 [[scenario]]
 name = "fresh"
 method = "fedsgd"

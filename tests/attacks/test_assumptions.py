@@ -28,6 +28,7 @@ def pruned(seen: Observation, share: float) -> Observation:
     return replace(seen, shared=(Update(seen.update.kind, tensors),), defense=None)
 
 
+@pytest.mark.slow  # a long search
 def test_what_was_pruned_is_no_evidence(intercept: Intercept) -> None:
     """90 % of the entries are zeros: an attack that takes them for numbers is stopped by them."""
     captured = intercept(network="small_cnn")

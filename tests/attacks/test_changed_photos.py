@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -50,6 +51,7 @@ def test_a_photos_draw_is_found() -> None:
     torch.testing.assert_close(photos(image, nobody, [1])[0], wanted)
 
 
+@pytest.mark.slow  # a long search
 def test_the_photo_is_rebuilt_and_not_what_became_of_it(intercept: Intercept) -> None:
     captured = intercept(defense="ats")
     assert captured.secret is not None

@@ -99,6 +99,7 @@ def test_the_jacobian_is_the_networks() -> None:
     torch.testing.assert_close(_jacobian(network, place), expected)
 
 
+@pytest.mark.slow  # a long search
 def test_contrast_comes_back_from_the_gradient(intercept: Intercept) -> None:
     evidence, images = evidence_of(intercept, batch=2)
     goal = goal_of(evidence)

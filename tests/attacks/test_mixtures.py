@@ -138,6 +138,7 @@ def test_of_one_mixture_the_largest_part_is_reported() -> None:
     assert 0.38 < float(image.mean()) < 0.4  # further from the mean face than the mixture
 
 
+@pytest.mark.slow  # a long search
 def test_over_rounds_the_photo_comes_out_of_its_mixtures(intercept: Intercept) -> None:
     captured = intercept(defense="mixup", rounds_seen=4, target=0)
     assert captured.secret is not None
@@ -155,6 +156,7 @@ def test_over_rounds_the_photo_comes_out_of_its_mixtures(intercept: Intercept) -
     assert quality[4] > quality[1] + 0.2
 
 
+@pytest.mark.slow  # a long search
 def test_masked_images_are_rebuilt_unmasked_and_said_to_be_known(intercept: Intercept) -> None:
     """The signs are another matter: `test_unmasking`."""
     captured = intercept(defense="instahide", settings={"parts": 2}, rounds_seen=2)

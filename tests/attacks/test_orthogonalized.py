@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -59,6 +60,7 @@ def test_pixels_are_searched_once_there_are_as_many_equations() -> None:
     assert led_by(pixels, 1) == pixels
 
 
+@pytest.mark.slow  # a long search
 def test_the_label_shows_in_lengths_and_right_angles(intercept: Intercept) -> None:
     """By chance, one photo in as many as there are people."""
     right = 0

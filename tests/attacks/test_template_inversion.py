@@ -63,6 +63,7 @@ def alike(images: Tensor, photos: Tensor) -> Tensor:
     return one @ two.T / one.shape[1]
 
 
+@pytest.mark.slow  # a long search
 def test_faces_are_their_own_templates_and_not_those_of_noise(
     everybody: Observation, photos: Tensor, quick: TemplateInversion
 ) -> None:

@@ -117,6 +117,7 @@ def test_a_file_is_as_good_as_the_class(
         rebuilt(study)
 
 
+@pytest.mark.slow  # a long search
 def test_networks_of_libraries(tmp_path: Path) -> None:
     torchvision = pytest.importorskip("torchvision")
     torch.manual_seed(0)

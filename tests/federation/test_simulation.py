@@ -93,6 +93,7 @@ def test_progress_counts_the_rounds(federate: Federate) -> None:
     assert seen == [(1, 2), (2, 2)]
 
 
+@pytest.mark.slow  # a long search
 def test_training_lowers_the_loss_and_helps_people_it_never_saw(federate: Federate) -> None:
     simulation = federate(
         method="fedavg", local_steps=8, batch_size=16, lr=0.05, momentum=0.9, clients=2

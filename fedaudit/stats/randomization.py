@@ -28,10 +28,10 @@ Scores = NDArray[np.float64]
 def rank_scores(cosines: ArrayLike) -> Scores:
     """How high each of `[..., P]` candidates stands in its row: 1 / √rank, 1 for the closest.
 
-    Ties share the mean of their ranks. Chosen in simulation and before any audit
-    (`benchmarks/identity_statistic.py`): where a quarter of eight people come back it detects 89 %,
-    log ranks 66 % and cosines 84 %; where of all eight a fifth of the likeness does, 64 %, 77 % and
-    73 %. No face that resembles everybody outweighs the others.
+    Ties share the mean of their ranks. Chosen in simulation on the faces of ORL, once for all
+    audits (`benchmarks/identity_statistic.py`): where a quarter of eight people come back it
+    detects 89 %, log ranks 66 % and cosines 84 %; where of all eight a fifth of the likeness does,
+    64 %, 77 % and 73 %. No face that resembles everybody outweighs the others.
 
     >>> rank_scores([[0.9, 0.1, 0.3]]).round(2)
     array([[1.  , 0.58, 0.71]])

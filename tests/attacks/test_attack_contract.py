@@ -234,7 +234,13 @@ def test_takes_an_observation_and_nothing_else(
 
 @pytest.mark.parametrize(
     ("defense", "batch"),
-    [("none", 1), ("none", 2), ("dpsgd", 2), ("dplc", 1), ("private_projector", 2)],
+    [
+        ("none", 1),
+        pytest.param("none", 2, marks=pytest.mark.slow),
+        ("dpsgd", 2),
+        ("dplc", 1),
+        pytest.param("private_projector", 2, marks=pytest.mark.slow),
+    ],
 )
 def test_meets_every_defense(name: str, attacked: Attacked, defense: str, batch: int) -> None:
     withheld = defense in ("dplc", "private_projector")

@@ -86,10 +86,11 @@ def test_clipping_changes_nothing_for_a_cosine_and_everything_for_l2(intercept: 
     ("change", "facts"),
     [
         (pruned, DefenseFacts("top_k", {"pruned": 0.99})),
-        pytest.param(signs, DefenseFacts("sign", {}), marks=pytest.mark.slow),
+        (signs, DefenseFacts("sign", {})),
     ],
     ids=["pruning 0.99", "sign"],
 )
+@pytest.mark.slow  # a long search
 def test_compression_breaks_matching_and_not_learned_inversion(
     change: Callable[[Mapping[str, Tensor]], dict[str, Tensor]],
     facts: DefenseFacts,

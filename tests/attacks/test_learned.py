@@ -219,6 +219,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("network", ["face", "face_pooled"])
+@pytest.mark.slow  # a long search
 def test_decoded_maps_show_the_face(network: str, intercept: Intercept, cache: str) -> None:
     setting = FeatureDecoder(faces=192, epochs=4, width=64, cache=cache)
     drawn, true = [], []

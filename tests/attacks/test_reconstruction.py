@@ -60,6 +60,7 @@ def test_inverting_gradients_returns_a_face(intercept: Intercept) -> None:
     assert found.history[-1][1] < 0.6 * found.history[0][1]
 
 
+@pytest.mark.slow  # a long search
 def test_two_faces_come_back_one_at_a_time(intercept: Intercept) -> None:
     captured = intercept(batch=2)
     found = SHORT(captured.seen, generator=noise())

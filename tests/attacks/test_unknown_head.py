@@ -206,6 +206,7 @@ def test_solving_for_the_projector_finds_what_guessing_it_does_not(intercept: In
     assert found["guessed"].adaptive == "no"
 
 
+@pytest.mark.slow  # a long search
 def test_a_face_is_exact_without_its_head(intercept: Intercept) -> None:
     """Behind average pooling, with nothing known of the head: more than 40 dB."""
     captured = intercept(network="face_pooled", **HEAD)

@@ -163,6 +163,7 @@ def test_the_difference_sees_where_detail_is() -> None:
     assert difference(flat, checks).item() == pytest.approx(0.1 / 3, rel=1e-4)
 
 
+@pytest.mark.slow  # a long search
 def test_a_prior_expresses_its_own_faces() -> None:
     fitted = FaceGenerator().load((3, 32, 32), grayscale=False)
     with torch.no_grad():

@@ -202,7 +202,7 @@ def _parse(content: Mapping[str, Any], path: Path) -> Manifest:
         check_plain(content)
         study = study_from_mapping(stored.study, file=str(path))
         if stored.digest != digest(study):
-            raise ValueError("its digest does not fit its study; was it edited?")
+            raise ValueError("its digest does not fit its study, as if it was edited")
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))[:100]
@@ -213,7 +213,7 @@ def _parse(content: Mapping[str, Any], path: Path) -> Manifest:
     except (ValueError, RecursionError, OverflowError) as error:
         raise _damaged(path, str(error)[:200]) from error
     if content.get("sha256") != _sha256(content):
-        raise _damaged(path, "its hash does not fit what it says; was it edited?")
+        raise _damaged(path, "its hash does not fit what it says, as if it was edited")
     jobs = tuple(ListedJob(*listed.split("/")) for listed in stored.jobs)
     return Manifest(**dict(stored) | {"study": study, "jobs": jobs})
 

@@ -249,7 +249,7 @@ def test_an_edited_manifest_is_refused(tmp_path: Path) -> None:
     opened(path)
     text = (path / "study.json").read_text()
     (path / "study.json").write_text(text.replace('"size": 64', '"size": 32'))
-    with pytest.raises(RunFolderError, match="was it edited"):
+    with pytest.raises(RunFolderError, match="as if it was edited"):
         opened(path)
     (path / "study.json").write_text(text.replace('"redacted"', '"some"'))
     with pytest.raises(RunFolderError, match="evidence 'some'"):

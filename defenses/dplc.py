@@ -143,11 +143,13 @@ class DPLC:
     def sensitivity(self, size: int) -> float:
         """L2 distance that one replaced member can move the mean of `size` unit rows.
 
-        Both the old and the new row lie within ρ of another member, so they are at most 2 sin ρ
-        apart (ρ < π/2), and the mean moves by that over the size. A cluster of one has no other
-        member: its row may become any other, 2 apart.
+        The old row lies within ρ of the row around which the cluster was found, and the new one
+        within ρ of the row around which it is found again. These may be two, at most ρ apart: the
+        replaced row turns by up to 3ρ. Of a cluster of two they are one and the same, and the row
+        turns by up to 2ρ; alone in its cluster, it may become any other.
         """
-        return 2.0 if size == 1 else 2 * math.sin(self.radius) / size
+        turns = {1: math.inf, 2: 2 * self.radius}.get(size, 3 * self.radius)
+        return 2 * math.sin(min(turns, math.pi) / 2) / size
 
 
 def gaussian_sigma(sensitivity: float, epsilon: float, delta: float) -> float:

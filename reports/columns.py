@@ -9,6 +9,7 @@ from fedaudit.core.measures import Estimate, MetricFacts, Rate, Utility
 from fedaudit.federation.utility import accuracy_difference
 from fedaudit.reports import text
 from fedaudit.reports.comparison import DefenseLine, Exposure, Row, Verdict, VerdictKind
+from fedaudit.reports.plain_names import attack_name, defense_name
 from fedaudit.reports.results import Results
 from fedaudit.reports.text import ABSENT, number, percent, points, signed, visible
 
@@ -196,12 +197,12 @@ def _p_value(value: float | None) -> Cell:
 
 def _defense(x: DefenseLine, _: Scene) -> Cell:
     how = f", adaptive: {x.adaptive}" if x.adaptive else ""
-    notes = (*_role(x), f"{x.attack or ABSENT}{how}")
-    return Cell(text.defense_name(x.defense), notes, x.defense)
+    notes = (*_role(x), f"{attack_name(x.attack or ABSENT)}{how}")
+    return Cell(defense_name(x.defense), notes, x.defense)
 
 
 def _attacked(x: Row, _: Scene) -> Cell:
-    return Cell(text.defense_name(x.defense), (*_role(x), x.attack))
+    return Cell(defense_name(x.defense), (*_role(x), attack_name(x.attack)))
 
 
 def _role(x: Row | DefenseLine) -> tuple[str, ...]:
@@ -350,7 +351,7 @@ def _epsilon(x: Row | DefenseLine, _: Scene) -> Cell:
 
 def _dominated(x: DefenseLine, _: Scene) -> Cell:
     name = x.dominated_by
-    return Cell(text.defense_name(name), brief=name) if name else Cell()
+    return Cell(defense_name(name), brief=name) if name else Cell()
 
 
 def _holm(x: Row, _: Scene) -> Cell:

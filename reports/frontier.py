@@ -14,8 +14,9 @@ from fedaudit.reports.charts import COLORS, Key, draw, over
 from fedaudit.reports.comparison import Row, met_by_adaptive, strongest
 from fedaudit.reports.figures import Columns, Figure, Panel, scenario_title, table, unique
 from fedaudit.reports.lanes import rate_axis, short
+from fedaudit.reports.plain_names import defense_name
 from fedaudit.reports.results import Results
-from fedaudit.reports.text import accuracy, defense_name, rate
+from fedaudit.reports.text import accuracy, rate
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,11 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+from fedaudit.reports.columns import UNSTATED
 from fedaudit.reports.comparison import GRAVITY, Row, Verdict, strongest
+from fedaudit.reports.plain_names import attack_name, defense_name
 from fedaudit.reports.results import Control, Settings
-from fedaudit.reports.text import counted, p_value
+from fedaudit.reports.text import NBSP, counted, p_value, percent
 from fedaudit.reports.verdicts import NOT_TESTED, model_in_words, rate_text, standing_row
 
 Headline = tuple[Verdict, int | None]
@@ -56,10 +58,10 @@ def headline(
     gravest = min((row.verdict.kind for row in standing), key=GRAVITY.index)
     alike = [row for row in standing if row.verdict.kind == gravest]
     worst = max(alike, key=lambda row: row.strength)
-    verdict = worst.verdict
-    sentence = f"At worst ({_where(worst)}): {verdict.sentence}"
-    if missing and gravest == "NO LEAK FOUND ABOVE LIMIT":
-        sentence = f"Not run: {'; '.join(missing[:SHOWN])}. What was run is clean: {sentence}"
+    verdict, clean = worst.verdict, gravest == "NO LEAK FOUND ABOVE LIMIT"
+    sentence = _clean(worst, rows, settings) if clean else _open(worst)
+    if missing and clean:
+        sentence = f"Not run: {'; '.join(missing[:SHOWN])}. What was run is clean. {sentence}"
         verdict = Verdict("INCONCLUSIVE", "", reason="not run")
     return replace(verdict, sentence=sentence), rows.index(worst)
 
@@ -73,20 +75,63 @@ def _invalid(checks: Sequence[Control]) -> Verdict:
 def _leak(worst: Row, rows: Sequence[Row]) -> Verdict:
     assert worst.measurement  # only tested rows are leaks
     assert worst.reid
-    where = f"From updates of {_where(worst)}"
     if worst.measurement.searched:
-        return replace(worst.verdict, sentence=f"{where}: {worst.verdict.sentence}")
+        sentence = f"From updates of {_where(worst)}: {worst.verdict.sentence}"
+        return replace(worst.verdict, sentence=sentence)
     whom = rate_text(worst.reid)
     if worst.reid.unit != "people":
         whom = f"somebody in {whom}"
-    sentence = f"A curious server re-identified {whom} from updates of {_where(worst)}"
-    if worst.measurement.p_holm is not None:
-        sentence += f"; by chance, p = {p_value(worst.measurement.p_holm)}".replace("p = <", "p <")
-    sentence += "."
-    others = [row for row in _strongest_by_defense(rows, worst.scenario) if row.role != "deployed"]
-    if rest := "; ".join(_in_short(row) for row in others):
-        sentence += f" The strongest attack on what is not deployed there: {rest}."
+    source = f"from updates of {model_in_words(worst)}"
+    if worst.defense in UNSTATED:
+        lead = "Without a defense, a" if worst.undefended else "A"
+        sentence = f"{lead} curious server re-identified {whom} {source}."
+    else:
+        sentence = f"{_deployed(worst)} let a curious server re-identify {whom} {source}."
+    sentence += _without(worst, rows)
+    if (p := worst.measurement.p_holm) is not None:
+        size = p_value(p).replace("<", "less than ").replace(NBSP, "")
+        sentence += f" Guessing does as well with a probability of {size}."
     return Verdict("LEAK DEMONSTRATED", sentence, worst.verdict.severity)
+
+
+def _clean(row: Row, rows: Sequence[Row], settings: Settings) -> str:
+    """A row in which no leak was found: who came back, and who does without the defense."""
+    assert row.reid
+    known = rate_text(row.reid)
+    whom = f"nobody be re-identified: {known}" if not row.reid.hits else f"{known} be re-identified"
+    limit = percent(settings.reid_limit).replace(NBSP, " ")
+    found = f"{_deployed(row)} let {whom}; no leak found above {limit}."
+    return found + _without(row, rows)
+
+
+def _open(row: Row) -> str:
+    """A row that settles nothing, or a trace only."""
+    if row.undefended:
+        return f"Without a defense: {row.verdict.sentence}"
+    if row.defense in UNSTATED:
+        return f"At worst ({_where(row)}): {row.verdict.sentence}"
+    return f"{_deployed(row)}: {row.verdict.sentence}"
+
+
+def _deployed(row: Row) -> str:
+    """The defense with its parameters, as the beginning of a sentence."""
+    settings = (f"{k} = {v:g}" for c in row.claims for k, v in c.settings.items() if _is_number(v))
+    stated = ", ".join(dict.fromkeys(settings))
+    name = defense_name(row.defense) + (f" ({stated})" if stated else "")
+    return f"Your deployed defense, {name},"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _without(row: Row, rows: Sequence[Row]) -> str:
+    """What the same attack finds in the same scenario without a defense."""
+    for other in rows:
+        same = (other.scenario, other.attack) == (row.scenario, row.attack)
+        if same and other.undefended and other is not row and other.reid:
+            return f" The same attack re-identified {counted(other.reid)} without it."
+    return ""
 
 
 def _comparison(tested: Sequence[Row]) -> Verdict:
@@ -124,7 +169,7 @@ def _strongest_by_defense(rows: Sequence[Row], scenario: str) -> list[Row]:
 
 def _in_short(row: Row) -> str:
     assert row.reid
-    return f"{row.defense} {counted(row.reid)}"
+    return f"{defense_name(row.defense)} {counted(row.reid)}"
 
 
 def _without_people(rows: Sequence[Row], judged: Sequence[Row]) -> Headline:
@@ -136,7 +181,7 @@ def _without_people(rows: Sequence[Row], judged: Sequence[Row]) -> Headline:
     ]
     if explained:  # of a recorded run, whose rows say what can be said without people
         best = max(explained, key=lambda entry: entry[0])[1]
-        sentence = f"{best.attack}: {best.verdict.sentence}"
+        sentence = f"{attack_name(best.attack)}: {best.verdict.sentence}"
         return replace(NOT_TESTED, sentence=sentence), rows.index(best)
     if judged and not any(row.measurement and row.measurement.ssim for row in judged):
         sentence = "Nothing was tested: no attack of this study reads what was sent."
@@ -145,5 +190,5 @@ def _without_people(rows: Sequence[Row], judged: Sequence[Row]) -> Headline:
 
 
 def _where(row: Row) -> str:
-    setting = f"network {row.network}, batch {row.batch_size}, defense {row.defense}"
-    return f"{model_in_words(row)} ({setting}; attack {row.attack})"
+    setting = f"network {row.network}, batch {row.batch_size}, {defense_name(row.defense)}"
+    return f"{model_in_words(row)} ({setting}; {attack_name(row.attack)})"

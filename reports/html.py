@@ -19,6 +19,7 @@ from fedaudit.reports.figures import Figure, state
 from fedaudit.reports.frontier import frontier
 from fedaudit.reports.lane_figures import contrasts, model_states, reidentification, scores
 from fedaudit.reports.pictures import Picture, Trio, trios, worst_pair
+from fedaudit.reports.plain_names import attack_name, defense_name
 from fedaudit.reports.results import Results, canonical_bytes
 from fedaudit.reports.sweeps import setting_curves
 
@@ -185,7 +186,8 @@ def _environment() -> Environment:
         "span": text.estimate_range,
         "rate_span": text.rate_range,
         "counted": text.counted,
-        "defense": text.defense_name,
+        "attack": attack_name,
+        "defense": defense_name,
         "state": state,
         "verdict": text.verdict_name,
         "evidence_title": view.evidence_title,

@@ -20,10 +20,10 @@ from fedaudit.reports.figures import (
     unique,
 )
 from fedaudit.reports.lanes import REID_SCALE, Record, bounds, intervals, ticks
+from fedaudit.reports.plain_names import defense_name
 from fedaudit.reports.results import Contrast, Results, ScorePoint
 from fedaudit.reports.text import (
     ABSENT,
-    defense_name,
     estimate,
     estimate_range,
     number,

@@ -81,11 +81,6 @@ def percent(value: float | None, *, unit: bool = True) -> str:
     return f"{shown}{NBSP}%" if unit else shown
 
 
-def defense_name(name: str) -> str:
-    """The word "none" alone reads as missing data."""
-    return "none (undefended)" if name == "none" else name
-
-
 def rate(value: Rate | None) -> str:
     """A rate with its interval and n, in one line.
 

@@ -8,8 +8,9 @@ from fedaudit.core.measures import Evidence
 from fedaudit.reports.columns import Cell, Column, of_defenses, of_exposures, of_rows, scene
 from fedaudit.reports.comparison import GRAVITY, Row
 from fedaudit.reports.figures import state_of, unique
+from fedaudit.reports.plain_names import defense_name
 from fedaudit.reports.results import Results
-from fedaudit.reports.text import counted, defense_name, percent
+from fedaudit.reports.text import counted, percent
 from fedaudit.reports.verdicts import ORDER
 from fedaudit.stats.intervals import clopper_pearson
 

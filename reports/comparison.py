@@ -43,6 +43,7 @@ Reason = Literal[
     "blind attack",
     "unconverged",
     "prior overlap",
+    "not the update's",
     "not explained",
     "not run",
 ]

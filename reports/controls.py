@@ -9,13 +9,13 @@ from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.core.trial import POSITIVE
 from fedaudit.reports import recorded
 from fedaudit.reports.comparison import Row
-from fedaudit.reports.identity_tests import group_test
+from fedaudit.reports.identity_tests import ALPHA, group_test
 from fedaudit.reports.power import POWER
 from fedaudit.reports.results import Ceiling, Control
 from fedaudit.reports.text import NBSP, percent
 from fedaudit.reports.trials import Trials
 from fedaudit.reports.unit_scores import difference, outcomes, rate_of
-from fedaudit.reports.verdicts import ALPHA, rate_text
+from fedaudit.reports.verdicts import rate_text
 from fedaudit.scoring.copies import ENOUGH
 from fedaudit.scoring.identity import Gallery
 from fedaudit.stats import intervals

@@ -3,19 +3,25 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 
 from fedaudit.core.measures import IdentityTest, Rate
 from fedaudit.core.scenario import Study
+from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.core.trial import ImageScore, Lineup
 from fedaudit.reports.comparison import ADAPTED
 from fedaudit.reports.trials import Group, Trials
+from fedaudit.stats.exchange import exchange_test
 from fedaudit.stats.intervals import holm, rate
-from fedaudit.stats.randomization import identity_test, rank_scores
+from fedaudit.stats.randomization import Scores, identity_test, rank_scores
+from fedaudit.stats.units import units
 
 Line = tuple[str, str, str]
 """(scenario, defense, attack)"""
+ALPHA = 0.05
+"""Error level of what is called demonstrated, over the whole study."""
 PRIMARY_SHARE = 0.8
 """Of the error level, what the primary row is tested at; the rest is everybody else's until it is
 rejected, and all of it afterwards. `benchmarks/verdict_power.py` has what it costs."""
@@ -34,23 +40,68 @@ def group_test(group: Group, *, by_lot: bool) -> IdentityTest | None:
             among each other only, which supposes that nothing but the updates ties a face to its
             client.
     """
-    lineups = [(t.cell.target, t.lineup) for t in group.trials if _identified(t.images)]
-    known = [(target, one) for target, one in lineups if one is not None]
-    if not known or len(known) < len(lineups) or len({one.people for _, one in known}) > 1:
+    known = _lineups(group)
+    candidates = _candidates(known, by_lot=by_lot)
+    rows: dict[str, list[Scores]] = {}
+    for one in known:
+        for person, row in zip(one.lineup.present, _scores(one.lineup, candidates), strict=True):
+            rows.setdefault(person, []).append(row)
+    if not rows:
         return None
-    everybody = known[0][1].people
-    present = list(dict.fromkeys(person for _, one in known for person in one.present))
-    candidates = list(everybody) if by_lot else present
-    columns = [everybody.index(person) for person in candidates]
-    rows: dict[str, list[np.ndarray]] = {person: [] for person in present}
-    for _, one in known:
-        ranks = rank_scores(np.array(one.cosines)[:, columns])
-        for person, row in zip(one.present, ranks, strict=True):
-            rows[person].append(row)
     return identity_test(
-        [np.mean(rows[person], axis=0) for person in present],
-        [candidates.index(person) for person in present],
-        updates=len({target for target, _ in known}),
+        [np.mean(mine, axis=0) for mine in rows.values()],
+        [candidates.index(person) for person in rows],
+        updates=len({one.target for one in known}),
+    )
+
+
+class _Known(NamedTuple):
+    target: int
+    seed: int
+    lineup: Lineup
+
+
+def _lineups(group: Group) -> list[_Known]:
+    """Of all trials whose people are known; none where one of them has none, or another one."""
+    shown = [(t.cell.target, t.cell.seed, t.lineup) for t in group.trials if _identified(t.images)]
+    known = [_Known(target, seed, one) for target, seed, one in shown if one is not None]
+    alike = len({one.lineup.people for one in known}) == 1
+    return known if alike and len(known) == len(shown) else []
+
+
+def _candidates(known: Sequence[_Known], *, by_lot: bool) -> list[str]:
+    if by_lot and known:
+        return list(known[0].lineup.people)
+    return list(dict.fromkeys(person for one in known for person in one.lineup.present))
+
+
+def _scores(shown: Lineup, candidates: Sequence[str]) -> Scores:
+    """`[K, P]`: how high each candidate stands in the place of each who was there."""
+    columns = [shown.people.index(person) for person in candidates]
+    return rank_scores(np.array(shown.cosines)[:, columns])
+
+
+def over_control(group: Group, prior: Group, *, by_lot: bool) -> float | None:
+    """p-value of the paired test that the update adds nothing to what its control says.
+
+    Attack and control of an update stand or fall together, and so do updates that share people.
+    None where there is no control, or nobody was identified.
+    """
+    ours, theirs = (
+        {(one.target, one.seed): one.lineup for one in _lineups(of)} for of in (group, prior)
+    )
+    common = sorted(ours.keys() & theirs.keys())
+    candidates = _candidates(_lineups(group), by_lot=by_lot)
+    if not common or any(theirs[place].people != ours[place].people for place in common):
+        return None
+    of_unit = units([ours[place].present for place in common])
+    gains: dict[int, list[float]] = {}
+    for unit, place in zip(of_unit, common, strict=True):
+        who = [candidates.index(person) for person in ours[place].present]
+        first, second = (_scores(side[place], candidates) for side in (ours, theirs))
+        gains.setdefault(unit, []).extend((first - second)[range(len(who)), who].tolist())
+    return exchange_test(
+        [float(np.mean(mine)) for mine in gains.values()], 1 - len(candidates) ** -0.5
     )
 
 
@@ -71,7 +122,7 @@ def _stranger(shown: Lineup, threshold: float | None) -> bool:
 
 
 def identity_tests(
-    study: Study, trials: Trials, *, by_lot: bool
+    study: Study, trials: Trials, source: SourceFacts = COMPLETE
 ) -> tuple[Mapping[Line, IdentityTest], Line | None]:
     """The tests of all lines with adjusted p-values, and the line that is tested first.
 
@@ -82,17 +133,52 @@ def identity_tests(
         (scenario.name, defense.label, attack.label): test
         for scenario in study.scenarios
         for defense, attack in product(scenario.defenses, scenario.attacks)
-        if (group := trials.group(scenario.name, defense.label, attack.label))
-        and (test := group_test(group, by_lot=by_lot))
+        if (test := _line_test(trials, scenario.name, defense.label, attack.label, source))
     }
     first = primary(study, trials, list(tests))
     rest = 1 if len(tests) < 2 else (1 - PRIMARY_SHARE) / (len(tests) - 1)
     weights = [PRIMARY_SHARE if line == first else rest for line in tests]
-    adjusted = holm([test.p_value for test in tests.values()], weights)
+    adjusted = holm([test.of_update for test in tests.values()], weights)
     return {
         line: replace(test, adjusted=p)
         for (line, test), p in zip(tests.items(), adjusted, strict=True)
     }, first
+
+
+def _line_test(
+    trials: Trials, scenario: str, defense: str, attack: str, source: SourceFacts
+) -> IdentityTest | None:
+    """The test of a line, guarded by its control where something else may say who it was."""
+    group = trials.group(scenario, defense, attack)
+    by_lot = source.truth == "complete"
+    test = group_test(group, by_lot=by_lot)
+    if test is None:
+        return None
+    prior = trials.group(scenario, defense, attack, "prior_only")
+    control, beside = group_test(prior, by_lot=by_lot), _beside(group, source)
+    return replace(
+        test,
+        beside=beside,
+        over_control=over_control(group, prior, by_lot=by_lot),
+        guarded=bool(beside) or (control is not None and control.p_value <= ALPHA),
+    )
+
+
+def _beside(group: Group, source: SourceFacts) -> str:
+    """What beside its updates may have told an attack who stands at which place.
+
+    Of a fresh round of a simulation nothing can, to attacks that know neither the deal nor a table
+    of labels and people: the model has seen nobody, and lots dealt the places.
+    """
+    if source.truth == "brought":
+        return "no lots dealt these people to their clients"
+    if group.cell.round > 1:
+        return "the audited model was trained on these people"
+    if group.cell.attack in source.strangers:
+        return (
+            f"{group.cell.attack} is no attack of this package, and may know whose labels these are"
+        )
+    return ""
 
 
 def primary(study: Study, trials: Trials, lines: Sequence[Line]) -> Line | None:

@@ -65,7 +65,7 @@ def rows(
     brought = source.truth == "brought"
     calibration = gallery.copies if gallery else NO_CALIBRATION
     ceiling = gallery.ceiling if gallery else None
-    tests, primary = identity_tests(study, trials, by_lot=not brought)
+    tests, primary = identity_tests(study, trials, source)
     for scenario in study.scenarios:
         noise = Group(tuple(t for t in trials.of_role("noise") if t.cell.scenario == scenario.name))
         for defense, attack in product(scenario.defenses, scenario.attacks):

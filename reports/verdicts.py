@@ -4,16 +4,13 @@ from collections.abc import Sequence
 
 from fedaudit.core.measures import Rate
 from fedaudit.reports.comparison import GRAVITY, Measurement, Reason, Row, Severity, Verdict
+from fedaudit.reports.identity_tests import ALPHA
 from fedaudit.reports.results import Settings
 from fedaudit.reports.text import NBSP, counted, p_value, percent, signed
 from fedaudit.stats.intervals import clopper_pearson, targets_needed
 
 LEVELS: tuple[tuple[float, Severity], ...] = ((0.5, "critical"), (0.1, "high"), (0.01, "medium"))
 ORDER: tuple[Severity, ...] = ("none", "low", "medium", "high", "critical")
-ALPHA = 0.05
-CLOSE = 10
-"""p-values within this factor of each other are alike: of the attack, and of its control."""
-"""Error level of what is called demonstrated, over the whole study."""
 NOT_TESTED = Verdict(
     "NOT TESTED",
     "Re-identification was not tested: no attack finished, or nobody has a gallery photo.",
@@ -32,19 +29,20 @@ def severity_of(reid: Rate, *, passive: bool) -> Severity:
 def demonstrated(measurement: Measurement) -> bool:
     """Whether what came back says who it was, and the update said it.
 
-    By the exact test on identity, corrected for everything that the study tests; where it is not
-    available, by the excess over prior-only alone. A copy of the very photo shows it by itself.
+    Two claims, and each has its test (`fedaudit.reports.identity_tests`). That it says who it was:
+    the exact test on identity. That the update said it: in a fresh round nothing else can, as lots
+    dealt the places. Where its control, which saw another's update, says it as well, and where a
+    trained model, a real deal or an attack from elsewhere may know who stands where, the attack
+    must exceed its own control, place by place. Both p-values must hold; the larger is corrected
+    for everything that the study tests. Where there is no such test, the excess over prior-only
+    decides. A copy of the very photo shows it by itself.
     """
-    above = measurement.excess is not None and measurement.excess.low > 0
-    test, without = measurement.identity, measurement.prior_identity
+    test = measurement.identity
     if measurement.copied:
         return True
     if test is None or test.adjusted is None:
-        return above
-    # What the same attack finds without the update, the update did not tell. By chance alone one
-    # control in twenty finds something: it takes nothing from a far stronger finding.
-    told_anyway = without is not None and without.p_value <= min(ALPHA, CLOSE * test.p_value)
-    return test.adjusted <= ALPHA and (above or not told_anyway)
+        return measurement.excess is not None and measurement.excess.low > 0
+    return test.adjusted <= ALPHA
 
 
 def judge(
@@ -81,7 +79,7 @@ def judge(
     above = f"{found}, {excess_text(measurement)}{_test_text(measurement)}"
     if demonstrated(measurement):
         return _leaking(measurement, above, passive=passive)
-    return _below(reid, above, settings.reid_limit, most)
+    return _below(measurement, above, settings.reid_limit, most)
 
 
 def _leaking(measurement: Measurement, above: str, *, passive: bool) -> Verdict:
@@ -94,6 +92,25 @@ def _leaking(measurement: Measurement, above: str, *, passive: bool) -> Verdict:
     return Verdict("TRACE OF IDENTITY", f"{trace}.", "low")
 
 
+def _told_otherwise(measurement: Measurement) -> str:
+    """Why a name that came back may come from elsewhere; "" where none did, or nothing else could.
+
+    It is no leak of the update, and no reason for a clean word.
+    """
+    test, control = measurement.identity, measurement.prior_identity
+    if test is None or not test.guarded or test.p_value > ALPHA:
+        return ""
+    source = f"the control may say as much: {test.beside}"
+    if control is not None and control.p_value <= ALPHA:
+        source = f"so does its control, which saw another's update (p = {p_value(control.p_value)})"
+    over = "—" if test.over_control is None else p_value(test.over_control)
+    return (
+        f"What came back says who it was (p = {p_value(test.p_value)}), and {source}. That the "
+        f"update says more than the control is not shown (p = {over}): audit more people, or "
+        "attack without what knows them"
+    ).replace("p = <", "p <")
+
+
 def _test_text(measurement: Measurement) -> str:
     """The test on identity, where there is one."""
     test = measurement.identity
@@ -103,9 +120,12 @@ def _test_text(measurement: Measurement) -> str:
     return f"; test on identity p = {p_value(test.adjusted)}{few}".replace("p = <", "p <")
 
 
-def _below(reid: Rate, above: str, limit: float, most: int | None) -> Verdict:
+def _below(m: Measurement, above: str, limit: float, most: int | None) -> Verdict:
     """No leak shown: the limit is excluded, or the units are too few for that."""
-    needed = targets_needed(limit)
+    if why := _told_otherwise(m):
+        return Verdict("INCONCLUSIVE", f"{above}. {why}.", reason="not the update's")
+    assert m.reid
+    reid, needed = m.reid, targets_needed(limit)
     goal = percent(limit).replace(NBSP, " ")
     if reid.high <= limit:
         sentence = f"{found_text(reid)}; no leak found above {goal}."

@@ -51,8 +51,14 @@ class IdentityTest:
         smallest: Smallest p-value that so many people and candidates can give. Above 0.05 the
             test cannot demonstrate a leak, whatever comes back.
         exact: All assignments were tried; else 19,999 at random, with the true one among them.
-        adjusted: The p-value corrected for everything that the study tests
-            (`fedaudit.stats.multiplicity`); None where it is no row of a comparison, as of a
+        beside: What beside the updates may say who stands where, in words ("the audited model was
+            trained on these people"); "" for nothing. Then, and where the prior-only control says
+            who it was, a leak is what exceeds that control.
+        over_control: p-value of the paired test that attack and control might change sides
+            (`fedaudit.stats.exchange`); None without a control.
+        guarded: Whether `over_control` counts: of it and `p_value` the larger is the row's.
+        adjusted: The row's p-value, corrected for everything that the study tests
+            (`fedaudit.stats.intervals.holm`); None where it is no row of a comparison, as of a
             control.
     """
 
@@ -64,6 +70,16 @@ class IdentityTest:
     smallest: float
     exact: bool
     adjusted: float | None = None
+    beside: str = ""
+    over_control: float | None = None
+    guarded: bool = False
+
+    @property
+    def of_update(self) -> float:
+        """p-value of "the updates say nothing of who it was that nothing else says"."""
+        if not self.guarded:
+            return self.p_value
+        return 1.0 if self.over_control is None else max(self.p_value, self.over_control)
 
 
 @dataclass(frozen=True)

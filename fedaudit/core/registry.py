@@ -33,6 +33,12 @@ def names(kind: str) -> tuple[str, ...]:
     return tuple(_table(kind))
 
 
+def is_ours(kind: str, name: str) -> bool:
+    """Whether a plugin comes with this package, and not from another one or from a file."""
+    point = _table(kind).get(name)
+    return point is not None and point.module.startswith("fedaudit.")
+
+
 def object_names(kind: str) -> dict[str, str]:
     """Name of each registered class or function (`DPSGD`) → the name that it registers under."""
     return {point.attr: name for name, point in _table(kind).items()}

@@ -35,6 +35,8 @@ class SourceFacts:
             protects are the control.
         overlaps: Why the prior of an attack knows the audited photos, by the attack's label: no
             word rests on what it finds.
+        strangers: Labels of attacks from other packages or files. What those are made of may know
+            which person stands behind which label, which ours cannot know of a fresh round.
     """
 
     truth: Literal["complete", "brought"] = "complete"
@@ -45,6 +47,7 @@ class SourceFacts:
     protections: tuple[Protection, ...] = ()
     positive: str = ""
     overlaps: Mapping[str, str] = field(default_factory=dict)
+    strangers: tuple[str, ...] = ()
 
 
 COMPLETE = SourceFacts()

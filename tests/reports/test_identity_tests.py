@@ -103,7 +103,7 @@ def test_the_primary_row_is_chosen_without_the_outcome() -> None:
 def test_the_primary_row_bears_most_of_the_error_level() -> None:
     asked = study(defenses=("none", "dplc"), attacks=(IG,))
     made = trials(line(2, 3, prior=None), line(1, 3, defense="dplc", prior=None))
-    tests, first = identity_tests(asked, made, by_lot=True)
+    tests, first = identity_tests(asked, made)
     assert first == ("fresh", "dplc", IG)
     other = ("fresh", "none", IG)
     p, q = tests[first].p_value, tests[other].p_value

@@ -18,7 +18,7 @@ from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import ModelSpec, Observation
 from fedaudit.core.protocols import Attack, Defense, ManipulatingAttack
 from fedaudit.core.reconstruction import Reconstruction
-from fedaudit.core.registry import create
+from fedaudit.core.registry import create, is_ours
 from fedaudit.core.scenario import Choice, Federation, Scenario, Study
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.source import Explained, FaceEmbedder, SourceFacts
@@ -94,7 +94,9 @@ class SimulatedSource:
 
     def facts(self) -> SourceFacts:
         """Everything is known of what is simulated."""
-        return SourceFacts(overlaps=overlaps(self.study))
+        attacks = {c.label: c.name for scenario in self.study.scenarios for c in scenario.attacks}
+        strangers = tuple(label for label, name in attacks.items() if not is_ours("attacks", name))
+        return SourceFacts(overlaps=overlaps(self.study), strangers=strangers)
 
     def limitations(self) -> tuple[str, ...]:
         """What a simulation cannot show."""

@@ -175,9 +175,7 @@ def _beside(group: Group, source: SourceFacts) -> str:
     if group.cell.round > 1:
         return "the audited model was trained on these people"
     if group.cell.attack in source.strangers:
-        return (
-            f"{group.cell.attack} is no attack of this package, and may know whose labels these are"
-        )
+        return f"{group.cell.attack} is of another package, and may know whose labels these are"
     return ""
 
 

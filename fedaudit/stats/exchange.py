@@ -18,7 +18,7 @@ DRAWN = 19_999
 FEW = 9
 """Up to so many units gains are counted, of more they are summed. Four gains in four are chance in
 1 of 256 cases, and 1 of 16 exchanges gives as much; from ten units on sums find more. Chosen by
-`benchmarks/verdict_power.py --rules`, on ranks that are drawn, not on faces."""
+`benchmarks/update_rule.py`, on ranks that are drawn, not on faces."""
 
 
 def exchange_test(gains: Sequence[float], span: float) -> float:

@@ -1,13 +1,17 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from scipy.stats import binom
 
+from fedaudit.core.measures import IdentityTest
 from fedaudit.core.scenario import Choice
+from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.core.trial import Lineup, Trial
-from fedaudit.reports.identity_tests import foreign, group_test, identity_tests
-from fedaudit.reports.trials import Group
+from fedaudit.reports.identity_tests import foreign, group_test, identity_tests, over_control
+from fedaudit.reports.trials import Group, Trials
 from fedaudit.stats.intervals import clopper_pearson
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -173,3 +177,70 @@ def test_updates_of_one_person_are_averaged() -> None:
     test = group_test(_group(found, *lost), by_lot=True)
     assert test
     assert 1 < test.statistic < 2
+
+
+def _with_control(hits: int, prior: int, n: int = 8, **more: Any) -> IdentityTest:
+    tests, _ = identity_tests(study(targets=n), trials(line(hits, n, prior=prior)), **more)
+    return tests["fresh", "none", IG]
+
+
+def test_of_a_fresh_round_the_test_alone_decides() -> None:
+    found = _with_control(4, 0)
+    assert (found.beside, found.guarded) == ("", False)
+    assert found.of_update == found.p_value == found.adjusted
+
+
+def test_what_a_prior_knows_is_no_leak_however_little_it_knows() -> None:
+    """The control finds two of eight: it need not find as many to say who stands where."""
+    found = _with_control(4, 2)
+    assert found.p_value < 1e-3
+    assert found.guarded
+    assert found.over_control == pytest.approx(binom.sf(9, 16, 0.5))
+    assert found.of_update == found.over_control
+    assert found.of_update > 0.05
+
+
+def test_a_leak_beyond_what_a_prior_knows_is_one() -> None:
+    """Both are as sure as a test can be of who it was, and the update still says more."""
+    found = _with_control(19, 6, n=20)
+    assert found.guarded
+    assert found.of_update < 0.01
+
+
+def test_what_may_say_who_it_was_beside_the_update() -> None:
+    """A trained model, an attack from elsewhere, and people whom no lots dealt."""
+    asked, made = study(), trials(line(3))
+    trained = Trials(tuple(replace(t, cell=replace(t.cell, round=2)) for t in made.all))
+    strange = SourceFacts(strangers=(IG,))
+    real = SourceFacts(truth="brought")
+    for shown, source, word in (
+        (trained, COMPLETE, "trained on these people"),
+        (made, strange, f"{IG} is of another package"),
+        (made, real, "no lots"),
+    ):
+        test = identity_tests(asked, shown, source)[0]["fresh", "none", IG]
+        assert word in test.beside
+        assert test.guarded
+        assert test.of_update > 0.05
+
+
+def test_without_a_control_a_guarded_row_shows_nothing() -> None:
+    strange = SourceFacts(strangers=(IG,))
+    made = trials(line(8, prior=None))
+    test = identity_tests(study(), made, strange)[0]["fresh", "none", IG]
+    assert (test.over_control, test.of_update) == (None, 1.0)
+
+
+def test_photos_of_one_update_change_sides_together() -> None:
+    """Two updates of two people are two units; seeds of an update are one."""
+    pairs = _group(*(trial(k, hits=(True, True)) for k in range(2)))
+    control = _group(*(trial(k, hits=(False, False), role="prior_only") for k in range(2)))
+    assert over_control(pairs, control, by_lot=True) == pytest.approx(1 / 16)
+    seeds = [
+        replace(t, cell=replace(t.cell, seed=seed))
+        for seed in range(3)
+        for t in (*pairs.trials, *control.trials)
+    ]
+    again = (Group(tuple(t for t in seeds if t.cell.role == r)) for r in ("audit", "prior_only"))
+    assert over_control(*again, by_lot=True) == pytest.approx(1 / 16)
+    assert over_control(pairs, Group(()), by_lot=True) is None

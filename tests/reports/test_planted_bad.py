@@ -22,7 +22,19 @@ from fedaudit.study.manifest import new
 from fedaudit.study.run_folder import RunFolder
 
 sys.path.insert(0, str(Path(__file__).parent))
-from made_up import GAN, IG, SETTINGS, claim, gallery, line, noise, study, trials
+from made_up import (
+    ELIGIBLE,
+    GAN,
+    IG,
+    SETTINGS,
+    claim,
+    gallery,
+    line,
+    lineup,
+    noise,
+    study,
+    trials,
+)
 
 Report = Callable[..., Results]
 N = 100
@@ -159,6 +171,36 @@ def test_a_prior_that_knows_the_audited_people(report: Report) -> None:
     found = report(audit(), line(90, N, prior=80), deployed(85, prior=80), noise(0))
     assert found.headline.kind == "INVALID"
     assert "prior-only" in found.headline.sentence
+
+
+def test_an_attack_that_knows_some_labels(report: Report) -> None:
+    """It returns those people whatever the update says, here four with it and two without.
+
+    Chance made the control the weaker of the two: the test on identity alone would call it a leak.
+    """
+    asked = audit(targets=8)
+    found = report(asked, line(8, 8), deployed(4, 8, prior=2), noise(0))
+    open_because(found, "not the update's", "who it was", "so does its control")
+
+
+def test_a_model_that_may_know_them_from_earlier_rounds(report: Report) -> None:
+    """Three of eight come back, by a model that was trained on them: the update, or the model?"""
+    asked = audit(targets=8)
+    later = [replace(t, cell=replace(t.cell, round=5)) for t in deployed(3, 8)]
+    found = report(asked, line(8, 8), later, noise(0))
+    open_because(found, "not the update's", "trained on these people", "audit more people")
+    assert report(asked, line(8, 8), deployed(3, 8), noise(0)).headline.kind == "LEAK DEMONSTRATED"
+
+
+def test_an_attack_that_returns_one_photo_whatever_the_update_says(report: Report) -> None:
+    """It is the photo of the first person, of whom it is right, and it finds as much by itself."""
+    one = lineup({ELIGIBLE[0]: True}).cosines[0]
+
+    def always(made: list[Trial]) -> list[Trial]:
+        return [replace(t, lineup=replace(t.lineup, cosines=(one,))) for t in made if t.lineup]
+
+    found = report(audit(), line(90, N), always(deployed(1, prior=1)), noise(0))
+    assert found.headline.kind not in {"LEAK DEMONSTRATED", "TRACE OF IDENTITY"}
 
 
 def test_a_broken_privacy_claim(report: Report) -> None:

@@ -62,6 +62,8 @@ class Federation:
     partition: Partition = "people"
     alpha: float = 1.0
     identities: int = 0
+    pretrain_steps: int = 0
+    public: str = "openpeople"
 
 
 @dataclass(frozen=True)

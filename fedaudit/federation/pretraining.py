@@ -2,24 +2,28 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedaudit.core.observation import ModelSpec
 from fedaudit.core.registry import create
 from fedaudit.data.face_set import FaceSet
 from fedaudit.federation.contrastive import changed
 from fedaudit.files.cache import key_of, load_or_learn
-from fedaudit.models.facenet import criterion_of
+from fedaudit.models.batch_norm import batch_norm_layers, running_statistics
+from fedaudit.models.class_head import find_class_head
+from fedaudit.models.facenet import FaceNet, criterion_of
 from fedaudit.models.zoo import build, parameters_of
 
-VERSION = 2
+VERSION = 3
 """Raise it whenever the same settings would now give another start."""
 BATCH = 32
 LEARNING_RATE = 0.02
+LONGEST = 5.0
+"""Norm to which gradients are clipped behind batch norm, as ArcFace's training code does."""
 
 
 def pretrained(
@@ -27,15 +31,17 @@ def pretrained(
 ) -> dict[str, Tensor]:
     """`server` with the parameters that central training on public faces gives.
 
-    CosFace (Wang et al., CVPR 2018) if the network has such a head, on all people of the set. SGD
-    with momentum 0.9, 32 photos a step, learning rate 0.02 that falls to 0. Each photo is mirrored,
-    shifted and relit at random, and gray half of the time, as clients may have either: without
-    that, invented faces teach little about real ones. The head is thrown away. The rest is kept in
-    the user's cache folder, under a name that photos and all settings decide.
+    By the network's own loss, on all people of the set. SGD with momentum 0.9, 32 photos a step,
+    learning rate 0.02 that falls to 0. Each photo is mirrored, shifted and relit at random, and
+    gray half of the time, as clients may have either: without that, invented faces teach little
+    about real ones. A network with batch norm trains in training mode, its gradients clipped to
+    length 5, and its running statistics go with the parameters. The head is thrown away. The rest
+    is kept in the user's cache folder, under a name that photos and all settings decide.
 
     Args:
-        spec: The network, with its `image_size`; its `classes` are replaced.
-        server: Parameters to start from; those named `head.…` are left as they are.
+        spec: Any network, with its `image_size`; its `classes` are replaced.
+        server: Parameters and running statistics to start from; those of the layer that gives the
+            scores are left as they are.
         public: Registered face set, of other people than the federation's.
         steps: Of training; 0 leaves the random start.
         seed: Of the start, the order and the changes.
@@ -44,7 +50,10 @@ def pretrained(
         return dict(server)
     text = json.dumps([spec.factory, dict(spec.arguments)], sort_keys=True, default=str)
     trained = _kept(text, public, steps, seed)
-    return {name: trained.get(name, value) for name, value in server.items()}
+    return {
+        name: trained[name] if name in trained and trained[name].shape == value.shape else value
+        for name, value in server.items()
+    }
 
 
 @lru_cache(maxsize=4)
@@ -53,35 +62,54 @@ def _kept(text: str, public: str, steps: int, seed: int) -> dict[str, Tensor]:
     faces: FaceSet = create("data", public, {"size": arguments["image_size"]})
     classes = len(set(faces.people))
     spec = ModelSpec(factory, {**arguments, "classes": classes})
-    start = parameters_of(build(spec, seed=seed))
+    model = build(spec, seed=seed)
+    start = parameters_of(model)
     people = hashlib.sha256(repr(faces.people).encode()).hexdigest()
     facts = ("pretrained", VERSION, text, people, steps, seed, torch.__version__)
     key = key_of({"photos": faces.images, **start}, *facts)
-    body = [name for name in start if not name.startswith("head.")]
+    head = _head(model, tuple(faces.images.shape[1:]))
+    body = [name for name in start if name not in head]
     what = f"network pretrained on {public}"
-    return load_or_learn(key, lambda: _train(spec, faces, steps, seed), None, what=what, valid=body)
+    return load_or_learn(
+        key, lambda: _train(model, faces, steps, seed, head), None, what=what, valid=body
+    )
 
 
-def _train(spec: ModelSpec, faces: FaceSet, steps: int, seed: int) -> dict[str, Tensor]:
+def _head(model: nn.Module, shape: Sequence[int]) -> frozenset[str]:
+    """Names of the parameters that give the scores: `head.…`, or as found in a stranger's."""
+    if isinstance(model, FaceNet):
+        return frozenset(n for n, _ in model.named_parameters() if n.startswith("head."))
+    found = find_class_head(model, shape)
+    return frozenset() if found is None else frozenset({found.name, found.bias or found.name})
+
+
+def _train(
+    model: nn.Module, faces: FaceSet, steps: int, seed: int, head: Collection[str]
+) -> dict[str, Tensor]:
     names = sorted(set(faces.people))
     labels = torch.tensor([names.index(person) for person in faces.people])
-    model = build(spec, seed=seed).eval()  # statistics of batch norm stay the clients' affair
-    criterion = criterion_of(model)
-    optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, momentum=0.9)
+    criterion, coupled = criterion_of(model), bool(batch_norm_layers(model))
+    model.train(coupled)  # otherwise as it is used: nothing is drawn
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(learned, LEARNING_RATE, momentum=0.9)
     falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1 / steps, total_iters=steps)
     generator = torch.Generator().manual_seed(seed)
     order = torch.empty(0, dtype=torch.long)
-    for _ in range(steps):
-        if len(order) < min(BATCH, len(labels)):
-            order = torch.randperm(len(labels), generator=generator)
-        which, order = order[:BATCH], order[BATCH:]
-        optimizer.zero_grad()
-        loss = criterion(model(_varied(faces.images[which], generator)), labels[which])
-        torch.autograd.backward(loss)
-        optimizer.step()
-        falling.step()
-    trained = parameters_of(model)
-    return {name: value for name, value in trained.items() if not name.startswith("head.")}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # of dropout
+        for _ in range(steps):
+            if len(order) < min(BATCH, len(labels)):
+                order = torch.randperm(len(labels), generator=generator)
+            which, order = order[:BATCH], order[BATCH:]
+            optimizer.zero_grad()
+            loss = criterion(model(_varied(faces.images[which], generator)), labels[which])
+            torch.autograd.backward(loss)
+            if coupled:
+                nn.utils.clip_grad_norm_(learned, LONGEST)
+            optimizer.step()
+            falling.step()
+    trained = {**parameters_of(model), **running_statistics(model)}
+    return {name: value for name, value in trained.items() if name not in head}
 
 
 def _varied(images: Tensor, generator: torch.Generator) -> Tensor:

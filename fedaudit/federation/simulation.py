@@ -34,6 +34,7 @@ from fedaudit.federation.abilities import (
 from fedaudit.federation.aggregation import mean_buffers
 from fedaudit.federation.class_rows import taken_apart
 from fedaudit.federation.local_training import is_withheld, train_locally
+from fedaudit.federation.pretraining import pretrained
 from fedaudit.federation.together import (
     aggregator_of,
     combined,
@@ -184,6 +185,9 @@ class Simulation:
             for name, value in {**parameters_of(model), **running_statistics(model)}.items()
             if not is_withheld(name, self.withheld)
         }
+        if steps := self.federation.pretrain_steps:
+            public = self.federation.public
+            server = pretrained(self.spec(0), server, public=public, steps=steps, seed=seed)
         if isinstance(self.method, Starts):
             server = self.method.start(self.spec(0), server, seed)
         return State(server)

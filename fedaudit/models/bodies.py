@@ -151,49 +151,6 @@ def convnet_body(width: int, norm: Norm) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class DepthWise(nn.Module):
-    """MobileFaceNet's bottleneck: expand, depth-wise 3×3, project; a shortcut if shapes agree."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
-        super().__init__()
-        hidden = inputs * expansion
-        self.layers = nn.Sequential(
-            nn.Conv2d(inputs, hidden, 1, bias=False),
-            group_norm(hidden),
-            nn.PReLU(hidden),
-            nn.Conv2d(hidden, hidden, 3, stride, 1, groups=hidden, bias=False),
-            group_norm(hidden),
-            nn.PReLU(hidden),
-            nn.Conv2d(hidden, outputs, 1, bias=False),
-            group_norm(outputs),
-        )
-        self.residual = stride == 1 and inputs == outputs
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[N, inputs, H, W]` → `[N, outputs, H/stride, W/stride]`."""
-        y: Tensor = self.layers(x)
-        return x + y if self.residual else y
-
-
-def mobile_body() -> nn.Sequential:
-    """A MobileFaceNet (Chen et al., 2018) with fewer repeats, for 32 to 112 px."""
-    return nn.Sequential(
-        Standardize(),
-        nn.Conv2d(3, 32, 3, 1, 1, bias=False),
-        group_norm(32),
-        nn.PReLU(32),
-        DepthWise(32, 32, 2, 2),
-        DepthWise(32, 32, 1, 2),
-        DepthWise(32, 64, 2, 2),
-        DepthWise(64, 64, 1, 2),
-        DepthWise(64, 64, 2, 4),
-        DepthWise(64, 64, 1, 2),
-        nn.Conv2d(64, 128, 1, bias=False),
-        group_norm(128),
-        nn.PReLU(128),
-    )
-
-
 def dense_body(inputs: int, *, hidden: int = 256, depth: int = 1) -> nn.Sequential:
     """Flattened pixels (`inputs` = C·H·W) into `depth` hidden layers with bias and ReLU.
 

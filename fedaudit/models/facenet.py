@@ -13,6 +13,27 @@ from fedaudit.models.heads import HEADS
 Criterion = Callable[[Tensor, Tensor], Tensor]
 
 
+class NormedEmbedding(nn.Module):
+    """An embedding layer with batch norm behind it, as ArcFace's networks have it.
+
+    Its scale is trained, which InsightFace's code holds at 1.
+
+    Args:
+        width: Of the flattened map.
+        dim: Of the embedding.
+    """
+
+    def __init__(self, width: int, dim: int) -> None:
+        super().__init__()
+        self.encoder, self.norm = nn.Linear(width, dim), nn.BatchNorm1d(dim)
+        self.in_features, self.out_features = width, dim
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`[N, width]` → `[N, dim]`."""
+        embedding: Tensor = self.norm(self.encoder(features))
+        return embedding
+
+
 class FaceNet(nn.Module):
     """Images `[N, C, H, W]` in [0, 1] → scores `[N, K]`.
 
@@ -21,7 +42,8 @@ class FaceNet(nn.Module):
         image_size: Height and width in pixels; decides the width of the flattened map.
         classes: K.
         dim: Width of the embedding; 0 leaves the layer out, as classifiers do.
-        head: "linear", "cosface" or "arcface".
+        head: "linear", "cosface", "arcface" or "adaface".
+        embedding_norm: Batch norm behind the embedding layer (`NormedEmbedding`).
         pool: "flatten" (face recognition: every position of the map reaches the embedding) or
             "average" (classification: the map is averaged away).
         channels: C.
@@ -38,6 +60,7 @@ class FaceNet(nn.Module):
         head: str = "cosface",
         pool: Literal["flatten", "average"] = "flatten",
         channels: int = 3,
+        embedding_norm: bool = False,
         **head_settings: float,
     ) -> None:
         super().__init__()
@@ -54,21 +77,31 @@ class FaceNet(nn.Module):
         # A pooled classifier has no embedding layer of its own: the averaged map is the embedding.
         dim = 0 if pool == "average" else dim
         self.embedding: nn.Module = nn.Linear(width, dim, bias=False) if dim else nn.Identity()
+        if dim and embedding_norm:
+            self.embedding = NormedEmbedding(width, dim)
         self.head = HEADS[head](dim or width, classes, **head_settings)
 
     @property
     def first_fc_name(self) -> str:
         """Name of the weight of the first fully connected layer: the embedding's or the head's."""
+        if isinstance(self.embedding, NormedEmbedding):
+            return "embedding.encoder.weight"
         return f"{'head' if isinstance(self.embedding, nn.Identity) else 'embedding'}.weight"
 
     @property
     def first_fc_layer(self) -> nn.Module:
         """The first fully connected layer itself."""
+        if isinstance(self.embedding, NormedEmbedding):
+            return self.embedding.encoder
         return self.head if isinstance(self.embedding, nn.Identity) else self.embedding
 
     def after_first_fc(self, outputs: Tensor) -> Tensor:
         """Scores `[N, K]` of the outputs of the first fully connected layer."""
-        scores: Tensor = outputs if self.first_fc_layer is self.head else self.head(outputs)
+        if self.first_fc_layer is self.head:
+            return outputs
+        if isinstance(self.embedding, NormedEmbedding):
+            outputs = self.embedding.norm(outputs)
+        scores: Tensor = self.head(outputs)
         return scores
 
     def features(self, images: Tensor) -> Tensor:

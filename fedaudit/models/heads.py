@@ -84,4 +84,57 @@ class ArcFaceHead(CosineHead):
         return torch.where(cosine > -math.cos(self.margin), moved, beyond)
 
 
-HEADS = {"linear": LinearHead, "cosface": CosFaceHead, "arcface": ArcFaceHead}
+class AdaFaceHead(CosineHead):
+    """AdaFace: the margin follows the embedding's length, which tells a photo's quality.
+
+    Logit s·(cos(θ + g_angle) − g_add) for the true class, g_angle = −m·q and g_add = m·q + m, where
+    the quality q = (‖z‖ − μ) / (σ/h), clipped to [−1, 1] and without derivative (Kim et al., CVPR
+    2022, eq. 12–14, h = 1/3). μ and σ are moving averages over the course of training, which a
+    round hardly moves: here they are settings, so that no image's loss depends on the others.
+
+    Args:
+        dim: Width of the embedding.
+        classes: Number of classes K.
+        scale: s.
+        margin: m.
+        mean_length: μ; √dim if not given, the length that batch norm gives embeddings.
+        length_spread: σ; a quarter of μ if not given.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        classes: int,
+        *,
+        scale: float = 16.0,
+        margin: float = 0.4,
+        mean_length: float | None = None,
+        length_spread: float | None = None,
+    ) -> None:
+        super().__init__(dim, classes, scale=scale, margin=margin)
+        self.mean_length = math.sqrt(dim) if mean_length is None else mean_length
+        self.length_spread = self.mean_length / 4 if length_spread is None else length_spread
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Scores `[N, K + 1]`: cosines to the class centers, then q − 3, which no cosine is."""
+        length = embedding.detach().norm(dim=1, keepdim=True)
+        quality = ((length - self.mean_length) / (3 * self.length_spread)).clamp(-1, 1)
+        return torch.cat([super().forward(embedding), quality - 3], 1)
+
+    def criterion(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy after the margin; of cosines `[N, K]` alone, at q = 0."""
+        classes = len(self.weight)
+        cosine, rest = scores[:, :classes], scores[:, classes:]
+        quality = rest + 3 if rest.shape[1] else torch.zeros_like(cosine[:, :1])
+        true = cosine.gather(1, labels[:, None])
+        angle = true.clamp(-1 + 1e-6, 1 - 1e-6).acos() - self.margin * quality
+        moved = angle.clamp(1e-3, math.pi - 1e-3).cos() - self.margin * (quality + 1)
+        return F.cross_entropy(self.scale * cosine.scatter(1, labels[:, None], moved), labels)
+
+
+HEADS = {
+    "linear": LinearHead,
+    "cosface": CosFaceHead,
+    "arcface": ArcFaceHead,
+    "adaface": AdaFaceHead,
+}

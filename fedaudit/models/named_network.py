@@ -9,6 +9,7 @@ from torch import nn
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.registry import create, lookup
 from fedaudit.models import library_networks
+from fedaudit.models.facenet import FaceNet
 from fedaudit.models.library_networks import is_library_name
 
 
@@ -18,17 +19,40 @@ def create_network(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     Args:
         name: A registered network, `torchvision:NAME`, `timm:NAME` or `package.module:factory`.
         arguments: Of it; `classes` and `image_size` as far as it takes them. A factory may call
-            the number of classes `num_classes`, and need not mind the size of the images.
+            the number of classes `num_classes`, and need not mind the size of the images. With
+            `head` ("linear", "cosface", "arcface", "adaface") a network that has no such argument
+            gives embeddings of width `dim`, 512 if not given, and that head stands behind them.
 
     Raises:
         UnknownNameError: No such network or argument.
         ConfigError: The factory refuses its arguments, or returns no module.
     """
+    if "head" in arguments and ":" in name and not _takes(name, "head"):
+        return _with_head(name, dict(arguments))
     factory, settings = fitted(name, arguments)
     model = create("networks", factory, settings)
     if not isinstance(model, nn.Module):
         raise ConfigError(f"{name} returned {type(model).__name__}, not a torch.nn.Module")
     return model
+
+
+def _takes(name: str, argument: str) -> bool:
+    """Whether a factory has an argument of that name; networks of libraries have none of ours."""
+    if is_library_name(name):
+        return False
+    try:
+        return argument in inspect.signature(lookup("networks", name)).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def _with_head(name: str, arguments: dict[str, Any]) -> FaceNet:
+    """The network with one of our heads behind its scores, which are embeddings then."""
+    head, dim = arguments.pop("head"), arguments.pop("dim", 512)
+    classes, image_size = arguments["classes"], arguments["image_size"]
+    backbone = create_network(name, {**arguments, "classes": dim})
+    body = nn.Sequential(backbone, nn.Unflatten(1, (dim, 1, 1)))
+    return FaceNet(body, image_size=image_size, classes=classes, head=head, dim=0)
 
 
 def fitted(name: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -12,7 +12,6 @@ from fedaudit.models.bodies import (
     Norm,
     convnet_body,
     dense_body,
-    mobile_body,
     plain_body,
     residual_body,
     resnet18_batch_norm_body,
@@ -22,8 +21,13 @@ from fedaudit.models.bodies import (
 from fedaudit.models.derivatives import replace_hardsigmoid
 from fedaudit.models.facenet import FaceNet
 from fedaudit.models.named_network import create_network
+from fedaudit.models.recognition_bodies import (
+    iresnet_body,
+    mobilefacenet_body,
+    vision_transformer_body,
+)
 
-Head = Literal["cosface", "arcface", "linear"]
+Head = Literal["cosface", "arcface", "adaface", "linear"]
 
 
 def face(
@@ -39,7 +43,7 @@ def face(
     Args:
         classes: Number of people in the head.
         image_size: Pixels; each doubling beyond 32 adds a stage, so the map stays 4×4.
-        head: "cosface", "arcface" or "linear".
+        head: "cosface", "arcface", "adaface" or "linear".
         dim: Width of the embedding.
         norm: "group", "batch" (as face recognition does without privacy; DP-SGD refuses it) or
             "none".
@@ -112,7 +116,7 @@ def convnet(
     Args:
         classes: Number of people in the head.
         image_size: Pixels, at least 16.
-        head: "linear", "cosface" or "arcface".
+        head: "linear", "cosface", "arcface" or "adaface".
         width: Channels of the first convolution; the last has four times as many.
         norm: "batch" (DP-SGD refuses it), "group" or "none".
     """
@@ -120,11 +124,71 @@ def convnet(
     return FaceNet(body, image_size=image_size, classes=classes, head=head, dim=0)
 
 
-def mobile_face(
-    *, classes: int, image_size: int = 64, head: Head = "arcface", dim: int = 128
+def iresnet18(
+    *,
+    classes: int,
+    image_size: int = 112,
+    head: Head = "arcface",
+    dim: int = 512,
+    norm: Norm = "batch",
 ) -> FaceNet:
-    """A MobileFaceNet-like network: depth-wise bottlenecks, flattened map, ArcFace."""
-    return FaceNet(mobile_body(), image_size=image_size, classes=classes, head=head, dim=dim)
+    """iResNet-18 of ArcFace (Deng et al., CVPR 2019): flattened map, PReLU, 24 M parameters.
+
+    Args:
+        classes: Number of people in the head.
+        image_size: Pixels; deployed at 112.
+        head: "arcface", "cosface", "adaface" or "linear".
+        dim: Width of the embedding.
+        norm: "batch" as it is deployed, behind the embedding too; "group" or "none".
+    """
+    return _recognition(iresnet_body(18, norm), classes, image_size, head, dim, norm)
+
+
+def iresnet50(
+    *,
+    classes: int,
+    image_size: int = 112,
+    head: Head = "arcface",
+    dim: int = 512,
+    norm: Norm = "batch",
+) -> FaceNet:
+    """iResNet-50 of ArcFace, the usual network of face recognition; 44 M parameters.
+
+    Arguments are those of `iresnet18`.
+    """
+    return _recognition(iresnet_body(50, norm), classes, image_size, head, dim, norm)
+
+
+def mobilefacenet(
+    *,
+    classes: int,
+    image_size: int = 112,
+    head: Head = "arcface",
+    dim: int = 128,
+    norm: Norm = "batch",
+) -> FaceNet:
+    """MobileFaceNet (Chen et al., 2018): what phones run; 1 M parameters.
+
+    Depthwise bottlenecks and a global depthwise convolution in place of pooling. Arguments are
+    those of `iresnet18`.
+    """
+    body = mobilefacenet_body(image_size, norm)
+    return _recognition(body, classes, image_size, head, dim, norm)
+
+
+def vit_s(
+    *, classes: int, image_size: int = 112, head: Head = "linear", patch: int = 16
+) -> FaceNet:
+    """ViT-S of torchvision's parts (Dosovitskiy et al., ICLR 2021), 21 M parameters.
+
+    Args:
+        classes: Number of people in the head, which takes the class token.
+        image_size: Pixels, a multiple of `patch`.
+        head: "linear", "cosface", "arcface" or "adaface".
+        patch: Pixels that a patch is high and wide.
+    """
+    body = vision_transformer_body(image_size, patch)
+    return FaceNet(body, image_size=image_size, classes=classes, head=head, dim=0)
 
 
 def mlp(
@@ -135,7 +199,7 @@ def mlp(
     Args:
         classes: Number of people in the head.
         image_size: Pixels.
-        head: "cosface", "arcface" or "linear".
+        head: "cosface", "arcface", "adaface" or "linear".
         hidden: Width of each hidden layer.
         depth: Number of hidden layers.
     """
@@ -156,12 +220,25 @@ def plain_cnn(
     Args:
         classes: Number of people in the head.
         image_size: Pixels.
-        head: "cosface", "arcface" or "linear".
+        head: "cosface", "arcface", "adaface" or "linear".
         widths: Channels of each convolution; rising widths leave each layer's input no freedom.
         dim: Width of the embedding.
     """
     body = plain_body(tuple(widths))
     return FaceNet(body, image_size=image_size, classes=classes, head=head, dim=dim)
+
+
+def _recognition(
+    body: nn.Module, classes: int, image_size: int, head: Head, dim: int, norm: Norm
+) -> FaceNet:
+    return FaceNet(
+        body,
+        image_size=image_size,
+        classes=classes,
+        head=head,
+        dim=dim,
+        embedding_norm=norm == "batch",
+    )
 
 
 def _residual_for(image_size: int, norm: Norm = "group") -> nn.Sequential:

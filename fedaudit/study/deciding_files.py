@@ -23,11 +23,14 @@ def judge_assets(study: Study) -> tuple[str, ...]:
 
 def needed_assets(study: Study, source: SourceFacts) -> tuple[str, ...]:
     """The assets that no job can do without."""
-    needed = [study.data.name] if study.data.name in ASSETS else []
+    federations = [study.federation_of(scenario) for scenario in study.scenarios]
+    public = {f.public for f in federations if f.pretrain_steps}
+    sets = sorted({study.data.name, *public})
+    needed = [name for name in sets if name in ASSETS]
     drawn = any(_draws_faces(c) for scenario in study.scenarios for c in scenario.attacks)
     invented = any(scenario.controls for scenario in study.scenarios)  # the controls' people
-    needed += ["face_gan"] if drawn or invented or study.data.name == "synthetic" else []
-    needed += ["face_detector"] if study.data.name == "openpeople" else []
+    needed += ["face_gan"] if drawn or invented or "synthetic" in sets else []
+    needed += ["face_detector"] if "openpeople" in sets else []
     needed += ["lpips_alex"] if source.originals else []
     return tuple(needed)
 

@@ -65,6 +65,7 @@ def check_study(study: Study, *, file: str = "study") -> None:
         _check_settings("networks", scenario.network, f"{place}: network")
         with _at(f"{place}: network"):
             _check_network(scenario.network, study.size)
+        _check_pretraining(study, scenario, place)
         method = _check_method(scenario, build, place)
         for choice in scenario.defenses:
             defense: Defense = build("defenses", choice, f"{place}: defenses")
@@ -153,6 +154,20 @@ def _check_method(scenario: Scenario, build: _Build, place: str) -> Method:
             "lower batch_size."
         )
     return method
+
+
+def _check_pretraining(study: Study, scenario: Scenario, place: str) -> None:
+    """Refuse to teach the network the photos on which it is audited."""
+    federation = study.federation_of(scenario)
+    if not federation.pretrain_steps:
+        return
+    with _at(f"{place}: federation: public"):
+        registry.lookup("data", federation.public)
+    if federation.public == study.data.name:
+        raise ConfigError(
+            f"{place}: federation: the network would be pre-trained on {federation.public!r}, "
+            "whose people are audited. Name other faces by public."
+        )
 
 
 def _builder() -> _Build:

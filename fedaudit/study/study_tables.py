@@ -115,6 +115,8 @@ class FederationTable(_Training, total=False):
     partition: Partition
     alpha: Annotated[float, _number(0.5, gt=0, le=1e6)]
     identities: Annotated[int, _whole(0, 3)]
+    pretrain_steps: Annotated[int, _whole(0, 300)]
+    public: Annotated[_Line, Field(examples=["openpeople"])]
 
 
 class DefaultsTable(_Training, total=False):

@@ -83,7 +83,7 @@ def test_where_shares_do_not_add_up_it_says_so(intercept: Intercept) -> None:
         ({"defense": "dplc"}, True),
         ({"defense": "private_projector", "settings": {"private": ("head.",)}}, True),
         ({"network": "face_pooled"}, True),
-        ({"network": "mobile_face"}, True),
+        ({"network": "mobilefacenet"}, True),
     ],
     ids=["none", "none, gradient alone", "dplc", "local head", "pooled", "mobile"],
 )

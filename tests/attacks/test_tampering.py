@@ -18,7 +18,7 @@ from fedaudit.models.generator import load_generator
 from fedaudit.models.zoo import build, parameters_of
 
 pytestmark = pytest.mark.usefixtures("drawn_once")
-NETWORKS = ("face", "face_pooled", "small_cnn", "mlp", "mobile_face")
+NETWORKS = ("face", "face_pooled", "small_cnn", "mlp", "mobilefacenet")
 
 
 def fresh(network: str, seed: int = 0) -> dict[str, Tensor]:

@@ -7,7 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedaudit.models.heads import HEADS, ArcFaceHead, CosFaceHead, CosineHead, LinearHead
+from fedaudit.models.heads import (
+    HEADS,
+    AdaFaceHead,
+    ArcFaceHead,
+    CosFaceHead,
+    CosineHead,
+    LinearHead,
+)
 
 N, D, K = 6, 8, 5
 
@@ -48,6 +55,39 @@ def test_loss_is_the_papers(
     assert kind is CosFaceHead or (angles + margin < math.pi).all()  # ArcFace is cos(θ + m) there
     loss = float(head.criterion(head(embedding), labels).detach())
     assert loss == pytest.approx(by_hand(head, embedding, labels, kind is ArcFaceHead), rel=1e-5)
+
+
+@pytest.mark.parametrize("typical", [1.0, 8.0, 60.0])
+def test_adaface_is_the_papers(typical: float, batch: tuple[Tensor, Tensor]) -> None:
+    """Equations 12 to 14 with Python's math, for lengths above, about and below the typical one."""
+    embedding, labels = batch
+    head = AdaFaceHead(D, K, mean_length=typical, length_spread=typical / 4).double()
+    losses, qualities = [], []
+    for x, label in zip(embedding.tolist(), labels.tolist(), strict=True):
+        length = math.hypot(*x)
+        quality = max(-1.0, min(1.0, (length - typical) / (typical / 4) * (1 / 3)))
+        logits = []
+        for k, w in enumerate(head.weight.tolist()):
+            cosine = sum(a * b for a, b in zip(x, w, strict=True)) / length / math.hypot(*w)
+            if k == label:
+                angle = math.acos(cosine) - head.margin * quality
+                cosine = math.cos(angle) - (head.margin * quality + head.margin)
+            logits.append(head.scale * cosine)
+        losses.append(math.log(sum(map(math.exp, logits))) - logits[label])
+        qualities.append(quality)
+    assert min(qualities) < max(qualities) or typical != 8.0
+    loss = float(head.criterion(head(embedding), labels).detach())
+    assert loss == pytest.approx(math.fsum(losses) / N, rel=1e-5)
+
+
+def test_adaface_of_cosines_alone_is_cosface(batch: tuple[Tensor, Tensor]) -> None:
+    """At the typical length the margin is all in the cosine; attackers may know no length."""
+    embedding, labels = batch
+    adaface, cosface = AdaFaceHead(D, K, margin=0.3), CosFaceHead(D, K, margin=0.3)
+    cosines = cosface.double()(embedding)
+    torch.testing.assert_close(
+        adaface.criterion(cosines, labels), cosface.criterion(cosines, labels), rtol=1e-5, atol=0
+    )
 
 
 def test_without_margin_both_are_the_same(batch: tuple[Tensor, Tensor]) -> None:
@@ -101,5 +141,8 @@ def test_one_step_along_the_gradient_lowers_the_loss(
     loss = head.criterion(head(embedding), labels)
     (slope,) = torch.autograd.grad(loss, embedding)
     moved = embedding - 1e-4 * slope
-    fall = float((loss - head.criterion(head(moved), labels)).detach())
+    # AdaFace's quality has no derivative, so that it must stand still.
+    with torch.no_grad():
+        after = torch.cat([head(moved)[:, :K], head(embedding)[:, K:]], 1)
+    fall = float((loss - head.criterion(after, labels)).detach())
     assert fall == pytest.approx(1e-4 * float(slope.square().sum()), rel=0.05)

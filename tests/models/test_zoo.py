@@ -1,6 +1,6 @@
 """The networks: their size, that images do not see each other, that Opacus accepts them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -17,10 +17,19 @@ from fedaudit.models.bodies import residual_body
 from fedaudit.models.facenet import FaceNet, criterion_of, require_face_net
 from fedaudit.models.zoo import build, parameters_of
 
-NETWORKS = names("networks")
-COUPLED = ("convnet", "resnet18_bn")
+LARGE = ("iresnet18", "iresnet50", "vit_s")
+
+
+def each(names: Iterable[str]) -> list[Any]:
+    """Names as parameters of a test, those of large networks for the slow ones."""
+    return [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in names]
+
+
+NETWORKS = each(names("networks"))
+_COUPLED = ("convnet", "resnet18_bn", "iresnet18", "iresnet50", "mobilefacenet")
+COUPLED = each(_COUPLED)
 """Networks whose batch norm lets the images of a batch see each other."""
-APART = tuple(name for name in NETWORKS if name not in COUPLED)
+APART = each(name for name in names("networks") if name not in _COUPLED)
 GradientOf = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
 
 
@@ -59,6 +68,23 @@ def test_forward_and_backward(network: str, size: int, gradient_of: GradientOf) 
     assert all(float(g.norm()) > 0 for g in gradient.values())
 
 
+@pytest.mark.parametrize(
+    ("network", "millions"),
+    [
+        ("iresnet18", 24.02),
+        pytest.param("iresnet50", 43.59, marks=pytest.mark.slow),
+        ("mobilefacenet", 1.0),
+        pytest.param("vit_s", 21.6, marks=pytest.mark.slow),
+    ],
+)
+def test_deployed_networks_have_the_papers_parameters(network: str, millions: float) -> None:
+    """iResNet as InsightFace counts it, at 512; MobileFaceNet's table; DeiT-S with its patches."""
+    model = build(ModelSpec(network, {"classes": 10})).eval()
+    body = sum(p.numel() for name, p in model.named_parameters() if not name.startswith("head."))
+    assert body / 1e6 == pytest.approx(millions, rel=0.01)
+    assert model(images(1, 112)).shape == (1, 10)
+
+
 @pytest.mark.parametrize("network", APART)
 def test_the_batch_gradient_is_the_mean_of_the_images(
     network: str, gradient_of: GradientOf
@@ -79,18 +105,17 @@ def test_batch_norm_couples_a_batch_and_dp_sgd_refuses_it(
 ) -> None:
     model = build(spec(network))
     assert ModuleValidator.validate(model, strict=False)
-    batch, labels = images(2), torch.tensor([0, 3])
-    whole = gradient_of(model, batch, labels)["body.1.weight"]
-    alone = [
-        gradient_of(model, batch[i : i + 1], labels[i : i + 1])["body.1.weight"] for i in range(2)
-    ]
-    assert (torch.stack(alone).mean(0) - whole).norm() > 0.1 * whole.norm()
+    batch, labels = images(4), torch.tensor([0, 3, 5, 5])
+
+    def gradients(size: int) -> list[Tensor]:
+        parts = zip(batch.split(size), labels.split(size), strict=True)
+        return [gradient_of(model, *part)["body.1.weight"] for part in parts]
+
+    (whole,) = gradients(4)
+    assert (torch.stack(gradients(2)).mean(0) - whole).norm() > 0.1 * whole.norm()
     client_mode(model, LocalTraining(batch_norm="eval"))
-    whole = gradient_of(model, batch, labels)["body.1.weight"]
-    alone = [
-        gradient_of(model, batch[i : i + 1], labels[i : i + 1])["body.1.weight"] for i in range(2)
-    ]
-    torch.testing.assert_close(torch.stack(alone).mean(0), whole, rtol=1e-3, atol=1e-6)
+    (whole,) = gradients(4)
+    torch.testing.assert_close(torch.stack(gradients(2)).mean(0), whole, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize(("norm", "coupled"), [("batch", True), ("group", False), ("none", False)])
@@ -113,7 +138,7 @@ def test_a_face_network_with_batch_norm() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Full backward hook:UserWarning")
-@pytest.mark.parametrize("network", APART)
+@pytest.mark.parametrize("network", [n for n in APART if isinstance(n, str)])  # attention of its own
 def test_opacus_gives_each_images_gradient(network: str, gradient_of: GradientOf) -> None:
     model = build(spec(network))
     assert ModuleValidator.validate(model, strict=False) == []
@@ -128,10 +153,27 @@ def test_opacus_gives_each_images_gradient(network: str, gradient_of: GradientOf
             torch.testing.assert_close(sample[i], alone[i][name], rtol=1e-3, atol=1e-4 * scale)
 
 
-@pytest.mark.parametrize("head", ["linear", "cosface", "arcface"])
+@pytest.mark.parametrize("head", ["linear", "cosface", "arcface", "adaface"])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_head_on_every_network(network: str, head: str) -> None:
-    assert build(spec(network, head=head))(images(1)).shape == (1, 7)
+    scores = build(spec(network, head=head)).eval()(images(1))
+    assert scores.shape == (1, 7 + (head == "adaface"))
+    assert int(scores.argmax()) < 7
+
+
+@pytest.mark.parametrize("name", ["torchvision:squeezenet1_1", "own_networks:Plain"])
+def test_our_heads_stand_behind_any_network(
+    name: str,
+    gradient_of: GradientOf,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    _importable(monkeypatch, request)
+    model = require_face_net(build(spec(name, head="arcface", dim=24)), "the test").eval()
+    assert model.head.weight.shape == (7, 24)
+    gradient = gradient_of(model, images(2), torch.tensor([1, 4]))
+    assert float(gradient["head.weight"].norm()) > 0
+    assert build(spec("own_networks:own_factory"))(images(1)).shape == (1, 7)
 
 
 def test_larger_images_keep_the_map_at_four_by_four() -> None:

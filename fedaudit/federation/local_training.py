@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fedaudit.core.client import ClientReturn, ClientTask, Loop
-from fedaudit.core.errors import AttackError
+from fedaudit.core.errors import AttackError, ConfigError
 from fedaudit.core.observation import LocalTraining
 from fedaudit.core.shared import Buffers, Shared, Update
 from fedaudit.models.batch_norm import client_mode, collect_buffers
@@ -88,7 +88,7 @@ def _train(model: nn.Module, task: ClientTask) -> tuple[Mapping[str, Tensor], fl
     batches = chain.from_iterable(repeat(loop.loader))  # starts over as often as needed
     for images, labels in islice(batches, training.steps):
         loop.optimizer.zero_grad()
-        loss = loop.criterion(loop.network(images.flatten(0, 1)), labels.flatten(0, 1))
+        loss = loop.criterion(_scores(loop.network, images.flatten(0, 1)), labels.flatten(0, 1))
         loss.backward()
         loop.optimizer.step()
     # Read after the step: a private optimizer replaces the gradients during it.
@@ -97,6 +97,20 @@ def _train(model: nn.Module, task: ClientTask) -> tuple[Mapping[str, Tensor], fl
         for name, p in parameters.items()
     }
     return grads, float(loss.detach())
+
+
+def _scores(network: nn.Module, images: Tensor) -> Tensor:
+    """Scores `[N, K]` of a mini-batch; the last of an epoch may be a single image."""
+    try:
+        scores: Tensor = network(images)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            f"a mini-batch of {len(images)} image leaves batch norm in training mode one value a "
+            'channel: write batch_norm = "eval", or a batch_size that leaves no image over.'
+        ) from error
+    return scores
 
 
 def _optimizer(parameters: list[nn.Parameter], training: LocalTraining) -> torch.optim.Optimizer:

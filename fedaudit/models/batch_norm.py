@@ -142,7 +142,7 @@ def copy_buffers(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def values_per_channel(
-    model: nn.Module, image_shape: tuple[int, int, int], count: int
+    model: nn.Module, image_shape: tuple[int, int, int], count: int = 1
 ) -> Mapping[str, int]:
     """How many values a channel's statistics are taken over at each layer, `count` images."""
     sizes: dict[str, int] = {}

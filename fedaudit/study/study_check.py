@@ -22,6 +22,7 @@ from fedaudit.defenses.chain import parts_of
 from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.abilities import Checks
 from fedaudit.federation.together import aggregator_of, photos_of, training_of
+from fedaudit.models.batch_norm import batch_norm_layers, values_per_channel
 from fedaudit.models.derivatives import check_differentiable
 from fedaudit.models.zoo import build as build_network
 from fedaudit.study.reach import check_targets, faces_to_count, reach_of
@@ -65,6 +66,7 @@ def check_study(study: Study, *, file: str = "study") -> None:
         _check_settings("networks", scenario.network, f"{place}: network")
         with _at(f"{place}: network"):
             _check_network(scenario.network, study.size)
+            _check_single_images(scenario, study.size)
         _check_pretraining(study, scenario, place)
         method = _check_method(scenario, build, place)
         for choice in scenario.defenses:
@@ -154,6 +156,25 @@ def _check_method(scenario: Scenario, build: _Build, place: str) -> Method:
             "lower batch_size."
         )
     return method
+
+
+def _check_single_images(scenario: Scenario, size: int) -> None:
+    """Refuse steps of one image where batch norm sees one value a channel of it."""
+    training = scenario.audited_training
+    if training.batch_norm == "eval" or min(training.batch_size, scenario.batch_size) > 1:
+        return
+    network = scenario.network
+    arguments = {**network.settings, "image_size": size, "classes": TRIED_CLASSES}
+    model = build_network(ModelSpec(network.name, arguments))
+    if not batch_norm_layers(model):
+        return
+    counts = values_per_channel(model, (3, size, size))
+    if layer := next((name for name, count in counts.items() if count == 1), None):
+        raise ConfigError(
+            f"batch norm {layer!r} in training mode cannot take one image, of which it sees one "
+            f"value a channel, and a step has batch_size = {training.batch_size}. Write "
+            'batch_norm = "eval", or batch_size = 2 or more.'
+        )
 
 
 def _check_pretraining(study: Study, scenario: Scenario, place: str) -> None:

@@ -26,7 +26,7 @@ def colored(faces: FaceSet) -> FaceSet:
     return replace(faces, name="colored", images=faces.images * tint)
 
 
-@pytest.mark.parametrize("network", ["face", "small_cnn", "mobilefacenet"])
+@pytest.mark.parametrize("network", ["face", "small_cnn"])
 @pytest.mark.parametrize("batch", [1, 4])
 def test_grayscale_shows_in_the_update(
     network: str,

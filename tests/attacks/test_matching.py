@@ -83,7 +83,7 @@ def test_where_shares_do_not_add_up_it_says_so(intercept: Intercept) -> None:
         ({"defense": "dplc"}, True),
         ({"defense": "private_projector", "settings": {"private": ("head.",)}}, True),
         ({"network": "face_pooled"}, True),
-        ({"network": "mobilefacenet"}, True),
+        ({"network": "mobilefacenet", "arguments": {"norm": "group"}}, True),
     ],
     ids=["none", "none, gradient alone", "dplc", "local head", "pooled", "mobile"],
 )

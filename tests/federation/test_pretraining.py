@@ -9,6 +9,7 @@ from fedaudit.core.observation import ModelSpec
 from fedaudit.data.face_set import FaceSet
 from fedaudit.federation import pretraining
 from fedaudit.federation.pretraining import pretrained
+from fedaudit.models.batch_norm import running_statistics
 from fedaudit.models.zoo import build, parameters_of
 
 SPEC = ModelSpec("face", {"classes": 30, "image_size": 16, "norm": "batch"})
@@ -48,6 +49,21 @@ def test_it_is_trained_once_a_machine(kept: Path, monkeypatch: pytest.MonkeyPatc
         with pytest.raises(pytest.fail.Exception, match="trained again"):
             pretrained(spec, server, public="public", steps=steps, seed=seed)
     assert file.exists()
+
+
+def test_any_network_takes_its_running_statistics_along(kept: Path) -> None:
+    """A library's, whose head has another name, and whose number of classes happens to agree."""
+    spec = ModelSpec("torchvision:resnet18", {"classes": 4, "image_size": 16})
+    model = build(spec, seed=3)
+    server = {**parameters_of(model), **running_statistics(model)}
+    first = pretrained(spec, server, public="public", steps=2, seed=1)
+    assert first.keys() == server.keys()
+    assert torch.equal(first["fc.weight"], server["fc.weight"])
+    assert torch.equal(first["fc.bias"], server["fc.bias"])
+    for name in ("conv1.weight", "bn1.running_mean", "layer4.1.bn2.running_var"):
+        assert not torch.equal(first[name], server[name])
+    assert all(bool(value.isfinite().all()) for value in first.values())
+    assert list(kept.glob("*.safetensors"))
 
 
 def test_a_damaged_file_is_replaced(kept: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedaudit.core.errors import ConfigError, FedauditError, UsageError
+from fedaudit.core.errors import ConfigError, FedauditError, UnknownNameError, UsageError
 from fedaudit.core.observation import ModelSpec
 from fedaudit.core.scenario import Study
 from fedaudit.federation.simulation import Simulation
@@ -56,9 +56,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("my_networks", None)
 
 
-def load(folder: Path, network: str) -> Study:
+def load(folder: Path, network: str, *more: str) -> Study:
     study = folder / "study.toml"
     lines = ['name = "a"', "size = 32", "[[scenario]]", 'name = "s"', f'network = "{network}"']
+    lines += more
     study.write_text("\n".join([*lines, 'attacks = ["inverting_gradients"]']))
     return load_study(study)
 
@@ -87,6 +88,23 @@ def test_what_is_wrong_with_it_is_said_before_the_run(here: Path, network: str, 
         load(here, network)
     assert isinstance(caught.value, FedauditError)
     assert "\n" not in str(caught.value)
+
+
+def test_batch_norm_of_one_value_a_channel_is_said_before_the_run(here: Path) -> None:
+    with pytest.raises(ConfigError, match=r'batch norm .* one image.*batch_norm = "eval"'):
+        load(here, "mobilefacenet")
+    load(here, "mobilefacenet", "batch_size = 2")
+    load(here, "mobilefacenet", 'batch_norm = "eval"')
+
+
+def test_a_network_is_not_pretrained_on_those_who_are_audited(here: Path) -> None:
+    public = "federation = {pretrain_steps = 2, public = %s}"
+    with pytest.raises(ConfigError, match=r"pre-trained on 'orl'.*public"):
+        load(here, "face", public % '"orl"')
+    with pytest.raises(UnknownNameError, match="data"):
+        load(here, "face", public % '"orll"')
+    study = load(here, "face", public % '"synthetic"')
+    assert study.federation_of(study.scenarios[0]).pretrain_steps == 2
 
 
 def test_its_accuracy_is_measured_like_ours(

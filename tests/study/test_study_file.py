@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from torch import nn
 
 from fedaudit.core import registry
 from fedaudit.core.errors import (
@@ -64,8 +65,9 @@ class OneStep:
         return replace(training, steps=1, momentum=0.0, optimizer="sgd")
 
 
-def anything(**settings: Any) -> None:
+def anything(**settings: Any) -> nn.Module:
     """A network for these tests."""
+    return nn.Identity()
 
 
 def faces(*, path: str = "", size: int = 64) -> None:

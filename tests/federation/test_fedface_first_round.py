@@ -16,7 +16,7 @@ from fedaudit.core.claims import Claim
 from fedaudit.core.client import ClientReturn
 from fedaudit.core.observation import LocalTraining
 from fedaudit.core.registry import create
-from fedaudit.core.shared import ClassEmbeddings
+from fedaudit.core.shared import ClassEmbeddings, Update
 from fedaudit.defenses.composition import claims_of
 from fedaudit.federation.simulation import Simulation, State
 from fedaudit.models.facenet import FaceNet
@@ -70,9 +70,10 @@ def sent(simulation: Simulation, state: State, photos: tuple[int, ...], seed: in
 def total(returned: ClientReturn) -> Tensor:
     """The sum of what the photos contribute, which DP-SGD makes private, in units of its norm."""
     update = returned.shared[0]
-    assert update.examples  # type: ignore[attr-defined]
-    flat = torch.cat([value.flatten() for value in update.tensors.values()])  # type: ignore[attr-defined]
-    return flat * update.examples / (TRAINING.lr * NORM)  # type: ignore[attr-defined]
+    assert isinstance(update, Update)
+    assert update.examples
+    flat = torch.cat([value.flatten() for value in update.tensors.values()])
+    return flat * update.examples / (TRAINING.lr * NORM)
 
 
 def shown_epsilon(federate: Federate, later: bool) -> tuple[float, Claim]:

@@ -15,6 +15,10 @@ COLORS = {
     "yours": "green",
     "note": "yellow",
     "missing": "yellow",
+    "guarantee": "green",
+    "heuristic": "yellow",
+    "no claim": "yellow",
+    "contradicted": "bold red",
     "problem": "bold red",
     "damaged": "bold red",
 }

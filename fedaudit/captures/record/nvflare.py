@@ -43,6 +43,8 @@ ENCRYPTED = "CKKS"
 """What NVFlare's `HEModelEncryptor` calls its algorithm."""
 HALVED = "FLOAT16"
 """The quantization of NVFlare whose arrays are still the weights."""
+LEDGER = "svt_privacy_budget"
+"""Where `SVTPrivacy` says what ε it counts for a message."""
 NOT_METRICS = {
     *(MetaKey.PROCESSED_ALGORITHM, MetaKey.PROCESSED_KEYS, MetaKey.INITIAL_METRICS),
     *(MetaKey.CURRENT_ROUND, MetaKey.START_ROUND, MetaKey.TOTAL_ROUNDS, MetaKey.FILTER_HISTORY),
@@ -309,7 +311,9 @@ def _in_clear(dxo: DXO) -> tuple[Collection[str], tuple[str, ...], list[str]]:
 def _metrics(dxo: DXO) -> dict[str, object]:
     meta = {k: v for k, v in dxo.get_meta_props().items() if k not in NOT_METRICS}
     given = dxo.get_meta_prop(MetaKey.INITIAL_METRICS)
-    sent = {**meta, **(given if isinstance(given, Mapping) else {})}
+    ledger = meta.get(LEDGER)
+    spent = {f"{LEDGER}.{k}": v for k, v in ledger.items()} if isinstance(ledger, Mapping) else {}
+    sent = {**meta, **spent, **(given if isinstance(given, Mapping) else {})}
     return {
         name: value
         for name, value in sent.items()

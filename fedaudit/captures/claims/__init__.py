@@ -1,0 +1,1 @@
+"""What configurations and recordings claim of differential privacy, and what their numbers give."""

@@ -1,0 +1,240 @@
+"""What a recording claims of differential privacy, held against what it shows."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fedaudit.captures.claims.claim_verdict import ClaimVerdict
+from fedaudit.captures.claims.gaussian_claims import CLOSE, client_noise
+from fedaudit.captures.claims.protection_catalog import CATALOG, judge
+from fedaudit.captures.claims.stated_mechanism import RunSize, StatedMechanism
+from fedaudit.captures.claims.verdict_parts import COUNTS_AND_METRICS, delta_reasons, unjudged
+from fedaudit.captures.format.capture_facts import DpClaim, Facts
+from fedaudit.captures.format.capture_reader import StoredCapture
+from fedaudit.captures.inspect.inspection import inspect
+from fedaudit.core.claims import Claim, Gap, Spending, epsilon
+from fedaudit.core.recorded_run import Protection
+from fedaudit.defenses.accounting import epsilon_of
+
+FILTER = "NVFlare filter "
+"""What the recording of NVFlare puts before the name of a filter that changed a message."""
+SPENT = "svt_privacy_budget.epsilon_total"
+"""Metric in which the recording keeps what NVFlare's own ledger says of a message."""
+EXAMPLES = frozenset({"example", "image", "sample", "record"})
+BROKEN = frozenset({"less noise than claimed", "inconsistent sensitivity"})
+OUTSIDE = {"buffers in clear": "buffers", "counters in the clipping norm": "counters"}
+
+
+def recorded_verdicts(capture: StoredCapture, run: RunSize) -> tuple[ClaimVerdict, ...]:
+    """The claim that a recording states, and the filters that its messages name.
+
+    Args:
+        capture: Of which all headers are read.
+        run: What is known beside it; of what both know, this counts.
+    """
+    shown = inspect(capture).protections
+    rounds = capture.rounds()
+    stored = [one.message for number in rounds for one in capture.messages(number)]
+    counts = [message.examples for message in stored if message.examples]
+    facts = capture.facts
+    run = run.filled(
+        RunSize(
+            rounds=len(rounds) or None,
+            clients=len({message.client for message in stored}) or None,
+            images=min(counts, default=None),
+            batch_size=facts.batch_size,
+            epochs=facts.local_epochs,
+        )
+    )
+    outside = [COUNTS_AND_METRICS[0]] if counts else []
+    if metrics := sorted({name for message in stored for name in message.metrics}):
+        named = ", ".join(metrics[:4])
+        outside.append(Gap("metrics", f"{named} travel in clear"))
+    outside += [
+        Gap(OUTSIDE[one.name], f"round {one.round}: {one.evidence}")
+        for one in shown
+        if one.name in OUTSIDE and one.fault
+    ]
+    filters = dict.fromkeys(
+        name.removeprefix(FILTER)
+        for message in stored
+        for name in message.protections
+        if name.startswith(FILTER)
+    )
+    spent = [v for m in stored if isinstance(v := m.metrics.get(SPENT), int | float)]
+    found = [_of_filter(name, run, outside, spent) for name in filters if name in CATALOG]
+    if facts.dp is not None:
+        found.insert(0, of_claim(facts, facts.dp, run, shown, outside))
+    return tuple(found)
+
+
+def of_claim(
+    facts: Facts,
+    claim: DpClaim,
+    run: RunSize,
+    shown: Sequence[Protection] = (),
+    outside: Sequence[Gap] = (),
+) -> ClaimVerdict:
+    """What the numbers of a stated claim give, and what the recorded updates say of it."""
+    stated = StatedMechanism(
+        name="DpClaim",
+        place="capture.json: facts.dp",
+        settings={
+            name: value
+            for name in ("clip", "sensitivity", "noise", "epsilon", "delta", "unit", "where")
+            if (value := getattr(claim, name)) is not None
+        },
+    )
+    delta = claim.delta or run.delta
+    missing = _missing(claim, run)
+    base = replace(unjudged(stated), claimed=claim.epsilon, missing=missing, outside=tuple(outside))
+    evidence = [one.evidence for one in shown if one.name in BROKEN]
+    if claim.noise == 0:
+        return replace(
+            base,
+            standing="contradicted" if claim.epsilon is not None else "heuristic",
+            reasons=("noise = 0: updates are clipped, and nothing is added",),
+            changes=("add noise, or take the words off",),
+        )
+    claims = _claims(facts, claim, run, delta)
+    if claim.unit is None or claims is None:
+        why = (
+            "an ε without its unit is no claim: it may be for an image or for a whole client"
+            if claim.unit is None
+            else "its ε cannot be worked out without what is missing"
+        )
+        return replace(
+            base,
+            standing="contradicted" if evidence else "no claim",
+            reasons=(*evidence, why),
+            changes=(f"state {', '.join(missing)}",),
+        )
+    a_round, over = (tuple(one.without(*outside) for one in side) for side in claims)
+    reasons = [*delta_reasons(delta, _units(claim, run), str(claim.unit)), *evidence]
+    broken = bool(reasons)
+    least = _of_relation(over, claim)
+    if claim.epsilon is not None and least.epsilon > claim.epsilon * CLOSE:
+        broken = True
+        once = _of_relation(a_round, claim).epsilon
+        share = "one round" if once <= claim.epsilon * CLOSE else "not even one round"
+        reasons.append(
+            f"ε = {claim.epsilon:g} holds for {share}: its noise gives {once:.4g} a round and "
+            f"{epsilon(least)} over {run.rounds} rounds"
+        )
+    if claim.where == "server":
+        reasons.append("the server adds the noise: it sees every update without")
+    changes = ["state the ε of all rounds, or add more noise"] if broken else []
+    changes += [f"state {', '.join(missing)}"] if missing else []
+    return replace(
+        base,
+        standing="contradicted" if broken else "guarantee",
+        a_round=a_round,
+        over_rounds=over,
+        reasons=tuple(reasons),
+        changes=tuple(changes),
+    )
+
+
+def _missing(claim: DpClaim, run: RunSize) -> tuple[str, ...]:
+    asked = {
+        "unit": claim.unit,
+        "neighbor relation": claim.neighbors,
+        "δ": claim.delta,
+        "clip": claim.clip,
+        "noise": claim.noise,
+        "where the noise is added": claim.where,
+        "number of rounds": run.rounds,
+    }
+    if claim.unit in EXAMPLES:
+        asked["sampling"] = claim.sampling
+    return tuple(name for name, value in asked.items() if value is None)
+
+
+def _units(claim: DpClaim, run: RunSize) -> int | None:
+    return run.images if claim.unit in EXAMPLES else run.clients if claim.unit == "client" else None
+
+
+def _of_relation(claims: Sequence[Claim], stated: DpClaim) -> Claim:
+    """The claim of the relation that is stated; of an unstated one the weakest that it may mean."""
+    replaced = stated.neighbors == "replace"
+    return claims[-1 if replaced else 0]
+
+
+def _claims(
+    facts: Facts, claim: DpClaim, run: RunSize, delta: float
+) -> tuple[tuple[Claim, ...], tuple[Claim, ...]] | None:
+    """Of a round and of all; None where they cannot be worked out."""
+    if claim.noise is None or claim.clip is None or not run.rounds:
+        return None
+    noise = claim.noise * (claim.sensitivity or claim.clip) / claim.clip
+    covers = ("global model",) if claim.where == "server" else ("update",)
+    if claim.unit == "client":
+        a_round, over = (
+            client_noise(
+                mechanism="as the recording states",
+                noise=noise,
+                delta=delta,
+                rounds=rounds,
+                settings={"C": claim.clip, "σ": claim.noise},
+                covers=covers,
+            )
+            for rounds in (1, run.rounds)
+        )
+        return a_round, over
+    steps = facts.local_steps
+    per_epoch = -(-run.images // run.batch_size) if run.images and run.batch_size else None
+    if steps is None and per_epoch and run.epochs:
+        steps = per_epoch * run.epochs
+    rate = claim.sampling or (1 / per_epoch if per_epoch else None)
+    if claim.unit not in EXAMPLES or steps is None or rate is None:
+        return None
+    of_image, of_all = (
+        Claim(
+            epsilon=epsilon_of(((noise, rate, steps * rounds),), delta, "rdp"),
+            delta=delta,
+            unit="image",
+            neighbors="add or remove one",
+            covers=covers,
+            rounds=rounds,
+            mechanism="DP-SGD, as the recording states",
+            settings={"C": claim.clip, "σ": claim.noise},
+            accountant="opacus rdp",
+            sampling=f"Poisson sampling of images, q = {rate:.3g}",
+            stage="training",
+            spendings=(Spending("gaussian", steps * rounds, noise, rate),),
+        )
+        for rounds in (1, run.rounds)
+    )
+    return (of_image,), (of_all,)
+
+
+def _of_filter(
+    name: str, run: RunSize, outside: Sequence[Gap], spent: Sequence[float]
+) -> ClaimVerdict:
+    """A filter that messages name; its settings are not recorded, its ledger may be."""
+    stated = StatedMechanism(name=name, place="recorded messages", unread=CATALOG[name].positions)
+    verdict = judge(stated, run)
+    if not spent or name != "SVTPrivacy":
+        return replace(verdict, outside=(*verdict.outside, *outside))
+    most = max(spent)
+    a_round = Claim(
+        epsilon=most,
+        delta=0.0,
+        unit="client",
+        neighbors="replace one",
+        covers=("update",),
+        mechanism="NVFlare SVTPrivacy",
+        accountant="its own ledger, as its messages say",
+    ).without(*verdict.outside, *outside)
+    rounds = run.rounds or 1
+    return replace(
+        verdict,
+        standing="contradicted",
+        a_round=(a_round,),
+        over_rounds=(replace(a_round, epsilon=most * rounds, rounds=rounds),),
+        reasons=(
+            f"its own ledger, in its messages, says ε = {most:,.6g} a round: no promise at all",
+        ),
+        outside=(*verdict.outside, *outside),
+        missing=("settings",),
+        changes=("call it no differential privacy, or train with DP-SGD (Opacus) on the clients",),
+    )

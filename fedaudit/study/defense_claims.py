@@ -1,0 +1,76 @@
+"""What the defenses of a study claim, over all rounds of the federation that it plans."""
+
+from dataclasses import replace
+
+from fedaudit.captures.claims.claim_verdict import ClaimVerdict, Standing
+from fedaudit.captures.simulate.simulated_source import simulation_of
+from fedaudit.core.claims import Gap
+from fedaudit.core.errors import UsageError
+from fedaudit.core.scenario import Choice, Scenario, Study
+from fedaudit.core.seeds import generator_for
+from fedaudit.defenses.composition import claims_of, over_rounds
+
+
+def defense_verdicts(study: Study) -> tuple[ClaimVerdict, ...]:
+    """A verdict for each defense of each scenario: one client's round is run, and composed.
+
+    The client is the one with the fewest photos, whose claim is the weakest.
+
+    Raises:
+        UsageError: The study's updates are recorded: its capture says what is claimed.
+    """
+    if study.recording is not None:
+        raise UsageError(
+            f"this study attacks a recording. Ask its capture: fedaudit dp {study.recording.path}"
+        )
+    return tuple(
+        _verdict(study, scenario, defense)
+        for scenario in study.scenarios
+        for defense in scenario.defenses
+    )
+
+
+def _verdict(study: Study, scenario: Scenario, defense: Choice) -> ClaimVerdict:
+    simulation = simulation_of(study, scenario, defense)
+    federation = simulation.federation
+    client = min(range(len(simulation.split.photos)), key=lambda k: len(simulation.split.photos[k]))
+    returned = simulation.step(
+        simulation.fresh(),
+        client,
+        simulation.labelled(client),
+        federation.training,
+        generator_for("claims", scenario.name, defense.label),
+    )
+    claims = claims_of(returned)
+    over = over_rounds([claims] * federation.rounds)
+    settings = ", ".join(f"{name} = {value}" for name, value in defense.settings.items())
+    named = defense.name if defense.label == defense.name else f"{defense.label}: {defense.name}"
+    verdict = ClaimVerdict(
+        mechanism=defense.name,
+        stated=f"{named}({settings})" if settings else named,
+        place=f"scenario {scenario.name}",
+        standing="heuristic",
+        reasons=("it claims no ε: what it is worth, attacks say",),
+        changes=("attack it: fedaudit run",),
+    )
+    if not claims:
+        return verdict
+    broken = [claim for claim in claims if claim.broken]
+    no_noise = [claim for claim in claims if claim.epsilon == float("inf")]
+    standing: Standing = "contradicted" if broken else "heuristic" if no_noise else "guarantee"
+    gaps: tuple[Gap, ...] = tuple(dict.fromkeys(gap for claim in over for gap in claim.gaps))
+    return replace(
+        verdict,
+        standing=standing,
+        a_round=claims,
+        over_rounds=over,
+        reasons=(
+            *(f"nothing is left that its ε covers (per {claim.unit})" for claim in broken),
+            *(("no noise is added",) if no_noise else ()),
+        ),
+        missing=tuple(dict.fromkeys(name for claim in over for name in claim.missing)),
+        outside=gaps,
+        changes=("see docs/explanation/privacy_claims.md for what breaks a claim",)
+        if broken
+        else (),
+    )

@@ -25,6 +25,7 @@ from fedaudit.reports.exposure import exposures
 from fedaudit.reports.findings import coverage, findings
 from fedaudit.reports.headline import headline
 from fedaudit.reports.html import render
+from fedaudit.reports.image_words import in_words_of_images
 from fedaudit.reports.pictures import Picture
 from fedaudit.reports.results import (
     SCHEMA_VERSION,
@@ -129,7 +130,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
     exposed = exposures(study, trials, table, source)
     verdict, place = headline(table, settings, study.audited, checks, _not_run(study, table))
     thresholds = {name: known.threshold if known else None for name, known in galleries.items()}
-    return Results(
+    results = Results(
         schema_version=SCHEMA_VERSION,
         study=study.name,
         description=study.description,
@@ -173,6 +174,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         ),
         explanation=_explanation(folder),
     )
+    return in_words_of_images(results) if study.of_pictures else results
 
 
 def _reach(units: Mapping[str, int]) -> Iterator[str]:

@@ -17,6 +17,7 @@ from fedaudit.reports.explanation_wording import findings as explanation_finding
 from fedaudit.reports.exposure_figure import exposure_map
 from fedaudit.reports.figures import Figure, state
 from fedaudit.reports.frontier import frontier
+from fedaudit.reports.image_words import page_of_images
 from fedaudit.reports.lane_figures import contrasts, model_states, reidentification, scores
 from fedaudit.reports.pictures import Picture, Trio, trios, worst_pair
 from fedaudit.reports.plain_names import attack_name, defense_name
@@ -91,7 +92,10 @@ def render(
     }
     script = (_TEMPLATES / "filter.js").read_text("utf-8")
     sections = [s for s in SECTIONS if s[0] != "why" or why]
-    return page("report.html", content, sections, evidence=evidence, digest=digest, script=script)
+    drawn_page = page(
+        "report.html", content, sections, evidence=evidence, digest=digest, script=script
+    )
+    return page_of_images(drawn_page, shown) if shown.subject == "images" else drawn_page
 
 
 def page(

@@ -11,11 +11,12 @@ from fedaudit.core.measures import IdentityTest, Rate
 from fedaudit.core.scenario import Study
 from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.core.trial import ImageScore, Lineup
+from fedaudit.data.face_set import class_of
 from fedaudit.reports.comparison import ADAPTED
 from fedaudit.reports.trials import Group, Trials
 from fedaudit.stats.exchange import exchange_test
 from fedaudit.stats.intervals import holm, rate
-from fedaudit.stats.randomization import Scores, identity_test, rank_scores
+from fedaudit.stats.randomization import Scores, rank_scores, within_strata_test
 from fedaudit.stats.units import units
 
 Line = tuple[str, str, str]
@@ -48,11 +49,14 @@ def group_test(group: Group, *, by_lot: bool) -> IdentityTest | None:
             rows.setdefault(person, []).append(row)
     if not rows:
         return None
-    return identity_test(
-        [np.mean(mine, axis=0) for mine in rows.values()],
-        [candidates.index(person) for person in rows],
-        updates=len({one.target for one in known}),
-    )
+    strata = []
+    # People are one stratum. Lots dealt pictures that are no faces to places of their class.
+    for kind in dict.fromkeys(map(class_of, rows)):
+        mine = [person for person in rows if class_of(person) == kind]
+        pool = [k for k, person in enumerate(candidates) if class_of(person) == kind]
+        means = [np.mean(rows[person], axis=0)[pool] for person in mine]
+        strata.append((means, [pool.index(candidates.index(person)) for person in mine]))
+    return within_strata_test(strata, updates=len({one.target for one in known}))
 
 
 class _Known(NamedTuple):
@@ -76,9 +80,16 @@ def _candidates(known: Sequence[_Known], *, by_lot: bool) -> list[str]:
 
 
 def _scores(shown: Lineup, candidates: Sequence[str]) -> Scores:
-    """`[K, P]`: how high each candidate stands in the place of each who was there."""
+    """`[K, P]`: how high each candidate stands in the place of each who was there.
+
+    Among its own kind: all people, or of pictures that are no faces the images of one class.
+    """
     columns = [shown.people.index(person) for person in candidates]
-    return rank_scores(np.array(shown.cosines)[:, columns])
+    cosines, kinds = np.array(shown.cosines)[:, columns], np.array([*map(class_of, candidates)])
+    scores = np.empty_like(cosines)
+    for kind in dict.fromkeys(kinds):
+        scores[:, kinds == kind] = rank_scores(cosines[:, kinds == kind])
+    return scores
 
 
 def over_control(group: Group, prior: Group, *, by_lot: bool) -> float | None:

@@ -200,6 +200,8 @@ class Results:
             whose headline judges none.
         headline_row: Position in `rows` of the row that the headline speaks of; None where it
             speaks of none or of several.
+        subject: What is counted: people who were re-identified, or of pictures that are no faces
+            images that were copied; sentences and units are worded accordingly.
         metrics: What the metrics of images say of themselves, in the order in which they are shown.
     """
 
@@ -228,6 +230,7 @@ class Results:
     provenance: Provenance
     limitations: tuple[str, ...]
     explanation: Explanation | None = None
+    subject: Literal["people", "images"] = "people"
 
 
 @cache

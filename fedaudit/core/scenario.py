@@ -10,6 +10,10 @@ from fedaudit.core.training import LocalTraining
 Adapt = Literal["known", "estimated", "no"]
 """An attacker is told the defense, has to read it off the update, or takes it for absent."""
 Partition = Literal["people", "dirichlet", "lighting", "pose"]
+PICTURES = frozenset({"pictures", "mnist_5k"})
+"""Registered data sets that show no faces: their images are judged for copies."""
+COPY_JUDGE = "copies"
+"""The registered judge that finds copies of images."""
 SAFE_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._+]|-(?!-)){0,47}"
 """What a name in a study may be, that is to be a file name, too."""
 
@@ -115,7 +119,8 @@ class Study:
     Attributes:
         data: The face set; `size` is its image size in pixels.
         seeds: Each cell is run once a seed.
-        judges: Networks that say who a face is: the first decides, the others stand beside it.
+        judges: Networks that say who a face is, or of pictures that are no faces which image it
+            is: the first decides, the others stand beside it.
         fmr: False match rate at which re-identification is calibrated.
         reid_limit: T of the verdicts.
         ceiling_floor: Share of the originals that the judge must re-identify; below it the run is
@@ -166,6 +171,11 @@ class Study:
     def positives(self) -> int:
         """Faces of a positive control of its own; 0 where rows that nothing protects are one."""
         return self.recording.positive if self.recording else 0
+
+    @property
+    def of_pictures(self) -> bool:
+        """Whether its data are no faces: what is judged then is which images were copied."""
+        return self.data.name in PICTURES or self.judges[0].name == COPY_JUDGE
 
     @property
     def trains(self) -> bool:

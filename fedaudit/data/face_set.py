@@ -1,8 +1,20 @@
-"""A set of face photos, whatever it was read from."""
+"""A set of photos, of faces or of anything else, whatever it was read from."""
 
 from dataclasses import dataclass
 
 from torch import Tensor
+
+CLASS_MARK = " #"
+"""Between class and number in the name of a picture that is no face."""
+
+
+def class_of(name: str) -> str:
+    """The class that a picture's name states; "" of a person.
+
+    >>> class_of("pneumonia #12"), class_of("s7")
+    ('pneumonia', '')
+    """
+    return name.rpartition(CLASS_MARK)[0]
 
 
 @dataclass(frozen=True)
@@ -18,6 +30,8 @@ class FaceSet:
         terms: Credit and terms of use, one line.
         public: Research data whose faces may be shown in a report without asking.
         has_identities: Whether re-identification is possible.
+        classes: `[N]` class of each picture, of a set that shows no faces: its images stand for
+            themselves, as "CLASS #NUMBER" among `people`, and labels are classes. () of faces.
         expressions: `[N]` facial expression of each photo; () where the set states none.
         notes: What a report must say of how the photos were prepared; without names.
     """
@@ -31,3 +45,4 @@ class FaceSet:
     has_identities: bool = True
     expressions: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()

@@ -61,7 +61,7 @@ def folder(*, path: str, size: int = 64, align: bool = False) -> FaceSet:
         images, found = aligned_photos(files, size, str(root))
         notes = found.notes
     else:
-        images, found = to_tensor(list(_every(files, read_photo).values()), size), None
+        images, found = to_tensor(list(read_every(files, read_photo).values()), size), None
     sources = found.sources if found else tuple(files)
     return FaceSet(
         name=Path(path).name,
@@ -141,7 +141,7 @@ def read_photo(file: Path) -> Image.Image:
     return square(photo)
 
 
-def _every(files: Mapping[str, Path], read: Callable[[Path], T]) -> dict[str, T]:
+def read_every(files: Mapping[str, Path], read: Callable[[Path], T]) -> dict[str, T]:
     """What is read of each file, by source; all that cannot be read is told at once."""
     values: dict[str, T] = {}
     problems: list[str] = []
@@ -203,7 +203,7 @@ def aligned_photos(files: Mapping[str, Path], size: int, root: str) -> tuple[Ten
         return to_pixels([align_photo(photo, faces[0].points, side)])[0], len(faces)
 
     def make() -> dict[str, Tensor]:
-        found = _every(files, find).values()
+        found = read_every(files, find).values()
         faces, counts = zip(*found, strict=True)
         return {"faces": torch.stack(faces), "counts": torch.tensor(counts)}
 

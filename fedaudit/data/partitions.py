@@ -16,7 +16,7 @@ from torch import Tensor
 from fedaudit.core.errors import DataError
 from fedaudit.core.scenario import Federation
 from fedaudit.core.seeds import seed_for
-from fedaudit.data.face_set import FaceSet
+from fedaudit.data.face_set import FaceSet, class_of
 from fedaudit.data.lighting_pose import lighting, pose
 
 MOST_ALPHA = 1e6
@@ -42,6 +42,11 @@ def deal(
         DataError: The settings do not fit the photos; says what to change.
     """
     clients, people = federation.clients, list(train)
+    if faces.classes and federation.partition in JUDGES:
+        raise DataError(
+            f'partition = "{federation.partition}" orders photos of faces, and {faces.name} shows '
+            'none. Write [federation] partition = "people" (images dealt evenly) or "dirichlet".'
+        )
     if federation.partition == "people":
         dealt = tuple(tuple(people[c::clients]) for c in range(clients))
         return dealt, tuple(tuple(i for p in mine for i in train[p]) for mine in dealt)
@@ -93,7 +98,7 @@ def _dirichlet(
         )
     draw = np.random.default_rng(seed_for("dirichlet", faces.name, alpha, clients))
     place: dict[int, int] = {}
-    for photos in train.values():
+    for photos in _by_class(train).values():
         # Shares from logarithms of gamma variables: with a small α the variables underflow.
         uniform = np.log1p(-draw.random(clients))
         logs = np.log(draw.standard_gamma(alpha + 1, clients)) + uniform / alpha
@@ -107,6 +112,14 @@ def _dirichlet(
         place[next(i for i in reversed(place) if place[i] == richest)] = client
         having[richest] -= 1
     return place
+
+
+def _by_class(train: Mapping[str, Sequence[int]]) -> Mapping[str, Sequence[int]]:
+    """Photos by person; pictures that are no faces by their class."""
+    groups: dict[str, list[int]] = {}
+    for name, photos in train.items():
+        groups.setdefault(class_of(name) or name, []).extend(photos)
+    return groups
 
 
 def _ordered(

@@ -1,6 +1,6 @@
 """Split a face set into training photos, gallery and people held out."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ import torch
 from fedaudit.core.errors import DataError
 from fedaudit.core.scenario import Federation
 from fedaudit.core.seeds import generator_for
-from fedaudit.data.face_set import FaceSet
+from fedaudit.data.face_set import FaceSet, class_of
 from fedaudit.data.partitions import deal
 
 
@@ -22,7 +22,8 @@ class Split:
         photos: One tuple of photos a client: those that it trains on, of each person in turn.
         train: Photos that train, by person, wherever they are.
         gallery: *Other* photos of everybody in the set, by person; empty without identities.
-        held_out: People who never train, for verification accuracy.
+        held_out: People who never train, for verification accuracy; of pictures, half of each
+            class, of which the prior-only control's updates are made.
     """
 
     clients: tuple[tuple[str, ...], ...]
@@ -57,6 +58,8 @@ def split(faces: FaceSet, federation: Federation) -> Split:
     shuffle = torch.randperm(len(order), generator=generator_for("split", faces.name))
     order = [order[i] for i in shuffle]
     held_out = federation.held_out if faces.has_identities else 0
+    if faces.classes:
+        order, held_out = _halved(order)
     trained = _training_people(order[: max(0, len(order) - held_out)], faces, federation)
     keep = federation.photos if faces.has_identities else 1
     poor = [person for person, mine in photos.items() if len(mine) <= keep]
@@ -78,21 +81,36 @@ def split(faces: FaceSet, federation: Federation) -> Split:
     )
 
 
+def _halved(order: list[str]) -> tuple[list[str], int]:
+    """Pictures, those that may train before those that never do, and how many these are.
+
+    Half of each class never trains, so that no class is without.
+    """
+    seen: Counter[str] = Counter()
+    sides: tuple[list[str], list[str]] = [], []
+    for name in order:
+        sides[seen[class_of(name)] % 2].append(name)
+        seen[class_of(name)] += 1
+    return [*sides[0], *sides[1]], len(sides[1])
+
+
 def _training_people(candidates: list[str], faces: FaceSet, federation: Federation) -> list[str]:
     """Of those who are not held out, the people of the federation."""
     clients, identities = federation.clients, federation.identities
     alone = federation.partition == "people"
-    advice = "held_out, or use a set with more people."
-    held_out = federation.held_out if faces.has_identities else 0
+    everybody = len(set(faces.people))
+    unit, advice = "people", "held_out, or use a set with more people."
+    if faces.classes:
+        unit, advice = "images", "use a set with more images (data = { …, images = 1000 })."
     there = (
-        f"{faces.name} has {len(set(faces.people))} people: {held_out} are held out, which leaves "
-        f"{len(candidates)}"
+        f"{faces.name} has {everybody} {unit}: {everybody - len(candidates)} are held out, which "
+        f"leaves {len(candidates)}"
     )
     if not candidates or (alone and len(candidates) < clients):
         raise DataError(f"{there} for {clients} clients. Lower [federation] clients or {advice}")
     needed = identities * clients if alone else identities
     if needed > len(candidates):
-        each = f"{identities} at each of {clients} clients" if alone else f"{identities} people"
+        each = f"{identities} at each of {clients} clients" if alone else f"{identities} {unit}"
         raise DataError(
             f"{there}, too few for {each}. Lower [federation] identities{', clients' * alone} or "
             f"{advice}"
@@ -102,6 +120,11 @@ def _training_people(candidates: list[str], faces: FaceSet, federation: Federati
 
 def require_one_client_each(method: str, split: Split) -> None:
     """Refuse people at several clients, for a method that holds a class to be one client's."""
+    if any(class_of(image) for image in split.people):
+        raise DataError(
+            f"{method} holds a class to be one client's person, and here all clients share the "
+            "classes of pictures. Use a method with one head for all, such as fedavg."
+        )
     seen: dict[str, int] = {}
     for client, people in enumerate(split.clients):
         for person in people:

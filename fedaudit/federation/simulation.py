@@ -328,7 +328,8 @@ class Simulation:
 
     @property
     def _classes(self) -> tuple[str, ...] | None:
-        return self.method.classes(self.faces) if isinstance(self.method, Classifies) else None
+        own = self.method.classes(self.faces) if isinstance(self.method, Classifies) else None
+        return own or self.faces.classes or None
 
     @property
     def _head_is_private(self) -> bool:

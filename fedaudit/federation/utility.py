@@ -39,6 +39,8 @@ def measure(
 ) -> Utility | None:
     """Utility of one training of a federation; None where too few people are held out.
 
+    None of pictures that are no faces either: nobody is verified by them.
+
     Where clients keep an embedding of their own, each client's network is measured, and the mean is
     reported: that is what a user of the federation holds.
 
@@ -51,7 +53,7 @@ def measure(
         costs: Measure what a client's round costs, too.
     """
     faces, split = simulation.faces, simulation.split
-    if len(split.held_out) < LEAST_PEOPLE:
+    if faces.classes or len(split.held_out) < LEAST_PEOPLE:
         return None
     photos = [i for i, person in enumerate(faces.people) if person in split.held_out]
     images, people = faces.images[photos], tuple(faces.people[i] for i in photos)

@@ -7,7 +7,7 @@ of re-identification that every report prints (`benchmarks/attack_quality.py` pr
 any reconstruction.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedaudit.core.measures import Rate
-from fedaudit.data.face_set import FaceSet
+from fedaudit.data.face_set import FaceSet, class_of
 from fedaudit.data.splits import Split
 from fedaudit.scoring.copies import NO_CALIBRATION, CopyCalibration, calibrate_copies
 from fedaudit.scoring.framing import Frame
@@ -95,10 +95,14 @@ class Gallery:
         return self.ceiling_hits / self.ceiling_n if known else None
 
     def compare(self, embeddings: Tensor, person: str) -> tuple[Tensor, Tensor]:
-        """Cosine `[n]` to `person`'s template, and rank `[n]` (1: closest of all people)."""
+        """Cosine `[n]` to `person`'s template, and rank `[n]` (1: closest of all people).
+
+        Of a picture that is no face, rank among the images of its class.
+        """
         scores = F.normalize(embeddings - self.center, dim=1) @ self.templates.T
         own = scores[:, self.people.index(person)]
-        return own, 1 + (scores > own[:, None]).sum(1)
+        rivals = [k for k, name in enumerate(self.people) if class_of(name) == class_of(person)]
+        return own, 1 + (scores[:, rivals] > own[:, None]).sum(1)
 
 
 def average_with_mirror(embed: Embed) -> Embed:
@@ -134,10 +138,13 @@ def calibrate(
     scores = F.normalize(originals - center, dim=1) @ templates.T
     owner = torch.tensor([k for k, p in enumerate(people) if p in probes for _ in probes[p]])
     mine = torch.arange(len(people))[None] == owner[:, None]
-    genuine, impostor = scores[mine], scores[~mine].sort(descending=True).values
-    others = scores.masked_fill(mine, -2.0).max(1).values
+    rivals = _rivals(people)[owner] & ~mine
+    genuine, impostor = scores[mine], scores[rivals].sort(descending=True).values
+    others = scores.masked_fill(~rivals, -2.0).max(1).values
     rate = next((r for r in (fmr, 1e-2) if len(impostor) * r >= PAIRS_PER_FALSE_MATCH), None)
-    threshold = None if rate is None else float(impostor[int(rate * len(impostor))])
+    kinds = _kinds(people, probes)
+    ranked = [scores[rivals & kind[:, None]].sort(descending=True).values for kind in kinds]
+    threshold = None if rate is None else max(float(one[int(rate * len(one))]) for one in ranked)
     return Gallery(
         people=people,
         templates=templates,
@@ -147,28 +154,50 @@ def calibrate(
         fmr=fmr if rate is None else rate,
         impostor_pairs=len(impostor),
         ceiling_hits=0 if threshold is None else int((genuine > threshold).sum()),
-        ceiling_first=int((genuine >= scores.max(1).values).sum()),
+        ceiling_first=int((genuine >= others).sum()),
         ceiling_n=len(genuine),
         strangers=0 if threshold is None else int((others > threshold).sum()),
         copies=calibrate_copies(nearest or {}),
-        rates=None if threshold is None else _rates(scores, owner, threshold),
+        rates=None if threshold is None else _rates(scores, owner, rivals, threshold),
     )
 
 
-def _rates(scores: Tensor, owner: Tensor, threshold: float) -> JudgeRates:
-    """Of cosines `[n, P]` of originals to all templates, and whose each original is, `[n]`."""
+def _kinds(people: Sequence[str], probes: Mapping[str, Tensor]) -> list[Tensor]:
+    """Masks `[n]` of probes, for each of which the FMR is to hold.
+
+    Photos of people are all of one kind. Of pictures that are no faces the first probe is the
+    picture itself, and others are it in noise: the threshold must hold for either.
+    """
+    counts = [len(probes[p]) for p in people if p in probes]
+    if not class_of(people[0]):
+        return [torch.ones(sum(counts), dtype=torch.bool)]
+    place = torch.cat([torch.arange(n) for n in counts])
+    return [place == k for k in range(max(counts))]
+
+
+def _rivals(people: Sequence[str]) -> Tensor:
+    """`[P, P]`: who may be taken for whom. Everybody; of pictures the images of one class."""
+    classes = [class_of(person) for person in people]
+    numbers = torch.tensor([classes.index(name) for name in classes])
+    return numbers[:, None] == numbers[None]
+
+
+def _rates(scores: Tensor, owner: Tensor, rivals: Tensor, threshold: float) -> JudgeRates:
+    """Of cosines `[n, P]` of originals to all templates, whose each original is, `[n]`, and whom
+    it may be taken for, `[n, P]`.
+    """
     people = scores.shape[1]
     mine = torch.arange(people)[None] == owner[:, None]
     whose, own = owner.tolist(), scores[mine]
     matches = torch.zeros(people, people, dtype=torch.double)
-    matches.index_add_(0, owner, ((scores > threshold) & ~mine).double())
+    matches.index_add_(0, owner, ((scores > threshold) & rivals).double())
     tried = torch.zeros(people, people, dtype=torch.double)
-    tried.index_add_(0, owner, (~mine).double())
-    others = scores.masked_fill(mine, -2.0).max(1).values
+    tried.index_add_(0, owner, rivals.double())
+    others = scores.masked_fill(~rivals, -2.0).max(1).values
     return JudgeRates(
         false_matches=rate_of_pairs(matches.numpy(), tried.numpy()),
         reidentified=rate_by_person((own > threshold).tolist(), whose, "photos"),
-        first=rate_by_person((own >= scores.max(1).values).tolist(), whose, "photos"),
+        first=rate_by_person((own >= others).tolist(), whose, "photos"),
         strangers=rate_by_person((others > threshold).tolist(), whose, "photos"),
     )
 
@@ -177,18 +206,18 @@ def packed(
     references: Mapping[str, Tensor],
     probes: Mapping[str, Tensor],
     nearest: Mapping[str, float],
-    frame: Frame,
+    frame: Frame | Tensor,
 ) -> dict[str, Tensor]:
     """All that `calibrate` takes in one mapping, and the judge's frame, as it is kept on disk.
 
     `reference/PERSON` and `probe/PERSON` are embeddings `[n, D]`, `nearest/PERSON` is `[1]`, in dB,
-    `frame` is `[4]`.
+    `frame` is `[4]`, or whatever else a judge learned of a set.
     """
     return (
         {f"reference/{p}": e for p, e in references.items()}
         | {f"probe/{p}": e for p, e in probes.items()}
         | {f"nearest/{p}": torch.tensor([value]) for p, value in nearest.items()}
-        | {"frame": torch.tensor(frame, dtype=torch.float64)}
+        | {"frame": torch.as_tensor(frame, dtype=torch.float64)}
     )
 
 

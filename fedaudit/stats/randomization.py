@@ -8,8 +8,9 @@ those that fit the reconstructions at least as well is an exact p-value, for any
 and any dependence between reconstructions (Fisher 1935, chapter 2; Lehmann & Romano 2005, §15.2).
 """
 
+from collections.abc import Sequence
 from itertools import permutations
-from math import perm
+from math import perm, prod
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -57,23 +58,47 @@ def identity_test(scores: ArrayLike, true: ArrayLike, *, updates: int) -> Identi
     Raises:
         ValueError: Two places have the same person, or one that is no candidate.
     """
-    table, who = np.asarray(scores, float), np.asarray(true, int)
-    places, candidates = table.shape
-    if len(set(who.tolist())) != places or not all(0 <= k < candidates for k in who):
-        raise ValueError("each place has a person of its own among the candidates.")
-    observed = table[np.arange(places), who].sum()
-    assignments = perm(candidates, places)
+    return within_strata_test([(scores, true)], updates=updates)
+
+
+def within_strata_test(
+    strata: Sequence[tuple[ArrayLike, ArrayLike]], *, updates: int
+) -> IdentityTest:
+    """The same where lots were drawn in each stratum by itself, such as the images of a class.
+
+    What is rebuilt may then say freely of which class an image was: only who it was within it is
+    tested.
+
+    Args:
+        strata: Of each, scores and true candidates as in `identity_test`.
+        updates: That the rows come from, to be reported.
+
+    Raises:
+        ValueError: As in `identity_test`.
+    """
+    tables = [(np.asarray(scores, float), np.asarray(true, int)) for scores, true in strata]
+    for table, who in tables:
+        places, candidates = table.shape
+        if len(set(who.tolist())) != places or not all(0 <= k < candidates for k in who):
+            raise ValueError("each place has a person of its own among the candidates.")
+    observed = sum(table[np.arange(len(table)), who].sum() for table, who in tables)
+    assignments = prod(perm(*reversed(table.shape)) for table, _ in tables)
     exact = assignments <= ENUMERATED
-    tried = _all(candidates, places) if exact else _random(candidates, places)
-    sums = sum(table[k, tried[:, k]] for k in range(places))
+    random = np.random.default_rng(0)  # the same draws in every report
+    sums: Scores = np.zeros(1)
+    for table, _ in tables:
+        places, candidates = table.shape
+        tried = _all(candidates, places) if exact else _random(candidates, places, random)
+        mine = sum(table[k, tried[:, k]] for k in range(places))
+        sums = np.add.outer(sums, mine).ravel() if exact else sums + mine
     # Sums of the same numbers in another order differ in their last bits, and are ties.
     hits = int((sums >= observed - 1e-9).sum())
     return IdentityTest(
         p_value=hits / assignments if exact else (hits + 1) / (DRAWN + 1),
         statistic=float(observed),
-        people=places,
+        people=sum(len(table) for table, _ in tables),
         updates=updates,
-        candidates=candidates,
+        candidates=sum(table.shape[1] for table, _ in tables),
         smallest=1 / (assignments if exact else DRAWN + 1),
         exact=exact,
     )
@@ -83,9 +108,8 @@ def _all(candidates: int, places: int) -> NDArray[np.int64]:
     return np.array(list(permutations(range(candidates), places)), dtype=np.int64)
 
 
-def _random(candidates: int, places: int) -> NDArray[np.int64]:
-    """`DRAWN` assignments without replacement, `[DRAWN, places]`; the same in every report."""
-    random = np.random.default_rng(0)
+def _random(candidates: int, places: int, random: np.random.Generator) -> NDArray[np.int64]:
+    """`DRAWN` assignments without replacement, `[DRAWN, places]`."""
     chosen = np.empty((DRAWN, places), dtype=np.int64)
     for k in range(places):
         # The n-th of those not chosen yet: the n-th of all, moved on past each that was.

@@ -28,7 +28,8 @@ def needed_assets(study: Study, source: SourceFacts) -> tuple[str, ...]:
     sets = sorted({study.data.name, *public})
     needed = [name for name in sets if name in ASSETS]
     drawn = any(_draws_faces(c) for scenario in study.scenarios for c in scenario.attacks)
-    invented = any(scenario.controls for scenario in study.scenarios)  # the controls' people
+    # The controls' people; of pictures that are no faces the controls are other pictures.
+    invented = not study.of_pictures and any(scenario.controls for scenario in study.scenarios)
     needed += ["face_gan"] if drawn or invented or "synthetic" in sets else []
     needed += ["face_detector"] if "openpeople" in sets else []
     needed += ["lpips_alex"] if source.originals else []

@@ -59,6 +59,7 @@ def _calibrated(
         return None
     if kept is None:
         folder.save_shared_tensors(name, made)
-    embed = embedder.within(Frame(*made["frame"].tolist()))
+    frame = made["frame"]
+    embed = embedder.within(Frame(*frame.tolist()) if frame.dim() == 1 else frame.float())
     gallery = gallery_of_packed(made, fmr=study.fmr)
     return Judge(choice.label, gallery, lambda images: embed(rgb(images)))

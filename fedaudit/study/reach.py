@@ -1,16 +1,18 @@
 """What a study can settle at most, known before anything runs: how many people its data give."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fedaudit.core import registry
 from fedaudit.core.errors import DataError
 from fedaudit.core.scenario import Scenario, Study
-from fedaudit.data.face_set import FaceSet
+from fedaudit.data.face_set import FaceSet, class_of
 from fedaudit.data.splits import Split, split, target_photos
 from fedaudit.federation.abilities import Aggregates
 from fedaudit.files import asset_store
+from fedaudit.files.asset_table import ASSETS
 from fedaudit.scoring.identity import PAIRS_PER_FALSE_MATCH
 from fedaudit.stats.intervals import clopper_pearson, targets_needed
 from fedaudit.stats.units import units
@@ -42,7 +44,7 @@ class Reach:
     @property
     def counted(self) -> str:
         """How many units the targets are, in words."""
-        one = {"people": "person", "updates": "update"}
+        one = {"people": "person", "updates": "update", "images": "image"}
         return f"{self.units} {one[self.unit] if self.units == 1 else self.unit}"
 
     @property
@@ -65,7 +67,7 @@ def faces_to_count(study: Study, *, fetched: bool) -> FaceSet | None:
     """
     name, settings = study.data.name, study.data.settings
     at_hand = {asset_store.State.PRESENT, asset_store.State.YOURS}
-    near = name == "folder" or (name == "orl" and asset_store.state("orl") in at_hand)
+    near = name in {"folder", "pictures"} or (name in ASSETS and asset_store.state(name) in at_hand)
     if not study.trains or not (fetched or near):
         return None
     faces = registry.create("data", name, {**settings, "size": SMALL})
@@ -90,7 +92,8 @@ def reach_of(faces: FaceSet, parts: Split, scenario: Scenario, *, together: bool
     now = sizes[min(scenario.targets, updates) - 1] if sizes else 1
     alone = all(len(people) == 1 for people in shown)
     targets = sizes.index(most) + 1 if sizes else 1
-    return Reach(scenario.name, now, most, targets, updates, "people" if alone else "updates")
+    single = "images" if faces.classes else "people"
+    return Reach(scenario.name, now, most, targets, updates, single if alone else "updates")
 
 
 def check_targets(found: Reach, scenario: Scenario, place: str) -> None:
@@ -104,7 +107,7 @@ def check_targets(found: Reach, scenario: Scenario, place: str) -> None:
             f"{place}{scenario.targets} targets, and the training photos give only "
             f"{found.updates} different updates of batch {scenario.batch_size}; further ones would "
             f"show the same photos again. Write targets = {found.targets} (that is {found.most} "
-            f"{found.unit}, the most that this data can give), or add people."
+            f"{found.unit}, the most that this data can give), or add people or images."
         )
 
 
@@ -145,7 +148,7 @@ def _limit(study: Study, one: Reach) -> str:
     if one.units >= needed:
         return ""
     known = (
-        f"the targets are {one.counted}; if nobody comes back, they exclude no rate below "
+        f"the targets are {one.counted}; if none comes back, they exclude no rate below "
         f"{one.limit:.3f}, and reid_limit = {study.reid_limit:.3g} takes {needed}. A leak can be "
         "demonstrated all the same."
     )
@@ -154,27 +157,33 @@ def _limit(study: Study, one: Reach) -> str:
     raised = math.ceil(one.best_limit * 1000) / 1000
     return (
         f"{known} This data gives {one.most} at most: write targets = {one.targets} and "
-        f"reid_limit = {raised:.3g}, use a data set of more people, or write underpowered = true "
+        f"reid_limit = {raised:.3g}, use a larger data set, or write underpowered = true "
         "if you know."
     )
 
 
 def _gallery(study: Study, faces: FaceSet) -> Iterator[str]:
-    if not faces.has_identities:
+    if not faces.has_identities and not faces.classes:
         return
     parts = split(faces, study.federation)
     kept = sum(map(len, parts.gallery.values()))
     people = len(parts.gallery)
     pairs = (len(faces.people) - kept) * (people - 1)
+    there, more = f"gallery has {people} people", "people or photos"
+    if faces.classes:
+        idle = set(parts.held_out)
+        counts = Counter(class_of(name) for name in faces.people if name not in idle)
+        pairs = sum(2 * n * (n - 1) for n in counts.values())  # plain and in noise
+        there, more = f"set has {counts.total()} images to copy", "images in each class"
     needed = PAIRS_PER_FALSE_MATCH / study.fmr
     if pairs >= needed:
         return
     relaxed = pairs * 1e-2 >= PAIRS_PER_FALSE_MATCH
-    then = "matches are judged at an FMR of 0.01" if relaxed else "identity cannot be tested"
+    untested = "copies cannot be told" if faces.classes else "identity cannot be tested"
+    then = "matches are judged at an FMR of 0.01" if relaxed else untested
     yield (
-        f"the gallery has {people} people and {pairs:,} impostor pairs, and an FMR of "
-        f"{study.fmr:g} takes {needed:,.0f}: {then}. Use a data set of more people or photos, or "
-        "raise fmr."
+        f"the {there} and {pairs:,} impostor pairs, and an FMR of {study.fmr:g} takes "
+        f"{needed:,.0f}: {then}. Use a data set of more {more}, or raise fmr."
     )
 
 

@@ -15,7 +15,7 @@ from fedaudit.core.errors import (
 )
 from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.protocols import Defense, Method
-from fedaudit.core.scenario import Choice, Federation, Scenario, Study
+from fedaudit.core.scenario import COPY_JUDGE, Choice, Federation, Scenario, Study
 from fedaudit.core.threat_models import check_knowledge, threat_model
 from fedaudit.data.splits import Split, split, target_photos
 from fedaudit.defenses.chain import parts_of
@@ -59,6 +59,13 @@ def check_study(study: Study, *, file: str = "study") -> None:
             raise UnknownNameError("defense label", label, labels, where=f"{file}: deployed")
     build = _builder()
     _check_settings("data", study.data, f"{file}: data")
+    mixed = {choice.name == COPY_JUDGE for choice in study.judges} | {study.of_pictures}
+    if len(mixed) > 1:
+        raise ConfigError(
+            f"{file}: judges = {[choice.name for choice in study.judges]}, and data = "
+            f'"{study.data.name}". Pictures that are no faces are judged by "{COPY_JUDGE}", faces '
+            "never are. Remove judges."
+        )
     for choice in study.judges:
         _check_settings("judges", choice, f"{file}: judges")
     for scenario in study.scenarios:

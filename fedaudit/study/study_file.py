@@ -12,7 +12,16 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from fedaudit.core.errors import ConfigError
-from fedaudit.core.scenario import Choice, Federation, Scenario, Study, keys_of, with_keys
+from fedaudit.core.scenario import (
+    COPY_JUDGE,
+    PICTURES,
+    Choice,
+    Federation,
+    Scenario,
+    Study,
+    keys_of,
+    with_keys,
+)
 from fedaudit.study.named_code import code_in, look_in_current_folder
 from fedaudit.study.study_errors import place_of_scenario, validated
 from fedaudit.study.study_tables import StudyTable
@@ -100,6 +109,8 @@ def study_from_mapping(table: Mapping[str, Any], *, file: str = "study") -> Stud
                 "case are the same here, because files carry the name."
             )
         scenarios[scenario.name.casefold()] = scenario
+    if values.get("data", Choice("orl")).name in PICTURES:
+        values = {"judges": (Choice(COPY_JUDGE),), "utility": False, **values}
     study = Study(scenarios=tuple(scenarios.values()), federation=federation, **values)
     _check_size(study, file)
     return study

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 
 from fedaudit.stats import randomization
-from fedaudit.stats.randomization import identity_test, rank_scores
+from fedaudit.stats.randomization import identity_test, rank_scores, within_strata_test
 
 
 def test_every_assignment_has_a_p_value_of_its_own() -> None:
@@ -57,7 +57,7 @@ def test_drawn_assignments_agree_with_all_of_them(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(("places", "candidates"), [(3, 3), (5, 40), (12, 12)])
 def test_assignments_give_each_place_somebody_else(places: int, candidates: int) -> None:
-    drawn = randomization._random(candidates, places)
+    drawn = randomization._random(candidates, places, np.random.default_rng(0))
     assert drawn.min() == 0
     assert drawn.max() == candidates - 1
     assert (np.diff(np.sort(drawn, axis=1), axis=1) > 0).all()
@@ -95,3 +95,26 @@ def test_ranks_are_of_the_order_alone(row: list[float], times: float, plus: floa
 def test_a_place_has_one_candidate(true: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="each place has a person of its own"):
         identity_test(np.zeros((2, 5)), true, updates=2)
+
+
+def test_within_strata_every_assignment_has_a_p_value_of_its_own() -> None:
+    draw = np.random.default_rng(3)
+    first, second = draw.standard_cauchy((1, 3)), draw.standard_cauchy((2, 3))
+    pairs = [(a, b) for a in range(3) for b in range(3) if a != b]
+    found = sorted(
+        within_strata_test([(first, [one]), (second, pair)], updates=3).p_value
+        for one in range(3)
+        for pair in pairs
+    )
+    assert found == pytest.approx([(k + 1) / 18 for k in range(18)])
+
+
+def test_what_says_the_class_alone_says_nothing_within_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Places of one class have equal scores for all of it: no assignment fits better."""
+    blocks = [(np.ones((2, 6)), (0, 1)), (np.zeros((2, 6)), (2, 3))]
+    assert within_strata_test(blocks, updates=4).p_value == 1
+    monkeypatch.setattr(randomization, "ENUMERATED", 1)
+    table = np.random.default_rng(0).normal(size=(2, 6))
+    alike = [(table, (0, 1)), (-table, (0, 1))]
+    # Blocks of one shape are drawn apart: drawn together, these would always cancel.
+    assert 0.05 < within_strata_test(alike, updates=4).p_value < 0.95

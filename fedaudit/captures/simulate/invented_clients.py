@@ -6,6 +6,7 @@ of this round is of the person by whom it is scored.
 """
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -100,6 +101,8 @@ def _of_the_set(simulation: Simulation, client: int, photos: Sequence[int]) -> T
     in another order, in which none stays where it was.
     """
     faces = simulation.faces
+    if faces.classes:
+        return _of_the_classes(simulation, client, photos)
     left = sorted(set(range(len(faces.people))) - set(photos))
     if not left:
         half = len(photos) // 2
@@ -107,6 +110,26 @@ def _of_the_set(simulation: Simulation, client: int, photos: Sequence[int]) -> T
     draw = generator_for("other images", faces.name, client)
     order = torch.randperm(len(left), generator=draw).tolist()
     return faces.images[[left[order[k % len(left)]] for k in range(len(photos))]]
+
+
+def _of_the_classes(simulation: Simulation, client: int, photos: Sequence[int]) -> Tensor:
+    """Pictures of the same classes that never train, one for each of `photos`."""
+    faces = simulation.faces
+    idle: dict[str, list[int]] = {}
+    for k, name in enumerate(faces.people):
+        if name in set(simulation.split.held_out):
+            idle.setdefault(faces.classes[k], []).append(k)
+    draw = generator_for("other images", faces.name, client)
+    for label, numbers in idle.items():
+        order = torch.randperm(len(numbers), generator=draw).tolist()
+        idle[label] = [numbers[k] for k in order]
+    taken = Counter[str]()
+    chosen = []
+    for photo in photos:
+        label = faces.classes[photo]
+        chosen.append(idle[label][taken[label] % len(idle[label])])
+        taken[label] += 1
+    return faces.images[chosen]
 
 
 def _with_their_rows(simulation: Simulation, state: State, clients: Collection[int]) -> State:

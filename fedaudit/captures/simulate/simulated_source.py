@@ -25,6 +25,7 @@ from fedaudit.core.source import Explained, FaceEmbedder, SourceFacts
 from fedaudit.core.threat_models import threat_model
 from fedaudit.core.trial import NOISE_TARGETS, Cell
 from fedaudit.data import provenance
+from fedaudit.data.face_set import class_of
 from fedaudit.defenses.chain import changed, parts_of
 from fedaudit.defenses.composition import Planned
 from fedaudit.federation.abilities import Aggregates, Notes
@@ -105,7 +106,7 @@ class SimulatedSource:
     def notes(self) -> tuple[str, ...]:
         """What defenses do to the study's networks."""
         notes: dict[str, None] = {}
-        if self.study.data.settings.get("align"):
+        if self.study.data.settings.get("align") or self.study.of_pictures:
             notes = dict.fromkeys(faces_of(self.study).notes)
         for scenario in self.study.scenarios:
             for defense in scenario.defenses:
@@ -172,4 +173,7 @@ def wrong_person_for(
     next_client = clients[(cell.target + 1) % len(clients)]
     start = cell.target // len(clients) % len(next_client)
     turned = (*next_client[start:], *next_client[:start])
-    return next((person for person in turned if person not in shown), None)
+    others = [person for person in turned if person not in shown]
+    kinds = {class_of(person) for person in shown}
+    # Of pictures one of the same class, which is the harder to tell apart; of people anybody.
+    return next((p for p in others if class_of(p) in kinds), next(iter(others), None))

@@ -16,6 +16,7 @@ from fedaudit.data.pseudonyms import hide_names, key_of_faces, nameless_errors, 
 from fedaudit.data.splits import Split, split
 from fedaudit.files.cache import key_of, load_or_learn
 from fedaudit.scoring.copies import nearest_photos
+from fedaudit.scoring.copy_judge import embed_pictures
 from fedaudit.scoring.identity import GALLERY_SIZE, embed_split, packed
 
 T = TypeVar("T")
@@ -62,7 +63,10 @@ def gallery_of(
 
     None where nobody's name is known.
     """
-    if not faces_of(study).has_identities:
+    faces = faces_of(study)
+    if faces.classes:
+        return embed_pictures(faces, split_of(study, federation), embedder)
+    if not faces.has_identities:
         return None
     return _embedded(*_faces(study), split_of(study, federation), embedder)
 
@@ -70,14 +74,15 @@ def gallery_of(
 def names_of(study: Study) -> Mapping[str, str]:
     """Whom the pseudonyms of the study's people stand for; empty where they have their names."""
     faces = _read(study, study.size)
-    return {} if faces.public else names_behind(faces.people, key_of_faces(faces))
+    return {} if faces.public or faces.classes else names_behind(faces.people, key_of_faces(faces))
 
 
 def _faces(study: Study) -> tuple[FaceSet, FaceSet]:
     def make() -> tuple[FaceSet, FaceSet]:
         with nameless_errors():
-            faces, full = _read(study, study.size), _read(study, GALLERY_SIZE)
-        if faces.public:
+            faces = _read(study, study.size)
+            full = faces if faces.classes else _read(study, GALLERY_SIZE)
+        if faces.public or faces.classes:
             return faces, full
         key = key_of_faces(faces)
         return hide_names(faces, key), hide_names(full, key)

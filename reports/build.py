@@ -18,6 +18,7 @@ from fedaudit.reports import recorded
 from fedaudit.reports.comparison import Row
 from fedaudit.reports.controls import ceilings, controls, failed
 from fedaudit.reports.defense_lines import defense_lines
+from fedaudit.reports.evidence_matrix import evidence_matrices
 from fedaudit.reports.exhibits import SEED, exhibits, points
 from fedaudit.reports.explanation import FILE as EXPLANATION
 from fedaudit.reports.explanation import Explanation
@@ -129,6 +130,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         table = invalidated(table, settings)
     exposed = exposures(study, trials, table, source)
     verdict, place = headline(table, settings, study.audited, checks, _not_run(study, table))
+    lines = defense_lines(study, trials, table)
     thresholds = {name: known.threshold if known else None for name, known in galleries.items()}
     results = Results(
         schema_version=SCHEMA_VERSION,
@@ -144,7 +146,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
             {name for t in trials.all for image in t.images for name in image.metrics} or None
         ),
         rows=table,
-        defenses=defense_lines(study, trials, table),
+        defenses=lines,
         exposures=exposed,
         contrasts=contrasts(study, trials),
         ceilings=known,
@@ -157,6 +159,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         coverage=coverage(manifest.categories, table),
         findings=findings(table, exposed, recorded.findings_of(study, source.protections, table)),
         exhibits=exhibits(study, trials, table, thresholds),
+        matrices=evidence_matrices(lines, trials, thresholds),
         points=points(trials),
         ledger=tuple(_ledger(scenario, study, source) for scenario in study.scenarios),
         provenance=_provenance(folder, manifest),
@@ -261,6 +264,8 @@ def _pictures(folder: RunFolder, results: Results) -> Iterator[tuple[tuple[str, 
     """What the gallery and the verdict card show."""
     wanted = {(e.cell, e.image) for e in results.exhibits}
     wanted |= {(e.prior_cell, e.image) for e in results.exhibits if e.prior_cell}
+    rows = (row for matrix in results.matrices for row in matrix.rows)
+    wanted |= {(c.cell, c.image) for row in rows for c in row.cells if c}
     worst = (row.measurement.worst for row in results.rows if row.measurement)
     wanted |= {(place.cell, place.image) for place in worst if place}
     for key, image in sorted(wanted):

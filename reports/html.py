@@ -19,21 +19,24 @@ from fedaudit.reports.figures import Figure, state
 from fedaudit.reports.frontier import frontier
 from fedaudit.reports.image_words import page_of_images
 from fedaudit.reports.lane_figures import contrasts, model_states, reidentification, scores
-from fedaudit.reports.pictures import Picture, Trio, trios, worst_pair
+from fedaudit.reports.league import league
+from fedaudit.reports.pictures import Picture, Strip, Trio, strips, trios, worst_pair
 from fedaudit.reports.plain_names import attack_name, defense_name
-from fedaudit.reports.results import Results, canonical_bytes
+from fedaudit.reports.results import EvidenceMatrix, EvidenceRow, Results, canonical_bytes
 from fedaudit.reports.sweeps import setting_curves
 
 _TEMPLATES = Path(__file__).parent / "templates"
+SCRIPTS = ("gallery.js", "league.js", "matrix.js")
 SECTIONS = (
     ("verdict", "Verdict"),
+    ("defenses", "Defenses"),
+    ("evidence", "Evidence"),
     ("exposure", "What gives the face away"),
+    ("findings", "Findings"),
     ("coverage", "Coverage"),
     ("controls", "Controls"),
-    ("findings", "Findings"),
-    ("evidence", "Evidence"),
     ("figures", "Figures"),
-    ("comparison", "Defense comparison"),
+    ("comparison", "All comparisons"),
     ("why", "Why it leaks"),
     ("method", "Threat model and method"),
     ("annex", "Compliance annex"),
@@ -59,6 +62,7 @@ def render(
     full = evidence == "full" and pictures is not None
     faces = trios(results.exhibits, pictures) if full and pictures else ()
     worst = worst_pair(results, pictures) if full and pictures else None
+    rows = strips(results.matrices, pictures) if full and pictures else ()
     shown = text.clean(results)
     with charts.unchecked():
         drawn, exposure = figures(shown), exposure_map(shown)
@@ -71,9 +75,11 @@ def render(
         "why_figures": why_drawn,
         "r": shown,
         "exhibits": _exhibits(shown, faces),
+        "matrices": _matrices(shown, rows),
         "worst": worst,
         "figures": drawn,
         "exposure": exposure,
+        "league": league(shown),
         "version": shown.provenance.fedaudit,
         "schema": f"results schema {shown.schema_version}",
         "source": "provenance",
@@ -90,7 +96,7 @@ def render(
         "counts": view.counts(shown),
         "interval_methods": view.intervals(shown),
     }
-    script = (_TEMPLATES / "filter.js").read_text("utf-8")
+    script = "\n".join((_TEMPLATES / name).read_text("utf-8") for name in SCRIPTS)
     sections = [s for s in SECTIONS if s[0] != "why" or why]
     drawn_page = page(
         "report.html", content, sections, evidence=evidence, digest=digest, script=script
@@ -164,6 +170,20 @@ def policy(*, styles: Iterable[str], scripts: Iterable[str]) -> str:
             "form-action 'none'",
         )
     )
+
+
+def _matrices(
+    results: Results, rows: tuple[tuple[Strip, ...], ...]
+) -> list[tuple[EvidenceMatrix, list[tuple[EvidenceRow, Strip | None]]]]:
+    """Each matrix with the pictures of its rows; that of the headline's scenario first."""
+    strips = rows or [(None,) * len(matrix.rows) for matrix in results.matrices]
+    pairs = [
+        (matrix, list(zip(matrix.rows, mine, strict=True)))
+        for matrix, mine in zip(results.matrices, strips, strict=True)
+    ]
+    headline = view.headline_row(results)
+    first = headline.scenario if headline else None
+    return sorted(pairs, key=lambda pair: (pair[0].scenario != first, -len(pair[0].columns)))
 
 
 def _exhibits(results: Results, faces: tuple[Trio, ...]) -> list[tuple[Any, Trio | None]]:

@@ -1,18 +1,23 @@
 """Faces for the gallery, as small PNG data URIs. Only full evidence ever reaches this module."""
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import accumulate
+from typing import TypeVar
 
 from PIL import Image
 from torch import Tensor
 
-from fedaudit.reports.results import Exhibit, Results
+from fedaudit.reports.results import EvidenceMatrix, EvidenceRow, Exhibit, Results
 from fedaudit.reports.view import worst_row
 
-BUDGET = 2_000_000
-"""Characters that all pictures of a page may take, so that the page stays below 3 MB."""
+A = TypeVar("A")
+B = TypeVar("B")
+BUDGET = 1_000_000
+"""Characters that the pictures of the gallery may take, and those of the matrices, so that the page
+stays below 3 MB."""
 SIDES = (128, 96, 64, 48, 32)
 """Longest sides in pixels that are tried, largest first, until the pictures fit the budget."""
 
@@ -51,6 +56,14 @@ def data_uri(image: Tensor, side: int) -> str:
     return "data:image/png;base64," + b64encode(buffer.getvalue()).decode()
 
 
+@dataclass(frozen=True)
+class Strip:
+    """Data URIs of one row of the evidence matrix; None where there is no such picture."""
+
+    original: str | None
+    reconstructions: tuple[str | None, ...]
+
+
 def trios(
     exhibits: tuple[Exhibit, ...], pictures: Mapping[tuple[str, int], Picture]
 ) -> tuple[Trio, ...]:
@@ -58,17 +71,36 @@ def trios(
 
     Where even the smallest does not fit, the last exhibits go without.
     """
-    shown: list[Trio] = []
+    shown = _fitting(exhibits, lambda exhibit, side: _trio(exhibit, pictures, side), _size)
+    return tuple(trio or Trio(None, None, None) for trio in shown)
+
+
+def strips(
+    matrices: tuple[EvidenceMatrix, ...], pictures: Mapping[tuple[str, int], Picture]
+) -> tuple[tuple[Strip, ...], ...]:
+    """Pictures of all evidence matrices, row by row; they fit the budget as `trios` do."""
+    rows = [row for matrix in matrices for row in matrix.rows]
+    drawn = _fitting(rows, lambda row, side: _strip(row, pictures, side), _strip_size)
+    shown = iter(drawn)
+    without = [Strip(None, (None,) * len(matrix.columns)) for matrix in matrices]
+    return tuple(
+        tuple(next(shown) or blank for _ in matrix.rows)
+        for matrix, blank in zip(matrices, without, strict=True)
+    )
+
+
+def _fitting(
+    things: Sequence[A], draw: Callable[[A, int], B], size: Callable[[B], int]
+) -> list[B | None]:
+    """Each thing drawn at the largest size at which all fit the budget; None for what does not."""
+    drawn: list[B] = []
     for side in SIDES:
-        shown = [_trio(exhibit, pictures, side) for exhibit in exhibits]
-        if sum(map(_size, shown)) <= BUDGET:
-            return tuple(shown)
-    spent = 0
-    for position, trio in enumerate(shown):
-        spent += _size(trio)
-        if spent > BUDGET:
-            shown[position] = Trio(None, None, None)
-    return tuple(shown)
+        drawn = [draw(thing, side) for thing in things]
+        if sum(map(size, drawn)) <= BUDGET:
+            return list(drawn)
+    sizes = [size(one) for one in drawn]
+    spent = accumulate(sizes)
+    return [one if so_far <= BUDGET else None for one, so_far in zip(drawn, spent, strict=True)]
 
 
 def worst_pair(results: Results, pictures: Mapping[tuple[str, int], Picture]) -> Trio | None:
@@ -93,6 +125,20 @@ def _trio(exhibit: Exhibit, pictures: Mapping[tuple[str, int], Picture], side: i
         reconstruction=data_uri(own.reconstruction, side) if own else None,
         prior=data_uri(prior.reconstruction, side) if prior else None,
     )
+
+
+def _strip(row: EvidenceRow, pictures: Mapping[tuple[str, int], Picture], side: int) -> Strip:
+    mine = [pictures.get((cell.cell, cell.image)) if cell else None for cell in row.cells]
+    originals = [picture.original for picture in mine if picture]
+    original = next((image for image in originals if image is not None), None)
+    return Strip(
+        None if original is None else data_uri(original, side),
+        tuple(data_uri(p.reconstruction, side) if p else None for p in mine),
+    )
+
+
+def _strip_size(strip: Strip) -> int:
+    return sum(len(uri or "") for uri in (strip.original, *strip.reconstructions))
 
 
 def _size(trio: Trio) -> int:

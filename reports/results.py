@@ -23,7 +23,7 @@ from fedaudit.reports.comparison import (
 )
 from fedaudit.reports.explanation import Explanation
 
-SCHEMA_VERSION = "3"
+SCHEMA_VERSION = "4"
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,63 @@ class Exhibit:
 
 
 @dataclass(frozen=True)
+class EvidenceCell:
+    """What one attack made of one photo under one defense.
+
+    Attributes:
+        cell, image: The cell, and the place of the image in it.
+        match: Whether the judge takes it for the person; None where identity was not tested.
+        metrics: How alike it is to the original, by name.
+        steps, restarts, seconds, adaptive, history: As in `Trial`.
+        nearest: People of the gallery with their identity cosine, the closest first.
+    """
+
+    cell: str
+    image: int
+    cosine: float | None
+    match: bool | None
+    metrics: Mapping[str, float]
+    steps: int
+    restarts: int
+    seconds: float
+    adaptive: str
+    history: tuple[tuple[int, float], ...]
+    nearest: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class EvidenceRow:
+    """One photo of one person, and what came back of it.
+
+    Attributes:
+        image: Its place in the client's batch.
+        cells: One a column; None where there is none.
+    """
+
+    person: str
+    image: int
+    cells: tuple[EvidenceCell | None, ...]
+
+
+@dataclass(frozen=True)
+class EvidenceMatrix:
+    """One scenario's photos against its defenses.
+
+    Attributes:
+        columns: Label of a defense, and of the strongest attack on it.
+        rows: The worst, then some drawn at random.
+        photos: How many there are in all.
+        threshold: Of a match; None without a judge.
+    """
+
+    scenario: str
+    columns: tuple[tuple[str, str], ...]
+    rows: tuple[EvidenceRow, ...]
+    photos: int
+    threshold: float | None
+
+
+@dataclass(frozen=True)
 class ScorePoint:
     """One reconstructed image's identity cosine, for the score distributions."""
 
@@ -225,6 +282,7 @@ class Results:
     coverage: tuple[Coverage, ...]
     findings: tuple[Finding, ...]
     exhibits: tuple[Exhibit, ...]
+    matrices: tuple[EvidenceMatrix, ...]
     points: tuple[ScorePoint, ...]
     ledger: tuple[Ledger, ...]
     provenance: Provenance

@@ -45,7 +45,8 @@ def judged(results: Results) -> str:
         return "Comparison: no defense is named as deployed, so none is judged."
     names = ", ".join(map(defense_name, results.deployed))
     alternatives = unique([row.defense for row in results.rows if row.role == "alternative"])
-    others = f" Alternatives, not judged: {', '.join(alternatives)}." if alternatives else ""
+    others = ", ".join(map(defense_name, alternatives))
+    others = f" Alternatives, not judged: {others}." if others else ""
     return f"Deployed, and judged here: {names}.{others}"
 
 
@@ -148,7 +149,10 @@ def next_steps(results: Results) -> tuple[str, ...]:
         steps.append(f"Look at the failed controls first: {', '.join(failed)}.")
     grave = [f for f in results.findings if f.severity != "none"]
     findings = sorted(grave, key=lambda f: -ORDER.index(f.severity))
-    steps += [f"{finding.id}: {finding.remedy}" for finding in findings[:2]]
+    remedies: dict[str, list[str]] = {}
+    for finding in findings:
+        remedies.setdefault(finding.remedy, []).append(finding.id)
+    steps += [f"{remedy} ({', '.join(ids)})" for remedy, ids in list(remedies.items())[:2]]
     needed = results.headline.targets_needed
     if needed is not None:
         steps.append(

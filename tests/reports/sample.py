@@ -20,6 +20,9 @@ from fedaudit.reports.results import (
     Contrast,
     Control,
     Coverage,
+    EvidenceCell,
+    EvidenceMatrix,
+    EvidenceRow,
     Exhibit,
     Finding,
     Ledger,
@@ -300,6 +303,36 @@ def _exhibits(rows: tuple[Row, ...]) -> tuple[Exhibit, ...]:
     return tuple(sorted(shown, key=lambda e: (e.selection == "random", -(e.cosine or 0))))
 
 
+def _matrices(rows: tuple[Row, ...]) -> tuple[EvidenceMatrix, ...]:
+    """Two photos a scenario; under the last defense one was not attacked."""
+    attack = rows[0].attack
+    matrices = []
+    for scenario, *_ in SCENARIOS:
+        columns = tuple((defense, attack) for defense in DEFENSES)
+        table = []
+        for k in range(2):
+            cells = [
+                EvidenceCell(
+                    cell=f"{scenario}--{defense}--{attack}--audit--t{k:03d}--s0",
+                    image=0,
+                    cosine=0.7 - 0.2 * column,
+                    match=column < 2,
+                    metrics={"ssim": 0.8, "lpips": 0.1, "psnr": 22.0, "mse": 0.01},
+                    steps=120,
+                    restarts=1,
+                    seconds=3.5,
+                    adaptive="known",
+                    history=((10, 1.2), (60, 0.4), (120, 0.2)),
+                    nearest=((f"person {k}", 0.7 - 0.2 * column), ("person 9", 0.1)),
+                )
+                for column, defense in enumerate(DEFENSES)
+            ]
+            last = None if k else cells[-1]
+            table.append(EvidenceRow(f"person {k}", 0, (*cells[:-1], last)))
+        matrices.append(EvidenceMatrix(scenario, columns, tuple(table), 16, 0.42))
+    return tuple(matrices)
+
+
 def _findings() -> tuple[Finding, ...]:
     return (
         Finding(
@@ -466,6 +499,7 @@ def sample(*, underpowered: bool = True) -> Results:
         coverage=_coverage(),
         findings=_findings(),
         exhibits=_exhibits(rows),
+        matrices=_matrices(rows),
         points=_points(rows),
         ledger=ledger,
         provenance=Provenance(
@@ -497,6 +531,13 @@ def pictures(results: Results, size: int = 64) -> dict[tuple[str, int], Picture]
     generator = torch.Generator().manual_seed(3)
     ramp = torch.linspace(0, 1, size)
     wanted = [(e.cell, e.image) for e in results.exhibits]
+    wanted += [
+        (cell.cell, cell.image)
+        for matrix in results.matrices
+        for row in matrix.rows
+        for cell in row.cells
+        if cell
+    ]
     wanted += [(e.prior_cell, e.image) for e in results.exhibits if e.prior_cell]
     worst = [r.measurement.worst for r in results.rows if r.measurement]
     wanted += [(place.cell, place.image) for place in worst if place]

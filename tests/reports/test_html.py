@@ -26,11 +26,12 @@ from sample import page, pictures, sample
 
 SECTIONS = [
     "verdict",
+    "defenses",
+    "evidence",
     "exposure",
+    "findings",
     "coverage",
     "controls",
-    "findings",
-    "evidence",
     "figures",
     "comparison",
     "method",
@@ -89,6 +90,14 @@ def hostile(value: Any, hint: Any = None) -> Any:
     return tuple(hostile(v) for v in value) if isinstance(value, tuple) else value
 
 
+MATRICES = sum(
+    1 + sum(cell is not None for cell in row.cells)
+    for matrix in sample().matrices
+    for row in matrix.rows
+)
+"""Pictures of the sample's evidence matrices."""
+
+
 def test_rendering_again_gives_the_same_bytes() -> None:
     results = sample()
     again = render(results, pictures(results), "full")
@@ -125,7 +134,9 @@ def test_nothing_is_loaded_and_nothing_is_inline_but_what_the_policy_names(
     for tag, attributes in parsed.tags:
         assert not [name for name in attributes if name == "style" or name.startswith("on")], tag
         for name in ("href", "src", "srcset", "action", "xlink:href", "data", "poster"):
-            assert (attributes.get(name) or "#").startswith(("#", "data:image/png;base64,"))
+            kept = ("data:text/csv", "data:application/json") if "download" in attributes else ()
+            fine = ("#", "data:image/png;base64,", *kept)
+            assert (attributes.get(name) or "#").startswith(fine)
     policy = next(a for a in parsed.all("meta") if a.get("http-equiv"))["content"] or ""
     assert policy.startswith("default-src 'none'; ")
     assert f"style-src {source_hash(parsed.blocks['style'])};" in policy
@@ -138,7 +149,11 @@ def test_links_lead_somewhere_and_ids_are_unique() -> None:
     parsed = Page(page("full"))
     ids = [a["id"] for _, a in parsed.tags if "id" in a]
     assert len(ids) == len(set(ids))
-    assert {(a.get("href") or "#")[1:] for a in parsed.all("a")} <= set(ids)
+    links = [a for a in parsed.all("a") if "download" not in a]
+    assert {(a.get("href") or "#")[1:] for a in links} <= set(ids)
+    opened = {a["popovertarget"] for a in parsed.all("button") if "popovertarget" in a}
+    assert opened
+    assert opened <= set(ids)
 
 
 def test_hostile_text_appears_as_text() -> None:
@@ -156,7 +171,7 @@ def test_hostile_text_appears_as_text() -> None:
 def test_hostile_cell_names_still_find_their_pictures() -> None:
     results: Results = hostile(sample())
     parsed = Page(render(results, pictures(results, size=8), "full"))
-    assert sum(1 for _ in parsed.all("img")) == 3 * len(results.exhibits) + 2
+    assert sum(1 for _ in parsed.all("img")) == 3 * len(results.exhibits) + 2 + MATRICES
     assert not [a for a in parsed.all("img") if "onerror" in a]
 
 
@@ -173,7 +188,7 @@ def test_full_evidence_says_what_it_holds_and_describes_each_face() -> None:
     parsed = Page(page("full"))
     assert "Contains biometric data" in parsed.text
     faces = list(parsed.all("img"))
-    assert len(faces) == 3 * 24 + 2
+    assert len(faces) == 3 * 24 + 2 + MATRICES
     assert all(a.get("alt") for a in faces)
 
 
@@ -204,7 +219,8 @@ def test_no_conclusion_is_claimed() -> None:
 
 
 def test_every_metric_column_has_direction_unit_and_range() -> None:
-    heads = re.findall(r"<th scope=\"col\">([^<]*)<small>([^<]*)", page("redacted"))
+    tables = re.sub(r'(?s)<table class="matrix">.*?</thead>', "", page("redacted"))
+    heads = re.findall(r"<th scope=\"col\"[^>]*>([^<]*)<small>([^<]*)", tables)
     metrics = [(name, unit) for name, unit in heads if name != "Defense"]
     assert len(metrics) > 3 * 15
     for name, unit in metrics:

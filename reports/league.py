@@ -1,0 +1,173 @@
+"""The league table: one line a defense, the one that leaks most first."""
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+from urllib.parse import quote
+
+from fedaudit.core import claims
+from fedaudit.core.measures import Utility
+from fedaudit.reports.columns import UNSTATED
+from fedaudit.reports.comparison import ADAPTED, DefenseLine
+from fedaudit.reports.plain_names import attack_name, defense_name
+from fedaudit.reports.results import Results
+from fedaudit.reports.text import ABSENT, number
+
+UNTESTED = -1.0
+"""Where a line without a rate stands: last."""
+
+
+@dataclass(frozen=True)
+class League:
+    """The table with what it can be downloaded as.
+
+    Attributes:
+        lines: Sorted by what leaks, most first.
+        scenarios: Of the lines, in the order of the study.
+        csv, json: `data:` addresses of the numbers behind the table.
+    """
+
+    lines: tuple["LeagueLine", ...]
+    scenarios: tuple[str, ...]
+    csv: str
+    json: str
+
+
+@dataclass(frozen=True)
+class LeagueLine:
+    """One line as the page shows it.
+
+    Attributes:
+        defense: Its plain name.
+        settings: What the study set, as text.
+        attack: The strongest attack's plain name; "" where none was run.
+        adaptive: What that attack knows of the defense, in words.
+        leak: Sorts by leakage: rate, then its lower bound.
+        lost: Points of accuracy lost against no defense; None where not measured.
+        accuracy: Of the federation with it; None where not measured.
+        price: Times of a client's work, and bytes, in words.
+        guarantee: ε with its unit, or what stands in its place.
+    """
+
+    source: DefenseLine
+    defense: str
+    settings: str
+    attack: str
+    adaptive: str
+    leak: float
+    lost: float | None
+    accuracy: Utility | None
+    price: str
+    guarantee: str
+
+
+def league(results: Results) -> League:
+    """All lines of the comparison of defenses."""
+    lines = sorted(map(_line, results.defenses), key=lambda line: -line.leak)
+    records = [record(line.source) for line in lines]
+    return League(
+        lines=tuple(lines),
+        scenarios=tuple(dict.fromkeys(line.scenario for line in results.defenses)),
+        csv="data:text/csv;charset=utf-8," + quote(_csv(records)),
+        json="data:application/json," + quote(json.dumps(records, indent=1, allow_nan=False)),
+    )
+
+
+def record(line: DefenseLine) -> dict[str, Any]:
+    """The numbers of a line; None is "not measured"."""
+    m, worth = line.measurement, line.utility
+    reid, prior = line.reid, m.prior if m else None
+    return {
+        "scenario": line.scenario,
+        "defense": line.defense,
+        "name": line.name,
+        "settings": json.dumps(dict(line.settings), sort_keys=True),
+        "role": line.role,
+        "verdict": line.verdict,
+        "strongest_attack": line.attack,
+        "adaptive": line.adaptive,
+        "reidentified": reid and reid.hits,
+        "of": reid and reid.n,
+        "unit": reid and reid.unit,
+        "rate": reid and reid.value,
+        "rate_low": reid and reid.low,
+        "rate_high": reid and reid.high,
+        "prior_only_rate": prior and prior.value,
+        "accuracy": worth and worth.accuracy.value,
+        "accuracy_untrained": worth and worth.untrained.value,
+        "accuracy_lost": line.accuracy_lost and line.accuracy_lost.value,
+        "overhead": worth and worth.overhead,
+        "bytes_sent": worth and worth.bytes_sent,
+        "guarantee": claims.in_short(line.claims, ""),
+    }
+
+
+def _line(line: DefenseLine) -> LeagueLine:
+    lost = line.accuracy_lost
+    return LeagueLine(
+        source=line,
+        defense=defense_name(line.defense),
+        settings=_settings(line),
+        attack=attack_name(line.attack) if line.attack else "",
+        adaptive=_adaptive(line),
+        leak=UNTESTED if line.reid is None else line.reid.value + line.reid.low / 1e3,
+        lost=None if lost is None else 100 * lost.value,
+        accuracy=line.utility,
+        price=_price(line.utility),
+        guarantee=_guarantee(line),
+    )
+
+
+def _settings(line: DefenseLine) -> str:
+    own = line.settings or {k: v for claim in line.claims for k, v in claim.settings.items()}
+    return ", ".join(f"{key} = {_value(value)}" for key, value in own.items())
+
+
+def _value(value: object) -> str:
+    if isinstance(value, Mapping):
+        return defense_name(str(value.get("name", "…")))
+    if isinstance(value, list | tuple):
+        return " + ".join(map(_value, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _adaptive(line: DefenseLine) -> str:
+    if line.attack is None or line.name == "none":
+        return ""
+    if line.adaptive in ADAPTED:
+        return "knows the defense"
+    return "takes it for absent" if line.met_by_adaptive else "takes it for absent; no other ran"
+
+
+def _price(worth: Utility | None) -> str:
+    if worth is None:
+        return ABSENT
+    times = f"{number(worth.overhead)} × work" if worth.overhead is not None else ""
+    sent = ""
+    if worth.bytes_sent and worth.plain_bytes_sent:
+        sent = f"{number(worth.bytes_sent / worth.plain_bytes_sent)} × bytes"
+    return ", ".join(part for part in (times, sent) if part) or ABSENT
+
+
+def _guarantee(line: DefenseLine) -> str:
+    if not line.claims:
+        return "none stated" if line.name in UNSTATED else "none (heuristic)"
+    return claims.in_short(line.claims)
+
+
+def _csv(records: list[dict[str, Any]]) -> str:
+    out = StringIO()
+    if records:
+        writer = csv.DictWriter(out, list(records[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({key: _cell(value) for key, value in line.items()} for line in records)
+    return out.getvalue()
+
+
+def _cell(value: object) -> object:
+    """A spreadsheet takes text that begins like a formula for one."""
+    risky = isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"}
+    return f"'{value}" if risky else value

@@ -8,6 +8,7 @@ from typing import Literal
 from fedaudit.core.claims import COUNTS, Claim, in_words
 from fedaudit.core.protocols import AttackCategory
 from fedaudit.reports.comparison import LEAKING, Exposure, Measurement, Row, Severity
+from fedaudit.reports.plain_names import attack_name, defense_name
 from fedaudit.reports.results import Coverage, Finding
 from fedaudit.reports.text import percent
 from fedaudit.reports.verdicts import ORDER, model_in_words, rate_text
@@ -144,6 +145,7 @@ def _finding(
     title: str,
     claim: str,
     remedy: str,
+    cause: str = "",
     evidence: str = "",
     standards: tuple[str, ...] = RECONSTRUCTION,
 ) -> Finding:
@@ -153,6 +155,7 @@ def _finding(
         id="",
         severity=severity,
         confidence=confidence,
+        cause=cause or title,
         title=title,
         claim=claim,
         evidence=evidence or row.verdict.sentence,
@@ -175,21 +178,21 @@ def _leak(row: Row, rows: tuple[Row, ...]) -> Finding:
         likeness.append(f"LPIPS {lpips.value:.2f}")
     if likeness:
         parts.append(", ".join(likeness))
-    title = f"Faces can be rebuilt from updates of {model_in_words(row)}"
+    cause = "Faces can be rebuilt from updates"
     if m.searched:
-        title = (
-            f"Faces that match somebody in the gallery come out of updates of {model_in_words(row)}"
-        )
+        cause = "Faces that match somebody in the gallery come out of updates"
+    title = f"{cause} of {model_in_words(row)}"
     remedy, standards = _remedy(row, rows), RECONSTRUCTION
     if _is_template(row):
         known = _lesson(m.attacked)
-        title, standards = known.title, (*RECONSTRUCTION, *IRREVERSIBILITY)
+        title, cause, standards = known.title, known.title, (*RECONSTRUCTION, *IRREVERSIBILITY)
         remedy = known.remedy if remedy == NO_REMEDY else f"{known.remedy} {remedy}"
     return _finding(
         row,
         "leak",
         severity=row.verdict.severity,
         confidence="high" if m.p_holm is not None and m.p_holm < 0.05 else "medium",
+        cause=cause,
         title=f"{title}, {_under(row)}",
         claim=_claim(row),
         evidence=f"{row.verdict.sentence} {'; '.join(parts)}." if parts else "",
@@ -203,8 +206,8 @@ def _claim(row: Row) -> str:
     assert m
     assert m.reid
     if m.searched:
-        return f"Of {row.attack}, {rate_text(m.reid)} match somebody in the gallery."
-    return f"{row.attack} re-identified {rate_text(m.reid)}."
+        return f"Of {attack_name(row.attack)}, {rate_text(m.reid)} match somebody in the gallery."
+    return f"{attack_name(row.attack)} re-identified {rate_text(m.reid)}."
 
 
 def _single(row: Row) -> Finding:
@@ -214,6 +217,7 @@ def _single(row: Row) -> Finding:
         "single",
         severity="low",
         confidence="low",
+        cause="Single matches, not yet significantly above prior-only",
         title=f"{row.reid.hits} match(es) from {_source(row)} {_under(row)}, not yet significantly "
         "above prior-only",
         claim=_claim(row),
@@ -234,7 +238,8 @@ def _uncovered(rows: Iterable[Row]) -> list[Finding]:
                 "uncovered",
                 severity="high" if leaks or broken else "low",
                 confidence="high",
-                title=f"The privacy claim of {row.defense} {title}",
+                cause=f"A privacy claim {title}",
+                title=f"The privacy claim of {defense_name(row.defense)} {title}",
                 claim="; ".join(map(in_words, open_)) + ".",
                 remedy="State unit and scope of the guarantee wherever ε is quoted, and protect "
                 "what it does not cover too: the update by DP-SGD or client DP, with nothing after "
@@ -285,7 +290,7 @@ def _remedy(row: Row, rows: tuple[Row, ...]) -> str:
             f"{percent(best.utility.accuracy.value)} (untrained: "
             f"{percent(best.utility.untrained.value)})."
         )
-    return f"Measured here: under {best.defense}, {rate_text(best.reid)}.{price}"
+    return f"Measured here: under {defense_name(best.defense)}, {rate_text(best.reid)}.{price}"
 
 
 def _secure_sums(exposures: tuple[Exposure, ...]) -> list[Finding]:
@@ -300,14 +305,16 @@ def _secure_sums(exposures: tuple[Exposure, ...]) -> list[Finding]:
         which = "Whether a row here has one owner is for the method to say."
         if owned:
             which = "Here such rows were summed: each is known as if it had been sent in clear."
+        title = "The secure sum hides only what several clients change"
+        if owned:
+            title = "The secure sum hides no row that one client alone owns"
         issues.append(
             Finding(
                 id="",
                 severity="low" if owned else "none",
                 confidence="high",
-                title="The secure sum hides no row that one client alone owns"
-                if owned
-                else "The secure sum hides only what several clients change",
+                cause=title,
+                title=title,
                 claim="A row that one client alone changes comes out of the sum exactly, whatever "
                 f"the others send: W_k = (S − (Σw − w_k) · W_sent) / w_k. {which}",
                 evidence="Derived, not measured in this run: the server knows what it had sent, "
@@ -328,7 +335,7 @@ def _source(row: Row) -> str:
 
 
 def _under(row: Row) -> str:
-    return "without a defense" if row.defense == "none" else f"under {row.defense}"
+    return "without a defense" if row.defense == "none" else f"under {defense_name(row.defense)}"
 
 
 def _hash(*parts: str) -> str:

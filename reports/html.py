@@ -78,6 +78,7 @@ def render(
         "matrices": _matrices(shown, rows),
         "worst": worst,
         "figures": drawn,
+        "open_figure": "frontier",
         "exposure": exposure,
         "league": league(shown),
         "version": shown.provenance.fedaudit,
@@ -93,6 +94,7 @@ def render(
         "judged": view.judged(shown),
         "not_shown": view.not_shown(shown, headline),
         "next_steps": view.next_steps(shown),
+        "causes": view.causes(shown),
         "counts": view.counts(shown),
         "interval_methods": view.intervals(shown),
     }

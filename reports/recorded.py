@@ -136,6 +136,7 @@ def _copied(study: Study, rows: Sequence[Row]) -> Iterator[Finding]:
             id="",
             severity=severity_of(rate, passive=True),
             confidence="high",
+            cause="Photos come back as copies from updates",
             title=f"Photos come back as copies from updates of {best.model_state}",
             claim=copies_text(measurement),
             evidence=(
@@ -173,6 +174,7 @@ def findings_of(
             id="",
             severity=severity,
             confidence="high" if one.fault else "medium",
+            cause=title if fault else "Protections seen in the updates",
             title=title,
             claim=f"{name}: {'a known way to get a protection wrong' if fault else 'in use'}.",
             evidence=evidence,

@@ -98,6 +98,7 @@ class Finding:
     """Something to act on.
 
     Attributes:
+        cause: What is wrong, wherever it is: findings of one cause are shown together.
         fingerprint: Stable over re-runs of the same configuration.
         remedy: What to do; with its measured effect where one was measured.
     """
@@ -105,6 +106,7 @@ class Finding:
     id: str
     severity: Severity
     confidence: Literal["high", "medium", "low"]
+    cause: str
     title: str
     claim: str
     evidence: str

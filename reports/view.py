@@ -9,7 +9,7 @@ from fedaudit.reports.columns import Cell, Column, of_defenses, of_exposures, of
 from fedaudit.reports.comparison import GRAVITY, Row
 from fedaudit.reports.figures import state_of, unique
 from fedaudit.reports.plain_names import defense_name
-from fedaudit.reports.results import Results
+from fedaudit.reports.results import Finding, Results
 from fedaudit.reports.text import counted, percent
 from fedaudit.reports.verdicts import ORDER
 from fedaudit.stats.intervals import clopper_pearson
@@ -163,6 +163,14 @@ def next_steps(results: Results) -> tuple[str, ...]:
     elif results.underpowered:
         steps.append("Repeat with more targets before concluding anything from a low rate.")
     return tuple(steps) or ("Keep this report with the configuration; repeat after every change.",)
+
+
+def causes(results: Results) -> tuple[tuple[str, tuple[Finding, ...]], ...]:
+    """The findings by their cause, in the order of the gravest of each."""
+    groups: dict[str, list[Finding]] = {}
+    for finding in results.findings:
+        groups.setdefault(finding.cause, []).append(finding)
+    return tuple((cause, tuple(mine)) for cause, mine in groups.items())
 
 
 def counts(results: Results) -> tuple[tuple[str, int], ...]:

@@ -88,8 +88,8 @@ def test_the_control_is_never_a_finding_and_alternatives_are_none_beside_what_is
         asked = study(defenses=tuple(hits), targets=10, deployed=deployed)
         return sorted(f.title.rpartition(", ")[2] for f in findings(table(asked, *groups)))
 
-    assert titles("dpsgd") == ["under dpsgd"]
-    assert titles() == ["under dplc", "under dpsgd"]
+    assert titles("dpsgd") == ["under DP-SGD"]
+    assert titles() == ["under DP-SGD", "under DPLC"]
     assert titles("none") == ["without a defense"]
 
 
@@ -111,7 +111,7 @@ def test_a_guarantee_of_something_else_is_told() -> None:
         for row in _rows(none=10, dplc=10)
     )
     (found,) = (f for f in findings(rows) if "privacy claim" in f.title)
-    assert "dplc" in found.title
+    assert "DPLC" in found.title
     assert (found.severity, found.confidence) == ("high", "high")
     assert "ε = 4" in found.claim
     assert "for one image" in found.claim

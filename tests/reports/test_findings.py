@@ -44,7 +44,7 @@ def test_the_remedy_quotes_what_was_measured() -> None:
     leak = next(f for f in findings(priced) if "without a defense" in f.title)
     best = next(row for row in rows if row.defense == "dpsgd")
     assert best.reid is not None
-    assert f"under dpsgd, {rate_text(best.reid)}" in leak.remedy
+    assert f"under DP-SGD, {rate_text(best.reid)}" in leak.remedy
     assert "from 91 % to 75 % (untrained: 70 %)" in leak.remedy.replace("\u00a0", " ")
     unpriced = next(f for f in findings(rows) if "without a defense" in f.title)
     assert "accuracy" not in unpriced.remedy
@@ -57,7 +57,7 @@ def test_a_defense_worth_no_more_than_no_training_is_no_remedy() -> None:
         for row, accuracy in zip(rows, (0.912, 0.9, 0.69), strict=True)
     )
     leak = next(f for f in findings(priced) if "without a defense" in f.title)
-    assert "under dplc" in leak.remedy
+    assert "under DPLC" in leak.remedy
     useless = tuple(replace(row, utility=worth(0.69)) for row in rows)
     leak = next(f for f in findings(useless) if "without a defense" in f.title)
     assert leak.remedy == NO_REMEDY
@@ -77,7 +77,7 @@ def test_a_defense_is_as_good_as_against_its_best_attack() -> None:
         line(2, 10, defense="dpsgd", attack=GAN),
     )
     leak = next(f for f in findings(rows) if "without a defense" in f.title)
-    assert "under dpsgd" in leak.remedy
+    assert "under DP-SGD" in leak.remedy
 
 
 def test_the_control_is_never_a_finding_and_alternatives_are_none_beside_what_is_deployed() -> None:

@@ -13,6 +13,7 @@ from fedaudit.core.source import SourceFacts
 from fedaudit.core.threat_models import threat_model
 from fedaudit.federation.utility import pool_trainings
 from fedaudit.files import regular_file
+from fedaudit.files.asset_table import ASSETS
 from fedaudit.files.atomic import write_atomically
 from fedaudit.reports import recorded
 from fedaudit.reports.comparison import Row
@@ -49,7 +50,7 @@ from fedaudit.study.manifest import Manifest
 from fedaudit.study.run_folder import MODELS, RunFolder
 from fedaudit.study.session import open_report
 from fedaudit.study.sources import stated
-from fedaudit.study.stored_values import read_as
+from fedaudit.study.stored_values import Facts, read_as
 from fedaudit.study.trial_check import check_trials
 
 ROOT = "run folder (SHA256SUMS)"
@@ -171,6 +172,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
                 else ()
             ),
             *folder.facts().notes,
+            *_noncommercial(folder.facts()),
             *_reach(units),
             *_origins(folder, stock),
             *_gaps(folder, stock),
@@ -321,8 +323,26 @@ def _provenance(folder: RunFolder, manifest: Manifest) -> Provenance:
         seeds=manifest.study.seeds,
         data=manifest.study.data.name,
         data_terms=facts.terms,
+        asset_terms={name: ASSETS[name].terms for name in _assets(facts)},
         hashes={"study": manifest.digest, **facts.hashes, **_root(folder)},
     )
+
+
+def _assets(facts: Facts) -> list[str]:
+    """Fetched files that had a part in the results; what is known of no more is left out."""
+    named = (name.removeprefix("asset ") for name in facts.hashes if name.startswith("asset "))
+    return sorted(name for name in named if name in ASSETS)
+
+
+def _noncommercial(facts: Facts) -> Iterator[str]:
+    """What was used under terms that bar commercial use."""
+    for name in _assets(facts):
+        if not ASSETS[name].commercial:
+            yield (
+                f"{name} was used, because an attack, a method or the data set asks for it: "
+                f"{ASSETS[name].terms}. Results that rest on it fall under these terms; no default "
+                "of fedaudit uses it."
+            )
 
 
 def _root(folder: RunFolder) -> dict[str, str]:

@@ -225,6 +225,7 @@ class Provenance:
     seeds: tuple[int, ...]
     data: str
     data_terms: str
+    asset_terms: Mapping[str, str]
     hashes: Mapping[str, str]
 
 

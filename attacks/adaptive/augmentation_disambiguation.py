@@ -23,7 +23,7 @@ from fedaudit.attacks.adaptive.defense_adaptation import Attacker, DefenseAdapta
 from fedaudit.attacks.evidence.labels.head_gradient import HeadGradient
 from fedaudit.attacks.evidence.reading import Reading
 from fedaudit.attacks.generators.auxiliary import Auxiliary
-from fedaudit.attacks.generators.face_generator import LUMINANCE
+from fedaudit.data.crop import LUMINANCE
 from fedaudit.defenses.gradient_transforms import ImageTransform
 
 FACES = 3000

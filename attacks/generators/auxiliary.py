@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedaudit.attacks.generators.face_generator import LUMINANCE, cropped
+from fedaudit.attacks.generators.face_generator import cropped
+from fedaudit.data.crop import LUMINANCE
 from fedaudit.data.folder import folder
 from fedaudit.data.lfw_subset import lfw_subset
 from fedaudit.files.cache import digest_of

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fedaudit.core.errors import ConfigError, UsageError
+from fedaudit.data.crop import LUMINANCE
 from fedaudit.models.face_gan import DEFAULT_CROP
 from fedaudit.models.foreign_settings import check_crop
 from fedaudit.models.generator import Generator, StagedGenerator, load_generator
@@ -23,7 +24,6 @@ CropEdges = tuple[float, float, float, float]
 
 PART = 64
 """Faces drawn at once."""
-LUMINANCE = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,7 +101,7 @@ class Scenario:
     grant: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
     defenses: tuple[Choice, ...] = (Choice("none"),)
-    attacks: tuple[Choice, ...] = (Choice("inverting_gradients"), Choice("gan_inversion"))
+    attacks: tuple[Choice, ...] = (Choice("inverting_gradients"), Choice("subspace_matching"))
     controls: bool = True
     expose: tuple[str, ...] = ()
     federation: Federation | None = None

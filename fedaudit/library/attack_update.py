@@ -26,7 +26,7 @@ from fedaudit.models.zoo import build
 def attack(
     model: nn.Module,
     update: Mapping[str, Tensor | None],
-    name: str | Attack = "gan_inversion",
+    name: str | Attack = "subspace_matching",
     *,
     images: int = 1,
     image_shape: Sequence[int] | None = None,

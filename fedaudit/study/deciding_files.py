@@ -13,6 +13,8 @@ from fedaudit.files.asset_table import ASSETS
 
 _JUDGES = {"sface": ("sface", "face_detector"), "dlib": ("face_embedder",)}
 # Assets by registered judge; a user's own brings what it needs.
+_GENERATED = frozenset({"synthetic", "expressions"})
+# Data sets that the face GAN draws.
 
 
 def judge_assets(study: Study) -> tuple[str, ...]:
@@ -30,10 +32,13 @@ def needed_assets(study: Study, source: SourceFacts) -> tuple[str, ...]:
     drawn = any(_draws_faces(c) for scenario in study.scenarios for c in scenario.attacks)
     # The controls' people; of pictures that are no faces the controls are other pictures.
     invented = not study.of_pictures and any(scenario.controls for scenario in study.scenarios)
-    needed += ["face_gan"] if drawn or invented or "synthetic" in sets else []
-    needed += ["face_detector"] if "openpeople" in sets else []
+    made_of = {*sets, *_public_sets(study)}
+    needed += ["face_gan"] if drawn or made_of & _GENERATED else []
+    aligned = "openpeople" in made_of or study.data.settings.get("align")
+    needed += ["openpeople"] if invented else []
+    needed += ["face_detector"] if invented or aligned else []
     needed += ["lpips_alex"] if source.originals else []
-    return tuple(needed)
+    return tuple(dict.fromkeys(needed))
 
 
 def hashes(study: Study, source: SourceFacts) -> dict[str, str]:
@@ -51,6 +56,16 @@ def _draws_faces(attack: Choice) -> bool:
     needs = create("attacks", attack.name, attack.settings).needs
     own = str(attack.settings.get("prior", "face_gan")) != "face_gan"
     return Knowledge.AUXILIARY in needs and not own
+
+
+def _public_sets(study: Study) -> Iterator[str]:
+    """Sets on which methods train a network before the first round."""
+    if study.recording:
+        return
+    for scenario in study.scenarios:
+        method = create("methods", scenario.method.name, scenario.method.settings)
+        if getattr(method, "pretrain_steps", 0):
+            yield str(getattr(method, "public", ""))
 
 
 def _files(study: Study) -> Iterator[Path]:

@@ -2,15 +2,10 @@
 
 from fedaudit.core.scenario import Choice, Federation, Scenario, Study, with_keys
 
-GAN = Choice(
-    "gan_inversion", {"candidates": 64, "latent_steps": 10, "stage_steps": 30, "pixel_steps": 80}
-)
+GRADIENT = Choice("inverting_gradients", {"steps": 160, "restarts": 1})
 """Fewer steps than the defaults, so that all fits in minutes."""
-MAPS = Choice("map_inversion", {"candidates": 64, "solve_steps": 0})
-"""Without its last, exact stage, which costs ten times the rest."""
 SUBSPACE = Choice("subspace_matching", {"steps": 80, "polish": 4})
 """Half of the defaults' steps, which are for larger pictures."""
-ATTACKS = (GAN, SUBSPACE)
 DEFENSES = (
     Choice("none"),
     Choice("dpsgd", {"noise_multiplier": 1.0, "max_grad_norm": 1.0}),
@@ -27,21 +22,21 @@ def study(quick: bool) -> Study:
     """The demo's study; `quick` is too small to conclude from, and says so."""
     fedavg = Choice("fedavg")
     fresh = Scenario(
-        "fresh", method=fedavg, targets=2 if quick else 6, defenses=DEFENSES, attacks=ATTACKS
+        "fresh", method=fedavg, targets=2 if quick else 6, defenses=DEFENSES, attacks=(SUBSPACE,)
     )
     trained = Scenario(
         "trained",
         method=fedavg,
         round=ROUNDS + 1,
         targets=1 if quick else 4,
-        attacks=ATTACKS,
+        attacks=(SUBSPACE, GRADIENT),
     )
     pooled = Scenario(
         "pooled",
         network=Choice("face_pooled"),
         method=fedavg,
         targets=4,
-        attacks=(SUBSPACE, MAPS),
+        attacks=(SUBSPACE, GRADIENT),
     )
     batch = Scenario("batch-4", method=fedavg, batch_size=4, targets=2, attacks=(SUBSPACE,))
     return Study(

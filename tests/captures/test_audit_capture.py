@@ -465,7 +465,7 @@ def test_default_attacks_suit_the_network(tmp_path: Path, capture: Path) -> None
         gradient = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
         recorded.update(1, "c", gradient, kind="gradient", examples=1)
     assert "analytic" not in chosen(tmp_path / "c")
-    assert "gan_inversion" in chosen(tmp_path / "c")
+    assert "subspace_matching" in chosen(tmp_path / "c")
 
 
 def test_whose_photos_must_be_clear(capture: Path, truth: dict[str, Path], tmp_path: Path) -> None:

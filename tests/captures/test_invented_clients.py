@@ -12,7 +12,6 @@ from fedaudit.attacks.templates.read_templates import KINDS
 from fedaudit.captures.simulate.invented_clients import (
     INVENTED,
     OTHERS,
-    invented_faces,
     is_gray,
     without_clients,
 )
@@ -20,6 +19,7 @@ from fedaudit.core.capture import Capture
 from fedaudit.core.observation import LocalTraining
 from fedaudit.core.registry import create
 from fedaudit.core.shared import tensors_in
+from fedaudit.data.composites import composite_faces
 from fedaudit.data.face_set import FaceSet
 from fedaudit.federation.simulation import Simulation, State
 
@@ -90,12 +90,12 @@ def test_the_control_does_not_depend_on_the_audited_photos(
 
 
 def test_invented_people_are_gray_where_photos_are_and_stay_themselves(faces: FaceSet) -> None:
-    gray = invented_faces(("a", "b", "a"), (3, 32, 32), grayscale=True)
+    gray = composite_faces(("a", "b", "a"), (3, 32, 32), grayscale=True)
     assert is_gray(gray)
     assert is_gray(faces.images)
-    color = invented_faces(("a",), (3, 32, 32), grayscale=False)
+    color = composite_faces(("a",), (3, 32, 32), grayscale=False)
     assert not is_gray(color)
-    assert torch.equal(gray, invented_faces(("a", "b", "a"), (3, 32, 32), grayscale=True))
+    assert torch.equal(gray, composite_faces(("a", "b", "a"), (3, 32, 32), grayscale=True))
     same, other = (float((gray[0] - gray[k]).square().mean()) for k in (2, 1))
     assert 0 < same < other
 

@@ -518,6 +518,7 @@ def sample(*, underpowered: bool = True) -> Results:
             (0,),
             "orl (40 people × 10 photos, 64 px)",
             "AT&T Laboratories Cambridge; research use, credit required",
+            {"face_gan": "code MIT; trained on DigiFace-1M: non-commercial research only"},
             {"config": "9f" * 32, "data": "1c" * 32, "embedder weights": "e7" * 32},
         ),
         limitations=(

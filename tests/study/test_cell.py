@@ -379,7 +379,7 @@ def test_facts(redacted: Path, results: Results) -> None:
     assert provenance.data_terms == faces.terms
     assert provenance.hashes["faces"] == facts["hashes"]["faces"]
     assert len(provenance.hashes["study"]) == 64
-    judges = ("asset face_embedder", "asset lpips_alex", "asset face_gan")
+    judges = ("asset face_embedder", "asset lpips_alex", "asset openpeople")
     assert all(len(provenance.hashes[name]) == 64 for name in judges)
     assert provenance.seconds > 0
 

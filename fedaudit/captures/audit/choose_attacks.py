@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from fedaudit.attacks.closed_form.first_layer import find_first
 from fedaudit.attacks.gathering.gather import gather
+from fedaudit.attacks.search.span_matching import SpanMatching
 from fedaudit.captures.format.capture_reader import StoredMessage
 from fedaudit.captures.inspect.applicable_attacks import how_to_state, missing_facts
 from fedaudit.core import registry
@@ -16,9 +17,9 @@ from fedaudit.core.scenario import Choice
 from fedaudit.core.shared import Aggregate, Update
 from fedaudit.models.facenet import FaceNet
 
-DEFAULT_ATTACKS = ("analytic", "inverting_gradients", "map_inversion", "gan_inversion")
-"""One of each kind: closed form, no prior, feature maps, faces from elsewhere. Of these, the ones
-that suit the network."""
+DEFAULT_ATTACKS = ("analytic", "inverting_gradients", "subspace_matching")
+"""Closed form, the gradient, what each layer saw; of these, those that suit the network. None draws
+faces: the stock generator may not be used commercially."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,10 @@ def _unfit(seen: Observation) -> dict[str, str]:
         find_first(evidence.model, evidence.target, evidence.shape)
     except FedauditError:
         unfit["analytic"] = "pixels that enter a fully connected layer"
-    if evidence.first_fc is None:
-        unfit["map_inversion"] = "a fully connected layer whose gradient gives its input away"
+    try:
+        SpanMatching(evidence)
+    except FedauditError:
+        unfit["subspace_matching"] = "a layer of fewer positions than inputs"
     body = getattr(evidence.model, "body", None)
     if isinstance(evidence.model, FaceNet) and body is not None and not [*body.parameters()]:
         why = "layers before the first fully connected one, which it would match"

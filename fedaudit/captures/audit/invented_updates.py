@@ -9,13 +9,14 @@ from torch import Tensor
 from fedaudit.attacks.adaptive.defense_replay import installed_defense
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.captures.audit.auditor_steps import retrained
-from fedaudit.captures.simulate.invented_clients import INVENTED, invented_faces
+from fedaudit.captures.simulate.invented_clients import INVENTED
 from fedaudit.core.errors import FedauditError
 from fedaudit.core.observation import DefenseFacts, LocalTraining, Observation
 from fedaudit.core.protocols import Defense
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.shared import Aggregate, Buffers, Shared, Update
 from fedaudit.core.trial import Cell
+from fedaudit.data.composites import composite_faces
 from fedaudit.defenses.chain import Chain
 from fedaudit.federation.abilities import Secures
 from fedaudit.models.zoo import build
@@ -37,7 +38,7 @@ def of_invented_people(seen: Observation, cell: Cell) -> tuple[Observation, str]
     try:
         labels, gray = _labels_and_color(seen, count, shape, cell)
         people = tuple(f"{cell.scenario} {cell.target} {int(label)}" for label in labels)
-        images = invented_faces(people, shape, grayscale=gray)
+        images = composite_faces(people, shape, grayscale=gray)
         training = seen.training or LocalTraining(batch_size=count)
         defense, left_out = _known_defense(seen.defense or ())
         sent = retrained(seen, seen.update.kind, images, labels, training, "invented", defense)

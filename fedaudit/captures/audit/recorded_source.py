@@ -26,7 +26,7 @@ from fedaudit.captures.format.capture_network import model_of
 from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.captures.format.observations import observed
 from fedaudit.captures.format.tensor_names import checked
-from fedaudit.captures.simulate.invented_clients import NOISE, invented_faces, is_gray
+from fedaudit.captures.simulate.invented_clients import NOISE, is_gray
 from fedaudit.captures.simulate.update_noise import without_update
 from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.claims import Claim, Neighbors
@@ -40,6 +40,7 @@ from fedaudit.core.seeds import generator_for
 from fedaudit.core.source import Explained, FaceEmbedder, SourceFacts
 from fedaudit.core.trial import POSITIVE, Cell
 from fedaudit.data import provenance
+from fedaudit.data.composites import composite_faces
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.pseudonyms import key_of_folders, nameless_errors, names_behind, pseudonym
 from fedaudit.defenses.composition import closed
@@ -96,7 +97,7 @@ class RecordedSource:
             if cell.role == "positive_prior":  # its control: other faces, as gray as these
                 others = tuple(f"control {cell.target}, {k}" for k in range(len(trained_on)))
                 gray = is_gray(trained_on)
-                trained_on = invented_faces(others, seen.image_shape, grayscale=gray)
+                trained_on = composite_faces(others, seen.image_shape, grayscale=gray)
             return positive_capture(seen, f"positive control {cell.target}", truth, trained_on)
         capture = self._recorded(self._targets(cell)[cell.target])
         if cell.role == "prior_only" and (twin := of_invented_people(capture.seen, cell)):
@@ -201,7 +202,7 @@ class RecordedSource:
         unknown = torch.full((count,), -1)
         if not gallery:
             names = tuple(f"positive control {number}, face {k}" for k in range(count))
-            return Secret(invented_faces(names, shape, grayscale=False), unknown, names, names)
+            return Secret(composite_faces(names, shape, grayscale=False), unknown, names, names)
         faces, people, drawn_from = gallery_faces(gallery, shape, number, count)
         truth = Secret(faces, unknown, people, people, eligible=drawn_from)
         return _hidden(truth, key_of_run(self.run))

@@ -5,18 +5,16 @@ color, labels, feature maps and the defense's traces are there as they are in an
 of this round is of the person by whom it is scored.
 """
 
-import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.generators.face_generator import FaceGenerator
 from fedaudit.attacks.templates.read_templates import HEAD_ROWS
 from fedaudit.core.seeds import generator_for
+from fedaudit.data.composites import composite_faces
 from fedaudit.federation.simulation import Simulation, State
 from fedaudit.models.facenet import FaceNet
 from fedaudit.models.zoo import build
@@ -24,8 +22,6 @@ from fedaudit.models.zoo import build
 INVENTED = "the update of invented people"
 OTHERS = "the update of other images of the set"
 NOISE = "noise of the update's norm"
-SPREAD = 0.3
-"""How much photos of one invented person differ; as in the synthetic face set."""
 
 
 def without_clients(
@@ -62,38 +58,22 @@ def without_clients(
     return simulation, state, INVENTED if faces.has_identities else OTHERS
 
 
-@lru_cache(maxsize=16)
-def invented_faces(
-    people: tuple[str, ...], shape: tuple[int, int, int], *, grayscale: bool
-) -> Tensor:
-    """`[N, C, H, W]` in [0, 1]: a photo for each entry of `people`, equal names one person.
-
-    They are drawn by name: whoever stands in for somebody does so in every cell. Kept for the next
-    cell: not to be changed in place.
-    """
-    generator = FaceGenerator().load(shape, grayscale=grayscale)
-    latents, photos = [], dict.fromkeys(people, 0)
-    for name in people:
-        photos[name] += 1
-        person = generator.sample(1, generator_for("invented person", name))
-        photo = generator.sample(1, generator_for("invented photo", name, photos[name]))
-        latents.append(math.sqrt(1 - SPREAD**2) * person + SPREAD * photo)
-    with torch.no_grad():
-        parts = torch.split(torch.cat(latents), 64)
-        return torch.cat([generator.images(part) for part in parts]).clamp(0, 1)
-
-
 def is_gray(images: Tensor) -> bool:
     """Whether all channels of images `[N, C, H, W]` are equal."""
     return bool((images == images[:, :1]).all())
 
 
 def _invented(simulation: Simulation, client: int, photos: Sequence[int]) -> Tensor:
-    del client
-    images = simulation.faces.images[list(photos)]
+    faces = simulation.faces
+    images = faces.images[list(photos)]
     _, channels, height, width = images.shape
-    people = tuple(simulation.faces.people[i] for i in photos)
-    return invented_faces(people, (channels, height, width), grayscale=is_gray(images))
+    audited = frozenset(simulation.split.clients[client])
+    return composite_faces(
+        tuple(faces.people[i] for i in photos),
+        (channels, height, width),
+        grayscale=is_gray(images),
+        without=audited if faces.name == "openpeople" else frozenset(),
+    )
 
 
 def _of_the_set(simulation: Simulation, client: int, photos: Sequence[int]) -> Tensor:

@@ -178,6 +178,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
             *_gaps(folder, stock),
         ),
         explanation=_explanation(folder),
+        units=units,
     )
     return in_words_of_images(results) if study.of_pictures else results
 

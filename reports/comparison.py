@@ -181,6 +181,8 @@ class Measurement:
         reid: Re-identification at the calibrated FMR (headline).
         prior: The same for the prior-only control (same attack, an invented person's update).
         prior_ssim: SSIM of that control.
+        originals: The same of the audited originals themselves, which no attack can beat; None
+            where they were not tried.
         excess: reid − prior, paired by target.
         identity: Whether what was rebuilt says who it was: the exact randomization test, with its
             p-value `adjusted` for all rows of the study. `identity.adjusted <= 0.05` demonstrates
@@ -215,6 +217,7 @@ class Measurement:
     prior_ssim: Estimate | None = None
     excess: Estimate | None = None
     rank1: Rate | None = None
+    originals: Rate | None = None
     worst: Worst | None = None
     identity: IdentityTest | None = None
     prior_identity: IdentityTest | None = None

@@ -228,8 +228,7 @@ def _single(row: Row) -> Finding:
 def _uncovered(rows: Iterable[Row]) -> list[Finding]:
     """A claim that leaves out what leaks, or is broken: the guarantee is about something else."""
     for row in sorted(rows, key=_order, reverse=True):
-        open_ = [claim for claim in row.claims if claim.broken or _outside(claim)]
-        if open_:
+        if open_ := open_claims(row):
             leaks = row.verdict.kind in LEAKING
             broken = any(claim.broken for claim in open_)
             title = "is broken" if broken else "does not cover what leaks"
@@ -249,12 +248,16 @@ def _uncovered(rows: Iterable[Row]) -> list[Finding]:
     return []
 
 
-def _outside(claim: Claim) -> bool:
-    """Whether something was sent, or decided by the photos, that the claim does not cover.
+def open_claims(row: Row) -> list[Claim]:
+    """Claims that are broken, or leave out something that was sent or decided by the photos.
 
     Numbers of images, and labels that the threat model grants, stand in the claim's line.
     """
-    return any(gap.what not in (COUNTS, "labels") for gap in claim.gaps)
+    return [
+        claim
+        for claim in row.claims
+        if claim.broken or any(gap.what not in (COUNTS, "labels") for gap in claim.gaps)
+    ]
 
 
 def _order(row: Row) -> tuple[float, float]:

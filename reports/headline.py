@@ -1,15 +1,22 @@
 """The one sentence of a report: what was found of the defense that is deployed."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from fedaudit.reports.columns import UNSTATED
 from fedaudit.reports.comparison import GRAVITY, Row, Verdict, strongest
+from fedaudit.reports.findings import open_claims
 from fedaudit.reports.plain_names import attack_name, defense_name
 from fedaudit.reports.results import Control, Settings
 from fedaudit.reports.text import NBSP, counted, p_value, percent
-from fedaudit.reports.verdicts import NOT_TESTED, model_in_words, rate_text, standing_row
+from fedaudit.reports.verdicts import (
+    NOT_TESTED,
+    model_in_words,
+    originals_text,
+    rate_text,
+    standing_row,
+)
 
 Headline = tuple[Verdict, int | None]
 """The verdict, and the position of the row that it speaks of."""
@@ -35,6 +42,18 @@ def headline(
         missing: Deployed lines of the study that have no result, in words: what was not run keeps
             the study from being clean.
     """
+    verdict, place = _verdict(rows, settings, deployed, checks, missing)
+    told = verdict.kind != "INVALID" and _claims(row for row in rows if row.role == "deployed")
+    return (replace(verdict, sentence=f"{verdict.sentence}{told}") if told else verdict), place
+
+
+def _verdict(
+    rows: Sequence[Row],
+    settings: Settings,
+    deployed: Collection[str],
+    checks: Sequence[Control],
+    missing: Sequence[str],
+) -> Headline:
     judged = [row for row in rows if row.role == "deployed"] if deployed else list(rows)
     tested = [row for row in judged if row.reid is not None]
     if not tested:
@@ -66,6 +85,20 @@ def headline(
     return replace(verdict, sentence=sentence), rows.index(worst)
 
 
+def _claims(deployed: Iterable[Row]) -> str:
+    """What is wrong with the privacy claims of what is deployed; "" where nothing is.
+
+    Whoever reads the verdict quotes the ε beside it.
+    """
+    sentences: dict[str, None] = {}
+    for row in deployed:
+        for claim in open_claims(row):
+            gaps = ", ".join(dict.fromkeys(gap.what for gap in claim.gaps)) or "nothing is covered"
+            fault = "is broken" if claim.broken else "does not cover all that was sent"
+            sentences[f" The privacy claim of {defense_name(row.defense)} {fault}: {gaps}."] = None
+    return "".join(sentences)
+
+
 def _invalid(checks: Sequence[Control]) -> Verdict:
     names = dict.fromkeys(c.name.partition(" (")[0] for c in checks if c.passed is False)
     which = f" ({', '.join(names)}; see Controls)" if names else ""
@@ -81,12 +114,13 @@ def _leak(worst: Row, rows: Sequence[Row]) -> Verdict:
     whom = rate_text(worst.reid)
     if worst.reid.unit != "people":
         whom = f"somebody in {whom}"
+    reached = originals_text(worst.measurement)
     source = f"from updates of {model_in_words(worst)}"
     if worst.defense in UNSTATED:
         lead = "Without a defense, a" if worst.undefended else "A"
-        sentence = f"{lead} curious server re-identified {whom} {source}."
+        sentence = f"{lead} curious server re-identified {whom} {source}{reached}."
     else:
-        sentence = f"{_deployed(worst)} let a curious server re-identify {whom} {source}."
+        sentence = f"{_deployed(worst)} let a curious server re-identify {whom} {source}{reached}."
     sentence += _without(worst, rows)
     if (p := worst.measurement.p_holm) is not None:
         size = p_value(p).replace("<", "less than ").replace(NBSP, "")
@@ -97,7 +131,8 @@ def _leak(worst: Row, rows: Sequence[Row]) -> Verdict:
 def _clean(row: Row, rows: Sequence[Row], settings: Settings) -> str:
     """A row in which no leak was found: who came back, and who does without the defense."""
     assert row.reid
-    known = rate_text(row.reid)
+    assert row.measurement
+    known = rate_text(row.reid) + originals_text(row.measurement)
     whom = f"nobody be re-identified: {known}" if not row.reid.hits else f"{known} be re-identified"
     limit = percent(settings.reid_limit).replace(NBSP, " ")
     found = f"{_deployed(row)} let {whom}; no leak found above {limit}."

@@ -9,6 +9,7 @@ from fedaudit.reports.comparison import DefenseLine
 from fedaudit.reports.results import Results
 from fedaudit.reports.text import accuracy, percent
 from fedaudit.stats.intervals import targets_needed
+from fedaudit.study.reach import place_of
 
 Standing = Literal[
     "measured", "by estimate only", "too leaky", "too costly", "no gain", "not measured"
@@ -64,7 +65,11 @@ def recommend(
         Recommendation(
             name,
             _ordered(
-                [_judge(x, max_reid, min_accuracy) for x in results.defenses if x.scenario == name],
+                [
+                    _judge(x, max_reid, min_accuracy, _most(results, x))
+                    for x in results.defenses
+                    if x.scenario == name
+                ],
                 max_reid,
                 min_accuracy,
             ),
@@ -73,7 +78,13 @@ def recommend(
     )
 
 
-def _judge(line: DefenseLine, max_reid: float, min_accuracy: float) -> Candidate:
+def _most(results: Results, line: DefenseLine) -> int | None:
+    """Independent units that the data can give; None where that is not known."""
+    place = place_of(line.scenario, line.defense)
+    return results.units.get(place, results.units.get(line.scenario))
+
+
+def _judge(line: DefenseLine, max_reid: float, min_accuracy: float, most: int | None) -> Candidate:
     utility, reid = line.utility, line.reid
     cost = utility.overhead if utility else None
     if utility is None or reid is None or line.verdict == "INVALID":
@@ -98,9 +109,18 @@ def _judge(line: DefenseLine, max_reid: float, min_accuracy: float) -> Candidate
     elif reid.high > max_reid or utility.accuracy.low < min_accuracy:
         standing = "by estimate only"
         if 0 < max_reid < reid.high:
-            needed = targets_needed(max_reid)
-            why += f"; {needed} targets without a hit would show the limit kept"
+            why += f"; {_more(targets_needed(max_reid), reid.unit, most)}"
     return Candidate(line, standing, why, cost)
+
+
+def _more(needed: int, unit: str, most: int | None) -> str:
+    """How many units would settle it, or that this data has too few."""
+    if most is None or needed <= most:
+        return f"{needed} {unit} without a hit would show the limit kept"
+    return (
+        f"it would take {needed} {unit} without a hit, and this data gives {most} at most: use a "
+        "data set of more people, or a higher limit"
+    )
 
 
 def _missing(line: DefenseLine) -> str:

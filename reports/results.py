@@ -6,7 +6,7 @@ measured"; a rate of 0 means "measured, none found".
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
 
@@ -263,6 +263,8 @@ class Results:
         subject: What is counted: people who were re-identified, or of pictures that are no faces
             images that were copied; sentences and units are worded accordingly.
         metrics: What the metrics of images say of themselves, in the order in which they are shown.
+        units: Independent people or updates that the data of a scenario can give at most, or of
+            "SCENARIO, DEFENSE" where the defense leaves fewer; of none where it is not known.
     """
 
     schema_version: str
@@ -292,6 +294,7 @@ class Results:
     limitations: tuple[str, ...]
     explanation: Explanation | None = None
     subject: Literal["people", "images"] = "people"
+    units: Mapping[str, int] = field(default_factory=dict)
 
 
 @cache

@@ -35,6 +35,7 @@ from fedaudit.scoring.copies import NO_CALIBRATION
 from fedaudit.scoring.identity import Gallery
 from fedaudit.scoring.metrics import declared
 from fedaudit.stats import intervals
+from fedaudit.study.reach import place_of
 
 METRICS = {"ssim": True, "lpips": False, "reid": True}
 """Metrics of the contrasts, and whether higher is better for the attacker."""
@@ -59,7 +60,8 @@ def rows(
         gallery: Whose ceiling attacks are held against; and what was searched, where nobody knows
             whom updates are of.
         source: What a recorded run says of itself.
-        units: Independent units that the data of a scenario can give at most, where it is known.
+        units: Independent units that the data can give at most, where that is known: by scenario,
+            or by `place_of` where the defense leaves fewer.
     """
     table = []
     brought = source.truth == "brought"
@@ -93,7 +95,8 @@ def rows(
             )
             model = threat_model(scenario.threat_model, scenario.grant, scenario.deny)
             passive = Knowledge.MANIPULATION not in model.grants
-            most = (units or {}).get(scenario.name)
+            known_units = units or {}
+            most = known_units.get(place_of(*line[:2]), known_units.get(scenario.name))
             verdict = judge(measurement, settings, passive=passive, valid=True, most=most)
             row = _row(group, verdict, measurement, utility)
             row = replace(
@@ -186,6 +189,7 @@ def _measurement(group: Group, prior: Group) -> Measurement:
         labels=sum(labels) / len(labels) if labels else None,
         reid=rate_of(group) if group.tested() else None,
         rank1=rate_of(group, first_of_all) if ranks else None,
+        originals=_originals(group),
         worst=_worst(group),
         others=second_opinions(group, prior) if group.tested() else {},
     )
@@ -203,6 +207,14 @@ def _measurement(group: Group, prior: Group) -> Measurement:
         prior=rate_of(prior),
         excess=intervals.paired_rate_difference(ours, theirs, every),
     )
+
+
+def _originals(group: Group) -> Rate | None:
+    """How many of the originals the judge knows; they were tried under one seed."""
+    first = Group(tuple(t for t in group.trials if all(i.original is not None for i in t.images)))
+    if not first or {t.cell.target for t in first.trials} != {t.cell.target for t in group.trials}:
+        return None
+    return rate_of(first, lambda score: bool(score.original))
 
 
 def _copies(group: Group, least: float) -> Rate | None:

@@ -72,7 +72,7 @@ def judge(
         return Verdict("INVALID", f"A control failed, so {rate_text(reid)} means nothing yet.")
     if measurement.searched:
         return _searched(measurement, settings, passive=passive)
-    found = found_text(reid)
+    found = found_text(reid) + originals_text(measurement)
     if excess is None:
         sentence = f"{found}; the prior-only control is missing (controls = true)."
         return Verdict("INCONCLUSIVE", sentence, reason="no prior-only control")
@@ -128,7 +128,7 @@ def _below(m: Measurement, above: str, limit: float, most: int | None) -> Verdic
     reid, needed = m.reid, targets_needed(limit)
     goal = percent(limit).replace(NBSP, " ")
     if reid.high <= limit:
-        sentence = f"{found_text(reid)}; no leak found above {goal}."
+        sentence = f"{found_text(reid)}{originals_text(m)}; no leak found above {goal}."
         return Verdict("NO LEAK FOUND ABOVE LIMIT", sentence)
     if most is not None and needed > most:
         least = percent(clopper_pearson(0, most)[1]).replace(NBSP, " ")
@@ -196,6 +196,12 @@ def found_text(rate: Rate) -> str:
     if rate.unit == "people":
         return f"{rate_text(rate)} re-identified"
     return f"Somebody re-identified in {rate_text(rate)}"
+
+
+def originals_text(measurement: Measurement) -> str:
+    """What the judge finds of the originals themselves, beside a rate; "" where it is not known."""
+    most = measurement.originals
+    return f", where the originals themselves reach {most.hits} of {most.n}" if most else ""
 
 
 def excess_text(measurement: Measurement) -> str:

@@ -72,6 +72,8 @@ class ImageScore:
         nearest: Where it is not known who is shown: the closest person of the gallery, whom
             `cosine` and `reidentified` are about then. "" elsewhere.
         others: What the other judges say of the same image and person, by label.
+        original: Whether the original itself counts as a photo of that person: no attack can be
+            seen to do better. None where it was not asked.
     """
 
     person: str
@@ -82,6 +84,7 @@ class ImageScore:
     wrong_reidentified: bool | None = None
     nearest: str = ""
     others: Mapping[str, Opinion] = field(default_factory=dict)
+    original: bool | None = None
 
 
 @dataclass(frozen=True)

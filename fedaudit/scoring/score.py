@@ -43,6 +43,7 @@ def score(
     embed: Embed | None,
     wrong_person: str | None = None,
     beside: Sequence[Judge] = (),
+    originals: Embed | None = None,
 ) -> tuple[tuple[ImageScore, ...], float | None, Tensor]:
     """Pair reconstructions with originals, measure and identify them.
 
@@ -56,6 +57,8 @@ def score(
         wrong_person: Person of another target, for the wrong-client control; of no use where the
             gallery does not have them.
         beside: The other judges, whose opinions stand beside the first one's.
+        originals: The embedder again, for the originals: whether the judge knows those; None where
+            that is not asked.
 
     Returns:
         A score per audited original (`Secret.audited`), the share of labels recovered, and their
@@ -71,14 +74,18 @@ def score(
     metrics = measure(shown, images)
     scores = []
     others = [(judge, judge.embed(images)) for judge in beside]
+    ceiling = originals(shown) if originals and gallery and gallery.threshold is not None else None
     for k, person in enumerate(truth.people[:scored]):
-        cosine, rank, hit, wrong = None, None, None, None
+        cosine, rank, hit, wrong, known = None, None, None, None, None
         if gallery and embeddings is not None and person in gallery.people:
             mine = embeddings[order[k] : order[k] + 1]
             own, place = gallery.compare(mine, person)
             cosine, rank = float(own), int(place)
             if gallery.threshold is not None:
                 hit = cosine > gallery.threshold
+                if ceiling is not None:
+                    best, _ = gallery.compare(ceiling[k : k + 1], person)
+                    known = float(best) > gallery.threshold
                 if wrong_person in gallery.people and wrong_person != person:
                     other, _ = gallery.compare(mine, wrong_person)
                     wrong = float(other) > gallery.threshold
@@ -87,7 +94,8 @@ def score(
             for judge, vectors in others
             if person in judge.gallery.people
         }
-        scores.append(ImageScore(person, metrics[k], cosine, hit, rank, wrong, others=opinions))
+        shot = ImageScore(person, metrics[k], cosine, hit, rank, wrong, others=opinions)
+        scores.append(replace(shot, original=known))
     labels = None  # who a template is of is known, not recovered
     if reconstruction.of == "photos" and bool((secret.labels >= 0).any()):
         # An attack answers with the photos, or with all images that a client made of them; many

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedaudit.core import registry
 from fedaudit.core.errors import DataError
@@ -11,6 +11,7 @@ from fedaudit.core.scenario import Scenario, Study
 from fedaudit.data.face_set import FaceSet, class_of
 from fedaudit.data.splits import Split, split, target_photos
 from fedaudit.federation.abilities import Aggregates
+from fedaudit.federation.together import aggregator_of
 from fedaudit.files import asset_store
 from fedaudit.files.asset_table import ASSETS
 from fedaudit.scoring.identity import PAIRS_PER_FALSE_MATCH
@@ -26,12 +27,13 @@ class Reach:
     """What the data of one scenario give.
 
     Attributes:
-        scenario: Its name.
+        scenario: Its name; and the defense's, as `place_of` joins them, where that leaves fewer.
         units: Independent units among its targets: people, or updates that share nobody.
         most: The most that any number of targets can give.
         targets: How many targets give that.
         updates: Different updates that the photos give; further ones show the same photos again.
         unit: What a unit is.
+        together: The server sees one sum over all clients, so that everybody is in every update.
     """
 
     scenario: str
@@ -40,6 +42,7 @@ class Reach:
     targets: int
     updates: int
     unit: str
+    together: bool = False
 
     @property
     def counted(self) -> str:
@@ -93,7 +96,13 @@ def reach_of(faces: FaceSet, parts: Split, scenario: Scenario, *, together: bool
     alone = all(len(people) == 1 for people in shown)
     targets = sizes.index(most) + 1 if sizes else 1
     single = "images" if faces.classes else "people"
-    return Reach(scenario.name, now, most, targets, updates, single if alone else "updates")
+    unit = single if alone else "updates"
+    return Reach(scenario.name, now, most, targets, updates, unit, together)
+
+
+def place_of(scenario: str, defense: str) -> str:
+    """What a scenario is called under one of its defenses."""
+    return f"{scenario}, {defense}"
 
 
 def check_targets(found: Reach, scenario: Scenario, place: str) -> None:
@@ -112,7 +121,7 @@ def check_targets(found: Reach, scenario: Scenario, place: str) -> None:
 
 
 def reaches(study: Study, faces: FaceSet) -> tuple[Reach, ...]:
-    """Of every scenario, as `reach_of`.
+    """Of every scenario, as `reach_of`; and of it under each defense that sums all clients.
 
     Raises:
         DataError: Too few people or photos; or more targets than different updates.
@@ -125,6 +134,11 @@ def reaches(study: Study, faces: FaceSet) -> tuple[Reach, ...]:
         one = reach_of(faces, parts, scenario, together=together)
         check_targets(one, scenario, f"scenario {scenario.name!r}: ")
         found.append(one)
+        for choice in () if together else scenario.defenses:
+            defense = registry.create("defenses", choice.name, choice.settings)
+            if aggregator_of(method, defense):
+                summed = reach_of(faces, parts, scenario, together=True)
+                found.append(replace(summed, scenario=place_of(scenario.name, choice.label)))
     return tuple(found)
 
 
@@ -147,6 +161,11 @@ def _limit(study: Study, one: Reach) -> str:
     needed = targets_needed(study.reid_limit)
     if one.units >= needed:
         return ""
+    if one.together:
+        return (
+            "the server sees one sum over everybody, so that all targets are one update: a leak "
+            f"can be demonstrated, and no rate below {one.best_limit:.3f} be excluded."
+        )
     known = (
         f"the targets are {one.counted}; if none comes back, they exclude no rate below "
         f"{one.limit:.3f}, and reid_limit = {study.reid_limit:.3g} takes {needed}. A leak can be "

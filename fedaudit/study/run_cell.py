@@ -152,6 +152,7 @@ def judge(
         embed=None if known is None else lambda _: known,  # embedding takes longest
         wrong_person=other,
         beside=beside,
+        originals=embed if cell.role == "audit" and cell.seed == study.seeds[0] else None,
     )
     return Judged(scores, labels, {"images": images, **tensors}, suspects)
 

@@ -178,3 +178,16 @@ def test_the_cheapest_comes_first_and_the_nearest_where_none_will_do() -> None:
         min_accuracy=0.5,
     )
     assert [c.line.defense for c in order.candidates] == ["private_projector", "none"]
+
+
+def test_nobody_is_asked_for_more_people_than_there_are() -> None:
+    results = sample()
+    few = one(changed(clean(results), reid=rate([False] * 16)), results)
+    for units, word in (
+        ({}, "72 people without a hit would show the limit kept"),
+        ({"fresh-b1": 80}, "72 people without a hit would show the limit kept"),
+        ({"fresh-b1": 30}, "this data gives 30 at most: use a data set of more people"),
+        ({"fresh-b1": 80, "fresh-b1, dplc": 1}, "this data gives 1 at most"),
+    ):
+        (found,) = recommend(replace(few, units=units), max_reid=0.05, min_accuracy=0.8)
+        assert word in found.candidates[0].why

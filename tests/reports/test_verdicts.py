@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedaudit.core.measures import Estimate, Rate
+from fedaudit.core.trial import Trial
 from fedaudit.reports.comparison import Measurement, Row, Severity, Verdict, VerdictKind
 from fedaudit.reports.headline import headline
 from fedaudit.reports.verdicts import (
@@ -23,7 +24,7 @@ from fedaudit.reports.verdicts import (
 from fedaudit.stats.intervals import clopper_pearson, paired_rate_difference, targets_needed
 
 sys.path.insert(0, str(Path(__file__).parent))
-from made_up import GAN, IG, SETTINGS, line, measured, study, table
+from made_up import GAN, IG, SETTINGS, claim, line, measured, study, table
 
 FORBIDDEN = re.compile(
     r"\b(safe|anonymous|anonymi[sz]ed|compliant|compliance|no risk|secure)\b", re.I
@@ -248,3 +249,36 @@ def test_headlines_of_nothing_and_of_failed_controls() -> None:
         )
         == NOT_TESTED
     )
+
+
+def test_what_the_originals_reach_stands_beside_the_rate() -> None:
+    """Half of eight is not the same where the judge knows four of the originals, and all eight."""
+
+    def known(made: list[Trial], photos: int) -> list[Trial]:
+        return [
+            replace(t, images=(replace(t.images[0], original=t.cell.target < photos),))
+            for t in made
+            if t.cell.role == "audit"
+        ] + [t for t in made if t.cell.role != "audit"]
+
+    for photos in (4, 8):
+        found = table(study(deployed=("none",)), known(line(4), photos))
+        for told in (found[0].verdict, _headline(found)):
+            assert told.kind == "LEAK DEMONSTRATED"
+            assert f", where the originals themselves reach {photos} of 8" in told.sentence
+    (untried,) = table(study(), [*known(line(4), 8)[1:], *line(4)[:1]])
+    assert measured(untried).originals is None
+    quiet = table(study(targets=100), known(line(0, 100), 98))[0].verdict.sentence
+    assert "reach 98 of 100; no leak found" in quiet or "reach 98 of 100. This is no" in quiet
+
+
+def test_a_privacy_claim_that_does_not_hold_stands_in_the_headline() -> None:
+    """Whatever the word is: the reader quotes ε beside it."""
+    for gap, covers, words in (
+        ("soteria", (), "The privacy claim of DP-SGD is broken: soteria."),
+        ("buffers", ("update",), "The privacy claim of DP-SGD does not cover all that was sent"),
+    ):
+        told = _headline(_clean(claims=(claim(8.0, gap, covers=covers),)), ("dpsgd",))
+        assert told.kind == "NO LEAK FOUND ABOVE LIMIT"
+        assert words in told.sentence
+    assert "privacy claim" not in _headline(_clean(claims=(claim(8.0, "counts"),))).sentence

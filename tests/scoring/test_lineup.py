@@ -3,12 +3,14 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from fedaudit.core.capture import Secret
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.trial import Lineup
 from fedaudit.scoring.identity import Gallery
 from fedaudit.scoring.lineup import lineup
+from fedaudit.scoring.score import score
 
 PEOPLE = tuple("abcdef")
 GALLERY = Gallery(PEOPLE, torch.eye(6), torch.zeros(6), 12, 0.5, 1e-3, 3000, 6, 6, 6)
@@ -97,3 +99,30 @@ def test_embeddings_are_centered_as_probes_are() -> None:
     shown = lineup(_secret("a", [0]), found, moved, center[None] + 0.5 * torch.eye(6)[:1])
     assert shown
     assert shown.cosines == ((1, 0, 0, 0),)
+
+
+def test_whether_the_judge_knows_the_originals_is_asked_of_them() -> None:
+    """By the first judge's threshold, against other photos; the reconstruction plays no part."""
+    gallery = Gallery(
+        people=("ada", "bob"),
+        templates=torch.eye(2),
+        center=torch.zeros(2),
+        photos=4,
+        threshold=0.5,
+        fmr=0.1,
+        impostor_pairs=100,
+        ceiling_hits=2,
+        ceiling_first=2,
+        ceiling_n=2,
+    )
+    photos = torch.stack([torch.full((1, 16, 16), v) for v in (0.2, 0.8)])
+    secret = Secret(photos, torch.tensor([0, 1]), ("ada", "bob"), ("ada", "bob"))
+    found = Reconstruction(torch.zeros(2, 1, 16, 16), torch.tensor([0, 1]))
+
+    def embed(images: Tensor) -> Tensor:  # ada is dark, everybody else resembles ada, too
+        return torch.tensor([[1.0, 0.0]]).repeat(len(images), 1)
+
+    scores, _, _ = score(secret, found, gallery=gallery, embed=embed, originals=embed)
+    assert [image.original for image in scores] == [True, False]
+    plain, _, _ = score(secret, found, gallery=gallery, embed=embed)
+    assert [image.original for image in plain] == [None, None]

@@ -71,3 +71,16 @@ def test_a_missing_control_is_said() -> None:
     other = replace(scenario, name="other", defenses=(Choice("none"),))
     (elsewhere,) = remarks(replace(study, scenarios=(scenario, other)), None)
     assert elsewhere.startswith("scenario other does not have what is deployed")
+
+
+def test_a_defense_that_sums_everybody_leaves_one_unit() -> None:
+    study = asked(6, reid_limit=0.3, fmr=0.1)
+    (scenario,) = study.scenarios
+    defenses = (Choice("none"), Choice("secure_aggregation", label="sums"))
+    summed = replace(study, scenarios=(replace(scenario, defenses=defenses),))
+    plain, together = reaches(summed, faces())
+    assert (plain.scenario, plain.units, plain.together) == ("fresh", 6, False)
+    assert (together.scenario, together.units, together.most) == ("fresh, sums", 1, 1)
+    (told,) = [text for text in remarks(summed, faces()) if text.startswith("fresh, sums")]
+    assert "one sum over everybody" in told
+    assert "write targets" not in told

@@ -1,5 +1,6 @@
 """The file of a trained prior: a generator's weights and what they came from, in safetensors."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,7 +17,7 @@ from fedaudit.models.face_gan import FaceGan
 from fedaudit.models.foreign_settings import check_crop
 
 SUFFIX = ".safetensors"
-_KEY = "fedaudit_prior"
+_KEY, _PHOTOS = "fedaudit_prior", "fedaudit_prior_photos"
 _LARGEST = 100_000
 
 Width = Annotated[int, Field(ge=1, le=4096)]
@@ -68,11 +69,25 @@ class TrainedPrior:
     manifest: Manifest
 
 
-def write_prior(path: Path, generator: FaceGan, manifest: Manifest) -> None:
-    """Write a prior, whole or not at all; a `StorageError` where the disk is full or locked."""
+def write_prior(
+    path: Path, generator: FaceGan, manifest: Manifest, photos: Sequence[str] = ()
+) -> None:
+    """Write a prior, whole or not at all; a `StorageError` where the disk is full or locked.
+
+    `photos` are hashes of those that it was trained on (`fedaudit.data.photo_hashes`).
+    """
     tensors = {name: tensor.contiguous() for name, tensor in generator.state_dict().items()}
-    packed = safetensors.torch.save(tensors, {_KEY: manifest.model_dump_json()})
-    write_atomically(path, packed)
+    about = {_KEY: manifest.model_dump_json(), **({_PHOTOS: " ".join(photos)} if photos else {})}
+    write_atomically(path, safetensors.torch.save(tensors, about))
+
+
+def photos_behind(path: Path) -> frozenset[str]:
+    """Hashes of the photos that a prior was trained on; none where its file does not say."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return frozenset((file.metadata() or {}).get(_PHOTOS, "").split())
+    except (SafetensorError, OSError):
+        return frozenset()  # whatever is wrong is said where it is used
 
 
 def read_prior(path: Path) -> TrainedPrior:

@@ -1,7 +1,7 @@
 """Photos to train a prior on: any folder of face photos, or a registered data set."""
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from fedaudit.core.errors import ConfigError, DataError
 from fedaudit.core.registry import create, lookup
 from fedaudit.data.crop import to_tensor
 from fedaudit.data.folder import SUFFIXES, read_photo
+from fedaudit.data.photo_hashes import photo_files, photo_hashes
 
 LEAST = 8
 """Photos below which nothing is learned."""
@@ -24,11 +25,14 @@ class Photos:
         name: Of the folder or the data set.
         train: `[N, 3, S, S]` in [0, 1].
         held_out: `[M, 3, S, S]` in [0, 1]; M may be 0.
+        hashes: Of all photos of a folder (`fedaudit.data.photo_hashes`); none of a data set, which
+            its name tells.
     """
 
     name: str
     train: Tensor
     held_out: Tensor
+    hashes: tuple[str, ...] = ()
 
 
 def load_photos(
@@ -53,13 +57,7 @@ def from_folder(path: Path, *, size: int, hold_out: float = 0.1, seed: int = 0) 
     if not path.is_dir():
         what = "is a file, not a folder" if path.exists() else "does not exist"
         raise DataError(f"the photo folder {path} {what}. Give a folder of face photos.")
-    files = [
-        file
-        for file in sorted(path.rglob("*"))
-        if file.suffix.lower() in SUFFIXES
-        and file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(path).parts)
-    ]
+    files = photo_files(path)
     if len(files) < LEAST:
         raise DataError(
             f"{path} holds {len(files)} photos ({', '.join(sorted(SUFFIXES))}): a prior needs at "
@@ -67,7 +65,8 @@ def from_folder(path: Path, *, size: int, hold_out: float = 0.1, seed: int = 0) 
         )
     images = to_tensor([read_photo(file) for file in files], size)
     people = [str(file.parent.relative_to(path)) for file in files]
-    return _split(path.resolve().name, images, people, hold_out, seed)
+    split = _split(path.resolve().name, images, people, hold_out, seed)
+    return replace(split, hashes=photo_hashes(path))
 
 
 def from_data(name: str, *, size: int, hold_out: float = 0.1, seed: int = 0) -> Photos:

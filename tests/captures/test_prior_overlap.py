@@ -1,13 +1,16 @@
 """Priors that know the audited photos are named."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from fedaudit.captures.simulate.prior_overlap import overlaps
 from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.models.face_gan import FaceGan
-from fedaudit.models.prior_file import Manifest, write_prior
+from fedaudit.models.prior_file import Manifest, photos_behind, write_prior
+from fedaudit.priors.training_photos import from_folder
 
 IMAGE_SPACE, STOCK = Choice("inverting_gradients"), Choice("gan_inversion")
 
@@ -38,3 +41,38 @@ def test_a_trained_prior_says_on_whom(tmp_path: Path, data: Choice, known: bool)
     write_prior(path, generator, Manifest(widths=widths, latent_dim=4, data="orl"))
     found = overlaps(asked(data, Choice("gan_inversion", {"prior": str(path)})))
     assert bool(found) == known
+
+
+def _photos(folder: Path, *shades: int) -> Path:
+    for shade in shades:
+        file = folder / "somebody" / f"{shade}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (shade, 0, 0)).save(file)
+    return folder
+
+
+def test_photos_under_other_names_are_known(tmp_path: Path) -> None:
+    """Of the folder that a prior learned; renamed, in another folder, among others."""
+    audited, learned = _photos(tmp_path / "audited", *range(8)), tmp_path / "learned"
+    copies = _photos(tmp_path / "copies", *range(100, 107))
+    shutil.copy(audited / "somebody" / "3.png", copies / "somebody" / "another.png")
+    (path, widths) = tmp_path / "prior.safetensors", (8, 8)
+    for folder, found in ((copies, "1 of the 8 audited photos"), (learned, "")):
+        _photos(learned, *range(50, 58))
+        photos = from_folder(folder, size=16)
+        about = Manifest(widths=widths, latent_dim=4, data=photos.name)
+        write_prior(path, FaceGan(widths, 4, (0.0, 1.0, 0.0, 1.0)), about, photos.hashes)
+        assert len(photos_behind(path)) == len(photos.hashes) == 8
+        data = Choice("folder", {"path": str(audited)})
+        told = overlaps(asked(data, Choice("gan_inversion", {"prior": str(path)})))
+        assert told.get("gan_inversion", "").startswith(found)
+        assert bool(told) == bool(found)
+
+
+def test_the_attackers_own_folder_is_compared(tmp_path: Path) -> None:
+    audited = Choice("folder", {"path": str(_photos(tmp_path / "audited", 1, 2))})
+    for name, known in (("same", (2, 3)), ("others", (4, 5))):
+        own = _photos(tmp_path / name, *known)
+        told = overlaps(asked(audited, Choice("lti", {"photos": str(own)})))
+        assert bool(told) == (name == "same")
+    assert photos_behind(tmp_path / "none.safetensors") == frozenset()

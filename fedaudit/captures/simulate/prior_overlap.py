@@ -1,17 +1,22 @@
 """Whether an attack's face prior knows the audited photos: then nothing it finds is the update's.
 
-Told apart by names: what a prior was trained on stands in its file (`fedaudit prior train`), and
-the synthetic set is drawn by the stock generator. A prior of the user's own in another format says
-nothing of its photos, and is not checked.
+Told apart by names, and in folders by the photos themselves: what a prior was trained on stands in
+its file (`fedaudit prior train`), with hashes of a folder's photos; an attacker's own folder is
+compared with the audited one; the synthetic set is drawn by the stock generator. Photos that were
+saved anew, and a prior in another format, are not noticed here: what such a prior knows shows in
+the prior-only control.
 """
 
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from fedaudit.core.errors import FedauditError
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.registry import create
 from fedaudit.core.scenario import Choice, Study
-from fedaudit.models.prior_file import SUFFIX, read_prior
+from fedaudit.data.photo_hashes import photo_hashes
+from fedaudit.models.prior_file import SUFFIX, photos_behind, read_prior
 
 STOCK = "face_gan"
 
@@ -19,11 +24,22 @@ STOCK = "face_gan"
 def overlaps(study: Study) -> dict[str, str]:
     """Why the prior of an attack knows the study's photos, by the attack's label."""
     choices = {c.label: c for scenario in study.scenarios for c in scenario.attacks}
-    found = {label: _overlap(study.data, choice) for label, choice in choices.items()}
+    found = {}
+    for label, choice in choices.items():
+        with suppress(OSError):  # what cannot be read is said where it is used
+            found[label] = _overlap(study.data, choice)
     return {label: why for label, why in found.items() if why}
 
 
 def _overlap(data: Choice, attack: Choice) -> str:
+    if own := attack.settings.get("photos"):
+        theirs = photo_hashes(Path(str(own)).expanduser())
+        if shared := _shared(data, theirs):
+            return f"{shared} are among the attacker's own faces of {attack.label}"
+    return _of_prior(data, attack)
+
+
+def _of_prior(data: Choice, attack: Choice) -> str:
     source = str(attack.settings.get("prior", attack.settings.get("source", STOCK)))
     trained = Path(source).suffix == SUFFIX and Path(source).is_file()
     if not (trained or (data.name == "synthetic" and source == STOCK)):
@@ -39,7 +55,17 @@ def _overlap(data: Choice, attack: Choice) -> str:
         return f"the generator of {attack.label} ({STOCK}) drew the audited faces itself"
     path = data.settings.get("path")
     names = {data.name} if path is None else {data.name, Path(str(path)).resolve().name}
-    if known not in names:
-        return ""
     name = Path(source).name
+    if known not in names:
+        shared = _shared(data, photos_behind(Path(source)))
+        learned = f"{shared} are among those that the prior of {attack.label} ({name}) learned"
+        return learned if shared else ""
     return f"the prior of {attack.label} ({name}) was trained on {known}, which is audited"
+
+
+def _shared(data: Choice, others: Iterable[str]) -> str:
+    """How many of the audited folder's photos are among others, in words; "" for none."""
+    path = data.settings.get("path")
+    audited = photo_hashes(Path(str(path)).expanduser()) if path else ()
+    shared = sum(photo in others for photo in audited) if (others := frozenset(others)) else 0
+    return f"{shared} of the {len(audited)} audited photos" if shared else ""

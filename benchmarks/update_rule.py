@@ -8,10 +8,11 @@ trained model's, or a label's), and every detection is false. Rules, after the t
 5 %: "before": unless the control passes as well, within ten times the p-value; "silent": unless the
 control passes at 5 %; "guarded": where it passes, attack over control; "over control": always that.
 The last is the rule where something beside the update may know who stands where, "guarded" the one
-where nothing can; the lines of priors show what it costs if something did. Two minutes on one core.
+where nothing can; the lines of priors show what it costs if something did. A minute on one core.
 """
 
 import argparse
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ Table = NDArray[np.float64]
 def decisions(random: np.random.Generator, people: int, found: float, control: float) -> list[bool]:
     """What each rule says of one audit."""
     ours, theirs = (_scores(random, people, share) for share in (found, control))
-    p, q = _p_value(random, ours), _p_value(random, theirs)
+    p, q = _p_value(ours), _p_value(theirs)
     over = exchange_test((ours - theirs).tolist(), 1 - CANDIDATES**-0.5)
     said = p <= 0.05
     return [
@@ -45,11 +46,22 @@ def _scores(random: np.random.Generator, people: int, found: float) -> Table:
     return np.where(random.random(people) < found, 1, ranks) ** -0.5
 
 
-def _p_value(random: np.random.Generator, scores: Table) -> float:
-    """Of the test on identity; places are drawn apart, which for few of 30 is nearly the same."""
+@cache
+def _others(people: int) -> Table:
+    """Sums of the scores of people at places of others, ascending.
+
+    Places are drawn apart, which for few of 30 is nearly the same as without replacement.
+    """
     every = rank_scores(-np.arange(CANDIDATES))
-    others = every[random.integers(0, CANDIDATES, (DRAWN, len(scores)))].sum(1)
-    return float(((others >= scores.sum() - 1e-9).sum() + 1) / (DRAWN + 1))
+    places = np.random.default_rng(people).integers(0, CANDIDATES, (DRAWN, people))
+    return np.sort(every[places].sum(1))
+
+
+def _p_value(scores: Table) -> float:
+    """Of the test on identity."""
+    others = _others(len(scores))
+    below = np.searchsorted(others, scores.sum() - 1e-9)
+    return float((len(others) - below + 1) / (DRAWN + 1))
 
 
 def main() -> None:

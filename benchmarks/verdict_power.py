@@ -1,15 +1,21 @@
 """How often a report says LEAK DEMONSTRATED where nothing leaks, and where faces do come back.
 
-    python benchmarks/verdict_power.py
+    python benchmarks/verdict_power.py                                  # ORL, dlib
+    python benchmarks/verdict_power.py --data synthetic --judge sface   # other faces, another judge
 
 Audits are made up, and judged by the code that judges real ones: no attack runs, and everything
-after the attack does. Faces are ORL's at 32 px with the study's own gallery and embedder. Per audit
-lots deal the people anew; a deployed defense is attacked by one attack that knows it and one that
+after the attack does. Faces are at 32 px with the study's own gallery and judge, embedded once and
+dealt anew for each audit; a deployed defense is attacked by one attack that knows it and one that
 does not, beside a control without a defense and prior-only controls.
 
 Null audits: nothing of the target is in what is rebuilt, which is drawn from a prior instead. Half
 of them leave the control without a defense a leak, half do not. Planted leaks: of a share of the
 people another photo of theirs comes back under the deployed defense, of the others a stranger's.
+Priors that know labels: they return another photo of the right person with some probability,
+whatever the update says, to the attack and to its control alike; told of an attack from another
+package and of a model that was trained on the people, where the report must expect it, and of a
+fresh round, where only an attack that was made with this very deal could. ORL's faces chose the
+statistic of the test (`identity_statistic.py`); null audits do not depend on it.
 
 About five minutes on one core.
 """
@@ -17,8 +23,9 @@ About five minutes on one core.
 import argparse
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,14 +36,17 @@ from fedaudit.captures.simulate.study_faces import faces_of, gallery_of, split_o
 from fedaudit.core.capture import Secret
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.scenario import Choice, Federation, Scenario, Study
+from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.core.trial import Cell, ImageScore, Role, Trial
-from fedaudit.reports.comparison import Verdict
+from fedaudit.reports.comparison import Verdict, VerdictKind
+from fedaudit.reports.controls import controls, failed
 from fedaudit.reports.headline import headline
 from fedaudit.reports.results import Settings
 from fedaudit.reports.rows import rows
 from fedaudit.reports.trials import Trials
-from fedaudit.scoring.embedder import load_embedder
-from fedaudit.scoring.identity import Gallery, average_with_mirror, gallery_of_packed, rgb
+from fedaudit.scoring.aligned_judge import load_judge
+from fedaudit.scoring.framing import Frame
+from fedaudit.scoring.identity import Gallery, gallery_of_packed, rgb
 from fedaudit.scoring.image_metrics import PSNR
 from fedaudit.scoring.lineup import lineup
 from fedaudit.stats.intervals import rate_of
@@ -45,6 +55,7 @@ SIZE, FMR, TRAINED = 32, 1e-3, 30
 SETTINGS = Settings(reid_limit=0.05, confidence=0.95, fmr=FMR, exhibit_seed=0)
 BLIND, ADAPTIVE = "blind", "adaptive"
 DEFENSES = ("none", "dplc")
+LEAK: VerdictKind = "LEAK DEMONSTRATED"
 PSNR_OF = PSNR()
 
 Draw = Callable[[np.random.Generator], int]
@@ -56,7 +67,7 @@ class Faces:
     """Images that may be rebuilt, `[N, 3, 32, 32]`, and their embeddings `[N, D]`.
 
     Attributes:
-        people: Of the first ones, photos of ORL that train, whose they are.
+        people: Of the first ones, photos of the set that train, whose they are.
         invented: Places of faces of the face GAN among them, and of noise.
     """
 
@@ -71,10 +82,10 @@ class Faces:
         return [k for k, name in enumerate(self.people) if name == person]
 
 
-def load() -> tuple[Faces, Gallery]:
-    """ORL's photos that train, invented faces, noise, and the gallery that a study would have."""
-    study = _study(1, 1)
-    embedder = load_embedder()
+def load(data: str, judge: str) -> tuple[Faces, Gallery]:
+    """Photos that train, invented faces, noise, and the gallery that a study would have."""
+    study = _study(1, 1, data=data)
+    embedder = load_judge(Choice(judge))
     kept = gallery_of(study, study.federation, embedder)
     assert kept is not None
     faces, split = faces_of(study), split_of(study, study.federation)
@@ -83,11 +94,12 @@ def load() -> tuple[Faces, Gallery]:
     people = tuple(faces.people[k] for k in free)
     # In `embed_split`'s order: the photos of each person as they come.
     owns = {person: iter(kept[f"probe/{person}"]) for person in dict.fromkeys(people)}
-    drawn = FaceGenerator().load((1, SIZE, SIZE), grayscale=True)
+    channels = faces.images.shape[1]
+    drawn = FaceGenerator().load((channels, SIZE, SIZE), grayscale=channels == 1)
     random = torch.Generator().manual_seed(1)
-    noise = torch.rand((12, 1, SIZE, SIZE), generator=random)
-    made = rgb(torch.cat([drawn.draw(60, random), noise]))
-    embedded = average_with_mirror(embedder.embed)(made)
+    noise = torch.rand((12, channels, SIZE, SIZE), generator=random)
+    made = torch.cat([drawn.draw(60, random), noise])
+    embedded = embedder.within(Frame(*kept["frame"].tolist()))(rgb(made))
     return Faces(
         torch.cat([faces.images[free], made]),
         torch.cat([torch.stack([next(owns[person]) for person in people]), embedded]),
@@ -119,6 +131,9 @@ def judged(
     batch: int,
     share: float,
     control: float,
+    known: float = 0.0,
+    stranger: bool = False,
+    number: int = 1,
 ) -> tuple[Verdict, bool]:
     """The headline of one made-up audit, and whether any row demonstrates a leak.
 
@@ -131,6 +146,9 @@ def judged(
         batch: People of each; who is in several updates is there with other photos.
         share: Of the people who come back under the deployed defense, to the attack that knows it.
         control: The same without a defense, for both attacks.
+        known: Probability with which the prior knows who stands at a place, by its label.
+        stranger: The attacks come from another package.
+        number: Of the audited round; above 1, the model was trained on the people.
     """
     order = [str(p) for p in random.permutation(sorted(set(faces.people)))[:TRAINED]]
     places = np.arange(targets * batch) % TRAINED
@@ -142,12 +160,16 @@ def judged(
         found = set(random.permutation(present)[:count].tolist())
         for role, target in product(("audit", "prior_only"), range(targets)):
             who = places[target * batch : (target + 1) * batch]
-            leaks = found if role == "audit" else set()
-            cell = _cell(defense, attack, target, batch, role)
+            told = {order[k] for k in who if random.random() < known}
+            leaks = (found if role == "audit" else set()) | told
+            cell = _cell(defense, attack, target, batch, role, number)
             made.append(_trial(faces, gallery, draw, random, cell, order, who, leaks))
-    study = _study(targets, batch)
-    table = rows(study, Trials(tuple(made)), {}, SETTINGS, gallery)
+    study, trials = _study(targets, batch), Trials(tuple(made))
+    source = SourceFacts(strangers=(BLIND, ADAPTIVE)) if stranger else COMPLETE
+    table = rows(study, trials, {}, SETTINGS, gallery, source)
     verdict, _ = headline(table, SETTINGS, study.audited)
+    if failed(controls(study, trials, table, gallery)):
+        verdict = Verdict("INVALID", "")
     return verdict, any(row.verdict.kind == "LEAK DEMONSTRATED" for row in table)
 
 
@@ -191,11 +213,11 @@ def _trial(
     )  # fmt: skip
 
 
-def _cell(defense: str, attack: str, target: int, batch: int, role: Role) -> Cell:
-    return Cell("fresh", "face", "fedsgd", 1, batch, defense, attack, "D", target, 0, role)
+def _cell(defense: str, attack: str, target: int, batch: int, role: Role, number: int) -> Cell:
+    return Cell("fresh", "face", "fedsgd", number, batch, defense, attack, "D", target, 0, role)
 
 
-def _study(targets: int, batch: int) -> Study:
+def _study(targets: int, batch: int, data: str = "orl") -> Study:
     scenario = Scenario(
         "fresh", targets=targets, batch_size=batch,
         defenses=tuple(map(Choice, DEFENSES)),
@@ -206,24 +228,30 @@ def _study(targets: int, batch: int) -> Study:
     )  # fmt: skip
     held_out = Federation().held_out
     assert held_out == 40 - TRAINED
-    return Study("made up", (scenario,), size=SIZE, fmr=FMR, deployed=("dplc",))
+    made_up = Study("made up", (scenario,), size=SIZE, fmr=FMR, deployed=("dplc",))
+    return replace(made_up, data=Choice(data))
 
 
 def main() -> None:
     """Print the shares of audits that say LEAK DEMONSTRATED, with exact intervals."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--audits", type=int, default=200, help="of each line (default: 200)")
-    audits = parser.parse_args().audits
+    parser.add_argument("--data", default="orl", help="face set of 40 people (default: orl)")
+    parser.add_argument("--judge", default="dlib", help="dlib or sface (default: dlib)")
+    parser.add_argument("--null-only", action="store_true", help="no planted leaks and priors")
+    options = parser.parse_args()
+    audits = options.audits
     torch.set_num_threads(1)
-    faces, gallery = load()
+    faces, gallery = load(options.data, options.judge)
     drawn = priors(faces)
-    print(f"{'audits':<52}{'LEAK DEMONSTRATED':>18}   95 % interval")
+    print(f"{'audits':<60}{'LEAK DEMONSTRATED':>18}   95 % interval")
 
     def told(name: str, hits: int, n: int) -> None:
         rate = rate_of(hits, n)
-        print(f"{name:<52}{f'{hits} of {n}':>18}   {rate.low:.1%} to {rate.high:.1%}", flush=True)
+        shown = name.replace("%", " %")
+        print(f"{shown:<60}{f'{hits} of {n}':>18}   {rate.low:.1%} to {rate.high:.1%}", flush=True)
 
-    hits, rows_, by_prior = 0, 0, Counter[str]()
+    hits, rows_, invalid, by_prior = 0, 0, 0, Counter[str]()
     for k in range(audits):
         name = list(drawn)[k % len(drawn)]
         batch, targets = (1, 4)[k // 5 % 2], (8, 16)[k // 10 % 2]
@@ -233,22 +261,39 @@ def main() -> None:
             faces, gallery, drawn[name], random,
             targets=targets, batch=batch, share=0.0, control=float(leaky),
         )  # fmt: skip
-        hits += verdict.kind == "LEAK DEMONSTRATED"
+        hits += verdict.kind == LEAK
+        invalid += verdict.kind == "INVALID"
         rows_ += somewhere and not leaky
-        by_prior[name] += verdict.kind == "LEAK DEMONSTRATED"
+        by_prior[name] += verdict.kind == LEAK
     told("null, what is deployed (headline)", hits, audits)
     told("null, any row, where the control leaks nothing either", rows_, audits // 2)
     print("  by prior:", ", ".join(f"{name} {by_prior[name]}" for name in drawn))
-    for share, targets in product((0.5, 0.25), (8, 16)):
+    print(f"  INVALID, by a control: {invalid} of {audits}")
+    if options.null_only:
+        return
+
+    def planted(words: str, seed: int, targets: int, **what: Any) -> None:
         found = [
             judged(
-                faces, gallery, drawn["face GAN"], np.random.default_rng((2, targets, k)),
-                targets=targets, batch=1, share=share, control=1.0,
-            )[0].kind == "LEAK DEMONSTRATED"
+                faces, gallery, drawn["face GAN"], np.random.default_rng((seed, targets, k)),
+                targets=targets, batch=1, control=1.0, **what,
+            )[0].kind == LEAK
             for k in range(audits)
         ]  # fmt: skip
-        words = f"planted, {share:.0%} of {targets} people come back"
-        told(words.replace("%", " %"), sum(found), audits)
+        told(words, sum(found), audits)
+
+    for share, targets in product((0.5, 0.25), (8, 16)):
+        planted(f"planted, {share:.0%} of {targets} people come back", 2, targets, share=share)
+    for known, targets in product((0.25, 0.5, 1.0), (8, 16)):
+        words = f"null, the prior knows {known:.0%} of {targets} labels"
+        planted(f"{words}, another package", 3, targets, share=0.0, known=known, stranger=True)
+        planted(f"{words}, trained model", 3, targets, share=0.0, known=known, number=5)
+        planted(f"{words}, fresh", 3, targets, share=0.0, known=known)
+    for targets in (8, 16, 30):
+        words = f"planted, all of {targets} come back, the prior knows 25%"
+        planted(f"{words}, trained model", 4, targets, share=1.0, known=0.25, number=5)
+        words = f"planted, 50% of {targets} come back, trained model"
+        planted(words, 5, targets, share=0.5, number=5)
 
 
 if __name__ == "__main__":

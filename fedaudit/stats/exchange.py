@@ -7,8 +7,10 @@ place. This holds for any prior, any model and any judge, also where they tell w
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import binom
 
 EXACT = 12
@@ -47,5 +49,10 @@ def exchange_test(gains: Sequence[float], span: float) -> float:
     if n <= EXACT:
         signs = 1 - 2 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
         return float((signs @ values >= observed - 1e-9).mean())
-    signs = np.random.default_rng(0).choice((-1, 1), (DRAWN, n))
-    return float(((signs @ values >= observed - 1e-9).sum() + 1) / (DRAWN + 1))
+    return float(((_signs(n, DRAWN) @ values >= observed - 1e-9).sum() + 1) / (DRAWN + 1))
+
+
+@lru_cache(maxsize=4)
+def _signs(units: int, count: int) -> NDArray[np.float64]:
+    """Which units change sides, `[count, units]` of ±1; the same in every report."""
+    return np.random.default_rng(0).choice((-1.0, 1.0), (count, units))

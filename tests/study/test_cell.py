@@ -161,8 +161,15 @@ def test_every_role_goes_through_one_scorer(redacted: Path, scenario: str, role:
     assert wrong not in secret.people
     beside = judge.judges_beside(STUDY, folder, STUDY.scenarios[0])
     images, labels, tensors = score(
-        secret, made, gallery=gallery, embed=embed, wrong_person=wrong, beside=beside
+        secret,
+        made,
+        gallery=gallery,
+        embed=embed,
+        wrong_person=wrong,
+        beside=beside,
+        originals=embed if role == "audit" else None,
     )
+    assert (images[0].original is None) == (role != "audit")
     assert set(images[0].others) == {"dlib"}
     trial = folder.trial(cell.key)
     assert trial.images == images

@@ -9,6 +9,7 @@ and any dependence between reconstructions (Fisher 1935, chapter 2; Lehmann & Ro
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import permutations
 from math import perm, prod
 
@@ -84,12 +85,10 @@ def within_strata_test(
     observed = sum(table[np.arange(len(table)), who].sum() for table, who in tables)
     assignments = prod(perm(*reversed(table.shape)) for table, _ in tables)
     exact = assignments <= ENUMERATED
-    random = np.random.default_rng(0)  # the same draws in every report
+    shapes = tuple(table.shape for table, _ in tables)
     sums: Scores = np.zeros(1)
-    for table, _ in tables:
-        places, candidates = table.shape
-        tried = _all(candidates, places) if exact else _random(candidates, places, random)
-        mine = sum(table[k, tried[:, k]] for k in range(places))
+    for (table, _), tried in zip(tables, _tried(shapes, 0 if exact else DRAWN), strict=True):
+        mine = sum(table[k, tried[:, k]] for k in range(len(table)))
         sums = np.add.outer(sums, mine).ravel() if exact else sums + mine
     # Sums of the same numbers in another order differ in their last bits, and are ties.
     hits = int((sums >= observed - 1e-9).sum())
@@ -102,6 +101,19 @@ def within_strata_test(
         smallest=1 / (assignments if exact else DRAWN + 1),
         exact=exact,
     )
+
+
+@lru_cache(maxsize=4)
+def _tried(shapes: tuple[tuple[int, ...], ...], drawn: int) -> list[NDArray[np.int64]]:
+    """Assignments of each stratum: all of them, or so many at random, the same in every report.
+
+    Kept, because all rows of a report need the same; not to be changed in place.
+    """
+    random = np.random.default_rng(0)
+    return [
+        _random(candidates, places, random) if drawn else _all(candidates, places)
+        for places, candidates in shapes
+    ]
 
 
 def _all(candidates: int, places: int) -> NDArray[np.int64]:

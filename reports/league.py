@@ -67,12 +67,11 @@ class LeagueLine:
 def league(results: Results) -> League:
     """All lines of the comparison of defenses."""
     lines = sorted(map(_line, results.defenses), key=lambda line: -line.leak)
-    records = [record(line.source) for line in lines]
     return League(
         lines=tuple(lines),
         scenarios=tuple(dict.fromkeys(line.scenario for line in results.defenses)),
-        csv="data:text/csv;charset=utf-8," + quote(_csv(records)),
-        json="data:application/json," + quote(json.dumps(records, indent=1, allow_nan=False)),
+        csv="data:text/csv;charset=utf-8," + quote(csv_of(results)),
+        json="data:application/json," + quote(json_of(results)),
     )
 
 
@@ -103,6 +102,21 @@ def record(line: DefenseLine) -> dict[str, Any]:
         "bytes_sent": worth and worth.bytes_sent,
         "guarantee": claims.in_short(line.claims, ""),
     }
+
+
+def json_of(results: Results) -> str:
+    """The records of all lines as JSON."""
+    return json.dumps([record(x) for x in results.defenses], indent=1, allow_nan=False) + "\n"
+
+
+def csv_of(results: Results) -> str:
+    """The records of all lines as CSV, with a head."""
+    out, records = StringIO(), [record(line) for line in results.defenses]
+    if records:
+        writer = csv.DictWriter(out, list(records[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({key: _cell(value) for key, value in line.items()} for line in records)
+    return out.getvalue()
 
 
 def _line(line: DefenseLine) -> LeagueLine:
@@ -156,15 +170,6 @@ def _guarantee(line: DefenseLine) -> str:
     if not line.claims:
         return "none stated" if line.name in UNSTATED else "none (heuristic)"
     return claims.in_short(line.claims)
-
-
-def _csv(records: list[dict[str, Any]]) -> str:
-    out = StringIO()
-    if records:
-        writer = csv.DictWriter(out, list(records[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({key: _cell(value) for key, value in line.items()} for line in records)
-    return out.getvalue()
 
 
 def _cell(value: object) -> object:

@@ -79,7 +79,7 @@ def test_an_open_verdict_is_no_pass() -> None:
     quiet = replace(sample(), findings=())
     assert _gate(quiet, fail_on="low").passed
     for kind in ("INCONCLUSIVE", "INVALID", "NOT TESTED"):
-        headline = replace(quiet.headline, kind=kind, severity="none")  # type: ignore[arg-type]
+        headline = replace(quiet.headline, kind=kind, severity="none")
         assert not _gate(replace(quiet, headline=headline), fail_on="low").passed
 
 

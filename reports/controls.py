@@ -105,7 +105,7 @@ def _ceiling(study: Study, scenario: str, gallery: Gallery) -> Ceiling | None:
         threshold=gallery.threshold,
         fmr=gallery.fmr,
         impostor_pairs=gallery.impostor_pairs,
-        gallery_people=len(gallery.people),
+        gallery_people=gallery.candidates,
         gallery_photos=gallery.photos,
     )
 

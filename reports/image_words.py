@@ -17,11 +17,29 @@ T = TypeVar("T")
 
 WORDS: Mapping[str, str] = {
     "the photos, and a portrait of each person": "the images",
-    "the embedder that made the gallery": "the judge",
     "against other photos of the same person": "to that very image, held against others of its "
     "class",
+    "that an embedder, independent of the audited model, matches to a different photo of the same "
+    "person": "that a judge, independent of the audited model, takes for that very image",
     "cosine of an embedder that is independent of the audited model": "cosine of features that do "
     "not depend on the audited model",
+    "the independent embedder matches to the right person": "the independent judge takes for that "
+    "very image",
+    "how often the embedder takes two different people for one": "how often the judge takes two "
+    "different images of a class for one",
+    "pairs of different people": "pairs of different images of a class",
+    "the embedder": "the judge",
+    "the independent embedder": "the independent judge",
+    "no embedder": "no judge",
+    "whose nearest gallery person is the right one. chance: 1/n": "to which no image of the class "
+    "is nearer than the right one. Chance: 1/N, of a class",
+    "its identity cosine to another photo of the same person": "its similarity to its original",
+    "how close each face comes to its person": "how close each image comes to its original",
+    "identity cosines": "similarities",
+    "pictures of real people. store and share it as biometric data": "copies of the originals. "
+    "Store and share it as you do these",
+    "contains biometric data": "contains originals",
+    "biometric data": "special categories of data, such as health",
     "identity ceiling (the originals themselves, re-identified)": "copy ceiling (the originals "
     "themselves, plain and in 20 dB of noise, found)",
     "another client's person": "another client's image",
@@ -46,6 +64,7 @@ WORDS: Mapping[str, str] = {
     "re-identified": "copied",
     "re-identify": "copy",
     "re-id": "copied",
+    "an invented person": "another image",
     "invented person": "other image",
     "invented people": "other images",
     "a person counts": "an image counts",
@@ -78,9 +97,8 @@ WORDS: Mapping[str, str] = {
     "recognized": "found",
 }
 """What stands in place of what; of several that fit, the longest."""
-_NAMES = ("study", "scenario", "network", "method", "defense", "attack", "deployed")
 _VERBATIM = frozenset(
-    (*_NAMES, "description", "release_context", "provenance", "settings", "of", "person", "cell")
+    ("study", "description", "release_context", "provenance", "settings", "of", "person", "cell")
 )
 """Fields that hold what a user wrote, or what code reads."""
 _ATTRIBUTE = re.compile(r'(\b(?:alt|aria-label|title)=")([^"]*)')
@@ -107,8 +125,8 @@ def page_of_images(page: str, results: Results) -> str:
 def text_of_images(text: str) -> str:
     """A text that holds no names.
 
-    >>> text_of_images("Somebody re-identified in 2 of 4 updates: people, not photos")
-    'Some image copied in 2 of 4 updates: images, not images'
+    >>> text_of_images("Somebody re-identified in 2 of 4 updates; nobody in the others")
+    'Some image copied in 2 of 4 updates; no image in the others'
     """
     return _speaker(frozenset())(text)
 

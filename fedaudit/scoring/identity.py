@@ -94,6 +94,11 @@ class Gallery:
         known = self.threshold is not None and self.ceiling_n
         return self.ceiling_hits / self.ceiling_n if known else None
 
+    @property
+    def candidates(self) -> int:
+        """Among how many an original is to come first: people, or images of a class on average."""
+        return round(len(self.people) / max(1, len({*map(class_of, self.people)})))
+
     def compare(self, embeddings: Tensor, person: str) -> tuple[Tensor, Tensor]:
         """Cosine `[n]` to `person`'s template, and rank `[n]` (1: closest of all people).
 

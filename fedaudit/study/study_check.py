@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from fedaudit.captures.simulate.study_faces import require_fitting_judges
 from fedaudit.core import registry
 from fedaudit.core.errors import (
     ConfigError,
@@ -15,7 +16,7 @@ from fedaudit.core.errors import (
 )
 from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.protocols import Defense, Method
-from fedaudit.core.scenario import COPY_JUDGE, Choice, Federation, Scenario, Study
+from fedaudit.core.scenario import Choice, Federation, Scenario, Study
 from fedaudit.core.threat_models import check_knowledge, threat_model
 from fedaudit.data.splits import Split, split, target_photos
 from fedaudit.defenses.chain import parts_of
@@ -59,13 +60,8 @@ def check_study(study: Study, *, file: str = "study") -> None:
             raise UnknownNameError("defense label", label, labels, where=f"{file}: deployed")
     build = _builder()
     _check_settings("data", study.data, f"{file}: data")
-    mixed = {choice.name == COPY_JUDGE for choice in study.judges} | {study.of_pictures}
-    if len(mixed) > 1:
-        raise ConfigError(
-            f"{file}: judges = {[choice.name for choice in study.judges]}, and data = "
-            f'"{study.data.name}". Pictures that are no faces are judged by "{COPY_JUDGE}", faces '
-            "never are. Remove judges."
-        )
+    with _at(file):
+        require_fitting_judges(study, of_pictures=study.of_pictures)
     for choice in study.judges:
         _check_settings("judges", choice, f"{file}: judges")
     for scenario in study.scenarios:
@@ -108,6 +104,7 @@ def _check_faces(study: Study, build: _Build, file: str) -> None:
         faces = faces_to_count(study, fetched=False)
         if faces is None:
             return
+        require_fitting_judges(study, of_pictures=bool(faces.classes))
         splits: dict[Federation, Split] = {}
         for scenario in study.scenarios:
             scene = f"{file}: scenario {scenario.name!r}"

@@ -7,9 +7,9 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from fedaudit.core.errors import StorageError
+from fedaudit.core.errors import ConfigError, StorageError
 from fedaudit.core.registry import create
-from fedaudit.core.scenario import Federation, Study
+from fedaudit.core.scenario import COPY_JUDGE, Federation, Study
 from fedaudit.core.source import FaceEmbedder
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.pseudonyms import hide_names, key_of_faces, nameless_errors, names_behind
@@ -77,10 +77,26 @@ def names_of(study: Study) -> Mapping[str, str]:
     return {} if faces.public or faces.classes else names_behind(faces.people, key_of_faces(faces))
 
 
+def require_fitting_judges(study: Study, *, of_pictures: bool) -> None:
+    """Refuse judges of faces for pictures that are none, and the judge of copies for faces.
+
+    Raises:
+        ConfigError: Says what to remove.
+    """
+    if any((choice.name == COPY_JUDGE) != of_pictures for choice in study.judges):
+        names = ", ".join(choice.name for choice in study.judges)
+        raise ConfigError(
+            f'the judges are {names}, and the data "{study.data.name}" '
+            f"{'shows no faces' if of_pictures else 'shows faces'}: pictures that are no faces are "
+            f'judged by "{COPY_JUDGE}", faces by the others. Remove judges.'
+        )
+
+
 def _faces(study: Study) -> tuple[FaceSet, FaceSet]:
     def make() -> tuple[FaceSet, FaceSet]:
         with nameless_errors():
             faces = _read(study, study.size)
+            require_fitting_judges(study, of_pictures=bool(faces.classes))
             full = faces if faces.classes else _read(study, GALLERY_SIZE)
         if faces.public or faces.classes:
             return faces, full

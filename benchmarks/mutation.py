@@ -79,7 +79,7 @@ EXCHANGED = (
 """Cosmic Ray's operators by the ends of their names: near misses, not nonsense."""
 NO_FAULT = ("strict=False", "    /,", " /, ")
 """Exchanges that change no result: what `zip` refuses, and how arguments may be given."""
-QUIET = ["-q", "-x", "-n0", "-pno:cacheprovider", "--hypothesis-seed=0", "-mnot slow"]
+QUIET = ["-q", "-x", "-n0", "-pno:cacheprovider", "--hypothesis-profile=mutation", "-mnot slow"]
 
 
 @dataclass(frozen=True)
@@ -133,19 +133,27 @@ def run_tests(folder: Path, mutant: Mutant, seconds: float) -> tuple[bool, float
         )
     _, status, usage = os.wait4(child, 0)
     file.write_text(before)
+    for compiled in file.parent.glob(f"__pycache__/{file.stem}.*"):
+        compiled.unlink()  # a mutant of the same second and size would pass for it
     return os.waitstatus_to_exitcode(status) == 0, usage.ru_utime + usage.ru_stime
 
 
 def _tests_in_child(paths: list[str], seconds: float) -> None:
     import pytest  # noqa: PLC0415 - in the child
+    from hypothesis import HealthCheck, Phase, settings  # noqa: PLC0415
 
+    # The same examples for every mutant, and no search for a smaller one: failing is enough.
+    slow = [HealthCheck.too_slow]
+    phases = (Phase.explicit, Phase.generate)
+    settings.register_profile(
+        "mutation", derandomize=True, deadline=None, suppress_health_check=slow, phases=phases
+    )
     out = os.open(os.devnull, os.O_WRONLY)
     os.dup2(out, 1)
     os.dup2(out, 2)
     limit = math.ceil(seconds)
     resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))  # a loop without end is a fault, too
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    sys.dont_write_bytecode = True
     ignored = ["-Wignore::pytest.PytestAssertRewriteWarning"]
     os._exit(int(pytest.main([*QUIET, *ignored, *paths])))
 
@@ -194,7 +202,7 @@ def main() -> None:
             if not passes:
                 raise SystemExit(f"the tests of {path} fail without a mutant")
             tried, others = mutants(path, code, options.sample, options.seed)
-            left = [one for one in tried if run_tests(folder, one, 3 * seconds + 5)[0]]
+            left = [one for one in tried if run_tests(folder, one, 1.5 * seconds + 1)[0]]
             count = others + len(tried) - min(options.sample or others, others)
             row = (path, count, len(tried), len(tried) - len(left), len(left))
             print(f"| `{row[0]}` | {' | '.join(map(str, row[1:]))} |", flush=True)

@@ -29,6 +29,7 @@ from fedaudit.reports.headline import headline
 from fedaudit.reports.html import render
 from fedaudit.reports.image_words import in_words_of_images
 from fedaudit.reports.pictures import Picture
+from fedaudit.reports.power import with_all_cells
 from fedaudit.reports.results import (
     SCHEMA_VERSION,
     Ledger,
@@ -125,6 +126,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
     worth = dict(_utilities(folder, study, stock))
     units = folder.facts().units
     table = rows(study, trials, worth, settings, gallery, source, units)
+    table = with_all_cells(table, (*stock.missing, *stock.damaged))
     known = ceilings(study, galleries)
     checks = controls(study, trials, table, gallery, source, known)
     if failed(checks):

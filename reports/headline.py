@@ -120,7 +120,7 @@ def _leak(worst: Row, rows: Sequence[Row]) -> Verdict:
         lead = "Without a defense, a" if worst.undefended else "A"
         sentence = f"{lead} curious server re-identified {whom} {source}{reached}."
     else:
-        sentence = f"{_deployed(worst)} let a curious server re-identify {whom} {source}{reached}."
+        sentence = f"{_deployed(worst)}, let a curious server re-identify {whom} {source}{reached}."
     sentence += _without(worst, rows)
     if (p := worst.measurement.p_holm) is not None:
         size = p_value(p).replace("<", "less than ").replace(NBSP, "")
@@ -135,7 +135,7 @@ def _clean(row: Row, rows: Sequence[Row], settings: Settings) -> str:
     known = rate_text(row.reid) + originals_text(row.measurement)
     whom = f"nobody be re-identified: {known}" if not row.reid.hits else f"{known} be re-identified"
     limit = percent(settings.reid_limit).replace(NBSP, " ")
-    found = f"{_deployed(row)} let {whom}; no leak found above {limit}."
+    found = f"{_deployed(row)}, let {whom}; no leak found above {limit}."
     return found + _without(row, rows)
 
 
@@ -153,7 +153,7 @@ def _deployed(row: Row) -> str:
     settings = (f"{k} = {v:g}" for c in row.claims for k, v in c.settings.items() if _is_number(v))
     stated = ", ".join(dict.fromkeys(settings))
     name = defense_name(row.defense) + (f" ({stated})" if stated else "")
-    return f"Your deployed defense, {name},"
+    return f"Your deployed defense, {name}"
 
 
 def _is_number(value: object) -> bool:

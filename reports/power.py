@@ -31,6 +31,31 @@ def with_power(rows: Sequence[Row], ceiling: float | None) -> tuple[Row, ...]:
     )
 
 
+def with_all_cells(rows: Sequence[Row], open_jobs: Sequence[str]) -> tuple[Row, ...]:
+    """The rows, where NO LEAK FOUND is said only of lines whose every cell was scored.
+
+    Whoever came back may be among those that failed, were deleted or were altered.
+
+    Args:
+        rows: The comparison.
+        open_jobs: Keys of the study's jobs that left nothing that can be relied on.
+    """
+    control = {(row.scenario, row.attack): row.defense for row in rows if row.undefended}
+    done = []
+    for row in rows:
+        mine = {row.defense, control.get((row.scenario, row.attack), row.defense)}
+        lines = tuple(f"{row.scenario}--{defense}--{row.attack}--" for defense in mine)
+        count = sum(key.startswith(lines) for key in open_jobs)
+        if count and row.verdict.kind == "NO LEAK FOUND ABOVE LIMIT":
+            why = (
+                f"{count} of the cells of {row.attack}, under it or without a defense, failed, "
+                "are missing or were altered; give the same command again, which computes them"
+            )
+            row = replace(row, verdict=inconclusive(row.verdict, "not run", why))  # noqa: PLW2901
+        done.append(row)
+    return tuple(done)
+
+
 def _doubted(row: Row, control: Row | None, ceiling: float | None) -> Verdict:
     if row.verdict.kind != "NO LEAK FOUND ABOVE LIMIT" or row.model_state:
         return row.verdict  # a recorded run has a control of its own

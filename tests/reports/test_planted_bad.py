@@ -45,12 +45,14 @@ N = 100
 def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Report:
     """The report of made-up trials."""
 
-    def make(asked: Study, *groups: Any, known: Gallery | None = None) -> Results:
+    def make(
+        asked: Study, *groups: Any, known: Gallery | None = None, missing: tuple[str, ...] = ()
+    ) -> Results:
         judge = known or gallery()
         monkeypatch.setattr(build, "_gallery", lambda *_: judge)
         manifest = new(asked, "by hand", "redacted")
         made = trials(*groups)
-        return summarize(RunFolder(tmp_path), manifest, Inventory((), (), {}, {}), made)
+        return summarize(RunFolder(tmp_path), manifest, Inventory((), missing, {}, {}), made)
 
     return make
 
@@ -158,6 +160,25 @@ def test_cells_that_were_not_run(report: Report) -> None:
     open_because(found, "not run", "fresh, dpsgd, gan_inversion")
 
 
+@pytest.mark.parametrize("lost", ["deployed", "prior_only", "control"])
+def test_cells_that_failed_or_were_deleted(report: Report, lost: str) -> None:
+    """Three of a hundred came back, and just these cells are gone: nobody among those left."""
+    made = {"control": line(90, N), "deployed": deployed(3)}
+    group = made["control" if lost == "control" else "deployed"]
+    role = "prior_only" if lost == "prior_only" else "audit"
+    gone = [t for t in group if t.cell.role == role and t.cell.target < 3]
+    left = [t for trials in made.values() for t in trials if t not in gone]
+    if lost != "deployed":
+        left = [t for t in left if t.cell.defense != "dpsgd"] + [
+            t for t in deployed(0) if t not in gone
+        ]
+    assert report(audit(), left, noise(0)).headline.kind == "NO LEAK FOUND ABOVE LIMIT"
+    found = report(audit(), left, noise(0), missing=tuple(t.cell.key for t in gone))
+    assert (found.headline.kind, found.headline.reason) == ("INCONCLUSIVE", "not run")
+    assert "3 of the cells of inverting_gradients" in found.headline.sentence
+    assert found.defenses[0].verdict != "NO LEAK FOUND ABOVE LIMIT"
+
+
 def test_a_mislabelled_gallery(report: Report) -> None:
     """Names are mixed up: the judge does not know the originals, so nobody would come back."""
     mixed = replace(gallery(), ceiling_hits=6, ceiling_first=5)
@@ -207,7 +228,7 @@ def test_a_broken_privacy_claim(report: Report) -> None:
     """Something looks at photos after the mechanism: the claim is a finding beside a quiet row."""
     broken = deployed(claims=(claim(8.0, "soteria"),))
     (found,) = report(audit(), line(90, N), broken, noise(0)).findings
-    assert "privacy claim of dpsgd" in found.title
+    assert "privacy claim of DP-SGD" in found.title
 
 
 def test_a_prior_that_says_it_was_trained_on_them() -> None:

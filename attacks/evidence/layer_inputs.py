@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedaudit.core.errors import AttackError
-from fedaudit.models.batch_norm import batch_norm_layers
+from fedaudit.models.batch_norm import batch_norm_layers, preserve_modes
 from fedaudit.models.facenet import FaceNet
 
 READABLE = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.MultiheadAttention)
@@ -246,14 +246,9 @@ def still(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def deterministic(model: nn.Module) -> Iterator[None]:
     """Nothing random runs inside the block: batch norm keeps its mode, all else evaluates."""
-    modes = [(module, module.training) for module in model.modules()]
     norms = {id(layer) for layer in batch_norm_layers(model).values()}
-    for module, _ in modes:
-        if id(module) not in norms:
-            module.training = False
-    try:
-        with still(model):
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+    with preserve_modes(model), still(model):
+        for module in model.modules():
+            if id(module) not in norms:
+                module.training = False
+        yield

@@ -11,9 +11,7 @@ from torch import Tensor, nn
 
 from fedaudit.attacks.evidence.feature_maps.first_fully_connected import FirstFullyConnected
 from fedaudit.attacks.evidence.layer_inputs import InputReader
-from fedaudit.attacks.evidence.layer_spans import LayerSpan, decisive, find_spans
 from fedaudit.attacks.evidence.unshared_layers import precedes_private
-from fedaudit.core.errors import AttackError
 
 NON_SMOOTH = (nn.ReLU, nn.ReLU6, nn.PReLU, nn.LeakyReLU, nn.RReLU, nn.Hardtanh, nn.MaxPool2d)
 """Layers whose second derivative is zero or missing."""
@@ -64,27 +62,6 @@ class Reading:
     def reader(self) -> InputReader:
         """Reads what images send to the network's layers."""
         return InputReader(self.model, self.shape, self.count)
-
-    @cached_property
-    def spans(self) -> tuple[LayerSpan, ...]:
-        """What the inputs of each layer span, where its gradient gives the whole span away."""
-        try:
-            spans = find_spans(self.reader, self.target, private=self.private, clean=self.clean)
-        except AttackError:  # a network that does not run on images of this shape
-            return ()
-        return tuple(span for span in spans if span.whole)
-
-    @property
-    def spans_decide(self) -> bool:
-        """Whether spans alone leave the images no freedom."""
-        return decisive(self.spans, self.pixels, self.count)
-
-    @property
-    def solvable(self) -> bool:
-        """Whether local layers can be solved for: something shared precedes them, or spans do."""
-        return self.spans_decide or precedes_private(
-            self.model, self.private, self.target, self.shape
-        )
 
     @property
     def trains_body(self) -> bool:

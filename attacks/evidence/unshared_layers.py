@@ -3,8 +3,7 @@
 `benchmarks/unknown_head.py` measures how well surrogates do, on ORL with three clients.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from fedaudit.attacks.generators.auxiliary import Auxiliary, vary
 from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import ModelSpec
+from fedaudit.models.batch_norm import evaluating
 from fedaudit.models.facenet import FaceNet, criterion_of
 from fedaudit.models.zoo import build
 
@@ -29,18 +29,6 @@ LR = 3e-3
 def unshared_names(model: nn.Module, before: Mapping[str, Tensor]) -> frozenset[str]:
     """Parameters that the server does not have."""
     return frozenset(name for name, _ in model.named_parameters() if name not in before)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block, in which batch norm does not remember what it sees."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 class PublicModule(nn.Module):

@@ -1,6 +1,8 @@
 """What an observation says before any search: target gradients, color, labels, feature maps."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from fedaudit.attacks.adaptive.adaptation import Adaptation, adapt_to
 from fedaudit.attacks.adaptive.changed_photos import ChangedPhotos
 from fedaudit.attacks.adaptive.defense_adaptation import Attacker
 from fedaudit.attacks.evidence.feature_maps.first_fully_connected import (
+    FirstFullyConnected,
     common_direction,
     embedding_span,
     find_first_fully_connected,
@@ -20,8 +23,13 @@ from fedaudit.attacks.evidence.feature_maps.first_fully_connected import (
 from fedaudit.attacks.evidence.grayscale import is_gray
 from fedaudit.attacks.evidence.labels.head_gradient import read_head
 from fedaudit.attacks.evidence.labels.infer import share_out, solved
+from fedaudit.attacks.evidence.layer_spans import LayerSpan, decisive, find_spans
 from fedaudit.attacks.evidence.reading import Reading
-from fedaudit.attacks.evidence.unshared_layers import unshared_names
+from fedaudit.attacks.evidence.unshared_layers import (
+    precedes_private,
+    public_depth,
+    unshared_names,
+)
 from fedaudit.attacks.training.schedule import without_pulls
 from fedaudit.attacks.training.trained_parameters import (
     possible_training,
@@ -47,6 +55,37 @@ class Evidence(Reading):
 
     adaptation: Adaptation = field(default_factory=Adaptation)
     photos: ChangedPhotos = field(default_factory=lambda: ChangedPhotos((), 0))
+
+    @property
+    def reachable_first_fc(self) -> FirstFullyConnected | None:
+        """What the first fully connected layer gives away, where dummy images reach it."""
+        reached = public_depth(self.model, self.private) is None
+        return self.first_fc if reached and self.trains_body else None
+
+    @cached_property
+    def spans(self) -> tuple[LayerSpan, ...]:
+        """What the inputs of each layer span."""
+        noise, clean = self.adaptation.std_of, self.clean
+        return find_spans(self.reader, self.target, private=self.private, clean=clean, noise=noise)
+
+    def spans_decide(self, layers: Sequence[str] = ()) -> bool:
+        """Whether spans that are known as a whole leave the images no freedom.
+
+        Args:
+            layers: Of weights whose names start with one of these; () takes all.
+        """
+        try:
+            whole = [s for s in self.spans if s.whole and s.name.startswith(tuple(layers or [""]))]
+        except AttackError:  # a network that does not run on images of this shape
+            return False
+        return decisive(whole, self.pixels, self.count)
+
+    @property
+    def solvable(self) -> bool:
+        """Whether local layers can be solved for: something shared precedes them, or spans do."""
+        return self.spans_decide() or precedes_private(
+            self.model, self.private, self.target, self.shape
+        )
 
     def reveal(
         self, images: Tensor, labels: Tensor, attacker: Attacker

@@ -1,5 +1,6 @@
 """Solve for the faces whose maps the update gives away; search for them where it does not."""
 
+import time
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -84,6 +85,7 @@ class MapInversion:
         checkpoint: Checkpoint | None = None,
     ) -> Reconstruction:
         """Reconstruct the batch behind one update."""
+        started = time.process_time()
         evidence = gather(seen)
         goal = goal_of(evidence)
         sharp = goal is not None and goal.depth is not None and goal.floor < SHARP
@@ -91,7 +93,15 @@ class MapInversion:
             attack = self._blind()
         else:
             attack = self._descent() if sharp else self._search()
-        return attack(seen, generator=generator, progress=progress, checkpoint=checkpoint)
+        before = time.process_time() - started
+        found = attack(
+            seen,
+            generator=generator,
+            progress=progress,
+            checkpoint=checkpoint,
+            evidence=evidence,
+        )
+        return replace(found, seconds=before + found.seconds)
 
     def halved(self) -> "MapInversion":
         """The same with half of the steps in each stage."""

@@ -180,13 +180,3 @@ class MapMatching:
         """The root of the distance: an angle, for the reason that `Matching` gives."""
         del dummy
         return (feature_distance.clamp_min(0) + 1e-6).sqrt()
-
-    def fresh_free(self, which: Sequence[int]) -> list[Tensor]:
-        """Nothing is free."""
-        del which
-        return []
-
-    def rows(self, which: Sequence[int], restart: int) -> list[Tensor]:
-        """Likewise."""
-        del which, restart
-        return []

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 
 from fedaudit.attacks.adaptive.per_example import Gradients, weighed
-from fedaudit.attacks.evidence.feature_maps.first_fully_connected import solve_upstream
-from fedaudit.attacks.evidence.layer_spans import LayerSpan, decisive, span_distance
+from fedaudit.attacks.evidence.feature_maps.first_fully_connected import (
+    solve_upstream,
+)
 from fedaudit.attacks.evidence.unshared_layers import PublicModule, public_depth, used_by
 from fedaudit.attacks.gathering.gather import Evidence
+from fedaudit.attacks.search.comparison import free_rows
 from fedaudit.attacks.search.distances import DISTANCES, MINDS_LENGTH
 from fedaudit.attacks.training.dummy_update import DummyUpdate
 from fedaudit.core.choices import check_choices
@@ -29,8 +31,6 @@ class Matching:
 
     The dummy gradient needs a loss. There are these, in order of what they presume:
 
-    * **spans**: the head is not known, but what the inputs of the last layers span is, and leaves
-      the images no freedom (`layer_spans`). There is no dummy gradient then.
     * **upstream**: the gradient that arrives at the feature maps is known in closed form, or solved
       for by least squares (`first_fully_connected`). No label and no head is needed.
     * **labels**: the client's own criterion with known or inferred labels.
@@ -73,13 +73,9 @@ class Matching:
         evidence = self.evidence
         model, target = evidence.model, evidence.target
         depth = public_depth(model, evidence.private)
-        # A map that is known is of no use where dummy images do not reach it.
-        usable = self.use_first_fc and not self.surrogate_head and depth is None
-        self.first_fc = evidence.first_fc if usable and evidence.trains_body else None
-        self.spans: tuple[LayerSpan, ...] = ()
+        usable = self.use_first_fc and not self.surrogate_head
+        self.first_fc = evidence.reachable_first_fc if usable else None
         self.loss = self._loss_kind()
-        if self.loss == "spans":
-            self.first_fc = None
         named = {name: p for name, p in model.named_parameters() if name in target}
         if self.loss in ("upstream", "free"):
             # What follows the feature map is explained exactly already; only the body is matched.
@@ -90,9 +86,7 @@ class Matching:
                 )
             self.public = PublicModule(model, depth)
             named = used_by(self.public, named, evidence.shape)
-        if self.loss == "spans":
-            named = {}
-        elif self.layers:
+        if self.layers:
             named = {name: p for name, p in named.items() if name.startswith(self.layers)}
             if not named:
                 raise AttackError(
@@ -113,13 +107,11 @@ class Matching:
         self.scales: tuple[float, ...] = (1.0, 1.0)
         self.evaluations = 0
 
-    def _loss_kind(self) -> Literal["spans", "upstream", "labels", "soft", "free"]:
+    def _loss_kind(self) -> Literal["upstream", "labels", "soft", "free"]:
         if self.dummy is not None:
             return "labels"
         if self.surrogate_head:
             return "soft"
-        if self.evidence.blind and not self.has_features and self._spans_decide():
-            return "spans"
         if self.first_fc is not None:
             return "upstream"
         if self.evidence.blind:
@@ -144,15 +136,6 @@ class Matching:
         start = torch.stack(drawn, dim=1).to(empty)
         return tuple(rows.clone().requires_grad_() for rows in start)
 
-    def _spans_decide(self) -> bool:
-        """Whether what matched layers' inputs span decides the images; keeps the spans if so."""
-        evidence = self.evidence
-        chosen = [s for s in evidence.spans if s.name.startswith(self.layers or ("",))]
-        if not decisive(chosen, evidence.pixels, evidence.count):
-            return False
-        self.spans = tuple(chosen)
-        return True
-
     @property
     def has_features(self) -> bool:
         """Whether each image's feature map is known."""
@@ -167,10 +150,10 @@ class Matching:
     def separable(self) -> bool:
         """Whether shares add up.
 
-        Not where spans or upstream gradients are those of all images at once, nor where batch norm
-        in training mode or several local steps let images see each other.
+        Not where upstream gradients are those of all images at once, nor where batch norm in
+        training mode or several local steps let images see each other.
         """
-        known = not self.spans and (self.first_fc is None or self.has_features)
+        known = self.first_fc is None or self.has_features
         return known and self.dummy is None and not self.evidence.coupled
 
     def gradients(
@@ -189,16 +172,14 @@ class Matching:
         Args:
             images: `[n, C, H, W]` in [0, 1], the dummy images at positions `which`.
             which: Their positions in the batch.
-            free: What goes with them, from `rows`; that of the first restart if not given.
+            free: What goes with them, from `free_rows`; of the first restart if not given.
             functional: Through `torch.func`, which can be mapped over restarts.
             differentiable: Build the graph of the gradient, for a search by derivatives.
         """
         self.evaluations += len(which)
         if self.dummy is not None:
             return self._replayed(self.dummy, images, which, differentiable)
-        if self.loss == "spans":
-            return (), self._span_distance(images)
-        rows = self.rows(which, 0) if free is None else list(free)
+        rows = free_rows(self, which, 0) if free is None else list(free)
         if not self._weighs:
             return self._gradients(images, which, rows, functional, differentiable)
 
@@ -257,8 +238,6 @@ class Matching:
     def objective(self, dummy: Gradients, feature_distance: Tensor) -> Tensor:
         """The match in units of what generic faces give (`calibrate`); 0 explains everything."""
         gradient_scale, feature_scale = self.scales
-        if self.loss == "spans":  # squared sines, beside which any prior would be too heavy
-            return (feature_distance / feature_scale + 1e-6).sqrt()
         match = self.distance_to(dummy) / gradient_scale
         if self.first_fc is not None:
             match = match + feature_distance / feature_scale
@@ -272,13 +251,8 @@ class Matching:
         adaptation, scaled = self.evidence.adaptation, self.distance in MINDS_LENGTH
         return distance(adaptation.sent(dummy, self.names, scaled=scaled), self.target)
 
-    def rows(self, which: Sequence[int], restart: int) -> list[Tensor]:
-        """The free variables of images `which`, then what stands in for local layers."""
-        free = [self.free[i][restart] for i in which] if self.free else []
-        return [*free, *(value[restart] for value in self.fixed)]
-
-    def fresh_free(self, which: Sequence[int]) -> list[Tensor]:
-        """The free variables of images `which`; upstream gradients are brought to one length.
+    def begin_stage(self) -> None:
+        """Bring free upstream gradients to one length.
 
         A cosine does not mind it, but a step of fixed length hardly turns a vector that has become
         long.
@@ -286,9 +260,8 @@ class Matching:
         if self.loss == "free":
             with torch.no_grad():
                 length = torch.stack([row.norm(dim=1, keepdim=True) for row in self.free]).mean(0)
-                for i in which:
-                    self.free[i].div_(length.clamp_min(1e-12))
-        return [self.free[i] for i in which] if self.free else []
+                for row in self.free:
+                    row.div_(length.clamp_min(1e-12))
 
     def keep(self, restarts: Sequence[int]) -> None:
         """Drop the free variables of all restarts but these."""
@@ -303,11 +276,6 @@ class Matching:
 
         In a trained network any two faces have nearly the same features and gradients.
         """
-        if self.loss == "spans":  # of whole batches: one image cannot span what a batch spans
-            batches = torch.split(images, self.evidence.count)
-            distances = [self._span_distance(batch).detach() for batch in batches]
-            self.scales = (1.0, max(float(torch.stack(distances).median()), 1e-6))
-            return
         gradients, features = [], []
         for k, image in enumerate(images):
             which = [k % self.evidence.count]
@@ -316,11 +284,6 @@ class Matching:
             features.append(distance.detach())
         medians = (float(torch.stack(terms).median()) for terms in (gradients, features))
         self.scales = tuple(max(median, 1e-6) for median in medians)
-
-    def _span_distance(self, images: Tensor) -> Tensor:
-        """How far the dummy inputs are from spanning what they must; 0 is exact."""
-        with torch.autocast(images.device.type, self.autocast, enabled=self.autocast is not None):
-            return span_distance(self.evidence.reader, self.spans, images).to(images.dtype)
 
     def _replayed(
         self, dummy: DummyUpdate, images: Tensor, which: Sequence[int], differentiable: bool

@@ -27,7 +27,7 @@ from fedaudit.attacks.search.distances import DISTANCES
 from fedaudit.attacks.search.image_priors import FaceColors
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.search_run import SearchRun
-from fedaudit.attacks.search.span_matching import SpanMatching
+from fedaudit.attacks.search.span_matching import SpanMatching, is_left_to_spans
 from fedaudit.attacks.search.stage import Stage, adjusted
 from fedaudit.attacks.search.trace import Trace
 from fedaudit.attacks.search.variables import Scene, generic_faces
@@ -189,28 +189,28 @@ class MatchingAttack:
         generator: torch.Generator,
         progress: Progress | None = None,
         checkpoint: Checkpoint | None = None,
+        evidence: Evidence | None = None,
     ) -> Reconstruction:
-        """Reconstruct the batch behind one update."""
+        """Reconstruct the batch behind one update; `evidence` is what `gather` gave of it."""
         started = time.process_time()
-        run = self._begin(seen, generator, started, progress, checkpoint)
+        run = self._begin(seen, generator, started, progress, checkpoint, evidence)
         run.search()
         best = int(run.best.argmin())
         evidence, matching = run.scene.evidence, run.scene.matching
         labels, images = evidence.known_labels, run.images[best]
         evaluations, handled = [matching.evaluations], False
-        if isinstance(matching, SpanMatching):
+        if self.match == "spans":
             labels = labels_of_images(evidence, images)
         else:
-            if matching.loss == "soft" and not matching.surrogate_head:
+            if matching.loss == "soft" and not matching.fixed:
                 labels = torch.stack([rows[best] for rows in matching.free]).argmax(1)
             attacker = self._attacker(run, seen, generator, evaluations)
             images, labels, handled = evidence.reveal(images, labels.cpu(), attacker)
-        by_spans = matching.loss == "spans"  # they do not mind what each image weighs
+        by_spans = isinstance(matching, SpanMatching)  # they do not mind what each image weighs
         word = how_adaptive(seen, matched=matching.follows, weighed=by_spans, handled=handled)
-        guessed = isinstance(matching, Matching) and matching.surrogate_head
-        if guessed and self.unknown != "learned":
+        if matching.fixed and self.unknown != "learned":
             word = "no"  # a guess is no account of what the device keeps
-        if isinstance(matching, SpanMatching) and not matching.models_defenses:
+        if isinstance(matching, SpanMatching) and not matching.follows:
             word = "no" if word in ("known", "estimated") else word
         return Reconstruction(
             images=images.cpu().float(),
@@ -267,11 +267,12 @@ class MatchingAttack:
         started: float,
         progress: Progress | None = None,
         checkpoint: Checkpoint | None = None,
+        evidence: Evidence | None = None,
     ) -> SearchRun:
         """The search of one observation, before its first step."""
         if self.match == "spans":
             return self._begin_by_spans(seen, generator, started, progress, checkpoint)
-        evidence = gather(seen)
+        evidence = evidence or gather(seen)
         dummy = dummy_update_of(seen, evidence, self.local_steps, generator)
         wide = self.precision == "float64" or (
             self.precision == "auto"
@@ -289,21 +290,31 @@ class MatchingAttack:
             labels = special.label(evidence, faces, seen.training is not None or gradient)
             if labels is not None:
                 evidence = replace(evidence, labels=labels)
-        matching = Matching(
-            evidence,
-            use_first_fc=self.first_fully_connected,
-            distance=distance_for(evidence.adaptation, self.distance),
-            angle=self.angle,
-            labels=self.labels,
-            layers=self.layers,
-            restarts=self.restarts,
-            autocast=torch.bfloat16 if self.precision == "bfloat16" else None,
-            dummy=dummy,
-            generator=generator,
-            surrogate_head=self._surrogate_head(seen, evidence, seed),
-        )
+        surrogate = self._surrogate_head(seen, evidence, seed)
+        matching: Matching | SpanMatching
+        replayed = dummy is not None or bool(surrogate)
+        if not replayed and is_left_to_spans(
+            evidence, self.layers, use_first_fc=self.first_fully_connected
+        ):
+            matching = SpanMatching(
+                evidence, angle=True, layers=self.layers, restarts=self.restarts
+            )
+        else:
+            matching = Matching(
+                evidence,
+                use_first_fc=self.first_fully_connected,
+                distance=distance_for(evidence.adaptation, self.distance),
+                angle=self.angle,
+                labels=self.labels,
+                layers=self.layers,
+                restarts=self.restarts,
+                autocast=torch.bfloat16 if self.precision == "bfloat16" else None,
+                dummy=dummy,
+                generator=generator,
+                surrogate_head=surrogate,
+            )
         scene = Scene(evidence, matching, generator, self.prior, self.restarts)
-        if evidence.photos.transforms and matching.loss != "spans" and dummy is None:
+        if isinstance(matching, Matching) and evidence.photos.transforms and dummy is None:
             evidence.photos.choose(partial(_distance, matching), scene.generic_faces(GENERIC))
         stages = adjusted(self.stages, matching, generated=self.prior is not None)
         steps = sum(

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.search.checkpoint import Checkpoint
+from fedaudit.attacks.search.comparison import Comparison, free_rows
 from fedaudit.attacks.search.map_matching import MapMatching, goal_of
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.mover import Decode, Mover, Task
-from fedaudit.attacks.search.span_matching import SpanMatching
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.trace import Trace
 from fedaudit.attacks.search.variables import Scene, StageResult
@@ -105,7 +105,9 @@ class SearchRun:
             own = stage.penalty(variable, images, left)
             return own + added(images) if added else own
 
-        matching: Matching | MapMatching | SpanMatching = scene.matching
+        matching: Comparison = scene.matching
+        if isinstance(matching, Matching):
+            matching.begin_stage()
         if goal is not None:
             with torch.no_grad():
                 begun = torch.cat([decode(v[:1]) for v in starts])
@@ -128,7 +130,7 @@ class SearchRun:
                 drawn = decode(torch.stack([v[r] for v in variables])).clamp(0, 1)
                 images.append(drawn)
         for r, drawn in enumerate(images):
-            rows = [row.detach() for row in matching.rows(every, r)]
+            rows = [row.detach() for row in free_rows(matching, every, r)]
             dummy, distance = matching.gradients(drawn, every, rows, differentiable=False)
             matches.append(matching.objective(dummy, distance).detach())
         now, drawn = torch.stack(matches).cpu(), torch.stack(images)

@@ -14,6 +14,13 @@ EXPLAINED = 1e-4
 """Mean squared sine below which a closed form needs no search: that of float32 is 1e-6 and less."""
 
 
+def is_left_to_spans(evidence: Evidence, layers: Sequence[str], *, use_first_fc: bool) -> bool:
+    """Whether no loss and no map is known, and what layers' inputs span decides the images."""
+    first_fc = evidence.reachable_first_fc if use_first_fc else None
+    known = first_fc is not None and first_fc.maps is not None
+    return evidence.blind and not known and evidence.spans_decide(layers)
+
+
 class SpanMatching:
     """How far the inputs that dummy images send to each layer are from spanning what they must.
 
@@ -30,7 +37,7 @@ class SpanMatching:
         AttackError: No layer's gradient can say anything of its inputs.
     """
 
-    separable = mappable = has_features = follows = False
+    separable = mappable = has_features = False
     loss = "spans"
     dummy = first_fc = None
     free: tuple[Tensor, ...] = ()
@@ -48,15 +55,11 @@ class SpanMatching:
         self.scales: tuple[float, ...] = (1.0, 1.0)
         self.evaluations = 0
         evidence.model.requires_grad_(True)
-        target = {n: g for n, g in evidence.target.items() if n.startswith(tuple(layers or [""]))}
-        deviation = evidence.adaptation.std_of
-        spans = find_spans(
-            evidence.reader,
-            target,
-            private=evidence.private,
-            clean=evidence.clean,
-            noise=deviation,
-        ) or find_spans(evidence.reader, target, private=evidence.private, least=1)
+        start = tuple(layers or [""])
+        spans = tuple(span for span in evidence.spans if span.name.startswith(start))
+        if not spans:
+            target = {n: g for n, g in evidence.target.items() if n.startswith(start)}
+            spans = find_spans(evidence.reader, target, private=evidence.private, least=1)
         if not spans:
             raise AttackError(
                 "subspace matching has nothing to go by: no layer of the network has fewer "
@@ -69,7 +72,7 @@ class SpanMatching:
         self.spans = certain if decisive(certain, evidence.pixels, evidence.count) else spans
 
     @property
-    def models_defenses(self) -> bool:
+    def follows(self) -> bool:
         """Whether rows of the update still lie in the spans, but for noise whose size is known."""
         adaptation = self.evidence.adaptation
         changed = adaptation.sparse or adaptation.bent or adaptation.followed or adaptation.images
@@ -114,16 +117,6 @@ class SpanMatching:
         with torch.no_grad():
             each = [span_distance(self.evidence.reader, self.spans, batch) for batch in batches]
         self.scales = (1.0, max(float(torch.stack(each).median()), 1e-6))
-
-    def fresh_free(self, which: Sequence[int]) -> list[Tensor]:
-        """Nothing is free but the images."""
-        del which
-        return []
-
-    def rows(self, which: Sequence[int], restart: int) -> list[Tensor]:
-        """Likewise."""
-        del which, restart
-        return []
 
     def keep(self, restarts: Sequence[int]) -> None:
         """Only so many restarts go on."""

@@ -7,8 +7,9 @@ from typing import Literal
 from torch import Tensor
 
 from fedaudit.attacks.evidence.reading import Reading
+from fedaudit.attacks.search.comparison import Comparison
 from fedaudit.attacks.search.image_priors import GroupConsistency, ImagePrior, total_variation
-from fedaudit.attacks.search.map_matching import MapMatching, goal_of
+from fedaudit.attacks.search.map_matching import goal_of
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.evolution import Evolution
 from fedaudit.attacks.search.movers.gauss_newton import GaussNewton
@@ -42,7 +43,7 @@ MOVERS: Mapping[Optimizer, Callable[[Task, Plan], Mover]] = {
 }
 
 
-def in_turn(optimizer: Optimizer, matching: Matching | MapMatching | SpanMatching) -> bool:
+def in_turn(optimizer: Optimizer, matching: Comparison) -> bool:
     """Whether restarts are searched one after the other: L-BFGS and replays cannot be mapped."""
     return optimizer == "lbfgs" or not matching.mappable
 
@@ -161,10 +162,12 @@ def solving_stages(steps: int, damping: float) -> tuple[Stage, ...]:
     return (Stage(varies=varies, steps=steps, lr=damping, optimizer="gauss_newton"),)
 
 
-def adjusted(stages: Sequence[Stage], matching: Matching, *, generated: bool) -> tuple[Stage, ...]:
+def adjusted(
+    stages: Sequence[Stage], matching: Matching | SpanMatching, *, generated: bool
+) -> tuple[Stage, ...]:
     """The stages as they do best on the evidence, of an attack with a generator if `generated`."""
     evidence = matching.evidence
-    chosen = from_gray(stages) if matching.loss == "spans" else tuple(stages)
+    chosen = from_gray(stages) if isinstance(matching, SpanMatching) else tuple(stages)
     for special in evidence.adaptation.special:
         if generated and special.looks_like_noise(evidence):
             chosen = of_noise(stages, by_maps=goal_of(evidence) is not None)

@@ -24,6 +24,25 @@ def batch_norm_layers(model: nn.Module) -> dict[str, _BatchNorm]:
     return {name: m for name, m in model.named_modules() if isinstance(m, _BatchNorm)}
 
 
+@contextmanager
+def preserve_modes(model: nn.Module) -> Iterator[None]:
+    """Put every module back in the mode that it was in, whatever the block does."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block, in which batch norm does not remember what it sees."""
+    with preserve_modes(model):
+        model.eval()
+        yield
+
+
 def client_mode(model: nn.Module, training: LocalTraining | None) -> nn.Module:
     """Put `model` in the mode that the client trains in, in place, and return it.
 

@@ -4,8 +4,7 @@ Never by a layer's type or place among the others: a face network's head may be 
 and its last fully connected layer the embedding.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from fedaudit.core.errors import ConfigError
+from fedaudit.models.batch_norm import evaluating
 from fedaudit.models.facenet import FaceNet
 
 TRIED = 3
@@ -53,7 +53,7 @@ def find_class_head(model: nn.Module, image_shape: Sequence[int]) -> ClassHead |
     where the scores are the product itself, a multiple, its clamp, or its logarithmic softmax, and
     where its matrix is a parameter, or one with rows brought to length 1.
     """
-    with _evaluating(model):
+    with evaluating(model):
         products, scores = _watch(model, _drawn(model, image_shape))
     own = dict(model.named_parameters())
     for inputs, matrix, bias, outputs in reversed(products):
@@ -81,7 +81,7 @@ def is_class_head(module: nn.Module, width: int) -> bool:
     if find_class_head(module, (width,)) is None:
         return False
     rows = _drawn(module, (width,))
-    with _evaluating(module):
+    with evaluating(module):
         inputs = head_inputs(module, rows)
     if inputs.shape != rows.shape:
         return False
@@ -122,17 +122,6 @@ def _watch(model: nn.Module, images: Tensor) -> tuple[list[Product], Tensor]:
     with _Products() as calls:
         scores = model(images)
     return calls.seen, scores
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 class _Products(TorchFunctionMode):

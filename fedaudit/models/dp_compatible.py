@@ -4,8 +4,7 @@ A guarantee for one image needs the gradient of one image. Batch norm has none, 
 images of a batch; and a layer that overwrites its input destroys what Opacus' hooks must read.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.observation import ModelSpec
-from fedaudit.models.batch_norm import batch_norm_layers
+from fedaudit.models.batch_norm import batch_norm_layers, preserve_modes
 from fedaudit.models.bodies import group_norm
 from fedaudit.models.named_network import create_network
 from fedaudit.models.zoo import build, wrap
@@ -155,7 +154,7 @@ def _find_overwriting(model: nn.Module, image_size: int) -> tuple[Tensor, tuple[
     """Scores of a test image, and the modules whose own forward pass overwrites a tensor."""
     count = 3 * image_size**2
     images = torch.linspace(0, 1, count).to(next(model.parameters())).view(1, 3, image_size, -1)
-    with _preserve_modes(model), torch.no_grad(), _InPlaceRecorder() as recorder:
+    with preserve_modes(model), torch.no_grad(), _InPlaceRecorder() as recorder:
         hooks = []
         for name, module in model.named_modules():
             hooks.append(module.register_forward_pre_hook(recorder.enter(name)))
@@ -166,16 +165,6 @@ def _find_overwriting(model: nn.Module, image_size: int) -> tuple[Tensor, tuple[
             for hook in hooks:
                 hook.remove()
     return scores, tuple(recorder.modules)
-
-
-@contextmanager
-def _preserve_modes(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 class _ShallowTracer(fx.Tracer):

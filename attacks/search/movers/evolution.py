@@ -13,6 +13,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from fedaudit.attacks.search.comparison import free_rows
 from fedaudit.attacks.search.movers.mover import Plan, Task
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Evolution:
             variable = torch.stack(self._parts(vector, restart))
             images = self.task.decode(variable)
         every = range(len(self.task.variables))
-        free = [row.detach() for row in self.task.matching.rows(every, restart)]
+        free = [row.detach() for row in free_rows(self.task.matching, every, restart)]
         dummy, distance = self.task.matching.gradients(images, every, free, differentiable=False)
         value = self.task.matching.objective(dummy, distance)
         value = value + self.task.penalty(variable, images, 1.0)

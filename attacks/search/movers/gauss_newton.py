@@ -25,6 +25,7 @@ from fedaudit.attacks.search.contrast import settle_contrast
 from fedaudit.attacks.search.map_matching import Goal, SpanGoal, goal_of, span_goal_of
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.mover import Plan, Task
+from fedaudit.attacks.search.span_matching import SpanMatching
 from fedaudit.models.facenet import FaceNet
 
 # Set by hand; what they reach is measured by benchmarks/leakage_over_training.py.
@@ -163,13 +164,14 @@ class GaussNewton:
 
     def run(self, save: Callable[[], None] = lambda: None) -> None:
         """Solve for all images that are left; `save` is called after each."""
-        assert isinstance(self.task.matching, Matching)  # a stage by maps alone moves otherwise
-        evidence = self.task.matching.evidence
+        matching = self.task.matching
+        assert isinstance(matching, Matching | SpanMatching)  # by maps alone, it is not used
+        evidence = matching.evidence
         goal: Goal | SpanGoal | None = None
-        if self.task.matching.has_features:
-            goal = goal_of(evidence, exact=True)
-        elif self.task.matching.loss == "spans":
+        if isinstance(matching, SpanMatching):
             goal = span_goal_of(evidence)
+        elif matching.has_features:
+            goal = goal_of(evidence, exact=True)
         if goal is None or goal.floor > SOLVABLE or not isinstance(evidence.model, FaceNet):
             return
         quick = _frozen(evidence.model).float()

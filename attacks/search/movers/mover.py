@@ -6,11 +6,9 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
+from fedaudit.attacks.search.comparison import Comparison
 from fedaudit.attacks.search.image_priors import GroupConsistency
-from fedaudit.attacks.search.map_matching import MapMatching
-from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.gradient_descent import Schedule
-from fedaudit.attacks.search.span_matching import SpanMatching
 from fedaudit.attacks.search.trace import Trace
 
 Optimizer = Literal["adam", "signed_adam", "lbfgs", "cma_es", "gauss_newton"]
@@ -51,7 +49,7 @@ class Task:
         trace: Counts every step.
     """
 
-    matching: Matching | MapMatching | SpanMatching
+    matching: Comparison
     variables: Sequence[Tensor]
     decode: Decode
     penalty: Penalty

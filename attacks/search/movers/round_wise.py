@@ -162,7 +162,7 @@ class Movement:
 
     def _search(self, which: tuple[int, ...]) -> Search:
         plan = self.plan
-        free = self.task.matching.fresh_free(which) if self.free is None else self._free(which)
+        free = self._free(which)
         moving = [self.task.variables[i] for i in which]
         free_lr = plan.lr if plan.optimizer == "lbfgs" else FREE_LR
         return Search(

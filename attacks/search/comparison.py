@@ -1,0 +1,68 @@
+"""What movers ask of whatever compares dummy images with the evidence."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from fedaudit.attacks.adaptive.per_example import Gradients
+
+
+class Comparison(Protocol):
+    """By gradients (`Matching`), by what layers' inputs span, or by the images' known maps.
+
+    Attributes:
+        evaluations: How many images it was asked for.
+    """
+
+    evaluations: int
+
+    @property
+    def free(self) -> tuple[Tensor, ...]:
+        """What is searched beside the images: a leaf `[R, …]` an image, or ()."""
+        ...
+
+    @property
+    def fixed(self) -> tuple[Tensor, ...]:
+        """What stands in for local layers, `[R, …]` each."""
+        ...
+
+    @property
+    def separable(self) -> bool:
+        """Whether the comparison of a batch is made of shares of its images."""
+        ...
+
+    @property
+    def mappable(self) -> bool:
+        """Whether restarts can share a pass (`vmap`)."""
+        ...
+
+    def gradients(
+        self,
+        images: Tensor,
+        which: Sequence[int],
+        free: Sequence[Tensor] | None = None,
+        *,
+        functional: bool = False,
+        differentiable: bool = True,
+    ) -> tuple[Gradients, Tensor]:
+        """The dummy gradient of `images` `[n, C, H, W]` in the places `which`, and a distance.
+
+        Args:
+            images: In [0, 1].
+            which: Their places in the batch.
+            free: From `free_rows`.
+            functional: Through `torch.func`, which can be mapped over restarts.
+            differentiable: Build the graph of the gradient, for a search by derivatives.
+        """
+        ...
+
+    def objective(self, dummy: Gradients, feature_distance: Tensor) -> Tensor:
+        """How far both are from explaining the update; 0 explains everything."""
+        ...
+
+
+def free_rows(comparison: Comparison, which: Sequence[int], restart: int) -> list[Tensor]:
+    """The free variables of images `which`, then what stands in for local layers."""
+    free = [comparison.free[i][restart] for i in which] if comparison.free else []
+    return [*free, *(value[restart] for value in comparison.fixed)]

@@ -39,7 +39,8 @@ class LearnedInversion:
     an update in whatever order suits. It needs no derivative of the defense, so it holds up where
     matching has nothing to follow: signs, pruned updates, noise. Labels are drawn at random while
     training, so one training serves all. Before the network the sketches are projected on their
-    principal directions, where the noise of a defense, which is spread evenly, hardly shows.
+    principal directions, where the noise of a defense, which is spread evenly, hardly shows; that,
+    and the convolutions that draw the face, are not the paper's, whose network is fully connected.
 
     Trains once for a model, a defense and a number of images, in minutes; then a target costs
     milliseconds.

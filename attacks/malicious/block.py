@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +21,14 @@ from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import ModelSpec, Observation
 from fedaudit.core.protocols import Progress
 from fedaudit.core.reconstruction import Reconstruction
-from fedaudit.models.facenet import FaceNet, criterion_of, require_face_net
+from fedaudit.models.facenet import FaceNet, criterion_of
 from fedaudit.models.named_network import create_network
 from fedaudit.models.zoo import build, parameters_of
 
 NEEDS = frozenset({Knowledge.MODEL, Knowledge.BASIC, Knowledge.AUXILIARY, Knowledge.MANIPULATION})
 """What an attack must know that sends another model, set up on faces of its own."""
 FACTORY = "fedaudit.attacks.malicious.block:with_block"
-PREFIX = "body.block."
+FRONT = "block_in_front"
 Activation = Literal["relu", "step"]
 FITS = 1e-3
 """Relative error of a row's bias gradient at which an image and a label explain it."""
@@ -59,6 +59,40 @@ class Block(nn.Module):
         return images + traces.view(-1, *self.shape)
 
 
+class BehindBlock(nn.Module):
+    """Any network behind a `Block`; its parameters and buffers keep their names.
+
+    Args:
+        network: Its modules are shared, not copied.
+        block: Stands in front.
+    """
+
+    network: nn.Module
+
+    def __init__(self, network: nn.Module, block: Block) -> None:
+        super().__init__()
+        # The same dictionaries: what a functional call replaces in one is replaced in the other.
+        self._parameters, self._buffers = network._parameters, network._buffers
+        self._modules = {**network._modules, FRONT: block}
+        # Not registered, so that each parameter has one name, the network's own.
+        object.__setattr__(self, "network", network)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores `[N, K]` of `[N, C, H, W]`."""
+        scores: Tensor = self.network(self.get_submodule(FRONT)(images))
+        return scores
+
+    def criterion(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """The network's own loss, else cross-entropy."""
+        loss: Tensor = criterion_of(self.network)(scores, labels)
+        return loss
+
+    def train(self, mode: bool = True) -> Self:
+        """Also for modules that look at the network's own mode."""
+        self.network.training = mode
+        return super().train(mode)
+
+
 def with_block(
     *,
     network: str,
@@ -67,33 +101,28 @@ def with_block(
     activation: Activation = "relu",
     classes: int,
     image_size: int,
-) -> FaceNet:
+) -> nn.Module:
     """The registered `network` behind a `Block` of `rows`; all other parameters keep their names.
 
     Raises:
         UnknownNameError: No such activation.
-        ConfigError: The network is no `FaceNet`, or its body no `nn.Sequential`.
     """
     if activation not in get_args(Activation):
         raise UnknownNameError("activation", activation, get_args(Activation))
     inner = {**arguments, "classes": classes, "image_size": image_size}
-    model = require_face_net(create_network(network, inner), "a block in front")
-    body = model.body
-    if not isinstance(body, nn.Sequential):
-        raise ConfigError(
-            f"a block can only be put in front of a body that is an nn.Sequential, not "
-            f"{type(body).__name__}: its parameters would change their names. Wrap it in one."
-        )
-    block = Block(_shape(body, image_size), rows, activation)
+    model = create_network(network, inner)
+    block = Block(_shape(model, image_size), rows, activation)
+    if not isinstance(model, FaceNet) or not isinstance(model.body, nn.Sequential):
+        return BehindBlock(model, block)
     # Children keep their names, so that defenses that name parameters go on working.
-    model.body = nn.Sequential(OrderedDict([("block", block), *body.named_children()]))
+    model.body = nn.Sequential(OrderedDict([("block", block), *model.body.named_children()]))
     return model
 
 
 def put_in_front(
-    model: ModelSpec, before: Mapping[str, Tensor], rows: int, activation: Activation = "relu"
-) -> tuple[ModelSpec, dict[str, Tensor], Block]:
-    """The honest broadcast with a block of `rows` in front, which is still to be filled (`sent`).
+    model: ModelSpec, rows: int, activation: Activation = "relu"
+) -> tuple[ModelSpec, nn.Module]:
+    """The honest network with a block of `rows` in front, which is still to be filled (`sent`).
 
     Raises:
         ConfigError: The architecture does not state `classes` and `image_size`.
@@ -107,8 +136,7 @@ def put_in_front(
     sizes = {key: inner.pop(key) for key in ("classes", "image_size")}
     arguments = {"network": model.factory, "arguments": inner, "rows": rows} | sizes
     spec = replace(model, factory=FACTORY, arguments={**arguments, "activation": activation})
-    block = block_of(build(spec))
-    return spec, dict(before), block
+    return spec, build(spec)
 
 
 def image_shape(model: ModelSpec, network: nn.Module) -> tuple[int, int, int]:
@@ -122,20 +150,25 @@ def image_shape(model: ModelSpec, network: nn.Module) -> tuple[int, int, int]:
     return _shape(network, size)
 
 
-def sent(block: Block) -> dict[str, Tensor]:
-    """A block's parameters under the names they have in the network."""
-    return {PREFIX + name: value for name, value in parameters_of(block).items()}
+def sent(network: nn.Module) -> dict[str, Tensor]:
+    """The parameters of a network's block under the names they have in the network."""
+    prefix, block = find_block(network)
+    return {prefix + name: value for name, value in parameters_of(block).items()}
 
 
-def block_of(model: nn.Module) -> Block:
-    """The block in front of a network; an AttackError where there is none."""
-    block = getattr(getattr(model, "body", None), "block", None)
-    if not isinstance(block, Block):
-        raise AttackError(
-            "this update was made with an honest model, and the attack reads what its own block "
-            "wrote: capture it with the attack's broadcast (threat models F to H)."
-        )
-    return block
+def find_block(network: nn.Module) -> tuple[str, Block]:
+    """What the names of the block's parameters start with, and the block in front of a network.
+
+    Raises:
+        AttackError: There is none.
+    """
+    for name, module in network.named_modules():
+        if isinstance(module, Block):
+            return f"{name}.", module
+    raise AttackError(
+        "this update was made with an honest model, and the attack reads what its own block "
+        "wrote: capture it with the attack's broadcast (threat models F to H)."
+    )
 
 
 @dataclass(frozen=True)
@@ -155,14 +188,22 @@ class ReadOut:
     certain: int
 
 
-def read_batch(
-    seen: Observation, read: Callable[[Block, Evidence], ReadOut], progress: Progress | None
-) -> Reconstruction:
+Read = Callable[[Block, Tensor, Tensor, Evidence], ReadOut]
+"""Reads a block's rows, from the gradients of their weights `[K, F]` and biases `[K]`."""
+
+
+def read_batch(seen: Observation, read: Read, progress: Progress | None) -> Reconstruction:
     """The batch behind an update of a network with a block in front, whose rows `read` reads."""
     started = time.process_time()
     evidence = gather(seen)
-    block = block_of(evidence.model)
-    out = read(block, evidence)
+    prefix, block = find_block(evidence.model)
+    rows = [evidence.target.get(f"{prefix}read.{name}") for name in ("weight", "bias")]
+    if rows[0] is None or rows[1] is None:
+        raise AttackError(
+            "the gradient of the block in front was not shared, and the attack reads nothing else: "
+            "use an attack on what was shared, such as gan_inversion."
+        )
+    out = read(block, rows[0], rows[1], evidence)
     labels = torch.full((len(out.images),), -1, device=out.images.device)
     if scale_is_known(seen):
         columns = block.write.weight.detach().T[out.rows].reshape(-1, *evidence.shape)
@@ -231,18 +272,15 @@ def _shape(body: nn.Module, image_size: int) -> tuple[int, int, int]:
     return channels, image_size, image_size
 
 
-def _after_block(model: nn.Module) -> Any:
+def _after_block(model: nn.Module) -> Callable[[Tensor], Tensor]:
     """Scores as a function of what leaves the block's rows: the block itself with a free trace."""
-    net = require_face_net(model, "reading labels")
-    block = block_of(net)
-    later = nn.Sequential(*[m for name, m in net.body.named_children() if name != "block"])
+    _, block = find_block(model)
 
     def scores(images: Tensor) -> Tensor:
         with torch.no_grad():
             traces = block(images.detach()) - images.detach()
-        maps = later(images + traces)
-        features = maps.mean((2, 3)) if net.pool == "average" else maps.flatten(1)
-        result: Tensor = net.head(net.embedding(features))
+        with block.register_forward_hook(lambda *_: images + traces):
+            result: Tensor = model(images)
         return result
 
     return scores

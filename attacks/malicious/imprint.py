@@ -9,7 +9,15 @@ from torch import Tensor
 
 from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.generators.face_generator import FaceGenerator
-from fedaudit.attacks.malicious.block import NEEDS, Block, ReadOut, put_in_front, read_batch, sent
+from fedaudit.attacks.malicious.block import (
+    NEEDS,
+    Block,
+    ReadOut,
+    find_block,
+    put_in_front,
+    read_batch,
+    sent,
+)
 from fedaudit.core.choices import check_choices
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import ModelSpec, Observation
@@ -89,7 +97,8 @@ class Imprint:
         """The honest model with the block in front."""
         separate = self.mode == "separate"
         activation: Literal["relu", "step"] = "step" if separate else "relu"
-        spec, honest, block = put_in_front(model, before, self.bins, activation)
+        spec, network = put_in_front(model, self.bins, activation)
+        _, block = find_block(network)
         low = self._thresholds(block.shape, generator)
         # A bin ends where the next one begins; the last is as wide as the one before.
         width = torch.diff(low, append=(2 * low[-1] - low[-2])[None])
@@ -103,7 +112,7 @@ class Imprint:
             block.read.weight.copy_((gain / size)[:, None].expand(-1, size))
             block.read.bias.copy_(-low * gain)
             block.write.weight.copy_(self.strength * pattern[:, None] * signs)
-        return spec, honest | sent(block)
+        return spec, {**before, **sent(network)}
 
     def __call__(
         self, seen: Observation, *, generator: torch.Generator, progress: Progress | None = None
@@ -123,10 +132,8 @@ class Imprint:
         # A smooth fit: quantiles of so few faces would leave gaps beyond the brightest one.
         return measured.mean() + measured.std() * normal
 
-    def _read(self, block: Block, evidence: Evidence) -> ReadOut:
+    def _read(self, block: Block, weights: Tensor, biases: Tensor, evidence: Evidence) -> ReadOut:
         """Occupied rows, at most N."""
-        weights = evidence.target["body.block.read.weight"]
-        biases = evidence.target["body.block.read.bias"]
         if self.mode == "cumulative":
             weights = -torch.diff(weights, dim=0, append=weights.new_zeros(1, weights.shape[1]))
             biases = -torch.diff(biases, append=biases.new_zeros(1))

@@ -9,7 +9,15 @@ from torch import Tensor
 
 from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.generators.face_generator import FaceGenerator
-from fedaudit.attacks.malicious.block import NEEDS, Block, ReadOut, put_in_front, read_batch, sent
+from fedaudit.attacks.malicious.block import (
+    NEEDS,
+    Block,
+    ReadOut,
+    find_block,
+    put_in_front,
+    read_batch,
+    sent,
+)
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import ModelSpec, Observation
 from fedaudit.core.protocols import AttackCategory, Progress
@@ -85,7 +93,8 @@ class TrapWeights:
         self, model: ModelSpec, before: Mapping[str, Tensor], *, generator: torch.Generator
     ) -> tuple[ModelSpec, Mapping[str, Tensor]]:
         """The honest model with the block in front."""
-        spec, honest, block = put_in_front(model, before, self.rows)
+        spec, network = put_in_front(model, self.rows)
+        _, block = find_block(network)
         size = block.read.in_features
         negative, positive = self._halves(size, generator)
         factor = self._factors(block.shape, negative, positive, generator)
@@ -94,7 +103,7 @@ class TrapWeights:
             block.read.weight.copy_(factor[:, None] * positive - negative)
             block.read.bias.zero_()
             block.write.weight.copy_(self.strength / self.rows**0.5 * columns)
-        return spec, honest | sent(block)
+        return spec, {**before, **sent(network)}
 
     def __call__(
         self, seen: Observation, *, generator: torch.Generator, progress: Progress | None = None
@@ -130,11 +139,9 @@ class TrapWeights:
         ratio = (images @ negative.T) / (images @ positive.T).clamp_min(1e-12)
         return ratio.quantile(self.activated, dim=0)
 
-    def _read(self, block: Block, evidence: Evidence) -> ReadOut:
+    def _read(self, block: Block, weights: Tensor, biases: Tensor, evidence: Evidence) -> ReadOut:
         """The rows that show one image, those first that several agree on."""
         del block
-        weights = evidence.target["body.block.read.weight"]
-        biases = evidence.target["body.block.read.bias"]
         active = (biases.abs() > SIGNAL * biases.abs().max()).nonzero().flatten()
         images = weights[active] / biases[active][:, None]
         beyond = torch.maximum(-images, images - 1).amax(1)

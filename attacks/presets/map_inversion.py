@@ -94,12 +94,8 @@ class MapInversion:
         else:
             attack = self._descent() if sharp else self._search()
         before = time.process_time() - started
-        found = attack(
-            seen,
-            generator=generator,
-            progress=progress,
-            checkpoint=checkpoint,
-            evidence=evidence,
+        found = attack.with_evidence(
+            evidence, seen, generator=generator, progress=progress, checkpoint=checkpoint
         )
         return replace(found, seconds=before + found.seconds)
 

@@ -119,6 +119,7 @@ class MatchingAttack:
             the threat model does not grant are guessed by simulating plausible ones.
         batch_norm: Weight of the batch-norm statistics (`batch_norm_prior`) on networks that
             have them.
+        reads_gray: Search one channel where the update proves that images are gray.
         face_colors: Weight of the prior that draws the colors of a batch to those of faces, behind
             batch norm in training mode, which hides them; with match = "spans".
         unknown: How a head, or more, that stays on the device is met. "joint": solved for with the
@@ -143,6 +144,7 @@ class MatchingAttack:
     precision: Precision = "auto"
     local_steps: LocalSteps = "start"
     batch_norm: float = 0.0
+    reads_gray: bool = True
     face_colors: float = 0.0
     unknown: Unknown = "joint"
     unmasking: Unmasking = field(default_factory=Unmasking)
@@ -189,9 +191,22 @@ class MatchingAttack:
         generator: torch.Generator,
         progress: Progress | None = None,
         checkpoint: Checkpoint | None = None,
-        evidence: Evidence | None = None,
     ) -> Reconstruction:
-        """Reconstruct the batch behind one update; `evidence` is what `gather` gave of it."""
+        """Reconstruct the batch behind one update."""
+        return self.with_evidence(
+            None, seen, generator=generator, progress=progress, checkpoint=checkpoint
+        )
+
+    def with_evidence(
+        self,
+        evidence: Evidence | None,
+        seen: Observation,
+        *,
+        generator: torch.Generator,
+        progress: Progress | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> Reconstruction:
+        """The same where `gather` has given the evidence already; None gathers it."""
         started = time.process_time()
         run = self._begin(seen, generator, started, progress, checkpoint, evidence)
         run.search()
@@ -273,6 +288,8 @@ class MatchingAttack:
         if self.match == "spans":
             return self._begin_by_spans(seen, generator, started, progress, checkpoint)
         evidence = evidence or gather(seen)
+        if not self.reads_gray:
+            evidence = replace(evidence, grayscale=False)
         dummy = dummy_update_of(seen, evidence, self.local_steps, generator)
         wide = self.precision == "float64" or (
             self.precision == "auto"

@@ -64,6 +64,8 @@ def explanation(kind: str, name: str) -> dict[str, Any]:
             entry[attribute] = sorted(getattr(v, "__name__", str(v)) for v in value)
     if isinstance(paper := getattr(plugin, "paper", None), str):
         entry["paper"] = paper
+    if isinstance(paper := getattr(plugin, "published", None), dict):
+        entry["published"] = {setting: repr(value) for setting, value in paper.items()}
     return entry
 
 

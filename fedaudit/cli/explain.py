@@ -40,6 +40,9 @@ def _text(one: dict[str, Any]) -> str:
             annotation = f": {setting['type']}" if "type" in setting else ""
             default = f" = {setting['default']}" if "default" in setting else "  (required)"
             lines.append(f"  {setting['name']}{annotation}{default}")
+    if paper := one.get("published"):
+        lines += ["", 'With variant = "published", as in its paper:']
+        lines += [f"  {setting} = {value}" for setting, value in paper.items()]
     if needs := one.get("needs"):
         from fedaudit.core.knowledge import Knowledge  # noqa: PLC0415 - imports torch
         from fedaudit.core.threat_models import EXPLANATIONS  # noqa: PLC0415 - imports torch

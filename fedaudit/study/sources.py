@@ -5,10 +5,12 @@ from functools import cache, lru_cache, partial
 
 from pydantic import TypeAdapter
 
+from fedaudit.attacks.presets.published import departures
 from fedaudit.captures.audit import recorded_source
 from fedaudit.captures.audit.recorded_source import RecordedSource
 from fedaudit.captures.simulate import study_faces
 from fedaudit.captures.simulate.simulated_source import SimulatedSource
+from fedaudit.core.registry import lookup
 from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.core.source import Source, SourceFacts
 from fedaudit.federation.simulation import State
@@ -40,10 +42,22 @@ def statements(study: Study, source: Source) -> dict[str, object]:
         **provenance,
         "hashes": {**provenance["hashes"], **hashes(study, source.facts())},
         "notes": source.notes(),
-        "limitations": source.limitations(),
+        "limitations": _limitations(study, source),
         "source": _facts().dump_python(source.facts(), mode="json"),
         "units": _units(study),
     }
+
+
+def _limitations(study: Study, source: Source) -> tuple[str, ...]:
+    """Of the source, and in what the attacks are not those of their papers."""
+    chosen = {(one.name, repr(one.settings)): one for s in study.scenarios for one in s.attacks}
+    sentences = []
+    for one in chosen.values():
+        apart = departures(lookup("attacks", one.name), one.settings)
+        if apart:
+            said = ", ".join(f"{name} = {a!r} (paper: {b!r})" for name, (a, b) in apart.items())
+            sentences.append(f"{one.name} is not run as published: {said}.")
+    return (*source.limitations(), *sentences)
 
 
 def _units(study: Study) -> dict[str, int]:
@@ -62,7 +76,7 @@ def stated(study: Study, folder: RunFolder) -> tuple[SourceFacts, tuple[str, ...
     if kept.source is not None:
         return kept.source, kept.limitations
     source = source_of(study, folder)
-    return source.facts(), source.limitations()
+    return source.facts(), _limitations(study, source)
 
 
 @cache

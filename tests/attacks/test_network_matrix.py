@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fedaudit.attacks.evidence.labels.infer import infer_labels
+from fedaudit.attacks.malicious.block import FRONT, BehindBlock, Block
 from fedaudit.core.registry import names
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -115,3 +116,20 @@ def test_what_an_attack_does_without_is_said_in_its_result() -> None:
 def test_what_clients_draw_does_not_make_attacks_random(network: str) -> None:
     case = Case("inverting_gradients", network, "gradient", 1)
     assert torch.equal(run_case(case).images, run_case(case).images)
+
+
+@pytest.mark.parametrize("attack", ["imprint", "trap_weights"])
+@pytest.mark.parametrize("network", ["resnet18", "vit"])
+def test_a_block_in_front_of_a_stock_network_is_read(
+    attack: str, network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SETTINGS, attack, {"bins" if attack == "imprint" else "rows": 256})
+    result = run_case(Case(attack, network, "gradient", 4))
+    apart = (photos(4)[:, None] - result.images[None]).square().mean((2, 3, 4)).min(1).values
+    assert int((apart < 1e-6).sum()) >= 3
+    model = build_seeded(NETWORKS[network])
+    behind = BehindBlock(model, Block(SHAPE, 4, "relu"))
+    names = {name for name, _ in behind.named_parameters()}
+    assert names - {name for name, _ in model.named_parameters()} == {
+        f"{FRONT}.{name}" for name in ("read.weight", "read.bias", "write.weight")
+    }

@@ -2,7 +2,8 @@
 
 from fedaudit.attacks.adaptive.unmasking import Unmasking
 from fedaudit.attacks.generators.face_generator import LATENT_PRIOR, CropEdges, FaceGenerator
-from fedaudit.attacks.search.matching_attack import LocalSteps, MatchingAttack, Unknown
+from fedaudit.attacks.search.local_steps import LocalSteps
+from fedaudit.attacks.search.matching_attack import MatchingAttack, Unknown
 from fedaudit.attacks.search.stage import Stage, solving_stages
 from fedaudit.attacks.search.variables import FeatureMaps, Latent, Pixels
 
@@ -23,7 +24,7 @@ def gan_inversion(
     pixel_lr: float = 0.05,
     solve_steps: int = 0,
     rounds: int = 5,
-    total_variation: float = 0.3,
+    total_variation: float | None = None,
     first_fully_connected: bool = True,
     prior: str = "face_gan",
     crop: CropEdges | None = None,
@@ -51,7 +52,8 @@ def gan_inversion(
         solve_steps: Gauss–Newton steps an image at the very end, where its feature map is known
             (`evidence.feature_maps`): exact, at about 2 CPU seconds a step for a gray 32×32 image.
         rounds: Sweeps over the batch in each stage; 0 moves all images at once.
-        total_variation: Weight of the total variation in the last stage.
+        total_variation: Weight of the total variation in the last stage; None for what suits the
+            size and color of the images.
         first_fully_connected: Use what the first fully connected layer gives away.
         prior: Where the generator comes from: "face_gan", a prior that `fedaudit prior train` wrote
             (.safetensors), a TorchScript or torch.export file, or `package.module:factory`.

@@ -4,7 +4,8 @@ from dataclasses import replace
 from typing import Literal
 
 from fedaudit.attacks.presets.published import STANDARDIZED, Variant, published
-from fedaudit.attacks.search.matching_attack import LocalSteps, MatchingAttack, Precision, Unknown
+from fedaudit.attacks.search.local_steps import LocalSteps
+from fedaudit.attacks.search.matching_attack import MatchingAttack, Precision, Unknown
 from fedaudit.attacks.search.movers.gradient_descent import Schedule
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables import Pixels

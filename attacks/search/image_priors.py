@@ -1,5 +1,6 @@
 """Scores of images that know nothing of the update: how unlike a photograph a dummy is."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +12,9 @@ from torch import Tensor
 FACE_MEAN, FACE_DEVIATION = (0.464, 0.370, 0.303), (0.262, 0.205, 0.186)
 """Of red, green and blue in aligned face crops."""
 
+VARIATION, VARIATION_AT = 0.3, 1024
+"""Weight of the total variation, and unknown numbers (a gray image of 32 px) of its images."""
+
 ImagePrior = Callable[[Tensor], Tensor]
 """Images `[n, C, H, W]` in [0, 1] → penalty, a scalar."""
 
@@ -20,6 +24,16 @@ def total_variation(images: Tensor) -> Tensor:
     vertical = (images[..., 1:, :] - images[..., :-1, :]).abs().mean()
     horizontal = (images[..., :, 1:] - images[..., :, :-1]).abs().mean()
     return vertical + horizontal
+
+
+def usual_variation(unknowns: int) -> float:
+    """The weight of the total variation that suits images of so many unknown numbers.
+
+    The angle between gradients, which it stands beside, is turned by an error in one of d numbers
+    by about 1/√d, and the mean of the variation by 1/d: they stay in proportion where the weight
+    grows as √d. `benchmarks/total_variation.py` measures it.
+    """
+    return VARIATION * math.sqrt(unknowns / VARIATION_AT)
 
 
 @dataclass(frozen=True, kw_only=True)

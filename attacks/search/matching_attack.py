@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -25,15 +25,14 @@ from fedaudit.attacks.search.batch_norm_prior import BatchNormPrior, from_observ
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.distances import DISTANCES
 from fedaudit.attacks.search.image_priors import FaceColors
+from fedaudit.attacks.search.local_steps import LocalSteps, dummy_update_of
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.search_run import SearchRun
 from fedaudit.attacks.search.span_matching import SpanMatching, is_left_to_spans
-from fedaudit.attacks.search.stage import Stage, adjusted
+from fedaudit.attacks.search.stage import Stage, adjusted, from_gray
 from fedaudit.attacks.search.trace import Trace
 from fedaudit.attacks.search.variables import Scene, generic_faces
-from fedaudit.attacks.training.dummy_update import DummyUpdate, dummy_update_for
-from fedaudit.attacks.training.simulated_training import along_simulated_path
-from fedaudit.attacks.training.training_inference import guess_training, plausible
+from fedaudit.attacks.training.dummy_update import DummyUpdate
 from fedaudit.core.choices import check_choices
 from fedaudit.core.errors import UnknownNameError
 from fedaudit.core.knowledge import Knowledge
@@ -44,9 +43,6 @@ from fedaudit.core.shared import Update
 from fedaudit.defenses.gradient_transforms import ImageTransform
 from fedaudit.models.batch_norm import batch_norm_layers
 
-# Chosen by benchmarks/local_steps.py.
-POINTS = 4
-"""Places on the line to the shared weights at which gradients are taken, at most."""
 PROXY_FACES = 32
 """Generated faces whose batch-norm statistics stand in for unknown ones."""
 MEAN_OF = 64
@@ -57,38 +53,7 @@ SMALL = 500_000
 """Parameters below which double precision costs nothing: the operations' overhead does."""
 
 Precision = Literal["auto", "float64", "float32", "bfloat16"]
-LocalSteps = Literal["start", "path", "replay"]
 Unknown = Literal["joint", "learned", "guessed"]
-
-
-def dummy_update_of(
-    seen: Observation,
-    evidence: Evidence,
-    mode: Literal["start", "path", "replay"],
-    generator: torch.Generator,
-) -> DummyUpdate | None:
-    """What dummy images would have made the client share, over all its steps (see `DummyUpdate`).
-
-    Settings of its training that the threat model does not grant are guessed. None where one
-    gradient says it all: a shared gradient, one step of SGD, mode "start"; or where the labels are
-    not known, without which nothing can be replayed.
-    """
-    if mode == "start" or seen.update is None or seen.update.kind == "gradient":
-        return None
-    if evidence.labels is None:
-        return None
-    training = seen.training
-    if training is None:
-        candidates = plausible(evidence.count)
-        guesses = guess_training(seen, evidence.model, evidence.labels, candidates, generator)
-        training = guesses[0].training
-    if training.steps == 1 and training.optimizer == "sgd":
-        return None
-    dummy = dummy_update_for(seen, evidence.model, training, mode="replay")
-    if mode == "replay":
-        return dummy
-    along = along_simulated_path(dummy, evidence.shape, evidence.labels, generator)
-    return replace(along, points=POINTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,14 +250,15 @@ class MatchingAttack:
         evidence: Evidence | None = None,
     ) -> SearchRun:
         """The search of one observation, before its first step."""
-        if self.match == "spans":
-            return self._begin_by_spans(seen, generator, started, progress, checkpoint)
-        evidence = evidence or gather(seen)
+        by_spans = self.match == "spans"
+        evidence = evidence or (gather_inputs if by_spans else gather)(seen)
         if not self.reads_gray:
             evidence = replace(evidence, grayscale=False)
-        dummy = dummy_update_of(seen, evidence, self.local_steps, generator)
+        mode = "start" if by_spans else self.local_steps
+        dummy = dummy_update_of(seen, evidence, mode, generator)
         wide = self.precision == "float64" or (
             self.precision == "auto"
+            and not by_spans
             and dummy is None
             and self.prior is None
             and evidence.smooth
@@ -307,69 +273,59 @@ class MatchingAttack:
             labels = special.label(evidence, faces, seen.training is not None or gradient)
             if labels is not None:
                 evidence = replace(evidence, labels=labels)
-        surrogate = self._surrogate_head(seen, evidence, seed)
-        matching: Matching | SpanMatching
-        replayed = dummy is not None or bool(surrogate)
-        if not replayed and is_left_to_spans(
-            evidence, self.layers, use_first_fc=self.first_fully_connected
-        ):
-            matching = SpanMatching(
-                evidence, angle=True, layers=self.layers, restarts=self.restarts
-            )
-        else:
-            matching = Matching(
-                evidence,
-                use_first_fc=self.first_fully_connected,
-                distance=distance_for(evidence.adaptation, self.distance),
-                angle=self.angle,
-                labels=self.labels,
-                layers=self.layers,
-                restarts=self.restarts,
-                autocast=torch.bfloat16 if self.precision == "bfloat16" else None,
-                dummy=dummy,
-                generator=generator,
-                surrogate_head=surrogate,
-            )
+        matching = self._comparison(seen, evidence, dummy, generator)
         scene = Scene(evidence, matching, generator, self.prior, self.restarts)
-        if isinstance(matching, Matching) and evidence.photos.transforms and dummy is None:
+        stages, exact = self.stages, None
+        if isinstance(matching, SpanMatching) and not by_spans:
+            stages = from_gray(stages)
+        stages = adjusted(stages, evidence, generated=self.prior is not None)
+        if isinstance(matching, SpanMatching):
+            norms = batch_norm_layers(evidence.model).values()
+            if self.face_colors and any(norm.training for norm in norms):
+                colors = FaceColors(weight=self.face_colors)
+                stages = tuple(replace(one, priors=(*one.priors, colors)) for one in stages)
+            exact = photo_by_position(evidence) if by_spans else None
+            if exact is not None and not matching.explained_by(exact):
+                exact = None
+        elif evidence.photos.transforms and dummy is None:
             evidence.photos.choose(partial(_distance, matching), scene.generic_faces(GENERIC))
-        stages = adjusted(self.stages, matching, generated=self.prior is not None)
         steps = sum(
             stage.expected_steps(matching)
             for stage in stages
             if evidence.smooth or not stage.smooth_only
         )
-        trace = Trace(steps, progress, self.seconds)
+        trace = Trace(steps if exact is None else 1, progress, self.seconds)
         penalty = partial(self._statistics, seen, scene)
-        return SearchRun(scene, stages, trace, penalty, checkpoint, repr(self), started)
+        return SearchRun(scene, stages, trace, penalty, checkpoint, repr(self), started, exact)
 
-    def _begin_by_spans(
+    def _comparison(
         self,
         seen: Observation,
+        evidence: Evidence,
+        dummy: DummyUpdate | None,
         generator: torch.Generator,
-        started: float,
-        progress: Progress | None,
-        checkpoint: Checkpoint | None,
-    ) -> SearchRun:
-        """Likewise, where only what enters each layer is looked at."""
-        evidence = gather_inputs(seen)
-        if self.precision == "float64":
-            evidence = evidence.to(torch.float64)
-        matching = SpanMatching(
-            evidence, angle=self.angle, layers=self.layers, restarts=self.restarts
+    ) -> Matching | SpanMatching:
+        """What dummy images are compared by."""
+        chosen: dict[str, Any] = {"layers": self.layers, "restarts": self.restarts}
+        if self.match == "spans":
+            return SpanMatching(evidence, angle=self.angle, **chosen)
+        surrogate = self._surrogate_head(seen, evidence, generator.initial_seed())
+        use_first_fc = self.first_fully_connected
+        replayed = dummy is not None or bool(surrogate)
+        if not replayed and is_left_to_spans(evidence, self.layers, use_first_fc=use_first_fc):
+            return SpanMatching(evidence, angle=True, **chosen)
+        return Matching(
+            evidence,
+            use_first_fc=use_first_fc,
+            distance=distance_for(evidence.adaptation, self.distance),
+            angle=self.angle,
+            labels=self.labels,
+            autocast=torch.bfloat16 if self.precision == "bfloat16" else None,
+            dummy=dummy,
+            generator=generator,
+            surrogate_head=surrogate,
+            **chosen,
         )
-        scene = Scene(evidence, matching, generator, self.prior, self.restarts)
-        exact = photo_by_position(evidence)
-        if exact is not None and not matching.explained_by(exact):
-            exact = None
-        steps = sum(stage.expected_steps(matching) for stage in self.stages)
-        trace = Trace(1 if exact is not None else steps, progress, self.seconds)
-        penalty = partial(self._statistics, seen, scene)
-        stages = self.stages
-        if self.face_colors and any(m.training for m in batch_norm_layers(evidence.model).values()):
-            colors = FaceColors(weight=self.face_colors)
-            stages = tuple(replace(one, priors=(*one.priors, colors)) for one in stages)
-        return SearchRun(scene, stages, trace, penalty, checkpoint, repr(self), started, exact)
 
     def _surrogate_head(
         self, seen: Observation, evidence: Evidence, seed: int

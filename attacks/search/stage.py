@@ -7,8 +7,14 @@ from typing import Literal
 from torch import Tensor
 
 from fedaudit.attacks.evidence.reading import Reading
+from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.attacks.search.comparison import Comparison
-from fedaudit.attacks.search.image_priors import GroupConsistency, ImagePrior, total_variation
+from fedaudit.attacks.search.image_priors import (
+    GroupConsistency,
+    ImagePrior,
+    total_variation,
+    usual_variation,
+)
 from fedaudit.attacks.search.map_matching import goal_of
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.evolution import Evolution
@@ -68,7 +74,8 @@ class Stage:
             feature maps are known, and whose `lr` is the first damping.
         schedule: Of the learning rate; a name in `search.SCHEDULES`.
         rounds: Sweeps that move one image at a time (Liu et al. 2021); 0 moves all at once.
-        total_variation: Weight of the total variation of the images.
+        total_variation: Weight of the total variation of the images; None for what suits their
+            size and color (`usual_variation`).
         fading: Power of the share of steps left by which that weight falls; 0 keeps it.
         square_norm: Weight of the mean square of the variable (keeps latents where the generator
             was trained).
@@ -89,7 +96,7 @@ class Stage:
     optimizer: Optimizer = "adam"
     schedule: Schedule = "cosine"
     rounds: int = 0
-    total_variation: float = 0.0
+    total_variation: float | None = 0.0
     fading: float = 0.0
     square_norm: float = 0.0
     priors: tuple[ImagePrior, ...] = ()
@@ -106,7 +113,7 @@ class Stage:
             raise ValueError("steps, rounds and patience must be at least 0")
         if self.lr <= 0:
             raise ValueError("lr must be > 0")
-        if self.total_variation < 0 or self.square_norm < 0:
+        if (self.total_variation or 0) < 0 or self.square_norm < 0:
             raise ValueError("the weights of priors must be ≥ 0")
         if self.optimizer == "gauss_newton" and not isinstance(self.varies, Pixels):
             raise ValueError("gauss_newton solves for pixels: varies must be Pixels(…)")
@@ -162,15 +169,16 @@ def solving_stages(steps: int, damping: float) -> tuple[Stage, ...]:
     return (Stage(varies=varies, steps=steps, lr=damping, optimizer="gauss_newton"),)
 
 
-def adjusted(
-    stages: Sequence[Stage], matching: Matching | SpanMatching, *, generated: bool
-) -> tuple[Stage, ...]:
+def adjusted(stages: Sequence[Stage], evidence: Evidence, *, generated: bool) -> tuple[Stage, ...]:
     """The stages as they do best on the evidence, of an attack with a generator if `generated`."""
-    evidence = matching.evidence
-    chosen = from_gray(stages) if isinstance(matching, SpanMatching) else tuple(stages)
+    usual = usual_variation(evidence.pixels)
+    chosen = tuple(
+        replace(stage, total_variation=usual) if stage.total_variation is None else stage
+        for stage in stages
+    )
     for special in evidence.adaptation.special:
         if generated and special.looks_like_noise(evidence):
-            chosen = of_noise(stages, by_maps=goal_of(evidence) is not None)
+            chosen = of_noise(chosen, by_maps=goal_of(evidence) is not None)
         known = special.equations(evidence)
         if known is not None:
             chosen = within_range(chosen, known, evidence)

@@ -11,8 +11,8 @@ from fedaudit.attacks.adaptive.per_example import Gradients, total
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.search.distances import cosine_distance
 from fedaudit.attacks.search.image_priors import total_variation
+from fedaudit.attacks.search.local_steps import dummy_update_of
 from fedaudit.attacks.search.matching import Matching
-from fedaudit.attacks.search.matching_attack import dummy_update_of
 from fedaudit.attacks.search.movers.gradient_descent import Search, cosine_ramp, step_decay
 from fedaudit.attacks.search.movers.mover import Plan, Task
 from fedaudit.attacks.search.movers.round_wise import Movement

@@ -182,6 +182,14 @@ def _other_format(folder: Path, number: object, version: object) -> RunFolderErr
     )
 
 
+def _other_build(path: Path, version: str) -> RunFolderError:
+    return RunFolderError(
+        f"{str(path.parent)!r} was written by another build of fedaudit ({version[:40]}), whose "
+        "studies mean something else here. Use that build, or run the study again with another "
+        "--output."
+    )
+
+
 class _Stored(BaseModel):
     """What lies in the file, apart from its format."""
 
@@ -201,19 +209,21 @@ def _parse(content: Mapping[str, Any], path: Path) -> Manifest:
         stored = _Stored.model_validate(content)
         check_plain(content)
         study = study_from_mapping(stored.study, file=str(path))
+        if content.get("sha256") != _sha256(content):
+            raise ValueError("its hash does not fit what it says, as if it was edited")
         if stored.digest != digest(study):
-            raise ValueError("its digest does not fit its study, as if it was edited")
+            raise _other_build(path, stored.fedaudit)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))[:100]
         what = f"{where} {repr(first['input'])[:100]}: {first['msg'][:200]}"
         raise _damaged(path, what) from error
+    except RunFolderError:
+        raise
     except FedauditError as error:
         raise _damaged(path, str(error)[:400]) from error
     except (ValueError, RecursionError, OverflowError) as error:
         raise _damaged(path, str(error)[:200]) from error
-    if content.get("sha256") != _sha256(content):
-        raise _damaged(path, "its hash does not fit what it says, as if it was edited")
     jobs = tuple(ListedJob(*listed.split("/")) for listed in stored.jobs)
     return Manifest(**dict(stored) | {"study": study, "jobs": jobs})
 

@@ -14,7 +14,7 @@ from fedaudit.core.errors import ConfigError, RunFolderError, StorageError
 from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.core.trial import Cell, ImageScore, Trial
 from fedaudit.files.atomic import MARK, append_line, write_atomically
-from fedaudit.study import session
+from fedaudit.study import manifest, session
 from fedaudit.study.jobs import expand
 from fedaudit.study.run_folder import RunFolder
 
@@ -200,9 +200,9 @@ def test_what_only_the_report_shows_may_change(tmp_path: Path) -> None:
     path = tmp_path / "run"
     opened(path, command="fedaudit run")
     opened(path, study=Study("s", STUDY.scenarios, description="new"))
-    _, manifest, _ = session.open_report(path)
-    assert manifest.study.description == "new"
-    assert manifest.command == "fedaudit run"
+    _, read, _ = session.open_report(path)
+    assert read.study.description == "new"
+    assert read.command == "fedaudit run"
 
 
 def test_other_versions_and_levels_are_refused(
@@ -343,3 +343,15 @@ def test_half_lines_do_not_swallow_the_next(tmp_path: Path) -> None:
     append_line(log, "next")
     append_line(log, "last")
     assert log.read_text() == "half\nnext\nlast\n"
+
+
+def test_a_folder_of_another_build_is_told_apart_from_an_edited_one(tmp_path: Path) -> None:
+    """What a study means may change from build to build: then nobody edited it."""
+    path = tmp_path / "run"
+    opened(path)
+    content = json.loads((path / "study.json").read_text())
+    content["digest"] = "0" * len(content["digest"])
+    content["sha256"] = manifest._sha256(content)
+    (path / "study.json").write_text(json.dumps(content))
+    with pytest.raises(RunFolderError, match="another build of fedaudit"):
+        opened(path)

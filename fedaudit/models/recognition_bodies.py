@@ -131,7 +131,11 @@ def mobilefacenet_body(image_size: int, norm: Norm) -> nn.Sequential:
     for _ in range(4):
         side = (side + 1) // 2
     last = _convolution(512, 512, side, norm=norm, depthwise=True, padding=0, linear=True)
-    return nn.Sequential(*layers, *_convolution(inputs, 512, norm=norm), *last)
+    body = nn.Sequential(*layers, *_convolution(inputs, 512, norm=norm), *last)
+    for module in body.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return body
 
 
 def vision_transformer_body(image_size: int, patch: int) -> nn.Sequential:

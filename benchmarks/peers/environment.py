@@ -31,7 +31,8 @@ def peer_python() -> Path:
     subprocess.run([*pip, PEER, *NEEDS], check=True)
     places = sysconfig.get_paths(vars={"base": str(folder), "platbase": str(folder)})
     # Torch is large; the peer's environment reads it, and what else both need, from this one.
-    (Path(places["purelib"]) / "reused.pth").write_text(here + "\n")
+    reused = f"import site; site.addsitedir({here!r})\n"  # with the folders that it names itself
+    (Path(places["purelib"]) / "reused.pth").write_text(reused)
     subprocess.run([str(python), "-W", "ignore", "-c", "import breaching"], check=True)
     ready.write_text(here)
     return python

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from torchvision.models.resnet import BasicBlock, ResNet
+from torchvision.models.resnet import Bottleneck as WideBlock
 from torchvision.ops import StochasticDepth
 
 import fedaudit
@@ -19,7 +20,8 @@ from fedaudit.core.protocols import ManipulatingAttack
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.registry import create
 from fedaudit.core.shared import Update
-from fedaudit.models.zoo import build
+from fedaudit.models.recognition_bodies import Bottleneck, ImprovedResidual
+from fedaudit.models.zoo import build, mobilefacenet
 
 CLASSES = 12
 SHAPE = (3, 32, 32)
@@ -50,49 +52,27 @@ class FaceHead(nn.Module):
         return F.cross_entropy(16 * torch.where(true, (inside.acos() + 0.3).cos(), scores), labels)
 
 
-class ResidualUnit(nn.Module):
-    """IResNet's block: batch norm first, PReLU."""
-
-    def __init__(self, inside: int, outside: int) -> None:
-        super().__init__()
-        self.path = nn.Sequential(
-            nn.BatchNorm2d(inside),
-            nn.Conv2d(inside, outside, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(outside),
-            nn.PReLU(outside),
-            nn.Conv2d(outside, outside, 3, 2, 1, bias=False),
-            nn.BatchNorm2d(outside),
-        )
-        self.across = nn.Sequential(
-            nn.Conv2d(inside, outside, 1, 2, bias=False), nn.BatchNorm2d(outside)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Half the size."""
-        outputs: Tensor = self.path(x) + self.across(x)
-        return outputs
-
-
 def iresnet() -> nn.Module:
     """IResNet with two stages: flattened map, dropout, fully connected layer, BatchNorm1d."""
     stem = (nn.Conv2d(3, 8, 3, 1, 1, bias=False), nn.BatchNorm2d(8), nn.PReLU(8))
-    body = (ResidualUnit(8, 16), ResidualUnit(16, 32), nn.BatchNorm2d(32))
+    blocks = (ImprovedResidual(8, 16, 2, "batch"), ImprovedResidual(16, 32, 2, "batch"))
+    body = (*blocks, nn.BatchNorm2d(32))
     end = (nn.Flatten(), nn.Dropout(0.2), nn.Linear(32 * 64, 24), nn.BatchNorm1d(24))
     return FaceHead(nn.Sequential(*stem, *body, *end), 24)
 
 
 def mobile_face() -> nn.Module:
-    """MobileFaceNet with one bottleneck: depthwise convolutions down to a 1×1 map."""
-
-    def conv(inside: int, outside: int, size: int, stride: int, groups: int = 1) -> nn.Module:
-        padding = size // 2 if size < 8 else 0
-        layer = nn.Conv2d(inside, outside, size, stride, padding, groups=groups, bias=False)
-        return nn.Sequential(layer, nn.BatchNorm2d(outside), nn.PReLU(outside))
-
-    layers = (conv(3, 16, 3, 2), conv(16, 16, 3, 1, 16), conv(16, 32, 1, 1), conv(32, 32, 3, 2, 32))
+    """MobileFaceNet with two bottlenecks: depthwise convolutions down to a 1×1 map."""
+    stem = (nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.PReLU(16))
+    body = (Bottleneck(16, 16, 1, 32, "batch"), Bottleneck(16, 32, 2, 32, "batch"))
     whole = nn.Conv2d(32, 32, 8, groups=32, bias=False)
     end = (whole, nn.BatchNorm2d(32), nn.Conv2d(32, 24, 1, bias=False), nn.BatchNorm2d(24))
-    return FaceHead(nn.Sequential(*layers, *end, nn.Flatten()), 24)
+    return FaceHead(nn.Sequential(*stem, *body, *end, nn.Flatten()), 24)
+
+
+def adaface() -> nn.Module:
+    """The zoo's MobileFaceNet, whole, with AdaFace."""
+    return mobilefacenet(classes=CLASSES, image_size=SHAPE[1], head="adaface")
 
 
 class Lora(nn.Module):
@@ -117,6 +97,16 @@ def lora() -> nn.Module:
     return nn.Sequential(*layers, nn.GELU(), nn.Linear(24, CLASSES))
 
 
+def vit_lora() -> nn.Module:
+    """A frozen vision transformer whose perceptrons have adapters; a new head."""
+    network = vit().requires_grad_(False)
+    for block in network.get_submodule("encoder.layers").children():
+        perceptron: Any = block.get_submodule("mlp")
+        perceptron[0] = Lora(32, 64)
+    network.get_submodule("heads").requires_grad_(True)
+    return network
+
+
 def frozen_backbone() -> nn.Module:
     """ResNet of which only the new head is trained."""
     network: nn.Module = residual(BasicBlock).requires_grad_(False)
@@ -124,7 +114,7 @@ def frozen_backbone() -> nn.Module:
     return network
 
 
-def residual(block: type[BasicBlock] | type[Bottleneck]) -> Any:
+def residual(block: type[BasicBlock] | type[WideBlock]) -> Any:
     """torchvision's ResNet with one block a stage."""
     return ResNet(block, [1, 1, 1, 1], num_classes=CLASSES)
 
@@ -224,16 +214,18 @@ class Network:
 NETWORKS: Mapping[str, Network] = {
     "resnet18": Network(lambda: residual(BasicBlock)),
     "resnet18_eval": Network(lambda: residual(BasicBlock), "eval"),
-    "resnet50": Network(lambda: residual(Bottleneck)),
-    "resnet50_eval": Network(lambda: residual(Bottleneck), "eval"),
+    "resnet50": Network(lambda: residual(WideBlock)),
+    "resnet50_eval": Network(lambda: residual(WideBlock), "eval"),
     "iresnet_arcface": Network(iresnet),
     "mobile_face": Network(mobile_face),
+    "adaface": Network(adaface),
     "mobilenet": Network(lambda: models.mobilenet_v3_small(num_classes=CLASSES, width_mult=0.5)),
     "convnext": Network(convnext),
     "vit": Network(vit),
     "swin": Network(swin),
     "frozen_backbone": Network(frozen_backbone, "eval"),
     "lora": Network(lora),
+    "vit_lora": Network(vit_lora),
     "unused_layer": Network(Unused),
     "dropout_depth": Network(Dropped),
     "weight_sharing": Network(Shared),
@@ -364,6 +356,7 @@ WITHOUT_NORM = frozenset(
         "vit",
         "swin",
         "lora",
+        "vit_lora",
         "unused_layer",
         "dropout_depth",
         "weight_sharing",

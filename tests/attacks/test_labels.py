@@ -29,6 +29,7 @@ FOUR = [3, 7, 11, 20]
 EIGHT = [0, 5, 9, 14, 17, 22, 30, 39]
 REPEATED = [0, 1, 2, 2, 2, 3, 3, 9]
 HEADS = ("linear", "cosface", "arcface")
+SMALL = [n for n in names("networks") if n not in ("iresnet18", "iresnet50", "vit_s")]
 
 
 def photos_of(faces: FaceSet, labels: list[int]) -> Tensor:
@@ -69,16 +70,18 @@ def network(name: str, head: str, seed: int = 0) -> nn.Module:
     return build(ModelSpec(name, {"classes": 40, "image_size": 32, "head": head}), seed=seed)
 
 
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("name", names("networks"))
+@pytest.mark.parametrize("head", [*HEADS, "adaface"])
+@pytest.mark.parametrize("name", SMALL)
 def test_one_image(name: str, head: str, faces: FaceSet, gradient_of: GradientOf) -> None:
     for seed, label in enumerate((0, 17, 39)):
-        found = inferred(network(name, head, seed), photos_of(faces, [label]), [label], gradient_of)
-        assert found == [label]
+        model = network(name, head, seed)
+        if name == "mobilefacenet":  # batch norm of one value
+            model.eval()
+        assert inferred(model, photos_of(faces, [label]), [label], gradient_of) == [label]
 
 
 @pytest.mark.parametrize("labels", [EIGHT, REPEATED, [5] * 4], ids=str)
-@pytest.mark.parametrize("name", names("networks"))
+@pytest.mark.parametrize("name", SMALL)
 def test_linear_heads_give_the_whole_multiset(
     name: str, labels: list[int], faces: FaceSet, gradient_of: GradientOf
 ) -> None:

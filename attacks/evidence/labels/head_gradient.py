@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fedaudit.attacks.evidence.labels.leading_svd import leading_svd
 from fedaudit.models.class_head import ClassHead, find_class_head, head_inputs
-from fedaudit.models.facenet import FaceNet, criterion_of
+from fedaudit.models.facenet import FaceNet, NormedEmbedding, criterion_of
 from fedaudit.models.foreign_network import ForeignFaceNet
 from fedaudit.models.heads import CosineHead
 
@@ -89,13 +89,16 @@ def read_head(
 
 
 def _centers(model: nn.Module, count: int, shape: Sequence[int]) -> bool:
-    """Whether what enters the head of a stranger's network has no mean over a batch."""
+    """Whether what enters the head has no mean over a batch, as batch norm makes it."""
+    own = None
     if isinstance(model, FaceNet) and not isinstance(model, ForeignFaceNet):
-        return False
+        own = model
+        if not isinstance(own.embedding, NormedEmbedding):
+            return False
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(count, *shape, generator=generator).to(next(model.parameters()))
     with torch.no_grad():
-        inputs = head_inputs(model, images)
+        inputs = own.embedding(own.features(images)) if own else head_inputs(model, images)
     return bool(inputs.mean(0).norm() < CENTERED * inputs.norm(dim=1).mean())
 
 

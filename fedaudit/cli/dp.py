@@ -30,10 +30,10 @@ COUNT = click.IntRange(min=1, max=10**12)
         "fedaudit dp nvflare_job --parameters 7033290",
         "fedaudit dp flower_app --rounds 20",
         "fedaudit dp training.py --images 600 --batch-size 64 --epochs 1 --rounds 20",
-        "fedaudit dp study.toml --json",
-        note="Exit codes: 0 all claims hold by their numbers, 1 one is contradicted or is labeled "
-        "differential privacy and is none, 2 usage, 3 no claim that can be judged. Files are "
-        "read; nothing in a job or an app is imported or run.",
+        "fedaudit dp study.toml --canaries 1000",
+        note="Exit codes: 0 all claims hold by their numbers, 1 one is contradicted, is labeled "
+        "differential privacy and is none, or is exceeded by what canaries show, 2 usage, 3 no "
+        "claim that can be judged. Files are read; nothing in a job or an app is imported or run.",
     )
 )
 @click.argument("path", type=click.Path(path_type=Path))
@@ -57,20 +57,45 @@ COUNT = click.IntRange(min=1, max=10**12)
     metavar="NAME=NUMBER",
     help="A setting that a file leaves to run time, such as epsilon=8; may be repeated.",
 )
+@click.option(
+    "--canaries",
+    type=click.IntRange(1, 1_000_000),
+    help="Train PATH, a study, with so many canaries, and show what they show of ε.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the canaries' coins.")
 @click.option("--load-code", is_flag=True, help="Run the code that a study names.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def dp(*, path: Path, values: tuple[str, ...], load_code: bool, as_json: bool, **size: Any) -> int:
+def dp(
+    *,
+    path: Path,
+    values: tuple[str, ...],
+    canaries: int | None,
+    seed: int,
+    load_code: bool,
+    as_json: bool,
+    **size: Any,
+) -> int:
     """Say what the differential privacy that PATH claims is worth: claim, verdict, what to change.
 
     PATH is a capture, a study, or the folder of an NVFlare job, a Flower app or a script that uses
     Opacus. Each protection in it is a guarantee, whose ε is worked out over all rounds, a
     heuristic, which has none, or a claim that its own numbers contradict. What is missing, and what
     is sent besides, is named.
+
+    With --canaries a study's federation is trained, too: images whose gradient is known take part
+    or not by a coin, and how well the updates give the coins away bounds ε from below. More shown
+    than claimed means that the implementation does not do what it claims.
     """
     from fedaudit.captures.claims.stated_mechanism import RunSize  # noqa: PLC0415 - startup time
     from fedaudit.study.read_claims import read_claims  # noqa: PLC0415 - imports torch
 
     on_code = say_code if load_code else refuse_code
+    if canaries is not None:
+        from fedaudit.cli.canaries import show_canaries  # noqa: PLC0415 - imports torch
+
+        return show_canaries(
+            path, canaries, delta=size["delta"], seed=seed, on_code=on_code, as_json=as_json
+        )
     report = read_claims(path, RunSize(**size), values=_numbers(values), on_code=on_code)
     if as_json:
         say_json(_plain(report))

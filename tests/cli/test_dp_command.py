@@ -93,3 +93,49 @@ def test_the_defenses_of_a_study(tmp_path: Path, capsys: Any) -> None:
     assert client["over_rounds"][0]["rounds"] == 3
     assert client["over_rounds"][0]["epsilon"] > client["a_round"][0]["epsilon"]
     assert verdicts["dpsgd"]["over_rounds"][0]["unit"] == "image"
+
+
+STUDY = """
+name = "canaries"
+size = 32
+[federation]
+clients = 2
+identities = 4
+rounds = 3
+held_out = 2
+batch_size = 1000
+local_steps = 1
+[[scenario]]
+name = "s"
+network = "lenet"
+method = "fedsgd"
+defenses = [{ name = "DEFENSE", epsilon = 2.0, delta = 1e-4 }]
+"""
+
+
+def test_canaries_in_a_right_and_in_a_broken_training(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "study"))
+    study = tmp_path / "study.toml"
+    study.write_text(STUDY.replace("DEFENSE", "dpsgd"))
+    assert dp(study, "--canaries", 200, "--json") == 0
+    out = capsys.readouterr()
+    assert "200 canaries can show" in out.err
+    (right,) = json.loads(out.out)
+    assert right["claimed_epsilon"] == pytest.approx(2.0, rel=0.02)
+    assert right["verdict"] == "nothing above the claim"
+    study.write_text(STUDY.replace("DEFENSE", "faulty_dp:NoNoise"))
+    assert dp(study, "--canaries", 200, "--load-code") == 1
+    out = capsys.readouterr().out
+    assert "CRITICAL, above its claim whatever the mechanism: no noise" in out
+    assert "FOUND no noise: canaries that did not train moved by ±0" in out
+
+
+def test_too_few_canaries_and_what_is_no_study(tmp_path: Path, capsys: Any) -> None:
+    study = tmp_path / "study.toml"
+    study.write_text(STUDY.replace("DEFENSE", "dpsgd"))
+    assert dp(study, "--canaries", 10) == 2
+    assert "10 canaries are too few for any statement" in capsys.readouterr().err
+    assert dp(tmp_path, "--canaries", 100) == 2
+    assert "canaries are for a study file" in capsys.readouterr().err

@@ -1,0 +1,164 @@
+"""Train a study's federation with canaries among the clients' images, and read them each round.
+
+Each canary is at one client, in or out by a coin of its own. The server sees each client's update
+in each round (white-box), and a canary's score is how far its own weight was moved: exactly what
+the mechanism lets through of one image, under its noise.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fedaudit.core.claims import Claim
+from fedaudit.core.client import ClientTask
+from fedaudit.core.errors import ConfigError
+from fedaudit.core.observation import LocalTraining, ModelSpec
+from fedaudit.core.seeds import generator_for
+from fedaudit.core.shared import Update
+from fedaudit.defenses.composition import PrivacyLedger, applied
+from fedaudit.federation.local_training import train_locally
+from fedaudit.federation.simulation import Simulation
+from fedaudit.federation.together import combined, defense_at, published, share_of
+from fedaudit.models.canary_network import WEIGHTS, canary_images, with_canaries
+from fedaudit.models.zoo import build, parameters_of
+
+METHODS = ("fedsgd", "fedavg", "fedprox")
+
+
+@dataclass(frozen=True)
+class CanaryScores:
+    """What a training with canaries shows of them.
+
+    Attributes:
+        inside: `[m]`, the coins: whether each canary trained.
+        scores: `[m]`, how far each one's weight was moved, over all rounds.
+        clients: `[m]`, at whom each one is.
+        claims: Of the weakest client over all rounds, as its defense states them.
+        training: How each client trained, with the batch of an average client.
+        share: "gradient" or "delta".
+        rounds: Of the training.
+        batches: Expected images of a step, of each client.
+    """
+
+    inside: Tensor
+    scores: Tensor
+    clients: Tensor
+    claims: tuple[Claim, ...]
+    training: LocalTraining
+    share: str
+    rounds: int
+    batches: tuple[float, ...]
+
+
+def require_method(method: str) -> None:
+    """Refuse a method of a study that shares more than the model's update, by `ConfigError`."""
+    if method not in METHODS:
+        raise ConfigError(
+            f"canaries are planted in {', '.join(METHODS)}, not in {method}: write "
+            'method = "fedavg" in the scenario.'
+        )
+
+
+def train_with_canaries(
+    simulation: Simulation,
+    canaries: int,
+    *,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> CanaryScores:
+    """Run all rounds of a federation in which canaries train beside the clients' photos.
+
+    Sampling is as the study plans it: a client's batch grows with the canaries at it.
+
+    Args:
+        simulation: The federation, with its defense.
+        canaries: How many; at least 2.
+        seed: Of the coins and of all training.
+        progress: Takes (rounds done, rounds).
+
+    Raises:
+        ConfigError: The defense sends no update of the model.
+    """
+    clients = len(simulation.split.clients)
+    coins = generator_for("canaries", seed)
+    inside = torch.rand(canaries, generator=coins) < 0.5
+    at = torch.arange(canaries) % clients
+    spec = with_canaries(simulation.spec(0), canaries)
+    server = {**parameters_of(build(spec, seed=seed))}
+    public: dict[str, Tensor] = {}
+    memory: dict[int, dict[str, Tensor]] = {}
+    ledger, scores = PrivacyLedger(), torch.zeros(canaries)
+    tasks = [
+        _task(simulation, spec, k, torch.nonzero(inside & (at == k))[:, 0]) for k in range(clients)
+    ]
+    rounds = simulation.federation.rounds
+    for number in range(1, rounds + 1):
+        defense, returns = defense_at(simulation.defense, public), []
+        for client, task in enumerate(tasks):
+            asked = replace(
+                task,
+                before=server,
+                generator=generator_for("canary training", seed, number, client),
+                memory=memory.get(client, {}),
+            )
+            returns.append(applied(defense, train_locally)(asked))
+            memory[client] = dict(returns[-1].memory)
+            ledger.add(client, returns[-1])
+            moved = _update(returns[-1].shared).tensors[WEIGHTS][0]
+            own = at == client
+            scores[own] += moved[own] if task.share == "gradient" else -moved[own]
+        sent = [one.shared for one in returns]
+        updates = [_update(shared) for shared in sent]
+        server = dict(combined(simulation.method, server, updates, tasks[0].training))
+        public = published(defense, sent)
+        if progress:
+            progress(number, rounds)
+    return CanaryScores(
+        inside=inside,
+        scores=scores,
+        clients=at,
+        claims=ledger.weakest(),
+        training=tasks[0].training,
+        share=tasks[0].share,
+        rounds=rounds,
+        batches=tuple(_expected(task) for task in tasks),
+    )
+
+
+def _task(simulation: Simulation, spec: ModelSpec, client: int, numbers: Tensor) -> ClientTask:
+    """A client's round on its photos and its canaries, at the planned share of them a step."""
+    photos = simulation.labelled(client)
+    images = simulation.images(photos)
+    labels = torch.tensor([simulation.label_of(client, photo) for photo in photos])
+    shape = (images.shape[1], images.shape[2], images.shape[3])
+    planned = simulation.local(simulation.federation.training)
+    batches = math.ceil(len(photos) / min(planned.batch_size, len(photos)))
+    everything = torch.cat((images, canary_images(numbers, shape)))
+    classes = len(simulation.labels_of(client))
+    return ClientTask(
+        model=spec,
+        before={},
+        kept={},
+        images=everything,
+        labels=torch.cat((labels, torch.full((len(numbers),), classes))),
+        training=replace(planned, batch_size=math.ceil(len(everything) / batches)),
+        share=share_of(simulation.method),
+        generator=torch.Generator(),
+    )
+
+
+def _expected(task: ClientTask) -> float:
+    """Images of a step, as Poisson sampling expects them."""
+    return len(task.images) / math.ceil(len(task.images) / task.training.batch_size)
+
+
+def _update(shared: tuple[object, ...]) -> Update:
+    found = next((sent for sent in shared if isinstance(sent, Update)), None)
+    if found is None or WEIGHTS not in found.tensors:
+        raise ConfigError(
+            "this defense does not send the model's update, in which canaries are read"
+        )
+    return found

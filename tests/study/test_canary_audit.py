@@ -1,0 +1,141 @@
+"""Canaries in right and in broken DP-SGD: what they show, and what they say is wrong."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedaudit.core.errors import ConfigError, UsageError
+from fedaudit.core.observation import ModelSpec
+from fedaudit.core.scenario import Choice, Federation, Scenario, Study
+from fedaudit.core.training import LocalTraining
+from fedaudit.models.canary_network import WEIGHTS, canary_images, with_canaries
+from fedaudit.models.zoo import build
+from fedaudit.stats.gaussian_dp import mu_of_epsilon
+from fedaudit.study.canary_audit import CanaryAudit, audit_with_canaries
+from fedaudit.study.shown_epsilon import require_enough, shown_epsilon
+
+sys.path.insert(0, str(Path(__file__).parent))
+from faulty_dp import ClippedBatch, EveryImage, NoNoise, PartlyPlain, WeakNoise
+
+FAULTS = {
+    "no noise": NoNoise,
+    "noise on a wrong scale": WeakNoise,
+    "the batch clipped in place of each image": ClippedBatch,
+    "part of the data without DP": PartlyPlain,
+    "sampling not as accounted": EveryImage,
+}
+
+
+def audit(
+    defense: str,
+    *,
+    seed: int = 0,
+    canaries: int = 400,
+    batch_size: int = 1000,
+    epsilon: float = 2.0,
+) -> CanaryAudit:
+    """A small federation on real faces under `defense`, which claims `epsilon`."""
+    training = LocalTraining(batch_size=batch_size)
+    scenario = Scenario(
+        "canaries",
+        network=Choice("lenet"),
+        method=Choice("fedsgd"),
+        defenses=(
+            Choice(
+                defense,
+                {} if defense == "none" else {"epsilon": epsilon, "delta": 1e-4},
+                label="dp",
+            ),
+        ),
+        federation=Federation(clients=2, rounds=3, held_out=2, identities=4, training=training),
+    )
+    study = Study("canaries", (scenario,), size=32)
+    (found,) = audit_with_canaries(study, canaries, seed=seed)
+    return found
+
+
+def named(fault: type) -> str:
+    return f"faulty_dp:{fault.__name__}"
+
+
+def test_a_canary_moves_its_own_weight_alone() -> None:
+    spec = with_canaries(ModelSpec("lenet", {"classes": 3, "image_size": 32}), 5)
+    network = build(spec)
+    images = torch.cat((torch.rand(2, 3, 32, 32), canary_images(torch.tensor([3]), (3, 32, 32))))
+    labels = torch.tensor([0, 2, 3])
+    network.criterion(network(images), labels).backward()  # type: ignore[operator]
+    moved = network.get_parameter(WEIGHTS).grad
+    assert moved is not None
+    assert moved[0].tolist() == pytest.approx([0, 0, 0, 1000 / 3, 0])
+    plain = build(ModelSpec("lenet", {"classes": 3, "image_size": 32}))
+    plain.load_state_dict(network.network.state_dict())  # type: ignore[union-attr]
+    loss = torch.nn.functional.cross_entropy(plain(images[:2]), labels[:2]) * 2 / 3
+    loss.backward()  # type: ignore[no-untyped-call]
+    own = dict(plain.named_parameters())
+    for name, value in network.network.named_parameters():  # type: ignore[union-attr]
+        expected = own[name].grad
+        assert value.grad is not None
+        assert expected is not None
+        assert torch.allclose(value.grad, expected, atol=1e-6), name
+
+
+def test_scores_as_gaussian_noise_makes_them_show_most_of_what_is_claimed() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inside = torch.rand(1000, generator=generator) < 0.5
+    mu = mu_of_epsilon(8.0, 1e-5)
+    scores = torch.randn(1000, generator=generator) + mu * inside
+    shown = shown_epsilon(scores, inside, delta=1e-5)
+    assert 4 < shown.gaussian < 8
+    assert 0 < shown.any_mechanism < shown.f_dp < 8
+    nothing = shown_epsilon(torch.randn(1000, generator=generator), inside, delta=1e-5)
+    assert nothing.any_mechanism == 0
+    assert nothing.gaussian < 0.3
+
+
+def test_too_few_canaries_and_a_large_delta_are_refused_before_anything_runs() -> None:
+    with pytest.raises(UsageError, match=r"10 canaries are too few .* Take \d+ or more"):
+        require_enough(10, 8.0, 1e-5, 100)
+    with pytest.raises(UsageError, match="larger than 1/n"):
+        require_enough(1000, 8.0, 0.1, 100)
+    said = require_enough(1000, 8.0, 1e-5, 100)
+    assert "at most" in said
+    assert "25,954 or more" in said
+
+
+@pytest.mark.slow
+def test_right_training_shows_less_than_it_claims_and_more_than_half() -> None:
+    found = audit("dpsgd", canaries=1000, epsilon=4.0)
+    assert found.claim is not None
+    assert found.claim.epsilon == pytest.approx(4.0, rel=0.02)
+    assert not found.faulty
+    assert found.shown.gaussian >= found.claim.epsilon / 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("fault", FAULTS)
+def test_planted_faults_are_caught_and_named(fault: str, seed: int) -> None:
+    batch = 3 if fault == "sampling not as accounted" else 1000
+    many = 2000 if fault == "part of the data without DP" else 400
+    found = audit(named(FAULTS[fault]), seed=seed, canaries=many, batch_size=batch)
+    assert found.claim is not None
+    assert found.claim.epsilon == pytest.approx(2.0, rel=0.02)
+    assert found.exceeded
+    assert found.faulty
+    assert [cause.name for cause in found.causes if cause.present] == [fault]
+
+
+@pytest.mark.slow
+def test_without_a_claim_it_is_only_shown() -> None:
+    found = audit("none", canaries=100)
+    assert found.claim is None
+    assert found.shown.gaussian > 4
+
+
+def test_other_methods_are_refused() -> None:
+    scenario = Scenario("s", method=Choice("fedface"), defenses=(Choice("dpsgd"),))
+    study = Study("s", (scenario,), size=32)
+    with pytest.raises(ConfigError, match="canaries are planted in"):
+        audit_with_canaries(study, 100)

@@ -42,6 +42,8 @@ WORDS: Mapping[str, str] = {
     "biometric data": "special categories of data, such as health",
     "identity ceiling (the originals themselves, re-identified)": "copy ceiling (the originals "
     "themselves, plain and in 20 dB of noise, found)",
+    "one photo of one person a row": "one image a row",
+    "gallery: the worst": "pictures: the worst",
     "another client's person": "another client's image",
     "what gives the face away": "what gives the image away",
     "federated face recognition": "federated learning",

@@ -293,3 +293,7 @@ def test_batch_norm_leaves_no_statistics_in_clear(intercept: Callable[..., Captu
 def test_settings_out_of_range(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         ClientDP(**wrong)
+
+
+def test_one_is_noise_and_norm_unless_others_are_set() -> None:
+    assert ClientDP().claim.settings == {"z": 1.0, "C (L2)": 1.0}

@@ -116,7 +116,13 @@ def spent(sigma: float, sensitivity: float, epsilon: float) -> float:
     return float(norm.cdf(a - b) - math.exp(epsilon) * norm.cdf(-a - b))
 
 
-SETTINGS = [(1.0, 1.0, 1e-5), (0.3, 0.1, 1e-6), (2.0, 8.0, 1e-3), (0.01, 0.5, 0.1)]
+SETTINGS = [
+    (1.0, 1.0, 1e-5),
+    (0.3, 0.1, 1e-6),
+    (2.0, 8.0, 1e-3),
+    (0.01, 0.5, 0.1),
+    (1e-4, 1.0, 1e-5),
+]
 
 
 @pytest.mark.parametrize(("sensitivity", "epsilon", "delta"), SETTINGS)

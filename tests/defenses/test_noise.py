@@ -66,3 +66,9 @@ def test_gradients_keep_their_type_and_each_has_a_draw_of_its_own() -> None:
 def test_settings_out_of_range_are_refused(name: str, settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=r"-0\.1|sum"):
         create("defenses", name, settings)
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_a_tenth_is_the_noise_unless_another_is_set(name: str) -> None:
+    (transform,) = create("defenses", name, {}).replay(1).mean
+    assert transform == Noise(0.1, relative=False, law=LAWS[name])

@@ -14,7 +14,7 @@ help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*##/\1/p' Makefile | while read -r name text; do \
 	  printf '  make %-8s  %s\n' "$$name" "$$text"; done
 
-demo: $(STAMP)  ## audit a federation of real faces and write demo-run/report.html
+demo: $(STAMP)  ## audit two federations: demo-run/report.html, demo-run-color/report.html
 	$(BIN)/fedaudit demo --output demo-run
 
 PYTEST := $(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
@@ -43,7 +43,7 @@ wheel: $(STAMP)  ## build the wheel and test what it installs
 	$(BIN)/python tests/try_wheel.py
 
 clean:  ## remove the environment, builds and the demo's run
-	rm -rf $(VENV) build dist *.egg-info demo-run
+	rm -rf $(VENV) build dist *.egg-info demo-run demo-run-color
 
 # Done anew only when pyproject.toml changes. Debian's python3 comes without ensurepip unless
 # python3-venv is installed: then the machine's own pip fills the environment.

@@ -174,6 +174,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
                 else ()
             ),
             *folder.facts().notes,
+            *_alike(gallery),
             *_noncommercial(folder.facts()),
             *_reach(units),
             *_origins(folder, stock),
@@ -329,6 +330,16 @@ def _provenance(folder: RunFolder, manifest: Manifest) -> Provenance:
         asset_terms={name: ASSETS[name].terms for name in _assets(facts)},
         hashes={"study": manifest.digest, **facts.hashes, **_root(folder)},
     )
+
+
+def _alike(gallery: Gallery | None) -> Iterator[str]:
+    """People who may be one: rates and false match rate are wrong where they are."""
+    for one, other in gallery.alike if gallery else ():
+        yield (
+            f"{one} and {other} look like one person under two names to the judge. If they are, "
+            "the false match rate is calibrated on pairs of one person, and leaks are missed: put "
+            "their photos together, and run the study again."
+        )
 
 
 def _assets(facts: Facts) -> list[str]:

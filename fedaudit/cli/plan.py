@@ -18,11 +18,13 @@ from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.time_estimate import RemainingTime, duration_in_words
 
 if TYPE_CHECKING:
+    from fedaudit.study.pass_cost import PassCost
     from fedaudit.study.reach import Reach
 
 
 def plan(study: Study, output: Path, options: RunOptions) -> str:
     """What would be run, as text."""
+    from fedaudit.study.pass_cost import pass_costs  # noqa: PLC0415 - imports torch
     from fedaudit.study.reach import faces_to_count, reaches, remarks  # noqa: PLC0415 - torch
     from fedaudit.study.sources import source_of  # noqa: PLC0415 - imports torch
 
@@ -42,6 +44,7 @@ def plan(study: Study, output: Path, options: RunOptions) -> str:
     faces = faces_to_count(study, fetched=False)
     if faces is not None:
         lines += [_reach(one) for one in reaches(study, faces)]
+    lines += [_pass(one, study.size) for one in pass_costs(study)]
     notes = (*source_of(study, RunFolder(output)).notes(), *remarks(study, faces))
     lines += [f"note      {note}" for note in notes]
     lines += [f"jobs      {len(jobs)}, of which {len(todo)} are to do, on {workers} workers"]
@@ -60,6 +63,14 @@ def _scenario(study: Study, scenario: Scenario, roles: Counter[str]) -> str:
     audit = roles["audit"]
     controls = roles.total() - audit
     return f"scenario  {scenario.name}: {product} = {audit} cells, and {controls} controls"
+
+
+def _pass(one: PassCost, size: int) -> str:
+    photos = f"{one.images} photo{'s' * (one.images > 1)}"
+    return (
+        f"size      {one.scenario}: at {size} px a pass of {photos} takes {one.seconds:.2g} s of a "
+        f"core and {one.megabytes:,.0f} MB; an attack makes one a step, or several"
+    )
 
 
 def _reach(one: Reach) -> str:

@@ -1,10 +1,12 @@
 """`fedaudit run`: run a study, or go on with one."""
 
+from functools import partial
 from pathlib import Path
 
 import click
 
 from fedaudit.cli.options import RunOptions, examples, run_options, say_code
+from fedaudit.cli.photos import align_photos
 from fedaudit.study.named_code import refuse_code
 from fedaudit.study.study_file import load_study
 
@@ -32,5 +34,7 @@ def run(*, study: Path, output: Path | None, load_code: bool, options: RunOption
     from fedaudit.cli.run_study import run_study  # noqa: PLC0415 - imports torch
 
     on_code = refuse_code if options.dry_run and not load_code else say_code
-    wanted = load_study(study, on_code=on_code)
+    wanted = load_study(
+        study, on_code=on_code, on_photos=partial(align_photos, quiet=options.quiet)
+    )
     return run_study(wanted, output or Path("runs") / study.stem, options)

@@ -34,6 +34,7 @@ class FaceSet:
             themselves, as "CLASS #NUMBER" among `people`, and labels are classes. () of faces.
         expressions: `[N]` facial expression of each photo; () where the set states none.
         notes: What a report must say of how the photos were prepared; without names.
+        left_out: Sources of photos that the set was to have and has not, each with the reason.
     """
 
     name: str
@@ -46,3 +47,4 @@ class FaceSet:
     expressions: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    left_out: tuple[tuple[str, str], ...] = ()

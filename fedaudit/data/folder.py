@@ -2,28 +2,18 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
-from torch import Tensor
 
-from fedaudit.core.errors import DataError, StorageError
-from fedaudit.data.alignment import align as align_photo
-from fedaudit.data.crop import resize, square, to_pixels, to_tensor
-from fedaudit.data.face_detector import find_faces
+from fedaudit.core.errors import DataError
+from fedaudit.data.aligned_folder import Alignment, Watch, aligned_photos
+from fedaudit.data.crop import square, to_tensor
 from fedaudit.data.face_set import FaceSet
-from fedaudit.files.cache import digest_of, key_of, load_or_learn
 
 T = TypeVar("T")
-
-KEPT_SIZE = 224
-"""Pixels at which aligned photos are kept; larger ones are aligned anew."""
-VERSION = 1
-"""To be raised where the same photos would be aligned otherwise."""
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".tif", ".tiff", ".webp"})
 """What counts as a photo; other files (notes, thumbnail databases) are passed over."""
@@ -43,23 +33,22 @@ def folder(*, path: str, size: int = 64, align: bool = False) -> FaceSet:
         path: Folder that holds the people's folders.
         size: Side of the photos in pixels.
         align: Look for the face in each photo, of any size and shape, and bring eyes, nose and
-            mouth to fixed places. Of several faces the largest is taken; a photo without one is
-            left out, and the set's notes count both. Without it nothing looks for the face: crop
-            tightly before, with some hair and chin left.
+            mouth to fixed places. Of several faces the largest is taken. A photo that shows none,
+            or only tiny ones, or cannot be read, is left out; the set lists them. Without it
+            nothing looks for the face: crop tightly before, with some hair and chin left.
 
     Raises:
         DataError: There is nothing of that kind at `path`, a person has fewer than two photos
-            (that show a face, if they are aligned), or photos cannot be read or are not
-            face-sized; all that is wrong with photos is told at once.
+            (that show a face, if they are aligned), or photos that are not aligned cannot be read
+            or are not face-sized; all that is wrong with photos is told at once.
         AssetError: They are to be aligned, and the face detector is not at hand.
     """
     root = Path(path).expanduser()
     people = _people(root)
     files = {f"{p}/{file.name}": file for p, several in people.items() for file in several}
-    notes: tuple[str, ...] = ()
     if align:
-        images, found = aligned_photos(files, size, str(root))
-        notes = found.notes
+        images, found = aligned_photos(files, size, str(root), open_photo)
+        _check_two_each(files, found)
     else:
         images, found = to_tensor(list(read_every(files, read_photo).values()), size), None
     sources = found.sources if found else tuple(files)
@@ -69,8 +58,26 @@ def folder(*, path: str, size: int = 64, align: bool = False) -> FaceSet:
         people=tuple(source.split("/")[0] for source in sources),
         sources=sources,
         terms="yours; not shown in a report unless you ask for it",
-        notes=notes,
+        notes=found.notes if found else (),
+        left_out=found.left_out if found else (),
     )
+
+
+def align_folder(path: str, size: int, watch: Watch) -> Alignment:
+    """Look for the faces of a folder's photos, which takes minutes the first time.
+
+    Args:
+        path: As `folder` takes it.
+        size: Side of the faces in pixels.
+        watch: Called with how many photos are done, and of how many, while faces are looked for.
+
+    Raises:
+        DataError: There is no folder a person at `path`.
+        AssetError: The face detector is not at hand.
+    """
+    root = Path(path).expanduser()
+    files = {f"{p}/{file.name}": file for p, several in _people(root).items() for file in several}
+    return aligned_photos(files, size, str(root), open_photo, watch)[1]
 
 
 def _people(root: Path) -> Mapping[str, list[Path]]:
@@ -159,75 +166,16 @@ def read_every(files: Mapping[str, Path], read: Callable[[Path], T]) -> dict[str
     return values
 
 
-@dataclass(frozen=True)
-class Alignment:
-    """Which photos of a folder show a face.
-
-    Attributes:
-        sources: Of the photos that do, in the order of the images.
-        without: Sources of those that show none, and are left out.
-        several: Sources of those that show more than one; the largest was taken.
-    """
-
-    sources: tuple[str, ...]
-    without: tuple[str, ...]
-    several: tuple[str, ...]
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a report says of it, without names."""
-        tried = len(self.sources) + len(self.without)
-        return (
-            f"Photos are aligned by five points of the face: {len(self.sources)} of {tried}. "
-            f"{len(self.without)} show no face and are left out; {len(self.several)} show several, "
-            "of which the largest is taken.",
-        )
-
-
-def aligned_photos(files: Mapping[str, Path], size: int, root: str) -> tuple[Tensor, Alignment]:
-    """Faces `[N, 3, size, size]` in [0, 1] of photos by source, and which photos show one.
-
-    They are kept in the user's cache under a hash of the files, listed by `fedaudit cache ls`: at
-    one size, from which smaller ones are made, so that faces are looked for once.
-
-    Raises:
-        DataError: A photo cannot be read, or somebody is left with fewer than two.
-    """
-    side = max(size, KEPT_SIZE)
-
-    def find(file: Path) -> tuple[Tensor, int]:
-        photo = open_photo(file)
-        faces = find_faces(photo)
-        if not faces:
-            return torch.zeros(3, side, side, dtype=torch.uint8), 0
-        return to_pixels([align_photo(photo, faces[0].points, side)])[0], len(faces)
-
-    def make() -> dict[str, Tensor]:
-        found = read_every(files, find).values()
-        faces, counts = zip(*found, strict=True)
-        return {"faces": torch.stack(faces), "counts": torch.tensor(counts)}
-
-    digests = tuple((source, digest_of(file)) for source, file in files.items())
-    key = key_of({}, "aligned folder", VERSION, side, digests)
-    try:
-        kept = load_or_learn(key, make, None, what=f"aligned photos, {side} px", photos=root)
-    except StorageError:
-        kept = make()
-    counts = dict(zip(files, kept["counts"].tolist(), strict=True))
-    alignment = Alignment(
-        sources=tuple(source for source, n in counts.items() if n),
-        without=tuple(source for source, n in counts.items() if not n),
-        several=tuple(source for source, n in counts.items() if n > 1),
-    )
+def _check_two_each(files: Mapping[str, Path], alignment: Alignment) -> None:
+    """Refuse people of whom fewer than two photos show a face."""
     left = Counter(source.split("/")[0] for source in alignment.sources)
     everybody = sorted({source.split("/")[0] for source in files})
     if short := [person for person in everybody if left[person] < 2]:
+        why = [f"{source} {reason}" for source, reason in alignment.left_out]
         raise DataError(
-            f"of {_listed(short)} fewer than two photos show a face. Without one: "
-            f"{_listed(list(alignment.without))}. Add photos, or move those folders out."
+            f"of {_listed(short)} fewer than two photos show a face: {_listed(why)}. Add photos, "
+            "or move those folders out."
         )
-    shown = kept["faces"][kept["counts"] > 0].float().div(255)
-    return torch.cat([resize(part, size) for part in torch.split(shown, 100)]), alignment
 
 
 def _listed(names: list[str]) -> str:

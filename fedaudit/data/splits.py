@@ -1,8 +1,8 @@
 """Split a face set into training photos, gallery and people held out."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -92,6 +92,33 @@ def _halved(order: list[str]) -> tuple[list[str], int]:
         sides[seen[class_of(name)] % 2].append(name)
         seen[class_of(name)] += 1
     return [*sides[0], *sides[1]], len(sides[1])
+
+
+def fit_federation(
+    federation: Federation, *, given: Collection[str], people: Sequence[str]
+) -> Federation:
+    """Settings that a small set can carry in place of defaults that it cannot.
+
+    Args:
+        federation: Of which only defaults change.
+        given: Names of settings that were stated, and stay.
+        people: Of each photo.
+
+    >>> small = ["anna"] * 4 + ["bert"] * 3 + ["cleo"] * 6 + ["dora"] * 4
+    >>> fit = fit_federation(Federation(), given=(), people=small)
+    >>> fit.held_out, fit.clients, fit.photos
+    (1, 3, 1)
+    """
+    photos = Counter(people)
+    fewest, total = min(photos.values()), len(photos)
+    fit = federation
+    if "photos" not in given and fewest <= fit.photos:
+        fit = replace(fit, photos=max(1, fewest // 2))
+    if "held_out" not in given and total < 2 * fit.held_out:  # more held out than trained
+        fit = replace(fit, held_out=total // 4)
+    if "clients" not in given and total - fit.held_out < fit.clients:
+        fit = replace(fit, clients=max(1, total - fit.held_out))
+    return fit
 
 
 def _training_people(candidates: list[str], faces: FaceSet, federation: Federation) -> list[str]:

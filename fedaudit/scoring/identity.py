@@ -71,6 +71,8 @@ class Gallery:
         strangers: Of those, how many match somebody *else*: what a search of the whole gallery
             finds by chance.
         copies: What counts as a copy of a photo.
+        alike: People who may be one person under two names: their templates are nearer than most
+            photos are to their own person's. Both spoil the calibration, and each a rate.
         rates: The same counts with their intervals; None without a threshold.
     """
 
@@ -87,6 +89,7 @@ class Gallery:
     strangers: int = 0
     copies: CopyCalibration = NO_CALIBRATION
     rates: JudgeRates | None = None
+    alike: tuple[tuple[str, str], ...] = ()
 
     @property
     def ceiling(self) -> float | None:
@@ -164,6 +167,10 @@ def calibrate(
         strangers=0 if threshold is None else int((others > threshold).sum()),
         copies=calibrate_copies(nearest or {}),
         rates=None if threshold is None else _rates(scores, owner, rivals, threshold),
+        alike=tuple(
+            (people[int(i)], people[int(j)])
+            for i, j in (templates @ templates.T > genuine.median()).triu(1).nonzero()
+        ),
     )
 
 

@@ -148,6 +148,8 @@ def remarks(study: Study, faces: FaceSet | None) -> Iterator[str]:
     if faces is None:
         return
     yield from _gallery(study, faces)
+    if study.data.name == "folder":
+        yield _people(study, faces)
     alike: dict[str, list[str]] = {}
     if not study.underpowered:
         for one in reaches(study, faces):
@@ -203,6 +205,16 @@ def _gallery(study: Study, faces: FaceSet) -> Iterator[str]:
     yield (
         f"the {there} and {pairs:,} impostor pairs, and an FMR of {study.fmr:g} takes "
         f"{needed:,.0f}: {then}. Use a data set of more {more}, or raise fmr."
+    )
+
+
+def _people(study: Study, faces: FaceSet) -> str:
+    """How a folder's people are split, as its defaults may not be what somebody expects."""
+    parts, total = split(faces, study.federation), len(set(faces.people))
+    clients = len(parts.clients)
+    return (
+        f"of {total} people {len(parts.people)} train at {clients} client{'s' * (clients > 1)}, "
+        f"with {study.federation.photos} photos each, and {len(parts.held_out)} are held out"
     )
 
 

@@ -4,14 +4,16 @@ import dataclasses
 import hashlib
 import json
 import tomllib
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from fedaudit.core.errors import ConfigError
+from fedaudit.core.errors import ConfigError, FedauditError
 from fedaudit.core.scenario import (
     COPY_JUDGE,
     PICTURES,
@@ -44,13 +46,17 @@ _PATHS = {"path", "root"}
 
 
 def load_study(
-    path: Path | str, *, on_code: Callable[[tuple[str, ...]], None] = lambda names: None
+    path: Path | str,
+    *,
+    on_code: Callable[[tuple[str, ...]], None] = lambda names: None,
+    on_photos: Callable[[Study], None] = lambda study: None,
 ) -> Study:
     """Read a study file and check everything that can be checked before work begins.
 
     Args:
         path: The file. A relative path of the data set is taken from its folder.
         on_code: Takes the code that the study names, if any, before it is imported; may refuse.
+        on_photos: Takes the study before its photos are read; may prepare them.
 
     Raises:
         UsageError: Names the file, the key, and what to write; its subclasses say which kind.
@@ -78,8 +84,28 @@ def load_study(
     if names := code_in(study):
         on_code(names)
         look_in_current_folder()
+    on_photos(study)
+    if study.data.name == "folder":
+        with suppress(FedauditError):  # said below, and where
+            study = _fitted(study, table.get("federation", {}))
     check_study(study, file=path.name)
     return study
+
+
+def _fitted(study: Study, given: Collection[str]) -> Study:
+    """The study with a federation that a small folder can carry, but for what the file states."""
+    from fedaudit.data.splits import fit_federation  # noqa: PLC0415 - imports torch
+    from fedaudit.study.reach import faces_to_count  # noqa: PLC0415 - imports torch
+
+    faces = faces_to_count(study, fetched=False)
+    if faces is None:
+        return study
+    fit = partial(fit_federation, given=given, people=faces.people)
+    scenarios = tuple(
+        s if s.federation is None else replace(s, federation=fit(s.federation))
+        for s in study.scenarios
+    )
+    return replace(study, federation=fit(study.federation), scenarios=scenarios)
 
 
 def study_from_mapping(table: Mapping[str, Any], *, file: str = "study") -> Study:

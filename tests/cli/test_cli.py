@@ -248,7 +248,8 @@ def test_evidence(fedaudit: Command, tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_demo(fedaudit: Command, fakes: Any, tmp_path: Path) -> None:
     fakes.settings["headline"] = "INCONCLUSIVE"
     assert fedaudit("demo", "--quick") == 0
-    assert (tmp_path / "demo-run-quick/report.html").read_text() == "evidence full"
+    for name in ("demo-run-quick", "demo-run-quick-color"):
+        assert (tmp_path / name / "report.html").read_text() == "evidence full"
     assert fedaudit("demo", "--seed", "3") == 0
     assert list((tmp_path / "demo-run-seed3/cells").glob("*--s3.json"))
     fakes.settings["fail"] = ["noise"]

@@ -7,6 +7,7 @@ from PIL import Image
 
 from fedaudit.core.errors import DataError
 from fedaudit.data.folder import folder
+from fedaudit.data.pseudonyms import hide_names, pseudonym
 from fedaudit.files import asset_store
 
 
@@ -119,17 +120,30 @@ def test_phone_photos_are_aligned_and_what_shows_no_face_is_counted(
     exif[0x0112] = 8
     two.rotate(-90, expand=True).save(root / "anna" / "3.jpg", exif=exif)
     photo(root / "bert" / "4.png", (90, 60))
+    (root / "bert" / "5.heic").write_bytes(b"a phone's own kind")
+    portrait(2).rotate(90).save(root / "bert" / "6.png")
     faces = folder(path=str(root), size=32, align=True)
-    assert faces.sources == ("anna/1.jpg", "anna/2.jpg", "anna/3.jpg", "bert/1.jpg", "bert/2.jpg")
+    shown = ("anna/1.jpg", "anna/2.jpg", "anna/3.jpg", "bert/1.jpg", "bert/2.jpg", "bert/6.png")
+    assert faces.sources == shown
+    assert faces.left_out == (
+        ("bert/4.png", "shows no face"),
+        ("bert/5.heic", "cannot be read"),
+    )
     (note,) = faces.notes
-    assert "5 of 6. 1 show no face and are left out; 1 show several" in note
-    first, second, third, other, _ = faces.images
+    assert "6 of 8; left out: 1 shows no face, 1 cannot be read. 1 show several" in note
+    assert "1 lay on a side" in note
+    first, second, third, other, _, sideways = faces.images
+    assert (other - sideways).abs().mean() < 0.05
     assert (first - second).abs().mean() < 0.03  # wherever the face is in the photo
     assert (first - third).abs().mean() < 0.06  # the larger of two
     assert (first - other).abs().mean() > 0.08
     assert folder(path=str(root), size=32, align=True).images.equal(faces.images)  # as kept
+    hidden = hide_names(faces, b"key")
+    assert [why for _, why in hidden.left_out] == ["shows no face", "cannot be read"]
+    assert {who for who, _ in hidden.left_out} == {pseudonym("bert", b"key")}
     (root / "bert" / "1.jpg").unlink()
-    with pytest.raises(DataError, match=r"of bert fewer than two .* Without one: bert/4\.png"):
+    (root / "bert" / "2.jpg").unlink()
+    with pytest.raises(DataError, match=r"of bert fewer than two .*: bert/4\.png shows no"):
         folder(path=str(root), align=True)
 
 

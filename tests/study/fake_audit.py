@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -136,6 +136,10 @@ def demo_study(quick: bool) -> Study:
     return Study("demo", (scenario,), utility=False)
 
 
+def demo_color(quick: bool) -> Study:
+    return replace(demo_study(quick), name="color")
+
+
 def notes_of(study: Study) -> tuple[str, ...]:
     return (f"dpsgd: the network of {study.name} was changed.",)
 
@@ -148,7 +152,7 @@ def modules() -> dict[str, ModuleType]:
             "run_cell": run_cell,
         },
         "fedaudit.reports.build": {"build_report": build_report},
-        "fedaudit.study.demo_study": {"study": demo_study},
+        "fedaudit.study.demo_study": {"study": demo_study, "color_study": demo_color},
     }
     made = {}
     for name, content in contents.items():

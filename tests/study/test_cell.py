@@ -404,7 +404,12 @@ def test_the_demo_is_a_valid_study(quick: bool) -> None:
     study = demo_study.study(quick)
     check_study(study)
     assert study.underpowered is quick
-    assert study.data.name == "orl"
+    assert (study.data.name, study.size) == ("orl", 32)
+    color = demo_study.color_study(quick)
+    check_study(color)
+    assert color.underpowered
+    assert (color.data.name, color.size) == ("openpeople", 64)
+    assert {s.network.name for s in color.scenarios} == {"torchvision:resnet18"}
 
 
 def test_a_private_study_states_what_it_spent_and_what_it_changed(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ def test_terms_and_the_mark_agree() -> None:
     [
         demo_study.study(quick=True),
         demo_study.study(quick=False),
+        demo_study.color_study(quick=False),
         Study("as it comes", (Scenario("one"),)),
         Study("attacks of `fedaudit audit`", (RECORDED,)),
     ],

@@ -1,5 +1,6 @@
 """The simulated federation of a study as the source of its captures."""
 
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
@@ -107,7 +108,12 @@ class SimulatedSource:
         """What defenses do to the study's networks."""
         notes: dict[str, None] = {}
         if self.study.data.settings.get("align") or self.study.of_pictures:
-            notes = dict.fromkeys(faces_of(self.study).notes)
+            faces = faces_of(self.study)
+            notes = dict.fromkeys(faces.notes)
+            left_out = Counter(f"{source} ({why})" for source, why in faces.left_out)
+            if left_out:
+                listed = ", ".join(f"{one} × {n}" if n > 1 else one for one, n in left_out.items())
+                notes[f"Left out: {listed}."] = None
         for scenario in self.study.scenarios:
             for defense in scenario.defenses:
                 parts = parts_of(create("defenses", defense.name, defense.settings))

@@ -1,0 +1,132 @@
+"""Photos of a folder, each aligned by the face that it shows; kept, as this takes minutes."""
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fedaudit.core.errors import DataError, StorageError
+from fedaudit.data.alignment import align
+from fedaudit.data.crop import resize, to_pixels
+from fedaudit.data.face_detector import find_faces
+from fedaudit.files.cache import digest_of, key_of, load_or_learn
+
+KEPT_SIZE = 224
+"""Pixels at which aligned photos are kept; larger ones are aligned anew."""
+VERSION = 2
+"""To be raised where the same photos would be aligned otherwise."""
+SMALLEST = 24
+"""Pixels of a face's width below which it is left out: it would be nothing but blur."""
+
+Watch = Callable[[int, int], None]
+"""Takes how many photos are done, and of how many."""
+
+_UNREAD, _SMALL = -1, -2  # in place of the number of faces
+_WHY = {0: "shows no face", _UNREAD: "cannot be read", _SMALL: "shows only tiny faces"}
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """What was found in the photos of a folder.
+
+    Attributes:
+        sources: Of the photos that show a face, in the order of the images.
+        left_out: Sources of the others, each with the reason.
+        several: Sources of those that show more than one face; the largest was taken.
+        turned: Sources of those that lay on a side or upside down, and say nothing of it.
+    """
+
+    sources: tuple[str, ...]
+    left_out: tuple[tuple[str, str], ...]
+    several: tuple[str, ...]
+    turned: tuple[str, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a report says of it, without names."""
+        tried = len(self.sources) + len(self.left_out)
+        why = [reason for _, reason in self.left_out]
+        reasons = ", ".join(f"{why.count(one)} {one}" for one in dict.fromkeys(why))
+        return (
+            f"Photos are aligned by five points of the face: {len(self.sources)} of {tried}"
+            + (f"; left out: {reasons}. " if why else ". ")
+            + f"{len(self.several)} show several faces, of which the largest is taken; "
+            f"{len(self.turned)} lay on a side and were turned.",
+        )
+
+
+def aligned_photos(
+    files: Mapping[str, Path],
+    size: int,
+    root: str,
+    read: Callable[[Path], Image.Image],
+    watch: Watch = lambda done, total: None,
+) -> tuple[Tensor, Alignment]:
+    """Faces `[n, 3, size, size]` in [0, 1] of photos by source, and which photos show one.
+
+    They are kept in the user's cache under a hash of the files, listed by `fedaudit cache ls`: at
+    one size, from which smaller ones are made, so that faces are looked for once.
+
+    Args:
+        files: Photos by source.
+        size: Side of the faces in pixels.
+        root: Folder of the photos, for the list of what is kept.
+        read: Gives an upright photo, or raises `DataError`.
+        watch: Called from time to time while faces are looked for.
+    """
+    side = max(size, KEPT_SIZE)
+
+    def make() -> dict[str, Tensor]:
+        # Decoding, resizing and the network all let other threads run.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            faces, counts, turns = [], [], []
+            found = pool.map(lambda file: _face(file, side, read), files.values())
+            for face, count, turn in found:
+                faces.append(face)
+                counts.append(count)
+                turns.append(turn)
+                watch(len(faces), len(files))
+        return {
+            "faces": torch.stack(faces),
+            "counts": torch.tensor(counts),
+            "turns": torch.tensor(turns),
+        }
+
+    digests = tuple((source, digest_of(file)) for source, file in files.items())
+    key = key_of({}, "aligned folder", VERSION, side, digests)
+    try:
+        kept = load_or_learn(key, make, None, what=f"aligned photos, {side} px", photos=root)
+    except StorageError:
+        kept = make()
+    counts, turns = kept["counts"].tolist(), kept["turns"].tolist()
+    rows = list(zip(files, counts, turns, strict=True))
+    alignment = Alignment(
+        sources=tuple(source for source, count, _ in rows if count > 0),
+        left_out=tuple((source, _WHY[count]) for source, count, _ in rows if count <= 0),
+        several=tuple(source for source, count, _ in rows if count > 1),
+        turned=tuple(source for source, count, turn in rows if count > 0 and turn),
+    )
+    shown = kept["faces"][kept["counts"] > 0].float().div(255)
+    return torch.cat([resize(part, size) for part in torch.split(shown, 100)]), alignment
+
+
+def _face(file: Path, side: int, read: Callable[[Path], Image.Image]) -> tuple[Tensor, int, int]:
+    """The largest face `[3, side, side]` uint8, how many there are, and by what it was turned."""
+    nothing = torch.zeros(3, side, side, dtype=torch.uint8)
+    try:
+        photo = read(file)
+    except DataError:
+        return nothing, _UNREAD, 0
+    for turn in (0, 90, 270, 180):
+        upright = photo.rotate(turn, expand=True) if turn else photo
+        if faces := find_faces(upright):
+            if faces[0].width < SMALLEST:
+                return nothing, _SMALL, 0
+            face = to_pixels([align(upright, faces[0].points, side)])[0]
+            return face, len(faces), turn
+    return nothing, 0, 0

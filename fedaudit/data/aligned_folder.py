@@ -1,7 +1,7 @@
 """Photos of a folder, each aligned by the face that it shows; kept, as this takes minutes."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from torch import Tensor
 from fedaudit.core.errors import DataError, StorageError
 from fedaudit.data.alignment import align
 from fedaudit.data.crop import resize, to_pixels
-from fedaudit.data.face_detector import find_faces
+from fedaudit.data.face_detector import Face, find_faces
 from fedaudit.files.cache import digest_of, key_of, load_or_learn
 
 KEPT_SIZE = 224
@@ -22,6 +22,9 @@ VERSION = 2
 """To be raised where the same photos would be aligned otherwise."""
 SMALLEST = 24
 """Pixels of a face's width below which it is left out: it would be nothing but blur."""
+SURE, SURER = 0.92, 0.03
+"""Score of a face that is taken for upright at once, and by how much another turn must be better.
+Upright portraits of p02, p05 and p07 of OpenPeople score 0.94 to 0.96, turned ones 0.71 to 0.90."""
 
 Watch = Callable[[int, int], None]
 """Takes how many photos are done, and of how many."""
@@ -122,11 +125,30 @@ def _face(file: Path, side: int, read: Callable[[Path], Image.Image]) -> tuple[T
         photo = read(file)
     except DataError:
         return nothing, _UNREAD, 0
-    for turn in (0, 90, 270, 180):
-        upright = photo.rotate(turn, expand=True) if turn else photo
-        if faces := find_faces(upright):
-            if faces[0].width < SMALLEST:
-                return nothing, _SMALL, 0
-            face = to_pixels([align(upright, faces[0].points, side)])[0]
-            return face, len(faces), turn
-    return nothing, 0, 0
+    turn, upright, faces = _upright(photo)
+    if not faces:
+        return nothing, 0, 0
+    if faces[0].width < SMALLEST:
+        return nothing, _SMALL, 0
+    face = to_pixels([align(upright, faces[0].points, side)])[0]
+    return face, len(faces), turn
+
+
+def _upright(photo: Image.Image) -> tuple[int, Image.Image, tuple[Face, ...]]:
+    """The quarter turn under which the detector is surest, the photo so turned, and its faces.
+
+    It takes faces that lie on a side for upright ones, less surely, with their points misplaced.
+    """
+    best = 0, photo, find_faces(photo)
+    if _score(best[2]) >= SURE:
+        return best
+    for turn in (90, 270, 180):
+        turned = photo.rotate(turn, expand=True)
+        faces = find_faces(turned)
+        if _score(faces) > _score(best[2]) + SURER:
+            best = turn, turned, faces
+    return best
+
+
+def _score(faces: Sequence[Face]) -> float:
+    return faces[0].score if faces else 0.0

@@ -71,8 +71,8 @@ class Gallery:
         strangers: Of those, how many match somebody *else*: what a search of the whole gallery
             finds by chance.
         copies: What counts as a copy of a photo.
-        alike: People who may be one person under two names: their templates are nearer than most
-            photos are to their own person's. Both spoil the calibration, and each a rate.
+        alike: People who may be one person under two names: their templates are nearer than a
+            quarter of the photos are to their own person's. They spoil calibration and rates.
         rates: The same counts with their intervals; None without a threshold.
     """
 
@@ -169,7 +169,7 @@ def calibrate(
         rates=None if threshold is None else _rates(scores, owner, rivals, threshold),
         alike=tuple(
             (people[int(i)], people[int(j)])
-            for i, j in (templates @ templates.T > genuine.median()).triu(1).nonzero()
+            for i, j in (templates @ templates.T > genuine.quantile(0.25)).triu(1).nonzero()
         ),
     )
 

@@ -174,7 +174,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
                 else ()
             ),
             *folder.facts().notes,
-            *_alike(gallery),
+            *_alike(None if study.of_pictures else gallery),
             *_noncommercial(folder.facts()),
             *_reach(units),
             *_origins(folder, stock),

@@ -245,3 +245,14 @@ def test_mirrored_is_blind_to_mirroring() -> None:
     assert not torch.allclose(embed(images), embed(images.flip(3)))
     assert torch.allclose(both(images), both(images.flip(3)), atol=1e-6)
     assert torch.allclose(both(images).norm(dim=1), torch.ones(5))
+
+
+def test_one_person_under_two_names_is_found() -> None:
+    people = _people(40)
+    assert (
+        calibrate(_photos(people, 4, seed=1), _photos(people, 4, seed=2), fmr=0.1, photos=160).alike
+        == ()
+    )
+    double = people | {"zz": people[min(people)]}
+    found = calibrate(_photos(double, 4, seed=1), _photos(double, 4, seed=2), fmr=0.1, photos=164)
+    assert found.alike == ((min(people), "zz"),)

@@ -23,6 +23,7 @@ from fedaudit.core.observation import LocalTraining
 from fedaudit.core.scenario import Scenario, Study
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.trial import Cell, ImageScore, Trial
+from fedaudit.models.zoo import face
 from fedaudit.study.jobs import TrainJob
 from fedaudit.study.run_folder import RunFolder
 
@@ -74,7 +75,7 @@ PLUGINS: dict[str, dict[str, Any]] = {
     "methods": {"fedsgd": AsAsked},
     "data": {"orl": plain},
     "judges": {"sface": plain, "dlib": plain},
-    "networks": {"face": plain},
+    "networks": {"face": face},
 }
 
 

@@ -12,6 +12,9 @@ from fedaudit.study.canary_diagnosis import Cause, examine_causes
 from fedaudit.study.canary_training import require_method, train_with_canaries
 from fedaudit.study.shown_epsilon import ShownEpsilon, require_enough, shown_epsilon
 
+UNITS = ("image", "client")
+"""For which a claim may be, the nearest to a canary first."""
+
 
 @dataclass(frozen=True)
 class CanaryAudit:
@@ -19,8 +22,8 @@ class CanaryAudit:
 
     Attributes:
         scenario, defense: By their labels in the study.
-        claim: For one image over all rounds, of the run that canaries took part in; None where the
-            defense claims none.
+        claim: For one image (or for a client, which covers its images) over all rounds, of the run
+            that canaries took part in; None where the defense claims none.
         shown: What the canaries show.
         power: What so many canaries can show at most, as said before the run.
         causes: Faults, each held against what the canaries did; () of a mechanism whose canaries
@@ -115,7 +118,9 @@ def _audit(
         seed=seed,
         progress=lambda done, rounds: progress(named, done, rounds),
     )
-    claim = next((one for one in seen.claims if one.unit == "image" and not one.broken), None)
+    whole = [one for one in seen.claims if one.unit in UNITS and not one.broken]
+    # What holds for all data of a client holds for one image of it.
+    claim = min(whole, key=lambda one: UNITS.index(one.unit), default=None)
     shown = shown_epsilon(seen.scores, seen.inside, delta=claim.delta if claim else delta)
     found = CanaryAudit(scenario.name, defense.label, claim, shown, power)
     return found if claim is None else replace(found, causes=examine_causes(seen, claim))

@@ -39,9 +39,10 @@ class Cause:
 
 
 def examine_causes(seen: CanaryScores, claim: Claim) -> tuple[Cause, ...]:
-    """Causes in the order in which they explain others; () of a mechanism that is no DP-SGD."""
+    """Causes in the order in which they explain others; () of no DP-SGD, or of steps by Adam."""
     clip, noise = claim.settings.get("C"), claim.settings.get("σ")
-    if not (isinstance(clip, float) and isinstance(noise, float)) or claim.stage != "training":
+    plain = seen.training.optimizer == "sgd" and claim.stage == "training"
+    if not (plain and isinstance(clip, float) and isinstance(noise, float)):
         return ()
     weights = _weights(seen)
     rate = claim.spendings[0].sampling if claim.spendings else 1.0

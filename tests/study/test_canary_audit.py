@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,26 +34,28 @@ def audit(
     *,
     seed: int = 0,
     canaries: int = 400,
-    batch_size: int = 1000,
     epsilon: float = 2.0,
+    method: str = "fedsgd",
+    ghost: bool = False,
+    **training: Any,
 ) -> CanaryAudit:
     """A small federation on real faces under `defense`, which claims `epsilon`."""
-    training = LocalTraining(batch_size=batch_size)
+    settings = {} if defense == "none" else {"epsilon": epsilon, "delta": 1e-4}
+    settings |= {"ghost": True} if ghost else {}
     scenario = Scenario(
         "canaries",
         network=Choice("lenet"),
-        method=Choice("fedsgd"),
-        defenses=(
-            Choice(
-                defense,
-                {} if defense == "none" else {"epsilon": epsilon, "delta": 1e-4},
-                label="dp",
-            ),
+        method=Choice(method),
+        defenses=(Choice(defense, settings, label="dp"),),
+        federation=Federation(
+            clients=2,
+            rounds=3,
+            held_out=2,
+            identities=4,
+            training=LocalTraining(**{"batch_size": 1000, **training}),
         ),
-        federation=Federation(clients=2, rounds=3, held_out=2, identities=4, training=training),
     )
-    study = Study("canaries", (scenario,), size=32)
-    (found,) = audit_with_canaries(study, canaries, seed=seed)
+    (found,) = audit_with_canaries(Study("canaries", (scenario,), size=32), canaries, seed=seed)
     return found
 
 
@@ -125,6 +128,30 @@ def test_planted_faults_are_caught_and_named(fault: str, seed: int) -> None:
     assert found.exceeded
     assert found.faulty
     assert [cause.name for cause in found.causes if cause.present] == [fault]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch_size": 5, "steps": 6, "momentum": 0.9},
+        {"batch_size": 16, "steps": 4, "proximal": 0.1},
+        {"batch_size": 16, "steps": 4, "weight_decay": 1e-2},
+        {"batch_size": 16, "steps": 4, "optimizer": "adam", "lr": 0.01},
+        {"batch_size": 16, "ghost": True},
+    ],
+)
+def test_no_cause_is_seen_in_right_training_of_other_settings(changes: dict[str, Any]) -> None:
+    found = audit("dpsgd", epsilon=4.0, method="fedavg", **changes)
+    assert not found.faulty
+
+
+@pytest.mark.slow
+def test_a_claim_for_a_client_covers_its_images() -> None:
+    found = audit("client_dp", epsilon=4.0)
+    assert found.claim is not None
+    assert found.claim.unit == "client"
+    assert not found.faulty
 
 
 @pytest.mark.slow

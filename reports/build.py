@@ -50,6 +50,7 @@ from fedaudit.study.jobs import TrainJob, central_jobs, gallery_name, utility_jo
 from fedaudit.study.manifest import Manifest
 from fedaudit.study.run_folder import MODELS, RunFolder
 from fedaudit.study.session import open_report
+from fedaudit.study.sign_off import read_sign_off
 from fedaudit.study.sources import stated
 from fedaudit.study.stored_values import Facts, read_as
 from fedaudit.study.trial_check import check_trials
@@ -180,6 +181,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
             *_origins(folder, stock),
             *_gaps(folder, stock),
         ),
+        sign_off=read_sign_off(folder.path),
         explanation=_explanation(folder),
         units=units,
     )

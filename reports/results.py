@@ -22,6 +22,7 @@ from fedaudit.reports.comparison import (
     VerdictKind,
 )
 from fedaudit.reports.explanation import Explanation
+from fedaudit.study.sign_off import SignOff
 
 SCHEMA_VERSION = "4"
 
@@ -292,6 +293,7 @@ class Results:
     ledger: tuple[Ledger, ...]
     provenance: Provenance
     limitations: tuple[str, ...]
+    sign_off: SignOff | None = None
     explanation: Explanation | None = None
     subject: Literal["people", "images"] = "people"
     units: Mapping[str, int] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from fedaudit.reports.results import Results, canonical_bytes
 from fedaudit.study import hash_list
 from fedaudit.study.hash_list import Differences
 from fedaudit.study.session import open_report
+from fedaudit.study.sign_off import faults_of
 
 
 @dataclass(frozen=True)
@@ -46,19 +47,20 @@ class Verification:
         return not (d.altered or d.missing or d.added or self.damaged or self.faults)
 
 
-def verify(path: Path, expected: str | None = None) -> Verification:
+def verify(path: Path, expected: str | None = None, public_key: Path | None = None) -> Verification:
     """Hash every file of a run folder, and make its report again in memory; nothing is written.
 
     Args:
         path: The folder.
         expected: The root as it was told another way; compared with the folder's.
+        public_key: Of who signed the folder off, in PEM, as it came another way.
 
     Raises:
         RunFolderError: Not a run folder, of another format, or so damaged that nothing follows.
     """
     _, manifest, stock = open_report(path)
     listed, root = hash_list.read(path), hash_list.root(path)
-    faults, unchecked = [], []
+    faults, unchecked = list(faults_of(path, public_key)), []
     if expected is not None and expected.lower() != root:
         faults.append(f"The root is {root or 'missing'}, not {expected.lower()}.")
     if not listed:

@@ -17,6 +17,7 @@ COMMANDS = {
     "why": ("fedaudit.cli.why:why", "Explain which layers, rounds, regions and clients leak."),
     "report": ("fedaudit.cli.report:report", "Write the report of a run folder again."),
     "verify": ("fedaudit.cli.verify:verify", "Check that nothing in a run folder was altered."),
+    "sign": ("fedaudit.cli.sign:sign", "Say who stands for a run, and sign it."),
     "names": ("fedaudit.cli.names:names", "Print whom a run's pseudonyms stand for."),
     "compare": ("fedaudit.cli.compare:compare", "Print what each defense of a run buys."),
     "recommend": ("fedaudit.cli.recommend:recommend", "Name defenses that were good enough."),

@@ -31,8 +31,13 @@ _SHOWN = 20
 )
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--root", metavar="SHA256", help="The root as you were told it; checked, too.")
+@click.option(
+    "--public-key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Of who signed the run off (PEM), as it came to you another way; checked, too.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def verify(*, run: Path, root: str | None, as_json: bool) -> int:
+def verify(*, run: Path, root: str | None, public_key: Path | None, as_json: bool) -> int:
     """Check that nothing in the run folder RUN was altered since its run ended.
 
     Every file is hashed and compared with the list that the run wrote, every cell with its own
@@ -40,7 +45,7 @@ def verify(*, run: Path, root: str | None, as_json: bool) -> int:
     """
     from fedaudit.reports import verification  # noqa: PLC0415 - imports torch
 
-    answer = verification.verify(run, root)
+    answer = verification.verify(run, root, public_key)
     if as_json:
         say_json({"sound": answer.sound, **asdict(answer)})
     else:

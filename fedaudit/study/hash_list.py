@@ -20,7 +20,7 @@ from fedaudit.study.run_folder import DAMAGED, LOG, UNFINISHED
 FILE = "SHA256SUMS"
 RENDERED = ("results.json", "report.html")
 """What `fedaudit report` makes of the others."""
-UNLISTED = frozenset({FILE, LOG, *RENDERED, *LOCK_FILES})
+UNLISTED = frozenset({FILE, LOG, "signoff.json", *RENDERED, *LOCK_FILES})
 _LINE = re.compile(r"([0-9a-f]{64})  ([^\\\n]{1,400})")
 
 

@@ -192,3 +192,23 @@ def test_lines_of_unchanged_files_stay(run: Path) -> None:
     assert after.keys() - before.keys() == {"new.json"}
     assert all(after[name] == before[name] for name in before)
     assert hash_list.compare(run, after).altered == ("facts.json",)
+
+
+def test_a_signed_run_is_verified_and_its_page_names_the_auditor(run: Path) -> None:
+    said = {
+        "--system": "login",
+        "--auditor": "A. Lee <b>",
+        "--scope": "one round",
+        "--custody": "vault",
+        "--retention": "a year",
+    }
+    words = [word for pair in said.items() for word in pair]
+    assert command("sign", run, *words).return_value == 0
+    code, answer = verified(run)
+    assert (code, answer["faults"]) == (0, [])
+    assert "A. Lee &lt;b&gt;" in (run / "report.html").read_text()
+    text = (run / "signoff.json").read_text()
+    (run / "signoff.json").write_text(text.replace(answer["root"], "0" * 64))
+    code, answer = verified(run)
+    assert code == 1
+    assert any("another state of this folder" in fault for fault in answer["faults"])

@@ -1,0 +1,176 @@
+"""Who stands for an audit, of what, and until when: `signoff.json` of a run folder.
+
+It names the root of the folder's hashes, and so the very run that somebody signed for. With a key
+it is signed (Ed25519): then neither statement nor run can be exchanged without the key.
+"""
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
+from cryptography.hazmat.primitives.serialization import (
+    load_pem_private_key,
+    load_pem_public_key,
+)
+
+from fedaudit.core.errors import ConfigError, RunFolderError
+from fedaudit.files import regular_file
+from fedaudit.files.atomic import write_atomically
+from fedaudit.study import hash_list
+from fedaudit.study.stored_values import read_as
+
+FILE = "signoff.json"
+
+
+@dataclass(frozen=True)
+class SignOff:
+    """A statement about a run, in the words of who made it.
+
+    Attributes:
+        system: What was audited.
+        auditor: Who stands for it.
+        scope: What the audit covers, and what it does not.
+        custody: Who keeps the run folder, and where.
+        retention: How long it is kept, or until when.
+        signed: ISO time, UTC.
+        root: SHA-256 of `SHA256SUMS` of the run that is meant.
+        signature: Of all other fields, Ed25519 in base64; "" without a key.
+        key: The public key that fits it, raw, in base64; "" without.
+    """
+
+    system: str
+    auditor: str
+    scope: str
+    custody: str
+    retention: str
+    signed: str
+    root: str
+    signature: str = ""
+    key: str = ""
+
+    @property
+    def message(self) -> bytes:
+        """What is signed: every field but the signature, in one spelling."""
+        content = {name: value for name, value in asdict(self).items() if name != "signature"}
+        return json.dumps(content, sort_keys=True, ensure_ascii=True).encode()
+
+
+def read_sign_off(folder: Path) -> SignOff | None:
+    """The sign-off of a run folder; None where nobody signed.
+
+    Raises:
+        RunFolderError: The file is damaged.
+    """
+    path = folder / FILE
+    try:
+        return read_as(SignOff, regular_file.read_json(path), path)
+    except FileNotFoundError:
+        return None
+    except RunFolderError as error:
+        raise RunFolderError(
+            f"{str(path)!r} is damaged. `fedaudit sign` writes it again; or delete it."
+        ) from error
+
+
+def sign(folder: Path, statement: Mapping[str, str], key: Path | None = None) -> SignOff:
+    """Write `signoff.json` for the run as it is now.
+
+    Args:
+        folder: A finished run folder.
+        statement: The five texts of `SignOff`, by their names.
+        key: A private Ed25519 key in PEM, without a passphrase; none leaves it unsigned.
+
+    Raises:
+        ConfigError: A text is empty, or the key is none; the folder has no list of hashes.
+        StorageError: The folder cannot be written.
+    """
+    empty = [name for name, text in statement.items() if not text.strip()]
+    if empty:
+        raise ConfigError(f"--{empty[0]} must say something: a reader will hold you to it.")
+    root = hash_list.root(folder)
+    if not root:
+        raise ConfigError(
+            f"{str(folder)!r} has no {hash_list.FILE}, so that nothing could be signed for. Finish "
+            "the run: `fedaudit run` writes it."
+        )
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    made = SignOff(**statement, signed=now, root=root)
+    if key is not None:
+        made = _signed(made, key)
+    text = json.dumps(asdict(made), indent=1, sort_keys=True, ensure_ascii=False)
+    write_atomically(folder / FILE, (text + "\n").encode())
+    return made
+
+
+def faults_of(folder: Path, public_key: Path | None = None) -> tuple[str, ...]:
+    """What is wrong with a sign-off, a sentence each; empty where it holds, or there is none.
+
+    Args:
+        folder: The run folder.
+        public_key: The signer's, in PEM, as it came to you another way. Without it a signature
+            shows only that its key made it, whoever has that key.
+    """
+    made = read_sign_off(folder)
+    if made is None:
+        return ("There is no signoff.json to check against the key.",) if public_key else ()
+    faults = []
+    if made.root != hash_list.root(folder):
+        faults.append("signoff.json is of another state of this folder: its root differs.")
+    if made.signature and not _fits(made):
+        faults.append("The signature of signoff.json does not fit what it says.")
+    if public_key is not None:
+        if not made.signature:
+            faults.append("signoff.json is not signed.")
+        elif b64encode(_raw_public(public_key)).decode() != made.key:
+            faults.append("signoff.json is signed with another key.")
+    return tuple(faults)
+
+
+def _signed(made: SignOff, path: Path) -> SignOff:
+    hint = "openssl genpkey -algorithm ed25519 -out key.pem"
+    try:
+        private = load_pem_private_key(regular_file.read_bytes(path, 10_000), password=None)
+    except (OSError, RunFolderError, ValueError, TypeError) as error:
+        raise _no_key(path, "private", hint) from error
+    if not isinstance(private, Ed25519PrivateKey):
+        raise _no_key(path, "private", hint)
+    made = replace(made, key=b64encode(_raw(private.public_key())).decode())
+    return replace(made, signature=b64encode(private.sign(made.message)).decode())
+
+
+def _fits(made: SignOff) -> bool:
+    try:
+        public = Ed25519PublicKey.from_public_bytes(b64decode(made.key, validate=True))
+        public.verify(b64decode(made.signature, validate=True), made.message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def _raw_public(path: Path) -> bytes:
+    try:
+        return _raw(load_pem_public_key(regular_file.read_bytes(path, 10_000)))
+    except (OSError, RunFolderError, ValueError, AttributeError) as error:
+        hint = "openssl pkey -in key.pem -pubout -out key.pub"
+        raise _no_key(path, "public", hint) from error
+
+
+def _raw(public: Any) -> bytes:
+    raw: bytes = public.public_bytes_raw()
+    return raw
+
+
+def _no_key(path: Path, which: str, command: str) -> ConfigError:
+    return ConfigError(
+        f"{str(path)!r} is no {which} Ed25519 key in PEM without a passphrase. `{command}` makes "
+        "one."
+    )

@@ -5,7 +5,7 @@ gradient G = Σ_p δ_p u_pᵀ. `rows_of` gives the u_p, `matrices_of` brings G i
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,8 @@ from fedaudit.core.errors import AttackError
 from fedaudit.models.batch_norm import batch_norm_layers, preserve_modes
 from fedaudit.models.facenet import FaceNet
 
+Use = tuple[nn.Module, Tensor]
+"""A layer, and what enters it, `[n, …]`."""
 READABLE = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.MultiheadAttention)
 """Layers whose gradient has the form above; `InputReader` checks that of each."""
 CONFIRMED = 1e-2
@@ -63,6 +65,10 @@ def _weight_of(layer: nn.Module) -> nn.Parameter | None:
     return weight if isinstance(weight, nn.Parameter) else None
 
 
+class _AllHeard(Exception):  # noqa: N818  # ends a forward pass; it is no error
+    """Everything that was listened for has been heard."""
+
+
 @dataclass(frozen=True)
 class Position:
     """Where a weight is used.
@@ -100,6 +106,7 @@ class InputReader:
     shape: tuple[int, int, int]
     count: int
     layers: dict[str, list[nn.Module]] = field(default_factory=dict)
+    _uses: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = {id(p): name for name, p in self.model.named_parameters()}
@@ -114,8 +121,15 @@ class InputReader:
         `[groups, positions, width]` each, where a weight that is used twice has the positions of
         both uses.
         """
-        heard = self._heard(names, images)
-        return {name: torch.cat([rows_of(m, x) for m, x in heard[name]], 1) for name in names}
+        entered = self.inputs(names, images)
+        return {name: torch.cat([rows_of(m, x) for m, x in entered[name]], 1) for name in names}
+
+    def inputs(self, names: Sequence[str], images: Tensor) -> dict[str, list[Use]]:
+        """The layers that use the weights `names`, each with what `images` send there.
+
+        The network is run up to the last of them and no further.
+        """
+        return self._heard(list(dict.fromkeys(names)), images, enough=True)
 
     def sides(self, name: str) -> tuple[int, int]:
         """Rows and width of a weight's gradient, for each group of channels."""
@@ -145,6 +159,7 @@ class InputReader:
                 f"the network does not run on {n} image{'s' * (n > 1)} of {size}: {error}. Say the "
                 "image size that clients train on."
             ) from error
+        self._uses = {name: len(uses) for name, uses in heard.items()}
         used = [name for name in names if name in heard]
         weights = dict(self.model.named_parameters())
         output = self._output
@@ -174,15 +189,22 @@ class InputReader:
         images: Tensor,
         until: Collection[str] = (),
         mode: Callable[[nn.Module], AbstractContextManager[None]] | None = None,
-    ) -> dict[str, list[tuple[nn.Module, Tensor]]]:
-        heard: dict[str, list[tuple[nn.Module, Tensor]]] = {}
+        *,
+        enough: bool = False,
+    ) -> dict[str, list[Use]]:
+        heard: dict[str, list[Use]] = {}
         ended: list[bool] = []
+        missing = {name: self._uses.get(name, 0) for name in names} if enough else {}
 
         def listen(name: str) -> Callable[..., None]:
             def hook(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
                 if not ended:
                     entered = args[0] if args else next(iter(named.values()))
                     heard.setdefault(name, []).append((module, entered))
+                if missing:
+                    missing[name] -= 1
+                    if not any(missing.values()):
+                        raise _AllHeard
 
             return hook
 
@@ -197,7 +219,8 @@ class InputReader:
                     hooks.enter_context(
                         layer.register_forward_pre_hook(listen(name), with_kwargs=True)
                     )
-            self._output = self._run(images)
+            with suppress(_AllHeard):
+                self._output = self._run(images)
         return heard
 
     def _certain(self, names: Sequence[str], images: Tensor) -> set[str]:

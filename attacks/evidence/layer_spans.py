@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from fedaudit.attacks.evidence.layer_inputs import RIDGE, InputReader, matrices_of
+from fedaudit.attacks.evidence.layer_inputs import RIDGE, InputReader, Use, matrices_of, rows_of
 
 GAP = 2.0
 """Singular values must exceed the largest that is none of the signal's by this factor."""
@@ -47,6 +48,8 @@ class LayerSpan:
         full: Nothing else is spanned: there are as many directions as positions.
         floor: Relative error of the least certain direction.
         certain: Nothing random (dropout, stochastic depth) comes before the layer.
+        of_maps: Rows are whole inputs of the layer, one an image, and not their patches.
+        separate: Each direction is of one image, in the order of the batch.
     """
 
     name: str
@@ -57,6 +60,14 @@ class LayerSpan:
     full: bool
     floor: float
     certain: bool = True
+    of_maps: bool = False
+    separate: bool = False
+
+    def rows(self, uses: Sequence[Use]) -> Tensor:
+        """What it speaks of, `[g, P, F]`, out of what enters the layer."""
+        if self.of_maps:
+            return torch.cat([entered.flatten(1) for _, entered in uses])[None]
+        return torch.cat([rows_of(layer, entered) for layer, entered in uses], 1)
 
     def equations(self, count: int) -> int:
         """How many numbers of a batch of `count` the span leaves no freedom."""
@@ -68,6 +79,8 @@ class LayerSpan:
 
         In double precision: in single precision the Gram matrix of patches is singular.
         """
+        if self.separate:
+            return 1 - F.cosine_similarity(rows[0], self.basis[0].to(rows)).square().mean()
         apart: Tensor = _SpanDistance.apply(rows, self.basis, self.weights)[0]  # type: ignore[no-untyped-call]
         return apart
 
@@ -228,8 +241,8 @@ def span_distance(reader: InputReader, spans: Sequence[LayerSpan], images: Tenso
     A linear mean: one of logarithms lets the late layers, which need little to agree, outweigh
     those that hold the pixels.
     """
-    rows = reader.rows([span.name for span in spans], images)
-    return torch.stack([span.distance(rows[span.name]) for span in spans]).mean()
+    uses = reader.inputs([span.name for span in spans], images)
+    return torch.stack([span.distance(span.rows(uses[span.name])) for span in spans]).mean()
 
 
 def decisive(spans: Sequence[LayerSpan], pixels: int, count: int) -> bool:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.adaptive.per_example import Gradients
+from fedaudit.attacks.evidence.common_maps import with_whole_maps
 from fedaudit.attacks.evidence.layer_spans import decisive, find_spans, span_distance
 from fedaudit.attacks.gathering.gather import Evidence
 from fedaudit.core.errors import AttackError
@@ -69,7 +70,8 @@ class SpanMatching:
             )
         # The others saw inputs with random parts left out.
         certain = tuple(span for span in spans if span.certain)
-        self.spans = certain if decisive(certain, evidence.pixels, evidence.count) else spans
+        kept = certain if decisive(certain, evidence.pixels, evidence.count) else spans
+        self.spans = with_whole_maps(evidence.reader, kept, evidence.pixels)
 
     @property
     def follows(self) -> bool:

@@ -1,0 +1,185 @@
+"""Whole maps that enter a convolution, out of the span of their patches, in closed form.
+
+A gradient with as many rows as the batch has positions gives all that the patches of a layer's
+inputs span (`layer_spans`). Patches overlap: of all maps, hardly any but the batch's own have every
+patch in that span. They are the null space of a linear system, of one dimension an image, found in
+a second without a label, a head or a search. Left open is how the images of a batch are mixed, and
+how long each map is. Dimitrov et al. (NeurIPS 2024, "SPEAR") know so what enters a fully connected
+layer; for convolutions, overlap does the rest.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
+
+from fedaudit.attacks.evidence.layer_inputs import InputReader
+from fedaudit.attacks.evidence.layer_spans import LayerSpan
+from fedaudit.attacks.evidence.unmixed_maps import unmixed
+from fedaudit.models.batch_norm import batch_norm_layers
+
+# Of ResNet-18 at 64 px, on photos of p01 and p02 of OpenPeople, batches of 1, 4 and 8, both modes:
+# the batch's maps are outside of the span by 1e-10 and less, the next map by 5e-3 and more.
+GAP = 0.01
+"""Largest ratio of the two at which the batch's maps are told from others."""
+SPARE = 2
+"""Maps beyond those of the batch that are looked for, to see the gap."""
+LOOKS, PRODUCTS = 8, 10
+"""Looks at the gap, and products with the operator before each."""
+SETTLED = 1e-9
+"""Square outside of the span that is rounding."""
+LARGEST = 50_000_000
+"""Numbers that the search for maps may keep; layers that need more are left to their patches."""
+ENOUGH = 1.5
+"""Numbers an unknown pixel that whole maps give, from which on later layers add nothing."""
+
+Operator = Callable[[Tensor], Tensor]
+
+
+def with_whole_maps(
+    reader: InputReader, spans: tuple[LayerSpan, ...], pixels: int
+) -> tuple[LayerSpan, ...]:
+    """The spans, and those of whole maps (`LayerSpan.of_maps`) where they follow from them.
+
+    Spans of patches stay: they weigh all directions alike, also those in which maps hardly differ.
+    All behind the maps that decide the images is left out, and no pass is run so far.
+
+    Args:
+        reader: Of the network.
+        spans: In the order of the forward pass.
+        pixels: Unknown numbers of one image.
+    """
+    maps: list[LayerSpan] = []
+    numbers = 0
+    for seen, span in enumerate(spans):
+        if numbers >= ENOUGH * pixels:
+            return (*spans[:seen], *maps)
+        basis = common_maps(reader, span)
+        if basis is not None:
+            # In one layer: which map of one goes with which of another is not known.
+            single = None if maps else unmixed(basis)
+            maps.append(
+                replace(
+                    span,
+                    positions=1,
+                    basis=(basis if single is None else single)[None],
+                    weights=basis.new_ones(1, len(basis)),
+                    of_maps=True,
+                    separate=single is not None,
+                )
+            )
+            numbers += basis.shape[1]
+    return (*spans, *maps)
+
+
+def common_maps(reader: InputReader, span: LayerSpan) -> Tensor | None:
+    """Orthonormal `[N, C·H·W]` that span the maps of a batch of N; None where they do not follow.
+
+    Behind batch norm in training mode upstream gradients sum to zero, and the span is one of
+    differences of patches: the patches of each map lie in it but for their mean.
+    """
+    layer, count = reader.layers[span.name][0], reader.count
+    centered = any(m.training for m in batch_norm_layers(reader.model).values())
+    missing = count * span.positions - int((span.weights > 0).sum())
+    if not span.whole or missing != centered:
+        return None
+    if not _couples(layer) or len(reader.layers[span.name]) > 1:
+        return None
+    assert isinstance(layer, nn.Conv2d)
+    seen = torch.zeros(min(count, 2), *reader.shape).to(layer.weight)
+    with torch.no_grad():
+        shape = reader.inputs([span.name], seen)[span.name][0][1].shape[1:]
+    if 2 * LOOKS * PRODUCTS * (count + SPARE) * shape.numel() > LARGEST:
+        return None
+    basis = span.basis[0, span.weights[0] > 0]
+    held = _held(layer, shape).to(basis)
+    operator = _projection(layer, basis, held, centered=centered)
+    outside, maps = _leading(operator, (count + SPARE, *shape), held)
+    if outside[count - 1] > GAP * outside[count]:
+        return None
+    own: Tensor = torch.linalg.qr((maps[:count] / held.sqrt()).flatten(1).T).Q.T
+    return own
+
+
+def _couples(layer: nn.Module) -> bool:
+    """Whether patches overlap so that one says what its neighbors are.
+
+    Steps, like padding on one side alone, leave shifted maps open: they have no other patches.
+    """
+    if not isinstance(layer, nn.Conv2d) or layer.groups > 1 or layer.padding_mode != "zeros":
+        return False
+    single = all(n == 1 for n in (*layer.stride, *layer.dilation))
+    return single and not isinstance(layer.padding, str) and max(layer.kernel_size) > 1
+
+
+def _held(layer: nn.Conv2d, shape: torch.Size) -> Tensor:
+    """By how many patches each place of a map is held, `[1, H, W]`."""
+    return _folded(layer, _patches(layer, torch.ones(1, 1, *shape[1:])), shape)[0]
+
+
+def _patches(layer: nn.Conv2d, maps: Tensor) -> Tensor:
+    """`[k, C, H, W]` → `[k, C·h·w, positions]`."""
+    assert not isinstance(layer.padding, str)
+    return F.unfold(maps, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+
+
+def _folded(layer: nn.Conv2d, patches: Tensor, shape: torch.Size) -> Tensor:
+    """The adjoint of `_patches`."""
+    assert not isinstance(layer.padding, str)
+    size = tuple(shape[-2:])
+    return F.fold(patches, size, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+
+
+def _projection(layer: nn.Conv2d, basis: Tensor, held: Tensor, *, centered: bool) -> Operator:
+    """The projection of maps' patches on their span, as a symmetric operator on `[k, C, H, W]`.
+
+    In units in which a map is as long as all its patches; a map within the span is mapped on
+    itself. `centered`: the mean patch of a map is not projected.
+    """
+    kernel = basis.view(len(basis), -1, *layer.kernel_size)
+    assert not isinstance(layer.padding, str)
+    places = (layer.stride, layer.padding, layer.dilation)
+
+    def project(scaled: Tensor) -> Tensor:
+        maps = scaled / held.sqrt()
+        parts = F.conv2d(maps, kernel, None, *places)
+        if centered:
+            parts = parts - parts.mean((2, 3), keepdim=True)
+        back: Tensor = conv2d_input(maps.shape, kernel, parts, *places)  # type: ignore[no-untyped-call]
+        if centered:
+            patches = _patches(layer, maps)
+            mean = patches.mean(2, keepdim=True).expand_as(patches)
+            back = back + _folded(layer, mean, maps.shape)
+        return back / held.sqrt()
+
+    return project
+
+
+def _leading(operator: Operator, size: tuple[int, ...], like: Tensor) -> tuple[Tensor, Tensor]:
+    """The maps `[k, C, H, W]` that the operator keeps most of, and what it takes, ascending.
+
+    A block Krylov method (Musco & Musco, NeurIPS 2015): the maps of a batch are alike to the
+    operator, which methods with single vectors cannot tell apart.
+    """
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(size, generator=generator).to(like)
+    block = torch.linalg.qr(drawn.flatten(1).T).Q
+    space, images = block, block.new_zeros(len(block), 0)
+    for _ in range(LOOKS):
+        for _ in range(PRODUCTS):
+            image = operator(block.T.reshape(size)).flatten(1).T
+            images = torch.cat([images, image], 1)
+            for _ in range(2):
+                image = image - space @ (space.T @ image)
+            block = torch.linalg.qr(image).Q
+            space = torch.cat([space, block], 1)
+        whole = space[:, : images.shape[1]].T @ images
+        kept, mixed = torch.linalg.eigh((whole + whole.T) / 2)
+        outside = (1 - kept.flip(0)[: size[0]]).clamp_min(0)
+        if outside[-1 - SPARE] < SETTLED:
+            break
+    maps = space[:, : images.shape[1]] @ mixed.flip(1)[:, : size[0]]
+    return outside, maps.T.reshape(size)

@@ -1,0 +1,101 @@
+"""Whole maps of a batch out of a convolution's gradient, and of single images out of those."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedaudit.attacks.evidence.common_maps import common_maps, with_whole_maps
+from fedaudit.attacks.evidence.layer_inputs import InputReader
+from fedaudit.attacks.evidence.layer_spans import LayerSpan, find_spans, span_distance
+from fedaudit.attacks.evidence.unmixed_maps import unmixed
+
+SHAPE = (3, 16, 16)
+
+
+def network(*, normalized: bool) -> nn.Module:
+    """Maps of 16 channels and 4 × 4 places enter the third module, by as many in a batch of 3."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(64) if normalized else nn.Identity()
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 16, 5, stride=4, padding=2), nn.ReLU()),
+        *(nn.Conv2d(16, 64, 3, padding=1), norm, nn.ReLU()),
+        *(nn.Conv2d(64, 4, 1), nn.Flatten(), nn.Linear(64, 5)),
+    )
+    return model.train(normalized)
+
+
+def drawn(count: int, seed: int = 0) -> Tensor:
+    return torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(seed))
+
+
+def spans_of(model: nn.Module, images: Tensor) -> tuple[InputReader, tuple[LayerSpan, ...]]:
+    named = dict(model.named_parameters())
+    loss = F.cross_entropy(model(images), torch.arange(len(images)) % 5)
+    slopes = torch.autograd.grad(loss, list(named.values()))
+    reader = InputReader(model, SHAPE, len(images))
+    return reader, find_spans(reader, dict(zip(named, slopes, strict=True)), clean=True)
+
+
+def third(spans: tuple[LayerSpan, ...]) -> LayerSpan:
+    return next(span for span in spans if span.name == "2.weight")
+
+
+@pytest.mark.parametrize(
+    ("count", "normalized"), [(1, False), (2, False), (3, False), (2, True), (3, True)]
+)
+def test_the_maps_of_each_image_are_exact(count: int, normalized: bool) -> None:
+    model, images = network(normalized=normalized), drawn(count)
+    reader, spans = spans_of(model, images)
+    basis = common_maps(reader, third(spans))
+    assert basis is not None
+    maps = unmixed(basis)
+    assert maps is not None
+    with torch.no_grad():
+        true = F.relu(model.get_submodule("0")(images)).flatten(1)
+    cosines = F.normalize(true.double(), dim=1) @ maps.T
+    best = cosines.max(1)
+    assert float(best.values.min()) > 1 - 1e-6
+    assert sorted(best.indices.tolist()) == list(range(count))
+
+
+def test_maps_that_have_no_zeros_are_not_told_apart() -> None:
+    mixtures = torch.linalg.qr(1 + torch.rand(100, 3, dtype=torch.float64)).Q.T
+    assert unmixed(mixtures) is None
+
+
+def test_maps_of_another_update_are_far() -> None:
+    model, images = network(normalized=False), drawn(2)
+    reader, spans = spans_of(model, images)
+    whole = with_whole_maps(reader, spans, pixels=100)
+    assert [span.name for span in whole if span.of_maps] == ["2.weight"]
+    assert {span.name for span in whole} == {"0.weight", "2.weight"}  # none behind what decides
+    others = drawn(2, seed=1)
+    with torch.no_grad():  # in an order of their own
+        far, *near = (
+            float(span_distance(reader, whole, x)) for x in (others, images, images.flip(0))
+        )
+    assert min(near) < 1e-4
+    assert min(far, max(near)) > 0.02
+
+
+def test_a_span_that_is_not_whole_gives_no_maps() -> None:
+    """Nor do steps between patches, which leave maps open that are shifted by a step."""
+    model, images = network(normalized=False), drawn(5)  # 80 places, 64 rows
+    reader, spans = spans_of(model, images)
+    assert common_maps(reader, third(spans)) is None
+    strided = nn.Sequential(
+        *(nn.Conv2d(3, 16, 5, stride=4, padding=2), nn.ReLU()),
+        *(nn.Conv2d(16, 64, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(256, 5)),
+    )
+    reader, spans = spans_of(strided, drawn(1))
+    assert common_maps(reader, third(spans)) is None
+
+
+def test_a_pass_ends_where_all_is_heard() -> None:
+    model, images = network(normalized=False), drawn(1)
+    reader, spans = spans_of(model, images)
+    ran: list[str] = []
+    model.get_submodule("7").register_forward_hook(lambda *_: ran.append("head"))
+    reader.rows([third(spans).name], images)
+    assert not ran

@@ -135,6 +135,26 @@ def test_the_example_attack_brings_the_photo_back() -> None:
     assert re.fullmatch(r"label 3, mean squared error 0\.00\d+\n", ran.stdout)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("network", "least"), [("torchvision:resnet18", 0.65), ("timm:vit_tiny_patch16_224", 0.98)]
+)
+def test_a_librarys_network_gives_its_photo_back_without_any_setting(
+    network: str, least: float
+) -> None:
+    pytest.importorskip(network.partition(":")[0])
+    ran = subprocess.run(
+        [sys.executable, str(EXAMPLES / "attack_your_network.py"), network],
+        env={**os.environ, **QUIET, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    result = re.fullmatch(r"label 3, SSIM (\d\.\d+) in \d+ CPU s\n", ran.stdout)
+    assert result is not None
+    assert float(result[1]) >= least
+
+
 def test_the_notebook_runs_and_is_kept_without_outputs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ def subspace_matching(
     steps: int = 150,
     lr: float = 0.2,
     total_variation: float = 1.0,
+    fading: float = 2.0,
     polish: int = 8,
     face_colors: float = 0.3,
     restarts: int = 1,
@@ -34,8 +35,10 @@ def subspace_matching(
     Args:
         steps: Steps of Adam, from gray.
         lr: Peak step size, in units of the pixel range [0, 1]; falls as a cosine.
-        total_variation: Weight of the total variation at the start; it falls with the square of the
-            share of steps left, to 0.
+        total_variation: Weight of the total variation at the start.
+        fading: Power of the share of steps left by which that weight falls, to 0. With 0 it stays,
+            and nothing is polished: for networks whose spans leave fine detail open, such as
+            MobileFaceNet, where it is the difference between noise and a face.
         polish: L-BFGS steps of 10 iterations at the end.
         face_colors: Weight of the prior that draws the mean and deviation of a batch's colors to
             those of faces, where batch norm in training mode hides them; 0 leaves them open.
@@ -50,7 +53,7 @@ def subspace_matching(
         steps=steps,
         lr=lr,
         total_variation=total_variation,
-        fading=2.0,
+        fading=fading,
     )
     last = Stage(
         varies=Pixels(start="previous"),
@@ -61,7 +64,7 @@ def subspace_matching(
         patience=5,
     )
     return MatchingAttack(
-        stages=(search, last) if polish else (search,),
+        stages=(search, last) if polish and fading else (search,),
         match="spans",
         layers=tuple(layers),
         face_colors=face_colors,

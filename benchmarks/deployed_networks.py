@@ -1,0 +1,142 @@
+"""Subspace matching on the networks that face recognition deploys, at the size it uses.
+
+    python benchmarks/deployed_networks.py                          # about 15 CPU minutes
+    python benchmarks/deployed_networks.py --only mobilefacenet --targets 4 --seeds 0 1
+    python benchmarks/deployed_networks.py --only iresnet18 --trained 60   # pre-trained, 60 steps
+
+Color photos of p09 and p10 of OpenPeople, on whom nothing was tuned; batch norm in evaluation mode;
+networks from `fedaudit list networks`, fresh, or pre-trained on generated faces
+(`federation.pretraining`, kept in the cache). "First" is by SFace, of ten people, and beside it the
+same of the originals.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+import torch
+import torch.nn.functional as F
+from subspace import ATTACKED, batches
+from torch import Tensor
+
+import fedaudit
+from fedaudit.core.observation import ModelSpec
+from fedaudit.data.face_set import FaceSet
+from fedaudit.data.openpeople import openpeople
+from fedaudit.federation.pretraining import pretrained
+from fedaudit.models.batch_norm import running_statistics
+from fedaudit.models.facenet import criterion_of
+from fedaudit.models.zoo import build, load, parameters_of
+from fedaudit.scoring.aligned_judge import sface
+from fedaudit.scoring.image_metrics import PSNR, SSIM
+from fedaudit.scoring.pairing import pair
+
+
+@dataclass(frozen=True)
+class Line:
+    """A network, its size and batch, and settings of the attack."""
+
+    network: str
+    size: int
+    batch: int
+    settings: Mapping[str, float]
+
+
+LINES = (
+    Line("mobilefacenet", 112, 1, {}),
+    Line("mobilefacenet", 112, 1, {"fading": 0.0}),
+    Line("vit_s", 112, 1, {}),
+    Line("vit_s", 112, 4, {}),
+    Line("iresnet18", 112, 1, {}),
+    Line("torchvision:resnet50", 224, 1, {}),
+    Line("torchvision:vit_b_16", 224, 1, {}),
+)
+
+
+class Judge:
+    """SFace's first guess of ten."""
+
+    def __init__(self, faces: FaceSet) -> None:
+        self.people = sorted(set(faces.people))
+        self.faces, self.embed = faces, sface().within(sface().frame(faces.images))
+        self.embedded = self.embed(faces.images)
+
+    def first(self, images: Tensor, rows: Sequence[int]) -> int:
+        """Of how many `images` the nearest mean, over all other photos, is their own person's."""
+        owners = torch.tensor([self.people.index(person) for person in self.faces.people])
+        hits = 0
+        for one, row in zip(self.embed(images), rows, strict=True):
+            kept = torch.arange(len(owners)) != row
+            means = [self.embedded[kept & (owners == k)].mean(0) for k in range(len(self.people))]
+            scores = F.cosine_similarity(torch.stack(means), one[None])
+            hits += int(scores.argmax() == owners[row])
+        return hits
+
+
+def measure(line: Line, judge: Judge, options: argparse.Namespace) -> None:
+    """Attack one line's updates, and print its row."""
+    faces, ssim, psnr, seconds, firsts, ceiling = judge.faces, [], [], [], 0, 0
+    spec = ModelSpec(line.network, {"classes": 10, "image_size": line.size})
+    for seed in options.seeds:
+        model = build(spec, seed=seed)
+        if options.trained:
+            state = {**parameters_of(model), **running_statistics(model)}
+            trained = pretrained(spec, state, public="synthetic", steps=options.trained, seed=seed)
+            load(model, trained)
+        model.eval()
+        for number, rows in enumerate(batches(faces, line.batch, options.targets, seed)):
+            images, labels = faces.images[rows], torch.arange(line.batch)
+            named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+            loss = criterion_of(model)(model(images), labels)
+            update = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+            rebuilt = fedaudit.attack(
+                model,
+                update,
+                "subspace_matching",
+                images=line.batch,
+                image_shape=(3, line.size, line.size),
+                settings=line.settings,
+                seed=number,
+            )
+            unknown = torch.full((line.batch,), -1)
+            found = rebuilt.images[list(pair(images, unknown, rebuilt.images, unknown))]
+            ssim += SSIM()(images, found).tolist()
+            psnr += PSNR()(images, found).tolist()
+            seconds.append(rebuilt.seconds)
+            firsts += judge.first(found, rows)
+            ceiling += judge.first(images, rows)
+    state = f"{options.trained} steps" if options.trained else "fresh"
+    chosen = ", ".join(f"{k} = {v:g}" for k, v in line.settings.items()) or "as it is"
+    print(
+        f"| {line.network}, {line.size} px, {state} | {line.batch} | {chosen} | {len(seconds)} | "
+        f"{mean(ssim):.2f} ({min(ssim):.2f}) | {mean(psnr):.1f} | {firsts} of {ceiling} | "
+        f"{mean(seconds):.0f} |",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", default=[""], help="parts of networks' names")
+    parser.add_argument("--targets", type=int, default=1, help="batches a seed")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--trained", type=int, default=0, help="steps of pre-training")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"photos of {' and '.join(ATTACKED)}")
+    print("| network | batch | settings | batches | SSIM (least) | PSNR | first of ten | CPU s |")
+    print("|---|---|---|---|---|---|---|---|")
+    judges: dict[int, Judge] = {}
+    for line in LINES:
+        if any(part in line.network for part in options.only):
+            if line.size not in judges:
+                judges[line.size] = Judge(openpeople(size=line.size))
+            measure(line, judges[line.size], options)
+
+
+if __name__ == "__main__":
+    main()

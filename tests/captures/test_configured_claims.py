@@ -157,6 +157,13 @@ def test_a_consistent_local_dp_is_a_guarantee_with_its_epsilon(tmp_path: Path) -
     assert {"counters", "counts", "metrics"} == {gap.what for gap in verdict.outside}
 
 
+def test_a_sensitivity_that_is_a_little_too_small_may_still_do(tmp_path: Path) -> None:
+    verdict = only(write_app(tmp_path, "1.0, 0.9, 0.5, DELTA"))
+    assert verdict.a_round[0].epsilon <= 0.5
+    assert verdict.standing == "guarantee"
+    assert not any("too weak" in reason for reason in verdict.reasons)
+
+
 def test_the_formula_of_local_dp_fails_for_large_epsilon(tmp_path: Path) -> None:
     verdict = only(write_app(tmp_path, "1.0, 1.0, 10.0, DELTA"))
     assert verdict.standing == "contradicted"

@@ -48,18 +48,18 @@ def local_dp(stated: StatedMechanism, run: RunSize) -> ClaimVerdict:
     )
     least, replaced = a_round
     reasons, changes = [], []
-    if scale < clip / CLOSE:
+    broken = least.epsilon > claimed * CLOSE
+    if broken and scale < clip / CLOSE:
         reasons.append(
             f"the noise is scaled to a sensitivity of {scale:g}, and updates are clipped to "
-            f"{clip:g}: it is {clip / scale if scale else math.inf:,.0f} times too weak for "
+            f"{clip:g}: it is {_times(clip, scale)} times too weak for "
             f"ε = {claimed:g}. Flower takes the two apart and does not compare them"
         )
-    elif least.epsilon > claimed * CLOSE:
+    elif broken:
         reasons.append(
             f"the formula √(2 ln(1.25/δ))/ε holds for ε ≤ 1 only (Dwork & Roth 2014, theorem A.1): "
             f"for ε = {claimed:g} its noise gives {epsilon(least)}"
         )
-    broken = least.epsilon > claimed * CLOSE
     if not broken and replaced.epsilon > claimed * CLOSE:
         reasons.append(
             f"ε = {claimed:g} holds between an update and none. The server sees an update in any "
@@ -83,6 +83,11 @@ def local_dp(stated: StatedMechanism, run: RunSize) -> ClaimVerdict:
         outside=outside,
         changes=tuple(changes),
     )
+
+
+def _times(clip: float, scale: float) -> str:
+    ratio = clip / scale if scale else math.inf
+    return f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.3g}"
 
 
 def central_dp(stated: StatedMechanism, run: RunSize) -> ClaimVerdict:

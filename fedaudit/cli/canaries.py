@@ -13,6 +13,7 @@ from fedaudit.core.claims import in_words
 from fedaudit.core.errors import UsageError
 from fedaudit.core.printable import printable
 from fedaudit.study.canary_audit import CanaryAudit, audit_with_canaries
+from fedaudit.study.canary_training import Seen
 from fedaudit.study.study_file import load_study
 
 
@@ -22,6 +23,7 @@ def show_canaries(
     *,
     delta: float,
     seed: int,
+    seen: Seen,
     on_code: Callable[[tuple[str, ...]], None],
     as_json: bool,
 ) -> int:
@@ -39,6 +41,7 @@ def show_canaries(
             canaries,
             delta=delta,
             seed=seed,
+            seen=seen,
             before=lambda said: say(said, err=True),
             progress=progress,
         )

@@ -19,6 +19,7 @@ from fedaudit.study.named_code import refuse_code
 
 if TYPE_CHECKING:
     from fedaudit.captures.claims.claim_verdict import ClaimVerdict
+    from fedaudit.study.canary_training import Seen
     from fedaudit.study.read_claims import ClaimReport
 
 COUNT = click.IntRange(min=1, max=10**12)
@@ -62,6 +63,13 @@ COUNT = click.IntRange(min=1, max=10**12)
     type=click.IntRange(1, 1_000_000),
     help="Train PATH, a study, with so many canaries, and show what they show of ε.",
 )
+@click.option(
+    "--seen",
+    type=click.Choice(("updates", "model")),
+    default="updates",
+    show_default=True,
+    help="What the attacker of the canaries has: each client's updates, or the final model alone.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the canaries' coins.")
 @click.option("--load-code", is_flag=True, help="Run the code that a study names.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
@@ -70,6 +78,7 @@ def dp(
     path: Path,
     values: tuple[str, ...],
     canaries: int | None,
+    seen: Seen,
     seed: int,
     load_code: bool,
     as_json: bool,
@@ -94,7 +103,13 @@ def dp(
         from fedaudit.cli.canaries import show_canaries  # noqa: PLC0415 - imports torch
 
         return show_canaries(
-            path, canaries, delta=size["delta"], seed=seed, on_code=on_code, as_json=as_json
+            path,
+            canaries,
+            delta=size["delta"],
+            seed=seed,
+            seen=seen,
+            on_code=on_code,
+            as_json=as_json,
         )
     report = read_claims(path, RunSize(**size), values=_numbers(values), on_code=on_code)
     if as_json:

@@ -9,7 +9,7 @@ from fedaudit.core.errors import UsageError
 from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.federation.simulation import Simulation
 from fedaudit.study.canary_diagnosis import Cause, examine_causes
-from fedaudit.study.canary_training import require_method, train_with_canaries
+from fedaudit.study.canary_training import Seen, require_method, train_with_canaries
 from fedaudit.study.shown_epsilon import ShownEpsilon, require_enough, shown_epsilon
 
 UNITS = ("image", "client")
@@ -65,6 +65,7 @@ def audit_with_canaries(
     *,
     delta: float = 1e-5,
     seed: int = 0,
+    seen: Seen = "updates",
     before: Callable[[str], None] = lambda said: None,
     progress: Callable[[str, int, int], None] = lambda what, done, rounds: None,
 ) -> tuple[CanaryAudit, ...]:
@@ -75,6 +76,7 @@ def audit_with_canaries(
         canaries: Of each training.
         delta: Where a defense claims none.
         seed: Of coins and training.
+        seen: What the attacker has.
         before: Takes what so many canaries can show, before anything trains.
         progress: Takes (scenario and defense, rounds done, rounds).
 
@@ -96,7 +98,7 @@ def audit_with_canaries(
             before(f"{scenario.name}, {defense.label}: {said}")
             jobs.append((scenario, defense, simulation, said, stated))
     return tuple(
-        _audit(scenario, defense, simulation, said, stated, canaries, seed, progress)
+        _audit(scenario, defense, simulation, said, stated, canaries, seed, seen, progress)
         for scenario, defense, simulation, said, stated in jobs
     )
 
@@ -109,18 +111,22 @@ def _audit(
     delta: float,
     canaries: int,
     seed: int,
+    seen: Seen,
     progress: Callable[[str, int, int], None],
 ) -> CanaryAudit:
     named = f"{scenario.name}, {defense.label}"
-    seen = train_with_canaries(
+    trained = train_with_canaries(
         simulation,
         canaries,
         seed=seed,
+        seen=seen,
         progress=lambda done, rounds: progress(named, done, rounds),
     )
-    whole = [one for one in seen.claims if one.unit in UNITS and not one.broken]
+    whole = [one for one in trained.claims if one.unit in UNITS and not one.broken]
     # What holds for all data of a client holds for one image of it.
     claim = min(whole, key=lambda one: UNITS.index(one.unit), default=None)
-    shown = shown_epsilon(seen.scores, seen.inside, delta=claim.delta if claim else delta)
+    shown = shown_epsilon(trained.scores, trained.inside, delta=claim.delta if claim else delta)
     found = CanaryAudit(scenario.name, defense.label, claim, shown, power)
-    return found if claim is None else replace(found, causes=examine_causes(seen, claim))
+    if claim is None or seen == "model":  # causes are read off updates
+        return found
+    return replace(found, causes=examine_causes(trained, claim))

@@ -2,12 +2,14 @@
 
 Each canary is at one client, in or out by a coin of its own. The server sees each client's update
 in each round (white-box), and a canary's score is how far its own weight was moved: exactly what
-the mechanism lets through of one image, under its noise.
+the mechanism lets through of one image, under its noise. Who sees the final model alone (black-box)
+has canaries of random pixels under random labels, and how much training lowered their loss.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,9 +25,12 @@ from fedaudit.federation.local_training import train_locally
 from fedaudit.federation.simulation import Simulation
 from fedaudit.federation.together import combined, defense_at, published, share_of
 from fedaudit.models.canary_network import WEIGHTS, canary_images, with_canaries
+from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build, parameters_of
 
 METHODS = ("fedsgd", "fedavg", "fedprox")
+Seen = Literal["updates", "model"]
+"""What the attacker has: each client's update of each round, or the final model alone."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ def train_with_canaries(
     canaries: int,
     *,
     seed: int = 0,
+    seen: Seen = "updates",
     progress: Callable[[int, int], None] | None = None,
 ) -> CanaryScores:
     """Run all rounds of a federation in which canaries train beside the clients' photos.
@@ -77,6 +83,7 @@ def train_with_canaries(
         simulation: The federation, with its defense.
         canaries: How many; at least 2.
         seed: Of the coins and of all training.
+        seen: What the attacker has.
         progress: Takes (rounds done, rounds).
 
     Raises:
@@ -86,13 +93,16 @@ def train_with_canaries(
     coins = generator_for("canaries", seed)
     inside = torch.rand(canaries, generator=coins) < 0.5
     at = torch.arange(canaries) % clients
-    spec = with_canaries(simulation.spec(0), canaries)
-    server = {**parameters_of(build(spec, seed=seed))}
+    spec, pool = simulation.spec(0), _pool(simulation, canaries, seen, seed)
+    spec = with_canaries(spec, canaries) if seen == "updates" else spec
+    start = {**parameters_of(build(spec, seed=seed))}
+    server: dict[str, Tensor] = start
     public: dict[str, Tensor] = {}
     memory: dict[int, dict[str, Tensor]] = {}
     ledger, scores = PrivacyLedger(), torch.zeros(canaries)
     tasks = [
-        _task(simulation, spec, k, torch.nonzero(inside & (at == k))[:, 0]) for k in range(clients)
+        _task(simulation, spec, k, *(part[inside & (at == k)] for part in pool))
+        for k in range(clients)
     ]
     rounds = simulation.federation.rounds
     for number in range(1, rounds + 1):
@@ -107,15 +117,17 @@ def train_with_canaries(
             returns.append(applied(defense, train_locally)(asked))
             memory[client] = dict(returns[-1].memory)
             ledger.add(client, returns[-1])
-            moved = _update(returns[-1].shared).tensors[WEIGHTS][0]
-            own = at == client
-            scores[own] += moved[own] if task.share == "gradient" else -moved[own]
+            if seen == "updates":
+                moved, own = _update(returns[-1].shared).tensors[WEIGHTS][0], at == client
+                scores[own] += moved[own] if task.share == "gradient" else -moved[own]
         sent = [one.shared for one in returns]
         updates = [_update(shared) for shared in sent]
         server = dict(combined(simulation.method, server, updates, tasks[0].training))
         public = published(defense, sent)
         if progress:
             progress(number, rounds)
+    if seen == "model":
+        scores = _losses(spec, start, *pool) - _losses(spec, server, *pool)
     return CanaryScores(
         inside=inside,
         scores=scores,
@@ -128,22 +140,45 @@ def train_with_canaries(
     )
 
 
-def _task(simulation: Simulation, spec: ModelSpec, client: int, numbers: Tensor) -> ClientTask:
-    """A client's round on its photos and its canaries, at the planned share of them a step."""
+def _pool(simulation: Simulation, canaries: int, seen: Seen, seed: int) -> tuple[Tensor, Tensor]:
+    """All canaries: images `[m, C, H, W]` and labels `[m]`."""
+    _, channels, height, width = simulation.faces.images.shape
+    classes = len(simulation.labels_of(0))
+    shape = (channels, height, width)
+    if seen == "updates":
+        return canary_images(torch.arange(canaries), shape), torch.full((canaries,), classes)
+    draws = generator_for("canary images", seed)
+    images = torch.rand(canaries, *shape, generator=draws)
+    return images, torch.randint(classes, (canaries,), generator=draws)
+
+
+def _losses(
+    spec: ModelSpec, server: Mapping[str, Tensor], images: Tensor, labels: Tensor
+) -> Tensor:
+    """`[m]`: the loss of each canary."""
+    model = build(spec, server)
+    criterion = criterion_of(model)
+    with torch.no_grad():
+        scores = torch.cat([model(part) for part in torch.split(images, 256)])
+        each = [criterion(scores[k : k + 1], labels[k : k + 1]) for k in range(len(labels))]
+    return torch.stack(each)
+
+
+def _task(
+    simulation: Simulation, spec: ModelSpec, client: int, images: Tensor, labels: Tensor
+) -> ClientTask:
+    """A client's round on its photos and these canaries, at the planned share of them a step."""
     photos = simulation.labelled(client)
-    images = simulation.images(photos)
-    labels = torch.tensor([simulation.label_of(client, photo) for photo in photos])
-    shape = (images.shape[1], images.shape[2], images.shape[3])
+    own = torch.tensor([simulation.label_of(client, photo) for photo in photos])
     planned = simulation.local(simulation.federation.training)
     batches = math.ceil(len(photos) / min(planned.batch_size, len(photos)))
-    everything = torch.cat((images, canary_images(numbers, shape)))
-    classes = len(simulation.labels_of(client))
+    everything = torch.cat((simulation.images(photos), images))
     return ClientTask(
         model=spec,
         before={},
         kept={},
         images=everything,
-        labels=torch.cat((labels, torch.full((len(numbers),), classes))),
+        labels=torch.cat((own, labels)),
         training=replace(planned, batch_size=math.ceil(len(everything) / batches)),
         share=share_of(simulation.method),
         generator=torch.Generator(),
@@ -157,8 +192,6 @@ def _expected(task: ClientTask) -> float:
 
 def _update(shared: tuple[object, ...]) -> Update:
     found = next((sent for sent in shared if isinstance(sent, Update)), None)
-    if found is None or WEIGHTS not in found.tensors:
-        raise ConfigError(
-            "this defense does not send the model's update, in which canaries are read"
-        )
+    if found is None:
+        raise ConfigError("this defense sends no update of the model, in which canaries are read")
     return found

@@ -15,6 +15,7 @@ from fedaudit.models.canary_network import WEIGHTS, canary_images, with_canaries
 from fedaudit.models.zoo import build
 from fedaudit.stats.gaussian_dp import mu_of_epsilon
 from fedaudit.study.canary_audit import CanaryAudit, audit_with_canaries
+from fedaudit.study.canary_training import Seen
 from fedaudit.study.shown_epsilon import require_enough, shown_epsilon
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -37,6 +38,8 @@ def audit(
     epsilon: float = 2.0,
     method: str = "fedsgd",
     ghost: bool = False,
+    seen: Seen = "updates",
+    network: str = "lenet",
     **training: Any,
 ) -> CanaryAudit:
     """A small federation on real faces under `defense`, which claims `epsilon`."""
@@ -44,7 +47,7 @@ def audit(
     settings |= {"ghost": True} if ghost else {}
     scenario = Scenario(
         "canaries",
-        network=Choice("lenet"),
+        network=Choice(network),
         method=Choice(method),
         defenses=(Choice(defense, settings, label="dp"),),
         federation=Federation(
@@ -55,7 +58,8 @@ def audit(
             training=LocalTraining(**{"batch_size": 1000, **training}),
         ),
     )
-    (found,) = audit_with_canaries(Study("canaries", (scenario,), size=32), canaries, seed=seed)
+    study = Study("canaries", (scenario,), size=32)
+    (found,) = audit_with_canaries(study, canaries, seed=seed, seen=seen)
     return found
 
 
@@ -159,6 +163,16 @@ def test_without_a_claim_it_is_only_shown() -> None:
     found = audit("none", canaries=100)
     assert found.claim is None
     assert found.shown.gaussian > 4
+
+
+@pytest.mark.slow
+def test_who_has_the_final_model_alone_sees_less() -> None:
+    plain = audit("none", canaries=100, seen="model", network="mlp", method="fedavg", steps=40)
+    assert plain.shown.any_mechanism > 0
+    hidden = audit("dpsgd", seen="model")
+    assert not hidden.faulty
+    assert hidden.causes == ()
+    assert hidden.shown.gaussian < audit("dpsgd").shown.gaussian
 
 
 def test_other_methods_are_refused() -> None:

@@ -41,12 +41,14 @@ class LabeledPictures:
         classes: `[N]` the name of each one's class.
         load: Numbers of pictures → `[n, 3, size, size]` in [0, 1].
         research: A public research set, as its layout says.
+        sources: `[N]` files, below the folder; () where they are numbers in an archive.
         notes: What a report must say of how they were read.
     """
 
     classes: tuple[str, ...]
     load: Callable[[Sequence[int]], Tensor]
     research: bool = False
+    sources: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -183,7 +185,7 @@ def _of_folders(folder: Path, size: int) -> LabeledPictures:
     notes: tuple[str, ...] = ()
     if loose := len(files) - len(chosen):
         notes = (f"{loose} images lie beside the classes' folders and are left out.",)
-    return LabeledPictures(classes, load, notes=notes)
+    return LabeledPictures(classes, load, notes=notes, sources=tuple(sources))
 
 
 def _images_below(folder: Path) -> Iterator[tuple[str, Path]]:

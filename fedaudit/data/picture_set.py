@@ -1,7 +1,8 @@
 """Pictures that are no faces: every image stands for itself, and labels are classes.
 
-An image's name in a run is its class and a number, "pneumonia #12": no file's name enters a run,
-and the order within a class is by pixels, so that it says nothing of names. Half of each class
+An image's name in a run is its class and a number, "pneumonia #12": no file's name enters a run
+folder (`fedaudit names` tells which file it is, from the images), and the order within a class is
+by pixels, so that it says nothing of names. Half of each class
 trains; the other half never does, and is what the prior-only control's updates are made of.
 """
 
@@ -93,13 +94,14 @@ def labeled_set(name: str, found: LabeledPictures, most: int, terms: str) -> Fac
             f"images of its class ({len(labels)} images, {len(counts)} classes). Add images, or "
             "put them all into one folder, as one class."
         )
-    classes = tuple(found.classes[chosen[k]] for k in kept)
+    numbers = [chosen[k] for k in kept]
+    classes = tuple(found.classes[n] for n in numbers)
     names = _numbered(classes)
     return FaceSet(
         name=name,
         images=pixels[kept],
         people=names,
-        sources=names,
+        sources=tuple(found.sources[n] if found.sources else f"number {n}" for n in numbers),
         terms=terms,
         public=found.research,
         has_identities=False,

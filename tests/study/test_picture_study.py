@@ -23,7 +23,7 @@ from fedaudit.study.deciding_files import needed_assets
 from fedaudit.study.jobs import expand
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.session import failures, open_run, run
-from fedaudit.study.sources import source_of
+from fedaudit.study.sources import names_of, source_of
 from fedaudit.study.study_check import check_study
 from fedaudit.study.study_file import load_study, study_from_mapping
 from fedaudit.study.work import Work
@@ -126,6 +126,15 @@ def test_nothing_of_faces_is_fetched(tmp_path: Path, folder: Path) -> None:
     assert not study.utility
     source = source_of(study, RunFolder(folder))
     assert needed_assets(study, source.facts()) == ("lpips_alex",)
+
+
+def test_only_who_has_the_images_learns_which_they_are(tmp_path: Path, folder: Path) -> None:
+    known = names_of(study_of(tmp_path))
+    assert known["0 #1"].startswith("number ")
+    assert len(set(known.values())) == 40
+    files = [file for file in folder.rglob("*.json*") if file.is_file()]
+    assert files
+    assert not [file for file in files if re.search(rb"\bnumber \d", file.read_bytes())]
 
 
 WRONG: dict[str, Callable[[Study], Study]] = {

@@ -72,9 +72,14 @@ def gallery_of(
 
 
 def names_of(study: Study) -> Mapping[str, str]:
-    """Whom the pseudonyms of the study's people stand for; empty where they have their names."""
+    """Whom the pseudonyms of the study's people stand for; empty where they have their names.
+
+    Of pictures that are no faces, the file of each image, or its number in an archive.
+    """
     faces = _read(study, study.size)
-    return {} if faces.public or faces.classes else names_behind(faces.people, key_of_faces(faces))
+    if faces.classes:
+        return dict(zip(faces.people, faces.sources, strict=True))
+    return {} if faces.public else names_behind(faces.people, key_of_faces(faces))
 
 
 def require_fitting_judges(study: Study, *, of_pictures: bool) -> None:

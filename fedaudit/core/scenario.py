@@ -9,6 +9,7 @@ from fedaudit.core.training import LocalTraining
 
 Adapt = Literal["known", "estimated", "no"]
 """An attacker is told the defense, has to read it off the update, or takes it for absent."""
+Use = Literal["", "research", "commercial"]
 Partition = Literal["people", "dirichlet", "lighting", "pose"]
 PICTURES = frozenset({"pictures", "mnist_5k"})
 """Registered data sets that show no faces: their images are judged for copies."""
@@ -128,6 +129,8 @@ class Study:
         utility: Train every defense's federation, and the undefended one beside it, and measure
             verification accuracy; where nothing is defended there is no trade to measure.
         utility_seeds: Trainings of each federation, from other seeds, that accuracy is the mean of.
+        use: What the results are for; "commercial" refuses data and files whose terms bar it. ""
+            refuses nothing: reports state the terms.
         release_context: Who could see the updates, in the user's words; never inferred.
         underpowered: Say in the report that the study is too small to conclude from.
         deployed: Labels of the defenses that are audited: verdict, severity and gate judge them,
@@ -147,6 +150,7 @@ class Study:
     fmr: float = 1e-3
     reid_limit: float = 0.05
     ceiling_floor: float = 0.5
+    use: Use = ""
     release_context: str = "not declared"
     underpowered: bool = False
     deployed: tuple[str, ...] = ()

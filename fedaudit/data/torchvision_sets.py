@@ -12,6 +12,11 @@ from fedaudit.core.errors import DataError, first_line
 from fedaudit.data.crop import square, to_tensor
 from fedaudit.data.face_set import FaceSet
 
+TERMS = {
+    "lfw_people": "Labeled Faces in the Wild (Huang et al. 2007); research use",
+    "celeba": "CelebA (Liu et al. 2015); non-commercial research",
+}
+
 
 def lfw_people(
     *, root: str, size: int = 64, people: int = 40, photos: int = 10, download: bool = False
@@ -42,7 +47,7 @@ def lfw_people(
         size=size,
         face=0.5,  # the funneled photos show the face in the middle, with much around it
         name="lfw_people",
-        terms="Labeled Faces in the Wild (Huang et al. 2007); research use",
+        terms=TERMS["lfw_people"],
     )
 
 
@@ -75,7 +80,7 @@ def celeba(
         size=size,
         face=0.6,  # so it is in the aligned photos
         name="celeba",
-        terms="CelebA (Liu et al. 2015); non-commercial research",
+        terms=TERMS["celeba"],
     )
 
 

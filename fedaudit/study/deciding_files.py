@@ -7,6 +7,7 @@ from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.registry import create
 from fedaudit.core.scenario import Choice, Study
 from fedaudit.core.source import SourceFacts
+from fedaudit.data.torchvision_sets import TERMS as RESEARCH_SETS
 from fedaudit.files import asset_store
 from fedaudit.files.asset_sources import sha256
 from fedaudit.files.asset_table import ASSETS
@@ -39,6 +40,15 @@ def needed_assets(study: Study, source: SourceFacts) -> tuple[str, ...]:
     needed += ["face_detector"] if invented or aligned else []
     needed += ["lpips_alex"] if source.originals else []
     return tuple(dict.fromkeys(needed))
+
+
+def barred(study: Study) -> dict[str, str]:
+    """What a study uses under terms that bar commercial use, with these terms."""
+    used = needed_assets(study, SourceFacts())
+    terms = {name: ASSETS[name].terms for name in used if not ASSETS[name].commercial}
+    if study.data.name in RESEARCH_SETS:
+        terms[study.data.name] = RESEARCH_SETS[study.data.name]
+    return terms
 
 
 def hashes(study: Study, source: SourceFacts) -> dict[str, str]:

@@ -33,6 +33,7 @@ MOST_CELLS = 100_000
 
 REPORT_ONLY = (
     "description",
+    "use",
     "release_context",
     "reid_limit",
     "ceiling_floor",

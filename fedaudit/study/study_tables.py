@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, with_co
 from typing_extensions import TypedDict
 
 from fedaudit.core.knowledge import Knowledge
-from fedaudit.core.scenario import SAFE_NAME, Partition
+from fedaudit.core.scenario import SAFE_NAME, Partition, Use
 from fedaudit.core.threat_models import THREAT_MODELS
 from fedaudit.core.training import BatchNormMode, Optimizer
 from fedaudit.study.plugin_tables import SAFE, Attacks, Defenses, Judges, OnePlugin, example
@@ -176,6 +176,7 @@ class StudyTable(TypedDict, total=False):
     fmr: Annotated[float, _number(0.001, gt=0, le=0.5)]
     reid_limit: Annotated[float, _number(0.05, gt=0, le=1)]
     ceiling_floor: Annotated[float, _number(0.5, ge=0, le=1)]
+    use: Annotated[Use, example("commercial")]
     release_context: _Text
     underpowered: _Flag
     deployed: _Labels

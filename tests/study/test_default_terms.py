@@ -1,5 +1,6 @@
 """What nobody asked for by name uses nothing whose terms bar commercial use."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ from torch import nn
 
 import fedaudit
 from fedaudit.captures.audit.choose_attacks import DEFAULT_ATTACKS
+from fedaudit.core.errors import ConfigError
 from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.core.source import SourceFacts
 from fedaudit.files import asset_store
 from fedaudit.files.asset_table import ASSETS
 from fedaudit.study import demo_study
 from fedaudit.study.deciding_files import judge_assets, needed_assets
+from fedaudit.study.study_check import check_study
 
 BARRED = {name for name, asset in ASSETS.items() if not asset.commercial}
 RECORDED = Scenario("recorded", attacks=tuple(Choice(name) for name in DEFAULT_ATTACKS))
@@ -56,6 +59,23 @@ def test_defaults_need_no_barred_file(study: Study) -> None:
 )
 def test_what_is_asked_for_is_told(study: Study) -> None:
     assert used(study) & BARRED
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({}, ""),
+        ({"data": Choice("synthetic")}, "face_gan"),
+        ({"data": Choice("celeba", {"root": "x"})}, "celeba"),
+    ],
+)
+def test_a_stated_use_refuses_what_may_not_serve_it(changed: dict[str, Any], named: str) -> None:
+    study = replace(demo_study.study(quick=True), use="commercial", **changed)
+    if not named:
+        return check_study(study)
+    with pytest.raises(ConfigError, match=named):
+        check_study(study)
+    return check_study(replace(study, use="research"))
 
 
 def test_an_update_is_attacked_without_them(monkeypatch: pytest.MonkeyPatch) -> None:

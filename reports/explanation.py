@@ -31,7 +31,7 @@ class Leakage:
 
     Attributes:
         ssim: Mean over images, interval by person.
-        prior: The same for the prior-only control, which sees noise where the attack sees this.
+        prior: The same for the prior-only control, which sees the same of an invented person.
         excess: ssim − prior, paired by image.
         cosine: Mean identity cosine; None where identity was not tested.
         reid: Share that the independent embedder matches to the right person; None likewise.

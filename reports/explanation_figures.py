@@ -89,7 +89,7 @@ def _layers(layers: Layers) -> Figure:
         title="Leakage by layer",
         reading=(
             "Circle: the attacker sees the update of this layer and nothing else. Diamond: it sees "
-            "all but this layer. Gray tick: the same attack on noise in place of what it sees "
+            "all but this layer. Gray tick: the same attack on the same of an invented person "
             "(prior only). Bars: 95 % intervals over targets. The labels are known throughout. A "
             "layer whose circle is far right leaks by itself; where its diamond is as far right as "
             "the whole update's, the other layers say the same, and withholding it helps nobody."

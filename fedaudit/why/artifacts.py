@@ -5,8 +5,8 @@ Players: every kind of thing that was shared; the update, which is the largest, 
 whether the scenario grants it or not. A coalition is what the attacker is shown. Its value is the
 leakage of the best attack (by its own objective) on exactly that, mean SSIM over the target's
 images, and beside it the identity cosine. Nobody's value, and that of labels alone, is the
-prior-only control: what the attack makes of noise. So the values of all players add up to what the
-whole observation gives beyond the prior.
+prior-only control: what the attack makes of an invented person's update. So the values of all
+players add up to what the whole observation gives beyond the prior.
 """
 
 from collections.abc import Mapping, Sequence
@@ -62,7 +62,7 @@ def measurements(subject: Subject) -> list[Measurement[Leak | None]]:
     cuts = [_cut(players, coalition) for coalition in coalitions(list(players))]
     whole, targets = _everything(subject), range(subject.targets)
     audits = [subject.leak(cut, t) for t in targets for cut in (whole, *cuts) if cut]
-    return audits + [subject.leak(whole, t, role="prior_only") for t in targets]
+    return audits + [subject.leak(whole, t, role="invented") for t in targets]
 
 
 def explain(subject: Subject) -> Game:
@@ -73,7 +73,7 @@ def explain(subject: Subject) -> Game:
     tables: list[dict[frozenset[str], Leak]] = []
     unread: set[frozenset[str]] = set()
     for target in range(subject.targets):
-        nothing = subject.get(subject.leak(_everything(subject), target, role="prior_only"))
+        nothing = subject.get(subject.leak(_everything(subject), target, role="invented"))
         if nothing is None:
             raise AttackError("none of the scenario's attacks reads what is shared")
         tables.append({})

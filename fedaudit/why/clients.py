@@ -9,8 +9,8 @@ sum, `together` what the sum of everybody gives away of its own photos; alone âˆ
 sum hides, and a client with a negative one loses by being together.
 
 Each pair of orders takes other photos of every client, so that the intervals hold the chance of
-both. The control of a coalition is as many of the images that the attack makes of noise in place of
-everybody's sum as the coalition has, paired with its originals in the same way.
+both. The control of a coalition is as many of the images that the attack makes of a sum of
+invented people's updates as the coalition has, paired with its originals in the same way.
 """
 
 from collections.abc import Sequence
@@ -123,7 +123,7 @@ def _orders(subject: Subject) -> torch.Generator:
 def _sum(subject: Subject, pair: int, coalition: frozenset[int]) -> Measurement[Shares]:
     """What the sum of a coalition gives away of each of its clients, on a pair's photos."""
     members = sorted(coalition)
-    name = f"sum/r{subject.scenario.round}/p{pair}/{','.join(map(str, members))}"
+    name = f"sums/r{subject.scenario.round}/p{pair}/{','.join(map(str, members))}"
     return subject.measurement(name, Shares, partial(_attack, pair=pair, members=members))
 
 
@@ -152,13 +152,14 @@ def _captures(subject: Subject, pair: int) -> list[Capture]:
 
 
 def _control(subject: Subject, attack: str, pair: int) -> Reconstruction:
-    """What the attack makes of noise in place of everybody's sum."""
-    everybody = subject.once(("pair", pair), lambda: _captures(subject, pair))
-    key = ("sum", pair)
-    base = subject.control(attack, summed([c.seen for c in everybody]), key, key)
-    if base is None:
-        raise AttackError(f"{attack} cannot be run on noise: there is no control")
-    return base[1]
+    """What the attack makes of the sum that invented people would make in everybody's place."""
+    simulation = _apart(subject.simulation)
+    count = len(simulation.split.clients)
+    others = [subject.invented(pair * count + c, simulation=simulation) for c in range(count)]
+    found = subject.attempt(attack, summed([c.seen for c in others]), "sum", pair)
+    if found is None:
+        raise AttackError(f"{attack} cannot be run on the control's sum: there is no control")
+    return found
 
 
 def summed(seen: Sequence[Observation]) -> Observation:

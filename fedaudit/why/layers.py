@@ -83,7 +83,7 @@ def measurements(subject: Subject) -> list[Measurement[Leak | None]]:
     cuts = [whole, *[cut for pair in layers.values() for cut in pair if cut is not None]]
     targets = range(subject.targets)
     audits = [subject.leak(cut, target) for cut in cuts for target in targets]
-    return audits + [subject.leak(c, t, role="prior_only") for c in cuts for t in targets]
+    return audits + [subject.leak(c, t, role="invented") for c in cuts for t in targets]
 
 
 def explain(subject: Subject) -> Layers:
@@ -124,6 +124,6 @@ def _audit_and_control(subject: Subject, cut: Cut) -> tuple[list[Leak], list[Lea
     audit = [leak for t in targets if (leak := subject.get(subject.leak(cut, t)))]
     if len(audit) < subject.targets:
         return None
-    controls = (subject.get(subject.leak(cut, t, role="prior_only")) for t in targets)
+    controls = (subject.get(subject.leak(cut, t, role="invented")) for t in targets)
     control = [leak for leak in controls if leak]
     return (audit, control) if len(control) == len(audit) else None

@@ -145,7 +145,7 @@ def _album(subject: Subject) -> str:
 
 
 def _of_target(subject: Subject, target: int, keep: bool) -> Measurement[RegionScores]:
-    name = f"regions/r{subject.scenario.round}/t{target}"
+    name = f"regions/invented/r{subject.scenario.round}/t{target}"
     if keep or subject.folder.evidence(_album(subject), target):
         name += "/faces"  # numbers whose pictures were not kept are measured again with them
     return subject.measurement(name, RegionScores, partial(_scores, target=target, keep=keep))

@@ -17,7 +17,7 @@ ROUNDS = (1, 2, 5, 10, 20)
 def measurements(subject: Subject, rounds: Sequence[int] = ROUNDS) -> list[Measurement[Any]]:
     """The same clients and photos, attacked in each of these rounds, and the accuracies."""
     jobs: list[Measurement[Any]] = [_accuracy(subject, number) for number in rounds]
-    roles: tuple[Role, ...] = ("audit", "prior_only")
+    roles: tuple[Role, ...] = ("audit", "invented")
     targets = range(subject.targets)
     jobs += [_whole(subject, n, t, role) for role in roles for n in rounds for t in targets]
     return jobs
@@ -29,7 +29,7 @@ def explain(subject: Subject, rounds: Sequence[int] = ROUNDS) -> tuple[Round, ..
     for number in rounds:
         targets = range(subject.targets)
         audit = [_read(subject, number, target, "audit") for target in targets]
-        control = [_read(subject, number, target, "prior_only") for target in targets]
+        control = [_read(subject, number, target, "invented") for target in targets]
         accuracy = subject.get(_accuracy(subject, number))
         rows.append(Round(number, leakage(audit, control, subject.people), accuracy))
     return tuple(rows)

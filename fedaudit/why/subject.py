@@ -1,13 +1,14 @@
 """What is explained: one scenario's clients, attacked with more or less of what they share.
 
 Every number comes through the same door: an observation is cut down, attacked, and scored like a
-cell of a study, beside its control, in which the very same cut is filled with noise.
+cell of a study, beside its control: the very same cut of the update of an invented person, as in a
+study. Noise in its place only tells of several attacks which one explains most.
 """
 
 import hashlib
 import math
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -16,6 +17,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from fedaudit.captures.simulate.invented_clients import without_target
 from fedaudit.captures.simulate.simulated_capture import simulate
 from fedaudit.captures.simulate.simulated_source import simulation_of
 from fedaudit.captures.simulate.update_noise import without_update
@@ -48,7 +50,8 @@ from fedaudit.why.leaks import Cut, Leak
 from fedaudit.why.map_only import MapOnly
 
 T = TypeVar("T")
-Role = Literal["audit", "prior_only"]
+Role = Literal["audit", "invented"]
+"""The attack, or its control on the update of invented people."""
 
 FALLBACK = "map_only"
 """Attacks what is too little for all attacks of the scenario."""
@@ -174,10 +177,24 @@ class Subject:
         self, target: int, number: int | None = None, *, simulation: Simulation | None = None
     ) -> Capture:
         """What the client of this target shares in round `number` (the scenario's if not given)."""
-        scenario, number = self.scenario, number or self.scenario.round
+        number = number or self.scenario.round
+        return self._simulated(simulation or self.simulation, self.state(number), target, number)
+
+    def invented(
+        self, target: int, number: int | None = None, *, simulation: Simulation | None = None
+    ) -> Capture:
+        """The same of a client who holds photos of invented people: what the control attacks."""
+        number = number or self.scenario.round
+        real = simulation or self.simulation
+        shared = self.captured(target, number).seen.shared
+        other, state, _ = without_target(real, self.state(number), target, shared)
+        return self._simulated(other, state, target, number)
+
+    def _simulated(self, simulation: Simulation, state: State, target: int, number: int) -> Capture:
+        scenario = self.scenario
         return simulate(
-            simulation or self.simulation,
-            self.state(number),
+            simulation,
+            state,
             target=target,
             batch_size=scenario.batch_size,
             training=scenario.audited_training,
@@ -205,16 +222,16 @@ class Subject:
         ranked: list[tuple[float, str, Reconstruction]] = []
         able = [n for n, a in self.attacks.items() if any(reads(a.reads, s) for s in seen.shared)]
         for name in able:
-            result = self._try(name, seen, *key)
+            result = self.attempt(name, seen, *key)
             if result is not None:
                 beyond = self._beyond(name, result, seen, *key) if len(able) > 1 else 0.0
                 ranked.append((beyond, name, result))
         if not ranked and any(reads(MapOnly.reads, s) for s in seen.shared):
-            result = self._try(FALLBACK, seen, *key)
+            result = self.attempt(FALLBACK, seen, *key)
             ranked += [(0.0, FALLBACK, result)] if result is not None else []
         return min(ranked, key=lambda row: row[0])[1:] if ranked else None
 
-    def _try(self, name: str, seen: Observation, *key: object) -> Reconstruction | None:
+    def attempt(self, name: str, seen: Observation, *key: object) -> Reconstruction | None:
         """A reconstruction; None where the attack can make nothing of so small a part."""
         attack = MapOnly() if name == FALLBACK else self.attacks[name]
         generator = generator_for("why attack", self.scenario.name, name, self.seed, *key)
@@ -226,10 +243,11 @@ class Subject:
 
     def _beyond(self, name: str, result: Reconstruction, seen: Observation, *key: object) -> float:
         """The objective, in units of what the attack reaches on noise; infinity for none."""
-        base = self.control(name, seen, key, key)
-        if base is None or not base[1].objective > 0 or math.isnan(result.objective):
+        empty = without_update(seen, generator_for("why prior", self.seed, *key))
+        base = self.attempt(name, empty, *key)
+        if base is None or not base.objective > 0 or math.isnan(result.objective):
             return math.inf
-        return result.objective / base[1].objective
+        return result.objective / base.objective
 
     def leak(
         self, cut: Cut, target: int, *, number: int | None = None, role: Role = "audit"
@@ -243,19 +261,6 @@ class Subject:
         take = partial(_leak, cut=cut, target=target, number=number, role=role)
         return self.measurement(name, Leak | None, take)
 
-    def control(
-        self, attack: str, seen: Observation, start: Sequence[object], noise: Sequence[object]
-    ) -> tuple[str, Reconstruction] | None:
-        """What an attack makes of noise in place of what was shared.
-
-        `start` is the key of its randomness, as in the attack that it is the control of; `noise`
-        that of the noise: one for a target, whatever is shown of it in whatever round, so that cuts
-        and rounds are comparable.
-        """
-        empty = without_update(seen, generator_for("why prior", self.seed, *noise))
-        result = self._try(attack, empty, *start)
-        return None if result is None else (attack, result)
-
     def judged(self, secret: Secret, attack: str, result: Reconstruction) -> Leak:
         """Score a reconstruction as a study does."""
         images, _, _ = score(secret, result, gallery=self.gallery, embed=self.embed)
@@ -263,17 +268,17 @@ class Subject:
         return Leak(images, attack, result.objective if finite else None)
 
     def reconstructions(self, target: int) -> tuple[Tensor, Tensor] | None:
-        """Images `[N, C, H, W]` from all that is shared, and from noise, as the originals go."""
+        """Images `[N, C, H, W]` from all that is shared, and the control's, as the originals go."""
         capture, key = self.captured(target), (self.scenario.round, target)
         assert capture.secret is not None  # simulated captures always know it
         best = self.best_attack(capture.seen, *key)
-        base = best and self.control(best[0], capture.seen, key, (target,))
+        base = best and self.attempt(best[0], self.invented(target).seen, *key)
         if not best or not base:
             return None
-        real, noise = (
-            score(capture.secret, r, gallery=None, embed=None)[2] for r in (best[1], base[1])
+        real, control = (
+            score(capture.secret, r, gallery=None, embed=None)[2] for r in (best[1], base)
         )
-        return real, noise
+        return real, control
 
 
 @cache
@@ -284,14 +289,16 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 def _leak(subject: Subject, cut: Cut, target: int, number: int, role: Role) -> Leak | None:
     capture = subject.captured(target, number)
     assert capture.secret is not None  # simulated captures always know it
-    seen = cut.of(capture.seen, capture.secret)
     key = (number, target)
     if role == "audit":
-        best = subject.best_attack(seen, *key)
-    else:
-        real = subject.get(subject.leak(cut, target, number=number))
-        best = subject.control(real.attack, seen, key, (target,)) if real else None
-    return subject.judged(capture.secret, *best) if best else None
+        best = subject.best_attack(cut.of(capture.seen, capture.secret), *key)
+        return subject.judged(capture.secret, *best) if best else None
+    real = subject.get(subject.leak(cut, target, number=number))
+    if real is None:
+        return None
+    other = subject.once(("invented", target, number), lambda: subject.invented(target, number))
+    found = subject.attempt(real.attack, cut.of(other.seen, capture.secret), *key)
+    return subject.judged(capture.secret, real.attack, found) if found else None
 
 
 def training_job(study: Study, scenario: Scenario, number: int) -> TrainJob | None:

@@ -96,6 +96,15 @@ class Rigged(Subject):
         shared = (Update("delta", tensors, captured.seen.batch_size),)
         return replace(captured, seen=replace(captured.seen, shared=shared))
 
+    def invented(
+        self, target: int, number: int | None = None, *, simulation: Simulation | None = None
+    ) -> Capture:
+        captured = super().invented(target, number, simulation=simulation)
+        assert captured.seen.update is not None
+        for tensor in captured.seen.update.tensors.values():
+            tensor.view(-1)[0] = 3.0
+        return captured
+
 
 @pytest.fixture
 def subject(federate: Federate, tmp_path: Path) -> Callable[..., Rigged]:
@@ -281,6 +290,44 @@ def test_two_clients_are_the_least(subject: Callable[..., Rigged]) -> None:
     )
     with pytest.raises(ConfigError, match="one client"):
         clients.explain(replace(ready, simulation=lonely), pairs=2)
+
+
+# --- controls -------------------------------------------------------------------------------------
+
+
+def test_the_control_is_the_update_of_an_invented_person(subject: Callable[..., Any]) -> None:
+    """Same weights, label and grayness; another face, so that its update is no noise either."""
+    ready = subject()
+    real, control = Subject.capture(ready, 1), Subject.invented(ready, 1)
+    assert real.secret is not None
+    assert control.secret is not None
+    assert torch.equal(real.secret.labels, control.secret.labels)
+    assert (control.secret.images == control.secret.images[:, :1]).all()
+    assert not torch.equal(real.secret.images, control.secret.images)
+    assert real.seen.before.keys() == control.seen.before.keys()
+    assert all(torch.equal(v, control.seen.before[n]) for n, v in real.seen.before.items())
+    leak = ready.get(ready.leak(Cut(None), 1, role="invented"))
+    assert leak is not None
+    assert leak.ssim < ready.get(ready.leak(Cut(None), 1)).ssim
+
+
+def test_the_control_of_a_sum_is_a_sum_of_invented_people(subject: Callable[..., Rigged]) -> None:
+    ready = subject()
+    shown = []
+
+    def remember(seen: Observation, *, generator: torch.Generator) -> Reconstruction:
+        shown.append(seen)
+        return Reconstruction(torch.zeros(2, 3, 32, 32), torch.tensor([-1, -1]))
+
+    ready.attacks["planted"] = remember  # type: ignore[assignment]
+    clients._control(ready, "planted", 0)
+    (seen,) = shown
+    parts = [ready.invented(target).seen.update for target in (0, 1)]
+    assert seen.batch_size == 2
+    assert seen.update is not None
+    for name, value in seen.update.tensors.items():
+        mean = torch.stack([part.tensors[name] for part in parts if part]).mean(0)
+        assert torch.allclose(value, mean, atol=1e-6)
 
 
 # --- rounds, measurements -------------------------------------------------------------------------

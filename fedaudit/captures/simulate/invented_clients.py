@@ -12,9 +12,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.templates.read_templates import HEAD_ROWS
+from fedaudit.attacks.templates.read_templates import HEAD_ROWS, KINDS
 from fedaudit.core.seeds import generator_for
+from fedaudit.core.shared import Shared
 from fedaudit.data.composites import composite_faces
+from fedaudit.federation.abilities import Aggregates
 from fedaudit.federation.simulation import Simulation, State
 from fedaudit.models.facenet import FaceNet
 from fedaudit.models.zoo import build
@@ -56,6 +58,20 @@ def without_clients(
     if templates:
         state = _with_their_rows(simulation, state, clients)
     return simulation, state, INVENTED if faces.has_identities else OTHERS
+
+
+def without_target(
+    simulation: Simulation, state: State, target: int, shared: Sequence[Shared]
+) -> tuple[Simulation, State, str]:
+    """The same without whoever is behind a target's update: a client, or all that are summed.
+
+    `shared` is what is sent in the audit, which tells what clients and server remember.
+    """
+    everybody = len(simulation.split.clients)
+    summed = simulation.aggregator or isinstance(simulation.method, Aggregates)
+    clients = range(everybody) if summed else (target % everybody,)
+    templates = any(type(sent) in KINDS for sent in shared)
+    return without_clients(simulation, state, clients, templates=templates)
 
 
 def is_gray(images: Tensor) -> bool:

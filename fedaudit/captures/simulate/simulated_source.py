@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fedaudit.attacks.templates.read_templates import KINDS
-from fedaudit.captures.simulate.invented_clients import NOISE, without_clients
+from fedaudit.captures.simulate.invented_clients import NOISE, without_target
 from fedaudit.captures.simulate.prior_overlap import overlaps
 from fedaudit.captures.simulate.simulated_capture import simulate
 from fedaudit.captures.simulate.study_faces import faces_of, gallery_of, split_of
@@ -29,7 +28,7 @@ from fedaudit.data import provenance
 from fedaudit.data.face_set import class_of
 from fedaudit.defenses.chain import changed, parts_of
 from fedaudit.defenses.composition import Planned
-from fedaudit.federation.abilities import Aggregates, Notes
+from fedaudit.federation.abilities import Notes
 from fedaudit.federation.simulation import Simulation, State
 
 LIMITATIONS = (
@@ -87,11 +86,7 @@ class SimulatedSource:
             return replace(capture, seen=empty, control=NOISE)
         if cell.role != "prior_only":
             return capture
-        everybody = len(simulation.split.clients)
-        summed = simulation.aggregator or isinstance(simulation.method, Aggregates)
-        clients = range(everybody) if summed else (cell.target % everybody,)
-        templates = any(type(sent) in KINDS for sent in capture.seen.shared)
-        other = without_clients(simulation, state, clients, templates=templates)
+        other = without_target(simulation, state, cell.target, capture.seen.shared)
         return replace(captured(*other[:2]), secret=capture.secret, control=other[2])
 
     def facts(self) -> SourceFacts:

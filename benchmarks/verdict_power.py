@@ -238,6 +238,7 @@ def main() -> None:
     parser.add_argument("--audits", type=int, default=200, help="of each line (default: 200)")
     parser.add_argument("--data", default="orl", help="face set of 40 people (default: orl)")
     parser.add_argument("--judge", default="dlib", help="dlib or sface (default: dlib)")
+    parser.add_argument("--first", type=int, default=0, help="number of the first audit (0)")
     parser.add_argument("--null-only", action="store_true", help="no planted leaks and priors")
     options = parser.parse_args()
     audits = options.audits
@@ -252,7 +253,7 @@ def main() -> None:
         print(f"{shown:<60}{f'{hits} of {n}':>18}   {rate.low:.1%} to {rate.high:.1%}", flush=True)
 
     hits, rows_, invalid, by_prior = 0, 0, 0, Counter[str]()
-    for k in range(audits):
+    for k in range(options.first, options.first + audits):
         name = list(drawn)[k % len(drawn)]
         batch, targets = (1, 4)[k // 5 % 2], (8, 16)[k // 10 % 2]
         random = np.random.default_rng((1, k))
@@ -278,7 +279,7 @@ def main() -> None:
                 faces, gallery, drawn["face GAN"], np.random.default_rng((seed, targets, k)),
                 targets=targets, batch=1, control=1.0, **what,
             )[0].kind == LEAK
-            for k in range(audits)
+            for k in range(options.first, options.first + audits)
         ]  # fmt: skip
         told(words, sum(found), audits)
 

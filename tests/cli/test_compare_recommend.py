@@ -41,6 +41,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     arguments = ["run", str(folder / "study.toml"), "--output", str(made), "--workers", "1"]
     result = CliRunner().invoke(cli, arguments, standalone_mode=False)
     assert result.exception is None, result.output
+    # A cell that failed, for want of memory say, is named here, and not as a missing number below.
+    assert result.return_value == 0, result.output
     return made
 
 

@@ -43,7 +43,7 @@ Reason = Literal[
     "blind attack",
     "unconverged",
     "prior overlap",
-    "not the update's",
+    "source not shown",
     "not explained",
     "not run",
 ]

@@ -106,8 +106,8 @@ def _told_otherwise(measurement: Measurement) -> str:
     over = "—" if test.over_control is None else p_value(test.over_control)
     return (
         f"What came back says who it was (p = {p_value(test.p_value)}), and {source}. That the "
-        f"update says more than the control is not shown (p = {over}): audit more people, or "
-        "attack without what knows them"
+        f"update says more than the control is not shown (p = {over}): audit more people, with a "
+        "prior that does not know them"
     ).replace("p = <", "p <")
 
 
@@ -123,7 +123,7 @@ def _test_text(measurement: Measurement) -> str:
 def _below(m: Measurement, above: str, limit: float, most: int | None) -> Verdict:
     """No leak shown: the limit is excluded, or the units are too few for that."""
     if why := _told_otherwise(m):
-        return Verdict("INCONCLUSIVE", f"{above}. {why}.", reason="not the update's")
+        return Verdict("INCONCLUSIVE", f"{above}. {why}.", reason="source not shown")
     assert m.reid
     reid, needed = m.reid, targets_needed(limit)
     goal = percent(limit).replace(NBSP, " ")

@@ -201,7 +201,7 @@ def test_an_attack_that_knows_some_labels(report: Report) -> None:
     """
     asked = audit(targets=8)
     found = report(asked, line(8, 8), deployed(4, 8, prior=2), noise(0))
-    open_because(found, "not the update's", "who it was", "so does its control")
+    open_because(found, "source not shown", "who it was", "so does its control")
 
 
 def test_a_model_that_may_know_them_from_earlier_rounds(report: Report) -> None:
@@ -209,7 +209,7 @@ def test_a_model_that_may_know_them_from_earlier_rounds(report: Report) -> None:
     asked = audit(targets=8)
     later = [replace(t, cell=replace(t.cell, round=5)) for t in deployed(3, 8)]
     found = report(asked, line(8, 8), later, noise(0))
-    open_because(found, "not the update's", "trained on these people", "audit more people")
+    open_because(found, "source not shown", "trained on these people", "audit more people")
     assert report(asked, line(8, 8), deployed(3, 8), noise(0)).headline.kind == "LEAK DEMONSTRATED"
 
 

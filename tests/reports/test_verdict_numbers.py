@@ -49,7 +49,7 @@ def test_too_few_people_are_told_where_no_outcome_could_show_a_leak(
 def test_the_p_value_over_the_control_is_told(over: float | None, words: str) -> None:
     guarded = found_out(adjusted=1.0, guarded=True, over_control=over, beside="trained on them")
     verdict = judge(guarded, SETTINGS, passive=True, valid=True)
-    assert verdict.reason == "not the update's"
+    assert verdict.reason == "source not shown"
     assert words in verdict.sentence.replace("\N{NO-BREAK SPACE}", " ")
 
 

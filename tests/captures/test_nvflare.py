@@ -27,7 +27,7 @@ from nvflare.job_config.defs import FilterType
 
 from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.captures.format.observations import observations
-from fedaudit.captures.record.nvflare import RecordFilter, tap
+from fedaudit.captures.record.nvflare import RecordFilter, _metrics, tap
 from fedaudit.core.errors import UnknownNameError, UsageError
 from fedaudit.core.shared import Update
 
@@ -398,3 +398,12 @@ def test_the_example_is_simulated_and_captured_and_ends_as_without_the_filter(
     for name, value in tapped.items():
         assert torch.allclose(value, average[name], atol=1e-6)
     del sys.modules["faces"]
+
+
+def test_what_svt_privacy_counts_for_a_message_is_recorded() -> None:
+    dxo = DXO(DataKind.WEIGHT_DIFF, data={"w": np.zeros(3)})
+    dxo.set_meta_prop("svt_privacy_budget", {"epsilon_total": 3.5, "delta": 0.0, "round": None})
+    assert _metrics(dxo) == {
+        "svt_privacy_budget.epsilon_total": 3.5,
+        "svt_privacy_budget.delta": 0.0,
+    }

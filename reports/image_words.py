@@ -11,6 +11,7 @@ from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from typing import Any, TypeVar, cast
 
+from fedaudit.reports.comparison import GRAVITY
 from fedaudit.reports.results import Results
 
 T = TypeVar("T")
@@ -42,6 +43,13 @@ WORDS: Mapping[str, str] = {
     "biometric data": "special categories of data, such as health",
     "identity ceiling (the originals themselves, re-identified)": "copy ceiling (the originals "
     "themselves, plain and in 20 dB of noise, found)",
+    "a threshold calibrated on photos says little about images that are not faces": "a threshold "
+    "calibrated on originals says little about what looks like none of them",
+    "an invented person (of sets without people: of other images)": "other images of the same "
+    "classes, which never train",
+    "nobody's other photos reach it": "no other image reaches it",
+    "identity is judged by the stated networks": "copies are told by the stated judges",
+    "trace of identity": "trace of the image",
     "one photo of one person a row": "one image a row",
     "gallery: the worst": "pictures: the worst",
     "another client's person": "another client's image",
@@ -100,7 +108,17 @@ WORDS: Mapping[str, str] = {
 }
 """What stands in place of what; of several that fit, the longest."""
 _VERBATIM = frozenset(
-    ("study", "description", "release_context", "provenance", "settings", "of", "person", "cell")
+    (
+        "study",
+        "reason",
+        "description",
+        "release_context",
+        "provenance",
+        "settings",
+        "of",
+        "person",
+        "cell",
+    )
 )
 """Fields that hold what a user wrote, or what code reads."""
 _ATTRIBUTE = re.compile(r'(\b(?:alt|aria-label|title)=")([^"]*)')
@@ -165,7 +183,7 @@ def _speaker(names: frozenset[str]) -> Callable[[str], str]:
 
 def _reworded(value: Any, say: Callable[[str], str], field: str = "") -> Any:
     if isinstance(value, str):
-        prose = " " in value or field == "unit"
+        prose = (" " in value and value not in GRAVITY) or field == "unit"
         return say(value) if prose and field not in _VERBATIM else value
     if is_dataclass(value) and not isinstance(value, type):
         if field in _VERBATIM:

@@ -68,7 +68,7 @@ class CopyJudge:
 
 
 def copies() -> CopyJudge:
-    """The judge of pictures that are no faces, for a study of copies."""
+    """Copy detection for pictures that are no faces: is it that image, or another of its class?"""
     return CopyJudge()
 
 

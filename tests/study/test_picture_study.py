@@ -116,6 +116,9 @@ def test_names_that_a_study_gives_stay(results: Results) -> None:
     row = replace(results.rows[0], scenario="people-8", attack="face")
     said = replace(results, study="face", rows=(row,), limitations=("face on people-8: people",))
     assert in_words_of_images(said).limitations == ("face on people-8: images",)
+    trace = replace(results.headline, kind="TRACE OF IDENTITY", sentence="says who it was")
+    told = in_words_of_images(replace(said, headline=trace)).headline
+    assert (told.kind, told.sentence) == ("TRACE OF IDENTITY", "says which image it was")
     page = page_of_images("<h1 title='face'>face</h1><p>people</p><style>.people {}</style>", said)
     assert page == "<h1 title='face'>face</h1><p>images</p><style>.people {}</style>"
 

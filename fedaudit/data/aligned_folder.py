@@ -18,7 +18,7 @@ from fedaudit.files.cache import digest_of, key_of, load_or_learn
 
 KEPT_SIZE = 224
 """Pixels at which aligned photos are kept; larger ones are aligned anew."""
-VERSION = 2
+VERSION = 3
 """To be raised where the same photos would be aligned otherwise."""
 SMALLEST = 24
 """Pixels of a face's width below which it is left out: it would be nothing but blur."""
@@ -151,4 +151,4 @@ def _upright(photo: Image.Image) -> tuple[int, Image.Image, tuple[Face, ...]]:
 
 
 def _score(faces: Sequence[Face]) -> float:
-    return faces[0].score if faces else 0.0
+    return max((face.score for face in faces), default=0.0)  # the largest may be a blur behind

@@ -86,7 +86,7 @@ def rows(
             measurement = replace(
                 _measurement(group, prior),
                 copies=_copies(group, calibration.psnr),
-                prior_copies=_copies(prior, calibration.psnr),
+                prior_copies=_copies(prior, calibration.psnr) if _beside(group, prior) else None,
                 copy_calibration=calibration,
                 foreign=foreign(prior, gallery.threshold) if gallery else None,
                 identity=tests.get(line),
@@ -215,6 +215,11 @@ def _originals(group: Group) -> Rate | None:
     if not first or {t.cell.target for t in first.trials} != {t.cell.target for t in group.trials}:
         return None
     return rate_of(first, lambda score: bool(score.original))
+
+
+def _beside(group: Group, prior: Group) -> bool:
+    """Whether the control was run on every target: one that is missing may have made the copy."""
+    return {t.cell.target for t in group.trials} <= {t.cell.target for t in prior.trials}
 
 
 def _copies(group: Group, least: float) -> Rate | None:

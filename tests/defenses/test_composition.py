@@ -221,7 +221,14 @@ def test_a_claim_survives_json_which_knows_no_infinity(epsilon: float) -> None:
     assert plain["epsilon"] == (None if epsilon == math.inf else 4.5)
     text = json.dumps(plain, allow_nan=False)
     assert adapter.validate_json(text) == claim
-    jsonschema.validate(json.loads(text), adapter.json_schema())
+    schema = adapter.json_schema()
+    jsonschema.validate(json.loads(text), schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**json.loads(text), "epsilon": -0.5}, schema)
+
+
+def test_a_mechanism_of_which_nothing_is_known_has_run_once_on_everybody() -> None:
+    assert Spending("stated") == Spending("stated", 1, 0.0, 1.0, 0.0, 0.0)
 
 
 def test_what_was_sent_and_is_not_covered_becomes_a_gap() -> None:

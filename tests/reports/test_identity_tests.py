@@ -244,3 +244,22 @@ def test_photos_of_one_update_change_sides_together() -> None:
     again = (Group(tuple(t for t in seeds if t.cell.role == r)) for r in ("audit", "prior_only"))
     assert over_control(*again, by_lot=True) == pytest.approx(1 / 16)
     assert over_control(pairs, Group(()), by_lot=True) is None
+
+
+@pytest.mark.parametrize(("rank", "p_value"), [(2, 1.0), (3, binom.sf(15, 16, 0.5))])
+def test_a_gain_counts_from_half_of_what_can_be_gained(rank: int, p_value: float) -> None:
+    """Eight people come first with their update, and second or third of 40 without it."""
+
+    def without(made: Trial) -> Trial:
+        known = made.lineup
+        assert known
+        nearer = iter(range(rank - 1))
+        cosines = [
+            0.5 if person in known.present else 0.9 if next(nearer, None) is not None else 0.0
+            for person in known.people
+        ]
+        return replace(made, lineup=replace(known, cosines=(tuple(cosines),)))
+
+    found = _group(*(trial(k, hits=(True,)) for k in range(8)))
+    control = _group(*(without(trial(k, role="prior_only")) for k in range(8)))
+    assert over_control(found, control, by_lot=True) == pytest.approx(p_value)

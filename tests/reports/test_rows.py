@@ -131,6 +131,9 @@ def test_a_copy_is_proof_on_enough_people(calibrated: int) -> None:
     (row,) = rows(study(targets=2), trials(made, [of(40, t) for t in control]), {}, SETTINGS, judge)
     assert not measured(row).copied
     assert not replace(m, prior_copies=None).copied
+    # Nor does a copy beside which the control is missing: it may have made it, too.
+    (row,) = rows(study(targets=2), trials(made, control[:1]), {}, SETTINGS, judge)
+    assert not measured(row).copied
     assert not replace(m, copies=replace(m.copies, hits=0)).copied
 
 

@@ -72,7 +72,7 @@ PLANTED: dict[str, tuple[tuple[str, str], ...]] = {
         ("self._std(self.noises[0]) * self.max_norm", "self._std(self.noises[0])"),
     ),
     "fedaudit/reports/verdicts.py": (("return test.adjusted <=", "return test.p_value <="),),
-    "fedaudit/defenses/composition.py": (("max(group", "min(group"),),
+    "fedaudit/core/claims.py": (("max(group", "min(group"),),
 }
 """Faults of the kind that a hand makes and no operator does: (text, in its place)."""
 EXCHANGED = (

@@ -86,7 +86,9 @@ def rows(
             measurement = replace(
                 _measurement(group, prior),
                 copies=_copies(group, calibration.psnr),
-                prior_copies=_copies(prior, calibration.psnr) if _beside(group, prior) else None,
+                prior_copies=_copies(prior, calibration.psnr)
+                if brought or _beside(group, prior)
+                else None,
                 copy_calibration=calibration,
                 foreign=foreign(prior, gallery.threshold) if gallery else None,
                 identity=tests.get(line),

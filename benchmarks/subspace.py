@@ -2,7 +2,8 @@
 
     python benchmarks/subspace.py                                   # about 10 CPU minutes
     python benchmarks/subspace.py --only "ResNet-18 eval" --targets 4 --batch 1 4 8 --seeds 0 1 2
-    python benchmarks/subspace.py --cost                            # a step against a pass
+    python benchmarks/subspace.py --cost --batch 1 4 8 --chart cost.png  # a step against a pass
+    python benchmarks/subspace.py --only ResNet-18 --maps --batch 1 8    # closed forms, no search
 
 Color faces of OpenPeople at 64 px. Networks are torchvision's and timm's, as they are; trained ones
 on p01 … p08, who are not attacked. Attacked are photos of p09 and p10, on whom nothing was tuned
@@ -14,20 +15,22 @@ its embedding is nearest to its person's mean over their other photos, by the ju
 import argparse
 import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
+import altair as alt
 import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
 import fedaudit
-from fedaudit.attacks.evidence.common_maps import with_whole_maps
+from fedaudit.attacks.evidence.common_maps import common_maps, with_whole_maps
 from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.layer_spans import find_spans, span_distance
+from fedaudit.attacks.evidence.unmixed_maps import unmixed
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.openpeople import openpeople
 from fedaudit.scoring.embedder import load_embedder
@@ -173,23 +176,97 @@ def measure(line: Line, faces: FaceSet, embedded: Tensor, options: argparse.Name
             )
 
 
-def cost(faces: FaceSet) -> None:
+def cost(faces: FaceSet, options: argparse.Namespace) -> None:
     """CPU milliseconds of a step, and of one forward and backward pass with weight gradients."""
-    print("| network | batch | a step, ms | a training pass, ms | ratio |\n|---|---|---|---|---|")
-    for line in LINES:
-        for size in (1, 4, 8):
+    print(
+        "| network | parameters | batch | a step, ms | a training pass, ms | ratio |\n"
+        "|---|---|---|---|---|---|"
+    )
+    rows: list[dict[str, str | float]] = []
+    for line in chosen(options):
+        for size in options.batch:
             if line.training and size == 1:
                 continue  # batch norm of one image
             model, images = line.build(8).train(line.training), faces.images[:size].clone()
+            labels = torch.arange(size) % 8
             reader = InputReader(model, (3, SIZE, SIZE), size)
-            update = update_of(model, images, torch.arange(size))
-            spans = find_spans(reader, update, clean=True)
+            spans = find_spans(reader, update_of(model, images, labels), clean=True)
             spans = with_whole_maps(reader, spans, 3 * SIZE**2)
-            passed = clocked(lambda: F.cross_entropy(model(images), torch.arange(size)).backward())  # noqa: B023
+            passed = clocked(lambda: F.cross_entropy(model(images), labels).backward())  # noqa: B023
             model.requires_grad_(requires_grad=False)
             images.requires_grad_()
             step = clocked(lambda: span_distance(reader, spans, images).backward())  # noqa: B023
-            print(f"| {line.name} | {size} | {step:.0f} | {passed:.0f} | {step / passed:.2f} |")
+            millions = sum(p.numel() for p in model.parameters()) / 1e6
+            print(
+                f"| {line.name} | {millions:.1f} M | {size} | {step:.0f} | {passed:.0f} | "
+                f"{step / passed:.2f} |",
+                flush=True,
+            )
+            name = f"{line.name} ({millions:.0f} M)"
+            for what, ms in (("a step", step), ("a pass of training", passed)):
+                rows.append({"network": name, "batch": size, "what": what, "ms": ms})
+    if options.chart:
+        draw(rows, options.chart)
+
+
+def draw(rows: Sequence[Mapping[str, str | float]], path: str) -> None:
+    """The table as a picture."""
+    chart = (
+        alt.Chart(alt.Data(values=list(rows)))
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("batch:Q", scale=alt.Scale(type="log"), title="images of a batch"),
+            y=alt.Y("ms:Q", scale=alt.Scale(type="log"), title="CPU ms"),
+            color=alt.Color("network:N", title=None),
+            strokeDash=alt.StrokeDash("what:N", title=None),
+        )
+        .properties(width=420, height=260)
+    )
+    chart.save(path, ppi=120)
+
+
+def chosen(options: argparse.Namespace) -> list[Line]:
+    """The lines that are asked for."""
+    return [line for line in LINES if any(part in line.name for part in options.only)]
+
+
+def maps(faces: FaceSet, options: argparse.Namespace) -> None:
+    """What follows in closed form: how exact the maps of batches and of single images are."""
+    print(
+        "| network | batch | layers | sin² of the batch's maps | images told apart | "
+        "sin² of each | CPU s |\n|---|---|---|---|---|---|---|"
+    )
+    for line in chosen(options):
+        for size in options.batch:
+            torch.manual_seed(options.seeds[0])
+            model = line.build(8)
+            if line.trained:
+                train(model, faces, options.seeds[0])
+            model.train(line.training)
+            images = faces.images[next(batches(faces, size, 1, options.seeds[0]))]
+            reader = InputReader(model, (3, SIZE, SIZE), size)
+            begun = time.process_time()
+            update = update_of(model, images, torch.arange(size) % 8)
+            spans = find_spans(reader, update, clean=True)
+            bases = {span.name: common_maps(reader, span) for span in spans}
+            known = {name: basis for name, basis in bases.items() if basis is not None}
+            single = {name: unmixed(basis) for name, basis in known.items()}
+            spent = time.process_time() - begun
+            with torch.no_grad():
+                entered = reader.inputs(list(known), images) if known else {}
+            lost, each = [0.0], [0.0]
+            for name, basis in known.items():
+                true = F.normalize(entered[name][0][1].flatten(1).double(), dim=1)
+                lost.append(float((true - true @ basis.T @ basis).square().sum(1).max()))
+                alone = single[name]
+                if alone is not None:
+                    each.append(1 - float((true @ alone.T).max(1).values.square().min()))
+            apart = sum(alone is not None for alone in single.values())
+            print(
+                f"| {line.name} | {size} | {len(known)} | {max(lost):.0e} | in {apart} layers | "
+                f"{max(each):.0e} | {spent:.1f} |",
+                flush=True,
+            )
 
 
 def clocked(work: Callable[[], Any], times: int = 5) -> float:
@@ -213,21 +290,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
     parser.add_argument("--steps", type=int, help="of Adam; the attack's own if not given")
     parser.add_argument("--cost", action="store_true", help="cost of a step, and nothing else")
+    parser.add_argument("--maps", action="store_true", help="closed forms alone, no search")
+    parser.add_argument("--chart", metavar="FILE", help="with --cost: a picture of it")
     options = parser.parse_args(arguments)
     options.settings = {"steps": options.steps} if options.steps else {}
     torch.set_num_threads(1)
     faces = openpeople(size=SIZE)
+    if options.maps:
+        maps(faces, options)
+        return
     if options.cost:
-        cost(faces)
+        cost(faces, options)
         return
     embedded = load_embedder().embed(faces.images)
     print(
         "| network | batch | batches | SSIM (least) | PSNR | first of ten | labels | CPU s | left |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
-    for line in LINES:
-        if any(part in line.name for part in options.only):
-            measure(line, faces, embedded, options)
+    for line in chosen(options):
+        measure(line, faces, embedded, options)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fedaudit.attacks.evidence.layer_inputs import RIDGE, InputReader, Use, matrices_of, rows_of
@@ -49,7 +48,6 @@ class LayerSpan:
         floor: Relative error of the least certain direction.
         certain: Nothing random (dropout, stochastic depth) comes before the layer.
         of_maps: Rows are whole inputs of the layer, one an image, and not their patches.
-        separate: Each direction is of one image, in the order of the batch.
     """
 
     name: str
@@ -61,7 +59,6 @@ class LayerSpan:
     floor: float
     certain: bool = True
     of_maps: bool = False
-    separate: bool = False
 
     def rows(self, uses: Sequence[Use]) -> Tensor:
         """What it speaks of, `[g, P, F]`, out of what enters the layer."""
@@ -79,8 +76,6 @@ class LayerSpan:
 
         In double precision: in single precision the Gram matrix of patches is singular.
         """
-        if self.separate:
-            return 1 - F.cosine_similarity(rows[0], self.basis[0].to(rows)).square().mean()
         apart: Tensor = _SpanDistance.apply(rows, self.basis, self.weights)[0]  # type: ignore[no-untyped-call]
         return apart
 

@@ -8,7 +8,13 @@ from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 
 from fedaudit.core.errors import ConfigError
-from fedaudit.defenses.accounting import Accountant, epsilon_of, noise_for
+from fedaudit.defenses.accounting import (
+    Accountant,
+    epsilon_of,
+    laplace_epsilon,
+    laplace_noise_for,
+    noise_for,
+)
 
 ORDERS = [1 + x / 10 for x in range(1, 100)] + [float(x) for x in range(12, 64)]
 GRID = [
@@ -94,3 +100,18 @@ def test_the_noise_for_an_epsilon_spends_it(
 def test_an_epsilon_that_no_noise_reaches() -> None:
     with pytest.raises(ConfigError, match=r"raise epsilon or delta"):
         noise_for(1e-6, 1e-9, steps=10**6, sample_rate=1.0, accountant="rdp")
+
+
+def test_laplace_runs_by_hand() -> None:
+    """Basic composition of few runs, advanced of many, and no gain above ε = 1 a run."""
+    assert laplace_epsilon(0.5, 1e-5, 3) == (6.0, 0.0)
+    assert laplace_epsilon(4.0, 1e-5, 2) == (0.5, 0.0)
+    many = 0.01 * math.sqrt(2 * 1000 * math.log(1e5)) + 10 * (math.exp(0.01) - 1)
+    assert laplace_epsilon(100.0, 1e-5, 1000) == pytest.approx((many, 1e-5))
+
+
+@pytest.mark.parametrize(("epsilon", "steps"), [(1.0, 1), (1.0, 1000), (20.0, 4)])
+def test_laplace_noise_is_the_least_that_suffices(epsilon: float, steps: int) -> None:
+    noise = laplace_noise_for(epsilon, 1e-5, steps)
+    assert laplace_epsilon(noise, 1e-5, steps)[0] <= epsilon * (1 + 1e-9)
+    assert laplace_epsilon(0.999 * noise, 1e-5, steps)[0] > epsilon

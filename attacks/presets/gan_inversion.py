@@ -2,6 +2,7 @@
 
 from fedaudit.attacks.adaptive.unmasking import Unmasking
 from fedaudit.attacks.generators.face_generator import LATENT_PRIOR, CropEdges, FaceGenerator
+from fedaudit.attacks.search.image_priors import FACE_COLORS
 from fedaudit.attacks.search.local_steps import LocalSteps
 from fedaudit.attacks.search.matching_attack import MatchingAttack, Unknown
 from fedaudit.attacks.search.stage import Stage, solving_stages
@@ -26,6 +27,7 @@ def gan_inversion(
     rounds: int = 5,
     total_variation: float | None = None,
     first_fully_connected: bool = True,
+    spans_first: bool = True,
     prior: str = "face_gan",
     crop: CropEdges | None = None,
     local_steps: LocalSteps = "start",
@@ -55,6 +57,9 @@ def gan_inversion(
         total_variation: Weight of the total variation in the last stage; None for what suits the
             size and color of the images.
         first_fully_connected: Use what the first fully connected layer gives away.
+        spans_first: Where no feature map is known but what layers' inputs span decides the images,
+            as on most networks, search pixels by that first, as `subspace_matching` does, and only
+            go on where that does not explain the update.
         prior: Where the generator comes from: "face_gan", a prior that `fedaudit prior train` wrote
             (.safetensors), a TorchScript or torch.export file, or `package.module:factory`.
         crop: Part of the generator's image that is kept, as (top, bottom, left, right) in [0, 1];
@@ -90,6 +95,8 @@ def gan_inversion(
         stages=(latent, *inner, *([pixels] if pixel_steps else []), *solving),
         angle=True,
         first_fully_connected=first_fully_connected,
+        spans_first=spans_first,
+        face_colors=FACE_COLORS if spans_first else 0.0,
         prior=FaceGenerator(source=prior, crop=crop),
         local_steps=local_steps,
         restarts=restarts,

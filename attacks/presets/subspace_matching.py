@@ -1,25 +1,25 @@
 """Subspace matching: images whose layer inputs span what every weight gradient is made of."""
 
+from fedaudit.attacks.search.image_priors import FACE_COLORS
 from fedaudit.attacks.search.matching_attack import MatchingAttack
-from fedaudit.attacks.search.stage import Stage
-from fedaudit.attacks.search.variables import Pixels
-
-# Like the default of `total_variation` by photos of p01 and p02 of OpenPeople at 64 px, with a
-# ResNet-18 trained on the others: SSIM of two photos 0.94 and 0.85 with a weight of 1, 0.89 and
-# 0.83 with 0.3; of one 0.73 with 2. With `steps` 200 and `polish` 4, a dark photo that stayed below
-# 0.82 came to 0.89, one at 0.85 to 0.92. benchmarks/subspace.py reports on p09 and p10.
-TRACE_OF_VARIATION = 5e-7
-"""Weight of the total variation while polishing, where the distance is below 1e-3."""
+from fedaudit.attacks.search.stage import (
+    SPAN_FADING,
+    SPAN_LR,
+    SPAN_POLISH,
+    SPAN_STEPS,
+    SPAN_VARIATION,
+    span_stages,
+)
 
 
 def subspace_matching(
     *,
-    steps: int = 150,
-    lr: float = 0.2,
-    total_variation: float = 1.0,
-    fading: float = 2.0,
-    polish: int = 8,
-    face_colors: float = 0.3,
+    steps: int = SPAN_STEPS,
+    lr: float = SPAN_LR,
+    total_variation: float = SPAN_VARIATION,
+    fading: float = SPAN_FADING,
+    polish: int = SPAN_POLISH,
+    face_colors: float = FACE_COLORS,
     restarts: int = 1,
     layers: tuple[str, ...] = (),
     seconds: float | None = None,
@@ -49,23 +49,10 @@ def subspace_matching(
     """
     if steps < 1:
         raise ValueError("steps must be at least 1")
-    search = Stage(
-        varies=Pixels(start="normal"),
-        steps=steps,
-        lr=lr,
-        total_variation=total_variation,
-        fading=fading,
-    )
-    last = Stage(
-        varies=Pixels(start="previous"),
-        steps=polish,
-        lr=1.0,
-        optimizer="lbfgs",
-        total_variation=TRACE_OF_VARIATION,
-        patience=5,
-    )
     return MatchingAttack(
-        stages=(search, last) if polish and fading else (search,),
+        stages=span_stages(
+            steps, polish, lr=lr, total_variation=total_variation, fading=fading
+        ),
         match="spans",
         layers=tuple(layers),
         face_colors=face_colors,

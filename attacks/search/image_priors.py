@@ -15,6 +15,9 @@ FACE_MEAN, FACE_DEVIATION = (0.464, 0.370, 0.303), (0.262, 0.205, 0.186)
 VARIATION, VARIATION_AT = 0.3, 1024
 """Weight of the total variation, and unknown numbers (a gray image of 32 px) of its images."""
 
+FACE_COLORS = 0.3
+"""Weight of `FaceColors`, likewise."""
+
 ImagePrior = Callable[[Tensor], Tensor]
 """Images `[n, C, H, W]` in [0, 1] → penalty, a scalar."""
 
@@ -48,7 +51,7 @@ class FaceColors:
         mean, deviation: Of red, green and blue over all pixels.
     """
 
-    weight: float = 0.3
+    weight: float = FACE_COLORS
     mean: tuple[float, float, float] = FACE_MEAN
     deviation: tuple[float, float, float] = FACE_DEVIATION
 

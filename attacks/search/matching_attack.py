@@ -28,8 +28,13 @@ from fedaudit.attacks.search.image_priors import FaceColors
 from fedaudit.attacks.search.local_steps import LocalSteps, dummy_update_of
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.search_run import SearchRun
-from fedaudit.attacks.search.span_matching import SpanMatching, is_left_to_spans
-from fedaudit.attacks.search.stage import Stage, adjusted, from_gray
+from fedaudit.attacks.search.span_matching import (
+    EXPLAINED,
+    SpanMatching,
+    is_left_to_spans,
+    lead_of_spans,
+)
+from fedaudit.attacks.search.stage import Stage, adjusted, from_gray, opening
 from fedaudit.attacks.search.trace import Trace
 from fedaudit.attacks.search.variables import Scene, generic_faces
 from fedaudit.attacks.training.dummy_update import DummyUpdate
@@ -69,6 +74,8 @@ class MatchingAttack:
         angle: See `Matching`.
         first_fully_connected: Use what the first fully connected layer gives away in closed form.
         labels: "inferred", or "soft": searched together with the images.
+        spans_first: Where no feature map is known but what layers' inputs span decides the images,
+            search by that before the stages, which then are left out if it explains the update.
         match: Compare by the "gradient" of dummy images, or by what "spans" the inputs of each
             layer (`SpanMatching`): no labels and no loss are needed, and nothing is known of order.
         layers: Match only parameters whose names start so; () matches all.
@@ -102,6 +109,7 @@ class MatchingAttack:
     first_fully_connected: bool = False
     labels: Literal["inferred", "soft"] = "inferred"
     match: Literal["gradient", "spans"] = "gradient"
+    spans_first: bool = False
     layers: tuple[str, ...] = ()
     restarts: int = 1
     prior: FaceGenerator | None = None
@@ -178,9 +186,9 @@ class MatchingAttack:
         best = int(run.best.argmin())
         evidence, matching = run.scene.evidence, run.scene.matching
         labels, images = evidence.known_labels, run.images[best]
-        evaluations, handled = [matching.evaluations], False
-        if self.match == "spans":
-            labels = labels_of_images(evidence, images)
+        evaluations, handled = [run.scene.evaluations], False
+        if self.match == "spans" or (run.seen_by_spans and evidence.count > 1):
+            labels, handled = labels_of_images(evidence, images), run.seen_by_spans
         else:
             if matching.loss == "soft" and not matching.fixed:
                 labels = torch.stack([rows[best] for rows in matching.free]).argmax(1)
@@ -279,18 +287,27 @@ class MatchingAttack:
         if isinstance(matching, SpanMatching) and not by_spans:
             stages = from_gray(stages)
         stages = adjusted(stages, evidence, generated=self.prior is not None)
+        if self.spans_first and isinstance(matching, Matching) and dummy is None:
+            if not (matching.has_features or matching.fixed):
+                scene.spans = lead_of_spans(evidence, self.layers, self.restarts)
+            if scene.spans is not None:
+                stages = (*opening(self.stages), *stages)
+        if self.face_colors and any(m.training for m in batch_norm_layers(evidence.model).values()):
+            colors = FaceColors(weight=self.face_colors)
+            stages = tuple(
+                replace(one, priors=(*one.priors, colors)) if one.match == "spans" else one
+                for one in stages
+            )
         if isinstance(matching, SpanMatching):
-            norms = batch_norm_layers(evidence.model).values()
-            if self.face_colors and any(norm.training for norm in norms):
-                colors = FaceColors(weight=self.face_colors)
-                stages = tuple(replace(one, priors=(*one.priors, colors)) for one in stages)
             exact = photo_by_position(evidence) if by_spans else None
-            if exact is not None and not matching.explained_by(exact):
+            if exact is not None and matching.distance(exact) > EXPLAINED:
                 exact = None
         elif evidence.photos.transforms and dummy is None:
             evidence.photos.choose(partial(_distance, matching), scene.generic_faces(GENERIC))
         steps = sum(
-            stage.expected_steps(matching)
+            stage.expected_steps(
+                scene.spans if scene.spans and stage.match == "spans" else matching
+            )
             for stage in stages
             if evidence.smooth or not stage.smooth_only
         )

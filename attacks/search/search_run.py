@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from fedaudit.attacks.evidence.labels.of_images import in_order_of_labels
 from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.comparison import Comparison, free_rows
 from fedaudit.attacks.search.map_matching import MapMatching, goal_of
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.mover import Decode, Mover, Task
+from fedaudit.attacks.search.span_matching import SEEN, SpanMatching
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.trace import Trace
 from fedaudit.attacks.search.variables import Scene, StageResult
@@ -47,6 +49,7 @@ class SearchRun:
     def __post_init__(self) -> None:
         self.best = torch.full((self.scene.restarts,), float("inf"))
         self.images = torch.empty(0)
+        self.seen_by_spans = False
 
     @property
     def seconds(self) -> float:
@@ -67,11 +70,12 @@ class SearchRun:
                 continue
             if number and self.trace.time_is_up:
                 break
+            if self.seen_by_spans and stage.match != "spans":
+                break
             variables = None
             if saved:
                 variables = [saved[f"variable/{i}"] for i in range(self.scene.evidence.count)]
-                self.scene.restarts = len(variables[0])
-                self.scene.matching.keep(range(self.scene.restarts))
+                self.scene.keep(range(len(variables[0])))
             result = self._stage(number, stage, result, variables, saved)
             saved = {}
             if stage.keep and stage.keep < self.scene.restarts:
@@ -90,6 +94,9 @@ class SearchRun:
         scene = self.scene
         goal = goal_of(scene.evidence) if stage.match == "maps" else None
         if stage.match == "maps" and goal is None:
+            return before
+        by_spans = stage.match == "spans" and isinstance(scene.matching, Matching)
+        if by_spans and scene.spans is None:
             return before
         if variables is None:
             variables = stage.varies.begin(scene, before)
@@ -112,22 +119,32 @@ class SearchRun:
             with torch.no_grad():
                 begun = torch.cat([decode(v[:1]) for v in starts])
             matching = MapMatching(scene.matching, goal, begun)
+        if by_spans and scene.spans is not None:
+            matching = scene.spans
         task = Task(matching, leaves, decode, penalty, self.trace)
         mover = stage.mover(task, scene.seed + number)
         if saved:
             mover.load({k.removeprefix("move/"): v for k, v in saved.items() if "move/" in k})
         mover.run(lambda: self._save(number, starts, mover))
-        self._offer(leaves, decode)
+        self._offer(leaves, decode, scene.spans if by_spans else None)
         return StageResult(self.images, leaves, stage.varies)
 
-    def _offer(self, variables: Sequence[Tensor], decode: Decode) -> None:
-        """Keep, for each restart, the images with the least match of all stages."""
+    def _offer(
+        self, variables: Sequence[Tensor], decode: Decode, spans: SpanMatching | None = None
+    ) -> None:
+        """Keep, for each restart, the images with the least match of all stages.
+
+        Those that were searched by `spans` are brought in the order of the labels.
+        """
         matching = self.scene.matching
         every = range(len(variables))
         images, matches = [], []
         with torch.no_grad():
             for r in range(len(variables[0])):
                 drawn = decode(torch.stack([v[r] for v in variables])).clamp(0, 1)
+                if spans is not None:
+                    self.seen_by_spans |= spans.distance(drawn) < SEEN
+                    drawn = in_order_of_labels(self.scene.evidence, drawn)
                 images.append(drawn)
         for r, drawn in enumerate(images):
             rows = [row.detach() for row in free_rows(matching, every, r)]
@@ -145,8 +162,7 @@ class SearchRun:
         """Only the best restarts go on."""
         rows = self.best.argsort()[:keep].tolist()
         self.best, self.images = self.best[rows], self.images[rows]
-        self.scene.restarts = keep
-        self.scene.matching.keep(rows)
+        self.scene.keep(rows)
         variables = [v.detach()[rows] for v in result.variables]
         return StageResult(self.images, variables, result.varied)
 
@@ -179,7 +195,7 @@ class SearchRun:
             "stage": number,
             "step": self.trace.step,
             "history": self.trace.history,
-            "evaluations": matching.evaluations,
+            "evaluations": self.scene.evaluations,
             "scales": matching.scales,
             "seconds": self.seconds,
         }

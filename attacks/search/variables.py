@@ -30,6 +30,7 @@ class Scene:
     Attributes:
         prior: Where generated faces come from; None for attacks without one.
         restarts: Independent starts R.
+        spans: What layers' inputs span, where the search begins by that; else None.
     """
 
     evidence: Evidence
@@ -37,6 +38,19 @@ class Scene:
     generator: torch.Generator
     prior: FaceGenerator | None = None
     restarts: int = 1
+    spans: SpanMatching | None = None
+
+    def keep(self, restarts: Sequence[int]) -> None:
+        """Only these restarts go on."""
+        self.restarts = len(restarts)
+        self.matching.keep(restarts)
+        if self.spans is not None:
+            self.spans.keep(restarts)
+
+    @property
+    def evaluations(self) -> int:
+        """How many images were compared."""
+        return self.matching.evaluations + (self.spans.evaluations if self.spans else 0)
 
     @cached_property
     def faces(self) -> FittedGenerator:

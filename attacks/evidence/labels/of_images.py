@@ -41,3 +41,15 @@ def labels_of_images(reading: Reading, images: Tensor) -> Tensor:
     gram += RIDGE * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
     labels: Tensor = torch.linalg.solve(gram, seen @ gradient.T).argmin(1)
     return labels.cpu()
+
+
+def in_order_of_labels(reading: Reading, images: Tensor) -> Tensor:
+    """The images `[N, C, H, W]` in the order of the labels, where these are theirs; else as is."""
+    if reading.labels is None or len(images) == 1:
+        return images
+    own = labels_of_images(reading, images).to(reading.labels.device)
+    if not torch.equal(own.sort().values, reading.labels.sort().values):
+        return images
+    ordered = torch.empty_like(images)
+    ordered[reading.labels.argsort(stable=True)] = images[own.argsort(stable=True)]
+    return ordered

@@ -1,0 +1,122 @@
+"""Does the face generator help a search by spans? Pixels alone against latents and inner maps.
+
+    python benchmarks/prior.py                                  # about 6 CPU minutes
+    python benchmarks/prior.py --batch 4 --train --targets 1    # batch norm in training mode
+    python benchmarks/prior.py --data orl --only "spans: pixels" "spans: inner maps, then pixels"
+    python benchmarks/prior.py --size 112 --targets 1
+
+torchvision's ResNet-18, trained on everybody but the two people who are attacked (p09 and p10 of
+OpenPeople, the last two of ORL), whom no setting was chosen on; that was p01 and p02. Every line
+makes 150 steps an image and then, where pixels are free at the end, 8 of L-BFGS; `gradient` is
+`gan_inversion` without spans, with its own steps.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import mean
+
+import subspace
+import torch
+
+import fedaudit
+from fedaudit.attacks.generators.face_generator import LATENT_PRIOR, FaceGenerator
+from fedaudit.attacks.presets.gan_inversion import gan_inversion
+from fedaudit.attacks.presets.subspace_matching import subspace_matching
+from fedaudit.attacks.search.matching_attack import MatchingAttack
+from fedaudit.attacks.search.stage import Stage
+from fedaudit.attacks.search.variables import FeatureMaps, Latent, Pixels
+from fedaudit.data.openpeople import openpeople
+from fedaudit.data.orl import orl
+from fedaudit.scoring.embedder import load_embedder
+from fedaudit.scoring.image_metrics import PSNR, SSIM
+from fedaudit.scoring.pairing import pair
+
+
+def lines() -> dict[str, MatchingAttack]:
+    """Attacks by name."""
+    pixels = subspace_matching()
+    free, polish = pixels.stages
+    freed = replace(free, varies=Pixels(start="previous"))
+
+    def latent(steps: int) -> Stage:
+        varies = Latent(candidates=64)
+        return Stage(varies=varies, steps=steps, lr=0.1, square_norm=LATENT_PRIOR, match="spans")
+
+    def inner(stage: int, steps: int) -> Stage:
+        return Stage(varies=FeatureMaps(stage=stage), steps=steps, lr=0.05, match="spans")
+
+    def generated(*stages: Stage) -> MatchingAttack:
+        return replace(pixels, stages=stages, prior=FaceGenerator())
+
+    return {
+        "gradient: latent, inner maps, pixels": gan_inversion(spans_first=False),
+        "spans: pixels": pixels,
+        "spans: latent": generated(latent(150)),
+        "spans: latent, then pixels": generated(latent(40), replace(freed, steps=110), polish),
+        "spans: inner maps": generated(latent(30), inner(2, 40), inner(3, 80)),
+        "spans: inner maps, then pixels": generated(
+            latent(20), inner(3, 40), replace(freed, steps=90), polish
+        ),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table, a row for each line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    every = lines()
+    parser.add_argument("--data", choices=("openpeople", "orl"), default="openpeople")
+    parser.add_argument("--people", nargs=2, help="who is attacked; the last two if not given")
+    parser.add_argument("--size", type=int, default=64, help="pixels")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--train", action="store_true", help="batch norm in training mode")
+    parser.add_argument("--targets", type=int, default=2, help="batches")
+    parser.add_argument("--only", nargs="*", default=list(every), choices=every)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    size = options.size
+    faces = (openpeople if options.data == "openpeople" else orl)(size=size)
+    people = sorted(set(faces.people))
+    subspace.ATTACKED = tuple(options.people or people[-2:])  # type: ignore[assignment]
+    embedded = load_embedder().embed(faces.images)
+    torch.manual_seed(0)
+    model = subspace.resnet(18)(len(people) - 2)
+    subspace.train(model, faces, 0)
+    model.train(options.train)
+    batches = list(subspace.batches(faces, options.batch, options.targets, 0))
+    print("| search | SSIM (least) | PSNR | first of ten | distance left | CPU s |")
+    print("|---|---|---|---|---|---|")
+    for name in options.only:
+        rows = []
+        for seed, chosen in enumerate(batches):
+            images, labels = faces.images[chosen], torch.arange(options.batch)
+            update = subspace.update_of(model, images, labels)
+            began = time.process_time()
+            rebuilt = fedaudit.attack(
+                model,
+                update,
+                every[name],
+                images=options.batch,
+                image_shape=(3, size, size),
+                seed=seed,
+            )
+            spent = time.process_time() - began
+            order = list(pair(images, labels, rebuilt.images, torch.full_like(labels, -1)))
+            found = rebuilt.images[order]
+            known = subspace.first_of_ten(faces, embedded, found, chosen)
+            score = float(SSIM()(images, found).mean()), float(PSNR()(images, found).mean())
+            rows.append((*score, mean(known), rebuilt.objective, spent))
+        ssim, psnr, first, left, seconds = (mean(column) for column in zip(*rows, strict=True))
+        least = min(row[0] for row in rows)
+        print(
+            f"| {name} | {ssim:.2f} ({least:.2f}) | {psnr:.1f} | {first:.2f} | {left:.0e} | "
+            f"{seconds:.0f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -26,6 +26,7 @@ from fedaudit.attacks.search.checkpoint import Checkpoint
 from fedaudit.attacks.search.distances import DISTANCES
 from fedaudit.attacks.search.image_priors import FaceColors
 from fedaudit.attacks.search.local_steps import LocalSteps, dummy_update_of
+from fedaudit.attacks.search.map_matching import goal_of
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.search_run import SearchRun
 from fedaudit.attacks.search.span_matching import (
@@ -287,8 +288,8 @@ class MatchingAttack:
         if isinstance(matching, SpanMatching) and not by_spans:
             stages = from_gray(stages)
         stages = adjusted(stages, evidence, generated=self.prior is not None)
-        if self.spans_first and isinstance(matching, Matching) and dummy is None:
-            if not (matching.has_features or matching.fixed):
+        if self.spans_first and isinstance(matching, Matching):
+            if dummy is None and not matching.fixed and goal_of(evidence) is None:
                 scene.spans = lead_of_spans(evidence, self.layers, self.restarts)
             if scene.spans is not None:
                 stages = (*opening(self.stages), *stages)

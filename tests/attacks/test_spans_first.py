@@ -1,0 +1,96 @@
+"""Attacks that search begin by what layers' inputs span where no feature map is known."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import fedaudit
+from fedaudit.attacks.evidence.labels.of_images import in_order_of_labels
+from fedaudit.attacks.gathering.gather import gather
+from fedaudit.attacks.presets.gan_inversion import gan_inversion
+from fedaudit.attacks.search.image_priors import usual_variation
+from fedaudit.attacks.search.stage import adjusted, opening
+from fedaudit.core.capture import Capture
+from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
+from fedaudit.core.shared import Update
+from fedaudit.scoring.image_metrics import SSIM
+
+sys.path.insert(0, str(Path(__file__).parent))
+from stock_networks import CLASSES, NETWORKS, SHAPE, build_seeded, photos, train_client
+
+Intercept = Callable[..., Capture]
+LABELS = torch.tensor([7, 3, 5])
+
+
+def seen(count: int) -> Observation:
+    """One gradient of torchvision's ResNet-18, evaluating, on `count` photos."""
+    network = NETWORKS["resnet18_eval"]
+    model = build_seeded(network)
+    update = train_client(model, network, None, photos(count), LABELS[:count])
+    arguments = {"name": "resnet18_eval", "classes": CLASSES, "image_size": SHAPE[1]}
+    state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return Observation(
+        model=ModelSpec("stock_networks:stock_network", arguments),
+        before={name: value.detach() for name, value in state.items()},
+        shared=(Update("gradient", update, count),),
+        image_shape=SHAPE,
+        batch_size=count,
+        num_classes=CLASSES,
+        labels=LABELS[:count],
+        training=LocalTraining(batch_size=count, batch_norm="eval"),
+    )
+
+
+def begun(observation: Observation) -> bool:
+    """Whether the default attack would begin by spans."""
+    run = gan_inversion()._begin(observation, torch.Generator().manual_seed(0), 0.0)
+    assert (run.scene.spans is not None) == (run.stages[0].match == "spans")
+    return run.scene.spans is not None
+
+
+def test_it_begins_so_on_a_stock_network_and_not_where_a_map_is_known(
+    intercept: Intercept,
+) -> None:
+    assert begun(seen(1))
+    assert not begun(intercept().seen)
+
+
+def test_images_come_in_the_order_of_their_labels() -> None:
+    evidence = gather(seen(3))
+    shuffled = photos(3)[[2, 0, 1]]
+    torch.testing.assert_close(in_order_of_labels(evidence, shuffled), photos(3))
+    others = photos(3, seed=1)  # whose they are the head's gradient does not say
+    assert in_order_of_labels(evidence, others).shape == others.shape
+
+
+def test_it_takes_no_more_steps_than_the_attack() -> None:
+    stages = gan_inversion(latent_steps=4, stage_steps=6, pixel_steps=20).stages
+    assert [stage.steps for stage in opening(stages)] == [30, 1]
+    assert [stage.steps for stage in opening(stages[:1])] == [4]
+
+
+def test_the_variation_grows_with_the_root_of_what_is_unknown(intercept: Intercept) -> None:
+    assert usual_variation(32 * 32) == 0.3
+    assert usual_variation(4 * 32 * 32) == pytest.approx(0.6)
+    evidence = gather(intercept().seen)
+    weights = [
+        adjusted(gan_inversion(total_variation=w).stages, evidence, generated=True)[-1]
+        for w in (None, 0.7)
+    ]
+    assert evidence.pixels == 32 * 32  # ORL is gray, and the update proves it
+    assert [stage.total_variation for stage in weights] == [0.3, 0.7]
+
+
+@pytest.mark.slow
+def test_a_stock_network_gives_the_image_away() -> None:
+    network = NETWORKS["resnet18_eval"]
+    model = build_seeded(network)
+    image = F.interpolate(photos(1, seed=3), SHAPE[1:], mode="bilinear")
+    update = train_client(model, network, None, image, LABELS[:1])
+    found = fedaudit.attack(model, update, image_shape=SHAPE)
+    assert float(SSIM()(image, found.images)) > 0.8
+    assert found.labels.tolist() == LABELS[:1].tolist()

@@ -284,26 +284,26 @@ class MatchingAttack:
                 evidence = replace(evidence, labels=labels)
         matching = self._comparison(seen, evidence, dummy, generator)
         scene = Scene(evidence, matching, generator, self.prior, self.restarts)
-        stages, exact = self.stages, None
+        stages = self.stages
         if isinstance(matching, SpanMatching) and not by_spans:
             stages = from_gray(stages)
         stages = adjusted(stages, evidence, generated=self.prior is not None)
+        leading = matching if by_spans and isinstance(matching, SpanMatching) else None
         if self.spans_first and isinstance(matching, Matching):
             if dummy is None and not matching.fixed and goal_of(evidence) is None:
-                scene.spans = lead_of_spans(evidence, self.layers, self.restarts)
-            if scene.spans is not None:
-                stages = (*opening(self.stages), *stages)
+                leading = lead_of_spans(evidence, self.layers, self.restarts)
+            if leading is not None and leading.decides:
+                scene.spans, stages = leading, (*opening(self.stages), *stages)
         if self.face_colors and any(m.training for m in batch_norm_layers(evidence.model).values()):
             colors = FaceColors(weight=self.face_colors)
             stages = tuple(
                 replace(one, priors=(*one.priors, colors)) if one.match == "spans" else one
                 for one in stages
             )
-        if isinstance(matching, SpanMatching):
-            exact = photo_by_position(evidence) if by_spans else None
-            if exact is not None and matching.distance(exact) > EXPLAINED:
-                exact = None
-        elif evidence.photos.transforms and dummy is None:
+        exact = photo_by_position(evidence) if leading is not None else None
+        if exact is not None and leading is not None and leading.distance(exact) > EXPLAINED:
+            exact = None
+        if isinstance(matching, Matching) and evidence.photos.transforms and dummy is None:
             evidence.photos.choose(partial(_distance, matching), scene.generic_faces(GENERIC))
         steps = sum(
             stage.expected_steps(

@@ -28,15 +28,14 @@ def is_left_to_spans(evidence: Evidence, layers: Sequence[str], *, use_first_fc:
 def lead_of_spans(
     evidence: Evidence, layers: Sequence[str], restarts: int
 ) -> "SpanMatching | None":
-    """A search by spans where they decide the images, and nothing was done to the update."""
+    """What layers' inputs span, where nothing was done to the update that it would not show."""
     if evidence.photos.transforms or evidence.adaptation.special or evidence.private:
         return None
     try:
         spans = SpanMatching(evidence, layers=layers, restarts=restarts)
     except AttackError:  # no layer says anything
         return None
-    decided = decisive(spans.spans, evidence.pixels, evidence.count)
-    return spans if decided and spans.follows else None
+    return spans if spans.follows else None
 
 
 class SpanMatching:
@@ -89,6 +88,11 @@ class SpanMatching:
         certain = tuple(span for span in spans if span.certain)
         kept = certain if decisive(certain, evidence.pixels, evidence.count) else spans
         self.spans = with_whole_maps(evidence.reader, kept, evidence.pixels)
+
+    @property
+    def decides(self) -> bool:
+        """Whether the spans leave the images no freedom."""
+        return decisive(self.spans, self.evidence.pixels, self.evidence.count)
 
     @property
     def follows(self) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torchvision.models import VisionTransformer
 
 import fedaudit
 from fedaudit.attacks.evidence.labels.of_images import in_order_of_labels
@@ -83,6 +84,18 @@ def test_the_variation_grows_with_the_root_of_what_is_unknown(intercept: Interce
     ]
     assert evidence.pixels == 32 * 32  # ORL is gray, and the update proves it
     assert [stage.total_variation for stage in weights] == [0.3, 0.7]
+
+
+def test_a_vision_transformer_gives_one_photo_away_at_once() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = VisionTransformer(SHAPE[1], 8, 1, 2, 64, 64, num_classes=CLASSES)
+        torch.nn.init.normal_(model.heads.get_submodule("head").weight, std=0.02)
+    image = photos(1)
+    update = train_client(model, NETWORKS["vit"], None, image, LABELS[:1])
+    found = fedaudit.attack(model, update, image_shape=SHAPE)
+    assert float((image - found.images).abs().max()) < 1e-3
+    assert found.iterations == 1
 
 
 @pytest.mark.slow

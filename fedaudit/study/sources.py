@@ -56,7 +56,7 @@ def _limitations(study: Study, source: Source) -> tuple[str, ...]:
         apart = departures(lookup("attacks", one.name), one.settings)
         if apart:
             said = ", ".join(f"{name} = {a!r} (paper: {b!r})" for name, (a, b) in apart.items())
-            sentences.append(f"{one.name} is not run as published: {said}.")
+            sentences.append(f"{one.name} departs from its paper: {said}.")
     return (*source.limitations(), *sentences)
 
 

@@ -50,9 +50,7 @@ def subspace_matching(
     if steps < 1:
         raise ValueError("steps must be at least 1")
     return MatchingAttack(
-        stages=span_stages(
-            steps, polish, lr=lr, total_variation=total_variation, fading=fading
-        ),
+        stages=span_stages(steps, polish, lr=lr, total_variation=total_variation, fading=fading),
         match="spans",
         layers=tuple(layers),
         face_colors=face_colors,

@@ -10,7 +10,14 @@ from fedaudit.core.measures import IdentityTest
 from fedaudit.core.scenario import Choice
 from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.core.trial import Lineup, Trial
-from fedaudit.reports.identity_tests import foreign, group_test, identity_tests, over_control
+from fedaudit.reports.identity_tests import (
+    RANK_SHARE,
+    foreign,
+    group_test,
+    identity_tests,
+    over_control,
+    over_control_by_ranks,
+)
 from fedaudit.reports.trials import Group, Trials
 from fedaudit.stats.intervals import clopper_pearson
 
@@ -195,7 +202,7 @@ def test_what_a_prior_knows_is_no_leak_however_little_it_knows() -> None:
     found = _with_control(4, 2)
     assert found.p_value < 1e-3
     assert found.guarded
-    assert found.over_control == pytest.approx(binom.sf(9, 16, 0.5))
+    assert found.over_control == pytest.approx(binom.sf(9, 16, 0.5) / RANK_SHARE)
     assert found.of_update == found.over_control
     assert found.of_update > 0.05
 
@@ -224,6 +231,19 @@ def test_what_may_say_who_it_was_beside_the_update() -> None:
         assert test.of_update > 0.05
 
 
+def test_matches_say_what_ranks_among_few_people_cannot() -> None:
+    """Seven of seven clients of a real run, among themselves, and none on invented people."""
+    found = _group(*(trial(k, hits=(True,)) for k in range(7)))
+    control = _group(*(trial(k, hits=(False,), role="prior_only") for k in range(7)))
+    both = over_control(found, control, by_lot=False)
+    assert both is not None
+    assert both <= 2**-7 / (1 - RANK_SHARE) < 0.05
+    half = _group(*(trial(k, hits=(k < 3,)) for k in range(7)))
+    few = over_control(half, control, by_lot=False)
+    assert few is not None
+    assert few > 0.05
+
+
 def test_without_a_control_a_guarded_row_shows_nothing() -> None:
     strange = SourceFacts(strangers=(IG,))
     made = trials(line(8, prior=None))
@@ -235,15 +255,15 @@ def test_photos_of_one_update_change_sides_together() -> None:
     """Two updates of two people are two units; seeds of an update are one."""
     pairs = _group(*(trial(k, hits=(True, True)) for k in range(2)))
     control = _group(*(trial(k, hits=(False, False), role="prior_only") for k in range(2)))
-    assert over_control(pairs, control, by_lot=True) == pytest.approx(1 / 16)
+    assert over_control_by_ranks(pairs, control, by_lot=True) == pytest.approx(1 / 16)
     seeds = [
         replace(t, cell=replace(t.cell, seed=seed))
         for seed in range(3)
         for t in (*pairs.trials, *control.trials)
     ]
     again = (Group(tuple(t for t in seeds if t.cell.role == r)) for r in ("audit", "prior_only"))
-    assert over_control(*again, by_lot=True) == pytest.approx(1 / 16)
-    assert over_control(pairs, Group(()), by_lot=True) is None
+    assert over_control_by_ranks(*again, by_lot=True) == pytest.approx(1 / 16)
+    assert over_control_by_ranks(pairs, Group(()), by_lot=True) is None
 
 
 @pytest.mark.parametrize(("rank", "p_value"), [(2, 1.0), (3, binom.sf(15, 16, 0.5))])
@@ -262,4 +282,4 @@ def test_a_gain_counts_from_half_of_what_can_be_gained(rank: int, p_value: float
 
     found = _group(*(trial(k, hits=(True,)) for k in range(8)))
     control = _group(*(without(trial(k, role="prior_only")) for k in range(8)))
-    assert over_control(found, control, by_lot=True) == pytest.approx(p_value)
+    assert over_control_by_ranks(found, control, by_lot=True) == pytest.approx(p_value)

@@ -37,7 +37,7 @@ WORDS: Mapping[str, str] = {
     "its identity cosine to another photo of the same person": "its similarity to its original",
     "how close each face comes to its person": "how close each image comes to its original",
     "identity cosines": "similarities",
-    "pictures of real people. store and share it as biometric data": "copies of the originals. "
+    "pictures of people. store and share it as biometric data": "copies of the originals. "
     "Store and share it as you do these",
     "contains biometric data": "contains originals",
     "biometric data": "special categories of data, such as health",

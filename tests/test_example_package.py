@@ -53,6 +53,7 @@ def test_is_listed_beside_the_built_in_ones(fedaudit: Fedaudit) -> None:
         assert len(listed) > 5
 
 
+@pytest.mark.slow
 def test_its_study(fedaudit: Fedaudit, tmp_path: Path) -> None:
     """The package's own study with fewer targets: one run, in one test, however many workers."""
     text = (PACKAGE / "study.toml").read_text(encoding="utf-8")

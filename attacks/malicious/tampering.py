@@ -245,11 +245,30 @@ def _changed_architecture(
             )
 
 
+def _normalized(model: Mapping[str, Tensor]) -> set[str]:
+    """Weights without a bias that are followed by scale and shift of as many channels."""
+    names = list(model)
+    return {
+        name
+        for name, scale, shift in zip(names, names[1:], names[2:], strict=False)
+        if model[name].dim() > 2
+        and scale.endswith(".weight")
+        and shift == f"{scale.removesuffix('weight')}bias"
+        and model[scale].shape == model[shift].shape == model[name].shape[:1]
+    }
+
+
 def _jumps(model: Mapping[str, Tensor], previous: Mapping[str, Tensor]) -> Iterator[Trace]:
-    """What was replaced since the previous broadcast, rather than trained on."""
+    """What was replaced since the previous broadcast, rather than trained on.
+
+    Weights in front of a normalization are passed over: it takes their scale away, so that the
+    first honest steps of a fresh network may turn them anywhere (MobileFaceNet: by seven times
+    their length, cosine 0.1).
+    """
+    free = _normalized(model)
     for name, tensor in model.items():
         old = previous.get(name)
-        if old is None or old.shape != tensor.shape or tensor.dim() < 2:
+        if old is None or old.shape != tensor.shape or tensor.dim() < 2 or name in free:
             continue
         length = float(old.norm())
         if not (length > 0 and math.isfinite(length)):

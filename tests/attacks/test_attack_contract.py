@@ -328,6 +328,7 @@ class InterruptedByTestError(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_goes_on_where_it_was_interrupted(
     name: str, attack: Any, attacked: Attacked, intercept: Intercept, tmp_path: Path
 ) -> None:

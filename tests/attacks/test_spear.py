@@ -51,6 +51,7 @@ def test_a_batch_comes_back_exactly(
     assert sorted(result.labels.tolist()) == sorted(capture.secret.labels.tolist())
 
 
+@pytest.mark.slow
 def test_descents_reach_what_sampling_does_not(intercept: Intercept, mlp: Simulation) -> None:
     capture = intercept(batch=12, simulation=mlp)
     sampled = run(capture, samples=2048, descend=False)

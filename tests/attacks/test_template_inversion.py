@@ -87,6 +87,7 @@ def test_faces_are_their_own_templates_and_not_those_of_noise(
     assert int((control.argmax(1) == torch.arange(PEOPLE)).sum()) <= 3
 
 
+@pytest.mark.slow
 def test_the_search_gets_nearer_than_the_regression(
     everybody: Observation, quick: TemplateInversion
 ) -> None:

@@ -242,6 +242,7 @@ def test_a_model_that_the_user_names_is_enough(tmp_path: Path, faces: FaceSet) -
     assert (scenario.network.label, scenario.deny) == ("mlp", ("defense",))
 
 
+@pytest.mark.slow
 def test_people_who_are_not_in_the_gallery_do_not_hide_the_others(
     tmp_path: Path, capture: Path, truth: dict[str, Path], gallery: Path
 ) -> None:
@@ -637,6 +638,7 @@ class Blind:
         return Reconstruction(gray, torch.tensor([-1]))
 
 
+@pytest.mark.slow
 def test_an_attack_that_rebuilds_nothing_makes_the_run_invalid(
     tmp_path: Path, capture: Path, truth: dict[str, Path], gallery: Path
 ) -> None:

@@ -46,6 +46,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@pytest.mark.slow
 def test_compare_has_a_line_for_each_defense(run: Path) -> None:
     plain = CliRunner().invoke(cli, ["compare", str(run), "--format", "json"])
     lines = json.loads(plain.output)
@@ -63,6 +64,7 @@ def test_compare_has_a_line_for_each_defense(run: Path) -> None:
     assert (run / "report.html").read_text().count("top_k, by pruned") == 1
 
 
+@pytest.mark.slow
 def test_what_trained_for_one_step_is_never_recommended(run: Path) -> None:
     asked = ["recommend", str(run), "--max-reid", "1", "--min-accuracy", "0"]
     useless = CliRunner().invoke(cli, asked, standalone_mode=False)
@@ -73,10 +75,10 @@ def test_what_trained_for_one_step_is_never_recommended(run: Path) -> None:
 
 
 def test_recommend_names_what_was_measured_or_the_nearest(
-    run: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(build, "results_of", lambda _: sample())
-    asked = ["recommend", str(run), "--scenario", "fresh-b1", "--max-reid", "1"]
+    asked = ["recommend", str(tmp_path), "--scenario", "fresh-b1", "--max-reid", "1"]
     fine = CliRunner().invoke(cli, [*asked, "--min-accuracy", "0"], standalone_mode=False)
     assert fine.return_value == 0
     assert "measured to satisfy both" in fine.output
@@ -89,7 +91,19 @@ def test_recommend_names_what_was_measured_or_the_nearest(
     assert {c["standing"] for c in plain[0]["candidates"]} <= {"too costly", "too leaky", "no gain"}
 
 
-def test_a_wrong_scenario_names_the_closest(run: Path) -> None:
-    asked = ["recommend", str(run), "--max-reid", "1", "--min-accuracy", "0", "--scenario", "frech"]
+def test_a_wrong_scenario_names_the_closest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "results_of", lambda _: sample())
+    asked = [
+        "recommend",
+        str(tmp_path),
+        "--max-reid",
+        "1",
+        "--min-accuracy",
+        "0",
+        "--scenario",
+        "frech-b1",
+    ]
     result = CliRunner().invoke(cli, asked, standalone_mode=False)
-    assert "did you mean 'fresh'" in str(result.exception)
+    assert "did you mean 'fresh-b1'" in str(result.exception)

@@ -47,6 +47,7 @@ def study(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_kill_and_go_on(study: Path) -> None:
     run = start(study, "--workers", "2", seconds=0.3)
     wait_for(study, 3)

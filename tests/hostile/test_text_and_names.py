@@ -78,6 +78,7 @@ def test_errors_are_short() -> None:
     assert len(str(error)) < 600
 
 
+@pytest.mark.slow
 def test_a_network_of_a_library_is_not_looked_for_in_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,7 @@ def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 
 @pytest.mark.usefixtures("registered")
+@pytest.mark.slow
 def test_a_new_metric_stands_in_results_page_and_compare(tmp_path: Path) -> None:
     (tmp_path / "study.toml").write_text(STUDY)
     run = tmp_path / "run"

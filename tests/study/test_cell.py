@@ -412,6 +412,7 @@ def test_the_demo_is_a_valid_study(quick: bool) -> None:
     assert {s.network.name for s in color.scenarios} == {"torchvision:resnet18"}
 
 
+@pytest.mark.slow
 def test_a_private_study_states_what_it_spent_and_what_it_changed(tmp_path: Path) -> None:
     """A stated ε holds for the training, not for the audited round; the network is told of."""
     defenses = (

@@ -34,6 +34,7 @@ def test_two_workers_do_what_one_does(
     assert capfd.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_is_killed_and_its_job_done_again(
     chores: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

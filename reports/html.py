@@ -92,6 +92,7 @@ def render(
         "exposure_table": view.exposure_table(shown),
         "states": view.states_of(shown),
         "judged": view.judged(shown),
+        "lead": view.lead(shown.headline.sentence),
         "not_shown": view.not_shown(shown, headline),
         "next_steps": view.next_steps(shown),
         "causes": view.causes(shown),

@@ -39,6 +39,21 @@ def headline_row(results: Results) -> Row | None:
     return None if results.headline_row is None else results.rows[results.headline_row]
 
 
+def lead(sentence: str) -> tuple[str, str]:
+    """The beginning of a long sentence, which says what was found, and the rest.
+
+    >>> lead("0 of 6 people re-identified; too few to say more. Run more.")
+    ('0 of 6 people re-identified', 'Too few to say more. Run more.')
+    """
+    ends = [place for mark in ("; ", ". ") if (place := sentence.find(mark)) > 0]
+    if not ends:
+        return sentence, ""
+    end = min(ends)
+    stop = "." if sentence[end] == "." else ""
+    rest = sentence[end + 2 :]
+    return sentence[:end] + stop, rest[:1].upper() + rest[1:]
+
+
 def judged(results: Results) -> str:
     """What the verdict is about."""
     if not results.deployed:

@@ -155,6 +155,7 @@ def test_a_librarys_network_gives_its_photo_back_without_any_setting(
     assert float(result[1]) >= least
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_and_is_kept_without_outputs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

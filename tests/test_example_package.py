@@ -46,6 +46,7 @@ def fedaudit(tmp_path_factory: pytest.TempPathFactory) -> Fedaudit:
     return run
 
 
+@pytest.mark.slow
 def test_is_listed_beside_the_built_in_ones(fedaudit: Fedaudit) -> None:
     for kind, name in (("methods", "prototypes"), ("attacks", "mean_face")):
         listed = {one["name"]: one for one in json.loads(fedaudit("list", kind, "--json"))}

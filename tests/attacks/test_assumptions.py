@@ -127,6 +127,7 @@ def test_what_an_estimate_shows_but_an_attack_cannot_meet(intercept: Intercept) 
         ("gaussian_noise", {"std": 1.0, "of": "norm"}, "inverting_gradients", 0.1),
     ],
 )
+@pytest.mark.slow
 def test_who_knows_the_defense_does_better(
     defense: str, settings: dict[str, object], attack: str, margin: float, intercept: Intercept
 ) -> None:

@@ -239,6 +239,7 @@ def test_decoded_maps_show_the_face(network: str, intercept: Intercept, cache: s
 
 
 @pytest.mark.parametrize(("network", "batch"), [("face_pooled", 1), ("face", 2)])
+@pytest.mark.slow
 def test_refined_to_the_face_itself(
     network: str, batch: int, intercept: Intercept, cache: str
 ) -> None:

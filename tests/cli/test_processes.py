@@ -96,6 +96,7 @@ def _file(folder: Path, name: str) -> Path:
     return next(folder.glob(f"run/*/{name}"))
 
 
+@pytest.mark.slow
 def test_without_network_and_cache_one_message_comes_before_any_work(tmp_path: Path) -> None:
     """Not a failure a job: the faces are needed by all of them."""
     environment = {**os.environ, "FEDAUDIT_CACHE": str(tmp_path / "c"), "FEDAUDIT_OFFLINE": "1"}

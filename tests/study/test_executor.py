@@ -48,6 +48,7 @@ def test_a_stopped_worker_is_killed_and_its_job_done_again(
     assert (tmp_path / "frozen.attempts").read_text() == "xx"
 
 
+@pytest.mark.slow
 def test_an_endless_job_ends_at_the_limit_and_the_others_are_done(
     chores: Any, tmp_path: Path
 ) -> None:

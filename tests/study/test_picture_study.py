@@ -161,7 +161,7 @@ def test_methods_of_people_are_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cifar10", "medmnist", "x_rays"])
 def test_an_example_runs(tmp_path: Path, name: str) -> None:
-    runpy.run_path(str(EXAMPLES / "stand_ins.py"))["main"](tmp_path / "data")
+    runpy.run_path(str(EXAMPLES / "example_data.py"))["main"](tmp_path / "data")
     shutil.copy(EXAMPLES / f"{name}.toml", tmp_path)
     study = load_study(tmp_path / f"{name}.toml")
     one = replace(study, scenarios=(replace(study.scenarios[0], targets=1),))

@@ -1,6 +1,6 @@
 """Small stand-ins for CIFAR-10, a MedMNIST file and a folder of X-rays, in their very layouts.
 
-    python examples/pictures/stand_ins.py
+    python examples/pictures/example_data.py
 
 writes `data/` beside this file, so that the three studies here run as they stand. Put the real set
 in its place, and the same study audits it: `cifar-10-batches-py` as CIFAR's archive unpacks,

@@ -268,6 +268,8 @@ def test_batch_norm_is_refused_and_says_why() -> None:
         {"epsilon": 8.0, "noise_multiplier": 1.0},
         {"steps": 0},
         {"sample_rate": 1.5},
+        {"sample_rate": 0.0},
+        {"sample_rate": -0.5},
     ],
 )
 def test_settings_out_of_range(settings: dict[str, Any]) -> None:

@@ -152,12 +152,21 @@ class Fishing:
                 "fishing inverts what a head sends down, and this client trains nothing but its "
                 "head: use an attack on the head's own gradient, such as gan_inversion."
             )
-        scale = torch.stack([v.norm() for v in below.values()]).norm().clamp_min(1e-30)
+        scale = torch.stack([v.double().norm() for v in below.values()]).norm().clamp_min(1e-30)
+        if not bool(scale.isfinite()):
+            raise AttackError(
+                "under the fished model this client's training diverged, and its update holds "
+                "numbers that are not finite: use fewer local steps or a smaller learning rate."
+            )
         alone = replace(
             seen,
             batch_size=1,
             labels=labels[:1],
-            shared=(replace(update, tensors={k: v / scale for k, v in below.items()}, examples=1),),
+            shared=(
+                replace(
+                    update, tensors={k: v / scale.to(v.dtype) for k, v in below.items()}, examples=1
+                ),
+            ),
         )
         result: Reconstruction = invert(alone, generator=generator, progress=progress, **more)
         gray = result.images.new_full((seen.batch_size - 1, *result.images.shape[1:]), EMPTY)

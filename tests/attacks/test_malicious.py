@@ -190,6 +190,17 @@ def test_fishing_brings_one_image_back(batch_of: Intercept) -> None:
     assert capture.secret.labels[fished] == result.labels[0]
 
 
+def test_fishing_refuses_what_diverged(batch_of: Intercept) -> None:
+    attack = Fishing(inverter="inverting_gradients", settings={"steps": 2})
+    seen = batch_of(batch=2, malicious=attack).seen
+    update = seen.update
+    assert update is not None
+    tensors = {k: v if k.startswith("head.") else v / 0 for k, v in update.tensors.items()}
+    diverged = replace(seen, shared=(replace(update, tensors=tensors),))
+    with pytest.raises(AttackError, match="not finite"):
+        attack(diverged, generator=noise())
+
+
 def test_fishing_without_a_head_is_the_honest_attack(batch_of: Intercept) -> None:
     attack = Fishing(inverter="inverting_gradients", settings={"steps": 3})
     capture = batch_of(batch=2, malicious=attack, defense="private_projector")

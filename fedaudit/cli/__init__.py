@@ -18,6 +18,7 @@ COMMANDS = {
     "report": ("fedaudit.cli.report:report", "Write the report of a run folder again."),
     "verify": ("fedaudit.cli.verify:verify", "Check that nothing in a run folder was altered."),
     "sign": ("fedaudit.cli.sign:sign", "Say who stands for a run, and sign it."),
+    "runs": ("fedaudit.cli.runs:runs", "List and show the runs that are kept."),
     "names": ("fedaudit.cli.names:names", "Print whom a run's pseudonyms stand for."),
     "compare": ("fedaudit.cli.compare:compare", "Print what each defense of a run buys."),
     "recommend": ("fedaudit.cli.recommend:recommend", "Name defenses that were good enough."),

@@ -1,0 +1,24 @@
+"""`fedaudit runs`: the run folders that are kept. One file a subcommand."""
+
+import click
+
+from fedaudit.cli.group import LazyGroup
+from fedaudit.cli.options import examples
+
+COMMANDS = {
+    "ls": ("fedaudit.cli.runs_list:ls", "List the runs below a folder."),
+    "show": ("fedaudit.cli.runs_list:show", "Show what one run says of itself."),
+}
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    epilog=examples(
+        "fedaudit runs ls",
+        "fedaudit runs ls audits --json",
+        "fedaudit runs show runs/first",
+    ),
+)
+def runs() -> None:
+    """List, show and remove the runs that are kept."""

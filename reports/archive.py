@@ -1,0 +1,225 @@
+"""Many runs below a directory: what each says of itself, read without computing anything again.
+
+Verdicts are as `results.json` states them. Whether they follow from the folder's cells is what
+`fedaudit verify` looks at, a run at a time.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from fedaudit.core.errors import FedauditError
+from fedaudit.core.measures import Evidence, Rate
+from fedaudit.files import regular_file
+from fedaudit.reports.comparison import Severity, VerdictKind
+from fedaudit.study import hash_list, manifest
+from fedaudit.study.manifest import Manifest
+from fedaudit.study.run_folder import RunFolder
+
+State = Literal["finished", "unfinished", "altered", "unreadable"]
+DEPTH, MOST = 4, 10_000
+"""How many folders deep runs are looked for, and how many folders are looked into."""
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One run of a list; None and "" where it is not known.
+
+    Attributes:
+        name: Its folder, from the directory that was listed.
+        path: Its folder.
+        study: Name of the study.
+        started: ISO time when it began, UTC.
+        verdict: What results.json states; None where there is none.
+        sentence: The verdict in words.
+        severity: Of the verdict.
+        deployed: Labels of the defenses that the verdict judges; () of a comparison.
+        reid: Re-identification of the row that the verdict speaks of.
+        people: Independent people or updates of that row, or of the row that has most.
+        size: Bytes on disk.
+        state: "altered" where files are not as the run listed them, "unreadable" where another
+            build wrote the folder, or it is damaged.
+        why: Which files, jobs or error the state is due to.
+        evidence: What the run may keep of the originals.
+        build: Version that wrote it, and the commit where it is known.
+    """
+
+    name: str
+    path: Path
+    study: str = ""
+    started: str = ""
+    verdict: VerdictKind | None = None
+    sentence: str = ""
+    severity: Severity | None = None
+    deployed: tuple[str, ...] = ()
+    reid: Rate | None = None
+    people: int | None = None
+    size: int = 0
+    state: State = "unreadable"
+    why: str = ""
+    evidence: Evidence | None = None
+    build: str = ""
+
+
+class _Part(BaseModel):
+    """What is read of a results.json, of whatever schema; the rest is not looked at."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class _Verdict(_Part):
+    kind: VerdictKind
+    sentence: str
+    severity: Severity
+
+
+class _Measurement(_Part):
+    reid: Rate | None = None
+
+
+class _Row(_Part):
+    measurement: _Measurement | None = None
+
+
+class _Provenance(_Part):
+    fedaudit: str = ""
+    started: str = ""
+    git_commit: str | None = None
+
+
+class _Stated(_Part):
+    study: str = ""
+    headline: _Verdict
+    headline_row: int | None = None
+    deployed: tuple[str, ...] = ()
+    rows: tuple[_Row, ...] = ()
+    provenance: _Provenance = _Provenance()
+
+    @property
+    def rates(self) -> tuple[Rate | None, ...]:
+        return tuple(row.measurement.reid if row.measurement else None for row in self.rows)
+
+
+def find_runs(directory: Path) -> Iterator[Path]:
+    """Run folders in a directory and below it, by name; links are not followed.
+
+    Args:
+        directory: A run folder, or a folder of them, up to `DEPTH` folders deep.
+    """
+    waiting, seen = [(directory, 0)], 0
+    while waiting and seen < MOST:
+        folder, depth = waiting.pop()
+        seen += 1
+        try:
+            inside = sorted((e for e in os.scandir(folder) if _is_folder(e)), key=lambda e: e.name)
+            is_run = (folder / manifest.FILE).is_file()
+        except OSError:  # may not be looked into
+            continue
+        if is_run:
+            yield folder
+        elif depth < DEPTH:
+            waiting += [(Path(entry), depth + 1) for entry in reversed(inside)]
+
+
+def list_runs(directory: Path) -> tuple[RunSummary, ...]:
+    """Every run below a directory, the latest first."""
+    runs = [summary(path, _name(path, directory)) for path in find_runs(directory)]
+    return tuple(sorted(runs, key=lambda run: run.started, reverse=True))
+
+
+def summary(path: Path, name: str = "") -> RunSummary:
+    """What a run folder says of itself; its files are hashed, and nothing is written.
+
+    Args:
+        path: The folder.
+        name: How to call it; its own name by default.
+    """
+    stated = _stated(path)
+    rates = stated.rates if stated else ()
+    place = stated.headline_row if stated else None
+    reid = rates[place] if place is not None and 0 <= place < len(rates) else None
+    counts = [rate.n for rate in rates if rate]
+    source = stated.provenance if stated else _Provenance()
+    known = RunSummary(
+        name=name or path.name,
+        path=path,
+        study=stated.study if stated else "",
+        started=source.started,
+        verdict=stated.headline.kind if stated else None,
+        sentence=stated.headline.sentence if stated else "",
+        severity=stated.headline.severity if stated else None,
+        deployed=stated.deployed if stated else (),
+        reid=reid,
+        people=reid.n if reid else max(counts, default=None),
+        size=size_of(path),
+        build=" ".join(filter(None, (source.fedaudit, (source.git_commit or "")[:12]))),
+    )
+    try:
+        read = manifest.read(path)
+        state, why = _state(path, read)
+    except FedauditError as error:
+        return replace(known, why=str(error))
+    return replace(
+        known,
+        study=read.study.name,
+        started=read.started,
+        deployed=read.study.audited,
+        state=state,
+        why=why,
+        evidence=read.evidence,
+        build=known.build or read.fedaudit,
+    )
+
+
+def size_of(path: Path) -> int:
+    """Bytes of the files in a folder and below it; links count as nothing."""
+    total = 0
+    for folder, _, files in os.walk(path):
+        for file in files:
+            try:
+                total += os.lstat(os.path.join(folder, file)).st_size
+            except OSError:  # gone meanwhile
+                continue
+    return total
+
+
+def _state(path: Path, read: Manifest) -> tuple[State, str]:
+    found = hash_list.compare(path, hash_list.read(path)) if hash_list.root(path) else None
+    if found and (names := (*found.altered, *found.missing)):
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        return "altered", f"{names[0]}{more}"
+    folder = RunFolder(path)
+    undone = sum(not folder.files(job.kind, job.key)[0].exists() for job in read.jobs)
+    if undone or found is None:
+        return "unfinished", f"{undone} of {len(read.jobs)} jobs have no result"
+    return "finished", ""
+
+
+def _stated(path: Path) -> _Stated | None:
+    try:
+        return _adapter().validate_json(regular_file.read_bytes(path / "results.json"))
+    except (OSError, FedauditError, ValidationError, RecursionError):
+        return None
+
+
+@cache
+def _adapter() -> TypeAdapter[_Stated]:
+    return TypeAdapter(_Stated)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
+
+
+def _name(path: Path, directory: Path) -> str:
+    return path.name if path == directory else path.relative_to(directory).as_posix()
+
+
+def plain(run: RunSummary) -> Mapping[str, object]:
+    """A summary as JSON shows it."""
+    return asdict(run) | {"path": str(run.path)}

@@ -4,7 +4,7 @@ import math
 from statistics import median
 
 from fedaudit.core.trial import Trial
-from fedaudit.reports.comparison import Effort
+from fedaudit.reports.measurement import Effort
 from fedaudit.reports.trials import Group
 
 # Chosen by benchmarks/convergence.py on ORL; its figures are of other faces.

@@ -7,7 +7,8 @@ from typing import Literal
 
 from fedaudit.core.claims import COUNTS, Claim, in_words
 from fedaudit.core.protocols import AttackCategory
-from fedaudit.reports.comparison import LEAKING, Exposure, Measurement, Row, Severity
+from fedaudit.reports.comparison import LEAKING, Exposure, Row, Severity
+from fedaudit.reports.measurement import Measurement
 from fedaudit.reports.plain_names import attack_name, defense_name
 from fedaudit.reports.results import Coverage, Finding
 from fedaudit.reports.text import percent

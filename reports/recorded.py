@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from fedaudit.core.measures import Estimate, Rate
 from fedaudit.core.recorded_run import Protection
 from fedaudit.core.scenario import Study
-from fedaudit.reports.comparison import Measurement, Row, Severity
+from fedaudit.reports.comparison import Row, Severity
+from fedaudit.reports.measurement import Measurement
 from fedaudit.reports.results import Finding
 from fedaudit.reports.verdicts import severity_of
 from fedaudit.scoring.identity import Gallery

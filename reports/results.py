@@ -13,14 +13,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from fedaudit.core.measures import Estimate, MetricFacts, Rate
-from fedaudit.reports.comparison import (
-    DefenseLine,
-    Exposure,
-    Row,
-    Severity,
-    Verdict,
-    VerdictKind,
-)
+from fedaudit.reports.comparison import DefenseLine, Exposure, Row, Severity, Verdict, VerdictKind
 from fedaudit.reports.explanation import Explanation
 from fedaudit.study.sign_off import SignOff
 

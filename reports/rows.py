@@ -13,10 +13,11 @@ from fedaudit.core.scenario import Study
 from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.core.threat_models import threat_model
 from fedaudit.reports import recorded
-from fedaudit.reports.comparison import Explained, Measurement, Row, Verdict, Worst, role_of
+from fedaudit.reports.comparison import Row, Verdict, role_of
 from fedaudit.reports.controls import lacks_power
 from fedaudit.reports.effort import effort
 from fedaudit.reports.identity_tests import foreign, group_test, identity_tests
+from fedaudit.reports.measurement import Explained, Measurement, Worst
 from fedaudit.reports.power import inconclusive, short_of, with_power
 from fedaudit.reports.results import Contrast, Settings
 from fedaudit.reports.second_opinions import second_opinions

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from fedaudit.core.trial import ImageScore
-from fedaudit.reports.comparison import SecondOpinion
+from fedaudit.reports.measurement import SecondOpinion
 from fedaudit.reports.trials import Group
 from fedaudit.reports.unit_scores import rate_of
 

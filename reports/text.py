@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar, cast
 
 from fedaudit.core.measures import Estimate, Rate
-from fedaudit.reports.comparison import SecondOpinion
+from fedaudit.reports.measurement import SecondOpinion
 
 T = TypeVar("T")
 

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from fedaudit.core.measures import Rate
-from fedaudit.reports.comparison import GRAVITY, Measurement, Reason, Row, Severity, Verdict
+from fedaudit.reports.comparison import GRAVITY, Reason, Row, Severity, Verdict
 from fedaudit.reports.identity_tests import ALPHA
+from fedaudit.reports.measurement import Measurement
 from fedaudit.reports.results import Settings
 from fedaudit.reports.text import NBSP, counted, p_value, percent, signed
 from fedaudit.stats.intervals import clopper_pearson, targets_needed

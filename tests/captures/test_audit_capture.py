@@ -37,8 +37,9 @@ from fedaudit.data.face_set import FaceSet
 from fedaudit.data.pseudonyms import key_of_folders, pseudonym
 from fedaudit.models.zoo import build
 from fedaudit.reports.build import build_report
-from fedaudit.reports.comparison import Measurement, Row
+from fedaudit.reports.comparison import Row
 from fedaudit.reports.controls import lacks_power, succeeds
+from fedaudit.reports.measurement import Measurement
 from fedaudit.reports.recorded import findings_of
 from fedaudit.reports.results import Results, Settings, schema
 from fedaudit.reports.trials import Trials

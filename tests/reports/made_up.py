@@ -8,7 +8,8 @@ import numpy as np
 from fedaudit.core.claims import Claim, Gap
 from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.core.trial import Cell, ImageScore, Lineup, Role, Trial
-from fedaudit.reports.comparison import Measurement, Row
+from fedaudit.reports.comparison import Row
+from fedaudit.reports.measurement import Measurement
 from fedaudit.reports.results import Settings
 from fedaudit.reports.rows import rows
 from fedaudit.reports.trials import Trials

@@ -11,8 +11,9 @@ from scipy.special import betaincinv
 
 from fedaudit.core.measures import Estimate, Evidence, IdentityTest, Rate, Utility
 from fedaudit.federation.utility import accuracy_difference
-from fedaudit.reports.comparison import DefenseLine, Exposure, Measurement, Row, Verdict, Worst
+from fedaudit.reports.comparison import DefenseLine, Exposure, Row, Verdict
 from fedaudit.reports.html import render
+from fedaudit.reports.measurement import Measurement, Worst
 from fedaudit.reports.pictures import Picture
 from fedaudit.reports.results import (
     SCHEMA_VERSION,

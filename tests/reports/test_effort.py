@@ -11,8 +11,8 @@ from fedaudit.core.protocols import Halves
 from fedaudit.core.registry import create
 from fedaudit.core.scenario import Study
 from fedaudit.core.trial import Trial
-from fedaudit.reports.comparison import Effort
 from fedaudit.reports.effort import effort, gain_of
+from fedaudit.reports.measurement import Effort
 from fedaudit.reports.trials import Group
 
 sys.path.insert(0, str(Path(__file__).parent))

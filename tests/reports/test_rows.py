@@ -6,7 +6,7 @@ import pytest
 
 from fedaudit.core.reconstruction import Adaptive
 from fedaudit.core.trial import Trial
-from fedaudit.reports.comparison import Worst
+from fedaudit.reports.measurement import Worst
 from fedaudit.reports.rows import contrasts, rows
 from fedaudit.reports.verdicts import NOT_TESTED
 from fedaudit.scoring.copies import calibrate_copies

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from fedaudit.core.measures import IdentityTest
-from fedaudit.reports.comparison import Measurement, Row
+from fedaudit.reports.comparison import Row
+from fedaudit.reports.measurement import Measurement
 from fedaudit.reports.power import lack_of_power, short_of
 from fedaudit.reports.verdicts import demonstrated, judge, model_in_words
 

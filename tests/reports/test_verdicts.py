@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from fedaudit.core.measures import Estimate, Rate
 from fedaudit.core.trial import Trial
-from fedaudit.reports.comparison import Measurement, Row, Severity, Verdict, VerdictKind
+from fedaudit.reports.comparison import Row, Severity, Verdict, VerdictKind
 from fedaudit.reports.headline import headline
+from fedaudit.reports.measurement import Measurement
 from fedaudit.reports.verdicts import (
     NOT_TESTED,
     ORDER,

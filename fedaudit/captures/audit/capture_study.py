@@ -4,7 +4,6 @@ Everything that decides the results, and everything that the report says of the 
 the study: a run goes on only with the same recording, and its report needs the recording no more.
 """
 
-import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,12 @@ from fedaudit.captures.audit.audit_notes import (
 from fedaudit.captures.audit.auditor_photos import all_originals, originals
 from fedaudit.captures.audit.choose_attacks import Found, choose_attacks
 from fedaudit.captures.audit.known_defenses import faint_noise
+from fedaudit.captures.audit.recorded_labels import (
+    deployed_label,
+    protection_label,
+    rounds_name,
+    safe_label,
+)
 from fedaudit.captures.audit.recorded_source import digest_of
 from fedaudit.captures.format.capture_facts import Facts, slug
 from fedaudit.captures.format.capture_network import model_of, network_name
@@ -33,7 +38,7 @@ from fedaudit.core.errors import ConfigError, UsageError
 from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.printable import printable
 from fedaudit.core.recorded_run import RECORDED, RecordedRun, RecordedTarget
-from fedaudit.core.scenario import SAFE_NAME, Choice, Scenario, Study
+from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.core.threat_models import EXPLANATIONS
 from fedaudit.data.folder import SUFFIXES
 from fedaudit.data.pseudonyms import key_of_folders, pseudonym
@@ -45,8 +50,6 @@ ALONE = 6
 """Updates of a round that can say something by themselves: the fewest of which an exact test can
 tell a leak from chance. Rounds of fewer are judged together."""
 TARGETS = 16
-AS_RECORDED = "as-recorded"
-"""What protects the updates where nothing is stated and nothing is seen."""
 POSITIVES = 3
 """Faces of the positive control."""
 
@@ -130,7 +133,7 @@ def study_of(request: Request) -> Plan:
             + "`fedaudit inspect` shows what the capture holds."
         )
     chosen, left_out = choose_attacks(request.attacks, found)
-    label = _deployed(request, _label(inspection))
+    label = deployed_label(request.deployed, protection_label(inspection))
     scenarios, targets = _scenarios(found, chosen, label, spec, stored.facts)
     run = _recorded_run(request, truth, found, targets, left_out, stored, inspection, fitted)
     study = Study(
@@ -332,10 +335,12 @@ def _scenarios(
             groups.setdefault((known, rounds), []).append(one)
     both = len({known for known, _ in groups}) > 1
     scenarios, targets = [], []
-    network = Choice(spec.factory, {}, label=_safe(network_name(spec), "network"))
-    method = Choice(RECORDED, {}, label=_safe((facts.framework or "recorded").split()[0], RECORDED))
+    network = Choice(spec.factory, {}, label=safe_label(network_name(spec), "network"))
+    method = Choice(
+        RECORDED, {}, label=safe_label((facts.framework or "recorded").split()[0], RECORDED)
+    )
     for (known, rounds), them in groups.items():
-        name = _rounds_name(rounds) + ("-canary" if both and known else "")
+        name = rounds_name(rounds) + ("-canary" if both and known else "")
         sizes = [one.seen.batch_size for one in them if one.seen.batch_size]
         scenarios.append(
             Scenario(
@@ -365,47 +370,3 @@ def _scenarios(
             for one in them
         ]
     return tuple(scenarios), tuple(targets)
-
-
-def _rounds_name(rounds: tuple[int, ...]) -> str:
-    if len(rounds) == 1:
-        return f"round-{rounds[0]}"
-    whole = rounds == tuple(range(rounds[0], rounds[-1] + 1))
-    return f"rounds-{rounds[0]}-to-{rounds[-1]}" + ("" if whole else f"-{len(rounds)}-of-them")
-
-
-def _deployed(request: Request, seen: str) -> str:
-    """The label of the recorded updates: the auditor's word, or what is stated and seen.
-
-    Raises:
-        ConfigError: No file could carry the word; or it is "none", and the capture says otherwise.
-    """
-    word = request.deployed or seen
-    if not re.fullmatch(SAFE_NAME, word):
-        raise ConfigError(
-            "--deployed must be a name of letters, digits and . _ + -, as files carry it, not "
-            f"{printable(word)[:60]!r}."
-        )
-    if word == "none" and seen not in {"none", AS_RECORDED}:
-        raise ConfigError(
-            f"--deployed none: the capture states, or its numbers show, {seen!r}. Leave --deployed "
-            "out, or name what the clients deployed."
-        )
-    return word
-
-
-def _label(inspection: Inspection) -> str:
-    """What protects the updates, as a label: stated, and seen in the numbers."""
-    facts = inspection.facts
-    names = list(facts.get("protections") or ()) + (["dp"] if facts.get("dp") else [])
-    seen = ("aggregate", "clipping", "noise", "sparsity", "quantization", "encrypted or masked")
-    names += [one.name for one in inspection.protections if one.name in seen]
-    if not names:
-        return "none" if facts.get("protections") is not None else AS_RECORDED
-    return _safe("+".join(dict.fromkeys(_safe(name, "other") for name in names)), "protected")
-
-
-def _safe(text: str, otherwise: str) -> str:
-    """A label that files may carry."""
-    name = re.sub(r"[^A-Za-z0-9._+]+", "-", text).strip("-._+")[:48].strip("-")
-    return name if re.fullmatch(SAFE_NAME, name) else otherwise

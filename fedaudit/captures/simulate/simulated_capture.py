@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedaudit.captures.simulate.exposed_things import expose
 from fedaudit.core.capture import Capture, Secret
@@ -22,7 +22,7 @@ from fedaudit.defenses.composition import claims_of, over_rounds, summed
 from fedaudit.federation.abilities import Aggregates, Labels
 from fedaudit.federation.simulation import Simulation, State
 from fedaudit.federation.together import defense_at, photos_of
-from fedaudit.models.batch_norm import batch_norm_layers, batch_statistics, client_mode
+from fedaudit.models.batch_norm import Statistics, batch_norm_layers, batch_statistics, client_mode
 from fedaudit.models.zoo import build
 
 
@@ -96,8 +96,6 @@ def simulate(
     )
     spec, received = simulation.spec(client), simulation.received(state, client)
     model = client_mode(build(spec, {**received, **state.kept.get(client, {})}), training)
-    with torch.no_grad():
-        statistics = batch_statistics(model, secret.images) if batch_norm_layers(model) else None
     _, channels, height, width = secret.images.shape
     full = Observation(
         model=spec,
@@ -111,7 +109,7 @@ def simulate(
         labels=secret.labels if added is None else added,
         round=round,
         client="everybody" if together else f"client-{client}",
-        statistics=statistics,
+        statistics=_statistics(model, secret.images),
     )
     full = expose(full, only) if only else full
     full = replace(full, batch_size=_images_behind(full.shared, len(behind)))
@@ -129,10 +127,7 @@ def simulate(
         )
         for number in range(1, rounds_seen)
     ]
-    full = replace(
-        full,
-        earlier=tuple(capture.seen for capture in earlier),
-    )
+    full = replace(full, earlier=tuple(capture.seen for capture in earlier))
     seen = withhold(full, threat)
     own = _claims(simulation, [r for *_, r in everybody], shared)
     claims = tuple(claim.without(*_granted(seen)) for claim in own)
@@ -214,6 +209,12 @@ def _truth(
         eligible=split.people,
         portrayed_as=tuple(map(named.index, portrayed)) if set(portrayed) <= set(named) else (),
     )
+
+
+def _statistics(model: nn.Module, images: Tensor) -> Statistics | None:
+    """What batch norm sees of the images `[N, C, H, W]`; None of a network without it."""
+    with torch.no_grad():
+        return batch_statistics(model, images) if batch_norm_layers(model) else None
 
 
 def _labels_behind(returns: Sequence[ClientReturn]) -> Tensor | None:

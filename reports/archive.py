@@ -19,6 +19,7 @@ from fedaudit.files import regular_file
 from fedaudit.reports.comparison import Severity, VerdictKind
 from fedaudit.study import hash_list, manifest
 from fedaudit.study.manifest import Manifest
+from fedaudit.study.removal_record import read_removals
 from fedaudit.study.run_folder import RunFolder
 
 State = Literal["finished", "unfinished", "altered", "unreadable"]
@@ -46,6 +47,7 @@ class RunSummary:
             build wrote the folder, or it is damaged.
         why: Which files, jobs or error the state is due to.
         evidence: What the run may keep of the originals.
+        removed: How its evidence was removed, a sentence a removal; () where it was not.
         build: Version that wrote it, and the commit where it is known.
     """
 
@@ -63,6 +65,7 @@ class RunSummary:
     state: State = "unreadable"
     why: str = ""
     evidence: Evidence | None = None
+    removed: tuple[str, ...] = ()
     build: str = ""
 
 
@@ -162,6 +165,7 @@ def summary(path: Path, name: str = "") -> RunSummary:
     try:
         read = manifest.read(path)
         state, why = _state(path, read)
+        removals = read_removals(path)
     except FedauditError as error:
         return replace(known, why=str(error))
     return replace(
@@ -172,6 +176,7 @@ def summary(path: Path, name: str = "") -> RunSummary:
         state=state,
         why=why,
         evidence=read.evidence,
+        removed=tuple(one.sentence for one in removals),
         build=known.build or read.fedaudit,
     )
 

@@ -45,9 +45,11 @@ from fedaudit.scoring.identity import Gallery, gallery_of_packed
 from fedaudit.scoring.metrics import declared
 from fedaudit.stats.intervals import clopper_pearson
 from fedaudit.study import hash_list
+from fedaudit.study.calibration import read_numbers
 from fedaudit.study.inventory import Inventory
 from fedaudit.study.jobs import TrainJob, central_jobs, gallery_name, utility_jobs
 from fedaudit.study.manifest import Manifest
+from fedaudit.study.removal_record import read_removals
 from fedaudit.study.run_folder import MODELS, RunFolder
 from fedaudit.study.session import open_report
 from fedaudit.study.sign_off import read_sign_off
@@ -78,9 +80,13 @@ def build_report(path: Path, evidence: Evidence) -> Results:
 
 def page(folder: RunFolder, results: Results, evidence: Evidence) -> bytes:
     """The bytes of `report.html`."""
+    removals = read_removals(folder.path)
+    absent = _sentence(". ".join(one.sentence for one in removals))
     with _fitting(folder.path):
-        pictures = dict(_pictures(folder, results)) if evidence == "full" else None
-        return render(results, pictures, evidence).encode()
+        full = evidence == "full" and not removals
+        pictures = dict(_pictures(folder, results)) if full else None
+        level = "redacted" if removals and evidence == "full" else evidence
+        return render(results, pictures, level, absent).encode()
 
 
 def results_of(path: Path) -> Results:
@@ -241,7 +247,10 @@ def _galleries(folder: RunFolder, study: Study, judge: str = "") -> dict[str, Ga
 
 
 def _gallery(folder: RunFolder, study: Study, federation: Federation, judge: str) -> Gallery | None:
-    kept = folder.shared_tensors(gallery_name(study, federation, judge))
+    name = gallery_name(study, federation, judge)
+    if known := read_numbers(folder.path, name):
+        return known
+    kept = folder.shared_tensors(name)  # of a run older than its numbers
     return None if kept is None else gallery_of_packed(kept, fmr=study.fmr)
 
 
@@ -359,6 +368,10 @@ def _noncommercial(facts: Facts) -> Iterator[str]:
                 f"{ASSETS[name].terms}. Results that rest on it fall under these terms; no default "
                 "of fedaudit uses it."
             )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def _root(folder: RunFolder) -> dict[str, str]:

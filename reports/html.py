@@ -50,6 +50,7 @@ def render(
     results: Results,
     pictures: Mapping[tuple[str, int], Picture] | None,
     evidence: Evidence,
+    absent: str = "",
 ) -> str:
     """The complete page. Same arguments, same bytes.
 
@@ -57,6 +58,7 @@ def render(
         results: Contents of `results.json`.
         pictures: By (cell key, image index). Looked at only under full evidence.
         evidence: "none" shows no gallery, "redacted" its numbers, "full" the faces.
+        absent: Why there are no pictures to show, whatever `evidence` is; "" where there are.
     """
     digest = sha256(canonical_bytes(results)).hexdigest()
     full = evidence == "full" and pictures is not None
@@ -70,6 +72,7 @@ def render(
     why = shown.explanation
     headline, worst_row = view.headline_row(shown), view.worst_row(shown)
     content = {
+        "absent": text.visible(absent),
         "why": why,
         "why_findings": explanation_findings(why) if why else (),
         "why_figures": why_drawn,

@@ -14,7 +14,7 @@ from fedaudit.core.version import VERSION
 from fedaudit.files import regular_file
 from fedaudit.reports.build import page, results_of
 from fedaudit.reports.results import Results, canonical_bytes
-from fedaudit.study import hash_list
+from fedaudit.study import hash_list, removal_record
 from fedaudit.study.hash_list import Differences
 from fedaudit.study.session import open_report
 from fedaudit.study.sign_off import faults_of
@@ -31,6 +31,7 @@ class Verification:
         damaged: Cells whose own hashes do not fit, with the reason.
         faults: What is wrong with what `fedaudit report` wrote, a sentence each.
         unchecked: What could not be checked, and why, a sentence each.
+        removed: What was taken out of the folder on the record, a sentence a removal.
     """
 
     root: str
@@ -39,6 +40,7 @@ class Verification:
     damaged: dict[str, str] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
 
     @property
     def sound(self) -> bool:
@@ -61,6 +63,7 @@ def verify(path: Path, expected: str | None = None, public_key: Path | None = No
     _, manifest, stock = open_report(path)
     listed, root = hash_list.read(path), hash_list.root(path)
     faults, unchecked = list(faults_of(path, public_key)), []
+    faults += removal_record.faults_of(path, root)
     if expected is not None and expected.lower() != root:
         faults.append(f"The root is {root or 'missing'}, not {expected.lower()}.")
     if not listed:
@@ -79,6 +82,7 @@ def verify(path: Path, expected: str | None = None, public_key: Path | None = No
         damaged=dict(stock.damaged),
         faults=tuple(faults),
         unchecked=tuple(unchecked),
+        removed=tuple(one.sentence for one in removal_record.read_removals(path)),
     )
 
 

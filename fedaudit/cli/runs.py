@@ -8,6 +8,7 @@ from fedaudit.cli.options import examples
 COMMANDS = {
     "ls": ("fedaudit.cli.runs_list:ls", "List the runs below a folder."),
     "show": ("fedaudit.cli.runs_list:show", "Show what one run says of itself."),
+    "rm": ("fedaudit.cli.runs_remove:rm", "Remove runs, or only what shows people in them."),
 }
 
 
@@ -18,6 +19,7 @@ COMMANDS = {
         "fedaudit runs ls",
         "fedaudit runs ls audits --json",
         "fedaudit runs show runs/first",
+        "fedaudit runs rm runs/first --evidence --by 'A. Lee' --reason 'retention ended'",
     ),
 )
 def runs() -> None:

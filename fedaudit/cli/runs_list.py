@@ -76,6 +76,7 @@ def show(*, run: Path, as_json: bool) -> int:
             ("evidence", known.evidence or ""),
             ("says", known.sentence),
             ("because", known.why),
+            *(("removed", sentence) for sentence in known.removed),
         ):
             if value:
                 say(f"{name:<10}{value}")

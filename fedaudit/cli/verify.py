@@ -70,6 +70,8 @@ def _say(answer: Verification) -> None:
         say(f"fault: {sentence}")
     for sentence in answer.unchecked:
         say(f"not checked: {sentence}")
+    for sentence in answer.removed:
+        say(f"removed: {sentence}")
     if answer.files:
         say(f"checked: {answer.files} files, results.json and report.html")
         say(f"root: {answer.root}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from pydantic import ConfigDict, with_config
 from torch import Tensor
 
 from fedaudit.core.measures import Rate
@@ -52,6 +53,7 @@ class JudgeRates:
     strangers: Rate
 
 
+@with_config(ConfigDict(arbitrary_types_allowed=True))
 @dataclass(frozen=True)
 class Gallery:
     """Everybody's reference photos, and the threshold that they calibrate.

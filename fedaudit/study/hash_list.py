@@ -15,12 +15,13 @@ from fedaudit.core.errors import RunFolderError
 from fedaudit.files import regular_file
 from fedaudit.files.atomic import MARK, write_atomically
 from fedaudit.files.lock import FILES as LOCK_FILES
+from fedaudit.study import removal_record
 from fedaudit.study.run_folder import DAMAGED, LOG, UNFINISHED
 
 FILE = "SHA256SUMS"
 RENDERED = ("results.json", "report.html")
 """What `fedaudit report` makes of the others."""
-UNLISTED = frozenset({FILE, LOG, "signoff.json", *RENDERED, *LOCK_FILES})
+UNLISTED = frozenset({FILE, LOG, "signoff.json", removal_record.FILE, *RENDERED, *LOCK_FILES})
 _LINE = re.compile(r"([0-9a-f]{64})  ([^\\\n]{1,400})")
 
 
@@ -84,8 +85,12 @@ def record(folder: Path, renewed: Collection[str] = ()) -> None:
 
 
 def compare(folder: Path, listed: Mapping[str, str]) -> Differences:
-    """Hash every file of a folder, and name those that are not as listed."""
-    names = set(_names(folder))
+    """Hash every file of a folder, and name those that are neither as listed nor accounted for.
+
+    Files that `removal.json` names by the hash of the list are accounted for.
+    """
+    names, gone = set(_names(folder)), removal_record.removed_files(folder)
+    listed = {n: sha for n, sha in listed.items() if n in names or gone.get(n) != sha}
     return Differences(
         altered=tuple(n for n in sorted(names & listed.keys()) if is_altered(folder, n, listed)),
         missing=tuple(sorted(listed.keys() - names)),
@@ -100,8 +105,8 @@ def is_altered(folder: Path, name: str, listed: Mapping[str, str]) -> bool:
 
 def altered_beside_cells(folder: Path) -> tuple[str, ...]:
     """The altered files of the folder itself, such as the study and the gallery."""
-    listed = read(folder)
-    return tuple(n for n in sorted(listed) if "/" not in n and is_altered(folder, n, listed))
+    found = compare(folder, {n: sha for n, sha in read(folder).items() if "/" not in n})
+    return tuple(sorted((*found.altered, *found.missing)))
 
 
 def _names(folder: Path) -> Iterator[str]:

@@ -18,6 +18,7 @@ from fedaudit.study.executor import Event, execute
 from fedaudit.study.inventory import Inventory, check_jobs, set_aside
 from fedaudit.study.jobs import Job, expand
 from fedaudit.study.manifest import Manifest
+from fedaudit.study.removal_record import read_removals
 from fedaudit.study.run_folder import (
     CELLS,
     DAMAGED,
@@ -122,6 +123,7 @@ def run(
         limit: Seconds that a job may take; None for no limit.
 
     Raises:
+        RunFolderError: There is something to do in a folder whose evidence was removed.
         StorageError: The disk refused; what was finished is kept.
         KeyboardInterrupt: The user interrupted; what was finished is kept.
     """
@@ -129,6 +131,11 @@ def run(
     if not opened.todo:
         hash_list.record(folder.path, {manifests.FILE})
         return ()
+    if removals := read_removals(folder.path):
+        raise RunFolderError(
+            f"nothing is added to {str(folder.path)!r} any more: {removals[-1].sentence}. Choose "
+            "another folder with --output."
+        )
     work = work or Work(opened.manifest.study, folder, opened.manifest.evidence, device)
     started = time.monotonic()
 

@@ -5,27 +5,15 @@ it is signed (Ed25519): then neither statement nor run can be exchanged without 
 """
 
 import json
-from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import (
-    Ed25519PrivateKey,
-    Ed25519PublicKey,
-)
-from cryptography.hazmat.primitives.serialization import (
-    load_pem_private_key,
-    load_pem_public_key,
-)
 
 from fedaudit.core.errors import ConfigError, RunFolderError
 from fedaudit.files import regular_file
 from fedaudit.files.atomic import write_atomically
-from fedaudit.study import hash_list
+from fedaudit.study import hash_list, signature
 from fedaudit.study.stored_values import read_as
 
 FILE = "signoff.json"
@@ -125,52 +113,17 @@ def faults_of(folder: Path, public_key: Path | None = None) -> tuple[str, ...]:
     faults = []
     if made.root != hash_list.root(folder):
         faults.append("signoff.json is of another state of this folder: its root differs.")
-    if made.signature and not _fits(made):
+    if made.signature and not signature.fits(made.key, made.signature, made.message):
         faults.append("The signature of signoff.json does not fit what it says.")
     if public_key is not None:
         if not made.signature:
             faults.append("signoff.json is not signed.")
-        elif b64encode(_raw_public(public_key)).decode() != made.key:
+        elif signature.read_public_key(public_key) != made.key:
             faults.append("signoff.json is signed with another key.")
     return tuple(faults)
 
 
 def _signed(made: SignOff, path: Path) -> SignOff:
-    hint = "openssl genpkey -algorithm ed25519 -out key.pem"
-    try:
-        private = load_pem_private_key(regular_file.read_bytes(path, 10_000), password=None)
-    except (OSError, RunFolderError, ValueError, TypeError) as error:
-        raise _no_key(path, "private", hint) from error
-    if not isinstance(private, Ed25519PrivateKey):
-        raise _no_key(path, "private", hint)
-    made = replace(made, key=b64encode(_raw(private.public_key())).decode())
-    return replace(made, signature=b64encode(private.sign(made.message)).decode())
-
-
-def _fits(made: SignOff) -> bool:
-    try:
-        public = Ed25519PublicKey.from_public_bytes(b64decode(made.key, validate=True))
-        public.verify(b64decode(made.signature, validate=True), made.message)
-    except (InvalidSignature, ValueError):
-        return False
-    return True
-
-
-def _raw_public(path: Path) -> bytes:
-    try:
-        return _raw(load_pem_public_key(regular_file.read_bytes(path, 10_000)))
-    except (OSError, RunFolderError, ValueError, AttributeError) as error:
-        hint = "openssl pkey -in key.pem -pubout -out key.pub"
-        raise _no_key(path, "public", hint) from error
-
-
-def _raw(public: Any) -> bytes:
-    raw: bytes = public.public_bytes_raw()
-    return raw
-
-
-def _no_key(path: Path, which: str, command: str) -> ConfigError:
-    return ConfigError(
-        f"{str(path)!r} is no {which} Ed25519 key in PEM without a passphrase. `{command}` makes "
-        "one."
-    )
+    private = signature.read_private_key(path)
+    made = replace(made, key=signature.public_part(private))
+    return replace(made, signature=signature.sign_message(private, made.message))

@@ -1,10 +1,11 @@
 """Vega-Lite charts as clean inline SVG: static, themed by the page's CSS, unable to run code."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from textwrap import wrap
 from typing import Any
 from xml.etree import ElementTree as ET  # parses our own charts only  # nosec B405
 
@@ -17,6 +18,9 @@ VEGA_LITE = "5.20"
 """The renderer's version is pinned: another one would move marks by fractions of a pixel."""
 FONT = "Arial"
 WIDTH = 840
+"""Of a picture on a page, in pixels."""
+NARROW = 336
+"""Of the same picture drawn anew for a telephone: 390 pixels less the margins of the page."""
 LEFT = 210
 
 # Colors of the light page. The stylesheet maps each to a variable of the same name, so that one SVG
@@ -92,21 +96,38 @@ def over(records: Sequence[Mapping[str, Any]]) -> alt.Chart:
     return alt.Chart(alt.InlineData(values=[dict(record) for record in records]))
 
 
+def both(picture: Callable[[int], Markup]) -> Markup:
+    """The picture at both widths; the stylesheet shows the one that the screen has room for.
+
+    Args:
+        picture: Draws it at a width in pixels, of `WIDTH` and `NARROW`.
+    """
+    pair = Markup('<div class="wide">{}</div><div class="narrow">{}</div>')
+    return pair.format(picture(WIDTH), picture(NARROW))
+
+
+def lines(text: str, room: float) -> list[str]:
+    """Text broken where a line of it would not fit into `room` pixels at the size of an axis."""
+    return wrap(text, max(12, int(room / 6.2))) or [""]
+
+
 def draw(
     layers: Sequence[alt.Chart],
     *,
     height: int,
+    width: int = WIDTH,
     left: int = LEFT,
     right: int = 12,
     bottom: int = 48,
 ) -> Markup:
-    """Render layers, first at the bottom, in a picture `WIDTH` wide.
+    """Render layers, first at the bottom.
 
     All room is given, none is measured: text would be measured with the fonts of this machine.
 
     Args:
         layers: Charts without width, height or configuration.
         height: Of the plot, in pixels.
+        width: Of the whole picture.
         left: Room for the labels of the y axis.
         right: Room right of the plot for a column of values.
         bottom: Room below it for the x axis.
@@ -114,7 +135,7 @@ def draw(
     checked = schemapi.DEBUG_MODE
     chart = alt.LayerChart(layer=list(layers))
     spec = chart.properties(
-        width=WIDTH - left - right,
+        width=width - left - right,
         height=height,
         background="transparent",
         padding={"left": left, "top": 8, "right": right, "bottom": bottom},

@@ -1,20 +1,23 @@
 """The exposure map as a picture: things that were sent down the side, attacks along the top."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import altair as alt
 from markupsafe import Markup
 
-from fedaudit.reports.charts import COLORS, WIDTH, Key, draw, over
+from fedaudit.reports.charts import COLORS, NARROW, Key, both, draw, over
 from fedaudit.reports.comparison import Exposure, VerdictKind
 from fedaudit.reports.figures import Figure, Panel, Table, unique
 from fedaudit.reports.lanes import short
+from fedaudit.reports.plain_names import attack_name, defense_name
 from fedaudit.reports.results import Results
 from fedaudit.reports.text import ABSENT, percent
 
 LEFT, RIGHT = 344, 4
-HEAD, GAP, ROW = 26, 12, 46
+HEAD, GAP, ROW, ABOVE = 26, 12, 46, 36
+"""Heights in pixels; `ABOVE` is that of the labels of a row where they stand over it."""
 MOST_COLUMNS = 3
 """Attacks side by side in one panel; more go to a second one below."""
 TONES: Mapping[VerdictKind, str] = {
@@ -45,9 +48,10 @@ def exposure_map(results: Results) -> Figure:
     panels = []
     joint = any(e.reid and len(e.together) > 1 for e in results.exposures)
     for number_, part in enumerate(parts, 1):
-        title = f"Attacks {number_} of {len(parts)}: {', '.join(part)}" if len(parts) > 1 else ""
-        label = f"Re-identification by what was sent and by attack: {', '.join(part) or 'none'}"
-        panels.append(Panel(title, label, _panel(results.exposures, part)))
+        names = ", ".join(map(attack_name, part))
+        title = f"Attacks {number_} of {len(parts)}: {names}" if len(parts) > 1 else ""
+        label = f"Re-identification by what was sent and by attack: {names or 'none'}"
+        panels.append(Panel(title, label, both(partial(_panel, results.exposures, part))))
     return Figure(
         id="exposure",
         title="",
@@ -87,14 +91,20 @@ def _keys(results: Results) -> tuple[Key, ...]:
     )
 
 
-def _panel(exposures: Sequence[Exposure], attacks: Sequence[str]) -> Markup:
-    width = WIDTH - LEFT - RIGHT
+def _panel(exposures: Sequence[Exposure], attacks: Sequence[str], full: int) -> Markup:
+    small = full == NARROW
+    left, above = (0, ABOVE) if small else (LEFT, 0)
+    width = full - left - RIGHT
     column = width / max(1, len(attacks))
     things: dict[tuple[str, str, str], list[Exposure]] = {}
     for e in exposures:
         things.setdefault((e.scenario, e.defense, e.artifact), []).append(e)
     names: list[Record] = [
-        {"x": column * (k + 0.5), "y": HEAD - 12.0, "label": short(name, round(column / 6.6))}
+        {
+            "x": column * (k + 0.5),
+            "y": HEAD - 12.0,
+            "label": short(attack_name(name), round(column / 6.6)),
+        }
         for k, name in enumerate(attacks)
     ]
     groups: list[Record] = []
@@ -107,9 +117,10 @@ def _panel(exposures: Sequence[Exposure], attacks: Sequence[str]) -> Markup:
         first = cells_here[0]
         top += GAP if before is None or before.scenario != first.scenario else 0
         groups.append({"y": top, **_heading(first, before)})
-        artifact, summary = short(first.artifact, 22), short(first.summary, 27)
+        artifact, summary = short(_thing(first.artifact), 22), short(first.summary, 27)
         labels.append({"y": top, "label": artifact, "under": summary})
         by_attack = {e.attack: e for e in cells_here}
+        top += above
         if None in by_attack:
             why = short(by_attack[None].note, round((width - 60) / 5.6))
             hatched.append({"x": 2.0, "x2": width - 2.0, "y": top, "label": why})
@@ -118,12 +129,23 @@ def _panel(exposures: Sequence[Exposure], attacks: Sequence[str]) -> Markup:
                 cells.append(_cell(by_attack.get(attack), k * column, column, top))
         top += ROW
         before = first
-    return _drawn(names, groups, labels, cells, hatched, width=width, height=round(top) + 4)
+    return _drawn(
+        names, groups, labels, cells, hatched, left=left, width=width, height=round(top) + 4
+    )
+
+
+def _thing(artifact: str) -> str:
+    """What was sent, in words.
+
+    >>> _thing("cluster_centers")
+    'cluster centers'
+    """
+    return artifact.replace("_", " ")
 
 
 def _heading(e: Exposure, before: Exposure | None) -> Record:
     """Scenario, method and model state at its first line; below, the defense where it changes."""
-    defense = "" if e.defense == "none" else f"defense {e.defense}"
+    defense = "" if e.defense == "none" else defense_name(e.defense)
     if before is None or before.scenario != e.scenario:
         kind = "fresh model" if e.round == 1 else f"round {e.round}"
         kind = e.model_state or kind
@@ -143,7 +165,7 @@ def _cell(e: Exposure | None, left: float, column: float, top: float) -> Record:
         return {**place, "kind": "untested", "label": "used beside" if beside else ABSENT}
     span = column - 24
     m = e.measurement
-    people = " people" if m.of == "people" and m.n_people == e.reid.n else ""
+    people = " people" if m.of == "people" and m.n_people == e.reid.n and column > 150 else ""
     return {
         **place,
         "kind": e.verdict,
@@ -163,9 +185,13 @@ def _drawn(
     cells: list[Record],
     hatched: list[Record],
     *,
+    left: int,
     width: float,
     height: int,
 ) -> Markup:
+    """Labels stand left of the cells, or where there is no room at the left, over them."""
+    small = not left
+
     def x(field: str) -> alt.X:
         return alt.X(f"{field}:Q", axis=None, scale=alt.Scale(domain=[0, width], nice=False))
 
@@ -178,19 +204,24 @@ def _drawn(
         )
         return chart
 
-    small = {"fontSize": 11, "color": COLORS["muted"]}
-    edge, inner = 6.0 - LEFT, -10.0
+    quiet = {"fontSize": 11, "color": COLORS["muted"]}
+    edge, inner = (2.0, width - 2.0) if small else (6.0 - left, -10.0)
+    up = 8 if small else 0
     layers: list[alt.Chart] = [words(names, "label:N", fontWeight="bold")]
     for records, at, align, weight in (
         (groups, edge, "left", "bold"),
         (labels, inner, "right", "normal"),
     ):
-        upper = [{**r, "x": at, "y": r["y"] + 17} for r in records]
-        middle = [{"label": "", **r, "x": at, "y": r["y"] + 24} for r in records if "middle" in r]
-        layers += [words(middle, "middle:N", align=align, **small)] if middle else []
-        lower = [{"under": "", **r, "x": at, "y": r["y"] + 33} for r in records]
+        upper = [{**r, "x": at, "y": r["y"] + 17 - up} for r in records]
+        middle = [
+            {"label": "", **r, "x": at, "y": r["y"] + 24 - up} for r in records if "middle" in r
+        ]
+        layers += [words(middle, "middle:N", align=align, **quiet)] if middle else []
+        lower = [{"under": "", **r, "x": at, "y": r["y"] + 33 - up} for r in records]
+        if small:
+            lower = [{**r, "under": short(r["under"], 27)} for r in lower]
         layers.append(words(upper, "label:N", align=align, fontWeight=weight))
-        layers.append(words(lower, "under:N", align=align, **small))
+        layers.append(words(lower, "under:N", align=align, **quiet))
     for kind in dict.fromkeys(str(c["kind"]) for c in cells):
         layers += _of_kind(kind, [c for c in cells if c["kind"] == kind], x, y, words)
     if hatched:
@@ -207,8 +238,9 @@ def _drawn(
             .mark_rect(color=COLORS["surface"])
             .encode(x=x("x"), x2=alt.X2("x2:Q"), y=y(), y2=alt.Y2("y2:Q"))
         )
-        layers.append(words(centers, "label:N", **small))
-    return draw(layers, height=height, left=LEFT, right=RIGHT, bottom=4)
+        layers.append(words(centers, "label:N", **quiet))
+    full = round(width + left + RIGHT)
+    return draw(layers, height=height, width=full, left=left, right=RIGHT, bottom=4)
 
 
 def _of_kind(kind: str, cells: list[Record], x: Any, y: Any, words: Any) -> list[alt.Chart]:

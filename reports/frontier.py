@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil, floor
 from statistics import fmean
 
@@ -10,13 +11,16 @@ from markupsafe import Markup
 
 from fedaudit.core.measures import Rate, Utility
 from fedaudit.federation.utility import accuracy_difference
-from fedaudit.reports.charts import COLORS, Key, draw, over
+from fedaudit.reports.charts import COLORS, NARROW, Key, both, draw, lines, over
 from fedaudit.reports.comparison import Row, met_by_adaptive, strongest
 from fedaudit.reports.figures import Columns, Figure, Panel, scenario_title, table, unique
 from fedaudit.reports.lanes import rate_axis, short
 from fedaudit.reports.plain_names import defense_name
 from fedaudit.reports.results import Results
 from fedaudit.reports.text import accuracy, rate
+
+FEW = 6
+"""Marks that all have their names beside them; of more, only those that matter to a choice."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def marks(rows: Sequence[Row]) -> tuple[Mark, ...]:
 def frontier(results: Results) -> Figure:
     """Figure (c): verification accuracy on people never seen, against re-identification."""
     panels: list[Panel] = []
-    lines: list[tuple[str, Mark]] = []
+    entries: list[tuple[str, Mark]] = []
     for scenario in unique([row.scenario for row in results.rows]):
         points = marks([row for row in results.rows if row.scenario == scenario])
         title = scenario_title(results.rows, scenario)
@@ -60,8 +64,11 @@ def frontier(results: Results) -> Figure:
         if len(unique([row.defense for row in results.rows if row.scenario == scenario])) < 2:
             continue  # one defense is no trade; its numbers stand in the comparison
         label = f"Verification accuracy against re-identification by defense; {title}"
-        panels.append(Panel(title, label, _panel(points)))
-        lines += [(scenario, mark) for mark in points]
+        known = ("none", *results.deployed)
+        few = len(points) <= FEW
+        named = tuple(m for m in points if few or not _remark(m) or m.defense in known)
+        panels.append(Panel(title, label, both(partial(_panel, points, named))))
+        entries += [(scenario, mark) for mark in points]
     columns: Columns[tuple[str, Mark]] = {
         "Scenario": lambda x: x[0],
         "Defense": lambda x: defense_name(x[1].defense),
@@ -93,7 +100,7 @@ def frontier(results: Results) -> Figure:
             Key("on the frontier", "circle", "c1"),
             Key("dominated, or no gain over the untrained network", "ring", "prior"),
         ),
-        table=table(columns, lines),
+        table=table(columns, entries),
     )
 
 
@@ -110,13 +117,14 @@ def _dominator(mark: Mark, others: Sequence[Mark]) -> str | None:
     return None
 
 
-def _panel(points: Sequence[Mark]) -> Markup:
+def _panel(points: Sequence[Mark], named: Sequence[Mark], width: int) -> Markup:
+    """All marks, and the names of some."""
+    small = width == NARROW
     worth = [x for m in points for x in (m.utility.accuracy.low, m.utility.accuracy.high)]
     untrained = fmean(m.utility.untrained.value for m in points)
     central = next((m.utility.central.value for m in points if m.utility.central), None)
     worth += [untrained, *([] if central is None else [central])]
     domain = [floor(min(worth) * 20 - 0.6) / 20, min(1.0, ceil(max(worth) * 20 + 0.6) / 20)]
-    heights = _spread([m.reid.value for m in points])
     records = [
         {
             "accuracy": m.utility.accuracy.value,
@@ -125,20 +133,34 @@ def _panel(points: Sequence[Mark]) -> Markup:
             "reid": m.reid.value,
             "low": m.reid.low,
             "high": m.reid.high,
-            "label": short(defense_name(m.defense), 20) + _remark(m),
-            "edge": domain[1],
-            "height": height,
             "beaten": bool(_remark(m)),
         }
-        for m, height in zip(points, heights, strict=True)
+        for m in points
+    ]
+    labels = [
+        {
+            "accuracy": m.utility.accuracy.value,
+            "reid": m.reid.value,
+            "label": short(defense_name(m.defense), 17 if small else 20)
+            + ("" if small else _remark(m)),
+            "edge": domain[1],
+            "height": height,
+        }
+        for m, height in zip(named, _spread([m.reid.value for m in named]), strict=True)
     ]
     scale = alt.Scale(domain=domain, nice=False, zero=False)
-    title = "Verification accuracy on held-out people ↑ better (%, 50 is chance, to 100)"
-    axis = alt.Axis(format=".0%", tickCount=6)
+    left, right = (52, 124) if small else (72, 214)
+    wording = "Verification accuracy on held-out people ↑ better (%, 50 is chance, to 100)"
+    title = lines(wording, width - left - right + 40)
+    axis = alt.Axis(format=".0%", tickCount=4 if small else 6)
     x = alt.X("accuracy:Q", title=title, scale=scale, axis=axis)
 
     base = over(records).encode(x=x)
-    leader = base.mark_rule(color=COLORS["prior"], strokeWidth=1, opacity=0.6, strokeDash=[2, 3])
+    leader = (
+        over(labels)
+        .mark_rule(color=COLORS["prior"], strokeWidth=1, opacity=0.6, strokeDash=[2, 3])
+        .encode(x=x)
+    )
     layers = [
         over([{"accuracy": value}])
         .mark_rule(color=COLORS["muted"], strokeWidth=1.5, strokeDash=dash)
@@ -168,11 +190,12 @@ def _panel(points: Sequence[Mark]) -> Markup:
                 size=110, opacity=1, fill=fill, stroke=COLORS[color], strokeWidth=2
             ).encode(y=rate_axis("reid")),
         ]
-    text = over(records).mark_text(align="left", dx=8, fontSize=13)
+    text = over(labels).mark_text(align="left", dx=8, fontSize=13)
     layers.append(
         text.encode(x=alt.XValue("width"), y=rate_axis("height"), text=alt.Text("label:N"))
     )
-    return draw(layers, height=320, left=72, right=214)
+    bottom = 34 + 14 * len(title)
+    return draw(layers, height=320, width=width, left=left, right=right, bottom=bottom)
 
 
 def _remark(mark: Mark) -> str:

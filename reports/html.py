@@ -12,11 +12,13 @@ from markupsafe import Markup
 
 from fedaudit.core.measures import Evidence
 from fedaudit.reports import charts, text, view
+from fedaudit.reports.annex import annex
 from fedaudit.reports.explanation_figures import figures as explanation_figures
 from fedaudit.reports.explanation_wording import findings as explanation_findings
 from fedaudit.reports.exposure_figure import exposure_map
 from fedaudit.reports.figures import Figure, state
 from fedaudit.reports.frontier import frontier
+from fedaudit.reports.glossary import GLOSSARY, link_terms
 from fedaudit.reports.image_words import page_of_images
 from fedaudit.reports.lane_figures import contrasts, model_states, reidentification, scores
 from fedaudit.reports.league import league
@@ -98,6 +100,9 @@ def render(
         "lead": view.lead(shown.headline.sentence),
         "not_shown": view.not_shown(shown, headline),
         "next_steps": view.next_steps(shown),
+        "signing": view.signing(shown),
+        "annex": annex(shown),
+        "glossary": GLOSSARY,
         "causes": view.causes(shown),
         "counts": view.counts(shown),
         "interval_methods": view.intervals(shown),
@@ -107,7 +112,9 @@ def render(
     drawn_page = page(
         "report.html", content, sections, evidence=evidence, digest=digest, script=script
     )
-    return page_of_images(drawn_page, shown) if shown.subject == "images" else drawn_page
+    if shown.subject == "images":
+        drawn_page = page_of_images(drawn_page, shown)
+    return link_terms(drawn_page)
 
 
 def page(
@@ -217,6 +224,7 @@ def _environment() -> Environment:
         "rate_span": text.rate_range,
         "counted": text.counted,
         "attack": attack_name,
+        "code": text.code,
         "defense": defense_name,
         "state": state,
         "verdict": text.verdict_name,

@@ -1,25 +1,44 @@
 """Charts in lanes: labeled groups, one line per entry, and no lane that stays empty."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import altair as alt
 from markupsafe import Markup
 
 from fedaudit.core.measures import Estimate, Rate
-from fedaudit.reports.charts import COLORS, Key, color_scale, draw, over, shape_scale
+from fedaudit.reports.charts import (
+    COLORS,
+    LEFT,
+    NARROW,
+    Key,
+    both,
+    color_scale,
+    draw,
+    lines,
+    over,
+    shape_scale,
+)
 
 LANE = 21
 GAP = 15
-LONGEST = 30
-"""Characters of a label; the table below each figure has the names in full."""
+LONGEST, MOST_ABOVE = 30, 44
+"""Characters of a label left of its lanes, and over them; the table below each figure has names in
+full."""
 REID_SCALE = "Re-identification ↓ better (%, 0–100)"
 
 Record = Mapping[str, Any]
 
 
-def place(records: Sequence[Record]) -> tuple[list[Record], list[Record], int]:
+def place(
+    records: Sequence[Record], *, above: bool = False
+) -> tuple[list[Record], list[Record], int]:
     """Give every (group, lane) its height, in order of appearance.
+
+    Args:
+        records: As of `intervals`.
+        above: The label of a group stands over its lanes, not left of them.
 
     Returns:
         The records with "y" in pixels from the top; the labels of the groups; the height.
@@ -29,16 +48,24 @@ def place(records: Sequence[Record]) -> tuple[list[Record], list[Record], int]:
     labels: list[Record] = []
     for group in dict.fromkeys(map(_group, records)):
         names = dict.fromkeys(r["lane"] for r in records if _group(r) == group)
+        name, under = group
+        if above:
+            rows = [(name, ""), ("", under)] if under else [(name, "")]
+            labels += [
+                {"y": top + 8 + 16 * k, "label": short(upper, MOST_ABOVE), "under": lower}
+                for k, (upper, lower) in enumerate(rows)
+            ]
+            top += 16 * len(rows)
         for i, lane in enumerate(names):
             heights[group, lane] = top + LANE * (i + 0.5)
         middle = top + LANE * len(names) / 2
-        name, under = group
-        if under:
+        if under and not above:
             labels.append({"y": middle - 8, "label": short(name), "under": ""})
             labels.append({"y": middle + 8, "label": "", "under": short(under, LONGEST + 4)})
-        else:
+        elif not above:
             labels.append({"y": middle, "label": short(name), "under": ""})
-        top += LANE * len(names) + GAP + (8 if under and len(names) == 1 else 0)
+        extra = 8 if under and len(names) == 1 and not above else 0
+        top += LANE * len(names) + GAP + extra
     placed: list[Record] = [
         {**record, "y": heights[_group(record), record["lane"]]} for record in records
     ]
@@ -88,8 +115,24 @@ def intervals(
         rule_color: Name of its color.
         note_width: Room for the column of notes at the right, in pixels.
     """
-    placed, labels, height = place(records)
-    x, y = axes(x_title, domain, axis_format, height)
+    drawn = partial(_intervals, records, keys, x_title, domain, axis_format)
+    return both(partial(drawn, (rule, rule_color), note_width))
+
+
+def _intervals(
+    records: Sequence[Record],
+    keys: Sequence[Key],
+    x_title: str,
+    domain: tuple[float, float],
+    axis_format: str,
+    rule: tuple[float | None, str],
+    note_width: int,
+    width: int,
+) -> Markup:
+    left = _left(width)
+    placed, labels, height = place(records, above=width == NARROW)
+    title = lines(x_title, width - left - note_width + 40)
+    x, y = axes(title, domain, axis_format, height)
     base = over(placed).encode(y=y, color=alt.Color("lane:N", scale=color_scale(keys)))
     shown = base.transform_filter("isValid(datum.value)")
     layers = [
@@ -100,11 +143,17 @@ def intervals(
         shown.mark_point(filled=True, size=85, opacity=1).encode(
             x=x("value"), shape=alt.Shape("lane:N", scale=shape_scale(keys))
         ),
-        *frame(placed, labels, y),
+        *frame(placed, labels, y, left),
     ]
-    if rule is not None:
-        layers.insert(0, upright(rule, rule_color, x))
-    return draw(layers, height=height, right=note_width)
+    if rule[0] is not None:
+        layers.insert(0, upright(rule[0], rule[1], x))
+    bottom = 34 + 14 * len(title)
+    return draw(layers, height=height, width=width, left=left, right=note_width, bottom=bottom)
+
+
+def _left(width: int) -> int:
+    """Room for labels left of the lanes; where it is narrow they stand over them."""
+    return 10 if width == NARROW else LEFT
 
 
 def ticks(
@@ -117,23 +166,38 @@ def ticks(
     rule: float | None,
 ) -> Markup:
     """One tick per record at "value"; `notes` holds one record per lane, with its "note"."""
-    placed, labels, height = place(notes)
+    return both(partial(_ticks, records, notes, keys, x_title, domain, rule))
+
+
+def _ticks(
+    records: Sequence[Record],
+    notes: Sequence[Record],
+    keys: Sequence[Key],
+    x_title: str,
+    domain: tuple[float, float],
+    rule: float | None,
+    width: int,
+) -> Markup:
+    left = _left(width)
+    placed, labels, height = place(notes, above=width == NARROW)
     heights = {(_group(record), record["lane"]): record["y"] for record in placed}
-    x, y = axes(x_title, domain, ".1f", height)
+    title = lines(x_title, width - left - 76 + 40)
+    x, y = axes(title, domain, ".1f", height)
     data = [{**record, "y": heights[_group(record), record["lane"]]} for record in records]
     layers = [
         over(data)
         .mark_tick(orient="vertical", thickness=1.8, size=15, opacity=0.75)
         .encode(x=x("value"), y=y, color=alt.Color("lane:N", scale=color_scale(keys))),
-        *frame(placed, labels, y),
+        *frame(placed, labels, y, left),
     ]
     if rule is not None:
         layers.append(upright(rule, "limit", x))
-    return draw(layers, height=height, right=76)
+    bottom = 34 + 14 * len(title)
+    return draw(layers, height=height, width=width, left=left, right=76, bottom=bottom)
 
 
 def axes(
-    title: str, domain: tuple[float, float], axis_format: str, height: int
+    title: list[str], domain: tuple[float, float], axis_format: str, height: int
 ) -> tuple[Callable[[str], alt.X], alt.Y]:
     """The x channel of a field, and the y channel in pixels."""
 
@@ -166,12 +230,15 @@ def upright(value: float, color: str, x: Callable[[str], alt.X]) -> alt.Chart:
     return drawn
 
 
-def frame(placed: Sequence[Record], labels: Sequence[Record], y: alt.Y) -> list[alt.Chart]:
-    """Labels of the groups at the left, notes of the lanes at the right."""
-    left = over(labels).encode(x=alt.XValue(0), y=y)
+def frame(
+    placed: Sequence[Record], labels: Sequence[Record], y: alt.Y, left: int
+) -> list[alt.Chart]:
+    """Labels of the groups left of the lanes or over them, notes of the lanes at the right."""
+    names = over(labels).encode(x=alt.XValue(0), y=y)
+    align, dx = ("right", -12) if left == LEFT else ("left", -left)
     return [
-        left.mark_text(align="right", dx=-12, fontSize=13).encode(text=alt.Text("label:N")),
-        left.mark_text(align="right", dx=-12, fontSize=12, color=COLORS["muted"]).encode(
+        names.mark_text(align=align, dx=dx, fontSize=13).encode(text=alt.Text("label:N")),
+        names.mark_text(align=align, dx=dx, fontSize=12, color=COLORS["muted"]).encode(
             text=alt.Text("under:N")
         ),
         over(placed)

@@ -1,11 +1,12 @@
 """Maps of a face, side by side: where it came back, and which places make the match."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import altair as alt
 from markupsafe import Markup
 
-from fedaudit.reports.charts import COLORS, draw, over
+from fedaudit.reports.charts import COLORS, NARROW, both, draw, over
 from fedaudit.reports.explanation import BOXES, SIDES, Regions
 
 MAP = 272
@@ -17,16 +18,22 @@ TOP = 34 / MAP
 
 
 def region_maps(regions: Regions) -> Markup:
-    """Three maps side by side; opacity is the value."""
+    """Three maps side by side, one under the other where it is narrow; opacity is the value."""
+    return both(partial(_drawn, regions))
+
+
+def _drawn(regions: Regions, width: int) -> Markup:
+    stacked = width == NARROW
     maps: list[tuple[str, Sequence[float]]] = [("recovered: local SSIM", regions.recovered)]
     if regions.heat:
         maps.append(("carries the match: Grad-CAM", regions.heat))
         maps.append(("the same in the original", regions.heat_original))
     top = max(regions.heat + regions.heat_original, default=1.0)
-    places, titles, lines = [], [], []
+    places, titles, frames, lines = [], [], [], []
     for k, (title, values) in enumerate(maps):
-        left = k * (1 + RULE)
-        titles.append({"x": left, "y": -TOP / 2, "title": title})
+        left, above = (0.0, k * (1 + TOP)) if stacked else (k * (1 + RULE), 0.0)
+        titles.append({"x": left, "y": above - TOP / 2, "title": title})
+        frames.append({"x": left, "x2": left + 1, "y": above, "y2": above + 1})
         scale = 1.0 if k == 0 else top
         for i, value in enumerate(values):
             row, column = divmod(i, regions.side)
@@ -34,14 +41,15 @@ def region_maps(regions: Regions) -> Markup:
                 {
                     "x": left + column / regions.side,
                     "x2": left + (column + 1) / regions.side,
-                    "y": row / regions.side,
-                    "y2": (row + 1) / regions.side,
+                    "y": above + row / regions.side,
+                    "y2": above + (row + 1) / regions.side,
                     "o": round(max(0.0, min(1.0, value / scale)), 3),
                 }
             )
-        lines += _outlines(left)
-    x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[0, 3 + 2 * RULE], nice=False, zero=False))
-    y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[1, -TOP], nice=False, zero=False))
+        lines += _outlines(left, above)
+    across, down = (1.0, len(maps) * (1 + TOP) - TOP) if stacked else (3 + 2 * RULE, 1.0)
+    x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[0, across], nice=False, zero=False))
+    y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[down, -TOP], nice=False, zero=False))
     rect = (
         over(places)
         .mark_rect(color=COLORS["c1"], strokeWidth=0)
@@ -53,9 +61,6 @@ def region_maps(regions: Regions) -> Markup:
             opacity=alt.Opacity("o:Q", scale=alt.Scale(domain=[0, 1], range=[0, 1]), legend=None),
         )
     )
-    frames = [
-        {"x": k * (1 + RULE), "x2": k * (1 + RULE) + 1, "y": 0, "y2": 1} for k in range(len(maps))
-    ]
     boxes = (
         over([*frames, *lines])
         .mark_rect(filled=False, stroke=COLORS["ink"], strokeWidth=1, strokeOpacity=0.7)
@@ -66,11 +71,12 @@ def region_maps(regions: Regions) -> Markup:
         .mark_text(align="left", baseline="middle", fontSize=13)
         .encode(x=x, y=y, text=alt.Text("title:N"))
     )
-    return draw([rect, boxes, text], height=MAP + 34, left=4, right=4)
+    height, right = round(MAP * (down + TOP)), width - 4 - MAP if stacked else 4
+    return draw([rect, boxes, text], height=height, width=width, left=4, right=right)
 
 
-def _outlines(left: float) -> list[dict[str, float]]:
+def _outlines(left: float, above: float) -> list[dict[str, float]]:
     return [
-        {"x": left + SIDES[0], "x2": left + SIDES[1], "y": top, "y2": bottom}
+        {"x": left + SIDES[0], "x2": left + SIDES[1], "y": above + top, "y2": above + bottom}
         for top, bottom in BOXES.values()
     ]

@@ -1,12 +1,13 @@
 """Leakage and utility over a defense's setting: a curve says more than a point."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import altair as alt
 from markupsafe import Markup
 
 from fedaudit.core.claims import epsilon, in_short
-from fedaudit.reports.charts import COLORS, Key, draw, over, series
+from fedaudit.reports.charts import COLORS, NARROW, Key, both, draw, lines, over, series
 from fedaudit.reports.comparison import DefenseLine, Row
 from fedaudit.reports.defense_lines import sweeps
 from fedaudit.reports.figures import Columns, Figure, Panel, scenario_title, table, unique
@@ -24,13 +25,13 @@ def setting_curves(results: Results) -> Figure:
     attacks = series(unique([row.attack for row in results.rows]))
     panels: list[Panel] = []
     cells: list[tuple[str, str, str, DefenseLine, Row]] = []
-    for (scenario, name, setting), lines in curves.items():
+    for (scenario, name, setting), some in curves.items():
         bare = [x for x in results.defenses if x.scenario == scenario and x.name == UNDEFENDED]
-        points = [*lines, *bare[:1]]
+        points = [*some, *bare[:1]]
         title = f"{name}, by {setting}; {scenario_title(results.rows, scenario)}"
         label = f"Re-identification and accuracy over {setting} of {name}; {scenario}"
         rows = [row for row in results.rows if row.scenario == scenario]
-        panels.append(Panel(title, label, _panel(points, rows, setting, attacks)))
+        panels.append(Panel(title, label, both(partial(_panel, points, rows, setting, attacks))))
         cells += [(scenario, name, setting, x, row) for x in points for row in _of(x, rows)]
     columns: Columns[tuple[str, str, str, DefenseLine, Row]] = {
         "Scenario": lambda x: x[0],
@@ -90,8 +91,14 @@ def _tick(line: DefenseLine, setting: str, scope: str) -> str:
 
 
 def _panel(
-    points: Sequence[DefenseLine], rows: Sequence[Row], setting: str, keys: Sequence[Key]
+    points: Sequence[DefenseLine],
+    rows: Sequence[Row],
+    setting: str,
+    keys: Sequence[Key],
+    width: int,
 ) -> Markup:
+    small = width == NARROW
+    left, right = (52, 8) if small else (72, 24)
     places = {line.defense: k for k, line in enumerate(points)}
     spread = 0.5 / max(1, len(keys))
     records = [
@@ -111,9 +118,10 @@ def _panel(
         if line.utility
     ]
     scope = _scope(points)
-    names = [
-        {"x": k, "label": _tick(line, setting, scope), "y": 0} for k, line in enumerate(points)
-    ]
+    room = (width - left - right) / len(points)
+    words = [lines(_tick(line, setting, scope), room) for line in points]
+    names = [{"x": k, "label": label, "y": 0} for k, label in enumerate(words)]
+    under = 4 + 14 * max(map(len, words))
     domain = [-0.5, len(points) - 0.5]
     x = alt.X("x:Q", title=None, scale=alt.Scale(domain=domain, nice=False), axis=None)
 
@@ -136,12 +144,17 @@ def _panel(
                 y=rate_axis("reid")
             ),
         ]
-    text = over(names).mark_text(align="center", dy=18, fontSize=12, color=COLORS["ink"])
-    layers.append(text.encode(x=x, y=rate_axis("y"), text=alt.Text("label:N")))
-    title = over([{"x": (len(points) - 1) / 2, "y": 0, "label": setting + scope}])
-    layers.append(
-        title.mark_text(align="center", dy=38, fontSize=12, color=COLORS["muted"]).encode(
-            x=x, y=rate_axis("y"), text=alt.Text("label:N")
-        )
+    text = over(names).mark_text(
+        align="center", baseline="top", dy=10, fontSize=12, color=COLORS["ink"]
     )
-    return draw(layers, height=260, left=72, right=24, bottom=56)
+    layers.append(text.encode(x=x, y=rate_axis("y"), text=alt.Text("label:N")))
+    title = over(
+        [{"x": (len(points) - 1) / 2, "y": 0, "label": lines(setting + scope, width - left)}]
+    )
+    layers.append(
+        title.mark_text(
+            align="center", baseline="top", dy=10 + under, fontSize=12, color=COLORS["muted"]
+        ).encode(x=x, y=rate_axis("y"), text=alt.Text("label:N"))
+    )
+    bottom = under + (44 if small else 28)
+    return draw(layers, height=260, width=width, left=left, right=right, bottom=bottom)

@@ -162,6 +162,16 @@ def second_opinion(label: str, other: SecondOpinion) -> str:
     return f"{label}: {other.reid.hits} of {other.reid.n}{differs if other.disagreements else ''}"
 
 
+def code(name: str) -> str:
+    """The code of a clause without the standards that every reader of it knows.
+
+    >>> code("NIST AI 100-2 NISTAML.032"), code("ISO/IEC 30136")
+    ('NISTAML.032', 'ISO/IEC 30136')
+    """
+    known = ("NIST AI 100-2 ", "MITRE ATLAS ", "OWASP ")
+    return next((name.removeprefix(k) for k in known if name.startswith(k)), name)
+
+
 def seconds(value: float | None) -> str:
     """A duration in seconds.
 

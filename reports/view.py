@@ -180,6 +180,19 @@ def next_steps(results: Results) -> tuple[str, ...]:
     return tuple(steps) or ("Keep this report with the configuration; repeat after every change.",)
 
 
+def signing(results: Results) -> tuple[str, ...]:
+    """What somebody who signs the report must know of its controls and of who signed before."""
+    judged = [c for c in results.controls if c.passed is not None]
+    held = sum(bool(c.passed) for c in judged)
+    controls = f"{held} of {len(judged)} controls held."
+    if not judged or held < len(judged):
+        controls += " Verdicts that rest on the others are void."
+    s = results.sign_off
+    if s is None:
+        return controls, "Nobody has signed this run off yet (fedaudit sign)."
+    return controls, f"Signed off by {s.auditor} on {s.signed}, for {s.system}."
+
+
 def causes(results: Results) -> tuple[tuple[str, tuple[Finding, ...]], ...]:
     """The findings by their cause, in the order of the gravest of each."""
     groups: dict[str, list[Finding]] = {}

@@ -1,0 +1,113 @@
+"""The annex: what this run tested of standards and laws that name it, from its coverage alone."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fedaudit.reports.plain_names import defense_name
+from fedaudit.reports.results import Coverage, Results
+from fedaudit.reports.text import counted, visible
+
+Place = tuple[str, str]
+"""Id and title of the section that holds the evidence."""
+COVERAGE: Place = ("coverage", "Coverage")
+VERDICT: Place = ("verdict", "Verdict")
+DEFENSES: Place = ("defenses", "Defenses")
+CONTROLS: Place = ("controls", "Controls")
+METHOD: Place = ("method", "Threat model and method")
+
+# Standard with its year, clause, code by which lines of the coverage name it.
+_CLASSES = (
+    ("NIST AI 100-2e2025", "data reconstruction", "NISTAML.032"),
+    ("NIST AI 100-2e2025", "membership inference", "NISTAML.033"),
+    ("NIST AI 100-2e2025", "property inference", "NISTAML.034"),
+    ("MITRE ATLAS", "model inversion, the closest match", "AML.T0024.001"),
+    ("MITRE ATLAS", "membership inference", "AML.T0024.000"),
+    ("OWASP ML Security Top 10 (2023)", "model inversion", "ML03:2023"),
+    ("OWASP ML Security Top 10 (2023)", "membership inference", "ML04:2023"),
+    ("ISO/IEC 24745:2022, by ISO/IEC 30136:2018", "of templates", "irreversibility"),
+    ("ISO/IEC 24745:2022, by ISO/IEC 30136:2018", "of templates", "unlinkability"),
+)
+
+
+@dataclass(frozen=True)
+class AnnexRow:
+    """One clause, and what this run has to say of it.
+
+    Attributes:
+        standard: With its year.
+        clause: Its number or code, and its subject.
+        tested: What was tested here and what came of it; "" where nothing was.
+        evidence: Where it stands.
+    """
+
+    standard: str
+    clause: str
+    tested: str = ""
+    evidence: Place = COVERAGE
+
+
+def annex(results: Results) -> tuple[AnnexRow, ...]:
+    """All rows: those of classes of attack, of how it was measured, of laws."""
+    laws = _of_laws(results, _identified(results))
+    return (*_of_classes(results), *_of_measurement(results), *laws)
+
+
+def _of_classes(results: Results) -> Iterator[AnnexRow]:
+    for standard, subject, code in _CLASSES:
+        mine = [c for c in results.coverage if c.executed and _names(c, code)]
+        tested = "; ".join(f"{c.attack_class}: {c.result}" for c in mine)
+        yield AnnexRow(standard, f"{code}, {subject}", tested)
+
+
+def _names(line: Coverage, code: str) -> bool:
+    return any(name.endswith(code) for name in line.standards)
+
+
+def _of_measurement(results: Results) -> Iterator[AnnexRow]:
+    pairs = [c for c in results.ceilings if c.impostor_pairs]
+    calibrated = "; ".join(
+        dict.fromkeys(
+            f"match threshold {c.threshold:.2f} at a false match rate of {c.fmr:g}, from "
+            f"{c.impostor_pairs:,} pairs of different people"
+            for c in pairs
+        )
+    )
+    yield AnnexRow("ISO/IEC 19795-1:2021", "false match rate", calibrated, CONTROLS)
+    ran = [c.attack_class for c in results.coverage if c.executed]
+    attempts = f"adversarial attempts of {len(ran)} class(es): {'; '.join(ran)}" if ran else ""
+    context = "6.2, 7.3.2, 8.2.3: context, adversarial tests, their report"
+    yield AnnexRow("ISO/IEC 27559:2022", context, attempts, METHOD)
+    claimed = dict.fromkeys(defense_name(x.defense) for x in results.defenses if x.claims)
+    guarantees = (
+        f"the claims of {', '.join(claimed)} are read with their unit, neighbors, accountant and "
+        "sampling; an ε is not tested by these attacks unless a row of the coverage says so"
+        if claimed
+        else ""
+    )
+    unit = "privacy unit, neighbor relation, accountant, sampling, trust model"
+    yield AnnexRow("NIST SP 800-226 (2025)", unit, guarantees, DEFENSES)
+
+
+def _of_laws(results: Results, identified: str) -> Iterator[AnnexRow]:
+    deployed = ", ".join(defense_name(name) for name in results.deployed if name != "none")
+    measure = f"effect of what is deployed ({deployed}): {identified}" if deployed else ""
+    gdpr, act, opinion = "GDPR, (EU) 2016/679", "EU AI Act, (EU) 2024/1689", "EDPB Opinion 28/2024"
+    biometric = "Art. 4(14), 9(1), 35(7): biometric data, impact assessment"
+    yield AnnexRow(gdpr, biometric, identified, VERDICT)
+    yield AnnexRow(
+        gdpr, "Art. 32(1)(d): tests of technical measures", measure if identified else "", VERDICT
+    )
+    yield AnnexRow(
+        act, "Art. 15(5): resilience against confidentiality attacks", identified, VERDICT
+    )
+    likely = "¶46, 55, 58: extraction by means reasonably likely to be used"
+    context = f"{identified}; release context as declared, not examined" if identified else ""
+    yield AnnexRow(opinion, likely, context, VERDICT)
+
+
+def _identified(results: Results) -> str:
+    """How many came back in the headline's row, else in the worst; "" where none was tested."""
+    place = results.headline_row
+    rows = [row for row in results.rows if row.reid] if place is None else [results.rows[place]]
+    worst = max((row.reid for row in rows if row.reid), key=lambda rate: rate.value, default=None)
+    return f"{visible(counted(worst))} re-identified" if worst else ""

@@ -22,7 +22,7 @@ from fedaudit.core.errors import (
 from fedaudit.core.observation import LocalTraining
 from fedaudit.core.scenario import Choice, Federation, Scenario, Study
 from fedaudit.defenses.dpsgd import DPSGD
-from fedaudit.study.executor import Event
+from fedaudit.study.scheduler import Event
 
 SHAPE = (3, 8, 8)
 LABELS = torch.tensor([3])

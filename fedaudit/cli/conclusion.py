@@ -14,6 +14,7 @@ from fedaudit.reports import build, text
 from fedaudit.reports.comparison import Exposure
 from fedaudit.reports.results import Results
 from fedaudit.reports.text import verdict_name
+from fedaudit.study.run_folder import FAILED
 
 
 def require_deployed(study: Study, fail_on: str | None) -> None:
@@ -108,8 +109,7 @@ def _say_failed(failed: Mapping[str, str], jobs: int, folder: Path) -> None:
     say(
         f"error: {_count(len(failed), jobs)}; the report says that they were not tested.\n"
         f"{next(iter(failed))}: {messages[0]}\n"
-        f"All messages stand in {folder / 'log.jsonl'}.{others} The same command tries the failed "
-        "jobs again.",
+        f"All messages stand in {folder / FAILED}.{others} --retry-failed tries them again.",
         err=True,
     )
 

@@ -17,8 +17,8 @@ from rich.progress import (
 from rich.text import Text
 
 from fedaudit.core.printable import printable
-from fedaudit.study.executor import Event
 from fedaudit.study.jobs import Job
+from fedaudit.study.scheduler import Event
 from fedaudit.study.time_estimate import RemainingTime, duration_in_words
 
 EVERY = 5.0

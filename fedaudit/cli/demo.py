@@ -8,12 +8,12 @@ import click
 from fedaudit.cli.ending import FAILURE, INTERRUPTED, OK
 from fedaudit.cli.options import (
     RunOptions,
-    device_option,
     examples,
-    job_limit_option,
     quiet_option,
-    workers_option,
+    retry_failed_option,
 )
+from fedaudit.cli.place_options import place_options
+from fedaudit.study.executors.choice import Place
 
 
 @click.command(
@@ -27,18 +27,16 @@ from fedaudit.cli.options import (
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Run folder.  [default: demo-run…]"
 )
-@workers_option
-@device_option
-@job_limit_option
+@place_options()
+@retry_failed_option
 @click.option("--seed", type=click.IntRange(min=0, max=2**31 - 1), help="Another draw.")
 @quiet_option
 def demo(
     *,
     quick: bool,
     output: Path | None,
-    workers: int | None,
-    device: str,
-    job_limit: float | None,
+    place: Place,
+    retry_failed: bool,
     seed: int | None,
     quiet: bool,
 ) -> int:
@@ -54,11 +52,11 @@ def demo(
 
     name = f"demo-run{'-quick' if quick else ''}{'' if seed is None else f'-seed{seed}'}"
     folder = output or Path(name)
-    options = RunOptions(workers, device, "full", quiet=quiet, job_limit=job_limit)
+    options = RunOptions(place, "full", quiet=quiet, retry_failed=retry_failed)
     beside = folder.with_name(f"{folder.name}-color")
-    for study, place in ((studies.study(quick), folder), (studies.color_study(quick), beside)):
+    for study, run in ((studies.study(quick), folder), (studies.color_study(quick), beside)):
         asked = study if seed is None else replace(study, seeds=(seed,))
-        code = run_study(asked, place, options)
+        code = run_study(asked, run, options)
         if code in {FAILURE, INTERRUPTED}:
             return code
     return OK

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from fedaudit.cli.place_options import DURATION, place_options
 from fedaudit.cli.say import say
+from fedaudit.study.executors.choice import Place
 
 if TYPE_CHECKING:
     from fedaudit.core.measures import Evidence
@@ -21,18 +23,6 @@ EVIDENCE = ("none", "redacted", "full")
 GATES = ("critical", "high", "medium", "low")
 """Severities from the gravest down."""
 
-workers_option = click.option(
-    "--workers", type=click.IntRange(min=1), help="Processes.  [default: CPU cores]"
-)
-device_option = click.option(
-    "--device", default="cpu", show_default=True, help="Where attacks compute, such as cuda."
-)
-job_limit_option = click.option(
-    "--job-limit",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="SECONDS",
-    help="End a job that takes longer; it has failed.  [default: none]",
-)
 quiet_option = click.option(
     "-q", "--quiet", is_flag=True, help="No progress, only failures and the verdict."
 )
@@ -63,17 +53,28 @@ def output_file(help_text: str, default: Path | None = None) -> Callable[[Comman
     )
 
 
+retry_failed_option = click.option(
+    "--retry-failed", is_flag=True, help="Try again what failed before."
+)
+budget_option = click.option(
+    "--budget",
+    type=DURATION,
+    metavar="20m",
+    help="Begin no cell after that time; conclude from what there is.",
+)
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """How to run a study, as opposed to what: the values of `run_options`."""
 
-    workers: int | None = None
-    device: str = "cpu"
+    place: Place = field(default_factory=Place)
     evidence: Evidence | None = None
     fail_on: str | None = None
     dry_run: bool = False
     quiet: bool = False
-    job_limit: float | None = None
+    retry_failed: bool = False
+    budget: float | None = None
 
 
 def run_options(command: Callable[..., int]) -> Callable[..., int]:
@@ -84,16 +85,17 @@ def run_options(command: Callable[..., int]) -> Callable[..., int]:
         own = {field.name: values.pop(field.name) for field in fields(RunOptions)}
         return command(options=RunOptions(**own), **values)
 
+    chosen: Callable[..., int] = place_options()(collect)
     for option in (
         quiet_option,
         dry_run_option,
         fail_on_option,
         evidence_option,
-        device_option,
-        job_limit_option,
+        budget_option,
+        retry_failed_option,
     ):
-        collect = option(collect)
-    return workers_option(collect)
+        chosen = option(chosen)
+    return chosen
 
 
 def say_code(names: tuple[str, ...]) -> None:

@@ -11,7 +11,6 @@ from fedaudit.cli.options import RunOptions
 from fedaudit.core.errors import FedauditError
 from fedaudit.core.scenario import Scenario, Study
 from fedaudit.study import session
-from fedaudit.study.executor import default_workers
 from fedaudit.study.inventory import Inventory
 from fedaudit.study.jobs import Job, TrainJob, expand
 from fedaudit.study.run_folder import RunFolder
@@ -28,7 +27,7 @@ def plan(study: Study, output: Path, options: RunOptions) -> str:
     from fedaudit.study.reach import faces_to_count, reaches, remarks  # noqa: PLC0415 - torch
     from fedaudit.study.sources import source_of  # noqa: PLC0415 - imports torch
 
-    workers = options.workers or default_workers()
+    workers = options.place.make().slots
     jobs = expand(study)
     stock = session.preview(output, study, options.evidence)
     done = set(stock.done) if stock else set()

@@ -16,7 +16,6 @@ from fedaudit.cli.say import say
 from fedaudit.core.errors import StorageError
 from fedaudit.core.scenario import Study
 from fedaudit.study.execution import execution
-from fedaudit.study.executor import default_workers
 
 
 def run_study(study: Study, output: Path, options: RunOptions) -> int:
@@ -29,17 +28,17 @@ def run_study(study: Study, output: Path, options: RunOptions) -> int:
         say(plan(study, output, options))
         return OK
     again = shlex.join(["fedaudit", *sys.argv[1:]])
-    workers = options.workers or (1 if options.device != "cpu" else default_workers())
+    place = options.place
     try:
         with execution(
             study,
             output,
             command=kept_command(sys.argv[1:]),
             evidence=options.evidence,
-            workers=workers,
-            device=options.device,
-            limit=options.job_limit,
-            watch=lambda opened: progress(opened.todo, workers, quiet=options.quiet),
+            place=place,
+            retry_failed=options.retry_failed,
+            budget=options.budget,
+            watch=lambda opened: progress(opened.todo, place.make().slots, quiet=options.quiet),
             note=lambda message: say(message, err=True),
         ) as finished:
             return conclude(
@@ -48,6 +47,7 @@ def run_study(study: Study, output: Path, options: RunOptions) -> int:
                 fail_on=options.fail_on,
                 failed=finished.failed,
                 jobs=finished.jobs,
+                undone=finished.left,
             )
     except KeyboardInterrupt:
         return interrupted()

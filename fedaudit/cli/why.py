@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 import click
 
 from fedaudit.cli.ending import OK, interrupted
-from fedaudit.cli.options import EVIDENCE, examples, job_limit_option, say_code, workers_option
+from fedaudit.cli.options import EVIDENCE, examples, say_code
+from fedaudit.cli.place_options import place_options
 from fedaudit.cli.say import say
 from fedaudit.study.study_file import load_study
 
 if TYPE_CHECKING:
     from fedaudit.core.measures import Evidence
     from fedaudit.reports.explanation import Explanation, Part
+    from fedaudit.study.executors.choice import Place
 
 WHAT: tuple[Part, ...] = ("layers", "rounds", "regions", "artifacts", "clients")
 
@@ -94,8 +96,7 @@ def _numbers(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ..
     help="Only full keeps and shows faces.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
-@workers_option
-@job_limit_option
+@place_options(device=False)
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def why(
     *,
@@ -108,8 +109,7 @@ def why(
     pairs: int,
     evidence: Evidence,
     seed: int,
-    workers: int | None,
-    job_limit: float | None,
+    place: Place,
     quiet: bool,
 ) -> int:
     """Explain what a scenario of STUDY, a TOML file, leaks, into why.json and why.html.
@@ -136,8 +136,7 @@ def why(
         pairs=pairs,
         evidence=evidence,
         command=shlex.join([*words, "--seed", f"{seed}"]),
-        workers=workers,
-        limit=job_limit,
+        place=place,
     )
     try:
         watch = partial(progress, quiet=quiet)

@@ -96,8 +96,8 @@ def append_line(path: Path, line: str) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Delete what interrupted writes left in a folder and the folders in it."""
+    """Delete what interrupted writes left in a folder and the folders in it but hidden ones."""
     with storage_errors(folder):
-        for leftover in [*folder.glob(f"{MARK}*"), *folder.glob(f"*/{MARK}*")]:
+        for leftover in [*folder.glob(f"{MARK}*"), *folder.glob(f"[!.]*/{MARK}*")]:
             if leftover.parent == folder or not leftover.parent.is_symlink():
                 leftover.unlink(missing_ok=True)

@@ -10,7 +10,8 @@ from fedaudit.core.scenario import Study
 from fedaudit.library.run_tables import Run, load
 from fedaudit.reports.build import build_report
 from fedaudit.study.execution import Note, execution
-from fedaudit.study.executor import Event
+from fedaudit.study.executors.choice import Name, Place
+from fedaudit.study.scheduler import Event
 from fedaudit.study.study_check import check_study
 from fedaudit.study.study_file import load_study
 
@@ -22,7 +23,11 @@ def audit(
     evidence: Evidence | None = None,
     workers: int | None = None,
     device: str = "cpu",
-    job_limit: float | None = None,
+    executor: Name = "processes",
+    address: str | None = None,
+    cell_timeout: float | None = None,
+    retry_failed: bool = False,
+    budget: float | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
     note: Note = lambda message: None,
 ) -> Run:
@@ -36,9 +41,13 @@ def audit(
         output: The run folder; what is finished in it is not computed again.
         evidence: What the report shows of faces: "none", "redacted" or "full". Only "full" keeps
             the originals. None goes on as begun, or begins "redacted".
-        workers: Processes; by default as many as CPU cores, and 1 on another device.
+        workers: Cells at once; by default as many as CPU cores, and 1 on another device.
         device: Where attacks compute; a torch device.
-        job_limit: Seconds after which a job is ended, and has failed; None for no limit.
+        executor: "in-process", "processes" of this machine, "ray" or "slurm".
+        address: Of a running Ray cluster; None starts one on this machine.
+        cell_timeout: Seconds after which a cell is ended, and has failed; None for no limit.
+        retry_failed: Try again what failed before.
+        budget: Seconds after which no further job begins; what there is is concluded from.
         on_event: Called in this process as jobs start and finish.
         note: Takes what a user should know while it runs, a sentence each.
 
@@ -48,7 +57,7 @@ def audit(
 
     Raises:
         UsageError: The study says something that does not exist, or torch has no such device.
-        RunFolderError: The folder holds something else, or another process runs in it.
+        RunFolderError: The folder holds something else.
         AssetError: Something that every job needs is neither cached nor fetchable.
         StorageError: The folder cannot be written; what was finished is kept.
 
@@ -69,11 +78,11 @@ def audit(
         folder,
         command=f"fedaudit.audit({name!r}, output={os.fspath(output)!r})",
         evidence=evidence,
-        workers=workers,
-        device=device,
+        place=Place(executor, workers, device, limit=cell_timeout, address=address),
+        retry_failed=retry_failed,
+        budget=budget,
         watch=lambda opened: nullcontext(on_event),
         note=note,
-        limit=job_limit,
     ) as finished:
         build_report(folder, finished.evidence)
     return load(folder)

@@ -13,9 +13,10 @@ from fedaudit.core.scenario import Study
 from fedaudit.files import asset_store
 from fedaudit.study import session
 from fedaudit.study.deciding_files import judge_assets, needed_assets
-from fedaudit.study.executor import Event, default_workers
+from fedaudit.study.executors.choice import Place
 from fedaudit.study.reach import faces_to_count, remarks
 from fedaudit.study.run_folder import RunFolder
+from fedaudit.study.scheduler import Event
 from fedaudit.study.sources import source_of
 
 Note = Callable[[str], None]
@@ -29,12 +30,14 @@ class Finished:
     Attributes:
         evidence: What its report may show.
         jobs: How many it has.
-        failed: Messages of those that failed now, by key.
+        failed: Messages of those that failed, now or before, by key.
+        left: How many the budget left undone.
     """
 
     evidence: Evidence
     jobs: int
     failed: Mapping[str, str]
+    left: int = 0
 
 
 @contextmanager
@@ -44,41 +47,48 @@ def execution(
     *,
     command: str,
     evidence: Evidence | None,
-    workers: int | None,
-    device: str,
+    place: Place,
     watch: Watch,
     note: Note,
-    limit: float | None = None,
+    retry_failed: bool = False,
+    budget: float | None = None,
 ) -> Iterator[Finished]:
-    """Do what is not done yet of a study, and hold the folder inside the block.
+    """Do what is not done yet of a study; the folder is open inside the block.
 
     Args:
         study: What to run.
         output: The run folder.
         command: How to give the same command again, for the record.
         evidence: What may be kept of the originals, as in `session.open_run`.
-        workers: Processes; None for as many as CPU cores, 1 on another device.
-        device: Where attacks compute; a torch device.
+        place: Where jobs are done.
         watch: Surrounds the work, and takes its events.
         note: Takes what a user should know meanwhile, a sentence each.
-        limit: Seconds that a job may take; None for no limit.
+        retry_failed: Try again what failed before.
+        budget: Seconds after which no further job begins; None for no limit.
     """
-    check_device(device)
-    with session.open_run(output, study, command=command, evidence=evidence) as opened:
+    if place.executor in {"in-process", "processes"}:
+        check_device(place.device)
+    executor = place.make()
+    with session.open_run(
+        output, study, command=command, evidence=evidence, retry_failed=retry_failed
+    ) as opened:
+        for other in opened.leases.others():
+            note(f"note: {other} works in this folder, too; the cells are shared out")
         for message in opened.inventory.damaged.values():
             note(f"note: {message}")
-        if done := len(opened.jobs) - len(opened.todo):
+        if done := len(opened.inventory.done):
             note(f"{done} of {len(opened.jobs)} jobs were done before")
         if opened.todo:
             _fetch(study, opened.folder, note)
             for remark in remarks(study, faces_to_count(study, fetched=True)):
                 note(f"note: {remark}")
-        processes = workers or (1 if device != "cpu" else default_workers())
         with watch(opened) as show:
             outcomes = session.run(
-                opened, workers=processes, on_event=show, device=device, limit=limit
+                opened, executor=executor, on_event=show, device=place.device, budget=budget
             )
-        yield Finished(opened.manifest.evidence, len(opened.jobs), session.failures(outcomes))
+        failed = session.failures(opened, outcomes)
+        left = sum(outcome.status == "left" for outcome in outcomes)
+        yield Finished(opened.manifest.evidence, len(opened.jobs), failed, left)
 
 
 def check_device(name: str) -> None:

@@ -14,14 +14,14 @@ from pathlib import Path
 from fedaudit.core.errors import RunFolderError
 from fedaudit.files import regular_file
 from fedaudit.files.atomic import MARK, write_atomically
-from fedaudit.files.lock import FILES as LOCK_FILES
+from fedaudit.files.lease import FOLDER as LEASES
 from fedaudit.study import removal_record
-from fedaudit.study.run_folder import DAMAGED, LOG, UNFINISHED
+from fedaudit.study.run_folder import DAMAGED, FAILED, LOG, UNFINISHED
 
 FILE = "SHA256SUMS"
 RENDERED = ("results.json", "report.html")
 """What `fedaudit report` makes of the others."""
-UNLISTED = frozenset({FILE, LOG, "signoff.json", removal_record.FILE, *RENDERED, *LOCK_FILES})
+UNLISTED = frozenset({FILE, LOG, "signoff.json", removal_record.FILE, *RENDERED})
 _LINE = re.compile(r"([0-9a-f]{64})  ([^\\\n]{1,400})")
 
 
@@ -79,7 +79,22 @@ def record(folder: Path, renewed: Collection[str] = ()) -> None:
         before = {}
     kept = {name: digest for name, digest in before.items() if name not in renewed}
     new = {name: _digest(folder / name) for name in _names(folder) if name not in kept}
-    listed = new | kept
+    _write(folder, new | kept)
+
+
+def forget(folder: Path, names: Collection[str]) -> None:
+    """Take files off the list that are about to be computed again.
+
+    Raises:
+        StorageError: The disk is full or may not be written.
+    """
+    listed = read(folder)
+    kept = {name: digest for name, digest in listed.items() if name not in names}
+    if len(kept) < len(listed):
+        _write(folder, kept)
+
+
+def _write(folder: Path, listed: Mapping[str, str]) -> None:
     lines = "".join(f"{listed[name]}  {name}\n" for name in sorted(listed) if listed[name])
     write_atomically(folder / FILE, lines.encode("utf-8", "surrogateescape"))
 
@@ -113,7 +128,7 @@ def _names(folder: Path) -> Iterator[str]:
     """What lies in a folder and the folders in it, links and pipes included."""
     for entry in sorted(folder.iterdir()):
         if entry.is_dir() and not entry.is_symlink():
-            if entry.name not in {DAMAGED, UNFINISHED}:
+            if entry.name not in {DAMAGED, UNFINISHED, FAILED, LEASES}:
                 yield from (f"{entry.name}/{e.name}" for e in entry.iterdir() if _counts(e))
         elif entry.name not in UNLISTED and _counts(entry):
             yield entry.name

@@ -4,26 +4,12 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from fedaudit.core.errors import RunFolderError
 from fedaudit.files.atomic import storage_errors
 from fedaudit.study import hash_list
 from fedaudit.study.run_folder import CELLS, DAMAGED, MEASUREMENTS, MODELS, RunFolder
-
-
-class Recorded(Protocol):
-    """What must be known of a job to find what it left."""
-
-    @property
-    def key(self) -> str:
-        """Name of its record."""
-        ...
-
-    @property
-    def kind(self) -> str:
-        """Folder of its record."""
-        ...
+from fedaudit.study.shared_jobs import Recorded, failures
 
 
 @dataclass(frozen=True)
@@ -34,7 +20,7 @@ class Inventory:
         done: Keys of the finished jobs.
         missing: Keys of the jobs that left nothing.
         damaged: Keys of the jobs whose files are not what was written, with the reason.
-        failed: Keys of missing or damaged jobs that were tried and failed, with the last message.
+        failed: Keys of missing jobs that were tried and failed, with the message.
     """
 
     done: tuple[str, ...]
@@ -64,10 +50,7 @@ def check_jobs(folder: RunFolder, jobs: Iterable[Recorded]) -> Inventory:
                 )
             else:
                 done.append(job.key)
-    failures = (event for event in folder.events() if event.get("event") == "failed")
-    messages = {str(event.get("key")): str(event.get("message")) for event in failures}
-    open_jobs = {*missing, *damaged}
-    failed = {key: message for key, message in messages.items() if key in open_jobs}
+    failed = failures(folder.path, missing)
     return Inventory(tuple(done), tuple(missing), damaged, failed)
 
 
@@ -77,13 +60,15 @@ def set_aside(folder: RunFolder, jobs: Iterable[Recorded]) -> None:
     Raises:
         StorageError: The disk may not be written.
     """
+    jobs = tuple(jobs)
     aside = folder.path / DAMAGED
+    files = [path for job in jobs for path in _files(folder, job)]
+    hash_list.forget(folder.path, {path.relative_to(folder.path).as_posix() for path in files})
     with storage_errors(aside):
-        for job in jobs:
+        for path in files:
             aside.mkdir(mode=0o700, exist_ok=True)
-            for path in _files(folder, job):
-                if path.exists():
-                    os.replace(path, aside / path.name)
+            if path.exists():
+                os.replace(path, aside / path.name)
 
 
 def _files(folder: RunFolder, job: Recorded) -> tuple[Path, Path]:

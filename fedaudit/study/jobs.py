@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol
 from fedaudit.core.scenario import Choice, Federation, Scenario, Study, keys_of
 from fedaudit.core.threat_models import threat_model
 from fedaudit.core.trial import HALVED_TARGETS, NOISE_TARGETS, POSITIVE, Cell, Role
-from fedaudit.study.executor import Task
+from fedaudit.study.executors.pool import Task
 from fedaudit.study.run_folder import CELLS, MODELS
 from fedaudit.study.study_file import canonical
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fedaudit.core.errors import ConfigError, RunFolderError
-from fedaudit.files import lock, regular_file
+from fedaudit.files import lease, regular_file
 from fedaudit.files.atomic import MARK, storage_errors, write_atomically
 from fedaudit.study import hash_list, manifest, signature
 from fedaudit.study.calibration import numbers_file
@@ -19,14 +19,15 @@ from fedaudit.study.run_folder import (
     DAMAGED,
     EVIDENCE,
     FACTS,
+    FAILED,
     MEASUREMENTS,
     MODELS,
     UNFINISHED,
 )
 
 KNOWN = frozenset(
-    {CELLS, MODELS, MEASUREMENTS, EVIDENCE, DAMAGED, UNFINISHED, FACTS, manifest.FILE, FILE}
-    | {"why.json", "why.html"}
+    {CELLS, MODELS, MEASUREMENTS, EVIDENCE, DAMAGED, UNFINISHED, FAILED, FACTS, manifest.FILE, FILE}
+    | {"why.json", "why.html", lease.FOLDER}
     | hash_list.UNLISTED
 )
 """What lies in a run folder, galleries apart."""
@@ -58,7 +59,7 @@ def remove_evidence(folder: Path, by: str, reason: str, key: Path | None = None)
             raise ConfigError(f"--{name} must say something: a reader will hold you to it.")
     private = None if key is None else signature.read_private_key(key)
     manifest.read(folder)
-    with lock.locked(folder):
+    with lease.alone(folder):
         root = hash_list.root(folder)
         if not root:
             raise ConfigError(
@@ -120,11 +121,11 @@ def remove_run(folder: Path) -> int:
             f"{str(folder)!r} holds files that are not a run's ({others[0]!r}). Move them "
             "elsewhere first."
         )
-    with lock.locked(folder):
+    with lease.alone(folder):
         size = sum(file.lstat().st_size for file in folder.rglob("*") if not file.is_dir())
         # The manifest last: what an interruption leaves is still a run folder.
         for entry in folder.iterdir():
-            if entry.name not in {manifest.FILE, *lock.FILES}:
+            if entry.name not in {manifest.FILE, lease.FOLDER}:
                 with storage_errors(entry):
                     _remove_tree(entry)
     with storage_errors(folder):

@@ -7,10 +7,12 @@
     ├── models/<job>.json         what a training job measured, and the hash of
     ├── models/<job>.safetensors  the model that it trained
     ├── evidence/<scenario>--t….safetensors   the originals, only with full evidence
+    ├── failed/<job>.json         why a job failed (`shared_jobs.py`)
     ├── damaged/                  files that did not hold what they should, set aside
-    └── log.jsonl                 failures and sessions
+    ├── .leases/                  who is at work, and at what (`files/lease.py`)
+    └── log.jsonl                 sessions
 
-A `RunFolder` is only a handle: workers have their own. `session.py` opens, locks and cleans it.
+A `RunFolder` is only a handle: workers have their own. `session.py` opens and cleans it.
 """
 
 import hashlib
@@ -38,7 +40,7 @@ from fedaudit.study.stored_values import Facts, check_plain, read_as
 FACTS, LOG = "facts.json", "log.jsonl"
 CELLS, MODELS, MEASUREMENTS = "cells", "models", "measurements"
 EVIDENCE, DAMAGED = "evidence", "damaged"
-UNFINISHED = "unfinished"
+UNFINISHED, FAILED = "unfinished", "failed"
 
 
 @cache
@@ -229,6 +231,8 @@ class RunFolder:
 
     def _save(self, kind: str, key: str, tensors: Mapping[str, Tensor], body: object) -> None:
         record_path, tensors_path = self.files(kind, key)
+        if record_path.exists():  # by whoever took over while this process stood still
+            return
         with storage_errors(record_path.parent):
             record_path.parent.mkdir(mode=0o700, exist_ok=True)
         packed = _pack(tensors)

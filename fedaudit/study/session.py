@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,12 @@ from typing import Any
 from fedaudit.core.errors import RunFolderError
 from fedaudit.core.measures import Evidence
 from fedaudit.core.scenario import Study
-from fedaudit.files import lock
+from fedaudit.files import lease
 from fedaudit.files.atomic import MARK, storage_errors, sweep
 from fedaudit.study import hash_list
 from fedaudit.study import manifest as manifests
-from fedaudit.study.executor import Event, execute
+from fedaudit.study.executors.local_processes import LocalProcesses
+from fedaudit.study.executors.pool import Executor
 from fedaudit.study.inventory import Inventory, check_jobs, set_aside
 from fedaudit.study.jobs import Job, expand
 from fedaudit.study.manifest import Manifest
@@ -23,70 +24,92 @@ from fedaudit.study.run_folder import (
     CELLS,
     DAMAGED,
     EVIDENCE,
+    FAILED,
     MEASUREMENTS,
     MODELS,
     UNFINISHED,
     RunFolder,
 )
+from fedaudit.study.scheduler import Event, execute, unable
+from fedaudit.study.shared_jobs import SharedJobs, forget_failures
 from fedaudit.study.work import Work
 from fedaudit.study.worker import Outcome
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A run folder that this process holds.
+    """A run folder in which this process works, maybe beside others.
 
     Attributes:
-        todo: Jobs that are not done, in order.
+        todo: Jobs that are not done and have not failed, in order.
         inventory: The state of all jobs when it was opened; damaged ones are set aside by now.
+        failed: Why jobs cannot be done that are not to do: they failed before, or need one that
+            did; by key.
     """
 
     folder: RunFolder
     manifest: Manifest
+    leases: lease.Leases
     jobs: tuple[Job, ...]
     todo: tuple[Job, ...]
     inventory: Inventory
+    failed: Mapping[str, str]
 
 
 @contextlib.contextmanager
 def open_run(
-    path: Path, study: Study, *, command: str = "", evidence: Evidence | None = None
+    path: Path,
+    study: Study,
+    *,
+    command: str = "",
+    evidence: Evidence | None = None,
+    retry_failed: bool = False,
 ) -> Iterator[Opened]:
-    """Create a run folder, or go on with one; nobody else can run in it meanwhile.
+    """Create a run folder, or go on with one; others may run the same study in it meanwhile.
 
     Args:
         path: The folder; parents are made.
         study: What to run.
         command: How to give the same command again, for the record.
         evidence: What may be kept of the originals; None goes on as begun, or begins "redacted".
+        retry_failed: Try again what failed before.
 
     Raises:
-        RunFolderError: The folder holds something else, or another process runs in it.
+        RunFolderError: The folder holds something else.
         StorageError: The folder cannot be written.
     """
     fresh = _is_fresh(path)
     with storage_errors(path):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with lock.locked(path):
-        if fresh and not (path / manifests.FILE).exists():
-            with storage_errors(path):
-                path.chmod(0o700)
-            manifest = manifests.new(study, command, evidence or "redacted")
-            manifests.write(path, manifest)
-        else:
-            manifest = manifests.read(path)
-            manifests.check_same(path, manifest, study, evidence)
-            if manifest.study != study:  # something that only the report shows has changed
-                manifest = replace(manifest, study=study)
+    with lease.holding(path) as leases:
+        with leases.exclusive(lease.UPKEEP):
+            if fresh and not (path / manifests.FILE).exists():
+                with storage_errors(path):
+                    path.chmod(0o700)
+                manifest = manifests.new(study, command, evidence or "redacted")
                 manifests.write(path, manifest)
+            else:
+                manifest = manifests.read(path)
+                manifests.check_same(path, manifest, study, evidence)
+                if manifest.study != study:  # something that only the report shows has changed
+                    manifest = replace(manifest, study=study)
+                    manifests.write(path, manifest)
+            _sweep_alone(path, leases)
+            _refuse_links(path)
+            jobs = expand(study)
+            opened = _opened(RunFolder(path), manifest, leases, jobs, retry_failed=retry_failed)
+        yield opened
+
+
+def _sweep_alone(path: Path, leases: lease.Leases) -> None:
+    """Delete what crashes left, unless others are writing."""
+    if not leases.others():
         sweep(path)
-        _refuse_links(path)
-        yield opened_for(RunFolder(path), manifest, expand(study))
 
 
 def _refuse_links(path: Path) -> None:
     """What is written into a run folder is to lie in it."""
-    for name in (CELLS, MODELS, MEASUREMENTS, EVIDENCE, DAMAGED, UNFINISHED):
+    for name in (CELLS, MODELS, MEASUREMENTS, EVIDENCE, FAILED, DAMAGED, UNFINISHED):
         if (path / name).is_symlink():
             raise RunFolderError(
                 f"{str(path / name)!r} is a link, and a run would write where it leads. Delete it, "
@@ -94,33 +117,51 @@ def _refuse_links(path: Path) -> None:
             )
 
 
-def opened_for(folder: RunFolder, manifest: Manifest, jobs: Sequence[Job]) -> Opened:
-    """What there is to do of `jobs` in a folder that this process holds; damaged ones set aside."""
+def opened_for(opened: Opened, jobs: Sequence[Job]) -> Opened:
+    """The same folder with other jobs; damaged ones are set aside, failed ones tried again."""
+    with opened.leases.exclusive(lease.UPKEEP):
+        return _opened(opened.folder, opened.manifest, opened.leases, jobs, retry_failed=True)
+
+
+def _opened(
+    folder: RunFolder,
+    manifest: Manifest,
+    leases: lease.Leases,
+    jobs: Sequence[Job],
+    *,
+    retry_failed: bool,
+) -> Opened:
     inventory = check_jobs(folder, jobs)
     set_aside(folder, [job for job in jobs if job.key in inventory.damaged])
-    done = set(inventory.done)
-    todo = tuple(job for job in jobs if job.key not in done)
-    return Opened(folder, manifest, tuple(jobs), todo, inventory)
+    failed = {} if retry_failed else dict(inventory.failed)
+    if retry_failed:
+        forget_failures(folder.path, inventory.failed)
+    for job in jobs:  # in the order in which they need each other
+        if need := next((need for need in job.needs if need in failed), None):
+            failed[job.key] = f"{need}, which it needs, failed: {failed[need]}"
+    over = {*inventory.done, *failed}
+    todo = tuple(job for job in jobs if job.key not in over)
+    return Opened(folder, manifest, leases, tuple(jobs), todo, inventory, failed)
 
 
 def run(
     opened: Opened,
     *,
-    workers: int | None = None,
+    executor: Executor | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
     work: Callable[[Any], None] | None = None,
     device: str = "cpu",
-    limit: float | None = None,
+    budget: float | None = None,
 ) -> tuple[Outcome, ...]:
-    """Do what is not done yet; failures are logged in the folder, and the others go on.
+    """Do what is not done yet; failures are kept in the folder, and the others go on.
 
     Args:
         opened: From `open_run`.
-        workers: Processes; as many as CPU cores by default.
+        executor: Where; processes of this machine by default.
         on_event: Called in this process as jobs start and finish.
         work: Does one job; the audit's by default. It must be picklable.
         device: Where the attacks compute; a torch device.
-        limit: Seconds that a job may take; None for no limit.
+        budget: Seconds after which no further job begins; None for no limit.
 
     Raises:
         RunFolderError: There is something to do in a folder whose evidence was removed.
@@ -129,7 +170,7 @@ def run(
     """
     folder = opened.folder
     if not opened.todo:
-        hash_list.record(folder.path, {manifests.FILE})
+        record_hashes(opened, {manifests.FILE})
         return ()
     if removals := read_removals(folder.path):
         raise RunFolderError(
@@ -142,21 +183,31 @@ def run(
     kinds, renewed = {job.key: job.kind for job in opened.todo}, {manifests.FILE}
 
     def note(event: Event) -> None:
-        if event.outcome and event.outcome.status == "failed":
-            folder.log(event="failed", key=event.key, message=event.outcome.message)
-        elif event.outcome:
+        if event.outcome and event.outcome.status == "done" and event.outcome.seconds is not None:
             files = folder.files(kinds[event.key], event.key)
             renewed.update(file.relative_to(folder.path).as_posix() for file in files)
         on_event(event)
 
     try:
-        outcomes = execute(opened.todo, work, workers=workers, limit=limit, on_event=note)
+        return execute(
+            opened.todo,
+            work,
+            executor or LocalProcesses(),
+            shared=SharedJobs(folder.path, opened.leases, kinds),
+            budget=budget,
+            on_event=note,
+        )
     finally:
         with contextlib.suppress(Exception):  # a full disk must not hide why the run ends
-            sweep(folder.path)
+            _sweep_alone(folder.path, opened.leases)
             folder.log(event="session", seconds=round(time.monotonic() - started, 3))
-            hash_list.record(folder.path, renewed)
-    return outcomes
+            record_hashes(opened, renewed)
+
+
+def record_hashes(opened: Opened, renewed: Collection[str]) -> None:
+    """List what is new in the folder in `SHA256SUMS`; as `hash_list.record`."""
+    with opened.leases.exclusive(lease.UPKEEP):
+        hash_list.record(opened.folder.path, renewed)
 
 
 def open_report(path: Path) -> tuple[RunFolder, Manifest, Inventory]:
@@ -182,9 +233,9 @@ def preview(path: Path, study: Study, evidence: Evidence | None = None) -> Inven
     return check_jobs(RunFolder(path), expand(study))
 
 
-def failures(outcomes: Sequence[Outcome]) -> Mapping[str, str]:
-    """Messages of the jobs that did not get done, by key."""
-    return {o.key: o.message for o in outcomes if o.status != "done"}
+def failures(opened: Opened, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
+    """Messages of the jobs that could not be done, now or before, by key."""
+    return {**opened.failed, **unable(outcomes)}
 
 
 def _is_fresh(path: Path) -> bool:
@@ -204,7 +255,7 @@ def _is_fresh(path: Path) -> bool:
     if manifests.FILE in inside:
         return False
     manifests.refuse_older(path)
-    if foreign := [name for name in inside if name not in lock.FILES and not name.startswith(MARK)]:
+    if foreign := [name for name in inside if name != lease.FOLDER and not name.startswith(MARK)]:
         raise RunFolderError(
             f"{str(path)!r} holds files that are not a run's ({foreign[0]!r}). Choose an empty or "
             "new folder with --output."

@@ -2,25 +2,42 @@
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Literal
 
-from fedaudit.core.errors import FedauditError, StorageError
+from fedaudit.core.errors import AttackError, FedauditError, StorageError
 from fedaudit.files.atomic import storage_error
+
+with contextlib.suppress(ImportError):  # Windows has none
+    import resource
 
 READY = "ready"
 BEAT = "beat"
 BEAT_SECONDS = 2.0
 """How often a worker says that it lives, whatever it does meanwhile."""
+
+WATCHES = 20
+"""How often it looks at its memory between two such signs."""
+
+LESS_MEMORY = "Fewer --workers need less memory, and so do fewer images at once or smaller ones."
+
+
+LATE = (
+    "it took longer than {limit:g} s, the limit, and was ended. Raise --cell-timeout if it is slow."
+)
+MEMORY_EXIT = 77
+"""Exit code of a worker that ended itself because its job took more memory than it may."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +46,17 @@ class Outcome:
 
     Attributes:
         status: "storage" says that the disk refused, so that no other job can succeed either;
-            "skipped" that a job which this one needs has failed.
-        seconds: Wall time.
+            "skipped" that a job which this one needs has failed; "left" that it was not begun,
+            because the budget was used up.
+        seconds: Wall time; None where another process did it.
+        memory: The most bytes that its process has held so far; 0 where that is not known.
     """
 
     key: str
-    status: Literal["done", "failed", "skipped", "storage"]
+    status: Literal["done", "failed", "skipped", "storage", "left"]
     message: str = ""
-    seconds: float = 0.0
+    seconds: float | None = None
+    memory: int = 0
 
 
 def debugging() -> bool:
@@ -44,7 +64,13 @@ def debugging() -> bool:
     return os.environ.get("FEDAUDIT_DEBUG", "") not in {"", "0"}
 
 
-def serve(connection: Connection, work: Callable[[Any], None], threads: int) -> None:
+def serve(
+    connection: Connection,
+    work: Callable[[Any], None],
+    threads: int,
+    memory: int | None = None,
+    card: int | None = None,
+) -> None:
     """Main function of a worker process.
 
     Args:
@@ -53,26 +79,41 @@ def serve(connection: Connection, work: Callable[[Any], None], threads: int) -> 
         work: Does one job.
         threads: Of torch. The same for any number of workers, because sums in another order give
             other bytes.
+        memory: Bytes above which this process ends itself; None for no limit.
+        card: The only GPU that it sees, among those of its parent; None for all.
     """
+    if card is not None:
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        os.environ["CUDA_VISIBLE_DEVICES"] = (
+            seen[card] if card < len(seen) and seen[0] else f"{card}"
+        )
     # Ctrl-C reaches the whole process group; the parent decides what becomes of the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_parent()
-    send = _beating(connection)
+    send = _beating(connection, memory)
     # stdout is for data: what a library prints goes to stderr.
     sys.stdout.flush()
     os.dup2(2, 1)
-    if not debugging():
-        warnings.simplefilter("ignore")
+    with torch_threads(threads), contextlib.suppress(EOFError, BrokenPipeError):
+        send(READY)  # a broken pipe says that the parent is gone
+        while (job := connection.recv()) is not None:
+            send(attempt(work, job))
+
+
+@contextlib.contextmanager
+def torch_threads(number: int) -> Iterator[None]:
+    """Compute on so many threads inside the block."""
     import torch  # noqa: PLC0415 - seconds, and only workers need it
 
-    torch.set_num_threads(threads)
-    with contextlib.suppress(EOFError, BrokenPipeError):  # the parent is gone
-        send(READY)
-        while (job := connection.recv()) is not None:
-            send(_attempt(work, job))
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
-def _beating(connection: Connection) -> Callable[[object], None]:
+def _beating(connection: Connection, memory: int | None) -> Callable[[object], None]:
     """Say in the background that this process lives; returns what sends messages between beats."""
     turn = threading.Lock()
 
@@ -83,19 +124,49 @@ def _beating(connection: Connection) -> Callable[[object], None]:
     def beat() -> None:
         with contextlib.suppress(OSError):  # the parent is gone
             while True:
-                time.sleep(BEAT_SECONDS)
+                for _ in range(WATCHES):
+                    time.sleep(BEAT_SECONDS / WATCHES)
+                    if memory is not None and resident_memory() > memory:
+                        os._exit(MEMORY_EXIT)
                 send(BEAT)
 
     threading.Thread(target=beat, daemon=True, name="heartbeat").start()
     return send
 
 
-def _attempt(work: Callable[[Any], None], job: Any) -> Outcome:
+def resident_memory() -> int:
+    """Bytes of memory that this process holds, or the most that it held where only that is told."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return peak_memory()
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_memory() -> int:
+    """The most bytes of memory that this process has held; 0 where the system does not tell."""
+    if "resource" not in globals():
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak) * (1 if sys.platform == "darwin" else 1024)
+
+
+def attempt(work: Callable[[Any], None], job: Any, limit: float | None = None) -> Outcome:
+    """Do a job; whatever it raises becomes its outcome.
+
+    Args:
+        work: Does it.
+        job: Has a key.
+        limit: Seconds after which it is stopped, in the main thread of a process.
+    """
     started = time.monotonic()
     status: Literal["done", "failed", "storage"] = "done"
     message = ""
     try:
-        work(job)
+        with warnings.catch_warnings(), _stopped_after(limit):
+            if not debugging():
+                warnings.simplefilter("ignore")
+            work(job)
     except StorageError as error:
         status, message = "storage", str(error)
     except FedauditError as error:
@@ -103,10 +174,43 @@ def _attempt(work: Callable[[Any], None], job: Any) -> Outcome:
     except Exception as error:
         full = storage_error(error) if isinstance(error, OSError) else None
         status = "storage" if full else "failed"
-        message = str(full) if full else f"{type(error).__name__}: {error}"
+        message = str(full) if full else _words(error)
     if status != "done" and debugging():
         message += "\n" + traceback.format_exc()
-    return Outcome(job.key, status, message, time.monotonic() - started)
+    return Outcome(job.key, status, message, time.monotonic() - started, peak_memory())
+
+
+def _words(error: Exception) -> str:
+    """What an error that nobody foresaw says, and what to do where memory ran out."""
+    words = f"{type(error).__name__}: {error}"
+    short = isinstance(error, MemoryError) or re.search("(?i)out of memory|allocate memory", words)
+    return f"it ran out of memory ({words[:300]}). {LESS_MEMORY}" if short else words
+
+
+class _TooLongError(Exception):
+    """A job did not end in time."""
+
+
+@contextlib.contextmanager
+def _stopped_after(limit: float | None) -> Iterator[None]:
+    """Raise inside the block when it takes longer; only the main thread can be stopped so."""
+    main = threading.current_thread() is threading.main_thread()
+    if limit is None or not main or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise _TooLongError(LATE.format(limit=limit))
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, limit)
+    try:
+        yield
+    except _TooLongError as error:
+        raise AttackError(str(error)) from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _die_with_parent() -> None:

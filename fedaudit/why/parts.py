@@ -10,7 +10,7 @@ DIR/                    a run folder; what `fedaudit run` keeps may stand beside
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,12 @@ from fedaudit.files.atomic import write_atomically
 from fedaudit.reports import explanation_page
 from fedaudit.reports.explanation import FILE, PARTS, SCHEMA_VERSION, Explanation, Origin, Part
 from fedaudit.reports.results import canonical_bytes
-from fedaudit.study import hash_list, session
-from fedaudit.study.executor import Event, default_workers
+from fedaudit.study import session
+from fedaudit.study.executors.choice import Place
 from fedaudit.study.jobs import Job, TrainJob
 from fedaudit.study.run_cell import run_train
 from fedaudit.study.run_folder import RunFolder
+from fedaudit.study.scheduler import Event
 from fedaudit.why import artifacts, clients, layers, regions, rounds
 from fedaudit.why.subject import (
     REFUSALS,
@@ -57,8 +58,7 @@ class Options:
         pairs: Pairs of orders of the part "clients".
         evidence: "full" keeps originals and reconstructions and shows them.
         command: How to do it again, for the page.
-        workers: Processes; as many as CPU cores by default.
-        limit: Seconds that a job may take; None for no limit.
+        place: Where measurements are made.
     """
 
     parts: tuple[Part, ...] = PARTS
@@ -68,8 +68,7 @@ class Options:
     pairs: int = clients.PAIRS
     evidence: Evidence = "redacted"
     command: str = ""
-    workers: int | None = None
-    limit: float | None = None
+    place: Place = field(default_factory=Place)
 
 
 @contextmanager
@@ -96,7 +95,7 @@ def explain(
     scenario = scenario_of(study, scenario_name)
     if options.targets < 2:
         raise ConfigError("one target has no interval: ask for 2 targets or more (4 and up are)")
-    with session.open_run(path, study, command=options.command) as opened:
+    with session.open_run(path, study, command=options.command, retry_failed=True) as opened:
         subject = prepare(
             study, scenario, opened.folder, targets=options.targets, seed=options.seed
         )
@@ -113,7 +112,7 @@ def explain(
         pictures = regions.faces(subject) if options.evidence == "full" else []
         page = explanation_page.render(explanation, options.evidence, pictures)
         write_atomically(path / "why.html", page.encode())
-        hash_list.record(path, {FILE, "why.html"})
+        session.record_hashes(opened, {FILE, "why.html"})
     return explanation
 
 
@@ -146,14 +145,12 @@ def _do(
 ) -> Mapping[str, str]:
     """Do what is not done yet, and return by key why jobs failed."""
     distinct = tuple({job.key: job for job in jobs}.values())
-    chosen = session.opened_for(opened.folder, opened.manifest, distinct)
+    chosen = session.opened_for(opened, distinct)
     work = Work(subject.study, subject.scenario, subject.folder, subject.targets, subject.seed)
-    workers = options.workers or default_workers()
-    with watch(chosen.todo, workers) as on_event:
-        outcomes = session.run(
-            chosen, workers=workers, on_event=on_event, work=work, limit=options.limit
-        )
-    return session.failures(outcomes)
+    executor = options.place.make()
+    with watch(chosen.todo, executor.slots) as on_event:
+        outcomes = session.run(chosen, executor=executor, on_event=on_event, work=work)
+    return session.failures(chosen, outcomes)
 
 
 def _training(subject: Subject, options: Options) -> list[Job]:

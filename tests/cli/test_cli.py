@@ -18,10 +18,10 @@ from fedaudit.captures.simulate.simulated_source import SimulatedSource
 from fedaudit.cli import COMMANDS, cli, options
 from fedaudit.cli.ending import end
 from fedaudit.core import measures, registry
-from fedaudit.core.errors import FedauditError, StorageError
 from fedaudit.reports import comparison
 from fedaudit.study import session
-from fedaudit.study.executor import Event
+from fedaudit.study.executors.in_process import InProcess
+from fedaudit.study.scheduler import execute
 from fedaudit.study.worker import Outcome
 
 Command = Callable[..., int]
@@ -45,20 +45,9 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Any:
     return fake_audit
 
 
-def serially(jobs: Sequence[Any], work: Any, *, on_event: Any, **_: Any) -> tuple[Outcome, ...]:
-    """Stands in for `execute`: no processes."""
-    outcomes = []
-    for job in jobs:
-        try:
-            work(job)
-        except StorageError:
-            raise
-        except FedauditError as error:
-            outcomes.append(Outcome(job.key, "failed", str(error)))
-        else:
-            outcomes.append(Outcome(job.key, "done", seconds=1.0))
-        on_event(Event("finished", job.key, outcomes[-1]))
-    return tuple(outcomes)
+def serially(jobs: Sequence[Any], work: Any, _: Any, **settings: Any) -> tuple[Outcome, ...]:
+    """`execute` without processes: they would not know what a test replaces."""
+    return execute(jobs, work, InProcess(), **settings)
 
 
 @pytest.fixture
@@ -177,7 +166,7 @@ def test_estimate_from_what_is_done(
     assert "elapsed" not in err
     assert f"error: 10 of {fakes.JOBS} jobs failed; the report says" in err
     assert "\nfresh--dpsgd--quick--audit--t000--s0: it was told to fail.\nAll messages" in err
-    assert "stand in runs/study/log.jsonl. The same command tries" in err
+    assert "stand in runs/study/failed. --retry-failed tries them again." in err
     assert err.count("told to fail") == 2  # as it happens, and in the end
     assert fedaudit("run", "study.toml", "--dry-run", "--workers", "1") == 0
     assert "time      about 1 s, judging by what is done" in capsys.readouterr().out

@@ -4,8 +4,8 @@ import pytest
 
 from fedaudit.cli import console
 from fedaudit.core.scenario import Choice, Scenario, Study
-from fedaudit.study.executor import Event
 from fedaudit.study.jobs import expand
+from fedaudit.study.scheduler import Event
 from fedaudit.study.worker import Outcome
 
 JOBS = expand(Study("s", (Scenario("a", targets=5, attacks=(Choice("x"),), controls=False),)))

@@ -174,7 +174,7 @@ def replace_file(path: Path, draw: random.Random) -> None:
 
 def replace_folder(run: Path, draw: random.Random) -> None:
     """A folder of the run, or a file that it writes, is a link, a pipe or a file."""
-    names = ("cells", "models", "evidence", "damaged", "unfinished", ".lock", ".lock-holder",
+    names = ("cells", "models", "evidence", "damaged", "unfinished", "failed", ".leases",
              "log.jsonl", "results.json", "report.html", "SHA256SUMS")  # fmt: skip
     path = run / draw.choice(names)
     if path.is_dir():

@@ -13,7 +13,8 @@ from torchvision.utils import save_image
 from fedaudit.cli import cli
 from fedaudit.data.orl import orl
 from fedaudit.study import session
-from fedaudit.study.executor import Event
+from fedaudit.study.executors.in_process import InProcess
+from fedaudit.study.scheduler import execute
 from fedaudit.study.worker import Outcome
 
 NAMES = (
@@ -65,12 +66,9 @@ def command(*words: str | os.PathLike[str]) -> Result:
     return CliRunner().invoke(cli, list(map(str, words)), standalone_mode=False)
 
 
-def serially(jobs: Sequence[Any], work: Any, *, on_event: Any, **_: Any) -> tuple[Outcome, ...]:
-    """Stands in for `execute`: no processes, which take seconds to start."""
-    for job in jobs:
-        work(job)
-        on_event(Event("finished", job.key, Outcome(job.key, "done", seconds=1.0)))
-    return tuple(Outcome(job.key, "done", seconds=1.0) for job in jobs)
+def serially(jobs: Sequence[Any], work: Any, _: Any, **settings: Any) -> tuple[Outcome, ...]:
+    """`execute` without processes: they take seconds to start."""
+    return execute(jobs, work, InProcess(), **settings)
 
 
 def make_run(folder: Path, more: Sequence[str] = ("--evidence", "full")) -> Path:

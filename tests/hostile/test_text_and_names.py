@@ -17,7 +17,7 @@ from fedaudit.cli.ending import LONGEST, end
 from fedaudit.core.errors import CaptureError, ConfigError, RunFolderError, UsageError
 from fedaudit.core.printable import printable, printable_json, printable_lines
 from fedaudit.core.registry import check_settings
-from fedaudit.files.lock import locked
+from fedaudit.files.lease import FOLDER, holding
 from fedaudit.study.study_file import load_study
 
 EVIL = "a\x1b[2J\x1b]0;owned\x07\x9b31m\u202egnp.exe\x00\x7f\u2066"
@@ -119,16 +119,21 @@ def test_two_members_of_one_name(tmp_path: Path) -> None:
         read_tensors(tmp_path / "a.npz")
 
 
-def test_a_link_is_no_lock(tmp_path: Path) -> None:
+def test_a_link_is_no_lease(tmp_path: Path) -> None:
     target = tmp_path / "target"
-    target.write_text("precious")
-    for name in (".lock", ".lock-holder"):
-        folder = tmp_path / name[1:]
-        folder.mkdir()
-        (folder / name).symlink_to(target)
-        with pytest.raises(RunFolderError, match="a link"), locked(folder):
-            pass
-    assert target.read_text() == "precious"
+    target.mkdir()
+    (target / "precious").write_text("precious")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / FOLDER).symlink_to(target)
+    with pytest.raises(RunFolderError, match="a link"), holding(folder):
+        pass
+    (folder / FOLDER).unlink()
+    with holding(folder) as leases:
+        (folder / FOLDER / "cell.1").symlink_to(target / "precious")
+        with pytest.raises(RunFolderError, match="is a link"):
+            leases.take("cell")
+    assert (target / "precious").read_text() == "precious"
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from fedaudit.reports.results import Results, schema
 from fedaudit.scoring.embedder import load_embedder
 from fedaudit.scoring.score import score
 from fedaudit.study import demo_study, judge, run_cell
+from fedaudit.study.executors.local_processes import LocalProcesses
 from fedaudit.study.jobs import AttackJob, expand
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.session import failures, open_run, run
@@ -53,7 +54,7 @@ CELLS = tuple(job.cell for job in expand(STUDY) if isinstance(job, AttackJob))
 
 def _run(path: Path, *, workers: int, evidence: Any) -> Path:
     with open_run(path, STUDY, command="fedaudit run tiny.toml", evidence=evidence) as opened:
-        assert failures(run(opened, workers=workers)) == {}
+        assert failures(opened, run(opened, executor=LocalProcesses(workers))) == {}
     return path
 
 

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from fedaudit.core.errors import FedauditError, StorageError
-from fedaudit.study import executor
-from fedaudit.study.executor import Event, default_workers, execute
+from fedaudit.study.executors import local_processes
+from fedaudit.study.executors.local_processes import LocalProcesses
+from fedaudit.study.executors.pool import default_workers
+from fedaudit.study.scheduler import Event, execute
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def test_two_workers_do_what_one_does(
     for workers in (1, 2):
         folder = tmp_path / str(workers)
         folder.mkdir()
-        outcomes = execute(jobs, chores.Do(folder), workers=workers)
+        outcomes = execute(jobs, chores.Do(folder), LocalProcesses(workers))
         assert [(o.key, o.status) for o in outcomes] == [(job.key, "done") for job in jobs]
     for job in jobs:
         one, two = ((tmp_path / n / job.key).read_bytes() for n in "12")
@@ -38,10 +40,10 @@ def test_two_workers_do_what_one_does(
 def test_a_stopped_worker_is_killed_and_its_job_done_again(
     chores: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedaudit.study.executor.SILENCE", 6.0)
+    monkeypatch.setattr("fedaudit.study.executors.local_processes.SILENCE", 6.0)
     jobs = [chores.Chore("frozen once", "stop once"), chores.Chore("frozen", "stop")]
     events: list[Event] = []
-    outcomes = execute(jobs, chores.Do(tmp_path), workers=2, on_event=events.append)
+    outcomes = execute(jobs, chores.Do(tmp_path), LocalProcesses(2), on_event=events.append)
     assert [outcome.status for outcome in outcomes] == ["done", "failed"]
     assert "gave no sign for 6 s, and was killed" in outcomes[1].message
     assert [event.key for event in events if event.kind == "retried"].count("frozen") == 1
@@ -53,10 +55,10 @@ def test_an_endless_job_ends_at_the_limit_and_the_others_are_done(
     chores: Any, tmp_path: Path
 ) -> None:
     jobs = [chores.Chore("endless", "loop"), chores.Chore("a"), chores.Chore("b")]
-    endless, *others = execute(jobs, chores.Do(tmp_path), workers=1, limit=2.0)
+    endless, *others = execute(jobs, chores.Do(tmp_path), LocalProcesses(1, limit=2.0))
     assert endless.status == "failed"
     assert "longer than 2 s, the limit" in endless.message
-    assert "--job-limit" in endless.message
+    assert "--cell-timeout" in endless.message
     assert [outcome.status for outcome in others] == ["done", "done"]
     assert (tmp_path / "endless.attempts").read_text() == "x"
 
@@ -73,7 +75,7 @@ def test_failures_stay_with_their_job(chores: Any, tmp_path: Path) -> None:
         chores.Chore("mortal", "die once"),
     ]
     events: list[Event] = []
-    outcomes = execute(jobs, chores.Do(tmp_path), workers=2, on_event=events.append)
+    outcomes = execute(jobs, chores.Do(tmp_path), LocalProcesses(2), on_event=events.append)
     by_key = {o.key: o for o in outcomes}
     assert {key: o.status for key, o in by_key.items()} == {
         "good": "done",
@@ -98,7 +100,7 @@ def test_failures_stay_with_their_job(chores: Any, tmp_path: Path) -> None:
 def test_a_full_disk_ends_it(chores: Any, tmp_path: Path) -> None:
     jobs = [chores.Chore("good"), chores.Chore("full", "full"), chores.Chore("later")]
     with pytest.raises(StorageError, match="disk is full"):
-        execute(jobs, chores.Do(tmp_path), workers=1)
+        execute(jobs, chores.Do(tmp_path), LocalProcesses(1))
     assert (tmp_path / "good").exists()
     assert not (tmp_path / "later").exists()
 
@@ -118,7 +120,11 @@ def test_an_interrupt_ends_it_soon_and_leaves_no_process(chores: Any, tmp_path: 
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
-        execute([chores.Chore("c0", "sleep"), chores.Chore("c1")], chores.Do(tmp_path), workers=1)
+        execute(
+            [chores.Chore("c0", "sleep"), chores.Chore("c1")],
+            chores.Do(tmp_path),
+            LocalProcesses(1),
+        )
     thread.join()
     assert time.monotonic() - started[0] < 3
     assert pids
@@ -140,12 +146,12 @@ def test_workers_that_cannot_start(
         key, needs = "x", ()
 
     with pytest.raises(FedauditError, match="cannot start"):
-        execute([Job()], vanishing.work, workers=1)
+        execute([Job()], vanishing.work, LocalProcesses(1))
     assert "gone" in capfd.readouterr().err
 
 
 def test_nothing_to_do() -> None:
-    assert execute([], print) == ()
+    assert execute([], print, LocalProcesses()) == ()
     assert default_workers() >= 1
 
 
@@ -156,7 +162,7 @@ def test_an_interrupt_waits_until_a_worker_is_born() -> None:
     thread.start()
 
     def start() -> None:
-        with executor._interrupts_held():
+        with local_processes._interrupts_held():
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.1)
             reached.append("the end of the start")

@@ -20,6 +20,7 @@ from fedaudit.reports.build import build_report
 from fedaudit.reports.image_words import in_words_of_images, page_of_images
 from fedaudit.reports.results import Results
 from fedaudit.study.deciding_files import needed_assets
+from fedaudit.study.executors.local_processes import LocalProcesses
 from fedaudit.study.jobs import expand
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.session import failures, open_run, run
@@ -166,7 +167,7 @@ def test_an_example_runs(tmp_path: Path, name: str) -> None:
     study = load_study(tmp_path / f"{name}.toml")
     one = replace(study, scenarios=(replace(study.scenarios[0], targets=1),))
     with open_run(tmp_path / "run", one, command="fedaudit run", evidence="full") as opened:
-        assert failures(run(opened, workers=1)) == {}
+        assert failures(opened, run(opened, executor=LocalProcesses(1))) == {}
     results = build_report(tmp_path / "run", "full")
     assert results.rows[0].reid is not None
     assert results.rows[0].reid.unit == "images"

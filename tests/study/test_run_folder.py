@@ -1,8 +1,7 @@
 import errno
 import json
 import os
-import subprocess
-import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from fedaudit.core.trial import Cell, ImageScore, Trial
 from fedaudit.files.atomic import MARK, append_line, write_atomically
 from fedaudit.study import manifest, session
 from fedaudit.study.jobs import expand
-from fedaudit.study.run_folder import RunFolder
+from fedaudit.study.run_folder import FAILED, RunFolder
+from fedaudit.study.shared_jobs import record_failure
 
 STUDY = Study(
     "s",
@@ -154,17 +154,31 @@ def test_a_damaged_cell_is_reported_and_done_again(
 
 
 def test_failures_are_listed_until_they_succeed(tmp_path: Path) -> None:
-    folder = opened(tmp_path / "run")
+    path = tmp_path / "run"
+    folder = opened(path)
     key = trial().cell.key
-    folder.log(event="failed", key=key, message="first")
-    folder.log(event="failed", key=key, message="second")
-    with (tmp_path / "run" / "log.jsonl").open("a") as file:
-        file.write('{"event": "fai')  # a crash in the middle of a line
-    folder.log(event="session", seconds=1)
-    assert [event["event"] for event in folder.events()] == ["failed", "failed", "session"]
-    assert session.open_report(tmp_path / "run")[2].failed == {key: "second"}
+    record_failure(path, key, "first")
+    record_failure(path, key, "second")
+    (path / FAILED / "of another study.json").write_text("{}")
+    assert session.open_report(path)[2].failed == {key: "second"}
+    with session.open_run(path, STUDY) as run:
+        assert key not in [job.key for job in run.todo]
+        assert run.failed == {key: "second"}
+    with session.open_run(path, STUDY, retry_failed=True) as run:
+        assert key in [job.key for job in run.todo]
+    assert session.open_report(path)[2].failed == {}
+    (path / FAILED / f"{key}.json").write_text("[")
+    assert "cannot be read" in session.open_report(path)[2].failed[key]
     folder.save_trial(trial(), {})
-    assert session.open_report(tmp_path / "run")[2].failed == {}
+    assert session.open_report(path)[2].failed == {}
+
+
+def test_the_log_outlives_a_crash(tmp_path: Path) -> None:
+    folder = opened(tmp_path / "run")
+    with (tmp_path / "run" / "log.jsonl").open("a") as file:
+        file.write('{"event": "ses')  # a crash in the middle of a line
+    folder.log(event="session", seconds=1)
+    assert [event["event"] for event in folder.events()] == ["session"]
 
 
 def test_another_study_is_refused_with_the_first_difference(tmp_path: Path) -> None:
@@ -266,24 +280,6 @@ def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
         session.open_report(tmp_path)
 
 
-def test_one_run_at_a_time(tmp_path: Path) -> None:
-    script = (
-        "import sys; from pathlib import Path; from fedaudit.files.lock import locked\n"
-        "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
-    )
-    path = tmp_path / "run"
-    opened(path)
-    with subprocess.Popen(
-        [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"held\n"
-        with pytest.raises(RunFolderError, match=rf"another fedaudit run \(process {other.pid}\)"):
-            opened(path)
-        other.kill()
-    opened(path)
-
-
 def test_a_full_disk_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "run"
     folder = opened(path)
@@ -294,11 +290,22 @@ def test_a_full_disk_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StorageError, match=r"disk is full. Nothing that was finished is lost"):
-        folder.save_trial(trial(), {"images": torch.ones(1)})
+        folder.save_trial(trial(1), {"images": torch.ones(1)})
     with pytest.raises(StorageError, match=r"log.jsonl"):
-        folder.log(event="failed")
+        folder.log(event="session")
     monkeypatch.undo()
     assert not list(path.glob(f"*/{MARK}*"))
+    assert torch.equal(folder.tensors(trial().cell.key)["images"], torch.zeros(1))
+    with pytest.raises(RunFolderError, match="is missing"):
+        folder.trial(trial(1).cell.key)
+
+
+def test_the_first_record_of_a_cell_stays(tmp_path: Path) -> None:
+    """A process that stood still while another took over its cell writes too late."""
+    folder = opened(tmp_path / "run")
+    folder.save_trial(trial(), {"images": torch.zeros(1)})
+    folder.save_trial(replace(trial(), seconds=9.0), {"images": torch.ones(1)})
+    assert folder.trial(trial().cell.key) == trial()
     assert torch.equal(folder.tensors(trial().cell.key)["images"], torch.zeros(1))
 
 
@@ -331,8 +338,8 @@ def test_leftovers_of_a_crash_are_swept(tmp_path: Path) -> None:
     # A crash before study.json was written leaves a folder in which a run may begin.
     early = tmp_path / "early"
     early.mkdir()
-    (early / ".lock").touch()
-    (early / ".lock-holder").touch()
+    (early / ".leases").mkdir()
+    (early / ".leases" / "@folder.1").write_text(f'{{"holder": "{"0" * 32}"}}')
     (early / f"{MARK}abc").write_text("half")
     opened(early)
 

@@ -16,7 +16,7 @@ import torch
 
 from fedaudit.cli import cli
 from fedaudit.cli.ending import end
-from fedaudit.core.errors import DataError, FedauditError, RunFolderError
+from fedaudit.core.errors import DataError, RunFolderError
 from fedaudit.core.measures import Estimate, Evidence, Rate
 from fedaudit.reports import explanation_wording
 from fedaudit.reports.build import results_of
@@ -37,7 +37,9 @@ from fedaudit.reports.explanation_page import render
 from fedaudit.reports.html import source_hash
 from fedaudit.reports.results import adapter, canonical_bytes, schema
 from fedaudit.scoring.image_metrics import LPIPS
-from fedaudit.study.executor import Event
+from fedaudit.study.executors.choice import Place
+from fedaudit.study.executors.in_process import InProcess
+from fedaudit.study.scheduler import execute
 from fedaudit.study.study_file import load_study
 from fedaudit.study.worker import Outcome
 from fedaudit.why.parts import Options, explain
@@ -243,26 +245,9 @@ attacks = [{ name = "inverting_gradients", steps = 2, polish = 0 }]
 """
 
 
-def at_once(
-    jobs: Sequence[Any],
-    work: Callable[[Any], None],
-    *,
-    workers: int,
-    limit: float | None,
-    on_event: Callable[[Event], None],
-) -> tuple[Outcome, ...]:
-    """The executor, without its processes: they would not know what a test replaces."""
-    assert limit is None
-    outcomes = []
-    for job in jobs:
-        try:
-            work(job)
-            outcome = Outcome(job.key, "done")
-        except (FedauditError, AssertionError) as error:
-            outcome = Outcome(job.key, "failed", str(error))
-        on_event(Event("finished", job.key, outcome))
-        outcomes.append(outcome)
-    return tuple(outcomes)
+def at_once(jobs: Sequence[Any], work: Any, _: Any, **settings: Any) -> tuple[Outcome, ...]:
+    """`execute` without processes: they would not know what a test replaces."""
+    return execute(jobs, work, InProcess(), **settings)
 
 
 @pytest.fixture
@@ -320,7 +305,7 @@ def test_workers_measure_what_one_process_does(
 ) -> None:
     (tmp_path / "study.toml").write_text(STUDY)
     study = load_study(tmp_path / "study.toml")
-    options = Options(parts=("rounds",), rounds=(1, 2), targets=2, workers=2)
+    options = Options(parts=("rounds",), rounds=(1, 2), targets=2, place=Place(workers=2))
     explain(study, None, tmp_path / "two", options)
     events = (tmp_path / "two" / "log.jsonl").read_text()
     assert '"session"' in events

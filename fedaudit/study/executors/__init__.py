@@ -1,0 +1,1 @@
+"""Where a study's jobs are done: one file a kind, all behind the protocols of `pool.py`."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fedaudit.core.errors import StorageError
+from fedaudit.core.errors import RunFolderError, StorageError
 from fedaudit.files import lease
 from fedaudit.files.lease import FOLDER, Leases, holding
 
@@ -93,6 +93,17 @@ def test_the_lease_of_a_stopped_process_ends_when_its_heart_stands_still(
             time.sleep(0.02)
         assert time.monotonic() - stopped > 0.4
         os.kill(child, signal.SIGCONT)
+
+
+def test_alone_or_not_at_all(tmp_path: Path) -> None:
+    with lease.alone(tmp_path):
+        pass
+    with another(tmp_path, lambda theirs: None) as child:
+        wrong = rf"another fedaudit run \(process {child} on .* works in"
+        with pytest.raises(RunFolderError, match=wrong), lease.alone(tmp_path):
+            pass
+    with lease.alone(tmp_path):
+        pass
 
 
 def test_clocks_need_not_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,11 +59,11 @@ class Place:
             case "processes":
                 return LocalProcesses(self._local(), self.resources, self.limit, self._cards())
             case "ray":
-                from fedaudit.study.executors.ray_tasks import RayTasks  # noqa: PLC0415 - an extra
+                from fedaudit.study.executors.ray import RayTasks  # noqa: PLC0415 - an extra
 
                 return RayTasks(self.workers, self.resources, self.limit, self.address)
             case "slurm":
-                from fedaudit.study.executors.slurm_array import SlurmArray  # noqa: PLC0415 - extra
+                from fedaudit.study.executors.slurm import SlurmArray  # noqa: PLC0415 - extra
 
                 return SlurmArray(self.workers or 1, self.resources, self.limit, self.slurm)
 

@@ -24,10 +24,16 @@ from fedaudit.reports.exhibits import SEED, exhibits, points
 from fedaudit.reports.explanation import FILE as EXPLANATION
 from fedaudit.reports.explanation import Explanation
 from fedaudit.reports.exposure import exposures
-from fedaudit.reports.findings import coverage, findings
+from fedaudit.reports.findings import INFERENCE, coverage, findings
 from fedaudit.reports.headline import headline
 from fedaudit.reports.html import render
 from fedaudit.reports.image_words import in_words_of_images
+from fedaudit.reports.membership_lines import (
+    membership_controls,
+    membership_coverage,
+    membership_findings,
+    memberships,
+)
 from fedaudit.reports.pictures import Picture
 from fedaudit.reports.power import with_all_cells
 from fedaudit.reports.results import (
@@ -138,6 +144,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
     checks = controls(study, trials, table, gallery, source, known)
     if failed(checks):
         table = invalidated(table, settings)
+    members = memberships(folder, study, stock)
     exposed = exposures(study, trials, table, source)
     verdict, place = headline(table, settings, study.audited, checks, _not_run(study, table))
     lines = defense_lines(study, trials, table)
@@ -165,9 +172,21 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
             for judge in study.judges[1:]
             for line in ceilings(study, _galleries(folder, study, judge.label), judge.label)
         ),
-        controls=checks,
-        coverage=coverage(manifest.categories, table),
-        findings=findings(table, exposed, recorded.findings_of(study, source.protections, table)),
+        controls=(*checks, *membership_controls(members)),
+        coverage=coverage(
+            manifest.categories,
+            table,
+            (membership_coverage(members), INFERENCE[1]),
+        ),
+        findings=findings(
+            table,
+            exposed,
+            (
+                *recorded.findings_of(study, source.protections, table),
+                *membership_findings(study, members),
+            ),
+        ),
+        membership=members,
         exhibits=exhibits(study, trials, table, thresholds),
         matrices=evidence_matrices(lines, trials, thresholds),
         points=points(trials),

@@ -1,14 +1,16 @@
 """The columns of every comparison, each declared once: for the page, Markdown and terminal."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from fedaudit.core import claims
+from fedaudit.core.inference import Membership
 from fedaudit.core.measures import Estimate, MetricFacts, Rate, Utility
 from fedaudit.federation.utility import accuracy_difference
 from fedaudit.reports import text
 from fedaudit.reports.comparison import DefenseLine, Exposure, Row, Verdict, VerdictKind
+from fedaudit.reports.membership_lines import demonstrated, recall, strongest_score
 from fedaudit.reports.plain_names import attack_name, defense_name
 from fedaudit.reports.results import Results
 from fedaudit.reports.text import ABSENT, number, percent, points, signed, visible
@@ -29,10 +31,12 @@ class Scene:
     Attributes:
         bare: What the undefended federation is worth.
         chance: Rank-1 by guessing among the gallery's people; None where their number is unknown.
+        membership: By label of the defense.
     """
 
     bare: Utility | None = None
     chance: float | None = None
+    membership: Mapping[str, Membership] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ def of_defenses(metrics: Sequence[MetricFacts]) -> tuple[Column[DefenseLine], ..
         Column(_overhead, "Overhead ↓", "times, 0 and up; 1 is none", "overhead"),
         Column(_sent, "Sent ↓", "kB a client a round, 0 and up", "kB sent"),
         Column(_epsilon, "ε claimed ↓", "0 and up; δ, unit, rounds, scope", "ε claimed"),
+        Column(_members, "Members recognized ↓", RATE, "members"),
         Column(_dominated, "Dominated by", name="dominated by"),
     )
 
@@ -149,7 +154,8 @@ def scene(results: Results, scenario: str) -> Scene:
     bare = next((line.utility for line in lines if line.name == "none"), None)
     people = {c.scenario: c.gallery_people for c in results.ceilings}
     known = people.get(scenario, people.get("all"))
-    return Scene(bare, 1 / known if known else None)
+    members = {line.defense: line for line in results.membership if line.scenario == scenario}
+    return Scene(bare, 1 / known if known else None, members)
 
 
 def plain(results: Results) -> tuple[list[str], list[list[str]]]:
@@ -347,6 +353,22 @@ def _epsilon(x: Row | DefenseLine, _: Scene) -> Cell:
     whole = x.utility.training_claims if x.utility else ()
     notes += [f"all rounds of the training: {claims.in_words(claim)}" for claim in whole]
     return Cell(claims.in_short(x.claims), tuple(notes))
+
+
+def _members(x: DefenseLine, scene: Scene) -> Cell:
+    line = scene.membership.get(x.defense)
+    if line is None:
+        return Cell(notes=("not tested",))
+    score = strongest_score(line, "person") or strongest_score(line, "image")
+    if score is None:
+        return Cell(notes=(f"not tested: {line.reason}",))
+    fpr, tpr = recall(score)
+    above = "above chance" if demonstrated(line) else "nothing above chance"
+    what = "people" if score.level == "person" else "photos"
+    notes = (f"{what}, at {percent(fpr)} false positives", f"AUC {score.auc:.2f}", above)
+    cell = _rate(tpr)
+    brief = f"{cell.brief or ABSENT}, AUC {score.auc:.2f}"
+    return Cell(cell.value, (*cell.notes, *notes), brief, rate=tpr)
 
 
 def _dominated(x: DefenseLine, _: Scene) -> Cell:

@@ -21,8 +21,11 @@ RECONSTRUCTION: tuple[str, ...] = (
 )
 MEMBERSHIP = ("NIST AI 100-2 NISTAML.033", "MITRE ATLAS AML.T0024.000", "OWASP ML04:2023")
 PROPERTY = ("NIST AI 100-2 NISTAML.034",)
-INFERENCE = (("membership inference", MEMBERSHIP), ("property inference", PROPERTY))
-"""Classes of which we have no attack, with their names elsewhere."""
+INFERENCE = (
+    Coverage("membership inference", False, False, "—", MEMBERSHIP),
+    Coverage("property inference", False, False, "—", PROPERTY),
+)
+"""Lines of what is inferred without rebuilding a face, where a study does not ask for it."""
 NO_REMEDY = (
     "No defense that was measured here lowers the rate and leaves a network that is worth more "
     "than an untrained one; try others, or larger batches."
@@ -73,13 +76,16 @@ _BY_KIND: Mapping[str, _Lesson] = {
 
 
 def coverage(
-    categories: Mapping[str, AttackCategory], rows: tuple[Row, ...]
+    categories: Mapping[str, AttackCategory],
+    rows: tuple[Row, ...],
+    inference: Iterable[Coverage] = INFERENCE,
 ) -> tuple[Coverage, ...]:
     """Every class of attack on shared updates, executed or not.
 
     Args:
         categories: The class of each attack of the study, by its label.
         rows: The comparison.
+        inference: The lines of what is inferred without rebuilding it.
     """
     executed = [(row, row.measurement) for row in rows if row.measurement]
     lines = []
@@ -89,7 +95,7 @@ def coverage(
         in_scope = category in categories.values()
         standards = (*RECONSTRUCTION, *more)
         lines.append(Coverage(category.value, in_scope, bool(mine), _result(mine), standards))
-    lines += [Coverage(name, False, False, "—", standards) for name, standards in INFERENCE]
+    lines += inference
     for label in sorted(a for a, c in categories.items() if c is AttackCategory.OTHER):
         ran = any(row.attack == label for row, _ in executed)
         result = "see the comparison" if ran else "—"
@@ -165,7 +171,7 @@ def _finding(
         f"{row.threat_model}, attack adaptive: {row.adaptive}",
         remedy=remedy,
         standards=standards,
-        fingerprint=_hash(kind, *place),
+        fingerprint=fingerprint(kind, *place),
     )
 
 
@@ -328,7 +334,9 @@ def _secure_sums(exposures: tuple[Exposure, ...]) -> list[Finding]:
                 f"round {e.round}, {e.artifact} of {e.summary}",
                 remedy=ONE_OWNER,
                 standards=(*RECONSTRUCTION, *IRREVERSIBILITY),
-                fingerprint=_hash("secure sum", e.scenario, e.network, e.method, str(e.round)),
+                fingerprint=fingerprint(
+                    "secure sum", e.scenario, e.network, e.method, str(e.round)
+                ),
             )
         )
     return issues
@@ -342,7 +350,8 @@ def _under(row: Row) -> str:
     return "without a defense" if row.defense == "none" else f"under {defense_name(row.defense)}"
 
 
-def _hash(*parts: str) -> str:
+def fingerprint(*parts: str) -> str:
+    """Names what a finding is about, the same in every run of one configuration."""
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
 
 

@@ -22,6 +22,7 @@ from fedaudit.reports.glossary import GLOSSARY, link_terms
 from fedaudit.reports.image_words import page_of_images
 from fedaudit.reports.lane_figures import contrasts, model_states, reidentification, scores
 from fedaudit.reports.league import league
+from fedaudit.reports.membership_figure import membership_curves
 from fedaudit.reports.pictures import Picture, Strip, Trio, strips, trios, worst_pair
 from fedaudit.reports.plain_names import attack_name, defense_name
 from fedaudit.reports.results import EvidenceMatrix, EvidenceRow, Results, canonical_bytes
@@ -153,6 +154,7 @@ def figures(results: Results) -> tuple[Figure, ...]:
         model_states(results),
         contrasts(results),
         setting_curves(results),
+        *([membership_curves(results)] if results.membership else []),
     )
 
 

@@ -12,12 +12,13 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
+from fedaudit.core.inference import Membership
 from fedaudit.core.measures import Estimate, MetricFacts, Rate
 from fedaudit.reports.comparison import DefenseLine, Exposure, Row, Severity, Verdict, VerdictKind
 from fedaudit.reports.explanation import Explanation
 from fedaudit.study.sign_off import SignOff
 
-SCHEMA_VERSION = "4"
+SCHEMA_VERSION = "5"
 
 
 @dataclass(frozen=True)
@@ -259,6 +260,8 @@ class Results:
         metrics: What the metrics of images say of themselves, in the order in which they are shown.
         units: Independent people or updates that the data of a scenario can give at most, or of
             "SCENARIO, DEFENSE" where the defense leaves fewer; of none where it is not known.
+        membership: Who can be told to be in a client's data, by scenario and defense; () where the
+            study did not ask.
     """
 
     schema_version: str
@@ -290,6 +293,7 @@ class Results:
     explanation: Explanation | None = None
     subject: Literal["people", "images"] = "people"
     units: Mapping[str, int] = field(default_factory=dict)
+    membership: tuple[Membership, ...] = ()
 
 
 @cache

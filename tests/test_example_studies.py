@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fedaudit.core.registry import names
-from fedaudit.study.jobs import TrainJob, expand
+from fedaudit.study.jobs import AttackJob, expand
 from fedaudit.study.study_file import load_study
 
 FILES = sorted((Path(__file__).parents[1] / "examples").glob("*.toml"))
@@ -16,7 +16,7 @@ def test_it_loads_and_names_each_job_once(file: Path) -> None:
     jobs = expand(load_study(file))
     keys = [job.key for job in jobs]
     assert len(keys) == len(set(keys))
-    assert any(not isinstance(job, TrainJob) and job.cell.role == "audit" for job in jobs)
+    assert any(isinstance(job, AttackJob) and job.cell.role == "audit" for job in jobs)
 
 
 def test_every_method_of_ours_is_in_the_study_of_all() -> None:

@@ -12,7 +12,7 @@ from fedaudit.core.errors import FedauditError
 from fedaudit.core.scenario import Scenario, Study
 from fedaudit.study import session
 from fedaudit.study.inventory import Inventory
-from fedaudit.study.jobs import Job, TrainJob, expand
+from fedaudit.study.jobs import AttackJob, FederationJob, Job, TrainJob, expand
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.time_estimate import RemainingTime, duration_in_words
 
@@ -35,10 +35,12 @@ def plan(study: Study, output: Path, options: RunOptions) -> str:
     trained = sum(isinstance(job, TrainJob) for job in jobs)
     roles: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for job in jobs:
-        if not isinstance(job, TrainJob):
+        if isinstance(job, AttackJob):
             roles[job.cell.scenario][job.cell.role] += 1
     lines = [f"study     {study.name}", f"output    {output} ({_state(stock)})"]
     lines += [f"models    {trained} to train"] if trained else []
+    asked = Counter(job.asks for job in jobs if isinstance(job, FederationJob))
+    lines += [f"{asks:10}{count} federations to train and watch" for asks, count in asked.items()]
     lines += [_scenario(study, scenario, roles[scenario.name]) for scenario in study.scenarios]
     faces = faces_to_count(study, fetched=False)
     if faces is not None:
@@ -93,7 +95,7 @@ def _time(
         return "none: everything is done"
     estimate = RemainingTime({job.key: job.group for job in todo}, workers)
     for job in jobs:
-        if job.key in done and not isinstance(job, TrainJob):
+        if job.key in done and isinstance(job, AttackJob):
             try:
                 estimate.seen(job.group, folder.trial(job.key).seconds)
             except FedauditError:

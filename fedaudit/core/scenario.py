@@ -129,6 +129,8 @@ class Study:
         utility: Train every defense's federation, and the undefended one beside it, and measure
             verification accuracy; where nothing is defended there is no trade to measure.
         utility_seeds: Trainings of each federation, from other seeds, that accuracy is the mean of.
+        inference: Train each defense's federation once more, and infer from all rounds who is in
+            which client's data (`fedaudit.attacks.membership`).
         use: What the results are for; "commercial" refuses data and files whose terms bar it. ""
             refuses nothing: reports state the terms.
         release_context: Who could see the updates, in the user's words; never inferred.
@@ -146,6 +148,7 @@ class Study:
     federation: Federation = Federation()
     utility: bool = True
     utility_seeds: int = 3
+    inference: bool = False
     judges: tuple[Choice, ...] = (Choice("sface"), Choice("dlib"))
     fmr: float = 1e-3
     reid_limit: float = 0.05

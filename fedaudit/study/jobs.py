@@ -1,16 +1,16 @@
-"""A study as a list of jobs: models to train, and cells to attack."""
+"""A study as a list of jobs: models to train, cells to attack, trainings to watch."""
 
 import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from fedaudit.core.scenario import Choice, Federation, Scenario, Study, keys_of
 from fedaudit.core.threat_models import threat_model
 from fedaudit.core.trial import HALVED_TARGETS, NOISE_TARGETS, POSITIVE, Cell, Role
 from fedaudit.study.executors.pool import Task
-from fedaudit.study.run_folder import CELLS, MODELS
+from fedaudit.study.run_folder import CELLS, MEASUREMENTS, MODELS
 from fedaudit.study.study_file import canonical
 
 NOISE = "noise"
@@ -82,6 +82,38 @@ class AttackJob:
         return f"{self.cell.scenario} {self.cell.attack}{half}"
 
 
+@dataclass(frozen=True)
+class FederationJob:
+    """Train a defense's federation once more, and watch all of its rounds.
+
+    Attributes:
+        asks: What for, and the beginning of its key.
+        scenario, defense: By their labels in the study.
+    """
+
+    asks: Literal["inference", "canaries"]
+    scenario: str
+    defense: str
+    kind: ClassVar[str] = MEASUREMENTS
+
+    @property
+    def key(self) -> str:
+        """A safe file name, unique within a study."""
+        mark = hashlib.sha256(self.defense.encode()).hexdigest()[:8]
+        name = re.sub(r"[^A-Za-z0-9]+", "_", self.defense)[-48:]
+        return "--".join((self.asks, self.scenario, name, mark))
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Keys of the jobs that must be done before."""
+        return ()
+
+    @property
+    def group(self) -> str:
+        """Jobs of one group take about equally long."""
+        return f"{self.asks} {self.scenario}"
+
+
 class Job(Task, Protocol):
     """What a run folder must know of a job: a study's own, or one that explains it.
 
@@ -96,7 +128,7 @@ class Job(Task, Protocol):
         ...
 
 
-def expand(study: Study) -> tuple[TrainJob | AttackJob, ...]:
+def expand(study: Study) -> tuple[TrainJob | AttackJob | FederationJob, ...]:
     """Every job of a study, in the order in which to start them.
 
     Models that cells wait for come first, then models that only measure utility, then cells, those
@@ -104,7 +136,21 @@ def expand(study: Study) -> tuple[TrainJob | AttackJob, ...]:
     """
     cells = (*_positives(study), *_cells(study))
     trained = {job.key: job for job in _models(study)}
-    return (*trained.values(), *cells)
+    return (*trained.values(), *cells, *federation_jobs(study))
+
+
+def federation_jobs(study: Study) -> tuple[FederationJob, ...]:
+    """What is asked of whole trainings: one job for each defense of each scenario."""
+    asked: tuple[tuple[Literal["inference", "canaries"], bool], ...] = (
+        ("inference", study.inference),
+    )
+    return tuple(
+        FederationJob(asks, scenario.name, defense.label)
+        for asks, wanted in asked
+        if wanted
+        for scenario in study.scenarios
+        for defense in scenario.defenses
+    )
 
 
 def utility_jobs(study: Study, scenario: Scenario, defense: Choice) -> tuple[TrainJob, ...]:

@@ -23,7 +23,7 @@ from fedaudit.core.version import VERSION
 from fedaudit.files import regular_file
 from fedaudit.files.atomic import write_atomically
 from fedaudit.study.jobs import expand
-from fedaudit.study.run_folder import CELLS, MODELS
+from fedaudit.study.run_folder import CELLS, MEASUREMENTS, MODELS
 from fedaudit.study.stored_values import check_plain
 from fedaudit.study.study_file import (
     canonical,
@@ -152,7 +152,10 @@ def read(folder: Path) -> Manifest:
 
 
 _Listed = Annotated[
-    str, StringConstraints(pattern=rf"^({CELLS}|{MODELS})/[^./\\\x00][^/\\\x00]{{0,230}}$")
+    str,
+    StringConstraints(
+        pattern=rf"^({CELLS}|{MODELS}|{MEASUREMENTS})/[^./\\\x00][^/\\\x00]{{0,230}}$"
+    ),
 ]
 """Its file lies in the folder, whatever its name."""
 

@@ -172,6 +172,7 @@ class StudyTable(TypedDict, total=False):
     scenario: Required[Annotated[list[ScenarioTable], Field(min_length=1)]]
     utility: _Flag
     utility_seeds: Annotated[int, _whole(1, 3, high=100)]
+    inference: _Flag
     judges: Judges
     fmr: Annotated[float, _number(0.001, gt=0, le=0.5)]
     reid_limit: Annotated[float, _number(0.05, gt=0, le=1)]

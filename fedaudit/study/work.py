@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from fedaudit.core.measures import Evidence
 from fedaudit.core.scenario import Study
-from fedaudit.study.jobs import AttackJob, Job, TrainJob
+from fedaudit.study.jobs import AttackJob, FederationJob, Job, TrainJob
 from fedaudit.study.run_folder import RunFolder
 
 
@@ -25,3 +25,7 @@ class Work:
             run_cell.run_train(self.study, job, self.folder)
         elif isinstance(job, AttackJob):
             run_cell.run_cell(self.study, job.cell, self.folder, self.evidence, self.device)
+        elif isinstance(job, FederationJob):
+            from fedaudit.study import run_inference  # noqa: PLC0415 - as above
+
+            run_inference.run_inference(self.study, job, self.folder)

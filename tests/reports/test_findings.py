@@ -150,7 +150,7 @@ def test_coverage_says_what_was_not_executed() -> None:
     asked = study(attacks=(IG, GAN), targets=10)
     found = {c.attack_class: c for c in coverage(categories_of(asked), table(asked, line(4, 10)))}
     classes = [c.value for c in AttackCategory if c is not AttackCategory.OTHER]
-    assert list(found) == [*classes, *(name for name, _ in INFERENCE)]
+    assert list(found) == [*classes, *(c.attack_class for c in INFERENCE)]
     image_space = found["gradient inversion in image space"]
     assert (image_space.in_scope, image_space.executed) == (True, True)
     assert image_space.result.startswith("4 of 10 re-identified")

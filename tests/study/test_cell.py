@@ -26,7 +26,7 @@ from fedaudit.scoring.embedder import load_embedder
 from fedaudit.scoring.score import score
 from fedaudit.study import demo_study, judge, run_cell
 from fedaudit.study.executors.local_processes import LocalProcesses
-from fedaudit.study.jobs import AttackJob, expand
+from fedaudit.study.jobs import AttackJob, TrainJob, expand
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.session import failures, open_run, run
 from fedaudit.study.sources import source_of
@@ -444,7 +444,7 @@ def test_a_private_study_states_what_it_spent_and_what_it_changed(tmp_path: Path
         for job in expand(study):  # in this process, which knows the gallery already
             if isinstance(job, AttackJob):
                 run_cell.run_cell(study, job.cell, folder, "none")
-            else:
+            elif isinstance(job, TrainJob):
                 run_cell.run_train(study, job, folder)
     results = build_report(tmp_path / "run", "none")
     assert {note, other} <= set(results.limitations)

@@ -1,0 +1,145 @@
+"""Membership in a report: what each defense leaves of it, coverage, controls and findings."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from fedaudit.core.inference import Membership, MembershipScore
+from fedaudit.core.measures import Rate
+from fedaudit.core.scenario import Study
+from fedaudit.reports.comparison import Role, role_of
+from fedaudit.reports.findings import MEMBERSHIP, fingerprint
+from fedaudit.reports.plain_names import defense_name
+from fedaudit.reports.results import Control, Coverage, Finding
+from fedaudit.reports.text import percent
+from fedaudit.stats.intervals import holm
+from fedaudit.study.inventory import Inventory
+from fedaudit.study.jobs import federation_jobs
+from fedaudit.study.run_folder import RunFolder
+from fedaudit.study.stored_values import read_as
+
+ALPHA = 0.05
+FPR = 0.01
+"""At which members are counted in tables; where the data allow no so small a rate, the smallest."""
+CONTROL = 0.01
+"""Of the control's p-value, shared by all controls of a report."""
+
+
+def memberships(folder: RunFolder, study: Study, stock: Inventory) -> tuple[Membership, ...]:
+    """What the study's jobs found, with p-values corrected for all of them together."""
+    done = set(stock.done)
+    jobs = [job for job in federation_jobs(study) if job.asks == "inference" and job.key in done]
+    lines = [
+        read_as(Membership, folder.measurement(job.key), folder.files(job.kind, job.key)[0])
+        for job in jobs
+    ]
+    adjusted = iter(holm([score.p_value for line in lines for score in line.scores]))
+    return tuple(
+        replace(
+            line,
+            scores=tuple(replace(score, p_adjusted=next(adjusted)) for score in line.scores),
+        )
+        for line in lines
+    )
+
+
+def recall(score: MembershipScore) -> tuple[float, Rate | None]:
+    """The false-positive rate of tables, and the recall at it."""
+    known = [one for one in score.recalls if one.tpr]
+    at = next((one for one in known if one.fpr == FPR), known[0] if known else score.recalls[0])
+    return at.fpr, at.tpr
+
+
+def strongest_score(line: Membership, level: str) -> MembershipScore | None:
+    """The attack that recognizes most members at a level; None where it was not tested."""
+    scores = [score for score in line.scores if score.level == level]
+
+    def strength(score: MembershipScore) -> tuple[float, float]:
+        rate = recall(score)[1]
+        return rate.value if rate else 0.0, score.auc
+
+    return max(scores, key=strength, default=None)
+
+
+def demonstrated(line: Membership) -> bool:
+    """Whether members were told from others more often than chance allows."""
+    return any(score.p_adjusted <= ALPHA for score in line.scores)
+
+
+def membership_coverage(lines: Sequence[Membership]) -> Coverage:
+    """The line of the class among the classes of attack."""
+    tested = [line for line in lines if line.scores]
+    told = sum(map(demonstrated, tested))
+    result = f"above chance in {told} of {len(tested)} federations" if tested else "—"
+    return Coverage("membership inference", bool(lines), bool(tested), result, MEMBERSHIP)
+
+
+def membership_controls(lines: Sequence[Membership]) -> tuple[Control, ...]:
+    """People in nobody's data must not be told from others of them."""
+    known = [line for line in lines if line.control is not None]
+    return tuple(
+        Control(
+            f"membership: outsiders called members, {line.defense}",
+            line.scenario,
+            f"p = {line.control:.2g}",
+            f"p ≥ {CONTROL / len(known):.2g}: nobody trained on them",
+            line.control * len(known) >= CONTROL,
+        )
+        for line in known
+        if line.control is not None
+    )
+
+
+def membership_findings(study: Study, lines: Sequence[Membership]) -> Iterator[Finding]:
+    """A finding for each judged defense under which members are told."""
+    judged: Role = "deployed" if study.audited else "alternative"
+    for line in lines:
+        scenario = study.scenario(line.scenario)
+        choice = next(one for one in scenario.defenses if one.label == line.defense)
+        if role_of(study, choice) == judged and demonstrated(line):
+            yield _finding(line, [one for one in lines if one.scenario == line.scenario])
+
+
+def _finding(line: Membership, rivals: Sequence[Membership]) -> Finding:
+    best = min(line.scores, key=lambda score: (score.p_adjusted, -score.auc))
+    shown = [
+        f"{_words(score)} ({score.attack})"
+        for level in ("person", "image")
+        if (score := strongest_score(line, level))
+    ]
+    low = max(
+        (rate.low for score in line.scores if (rate := recall(score)[1])),
+        default=0.0,
+    )
+    kept = [one for one in rivals if one.scores and not demonstrated(one)]
+    remedy = "Train with DP-SGD, and run the same study again: only noise bounds membership."
+    if kept:
+        names = ", ".join(defense_name(one.defense) for one in kept)
+        remedy = f"Measured here: nothing above chance under {names}."
+    under = "without a defense" if line.defense == "none" else f"under {defense_name(line.defense)}"
+    return Finding(
+        id="",
+        severity="high" if low >= 10 * FPR else "medium",
+        confidence="high",
+        cause="Updates tell who is in a client's data",
+        title=f"Updates tell who is in a client's data, {under}",
+        claim="; ".join(shown) + ".",
+        evidence=f"{best.attack}, {best.level}: AUC {best.auc:.2f}, where 97.5 % of shuffled "
+        f"memberships stay below {best.shuffled:.2f}; p = {best.p_adjusted:.2g} after Holm.",
+        configuration=f"scenario {line.scenario}: {line.clients} clients, rounds "
+        f"{', '.join(map(str, line.rounds))}; {line.members} people in their data, "
+        f"{line.outsiders} in nobody's",
+        remedy=remedy,
+        standards=MEMBERSHIP,
+        fingerprint=fingerprint("membership", line.scenario, line.defense),
+    )
+
+
+def _words(score: MembershipScore) -> str:
+    fpr, rate = recall(score)
+    what = "people by other photos of them" if score.level == "person" else "training photos"
+    if rate is None:
+        return f"{what}: AUC {score.auc:.2f}"
+    return (
+        f"{rate.hits} of {rate.n} {what} recognized at {percent(fpr)} false positives "
+        f"(95 % CI {percent(rate.low)} to {percent(rate.high)})"
+    )

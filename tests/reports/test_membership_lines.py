@@ -1,0 +1,82 @@
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from fedaudit.core.inference import Level, Membership, MembershipScore, Recall
+from fedaudit.core.scenario import Choice, Scenario, Study
+from fedaudit.reports.columns import plain
+from fedaudit.reports.html import render
+from fedaudit.reports.membership_lines import (
+    demonstrated,
+    membership_controls,
+    membership_coverage,
+    membership_findings,
+    recall,
+    strongest_score,
+)
+from fedaudit.stats.intervals import rate_of
+
+sys.path.insert(0, str(Path(__file__).parent))
+from sample import sample
+
+STUDY = Study("s", (Scenario("fresh-b1", defenses=(Choice("none"), Choice("dpsgd"))),))
+
+
+def one_score(attack: str, hits: int, p: float, level: Level = "person") -> MembershipScore:
+    recalls = (Recall(0.001, None), Recall(0.005, rate_of(0, 20)), Recall(0.01, rate_of(hits, 20)))
+    return MembershipScore(attack, level, 0.9, 0.6, p, recalls, ((0.0, 0.1), (1.0, 1.0)), p)
+
+
+def line(defense: str, *scores: MembershipScore, control: float = 0.5) -> Membership:
+    return Membership("fresh-b1", defense, 10, (5, 10), 20, 20, scores, control)
+
+
+TOLD = line("none", one_score("loss", 2, 0.5), one_score("FedMIA", 9, 0.0005))
+KEPT = line("dpsgd", one_score("loss", 0, 0.7), one_score("FedMIA", 1, 0.3))
+UNTESTED = replace(line("sum"), reason="only a sum is seen", control=None)
+
+
+def test_the_strongest_attack_stands_for_a_defense() -> None:
+    best = strongest_score(TOLD, "person")
+    assert best is not None
+    assert (best.attack, recall(best)) == ("FedMIA", (0.01, rate_of(9, 20)))
+    assert strongest_score(TOLD, "image") is None
+    assert (demonstrated(TOLD), demonstrated(KEPT)) == (True, False)
+
+
+def test_coverage_counts_federations_and_never_what_was_not_tested() -> None:
+    assert membership_coverage(()).result == "—"
+    assert not membership_coverage(()).in_scope
+    both = membership_coverage((TOLD, KEPT, UNTESTED))
+    assert (both.executed, both.result) == (True, "above chance in 1 of 2 federations")
+    assert not membership_coverage((UNTESTED,)).executed
+
+
+def test_findings_are_of_judged_defenses_and_name_what_was_measured_to_help() -> None:
+    audited = replace(STUDY, deployed=("none",))
+    (finding,) = membership_findings(audited, (TOLD, KEPT))
+    assert finding.severity == "high"  # 9 of 20 is 23 % at least, at 1 % false positives
+    assert "9 of 20 people by other photos of them recognized" in finding.claim
+    assert "nothing above chance under" in finding.remedy
+    assert "NISTAML.033" in finding.standards[0]
+    assert not list(membership_findings(STUDY, (TOLD, KEPT)))  # the control is no finding
+    (alone,) = membership_findings(audited, (TOLD,))
+    assert "only noise bounds membership" in alone.remedy
+
+
+def test_a_pipeline_that_tells_outsiders_apart_fails_its_control() -> None:
+    held, failed = membership_controls((TOLD, replace(KEPT, control=0.004), UNTESTED))
+    assert (held.passed, failed.passed) == (True, False)
+
+
+def test_column_and_figure() -> None:
+    results = replace(sample(), membership=(TOLD, KEPT, UNTESTED))
+    heads, rows = plain(results)
+    cells = {row[1]: row[heads.index("members")] for row in rows if row[0] == "fresh-b1"}
+    assert cells["none"] == "9/20, AUC 0.90"
+    assert cells["dplc"] == "—"
+    page = render(results, None, "redacted")
+    assert "Who is in a client’s data" in page or "Who is in a client&#39;s data" in page
+    assert "only a sum is seen" not in page  # there is a curve to show
+    reason = render(replace(results, membership=(UNTESTED,)), None, "redacted")
+    assert "only a sum is seen" in reason

@@ -1,0 +1,114 @@
+"""Membership on a federation of invented people, who are a pattern each, and their photos noise."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+
+from fedaudit.attacks.membership.client_scores import fedmia, score
+from fedaudit.attacks.membership.round_measurements import Measurements, measure_round
+from fedaudit.core.errors import AttackError
+from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
+from fedaudit.core.registry import create
+from fedaudit.core.scenario import Federation
+from fedaudit.core.shared import Update
+from fedaudit.data.face_set import FaceSet
+from fedaudit.data.splits import split
+from fedaudit.federation.simulation import Simulation
+from fedaudit.models.zoo import build, parameters_of
+from fedaudit.study.run_inference import infer_membership
+
+PEOPLE, PHOTOS = 24, 4
+
+
+def federation(defense: str = "none", rounds: int = 3, **settings: object) -> Simulation:
+    draws = torch.Generator().manual_seed(3)
+    patterns = torch.rand(PEOPLE, 1, 3, 16, 16, generator=draws)
+    noise = torch.rand(PEOPLE, PHOTOS, 3, 16, 16, generator=draws)
+    names = tuple(f"p{p}" for p in range(PEOPLE) for _ in range(PHOTOS))
+    faces = FaceSet(
+        "patterns", (0.7 * patterns + 0.3 * noise).flatten(0, 1), names, names, "", True
+    )
+    training = LocalTraining(steps=6, batch_size=8, lr=0.1, momentum=0.9)
+    plan = Federation(clients=4, rounds=rounds, held_out=12, photos=2, training=training)
+    return Simulation(
+        network=ModelSpec("mlp"),
+        faces=faces,
+        split=split(faces, plan),
+        federation=plan,
+        method=create("methods", "fedavg", {}),
+        defense=create("defenses", defense, settings),
+    )
+
+
+def test_members_are_told_where_nothing_protects_them_and_not_behind_noise() -> None:
+    bare = infer_membership(federation(), "s", "none")
+    assert (bare.members, bare.outsiders, bare.clients) == (12, 12, 4)
+    assert bare.rounds == (1, 2, 3)
+    assert {(one.attack, one.level) for one in bare.scores} >= {("FedMIA", "person")}
+    for level in ("image", "person"):
+        mine = [one for one in bare.scores if one.level == level]
+        assert min(one.p_value for one in mine) < 0.005
+        assert max(one.auc for one in mine) > 0.8
+        at = {one.fpr: one.tpr for one in mine[0].recalls}
+        assert at[0.001] is None  # 48 or 96 pairs cannot tell one in a thousand
+        assert at[min(f for f, tpr in at.items() if tpr)] is not None
+    assert bare.control is not None
+    assert bare.control > 0.01
+    hidden = infer_membership(federation("client_dp"), "s", "client_dp")
+    assert min(one.p_value for one in hidden.scores) > 0.01
+
+
+def test_a_secure_sum_hides_who_sent_what() -> None:
+    found = infer_membership(federation("secure_aggregation", rounds=1), "s", "sum")
+    assert found.scores == ()
+    assert "a sum of all clients' updates" in found.reason
+
+
+def test_a_head_that_stays_on_the_devices_leaves_nothing_to_try() -> None:
+    simulation = federation("local_layers", rounds=1, private=["head."])
+    found = infer_membership(simulation, "s", "local")
+    assert "stay on the devices" in found.reason
+
+
+def test_without_outsiders_nothing_can_be_judged() -> None:
+    simulation = federation(rounds=1)
+    simulation = replace(simulation, split=replace(simulation.split, held_out=()))
+    assert "held_out" in infer_membership(simulation, "s", "none").reason
+
+
+def test_fedmia_is_the_product_of_one_sided_likelihoods() -> None:
+    draws = torch.Generator().manual_seed(0)
+    measured = torch.randn(2, 5, 3, generator=draws, dtype=torch.float64)
+    got = fedmia(measured)
+    for client in range(5):
+        others = measured[:, [k for k in range(5) if k != client]].numpy()
+        chance = norm.cdf(measured[:, client].numpy(), others.mean(1), others.std(1, ddof=1))
+        assert np.allclose(got[client].numpy(), np.log(chance).sum(0))
+    with pytest.raises(AttackError, match="2 clients"):
+        fedmia(measured[:, :2])
+    assert set(score(Measurements(measured[:, :2], measured[:, :2]))) == {
+        "loss",
+        "gradient alignment",
+    }
+
+
+def test_alignment_of_the_step_that_a_photo_asks_for_is_one() -> None:
+    spec = ModelSpec("mlp", {"classes": 3, "image_size": 8})
+    model = build(spec, seed=0)
+    before = {name: value.detach() for name, value in parameters_of(model).items()}
+    photos = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = model(photos).argmax(1)  # steps this small change no class
+    seen = []
+    for k in range(3):
+        loss = torch.nn.functional.cross_entropy(model(photos[k : k + 1]), labels[k : k + 1])
+        names = [name for name, _ in model.named_parameters()]
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        gradient = dict(zip(names, gradients, strict=True))
+        training = LocalTraining(lr=1e-3)
+        seen.append(Observation(spec, before, (Update("gradient", gradient),), training=training))
+    measured = measure_round(seen, photos)
+    assert torch.allclose(measured.alignment[0].diag(), torch.ones(3), atol=1e-4)
+    assert measured.loss[0].argmax(0).tolist() == [0, 1, 2]

@@ -30,7 +30,10 @@ def align_photos(study: Study, *, quiet: bool) -> None:
         alignment = align_folder(str(settings.get("path", "")), study.size, watch)
         left_out = [f"{source} {why}" for source, why in alignment.left_out]
         turned = [f"{source} lay on a side, and was turned" for source in alignment.turned]
-        several = [f"{source} shows several faces: the largest" for source in alignment.several]
+        several = [
+            f"{source} shows several faces: the most prominent is taken"
+            for source in alignment.several
+        ]
         lines = [*(f"{line}: left out" for line in left_out), *turned, *several]
         if quiet:
             return

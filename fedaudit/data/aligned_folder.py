@@ -14,11 +14,13 @@ from fedaudit.core.errors import DataError, StorageError
 from fedaudit.data.alignment import align
 from fedaudit.data.crop import resize, to_pixels
 from fedaudit.data.face_detector import Face, find_faces
+from fedaudit.data.heic import HEIC_EXTRA, is_unread_heic, reads_heic
+from fedaudit.data.subject import by_prominence
 from fedaudit.files.cache import digest_of, key_of, load_or_learn
 
 KEPT_SIZE = 224
 """Pixels at which aligned photos are kept; larger ones are aligned anew."""
-VERSION = 3
+VERSION = 4
 """To be raised where the same photos would be aligned otherwise."""
 SMALLEST = 24
 """Pixels of a face's width below which it is left out: it would be nothing but blur."""
@@ -29,8 +31,13 @@ Upright portraits of p02, p05 and p07 of OpenPeople score 0.94 to 0.96, turned o
 Watch = Callable[[int, int], None]
 """Takes how many photos are done, and of how many."""
 
-_UNREAD, _SMALL = -1, -2  # in place of the number of faces
-_WHY = {0: "shows no face", _UNREAD: "cannot be read", _SMALL: "shows only tiny faces"}
+_UNREAD, _SMALL, _HEIC = -1, -2, -3  # in place of the number of faces
+_WHY = {
+    0: "shows no face",
+    _UNREAD: "cannot be read",
+    _SMALL: "shows only tiny faces",
+    _HEIC: f"is HEIC, which needs: {HEIC_EXTRA}",
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ class Alignment:
     Attributes:
         sources: Of the photos that show a face, in the order of the images.
         left_out: Sources of the others, each with the reason.
-        several: Sources of those that show more than one face; the largest was taken.
+        several: Sources of those that show more than one face; the most prominent was taken.
         turned: Sources of those that lay on a side or upside down, and say nothing of it.
     """
 
@@ -58,7 +65,8 @@ class Alignment:
         return (
             f"Photos are aligned by five points of the face: {len(self.sources)} of {tried}"
             + (f"; left out: {reasons}. " if why else ". ")
-            + f"{len(self.several)} show several faces, of which the largest is taken; "
+            + f"{len(self.several)} show several faces, of which the most prominent is taken "
+            "(large, in focus, near the middle); "
             f"{len(self.turned)} lay on a side and were turned.",
         )
 
@@ -101,7 +109,7 @@ def aligned_photos(
         }
 
     digests = tuple((source, digest_of(file)) for source, file in files.items())
-    key = key_of({}, "aligned folder", VERSION, side, digests)
+    key = key_of({}, "aligned folder", VERSION, side, digests, reads_heic())
     try:
         kept = load_or_learn(key, make, None, what=f"aligned photos, {side} px", photos=root)
     except StorageError:
@@ -119,18 +127,18 @@ def aligned_photos(
 
 
 def _face(file: Path, side: int, read: Callable[[Path], Image.Image]) -> tuple[Tensor, int, int]:
-    """The largest face `[3, side, side]` uint8, how many there are, and by what it was turned."""
+    """The subject's face `[3, side, side]` uint8, of how many, and by what it was turned."""
     nothing = torch.zeros(3, side, side, dtype=torch.uint8)
     try:
         photo = read(file)
     except DataError:
-        return nothing, _UNREAD, 0
+        return nothing, _HEIC if is_unread_heic(file) else _UNREAD, 0
     turn, upright, faces = _upright(photo)
     if not faces:
         return nothing, 0, 0
     if faces[0].width < SMALLEST:
         return nothing, _SMALL, 0
-    face = to_pixels([align(upright, faces[0].points, side)])[0]
+    face = to_pixels([align(upright, by_prominence(upright, faces)[0].points, side)])[0]
     return face, len(faces), turn
 
 

@@ -12,12 +12,15 @@ from fedaudit.core.errors import DataError
 from fedaudit.data.aligned_folder import Alignment, Watch, aligned_photos
 from fedaudit.data.crop import square, to_tensor
 from fedaudit.data.face_set import FaceSet
+from fedaudit.data.heic import HEIC, HEIC_EXTRA, is_unread_heic
 
 T = TypeVar("T")
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".tif", ".tiff", ".webp"})
+SUFFIXES = HEIC | frozenset(
+    {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".tif", ".tiff", ".webp"}
+)
 """What counts as a photo; other files (notes, thumbnail databases) are passed over."""
-FOREIGN = frozenset({".avif", ".heic", ".heif", ".cr2", ".dng", ".nef"})
+FOREIGN = frozenset({".cr2", ".dng", ".nef"})
 """Photos that cannot be read here: named, never passed over."""
 
 MIN_SIDE = 16
@@ -33,8 +36,9 @@ def folder(*, path: str, size: int = 64, align: bool = False) -> FaceSet:
         path: Folder that holds the people's folders.
         size: Side of the photos in pixels.
         align: Look for the face in each photo, of any size and shape, and bring eyes, nose and
-            mouth to fixed places. Of several faces the largest is taken. A photo that shows none,
-            or only tiny ones, or cannot be read, is left out; the set lists them. Without it
+            mouth to fixed places. Of several faces the most prominent is taken
+            (`fedaudit.data.subject`). A photo that shows none, or only tiny ones, or cannot be
+            read, is left out; the set lists them. Without it
             nothing looks for the face: crop tightly before, with some hair and chin left.
 
     Raises:
@@ -114,6 +118,8 @@ def open_photo(file: Path) -> Image.Image:
     """
     if file.suffix.lower() in FOREIGN:
         raise DataError(f"{file} is of a kind that cannot be read here. Convert it to JPEG or PNG.")
+    if is_unread_heic(file):
+        raise DataError(f"{file} is HEIC. To have it read: {HEIC_EXTRA}; or convert it to JPEG.")
     try:
         with Image.open(file) as opened:
             opened.load()

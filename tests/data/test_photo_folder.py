@@ -3,11 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from fedaudit.core.errors import DataError
+from fedaudit.data.face_detector import find_faces
 from fedaudit.data.folder import folder
 from fedaudit.data.pseudonyms import hide_names, pseudonym
+from fedaudit.data.subject import by_prominence
 from fedaudit.files import asset_store
 
 
@@ -120,14 +122,14 @@ def test_phone_photos_are_aligned_and_what_shows_no_face_is_counted(
     exif[0x0112] = 8
     two.rotate(-90, expand=True).save(root / "anna" / "3.jpg", exif=exif)
     photo(root / "bert" / "4.png", (90, 60))
-    (root / "bert" / "5.heic").write_bytes(b"a phone's own kind")
+    (root / "bert" / "5.dng").write_bytes(b"a phone's own kind")
     portrait(2).rotate(90).save(root / "bert" / "6.png")
     faces = folder(path=str(root), size=32, align=True)
     shown = ("anna/1.jpg", "anna/2.jpg", "anna/3.jpg", "bert/1.jpg", "bert/2.jpg", "bert/6.png")
     assert faces.sources == shown
     assert faces.left_out == (
         ("bert/4.png", "shows no face"),
-        ("bert/5.heic", "cannot be read"),
+        ("bert/5.dng", "cannot be read"),
     )
     (note,) = faces.notes
     assert "6 of 8; left out: 1 shows no face, 1 cannot be read. 1 show several" in note
@@ -160,7 +162,38 @@ def test_deep_transparent_and_moving_pictures_are_read(root: Path) -> None:
 
 
 def test_all_photos_that_cannot_be_used_are_named_at_once(root: Path) -> None:
-    (root / "anna" / "4.heic").write_bytes(b"a phone's own kind")
+    (root / "anna" / "4.dng").write_bytes(b"a phone's own kind")
     photo(root / "bert" / "9.png", (100, 49))
-    with pytest.raises(DataError, match=r"(?s)2 photos .*4\.heic is of a kind .*9\.png is 100"):
+    with pytest.raises(DataError, match=r"(?s)2 photos .*4\.dng is of a kind .*9\.png is 100"):
         folder(path=str(root))
+
+
+def test_an_iphones_photos_are_read_or_the_extra_is_named(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    with Image.open(root / "anna" / "1.png") as png:
+        png.save(root / "anna" / "4.HEIC", quality=90)
+    first, *_, last = folder(path=str(root), size=16).images[:4]
+    assert (first - last).abs().max() < 0.05
+    (root / "anna" / "4.HEIC").write_bytes(b"no photo")
+    with pytest.raises(DataError, match=r"4\.HEIC cannot be read"):
+        folder(path=str(root))
+    monkeypatch.setattr("fedaudit.data.heic.reads_heic", lambda: False)
+    with pytest.raises(DataError, match=r"4\.HEIC is HEIC\. .*fedaudit\[heic\]"):
+        folder(path=str(root))
+
+
+def test_who_is_in_focus_near_the_middle_is_the_subject() -> None:
+    """A passer-by before the camera is larger, and out of focus; another stands far behind."""
+    scene = Image.new("RGB", (1600, 1200), "gray")
+    near = portrait(2).resize((900, 900)).filter(ImageFilter.GaussianBlur(9))
+    scene.paste(near, (850, 200))
+    scene.paste(portrait(3).resize((160, 160)), (60, 60))
+    scene.paste(portrait(1), (450, 400))
+    faces = find_faces(scene)
+    assert len(faces) == 3
+    assert faces[0].box[0] > 850
+    subject, *others = by_prominence(scene, faces)
+    assert 450 < subject.box[0] < subject.box[2] < 950
+    assert set(others) == set(faces) - {subject}

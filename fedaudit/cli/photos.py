@@ -30,11 +30,11 @@ def align_photos(study: Study, *, quiet: bool) -> None:
         alignment = align_folder(str(settings.get("path", "")), study.size, watch)
         left_out = [f"{source} {why}" for source, why in alignment.left_out]
         turned = [f"{source} lay on a side, and was turned" for source in alignment.turned]
-        several = [
-            f"{source} shows several faces: the most prominent is taken"
-            for source in alignment.several
-        ]
-        lines = [*(f"{line}: left out" for line in left_out), *turned, *several]
+        lines = [*(f"{line}: left out" for line in left_out), *turned]
+        if several := alignment.several:
+            more = f" and {len(several) - 3} more" if len(several) > 3 else ""
+            which = ", ".join(several[:3]) + more
+            lines.append(f"several faces, of which the most prominent was taken: {which}")
         if quiet:
             return
         for line in lines[:LISTED]:

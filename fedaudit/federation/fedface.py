@@ -64,7 +64,7 @@ class FedFace:
     spread_margin: float = 0.3
     spread_lr: float = 50.0
     spread_steps: int = 10
-    public: str = "synthetic"
+    public: str = "openpeople"
     pretrain_steps: int = 300
 
     secure: bool = False

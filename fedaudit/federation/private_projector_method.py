@@ -31,7 +31,7 @@ class PrivateProjectorMethod:
     """
 
     private: tuple[str, ...] = ("embedding.", "head.")
-    public: str = "synthetic"
+    public: str = "openpeople"
     pretrain_steps: int = 300
 
     def __post_init__(self) -> None:

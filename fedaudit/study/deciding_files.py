@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.registry import create
-from fedaudit.core.scenario import Choice, Study
+from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.core.source import SourceFacts
 from fedaudit.data.torchvision_sets import TERMS as RESEARCH_SETS
 from fedaudit.files import asset_store
@@ -26,16 +26,14 @@ def judge_assets(study: Study) -> tuple[str, ...]:
 
 def needed_assets(study: Study, source: SourceFacts) -> tuple[str, ...]:
     """The assets that no job can do without."""
-    federations = [study.federation_of(scenario) for scenario in study.scenarios]
-    public = {f.public for f in federations if f.pretrain_steps}
+    public = {name for scene in study.scenarios for name in pretraining_sets(study, scene).values()}
     sets = sorted({study.data.name, *public})
     needed = [name for name in sets if name in ASSETS]
     drawn = any(_draws_faces(c) for scenario in study.scenarios for c in scenario.attacks)
     # The controls' people; of pictures that are no faces the controls are other pictures.
     invented = not study.of_pictures and any(scenario.controls for scenario in study.scenarios)
-    made_of = {*sets, *_public_sets(study)}
-    needed += ["face_gan"] if drawn or made_of & _GENERATED else []
-    aligned = "openpeople" in made_of or study.data.settings.get("align")
+    needed += ["face_gan"] if drawn or _GENERATED.intersection(sets) else []
+    aligned = "openpeople" in sets or study.data.settings.get("align")
     needed += ["openpeople"] if invented else []
     needed += ["face_detector"] if invented or aligned else []
     needed += ["lpips_alex"] if source.originals else []
@@ -68,14 +66,16 @@ def _draws_faces(attack: Choice) -> bool:
     return Knowledge.AUXILIARY in needs and not own
 
 
-def _public_sets(study: Study) -> Iterator[str]:
-    """Sets on which methods train a network before the first round."""
+def pretraining_sets(study: Study, scenario: Scenario) -> dict[str, str]:
+    """The face sets on which a network is trained before round 1, by who asks for it."""
     if study.recording:
-        return
-    for scenario in study.scenarios:
-        method = create("methods", scenario.method.name, scenario.method.settings)
-        if getattr(method, "pretrain_steps", 0):
-            yield str(getattr(method, "public", ""))
+        return {}
+    federation = study.federation_of(scenario)
+    sets = {"federation": federation.public} if federation.pretrain_steps else {}
+    method = create("methods", scenario.method.name, scenario.method.settings)
+    if getattr(method, "pretrain_steps", 0):
+        sets[f"method {scenario.method.label}"] = str(getattr(method, "public", ""))
+    return sets
 
 
 def _files(study: Study) -> Iterator[Path]:

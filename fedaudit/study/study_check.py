@@ -26,7 +26,7 @@ from fedaudit.federation.together import aggregator_of, photos_of, training_of
 from fedaudit.models.batch_norm import batch_norm_layers, values_per_channel
 from fedaudit.models.derivatives import check_differentiable
 from fedaudit.models.zoo import build as build_network
-from fedaudit.study.deciding_files import barred
+from fedaudit.study.deciding_files import barred, pretraining_sets
 from fedaudit.study.reach import check_targets, faces_to_count, reach_of
 
 SET_BY_STUDY = {
@@ -191,16 +191,14 @@ def _check_single_images(scenario: Scenario, size: int) -> None:
 
 def _check_pretraining(study: Study, scenario: Scenario, place: str) -> None:
     """Refuse to teach the network the photos on which it is audited."""
-    federation = study.federation_of(scenario)
-    if not federation.pretrain_steps:
-        return
-    with _at(f"{place}: federation: public"):
-        registry.lookup("data", federation.public)
-    if federation.public == study.data.name:
-        raise ConfigError(
-            f"{place}: federation: the network would be pre-trained on {federation.public!r}, "
-            "whose people are audited. Name other faces by public."
-        )
+    for asks, public in pretraining_sets(study, scenario).items():
+        with _at(f"{place}: {asks}: public"):
+            registry.lookup("data", public)
+        if public == study.data.name:
+            raise ConfigError(
+                f"{place}: {asks}: the network would be pre-trained on {public!r}, whose people "
+                "are audited. Name other faces by public."
+            )
 
 
 def _builder() -> _Build:

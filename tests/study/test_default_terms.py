@@ -40,6 +40,8 @@ def test_terms_and_the_mark_agree() -> None:
         demo_study.color_study(quick=False),
         Study("as it comes", (Scenario("one"),)),
         Study("attacks of `fedaudit audit`", (RECORDED,)),
+        Study("fedface", (Scenario("one", method=Choice("fedface")),)),
+        Study("private projector", (Scenario("one", method=Choice("private_projector")),)),
     ],
     ids=lambda study: study.name,
 )
@@ -53,7 +55,7 @@ def test_defaults_need_no_barred_file(study: Study) -> None:
     [
         Study("attack", (Scenario("one", attacks=(Choice("gan_inversion"),)),)),
         Study("data", (Scenario("one"),), data=Choice("synthetic")),
-        Study("method", (Scenario("one", method=Choice("fedface")),)),
+        Study("method", (Scenario("one", method=Choice("fedface", {"public": "synthetic"})),)),
     ],
     ids=lambda study: study.name,
 )

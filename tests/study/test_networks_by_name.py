@@ -103,6 +103,9 @@ def test_a_network_is_not_pretrained_on_those_who_are_audited(here: Path) -> Non
         load(here, "face", public % '"orl"')
     with pytest.raises(UnknownNameError, match="data"):
         load(here, "face", public % '"orll"')
+    method = 'method = {name = "fedface", public = "orl"}'
+    with pytest.raises(ConfigError, match=r"method fedface: .* pre-trained on 'orl'.*public"):
+        load(here, "face", method)
     study = load(here, "face", public % '"synthetic"')
     assert study.federation_of(study.scenarios[0]).pretrain_steps == 2
 

@@ -152,7 +152,8 @@ def test_every_import_is_a_declared_dependency() -> None:
             extra = names_of(extras[path.stem]) if path.stem in set(extras) - {"dev"} else set()
             for module in imports(path):
                 if module not in sys.stdlib_module_names and module != "fedaudit":
-                    brings = {name.lower() for name in brought_by.get(module, [module])}
+                    found = brought_by.get(module, [module])
+                    brings = {name.lower().replace("_", "-") for name in found}
                     if not brings & (declared | extra):
                         undeclared.add((path.name, module))
     assert not undeclared

@@ -171,7 +171,7 @@ def test_every_extra_has_its_module_and_is_tested(extra: str) -> None:
 
 
 def names_of(requirements: Iterable[str]) -> set[str]:
-    return {re.split(r"[^\w.-]", line, maxsplit=1)[0].lower() for line in requirements}
+    return {re.split(r"[^\w.-]", line, maxsplit=1)[0].lower().replace("_", "-") for line in requirements}
 
 
 def imports(path: Path) -> Iterator[str]:

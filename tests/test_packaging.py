@@ -171,7 +171,8 @@ def test_every_extra_has_its_module_and_is_tested(extra: str) -> None:
 
 
 def names_of(requirements: Iterable[str]) -> set[str]:
-    return {re.split(r"[^\w.-]", line, maxsplit=1)[0].lower().replace("_", "-") for line in requirements}
+    names = (re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in requirements)
+    return {name.lower().replace("_", "-") for name in names}
 
 
 def imports(path: Path) -> Iterator[str]:

@@ -45,6 +45,7 @@ from fedaudit.reports.results import (
     canonical_bytes,
 )
 from fedaudit.reports.rows import contrasts, invalidated, rows
+from fedaudit.reports.shown_lines import privacy_findings, shown_lines
 from fedaudit.reports.text import NBSP, percent
 from fedaudit.reports.trials import Trials
 from fedaudit.scoring.identity import Gallery, gallery_of_packed
@@ -144,7 +145,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
     checks = controls(study, trials, table, gallery, source, known)
     if failed(checks):
         table = invalidated(table, settings)
-    members = memberships(folder, study, stock)
+    members, shown = memberships(folder, study, stock), shown_lines(folder, study, stock)
     exposed = exposures(study, trials, table, source)
     verdict, place = headline(table, settings, study.audited, checks, _not_run(study, table))
     lines = defense_lines(study, trials, table)
@@ -184,9 +185,11 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
             (
                 *recorded.findings_of(study, source.protections, table),
                 *membership_findings(study, members),
+                *privacy_findings(study, shown),
             ),
         ),
         membership=members,
+        shown_epsilon=shown,
         exhibits=exhibits(study, trials, table, thresholds),
         matrices=evidence_matrices(lines, trials, thresholds),
         points=points(trials),

@@ -14,12 +14,14 @@ from fedaudit.reports.membership_lines import demonstrated, recall, strongest_sc
 from fedaudit.reports.plain_names import attack_name, defense_name
 from fedaudit.reports.results import Results
 from fedaudit.reports.text import ABSENT, number, percent, points, signed, visible
+from fedaudit.study.canary_result import ShownLine
 
 T_contra = TypeVar("T_contra", contravariant=True)
 
 RATE = "%, 0–100 [CI], n"
 ACCURACY = "%, 50 is chance, to 100 [CI]"
 LOST = "points, against none, −100–100 [CI]"
+SHOWN = "at least, 0 and up; 95 % confidence"
 UNSTATED = ("none", "recorded")
 """Labels of what is no defense of ours: the undefended client, and a recorded one."""
 
@@ -31,12 +33,13 @@ class Scene:
     Attributes:
         bare: What the undefended federation is worth.
         chance: Rank-1 by guessing among the gallery's people; None where their number is unknown.
-        membership: By label of the defense.
+        membership, shown: By label of the defense.
     """
 
     bare: Utility | None = None
     chance: float | None = None
     membership: Mapping[str, Membership] = field(default_factory=dict)
+    shown: Mapping[str, ShownLine] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ def of_defenses(metrics: Sequence[MetricFacts]) -> tuple[Column[DefenseLine], ..
         Column(_overhead, "Overhead ↓", "times, 0 and up; 1 is none", "overhead"),
         Column(_sent, "Sent ↓", "kB a client a round, 0 and up", "kB sent"),
         Column(_epsilon, "ε claimed ↓", "0 and up; δ, unit, rounds, scope", "ε claimed"),
+        Column(_shown, "ε shown ↓", SHOWN, "ε shown"),
         Column(_members, "Members recognized ↓", RATE, "members"),
         Column(_dominated, "Dominated by", name="dominated by"),
     )
@@ -132,7 +136,7 @@ def of_rows(metrics: Sequence[MetricFacts]) -> tuple[Column[Row], ...]:
         Column(_effort, "Attack effort ↑", "CPU s a target, median, 0 and up; steps; convergence"),
         Column(_training, "Training time ↓", "s, 0 and up"),
         Column(_epsilon, "ε claimed ↓", "0 and up; δ, unit, rounds, scope"),
-        Column(lambda x, _: Cell(ABSENT, ("not tested",)), "ε shown ↓", "no unit, 0 and up"),
+        Column(_shown, "ε shown ↓", SHOWN),
         Column(lambda x, _: Cell(x.adaptive if x.measurement else ABSENT), "Adaptive attack"),
         Column(_holm, "Holm p", "0–1; small: excess established"),
     )
@@ -155,7 +159,8 @@ def scene(results: Results, scenario: str) -> Scene:
     people = {c.scenario: c.gallery_people for c in results.ceilings}
     known = people.get(scenario, people.get("all"))
     members = {line.defense: line for line in results.membership if line.scenario == scenario}
-    return Scene(bare, 1 / known if known else None, members)
+    shown = {line.defense: line for line in results.shown_epsilon if line.scenario == scenario}
+    return Scene(bare, 1 / known if known else None, members, shown)
 
 
 def plain(results: Results) -> tuple[list[str], list[list[str]]]:
@@ -353,6 +358,18 @@ def _epsilon(x: Row | DefenseLine, _: Scene) -> Cell:
     whole = x.utility.training_claims if x.utility else ()
     notes += [f"all rounds of the training: {claims.in_words(claim)}" for claim in whole]
     return Cell(claims.in_short(x.claims), tuple(notes))
+
+
+def _shown(x: Row | DefenseLine, scene: Scene) -> Cell:
+    line = scene.shown.get(x.defense)
+    if line is None or line.audit is None:
+        why = f"not tested: {line.reason}" if line else "not tested"
+        return Cell(ABSENT, (why,))
+    shown = line.audit.shown
+    notes = [f"if Gaussian ≥ {max(shown.gaussian, shown.f_dp):.2f}", f"n = {shown.canaries:,}"]
+    if line.audit.faulty:
+        notes.append("not what is claimed")
+    return Cell(f"≥ {shown.any_mechanism:.2f}", tuple(notes))
 
 
 def _members(x: DefenseLine, scene: Scene) -> Cell:

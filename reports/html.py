@@ -26,6 +26,7 @@ from fedaudit.reports.membership_figure import membership_curves
 from fedaudit.reports.pictures import Picture, Strip, Trio, strips, trios, worst_pair
 from fedaudit.reports.plain_names import attack_name, defense_name
 from fedaudit.reports.results import EvidenceMatrix, EvidenceRow, Results, canonical_bytes
+from fedaudit.reports.shown_lines import privacy_lines, shown_curve
 from fedaudit.reports.sweeps import setting_curves
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -38,6 +39,7 @@ SECTIONS = (
     ("findings", "Findings"),
     ("coverage", "Coverage"),
     ("controls", "Controls"),
+    ("privacy", "Who is in the data, and ε"),
     ("figures", "Figures"),
     ("comparison", "All comparisons"),
     ("why", "Why it leaks"),
@@ -71,6 +73,7 @@ def render(
     shown = text.clean(results)
     with charts.unchecked():
         drawn, exposure = figures(shown), exposure_map(shown)
+        asked = privacy_figures(shown)
         why_drawn = explanation_figures(shown.explanation) if shown.explanation else {}
     why = shown.explanation
     headline, worst_row = view.headline_row(shown), view.worst_row(shown)
@@ -84,6 +87,8 @@ def render(
         "matrices": _matrices(shown, rows),
         "worst": worst,
         "figures": drawn,
+        "privacy_lines": privacy_lines(shown),
+        "privacy_figures": asked,
         "open_figure": "frontier",
         "exposure": exposure,
         "league": league(shown),
@@ -109,7 +114,8 @@ def render(
         "interval_methods": view.intervals(shown),
     }
     script = "\n".join((_TEMPLATES / name).read_text("utf-8") for name in SCRIPTS)
-    sections = [s for s in SECTIONS if s[0] != "why" or why]
+    asked_for = {"why": bool(why), "privacy": bool(asked)}
+    sections = [s for s in SECTIONS if asked_for.get(s[0], True)]
     drawn_page = page(
         "report.html", content, sections, evidence=evidence, digest=digest, script=script
     )
@@ -154,6 +160,13 @@ def figures(results: Results) -> tuple[Figure, ...]:
         model_states(results),
         contrasts(results),
         setting_curves(results),
+    )
+
+
+def privacy_figures(results: Results) -> tuple[Figure, ...]:
+    """Figures of what a study asks for beside reconstructions."""
+    return (
+        *([shown_curve(results)] if results.shown_epsilon else []),
         *([membership_curves(results)] if results.membership else []),
     )
 

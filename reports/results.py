@@ -16,6 +16,7 @@ from fedaudit.core.inference import Membership
 from fedaudit.core.measures import Estimate, MetricFacts, Rate
 from fedaudit.reports.comparison import DefenseLine, Exposure, Row, Severity, Verdict, VerdictKind
 from fedaudit.reports.explanation import Explanation
+from fedaudit.study.canary_result import ShownLine
 from fedaudit.study.sign_off import SignOff
 
 SCHEMA_VERSION = "5"
@@ -262,6 +263,7 @@ class Results:
             "SCENARIO, DEFENSE" where the defense leaves fewer; of none where it is not known.
         membership: Who can be told to be in a client's data, by scenario and defense; () where the
             study did not ask.
+        shown_epsilon: What canaries show of ε beside its claim, likewise.
     """
 
     schema_version: str
@@ -294,6 +296,7 @@ class Results:
     subject: Literal["people", "images"] = "people"
     units: Mapping[str, int] = field(default_factory=dict)
     membership: tuple[Membership, ...] = ()
+    shown_epsilon: tuple[ShownLine, ...] = ()
 
 
 @cache

@@ -12,7 +12,8 @@ from fedaudit.cli.terminal_table import show
 from fedaudit.core.claims import in_words
 from fedaudit.core.errors import UsageError
 from fedaudit.core.printable import printable
-from fedaudit.study.canary_audit import CanaryAudit, audit_with_canaries
+from fedaudit.study.canary_audit import audit_with_canaries
+from fedaudit.study.canary_result import CanaryAudit
 from fedaudit.study.canary_training import Seen
 from fedaudit.study.study_file import load_study
 

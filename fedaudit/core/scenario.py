@@ -131,6 +131,8 @@ class Study:
         utility_seeds: Trainings of each federation, from other seeds, that accuracy is the mean of.
         inference: Train each defense's federation once more, and infer from all rounds who is in
             which client's data (`fedaudit.attacks.membership`).
+        canaries: So many train in another federation of each defense, and what they show of ε
+            stands beside what is claimed (`fedaudit.study.canary_audit`); 0 for none.
         use: What the results are for; "commercial" refuses data and files whose terms bar it. ""
             refuses nothing: reports state the terms.
         release_context: Who could see the updates, in the user's words; never inferred.
@@ -149,6 +151,7 @@ class Study:
     utility: bool = True
     utility_seeds: int = 3
     inference: bool = False
+    canaries: int = 0
     judges: tuple[Choice, ...] = (Choice("sface"), Choice("dlib"))
     fmr: float = 1e-3
     reid_limit: float = 0.05

@@ -1,62 +1,38 @@
 """ε as canaries show it, beside ε as it is claimed, for each defense of a study that claims one."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from pydantic import TypeAdapter
 
 from fedaudit.captures.simulate.simulated_source import simulation_of
-from fedaudit.core.claims import Claim
 from fedaudit.core.errors import UsageError
 from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.federation.simulation import Simulation
-from fedaudit.study.canary_diagnosis import Cause, examine_causes
+from fedaudit.study.canary_diagnosis import examine_causes
+from fedaudit.study.canary_result import CanaryAudit, ShownLine
 from fedaudit.study.canary_training import Seen, require_method, train_with_canaries
-from fedaudit.study.shown_epsilon import ShownEpsilon, require_enough, shown_epsilon
+from fedaudit.study.jobs import FederationJob
+from fedaudit.study.run_folder import RunFolder
+from fedaudit.study.shown_epsilon import require_enough, shown_epsilon
 
 UNITS = ("image", "client")
 """For which a claim may be, the nearest to a canary first."""
 
 
-@dataclass(frozen=True)
-class CanaryAudit:
-    """Claimed and shown.
-
-    Attributes:
-        scenario, defense: By their labels in the study.
-        claim: For one image (or for a client, which covers its images) over all rounds, of the run
-            that canaries took part in; None where the defense claims none.
-        shown: What the canaries show.
-        power: What so many canaries can show at most, as said before the run.
-        causes: Faults, each held against what the canaries did; () of a mechanism whose canaries
-            are not understood.
-    """
-
-    scenario: str
-    defense: str
-    claim: Claim | None
-    shown: ShownEpsilon
-    power: str
-    causes: tuple[Cause, ...] = ()
-
-    @property
-    def exceeded(self) -> str:
-        """By which bound more is shown than claimed; "" where none does.
-
-        The Gaussian model is that of the mechanism itself where its accountant counts Gaussian
-        noise.
-        """
-        if self.claim is None:
-            return ""
-        if self.shown.any_mechanism > self.claim.epsilon:
-            return "whatever the mechanism"
-        gaussian = {spending.law for spending in self.claim.spendings} == {"gaussian"}
-        if gaussian and max(self.shown.gaussian, self.shown.f_dp) > self.claim.epsilon:
-            return "under the Gaussian model"
-        return ""
-
-    @property
-    def faulty(self) -> bool:
-        """Whether the implementation does not do what it claims."""
-        return bool(self.exceeded) or any(cause.present for cause in self.causes)
+def run_canaries(study: Study, job: FederationJob, folder: RunFolder) -> None:
+    """The work of a job: one training with canaries; what refuses them is kept with the reason."""
+    scenario = study.scenario(job.scenario)
+    defense = next(one for one in scenario.defenses if one.label == job.defense)
+    one = replace(study, scenarios=(replace(scenario, defenses=(defense,)),))
+    line = ShownLine(job.scenario, job.defense)
+    try:
+        (audit,) = audit_with_canaries(one, study.canaries, seed=study.seeds[0])
+        line = replace(line, audit=audit)
+    except UsageError as error:
+        line = replace(line, reason=str(error))
+    kept: TypeAdapter[ShownLine] = TypeAdapter(ShownLine)
+    folder.save_measurement(job.key, kept.dump_python(line, mode="json"))
 
 
 def audit_with_canaries(

@@ -6,13 +6,13 @@ one fault from another.
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fedaudit.core.claims import Claim
 from fedaudit.models.canary_network import STRENGTH
+from fedaudit.study.canary_result import Cause
 from fedaudit.study.canary_training import CanaryScores
 
 CLOSE = 0.2
@@ -21,21 +21,6 @@ SURE = 4.0
 """Standard errors by which a measured value must differ from the expected one."""
 FAR = 8.0
 """Standard deviations of the expected noise beyond what a clipped canary can reach."""
-
-
-@dataclass(frozen=True)
-class Cause:
-    """A fault that would explain it.
-
-    Attributes:
-        name: Of the fault.
-        present: Whether the numbers are those of this fault.
-        evidence: What was measured, beside what was expected.
-    """
-
-    name: str
-    present: bool
-    evidence: str
 
 
 def examine_causes(seen: CanaryScores, claim: Claim) -> tuple[Cause, ...]:

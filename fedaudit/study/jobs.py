@@ -143,6 +143,7 @@ def federation_jobs(study: Study) -> tuple[FederationJob, ...]:
     """What is asked of whole trainings: one job for each defense of each scenario."""
     asked: tuple[tuple[Literal["inference", "canaries"], bool], ...] = (
         ("inference", study.inference),
+        ("canaries", study.canaries > 0),
     )
     return tuple(
         FederationJob(asks, scenario.name, defense.label)

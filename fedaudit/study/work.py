@@ -25,7 +25,11 @@ class Work:
             run_cell.run_train(self.study, job, self.folder)
         elif isinstance(job, AttackJob):
             run_cell.run_cell(self.study, job.cell, self.folder, self.evidence, self.device)
-        elif isinstance(job, FederationJob):
+        elif isinstance(job, FederationJob) and job.asks == "inference":
             from fedaudit.study import run_inference  # noqa: PLC0415 - as above
 
             run_inference.run_inference(self.study, job, self.folder)
+        elif isinstance(job, FederationJob):
+            from fedaudit.study import canary_audit  # noqa: PLC0415 - as above
+
+            canary_audit.run_canaries(self.study, job, self.folder)

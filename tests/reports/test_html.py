@@ -206,7 +206,7 @@ def test_untested_is_a_dash_and_the_model_states_are_named() -> None:
     row = re.search(r"Membership inference\s+yes\s+no\s+(\S+)", text)
     assert row is not None
     assert row[1] == "—"
-    assert text.count("—not tested") == len(results.rows) + len(results.defenses)
+    assert text.count("—not tested") == len(results.rows) + 2 * len(results.defenses)
     for scenario in ("fresh-b1", "pooled-b4"):
         assert re.search(rf"{scenario} +fresh global model \(round 1\)", text)
     assert re.search(r"trained-b1 +trained model \(round 30\)", text)

@@ -14,7 +14,8 @@ from fedaudit.core.training import LocalTraining
 from fedaudit.models.canary_network import WEIGHTS, canary_images, with_canaries
 from fedaudit.models.zoo import build
 from fedaudit.stats.gaussian_dp import mu_of_epsilon
-from fedaudit.study.canary_audit import CanaryAudit, audit_with_canaries
+from fedaudit.study.canary_audit import audit_with_canaries
+from fedaudit.study.canary_result import CanaryAudit
 from fedaudit.study.canary_training import Seen
 from fedaudit.study.shown_epsilon import require_enough, shown_epsilon
 

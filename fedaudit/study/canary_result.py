@@ -1,0 +1,79 @@
+"""What an audit with canaries ends in, as data."""
+
+from dataclasses import dataclass
+
+from fedaudit.core.claims import Claim
+from fedaudit.study.shown_epsilon import ShownEpsilon
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A fault that would explain it.
+
+    Attributes:
+        name: Of the fault.
+        present: Whether the numbers are those of this fault.
+        evidence: What was measured, beside what was expected.
+    """
+
+    name: str
+    present: bool
+    evidence: str
+
+
+@dataclass(frozen=True)
+class CanaryAudit:
+    """Claimed and shown.
+
+    Attributes:
+        scenario, defense: By their labels in the study.
+        claim: For one image (or for a client, which covers its images) over all rounds, of the run
+            that canaries took part in; None where the defense claims none.
+        shown: What the canaries show.
+        power: What so many canaries can show at most, as said before the run.
+        causes: Faults, each held against what the canaries did; () of a mechanism whose canaries
+            are not understood.
+    """
+
+    scenario: str
+    defense: str
+    claim: Claim | None
+    shown: ShownEpsilon
+    power: str
+    causes: tuple[Cause, ...] = ()
+
+    @property
+    def exceeded(self) -> str:
+        """By which bound more is shown than claimed; "" where none does.
+
+        The Gaussian model is that of the mechanism itself where its accountant counts Gaussian
+        noise.
+        """
+        if self.claim is None:
+            return ""
+        if self.shown.any_mechanism > self.claim.epsilon:
+            return "whatever the mechanism"
+        gaussian = {spending.law for spending in self.claim.spendings} == {"gaussian"}
+        if gaussian and max(self.shown.gaussian, self.shown.f_dp) > self.claim.epsilon:
+            return "under the Gaussian model"
+        return ""
+
+    @property
+    def faulty(self) -> bool:
+        """Whether the implementation does not do what it claims."""
+        return bool(self.exceeded) or any(cause.present for cause in self.causes)
+
+
+@dataclass(frozen=True)
+class ShownLine:
+    """What a study's canaries show of one defense.
+
+    Attributes:
+        audit: None where there is nothing to say.
+        reason: Why not; "" where there is.
+    """
+
+    scenario: str
+    defense: str
+    audit: CanaryAudit | None = None
+    reason: str = ""

@@ -87,12 +87,10 @@ def build_report(path: Path, evidence: Evidence) -> Results:
 
 def page(folder: RunFolder, results: Results, evidence: Evidence) -> bytes:
     """The bytes of `report.html`."""
-    removals = read_removals(folder.path)
-    absent = _sentence(". ".join(one.sentence for one in removals))
+    absent = _absence(folder)
+    level = "redacted" if absent and evidence == "full" else evidence
     with _fitting(folder.path):
-        full = evidence == "full" and not removals
-        pictures = dict(_pictures(folder, results)) if full else None
-        level = "redacted" if removals and evidence == "full" else evidence
+        pictures = dict(_pictures(folder, results)) if level == "full" else None
         return render(results, pictures, level, absent).encode()
 
 
@@ -270,9 +268,9 @@ def _galleries(folder: RunFolder, study: Study, judge: str = "") -> dict[str, Ga
 
 def _gallery(folder: RunFolder, study: Study, federation: Federation, judge: str) -> Gallery | None:
     name = gallery_name(study, federation, judge)
-    if known := read_numbers(folder.path, name):
-        return known
-    kept = folder.shared_tensors(name)  # of a run older than its numbers
+    kept = folder.shared_tensors(name)
+    if kept is None and (folder.recipients or f"{name}.safetensors" in folder.removed):
+        return read_numbers(folder.path, name)
     return None if kept is None else gallery_of_packed(kept, fmr=study.fmr)
 
 
@@ -392,7 +390,14 @@ def _noncommercial(facts: Facts) -> Iterator[str]:
             )
 
 
-def _sentence(text: str) -> str:
+def _absence(folder: RunFolder) -> str:
+    """Why a run has no pictures to show; "" where it has."""
+    text = ". ".join(one.sentence for one in read_removals(folder.path))
+    if not text and folder.recipients and folder.identity is None:
+        text = (
+            f"pictures are sealed for {', '.join(folder.recipients)}: `fedaudit report RUN "
+            "--evidence full --identity KEY --output PAGE.html` shows them to whoever has the key"
+        )
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 

@@ -36,6 +36,13 @@ evidence_option = click.option(
     type=click.Choice(EVIDENCE),
     help="What the report shows of faces; only full keeps originals.  [default: redacted]",
 )
+encrypt_option = click.option(
+    "--encrypt-evidence",
+    multiple=True,
+    metavar="RECIPIENT",
+    help="Write pictures of people so that only the holder of this public key (age1…, ssh-ed25519 "
+    "…) can see them.  [default: in the clear]",
+)
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Say what would be run, and run nothing."
 )
@@ -70,6 +77,7 @@ class RunOptions:
 
     place: Place = field(default_factory=Place)
     evidence: Evidence | None = None
+    encrypt_evidence: tuple[str, ...] = ()
     fail_on: str | None = None
     dry_run: bool = False
     quiet: bool = False
@@ -90,6 +98,7 @@ def run_options(command: Callable[..., int]) -> Callable[..., int]:
         quiet_option,
         dry_run_option,
         fail_on_option,
+        encrypt_option,
         evidence_option,
         budget_option,
         retry_failed_option,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from fedaudit.cli.ending import OK
 from fedaudit.cli.options import EVIDENCE, examples, fail_on_option, output_file
 from fedaudit.cli.say import say
 from fedaudit.core.errors import ConfigError
@@ -23,6 +25,7 @@ _SHOWN = 5
         "fedaudit report runs/first",
         "fedaudit report runs/first --evidence none --output public.html",
         "fedaudit report runs/first --fail-on high",
+        "fedaudit report runs/first --evidence full --identity key.txt --output faces.html",
     )
 )
 @click.argument("run", type=click.Path(path_type=Path))
@@ -33,9 +36,22 @@ _SHOWN = 5
     show_default=True,
     help="What the report shows of faces; full needs a run that kept originals.",
 )
+@click.option(
+    "--identity",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File of the private key that opens encrypted evidence; the pictures go into --output "
+    "alone.",
+)
 @output_file("Also write the page to this file.")
 @fail_on_option
-def report(*, run: Path, evidence: Evidence, output: Path | None, fail_on: str | None) -> int:
+def report(
+    *,
+    run: Path,
+    evidence: Evidence,
+    identity: Path | None,
+    output: Path | None,
+    fail_on: str | None,
+) -> int:
     """Write results.json and report.html of the run folder RUN again.
 
     Cells that are missing or damaged are said not to have been tested.
@@ -56,6 +72,8 @@ def report(*, run: Path, evidence: Evidence, output: Path | None, fail_on: str |
             more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
             names = ", ".join(keys[:_SHOWN])
             say(f"note: {what}, so not tested: {names}{more}", err=True)
+    if identity:
+        return _unsealed(run, evidence, identity, output)
     undone = len(stock.missing) + len(stock.damaged)
     jobs = len(stock.done) + undone
     code = conclude(run, evidence, fail_on=fail_on, jobs=jobs, undone=undone)
@@ -63,3 +81,22 @@ def report(*, run: Path, evidence: Evidence, output: Path | None, fail_on: str |
         write_atomically(output, (run / "report.html").read_bytes())
         say(f"copy: {output}")
     return code
+
+
+def _unsealed(run: Path, evidence: Evidence, identity: Path, output: Path | None) -> int:
+    """Write a page with the sealed pictures, and nothing into the run folder."""
+    from fedaudit.reports.build import page, results_of  # noqa: PLC0415 - imports torch
+    from fedaudit.study.session import open_report  # noqa: PLC0415 - imports torch
+
+    if evidence != "full" or output is None:
+        raise ConfigError("--identity needs --evidence full and --output, where the pictures go.")
+    if output.resolve().is_relative_to(run.resolve()):
+        raise ConfigError(
+            f"{str(output)!r} lies in the run folder, whose pictures are sealed. Choose another "
+            "--output."
+        )
+    folder, _, _ = open_report(run)
+    opened = replace(folder, identity=identity)
+    write_atomically(output, page(opened, results_of(run), "full"))
+    say(f"page with pictures of people: {output}")
+    return OK

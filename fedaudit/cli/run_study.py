@@ -4,6 +4,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,6 +25,8 @@ def run_study(study: Study, output: Path, options: RunOptions) -> int:
     Of a dry run only the plan is printed.
     """
     require_deployed(study, options.fail_on)
+    if options.encrypt_evidence:
+        study = replace(study, encrypt_evidence=options.encrypt_evidence)
     if options.dry_run:
         say(plan(study, output, options))
         return OK

@@ -9,6 +9,7 @@ COMMANDS = {
     "ls": ("fedaudit.cli.runs_list:ls", "List the runs below a folder."),
     "show": ("fedaudit.cli.runs_list:show", "Show what one run says of itself."),
     "rm": ("fedaudit.cli.runs_remove:rm", "Remove runs, or only what shows people in them."),
+    "keygen": ("fedaudit.cli.runs_keygen:keygen", "Make a key for encrypted evidence."),
 }
 
 

@@ -139,6 +139,8 @@ class Study:
         underpowered: Say in the report that the study is too small to conclude from.
         deployed: Labels of the defenses that are audited: verdict, severity and gate judge them,
             and the others are alternatives. () where the study compares defenses.
+        encrypt_evidence: Public keys (age1…, ssh-ed25519 …): pictures of people are written sealed,
+            so that only the holder of a key sees them. () writes them in the clear.
     """
 
     name: str
@@ -160,6 +162,7 @@ class Study:
     release_context: str = "not declared"
     underpowered: bool = False
     deployed: tuple[str, ...] = ()
+    encrypt_evidence: tuple[str, ...] = ()
 
     @property
     def audited(self) -> tuple[str, ...]:

@@ -56,7 +56,15 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         FileNotFoundError: There is none.
         RunFolderError: As `read_bytes`, or it is no safetensors file.
     """
-    content = read_bytes(path, LARGEST)
+    return tensors_in(read_bytes(path, LARGEST), path)
+
+
+def tensors_in(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of the bytes of a safetensors file.
+
+    Raises:
+        RunFolderError: They are none; the message names `path`.
+    """
     try:
         tensors = safetensors.torch.load(content)
         about = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])

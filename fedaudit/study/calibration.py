@@ -22,14 +22,16 @@ def numbers_file(name: str) -> str:
 
 
 def save_numbers(folder: Path, name: str, gallery: Gallery) -> None:
-    """Keep what a gallery was calibrated to; whoever is first writes it.
+    """Keep what a gallery was calibrated to, unless just that is kept.
 
     Raises:
         StorageError: The disk is full or may not be written.
     """
     bare = replace(gallery, templates=torch.empty(0), center=torch.empty(0))
     numbers = {key: value for key, value in asdict(bare).items() if key not in _TENSORS}
-    write_atomically(folder / numbers_file(name), json.dumps(numbers, sort_keys=True).encode())
+    path, content = folder / numbers_file(name), json.dumps(numbers, sort_keys=True).encode()
+    if not path.is_file() or regular_file.read_bytes(path) != content:
+        write_atomically(path, content)
 
 
 def read_numbers(folder: Path, name: str) -> Gallery | None:

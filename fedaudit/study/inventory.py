@@ -71,7 +71,7 @@ def set_aside(folder: RunFolder, jobs: Iterable[Recorded]) -> None:
                 os.replace(path, aside / path.name)
 
 
-def _files(folder: RunFolder, job: Recorded) -> tuple[Path, Path]:
+def _files(folder: RunFolder, job: Recorded) -> tuple[Path, ...]:
     return folder.files(job.kind, job.key)
 
 

@@ -9,7 +9,7 @@ from fedaudit.scoring.aligned_judge import load_judge
 from fedaudit.scoring.framing import Frame
 from fedaudit.scoring.identity import Embed, Gallery, gallery_of_packed, rgb
 from fedaudit.scoring.score import Judge
-from fedaudit.study.calibration import numbers_file, save_numbers
+from fedaudit.study.calibration import save_numbers
 from fedaudit.study.jobs import gallery_name
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.sources import source_of
@@ -58,11 +58,10 @@ def _calibrated(
         return None  # the report says that identity was not tested
     if made is None:
         return None
-    if kept is None:
+    if kept is None and not folder.recipients:  # templates of faces, which nobody is to read
         folder.save_shared_tensors(name, made)
     frame = made["frame"]
     embed = embedder.within(Frame(*frame.tolist()) if frame.dim() == 1 else frame.float())
     gallery = gallery_of_packed(made, fmr=study.fmr)
-    if not (folder.path / numbers_file(name)).exists():
-        save_numbers(folder.path, name, gallery)
+    save_numbers(folder.path, name, gallery)
     return Judge(choice.label, gallery, lambda images: embed(rgb(images)))

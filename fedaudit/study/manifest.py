@@ -236,7 +236,7 @@ def check_same(folder: Path, manifest: Manifest, study: Study, evidence: Evidenc
 
     Raises:
         RunFolderError: Another study (the first difference is named) or version.
-        ConfigError: Another evidence level.
+        ConfigError: Another evidence level, or other keys to encrypt it for.
     """
     if manifest.digest != digest(study):
         there, here = (deciding(study_to_mapping(s)) for s in (manifest.study, study))
@@ -256,6 +256,12 @@ def check_same(folder: Path, manifest: Manifest, study: Study, evidence: Evidenc
             f"{str(folder)!r} was begun with --evidence {manifest.evidence}, and what is finished "
             f"cannot be changed to {evidence}. Go on with --evidence {manifest.evidence}, or "
             "choose another --output. A report that shows less: `fedaudit report --evidence`."
+        )
+    if study.encrypt_evidence and study.encrypt_evidence != manifest.study.encrypt_evidence:
+        began = ", ".join(manifest.study.encrypt_evidence) or "everybody: it is not encrypted"
+        raise ConfigError(
+            f"{str(folder)!r} was begun with evidence for {began}, and what is finished cannot be "
+            "changed. Go on without --encrypt-evidence, or choose another --output."
         )
 
 

@@ -75,7 +75,8 @@ def run_cell(
     if why := nothing_to_attack(sent, capture.seen.shared, cell):
         folder.save_trial(not_attacked(cell, sent, why), {})
         return
-    checkpoint = Checkpoint(folder.checkpoint(cell.key))
+    place = folder.checkpoint(cell.key)
+    checkpoint = Checkpoint(place) if place else None
     reconstruction = reconstruct(
         scenario, cell, capture, attack, device=device, checkpoint=checkpoint
     )

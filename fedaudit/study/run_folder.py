@@ -3,7 +3,7 @@
     RUN/                          mode 0700: reconstructed faces are biometric data
     ├── study.json                what is run, by which version, since when (`manifest.py`)
     ├── cells/<cell>.json         a finished `Trial`, its hash, what computed it, and the hash of
-    ├── cells/<cell>.safetensors  its reconstruction
+    ├── cells/<cell>.safetensors  its reconstruction; .safetensors.age where evidence is encrypted
     ├── models/<job>.json         what a training job measured, and the hash of
     ├── models/<job>.safetensors  the model that it trained
     ├── evidence/<scenario>--t….safetensors   the originals, only with full evidence
@@ -32,7 +32,7 @@ from fedaudit.core.errors import RunFolderError
 from fedaudit.core.trial import Trial
 from fedaudit.core.version import VERSION
 from fedaudit.data.provenance import commit
-from fedaudit.files import regular_file
+from fedaudit.files import regular_file, sealed
 from fedaudit.files.atomic import append_line, storage_errors, write_atomically
 from fedaudit.study.removal_record import removed_files
 from fedaudit.study.stored_values import Facts, check_plain, read_as
@@ -50,18 +50,28 @@ def _trials() -> TypeAdapter[Trial]:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Handle of a run folder; every write is atomic and raises `StorageError` on a full disk."""
+    """Handle of a run folder; every write is atomic and raises `StorageError` on a full disk.
+
+    Attributes:
+        recipients: Public keys for which pictures are sealed; () writes them in the clear.
+        identity: File of a private key that opens sealed pictures; None leaves them closed.
+    """
 
     path: Path
+    recipients: tuple[str, ...] = ()
+    identity: Path | None = None
 
     @cached_property
     def removed(self) -> Mapping[str, str]:
         """SHA-256 of the pictures that were taken out of the folder, by their names."""
         return removed_files(self.path)
 
-    def checkpoint(self, key: str) -> Path:
-        """Where the unfinished attack of a cell keeps how far it is."""
-        return self.path / UNFINISHED / f"{key}.safetensors"
+    def checkpoint(self, key: str) -> Path | None:
+        """Where the unfinished attack of a cell keeps how far it is.
+
+        None where evidence is encrypted: an unfinished face could not be read again.
+        """
+        return None if self.recipients else self.path / UNFINISHED / f"{key}.safetensors"
 
     def save_trial(self, trial: Trial, tensors: Mapping[str, Tensor]) -> None:
         """Keep a finished cell. The cell counts as done once this returns.
@@ -158,12 +168,15 @@ class RunFolder:
         path = self._evidence(scenario, target)
         with storage_errors(path):
             path.parent.mkdir(mode=0o700, exist_ok=True)
-        write_atomically(path, _pack(tensors))
+        if not self.recipients:
+            write_atomically(path, _pack(tensors))
+        elif not _sealed(path).exists():  # sealed again it would be other bytes
+            write_atomically(_sealed(path), sealed.seal(_pack(tensors), self.recipients))
 
     def evidence(self, scenario: str, target: int) -> dict[str, Tensor] | None:
         """A target's originals; None where they were not kept or cannot be read."""
         try:
-            return regular_file.read_tensors(self._evidence(scenario, target))[0]
+            return self._read(self._evidence(scenario, target))
         except (OSError, RunFolderError):
             return None
 
@@ -221,23 +234,40 @@ class RunFolder:
             return []
         return [event for line in lines.split("\n") if (event := _event(line)) is not None]
 
-    def files(self, kind: str, key: str) -> tuple[Path, Path]:
-        """The record and the tensors of a cell or a model; either may not exist."""
-        folder = self.path / kind
-        return folder / f"{key}.json", folder / f"{key}.safetensors"
+    def files(self, kind: str, key: str) -> tuple[Path, Path, Path]:
+        """The record of a cell or a model, its tensors, and those sealed; each may not exist."""
+        tensors = self.path / kind / f"{key}.safetensors"
+        return self.path / kind / f"{key}.json", tensors, _sealed(tensors)
+
+    def _read(self, path: Path) -> dict[str, Tensor]:
+        """Tensors, of the sealed file where there is one."""
+        closed = _sealed(path)
+        if not closed.exists():
+            return regular_file.read_tensors(path)[0]
+        if path.exists():
+            raise RunFolderError(f"{str(path)!r} is there twice, and no run writes it so.")
+        if self.identity is None:
+            raise RunFolderError(
+                f"{str(closed)!r} is sealed. `fedaudit report --identity KEY` shows it to whoever "
+                "has the key."
+            )
+        return regular_file.tensors_in(sealed.unseal(closed, self.identity), closed)[0]
 
     def _evidence(self, scenario: str, target: int) -> Path:
         return self.path / EVIDENCE / f"{scenario}--t{target:03d}.safetensors"
 
     def _save(self, kind: str, key: str, tensors: Mapping[str, Tensor], body: object) -> None:
-        record_path, tensors_path = self.files(kind, key)
+        record_path, tensors_path, sealed_path = self.files(kind, key)
         if record_path.exists():  # by whoever took over while this process stood still
             return
         with storage_errors(record_path.parent):
             record_path.parent.mkdir(mode=0o700, exist_ok=True)
         packed = _pack(tensors)
+        if kind == CELLS and self.recipients:
+            packed, tensors_path = sealed.seal(packed, self.recipients), sealed_path
         origin = {"fedaudit": VERSION, "git_commit": commit()}
         record = {"key": key, "sha256": _sha256(packed), "origin": origin, "body": body}
+        record |= {"sealed": True} if tensors_path == sealed_path else {}
         record["record"] = _record_hash(record)
         # The record last: its presence says that the tensors are complete.
         write_atomically(tensors_path, packed)
@@ -245,11 +275,12 @@ class RunFolder:
 
     def _record(self, kind: str, key: str) -> Any:
         """The body of a record that is as it was written, and whose tensors are."""
-        record_path, tensors_path = self.files(kind, key)
+        record_path, tensors_path, sealed_path = self.files(kind, key)
         try:
             record = regular_file.read_json(record_path)
             inside, sha256, body = record["key"], record["sha256"], record["body"]
             whole = record.get("record") == _record_hash(record)
+            tensors_path = sealed_path if record.get("sealed") is True else tensors_path
             check_plain(body)
         except FileNotFoundError as error:
             raise RunFolderError(
@@ -279,9 +310,13 @@ class RunFolder:
     def _tensors(self, kind: str, key: str) -> dict[str, Tensor]:
         self._record(kind, key)
         try:
-            return regular_file.read_tensors(self.files(kind, key)[1])[0]
-        except (OSError, RunFolderError) as error:
+            return self._read(self.files(kind, key)[1])
+        except OSError as error:
             raise _damage(kind, key, "its tensors are not what was written") from error
+
+
+def _sealed(path: Path) -> Path:
+    return path.with_name(path.name + sealed.SUFFIX)
 
 
 def _pack(tensors: Mapping[str, Tensor]) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 from fedaudit.core.errors import RunFolderError
 from fedaudit.core.measures import Evidence
 from fedaudit.core.scenario import Study
-from fedaudit.files import lease
+from fedaudit.files import lease, sealed
 from fedaudit.files.atomic import MARK, storage_errors, sweep
 from fedaudit.study import hash_list
 from fedaudit.study import manifest as manifests
@@ -75,9 +75,11 @@ def open_run(
         retry_failed: Try again what failed before.
 
     Raises:
+        ConfigError: A key to encrypt evidence for is none, or not the one that the run began with.
         RunFolderError: The folder holds something else.
         StorageError: The folder cannot be written.
     """
+    sealed.check_recipients(study.encrypt_evidence)
     fresh = _is_fresh(path)
     with storage_errors(path):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -91,13 +93,15 @@ def open_run(
             else:
                 manifest = manifests.read(path)
                 manifests.check_same(path, manifest, study, evidence)
+                study = replace(study, encrypt_evidence=manifest.study.encrypt_evidence)
                 if manifest.study != study:  # something that only the report shows has changed
                     manifest = replace(manifest, study=study)
                     manifests.write(path, manifest)
             _sweep_alone(path, leases)
             _refuse_links(path)
             jobs = expand(study)
-            opened = _opened(RunFolder(path), manifest, leases, jobs, retry_failed=retry_failed)
+            folder = RunFolder(path, manifest.study.encrypt_evidence)
+            opened = _opened(folder, manifest, leases, jobs, retry_failed=retry_failed)
         yield opened
 
 
@@ -217,7 +221,7 @@ def open_report(path: Path) -> tuple[RunFolder, Manifest, Inventory]:
         RunFolderError: Not a run folder, of another format, or damaged.
     """
     manifest = manifests.read(path)
-    folder = RunFolder(path)
+    folder = RunFolder(path, manifest.study.encrypt_evidence)
     return folder, manifest, check_jobs(folder, manifest.jobs)
 
 

@@ -39,8 +39,9 @@ REPORT_ONLY = (
     "ceiling_floor",
     "underpowered",
     "deployed",
+    "encrypt_evidence",
 )
-"""Keys that change what a report says of the cells, but no cell."""
+"""Keys that change what a report says of the cells, or who may read pictures, but no number."""
 
 
 _PATHS = {"path", "root"}

@@ -91,6 +91,14 @@ _Labels = Annotated[
 ]
 
 
+_Keys = Annotated[
+    list[_Line],
+    BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
+    AfterValidator(_distinct),
+    Field(description="a public key (age1…, ssh-ed25519 …), or a list of them", examples=["age1…"]),
+]
+
+
 @with_config(_STRICT)
 class _Training(TypedDict, total=False):
     """Keys of local training, wherever they stand."""
@@ -182,3 +190,4 @@ class StudyTable(TypedDict, total=False):
     release_context: _Text
     underpowered: _Flag
     deployed: _Labels
+    encrypt_evidence: _Keys

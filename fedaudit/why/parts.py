@@ -109,8 +109,10 @@ def explain(
             )
         explanation = _explanation(subject, options)
         write_atomically(path / FILE, canonical_bytes(explanation))
-        pictures = regions.faces(subject) if options.evidence == "full" else []
-        page = explanation_page.render(explanation, options.evidence, pictures)
+        closed = options.evidence == "full" and opened.folder.recipients
+        shown = "redacted" if closed else options.evidence
+        pictures = regions.faces(subject) if shown == "full" else []
+        page = explanation_page.render(explanation, shown, pictures)
         write_atomically(path / "why.html", page.encode())
         session.record_hashes(opened, {FILE, "why.html"})
     return explanation

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -40,6 +40,7 @@ class RunSummary:
         sentence: The verdict in words.
         severity: Of the verdict.
         deployed: Labels of the defenses that the verdict judges; () of a comparison.
+        limit: T of the verdict.
         reid: Re-identification of the row that the verdict speaks of.
         people: Independent people or updates of that row, or of the row that has most.
         size: Bytes on disk.
@@ -47,7 +48,9 @@ class RunSummary:
             build wrote the folder, or it is damaged.
         why: Which files, jobs or error the state is due to.
         evidence: What the run may keep of the originals.
+        sealed: Public keys that its pictures are encrypted for.
         removed: How its evidence was removed, a sentence a removal; () where it was not.
+        explained: Its report says why it leaks (`fedaudit why`).
         build: Version that wrote it, and the commit where it is known.
     """
 
@@ -59,13 +62,16 @@ class RunSummary:
     sentence: str = ""
     severity: Severity | None = None
     deployed: tuple[str, ...] = ()
+    limit: float = 0.05
     reid: Rate | None = None
     people: int | None = None
     size: int = 0
     state: State = "unreadable"
     why: str = ""
     evidence: Evidence | None = None
+    sealed: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
+    explained: bool = False
     build: str = ""
 
 
@@ -95,6 +101,10 @@ class _Provenance(_Part):
     git_commit: str | None = None
 
 
+class _Settings(_Part):
+    reid_limit: float = 0.05
+
+
 class _Stated(_Part):
     study: str = ""
     headline: _Verdict
@@ -102,6 +112,8 @@ class _Stated(_Part):
     deployed: tuple[str, ...] = ()
     rows: tuple[_Row, ...] = ()
     provenance: _Provenance = _Provenance()
+    settings: _Settings = _Settings()
+    explanation: Any = None
 
     @property
     def rates(self) -> tuple[Rate | None, ...]:
@@ -157,7 +169,9 @@ def summary(path: Path, name: str = "") -> RunSummary:
         sentence=stated.headline.sentence if stated else "",
         severity=stated.headline.severity if stated else None,
         deployed=stated.deployed if stated else (),
+        limit=stated.settings.reid_limit if stated else 0.05,
         reid=reid,
+        explained=bool(stated and stated.explanation),
         people=reid.n if reid else max(counts, default=None),
         size=size_of(path),
         build=" ".join(filter(None, (source.fedaudit, (source.git_commit or "")[:12]))),
@@ -167,7 +181,7 @@ def summary(path: Path, name: str = "") -> RunSummary:
         state, why = _state(path, read)
         removals = read_removals(path)
     except FedauditError as error:
-        return replace(known, why=str(error))
+        return replace(known, why=str(error).replace(str(path), known.name))
     return replace(
         known,
         study=read.study.name,
@@ -176,6 +190,7 @@ def summary(path: Path, name: str = "") -> RunSummary:
         state=state,
         why=why,
         evidence=read.evidence,
+        sealed=read.study.encrypt_evidence,
         removed=tuple(one.sentence for one in removals),
         build=known.build or read.fedaudit,
     )

@@ -31,6 +31,7 @@ from fedaudit.reports.sweeps import setting_curves
 
 _TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("gallery.js", "league.js", "matrix.js")
+LIST_SCRIPTS = ("gallery.js",)
 SECTIONS = (
     ("verdict", "Verdict"),
     ("defenses", "Defenses"),
@@ -113,7 +114,7 @@ def render(
         "counts": view.counts(shown),
         "interval_methods": view.intervals(shown),
     }
-    script = "\n".join((_TEMPLATES / name).read_text("utf-8") for name in SCRIPTS)
+    script = _script(SCRIPTS)
     asked_for = {"why": bool(why), "privacy": bool(asked)}
     sections = [s for s in SECTIONS if asked_for.get(s[0], True)]
     drawn_page = page(
@@ -124,6 +125,15 @@ def render(
     return link_terms(drawn_page)
 
 
+def _script(names: Sequence[str]) -> str:
+    return "\n".join((_TEMPLATES / name).read_text("utf-8") for name in names)
+
+
+def scripts() -> tuple[str, ...]:
+    """All that ever runs on a page: the report's script, and that of the list of runs."""
+    return _script(SCRIPTS), _script(LIST_SCRIPTS)
+
+
 def page(
     template: str,
     content: Mapping[str, Any],
@@ -132,17 +142,19 @@ def page(
     evidence: Evidence,
     digest: str,
     script: str = "",
+    form_action: str = "'none'",
 ) -> str:
     """A template that extends `_base.html`, with the style and policy of all pages.
 
     `content` holds `version`, `schema` and `source` for the frame; `sections` are ids and titles;
-    `digest` is the SHA-256 of the data behind the page; `script` alone may run.
+    `digest` is the SHA-256 of the data behind the page; `script` alone may run; `form_action` is
+    where forms may lead.
     """
     css = (_TEMPLATES / "style.css").read_text("utf-8") + charts.theme_css() + "\n"
     frame = {
         "css": Markup(css),  # our own file, hashed in the policy  # nosec B704
         "script": Markup(script),  # our own file, hashed in the policy  # nosec B704
-        "policy": policy(styles=[css], scripts=[script] if script else []),
+        "policy": policy(styles=[css], scripts=[script] if script else [], form_action=form_action),
         "sections": sections,
         "evidence": evidence,
         "digest": digest,
@@ -183,7 +195,7 @@ def source_hash(content: str) -> str:
     return f"'sha256-{b64encode(sha256(content.encode()).digest()).decode()}'"
 
 
-def policy(*, styles: Iterable[str], scripts: Iterable[str]) -> str:
+def policy(*, styles: Iterable[str], scripts: Iterable[str], form_action: str = "'none'") -> str:
     """Policy of a self-contained page: the given blocks, pictures in `data:`, nothing else.
 
     `frame-ancestors` is left out: browsers ignore it in a `<meta>` element, and say so in the log.
@@ -195,7 +207,7 @@ def policy(*, styles: Iterable[str], scripts: Iterable[str]) -> str:
             "script-src " + " ".join(map(source_hash, scripts)),
             "img-src data:",
             "base-uri 'none'",
-            "form-action 'none'",
+            f"form-action {form_action}",
         )
     )
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "verify": ("fedaudit.cli.verify:verify", "Check that nothing in a run folder was altered."),
     "sign": ("fedaudit.cli.sign:sign", "Say who stands for a run, and sign it."),
     "runs": ("fedaudit.cli.runs:runs", "List and show the runs that are kept."),
+    "view": ("fedaudit.cli.view:view", "Look at many runs in a browser."),
     "names": ("fedaudit.cli.names:names", "Print whom a run's pseudonyms stand for."),
     "compare": ("fedaudit.cli.compare:compare", "Print what each defense of a run buys."),
     "recommend": ("fedaudit.cli.recommend:recommend", "Name defenses that were good enough."),

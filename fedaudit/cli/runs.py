@@ -10,6 +10,8 @@ COMMANDS = {
     "show": ("fedaudit.cli.runs_list:show", "Show what one run says of itself."),
     "rm": ("fedaudit.cli.runs_remove:rm", "Remove runs, or only what shows people in them."),
     "keygen": ("fedaudit.cli.runs_keygen:keygen", "Make a key for encrypted evidence."),
+    "repair": ("fedaudit.cli.runs_repair:repair", "Set aside what is damaged, list the rest."),
+    "merge": ("fedaudit.cli.runs_repair:merge", "Join folders in which one study was run."),
 }
 
 
@@ -21,7 +23,9 @@ COMMANDS = {
         "fedaudit runs ls audits --json",
         "fedaudit runs show runs/first",
         "fedaudit runs rm runs/first --evidence --by 'A. Lee' --reason 'retention ended'",
+        "fedaudit runs repair runs/first",
+        "fedaudit runs merge runs/all runs/laptop runs/server",
     ),
 )
 def runs() -> None:
-    """List, show and remove the runs that are kept."""
+    """List, show, remove, mend and join the runs that are kept."""

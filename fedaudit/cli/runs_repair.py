@@ -1,0 +1,56 @@
+"""`fedaudit runs repair` and `merge`: mend a run folder, and join folders of one study."""
+
+from pathlib import Path
+
+import click
+
+from fedaudit.cli.ending import INCONCLUSIVE, OK
+from fedaudit.cli.options import examples
+from fedaudit.cli.say import say
+
+_FOLDER = click.Path(path_type=Path)
+
+
+@click.command(
+    epilog=examples(
+        "fedaudit runs repair runs/first",
+        "fedaudit run study.toml -o runs/first   # then computes what was set aside",
+        note="Exits with 3 where something is to be computed.",
+    )
+)
+@click.argument("run", type=_FOLDER)
+def repair(*, run: Path) -> int:
+    """Set aside what is damaged in the run folder RUN, delete what crashes left, list the rest.
+
+    Leases of processes that are gone end, half-written files and old checkpoints go, and the list
+    of hashes is made again where it is lost. No result is computed or changed.
+    """
+    from fedaudit.study import repair as repairs  # noqa: PLC0415 - imports torch
+
+    made = repairs.repair(run)
+    for key in made.set_aside:
+        say(f"set aside: {key}")
+    if made.relisted:
+        say("note: the list of hashes was lost; the new one vouches from now on only", err=True)
+    say(f"{run}: {made.done} jobs are whole, {made.missing} to do")
+    return INCONCLUSIVE if made.missing else OK
+
+
+@click.command(
+    epilog=examples(
+        "fedaudit runs merge runs/all runs/laptop runs/server",
+        "fedaudit report runs/all",
+        note="Exits with 3 where jobs are missing in all of them, or have other results in two.",
+    )
+)
+@click.argument("into", type=_FOLDER)
+@click.argument("other", type=_FOLDER, nargs=-1, required=True)
+def merge(*, into: Path, other: tuple[Path, ...]) -> int:
+    """Copy into the run folder INTO what OTHER, of the same study, have and it has not."""
+    from fedaudit.study import repair as repairs  # noqa: PLC0415 - imports torch
+
+    made = repairs.merge(into, other)
+    for key in made.unlike:
+        say(f"note: {key} has other results in two folders; that of {into} stays", err=True)
+    say(f"{into}: {made.copied} jobs copied, {made.missing} are missing in all")
+    return INCONCLUSIVE if made.missing or made.unlike else OK

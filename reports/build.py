@@ -101,7 +101,7 @@ def results_of(path: Path) -> Results:
 
 def _opened(path: Path) -> tuple[RunFolder, Results]:
     folder, manifest, stock = open_report(path)
-    trials = Trials(tuple(folder.trial(key) for key in stock.done if _is_cell(folder, key)))
+    trials = Trials(stock.trials)
     with _fitting(path):
         check_trials(manifest.study, trials.all)
         results = summarize(folder, manifest, stock, trials)
@@ -204,7 +204,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
             *_alike(None if study.of_pictures else gallery),
             *_noncommercial(folder.facts()),
             *_reach(units),
-            *_origins(folder, stock),
+            *_origins(stock.origins),
             *_gaps(folder, stock),
         ),
         sign_off=read_sign_off(folder.path),
@@ -252,10 +252,6 @@ def _explanation(folder: RunFolder) -> Explanation | None:
             f"{str(path)!r} is damaged. `fedaudit why` with the same study writes it again; a "
             "report without it: delete the file."
         ) from error
-
-
-def _is_cell(folder: RunFolder, key: str) -> bool:
-    return folder.files("cells", key)[0].exists()
 
 
 def _galleries(folder: RunFolder, study: Study, judge: str = "") -> dict[str, Gallery | None]:
@@ -406,10 +402,11 @@ def _root(folder: RunFolder) -> dict[str, str]:
     return {ROOT: digest} if digest else {}
 
 
-def _origins(folder: RunFolder, stock: Inventory) -> Iterator[str]:
+def _origins(origins: Mapping[str, int]) -> Iterator[str]:
     """Whether different code computed the cells, so that they may not be comparable."""
-    cells = (key for key in stock.done if _is_cell(folder, key))
-    counts = Counter(folder.origin(key)[:12] or "unknown code" for key in cells)
+    counts: Counter[str] = Counter()
+    for origin, number in origins.items():
+        counts[origin[:12] or "unknown code"] += number
     if len(counts) > 1:
         each = ", ".join(f"{n} by {origin}" for origin, n in counts.most_common())
         yield (

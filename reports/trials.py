@@ -1,8 +1,9 @@
 """The trials of a run, grouped and paired for the statistics."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from fedaudit.core.trial import Cell, ImageScore, Trial
 
@@ -84,7 +85,14 @@ class Trials:
         return tuple(t for t in mine if t.cell.defense == defense)
 
     def _of(self, *wanted: str) -> Iterator[Trial]:
-        return (t for t in self.all if _key(t.cell) == wanted)
+        return iter(self._lines.get(wanted, ()))
+
+    @cached_property
+    def _lines(self) -> dict[tuple[str, ...], list[Trial]]:
+        lines: defaultdict[tuple[str, ...], list[Trial]] = defaultdict(list)
+        for trial in self.all:
+            lines[_key(trial.cell)].append(trial)
+        return dict(lines)
 
     def of_role(self, role: str) -> Iterator[Trial]:
         """All trials of one role."""

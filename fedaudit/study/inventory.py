@@ -1,14 +1,16 @@
 """Which jobs of a study are done, missing or damaged in a run folder."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedaudit.core.errors import RunFolderError
+from fedaudit.core.trial import Trial
 from fedaudit.files.atomic import storage_errors
 from fedaudit.study import hash_list
-from fedaudit.study.run_folder import CELLS, DAMAGED, MEASUREMENTS, MODELS, RunFolder
+from fedaudit.study.run_folder import CELLS, DAMAGED, MODELS, Record, RunFolder
 from fedaudit.study.shared_jobs import Recorded, failures
 
 
@@ -21,28 +23,37 @@ class Inventory:
         missing: Keys of the jobs that left nothing.
         damaged: Keys of the jobs whose files are not what was written, with the reason.
         failed: Keys of missing jobs that were tried and failed, with the message.
+        trials: The finished cells, where they were to be kept.
+        origins: How many of those which code computed.
     """
 
     done: tuple[str, ...]
     missing: tuple[str, ...]
     damaged: Mapping[str, str]
     failed: Mapping[str, str]
+    trials: tuple[Trial, ...] = ()
+    origins: Mapping[str, int] = field(default_factory=dict)
 
 
-def check_jobs(folder: RunFolder, jobs: Iterable[Recorded]) -> Inventory:
+def check_jobs(
+    folder: RunFolder, jobs: Iterable[Recorded], *, keep_trials: bool = False
+) -> Inventory:
     """Look at the files of every job; nothing is changed."""
     done, missing, damaged = [], [], {}
+    trials: list[Trial] = []
+    origins: Counter[str] = Counter()
     listed = hash_list.read(folder.path)
     for job in jobs:
         if not _files(folder, job)[0].exists():
             missing.append(job.key)
             continue
         try:
-            _READERS[job.kind](folder, job.key)
+            trial, record = _read(folder, job)
         except RunFolderError as error:
             damaged[job.key] = str(error)
         else:
-            if hash_list.is_altered(folder.path, f"{job.kind}/{job.key}.json", listed):
+            name = f"{job.kind}/{job.key}.json"
+            if listed.get(name, record.sha256) != record.sha256:
                 damaged[job.key] = (
                     f"{job.kind}/{job.key} was altered since it was computed: its hash is not the "
                     f"one in {hash_list.FILE}. `fedaudit run` with the same study sets it aside "
@@ -50,8 +61,11 @@ def check_jobs(folder: RunFolder, jobs: Iterable[Recorded]) -> Inventory:
                 )
             else:
                 done.append(job.key)
+                if keep_trials and trial:
+                    trials.append(trial)
+                    origins[record.origin] += 1
     failed = failures(folder.path, missing)
-    return Inventory(tuple(done), tuple(missing), damaged, failed)
+    return Inventory(tuple(done), tuple(missing), damaged, failed, tuple(trials), origins)
 
 
 def set_aside(folder: RunFolder, jobs: Iterable[Recorded]) -> None:
@@ -75,9 +89,14 @@ def _files(folder: RunFolder, job: Recorded) -> tuple[Path, ...]:
     return folder.files(job.kind, job.key)
 
 
-_READERS: Mapping[str, Callable[[RunFolder, str], object]] = {
-    CELLS: RunFolder.trial,
-    MODELS: RunFolder.measured,
-    MEASUREMENTS: RunFolder.measurement,
-}
-"""How the record of each kind of job is read; it raises `RunFolderError` where it is damaged."""
+def _read(folder: RunFolder, job: Recorded) -> tuple[Trial | None, Record]:
+    """The record of a job, and the trial in it, if it is a cell.
+
+    Raises:
+        RunFolderError: It is damaged.
+    """
+    if job.kind == CELLS:
+        return folder.stored_trial(job.key)
+    if job.kind == MODELS:
+        folder.measured(job.key)
+    return None, folder.record(job.kind, job.key)

@@ -54,7 +54,7 @@ def repair(path: Path) -> Repair:
         forget_failures(path, inventory.done)
         with storage_errors(path):
             for key in inventory.done:
-                folder.checkpoint(key).unlink(missing_ok=True)
+                (path / UNFINISHED / f"{key}.safetensors").unlink(missing_ok=True)
         hash_list.record(path)
         folder.log(event="repair", set_aside=sorted(damaged), relisted=relisted)
     missing = len(inventory.missing) + len(damaged)

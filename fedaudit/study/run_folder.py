@@ -49,6 +49,21 @@ def _trials() -> TypeAdapter[Trial]:
 
 
 @dataclass(frozen=True)
+class Record:
+    """What lies in the folder of a job that is done.
+
+    Attributes:
+        body: What it measured.
+        origin: The code that computed it: a commit, or else a version; "" if unknown.
+        sha256: Of the file.
+    """
+
+    body: Any
+    origin: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class RunFolder:
     """Handle of a run folder; every write is atomic and raises `StorageError` on a full disk.
 
@@ -88,24 +103,20 @@ class RunFolder:
         Raises:
             RunFolderError: It is missing or damaged.
         """
-        body = self._record(CELLS, key)
+        return self.stored_trial(key)[0]
+
+    def stored_trial(self, key: str) -> tuple[Trial, Record]:
+        """A finished cell with the record that holds it; raises as `trial` does."""
+        record = self.record(CELLS, key)
         try:
-            trial = _trials().validate_python(body)
+            trial = _trials().validate_python(record.body)
         except ValidationError as error:
             what = error.errors()[0]
             place = ".".join(str(part) for part in what["loc"])
             raise _damage(CELLS, key, f"{place[:200]}: {what['msg'][:200]}") from error
         if trial.cell.key != key:
             raise _damage(CELLS, key, f"it holds {trial.cell.key!r}")
-        return trial
-
-    def origin(self, key: str) -> str:
-        """The code that computed a finished cell: a commit, or else a version; "" if unknown."""
-        try:
-            origin = regular_file.read_json(self.files(CELLS, key)[0])["origin"]
-            return str(origin["git_commit"] or origin["fedaudit"])[:64]
-        except (OSError, RunFolderError, KeyError, TypeError):
-            return ""
+        return trial, record
 
     def tensors(self, key: str) -> dict[str, Tensor]:
         """The tensors of a finished cell.
@@ -141,7 +152,7 @@ class RunFolder:
         Raises:
             RunFolderError: It is missing or damaged.
         """
-        body = self._record(MODELS, key)
+        body = self.record(MODELS, key).body
         if not isinstance(body, dict):
             raise _damage(MODELS, key, "it is no table")
         return body
@@ -161,7 +172,7 @@ class RunFolder:
         Raises:
             RunFolderError: It is missing or damaged.
         """
-        return self._record(MEASUREMENTS, key)
+        return self.record(MEASUREMENTS, key).body
 
     def save_evidence(self, scenario: str, target: int, tensors: Mapping[str, Tensor]) -> None:
         """Keep a target's originals; only where the user asked for full evidence."""
@@ -268,16 +279,21 @@ class RunFolder:
         origin = {"fedaudit": VERSION, "git_commit": commit()}
         record = {"key": key, "sha256": _sha256(packed), "origin": origin, "body": body}
         record |= {"sealed": True} if tensors_path == sealed_path else {}
-        record["record"] = _record_hash(record)
+        record["record"] = _record_hash(json.loads(json.dumps(record)))  # as it will be read
         # The record last: its presence says that the tensors are complete.
         write_atomically(tensors_path, packed)
         write_atomically(record_path, json.dumps(record, indent=1, ensure_ascii=False).encode())
 
-    def _record(self, kind: str, key: str) -> Any:
-        """The body of a record that is as it was written, and whose tensors are."""
+    def record(self, kind: str, key: str) -> Record:
+        """A record that is as it was written, and whose tensors are.
+
+        Raises:
+            RunFolderError: It is missing or damaged.
+        """
         record_path, tensors_path, sealed_path = self.files(kind, key)
         try:
-            record = regular_file.read_json(record_path)
+            content = regular_file.read_bytes(record_path)
+            record = json.loads(content)
             inside, sha256, body = record["key"], record["sha256"], record["body"]
             whole = record.get("record") == _record_hash(record)
             tensors_path = sealed_path if record.get("sealed") is True else tensors_path
@@ -299,16 +315,16 @@ class RunFolder:
             packed = regular_file.sha256(tensors_path)
         except FileNotFoundError as error:
             if self.removed.get(f"{kind}/{tensors_path.name}") == sha256:
-                return body
+                return Record(body, _origin(record), _sha256(content))
             raise _damage(kind, key, "its tensors are missing") from error
         except RunFolderError as error:
             raise _damage(kind, key, "its tensors are not what was written") from error
         if packed != sha256:
             raise _damage(kind, key, "its tensors are not what was written")
-        return body
+        return Record(body, _origin(record), _sha256(content))
 
     def _tensors(self, kind: str, key: str) -> dict[str, Tensor]:
-        self._record(kind, key)
+        self.record(kind, key)
         try:
             return self._read(self.files(kind, key)[1])
         except OSError as error:
@@ -333,8 +349,15 @@ def _sha256(content: bytes) -> str:
 def _record_hash(record: Mapping[str, Any]) -> str:
     """Of all in a record but the hash itself."""
     rest = {name: value for name, value in record.items() if name != "record"}
-    plain = json.loads(json.dumps(rest))  # as it will be read
-    return _sha256(json.dumps(plain, sort_keys=True).encode())
+    return _sha256(json.dumps(rest, sort_keys=True).encode())
+
+
+def _origin(record: Mapping[str, Any]) -> str:
+    try:
+        origin = record["origin"]
+        return str(origin["git_commit"] or origin["fedaudit"])[:64]
+    except (KeyError, TypeError):
+        return ""
 
 
 def _altered(path: Path) -> RunFolderError:

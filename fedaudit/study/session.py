@@ -222,7 +222,7 @@ def open_report(path: Path) -> tuple[RunFolder, Manifest, Inventory]:
     """
     manifest = manifests.read(path)
     folder = RunFolder(path, manifest.study.encrypt_evidence)
-    return folder, manifest, check_jobs(folder, manifest.jobs)
+    return folder, manifest, check_jobs(folder, manifest.jobs, keep_trials=True)
 
 
 def preview(path: Path, study: Study, evidence: Evidence | None = None) -> Inventory | None:

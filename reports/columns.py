@@ -381,6 +381,8 @@ def _members(x: DefenseLine, scene: Scene) -> Cell:
         return Cell(notes=(f"not tested: {line.reason}",))
     fpr, tpr = recall(score)
     above = "above chance" if demonstrated(line) else "nothing above chance"
+    if not any(map(demonstrated, scene.membership.values())):
+        above += "; nor under any other defense or none, so that this says little"
     what = "people" if score.level == "person" else "photos"
     notes = (f"{what}, at {percent(fpr)} false positives", f"AUC {score.auc:.2f}", above)
     cell = _rate(tpr)

@@ -20,7 +20,7 @@ from fedaudit.models.zoo import build, parameters_of
 
 PASS = 128
 """Photos of one forward pass."""
-LARGEST = 30_000_000
+LARGEST = 10_000_000
 """Numbers in the gradients of single photos that are held at once."""
 
 

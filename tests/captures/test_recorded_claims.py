@@ -10,6 +10,8 @@ import fedaudit
 from fedaudit.captures.claims.claim_verdict import ClaimVerdict
 from fedaudit.captures.claims.stated_mechanism import RunSize
 from fedaudit.captures.format.capture_facts import DpClaim
+from fedaudit.cli import cli
+from fedaudit.cli.ending import end
 from fedaudit.study.read_claims import read_claims
 
 WHOLE: dict[str, Any] = {"clip": 1.0, "delta": 1e-5, "unit": "client", "where": "client"}
@@ -109,6 +111,52 @@ def test_dp_sgd_is_counted_by_steps_and_sampling(tmp_path: Path) -> None:
     assert (over.unit, over.spendings[0].runs, over.spendings[0].sampling) == ("image", 10, 0.1)
     assert verdict.standing == ("guarantee" if over.epsilon <= 3.0 else "contradicted")
     assert verdict.missing == ()
+
+
+SGD: dict[str, Any] = {"optimizer": "sgd", "lr": 0.1, "batch_size": 8, "local_steps": 4}
+"""Whose steps leave noise of 0.1 · σC / 8 · √4 = σC / 40 in an update."""
+
+
+def test_dp_sgd_without_its_noise_is_contradicted_by_what_was_sent(tmp_path: Path) -> None:
+    claim = DpClaim(
+        clip=1.0, noise=8.0, epsilon=8.0, delta=1e-5, unit="image", sampling=0.1,
+        neighbors="add_remove", where="client",
+    )  # fmt: skip
+    honest = only(recorded(tmp_path / "with", claim, noise=8 / 40, **SGD))
+    assert honest.standing == "guarantee"
+    silent = only(recorded(tmp_path / "without", claim, **SGD))
+    assert silent.standing == "contradicted"
+    assert "lr · σ·C / batch · √steps = 0.2" in silent.reasons[0]
+    unknown = only(recorded(tmp_path / "unknown", claim, **{**SGD, "optimizer": "adam"}))
+    assert unknown.standing == "guarantee"  # how Adam scales noise is not known
+
+
+@pytest.mark.parametrize(
+    ("claim", "facts", "words"),
+    [
+        (
+            DpClaim(
+                clip=1.0, noise=8.0, epsilon=8.0, delta=1e-5, unit="image", sampling=0.1,
+                neighbors="add_remove", where="client",
+            ),
+            SGD,
+            ("CONTRADICTED", "the noise is not in what was shared"),
+        ),
+        (None, {"protections": ("NVFlare filter SVTPrivacy",)}, ("CONTRADICTED", "140,666")),
+    ],
+)  # fmt: skip
+def test_one_command_on_a_recording_names_the_fault_and_fails(
+    tmp_path: Path,
+    capsys: Any,
+    claim: DpClaim | None,
+    facts: dict[str, Any],
+    words: tuple[str, ...],
+) -> None:
+    metrics = {"svt_privacy_budget.epsilon_total": 70_333.0} if claim is None else None
+    folder = recorded(tmp_path / "capture", claim, metrics=metrics, **facts)
+    assert end(cli, ["dp", str(folder)]) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert all(word in out for word in words), out
 
 
 def test_what_travels_besides_is_named(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from fedaudit.captures.format.capture_facts import DpClaim, Facts
+from fedaudit.captures.format.capture_facts import Facts
 from fedaudit.captures.format.tensor_names import STATISTICS, is_buffer
 from fedaudit.captures.format.update_measures import Measures
 from fedaudit.core.recorded_run import Protection
@@ -45,7 +45,7 @@ def protections_of_round(
     seen = [
         *masked,
         *(_clipping(number, own, facts) if own else ()),
-        *_noise(number, usable, facts.dp),
+        *_noise(number, usable, facts),
         *_sparsity(number, usable),
         *_quantization(number, usable),
         *_absent(number, usable, broadcast, facts),
@@ -173,10 +173,10 @@ def _bound(norms: Sequence[float]) -> tuple[float, int] | None:
     return (top, count) if count >= max(3, math.ceil(len(norms) / 3)) else None
 
 
-def _noise(number: int, usable: Sequence[Measures], claim: DpClaim | None) -> list[Protection]:
+def _noise(number: int, usable: Sequence[Measures], facts: Facts) -> list[Protection]:
     deviations = [d for m in usable if (d := _noise_deviation(m)) is not None]
     if not deviations:
-        return _missing_noise(number, usable, claim)
+        return _missing_noise(number, usable, facts)
     middle = sorted(deviations)[len(deviations) // 2]
     evidence = (
         f"in {len(deviations)} of {len(usable)} updates all layers have the same root mean square "
@@ -186,20 +186,25 @@ def _noise(number: int, usable: Sequence[Measures], claim: DpClaim | None) -> li
     return [Protection("noise", False, evidence, number, len(deviations), middle)]
 
 
-def _missing_noise(
-    number: int, usable: Sequence[Measures], claim: DpClaim | None
-) -> list[Protection]:
+def _missing_noise(number: int, usable: Sequence[Measures], facts: Facts) -> list[Protection]:
     """Noise that every client is said to add leaves no layer quieter than itself."""
-    if claim is None or claim.where == "server" or claim.noise is None or claim.clip is None:
+    claim = facts.dp
+    if claim is None or claim.where == "server" or not claim.noise or claim.clip is None:
         return []
-    if claim.unit not in {None, "client"} or claim.noise == 0:
-        return []  # noise in every step has another scale
     expected = claim.noise * (claim.sensitivity or claim.clip)
+    of_images = claim.unit not in {None, "client"}
+    if of_images:
+        # Noise of σC on the sum of a batch, averaged, in each step of SGD; momentum adds to it.
+        known = facts.lr and facts.batch_size and (facts.optimizer or "sgd").lower() == "sgd"
+        if not known or facts.lr is None or facts.batch_size is None:
+            return []
+        expected *= facts.lr / facts.batch_size * math.sqrt(facts.local_steps or 1)
     quiet = [min(layer.rms for layer in m.layers.values() if layer.size >= 16) for m in usable]
     if not quiet or max(quiet) > expected / 2:
         return []
     evidence = (
-        f"noise of σ·C = {expected:.3g} a parameter is claimed, and every update has a layer whose "
+        f"noise of {'lr · σ·C / batch · √steps' if of_images else 'σ·C'} = {expected:.3g} a "
+        "parameter is claimed, and every update has a layer whose "
         f"root mean square is {max(quiet):.3g} or less: the noise is not in what was shared"
     )
     return [Protection("less noise than claimed", True, evidence, number, len(quiet), max(quiet))]

@@ -31,6 +31,7 @@ COMMANDS = {
     "import": ("fedaudit.cli.import_files:importing", "Make a capture of files with updates."),
     "inspect": ("fedaudit.cli.inspect_capture:inspecting", "Show what a capture holds."),
     "dp": ("fedaudit.cli.dp:dp", "Say whether claimed differential privacy is there."),
+    "members": ("fedaudit.cli.members:members", "Ask who is in the data of a recorded run."),
     "scan": ("fedaudit.cli.scan:scan", "Look for tampering in a model that a server sent."),
     "list": ("fedaudit.cli.list_plugins:listing", "List attacks, defenses, methods, data sets …"),
     "explain": ("fedaudit.cli.explain:explain", "Explain one of them, with its settings."),

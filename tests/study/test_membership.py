@@ -1,6 +1,8 @@
 """Membership on a federation of invented people, who are a pattern each, and their photos noise."""
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,36 +13,12 @@ from fedaudit.attacks.membership.client_scores import fedmia, score
 from fedaudit.attacks.membership.round_measurements import Measurements, measure_round
 from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
-from fedaudit.core.registry import create
-from fedaudit.core.scenario import Federation
 from fedaudit.core.shared import Update
-from fedaudit.data.face_set import FaceSet
-from fedaudit.data.splits import split
-from fedaudit.federation.simulation import Simulation
 from fedaudit.models.zoo import build, parameters_of
 from fedaudit.study.run_inference import infer_membership
 
-PEOPLE, PHOTOS = 24, 4
-
-
-def federation(defense: str = "none", rounds: int = 3, **settings: object) -> Simulation:
-    draws = torch.Generator().manual_seed(3)
-    patterns = torch.rand(PEOPLE, 1, 3, 16, 16, generator=draws)
-    noise = torch.rand(PEOPLE, PHOTOS, 3, 16, 16, generator=draws)
-    names = tuple(f"p{p}" for p in range(PEOPLE) for _ in range(PHOTOS))
-    faces = FaceSet(
-        "patterns", (0.7 * patterns + 0.3 * noise).flatten(0, 1), names, names, "", True
-    )
-    training = LocalTraining(steps=6, batch_size=8, lr=0.1, momentum=0.9)
-    plan = Federation(clients=4, rounds=rounds, held_out=12, photos=2, training=training)
-    return Simulation(
-        network=ModelSpec("mlp"),
-        faces=faces,
-        split=split(faces, plan),
-        federation=plan,
-        method=create("methods", "fedavg", {}),
-        defense=create("defenses", defense, settings),
-    )
+sys.path.insert(0, str(Path(__file__).parent))
+from pattern_federation import federation
 
 
 def test_members_are_told_where_nothing_protects_them_and_not_behind_noise() -> None:

@@ -252,6 +252,7 @@ def _environment() -> Environment:
         "counted": text.counted,
         "attack": attack_name,
         "code": text.code,
+        "paint": lambda name: charts.COLORS.get(name, charts.COLORS["grid"]),
         "defense": defense_name,
         "state": state,
         "verdict": text.verdict_name,

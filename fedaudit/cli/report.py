@@ -26,6 +26,7 @@ _SHOWN = 5
         "fedaudit report runs/first --evidence none --output public.html",
         "fedaudit report runs/first --fail-on high",
         "fedaudit report runs/first --evidence full --identity key.txt --output faces.html",
+        "fedaudit report runs/first --pdf",
     )
 )
 @click.argument("run", type=click.Path(path_type=Path))
@@ -43,6 +44,9 @@ _SHOWN = 5
     "alone.",
 )
 @output_file("Also write the page to this file.")
+@click.option(
+    "--pdf", "paper", is_flag=True, help="Also write report.pdf (pip install 'fedaudit[pdf]')."
+)
 @fail_on_option
 def report(
     *,
@@ -50,6 +54,7 @@ def report(
     evidence: Evidence,
     identity: Path | None,
     output: Path | None,
+    paper: bool,
     fail_on: str | None,
 ) -> int:
     """Write results.json and report.html of the run folder RUN again.
@@ -72,11 +77,19 @@ def report(
             more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
             names = ", ".join(keys[:_SHOWN])
             say(f"note: {what}, so not tested: {names}{more}", err=True)
+    if identity and paper:
+        raise ConfigError("--pdf writes into the run folder, whose pictures are sealed: leave it out.")
     if identity:
         return _unsealed(run, evidence, identity, output)
     undone = len(stock.missing) + len(stock.damaged)
     jobs = len(stock.done) + undone
     code = conclude(run, evidence, fail_on=fail_on, jobs=jobs, undone=undone)
+    if paper:
+        from fedaudit.reports.pdf import pdf  # noqa: PLC0415 - an extra
+
+        target = run / "report.pdf"
+        write_atomically(target, pdf((run / "report.html").read_text("utf-8")))
+        say(f"pdf: {target}")
     if output:
         write_atomically(output, (run / "report.html").read_bytes())
         say(f"copy: {output}")

@@ -1,0 +1,68 @@
+"""The report on paper: tagged, numbered, nothing fetched, and a clear word where the extra is missing."""
+
+import builtins
+import re
+import sys
+import zlib
+from base64 import b64decode
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from sample import page
+
+from fedaudit.core.errors import ConfigError
+from fedaudit.reports.pdf import pdf
+
+
+_PNG = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6"
+    "kgAAAABJRU5ErkJggg=="
+)
+
+
+def _unpacked(written: bytes) -> bytes:
+    """The bytes of a PDF with all that is packed in it."""
+    packed = re.findall(rb"stream\n(x.*?)\nendstream", written, re.DOTALL)
+    return written + b"".join(zlib.decompressobj().decompress(part) for part in packed)
+
+
+@pytest.mark.slow  # 15 s: lays the page out twice
+def test_the_page_is_a_tagged_pdf_and_again_the_same_bytes() -> None:
+    pytest.importorskip("weasyprint")
+    written = pdf(page("full"))
+    assert written.startswith(b"%PDF-")
+    for part in (b"/MarkInfo", b"/StructTreeRoot", b"/Lang", b"pdfuaid"):
+        assert part in _unpacked(written), part
+    assert pdf(page("full")) == written
+
+
+def test_nothing_outside_the_page_is_read(tmp_path: Path) -> None:
+    pytest.importorskip("weasyprint")
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(b64decode(_PNG.partition(",")[2]))
+    for source, shown in ((_PNG, True), (secret.as_uri(), False)):
+        html = f"<html lang='en'><title>t</title><style></style><img alt='a' src='{source}'></html>"
+        assert (b"/Subtype /Image" in _unpacked(pdf(html))) is shown, source
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = builtins.__import__
+
+    def without(
+        name: str,
+        outer: Mapping[str, object] | None = None,
+        inner: Mapping[str, object] | None = None,
+        wanted: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> ModuleType:
+        if name.startswith("weasyprint"):
+            raise ImportError("No module named 'weasyprint'")
+        return known(name, outer, inner, wanted, level)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ConfigError, match=r"pip install 'fedaudit\[pdf\]'"):
+        pdf("<p>")

@@ -1,4 +1,4 @@
-"""The report on paper: tagged, numbered, nothing fetched, and a clear word where the extra is missing."""
+"""The report on paper: tagged, nothing fetched, and a clear word where the extra is missing."""
 
 import builtins
 import re
@@ -16,7 +16,6 @@ from sample import page
 
 from fedaudit.core.errors import ConfigError
 from fedaudit.reports.pdf import pdf
-
 
 _PNG = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6"

@@ -169,7 +169,7 @@ def _price(worth: Utility | None) -> str:
 def _guarantee(line: DefenseLine) -> str:
     if not line.claims:
         return "none stated" if line.name in UNSTATED else "none (heuristic)"
-    return claims.in_short(line.claims)
+    return claims.in_short(line.claims).replace("_", " ")
 
 
 def _cell(value: object) -> object:

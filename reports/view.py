@@ -16,6 +16,9 @@ from fedaudit.stats.intervals import clopper_pearson
 
 T = TypeVar("T")
 
+FEW = 4
+"""Names that a sentence lists one by one."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -60,7 +63,9 @@ def judged(results: Results) -> str:
         return "Comparison: no defense is named as deployed, so none is judged."
     names = ", ".join(map(defense_name, results.deployed))
     alternatives = unique([row.defense for row in results.rows if row.role == "alternative"])
-    others = ", ".join(map(defense_name, alternatives))
+    others = ", ".join(map(defense_name, alternatives[:FEW]))
+    if len(alternatives) > FEW:
+        others = f"{len(alternatives)} defenses, below"
     others = f" Alternatives, not judged: {others}." if others else ""
     return f"Deployed, and judged here: {names}.{others}"
 

@@ -1,6 +1,7 @@
 """Findings as SARIF 2.1.0, which code scanning of GitHub and others read."""
 
 import json
+from urllib.parse import quote
 
 from sarif_pydantic import (
     ArtifactLocation,
@@ -73,7 +74,7 @@ def _result(
     finding: Finding, place: int, rules: list[ReportingDescriptor], location: str
 ) -> Result:
     where = PhysicalLocation(
-        artifact_location=ArtifactLocation(uri=location), region=Region(start_line=1)
+        artifact_location=ArtifactLocation(uri=quote(location)), region=Region(start_line=1)
     )
     return Result(
         rule_id=rules[place].id,

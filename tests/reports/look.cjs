@@ -109,6 +109,14 @@ const seen = {
     });
     return { pages, cut };
   },
+  // Without scripts: everything that stands there, and a trial opened by a click.
+  async reading(page) {
+    const sections = page.locator("main > section");
+    const shown = await sections.evaluateAll((all) => all.filter((s) => s.checkVisibility() && s.innerText.length > 10).length);
+    const forms = await page.locator("form:visible").count();
+    await page.locator("button.cell").first().click();
+    return { sections: await sections.count(), shown, forms, opened: await page.locator(".trial:visible").count() === 1 };
+  },
   async shots(page, view) {
     for (const [id, file] of Object.entries(view.shots)) await page.locator(`#${id}`).screenshot({ path: file });
     return Object.keys(view.shots);
@@ -133,12 +141,17 @@ const seen = {
     page.on("console", (m) => complaints.push(m.text()));
     page.on("pageerror", (e) => complaints.push(String(e)));
     page.on("dialog", (d) => { complaints.push(`dialog: ${d.message()}`); d.dismiss(); });
+    const session = await context.newCDPSession(page);
+    await session.send("Performance.setTimeDomain", { timeDomain: "threadTicks" });  // others' work does not count
+    await session.send("Performance.enable");
     const start = performance.now();
     await page.goto(view.page, { waitUntil: "load" });
     const opened = performance.now() - start;
-    const result = { opened, title: await page.title(), requests, complaints };
+    const { metrics } = await session.send("Performance.getMetrics");
+    const cpu = 1000 * metrics.find((m) => m.name === "TaskDuration").value;
+    const result = { opened, cpu, title: await page.title(), requests, complaints };
     if (view.script !== false) result.quiet = await seen.quiet(page, view);
-    for (const what of ["keys", "shots", "axe", "inPictures", "paper"]) {
+    for (const what of ["keys", "shots", "axe", "inPictures", "paper", "reading"]) {
       if (view[what]) result[what] = await seen[what](page, view, job);
     }
     out[view.name] = result;

@@ -9,7 +9,7 @@ from fedaudit.reports.results import Results, ScorePoint
 
 
 def many(defenses: int = 25, trials: int = 0) -> Results:
-    """The sample's first scenario alone, with this many defenses; score points of `trials` trials."""
+    """The first scenario of the sample with this many defenses, and points of `trials` trials."""
     full = sample()
     scenario = full.rows[0].scenario
     rows, lines = [], []

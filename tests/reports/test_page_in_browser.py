@@ -1,37 +1,31 @@
-"""The page in a real browser: its policy holds, and axe finds nothing to object to."""
+"""The page in a real browser, by eye, by keyboard, on paper, with hostile names and many trials."""
 
-import html
-import json
 import re
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from fedaudit.core.measures import Evidence
+from fedaudit.reports.html import render
 
 sys.path.insert(0, str(Path(__file__).parent))
-from browser import DARK, LIGHT, axe, load, with_scripts
-from sample import page
+from browser import load
+from many import many
+from sample import page, pictures, sample
+from test_html import hostile
+from tour import COMPARED, REFERENCES, look, pictures_of
 
 pytestmark = pytest.mark.browser
 
-# Everything is opened first: axe does not look into closed <details>.
-RUN_AXE = """
-document.querySelectorAll("details").forEach((d) => { d.open = true; });
-axe.run(document, { resultTypes: ["violations"], runOnly: [
-  "wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] }).then((found) => {
-  const out = document.createElement("pre");
-  out.id = "axe-result";
-  out.textContent = JSON.stringify({
-    dark: matchMedia("(prefers-color-scheme: dark)").matches,
-    passes: found.passes.length,
-    wide: document.documentElement.scrollWidth > window.innerWidth,
-    violations: found.violations.map((v) => [v.id, v.nodes.map((n) => n.html.slice(0, 200) +
-      n.any.map((a) => a.message).join())]) });
-  document.body.append(out);
-});
-"""
+WAYS = {
+    f"{width} {scheme}": {"width": width, "dark": scheme == "dark"}
+    for width in (1400, 390)
+    for scheme in ("light", "dark")
+}
 
 
 def test_the_policy_is_never_violated(tmp_path: Path) -> None:
@@ -53,19 +47,117 @@ def test_the_policy_stops_a_foreign_script(tmp_path: Path) -> None:
     assert "Content Security Policy" in console
 
 
-@pytest.mark.parametrize(
-    ("scheme", "width", "evidence"),
-    [(LIGHT, 1280, "full"), (DARK, 1280, "redacted"), (LIGHT, 500, "redacted")],
-)
-def test_axe_finds_nothing(tmp_path: Path, scheme: int, width: int, evidence: Evidence) -> None:
-    file = tmp_path / "report.html"
-    file.write_text(with_scripts(page(evidence), axe(tmp_path), RUN_AXE), "utf-8")
-    dom, console = load(file, tmp_path / "profile", scheme=scheme, width=width)
-    assert console == ""
-    found = re.search(r'<pre id="axe-result">(.*?)</pre>', dom, re.DOTALL)
-    assert found is not None, "axe did not finish"
-    result = json.loads(html.unescape(found[1]))
-    assert result["dark"] is (scheme == DARK)
-    assert result["violations"] == []
-    assert result["passes"] > 25
-    assert not result["wide"], "the page scrolls sideways"
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """One visit to all pages in all ways."""
+    folder = tmp_path_factory.mktemp("tour")
+    large = many(25, 10_000)
+    faces = pictures(large)
+    start = time.process_time()
+    drawn = render(large, faces, "full")
+    seconds = time.process_time() - start
+    sources = {
+        "plain": page("full"),
+        "hostile": render(hostile(sample()), None, "redacted"),
+        "large": drawn,
+    }
+    files = {name: folder / f"{name}.html" for name in sources}
+    for name, file in files.items():
+        file.write_text(sources[name], "utf-8")
+    plain = files["plain"].as_uri()
+    views = [
+        {"name": name, "page": plain, "axe": True, "inPictures": True, **way}
+        for name, way in WAYS.items()
+    ]
+    views += [
+        {"name": "first", "page": plain, "width": 1400, "keys": True},
+        {"name": "paper", "page": plain, "width": 1400, "paper": True},
+        {"name": "no script", "page": plain, "width": 1400, "script": False, "reading": True},
+        {"name": "hostile", "page": files["hostile"].as_uri(), "width": 1400},
+        {"name": "large", "page": files["large"].as_uri(), "width": 1400},
+        pictures_of(files["plain"], folder),
+    ]
+    result = look(views, folder)
+    result["shots"]["folder"] = folder
+    result["large"]["bytes"] = files["large"].stat().st_size
+    result["large"]["seconds"] = seconds
+    return result
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [*WAYS, "first", "paper", "no script", "hostile", "large"])
+def test_nothing_is_asked_for_and_nothing_complained_of(seen: dict[str, Any], way: str) -> None:
+    assert seen[way]["requests"] == []
+    assert seen[way]["complaints"] == []
+    assert "privacy audit by fedaudit" in seen[way]["title"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_axe_finds_nothing_and_every_contrast_is_known(seen: dict[str, Any], way: str) -> None:
+    assert seen[way]["quiet"]["dark"] is WAYS[way]["dark"]
+    assert seen[way]["axe"]["violations"] == []
+    assert seen[way]["axe"]["contrast"] == []
+    assert seen[way]["axe"]["passes"] > 25
+    assert seen[way]["inPictures"]["words"] > 50
+    assert seen[way]["inPictures"]["weak"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_pictures_are_drawn_for_their_screen_and_nothing_scrolls_sideways(
+    seen: dict[str, Any], way: str
+) -> None:
+    quiet = seen[way]["quiet"]
+    assert not quiet["sideways"]
+    assert len(quiet["charts"]) >= 2
+    for chart in quiet["charts"]:
+        assert not chart["cropped"]
+        assert chart["scale"] > 0.9, "its letters are too small to read"
+
+
+@pytest.mark.slow
+def test_all_can_be_reached_and_done_by_keyboard(seen: dict[str, Any]) -> None:
+    keys = seen["first"]["keys"]
+    assert keys["skipped"] == "#verdict"
+    assert keys["sorted"].startswith("#league?sort=")
+    assert keys["opened"]
+    assert keys["closed"]
+    assert keys["unfolded"]
+    assert keys["ringless"] == []
+
+
+@pytest.mark.slow
+def test_paper_holds_all_of_it(seen: dict[str, Any]) -> None:
+    assert seen["paper"]["paper"]["cut"] == []
+    assert 3 < seen["paper"]["paper"]["pages"] < 25
+
+
+@pytest.mark.slow
+def test_without_script_it_reads_the_same(seen: dict[str, Any]) -> None:
+    bare = seen["no script"]["reading"]
+    assert bare["forms"] == 0, "a filter that does nothing is shown"
+    assert bare["sections"] == bare["shown"]
+    assert bare["opened"], "a cell does not open its trial"
+
+
+@pytest.mark.slow
+def test_a_large_page_is_light_quick_to_draw_and_quick_to_open(seen: dict[str, Any]) -> None:
+    large = seen["large"]
+    assert large["bytes"] <= 3_000_000
+    assert large["seconds"] < 15, "CPU seconds"
+    assert 0 < large["cpu"] < 1000, "milliseconds of the page's thread"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMPARED)
+def test_sections_look_as_they_did(seen: dict[str, Any], name: str) -> None:
+    """Fonts differ between machines; what is where, in which color, does not."""
+    now, before = (
+        Image.open(folder / f"{name}.png").convert("L")
+        for folder in (seen["shots"]["folder"], REFERENCES)
+    )
+    assert abs(now.height - before.height) <= 0.06 * before.height + 4, "renew: see tour.py"
+    size = (now.width // 4, before.height // 4)
+    a, b = (np.asarray(x.resize(size, Image.Resampling.BOX), float) for x in (now, before))
+    assert np.abs(a - b).mean() < 6, "renew the references if this is meant: see tour.py"

@@ -78,7 +78,9 @@ def report(
             names = ", ".join(keys[:_SHOWN])
             say(f"note: {what}, so not tested: {names}{more}", err=True)
     if identity and paper:
-        raise ConfigError("--pdf writes into the run folder, whose pictures are sealed: leave it out.")
+        raise ConfigError(
+            "--pdf writes into the run folder, whose pictures are sealed: leave it out."
+        )
     if identity:
         return _unsealed(run, evidence, identity, output)
     undone = len(stock.missing) + len(stock.damaged)

@@ -49,7 +49,7 @@ def look(views: Sequence[View], folder: Path) -> dict[str, Any]:
     return seen
 
 
-def pictures_of(file: Path, folder: Path) -> View:
+def pictures_of(file: Path, folder: Path) -> dict[str, Any]:
     """A view that takes the pictures that are compared, into `folder`."""
     shots = {name: str(folder / f"{name}.png") for name in COMPARED}
     return {"name": "shots", "page": file.as_uri(), "width": 1400, "scale": SCALE, "shots": shots}

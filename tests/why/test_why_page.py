@@ -1,6 +1,5 @@
 """The page and the command: nothing hostile, no faces unless asked for, the same bytes twice."""
 
-import html
 import json
 import re
 import sys
@@ -197,34 +196,28 @@ def test_the_sentences_say_what_the_numbers_say() -> None:
     assert "hides a study 0" in clients
 
 
+@pytest.mark.slow
 @pytest.mark.browser
-@pytest.mark.parametrize(
-    ("scheme", "width", "evidence"), [("light", 1280, "full"), ("dark", 500, "redacted")]
-)
-def test_axe_finds_nothing(
-    tmp_path: Path, scheme: str, width: int, evidence: Evidence, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_axe_finds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "reports"))
-    from browser import DARK, LIGHT, axe, load, with_scripts
-    from test_page_in_browser import RUN_AXE
+    from tour import look
 
-    colors = {"light": LIGHT, "dark": DARK}[scheme]
     picture = torch.full((1, 3, 32, 32), 0.5)
     faces = [{"original": picture, "reconstruction": picture, "heat": torch.eye(32)[None]}]
-    page = render(made_up(), evidence, faces)
-    file = tmp_path / "why.html"
-    file.write_text(page, "utf-8")
-    _, console = load(file, tmp_path / "profile", scheme=colors, width=width)
-    assert console == ""
-    file.write_text(with_scripts(page, axe(tmp_path), RUN_AXE), "utf-8")
-    dom, console = load(file, tmp_path / "profile", scheme=colors, width=width)
-    assert console == ""
-    found = re.search(r'<pre id="axe-result">(.*?)</pre>', dom, re.DOTALL)
-    assert found is not None, "axe did not finish"
-    result = json.loads(html.unescape(found[1]))
-    assert result["dark"] is (scheme == "dark")
-    assert result["violations"] == []
-    assert not result["wide"], "the page scrolls sideways"
+    levels: tuple[Evidence, ...] = ("full", "redacted")
+    files = {level: tmp_path / f"{level}.html" for level in levels}
+    for level in levels:
+        files[level].write_text(render(made_up(), level, faces), "utf-8")
+    light = {"name": "light", "page": files["full"].as_uri(), "width": 1400}
+    dark = {"name": "dark", "page": files["redacted"].as_uri(), "width": 390, "dark": True}
+    seen = look([{**view, "axe": True, "inPictures": True} for view in (light, dark)], tmp_path)
+    for name, saw in seen.items():
+        assert saw["requests"] == saw["complaints"] == []
+        assert saw["axe"]["violations"] == saw["axe"]["contrast"] == []
+        assert saw["inPictures"]["weak"] == []
+        assert saw["quiet"]["dark"] is (name == "dark")
+        assert not saw["quiet"]["sideways"]
+        assert not [chart for chart in saw["quiet"]["charts"] if chart["cropped"]]
 
 
 # --- the command ----------------------------------------------------------------------------------

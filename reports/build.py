@@ -24,7 +24,7 @@ from fedaudit.reports.exhibits import SEED, exhibits, points
 from fedaudit.reports.explanation import FILE as EXPLANATION
 from fedaudit.reports.explanation import Explanation
 from fedaudit.reports.exposure import exposures
-from fedaudit.reports.findings import INFERENCE, coverage, findings
+from fedaudit.reports.findings import coverage, findings
 from fedaudit.reports.headline import headline
 from fedaudit.reports.html import render
 from fedaudit.reports.image_words import in_words_of_images
@@ -33,6 +33,7 @@ from fedaudit.reports.membership_lines import (
     membership_coverage,
     membership_findings,
     memberships,
+    property_coverage,
 )
 from fedaudit.reports.pictures import Picture
 from fedaudit.reports.power import with_all_cells
@@ -175,7 +176,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         coverage=coverage(
             manifest.categories,
             table,
-            (membership_coverage(members), INFERENCE[1]),
+            (membership_coverage(members), property_coverage(members)),
         ),
         findings=findings(
             table,

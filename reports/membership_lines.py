@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from fedaudit.core.inference import Membership, MembershipScore
+from fedaudit.attacks.membership.property_regression import SHADOWS
+from fedaudit.core.inference import Membership, MembershipScore, PropertyScore
 from fedaudit.core.measures import Rate
 from fedaudit.core.scenario import Study
 from fedaudit.reports.comparison import Role, role_of
-from fedaudit.reports.findings import MEMBERSHIP, fingerprint
+from fedaudit.reports.findings import MEMBERSHIP, PROPERTY, fingerprint
 from fedaudit.reports.plain_names import defense_name
 from fedaudit.reports.results import Control, Coverage, Finding
 from fedaudit.reports.text import percent
@@ -33,10 +34,14 @@ def memberships(folder: RunFolder, study: Study, stock: Inventory) -> tuple[Memb
         for job in jobs
     ]
     adjusted = iter(holm([score.p_value for line in lines for score in line.scores]))
+    of_properties = iter(holm([one.p_value for line in lines for one in line.properties]))
     return tuple(
         replace(
             line,
             scores=tuple(replace(score, p_adjusted=next(adjusted)) for score in line.scores),
+            properties=tuple(
+                replace(one, p_adjusted=next(of_properties)) for one in line.properties
+            ),
         )
         for line in lines
     )
@@ -73,6 +78,14 @@ def membership_coverage(lines: Sequence[Membership]) -> Coverage:
     return Coverage("membership inference", bool(lines), bool(tested), result, MEMBERSHIP)
 
 
+def property_coverage(lines: Sequence[Membership]) -> Coverage:
+    """The same of properties of clients' photos."""
+    tested = [one for line in lines for one in line.properties]
+    told = sum(one.p_adjusted <= ALPHA for one in tested)
+    result = f"{told} of {len(tested)} told above chance" if tested else "—"
+    return Coverage("property inference", bool(lines), bool(tested), result, PROPERTY)
+
+
 def membership_controls(lines: Sequence[Membership]) -> tuple[Control, ...]:
     """People in nobody's data must not be told from others of them."""
     known = [line for line in lines if line.control is not None]
@@ -95,8 +108,13 @@ def membership_findings(study: Study, lines: Sequence[Membership]) -> Iterator[F
     for line in lines:
         scenario = study.scenario(line.scenario)
         choice = next(one for one in scenario.defenses if one.label == line.defense)
-        if role_of(study, choice) == judged and demonstrated(line):
+        if role_of(study, choice) != judged:
+            continue
+        if demonstrated(line):
             yield _finding(line, [one for one in lines if one.scenario == line.scenario])
+        for one in line.properties:
+            if one.p_adjusted <= ALPHA:
+                yield _of_property(line, one)
 
 
 def _finding(line: Membership, rivals: Sequence[Membership]) -> Finding:
@@ -115,13 +133,12 @@ def _finding(line: Membership, rivals: Sequence[Membership]) -> Finding:
     if kept:
         names = ", ".join(defense_name(one.defense) for one in kept)
         remedy = f"Measured here: nothing above chance under {names}."
-    under = "without a defense" if line.defense == "none" else f"under {defense_name(line.defense)}"
     return Finding(
         id="",
         severity="high" if low >= 10 * FPR else "medium",
         confidence="high",
         cause="Updates tell who is in a client's data",
-        title=f"Updates tell who is in a client's data, {under}",
+        title=f"Updates tell who is in a client's data, {_under(line)}",
         claim="; ".join(shown) + ".",
         evidence=f"{best.attack}, {best.level}: AUC {best.auc:.2f}, where 97.5 % of shuffled "
         f"memberships stay below {best.shuffled:.2f}; p = {best.p_adjusted:.2g} after Holm.",
@@ -132,6 +149,29 @@ def _finding(line: Membership, rivals: Sequence[Membership]) -> Finding:
         standards=MEMBERSHIP,
         fingerprint=fingerprint("membership", line.scenario, line.defense),
     )
+
+
+def _of_property(line: Membership, one: PropertyScore) -> Finding:
+    return Finding(
+        id="",
+        severity="medium",
+        confidence="high",
+        cause="Updates tell what a client's photos have in common",
+        title=f"Updates tell which clients' photos have more of: {one.property}, {_under(line)}",
+        claim=f"The order of the {line.clients} clients was told with a rank correlation of "
+        f"{one.correlation:.2f}.",
+        evidence=f"{SHADOWS} shadow clients in each of {len(line.rounds)} rounds, trained on "
+        f"people in nobody's data; p = {one.p_adjusted:.2g} after Holm.",
+        configuration=f"scenario {line.scenario}: rounds {', '.join(map(str, line.rounds))}",
+        remedy="Aggregate securely, so that no client's update is seen alone, or add noise for "
+        "clients (client DP): noise for single images does not hide what many have in common.",
+        standards=PROPERTY,
+        fingerprint=fingerprint("property", line.scenario, line.defense, one.property),
+    )
+
+
+def _under(line: Membership) -> str:
+    return "without a defense" if line.defense == "none" else f"under {defense_name(line.defense)}"
 
 
 def _words(score: MembershipScore) -> str:

@@ -49,6 +49,26 @@ class MembershipScore:
 
 
 @dataclass(frozen=True)
+class PropertyScore:
+    """How well shadow clients tell which clients' photos have a property more often.
+
+    Attributes:
+        property: Its name.
+        told, true: Of each client the share that was told (only the order counts) and the true one.
+        correlation: Rank correlation (Spearman) of the two; 0 is chance.
+        p_value: Share of the orders of the clients that fit as well (exact or randomized).
+        p_adjusted: Holm over all properties and federations of the study.
+    """
+
+    property: str
+    told: tuple[float, ...]
+    true: tuple[float, ...]
+    correlation: float
+    p_value: float
+    p_adjusted: float = 1.0
+
+
+@dataclass(frozen=True)
 class Membership:
     """Membership at the clients of one federation, as its server infers it.
 
@@ -60,6 +80,7 @@ class Membership:
         control: p-value of the same test where half of the outsiders are called members: small if
             the pipeline tells apart people whom nobody trained on. None: too few of them.
         reason: Why nothing was tested; "" where it was.
+        properties: What the clients' photos have in common, as told from the same rounds.
     """
 
     scenario: str
@@ -71,3 +92,4 @@ class Membership:
     scores: tuple[MembershipScore, ...] = ()
     control: float | None = None
     reason: str = ""
+    properties: tuple[PropertyScore, ...] = ()

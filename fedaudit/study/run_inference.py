@@ -3,7 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 
+import torch
+from torch import Tensor
+
 from fedaudit.attacks.membership.client_scores import score
+from fedaudit.attacks.membership.property_regression import Auxiliary, property_shares
 from fedaudit.attacks.membership.round_measurements import Measurements, joined, measure_round
 from fedaudit.captures.simulate.simulated_source import simulation_of
 from fedaudit.core.client import ClientReturn
@@ -15,6 +19,7 @@ from fedaudit.core.seeds import generator_for
 from fedaudit.federation.abilities import Aggregates
 from fedaudit.federation.simulation import Simulation
 from fedaudit.scoring.membership_judge import Candidate, judge_membership, outsiders_apart
+from fedaudit.study.inferred_properties import auxiliary_photos, judge_properties
 from fedaudit.study.jobs import FederationJob
 from fedaudit.study.run_folder import RunFolder
 
@@ -56,16 +61,19 @@ def infer_membership(simulation: Simulation, scenario: str, defense: str) -> Mem
     )
     if why := _why_not(simulation, found):
         return replace(found, reason=why)
+    auxiliary = auxiliary_photos(simulation)
     try:
-        scores = score(_measured(simulation, photos, found.rounds))
+        measured, told = _measured(simulation, photos, found.rounds, auxiliary)
     except AttackError as error:
         return replace(found, reason=str(error))
+    scores = score(measured)
     generator = generator_for("shuffled membership", simulation.seed)
     first = next(iter(scores.values()))
     return replace(
         found,
         scores=judge_membership(scores, candidates, generator),
         control=outsiders_apart(first, candidates, generator),
+        properties=judge_properties(simulation, auxiliary, told),
     )
 
 
@@ -107,23 +115,44 @@ def _photos_of(
         yield photo, Candidate(person, client, trained)
 
 
-def _measured(simulation: Simulation, photos: Sequence[int], rounds: Sequence[int]) -> Measurements:
-    """Run all rounds, and measure these; of the others nothing is kept."""
+def _measured(
+    simulation: Simulation,
+    photos: Sequence[int],
+    rounds: Sequence[int],
+    auxiliary: Auxiliary | None,
+) -> tuple[Measurements, dict[str, Tensor]]:
+    """Run all rounds, and measure these; of the others nothing is kept.
+
+    Returns:
+        What updates say of the photos, and by property the shares told, `[clients]`.
+    """
     state, images, measured = simulation.fresh(), simulation.images(photos), []
     training = simulation.local(simulation.federation.training)
+    told: dict[str, list[Tensor]] = {}
     for number in range(1, rounds[-1] + 1):
         before, returns = state, dict[int, ClientReturn]()
         state, _ = simulation.train(state, range(number, number + 1), account=returns.__setitem__)
-        if number in rounds:
-            seen = [
-                Observation(
-                    model=simulation.spec(client),
-                    before=simulation.received(before, client),
-                    shared=returned.shared,
-                    training=training,
-                    round=number,
-                )
-                for client, returned in returns.items()
-            ]
-            measured.append(measure_round(seen, images))
-    return joined(measured)
+        if number not in rounds:
+            continue
+        seen = [
+            Observation(
+                model=simulation.spec(client),
+                before=simulation.received(before, client),
+                shared=returned.shared,
+                training=training,
+                round=number,
+            )
+            for client, returned in returns.items()
+        ]
+        measured.append(measure_round(seen, images))
+        if auxiliary is not None:
+            shares = property_shares(
+                seen,
+                auxiliary,
+                training=training,
+                photos=max(map(len, simulation.split.photos)),
+                generator=generator_for("shadow clients", simulation.seed, number),
+            )
+            for name, share in shares.items():
+                told.setdefault(name, []).append(share)
+    return joined(measured), {name: torch.stack(parts).mean(0) for name, parts in told.items()}

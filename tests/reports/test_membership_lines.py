@@ -2,7 +2,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from fedaudit.core.inference import Level, Membership, MembershipScore, Recall
+from fedaudit.core.inference import Level, Membership, MembershipScore, PropertyScore, Recall
 from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.reports.columns import plain
 from fedaudit.reports.html import render
@@ -11,6 +11,7 @@ from fedaudit.reports.membership_lines import (
     membership_controls,
     membership_coverage,
     membership_findings,
+    property_coverage,
     recall,
     strongest_score,
 )
@@ -67,6 +68,20 @@ def test_findings_are_of_judged_defenses_and_name_what_was_measured_to_help() ->
 def test_a_pipeline_that_tells_outsiders_apart_fails_its_control() -> None:
     held, failed = membership_controls((TOLD, replace(KEPT, control=0.004), UNTESTED))
     assert (held.passed, failed.passed) == (True, False)
+
+
+def test_properties_are_a_class_of_their_own() -> None:
+    light = PropertyScore("light", (0.2, 0.4), (0.1, 0.6), 0.97, 0.0002, 0.0004)
+    pose = PropertyScore("pose", (0.2, 0.4), (0.6, 0.1), -1.0, 1.0, 1.0)
+    both = replace(KEPT, properties=(light, pose))
+    assert property_coverage((both, TOLD)).result == "1 of 2 told above chance"
+    assert not property_coverage((TOLD,)).executed
+    (finding,) = membership_findings(STUDY, (both,))
+    assert "have more of: light" in finding.title
+    assert "NISTAML.034" in finding.standards[0]
+    assert "clients&#39; photos have in common" in render(
+        replace(sample(), membership=(both,)), None, "redacted"
+    ).replace("'", "&#39;")
 
 
 def test_column_and_figure() -> None:

@@ -10,11 +10,15 @@ import torch
 from scipy.stats import norm
 
 from fedaudit.attacks.membership.client_scores import fedmia, score
+from fedaudit.attacks.membership.property_regression import Auxiliary, property_shares
 from fedaudit.attacks.membership.round_measurements import Measurements, measure_round
+from fedaudit.core.client import ClientTask
 from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.core.shared import Update
+from fedaudit.federation.local_training import train_locally
 from fedaudit.models.zoo import build, parameters_of
+from fedaudit.stats.rank_test import rank_correlation
 from fedaudit.study.run_inference import infer_membership
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -35,6 +39,7 @@ def test_members_are_told_where_nothing_protects_them_and_not_behind_noise() -> 
         assert at[min(f for f, tpr in at.items() if tpr)] is not None
     assert bare.control is not None
     assert bare.control > 0.01
+    assert {len(one.told) for one in bare.properties} == {4}
     hidden = infer_membership(federation("client_dp"), "s", "client_dp")
     assert min(one.p_value for one in hidden.scores) > 0.01
 
@@ -90,3 +95,43 @@ def test_alignment_of_the_step_that_a_photo_asks_for_is_one() -> None:
     measured = measure_round(seen, photos)
     assert torch.allclose(measured.alignment[0].diag(), torch.ones(3), atol=1e-4)
     assert measured.loss[0].argmax(0).tolist() == [0, 1, 2]
+
+
+def test_shadow_clients_tell_which_client_has_most_of_a_property() -> None:
+    draws = torch.Generator().manual_seed(0)
+    spec = ModelSpec("mlp", {"classes": 6, "image_size": 8, "hidden": 32})
+    before = {n: v.detach() for n, v in parameters_of(build(spec, seed=0)).items()}
+    training = LocalTraining(steps=3, batch_size=6, lr=0.1)
+
+    def photos(count: int, bright: int) -> torch.Tensor:
+        """Noise, of which the first are bright on the right."""
+        images = 0.2 * torch.rand(count, 3, 8, 8, generator=draws)
+        images[:bright, :, :, 4:] += 0.8
+        return images
+
+    auxiliary = Auxiliary(
+        photos(40, 20),
+        tuple(f"p{k % 8}" for k in range(40)),
+        {"bright right": torch.arange(40) < 20, "even": torch.arange(40) % 2 == 0},
+    )
+    seen = []
+    for client in range(5):
+        task = ClientTask(
+            model=spec,
+            before=before,
+            kept={},
+            images=photos(12, 3 * client),
+            labels=torch.arange(12) % 6,
+            training=training,
+            share="delta",
+            generator=torch.Generator().manual_seed(client),
+        )
+        seen.append(Observation(spec, before, train_locally(task).shared))
+    told = property_shares(seen, auxiliary, training=training, photos=12, generator=draws)
+    right = told["bright right"].numpy()
+    rho, p = rank_correlation(right, np.arange(5.0), np.random.default_rng(0))
+    assert rho >= 0.9
+    assert p <= 0.05
+    assert right[4] - right[0] > 0.3
+    even = told["even"].numpy()  # of which no client has more
+    assert rank_correlation(even, np.arange(5.0), np.random.default_rng(0))[1] > 0.05

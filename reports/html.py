@@ -25,6 +25,7 @@ from fedaudit.reports.league import league
 from fedaudit.reports.membership_figure import membership_curves
 from fedaudit.reports.pictures import Picture, Strip, Trio, strips, trios, worst_pair
 from fedaudit.reports.plain_names import attack_name, defense_name
+from fedaudit.reports.recorded_card import recorded_card
 from fedaudit.reports.results import EvidenceMatrix, EvidenceRow, Results, canonical_bytes
 from fedaudit.reports.shown_lines import privacy_lines, shown_curve
 from fedaudit.reports.sweeps import setting_curves
@@ -34,6 +35,7 @@ SCRIPTS = ("gallery.js", "league.js", "matrix.js")
 LIST_SCRIPTS = ("gallery.js",)
 SECTIONS = (
     ("verdict", "Verdict"),
+    ("recorded", "What explains the updates"),
     ("defenses", "Defenses"),
     ("evidence", "Evidence"),
     ("exposure", "What gives the face away"),
@@ -78,7 +80,9 @@ def render(
         why_drawn = explanation_figures(shown.explanation) if shown.explanation else {}
     why = shown.explanation
     headline, worst_row = view.headline_row(shown), view.worst_row(shown)
+    card = recorded_card(shown)
     content = {
+        "recorded": card,
         "absent": text.visible(absent),
         "why": why,
         "why_findings": explanation_findings(why) if why else (),
@@ -115,7 +119,7 @@ def render(
         "interval_methods": view.intervals(shown),
     }
     script = _script(SCRIPTS)
-    asked_for = {"why": bool(why), "privacy": bool(asked)}
+    asked_for = {"why": bool(why), "recorded": card is not None, "privacy": bool(asked)}
     sections = [s for s in SECTIONS if asked_for.get(s[0], True)]
     drawn_page = page(
         "report.html", content, sections, evidence=evidence, digest=digest, script=script

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from fedaudit.core.measures import Estimate, Rate
 from fedaudit.core.recorded_run import Protection
 from fedaudit.core.scenario import Study
-from fedaudit.reports.comparison import Row, Severity
-from fedaudit.reports.measurement import Measurement
+from fedaudit.reports.comparison import LEAKING, Row, Severity
+from fedaudit.reports.measurement import Explained, Measurement
+from fedaudit.reports.plain_names import attack_name
 from fedaudit.reports.results import Finding
 from fedaudit.reports.verdicts import severity_of
 from fedaudit.scoring.identity import Gallery
@@ -81,18 +82,22 @@ def not_identified(measurement: Measurement) -> str:
             "cannot be said (--truth, --gallery)"
         )
     if explained := measurement.explained:
-        others = [
-            (explained.other, "another client's update"),
-            (explained.prior, "images rebuilt from invented people's updates explain"),
-            (explained.noise, "random images"),
-        ]
-        controls = [f"{name} {mean_text(value)}" for value, name in others if value]
-        parts.append(
-            f"What was rebuilt explains its update {mean_text(explained.update)}"
-            + (f"; {', '.join(controls)}" if controls else "")
-            + " (cosine; 1 explains all; this is no likeness of faces)"
-        )
+        parts.append(_explained_text(explained))
     return f"{'. '.join(parts)}. {copies_text(measurement)}".rstrip()
+
+
+def _explained_text(explained: Explained) -> str:
+    others = [
+        (explained.other, "another client's update"),
+        (explained.prior, "images rebuilt from invented people's updates explain"),
+        (explained.noise, "random images"),
+    ]
+    controls = [f"{name} {mean_text(value)}" for value, name in others if value]
+    return (
+        f"What was rebuilt explains its update {mean_text(explained.update)}"
+        + (f"; {', '.join(controls)}" if controls else "")
+        + " (cosine; 1 explains all; this is no likeness of faces)"
+    )
 
 
 def mean_text(value: Estimate) -> str:
@@ -153,6 +158,40 @@ def _copied(study: Study, rows: Sequence[Row]) -> Iterator[Finding]:
         )
 
 
+def _explained(study: Study, rows: Sequence[Row]) -> Iterator[Finding]:
+    """Updates that are explained beyond all controls, where nothing graver was demonstrated."""
+    for scenario in dict.fromkeys(row.scenario for row in rows):
+        mine = [(row, row.measurement) for row in rows if row.scenario == scenario]
+        if any(
+            row.verdict.kind in LEAKING or (m and m.copies and m.copies.hits) for row, m in mine
+        ):
+            continue
+        beyond = [
+            (m.explained, row)
+            for row, m in mine
+            if m and m.explained and m.explained.beyond_controls
+        ]
+        if not beyond:
+            continue
+        explained, best = max(beyond, key=lambda entry: entry[0].update.low)
+        yield Finding(
+            id="",
+            severity="medium",
+            confidence="medium",
+            cause="What was rebuilt explains recorded updates",
+            title=f"What was rebuilt explains updates of {best.model_state} beyond all controls",
+            claim="Trained on the rebuilt images, a client would have sent nearly these updates; "
+            "how alike they are to the photos was not shown.",
+            evidence=f"{attack_name(best.attack)}: {_explained_text(explained)}.",
+            configuration=f"{study.name}, scenario {scenario}: network {best.network}, batch "
+            f"{best.batch_size}, defense {best.defense}, attack {best.attack}",
+            remedy="Learn whose photos these are: audit again with --truth, the photos of a "
+            "consenting client.",
+            standards=("NIST AI 100-2 NISTAML.032", "MITRE ATLAS AML.T0024.001"),
+            fingerprint=_fingerprint(study, f"explained {scenario}"),
+        )
+
+
 def _fingerprint(study: Study, name: str) -> str:
     return hashlib.sha256(f"recorded\x1f{study.name}\x1f{name}".encode()).hexdigest()[:16]
 
@@ -160,8 +199,9 @@ def _fingerprint(study: Study, name: str) -> str:
 def findings_of(
     study: Study, protections: Sequence[Protection], rows: Sequence[Row] = ()
 ) -> Iterator[Finding]:
-    """Copies of photos, faults in protections, and protections that the recording shows."""
+    """Copies, updates that are explained, faults in protections, and protections in use."""
     yield from _copied(study, rows)
+    yield from _explained(study, rows)
     for one in protections:
         name, evidence = one.name, one.evidence
         fault = FAULTS.get(name) if one.fault else None

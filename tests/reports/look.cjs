@@ -118,7 +118,10 @@ const seen = {
     return { sections: await sections.count(), shown, forms, opened: await page.locator(".trial:visible").count() === 1 };
   },
   async shots(page, view) {
-    for (const [id, file] of Object.entries(view.shots)) await page.locator(`#${id}`).screenshot({ path: file });
+    for (const [id, file] of Object.entries(view.shots)) {
+      if (id === "all") await page.screenshot({ path: file, fullPage: true });
+      else await page.locator(`#${id}`).screenshot({ path: file });
+    }
     return Object.keys(view.shots);
   },
 };

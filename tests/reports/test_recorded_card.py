@@ -27,7 +27,13 @@ def recorded_run(explained: Explained, **facts: Any) -> Results:
     """The sample's first row as one of a recorded run, of which nothing but `facts` is known."""
     row = sample().rows[0]
     assert row.measurement
-    nothing = {"reid": None, "prior": None, "excess": None, "metrics": {}, "worst": None}
+    nothing: dict[str, Any] = {
+        "reid": None,
+        "prior": None,
+        "excess": None,
+        "metrics": {},
+        "worst": None,
+    }
     measurement = replace(row.measurement, explained=explained, **{**nothing, **facts})
     verdict = Verdict("NOT TESTED", "Whose faces these are cannot be said.")
     seen = replace(row, measurement=measurement, verdict=verdict, model_state="the recorded model")

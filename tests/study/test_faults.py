@@ -92,16 +92,27 @@ def at_work(folder: Path) -> bool:
     return any("--" in lease.name for lease in folder.glob(f"run/{LEASES}/*"))
 
 
+def unfinished(folder: Path) -> bool:
+    """Whether an attack has kept how far it is."""
+    return any(folder.glob("run/unfinished/*.safetensors"))
+
+
 def harm(folder: Path, draw: random.Random) -> bool:
     """Kill a coordinator or a worker of one or two at a random moment; whether in an attack."""
     executor = ("--executor", "in-process") if draw.random() < 0.3 else ("--workers", "2")
     runs = [start(folder, "--retry-failed", *executor) for _ in range(draw.choice((1, 1, 2)))]
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not at_work(folder) and all(run.poll() is None for run in runs):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    time.sleep(draw.uniform(0, 4))
-    amid = bool(list(folder.glob("run/unfinished/*.safetensors")))
+    if draw.random() < 0.6:  # while an attack has a checkpoint; the other moments are all sorts
+        while not unfinished(folder) and all(run.poll() is None for run in runs):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(draw.uniform(0, 0.5))
+    else:
+        time.sleep(draw.uniform(0, 4))
+    amid = unfinished(folder)
     victims = [run.pid for run in runs if run.poll() is None]
     if draw.random() < 0.4:
         victims = [worker for run in runs for worker in workers_of(run)] or victims

@@ -5,6 +5,8 @@ jobs by what they take, so that several share a GPU. A job whose node dies is be
 """
 
 import os
+import re
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -165,6 +167,7 @@ def _connect(ray: Any, settings: RayTasks) -> None:
         )
         return
     try:
+        _knock(settings.address)
         ray.init(address=settings.address, **quiet)
     except Exception as error:  # of another version, unreachable, no address: each its own kind
         raise UsageError(
@@ -172,3 +175,14 @@ def _connect(ray: Any, settings: RayTasks) -> None:
             "--head` starts one and prints its address; its nodes need the same versions of Ray "
             "and Python. Without --address one is started here."
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Refuse at once an address where nobody listens, for which Ray waits minutes.
+
+    Raises:
+        OSError: Nobody does.
+    """
+    match = re.fullmatch(r"(?:ray://)?(\[.+\]|[^:/]+):(\d+)", address)
+    if match:
+        socket.create_connection((match[1].strip("[]"), int(match[2])), timeout=5).close()

@@ -35,6 +35,7 @@ class Tally:
         self.total = len(jobs)
         self.done = self.failed = 0
         self.began = time.monotonic()
+        self._elsewhere = False
         self._shown: set[str] = set()
         self._estimate = RemainingTime({job.key: job.group for job in jobs}, workers)
 
@@ -47,6 +48,7 @@ class Tally:
         fine = event.outcome.status == "done"
         self.done += 1
         self.failed += not fine
+        self._elsewhere |= fine and event.outcome.seconds is None
         self._estimate.finished(event.key, event.outcome.seconds if fine else None)
         if fine or event.outcome.message in self._shown:  # one cause may fail every job
             return None
@@ -59,14 +61,22 @@ class Tally:
         if self.done == self.total:
             return ""
         seconds = self._estimate.left()
+        if self._elsewhere:  # how fast others are is seen by what gets done
+            seconds = (time.monotonic() - self.began) / self.done * (self.total - self.done)
         return "" if seconds is None else f"about {duration_in_words(seconds)} left"
+
+    @property
+    def rate(self) -> str:
+        """How many get done in a minute; "" before that can be said."""
+        elapsed = time.monotonic() - self.began
+        return f"{60 * self.done / elapsed:.2g} a minute" if self.done and elapsed > EVERY else ""
 
     def line(self) -> str:
         """Everything in one line."""
         parts = [f"{self.done}/{self.total} done"]
         parts += [f"{self.failed} failed"] if self.failed else []
         parts += [f"{duration_in_words(time.monotonic() - self.began)} elapsed"]
-        parts += [self.left] if self.left else []
+        parts += filter(None, (self.rate, self.left))
         return ", ".join(parts)
 
 
@@ -82,7 +92,8 @@ def progress(jobs: Sequence[Job], workers: int, *, quiet: bool = False) -> Itera
             if line := tally.count(event):
                 console.print(Text(printable(line)))
             failed = f"{tally.failed} failed " if tally.failed else ""
-            update(tally.done, failed + tally.left, tally.line())
+            words = ", ".join(filter(None, (tally.rate, tally.left)))
+            update(tally.done, failed + words, tally.line())
 
         yield show
 

@@ -28,6 +28,9 @@ HOURS = 4
 LINGER = 15.0
 """Seconds after the end of the last task in which the folder may still show what it did."""
 
+GRACE = 5.0
+"""Seconds in which tasks may end by themselves."""
+
 OF_SUBMITIT = ("name", "nodes", "mem_gb", "gpus_per_node", "cpus_per_task", "timeout_min")
 """Settings that submitit knows on any cluster; all others are of Slurm."""
 
@@ -64,9 +67,7 @@ class SlurmArray:
         try:
             yield _Array(tasks)
         finally:
-            for task in tasks:
-                with suppress(Exception):  # it has ended
-                    task.cancel()
+            _end(tasks)
             shutil.rmtree(place, ignore_errors=True)
 
 
@@ -126,6 +127,17 @@ class _Share:
         from submitit.helpers import DelayedSubmission  # noqa: PLC0415 - an extra
 
         return DelayedSubmission(self)
+
+
+def _end(tasks: Sequence[Any]) -> None:
+    """Cancel the tasks that do not end by themselves, as they do when nothing is left to do."""
+    deadline = time.monotonic() + GRACE
+    while time.monotonic() < deadline and not all(task.done() for task in tasks):
+        time.sleep(0.2)
+    for task in tasks:
+        with suppress(Exception):  # it has ended
+            if not task.done():
+                task.cancel()
 
 
 def _together(needs: Resources) -> int:

@@ -24,6 +24,9 @@ from fedaudit.study.time_estimate import RemainingTime, duration_in_words
 EVERY = 5.0
 """Seconds between two lines where there is no terminal."""
 
+SETTLED = 5.0
+"""Seconds after which a rate says something."""
+
 Show = Callable[[Event], None]
 Update = Callable[[float, str, str], None]
 
@@ -69,7 +72,7 @@ class Tally:
     def rate(self) -> str:
         """How many get done in a minute; "" before that can be said."""
         elapsed = time.monotonic() - self.began
-        return f"{60 * self.done / elapsed:.2g} a minute" if self.done and elapsed > EVERY else ""
+        return f"{60 * self.done / elapsed:.2g} a minute" if self.done and elapsed > SETTLED else ""
 
     def line(self) -> str:
         """Everything in one line."""

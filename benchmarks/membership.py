@@ -36,8 +36,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     print("| people | network | defense | people told, 1 % FPR | by | AUC | FedMIA: AUC", end=" ")
-    print("| photos told, 1 % FPR | smallest p (Holm) | outsiders' p | CPU s |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|", flush=True)
+    print("| photos told, 1 % FPR | smallest p (Holm) | outsiders' p | properties: ρ (p)", end=" ")
+    print("| CPU s |\n|---|---|---|---|---|---|---|---|---|---|---|---|", flush=True)
     for faces in options.sets:
         for network in options.networks:
             for epsilon in (None, *options.epsilons):
@@ -66,10 +66,14 @@ def _line(faces: str, network: str, epsilon: float | None, rounds: int, seed: in
         raise SystemExit(found.reason)
     auc = next(one.auc for one in found.scores if (one.attack, one.level) == ("FedMIA", "person"))
     adjusted = min(holm([one.p_value for one in found.scores]))
+    properties = ", ".join(
+        f"{one.property} {one.correlation:.2f} ({one.p_value:.2g})" for one in found.properties
+    )
     print(
         f"| {faces}, {found.members} in, {found.outsiders} out | {network} | {label} "
         f"| {_told(found, 'person')} | {people.attack} | {people.auc:.2f} | {auc:.2f} "
-        f"| {_told(found, 'image')} | {adjusted:.2g} | {found.control:.2g} | {spent:.0f} |",
+        f"| {_told(found, 'image')} | {adjusted:.2g} | {found.control:.2g} "
+        f"| {properties} | {spent:.0f} |",
         flush=True,
     )
 

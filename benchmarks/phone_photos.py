@@ -212,7 +212,7 @@ def subject(photos: int) -> None:
     """How often each rule takes the subject's face, of the scenes in which several were found."""
     heads = ["people", "others", "scenes", "not found", *RULES, "**prominence** (ours)"]
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
-    for label, people in (("p01–p05, tuned on", TUNED), ("p06–p10, reported", REPORTED)):
+    for label, people in (("p06–p10, reported", REPORTED), ("p01–p05, tuned on", TUNED)):
         for others in ("nearer", "farther", "both"):
             draw = np.random.default_rng(people[0])
             right: Counter[str] = Counter()

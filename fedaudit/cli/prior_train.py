@@ -37,7 +37,11 @@ MINUTES = 5.0
 )
 @click.option("--steps", type=click.IntRange(min=1), help="Train until so many steps are done.")
 @click.option(
-    "--size", type=click.Choice(["32", "64"]), default="64", show_default=True, help="Pixels."
+    "--size",
+    type=click.Choice(["32", "64", "112"]),
+    default="64",
+    show_default=True,
+    help="Pixels.",
 )
 @click.option(
     "--from",

@@ -28,7 +28,7 @@ class Settings:
     """How a prior is trained.
 
     Args:
-        size: Side of the images in pixels: 32 or 64.
+        size: Side of the images in pixels: 32, 64 or 112.
         start: "random", "face_gan", or the path of an earlier prior: its weights are the start.
         latent_dim: Width of the latent vector; a start brings its own.
         batch: Photos a step.

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from fedaudit.core.errors import UsageError
 from fedaudit.models.face_gan import FaceGan
 
-SIZES = {32: (256, 128, 64), 64: (256, 128, 64, 32)}
-"""Side of the images → channels between the generator's stages."""
+SIZES = {32: (256, 128, 64), 64: (256, 128, 64, 32), 112: (256, 128, 64, 32, 16)}
+"""Side of the images → channels between the generator's stages, which draw 4 · 2ⁿ pixels: 128 for
+images of 112."""
 _SPREAD = 0.02
 
 
@@ -19,6 +20,9 @@ class Encoder(nn.Module):
     def __init__(self, latent_dim: int, side: int, width: int = 32, most: int = 256) -> None:
         super().__init__()
         layers: list[nn.Module] = []
+        if side & (side - 1):  # halving must end at 4 pixels
+            side = 1 << side.bit_length()
+            layers.append(nn.Upsample((side, side), mode="bilinear"))
         channels = 3
         while side > 4:
             layers += [

@@ -14,13 +14,16 @@ from fedaudit.files.atomic import write_atomically
 from fedaudit.models.generator import StagedGenerator, load_generator
 from fedaudit.models.prior_file import SUFFIX, read_prior
 from fedaudit.priors.face_grids import grid
-from fedaudit.priors.training_photos import load_photos
+from fedaudit.priors.kernel_distance import kernel_distance
+from fedaudit.priors.training_photos import LEAST, load_photos
 from fedaudit.scoring.image_metrics import PSNR
 
 _DRAWN = 64
 _TIMED = 3
 _GRAY = 1e-3
 _PART = 16
+_SETS = 16  # of _PART faces that are compared with photos as a set
+_COMPARED = 400
 _STAY = 1e-4
 """Weight of |z|²/dim: the search stays where the generator was trained."""
 
@@ -84,8 +87,8 @@ def measure_expressiveness(
         seed: Of the search.
         output: A PNG of photos and their best fits; None writes none.
     """
-    photos = load_photos(folder, data, size=size, hold_out=0).train
-    photos = photos[:: max(1, len(photos) // most)][:most]
+    every = load_photos(folder, data, size=size, hold_out=0).train[:_COMPARED]
+    photos = every[:: max(1, len(every) // most)][:most]
     gray = bool((photos - photos.mean(1, keepdim=True)).abs().max() < _GRAY)
     faces = FaceGenerator(source=source).load((3, size, size), grayscale=gray)
     fits = express(faces, photos, generator=torch.Generator().manual_seed(seed))
@@ -93,10 +96,21 @@ def measure_expressiveness(
         pairs = zip(torch.split(photos, 10), torch.split(fits.images, 10), strict=True)
         write_atomically(output, grid([row for pair in pairs for row in pair]))
     psnr = fits.psnr
-    return {
+    facts = {
         "expresses": f"{len(photos)} photos at {size} pixels with a PSNR of {psnr.mean():.2f} dB "
         f"({psnr.min():.2f} to {psnr.max():.2f})"
     }
+    if len(every) >= LEAST:
+        noise = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            drawn = torch.cat([faces.images(faces.sample(_PART, noise)) for _ in range(_SETS)])
+        order = torch.randperm(len(every), generator=noise)
+        some, others = every[order].tensor_split(2)
+        facts["resembles"] = (
+            f"{len(every)} photos with a kernel distance of {kernel_distance(drawn, every):.2f}, "
+            f"where half of them resembles the other with {kernel_distance(some, others):.2f}"
+        )
+    return facts
 
 
 def _seconds(source: str) -> float:

@@ -3,7 +3,7 @@
 import warnings
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -50,6 +50,21 @@ def lpips_distance(a: Tensor, b: Tensor, net: Net = "alex") -> Tensor:
             model(_prepare(a[part]), _prepare(b[part]), normalize=True).flatten() for part in parts
         ]
     return torch.cat(values) if values else torch.empty(0)
+
+
+def deep_features(images: Tensor) -> Tensor:
+    """What AlexNet sees last, averaged over places: `[N, 256]` of `[N, 1 or 3, H, W]` in [0, 1].
+
+    Raises:
+        AssetError: The weights are not available.
+    """
+    model: Any = load_lpips("alex")
+    with torch.no_grad():
+        taps = [
+            model.net(model.scaling_layer(2 * _prepare(part) - 1))[-1].mean((2, 3))
+            for part in torch.split(images, _BATCH)
+        ]
+    return torch.cat(taps)
 
 
 @cache

@@ -15,6 +15,7 @@ from fedaudit.models.prior_file import read_prior
 from fedaudit.priors import training_session
 from fedaudit.priors.autoencoder import Settings, Trainer, difference
 from fedaudit.priors.face_grids import grid
+from fedaudit.priors.kernel_distance import kernel_distance
 from fedaudit.priors.prior_check import express
 from fedaudit.priors.training_photos import Photos
 from fedaudit.priors.training_session import checkpoint_path, samples_folder, train
@@ -146,7 +147,7 @@ def test_settings_out_of_range(setting: dict[str, float]) -> None:
 
 
 def test_starts_that_cannot_be_trained(photos: Photos) -> None:
-    with pytest.raises(UsageError, match="choose 32 or 64"):
+    with pytest.raises(UsageError, match="choose 32 or 64 or 112"):
         Trainer(photos, Settings(size=48))
     with pytest.raises(UsageError, match="neither 'face_gan'"):
         Trainer(photos, replace(QUICK, start="stylegan"))
@@ -186,3 +187,18 @@ def test_grids_show_every_image_in_its_place() -> None:
     assert picture.getpixel((34, 34)) == (51, 51, 51)
     assert picture.getpixel((34, 100)) == (0, 0, 0)
     assert picture.getpixel((166, 34)) == (255, 255, 255)  # the first row is shorter
+
+
+def test_a_prior_of_112_pixels_is_trained_and_read(tmp_path: Path) -> None:
+    photos = torch.rand(8, 3, 112, 112, generator=torch.Generator().manual_seed(0))
+    output = tmp_path / "large.safetensors"
+    train(Photos("noise", photos, photos[:2]), Settings(size=112, batch=2), output, steps=1)
+    drawn = read_prior(output).generator(torch.zeros(1, 100))
+    assert drawn.shape == (1, 3, 128, 128)  # attacks bring it to the size that they need
+
+
+def test_photos_of_one_source_are_near_and_others_are_not(faces: FaceSet) -> None:
+    some, others = faces.images[:120:2], faces.images[1:120:2]
+    blurred = torch.nn.functional.avg_pool2d(others, 5, 1, 2)
+    near, far = kernel_distance(some, others), kernel_distance(blurred, some)
+    assert abs(near) < 0.2 * far

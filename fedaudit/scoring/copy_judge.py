@@ -30,7 +30,7 @@ FINE, COARSE = 1.4, 8.0
 FLOOR = 100.0
 """Of the mean variance a pixel: the noise that components are weighted for. Band limits of 0 to 1.4
 and 4 to 16 pixels and floors of 30 to 300 were tried on 616 tiles of ten of scikit-image's photos
-at 32 px; these have the lowest false match rate of those that find 94.5 % and more in 20 dB of noise
+at 32 px; these have the lowest false match rate of those that find 94.5 % and more in 20 dB
 (`benchmarks/copy_detection.py` reports on other photos)."""
 NOISE = 20.0
 """dB of the noise in the second probe of each image."""

@@ -13,7 +13,7 @@ from fedaudit.reports.comparison import LEAKING, Row, Severity
 from fedaudit.reports.measurement import Explained, Measurement
 from fedaudit.reports.plain_names import attack_name
 from fedaudit.reports.results import Finding
-from fedaudit.reports.verdicts import severity_of
+from fedaudit.reports.verdicts import model_in_words, severity_of
 from fedaudit.scoring.identity import Gallery
 from fedaudit.stats import intervals
 
@@ -143,7 +143,7 @@ def _copied(study: Study, rows: Sequence[Row]) -> Iterator[Finding]:
             severity=severity_of(rate, passive=True),
             confidence="high",
             cause="Photos come back as copies from updates",
-            title=f"Photos come back as copies from updates of {best.model_state}",
+            title=f"Photos come back as copies from updates of {model_in_words(best)}",
             claim=copies_text(measurement),
             evidence=(
                 f"SSIM to the originals {mean_text(measurement.ssim)}" if measurement.ssim else ""
@@ -179,7 +179,8 @@ def _explained(study: Study, rows: Sequence[Row]) -> Iterator[Finding]:
             severity="medium",
             confidence="medium",
             cause="What was rebuilt explains recorded updates",
-            title=f"What was rebuilt explains updates of {best.model_state} beyond all controls",
+            title="What was rebuilt explains updates above all controls, of "
+            f"{model_in_words(best)}",
             claim="Trained on the rebuilt images, a client would have sent nearly these updates; "
             "how alike they are to the photos was not shown.",
             evidence=f"{attack_name(best.attack)}: {_explained_text(explained)}.",

@@ -114,7 +114,7 @@ ATTACKS = ("idlg", "dlg", "inverting_gradients", "gan_inversion")
 
 def study_of(cells: int) -> Study:
     """Four attacks and five defenses with as many targets as give so many cells."""
-    noises = [Choice("gaussian_noise", {"std": 0.1 * i}, f"noise {i}") for i in range(1, 5)]
+    noises = [Choice("gaussian_noise", {"std": 0.1 * i}, f"noise-{i}") for i in range(1, 5)]
     scenario = Scenario(
         "fresh",
         network=Choice("mlp"),

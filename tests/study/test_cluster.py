@@ -19,7 +19,7 @@ from fedaudit.core.errors import RunFolderError, UsageError
 from fedaudit.study.executors.choice import Place
 from fedaudit.study.executors.node_check import NodeCheck, node_check
 
-RAY = str(Path(sys.executable).with_name("ray"))
+RAY = (sys.executable, "-m", "ray.scripts.scripts")
 PORT = 26_437
 
 
@@ -41,7 +41,7 @@ def nodes(tmp_path: Path) -> Iterator[dict[str, int]]:
     raylets: dict[str, int] = {}
     try:
         for name, role in (("a", head), ("b", [f"--address=127.0.0.1:{PORT}"])):
-            command = [RAY, "start", *role, *common, f"--temp-dir={short(tmp_path, name)}"]
+            command = [*RAY, "start", *role, *common, f"--temp-dir={short(tmp_path, name)}"]
             subprocess.run(command, check=True, env=environment, capture_output=True, timeout=180)
             new = set(processes("raylet/raylet")) - set(raylets.values())
             raylets[name] = new.pop()

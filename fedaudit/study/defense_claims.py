@@ -5,10 +5,12 @@ from dataclasses import replace
 from fedaudit.captures.claims.claim_verdict import ClaimVerdict, Standing
 from fedaudit.captures.simulate.simulated_source import simulation_of
 from fedaudit.core.claims import Gap
+from fedaudit.core.client import ClientReturn
 from fedaudit.core.errors import UsageError
 from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.core.seeds import generator_for
 from fedaudit.defenses.composition import claims_of, over_rounds
+from fedaudit.study.claim_holes import repeats, selection_holes
 
 
 def defense_verdicts(study: Study) -> tuple[ClaimVerdict, ...]:
@@ -34,13 +36,14 @@ def _verdict(study: Study, scenario: Scenario, defense: Choice) -> ClaimVerdict:
     simulation = simulation_of(study, scenario, defense)
     federation = simulation.federation
     client = min(range(len(simulation.split.photos)), key=lambda k: len(simulation.split.photos[k]))
-    returned = simulation.step(
-        simulation.fresh(),
-        client,
-        simulation.labelled(client),
-        federation.training,
-        generator_for("claims", scenario.name, defense.label),
-    )
+    state = simulation.fresh()
+
+    def a_round(number: int) -> ClientReturn:
+        draws = generator_for("claims", scenario.name, defense.label, number)
+        photos = simulation.labelled(client)
+        return simulation.step(state, client, photos, federation.training, draws)
+
+    returned = a_round(1)
     claims = claims_of(returned)
     over = over_rounds([claims] * federation.rounds)
     settings = ", ".join(f"{name} = {value}" for name, value in defense.settings.items())
@@ -57,7 +60,12 @@ def _verdict(study: Study, scenario: Scenario, defense: Choice) -> ClaimVerdict:
         return verdict
     broken = [claim for claim in claims if claim.broken]
     no_noise = [claim for claim in claims if claim.epsilon == float("inf")]
-    standing: Standing = "contradicted" if broken else "heuristic" if no_noise else "guarantee"
+    holes = list(selection_holes(simulation.defense, returned))
+    if not no_noise and repeats(returned, a_round(2)):
+        holes.append("two rounds sent the same, bit by bit: the noise repeats, or is not there")
+    standing: Standing = (
+        "contradicted" if broken or holes else "heuristic" if no_noise else "guarantee"
+    )
     gaps: tuple[Gap, ...] = tuple(dict.fromkeys(gap for claim in over for gap in claim.gaps))
     return replace(
         verdict,
@@ -67,10 +75,11 @@ def _verdict(study: Study, scenario: Scenario, defense: Choice) -> ClaimVerdict:
         reasons=(
             *(f"nothing is left that its ε covers (per {claim.unit})" for claim in broken),
             *(("no noise is added",) if no_noise else ()),
+            *holes,
         ),
         missing=tuple(dict.fromkeys(name for claim in over for name in claim.missing)),
         outside=gaps,
         changes=("see docs/explanation/privacy_claims.md for what breaks a claim",)
-        if broken
+        if broken or holes
         else (),
     )

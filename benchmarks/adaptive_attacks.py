@@ -4,7 +4,7 @@
     python benchmarks/adaptive_attacks.py --quick               # two targets, few defenses
     python benchmarks/adaptive_attacks.py --models trained --batch 4 --seed 1 --first 16
     python benchmarks/adaptive_attacks.py --only "noise 3" --told known --total-variation 0.03 0.3 3
-    python benchmarks/adaptive_attacks.py --full --only sign --attacks gan_inversion lti
+    python benchmarks/adaptive_attacks.py --full --only sign --attacks learned_inversion
 
 ORL at 32 px, the default face network, one target photo for each of `--targets` people, one local
 step (FedSGD); the gallery has five other photos of each of 40 people. "fresh" is random, "trained"
@@ -27,7 +27,7 @@ import torch
 from learned_inversion import Bench, bench_of
 
 from fedaudit.attacks.adaptive.assumptions import as_assumed, assume
-from fedaudit.attacks.learned.lti import LearnedInversion
+from fedaudit.attacks.learned.learned_inversion import LearnedInversion
 from fedaudit.captures.simulate.simulated_capture import simulate
 from fedaudit.captures.simulate.update_noise import without_update
 from fedaudit.core.capture import Capture
@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument("--targets", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds-seen", type=int, default=1, help="rounds on the same photos")
-    parser.add_argument("--faces", type=int, help="auxiliary faces that lti trains with")
+    parser.add_argument("--faces", type=int, help="faces to train learned_inversion with")
     parser.add_argument(
         "--total-variation", nargs="+", type=float, default=[], help="weights of the search's prior"
     )
@@ -209,16 +209,16 @@ def compare(
 ) -> None:
     """The lines of one attack, with its own weight of total variation or this one."""
     model, defense, name = names
-    if name == "lti" and defense not in LEARNED:
+    if name == "learned_inversion" and defense not in LEARNED:
         return
     faces = options.faces or (400 if options.quick else LearnedInversion().faces)
     few: Mapping[str, Any] = {} if options.full else FEW_STEPS.get(name, {})
-    settings = {"faces": faces} if name == "lti" else few
+    settings = {"faces": faces} if name == "learned_inversion" else few
     title = name
-    if weight is not None and name != "lti":
+    if weight is not None and name != "learned_inversion":
         settings, title = {**settings, "total_variation": weight}, f"{name}, {weight:g}"
     attack: Callable[..., Any] = create("attacks", name, settings)
-    told: tuple[Adapt, ...] = ("known",) if name == "lti" else tuple(options.told)
+    told: tuple[Adapt, ...] = ("known",) if name == "learned_inversion" else tuple(options.told)
     if defense == "none":
         told = ("known",)
     blind = None
@@ -226,7 +226,7 @@ def compare(
         line = run(bench, attack, captures, adapt, options.seed)
         show((model, options.batch, defense, title, adapt), line, blind)
         blind = line if adapt == "no" else blind
-    if defense == "none" and not options.no_prior_only and name != "lti":
+    if defense == "none" and not options.no_prior_only and name != "learned_inversion":
         line = run(bench, attack, captures, None, options.seed)
         show((model, options.batch, defense, title, "prior-only"), line, None)
 

@@ -3,7 +3,7 @@
     python benchmarks/learned_inversion.py                  # everything
     python benchmarks/learned_inversion.py --only maps      # feature decoder, closed-form maps
     python benchmarks/learned_inversion.py --only trained   # the same on trained networks
-    python benchmarks/learned_inversion.py --only defended  # LTI next to matching
+    python benchmarks/learned_inversion.py --only defended  # learned inversion next to matching
     python benchmarks/learned_inversion.py --quick          # a few targets, small trainings
 
 ORL at 32 px, one target photo for each of 40 people, the gallery from five other photos of each;
@@ -25,7 +25,7 @@ from fedaudit.attacks.adaptive.defense_replay import replay_of
 from fedaudit.attacks.evidence.feature_maps.last_block import invert_last_block
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.learned.feature_decoder import FeatureDecoder
-from fedaudit.attacks.learned.lti import LearnedInversion
+from fedaudit.attacks.learned.learned_inversion import LearnedInversion
 from fedaudit.captures.simulate.simulated_capture import simulate
 from fedaudit.core.capture import Capture
 from fedaudit.core.observation import DefenseFacts, LocalTraining, ModelSpec
@@ -184,16 +184,16 @@ def maps(options: argparse.Namespace, cache: str) -> None:
 
 
 def defended(options: argparse.Namespace, cache: str) -> None:
-    """LTI next to gradient matching, under every defense."""
+    """Learned inversion next to gradient matching, under every defense."""
     bench = bench_of(options.network, 0)
-    lti = LearnedInversion(faces=options.faces, epochs=options.epochs, cache=cache)
+    learned = LearnedInversion(faces=options.faces, epochs=options.epochs, cache=cache)
     matching = create("attacks", "inverting_gradients", {})
     wanted = options.defenses.split("; ") if options.defenses else list(DEFENDED)
     for label in wanted:
         line(
             bench,
-            (options.network, "fresh", 1, label, "lti"),
-            lti,
+            (options.network, "fresh", 1, label, "learned_inversion"),
+            learned,
             range(4 if options.quick else 40),
         )
         line(

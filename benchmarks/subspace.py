@@ -30,7 +30,6 @@ import fedaudit
 from fedaudit.attacks.evidence.common_maps import common_maps, with_whole_maps
 from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.layer_spans import find_spans, span_distance
-from fedaudit.attacks.evidence.unmixed_maps import unmixed
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.openpeople import openpeople
 from fedaudit.scoring.embedder import load_embedder
@@ -231,11 +230,8 @@ def chosen(options: argparse.Namespace) -> list[Line]:
 
 
 def maps(faces: FaceSet, options: argparse.Namespace) -> None:
-    """What follows in closed form: how exact the maps of batches and of single images are."""
-    print(
-        "| network | batch | layers | sin² of the batch's maps | images told apart | "
-        "sin² of each | CPU s |\n|---|---|---|---|---|---|---|"
-    )
+    """What follows in closed form: how exact the maps of batches are."""
+    print("| network | batch | layers | sin² of the batch's maps | CPU s |\n|---|---|---|---|---|")
     for line in chosen(options):
         for size in options.batch:
             torch.manual_seed(options.seeds[0])
@@ -250,21 +246,15 @@ def maps(faces: FaceSet, options: argparse.Namespace) -> None:
             spans = find_spans(reader, update, clean=True)
             bases = {span.name: common_maps(reader, span) for span in spans}
             known = {name: basis for name, basis in bases.items() if basis is not None}
-            single = {name: unmixed(basis) for name, basis in known.items()}
             spent = time.process_time() - begun
             with torch.no_grad():
                 entered = reader.inputs(list(known), images) if known else {}
-            lost, each = [0.0], [0.0]
+            lost = [0.0]
             for name, basis in known.items():
                 true = F.normalize(entered[name][0][1].flatten(1).double(), dim=1)
                 lost.append(float((true - true @ basis.T @ basis).square().sum(1).max()))
-                alone = single[name]
-                if alone is not None:
-                    each.append(1 - float((true @ alone.T).max(1).values.square().min()))
-            apart = sum(alone is not None for alone in single.values())
             print(
-                f"| {line.name} | {size} | {len(known)} | {max(lost):.0e} | in {apart} layers | "
-                f"{max(each):.0e} | {spent:.1f} |",
+                f"| {line.name} | {size} | {len(known)} | {max(lost):.0e} | {spent:.1f} |",
                 flush=True,
             )
 

@@ -19,6 +19,7 @@ from fedaudit.reports import recorded
 from fedaudit.reports.comparison import Row
 from fedaudit.reports.controls import ceilings, controls, failed
 from fedaudit.reports.defense_lines import defense_lines
+from fedaudit.reports.effort import unused
 from fedaudit.reports.evidence_matrix import evidence_matrices
 from fedaudit.reports.exhibits import SEED, exhibits, points
 from fedaudit.reports.explanation import FILE as EXPLANATION
@@ -202,6 +203,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
                 else ()
             ),
             *folder.facts().notes,
+            *unused(trials),
             *_alike(None if study.of_pictures else gallery),
             *_noncommercial(folder.facts()),
             *_reach(units),

@@ -5,7 +5,8 @@ from statistics import median
 
 from fedaudit.core.trial import Trial
 from fedaudit.reports.measurement import Effort
-from fedaudit.reports.trials import Group
+from fedaudit.reports.plain_names import attack_name
+from fedaudit.reports.trials import Group, Trials
 
 # Chosen by benchmarks/convergence.py on ORL; its figures are of other faces.
 ENOUGH = 0.1
@@ -28,6 +29,17 @@ def effort(group: Group, halved: Group) -> Effort:
         converged=sum(gain <= ENOUGH for gain in gains),
         gain=max(gains, default=None),
     )
+
+
+def unused(trials: Trials) -> tuple[str, ...]:
+    """What attacks of the audit could not use of updates or local training, a sentence each."""
+    said = (
+        f"{attack_name(trial.cell.attack)} did without something: {what}."
+        for trial in trials.all
+        if trial.cell.role == "audit"
+        for what in trial.unused
+    )
+    return tuple(dict.fromkeys(said))
 
 
 def gain_of(full: Trial, half: Trial) -> float | None:

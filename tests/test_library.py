@@ -96,6 +96,19 @@ def test_closed_forms_are_exact_and_the_model_is_left_alone(kind: Any) -> None:
     assert all(torch.equal(value, sent[name]) for name, value in update.items())
 
 
+@pytest.mark.parametrize("of_model", [torch.float32, torch.float64])
+@pytest.mark.parametrize("of_update", [torch.float32, torch.float64])
+def test_updates_and_models_in_double_precision_are_taken(
+    of_model: torch.dtype, of_update: torch.dtype
+) -> None:
+    model = mlp()
+    photo = drawn(model).to(of_model)
+    update = gradient(model.to(of_model), photo, LABELS)
+    sent = {name: value.to(of_update) for name, value in update.items()}
+    rebuilt = fedaudit.attack(model, sent, "analytic", image_shape=SHAPE)
+    torch.testing.assert_close(rebuilt.images, photo.float(), atol=1e-4, rtol=0)
+
+
 def test_photos_come_back_as_they_were_before_normalization() -> None:
     model = mlp()
     photo = drawn(model)

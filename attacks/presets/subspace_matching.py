@@ -5,6 +5,7 @@ from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.stage import (
     SPAN_FADING,
     SPAN_LR,
+    SPAN_MENDS,
     SPAN_POLISH,
     SPAN_STEPS,
     SPAN_VARIATION,
@@ -15,6 +16,7 @@ from fedaudit.attacks.search.stage import (
 def subspace_matching(
     *,
     steps: int = SPAN_STEPS,
+    mends: int = SPAN_MENDS,
     lr: float = SPAN_LR,
     total_variation: float = SPAN_VARIATION,
     fading: float = SPAN_FADING,
@@ -34,7 +36,8 @@ def subspace_matching(
     not known.
 
     Args:
-        steps: Steps of Adam, from gray.
+        steps: Steps of Adam, from noise; and again after each mending.
+        mends: How often what contradicts the update in places is drawn anew there, and searched on.
         lr: Peak step size, in units of the pixel range [0, 1]; falls as a cosine.
         total_variation: Weight of the total variation at the start.
         fading: Power of the share of steps left by which that weight falls, to 0. With 0 it stays,
@@ -50,7 +53,9 @@ def subspace_matching(
     if steps < 1:
         raise ValueError("steps must be at least 1")
     return MatchingAttack(
-        stages=span_stages(steps, polish, lr=lr, total_variation=total_variation, fading=fading),
+        stages=span_stages(
+            steps, polish, mends=mends, lr=lr, total_variation=total_variation, fading=fading
+        ),
         match="spans",
         layers=tuple(layers),
         face_colors=face_colors,

@@ -15,6 +15,10 @@ FACE_MEAN, FACE_DEVIATION = (0.464, 0.370, 0.303), (0.262, 0.205, 0.186)
 VARIATION, VARIATION_AT = 0.3, 1024
 """Weight of the total variation, and unknown numbers (a gray image of 32 px) of its images."""
 
+COLOR_WEIGHTS = (1.0, 3.0, 6.0)
+"""Of brightness, red against blue, green against both: about the inverse ratios of how much photos
+of p01 and p02 of OpenPeople vary in them; benchmarks/subspace.py reports on p09 and p10."""
+
 FACE_COLORS = 0.3
 """Weight of `FaceColors`, likewise."""
 
@@ -27,6 +31,20 @@ def total_variation(images: Tensor) -> Tensor:
     vertical = (images[..., 1:, :] - images[..., :-1, :]).abs().mean()
     horizontal = (images[..., :, 1:] - images[..., :, :-1]).abs().mean()
     return vertical + horizontal
+
+
+def color_variation(images: Tensor) -> Tensor:
+    """The total variation of brightness and, weighed by `COLOR_WEIGHTS`, of two color differences.
+
+    Photos vary less in color than in brightness, which the variation of each channel does not
+    mind; of gray images it is the same as that.
+    """
+    if images.shape[1] != 3:
+        return total_variation(images)
+    red, green, blue = images.unbind(1)
+    parts = (red + green + blue) / 3**0.5, (red - blue) / 2**0.5, (red - 2 * green + blue) / 6**0.5
+    weighed = [part * weight for part, weight in zip(parts, COLOR_WEIGHTS, strict=True)]
+    return total_variation(torch.stack(weighed, 1))
 
 
 def usual_variation(unknowns: int) -> float:

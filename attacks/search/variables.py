@@ -14,6 +14,7 @@ from fedaudit.attacks.generators.projections import project_l1
 from fedaudit.attacks.generators.untrained import UntrainedPrior
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.span_matching import SpanMatching
+from fedaudit.attacks.search.span_mending import mended
 from fedaudit.attacks.training.simulated_training import smooth_noise
 from fedaudit.core.choices import check_choices
 from fedaudit.models.facenet import require_face_net
@@ -119,12 +120,13 @@ class Pixels:
 
     Args:
         start: "gray" (0.5 with a little uniform noise), "uniform" noise in [0, 1], "normal" noise
-            around 0.5 (DLG's), or the "previous" stage's images.
+            around 0.5 (DLG's), the "previous" stage's images, or those "mended": drawn anew where
+            what layers' inputs span shows that they are wrong (`span_mending`).
         spread: Half the width of the noise around gray.
         clamp: Keep them in [0, 1] after each step.
     """
 
-    start: Literal["gray", "uniform", "normal", "previous"] = "gray"
+    start: Literal["gray", "uniform", "normal", "previous", "mended"] = "gray"
     spread: float = 0.1
     clamp: bool = True
 
@@ -134,9 +136,14 @@ class Pixels:
     def begin(self, scene: Scene, before: StageResult) -> list[Tensor]:
         """Noise, or the images so far."""
         evidence, like = scene.evidence, scene.like
-        if self.start == "previous":
+        if self.start in ("previous", "mended"):
+            images = before.images
+            if self.start == "mended":
+                spans = scene.spans or scene.matching
+                assert isinstance(spans, SpanMatching)
+                images = torch.stack([mended(spans, one, scene.generator) for one in images])
             channels = evidence.free_shape[0]
-            return [before.images[:, i, :channels].clone() for i in range(evidence.count)]
+            return [images[:, i, :channels].clone() for i in range(evidence.count)]
         size = (scene.restarts, evidence.count, *evidence.shape)
         if self.start == "normal":
             drawn = 0.5 + 0.25 * torch.randn(size, generator=scene.generator)

@@ -21,6 +21,8 @@ KINDS = ("attacks", "defenses", "methods", "metrics", "data", "networks", "judge
 
 RENAMED = {("attacks", "entry"): "first_fully_connected"}
 """(kind, former name of a setting) → its name today."""
+RENAMED_PLUGINS = {("attacks", "lti"): "learned_inversion"}
+"""(kind, former name of a plugin) → its name today."""
 
 
 @cache
@@ -62,6 +64,8 @@ def lookup(kind: str, name: str) -> Any:
         return import_object(name)
     point = _table(kind).get(name)
     if point is None:
+        if now := RENAMED_PLUGINS.get((kind, name)):
+            raise ConfigError(f"{_noun(kind)} {name!r} is called {now!r} now.")
         raise UnknownNameError(_noun(kind), name, names(kind))
     try:
         return point.load()

@@ -134,7 +134,7 @@ class Trial:
         images: One score per image of the target.
         labels_correct: Share of the label multiset that was recovered; None where not attempted.
         objective, iterations, gradient_evaluations, seconds, adaptive, history, restarts,
-            closed_form: As in `Reconstruction`.
+            closed_form, unused: As in `Reconstruction`.
         claims: The privacy guarantees claimed for what was attacked, one for each unit.
         of: What the images are of, as in `Reconstruction`.
         sent: Everything that the client sent, in order.
@@ -166,3 +166,4 @@ class Trial:
     lineup: Lineup | None = None
     restarts: int = 1
     closed_form: bool = False
+    unused: tuple[str, ...] = ()

@@ -69,9 +69,10 @@ def check_differentiable(network: nn.Module, image_shape: Sequence[int]) -> bool
 
 def _check(network: nn.Module, image_shape: Sequence[int]) -> bool:
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand(2, *image_shape, generator=generator)
-    if next(network.parameters(), None) is None:
+    first = next(network.parameters(), None)
+    if first is None:
         raise UsageError("the model has no parameters: nothing was learned, nothing is shared.")
+    images = torch.rand(2, *image_shape, generator=generator).to(first.dtype)
     try:
         with torch.no_grad():
             scores = network(images)

@@ -104,6 +104,7 @@ def run_cell(
         lineup=judged.lineup,
         restarts=reconstruction.restarts,
         closed_form=reconstruction.closed_form,
+        unused=reconstruction.unused,
     )
     folder.save_trial(trial, judged.tensors)
 

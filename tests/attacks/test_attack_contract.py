@@ -46,7 +46,7 @@ TINY: dict[str, dict[str, Any]] = {
     "grad_inversion": {"steps": 12, "restarts": 2},
     "analytic": {},
     "r_gap": {},
-    "lti": {
+    "learned_inversion": {
         "faces": 24,
         "epochs": 2,
         "width": 256,
@@ -87,7 +87,7 @@ CLOSED_FORM = {
     "trap_weights",
     "analytic",
     "spear",
-    "lti",
+    "learned_inversion",
     "feature_decoder",
     "r_gap",
     "template_inversion",

@@ -96,9 +96,9 @@ def test_compression_breaks_matching_and_not_learned_inversion(
     facts: DefenseFacts,
     intercept: Intercept,
 ) -> None:
-    """LTI learns through the defense; a real one has thousands of faces, this one 300."""
+    """It learns through the defense; a real one has thousands of faces, this one 300."""
     captured = intercept(network="lenet")
-    learned = create("attacks", "lti", {"faces": 300, "epochs": 6, "cache": "off"})
+    learned = create("attacks", "learned_inversion", {"faces": 300, "epochs": 6, "cache": "off"})
     attack = inverting_gradients(steps=60, polish=25)
     seen = changed(captured.seen, change)
     broken = psnr(attack(seen, generator=noise()).images, captured)

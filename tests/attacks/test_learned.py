@@ -13,7 +13,7 @@ from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.learned import decoder, feature_decoder
 from fedaudit.attacks.learned.feature_decoder import FeatureDecoder
-from fedaudit.attacks.learned.lti import LearnedInversion, principal
+from fedaudit.attacks.learned.learned_inversion import LearnedInversion, principal
 from fedaudit.attacks.learned.sketch import Sketch, image_gradients, leading
 from fedaudit.core.capture import Capture
 from fedaudit.core.errors import AttackError

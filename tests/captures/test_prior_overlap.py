@@ -73,6 +73,6 @@ def test_the_attackers_own_folder_is_compared(tmp_path: Path) -> None:
     audited = Choice("folder", {"path": str(_photos(tmp_path / "audited", 1, 2))})
     for name, known in (("same", (2, 3)), ("others", (4, 5))):
         own = _photos(tmp_path / name, *known)
-        told = overlaps(asked(audited, Choice("lti", {"photos": str(own)})))
+        told = overlaps(asked(audited, Choice("learned_inversion", {"photos": str(own)})))
         assert bool(told) == (name == "same")
     assert photos_behind(tmp_path / "none.safetensors") == frozenset()

@@ -61,5 +61,10 @@ def test_a_setting_of_a_former_name_is_refused_with_its_name_today() -> None:
         create("attacks", "dlg", {"entry": False})
 
 
+def test_a_plugin_of_a_former_name_is_refused_with_its_name_today() -> None:
+    with pytest.raises(ConfigError, match="attack 'lti' is called 'learned_inversion' now"):
+        create("attacks", "lti", {})
+
+
 def test_an_attack_that_does_not_say_so_has_not_adapted() -> None:
     assert Reconstruction(torch.zeros(1, 3, 8, 8), torch.zeros(1)).adaptive == "no"

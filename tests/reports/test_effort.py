@@ -11,9 +11,9 @@ from fedaudit.core.protocols import Halves
 from fedaudit.core.registry import create
 from fedaudit.core.scenario import Study
 from fedaudit.core.trial import Trial
-from fedaudit.reports.effort import effort, gain_of
+from fedaudit.reports.effort import effort, gain_of, unused
 from fedaudit.reports.measurement import Effort
-from fedaudit.reports.trials import Group
+from fedaudit.reports.trials import Group, Trials
 
 sys.path.insert(0, str(Path(__file__).parent))
 from made_up import line, study, table, trial
@@ -67,6 +67,15 @@ def test_what_is_not_reported_counts_as_not_enough() -> None:
     assert (found.enough, found.words) == (False, "convergence not reported")
     exact = effort(Group((trial(0),)), Group(()))
     assert (exact.enough, exact.words) == (True, "exact, no search")
+
+
+def test_what_attacks_could_not_use_is_told_once_and_of_the_audit_alone() -> None:
+    some = [replace(trial(k), unused=("labels are not known",)) for k in range(2)]
+    control = replace(searched(0, 0.2), unused=("dropout",))
+    control = replace(control, cell=replace(control.cell, role="prior_only"))
+    assert unused(Trials((*some, control))) == (
+        "inverting gradients did without something: labels are not known.",
+    )
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ class Search:
         optimizer: "signed_adam" steps along Adam's direction for the *sign* of the derivative, as
             Geiping et al. do. "lbfgs" (one restart only) makes up to 10 iterations a step.
         project: Applied to the first variables after each step, one function a variable.
+        memory: Share of its mean square of slopes that Adam keeps in a step.
     """
 
     variables: Sequence[Tensor]
@@ -66,6 +67,7 @@ class Search:
     schedule: Callable[[int, int], float] = cosine_ramp
     optimizer: str = "adam"
     project: Sequence[Callable[[Tensor], Tensor]] | None = None
+    memory: float = 0.999
 
     def __post_init__(self) -> None:
         rates = [self.lr] * len(self.variables) if isinstance(self.lr, float) else list(self.lr)
@@ -83,7 +85,11 @@ class Search:
             )
         else:
             self._torch = torch.optim.Adam(
-                [{"params": [v], "lr": rate} for v, rate in zip(self.variables, rates, strict=True)]
+                [
+                    {"params": [v], "lr": rate}
+                    for v, rate in zip(self.variables, rates, strict=True)
+                ],
+                betas=(0.9, self.memory),
             )
         self.done = 0
         restarts = len(self.variables[0])

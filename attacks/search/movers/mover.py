@@ -31,6 +31,7 @@ class Plan:
     lr: float
     rounds: int = 4
     optimizer: Optimizer = "adam"
+    memory: float = 0.999
     schedule: Schedule = "cosine"
     project: Callable[[int, Tensor], Tensor] | None = None
     patience: int = 0

@@ -171,6 +171,7 @@ class Movement:
             plan.steps,
             SCHEDULES[plan.schedule],
             optimizer=plan.optimizer,
+            memory=plan.memory,
             project=[partial(plan.project, i) for i in which] if plan.project else None,
         )
 

@@ -1,4 +1,4 @@
-"""Learning to invert: a network that turns defended updates into images."""
+"""A network that learns to turn defended updates into images."""
 
 import time
 from collections.abc import Mapping
@@ -33,14 +33,14 @@ FITTED = 3000
 class LearnedInversion:
     """Learn the inverse on auxiliary faces that go through the same model and the same defense.
 
-    Wu et al. (UAI 2023, "Learning to Invert: Simple Adaptive Attacks for Gradient Inversion in
-    Federated Learning"): gradients of auxiliary faces are defended as the client's is, hashed to a
-    few thousand numbers, and a network learns to draw the face from them; for batches, all faces of
-    an update in whatever order suits. It needs no derivative of the defense, so it holds up where
-    matching has nothing to follow: signs, pruned updates, noise. Labels are drawn at random while
-    training, so one training serves all. Before the network the sketches are projected on their
-    principal directions, where the noise of a defense, which is spread evenly, hardly shows; that,
-    and the convolutions that draw the face, are not the paper's, whose network is fully connected.
+    After Wu et al. (UAI 2023, "Learning to Invert: Simple Adaptive Attacks for Gradient Inversion
+    in Federated Learning", LTI): gradients of auxiliary faces are defended as the client's is,
+    hashed to a few thousand numbers, and a network learns to draw the face from them; for batches,
+    all faces of an update in whatever order suits. It needs no derivative of the defense, so it
+    holds up where matching has nothing to follow: signs, pruned updates, noise. Labels are drawn at
+    random while training, so one training serves all. It is not LTI itself, whose network is fully
+    connected: here the sketches are first projected on their principal directions, where the noise
+    of a defense, which is spread evenly, hardly shows, and convolutions draw the face.
 
     Trains once for a model, a defense and a number of images, in minutes; then a target costs
     milliseconds.

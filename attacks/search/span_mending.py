@@ -1,0 +1,67 @@
+"""Draws images anew where they contradict the update: searches by spans get stuck in places.
+
+A search ends in a local minimum where some fine structure lies a step of a convolution beside its
+place. The distance tells that something is wrong, each single patch tells where: its part outside
+of what the layer's patches span.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedaudit.attacks.search.span_matching import SpanMatching
+
+# By photos of p01 and p02 of OpenPeople; benchmarks/subspace.py reports on p09 and p10.
+WRONG = (2.0, 6.0)
+"""Misfit, in units of the median place, from which a place is drawn anew in part, and in whole."""
+NOISE = 0.1
+"""Deviation of what is drawn, around the mean color nearby."""
+CELLS = 8
+"""Means are of as many cells along each side of an image."""
+
+
+def misfit(spans: SpanMatching, images: Tensor) -> Tensor | None:
+    """How much of its patches at each place lies outside of what they must be in.
+
+    Args:
+        spans: Of the layers.
+        images: `[N, C, H, W]`.
+
+    Returns:
+        `[N, 1, H, W]` in units of the median; None where no layer's patches are spanned as a whole.
+    """
+    count, (height, width) = len(images), images.shape[2:]
+    total = 0 * images[:, :1]
+    reader = spans.evidence.reader
+    whole = [s for s in spans.spans if s.whole and not s.of_maps and len(s.basis) == 1]
+    with torch.no_grad():
+        entered = reader.inputs([s.name for s in whole], images) if whole else {}
+        for span in whole:
+            missing = count * span.positions - int((span.weights > 0).sum())
+            rows = round((span.positions * height / width) ** 0.5)
+            layer = entered[span.name][0][0]
+            if missing > 1 or not isinstance(layer, nn.Conv2d) or span.positions % max(rows, 1):
+                continue
+            patches = span.rows(entered[span.name])[0].double()
+            if missing:  # batch norm in training mode: only differences of patches are spanned
+                patches = patches - patches.mean(0)
+            basis = span.basis[0, span.weights[0] > 0]
+            left = (patches - (patches @ basis.mT) @ basis).square().sum(1)
+            share = (left / patches.square().sum(1).mean()).view(count, 1, rows, -1).to(images)
+            total = total + F.interpolate(share, (height, width), mode="bilinear")
+    middle = total.median()
+    return total / middle if middle > 0 else None
+
+
+def mended(spans: SpanMatching, images: Tensor, generator: torch.Generator) -> Tensor:
+    """Images `[N, C, H, W]` with noise in the places that are wrong; the rest as it is."""
+    wrong = misfit(spans, images)
+    if wrong is None:
+        return images
+    low, high = WRONG
+    share = ((wrong - low) / (high - low)).clamp(0, 1)
+    size = images.shape[2:]
+    coarse = F.interpolate(images, [min(CELLS, n) for n in size], mode="area")
+    near = F.interpolate(coarse, tuple(size), mode="bilinear")
+    drawn = torch.randn(images.shape, generator=generator).to(images)
+    return ((1 - share) * images + share * (near + NOISE * drawn)).clamp(0, 1)

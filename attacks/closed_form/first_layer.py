@@ -130,7 +130,7 @@ def assign_labels(evidence: Evidence, layer: FirstLayer, images: Tensor) -> tupl
     needed = layer.upstream(inputs)
     outputs: list[Tensor] = []
     with layer.module.register_forward_hook(lambda *call: outputs.append(call[2])):
-        scores = evidence.model(images)
+        scores = evidence.model(images.to(evidence.like))
     agreement = needed.new_zeros(count, count)
     for column, label in enumerate(labels.tolist()):
         loss = criterion_of(evidence.model)(scores, labels.new_full((count,), label))

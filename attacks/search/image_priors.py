@@ -37,7 +37,7 @@ def color_variation(images: Tensor) -> Tensor:
     """The total variation of brightness and, weighed by `COLOR_WEIGHTS`, of two color differences.
 
     Photos vary less in color than in brightness, which the variation of each channel does not
-    mind; of gray images it is the same as that.
+    mind. Of one channel it is its total variation.
     """
     if images.shape[1] != 3:
         return total_variation(images)

@@ -1,0 +1,74 @@
+"""Where an image contradicts the update, and what mending leaves alone; colors' variation."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedaudit.attacks.gathering.gather import Evidence, gather_inputs
+from fedaudit.attacks.search.image_priors import color_variation, total_variation
+from fedaudit.attacks.search.span_matching import SpanMatching
+from fedaudit.attacks.search.span_mending import mended, misfit
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_common_maps import drawn, network
+from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
+from fedaudit.core.shared import Update
+from fedaudit.models import live_module
+
+
+def spans_of(count: int, *, normalized: bool) -> SpanMatching:
+    model = network(normalized=normalized)
+    named = dict(model.named_parameters())
+    loss = F.cross_entropy(model(drawn(count)), torch.arange(count) % 5)
+    update = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+    state = {**named, **dict(model.named_buffers())}
+    seen = Observation(
+        model=ModelSpec(live_module.FACTORY, {"module": model, "redrawn": ()}),
+        before={name: value.detach() for name, value in state.items()},
+        shared=(Update("gradient", update, count),),
+        image_shape=(3, 16, 16),
+        batch_size=count,
+        num_classes=5,
+        training=LocalTraining(batch_size=count, batch_norm="train" if normalized else "eval"),
+    )
+    evidence: Evidence = gather_inputs(seen)
+    return SpanMatching(evidence)
+
+
+def spoiled(images: Tensor) -> Tensor:
+    """The first image's upper left corner is another's."""
+    wrong = images.clone()
+    wrong[0, :, :5, :5] = drawn(1, seed=7)[0, :, :5, :5]
+    return wrong
+
+
+@pytest.mark.parametrize(("count", "normalized"), [(1, False), (2, False), (2, True)])
+def test_it_is_told_where_an_image_is_wrong(count: int, normalized: bool) -> None:
+    spans, images = spans_of(count, normalized=normalized), drawn(count)
+    apart = misfit(spans, spoiled(images))
+    assert apart is not None
+    assert apart.shape == (count, 1, 16, 16)
+    image, place = divmod(int(apart.flatten().argmax()), 256)
+    assert (image, place // 16 < 8, place % 16 < 8) == (0, True, True)
+
+
+def test_only_what_is_wrong_is_drawn_anew() -> None:
+    spans, wrong = spans_of(1, normalized=False), spoiled(drawn(1))
+    better = mended(spans, wrong, torch.Generator().manual_seed(0))
+    moved = (better - wrong).abs().amax(1)[0]
+    assert float(moved[:4, :4].max()) > 0.05
+    assert float(moved[14:, 14:].max()) == 0
+    again = mended(spans, wrong, torch.Generator().manual_seed(0))
+    assert torch.equal(better, again)
+
+
+def test_color_varies_more_than_brightness() -> None:
+    gray = drawn(1)[:, :1].expand(-1, 3, -1, -1)
+    torch.testing.assert_close(color_variation(gray), total_variation(gray) / 3**0.5)
+    tinted = gray * torch.tensor([1.0, 0.0, -1.0]).view(3, 1, 1)
+    assert color_variation(tinted) > 2 * total_variation(tinted)
+    assert torch.equal(color_variation(gray[:, :1]), total_variation(gray[:, :1]))

@@ -12,12 +12,12 @@ from fedaudit.attacks.gathering.gather import Evidence, gather_inputs
 from fedaudit.attacks.search.image_priors import color_variation, total_variation
 from fedaudit.attacks.search.span_matching import SpanMatching
 from fedaudit.attacks.search.span_mending import mended, misfit
-
-sys.path.insert(0, str(Path(__file__).parent))
-from test_common_maps import drawn, network
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.core.shared import Update
 from fedaudit.models import live_module
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_common_maps import drawn, network
 
 
 def spans_of(count: int, *, normalized: bool) -> SpanMatching:

@@ -15,31 +15,35 @@ from fedaudit.defenses.dplc import DPLC
 def selection_holes(defense: Defense, returned: ClientReturn) -> Iterator[str]:
     """What DPLC's choice of clusters, which has no noise, tells of single class embeddings.
 
-    Each class embedding is replaced by its opposite: a neighboring set of the claim. Where another
-    number of centers is released then, the claim's "replace one" is told for certain: no ε holds
-    for the whole of what is sent, however large the noise on each center.
+    A set of class embeddings and a neighbor of it ("replace one") that the released clusters tell
+    apart for certain: T that agree are one center, and with one of them turned around there is
+    none. So no ε holds for what is sent as a whole, however large the noise on each center. Beside
+    it stands how many neighbors of the client's own class embeddings are told apart so.
     """
     rows = returned.kept.get("head.weight")
     for part in parts_of(defense):
-        if not isinstance(part, DPLC) or rows is None:
+        if not isinstance(part, DPLC):
             continue
-        own = _sizes(part, rows)
-        told = 0
-        for number in range(len(rows)):
-            neighbor = rows.clone()
-            neighbor[number] = -rows[number]
-            told += len(_sizes(part, neighbor)) != len(own)
-        if told:
-            yield (
-                f"of {len(rows)} neighboring sets of class embeddings (one replaced by its "
-                f"opposite) {told} release another number of centers than this client's "
-                f"{len(own)}: which clusters are large enough is decided without noise, so that no "
-                "ε holds for what is sent as a whole"
-            )
+        alike = torch.eye(2)[:1].repeat(part.min_size, 1)
+        if not _told(part, alike):
+            continue
+        own = "" if rows is None else f", and so are {_told(part, rows)} of this client's own"
+        yield (
+            f"{part.min_size} class embeddings that agree are released as a center, and with one "
+            f"of them replaced none is: {_told(part, alike)} of their {len(alike)} neighbors are "
+            f"told by the number of centers alone{own}. It is decided without noise, so that no ε "
+            "holds for what is sent as a whole"
+        )
 
 
-def _sizes(part: DPLC, rows: Tensor) -> list[int]:
-    return [len(members) for members in part.clusters(rows)]
+def _told(part: DPLC, rows: Tensor) -> int:
+    """For how many rows another number of clusters is released once they are turned around."""
+    count, told = len(part.clusters(rows)), 0
+    for number in range(len(rows)):
+        neighbor = rows.clone()
+        neighbor[number] = -rows[number]
+        told += len(part.clusters(neighbor)) != count
+    return told
 
 
 def repeats(first: ClientReturn, second: ClientReturn) -> bool:

@@ -56,11 +56,14 @@ def _verdict(study: Study, scenario: Scenario, defense: Choice) -> ClaimVerdict:
         reasons=("it claims no ε: what it is worth, attacks say",),
         changes=("attack it: fedaudit run",),
     )
+    holes = list(selection_holes(simulation.defense, returned))
+    if not claims and holes:
+        changes = ("choose clusters with noise, or claim no ε",)
+        return replace(verdict, standing="contradicted", reasons=tuple(holes), changes=changes)
     if not claims:
         return verdict
     broken = [claim for claim in claims if claim.broken]
     no_noise = [claim for claim in claims if claim.epsilon == float("inf")]
-    holes = list(selection_holes(simulation.defense, returned))
     if not no_noise and repeats(returned, a_round(2)):
         holes.append("two rounds sent the same, bit by bit: the noise repeats, or is not there")
     standing: Standing = (

@@ -8,6 +8,7 @@ from fedaudit.core.client import ClientReturn
 from fedaudit.core.shared import Update
 from fedaudit.defenses.chain import Chain
 from fedaudit.defenses.dplc import DPLC
+from fedaudit.defenses.none import NoDefense
 from fedaudit.study.claim_holes import repeats, selection_holes
 
 
@@ -20,16 +21,18 @@ def group(count: int) -> torch.Tensor:
 def test_a_cluster_at_its_threshold_tells_each_of_its_members() -> None:
     dplc = DPLC(min_size=4, max_clusters=1)
     (hole,) = selection_holes(dplc, ClientReturn((), {"head.weight": group(4)}))
-    assert "of 4 neighboring sets" in hole
-    assert "opposite) 4 release another number of centers than this client's 1" in hole
+    assert hole.startswith("4 class embeddings that agree are released as a center")
+    assert "4 of their 4 neighbors" in hole
+    assert "so are 4 of this client's own" in hole
     chained = Chain(of=({"name": "dplc", "min_size": 4, "max_clusters": 1},))
-    assert list(selection_holes(chained, ClientReturn((), {"head.weight": group(4)})))
+    (hole,) = selection_holes(chained, ClientReturn((), {"head.weight": group(5)}))
+    assert "so are 0 of this client's own" in hole  # one to spare: released either way
 
 
-def test_a_cluster_with_one_to_spare_is_released_either_way() -> None:
-    dplc = DPLC(min_size=4, max_clusters=1)
-    assert not list(selection_holes(dplc, ClientReturn((), {"head.weight": group(5)})))
-    assert not list(selection_holes(dplc, ClientReturn(())))
+def test_what_decides_nothing_by_size_has_no_such_hole() -> None:
+    alone = DPLC(min_size=1, max_clusters=1)  # some center is released, whoever is there
+    assert not list(selection_holes(alone, ClientReturn(())))
+    assert not list(selection_holes(NoDefense(), ClientReturn(())))
 
 
 def test_noise_that_repeats_is_seen() -> None:

@@ -133,6 +133,8 @@ def test_a_node_that_differs_is_refused(tmp_path: Path) -> None:
         NodeCheck(tmp_path, version="9.9")()
     with pytest.raises(RunFolderError, match=r"not shared. Put --output on a file system that"):
         node_check(tmp_path / "elsewhere")()
+    with pytest.raises(RunFolderError, match="in which the command was given"):
+        NodeCheck(None, place=tmp_path / "elsewhere")()
 
 
 @pytest.mark.parametrize(

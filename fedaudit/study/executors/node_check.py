@@ -20,11 +20,13 @@ class NodeCheck:
         folder: The run folder, as an absolute path; None where jobs share none.
         version: Of the package.
         commit: Of its source, where it is a checkout.
+        place: The folder in which the command was given, which relative paths are of.
     """
 
     folder: Path | None
     version: str = VERSION
     commit: str | None = None
+    place: Path | None = None
 
     def __call__(self) -> None:
         """Refuse a machine that would compute something else, or write where nobody looks.
@@ -40,6 +42,11 @@ class NodeCheck:
                 f"{here} has fedaudit {mine}, and this study is run by {theirs}: cells of both "
                 f"would not be comparable. Install {theirs} there; what is finished is kept."
             )
+        if self.place is not None and not self.place.is_dir():
+            raise RunFolderError(
+                f"{here} has no folder {str(self.place)!r}, in which the command was given: give "
+                "it in a folder of a file system that all nodes mount at the same path."
+            )
         if self.folder is not None and not (self.folder / MANIFEST).exists():
             raise RunFolderError(
                 f"{here} does not see the run folder {str(self.folder)!r} as the process that "
@@ -50,7 +57,8 @@ class NodeCheck:
 
 def node_check(folder: Path | None) -> NodeCheck:
     """The check that this process asks of others."""
-    return NodeCheck(None if folder is None else folder.absolute(), commit=commit())
+    absolute = None if folder is None else folder.absolute()
+    return NodeCheck(absolute, commit=commit(), place=Path.cwd())
 
 
 def _build(version: str, revision: str | None) -> str:

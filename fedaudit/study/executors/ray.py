@@ -139,6 +139,8 @@ def _do(common: tuple[Work, int, float | None, NodeCheck], job: Task) -> Outcome
 
     work, threads, limit, check = common
     check()
+    if check.place is not None:
+        os.chdir(check.place)  # a cluster that runs already has a folder of its own
     with torch_threads(threads), redirect_stdout(sys.stderr):
         return attempt(work, job, limit)
 

@@ -15,7 +15,7 @@ from fedaudit.reports.charts import COLORS, NARROW, Key, both, draw, lines, over
 from fedaudit.reports.comparison import Row, met_by_adaptive, strongest
 from fedaudit.reports.figures import Columns, Figure, Panel, scenario_title, table, unique
 from fedaudit.reports.lanes import rate_axis, short
-from fedaudit.reports.plain_names import defense_name
+from fedaudit.reports.plain_names import attack_name, defense_name
 from fedaudit.reports.results import Results
 from fedaudit.reports.text import accuracy, rate
 
@@ -78,7 +78,7 @@ def frontier(results: Results) -> Figure:
         "Untrained ↑": lambda x: accuracy(x[1].utility.untrained),
         "Central training ↑": lambda x: accuracy(x[1].utility.central),
         "Re-identification ↓ (%, 0–100) [95 % CI] n": lambda x: rate(x[1].reid),
-        "Strongest attack": lambda x: x[1].attack,
+        "Strongest attack": lambda x: attack_name(x[1].attack),
         "Dominated": lambda x: (
             f"by {defense_name(x[1].dominated_by)}" if x[1].dominated_by else "no"
         ),

@@ -20,7 +20,7 @@ from fedaudit.reports.figures import (
     unique,
 )
 from fedaudit.reports.lanes import REID_SCALE, Record, bounds, intervals, ticks
-from fedaudit.reports.plain_names import defense_name
+from fedaudit.reports.plain_names import attack_name, defense_name
 from fedaudit.reports.results import Contrast, Results, ScorePoint
 from fedaudit.reports.text import (
     ABSENT,
@@ -45,7 +45,7 @@ MOST_TICKS = 120
 
 def reidentification(results: Results) -> Figure:
     """Figure (a): re-identification by attack × defense, with the prior-only line."""
-    attacks = series(unique([row.attack for row in results.rows]))
+    attacks = series(unique([attack_name(row.attack) for row in results.rows]))
     panels = []
     for scenario in unique([row.scenario for row in results.rows]):
         rows = [row for row in results.rows if row.scenario == scenario]
@@ -60,7 +60,7 @@ def reidentification(results: Results) -> Figure:
         "Scenario": lambda row: row.scenario,
         "Model state": state_of,
         "Defense": lambda row: defense_name(row.defense),
-        "Attack": lambda row: row.attack,
+        "Attack": lambda row: attack_name(row.attack),
         "Re-identification ↓ (%, 0–100) [95 % CI] n": lambda row: rate(row.reid),
         "Prior only ↓ (%, 0–100) [95 % CI] n": lambda row: rate(_prior(row)),
     }
@@ -91,7 +91,7 @@ def _reid_panel(rows: Sequence[Row], attacks: Sequence[Key], limit: float) -> Ma
     records = [
         {
             "group": defense_name(row.defense),
-            "lane": row.attack,
+            "lane": attack_name(row.attack),
             **bounds(row.reid),
             "prior": prior.value if (prior := _prior(row)) else None,
             "note": f"{row.reid.hits} of {row.reid.n}" if row.reid else f"{ABSENT} not tested",
@@ -188,14 +188,14 @@ def _score_panel(points: Sequence[ScorePoint], threshold: float | None) -> Marku
 def model_states(results: Results) -> Figure:
     """Figure (d): what the undefended update gives away, by scenario."""
     rows = [row for row in results.rows if row.defense == "none"]
-    attacks = series(unique([row.attack for row in results.rows]))
+    attacks = series(unique([attack_name(row.attack) for row in results.rows]))
     panels = [_state_panel(rows, attacks, metric) for metric in ("SSIM", "reid")] if rows else []
     columns: Columns[Row] = {
         "Scenario": lambda row: row.scenario,
         "Model state": state_of,
         "Network": lambda row: row.network,
         "Batch size (images)": lambda row: str(row.batch_size),
-        "Attack": lambda row: row.attack,
+        "Attack": lambda row: attack_name(row.attack),
         "SSIM ↓ (no unit, −1–1) [95 % CI] n": lambda row: estimate(
             row.measurement.ssim if row.measurement else None
         ),
@@ -227,7 +227,7 @@ def _state_panel(rows: Sequence[Row], attacks: Sequence[Key], metric: str) -> Pa
                 {
                     "group": row.scenario,
                     "under": state_of(row),
-                    "lane": row.attack,
+                    "lane": attack_name(row.attack),
                     **bounds(value),
                     "prior": control.value if control else None,
                     "note": f"n = {value.n}",
@@ -291,7 +291,7 @@ def contrasts(results: Results) -> Figure:
 
 
 def _pair(contrast: Contrast) -> str:
-    return f"{contrast.first} − {contrast.second}"
+    return f"{attack_name(contrast.first)} − {attack_name(contrast.second)}"
 
 
 def _contrast_panel(

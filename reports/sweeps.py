@@ -12,6 +12,7 @@ from fedaudit.reports.comparison import DefenseLine, Row
 from fedaudit.reports.defense_lines import sweeps
 from fedaudit.reports.figures import Columns, Figure, Panel, scenario_title, table, unique
 from fedaudit.reports.lanes import bounds, rate_axis
+from fedaudit.reports.plain_names import attack_name
 from fedaudit.reports.results import Results
 from fedaudit.reports.text import ABSENT, accuracy, number, rate
 
@@ -22,7 +23,7 @@ UNDEFENDED = "none"
 def setting_curves(results: Results) -> Figure:
     """Figure (f): re-identification by each attack, and accuracy, over a setting."""
     curves = sweeps(results.defenses)
-    attacks = series(unique([row.attack for row in results.rows]))
+    attacks = series(unique([attack_name(row.attack) for row in results.rows]))
     panels: list[Panel] = []
     cells: list[tuple[str, str, str, DefenseLine, Row]] = []
     for (scenario, name, setting), some in curves.items():
@@ -38,7 +39,7 @@ def setting_curves(results: Results) -> Figure:
         "Defense": lambda x: x[1],
         "Setting": lambda x: f"{x[2]} = {_value(x[3], x[2])}" if x[3].name == x[1] else UNDEFENDED,
         "ε claimed ↓ (0 and up; unit, rounds, scope)": lambda x: in_short(x[3].claims, ABSENT),
-        "Attack": lambda x: x[4].attack,
+        "Attack": lambda x: attack_name(x[4].attack),
         "Adaptive": lambda x: x[4].adaptive,
         "Re-identification ↓ (%, 0–100) [95 % CI] n": lambda x: rate(x[4].reid),
         "SSIM ↓ (no unit, −1–1)": lambda x: (
@@ -110,7 +111,7 @@ def _panel(
         }
         for k, key in enumerate(keys)
         for row in rows
-        if row.attack == key.label and row.defense in places and row.reid
+        if attack_name(row.attack) == key.label and row.defense in places and row.reid
     ]
     worth = [
         {"x": places[line.defense], "accuracy": line.utility.accuracy.value}

@@ -26,6 +26,7 @@ from fedaudit.reports.membership_figure import membership_curves
 from fedaudit.reports.pictures import Picture, Strip, Trio, strips, trios, worst_pair
 from fedaudit.reports.plain_names import attack_name, defense_name
 from fedaudit.reports.recorded_card import recorded_card
+from fedaudit.reports.reference_scale import scale
 from fedaudit.reports.results import EvidenceMatrix, EvidenceRow, Results, canonical_bytes
 from fedaudit.reports.shown_lines import privacy_lines, shown_curve
 from fedaudit.reports.sweeps import setting_curves
@@ -101,6 +102,7 @@ def render(
         "schema": f"results schema {shown.schema_version}",
         "source": "provenance",
         "headline": headline,
+        "scale": scale(shown, headline),
         "worst_row": worst_row,
         "worst_threshold": view.threshold(shown, worst_row.scenario) if worst_row else None,
         "attacks_table": view.attacks_table(shown),

@@ -88,7 +88,7 @@ class Folder:
 @pytest.fixture
 def folder(sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
     monkeypatch.delenv("FEDAUDIT_DEBUG", raising=False)
-    monkeypatch.setattr(session, "execute", lambda jobs, work, **_: ())  # computes nothing
+    monkeypatch.setattr(session, "execute", lambda *_, **__: ())  # computes nothing
     made = Folder(sound, tmp_path)
     yield made
     assert not made.canary.exists()

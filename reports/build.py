@@ -1,7 +1,6 @@
 """From a run folder to `results.json` and `report.html`; a pure function of the folder."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from fedaudit.reports import recorded
 from fedaudit.reports.comparison import Row
 from fedaudit.reports.controls import ceilings, controls, failed
 from fedaudit.reports.defense_lines import defense_lines
-from fedaudit.reports.effort import unused
 from fedaudit.reports.evidence_matrix import evidence_matrices
 from fedaudit.reports.exhibits import SEED, exhibits, points
 from fedaudit.reports.explanation import FILE as EXPLANATION
@@ -29,6 +27,7 @@ from fedaudit.reports.findings import coverage, findings
 from fedaudit.reports.headline import headline
 from fedaudit.reports.html import render
 from fedaudit.reports.image_words import in_words_of_images
+from fedaudit.reports.limitations import assets_used, limits_of_run
 from fedaudit.reports.membership_lines import (
     membership_controls,
     membership_coverage,
@@ -48,11 +47,9 @@ from fedaudit.reports.results import (
 )
 from fedaudit.reports.rows import contrasts, invalidated, rows
 from fedaudit.reports.shown_lines import privacy_findings, shown_lines
-from fedaudit.reports.text import NBSP, percent
 from fedaudit.reports.trials import Trials
 from fedaudit.scoring.identity import Gallery, gallery_of_packed
 from fedaudit.scoring.metrics import declared
-from fedaudit.stats.intervals import clopper_pearson
 from fedaudit.study import hash_list
 from fedaudit.study.calibration import read_numbers
 from fedaudit.study.inventory import Inventory
@@ -63,7 +60,7 @@ from fedaudit.study.run_folder import MODELS, RunFolder
 from fedaudit.study.session import open_report
 from fedaudit.study.sign_off import read_sign_off
 from fedaudit.study.sources import stated
-from fedaudit.study.stored_values import Facts, read_as
+from fedaudit.study.stored_values import read_as
 from fedaudit.study.trial_check import check_trials
 
 ROOT = "run folder (SHA256SUMS)"
@@ -197,37 +194,13 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         provenance=_provenance(folder, manifest),
         limitations=(
             *limitations,
-            *(
-                [recorded.SEARCHED]
-                if any(row.measurement and row.measurement.searched for row in table)
-                else ()
-            ),
-            *folder.facts().notes,
-            *unused(trials),
-            *_alike(None if study.of_pictures else gallery),
-            *_noncommercial(folder.facts()),
-            *_reach(units),
-            *_origins(stock.origins),
-            *_gaps(folder, stock),
+            *limits_of_run(folder, study, stock, trials, table, gallery, units),
         ),
         sign_off=read_sign_off(folder.path),
         explanation=_explanation(folder),
         units=units,
     )
     return in_words_of_images(results) if study.of_pictures else results
-
-
-def _reach(units: Mapping[str, int]) -> Iterator[str]:
-    """The smallest limit that the data can settle, whatever is run on them."""
-    scenes: dict[int, list[str]] = {}
-    for scenario, most in units.items():
-        scenes.setdefault(most, []).append(scenario)
-    for most, names in scenes.items():
-        least = percent(clopper_pearson(0, most)[1]).replace(NBSP, " ")
-        yield (
-            f"{', '.join(names)}: the data give {most} independent people or updates at most, "
-            f"so that no rate below {least} can be excluded, whatever is run on them."
-        )
 
 
 def _not_run(study: Study, table: tuple[Row, ...]) -> tuple[str, ...]:
@@ -357,36 +330,9 @@ def _provenance(folder: RunFolder, manifest: Manifest) -> Provenance:
         seeds=manifest.study.seeds,
         data=manifest.study.data.name,
         data_terms=facts.terms,
-        asset_terms={name: ASSETS[name].terms for name in _assets(facts)},
+        asset_terms={name: ASSETS[name].terms for name in assets_used(facts)},
         hashes={"study": manifest.digest, **facts.hashes, **_root(folder)},
     )
-
-
-def _alike(gallery: Gallery | None) -> Iterator[str]:
-    """People who may be one: rates and false match rate are wrong where they are."""
-    for one, other in gallery.alike if gallery else ():
-        yield (
-            f"{one} and {other} look like one person under two names to the judge. If they are, "
-            "the false match rate is calibrated on pairs of one person, and leaks are missed: put "
-            "their photos together, and run the study again."
-        )
-
-
-def _assets(facts: Facts) -> list[str]:
-    """Fetched files that had a part in the results; what is known of no more is left out."""
-    named = (name.removeprefix("asset ") for name in facts.hashes if name.startswith("asset "))
-    return sorted(name for name in named if name in ASSETS)
-
-
-def _noncommercial(facts: Facts) -> Iterator[str]:
-    """What was used under terms that bar commercial use."""
-    for name in _assets(facts):
-        if not ASSETS[name].commercial:
-            yield (
-                f"{name} was used, because an attack, a method or the data set asks for it: "
-                f"{ASSETS[name].terms}. Results that rest on it fall under these terms; no default "
-                "of fedaudit uses it."
-            )
 
 
 def _absence(folder: RunFolder) -> str:
@@ -403,27 +349,3 @@ def _absence(folder: RunFolder) -> str:
 def _root(folder: RunFolder) -> dict[str, str]:
     digest = hash_list.root(folder.path)
     return {ROOT: digest} if digest else {}
-
-
-def _origins(origins: Mapping[str, int]) -> Iterator[str]:
-    """Whether different code computed the cells, so that they may not be comparable."""
-    counts: Counter[str] = Counter()
-    for origin, number in origins.items():
-        counts[origin[:12] or "unknown code"] += number
-    if len(counts) > 1:
-        each = ", ".join(f"{n} by {origin}" for origin, n in counts.most_common())
-        yield (
-            f"Different code computed the cells ({each}), which may not be comparable. "
-            "`fedaudit run` with another --output computes all of them with one."
-        )
-
-
-def _gaps(folder: RunFolder, stock: Inventory) -> Iterator[str]:
-    for name in hash_list.altered_beside_cells(folder.path):
-        yield f"Altered or deleted since the run wrote it: {name}. Nothing here can be relied on."
-    if stock.missing:
-        yield f"{len(stock.missing)} job(s) of the study were not run: their cells are not tested."
-    for key, reason in stock.damaged.items():
-        yield f"Not tested, because its file is damaged: {key} ({reason})"
-    for key, message in stock.failed.items():
-        yield f"Failed: {key} ({message})"

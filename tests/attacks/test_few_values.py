@@ -37,8 +37,8 @@ def block(**settings: Any) -> Any:
 @pytest.mark.parametrize(
     ("make", "setting", "value", "words"),
     [
-        (Pixels, "start", "random", "gray, normal, previous, uniform"),
-        (Pixels, "start", "grey", "did you mean 'gray'.*gray, normal, previous, uniform"),
+        (Pixels, "start", "random", "gray, mended, normal, previous, uniform"),
+        (Pixels, "start", "grey", "did you mean 'gray'.*gray, mended, normal, previous, uniform"),
         (stage, "optimizer", "sgd", "choose from adam, cma_es, gauss_newton, lbfgs, signed_adam"),
         (stage, "optimizer", "lbgfs", "did you mean 'lbfgs'.*adam, cma_es, gauss_newton"),
         (stage, "schedule", "cosin", "did you mean 'cosine'.*constant, cosine, gifd, step"),

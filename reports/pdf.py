@@ -3,6 +3,8 @@
 import logging
 from pathlib import Path
 
+from PIL import ImageFile
+
 from fedaudit.core.errors import ConfigError
 
 _PAPER = Path(__file__).parent / "templates" / "paper.css"
@@ -18,6 +20,7 @@ def pdf(page: str) -> bytes:
     Raises:
         ConfigError: WeasyPrint or the libraries that it needs are not installed.
     """
+    truncated = ImageFile.LOAD_TRUNCATED_IMAGES
     try:
         from weasyprint import HTML  # noqa: PLC0415 - an extra
         from weasyprint.urls import URLFetcher  # noqa: PLC0415 - an extra
@@ -28,11 +31,11 @@ def pdf(page: str) -> bytes:
             "(Debian: apt install libpango-1.0-0 libpangoft2-1.0-0). Without it: open report.html "
             "in a browser and print it."
         ) from error
+    finally:  # its import has every image of this process read where the file is cut off
+        ImageFile.LOAD_TRUNCATED_IMAGES = truncated
     logger = logging.getLogger("weasyprint")
     level = logger.level
-    logger.setLevel(
-        logging.CRITICAL
-    )  # it reports each rule of the screen that paper has no use for
+    logger.setLevel(logging.CRITICAL)  # it reports rules of the screen, of no use on paper
     styled = page.replace("</style>", _PAPER.read_text("utf-8") + "</style>", 1)
     document = HTML(string=styled, url_fetcher=URLFetcher(allowed_protocols=("data",)))
     try:

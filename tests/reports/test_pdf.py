@@ -2,6 +2,7 @@
 
 import builtins
 import re
+import subprocess
 import sys
 import zlib
 from base64 import b64decode
@@ -65,3 +66,15 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ConfigError, match=r"pip install 'fedaudit\[pdf\]'"):
         pdf("<p>")
+
+
+def test_a_photo_that_is_cut_off_is_refused_afterwards_too() -> None:
+    pytest.importorskip("weasyprint")
+    program = (
+        "from PIL import ImageFile\n"
+        "from fedaudit.reports.pdf import pdf\n"
+        "pdf('<html lang=\"en\"><title>t</title><style></style><p>text</p></html>')\n"
+        "assert 'weasyprint' in __import__('sys').modules\n"
+        "assert not ImageFile.LOAD_TRUNCATED_IMAGES\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

@@ -1,8 +1,11 @@
 """Large results: many defenses in one scenario, many trials."""
 
 import random
+import sys
 from dataclasses import replace
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent))
 from sample import THRESHOLD, sample
 
 from fedaudit.reports.results import Results, ScorePoint

@@ -140,12 +140,35 @@ def _clean(row: Row, rows: Sequence[Row], settings: Settings) -> str:
 
 
 def _open(row: Row) -> str:
-    """A row that settles nothing, or a trace only."""
+    """A row that settles nothing, or a trace only; copies beside it are told first."""
     if row.undefended:
-        return f"Without a defense: {row.verdict.sentence}"
-    if row.defense in UNSTATED:
-        return f"At worst ({_where(row)}): {row.verdict.sentence}"
-    return f"{_deployed(row)}: {row.verdict.sentence}"
+        subject = "Without a defense"
+    elif row.defense in UNSTATED:
+        subject = f"At worst ({_where(row)})"
+    else:
+        subject = _deployed(row)
+    return f"{subject}: {_copies(row)}{row.verdict.sentence}"
+
+
+def _copies(row: Row) -> str:
+    """That photos came back whole, where their control made no copy; "" otherwise.
+
+    Whoever sees the photo beside its copy, and reads that nothing is settled, must learn why.
+    """
+    m = row.measurement
+    if m is None or not m.copies or not m.copies.hits or not m.prior_copies or m.prior_copies.hits:
+        return ""
+    tried = m.copy_calibration.false_copies
+    if tried is None:
+        doubt = "tried on no other photos"
+    elif tried.hits:
+        doubt = f"which other photos of {counted(tried)} reach, too"
+    else:
+        doubt = f"which no other photo of {tried.n} people reaches, too few to prove it by"
+    return (
+        f"photos come back as what passes for copies, of {counted(m.copies)} "
+        f"(PSNR at least {m.copy_calibration.psnr:.1f} dB, {doubt}). "
+    )
 
 
 def _deployed(row: Row) -> str:

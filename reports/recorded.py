@@ -141,7 +141,7 @@ def _copied(study: Study, rows: Sequence[Row]) -> Iterator[Finding]:
         yield Finding(
             id="",
             severity=severity_of(rate, passive=True),
-            confidence="high",
+            confidence="high" if measurement.copied else "medium",
             cause="Photos come back as copies from updates",
             title=f"Photos come back as copies from updates of {model_in_words(best)}",
             claim=copies_text(measurement),

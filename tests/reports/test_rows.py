@@ -6,6 +6,7 @@ import pytest
 
 from fedaudit.core.reconstruction import Adaptive
 from fedaudit.core.trial import Trial
+from fedaudit.reports.headline import headline
 from fedaudit.reports.measurement import Worst
 from fedaudit.reports.rows import contrasts, rows
 from fedaudit.reports.verdicts import NOT_TESTED
@@ -127,6 +128,13 @@ def test_a_copy_is_proof_on_enough_people(calibrated: int) -> None:
     assert m.prior_copies
     assert (m.copies.hits, m.copies.n, m.prior_copies.hits) == (1, 2, 0)
     assert m.copied == (calibrated == 40)
+    # The sentence on top tells what anybody sees on the page, and why it is no proof.
+    top = headline((row,), SETTINGS, ("none",))[0]
+    told = "photos come back as what passes for copies, of 1 of 2 people" in top.sentence
+    assert told == (calibrated != 40)
+    if calibrated != 40:
+        doubt = "other photos of 1 of 10 people reach" if calibrated else "tried on no other photos"
+        assert doubt in top.sentence
     # A prior that makes copies without the update proves nothing.
     (row,) = rows(study(targets=2), trials(made, [of(40, t) for t in control]), {}, SETTINGS, judge)
     assert not measured(row).copied

@@ -13,10 +13,10 @@ from fedaudit.core.registry import lookup, no_attribute, object_names
 
 def __getattr__(name: str) -> Any:
     """The class of a registered defense, imported when it is asked for."""
-    registered = object_names("defenses")
-    if name not in registered:
-        raise no_attribute(__name__, name, registered)
-    return lookup("defenses", registered[name])
+    registry = object_names("defenses")
+    if name not in registry:
+        raise no_attribute(__name__, name, registry)
+    return lookup("defenses", registry[name])
 
 
 def __dir__() -> list[str]:

@@ -88,8 +88,8 @@ def laplace_epsilon(noise: float, delta: float, steps: int) -> tuple[float, floa
     basic = steps * one
     if one > 1:  # where e^ε may overflow, and advanced composition gains nothing
         return basic, 0.0
-    advanced = one * math.sqrt(2 * steps * math.log(1 / delta)) + basic * math.expm1(one)
-    return (basic, 0.0) if basic <= advanced else (advanced, delta)
+    tight = one * math.sqrt(2 * steps * math.log(1 / delta)) + basic * math.expm1(one)
+    return (basic, 0.0) if basic <= tight else (tight, delta)
 
 
 @lru_cache(maxsize=256)

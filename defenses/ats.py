@@ -81,12 +81,12 @@ def drawn(policies: tuple[Policy, ...]) -> ImageTransform:
     def transform(
         images: Tensor, labels: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        chosen = torch.randint(len(policies), (len(images),), generator=generator)
+        choice = torch.randint(len(policies), (len(images),), generator=generator)
         longest = max(len(policy) for policy in policies)
         signs = torch.randint(2, (longest, len(images)), generator=generator) * 2.0 - 1
         places, parts = [], []
         for number, policy in enumerate(policies):
-            place = (chosen == number).nonzero().flatten()
+            place = (choice == number).nonzero().flatten()
             if len(place):
                 places.append(place)
                 parts.append(changed(images[place.to(images.device)], policy, signs[:, place]))

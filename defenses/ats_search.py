@@ -58,17 +58,17 @@ def search(
         generator: Of policies, signs and starts.
         longest: Most operations in a policy.
     """
-    drawn = [random_policy(longest, generator) for _ in range(candidates)]
-    ranked = sorted(
-        ((accuracy_score(fresh, _after(p, photos, generator)), p) for p in drawn), reverse=True
+    pool = [random_policy(longest, generator) for _ in range(candidates)]
+    ranking = sorted(
+        ((accuracy_score(fresh, _after(p, photos, generator)), p) for p in pool), reverse=True
     )
-    scored = [
+    scores = [
         ScoredPolicy(
             p, privacy_score(trained, _after(p, photos, generator), labels, generator), accuracy
         )
-        for accuracy, p in ranked[: max(keep, (candidates + 1) // 2)]
+        for accuracy, p in ranking[: max(keep, (candidates + 1) // 2)]
     ]
-    return tuple(sorted(scored, key=lambda policy: policy.privacy)[:keep])
+    return tuple(sorted(scores, key=lambda policy: policy.privacy)[:keep])
 
 
 def random_policy(longest: int, generator: torch.Generator) -> str:

@@ -92,8 +92,8 @@ def sharpness(images: Tensor, amount: Tensor) -> Tensor:
     kernel[1, 1] = 5
     channels = images.shape[1]
     kernel = (kernel / kernel.sum()).expand(channels, 1, 3, 3)
-    padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
-    return _away_from(F.conv2d(padded, kernel, groups=channels), images, amount)
+    frame = F.pad(images, (1, 1, 1, 1), mode="replicate")
+    return _away_from(F.conv2d(frame, kernel, groups=channels), images, amount)
 
 
 def invert(images: Tensor, amount: Tensor) -> Tensor:
@@ -109,8 +109,8 @@ def solarize(images: Tensor, threshold: Tensor) -> Tensor:
 def posterize(images: Tensor, bits: Tensor) -> Tensor:
     """The first `bits [N]` of eight, rounded to whole numbers; straight through."""
     step = 2 ** (8 - _along(bits, images).round())
-    posterized = ((images.detach() * 255 + 1e-4).floor() / step).floor() * step / 255
-    return images + (posterized - images).detach()
+    levels = ((images.detach() * 255 + 1e-4).floor() / step).floor() * step / 255
+    return images + (levels - images).detach()
 
 
 def autocontrast(images: Tensor, amount: Tensor) -> Tensor:

@@ -55,21 +55,21 @@ class Censor:
     facts = public_settings("censor")
 
     def _replaced(
-        self, sent: Update, task: ClientTask, returned: ClientReturn
+        self, update: Update, task: ClientTask, reply: ClientReturn
     ) -> Mapping[str, Tensor]:
-        model = received_network(task, returned)
+        model = received_network(task, reply)
         criterion, start = criterion_of(model), dict(model.named_parameters())
-        rate = 1.0 if sent.kind == "delta" else -task.training.lr
+        rate = 1.0 if update.kind == "delta" else -task.training.lr
         best: tuple[float, dict[str, Tensor]] | None = None
         for _ in range(self.trials):
-            drawn = {n: orthogonal_to(value, task.generator) for n, value in sent.tensors.items()}
+            guess = {n: orthogonal_to(value, task.generator) for n, value in update.tensors.items()}
             with torch.no_grad():
-                moved = {name: start[name] + rate * value for name, value in drawn.items()}
-                scores = functional_call(model, moved, (task.images,))
+                weights = {name: start[name] + rate * value for name, value in guess.items()}
+                scores = functional_call(model, weights, (task.images,))
                 loss = loss_on(criterion, scores, task.labels)
             if best is None or float(loss) < best[0]:
-                best = (float(loss), drawn)
-        return best[1] if best else sent.tensors
+                best = (float(loss), guess)
+        return best[1] if best else update.tensors
 
 
 def orthogonal_gradients(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -86,11 +86,11 @@ def orthogonal_to(value: Tensor, generator: torch.Generator) -> Tensor:
     Computed in double precision: the angle is right to within the rounding of `value`'s type.
     """
     true = value.detach().double().flatten()
-    drawn = torch.randn(true.shape, generator=generator, dtype=torch.float64).to(true.device)
+    sample = torch.randn(true.shape, generator=generator, dtype=torch.float64).to(true.device)
     size = true.norm()
     along = true / size if float(size) else true
-    rest = drawn - (drawn @ along) * along
-    if float(rest.norm()) <= 1e-9 * float(drawn.norm()):
+    rest = sample - (sample @ along) * along
+    if float(rest.norm()) <= 1e-9 * float(sample.norm()):
         return torch.zeros_like(value)
-    scaled: Tensor = rest * (size / rest.norm())
-    return scaled.view_as(value).to(value.dtype)
+    result: Tensor = rest * (size / rest.norm())
+    return result.view_as(value).to(value.dtype)

@@ -62,10 +62,10 @@ def changed(defense: Defense, change: Callable[[Defense], Defense]) -> Defense:
     if not isinstance(defense, Chain):
         return change(defense)
     parts = []
-    for stated, part in zip(defense.of, defense.parts, strict=True):
+    for statement, part in zip(defense.of, defense.parts, strict=True):
         new = changed(part, change)
-        name = stated if isinstance(stated, str) else stated["name"]
-        parts.append(stated if new is part else {"name": name, **new.facts().settings})
+        name = statement if isinstance(statement, str) else statement["name"]
+        parts.append(statement if new is part else {"name": name, **new.facts().settings})
     return Chain(of=tuple(parts))
 
 

@@ -111,24 +111,24 @@ class ClientDP:
         """Clip and noise what the step shares."""
 
         def private_step(task: ClientTask) -> ClientReturn:
-            returned = step(task)
+            reply = step(task)
             # Everything in one vector, so that C bounds all of it.
             flat: Batch = {
                 f"{number}/{name}": value[None]
-                for number, sent in enumerate(returned.shared)
-                if isinstance(sent, Update)
-                for name, value in sent.tensors.items()
+                for number, payload in enumerate(reply.shared)
+                if isinstance(payload, Update)
+                for name, value in payload.tensors.items()
             }
             if not flat:
-                return returned
-            noised = in_order(self.replay(1).mean, flat, task.generator)
+                return reply
+            rows = in_order(self.replay(1).mean, flat, task.generator)
             shared: list[Shared] = [
-                replace(sent, tensors={n: noised[f"{number}/{n}"][0] for n in sent.tensors})
-                if isinstance(sent, Update)
-                else sent
-                for number, sent in enumerate(returned.shared)
+                replace(payload, tensors={n: rows[f"{number}/{n}"][0] for n in payload.tensors})
+                if isinstance(payload, Update)
+                else payload
+                for number, payload in enumerate(reply.shared)
             ]
-            noisy, claim = replace(returned, shared=tuple(shared)), self.claim
+            noisy, claim = replace(reply, shared=tuple(shared)), self.claim
             if self.quantile is not None:
                 bit = ClippedBit(self.bit(norms(flat, self.order), task.generator))
                 noisy, claim = releasing(noisy, bit), claim.covering(kind_of(bit))
@@ -177,8 +177,8 @@ class ClientDP:
         if self.quantile is None:
             return {}
         share = float(torch.cat(bits).mean()) + 0.5 if bits else self.quantile
-        moved = self.max_norm * math.exp(-self.rate * (share - self.quantile))
-        return {"max_norm": torch.tensor(moved, dtype=torch.float64)}
+        max_norm = self.max_norm * math.exp(-self.rate * (share - self.quantile))
+        return {"max_norm": torch.tensor(max_norm, dtype=torch.float64)}
 
     def planned(self, plan: Plan) -> "ClientDP":
         """With `epsilon`, the rounds that it is spent over."""

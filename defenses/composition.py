@@ -62,23 +62,23 @@ def applied(defense: Defense, step: ClientStep) -> ClientStep:
         before: set[int] = set()
 
         def inner(task: ClientTask) -> ClientReturn:
-            returned = step(task)
-            before.update(map(id, returned.shared))
-            return returned
+            reply = step(task)
+            before.update(map(id, reply.shared))
+            return reply
 
-        returned = defense(inner)(task)
+        reply = defense(inner)(task)
         name = defense.facts().name
         if keeps is None:
-            why, changed = f"{name} does not say what it reads (keeps_claims)", returned.shared
+            why, additions = f"{name} does not say what it reads (keeps_claims)", reply.shared
         else:
             why = f"{name} reads the photos after the noise"
-            changed = tuple(sent for sent in returned.shared if id(sent) not in before)
-        gaps = tuple(Gap(kind, why) for kind in dict.fromkeys(map(kind_of, changed)))
+            additions = tuple(payload for payload in reply.shared if id(payload) not in before)
+        gaps = tuple(Gap(kind, why) for kind in dict.fromkeys(map(kind_of, additions)))
         claims = tuple(
             claim.without(*(gap for gap in gaps if gap.what in claim.covers))
-            for claim in returned.claims
+            for claim in reply.claims
         )
-        return replace(returned, claims=claims, unnoised=(*returned.unnoised, *gaps))
+        return replace(reply, claims=claims, unnoised=(*reply.unnoised, *gaps))
 
     return scoped
 
@@ -124,10 +124,10 @@ def closed(
 ) -> tuple[Claim, ...]:
     """The claims, with each kind of `shared` that they do not cover as a gap."""
     kinds = list(dict.fromkeys(map(kind_of, shared)))
-    if any(getattr(sent, "examples", None) or getattr(sent, "weights", ()) for sent in shared):
+    if any(getattr(part, "examples", None) or getattr(part, "weights", ()) for part in shared):
         kinds.append(COUNTS)
     whys = {gap.what: gap.why for gap in unnoised}
-    done = []
+    complete = []
     for claim in claims:
         same_number = claim.unit == "image" and claim.neighbors == "replace one"
         known = {*claim.covers, *(gap.what for gap in claim.gaps), *([COUNTS] * same_number)}
@@ -136,16 +136,16 @@ def closed(
             for kind in kinds
             if kind not in known
         )
-        done.append(claim.without(*outside))
-    return tuple(done)
+        complete.append(claim.without(*outside))
+    return tuple(complete)
 
 
 def summed(claims: Iterable[tuple[Claim, ...]], shared: Sequence[Shared]) -> tuple[Claim, ...]:
     """The claims of all clients behind a secure sum: the weakest of each unit, by what is shown."""
     weakest = (claim.renamed(SUMMED) for claim in worst(claims))
-    hidden = any(kind_of(sent) == "masked_vectors" for sent in shared)
-    masked = ("masked_vectors",) if hidden else ()  # uniform, whatever the update is
-    return tuple(c if c.broken else c.covering(*masked) for c in weakest)
+    behind_masks = any(kind_of(payload) == "masked_vectors" for payload in shared)
+    uniform = ("masked_vectors",) if behind_masks else ()  # uniform, whatever the update is
+    return tuple(c if c.broken else c.covering(*uniform) for c in weakest)
 
 
 @dataclass(frozen=True)
@@ -230,17 +230,17 @@ def _spent(claims: Sequence[Claim]) -> tuple[float, float, str]:
     name = accountants[0].removeprefix("opacus ")
     if len(accountants) == 1 and laws == {"gaussian"} and len(deltas) == 1:
         assert name in ("rdp", "prv")
-        spent = tuple((s.noise, s.sampling, s.runs) for s in spendings)
-        return epsilon_of(spent, claims[0].delta, name), claims[0].delta, accountants[0]
+        schedule = tuple((s.noise, s.sampling, s.runs) for s in spendings)
+        return epsilon_of(schedule, claims[0].delta, name), claims[0].delta, accountants[0]
     if laws == {"laplace"} and len(spendings) == 1:
         (one,) = spendings
         epsilon, delta = laplace_epsilon(one.noise, one.delta, one.runs)
         return epsilon, delta, accountants[0]
-    stated = ", ".join(accountants)
+    names = ", ".join(accountants)
     return (
         sum(claim.epsilon for claim in claims),
         sum(claim.delta for claim in claims),
-        stated if stated.startswith(BASIC) else f"{BASIC} {stated}",
+        names if names.startswith(BASIC) else f"{BASIC} {names}",
     )
 
 

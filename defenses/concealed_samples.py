@@ -82,10 +82,10 @@ class ConcealedSamples:
             seed = int(torch.randint(2**62, (1,), generator=task.generator))
             model = build(task.model, {**task.before, **task.kept}, seed=seed).eval()
             own = {n: p for n, p in parameters_of(model).items() if n not in task.before}
-            drawn = replace(task, kept={**own, **task.kept})
+            with_network = replace(task, kept={**own, **task.kept})
             transform = self._beside(model, task)
-            concealed = on_photos(step, transform, copies=self.copies, several="concealed_samples")
-            return concealed(drawn)
+            augment = on_photos(step, transform, copies=self.copies, several="concealed_samples")
+            return augment(with_network)
 
         return guarded
 
@@ -109,9 +109,9 @@ class ConcealedSamples:
             soft = probabilities(theirs, task.model.arguments.get("classes"))
             samples, marks = [images], [soft[: len(images)]]
             for _ in range(self.each):
-                other, wanted = _others(pool, soft, len(images), generator)
+                other, target = _others(pool, soft, len(images), generator)
                 start = self._blended(images, other)
-                mark = self._blended(soft[: len(images)], wanted)
+                mark = self._blended(soft[: len(images)], target)
                 parts = [
                     self.search(model, *part)
                     for part in zip(
@@ -143,8 +143,8 @@ class ConcealedSamples:
         Returns:
             `[n, C, H, W]` in [0, 1], and `[n]`: where the objective was lowest.
         """
-        wanted, seen = (t.detach() for t in image_gradients(model, photos, labels))
-        if not bool((wanted.norm(dim=1) > 0).all()):
+        targets, outputs = (t.detach() for t in image_gradients(model, photos, labels))
+        if not bool((targets.norm(dim=1) > 0).all()):
             raise ConfigError(
                 "concealed_samples imitates the gradient of one photo, and with this network's "
                 "loss a photo alone has none. Use oasis or ats with it."
@@ -157,9 +157,9 @@ class ConcealedSamples:
         best_samples, cosines = start.clone(), torch.zeros(len(photos))
         for _ in range(self.iterations):
             gradients, scores = image_gradients(model, samples, marks)
-            cosine = torch.cosine_similarity(gradients, wanted, dim=1)
+            cosine = torch.cosine_similarity(gradients, targets, dim=1)
             apart = (samples - photos).square().mean((1, 2, 3)).add(1e-12).sqrt()
-            unlike = (scores - seen).norm(dim=1) / seen.norm(dim=1).clamp_min(1e-12)
+            unlike = (scores - outputs).norm(dim=1) / outputs.norm(dim=1).clamp_min(1e-12)
             objective = 1 - cosine + (-self.distance * apart).exp() + self.scores * unlike
             better = objective.detach() < best
             best = torch.where(better, objective.detach(), best)
@@ -180,5 +180,5 @@ def _others(
     """For each of the first `count` photos another one and its label; noise for the only photo."""
     if len(pool) == 1:
         return torch.rand(pool.shape, generator=generator).to(pool), soft
-    chosen = partners(count, len(pool), 2, generator)[:, 1]
-    return pool[chosen], soft[chosen]
+    partner = partners(count, len(pool), 2, generator)[:, 1]
+    return pool[partner], soft[partner]

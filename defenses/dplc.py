@@ -73,15 +73,15 @@ class DPLC:
         """Keep the head on the device, release noised centers of its rows."""
 
         def private_step(task: ClientTask) -> ClientReturn:
-            returned = step(replace(task, withheld=(*task.withheld, HEAD)))
-            rows = returned.kept.get("head.weight")
+            reply = step(replace(task, withheld=(*task.withheld, HEAD)))
+            rows = reply.kept.get("head.weight")
             if rows is None:
-                return returned
+                return reply
             centers = self.release(rows, task.generator)
             if not len(centers):
-                return returned
+                return reply
             return with_claim(
-                releasing(returned, ClusterCenters(centers, self.radius)), self.claim(len(centers))
+                releasing(reply, ClusterCenters(centers, self.radius)), self.claim(len(centers))
             )
 
         return private_step

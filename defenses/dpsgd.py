@@ -90,11 +90,9 @@ class DPSGD:
                 # runs must be repeatable, and that hooks fire on inputs without gradients.
                 warnings.simplefilter("ignore", UserWarning)
                 warnings.simplefilter("ignore", FutureWarning)
-                returned = step(replace(task, prepare=prepare))
-            spent = tuple(one for engine in engines for one in engine.accountant.history)
-            return (
-                with_claim(returned, self._claim(returned, sigma, spent)) if engines else returned
-            )
+                reply = step(replace(task, prepare=prepare))
+            history = tuple(one for engine in engines for one in engine.accountant.history)
+            return with_claim(reply, self._claim(reply, sigma, history)) if engines else reply
 
         return private_step
 
@@ -154,11 +152,11 @@ class DPSGD:
         network, optimizer, loader = parts
         return Loop(network, optimizer, loader, loop.criterion)
 
-    def _claim(self, returned: ClientReturn, sigma: float, spent: Spent) -> Claim:
-        covers, gaps = noised_in_training(returned)
-        rates = dict.fromkeys(f"{rate:.3g}" for _, rate, _ in spent)
+    def _claim(self, reply: ClientReturn, sigma: float, history: Spent) -> Claim:
+        covers, gaps = noised_in_training(reply)
+        rates = dict.fromkeys(f"{rate:.3g}" for _, rate, _ in history)
         return Claim(
-            epsilon=epsilon_of(spent, self.delta, self.accountant),
+            epsilon=epsilon_of(history, self.delta, self.accountant),
             delta=self.delta,
             unit=PER_IMAGE,
             neighbors="add or remove one",
@@ -169,7 +167,7 @@ class DPSGD:
             sampling=f"Poisson sampling of images, q = {', '.join(rates)}",
             stage="training",
             spendings=tuple(
-                Spending("gaussian", steps, noise, rate) for noise, rate, steps in spent
+                Spending("gaussian", steps, noise, rate) for noise, rate, steps in history
             ),
         ).without(*gaps)
 

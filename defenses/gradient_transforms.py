@@ -203,8 +203,8 @@ class KeepRandom:
         """The gradients with a fresh choice for each."""
         count, size = len(next(iter(batch.values()))), entries(batch)
         number = max(1, round(self.share * size))
-        chosen = torch.rand(count, size, generator=generator).topk(number, 1, sorted=False).indices
-        mask = torch.zeros(count, size).scatter(1, chosen, self._factor)
+        choice = torch.rand(count, size, generator=generator).topk(number, 1, sorted=False).indices
+        mask = torch.zeros(count, size).scatter(1, choice, self._factor)
         parts = torch.split(mask, [value[0].numel() for value in batch.values()], 1)
         return {
             name: value * part.view(value.shape).to(value)
@@ -251,8 +251,8 @@ class Quantize:
         place = rows.abs() / scale.clamp_min(torch.finfo(rows.dtype).tiny) * self.levels
         draws = torch.rand(rows.shape, generator=generator).to(rows)
         level = (place.floor() + (draws < place.frac())).clamp(max=self.levels)
-        rounded: Tensor = rows.sign() * level * (scale / self.levels)
-        return rounded.flatten(1)[:, : flat.shape[1]].view_as(value)
+        values: Tensor = rows.sign() * level * (scale / self.levels)
+        return values.flatten(1)[:, : flat.shape[1]].view_as(value)
 
 
 def norms(batch: Batch, order: Literal[1, 2] = 2) -> Tensor:

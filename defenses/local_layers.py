@@ -58,14 +58,14 @@ def keeping(step: ClientStep, private: Sequence[str]) -> ClientStep:
     prefixes = tuple(private)
 
     def private_step(task: ClientTask) -> ClientReturn:
-        returned = step(replace(task, withheld=(*task.withheld, *prefixes)))
-        kept = any(name.startswith(prefixes) for name in returned.kept)
-        if not kept and prefixes != (HEAD,):  # methods without labels have no head to keep
+        reply = step(replace(task, withheld=(*task.withheld, *prefixes)))
+        has_local = any(name.startswith(prefixes) for name in reply.kept)
+        if not has_local and prefixes != (HEAD,):  # methods without labels have no head to keep
             raise ConfigError(
                 f"no parameter of the network begins with {' or '.join(map(repr, prefixes))}, so "
                 "nothing would stay on the device. Face networks have body., embedding. and head.; "
                 "write one of these as private."
             )
-        return returned
+        return reply
 
     return private_step

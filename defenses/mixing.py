@@ -36,12 +36,12 @@ def mixing(
         with_whom = partners(count, len(images), min(parts, len(images)), generator)
         shares = weights(count, with_whom.shape[1], generator).to(images)
         with_whom = with_whom.to(images.device)
-        mixed = torch.einsum("nk,nkchw->nchw", shares, images[with_whom])
+        mixes = torch.einsum("nk,nkchw->nchw", shares, images[with_whom])
         soft = torch.einsum("nk,nkl->nl", shares, probabilities(labels).to(shares)[with_whom])
         if flip:
-            positive = torch.randint(2, mixed.shape, generator=generator).bool().to(images.device)
-            mixed = torch.where(positive, mixed, 1 - mixed)
-        return mixed, soft
+            positive = torch.randint(2, mixes.shape, generator=generator).bool().to(images.device)
+            mixes = torch.where(positive, mixes, 1 - mixes)
+        return mixes, soft
 
     return transform
 
@@ -68,8 +68,8 @@ def with_others(
                 f"{len(pool)}. Lower parts, or raise [federation] photos or batch_size."
             )
 
-        def mix(images: Tensor, given: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-            mine = (pool, labels) if images is task.images else (images, given)
+        def mix(images: Tensor, own: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+            mine = (pool, labels) if images is task.images else (images, own)
             return replay(len(images)).images[0](*mine, generator)
 
         return on_photos(step, mix, several=name)(task)
@@ -90,8 +90,8 @@ def dirichlet(concentration: float) -> Weights:
 
     def weights(count: int, parts: int, generator: torch.Generator) -> Tensor:
         seed = int(torch.randint(2**62, (1,), generator=generator))
-        drawn = np.random.default_rng(seed).dirichlet([concentration] * parts, count)
-        return torch.from_numpy(drawn).float()
+        sample = np.random.default_rng(seed).dirichlet([concentration] * parts, count)
+        return torch.from_numpy(sample).float()
 
     return weights
 
@@ -102,12 +102,12 @@ def half_normal(parts: int, largest: float) -> Weights:
     The bound is for `parts` images; fewer may not be able to keep it.
     """
 
-    def weights(count: int, mixed: int, generator: torch.Generator) -> Tensor:
-        bound = largest if mixed == parts else 1.0
-        shares = torch.full((count, mixed), 2.0)
+    def weights(count: int, terms: int, generator: torch.Generator) -> Tensor:
+        bound = largest if terms == parts else 1.0
+        shares = torch.full((count, terms), 2.0)
         while len(left := (shares.amax(1) > bound + 1e-6).nonzero().flatten()):
-            drawn = torch.randn(len(left), mixed, generator=generator).abs()
-            shares[left] = drawn / drawn.sum(1, keepdim=True)
+            sample = torch.randn(len(left), terms, generator=generator).abs()
+            shares[left] = sample / sample.sum(1, keepdim=True)
         return shares
 
     return weights

@@ -31,30 +31,30 @@ def on_photos(
 
     def guarded(task: ClientTask) -> ClientReturn:
         images, labels = transform(task.images, task.labels, task.generator)
-        changed = replace(
+        inner = replace(
             task,
             images=images,
             labels=labels,
             unlabelled=without_labels(task, transform),
             copies=task.copies * copies,
         )
-        returned = _alone(step, changed, several) if several else step(changed)
-        if copies == 1 or returned.labels is not None:
-            return returned
-        return replace(returned, labels=most_likely(labels))
+        reply = _alone(step, inner, several) if several else step(inner)
+        if copies == 1 or reply.labels is not None:
+            return reply
+        return replace(reply, labels=most_likely(labels))
 
     return guarded
 
 
 def _alone(step: ClientStep, task: ClientTask, name: str) -> ClientReturn:
-    returned = None if task.prepare is not None else step(task)
-    if returned is None or any(claim.unit == PER_IMAGE for claim in returned.claims):
+    reply = None if task.prepare is not None else step(task)
+    if reply is None or any(claim.unit == PER_IMAGE for claim in reply.claims):
         raise ConfigError(
             f"with {name} one photo is in several training images, and DP-SGD's ε is for one: "
             "the guarantee would not hold for a photo. Use them apart, or ats, which makes one "
             "image of each photo, with dpsgd."
         )
-    return returned
+    return reply
 
 
 def without_labels(task: ClientTask, transform: ImageTransform) -> Tensor | None:

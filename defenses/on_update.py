@@ -20,14 +20,14 @@ def with_changed_updates(
     """The client's step, with the tensors that `change` gives for every model update it shares."""
 
     def guarded(task: ClientTask) -> ClientReturn:
-        returned = step(task)
+        reply = step(task)
         shared = tuple(
-            replace(sent, tensors=change(sent, task, returned))
-            if isinstance(sent, Update)
-            else sent
-            for sent in returned.shared
+            replace(payload, tensors=change(payload, task, reply))
+            if isinstance(payload, Update)
+            else payload
+            for payload in reply.shared
         )
-        return replace(returned, shared=shared)
+        return replace(reply, shared=shared)
 
     return guarded
 
@@ -39,7 +39,7 @@ def on_sending(step: ClientStep, transforms: Sequence[GradientTransform]) -> Cli
     over all local steps (FedAvg), which is about the learning rate times as large.
     """
     return with_changed_updates(
-        step, lambda sent, task, _: _changed(sent.tensors, transforms, task.generator)
+        step, lambda payload, task, _: _changed(payload.tensors, transforms, task.generator)
     )
 
 
@@ -53,21 +53,21 @@ def with_error_feedback(step: ClientStep, transforms: Sequence[GradientTransform
 
     def guarded(task: ClientTask) -> ClientReturn:
         inner = {n.removeprefix(INNER): t for n, t in task.memory.items() if n.startswith(INNER)}
-        returned = step(replace(task, memory=inner))
-        memory = {f"{INNER}{name}": value for name, value in returned.memory.items()}
+        reply = step(replace(task, memory=inner))
+        memory = {f"{INNER}{name}": value for name, value in reply.memory.items()}
         shared: list[Shared] = []
-        for number, sent in enumerate(returned.shared):
-            if not isinstance(sent, Update):
-                shared.append(sent)
+        for number, payload in enumerate(reply.shared):
+            if not isinstance(payload, Update):
+                shared.append(payload)
                 continue
             due = {
                 name: value + task.memory.get(f"{number}/{name}", torch.zeros_like(value))
-                for name, value in sent.tensors.items()
+                for name, value in payload.tensors.items()
             }
             tensors = _changed(due, transforms, task.generator)
             memory |= {f"{number}/{name}": due[name] - value for name, value in tensors.items()}
-            shared.append(replace(sent, tensors=tensors))
-        return replace(returned, shared=tuple(shared), memory=memory)
+            shared.append(replace(payload, tensors=tensors))
+        return replace(reply, shared=tuple(shared), memory=memory)
 
     return guarded
 

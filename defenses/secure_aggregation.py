@@ -84,8 +84,8 @@ class SecureAggregation:
     ) -> tuple[int, ...]:
         """Numbers of the clients whose masked vectors arrive."""
         order = [k for k in torch.randperm(clients, generator=generator).tolist() if k != audited]
-        dropped = set(order[: round(self.dropout * clients)])
-        return tuple(k for k in range(clients) if k not in dropped)
+        dropouts = set(order[: round(self.dropout * clients)])
+        return tuple(k for k in range(clients) if k not in dropouts)
 
     def aggregate(
         self, returns: Mapping[int, tuple[Shared, ...]], clients: int, generator: torch.Generator
@@ -104,22 +104,22 @@ class SecureAggregation:
                 f"{self.needed(clients)} are needed to take the masks off. Lower dropout or "
                 "threshold, or add clients."
             )
-        masked: list[MaskedVectors] = []
+        uploads: list[MaskedVectors] = []
 
         def add(
             parts: Sequence[Mapping[str, Tensor]], weights: Sequence[float]
         ) -> dict[str, Tensor]:
-            sent, total = masked_sum(self._fixed(parts, weights), generator)
-            masked.append(MaskedVectors(sent))
-            decoded = decode(total, clip=self.clip, bits=self.bits)
-            pieces = torch.split(decoded, [value.numel() for value in parts[0].values()])
+            vectors, total = masked_sum(self._fixed(parts, weights), generator)
+            uploads.append(MaskedVectors(vectors))
+            mean = decode(total, clip=self.clip, bits=self.bits)
+            pieces = torch.split(mean, [value.numel() for value in parts[0].values()])
             return {
                 name: piece.view(value.shape).to(value.dtype)
                 for (name, value), piece in zip(parts[0].items(), pieces, strict=True)
             }
 
         sums = sum_securely([returns[client] for client in sorted(returns)], add)
-        return (*sums, *masked)
+        return (*sums, *uploads)
 
     def _fixed(
         self, parts: Sequence[Mapping[str, Tensor]], weights: Sequence[float]
@@ -142,7 +142,7 @@ class SecureAggregation:
 
 
 def _require_summable(shared: Sequence[Shared]) -> None:
-    kinds = [type(sent) for sent in shared]
+    kinds = [type(payload) for payload in shared]
     odd = [k.__name__ for k in kinds if k not in (Update, Buffers)]
     if odd or kinds.count(Update) != 1:
         what = odd[0] if odd else f"{kinds.count(Update)} updates"
@@ -164,8 +164,8 @@ def masked_sum(vectors: Sequence[Tensor], generator: torch.Generator) -> tuple[T
     """
     plain = torch.stack(list(vectors))
     masks = torch.randint(-(2**31), 2**31, plain.shape, dtype=torch.int32, generator=generator)
-    masked = plain + masks
-    return masked, masked.sum(0, dtype=torch.int32) - masks.sum(0, dtype=torch.int32)
+    uploads = plain + masks
+    return uploads, uploads.sum(0, dtype=torch.int32) - masks.sum(0, dtype=torch.int32)
 
 
 def encode(values: Iterable[Tensor], weight: int, *, clip: float, bits: int) -> Tensor:

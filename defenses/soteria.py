@@ -56,14 +56,14 @@ class Soteria:
         """Prune the layer in what the step shares."""
 
         def guarded(task: ClientTask) -> ClientReturn:
-            returned = step(task)
-            model = received_network(task, returned)
+            reply = step(task)
+            model = received_network(task, reply)
             name = f"{defended(model, self.layer)}.weight"
-            updates = [s.tensors for s in returned.shared if isinstance(s, Update)]
+            updates = [s.tensors for s in reply.shared if isinstance(s, Update)]
             if not self.pruned or not any(name in tensors for tensors in updates):
-                return returned  # the layer stays on the device
-            kept = self.kept(model, all_photos(task), task.generator)
-            return on_sending(lambda _: returned, (keep_inputs(name, kept),))(task)
+                return reply  # the layer stays on the device
+            mask = self.kept(model, all_photos(task), task.generator)
+            return on_sending(lambda _: reply, (keep_inputs(name, mask),))(task)
 
         return guarded
 
@@ -94,10 +94,10 @@ class Soteria:
         return keep_inputs(name, self._without_largest(scores))(batch, generator)
 
     def _without_largest(self, scores: Tensor) -> Tensor:
-        kept = torch.ones(len(scores), dtype=torch.bool)
+        mask = torch.ones(len(scores), dtype=torch.bool)
         order = scores.argsort(descending=True, stable=True)
-        kept[order[: round(self.pruned * len(scores))]] = False
-        return kept
+        mask[order[: round(self.pruned * len(scores))]] = False
+        return mask
 
     keeps_claims = False
     facts = public_settings("soteria")
@@ -134,8 +134,8 @@ def input_of(model: nn.Module, layer: str) -> Callable[[Tensor], Tensor]:
     def represent(images: Tensor) -> Tensor:
         caught: list[Tensor] = []
 
-        def stop(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-            caught.append(given[0])
+        def stop(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            caught.append(inputs[0])
             raise _ReachedError  # what comes behind the layer is not needed
 
         handle = model.get_submodule(layer).register_forward_pre_hook(stop)

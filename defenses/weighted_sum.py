@@ -29,16 +29,16 @@ def sum_securely(returns: Returns, add: Adds = weighted_sum) -> tuple[Aggregate,
     """
     sums = []
     for kind in (Update, Buffers):
-        sent = [next((s for s in shared if isinstance(s, kind)), None) for shared in returns]
-        parts = [part for part in sent if part is not None]
+        payloads = [next((s for s in shared if isinstance(s, kind)), None) for shared in returns]
+        parts = [part for part in payloads if part is not None]
         if not parts:
             continue
         weights = tuple(float(part.examples or 1) for part in parts)
-        summed = [
+        terms = [
             {n: value for n, value in part.tensors.items() if value.is_floating_point()}
             for part in parts
         ]
-        tensors = add(summed, weights)
+        tensors = add(terms, weights)
         first = parts[0]
         sums.append(
             Aggregate(first.kind if isinstance(first, Update) else "buffers", tensors, weights)

@@ -111,13 +111,13 @@ class Claim:
     @property
     def missing(self) -> tuple[str, ...]:
         """What a reader needs to know of a claim, and this one does not state."""
-        stated = {
+        statements = {
             "unit": self.unit,
             "neighbor relation": self.neighbors,
             "sampling": self.sampling,
             "number of rounds": self.rounds,
         }
-        return tuple(name for name, value in stated.items() if not value)
+        return tuple(name for name, value in statements.items() if not value)
 
     def covering(self, *kinds: str) -> "Claim":
         """The claim, of these kinds as well."""

@@ -77,8 +77,8 @@ class CaptureError(UsageError):
     def __init__(self, file: object, reason: str, *, key: str = "") -> None:
         name = str(file)
         self.file, self.reason, self.key = name if name.isprintable() else ascii(name), reason, key
-        named = f"{_cut(key, 100)!r}: " if key else ""
-        super().__init__(f"{self.file}: {named}{_cut(reason, 400)}")
+        place = f"{_cut(key, 100)!r}: " if key else ""
+        super().__init__(f"{self.file}: {place}{_cut(reason, 400)}")
 
 
 def _cut(text: str, longest: int) -> str:

@@ -74,8 +74,8 @@ class Observation:
     def to(self, device: str) -> "Observation":
         """The same with every tensor on `device`."""
         names = ("before", "shared", "labels", "statistics", "earlier")
-        moved = {n: with_tensors(getattr(self, n), lambda t: t.to(device)) for n in names}
-        return replace(self, **moved)
+        copies = {n: with_tensors(getattr(self, n), lambda t: t.to(device)) for n in names}
+        return replace(self, **copies)
 
     @property
     def update(self) -> Update | None:
@@ -84,13 +84,13 @@ class Observation:
         The mean over clients that weigh by their number of images (or weigh 1 and have one image
         each) is the update of one client that has everybody's images: attacks need no other case.
         """
-        for sent in self.shared:
-            if isinstance(sent, Update):
-                return sent
-            if isinstance(sent, Aggregate) and sent.kind in {"gradient", "delta"}:
-                total = sum(sent.weights)
-                mean = {name: value / total for name, value in sent.tensors.items()}
-                return Update("gradient" if sent.kind == "gradient" else "delta", mean)
+        for payload in self.shared:
+            if isinstance(payload, Update):
+                return payload
+            if isinstance(payload, Aggregate) and payload.kind in {"gradient", "delta"}:
+                total = sum(payload.weights)
+                mean = {name: value / total for name, value in payload.tensors.items()}
+                return Update("gradient" if payload.kind == "gradient" else "delta", mean)
         return None
 
     @property

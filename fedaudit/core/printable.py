@@ -6,14 +6,14 @@ NBSP = "\u00a0"
 
 def printable(text: str) -> str:
     """A stranger's text without anything that a terminal would obey."""
-    shown = text.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() or c == NBSP else f"\\x{ord(c):02x}" for c in shown)
+    safe = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() or c == NBSP else f"\\x{ord(c):02x}" for c in safe)
 
 
 def printable_lines(text: str, longest: int | None = None) -> str:
     """As `printable`, but with line breaks and tabs; cut where it is longer than `longest`."""
-    shown = "".join(c if c in "\n\t" else printable(c) for c in text)
-    return shown if longest is None or len(shown) <= longest else shown[: longest - 1] + "…"
+    safe = "".join(c if c in "\n\t" else printable(c) for c in text)
+    return safe if longest is None or len(safe) <= longest else safe[: longest - 1] + "…"
 
 
 def printable_json(text: str) -> str:

@@ -140,12 +140,12 @@ def _fits(value: object, annotation: Any) -> bool:
     if annotation is Parameter.empty or isinstance(annotation, str):
         return True
     try:
-        written = json.dumps(value)
+        document = json.dumps(value)
         adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(strict=True))
     except (TypeError, ValueError, PydanticUserError):  # neither is of a study file
         return True
     try:
-        adapter.validate_json(written)
+        adapter.validate_json(document)
     except ValidationError:
         return False
     return True

@@ -140,8 +140,8 @@ def with_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
     if isinstance(value, Mapping):
         return {key: with_tensors(item, change) for key, item in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
-        changed = {f.name: with_tensors(getattr(value, f.name), change) for f in fields(value)}
-        return replace(value, **changed)
+        values = {f.name: with_tensors(getattr(value, f.name), change) for f in fields(value)}
+        return replace(value, **values)
     return tuple(with_tensors(v, change) for v in value) if isinstance(value, tuple) else value
 
 

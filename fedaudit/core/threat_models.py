@@ -61,14 +61,14 @@ def threat_model(name: str, grant: Iterable[str] = (), deny: Iterable[str] = ())
     base = THREAT_MODELS.get(name)
     if base is None:
         raise UnknownNameError("threat model", name, THREAT_MODELS)
-    granted, denied = _facts(grant), _facts(deny)
-    if both := granted & denied:
+    grants, denials = _facts(grant), _facts(deny)
+    if both := grants & denials:
         raise ConfigError(
             f"{_listed(both)} stands in both grant and deny. Remove it from one of the two."
         )
-    label = name + "".join(f"+{fact}" for fact in sorted(granted - base.grants))
-    label += "".join(f"-{fact}" for fact in sorted(denied & base.grants))
-    return ThreatModel(label, (base.grants | granted) - denied, base.summary)
+    label = name + "".join(f"+{fact}" for fact in sorted(grants - base.grants))
+    label += "".join(f"-{fact}" for fact in sorted(denials & base.grants))
+    return ThreatModel(label, (base.grants | grants) - denials, base.summary)
 
 
 def check_knowledge(attack_name: str, attack: "Attack", threat: ThreatModel) -> None:
@@ -80,8 +80,8 @@ def check_knowledge(attack_name: str, attack: "Attack", threat: ThreatModel) -> 
     if not missing:
         return
     facts = "; ".join(f"{fact} ({EXPLANATIONS[fact]})" for fact in sorted(missing))
-    if denied := [str(fact) for fact in sorted(missing) if f"-{fact}" in threat.name]:
-        advice = f"Take {', '.join(denied)} out of deny"
+    if denials := [str(fact) for fact in sorted(missing) if f"-{fact}" in threat.name]:
+        advice = f"Take {', '.join(denials)} out of deny"
     else:
         enough = [m.name for m in THREAT_MODELS.values() if frozenset(attack.needs) <= m.grants]
         grant = ", ".join(f'"{fact}"' for fact in sorted(missing))

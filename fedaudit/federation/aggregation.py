@@ -19,13 +19,13 @@ def mean_update(updates: Sequence[Update]) -> dict[str, Tensor]:
     return _mean(updates, updates[0].tensors)
 
 
-def _mean(sent: Sequence[Update | Buffers], names: Iterable[str]) -> dict[str, Tensor]:
+def _mean(payloads: Sequence[Update | Buffers], names: Iterable[str]) -> dict[str, Tensor]:
     """Clients that do not state a number of examples weigh one each."""
-    weights = [float(one.examples or 1) for one in sent]
+    weights = [float(one.examples or 1) for one in payloads]
     total = sum(weights)
     return {
         name: torch.stack(
-            [one.tensors[name] * (w / total) for one, w in zip(sent, weights, strict=True)]
+            [one.tensors[name] * (w / total) for one, w in zip(payloads, weights, strict=True)]
         ).sum(0)
         for name in names
     }

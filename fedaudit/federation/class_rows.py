@@ -16,10 +16,10 @@ def own_rows(
     server: Mapping[str, Tensor], client: int, owned: tuple[int, ...]
 ) -> dict[str, Tensor]:
     """What one client receives: everything, but of the class embeddings only its own."""
-    received = dict(server)
-    if ROWS in received:
-        received[ROWS] = received[ROWS][list(owned)]
-    return received
+    tensors = dict(server)
+    if ROWS in tensors:
+        tensors[ROWS] = tensors[ROWS][list(owned)]
+    return tensors
 
 
 def collect(server: Mapping[str, Tensor], returns: Returns) -> tuple[Tensor, Tensor] | None:
@@ -29,15 +29,15 @@ def collect(server: Mapping[str, Tensor], returns: Returns) -> tuple[Tensor, Ten
         `[P, D]` rows by number, and `[P]` the client that sent each, -1 where none did. None where
         nobody sent any, or where rows are still missing.
     """
-    if not (sent := _embeddings(returns)):
+    if not (uploads := _embeddings(returns)):
         return None
     known = server.get(ROWS)
-    count = len(known) if known is not None else 1 + max(max(s.owners) for _, s in sent)
-    rows = sent[0][1].rows.new_zeros(count, sent[0][1].rows.shape[1])
+    count = len(known) if known is not None else 1 + max(max(s.owners) for _, s in uploads)
+    rows = uploads[0][1].rows.new_zeros(count, uploads[0][1].rows.shape[1])
     if known is not None:
         rows.copy_(known)
     owner = torch.full((count,), -1)
-    for client, embeddings in sent:
+    for client, embeddings in uploads:
         rows[list(embeddings.owners)] = embeddings.rows
         owner[list(embeddings.owners)] = client
     return None if known is None and bool((owner < 0).any()) else (rows, owner)
@@ -51,12 +51,12 @@ def sum_with_rows(returns: Returns) -> tuple[Shared, ...]:
     """
     sums = sum_securely(returns)
     weights = next((s.weights for s in sums), (1.0,) * len(returns))
-    if not (sent := _embeddings(returns)):
+    if not (uploads := _embeddings(returns)):
         return sums
-    count = 1 + max(max(s.owners) for _, s in sent)
-    total = sent[0][1].rows.new_zeros(count, sent[0][1].rows.shape[1])
+    count = 1 + max(max(s.owners) for _, s in uploads)
+    total = uploads[0][1].rows.new_zeros(count, uploads[0][1].rows.shape[1])
     owners = [-1] * count
-    for client, embeddings in sent:
+    for client, embeddings in uploads:
         total[list(embeddings.owners)] += weights[client] * embeddings.rows
         for row in embeddings.owners:
             owners[row] = client
@@ -65,8 +65,8 @@ def sum_with_rows(returns: Returns) -> tuple[Shared, ...]:
 
 def _embeddings(returns: Returns) -> list[tuple[int, ClassEmbeddings]]:
     """Number of each client that sent class embeddings, and these."""
-    numbered = enumerate(returns)
-    return [(client, s) for client, r in numbered for s in r if isinstance(s, ClassEmbeddings)]
+    clients = enumerate(returns)
+    return [(client, s) for client, r in clients for s in r if isinstance(s, ClassEmbeddings)]
 
 
 def taken_apart(seen: Sequence[Shared]) -> list[tuple[Shared, ...]]:

@@ -41,14 +41,14 @@ def changed(images: Tensor, generator: torch.Generator) -> Tensor:
     count, size = len(images), images.shape[-1]
     reach = max(1, size // 8)
     shifts = torch.randint(-reach, reach + 1, (count, 2), generator=generator).tolist()
-    padded = F.pad(images, (reach,) * 4, mode="replicate")
-    moved = torch.stack(
+    frame = F.pad(images, (reach,) * 4, mode="replicate")
+    views = torch.stack(
         [
             image[:, reach + y : reach + y + size, reach + x : reach + x + size]
-            for image, (y, x) in zip(padded, shifts, strict=True)
+            for image, (y, x) in zip(frame, shifts, strict=True)
         ]
     )
     contrast, brightness = torch.rand(2, count, 1, 1, 1, generator=generator)
-    mean = moved.mean((1, 2, 3), keepdim=True)
-    relit = mean + (0.6 + 0.8 * contrast) * (moved - mean) + 0.2 * (brightness - 0.5)
+    mean = views.mean((1, 2, 3), keepdim=True)
+    relit = mean + (0.6 + 0.8 * contrast) * (views - mean) + 0.2 * (brightness - 0.5)
     return torch.clamp(relit, 0, 1)

@@ -66,9 +66,9 @@ def verify_pairs(embeddings: Tensor, people: tuple[str, ...]) -> Verification:
                 accepts[name].append(scores[own] > threshold)
         for b in range(a, groups):
             others = apart & (first % groups != b) & (second % groups != b)
-            judged = _between(first % groups, second % groups, a, b)
+            between = _between(first % groups, second % groups, a, b)
             threshold = _best_threshold(scores[others & genuine], scores[others & ~genuine])
-            right[judged] = (scores[judged] >= threshold) == genuine[judged]
+            right[between] = (scores[between] >= threshold) == genuine[between]
     return Verification(
         accuracies=tuple(
             float(

@@ -81,20 +81,20 @@ class FedAffect:
                 f"{len(task.images)} labelled ones. Lower batch_size or shots, or raise "
                 "[federation] photos."
             )
-        labelled = train_locally(task)
+        reply = train_locally(task)
         extractor = {n: t for n, t in task.before.items() if not n.startswith(HEAD)}
-        kept = {n: t for n, t in task.kept.items() if not n.startswith(HEAD)}
+        local = {n: t for n, t in task.kept.items() if not n.startswith(HEAD)}
         alone = replace(
             task,
             model=spec_with_head(task.model, "two_views", {}),
             before=extractor,
-            kept=kept,
+            kept=local,
             images=task.unlabelled,
         )
         second = next(
             s for s in train_without_labels(alone, change=True).shared if isinstance(s, Update)
         )
-        return replace(labelled, shared=(*labelled.shared, second))
+        return replace(reply, shared=(*reply.shared, second))
 
     def absorb(
         self, server: Mapping[str, Tensor], returns: Returns, training: LocalTraining

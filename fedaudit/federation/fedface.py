@@ -111,23 +111,23 @@ class FedFace:
             row = _mean_feature(task)
         withheld = (*task.withheld, HEAD)
         before = {**task.before, ROWS: row}
-        returned = train_locally(replace(task, before=before, kept={}, withheld=withheld))
+        reply = train_locally(replace(task, before=before, kept={}, withheld=withheld))
         if not public:
-            returned = replace(returned, unnoised=(*returned.unnoised, PULLED))
+            reply = replace(reply, unnoised=(*reply.unnoised, PULLED))
         if is_withheld(ROWS, task.withheld):  # a defense keeps it on the device
-            return replace(returned, kept={**returned.kept, ROWS: row})
-        sent = ClassEmbeddings(row, task.owned)
+            return replace(reply, kept={**reply.kept, ROWS: row})
+        payload = ClassEmbeddings(row, task.owned)
         if public:
-            return releasing(returned, sent)
-        unnoised = (*returned.unnoised, TEMPLATE)
-        return replace(returned, shared=(*returned.shared, sent), unnoised=unnoised)
+            return releasing(reply, payload)
+        gaps = (*reply.unnoised, TEMPLATE)
+        return replace(reply, shared=(*reply.shared, payload), unnoised=gaps)
 
     def absorb(
         self, server: Mapping[str, Tensor], returns: Returns, training: LocalTraining
     ) -> dict[str, Tensor]:
         """The class embeddings, spread out."""
-        collected = collect(server, returns)
-        return {ROWS: self.spread(collected[0])} if collected else {}
+        embeddings = collect(server, returns)
+        return {ROWS: self.spread(embeddings[0])} if embeddings else {}
 
     def spread(self, rows: Tensor) -> Tensor:
         """Class embeddings `[P, D]` after the server's gradient steps on the spreadout."""

@@ -64,21 +64,21 @@ class FedGC:
 
     def client(self, task: ClientTask) -> ClientReturn:
         """Train everything, share the backbone's delta and the class embeddings."""
-        returned = train_locally(replace(task, withheld=(*task.withheld, HEAD)))
+        reply = train_locally(replace(task, withheld=(*task.withheld, HEAD)))
         if is_withheld(ROWS, task.withheld):  # a defense keeps them on the device
-            return returned
-        rows = ClassEmbeddings(returned.kept[ROWS], task.owned)
-        kept = {name: value for name, value in returned.kept.items() if name != ROWS}
-        return replace(releasing(returned, rows), kept=kept)
+            return reply
+        rows = ClassEmbeddings(reply.kept[ROWS], task.owned)
+        local = {name: value for name, value in reply.kept.items() if name != ROWS}
+        return replace(releasing(reply, rows), kept=local)
 
     def absorb(
         self, server: Mapping[str, Tensor], returns: Returns, training: LocalTraining
     ) -> dict[str, Tensor]:
         """The class embeddings of all clients, corrected."""
-        collected = collect(server, returns)
-        if collected is None:
+        embeddings = collect(server, returns)
+        if embeddings is None:
             return {}
-        rows, owner = collected
+        rows, owner = embeddings
         return {ROWS: rows - self.strength * training.lr * self.correction(rows, owner)}
 
     def correction(self, rows: Tensor, owner: Tensor) -> Tensor:

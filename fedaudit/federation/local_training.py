@@ -48,11 +48,11 @@ def train_locally(task: ClientTask) -> ClientReturn:
         torch.manual_seed(task.generator.initial_seed())
         grads, loss = _train(model, task)
     after = parameters_of(model)
-    sent = [name for name in before if not is_withheld(name, task.withheld)]
+    public_names = [name for name in before if not is_withheld(name, task.withheld)]
     if task.share == "gradient":
-        tensors = {name: grads[name] for name in sent}
+        tensors = {name: grads[name] for name in public_names}
     else:
-        tensors = {name: after[name] - before[name] for name in sent}
+        tensors = {name: after[name] - before[name] for name in public_names}
     buffers = collect_buffers(model) if task.training.batch_norm == "train" else {}
     everything = [*tensors.values(), *buffers.values()]
     if not all(bool(torch.isfinite(t).all()) for t in everything):
@@ -63,8 +63,8 @@ def train_locally(task: ClientTask) -> ClientReturn:
     public = {n: b for n, b in buffers.items() if not is_withheld(n, task.withheld)}
     if public:
         shared.append(Buffers(public, len(task.images)))
-    kept = {n: t for n, t in {**after, **buffers}.items() if is_withheld(n, task.withheld)}
-    return ClientReturn(tuple(shared), kept, loss, of_weights=("update",))
+    local = {n: t for n, t in {**after, **buffers}.items() if is_withheld(n, task.withheld)}
+    return ClientReturn(tuple(shared), local, loss, of_weights=("update",))
 
 
 def _train(model: nn.Module, task: ClientTask) -> tuple[Mapping[str, Tensor], float]:

@@ -49,9 +49,9 @@ def pretrained(
     if not steps:
         return dict(server)
     text = json.dumps([spec.factory, dict(spec.arguments)], sort_keys=True, default=str)
-    trained = _kept(text, public, steps, seed)
+    weights = _kept(text, public, steps, seed)
     return {
-        name: trained[name] if name in trained and trained[name].shape == value.shape else value
+        name: weights[name] if name in weights and weights[name].shape == value.shape else value
         for name, value in server.items()
     }
 
@@ -79,8 +79,8 @@ def _head(model: nn.Module, shape: Sequence[int]) -> frozenset[str]:
     """Names of the parameters that give the scores: `head.…`, or as found in a stranger's."""
     if isinstance(model, FaceNet):
         return frozenset(n for n, _ in model.named_parameters() if n.startswith("head."))
-    found = find_class_head(model, shape)
-    return frozenset() if found is None else frozenset({found.name, found.bias or found.name})
+    head = find_class_head(model, shape)
+    return frozenset() if head is None else frozenset({head.name, head.bias or head.name})
 
 
 def _train(
@@ -88,10 +88,10 @@ def _train(
 ) -> dict[str, Tensor]:
     names = sorted(set(faces.people))
     labels = torch.tensor([names.index(person) for person in faces.people])
-    criterion, coupled = criterion_of(model), bool(batch_norm_layers(model))
-    model.train(coupled)  # otherwise as it is used: nothing is drawn
-    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(learned, LEARNING_RATE, momentum=0.9)
+    criterion, batch_norm = criterion_of(model), bool(batch_norm_layers(model))
+    model.train(batch_norm)  # otherwise as it is used: nothing is drawn
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(parameters, LEARNING_RATE, momentum=0.9)
     falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1 / steps, total_iters=steps)
     generator = torch.Generator().manual_seed(seed)
     order = torch.empty(0, dtype=torch.long)
@@ -104,12 +104,12 @@ def _train(
             optimizer.zero_grad()
             loss = criterion(model(_varied(faces.images[which], generator)), labels[which])
             torch.autograd.backward(loss)
-            if coupled:
-                nn.utils.clip_grad_norm_(learned, LONGEST)
+            if batch_norm:
+                nn.utils.clip_grad_norm_(parameters, LONGEST)
             optimizer.step()
             falling.step()
-    trained = {**parameters_of(model), **running_statistics(model)}
-    return {name: value for name, value in trained.items() if name not in head}
+    weights = {**parameters_of(model), **running_statistics(model)}
+    return {name: value for name, value in weights.items() if name not in head}
 
 
 def _varied(images: Tensor, generator: torch.Generator) -> Tensor:

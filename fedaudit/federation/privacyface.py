@@ -92,12 +92,12 @@ class PrivacyFace:
         self, server: Mapping[str, Tensor], client: int, owned: tuple[int, ...]
     ) -> dict[str, Tensor]:
         """The backbone, and the cluster centers of the others (rows of zeros are none)."""
-        received = dict(server)
-        if REMOTE in received:
-            others = received[REMOTE].clone()
+        tensors = dict(server)
+        if REMOTE in tensors:
+            others = tensors[REMOTE].clone()
             others[client * self.max_clusters : (client + 1) * self.max_clusters] = 0
-            received[REMOTE] = others
-        return received
+            tensors[REMOTE] = others
+        return tensors
 
     def client(self, task: ClientTask) -> ClientReturn:
         """Train everything; share the backbone's delta and noised centers of the head's rows."""
@@ -107,12 +107,12 @@ class PrivacyFace:
         self, server: Mapping[str, Tensor], returns: Returns, training: LocalTraining
     ) -> dict[str, Tensor]:
         """The centers of this round, in `max_clusters` rows a client."""
-        sent = [next((s for s in r if isinstance(s, ClusterCenters)), None) for r in returns]
-        width = next((s.centers.shape[1] for s in sent if s is not None), None)
+        uploads = [next((s for s in r if isinstance(s, ClusterCenters)), None) for r in returns]
+        width = next((s.centers.shape[1] for s in uploads if s is not None), None)
         if width is None:
             return {REMOTE: torch.zeros_like(server[REMOTE])} if REMOTE in server else {}
         remote = torch.zeros(len(returns), self.max_clusters, width)
-        for client, centers in enumerate(sent):
+        for client, centers in enumerate(uploads):
             if centers is not None:
                 remote[client, : len(centers.centers)] = centers.centers
         return {REMOTE: remote.flatten(0, 1)}

@@ -73,8 +73,8 @@ class State:
         """One mapping: `server/NAME`, `public/NAME`, `client-K/NAME` and `memory-K/NAME`."""
         flat = {f"server/{name}": value for name, value in self.server.items()}
         flat |= {f"public/{name}": value for name, value in self.public.items()}
-        for kind, held in (("client", self.kept), ("memory", self.memory)):
-            for client, tensors in held.items():
+        for kind, members in (("client", self.kept), ("memory", self.memory)):
+            for client, tensors in members.items():
                 flat |= {f"{kind}-{client}/{name}": value for name, value in tensors.items()}
         return flat
 
@@ -82,15 +82,15 @@ class State:
     def from_flat(tensors: Mapping[str, Tensor]) -> "State":
         """The inverse of `flat`."""
         own: dict[str, dict[str, Tensor]] = {"server": {}, "public": {}}
-        held: dict[str, dict[int, dict[str, Tensor]]] = {"client": {}, "memory": {}}
+        members: dict[str, dict[int, dict[str, Tensor]]] = {"client": {}, "memory": {}}
         for key, value in tensors.items():
             owner, _, name = key.partition("/")
             if owner in own:
                 own[owner][name] = value
             else:
                 kind, _, client = owner.partition("-")
-                held[kind].setdefault(int(client), {})[name] = value
-        return State(own["server"], held["client"], held["memory"], own["public"])
+                members[kind].setdefault(int(client), {})[name] = value
+        return State(own["server"], members["client"], members["memory"], own["public"])
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,8 @@ class Simulation:
 
     def label_of(self, client: int, photo: int) -> int:
         """The class of a photo in this client's head."""
-        named = self.faces.people if self._classes is None else self._classes
-        return self.labels_of(client).index(named[photo])
+        classes = self.faces.people if self._classes is None else self._classes
+        return self.labels_of(client).index(classes[photo])
 
     def spec(self, client: int) -> ModelSpec:
         """The network that this client trains."""
@@ -239,14 +239,14 @@ class Simulation:
 
     def unlabelled(self, client: int, photos: tuple[int, ...]) -> tuple[int, ...]:
         """The client's photos beside `photos`, which train without labels where the method can."""
-        taken = set(photos)
-        return tuple(i for i in self._photos(client) if i not in taken)
+        batch = set(photos)
+        return tuple(i for i in self._photos(client) if i not in batch)
 
     def _labels(self, client: int, photos: tuple[int, ...]) -> Tensor:
         """`[N]` classes of the photos in this client's head."""
-        named = self.faces.people if self._classes is None else self._classes
+        classes = self.faces.people if self._classes is None else self._classes
         numbers = {label: number for number, label in enumerate(self.labels_of(client))}
-        return torch.tensor([numbers[named[i]] for i in photos], dtype=torch.long)
+        return torch.tensor([numbers[classes[i]] for i in photos], dtype=torch.long)
 
     @property
     def aggregator(self) -> Secures | None:
@@ -266,7 +266,7 @@ class Simulation:
         """
         settings = self.federation
         training = settings.training
-        started = time.perf_counter()
+        start = time.perf_counter()
         for number in rounds:
             returns = []
             for client in range(len(self.split.clients)):
@@ -275,9 +275,9 @@ class Simulation:
                 returns.append(self.step(state, client, photos, training, generator))
                 if account:
                     account(client, returns[-1])
-            sent = [r.shared for r in returns]
-            server = self._combined(state, self._arrived(sent, number), self.local(training))
-            public = published(defense_at(self.defense, state.public), sent)
+            uploads = [r.shared for r in returns]
+            server = self._combined(state, self._arrived(uploads, number), self.local(training))
+            public = published(defense_at(self.defense, state.public), uploads)
             state = State(
                 server,
                 {client: r.kept for client, r in enumerate(returns)},
@@ -286,7 +286,7 @@ class Simulation:
             )
             if progress:
                 progress(number - rounds.start + 1, len(rounds))
-        return state, time.perf_counter() - started
+        return state, time.perf_counter() - start
 
     def _arrived(self, returns: list[tuple[Shared, ...]], number: int) -> Returns:
         """What the server can make of round `number`: everything, or what an aggregator lets it."""
@@ -311,8 +311,8 @@ class Simulation:
 
     def _plain_spec(self, client: int) -> ModelSpec:
         """The network that the study names, for this client."""
-        sized = {"image_size": self.faces.images.shape[-1], **self.network.arguments}
-        arguments = {**sized, "classes": len(self.labels_of(client))}
+        settings = {"image_size": self.faces.images.shape[-1], **self.network.arguments}
+        arguments = {**settings, "classes": len(self.labels_of(client))}
         return replace(self.network, arguments=arguments)
 
     def _photos(self, client: int) -> tuple[int, ...]:

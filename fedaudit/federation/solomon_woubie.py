@@ -64,18 +64,18 @@ class SolomonWoubie:
         if not self.imposters:
             return train_locally(task)
         # Where a defense makes several images of each photo, an imposter weighs as much as a photo.
-        drawn = self.drawn(task).repeat_interleave(task.copies, 0)
-        imposter = torch.full((len(drawn),), task.model.arguments["classes"] - 1)
+        imposters = self.drawn(task).repeat_interleave(task.copies, 0)
+        imposter = torch.full((len(imposters),), task.model.arguments["classes"] - 1)
         known = most_likely(task.labels)
         both = (task.labels, imposter)
         if task.labels.dim() > 1:
             both = (probabilities(task.labels, int(imposter[0]) + 1), probabilities(imposter))
-        joint = replace(task, images=torch.cat([task.images, drawn]), labels=torch.cat(both))
-        returned = train_locally(joint)
+        joint = replace(task, images=torch.cat([task.images, imposters]), labels=torch.cat(both))
+        reply = train_locally(joint)
         return replace(
-            returned,
+            reply,
             labels=torch.cat([known, imposter]),
-            unnoised=(*returned.unnoised, GRAYNESS),
+            unnoised=(*reply.unnoised, GRAYNESS),
         )
 
     def drawn(self, task: ClientTask) -> Tensor:

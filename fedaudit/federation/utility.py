@@ -66,16 +66,16 @@ def measure(
             ]
         )
 
-    trained, fresh = of(state), of(simulation.fresh())
+    scores, fresh = of(state), of(simulation.fresh())
     cost = step_cost(simulation, state) if costs else None
-    received = simulation.received(state, 0)
-    update = sum(value.numel() * value.element_size() for value in received.values())
+    broadcast = simulation.received(state, 0)
+    update = sum(value.numel() * value.element_size() for value in broadcast.values())
     return _estimated(
-        (trained.accuracies,),
+        (scores.accuracies,),
         (fresh.accuracies,),
-        tar_at_far=trained.tar_at_far,
-        auc=trained.auc,
-        pairs=trained.pairs,
+        tar_at_far=scores.tar_at_far,
+        auc=scores.auc,
+        pairs=scores.pairs,
         rounds=rounds,
         seconds=seconds,
         bytes_per_client_round=2 * update,
@@ -130,23 +130,23 @@ def _difference(
 
 def _estimated(
     accuracies: tuple[tuple[float, ...], ...],
-    untrained: tuple[tuple[float, ...], ...],
-    **measured: Any,
+    chance: tuple[tuple[float, ...], ...],
+    **measures: Any,
 ) -> Utility:
-    gain = _difference(accuracies, untrained)
+    gain = _difference(accuracies, chance)
     assert gain  # both are of the same people
     return Utility(
         accuracy=crossed_mean(accuracies),
-        untrained=crossed_mean(untrained),
+        untrained=crossed_mean(chance),
         gain=gain,
         accuracies=accuracies,
-        untrained_accuracies=untrained,
-        **measured,
+        untrained_accuracies=chance,
+        **measures,
     )
 
 
 def _distinct(state: State) -> tuple[int, ...]:
-    own = any(not name.startswith("head.") for kept in state.kept.values() for name in kept)
+    own = any(not name.startswith("head.") for local in state.kept.values() for name in local)
     return tuple(state.kept) if own else (0,)
 
 
@@ -200,10 +200,10 @@ def step_cost(simulation: Simulation, state: State, *, repeats: int = REPEATS) -
             generator = generator_for("cost", one.seed, number)
             photos = one.labelled(CLIENT)
             began = time.process_time()
-            returned = one.step(start, CLIENT, photos, one.federation.training, generator)
+            reply = one.step(start, CLIENT, photos, one.federation.training, generator)
             if number:  # the first turn pays for what is built once
                 seconds[k].append(time.process_time() - began)
-            sizes[k] = bytes_of(one, returned.shared)
+            sizes[k] = bytes_of(one, reply.shared)
     last = len(turns) - 1
     return StepCost(median(seconds[0]), median(seconds[last]), sizes[0], sizes[last])
 
@@ -212,11 +212,11 @@ def bytes_of(simulation: Simulation, shared: tuple[Shared, ...]) -> int:
     """Bytes of what one client sends; the last defense that encodes an update decides its size."""
     coders = [part for part in parts_of(simulation.defense) if isinstance(part, Encodes)]
     total = 0
-    for sent in shared:
-        if isinstance(sent, Update) and coders:
-            total += coders[-1].encoded_bytes(sent.tensors)
+    for payload in shared:
+        if isinstance(payload, Update) and coders:
+            total += coders[-1].encoded_bytes(payload.tensors)
         else:
-            total += sum(t.numel() * t.element_size() for t in tensors_in(sent))
+            total += sum(t.numel() * t.element_size() for t in tensors_in(payload))
     return total
 
 
@@ -269,6 +269,6 @@ def _without_label(simulation: Simulation) -> list[int]:
     left: list[int] = []
     for client, photos in enumerate(simulation.split.photos):
         labels = torch.tensor([simulation.label_of(client, photo) for photo in photos])
-        used = {photos[k] for k in method.labelled(labels).tolist()}
-        left += [photo for photo in photos if photo not in used]
+        with_label = {photos[k] for k in method.labelled(labels).tolist()}
+        left += [photo for photo in photos if photo not in with_label]
     return left

@@ -54,8 +54,8 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[N, inputs, H, W]` → `[N, outputs, H/stride, W/stride]`."""
         y = self.act1(self.norm1(self.conv1(x)))
-        mapped: Tensor = self.act2(self.norm2(self.conv2(y)) + self.shortcut(x))
-        return mapped
+        maps: Tensor = self.act2(self.norm2(self.conv2(y)) + self.shortcut(x))
+        return maps
 
 
 def residual_body(widths: tuple[int, ...] = (24, 48, 96), norm: Norm = "group") -> nn.Sequential:
@@ -108,8 +108,8 @@ class _GroupNormBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[N, inputs, H, W]` → `[N, outputs, H/stride, W/stride]`."""
         y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
-        mapped: Tensor = self.relu(y + self.downsample(x))
-        return mapped
+        maps: Tensor = self.relu(y + self.downsample(x))
+        return maps
 
 
 def resnet18_body() -> nn.Sequential:

@@ -64,15 +64,15 @@ def find_class_head(model: nn.Module, image_shape: Sequence[int]) -> ClassHead |
         name = name or next((n for n, p in own.items() if _is_unit(matrix, p)), None)
         if name is None or (unit and not _has_unit_rows(inputs)):
             return None
-        named = next((n for n, p in own.items() if bias is not None and _is_view(bias, p)), None)
+        offset = next((n for n, p in own.items() if bias is not None and _is_view(bias, p)), None)
         whole = outputs
         if bias is None:
-            named = next((n for n, p in own.items() if _is_added(scores - outputs, p)), None)
-            whole = outputs if named is None else outputs + own[named]
+            offset = next((n for n, p in own.items() if _is_added(scores - outputs, p)), None)
+            whole = outputs if offset is None else outputs + own[offset]
         finish = _finish(whole, scores)
-        if finish is None or (bias is not None and named is None):
+        if finish is None or (bias is not None and offset is None):
             return None
-        return ClassHead(name, named, not _same(matrix, own[name], unit), unit, finish)
+        return ClassHead(name, offset, not _same(matrix, own[name], unit), unit, finish)
     return None
 
 
@@ -138,9 +138,9 @@ class _Products(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        named = dict(kwargs or {})
-        outputs = func(*args, **named)
-        if isinstance(outputs, Tensor) and (parts := _product(func, args, named)) is not None:
+        keywords = dict(kwargs or {})
+        outputs = func(*args, **keywords)
+        if isinstance(outputs, Tensor) and (parts := _product(func, args, keywords)) is not None:
             inputs, matrix, bias = parts
             if inputs.dim() == 2 and matrix.dim() == 2:
                 self.seen.append((inputs, matrix, bias, outputs.reshape(len(inputs), -1)))
@@ -148,20 +148,20 @@ class _Products(TorchFunctionMode):
 
 
 def _product(
-    func: Any, args: Sequence[Any], named: Mapping[str, Any]
+    func: Any, args: Sequence[Any], keywords: Mapping[str, Any]
 ) -> tuple[Tensor, Tensor, Tensor | None] | None:
     """Inputs, matrix and bias of a call that multiplies them."""
-    given = [*args, *named.values()]
+    operands = [*args, *keywords.values()]
     if func is F.linear:
-        return given[0], given[1], given[2] if len(given) > 2 else None
+        return operands[0], operands[1], operands[2] if len(operands) > 2 else None
     if func in (torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__):
-        return given[0], given[1].mT if given[1].dim() > 1 else given[1], None
-    if func in (torch.addmm, Tensor.addmm) and len(named) == 0:
-        return given[1], given[2].mT, given[0]
-    if func in (F.conv2d, torch.conv2d) and given[0].dim() == 4:
-        inputs, weight = given[0], given[1]
+        return operands[0], operands[1].mT if operands[1].dim() > 1 else operands[1], None
+    if func in (torch.addmm, Tensor.addmm) and len(keywords) == 0:
+        return operands[1], operands[2].mT, operands[0]
+    if func in (F.conv2d, torch.conv2d) and operands[0].dim() == 4:
+        inputs, weight = operands[0], operands[1]
         if inputs.shape[2:] == weight.shape[2:] and inputs.shape[1] == weight.shape[1]:
-            bias = given[2] if len(given) > 2 else None
+            bias = operands[2] if len(operands) > 2 else None
             return inputs.flatten(1), weight.flatten(1), bias
     return None
 

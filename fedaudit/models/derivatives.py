@@ -111,9 +111,9 @@ def _check(network: nn.Module, image_shape: Sequence[int]) -> bool:
                 "package.module:factory."
             ) from error
         return True
-    actual, predicted = ahead - back, 2 * float((slope * step).sum())
-    return abs(actual - predicted) <= max(
-        TOLERANCE * max(abs(actual), abs(predicted)), ROUNDING * ahead
+    actual, prediction = ahead - back, 2 * float((slope * step).sum())
+    return abs(actual - prediction) <= max(
+        TOLERANCE * max(abs(actual), abs(prediction)), ROUNDING * ahead
     )
 
 
@@ -129,9 +129,9 @@ def _gradient_size(network: nn.Module, image: Tensor, *, twice: bool = False) ->
     """Squared norm of the loss's gradient in the parameters, in the precision of the image."""
     own = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     state = {n: t.detach().to(image) if t.is_floating_point() else t for n, t in own.items()}
-    learned = [state[n].requires_grad_() for n, _ in network.named_parameters()]
+    parameters = [state[n].requires_grad_() for n, _ in network.named_parameters()]
     loss = F.cross_entropy(functional_call(network, state, (image,)), torch.zeros(1).long())
-    slopes = torch.autograd.grad(loss, learned, create_graph=twice, allow_unused=True)
+    slopes = torch.autograd.grad(loss, parameters, create_graph=twice, allow_unused=True)
     return torch.stack([slope.square().sum() for slope in slopes if slope is not None]).sum()
 
 

@@ -195,11 +195,11 @@ def _rewrite(name: str, module: nn.Module) -> None:
                 node.target = getattr(torch, own[:-1])
             if node.kwargs.get("inplace"):
                 node.kwargs = {**node.kwargs, "inplace": False}
-    traced = fx.GraphModule(module, graph)
+    program = fx.GraphModule(module, graph)
     # The same dictionaries: what a functional call replaces in one is replaced in the other.
-    for held in ("_modules", "_parameters", "_buffers"):
-        setattr(traced, held, getattr(module, held))
-    object.__setattr__(module, "forward", traced.forward)
+    for table in ("_modules", "_parameters", "_buffers"):
+        setattr(program, table, getattr(module, table))
+    object.__setattr__(module, "forward", program.forward)
 
 
 def _is_in_place(name: str) -> bool:

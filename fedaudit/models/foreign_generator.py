@@ -82,11 +82,11 @@ def load_foreign(source: str, latent_dim: int | None) -> nn.Module:
     if isinstance(network, nn.Module):
         for parameter in network.parameters():
             parameter.requires_grad = False
-    wrapped = _probe(network, source, settings, latent_dim)
+    generator = _probe(network, source, settings, latent_dim)
     complete = isinstance(getattr(network, "latents", None), Latents)
-    if complete and isinstance(network, nn.Module) and wrapped.values == (0.0, 1.0):
+    if complete and isinstance(network, nn.Module) and generator.values == (0.0, 1.0):
         return network  # it needs no mapping
-    return wrapped
+    return generator
 
 
 def _load(source: str) -> tuple[Network, ForeignSettings]:
@@ -112,9 +112,9 @@ def _probe(
     network: Network, source: str, settings: ForeignSettings, dim: int | None
 ) -> ForeignGenerator:
     """Find the latent shape that a generator takes, and the range of its images."""
-    reason, tried = "", []
+    reason, shapes = "", []
     for latents in _candidates(network, source, settings, dim):
-        tried.append(f"[N, {', '.join(map(str, latents.shape))}]")
+        shapes.append(f"[N, {', '.join(map(str, latents.shape))}]")
         z = latents.draw(_PROBES, torch.Generator().manual_seed(0)).requires_grad_()
         try:
             images = network(z)
@@ -124,11 +124,11 @@ def _probe(
         values = _checked_images(images, z, source, _declared_range(network, source, settings))
         _check_repeats(network, z, images, source)
         crop = getattr(network, "crop", settings.crop) or (0.0, 1.0, 0.0, 1.0)
-        staged = all(hasattr(network, name) for name in ("stages", "features", "forward_from"))
-        kind = ForeignStagedGenerator if staged else ForeignGenerator
+        has_stages = all(hasattr(network, name) for name in ("stages", "features", "forward_from"))
+        kind = ForeignStagedGenerator if has_stages else ForeignGenerator
         return kind(network, latents, values=values, crop=tuple(crop))
     raise UsageError(
-        f"generator {source!r} takes no latent of shape {' or '.join(tried)} with N = {_PROBES}: "
+        f"generator {source!r} takes no latent of shape {' or '.join(shapes)} with N = {_PROBES}: "
         f"{reason}. Give it an attribute latent_dim, latent_shape or a method sample(count, "
         'generator), or write {"latent_shape": […]} to the file of its name with .json added; '
         "export it with a free batch size."
@@ -164,50 +164,52 @@ def _candidates(
 def _declared_range(
     network: Network, source: str, settings: ForeignSettings
 ) -> tuple[float, float] | None:
-    declared = settings.range or getattr(network, "output_range", None)
-    if declared is None:
+    bounds = settings.range or getattr(network, "output_range", None)
+    if bounds is None:
         return None
     try:
-        low, high = map(float, declared)
+        low, high = map(float, bounds)
     except (TypeError, ValueError):
         low, high = 0.0, 0.0
     if not low < high:
         raise UsageError(
-            f"generator {source!r} has output_range {declared!r}: needed are two numbers, what "
+            f"generator {source!r} has output_range {bounds!r}: needed are two numbers, what "
             "stands for black and what for white, the first the lesser."
         )
     return low, high
 
 
 def _checked_images(
-    images: object, z: Tensor, source: str, declared: tuple[float, float] | None
+    images: object, z: Tensor, source: str, declaration: tuple[float, float] | None
 ) -> tuple[float, float]:
     """What stands for black and white in a generator's output; refuses what is not images."""
-    bounds = f"{json.dumps(list(declared))}, as it declares" if declared else "[0, 1] or [-1, 1]"
-    needed = (
+    bounds = (
+        f"{json.dumps(list(declaration))}, as it declares" if declaration else "[0, 1] or [-1, 1]"
+    )
+    contract = (
         f"Needed are images [N, 3, H, W] or [N, 1, H, W] in {bounds}, differentiable in z. For "
         "another range set output_range, or range in its settings file."
     )
     if not isinstance(images, Tensor):
-        raise UsageError(f"generator {source!r} gave {type(images).__name__}. {needed}")
+        raise UsageError(f"generator {source!r} gave {type(images).__name__}. {contract}")
     if not images.numel():
-        raise UsageError(f"generator {source!r} gave {list(images.shape)} for N = 3. {needed}")
+        raise UsageError(f"generator {source!r} gave {list(images.shape)} for N = 3. {contract}")
     low, high = images.detach().min().item(), images.detach().max().item()
     facts = f"{list(images.shape)} with values {low:.3g} to {high:.3g}"
     if images.dim() != 4 or len(images) != _PROBES or images.shape[1] not in {1, 3}:
-        raise UsageError(f"generator {source!r} gave {facts} for N = 3. {needed}")
-    black, white = declared or (-1.0, 1.0)
+        raise UsageError(f"generator {source!r} gave {facts} for N = 3. {contract}")
+    black, white = declaration or (-1.0, 1.0)
     slack = _SLACK * (white - black)
     if not images.isfinite().all() or low < black - slack or high > white + slack:
-        raise UsageError(f"generator {source!r} gave {facts}. {needed}")
+        raise UsageError(f"generator {source!r} gave {facts}. {contract}")
     if not images.requires_grad:
-        raise UsageError(f"generator {source!r} gave {facts}, cut off from z. {needed}")
+        raise UsageError(f"generator {source!r} gave {facts}, cut off from z. {contract}")
     (slope,) = torch.autograd.grad(images.sum(), z, allow_unused=True)
     if slope is None or not slope.isfinite().all() or not slope.any():
         what = "is not finite" if slope is not None and not slope.isfinite().all() else "is zero"
-        raise UsageError(f"generator {source!r} gave {facts}, whose slope in z {what}. {needed}")
-    if declared:
-        return declared
+        raise UsageError(f"generator {source!r} gave {facts}, whose slope in z {what}. {contract}")
+    if declaration:
+        return declaration
     return (-1.0, 1.0) if low < -_SLACK else (0.0, 1.0)
 
 

@@ -75,8 +75,8 @@ class _Alias(nn.Module):
     def __init__(self, child: nn.Module, compute: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         # The same dictionaries: what a functional call replaces in one is replaced in the other.
-        for held in ("_modules", "_parameters", "_buffers"):
-            setattr(self, held, getattr(child, held))
+        for table in ("_modules", "_parameters", "_buffers"):
+            setattr(self, table, getattr(child, table))
         object.__setattr__(self, "compute", compute)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -122,10 +122,10 @@ def adopt(network: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
     head = modules[name] if last else _part(network, graph, entry, output.args[0])
     embedding = nn.Identity() if last else modules[name]
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
-    averaged = bool(convolutions) and modules[name].in_features == convolutions[-1].out_channels
-    adopted = ForeignFaceNet(network, (body, embedding, head), name, averaged)
-    adopted.train(training)
-    return adopted if _agrees(network, adopted, image_shape) else network
+    pools = bool(convolutions) and modules[name].in_features == convolutions[-1].out_channels
+    face_net = ForeignFaceNet(network, (body, embedding, head), name, pools)
+    face_net.train(training)
+    return face_net if _agrees(network, face_net, image_shape) else network
 
 
 def _is_cut(graph: fx.Graph, entry: fx.Node) -> bool:
@@ -143,13 +143,13 @@ def _is_cut(graph: fx.Graph, entry: fx.Node) -> bool:
 def _part(network: nn.Module, graph: fx.Graph, start: fx.Node | None, stop: object) -> nn.Module:
     """A module that computes `stop` from `start` or the images, by the network's own modules."""
     assert isinstance(stop, fx.Node)
-    needed = _ancestors(stop, start)
+    ancestors = _ancestors(stop, start)
     graph_of_part = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     if start is not None:
         copies[start] = graph_of_part.placeholder("x")
     for node in graph.nodes:
-        if node in needed and node is not start:
+        if node in ancestors and node is not start:
             copies[node] = graph_of_part.node_copy(node, copies.__getitem__)
     graph_of_part.output(copies[stop])
     return fx.GraphModule(network, graph_of_part)
@@ -167,7 +167,7 @@ def _ancestors(node: fx.Node, start: fx.Node | None) -> set[fx.Node]:
 
 
 @torch.no_grad()
-def _agrees(network: nn.Module, adopted: nn.Module, shape: Sequence[int]) -> bool:
+def _agrees(network: nn.Module, face_net: nn.Module, shape: Sequence[int]) -> bool:
     """Whether both give the same scores, two images and one: a trace may have frozen a size."""
     training = network.training
     network.eval()
@@ -177,10 +177,10 @@ def _agrees(network: nn.Module, adopted: nn.Module, shape: Sequence[int]) -> boo
         for count in (2, 1):
             images = torch.linspace(0, 1, count * shape[0] * shape[1] * shape[2]).to(like)
             images = images.view(count, *shape)
-            same &= torch.allclose(network(images), adopted(images), atol=1e-5)
-            same &= len(adopted.features(images)) == count  # type: ignore[operator]
+            same &= torch.allclose(network(images), face_net(images), atol=1e-5)
+            same &= len(face_net.features(images)) == count  # type: ignore[operator]
     except Exception:  # a frozen size, or an image size that the network does not take
         same = False
     network.train(training)
-    adopted.train(training)
+    face_net.train(training)
     return same

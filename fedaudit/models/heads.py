@@ -52,8 +52,8 @@ class CosineHead(nn.Module):
     def criterion(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy of the scaled scores after the margin; `scores [N, K]`."""
         true = scores.gather(1, labels[:, None])
-        moved = scores.scatter(1, labels[:, None], self.target_cosine(true))
-        return F.cross_entropy(self.scale * moved, labels)
+        with_margin = scores.scatter(1, labels[:, None], self.target_cosine(true))
+        return F.cross_entropy(self.scale * with_margin, labels)
 
 
 class CosFaceHead(CosineHead):
@@ -79,9 +79,9 @@ class ArcFaceHead(CosineHead):
         """Cos(θ + m), continued linearly where θ + m > π so that it stays monotone."""
         cosine = cosine.clamp(-1 + 1e-6, 1 - 1e-6)
         sine = (1 - cosine.square()).sqrt()
-        moved = cosine * math.cos(self.margin) - sine * math.sin(self.margin)
+        with_margin = cosine * math.cos(self.margin) - sine * math.sin(self.margin)
         beyond = cosine - self.margin * math.sin(self.margin)
-        return torch.where(cosine > -math.cos(self.margin), moved, beyond)
+        return torch.where(cosine > -math.cos(self.margin), with_margin, beyond)
 
 
 class AdaFaceHead(CosineHead):
@@ -128,8 +128,8 @@ class AdaFaceHead(CosineHead):
         quality = rest + 3 if rest.shape[1] else torch.zeros_like(cosine[:, :1])
         true = cosine.gather(1, labels[:, None])
         angle = true.clamp(-1 + 1e-6, 1 - 1e-6).acos() - self.margin * quality
-        moved = angle.clamp(1e-3, math.pi - 1e-3).cos() - self.margin * (quality + 1)
-        return F.cross_entropy(self.scale * cosine.scatter(1, labels[:, None], moved), labels)
+        with_margin = angle.clamp(1e-3, math.pi - 1e-3).cos() - self.margin * (quality + 1)
+        return F.cross_entropy(self.scale * cosine.scatter(1, labels[:, None], with_margin), labels)
 
 
 HEADS = {

@@ -30,20 +30,20 @@ def recover_layers(graph: fx.Graph, state: Mapping[str, Tensor]) -> fx.GraphModu
     root = nn.Module()
     for name, tensor in state.items():
         _put(root, name, tensor)
-    layered = fx.Graph()
+    layers_graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
         layer = _layer(node, root) if node.op == "call_function" else None
         if layer is not None:
             name, module = layer
             _put(root, name, module)
-            copies[node] = layered.call_module(name, (copies[node.args[0]],))
+            copies[node] = layers_graph.call_module(name, (copies[node.args[0]],))
         elif node.op == "output":
             (scores,) = node.args[0] if isinstance(node.args[0], tuple | list) else node.args
-            layered.output(copies[scores])
+            layers_graph.output(copies[scores])
         elif node.op != "call_module" and not _is_counter(node):  # these are guards of sizes
-            copies[node] = layered.node_copy(node, copies.__getitem__)
-    network = fx.GraphModule(root, layered)
+            copies[node] = layers_graph.node_copy(node, copies.__getitem__)
+    network = fx.GraphModule(root, layers_graph)
     network.graph.eliminate_dead_code()
     network.recompile()
     present = network.state_dict()
@@ -94,9 +94,9 @@ def _layer(node: fx.Node, root: nn.Module) -> tuple[str, nn.Module] | None:
     name = f"operation_{operation.rpartition(':')[2]}.{node.name}"
     tensors: dict[str, Tensor] = {}
     if slots:
-        used = {slot: values[slot] for slot in slots if values[slot]}
-        name = _common_holder(used)
-        tensors = _tensors_of(root, name, set(used))
+        operands = {slot: values[slot] for slot in slots if values[slot]}
+        name = _common_holder(operands)
+        tensors = _tensors_of(root, name, set(operands))
         if not tensors:
             return None
     with torch.device("meta"):
@@ -109,10 +109,10 @@ def _layer(node: fx.Node, root: nn.Module) -> tuple[str, nn.Module] | None:
     return name, layer
 
 
-def _common_holder(used: Mapping[str, Any]) -> str:
+def _common_holder(operands: Mapping[str, Any]) -> str:
     """Name of the layer that holds what an operation reads; "" where no single one does."""
     names = set()
-    for slot, node in used.items():
+    for slot, node in operands.items():
         target = str(node.target) if isinstance(node, fx.Node) and node.op == "get_attr" else ""
         if not target.endswith(f".{slot}"):
             return ""
@@ -120,14 +120,14 @@ def _common_holder(used: Mapping[str, Any]) -> str:
     return names.pop() if len(names) == 1 else ""
 
 
-def _tensors_of(root: nn.Module, name: str, used: set[str]) -> dict[str, Tensor]:
+def _tensors_of(root: nn.Module, name: str, operands: set[str]) -> dict[str, Tensor]:
     """What a layer holds, if it is what an operation reads and no more; else {}."""
     if not name:
         return {}
     holder = root.get_submodule(name)
     slots = {**holder._parameters, **holder._buffers}
     tensors = {slot: tensor for slot, tensor in slots.items() if tensor is not None}
-    fits = used <= tensors.keys() <= used | {COUNTER} and not holder._modules
+    fits = operands <= tensors.keys() <= operands | {COUNTER} and not holder._modules
     return tensors if fits else {}
 
 

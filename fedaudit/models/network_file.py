@@ -61,17 +61,17 @@ def from_file(
 @lru_cache(maxsize=1)  # every attack of a run builds the same network, and tracing takes seconds
 def _network(path: str, digest: str, shape: tuple[int, ...] | None) -> nn.Module:
     program: Any = read_program(Path(path), {})
-    scripted = isinstance(program, nn.Module)
-    if scripted and shape is None:
+    is_script = isinstance(program, nn.Module)
+    if is_script and shape is None:
         raise UsageError(
             f"{path} is TorchScript, which does not say how large its images are: state "
             "image_shape when recording, or fedaudit.recording(CAPTURE, image_shape=(3, H, W))."
         )
-    run: Any = program if scripted else program.module()
+    run: Any = program if is_script else program.module()
     shape = shape or _shape_of(program)
-    learned = dict(run.named_parameters())
-    state = {**learned, **dict(run.named_buffers())}
-    if not learned:
+    parameters = dict(run.named_parameters())
+    state = {**parameters, **dict(run.named_buffers())}
+    if not parameters:
         raise UsageError(
             f"{path} has no parameters by name: it was frozen or quantized. Save it again without, "
             "or name its factory: --model package.module:factory."
@@ -81,7 +81,7 @@ def _network(path: str, digest: str, shape: tuple[int, ...] | None) -> nn.Module
             f"{path} takes no images [N, C, H, W]. Export the network that takes them."
         )
     try:
-        if scripted:
+        if is_script:
             graph, constants = _traced(program, state, shape)
         else:
             inputs = [n for n in run.graph.nodes if n.op == "placeholder"]
@@ -91,7 +91,7 @@ def _network(path: str, digest: str, shape: tuple[int, ...] | None) -> nn.Module
                 )
             graph, constants = run.graph, _constants(run)
         copies = {n: tensor.detach().clone() for n, tensor in state.items()}
-        copies |= {n: nn.Parameter(copies[n]) for n in learned}
+        copies |= {n: nn.Parameter(copies[n]) for n in parameters}
         network = recover_layers(graph, {**constants, **copies})
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
@@ -100,7 +100,7 @@ def _network(path: str, digest: str, shape: tuple[int, ...] | None) -> nn.Module
             f"{path} cannot be followed: {_reason(error)}. Name its factory instead: --model "
             "package.module:factory."
         ) from error
-    _check(path, run, network, shape, not scripted and _trains(program))
+    _check(path, run, network, shape, not is_script and _trains(program))
     return network
 
 
@@ -134,9 +134,9 @@ def _traced(
             f"it does not take {TRIED[0]} images of {list(shape)}: {_reason(error)}. Check "
             "image_shape, and save it for any number of images."
         ) from error
-    traced = make_fx(run, tracing_mode="symbolic", pre_dispatch=True)(images, *state.values())
-    names, constants = iter(state), _constants(traced)
-    graph: fx.Graph = traced.graph
+    program = make_fx(run, tracing_mode="symbolic", pre_dispatch=True)(images, *state.values())
+    names, constants = iter(state), _constants(program)
+    graph: fx.Graph = program.graph
     for node in [n for n in graph.nodes if n.op == "placeholder"][1:]:
         with graph.inserting_before(node):
             read = graph.create_node("get_attr", next(names))

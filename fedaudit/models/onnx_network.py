@@ -44,13 +44,13 @@ class OnnxNetwork(nn.Module):
                 values[node.outputs[0]] = _run(node, values)
             else:
                 self._nodes.append(node)
-        used = {name for node in self._nodes for name in node.inputs}
+        operands = {name for node in self._nodes for name in node.inputs}
         # Exporters list weights among the inputs, under the names that they had unquantized.
-        inputs = [name for name in graph.inputs if name in used - set(values)]
+        inputs = [name for name in graph.inputs if name in operands - set(values)]
         if len(inputs) != 1:
             raise AssetError(f"the ONNX network has {len(inputs)} inputs, not one.")
         self._input = inputs[0]
-        for name in sorted(used & set(values)):
+        for name in sorted(operands & set(values)):
             # A buffer's name may hold no dot, so it is numbered.
             self.register_buffer(f"constant_{len(self._constants)}", values[name])
             self._constants.append(name)

@@ -102,13 +102,13 @@ def read_prior(path: Path) -> TrainedPrior:
             manifest = Manifest.model_validate_json(text)
             with torch.device("meta"):  # shapes are compared before any memory is taken
                 generator = FaceGan(manifest.widths, manifest.latent_dim, manifest.crop)
-            expected = generator.state_dict()
-            if set(file.keys()) != set(expected):
+            layout = generator.state_dict()
+            if set(file.keys()) != set(layout):
                 raise _refused(path, "its tensors are not those of its description")
-            for name, like in expected.items():
+            for name, like in layout.items():
                 if list(file.get_slice(name).get_shape()) != list(like.shape):
                     raise _refused(path, f"{name} has another shape than described")
-            tensors = {name: file.get_tensor(name) for name in expected}
+            tensors = {name: file.get_tensor(name) for name in layout}
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "description"
@@ -116,7 +116,7 @@ def read_prior(path: Path) -> TrainedPrior:
     except (SafetensorError, OSError, ValueError) as error:
         raise _refused(path, first_line(error)) from error
     for name, tensor in tensors.items():
-        if tensor.dtype != expected[name].dtype or not tensor.isfinite().all():
+        if tensor.dtype != layout[name].dtype or not tensor.isfinite().all():
             raise _refused(path, f"{name} holds numbers that a generator cannot have")
     generator.load_state_dict(tensors, assign=True)
     return TrainedPrior(generator.eval().requires_grad_(False), manifest)

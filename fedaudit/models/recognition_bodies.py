@@ -37,8 +37,8 @@ class ImprovedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[N, inputs, H, W]` → `[N, outputs, H/stride, W/stride]`."""
-        mapped: Tensor = self.layers(x) + self.shortcut(x)
-        return mapped
+        maps: Tensor = self.layers(x) + self.shortcut(x)
+        return maps
 
 
 def iresnet_body(depth: int, norm: Norm) -> nn.Sequential:

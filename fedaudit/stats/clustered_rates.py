@@ -43,14 +43,14 @@ def rate_of_pairs(matches: ArrayLike, pairs: ArrayLike) -> Rate:
         matches: `[P, P]` of each ordered pair of people, how many comparisons were hits.
         pairs: `[P, P]` how many comparisons there were; at least one in all.
     """
-    hits, tried = np.asarray(matches, float), np.asarray(pairs, float)
+    hits, trials = np.asarray(matches, float), np.asarray(pairs, float)
     n = len(hits)
     # Without each person in turn, on either side (delete-one jackknife).
     without_hits = hits.sum() - hits.sum(0) - hits.sum(1) + np.diag(hits)
-    without = tried.sum() - tried.sum(0) - tried.sum(1) + np.diag(tried)
+    without = trials.sum() - trials.sum(0) - trials.sum(1) + np.diag(trials)
     left = without_hits / np.maximum(without, 1)
     variance = (n - 1) / n * float(((left - left.mean()) ** 2).sum())
-    return _rate(int(hits.sum()), int(tried.sum()), n, variance, "pairs")
+    return _rate(int(hits.sum()), int(trials.sum()), n, variance, "pairs")
 
 
 def _rate(hits: int, count: int, people: int, variance: float, unit: str) -> Rate:

@@ -57,11 +57,11 @@ def epsilon_of_runs(
     3.2813
     """
     fnr, fpr = _upper_rates(true_positives, members, false_positives, others, confidence)
-    shown = [0.0]
-    for missed, claimed in ((fnr, fpr), (fpr, fnr)):
-        if 1 - missed > delta:
-            shown.append(math.log((1 - missed - delta) / claimed))
-    return max(shown)
+    bounds = [0.0]
+    for misses, alarms in ((fnr, fpr), (fpr, fnr)):
+        if 1 - misses > delta:
+            bounds.append(math.log((1 - misses - delta) / alarms))
+    return max(bounds)
 
 
 def gaussian_epsilon_of_runs(

@@ -45,11 +45,11 @@ def exchange_test(gains: Sequence[float], span: float) -> float:
     if n <= FEW:
         ahead = int((values > span / 2).sum() - (values < -span / 2).sum())
         return float(binom.sf(n + ahead - 1, 2 * n, 0.5)) if ahead > 0 else 1.0
-    observed = values.sum()
+    statistic = values.sum()
     if n <= EXACT:
         signs = 1 - 2 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
-        return float((signs @ values >= observed - 1e-9).mean())
-    return float(((_signs(n, DRAWN) @ values >= observed - 1e-9).sum() + 1) / (DRAWN + 1))
+        return float((signs @ values >= statistic - 1e-9).mean())
+    return float(((_signs(n, DRAWN) @ values >= statistic - 1e-9).sum() + 1) / (DRAWN + 1))
 
 
 @lru_cache(maxsize=4)

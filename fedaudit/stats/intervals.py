@@ -154,12 +154,12 @@ def holm(p_values: Sequence[float], weights: Sequence[float] | None = None) -> l
     """
     shares = weights or [1.0] * len(p_values)
     order = sorted(range(len(p_values)), key=lambda k: p_values[k] / shares[k])
-    adjusted, running = [0.0] * len(p_values), 0.0
+    adjustment, running = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(order):
         left = sum(shares[k] for k in order[rank:])
         running = max(running, min(1.0, left * p_values[index] / shares[index]))
-        adjusted[index] = running
-    return adjusted
+        adjustment[index] = running
+    return adjustment
 
 
 def targets_needed(limit: float, *, confidence: float = 0.95) -> int:

@@ -82,19 +82,19 @@ def within_strata_test(
         places, candidates = table.shape
         if len(set(who.tolist())) != places or not all(0 <= k < candidates for k in who):
             raise ValueError("each place has a person of its own among the candidates.")
-    observed = sum(table[np.arange(len(table)), who].sum() for table, who in tables)
+    statistic = sum(table[np.arange(len(table)), who].sum() for table, who in tables)
     assignments = prod(perm(*reversed(table.shape)) for table, _ in tables)
     exact = assignments <= ENUMERATED
     shapes = tuple(table.shape for table, _ in tables)
     sums: Scores = np.zeros(1)
-    for (table, _), tried in zip(tables, _tried(shapes, 0 if exact else DRAWN), strict=True):
-        mine = sum(table[k, tried[:, k]] for k in range(len(table)))
+    for (table, _), lots in zip(tables, _tried(shapes, 0 if exact else DRAWN), strict=True):
+        mine = sum(table[k, lots[:, k]] for k in range(len(table)))
         sums = np.add.outer(sums, mine).ravel() if exact else sums + mine
     # Sums of the same numbers in another order differ in their last bits, and are ties.
-    hits = int((sums >= observed - 1e-9).sum())
+    hits = int((sums >= statistic - 1e-9).sum())
     return IdentityTest(
         p_value=hits / assignments if exact else (hits + 1) / (DRAWN + 1),
-        statistic=float(observed),
+        statistic=float(statistic),
         people=sum(len(table) for table, _ in tables),
         updates=updates,
         candidates=sum(table.shape[1] for table, _ in tables),
@@ -104,14 +104,14 @@ def within_strata_test(
 
 
 @lru_cache(maxsize=4)
-def _tried(shapes: tuple[tuple[int, ...], ...], drawn: int) -> list[NDArray[np.int64]]:
+def _tried(shapes: tuple[tuple[int, ...], ...], draws: int) -> list[NDArray[np.int64]]:
     """Assignments of each stratum: all of them, or so many at random, the same in every report.
 
     Kept, because all rows of a report need the same; not to be changed in place.
     """
     random = np.random.default_rng(0)
     return [
-        _random(candidates, places, random) if drawn else _all(candidates, places)
+        _random(candidates, places, random) if draws else _all(candidates, places)
         for places, candidates in shapes
     ]
 
@@ -122,11 +122,11 @@ def _all(candidates: int, places: int) -> NDArray[np.int64]:
 
 def _random(candidates: int, places: int, random: np.random.Generator) -> NDArray[np.int64]:
     """`DRAWN` assignments without replacement, `[DRAWN, places]`."""
-    chosen = np.empty((DRAWN, places), dtype=np.int64)
+    choice = np.empty((DRAWN, places), dtype=np.int64)
     for k in range(places):
         # The n-th of those not chosen yet: the n-th of all, moved on past each that was.
         pick = random.integers(0, candidates - k, DRAWN)
-        for earlier in np.sort(chosen[:, :k], axis=1).T:
+        for earlier in np.sort(choice[:, :k], axis=1).T:
             pick += pick >= earlier
-        chosen[:, k] = pick
-    return chosen
+        choice[:, k] = pick
+    return choice

@@ -13,8 +13,8 @@ def threshold_at(false: Tensor, fpr: float) -> float | None:
     >>> threshold_at(torch.arange(100.0), 0.01)
     98.0
     """
-    allowed = int(fpr * len(false) + 1e-9)
-    return float(false.sort(descending=True).values[allowed]) if allowed else None
+    budget = int(fpr * len(false) + 1e-9)
+    return float(false.sort(descending=True).values[budget]) if budget else None
 
 
 def roc(true: Tensor, false: Tensor, points: int = 100) -> tuple[tuple[float, float], ...]:
@@ -28,8 +28,8 @@ def roc(true: Tensor, false: Tensor, points: int = 100) -> tuple[tuple[float, fl
         best.setdefault(float((false > cut).double().mean()), float((true > cut).double().mean()))
     rates = [(x, y) for x, y in {1.0: 1.0, **best}.items()][::-1]
     half = points // 2
-    kept = [*rates[:half], *rates[half :: -(-len(rates) // half)], (1.0, 1.0)]
-    return tuple(dict.fromkeys((round(x, 6), round(y, 6)) for x, y in kept))
+    corners = [*rates[:half], *rates[half :: -(-len(rates) // half)], (1.0, 1.0)]
+    return tuple(dict.fromkeys((round(x, 6), round(y, 6)) for x, y in corners))
 
 
 def shuffled_auc(

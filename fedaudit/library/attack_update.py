@@ -100,15 +100,15 @@ def attack(
         raise UsageError(f"images = {images}: an update is of one image or more.")
     if kind not in ("gradient", "delta"):
         raise UsageError(f'kind = {kind!r}: an update is a "gradient" or a "delta".')
-    sent = {name: value for name, value in update.items() if value is not None}
-    check_fit(model, sent, unshared, shape)
+    tensors = {name: value for name, value in update.items() if value is not None}
+    check_fit(model, tensors, unshared, shape)
     method = _resolve(name, settings)
     spec = _spec(model, unshared, mean, std)
     classes = _classes(spec, shape)
     seen = Observation(
         model=spec,
         before=_broadcast(model, unshared),
-        shared=_shared(model, kind, sent, buffers, images),
+        shared=_shared(model, kind, tensors, buffers, images),
         image_shape=shape,
         batch_size=images,
         num_classes=classes,
@@ -148,11 +148,11 @@ def _shown(name: str | Attack) -> str:
 
 def _spec(
     model: nn.Module,
-    unshared: Collection[str],
+    local: Collection[str],
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
 ) -> ModelSpec:
-    arguments = {"module": model, "redrawn": tuple(unshared)}
+    arguments = {"module": model, "redrawn": tuple(local)}
     spec = ModelSpec(live_module.FACTORY, arguments)
     if mean is None and std is None:
         return spec
@@ -181,10 +181,10 @@ def _classes(spec: ModelSpec, shape: tuple[int, int, int]) -> int:
     return int(scores.shape[1])
 
 
-def _broadcast(model: nn.Module, unshared: Collection[str]) -> dict[str, Tensor]:
+def _broadcast(model: nn.Module, local: Collection[str]) -> dict[str, Tensor]:
     """What the server sent: parameters but the unshared ones, and buffers."""
     state = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
-    return _copies({n: t for n, t in state.items() if n not in unshared}, model)
+    return _copies({n: t for n, t in state.items() if n not in local}, model)
 
 
 def _shared(
@@ -194,8 +194,8 @@ def _shared(
     buffers: Mapping[str, Tensor] | None,
     images: int,
 ) -> tuple[Shared, ...]:
-    sent = Update(kind, _copies(update, model), images)
-    return (sent,) if buffers is None else (sent, Buffers(_copies(buffers, model), images))
+    payload = Update(kind, _copies(update, model), images)
+    return (payload,) if buffers is None else (payload, Buffers(_copies(buffers, model), images))
 
 
 def _one_step(model: nn.Module, kind: str, images: int) -> LocalTraining | None:

@@ -69,20 +69,20 @@ def audit(
     """
     if isinstance(study, Study):
         check_study(study)
-        wanted, name = study, study.name
+        plan, name = study, study.name
     else:
-        wanted, name = load_study(Path(study)), os.fspath(study)
+        plan, name = load_study(Path(study)), os.fspath(study)
     folder = Path(output)
     with execution(
-        wanted,
+        plan,
         folder,
         command=f"fedaudit.audit({name!r}, output={os.fspath(output)!r})",
         evidence=evidence,
         place=Place(executor, workers, device, limit=cell_timeout, address=address),
         retry_failed=retry_failed,
         budget=budget,
-        watch=lambda opened: nullcontext(on_event),
+        watch=lambda workspace: nullcontext(on_event),
         note=note,
-    ) as finished:
-        build_report(folder, finished.evidence)
+    ) as outcome:
+        build_report(folder, outcome.evidence)
     return load(folder)

@@ -72,8 +72,8 @@ def as_table(records: Iterable[Mapping[str, Any]]) -> Table:
     """
     flat = [dict(_leaves(record)) for record in records]
     names = dict.fromkeys(name for record in flat for name in record)
-    nested = {name[:k] for name in names for k, sign in enumerate(name) if sign == "."}
-    return [{name: one.get(name) for name in names if name not in nested} for one in flat]
+    parents = {name[:k] for name in names for k, sign in enumerate(name) if sign == "."}
+    return [{name: one.get(name) for name in names if name not in parents} for one in flat]
 
 
 def _leaves(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -87,9 +87,9 @@ def _leaves(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 def _row(row: Row) -> dict[str, Any]:
     """A line of the comparison, with what was measured beside where."""
     whole = asdict(row)
-    measured = whole.pop("measurement") or {}
-    metrics = measured.pop("metrics", {})
-    return {**whole, **measured, **metrics}
+    measurement = whole.pop("measurement") or {}
+    metrics = measurement.pop("metrics", {})
+    return {**whole, **measurement, **metrics}
 
 
 def _images(trial: Trial) -> Iterator[dict[str, Any]]:
@@ -98,5 +98,5 @@ def _images(trial: Trial) -> Iterator[dict[str, Any]]:
     cell, images = whole.pop("cell"), whole.pop("images")
     whole = {name: value for name, value in whole.items() if name not in {"sent", "history"}}
     for number, image in enumerate(images or [{}]):
-        measured = image.pop("metrics", {})
-        yield {**cell, "image": number if image else None, **image, **measured, **whole}
+        metrics = image.pop("metrics", {})
+        yield {**cell, "image": number if image else None, **image, **metrics, **whole}

@@ -61,8 +61,8 @@ def check_fit(
             )
     if both := [name for name in unshared if name in update]:
         raise UsageError(f"{both[0]!r} is in the update, so it is shared: take it off unshared.")
-    learned = {n for n, p in model.named_parameters() if p.requires_grad}
-    missing = [n for n in learned if n not in update and n not in unshared]
+    parameters = {n for n, p in model.named_parameters() if p.requires_grad}
+    missing = [n for n in parameters if n not in update and n not in unshared]
     if missing and (missing := sorted(used_parameters(model, shape) & set(missing))):
         raise UsageError(
             f"the update lacks {_some(missing)}. If that stays on the device, say so: "
@@ -76,15 +76,15 @@ def check_fit(
 def used_parameters(model: nn.Module, shape: tuple[int, int, int]) -> frozenset[str]:
     """Names of what the scores of images depend on; of all where the model takes no such images."""
     twin = copy_module(module=model).eval()
-    named = dict(twin.named_parameters())
+    parameters = dict(twin.named_parameters())
     try:
         scores = twin(
             torch.linspace(0, 1, 2 * math.prod(shape)).view(2, *shape).to(next(twin.parameters()))
         )
-        slopes = torch.autograd.grad(scores.sum(), list(named.values()), allow_unused=True)
+        slopes = torch.autograd.grad(scores.sum(), list(parameters.values()), allow_unused=True)
     except Exception:  # whatever is wrong with it is told where the model is checked
-        return frozenset(named)
-    return frozenset(n for n, s in zip(named, slopes, strict=True) if s is not None)
+        return frozenset(parameters)
+    return frozenset(n for n, s in zip(parameters, slopes, strict=True) if s is not None)
 
 
 def _prefix_hint(name: str, own: Collection[str]) -> str:
@@ -93,8 +93,8 @@ def _prefix_hint(name: str, own: Collection[str]) -> str:
 
 
 def _some(names: Collection[str]) -> str:
-    listed = ", ".join(repr(name) for name in list(names)[:SHOWN])
-    return f"{listed} and {len(names) - SHOWN} more" if len(names) > SHOWN else listed
+    excerpt = ", ".join(repr(name) for name in list(names)[:SHOWN])
+    return f"{excerpt} and {len(names) - SHOWN} more" if len(names) > SHOWN else excerpt
 
 
 def checked_labels(

@@ -34,16 +34,16 @@ def players_of(seen: Observation) -> dict[str, tuple[str, ...]]:
     """
     players: dict[str, tuple[str, ...]] = {}
     try:
-        update, sent = update_of(seen)
+        update, payload = update_of(seen)
     except AttackError:
         update, layers = "", {}
     else:
-        layers = layers_of(sent.tensors)
+        layers = layers_of(payload.tensors)
     for name, other in zip(names_of(seen.shared), seen.shared, strict=True):
         if name == update:
             players |= {
-                group: tuple(f"{name}:{prefix}" for layer in chosen for prefix in layers[layer])
-                for group, chosen in _groups(list(layers)).items()
+                group: tuple(f"{name}:{prefix}" for layer in members for prefix in layers[layer])
+                for group, members in _groups(list(layers)).items()
             }
         else:
             players[kind_of(other).replace("_", " ") + name.removeprefix(kind_of(other))] = (name,)
@@ -85,9 +85,9 @@ def explain(subject: Subject) -> Game:
                 leak = nothing
             tables[-1][coalition] = leak
     people = [table[frozenset(names)].people for table in tables]
-    identified = all(leak.cosine is not None for table in tables for leak in table.values())
+    has_judge = all(leak.cosine is not None for table in tables for leak in table.values())
     values = [exact(names, partial(_ssim, table)) for table in tables]
-    identities = [exact(names, partial(_cosine, table)) for table in tables if identified]
+    identities = [exact(names, partial(_cosine, table)) for table in tables if has_judge]
 
     def mean_of(coalition: Sequence[str]) -> Estimate:
         return estimate([table[frozenset(coalition)].ssim for table in tables], people)
@@ -99,7 +99,7 @@ def explain(subject: Subject) -> Game:
                 alone=mean_of([name]),
                 ssim=estimate([value[name] for value in values], people),
                 identity=estimate([value[name] for value in identities], people)
-                if identified
+                if has_judge
                 else None,
             )
             for name in names

@@ -82,7 +82,7 @@ def explain(subject: Subject, *, pairs: int = PAIRS) -> Game:
     everybody = frozenset(clients)
     orders = partial(_orders, subject)
     ssim = sampled(clients, lambda k: partial(total, k), pairs=pairs, generator=orders())
-    counted = sampled(clients, lambda k: partial(hits, k), pairs=pairs, generator=orders())
+    values = sampled(clients, lambda k: partial(hits, k), pairs=pairs, generator=orders())
     identity = all(s.hits is not None for k in range(pairs) for s in shares(k, everybody).values())
     players = []
     for client in clients:
@@ -93,7 +93,7 @@ def explain(subject: Subject, *, pairs: int = PAIRS) -> Game:
                 name=f"client {client}",
                 alone=interval(alone),
                 ssim=ssim[client],
-                identity=counted[client] if identity else None,
+                identity=values[client] if identity else None,
                 together=interval(among),
                 hidden=interval([a - b for a, b in zip(alone, among, strict=True)]),
             )
@@ -156,10 +156,10 @@ def _control(subject: Subject, attack: str, pair: int) -> Reconstruction:
     simulation = _apart(subject.simulation)
     count = len(simulation.split.clients)
     others = [subject.invented(pair * count + c, simulation=simulation) for c in range(count)]
-    found = subject.attempt(attack, summed([c.seen for c in others]), "sum", pair)
-    if found is None:
+    result = subject.attempt(attack, summed([c.seen for c in others]), "sum", pair)
+    if result is None:
         raise AttackError(f"{attack} cannot be run on the control's sum: there is no control")
-    return found
+    return result
 
 
 def summed(seen: Sequence[Observation]) -> Observation:

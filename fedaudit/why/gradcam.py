@@ -68,15 +68,15 @@ def grad_cam(
         score: Output of the network → `[M]` answers; their sum is differentiated, so each may
             depend on its own images only.
     """
-    kept: list[Tensor] = []
-    handle = layer.register_forward_hook(lambda _m, _i, output: kept.append(output))
+    maps: list[Tensor] = []
+    handle = layer.register_forward_hook(lambda _m, _i, output: maps.append(output))
     try:
         with torch.enable_grad():
             answers = score(network(images.detach().clone().requires_grad_()))
-            (slope,) = torch.autograd.grad(answers.sum(), kept)
+            (slope,) = torch.autograd.grad(answers.sum(), maps)
     finally:
         handle.remove()
     with torch.no_grad():
-        heat = F.relu((slope.mean((2, 3), keepdim=True) * kept[0]).sum(1, keepdim=True))
+        heat = F.relu((slope.mean((2, 3), keepdim=True) * maps[0]).sum(1, keepdim=True))
         wide = F.interpolate(heat, images.shape[-2:], mode="bilinear", align_corners=False)
     return wide[:, 0]

@@ -53,18 +53,18 @@ def update_of(seen: Observation) -> tuple[str, Update | Aggregate]:
     Raises:
         AttackError: Nothing of the kind was shared.
     """
-    for name, sent in zip(names_of(seen.shared), seen.shared, strict=True):
-        if isinstance(sent, Update) or (
-            isinstance(sent, Aggregate) and sent.kind in {"gradient", "delta"}
+    for name, payload in zip(names_of(seen.shared), seen.shared, strict=True):
+        if isinstance(payload, Update) or (
+            isinstance(payload, Aggregate) and payload.kind in {"gradient", "delta"}
         ):
-            return name, sent
+            return name, payload
     raise AttackError("no model update was shared, so there are no layers to tell apart")
 
 
 def cuts_of(seen: Observation) -> tuple[Cut, dict[str, tuple[Cut, Cut | None]]]:
     """Everything, and by layer: this one alone, and the update without it (None if it is all)."""
-    name, sent = update_of(seen)
-    layers = layers_of(sent.tensors)
+    name, payload = update_of(seen)
+    layers = layers_of(payload.tensors)
 
     def cut(which: Sequence[str]) -> Cut:
         names = tuple(f"{name}:{prefix}" for layer in which for prefix in layers[layer])
@@ -95,8 +95,8 @@ def explain(subject: Subject) -> Layers:
     """
     seen = subject.captured(0).seen
     whole, layers = cuts_of(seen)
-    _, sent = update_of(seen)
-    prefixes = layers_of(sent.tensors)
+    _, payload = update_of(seen)
+    prefixes = layers_of(payload.tensors)
     full = _audit_and_control(subject, whole)
     if full is None:
         raise AttackError("none of the scenario's attacks reads model updates")
@@ -109,7 +109,7 @@ def explain(subject: Subject) -> Layers:
             Layer(
                 name=name,
                 parameters=mine,
-                values=sum(t.numel() for n, t in sent.tensors.items() if n.startswith(mine)),
+                values=sum(t.numel() for n, t in payload.tensors.items() if n.startswith(mine)),
                 alone=leakage(*one, subject.people) if one else None,
                 without=leakage(*rest, subject.people) if rest else None,
                 lost=difference(full[0], rest[0]) if rest else None,

@@ -55,7 +55,7 @@ class MapOnly:
         Raises:
             AttackError: The update does not have the embedding.
         """
-        started = time.process_time()
+        clock = time.process_time()
         evidence = gather(seen)
         model = require_face_net(evidence.model, "a map").requires_grad_(False)
         if "embedding.weight" not in evidence.target:
@@ -69,8 +69,8 @@ class MapOnly:
         rows = goal.directions.float()
         batch = start.to(rows.device)[None].requires_grad_()
 
-        def match(shown: Tensor) -> Tensor:
-            return (1 - (goal.reached(model, shown) * rows).sum(1)).clamp_min(0)
+        def match(images: Tensor) -> Tensor:
+            return (1 - (goal.reached(model, images) * rows).sum(1)).clamp_min(0)
 
         with torch.no_grad():
             units = match(batch[0]).clamp_min(1e-6)
@@ -94,7 +94,7 @@ class MapOnly:
             objective=float(search.best),
             iterations=self.steps,
             gradient_evaluations=self.steps * evidence.count,
-            seconds=time.process_time() - started,
+            seconds=time.process_time() - clock,
             adaptive="none needed",
             history=tuple(history),
         )

@@ -95,26 +95,26 @@ def explain(
     scenario = scenario_of(study, scenario_name)
     if options.targets < 2:
         raise ConfigError("one target has no interval: ask for 2 targets or more (4 and up are)")
-    with session.open_run(path, study, command=options.command, retry_failed=True) as opened:
+    with session.open_run(path, study, command=options.command, retry_failed=True) as workspace:
         subject = prepare(
-            study, scenario, opened.folder, targets=options.targets, seed=options.seed
+            study, scenario, workspace.folder, targets=options.targets, seed=options.seed
         )
-        do = partial(_do, opened, subject, options, watch)
+        do = partial(_do, workspace, subject, options, watch)
         do(_training(subject, options))
-        if failed := do(_measurements(subject, options)):
-            key, message = next(iter(failed.items()))
+        if errors := do(_measurements(subject, options)):
+            key, message = next(iter(errors.items()))
             raise FedauditError(
-                f"{len(failed)} measurements failed, {key}: {message}\nWhat was finished is kept; "
+                f"{len(errors)} measurements failed, {key}: {message}\nWhat was finished is kept; "
                 "the same command tries the others again."
             )
         explanation = _explanation(subject, options)
         write_atomically(path / FILE, canonical_bytes(explanation))
-        closed = options.evidence == "full" and opened.folder.recipients
-        shown = "redacted" if closed else options.evidence
-        pictures = regions.faces(subject) if shown == "full" else []
-        page = explanation_page.render(explanation, shown, pictures)
+        consent_only = options.evidence == "full" and workspace.folder.recipients
+        evidence = "redacted" if consent_only else options.evidence
+        pictures = regions.faces(subject) if evidence == "full" else []
+        page = explanation_page.render(explanation, evidence, pictures)
         write_atomically(path / "why.html", page.encode())
-        session.record_hashes(opened, {FILE, "why.html"})
+        session.record_hashes(workspace, {FILE, "why.html"})
     return explanation
 
 
@@ -143,16 +143,16 @@ class Work:
 
 
 def _do(
-    opened: session.Opened, subject: Subject, options: Options, watch: Watch, jobs: Sequence[Job]
+    workspace: session.Opened, subject: Subject, options: Options, watch: Watch, jobs: Sequence[Job]
 ) -> Mapping[str, str]:
     """Do what is not done yet, and return by key why jobs failed."""
     distinct = tuple({job.key: job for job in jobs}.values())
-    chosen = session.opened_for(opened, distinct)
+    part = session.opened_for(workspace, distinct)
     work = Work(subject.study, subject.scenario, subject.folder, subject.targets, subject.seed)
     executor = options.place.make()
-    with watch(chosen.todo, executor.slots) as on_event:
-        outcomes = session.run(chosen, executor=executor, on_event=on_event, work=work)
-    return session.failures(chosen, outcomes)
+    with watch(part.todo, executor.slots) as on_event:
+        outcomes = session.run(part, executor=executor, on_event=on_event, work=work)
+    return session.failures(part, outcomes)
 
 
 def _training(subject: Subject, options: Options) -> list[Job]:

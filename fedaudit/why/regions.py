@@ -89,10 +89,10 @@ def match_heat(images: Tensor, people: tuple[str, ...], gallery: Gallery) -> tup
         return (F.normalize(unit - gallery.center, dim=1) * rows).sum(1)
 
     heat = grad_cam(network, layer, both, cosine)
-    straight, mirrored = heat.chunk(2)
-    joined = (straight + mirrored.flip(2)) / 2
+    straight, mirror_image = heat.chunk(2)
+    total = (straight + mirror_image.flip(2)) / 2
     name = next(n for n, module in network.named_modules() if module is layer)
-    return F.interpolate(joined[:, None], images.shape[-2:], mode="area")[:, 0], name
+    return F.interpolate(total[:, None], images.shape[-2:], mode="area")[:, 0], name
 
 
 def measurements(subject: Subject, *, keep_faces: bool = False) -> list[Measurement[RegionScores]]:
@@ -104,7 +104,7 @@ def explain(subject: Subject, *, keep_faces: bool = False) -> Regions:
     """Means over targets of what each region shows."""
     rows = [subject.get(row) for row in measurements(subject, keep_faces=keep_faces)]
     people = [row.people for row in rows]
-    heated = all(row.heat for row in rows)
+    has_heat = all(row.heat for row in rows)
 
     def mean(values: Callable[[RegionScores], dict[str, float]], region: str) -> Estimate:
         return estimate([values(row)[region] for row in rows], people)
@@ -118,25 +118,25 @@ def explain(subject: Subject, *, keep_faces: bool = False) -> Regions:
                 area=area,
                 recovered=mean(lambda row: row.recovered, name),
                 prior=mean(lambda row: row.prior, name),
-                heat=mean(lambda row: row.heat, name) if heated else None,
-                heat_original=mean(lambda row: row.heat_original, name) if heated else None,
-                drop=mean(lambda row: row.drop, name) if heated else None,
+                heat=mean(lambda row: row.heat, name) if has_heat else None,
+                heat_original=mean(lambda row: row.heat_original, name) if has_heat else None,
+                drop=mean(lambda row: row.drop, name) if has_heat else None,
             )
             for name, area in areas.items()
         ),
         side=SIDE,
         recovered=_mean_map([row.recovered_map for row in rows]),
-        heat=_mean_map([row.heat_map for row in rows]) if heated else (),
-        heat_original=_mean_map([row.heat_original_map for row in rows]) if heated else (),
-        agreement=estimate([row.agreement for row in rows], people) if heated else None,
+        heat=_mean_map([row.heat_map for row in rows]) if has_heat else (),
+        heat_original=_mean_map([row.heat_original_map for row in rows]) if has_heat else (),
+        agreement=estimate([row.agreement for row in rows], people) if has_heat else None,
         layer=rows[0].layer,
     )
 
 
 def faces(subject: Subject) -> list[dict[str, Tensor]]:
     """The pictures that were kept, a target each: original, reconstruction and maybe heat."""
-    kept = (subject.folder.evidence(_album(subject), t) for t in range(subject.targets))
-    return [pictures for pictures in kept if pictures is not None]
+    albums = (subject.folder.evidence(_album(subject), t) for t in range(subject.targets))
+    return [pictures for pictures in albums if pictures is not None]
 
 
 def _album(subject: Subject) -> str:

@@ -136,10 +136,10 @@ class Subject:
         """
         adapter = _adapter(wanted.type)
         with suppress(RunFolderError, ValidationError, KeyError):  # missing, or damaged
-            kept = self.folder.measurement(wanted.key)
-            if why := kept.get("refused"):
+            record = self.folder.measurement(wanted.key)
+            if why := record.get("refused"):
                 raise AttackError(why)
-            return cast(T, adapter.validate_python(kept["value"]))
+            return cast(T, adapter.validate_python(record["value"]))
         body: dict[str, object] = {"name": wanted.name}
         try:
             value = wanted.take(self)
@@ -186,8 +186,8 @@ class Subject:
         """The same of a client who holds photos of invented people: what the control attacks."""
         number = number or self.scenario.round
         real = simulation or self.simulation
-        shared = self.captured(target, number).seen.shared
-        other, state, _ = without_target(real, self.state(number), target, shared)
+        payloads = self.captured(target, number).seen.shared
+        other, state, _ = without_target(real, self.state(number), target, payloads)
         return self._simulated(other, state, target, number)
 
     def _simulated(self, simulation: Simulation, state: State, target: int, number: int) -> Capture:
@@ -219,17 +219,17 @@ class Subject:
         Returns:
             The attack's label and its reconstruction; None where no attack reads what is seen.
         """
-        ranked: list[tuple[float, str, Reconstruction]] = []
+        ranking: list[tuple[float, str, Reconstruction]] = []
         able = [n for n, a in self.attacks.items() if any(reads(a.reads, s) for s in seen.shared)]
         for name in able:
             result = self.attempt(name, seen, *key)
             if result is not None:
                 beyond = self._beyond(name, result, seen, *key) if len(able) > 1 else 0.0
-                ranked.append((beyond, name, result))
-        if not ranked and any(reads(MapOnly.reads, s) for s in seen.shared):
+                ranking.append((beyond, name, result))
+        if not ranking and any(reads(MapOnly.reads, s) for s in seen.shared):
             result = self.attempt(FALLBACK, seen, *key)
-            ranked += [(0.0, FALLBACK, result)] if result is not None else []
-        return min(ranked, key=lambda row: row[0])[1:] if ranked else None
+            ranking += [(0.0, FALLBACK, result)] if result is not None else []
+        return min(ranking, key=lambda row: row[0])[1:] if ranking else None
 
     def attempt(self, name: str, seen: Observation, *key: object) -> Reconstruction | None:
         """A reconstruction; None where the attack can make nothing of so small a part."""
@@ -297,8 +297,8 @@ def _leak(subject: Subject, cut: Cut, target: int, number: int, role: Role) -> L
     if real is None:
         return None
     other = subject.once(("invented", target, number), lambda: subject.invented(target, number))
-    found = subject.attempt(real.attack, cut.of(other.seen, capture.secret), *key)
-    return subject.judged(capture.secret, real.attack, found) if found else None
+    result = subject.attempt(real.attack, cut.of(other.seen, capture.secret), *key)
+    return subject.judged(capture.secret, real.attack, result) if result else None
 
 
 def training_job(study: Study, scenario: Scenario, number: int) -> TrainJob | None:
@@ -318,33 +318,33 @@ def prepare(
         KnowledgeError: One needs a fact that the scenario's threat model does not grant.
     """
     attacks: dict[str, Attack] = {}
-    skipped: list[str] = []
+    left_out: list[str] = []
     for choice in scenario.attacks:
         attack: Attack = create("attacks", choice.name, choice.settings)
         if Knowledge.MANIPULATION in attack.needs:
-            skipped.append(f"{choice.label}: it changes what the server sends")
+            left_out.append(f"{choice.label}: it changes what the server sends")
         else:
             attacks[choice.label] = attack
     if not attacks:
         raise ConfigError(
             f"scenario {scenario.name!r} has no attack on an honest server: "
-            f"{'; '.join(skipped)}. Add one that reads updates, such as map_inversion."
+            f"{'; '.join(left_out)}. Add one that reads updates, such as map_inversion."
         )
     threat = threat_model(scenario.threat_model, scenario.grant, scenario.deny)
     for name, attack in attacks.items():
         check_knowledge(name, attack, threat)
     gallery, embed = judge_of(study, folder, scenario)
     beside = {judge.label: judge.gallery for judge in judges_beside(study, folder, scenario)}
-    layered = gallery if study.judges[0].name == "dlib" else beside.get("dlib")
+    layer_judge = gallery if study.judges[0].name == "dlib" else beside.get("dlib")
     return Subject(
         study=study,
         scenario=scenario,
         simulation=simulation_of(study, scenario, scenario.defenses[0]),
         attacks=attacks,
-        skipped=tuple(skipped),
+        skipped=tuple(left_out),
         gallery=gallery,
         embed=embed,
-        layered=layered if gallery else None,
+        layered=layer_judge if gallery else None,
         folder=folder,
         targets=targets,
         seed=seed,

@@ -16,9 +16,9 @@ SHOWN = 40
 
 def some(lines: Sequence[str]) -> tuple[str, ...]:
     """The first few of many lines, and how many more there are."""
-    shown = tuple(printable(line) for line in lines[:SHOWN])
-    more = len(lines) - len(shown)
-    return (*shown, f"and {more} more: `fedaudit inspect` lists them") if more > 0 else shown
+    excerpt = tuple(printable(line) for line in lines[:SHOWN])
+    more = len(lines) - len(excerpt)
+    return (*excerpt, f"and {more} more: `fedaudit inspect` lists them") if more > 0 else excerpt
 
 
 def protection(one: Protection) -> Protection:
@@ -50,18 +50,18 @@ def description(
     sizes = sorted({target.images for target in targets if target.images})
     behind = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else f"{sizes[0] if sizes else '—'}"
     with_truth = sum(bool(target.truth) for target in targets)
-    compared = (
+    comparison = (
         f"The originals of {with_truth} of them are known from the auditor."
         if truth
         else "Nobody knows their originals here."
     )
-    searched = " Faces are looked for in a gallery." if gallery else ""
+    search = " Faces are looked for in a gallery." if gallery else ""
     return (
         f"{_many(len(targets), 'update')} of {whom}, recorded in round(s) "
         f"{', '.join(map(str, rounds[:12]))}{' …' if len(rounds) > 12 else ''}"
         f"{f' of {printable(facts.framework)}' if facts.framework else ''}, each of {behind} "
         f"image(s). "
-        f"{compared}{searched}"
+        f"{comparison}{search}"
     )
 
 

@@ -70,9 +70,9 @@ def originals(root: Path, round: int) -> Originals:
 def _photos(root: Path) -> list[tuple[Path, str]]:
     """Photos below a folder with their people, sorted; hidden folders are passed over."""
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    named = [(file, person.name) for person in folders for file in sorted(person.iterdir())]
+    in_folders = [(file, person.name) for person in folders for file in sorted(person.iterdir())]
     flat = [(file, "") for file in sorted(root.iterdir())]
-    return [(f, p) for f, p in (*flat, *named) if f.is_file() and f.suffix.lower() in SUFFIXES]
+    return [(f, p) for f, p in (*flat, *in_folders) if f.is_file() and f.suffix.lower() in SUFFIXES]
 
 
 def secret_of(given: Iterable[tuple[str, Originals]], shape: Shape) -> Secret:
@@ -82,8 +82,8 @@ def secret_of(given: Iterable[tuple[str, Originals]], shape: Shape) -> Secret:
     what entered the network.
     """
     images, people, sources = [], [], []
-    for client, found in given:
-        for file, person in zip(found.files, found.people, strict=True):
+    for client, photos in given:
+        for file, person in zip(photos.files, photos.people, strict=True):
             images.append(at_shape(read_photo(file), shape))
             people.append(person or client)
             sources.append(file.name)
@@ -100,10 +100,10 @@ def at_shape(photo: Image.Image, shape: Shape) -> Tensor:
     channels, height, width = shape
     if channels not in {1, 3}:
         raise DataError(f"photos have 1 or 3 channels, and the network takes {channels}.")
-    shown = photo.convert("L" if channels == 1 else "RGB")
-    if shown.size != (width, height):
-        shown = shown.resize((width, height), Image.Resampling.BICUBIC)
-    pixels = torch.from_numpy(np.asarray(shown, dtype=np.float32) / 255)
+    picture = photo.convert("L" if channels == 1 else "RGB")
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    pixels = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255)
     return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
 
 
@@ -124,7 +124,7 @@ def embed_gallery(
     large = folder(path=str(path), size=full)
     photos = [read_photo(path.expanduser() / source) for source in large.sources]
     small = torch.stack([at_shape(photo, shape) for photo in photos])
-    taken = _among(small, known)
+    in_use = _among(small, known)
     frame = embedder.frame(large.images)
     embed = embedder.within(frame)
     mine: dict[str, list[int]] = {}
@@ -132,12 +132,12 @@ def embed_gallery(
         mine.setdefault(person, []).append(index)
     references, probes = {}, {}
     for person, indices in mine.items():
-        free = [i for i in indices if not taken[i]]
-        chosen = free[::2]
-        rest = [i for i in indices if i not in chosen]
-        if chosen:
-            references[person] = embed(large.images[chosen])
-        if chosen and rest:
+        free = [i for i in indices if not in_use[i]]
+        references_of = free[::2]
+        rest = [i for i in indices if i not in references_of]
+        if references_of:
+            references[person] = embed(large.images[references_of])
+        if references_of and rest:
             probes[person] = embed(rgb(small[rest]))
     if len(references) < 2 or not probes:
         raise DataError(

@@ -56,10 +56,10 @@ def positive_capture(seen: Observation, name: str, truth: Secret, trained_on: Te
     except ValueError:  # batch norm in training mode, with one value a channel
         training = replace(training, batch_norm="eval")
         step = _retrained(seen, update.kind, trained_on, labels, training, "positive step")
-    shared = replace(step, tensors={n: t for n, t in step.tensors.items() if n in update.tensors})
+    payload = replace(step, tensors={n: t for n, t in step.tensors.items() if n in update.tensors})
     control = replace(
         seen,
-        shared=(shared,),
+        shared=(payload,),
         batch_size=count,
         training=training if seen.training else None,
         defense=None if seen.defense is None else (),

@@ -107,13 +107,13 @@ def study_of(request: Request) -> Plan:
         UsageError: Nothing in it can be attacked, with what to state or correct; or something that
             was asked for is not there.
     """
-    stored = StoredCapture(request.path)
-    spec = model_of(stored.facts, request.model)
-    rounds = _rounds(stored, request.rounds)
-    fitted = fit(stored, spec, rounds, request.rename)
-    stored.renaming = fitted.renaming
+    capture = StoredCapture(request.path)
+    spec = model_of(capture.facts, request.model)
+    rounds = _rounds(capture, request.rounds)
+    match = fit(capture, spec, rounds, request.rename)
+    capture.renaming = match.renaming
     # What is seen reaches attacks: it is to come from the tensors, whatever headers say.
-    inspection = inspect(stored, verify=True)
+    inspection = inspect(capture, verify=True)
     truth = _truth(request, inspection)
     clients = set(request.clients) if request.clients is not None else set(truth) or None
     if clients and (
@@ -123,32 +123,34 @@ def study_of(request: Request) -> Plan:
             f"{request.path} has no client {printable(unknown[0])!r}. Clients: "
             f"{_listed(inspection)}."
         )
-    found: list[Found] = []
+    candidates: list[Found] = []
     for round in rounds:
-        found += _usable(stored, spec, round, clients, truth, request, first=not found)
-    if not found:
+        candidates += _usable(capture, spec, round, clients, truth, request, first=not candidates)
+    if not candidates:
         raise UsageError(
             f"{request.path}: none of its updates can be attacked. "
-            + (f"The first: {stored.problems[0]}. " if stored.problems else "")
+            + (f"The first: {capture.problems[0]}. " if capture.problems else "")
             + "`fedaudit inspect` shows what the capture holds."
         )
-    chosen, left_out = choose_attacks(request.attacks, found)
+    choices, left_out = choose_attacks(request.attacks, candidates)
     label = deployed_label(request.deployed, protection_label(inspection))
-    scenarios, targets = _scenarios(found, chosen, label, spec, stored.facts)
-    run = _recorded_run(request, truth, found, targets, left_out, stored, inspection, fitted)
+    scenarios, targets = _scenarios(candidates, choices, label, spec, capture.facts)
+    run = _recorded_run(request, truth, candidates, targets, left_out, capture, inspection, match)
     study = Study(
         name=printable(f"recorded run {request.path.resolve().name}"),
-        description=description(targets, stored.facts, truth, request.gallery),
+        description=description(targets, capture.facts, truth, request.gallery),
         scenarios=scenarios,
         data=Choice(RECORDED, run.settings()),
-        size=min(1024, max(16, found[0].seen.image_shape[1])) if found[0].seen.image_shape else 64,
+        size=min(1024, max(16, candidates[0].seen.image_shape[1]))
+        if candidates[0].seen.image_shape
+        else 64,
         utility=False,
         fmr=request.fmr,
         ceiling_floor=request.ceiling_floor,
         deployed=(label,),
         underpowered=sum(max(1, target.images) for target in targets) < ALONE,
     )
-    remarks = [*fitted.notes, *notes(run, inspection)]
+    remarks = [*match.notes, *notes(run, inspection)]
     if len({target.client for target in targets}) < ALONE and max(t.images for t in targets) <= 1:
         remarks.append(
             f"these are updates of fewer than {ALONE} clients, of one image each: whatever comes "
@@ -169,8 +171,8 @@ def _small_gallery(gallery: Path, fmr: float) -> list[str]:
     pairs = sum(count // 2 for count in photos) * (len(photos) - 1)
     if pairs * fmr >= PAIRS_PER_FALSE_MATCH:
         return []
-    relaxed = pairs * 1e-2 >= PAIRS_PER_FALSE_MATCH
-    then = "matches are judged at 0.01" if relaxed else "nobody can be recognized"
+    at_percent = pairs * 1e-2 >= PAIRS_PER_FALSE_MATCH
+    then = "matches are judged at 0.01" if at_percent else "nobody can be recognized"
     return [
         f"the gallery has {len(photos)} people and about {pairs:,} impostor pairs, and an FMR of "
         f"{fmr:g} takes {PAIRS_PER_FALSE_MATCH / fmr:,.0f}: {then}. Add people or photos, or raise "
@@ -198,52 +200,52 @@ def _unidentified(
 def _recorded_run(
     request: Request,
     truth: Mapping[str, Path],
-    found: Sequence[Found],
+    candidates: Sequence[Found],
     targets: tuple[RecordedTarget, ...],
     left_out: list[dict[str, str]],
-    stored: StoredCapture,
+    capture: StoredCapture,
     inspection: Inspection,
-    fitted: Fit,
+    match: Fit,
 ) -> RecordedRun:
     """All that the run and its report need to know of the capture."""
-    training = local_training(stored.facts, found[0].members[0].message)
+    training = local_training(capture.facts, candidates[0].members[0].message)
     rounds = sorted({target.round for target in targets})
-    if (shape := found[0].seen.image_shape) is not None:
+    if (shape := candidates[0].seen.image_shape) is not None:
         all_originals(truth, rounds, shape)  # whatever is wrong with a photo is said now
     noisy = any(one.name == "noise" for one in inspection.protections)
-    faint = [] if noisy else faint_noise(found[0].seen)
+    faint = [] if noisy else faint_noise(candidates[0].seen)
     model = request.model or ""
     digest = digest_of_model(model) if is_file(model) else ""
     return RecordedRun(
         path=str(request.path.resolve()),
         gallery=str(request.gallery.expanduser().resolve()) if request.gallery else "",
-        shape=found[0].seen.image_shape or (),
+        shape=candidates[0].seen.image_shape or (),
         targets=targets,
         positive=POSITIVES,
         seen=tuple(map(protection, (*inspection.protections, *faint))),
-        framework=printable(stored.facts.framework or ""),
-        training=training_text(found[0].seen, training.assumed),
+        framework=printable(capture.facts.framework or ""),
+        training=training_text(candidates[0].seen, training.assumed),
         unidentified=some(_unidentified(request, truth, rounds)),
         assumed=tuple(map(printable, training.assumed)),
         left_out=tuple(left_out),
         anomalies=some(
             [f"round {a.round}: {a.client or 'all'}: {a.what}" for a in inspection.anomalies]
         ),
-        problems=some([printable(str(problem)) for problem in stored.problems]),
+        problems=some([printable(str(problem)) for problem in capture.problems]),
         model=str(Path(model).expanduser().absolute()) if digest else model,
         model_sha256=digest,
-        rename=fitted.renaming.rules,
-        naming=fitted.notes,
+        rename=match.renaming.rules,
+        naming=match.notes,
     )
 
 
-def _rounds(stored: StoredCapture, asked: Collection[int] | None) -> tuple[int, ...]:
-    known = stored.rounds()
-    for number in asked or ():
+def _rounds(capture: StoredCapture, choice: Collection[int] | None) -> tuple[int, ...]:
+    known = capture.rounds()
+    for number in choice or ():
         if number not in known:
             there = ", ".join(map(str, known[:20])) or "none"
-            raise ConfigError(f"{stored.folder} has no round {number}. Rounds: {there}.")
-    return tuple(sorted(set(asked))) if asked is not None else known
+            raise ConfigError(f"{capture.folder} has no round {number}. Rounds: {there}.")
+    return tuple(sorted(set(choice))) if choice is not None else known
 
 
 def _clients(inspection: Inspection) -> set[str]:
@@ -284,7 +286,7 @@ def _truth(request: Request, inspection: Inspection) -> dict[str, Path]:
 
 
 def _usable(
-    stored: StoredCapture,
+    capture: StoredCapture,
     spec: ModelSpec,
     round: int,
     clients: set[str] | None,
@@ -294,26 +296,26 @@ def _usable(
     first: bool,
 ) -> list[Found]:
     """The first messages of a round that can be attacked, by file name."""
-    found: list[Found] = []
+    candidates: list[Found] = []
     for members, seen in observed(
-        stored, spec, round, lambda one: clients is None or one.message.client in clients
+        capture, spec, round, lambda one: clients is None or one.message.client in clients
     ):
-        if len(found) == request.targets:
+        if len(candidates) == request.targets:
             break
         names = [one.message.client or "" for one in members]
         mine = {n: truth[n] for n in names if n in truth and seen.image_shape is not None}
         known = {
             printable(n): str(path) for n, path in mine.items() if originals(path, round).files
         }
-        lacking = missing_knowledge(stored, members[0], seen)
+        lacking = missing_knowledge(capture, members[0], seen)
         # Only the first is kept whole: one update is in memory at a time.
-        kept = seen if first and not found else replace(seen, before={}, shared=())
-        found.append(Found(members, kept, known, lacking))
-    return found
+        slim = seen if first and not candidates else replace(seen, before={}, shared=())
+        candidates.append(Found(members, slim, known, lacking))
+    return candidates
 
 
 def _scenarios(
-    found: Sequence[Found],
+    candidates: Sequence[Found],
     attacks: tuple[Choice, ...],
     defense: str,
     spec: ModelSpec,
@@ -324,10 +326,10 @@ def _scenarios(
     Rounds that have too few updates to say something alone make one scenario together.
     """
     granted = {str(fact) for fact in EXPLANATIONS} - {"labels", "statistics", "manipulation"}
-    deny = tuple(sorted({fact.value for one in found for fact in one.lacking} & granted))
+    deny = tuple(sorted({fact.value for one in candidates for fact in one.lacking} & granted))
     groups: dict[tuple[bool, tuple[int, ...]], list[Found]] = {}
     for known in (True, False):
-        mine = [one for one in found if bool(one.truth) is known]
+        mine = [one for one in candidates if bool(one.truth) is known]
         updates = Counter(one.seen.round for one in mine)
         few = tuple(round for round, count in updates.items() if count < ALONE)
         for one in mine:

@@ -48,10 +48,10 @@ def choose_attacks(
         ConfigError: None is left.
     """
     seen = found[0].seen
-    kinds = {type(sent) for sent in seen.shared}
+    kinds = {type(payload) for payload in seen.shared}
     kinds |= {Update} if Aggregate in kinds else set()
     lacking = {fact: why for one in found for fact, why in one.lacking.items()}
-    chosen, left_out = [], []
+    choices, left_out = [], []
     unfit = _unfit(seen) if asked is None else {}
     for choice in asked or [Choice(name) for name in DEFAULT_ATTACKS]:
         attack = registry.create("attacks", choice.name, choice.settings)
@@ -61,10 +61,10 @@ def choose_attacks(
         if missing:
             left_out.append({"attack": choice.label, "missing": printable("; ".join(missing))})
         else:
-            chosen.append(choice)
-    if not chosen:
+            choices.append(choice)
+    if not choices:
         raise ConfigError(_nothing_left(found[0], left_out))
-    return tuple(chosen), left_out
+    return tuple(choices), left_out
 
 
 def _nothing_left(first: Found, left_out: Sequence[Mapping[str, str]]) -> str:

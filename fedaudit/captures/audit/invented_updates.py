@@ -41,8 +41,8 @@ def of_invented_people(seen: Observation, cell: Cell) -> tuple[Observation, str]
         images = composite_faces(people, shape, grayscale=gray)
         training = seen.training or LocalTraining(batch_size=count)
         defense, left_out = _known_defense(seen.defense or ())
-        sent = retrained(seen, seen.update.kind, images, labels, training, "invented", defense)
-        shared = tuple(_twin(one, sent, seen.before) for one in seen.shared)
+        payloads = retrained(seen, seen.update.kind, images, labels, training, "invented", defense)
+        shared = tuple(_twin(one, payloads, seen.before) for one in seen.shared)
     except (FedauditError, RuntimeError, ValueError, LookupError):
         return None
     words = f"{INVENTED}, without {', '.join(left_out)}" if left_out else INVENTED
@@ -80,7 +80,7 @@ def _known_defense(facts: Sequence[DefenseFacts]) -> tuple[Defense | None, list[
     return (Chain(of=tuple(tables)) if tables else None), left_out
 
 
-def _twin(one: Shared, sent: Sequence[Shared], before: Mapping[str, Tensor]) -> Shared:
+def _twin(one: Shared, payloads: Sequence[Shared], before: Mapping[str, Tensor]) -> Shared:
     """A recorded thing with another round's tensors: of those names that were recorded.
 
     Raises:
@@ -88,10 +88,10 @@ def _twin(one: Shared, sent: Sequence[Shared], before: Mapping[str, Tensor]) -> 
     """
     if not isinstance(one, Update | Buffers | Aggregate) or getattr(one, "kind", "") == "weights":
         raise LookupError(f"no client's round gives {type(one).__name__}")
-    summed = sum(one.weights) if isinstance(one, Aggregate) else 1.0
-    counted = isinstance(one, Buffers) or one.kind == "buffers"
-    kind = Buffers if counted else Update
-    tensors = next((s.tensors for s in sent if isinstance(s, kind)), {})
-    tensors = {**before, **tensors} if counted else tensors
-    own = {name: tensors[name] * summed for name in one.tensors}
+    weight = sum(one.weights) if isinstance(one, Aggregate) else 1.0
+    is_buffers = isinstance(one, Buffers) or one.kind == "buffers"
+    kind = Buffers if is_buffers else Update
+    tensors = next((s.tensors for s in payloads if isinstance(s, kind)), {})
+    tensors = {**before, **tensors} if is_buffers else tensors
+    own = {name: tensors[name] * weight for name in one.tensors}
     return replace(one, tensors=own)

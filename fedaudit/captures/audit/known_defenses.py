@@ -26,21 +26,21 @@ def seen_by_attacks(
     doubted here.
     """
     seen = _without_frozen(seen, detected)
-    stated = seen.defense or ()
-    known = {one.name for one in stated}
+    statement = seen.defense or ()
+    known = {one.name for one in statement}
     if facts.dp is not None:
         known |= {"clipping", "gaussian_noise"}
     more = [one for one in estimated(detected, seen.round) if one.name not in known]
-    if facts.protections is None and (stated or more):
+    if facts.protections is None and (statement or more):
         known |= {one.name for one in more}
         more += [one for one in estimate(seen) if one.name in ALONE - known]
-    defense = (*stated, *more) if more or seen.defense is not None else None
+    defense = (*statement, *more) if more or seen.defense is not None else None
     return replace(seen, defense=defense, client=client)
 
 
 def faint_noise(seen: Observation) -> list[Protection]:
     """Noise that does not drown the update, so that inspection's measures do not show it."""
-    found = [one for one in estimate(seen) if one.name == "gaussian_noise"]
+    noises = [one for one in estimate(seen) if one.name == "gaussian_noise"]
     return [
         Protection(
             "noise",
@@ -51,18 +51,18 @@ def faint_noise(seen: Observation) -> list[Protection]:
             1,
             float(one.settings["std"]),
         )
-        for one in found
+        for one in noises
     ]
 
 
 def estimated(detected: Sequence[Protection], round: int) -> tuple[DefenseFacts, ...]:
     """Protections that were seen in a round, as registered defenses, in units of what was sent."""
-    found: dict[str, DefenseFacts] = {}
+    defenses: dict[str, DefenseFacts] = {}
     for one in detected:
         before = one.round is None or one.round <= round
         if before and (facts := _estimate(one)):
-            found[facts.name] = facts
-    return tuple(found.values())
+            defenses[facts.name] = facts
+    return tuple(defenses.values())
 
 
 def _estimate(one: Protection) -> DefenseFacts | None:
@@ -80,19 +80,19 @@ def _estimate(one: Protection) -> DefenseFacts | None:
     return DefenseFacts(*defenses[name], estimated=True) if name in defenses else None
 
 
-def _without_frozen(seen: Observation, detected: Sequence[Protection]) -> Observation:
+def _without_frozen(seen: Observation, protections: Sequence[Protection]) -> Observation:
     """The observation without layers that nobody trains: zeros that are no gradient.
 
     To an attack they would say that the images leave these layers as they are, which is not so.
     """
-    frozen = {n for one in detected if one.name == "frozen layers" for n in one.names}
+    frozen = {n for one in protections if one.name == "frozen layers" for n in one.names}
     if not frozen:
         return seen
 
     def kept(part: Shared) -> Shared:
         if not isinstance(part, Update | Aggregate):
             return part
-        sent = {n: t for n, t in part.tensors.items() if n not in frozen or bool(t.any())}
-        return replace(part, tensors=sent) if sent else part
+        tensors = {n: t for n, t in part.tensors.items() if n not in frozen or bool(t.any())}
+        return replace(part, tensors=tensors) if tensors else part
 
     return replace(seen, shared=tuple(kept(part) for part in seen.shared))

@@ -90,12 +90,12 @@ def recorded_membership(
         )
     people = [*inside.items(), *outside.items()]
     images = torch.cat([photos for _, photos in people])
-    measured = []
+    measurements = []
     for seen in by_round.values():
         order = {one.client: one for one in seen}
         if set(order) == set(clients):
-            measured.append(measure_round([order[name] for name in clients], images))
-    scores = score(joined(measured))
+            measurements.append(measure_round([order[name] for name in clients], images))
+    scores = score(joined(measurements))
     if attack not in scores:
         raise UsageError(f"{attack}: of {len(clients)} clients choose from {', '.join(scores)}.")
     parts = torch.split(scores[attack], [len(photos) for _, photos in people], 1)

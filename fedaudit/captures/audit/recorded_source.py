@@ -123,13 +123,13 @@ class RecordedSource:
     def limitations(self) -> tuple[str, ...]:
         """What was assumed, and what could not be tested."""
         run = self.run
-        assumed, unidentified = ", ".join(run.assumed), ", ".join(run.unidentified)
+        assumptions, strangers = ", ".join(run.assumed), ", ".join(run.unidentified)
         return (
             *LIMITATIONS,
             *(IDENTITY if run.gallery else ()),
             *(f"{note[:1].upper()}{note[1:]}." for note in run.naming),
-            *([f"Assumed, as nothing else was stated: {assumed}."] if assumed else ()),
-            *([f"{NO_ROW}: {unidentified}."] if unidentified else ()),
+            *([f"Assumed, as nothing else was stated: {assumptions}."] if assumptions else ()),
+            *([f"{NO_ROW}: {strangers}."] if strangers else ()),
             *(f"Not tested: {o['attack']}, which misses {o['missing']}." for o in run.left_out),
             *(f"Not tested, because it cannot be used: {problem}" for problem in run.problems),
             *(f"Unusual: {anomaly}" for anomaly in run.anomalies),
@@ -159,8 +159,8 @@ class RecordedSource:
         shape = channels, height, width
         with nameless_errors():
             known = all_originals(truth, sorted({one.round for one in run.targets}), shape)
-            used = [self._known_faces(k, shape).images for k in range(run.positive)]
-            known = torch.cat([*([known] if len(known) else ()), *used])
+            photos = [self._known_faces(k, shape).images for k in range(run.positive)]
+            known = torch.cat([*([known] if len(known) else ()), *photos])
             gallery = embed_gallery(Path(run.gallery), shape, GALLERY_SIZE, embedder, known)
         key = key_of_run(run)
         references, probes = ({pseudonym(p, key): e for p, e in of.items()} for of in gallery[:2])
@@ -217,26 +217,26 @@ class RecordedSource:
 
     def _recorded(self, target: RecordedTarget) -> Capture:
         run = self.run
-        stored = StoredCapture(run.path, renaming=checked(run.rename))
-        spec = model_of(stored.facts, run.model or None, sha256=run.model_sha256)
+        capture = StoredCapture(run.path, renaming=checked(run.rename))
+        spec = model_of(capture.facts, run.model or None, sha256=run.model_sha256)
         match = next(
-            observed(stored, spec, target.round, lambda one: one.path.name == target.file), None
+            observed(capture, spec, target.round, lambda one: one.path.name == target.file), None
         )
         if match is None:
-            why = str(stored.problems[-1]) if stored.problems else "the message is gone"
+            why = str(capture.problems[-1]) if capture.problems else "the message is gone"
             raise CaptureError(target.file, f"it cannot be used any more: {why}")
         members, seen = match
         if digest_of(members[0].path) != target.sha256:
             raise CaptureError(
                 target.file, "it has changed since this audit began: use a new --output"
             )
-        shown = seen_by_attacks(seen, stored.facts, run.seen, target.client)
+        observation = seen_by_attacks(seen, capture.facts, run.seen, target.client)
         secret = None
         if target.truth:
             assert seen.image_shape is not None  # studies give truth to no other
             with nameless_errors():
                 secret = _hidden(secret_of(_photos(target), seen.image_shape), key_of_run(run))
-        return Capture(shown, secret, closed(claimed(stored.facts.dp), shown.shared))
+        return Capture(observation, secret, closed(claimed(capture.facts.dp), observation.shared))
 
     def _model_state(self, scenario: str) -> str:
         rounds = sorted({target.round for target in self.run.targets_of(scenario)})
@@ -299,8 +299,8 @@ def _hidden(secret: Secret, key: bytes) -> Secret:
 
 def _photos(target: RecordedTarget) -> tuple[tuple[str, Originals], ...]:
     """Photos of the target's clients, as far as they are known."""
-    given = target.truth.items()
-    return tuple((client, originals(Path(path), target.round)) for client, path in given)
+    truth = target.truth.items()
+    return tuple((client, originals(Path(path), target.round)) for client, path in truth)
 
 
 def _people(target: RecordedTarget) -> Iterator[str]:

@@ -250,10 +250,10 @@ def _facts() -> TypeAdapter[Facts]:
 
 def schema() -> dict[str, Any]:
     """JSON schema of `capture.json`; the schema of a message's header stands in `$defs`."""
-    made = manifests().json_schema(ref_template="#/$defs/{model}")
+    root = manifests().json_schema(ref_template="#/$defs/{model}")
     message = messages().json_schema(ref_template="#/$defs/{model}")
-    made["$defs"] = {**made.get("$defs", {}), **message.pop("$defs", {}), "Message": message}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
+    root["$defs"] = {**root.get("$defs", {}), **message.pop("$defs", {}), "Message": message}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **root}
 
 
 def checked(given: Mapping[str, Any]) -> Facts:

@@ -41,38 +41,38 @@ def model_of(
         UnknownNameError: No such network.
         ConfigError: It cannot be imported.
     """
-    named = facts.model if model is None else model
-    if named is None:
+    source = facts.model if model is None else model
+    if source is None:
         raise UsageError(
             "the capture does not say which model was trained, and no attack does without. Name "
             "it: --model package.module:factory, or model=… when recording."
         )
-    if isinstance(named, ModelSpec):
-        return _normalized(named, facts)
-    trusted = model is not None or (named == facts.model and named in names("networks"))
-    if not trusted and (is_file(named) or not allow_code):
+    if isinstance(source, ModelSpec):
+        return _normalized(source, facts)
+    is_trusted = model is not None or (source == facts.model and source in names("networks"))
+    if not is_trusted and (is_file(source) or not allow_code):
         raise UsageError(
-            f"the capture names the model {named!r}, and to build it is to run code that a file "
-            f"chose. If you trust it, say so: --model {named}."
+            f"the capture names the model {source!r}, and to build it is to run code that a file "
+            f"chose. If you trust it, say so: --model {source}."
         )
-    if is_file(named):
+    if is_file(source):
         shape = None if facts.image_shape is None else list(facts.image_shape)
-        kept = {"path": str(Path(named).absolute()), "image_shape": shape, "sha256": sha256}
-        return _normalized(ModelSpec(network_file.FACTORY, kept), facts)
+        settings = {"path": str(Path(source).absolute()), "image_shape": shape, "sha256": sha256}
+        return _normalized(ModelSpec(network_file.FACTORY, settings), facts)
     arguments = dict(facts.arguments or {})
-    if is_library_name(named):
+    if is_library_name(source):
         if facts.classes is not None:
             arguments.setdefault("num_classes", facts.classes)
-        spec = ModelSpec(library_networks.FACTORY, {"name": named, "arguments": arguments})
+        spec = ModelSpec(library_networks.FACTORY, {"name": source, "arguments": arguments})
         return _normalized(spec, facts)
-    parameters = inspect.signature(lookup("networks", named)).parameters
-    wanted = {"classes": facts.classes, "num_classes": facts.classes}
+    parameters = inspect.signature(lookup("networks", source)).parameters
+    sizes = {"classes": facts.classes, "num_classes": facts.classes}
     if facts.image_shape is not None and facts.image_shape[1] == facts.image_shape[2]:
-        wanted["image_size"] = facts.image_shape[1]
-    for name, value in wanted.items():
+        sizes["image_size"] = facts.image_shape[1]
+    for name, value in sizes.items():
         if name in parameters and name not in arguments and value is not None:
             arguments[name] = value
-    return _normalized(ModelSpec(named, arguments), facts)
+    return _normalized(ModelSpec(source, arguments), facts)
 
 
 def image_shape(facts: Facts, spec: ModelSpec) -> tuple[int, int, int] | None:
@@ -102,10 +102,10 @@ def advice_on_classes(spec: ModelSpec, facts: Facts, needed: int) -> str:
         spec = ModelSpec(spec.arguments["factory"], spec.arguments["arguments"])
     if spec.factory == network_file.FACTORY:
         return f"Save the model with {needed:,} classes."
-    stated = dict(spec.arguments.get("arguments", spec.arguments))
+    values = dict(spec.arguments.get("arguments", spec.arguments))
     for name in ("classes", "num_classes"):
-        if name in (facts.arguments or {}) and stated.get(name) == (facts.arguments or {})[name]:
-            return f"The capture's arguments say {name} = {stated[name]}: correct it to {needed}."
+        if name in (facts.arguments or {}) and values.get(name) == (facts.arguments or {})[name]:
+            return f"The capture's arguments say {name} = {values[name]}: correct it to {needed}."
     if facts.classes is not None and facts.classes != needed:
         return f"The capture says classes = {facts.classes}: correct it to {needed}."
     known = spec.factory == library_networks.FACTORY or (

@@ -66,8 +66,8 @@ class StoredMessage:
         Raises:
             CaptureError: The file is damaged.
         """
-        found = load(self.path, self.header)
-        return {name: found[name] for name in self.names}
+        content = load(self.path, self.header)
+        return {name: content[name] for name in self.names}
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of what was sent, in the order in which it was; none of it is read."""
@@ -103,8 +103,8 @@ class StoredCapture:
         self.folder = Path(folder)
         self.renaming = renaming or Renaming()
         self.limits = limits or Limits()
-        self.manifest, found = read_manifest(self.folder)
-        self.problems: list[Problem] = list(found)
+        self.manifest, problems = read_manifest(self.folder)
+        self.problems: list[Problem] = list(problems)
 
     @property
     def facts(self) -> Facts:
@@ -156,12 +156,12 @@ class StoredCapture:
 
     @cached_property
     def _folders(self) -> dict[int, Path]:
-        found = {}
+        folders = {}
         for path in sorted(self.folder.iterdir()):
             match = _ROUND.fullmatch(path.name)
             if match and path.is_dir() and not path.is_symlink():
-                found[int(match[1])] = path
-        return found
+                folders[int(match[1])] = path
+        return folders
 
     def _folder(self, round: int) -> Path:
         try:

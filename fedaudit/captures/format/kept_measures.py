@@ -101,18 +101,18 @@ def keep(folder: Path, message: Message, sent: Mapping[str, Tensor]) -> dict[str
     broadcast, digest = None, None
     try:
         if path := broadcast_file(round_folder(folder, message.round), message.client):
-            stored = open_message(path, "broadcast", message.round, Limits())
-            broadcast, digest = named(stored.tensors(), names), stored.header.digest
+            record = open_message(path, "broadcast", message.round, Limits())
+            broadcast, digest = named(record.tensors(), names), record.header.digest
     except CaptureError:  # inspection reports it, and has no broadcast either
         pass
-    kept = Kept(
+    result = Kept(
         version=VERSION,
         content=content_of(sent),
         broadcast=digest,
         facts=_digest_of(facts),
         measures=measure(sent, message.kind, broadcast, facts.buffers, names),
     )
-    body = json.dumps(_adapter().dump_python(kept, mode="json"), separators=(",", ":"))
+    body = json.dumps(_adapter().dump_python(result, mode="json"), separators=(",", ":"))
     if len(body) > LARGEST:
         return {}
     layout = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in sent.items()}
@@ -137,14 +137,14 @@ def kept_in(stored: StoredMessage, facts: Facts) -> Kept | None:
         plain = json.loads(body)
         if not isinstance(plain, dict) or plain.get("version") != VERSION:
             return None
-        kept = _adapter().validate_python(plain)
+        result = _adapter().validate_python(plain)
     except ValidationError as error:
         raise _unusable(stored, first_problem(error)) from error
     except (ValueError, RecursionError) as error:
         raise _unusable(stored, "they are no JSON") from error
-    if kept.facts == _digest_of(facts) and not _possible(kept.measures, stored, facts):
+    if result.facts == _digest_of(facts) and not _possible(result.measures, stored, facts):
         raise _unusable(stored, "no tensors of this message can have them")
-    return kept
+    return result
 
 
 def disagreement(stored: StoredMessage, kept: Kept, measured: Measures | None) -> str | None:
@@ -180,31 +180,31 @@ def _close(one: Any, other: Any, near: float = 0.0) -> bool:
     return bool(one == other)
 
 
-def _possible(found: Measures, stored: StoredMessage, facts: Facts) -> bool:
+def _possible(values: Measures, record: StoredMessage, facts: Facts) -> bool:
     """Whether tensors of this message can have such measures: what reads them relies on it."""
-    entries = {name: stored.header.entries[name] for name in stored.names}
+    entries = {name: record.header.entries[name] for name in record.names}
     sizes = {n: prod(e.shape) for n, e in named(entries, facts.parameter_names or ()).items()}
-    of_whom = [*found.layers, *found.buffers, *found.negative_variances, *found.not_finite]
+    of_whom = [*values.layers, *values.buffers, *values.negative_variances, *values.not_finite]
     return (
-        sizes.keys() >= {*of_whom, *found.whole, *(name for name, _ in found.unfit)}
-        and len(found.counters) <= len(found.buffers)
-        and 0 <= found.distinct[0] <= found.distinct[1]
-        and isfinite(found.kurtosis)
-        and not found.norm < 0
-        and not found.norm_of_all < found.norm
+        sizes.keys() >= {*of_whom, *values.whole, *(name for name, _ in values.unfit)}
+        and len(values.counters) <= len(values.buffers)
+        and 0 <= values.distinct[0] <= values.distinct[1]
+        and isfinite(values.kurtosis)
+        and not values.norm < 0
+        and not values.norm_of_all < values.norm
         and all(
             layer.size == sizes[name]
             and 0 <= layer.idle <= layer.zeros <= layer.size
             and not layer.norm < 0
             and (layer.zeros < layer.size or layer.norm == 0)
-            for name, layer in found.layers.items()
+            for name, layer in values.layers.items()
         )
     )
 
 
-def _unusable(stored: StoredMessage, why: str) -> CaptureError:
+def _unusable(record: StoredMessage, why: str) -> CaptureError:
     return CaptureError(
-        stored.path,
+        record.path,
         f"the measures in its header cannot be used, and its tensors were read instead: {why}",
     )
 

@@ -96,8 +96,8 @@ def shared_of(
                     value = over * before + message.sign * value
                 if f".{name}".endswith(COUNTER):
                     # Averaged counters are fractions, which clients cut to whole numbers.
-                    counted = (value - before.floor()).round().clamp_min(0)
-                    statistics[name] = counted.to(torch.int64)
+                    steps = (value - before.floor()).round().clamp_min(0)
+                    statistics[name] = steps.to(torch.int64)
                 else:
                     statistics[name] = value.float()
         elif tensor.is_floating_point():

@@ -64,9 +64,9 @@ def observed(
     A file that cannot be used becomes one of `capture.problems`, and the others go on. An
     aggregate counts where one of the messages behind it is wanted.
     """
-    stored = list(capture.messages(round))  # headers only
-    usual = _usual(stored)
-    for group in identical_groups(stored):
+    records = list(capture.messages(round))  # headers only
+    usual = _usual(records)
+    for group in identical_groups(records):
         if not any(map(wanted, group)):
             continue
         together = len({one.message.client for one in group}) > 1
@@ -83,12 +83,12 @@ def observed(
 
 def _defenses_of(facts: Facts, message: Message) -> tuple[DefenseFacts, ...] | None:
     """The protections that are stated; () says "known to be none", None "not known"."""
-    named = [*(facts.protections or ()), *message.protections]
-    found = [DefenseFacts(name, {}) for name in dict.fromkeys(named)]
+    protections = [*(facts.protections or ()), *message.protections]
+    defenses = [DefenseFacts(name, {}) for name in dict.fromkeys(protections)]
     if facts.dp is not None:
-        found += _private(facts.dp)
+        defenses += _private(facts.dp)
     unknown = facts.protections is None or facts.dp is not None
-    return None if not found and unknown else tuple(found)
+    return None if not defenses and unknown else tuple(defenses)
 
 
 def _private(claim: DpClaim) -> list[DefenseFacts]:
@@ -97,19 +97,19 @@ def _private(claim: DpClaim) -> list[DefenseFacts]:
         settings = {"noise_multiplier": claim.noise, "max_grad_norm": claim.clip}
         known = {name: value for name, value in settings.items() if value is not None}
         return [DefenseFacts("dpsgd", known)]
-    found = []
+    defenses = []
     if claim.clip is not None:
-        found.append(DefenseFacts("clipping", {"max_norm": claim.clip}))
+        defenses.append(DefenseFacts("clipping", {"max_norm": claim.clip}))
     scale = claim.sensitivity or claim.clip
     if claim.noise and scale and claim.where != "server":
-        found.append(DefenseFacts("gaussian_noise", {"std": claim.noise * scale, "of": "entry"}))
-    return found
+        defenses.append(DefenseFacts("gaussian_noise", {"std": claim.noise * scale, "of": "entry"}))
+    return defenses
 
 
-def _usual(stored: list[StoredMessage]) -> frozenset[str]:
+def _usual(records: list[StoredMessage]) -> frozenset[str]:
     """Names that more than half of a round's messages have."""
-    counts = Counter(n for one in stored for n in plain_names(dict.fromkeys(one.header.entries)))
-    return frozenset(name for name, count in counts.items() if count * 2 > len(stored))
+    counts = Counter(n for one in records for n in plain_names(dict.fromkeys(one.header.entries)))
+    return frozenset(name for name, count in counts.items() if count * 2 > len(records))
 
 
 def _check_complete(one: StoredMessage, usual: frozenset[str]) -> None:
@@ -126,20 +126,20 @@ def _observe(
     facts, first = capture.facts, group[0]
     message = first.message
     origin = capture.broadcast_message(round, message.client)
-    received = origin.tensors()
-    for name, tensor in received.items():
+    broadcast_tensors = origin.tensors()
+    for name, tensor in broadcast_tensors.items():
         check_finite(origin.path, name, tensor)
-    check_size(spec, facts, (tensor.shape for tensor in received.values()))
-    names = names_of(spec, facts) if is_numbered(received) else ()
+    check_size(spec, facts, (tensor.shape for tensor in broadcast_tensors.values()))
+    names = names_of(spec, facts) if is_numbered(broadcast_tensors) else ()
     renaming = capture.renaming
-    broadcast = renaming.names(named(received, names))
-    sent = renaming.names(named(first.tensors(), names))
-    check_fits(first.path, sent, broadcast)
+    broadcast = renaming.names(named(broadcast_tensors, names))
+    tensors = renaming.names(named(first.tensors(), names))
+    check_fits(first.path, tensors, broadcast)
     known = local_training(facts, message)
     weights = _weights(facts, group)
     over = sum(weights) if message.aggregate else 1.0
     buffers = None if facts.buffers is None else tuple(map(renaming.name, facts.buffers))
-    shared = shared_of(message, sent, broadcast, buffers=buffers, over=over)
+    shared = shared_of(message, tensors, broadcast, buffers=buffers, over=over)
     _check_moved(first, shared)
     images, training = known.images, known.settings
     client = message.client or ""
@@ -186,19 +186,19 @@ def _images_of_sum(facts: Facts, group: tuple[StoredMessage, ...]) -> int | None
         counts = [images_behind(facts, one.message) for one in group]
         return None if None in counts else sum(c or 0 for c in counts)
     each = images_behind(facts, replace(message, examples=None))
-    taken = each * len(message.weights) if each and message.weights else None
+    total = each * len(message.weights) if each and message.weights else None
     has = message.examples
-    return min(taken, has) if taken and has else has or taken
+    return min(total, has) if total and has else has or total
 
 
 def _with_sum(
-    stated: tuple[DefenseFacts, ...] | None, shared: tuple[Shared, ...], *, stated_sum: bool
+    statement: tuple[DefenseFacts, ...] | None, shared: tuple[Shared, ...], *, stated_sum: bool
 ) -> tuple[DefenseFacts, ...] | None:
     """The protections with that of a sum, which bit-identical updates show."""
     sums = [part for part in shared if isinstance(part, Aggregate)]
-    if not sums or any(one.name.replace(" ", "_") == SUM for one in stated or ()):
-        return stated
-    return (*(stated or ()), DefenseFacts(SUM, {}, estimated=not stated_sum))
+    if not sums or any(one.name.replace(" ", "_") == SUM for one in statement or ()):
+        return statement
+    return (*(statement or ()), DefenseFacts(SUM, {}, estimated=not stated_sum))
 
 
 def _summed(part: Shared, weights: tuple[float, ...], times: float) -> Shared:

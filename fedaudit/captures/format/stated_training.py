@@ -52,14 +52,14 @@ def local_training(facts: Facts, message: Message) -> Training:
         missing.append(f"an optimizer that can be replayed: sgd or adam, not {facts.optimizer}")
     if missing:
         return Training(None, images, tuple(missing))
-    assumed = []
+    assumptions = []
     if not gradient:
-        assumed += ["optimizer = sgd"] if facts.optimizer is None else []
+        assumptions += ["optimizer = sgd"] if facts.optimizer is None else []
         for name in ("momentum", "weight_decay", "proximal"):
-            assumed += [f"{name} = 0"] if getattr(facts, name) is None else []
-    assumed += ["batch_norm = train"] if facts.batch_norm is None else []
+            assumptions += [f"{name} = 0"] if getattr(facts, name) is None else []
+    assumptions += ["batch_norm = train"] if facts.batch_norm is None else []
     if facts.mean is None and facts.std is None:
-        assumed.append("images that enter the model in [0, 1] (no mean, no std)")
+        assumptions.append("images that enter the model in [0, 1] (no mean, no std)")
     settings = LocalTraining(
         lr=facts.lr or 1.0,  # a gradient has no learning rate in it
         steps=1 if gradient else steps or 1,
@@ -70,7 +70,7 @@ def local_training(facts: Facts, message: Message) -> Training:
         proximal=facts.proximal or 0.0,
         batch_norm=facts.batch_norm or "train",
     )
-    return Training(settings, images, (), tuple(assumed))
+    return Training(settings, images, (), tuple(assumptions))
 
 
 def check_size(training: Training, shape: tuple[int, int, int] | None) -> None:
@@ -111,6 +111,6 @@ def _steps_made(facts: Facts, message: Message) -> int | None:
 def images_behind(facts: Facts, message: Message) -> int | None:
     """Different images behind an update: no more than the client has, or than its steps take."""
     steps = _steps_made(facts, message)
-    taken = None if steps is None or facts.batch_size is None else steps * facts.batch_size
+    drawn_images = None if steps is None or facts.batch_size is None else steps * facts.batch_size
     has = message.examples or None
-    return min(taken, has) if taken and has else taken or has
+    return min(drawn_images, has) if drawn_images and has else drawn_images or has

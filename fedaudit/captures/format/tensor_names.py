@@ -32,10 +32,10 @@ def is_buffer(name: str, buffers: Collection[str] | None = None) -> bool:
 
 def plain_names(tensors: Mapping[str, T]) -> dict[str, T]:
     """The tensors without a prefix that all names share and that is a wrapper's."""
-    named = dict(tensors)
-    while prefix := next((p for p in PREFIXES if all(n.startswith(p) for n in named)), None):
-        named = {name.removeprefix(prefix): tensor for name, tensor in named.items()}
-    return named
+    result = dict(tensors)
+    while prefix := next((p for p in PREFIXES if all(n.startswith(p) for n in result)), None):
+        result = {name.removeprefix(prefix): tensor for name, tensor in result.items()}
+    return result
 
 
 def is_numbered(names: Collection[str]) -> bool:
@@ -85,8 +85,8 @@ class Renaming:
         """
         if not self.rules:
             return dict(tensors)
-        renamed = {self.name(name): value for name, value in tensors.items()}
-        if len(renamed) < len(tensors):
+        result = {self.name(name): value for name, value in tensors.items()}
+        if len(result) < len(tensors):
             by_new: dict[str, str] = {}
             for name in tensors:
                 other = by_new.setdefault(self.name(name), name)
@@ -95,7 +95,7 @@ class Renaming:
                         f"--rename makes {self.name(name)!r} of both {other!r} and {name!r}: "
                         "write a rule for one of them."
                     )
-        return renamed
+        return result
 
     def as_options(self) -> str:
         """What to type for it; "" where it is long, or holds what is better not typed."""
@@ -138,13 +138,13 @@ def checked(rules: Iterable[Sequence[str]]) -> Renaming:
     Raises:
         ConfigError: Too many, or too long.
     """
-    kept = tuple((str(old), str(new)) for old, new in rules)
-    if len(kept) > MOST_RULES or any(len(part) > LONGEST for rule in kept for part in rule):
+    pairs = tuple((str(old), str(new)) for old, new in rules)
+    if len(pairs) > MOST_RULES or any(len(part) > LONGEST for rule in pairs for part in rule):
         raise ConfigError(
             f"--rename takes {MOST_RULES:,} rules of {LONGEST} characters at most: rename the "
             "tensors where they are recorded."
         )
-    return Renaming(kept)
+    return Renaming(pairs)
 
 
 def shortest(mapping: Mapping[str, str]) -> Renaming:

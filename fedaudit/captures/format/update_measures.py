@@ -162,17 +162,17 @@ def measure(
 
 def _excess_kurtosis(values: Tensor) -> float:
     """0 for a normal distribution; 3 and more for gradients, which are mostly small."""
-    centered = values.double() - values.double().mean()
-    squared = float(centered.pow(2).mean()) ** 2
-    return float(centered.pow(4).mean()) / squared - 3 if squared else -3.0
+    deviations = values.double() - values.double().mean()
+    variance_squared = float(deviations.pow(2).mean()) ** 2
+    return float(deviations.pow(4).mean()) / variance_squared - 3 if variance_squared else -3.0
 
 
-def _steps_counted(sent: Tensor, before: Tensor | None, *, weights: bool) -> float:
+def _steps_counted(counter: Tensor, before: Tensor | None, *, weights: bool) -> float:
     """By how many steps a counter moved.
 
     A server that averages counters sends fractions; clients cut them to whole numbers and count on.
     """
-    value = float(sent)
+    value = float(counter)
     if not weights or before is None:
         return value
     start = float(before)
@@ -190,13 +190,13 @@ class _Change:
 
     def values(self, start: int, stop: int, step: int = 1) -> Tensor:
         """Some of the numbers, in float32 (counters in float64)."""
-        wanted = slice(start, stop, step)
-        values = self.tensor.reshape(-1)[wanted]
+        window = slice(start, stop, step)
+        values = self.tensor.reshape(-1)[window]
         dtype = torch.float32 if values.is_floating_point() else torch.float64
         values = values.to(dtype)
         if self.before is None:
             return values
-        return values - self.before.reshape(-1)[wanted].to(dtype)
+        return values - self.before.reshape(-1)[window].to(dtype)
 
     def layer(self) -> Layer:
         """Norm and zeros, piece by piece."""
@@ -219,10 +219,10 @@ class _Change:
         rows, columns = 0, torch.zeros(shape[1], dtype=torch.bool)
         for start in range(0, shape[0], step):
             stop = min(start + step, shape[0])
-            used = self.values(start * wide, stop * wide).view(stop - start, shape[1], -1) != 0
-            used = used.any(2)
-            rows += int(used.any(1).sum())
-            columns |= used.any(0)
+            nonzero = self.values(start * wide, stop * wide).view(stop - start, shape[1], -1) != 0
+            nonzero = nonzero.any(2)
+            rows += int(nonzero.any(1).sum())
+            columns |= nonzero.any(0)
         return size - rows * int(columns.sum()) * (wide // shape[1])
 
     def sample(self, count: int) -> Tensor:

@@ -40,21 +40,21 @@ def flaws_of_sum(number: int, look: Look, facts: Facts) -> list[Protection]:
     SecAgg+ in Flower 1.42 clips each weighted value to ±8, and shifts and scales back arrays but
     not single numbers, which batch norm's counters are.
     """
-    found = []
+    flaws = []
     counters = look.measures.counters if look.measures else ()
     steps = facts.local_steps
     wrong = [
         c for c in counters if not is_whole(c) or (c <= 0 if steps is None else round(c) != steps)
     ]
     if wrong:
-        expected = f"{steps} step(s)" if steps else "whole steps"
+        expectation = f"{steps} step(s)" if steps else "whole steps"
         evidence = (
             f"in an aggregate {len(wrong)} of {len(counters)} batch-norm counters moved by "
-            f"{wrong[0]:.4g}, where clients make {expected}: the aggregator cuts values off, "
+            f"{wrong[0]:.4g}, where clients make {expectation}: the aggregator cuts values off, "
             "or does not scale single numbers back (Flower's SecAgg+ clips to ±8 and does both). "
             "What the server averages of buffers is not what clients counted"
         )
-        found.append(Protection("corrupted counters", True, evidence, number, 1, wrong[0]))
+        flaws.append(Protection("corrupted counters", True, evidence, number, 1, wrong[0]))
     if (cut := _bound(look.messages[0])) is not None:
         top, count = cut
         evidence = (
@@ -62,18 +62,18 @@ def flaws_of_sum(number: int, look: Look, facts: Facts) -> list[Protection]:
             "are clipped one by one (Flower's SecAgg+ does so at ±8 over a client's weight), and "
             "large running variances are no longer the clients'"
         )
-        found.append(Protection("clipped values", True, evidence, number, 1, top))
-    return found
+        flaws.append(Protection("clipped values", True, evidence, number, 1, top))
+    return flaws
 
 
-def _bound(stored: StoredMessage) -> tuple[float, int] | None:
+def _bound(record: StoredMessage) -> tuple[float, int] | None:
     """The largest size of a number that several share; weights of networks are all different."""
-    if stored.message.kind != "weights":
+    if record.message.kind != "weights":
         return None
     try:
-        sent = [t for t in stored.tensors().values() if t.is_floating_point() and t.numel() > 1]
+        tensors = [t for t in record.tensors().values() if t.is_floating_point() and t.numel() > 1]
     except CaptureError:
         return None  # looking at it has said so
-    top = max((float(t.abs().max()) for t in sent), default=0.0)
-    count = sum(int(torch.count_nonzero(t.abs() >= top * (1 - CLOSE))) for t in sent)
+    top = max((float(t.abs().max()) for t in tensors), default=0.0)
+    count = sum(int(torch.count_nonzero(t.abs() >= top * (1 - CLOSE))) for t in tensors)
     return (top, count) if top > 1 and count >= 3 else None  # ones are what norms start from

@@ -115,32 +115,32 @@ def inspect(
     seen: list[Protection] = list(protections_stated(capture.facts))
     read: set[type] = set()
     example: StoredMessage | None = None
-    counted: set[int] = set()
-    kept = 0
+    counts_of_steps: set[int] = set()
+    reused = 0
     for number in capture.rounds():
-        looked = look_at_round(capture, number, workers=workers, verify=verify)
-        anomalies += looked.anomalies
-        measured: list[tuple[str, Measures]] = []
+        view = look_at_round(capture, number, workers=workers, verify=verify)
+        anomalies += view.anomalies
+        measures: list[tuple[str, Measures]] = []
         alone: list[Measures] = []
-        for look in looked.looks:
+        for look in view.looks:
             if len(look.clients) > 1:
                 seen.append(identical_sum(number, look.clients))
             if look.is_sum:
                 seen += flaws_of_sum(number, look, capture.facts)
             if look.measures is not None:
-                measured.append((look.clients[0], look.measures))
+                measures.append((look.clients[0], look.measures))
                 alone += [] if look.is_sum else [look.measures]
                 read |= {Aggregate if look.is_sum else Update}
                 read |= {Buffers} if look.measures.buffers else set()
-            kept += len(look.messages) if look.kept else 0
-        every = [m for _, m in measured]
+            reused += len(look.messages) if look.kept else 0
+        every = [m for _, m in measures]
         steps = _steps_of(alone)
-        seen += stated_sums(number, looked.stored)
-        seen += protections_of_round(number, every, alone, looked.broadcast or {}, capture.facts)
-        anomalies += [*_compared(number, measured), *_steps(capture, number, steps)]
-        counted |= steps
-        rounds.append(_summary(number, looked.stored, looked.broadcast is not None, measured))
-        example = example or next(iter(looked.stored), None)
+        seen += stated_sums(number, view.stored)
+        seen += protections_of_round(number, every, alone, view.broadcast or {}, capture.facts)
+        anomalies += [*_compared(number, measures), *_steps(capture, number, steps)]
+        counts_of_steps |= steps
+        rounds.append(_summary(number, view.stored, view.broadcast is not None, measures))
+        example = example or next(iter(view.stored), None)
     known = stated(capture.facts)
     training = local_training(capture.facts, example.message) if example else None
     return Inspection(
@@ -149,66 +149,66 @@ def inspect(
         facts=known,
         unknown=tuple(n for n in ASKED if n not in known),
         assumed=training.assumed if training else (),
-        found_out=_found_out(capture, counted),
+        found_out=_found_out(capture, counts_of_steps),
         rounds=tuple(rounds),
         protections=_together(seen),
         anomalies=tuple(anomalies),
         attacks=attacks_for(capture, read, example),
-        kept=kept,
+        kept=reused,
         problems=tuple(map(str, capture.problems)),
     )
 
 
-def _compared(number: int, measured: list[tuple[str, Measures]]) -> list[Anomaly]:
+def _compared(number: int, measures: list[tuple[str, Measures]]) -> list[Anomaly]:
     """Updates that differ from the others of the round."""
-    found: list[Anomaly] = []
-    norms = [m.norm for _, m in measured if m.norm > 0 and math.isfinite(m.norm)]
+    anomalies: list[Anomaly] = []
+    norms = [m.norm for _, m in measures if m.norm > 0 and math.isfinite(m.norm)]
     middle = median(norms) if norms else 0.0
-    for client, m in measured if len(norms) >= 3 else ():
+    for client, m in measures if len(norms) >= 3 else ():
         if m.norm > 10 * middle or 0 < m.norm < middle / 10:
             way = "above" if m.norm > middle else "below"
             what = f"its norm {m.norm:.3g} is far {way} the median {middle:.3g}"
-            found.append(Anomaly(number, client, what))
+            anomalies.append(Anomaly(number, client, what))
     still: dict[str, list[str]] = defaultdict(list)
-    for client, m in measured:
+    for client, m in measures:
         for name, layer in m.layers.items():
             if layer.norm == 0 and m.norm > 0:
                 still[name].append(client)
     for name, clients in still.items():
-        if len(clients) < len(measured):  # where all have it, it is a frozen layer
+        if len(clients) < len(measures):  # where all have it, it is a frozen layer
             who = clients[0] if len(clients) == 1 else ""
             many = "" if who else f" in {len(clients)} updates"
-            found.append(Anomaly(number, who, f"{name!r} is all zeros{many}"))
-    usual = Counter(name for _, m in measured for name in (*m.layers, *m.whole))
-    for client, m in measured:
-        missing = [n for n, c in usual.items() if 2 * c > len(measured) and n not in m.layers]
+            anomalies.append(Anomaly(number, who, f"{name!r} is all zeros{many}"))
+    usual = Counter(name for _, m in measures for name in (*m.layers, *m.whole))
+    for client, m in measures:
+        missing = [n for n, c in usual.items() if 2 * c > len(measures) and n not in m.layers]
         missing = [n for n in missing if n not in m.whole and n not in dict(m.unfit)]
         if missing:
             what = f"{missing[0]!r} is missing, which most clients sent"
-            found.append(Anomaly(number, client, what))
-    return found
+            anomalies.append(Anomaly(number, client, what))
+    return anomalies
 
 
-def _steps_of(measured: list[Measures]) -> set[int]:
+def _steps_of(measures: list[Measures]) -> set[int]:
     """Local steps that batch-norm counters show; empty where they were tampered with."""
-    moves = {c for m in measured for c in m.counters}
+    moves = {c for m in measures for c in m.counters}
     return {round(c) for c in moves} if all(is_whole(c) and c > 0.5 for c in moves) else set()
 
 
-def _steps(capture: StoredCapture, number: int, counted: set[int]) -> list[Anomaly]:
+def _steps(capture: StoredCapture, number: int, counts: set[int]) -> list[Anomaly]:
     """Counters that contradict what is stated."""
     stated_steps = capture.facts.local_steps
-    if stated_steps is None or not counted or counted == {stated_steps}:
+    if stated_steps is None or not counts or counts == {stated_steps}:
         return []
-    shown = ", ".join(map(str, sorted(counted)[:5]))
-    what = f"local_steps = {stated_steps} is stated, and batch-norm counters moved by {shown}"
+    excerpt = ", ".join(map(str, sorted(counts)[:5]))
+    what = f"local_steps = {stated_steps} is stated, and batch-norm counters moved by {excerpt}"
     return [Anomaly(number, "", what)]
 
 
-def _found_out(capture: StoredCapture, counted: set[int]) -> tuple[str, ...]:
-    if capture.facts.local_steps is not None or len(counted) != 1:
+def _found_out(capture: StoredCapture, counts: set[int]) -> tuple[str, ...]:
+    if capture.facts.local_steps is not None or len(counts) != 1:
         return ()
-    steps = next(iter(counted))
+    steps = next(iter(counts))
     return (f"local_steps = {steps} (every batch-norm counter moved by {steps})",)
 
 
@@ -232,30 +232,30 @@ def _together(seen: list[Protection]) -> tuple[Protection, ...]:
 
 def _summary(
     number: int,
-    stored: Sequence[StoredMessage],
+    records: Sequence[StoredMessage],
     broadcast: bool,
-    measured: list[tuple[str, Measures]],
+    measures: list[tuple[str, Measures]],
 ) -> RoundSummary:
     kinds = Counter(
         ("aggregate of " if one.message.aggregate else "")
         + ("negated " if one.message.sign < 0 else "")
         + str(one.message.kind)
-        for one in stored
+        for one in records
     )
-    examples = [one.message.examples for one in stored if one.message.examples is not None]
-    norms = [m.norm for _, m in measured if math.isfinite(m.norm) and m.layers]
-    sizes = [sum(math.prod(e.shape) for e in one.header.entries.values()) for one in stored]
-    lengths = [sum(e.end - e.begin for e in one.header.entries.values()) for one in stored]
+    examples = [one.message.examples for one in records if one.message.examples is not None]
+    norms = [m.norm for _, m in measures if math.isfinite(m.norm) and m.layers]
+    sizes = [sum(math.prod(e.shape) for e in one.header.entries.values()) for one in records]
+    lengths = [sum(e.end - e.begin for e in one.header.entries.values()) for one in records]
     return RoundSummary(
         number=number,
         broadcast=broadcast,
-        clients=tuple(sorted({one.message.client or "" for one in stored})),
-        updates=len(stored),
+        clients=tuple(sorted({one.message.client or "" for one in records})),
+        updates=len(records),
         kinds=dict(kinds),
-        tensors=max((len(one.header.entries) for one in stored), default=0),
+        tensors=max((len(one.header.entries) for one in records), default=0),
         numbers=max(sizes, default=0),
         bytes=max(lengths, default=0),
         examples=(min(examples), max(examples)) if examples else None,
         norm=(min(norms), median(norms), max(norms)) if norms else None,
-        buffers=sum(bool(m.buffers) for _, m in measured),
+        buffers=sum(bool(m.buffers) for _, m in measures),
     )

@@ -54,28 +54,28 @@ def fit(
             do; or attacks cannot work through it.
     """
     rules = parsed(asked)
-    sent = _sent(stored, rounds)
-    if sent is None:
+    broadcast = _sent(stored, rounds)
+    if broadcast is None:
         return Fit(rules or Renaming())
-    check_size(spec, stored.facts, sent.values())
-    if is_numbered(sent):
-        sent = named(sent, names_of(spec, stored.facts))
-    sent = {n: s for n, s in named(sent, ()).items() if not f".{n}".endswith(COUNTER)}
+    check_size(spec, stored.facts, broadcast.values())
+    if is_numbered(broadcast):
+        broadcast = named(broadcast, names_of(spec, stored.facts))
+    broadcast = {n: s for n, s in named(broadcast, ()).items() if not f".{n}".endswith(COUNTER)}
     network = build(spec)
     shapes = _shapes(network)
 
-    def advise(needed: int) -> str:
-        return advice_on_classes(spec, stored.facts, needed)
+    def advise(classes: int) -> str:
+        return advice_on_classes(spec, stored.facts, classes)
 
     if rules is None:
-        mismatch = find_mismatch(sent, shapes, advise)
+        mismatch = find_mismatch(broadcast, shapes, advise)
         if mismatch is not None and mismatch.renaming is None:
             raise UsageError(f"--rename auto finds no names that are beyond doubt: {mismatch}")
         rules = Renaming() if mismatch is None or mismatch.renaming is None else mismatch.renaming
-    renamed = rules.names(sent)
-    if (wrong := find_mismatch(renamed, shapes, advise)) is not None:
+    shapes_by_name = rules.names(broadcast)
+    if (wrong := find_mismatch(shapes_by_name, shapes, advise)) is not None:
         raise UsageError(f"the model does not fit what the server sent: {wrong}")
-    notes = [*_renamed(sent, rules), *_beyond(renamed, network)]
+    notes = [*_renamed(broadcast, rules), *_beyond(shapes_by_name, network)]
     shape = image_shape(stored.facts, spec)
     if shape is not None and not check_differentiable(network, shape):
         notes.append(
@@ -85,12 +85,12 @@ def fit(
     return Fit(rules, tuple(notes))
 
 
-def _sent(stored: StoredCapture, rounds: Collection[int]) -> Shapes | None:
+def _sent(capture: StoredCapture, rounds: Collection[int]) -> Shapes | None:
     """Shapes of the first broadcast; None where none can be read, which is told elsewhere."""
     for round in rounds:
-        first = next(stored.messages(round), None)
+        first = next(capture.messages(round), None)
         try:
-            message = stored.broadcast_message(round, first.message.client if first else None)
+            message = capture.broadcast_message(round, first.message.client if first else None)
         except (CaptureError, UsageError):
             continue
         return message.shapes()
@@ -98,27 +98,27 @@ def _sent(stored: StoredCapture, rounds: Collection[int]) -> Shapes | None:
 
 
 def _shapes(network: nn.Module) -> Shapes:
-    held = {
+    tensors = {
         **network.state_dict(),
         **dict(network.named_parameters()),
         **dict(network.named_buffers()),
     }
-    return {n: tuple(t.shape) for n, t in held.items() if not f".{n}".endswith(COUNTER)}
+    return {n: tuple(t.shape) for n, t in tensors.items() if not f".{n}".endswith(COUNTER)}
 
 
-def _renamed(sent: Shapes, rules: Renaming) -> tuple[str, ...]:
-    changed = [(name, new) for name in sent if (new := rules.name(name)) != name]
-    if not changed:
+def _renamed(broadcast: Shapes, rules: Renaming) -> tuple[str, ...]:
+    changes = [(name, new) for name in broadcast if (new := rules.name(name)) != name]
+    if not changes:
         return ("--rename changes no name",) if rules.rules else ()
-    shown = ", ".join(
-        f"{printable(old)[:100]} → {printable(new)[:100]}" for old, new in changed[:SHOWN]
+    excerpt = ", ".join(
+        f"{printable(old)[:100]} → {printable(new)[:100]}" for old, new in changes[:SHOWN]
     )
-    more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
-    return (f"{len(changed)} names of the recording were mapped to the model's: {shown}{more}",)
+    more = f" and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
+    return (f"{len(changes)} names of the recording were mapped to the model's: {excerpt}{more}",)
 
 
-def _beyond(renamed: Shapes, network: nn.Module) -> tuple[str, ...]:
-    missing = [name for name, _ in network.named_parameters() if name not in renamed]
+def _beyond(broadcast: Shapes, network: nn.Module) -> tuple[str, ...]:
+    missing = [name for name, _ in network.named_parameters() if name not in broadcast]
     if not missing:
         return ()
     return (

@@ -86,11 +86,11 @@ def find_mismatch(
 
 
 def _other_shapes(
-    sent: Shapes, network: Shapes, advise_classes: Callable[[int], str]
+    server: Shapes, network: Shapes, advise_classes: Callable[[int], str]
 ) -> tuple[str, str]:
     """All names are known, and some shapes differ."""
-    wrong = {n: (sent[n], network[n]) for n in sent if sent[n] != network[n]}
-    last = next((n for n in reversed(list(network)) if len(network[n]) == 2 and n in sent), "")
+    wrong = {n: (server[n], network[n]) for n in server if server[n] != network[n]}
+    last = next((n for n in reversed(list(network)) if len(network[n]) == 2 and n in server), "")
     tails = {(a[1:], b[1:]) for a, b in wrong.values()}
     heads = {(a[:1], b[:1]) for a, b in wrong.values()}
     if (
@@ -115,38 +115,38 @@ def _other_shapes(
             "Name a model for such images: --model package.module:factory.",
         )
     return (
-        f"the same architecture in another size: {len(wrong)} of {len(sent)} shapes differ",
+        f"the same architecture in another size: {len(wrong)} of {len(server)} shapes differ",
         "Name the model, with the arguments, that the clients trained.",
     )
 
 
-def _prefix(sent: Shapes, network: Shapes) -> Explanation | None:
+def _prefix(server: Shapes, network: Shapes) -> Explanation | None:
     """One prefix of all names is another one in the network, or none."""
-    fitting = _fitting(sent, network)
+    fitting = _fitting(server, network)
     whole = {fits: rules for (complete, fits), rules in fitting.items() if complete}
     return _prefix_advice(whole[max(whole)]) if whole else None
 
 
-def _partly(sent: Shapes, network: Shapes) -> Explanation | None:
+def _partly(server: Shapes, network: Shapes) -> Explanation | None:
     """The same of more than half of the names, and more than fit as they are."""
-    fitting = _fitting(sent, network)
+    fitting = _fitting(server, network)
     best = max(fitting, default=(False, 0))
-    alike = sum(network.get(n) == s for n, s in sent.items())
-    if 2 * best[1] <= len(sent) or best[1] <= alike:
+    alike = sum(network.get(n) == s for n, s in server.items())
+    if 2 * best[1] <= len(server) or best[1] <= alike:
         return None
     cause, advice, renaming = _prefix_advice(fitting[best])
-    return f"{cause} ({best[1]} of {len(sent)} names then fit)", advice, renaming
+    return f"{cause} ({best[1]} of {len(server)} names then fit)", advice, renaming
 
 
-def _fitting(sent: Shapes, network: Shapes) -> dict[tuple[bool, int], list[Renaming]]:
+def _fitting(server: Shapes, network: Shapes) -> dict[tuple[bool, int], list[Renaming]]:
     """Rules for a prefix: whether all names are known then, and how many fit with their shape."""
     fitting: dict[tuple[bool, int], list[Renaming]] = defaultdict(list)
-    some = list(sent)[:: 1 + len(sent) // _SAMPLE]
-    for rule in _prefixes(sent, network):
+    some = list(server)[:: 1 + len(server) // _SAMPLE]
+    for rule in _prefixes(server, network):
         renaming = Renaming((rule,))
         if 4 * sum(renaming.name(name) in network for name in some) >= len(some):
-            names = {renaming.name(name): shape for name, shape in sent.items()}
-            complete = len(names) == len(sent) and all(n in network for n in names)
+            names = {renaming.name(name): shape for name, shape in server.items()}
+            complete = len(names) == len(server) and all(n in network for n in names)
             fitting[complete, sum(network.get(n) == s for n, s in names.items())].append(renaming)
     return fitting
 
@@ -166,13 +166,13 @@ def _prefix_advice(rules: Sequence[Renaming]) -> Explanation:
     return cause, *_offer(rules[0])
 
 
-def _prefixes(sent: Shapes, network: Shapes) -> list[tuple[str, str]]:
+def _prefixes(server: Shapes, network: Shapes) -> list[tuple[str, str]]:
     """Prefixes that the first name may have in the recording and in the network."""
-    first = next(iter(sent))
+    first = next(iter(server))
     parts = first.split(".")
     rules = []
-    for taken in range(min(len(parts), 8)):
-        old, rest = ".".join(parts[:taken]), ".".join(parts[taken:])
+    for depth in range(min(len(parts), 8)):
+        old, rest = ".".join(parts[:depth]), ".".join(parts[depth:])
         for name in network:
             if name == rest or name.endswith(f".{rest}"):
                 rules.append((old, name.removesuffix(rest).removesuffix(".")))
@@ -190,26 +190,26 @@ def _longer(rule: tuple[str, str], others: Collection[tuple[str, str]]) -> bool:
     return False
 
 
-def _folded(sent: Shapes, network: Shapes) -> Explanation | None:
+def _folded(server: Shapes, network: Shapes) -> Explanation | None:
     """Batch norm that was folded into convolutions, on either side."""
     for one, other, where, whose in (
-        (sent, network, "the model has", "what the server sent"),
-        (network, sent, "the capture has", "the model"),
+        (server, network, "the model has", "what the server sent"),
+        (network, server, "the capture has", "the model"),
     ):
         biases = {n for n in one if n not in other}
         norms = {n.rpartition(".")[0] for n in other if n not in one and n.endswith(STATISTICS)}
-        added = {n for n in biases if n.endswith(".bias")}
-        partners = {n for n in added if n.removesuffix("bias") + "weight" in other}
+        new_biases = {n for n in biases if n.endswith(".bias")}
+        partners = {n for n in new_biases if n.removesuffix("bias") + "weight" in other}
         missing = [n for n in other if n not in one and n.rpartition(".")[0] not in norms]
-        if norms and added and partners == added == biases and not missing:
+        if norms and new_biases and partners == new_biases == biases and not missing:
             layers = "batch-norm layer" + ("s" if len(norms) > 1 else "")
             return (
                 f"batch norm was folded into convolutions in {whose}: {where} {len(norms)} {layers}"
-                f" that it lacks, and {len(added)} convolutions have a bias in place of them",
+                f" that it lacks, and {len(new_biases)} convolutions have a bias in place of them",
                 "No renaming undoes this. Name the model in the form that the clients trained: "
                 + (
                     "fused (torch.nn.utils.fusion.fuse_conv_bn_eval)."
-                    if one is sent
+                    if one is server
                     else "before it is fused."
                 ),
                 None,
@@ -217,14 +217,14 @@ def _folded(sent: Shapes, network: Shapes) -> Explanation | None:
     return None
 
 
-def _headless(sent: Shapes, network: Shapes) -> Explanation | None:
+def _headless(server: Shapes, network: Shapes) -> Explanation | None:
     """The network lacks the last layers of what was sent, and all else fits."""
-    extra = [n for n in sent if n not in network]
-    common = [n for n in sent if n in network]
-    fits = all(network[n] == sent[n] for n in common) and len(common) >= len(extra)
-    if not fits or len(common) < len(network) or list(sent)[-len(extra) :] != extra:
+    extra = [n for n in server if n not in network]
+    common = [n for n in server if n in network]
+    fits = all(network[n] == server[n] for n in common) and len(common) >= len(extra)
+    if not fits or len(common) < len(network) or list(server)[-len(extra) :] != extra:
         return None
-    wide = [sent[n][0] for n in extra if len(sent[n]) == 2]
+    wide = [server[n][0] for n in extra if len(server[n]) == 2]
     classes = f" of {wide[-1]:,} classes" if wide else ""
     return (
         f"the model lacks the head{classes}: all {len(network)} tensors that it has fit",
@@ -233,25 +233,25 @@ def _headless(sent: Shapes, network: Shapes) -> Explanation | None:
     )
 
 
-def _renamed(sent: Shapes, network: Shapes) -> Explanation | None:
+def _renamed(server: Shapes, network: Shapes) -> Explanation | None:
     """The same shapes under other names: by order, or where a shape occurs once."""
-    if not any(n.endswith(STATISTICS) for n in sent):
+    if not any(n.endswith(STATISTICS) for n in server):
         network = {n: s for n, s in network.items() if not n.endswith(STATISTICS)}
-    if len(sent) != len(network):
+    if len(server) != len(network):
         return None
-    pairs = list(zip(sent.items(), network.items(), strict=True))
+    pairs = list(zip(server.items(), network.items(), strict=True))
     in_order = all(a == b and _same_kind(old, new) for (old, a), (new, b) in pairs)
     by_order = {old: new for (old, _), (new, _) in pairs}
-    by_shape, unclear = _by_shape(sent, network)
+    by_shape, unclear = _by_shape(server, network)
     if by_shape is None:
         return None
     # The order of a list that is sorted by name is not that of the layers.
-    if in_order and (not unclear or list(sent) != sorted(sent)):
-        moved = [n for n in sent if n in network and by_order[n] != n and network[n] == sent[n]]
-        if moved:
+    if in_order and (not unclear or list(server) != sorted(server)):
+        clash = [n for n in server if n in network and by_order[n] != n and network[n] == server[n]]
+        if clash:
             return (
                 "renamed layers, and some of the names are those of other layers: by order "
-                f"{_quoted(moved[0])} would be {_quoted(by_order[moved[0]])}, by name itself",
+                f"{_quoted(clash[0])} would be {_quoted(by_order[clash[0]])}, by name itself",
                 "Say which is meant, layer by layer: --rename OLD=NEW.",
                 None,
             )
@@ -262,7 +262,7 @@ def _renamed(sent: Shapes, network: Shapes) -> Explanation | None:
         one, other = unclear
         return (
             f"renamed layers, but {_quoted(one)} and {_quoted(other)} have the same shape "
-            f"{_shape(sent[one])}, and the order does not tell which is which",
+            f"{_shape(server[one])}, and the order does not tell which is which",
             "Say what they are in the model, layer by layer: --rename OLD=NEW.",
             None,
         )
@@ -270,14 +270,14 @@ def _renamed(sent: Shapes, network: Shapes) -> Explanation | None:
 
 
 def _by_shape(
-    sent: Shapes, network: Shapes
+    server: Shapes, network: Shapes
 ) -> tuple[dict[str, str] | None, tuple[str, str] | None]:
     """The mapping of shapes and kinds that occur once, and two names that it leaves open.
 
     None in place of the mapping where the shapes differ.
     """
-    ours, theirs = _names_by_shape(network, sent), _names_by_shape(sent, network)
-    mapping = {name: name for name, shape in sent.items() if network.get(name) == shape}
+    ours, theirs = _names_by_shape(network, server), _names_by_shape(server, network)
+    mapping = {name: name for name, shape in server.items() if network.get(name) == shape}
     unclear = None
     if {s: len(names) for s, names in ours.items()} != {s: len(n) for s, n in theirs.items()}:
         return None, None
@@ -316,8 +316,8 @@ def _offer(renaming: Renaming) -> tuple[str, Renaming]:
 
 def _quoted(name: str) -> str:
     """A stranger's name, short and as text."""
-    shown = printable(name)
-    return repr(shown if len(shown) <= 100 else f"{shown[:97]}…")
+    text = printable(name)
+    return repr(text if len(text) <= 100 else f"{text[:97]}…")
 
 
 def _shape(shape: Sequence[int]) -> str:

@@ -71,21 +71,21 @@ class RoundLook:
 
 def look_at_round(capture: StoredCapture, number: int, *, workers: int, verify: bool) -> RoundLook:
     """Measure all messages of a round; what cannot be used becomes a problem of the capture."""
-    stored = tuple(capture.messages(number))
-    sent, anomalies = _sent(capture, number)
-    kept = _kept(capture, stored)
-    known = {} if verify else {path: measures.content for path, measures in kept.items()}
-    groups = identical_groups(stored, known)
+    records = tuple(capture.messages(number))
+    broadcast, anomalies = _sent(capture, number)
+    reusable = _kept(capture, records)
+    known = {} if verify else {path: measures.content for path, measures in reusable.items()}
+    groups = identical_groups(records, known)
     read = [one for group in groups for one in (group if verify else group[:1])]
     with ThreadPoolExecutor(workers) as pool:
-        examined = list(pool.map(partial(_examined, capture, sent, kept, verify), read))
-    by_path = {one.path: result for one, result in zip(read, examined, strict=True)}
-    for *_, error in examined:
+        results = list(pool.map(partial(_examined, capture, broadcast, reusable, verify), read))
+    by_path = {one.path: result for one, result in zip(read, results, strict=True)}
+    for *_, error in results:
         if error:
             capture.report(error)
     looks = tuple(_look(number, group, *by_path[group[0].path][:2]) for group in groups)
     return RoundLook(
-        stored, sent[0], looks, (*anomalies, *(a for look in looks for a in look.anomalies))
+        records, broadcast[0], looks, (*anomalies, *(a for look in looks for a in look.anomalies))
     )
 
 
@@ -106,15 +106,15 @@ def _sent(capture: StoredCapture, number: int) -> tuple[_Sent, tuple[Anomaly, ..
 
 
 def _broadcast(capture: StoredCapture, number: int, client: str | None) -> _Sent:
-    stored = capture.broadcast_message(number, client)
+    record = capture.broadcast_message(number, client)
     names = capture.facts.parameter_names or ()
-    return named(stored.tensors(), names), stored.header.digest
+    return named(record.tensors(), names), record.header.digest
 
 
-def _kept(capture: StoredCapture, stored: tuple[StoredMessage, ...]) -> dict[Path, Kept]:
+def _kept(capture: StoredCapture, records: tuple[StoredMessage, ...]) -> dict[Path, Kept]:
     """Measures in headers, by path."""
     by_path: dict[Path, Kept] = {}
-    for one in stored:
+    for one in records:
         try:
             if measures := kept_in(one, capture.facts):
                 by_path[one.path] = measures
@@ -125,44 +125,46 @@ def _kept(capture: StoredCapture, stored: tuple[StoredMessage, ...]) -> dict[Pat
 
 def _examined(
     capture: StoredCapture,
-    sent: _Sent,
-    kept: Mapping[Path, Kept],
+    broadcast: _Sent,
+    reusable: Mapping[Path, Kept],
     verify: bool,
-    stored: StoredMessage,
+    record: StoredMessage,
 ) -> tuple[Measures | None, bool, CaptureError | None]:
     """The measures of a message, whether they were kept, and what is wrong with it.
 
     Runs in a thread, so that it changes nothing.
     """
-    facts, client = capture.facts, stored.message.client or ""
-    before = kept.get(stored.path)
+    facts, client = capture.facts, record.message.client or ""
+    before = reusable.get(record.path)
     try:
-        if broadcast_file(stored.path.parent, client) != broadcast_file(stored.path.parent, None):
-            sent = _broadcast(capture, stored.message.round, client)
-        answers = before is not None and before.answers(sent[1], facts)
+        if broadcast_file(record.path.parent, client) != broadcast_file(record.path.parent, None):
+            broadcast = _broadcast(capture, record.message.round, client)
+        answers = before is not None and before.answers(broadcast[1], facts)
         if before is not None and answers and not verify:
             return before.measures, True, None
         names = facts.parameter_names or ()
-        found = measure(stored.tensors(), stored.message.kind, sent[0], facts.buffers, names)
+        measures = measure(
+            record.tensors(), record.message.kind, broadcast[0], facts.buffers, names
+        )
         if verify and before is not None:
-            wrong = disagreement(stored, before, found if answers else None)
+            wrong = disagreement(record, before, measures if answers else None)
             if wrong is not None:
-                return found, False, CaptureError(stored.path, wrong)
+                return measures, False, CaptureError(record.path, wrong)
     except CaptureError as error:
         return None, False, error
-    return found, False, None
+    return measures, False, None
 
 
 def _look(
-    number: int, group: tuple[StoredMessage, ...], found: Measures | None, kept: bool
+    number: int, group: tuple[StoredMessage, ...], measures: Measures | None, reused: bool
 ) -> Look:
     """What is unusual about a message by itself."""
     client = group[0].message.client or ""
-    if found is None:
+    if measures is None:
         return Look(group, None, False, ())
-    words = [f"{name!r}: {reason}" for name, reason in found.unfit[:3]]
-    words += [f"{name!r} holds NaN or infinity" for name in found.not_finite[:3]]
-    words += [f"the running variance {n!r} is negative" for n in found.negative_variances[:3]]
-    if found.layers and found.norm == 0:
+    words = [f"{name!r}: {reason}" for name, reason in measures.unfit[:3]]
+    words += [f"{name!r} holds NaN or infinity" for name in measures.not_finite[:3]]
+    words += [f"the running variance {n!r} is negative" for n in measures.negative_variances[:3]]
+    if measures.layers and measures.norm == 0:
         words.append("it changes nothing: the client did not train")
-    return Look(group, found, kept, tuple(Anomaly(number, client, w) for w in words))
+    return Look(group, measures, reused, tuple(Anomaly(number, client, w) for w in words))

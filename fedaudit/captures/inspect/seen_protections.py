@@ -37,13 +37,13 @@ def protections_of_round(
     `measured` holds bit-identical updates once, and `alone` those that are one client's: norms
     and buffers of a sum are nobody's.
     """
-    masked = _masked(number, measured)
+    secure_sum = _masked(number, measured)
     usable = [m for m in measured if not m.not_finite and m.layers and m.norm > 0]
     if not usable:
-        return tuple(masked)
+        return tuple(secure_sum)
     own = [m for m in alone if any(m is u for u in usable)]
     seen = [
-        *masked,
+        *secure_sum,
         *(_clipping(number, own, facts) if own else ()),
         *_noise(number, usable, facts),
         *_sparsity(number, usable),
@@ -88,36 +88,36 @@ def _noise_deviation(measures: Measures) -> float | None:
 
 
 def _masked(number: int, measured: Sequence[Measures]) -> list[Protection]:
-    masked = [m for m in measured if m.whole]
-    if not masked:
+    whole = [m for m in measured if m.whole]
+    if not whole:
         return []
     evidence = (
-        f"{masked[0].whole[0]!r} and others are whole numbers where the server sent fractions: "
+        f"{whole[0].whole[0]!r} and others are whole numbers where the server sent fractions: "
         "quantized and masked (as secure aggregation does), or encrypted"
     )
-    return [Protection("encrypted or masked", False, evidence, number, len(masked))]
+    return [Protection("encrypted or masked", False, evidence, number, len(whole))]
 
 
 def _clipping(number: int, usable: Sequence[Measures], facts: Facts) -> list[Protection]:
     """Several clients with one and the same norm, and none above it."""
-    found = []
+    protections = []
     # Norms of noise agree by themselves: they vary by 1/√(2n) for n numbers.
-    drowned = sum(_noise_deviation(m) is not None for m in usable) * 2 > len(usable)
+    noisy = sum(_noise_deviation(m) is not None for m in usable) * 2 > len(usable)
     bounds = (
         (_bound([m.norm for m in usable]), ""),
         (_bound([m.norm_of_all for m in usable]), " with batch-norm buffers and counters"),
     )
     common = next(((*bound, what) for bound, what in bounds if bound), None)
-    if common and not drowned:
+    if common and not noisy:
         top, count, what = common
         evidence = (
             f"{count} of {len(usable)} updates have an L2 norm of {top:.4g}{what}, and none has "
             "a larger one"
         )
-        found.append(Protection("clipping", False, evidence, number, count, top))
-    scaled = [m for m in usable if not all(map(is_whole, m.counters))]
-    if scaled:
-        one = scaled[0]
+        protections.append(Protection("clipping", False, evidence, number, count, top))
+    fractions = [m for m in usable if not all(map(is_whole, m.counters))]
+    if fractions:
+        one = fractions[0]
         evidence = (
             f"a counter of training steps moved by {max(one.counters):.4g}, which is no whole "
             f"number: counters and buffers were clipped with the update. They make "
@@ -125,14 +125,14 @@ def _clipping(number: int, usable: Sequence[Measures], facts: Facts) -> list[Pro
             "that little of the update is left: it looks protected for the wrong reason. Leave "
             "buffers out of the clipping, or use a network without batch norm"
         )
-        found.append(Protection(COUNTED, True, evidence, number, len(scaled), one.norm))
-    elif seen := _counted_by_flower(number, usable, facts, drowned=drowned):
-        found.append(seen)
-    return found
+        protections.append(Protection(COUNTED, True, evidence, number, len(fractions), one.norm))
+    elif seen := _counted_by_flower(number, usable, facts, noisy=noisy):
+        protections.append(seen)
+    return protections
 
 
 def _counted_by_flower(
-    number: int, usable: Sequence[Measures], facts: Facts, *, drowned: bool
+    number: int, usable: Sequence[Measures], facts: Facts, *, noisy: bool
 ) -> Protection | None:
     """Clipping that counts counters and sends them as they are.
 
@@ -148,12 +148,12 @@ def _counted_by_flower(
         or not (facts.framework or "").startswith("flower")
     ):
         return None
-    if not drowned and any(m.norm > bound * (1 + COMMON) for m in usable):
+    if not noisy and any(m.norm > bound * (1 + COMMON) for m in usable):
         return None  # it is not clients that clip
-    left = "" if drowned else f" What is left of the update's is {usable[0].norm:.3g}."
-    moved = f"{len(usable[0].counters)} batch-norm counters moved by {usable[0].counters[0]:g}"
+    left = "" if noisy else f" What is left of the update's is {usable[0].norm:.3g}."
+    movement = f"{len(usable[0].counters)} batch-norm counters moved by {usable[0].counters[0]:g}"
     evidence = (
-        f"updates are clipped to {bound:g}, and {moved}, which is a norm of {counters:.3g}. "
+        f"updates are clipped to {bound:g}, and {movement}, which is a norm of {counters:.3g}. "
         "Flower's clipping counts them, so that they take the bound up and the update shrinks with "
         f"them.{left} It looks protected for the wrong reason. Leave buffers out of what is "
         "clipped, or use a network without batch norm"
@@ -191,19 +191,19 @@ def _missing_noise(number: int, usable: Sequence[Measures], facts: Facts) -> lis
     claim = facts.dp
     if claim is None or claim.where == "server" or not claim.noise or claim.clip is None:
         return []
-    expected = claim.noise * (claim.sensitivity or claim.clip)
+    deviation = claim.noise * (claim.sensitivity or claim.clip)
     of_images = claim.unit not in {None, "client"}
     if of_images:
         # Noise of σC on the sum of a batch, averaged, in each step of SGD; momentum adds to it.
         known = facts.lr and facts.batch_size and (facts.optimizer or "sgd").lower() == "sgd"
         if not known or facts.lr is None or facts.batch_size is None:
             return []
-        expected *= facts.lr / facts.batch_size * math.sqrt(facts.local_steps or 1)
+        deviation *= facts.lr / facts.batch_size * math.sqrt(facts.local_steps or 1)
     quiet = [min(layer.rms for layer in m.layers.values() if layer.size >= 16) for m in usable]
-    if not quiet or max(quiet) > expected / 2:
+    if not quiet or max(quiet) > deviation / 2:
         return []
     evidence = (
-        f"noise of {'lr · σ·C / batch · √steps' if of_images else 'σ·C'} = {expected:.3g} a "
+        f"noise of {'lr · σ·C / batch · √steps' if of_images else 'σ·C'} = {deviation:.3g} a "
         "parameter is claimed, and every update has a layer whose "
         f"root mean square is {max(quiet):.3g} or less: the noise is not in what was shared"
     )
@@ -249,20 +249,20 @@ def _absent(
     number: int, usable: Sequence[Measures], broadcast: Mapping[str, Tensor], facts: Facts
 ) -> list[Protection]:
     """Layers that nobody sends, and layers that nobody changes."""
-    found = []
+    protections = []
     names = [n for n in broadcast if not is_buffer(n, facts.buffers)]
     missing = [n for n in names if not any(n in m.layers or n in m.whole for m in usable)]
     if missing:
         evidence = f"nobody sent {_some(missing)}, which the server had sent: kept on the devices"
-        found.append(("missing layers", evidence, missing))
+        protections.append(("missing layers", evidence, missing))
     still = Counter(n for m in usable for n, layer in m.layers.items() if layer.norm == 0)
     frozen = [name for name, count in still.items() if count == len(usable)]
     if frozen:
         evidence = f"no update changes {_some(frozen)}: frozen, or out of reach of the loss"
-        found.append(("frozen layers", evidence, frozen))
+        protections.append(("frozen layers", evidence, frozen))
     return [
         Protection(name, False, evidence, number, len(usable), names=tuple(layers))
-        for name, evidence, layers in found
+        for name, evidence, layers in protections
     ]
 
 
@@ -270,16 +270,16 @@ def _buffers(
     number: int,
     usable: Sequence[Measures],
     facts: Facts,
-    found: Sequence[Protection],
+    protections: Sequence[Protection],
     broadcast: Mapping[str, Tensor],
 ) -> tuple[Protection, ...]:
     """Running statistics beside a protected update; whole counters show that they were left out."""
-    seen = {one.name: one for one in found}
+    seen = {one.name: one for one in protections}
     clear = [m for m in usable if m.buffers and all(is_whole(c) for c in m.counters)]
     if "noise" in seen and (deviation := seen["noise"].value):
         numbers = sum(t.numel() for n, t in broadcast.items() if f".{n}".endswith(STATISTICS))
         clear = [m for m in clear if not _noised(m, deviation, numbers)]
-    protected = bool(facts.dp or facts.protections or {"noise", "clipping"} & seen.keys())
+    is_private = bool(facts.dp or facts.protections or {"noise", "clipping"} & seen.keys())
     if not clear or COUNTED in seen:
         return ()
     evidence = (
@@ -287,18 +287,18 @@ def _buffers(
         "buffers, whose counters moved by whole steps: running statistics of the client's images "
         "are sent as they are"
     )
-    if protected:
+    if is_private:
         evidence += ", outside the protection of the parameters"
-    return (Protection("buffers in clear", protected, evidence, number, len(clear)),)
+    return (Protection("buffers in clear", is_private, evidence, number, len(clear)),)
 
 
-def _noised(found: Measures, deviation: float, numbers: int) -> bool:
+def _noised(measures: Measures, deviation: float, numbers: int) -> bool:
     """Whether running statistics have the noise that parameters have: single numbers have none."""
-    rest = found.norm_of_all**2 - found.norm**2 - sum(c**2 for c in found.counters)
-    expected = deviation * math.sqrt(numbers)
-    return numbers > 0 and abs(math.sqrt(max(0.0, rest)) - expected) < 0.25 * expected
+    rest = measures.norm_of_all**2 - measures.norm**2 - sum(c**2 for c in measures.counters)
+    norm = deviation * math.sqrt(numbers)
+    return numbers > 0 and abs(math.sqrt(max(0.0, rest)) - norm) < 0.25 * norm
 
 
 def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+    excerpt = ", ".join(repr(name) for name in names[:3])
+    return excerpt if len(names) <= 3 else f"{excerpt} and {len(names) - 3} more"

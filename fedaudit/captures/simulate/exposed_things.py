@@ -14,7 +14,7 @@ from fedaudit.core.shared import Aggregate, Shared, Update, kind_of
 
 def names_of(shared: Sequence[Shared]) -> tuple[str, ...]:
     """A name for each: its kind, numbered from the second of the same kind on (`update#2`)."""
-    kinds = [kind_of(sent) for sent in shared]
+    kinds = [kind_of(payload) for payload in shared]
     counts = [kinds[: k + 1].count(kind) for k, kind in enumerate(kinds)]
     return tuple(f"{k}#{n}" if n > 1 else k for k, n in zip(kinds, counts, strict=True))
 
@@ -30,37 +30,37 @@ def expose(seen: Observation, only: Iterable[str]) -> Observation:
     Raises:
         ConfigError: Nothing of that name was shared.
     """
-    wanted: dict[str, list[str]] = {}
+    prefixes: dict[str, list[str]] = {}
     for name in only:
         kind, _, prefix = name.partition(":")
-        wanted.setdefault(kind, []).append(prefix)
+        prefixes.setdefault(kind, []).append(prefix)
     names = names_of(seen.shared)
-    if missing := sorted(set(wanted) - set(names)):
+    if missing := sorted(set(prefixes) - set(names)):
         raise ConfigError(
             f"expose names {missing[0]!r}, and the client shared {', '.join(names)}. Write one of "
             "these, or update:PREFIX for some parameters of an update."
         )
-    kept = tuple(
-        _cut(sent, tuple(wanted[name]))
-        for name, sent in zip(names, seen.shared, strict=True)
-        if name in wanted
+    view = tuple(
+        _cut(payload, tuple(prefixes[name]))
+        for name, payload in zip(names, seen.shared, strict=True)
+        if name in prefixes
     )
-    return replace(seen, shared=kept, earlier=tuple(expose(e, only) for e in seen.earlier))
+    return replace(seen, shared=view, earlier=tuple(expose(e, only) for e in seen.earlier))
 
 
-def _cut(sent: Shared, prefixes: tuple[str, ...]) -> Shared:
+def _cut(part: Shared, prefixes: tuple[str, ...]) -> Shared:
     if "" in prefixes:
-        return sent
-    if not isinstance(sent, Update | Aggregate):
+        return part
+    if not isinstance(part, Update | Aggregate):
         raise ConfigError(
-            f"expose cuts {kind_of(sent)} by {prefixes[0]!r}, and only updates and aggregates have "
-            f"parameters to choose from. Write {kind_of(sent)!r} alone."
+            f"expose cuts {kind_of(part)} by {prefixes[0]!r}, and only updates and aggregates have "
+            f"parameters to choose from. Write {kind_of(part)!r} alone."
         )
-    tensors = {n: t for n, t in sent.tensors.items() if n.startswith(prefixes)}
+    tensors = {n: t for n, t in part.tensors.items() if n.startswith(prefixes)}
     if not tensors:
-        known = ", ".join(dict.fromkeys(name.partition(".")[0] for name in sent.tensors))
+        known = ", ".join(dict.fromkeys(name.partition(".")[0] for name in part.tensors))
         raise ConfigError(
-            f"expose: no parameter of the {kind_of(sent)} begins with {prefixes[0]!r}; they begin "
+            f"expose: no parameter of the {kind_of(part)} begins with {prefixes[0]!r}; they begin "
             f"with {known}."
         )
-    return replace(sent, tensors=tensors)
+    return replace(part, tensors=tensors)

@@ -53,7 +53,7 @@ def without_clients(
         others |= dict(zip(photos, draw(simulation, client, photos), strict=True))
     simulation = replace(simulation, others=others)
     # What a defense left for the next round (error feedback) is of the photos of earlier rounds.
-    fresh = {client: held for client, held in state.memory.items() if client not in clients}
+    fresh = {client: tensors for client, tensors in state.memory.items() if client not in clients}
     state = replace(state, memory=fresh)
     if templates:
         state = _with_their_rows(simulation, state, clients)
@@ -68,9 +68,9 @@ def without_target(
     `shared` is what is sent in the audit, which tells what clients and server remember.
     """
     everybody = len(simulation.split.clients)
-    summed = simulation.aggregator or isinstance(simulation.method, Aggregates)
-    clients = range(everybody) if summed else (target % everybody,)
-    templates = any(type(sent) in KINDS for sent in shared)
+    is_sum = simulation.aggregator or isinstance(simulation.method, Aggregates)
+    clients = range(everybody) if is_sum else (target % everybody,)
+    templates = any(type(payload) in KINDS for payload in shared)
     return without_clients(simulation, state, clients, templates=templates)
 
 
@@ -83,12 +83,12 @@ def _invented(simulation: Simulation, client: int, photos: Sequence[int]) -> Ten
     faces = simulation.faces
     images = faces.images[list(photos)]
     _, channels, height, width = images.shape
-    audited = frozenset(simulation.split.clients[client])
+    own_photos = frozenset(simulation.split.clients[client])
     return composite_faces(
         tuple(faces.people[i] for i in photos),
         (channels, height, width),
         grayscale=is_gray(images),
-        without=audited if faces.name == "openpeople" else frozenset(),
+        without=own_photos if faces.name == "openpeople" else frozenset(),
     )
 
 
@@ -119,36 +119,36 @@ def _of_the_classes(simulation: Simulation, client: int, photos: Sequence[int]) 
     for label, numbers in idle.items():
         order = torch.randperm(len(numbers), generator=draw).tolist()
         idle[label] = [numbers[k] for k in order]
-    taken = Counter[str]()
-    chosen = []
+    counts = Counter[str]()
+    substitutes = []
     for photo in photos:
         label = faces.classes[photo]
-        chosen.append(idle[label][taken[label] % len(idle[label])])
-        taken[label] += 1
-    return faces.images[chosen]
+        substitutes.append(idle[label][counts[label] % len(idle[label])])
+        counts[label] += 1
+    return faces.images[substitutes]
 
 
 def _with_their_rows(simulation: Simulation, state: State, clients: Collection[int]) -> State:
     """What server and clients hold, with class embeddings of the invented people."""
-    server, kept = dict(state.server), {c: dict(held) for c, held in state.kept.items()}
+    server, local = dict(state.server), {c: dict(tensors) for c, tensors in state.kept.items()}
     for client in clients:
-        owned, own = list(simulation.owned(client)), kept.get(client, {})
-        if owned and HEAD_ROWS in server and len(server[HEAD_ROWS]) > max(owned):
+        own_rows, own = list(simulation.owned(client)), local.get(client, {})
+        if own_rows and HEAD_ROWS in server and len(server[HEAD_ROWS]) > max(own_rows):
             rows = server[HEAD_ROWS].clone()
-            rows[owned] = _rows(simulation, state, client, rows[owned])
+            rows[own_rows] = _rows(simulation, state, client, rows[own_rows])
             server[HEAD_ROWS] = rows
         if HEAD_ROWS in own:
             own[HEAD_ROWS] = _rows(simulation, state, client, own[HEAD_ROWS])
-    return replace(state, server=server, kept=kept)
+    return replace(state, server=server, kept=local)
 
 
 def _rows(simulation: Simulation, state: State, client: int, rows: Tensor) -> Tensor:
     """Class embeddings `[k, D]` of the client's invented people, each as long as it was."""
-    held: Mapping[str, Tensor] = {
+    tensors: Mapping[str, Tensor] = {
         **simulation.received(state, client),
         **state.kept.get(client, {}),
     }
-    model = build(simulation.spec(client), held).eval()
+    model = build(simulation.spec(client), tensors).eval()
     photos = simulation.split.photos[client]
     labels = [simulation.label_of(client, photo) for photo in photos]
     means = torch.randn(rows.shape, generator=generator_for("invented rows", client))

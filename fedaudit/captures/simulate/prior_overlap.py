@@ -24,48 +24,48 @@ STOCK = "face_gan"
 def overlaps(study: Study) -> dict[str, str]:
     """Why the prior of an attack knows the study's photos, by the attack's label."""
     choices = {c.label: c for scenario in study.scenarios for c in scenario.attacks}
-    found = {}
+    reasons = {}
     for label, choice in choices.items():
         with suppress(OSError):  # what cannot be read is said where it is used
-            found[label] = _overlap(study.data, choice)
-    return {label: why for label, why in found.items() if why}
+            reasons[label] = _overlap(study.data, choice)
+    return {label: why for label, why in reasons.items() if why}
 
 
 def _overlap(data: Choice, attack: Choice) -> str:
     if own := attack.settings.get("photos"):
         theirs = photo_hashes(Path(str(own)).expanduser())
-        if shared := _shared(data, theirs):
-            return f"{shared} are among the attacker's own faces of {attack.label}"
+        if overlap := _shared(data, theirs):
+            return f"{overlap} are among the attacker's own faces of {attack.label}"
     return _of_prior(data, attack)
 
 
 def _of_prior(data: Choice, attack: Choice) -> str:
     source = str(attack.settings.get("prior", attack.settings.get("source", STOCK)))
-    trained = Path(source).suffix == SUFFIX and Path(source).is_file()
-    if not (trained or (data.name == "synthetic" and source == STOCK)):
+    is_ours = Path(source).suffix == SUFFIX and Path(source).is_file()
+    if not (is_ours or (data.name == "synthetic" and source == STOCK)):
         return ""
     try:
         faces = create("attacks", attack.name, attack.settings).needs
-        known = read_prior(Path(source)).manifest.data if trained else ""
+        known = read_prior(Path(source)).manifest.data if is_ours else ""
     except FedauditError:
         return ""  # whatever is wrong is said where it is used
     if Knowledge.AUXILIARY not in faces:
         return ""
-    if not trained:
+    if not is_ours:
         return f"the generator of {attack.label} ({STOCK}) drew the audited faces itself"
     path = data.settings.get("path")
     names = {data.name} if path is None else {data.name, Path(str(path)).resolve().name}
     name = Path(source).name
     if known not in names:
-        shared = _shared(data, photos_behind(Path(source)))
-        learned = f"{shared} are among those that the prior of {attack.label} ({name}) learned"
-        return learned if shared else ""
+        overlap = _shared(data, photos_behind(Path(source)))
+        sentence = f"{overlap} are among those that the prior of {attack.label} ({name}) learned"
+        return sentence if overlap else ""
     return f"the prior of {attack.label} ({name}) was trained on {known}, which is audited"
 
 
 def _shared(data: Choice, others: Iterable[str]) -> str:
     """How many of the audited folder's photos are among others, in words; "" for none."""
     path = data.settings.get("path")
-    audited = photo_hashes(Path(str(path)).expanduser()) if path else ()
-    shared = sum(photo in others for photo in audited) if (others := frozenset(others)) else 0
-    return f"{shared} of the {len(audited)} audited photos" if shared else ""
+    own = photo_hashes(Path(str(path)).expanduser()) if path else ()
+    count = sum(photo in others for photo in own) if (others := frozenset(others)) else 0
+    return f"{count} of the {len(own)} audited photos" if count else ""

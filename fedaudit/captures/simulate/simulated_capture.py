@@ -73,40 +73,40 @@ def simulate(
     for number in _targets(simulation, target, generator_for("left", simulation.seed, target)):
         client, photos = target_photos(simulation.split, number, batch_size, total)
         generator = generator_for("capture", simulation.seed, round, number, seed)
-        returned = simulation.step(state, client, photos, training, generator)
-        everybody.append((client, photos, returned))
-    client, photos, returned = everybody[0]
+        reply = simulation.step(state, client, photos, training, generator)
+        everybody.append((client, photos, reply))
+    client, photos, reply = everybody[0]
     shared = _seen(simulation, everybody, generator_for("masks", simulation.seed, round, target))
-    audited = everybody if secure else everybody[:1]
-    behind = [(c, photo) for c, mine, _ in audited for photo in mine[:batch_size]]
-    scored = len(behind)
-    behind += [(c, photo) for c, mine, _ in audited for photo in mine[batch_size:]]
-    behind += [(c, photo) for c, mine, _ in everybody[len(audited) :] for photo in mine]
-    added = _labels_behind([r for *_, r in everybody])
+    targets = everybody if secure else everybody[:1]
+    behind = [(c, photo) for c, mine, _ in targets for photo in mine[:batch_size]]
+    count = len(behind)
+    behind += [(c, photo) for c, mine, _ in targets for photo in mine[batch_size:]]
+    behind += [(c, photo) for c, mine, _ in everybody[len(targets) :] for photo in mine]
+    labels = _labels_behind([r for *_, r in everybody])
     if _unlabelled_only(simulation, only):
         behind = [(client, photo) for photo in simulation.unlabelled(client, photos)]
-        scored, added = len(behind), None
-    used = defense_at(simulation.defense, state.public)
-    defense = tuple(part.facts() for part in parts_of(used))
+        count, labels = len(behind), None
+    current = defense_at(simulation.defense, state.public)
+    defense = tuple(part.facts() for part in parts_of(current))
     secret = replace(
-        _truth(simulation, behind, [c for c, *_ in audited]),
-        audited=scored if scored < len(behind) else None,
-        behind=added,
+        _truth(simulation, behind, [c for c, *_ in targets]),
+        audited=count if count < len(behind) else None,
+        behind=labels,
         defense=defense,
     )
-    spec, received = simulation.spec(client), simulation.received(state, client)
-    model = client_mode(build(spec, {**received, **state.kept.get(client, {})}), training)
+    spec, broadcast = simulation.spec(client), simulation.received(state, client)
+    model = client_mode(build(spec, {**broadcast, **state.kept.get(client, {})}), training)
     _, channels, height, width = secret.images.shape
     full = Observation(
         model=spec,
-        before=received,
+        before=broadcast,
         shared=shared,
         image_shape=(channels, height, width),
         batch_size=None,
         num_classes=spec.arguments["classes"],
         training=simulation.local(training),
         defense=defense,
-        labels=secret.labels if added is None else added,
+        labels=secret.labels if labels is None else labels,
         round=round,
         client="everybody" if together else f"client-{client}",
         statistics=_statistics(model, secret.images),
@@ -156,19 +156,19 @@ def _seen(
     generator: torch.Generator,
 ) -> tuple[Shared, ...]:
     """What the server sees of these clients: what one sent, or an aggregator's output."""
-    sent = {client: returned.shared for client, _, returned in everybody}
+    uploads = {client: reply.shared for client, _, reply in everybody}
     if isinstance(simulation.method, Aggregates) and simulation.method.secure:
-        return simulation.method.aggregate([sent[client] for client in sorted(sent)])
+        return simulation.method.aggregate([uploads[client] for client in sorted(uploads)])
     if simulation.aggregator is None:
         return everybody[0][2].shared
-    return simulation.aggregator.aggregate(sent, len(simulation.split.clients), generator)
+    return simulation.aggregator.aggregate(uploads, len(simulation.split.clients), generator)
 
 
 def _claims(
     simulation: Simulation, returns: Sequence[ClientReturn], shared: tuple[Shared, ...]
 ) -> tuple[Claim, ...]:
     """What is claimed for the first of these clients, or for everybody behind a secure sum."""
-    of_each = [claims_of(returned) for returned in returns]
+    of_each = [claims_of(reply) for reply in returns]
     return summed(of_each, shared) if _is_sum(simulation) else of_each[0]
 
 
@@ -195,8 +195,8 @@ def _truth(
 ) -> Secret:
     """The photos behind what was shared, given as (client, photo), and everybody's portraits."""
     faces, split = simulation.faces, simulation.split
-    portrayed = tuple(person for client in clients for person in split.clients[client])
-    named = simulation.labels_of(clients[0])
+    portraits = tuple(person for client in clients for person in split.clients[client])
+    classes = simulation.labels_of(clients[0])
     return Secret(
         images=simulation.images([photo for _, photo in behind]),
         labels=torch.tensor([simulation.label_of(client, photo) for client, photo in behind]),
@@ -205,9 +205,9 @@ def _truth(
         portraits=simulation.images(
             [split.photos_of(c, person)[0] for c in clients for person in split.clients[c]]
         ),
-        portrayed=portrayed,
+        portrayed=portraits,
         eligible=split.people,
-        portrayed_as=tuple(map(named.index, portrayed)) if set(portrayed) <= set(named) else (),
+        portrayed_as=tuple(map(classes.index, portraits)) if set(portraits) <= set(classes) else (),
     )
 
 
@@ -219,17 +219,17 @@ def _statistics(model: nn.Module, images: Tensor) -> Statistics | None:
 
 def _labels_behind(returns: Sequence[ClientReturn]) -> Tensor | None:
     """Of all images behind what was shared, where every client added images to its photos."""
-    found = [r.labels for r in returns if r.labels is not None]
-    return torch.cat(found) if len(found) == len(returns) else None
+    labels = [r.labels for r in returns if r.labels is not None]
+    return torch.cat(labels) if len(labels) == len(returns) else None
 
 
 def _images_behind(shared: tuple[Shared, ...], photos: int) -> int:
     """Images behind what the server sees: a client may add some, an aggregator adds clients."""
-    for sent in shared:
-        if isinstance(sent, Update) and sent.examples is not None:
-            return sent.examples
-        if isinstance(sent, Aggregate):
-            return round(sum(sent.weights))
+    for payload in shared:
+        if isinstance(payload, Update) and payload.examples is not None:
+            return payload.examples
+        if isinstance(payload, Aggregate):
+            return round(sum(payload.weights))
     return photos
 
 

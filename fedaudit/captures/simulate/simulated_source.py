@@ -67,7 +67,7 @@ class SimulatedSource:
         state = self.trained(scenario, defense)
         manipulates = attack is not None and Knowledge.MANIPULATION in attack.needs
         malicious = attack if manipulates and isinstance(attack, ManipulatingAttack) else None
-        captured = partial(
+        simulate_at = partial(
             simulate,
             target=cell.target,
             batch_size=scenario.batch_size,
@@ -80,14 +80,14 @@ class SimulatedSource:
             rounds_seen=scenario.rounds_seen,
         )
         state = simulation.fresh() if state is None else state
-        capture = captured(simulation, state)
+        capture = simulate_at(simulation, state)
         if cell.role == "update_noise":
             empty = without_update(capture.seen, generator_for("update noise", cell.key))
             return replace(capture, seen=empty, control=NOISE)
         if cell.role != "prior_only":
             return capture
         other = without_target(simulation, state, cell.target, capture.seen.shared)
-        return replace(captured(*other[:2]), secret=capture.secret, control=other[2])
+        return replace(simulate_at(*other[:2]), secret=capture.secret, control=other[2])
 
     def facts(self) -> SourceFacts:
         """Everything is known of what is simulated."""
@@ -107,8 +107,8 @@ class SimulatedSource:
             notes = dict.fromkeys(faces.notes)
             left_out = Counter(f"{source} ({why})" for source, why in faces.left_out)
             if left_out:
-                listed = ", ".join(f"{one} × {n}" if n > 1 else one for one, n in left_out.items())
-                notes[f"Left out: {listed}."] = None
+                items = ", ".join(f"{one} × {n}" if n > 1 else one for one, n in left_out.items())
+                notes[f"Left out: {items}."] = None
         for scenario in self.study.scenarios:
             for defense in scenario.defenses:
                 parts = parts_of(create("defenses", defense.name, defense.settings))
@@ -129,8 +129,8 @@ class SimulatedSource:
     def wrong_person(self, cell: Cell, secret: Secret, found: Reconstruction) -> str | None:
         """Somebody at the next client; of a sum, whom it shows at whichever client they are."""
         scenario = self.study.scenario(cell.scenario)
-        shown = secret.portrayed if found.of == "people" else secret.people
-        return wrong_person_for(self.study, scenario, cell, shown)
+        people = secret.portrayed if found.of == "people" else secret.people
+        return wrong_person_for(self.study, scenario, cell, people)
 
     def explained(self, cell: Cell, seen: Observation, found: Reconstruction) -> Explained:
         """Not measured: the photos themselves are known."""
@@ -173,8 +173,8 @@ def wrong_person_for(
     clients = split_of(study, study.federation_of(scenario)).clients
     next_client = clients[(cell.target + 1) % len(clients)]
     start = cell.target // len(clients) % len(next_client)
-    turned = (*next_client[start:], *next_client[:start])
-    others = [person for person in turned if person not in shown]
+    rotation = (*next_client[start:], *next_client[:start])
+    others = [person for person in rotation if person not in shown]
     kinds = {class_of(person) for person in shown}
     # Of pictures one of the same class, which is the harder to tell apart; of people anybody.
     return next((p for p in others if class_of(p) in kinds), next(iter(others), None))

@@ -117,7 +117,7 @@ def _read(study: Study, size: int) -> FaceSet:
 
 
 def _embedded(
-    faces: FaceSet, full: FaceSet, held: Split, embedder: FaceEmbedder
+    faces: FaceSet, full: FaceSet, partition: Split, embedder: FaceEmbedder
 ) -> dict[str, Tensor]:
     """Everybody's embeddings, and how near photos come to each other.
 
@@ -127,13 +127,13 @@ def _embedded(
 
     def embed() -> dict[str, Tensor]:
         frame = embedder.frame(full.images)
-        both = embed_split(full, faces, held, embedder.within(frame))
+        both = embed_split(full, faces, partition, embedder.within(frame))
         return packed(*both, nearest_photos(faces.images, faces.people), frame)
 
     if not full.public:
         return embed()
     decisive = {**embedder.network.state_dict(), "full": full.images, "small": faces.images}
-    facts = (full.people, sorted(held.gallery.items()), torch.get_num_threads())
+    facts = (full.people, sorted(partition.gallery.items()), torch.get_num_threads())
     key = key_of(decisive, "gallery", VERSION, torch.__version__, *facts)
     try:
         return load_or_learn(key, embed, None, what="embeddings of public faces", valid=("frame",))

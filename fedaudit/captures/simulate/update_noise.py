@@ -36,9 +36,9 @@ def without_update(seen: Observation, generator: torch.Generator) -> Observation
         noise = torch.randn(value.shape, generator=generator)
         return noise.mul(value.norm() / noise.norm().clamp_min(1e-12))
 
-    def unmoved(sent: Mapping[str, Tensor], times: float = 1.0) -> dict[str, Tensor]:
+    def unmoved(tensors: Mapping[str, Tensor], times: float = 1.0) -> dict[str, Tensor]:
         before = seen.before
-        return {n: before[n] * times if n in before else value for n, value in sent.items()}
+        return {n: before[n] * times if n in before else value for n, value in tensors.items()}
 
     def noise(shared: Shared) -> Shared:
         if isinstance(shared, Buffers):

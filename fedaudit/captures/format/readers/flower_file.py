@@ -29,13 +29,13 @@ def read(path: Path, limits: Limits) -> dict[str, Tensor]:
     with path.open("rb") as file:
         # Closed when the last view of it is gone, for a traceback may hold one.
         content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    arrays = _arrays(path, content, limits, iter(range(50 * limits.tensors)), nested=True)
+    arrays = _arrays(path, content, limits, iter(range(50 * limits.tensors)), may_nest=True)
     check_total(path, len(arrays), sum(len(data) for data in arrays.values()), limits)
     return {name: read_bytes(path, name, bytes(data), limits) for name, data in arrays.items()}
 
 
 def _arrays(
-    path: Path, content: memoryview, limits: Limits, budget: Iterator[int], *, nested: bool
+    path: Path, content: memoryview, limits: Limits, budget: Iterator[int], *, may_nest: bool
 ) -> dict[str, memoryview]:
     """The bytes of each array, by name; `budget` ends after as many fields as a file may have."""
     items = []
@@ -48,7 +48,7 @@ def _arrays(
         raise CaptureError(path, _DAMAGED)
     if all(bytes(item[:6]) == _NUMPY for item in items):
         return {f"arr_{place}": item for place, item in enumerate(items)}
-    named: dict[str, memoryview] = {}
+    arrays: dict[str, memoryview] = {}
     for item in items:
         parts = _message_fields(path, item, budget)
         name = check_name(path, _text(path, parts.get(1, memoryview(b""))), limits)
@@ -56,19 +56,19 @@ def _arrays(
             continue
         array = _message_fields(path, _message(path, parts[2]), budget)
         if 3 not in array:  # no array but a record of arrays, in a `RecordDict`
-            if not nested or (len(items) > 1 and named):
+            if not may_nest or (len(items) > 1 and arrays):
                 raise CaptureError(path, "it holds several records of arrays: save one of them")
-            named = _arrays(path, _message(path, parts[2]), limits, budget, nested=False)
+            arrays = _arrays(path, _message(path, parts[2]), limits, budget, may_nest=False)
             continue
         if (how := _text(path, array[3])) != "numpy.ndarray":
             raise CaptureError(path, f"it is serialized as {how[:80]!r}", key=name)
-        if name in named:
+        if name in arrays:
             raise CaptureError(path, "it stands in the file twice", key=name)
-        named[name] = _message(path, array.get(4, 0))
-    numbers = [str(place) for place in range(len(named))]
-    if list(named) == numbers:  # `ArrayRecord(list_of_arrays)`
-        return {f"arr_{number}": named[number] for number in numbers}
-    return named
+        arrays[name] = _message(path, array.get(4, 0))
+    numbers = [str(place) for place in range(len(arrays))]
+    if list(arrays) == numbers:  # `ArrayRecord(list_of_arrays)`
+        return {f"arr_{number}": arrays[number] for number in numbers}
+    return arrays
 
 
 def _message_fields(

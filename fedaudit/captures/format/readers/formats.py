@@ -60,15 +60,15 @@ def format_of(path: Path) -> Format:
     Raises:
         CaptureError: None that is read.
     """
-    found = FORMATS.get(path.suffix.lower())
-    if found is None:
+    match = FORMATS.get(path.suffix.lower())
+    if match is None:
         raise CaptureError(
             path,
             f"its name ends in {path.suffix or 'nothing'!r}; what is read: {', '.join(FORMATS)}. "
             "Anything else may need code to be run: convert it where you trust it, with "
             "safetensors.torch.save_file(state_dict, …)",
         )
-    return found
+    return match
 
 
 def read_tensors(path: Path, *, limits: Limits | None = None) -> dict[str, Tensor]:

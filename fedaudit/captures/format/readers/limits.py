@@ -92,10 +92,10 @@ def check_shape(path: Path, name: str, shape: Sequence[int], width: int, limits:
     size = math.prod(shape) * width
     # A dimension of 0 hides the others from the product, but not from the program that meets it.
     if size > limits.total_bytes or any(n > limits.total_bytes for n in shape):
-        shown = "×".join(f"{n:,}" if n < 1 << 64 else "(over 2^64)" for n in shape)
+        text = "×".join(f"{n:,}" if n < 1 << 64 else "(over 2^64)" for n in shape)
         raise CaptureError(
             path,
-            f"it declares the shape {shown}, more than the {limits.total_bytes:,} bytes that are "
+            f"it declares the shape {text}, more than the {limits.total_bytes:,} bytes that are "
             "read",
             key=name,
         )

@@ -56,16 +56,16 @@ def read_array(path: Path, name: str, file: BinaryIO, size: int, limits: Limits)
             "pickle, which can run any program: save numbers with np.savez(…)",
             key=name,
         )
-    needed, left = check_shape(path, name, shape, dtype.itemsize, limits), size - file.tell()
-    if needed != left:
+    length, left = check_shape(path, name, shape, dtype.itemsize, limits), size - file.tell()
+    if length != left:
         raise CaptureError(
             path,
-            f"its shape {list(shape)} needs {needed:,} bytes, and it has {left:,}: it was cut off "
+            f"its shape {list(shape)} needs {length:,} bytes, and it has {left:,}: it was cut off "
             "or changed",
             key=name,
         )
-    content = bytearray(file.read(needed))
-    if len(content) != needed:
+    content = bytearray(file.read(length))
+    if len(content) != length:
         raise CaptureError(path, "it is cut off", key=name)
     array = np.frombuffer(content, dtype=dtype).astype(dtype.newbyteorder("="), copy=False)
     array = array.reshape(shape, order="F" if fortran else "C")

@@ -66,12 +66,12 @@ def _unpacked(main: memoryview, limits: Limits) -> Any:
     """Plain values of msgpack; `ValueError` where a byte each of the file would become a table."""
     left = 40 * limits.tensors
 
-    def count(made: Any) -> Any:
+    def count(container: Any) -> Any:
         nonlocal left
-        left -= 1 + len(made)
+        left -= 1 + len(container)
         if left < 0:
             raise ValueError("too many values")
-        return made
+        return container
 
     # No extension names what to build.
     return msgpack.unpackb(
@@ -126,9 +126,9 @@ def _tensor(
     )
     if isinstance(content, dict) and content.get(_TYPE) == _REFERENCE:
         reference = content.get(_DATA)
-        wanted = reference.get("data") if isinstance(reference, dict) else None
-        wanted = wanted.get("datum_id") if isinstance(wanted, dict) else None
-        content = blobs.get(wanted) if isinstance(wanted, str) else None
+        datum = reference.get("data") if isinstance(reference, dict) else None
+        datum = datum.get("datum_id") if isinstance(datum, dict) else None
+        content = blobs.get(datum) if isinstance(datum, str) else None
     if not isinstance(content, bytes | memoryview) or kind not in {"numpy.ndarray", "torch.Tensor"}:
         raise CaptureError(
             path,

@@ -60,8 +60,8 @@ class _Reader:
         if "reason" in answer:
             raise CaptureError(path, str(answer["reason"]), key=str(answer.get("key", "")))
         try:
-            found = load(target, read_header(target, Limits()))
-            return {name: found[str(place)] for place, name in enumerate(answer["names"])}
+            content = load(target, read_header(target, Limits()))
+            return {name: content[str(place)] for place, name in enumerate(answer["names"])}
         except (CaptureError, KeyError) as error:
             raise CaptureError(path, f"its reader failed: {error}") from error
         finally:

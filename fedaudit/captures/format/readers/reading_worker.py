@@ -78,6 +78,6 @@ def _limit_memory(path: Path, limits: Limits) -> None:
         size = int(min(limits.total_bytes, size * limits.ratio))
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    wanted = now + _BASE + _COPIES * size
-    if hard == resource.RLIM_INFINITY or wanted < hard:
-        resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+    bound = now + _BASE + _COPIES * size
+    if hard == resource.RLIM_INFINITY or bound < hard:
+        resource.setrlimit(resource.RLIMIT_AS, (bound, hard))

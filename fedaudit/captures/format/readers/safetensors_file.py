@@ -103,17 +103,17 @@ def _checked(path: Path, table: Any, start: int, size: int, limits: Limits) -> H
     entries = {
         n: _entry(path, check_name(path, n, limits), e, start, limits) for n, e in table.items()
     }
-    expected = start
+    position = start
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
-        if entry.begin != expected:
+        if entry.begin != position:
             raise CaptureError(
                 path, "its place in the file overlaps another's or leaves a gap", key=name
             )
-        expected = entry.end
-    if expected != size:
+        position = entry.end
+    if position != size:
         raise CaptureError(
             path,
-            f"it has {size:,} bytes where its header says {expected:,}: it was cut off or added to",
+            f"it has {size:,} bytes where its header says {position:,}: it was cut off or added to",
         )
     check_total(path, len(entries), size - start, limits)
     return Header(entries, metadata, size)
@@ -179,10 +179,10 @@ def from_bytes(path: Path, name: str, content: bytes, limits: Limits) -> Tensor:
     return flat.view(entry.shape)
 
 
-def _entry(path: Path, name: str, given: Any, start: int, limits: Limits) -> Entry:
+def _entry(path: Path, name: str, plain: Any, start: int, limits: Limits) -> Entry:
     try:
-        dtype, shape = TYPES[given["dtype"]], tuple(given["shape"])
-        begin, end = given["data_offsets"]
+        dtype, shape = TYPES[plain["dtype"]], tuple(plain["shape"])
+        begin, end = plain["data_offsets"]
         if not isinstance(begin, int) or not isinstance(end, int):
             raise TypeError("offsets are whole numbers")
     except (KeyError, TypeError, ValueError) as error:
@@ -191,10 +191,10 @@ def _entry(path: Path, name: str, given: Any, start: int, limits: Limits) -> Ent
         ) from error
     size = check_shape(path, name, shape, dtype.itemsize, limits)
     if begin < 0 or end - begin != size:
-        declared = f"{end - begin:,}" if abs(end - begin) < 1 << 64 else "others"
+        declaration = f"{end - begin:,}" if abs(end - begin) < 1 << 64 else "others"
         raise CaptureError(
             path,
-            f"its shape {list(shape)} needs {size:,} bytes, and {declared} are declared",
+            f"its shape {list(shape)} needs {size:,} bytes, and {declaration} are declared",
             key=name,
         )
     return Entry(dtype, shape, start + begin, start + end)

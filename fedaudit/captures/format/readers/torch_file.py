@@ -50,10 +50,10 @@ def read(path: Path, limits: Limits) -> dict[str, Tensor]:
             raise CaptureError(path, f"it is a TorchScript program, not an update. {_HOW}")
         if f"{root}byteorder" in names and _order(path, archive, root) != b"little":
             raise CaptureError(path, "its numbers are big-endian. Save it on this computer's kind")
-        described = describe(
+        description = describe(
             path, read_member(path, archive, f"{root}data.pkl", at_most=_DESCRIPTION)
         )
-        views = _state(path, described)
+        views = _state(path, description)
         check_total(path, len(views), 0, limits)
         total = 0
         for name, view in views.items():
@@ -71,22 +71,22 @@ def _order(path: Path, archive: zipfile.ZipFile, root: str) -> bytes:
     return read_member(path, archive, f"{root}byteorder", at_most=16).strip()
 
 
-def _state(path: Path, described: Any) -> Mapping[str, View]:
+def _state(path: Path, description: Any) -> Mapping[str, View]:
     """The state dict in what was saved."""
-    if isinstance(described, list | tuple) and described and _all_views(described):
-        return {f"arr_{place}": view for place, view in enumerate(described)}
-    if isinstance(described, dict):
-        if described and _all_views(described.values()):
-            return described
+    if isinstance(description, list | tuple) and description and _all_views(description):
+        return {f"arr_{place}": view for place, view in enumerate(description)}
+    if isinstance(description, dict):
+        if description and _all_views(description.values()):
+            return description
         for key in WRAPPERS:
-            inner = described.get(key)
+            inner = description.get(key)
             if isinstance(inner, dict) and inner and _all_views(inner.values()):
                 return inner
-        other = next((k for k, v in described.items() if not isinstance(v, View)), None)
+        other = next((k for k, v in description.items() if not isinstance(v, View)), None)
         if other is not None:
             raise CaptureError(
                 path,
-                f"it is a {type(described[other]).__name__}, not a tensor. {_HOW}",
+                f"it is a {type(description[other]).__name__}, not a tensor. {_HOW}",
                 key=str(other)[:80],
             )
     raise CaptureError(path, f"it holds no state dict. {_HOW}")
@@ -105,9 +105,9 @@ def _tensor(
     storages: dict[str, Tensor],
 ) -> Tensor:
     """A tensor of its member, which must be as long as the description says."""
-    stored = view.storage
-    member = f"{root}data/{stored.key}"
-    size = stored.count * stored.dtype.itemsize
+    storage = view.storage
+    member = f"{root}data/{storage.key}"
+    size = storage.count * storage.dtype.itemsize
     if member not in archive.namelist() or archive.getinfo(member).file_size != size:
         raise CaptureError(
             path,
@@ -122,17 +122,17 @@ def _tensor(
     for n in view.shape:
         numbers *= n
     # Views of one number in many places would take far more memory than the file.
-    if last >= stored.count or numbers > stored.count:
+    if last >= storage.count or numbers > storage.count:
         raise CaptureError(path, "it reaches beyond its storage", key=name)
-    if stored.key not in storages:
+    if storage.key not in storages:
         content = bytearray(read_member(path, archive, member))
         flat = (
-            torch.frombuffer(content, dtype=stored.dtype)
+            torch.frombuffer(content, dtype=storage.dtype)
             if content
-            else torch.empty(0, dtype=stored.dtype)
+            else torch.empty(0, dtype=storage.dtype)
         )
-        storages[stored.key] = flat
-    flat = storages[stored.key]
-    if flat.dtype != stored.dtype:
+        storages[storage.key] = flat
+    flat = storages[storage.key]
+    if flat.dtype != storage.dtype:
         raise CaptureError(path, "two tensors disagree about the type of their storage", key=name)
     return torch.as_strided(flat, view.shape, view.stride, view.offset)

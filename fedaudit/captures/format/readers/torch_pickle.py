@@ -214,8 +214,8 @@ class _Machine:
         )
 
 
-def _storage(given: Any) -> Stored:
-    word, kind, key, _, count = given
+def _storage(reference: Any) -> Stored:
+    word, kind, key, _, count = reference
     if word != "storage" or not isinstance(kind, _Name) or type(count) is not int or count < 0:
         raise ValueError("no storage")
     if not isinstance(key, str) or not key.isalnum():
@@ -223,11 +223,11 @@ def _storage(given: Any) -> Stored:
     return Stored(STORAGES[kind.name.partition(" ")[2]], key, count)
 
 
-def _key(given: Any) -> str | int:
+def _key(key: Any) -> str | int:
     """A key of a table; anything else could take for ever to hash."""
-    if type(given) is not str and type(given) is not int:
+    if type(key) is not str and type(key) is not int:
         raise TypeError("a key is text or a whole number")
-    return given
+    return key
 
 
 def _tensor(function: _Name, arguments: tuple[Any, ...]) -> View:

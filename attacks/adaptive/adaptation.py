@@ -91,8 +91,8 @@ class Adaptation:
     @property
     def exact(self) -> bool:
         """Whether what was sent has the direction of the gradient, entry by entry."""
-        changed = self.followed or self.bent or self.sparse or self.images
-        return self.directional and not (changed or self.noise or self.each or self.missed)
+        bends = self.followed or self.bent or self.sparse or self.images
+        return self.directional and not (bends or self.noise or self.each or self.missed)
 
     @property
     def directional(self) -> bool:
@@ -167,18 +167,18 @@ def adapt_to(seen: Observation) -> Adaptation:
         facts,
         Adaptation(units=_units(seen, update), rounds=rounds),
     )
-    sent = {name: update.tensors[name] for name in probe}
-    noises, noise = noise_by_parameter(known.rounding, known.noise, seen, sent)
+    tensors = {name: update.tensors[name] for name in probe}
+    noises, noise = noise_by_parameter(known.rounding, known.noise, seen, tensors)
     weights: tuple[float, ...] = ()
     left = len(rounds) ** -0.5 if known.repeats else 1.0
     if noise and known.repeats and not known.sparse:
         weights, left = weights_of(rounds)
-    changed = known.followed or known.sparse or known.bent or noise or known.scaled or known.each
-    if not known.directional and (changed or count > 1):
+    distorts = known.followed or known.sparse or known.bent or noise or known.scaled or known.each
+    if not known.directional and (distorts or count > 1):
         # Lengths that were changed again say nothing, nor do those of a sum of several gradients.
         special = tuple(one for one in known.special if one.directional)
-        missed = (*known.missed, *(one.name for one in facts))
-        known = replace(known, special=special, missed=missed)
+        misses = (*known.missed, *(one.name for one in facts))
+        known = replace(known, special=special, missed=misses)
     if known.images and shape and (number := copies_of(known.images, shape)) > 1:
         known = known.with_special(copies(known.images, number))
     return replace(
@@ -203,19 +203,19 @@ def _with_defense(
     try:
         if special := _handed_in(installed_defense(facts), count):
             return known.with_special(special)
-        replayed = replay_of((facts,), count)
+        replay = replay_of((facts,), count)
     except (FedauditError, TypeError, ValueError):  # settings may be known in part only
         return known.missing(name)
-    known = _with_images(known, replayed.images, name, count, shape)
-    mean = replayed.mean
-    if replayed.each and count == 1:
-        mean = (*replayed.each, *mean)
-    elif any(behavior(transform, probe)[0] != "kept" for transform in replayed.each):
+    known = _with_images(known, replay.images, name, count, shape)
+    mean = replay.mean
+    if replay.each and count == 1:
+        mean = (*replay.each, *mean)
+    elif any(behavior(transform, probe)[0] != "kept" for transform in replay.each):
         known = known.missing(name)
     else:  # clipping of single images weighs those of a batch against each other
-        known = replace(known, each=(*known.each, *replayed.each))
+        known = replace(known, each=(*known.each, *replay.each))
     # What acts on an image's gradient acts before the learning rate.
-    length = abs(known.units) if replayed.each else 1.0
+    length = abs(known.units) if replay.each else 1.0
     for transform in mean:
         known = _with_transform(known, transform, name, probe, length)
     return known
@@ -293,8 +293,8 @@ def _probe(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if not value.is_floating_point() or not value.numel():
             continue
         size = float(value.norm()) / max(1, int((value != 0).sum())) ** 0.5
-        drawn = torch.randn(value.shape, generator=generator).to(value)
-        probe[name] = (drawn * (size or 1e-12))[None]
+        direction = torch.randn(value.shape, generator=generator).to(value)
+        probe[name] = (direction * (size or 1e-12))[None]
     return probe
 
 

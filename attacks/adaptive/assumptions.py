@@ -34,20 +34,20 @@ def as_assumed(
     """
     used = seen.defense if used is None else used
     if adapt == "no":
-        defended = used is None or {facts.name for facts in used} - {"none"}
-        return replace(result, adaptive="no") if defended else result
-    assumed = assume(seen, adapt)
-    unaware = assumed.defense is None and result.adaptive == "estimated"
-    if unaware and used and _is_overlooked(assumed, used):
+        has_defense = used is None or {facts.name for facts in used} - {"none"}
+        return replace(result, adaptive="no") if has_defense else result
+    assumption = assume(seen, adapt)
+    unaware = assumption.defense is None and result.adaptive == "estimated"
+    if unaware and used and _is_overlooked(assumption, used):
         return replace(result, adaptive="no")
     return result
 
 
-def _is_overlooked(seen: Observation, used: Sequence[DefenseFacts]) -> bool:
+def _is_overlooked(seen: Observation, defenses: Sequence[DefenseFacts]) -> bool:
     """Whether nothing was read off the update of a defense that must be taken into account."""
     read = adapt_to(seen).kinds
-    needed = (adapt_to(replace(seen, defense=(facts,))).kinds for facts in used)
-    return any(one and not one & read for one in needed)
+    needs = (adapt_to(replace(seen, defense=(facts,))).kinds for facts in defenses)
+    return any(one and not one & read for one in needs)
 
 
 def distance_for(adaptation: Adaptation, distance: str) -> str:
@@ -97,7 +97,7 @@ def how_adaptive(
     adaptation = adapt_to(seen)
     if adaptation.missed or (exact and not adaptation.exact):
         return "no"
-    followed = adaptation.images or (adaptation.each and not weighed)
-    if (followed and not matched) or (adaptation.special and not handled):
+    follows = adaptation.images or (adaptation.each and not weighed)
+    if (follows and not matched) or (adaptation.special and not handled):
         return "no"
     return "estimated" if known is None or any(facts.estimated for facts in known) else "known"

@@ -152,8 +152,8 @@ def learn_score(
     generator = torch.Generator().manual_seed(0)
     channels, *size = copying.shape
     shape = (channels, *_fitting((size[0], size[1])))
-    drawn = Auxiliary(source=source).faces(faces, shape, generator, grayscale=True)
-    parts = torch.split(drawn, PART)
+    pool = Auxiliary(source=source).faces(faces, shape, generator, grayscale=True)
+    parts = torch.split(pool, PART)
     edges = torch.cat([_edges(torch.cat([copying.alike(face) for face in part])) for part in parts])
     answer = torch.full((faces, len(copying.which)), -1 / len(copying.which))
     answer[:, 0] += 1
@@ -162,9 +162,9 @@ def learn_score(
     width = apart.median().clamp_min(1e-12)
     values, vectors = torch.linalg.eigh(torch.exp(-apart / width).double())
     strong = values > ROUNDING * values[-1]
-    whitened = (vectors[:, strong] / values[strong].sqrt()).float()
-    factors, _ = fit_ridge(_likeness(edges, middle, width) @ whitened, answer)
-    return OrientationScore(middle, width, whitened @ factors)
+    basis = (vectors[:, strong] / values[strong].sqrt()).float()
+    factors, _ = fit_ridge(_likeness(edges, middle, width) @ basis, answer)
+    return OrientationScore(middle, width, basis @ factors)
 
 
 def fit_ridge(
@@ -180,13 +180,13 @@ def fit_ridge(
         The factors, `[d]`; the mean squared error of each ridge on groups that are left out.
     """
     values, vectors = torch.linalg.eigh((rows.T @ rows).double())
-    rotated = rows @ vectors.to(rows)
-    sums, groups = rotated.T @ answer.flatten(), rotated.view(*answer.shape, -1)
+    coordinates = rows @ vectors.to(rows)
+    sums, groups = coordinates.T @ answer.flatten(), coordinates.view(*answer.shape, -1)
     itself = torch.eye(answer.shape[1]).to(rows)
     solutions, errors = [], []
     for ridge in ridges:
         shrunk = 1 / (values.clamp_min(0) + ridge).to(rows)
-        within = answer - (rotated @ (shrunk * sums)).view_as(answer)
+        within = answer - (coordinates @ (shrunk * sums)).view_as(answer)
         own = (groups * shrunk) @ groups.transpose(1, 2)
         solutions.append(vectors.to(rows) @ (shrunk * sums))
         errors.append(torch.linalg.solve(itself - own, within).square().mean())

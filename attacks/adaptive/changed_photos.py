@@ -44,14 +44,14 @@ class ChangedPhotos:
         """What trained in place of `images` `[n, C, H, W]`, the photos `which`, and its labels."""
         if not self.transforms:
             return images, labels
-        trained = [
+        pairs = [
             changed(self.transforms, images[k : k + 1], labels[k : k + 1], self.draws[i])
             for k, i in enumerate(which)
         ]
-        soft = any(own.dim() == 2 for _, own in trained)
-        width = max((own.shape[1] for _, own in trained if own.dim() == 2), default=0)
-        kinds = [probabilities(own, width) if soft else own for _, own in trained]
-        return torch.cat([image for image, _ in trained]), torch.cat(kinds)
+        soft = any(own.dim() == 2 for _, own in pairs)
+        width = max((own.shape[1] for _, own in pairs if own.dim() == 2), default=0)
+        kinds = [probabilities(own, width) if soft else own for _, own in pairs]
+        return torch.cat([image for image, _ in pairs]), torch.cat(kinds)
 
     def choose(self, distance: Callable[[Tensor, int], float], faces: Tensor) -> None:
         """Keep each photo's draw under which generic `faces` `[n, C, H, W]` come nearest.

@@ -47,10 +47,10 @@ def _with_maps(
     del rounds
     if reading.first_fc is None or head is None:
         return reading
-    separated = separate(reading.first_fc, reading.model, head, defense)
-    if separated is None:
+    separation = separate(reading.first_fc, reading.model, head, defense)
+    if separation is None:
         return reading
-    first_fc, soft = separated
+    first_fc, soft = separation
     return replace(reading, first_fc=first_fc, soft=soft, labels=most_likely(soft))
 
 
@@ -93,9 +93,9 @@ def separate(
     for own in likely:
         for others in combinations([k for k in likely if k != own], head.count - 1):
             labels = defense.labels_beside(rows[own], rows[list(others)])
-            separated = take_apart(first_fc, model, labels)
-            if separated.maps is not None:
-                return separated, labels
+            separation = take_apart(first_fc, model, labels)
+            if separation.maps is not None:
+                return separation, labels
     return None
 
 

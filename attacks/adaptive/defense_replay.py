@@ -32,10 +32,10 @@ def replay_of(defenses: Sequence[DefenseFacts], count: int) -> Replayed:
     mean: list[GradientTransform] = []
     images: list[ImageTransform] = []
     for facts in defenses:
-        replayed = _replayed(facts, count)
-        each += replayed.each
-        mean += replayed.mean
-        images = [*replayed.images, *images]  # the last defense changes the photos first
+        replay = _replayed(facts, count)
+        each += replay.each
+        mean += replay.mean
+        images = [*replay.images, *images]  # the last defense changes the photos first
     return Replayed(tuple(each), tuple(mean), tuple(images))
 
 

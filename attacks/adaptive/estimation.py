@@ -61,8 +61,8 @@ def estimate(seen: Observation) -> tuple[DefenseFacts, ...]:
         count = seen.batch_size or 1
         network = network_of(seen)
         first_fc = network.first_fc_name if network is not None else ""
-        if (pruned := sparsity(tensors, count)) is not None:
-            defenses.append(pruned)
+        if (pruning := sparsity(tensors, count)) is not None:
+            defenses.append(pruning)
         else:
             if network is not None and seen.image_shape is not None and first_fc in tensors:
                 share = masked(network, tensors, seen.image_shape, count)
@@ -142,9 +142,9 @@ def _levels(flat: Tensor, bucket: int | None, most: int | None = None) -> Tensor
     level = (ratio * torch.tensor(STEPS).to(ratio)[off.lt(WHOLE).int().argmax(0)][:, None]).round()
     few = int(level.max()) <= FEW_LEVELS
     # Chance does not make all of thousands of numbers whole; two in a bucket are no evidence.
-    filled = (rows > 0).sum(1)
-    filled = filled[filled > 0].double()
-    sure = most is not None or not len(filled) or float(filled.mean()) >= 2
+    occupancy = (rows > 0).sum(1)
+    occupancy = occupancy[occupancy > 0].double()
+    sure = most is not None or not len(occupancy) or float(occupancy.mean()) >= 2
     return level if float(off.amin(0).max()) < WHOLE and few and sure else None
 
 
@@ -205,5 +205,5 @@ def _robust(value: Tensor) -> float:
 def _even(rows: Tensor) -> bool:
     """Whether all rows are equally long, as far as chance allows."""
     lengths = rows.square().mean(1).sqrt()
-    expected = 2.0 / rows.shape[1] ** 0.5
-    return float(lengths.std() / lengths.mean()) < max(EVEN_ROWS, float(2 * expected))
+    spread = 2.0 / rows.shape[1] ** 0.5
+    return float(lengths.std() / lengths.mean()) < max(EVEN_ROWS, float(2 * spread))

@@ -106,5 +106,5 @@ def expected(mixed: Tensor, own: Tensor, rest: Tensor, mean: Tensor) -> Tensor:
 
 def together(own: Tensor, rest: Tensor) -> Tensor:
     """Covariance of mixtures in units of a face's variance, `[…, R]` each → `[…, R, R]`."""
-    shared = own[..., :, None] * own[..., None, :] + SHIFT
-    return shared + torch.diag_embed(rest.clamp_min(ALONE))
+    covariance = own[..., :, None] * own[..., None, :] + SHIFT
+    return covariance + torch.diag_embed(rest.clamp_min(ALONE))

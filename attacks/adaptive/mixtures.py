@@ -49,16 +49,16 @@ def as_mixture(transforms: Sequence[ImageTransform], shape: tuple[int, int, int]
 
     Found out by trying them on images and people of no client, each another one.
     """
-    masked = False
+    has_mask = False
     for seed in range(TRIES):
-        drawn = drawn_on(transforms, shape, seed)
-        if drawn.sums is None or len(drawn.images) != 1 or drawn.labels[0, 0] <= 0:
+        example = drawn_on(transforms, shape, seed)
+        if example.sums is None or len(example.images) != 1 or example.labels[0, 0] <= 0:
             return None
-        masked = masked or float((drawn.images - drawn.sums).abs().max()) > CLOSE
-        sizes, sums = ((2 * x - 1).abs() for x in (drawn.images, drawn.sums))
+        has_mask = has_mask or float((example.images - example.sums).abs().max()) > CLOSE
+        sizes, sums = ((2 * x - 1).abs() for x in (example.images, example.sums))
         if float((sizes - sums).abs().max()) > CLOSE:
             return None
-    return Mixture(tuple(transforms), masked)
+    return Mixture(tuple(transforms), has_mask)
 
 
 def separation(mixture: Mixture) -> DefenseAdaptation:
@@ -103,11 +103,11 @@ def _photo_behind_rounds(
     if not _is_separable(reading, attacker):
         return images, labels
     assert reading.soft is not None
-    mixed, coefficients = [images[0]], [reading.soft[0]]
+    images_of_rounds, coefficients = [images[0]], [reading.soft[0]]
     for image, soft in attacker.earlier_rounds():
-        mixed.append(image)
+        images_of_rounds.append(image)
         coefficients.append(soft)
-    mixtures, shares = torch.stack(mixed), Coefficients.of(torch.stack(coefficients))
+    mixtures, shares = torch.stack(images_of_rounds), Coefficients.of(torch.stack(coefficients))
     if mixture.masked:
         mixtures, mean = attacker.unmasked(mixture.transforms, mixtures, shares)
     else:

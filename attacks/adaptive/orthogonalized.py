@@ -68,8 +68,8 @@ def label_by_lengths(
     # Of each face with the mean of the others, without its own share in the mean.
     count = len(faces)
     sines = 1 - ((torch.stack(agreement).mean(0) * count - 1) / (count - 1)).clamp(0, 1)
-    measured = torch.stack([(sent[k][0].norm() + 1e-20).log() for k in usable]).double()
-    fits = _length_fits(torch.stack(lengths), measured, scaled=scaled)
+    log_lengths = torch.stack([(sent[k][0].norm() + 1e-20).log() for k in usable]).double()
+    fits = _length_fits(torch.stack(lengths), log_lengths, has_scale=scaled)
     for label, means in enumerate(directions):
         for k, mean, sine in zip(usable, means, sines, strict=True):
             rows = F.normalize(sent[k].flatten(1), dim=1)
@@ -77,16 +77,16 @@ def label_by_lengths(
     return int(fits.argmin())
 
 
-def _length_fits(lengths: Tensor, measured: Tensor, *, scaled: bool) -> Tensor:
+def _length_fits(lengths: Tensor, log_lengths: Tensor, *, has_scale: bool) -> Tensor:
     """Squared Mahalanobis distance `[K]` of `measured [P]` to each class, `lengths [K, n, P]`."""
-    if not scaled:
+    if not has_scale:
         lengths = lengths - lengths.mean(2, keepdim=True)
-        measured = measured - measured.mean()
+        log_lengths = log_lengths - log_lengths.mean()
     means = lengths.mean(1)
     within = (lengths - means[:, None]).flatten(0, 1)
     spread = within.T @ within / len(within)
     spread = spread + RIDGE * torch.eye(len(spread)).to(spread)
-    apart = measured - means
+    apart = log_lengths - means
     fits: Tensor = (apart * torch.linalg.solve(spread, apart.T).T).sum(1)
     return fits
 
@@ -104,16 +104,16 @@ def label_of(reading: Reading, faces: Callable[[int], Tensor], scaled: bool) -> 
     if not reading.every_round or reading.labels is not None or reading.private:
         return None
     model, classes = reading.model, reading.classes
-    drawn = faces(max(FEWEST, min(FACES, GRADIENTS // classes)))
-    named = {n: p for n, p in model.named_parameters() if n in reading.every_round}
+    photos = faces(max(FEWEST, min(FACES, GRADIENTS // classes)))
+    parameters = {n: p for n, p in model.named_parameters() if n in reading.every_round}
     criterion = criterion_of(model)
 
     def gradients(image: Tensor, label: Tensor) -> Sequence[Tensor]:
-        return torch.autograd.grad(criterion(model(image), label), list(named.values()))
+        return torch.autograd.grad(criterion(model(image), label), list(parameters.values()))
 
-    sent = [reading.every_round[name] for name in named]
-    label = label_by_lengths(gradients, sent, drawn, classes, scaled=scaled)
-    return torch.tensor([label], device=drawn.device)
+    gradients_sent = [reading.every_round[name] for name in parameters]
+    label = label_by_lengths(gradients, gradients_sent, photos, classes, scaled=scaled)
+    return torch.tensor([label], device=photos.device)
 
 
 def equations(every_round: Mapping[str, Tensor]) -> int:

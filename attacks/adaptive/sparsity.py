@@ -76,14 +76,14 @@ def is_product(value: Tensor) -> bool:
 
 def misses_entries(tensors: Tensors, count: int) -> bool:
     """Whether entries are missing that no dead unit explains."""
-    missed = units = 0
+    misses = units = 0
     for weight, bias in _with_bias(tensors):
-        trained, moved = weight.flatten(1).any(1) if weight.dim() > 1 else weight != 0, bias != 0
+        rows, shifts = weight.flatten(1).any(1) if weight.dim() > 1 else weight != 0, bias != 0
         # A row of weights may be lost with its inputs; scale and shift of a norm are not.
-        missed += int((trained & ~moved).sum())
-        missed += int((moved & ~trained).sum()) if weight.dim() == 1 else 0
-        units += int((trained | moved).sum()) if weight.dim() == 1 else int(trained.sum())
-    if units >= FEWEST_UNITS and missed > MISSED * units:
+        misses += int((rows & ~shifts).sum())
+        misses += int((shifts & ~rows).sum()) if weight.dim() == 1 else 0
+        units += int((rows | shifts).sum()) if weight.dim() == 1 else int(rows.sum())
+    if units >= FEWEST_UNITS and misses > MISSED * units:
         return True
     return any(_scattered(v, count) for v in tensors.values() if v.dim() == 2)
 
@@ -103,14 +103,14 @@ def _scattered(matrix: Tensor, count: int) -> bool:
     N images' gradient is a sum of N products: a row is zero where all images are that its unit
     lives for, so that there are no more than 2^N − 1 kinds of rows.
     """
-    sent = matrix != 0
-    sent = sent[sent.any(1)][:MANY_ROWS]
-    sent = sent[:, sent.any(0)]
-    rows, columns = sent.shape
-    if min(rows, columns) < FEWEST or bool(sent.all()):
+    mask = matrix != 0
+    mask = mask[mask.any(1)][:MANY_ROWS]
+    mask = mask[:, mask.any(0)]
+    rows, columns = mask.shape
+    if min(rows, columns) < FEWEST or bool(mask.all()):
         return False
-    drawn = torch.randint(2**30, (columns,), generator=_fixed()).to(matrix.device).double()
-    kinds = len(set((sent.double() @ drawn).tolist()))  # sums of whole numbers, exact below 2⁵³
+    keys = torch.randint(2**30, (columns,), generator=_fixed()).to(matrix.device).double()
+    kinds = len(set((mask.double() @ keys).tolist()))  # sums of whole numbers, exact below 2⁵³
     return kinds > max(rows / 2, 2.0**count - 1)
 
 
@@ -123,17 +123,17 @@ def masked(
     choose features that are zero, so that these come on top. `network` has the broadcast weights,
     `tensors` the update with the layer that the map enters, `[D, F]`.
     """
-    sent = tensors[network.first_fc_name].flatten(1).any(0)
+    mask = tensors[network.first_fc_name].flatten(1).any(0)
     names = list(tensors)
     place = names.index(network.first_fc_name)
     around = (*names[:place], f"{network.first_fc_name.removesuffix('weight')}bias")
     frozen = not any(
         bool(tensors[n].any()) for n in (*around, network.first_fc_name) if n in tensors
     )
-    if bool(sent.all()) or frozen:
+    if bool(mask.all()) or frozen:
         return None
     before = names[max(0, place - 1)]
-    if tensors[before].shape == sent.shape:  # a fully connected layer's bias
+    if tensors[before].shape == mask.shape:  # a fully connected layer's bias
         must = tensors[before] != 0
         dead = 1 - float(must.double().mean())
         least = MASKED_COLUMNS
@@ -142,14 +142,14 @@ def masked(
         images = 0.05 + 0.9 * smooth_noise(GENERIC, image, _fixed())
         with torch.no_grad():
             live = network.features(images.to(next(network.parameters()))) != 0
-        must = live.all(0).to(sent.device)
+        must = live.all(0).to(mask.device)
         dead = float((1 - live.double().mean(0)).pow(count).mean())
         least = MASKED_COLUMNS if bool(must.all()) else MASKED_LIVE
-    missing = float((must & ~sent).sum()) / max(1, int(must.sum()))
+    missing = float((must & ~mask).sum()) / max(1, int(must.sum()))
     if missing <= least:
         return None
-    most = 1 - 1 / len(sent)  # one column is always sent
-    return min(most, max(0.0, 1 - float(sent.double().mean()) - dead))
+    most = 1 - 1 / len(mask)  # one column is always sent
+    return min(most, max(0.0, 1 - float(mask.double().mean()) - dead))
 
 
 def _fixed() -> torch.Generator:

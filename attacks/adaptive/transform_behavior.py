@@ -87,9 +87,9 @@ def _noise_of(
     return "noise", std
 
 
-def _is_orthogonal(changed: Batch, probe: Batch) -> bool:
+def _is_orthogonal(output: Batch, probe: Batch) -> bool:
     """Whether every parameter of more than one number is at right angles and as long as it was."""
-    pairs = [(changed[n].flatten().double(), v.flatten().double()) for n, v in probe.items()]
+    pairs = [(output[n].flatten().double(), v.flatten().double()) for n, v in probe.items()]
     pairs = [(a, b) for a, b in pairs if len(b) > 1]
     return bool(pairs) and all(
         abs(1 - apart(a, b)) < RIGHT and abs(float(a.norm() / b.norm()) - 1) < RIGHT
@@ -192,16 +192,16 @@ def noise_by_parameter(
 
 
 def _rounding(
-    transform: GradientTransform, gradient: Mapping[str, Tensor], sent: Mapping[str, Tensor]
+    transform: GradientTransform, gradient: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
 ) -> dict[str, float]:
     batch = {}
-    for name, value in sent.items():
+    for name, value in tensors.items():
         length = max(float(gradient[name].norm()), torch.finfo(torch.float32).tiny)
         batch[name] = (gradient[name] * (float(value.norm()) / length)).to(value)[None]
-    rounded = transform(batch, torch.Generator().manual_seed(0))
+    output = transform(batch, torch.Generator().manual_seed(0))
     stds = {}
     for name, value in batch.items():
-        noise, signal = (rounded[name] - value).norm(), value.norm()
+        noise, signal = (output[name] - value).norm(), value.norm()
         # Rounded, it would be longer than what was sent.
         share = float(signal / (signal.square() + noise.square()).sqrt().clamp_min(1e-20))
         stds[name] = float(noise) * share / value.numel() ** 0.5
@@ -217,7 +217,7 @@ def generic_gradient(seen: Observation) -> dict[str, Tensor]:
     model = replay_mode(build(seen.model, seen.before), seen.training)
     scores = model(images)
     labels = torch.arange(len(images)) % scores.shape[1]
-    named = dict(model.named_parameters())
+    parameters = dict(model.named_parameters())
     loss = criterion_of(model)(scores, labels)
-    slopes = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
-    return {n: s for n, s in zip(named, slopes, strict=True) if s is not None}
+    slopes = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    return {n: s for n, s in zip(parameters, slopes, strict=True) if s is not None}

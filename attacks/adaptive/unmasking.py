@@ -257,11 +257,11 @@ class Unmasking:
         for _ in range(self.sets):
             pool = faces[torch.randint(len(faces), (POOL,), generator=generator)]
             for _ in range(rounds):
-                drawn = drawn_from(transforms, pool, generator)
-                assert drawn.sums is not None  # they mix
-                mixtures.append(2 * drawn.sums[0] - 1)
-                own.append(drawn.labels[0, 0])
-                rest.append(drawn.labels[0, 1:].square().sum())
+                draw = drawn_from(transforms, pool, generator)
+                assert draw.sums is not None  # they mix
+                mixtures.append(2 * draw.sums[0] - 1)
+                own.append(draw.labels[0, 0])
+                rest.append(draw.labels[0, 1:].square().sum())
         size = (self.sets, rounds)
         shares, others = torch.stack(own).view(size), torch.stack(rest).view(size)
         return torch.stack(mixtures).view(*size, *faces.shape[1:]), shares, others

@@ -59,7 +59,7 @@ class Analytic:
             AttackError: The first layer is not fully connected, or has no bias.
         """
         del generator
-        started = time.process_time()
+        start = time.process_time()
         evidence = gather(seen)
         layer = find_first(evidence.model, evidence.target, evidence.shape)
         inputs = recover_inputs(
@@ -75,7 +75,7 @@ class Analytic:
             labels=labels,
             objective=objective,
             gradient_evaluations=evidence.count,
-            seconds=time.process_time() - started,
+            seconds=time.process_time() - start,
             closed_form=True,
             adaptive=how_adaptive(seen, exact=True),
         )
@@ -118,9 +118,9 @@ def _fit(rows: Tensor, sums: Tensor) -> Tensor:
     return (sums @ rows) / sums.square().sum().clamp_min(1e-300)
 
 
-def _plausible(pixels: Tensor, inputs: Tensor, free: Tensor, wanted: int) -> list[Tensor]:
+def _plausible(pixels: Tensor, inputs: Tensor, free: Tensor, limit: int) -> list[Tensor]:
     """Quotients that no other neuron shares, those that leave [0, 1] least first."""
     beyond = (pixels - pixels.clamp(0, 1)).square().mean(1)
     beyond = beyond.masked_fill(~free, float("inf"))
-    order = beyond.argsort()[:wanted]
+    order = beyond.argsort()[:limit]
     return [inputs[i] for i in order if bool(free[i])]

@@ -56,8 +56,8 @@ class FirstLayer:
         """The a_i `[n, M]` that best explain both gradients, given all inputs `[n, F]`."""
         known = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1)
         gradients = torch.cat([self.weight_gradient, self.bias_gradient[:, None]], 1)
-        solved: Tensor = torch.linalg.pinv(known.T) @ gradients.T
-        return solved
+        solution: Tensor = torch.linalg.pinv(known.T) @ gradients.T
+        return solution
 
     def residual(self, inputs: Tensor) -> float:
         """Share of both gradients that inputs `[n, F]` cannot explain, in [0, 1]; 0 explains all.
@@ -127,18 +127,18 @@ def assign_labels(evidence: Evidence, layer: FirstLayer, images: Tensor) -> tupl
     if labels is None:
         return torch.full((count,), -1), 0.0
     inputs = layer.offset + layer.scale * images.flatten(1).double()
-    needed = layer.upstream(inputs)
+    upstream = layer.upstream(inputs)
     outputs: list[Tensor] = []
     with layer.module.register_forward_hook(lambda *call: outputs.append(call[2])):
         scores = evidence.model(images.to(evidence.like))
-    agreement = needed.new_zeros(count, count)
+    agreement = upstream.new_zeros(count, count)
     for column, label in enumerate(labels.tolist()):
         loss = criterion_of(evidence.model)(scores, labels.new_full((count,), label))
-        (sent,) = torch.autograd.grad(loss, outputs[0], retain_graph=True)
-        agreement[:, column] = torch.cosine_similarity(sent.double(), needed).nan_to_num(0)
+        (of_label,) = torch.autograd.grad(loss, outputs[0], retain_graph=True)
+        agreement[:, column] = torch.cosine_similarity(of_label.double(), upstream).nan_to_num(0)
     rows, columns = linear_sum_assignment(-agreement.cpu().numpy())
-    reached = float(agreement[rows, columns].mean())
-    return labels[torch.as_tensor(columns, device=labels.device)], max(0.0, 1 - reached)
+    score = float(agreement[rows, columns].mean())
+    return labels[torch.as_tensor(columns, device=labels.device)], max(0.0, 1 - score)
 
 
 def _first_with_parameters(
@@ -164,10 +164,10 @@ def _pixels_to_inputs(
     hook = module.register_forward_pre_hook(lambda _, entering: inputs.append(entering[0]))
     with hook, torch.no_grad():
         model(probe)
-    reached, flat = inputs[0].double(), probe.flatten(1).double()
-    if reached.shape == flat.shape:
-        offset, scale = reached[0], reached[1] - reached[0]
-        exact = torch.allclose(reached[2], offset + scale * flat[2], atol=1e-5)
+    layer_inputs, flat = inputs[0].double(), probe.flatten(1).double()
+    if layer_inputs.shape == flat.shape:
+        offset, scale = layer_inputs[0], layer_inputs[1] - layer_inputs[0]
+        exact = torch.allclose(layer_inputs[2], offset + scale * flat[2], atol=1e-5)
         if exact and float(scale.abs().min()) > 0:
             return offset, scale
     raise AttackError(

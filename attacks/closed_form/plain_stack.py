@@ -55,8 +55,8 @@ class Affine:
 
     def _to_input(self, weight: Tensor, upstream: Tensor) -> Tensor:
         rest = (self.stride, self.padding, self.dilation)
-        gathered: Tensor = conv2d_input(self.inputs, weight, upstream, *rest)  # type: ignore[no-untyped-call]
-        return gathered
+        result: Tensor = conv2d_input(self.inputs, weight, upstream, *rest)  # type: ignore[no-untyped-call]
+        return result
 
 
 @dataclass(frozen=True)

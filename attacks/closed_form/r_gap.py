@@ -78,7 +78,7 @@ class RGap:
             AttackError: More than one image, a network that is no plain stack, or a part of the
                 gradient that was not shared.
         """
-        started = time.process_time()
+        start = time.process_time()
         evidence = gather(seen)
         if evidence.count != 1:
             raise AttackError(
@@ -97,7 +97,7 @@ class RGap:
             labels=evidence.known_labels,
             objective=max((s.residual for s in solutions), default=0.0),
             iterations=steps,
-            seconds=time.process_time() - started,
+            seconds=time.process_time() - start,
             closed_form=True,
             adaptive=how_adaptive(seen, exact=True),
             history=tuple(history),
@@ -152,42 +152,42 @@ class RGap:
         """The layer's input by least squares over both kinds of constraints."""
         if layer.is_dense:
             # δ xᵀ = ∂L/∂W alone fixes x, in closed form.
-            solved = (upstream @ gradient) / upstream.square().sum().clamp_min(1e-300)
-            left = float((upstream.T @ solved - gradient).norm() / gradient.norm())
-            return solved, Solution(layer.name, solved.numel(), gradient.numel(), 0.0, left, 0)
+            estimate = (upstream @ gradient) / upstream.square().sum().clamp_min(1e-300)
+            left = float((upstream.T @ estimate - gradient).norm() / gradient.norm())
+            return estimate, Solution(layer.name, estimate.numel(), gradient.numel(), 0.0, left, 0)
         assert output is not None
         known = output if layer.bias is None else output - layer.bias[None, :, None, None]
         probe = torch.randn(layer.inputs, generator=generator, dtype=torch.float64).to(output)
         sizes = [float(part.norm()) for part in layer.constraints(probe, upstream)]
         # Both kinds count alike, whatever the size of the gradient.
         balance = sizes[0] / max(sizes[1], 1e-300)
-        solved, left, steps = _least_squares(
+        estimate, left, steps = _least_squares(
             layer, upstream, (known, gradient), balance, self.steps
         )
-        missed = 0.0
+        misfit = 0.0
         for _ in range(self.probes):
             probe = torch.randn(layer.inputs, generator=generator, dtype=torch.float64).to(output)
             seen = layer.constraints(probe, upstream)
             again, _, more = _least_squares(layer, upstream, seen, balance, self.steps)
             # The part of a random vector that the equations do not see: a trace estimate.
-            missed += float((probe - again).square().sum() / probe.square().sum()) / self.probes
+            misfit += float((probe - again).square().sum() / probe.square().sum()) / self.probes
             steps += more
         equations = known.numel() + gradient.numel()
-        count = solved.numel()
-        return solved, Solution(layer.name, count, equations, missed * count, left, steps)
+        count = estimate.numel()
+        return estimate, Solution(layer.name, count, equations, misfit * count, left, steps)
 
 
 def _least_squares(
-    layer: Affine, upstream: Tensor, wanted: tuple[Tensor, Tensor], balance: float, steps: int
+    layer: Affine, upstream: Tensor, sides: tuple[Tensor, Tensor], balance: float, steps: int
 ) -> tuple[Tensor, float, int]:
     """Conjugate gradients on the normal equations (CGLS) from zero: the least solution."""
-    one, two = wanted[0].clone(), balance * wanted[1]
+    one, two = sides[0].clone(), balance * sides[1]
     total = float((one.square().sum() + two.square().sum()).sqrt())
     x = one.new_zeros(layer.inputs)
     down = layer.gathered(one, balance * two, upstream)
     move, size = down, float(down.square().sum())
-    start, done = size, 0
-    while done < steps and size > 1e-24 * start:
+    start, iterations = size, 0
+    while iterations < steps and size > 1e-24 * start:
         first, second = layer.constraints(move, upstream)
         second = balance * second
         length = float(first.square().sum() + second.square().sum())
@@ -199,9 +199,9 @@ def _least_squares(
         down = layer.gathered(one, balance * two, upstream)
         fresh = float(down.square().sum())
         move, size = down + (fresh / size) * move, fresh
-        done += 1
+        iterations += 1
     left = float((one.square().sum() + two.square().sum()).sqrt())
-    return x, left / max(total, 1e-300), done
+    return x, left / max(total, 1e-300), iterations
 
 
 def _shared(target: Mapping[str, Tensor], name: str) -> Tensor:

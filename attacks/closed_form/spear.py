@@ -71,9 +71,9 @@ class Factors:
         """Unit directions `[≤ bundle, r]`, each annihilating r − 1 rows drawn at random."""
         rows, rank = self.left.shape
         keys = torch.rand(bundle, rows, generator=generator)
-        chosen = keys.topk(rank - 1, dim=1).indices.to(self.left.device)
+        choice = keys.topk(rank - 1, dim=1).indices.to(self.left.device)
         border = torch.randn(bundle, 1, rank, generator=generator, dtype=torch.float64)
-        square = torch.cat([self.left[chosen], border.to(self.left)], 1)
+        square = torch.cat([self.left[choice], border.to(self.left)], 1)
         right = square.new_zeros(bundle, rank)
         right[:, -1] = 1
         return _unit(torch.linalg.solve_ex(square, right[:, :, None])[0][:, :, 0])
@@ -81,9 +81,9 @@ class Factors:
     def descend(self, bundle: int, generator: torch.Generator) -> Tensor:
         """Unit directions `[≤ bundle, r]`, each with as many zeros as a descent finds."""
         rows, rank = self.left.shape
-        mixed = torch.randint(rows, (bundle, 2), generator=generator).to(self.left.device)
+        pairs = torch.randint(rows, (bundle, 2), generator=generator).to(self.left.device)
         shares = torch.randn(bundle, 2, 1, generator=generator, dtype=torch.float64)
-        q = _unit((self.left[mixed] * shares.to(self.left)).sum(1))
+        q = _unit((self.left[pairs] * shares.to(self.left)).sum(1))
         outer = (self.left[:, :, None] * self.left[:, None, :]).flatten(1)
         for near in SHARPENING:
             weight = 1 / ((q @ self.left.T).square() + near**2 / rows)
@@ -98,8 +98,8 @@ class Factors:
         enough = vanishing >= max(self.rank + 1, int(zeros * len(self.left)))
         q, vanishing = q[enough], vanishing[enough]
         q = q[vanishing.argsort(descending=True, stable=True)]
-        repeated = ((q @ q.T).abs() > SAME).tril(-1).any(1)
-        return q[~repeated][: KEPT * self.rank]
+        duplicates = ((q @ q.T).abs() > SAME).tril(-1).any(1)
+        return q[~duplicates][: KEPT * self.rank]
 
     def inputs(self, q: Tensor) -> Tensor | None:
         """The layer's inputs `[r, F]` for r directions; None where they are not independent."""
@@ -108,8 +108,8 @@ class Factors:
             return None
         both = inverse @ self.right
         # Each image's bias input is 1: that sets the scale.
-        scaled: Tensor = both[:, :-1] / both[:, -1:]
-        return scaled
+        result: Tensor = both[:, :-1] / both[:, -1:]
+        return result
 
 
 def choose(
@@ -122,20 +122,20 @@ def choose(
     Returns:
         Inputs `[r, F]` (None where there are fewer than r independent directions), and 1 − λ.
     """
-    chosen = _independent(directions, low_rank.rank)
-    inputs = low_rank.inputs(directions[chosen]) if len(chosen) == low_rank.rank else None
+    choice = _independent(directions, low_rank.rank)
+    inputs = low_rank.inputs(directions[choice]) if len(choice) == low_rank.rank else None
     if inputs is None:
         return None, 1.0
     best = mismatch(layer, inputs)
-    improved = exchange and best > 0
-    while improved:
-        improved = False
-        for place in range(len(chosen)):
-            for other in set(range(len(directions))) - set(chosen):
-                dummy = [*chosen[:place], other, *chosen[place + 1 :]]
-                exchanged = low_rank.inputs(directions[dummy])
-                if exchanged is not None and (value := mismatch(layer, exchanged)) < best:
-                    best, inputs, chosen, improved = value, exchanged, dummy, True
+    improves = exchange and best > 0
+    while improves:
+        improves = False
+        for place in range(len(choice)):
+            for other in set(range(len(directions))) - set(choice):
+                dummy = [*choice[:place], other, *choice[place + 1 :]]
+                swap = low_rank.inputs(directions[dummy])
+                if swap is not None and (value := mismatch(layer, swap)) < best:
+                    best, inputs, choice, improves = value, swap, dummy, True
     return inputs, best
 
 
@@ -148,23 +148,23 @@ def mismatch(layer: FirstLayer, inputs: Tensor) -> float:
     upstream = layer.upstream(inputs)
     active = inputs @ layer.weight.T + layer.bias > 0
     size = upstream.abs()
-    used = layer.bias_gradient.abs() + layer.weight_gradient.norm(dim=1) > 0
+    alive = layer.bias_gradient.abs() + layer.weight_gradient.norm(dim=1) > 0
     flows = size > 1e-4 * size.amax(1, keepdim=True)
-    return float((active != flows)[:, used].double().mean())
+    return float((active != flows)[:, alive].double().mean())
 
 
 def _independent(directions: Tensor, rank: int) -> list[int]:
     """Indices of the first `rank` directions that are linearly independent, in order."""
-    chosen: list[int] = []
+    choice: list[int] = []
     basis = directions.new_zeros(0, directions.shape[1])
     for index, row in enumerate(directions):
         left = row - basis.T @ (basis @ row)
         if float(left.norm()) > 1e-3:
-            chosen.append(index)
+            choice.append(index)
             basis = torch.cat([basis, (left / left.norm())[None]])
-        if len(chosen) == rank:
+        if len(choice) == rank:
             break
-    return chosen
+    return choice
 
 
 def _unit(rows: Tensor) -> Tensor:
@@ -220,20 +220,20 @@ class Spear:
         Raises:
             AttackError: The first layer is not fully connected, or has no bias.
         """
-        started = time.process_time()
+        start = time.process_time()
         evidence = gather(seen)
         layer = find_first(evidence.model, evidence.target, evidence.shape)
-        inputs, drawn, history = self._search(layer, evidence.count, generator, progress)
+        inputs, draws, history = self._search(layer, evidence.count, generator, progress)
         images = layer.images(inputs)
         labels, disagreement = assign_labels(evidence, layer, images)
         return Reconstruction(
             images=images,
             labels=labels,
             objective=layer.residual(inputs) + disagreement,
-            iterations=drawn,
+            iterations=draws,
             gradient_evaluations=evidence.count,
-            seconds=time.process_time() - started,
-            closed_form=not drawn,
+            seconds=time.process_time() - start,
+            closed_form=not draws,
             adaptive=how_adaptive(seen, exact=True),
             history=history,
         )
@@ -249,22 +249,22 @@ class Spear:
                 progress(0, self.samples, layer.residual(inputs))
             return inputs, 0, ()
         best = 1.0
-        chosen: Tensor | None = None
+        best_inputs: Tensor | None = None
         directions = low_rank.left.new_zeros(0, low_rank.rank)
         history: list[tuple[int, float]] = []
-        drawn = 0
-        while drawn < self.samples and best > EXPLAINED:
-            bundle = min(DRAWN, self.samples - drawn)
+        draws = 0
+        while draws < self.samples and best > EXPLAINED:
+            bundle = min(DRAWN, self.samples - draws)
             draw = low_rank.descend if self.descend else low_rank.kernels
             directions = low_rank.keep(torch.cat([directions, draw(bundle, generator)]), self.zeros)
-            drawn += bundle
-            last = drawn == self.samples
+            draws += bundle
+            last = draws == self.samples
             candidate, value = choose(layer, low_rank, directions, exchange=last)
             if candidate is not None and value < best:
-                best, chosen = value, candidate
-            history.append((drawn, best))
+                best, best_inputs = value, candidate
+            history.append((draws, best))
             if progress:
-                progress(drawn, self.samples, best)
+                progress(draws, self.samples, best)
         # Too few directions were found: what single neurons say is better than nothing.
-        inputs = recover_inputs(layer, count) if chosen is None else chosen
-        return inputs, drawn, tuple(history)
+        inputs = recover_inputs(layer, count) if best_inputs is None else best_inputs
+        return inputs, draws, tuple(history)

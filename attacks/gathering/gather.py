@@ -59,8 +59,8 @@ class Evidence(Reading):
     @property
     def reachable_first_fc(self) -> FirstFullyConnected | None:
         """What the first fully connected layer gives away, where dummy images reach it."""
-        reached = public_depth(self.model, self.private) is None
-        return self.first_fc if reached and self.trains_body else None
+        is_reachable = public_depth(self.model, self.private) is None
+        return self.first_fc if is_reachable and self.trains_body else None
 
     @cached_property
     def spans(self) -> tuple[LayerSpan, ...]:
@@ -109,12 +109,12 @@ def gather(seen: Observation) -> Evidence:
     """
     count, shape, update = _basics(seen)
     adaptation = adapt_to(seen)
-    sent = adaptation.update or update
-    device = next(iter(sent.tensors.values())).device
+    payload = adaptation.update or update
+    device = next(iter(payload.tensors.values())).device
     network = adopt(build(seen.model, seen.before), shape)
     model = replay_mode(network, possible_training(network, seen)).to(device)
-    trained = trained_part(model, sent.tensors, shape)
-    target = {n: value for n, value in mean_gradient(seen, sent).items() if n in trained}
+    training_part = trained_part(model, payload.tensors, shape)
+    target = {n: value for n, value in mean_gradient(seen, payload).items() if n in training_part}
     # Adam's steps keep the signs of a gradient but not its rank, which is what gives maps away.
     adam = seen.training is not None and seen.training.optimizer == "adam"
     first_fc = None
@@ -131,11 +131,11 @@ def gather(seen: Observation) -> Evidence:
         solution = solved(head, labels)
     if labels is None and head is not None and adaptation.directional:
         labels = share_out(head, solution)
-        blurred = adaptation.noise or adaptation.sparse
-        if first_fc and first_fc.maps is not None and blurred and count == 1:
+        is_blurry = adaptation.noise or adaptation.sparse
+        if first_fc and first_fc.maps is not None and is_blurry and count == 1:
             labels = likeliest_label(first_fc, model, target, sparse=adaptation.sparse)
-    untrained = frozenset(sent.tensors) - trained
-    complete = all(n in target or n in untrained for n, _ in model.named_parameters())
+    constants = frozenset(payload.tensors) - training_part
+    complete = all(n in target or n in constants for n, _ in model.named_parameters())
     if first_fc and complete and labels is not None:
         if solution and solution.complete and torch.equal(labels.sort().values, solution.labels):
             places = torch.empty_like(solution.places)
@@ -159,8 +159,8 @@ def gather(seen: Observation) -> Evidence:
         first_fc=first_fc,
         private=unshared_names(model, seen.before),
         clean=_is_clean(seen, update) and adaptation.exact,
-        untrained=untrained,
-        unused=unused_parts(model, untrained, labels),
+        untrained=constants,
+        unused=unused_parts(model, constants, labels),
     )
     if adaptation.special:
         rounds = [mean_gradient(seen, update) for update in adaptation.rounds]

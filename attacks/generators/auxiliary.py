@@ -69,18 +69,18 @@ class Auxiliary:
             photographs.append(lfw_subset(size=side).images)
         if self.photos is not None:
             photographs.append(folder(path=self.photos, size=side).images)
-        drawn = load_generator(self.source)
+        network = load_generator(self.source)
         parts = []
         for start in range(0, count, PART):
             size = min(PART, count - start)
             with torch.no_grad():
-                faces = drawn(torch.randn(size, drawn.latent_dim, generator=generator))
-                faces = _square(faces, drawn.crop, side)
+                faces = network(torch.randn(size, network.latent_dim, generator=generator))
+                faces = _square(faces, network.crop, side)
                 real = torch.rand(size, generator=generator) < REAL_SHARE
                 if photographs and bool(real.any()):
                     pool = torch.cat(photographs)
-                    chosen = torch.randint(len(pool), (size,), generator=generator)
-                    faces = torch.where(real[:, None, None, None], pool[chosen], faces)
+                    choice = torch.randint(len(pool), (size,), generator=generator)
+                    faces = torch.where(real[:, None, None, None], pool[choice], faces)
                 parts.append(_as_shape(vary(faces, generator), shape, grayscale, generator))
         return torch.cat(parts)
 
@@ -95,18 +95,18 @@ def vary(faces: Tensor, generator: torch.Generator) -> Tensor:
     angle, scale, stretch = uniform(-0.15, 0.15), uniform(0.72, 1.05), uniform(-0.08, 0.08)
     mirror = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
     cos, sin = scale * angle.cos(), scale * angle.sin()
-    placed = torch.stack(
+    placements = torch.stack(
         [
             torch.stack([cos * (1 + stretch) * mirror, -sin, uniform(-0.14, 0.14)], 1),
             torch.stack([sin * mirror, cos * (1 - stretch), uniform(-0.14, 0.18)], 1),
         ],
         1,
     )
-    grid = F.affine_grid(placed, list(faces.shape), align_corners=False)
-    moved = F.grid_sample(faces, grid, padding_mode="border", align_corners=False)
+    grid = F.affine_grid(placements, list(faces.shape), align_corners=False)
+    views = F.grid_sample(faces, grid, padding_mode="border", align_corners=False)
     # Generators draw softer than cameras: some faces are sharpened.
-    soft = F.avg_pool2d(moved, 3, 1, 1, count_include_pad=False)
-    moved = moved + uniform(0, 1.5)[:, None, None, None] * (moved - soft)
+    soft = F.avg_pool2d(views, 3, 1, 1, count_include_pad=False)
+    views = views + uniform(0, 1.5)[:, None, None, None] * (views - soft)
     direction = uniform(0, 2 * math.pi)
     ramp = torch.linspace(-1, 1, faces.shape[-1])
     light = (
@@ -115,7 +115,7 @@ def vary(faces: Tensor, generator: torch.Generator) -> Tensor:
     )
     light = 1 + uniform(0, 0.45)[:, None, None] * light
     gamma = uniform(-0.7, 0.4).exp()[:, None, None, None]
-    lit = (moved.clamp(1e-3, 1) ** gamma) * light[:, None]
+    lit = (views.clamp(1e-3, 1) ** gamma) * light[:, None]
     middle = lit.mean((1, 2, 3), keepdim=True)
     contrast = uniform(0.7, 1.35)[:, None, None, None]
     brightness = uniform(-0.1, 0.2)[:, None, None, None]
@@ -139,5 +139,5 @@ def _as_shape(
     gray = (faces * faces.new_tensor(LUMINANCE).view(1, 3, 1, 1)).sum(1, keepdim=True)
     if channels == 1:
         return gray.clamp(0, 1)
-    grayed = torch.rand(len(faces), generator=generator) < (1.0 if grayscale else 0.5)
-    return torch.where(grayed[:, None, None, None], gray, faces).clamp(0, 1)
+    is_gray = torch.rand(len(faces), generator=generator) < (1.0 if grayscale else 0.5)
+    return torch.where(is_gray[:, None, None, None], gray, faces).clamp(0, 1)

@@ -95,7 +95,7 @@ def kept_faces(
         return {"faces": (faces * 255).round().to(torch.uint8)}
 
     key = key_of({}, ("eigenfaces", auxiliary.by_content(), count, shape, grayscale, seed))
-    kept = load_or_learn(
+    arrays = load_or_learn(
         key, draw, cache, what="the attacker's faces", photos=auxiliary.photos, valid=("faces",)
     )
-    return kept["faces"].float() / 255
+    return arrays["faces"].float() / 255

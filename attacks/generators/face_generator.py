@@ -128,20 +128,20 @@ class FittedGenerator:
     def images_with(self, parameters: Mapping[str, Tensor], latent: Tensor) -> Tensor:
         """Images, each with weights of its own from `parameters` (GIAS; Jeon et al. 2021)."""
         network = self._replaceable()
-        restored = self.network.latents.restore(latent)
+        latents = self.network.latents.restore(latent)
         # One at a time: as quick as a vmap here, and foreign networks need not support that.
         images = [
             functional_call(network, {name: value[i] for name, value in parameters.items()}, (z,))
-            for i, z in enumerate(torch.split(restored, 1))
+            for i, z in enumerate(torch.split(latents, 1))
         ]
         return self._fit(torch.cat(images))
 
     def _replaceable(self) -> nn.Module:
         network = self.network
-        scripted = isinstance(network, nn.Module) and any(
+        has_script = isinstance(network, nn.Module) and any(
             isinstance(part, torch.jit.ScriptModule) for part in network.modules()
         )
-        if not isinstance(network, nn.Module) or scripted or not list(network.parameters()):
+        if not isinstance(network, nn.Module) or has_script or not list(network.parameters()):
             raise UsageError(
                 "this generator's weights cannot be searched: it is compiled to TorchScript, or "
                 "has none. Give it as a torch.export file (.pt2) or package.module:factory, or "

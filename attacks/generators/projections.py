@@ -20,11 +20,11 @@ def project_l1(value: Tensor, center: Tensor, radius: float | Tensor) -> Tensor:
     if bool((radii < 0).any()):
         raise ValueError("the radius of an l1 ball must be ≥ 0")
     size = offset.abs()
-    ordered = size.sort(dim=1, descending=True).values
-    ranks = torch.arange(1, ordered.shape[1] + 1, device=value.device)
+    magnitudes = size.sort(dim=1, descending=True).values
+    ranks = torch.arange(1, magnitudes.shape[1] + 1, device=value.device)
     # In double: the sum of a large map in single precision would be off by more than the threshold.
-    excess = ordered.double().cumsum(1) - radii
-    shrinking = (ordered * ranks > excess).sum(1, keepdim=True).clamp(min=1)
+    excess = magnitudes.double().cumsum(1) - radii
+    shrinking = (magnitudes * ranks > excess).sum(1, keepdim=True).clamp(min=1)
     threshold = (excess.gather(1, shrinking - 1) / shrinking).clamp(min=0).to(value.dtype)
     shrunk = offset.sign() * (size - threshold).clamp(min=0)
     inside = size.double().sum(1, keepdim=True) <= radii

@@ -194,7 +194,7 @@ Read = Callable[[Block, Tensor, Tensor, Evidence], ReadOut]
 
 def read_batch(seen: Observation, read: Read, progress: Progress | None) -> Reconstruction:
     """The batch behind an update of a network with a block in front, whose rows `read` reads."""
-    started = time.process_time()
+    start = time.process_time()
     evidence = gather(seen)
     prefix, block = find_block(evidence.model)
     rows = [evidence.target.get(f"{prefix}read.{name}") for name in ("weight", "bias")]
@@ -216,7 +216,7 @@ def read_batch(seen: Observation, read: Read, progress: Progress | None) -> Reco
         images=images,
         labels=labels,
         objective=objective,
-        seconds=time.process_time() - started,
+        seconds=time.process_time() - start,
         closed_form=True,
         adaptive=how_adaptive(seen, exact=True),
     )
@@ -236,15 +236,15 @@ def label_images(
     if evidence.labels is None or not len(images):
         return unknown
     criterion = criterion_of(evidence.model)
-    pushed: Any = torch.func.jvp(_after_block(evidence.model), (images,), (directions,))
-    scores, slopes = (tensor.detach() for tensor in pushed)
-    expected = []
+    tangent: Any = torch.func.jvp(_after_block(evidence.model), (images,), (directions,))
+    scores, slopes = (tensor.detach() for tensor in tangent)
+    predictions = []
     for label in range(scores.shape[1]):
         leaf = scores.clone().requires_grad_()
         loss = criterion(leaf, torch.full_like(unknown, label)) * len(images)
         (grad,) = torch.autograd.grad(loss, leaf)
-        expected.append((grad * slopes).sum(1) / evidence.count)
-    error = (torch.stack(expected, 1) - observed[:, None]).abs() / observed.abs()[:, None]
+        predictions.append((grad * slopes).sum(1) / evidence.count)
+    error = (torch.stack(predictions, 1) - observed[:, None]).abs() / observed.abs()[:, None]
     least, best = error.min(1)
     return torch.where(least < FITS, best, unknown)
 

@@ -107,21 +107,21 @@ class Fishing:
         if head.name not in before:
             return model, before
         faces = FaceGenerator(source=self.prior, crop=self.crop).load(shape, grayscale=False)
-        drawn = torch.split(faces.draw(FACES, generator), 64)
+        batches = torch.split(faces.draw(FACES, generator), 64)
         with torch.no_grad():
             if isinstance(network, FaceNet):
-                maps = torch.cat([network.features(part) for part in drawn])
+                maps = torch.cat([network.features(part) for part in batches])
                 inputs = network.embedding(maps)
             else:
-                inputs = torch.cat([head_inputs(network.eval(), part) for part in drawn])
+                inputs = torch.cat([head_inputs(network.eval(), part) for part in batches])
             rows = head.rows(before[head.name])
             if not head.unit:
-                changed = self._linear_head(head, rows, inputs, generator)
+                replacement = self._linear_head(head, rows, inputs, generator)
             elif isinstance(network, FaceNet) and isinstance(network.embedding, nn.Linear):
-                changed = self._margin_head_and_embedding(network, maps, generator)
+                replacement = self._margin_head_and_embedding(network, maps, generator)
             else:
-                changed = self._margin_head(head, rows, inputs, generator)
-        return model, {**before, **{k: v for k, v in changed.items() if k in before}}
+                replacement = self._margin_head(head, rows, inputs, generator)
+        return model, {**before, **{k: v for k, v in replacement.items() if k in before}}
 
     def __call__(
         self,
@@ -137,8 +137,8 @@ class Fishing:
         more = {"checkpoint": checkpoint} if "checkpoint" in takes else {}
         update, shape = seen.update, seen.image_shape
         head = None if shape is None else _head_of(build(seen.model, seen.before), shape)
-        held = head is not None and update is not None and head.name in update.tensors
-        if not held or seen.batch_size is None:
+        has_head = head is not None and update is not None and head.name in update.tensors
+        if not has_head or seen.batch_size is None:
             whole: Reconstruction = invert(seen, generator=generator, progress=progress, **more)
             return whole
         assert head is not None
@@ -220,9 +220,9 @@ class Fishing:
         mean = maps.mean(0)
         along = mean / mean.square().sum()
         direction = _measurement(maps / (maps @ along)[:, None], generator)
-        measured = (maps @ direction) / (maps @ along)
-        shift = measured.mean() + self.threshold * measured.std()
-        slope = self.sharpness / (2 * head.scale * measured.std())
+        projections = (maps @ direction) / (maps @ along)
+        shift = projections.mean() + self.threshold * projections.std()
+        slope = self.sharpness / (2 * head.scale * projections.std())
         weight = embedding.weight - (embedding.weight @ mean)[:, None] * along
         rest = (maps @ weight[2:].T) / (maps @ along)[:, None]
         weight *= ASIDE / rest.norm(dim=1).mean()
@@ -286,8 +286,8 @@ def _measurement(features: Tensor, generator: torch.Generator) -> Tensor:
 
     The strongest alone is brightness, where generated faces differ most from real ones.
     """
-    centered = features - features.mean(0)
-    _, sizes, directions = torch.linalg.svd(centered, full_matrices=False)
-    used = min(DIRECTIONS, int((sizes > 1e-4 * sizes[0]).sum()))
-    weights = torch.randn(used, generator=generator).to(features) / sizes[:used]
-    return F.normalize(weights @ directions[:used], dim=0)
+    deviations = features - features.mean(0)
+    _, sizes, directions = torch.linalg.svd(deviations, full_matrices=False)
+    rank = min(DIRECTIONS, int((sizes > 1e-4 * sizes[0]).sum()))
+    weights = torch.randn(rank, generator=generator).to(features) / sizes[:rank]
+    return F.normalize(weights @ directions[:rank], dim=0)

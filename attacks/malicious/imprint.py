@@ -128,9 +128,9 @@ class Imprint:
             mean, deviation = self.brightness
             return mean + deviation * normal
         faces = FaceGenerator(source=self.prior, crop=self.crop).load(shape, grayscale=False)
-        measured = faces.draw(FACES, generator).mean((1, 2, 3))
+        brightness = faces.draw(FACES, generator).mean((1, 2, 3))
         # A smooth fit: quantiles of so few faces would leave gaps beyond the brightest one.
-        return measured.mean() + measured.std() * normal
+        return brightness.mean() + brightness.std() * normal
 
     def _read(self, block: Block, weights: Tensor, biases: Tensor, evidence: Evidence) -> ReadOut:
         """Occupied rows, at most N."""

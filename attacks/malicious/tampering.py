@@ -59,13 +59,13 @@ def scan(
     architecture and to lie a few rounds back.
     """
     floats = _weights(model)
-    broken = tuple(_not_finite(floats))
+    invalid = tuple(_not_finite(floats))
     sound = {n: t for n, t in floats.items() if bool(torch.isfinite(t).all())}
     traces = [trace for check in CHECKS for trace in check(sound)]
     if previous is not None:
         traces += _changed_architecture(model, previous)
         traces += _jumps(sound, _weights(previous))
-    return (*broken, *traces)
+    return (*invalid, *traces)
 
 
 def _not_finite(model: Mapping[str, Tensor]) -> Iterator[Trace]:
@@ -126,22 +126,22 @@ def _half_negative_rows(model: Mapping[str, Tensor]) -> Iterator[Trace]:
             continue
         half = width // 2
         below = (matrix < 0).sum(1) == (matrix > 0).sum(1)
-        ordered = matrix.sort(1).values
-        ratios = ordered[:, width - half :].flip(1) / -ordered[:, :half].clamp_max(-1e-30)
+        rows = matrix.sort(1).values
+        ratios = rows[:, width - half :].flip(1) / -rows[:, :half].clamp_max(-1e-30)
         large = ratios[:, : half // 2]  # small weights drown in rounding
         level = large.median(1, keepdim=True).values
         alike = ((large - level).abs() < 1e-2 * level.abs()).float().mean(1) > 0.9
-        marked = int((below & alike).sum())
-        if marked < max(LEAST_ROWS, SHARE * len(matrix)):
+        hits = int((below & alike).sum())
+        if hits < max(LEAST_ROWS, SHARE * len(matrix)):
             continue
         factor = float(level[below & alike].median())
         yield Trace(
             "half_negative_rows",
             name,
-            f"in {marked} of {len(matrix)} rows the positive weights are the negative ones again, "
+            f"in {hits} of {len(matrix)} rows the positive weights are the negative ones again, "
             f"times {factor:.3f}: rows that hardly any image activates, so that those it does can "
             "be read from the gradient (trap weights).",
-            {"rows": marked, "of": len(matrix), "factor": factor},
+            {"rows": hits, "of": len(matrix), "factor": factor},
         )
 
 

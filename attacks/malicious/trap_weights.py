@@ -157,7 +157,7 @@ class TrapWeights:
                 groups.append((int(members.sum()), float(beyond[row]), row))
                 free &= ~members
         groups.sort(key=lambda group: (-group[0], group[1]))
-        chosen = torch.tensor([row for *_, row in groups[: evidence.count]], dtype=torch.int64)
-        confirmed = sum(size > 1 for size, *_ in groups[: evidence.count])
-        rows = active[chosen]
-        return ReadOut(rows, images[chosen].view(-1, *evidence.shape), biases[rows], confirmed)
+        choice = torch.tensor([row for *_, row in groups[: evidence.count]], dtype=torch.int64)
+        agreements = sum(size > 1 for size, *_ in groups[: evidence.count])
+        rows = active[choice]
+        return ReadOut(rows, images[choice].view(-1, *evidence.shape), biases[rows], agreements)

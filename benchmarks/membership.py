@@ -1,4 +1,4 @@
-"""Who is told to be in the data: `python benchmarks/membership.py`, about 8 CPU minutes.
+"""Who is told to be in the data: `python benchmarks/membership.py`, about 15 CPU minutes.
 
 Federations of ten clients are trained for 30 rounds (FedAvg), without a defense and under DP-SGD,
 and their server asks of everybody whether they are in each client's data. The class that is taken
@@ -12,9 +12,9 @@ import time
 import torch
 
 from fedaudit.captures.simulate.simulated_source import simulation_of
-from fedaudit.core.inference import Membership
+from fedaudit.core.measures import Rate
 from fedaudit.core.scenario import Choice, Federation, Scenario, Study
-from fedaudit.reports.membership_lines import recall, strongest_score
+from fedaudit.scoring.membership_judge import RATES
 from fedaudit.stats.intervals import holm
 from fedaudit.study.run_inference import infer_membership
 
@@ -35,9 +35,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print("| people | network | defense | people told, 1 % FPR | by | AUC | FedMIA: AUC", end=" ")
-    print("| photos told, 1 % FPR | smallest p (Holm) | outsiders' p | properties: ρ (p)", end=" ")
-    print("| CPU s |\n|---|---|---|---|---|---|---|---|---|---|---|---|", flush=True)
+    print("One line a federation, then one for each of its attacks.")
     for faces in options.sets:
         for network in options.networks:
             for epsilon in (None, *options.epsilons):
@@ -60,27 +58,27 @@ def _line(faces: str, network: str, epsilon: float | None, rounds: int, seed: in
     began = time.process_time()
     found = infer_membership(simulation_of(study, scenario, defense), "members", name)
     spent = time.process_time() - began
-    label = "none" if epsilon is None else f"DP-SGD, ε = {epsilon:g} per image"
-    people = strongest_score(found, "person")
-    if people is None:
+    if not found.scores:
         raise SystemExit(found.reason)
-    auc = next(one.auc for one in found.scores if (one.attack, one.level) == ("FedMIA", "person"))
-    adjusted = min(holm([one.p_value for one in found.scores]))
-    properties = ", ".join(
-        f"{one.property} {one.correlation:.2f} ({one.p_value:.2g})" for one in found.properties
-    )
+    label = "none" if epsilon is None else f"DP-SGD, ε = {epsilon:g} per image"
+    adjusted = holm([one.p_value for one in found.scores])
     print(
-        f"| {faces}, {found.members} in, {found.outsiders} out | {network} | {label} "
-        f"| {_told(found, 'person')} | {people.attack} | {people.auc:.2f} | {auc:.2f} "
-        f"| {_told(found, 'image')} | {adjusted:.2g} | {found.control:.2g} "
-        f"| {properties} | {spent:.0f} |",
-        flush=True,
+        f"\n{faces}, {network}, {label}, seed {seed}: {found.members} in, {found.outsiders} out; "
+        f"smallest p after Holm {min(adjusted):.2g}, outsiders' p {found.control:.2g}, "
+        f"{spent:.0f} CPU s\n\n| told by | level | at 0.1 % FPR | at 1 % FPR "
+        "| AUC (chance below) | p (Holm) |\n|---|---|---|---|---|---|"
     )
+    for one, p in zip(found.scores, adjusted, strict=True):
+        told = {at.fpr: at.tpr for at in one.recalls}
+        cells = " | ".join(_rate(told.get(fpr)) for fpr in RATES)
+        area = f"{one.auc:.2f} ({one.shuffled:.2f})"
+        print(f"| {one.attack} | {one.level} | {cells} | {area} | {p:.2g} |")
+    print("\n| property | rank correlation | p |\n|---|---|---|")
+    for name in found.properties:
+        print(f"| {name.property} | {name.correlation:.2f} | {name.p_value:.2g} |", flush=True)
 
 
-def _told(found: Membership, level: str) -> str:
-    score = strongest_score(found, level)
-    rate = recall(score)[1] if score else None
+def _rate(rate: Rate | None) -> str:
     return f"{rate.value:.0%} ({rate.low:.0%} to {rate.high:.0%})" if rate else "—"
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from fedaudit.attacks.membership.property_regression import SHADOWS
+from fedaudit.attacks.membership.shadow_clients import SHADOWS
 from fedaudit.core.inference import Membership, MembershipScore, PropertyScore
 from fedaudit.core.measures import Rate
 from fedaudit.core.scenario import Study

@@ -38,6 +38,11 @@ FAULTS: Mapping[str, tuple[Severity, str, str]] = {
         "The noise that is claimed is not in what was shared",
         "Look at where noise is added: before anything leaves the device, to every parameter.",
     ),
+    "noise that repeats": (
+        "high",
+        "Different updates carry the same noise, which cancels in their difference",
+        "Draw noise anew in each round and at each client, from a secure source without a seed.",
+    ),
     "buffers in clear": (
         "medium",
         "Batch-norm buffers are sent in clear, outside the protection of the parameters",

@@ -6,15 +6,15 @@ that the round's mean update gives is taken, for members and others alike.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedaudit.core.errors import AttackError
+from fedaudit.attacks.membership.client_steps import step_of
+from fedaudit.attacks.membership.shadow_clients import Shadows
 from fedaudit.core.observation import Observation
-from fedaudit.core.shared import Update
 from fedaudit.models.batch_norm import running_statistics
 from fedaudit.models.zoo import build, parameters_of
 
@@ -33,31 +33,44 @@ class Measurements:
             local model gives the photo's class.
         alignment: The same shape, in [-1, 1]: cosine between the update and the step that the
             photo alone asks for.
+        shadows: `[rounds, shadows, photos]`, as `loss`, of the local models of shadow clients; NaN
+            where one trained on the photo's person. None without shadow clients.
+        strangers: `[photos, photos]`, in each row of whom the server knows that they are in
+            nobody's data, the row's own person aside. None without shadow clients.
     """
 
     loss: Tensor
     alignment: Tensor
-
-    def of(self, photos: Sequence[int]) -> "Measurements":
-        """Of these photos only."""
-        index = torch.tensor(list(photos), dtype=torch.long)
-        return Measurements(self.loss[..., index], self.alignment[..., index])
+    shadows: Tensor | None = None
+    strangers: Tensor | None = None
 
 
 def joined(rounds: Sequence[Measurements]) -> Measurements:
     """Measurements of several rounds, in order, of the same clients and photos."""
+    shadows = [one.shadows for one in rounds if one.shadows is not None]
     return Measurements(
-        torch.cat([one.loss for one in rounds]), torch.cat([one.alignment for one in rounds])
+        torch.cat([one.loss for one in rounds]),
+        torch.cat([one.alignment for one in rounds]),
+        torch.cat(shadows) if len(shadows) == len(rounds) else None,
+        rounds[0].strangers,
     )
 
 
-def measure_round(seen: Sequence[Observation], photos: Tensor) -> Measurements:
+def measure_round(
+    seen: Sequence[Observation],
+    photos: Tensor,
+    *,
+    people: Sequence[str] = (),
+    shadows: Shadows | None = None,
+) -> Measurements:
     """Measure candidate photos against one round.
 
     Args:
         seen: What the server saw of each client in this round, in the order of the clients. All
             started from the same model.
         photos: `[N, C, H, W]` in [0, 1].
+        people: `[N]` whom each shows, by the names that `shadows` has.
+        shadows: Shadow clients of the same round.
 
     Returns:
         Measurements of one round.
@@ -70,7 +83,7 @@ def measure_round(seen: Sequence[Observation], photos: Tensor) -> Measurements:
     model = build(first.model, first.before).eval()
     before = {name: value.detach() for name, value in parameters_of(model).items()}
     fixed = {name: value.detach() for name, value in running_statistics(model).items()}
-    steps = [_step(one, before) for one in seen]
+    steps = [step_of(one, before) for one in seen]
     mean = {name: torch.stack([step[name] for step in steps]).mean(0) for name in before}
     labels = _log_probabilities(model, _moved(before, mean) | fixed, photos).argmax(1)
     each = torch.arange(len(photos))
@@ -79,31 +92,25 @@ def measure_round(seen: Sequence[Observation], photos: Tensor) -> Measurements:
         for step in steps
     ]
     alignment = _alignment(model, before, fixed, steps, photos, labels)
-    return Measurements(torch.stack(losses)[None], alignment[None])
+    found = Measurements(torch.stack(losses)[None], alignment[None])
+    if shadows is None:
+        return found
+    of_shadows = torch.stack(
+        [
+            _log_probabilities(model, _moved(before, step_of(one, before)) | fixed, photos)[
+                each, labels
+            ]
+            for one in shadows.seen
+        ]
+    )
+    of_shadows[shadows.trained_on(people)] = torch.nan
+    known = frozenset().union(*shadows.people)
+    strangers = [[one in known and one != other for one in people] for other in people]
+    return replace(found, shadows=of_shadows[None], strangers=torch.tensor(strangers))
 
 
 def _moved(before: Mapping[str, Tensor], step: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value + step[name] for name, value in before.items()}
-
-
-def _step(one: Observation, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """How the client's update moves each parameter."""
-    update = next((sent for sent in one.shared if isinstance(sent, Update)), None)
-    if update is None:
-        raise AttackError(
-            "membership is read off each client's update, and the server has none of this client "
-            "alone. In a study, leave out secure aggregation and methods that share no update."
-        )
-    missing = [name for name in before if name not in update.tensors or name not in one.before]
-    if missing:
-        raise AttackError(
-            f"{missing[0]} and {len(missing) - 1} other tensors stay on the devices, and membership"
-            " is read off updates of the whole model. Use a method with one head for all, such as "
-            "fedavg."
-        )
-    lr = one.training.lr if one.training else 0.1  # of a gradient; only its size depends on it
-    factor = -lr if update.kind == "gradient" else 1.0
-    return {name: factor * update.tensors[name].detach() for name in before}
 
 
 @torch.no_grad()

@@ -33,6 +33,7 @@ class FaceSet:
         classes: `[N]` class of each picture, of a set that shows no faces: its images stand for
             themselves, as "CLASS #NUMBER" among `people`, and labels are classes. () of faces.
         expressions: `[N]` facial expression of each photo; () where the set states none.
+        attributes: By name, `[N]` whether each photo has it ("glasses"); () where none are stated.
         notes: What a report must say of how the photos were prepared; without names.
         left_out: Sources of photos that the set was to have and has not, each with the reason.
     """
@@ -45,6 +46,7 @@ class FaceSet:
     public: bool = False
     has_identities: bool = True
     expressions: tuple[str, ...] = ()
+    attributes: tuple[tuple[str, tuple[bool, ...]], ...] = ()
     notes: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()

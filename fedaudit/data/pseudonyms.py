@@ -61,6 +61,7 @@ def hide_names(faces: FaceSet, key: bytes) -> FaceSet:
         people=tuple(hidden[k] for k in order),
         sources=tuple(f"{hidden[k]}/{number}" for number, k in enumerate(order)),
         expressions=tuple(faces.expressions[k] for k in order if faces.expressions),
+        attributes=tuple((name, tuple(has[k] for k in order)) for name, has in faces.attributes),
         left_out=tuple((pseudonym(s.split("/")[0], key), why) for s, why in faces.left_out),
     )
 

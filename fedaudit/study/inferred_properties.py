@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedaudit.attacks.membership.property_regression import Auxiliary
+from fedaudit.attacks.membership.shadow_clients import Auxiliary
 from fedaudit.core.inference import PropertyScore
 from fedaudit.core.seeds import seed_for
 from fedaudit.data.lighting_pose import lighting, pose
@@ -48,6 +48,7 @@ def properties_of(simulation: Simulation, photos: Sequence[int]) -> dict[str, Te
             ("face turned to the right", pose),
         )
     }
+    found |= {name: torch.tensor(has) for name, has in faces.attributes}
     for expression in sorted(set(faces.expressions)):
         found[f"expression: {expression}"] = torch.tensor(
             [one == expression for one in faces.expressions]

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.membership.client_scores import score
-from fedaudit.attacks.membership.property_regression import Auxiliary, property_shares
+from fedaudit.attacks.membership.property_regression import property_shares
 from fedaudit.attacks.membership.round_measurements import Measurements, joined, measure_round
+from fedaudit.attacks.membership.shadow_clients import Auxiliary, train_shadow_clients
 from fedaudit.captures.simulate.simulated_source import simulation_of
 from fedaudit.core.client import ClientReturn
 from fedaudit.core.errors import AttackError
@@ -63,7 +64,9 @@ def infer_membership(simulation: Simulation, scenario: str, defense: str) -> Mem
         return replace(found, reason=why)
     auxiliary = auxiliary_photos(simulation)
     try:
-        measured, told = _measured(simulation, photos, found.rounds, auxiliary)
+        measured, told = _measured(
+            simulation, photos, [one.person for one in candidates], found.rounds, auxiliary
+        )
     except AttackError as error:
         return replace(found, reason=str(error))
     scores = score(measured)
@@ -118,6 +121,7 @@ def _photos_of(
 def _measured(
     simulation: Simulation,
     photos: Sequence[int],
+    people: Sequence[str],
     rounds: Sequence[int],
     auxiliary: Auxiliary | None,
 ) -> tuple[Measurements, dict[str, Tensor]]:
@@ -144,15 +148,17 @@ def _measured(
             )
             for client, returned in returns.items()
         ]
-        measured.append(measure_round(seen, images))
-        if auxiliary is not None:
-            shares = property_shares(
-                seen,
-                auxiliary,
-                training=training,
-                photos=max(map(len, simulation.split.photos)),
-                generator=generator_for("shadow clients", simulation.seed, number),
-            )
-            for name, share in shares.items():
-                told.setdefault(name, []).append(share)
+        if auxiliary is None:
+            measured.append(measure_round(seen, images))
+            continue
+        shadows = train_shadow_clients(
+            seen,
+            auxiliary,
+            training=training,
+            photos=max(map(len, simulation.split.photos)),
+            generator=generator_for("shadow clients", simulation.seed, number),
+        )
+        measured.append(measure_round(seen, images, people=people, shadows=shadows))
+        for name, share in property_shares(seen, shadows).items():
+            told.setdefault(name, []).append(share)
     return joined(measured), {name: torch.stack(parts).mean(0) for name, parts in told.items()}

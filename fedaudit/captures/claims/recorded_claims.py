@@ -20,7 +20,15 @@ FILTER = "NVFlare filter "
 SPENT = "svt_privacy_budget.epsilon_total"
 """Metric in which the recording keeps what NVFlare's own ledger says of a message."""
 EXAMPLES = frozenset({"example", "image", "sample", "record"})
-BROKEN = frozenset({"less noise than claimed", "inconsistent sensitivity"})
+BROKEN = frozenset(
+    {
+        "less noise than claimed",
+        "inconsistent sensitivity",
+        "noise that repeats",
+        "buffers in clear",
+    }
+)
+"""Faults by which a claim does not hold of what was sent."""
 OUTSIDE = {"buffers in clear": "buffers", "counters in the clipping norm": "counters"}
 
 
@@ -87,7 +95,7 @@ def of_claim(
     delta = claim.delta or run.delta
     missing = _missing(claim, run)
     base = replace(unjudged(stated), claimed=claim.epsilon, missing=missing, outside=tuple(outside))
-    evidence = [one.evidence for one in shown if one.name in BROKEN]
+    evidence = [one.evidence for one in shown if one.fault and one.name in BROKEN]
     if claim.noise == 0:
         return replace(
             base,
@@ -211,7 +219,13 @@ def _of_filter(
     name: str, run: RunSize, outside: Sequence[Gap], spent: Sequence[float]
 ) -> ClaimVerdict:
     """A filter that messages name; its settings are not recorded, its ledger may be."""
-    stated = StatedMechanism(name=name, place="recorded messages", unread=CATALOG[name].positions)
+    # A recording holds no comments: what a filter is called is all that those who rely on it read.
+    stated = StatedMechanism(
+        name=name,
+        place="recorded messages",
+        unread=CATALOG[name].positions,
+        label=name if name.endswith("Privacy") else "",
+    )
     verdict = judge(stated, run)
     if not spent or name != "SVTPrivacy":
         return replace(verdict, outside=(*verdict.outside, *outside))

@@ -20,6 +20,7 @@ from fedaudit.captures.format.stated_training import local_training
 from fedaudit.captures.format.update_measures import Measures
 from fedaudit.captures.inspect.aggregates import flaws_of_sum, identical_sum, stated_sums
 from fedaudit.captures.inspect.applicable_attacks import AttackFit, attacks_for
+from fedaudit.captures.inspect.missing_noise import repeated_noise
 from fedaudit.captures.inspect.round_measures import Anomaly, look_at_round
 from fedaudit.captures.inspect.seen_protections import (
     is_whole,
@@ -141,6 +142,8 @@ def inspect(
         counts_of_steps |= steps
         rounds.append(_summary(number, view.stored, view.broadcast is not None, measures))
         example = example or next(iter(view.stored), None)
+    noisy = [one.round for one in seen if one.name == "noise" and one.round is not None]
+    seen += repeated_noise(capture, noisy) if noisy else []
     known = stated(capture.facts)
     training = local_training(capture.facts, example.message) if example else None
     return Inspection(

@@ -13,6 +13,7 @@ from torch import Tensor
 from fedaudit.captures.format.capture_facts import Facts
 from fedaudit.captures.format.tensor_names import STATISTICS, is_buffer
 from fedaudit.captures.format.update_measures import Measures
+from fedaudit.captures.inspect.missing_noise import missing_noise
 from fedaudit.core.recorded_run import Protection
 
 COUNTED = "counters in the clipping norm"
@@ -174,9 +175,12 @@ def _bound(norms: Sequence[float]) -> tuple[float, int] | None:
 
 
 def _noise(number: int, usable: Sequence[Measures], facts: Facts) -> list[Protection]:
+    absent = missing_noise(number, usable, facts)
+    if absent:
+        return absent
     deviations = [d for m in usable if (d := _noise_deviation(m)) is not None]
     if not deviations:
-        return _missing_noise(number, usable, facts)
+        return []
     middle = sorted(deviations)[len(deviations) // 2]
     evidence = (
         f"in {len(deviations)} of {len(usable)} updates all layers have the same root mean square "
@@ -184,30 +188,6 @@ def _noise(number: int, usable: Sequence[Measures], facts: Facts) -> list[Protec
         "the update"
     )
     return [Protection("noise", False, evidence, number, len(deviations), middle)]
-
-
-def _missing_noise(number: int, usable: Sequence[Measures], facts: Facts) -> list[Protection]:
-    """Noise that every client is said to add leaves no layer quieter than itself."""
-    claim = facts.dp
-    if claim is None or claim.where == "server" or not claim.noise or claim.clip is None:
-        return []
-    deviation = claim.noise * (claim.sensitivity or claim.clip)
-    of_images = claim.unit not in {None, "client"}
-    if of_images:
-        # Noise of σC on the sum of a batch, averaged, in each step of SGD; momentum adds to it.
-        known = facts.lr and facts.batch_size and (facts.optimizer or "sgd").lower() == "sgd"
-        if not known or facts.lr is None or facts.batch_size is None:
-            return []
-        deviation *= facts.lr / facts.batch_size * math.sqrt(facts.local_steps or 1)
-    quiet = [min(layer.rms for layer in m.layers.values() if layer.size >= 16) for m in usable]
-    if not quiet or max(quiet) > deviation / 2:
-        return []
-    evidence = (
-        f"noise of {'lr · σ·C / batch · √steps' if of_images else 'σ·C'} = {deviation:.3g} a "
-        "parameter is claimed, and every update has a layer whose "
-        f"root mean square is {max(quiet):.3g} or less: the noise is not in what was shared"
-    )
-    return [Protection("less noise than claimed", True, evidence, number, len(quiet), max(quiet))]
 
 
 def _sparsity(number: int, usable: Sequence[Measures]) -> list[Protection]:

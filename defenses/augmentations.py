@@ -53,22 +53,22 @@ def rotate(images: Tensor, degrees: Tensor) -> Tensor:
 
 def shear_x(images: Tensor, amount: Tensor) -> Tensor:
     """Rows shifted by `amount [N]` times their distance from the middle."""
-    return _moved(images, (0, 1), amount)
+    return _move(images, (0, 1), amount)
 
 
 def shear_y(images: Tensor, amount: Tensor) -> Tensor:
     """Columns shifted by `amount [N]` times their distance from the middle."""
-    return _moved(images, (1, 0), amount)
+    return _move(images, (1, 0), amount)
 
 
 def translate_x(images: Tensor, share: Tensor) -> Tensor:
     """Shifted to the left by `share [N]` of the width."""
-    return _moved(images, (0, 2), 2 * share)
+    return _move(images, (0, 2), 2 * share)
 
 
 def translate_y(images: Tensor, share: Tensor) -> Tensor:
     """Shifted upward by `share [N]` of the height."""
-    return _moved(images, (1, 2), 2 * share)
+    return _move(images, (1, 2), 2 * share)
 
 
 def brightness(images: Tensor, amount: Tensor) -> Tensor:
@@ -145,7 +145,7 @@ OPERATIONS: Mapping[str, Kind] = {
 }
 
 
-def _moved(images: Tensor, entry: tuple[int, int], amounts: Tensor) -> Tensor:
+def _move(images: Tensor, entry: tuple[int, int], amounts: Tensor) -> Tensor:
     """`affine` by the identity but for one entry of the matrix, which is `amounts [N]`."""
     matrix = torch.eye(2, 3).to(amounts).repeat(len(amounts), 1, 1)
     matrix[:, entry[0], entry[1]] = amounts

@@ -45,7 +45,7 @@ class Censor:
 
     def __call__(self, step: ClientStep) -> ClientStep:
         """Replace what the step shares."""
-        return with_changed_updates(step, self._replaced)
+        return with_changed_updates(step, self._replace)
 
     def replay(self, count: int) -> Replayed:
         """One draw for each of an attacker's gradients, without the choice among several."""
@@ -54,7 +54,7 @@ class Censor:
     keeps_claims = False
     facts = public_settings("censor")
 
-    def _replaced(
+    def _replace(
         self, update: Update, task: ClientTask, reply: ClientReturn
     ) -> Mapping[str, Tensor]:
         model = received_network(task, reply)

@@ -175,7 +175,7 @@ def together(claims: Iterable[Claim]) -> tuple[Claim, ...]:
 
     Different units or neighbors stand side by side: no one (ε, δ) states both.
     """
-    return tuple(_composed(group, _most(group)) for group in by_unit(claims))
+    return tuple(_compose(group, _most(group)) for group in by_unit(claims))
 
 
 def over_rounds(rounds: Sequence[tuple[Claim, ...]]) -> tuple[Claim, ...]:
@@ -184,7 +184,7 @@ def over_rounds(rounds: Sequence[tuple[Claim, ...]]) -> tuple[Claim, ...]:
     known = [length for length in lengths if length is not None]
     total = sum(known) if len(known) == len(lengths) else None
     groups = by_unit(claim for claims in rounds for claim in claims)
-    return tuple(_composed(group, total) for group in groups)
+    return tuple(_compose(group, total) for group in groups)
 
 
 def _most(claims: Iterable[Claim]) -> int | None:
@@ -192,12 +192,12 @@ def _most(claims: Iterable[Claim]) -> int | None:
     return None if None in rounds else max(r for r in rounds if r is not None)
 
 
-def _composed(claims: Sequence[Claim], rounds: int | None) -> Claim:
+def _compose(claims: Sequence[Claim], rounds: int | None) -> Claim:
     """One claim of several of the same unit and neighbor relation, for everything they cover."""
     if len(claims) == 1:
         return replace(claims[0], rounds=rounds)
     covers, gaps = joint_scope(claims)
-    epsilon, delta, accountant = _spent(claims)
+    epsilon, delta, accountant = _spend(claims)
     mechanisms = dict.fromkeys(claim.mechanism for claim in claims)
     settings: dict[str, float | str] = {}
     for claim in claims:
@@ -214,18 +214,18 @@ def _composed(claims: Sequence[Claim], rounds: int | None) -> Claim:
         accountant=accountant,
         sampling="; ".join(dict.fromkeys(claim.sampling for claim in claims if claim.sampling)),
         stage="training" if all(c.stage == "training" for c in claims) else "sending",
-        spendings=_merged(spending for claim in claims for spending in claim.spendings),
+        spendings=_merge(spending for claim in claims for spending in claim.spendings),
     )
 
 
-def _spent(claims: Sequence[Claim]) -> tuple[float, float, str]:
+def _spend(claims: Sequence[Claim]) -> tuple[float, float, str]:
     """ε, δ and their accountant: its own where all mechanisms are known to one, else the sum.
 
     The sum is basic composition (Dwork & Roth 2014, theorem 3.16).
     """
     accountants = tuple(dict.fromkeys(claim.accountant for claim in claims))
     deltas = {claim.delta for claim in claims}
-    spendings = _merged(spending for claim in claims for spending in claim.spendings)
+    spendings = _merge(spending for claim in claims for spending in claim.spendings)
     laws = {spending.law for claim in claims for spending in claim.spendings or (STATED,)}
     name = accountants[0].removeprefix("opacus ")
     if len(accountants) == 1 and laws == {"gaussian"} and len(deltas) == 1:
@@ -244,7 +244,7 @@ def _spent(claims: Sequence[Claim]) -> tuple[float, float, str]:
     )
 
 
-def _merged(spendings: Iterable[Spending]) -> tuple[Spending, ...]:
+def _merge(spendings: Iterable[Spending]) -> tuple[Spending, ...]:
     """Equal mechanisms as one, run as often as all of them."""
     runs: dict[Spending, int] = {}
     for spending in spendings:

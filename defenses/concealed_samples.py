@@ -94,9 +94,9 @@ class ConcealedSamples:
 
     def labels_beside(self, own: Tensor, others: Tensor) -> Tensor:
         """Class probabilities `[copies, K]` of a photo and its samples, as `Conceals` says."""
-        return torch.cat([own[None], self._blended(own, others)])
+        return torch.cat([own[None], self._blend(own, others)])
 
-    def _blended(self, own: Tensor, other: Tensor) -> Tensor:
+    def _blend(self, own: Tensor, other: Tensor) -> Tensor:
         return self.blend * other + (1 - self.blend) * own
 
     def _beside(self, model: nn.Module, task: ClientTask) -> ImageTransform:
@@ -110,8 +110,8 @@ class ConcealedSamples:
             samples, marks = [images], [soft[: len(images)]]
             for _ in range(self.each):
                 other, target = _others(pool, soft, len(images), generator)
-                start = self._blended(images, other)
-                mark = self._blended(soft[: len(images)], target)
+                start = self._blend(images, other)
+                mark = self._blend(soft[: len(images)], target)
                 parts = [
                     self.search(model, *part)
                     for part in zip(

@@ -236,13 +236,13 @@ class Quantize:
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """The gradients, each rounded by draws of its own."""
-        return {name: self._rounded(value, generator) for name, value in batch.items()}
+        return {name: self._round(value, generator) for name, value in batch.items()}
 
     def expected(self, batch: Batch) -> dict[str, Tensor]:
         """The gradients themselves: the rounding is unbiased."""
         return dict(batch)
 
-    def _rounded(self, value: Tensor, generator: torch.Generator) -> Tensor:
+    def _round(self, value: Tensor, generator: torch.Generator) -> Tensor:
         flat = value.flatten(1)
         size = min(self.bucket or flat.shape[1], flat.shape[1])
         rows = F.pad(flat, (0, -flat.shape[1] % size)).view(len(flat), -1, size)

@@ -39,7 +39,7 @@ def on_sending(step: ClientStep, transforms: Sequence[GradientTransform]) -> Cli
     over all local steps (FedAvg), which is about the learning rate times as large.
     """
     return with_changed_updates(
-        step, lambda payload, task, _: _changed(payload.tensors, transforms, task.generator)
+        step, lambda payload, task, _: _change(payload.tensors, transforms, task.generator)
     )
 
 
@@ -64,7 +64,7 @@ def with_error_feedback(step: ClientStep, transforms: Sequence[GradientTransform
                 name: value + task.memory.get(f"{number}/{name}", torch.zeros_like(value))
                 for name, value in payload.tensors.items()
             }
-            tensors = _changed(due, transforms, task.generator)
+            tensors = _change(due, transforms, task.generator)
             memory |= {f"{number}/{name}": due[name] - value for name, value in tensors.items()}
             shared.append(replace(payload, tensors=tensors))
         return replace(reply, shared=tuple(shared), memory=memory)
@@ -85,7 +85,7 @@ def sparse_bytes(tensors: Mapping[str, Tensor]) -> int:
     return min(8 * left, 4 * numbers)
 
 
-def _changed(
+def _change(
     tensors: Mapping[str, Tensor],
     transforms: Sequence[GradientTransform],
     generator: torch.Generator,

@@ -109,7 +109,7 @@ class SecureAggregation:
         def add(
             parts: Sequence[Mapping[str, Tensor]], weights: Sequence[float]
         ) -> dict[str, Tensor]:
-            vectors, total = masked_sum(self._fixed(parts, weights), generator)
+            vectors, total = masked_sum(self._fixed_point(parts, weights), generator)
             uploads.append(MaskedVectors(vectors))
             mean = decode(total, clip=self.clip, bits=self.bits)
             pieces = torch.split(mean, [value.numel() for value in parts[0].values()])
@@ -121,7 +121,7 @@ class SecureAggregation:
         sums = sum_securely([returns[client] for client in sorted(returns)], add)
         return (*sums, *uploads)
 
-    def _fixed(
+    def _fixed_point(
         self, parts: Sequence[Mapping[str, Tensor]], weights: Sequence[float]
     ) -> list[Tensor]:
         """What clients put in, one vector of the ring each."""

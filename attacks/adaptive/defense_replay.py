@@ -32,14 +32,14 @@ def replay_of(defenses: Sequence[DefenseFacts], count: int) -> Replayed:
     mean: list[GradientTransform] = []
     images: list[ImageTransform] = []
     for facts in defenses:
-        replay = _replayed(facts, count)
+        replay = _replay(facts, count)
         each += replay.each
         mean += replay.mean
         images = [*replay.images, *images]  # the last defense changes the photos first
     return Replayed(tuple(each), tuple(mean), tuple(images))
 
 
-def _replayed(facts: DefenseFacts, count: int) -> Replayed:
+def _replay(facts: DefenseFacts, count: int) -> Replayed:
     if facts.name == "none":
         return Replayed()
     defense = installed_defense(facts)

@@ -58,7 +58,7 @@ def is_cut(tensors: Tensors) -> tuple[bool, bool]:
         return False, False
     many = len(rest) >= ENOUGH
     if len(rest) > SAMPLE:
-        rest = rest[torch.randint(len(rest), (SAMPLE,), generator=_fixed())]
+        rest = rest[torch.randint(len(rest), (SAMPLE,), generator=_generator())]
     return float(torch.quantile(rest, 0.001)) > SMALLEST * float(rest.median()), many
 
 
@@ -85,7 +85,7 @@ def misses_entries(tensors: Tensors, count: int) -> bool:
         units += int((rows | shifts).sum()) if weight.dim() == 1 else int(rows.sum())
     if units >= FEWEST_UNITS and misses > MISSED * units:
         return True
-    return any(_scattered(v, count) for v in tensors.values() if v.dim() == 2)
+    return any(_is_scattered(v, count) for v in tensors.values() if v.dim() == 2)
 
 
 def _with_bias(tensors: Tensors) -> Iterator[tuple[Tensor, Tensor]]:
@@ -97,7 +97,7 @@ def _with_bias(tensors: Tensors) -> Iterator[tuple[Tensor, Tensor]]:
             yield weight, bias
 
 
-def _scattered(matrix: Tensor, count: int) -> bool:
+def _is_scattered(matrix: Tensor, count: int) -> bool:
     """Whether zeros of a fully connected layer's gradient `[D, F]` lie in no blocks.
 
     N images' gradient is a sum of N products: a row is zero where all images are that its unit
@@ -109,7 +109,7 @@ def _scattered(matrix: Tensor, count: int) -> bool:
     rows, columns = mask.shape
     if min(rows, columns) < FEWEST or bool(mask.all()):
         return False
-    keys = torch.randint(2**30, (columns,), generator=_fixed()).to(matrix.device).double()
+    keys = torch.randint(2**30, (columns,), generator=_generator()).to(matrix.device).double()
     kinds = len(set((mask.double() @ keys).tolist()))  # sums of whole numbers, exact below 2⁵³
     return kinds > max(rows / 2, 2.0**count - 1)
 
@@ -139,7 +139,7 @@ def masked(
         least = MASKED_COLUMNS
     else:
         # Neither black nor white, so that pixels count as live.
-        images = 0.05 + 0.9 * smooth_noise(GENERIC, image, _fixed())
+        images = 0.05 + 0.9 * smooth_noise(GENERIC, image, _generator())
         with torch.no_grad():
             live = network.features(images.to(next(network.parameters()))) != 0
         must = live.all(0).to(mask.device)
@@ -152,5 +152,5 @@ def masked(
     return min(most, max(0.0, 1 - float(mask.double().mean()) - dead))
 
 
-def _fixed() -> torch.Generator:
+def _generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)

@@ -107,7 +107,7 @@ def followed(transform: GradientTransform, probe: Batch) -> GradientTransform:
     draws = 1 if torch.equal(one, two) else DRAWS
     source: object = transform  # a function may have more than it is called by
     if isinstance(source, Draws):
-        return partial(_expected, source)
+        return partial(_expectation, source)
     flat = _is_flat(transform, probe)
 
     def smooth(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -122,7 +122,7 @@ def followed(transform: GradientTransform, probe: Batch) -> GradientTransform:
     return smooth
 
 
-def _expected(transform: Draws, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+def _expectation(transform: Draws, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
     del generator
     return transform.expected(batch)
 

@@ -123,7 +123,7 @@ class RGap:
                 "r_gap starts at a fully connected head with bias, whose gradient is what arrives "
                 'there. Use head = "linear".'
             )
-        upstream = _shared(target, f"{head.name}.bias")[None]
+        upstream = _require(target, f"{head.name}.bias")[None]
         value: Tensor | None = None
         solutions: list[Solution] = []
         for layer in reversed(stack):
@@ -131,7 +131,7 @@ class RGap:
                 assert value is not None
                 value, upstream = layer.back(value, upstream)
                 continue
-            gradient = _shared(target, f"{layer.name}.weight")
+            gradient = _require(target, f"{layer.name}.weight")
             value, solution = self._solve(layer, value, upstream, gradient, generator)
             upstream = layer.transposed(upstream)
             solutions.append(solution)
@@ -204,7 +204,7 @@ def _least_squares(
     return x, left / max(total, 1e-300), iterations
 
 
-def _shared(target: Mapping[str, Tensor], name: str) -> Tensor:
+def _require(target: Mapping[str, Tensor], name: str) -> Tensor:
     """A gradient in double precision, which must have been shared."""
     value = target.get(name)
     if value is None:

@@ -47,7 +47,7 @@ class UntrainedPrior:
         self.noise = torch.rand(count, noise_channels, height, columns, generator=generator) - 0.5
         with torch.device("meta"):  # the constructors would draw from the global generator
             network = _UNet(noise_channels, channels, width, scales)
-        self.network = _initialized(network.to_empty(device="cpu"), generator)
+        self.network = _initialize(network.to_empty(device="cpu"), generator)
 
     def parameters(self) -> dict[str, Tensor]:
         """Copies of the first weights, leaves to search."""
@@ -101,7 +101,7 @@ def _scales(side: int) -> int:
     return min(4, side.bit_length() - 3)
 
 
-def _initialized(network: nn.Module, generator: torch.Generator) -> nn.Module:
+def _initialize(network: nn.Module, generator: torch.Generator) -> nn.Module:
     """Weights as He et al. (ICCV 2015) draw them, from `generator`."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

@@ -245,7 +245,7 @@ def _changed_architecture(
             )
 
 
-def _normalized(model: Mapping[str, Tensor]) -> set[str]:
+def _before_norm(model: Mapping[str, Tensor]) -> set[str]:
     """Weights without a bias that are followed by scale and shift of as many channels."""
     names = list(model)
     return {
@@ -265,7 +265,7 @@ def _jumps(model: Mapping[str, Tensor], previous: Mapping[str, Tensor]) -> Itera
     first honest steps of a fresh network may turn them anywhere (MobileFaceNet: by seven times
     their length, cosine 0.1).
     """
-    free = _normalized(model)
+    free = _before_norm(model)
     for name, tensor in model.items():
         old = previous.get(name)
         if old is None or old.shape != tensor.shape or tensor.dim() < 2 or name in free:

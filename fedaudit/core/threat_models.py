@@ -64,7 +64,7 @@ def threat_model(name: str, grant: Iterable[str] = (), deny: Iterable[str] = ())
     grants, denials = _facts(grant), _facts(deny)
     if both := grants & denials:
         raise ConfigError(
-            f"{_listed(both)} stands in both grant and deny. Remove it from one of the two."
+            f"{_list(both)} stands in both grant and deny. Remove it from one of the two."
         )
     label = name + "".join(f"+{fact}" for fact in sorted(grants - base.grants))
     label += "".join(f"-{fact}" for fact in sorted(denials & base.grants))
@@ -105,5 +105,5 @@ def _facts(names: Iterable[str]) -> frozenset[Knowledge]:
     return frozenset(known[name] for name in names)
 
 
-def _listed(facts: Iterable[Knowledge]) -> str:
+def _list(facts: Iterable[Knowledge]) -> str:
     return ", ".join(repr(str(fact)) for fact in sorted(facts))

@@ -102,7 +102,7 @@ def _train(
                 order = torch.randperm(len(labels), generator=generator)
             which, order = order[:BATCH], order[BATCH:]
             optimizer.zero_grad()
-            loss = criterion(model(_varied(faces.images[which], generator)), labels[which])
+            loss = criterion(model(_vary(faces.images[which], generator)), labels[which])
             torch.autograd.backward(loss)
             if batch_norm:
                 nn.utils.clip_grad_norm_(parameters, LONGEST)
@@ -112,7 +112,7 @@ def _train(
     return {name: value for name, value in weights.items() if name not in head}
 
 
-def _varied(images: Tensor, generator: torch.Generator) -> Tensor:
+def _vary(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirrored and gray by chance, shifted and relit."""
     mirror, gray = torch.rand(2, len(images), 1, 1, 1, generator=generator) < 0.5
     images = torch.where(mirror, images.flip(3), images)

@@ -276,7 +276,7 @@ class Simulation:
                 if account:
                     account(client, returns[-1])
             uploads = [r.shared for r in returns]
-            server = self._combined(state, self._arrived(uploads, number), self.local(training))
+            server = self._combine(state, self._arrivals(uploads, number), self.local(training))
             public = published(defense_at(self.defense, state.public), uploads)
             state = State(
                 server,
@@ -288,7 +288,7 @@ class Simulation:
                 progress(number - rounds.start + 1, len(rounds))
         return state, time.perf_counter() - start
 
-    def _arrived(self, returns: list[tuple[Shared, ...]], number: int) -> Returns:
+    def _arrivals(self, returns: list[tuple[Shared, ...]], number: int) -> Returns:
         """What the server can make of round `number`: everything, or what an aggregator lets it."""
         if isinstance(self.method, Aggregates) and self.method.secure:
             return taken_apart(self.method.aggregate(returns))
@@ -299,7 +299,7 @@ class Simulation:
         some = {k: returns[k] for k in left}
         return taken_apart(aggregator.aggregate(some, len(returns), generator))
 
-    def _combined(
+    def _combine(
         self, state: State, returns: Returns, training: LocalTraining
     ) -> dict[str, Tensor]:
         """What the server holds after a round."""

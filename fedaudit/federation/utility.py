@@ -70,7 +70,7 @@ def measure(
     cost = step_cost(simulation, state) if costs else None
     broadcast = simulation.received(state, 0)
     update = sum(value.numel() * value.element_size() for value in broadcast.values())
-    return _estimated(
+    return _estimate(
         (scores.accuracies,),
         (fresh.accuracies,),
         tar_at_far=scores.tar_at_far,
@@ -107,7 +107,7 @@ def pool_trainings(trainings: Sequence[Utility], central: Sequence[Utility] = ()
         "central": reference,
         "training_claims": worst(t.training_claims for t in trainings),
     }
-    return _estimated(
+    return _estimate(
         tuple(row for t in trainings for row in t.accuracies),
         tuple(row for t in trainings for row in t.untrained_accuracies),
         **known,
@@ -128,7 +128,7 @@ def _difference(
     return crossed_mean(rows, low=-1.0)
 
 
-def _estimated(
+def _estimate(
     accuracies: tuple[tuple[float, ...], ...],
     chance: tuple[tuple[float, ...], ...],
     **measures: Any,

@@ -108,7 +108,7 @@ def attack(
     seen = Observation(
         model=spec,
         before=_broadcast(model, unshared),
-        shared=_shared(model, kind, tensors, buffers, images),
+        shared=_payloads(model, kind, tensors, buffers, images),
         image_shape=shape,
         batch_size=images,
         num_classes=classes,
@@ -130,19 +130,19 @@ def _resolve(name: str | Attack, settings: Mapping[str, Any] | None) -> Attack:
     method: Attack = create("attacks", name, settings or {}) if isinstance(name, str) else name
     if Knowledge.MANIPULATION in method.needs:
         raise KnowledgeError(
-            f"{_shown(name)} chooses what the server sends before there is an update: audit it in "
+            f"{_quote(name)} chooses what the server sends before there is an update: audit it in "
             'a study with threat_model = "F" (fedaudit.audit).'
         )
     if Update not in method.reads:
         kinds = ", ".join(sorted(kind.__name__ for kind in method.reads))
         raise KnowledgeError(
-            f"{_shown(name)} reads {kinds}, not a model update: audit it in a study whose method "
+            f"{_quote(name)} reads {kinds}, not a model update: audit it in a study whose method "
             "shares such things (fedaudit.audit)."
         )
     return method
 
 
-def _shown(name: str | Attack) -> str:
+def _quote(name: str | Attack) -> str:
     return f"attack {name!r}" if isinstance(name, str) else type(name).__name__
 
 
@@ -187,7 +187,7 @@ def _broadcast(model: nn.Module, local: Collection[str]) -> dict[str, Tensor]:
     return _copies({n: t for n, t in state.items() if n not in local}, model)
 
 
-def _shared(
+def _payloads(
     model: nn.Module,
     kind: Literal["gradient", "delta"],
     update: Mapping[str, Tensor],

@@ -54,7 +54,7 @@ def find_class_head(model: nn.Module, image_shape: Sequence[int]) -> ClassHead |
     where its matrix is a parameter, or one with rows brought to length 1.
     """
     with evaluating(model):
-        products, scores = _watch(model, _drawn(model, image_shape))
+        products, scores = _watch(model, _draw(model, image_shape))
     own = dict(model.named_parameters())
     for inputs, matrix, bias, outputs in reversed(products):
         if outputs.shape != scores.shape:
@@ -80,7 +80,7 @@ def is_class_head(module: nn.Module, width: int) -> bool:
     """Whether a module of rows `[N, width]` is a head and nothing before it."""
     if find_class_head(module, (width,)) is None:
         return False
-    rows = _drawn(module, (width,))
+    rows = _draw(module, (width,))
     with evaluating(module):
         inputs = head_inputs(module, rows)
     if inputs.shape != rows.shape:
@@ -111,7 +111,7 @@ def embeddings(model: nn.Module, images: Tensor) -> Tensor:
     return F.normalize(head_inputs(model, images), dim=1)
 
 
-def _drawn(model: nn.Module, shape: Sequence[int]) -> Tensor:
+def _draw(model: nn.Module, shape: Sequence[int]) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.rand(TRIED, *shape, generator=generator).to(next(model.parameters()))
 

@@ -63,7 +63,7 @@ class FaceApiExpressions(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, in the order of `names`."""
-        x = (_sized(images, 112) * 255 - self.mean) / 255
+        x = (_resize(images, 112) * 255 - self.mean) / 255
         for number, block in enumerate(self.blocks):
             layers = list(block.children())
             x = F.relu(self.stem(_same(x, 3, 2)) if number == 0 else layers.pop(0)(x))
@@ -113,7 +113,7 @@ class MiniXception(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, in the order of `names`."""
-        x = 2 * _sized((images * self.luma).sum(1, keepdim=True), 64) - 1
+        x = 2 * _resize((images * self.luma).sum(1, keepdim=True), 64) - 1
         x = F.relu(self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x))))))
         for block in self.blocks:
             x = block(x)
@@ -256,7 +256,7 @@ def _same(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
     return F.pad(x, pads, value=value)
 
 
-def _sized(images: Tensor, size: int) -> Tensor:
+def _resize(images: Tensor, size: int) -> Tensor:
     if images.shape[-2:] == (size, size):
         return images
     return F.interpolate(images, (size, size), mode="bilinear", align_corners=False)

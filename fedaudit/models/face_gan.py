@@ -58,18 +58,18 @@ class FaceGan(nn.Module):
     def features(self, z: Tensor, stage: int) -> Tensor:
         """The feature map that stage `stage` takes, from latent vectors."""
         x = z
-        for inner in self.stages[: self._checked(stage)]:
+        for inner in self.stages[: self._check(stage)]:
             x = inner(_as_map(x))
         return x
 
     def forward_from(self, stage: int, feature: Tensor) -> Tensor:
         """Images `[N, 3, S, S]` in [0, 1] from the feature map that stage `stage` takes."""
         x = _as_map(feature)
-        for inner in self.stages[self._checked(stage) :]:
+        for inner in self.stages[self._check(stage) :]:
             x = inner(x)
         return (x + 1) / 2
 
-    def _checked(self, stage: int) -> int:
+    def _check(self, stage: int) -> int:
         if not 0 <= stage < len(self.stages):
             raise ValueError(f"stage {stage}: this generator has 0 to {len(self.stages) - 1}")
         return stage

@@ -23,7 +23,7 @@ def failing_layer(network: nn.Module, images: Tensor) -> str:
             with torch.no_grad():
                 network(images)
         except Exception:  # whatever it was, it is told where the pass was made first
-            return _shown(network, running[-1] if running else "")
+            return _excerpt(network, running[-1] if running else "")
     return ""
 
 
@@ -46,11 +46,11 @@ def random_layer(network: nn.Module, images: Tensor) -> str | None:
     for name, (inputs, outputs) in passes[0].items():  # inner layers end before outer ones
         again = passes[1].get(name)
         if again is not None and _same(inputs, again[0]) and not _same(outputs, again[1]):
-            return _shown(network, name)
-    return _shown(network, "")
+            return _excerpt(network, name)
+    return _excerpt(network, "")
 
 
-def _shown(network: nn.Module, name: str) -> str:
+def _excerpt(network: nn.Module, name: str) -> str:
     kind = type(network.get_submodule(name)).__name__
     return f"{name} ({kind})" if name else kind
 

@@ -51,9 +51,9 @@ class ForeignGenerator(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Images `[N, 3|1, H, W]` in [0, 1] from latents `[N, *latents.shape]`."""
-        return self._mapped(self.network(z.reshape(len(z), *self.latents.shape)))
+        return self._map(self.network(z.reshape(len(z), *self.latents.shape)))
 
-    def _mapped(self, images: Tensor) -> Tensor:
+    def _map(self, images: Tensor) -> Tensor:
         low, high = self.values
         return images if (low, high) == (0.0, 1.0) else (images - low) / (high - low)
 
@@ -73,7 +73,7 @@ class ForeignStagedGenerator(ForeignGenerator):
 
     def forward_from(self, stage: int, feature: Tensor) -> Tensor:
         """Images `[N, 3|1, H, W]` in [0, 1] from the feature map that stage `stage` takes."""
-        return self._mapped(self.network.forward_from(stage, feature))  # type: ignore[attr-defined]
+        return self._map(self.network.forward_from(stage, feature))  # type: ignore[attr-defined]
 
 
 def load_foreign(source: str, latent_dim: int | None) -> nn.Module:

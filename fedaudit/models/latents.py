@@ -89,7 +89,7 @@ def from_sampler(sample: Callable[..., Tensor]) -> Latents:
     Raises:
         ValueError: It does not give finite tensors `[count, …]`.
     """
-    draw = _seeded(sample)
+    draw = _with_generator(sample)
     noise = torch.Generator().manual_seed(0)
     draws = draw(_DRAWN, noise)
     if not isinstance(draws, Tensor) or draws.dim() < 2 or len(draws) != _DRAWN:
@@ -104,7 +104,7 @@ def from_sampler(sample: Callable[..., Tensor]) -> Latents:
     return Latents(tuple(draws.shape[1:]), draw, draws.mean(0), spread)
 
 
-def _seeded(sample: Callable[..., Tensor]) -> Draw:
+def _with_generator(sample: Callable[..., Tensor]) -> Draw:
     """`sample` with a generator, whether it takes one or draws from the global state."""
     takes_generator = _takes_generator(sample)
 

@@ -52,7 +52,7 @@ def from_library(
         raise UsageError(f"{library} has no classification network {network!r}: {hint}")
     sizes = SIZES[library] if image_size is not None and SIZES[library] not in settings else ""
     try:
-        model: nn.Module = _sized(build, network, settings, {sizes: image_size} if sizes else {})
+        model: nn.Module = _resize(build, network, settings, {sizes: image_size} if sizes else {})
     except Exception as error:  # a library raises whatever it likes
         raise ConfigError(
             f"{name} refused its arguments {sorted(settings)}: {first_line(error)}"
@@ -60,7 +60,7 @@ def from_library(
     return model
 
 
-def _sized(
+def _resize(
     build: Any, network: str, settings: Mapping[str, Any], size: Mapping[str, Any]
 ) -> nn.Module:
     """The network for images of that size; as it is where it takes any."""

@@ -82,7 +82,7 @@ def _network(path: str, digest: str, shape: tuple[int, ...] | None) -> nn.Module
         )
     try:
         if is_script:
-            graph, constants = _traced(program, state, shape)
+            graph, constants = _trace(program, state, shape)
         else:
             inputs = [n for n in run.graph.nodes if n.op == "placeholder"]
             if len(inputs) != 1:
@@ -104,7 +104,7 @@ def _network(path: str, digest: str, shape: tuple[int, ...] | None) -> nn.Module
     return network
 
 
-def _traced(
+def _trace(
     script: nn.Module, state: dict[str, Tensor], shape: Sequence[int]
 ) -> tuple[fx.Graph, dict[str, Tensor]]:
     """The operations that a TorchScript module runs, for any number of images."""

@@ -98,31 +98,31 @@ def read_prior(path: Path) -> TrainedPrior:
         with safetensors.safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(_KEY, "")
             if not text or len(text) > _LARGEST:
-                raise _refused(path, "it has no description of a prior in it")
+                raise _refusal(path, "it has no description of a prior in it")
             manifest = Manifest.model_validate_json(text)
             with torch.device("meta"):  # shapes are compared before any memory is taken
                 generator = FaceGan(manifest.widths, manifest.latent_dim, manifest.crop)
             layout = generator.state_dict()
             if set(file.keys()) != set(layout):
-                raise _refused(path, "its tensors are not those of its description")
+                raise _refusal(path, "its tensors are not those of its description")
             for name, like in layout.items():
                 if list(file.get_slice(name).get_shape()) != list(like.shape):
-                    raise _refused(path, f"{name} has another shape than described")
+                    raise _refusal(path, f"{name} has another shape than described")
             tensors = {name: file.get_tensor(name) for name in layout}
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "description"
-        raise _refused(path, f"{where}: {first['msg']}") from error
+        raise _refusal(path, f"{where}: {first['msg']}") from error
     except (SafetensorError, OSError, ValueError) as error:
-        raise _refused(path, first_line(error)) from error
+        raise _refusal(path, first_line(error)) from error
     for name, tensor in tensors.items():
         if tensor.dtype != layout[name].dtype or not tensor.isfinite().all():
-            raise _refused(path, f"{name} holds numbers that a generator cannot have")
+            raise _refusal(path, f"{name} holds numbers that a generator cannot have")
     generator.load_state_dict(tensors, assign=True)
     return TrainedPrior(generator.eval().requires_grad_(False), manifest)
 
 
-def _refused(path: Path, reason: str) -> UsageError:
+def _refusal(path: Path, reason: str) -> UsageError:
     return UsageError(
         f"{path} cannot be used as a prior: {reason}. Needed is a file that `fedaudit prior train` "
         "wrote; for a generator of your own use TorchScript (.ts), torch.export (.pt2) or "

@@ -112,7 +112,7 @@ def paired_rate_difference(
         shrink = people / n
         coin = clopper_pearson(only_first * shrink, split * shrink)
         share = clopper_pearson(split * shrink, people)
-        low, high = (_scaled(2 * bound - 1, share, k) for k, bound in enumerate(coin))
+        low, high = (_scale(2 * bound - 1, share, k) for k, bound in enumerate(coin))
     else:
         high = clopper_pearson(0, people)[1]
         low = -high
@@ -174,7 +174,7 @@ def targets_needed(limit: float, *, confidence: float = 0.95) -> int:
     return n
 
 
-def _scaled(advantage: float, share: tuple[float, float], end: int) -> float:
+def _scale(advantage: float, share: tuple[float, float], end: int) -> float:
     """An end (0 low, 1 high) of advantage × share, for the share that makes it the more extreme."""
     products = [advantage * bound for bound in share]
     return max(products) if end else min(products)

@@ -87,7 +87,7 @@ def within_strata_test(
     exact = assignments <= ENUMERATED
     shapes = tuple(table.shape for table, _ in tables)
     sums: Scores = np.zeros(1)
-    for (table, _), lots in zip(tables, _tried(shapes, 0 if exact else DRAWN), strict=True):
+    for (table, _), lots in zip(tables, _lots(shapes, 0 if exact else DRAWN), strict=True):
         mine = sum(table[k, lots[:, k]] for k in range(len(table)))
         sums = np.add.outer(sums, mine).ravel() if exact else sums + mine
     # Sums of the same numbers in another order differ in their last bits, and are ties.
@@ -104,7 +104,7 @@ def within_strata_test(
 
 
 @lru_cache(maxsize=4)
-def _tried(shapes: tuple[tuple[int, ...], ...], draws: int) -> list[NDArray[np.int64]]:
+def _lots(shapes: tuple[tuple[int, ...], ...], draws: int) -> list[NDArray[np.int64]]:
     """Assignments of each stratum: all of them, or so many at random, the same in every report.
 
     Kept, because all rows of a report need the same; not to be changed in place.

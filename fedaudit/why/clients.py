@@ -130,7 +130,7 @@ def _sum(subject: Subject, pair: int, coalition: frozenset[int]) -> Measurement[
 def _attack(subject: Subject, pair: int, members: Sequence[int]) -> Shares:
     everybody = subject.once(("pair", pair), lambda: _captures(subject, pair))
     captures = [everybody[c] for c in members]
-    seen, secret = summed([c.seen for c in captures]), _joined(captures)
+    seen, secret = summed([c.seen for c in captures]), _join(captures)
     # All coalitions of a pair start alike, so that their differences are paired.
     best = subject.best_attack(seen, "sum", pair)
     if best is None:
@@ -198,7 +198,7 @@ def _apart(simulation: Simulation) -> Simulation:
     return simulation
 
 
-def _joined(captures: Sequence[Capture]) -> Secret:
+def _join(captures: Sequence[Capture]) -> Secret:
     """Everybody's truth, client after client."""
     secrets = [c.secret for c in captures if c.secret is not None]
     return Secret(

@@ -72,7 +72,7 @@ class Options:
 
 
 @contextmanager
-def _unwatched(_: Sequence[Job], __: int) -> Iterator[Callable[[Event], None]]:
+def _no_watch(_: Sequence[Job], __: int) -> Iterator[Callable[[Event], None]]:
     yield lambda event: None
 
 
@@ -81,7 +81,7 @@ def explain(
     scenario_name: str | None,
     path: Path,
     options: Options,
-    watch: Watch = _unwatched,
+    watch: Watch = _no_watch,
 ) -> Explanation:
     """Measure what was not measured before, and write `why.json` and `why.html` into a run folder.
 

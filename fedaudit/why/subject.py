@@ -178,7 +178,7 @@ class Subject:
     ) -> Capture:
         """What the client of this target shares in round `number` (the scenario's if not given)."""
         number = number or self.scenario.round
-        return self._simulated(simulation or self.simulation, self.state(number), target, number)
+        return self._simulate(simulation or self.simulation, self.state(number), target, number)
 
     def invented(
         self, target: int, number: int | None = None, *, simulation: Simulation | None = None
@@ -188,9 +188,9 @@ class Subject:
         real = simulation or self.simulation
         payloads = self.captured(target, number).seen.shared
         other, state, _ = without_target(real, self.state(number), target, payloads)
-        return self._simulated(other, state, target, number)
+        return self._simulate(other, state, target, number)
 
-    def _simulated(self, simulation: Simulation, state: State, target: int, number: int) -> Capture:
+    def _simulate(self, simulation: Simulation, state: State, target: int, number: int) -> Capture:
         scenario = self.scenario
         return simulate(
             simulation,

@@ -52,10 +52,10 @@ def positive_capture(seen: Observation, name: str, truth: Secret, trained_on: Te
     training = seen.training or LocalTraining(batch_size=count)
     training = replace(training, batch_size=min(training.batch_size, count))
     try:
-        step = _retrained(seen, update.kind, trained_on, labels, training, "positive step")
+        step = _retrain(seen, update.kind, trained_on, labels, training, "positive step")
     except ValueError:  # batch norm in training mode, with one value a channel
         training = replace(training, batch_norm="eval")
-        step = _retrained(seen, update.kind, trained_on, labels, training, "positive step")
+        step = _retrain(seen, update.kind, trained_on, labels, training, "positive step")
     payload = replace(step, tensors={n: t for n, t in step.tensors.items() if n in update.tensors})
     control = replace(
         seen,
@@ -96,7 +96,7 @@ def explained(seen: Observation, found: Reconstruction, *, own: bool = True) -> 
     training = replace(training, batch_size=min(training.batch_size, count))
     images = found.images.clamp(0, 1)
     try:
-        step = _retrained(seen, update.kind, images, labels.long(), training, "explained")
+        step = _retrain(seen, update.kind, images, labels.long(), training, "explained")
     except (AttackError, RuntimeError, ValueError):  # it diverged, or batch norm met one image
         return None
     names = [name for name in update.tensors if name in step.tensors]
@@ -105,7 +105,7 @@ def explained(seen: Observation, found: Reconstruction, *, own: bool = True) -> 
     return float(ours @ theirs / (ours.norm() * theirs.norm()).clamp_min(1e-30))
 
 
-def _retrained(
+def _retrain(
     seen: Observation,
     share: Literal["gradient", "delta"],
     images: Tensor,

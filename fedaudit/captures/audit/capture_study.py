@@ -117,11 +117,13 @@ def study_of(request: Request) -> Plan:
     truth = _truth(request, inspection)
     clients = set(request.clients) if request.clients is not None else set(truth) or None
     if clients and (
-        unknown := sorted(clients - _clients(inspection) - _damaged(inspection, clients))
+        unknown := sorted(
+            clients - _clients(inspection) - _clients_of_problems(inspection, clients)
+        )
     ):
         raise ConfigError(
             f"{request.path} has no client {printable(unknown[0])!r}. Clients: "
-            f"{_listed(inspection)}."
+            f"{_list_problems(inspection)}."
         )
     candidates: list[Found] = []
     for round in rounds:
@@ -180,7 +182,7 @@ def _small_gallery(gallery: Path, fmr: float) -> list[str]:
     ]
 
 
-def _unidentified(
+def _people_without_row(
     request: Request, truth: Mapping[str, Path], rounds: Collection[int]
 ) -> list[str]:
     """People of the originals of whom the gallery has no photo."""
@@ -225,7 +227,7 @@ def _recorded_run(
         seen=tuple(map(protection, (*inspection.protections, *faint))),
         framework=printable(capture.facts.framework or ""),
         training=training_text(candidates[0].seen, training.assumed),
-        unidentified=some(_unidentified(request, truth, rounds)),
+        unidentified=some(_people_without_row(request, truth, rounds)),
         assumed=tuple(map(printable, training.assumed)),
         left_out=tuple(left_out),
         anomalies=some(
@@ -252,12 +254,12 @@ def _clients(inspection: Inspection) -> set[str]:
     return {name for one in inspection.rounds for name in one.clients}
 
 
-def _damaged(inspection: Inspection, clients: Collection[str]) -> set[str]:
+def _clients_of_problems(inspection: Inspection, clients: Collection[str]) -> set[str]:
     """Those of the clients whose files cannot be used: a problem, and no name that is wrong."""
     return {c for c in clients if any(slug(c) in text for text in inspection.problems)}
 
 
-def _listed(inspection: Inspection) -> str:
+def _list_problems(inspection: Inspection) -> str:
     names = sorted(map(printable, _clients(inspection)))
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
@@ -273,14 +275,14 @@ def _truth(request: Request, inspection: Inspection) -> dict[str, Path]:
             raise ConfigError(
                 f"--truth {truth['']}: whose photos are these? The capture has "
                 f"{len(among)} clients: write --truth CLIENT={truth['']}. Clients: "
-                f"{_listed(inspection)}."
+                f"{_list_problems(inspection)}."
             )
         known = {next(iter(among)): truth[""]}
     for client, path in known.items():
-        if client not in _clients(inspection) | _damaged(inspection, known):
+        if client not in _clients(inspection) | _clients_of_problems(inspection, known):
             raise ConfigError(
                 f"--truth {printable(client)}={path}: there is no such client. Clients: "
-                f"{_listed(inspection)}."
+                f"{_list_problems(inspection)}."
             )
     return {client: path.expanduser().resolve() for client, path in known.items()}
 

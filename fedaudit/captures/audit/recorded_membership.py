@@ -101,7 +101,7 @@ def recorded_membership(
     parts = torch.split(scores[attack], [len(photos) for _, photos in people], 1)
     highest = torch.stack([part.mean(1) for part in parts], 1)
     top, at = highest.max(0)
-    return _judged(list(inside), top, at, clients, attack)
+    return _judge(list(inside), top, at, clients, attack)
 
 
 def _photos(root: Path, shape: tuple[int, int, int]) -> dict[str, Tensor]:
@@ -119,7 +119,7 @@ def _photos(root: Path, shape: tuple[int, int, int]) -> dict[str, Tensor]:
     }
 
 
-def _judged(
+def _judge(
     names: Sequence[str], top: Tensor, at: Tensor, clients: Sequence[str], attack: str
 ) -> tuple[Suspicion, ...]:
     own, others = top[: len(names)], top[len(names) :]

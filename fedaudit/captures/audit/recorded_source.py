@@ -89,7 +89,7 @@ class RecordedSource:
         """
         del attack  # what the server sent is recorded
         if cell.role in POSITIVE:
-            seen = self._recorded(self._targets(cell)[0]).seen
+            seen = self._read_target(self._targets(cell)[0]).seen
             if seen.image_shape is None:
                 raise AttackError("a control needs the size of the images to make some.")
             truth = self._known_faces(cell.target, seen.image_shape)
@@ -99,7 +99,7 @@ class RecordedSource:
                 gray = is_gray(trained_on)
                 trained_on = composite_faces(others, seen.image_shape, grayscale=gray)
             return positive_capture(seen, f"positive control {cell.target}", truth, trained_on)
-        capture = self._recorded(self._targets(cell)[cell.target])
+        capture = self._read_target(self._targets(cell)[cell.target])
         if cell.role == "prior_only" and (twin := of_invented_people(capture.seen, cell)):
             return replace(capture, seen=twin[0], control=twin[1])
         if cell.role in {"prior_only", "update_noise"}:
@@ -182,14 +182,14 @@ class RecordedSource:
             return Explained()
         mine = self._targets(cell)[cell.target]
         if cell.role != "audit":  # how much of the recorded update a control's images explain
-            return Explained(explained(self._recorded(mine).seen, found, own=False))
+            return Explained(explained(self._read_target(mine).seen, found, own=False))
         own = explained(seen, found)
         others = [other for other in self._others(cell) if other.client != mine.client]
         other = next((other for other in others if other.round == mine.round), None)
         if other is None:
             return Explained(own)
         try:
-            return Explained(own, explained(self._recorded(other).seen, found, own=False))
+            return Explained(own, explained(self._read_target(other).seen, found, own=False))
         except CaptureError:
             return Explained(own)
 
@@ -205,7 +205,7 @@ class RecordedSource:
             return Secret(composite_faces(names, shape, grayscale=False), unknown, names, names)
         faces, people, drawn_from = gallery_faces(gallery, shape, number, count)
         truth = Secret(faces, unknown, people, people, eligible=drawn_from)
-        return _hidden(truth, key_of_run(self.run))
+        return _hide_names(truth, key_of_run(self.run))
 
     def _targets(self, cell: Cell) -> tuple[RecordedTarget, ...]:
         return self.run.targets_of(cell.scenario)
@@ -215,7 +215,7 @@ class RecordedSource:
         targets = self._targets(cell)
         return (*targets[cell.target + 1 :], *targets[: cell.target])
 
-    def _recorded(self, target: RecordedTarget) -> Capture:
+    def _read_target(self, target: RecordedTarget) -> Capture:
         run = self.run
         capture = StoredCapture(run.path, renaming=checked(run.rename))
         spec = model_of(capture.facts, run.model or None, sha256=run.model_sha256)
@@ -235,7 +235,7 @@ class RecordedSource:
         if target.truth:
             assert seen.image_shape is not None  # studies give truth to no other
             with nameless_errors():
-                secret = _hidden(secret_of(_photos(target), seen.image_shape), key_of_run(run))
+                secret = _hide_names(secret_of(_photos(target), seen.image_shape), key_of_run(run))
         return Capture(observation, secret, closed(claimed(capture.facts.dp), observation.shared))
 
     def _model_state(self, scenario: str) -> str:
@@ -289,7 +289,7 @@ def names_of(run: RecordedRun) -> Mapping[str, str]:
     return names_behind([*gallery, *people], key_of_run(run))
 
 
-def _hidden(secret: Secret, key: bytes) -> Secret:
+def _hide_names(secret: Secret, key: bytes) -> Secret:
     """The truth without anybody's name."""
     people = tuple(pseudonym(person, key) for person in secret.people)
     eligible = tuple(pseudonym(person, key) for person in secret.eligible)

@@ -48,7 +48,7 @@ def model_of(
             "it: --model package.module:factory, or model=… when recording."
         )
     if isinstance(source, ModelSpec):
-        return _normalized(source, facts)
+        return _normalize(source, facts)
     is_trusted = model is not None or (source == facts.model and source in names("networks"))
     if not is_trusted and (is_file(source) or not allow_code):
         raise UsageError(
@@ -58,13 +58,13 @@ def model_of(
     if is_file(source):
         shape = None if facts.image_shape is None else list(facts.image_shape)
         settings = {"path": str(Path(source).absolute()), "image_shape": shape, "sha256": sha256}
-        return _normalized(ModelSpec(network_file.FACTORY, settings), facts)
+        return _normalize(ModelSpec(network_file.FACTORY, settings), facts)
     arguments = dict(facts.arguments or {})
     if is_library_name(source):
         if facts.classes is not None:
             arguments.setdefault("num_classes", facts.classes)
         spec = ModelSpec(library_networks.FACTORY, {"name": source, "arguments": arguments})
-        return _normalized(spec, facts)
+        return _normalize(spec, facts)
     parameters = inspect.signature(lookup("networks", source)).parameters
     sizes = {"classes": facts.classes, "num_classes": facts.classes}
     if facts.image_shape is not None and facts.image_shape[1] == facts.image_shape[2]:
@@ -72,7 +72,7 @@ def model_of(
     for name, value in sizes.items():
         if name in parameters and name not in arguments and value is not None:
             arguments[name] = value
-    return _normalized(ModelSpec(source, arguments), facts)
+    return _normalize(ModelSpec(source, arguments), facts)
 
 
 def image_shape(facts: Facts, spec: ModelSpec) -> tuple[int, int, int] | None:
@@ -166,7 +166,7 @@ def normalized(
     return network
 
 
-def _normalized(spec: ModelSpec, facts: Facts) -> ModelSpec:
+def _normalize(spec: ModelSpec, facts: Facts) -> ModelSpec:
     if facts.mean is None and facts.std is None:
         return spec
     mean = facts.mean or (0.0,) * len(facts.std or ())

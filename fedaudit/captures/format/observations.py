@@ -146,7 +146,7 @@ def _observe(
     if message.aggregate or len(group) > 1:
         # What identical messages hold is a mean; an `Aggregate` is a sum.
         shared = tuple(
-            _summed(part, weights, 1.0 if message.aggregate else sum(weights)) for part in shared
+            _sum_of(part, weights, 1.0 if message.aggregate else sum(weights)) for part in shared
         )
         images = _images_of_sum(facts, group)
         client = f"aggregate of {len(group)} clients" if len(group) > 1 else client
@@ -201,7 +201,7 @@ def _with_sum(
     return (*(statement or ()), DefenseFacts(SUM, {}, estimated=not stated_sum))
 
 
-def _summed(part: Shared, weights: tuple[float, ...], times: float) -> Shared:
+def _sum_of(part: Shared, weights: tuple[float, ...], times: float) -> Shared:
     if isinstance(part, Update | Buffers):
         tensors: Mapping[str, Tensor] = {
             n: t * times for n, t in part.tensors.items() if t.is_floating_point()

@@ -138,7 +138,7 @@ def inspect(
         steps = _steps_of(alone)
         seen += stated_sums(number, view.stored)
         seen += protections_of_round(number, every, alone, view.broadcast or {}, capture.facts)
-        anomalies += [*_compared(number, measures), *_steps(capture, number, steps)]
+        anomalies += [*_compare(number, measures), *_steps(capture, number, steps)]
         counts_of_steps |= steps
         rounds.append(_summary(number, view.stored, view.broadcast is not None, measures))
         example = example or next(iter(view.stored), None)
@@ -162,7 +162,7 @@ def inspect(
     )
 
 
-def _compared(number: int, measures: list[tuple[str, Measures]]) -> list[Anomaly]:
+def _compare(number: int, measures: list[tuple[str, Measures]]) -> list[Anomaly]:
     """Updates that differ from the others of the round."""
     anomalies: list[Anomaly] = []
     norms = [m.norm for _, m in measures if m.norm > 0 and math.isfinite(m.norm)]

@@ -54,7 +54,7 @@ def fit(
             do; or attacks cannot work through it.
     """
     rules = parsed(asked)
-    broadcast = _sent(stored, rounds)
+    broadcast = _first_broadcast(stored, rounds)
     if broadcast is None:
         return Fit(rules or Renaming())
     check_size(spec, stored.facts, broadcast.values())
@@ -75,7 +75,7 @@ def fit(
     shapes_by_name = rules.names(broadcast)
     if (wrong := find_mismatch(shapes_by_name, shapes, advise)) is not None:
         raise UsageError(f"the model does not fit what the server sent: {wrong}")
-    notes = [*_renamed(broadcast, rules), *_beyond(shapes_by_name, network)]
+    notes = [*_describe_renaming(broadcast, rules), *_beyond(shapes_by_name, network)]
     shape = image_shape(stored.facts, spec)
     if shape is not None and not check_differentiable(network, shape):
         notes.append(
@@ -85,7 +85,7 @@ def fit(
     return Fit(rules, tuple(notes))
 
 
-def _sent(capture: StoredCapture, rounds: Collection[int]) -> Shapes | None:
+def _first_broadcast(capture: StoredCapture, rounds: Collection[int]) -> Shapes | None:
     """Shapes of the first broadcast; None where none can be read, which is told elsewhere."""
     for round in rounds:
         first = next(capture.messages(round), None)
@@ -106,7 +106,7 @@ def _shapes(network: nn.Module) -> Shapes:
     return {n: tuple(t.shape) for n, t in tensors.items() if not f".{n}".endswith(COUNTER)}
 
 
-def _renamed(broadcast: Shapes, rules: Renaming) -> tuple[str, ...]:
+def _describe_renaming(broadcast: Shapes, rules: Renaming) -> tuple[str, ...]:
     changes = [(name, new) for name in broadcast if (new := rules.name(name)) != name]
     if not changes:
         return ("--rename changes no name",) if rules.rules else ()

@@ -65,15 +65,15 @@ def find_mismatch(
     if key is None:
         return None
     if key in network:
-        fact = f"{_quoted(key)} is {_shape(sent[key])} in the capture and {_shape(network[key])} "
+        fact = f"{_quote(key)} is {_shape(sent[key])} in the capture and {_shape(network[key])} "
         fact += "in the model"
     else:
         first = next((n for n in network if n not in sent), next(iter(network), ""))
-        fact = f"the capture has {_quoted(key)} {_shape(sent[key])}, and the model does not"
-        fact += f"; of what it has, the capture lacks {_quoted(first)}" if first else ""
+        fact = f"the capture has {_quote(key)} {_shape(sent[key])}, and the model does not"
+        fact += f"; of what it has, the capture lacks {_quote(first)}" if first else ""
     if all(name in network for name in sent):
         return Mismatch(key, fact, *_other_shapes(sent, network, advise_classes))
-    for explain in (_prefix, _folded, _headless, _renamed, _partly):
+    for explain in (_prefix, _folded_norm, _headless, _other_names, _partly):
         if (explanation := explain(sent, network)) is not None:
             return Mismatch(key, fact, *explanation)
     agree = sum(network.get(name) == shape for name, shape in sent.items())
@@ -104,7 +104,7 @@ def _other_shapes(
     first, (a, b) = next(iter(wrong.items()))
     if len(wrong) == 1 and len(a) == len(b) == 2 and a[0] == b[0]:
         return (
-            f"another size of images: {_quoted(first)} takes {a[1]:,} features of them in the "
+            f"another size of images: {_quote(first)} takes {a[1]:,} features of them in the "
             f"capture and {b[1]:,} in the model",
             "State the size that the clients trained on: fedaudit.recording(CAPTURE, "
             "image_shape=(C, H, W)), or name a model that is built for it.",
@@ -158,11 +158,11 @@ def _prefix_advice(rules: Sequence[Renaming]) -> Explanation:
         return cause, f"Say which is meant: {options or '--rename OLD=NEW'}.", None
     ((old, new),) = rules[0].rules
     if old and new:
-        cause = f"{_quoted(old)} in the capture is {_quoted(new)} in the model"
+        cause = f"{_quote(old)} in the capture is {_quote(new)} in the model"
     else:
         wrapper = WRAPPERS.get(old or new, "a wrapper such as a LightningModule")
         side = "capture" if old else "model"
-        cause = f"names in the {side} begin with {_quoted(f'{old or new}.')}, which {wrapper} adds"
+        cause = f"names in the {side} begin with {_quote(f'{old or new}.')}, which {wrapper} adds"
     return cause, *_offer(rules[0])
 
 
@@ -190,7 +190,7 @@ def _longer(rule: tuple[str, str], others: Collection[tuple[str, str]]) -> bool:
     return False
 
 
-def _folded(server: Shapes, network: Shapes) -> Explanation | None:
+def _folded_norm(server: Shapes, network: Shapes) -> Explanation | None:
     """Batch norm that was folded into convolutions, on either side."""
     for one, other, where, whose in (
         (server, network, "the model has", "what the server sent"),
@@ -233,7 +233,7 @@ def _headless(server: Shapes, network: Shapes) -> Explanation | None:
     )
 
 
-def _renamed(server: Shapes, network: Shapes) -> Explanation | None:
+def _other_names(server: Shapes, network: Shapes) -> Explanation | None:
     """The same shapes under other names: by order, or where a shape occurs once."""
     if not any(n.endswith(STATISTICS) for n in server):
         network = {n: s for n, s in network.items() if not n.endswith(STATISTICS)}
@@ -251,7 +251,7 @@ def _renamed(server: Shapes, network: Shapes) -> Explanation | None:
         if clash:
             return (
                 "renamed layers, and some of the names are those of other layers: by order "
-                f"{_quoted(clash[0])} would be {_quoted(by_order[clash[0]])}, by name itself",
+                f"{_quote(clash[0])} would be {_quote(by_order[clash[0]])}, by name itself",
                 "Say which is meant, layer by layer: --rename OLD=NEW.",
                 None,
             )
@@ -261,7 +261,7 @@ def _renamed(server: Shapes, network: Shapes) -> Explanation | None:
     if unclear:
         one, other = unclear
         return (
-            f"renamed layers, but {_quoted(one)} and {_quoted(other)} have the same shape "
+            f"renamed layers, but {_quote(one)} and {_quote(other)} have the same shape "
             f"{_shape(server[one])}, and the order does not tell which is which",
             "Say what they are in the model, layer by layer: --rename OLD=NEW.",
             None,
@@ -314,7 +314,7 @@ def _offer(renaming: Renaming) -> tuple[str, Renaming]:
     return f"Add {options + ', or ' if options else ''}--rename auto.", renaming
 
 
-def _quoted(name: str) -> str:
+def _quote(name: str) -> str:
     """A stranger's name, short and as text."""
     text = printable(name)
     return repr(text if len(text) <= 100 else f"{text[:97]}…")

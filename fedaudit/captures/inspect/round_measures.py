@@ -72,13 +72,13 @@ class RoundLook:
 def look_at_round(capture: StoredCapture, number: int, *, workers: int, verify: bool) -> RoundLook:
     """Measure all messages of a round; what cannot be used becomes a problem of the capture."""
     records = tuple(capture.messages(number))
-    broadcast, anomalies = _sent(capture, number)
-    reusable = _kept(capture, records)
+    broadcast, anomalies = _common_broadcast(capture, number)
+    reusable = _read_measures(capture, records)
     known = {} if verify else {path: measures.content for path, measures in reusable.items()}
     groups = identical_groups(records, known)
     read = [one for group in groups for one in (group if verify else group[:1])]
     with ThreadPoolExecutor(workers) as pool:
-        results = list(pool.map(partial(_examined, capture, broadcast, reusable, verify), read))
+        results = list(pool.map(partial(_examine, capture, broadcast, reusable, verify), read))
     by_path = {one.path: result for one, result in zip(read, results, strict=True)}
     for *_, error in results:
         if error:
@@ -93,7 +93,7 @@ _Sent = tuple[Mapping[str, Tensor] | None, str | None]
 """A broadcast under plain names, and the digest of its header; None where there is none."""
 
 
-def _sent(capture: StoredCapture, number: int) -> tuple[_Sent, tuple[Anomaly, ...]]:
+def _common_broadcast(capture: StoredCapture, number: int) -> tuple[_Sent, tuple[Anomaly, ...]]:
     """What the server sent to everybody."""
     try:
         return _broadcast(capture, number, None), ()
@@ -111,7 +111,7 @@ def _broadcast(capture: StoredCapture, number: int, client: str | None) -> _Sent
     return named(record.tensors(), names), record.header.digest
 
 
-def _kept(capture: StoredCapture, records: tuple[StoredMessage, ...]) -> dict[Path, Kept]:
+def _read_measures(capture: StoredCapture, records: tuple[StoredMessage, ...]) -> dict[Path, Kept]:
     """Measures in headers, by path."""
     by_path: dict[Path, Kept] = {}
     for one in records:
@@ -123,7 +123,7 @@ def _kept(capture: StoredCapture, records: tuple[StoredMessage, ...]) -> dict[Pa
     return by_path
 
 
-def _examined(
+def _examine(
     capture: StoredCapture,
     broadcast: _Sent,
     reusable: Mapping[Path, Kept],

@@ -38,7 +38,7 @@ def protections_of_round(
     `measured` holds bit-identical updates once, and `alone` those that are one client's: norms
     and buffers of a sum are nobody's.
     """
-    secure_sum = _masked(number, measured)
+    secure_sum = _masking(number, measured)
     usable = [m for m in measured if not m.not_finite and m.layers and m.norm > 0]
     if not usable:
         return tuple(secure_sum)
@@ -88,7 +88,7 @@ def _noise_deviation(measures: Measures) -> float | None:
     return sizes[len(sizes) // 2]
 
 
-def _masked(number: int, measured: Sequence[Measures]) -> list[Protection]:
+def _masking(number: int, measured: Sequence[Measures]) -> list[Protection]:
     whole = [m for m in measured if m.whole]
     if not whole:
         return []
@@ -258,7 +258,7 @@ def _buffers(
     clear = [m for m in usable if m.buffers and all(is_whole(c) for c in m.counters)]
     if "noise" in seen and (deviation := seen["noise"].value):
         numbers = sum(t.numel() for n, t in broadcast.items() if f".{n}".endswith(STATISTICS))
-        clear = [m for m in clear if not _noised(m, deviation, numbers)]
+        clear = [m for m in clear if not _have_noise(m, deviation, numbers)]
     is_private = bool(facts.dp or facts.protections or {"noise", "clipping"} & seen.keys())
     if not clear or COUNTED in seen:
         return ()
@@ -272,7 +272,7 @@ def _buffers(
     return (Protection("buffers in clear", is_private, evidence, number, len(clear)),)
 
 
-def _noised(measures: Measures, deviation: float, numbers: int) -> bool:
+def _have_noise(measures: Measures, deviation: float, numbers: int) -> bool:
     """Whether running statistics have the noise that parameters have: single numbers have none."""
     rest = measures.norm_of_all**2 - measures.norm**2 - sum(c**2 for c in measures.counters)
     norm = deviation * math.sqrt(numbers)

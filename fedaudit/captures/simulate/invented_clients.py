@@ -49,7 +49,7 @@ def without_clients(
     others: dict[int, Tensor] = {}
     for client in clients:
         photos = simulation.split.photos[client]
-        draw = _invented if faces.has_identities else _of_the_set
+        draw = _invent if faces.has_identities else _of_the_set
         others |= dict(zip(photos, draw(simulation, client, photos), strict=True))
     simulation = replace(simulation, others=others)
     # What a defense left for the next round (error feedback) is of the photos of earlier rounds.
@@ -79,7 +79,7 @@ def is_gray(images: Tensor) -> bool:
     return bool((images == images[:, :1]).all())
 
 
-def _invented(simulation: Simulation, client: int, photos: Sequence[int]) -> Tensor:
+def _invent(simulation: Simulation, client: int, photos: Sequence[int]) -> Tensor:
     faces = simulation.faces
     images = faces.images[list(photos)]
     _, channels, height, width = images.shape

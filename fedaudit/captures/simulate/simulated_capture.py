@@ -65,7 +65,7 @@ def simulate(
     """
     if malicious is not None:
         generator = generator_for("broadcast", simulation.seed, round, target, seed)
-        simulation, state = _manipulated(simulation, state, target, malicious, threat, generator)
+        simulation, state = _manipulate(simulation, state, target, malicious, threat, generator)
     secure = isinstance(simulation.method, Aggregates) and simulation.method.secure
     together = _is_sum(simulation)
     everybody = []
@@ -76,7 +76,9 @@ def simulate(
         reply = simulation.step(state, client, photos, training, generator)
         everybody.append((client, photos, reply))
     client, photos, reply = everybody[0]
-    shared = _seen(simulation, everybody, generator_for("masks", simulation.seed, round, target))
+    shared = _view_of_server(
+        simulation, everybody, generator_for("masks", simulation.seed, round, target)
+    )
     targets = everybody if secure else everybody[:1]
     behind = [(c, photo) for c, mine, _ in targets for photo in mine[:batch_size]]
     count = len(behind)
@@ -130,7 +132,7 @@ def simulate(
     full = replace(full, earlier=tuple(capture.seen for capture in earlier))
     seen = withhold(full, threat)
     own = _claims(simulation, [r for *_, r in everybody], shared)
-    claims = tuple(claim.without(*_granted(seen)) for claim in own)
+    claims = tuple(claim.without(*_gaps_of_knowledge(seen)) for claim in own)
     return Capture(seen, secret, over_rounds([*(c.claims for c in earlier), claims]))
 
 
@@ -150,7 +152,7 @@ def _targets(simulation: Simulation, target: int, generator: torch.Generator) ->
     return tuple(t for t in range(target, target + clients) if t % clients in left)
 
 
-def _seen(
+def _view_of_server(
     simulation: Simulation,
     everybody: Sequence[tuple[int, tuple[int, ...], ClientReturn]],
     generator: torch.Generator,
@@ -177,7 +179,7 @@ def _is_sum(simulation: Simulation) -> bool:
     return simulation.aggregator is not None or (isinstance(method, Aggregates) and method.secure)
 
 
-def _granted(seen: Observation) -> tuple[Gap, ...]:
+def _gaps_of_knowledge(seen: Observation) -> tuple[Gap, ...]:
     """What the attacker is granted beside what was sent, and no claim covers."""
     granted = {"labels": seen.labels, "statistics": seen.statistics}
     why = "the threat model grants them without noise"
@@ -233,7 +235,7 @@ def _images_behind(shared: tuple[Shared, ...], photos: int) -> int:
     return photos
 
 
-def _manipulated(
+def _manipulate(
     simulation: Simulation,
     state: State,
     target: int,

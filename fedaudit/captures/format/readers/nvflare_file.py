@@ -46,7 +46,7 @@ def read(path: Path, limits: Limits) -> dict[str, Tensor]:
         content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     main, blobs = _sections(path, content)
     try:
-        dxo = _inner(_unpacked(main, limits))
+        dxo = _inner(_unpack(main, limits))
         data = dxo["data"]["data"] if _TYPE not in dxo["data"] else None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CaptureError(path, "it is damaged, or no DXO of NVFlare") from error
@@ -62,7 +62,7 @@ def read(path: Path, limits: Limits) -> dict[str, Tensor]:
     return tensors
 
 
-def _unpacked(main: memoryview, limits: Limits) -> Any:
+def _unpack(main: memoryview, limits: Limits) -> Any:
     """Plain values of msgpack; `ValueError` where a byte each of the file would become a table."""
     left = 40 * limits.tensors
 

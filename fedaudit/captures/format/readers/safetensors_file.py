@@ -88,11 +88,11 @@ def read_header(path: Path, limits: Limits) -> Header:
         raise CaptureError(
             path, "its header is no JSON: it is damaged, or no safetensors"
         ) from error
-    header = _checked(path, table, 8 + length, size, limits)
+    header = _check(path, table, 8 + length, size, limits)
     return replace(header, digest=sha256(text).hexdigest())
 
 
-def _checked(path: Path, table: Any, start: int, size: int, limits: Limits) -> Header:
+def _check(path: Path, table: Any, start: int, size: int, limits: Limits) -> Header:
     """The header once it is known to describe what follows it."""
     if not isinstance(table, dict):
         raise CaptureError(path, "its header is not a table: it is damaged, or no safetensors")
@@ -169,7 +169,7 @@ def from_bytes(path: Path, name: str, content: bytes, limits: Limits) -> Tensor:
         table = json.loads(content[8 : 8 + length])
     except (ValueError, RecursionError) as error:
         raise CaptureError(path, "its header is no JSON", key=name) from error
-    header = _checked(path, table, 8 + length, len(content), limits)
+    header = _check(path, table, 8 + length, len(content), limits)
     if len(header.entries) != 1:
         raise CaptureError(path, "it is more than one tensor", key=name)
     (entry,) = header.entries.values()

@@ -143,17 +143,17 @@ class _Machine:
             case "BINGET" | "LONG_BINGET" | "GET":
                 self.stack.append(self.memo[argument])
             case "GLOBAL":
-                self.stack.append(self._named(argument))
+                self.stack.append(self._name(argument))
             case "STACK_GLOBAL":
                 name, module = self.pop(), self.pop()
                 if not isinstance(name, str) or not isinstance(module, str):
                     raise TypeError("a name is text")
-                self.stack.append(self._named(f"{module} {name}"))
+                self.stack.append(self._name(f"{module} {name}"))
             case "BINPERSID":
                 self.stack.append(_storage(self.pop()))
             case "REDUCE":
                 arguments, function = self.pop(), self.pop()
-                self.stack.append(self._built(function, arguments))
+                self.stack.append(self._build(function, arguments))
             case "BUILD":
                 self.pop()  # attributes such as a state dict's `_metadata`, of no use here
                 self.stack[-1]
@@ -185,7 +185,7 @@ class _Machine:
         known = self.depths.get(id(item))
         return known[1] if known else int(isinstance(item, dict | list | tuple))
 
-    def _built(self, function: Any, arguments: Any) -> Any:
+    def _build(self, function: Any, arguments: Any) -> Any:
         if not isinstance(function, _Name) or not isinstance(arguments, tuple):
             raise TypeError("only what has a name is called")
         if function.name != _ORDERED:
@@ -203,7 +203,7 @@ class _Machine:
             raise TypeError("a container is needed")
         return self.stack[-1]
 
-    def _named(self, name: str) -> _Name:
+    def _name(self, name: str) -> _Name:
         module, _, last = name.partition(" ")
         if name in {_TENSOR, _PARAMETER, _ORDERED} or (module == "torch" and last in STORAGES):
             return _Name(name)

@@ -17,7 +17,7 @@ from fedaudit.captures.audit.audit_notes import (
     training_text,
 )
 from fedaudit.captures.audit.auditor_photos import all_originals, originals
-from fedaudit.captures.audit.choose_attacks import Found, choose_attacks
+from fedaudit.captures.audit.choose_attacks import Candidate, choose_attacks
 from fedaudit.captures.audit.known_defenses import faint_noise
 from fedaudit.captures.audit.recorded_labels import (
     deployed_label,
@@ -125,7 +125,7 @@ def study_of(request: Request) -> Plan:
             f"{request.path} has no client {printable(unknown[0])!r}. Clients: "
             f"{_list_problems(inspection)}."
         )
-    candidates: list[Found] = []
+    candidates: list[Candidate] = []
     for round in rounds:
         candidates += _usable(capture, spec, round, clients, truth, request, first=not candidates)
     if not candidates:
@@ -202,7 +202,7 @@ def _people_without_row(
 def _recorded_run(
     request: Request,
     truth: Mapping[str, Path],
-    candidates: Sequence[Found],
+    candidates: Sequence[Candidate],
     targets: tuple[RecordedTarget, ...],
     left_out: list[dict[str, str]],
     capture: StoredCapture,
@@ -296,9 +296,9 @@ def _usable(
     request: Request,
     *,
     first: bool,
-) -> list[Found]:
+) -> list[Candidate]:
     """The first messages of a round that can be attacked, by file name."""
-    candidates: list[Found] = []
+    candidates: list[Candidate] = []
     for members, seen in observed(
         capture, spec, round, lambda one: clients is None or one.message.client in clients
     ):
@@ -312,12 +312,12 @@ def _usable(
         lacking = missing_knowledge(capture, members[0], seen)
         # Only the first is kept whole: one update is in memory at a time.
         slim = seen if first and not candidates else replace(seen, before={}, shared=())
-        candidates.append(Found(members, slim, known, lacking))
+        candidates.append(Candidate(members, slim, known, lacking))
     return candidates
 
 
 def _scenarios(
-    candidates: Sequence[Found],
+    candidates: Sequence[Candidate],
     attacks: tuple[Choice, ...],
     defense: str,
     spec: ModelSpec,
@@ -329,7 +329,7 @@ def _scenarios(
     """
     granted = {str(fact) for fact in EXPLANATIONS} - {"labels", "statistics", "manipulation"}
     deny = tuple(sorted({fact.value for one in candidates for fact in one.lacking} & granted))
-    groups: dict[tuple[bool, tuple[int, ...]], list[Found]] = {}
+    groups: dict[tuple[bool, tuple[int, ...]], list[Candidate]] = {}
     for known in (True, False):
         mine = [one for one in candidates if bool(one.truth) is known]
         updates = Counter(one.seen.round for one in mine)

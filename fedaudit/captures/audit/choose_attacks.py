@@ -23,7 +23,7 @@ faces: the stock generator may not be used commercially."""
 
 
 @dataclass(frozen=True)
-class Found:
+class Candidate:
     """A message that can be attacked.
 
     Attributes:
@@ -40,7 +40,7 @@ class Found:
 
 
 def choose_attacks(
-    asked: Sequence[Choice] | None, found: Sequence[Found]
+    asked: Sequence[Choice] | None, found: Sequence[Candidate]
 ) -> tuple[tuple[Choice, ...], list[dict[str, str]]]:
     """Attacks that what is known allows, and those that miss something, with what.
 
@@ -67,7 +67,7 @@ def choose_attacks(
     return tuple(choices), left_out
 
 
-def _nothing_left(first: Found, left_out: Sequence[Mapping[str, str]]) -> str:
+def _nothing_left(first: Candidate, left_out: Sequence[Mapping[str, str]]) -> str:
     """Why no attack can be run, and how to state what is missing."""
     attacks: dict[str, list[str]] = {}
     for one in left_out:

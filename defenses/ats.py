@@ -57,7 +57,7 @@ class ATS:
 
 
 def parsed(policy: str) -> Policy:
-    """A policy from its text; refuses unknown operations and strengths by `ValueError`.
+    """Parse a policy from its text; refuses unknown operations and strengths by `ValueError`.
 
     >>> parsed("translate_x:9 invert:0")
     (('translate_x', 9), ('invert', 0))
@@ -76,7 +76,7 @@ def parsed(policy: str) -> Policy:
 
 
 def drawn(policies: tuple[Policy, ...]) -> ImageTransform:
-    """Change each image by a policy of its own draw, labels kept."""
+    """Transform that changes each image by a randomly drawn policy and keeps its label."""
 
     def transform(
         images: Tensor, labels: Tensor, generator: torch.Generator
@@ -97,7 +97,7 @@ def drawn(policies: tuple[Policy, ...]) -> ImageTransform:
 
 
 def changed(images: Tensor, policy: Policy, signs: Tensor) -> Tensor:
-    """`images [N, C, H, W]` after the policy; `signs [len(policy) or more, N]` of its amounts."""
+    """`images [N, C, H, W]` after a policy; `signs [len(policy) or more, N]` of its amounts."""
     for (name, strength), sign in zip(policy, signs, strict=False):
         kind = OPERATIONS[name]
         amount = kind.least + (kind.most - kind.least) * strength / STRONGEST

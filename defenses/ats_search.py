@@ -43,7 +43,7 @@ def search(
     generator: torch.Generator,
     longest: int = 3,
 ) -> tuple[ScoredPolicy, ...]:
-    """Random policies: of the better half by accuracy score, the best by privacy score.
+    """Random search over policies: of the better half by accuracy score, the best by privacy score.
 
     The paper drops policies below a fixed accuracy score instead, which fits its photos alone.
 
@@ -88,7 +88,7 @@ def privacy_score(
     *,
     points: int = 20,
 ) -> float:
-    """How soon a search that comes from noise sees its goal: the mean similarity of gradients.
+    """How early a search from noise sees its goal: mean similarity of gradients along the way.
 
     The paper's S_pri: the cosine between the gradient of an image and that of its mixtures with
     uniform noise, integrated over the share of the image from 0 to 1 by trapezoids over `points`

@@ -18,7 +18,7 @@ Operation = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Kind:
-    """An operation and its range.
+    """An augmentation operation and the range of its strength.
 
     Attributes:
         transform: Of images and amounts.
@@ -97,7 +97,7 @@ def sharpness(images: Tensor, amount: Tensor) -> Tensor:
 
 
 def invert(images: Tensor, amount: Tensor) -> Tensor:
-    """The negative."""
+    """The negative image, 1 − x."""
     return 1 - images
 
 

@@ -39,13 +39,13 @@ class Chain:
         return tuple(_create(part) for part in self.of)
 
     def __call__(self, step: ClientStep) -> ClientStep:
-        """The step within all parts."""
+        """Wrap the client's step in every defense of the chain."""
         return reduce(lambda inner, part: applied(part, inner), self.parts, step)
 
     keeps_claims = True
 
     def facts(self) -> DefenseFacts:
-        """Of the chain itself; what is public of its parts is in `parts_of(...)`."""
+        """Public facts of the chain itself; those of its parts are in `parts_of(...)`."""
         withheld = tuple(name for part in self.parts for name in part.facts().withheld)
         return DefenseFacts("chain", {"of": self.of}, withheld)
 

@@ -138,12 +138,12 @@ class ClientDP:
 
     @property
     def order(self) -> Literal[1, 2]:
-        """Of the norm that is clipped."""
+        """Order p of the Lp norm that is clipped: 1 for Laplace noise, 2 for Gaussian."""
         return 1 if self.mechanism == "laplace" else 2
 
     @property
     def noise(self) -> float:
-        """Z of update and bit together; for a stated ε without a plan, of one round."""
+        """Noise multiplier z of update and bit together; without a plan, that of one round."""
         if self.epsilon is None:
             return float(self.noise_multiplier or 0)
         rounds = self.rounds or 1
@@ -153,7 +153,7 @@ class ClientDP:
 
     @property
     def noises(self) -> tuple[float, float]:
-        """Noise of the update in units of C, and of the bit.
+        """Noise of the update in units of the clipping norm C, and noise of the bit.
 
         Of Gaussian mechanisms (sensitivity/σ)² adds up, of Laplace mechanisms sensitivity/b. The
         update moves by 2C where the bit moves by 1, and both together are to spend 2/z.
@@ -168,7 +168,7 @@ class ClientDP:
         return noise({"bit": within[:, None]}, generator)["bit"][:, 0]
 
     def at(self, public: Mapping[str, Tensor]) -> "ClientDP":
-        """With the norm of this round."""
+        """The same defense with the clipping norm that the server published for this round."""
         return replace(self, max_norm=float(public["max_norm"]))
 
     def after(self, returns: Returns) -> dict[str, Tensor]:
@@ -181,7 +181,7 @@ class ClientDP:
         return {"max_norm": torch.tensor(max_norm, dtype=torch.float64)}
 
     def planned(self, plan: Plan) -> "ClientDP":
-        """With `epsilon`, the rounds that it is spent over."""
+        """The same defense; with `epsilon`, its noise is set by the planned number of rounds."""
         if self.epsilon is None or self.rounds is not None:
             return self
         return replace(self, rounds=max(1, plan.rounds))
@@ -191,11 +191,11 @@ class ClientDP:
         return dp_compatible_spec(spec)
 
     def notes(self, spec: ModelSpec) -> tuple[str, ...]:
-        """What that changes in the network of `spec`."""
+        """What replacing batch norm changes in the network of `spec`."""
         return list_changes(spec).sentences()
 
     def replay(self, count: int) -> Replayed:
-        """The same on an attacker's gradients, with noise of its own."""
+        """Clipping and noise on an attacker's gradients, with noise of its own."""
         noise = Noise(self._std(self.noises[0]) * self.max_norm, law=self.mechanism)
         return Replayed(mean=(clip(self.max_norm, self.order), noise))
 

@@ -48,7 +48,7 @@ class Planned(Protocol):
 
 
 def applied(defense: Defense, step: ClientStep) -> ClientStep:
-    """The defended step, with what the defense does to claims of mechanisms further in.
+    """The defended step; claims of inner mechanisms lose what the outer defense computed anew.
 
     A defense says by `keeps_claims` whether what it makes of an update depends on nothing but the
     update and draws of its own. One that reads the photos, too, takes what it changes out of every
@@ -89,7 +89,7 @@ def with_claim(returned: ClientReturn, claim: Claim) -> ClientReturn:
 
 
 def releasing(returned: ClientReturn, sent: Shared) -> ClientReturn:
-    """The return with one more thing that is computed of the trained weights, and its claims.
+    """The client's return with one more thing computed from the trained weights, and its claims.
 
     Noise in training covers it; noise in sending did not meet it.
     """
@@ -104,7 +104,7 @@ def releasing(returned: ClientReturn, sent: Shared) -> ClientReturn:
 
 
 def noised_in_training(returned: ClientReturn) -> tuple[tuple[str, ...], tuple[Gap, ...]]:
-    """What noise in training covers of what is sent, and what was made of photos beside it."""
+    """Which kinds the noise of DP training covers, and what was computed from photos beside it."""
     out = {gap.what for gap in returned.unnoised}
     kinds = dict.fromkeys(map(kind_of, returned.shared))
     covers = tuple(kind for kind in kinds if kind in returned.of_weights and kind not in out)
@@ -122,7 +122,7 @@ def claims_of(returned: ClientReturn) -> tuple[Claim, ...]:
 def closed(
     claims: Iterable[Claim], shared: Sequence[Shared], unnoised: Iterable[Gap] = ()
 ) -> tuple[Claim, ...]:
-    """The claims, with each kind of `shared` that they do not cover as a gap."""
+    """The claims, with every kind of `shared` that none of them covers added as a gap."""
     kinds = list(dict.fromkeys(map(kind_of, shared)))
     if any(getattr(part, "examples", None) or getattr(part, "weights", ()) for part in shared):
         kinds.append(COUNTS)
@@ -141,7 +141,7 @@ def closed(
 
 
 def summed(claims: Iterable[tuple[Claim, ...]], shared: Sequence[Shared]) -> tuple[Claim, ...]:
-    """The claims of all clients behind a secure sum: the weakest of each unit, by what is shown."""
+    """Claims behind a secure sum: for each unit of privacy, the weakest of all clients' claims."""
     weakest = (claim.renamed(SUMMED) for claim in worst(claims))
     behind_masks = any(kind_of(payload) == "masked_vectors" for payload in shared)
     uniform = ("masked_vectors",) if behind_masks else ()  # uniform, whatever the update is

@@ -60,7 +60,7 @@ class DPLC:
             raise ValueError("min_size and max_clusters must be at least 1")
 
     def check(self, faces: FaceSet, split: Split) -> None:
-        """Every client could fill a cluster."""
+        """Refuse a split in which a client has too few people to fill a cluster."""
         for client, people in enumerate(split.clients):
             if len(people) < self.min_size:
                 raise DataError(

@@ -106,7 +106,7 @@ class DPSGD:
         )
 
     def planned(self, plan: Plan) -> "DPSGD":
-        """With `epsilon`, what it is spent over."""
+        """The same defense; with `epsilon`, its noise is set by the planned steps and rounds."""
         if self.epsilon is None:
             return self
         steps, rate = plan.rounds * plan.steps, plan.sample_rate
@@ -119,7 +119,7 @@ class DPSGD:
         return dp_compatible_spec(spec)
 
     def notes(self, spec: ModelSpec) -> tuple[str, ...]:
-        """What that changes in the network of `spec`."""
+        """What replacing layers for DP-SGD changes in the network of `spec`."""
         return list_changes(spec).sentences()
 
     keeps_claims = True

@@ -135,7 +135,7 @@ class Noise:
         return {n: v + along(scale, v) * self._unit(v, generator) for n, v in batch.items()}
 
     def expected(self, batch: Batch) -> dict[str, Tensor]:
-        """The gradients themselves."""
+        """The gradients themselves: the noise has mean zero."""
         return dict(batch)
 
     def _unit(self, like: Tensor, generator: torch.Generator) -> Tensor:
@@ -212,7 +212,7 @@ class KeepRandom:
         }
 
     def expected(self, batch: Batch) -> dict[str, Tensor]:
-        """The gradients, or the share of them."""
+        """The mean over random choices: the gradients, times the kept share if not rescaled."""
         return {name: value * (self.share * self._factor) for name, value in batch.items()}
 
     @property

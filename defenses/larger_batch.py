@@ -38,7 +38,7 @@ class LargerBatch:
     facts = public_settings("larger_batch")
 
     def check(self, faces: FaceSet, split: Split) -> None:
-        """Every client has as many photos."""
+        """Refuse a split in which a client has fewer photos than `images`."""
         for client, photos in enumerate(split.photos):
             if len(photos) < self.images:
                 raise DataError(
@@ -48,9 +48,9 @@ class LargerBatch:
                 )
 
     def photos(self, batch_size: int) -> int:
-        """The audited photos and others of the same client."""
+        """Photos behind an update: the audited ones, and others of the same client."""
         return max(batch_size, self.images)
 
     def local(self, training: LocalTraining) -> LocalTraining:
-        """Larger steps."""
+        """The same local training with at least `images` photos in each step."""
         return replace(training, batch_size=max(training.batch_size, self.images))

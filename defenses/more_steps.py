@@ -31,5 +31,5 @@ class MoreSteps:
     facts = public_settings("more_steps")
 
     def local(self, training: LocalTraining) -> LocalTraining:
-        """More steps of the same size."""
+        """The same local training with at least `steps` steps."""
         return replace(training, steps=max(training.steps, self.steps))

@@ -65,7 +65,7 @@ class SecureAggregation:
     facts = public_settings("secure_aggregation")
 
     def check(self, faces: FaceSet, split: Split) -> None:
-        """Enough clients are left in every round."""
+        """Refuse a federation in which too few clients remain after dropout."""
         clients = len(split.clients)
         left = clients - round(self.dropout * clients)
         if left < self.needed(clients):
@@ -76,7 +76,7 @@ class SecureAggregation:
             )
 
     def needed(self, clients: int) -> int:
-        """Clients that must be left, at least two: the sum of one is its update."""
+        """Clients that must remain, at least two: the sum of one is its own update."""
         return max(2, math.ceil(self.threshold * clients - 1e-9))
 
     def survivors(

@@ -43,7 +43,7 @@ MODELED_AGGREGATES = frozenset({"secure aggregation", "secure_aggregation"})
 
 @dataclass(frozen=True)
 class Adaptation:
-    """How an attack that knows the defenses meets them.
+    """How an attack takes the defenses in use into account.
 
     Attributes:
         followed: What dummy gradients go through, in order; differentiable, without draws.
@@ -82,7 +82,7 @@ class Adaptation:
 
     @property
     def kinds(self) -> frozenset[str]:
-        """Names of the ways in which defenses are met, or not; not of what keeps the direction."""
+        """Names of the defenses' effects on the update that an attack must take into account."""
         names = ("followed", "sparse", "signs", "bent", "noise", "each", "images", "missed")
         plain = frozenset(name for name in names if getattr(self, name))
         noise = frozenset({"noise"} if self.noises else ())

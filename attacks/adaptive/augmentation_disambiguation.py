@@ -82,7 +82,7 @@ def _photos_among_copies(
 
 @dataclass(frozen=True)
 class Copying:
-    """What makes a photo's copies, drawing nothing; equal where a fixed image's are."""
+    """Deterministic transforms that copy a photo; equal if their copies of an image are."""
 
     transforms: Sequence[ImageTransform] = field(compare=False)
     shape: tuple[int, int, int]
@@ -104,7 +104,7 @@ class Copying:
             return changed(self.transforms, image, nobody, 0)[0]
 
     def alike(self, image: Tensor) -> Tensor:
-        """Those that have the same copies as the photo, itself first."""
+        """Which of the copies have the same set of copies as the photo, itself first."""
         return self.all(image[None])[list(self.which)]
 
 
@@ -144,7 +144,7 @@ def disambiguate(transforms: Sequence[ImageTransform], images: Tensor, source: s
 def learn_score(
     copying: Copying, source: str = "face_gan", faces: int = FACES, centers: int = CENTERS
 ) -> OrientationScore:
-    """What the attacker's own faces and their copies teach; the same whenever it is asked for.
+    """The orientation score, fitted to copies of the attacker's own faces; deterministic.
 
     Kernel ridge regression by at most `centers` of the images as centers (Williams & Seeger,
     NeurIPS 2000).
@@ -170,7 +170,7 @@ def learn_score(
 def fit_ridge(
     rows: Tensor, answer: Tensor, ridges: Sequence[float] = RIDGES
 ) -> tuple[Tensor, Tensor]:
-    """Ridge regression under the ridge that tells groups best which it was not fitted to.
+    """Ridge regression whose penalty has the least leave-one-group-out error, in closed form.
 
     In closed form, from one decomposition for all ridges: the errors on a group that is left out
     are those on the group within, enlarged by what the group says of itself. `rows` are `[n·k, d]`

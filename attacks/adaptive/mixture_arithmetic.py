@@ -26,7 +26,7 @@ about generated ones (`benchmarks/mixture_bound.py`)."""
 
 @dataclass(frozen=True)
 class Drawn:
-    """What transforms made of a pool of people, each another one.
+    """One draw of mixing transforms on a pool of images of different people.
 
     Attributes:
         images: `[N, C, H, W]`, from the first photo.

@@ -29,7 +29,7 @@ class Affine:
 
     @property
     def is_dense(self) -> bool:
-        """Fully connected."""
+        """Whether the layer is fully connected."""
         return self.weight.dim() == 2
 
     def constraints(self, x: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor]:

@@ -54,7 +54,7 @@ class Factors:
 
     @classmethod
     def of(cls, layer: FirstLayer, count: int) -> "Factors | None":
-        """Of a batch of `count`; None where noise leaves no rank, or neurons are too few."""
+        """Factors of a batch of `count`; None if noise leaves no rank or neurons are too few."""
         both = torch.cat([layer.weight_gradient, layer.bias_gradient[:, None]], 1)
         length = both.norm(dim=1)
         both = both[length > ROUNDING * length.max()]

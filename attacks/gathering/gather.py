@@ -173,7 +173,7 @@ def gather(seen: Observation) -> Evidence:
 
 
 def gather_inputs(seen: Observation) -> Evidence:
-    """What is needed to read what enters each layer, and no more: no labels, no head, no loss.
+    """Only what is needed to read the layers' inputs: no labels, no head, no loss.
 
     The network is taken as it is. Special defenses are not met.
 

@@ -29,7 +29,7 @@ PART = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Auxiliary:
-    """Where the faces come from.
+    """The attacker's auxiliary faces: generated, bundled or of a folder, and how they vary.
 
     Args:
         source: A face generator, as in `FaceGenerator`.

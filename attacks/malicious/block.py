@@ -173,7 +173,7 @@ def find_block(network: nn.Module) -> tuple[str, Block]:
 
 @dataclass(frozen=True)
 class ReadOut:
-    """What the rows of a block hold.
+    """The rows and images that the gradient of a malicious block gives away.
 
     Attributes:
         rows: `[M ≤ N]`, which of them hold an image.

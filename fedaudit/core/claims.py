@@ -105,12 +105,12 @@ class Claim:
 
     @property
     def broken(self) -> bool:
-        """Whether nothing is left that it covers."""
+        """Whether the claim covers none of the shared things any more."""
         return not self.covers
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """What a reader needs to know of a claim, and this one does not state."""
+        """What a reader must know to judge a claim and this one leaves unstated."""
         statements = {
             "unit": self.unit,
             "neighbor relation": self.neighbors,
@@ -120,12 +120,12 @@ class Claim:
         return tuple(name for name, value in statements.items() if not value)
 
     def covering(self, *kinds: str) -> "Claim":
-        """The claim, of these kinds as well."""
+        """The same claim, extended to these kinds of shared things."""
         new = tuple(kind for kind in kinds if kind not in self.covers)
         return replace(self, covers=(*self.covers, *new))
 
     def without(self, *gaps: Gap) -> "Claim":
-        """The claim, of none of these."""
+        """The same claim without the kinds of these gaps, which it then states as not covered."""
         names = {gap.what for gap in gaps}
         return replace(
             self,

@@ -113,7 +113,7 @@ class RecordedRun:
 
     @staticmethod
     def from_settings(settings: Mapping[str, Any]) -> "RecordedRun":
-        """The inverse of `settings`; what pydantic says where they are of no recorded run."""
+        """The inverse of `settings`; a `ValidationError` for other settings."""
         return _adapter().validate_python(dict(settings))
 
 

@@ -166,7 +166,7 @@ class Study:
 
     @property
     def audited(self) -> tuple[str, ...]:
-        """Labels of the defenses that the verdict judges; () of a comparison, which has none.
+        """Labels of the defenses that the verdict judges; () where a study only compares defenses.
 
         A study with one defense compares nothing: that one is audited.
         """
@@ -182,12 +182,12 @@ class Study:
 
     @property
     def positives(self) -> int:
-        """Faces of a positive control of its own; 0 where rows that nothing protects are one."""
+        """Number of faces in a separate positive control; 0 where undefended rows serve as one."""
         return self.recording.positive if self.recording else 0
 
     @property
     def of_pictures(self) -> bool:
-        """Whether its data are no faces: what is judged then is which images were copied."""
+        """Whether the data are images other than faces, judged by copies, not by people."""
         return self.data.name in PICTURES or self.judges[0].name == COPY_JUDGE
 
     @property

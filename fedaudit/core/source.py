@@ -60,7 +60,7 @@ class FaceEmbedder(Protocol):
 
     @property
     def network(self) -> nn.Module:
-        """Its weights decide what is remembered of it."""
+        """The network behind the judge; its weights are part of every cache key."""
 
     def frame(self, photos: Tensor) -> Any:
         """Where in photos `[N, 3, H, H]` of a set it looks: left, top, right, bottom.

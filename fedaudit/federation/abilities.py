@@ -44,7 +44,7 @@ from fedaudit.data.splits import Split
 
 @runtime_checkable
 class Checks(Protocol):
-    """Refuses data that it cannot use."""
+    """A method or defense that refuses data which it cannot use."""
 
     def check(self, faces: FaceSet, split: Split) -> None:
         """Raises `DataError`, which says what to change."""
@@ -52,7 +52,7 @@ class Checks(Protocol):
 
 @runtime_checkable
 class Networks(Protocol):
-    """Trains another network than the one that the study names, or by another loss."""
+    """A method or defense that trains another network than the study names, or by another loss."""
 
     def network(self, spec: ModelSpec, split: Split) -> ModelSpec:
         """The network that clients train; `spec` has its `classes` and `image_size`."""
@@ -60,7 +60,7 @@ class Networks(Protocol):
 
 @runtime_checkable
 class Tunes(Protocol):
-    """Changes how clients train: more local steps, a proximal term."""
+    """A method or defense that changes how clients train: more local steps, a proximal term."""
 
     def local(self, training: LocalTraining) -> LocalTraining:
         """The settings that a client trains with, in training as in the audited round."""
@@ -68,7 +68,7 @@ class Tunes(Protocol):
 
 @runtime_checkable
 class Shares(Protocol):
-    """Says what a client's update is."""
+    """A method that says what a client's update is."""
 
     @property
     def share(self) -> Literal["gradient", "delta"]:
@@ -77,7 +77,7 @@ class Shares(Protocol):
 
 @runtime_checkable
 class Combines(Protocol):
-    """Combines the clients' updates in its own way."""
+    """A method that combines the clients' updates in its own way."""
 
     def combine(
         self, before: Mapping[str, Tensor], updates: Sequence[Update], training: LocalTraining
@@ -123,7 +123,7 @@ class Gathers(Protocol):
 
 @runtime_checkable
 class Starts(Protocol):
-    """Does not start from random parameters."""
+    """A method that does not start from random parameters."""
 
     def start(self, spec: ModelSpec, server: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
         """What the server holds before round 1; `server` is the random start."""
@@ -131,7 +131,7 @@ class Starts(Protocol):
 
 @runtime_checkable
 class Sends(Protocol):
-    """Sends each client its own part of what the server holds."""
+    """A method whose server sends each client its own part of what it holds."""
 
     def sends(
         self, server: Mapping[str, Tensor], client: int, owned: tuple[int, ...]
@@ -141,7 +141,7 @@ class Sends(Protocol):
 
 @runtime_checkable
 class Labels(Protocol):
-    """Uses the labels of a few photos only."""
+    """A method that uses the labels of a few photos only."""
 
     def labelled(self, labels: Tensor) -> Tensor:
         """Indices `[k]` of the photos, of those with `labels [N]`, whose label is used."""
@@ -149,7 +149,7 @@ class Labels(Protocol):
 
 @runtime_checkable
 class Trains(Protocol):
-    """Has a client step of its own; defenses wrap it."""
+    """A method with a client step of its own, which defenses wrap."""
 
     def client(self, task: ClientTask) -> ClientReturn:
         """One client's round."""
@@ -157,11 +157,11 @@ class Trains(Protocol):
 
 @runtime_checkable
 class Aggregates(Protocol):
-    """Puts a secure aggregator between clients and server where `secure` says so."""
+    """A method that puts a secure aggregator between clients and server where `secure` says so."""
 
     @property
     def secure(self) -> bool:
-        """Whether there is one."""
+        """Whether there is a secure aggregator."""
 
     def aggregate(self, returns: Returns) -> tuple[Shared, ...]:
         """All that the server sees of the round in which the clients sent `returns`."""
@@ -187,7 +187,7 @@ class Secures(Protocol):
 
 @runtime_checkable
 class Absorbs(Protocol):
-    """Shares more than an update."""
+    """A method whose clients share more than an update, of which the server keeps something."""
 
     def absorb(
         self, server: Mapping[str, Tensor], returns: Returns, training: LocalTraining
@@ -200,7 +200,7 @@ class Absorbs(Protocol):
 
 @runtime_checkable
 class Withholds(Protocol):
-    """Keeps parameters out of its updates; a head that it keeps is each client's own."""
+    """A method that keeps parameters out of updates; a head that it keeps is the client's own."""
 
     @property
     def withheld(self) -> tuple[str, ...]:
@@ -209,7 +209,7 @@ class Withholds(Protocol):
 
 @runtime_checkable
 class Classifies(Protocol):
-    """Tells apart something other than people, with one head for all clients."""
+    """A method that classifies something other than people, with one head for all clients."""
 
     def classes(self, faces: FaceSet) -> tuple[str, ...] | None:
         """`[N]` a class for each photo; None where the classes are the people."""

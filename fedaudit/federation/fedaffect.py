@@ -55,7 +55,7 @@ class FedAffect:
         return faces.expressions or None
 
     def check(self, faces: FaceSet, split: Split) -> None:
-        """Every client has photos beyond the labelled ones."""
+        """Refuse a split in which a client has no photos beyond the labelled ones."""
         classes = self.classes(faces) or faces.people
         for client, photos in enumerate(split.photos):
             names = sorted({classes[i] for i in photos})
@@ -69,7 +69,7 @@ class FedAffect:
                 )
 
     def labelled(self, labels: Tensor) -> Tensor:
-        """The first `shots` photos of each class."""
+        """Indices of the first `shots` photos of each class, whose labels are used."""
         before = (labels[:, None] == labels[None, :]).tril(-1).sum(1)
         return (before < self.shots).nonzero().flatten()
 

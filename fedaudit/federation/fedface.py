@@ -81,7 +81,7 @@ class FedFace:
             raise ValueError("spread_lr, spread_steps and pretrain_steps must be ≥ 0")
 
     def check(self, faces: FaceSet, split: Split) -> None:
-        """One person a client, one client a person."""
+        """Refuse a split that is not one person a client and one client a person."""
         require_one_client_each("FedFace", split)
         for client, people in enumerate(split.clients):
             if len(people) != 1:
@@ -97,7 +97,7 @@ class FedFace:
         return spec_with_head(spec, "pull", {"margin": self.margin})
 
     def start(self, spec: ModelSpec, server: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
-        """Trained on public faces, by the head that the study's network has."""
+        """A network pretrained on public faces, with the head that the study's network has."""
         own = without_head(spec)
         anybody = {k: v for k, v in own.arguments.items() if k != "classes"}
         before = replace(own, arguments=anybody)
@@ -125,7 +125,7 @@ class FedFace:
     def absorb(
         self, server: Mapping[str, Tensor], returns: Returns, training: LocalTraining
     ) -> dict[str, Tensor]:
-        """The class embeddings, spread out."""
+        """The class embeddings after the server's spreadout step."""
         embeddings = collect(server, returns)
         return {ROWS: self.spread(embeddings[0])} if embeddings else {}
 

@@ -59,7 +59,7 @@ class FedGC:
             )
 
     def check(self, faces: FaceSet, split: Split) -> None:
-        """One client a person: the correction pushes the classes of different clients apart."""
+        """Refuse people at several clients: the correction pushes their classes apart."""
         require_one_client_each("FedGC", split)
 
     def client(self, task: ClientTask) -> ClientReturn:
@@ -74,7 +74,7 @@ class FedGC:
     def absorb(
         self, server: Mapping[str, Tensor], returns: Returns, training: LocalTraining
     ) -> dict[str, Tensor]:
-        """The class embeddings of all clients, corrected."""
+        """The class embeddings of all clients after the server's gradient correction."""
         embeddings = collect(server, returns)
         if embeddings is None:
             return {}

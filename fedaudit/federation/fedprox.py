@@ -23,5 +23,5 @@ class FedProx:
         require(self.mu >= 0, "mu must be ≥ 0", self.mu)
 
     def local(self, training: LocalTraining) -> LocalTraining:
-        """As the federation's settings say, with the proximal term."""
+        """The federation's local training with the proximal term."""
         return replace(training, proximal=training.proximal or self.mu)

@@ -64,7 +64,7 @@ class PrivacyFace:
 
     @property
     def clustering(self) -> DPLC:
-        """What releases the centers."""
+        """The defense that releases the cluster centers."""
         return DPLC(
             epsilon=self.epsilon,
             delta=self.delta,
@@ -74,7 +74,7 @@ class PrivacyFace:
         )
 
     def check(self, faces: FaceSet, split: Split) -> None:
-        """Every client could fill a cluster, of people whom no other has."""
+        """Refuse a split in which a client cannot fill a cluster, or shares people with others."""
         self.clustering.check(faces, split)
         require_one_client_each("PrivacyFace", split)
 

@@ -40,7 +40,7 @@ class PrivateProjectorMethod:
 
     @property
     def withheld(self) -> tuple[str, ...]:
-        """The projector."""
+        """Parameter prefix of the projector, which stays on the device."""
         return tuple(self.private)
 
     def start(self, spec: ModelSpec, server: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:

@@ -154,7 +154,7 @@ class Simulation:
 
     @property
     def plan(self) -> Plan:
-        """The training that the study plans, as it spends privacy."""
+        """What of the planned training decides how much privacy a defense spends."""
         settings = self.federation
         fewest = min(len(photos) for photos in self.split.photos)
         training = self.local(settings.training)
@@ -163,7 +163,7 @@ class Simulation:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the defenses say of the network that the study names."""
+        """What the defenses change in the network that the study names."""
         return notes_of(self.method, self.defense, self._plain_spec(0), self.split)
 
     def local(self, training: LocalTraining) -> LocalTraining:
@@ -171,7 +171,7 @@ class Simulation:
         return training_of(self.method, self.defense, training)
 
     def fresh(self) -> State:
-        """Before round 1: the method's start or a random model, minus what the server never sees.
+        """The state before round 1: the method's start or a random model, without unshared layers.
 
         Method and defense refuse faces that they cannot use by a `DataError`.
         """

@@ -100,7 +100,7 @@ def share_of(method: Method) -> Literal["gradient", "delta"]:
 def combined(
     method: Method, before: Mapping[str, Tensor], updates: Sequence[Update], training: LocalTraining
 ) -> dict[str, Tensor]:
-    """Global parameters of the next round: as the method says, or `before` + the mean delta."""
+    """Global parameters of the next round: by the method's rule, or `before` + the mean delta."""
     if isinstance(method, Combines):
         return method.combine(before, updates, training)
     return add_mean(before, updates)

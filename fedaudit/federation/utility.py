@@ -222,7 +222,7 @@ def bytes_of(simulation: Simulation, shared: tuple[Shared, ...]) -> int:
 
 @dataclass(frozen=True)
 class ClassAccuracy:
-    """Of a head that tells apart what everybody has, such as expressions.
+    """Accuracy of a head that classifies what is not a person, such as expressions.
 
     Attributes:
         accuracy: Mean over classes of the share of their photos that are named rightly.

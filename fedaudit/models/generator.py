@@ -49,7 +49,7 @@ class StagedGenerator(Generator, Protocol):
 
     @property
     def stages(self) -> nn.ModuleList:
-        """Each takes the feature map that the one before gives."""
+        """Stages in order, each a module that takes the feature map of the one before."""
 
     def features(self, z: Tensor, stage: int) -> Tensor:
         """The feature map that stage `stage` takes; stage 0 takes the latent itself."""

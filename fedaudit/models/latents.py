@@ -66,7 +66,7 @@ def uniform(*shape: int, low: float = -1.0, high: float = 1.0) -> Latents:
 
 
 def truncated(*shape: int, at: float = 2.0) -> Latents:
-    """The standard normal, each coordinate drawn anew until it is within ±`at`."""
+    """Standard normal truncated to ±`at`: each coordinate is redrawn until it lies within."""
 
     def draw(count: int, noise: torch.Generator) -> Tensor:
         # By the inverse of the distribution function: as many random numbers whatever is drawn.

@@ -56,7 +56,7 @@ def _with_head(name: str, arguments: dict[str, Any]) -> FaceNet:
 
 
 def fitted(name: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The factory of a network and its arguments, under the names that it has for them."""
+    """The factory of a network, and its arguments under that factory's own parameter names."""
     settings = dict(arguments)
     sizes = {key: settings.pop(key) for key in ("classes", "image_size") if key in settings}
     if is_library_name(name):

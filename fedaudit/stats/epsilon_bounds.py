@@ -73,7 +73,7 @@ def gaussian_epsilon_of_runs(
     delta: float,
     confidence: float = 0.95,
 ) -> float:
-    """The same if the mechanism is Gaussian, which makes one threshold speak for all others.
+    """Lower bound of ε from the same counts, for a mechanism that is known to be Gaussian.
 
     Model-based, and to be labeled so: μ = Φ⁻¹(1 − FPR) − Φ⁻¹(FNR) (Nasr et al., USENIX Security
     2023, arXiv 2302.07956), and the ε of μ-GDP. Arguments as `epsilon_of_runs`; δ > 0.

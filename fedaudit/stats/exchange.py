@@ -1,4 +1,4 @@
-"""Whether an attack says more than its own control: the paired test that nothing else can pass.
+"""The paired exchange test: does an attack reveal more than its own prior-only control?
 
 Places of a federation whose label, model or prior says who stands there say so to the control as
 well: the same attack, at the same place, on the update of an invented person. If the real update

@@ -66,7 +66,7 @@ def measurements(subject: Subject) -> list[Measurement[Leak | None]]:
 
 
 def explain(subject: Subject) -> Game:
-    """Exact values for each of `subject.targets` targets, then means with intervals over them."""
+    """Exact Shapley values for each of `subject.targets` targets, and means with intervals."""
     players = players_of(subject.captured(0).seen)
     names = list(players)
     every = coalitions(names)

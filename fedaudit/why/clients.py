@@ -63,7 +63,7 @@ def measurements(subject: Subject, *, pairs: int = PAIRS) -> list[Measurement[Sh
 
 
 def explain(subject: Subject, *, pairs: int = PAIRS) -> Game:
-    """Sampled values of all clients, with 95 % intervals over pairs of orders.
+    """Sampled Shapley values of all clients, with 95 % intervals over pairs of orders.
 
     Raises:
         ConfigError: One client only.

@@ -62,7 +62,7 @@ def update_of(seen: Observation) -> tuple[str, Update | Aggregate]:
 
 
 def cuts_of(seen: Observation) -> tuple[Cut, dict[str, tuple[Cut, Cut | None]]]:
-    """Everything, and by layer: this one alone, and the update without it (None if it is all)."""
+    """The whole update, and for each layer: it alone, and the update without it (None if all)."""
     name, payload = update_of(seen)
     layers = layers_of(payload.tensors)
 

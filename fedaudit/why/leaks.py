@@ -32,12 +32,12 @@ class Cut:
 
     @property
     def key(self) -> str:
-        """The same for the same things in another order."""
+        """A key that is the same whatever the order in which the parts are listed."""
         names = "*" if self.only is None else ",".join(sorted(self.only))
         return f"{hashlib.sha256(names.encode()).hexdigest()[:16]}-{self.labels}"
 
     def of(self, seen: Observation, secret: Secret) -> Observation:
-        """The observation cut down to this."""
+        """The observation cut down to this part."""
         cut = seen if self.only is None else expose(seen, self.only)
         if self.labels is None:
             return cut
@@ -101,7 +101,7 @@ def difference(first: Sequence[Leak], second: Sequence[Leak]) -> Estimate:
 
 
 def leakage(audit: Sequence[Leak], control: Sequence[Leak], gallery: int) -> Leakage:
-    """All that is said of one setting; `gallery` is the number of people in it."""
+    """Summary of one setting over its targets; `gallery` is the number of people in the gallery."""
     people = [leak.people for leak in audit]
     images = [image for leak in audit for image in leak.images]
     cosines = [leak.cosine for leak in audit if leak.cosine is not None]

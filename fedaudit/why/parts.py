@@ -48,7 +48,7 @@ Watch = Callable[[Sequence[Job], int], AbstractContextManager[Callable[[Event], 
 
 @dataclass(frozen=True)
 class Options:
-    """How to explain.
+    """What an explanation measures, and where it runs.
 
     Attributes:
         parts: What to measure; the others are said not to have been tested.
@@ -130,11 +130,11 @@ class Work:
 
     @cached_property
     def subject(self) -> Subject:
-        """Made once a worker."""
+        """The subject of this worker, made once."""
         return prepare(self.study, self.scenario, self.folder, targets=self.targets, seed=self.seed)
 
     def __call__(self, job: TrainJob | Measurement[Any]) -> None:
-        """Do it."""
+        """Measure one job and keep its value in the run folder."""
         if isinstance(job, TrainJob):
             run_train(self.study, job, self.folder)
         else:

@@ -96,12 +96,12 @@ def match_heat(images: Tensor, people: tuple[str, ...], gallery: Gallery) -> tup
 
 
 def measurements(subject: Subject, *, keep_faces: bool = False) -> list[Measurement[RegionScores]]:
-    """One a target: the reconstruction from all that is shared; its pictures may be kept."""
+    """One job a target: attack everything that is shared; its pictures may be kept."""
     return [_of_target(subject, target, keep_faces) for target in range(subject.targets)]
 
 
 def explain(subject: Subject, *, keep_faces: bool = False) -> Regions:
-    """Means over targets of what each region shows."""
+    """Mean over targets of what came back in each region."""
     rows = [subject.get(row) for row in measurements(subject, keep_faces=keep_faces)]
     people = [row.people for row in rows]
     has_heat = all(row.heat for row in rows)

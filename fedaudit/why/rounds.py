@@ -24,7 +24,7 @@ def measurements(subject: Subject, rounds: Sequence[int] = ROUNDS) -> list[Measu
 
 
 def explain(subject: Subject, rounds: Sequence[int] = ROUNDS) -> tuple[Round, ...]:
-    """Leakage and accuracy in each of these rounds (1-based, rising)."""
+    """Leakage and accuracy in each of these rounds (1-based, ascending)."""
     rows = []
     for number in rounds:
         targets = range(subject.targets)

@@ -24,7 +24,7 @@ MOST = 10
 
 
 def coalitions(players: Sequence[P]) -> list[frozenset[P]]:
-    """All 2^n, the smallest first."""
+    """All 2^n coalitions of `players`, the smallest first."""
     sizes = range(len(players) + 1)
     return [frozenset(c) for k in sizes for c in itertools.combinations(players, k)]
 
@@ -109,7 +109,7 @@ def order_pairs(
 
 
 def joined(order: Sequence[P]) -> list[frozenset[P]]:
-    """The coalitions that players form who join in this order, from nobody to all."""
+    """Coalitions in the order in which players join, from the empty one to all players."""
     return [frozenset(order[:k]) for k in range(len(order) + 1)]
 
 

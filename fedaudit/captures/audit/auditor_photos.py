@@ -110,7 +110,7 @@ def at_shape(photo: Image.Image, shape: Shape) -> Tensor:
 def embed_gallery(
     path: Path, shape: Shape, full: int, embedder: FaceEmbedder, known: Tensor
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, float], Frame]:
-    """What `packed` takes of the gallery's people.
+    """Embeddings of the gallery's people, as the arguments that `packed` takes.
 
     Every other photo of each person is a reference, the others are probes.
     A photo that is among the originals is no reference: a match must be with a *different*

@@ -19,7 +19,7 @@ ALONE = frozenset({"gaussian_noise", "qsgd", "sign"})
 def seen_by_attacks(
     seen: Observation, facts: Facts, detected: Sequence[Protection], client: str
 ) -> Observation:
-    """The observation with the protections that the numbers show beside those that are stated.
+    """The observation with the protections that are stated and those that the numbers show.
 
     A round shows more than one update does (one norm of many clients). Where nothing is stated and
     nothing seen, attacks estimate by themselves. What is stated of differential privacy is not

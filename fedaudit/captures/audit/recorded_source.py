@@ -108,7 +108,7 @@ class RecordedSource:
         return capture
 
     def facts(self) -> SourceFacts:
-        """What is known of the recorded run."""
+        """What a report must know of the recorded run."""
         run = self.run
         return SourceFacts(
             truth="brought",
@@ -136,11 +136,11 @@ class RecordedSource:
         )
 
     def notes(self) -> tuple[str, ...]:
-        """None: defenses are those of the clients."""
+        """Always empty: defenses are the clients' own."""
         return ()
 
     def provenance(self) -> dict[str, Any]:
-        """Of the software, with hashes of what was attacked, none of a face."""
+        """Software versions, and hashes of the attacked files; no hash of a face."""
         blank = FaceSet("capture", torch.empty(0), (), (), TERMS)
         hashes = {f"{one.round}/{one.file}": one.sha256 for one in self.run.targets}
         if len(hashes) > LISTED:
@@ -149,7 +149,7 @@ class RecordedSource:
         return {**provenance.facts(blank), "hashes": hashes}
 
     def gallery(self, federation: Federation, embedder: FaceEmbedder) -> dict[str, Tensor] | None:
-        """Of the people whom the auditor brought along."""
+        """Embeddings of the people whom the auditor brought along."""
         del federation  # nothing of it trains here
         run = self.run
         if not run.gallery:
@@ -177,7 +177,7 @@ class RecordedSource:
         return next((person for person in known if person not in secret.people), None)
 
     def explained(self, cell: Cell, seen: Observation, found: Reconstruction) -> Explained:
-        """Of the cell's update, and of another client's, of the same round if there is one."""
+        """How much of the cell's update the images explain, and of another client's update."""
         if cell.role in {*POSITIVE, "half_steps"}:
             return Explained()
         mine = self._targets(cell)[cell.target]
@@ -277,7 +277,7 @@ def digest_of(path: Path) -> str:
 
 
 def key_of_run(run: RecordedRun) -> bytes:
-    """Of the pseudonyms of the people whom the auditor brought along."""
+    """Key of the pseudonyms of the people whom the auditor brought along."""
     truth = (path for target in run.targets for path in target.truth.values())
     return key_of_folders(*([run.gallery] if run.gallery else truth))
 

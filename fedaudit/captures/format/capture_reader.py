@@ -75,7 +75,7 @@ class StoredMessage:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the tensors, in the order in which they were sent."""
+        """Names of the tensors, in the order in which they were sent."""
         entries = self.header.entries
         order = dict.fromkeys(name for name in self.message.order if name in entries)
         return (*order, *(name for name in entries if name not in order))

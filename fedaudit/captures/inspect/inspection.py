@@ -39,7 +39,7 @@ ASKED = (
 
 @dataclass(frozen=True)
 class RoundSummary:
-    """One round.
+    """What was recorded in one round.
 
     Attributes:
         number: Of the round.
@@ -95,7 +95,7 @@ class Inspection:
     problems: tuple[str, ...]
 
     def as_plain(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """The inspection as plain data for JSON."""
         plain: dict[str, Any] = TypeAdapter(Inspection).dump_python(self, mode="json")
         return plain
 

@@ -27,7 +27,7 @@ class Anomaly:
 
 @dataclass(frozen=True)
 class Look:
-    """What one message is like.
+    """What one message, or a group of bit-identical ones, is like.
 
     Attributes:
         messages: It, and those of other clients that are bit-identical.
@@ -48,7 +48,7 @@ class Look:
 
     @property
     def is_sum(self) -> bool:
-        """Whether this is no single client's."""
+        """Whether the update is a sum over several clients."""
         return self.messages[0].message.aggregate or len(self.clients) > 1
 
 

@@ -22,7 +22,7 @@ STOCK = "face_gan"
 
 
 def overlaps(study: Study) -> dict[str, str]:
-    """Why the prior of an attack knows the study's photos, by the attack's label."""
+    """By label of an attack, why its face prior has seen the study's photos; {} where none has."""
     choices = {c.label: c for scenario in study.scenarios for c in scenario.attacks}
     reasons = {}
     for label, choice in choices.items():

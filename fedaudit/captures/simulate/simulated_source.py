@@ -119,15 +119,15 @@ class SimulatedSource:
         return tuple(notes)
 
     def provenance(self) -> dict[str, Any]:
-        """Of the software and the face set."""
+        """Versions of the software, and hashes of the face set."""
         return provenance.facts(faces_of(self.study))
 
     def gallery(self, federation: Federation, embedder: FaceEmbedder) -> dict[str, Tensor] | None:
-        """Of everybody's photos that do not train."""
+        """Embeddings of everybody's photos that do not train."""
         return gallery_of(self.study, federation, embedder)
 
     def wrong_person(self, cell: Cell, secret: Secret, found: Reconstruction) -> str | None:
-        """Somebody at the next client; of a sum, whom it shows at whichever client they are."""
+        """Somebody at the next client who is not among those behind the update."""
         scenario = self.study.scenario(cell.scenario)
         people = secret.portrayed if found.of == "people" else secret.people
         return wrong_person_for(self.study, scenario, cell, people)

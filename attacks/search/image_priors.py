@@ -83,6 +83,24 @@ class FaceColors:
         return self.weight * apart.sum()
 
 
+@dataclass(frozen=True)
+class WithinRange:
+    """Mean square by which pixels leave [0, 1], for movers that are not kept inside.
+
+    Spans can leave brightness and contrast open: what is cut off at the end then spoils what they
+    fit.
+
+    Args:
+        weight: Of the mean square.
+    """
+
+    weight: float = 1.0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """A scalar for images of any shape."""
+        return self.weight * (images - images.clamp(0, 1)).square().mean()
+
+
 @dataclass(frozen=True, kw_only=True)
 class GroupConsistency:
     """Restarts should agree: distance of each to their mean after registration.

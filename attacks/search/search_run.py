@@ -15,9 +15,10 @@ from fedaudit.attacks.search.map_matching import MapMatching, goal_of
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.mover import Decode, Mover, Task
 from fedaudit.attacks.search.span_matching import SEEN, SpanMatching
+from fedaudit.attacks.search.span_mending import is_worth_mending
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.trace import Trace
-from fedaudit.attacks.search.variables import Scene, StageResult
+from fedaudit.attacks.search.variables import MENDED, Scene, StageResult
 
 
 @dataclass
@@ -98,6 +99,8 @@ class SearchRun:
         by_spans = stage.match == "spans" and isinstance(scene.matching, Matching)
         if by_spans and scene.spans is None:
             return before
+        if variables is None and stage.varies == MENDED and not self._is_stuck(before):
+            return before
         if variables is None:
             variables = stage.varies.begin(scene, before)
         starts = [v.detach().clone() for v in variables]
@@ -128,6 +131,12 @@ class SearchRun:
         mover.run(lambda: self._save(number, starts, mover))
         self._offer(leaves, decode, scene.spans if by_spans else None)
         return StageResult(self.images, leaves, stage.varies)
+
+    def _is_stuck(self, before: StageResult) -> bool:
+        """Whether any restart's images are worth mending."""
+        spans = self.scene.spans or self.scene.matching
+        assert isinstance(spans, SpanMatching)
+        return any(is_worth_mending(spans, images) for images in before.images)
 
     def _offer(
         self, variables: Sequence[Tensor], decode: Decode, spans: SpanMatching | None = None

@@ -9,15 +9,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedaudit.attacks.search.span_matching import SpanMatching
+from fedaudit.attacks.search.span_matching import SEEN, SpanMatching
 
 # By photos of p01 and p02 of OpenPeople; benchmarks/subspace.py reports on p09 and p10.
 WRONG = (2.0, 6.0)
 """Misfit, in units of the median place, from which a place is drawn anew in part, and in whole."""
 NOISE = 0.1
 """Deviation of what is drawn, around the mean color nearby."""
+HOPELESS = 0.05
+"""Mean squared sine above which no place is right: of noise in the update, or a failed search."""
 CELLS = 8
 """Means are of as many cells along each side of an image."""
+
+
+def is_worth_mending(spans: SpanMatching, images: Tensor) -> bool:
+    """Whether images `[N, C, H, W]` are wrong in places, rather than nearly right or all wrong."""
+    return SEEN < spans.distance(images) < HOPELESS
 
 
 def misfit(spans: SpanMatching, images: Tensor) -> Tensor | None:

@@ -12,6 +12,7 @@ from fedaudit.attacks.search.comparison import Comparison
 from fedaudit.attacks.search.image_priors import (
     GroupConsistency,
     ImagePrior,
+    WithinRange,
     color_variation,
     total_variation,
     usual_variation,
@@ -24,7 +25,7 @@ from fedaudit.attacks.search.movers.gradient_descent import Schedule
 from fedaudit.attacks.search.movers.mover import Mover, Optimizer, Plan, Task
 from fedaudit.attacks.search.movers.round_wise import Movement, OneByOne
 from fedaudit.attacks.search.span_matching import SpanMatching
-from fedaudit.attacks.search.variables import Latent, Pixels, Varies
+from fedaudit.attacks.search.variables import MENDED, Latent, Pixels, Varies
 from fedaudit.core.choices import check_choices
 
 # Set by hand; what they reach is measured by benchmarks/mixture_bound.py.
@@ -214,7 +215,7 @@ def span_stages(
     again = [
         replace(
             search,
-            varies=Pixels(start="mended"),
+            varies=MENDED,
             lr=lr / 2**mend,
             total_variation=total_variation / 2**mend,
             by_color=True,
@@ -228,6 +229,7 @@ def span_stages(
         optimizer="lbfgs",
         total_variation=TRACE_OF_VARIATION,
         by_color=True,
+        priors=(WithinRange(),),
         patience=5,
         match="spans",
     )

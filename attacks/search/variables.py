@@ -164,6 +164,9 @@ class Pixels:
         return value.clamp(0, 1) if self.clamp else value
 
 
+MENDED = Pixels(start="mended")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Latent:
     """The generator's latent vectors, started from the best of some candidates.

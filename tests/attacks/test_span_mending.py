@@ -8,8 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import fedaudit
 from fedaudit.attacks.gathering.gather import Evidence, gather_inputs
-from fedaudit.attacks.search.image_priors import color_variation, total_variation
+from fedaudit.attacks.search.image_priors import (
+    WithinRange,
+    color_variation,
+    total_variation,
+)
 from fedaudit.attacks.search.span_matching import SpanMatching
 from fedaudit.attacks.search.span_mending import mended, misfit
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
@@ -72,3 +77,27 @@ def test_color_varies_more_than_brightness() -> None:
     tinted = gray * torch.tensor([1.0, 0.0, -1.0]).view(3, 1, 1)
     assert color_variation(tinted) > 2 * total_variation(tinted)
     assert torch.equal(color_variation(gray[:, :1]), total_variation(gray[:, :1]))
+
+
+@pytest.mark.parametrize(("distance", "steps"), [(1e-4, 3), (5e-3, 6), (0.3, 3)])
+def test_what_is_nearly_right_or_all_wrong_is_not_mended(
+    distance: float, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SpanMatching, "distance", lambda _self, _images: distance)
+    model = network(normalized=False)
+    loss = F.cross_entropy(model(drawn(1)), torch.tensor([0]))
+    named = dict(model.named_parameters())
+    update = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+    rebuilt = fedaudit.attack(
+        model,
+        update,
+        "subspace_matching",
+        image_shape=(3, 16, 16),
+        settings={"steps": 3, "polish": 0},
+    )
+    assert rebuilt.iterations == steps
+
+
+def test_pixels_beyond_the_range_are_held_back() -> None:
+    assert float(WithinRange()(drawn(1))) == 0
+    assert float(WithinRange(2.0)(torch.tensor([[1.5, -0.5]]))) == pytest.approx(0.5)

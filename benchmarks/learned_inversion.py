@@ -171,7 +171,7 @@ def maps(options: argparse.Namespace, cache: str) -> None:
         model = "trained" if rounds else "fresh"
         found = [invert_last_block(gather(bench.capture(t, 1).seen)) for t in range(count)]
         errors = sorted(p.error for p in found if p)
-        print(f"{network}, {model}: maps peeled {len(errors)}/{count}, median error "
+        print(f"{network}, {model}: maps inverted {len(errors)}/{count}, median error "
               f"{median(errors) if errors else float('nan'):.1e}", flush=True)  # fmt: skip
         for steps, title in ((0, "decoded map"), (decoder.refine_steps, "decoded map, refined")):
             attack = replace(decoder, refine_steps=steps)

@@ -13,7 +13,7 @@ from fedaudit.core.errors import UsageError, first_line
 from fedaudit.models.faulty_layer import failing_layer, random_layer
 
 STEP = 1e-7
-"""Size of the move of each pixel, in double precision: small beside any kink's distance."""
+"""Move of each pixel, in double precision: small beside the distance to any non-smooth point."""
 TOLERANCE = 0.05
 ROUNDING = 1e-12
 """Of a gradient's size: what moves it by less cannot be told."""
@@ -24,7 +24,7 @@ class TwiceHardsigmoid(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ramp = nn.ReLU6()  # a layer, so that its kinks are seen
+        self.ramp = nn.ReLU6()  # a layer, so that non-smooth activations are found
 
     def forward(self, x: Tensor) -> Tensor:
         """Hard sigmoid of `x`."""

@@ -18,10 +18,10 @@ from fedaudit.core.measures import Estimate
 from fedaudit.core.observation import Observation
 from fedaudit.core.shared import kind_of
 from fedaudit.reports.explanation import Game, Player
+from fedaudit.why.explained_scenario import Measurement, Subject
 from fedaudit.why.layers import layers_of, update_of
 from fedaudit.why.leaks import Cut, Leak, estimate
 from fedaudit.why.shapley import MOST, coalitions, exact
-from fedaudit.why.subject import Measurement, Subject
 
 LABELS = "labels (knowledge)"
 

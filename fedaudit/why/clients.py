@@ -30,9 +30,9 @@ from fedaudit.federation.abilities import Aggregates
 from fedaudit.federation.simulation import Simulation
 from fedaudit.federation.together import without_aggregator
 from fedaudit.reports.explanation import Game, Player
+from fedaudit.why.explained_scenario import Measurement, Subject
 from fedaudit.why.leaks import Leak
 from fedaudit.why.shapley import interval, joined, order_pairs, sampled
-from fedaudit.why.subject import Measurement, Subject
 
 PAIRS = 3
 """Pairs of orders."""

@@ -14,8 +14,8 @@ from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import Observation
 from fedaudit.core.shared import Aggregate, Update
 from fedaudit.reports.explanation import Layer, Layers
+from fedaudit.why.explained_scenario import Measurement, Subject
 from fedaudit.why.leaks import Cut, Leak, difference, leakage
-from fedaudit.why.subject import Measurement, Subject
 
 
 def layers_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:

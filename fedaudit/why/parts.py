@@ -33,7 +33,7 @@ from fedaudit.study.run_cell import run_train
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.scheduler import Event
 from fedaudit.why import artifacts, clients, layers, regions, rounds
-from fedaudit.why.subject import (
+from fedaudit.why.explained_scenario import (
     REFUSALS,
     Measurement,
     Subject,

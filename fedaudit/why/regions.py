@@ -23,9 +23,9 @@ from fedaudit.reports.explanation import BOXES, OUTLINE, SIDES, Region, Regions
 from fedaudit.scoring.embedder import load_embedder, prepare
 from fedaudit.scoring.identity import Embed, Gallery
 from fedaudit.scoring.image_metrics import WANG
+from fedaudit.why.explained_scenario import Measurement, Subject
 from fedaudit.why.gradcam import deepest_map, grad_cam
 from fedaudit.why.leaks import estimate
-from fedaudit.why.subject import Measurement, Subject
 
 SIDE = 16
 """Places a side of the maps that are kept."""

@@ -7,8 +7,8 @@ from typing import Any
 from fedaudit.core.errors import AttackError, ConfigError
 from fedaudit.federation.utility import measure
 from fedaudit.reports.explanation import Round
+from fedaudit.why.explained_scenario import Measurement, Role, Subject
 from fedaudit.why.leaks import Cut, Leak, leakage
-from fedaudit.why.subject import Measurement, Role, Subject
 
 ROUNDS = (1, 2, 5, 10, 20)
 """Audited rounds; the network has been trained for one round less."""

@@ -248,7 +248,7 @@ def fedaudit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., i
     """Run a command line in a folder with a tiny `study.toml`, without a face embedder."""
     (tmp_path / "study.toml").write_text(STUDY)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("fedaudit.why.subject.judge_of", lambda *_: (None, None))
+    monkeypatch.setattr("fedaudit.why.explained_scenario.judge_of", lambda *_: (None, None))
     monkeypatch.setattr("fedaudit.study.session.execute", at_once)
     monkeypatch.setattr(LPIPS, "__call__", lambda _, a, b: torch.zeros(len(a)))
 
@@ -286,7 +286,7 @@ def test_a_study_is_explained_twice_alike_and_goes_on(
     def no_more(*_: object, **__: object) -> None:
         raise AssertionError("attacked again")
 
-    monkeypatch.setattr("fedaudit.why.subject.Subject.best_attack", no_more)
+    monkeypatch.setattr("fedaudit.why.explained_scenario.Subject.best_attack", no_more)
     before = (tmp_path / "one" / "why.json").read_bytes()
     assert fedaudit("why", "study.toml", "-o", "one", "--what", parts, *options) == 0
     assert (tmp_path / "one" / "why.json").read_bytes() == before
@@ -337,7 +337,7 @@ def test_a_failure_is_not_a_part_that_was_not_tested(
     def refuse(*_: object, **__: object) -> None:
         raise DataError("no such photo")
 
-    monkeypatch.setattr("fedaudit.why.subject.Subject.best_attack", refuse)
+    monkeypatch.setattr("fedaudit.why.explained_scenario.Subject.best_attack", refuse)
     options = ("--what", "rounds", "--rounds", "1", "--targets", "2")
     assert fedaudit("why", "study.toml", "-o", "refused", *options) == 0
     assert "rounds: not tested: no such photo" in capsys.readouterr().err
@@ -345,7 +345,7 @@ def test_a_failure_is_not_a_part_that_was_not_tested(
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("a bug")
 
-    monkeypatch.setattr("fedaudit.why.subject.Subject.best_attack", fail)
+    monkeypatch.setattr("fedaudit.why.explained_scenario.Subject.best_attack", fail)
     assert fedaudit("why", "study.toml", "-o", "failed", *options) == 4
     assert "a bug" in capsys.readouterr().err
 

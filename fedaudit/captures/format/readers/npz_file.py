@@ -7,9 +7,9 @@ from typing import BinaryIO, cast
 
 from torch import Tensor
 
-from fedaudit.captures.format.readers.archive import finish, opened
 from fedaudit.captures.format.readers.limits import Limits, check_name, check_total
 from fedaudit.captures.format.readers.npy import read_array
+from fedaudit.captures.format.readers.zip_archive import finish, opened
 from fedaudit.core.errors import CaptureError
 
 NUMBERED = re.compile(r"arr_(\d{1,6})")

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedaudit.captures.format.readers.archive import opened, read_member
 from fedaudit.captures.format.readers.limits import (
     Limits,
     check_copies,
@@ -17,6 +16,7 @@ from fedaudit.captures.format.readers.limits import (
     check_total,
 )
 from fedaudit.captures.format.readers.torch_pickle import View, describe
+from fedaudit.captures.format.readers.zip_archive import opened, read_member
 from fedaudit.core.errors import CaptureError
 
 _DESCRIPTION = 16 << 20

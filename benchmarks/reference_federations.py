@@ -1,13 +1,15 @@
-"""The scale that reports hold their number against: thirty federations, attacked here.
+"""The scale that reports hold their number against: federations that were attacked here.
 
-Run: python benchmarks/reference_federations.py [--output runs/reference] [--size 32] [--minutes 60]
+Run: python benchmarks/reference_federations.py [--of orl] [--output runs/reference] [--minutes 60]
 
-Federations of ORL's forty people under one attack, `subspace_matching` with the demo's settings:
-five networks and a dozen defenses, one photo an update of a fresh model. Each is a row of one
-study, over six people (three at least). Controls are not run, because a place among others needs
-none. What is finished is kept, and the same command goes on. Writes what is complete into
-reports/reference_federations.json, numbers only, in place of earlier ones of the same size, and
-prints the distribution. Some six CPU minutes.
+`--of orl`: 42 federations of ORL's forty people at 32 px, gray; five networks, a dozen defenses,
+fresh models and ones trained for twenty rounds, ten people each. `--of openpeople`: twelve of the
+ten people who do not exist, in color at 64 px, torchvision's ResNet-18 among them, six people each.
+One attack, `subspace_matching` with the demo's settings. Each federation is a row of one study; it
+counts from five people on. Controls are not run, because a place among others needs none. What is
+finished is kept, and the same command goes on. Writes what is complete into
+reports/reference_federations.json, numbers only, in place of earlier ones of the same faces, and
+prints the distribution. Some twenty CPU minutes for ORL, ten for openpeople.
 """
 
 import argparse
@@ -20,11 +22,10 @@ from fedaudit.core.scenario import Choice, Federation, Scenario, Study, with_key
 from fedaudit.reports.build import results_of
 from fedaudit.reports.reference_scale import FILE, Reference, read_references
 from fedaudit.reports.results import Results
-from fedaudit.study.demo_study import DEFENSES, SUBSPACE
+from fedaudit.study.demo_study import COLOR_ROUNDS, DEFENSES, ROUNDS, SUBSPACE
 from fedaudit.study.execution import Place, execution
 
-PEOPLE = 6
-LEAST = 3
+LEAST = 5
 """Targets from which a federation counts, where there was no time for all."""
 NONE, DPSGD, DPLC, PROJECTOR = DEFENSES
 SIGN, QSGD, CLIPPING = Choice("sign"), Choice("qsgd"), Choice("clipping")
@@ -36,34 +37,69 @@ PRUNING, LOCAL = Choice("random_pruning"), Choice("local_layers")
 FEW = (NONE, DPSGD, SIGN)
 
 
-def study(size: int) -> Study:
-    """Thirty rows; the federations of a scenario share their network."""
+def scenario(
+    name: str, network: str, *defenses: Choice, people: int = 10, round: int = 1, **keys: object
+) -> Scenario:
+    """A row a defense, of one network; `keys` as in a study file."""
+    plain = Scenario(
+        name,
+        network=Choice(network),
+        method=Choice("fedavg"),
+        targets=people,
+        round=round,
+        defenses=defenses,
+        attacks=(SUBSPACE,),
+        controls=False,
+    )
+    return with_keys(plain, keys)
 
-    def scenario(name: str, network: str, *defenses: Choice, steps: int = 1) -> Scenario:
-        plain = Scenario(
-            name,
-            network=Choice(network),
-            method=Choice("fedavg"),
-            targets=PEOPLE,
-            defenses=defenses,
-            attacks=(SUBSPACE,),
-            controls=False,
-        )
-        return with_keys(plain, {"local_steps": steps})
 
+def orl() -> Study:
+    """Thirty rows of fresh models, twelve of trained ones or of larger batches."""
     many = (NOISE, LOUD, CLIPPING, SIGN, TOP_K, TOP_FEW, QSGD, PRUNING, LOCAL)
+    later = ROUNDS + 1
     return Study(
-        name=f"reference-{size}",
+        name="reference-orl",
         scenarios=(
             scenario("face", "face", NONE, DPSGD, DPLC, PROJECTOR, *many),
             scenario("pooled", "face_pooled", NONE, DPSGD, SIGN, TOP_FEW, NOISE),
             scenario("small", "small_cnn", *FEW, TOP_FEW),
             scenario("mlp", "mlp", *FEW, TOP_FEW),
             scenario("lenet", "lenet", *FEW),
-            scenario("steps-4", "face", NONE, steps=4),
+            scenario("steps-4", "face", NONE, local_steps=4),
+            scenario("face-later", "face", *FEW, PROJECTOR, NOISE, TOP_FEW, round=later),
+            scenario("pooled-later", "face_pooled", NONE, SIGN, round=later),
+            scenario("small-later", "small_cnn", NONE, SIGN, round=later),
+            scenario("batch-4", "face", NONE, batch_size=4),
+            scenario("batch-4-later", "face", NONE, batch_size=4, round=later),
         ),
-        size=size,
-        federation=with_keys(Federation(clients=3, rounds=1), {"lr": 0.05}),
+        size=32,
+        federation=with_keys(Federation(clients=3, rounds=ROUNDS), {"lr": 0.05}),
+        utility=False,
+        judges=(Choice("sface"),),
+    )
+
+
+def openpeople() -> Study:
+    """Twelve rows in color, half of them of the network that people deploy."""
+
+    def six(name: str, network: str, *defenses: Choice, **keys: object) -> Scenario:
+        return scenario(name, network, *defenses, people=6, **keys)
+
+    resnet, later = "torchvision:resnet18", COLOR_ROUNDS + 1
+    return Study(
+        name="reference-openpeople",
+        scenarios=(
+            six("resnet", resnet, *FEW, TOP_FEW, batch_norm="eval"),
+            six("resnet-later", resnet, NONE, SIGN, round=later, batch_norm="eval"),
+            six("face", "face", *FEW, TOP_FEW),
+            six("face-later", "face", NONE, SIGN, round=later),
+        ),
+        data=Choice("openpeople"),
+        size=64,
+        federation=with_keys(
+            Federation(clients=2, rounds=COLOR_ROUNDS, held_out=2, photos=12), {"lr": 0.05}
+        ),
         utility=False,
         judges=(Choice("sface"),),
     )
@@ -103,13 +139,13 @@ def references(asked: Study, results: Results) -> list[Reference]:
 def main() -> None:
     """Attack, write the complete federations, print the distribution."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--of", choices=("orl", "openpeople"), default="orl")
     parser.add_argument("--output", type=Path, default=Path("runs/reference"))
-    parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    asked = study(options.size)
-    folder = options.output / f"{options.size}px"
+    asked = {"orl": orl, "openpeople": openpeople}[options.of]()
+    folder = options.output / options.of
     folder.parent.mkdir(parents=True, exist_ok=True)
     with execution(
         asked,
@@ -122,11 +158,11 @@ def main() -> None:
         budget=60 * options.minutes,
     ):
         found = references(asked, results_of(folder))
-    kept = [one for one in read_references() if one.size != options.size]
+    kept = [one for one in read_references() if one.data != options.of]
     content = [asdict(one) for one in (*kept, *found)]
     FILE.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     rows = sum(len(s.defenses) for s in asked.scenarios)
-    print(f"{len(found)} of {rows} federations at {options.size} px are complete")
+    print(f"{len(found)} of {rows} federations of {options.of} have {LEAST} people or more")
     for hits in sorted({one.hits for one in found}):
         same = [one for one in found if one.hits == hits]
         names = ", ".join(f"{o.network}/{o.defense}/b{o.batch_size}/r{o.round}" for o in same)

@@ -36,6 +36,7 @@ from fedaudit.reports.membership_lines import (
     property_coverage,
 )
 from fedaudit.reports.pictures import Picture
+from fedaudit.reports.plain_names import in_plain_words
 from fedaudit.reports.power import with_all_cells
 from fedaudit.reports.results import (
     SCHEMA_VERSION,
@@ -200,7 +201,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         explanation=_explanation(folder),
         units=units,
     )
-    return in_words_of_images(results) if study.of_pictures else results
+    return in_plain_words(in_words_of_images(results) if study.of_pictures else results)
 
 
 def _not_run(study: Study, table: tuple[Row, ...]) -> tuple[str, ...]:

@@ -10,9 +10,10 @@ from fedaudit.core.trial import POSITIVE
 from fedaudit.reports import recorded
 from fedaudit.reports.comparison import Row
 from fedaudit.reports.identity_tests import ALPHA, group_test
+from fedaudit.reports.plain_names import defense_name
 from fedaudit.reports.power import POWER
 from fedaudit.reports.results import Ceiling, Control
-from fedaudit.reports.text import NBSP, percent
+from fedaudit.reports.text import NBSP, percent, signed
 from fedaudit.reports.trials import Trials
 from fedaudit.reports.unit_scores import difference, outcomes, rate_of
 from fedaudit.reports.verdicts import rate_text
@@ -256,7 +257,7 @@ def _gain(
 
 
 def _over(gain: Estimate) -> str:
-    return f"{gain.value:+.2f} over prior-only ({gain.low:+.2f} to {gain.high:+.2f})"
+    return f"{signed(gain.value)} over prior-only ({signed(gain.low)} to {signed(gain.high)})"
 
 
 def _negative(name: str, hits: Sequence[tuple[str, bool | None]], fmr: float) -> Control:
@@ -327,7 +328,7 @@ def _prior_only(study: Study, trials: Trials, rows: tuple[Row, ...]) -> tuple[Co
         group = trials.group(scenario.name, row.defense, attack.label, "prior_only")
         of = ", ".join(sorted({t.control for t in group.trials} - {""}))
         where = (
-            f"; highest of {len(measured)} defenses, under {row.defense}"
+            f"; highest of {len(measured)} defenses: {defense_name(row.defense)}"
             if len(measured) > 1
             else ""
         )

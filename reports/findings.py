@@ -11,8 +11,8 @@ from fedaudit.reports.comparison import LEAKING, Exposure, Row, Severity
 from fedaudit.reports.measurement import Measurement
 from fedaudit.reports.plain_names import attack_name, defense_name
 from fedaudit.reports.results import Coverage, Finding
-from fedaudit.reports.text import percent
-from fedaudit.reports.verdicts import ORDER, model_in_words, rate_text
+from fedaudit.reports.text import estimate, percent
+from fedaudit.reports.verdicts import ORDER, defense_in_words, model_in_words, rate_text
 
 RECONSTRUCTION: tuple[str, ...] = (
     "NIST AI 100-2 NISTAML.032",
@@ -30,6 +30,12 @@ NO_REMEDY = (
     "No defense that was measured here lowers the rate and leaves a network that is worth more "
     "than an untrained one; try others, or larger batches."
 )
+
+_KNOWING = {
+    "known": ", by an attack that knows the defense",
+    "estimated": ", by an attack that reads the defense off the update",
+    "no": ", by an attack that takes the defense for absent",
+}
 
 RECORDED_REMEDY = (
     "A recording holds no defense to compare with. `fedaudit run` measures defenses, larger "
@@ -168,7 +174,7 @@ def _finding(
         evidence=evidence or row.verdict.sentence,
         configuration=f"scenario {row.scenario}: network {row.network}, method {row.method}, "
         f"round {row.round}, batch {row.batch_size}, from {_source(row)}, threat model "
-        f"{row.threat_model}, attack adaptive: {row.adaptive}",
+        f"{row.threat_model}{_KNOWING.get(row.adaptive, '')}",
         remedy=remedy,
         standards=standards,
         fingerprint=fingerprint(kind, *place),
@@ -180,7 +186,7 @@ def _leak(row: Row, rows: tuple[Row, ...]) -> Finding:
     assert m
     likeness, parts = [], []
     if m.ssim:
-        likeness.append(f"SSIM {m.ssim.value:.2f} ({m.ssim.low:.2f} to {m.ssim.high:.2f})")
+        likeness.append(f"SSIM {estimate(m.ssim)}")
     if lpips := m.metrics.get("lpips"):
         likeness.append(f"LPIPS {lpips.value:.2f}")
     if likeness:
@@ -225,7 +231,7 @@ def _single(row: Row) -> Finding:
         severity="low",
         confidence="low",
         cause="Single matches, not yet significantly above prior-only",
-        title=f"{row.reid.hits} match(es) from {_source(row)} {_under(row)}, not yet significantly "
+        title=f"{row.reid.hits} {'match' if row.reid.hits == 1 else 'matches'} from {_source(row)} {_under(row)}, not yet significantly "
         "above prior-only",
         claim=_claim(row),
         remedy="Run more targets: a confirmed match matters even in a run that is clean otherwise.",
@@ -289,18 +295,21 @@ def _remedy(row: Row, rows: tuple[Row, ...]) -> str:
     ]
     if not helping and row.model_state:
         return RECORDED_REMEDY
+    if not rivals:
+        return f"No other defense was run in scenario {row.scenario}: add some to it."
     if not helping:
         return NO_REMEDY
     best = min(helping, key=_order)
     assert best.reid is not None
-    price = ""
+    price = " Its cost in accuracy was not measured."
     if best.utility and row.utility:
         price = (
             f" Verification accuracy went from {percent(row.utility.accuracy.value)} to "
             f"{percent(best.utility.accuracy.value)} (untrained: "
             f"{percent(best.utility.untrained.value)})."
         )
-    return f"Measured here: under {defense_name(best.defense)}, {rate_text(best.reid)}.{price}"
+    how = f"Use {defense_in_words(best)}: measured here, {rate_text(best.reid)} re-identified"
+    return f"{how} (its verdict: {best.verdict.kind.lower()}).{price}"
 
 
 def _secure_sums(exposures: tuple[Exposure, ...]) -> list[Finding]:

@@ -12,6 +12,7 @@ from fedaudit.reports.results import Control, Settings
 from fedaudit.reports.text import NBSP, counted, p_value, percent
 from fedaudit.reports.verdicts import (
     NOT_TESTED,
+    defense_in_words,
     model_in_words,
     originals_text,
     rate_text,
@@ -114,14 +115,15 @@ def _leak(worst: Row, rows: Sequence[Row]) -> Verdict:
     whom = rate_text(worst.reid)
     if worst.reid.unit != "people":
         whom = f"somebody in {whom}"
-    reached = originals_text(worst.measurement)
     source = f"from updates of {model_in_words(worst)}"
     if worst.defense in UNSTATED:
         lead = "Without a defense, a" if worst.undefended else "A"
-        sentence = f"{lead} curious server re-identified {whom} {source}{reached}."
+        sentence = f"{lead} curious server re-identified {whom} {source}."
     else:
-        sentence = f"{_deployed(worst)}, let a curious server re-identify {whom} {source}{reached}."
+        sentence = f"{_deployed(worst)}, let a curious server re-identify {whom} {source}."
     sentence += _without(worst, rows)
+    if most := worst.measurement.originals:
+        sentence += f" Of the originals the judge recognizes {most.hits} of {most.n}."
     if (p := worst.measurement.p_holm) is not None:
         size = p_value(p).replace("<", "less than ").replace(NBSP, "")
         sentence += f" Guessing does as well with a probability of {size}."
@@ -173,14 +175,7 @@ def _copies(row: Row) -> str:
 
 def _deployed(row: Row) -> str:
     """The defense with its parameters, as the beginning of a sentence."""
-    settings = (f"{k} = {v:g}" for c in row.claims for k, v in c.settings.items() if _is_number(v))
-    stated = ", ".join(dict.fromkeys(settings))
-    name = defense_name(row.defense) + (f" ({stated})" if stated else "")
-    return f"Your deployed defense, {name}"
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return f"Your deployed defense, {defense_in_words(row)}"
 
 
 def _without(row: Row, rows: Sequence[Row]) -> str:

@@ -137,7 +137,7 @@ def _line(line: DefenseLine) -> LeagueLine:
 
 def _settings(line: DefenseLine) -> str:
     own = line.settings or {k: v for claim in line.claims for k, v in claim.settings.items()}
-    return ", ".join(f"{key} = {_value(value)}" for key, value in own.items())
+    return ", ".join(f"{key.replace('_', ' ')} = {_value(value)}" for key, value in own.items())
 
 
 def _value(value: object) -> str:

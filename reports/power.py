@@ -75,7 +75,7 @@ def short_of(row: Row) -> tuple[Reason, str]:
     """What the attack itself lacks: a reason and its words, or ("", "")."""
     if row.adaptive not in ADAPTED:
         return "blind attack", (
-            f"{row.attack} takes the defense for absent (adaptive: {row.adaptive}), and a server "
+            f"{row.attack} takes the defense for absent, and a server "
             "knows which defense its clients use; add an attack that does"
         )
     effort = row.measurement.effort if row.measurement else None

@@ -6,7 +6,7 @@ how many real federations leak.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from fedaudit.reports.comparison import Row
+from fedaudit.reports.plain_names import attack_name, defense_name
 from fedaudit.reports.results import Results
 
 FILE = Path(__file__).parent / "reference_federations.json"
@@ -64,7 +65,6 @@ class Scale:
         value: The run's.
         others: Rate and number of references at it, rising.
         lower, equal, higher: How many references have a lower, the same or a higher rate.
-        people: How many each reference has, at least.
         what: What they are, in words.
     """
 
@@ -73,8 +73,20 @@ class Scale:
     lower: int
     equal: int
     higher: int
-    people: int
     what: str
+
+    @property
+    def sentence(self) -> str:
+        """The place in words.
+
+        >>> Scale(0.5, (), 3, 0, 1, "").sentence
+        'Worse than 3 of 4 federations that were attacked here for comparison; better than 1.'
+        """
+        places = {"worse than": self.lower, "the same as": self.equal, "better than": self.higher}
+        parts = [f"{word} {number}" for word, number in places.items() if number]
+        first = f"{parts[0]} of {self.count} federations that were attacked here for comparison"
+        sentence = "; ".join([first, *parts[1:]])
+        return f"{sentence[:1].upper()}{sentence[1:]}."
 
     @property
     def count(self) -> int:
@@ -113,16 +125,33 @@ def scale(results: Results, row: Row | None) -> Scale | None:
     if len(same) < FEWEST:
         return None
     values = sorted(one.value for one in same)
-    first = same[0]
     return Scale(
         value=row.reid.value,
         others=tuple((value, values.count(value)) for value in sorted(set(values))),
         lower=sum(value < row.reid.value for value in values),
         equal=sum(value == row.reid.value for value in values),
         higher=sum(value > row.reid.value for value in values),
-        people=min(one.n for one in same),
-        what=(
-            f"{first.data.upper()} faces at {first.size} px, threat model {first.threat_model}, "
-            f"attacked with {first.attack} on {first.date} by fedaudit {first.build}"
-        ),
+        what=_kinds(same),
+    )
+
+
+def _kinds(references: Sequence[Reference]) -> str:
+    """What they are, how many of each kind, and what a place among them is not."""
+    first = references[0]
+    fresh = sum(one.round == 1 for one in references)
+    people = sorted(one.n for one in references)
+    spread = f"{people[0]} to {people[-1]}" if people[0] < people[-1] else f"{people[0]}"
+    names = {
+        "faces of": {one.data for one in references},
+        "networks": {one.network for one in references},
+        "defenses": {defense_name(one.defense) for one in references},
+        "attacks": {attack_name(one.attack) for one in references},
+    }
+    lists = "; ".join(f"{kind}: {', '.join(sorted(values))}" for kind, values in names.items())
+    return (
+        f"{fresh} fresh models and {len(references) - fresh} trained ones, {spread} {first.unit} "
+        f"each, at {first.size} px, threat model {first.threat_model}; {lists}. Attacked on "
+        f"{first.date} by fedaudit {first.build} (benchmarks/reference_federations.py), without "
+        "controls. So few people place a federation roughly. A place among settings that were "
+        "tried is no probability: their data and attacks may be easier or harder than yours."
     )

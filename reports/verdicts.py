@@ -6,6 +6,7 @@ from fedaudit.core.measures import Rate
 from fedaudit.reports.comparison import GRAVITY, Reason, Row, Severity, Verdict
 from fedaudit.reports.identity_tests import ALPHA
 from fedaudit.reports.measurement import Measurement
+from fedaudit.reports.plain_names import defense_name
 from fedaudit.reports.results import Settings
 from fedaudit.reports.text import NBSP, counted, p_value, percent, signed
 from fedaudit.stats.intervals import clopper_pearson, targets_needed
@@ -202,7 +203,9 @@ def found_text(rate: Rate) -> str:
 def originals_text(measurement: Measurement) -> str:
     """What the judge finds of the originals themselves, beside a rate; "" where it is not known."""
     most = measurement.originals
-    return f", where the originals themselves reach {most.hits} of {most.n}" if most else ""
+    if most is None:
+        return ""
+    return f", where of the originals the judge recognizes {most.hits} of {most.n}"
 
 
 def excess_text(measurement: Measurement) -> str:
@@ -210,7 +213,7 @@ def excess_text(measurement: Measurement) -> str:
     excess = measurement.excess
     assert excess
     low, high = points(excess.low), points(excess.high)
-    return f"{points(excess.value)} above prior-only ({low} to {high})"
+    return f"{points(excess.value)} above the prior-only control ({low} to {high})"
 
 
 def rate_text(rate: Rate) -> str:
@@ -230,6 +233,18 @@ def points(share: float) -> str:
     '+13 points'
     """
     return f"{signed(100 * share, 0)} points"
+
+
+def defense_in_words(row: Row) -> str:
+    """The defense of a row with the parameters that its claims state."""
+    settings = (
+        f"{name.replace('_', ' ')} = {value:g}"
+        for claim in row.claims
+        for name, value in claim.settings.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    )
+    stated = ", ".join(dict.fromkeys(settings))
+    return defense_name(row.defense) + (f" ({stated})" if stated else "")
 
 
 def model_in_words(row: Row) -> str:

@@ -150,13 +150,14 @@ def not_shown(results: Results, headline: Row | None) -> tuple[str, ...]:
         points.append(f"Not tested: {'; '.join(untested)}. Untested is not clean.")
     if results.underpowered:
         points.append(
-            "The study is under-powered: it can demonstrate a leak, it cannot rule one out."
+            "The study is under-powered: it can demonstrate a leak, and cannot rule one out. Read "
+            "its low rates by their upper bounds."
         )
     rate_ = headline.reid if headline else None
     if rate_ and rate_.n:
         bound = clopper_pearson(0, rate_.n)[1]
         none = counted(replace(rate_, hits=0))
-        points.append(f"Even {none} would still allow a rate of {percent(bound)}.")
+        points.append(f"Even {none} would have left a rate of up to {percent(bound)} possible.")
     points.append("Stronger attackers, other data and other settings may recover more.")
     return tuple(points)
 

@@ -94,10 +94,11 @@ def test_the_page_says_it(case: tuple[Results, Row], monkeypatch: pytest.MonkeyP
     results, row = case
     monkeypatch.setattr(reference_scale, "read_references", lambda: references(results, row))
     shown = render(results, None, "redacted")
-    assert "Among 11 reference federations" in shown
-    assert "not a probability" in shown
+    assert "of 11 federations that were attacked here for comparison" in shown
+    assert "no probability" in shown
+    assert "11 fresh models and 0 trained ones, 10 people each" in shown
     monkeypatch.setattr(reference_scale, "read_references", lambda: ())
-    assert "reference federations" not in render(results, None, "redacted")
+    assert "for comparison" not in render(results, None, "redacted")
 
 
 def test_what_ships_is_whole() -> None:

@@ -131,7 +131,7 @@ def test_every_verdict_tells_its_number(n: int, data: st.DataObject) -> None:
 def test_a_leak_tells_its_excess() -> None:
     found = _judge(20, 20, prior=2)
     assert found.sentence.startswith("20 of 20 people (95 % interval 83 % to 100 %) re-identified")
-    assert "+90 points above prior-only (+" in found.sentence
+    assert "+90 points above the prior-only control (+" in found.sentence
 
 
 def test_rates_and_points_as_text() -> None:
@@ -266,11 +266,11 @@ def test_what_the_originals_reach_stands_beside_the_rate() -> None:
         found = table(study(deployed=("none",)), known(line(4), photos))
         for told in (found[0].verdict, _headline(found)):
             assert told.kind == "LEAK DEMONSTRATED"
-            assert f", where the originals themselves reach {photos} of 8" in told.sentence
+            assert f"the originals the judge recognizes {photos} of 8" in told.sentence
     (untried,) = table(study(), [*known(line(4), 8)[1:], *line(4)[:1]])
     assert measured(untried).originals is None
     quiet = table(study(targets=100), known(line(0, 100), 98))[0].verdict.sentence
-    assert "reach 98 of 100; no leak found" in quiet or "reach 98 of 100. This is no" in quiet
+    assert "recognizes 98 of 100; no leak found" in quiet or "recognizes 98 of 100. This is no" in quiet
 
 
 def test_a_privacy_claim_that_does_not_hold_stands_in_the_headline() -> None:

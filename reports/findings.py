@@ -225,14 +225,14 @@ def _claim(row: Row) -> str:
 
 def _single(row: Row) -> Finding:
     assert row.reid
+    matches = "1 match" if row.reid.hits == 1 else f"{row.reid.hits} matches"
     return _finding(
         row,
         "single",
         severity="low",
         confidence="low",
-        cause="Single matches, not yet significantly above prior-only",
-        title=f"{row.reid.hits} {'match' if row.reid.hits == 1 else 'matches'} from {_source(row)} {_under(row)}, not yet significantly "
-        "above prior-only",
+        cause="Single matches, not significantly above prior-only",
+        title=f"{matches} from {_source(row)} {_under(row)}, not significantly above prior-only",
         claim=_claim(row),
         remedy="Run more targets: a confirmed match matters even in a run that is clean otherwise.",
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fedaudit.cli.options import examples
+from fedaudit.cli.options import examples, format_option
 from fedaudit.cli.say import say, say_json
 
 
@@ -18,14 +18,7 @@ from fedaudit.cli.say import say, say_json
     )
 )
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(("text", "markdown", "json")),
-    default="text",
-    show_default=True,
-    help="How to print it.",
-)
+@format_option
 def compare(*, run: Path, form: str) -> int:
     """Print what each defense of the run folder RUN buys: leakage, utility and cost side by side.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fedaudit.cli.options import examples
+from fedaudit.cli.options import examples, format_option
 from fedaudit.cli.say import say, say_json
 from fedaudit.files.atomic import write_atomically
 
@@ -22,14 +22,7 @@ from fedaudit.files.atomic import write_atomically
 )
 @click.argument("before", type=click.Path(path_type=Path))
 @click.argument("after", type=click.Path(path_type=Path))
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(("text", "markdown", "json")),
-    default="text",
-    show_default=True,
-    help="How to print it.",
-)
+@format_option
 @click.option(
     "--page",
     type=click.Path(path_type=Path, dir_okay=False),

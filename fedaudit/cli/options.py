@@ -36,6 +36,27 @@ evidence_option = click.option(
     type=click.Choice(EVIDENCE),
     help="What the report shows of faces; only full keeps originals.  [default: redacted]",
 )
+
+
+def shown_evidence(help_text: str) -> Callable[[Command], Command]:
+    """The option `--evidence` of a command that writes pages and runs nothing."""
+    return click.option(
+        "--evidence",
+        type=click.Choice(EVIDENCE),
+        default="redacted",
+        show_default=True,
+        help=help_text,
+    )
+
+
+format_option = click.option(
+    "--format",
+    "form",
+    type=click.Choice(("text", "markdown", "json")),
+    default="text",
+    show_default=True,
+    help="How to print it.",
+)
 encrypt_option = click.option(
     "--encrypt-evidence",
     multiple=True,

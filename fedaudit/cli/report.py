@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedaudit.cli.ending import OK
-from fedaudit.cli.options import EVIDENCE, examples, fail_on_option, output_file
+from fedaudit.cli.options import examples, fail_on_option, output_file, shown_evidence
 from fedaudit.cli.say import say
 from fedaudit.core.errors import ConfigError
 from fedaudit.files.atomic import write_atomically
@@ -30,13 +30,7 @@ _SHOWN = 5
     )
 )
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option(
-    "--evidence",
-    type=click.Choice(EVIDENCE),
-    default="redacted",
-    show_default=True,
-    help="What the report shows of faces; full needs a run that kept originals.",
-)
+@shown_evidence("What the report shows of faces; full needs a run that kept originals.")
 @click.option(
     "--identity",
     type=click.Path(path_type=Path, dir_okay=False),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedaudit.cli.ending import OK
-from fedaudit.cli.options import EVIDENCE, examples
+from fedaudit.cli.options import examples, shown_evidence
 from fedaudit.cli.say import say
 from fedaudit.core.errors import UsageError
 
@@ -36,13 +36,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, file_okay=False),
     help="Write the pages into this new folder instead.",
 )
-@click.option(
-    "--evidence",
-    type=click.Choice(EVIDENCE),
-    default="redacted",
-    show_default=True,
-    help="Of --bundle: what its pages show of faces.",
-)
+@shown_evidence("Of --bundle: what its pages show of faces.")
 def view(
     *, directory: Path, port: int, no_browser: bool, bundle: Path | None, evidence: Evidence
 ) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedaudit.cli.ending import OK, interrupted
-from fedaudit.cli.options import EVIDENCE, examples, say_code
+from fedaudit.cli.options import examples, say_code, shown_evidence
 from fedaudit.cli.place_options import place_options
 from fedaudit.cli.say import say
 from fedaudit.study.study_file import load_study
@@ -88,13 +88,7 @@ def _numbers(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ..
     show_default=True,
     help="Pairs of orders that part `clients` samples.",
 )
-@click.option(
-    "--evidence",
-    type=click.Choice(EVIDENCE),
-    default="redacted",
-    show_default=True,
-    help="Only full keeps and shows faces.",
-)
+@shown_evidence("Only full keeps and shows faces.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @place_options(device=False)
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")

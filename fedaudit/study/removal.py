@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -76,8 +76,7 @@ def remove_evidence(folder: Path, by: str, reason: str, key: Path | None = None)
             files = {name: regular_file.sha256(folder / name) for name in new}
             made = Removal(by.strip(), reason.strip(), now, root, files)
             if private:
-                made = replace(made, key=signature.public_part(private))
-                made = replace(made, signature=signature.sign_message(private, made.message))
+                made = signature.signed(made, private)
             content = [asdict(one) for one in (*before, made)]
             text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
             write_atomically(folder / FILE, (text + "\n").encode())

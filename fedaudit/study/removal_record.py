@@ -5,15 +5,15 @@ hold. A file that is gone is accounted for where the record names it by the hash
 other file can be.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from fedaudit.core.errors import RunFolderError
 from fedaudit.files import regular_file
 from fedaudit.study import signature
+from fedaudit.study.signature import Statement
 from fedaudit.study.stored_values import read_as
 
 FILE = "removal.json"
@@ -24,7 +24,7 @@ REMOVABLE = re.compile(
 
 
 @dataclass(frozen=True)
-class Removal:
+class Removal(Statement):
     """One removal, in the words of who made it.
 
     Attributes:
@@ -33,7 +33,6 @@ class Removal:
         removed: ISO time, UTC.
         root: SHA-256 of the list of hashes that the files stand in.
         files: SHA-256 of each file as it was when it was removed, by its name in the folder.
-        signature, key: Of all other fields, as in `SignOff`; "" without a key.
     """
 
     by: str
@@ -41,14 +40,6 @@ class Removal:
     removed: str
     root: str
     files: Mapping[str, str]
-    signature: str = ""
-    key: str = ""
-
-    @property
-    def message(self) -> bytes:
-        """What is signed: every field but the signature, in one spelling."""
-        content = {name: value for name, value in asdict(self).items() if name != "signature"}
-        return json.dumps(content, sort_keys=True, ensure_ascii=True).encode()
 
     @property
     def sentence(self) -> str:
@@ -94,7 +85,7 @@ def faults_of(folder: Path, root: str) -> Iterator[str]:
     for one in removals:
         if one.root != root:
             yield f"{FILE} is of another state of this folder: its root differs."
-        if (one.signature or one.key) and not signature.fits(one.key, one.signature, one.message):
+        if (one.signature or one.key) and not signature.holds(one):
             yield f"A signature in {FILE} does not fit what it says."
         for name in one.files:
             if not REMOVABLE.fullmatch(name):

@@ -6,7 +6,7 @@ it is signed (Ed25519): then neither statement nor run can be exchanged without 
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,13 +14,14 @@ from fedaudit.core.errors import ConfigError, RunFolderError
 from fedaudit.files import regular_file
 from fedaudit.files.atomic import write_atomically
 from fedaudit.study import hash_list, signature
+from fedaudit.study.signature import Statement
 from fedaudit.study.stored_values import read_as
 
 FILE = "signoff.json"
 
 
 @dataclass(frozen=True)
-class SignOff:
+class SignOff(Statement):
     """A statement about a run, in the words of who made it.
 
     Attributes:
@@ -31,8 +32,6 @@ class SignOff:
         retention: How long it is kept, or until when.
         signed: ISO time, UTC.
         root: SHA-256 of `SHA256SUMS` of the run that is meant.
-        signature: Of all other fields, Ed25519 in base64; "" without a key.
-        key: The public key that fits it, raw, in base64; "" without.
     """
 
     system: str
@@ -42,14 +41,6 @@ class SignOff:
     retention: str
     signed: str
     root: str
-    signature: str = ""
-    key: str = ""
-
-    @property
-    def message(self) -> bytes:
-        """What is signed: every field but the signature, in one spelling."""
-        content = {name: value for name, value in asdict(self).items() if name != "signature"}
-        return json.dumps(content, sort_keys=True, ensure_ascii=True).encode()
 
 
 def read_sign_off(folder: Path) -> SignOff | None:
@@ -93,7 +84,7 @@ def sign(folder: Path, statement: Mapping[str, str], key: Path | None = None) ->
     now = datetime.now(UTC).isoformat(timespec="seconds")
     made = SignOff(**statement, signed=now, root=root)
     if key is not None:
-        made = _signed(made, key)
+        made = signature.signed(made, signature.read_private_key(key))
     text = json.dumps(asdict(made), indent=1, sort_keys=True, ensure_ascii=False)
     write_atomically(folder / FILE, (text + "\n").encode())
     return made
@@ -113,7 +104,7 @@ def faults_of(folder: Path, public_key: Path | None = None) -> tuple[str, ...]:
     faults = []
     if made.root != hash_list.root(folder):
         faults.append("signoff.json is of another state of this folder: its root differs.")
-    if made.signature and not signature.fits(made.key, made.signature, made.message):
+    if made.signature and not signature.holds(made):
         faults.append("The signature of signoff.json does not fit what it says.")
     if public_key is not None:
         if not made.signature:
@@ -121,9 +112,3 @@ def faults_of(folder: Path, public_key: Path | None = None) -> tuple[str, ...]:
         elif signature.read_public_key(public_key) != made.key:
             faults.append("signoff.json is signed with another key.")
     return tuple(faults)
-
-
-def _signed(made: SignOff, path: Path) -> SignOff:
-    private = signature.read_private_key(path)
-    made = replace(made, key=signature.public_part(private))
-    return replace(made, signature=signature.sign_message(private, made.message))

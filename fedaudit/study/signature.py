@@ -1,8 +1,10 @@
 """Signatures of statements about a run by the keys of those who make them (Ed25519)."""
 
+import json
 from base64 import b64decode, b64encode
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -16,6 +18,22 @@ from cryptography.hazmat.primitives.serialization import (
 
 from fedaudit.core.errors import ConfigError, RunFolderError
 from fedaudit.files import regular_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statement:
+    """What somebody says of a run, and may sign.
+
+    Attributes:
+        signature: Of all other fields, Ed25519 in base64; "" without a key.
+        key: The public key that fits it, raw, in base64; "" without.
+    """
+
+    signature: str = ""
+    key: str = ""
+
+
+S = TypeVar("S", bound=Statement)
 
 
 def read_private_key(path: Path) -> Ed25519PrivateKey:
@@ -39,19 +57,26 @@ def public_part(private: Ed25519PrivateKey) -> str:
     return b64encode(_raw(private.public_key())).decode()
 
 
-def sign_message(private: Ed25519PrivateKey, message: bytes) -> str:
-    """The signature of a message, in base64."""
-    return b64encode(private.sign(message)).decode()
+def signed(statement: S, private: Ed25519PrivateKey) -> S:
+    """The statement with the public key that fits, and the signature of all its other fields."""
+    made = replace(statement, key=public_part(private))
+    return replace(made, signature=b64encode(private.sign(_message(made))).decode())
 
 
-def fits(key: str, signature: str, message: bytes) -> bool:
-    """Whether a signature is of a message by a key, both as the functions above write them."""
+def holds(statement: Statement) -> bool:
+    """Whether the signature of a statement is of what it says, by the key that it names."""
     try:
-        public = Ed25519PublicKey.from_public_bytes(b64decode(key, validate=True))
-        public.verify(b64decode(signature, validate=True), message)
+        public = Ed25519PublicKey.from_public_bytes(b64decode(statement.key, validate=True))
+        public.verify(b64decode(statement.signature, validate=True), _message(statement))
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+def _message(statement: Statement) -> bytes:
+    """What is signed: every field but the signature, in one spelling."""
+    content = {name: value for name, value in asdict(statement).items() if name != "signature"}
+    return json.dumps(content, sort_keys=True, ensure_ascii=True).encode()
 
 
 def read_public_key(path: Path) -> str:

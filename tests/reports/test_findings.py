@@ -44,7 +44,10 @@ def test_the_remedy_quotes_what_was_measured() -> None:
     leak = next(f for f in findings(priced) if "without a defense" in f.title)
     best = next(row for row in rows if row.defense == "dpsgd")
     assert best.reid is not None
-    assert f"Use DP-SGD: measured here, {rate_text(best.reid)} re-identified (its verdict" in leak.remedy
+    assert (
+        f"Use DP-SGD: measured here, {rate_text(best.reid)} re-identified (its verdict"
+        in leak.remedy
+    )
     assert "from 91 % to 75 % (untrained: 70 %)" in leak.remedy.replace("\u00a0", " ")
     unpriced = next(f for f in findings(rows) if "without a defense" in f.title)
     assert "accuracy was not measured" in unpriced.remedy

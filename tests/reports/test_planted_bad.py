@@ -157,7 +157,7 @@ def test_a_search_that_had_not_ended(report: Report) -> None:
 def test_cells_that_were_not_run(report: Report) -> None:
     asked = audit(attacks=(IG, GAN))
     found = report(asked, line(90, N), line(90, N, attack=GAN), deployed(), noise(0))
-    open_because(found, "not run", "fresh, dpsgd, gan_inversion")
+    open_because(found, "not run", "fresh, DP-SGD, GAN inversion")
 
 
 @pytest.mark.parametrize("lost", ["deployed", "prior_only", "control"])
@@ -175,7 +175,7 @@ def test_cells_that_failed_or_were_deleted(report: Report, lost: str) -> None:
     assert report(audit(), left, noise(0)).headline.kind == "NO LEAK FOUND ABOVE LIMIT"
     found = report(audit(), left, noise(0), missing=tuple(t.cell.key for t in gone))
     assert (found.headline.kind, found.headline.reason) == ("INCONCLUSIVE", "not run")
-    assert "3 of the cells of inverting_gradients" in found.headline.sentence
+    assert "3 of the cells of inverting gradients" in found.headline.sentence
     assert found.defenses[0].verdict != "NO LEAK FOUND ABOVE LIMIT"
 
 

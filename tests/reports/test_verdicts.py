@@ -270,7 +270,10 @@ def test_what_the_originals_reach_stands_beside_the_rate() -> None:
     (untried,) = table(study(), [*known(line(4), 8)[1:], *line(4)[:1]])
     assert measured(untried).originals is None
     quiet = table(study(targets=100), known(line(0, 100), 98))[0].verdict.sentence
-    assert "recognizes 98 of 100; no leak found" in quiet or "recognizes 98 of 100. This is no" in quiet
+    assert (
+        "recognizes 98 of 100; no leak found" in quiet
+        or "recognizes 98 of 100. This is no" in quiet
+    )
 
 
 def test_a_privacy_claim_that_does_not_hold_stands_in_the_headline() -> None:

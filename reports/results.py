@@ -19,7 +19,7 @@ from fedaudit.reports.explanation import Explanation
 from fedaudit.study.canary_result import ShownLine
 from fedaudit.study.sign_off import SignOff
 
-SCHEMA_VERSION = "6"
+SCHEMA_VERSION = "7"
 
 
 @dataclass(frozen=True)

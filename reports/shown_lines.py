@@ -83,11 +83,25 @@ def _line(one: ShownLine) -> PrivacyLine:
         claimed=in_words(claim) if claim else "none",
         shown=f"ε ≥ {shown.any_mechanism:.2f} whatever the mechanism ({shown.right} of "
         f"{shown.guesses} guesses right), ≥ {top:.2f} if its noise is Gaussian; each with "
-        f"{shown.confidence:.0%} confidence at δ = {shown.delta:g}".replace("%", " %"),
+        f"{shown.confidence:.0%} confidence at δ = {shown.delta:g}".replace("%", " %")
+        + _of_what(audit),
         between=f"at least {shown.any_mechanism:.2f}; {ceiling}",
         tighten=audit.power,
         verdict=_verdict(audit),
         grave=audit.faulty,
+    )
+
+
+def _of_what(audit: CanaryAudit) -> str:
+    """For one what the bounds are, and the estimate beside them."""
+    text = f"; for one {audit.unit}"
+    text += f" of {audit.photos} photos" if audit.unit == "person" else ""
+    if audit.estimate is None:
+        return text
+    guess = audit.estimate
+    return (
+        f"{text}. Estimated from the cosines of canary clients: about {guess.value:.2f} "
+        f"({guess.low:.2f} to {guess.high:.2f}), no bound"
     )
 
 

@@ -14,7 +14,7 @@ from fedaudit.core.errors import UsageError
 from fedaudit.core.printable import printable
 from fedaudit.study.canary_audit import audit_with_canaries
 from fedaudit.study.canary_result import CanaryAudit
-from fedaudit.study.canary_training import Seen
+from fedaudit.study.canary_training import Seen, Unit
 from fedaudit.study.study_file import load_study
 
 
@@ -25,6 +25,7 @@ def show_canaries(
     delta: float,
     seed: int,
     seen: Seen,
+    unit: Unit,
     on_code: Callable[[tuple[str, ...]], None],
     as_json: bool,
 ) -> int:
@@ -43,6 +44,7 @@ def show_canaries(
             delta=delta,
             seed=seed,
             seen=seen,
+            unit=unit,
             before=lambda said: say(said, err=True),
             progress=progress,
         )
@@ -68,7 +70,7 @@ def _show(found: tuple[CanaryAudit, ...]) -> None:
     show(columns, rows)
     for one in found:
         say("")
-        say(printable(f"{one.scenario}, {one.defense}"))
+        say(f"{printable(f'{one.scenario}, {one.defense}')}; each canary is {_canary(one)}")
         if one.claim is not None:
             say(f"  claimed   {printable(in_words(one.claim))}")
         shown = one.shown
@@ -82,11 +84,23 @@ def _show(found: tuple[CanaryAudit, ...]) -> None:
             f"ε ≥ {shown.gaussian:.2f} if Gaussian noise hides each by itself (model-based)"
         )
         say(f"            each with {shown.confidence:.0%} confidence, at δ = {shown.delta:g}")
+        if (guess := one.estimate) is not None:
+            say(
+                f"  estimate  ε about {guess.value:.2f} ({guess.low:.2f} to {guess.high:.2f}), "
+                f"from the cosines of {guess.n} canary clients (Andrew et al. 2023): no bound"
+            )
         for number, cause in enumerate(one.causes):
             mark = "FOUND" if cause.present else "no"
             say(f"  {'' if number else 'causes':9} {mark:6}{cause.name}: {cause.evidence}")
         if not one.faulty:
             say(f"  power     {printable(one.power)}")
+
+
+def _canary(one: CanaryAudit) -> str:
+    """What each canary is, and so what the bounds are of."""
+    if one.unit == "person":
+        return f"a person of {one.photos} photos"
+    return f"a whole {one.unit}" if one.unit == "client" else "one image"
 
 
 def _verdict(one: CanaryAudit) -> str:
@@ -107,6 +121,8 @@ def _plain(one: CanaryAudit) -> dict[str, Any]:
         if claim is None or claim.epsilon == float("inf")
         else claim.epsilon,
         "unit": None if claim is None else claim.unit,
+        "canary": _canary(one),
+        "estimate": None if one.estimate is None else asdict(one.estimate),
         "rounds": None if claim is None else claim.rounds,
         "shown": asdict(one.shown),
         "exceeded": one.exceeded or None,

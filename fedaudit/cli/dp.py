@@ -19,7 +19,7 @@ from fedaudit.study.named_code import refuse_code
 
 if TYPE_CHECKING:
     from fedaudit.captures.claims.claim_verdict import ClaimVerdict
-    from fedaudit.study.canary_training import Seen
+    from fedaudit.study.canary_training import Seen, Unit
     from fedaudit.study.read_claims import ClaimReport
 
 COUNT = click.IntRange(min=1, max=10**12)
@@ -32,6 +32,7 @@ COUNT = click.IntRange(min=1, max=10**12)
         "fedaudit dp flower_app --rounds 20",
         "fedaudit dp training.py --images 600 --batch-size 64 --epochs 1 --rounds 20",
         "fedaudit dp study.toml --canaries 1000",
+        "fedaudit dp study.toml --canaries 300 --unit client",
         note="Exit codes: 0 all claims hold by their numbers, 1 one is contradicted, is labeled "
         "differential privacy and is none, or is exceeded by what canaries show, 2 usage, 3 no "
         "claim that can be judged. Files are read; nothing in a job or an app is imported or run.",
@@ -70,6 +71,13 @@ COUNT = click.IntRange(min=1, max=10**12)
     show_default=True,
     help="What the attacker of the canaries has: each client's updates, or the final model alone.",
 )
+@click.option(
+    "--unit",
+    type=click.Choice(("image", "person", "client")),
+    default="image",
+    show_default=True,
+    help="What each canary is; clients are for defenses that claim an ε for a client.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the canaries' coins.")
 @click.option("--load-code", is_flag=True, help="Run the code that a study names.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
@@ -79,6 +87,7 @@ def dp(
     values: tuple[str, ...],
     canaries: int | None,
     seen: Seen,
+    unit: Unit,
     seed: int,
     load_code: bool,
     as_json: bool,
@@ -108,6 +117,7 @@ def dp(
             delta=size["delta"],
             seed=seed,
             seen=seen,
+            unit=unit,
             on_code=on_code,
             as_json=as_json,
         )

@@ -26,6 +26,7 @@ FAR = 8.0
 def examine_causes(seen: CanaryScores, claim: Claim) -> tuple[Cause, ...]:
     """Causes in the order in which they explain others; () of no DP-SGD, or of steps by Adam."""
     clip, noise = claim.settings.get("C"), claim.settings.get("σ")
+    photos = seen.photos
     plain = seen.training.optimizer == "sgd" and claim.stage == "training"
     if not (plain and isinstance(clip, float) and isinstance(noise, float)):
         return ()
@@ -36,10 +37,10 @@ def examine_causes(seen: CanaryScores, claim: Claim) -> tuple[Cause, ...]:
     signal = float(moved[seen.inside].mean() - moved[~seen.inside].mean())
     spread = float(moved[~seen.inside].std())
     sums, squares = sum(weights), math.sqrt(sum(w * w for w in weights))
-    expected_signal, expected_spread = clip * rate * sums, noise * clip * squares
+    expected_signal, expected_spread = clip * photos * rate * sums, noise * clip * squares
     weaker = spread / expected_spread if expected_spread else 1.0
     moved_inside = moved[seen.inside]
-    far = moved_inside > clip * sums + FAR * expected_spread
+    far = moved_inside > clip * photos * sums + FAR * expected_spread
     beyond = float(far.float().mean())
     error = SURE * _error(moved_inside, moved[~seen.inside]) / expected_signal
     margin, stronger = max(CLOSE, error), signal / expected_signal
@@ -47,7 +48,7 @@ def examine_causes(seen: CanaryScores, claim: Claim) -> tuple[Cause, ...]:
     some = 0 < beyond < 1 and abs(rest - 1) <= margin
     too_strong = not some and stronger > 1 + margin
     at_client = float(seen.inside.sum()) / len(seen.batches)
-    batch_clipped = float(size.mean()) / math.sqrt(max(1.0, at_client)) / rate
+    batch_clipped = float(size.mean()) / math.sqrt(max(1.0, at_client)) / rate / photos
     unclipped = abs(stronger * rate * clip / STRENGTH - 1) <= 2 * CLOSE
     every_step = rate < 1 and abs(stronger * rate - 1) <= margin
     return (

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from fedaudit.core.claims import Claim
+from fedaudit.core.measures import Estimate
 from fedaudit.study.shown_epsilon import ShownEpsilon
 
 
@@ -27,10 +28,14 @@ class CanaryAudit:
 
     Attributes:
         scenario, defense: By their labels in the study.
-        claim: For one image (or for a client, which covers its images) over all rounds, of the run
-            that canaries took part in; None where the defense claims none.
+        claim: For what a canary is (or for a client, which covers its images) over all rounds, of
+            the run that canaries took part in; None where the defense claims none.
         shown: What the canaries show.
         power: What so many canaries can show at most, as said before the run.
+        unit: What a canary was: an image, all photos of a person, or a whole client.
+        photos: Of each canary; 0 of clients.
+        estimate: ε as the cosines of canary clients amount to it (Andrew et al.): an estimate, of
+            which nothing follows; None of other canaries.
         causes: Faults, each held against what the canaries did; () of a mechanism whose canaries
             are not understood.
     """
@@ -41,6 +46,9 @@ class CanaryAudit:
     shown: ShownEpsilon
     power: str
     causes: tuple[Cause, ...] = ()
+    unit: str = "image"
+    photos: int = 1
+    estimate: Estimate | None = None
 
     @property
     def exceeded(self) -> str:

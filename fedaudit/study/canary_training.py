@@ -31,6 +31,8 @@ from fedaudit.models.zoo import build, parameters_of
 METHODS = ("fedsgd", "fedavg", "fedprox")
 Seen = Literal["updates", "model"]
 """What the attacker has: each client's update of each round, or the final model alone."""
+Unit = Literal["image", "person", "client"]
+"""What a canary is: one image, the photos of a person, or a whole client."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class CanaryScores:
         share: "gradient" or "delta".
         rounds: Of the training.
         batches: Expected images of a step, of each client.
+        photos: Of each canary.
     """
 
     inside: Tensor
@@ -56,6 +59,7 @@ class CanaryScores:
     share: str
     rounds: int
     batches: tuple[float, ...]
+    photos: int = 1
 
 
 def require_method(method: str) -> None:
@@ -71,6 +75,7 @@ def train_with_canaries(
     simulation: Simulation,
     canaries: int,
     *,
+    photos: int = 1,
     seed: int = 0,
     seen: Seen = "updates",
     progress: Callable[[int, int], None] | None = None,
@@ -82,6 +87,7 @@ def train_with_canaries(
     Args:
         simulation: The federation, with its defense.
         canaries: How many; at least 2.
+        photos: Of each canary, who is a person then: all of them train, or none.
         seed: Of the coins and of all training.
         seen: What the attacker has.
         progress: Takes (rounds done, rounds).
@@ -101,7 +107,12 @@ def train_with_canaries(
     memory: dict[int, dict[str, Tensor]] = {}
     ledger, scores = PrivacyLedger(), torch.zeros(canaries)
     tasks = [
-        _task(simulation, spec, k, *(part[inside & (at == k)] for part in pool))
+        client_task(
+            simulation,
+            spec,
+            k,
+            *(part[inside & (at == k)].repeat_interleave(photos, 0) for part in pool),
+        )
         for k in range(clients)
     ]
     rounds = simulation.federation.rounds
@@ -118,10 +129,10 @@ def train_with_canaries(
             memory[client] = dict(returns[-1].memory)
             ledger.add(client, returns[-1])
             if seen == "updates":
-                moved, own = _update(returns[-1].shared).tensors[WEIGHTS][0], at == client
+                moved, own = update_of(returns[-1].shared).tensors[WEIGHTS][0], at == client
                 scores[own] += moved[own] if task.share == "gradient" else -moved[own]
         sent = [one.shared for one in returns]
-        updates = [_update(shared) for shared in sent]
+        updates = [update_of(shared) for shared in sent]
         server = dict(combined(simulation.method, server, updates, tasks[0].training))
         public = published(defense, sent)
         if progress:
@@ -137,6 +148,7 @@ def train_with_canaries(
         share=tasks[0].share,
         rounds=rounds,
         batches=tuple(_expected(task) for task in tasks),
+        photos=photos,
     )
 
 
@@ -164,21 +176,27 @@ def _losses(
     return torch.stack(each)
 
 
-def _task(
-    simulation: Simulation, spec: ModelSpec, client: int, images: Tensor, labels: Tensor
+def client_task(
+    simulation: Simulation,
+    spec: ModelSpec,
+    client: int,
+    images: Tensor | None = None,
+    labels: Tensor | None = None,
 ) -> ClientTask:
     """A client's round on its photos and these canaries, at the planned share of them a step."""
     photos = simulation.labelled(client)
     own = torch.tensor([simulation.label_of(client, photo) for photo in photos])
     planned = simulation.local(simulation.federation.training)
     batches = math.ceil(len(photos) / min(planned.batch_size, len(photos)))
-    everything = torch.cat((simulation.images(photos), images))
+    everything, named = simulation.images(photos), own
+    if images is not None and labels is not None:
+        everything, named = torch.cat((everything, images)), torch.cat((own, labels))
     return ClientTask(
         model=spec,
         before={},
         kept={},
         images=everything,
-        labels=torch.cat((own, labels)),
+        labels=named,
         training=replace(planned, batch_size=math.ceil(len(everything) / batches)),
         share=share_of(simulation.method),
         generator=torch.Generator(),
@@ -190,7 +208,8 @@ def _expected(task: ClientTask) -> float:
     return len(task.images) / math.ceil(len(task.images) / task.training.batch_size)
 
 
-def _update(shared: tuple[object, ...]) -> Update:
+def update_of(shared: tuple[object, ...]) -> Update:
+    """The update among what a client sent, in which canaries are read; `ConfigError` without."""
     found = next((sent for sent in shared if isinstance(sent, Update)), None)
     if found is None:
         raise ConfigError("this defense sends no update of the model, in which canaries are read")

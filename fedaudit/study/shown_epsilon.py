@@ -50,19 +50,22 @@ class ShownEpsilon:
     confidence: float = 0.95
 
 
-def require_enough(canaries: int, claimed: float, delta: float, units: int) -> str:
+def require_enough(
+    canaries: int, claimed: float, delta: float, units: int, unit: str = "image"
+) -> str:
     """Refuse an audit that could say nothing, before it runs; else what it can say at most.
 
     Args:
         canaries: Of the audit.
         claimed: ε of the claim; infinite where there is none.
         delta: Of the claim.
-        units: Images of the client with the fewest, canaries aside.
+        units: Of the client with the fewest (or of the federation, of clients), canaries aside.
+        unit: What a canary is.
 
     Raises:
         UsageError: Too few canaries for any statement, or δ above 1/n.
     """
-    require_small_delta(delta, units, "image")
+    require_small_delta(delta, units, unit)
     counted = canaries // 2
     half = claimed / 2 if claimed < float("inf") else 1.0
     needed = guesses_needed(min(half, 4.0), delta=delta)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedaudit.core.claims import Claim
+from fedaudit.core.measures import Estimate
 from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.reports.columns import plain
 from fedaudit.reports.html import render
@@ -52,6 +53,17 @@ def test_what_is_shown_below_the_claim_is_no_finding_and_bounds_the_truth() -> N
     assert (none.claimed, none.verdict) == ("none", "no claim to hold it against")
     assert refused.verdict.startswith("not tested: canaries are planted")
     assert refused.shown == "—"
+
+
+def test_the_unit_of_canaries_and_their_estimate_are_said() -> None:
+    assert KEPT.audit is not None
+    guess = Estimate(7.6, 7.1, 8.2, 300, "bootstrap over canaries")
+    audit = replace(KEPT.audit, unit="client", photos=0, estimate=guess)
+    results = replace(sample(), shown_epsilon=(replace(KEPT, audit=audit),))
+    (told,) = privacy_lines(results)
+    assert "; for one client. Estimated from" in told.shown
+    assert told.shown.endswith("about 7.60 (7.10 to 8.20), no bound")
+    assert adapter().validate_python(json.loads(canonical_bytes(results))) == results
 
 
 def test_more_shown_than_claimed_is_critical_and_names_the_fault() -> None:

@@ -7,7 +7,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from fedaudit.core.client import ClientTask, Loop
+from fedaudit.defenses.client_dp import ClientDP
 from fedaudit.defenses.dpsgd import DPSGD
+from fedaudit.defenses.gradient_transforms import Noise, Replayed, clip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,3 +86,12 @@ class EveryImage(DPSGD):
         private = super()._private(engine, loop, task, sigma)
         everything: DataLoader[Any] = DataLoader(loop.loader.dataset, batch_size=10**6)
         return Loop(private.network, private.optimizer, everything, private.criterion)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuietClient(ClientDP):
+    """Client DP with a third of its noise."""
+
+    def replay(self, count: int) -> Replayed:
+        noise = Noise(self.noises[0] * self.max_norm / 3)
+        return Replayed(mean=(clip(self.max_norm), noise))

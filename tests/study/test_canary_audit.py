@@ -16,11 +16,11 @@ from fedaudit.models.zoo import build
 from fedaudit.stats.gaussian_dp import mu_of_epsilon
 from fedaudit.study.canary_audit import audit_with_canaries
 from fedaudit.study.canary_result import CanaryAudit
-from fedaudit.study.canary_training import Seen
+from fedaudit.study.canary_training import Seen, Unit
 from fedaudit.study.shown_epsilon import require_enough, shown_epsilon
 
 sys.path.insert(0, str(Path(__file__).parent))
-from faulty_dp import ClippedBatch, EveryImage, NoNoise, PartlyPlain, WeakNoise
+from faulty_dp import ClippedBatch, EveryImage, NoNoise, PartlyPlain, QuietClient, WeakNoise
 
 FAULTS = {
     "no noise": NoNoise,
@@ -40,6 +40,7 @@ def audit(
     method: str = "fedsgd",
     ghost: bool = False,
     seen: Seen = "updates",
+    unit: Unit = "image",
     network: str = "lenet",
     **training: Any,
 ) -> CanaryAudit:
@@ -60,7 +61,7 @@ def audit(
         ),
     )
     study = Study("canaries", (scenario,), size=32)
-    (found,) = audit_with_canaries(study, canaries, seed=seed, seen=seen)
+    (found,) = audit_with_canaries(study, canaries, unit=unit, seed=seed, seen=seen)
     return found
 
 
@@ -107,6 +108,8 @@ def test_too_few_canaries_and_a_large_delta_are_refused_before_anything_runs() -
         require_enough(10, 8.0, 1e-5, 100)
     with pytest.raises(UsageError, match="larger than 1/n"):
         require_enough(1000, 8.0, 0.1, 100)
+    with pytest.raises(UsageError, match=r"n = 4 clients"):
+        require_enough(1000, 8.0, 0.5, 4, "client")
     said = require_enough(1000, 8.0, 1e-5, 100)
     assert "at most" in said
     assert "25,954 or more" in said
@@ -157,6 +160,45 @@ def test_a_claim_for_a_client_covers_its_images() -> None:
     assert found.claim is not None
     assert found.claim.unit == "client"
     assert not found.faulty
+
+
+@pytest.mark.slow
+def test_canary_clients_come_near_a_claim_for_a_client_and_above_a_false_one() -> None:
+    found = audit("client_dp", epsilon=6.0, canaries=200, unit="client", method="fedavg")
+    assert found.claim is not None
+    assert found.estimate is not None
+    assert not found.faulty
+    assert 3.0 < found.shown.gaussian < 6.0
+    assert 4.5 < found.estimate.value < 7.5
+    broken = audit(named(QuietClient), epsilon=6.0, canaries=200, unit="client", method="fedavg")
+    assert broken.exceeded
+    assert broken.estimate is not None
+    assert broken.estimate.low > 12
+    less = audit(
+        "client_dp", epsilon=6.0, canaries=100, unit="client", method="fedavg", seen="model"
+    )
+    assert less.shown.gaussian < 3
+
+
+def test_canary_clients_need_a_claim_for_a_client() -> None:
+    with pytest.raises(ConfigError, match="claims nothing for a whole client"):
+        audit("dpsgd", canaries=30, unit="client")
+
+
+@pytest.mark.slow
+def test_canary_people_are_held_against_what_the_claim_promises_to_all_their_photos() -> None:
+    found = audit("dpsgd", epsilon=2.0, canaries=400, unit="person")
+    assert found.photos == 5
+    assert found.claim is not None
+    assert found.claim.unit == "person"
+    one = audit("dpsgd", epsilon=2.0, canaries=400)
+    assert one.claim is not None
+    ratio = mu_of_epsilon(found.claim.epsilon, 1e-4) / mu_of_epsilon(one.claim.epsilon, 1e-4)
+    assert ratio == pytest.approx(5, rel=0.1)
+    assert not found.faulty
+    assert found.claim.epsilon / 2 < found.shown.gaussian < found.claim.epsilon
+    sampled = audit("dpsgd", epsilon=2.0, canaries=30, unit="person", batch_size=5)
+    assert sampled.claim is None  # under sampling no exact rule is known
 
 
 @pytest.mark.slow

@@ -84,7 +84,7 @@ class Faces:
 
 def load(data: str, judge: str) -> tuple[Faces, Gallery]:
     """Photos that train, invented faces, noise, and the gallery that a study would have."""
-    study = _study(1, 1, data=data)
+    study = made_up_study(1, 1, data=data)
     embedder = load_judge(Choice(judge))
     kept = gallery_of(study, study.federation, embedder)
     assert kept is not None
@@ -137,6 +137,36 @@ def judged(
 ) -> tuple[Verdict, bool]:
     """The headline of one made-up audit, and whether any row demonstrates a leak.
 
+    Arguments are those of `audit_trials`, and whether the attacks come from another package.
+    """
+    trials = audit_trials(
+        faces, gallery, draw, random,
+        targets=targets, batch=batch, share=share, control=control, known=known, number=number,
+    )  # fmt: skip
+    study = made_up_study(targets, batch)
+    source = SourceFacts(strangers=(BLIND, ADAPTIVE)) if stranger else COMPLETE
+    table = rows(study, trials, {}, SETTINGS, gallery, source)
+    verdict, _ = headline(table, SETTINGS, study.audited)
+    if failed(controls(study, trials, table, gallery)):
+        verdict = Verdict("INVALID", "")
+    return verdict, any(row.verdict.kind == "LEAK DEMONSTRATED" for row in table)
+
+
+def audit_trials(
+    faces: Faces,
+    gallery: Gallery,
+    draw: Draw,
+    random: np.random.Generator,
+    *,
+    targets: int,
+    batch: int,
+    share: float,
+    control: float,
+    known: float = 0.0,
+    number: int = 1,
+) -> Trials:
+    """What attacks bring back in one made-up audit.
+
     Args:
         faces: What may be rebuilt.
         gallery: Who is compared.
@@ -147,7 +177,6 @@ def judged(
         share: Of the people who come back under the deployed defense, to the attack that knows it.
         control: The same without a defense, for both attacks.
         known: Probability with which the prior knows who stands at a place, by its label.
-        stranger: The attacks come from another package.
         number: Of the audited round; above 1, the model was trained on the people.
     """
     order = [str(p) for p in random.permutation(sorted(set(faces.people)))[:TRAINED]]
@@ -164,13 +193,7 @@ def judged(
             leaks = (found if role == "audit" else set()) | told
             cell = _cell(defense, attack, target, batch, role, number)
             made.append(_trial(faces, gallery, draw, random, cell, order, who, leaks))
-    study, trials = _study(targets, batch), Trials(tuple(made))
-    source = SourceFacts(strangers=(BLIND, ADAPTIVE)) if stranger else COMPLETE
-    table = rows(study, trials, {}, SETTINGS, gallery, source)
-    verdict, _ = headline(table, SETTINGS, study.audited)
-    if failed(controls(study, trials, table, gallery)):
-        verdict = Verdict("INVALID", "")
-    return verdict, any(row.verdict.kind == "LEAK DEMONSTRATED" for row in table)
+    return Trials(tuple(made))
 
 
 def _trial(
@@ -217,7 +240,8 @@ def _cell(defense: str, attack: str, target: int, batch: int, role: Role, number
     return Cell("fresh", "face", "fedsgd", number, batch, defense, attack, "D", target, 0, role)
 
 
-def _study(targets: int, batch: int, data: str = "orl") -> Study:
+def made_up_study(targets: int, batch: int, data: str = "orl") -> Study:
+    """The study that such audits are of."""
     scenario = Scenario(
         "fresh", targets=targets, batch_size=batch,
         defenses=tuple(map(Choice, DEFENSES)),

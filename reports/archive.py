@@ -17,6 +17,8 @@ from fedaudit.core.errors import FedauditError
 from fedaudit.core.measures import Evidence, Rate
 from fedaudit.files import regular_file
 from fedaudit.reports.comparison import Severity, VerdictKind
+from fedaudit.reports.results import Stop
+from fedaudit.reports.stopping import beyond
 from fedaudit.study import hash_list, manifest
 from fedaudit.study.manifest import Manifest
 from fedaudit.study.removal_record import read_removals
@@ -97,7 +99,6 @@ class _Row(_Part):
 
 class _Provenance(_Part):
     fedaudit: str = ""
-    started: str = ""
     git_commit: str | None = None
 
 
@@ -114,6 +115,8 @@ class _Stated(_Part):
     provenance: _Provenance = _Provenance()
     settings: _Settings = _Settings()
     explanation: Any = None
+    stops: tuple[Stop, ...] = ()
+    this_run: Mapping[str, Any] = {}
 
     @property
     def rates(self) -> tuple[Rate | None, ...]:
@@ -164,7 +167,7 @@ def summary(path: Path, name: str = "") -> RunSummary:
         name=name or path.name,
         path=path,
         study=stated.study if stated else "",
-        started=source.started,
+        started=_text(stated.this_run.get("/provenance/started")) if stated else "",
         verdict=stated.headline.kind if stated else None,
         sentence=stated.headline.sentence if stated else "",
         severity=stated.headline.severity if stated else None,
@@ -178,7 +181,7 @@ def summary(path: Path, name: str = "") -> RunSummary:
     )
     try:
         read = manifest.read(path)
-        state, why = _state(path, read)
+        state, why = _state(path, read, stated.stops if stated else ())
         removals = read_removals(path)
     except FedauditError as error:
         return replace(known, why=str(error).replace(str(path), known.name))
@@ -208,13 +211,18 @@ def size_of(path: Path) -> int:
     return total
 
 
-def _state(path: Path, read: Manifest) -> tuple[State, str]:
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _state(path: Path, read: Manifest, stops: tuple[Stop, ...]) -> tuple[State, str]:
     found = hash_list.compare(path, hash_list.read(path)) if hash_list.root(path) else None
     if found and (names := (*found.altered, *found.missing)):
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         return "altered", f"{names[0]}{more}"
     folder = RunFolder(path)
-    undone = sum(not folder.files(job.kind, job.key)[0].exists() for job in read.jobs)
+    without = [job.key for job in read.jobs if not folder.files(job.kind, job.key)[0].exists()]
+    undone = len(without) - len(beyond([stop for stop in stops if stop.decided], without))
     if undone or found is None:
         return "unfinished", f"{undone} of {len(read.jobs)} jobs have no result"
     return "finished", ""

@@ -37,17 +37,19 @@ from fedaudit.reports.membership_lines import (
 )
 from fedaudit.reports.pictures import Picture
 from fedaudit.reports.plain_names import in_plain_words
-from fedaudit.reports.power import with_all_cells
 from fedaudit.reports.results import (
     SCHEMA_VERSION,
     Ledger,
     Provenance,
     Results,
     Settings,
+    Stop,
     canonical_bytes,
 )
 from fedaudit.reports.rows import contrasts, invalidated, rows
 from fedaudit.reports.shown_lines import privacy_findings, shown_lines
+from fedaudit.reports.stopping import limits_of_stops, standing
+from fedaudit.reports.this_run import ROOT
 from fedaudit.reports.trials import Trials
 from fedaudit.scoring.identity import Gallery, gallery_of_packed
 from fedaudit.scoring.metrics import declared
@@ -63,9 +65,6 @@ from fedaudit.study.sign_off import read_sign_off
 from fedaudit.study.sources import stated
 from fedaudit.study.stored_values import read_as
 from fedaudit.study.trial_check import check_trials
-
-ROOT = "run folder (SHA256SUMS)"
-"""Name of the root of the folder's hashes among those of `Provenance`."""
 
 
 def build_report(path: Path, evidence: Evidence) -> Results:
@@ -137,8 +136,9 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
     source, limitations = stated(study, folder)
     worth = dict(_utilities(folder, study, stock))
     units = folder.facts().units
-    table = rows(study, trials, worth, settings, gallery, source, units)
-    table = with_all_cells(table, (*stock.missing, *stock.damaged))
+    table, stopped, lacking = standing(
+        study, stock, trials, rows(study, trials, worth, settings, gallery, source, units)
+    )
     known = ceilings(study, galleries)
     checks = controls(study, trials, table, gallery, source, known)
     if failed(checks):
@@ -195,13 +195,44 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         provenance=_provenance(folder, manifest),
         limitations=(
             *limitations,
-            *limits_of_run(folder, study, stock, trials, table, gallery, units),
+            *limits_of_stops(stopped),
+            *limits_of_run(folder, study, stock, lacking, trials, table, gallery, units),
         ),
         sign_off=read_sign_off(folder.path),
         explanation=_explanation(folder),
         units=units,
+        stops=stopped,
     )
     return in_plain_words(in_words_of_images(results) if study.of_pictures else results)
+
+
+def decided(path: Path) -> dict[tuple[str, str], str]:
+    """Decided defenses of a run that adds targets until they are, and where they stopped, in words.
+
+    By scenario and label. Nothing is written.
+
+    Raises:
+        RunFolderError: As `build_report`.
+    """
+    stopped, _ = stops_of(*open_report(path))
+    return {(stop.scenario, stop.defense): stop.words for stop in stopped if stop.decided}
+
+
+def stops_of(
+    folder: RunFolder, manifest: Manifest, stock: Inventory
+) -> tuple[tuple[Stop, ...], tuple[str, ...]]:
+    """Where each defense stands, and keys of the jobs that are lacking; nothing is written."""
+    study, trials = manifest.study, Trials(stock.trials)
+    if not study.sequential:
+        return (), (*stock.missing, *stock.damaged)
+    galleries = _galleries(folder, study)
+    gallery = next((known for known in galleries.values() if known), None)
+    with _fitting(folder.path):
+        check_trials(study, trials.all)
+        settings = Settings(study.reid_limit, 0.95, study.fmr, SEED)
+        source, units = stated(study, folder)[0], folder.facts().units
+        table = rows(study, trials, {}, settings, gallery, source, units)
+        return standing(study, stock, trials, table)[1:]
 
 
 def _not_run(study: Study, table: tuple[Row, ...]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.core.trial import ImageScore, Lineup
 from fedaudit.data.face_set import class_of
 from fedaudit.reports.comparison import ADAPTED
+from fedaudit.reports.looks import looked_at, test_at_look
 from fedaudit.reports.trials import Group, Trials
 from fedaudit.reports.unit_scores import outcomes
 from fedaudit.stats.exchange import exchange_test
@@ -158,14 +159,17 @@ def identity_tests(
     """The tests of all lines with adjusted p-values, and the line that is tested first.
 
     Weighted Holm (Holm 1979): a leak anywhere in the study is demonstrated wrongly in at most 5 %
-    of studies. The `primary` line has `PRIMARY_SHARE` of the weight.
+    of studies. The `primary` line has `PRIMARY_SHARE` of the weight. In a study that stops where it
+    is decided, p-values are of complete looks, and allow for all of them.
     """
-    tests = {
-        (scenario.name, defense.label, attack.label): test
-        for scenario in study.scenarios
-        for defense, attack in product(scenario.defenses, scenario.attacks)
-        if (test := _line_test(trials, scenario.name, defense.label, attack.label, source))
-    }
+    trials = looked_at(study, trials)
+    tests = {}
+    for scenario in study.scenarios:
+        for defense, attack in product(scenario.defenses, scenario.attacks):
+            line = (scenario.name, defense.label, attack.label)
+            if test := _line_test(trials, *line, source):
+                at_look = study.sequential
+                tests[line] = test_at_look(test, trials.group(*line), scenario) if at_look else test
     first = primary(study, trials, list(tests))
     rest = 1 if len(tests) < 2 else (1 - PRIMARY_SHARE) / (len(tests) - 1)
     weights = [PRIMARY_SHARE if line == first else rest for line in tests]

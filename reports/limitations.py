@@ -1,7 +1,7 @@
 """What a run cannot say: reach of its data, terms, mixed code, jobs that are missing."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from fedaudit.core.scenario import Study
 from fedaudit.files.asset_table import ASSETS
@@ -22,12 +22,16 @@ def limits_of_run(
     folder: RunFolder,
     study: Study,
     stock: Inventory,
+    lacking: Collection[str],
     trials: Trials,
     table: Sequence[Row],
     gallery: Gallery | None,
     units: Mapping[str, int],
 ) -> Iterator[str]:
-    """Limitations that this run brings, beside those of its source; `units` as in `Facts`."""
+    """Limitations that this run brings, beside those of its source; `units` as in `Facts`.
+
+    `lacking` are keys of jobs that left nothing to rely on, and should have.
+    """
     facts = folder.facts()
     if any(row.measurement and row.measurement.searched for row in table):
         yield recorded.SEARCHED
@@ -37,7 +41,7 @@ def limits_of_run(
     yield from _noncommercial(facts)
     yield from _reach(units)
     yield from _origins(stock.origins)
-    yield from _gaps(folder, stock)
+    yield from _gaps(folder, stock, lacking)
 
 
 def assets_used(facts: Facts) -> list[str]:
@@ -93,11 +97,11 @@ def _origins(origins: Mapping[str, int]) -> Iterator[str]:
         )
 
 
-def _gaps(folder: RunFolder, stock: Inventory) -> Iterator[str]:
+def _gaps(folder: RunFolder, stock: Inventory, lacking: Collection[str]) -> Iterator[str]:
     for name in hash_list.altered_beside_cells(folder.path):
         yield f"Altered or deleted since the run wrote it: {name}. Nothing here can be relied on."
-    if stock.missing:
-        yield f"{len(stock.missing)} job(s) of the study were not run: their cells are not tested."
+    if count := len({*stock.missing} & {*lacking}):
+        yield f"{count} job(s) of the study were not run: their cells are not tested."
     for key, reason in stock.damaged.items():
         yield f"Not tested, because its file is damaged: {key} ({reason})"
     for key, message in stock.failed.items():

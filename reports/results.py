@@ -1,7 +1,8 @@
 """The contents of `results.json`: everything a report shows, as data. Pages are renderings of it.
 
 The JSON schema is exported by `fedaudit schema results`. Absent values are null and mean "not
-measured"; a rate of 0 means "measured, none found".
+measured"; a rate of 0 means "measured, none found". What depends on the moment, such as times, is
+in a part of its own (`fedaudit.reports.this_run`).
 """
 
 import json
@@ -16,10 +17,11 @@ from fedaudit.core.inference import Membership
 from fedaudit.core.measures import Estimate, MetricFacts, Rate
 from fedaudit.reports.comparison import DefenseLine, Exposure, Row, Severity, Verdict, VerdictKind
 from fedaudit.reports.explanation import Explanation
+from fedaudit.reports.this_run import put_back, schema_apart, set_apart
 from fedaudit.study.canary_result import ShownLine
 from fedaudit.study.sign_off import SignOff
 
-SCHEMA_VERSION = "7"
+SCHEMA_VERSION = "8"
 
 
 @dataclass(frozen=True)
@@ -248,6 +250,38 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Stop:
+    """Where the attacks on a defense stand, in a study that adds targets until it is decided.
+
+    Attributes:
+        targets: That the last complete look saw.
+        of: That the study asks for at most.
+        look: The last complete look's number, from 1; 0 before the first.
+        looks: How many there are at most.
+        decided: Whether the verdict needs no more targets.
+    """
+
+    scenario: str
+    defense: str
+    targets: int
+    of: int
+    look: int
+    looks: int
+    decided: bool
+
+    @property
+    def words(self) -> str:
+        """For people.
+
+        >>> Stop("fresh", "none", 5, 72, 1, 6, True).words
+        'stopped after 5 of 72 targets: decided'
+        """
+        if self.decided and self.targets < self.of:
+            return f"stopped after {self.targets} of {self.of} targets: decided"
+        return f"looked at after {self.targets} of {self.of} targets"
+
+
+@dataclass(frozen=True)
 class Results:
     """The whole report as data.
 
@@ -264,6 +298,7 @@ class Results:
         membership: Who can be told to be in a client's data, by scenario and defense; () where the
             study did not ask.
         shown_epsilon: What canaries show of ε beside its claim, likewise.
+        stops: Where the attacks on each defense stand, in a study that stops where it is decided.
     """
 
     schema_version: str
@@ -297,6 +332,7 @@ class Results:
     units: Mapping[str, int] = field(default_factory=dict)
     membership: tuple[Membership, ...] = ()
     shown_epsilon: tuple[ShownLine, ...] = ()
+    stops: tuple[Stop, ...] = ()
 
 
 @cache
@@ -307,7 +343,19 @@ def adapter(kind: Any = Results) -> TypeAdapter[Any]:
 
 def schema(kind: Any = Results) -> dict[str, Any]:
     """JSON schema of `results.json`, or of `why.json`."""
-    return adapter(kind).json_schema()
+    plain = adapter(kind).json_schema()
+    return schema_apart(plain) if kind is Results else plain
+
+
+def read_results(content: bytes) -> Results:
+    """The results that a `results.json` holds.
+
+    Raises:
+        ValueError: It holds none, or of another schema.
+        LookupError: Its parts do not fit together.
+    """
+    results: Results = adapter().validate_python(put_back(json.loads(content)))
+    return results
 
 
 def canonical_bytes(results: Results | Explanation) -> bytes:
@@ -317,4 +365,5 @@ def canonical_bytes(results: Results | Explanation) -> bytes:
     """
     kind: Any = type(results)
     data = adapter(kind).dump_python(results, mode="json")
+    data = set_apart(data) if isinstance(results, Results) else data
     return (json.dumps(data, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()

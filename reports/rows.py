@@ -17,6 +17,7 @@ from fedaudit.reports.comparison import Row, Verdict, role_of
 from fedaudit.reports.controls import lacks_power
 from fedaudit.reports.effort import effort
 from fedaudit.reports.identity_tests import foreign, group_test, identity_tests
+from fedaudit.reports.looks import measurement_at_look
 from fedaudit.reports.measurement import Explained, Measurement, Worst
 from fedaudit.reports.power import inconclusive, short_of, with_power
 from fedaudit.reports.results import Contrast, Settings
@@ -84,8 +85,11 @@ def rows(
                 group, prior = some, _identified(prior)
             utility = utilities.get((scenario.name, defense.label))
             line = (scenario.name, defense.label, attack.label)
+            measurement = _measurement(group, prior)
+            if study.sequential:
+                measurement = measurement_at_look(measurement, group, prior, scenario)
             measurement = replace(
-                _measurement(group, prior),
+                measurement,
                 copies=_copies(group, calibration.psnr),
                 prior_copies=_copies(prior, calibration.psnr)
                 if brought or _beside(group, prior)

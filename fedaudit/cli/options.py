@@ -92,6 +92,13 @@ budget_option = click.option(
 )
 
 
+sequential_option = click.option(
+    "--sequential",
+    is_flag=True,
+    help="Attack no more targets than the verdicts need; intervals allow for the looks.",
+)
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """How to run a study, as opposed to what: the values of `run_options`."""
@@ -104,6 +111,7 @@ class RunOptions:
     quiet: bool = False
     retry_failed: bool = False
     budget: float | None = None
+    sequential: bool = False
 
 
 def run_options(command: Callable[..., int]) -> Callable[..., int]:
@@ -121,6 +129,7 @@ def run_options(command: Callable[..., int]) -> Callable[..., int]:
         fail_on_option,
         encrypt_option,
         evidence_option,
+        sequential_option,
         budget_option,
         retry_failed_option,
     ):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from fedaudit.cli.options import RunOptions
 from fedaudit.core.errors import FedauditError
 from fedaudit.core.scenario import Scenario, Study
+from fedaudit.stats.sequential import looks
 from fedaudit.study import session
 from fedaudit.study.inventory import Inventory
 from fedaudit.study.jobs import AttackJob, FederationJob, Job, TrainJob, expand
@@ -39,6 +40,8 @@ def plan(study: Study, output: Path, options: RunOptions) -> str:
             roles[job.cell.scenario][job.cell.role] += 1
     lines = [f"study     {study.name}", f"output    {output} ({_state(stock)})"]
     lines += [f"models    {trained} to train"] if trained else []
+    if study.sequential:
+        lines += [_looks(scenario) for scenario in study.scenarios]
     asked = Counter(job.asks for job in jobs if isinstance(job, FederationJob))
     lines += [f"{asks:10}{count} federations to train and watch" for asks, count in asked.items()]
     lines += [_scenario(study, scenario, roles[scenario.name]) for scenario in study.scenarios]
@@ -64,6 +67,12 @@ def _scenario(study: Study, scenario: Scenario, roles: Counter[str]) -> str:
     audit = roles["audit"]
     controls = roles.total() - audit
     return f"scenario  {scenario.name}: {product} = {audit} cells, and {controls} controls"
+
+
+def _looks(scenario: Scenario) -> str:
+    *early, last = looks(scenario.targets)
+    after = f"{', '.join(map(str, early))} and {last}" if early else f"{last}"
+    return f"looks     {scenario.name}: after {after} targets; what is decided ends there"
 
 
 def _pass(one: PassCost, size: int) -> str:

@@ -56,9 +56,10 @@ def report(
     Cells that are missing or damaged are said not to have been tested.
     """
     from fedaudit.cli.conclusion import conclude, require_deployed  # noqa: PLC0415 - imports torch
+    from fedaudit.reports.build import stops_of  # noqa: PLC0415 - imports torch
     from fedaudit.study.session import open_report  # noqa: PLC0415 - imports torch
 
-    _, manifest, stock = open_report(run)
+    folder, manifest, stock = open_report(run)
     require_deployed(manifest.study, fail_on)
     if evidence == "full" and manifest.evidence != "full":
         raise ConfigError(
@@ -66,7 +67,9 @@ def report(
             "show. Use --evidence redacted, or run the study with --evidence full in another "
             "folder."
         )
-    for what, keys in (("missing", stock.missing), ("damaged", tuple(stock.damaged))):
+    lacking = frozenset(stops_of(folder, manifest, stock)[1])
+    missing = tuple(key for key in stock.missing if key in lacking)
+    for what, keys in (("missing", missing), ("damaged", tuple(stock.damaged))):
         if keys:
             more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
             names = ", ".join(keys[:_SHOWN])
@@ -77,7 +80,7 @@ def report(
         )
     if identity:
         return _unsealed(run, evidence, identity, output)
-    undone = len(stock.missing) + len(stock.damaged)
+    undone = len(missing) + len(stock.damaged)
     jobs = len(stock.done) + undone
     code = conclude(run, evidence, fail_on=fail_on, jobs=jobs, undone=undone)
     if paper:

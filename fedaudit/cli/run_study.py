@@ -16,6 +16,7 @@ from fedaudit.cli.plan import plan
 from fedaudit.cli.say import say
 from fedaudit.core.errors import StorageError
 from fedaudit.core.scenario import Study
+from fedaudit.reports.build import decided
 from fedaudit.study.execution import execution
 
 
@@ -27,6 +28,8 @@ def run_study(study: Study, output: Path, options: RunOptions) -> int:
     require_deployed(study, options.fail_on)
     if options.encrypt_evidence:
         study = replace(study, encrypt_evidence=options.encrypt_evidence)
+    if options.sequential:
+        study = replace(study, sequential=True)
     if options.dry_run:
         say(plan(study, output, options))
         return OK
@@ -41,6 +44,7 @@ def run_study(study: Study, output: Path, options: RunOptions) -> int:
             place=place,
             retry_failed=options.retry_failed,
             budget=options.budget,
+            look=decided,
             watch=lambda opened: progress(opened.todo, place.make().slots, quiet=options.quiet),
             note=lambda message: say(message, err=True),
         ) as finished:

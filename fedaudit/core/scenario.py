@@ -133,6 +133,9 @@ class Study:
             which client's data (`fedaudit.attacks.membership`).
         canaries: So many train in another federation of each defense, and what they show of ε
             stands beside what is claimed (`fedaudit.study.canary_audit`); 0 for none.
+        sequential: Attack no more targets than the verdicts need: after some of them each defense's
+            is looked at, and decided ones end (`fedaudit.stats.sequential`). Intervals and p-values
+            allow for the looks.
         use: What the results are for; "commercial" refuses data and files whose terms bar it. ""
             refuses nothing: reports state the terms.
         release_context: Who could see the updates, in the user's words; never inferred.
@@ -154,6 +157,7 @@ class Study:
     utility_seeds: int = 3
     inference: bool = False
     canaries: int = 0
+    sequential: bool = False
     judges: tuple[Choice, ...] = (Choice("sface"), Choice("dlib"))
     fmr: float = 1e-3
     reid_limit: float = 0.05

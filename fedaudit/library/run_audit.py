@@ -8,7 +8,7 @@ from pathlib import Path
 from fedaudit.core.measures import Evidence
 from fedaudit.core.scenario import Study
 from fedaudit.library.run_tables import Run, load
-from fedaudit.reports.build import build_report
+from fedaudit.reports.build import build_report, decided
 from fedaudit.study.execution import Note, execution
 from fedaudit.study.executors.choice import Name, Place
 from fedaudit.study.scheduler import Event
@@ -81,6 +81,7 @@ def audit(
         place=Place(executor, workers, device, limit=cell_timeout, address=address),
         retry_failed=retry_failed,
         budget=budget,
+        look=decided,
         watch=lambda workspace: nullcontext(on_event),
         note=note,
     ) as outcome:

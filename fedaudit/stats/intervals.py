@@ -93,7 +93,11 @@ def paired_difference(
 
 
 def paired_rate_difference(
-    first: Sequence[bool], second: Sequence[bool], clusters: Sequence[Hashable]
+    first: Sequence[bool],
+    second: Sequence[bool],
+    clusters: Sequence[Hashable],
+    *,
+    confidence: float = 0.95,
 ) -> Estimate:
     """Difference of two paired rates with the exact interval that goes with McNemar's test.
 
@@ -110,11 +114,11 @@ def paired_rate_difference(
     split = only_first + only_second
     if split:
         shrink = people / n
-        coin = clopper_pearson(only_first * shrink, split * shrink)
-        share = clopper_pearson(split * shrink, people)
+        coin = clopper_pearson(only_first * shrink, split * shrink, confidence=confidence)
+        share = clopper_pearson(split * shrink, people, confidence=confidence)
         low, high = (_scale(2 * bound - 1, share, k) for k, bound in enumerate(coin))
     else:
-        high = clopper_pearson(0, people)[1]
+        high = clopper_pearson(0, people, confidence=confidence)[1]
         low = -high
     value = (only_first - only_second) / n
     return Estimate(value, low, high, n, "exact, paired (McNemar)")

@@ -1,8 +1,10 @@
 """One execution of a study: what it needs is fetched, and its open jobs are done."""
 
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,9 +19,13 @@ from fedaudit.study.executors.choice import Place
 from fedaudit.study.reach import faces_to_count, remarks
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.scheduler import Event
+from fedaudit.study.sequential_parts import parts_of, without_lost
 from fedaudit.study.sources import source_of
+from fedaudit.study.worker import Outcome
 
 Note = Callable[[str], None]
+Look = Callable[[Path], Mapping[tuple[str, str], str]]
+"""The decided defenses of a run folder, by scenario and label, and where they stopped, in words."""
 Watch = Callable[[session.Opened], AbstractContextManager[Callable[[Event], None]]]
 
 
@@ -50,6 +56,7 @@ def execution(
     place: Place,
     watch: Watch,
     note: Note,
+    look: Look,
     retry_failed: bool = False,
     budget: float | None = None,
 ) -> Iterator[Finished]:
@@ -63,6 +70,7 @@ def execution(
         place: Where jobs are done.
         watch: Surrounds the work, and takes its events.
         note: Takes what a user should know meanwhile, a sentence each.
+        look: Looks at a sequential study, which attacks no more under a decided defense.
         retry_failed: Try again what failed before.
         budget: Seconds after which no further job begins; None for no limit.
     """
@@ -82,13 +90,36 @@ def execution(
             _fetch(study, opened.folder, note)
             for remark in remarks(study, faces_to_count(study, fetched=True)):
                 note(f"note: {remark}")
-        with watch(opened) as show:
-            outcomes = session.run(
-                opened, executor=executor, on_event=show, device=place.device, budget=budget
-            )
+        outcomes: list[Outcome] = []
+        until = None if budget is None else time.monotonic() + budget
+        for part in parts_of(opened, partial(_decided, look, output, note, {})):
+            possible, idle = without_lost(part, outcomes)
+            with watch(possible) as show:
+                outcomes += idle
+                outcomes += session.run(
+                    possible,
+                    executor=executor,
+                    on_event=show,
+                    device=place.device,
+                    budget=None if until is None else max(0.0, until - time.monotonic()),
+                )
+            if any(outcome.status == "left" for outcome in outcomes):
+                break
         failed = session.failures(opened, outcomes)
         left = sum(outcome.status == "left" for outcome in outcomes)
         yield Finished(opened.manifest.evidence, len(opened.jobs), failed, left)
+
+
+def _decided(
+    look: Look, output: Path, note: Note, told: dict[tuple[str, str], str]
+) -> Collection[tuple[str, str]]:
+    """Look at a run; what is newly decided is noted."""
+    decided = look(output)
+    for (scenario, defense), words in decided.items():
+        if told.get((scenario, defense)) != words:
+            note(f"{scenario}, {defense}: {words}")
+    told.update(decided)
+    return decided.keys()
 
 
 def check_device(name: str) -> None:

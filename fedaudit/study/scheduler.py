@@ -14,6 +14,8 @@ from fedaudit.study.worker import Outcome
 TRIES = 2
 """How often a job is begun that takes its worker down with it."""
 
+NEEDS_MODEL = "the model that it attacks could not be trained"
+
 LOOK = 1.0
 """Seconds between two looks at what others have done; more where a look takes long."""
 
@@ -148,8 +150,7 @@ class _Board:
             if any(need not in self.outcomes for need in ours):
                 passed.append(job)
             elif any(self.outcomes[need].status != "done" for need in ours):
-                why = "the model that it attacks could not be trained"
-                self.record(Outcome(job.key, "skipped", why))
+                self.record(Outcome(job.key, "skipped", NEEDS_MODEL))
             elif (taken := self.shared.take(job) if self.shared else True) is True:
                 chosen = job
                 passed += self.waiting[place + 1 :]

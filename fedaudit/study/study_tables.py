@@ -182,6 +182,7 @@ class StudyTable(TypedDict, total=False):
     utility_seeds: Annotated[int, _whole(1, 3, high=100)]
     inference: _Flag
     canaries: Annotated[int, _whole(0, 1000, high=1_000_000)]
+    sequential: _Flag
     judges: Judges
     fmr: Annotated[float, _number(0.001, gt=0, le=0.5)]
     reid_limit: Annotated[float, _number(0.05, gt=0, le=1)]

@@ -144,6 +144,35 @@ def test_run_report_and_go_on(
     assert (tmp_path / "copy.html").read_text() == "evidence none"
 
 
+def test_a_sequential_run_ends_and_goes_on_where_it_is_decided(
+    fedaudit: Command, fakes: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (tmp_path / "study.toml").read_text().replace("targets = 4", "targets = 16")
+    (tmp_path / "study.toml").write_text(text)
+
+    def attacked(run: str, defense: str) -> int:
+        return len(list(tmp_path.glob(f"{run}/cells/fresh--{defense}--*--audit--*.json")))
+
+    assert fedaudit("run", "study.toml", "--sequential", "--dry-run") == 0
+    assert "looks     fresh: after 4, 8, 12 and 16 targets" in capsys.readouterr().out
+    fakes.settings["decided"] = {"fresh/none": 4, "fresh/dpsgd": 12}
+    assert fedaudit("run", "study.toml", "--sequential", "-o", "whole") == 0
+    assert (attacked("whole", "none"), attacked("whole", "dpsgd")) == (4, 12)
+    assert "fresh, none: stopped after 4 targets: decided" in capsys.readouterr().err
+    # Nothing more is done by the same command; and a run that was cut short comes to the same.
+    before = {file.name: file.stat().st_mtime_ns for file in tmp_path.glob("whole/cells/*")}
+    assert fedaudit("run", "study.toml", "--sequential", "-o", "whole") == 0
+    after = {file.name: file.stat().st_mtime_ns for file in tmp_path.glob("whole/cells/*")}
+    assert after == before
+    assert fedaudit("run", "study.toml", "--sequential", "-o", "cut", "--budget", "0.01s") == 0
+    assert len(list(tmp_path.glob("cut/cells/*.json"))) < len(before) / 2
+    assert fedaudit("run", "study.toml", "--sequential", "-o", "cut") == 0
+    assert {file.name for file in tmp_path.glob("cut/cells/*")} == before.keys()
+    # A folder that was begun one way is not finished the other way: its looks would not count.
+    assert fedaudit("run", "study.toml", "-o", "whole") == 4
+    assert "sequential is True there and False here" in capsys.readouterr().err
+
+
 def test_nothing_tested_because_all_failed(
     fedaudit: Command, fakes: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -132,6 +132,17 @@ def build_report(folder: Path, evidence: str) -> Any:
     return SimpleNamespace(headline=headline, findings=[finding], exposures=(), settings=thresholds)
 
 
+def decided(folder: Path) -> dict[tuple[str, str], str]:
+    """Defenses that are as soon as so many of their targets are done."""
+    found = {}
+    for place, targets in settings.get("decided", {}).items():
+        scenario, _, defense = place.partition("/")
+        last = f"cells/{scenario}--{defense}--*--audit--t{targets - 1:03d}--*.json"
+        if any(folder.glob(last)):
+            found[scenario, defense] = f"stopped after {targets} targets: decided"
+    return found
+
+
 def demo_study(quick: bool) -> Study:
     scenario = Scenario("tiny", targets=1 if quick else 2, attacks=(), controls=True)
     return Study("demo", (scenario,), utility=False)
@@ -152,7 +163,11 @@ def modules() -> dict[str, ModuleType]:
             "run_train": run_train,
             "run_cell": run_cell,
         },
-        "fedaudit.reports.build": {"build_report": build_report},
+        "fedaudit.reports.build": {
+            "build_report": build_report,
+            "decided": decided,
+            "stops_of": lambda folder, manifest, stock: ((), (*stock.missing, *stock.damaged)),
+        },
         "fedaudit.study.demo_study": {"study": demo_study, "color_study": demo_color},
     }
     made = {}

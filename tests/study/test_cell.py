@@ -126,6 +126,16 @@ def test_workers_do_not_change_results(redacted: Path, full: Path) -> None:
         assert model.read_bytes() == (full / "models" / model.name).read_bytes()
 
 
+def test_results_differ_in_one_part_alone(redacted: Path, full: Path) -> None:
+    build_report(full, "redacted")
+    build_report(redacted, "redacted")
+    one, two = (json.loads((run / "results.json").read_bytes()) for run in (redacted, full))
+    times = one.pop("this_run")
+    assert times.keys() == two.pop("this_run").keys()
+    assert "/rows/0/measurement/seconds" in times
+    assert one == two
+
+
 def test_who_is_not_told_of_a_defense_and_reads_nothing_is_blind(redacted: Path) -> None:
     words = {}
     for defense in ("none", "ats", "sign"):

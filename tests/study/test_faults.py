@@ -70,8 +70,10 @@ def timeless(value: Any) -> Any:
 def content(folder: Path) -> dict[str, Any]:
     """All results of a run."""
     run = folder / "run"
-    files = [run / "results.json", *run.glob("cells/*"), *run.glob("models/*")]
-    return {
+    results = json.loads((run / "results.json").read_bytes())
+    assert results.pop("this_run")["/provenance/seconds"] > 0
+    files = [*run.glob("cells/*"), *run.glob("models/*")]
+    return {"results.json": results} | {
         str(path.relative_to(run)): timeless(json.loads(path.read_bytes()))
         if path.suffix == ".json"
         else path.read_bytes()

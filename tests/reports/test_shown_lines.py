@@ -62,7 +62,7 @@ def test_the_unit_of_canaries_and_their_estimate_are_said() -> None:
     (told,) = privacy_lines(results)
     assert "; for one client. Estimated from" in told.shown
     assert told.shown.endswith("about 7.60 (7.10 to 8.20), no bound")
-    assert adapter().validate_python(json.loads(canonical_bytes(results))) == results
+    assert read_results(canonical_bytes(results)) == results
 
 
 def test_more_shown_than_claimed_is_critical_and_names_the_fault() -> None:

@@ -13,10 +13,11 @@ from torch import Tensor
 from fedaudit.captures.format.readers.limits import Limits, check_file, check_name, check_total
 from fedaudit.captures.format.readers.npy import read_bytes
 from fedaudit.core.errors import CaptureError
+from fedaudit.files.protobuf import fields
 
 _NUMPY = b"\x93NUMPY"
 _DAMAGED = "it is damaged, or holds no arrays as Flower serializes them"
-_Field = tuple[int, memoryview | int]
+_Field = tuple[int, int | memoryview]
 
 
 def read(path: Path, limits: Limits) -> dict[str, Tensor]:
@@ -79,37 +80,14 @@ def _message_fields(
 
 
 def _fields(path: Path, content: memoryview, budget: Iterator[int]) -> Iterator[_Field]:
-    """Numbers and values of the fields of a protocol buffer, in order."""
-    place = 0
-    while place < len(content):
-        if next(budget, None) is None:
-            raise CaptureError(path, "it has more fields than its arrays need: it is damaged")
-        tag, place = _varint(path, content, place)
-        number, kind = tag >> 3, tag & 7
-        if kind == 0:
-            value, place = _varint(path, content, place)
-            yield number, value
-            continue
-        length, start = {1: (8, place), 5: (4, place)}.get(kind, (-1, place))
-        if kind == 2:
-            length, start = _varint(path, content, place)
-        if length < 0 or start + length > len(content):
-            raise CaptureError(path, _DAMAGED)
-        yield number, content[start : start + length]
-        place = start + length
-
-
-def _varint(path: Path, content: memoryview, place: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if place >= len(content):
-            break
-        byte = content[place]
-        place += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, place
-    raise CaptureError(path, _DAMAGED)
+    """Numbers and values of the fields of a message, in order."""
+    try:
+        for field in fields(content):
+            if next(budget, None) is None:
+                raise CaptureError(path, "it has more fields than its arrays need: it is damaged")
+            yield field
+    except ValueError as error:
+        raise CaptureError(path, _DAMAGED) from error
 
 
 def _message(path: Path, value: memoryview | int) -> memoryview:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from fedaudit.core.errors import FedauditError
 from fedaudit.core.measures import Evidence, Rate
+from fedaudit.core.printable import first_few
 from fedaudit.files import regular_file
 from fedaudit.reports.comparison import Severity, VerdictKind
 from fedaudit.reports.results import Stop
@@ -218,8 +219,7 @@ def _text(value: object) -> str:
 def _state(path: Path, read: Manifest, stops: tuple[Stop, ...]) -> tuple[State, str]:
     found = hash_list.compare(path, hash_list.read(path)) if hash_list.root(path) else None
     if found and (names := (*found.altered, *found.missing)):
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        return "altered", f"{names[0]}{more}"
+        return "altered", first_few(names, 1)
     folder = RunFolder(path)
     without = [job.key for job in read.jobs if not folder.files(job.kind, job.key)[0].exists()]
     undone = len(without) - len(beyond([stop for stop in stops if stop.decided], without))

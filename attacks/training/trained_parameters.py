@@ -1,6 +1,6 @@
 """Which of a network's parameters a client's images moved: trained, used, and shared."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import LocalTraining, Observation
+from fedaudit.core.printable import first_few
 from fedaudit.models.batch_norm import values_per_channel
 from fedaudit.models.facenet import criterion_of
 
@@ -82,11 +83,12 @@ def unused_parts(
     drawing = [name for name, module in model.named_modules() if _draws(module)]
     if drawing:
         parts.append(
-            f"what {_listed(drawing)} drew while the client trained is not known: what they do on "
-            "average was computed instead"
+            f"what {first_few(drawing, 1, quote=True)} drew while the client trained is not known: "
+            "what they do on average was computed instead"
         )
     if untrained:
-        parts.append(f"{_listed(sorted(untrained))} stayed as sent, frozen or not used: left out")
+        names = first_few(sorted(untrained), 1, quote=True)
+        parts.append(f"{names} stayed as sent, frozen or not used: left out")
     if labels is None:
         parts.append("labels are neither granted nor to be read off the head")
     return tuple(parts)
@@ -98,8 +100,3 @@ def _draws(module: nn.Module) -> bool:
         return False
     shares = (getattr(module, name, None) for name in ("p", "drop_prob"))
     return any(isinstance(share, float | int) and share > 0 for share in shares)
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"{names[0]!r}{more}"

@@ -5,7 +5,7 @@ from contextlib import suppress
 from fedaudit.cli.console import live, stderr
 from fedaudit.cli.say import say
 from fedaudit.core.errors import DataError
-from fedaudit.core.printable import printable
+from fedaudit.core.printable import first_few, printable
 from fedaudit.core.scenario import Study
 
 LISTED = 20
@@ -32,8 +32,7 @@ def align_photos(study: Study, *, quiet: bool) -> None:
         turned = [f"{source} lay on a side, and was turned" for source in alignment.turned]
         lines = [*(f"{line}: left out" for line in left_out), *turned]
         if several := alignment.several:
-            more = f" and {len(several) - 3} more" if len(several) > 3 else ""
-            which = ", ".join(several[:3]) + more
+            which = first_few(several, 3)
             lines.append(f"several faces, of which the most prominent was taken: {which}")
         if quiet:
             return

@@ -12,6 +12,7 @@ from fedaudit.cli.ending import OK
 from fedaudit.cli.options import examples, fail_on_option, output_file, shown_evidence
 from fedaudit.cli.say import say
 from fedaudit.core.errors import ConfigError
+from fedaudit.core.printable import first_few
 from fedaudit.files.atomic import write_atomically
 
 if TYPE_CHECKING:
@@ -71,9 +72,7 @@ def report(
     missing = tuple(key for key in stock.missing if key in lacking)
     for what, keys in (("missing", missing), ("damaged", tuple(stock.damaged))):
         if keys:
-            more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
-            names = ", ".join(keys[:_SHOWN])
-            say(f"note: {what}, so not tested: {names}{more}", err=True)
+            say(f"note: {what}, so not tested: {first_few(keys, _SHOWN)}", err=True)
     if identity and paper:
         raise ConfigError(
             "--pdf writes into the run folder, whose pictures are sealed: leave it out."

@@ -1,5 +1,7 @@
 """Text of a stranger, as what can be stored and shown."""
 
+from collections.abc import Collection
+
 NBSP = "\u00a0"
 """A space that breaks no line, as reports put between numbers and units."""
 
@@ -24,3 +26,13 @@ def printable_json(text: str) -> str:
         return "".join(f"\\u{codes[n : n + 2].hex()}" for n in range(0, len(codes), 2))
 
     return "".join(c if c.isprintable() or c == "\n" else escaped(c) for c in text)
+
+
+def first_few(names: Collection[str], most: int = 3, *, quote: bool = False) -> str:
+    """The first `most` of names, with commas between them, and how many more there are.
+
+    >>> first_few(["ada", "bob", "cleo"], 2)
+    'ada, bob and 1 more'
+    """
+    text = ", ".join(repr(name) if quote else name for name in list(names)[:most])
+    return f"{text} and {len(names) - most} more" if len(names) > most else text

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from fedaudit.core.errors import DataError
+from fedaudit.core.printable import first_few
 from fedaudit.data.aligned_folder import Alignment, Watch, aligned_photos
 from fedaudit.data.crop import square, to_tensor
 from fedaudit.data.face_set import FaceSet
@@ -104,8 +105,8 @@ def _people(root: Path) -> Mapping[str, list[Path]]:
     if short := [name for name, files in people.items() if len(files) < 2]:
         raise DataError(
             f"re-identification needs at least two photos of each person: one that a client trains "
-            f"on, another for the gallery. Fewer than two: {_listed(short)}. Add photos, or move "
-            "those folders out."
+            f"on, another for the gallery. Fewer than two: {first_few(short, 5)}. Add photos, or "
+            "move those folders out."
         )
     return people
 
@@ -179,11 +180,6 @@ def _check_two_each(files: Mapping[str, Path], alignment: Alignment) -> None:
     if short := [person for person in everybody if left[person] < 2]:
         why = [f"{source} {reason}" for source, reason in alignment.left_out]
         raise DataError(
-            f"of {_listed(short)} fewer than two photos show a face: {_listed(why)}. Add photos, "
-            "or move those folders out."
+            f"of {first_few(short, 5)} fewer than two photos show a face: {first_few(why, 5)}. Add "
+            "photos, or move those folders out."
         )
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more

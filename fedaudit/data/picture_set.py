@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fedaudit.core.errors import DataError
+from fedaudit.core.printable import first_few
 from fedaudit.data.crop import resize
 from fedaudit.data.face_set import CLASS_MARK, FaceSet
 from fedaudit.data.picture_files import LabeledPictures, read_pictures
@@ -115,10 +116,9 @@ def _left_out(twins: int, alone: Sequence[str]) -> tuple[str, ...]:
     if twins:
         notes.append(f"{twins} images are there twice, pixel for pixel, and are taken once.")
     if alone:
-        more = f" and {len(alone) - 5} more" if len(alone) > 5 else ""
         notes.append(
             f"Classes with one image are left out, as nothing is there to tell a copy from: "
-            f"{', '.join(alone[:5])}{more}."
+            f"{first_few(alone, 5)}."
         )
     return tuple(notes)
 

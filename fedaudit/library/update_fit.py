@@ -8,10 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from fedaudit.core.errors import ConfigError, UsageError
+from fedaudit.core.printable import first_few
 from fedaudit.models.live_module import copy_module
-
-SHOWN = 3
-"""Names of parameters that an error lists."""
 
 
 def checked_shape(shape: Sequence[int] | None) -> tuple[int, int, int]:
@@ -49,7 +47,8 @@ def check_fit(
     for name in (*update, *unshared):
         if name not in own:
             close = get_close_matches(name, own, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it has {_some(own)}."
+            few = first_few(own, quote=True)
+            hint = f"did you mean {close[0]!r}?" if close else f"it has {few}."
             hint += _prefix_hint(name, own)
             raise UsageError(f"the model has no parameter {name!r}: {hint}")
         if name in update and not isinstance(update[name], Tensor):
@@ -65,8 +64,8 @@ def check_fit(
     missing = [n for n in parameters if n not in update and n not in unshared]
     if missing and (missing := sorted(used_parameters(model, shape) & set(missing))):
         raise UsageError(
-            f"the update lacks {_some(missing)}. If that stays on the device, say so: "
-            "unshared=[…]; if it is frozen, set requires_grad = False on the model."
+            f"the update lacks {first_few(missing, quote=True)}. If that stays on the device, say "
+            "so: unshared=[…]; if it is frozen, set requires_grad = False on the model."
         )
     for name, value in update.items():
         if not bool(value.isfinite().all()):
@@ -90,11 +89,6 @@ def used_parameters(model: nn.Module, shape: tuple[int, int, int]) -> frozenset[
 def _prefix_hint(name: str, own: Collection[str]) -> str:
     first, _, rest = name.partition(".")
     return f" Names in the update begin with {first!r}: take that off." if rest in own else ""
-
-
-def _some(names: Collection[str]) -> str:
-    excerpt = ", ".join(repr(name) for name in list(names)[:SHOWN])
-    return f"{excerpt} and {len(names) - SHOWN} more" if len(names) > SHOWN else excerpt
 
 
 def checked_labels(

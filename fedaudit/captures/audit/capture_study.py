@@ -36,7 +36,7 @@ from fedaudit.captures.inspect.inspection import Inspection, inspect
 from fedaudit.captures.inspect.model_fit import Fit, fit
 from fedaudit.core.errors import ConfigError, UsageError
 from fedaudit.core.observation import LocalTraining, ModelSpec
-from fedaudit.core.printable import printable
+from fedaudit.core.printable import first_few, printable
 from fedaudit.core.recorded_run import RECORDED, RecordedRun, RecordedTarget
 from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.core.threat_models import EXPLANATIONS
@@ -260,8 +260,7 @@ def _clients_of_problems(inspection: Inspection, clients: Collection[str]) -> se
 
 
 def _list_problems(inspection: Inspection) -> str:
-    names = sorted(map(printable, _clients(inspection)))
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    return first_few(sorted(map(printable, _clients(inspection))), 10)
 
 
 def _truth(request: Request, inspection: Inspection) -> dict[str, Path]:

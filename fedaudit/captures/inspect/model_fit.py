@@ -23,7 +23,7 @@ from fedaudit.captures.format.tensor_names import (
 from fedaudit.captures.inspect.model_mismatch import Shapes, find_mismatch
 from fedaudit.core.errors import CaptureError, UsageError
 from fedaudit.core.observation import ModelSpec
-from fedaudit.core.printable import printable
+from fedaudit.core.printable import first_few, printable
 from fedaudit.models.derivatives import check_differentiable
 from fedaudit.models.zoo import build
 
@@ -110,11 +110,9 @@ def _describe_renaming(broadcast: Shapes, rules: Renaming) -> tuple[str, ...]:
     changes = [(name, new) for name in broadcast if (new := rules.name(name)) != name]
     if not changes:
         return ("--rename changes no name",) if rules.rules else ()
-    excerpt = ", ".join(
-        f"{printable(old)[:100]} → {printable(new)[:100]}" for old, new in changes[:SHOWN]
-    )
-    more = f" and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
-    return (f"{len(changes)} names of the recording were mapped to the model's: {excerpt}{more}",)
+    rules_text = [f"{printable(old)[:100]} → {printable(new)[:100]}" for old, new in changes]
+    excerpt = first_few(rules_text, SHOWN)
+    return (f"{len(changes)} names of the recording were mapped to the model's: {excerpt}",)
 
 
 def _beyond(broadcast: Shapes, network: nn.Module) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from fedaudit.captures.format.capture_facts import Facts
 from fedaudit.captures.format.tensor_names import STATISTICS, is_buffer
 from fedaudit.captures.format.update_measures import Measures
 from fedaudit.captures.inspect.missing_noise import missing_noise
+from fedaudit.core.printable import first_few
 from fedaudit.core.recorded_run import Protection
 
 COUNTED = "counters in the clipping norm"
@@ -233,12 +234,14 @@ def _absent(
     names = [n for n in broadcast if not is_buffer(n, facts.buffers)]
     missing = [n for n in names if not any(n in m.layers or n in m.whole for m in usable)]
     if missing:
-        evidence = f"nobody sent {_some(missing)}, which the server had sent: kept on the devices"
+        few = first_few(missing, quote=True)
+        evidence = f"nobody sent {few}, which the server had sent: kept on the devices"
         protections.append(("missing layers", evidence, missing))
     still = Counter(n for m in usable for n, layer in m.layers.items() if layer.norm == 0)
     frozen = [name for name, count in still.items() if count == len(usable)]
     if frozen:
-        evidence = f"no update changes {_some(frozen)}: frozen, or out of reach of the loss"
+        few = first_few(frozen, quote=True)
+        evidence = f"no update changes {few}: frozen, or out of reach of the loss"
         protections.append(("frozen layers", evidence, frozen))
     return [
         Protection(name, False, evidence, number, len(usable), names=tuple(layers))
@@ -277,8 +280,3 @@ def _have_noise(measures: Measures, deviation: float, numbers: int) -> bool:
     rest = measures.norm_of_all**2 - measures.norm**2 - sum(c**2 for c in measures.counters)
     norm = deviation * math.sqrt(numbers)
     return numbers > 0 and abs(math.sqrt(max(0.0, rest)) - norm) < 0.25 * norm
-
-
-def _some(names: Sequence[str]) -> str:
-    excerpt = ", ".join(repr(name) for name in names[:3])
-    return excerpt if len(names) <= 3 else f"{excerpt} and {len(names) - 3} more"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def plan(study: Study, output: Path, options: RunOptions) -> str:
     """What would be run, as text."""
-    from fedaudit.study.pass_cost import pass_costs  # noqa: PLC0415 - imports torch
+    from fedaudit.study.pass_cost import pass_costs, training_seconds  # noqa: PLC0415 - torch
     from fedaudit.study.reach import faces_to_count, reaches, remarks  # noqa: PLC0415 - torch
     from fedaudit.study.sources import source_of  # noqa: PLC0415 - imports torch
 
@@ -33,22 +33,23 @@ def plan(study: Study, output: Path, options: RunOptions) -> str:
     stock = session.preview(output, study, options.evidence)
     done = set(stock.done) if stock else set()
     todo = [job for job in jobs if job.key not in done]
-    trained = sum(isinstance(job, TrainJob) for job in jobs)
+    models = [job for job in jobs if isinstance(job, TrainJob)]
     roles: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for job in jobs:
         if isinstance(job, AttackJob):
             roles[job.cell.scenario][job.cell.role] += 1
     lines = [f"study     {study.name}", f"output    {output} ({_state(stock)})"]
-    lines += [f"models    {trained} to train"] if trained else []
     if study.sequential:
         lines += [_looks(scenario) for scenario in study.scenarios]
+    costs = tuple(pass_costs(study))
+    lines += [_models(models, training_seconds(models, costs), study.size)] if models else []
     asked = Counter(job.asks for job in jobs if isinstance(job, FederationJob))
     lines += [f"{asks:10}{count} federations to train and watch" for asks, count in asked.items()]
     lines += [_scenario(study, scenario, roles[scenario.name]) for scenario in study.scenarios]
     faces = faces_to_count(study, fetched=False)
     if faces is not None:
         lines += [_reach(one) for one in reaches(study, faces)]
-    lines += [_pass(one, study.size) for one in pass_costs(study)]
+    lines += [_pass(one, study.size) for one in costs]
     notes = (*source_of(study, RunFolder(output)).notes(), *remarks(study, faces))
     lines += [f"note      {note}" for note in notes]
     lines += [f"jobs      {len(jobs)}, of which {len(todo)} are to do, on {workers} workers"]
@@ -73,6 +74,15 @@ def _looks(scenario: Scenario) -> str:
     *early, last = looks(scenario.targets)
     after = f"{', '.join(map(str, early))} and {last}" if early else f"{last}"
     return f"looks     {scenario.name}: after {after} targets; what is decided ends there"
+
+
+def _models(models: Sequence[TrainJob], seconds: float | None, size: int) -> str:
+    if seconds is None:
+        return f"models    {len(models)} to train"
+    return (
+        f"models    {len(models)} to train at {size} px: about {duration_in_words(seconds)} of a "
+        "core, and what defenses add"
+    )
 
 
 def _pass(one: PassCost, size: int) -> str:

@@ -1,7 +1,7 @@
-"""What a study's image size costs: seconds and memory of one pass of each scenario's network."""
+"""What a study's image size costs: of one pass of each scenario's network, and of its trainings."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +11,9 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from fedaudit.core.errors import FedauditError
 from fedaudit.core.observation import ModelSpec
-from fedaudit.core.scenario import Scenario, Study
+from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.models.zoo import build
+from fedaudit.study.jobs import TrainJob
 
 CLASSES = 10
 
@@ -23,12 +24,14 @@ class PassCost:
 
     Attributes:
         scenario: Its name.
+        network: That the pass goes through.
         images: In the batch.
         seconds: Of the second pass; the first also sets things up.
         megabytes: What the pass keeps for the way back, and the network's weights and gradients.
     """
 
     scenario: str
+    network: Choice
     images: int
     seconds: float
     megabytes: float
@@ -41,6 +44,23 @@ def pass_costs(study: Study) -> Iterator[PassCost]:
             yield _measure(scenario, study.size)
         except (FedauditError, RuntimeError):
             continue  # what is wrong with the network is said where the study is checked
+
+
+def training_seconds(jobs: Iterable[TrainJob], costs: Iterable[PassCost]) -> float | None:
+    """Seconds of a core that models take to train, without what their defenses add.
+
+    Every client passes a mini-batch in each local step of each round. None where a pass of one of
+    the networks was not measured.
+    """
+    total, known = 0.0, tuple(costs)
+    for job in jobs:
+        cost = next((one for one in known if one.network == job.network), None)
+        if cost is None:
+            return None
+        federation, training = job.federation, job.federation.training
+        photos = job.rounds * federation.clients * training.steps * training.batch_size
+        total += photos * cost.seconds / cost.images
+    return total
 
 
 def _measure(scenario: Scenario, size: int) -> PassCost:
@@ -72,4 +92,5 @@ def _measure(scenario: Scenario, size: int) -> PassCost:
     finally:
         torch.set_num_threads(threads)
     weights = sum(2 * p.nelement() * p.element_size() for p in parameters)
-    return PassCost(scenario.name, len(images), seconds, (sum(kept.values()) + weights) / 1e6)
+    bare = Choice(scenario.network.name, scenario.network.settings)
+    return PassCost(scenario.name, bare, len(images), seconds, (sum(kept.values()) + weights) / 1e6)

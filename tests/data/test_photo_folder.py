@@ -124,15 +124,19 @@ def test_phone_photos_are_aligned_and_what_shows_no_face_is_counted(
     photo(root / "bert" / "4.png", (90, 60))
     (root / "bert" / "5.dng").write_bytes(b"a phone's own kind")
     portrait(2).rotate(90).save(root / "bert" / "6.png")
+    tiny = Image.new("RGB", (400, 400), "gray")
+    tiny.paste(portrait(2).resize((36, 36)), (180, 180))
+    tiny.save(root / "bert" / "7.png")
     faces = folder(path=str(root), size=32, align=True)
     shown = ("anna/1.jpg", "anna/2.jpg", "anna/3.jpg", "bert/1.jpg", "bert/2.jpg", "bert/6.png")
     assert faces.sources == shown
     assert faces.left_out == (
         ("bert/4.png", "shows no face"),
         ("bert/5.dng", "cannot be read"),
+        ("bert/7.png", "shows only tiny faces"),
     )
     (note,) = faces.notes
-    assert "6 of 8; left out: 1 shows no face, 1 cannot be read. 1 show several" in note
+    assert "6 of 9; left out: 1 shows no face, 1 cannot be read, 1 shows only tiny" in note
     assert "1 lay on a side" in note
     first, second, third, other, _, sideways = faces.images
     assert (other - sideways).abs().mean() < 0.05
@@ -141,7 +145,7 @@ def test_phone_photos_are_aligned_and_what_shows_no_face_is_counted(
     assert (first - other).abs().mean() > 0.08
     assert folder(path=str(root), size=32, align=True).images.equal(faces.images)  # as kept
     hidden = hide_names(faces, b"key")
-    assert [why for _, why in hidden.left_out] == ["shows no face", "cannot be read"]
+    assert [why for _, why in hidden.left_out] == [why for _, why in faces.left_out]
     assert {who for who, _ in hidden.left_out} == {pseudonym("bert", b"key")}
     (root / "bert" / "1.jpg").unlink()
     (root / "bert" / "2.jpg").unlink()

@@ -97,8 +97,8 @@ class ClientDP:
         require_noise(self.noise_multiplier, self.epsilon, self.delta, self.accountant)
         require(self.max_norm > 0, "max_norm must be > 0", self.max_norm)
         require(self.rate > 0, "rate must be > 0", self.rate)
-        known = self.mechanism in ("gaussian", "laplace")
-        require(known, "mechanism must be 'gaussian' or 'laplace'", repr(self.mechanism))
+        is_mechanism = self.mechanism in ("gaussian", "laplace")
+        require(is_mechanism, "mechanism must be 'gaussian' or 'laplace'", repr(self.mechanism))
         require(
             self.quantile is None or 0 < self.quantile < 1,
             "quantile must lie in (0, 1)",

@@ -181,8 +181,8 @@ def together(claims: Iterable[Claim]) -> tuple[Claim, ...]:
 def over_rounds(rounds: Sequence[tuple[Claim, ...]]) -> tuple[Claim, ...]:
     """The claims of all these rounds of one client together, in each of which it has its data."""
     lengths = [_most(claims) if claims else 1 for claims in rounds]
-    known = [length for length in lengths if length is not None]
-    total = sum(known) if len(known) == len(lengths) else None
+    spans = [length for length in lengths if length is not None]
+    total = sum(spans) if len(spans) == len(lengths) else None
     groups = by_unit(claim for claims in rounds for claim in claims)
     return tuple(_compose(group, total) for group in groups)
 

@@ -89,10 +89,10 @@ def how_adaptive(
         weighed: It takes the images of a batch apart, whatever each of them weighs in the update.
         handled: It does all that the special defenses in use ask for (`DefenseAdaptation.handled`).
     """
-    known = seen.defense
-    if known is not None and not {facts.name for facts in known} - {"none"}:
+    defenses = seen.defense
+    if defenses is not None and not {facts.name for facts in defenses} - {"none"}:
         return "none needed"
-    if known is None and seen.update is None:
+    if defenses is None and seen.update is None:
         return "no"  # there is nothing that an estimate could be made from
     adaptation = adapt_to(seen)
     if adaptation.missed or (exact and not adaptation.exact):
@@ -100,4 +100,6 @@ def how_adaptive(
     follows = adaptation.images or (adaptation.each and not weighed)
     if (follows and not matched) or (adaptation.special and not handled):
         return "no"
-    return "estimated" if known is None or any(facts.estimated for facts in known) else "known"
+    return (
+        "estimated" if defenses is None or any(facts.estimated for facts in defenses) else "known"
+    )

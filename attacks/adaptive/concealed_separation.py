@@ -58,8 +58,10 @@ def is_separable(reading: Reading) -> bool:
     """Whether the photo can be told from the samples beside it: by `soft` labels, or by person."""
     if reading.labels is None:
         return False
-    known = reading.first_fc is not None and reading.first_fc.maps is not None
-    return reading.soft is not None or (known and bool((reading.labels == reading.labels[0]).all()))
+    has_maps = reading.first_fc is not None and reading.first_fc.maps is not None
+    return reading.soft is not None or (
+        has_maps and bool((reading.labels == reading.labels[0]).all())
+    )
 
 
 def _photo_alone(

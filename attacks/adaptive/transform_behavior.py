@@ -182,8 +182,8 @@ def noise_by_parameter(
     gradient = generic_gradient(seen)
     variances = dict.fromkeys(sent, even**2)
     for transform, guess in transforms:
-        known = all(name in gradient for name in sent)
-        stds = _rounding(transform, gradient, sent) if known else dict.fromkeys(sent, guess)
+        is_complete = all(name in gradient for name in sent)
+        stds = _rounding(transform, gradient, sent) if is_complete else dict.fromkeys(sent, guess)
         for name, std in stds.items():
             variances[name] += std**2
     total = sum(variance * sent[name].numel() for name, variance in variances.items())

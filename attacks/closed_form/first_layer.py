@@ -54,9 +54,9 @@ class FirstLayer:
 
     def upstream(self, inputs: Tensor) -> Tensor:
         """The a_i `[n, M]` that best explain both gradients, given all inputs `[n, F]`."""
-        known = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1)
+        with_ones = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1)
         gradients = torch.cat([self.weight_gradient, self.bias_gradient[:, None]], 1)
-        solution: Tensor = torch.linalg.pinv(known.T) @ gradients.T
+        solution: Tensor = torch.linalg.pinv(with_ones.T) @ gradients.T
         return solution
 
     def residual(self, inputs: Tensor) -> float:
@@ -64,9 +64,9 @@ class FirstLayer:
 
         The smallest step above 0 that is told apart is the rounding of single precision.
         """
-        known = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1)
+        with_ones = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1)
         gradients = torch.cat([self.weight_gradient, self.bias_gradient[:, None]], 1)
-        left = gradients - self.upstream(inputs).T @ known
+        left = gradients - self.upstream(inputs).T @ with_ones
         return float(left.norm() / gradients.norm().clamp_min(1e-300))
 
 

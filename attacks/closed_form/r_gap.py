@@ -156,13 +156,13 @@ class RGap:
             left = float((upstream.T @ estimate - gradient).norm() / gradient.norm())
             return estimate, Solution(layer.name, estimate.numel(), gradient.numel(), 0.0, left, 0)
         assert output is not None
-        known = output if layer.bias is None else output - layer.bias[None, :, None, None]
+        target = output if layer.bias is None else output - layer.bias[None, :, None, None]
         probe = torch.randn(layer.inputs, generator=generator, dtype=torch.float64).to(output)
         sizes = [float(part.norm()) for part in layer.constraints(probe, upstream)]
         # Both kinds count alike, whatever the size of the gradient.
         balance = sizes[0] / max(sizes[1], 1e-300)
         estimate, left, steps = _least_squares(
-            layer, upstream, (known, gradient), balance, self.steps
+            layer, upstream, (target, gradient), balance, self.steps
         )
         misfit = 0.0
         for _ in range(self.probes):
@@ -172,7 +172,7 @@ class RGap:
             # The part of a random vector that the equations do not see: a trace estimate.
             misfit += float((probe - again).square().sum() / probe.square().sum()) / self.probes
             steps += more
-        equations = known.numel() + gradient.numel()
+        equations = target.numel() + gradient.numel()
         count = estimate.numel()
         return estimate, Solution(layer.name, count, equations, misfit * count, left, steps)
 

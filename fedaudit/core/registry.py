@@ -109,20 +109,20 @@ def check_settings(
     except (TypeError, ValueError):  # built in C; it will refuse on its own
         return factory
     free = {Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL}
-    known = [p.name for p in parameters.values() if p.kind not in free]
+    options = [p.name for p in parameters.values() if p.kind not in free]
     what = f"{_noun(kind)} {name!r}"
     for option, value in settings.items():
-        if option not in known:
+        if option not in options:
             if any(p.kind is Parameter.VAR_KEYWORD for p in parameters.values()):
                 continue
-            if (now := RENAMED.get((kind, option))) in known:
+            if (now := RENAMED.get((kind, option))) in options:
                 raise ConfigError(f"{what}: the option {option!r} is called {now!r} now.")
-            raise UnknownNameError(f"option of {what}:", option, known)
+            raise UnknownNameError(f"option of {what}:", option, options)
         if not _fits(value, annotation := parameters[option].annotation):
             must = requirement_of_type(annotation)
             raise ConfigError(f"{what}: {option} must be {must}, not {shown(value)}.")
     for p in parameters.values():
-        if p.name in known and p.default is p.empty and p.name not in {*settings, *later}:
+        if p.name in options and p.default is p.empty and p.name not in {*settings, *later}:
             raise ConfigError(f'{what} needs {p.name!r}. Write {{name = "{name}", {p.name} = …}}.')
     return factory
 

@@ -98,11 +98,11 @@ def check_knowledge(attack_name: str, attack: "Attack", threat: ThreatModel) -> 
 
 
 def _facts(names: Iterable[str]) -> frozenset[Knowledge]:
-    known = {str(fact): fact for fact in Knowledge}
+    facts = {str(fact): fact for fact in Knowledge}
     for name in names:
-        if name not in known:
-            raise UnknownNameError("fact", name, known)
-    return frozenset(known[name] for name in names)
+        if name not in facts:
+            raise UnknownNameError("fact", name, facts)
+    return frozenset(facts[name] for name in names)
 
 
 def _list(facts: Iterable[Knowledge]) -> str:

@@ -31,16 +31,16 @@ def collect(server: Mapping[str, Tensor], returns: Returns) -> tuple[Tensor, Ten
     """
     if not (uploads := _embeddings(returns)):
         return None
-    known = server.get(ROWS)
-    count = len(known) if known is not None else 1 + max(max(s.owners) for _, s in uploads)
+    before = server.get(ROWS)
+    count = len(before) if before is not None else 1 + max(max(s.owners) for _, s in uploads)
     rows = uploads[0][1].rows.new_zeros(count, uploads[0][1].rows.shape[1])
-    if known is not None:
-        rows.copy_(known)
+    if before is not None:
+        rows.copy_(before)
     owner = torch.full((count,), -1)
     for client, embeddings in uploads:
         rows[list(embeddings.owners)] = embeddings.rows
         owner[list(embeddings.owners)] = client
-    return None if known is None and bool((owner < 0).any()) else (rows, owner)
+    return None if before is None and bool((owner < 0).any()) else (rows, owner)
 
 
 def sum_with_rows(returns: Returns) -> tuple[Shared, ...]:

@@ -66,7 +66,7 @@ class SolomonWoubie:
         # Where a defense makes several images of each photo, an imposter weighs as much as a photo.
         imposters = self.drawn(task).repeat_interleave(task.copies, 0)
         imposter = torch.full((len(imposters),), task.model.arguments["classes"] - 1)
-        known = most_likely(task.labels)
+        labels = most_likely(task.labels)
         both = (task.labels, imposter)
         if task.labels.dim() > 1:
             both = (probabilities(task.labels, int(imposter[0]) + 1), probabilities(imposter))
@@ -74,7 +74,7 @@ class SolomonWoubie:
         reply = train_locally(joint)
         return replace(
             reply,
-            labels=torch.cat([known, imposter]),
+            labels=torch.cat([labels, imposter]),
             unnoised=(*reply.unnoised, GRAYNESS),
         )
 

@@ -97,10 +97,10 @@ def pool_trainings(trainings: Sequence[Utility], central: Sequence[Utility] = ()
     first = trainings[0]
     names = [name for name in first.tar_at_far if all(name in t.tar_at_far for t in trainings)]
     reference = crossed_mean([row for t in central for row in t.accuracies]) if central else None
-    known = {field.name: getattr(first, field.name) for field in fields(first)}
+    values = {field.name: getattr(first, field.name) for field in fields(first)}
     for name in ("accuracy", "untrained", "gain", "accuracies", "untrained_accuracies"):
-        del known[name]
-    known |= {
+        del values[name]
+    values |= {
         "tar_at_far": {name: fmean(t.tar_at_far[name] for t in trainings) for name in names},
         "auc": fmean(t.auc for t in trainings),
         "seconds": median(t.seconds for t in trainings),
@@ -110,7 +110,7 @@ def pool_trainings(trainings: Sequence[Utility], central: Sequence[Utility] = ()
     return _estimate(
         tuple(row for t in trainings for row in t.accuracies),
         tuple(row for t in trainings for row in t.untrained_accuracies),
-        **known,
+        **values,
     )
 
 

@@ -45,10 +45,10 @@ def from_library(
                 f"the model's argument {argument!r} is refused: networks of {library} are built "
                 "without pretrained weights, from numbers and words."
             )
-    build, known = _timm() if library == "timm" else _torchvision()
-    if network.partition(".")[0] not in known:
-        close = get_close_matches(network, known, n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"it has, e.g., {known[0]}."
+    build, names = _timm() if library == "timm" else _torchvision()
+    if network.partition(".")[0] not in names:
+        close = get_close_matches(network, names, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"it has, e.g., {names[0]}."
         raise UsageError(f"{library} has no classification network {network!r}: {hint}")
     sizes = SIZES[library] if image_size is not None and SIZES[library] not in settings else ""
     try:
@@ -77,8 +77,8 @@ def _torchvision() -> tuple[Any, list[str]]:
     from torchvision import models  # noqa: PLC0415 - slow
 
     # Others than these fetch weights of their backbone unless told otherwise.
-    known = models.list_models(module=models)
-    return lambda name, settings: models.get_model(name, weights=None, **settings), known
+    names = models.list_models(module=models)
+    return lambda name, settings: models.get_model(name, weights=None, **settings), names
 
 
 def _timm() -> tuple[Any, list[str]]:
@@ -88,8 +88,8 @@ def _timm() -> tuple[Any, list[str]]:
         raise UsageError(
             "timm is not installed in this environment: pip install 'fedaudit[timm]'."
         ) from error
-    known = timm.list_models()
-    return lambda name, settings: timm.create_model(name, pretrained=False, **settings), known
+    names = timm.list_models()
+    return lambda name, settings: timm.create_model(name, pretrained=False, **settings), names
 
 
 def _is_plain(value: object) -> bool:

@@ -62,8 +62,8 @@ def fitted(name: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]
     if is_library_name(name):
         if "classes" in sizes:
             settings.setdefault("num_classes", sizes["classes"])
-        known = {"image_size": sizes["image_size"]} if "image_size" in sizes else {}
-        return library_networks.FACTORY, {"name": name, "arguments": settings, **known}
+        size = {"image_size": sizes["image_size"]} if "image_size" in sizes else {}
+        return library_networks.FACTORY, {"name": name, "arguments": settings, **size}
     if ":" not in name:
         return name, dict(arguments)
     try:

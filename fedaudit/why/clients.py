@@ -170,17 +170,17 @@ def summed(seen: Sequence[Observation]) -> Observation:
     """
     updates = [next((s for s in o.shared if isinstance(s, Update)), None) for o in seen]
     sizes = [o.batch_size or 1 for o in seen]
-    known = [u for u in updates if u is not None]
-    if len(known) < len(updates):
+    parts = [u for u in updates if u is not None]
+    if len(parts) < len(updates):
         raise AttackError("a client shares no model update, so there is nothing to add up")
     tensors: dict[str, Tensor] = {
-        name: torch.stack([u.tensors[name] * n for u, n in zip(known, sizes, strict=True)]).sum(0)
-        for name in known[0].tensors
+        name: torch.stack([u.tensors[name] * n for u, n in zip(parts, sizes, strict=True)]).sum(0)
+        for name in parts[0].tensors
     }
     labels = [o.labels for o in seen if o.labels is not None]
     return replace(
         seen[0],
-        shared=(Aggregate(known[0].kind, tensors, tuple(map(float, sizes))),),
+        shared=(Aggregate(parts[0].kind, tensors, tuple(map(float, sizes))),),
         batch_size=None if seen[0].batch_size is None else sum(sizes),
         labels=torch.cat(labels) if len(labels) == len(seen) else None,
         client="a sum of clients",

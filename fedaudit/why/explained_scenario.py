@@ -357,9 +357,9 @@ def scenario_of(study: Study, name: str | None) -> Scenario:
     Raises:
         UnknownNameError: None of that name.
     """
-    known = {scenario.name: scenario for scenario in study.scenarios}
+    scenarios = {scenario.name: scenario for scenario in study.scenarios}
     if name is None:
         return study.scenarios[0]
-    if name not in known:
-        raise UnknownNameError("scenario", name, known)
-    return known[name]
+    if name not in scenarios:
+        raise UnknownNameError("scenario", name, scenarios)
+    return scenarios[name]

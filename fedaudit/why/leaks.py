@@ -67,8 +67,8 @@ class Leak:
     @property
     def cosine(self) -> float | None:
         """Mean identity cosine."""
-        known = [i.cosine for i in self.images if i.cosine is not None]
-        return sum(known) / len(known) if known else None
+        cosines = [i.cosine for i in self.images if i.cosine is not None]
+        return sum(cosines) / len(cosines) if cosines else None
 
     @property
     def people(self) -> str:

@@ -170,11 +170,11 @@ def gallery_faces(
     return torch.stack(images), tuple(people), tuple(enough)
 
 
-def _among(images: Tensor, known: Tensor) -> Tensor:
+def _among(images: Tensor, photos: Tensor) -> Tensor:
     """`[N]` whether each image is one of those that are known."""
-    if not len(known):
+    if not len(photos):
         return torch.zeros(len(images), dtype=torch.bool)
-    distance = torch.cdist(images.flatten(1).double(), known.flatten(1).double()).square()
+    distance = torch.cdist(images.flatten(1).double(), photos.flatten(1).double()).square()
     return distance.min(1).values < SAME * images[0].numel()
 
 

@@ -188,7 +188,7 @@ def _people_without_row(
     """People of the originals of whom the gallery has no photo."""
     if request.gallery is None:
         return []
-    known = {path.name for path in request.gallery.expanduser().iterdir()}
+    names = {path.name for path in request.gallery.expanduser().iterdir()}
     people = {
         person or client
         for client, path in truth.items()
@@ -196,7 +196,7 @@ def _people_without_row(
         for person in originals(path, round).people
     }
     key = key_of_folders(str(request.gallery.expanduser().resolve()))
-    return sorted(pseudonym(person, key) for person in people - known)
+    return sorted(pseudonym(person, key) for person in people - names)
 
 
 def _recorded_run(
@@ -242,12 +242,12 @@ def _recorded_run(
 
 
 def _rounds(capture: StoredCapture, choice: Collection[int] | None) -> tuple[int, ...]:
-    known = capture.rounds()
+    rounds = capture.rounds()
     for number in choice or ():
-        if number not in known:
-            there = ", ".join(map(str, known[:20])) or "none"
+        if number not in rounds:
+            there = ", ".join(map(str, rounds[:20])) or "none"
             raise ConfigError(f"{capture.folder} has no round {number}. Rounds: {there}.")
-    return tuple(sorted(set(choice))) if choice is not None else known
+    return tuple(sorted(set(choice))) if choice is not None else rounds
 
 
 def _clients(inspection: Inspection) -> set[str]:
@@ -267,7 +267,7 @@ def _truth(request: Request, inspection: Inspection) -> dict[str, Path]:
     """Folders of photos by client; whose they are must be clear."""
     truth = dict(request.truth)
     if "" not in truth:
-        known = truth
+        folders = truth
     else:
         among = set(request.clients or ()) or _clients(inspection)
         if len(among) != 1:
@@ -276,14 +276,14 @@ def _truth(request: Request, inspection: Inspection) -> dict[str, Path]:
                 f"{len(among)} clients: write --truth CLIENT={truth['']}. Clients: "
                 f"{_list_problems(inspection)}."
             )
-        known = {next(iter(among)): truth[""]}
-    for client, path in known.items():
-        if client not in _clients(inspection) | _clients_of_problems(inspection, known):
+        folders = {next(iter(among)): truth[""]}
+    for client, path in folders.items():
+        if client not in _clients(inspection) | _clients_of_problems(inspection, folders):
             raise ConfigError(
                 f"--truth {printable(client)}={path}: there is no such client. Clients: "
                 f"{_list_problems(inspection)}."
             )
-    return {client: path.expanduser().resolve() for client, path in known.items()}
+    return {client: path.expanduser().resolve() for client, path in folders.items()}
 
 
 def _usable(
@@ -329,21 +329,21 @@ def _scenarios(
     granted = {str(fact) for fact in EXPLANATIONS} - {"labels", "statistics", "manipulation"}
     deny = tuple(sorted({fact.value for one in candidates for fact in one.lacking} & granted))
     groups: dict[tuple[bool, tuple[int, ...]], list[Candidate]] = {}
-    for known in (True, False):
-        mine = [one for one in candidates if bool(one.truth) is known]
+    for has_truth in (True, False):
+        mine = [one for one in candidates if bool(one.truth) is has_truth]
         updates = Counter(one.seen.round for one in mine)
         few = tuple(round for round, count in updates.items() if count < ALONE)
         for one in mine:
             rounds = few if one.seen.round in few else (one.seen.round,)
-            groups.setdefault((known, rounds), []).append(one)
-    both = len({known for known, _ in groups}) > 1
+            groups.setdefault((has_truth, rounds), []).append(one)
+    both = len({has_truth for has_truth, _ in groups}) > 1
     scenarios, targets = [], []
     network = Choice(spec.factory, {}, label=safe_label(network_name(spec), "network"))
     method = Choice(
         RECORDED, {}, label=safe_label((facts.framework or "recorded").split()[0], RECORDED)
     )
-    for (known, rounds), them in groups.items():
-        name = rounds_name(rounds) + ("-canary" if both and known else "")
+    for (has_truth, rounds), them in groups.items():
+        name = rounds_name(rounds) + ("-canary" if both and has_truth else "")
         sizes = [one.seen.batch_size for one in them if one.seen.batch_size]
         scenarios.append(
             Scenario(

@@ -27,13 +27,13 @@ def seen_by_attacks(
     """
     seen = _without_frozen(seen, detected)
     statement = seen.defense or ()
-    known = {one.name for one in statement}
+    names = {one.name for one in statement}
     if facts.dp is not None:
-        known |= {"clipping", "gaussian_noise"}
-    more = [one for one in estimated(detected, seen.round) if one.name not in known]
+        names |= {"clipping", "gaussian_noise"}
+    more = [one for one in estimated(detected, seen.round) if one.name not in names]
     if facts.protections is None and (statement or more):
-        known |= {one.name for one in more}
-        more += [one for one in estimate(seen) if one.name in ALONE - known]
+        names |= {one.name for one in more}
+        more += [one for one in estimate(seen) if one.name in ALONE - names]
     defense = (*statement, *more) if more or seen.defense is not None else None
     return replace(seen, defense=defense, client=client)
 

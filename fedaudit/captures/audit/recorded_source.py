@@ -158,10 +158,10 @@ class RecordedSource:
         channels, height, width = run.shape
         shape = channels, height, width
         with nameless_errors():
-            known = all_originals(truth, sorted({one.round for one in run.targets}), shape)
+            faces = all_originals(truth, sorted({one.round for one in run.targets}), shape)
             photos = [self._known_faces(k, shape).images for k in range(run.positive)]
-            known = torch.cat([*([known] if len(known) else ()), *photos])
-            gallery = embed_gallery(Path(run.gallery), shape, GALLERY_SIZE, embedder, known)
+            faces = torch.cat([*([faces] if len(faces) else ()), *photos])
+            gallery = embed_gallery(Path(run.gallery), shape, GALLERY_SIZE, embedder, faces)
         key = key_of_run(run)
         references, probes = ({pseudonym(p, key): e for p, e in of.items()} for of in gallery[:2])
         nearest = {pseudonym(person, key): psnr for person, psnr in gallery[2].items()}
@@ -173,8 +173,8 @@ class RecordedSource:
         if cell.role in POSITIVE:
             return None
         key = key_of_run(self.run)
-        known = (pseudonym(p, key) for other in self._others(cell) for p in _people(other))
-        return next((person for person in known if person not in secret.people), None)
+        others = (pseudonym(p, key) for other in self._others(cell) for p in _people(other))
+        return next((person for person in others if person not in secret.people), None)
 
     def explained(self, cell: Cell, seen: Observation, found: Reconstruction) -> Explained:
         """How much of the cell's update the images explain, and of another client's update."""
@@ -304,5 +304,5 @@ def _photos(target: RecordedTarget) -> tuple[tuple[str, Originals], ...]:
 
 
 def _people(target: RecordedTarget) -> Iterator[str]:
-    for client, known in _photos(target):
-        yield from (person or client for person in known.people)
+    for client, photos in _photos(target):
+        yield from (person or client for person in photos.people)

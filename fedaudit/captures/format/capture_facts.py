@@ -263,10 +263,10 @@ def checked(given: Mapping[str, Any]) -> Facts:
         UnknownNameError: There is no such fact.
         ConfigError: A fact has a value that it cannot have.
     """
-    known = [f.name for f in fields(Facts)]
+    names = [f.name for f in fields(Facts)]
     for name in given:
-        if name not in known:
-            raise UnknownNameError("fact", name, known)
+        if name not in names:
+            raise UnknownNameError("fact", name, names)
     try:
         json.dumps(given.get("arguments"), allow_nan=False)
     except (TypeError, ValueError) as error:

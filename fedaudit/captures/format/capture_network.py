@@ -108,11 +108,11 @@ def advice_on_classes(spec: ModelSpec, facts: Facts, needed: int) -> str:
             return f"The capture's arguments say {name} = {values[name]}: correct it to {needed}."
     if facts.classes is not None and facts.classes != needed:
         return f"The capture says classes = {facts.classes}: correct it to {needed}."
-    known = spec.factory == library_networks.FACTORY or (
+    takes_classes = spec.factory == library_networks.FACTORY or (
         {"classes", "num_classes"}
         & inspect.signature(lookup("networks", spec.factory)).parameters.keys()
     )
-    if known:
+    if takes_classes:
         return f"State it: fedaudit.recording(CAPTURE, classes={needed})."
     return f"Name a factory that builds {needed:,} classes: its parameter is to be called classes."
 

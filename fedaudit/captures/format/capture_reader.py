@@ -167,9 +167,9 @@ class StoredCapture:
         try:
             return self._folders[round]
         except KeyError:
-            known = ", ".join(map(str, self.rounds()[:20])) or "none"
+            numbers = ", ".join(map(str, self.rounds()[:20])) or "none"
             raise UsageError(
-                f"{self.folder}: nothing was recorded in round {round}. Rounds: {known}."
+                f"{self.folder}: nothing was recorded in round {round}. Rounds: {numbers}."
             ) from None
 
 

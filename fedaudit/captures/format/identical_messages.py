@@ -59,11 +59,11 @@ def content(message: StoredMessage) -> str:
 
 
 def _sure(
-    candidates: Sequence[StoredMessage], known: Mapping[Path, str]
+    candidates: Sequence[StoredMessage], digests: Mapping[Path, str]
 ) -> list[tuple[StoredMessage, ...]]:
     same: dict[tuple[bytes, str], list[StoredMessage]] = {}
     for message in candidates:
-        numbers = known.get(message.path) or content(message)
+        numbers = digests.get(message.path) or content(message)
         same.setdefault((_layout(message), numbers), []).append(message)
     return [tuple(group) for group in same.values()]
 

@@ -95,8 +95,8 @@ def _private(claim: DpClaim) -> list[DefenseFacts]:
     """A claim as the registered defenses that do it; of clients, what reaches the server."""
     if claim.unit in {"example", "record", "image"}:
         settings = {"noise_multiplier": claim.noise, "max_grad_norm": claim.clip}
-        known = {name: value for name, value in settings.items() if value is not None}
-        return [DefenseFacts("dpsgd", known)]
+        values = {name: value for name, value in settings.items() if value is not None}
+        return [DefenseFacts("dpsgd", values)]
     defenses = []
     if claim.clip is not None:
         defenses.append(DefenseFacts("clipping", {"max_norm": claim.clip}))
@@ -135,13 +135,13 @@ def _observe(
     broadcast = renaming.names(named(broadcast_tensors, names))
     tensors = renaming.names(named(first.tensors(), names))
     check_fits(first.path, tensors, broadcast)
-    known = local_training(facts, message)
+    local = local_training(facts, message)
     weights = _weights(facts, group)
     over = sum(weights) if message.aggregate else 1.0
     buffers = None if facts.buffers is None else tuple(map(renaming.name, facts.buffers))
     shared = shared_of(message, tensors, broadcast, buffers=buffers, over=over)
     _check_moved(first, shared)
-    images, training = known.images, known.settings
+    images, training = local.images, local.settings
     client = message.client or ""
     if message.aggregate or len(group) > 1:
         # What identical messages hold is a mean; an `Aggregate` is a sum.
@@ -153,7 +153,7 @@ def _observe(
         if training is not None:
             # The mean is the update of one client that takes all their batches at once.
             training = replace(training, batch_size=training.batch_size * len(weights))
-    check_training(replace(known, images=images), image_shape(facts, spec))
+    check_training(replace(local, images=images), image_shape(facts, spec))
     return Observation(
         model=spec,
         before=start(broadcast),

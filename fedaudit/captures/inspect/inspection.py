@@ -117,7 +117,7 @@ def inspect(
     read: set[type] = set()
     example: StoredMessage | None = None
     counts_of_steps: set[int] = set()
-    reused = 0
+    kept_count = 0
     for number in capture.rounds():
         view = look_at_round(capture, number, workers=workers, verify=verify)
         anomalies += view.anomalies
@@ -133,7 +133,7 @@ def inspect(
                 alone += [] if look.is_sum else [look.measures]
                 read |= {Aggregate if look.is_sum else Update}
                 read |= {Buffers} if look.measures.buffers else set()
-            reused += len(look.messages) if look.kept else 0
+            kept_count += len(look.messages) if look.kept else 0
         every = [m for _, m in measures]
         steps = _steps_of(alone)
         seen += stated_sums(number, view.stored)
@@ -144,20 +144,20 @@ def inspect(
         example = example or next(iter(view.stored), None)
     noisy = [one.round for one in seen if one.name == "noise" and one.round is not None]
     seen += repeated_noise(capture, noisy) if noisy else []
-    known = stated(capture.facts)
+    facts = stated(capture.facts)
     training = local_training(capture.facts, example.message) if example else None
     return Inspection(
         folder=str(capture.folder),
         created=capture.manifest.created,
-        facts=known,
-        unknown=tuple(n for n in ASKED if n not in known),
+        facts=facts,
+        unknown=tuple(n for n in ASKED if n not in facts),
         assumed=training.assumed if training else (),
         found_out=_found_out(capture, counts_of_steps),
         rounds=tuple(rounds),
         protections=_together(seen),
         anomalies=tuple(anomalies),
         attacks=attacks_for(capture, read, example),
-        kept=reused,
+        kept=kept_count,
         problems=tuple(map(str, capture.problems)),
     )
 

@@ -176,9 +176,9 @@ def _prefixes(server: Shapes, network: Shapes) -> list[tuple[str, str]]:
         for name in network:
             if name == rest or name.endswith(f".{rest}"):
                 rules.append((old, name.removesuffix(rest).removesuffix(".")))
-    known = {rule for rule in rules if rule[0] != rule[1]}
+    changes = {rule for rule in rules if rule[0] != rule[1]}
     # `a.b → c.b` says no more than `a → c`, which is tried before it.
-    return [r for r in dict.fromkeys(rules) if r in known and not _longer(r, known)][:_TRIED]
+    return [r for r in dict.fromkeys(rules) if r in changes and not _longer(r, changes)][:_TRIED]
 
 
 def _longer(rule: tuple[str, str], others: Collection[tuple[str, str]]) -> bool:

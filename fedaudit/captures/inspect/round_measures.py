@@ -74,8 +74,8 @@ def look_at_round(capture: StoredCapture, number: int, *, workers: int, verify: 
     records = tuple(capture.messages(number))
     broadcast, anomalies = _common_broadcast(capture, number)
     reusable = _read_measures(capture, records)
-    known = {} if verify else {path: measures.content for path, measures in reusable.items()}
-    groups = identical_groups(records, known)
+    digests = {} if verify else {path: measures.content for path, measures in reusable.items()}
+    groups = identical_groups(records, digests)
     read = [one for group in groups for one in (group if verify else group[:1])]
     with ThreadPoolExecutor(workers) as pool:
         results = list(pool.map(partial(_examine, capture, broadcast, reusable, verify), read))
@@ -156,7 +156,7 @@ def _examine(
 
 
 def _look(
-    number: int, group: tuple[StoredMessage, ...], measures: Measures | None, reused: bool
+    number: int, group: tuple[StoredMessage, ...], measures: Measures | None, from_header: bool
 ) -> Look:
     """What is unusual about a message by itself."""
     client = group[0].message.client or ""
@@ -167,4 +167,4 @@ def _look(
     words += [f"the running variance {n!r} is negative" for n in measures.negative_variances[:3]]
     if measures.layers and measures.norm == 0:
         words.append("it changes nothing: the client did not train")
-    return Look(group, measures, reused, tuple(Anomaly(number, client, w) for w in words))
+    return Look(group, measures, from_header, tuple(Anomaly(number, client, w) for w in words))

@@ -89,8 +89,8 @@ def _noise_deviation(measures: Measures) -> float | None:
     return sizes[len(sizes) // 2]
 
 
-def _masking(number: int, measured: Sequence[Measures]) -> list[Protection]:
-    whole = [m for m in measured if m.whole]
+def _masking(number: int, measures: Sequence[Measures]) -> list[Protection]:
+    whole = [m for m in measures if m.whole]
     if not whole:
         return []
     evidence = (

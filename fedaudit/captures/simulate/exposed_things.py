@@ -58,9 +58,9 @@ def _cut(part: Shared, prefixes: tuple[str, ...]) -> Shared:
         )
     tensors = {n: t for n, t in part.tensors.items() if n.startswith(prefixes)}
     if not tensors:
-        known = ", ".join(dict.fromkeys(name.partition(".")[0] for name in part.tensors))
+        parts = ", ".join(dict.fromkeys(name.partition(".")[0] for name in part.tensors))
         raise ConfigError(
             f"expose: no parameter of the {kind_of(part)} begins with {prefixes[0]!r}; they begin "
-            f"with {known}."
+            f"with {parts}."
         )
     return replace(part, tensors=tensors)

@@ -46,7 +46,7 @@ def _of_prior(data: Choice, attack: Choice) -> str:
         return ""
     try:
         faces = create("attacks", attack.name, attack.settings).needs
-        known = read_prior(Path(source)).manifest.data if is_ours else ""
+        data_name = read_prior(Path(source)).manifest.data if is_ours else ""
     except FedauditError:
         return ""  # whatever is wrong is said where it is used
     if Knowledge.AUXILIARY not in faces:
@@ -56,11 +56,11 @@ def _of_prior(data: Choice, attack: Choice) -> str:
     path = data.settings.get("path")
     names = {data.name} if path is None else {data.name, Path(str(path)).resolve().name}
     name = Path(source).name
-    if known not in names:
+    if data_name not in names:
         overlap = _count_common(data, photos_behind(Path(source)))
         sentence = f"{overlap} are among those that the prior of {attack.label} ({name}) learned"
         return sentence if overlap else ""
-    return f"the prior of {attack.label} ({name}) was trained on {known}, which is audited"
+    return f"the prior of {attack.label} ({name}) was trained on {data_name}, which is audited"
 
 
 def _count_common(data: Choice, others: Iterable[str]) -> str:

@@ -182,8 +182,8 @@ class _Machine:
             self.depths[id(container)] = container, depth
 
     def _depth(self, item: Any) -> int:
-        known = self.depths.get(id(item))
-        return known[1] if known else int(isinstance(item, dict | list | tuple))
+        entry = self.depths.get(id(item))
+        return entry[1] if entry else int(isinstance(item, dict | list | tuple))
 
     def _build(self, function: Any, arguments: Any) -> Any:
         if not isinstance(function, _Name) or not isinstance(arguments, tuple):

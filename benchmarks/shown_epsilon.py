@@ -2,6 +2,7 @@
 
 Canaries in DP-SGD on the ORL federation, white-box or (`--seen model`) in the final model: how near
 the bounds come to the claim, and how often one lies above it (it may in 5 % of correct trainings).
+`--unit client` audits noise on the device by canary clients, and adds what is estimated of ε.
 """
 
 import argparse
@@ -9,11 +10,10 @@ import time
 
 import torch
 
-from fedaudit.captures.simulate.simulated_source import simulation_of
 from fedaudit.core.scenario import Choice, Federation, Scenario, Study
 from fedaudit.core.training import LocalTraining
-from fedaudit.study.canary_training import train_with_canaries
-from fedaudit.study.shown_epsilon import shown_epsilon
+from fedaudit.study.canary_audit import audit_with_canaries
+from fedaudit.study.canary_result import CanaryAudit
 
 DELTA = 1e-5
 
@@ -27,38 +27,57 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--network", default="lenet")
     parser.add_argument("--seen", choices=("updates", "model"), default="updates")
+    parser.add_argument("--unit", choices=("image", "client"), default="image")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print("| claimed ε | above it | any mechanism | f-DP | Gaussian model | CPU s a run |")
-    print("|---|---|---|---|---|---|", flush=True)
+    print(
+        "| claimed ε | above it | any mechanism | f-DP | Gaussian model | estimate | CPU s a run |"
+    )
+    print("|---|---|---|---|---|---|---|", flush=True)
     for epsilon in options.epsilons:
-        shown, claims, began = [], [], time.process_time()
-        for seed in range(options.seeds):
-            defense = Choice("dpsgd", {"epsilon": epsilon})
-            training = LocalTraining(batch_size=1000)
-            scenario = Scenario(
-                "canaries",
-                network=Choice(options.network),
-                method=Choice("fedsgd"),
-                defenses=(defense,),
-                federation=Federation(clients=4, rounds=options.rounds, training=training),
-            )
-            study = Study("canaries", (scenario,), size=32, seeds=(seed,))
-            simulation = simulation_of(study, scenario, defense)
-            seen = train_with_canaries(simulation, options.canaries, seed=seed, seen=options.seen)
-            claims.append(seen.claims[0].epsilon)
-            shown.append(shown_epsilon(seen.scores, seen.inside, delta=DELTA))
+        began = time.process_time()
+        audits = [_audit(options, epsilon, seed) for seed in range(options.seeds)]
         above = sum(
-            max(one.any_mechanism, one.f_dp, one.gaussian) > claim
-            for one, claim in zip(shown, claims, strict=True)
+            max(one.shown.any_mechanism, one.shown.f_dp, one.shown.gaussian) > one.claim.epsilon
+            for one in audits
+            if one.claim
         )
-        columns = [
-            sorted(getattr(one, name) for one in shown)
+        cells = [
+            _range([getattr(one.shown, name) for one in audits])
             for name in ("any_mechanism", "f_dp", "gaussian")
         ]
-        cells = " | ".join(f"{c[len(c) // 2]:.2f} ({c[0]:.2f} to {c[-1]:.2f})" for c in columns)
+        cells.append(_range([one.estimate.value for one in audits if one.estimate]))
         spent = (time.process_time() - began) / options.seeds
-        print(f"| {epsilon:g} | {above} of {options.seeds} | {cells} | {spent:.1f} |", flush=True)
+        print(
+            f"| {epsilon:g} | {above} of {options.seeds} | {' | '.join(cells)} | {spent:.1f} |",
+            flush=True,
+        )
+
+
+def _audit(options: argparse.Namespace, epsilon: float, seed: int) -> CanaryAudit:
+    of_clients = options.unit == "client"
+    scenario = Scenario(
+        "canaries",
+        network=Choice(options.network),
+        method=Choice("fedavg" if of_clients else "fedsgd"),
+        defenses=(Choice("client_dp" if of_clients else "dpsgd", {"epsilon": epsilon}),),
+        federation=Federation(
+            clients=4, rounds=options.rounds, training=LocalTraining(batch_size=1000)
+        ),
+    )
+    study = Study("canaries", (scenario,), size=32, seeds=(seed,))
+    (audit,) = audit_with_canaries(
+        study, options.canaries, unit=options.unit, delta=DELTA, seed=seed, seen=options.seen
+    )
+    return audit
+
+
+def _range(values: list[float]) -> str:
+    """Median and range."""
+    ordered = sorted(values)
+    if not ordered:
+        return "—"
+    return f"{ordered[len(ordered) // 2]:.2f} ({ordered[0]:.2f} to {ordered[-1]:.2f})"
 
 
 if __name__ == "__main__":

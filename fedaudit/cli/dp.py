@@ -109,6 +109,13 @@ def dp(
 
     on_code = say_code if load_code else refuse_code
     if canaries is not None:
+        stated = [name for name, value in size.items() if name != "delta" and value is not None]
+        if stated or values:
+            option = f"--{stated[0].replace('_', '-')}" if stated else "--set"
+            raise click.UsageError(
+                f"{option} states a claim over other data than the canaries', which train in the "
+                "federation that the study plans. Set it there: [federation] in the study."
+            )
         from fedaudit.cli.canaries import show_canaries  # noqa: PLC0415 - imports torch
 
         return show_canaries(

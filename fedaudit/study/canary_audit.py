@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from fedaudit.captures.simulate.simulated_source import simulation_of
 from fedaudit.core.claims import Claim
 from fedaudit.core.errors import UsageError
-from fedaudit.core.scenario import Study
+from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.federation.simulation import Simulation
 from fedaudit.stats.gaussian_dp import epsilon_of_mu
 from fedaudit.stats.one_shot_estimate import epsilon_of_cosines
@@ -18,6 +18,7 @@ from fedaudit.study.canary_diagnosis import examine_causes
 from fedaudit.study.canary_result import CanaryAudit, ShownLine
 from fedaudit.study.canary_training import Seen, Unit, require_method, train_with_canaries
 from fedaudit.study.client_canaries import train_with_canary_clients
+from fedaudit.study.defense_claims import defense_verdicts
 from fedaudit.study.jobs import FederationJob
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.shown_epsilon import require_enough, shown_epsilon
@@ -82,7 +83,8 @@ def audit_with_canaries(
         progress: Takes (scenario and defense, rounds done, rounds).
 
     Raises:
-        UsageError: Too few canaries, δ above 1/n, or a study of recorded updates.
+        UsageError: Too few canaries, δ above 1/n, a study of recorded updates, or a claim for
+            something else than images or clients.
         ConfigError: Canary clients, and a defense that claims nothing for a client.
     """
     if study.recording is not None:
@@ -101,6 +103,7 @@ def audit_with_canaries(
                 "client": len(simulation.split.clients),
             }
             power = require_enough(canaries, claimed, stated, units[unit], unit)
+            _require_unit(study, scenario, defense)
             before(f"{scenario.name}, {defense.label}: {power}")
             jobs.append(
                 _Job(
@@ -109,6 +112,18 @@ def audit_with_canaries(
                 )
             )  # fmt: skip
     return tuple(_audit(job, progress) for job in jobs)
+
+
+def _require_unit(study: Study, scenario: Scenario, defense: Choice) -> None:
+    """Refuse a claim over other data than canaries are, before anything trains with them."""
+    alone = replace(study, scenarios=(replace(scenario, defenses=(defense,)),))
+    (verdict,) = defense_verdicts(alone)
+    units = {claim.unit for claim in verdict.over_rounds}
+    if units and not units & set(UNITS):
+        raise UsageError(
+            f"{defense.label} claims its ε for one {' or '.join(sorted(units))}, and canaries are "
+            "images or clients: what they show says nothing of such a claim. Leave it out."
+        )
 
 
 def _audit(job: _Job, progress: Callable[[str, int, int], None]) -> CanaryAudit:

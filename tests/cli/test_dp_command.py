@@ -137,5 +137,12 @@ def test_too_few_canaries_and_what_is_no_study(tmp_path: Path, capsys: Any) -> N
     study.write_text(STUDY.replace("DEFENSE", "dpsgd"))
     assert dp(study, "--canaries", 10) == 2
     assert "10 canaries are too few for any statement" in capsys.readouterr().err
+    assert dp(study, "--canaries", 100, "--images", 600) == 2
+    assert "--images states a claim over other data than the canaries'" in capsys.readouterr().err
+    study.write_text(
+        STUDY.replace('"DEFENSE", epsilon = 2.0, delta = 1e-4', '"dplc", min_size = 1')
+    )
+    assert dp(study, "--canaries", 100) == 2
+    assert "for one class embedding, and canaries are images" in capsys.readouterr().err
     assert dp(tmp_path, "--canaries", 100) == 2
     assert "canaries are for a study file" in capsys.readouterr().err

@@ -5,11 +5,15 @@ from pathlib import Path
 
 import torch
 from faces import CLASSES, SIZE, Net
+from nvflare.app_common.filters.percentile_privacy import PercentilePrivacy
+from nvflare.app_common.filters.svt_privacy import SVTPrivacy
 from nvflare.app_opt.pt.recipes.fedavg import FedAvgRecipe
 from nvflare.client.config import TransferType
 from nvflare.recipe import SimEnv
 
 from fedaudit.captures.record.nvflare import tap
+
+FILTERS = {"percentile": PercentilePrivacy, "svt": SVTPrivacy}
 
 
 def main() -> None:
@@ -22,6 +26,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--diff", action="store_true", help="clients send local - global")
+    parser.add_argument("--privacy", choices=FILTERS, help="a filter of NVFlare's on each client")
     parser.add_argument("--workspace", default="workspace", help="of NVFlare's simulator")
     options = parser.parse_args()
 
@@ -41,6 +46,8 @@ def main() -> None:
         train_args=f"--clients {options.clients} --lr {options.lr} {local}",
         params_transfer_type=TransferType.DIFF if options.diff else TransferType.FULL,
     )
+    if options.privacy:
+        recipe.add_client_output_filter(FILTERS[options.privacy](), tasks=["train"])
     if options.capture:
         tap(
             recipe,

@@ -127,6 +127,8 @@ def test_dp_sgd_without_its_noise_is_contradicted_by_what_was_sent(tmp_path: Pat
     silent = only(recorded(tmp_path / "without", claim, **SGD))
     assert silent.standing == "contradicted"
     assert "lr · σ·C / batch · √steps = 0.2" in silent.reasons[0]
+    assert all(claim.broken for claim in silent.over_rounds)  # no ε is left to be quoted
+    assert silent.changes[0].startswith("add the noise to every parameter")
     unknown = only(recorded(tmp_path / "unknown", claim, **{**SGD, "optimizer": "lion"}))
     assert unknown.standing == "guarantee"  # how it scales noise is not known
 
@@ -140,7 +142,7 @@ def test_dp_sgd_without_its_noise_is_contradicted_by_what_was_sent(tmp_path: Pat
                 neighbors="add_remove", where="client",
             ),
             SGD,
-            ("CONTRADICTED", "the noise is not in what was shared"),
+            ("CONTRADICTED", "the noise is not in what was shared", "contradicted —"),
         ),
         (None, {"protections": ("NVFlare filter SVTPrivacy",)}, ("CONTRADICTED", "140,666")),
         (
@@ -197,3 +199,13 @@ def test_a_recording_without_a_claim_claims_nothing(tmp_path: Path) -> None:
 def test_no_noise_at_all(tmp_path: Path) -> None:
     claim = DpClaim(noise=0.0, epsilon=1.0, **WHOLE)
     assert only(recorded(tmp_path, claim)).standing == "contradicted"
+
+
+def test_what_the_documentation_breaks_on_purpose_is_found(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Path(__file__).parents[2] / "docs" / "explanation" / "claimed_and_shown.md"
+    monkeypatch.chdir(tmp_path)
+    exec(page.read_text().split("```python\n")[1].split("```")[0], {})
+    assert end(cli, ["dp", "broken"]) == 1
+    assert "the noise is not in what was shared" in " ".join(capsys.readouterr().out.split())

@@ -20,15 +20,15 @@ FILTER = "NVFlare filter "
 SPENT = "svt_privacy_budget.epsilon_total"
 """Metric in which the recording keeps what NVFlare's own ledger says of a message."""
 EXAMPLES = frozenset({"example", "image", "sample", "record"})
-BROKEN = frozenset(
-    {
-        "less noise than claimed",
-        "inconsistent sensitivity",
-        "noise that repeats",
-        "buffers in clear",
-    }
-)
-"""Faults by which a claim does not hold of what was sent."""
+BROKEN = {
+    "less noise than claimed": "add the noise to every parameter before anything leaves the device",
+    "noise that repeats": "draw the noise anew in each round and at each client, without a seed",
+    "inconsistent sensitivity": "set the sensitivity to the clipping norm",
+    "buffers in clear": "keep running statistics on the devices: group norm in place of batch norm",
+}
+"""Faults by which a claim does not hold of what was sent, and what to do about each."""
+UNHIDDEN = frozenset({"less noise than claimed", "noise that repeats"})
+"""Of these, those after which no ε is left."""
 OUTSIDE = {"buffers in clear": "buffers", "counters in the clipping norm": "counters"}
 
 
@@ -95,7 +95,8 @@ def of_claim(
     delta = claim.delta or run.delta
     missing = _missing(claim, run)
     base = replace(unjudged(stated), claimed=claim.epsilon, missing=missing, outside=tuple(outside))
-    evidence = [one.evidence for one in shown if one.fault and one.name in BROKEN]
+    faults = [one for one in shown if one.fault and one.name in BROKEN]
+    evidence = [one.evidence for one in faults]
     if claim.noise == 0:
         return replace(
             base,
@@ -116,7 +117,8 @@ def of_claim(
             reasons=(*evidence, why),
             changes=(f"state {', '.join(missing)}",),
         )
-    a_round, over = (tuple(one.without(*outside) for one in side) for side in claims)
+    lost = [Gap("update", one.name) for one in faults if one.name in UNHIDDEN]
+    a_round, over = (tuple(one.without(*outside, *lost) for one in side) for side in claims)
     reasons = [*delta_reasons(delta, _units(claim, run), str(claim.unit)), *evidence]
     broken = bool(reasons)
     least = _of_relation(over, claim)
@@ -130,7 +132,8 @@ def of_claim(
         )
     if claim.where == "server":
         reasons.append("the server adds the noise: it sees every update without")
-    changes = ["state the ε of all rounds, or add more noise"] if broken else []
+    changes = list(dict.fromkeys(BROKEN[one.name] for one in faults))
+    changes += ["state the ε of all rounds, or add more noise"] if broken and not faults else []
     changes += [f"state {', '.join(missing)}"] if missing else []
     return replace(
         base,

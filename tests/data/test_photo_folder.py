@@ -6,8 +6,9 @@ import torch
 from PIL import Image, ImageFilter
 
 from fedaudit.core.errors import DataError
+from fedaudit.data.aligned_folder import aligned_photos
 from fedaudit.data.face_detector import find_faces
-from fedaudit.data.folder import folder
+from fedaudit.data.folder import folder, open_photo
 from fedaudit.data.pseudonyms import hide_names, pseudonym
 from fedaudit.data.subject import by_prominence
 from fedaudit.files import asset_store
@@ -151,6 +152,21 @@ def test_phone_photos_are_aligned_and_what_shows_no_face_is_counted(
     (root / "bert" / "2.jpg").unlink()
     with pytest.raises(DataError, match=r"of bert fewer than two .*: bert/4\.png shows no"):
         folder(path=str(root), align=True)
+
+
+@pytest.mark.parametrize("width", [1400, 200])
+def test_a_large_photo_gives_the_face_that_all_of_its_pixels_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setattr("fedaudit.files.cache.cache_dir", lambda: tmp_path / "cache")
+    scene = Image.new("RGB", (2400, 2600), "gray")
+    scene.paste(portrait(1).resize((width, width)), (500, 600))
+    files = {kind: tmp_path / f"1.{kind}" for kind in ("jpg", "bmp")}
+    for file in files.values():
+        scene.save(file, quality=98)
+    half, whole = aligned_photos(files, 224, str(tmp_path), open_photo)[0]
+    assert open_photo(files["jpg"], 1200).size == (1200, 1300)
+    assert (half - whole).abs().mean() < 0.01
 
 
 def test_deep_transparent_and_moving_pictures_are_read(root: Path) -> None:

@@ -11,24 +11,20 @@ same of the originals.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import mean
 
 import torch
-import torch.nn.functional as F
-from subspace import ATTACKED, batches
-from torch import Tensor
+from subspace import ATTACKED, Judge, batches
 
 import fedaudit
 from fedaudit.core.observation import ModelSpec
-from fedaudit.data.face_set import FaceSet
 from fedaudit.data.openpeople import openpeople
 from fedaudit.federation.pretraining import pretrained
 from fedaudit.models.batch_norm import running_statistics
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build, load, parameters_of
-from fedaudit.scoring.aligned_judge import sface
 from fedaudit.scoring.image_metrics import PSNR, SSIM
 from fedaudit.scoring.pairing import pair
 
@@ -52,26 +48,6 @@ LINES = (
     Line("torchvision:resnet50", 224, 1, {}),
     Line("torchvision:vit_b_16", 224, 1, {}),
 )
-
-
-class Judge:
-    """SFace's first guess of ten."""
-
-    def __init__(self, faces: FaceSet) -> None:
-        self.people = sorted(set(faces.people))
-        self.faces, self.embed = faces, sface().within(sface().frame(faces.images))
-        self.embedded = self.embed(faces.images)
-
-    def first(self, images: Tensor, rows: Sequence[int]) -> int:
-        """Of how many `images` the nearest mean, over all other photos, is their own person's."""
-        owners = torch.tensor([self.people.index(person) for person in self.faces.people])
-        hits = 0
-        for one, row in zip(self.embed(images), rows, strict=True):
-            kept = torch.arange(len(owners)) != row
-            means = [self.embedded[kept & (owners == k)].mean(0) for k in range(len(self.people))]
-            scores = F.cosine_similarity(torch.stack(means), one[None])
-            hits += int(scores.argmax() == owners[row])
-        return hits
 
 
 def measure(line: Line, judge: Judge, options: argparse.Namespace) -> None:
@@ -104,8 +80,8 @@ def measure(line: Line, judge: Judge, options: argparse.Namespace) -> None:
             ssim += SSIM()(images, found).tolist()
             psnr += PSNR()(images, found).tolist()
             seconds.append(rebuilt.seconds)
-            firsts += judge.first(found, rows)
-            ceiling += judge.first(images, rows)
+            firsts += sum(judge.first(found, rows))
+            ceiling += sum(judge.first(images, rows))
     state = f"{options.trained} steps" if options.trained else "fresh"
     chosen = ", ".join(f"{k} = {v:g}" for k, v in line.settings.items()) or "as it is"
     print(

@@ -29,7 +29,6 @@ from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables import FeatureMaps, Latent, Pixels
 from fedaudit.data.openpeople import openpeople
 from fedaudit.data.orl import orl
-from fedaudit.scoring.embedder import load_embedder
 from fedaudit.scoring.image_metrics import PSNR, SSIM
 from fedaudit.scoring.pairing import pair
 
@@ -81,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     faces = (openpeople if options.data == "openpeople" else orl)(size=size)
     people = sorted(set(faces.people))
     subspace.ATTACKED = tuple(options.people or people[-2:])  # type: ignore[assignment]
-    embedded = load_embedder().embed(faces.images)
+    judge = subspace.Judge(faces)
     torch.manual_seed(0)
     model = subspace.resnet(18)(len(people) - 2)
     subspace.train(model, faces, 0)
@@ -106,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             spent = time.process_time() - began
             order = list(pair(images, labels, rebuilt.images, torch.full_like(labels, -1)))
             found = rebuilt.images[order]
-            known = subspace.first_of_ten(faces, embedded, found, chosen)
+            known = judge.first(found, chosen)
             score = float(SSIM()(images, found).mean()), float(PSNR()(images, found).mean())
             rows.append((*score, mean(known), rebuilt.objective, spent))
         ssim, psnr, first, left, seconds = (mean(column) for column in zip(*rows, strict=True))

@@ -1,22 +1,27 @@
 """Subspace matching on stock networks: how near, how fast, and is it the person?
 
     python benchmarks/subspace.py                                   # about 10 CPU minutes
-    python benchmarks/subspace.py --only "ResNet-18 eval" --targets 4 --batch 1 4 8 --seeds 0 1 2
+    python benchmarks/subspace.py --only "ResNet-18 eval, trained" --batch 1 \
+        --targets 8 --seeds 0 1 2 --results FILE
     python benchmarks/subspace.py --cost --batch 1 4 8 --chart cost.png  # a step against a pass
     python benchmarks/subspace.py --only ResNet-18 --maps --batch 1 8    # closed forms, no search
 
 Color faces of OpenPeople at 64 px. Networks are torchvision's and timm's, as they are; trained ones
-on p01 … p08, who are not attacked. Attacked are photos of p09 and p10, on whom nothing was tuned
-(settings: p01 and p02; the colors of faces: p03 … p08). The attack is `fedaudit.attack(model,
-update, "subspace_matching")` with the number and size of the images. An image is first of ten where
-its embedding is nearest to its person's mean over their other photos, by the judge of every report.
+on eight people, attacked the photos of the two others: `PAIRS`, by seed, none of whom tuned
+anything (settings: p01 and p02; the colors of faces: p03 … p08, so that in training mode p09 and
+p10 are attacked whatever the seed). The attack is `fedaudit.attack(model, update,
+"subspace_matching")` with the number and size of the images. "First" is by SFace, a judge of every
+report: an image is first of ten where its embedding is nearest to its person's mean over their
+other photos. With --results, each batch is a line of a file, from which the command goes on.
 """
 
 import argparse
 import copy
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -30,25 +35,32 @@ import fedaudit
 from fedaudit.attacks.evidence.common_maps import common_maps, with_whole_maps
 from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.layer_spans import find_spans, span_distance
+from fedaudit.core.training import LocalTraining
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.openpeople import openpeople
-from fedaudit.scoring.embedder import load_embedder
+from fedaudit.scoring.aligned_judge import sface
 from fedaudit.scoring.image_metrics import PSNR, SSIM
 from fedaudit.scoring.pairing import pair
+from fedaudit.stats import intervals
 
 SIZE = 64
-ATTACKED = ("p09", "p10")
+PAIRS = (("p09", "p10"), ("p07", "p08"), ("p05", "p06"))
+ATTACKED = PAIRS[0]
 EPOCHS = 8
+
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Line:
-    """A network in a state and a mode."""
+    """A network in a state and a mode; how the client trains, where not by one step."""
 
     name: str
     build: Callable[[int], nn.Module]
     trained: bool
     training: bool
+    local: LocalTraining | None = None
 
 
 def resnet(depth: int) -> Callable[[int], nn.Module]:
@@ -68,15 +80,27 @@ LINES = (
     Line("ResNet-18 eval, fresh", resnet(18), trained=False, training=False),
     Line("ResNet-18 eval, trained", resnet(18), trained=True, training=False),
     Line("ResNet-18 train mode, trained", resnet(18), trained=True, training=True),
+    Line(
+        "ResNet-18 two steps, momentum",
+        *(resnet(18), True, True),
+        LocalTraining(lr=0.01, steps=2, batch_size=8, momentum=0.9),
+    ),
+    Line(
+        "ResNet-18 two epochs, batches of 8, momentum",
+        *(resnet(18), True, True),
+        LocalTraining(lr=0.01, steps=4, batch_size=8, momentum=0.9),
+    ),
     Line("ResNet-50 eval, trained", resnet(50), trained=True, training=False),
     Line("ViT patch 16, fresh", vit, trained=False, training=False),
 )
-USUAL = ("ResNet-18", "ViT")
+USUAL = ("ResNet-18 eval", "ResNet-18 train", "ViT")
 
 
-def train(model: nn.Module, faces: FaceSet, seed: int) -> None:
+def train(
+    model: nn.Module, faces: FaceSet, seed: int, attacked: Sequence[str] | None = None
+) -> None:
     """On everybody who is not attacked."""
-    people = sorted({p for p in faces.people if p not in ATTACKED})
+    people = sorted({p for p in faces.people if p not in (attacked or ATTACKED)})
     rows = [i for i, p in enumerate(faces.people) if p in people]
     labels = torch.tensor([people.index(faces.people[i]) for i in rows])
     images, generator = faces.images[rows], torch.Generator().manual_seed(seed)
@@ -97,82 +121,123 @@ def update_of(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Ten
     return dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
 
 
-def batches(faces: FaceSet, size: int, count: int, seed: int) -> Iterator[list[int]]:
+def delta_of(
+    model: nn.Module, images: Tensor, labels: Tensor, local: LocalTraining
+) -> dict[str, Tensor]:
+    """What one client sends after several steps: epochs of shuffled mini-batches."""
+    client = copy.deepcopy(model)
+    optimizer = torch.optim.SGD(client.parameters(), lr=local.lr, momentum=local.momentum)
+    generator, left = torch.Generator().manual_seed(0), torch.empty(0, dtype=torch.long)
+    for _ in range(local.steps):
+        if not len(left):
+            left = torch.randperm(len(images), generator=generator)
+        now, left = left[: local.batch_size], left[local.batch_size :]
+        optimizer.zero_grad()
+        F.cross_entropy(client(images[now]), labels[now]).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    before = dict(model.named_parameters())
+    return {name: (p - before[name]).detach() for name, p in client.named_parameters()}
+
+
+def batches(
+    faces: FaceSet, size: int, count: int, seed: int, attacked: Sequence[str] | None = None
+) -> Iterator[list[int]]:
     """`count` batches of `size` photos, of both people in turn; another order each seed."""
     generator = torch.Generator().manual_seed(seed)
-    own = [[i for i, p in enumerate(faces.people) if p == person] for person in ATTACKED]
+    pair_of = attacked or ATTACKED
+    own = [[i for i, p in enumerate(faces.people) if p == person] for person in pair_of]
     mixed = [[rows[k] for k in torch.randperm(len(rows), generator=generator)] for rows in own]
-    queue = [row for several in zip(*mixed, strict=True) for row in several]
+    queue = [row for several in zip(*mixed, strict=False) for row in several]
     for k in range(count):
         yield [queue[(k * size + i) % len(queue)] for i in range(size)]
 
 
-def first_of_ten(
-    faces: FaceSet, embedded: Tensor, found: Tensor, rows: Sequence[int]
-) -> list[bool]:
-    """Whether each image's embedding is nearest to its person's mean over the other photos."""
-    people = sorted(set(faces.people))
-    seen = load_embedder().embed(found)
-    center = embedded.mean(0)
-    hits = []
-    for one, row in zip(seen, rows, strict=True):
-        means = [
-            (
-                embedded[[i for i, p in enumerate(faces.people) if p == q and i != row]] - center
-            ).mean(0)
-            for q in people
-        ]
-        scores = F.normalize(torch.stack(means), dim=1) @ F.normalize(one - center, dim=0)
-        hits.append(people[int(scores.argmax())] == faces.people[row])
-    return hits
+class Judge:
+    """SFace's first guess of ten."""
+
+    def __init__(self, faces: FaceSet) -> None:
+        self.people = sorted(set(faces.people))
+        self.faces, self.embed = faces, sface().within(sface().frame(faces.images))
+        self.embedded = self.embed(faces.images)
+
+    def first(self, images: Tensor, rows: Sequence[int]) -> list[bool]:
+        """For which of `images` the nearest mean, over all other photos, is their own person's."""
+        owners = torch.tensor([self.people.index(person) for person in self.faces.people])
+        hits = []
+        for one, row in zip(self.embed(images), rows, strict=True):
+            kept = torch.arange(len(owners)) != row
+            means = [self.embedded[kept & (owners == k)].mean(0) for k in range(len(self.people))]
+            scores = F.cosine_similarity(torch.stack(means), one[None])
+            hits.append(bool(scores.argmax() == owners[row]))
+        return hits
 
 
-def measure(line: Line, faces: FaceSet, embedded: Tensor, options: argparse.Namespace) -> None:
-    """Attack a line's networks, and print its rows."""
-    for size in options.batch:
-        rows: list[dict[str, float]] = []
-        for seed in options.seeds:
-            torch.manual_seed(seed)
-            model = line.build(8)
-            if line.trained:
-                train(model, faces, seed)
-            model.train(line.training)
-            if line.training and size == 1:
-                continue  # batch norm of one image
-            for number, chosen in enumerate(batches(faces, size, options.targets, seed)):
-                images, labels = faces.images[chosen], torch.arange(size) % 8
-                update = update_of(model, images, labels)
-                rebuilt = fedaudit.attack(
-                    model,
-                    update,
-                    "subspace_matching",
-                    images=size,
-                    image_shape=(3, SIZE, SIZE),
-                    settings=options.settings,
-                    seed=number,
-                )
-                order = list(pair(images, labels, rebuilt.images, torch.full((size,), -1)))
-                found = rebuilt.images[order]
-                rows.append(
-                    {
-                        "SSIM": float(SSIM()(images, found).mean()),
-                        "PSNR": float(PSNR()(images, found).mean()),
-                        "first": mean(first_of_ten(faces, embedded, found, chosen)),
-                        "ceiling": mean(first_of_ten(faces, embedded, images, chosen)),
-                        "labels": mean((rebuilt.labels[order] == labels).tolist()),
-                        "seconds": rebuilt.seconds,
-                        "left": rebuilt.objective,
-                    }
-                )
-        if rows:
-            told = {key: mean(row[key] for row in rows) for key in rows[0]}
-            least = min(row["SSIM"] for row in rows)
-            print(
-                f"| {line.name} | {size} | {len(rows)} | {told['SSIM']:.2f} ({least:.2f}) | "
-                f"{told['PSNR']:.1f} | {told['first']:.2f} of {told['ceiling']:.2f} | "
-                f"{told['labels']:.2f} | {told['seconds']:.0f} | {told['left']:.0e} |",
-                flush=True,
-            )
+def measure(
+    line: Line, size: int, seed: int, judge: Judge, options: argparse.Namespace, kept: list[Row]
+) -> None:
+    """Attack one network's updates, but for those whose rows are `kept` already."""
+    faces, attacked = judge.faces, PAIRS[0 if line.training else seed % len(PAIRS)]
+    done = {row["number"] for row in kept if (row["batch"], row["seed"]) == (size, seed)}
+    if done >= set(range(options.targets)):
+        return
+    torch.manual_seed(seed)
+    model = line.build(8)
+    if line.trained:
+        train(model, faces, seed, attacked)
+    model.train(line.training)
+    for number, chosen in enumerate(batches(faces, size, options.targets, seed, attacked)):
+        if number in done:
+            continue
+        images, labels = faces.images[chosen], torch.arange(size) % 8
+        local = line.local
+        delta = delta_of(model, images, labels, local) if local else None
+        rebuilt = fedaudit.attack(
+            model,
+            delta or update_of(model, images, labels),
+            "subspace_matching",
+            kind="delta" if delta else "gradient",
+            training=local,
+            images=size,
+            image_shape=(3, SIZE, SIZE),
+            settings=options.settings,
+            seed=number,
+        )
+        order = list(pair(images, labels, rebuilt.images, torch.full((size,), -1)))
+        found = rebuilt.images[order]
+        row = {
+            "line": line.name,
+            "batch": size,
+            "seed": seed,
+            "number": number,
+            "SSIM": float(SSIM()(images, found).mean()),
+            "PSNR": float(PSNR()(images, found).mean()),
+            "first": sum(judge.first(found, chosen)),
+            "ceiling": sum(judge.first(images, chosen)),
+            "labels": mean((rebuilt.labels[order] == labels).tolist()),
+            "seconds": rebuilt.seconds,
+            "left": rebuilt.objective,
+        }
+        kept.append(row)
+        if options.results:
+            with options.results.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+def told(line: Line, size: int, kept: Sequence[Row]) -> str:
+    """The row of the table, with Student's interval over batches."""
+    rows = [row for row in kept if row["batch"] == size]
+    each = {key: [row[key] for row in rows] for key in rows[0]}
+    ssim = f"{mean(each['SSIM']):.2f} ({min(each['SSIM']):.2f})"
+    if len(rows) > 1:
+        bounds = intervals.mean(each["SSIM"], range(len(rows)), (-1, 1))
+        ssim += f" | {bounds.low:.2f}–{bounds.high:.2f}"
+    else:
+        ssim += " | –"
+    return (
+        f"| {line.name} | {size} | {len(rows)} | {ssim} | {mean(each['PSNR']):.1f} | "
+        f"{sum(each['first'])} of {sum(each['ceiling'])} of {size * len(rows)} | "
+        f"{mean(each['labels']):.2f} | {mean(each['seconds']):.0f} | {mean(each['left']):.0e} |"
+    )
 
 
 def cost(faces: FaceSet, options: argparse.Namespace) -> None:
@@ -281,6 +346,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="of Adam; the attack's own if not given")
     parser.add_argument("--cost", action="store_true", help="cost of a step, and nothing else")
     parser.add_argument("--maps", action="store_true", help="closed forms alone, no search")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="keep rows, and go on")
     parser.add_argument("--chart", metavar="FILE", help="with --cost: a picture of it")
     options = parser.parse_args(arguments)
     options.settings = {"steps": options.steps} if options.steps else {}
@@ -292,13 +358,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.cost:
         cost(faces, options)
         return
-    embedded = load_embedder().embed(faces.images)
+    judge = Judge(faces)
     print(
-        "| network | batch | batches | SSIM (least) | PSNR | first of ten | labels | CPU s | left |"
+        "| network | batch | batches | SSIM (least) | interval | PSNR | first of ten, of the "
+        "originals', of all | labels | CPU s | left |\n|---|---|---|---|---|---|---|---|---|---|"
     )
-    print("|---|---|---|---|---|---|---|---|---|")
     for line in chosen(options):
-        measure(line, faces, embedded, options)
+        for size in options.batch:
+            if line.training and size == 1:
+                continue  # batch norm of one image
+            kept = earlier(line, options)
+            for seed in options.seeds:
+                measure(line, size, seed, judge, options, kept)
+            print(told(line, size, kept), flush=True)
+
+
+def earlier(line: Line, options: argparse.Namespace) -> list[Row]:
+    """The rows of a line that the file has."""
+    if options.results is None or not options.results.exists():
+        return []
+    rows = map(json.loads, options.results.read_text().splitlines())
+    return [row for row in rows if row["line"] == line.name]
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from exchange import Peer, run_peer
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from subspace import SIZE, batches, first_of_ten, resnet, train
+from subspace import SIZE, Judge, batches, resnet, train
 
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.core.reconstruction import Reconstruction
@@ -34,7 +34,6 @@ from fedaudit.core.shared import Update
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.openpeople import openpeople
 from fedaudit.models.batch_norm import client_mode
-from fedaudit.scoring.embedder import load_embedder
 from fedaudit.scoring.image_metrics import PSNR, SSIM
 from fedaudit.scoring.pairing import pair
 
@@ -79,7 +78,7 @@ class Table:
     """Scores and prints lines."""
 
     def __init__(self, faces: FaceSet) -> None:
-        self.faces, self.embedded = faces, load_embedder().embed(faces.images)
+        self.faces, self.judge = faces, Judge(faces)
         print("| line | attack | batches | SSIM (least) | PSNR | first of ten | steps | CPU s |")
         print("|---|---|---|---|---|---|---|---|")
 
@@ -93,7 +92,7 @@ class Table:
             rebuilt = one.images[list(pair(images, unknown, one.images, unknown))]
             ssim += SSIM()(images, rebuilt).tolist()
             psnr += PSNR()(images, rebuilt).tolist()
-            first += first_of_ten(self.faces, self.embedded, rebuilt, rows)
+            first += self.judge.first(rebuilt, rows)
         seconds = mean(one.seconds for one in found)
         print(
             f"| {line} | {attack} | {len(found)} | {mean(ssim):.2f} ({min(ssim):.2f}) | "

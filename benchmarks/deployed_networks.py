@@ -41,7 +41,7 @@ class Line:
 
 LINES = (
     Line("mobilefacenet", 112, 1, {}),
-    Line("mobilefacenet", 112, 1, {"fading": 0.0}),
+    Line("mobilefacenet", 112, 1, {"fading": 2.0}),
     Line("vit_s", 112, 1, {}),
     Line("vit_s", 112, 4, {}),
     Line("iresnet18", 112, 1, {}),

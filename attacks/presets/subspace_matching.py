@@ -3,7 +3,6 @@
 from fedaudit.attacks.search.image_priors import FACE_COLORS
 from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.stage import (
-    SPAN_FADING,
     SPAN_LR,
     SPAN_MENDS,
     SPAN_POLISH,
@@ -19,7 +18,7 @@ def subspace_matching(
     mends: int = SPAN_MENDS,
     lr: float = SPAN_LR,
     total_variation: float = SPAN_VARIATION,
-    fading: float = SPAN_FADING,
+    fading: float | None = None,
     polish: int = SPAN_POLISH,
     face_colors: float = FACE_COLORS,
     restarts: int = 1,
@@ -43,8 +42,8 @@ def subspace_matching(
         lr: Peak step size, in units of the pixel range [0, 1]; falls as a cosine.
         total_variation: Weight of the total variation at the start.
         fading: Power of the share of steps left by which that weight falls, to 0. With 0 it stays,
-            and nothing is polished: for networks whose spans leave fine detail open, such as
-            MobileFaceNet, where it is the difference between noise and a face.
+            and nothing is polished. None takes 2, or 0 where the spans are few for so many pixels
+            (MobileFaceNet): there it is the difference between noise and a face.
         polish: L-BFGS steps of 10 iterations at the end.
         face_colors: Weight of the prior that draws the mean and deviation of a batch's colors to
             those of faces, where batch norm in training mode hides them; 0 leaves them open.

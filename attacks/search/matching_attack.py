@@ -35,7 +35,7 @@ from fedaudit.attacks.search.span_matching import (
     is_left_to_spans,
     lead_of_spans,
 )
-from fedaudit.attacks.search.stage import Stage, adjusted, from_gray, opening
+from fedaudit.attacks.search.stage import Stage, adjusted, from_gray, opening, suited
 from fedaudit.attacks.search.trace import Trace
 from fedaudit.attacks.search.variables import Scene, generic_faces
 from fedaudit.attacks.training.dummy_update import DummyUpdate
@@ -294,6 +294,8 @@ class MatchingAttack:
                 leading = lead_of_spans(evidence, self.layers, self.restarts)
             if leading is not None and leading.decides:
                 scene.spans, stages = leading, (*opening(self.stages), *stages)
+        if leading is not None:
+            stages = suited(stages, open_detail=leading.leaves_detail)
         if self.face_colors and any(m.training for m in batch_norm_layers(evidence.model).values()):
             colors = FaceColors(weight=self.face_colors)
             stages = tuple(

@@ -80,7 +80,8 @@ class Stage:
         total_variation: Weight of the total variation of the images; None for what suits their
             size and color (`usual_variation`).
         by_color: Take the variation of colors apart from that of brightness (`color_variation`).
-        fading: Power of the share of steps left by which that weight falls; 0 keeps it.
+        fading: Power of the share of steps left by which that weight falls; 0 keeps it. None, of a
+            search by spans: what suits how much they leave open (`suited`).
         square_norm: Weight of the mean square of the variable (keeps latents where the generator
             was trained).
         priors: Further scores of images.
@@ -103,7 +104,7 @@ class Stage:
     rounds: int = 0
     total_variation: float | None = 0.0
     by_color: bool = False
-    fading: float = 0.0
+    fading: float | None = 0.0
     square_norm: float = 0.0
     priors: tuple[ImagePrior, ...] = ()
     group: GroupConsistency | None = None
@@ -130,7 +131,7 @@ class Stage:
         """What is added to the match, where a share `left` of the steps is still to be made."""
         penalty = images.new_zeros(())
         if self.total_variation:
-            weight = self.total_variation * left**self.fading
+            weight = self.total_variation * left ** (self.fading or 0.0)
             variation = color_variation if self.by_color else total_variation
             penalty = penalty + weight * variation(images)
         if self.square_norm:
@@ -197,7 +198,7 @@ def span_stages(
     mends: int = SPAN_MENDS,
     lr: float = SPAN_LR,
     total_variation: float = SPAN_VARIATION,
-    fading: float = SPAN_FADING,
+    fading: float | None = None,
 ) -> tuple[Stage, ...]:
     """Adam on pixels from noise, again from mended images, then L-BFGS, by what inputs span.
 
@@ -233,7 +234,18 @@ def span_stages(
         patience=5,
         match="spans",
     )
-    return (search, *again, *([last] if polish and fading else []))
+    return (search, *again, *([last] if polish and fading != 0 else []))
+
+
+def suited(stages: Sequence[Stage], *, open_detail: bool) -> tuple[Stage, ...]:
+    """The stages with the variation's weight kept to the end where spans leave fine detail open."""
+    asked = [stage for stage in stages if stage.fading is None]
+    fading = 0.0 if open_detail else SPAN_FADING
+    return tuple(
+        replace(stage, fading=fading) if stage.fading is None else stage
+        for stage in stages
+        if not (asked and open_detail and stage.match == "spans" and stage.optimizer == "lbfgs")
+    )
 
 
 def opening(stages: Sequence[Stage]) -> tuple[Stage, ...]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 import fedaudit
 from fedaudit.attacks.gathering.gather import Evidence, gather_inputs
@@ -17,9 +17,12 @@ from fedaudit.attacks.search.image_priors import (
 )
 from fedaudit.attacks.search.span_matching import SpanMatching
 from fedaudit.attacks.search.span_mending import mended, misfit
+from fedaudit.attacks.search.stage import span_stages, suited
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.core.shared import Update
 from fedaudit.models import live_module
+from fedaudit.models.facenet import criterion_of
+from fedaudit.models.zoo import build
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_common_maps import drawn, network
@@ -30,15 +33,20 @@ def spans_of(count: int, *, normalized: bool) -> SpanMatching:
     named = dict(model.named_parameters())
     loss = F.cross_entropy(model(drawn(count)), torch.arange(count) % 5)
     update = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
-    state = {**named, **dict(model.named_buffers())}
+    return spans_in(model, update, drawn(count))
+
+
+def spans_in(model: nn.Module, update: dict[str, Tensor], images: Tensor) -> SpanMatching:
+    state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    count = len(images)
     seen = Observation(
         model=ModelSpec(live_module.FACTORY, {"module": model, "redrawn": ()}),
         before={name: value.detach() for name, value in state.items()},
         shared=(Update("gradient", update, count),),
-        image_shape=(3, 16, 16),
+        image_shape=tuple(images.shape[1:]),
         batch_size=count,
         num_classes=5,
-        training=LocalTraining(batch_size=count, batch_norm="train" if normalized else "eval"),
+        training=LocalTraining(batch_size=count, batch_norm="train" if model.training else "eval"),
     )
     evidence: Evidence = gather_inputs(seen)
     return SpanMatching(evidence)
@@ -101,3 +109,27 @@ def test_what_is_nearly_right_or_all_wrong_is_not_mended(
 def test_pixels_beyond_the_range_are_held_back() -> None:
     assert float(WithinRange()(drawn(1))) == 0
     assert float(WithinRange(2.0)(torch.tensor([[1.5, -0.5]]))) == pytest.approx(0.5)
+
+
+def test_the_variation_stays_where_spans_leave_detail_open() -> None:
+    kept, faded = (suited(span_stages(), open_detail=blind) for blind in (True, False))
+    assert [(stage.optimizer, stage.fading) for stage in kept] == [("adam", 0)] * 2
+    assert [(stage.optimizer, stage.fading) for stage in faded] == [
+        *[("adam", 2)] * 2,
+        ("lbfgs", 0),
+    ]
+    asked = span_stages(fading=1.5)
+    assert suited(asked, open_detail=True) == suited(asked, open_detail=False) == asked
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "open_detail"), [("mobilefacenet", 112, True), ("face", 32, False)]
+)
+def test_how_much_spans_leave_open_is_counted(name: str, size: int, open_detail: bool) -> None:
+    model = build(ModelSpec(name, {"classes": 5, "image_size": size})).eval()
+    photo = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    named = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    loss = criterion_of(model)(model(photo), torch.tensor([0]))
+    update = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+    spans = spans_in(model, update, photo)
+    assert spans.leaves_detail == open_detail

@@ -43,7 +43,7 @@ def spans_in(model: nn.Module, update: dict[str, Tensor], images: Tensor) -> Spa
         model=ModelSpec(live_module.FACTORY, {"module": model, "redrawn": ()}),
         before={name: value.detach() for name, value in state.items()},
         shared=(Update("gradient", update, count),),
-        image_shape=tuple(images.shape[1:]),
+        image_shape=(images.shape[1], images.shape[2], images.shape[3]),
         batch_size=count,
         num_classes=5,
         training=LocalTraining(batch_size=count, batch_norm="train" if model.training else "eval"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from fedaudit.stats.sequential import looks
 from fedaudit.study import session
 from fedaudit.study.inventory import Inventory
 from fedaudit.study.jobs import AttackJob, FederationJob, Job, TrainJob, expand
+from fedaudit.study.measured_costs import Cost, known_costs
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.time_estimate import RemainingTime, duration_in_words
 
@@ -53,7 +55,9 @@ def plan(study: Study, output: Path, options: RunOptions) -> str:
     notes = (*source_of(study, RunFolder(output)).notes(), *remarks(study, faces))
     lines += [f"note      {note}" for note in notes]
     lines += [f"jobs      {len(jobs)}, of which {len(todo)} are to do, on {workers} workers"]
-    lines += [f"time      {_time(RunFolder(output), jobs, todo, done, workers)}"]
+    costs = known_costs(study, todo, options.place.device)
+    lines += [f"time      {_time(RunFolder(output), jobs, todo, workers, costs)}"]
+    lines += _memory(todo, workers, costs, options.place.resources.memory)
     return "\n".join(lines)
 
 
@@ -108,18 +112,45 @@ def _state(stock: Inventory | None) -> str:
 
 
 def _time(
-    folder: RunFolder, jobs: tuple[Job, ...], todo: Sequence[Job], done: set[str], workers: int
+    folder: RunFolder,
+    jobs: tuple[Job, ...],
+    todo: Sequence[Job],
+    workers: int,
+    costs: Mapping[str, Cost],
 ) -> str:
+    """By what the folder's cells took, and otherwise by what such jobs took on this machine."""
     if not todo:
         return "none: everything is done"
     estimate = RemainingTime({job.key: job.group for job in todo}, workers)
+    left, here = {job.key for job in todo}, set()
     for job in jobs:
-        if job.key in done and isinstance(job, AttackJob):
-            try:
+        if job.key not in left and isinstance(job, AttackJob):
+            with suppress(FedauditError):
                 estimate.seen(job.group, folder.trial(job.key).seconds)
-            except FedauditError:
-                continue
+                here.add(job.group)
+    elsewhere = {job.group: costs[job.key] for job in todo if job.key in costs}
+    for group in elsewhere.keys() - here:
+        estimate.seen(group, elsewhere[group].seconds)
     seconds = estimate.left()
     if seconds is None:
         return "no estimate before the first cells are done; the progress then shows one"
-    return f"about {duration_in_words(seconds)}, judging by what is done"
+    groups = {job.group for job in todo}
+    known, most = len(groups & (here | elsewhere.keys())), len(groups)
+    by = f"{known} of {most} kinds of jobs were measured here"
+    more = "" if known == most else ", the others are taken to cost as much"
+    return f"about {duration_in_words(seconds)}: {by}{more}"
+
+
+def _memory(
+    todo: Sequence[Job], workers: int, costs: Mapping[str, Cost], limit: int | None
+) -> list[str]:
+    """Memory by what workers held that did such jobs; nothing where none was measured."""
+    held = max((costs[job.key].memory for job in todo if job.key in costs), default=0)
+    if not held:
+        return []
+    beyond = ", which is more than --cell-memory allows" if limit and held > limit else ""
+    all_of_them = held * min(workers, len(todo)) / 1e9
+    return [
+        f"memory    a worker held up to {held / 1e9:.2g} GB with such jobs here{beyond}; "
+        f"{all_of_them:.2g} GB on all workers"
+    ]

@@ -16,6 +16,7 @@ from fedaudit.files import asset_store
 from fedaudit.study import session
 from fedaudit.study.deciding_files import judge_assets, needed_assets
 from fedaudit.study.executors.choice import Place
+from fedaudit.study.measured_costs import add_costs
 from fedaudit.study.reach import faces_to_count, remarks
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.scheduler import Event
@@ -95,14 +96,15 @@ def execution(
         for part in parts_of(opened, partial(_decided, look, output, note, {})):
             possible, idle = without_lost(part, outcomes)
             with watch(possible) as show:
-                outcomes += idle
-                outcomes += session.run(
+                ended = session.run(
                     possible,
                     executor=executor,
                     on_event=show,
                     device=place.device,
                     budget=None if until is None else max(0.0, until - time.monotonic()),
                 )
+            add_costs(study, possible.todo, ended, place.device)
+            outcomes += (*idle, *ended)
             if any(outcome.status == "left" for outcome in outcomes):
                 break
         failed = session.failures(opened, outcomes)

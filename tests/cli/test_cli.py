@@ -19,7 +19,7 @@ from fedaudit.cli import COMMANDS, cli, options
 from fedaudit.cli.ending import end
 from fedaudit.core import measures, registry
 from fedaudit.reports import comparison
-from fedaudit.study import session
+from fedaudit.study import measured_costs, session
 from fedaudit.study.executors.in_process import InProcess
 from fedaudit.study.scheduler import execute
 from fedaudit.study.worker import Outcome
@@ -28,7 +28,7 @@ Command = Callable[..., int]
 
 
 @pytest.fixture
-def fakes(monkeypatch: pytest.MonkeyPatch) -> Any:
+def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """The stand-ins of `tests/study/fake_audit.py`, in this process."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "study"))
     fake_audit = importlib.import_module("fake_audit")
@@ -41,6 +41,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Any:
     verdict = importlib.import_module("fedaudit.cli.conclusion")
     monkeypatch.setattr(verdict, "build", sys.modules["fedaudit.reports.build"])
     monkeypatch.setattr(session, "execute", serially)
+    monkeypatch.setattr(measured_costs, "costs_file", lambda: tmp_path / "costs.json")
     monkeypatch.setattr(SimulatedSource, "notes", lambda one: fake_audit.notes_of(one.study))
     return fake_audit
 
@@ -198,7 +199,47 @@ def test_estimate_from_what_is_done(
     assert "stand in runs/study/failed. --retry-failed tries them again." in err
     assert err.count("told to fail") == 2  # as it happens, and in the end
     assert fedaudit("run", "study.toml", "--dry-run", "--workers", "1") == 0
-    assert "time      about 1 s, judging by what is done" in capsys.readouterr().out
+    plan = capsys.readouterr().out
+    assert re.search(r"time      about [01] s: \d of \d kinds of jobs were measured here", plan)
+
+
+def test_a_plan_says_what_such_jobs_took_on_this_machine(
+    fedaudit: Command, fakes: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In another folder, before any of its cells is done."""
+    assert fedaudit("run", "study.toml", "-o", "first") == 0
+    capsys.readouterr()
+    kinds = json.loads((tmp_path / "costs.json").read_text())
+    for kind in kinds:
+        kinds[kind] |= {"seconds": 30.0, "memory": 3 * 10**9}
+    (tmp_path / "costs.json").write_text(json.dumps(kinds))
+    plan = ("run", "study.toml", "-o", "second", "--dry-run", "--workers", "2")
+    assert fedaudit(*plan, "--cell-memory", "2G") == 0
+    told = capsys.readouterr().out
+    minutes, seconds = divmod(30 * fakes.JOBS // 2, 60)
+    assert re.search(rf"time      about {minutes} min {seconds} s: (\d+) of \1 kinds", told)
+    assert "held up to 3 GB with such jobs here, which is more than --cell-memory allows" in told
+    assert "6 GB on all workers" in told
+    # Another image size costs another time, which is not known.
+    other = (tmp_path / "study.toml").read_text().replace('name = "fake"', 'name = "f"\nsize = 32')
+    (tmp_path / "study.toml").write_text(other)
+    assert fedaudit(*plan) == 0
+    assert "no estimate before the first cells are done" in capsys.readouterr().out
+    (tmp_path / "costs.json").write_text("[")
+    assert fedaudit(*plan) == 0
+
+
+def test_after_the_budget_nothing_begins_and_it_is_concluded_from_what_there_is(
+    fedaudit: Command, fakes: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fakes.settings["seconds"] = 0.05
+    assert fedaudit("run", "study.toml", "--budget", "0.3s") == 0
+    some = len(list(tmp_path.glob("runs/study/*/*.json")))
+    assert 0 < some < fakes.JOBS / 2
+    assert capsys.readouterr().out.startswith("LEAK DEMONSTRATED")
+    fakes.settings["seconds"] = 0
+    assert fedaudit("run", "study.toml") == 0
+    assert len(list(tmp_path.glob("runs/study/cells/*.json"))) == fakes.JOBS - 10
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,10 @@ class Do:
             time.sleep(60)
         while chore.what == "loop":
             pass
+        if chore.what == "hoard":
+            held = bytearray(os.urandom(1 << 20) * 1500)
+            time.sleep(60)
+            del held
         if chore.what == "stop" or (chore.what == "stop once" and len(attempts.read_text()) < 2):
             os.kill(os.getpid(), signal.SIGSTOP)
         if chore.what == "die" or (chore.what == "die once" and len(attempts.read_text()) < 2):

@@ -10,8 +10,9 @@ import pytest
 
 from fedaudit.core.errors import FedauditError, StorageError
 from fedaudit.study.executors import local_processes
+from fedaudit.study.executors.choice import Place
 from fedaudit.study.executors.local_processes import LocalProcesses
-from fedaudit.study.executors.pool import default_workers
+from fedaudit.study.executors.pool import Resources, default_workers
 from fedaudit.study.scheduler import Event, execute
 
 
@@ -61,6 +62,46 @@ def test_an_endless_job_ends_at_the_limit_and_the_others_are_done(
     assert "--cell-timeout" in endless.message
     assert [outcome.status for outcome in others] == ["done", "done"]
     assert (tmp_path / "endless.attempts").read_text() == "x"
+
+
+@pytest.mark.slow
+def test_a_job_beyond_its_memory_has_failed_and_the_others_are_done(
+    chores: Any, tmp_path: Path
+) -> None:
+    jobs = [chores.Chore("hoard", "hoard"), chores.Chore("modest")]
+    needs = Resources(memory=1_200_000_000)
+    hoard, modest = execute(jobs, chores.Do(tmp_path), LocalProcesses(1, needs))
+    assert hoard.status == "failed"
+    assert "it took more memory than 1.2 GB, the limit" in hoard.message
+    assert "--cell-memory" in hoard.message
+    assert (tmp_path / "hoard.attempts").read_text() == "x"  # it would be so again
+    assert modest.status == "done"
+    assert 0 < modest.memory < 1_200_000_000
+
+
+@pytest.mark.parametrize(
+    ("device", "cards", "share", "workers"),
+    [("cuda", 2, 0.25, 8), ("cuda:1", 2, 0.5, 2), ("cuda", 1, 1.0, 1), ("cpu", 0, 0.0, 3)],
+)
+def test_jobs_share_cards(
+    monkeypatch: pytest.MonkeyPatch, device: str, cards: int, share: float, workers: int
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: cards)
+    monkeypatch.setattr("fedaudit.study.executors.choice.default_workers", lambda: 3)
+    made = Place(device=device, resources=Resources(gpu=share)).make()
+    assert made.slots == workers
+    assert isinstance(made, LocalProcesses)
+    assert made.cards == (cards if device == "cuda" else 1)
+
+
+def test_workers_are_spread_over_the_cards() -> None:
+    pool = local_processes._Processes(print, LocalProcesses(4, cards=2))
+    seen = []
+    for _ in range(4):
+        card = pool._next_card()
+        seen.append(card)
+        pool._workers.append(local_processes._Worker(None, None, card=card))  # type: ignore[arg-type]
+    assert seen == [0, 1, 0, 1]
 
 
 def test_failures_stay_with_their_job(chores: Any, tmp_path: Path) -> None:

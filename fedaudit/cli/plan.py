@@ -55,9 +55,9 @@ def plan(study: Study, output: Path, options: RunOptions) -> str:
     notes = (*source_of(study, RunFolder(output)).notes(), *remarks(study, faces))
     lines += [f"note      {note}" for note in notes]
     lines += [f"jobs      {len(jobs)}, of which {len(todo)} are to do, on {workers} workers"]
-    costs = known_costs(study, todo, options.place.device)
-    lines += [f"time      {_time(RunFolder(output), jobs, todo, workers, costs)}"]
-    lines += _memory(todo, workers, costs, options.place.resources.memory)
+    measured = known_costs(study, todo, options.place.device)
+    lines += [f"time      {_time(RunFolder(output), jobs, todo, workers, measured)}"]
+    lines += _memory(todo, workers, measured, options.place.resources.memory)
     return "\n".join(lines)
 
 

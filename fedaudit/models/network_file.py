@@ -1,7 +1,6 @@
 """Build a network from a TorchScript or torch.export file that the user names."""
 
 import copy
-import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fedaudit.core.errors import UsageError, first_line
+from fedaudit.files import asset_sources
 from fedaudit.models.layer_recovery import recover_layers
 from fedaudit.models.program_file import SUFFIXES, read_program
 
@@ -27,8 +27,7 @@ def is_file(model: str) -> bool:
 def digest_of(path: str) -> str:
     """SHA-256 of a model file, in hexadecimal; a `UsageError` where there is none."""
     try:
-        with Path(path).expanduser().open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return asset_sources.sha256(Path(path).expanduser())
     except OSError as error:
         raise UsageError(f"there is no model file {path}. Check the path.") from error
 

@@ -25,7 +25,6 @@ from fedaudit.captures.audit.recorded_labels import (
     rounds_name,
     safe_label,
 )
-from fedaudit.captures.audit.recorded_source import digest_of
 from fedaudit.captures.format.capture_facts import Facts, slug
 from fedaudit.captures.format.capture_network import model_of, network_name
 from fedaudit.captures.format.capture_reader import StoredCapture
@@ -42,8 +41,8 @@ from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.core.threat_models import EXPLANATIONS
 from fedaudit.data.folder import SUFFIXES
 from fedaudit.data.pseudonyms import key_of_folders, pseudonym
-from fedaudit.models.network_file import digest_of as digest_of_model
-from fedaudit.models.network_file import is_file
+from fedaudit.files.asset_sources import sha256
+from fedaudit.models.network_file import digest_of, is_file
 from fedaudit.scoring.identity import PAIRS_PER_FALSE_MATCH
 
 ALONE = 6
@@ -217,7 +216,7 @@ def _recorded_run(
     noisy = any(one.name == "noise" for one in inspection.protections)
     faint = [] if noisy else faint_noise(candidates[0].seen)
     model = request.model or ""
-    digest = digest_of_model(model) if is_file(model) else ""
+    digest = digest_of(model) if is_file(model) else ""
     return RecordedRun(
         path=str(request.path.resolve()),
         gallery=str(request.gallery.expanduser().resolve()) if request.gallery else "",
@@ -366,7 +365,7 @@ def _scenarios(
                 round=one.seen.round,
                 file=one.members[0].path.name,
                 client=printable(one.seen.client)[:200] or "unnamed",
-                sha256=digest_of(one.members[0].path),
+                sha256=sha256(one.members[0].path),
                 images=one.seen.batch_size or 0,
                 truth=dict(one.truth),
             )

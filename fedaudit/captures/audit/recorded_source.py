@@ -44,6 +44,7 @@ from fedaudit.data.composites import composite_faces
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.pseudonyms import key_of_folders, nameless_errors, names_behind, pseudonym
 from fedaudit.defenses.composition import closed
+from fedaudit.files.asset_sources import sha256
 from fedaudit.scoring.identity import GALLERY_SIZE, packed
 
 LISTED = 40
@@ -226,7 +227,7 @@ class RecordedSource:
             why = str(capture.problems[-1]) if capture.problems else "the message is gone"
             raise CaptureError(target.file, f"it cannot be used any more: {why}")
         members, seen = match
-        if digest_of(members[0].path) != target.sha256:
+        if sha256(members[0].path) != target.sha256:
             raise CaptureError(
                 target.file, "it has changed since this audit began: use a new --output"
             )
@@ -268,12 +269,6 @@ def claimed(claim: DpClaim | None) -> tuple[Claim, ...]:
             sampling="" if claim.sampling is None else f"sampling with q = {claim.sampling:g}",
         ),
     )
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def key_of_run(run: RecordedRun) -> bytes:

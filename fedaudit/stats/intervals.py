@@ -82,16 +82,6 @@ def mean(
     return Estimate(middle, low, high, n, "Student t over people")
 
 
-def paired_difference(
-    first: Sequence[float],
-    second: Sequence[float],
-    clusters: Sequence[Hashable],
-    bounds: tuple[float, float] = (-math.inf, math.inf),
-) -> Estimate:
-    """Mean of first − second over pairs, as `mean`; the bounds are of the difference."""
-    return mean([a - b for a, b in zip(first, second, strict=True)], clusters, bounds)
-
-
 def paired_rate_difference(
     first: Sequence[bool],
     second: Sequence[bool],

@@ -41,7 +41,6 @@ class Evolution:
             for r in range(len(self.task.variables[0]))
         ]
         self._history: list[list[list[float]]] = [[] for _ in self._starts]
-        self._since: list[float] = []
 
     def run(self, save: Callable[[], None] = lambda: None) -> None:
         """Evolve every restart until the plan is done or time is up; variables end at the best."""

@@ -3,6 +3,7 @@
     python benchmarks/class_templates.py            # some minutes on one core
     python benchmarks/class_templates.py --quick    # eight templates a line
     python benchmarks/class_templates.py --dim 128  # a narrower embedding
+    python benchmarks/class_templates.py --quick --latent face_gan --only "fedgc, round 4"
 
 ORL at 32 px, the network `face`, 30 people who train with five photos each, a gallery of 40 people
 with *other* photos. Columns:
@@ -18,6 +19,9 @@ with *other* photos. Columns:
     rank      mean rank of the right person among 40; 20.5 by chance
     re-id     above the threshold at an FMR of 1e-3
     CPU s     of the attack, a template
+
+With `--latent` a generator's latent vectors are searched in place of the faces' principal axes. The
+last columns are SFace's: first of 40, its control, and above its threshold.
 """
 
 import argparse
@@ -34,8 +38,10 @@ from torch import Tensor
 
 from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.generators.eigenfaces import Eigenfaces, kept_faces, standardized
+from fedaudit.attacks.generators.face_generator import FaceGenerator
+from fedaudit.attacks.search.movers.gradient_descent import Search
 from fedaudit.attacks.templates.read_templates import read_templates
-from fedaudit.attacks.templates.template_inversion import TemplateInversion
+from fedaudit.attacks.templates.template_inversion import Embeddings, TemplateInversion
 from fedaudit.captures.simulate.simulated_capture import simulate
 from fedaudit.captures.simulate.update_noise import without_update
 from fedaudit.core.capture import Capture, Secret
@@ -43,7 +49,7 @@ from fedaudit.core.errors import AttackError
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.core.reconstruction import Reconstruction
 from fedaudit.core.registry import create
-from fedaudit.core.scenario import Federation
+from fedaudit.core.scenario import Choice, Federation
 from fedaudit.core.shared import ClassEmbeddings, ClusterCenters
 from fedaudit.core.threat_models import threat_model
 from fedaudit.core.trial import ImageScore
@@ -53,8 +59,14 @@ from fedaudit.data.splits import split
 from fedaudit.federation.simulation import Simulation
 from fedaudit.models.facenet import FaceNet, require_face_net
 from fedaudit.models.zoo import build
+from fedaudit.scoring.aligned_judge import load_judge
+from fedaudit.scoring.identity import calibrate, embed_split
 from fedaudit.scoring.score import score
 from fedaudit.stats.intervals import clopper_pearson
+
+CANDIDATES, LATENT_STEPS, LATENT_LR, LATENT_WEIGHT = 1000, 150, 0.05, 0.01
+"""Of a search through latents: faces that are tried as starts, steps of Adam, peak step, and the
+weight of |z|²/dim. Set by hand."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +158,35 @@ def captured(line: Line, faces: FaceSet, dim: int) -> tuple[Simulation, Observat
     return simulation, replace(found[0][0], before=before, shared=(update, shared)), secret
 
 
+def through_latents(
+    seen: Observation, source: str, limit: int, generator: torch.Generator
+) -> Reconstruction:
+    """Faces that a generator draws from the latents whose embeddings meet the templates best."""
+    assert seen.image_shape is not None
+    rows = read_templates(seen, limit)
+    network = require_face_net(build(seen.model, seen.before), "the benchmark").eval()
+    network.requires_grad_(False)
+    faces = FaceGenerator(source=source).load(seen.image_shape, grayscale=True)
+    latents = faces.sample(CANDIDATES, generator)
+    with torch.no_grad():
+        drawn = torch.cat([faces.images(part) for part in torch.split(latents, 50)])
+    ours = Embeddings.of(network, drawn[:, :1], rows.rows, seen.image_shape[0])
+    with torch.no_grad():
+        away = (ours.seen - ours.seen.mean(0)) @ ours.whitener
+        near = F.normalize(away, dim=1) @ F.normalize(ours.target @ ours.whitener, dim=1).T
+    free = latents[near.argmax(0)].clone().requires_grad_()
+
+    def losses() -> Tensor:
+        return ours.distance(faces.images(free)) + LATENT_WEIGHT * free.square().flatten(1).mean(1)
+
+    search = Search([free], LATENT_LR, LATENT_STEPS)
+    for _ in range(LATENT_STEPS):
+        search.step(losses)
+    search.restore()
+    with torch.no_grad():
+        return Reconstruction(faces.images(free).clamp(0, 1), rows.labels, of="people")
+
+
 def prior_ceiling(faces: FaceSet, judge: Judge, components: int) -> str:
     """Photos of the attacked people on the principal axes of the attacker's faces, judged."""
     parts = split(faces, Federation(clients=5))
@@ -158,6 +199,14 @@ def prior_ceiling(faces: FaceSet, judge: Judge, components: int) -> str:
     truth = Secret(portraits, everybody, parts.people, parts.people)
     found = Reconstruction(drawn.clamp(0, 1), everybody)
     return rate(score(truth, found, gallery=judge.gallery, embed=judge.embed)[0])
+
+
+def sface_judge(faces: FaceSet) -> Judge:
+    """SFace, calibrated as the other."""
+    full, network = orl(size=112), load_judge(Choice("sface"))
+    embed = network.within(network.frame(full.images))
+    parts = split(faces, Federation(clients=5))
+    return Judge(calibrate(*embed_split(full, faces, parts, embed), fmr=1e-3, photos=200), embed)
 
 
 def ceiling(network: FaceNet, rows: Tensor, people: tuple[str, ...], simulation: Simulation) -> int:
@@ -186,20 +235,30 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="eight templates a line")
     parser.add_argument("--dim", type=int, default=512, help="width of the embedding")
     parser.add_argument("--only", default="", help="lines whose name begins so")
+    parser.add_argument("--latent", default="", metavar="PRIOR", help="search its latents")
     parser.add_argument("--prior", type=float, default=TemplateInversion().prior)
     options = parser.parse_args()
     torch.set_num_threads(1)
     faces = orl(size=32)
     judge = Judge.of(faces, split(faces, Federation(clients=5)))
+    second = sface_judge(faces)
     attack = TemplateInversion(limit=8 if options.quick else 64, prior=options.prior)
     print(judge.ceiling)
-    for components in (100, 400):
+    print(f"SFace: {second.ceiling}")
+    for components in () if options.latent else (100, 400):
         print(
             f"the photos themselves on {components} axes: {prior_ceiling(faces, judge, components)}"
         )
+
+    def draw(seen: Observation) -> Reconstruction:
+        noise = torch.Generator().manual_seed(0)
+        if options.latent:
+            return through_latents(seen, options.latent, attack.limit, noise)
+        return attack(seen, generator=noise)
+
     print(
         f"{'':32}{'ceiling':>9}{'cosine':>8}{'rank-1':>18}{'control':>18}{'rank':>7}{'re-id':>7}"
-        f"{'CPU s':>7}"
+        f"{'CPU s':>7}{'SFace':>8}{'control':>9}{'re-id':>7}"
     )
     for line in LINES:
         if not line.name.startswith(options.only):
@@ -212,14 +271,15 @@ def main() -> None:
         network = require_face_net(build(seen.model, seen.before), "the benchmark").eval()
         rows = read_templates(seen, attack.limit).rows
         started = time.process_time()
-        found = attack(seen, generator=torch.Generator().manual_seed(0))
+        found = draw(seen)
         seconds = (time.process_time() - started) / len(rows)
         blind = without_update(seen, torch.Generator().manual_seed(1))
-        control = attack(blind, generator=torch.Generator().manual_seed(0))
+        control = draw(blind)
         with torch.no_grad():
             cosine = F.cosine_similarity(network.embed(found.images), rows)
-        ours, theirs = (
-            score(secret, one, gallery=judge.gallery, embed=judge.embed)[0]
+        ours, theirs, ours_beside, theirs_beside = (
+            score(secret, one, gallery=by.gallery, embed=by.embed)[0]
+            for by in (judge, second)
             for one in (found, control)
         )
         first = "—"
@@ -229,7 +289,10 @@ def main() -> None:
         print(
             f"{line.name:32}{first:>9}{float(cosine.mean()):8.3f}{rate(ours):>18}"
             f"{rate(theirs):>18}{mean(s.rank or 0 for s in ours):7.1f}"
-            f"{sum(bool(s.reidentified) for s in ours):>4}/{len(ours):<2}{seconds:7.1f}",
+            f"{sum(bool(s.reidentified) for s in ours):>4}/{len(ours):<2}{seconds:7.1f}"
+            f"{sum(s.rank == 1 for s in ours_beside):>8}"
+            f"{sum(s.rank == 1 for s in theirs_beside):>9}"
+            f"{sum(bool(s.reidentified) for s in ours_beside):>7}",
             flush=True,
         )
 

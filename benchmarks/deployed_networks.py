@@ -3,11 +3,12 @@
     python benchmarks/deployed_networks.py                          # about 15 CPU minutes
     python benchmarks/deployed_networks.py --only mobilefacenet --targets 4 --seeds 0 1
     python benchmarks/deployed_networks.py --only iresnet18 --trained 60   # pre-trained, 60 steps
+    python benchmarks/deployed_networks.py --only resnet18 --training
 
-Color photos of p09 and p10 of OpenPeople, on whom nothing was tuned; batch norm in evaluation mode;
-networks from `fedaudit list networks`, fresh, or pre-trained on generated faces
-(`federation.pretraining`, kept in the cache). "First" is by SFace, of ten people, and beside it the
-same of the originals.
+Color photos of p09 and p10 of OpenPeople, on whom nothing was tuned; batch norm in evaluation mode,
+or as clients run it by default (`--training`); networks from `fedaudit list networks`, fresh, or
+pre-trained on generated faces (`federation.pretraining`, kept in the cache). "First" is by SFace,
+of ten people, and beside it the same of the originals.
 """
 
 import argparse
@@ -45,6 +46,9 @@ LINES = (
     Line("vit_s", 112, 1, {}),
     Line("vit_s", 112, 4, {}),
     Line("iresnet18", 112, 1, {}),
+    Line("torchvision:resnet18", 64, 1, {}),
+    Line("torchvision:resnet18", 112, 1, {}),
+    Line("torchvision:resnet18", 112, 1, {"fading": 2.0}),
     Line("torchvision:resnet50", 224, 1, {}),
     Line("torchvision:vit_b_16", 224, 1, {}),
 )
@@ -60,7 +64,7 @@ def measure(line: Line, judge: Judge, options: argparse.Namespace) -> None:
             state = {**parameters_of(model), **running_statistics(model)}
             trained = pretrained(spec, state, public="synthetic", steps=options.trained, seed=seed)
             load(model, trained)
-        model.eval()
+        model.train(options.training)
         for number, rows in enumerate(batches(faces, line.batch, options.targets, seed)):
             images, labels = faces.images[rows], torch.arange(line.batch)
             named = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -83,6 +87,7 @@ def measure(line: Line, judge: Judge, options: argparse.Namespace) -> None:
             firsts += sum(judge.first(found, rows))
             ceiling += sum(judge.first(images, rows))
     state = f"{options.trained} steps" if options.trained else "fresh"
+    state += ", training mode" if options.training else ""
     chosen = ", ".join(f"{k} = {v:g}" for k, v in line.settings.items()) or "as it is"
     print(
         f"| {line.network}, {line.size} px, {state} | {line.batch} | {chosen} | {len(seconds)} | "
@@ -101,6 +106,7 @@ def main() -> None:
     parser.add_argument("--targets", type=int, default=1, help="batches a seed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--trained", type=int, default=0, help="steps of pre-training")
+    parser.add_argument("--training", action="store_true", help="batch norm in training mode")
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"photos of {' and '.join(ATTACKED)}")

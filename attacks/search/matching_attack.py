@@ -294,9 +294,11 @@ class MatchingAttack:
                 leading = lead_of_spans(evidence, self.layers, self.restarts)
             if leading is not None and leading.decides:
                 scene.spans, stages = leading, (*opening(self.stages), *stages)
+        coupled = any(m.training for m in batch_norm_layers(evidence.model).values())
         if leading is not None:
-            stages = suited(stages, open_detail=leading.leaves_detail)
-        if self.face_colors and any(m.training for m in batch_norm_layers(evidence.model).values()):
+            pixels = evidence.pixels if coupled and evidence.count == 1 else 0
+            stages = suited(stages, open_detail=leading.leaves_detail, coupled_pixels=pixels)
+        if self.face_colors and coupled:
             colors = FaceColors(weight=self.face_colors)
             stages = tuple(
                 replace(one, priors=(*one.priors, colors)) if one.match == "spans" else one

@@ -187,6 +187,13 @@ SPAN_VARIATION, SPAN_FADING = 1.0, 2.0
 """Of a search by spans, by Adam and then L-BFGS; the variation's weight falls to 0."""
 SPAN_MEMORY = 0.99
 """Of Adam, whose slopes grow smaller by orders within a hundred steps."""
+# By a photo of p01 of OpenPeople through a fresh ResNet-18 (benchmarks/deployed_networks.py with
+# --training). At 64 px SSIM 0.71 with 1 (falling as a square, then L-BFGS), 0.91 with 5, 0.89 with
+# 8, 0.63 with 20; at 112 px 0.07, and 0.36 with 10, 0.45 with 30, 0.32 with 60, and 0.51 with 30
+# and twice the steps. A batch of four comes back with 1, and not with 8.
+COUPLED_VARIATION, COUPLED_AT, COUPLED_STEPS = 6.0, 3 * 64 * 64, 2
+"""Factor of that weight, at so many unknown numbers of an image, and of the steps, for one photo
+behind batch norm in training mode."""
 TRACE_OF_VARIATION = 1e-3
 """Weight of the total variation while polishing, where the distance is below 1e-3."""
 
@@ -237,14 +244,39 @@ def span_stages(
     return (search, *again, *([last] if polish and fading != 0 else []))
 
 
-def suited(stages: Sequence[Stage], *, open_detail: bool) -> tuple[Stage, ...]:
-    """The stages with the variation's weight kept to the end where spans leave fine detail open."""
+def suited(
+    stages: Sequence[Stage], *, open_detail: bool, coupled_pixels: int = 0
+) -> tuple[Stage, ...]:
+    """The stages, searched by spans, as they suit a network; those whose `fading` is stated stay.
+
+    Args:
+        stages: Of a search.
+        open_detail: Spans leave fine detail open: the variation's weight stays to the end, and
+            nothing is polished.
+        coupled_pixels: Unknown numbers of an image that batch norm normalizes by itself: in
+            training mode, alone in its batch; 0 elsewhere. A trace of noise there moves the inputs
+            of layers ten times as far, and noise explains an update before the image does: the
+            weight is larger, the more so for large images, falls in a straight line, and steps go
+            to the search, not to L-BFGS.
+    """
     asked = [stage for stage in stages if stage.fading is None]
     fading = 0.0 if open_detail else SPAN_FADING
+    larger, longer = 1.0, 1
+    if coupled_pixels:
+        larger = max(1.0, COUPLED_VARIATION * (coupled_pixels / COUPLED_AT) ** 1.5)
+        longer, fading = COUPLED_STEPS, min(fading, 1.0)
+    plain = asked and (open_detail or coupled_pixels)
     return tuple(
-        replace(stage, fading=fading) if stage.fading is None else stage
+        replace(
+            stage,
+            fading=fading,
+            steps=longer * stage.steps,
+            total_variation=larger * (stage.total_variation or 0.0),
+        )
+        if stage.fading is None
+        else stage
         for stage in stages
-        if not (asked and open_detail and stage.match == "spans" and stage.optimizer == "lbfgs")
+        if not (plain and stage.match == "spans" and stage.optimizer == "lbfgs")
     )
 
 

@@ -122,6 +122,20 @@ def test_the_variation_stays_where_spans_leave_detail_open() -> None:
     assert suited(asked, open_detail=True) == suited(asked, open_detail=False) == asked
 
 
+def test_behind_batch_norm_in_training_mode_images_are_held_smooth() -> None:
+    """By more where there are more pixels; never by less than elsewhere."""
+    usual = span_stages(steps=10)
+    small, middle, large = (
+        suited(usual, open_detail=False, coupled_pixels=3 * size**2) for size in (16, 64, 112)
+    )
+    for stages, weights in ((small, [1, 0.5]), (middle, [6, 3]), (large, [32.2, 16.1])):
+        assert [stage.total_variation for stage in stages] == pytest.approx(weights, rel=1e-2)
+        assert [stage.optimizer for stage in stages] == ["adam", "adam"]  # nothing is polished
+        assert [(stage.steps, stage.fading) for stage in stages] == [(20, 1)] * 2
+    asked = span_stages(fading=2)
+    assert suited(asked, open_detail=False, coupled_pixels=12288) == asked
+
+
 @pytest.mark.parametrize(
     ("name", "size", "open_detail"), [("mobilefacenet", 112, True), ("face", 32, False)]
 )

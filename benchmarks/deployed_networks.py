@@ -3,7 +3,7 @@
     python benchmarks/deployed_networks.py                          # about 15 CPU minutes
     python benchmarks/deployed_networks.py --only mobilefacenet --targets 4 --seeds 0 1
     python benchmarks/deployed_networks.py --only iresnet18 --trained 60   # pre-trained, 60 steps
-    python benchmarks/deployed_networks.py --only resnet18 --training
+    python benchmarks/deployed_networks.py --only torchvision:resnet18 --training
 
 Color photos of p09 and p10 of OpenPeople, on whom nothing was tuned; batch norm in evaluation mode,
 or as clients run it by default (`--training`); networks from `fedaudit list networks`, fresh, or

@@ -188,9 +188,10 @@ SPAN_VARIATION, SPAN_FADING = 1.0, 2.0
 SPAN_MEMORY = 0.99
 """Of Adam, whose slopes grow smaller by orders within a hundred steps."""
 # By a photo of p01 of OpenPeople through a fresh ResNet-18 (benchmarks/deployed_networks.py with
-# --training). At 64 px SSIM 0.71 with 1 (falling as a square, then L-BFGS), 0.91 with 5, 0.89 with
-# 8, 0.63 with 20; at 112 px 0.07, and 0.36 with 10, 0.45 with 30, 0.32 with 60, and 0.51 with 30
-# and twice the steps. A batch of four comes back with 1, and not with 8.
+# --training reports on p09). At 64 px SSIM 0.71 with 1 (falling as a square, then L-BFGS), 0.91
+# with 5, 0.89 with 8, 0.63 with 20; at 112 px 0.07, and 0.36 with 10, 0.45 with 30, 0.32 with 60,
+# and 0.51 with 30 and twice the steps. A batch of four ends at a distance of 0.09 with 1, 0.20 with
+# 8: it is left as it is.
 COUPLED_VARIATION, COUPLED_AT, COUPLED_STEPS = 6.0, 3 * 64 * 64, 2
 """Factor of that weight, at so many unknown numbers of an image, and of the steps, for one photo
 behind batch norm in training mode."""

@@ -98,6 +98,34 @@ def test_the_same_message_twice_is_kept_once_and_another_one_beside_it(tmp_path:
     assert list(stored.broadcast(1, "8")) == list(state())
 
 
+def test_a_sample_is_uniform_over_clients_and_rounds_and_the_same_for_all(tmp_path: Path) -> None:
+    small = {"w": torch.ones(2)}
+
+    def record(folder: str) -> set[tuple[int, str | None]]:
+        for round in range(6):
+            fedaudit.record_broadcast(tmp_path / folder, round, small, sampled=0.25)
+            for client in range(30):  # each in a recording of its own, as processes are
+                fedaudit.record_update(tmp_path / folder, round, client, small, kind="delta")
+            fedaudit.record_update(
+                tmp_path / folder, round, "sum", small, kind="delta", aggregate=True
+            )
+        stored = StoredCapture(tmp_path / folder)
+        assert stored.facts.sampled == 0.25
+        found = [m.message for n in stored.rounds() for m in stored.messages(n)]
+        assert sum(one.aggregate for one in found) == 6
+        return {(one.round, one.client) for one in found if not one.aggregate}
+
+    first = record("c")
+    assert 25 < len(first) < 65  # 45 of 180; 3.4 standard deviations
+    assert len({client for _, client in first}) > 15
+    assert {round for round, _ in first} == set(range(6))
+    assert record("c") == first  # whoever goes on with it
+    with pytest.raises(UsageError, match=r"sampled = 0\.25"):
+        fedaudit.recording(tmp_path / "c", sampled=0.5)
+    with pytest.raises(ConfigError, match="sampled"):
+        fedaudit.recording(tmp_path / "d", sampled=0)
+
+
 def test_several_processes_record_at_once(tmp_path: Path) -> None:
     code = (
         "import sys, torch, fedaudit\n"

@@ -60,9 +60,16 @@ def description(
         f"{_many(len(targets), 'update')} of {whom}, recorded in round(s) "
         f"{', '.join(map(str, rounds[:12]))}{' …' if len(rounds) > 12 else ''}"
         f"{f' of {printable(facts.framework)}' if facts.framework else ''}, each of {behind} "
-        f"image(s). "
+        f"image(s). {_sample(facts)}"
         f"{comparison}{search}"
     )
+
+
+def _sample(facts: Facts) -> str:
+    if facts.sampled is None:
+        return ""
+    share = f"{100 * facts.sampled:.3g} %"
+    return f"Of all messages {share} were recorded, drawn by client and round. "
 
 
 def _many(count: int, what: str) -> str:

@@ -102,6 +102,8 @@ class Facts:
         buffers: Names that are buffers, not parameters; None where running statistics and
             counters of batch norm are all there is.
         framework: Name and version, such as "flower 1.42.0".
+        sampled: Share of the clients' messages that is recorded, in (0, 1], drawn by client and
+            round (`fedaudit.captures.record.message_sample`); None where all of them are.
     """
 
     model: Text | None = None
@@ -138,6 +140,7 @@ class Facts:
     parameter_names: Names | None = None
     buffers: Names | None = None
     framework: Text | None = None
+    sampled: Annotated[float, Field(gt=0, le=1)] | None = None
 
 
 class Keywords(TypedDict, total=False):
@@ -169,6 +172,7 @@ class Keywords(TypedDict, total=False):
     parameter_names: tuple[str, ...] | None
     buffers: tuple[str, ...] | None
     framework: str | None
+    sampled: float | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,6 +47,7 @@ from fedaudit.captures.format.capture_facts import (
 )
 from fedaudit.captures.format.capture_reader import read_manifest
 from fedaudit.captures.format.kept_measures import keep
+from fedaudit.captures.record.message_sample import drawn
 from fedaudit.captures.record.message_writer import ready, write_message, write_new
 from fedaudit.core.errors import ConfigError, FedauditError, UsageError
 from fedaudit.core.version import VERSION as FEDAUDIT_VERSION
@@ -226,6 +227,8 @@ class Recording:
     ) -> None:
         """Record what a client sends in a round. The same message twice is kept once.
 
+        Where the facts say `sampled`, most messages are passed over; aggregates never are.
+
         It is measured, too: record the round's broadcast first, so that inspection
         need not read the tensors again.
 
@@ -245,6 +248,8 @@ class Recording:
             UsageError: Something is no tensor, or a value cannot be kept.
             StorageError: The disk is full or may not be written.
         """
+        if not (aggregate or drawn(self.folder, round, str(client))):
+            return
         message = _message(
             what="update",
             round=round,

@@ -1,11 +1,11 @@
 """What it takes to record and audit a federation of many clients, and which sample decides.
 
-    python benchmarks/recording_scale.py                       # half a minute; writes 1 GB of scratch
+    python benchmarks/recording_scale.py                       # a minute, 100 MB of scratch
     python benchmarks/recording_scale.py --attack-seconds 600  # of one attacked update, both of them
 
-*Recording*, measured: messages of 11 million parameters go through `fedaudit.recording` in turn,
-kept or passed over, and the CPU seconds, bytes and peak memory are extrapolated to 1,000 clients ×
-100 rounds and to 10^6 clients (100 rounds in which 1,000 take part). Set against them are the
+*Recording*, measured: messages of 11 million parameters go through `fedaudit.recording`, kept or
+passed over, and the CPU seconds, bytes and peak memory are extrapolated to 1,000 clients × 100
+rounds and to 10^6 clients (100 rounds in which 1,000 take part). Set against them are the
 seconds of what the server does in any case with an update that arrives: it is read off the wire and
 added to the average. A federation waits for its clients, too; that is left out.
 
@@ -33,6 +33,7 @@ from fedaudit.stats.intervals import clopper_pearson
 PARAMETERS, LAYERS = 11_000_000, 20
 CLIENTS, ROUNDS = 1_000_000, 100
 LIMIT = 0.05
+Leak = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]
 Sample = Callable[[np.random.Generator, int], tuple[NDArray[np.int64], NDArray[np.int64]]]
 
 
@@ -98,9 +99,7 @@ def recording(kept: int) -> None:
         )
 
 
-def federation(
-    mean: float,
-) -> Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]:
+def federation(mean: float) -> Leak:
     """The probability that an update of a client in a round gives its person away.
 
     Clients differ as a beta distribution of shape 0.5 does; early rounds leak most. Those who have

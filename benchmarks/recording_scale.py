@@ -1,7 +1,7 @@
 """What it takes to record and audit a federation of many clients, and which sample decides.
 
     python benchmarks/recording_scale.py                       # a minute, 100 MB of scratch
-    python benchmarks/recording_scale.py --attack-seconds 600  # of one attacked update, both of them
+    python benchmarks/recording_scale.py --attack-seconds 600  # of one attacked update
 
 *Recording*, measured: messages of 11 million parameters go through `fedaudit.recording`, kept or
 passed over, and the CPU seconds, bytes and peak memory are extrapolated to 1,000 clients × 100

@@ -70,7 +70,7 @@ const seen = {
     stops.push(await focus());
     await page.keyboard.press("Enter");
     const skipped = await page.evaluate(() => location.hash);
-    let sorted = "", opened = false, closed = true, unfolded = false;
+    let sorted = "", filtered = "", opened = false, closed = true, unfolded = false;
     for (let k = 0; k < 400; k++) {
       await page.keyboard.press("Tab");
       const stop = await focus();
@@ -79,6 +79,11 @@ const seen = {
       if (!sorted && stop.tag === "BUTTON" && stop.text.startsWith("Accuracy lost")) {
         await page.keyboard.press("Enter");
         sorted = await page.evaluate(() => location.hash);
+      }
+      if (!filtered && stop.tag === "SELECT") {  // the second choice, and back to all
+        await page.keyboard.press("ArrowDown");
+        filtered = await page.evaluate(() => document.querySelector("[role=status]").textContent);
+        await page.keyboard.press("Home");
       }
       if (!opened && stop.cls.startsWith("cell")) {
         await page.keyboard.press("Enter");
@@ -93,7 +98,7 @@ const seen = {
       }
       if (sorted && opened && unfolded && k > 120) break;
     }
-    return { skipped, sorted, opened, closed, unfolded, ringless: stops.filter((s) => !s.ring || !s.inside), count: stops.length };
+    return { skipped, sorted, filtered, opened, closed, unfolded, ringless: stops.filter((s) => !s.ring || !s.inside), count: stops.length };
   },
   // As printed: pages, and whatever is wider than its sheet.
   async paper(page) {
@@ -114,7 +119,8 @@ const seen = {
     const sections = page.locator("main > section");
     const shown = await sections.evaluateAll((all) => all.filter((s) => s.checkVisibility() && s.innerText.length > 10).length);
     const forms = await page.locator("form:visible").count();
-    await page.locator("button.cell").first().click();
+    const cells = page.locator("button.cell");
+    if (await cells.count()) await cells.first().click();
     return { sections: await sections.count(), shown, forms, opened: await page.locator(".trial:visible").count() === 1 };
   },
   async shots(page, view) {

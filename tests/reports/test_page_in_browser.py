@@ -3,6 +3,7 @@
 import re
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fedaudit.core.measures import Rate
+from fedaudit.reports.archive import RunSummary
+from fedaudit.reports.archive_page import difference_page, index_page
 from fedaudit.reports.html import render
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -26,6 +30,27 @@ WAYS = {
     for width in (1400, 390)
     for scheme in ("light", "dark")
 }
+
+
+OVER_MANY = ("runs", "changes")
+"""The pages of `fedaudit view`: the list of runs, and what changed between two."""
+
+
+def listed() -> list[RunSummary]:
+    """Runs in every state, one of them with a name that is code."""
+    half = Rate(5, 10, 0.5, 0.19, 0.81)
+    one = RunSummary(
+        "first", Path("first"), "study", "2026-11-26T10:00:00+00:00", "LEAK DEMONSTRATED",
+        severity="critical", deployed=("dpsgd",), reid=half, size=10**6, state="finished",
+        evidence="full", explained=True, build="0.1.0",
+    )  # fmt: skip
+    removed = ("evidence removed on 2026-11-26 by A. Auditor (retention): 12 files",)
+    return [
+        one,
+        replace(one, name="<script>alert(1)", state="altered", why="cells/x.json", removed=removed),
+        replace(one, name="sealed", state="unfinished", sealed=("age1…",), severity="none"),
+        RunSummary("broken", Path("broken"), why="another build wrote it"),
+    ]
 
 
 def test_the_policy_is_never_violated(tmp_path: Path) -> None:
@@ -60,6 +85,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "plain": page("full"),
         "hostile": render(hostile(sample()), None, "redacted"),
         "large": drawn,
+        "runs": index_page(listed(), "our <runs>", live=True),
+        "changes": difference_page(sample(), large, ("before", "after <i>")),
     }
     files = {name: folder / f"{name}.html" for name in sources}
     for name, file in files.items():
@@ -68,6 +95,16 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     views = [
         {"name": name, "page": plain, "axe": True, "inPictures": True, **way}
         for name, way in WAYS.items()
+    ]
+    views += [
+        {"name": f"{page} {name}", "page": files[page].as_uri(), "axe": True, **way}
+        for page in OVER_MANY
+        for name, way in WAYS.items()
+    ]
+    runs = files["runs"].as_uri()
+    views += [
+        {"name": "runs by keys", "page": runs, "width": 1400, "keys": True},
+        {"name": "runs bare", "page": runs, "width": 1400, "script": False, "reading": True},
     ]
     views += [
         {"name": "first", "page": plain, "width": 1400, "keys": True},
@@ -114,6 +151,32 @@ def test_pictures_are_drawn_for_their_screen_and_nothing_scrolls_sideways(
     for chart in quiet["charts"]:
         assert not chart["cropped"]
         assert chart["scale"] > 0.9, "its letters are too small to read"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", OVER_MANY)
+@pytest.mark.parametrize("way", WAYS)
+def test_pages_over_many_runs_are_as_open_to_everybody(
+    seen: dict[str, Any], page: str, way: str
+) -> None:
+    view = seen[f"{page} {way}"]
+    assert view["requests"] == []
+    assert view["complaints"] == []
+    assert view["axe"]["violations"] == []
+    assert view["axe"]["contrast"] == []
+    assert view["axe"]["passes"] > 20
+    assert not view["quiet"]["sideways"]
+
+
+@pytest.mark.slow
+def test_the_list_of_runs_is_read_by_keyboard_and_without_script(seen: dict[str, Any]) -> None:
+    keys, bare = seen["runs by keys"]["keys"], seen["runs bare"]["reading"]
+    assert keys["skipped"] == "#runs"
+    assert keys["filtered"].endswith(" of 4 shown")
+    assert not keys["filtered"].startswith("4 "), "the first filter hides nothing"
+    assert keys["ringless"] == []
+    assert bare["sections"] == bare["shown"] == 2
+    assert bare["forms"] == 1, "two runs can be compared without a script, and nothing filtered"
 
 
 @pytest.mark.slow

@@ -1,12 +1,21 @@
 """The report as a PDF for people who print, file or sign it; needs the extra `fedaudit[pdf]`."""
 
 import logging
+import re
 from pathlib import Path
 
 from PIL import ImageFile
 
 from fedaudit.core.errors import ConfigError
 
+_DRAWINGS = {
+    "icon": "sign of the word beside it",
+    "spark": "the number beside it, drawn",
+    "gauge": "the cosine beside it, drawn",
+    "key-mark": "mark of the word beside it",
+}
+"""Alternate texts of small drawings by class: on paper none can be hidden from a screen reader."""
+_CHART_OR_SVG = re.compile(r'class="scroll chart"[^>]*aria-label="([^"]*)"|<svg\b[^>]*>')
 _PAPER = Path(__file__).parent / "templates" / "paper.css"
 
 
@@ -36,7 +45,7 @@ def pdf(page: str) -> bytes:
     logger = logging.getLogger("weasyprint")
     level = logger.level
     logger.setLevel(logging.CRITICAL)  # it reports rules of the screen, of no use on paper
-    styled = page.replace("</style>", _PAPER.read_text("utf-8") + "</style>", 1)
+    styled = _titled(page).replace("</style>", _PAPER.read_text("utf-8") + "</style>", 1)
     document = HTML(string=styled, url_fetcher=URLFetcher(allowed_protocols=("data",)))
     try:
         written = document.write_pdf(pdf_variant="pdf/ua-1")
@@ -44,3 +53,20 @@ def pdf(page: str) -> bytes:
         logger.setLevel(level)
     assert isinstance(written, bytes)
     return written
+
+
+def _titled(page: str) -> str:
+    """The page whose drawings have titles, which become their alternate texts."""
+    chart = "drawing"
+
+    def titled(found: re.Match[str]) -> str:
+        nonlocal chart
+        if found[1] is not None:
+            chart = found[1].removesuffix(". The numbers follow in a table.")
+            return found[0]
+        own = re.search(r'aria-label="([^"]*)"', found[0])
+        kind = re.search(r'class="([^"]*)"', found[0])
+        words = own[1] if own else _DRAWINGS.get(kind[1], chart) if kind else chart
+        return f"{found[0]}<title>{words}</title>"
+
+    return _CHART_OR_SVG.sub(titled, page)

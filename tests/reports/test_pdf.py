@@ -41,6 +41,11 @@ def test_the_page_is_a_tagged_pdf_and_again_the_same_bytes() -> None:
     assert written.startswith(b"%PDF-")
     for part in (b"/MarkInfo", b"/StructTreeRoot", b"/Lang", b"pdfuaid"):
         assert part in _unpacked(written), part
+    figures = re.findall(rb"<<[^\n]*?/S /Figure[^\n]*", _unpacked(written))
+    assert len(figures) > 20
+    assert all(b"/Alt (" in one or b"/Alt <" in one for one in figures), "a drawing has no words"
+    headers = re.findall(rb"/S /T[DH][^\n]*", _unpacked(written))
+    assert sum(b"/Headers [" in one for one in headers) > 100, "cells do not name their heads"
     assert pdf(page("full")) == written
 
 

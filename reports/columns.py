@@ -11,7 +11,7 @@ from fedaudit.federation.utility import accuracy_difference
 from fedaudit.reports import text
 from fedaudit.reports.comparison import DefenseLine, Exposure, Row, Verdict, VerdictKind
 from fedaudit.reports.membership_lines import demonstrated, recall, strongest_score
-from fedaudit.reports.plain_names import attack_name, defense_name
+from fedaudit.reports.plain_names import attack_name, defense_name, plain_text
 from fedaudit.reports.results import Results
 from fedaudit.reports.text import ABSENT, number, percent, points, signed, visible
 from fedaudit.study.canary_result import ShownLine
@@ -357,7 +357,7 @@ def _epsilon(x: Row | DefenseLine, _: Scene) -> Cell:
     notes = [f"{claims.in_words(claim)} ({claims.origin(claim)})" for claim in x.claims]
     whole = x.utility.training_claims if x.utility else ()
     notes += [f"all rounds of the training: {claims.in_words(claim)}" for claim in whole]
-    return Cell(claims.in_short(x.claims), tuple(notes))
+    return Cell(plain_text(claims.in_short(x.claims)), tuple(map(plain_text, notes)))
 
 
 def _shown(x: Row | DefenseLine, scene: Scene) -> Cell:

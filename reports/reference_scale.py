@@ -18,6 +18,7 @@ from fedaudit.reports.plain_names import attack_name, defense_name
 from fedaudit.reports.results import Results
 
 FILE = Path(__file__).parent / "reference_federations.json"
+_FACES = {"orl": "ORL", "openpeople": "OpenPeople"}
 FEWEST = 10
 """References from which a place among them is worth saying."""
 
@@ -142,8 +143,8 @@ def _kinds(references: Sequence[Reference]) -> str:
     people = sorted(one.n for one in references)
     spread = f"{people[0]} to {people[-1]}" if people[0] < people[-1] else f"{people[0]}"
     names = {
-        "faces of": {one.data for one in references},
-        "networks": {one.network for one in references},
+        "faces of": {_FACES.get(one.data, one.data) for one in references},
+        "networks": {one.network.replace("_", " ") for one in references},
         "defenses": {defense_name(one.defense) for one in references},
         "attacks": {attack_name(one.attack) for one in references},
     }

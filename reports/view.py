@@ -158,7 +158,7 @@ def not_shown(results: Results, headline: Row | None) -> tuple[str, ...]:
         bound = clopper_pearson(0, rate_.n)[1]
         none = counted(replace(rate_, hits=0))
         points.append(f"Even {none} would have left a rate of up to {percent(bound)} possible.")
-    points.append("Stronger attackers, other data and other settings may recover more.")
+    points.append("Stronger attacks or other data may recover more.")
     return tuple(points)
 
 

@@ -19,8 +19,8 @@ from fedaudit.reports.results import Results
 
 FILE = Path(__file__).parent / "reference_federations.json"
 _FACES = {"orl": "ORL", "openpeople": "OpenPeople"}
-FEWEST = 10
-"""References from which a place among them is worth saying."""
+FEWEST, PEOPLE = 10, 5
+"""References, and people of a run, from which a place among them is worth saying."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def scale(results: Results, row: Row | None) -> Scale | None:
     Comparable are simulated federations of faces at the same image size, under the same threat
     model, counted in the same unit.
     """
-    if row is None or row.reid is None or not row.reid.n or results.subject != "people":
+    if row is None or row.reid is None or row.reid.n < PEOPLE or results.subject != "people":
         return None
     if row.measurement is None or row.measurement.searched or row.measurement.of != "photos":
         return None

@@ -144,10 +144,9 @@ def states_of(results: Results) -> dict[str, str]:
 
 def not_shown(results: Results, headline: Row | None) -> tuple[str, ...]:
     """What a reader might take from the verdict, and must not."""
-    points = []
     untested = [c.attack_class for c in results.coverage if not c.executed]
-    if untested:
-        points.append(f"Not tested: {'; '.join(untested)}. Untested is not clean.")
+    first = f"Not tested: {'; '.join(untested)}. Untested is not clean. " if untested else ""
+    points = [f"{first}Stronger attacks or other data may recover more."]
     if results.underpowered:
         points.append(
             "The study is under-powered: it can demonstrate a leak, and cannot rule one out. Read "
@@ -158,7 +157,6 @@ def not_shown(results: Results, headline: Row | None) -> tuple[str, ...]:
         bound = clopper_pearson(0, rate_.n)[1]
         none = counted(replace(rate_, hits=0))
         points.append(f"Even {none} would have left a rate of up to {percent(bound)} possible.")
-    points.append("Stronger attacks or other data may recover more.")
     return tuple(points)
 
 

@@ -225,7 +225,7 @@ def _short(claim: Claim) -> str:
     if claim.broken:
         return f"broken ({unit}): {outside or 'covers nothing'}"
     inside = ", ".join(part for part in (*claim.covers, outside) if part)
-    return f"ε = {epsilon(claim)} {unit}, {_rounds(claim)}: {inside}"
+    return f"ε = {epsilon(claim)} {unit}, {_rounds(claim)}, covers {inside}"
 
 
 def _rounds(claim: Claim) -> str:

@@ -83,6 +83,9 @@ def test_recordings_pictures_and_few_references_have_no_place(
     monkeypatch.setattr(reference_scale, "read_references", lambda: known)
     assert scale(results, row) is not None
     assert scale(results, None) is None
+    few = Rate(4, 4, 1.0, 0.4, 1.0, row.reid.unit)  # type: ignore[union-attr]
+    assert row.measurement is not None
+    assert scale(results, replace(row, measurement=replace(row.measurement, reid=few))) is None
     assert scale(replace(results, subject="images"), row) is None
     recorded = replace(results.provenance, data="recorded")
     assert scale(replace(results, provenance=recorded), row) is None

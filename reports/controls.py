@@ -191,8 +191,10 @@ def _positive(
         return Control(name, "all", "no undefended row with batch 1", requirement, None)
     _, gain, ssim, best = max(gains, key=lambda item: item[0])
     outcome = f"SSIM {ssim:.2f} by {best.attack}, {_over(gain)}"
-    if gain.n < 2:  # one target has no interval: neither held nor failed
-        return Control(name, best.scenario, f"{outcome}; one target", requirement, None)
+    # One target has no interval, and that of two is twelve errors wide: neither held nor failed.
+    if gain.n < 2 or (gain.n == 2 and gain.low <= 0 < gain.value):
+        few = "one target" if gain.n < 2 else "two targets"
+        return Control(name, best.scenario, f"{outcome}; {few} decide nothing", requirement, None)
     return Control(name, best.scenario, outcome, requirement, gain.low > 0)
 
 

@@ -1,12 +1,12 @@
 """What the page needs beyond `Results`: derived, never measured."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from fedaudit.core.measures import Evidence
 from fedaudit.reports.columns import Cell, Column, of_defenses, of_exposures, of_rows, scene
-from fedaudit.reports.comparison import GRAVITY, Row
+from fedaudit.reports.comparison import GRAVITY, Reason, Row
 from fedaudit.reports.figures import state_of, unique
 from fedaudit.reports.plain_names import defense_name
 from fedaudit.reports.results import Finding, Results
@@ -16,6 +16,20 @@ from fedaudit.stats.intervals import clopper_pearson
 
 T = TypeVar("T")
 
+OPEN: Mapping[Reason, str] = {
+    "data too small": "The data has too few people: use a larger set, or raise reid_limit.",
+    "no power": "The attack was not shown to work without a defense: give it more steps.",
+    "blind attack": "The attack takes the defense for absent: add one that knows it.",
+    "unconverged": "The search had not ended: give it more steps.",
+    "no undefended control": 'Nothing shows that the attack works: add "none" to the defenses.',
+    "no prior-only control": "Nothing says what chance finds: set controls = true.",
+    "source not shown": "Whether a face came from the update, or from what the attacker knew "
+    "before, is open: audit more people, or attack without that knowledge.",
+    "prior overlap": "The attack's prior knows the audited photos: use another one.",
+    "not explained": "The attack explains no update: check learning rate, steps and batch.",
+    "not run": "Part of the study has no result: run the same command again.",
+}
+"""What to do about a verdict that is open, by its reason."""
 FEW = 4
 """Names that a sentence lists one by one."""
 
@@ -178,7 +192,8 @@ def next_steps(results: Results) -> tuple[str, ...]:
             f"Audit at least {needed} people, or updates that share nobody: that settles it."
         )
     elif results.headline.reason:
-        steps.append(f"Mend what keeps the verdict open: {results.headline.reason}.")
+        reason = results.headline.reason
+        steps.append(OPEN.get(reason, f"Mend what keeps the verdict open: {reason}."))
     elif results.underpowered:
         steps.append("Repeat with more targets before concluding anything from a low rate.")
     return tuple(steps) or ("Keep this report with the configuration; repeat after every change.",)

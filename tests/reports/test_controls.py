@@ -58,6 +58,18 @@ def test_the_positive_control_fails_where_nothing_is_gained(gain: float) -> None
     assert _controls(study(), made)["positive"].passed is False
 
 
+def test_two_targets_that_differ_decide_nothing_and_three_or_no_gain_do() -> None:
+    def passed(*gains: float) -> bool | None:
+        made = trials(line(len(gains), len(gains), ssim=lambda t: 0.2 + gains[t]), noise(0))
+        return _controls(study(targets=len(gains)), made)["positive"].passed
+
+    assert passed(0.6) is None
+    assert passed(0.7, 0.5) is None
+    assert passed(0.6, 0.59)
+    assert passed(0.7, -0.9) is False
+    assert passed(0.9, 0.1, -0.1) is False
+
+
 def test_the_positive_control_is_the_best_undefended_attack() -> None:
     asked = study(attacks=(IG, GAN), defenses=("none", "dplc"))
     made = trials(

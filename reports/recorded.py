@@ -23,6 +23,11 @@ SEARCHED = (
     "on, the match may be with that photo."
 )
 FAULTS: Mapping[str, tuple[Severity, str, str]] = {
+    "a privacy claim that does not hold": (
+        "critical",
+        "What is configured as differential privacy is none, or less than it says",
+        "Ask `fedaudit dp CAPTURE` what to change; until then quote no ε, and do not call it so.",
+    ),
     "counters in the clipping norm": (
         "medium",
         "Clipping counts batch-norm counters, and hides the update for the wrong reason",

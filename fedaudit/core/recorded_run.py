@@ -19,7 +19,7 @@ class Protection:
         name: What it is called: "aggregate", "clipping", "noise", "sparsity", "quantization",
             "missing layers", "frozen layers", "buffers in clear", "counters in the clipping norm",
             "inconsistent sensitivity", "less noise than claimed", "noise that repeats",
-            "encrypted or masked".
+            "encrypted or masked", "a privacy claim that does not hold".
         fault: Whether it is a way to get a protection wrong.
         evidence: What was seen, with numbers.
         round: Where; None where it is about the whole capture.

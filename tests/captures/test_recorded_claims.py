@@ -8,10 +8,15 @@ import torch
 
 import fedaudit
 from fedaudit.captures.claims.claim_verdict import ClaimVerdict
+from fedaudit.captures.claims.recorded_claims import unmet_claims
 from fedaudit.captures.claims.stated_mechanism import RunSize
 from fedaudit.captures.format.capture_facts import DpClaim
+from fedaudit.captures.format.capture_reader import StoredCapture
+from fedaudit.captures.inspect.inspection import inspect
 from fedaudit.cli import cli
 from fedaudit.cli.ending import end
+from fedaudit.core.scenario import Study
+from fedaudit.reports.recorded import findings_of
 from fedaudit.study.read_claims import read_claims
 
 WHOLE: dict[str, Any] = {"clip": 1.0, "delta": 1e-5, "unit": "client", "where": "client"}
@@ -165,6 +170,22 @@ def test_one_command_on_a_recording_names_the_fault_and_fails(
     assert end(cli, ["dp", str(folder)]) == 1
     out = " ".join(capsys.readouterr().out.split())
     assert all(word in out for word in words), out
+
+
+def test_unmet_claims_are_critical_in_a_report_once(tmp_path: Path) -> None:
+    filters = ("NVFlare filter PercentilePrivacy", "NVFlare filter ExcludeVars")
+    capture = StoredCapture(recorded(tmp_path / "filter", None, protections=filters))
+    (unmet,) = unmet_claims(capture, inspect(capture).protections)
+    (finding,) = findings_of(Study("s", ()), (unmet,))
+    assert finding.severity == "critical"
+    assert "Nothing is random" in finding.evidence
+    claim = DpClaim(noise=5.0, epsilon=8.0, neighbors="add_remove", **WHOLE)
+    silent = StoredCapture(recorded(tmp_path / "silent", claim))
+    shown = inspect(silent).protections
+    assert [one.name for one in shown if one.fault] == ["less noise than claimed"]
+    assert unmet_claims(silent, shown) == ()  # it is a finding already
+    honest = StoredCapture(recorded(tmp_path / "with", claim, noise=5.0))
+    assert unmet_claims(honest, inspect(honest).protections) == ()
 
 
 def test_what_travels_besides_is_named(tmp_path: Path) -> None:

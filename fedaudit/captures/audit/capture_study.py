@@ -25,6 +25,7 @@ from fedaudit.captures.audit.recorded_labels import (
     rounds_name,
     safe_label,
 )
+from fedaudit.captures.claims.recorded_claims import unmet_claims
 from fedaudit.captures.format.capture_facts import Facts, slug
 from fedaudit.captures.format.capture_network import model_of, network_name
 from fedaudit.captures.format.capture_reader import StoredCapture
@@ -215,6 +216,7 @@ def _recorded_run(
         all_originals(truth, rounds, shape)  # whatever is wrong with a photo is said now
     noisy = any(one.name == "noise" for one in inspection.protections)
     faint = [] if noisy else faint_noise(candidates[0].seen)
+    unmet = unmet_claims(capture, inspection.protections)
     model = request.model or ""
     digest = digest_of(model) if is_file(model) else ""
     return RecordedRun(
@@ -223,7 +225,7 @@ def _recorded_run(
         shape=candidates[0].seen.image_shape or (),
         targets=targets,
         positive=POSITIVES,
-        seen=tuple(map(protection, (*inspection.protections, *faint))),
+        seen=tuple(map(protection, (*inspection.protections, *faint, *unmet))),
         framework=printable(capture.facts.framework or ""),
         training=training_text(candidates[0].seen, training.assumed),
         unidentified=some(_people_without_row(request, truth, rounds)),

@@ -32,14 +32,35 @@ UNHIDDEN = frozenset({"less noise than claimed", "noise that repeats"})
 OUTSIDE = {"buffers in clear": "buffers", "counters in the clipping norm": "counters"}
 
 
-def recorded_verdicts(capture: StoredCapture, run: RunSize) -> tuple[ClaimVerdict, ...]:
+UNMET = "a privacy claim that does not hold"
+
+
+def unmet_claims(capture: StoredCapture, shown: Sequence[Protection]) -> tuple[Protection, ...]:
+    """Claims of which nothing, or less than they say, is there, as faults for a report.
+
+    Args:
+        capture: Of which all headers are read.
+        shown: What its inspection found; faults among it are findings of their own already.
+    """
+    known = {one.evidence for one in shown}
+    return tuple(
+        Protection(UNMET, True, f"{verdict.stated}: {'; '.join(reasons)}")
+        for verdict in recorded_verdicts(capture, RunSize(), shown)
+        if verdict.grave and (reasons := [one for one in verdict.reasons if one not in known])
+    )
+
+
+def recorded_verdicts(
+    capture: StoredCapture, run: RunSize, shown: Sequence[Protection] | None = None
+) -> tuple[ClaimVerdict, ...]:
     """The claim that a recording states, and the filters that its messages name.
 
     Args:
         capture: Of which all headers are read.
         run: What is known beside it; of what both know, this counts.
+        shown: What its inspection found, where that was made already.
     """
-    shown = inspect(capture).protections
+    shown = inspect(capture).protections if shown is None else shown
     rounds = capture.rounds()
     stored = [one.message for number in rounds for one in capture.messages(number)]
     counts = [message.examples for message in stored if message.examples]

@@ -10,7 +10,7 @@ from fedaudit.core.measures import Estimate, MetricFacts, Rate, Utility
 from fedaudit.federation.utility import accuracy_difference
 from fedaudit.reports import text
 from fedaudit.reports.comparison import DefenseLine, Exposure, Row, Verdict, VerdictKind
-from fedaudit.reports.membership_lines import demonstrated, recall, strongest_score
+from fedaudit.reports.membership_lines import ALPHA, demonstrated, recall, strongest_score
 from fedaudit.reports.plain_names import attack_name, defense_name, plain_text
 from fedaudit.reports.results import Results
 from fedaudit.reports.text import ABSENT, number, percent, points, signed, visible
@@ -116,6 +116,7 @@ def of_defenses(metrics: Sequence[MetricFacts]) -> tuple[Column[DefenseLine], ..
         Column(_epsilon, "ε claimed ↓", "0 and up; δ, unit, rounds, scope", "ε claimed"),
         Column(_shown, "ε shown ↓", SHOWN, "ε shown"),
         Column(_members, "Members recognized ↓", RATE, "members"),
+        Column(_properties, name="properties"),  # on the page they have a table of their own
         Column(_dominated, "Dominated by", name="dominated by"),
     )
 
@@ -388,6 +389,17 @@ def _members(x: DefenseLine, scene: Scene) -> Cell:
     cell = _rate(tpr)
     brief = f"{cell.brief or ABSENT}, AUC {score.auc:.2f}"
     return Cell(cell.value, (*cell.notes, *notes), brief, rate=tpr)
+
+
+def _properties(x: DefenseLine, scene: Scene) -> Cell:
+    """The property whose order among clients was told best."""
+    line = scene.membership.get(x.defense)
+    if line is None or not line.properties:
+        return Cell()
+    best = min(line.properties, key=lambda one: (one.p_adjusted, -one.correlation))
+    above = sum(one.p_adjusted <= ALPHA for one in line.properties)
+    told = f"{above} of {len(line.properties)} above chance"
+    return Cell(f"{best.correlation:.2f}", brief=f"{told}; {best.property} {best.correlation:.2f}")
 
 
 def _dominated(x: DefenseLine, _: Scene) -> Cell:

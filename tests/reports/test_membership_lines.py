@@ -85,8 +85,12 @@ def test_properties_are_a_class_of_their_own() -> None:
 
 
 def test_column_and_figure() -> None:
-    results = replace(sample(), membership=(TOLD, KEPT, UNTESTED))
+    light = PropertyScore("light", (0.2, 0.4), (0.1, 0.6), 0.97, 0.0002, 0.0004)
+    told = replace(TOLD, properties=(light, replace(light, property="pose", p_adjusted=0.3)))
+    results = replace(sample(), membership=(told, KEPT, UNTESTED))
     heads, rows = plain(results)
+    shares = {row[1]: row[heads.index("properties")] for row in rows if row[0] == "fresh-b1"}
+    assert (shares["none"], shares["dplc"]) == ("1 of 2 above chance; light 0.97", "—")
     cells = {row[1]: row[heads.index("members")] for row in rows if row[0] == "fresh-b1"}
     assert cells["none"] == "9/20, AUC 0.90"
     assert cells["dplc"] == "—"

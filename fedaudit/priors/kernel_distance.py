@@ -12,14 +12,15 @@ def kernel_distance(drawn: Tensor, photos: Tensor) -> float:
     """Squared maximum mean discrepancy of two sets, unbiased: 0 or little below for one source.
 
     By the kernel (x·y / D + 1)³ of AlexNet's last features, as the paper has it of Inception's;
-    each feature is divided by its deviation over the photos.
+    centered and divided by their deviation over the photos, one for all of them: a feature that
+    photos hardly have, divided by its own, would outweigh all others.
 
     Args:
         drawn: `[N, 3, S, S]` in [0, 1], at least two.
         photos: `[M, 3, S, S]` in [0, 1], at least two.
     """
     theirs = deep_features(photos).double()
-    middle, spread = theirs.mean(0), theirs.std(0).clamp_min(1e-6)
+    middle, spread = theirs.mean(0), theirs.var(0).mean().sqrt().clamp_min(1e-6)
     x, y = ((deep_features(images).double() - middle) / spread for images in (drawn, photos))
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:

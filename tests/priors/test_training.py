@@ -202,3 +202,5 @@ def test_photos_of_one_source_are_near_and_others_are_not(faces: FaceSet) -> Non
     blurred = torch.nn.functional.avg_pool2d(others, 5, 1, 2)
     near, far = kernel_distance(some, others), kernel_distance(blurred, some)
     assert abs(near) < 0.2 * far
+    colored = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert far < kernel_distance(colored, some) < 1e4  # some features no photo has

@@ -5,12 +5,32 @@ from dataclasses import make_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+from click.testing import CliRunner
+
+from fedaudit.cli import cli
 from fedaudit.core.scenario import Choice, Scenario, Study
+from fedaudit.reports.archive import summary
+from fedaudit.reports.results import read_results
 from fedaudit.study.jobs import AttackJob, TrainJob, expand
 from fedaudit.study.sequential_parts import parts_of, without_lost
 from fedaudit.study.session import open_run
 from fedaudit.study.worker import Outcome
 
+REAL = """
+name = "ends"
+size = 32
+deployed = "sign"
+utility = false
+sequential = true
+judges = ["dlib"]
+[[scenario]]
+name = "fresh"
+network = "mlp"
+targets = 8
+attacks = ["analytic"]
+defenses = ["none", "sign"]
+"""
 STUDY = Study(
     "looks",
     (
@@ -87,3 +107,25 @@ def test_cells_of_a_model_that_failed_are_not_tried() -> None:
     assert {o.status for o in skipped} == {"skipped"}
     assert len(rest.todo) + len(skipped) == len(jobs)
     assert not any(model.key in job.needs for job in rest.todo)
+
+
+@pytest.mark.slow
+def test_a_real_study_ends_where_it_is_decided(tmp_path: Path) -> None:
+    """The undefended control after the first look; the report lacks nothing, and reads so again."""
+    (tmp_path / "study.toml").write_text(REAL)
+    words = ["run", str(tmp_path / "study.toml"), "-o", str(tmp_path / "run")]
+    done = CliRunner().invoke(cli, [*words, "--executor", "in-process"], standalone_mode=False)
+    assert done.exception is None, done.output
+    assert "fresh, none: stopped after 4 of 8 targets: decided" in done.stderr
+    results = read_results((tmp_path / "run" / "results.json").read_bytes())
+    assert [(s.defense, s.targets, s.decided) for s in results.stops] == [
+        ("none", 4, True),
+        ("sign", 8, False),
+    ]
+    first = results.rows[0]
+    assert first.verdict.kind == "LEAK DEMONSTRATED"
+    assert first.verdict.sentence.endswith("Stopped after 4 of 8 targets: decided.")
+    assert not [line for line in results.limitations if "were not run" in line]
+    again = CliRunner().invoke(cli, ["report", str(tmp_path / "run")], standalone_mode=False)
+    assert "missing" not in again.stderr
+    assert summary(tmp_path / "run").state == "finished"

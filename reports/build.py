@@ -48,7 +48,7 @@ from fedaudit.reports.results import (
 )
 from fedaudit.reports.rows import contrasts, invalidated, rows
 from fedaudit.reports.shown_lines import privacy_findings, shown_lines
-from fedaudit.reports.stopping import limits_of_stops, standing
+from fedaudit.reports.stopping import limits_of_stops, standing, with_stop
 from fedaudit.reports.this_run import ROOT
 from fedaudit.reports.trials import Trials
 from fedaudit.scoring.identity import Gallery, gallery_of_packed
@@ -146,6 +146,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
     members, shown = memberships(folder, study, stock), shown_lines(folder, study, stock)
     exposed = exposures(study, trials, table, source)
     verdict, place = headline(table, settings, study.audited, checks, _not_run(study, table))
+    verdict = with_stop(verdict, None if place is None else table[place], stopped)
     lines = defense_lines(study, trials, table)
     thresholds = {name: known.threshold if known else None for name, known in galleries.items()}
     results = Results(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from fedaudit.core.scenario import Study
 from fedaudit.core.trial import POSITIVE
-from fedaudit.reports.comparison import Row, VerdictKind
+from fedaudit.reports.comparison import Row, Verdict, VerdictKind
 from fedaudit.reports.looks import targets_seen
 from fedaudit.reports.power import with_all_cells
 from fedaudit.reports.results import Stop
@@ -91,14 +91,20 @@ def beyond(stopped: Sequence[Stop], keys: Collection[str]) -> frozenset[str]:
 
 def with_stops(table: Sequence[Row], stopped: Sequence[Stop]) -> tuple[Row, ...]:
     """The rows, where the verdict on a decided defense says after how many targets it was."""
-    words = {(s.scenario, s.defense): s.words for s in stopped if s.decided and s.targets < s.of}
-    done = []
-    for row in table:
-        if row.reid and (told := words.get((row.scenario, row.defense))):
-            sentence = f"{row.verdict.sentence} {told[0].upper()}{told[1:]}."
-            row = replace(row, verdict=replace(row.verdict, sentence=sentence))  # noqa: PLW2901
-        done.append(row)
-    return tuple(done)
+    return tuple(
+        replace(row, verdict=with_stop(row.verdict, row, stopped)) if row.reid else row
+        for row in table
+    )
+
+
+def with_stop(verdict: Verdict, row: Row | None, stopped: Sequence[Stop]) -> Verdict:
+    """A verdict on a row; on a decided defense it says after how many targets it was."""
+    for stop in stopped if row else ():
+        mine = row and (stop.scenario, stop.defense) == (row.scenario, row.defense)
+        words = f"{stop.words[0].upper()}{stop.words[1:]}."
+        if mine and stop.decided and stop.targets < stop.of and words not in verdict.sentence:
+            return replace(verdict, sentence=f"{verdict.sentence} {words}")
+    return verdict
 
 
 def limits_of_stops(stopped: Sequence[Stop]) -> Iterator[str]:

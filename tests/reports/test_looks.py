@@ -11,9 +11,9 @@ from made_up import line, measured, study, table, trials
 
 from fedaudit.core.scenario import Study
 from fedaudit.core.trial import Trial
-from fedaudit.reports.comparison import Row
+from fedaudit.reports.comparison import Row, Verdict
 from fedaudit.reports.results import Stop
-from fedaudit.reports.stopping import limits_of_stops, standing, stops
+from fedaudit.reports.stopping import limits_of_stops, standing, stops, with_stop
 from fedaudit.stats.sequential import looks, shares
 from fedaudit.study.inventory import Inventory
 
@@ -108,6 +108,18 @@ def test_what_a_decided_defense_needs_no_more_is_not_lacking() -> None:
     # As does one of the control without a defense, on which its word rests.
     done, stopped, _ = _standing(asked, made, (*beyond, *cells("none", 3)))
     assert done[1].verdict.kind == "INCONCLUSIVE"
+
+
+def test_a_headline_says_where_its_row_stopped_and_once() -> None:
+    asked, made = sequential(16), line(4, 4)
+    (row,), stopped, _ = _standing(asked, made, ())
+    leak = Verdict("LEAK DEMONSTRATED", "Nobody was safe.", "high")
+    told = with_stop(leak, row, stopped)
+    assert told.sentence == "Nobody was safe. Stopped after 4 of 16 targets: decided."
+    assert with_stop(told, row, stopped) == told
+    assert with_stop(row.verdict, row, stopped) == row.verdict
+    assert with_stop(leak, None, stopped) == leak
+    assert with_stop(leak, replace(row, defense="dplc"), stopped) == leak
 
 
 def test_a_study_without_looks_is_as_ever() -> None:

@@ -125,6 +125,7 @@ def test_a_real_study_ends_where_it_is_decided(tmp_path: Path) -> None:
     first = results.rows[0]
     assert first.verdict.kind == "LEAK DEMONSTRATED"
     assert first.verdict.sentence.endswith("Stopped after 4 of 8 targets: decided.")
+    assert results.headline.sentence.count("topped after") == 0  # it is on sign
     assert not [line for line in results.limitations if "were not run" in line]
     again = CliRunner().invoke(cli, ["report", str(tmp_path / "run")], standalone_mode=False)
     assert "missing" not in again.stderr

@@ -49,9 +49,9 @@ def run_canaries(study: Study, job: FederationJob, folder: RunFolder) -> None:
     one = replace(study, scenarios=(replace(scenario, defenses=(defense,)),))
     line = ShownLine(job.scenario, job.defense)
     try:
-        (audit,) = audit_with_canaries(one, study.canaries, seed=study.seeds[0])
-        if audit.claim is not None and audit.claim.unit == "client":  # canaries of its own unit
-            (audit,) = audit_with_canaries(one, study.canaries, unit="client", seed=study.seeds[0])
+        whole = _units(one, one.scenarios[0], defense) == {"client"}
+        unit: Unit = "client" if whole else "image"
+        (audit,) = audit_with_canaries(one, study.canaries, unit=unit, seed=study.seeds[0])
         line = replace(line, audit=audit)
     except UsageError as error:
         line = replace(line, reason=str(error))
@@ -116,14 +116,19 @@ def audit_with_canaries(
 
 def _require_unit(study: Study, scenario: Scenario, defense: Choice) -> None:
     """Refuse a claim over other data than canaries are, before anything trains with them."""
-    alone = replace(study, scenarios=(replace(scenario, defenses=(defense,)),))
-    (verdict,) = defense_verdicts(alone)
-    units = {claim.unit for claim in verdict.over_rounds}
+    units = _units(study, scenario, defense)
     if units and not units & set(UNITS):
         raise UsageError(
             f"{defense.label} claims its ε for one {' or '.join(sorted(units))}, and canaries are "
             "images or clients: what they show says nothing of such a claim. Leave it out."
         )
+
+
+def _units(study: Study, scenario: Scenario, defense: Choice) -> set[str]:
+    """For one what a defense claims its ε."""
+    alone = replace(study, scenarios=(replace(scenario, defenses=(defense,)),))
+    (verdict,) = defense_verdicts(alone)
+    return {claim.unit for claim in verdict.over_rounds}
 
 
 def _audit(job: _Job, progress: Callable[[str, int, int], None]) -> CanaryAudit:

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -14,9 +15,11 @@ from fedaudit.core.training import LocalTraining
 from fedaudit.models.canary_network import WEIGHTS, canary_images, with_canaries
 from fedaudit.models.zoo import build
 from fedaudit.stats.gaussian_dp import mu_of_epsilon
-from fedaudit.study.canary_audit import audit_with_canaries
+from fedaudit.study.canary_audit import audit_with_canaries, run_canaries
 from fedaudit.study.canary_result import CanaryAudit
 from fedaudit.study.canary_training import Seen, Unit
+from fedaudit.study.jobs import FederationJob
+from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.shown_epsilon import require_enough, shown_epsilon
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -178,6 +181,25 @@ def test_canary_clients_come_near_a_claim_for_a_client_and_above_a_false_one() -
         "client_dp", epsilon=6.0, canaries=100, unit="client", method="fedavg", seen="model"
     )
     assert less.shown.gaussian < 3
+
+
+@pytest.mark.slow
+def test_a_study_gives_a_claim_for_a_client_canaries_that_are_clients() -> None:
+    scenario = Scenario(
+        "s",
+        network=Choice("lenet"),
+        method=Choice("fedavg"),
+        defenses=(Choice("client_dp"), Choice("none")),
+        federation=Federation(clients=2, rounds=1, held_out=2, identities=4),
+    )
+    study = Study("s", (scenario,), size=32, canaries=30)
+    folder = Mock(spec=RunFolder)
+    for defense in ("client_dp", "none"):
+        run_canaries(study, FederationJob("canaries", "s", defense), folder)
+    client, plain = (call.args[1] for call in folder.save_measurement.call_args_list)
+    assert client["audit"]["unit"] == "client"
+    assert client["audit"]["estimate"]["value"] >= 0
+    assert (plain["audit"]["unit"], plain["audit"]["estimate"]) == ("image", None)
 
 
 def test_canary_clients_need_a_claim_for_a_client() -> None:

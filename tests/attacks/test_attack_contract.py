@@ -61,7 +61,7 @@ TINY: dict[str, dict[str, Any]] = {
         "refine_steps": 4,
         "cache": "off",
     },
-    "subspace_matching": {"steps": 9, "polish": 2},
+    "subspace_matching": {"steps": 10, "polish": 2},
     "spear": {"samples": 600},
     "imprint": {"bins": 64},
     "trap_weights": {"rows": 128},

@@ -32,8 +32,9 @@ def repair(*, run: Path) -> int:
         say(f"set aside: {key}")
     if made.relisted:
         say("note: the list of hashes was lost; the new one vouches from now on only", err=True)
-    say(f"{run}: {made.done} jobs are whole, {made.missing} to do")
-    return INCONCLUSIVE if made.missing else OK
+    undone = _undone(run, made.missing)
+    say(f"{run}: {made.done} jobs are whole, {undone} to do")
+    return INCONCLUSIVE if undone else OK
 
 
 @click.command(
@@ -52,5 +53,16 @@ def merge(*, into: Path, other: tuple[Path, ...]) -> int:
     made = repairs.merge(into, other)
     for key in made.unlike:
         say(f"note: {key} has other results in two folders; that of {into} stays", err=True)
-    say(f"{into}: {made.copied} jobs copied, {made.missing} are missing in all")
-    return INCONCLUSIVE if made.missing or made.unlike else OK
+    undone = _undone(into, made.missing)
+    say(f"{into}: {made.copied} jobs copied, {undone} are missing in all")
+    return INCONCLUSIVE if undone or made.unlike else OK
+
+
+def _undone(run: Path, missing: int) -> int:
+    """How many of the missing jobs are to do: what a sequential study has decided needs none."""
+    from fedaudit.reports.build import stops_of  # noqa: PLC0415 - imports torch
+    from fedaudit.study import manifest, session  # noqa: PLC0415 - imports torch
+
+    if not missing or not manifest.read(run).study.sequential:
+        return missing
+    return len(stops_of(*session.open_report(run))[1])

@@ -1,5 +1,6 @@
 """Which cells a study that stops where it is decided runs, and when."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import make_dataclass, replace
 from pathlib import Path
@@ -130,3 +131,13 @@ def test_a_real_study_ends_where_it_is_decided(tmp_path: Path) -> None:
     again = CliRunner().invoke(cli, ["report", str(tmp_path / "run")], standalone_mode=False)
     assert "missing" not in again.stderr
     assert summary(tmp_path / "run").state == "finished"
+    for what, says in (("repair", "0 to do"), ("merge", "0 jobs copied, 0 are missing in all")):
+        other = [shutil.copytree(tmp_path / "run", tmp_path / "copy")] if what == "merge" else []
+        runs = ["runs", what, str(tmp_path / "run"), *map(str, other)]
+        done = CliRunner().invoke(cli, runs, standalone_mode=False)
+        assert (done.exception, done.return_value) == (None, 0)
+        assert says in done.stdout
+    next((tmp_path / "run" / "cells").glob("fresh--none--analytic--audit--t001--*.json")).unlink()
+    runs = ["runs", "repair", str(tmp_path / "run")]
+    done = CliRunner().invoke(cli, runs, standalone_mode=False)
+    assert (done.return_value, "0 to do" in done.stdout) == (3, False)  # no longer decided

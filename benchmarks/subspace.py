@@ -176,7 +176,8 @@ def measure(
     line: Line, size: int, seed: int, judge: Judge, options: argparse.Namespace, kept: list[Row]
 ) -> None:
     """Attack one network's updates, but for those whose rows are `kept` already."""
-    faces, attacked = judge.faces, PAIRS[0 if line.training else seed % len(PAIRS)]
+    faces = judge.faces
+    attacked = options.people or PAIRS[0 if line.training else seed % len(PAIRS)]
     done = {row["number"] for row in kept if (row["batch"], row["seed"]) == (size, seed)}
     if done >= set(range(options.targets)):
         return
@@ -344,12 +345,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--targets", type=int, default=2, help="batches a seed")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
     parser.add_argument("--steps", type=int, help="of Adam; the attack's own if not given")
+    parser.add_argument("--mends", type=int, help="at most; the attack's own if not given")
+    parser.add_argument("--people", nargs=2, help="who is attacked; of `PAIRS` if not given")
     parser.add_argument("--cost", action="store_true", help="cost of a step, and nothing else")
     parser.add_argument("--maps", action="store_true", help="closed forms alone, no search")
     parser.add_argument("--results", type=Path, metavar="FILE", help="keep rows, and go on")
     parser.add_argument("--chart", metavar="FILE", help="with --cost: a picture of it")
     options = parser.parse_args(arguments)
-    options.settings = {"steps": options.steps} if options.steps else {}
+    given = {"steps": options.steps, "mends": options.mends}
+    options.settings = {name: value for name, value in given.items() if value is not None}
     torch.set_num_threads(1)
     faces = openpeople(size=SIZE)
     if options.maps:

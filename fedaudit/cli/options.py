@@ -98,6 +98,13 @@ sequential_option = click.option(
     help="Attack no more targets than the verdicts need; intervals allow for the looks.",
 )
 
+tensorboard_option = click.option(
+    "--tensorboard",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write progress and scores there for TensorBoard (pip install 'fedaudit[tensorboard]').",
+)
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -112,6 +119,7 @@ class RunOptions:
     retry_failed: bool = False
     budget: float | None = None
     sequential: bool = False
+    tensorboard: Path | None = None
 
 
 def run_options(command: Callable[..., int]) -> Callable[..., int]:
@@ -129,6 +137,7 @@ def run_options(command: Callable[..., int]) -> Callable[..., int]:
         fail_on_option,
         encrypt_option,
         evidence_option,
+        tensorboard_option,
         sequential_option,
         budget_option,
         retry_failed_option,

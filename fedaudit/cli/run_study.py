@@ -3,7 +3,8 @@
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,10 +15,13 @@ from fedaudit.cli.ending import OK, interrupted
 from fedaudit.cli.options import RunOptions
 from fedaudit.cli.plan import plan
 from fedaudit.cli.say import say
+from fedaudit.cli.tensorboard_log import tensorboard_log
 from fedaudit.core.errors import StorageError
 from fedaudit.core.scenario import Study
 from fedaudit.reports.build import decided
 from fedaudit.study.execution import execution
+from fedaudit.study.scheduler import Event
+from fedaudit.study.session import Opened
 
 
 def run_study(study: Study, output: Path, options: RunOptions) -> int:
@@ -35,19 +39,33 @@ def run_study(study: Study, output: Path, options: RunOptions) -> int:
         return OK
     again = shlex.join(["fedaudit", *sys.argv[1:]])
     place = options.place
+
+    @contextmanager
+    def watch(opened: Opened) -> Iterator[Callable[[Event], None]]:
+        with progress(opened.todo, place.make().slots, quiet=options.quiet) as show:
+
+            def show_and_log(event: Event) -> None:
+                show(event)
+                log(opened, event)
+
+            yield show_and_log
+
     try:
-        with execution(
-            study,
-            output,
-            command=kept_command(sys.argv[1:]),
-            evidence=options.evidence,
-            place=place,
-            retry_failed=options.retry_failed,
-            budget=options.budget,
-            look=decided,
-            watch=lambda opened: progress(opened.todo, place.make().slots, quiet=options.quiet),
-            note=lambda message: say(message, err=True),
-        ) as finished:
+        with (
+            tensorboard_log(options.tensorboard, output) as log,
+            execution(
+                study,
+                output,
+                command=kept_command(sys.argv[1:]),
+                evidence=options.evidence,
+                place=place,
+                retry_failed=options.retry_failed,
+                budget=options.budget,
+                look=decided,
+                watch=watch,
+                note=lambda message: say(message, err=True),
+            ) as finished,
+        ):
             return conclude(
                 output,
                 finished.evidence,

@@ -1,4 +1,8 @@
+import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,3 +77,45 @@ def test_no_color(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
         happen(show)
     assert "\x1b[" not in capsys.readouterr().err
     assert Path(console.__file__).name == "console.py"
+
+
+def test_tensorboard_has_progress_and_scores(
+    fedaudit: Callable[..., int],
+    fakes: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = ("run", "study.toml", "--tensorboard", "log")
+    fakes.settings.update({"fail": ["fresh--none--quick--audit--t003"], "objective": 0.25})
+    assert fedaudit(*run) == 4
+    fakes.settings.pop("fail")
+    assert fedaudit(*run, "--retry-failed") == 0
+    events = reader.EventAccumulator(str(tmp_path / "log")).Reload()
+
+    def curve(name: str) -> list[tuple[int, float]]:
+        return [(event.step, event.value) for event in events.Scalars(name)]
+
+    steps = [(n, float(n)) for n in range(1, fakes.JOBS)]
+    last = (fakes.JOBS, float(fakes.JOBS))
+    done = curve("jobs/done")
+    assert (len(done), done[0], done[-1]) == (fakes.JOBS + 1, steps[0], last)
+    assert [value for _, value in curve("jobs/failed")][-2:] == [1.0, 0.0]
+    assert all(event.value > 0 for event in events.Scalars("jobs/a_minute"))
+    line = "fresh/none/quick/audit"
+    assert sorted(curve(f"objective/{line}")) == [(n, 0.25) for n in range(4)]
+    for step, value in curve(f"ssim/{line}"):
+        (file,) = tmp_path.glob(f"runs/study/cells/{line.replace('/', '--')}--t{step:03d}*.json")
+        assert f"{value:.4f}"[:5] in file.read_text()
+    assert curve("ssim/fresh/none/quick/prior_only") != curve(f"ssim/{line}")
+
+    capsys.readouterr()
+    assert fedaudit("run", "study.toml", "--tensorboard", "runs/study/log") == 2
+    assert "Choose a folder beside it." in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert fedaudit("run", "study.toml", "--tensorboard", "file/log") == 4
+    assert re.search("cannot write 'file/log'", capsys.readouterr().err)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert fedaudit(*run) == 2
+    assert "pip install 'fedaudit[tensorboard]'" in capsys.readouterr().err

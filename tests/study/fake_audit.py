@@ -113,7 +113,7 @@ def run_cell(
         cell,
         (score,),
         None,
-        float("nan"),
+        settings.get("objective", float("nan")),
         1,
         1,
         0.1,

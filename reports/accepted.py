@@ -56,7 +56,7 @@ def read_accepted(path: Path) -> dict[str, Acceptance]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{str(path)!r} is no text in UTF-8.") from error
     try:
-        parsed = TypeAdapter(_File).validate_python(tomllib.loads(text))
+        content = TypeAdapter(_File).validate_python(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{str(path)!r} is no TOML file: {error}.") from error
     except ValidationError as error:
@@ -66,7 +66,7 @@ def read_accepted(path: Path) -> dict[str, Acceptance]:
             f"{str(path)!r}: {place}: {first['msg']}. `fedaudit accept` writes such entries: "
             "[accepted.FINGERPRINT] with reason, owner, expires = 2027-01-31."
         ) from error
-    return dict(parsed.accepted)
+    return dict(content.accepted)
 
 
 def write_accepted(path: Path, accepted: Mapping[str, Acceptance]) -> None:
@@ -80,13 +80,13 @@ def write_accepted(path: Path, accepted: Mapping[str, Acceptance]) -> None:
         lines += [
             "",
             f"[accepted.{fingerprint}]",
-            f"reason = {_quoted(one.reason)}",
-            f"owner = {_quoted(one.owner)}",
+            f"reason = {_quote(one.reason)}",
+            f"owner = {_quote(one.owner)}",
             f"expires = {one.expires.isoformat()}",
         ]
     write_atomically(path, ("\n".join(lines) + "\n").encode())
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     """A TOML string: JSON's, but for one control character."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

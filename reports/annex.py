@@ -49,15 +49,15 @@ class AnnexRow:
 
 def annex(results: Results) -> tuple[AnnexRow, ...]:
     """All rows: those of classes of attack, of how it was measured, of laws."""
-    laws = _of_laws(results, _identified(results))
+    laws = _of_laws(results, _reidentification(results))
     return (*_of_classes(results), *_of_measurement(results), *laws)
 
 
 def _of_classes(results: Results) -> Iterator[AnnexRow]:
     for standard, subject, code in _CLASSES:
         mine = [c for c in results.coverage if c.executed and _names(c, code)]
-        tested = "; ".join(f"{c.attack_class}: {c.result}" for c in mine)
-        yield AnnexRow(standard, f"{code}, {subject}", tested)
+        outcomes = "; ".join(f"{c.attack_class}: {c.result}" for c in mine)
+        yield AnnexRow(standard, f"{code}, {subject}", outcomes)
 
 
 def _names(line: Coverage, code: str) -> bool:
@@ -66,14 +66,14 @@ def _names(line: Coverage, code: str) -> bool:
 
 def _of_measurement(results: Results) -> Iterator[AnnexRow]:
     pairs = [c for c in results.ceilings if c.impostor_pairs]
-    calibrated = "; ".join(
+    calibration = "; ".join(
         dict.fromkeys(
             f"match threshold {c.threshold:.2f} at a false match rate of {c.fmr:g}, from "
             f"{c.impostor_pairs:,} pairs of different people"
             for c in pairs
         )
     )
-    yield AnnexRow("ISO/IEC 19795-1:2021", "false match rate", calibrated, CONTROLS)
+    yield AnnexRow("ISO/IEC 19795-1:2021", "false match rate", calibration, CONTROLS)
     ran = [c.attack_class for c in results.coverage if c.executed]
     attempts = (
         f"attacks of {len(ran)} {'class' if len(ran) == 1 else 'classes'}: {'; '.join(ran)}"
@@ -82,37 +82,35 @@ def _of_measurement(results: Results) -> Iterator[AnnexRow]:
     )
     tests = "8.2.3: adversarial testing, under the threat model of 6.2"
     yield AnnexRow("ISO/IEC 27559:2022", tests, attempts, METHOD)
-    claimed = dict.fromkeys(defense_name(x.defense) for x in results.defenses if x.claims)
+    names = dict.fromkeys(defense_name(x.defense) for x in results.defenses if x.claims)
     guarantees = (
-        f"the claims of {', '.join(claimed)} are read with their unit, neighbors, accountant and "
+        f"the claims of {', '.join(names)} are read with their unit, neighbors, accountant and "
         "sampling; an ε is not tested by these attacks unless a row of the coverage says so"
-        if claimed
+        if names
         else ""
     )
     unit = "privacy unit, neighbor relation, accountant, sampling, trust model"
     yield AnnexRow("NIST SP 800-226 (2025)", unit, guarantees, DEFENSES)
 
 
-def _of_laws(results: Results, identified: str) -> Iterator[AnnexRow]:
-    deployed = ", ".join(defense_name(name) for name in results.deployed if name != "none")
-    measure = f"effect of what is deployed ({deployed}): {identified}" if deployed else ""
+def _of_laws(results: Results, reid: str) -> Iterator[AnnexRow]:
+    defenses = ", ".join(defense_name(name) for name in results.deployed if name != "none")
+    measure = f"effect of what is deployed ({defenses}): {reid}" if defenses else ""
     gdpr, act, opinion = "GDPR, (EU) 2016/679", "EU AI Act, (EU) 2024/1689", "EDPB Opinion 28/2024"
     biometric = "Art. 4(14), 9(1), 35(7): biometric data, impact assessment"
-    yield AnnexRow(gdpr, biometric, identified, VERDICT)
+    yield AnnexRow(gdpr, biometric, reid, VERDICT)
     yield AnnexRow(
-        gdpr, "Art. 32(1)(d): tests of technical measures", measure if identified else "", VERDICT
+        gdpr, "Art. 32(1)(d): tests of technical measures", measure if reid else "", VERDICT
     )
-    yield AnnexRow(
-        act, "Art. 15(5): resilience against confidentiality attacks", identified, VERDICT
-    )
+    yield AnnexRow(act, "Art. 15(5): resilience against confidentiality attacks", reid, VERDICT)
     likely = "¶55, 58: structured tests by attacks, and their record"
-    context = f"{identified}; release context as declared, not examined" if identified else ""
+    context = f"{reid}; release context as declared, not examined" if reid else ""
     yield AnnexRow(opinion, likely, context, VERDICT)
     status = "status of a model under the GDPR: its resistance to attacks"
     yield AnnexRow("CNIL, AI how-to sheets (22 July 2025)", status, context, VERDICT)
 
 
-def _identified(results: Results) -> str:
+def _reidentification(results: Results) -> str:
     """How many came back in the headline's row, else in the worst; "" where none was tested."""
     place = results.headline_row
     rows = [row for row in results.rows if row.reid] if place is None else [results.rows[place]]

@@ -158,36 +158,36 @@ def summary(path: Path, name: str = "") -> RunSummary:
         path: The folder.
         name: How to call it; its own name by default.
     """
-    stated = _stated(path)
-    rates = stated.rates if stated else ()
-    place = stated.headline_row if stated else None
+    statement = _statement(path)
+    rates = statement.rates if statement else ()
+    place = statement.headline_row if statement else None
     reid = rates[place] if place is not None and 0 <= place < len(rates) else None
     counts = [rate.n for rate in rates if rate]
-    source = stated.provenance if stated else _Provenance()
-    known = RunSummary(
+    source = statement.provenance if statement else _Provenance()
+    entry = RunSummary(
         name=name or path.name,
         path=path,
-        study=stated.study if stated else "",
-        started=_text(stated.this_run.get("/provenance/started")) if stated else "",
-        verdict=stated.headline.kind if stated else None,
-        sentence=stated.headline.sentence if stated else "",
-        severity=stated.headline.severity if stated else None,
-        deployed=stated.deployed if stated else (),
-        limit=stated.settings.reid_limit if stated else 0.05,
+        study=statement.study if statement else "",
+        started=_text(statement.this_run.get("/provenance/started")) if statement else "",
+        verdict=statement.headline.kind if statement else None,
+        sentence=statement.headline.sentence if statement else "",
+        severity=statement.headline.severity if statement else None,
+        deployed=statement.deployed if statement else (),
+        limit=statement.settings.reid_limit if statement else 0.05,
         reid=reid,
-        explained=bool(stated and stated.explanation),
+        explained=bool(statement and statement.explanation),
         people=reid.n if reid else max(counts, default=None),
         size=size_of(path),
         build=" ".join(filter(None, (source.fedaudit, (source.git_commit or "")[:12]))),
     )
     try:
         read = manifest.read(path)
-        state, why = _state(path, read, stated.stops if stated else ())
+        state, why = _state(path, read, statement.stops if statement else ())
         removals = read_removals(path)
     except FedauditError as error:
-        return replace(known, why=str(error).replace(str(path), known.name))
+        return replace(entry, why=str(error).replace(str(path), entry.name))
     return replace(
-        known,
+        entry,
         study=read.study.name,
         started=read.started,
         deployed=read.study.audited,
@@ -196,7 +196,7 @@ def summary(path: Path, name: str = "") -> RunSummary:
         evidence=read.evidence,
         sealed=read.study.encrypt_evidence,
         removed=tuple(one.sentence for one in removals),
-        build=known.build or read.fedaudit,
+        build=entry.build or read.fedaudit,
     )
 
 
@@ -217,18 +217,18 @@ def _text(value: object) -> str:
 
 
 def _state(path: Path, read: Manifest, stops: tuple[Stop, ...]) -> tuple[State, str]:
-    found = hash_list.compare(path, hash_list.read(path)) if hash_list.root(path) else None
-    if found and (names := (*found.altered, *found.missing)):
+    differences = hash_list.compare(path, hash_list.read(path)) if hash_list.root(path) else None
+    if differences and (names := (*differences.altered, *differences.missing)):
         return "altered", first_few(names, 1)
     folder = RunFolder(path)
     without = [job.key for job in read.jobs if not folder.files(job.kind, job.key)[0].exists()]
     undone = len(without) - len(beyond([stop for stop in stops if stop.decided], without))
-    if undone or found is None:
+    if undone or differences is None:
         return "unfinished", f"{undone} of {len(read.jobs)} jobs have no result"
     return "finished", ""
 
 
-def _stated(path: Path) -> _Stated | None:
+def _statement(path: Path) -> _Stated | None:
     try:
         return _adapter().validate_json(regular_file.read_bytes(path / "results.json"))
     except (OSError, FedauditError, ValidationError, RecursionError):

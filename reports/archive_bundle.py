@@ -35,32 +35,32 @@ def write_bundle(
         output.mkdir(mode=0o700, parents=True, exist_ok=True)
     if any(output.iterdir()):
         raise ConfigError(f"{str(output)!r} is not empty. Choose a new folder for --bundle.")
-    runs, known = list_runs(directory), dict[str, Results]()
+    runs, pages = list_runs(directory), dict[str, Results]()
     for number, run in enumerate(runs, 1):
         if run.state == "unreadable" or run.verdict is None:
             note(f"{number} of {len(runs)}: {run.name}: listed only: {run.why or 'no results'}")
             continue
         try:
             results, (folder, _, _) = results_of(run.path), open_report(run.path)
-            shown = page(folder, results, evidence if run.evidence == "full" else "redacted")
+            html = page(folder, results, evidence if run.evidence == "full" else "redacted")
         except FedauditError as error:
             note(f"{number} of {len(runs)}: {run.name}: listed only: {error}")
             continue
-        known[run_id(run)] = results
+        pages[run_id(run)] = results
         place = output / "runs" / run_id(run)
         with storage_errors(place):
             place.mkdir(mode=0o700, parents=True)
-        write_atomically(place / "report.html", shown)
+        write_atomically(place / "report.html", html)
         write_atomically(place / "results.json", canonical_bytes(results))
         note(f"{number} of {len(runs)}: {run.name}")
-    listed = [run if run_id(run) in known else replace(run, state="unreadable") for run in runs]
-    for later, earlier in predecessors(listed).items():
+    entries = [run if run_id(run) in pages else replace(run, state="unreadable") for run in runs]
+    for later, earlier in predecessors(entries).items():
         first = run_id(earlier)
         name = next(run.name for run in runs if run_id(run) == later)
         with storage_errors(output):
             (output / "diffs").mkdir(mode=0o700, exist_ok=True)
-        changed = difference_page(known[first], known[later], (earlier.name, name))
-        write_atomically(output / "diffs" / f"{first}-{later}.html", changed.encode())
-    index = index_page(listed, directory.resolve().name, live=False)
+        diff = difference_page(pages[first], pages[later], (earlier.name, name))
+        write_atomically(output / "diffs" / f"{first}-{later}.html", diff.encode())
+    index = index_page(entries, directory.resolve().name, live=False)
     write_atomically(output / "index.html", index.encode())
-    return len(known)
+    return len(pages)

@@ -70,12 +70,12 @@ def difference_page(before: Results, after: Results, names: tuple[str, str]) -> 
         after: The later one.
         names: What they are called.
     """
-    found: Differences = compare_runs(before, after)
+    differences: Differences = compare_runs(before, after)
     both = sha256(canonical_bytes(before) + canonical_bytes(after)).hexdigest()
     content = {
-        "d": text.clean(found),
+        "d": text.clean(differences),
         "heads": HEADS,
-        "rows": difference_table(found),
+        "rows": difference_table(differences),
         "names": tuple(map(text.visible, names)),
         "version": VERSION,
         "schema": "difference of two runs",

@@ -54,11 +54,11 @@ class ArchiveServer(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """What to open."""
+        """URL of the list of runs."""
         return f"http://{LOOPBACK}:{self.server_port}/{self.token}/"
 
     def look(self) -> tuple[RunSummary, ...]:
-        """List the runs again."""
+        """Read the list of runs anew."""
         runs = list_runs(self.directory)
         self.runs = {run_id(run): run for run in runs}
         return runs
@@ -94,31 +94,31 @@ class _Handler(BaseHTTPRequestHandler):
             raise _RefusedError(HTTPStatus.MISDIRECTED_REQUEST, "this is no server of that name")
         if self.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
             raise _RefusedError(HTTPStatus.FORBIDDEN, "another site asked for this")
-        asked = urlsplit(self.path)
-        _, _, rest = asked.path.partition("/")
+        url = urlsplit(self.path)
+        _, _, rest = url.path.partition("/")
         token, *place = rest.split("/")
         if not hmac.compare_digest(token.encode(), server.token.encode()):
             raise _RefusedError(HTTPStatus.FORBIDDEN, "open the printed address")
         match place:
             case [""]:
-                shown = index_page(server.look(), server.directory.resolve().name, live=True)
-                return HTTPStatus.OK, shown.encode(), KEPT["report.html"]
+                html = index_page(server.look(), server.directory.resolve().name, live=True)
+                return HTTPStatus.OK, html.encode(), KEPT["report.html"]
             case ["runs", name, file] if file in KEPT:
-                content = self._kept(self._run(name), file)
+                content = self._read(self._run(name), file)
                 return HTTPStatus.OK, content, KEPT[file]
             case ["diffs", pair] if pair.endswith(".html") and pair.count("-") == 1:
                 return self._difference(*pair.removesuffix(".html").split("-"))
             case ["diff"]:
-                chosen = parse_qs(asked.query, max_num_fields=2)
-                before, after = (chosen.get(key, [""])[0] for key in ("before", "after"))
+                query = parse_qs(url.query, max_num_fields=2)
+                before, after = (query.get(key, [""])[0] for key in ("before", "after"))
                 return self._difference(before, after)
         raise _RefusedError(HTTPStatus.NOT_FOUND, "there is no such page")
 
     def _difference(self, *names: str) -> tuple[HTTPStatus, bytes, str]:
         before, after = (self._run(name) for name in names)
         old, new = results_of(before.path), results_of(after.path)
-        shown = difference_page(old, new, (before.name, after.name))
-        return HTTPStatus.OK, shown.encode(), KEPT["report.html"]
+        html = difference_page(old, new, (before.name, after.name))
+        return HTTPStatus.OK, html.encode(), KEPT["report.html"]
 
     def _run(self, name: str) -> RunSummary:
         if not self.server.runs:
@@ -127,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise _RefusedError(HTTPStatus.NOT_FOUND, "there is no such run")
         return self.server.runs[name]
 
-    def _kept(self, run: RunSummary, file: str) -> bytes:
+    def _read(self, run: RunSummary, file: str) -> bytes:
         try:
             return regular_file.read_bytes(run.path / file)
         except FileNotFoundError as error:
@@ -152,7 +152,7 @@ class _RefusedError(Exception):
 
 
 def _policy() -> str:
-    """Of every answer: no script but ours, whatever a kept page says; no request to anywhere."""
+    """Content security policy of every answer: our script alone, and no request to elsewhere."""
     ours = " ".join(map(source_hash, scripts()))
     return "; ".join(
         (

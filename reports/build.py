@@ -78,7 +78,7 @@ def build_report(path: Path, evidence: Evidence) -> Results:
         RunFolderError: Not a run folder, or one that cannot be read.
         StorageError: The folder cannot be written.
     """
-    folder, results = _opened(path)
+    folder, results = _open(path)
     write_atomically(path / "results.json", canonical_bytes(results))
     write_atomically(path / "report.html", page(folder, results, evidence))
     return results
@@ -95,10 +95,10 @@ def page(folder: RunFolder, results: Results, evidence: Evidence) -> bytes:
 
 def results_of(path: Path) -> Results:
     """The summary of a run folder; nothing is written. It raises as `build_report` does."""
-    return _opened(path)[1]
+    return _open(path)[1]
 
 
-def _opened(path: Path) -> tuple[RunFolder, Results]:
+def _open(path: Path) -> tuple[RunFolder, Results]:
     folder, manifest, stock = open_report(path)
     trials = Trials(stock.trials)
     with _fitting(path):
@@ -126,7 +126,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
     """Everything a report shows, as data."""
     study = manifest.study
     galleries = _galleries(folder, study)
-    gallery = next((known for known in galleries.values() if known), None)
+    gallery = next((tops for tops in galleries.values() if tops), None)
     settings = Settings(
         reid_limit=study.reid_limit,
         confidence=0.95,
@@ -139,16 +139,16 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
     table, stopped, lacking = standing(
         study, stock, trials, rows(study, trials, worth, settings, gallery, source, units)
     )
-    known = ceilings(study, galleries)
-    checks = controls(study, trials, table, gallery, source, known)
+    tops = ceilings(study, galleries)
+    checks = controls(study, trials, table, gallery, source, tops)
     if failed(checks):
         table = invalidated(table, settings)
-    members, shown = memberships(folder, study, stock), shown_lines(folder, study, stock)
-    exposed = exposures(study, trials, table, source)
+    members, epsilons = memberships(folder, study, stock), shown_lines(folder, study, stock)
+    cells = exposures(study, trials, table, source)
     verdict, place = headline(table, settings, study.audited, checks, _not_run(study, table))
     verdict = with_stop(verdict, None if place is None else table[place], stopped)
     lines = defense_lines(study, trials, table)
-    thresholds = {name: known.threshold if known else None for name, known in galleries.items()}
+    thresholds = {name: tops.threshold if tops else None for name, tops in galleries.items()}
     results = Results(
         schema_version=SCHEMA_VERSION,
         study=study.name,
@@ -164,9 +164,9 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         ),
         rows=table,
         defenses=lines,
-        exposures=exposed,
+        exposures=cells,
         contrasts=contrasts(study, trials),
-        ceilings=known,
+        ceilings=tops,
         other_ceilings=tuple(
             line
             for judge in study.judges[1:]
@@ -180,15 +180,15 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         ),
         findings=findings(
             table,
-            exposed,
+            cells,
             (
                 *recorded.findings_of(study, source.protections, table),
                 *membership_findings(study, members),
-                *privacy_findings(study, shown),
+                *privacy_findings(study, epsilons),
             ),
         ),
         membership=members,
-        shown_epsilon=shown,
+        shown_epsilon=epsilons,
         exhibits=exhibits(study, trials, table, thresholds),
         matrices=evidence_matrices(lines, trials, thresholds),
         points=points(trials),
@@ -239,14 +239,14 @@ def stops_of(
 def _not_run(study: Study, table: tuple[Row, ...]) -> tuple[str, ...]:
     """Deployed lines of the study that have no result."""
     there = {(row.scenario, row.defense, row.attack) for row in table}
-    asked = (
+    lines = (
         (scenario.name, label, attack.label)
         for scenario in study.scenarios
         for label in study.audited
         if label in {defense.label for defense in scenario.defenses}
         for attack in scenario.attacks
     )
-    return tuple(f"{s}, {d}, {a}" for s, d, a in asked if (s, d, a) not in there)
+    return tuple(f"{s}, {d}, {a}" for s, d, a in lines if (s, d, a) not in there)
 
 
 def _explanation(folder: RunFolder) -> Explanation | None:
@@ -273,19 +273,19 @@ def _galleries(folder: RunFolder, study: Study, judge: str = "") -> dict[str, Ga
 
 def _gallery(folder: RunFolder, study: Study, federation: Federation, judge: str) -> Gallery | None:
     name = gallery_name(study, federation, judge)
-    kept = folder.shared_tensors(name)
-    if kept is None and (folder.recipients or f"{name}.safetensors" in folder.removed):
+    pack = folder.shared_tensors(name)
+    if pack is None and (folder.recipients or f"{name}.safetensors" in folder.removed):
         return read_numbers(folder.path, name)
-    return None if kept is None else gallery_of_packed(kept, fmr=study.fmr)
+    return None if pack is None else gallery_of_packed(pack, fmr=study.fmr)
 
 
 def _utilities(
     folder: RunFolder, study: Study, stock: Inventory
 ) -> Iterator[tuple[tuple[str, str], Utility]]:
-    done = set(stock.done)
+    keys = set(stock.done)
 
     def of(jobs: tuple[TrainJob, ...]) -> list[Utility]:
-        trainings = [_utility(folder, job.key) for job in jobs if job.key in done]
+        trainings = [_utility(folder, job.key) for job in jobs if job.key in keys]
         return [utility for utility in trainings if utility]
 
     for scenario in study.scenarios:
@@ -296,30 +296,30 @@ def _utilities(
 
 
 def _utility(folder: RunFolder, key: str) -> Utility | None:
-    """Of one training; None where it was not measured."""
-    measured = folder.measured(key).get("utility")
+    """Utility that a training job measured; None where it was not measured."""
+    value = folder.measured(key).get("utility")
     file = folder.files(MODELS, key)[0]
-    return None if measured is None else read_as(Utility, measured, file)
+    return None if value is None else read_as(Utility, value, file)
 
 
 def _pictures(folder: RunFolder, results: Results) -> Iterator[tuple[tuple[str, int], Picture]]:
     """What the gallery and the verdict card show."""
-    wanted = {(e.cell, e.image) for e in results.exhibits}
-    wanted |= {(e.prior_cell, e.image) for e in results.exhibits if e.prior_cell}
+    places = {(e.cell, e.image) for e in results.exhibits}
+    places |= {(e.prior_cell, e.image) for e in results.exhibits if e.prior_cell}
     rows = (row for matrix in results.matrices for row in matrix.rows)
-    wanted |= {(c.cell, c.image) for row in rows for c in row.cells if c}
+    places |= {(c.cell, c.image) for row in rows for c in row.cells if c}
     worst = (row.measurement.worst for row in results.rows if row.measurement)
-    wanted |= {(place.cell, place.image) for place in worst if place}
-    for key, image in sorted(wanted):
+    places |= {(place.cell, place.image) for place in worst if place}
+    for key, image in sorted(places):
         trial = folder.trial(key)
-        kept = folder.evidence(trial.cell.scenario, trial.cell.target) or {}
+        photos = folder.evidence(trial.cell.scenario, trial.cell.target) or {}
         name = f"portrait/{trial.images[image].person}" if trial.of == "people" else "images"
-        original = kept.get(name)
-        drawn = folder.tensors(key)
+        original = photos.get(name)
+        tensors = folder.tensors(key)
         if original is not None and trial.of == "photos":
-            chosen = drawn.get("originals")  # of a client's many photos, those that are meant
-            original = original[image if chosen is None else int(chosen[image])]
-        yield (key, image), Picture(original, drawn["images"][image])
+            index = tensors.get("originals")  # of a client's many photos, those that are meant
+            original = original[image if index is None else int(index[image])]
+        yield (key, image), Picture(original, tensors["images"][image])
 
 
 def _ledger(scenario: Scenario, study: Study, source: SourceFacts) -> Ledger:

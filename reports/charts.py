@@ -132,7 +132,7 @@ def draw(
         right: Room right of the plot for a column of values.
         bottom: Room below it for the x axis.
     """
-    checked = schemapi.DEBUG_MODE
+    debug = schemapi.DEBUG_MODE
     chart = alt.LayerChart(layer=list(layers))
     spec = chart.properties(
         width=width - left - right,
@@ -140,7 +140,7 @@ def draw(
         background="transparent",
         padding={"left": left, "top": 8, "right": right, "bottom": bottom},
         autosize=alt.AutoSizeParams(type="none"),
-    ).to_dict(validate=checked)
+    ).to_dict(validate=debug)
     spec.pop("$schema", None)
     spec["config"] = _config()
     return _trim(vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE))
@@ -201,24 +201,24 @@ def _trim(svg: str) -> Markup:
     new.set("height", size[1])
     new.set("aria-hidden", "true")
     new.set("focusable", "false")
-    new.extend(_kept(root))
-    escaped = ET.tostring(new, encoding="unicode")
-    return Markup(escaped)  # nosec B704
+    new.extend(_visible_shapes(root))
+    markup = ET.tostring(new, encoding="unicode")
+    return Markup(markup)  # nosec B704
 
 
-def _kept(parent: ET.Element) -> Iterator[ET.Element]:
+def _visible_shapes(parent: ET.Element) -> Iterator[ET.Element]:
     for child in parent:
         name = child.tag.removeprefix(_SVG)
-        hidden = child.get("display") == "none" or child.get("opacity") == "0"
+        is_invisible = child.get("display") == "none" or child.get("opacity") == "0"
         backdrop = child.get("class") == "background" and child.get("stroke") is None
-        if name not in _ELEMENTS or hidden or backdrop:
+        if name not in _ELEMENTS or is_invisible or backdrop:
             continue
         element = ET.Element(name)
         for key, value in child.attrib.items():
             if key in _ATTRIBUTES and not (key == "opacity" and value == "1"):
                 element.set(key, value if key in {"fill", "stroke"} else _round(value))
         element.text = child.text
-        element.extend(_kept(child))
+        element.extend(_visible_shapes(child))
         if name == "g" and len(element) == 0:
             continue
         if name == "g" and not element.attrib and len(element) == 1:

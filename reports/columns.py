@@ -80,7 +80,7 @@ class Column(Generic[T_contra]):
 
 
 def metric(facts: MetricFacts) -> Column[Row | DefenseLine | Exposure]:
-    """The column of a metric of images, as it says of itself."""
+    """The column of an image metric, declared by the metric itself."""
 
     def cell(x: Row | DefenseLine | Exposure, scene: Scene) -> Cell:
         values = x.measurement.metrics if x.measurement else {}
@@ -91,7 +91,7 @@ def metric(facts: MetricFacts) -> Column[Row | DefenseLine | Exposure]:
 
 
 def of_defenses(metrics: Sequence[MetricFacts]) -> tuple[Column[DefenseLine], ...]:
-    """What each defense buys, under the strongest attack on it."""
+    """Columns of the comparison of defenses, each under the strongest attack on it."""
     return (
         Column(lambda x, _: Cell(x.scenario), name="scenario"),
         Column(_defense, "Defense", "role; strongest attack", "defense"),
@@ -108,23 +108,23 @@ def of_defenses(metrics: Sequence[MetricFacts]) -> tuple[Column[DefenseLine], ..
         Column(_worst, "Worst cosine ↓", "no unit, −1–1", "worst cosine"),
         *map(metric, metrics),
         Column(_accuracy, "Verification ↑", ACCURACY, "accuracy"),
-        Column(_untrained, name="untrained"),
+        Column(_without_training, name="untrained"),
         Column(_central, name="central"),
-        Column(_lost, "Accuracy lost ↓", LOST, "lost"),
+        Column(_accuracy_loss, "Accuracy lost ↓", LOST, "lost"),
         Column(_overhead, "Overhead ↓", "times, 0 and up; 1 is none", "overhead"),
-        Column(_sent, "Sent ↓", "kB a client a round, 0 and up", "kB sent"),
+        Column(_kilobytes, "Sent ↓", "kB a client a round, 0 and up", "kB sent"),
         Column(_epsilon, "ε claimed ↓", "0 and up; δ, unit, rounds, scope", "ε claimed"),
         Column(_shown, "ε shown ↓", SHOWN, "ε shown"),
         Column(_members, "Members recognized ↓", RATE, "members"),
         Column(_properties, name="properties"),  # on the page they have a table of their own
-        Column(_dominated, "Dominated by", name="dominated by"),
+        Column(_dominator, "Dominated by", name="dominated by"),
     )
 
 
 def of_rows(metrics: Sequence[MetricFacts]) -> tuple[Column[Row], ...]:
-    """Every attack on every defense."""
+    """Columns of the comparison of attacks: every attack on every defense."""
     return (
-        Column(_attacked, "Defense", "role; attack"),
+        Column(_attack, "Defense", "role; attack"),
         Column(_verdict, "Verdict"),
         Column(_reid, "Re-identification ↓", f"{RATE}; bar 0–100 %"),
         Column(_excess, "Excess over prior ↓", "points, −100–100 [CI], n"),
@@ -133,7 +133,7 @@ def of_rows(metrics: Sequence[MetricFacts]) -> tuple[Column[Row], ...]:
         Column(_rank1, "Rank-1 ↓", RATE),
         Column(_labels, "Labels found ↓", "%, 0–100"),
         Column(_accuracy, "Verification ↑", ACCURACY),
-        Column(_lost, "Accuracy lost ↓", LOST),
+        Column(_accuracy_loss, "Accuracy lost ↓", LOST),
         Column(_effort, "Attack effort ↑", "CPU s a target, median, 0 and up; steps; convergence"),
         Column(_training, "Training time ↓", "s, 0 and up"),
         Column(_epsilon, "ε claimed ↓", "0 and up; δ, unit, rounds, scope"),
@@ -144,7 +144,7 @@ def of_rows(metrics: Sequence[MetricFacts]) -> tuple[Column[Row], ...]:
 
 
 def of_exposures(metrics: Sequence[MetricFacts]) -> tuple[Column[Exposure], ...]:
-    """What each thing that was sent gave away, in short."""
+    """Columns of the exposure map: what each thing that was sent gave away."""
     return (
         Column(lambda x, _: _rate(x.reid), "Re-identification ↓", RATE),
         Column(_prior, "Prior only ↓", RATE),
@@ -158,10 +158,10 @@ def scene(results: Results, scenario: str) -> Scene:
     lines = [line for line in results.defenses if line.scenario == scenario]
     bare = next((line.utility for line in lines if line.name == "none"), None)
     people = {c.scenario: c.gallery_people for c in results.ceilings}
-    known = people.get(scenario, people.get("all"))
+    count = people.get(scenario, people.get("all"))
     members = {line.defense: line for line in results.membership if line.scenario == scenario}
-    shown = {line.defense: line for line in results.shown_epsilon if line.scenario == scenario}
-    return Scene(bare, 1 / known if known else None, members, shown)
+    bounds = {line.defense: line for line in results.shown_epsilon if line.scenario == scenario}
+    return Scene(bare, 1 / count if count else None, members, bounds)
 
 
 def plain(results: Results) -> tuple[list[str], list[list[str]]]:
@@ -213,7 +213,7 @@ def _defense(x: DefenseLine, _: Scene) -> Cell:
     return Cell(defense_name(x.defense), notes, x.defense)
 
 
-def _attacked(x: Row, _: Scene) -> Cell:
+def _attack(x: Row, _: Scene) -> Cell:
     return Cell(defense_name(x.defense), (*_role(x), attack_name(x.attack)))
 
 
@@ -299,7 +299,7 @@ def _accuracy(x: Row | DefenseLine, _: Scene) -> Cell:
     return Cell(percent(u.accuracy.value), tuple(notes), _share(u.accuracy))
 
 
-def _untrained(x: DefenseLine, _: Scene) -> Cell:
+def _without_training(x: DefenseLine, _: Scene) -> Cell:
     return Cell(brief=_share(x.utility.untrained) if x.utility else ABSENT)
 
 
@@ -311,13 +311,13 @@ def _share(value: Estimate | None) -> str:
     return ABSENT if value is None else f"{percent(value.value)} {text.percent_range(value)}"
 
 
-def _lost(x: Row | DefenseLine, scene: Scene) -> Cell:
+def _accuracy_loss(x: Row | DefenseLine, scene: Scene) -> Cell:
     if scene.bare is None or x.utility is None:
         return Cell()
-    lost = accuracy_difference(scene.bare, x.utility)
-    if lost is None:
+    loss = accuracy_difference(scene.bare, x.utility)
+    if loss is None:
         return Cell()
-    return Cell(signed(100 * lost.value, 1), (text.points_range(lost),))
+    return Cell(signed(100 * loss.value, 1), (text.points_range(loss),))
 
 
 def _overhead(x: DefenseLine, _: Scene) -> Cell:
@@ -327,12 +327,12 @@ def _overhead(x: DefenseLine, _: Scene) -> Cell:
     return Cell(times, (f"{number(x.utility.step_seconds)} s",), f"{times} ×")
 
 
-def _sent(x: DefenseLine, _: Scene) -> Cell:
+def _kilobytes(x: DefenseLine, _: Scene) -> Cell:
     if x.utility is None or not x.utility.bytes_sent:
         return Cell()
-    sent, plainly = x.utility.bytes_sent / 1000, x.utility.plain_bytes_sent
+    size, plainly = x.utility.bytes_sent / 1000, x.utility.plain_bytes_sent
     notes = (f"{number(plainly / 1000, 0)} undefended",) if plainly else ()
-    return Cell(number(sent, 0), notes, f"{sent:,.0f}")
+    return Cell(number(size, 0), notes, f"{size:,.0f}")
 
 
 def _effort(x: Row, _: Scene) -> Cell:
@@ -366,11 +366,14 @@ def _shown(x: Row | DefenseLine, scene: Scene) -> Cell:
     if line is None or line.audit is None:
         why = f"not tested: {line.reason}" if line else "not tested"
         return Cell(ABSENT, (why,))
-    shown = line.audit.shown
-    notes = [f"if Gaussian ≥ {max(shown.gaussian, shown.f_dp):.2f}", f"n = {shown.canaries:,}"]
+    epsilon = line.audit.shown
+    notes = [
+        f"if Gaussian ≥ {max(epsilon.gaussian, epsilon.f_dp):.2f}",
+        f"n = {epsilon.canaries:,}",
+    ]
     if line.audit.faulty:
         notes.append("not what is claimed")
-    return Cell(f"≥ {shown.any_mechanism:.2f}", tuple(notes))
+    return Cell(f"≥ {epsilon.any_mechanism:.2f}", tuple(notes))
 
 
 def _members(x: DefenseLine, scene: Scene) -> Cell:
@@ -402,7 +405,7 @@ def _properties(x: DefenseLine, scene: Scene) -> Cell:
     return Cell(f"{best.correlation:.2f}", brief=f"{told}; {best.property} {best.correlation:.2f}")
 
 
-def _dominated(x: DefenseLine, _: Scene) -> Cell:
+def _dominator(x: DefenseLine, _: Scene) -> Cell:
     name = x.dominated_by
     return Cell(defense_name(name), brief=name) if name else Cell()
 

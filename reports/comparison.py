@@ -54,7 +54,7 @@ Role = Literal["deployed", "alternative", "control"]
 
 
 def role_of(study: Study, defense: Choice) -> Role:
-    """What a defense of the study is in it."""
+    """Role of a defense in a study: deployed, alternative or control."""
     if defense.label in study.audited:
         return "deployed"
     return "control" if defense.name == "none" else "alternative"
@@ -137,10 +137,10 @@ def strongest(rows: Sequence[Row]) -> Row | None:
 
     Among equals one that took the defense into account, then the one with the higher SSIM.
     """
-    tested = [
+    candidates = [
         (row.reid.value, row.adaptive in ADAPTED, row.strength[2], row) for row in rows if row.reid
     ]
-    return max(tested, key=lambda entry: entry[:3])[3] if tested else None
+    return max(candidates, key=lambda entry: entry[:3])[3] if candidates else None
 
 
 def met_by_adaptive(rows: Sequence[Row]) -> bool:
@@ -194,7 +194,7 @@ class DefenseLine:
 
     @property
     def reid(self) -> Rate | None:
-        """Under the strongest attack."""
+        """Re-identification rate under the strongest attack."""
         return self.measurement.reid if self.measurement else None
 
 

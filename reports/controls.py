@@ -53,19 +53,19 @@ def controls(
     """
     fmr = gallery.fmr if gallery else study.fmr
     noise = [(s.person, s.reidentified) for t in trials.of_role("noise") for s in t.images]
-    audited = [s for t in trials.of_role("audit") for s in t.images]
-    wrong = [(s.person, s.wrong_reidentified) for s in audited]
+    scores = [s for t in trials.of_role("audit") for s in t.images]
+    wrong = [(s.person, s.wrong_reidentified) for s in scores]
     # A search of the whole gallery has as many chances as it has people.
-    searched = any(row.measurement and row.measurement.searched for row in rows)
+    has_search = any(row.measurement and row.measurement.searched for row in rows)
     noise_fmr = fmr
-    if searched and gallery and (chance := recorded.chance_of(gallery)):
+    if has_search and gallery and (chance := recorded.chance_of(gallery)):
         noise_fmr = max(fmr, chance.high / 10)
     return (
         _calibration(study, gallery),
         *_copies(rows),
         *_known_originals(study, known),
         _positive(study, trials, rows, source),
-        *_explained(rows),
+        *_explanation(rows),
         _negative("noise (random images)", noise, noise_fmr),
         _negative("wrong client (the reconstruction against another client's person)", wrong, fmr),
         *_prior_only(study, trials, rows),
@@ -112,7 +112,7 @@ def _ceiling(study: Study, scenario: str, gallery: Gallery) -> Ceiling | None:
 
 
 def failed(checks: tuple[Control, ...]) -> bool:
-    """Whether the run is invalid."""
+    """Whether a control failed, which makes the run invalid."""
     return any(control.passed is False for control in checks)
 
 
@@ -120,21 +120,21 @@ def _calibration(study: Study, gallery: Gallery | None) -> Control:
     name, scene = "FMR calibration", "all"
     if gallery is None:
         return Control(name, scene, "no identities, or no embedder", "a gallery of people", None)
-    needed = f"at least {3 / study.fmr:,.0f} impostor pairs for an FMR of {study.fmr:g}"
+    requirement = f"at least {3 / study.fmr:,.0f} impostor pairs for an FMR of {study.fmr:g}"
     outcome = f"{gallery.impostor_pairs:,} impostor pairs of {len(gallery.people)} people"
     if gallery.threshold is None:
-        return Control(name, scene, f"{outcome}: too few, no threshold", needed, None)
+        return Control(name, scene, f"{outcome}: too few, no threshold", requirement, None)
     outcome += f"; cosine threshold {gallery.threshold:.3f} at an FMR of {gallery.fmr:g}"
     if gallery.rates:
         real = gallery.rates.false_matches
         outcome += f" (95 % interval over people {real.low:.2g} to {real.high:.2g})"
-    return Control(name, scene, outcome, needed, True)
+    return Control(name, scene, outcome, requirement, True)
 
 
 def _copies(rows: tuple[Row, ...]) -> tuple[Control, ...]:
     """What counts as a copy: held where a copy is proof, not judged where nothing calibrates it."""
-    known = (row.measurement.copy_calibration for row in rows if row.measurement)
-    calibration = next((one for one in known if one.false_copies), None)
+    calibrations = (row.measurement.copy_calibration for row in rows if row.measurement)
+    calibration = next((one for one in calibrations if one.false_copies), None)
     if calibration is None or calibration.false_copies is None:
         return ()
     name = "copies (what counts as the very photo)"
@@ -144,22 +144,22 @@ def _copies(rows: tuple[Row, ...]) -> tuple[Control, ...]:
     return (Control(name, "all", outcome, requirement, calibration.proves or None),)
 
 
-def _known_originals(study: Study, known: tuple[Ceiling, ...]) -> tuple[Control, ...]:
+def _known_originals(study: Study, lines: tuple[Ceiling, ...]) -> tuple[Control, ...]:
     """Whether the judge knows the originals: one that does not would find no leak anywhere."""
     name = "identity ceiling (the originals themselves, re-identified)"
     requirement = f"at least {study.ceiling_floor:.0%} of them (ceiling_floor)".replace("%", " %")
-    if not known:
+    if not lines:
         return (Control(name, "all", "not run", requirement, None),)
     return tuple(
         Control(
             name,
             line.scenario,
-            rate_text(line.reid) + ("" if passed else BLIND),
+            rate_text(line.reid) + ("" if success else BLIND),
             requirement,
-            passed,
+            success,
         )
-        for line in known
-        for passed in [line.reid.value >= study.ceiling_floor]
+        for line in lines
+        for success in [line.reid.value >= study.ceiling_floor]
     )
 
 
@@ -178,11 +178,11 @@ def _positive(
         return _of_recorded(study, trials, source.positive)
     name = "positive (undefended, batch 1: the attack must succeed)"
     requirement = "SSIM above the prior-only control's, by an interval that excludes 0"
-    undefended = {c.label for s in study.scenarios for c in s.defenses if c.name == "none"}
-    tried = [row for row in rows if row.defense in undefended and row.batch_size == 1]
+    labels = {c.label for s in study.scenarios for c in s.defenses if c.name == "none"}
+    lines = [row for row in rows if row.defense in labels and row.batch_size == 1]
     gains = [
         (gain.low, gain, m.ssim.value, row)
-        for row in tried
+        for row in lines
         if (m := row.measurement)
         and m.ssim
         and (gain := _gain(trials, row.scenario, row.defense, row.attack))
@@ -220,12 +220,12 @@ def lacks_power(study: Study, trials: Trials, attack: str, ceiling: float | None
     rate, test = rate_of(group), group_test(group, by_lot=True)
     ours, theirs = outcomes(group.scores(), prior.scores())
     above = intervals.paired_rate_difference(ours, theirs, range(len(ours))).low > 0
-    found = f"of known faces without a defense it re-identifies {rate_text(rate)}"
+    finding = f"of known faces without a defense it re-identifies {rate_text(rate)}"
     if not above and (test is None or test.p_value > ALPHA):
-        return f"{found}, which may be chance"
+        return f"{finding}, which may be chance"
     if ceiling is None or rate.value < POWER * ceiling:
         bar = percent(POWER * (ceiling or 1.0)).replace(NBSP, " ")
-        return f"{found}, and only {bar} or more show that it works"
+        return f"{finding}, and only {bar} or more show that it works"
     return ""
 
 
@@ -233,20 +233,20 @@ def _of_recorded(study: Study, trials: Trials, faces: str) -> Control:
     name = "positive (known faces, trained on as the clients trained, no defense)"
     requirement = f"SSIM above the prior-only control's by {MARGIN:g}, by an interval"
     first = study.scenarios[0]
-    tried = []
+    results = []
     for attack in first.attacks:
         place = (first.name, first.defenses[0].label, attack.label)
         gain = _gain(trials, *place, control=True)
         values = trials.group(*place, "positive").metric("ssim")
         if gain and values:
             group = trials.group(*place, "positive")
-            known = f", re-identified {rate_text(rate_of(group))}" if group.tested() else ""
+            suffix = f", re-identified {rate_text(rate_of(group))}" if group.tested() else ""
             ssim = f"SSIM {sum(values) / len(values):.2f}, {_over(gain)}"
-            tried.append(f"{attack.label} {ssim}{known}")
-    if not tried:
+            results.append(f"{attack.label} {ssim}{suffix}")
+    if not results:
         return Control(name, first.name, "not run", requirement, None)
-    passed = any(succeeds(study, trials, attack.label) for attack in first.attacks)
-    return Control(name, first.name, f"on {faces}: {'; '.join(tried)}", requirement, passed)
+    success = any(succeeds(study, trials, attack.label) for attack in first.attacks)
+    return Control(name, first.name, f"on {faces}: {'; '.join(results)}", requirement, success)
 
 
 def _gain(
@@ -263,7 +263,7 @@ def _over(gain: Estimate) -> str:
 
 
 def _negative(name: str, hits: Sequence[tuple[str, bool | None]], fmr: float) -> Control:
-    """What must not match: `hits` are a person and an outcome for each image.
+    """A control in which nobody may be matched: `hits` are a person and an outcome an image.
 
     A person counts once, and has matched if any image did: so many tries have as many chances.
     """
@@ -284,7 +284,7 @@ def _negative(name: str, hits: Sequence[tuple[str, bool | None]], fmr: float) ->
     return Control(name, "all", rate_text(rate), requirement, rate.low <= limit)
 
 
-def _explained(rows: tuple[Row, ...]) -> tuple[Control, ...]:
+def _explanation(rows: tuple[Row, ...]) -> tuple[Control, ...]:
     """Of recorded updates: how well reconstructions explain them, and what explains them as well.
 
     Held or not judged, never failed: an attack that explains its update no better than another
@@ -292,20 +292,20 @@ def _explained(rows: tuple[Row, ...]) -> tuple[Control, ...]:
     """
     entries = []
     for row in rows:
-        explained = row.measurement and row.measurement.explained
-        if not explained:
+        shares_of = row.measurement and row.measurement.explained
+        if not shares_of:
             continue
         parts = [
-            ("its update", explained.update),
-            ("another client's update", explained.other),
-            ("invented people's images", explained.prior),
-            ("random images", explained.noise),
+            ("its update", shares_of.update),
+            ("another client's update", shares_of.other),
+            ("invented people's images", shares_of.prior),
+            ("random images", shares_of.noise),
         ]
         shares = [f"{name} {recorded.mean_text(value)}" for name, value in parts if value]
         name = f"explained share of the update ({row.attack}; cosine, 1 is all)"
         requirement = "its update more than the controls; this is no likeness of faces"
-        held = explained.beyond_controls or None
-        entries.append(Control(name, row.scenario, "; ".join(shares), requirement, held))
+        success = shares_of.beyond_controls or None
+        entries.append(Control(name, row.scenario, "; ".join(shares), requirement, success))
     return tuple(entries)
 
 
@@ -317,21 +317,21 @@ def _prior_only(study: Study, trials: Trials, rows: tuple[Row, ...]) -> tuple[Co
     entries = []
     for scenario, attack in ((s, a) for s in study.scenarios for a in s.attacks):
         place = scenario.name, attack.label
-        measured = [
+        candidates = [
             (m.prior.low, m.prior.value, m.prior, row)
             for row in rows
             if (row.scenario, row.attack) == place and (m := row.measurement) and m.prior
         ]
-        if not measured:
+        if not candidates:
             continue
-        low, _, rate, row = max(measured, key=lambda entry: entry[:2])
+        low, _, rate, row = max(candidates, key=lambda entry: entry[:2])
         m = row.measurement
         assert m  # only measured rows are here
         group = trials.group(scenario.name, row.defense, attack.label, "prior_only")
         of = ", ".join(sorted({t.control for t in group.trials} - {""}))
         where = (
-            f"; highest of {len(measured)} defenses: {defense_name(row.defense)}"
-            if len(measured) > 1
+            f"; highest of {len(candidates)} defenses: {defense_name(row.defense)}"
+            if len(candidates) > 1
             else ""
         )
         ssim = f", SSIM {m.prior_ssim.value:.2f}" if m.prior_ssim else ""
@@ -368,11 +368,11 @@ def _update_noise(study: Study, trials: Trials) -> tuple[Control, ...]:
     entries = []
     for scenario in study.scenarios:
         mine = [t for t in trials.of_role("update_noise") if t.cell.scenario == scenario.name]
-        shown = [s for t in mine for s in t.images if s.reidentified is not None]
-        if not shown or any(s.nearest for s in shown):
+        scores = [s for t in mine for s in t.images if s.reidentified is not None]
+        if not scores or any(s.nearest for s in scores):
             continue
         people: dict[str, bool] = {}
-        for score in shown:
+        for score in scores:
             people[score.person] = people.get(score.person, False) or bool(score.reidentified)
         rate, targets = intervals.rate([*people.values()]), len({t.cell.target for t in mine})
         entries.append(

@@ -37,13 +37,13 @@ def defense_lines(study: Study, trials: Trials, rows: Sequence[Row]) -> tuple[De
         bare = next((d.label for d in scenario.defenses if d.name == "none"), None)
         beaten = {mark.defense: mark.dominated_by for mark in marks(mine)}
         for choice in scenario.defenses:
-            tried = [row for row in mine if row.defense == choice.label]
+            rows_of_defense = [row for row in mine if row.defense == choice.label]
             against = [row for row in mine if row.defense == bare and choice.label != bare]
-            line = _line(scenario, choice, tried, _utility(mine, bare))
+            line = _line(scenario, choice, rows_of_defense, _utility(mine, bare))
             beaten_by = beaten.get(choice.label)
             line = replace(line, dominated_by=beaten_by, role=role_of(study, choice))
-            lines.append(_compared(line, trials, strongest(tried), strongest(against)))
-    return _corrected(lines)
+            lines.append(_compare(line, trials, strongest(rows_of_defense), strongest(against)))
+    return _correct(lines)
 
 
 def _line(
@@ -52,7 +52,7 @@ def _line(
     top = strongest(rows)
     utility = next((row.utility for row in rows if row.utility), None)
     cosines = [row.worst_cosine for row in rows if row.worst_cosine is not None]
-    lost = accuracy_difference(plain, utility) if plain and utility else None
+    difference = accuracy_difference(plain, utility) if plain and utility else None
     return DefenseLine(
         scenario=scenario.name,
         defense=choice.label,
@@ -63,23 +63,23 @@ def _line(
         measurement=top.measurement if top else None,
         met_by_adaptive=met_by_adaptive(rows),
         verdict=_gravest(rows),
-        reid_blind=_rate(rows, adapted=False),
-        reid_adapted=_rate(rows, adapted=True),
+        reid_blind=_rate(rows, is_adaptive=False),
+        reid_adapted=_rate(rows, is_adaptive=True),
         worst_cosine=max(cosines, default=None),
         utility=utility,
-        accuracy_lost=lost,
+        accuracy_lost=difference,
         claims=worst(row.claims for row in rows),
         dominated_by=None,
     )
 
 
 def _gravest(rows: Sequence[Row]) -> VerdictKind:
-    tested = [row for row in rows if row.reid]
-    return standing_row(tested).verdict.kind if tested else "NOT TESTED"
+    candidates = [row for row in rows if row.reid]
+    return standing_row(candidates).verdict.kind if candidates else "NOT TESTED"
 
 
-def _rate(rows: Sequence[Row], *, adapted: bool) -> Rate | None:
-    top = strongest([row for row in rows if (row.adaptive in ADAPTED) is adapted])
+def _rate(rows: Sequence[Row], *, is_adaptive: bool) -> Rate | None:
+    top = strongest([row for row in rows if (row.adaptive in ADAPTED) is is_adaptive])
     return top.reid if top else None
 
 
@@ -87,7 +87,7 @@ def _utility(rows: Sequence[Row], bare: str | None) -> Utility | None:
     return next((row.utility for row in rows if row.defense == bare and row.utility), None)
 
 
-def _compared(line: DefenseLine, trials: Trials, own: Row | None, bare: Row | None) -> DefenseLine:
+def _compare(line: DefenseLine, trials: Trials, own: Row | None, bare: Row | None) -> DefenseLine:
     if own is None or bare is None:
         return line
     with_it = trials.group(own.scenario, own.defense, own.attack)
@@ -103,10 +103,10 @@ def _compared(line: DefenseLine, trials: Trials, own: Row | None, bare: Row | No
     )
 
 
-def _corrected(lines: Sequence[DefenseLine]) -> tuple[DefenseLine, ...]:
+def _correct(lines: Sequence[DefenseLine]) -> tuple[DefenseLine, ...]:
     """Holm over all lines that were compared."""
-    adjusted = iter(intervals.holm([x.p_value for x in lines if x.p_value is not None]))
-    return tuple(x if x.p_value is None else replace(x, p_holm=next(adjusted)) for x in lines)
+    p_values = iter(intervals.holm([x.p_value for x in lines if x.p_value is not None]))
+    return tuple(x if x.p_value is None else replace(x, p_holm=next(p_values)) for x in lines)
 
 
 def sweeps(lines: Sequence[DefenseLine]) -> Mapping[tuple[str, str, str], tuple[DefenseLine, ...]]:

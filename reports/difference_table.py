@@ -15,7 +15,7 @@ def _line(change: RowChange) -> tuple[str, ...]:
     row = change.after or change.before
     assert row
     rates = [r.reid if r else None for r in (change.before, change.after)]
-    shown = [ABSENT if rate is None else counted(rate) for rate in rates]
+    texts = [ABSENT if rate is None else counted(rate) for rate in rates]
     word = f"{change.word}: {'; '.join(change.why)}" if change.why else change.word
-    cells = (row.scenario, row.defense, row.attack, *shown, word, p_value(change.p_value))
+    cells = (row.scenario, row.defense, row.attack, *texts, word, p_value(change.p_value))
     return tuple(map(visible, cells))

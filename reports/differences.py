@@ -35,7 +35,7 @@ class RowChange:
 
 @dataclass(frozen=True)
 class Differences:
-    """Of two runs, earlier and later.
+    """What differs between two runs of a study, the earlier and the later.
 
     Attributes:
         unlike: What differs between the runs as a whole (data, judge): nothing is comparable then.
@@ -61,17 +61,17 @@ def compare_runs(before: Results, after: Results) -> Differences:
     changes = [
         _change(old.get(place), new.get(place), unlike) for place in dict.fromkeys([*old, *new])
     ]
-    known = {f.fingerprint: f for f in before.findings}
+    then = {f.fingerprint: f for f in before.findings}
     now = {f.fingerprint: f for f in after.findings}
     return Differences(
         unlike=unlike,
-        rows=_adjusted(changes),
-        new=tuple(f for key, f in now.items() if key not in known),
-        gone=tuple(f for key, f in known.items() if key not in now),
+        rows=_adjust(changes),
+        new=tuple(f for key, f in now.items() if key not in then),
+        gone=tuple(f for key, f in then.items() if key not in now),
         changed=tuple(
-            (known[key], f)
+            (then[key], f)
             for key, f in now.items()
-            if key in known and known[key].severity != f.severity
+            if key in then and then[key].severity != f.severity
         ),
     )
 
@@ -94,13 +94,13 @@ def _change(before: Row | None, after: Row | None, unlike: tuple[str, ...]) -> R
     return RowChange(before, after, word, p_value=p_value)
 
 
-def _adjusted(changes: list[RowChange]) -> tuple[RowChange, ...]:
-    adjusted = iter(holm([c.p_value for c in changes if c.p_value is not None]))
+def _adjust(changes: list[RowChange]) -> tuple[RowChange, ...]:
+    p_values = iter(holm([c.p_value for c in changes if c.p_value is not None]))
     table = []
     for change in changes:
-        p_value = None if change.p_value is None else next(adjusted)
-        shown = p_value is None or p_value <= ALPHA
-        word: Word = change.word if shown else "no difference shown"
+        p_value = None if change.p_value is None else next(p_values)
+        is_significant = p_value is None or p_value <= ALPHA
+        word: Word = change.word if is_significant else "no difference shown"
         table.append(RowChange(change.before, change.after, word, change.why, p_value))
     return tuple(table)
 

@@ -32,14 +32,14 @@ def effort(group: Group, halved: Group) -> Effort:
 
 
 def unused(trials: Trials) -> tuple[str, ...]:
-    """What attacks of the audit could not use of updates or local training, a sentence each."""
-    said = (
+    """What the attacks could not use of updates or local training, a sentence each."""
+    sentences = (
         f"{attack_name(trial.cell.attack)} did without something: {what}."
         for trial in trials.all
         if trial.cell.role == "audit"
         for what in trial.unused
     )
-    return tuple(dict.fromkeys(said))
+    return tuple(dict.fromkeys(sentences))
 
 
 def gain_of(full: Trial, half: Trial) -> float | None:

@@ -39,12 +39,12 @@ def evidence_matrices(
         places = sorted({place for table in tables for place in table})
         if not places:
             continue
-        judged = [
+        sources = [
             table
             for table, line in zip(tables, mine, strict=True)
             if line.role == "deployed" or all(other.role != "deployed" for other in mine)
         ]
-        rows = tuple(_row(place, tables) for place in _chosen(places, judged))
+        rows = tuple(_row(place, tables) for place in _choose(places, sources))
         columns = tuple((line.defense, line.attack or "") for line in mine)
         limit = thresholds.get(scenario)
         matrices.append(EvidenceMatrix(scenario, columns, rows, len(places), limit))
@@ -54,24 +54,26 @@ def evidence_matrices(
 Table = Mapping[Place, tuple[Trial, int, ImageScore]]
 
 
-def _chosen(places: Sequence[Place], judged: Sequence[Table]) -> list[Place]:
+def _choose(places: Sequence[Place], tables: Sequence[Table]) -> list[Place]:
     """The worst, then others by lot."""
 
     def likeness(place: Place) -> float:
-        scores = [table[place][2] for table in judged if place in table]
+        scores = [table[place][2] for table in tables if place in table]
         cosines = [score.cosine for score in scores if score.cosine is not None]
         return max(cosines, default=max((s.metrics.get("ssim", -2.0) for s in scores), default=-2))
 
-    ranked = sorted(places, key=lambda place: (-likeness(place), place))
-    rest = sorted(ranked[WORST:])
-    drawn = random.Random(SEED).sample(rest, min(DRAWN, len(rest)))  # a fixed choice  # nosec B311
-    return [*ranked[:WORST], *sorted(drawn)]
+    ranking = sorted(places, key=lambda place: (-likeness(place), place))
+    rest = sorted(ranking[WORST:])
+    sample = random.Random(SEED).sample(rest, min(DRAWN, len(rest)))  # a fixed choice  # nosec B311
+    return [*ranking[:WORST], *sorted(sample)]
 
 
 def _row(place: Place, tables: Sequence[Table]) -> EvidenceRow:
-    found = [table.get(place) for table in tables]
-    person = next(entry[2].person for entry in found if entry)
-    return EvidenceRow(person, place[2], tuple(_cell(*entry) if entry else None for entry in found))
+    entries = [table.get(place) for table in tables]
+    person = next(entry[2].person for entry in entries if entry)
+    return EvidenceRow(
+        person, place[2], tuple(_cell(*entry) if entry else None for entry in entries)
+    )
 
 
 def _cell(trial: Trial, image: int, score: ImageScore) -> EvidenceCell:
@@ -96,5 +98,5 @@ def _nearest(trial: Trial, score: ImageScore) -> tuple[tuple[str, float], ...]:
     if lineup is None or score.person not in lineup.present:
         return ()
     row = lineup.cosines[lineup.present.index(score.person)]
-    ranked = sorted(zip(lineup.people, row, strict=True), key=lambda entry: (-entry[1], entry[0]))
-    return tuple(ranked[:NEAREST])
+    ranking = sorted(zip(lineup.people, row, strict=True), key=lambda entry: (-entry[1], entry[0]))
+    return tuple(ranking[:NEAREST])

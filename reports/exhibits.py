@@ -23,22 +23,22 @@ def exhibits(
     thresholds: Mapping[str, float | None],
 ) -> tuple[Exhibit, ...]:
     """The 12 worst and 12 others drawn at random, from audited cells only."""
-    scored = [
+    candidates = [
         (trial, k, image)
         for trial in sorted(trials.of_role("audit"), key=lambda t: t.cell.key)
         for k, image in enumerate(trial.images)
     ]
-    ranked = sorted(scored, key=lambda item: _badness(item[2]), reverse=True)
-    worst, rest = ranked[:SHOWN], sorted(ranked[SHOWN:], key=lambda item: item[0].cell.key)
-    drawn = random.Random(SEED).sample(rest, min(SHOWN, len(rest)))  # a fixed choice  # nosec B311
+    ranking = sorted(candidates, key=lambda item: _badness(item[2]), reverse=True)
+    worst, rest = ranking[:SHOWN], sorted(ranking[SHOWN:], key=lambda item: item[0].cell.key)
+    sample = random.Random(SEED).sample(rest, min(SHOWN, len(rest)))  # a fixed choice  # nosec B311
     verdicts = {(r.scenario, r.defense, r.attack): r.verdict.kind for r in rows}
     by_key = {trial.cell.key: trial for trial in trials.all}
-    shown = []
-    for selection, items in (("worst", worst), ("random", drawn)):
+    result = []
+    for selection, items in (("worst", worst), ("random", sample)):
         for trial, k, image in items:
             cell = trial.cell
             prior = _prior(trial, by_key)
-            shown.append(
+            result.append(
                 Exhibit(
                     selection=selection,  # type: ignore[arg-type]
                     cell=cell.key,
@@ -60,7 +60,7 @@ def exhibits(
                     metrics=image.metrics,
                 )
             )
-    return tuple(shown)
+    return tuple(result)
 
 
 def points(trials: Trials) -> tuple[ScorePoint, ...]:

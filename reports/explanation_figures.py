@@ -108,12 +108,12 @@ def _rounds(rounds: tuple[Round, ...]) -> Figure:
     records: list[dict[str, Any]] = []
     for row in rounds:
         group = f"round {row.round}"
-        records.append({**_lane(group, LEAK.label, row.leakage), "under": _trained(row.round)})
+        records.append({**_lane(group, LEAK.label, row.leakage), "under": _state(row.round)})
         records.append(
             {
                 **dict.fromkeys(("value", "low", "high"), row.accuracy),
                 "group": group,
-                "under": _trained(row.round),
+                "under": _state(row.round),
                 "lane": WORTH.label,
                 "prior": None,
                 "note": ABSENT if row.accuracy is None else f"accuracy {percent(row.accuracy)}",
@@ -332,7 +332,7 @@ def _value(group: str, lane: str, value: Estimate | None) -> dict[str, Any]:
     }
 
 
-def _trained(round_: int) -> str:
+def _state(round_: int) -> str:
     if round_ == 1:
         return "fresh network"
     return f"trained for {round_ - 1} round{'s' if round_ > 2 else ''}"

@@ -54,18 +54,18 @@ def render(
         faces: A target each: `original`, `reconstruction` `[N, C, H, W]` and `heat` `[N, H, W]`.
             Looked at only under full evidence.
     """
-    shown = clean(explanation)
+    cleaned = clean(explanation)
     with charts.unchecked():
-        drawn = figures(shown)
+        svgs = figures(cleaned)
     titles = [(name, title) for name, (title, _) in PARTS.items()]
     sections = [("answer", "Answer"), *titles, ("method", "How it was measured")]
     content = {
-        "w": shown,
-        "parts": [(name, *PARTS[name], figure) for name, figure in drawn.items()],
-        "findings": findings(shown),
+        "w": cleaned,
+        "parts": [(name, *PARTS[name], figure) for name, figure in svgs.items()],
+        "findings": findings(cleaned),
         "faces": _faces(faces) if evidence == "full" else (),
-        "version": shown.source.fedaudit,
-        "schema": f"why schema {shown.schema_version}",
+        "version": cleaned.source.fedaudit,
+        "schema": f"why schema {cleaned.schema_version}",
         "source": "source",
     }
     return page(
@@ -98,5 +98,5 @@ def overlay(image: Tensor, heat: Tensor) -> Tensor:
     gray = image.mean(0).clamp(0, 1)
     strength = 0.7 * heat / heat.max().clamp_min(1e-12)
     red = torch.tensor([0.85, 0.1, 0.1])[:, None, None]
-    mixed: Tensor = gray * (1 - strength) + red * strength
-    return mixed
+    blend: Tensor = gray * (1 - strength) + red * strength
+    return blend

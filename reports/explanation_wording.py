@@ -21,22 +21,22 @@ def findings(why: Explanation) -> tuple[str, ...]:
 
 
 def _layers(layers: Layers) -> str:
-    tested = [layer for layer in layers.layers if layer.alone]
-    if not tested:
+    candidates = [layer for layer in layers.layers if layer.alone]
+    if not candidates:
         return ""
-    best = max(tested, key=lambda layer: layer.alone.excess.value if layer.alone else -1.0)
+    best = max(candidates, key=lambda layer: layer.alone.excess.value if layer.alone else -1.0)
     assert best.alone is not None
     text = (
         f"By itself, {best.name} leaks most: SSIM {_mean(best.alone.ssim)} alone, prior only "
         f"{number(best.alone.prior.value)}, whole update {number(layers.all.ssim.value)}."
     )
-    missed = [layer for layer in layers.layers if layer.lost]
-    if missed:
-        needed = max(missed, key=lambda layer: layer.lost.value if layer.lost else -1.0)
-        assert needed.lost is not None
+    losses = [layer for layer in layers.layers if layer.lost]
+    if losses:
+        largest = max(losses, key=lambda layer: layer.lost.value if layer.lost else -1.0)
+        assert largest.lost is not None
         text += (
-            f" Least replaceable is {needed.name}: without it SSIM falls by {_mean(needed.lost)}."
-            if needed.lost.low > 0
+            f" Least replaceable is {largest.name}: without it SSIM falls by {_mean(largest.lost)}."
+            if largest.lost.low > 0
             else " No single layer is missed when it is left out: the others give the same, within "
             "the intervals."
         )
@@ -96,14 +96,14 @@ def _artifacts(game: Game) -> str:
 
 def _clients(game: Game) -> str:
     losing = [p.name for p in game.players if p.hidden and p.hidden.high < 0]
-    hidden = [p.name for p in game.players if p.hidden and p.hidden.low > 0]
+    gaining = [p.name for p in game.players if p.hidden and p.hidden.low > 0]
     best = max(game.players, key=lambda p: p.ssim.value)
     verdict = (
         f"lose by being together: {', '.join(losing)}" if losing else "no client is shown to lose"
     )
     return (
         f"In sums of clients, {best.name} adds most ({_mean(best.ssim)}); {verdict}; the sum hides "
-        f"{', '.join(hidden) if hidden else 'none of them beyond its interval'}."
+        f"{', '.join(gaining) if gaining else 'none of them beyond its interval'}."
     )
 
 

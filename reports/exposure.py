@@ -30,9 +30,9 @@ def exposures(
     for scenario in study.scenarios:
         state = source.model_states.get(scenario.name, "")
         for defense in scenario.defenses:
-            audited = trials.audited(scenario.name, defense.label)
-            for name in dict.fromkeys(sent.name for trial in audited for sent in trial.sent):
-                thing = _Thing(study, scenario, audited, name, state)
+            group = trials.audited(scenario.name, defense.label)
+            for name in dict.fromkeys(one.name for trial in group for one in trial.sent):
+                thing = _Thing(study, scenario, group, name, state)
                 cells += thing.cells(by_place) or [thing.untouched()]
     return tuple(cells)
 
@@ -49,12 +49,12 @@ class _Thing:
 
     @property
     def held(self) -> list[tuple[Trial, Sent]]:
-        """The trials in which it was there, with it."""
+        """Trials in which it was sent, each with what was sent."""
         return [(t, s) for t in self.audited for s in t.sent if s.name == self.name]
 
     @property
     def readers(self) -> tuple[str, ...]:
-        """Registered attacks that read it."""
+        """Names of the registered attacks that read it."""
         return tuple(dict.fromkeys(r for _, s in self.held for r in s.readers))
 
     def cells(self, rows: Rows) -> list[Exposure]:
@@ -62,7 +62,7 @@ class _Thing:
         return [cell for attack in _attacks(self.study) if (cell := self._by(attack, rows))]
 
     def untouched(self) -> Exposure:
-        """The cell of what no attack attacks."""
+        """The exposure of something that no attack reads."""
         return self._exposure(None, None, (), self._why())
 
     def _by(self, attack: Choice, rows: Rows) -> Exposure | None:
@@ -105,16 +105,16 @@ class _Thing:
     def _why(self) -> str:
         """Why no attack attacks it."""
         kind = self.name.partition("#")[0]
-        studied = {attack.name for attack in _attacks(self.study)}
+        names = {attack.name for attack in _attacks(self.study)}
         if elsewhere := [s.name for s in _siblings(self.study, self.scenario) if self._alone(s)]:
             return f"not attacked here: scenario {' and '.join(elsewhere)} shows it alone"
-        if studied & set(self.readers):
+        if names & set(self.readers):
             return (
                 f"not attacked: attacks read the first {kind} alone; a scenario with expose = "
                 f'["{self.name}"] shows this one'
             )
         if self.readers:
-            does = f"{_listed(self.readers)} {'does' if len(self.readers) == 1 else 'do'}"
+            does = f"{_list(self.readers)} {'does' if len(self.readers) == 1 else 'do'}"
             return f"not attacked: no attack in this study reads {kind}; {does}"
         return f"not attacked: no attack reads kind {kind}"
 
@@ -128,7 +128,7 @@ class _Thing:
     def _exposure(
         self, attack: str | None, row: Row | None, together: tuple[str, ...], note: str
     ) -> Exposure:
-        trial, sent = self.held[0]
+        trial, thing = self.held[0]
         cell = trial.cell
         with_it, targets = self._counts()
         return Exposure(
@@ -138,8 +138,8 @@ class _Thing:
             round=cell.round,
             defense=cell.defense,
             artifact=_part(self.name, self.scenario.expose),
-            summary=sent.summary,
-            bytes=sent.bytes,
+            summary=thing.summary,
+            bytes=thing.bytes,
             sent=with_it,
             targets=targets,
             readers=self.readers,
@@ -173,5 +173,5 @@ def _part(name: str, expose: Sequence[str]) -> str:
     return name if not prefixes or "" in prefixes else f"{name}:{' + '.join(prefixes)}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _list(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -72,22 +72,22 @@ def _keys(results: Results) -> tuple[Key, ...]:
         "NO LEAK FOUND ABOVE LIMIT": Key(f"no leak found above {limit}", "ring", "calm"),
     }
     kinds = {e.verdict for e in results.exposures}
-    tested = any(e.reid for e in results.exposures)
-    attacked = [e for e in results.exposures if e.attack]
-    attacks = {e.attack for e in attacked}
-    things = {(e.scenario, e.defense, e.artifact) for e in attacked}
+    has_rates = any(e.reid for e in results.exposures)
+    cells = [e for e in results.exposures if e.attack]
+    attacks = {e.attack for e in cells}
+    things = {(e.scenario, e.defense, e.artifact) for e in cells}
     others = (
-        (tested, Key("prior only", "tick", "prior")),
-        (any(e.reid is None for e in attacked), Key(f"{ABSENT} not tested", "frame", "prior")),
-        (len(attacked) < len(results.exposures), Key("not attacked", "hatch", "prior")),
+        (has_rates, Key("prior only", "tick", "prior")),
+        (any(e.reid is None for e in cells), Key(f"{ABSENT} not tested", "frame", "prior")),
+        (len(cells) < len(results.exposures), Key("not attacked", "hatch", "prior")),
         (
-            len(attacked) < len(attacks) * len(things),
+            len(cells) < len(attacks) * len(things),
             Key("gray: the attack does not read it", "square", "empty"),
         ),
     )
     return (
         *(key for kind, key in names.items() if kind in kinds),
-        *(key for needed, key in others if needed),
+        *(key for condition, key in others if condition),
     )
 
 
@@ -110,7 +110,7 @@ def _panel(exposures: Sequence[Exposure], attacks: Sequence[str], full: int) -> 
     groups: list[Record] = []
     labels: list[Record] = []
     cells: list[Record] = []
-    hatched: list[Record] = []
+    bands: list[Record] = []
     top = float(HEAD)
     before: Exposure | None = None
     for cells_here in things.values():
@@ -123,15 +123,13 @@ def _panel(exposures: Sequence[Exposure], attacks: Sequence[str], full: int) -> 
         top += above
         if None in by_attack:
             why = short(by_attack[None].note, round((width - 60) / 5.6))
-            hatched.append({"x": 2.0, "x2": width - 2.0, "y": top, "label": why})
+            bands.append({"x": 2.0, "x2": width - 2.0, "y": top, "label": why})
         else:
             for k, attack in enumerate(attacks):
                 cells.append(_cell(by_attack.get(attack), k * column, column, top))
         top += ROW
         before = first
-    return _drawn(
-        names, groups, labels, cells, hatched, left=left, width=width, height=round(top) + 4
-    )
+    return _draw(names, groups, labels, cells, bands, left=left, width=width, height=round(top) + 4)
 
 
 def _thing(artifact: str) -> str:
@@ -152,8 +150,8 @@ def _heading(e: Exposure, before: Exposure | None) -> Record:
         method = "" if e.method == e.scenario else e.method
         under = " · ".join(part for part in (method, kind, defense) if part)
         return {"label": short(e.scenario, 26), "under": short(under, 34)}
-    changed = before.defense != e.defense
-    return {"label": "", "middle": short(defense or "undefended", 36) if changed else ""}
+    is_new = before.defense != e.defense
+    return {"label": "", "middle": short(defense or "undefended", 36) if is_new else ""}
 
 
 def _cell(e: Exposure | None, left: float, column: float, top: float) -> Record:
@@ -178,12 +176,12 @@ def _cell(e: Exposure | None, left: float, column: float, top: float) -> Record:
     }
 
 
-def _drawn(
+def _draw(
     names: list[Record],
     groups: list[Record],
     labels: list[Record],
     cells: list[Record],
-    hatched: list[Record],
+    bands: list[Record],
     *,
     left: int,
     width: float,
@@ -224,14 +222,14 @@ def _drawn(
         layers.append(words(lower, "under:N", align=align, **quiet))
     for kind in dict.fromkeys(str(c["kind"]) for c in cells):
         layers += _of_kind(kind, [c for c in cells if c["kind"] == kind], x, y, words)
-    if hatched:
-        lines = [line for band in hatched for line in _hatching(band)]
+    if bands:
+        lines = [line for band in bands for line in _hatching(band)]
         layers.append(
             over(lines)
             .mark_rule(color=COLORS["grid"], strokeWidth=1.5)
             .encode(x=x("x"), x2=alt.X2("x2:Q"), y=y(), y2=alt.Y2("y2:Q"))
         )
-        centers = [{**b, "x": width / 2, "y": b["y"] + ROW / 2} for b in hatched]
+        centers = [{**b, "x": width / 2, "y": b["y"] + ROW / 2} for b in bands]
         plates = [{**c, **_plate(c)} for c in centers]
         layers.append(
             over(plates)

@@ -1,4 +1,4 @@
-"""What to act on, and what was looked at."""
+"""Findings, which call for action, and coverage: which classes of attack were executed."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -93,29 +93,29 @@ def coverage(
         rows: The comparison.
         inference: The lines of what is inferred without rebuilding it.
     """
-    executed = [(row, row.measurement) for row in rows if row.measurement]
+    measurements = [(row, row.measurement) for row in rows if row.measurement]
     lines = []
     for category in (c for c in AttackCategory if c is not AttackCategory.OTHER):
-        mine = [m for row, m in executed if categories[row.attack] is category]
+        mine = [m for row, m in measurements if categories[row.attack] is category]
         more = IRREVERSIBILITY if category is AttackCategory.TEMPLATE else ()
         in_scope = category in categories.values()
         standards = (*RECONSTRUCTION, *more)
         lines.append(Coverage(category.value, in_scope, bool(mine), _result(mine), standards))
     lines += inference
     for label in sorted(a for a, c in categories.items() if c is AttackCategory.OTHER):
-        ran = any(row.attack == label for row, _ in executed)
+        ran = any(row.attack == label for row, _ in measurements)
         result = "see the comparison" if ran else "—"
         lines.append(Coverage(f"other: {label}", True, ran, result, ()))
     return tuple(lines)
 
 
-def _result(executed: Sequence[Measurement]) -> str:
-    tested = [m.reid for m in executed if m.reid]
-    if not tested:
-        return "executed; identity not tested" if executed else "—"
-    hits, n = sum(r.hits for r in tested), sum(r.n for r in tested)
-    searched = all(m.searched for m in executed)
-    verb = "match somebody in the gallery" if searched else "re-identified"
+def _result(measurements: Sequence[Measurement]) -> str:
+    rates = [m.reid for m in measurements if m.reid]
+    if not rates:
+        return "executed; identity not tested" if measurements else "—"
+    hits, n = sum(r.hits for r in rates), sum(r.n for r in rates)
+    all_searches = all(m.searched for m in measurements)
+    verb = "match somebody in the gallery" if all_searches else "re-identified"
     return f"{hits} of {n} {verb}, over all defenses"
 
 
@@ -124,29 +124,29 @@ def findings(
     exposures: tuple[Exposure, ...] = (),
     more: Iterable[Finding] = (),
 ) -> tuple[Finding, ...]:
-    """Demonstrated leaks, single matches, and protections that cover less than they seem to.
+    """Demonstrated leaks, single matches, and protections that do not cover what they seem to.
 
     Of each scenario and deployed defense (in a comparison: each but the control) the worst leak is
     a finding, and apart from it the worst leak from templates; a secure sum among what was sent is
     one; `more` come from elsewhere, to be put in order with these.
     """
     issues: list[Finding] = []
-    compared = not any(row.role == "deployed" for row in rows)
-    judged = {"alternative"} if compared else {"deployed"}  # the control is never a finding
-    for scene in dict.fromkeys((r.scenario, r.defense) for r in rows if r.role in judged):
+    is_comparison = not any(row.role == "deployed" for row in rows)
+    roles = {"alternative"} if is_comparison else {"deployed"}  # the control is never a finding
+    for scene in dict.fromkeys((r.scenario, r.defense) for r in rows if r.role in roles):
         mine = [row for row in rows if (row.scenario, row.defense) == scene and row.reid]
         for of_templates in (False, True):
-            tried = [row for row in mine if _is_template(row) is of_templates]
-            leaks = [row for row in tried if row.verdict.kind in LEAKING]
-            matched = [row for row in tried if row.reid and row.reid.hits and not leaks]
+            group = [row for row in mine if _is_template(row) is of_templates]
+            leaks = [row for row in group if row.verdict.kind in LEAKING]
+            singles = [row for row in group if row.reid and row.reid.hits and not leaks]
             if leaks:
                 issues.append(_leak(max(leaks, key=_order), rows))
-            elif matched:
-                issues.append(_single(max(matched, key=_order)))
-        issues += _uncovered(mine)
+            elif singles:
+                issues.append(_single(max(singles, key=_order)))
+        issues += _gaps_of_claims(mine)
     issues += [*_secure_sums(exposures), *more]
-    ordered = sorted(issues, key=lambda f: -ORDER.index(f.severity))
-    return tuple(replace(finding, id=f"F{k:02d}") for k, finding in enumerate(ordered, 1))
+    result = sorted(issues, key=lambda f: -ORDER.index(f.severity))
+    return tuple(replace(finding, id=f"F{k:02d}") for k, finding in enumerate(result, 1))
 
 
 def _finding(
@@ -197,9 +197,9 @@ def _leak(row: Row, rows: tuple[Row, ...]) -> Finding:
     title = f"{cause} of {model_in_words(row)}"
     remedy, standards = _remedy(row, rows), RECONSTRUCTION
     if _is_template(row):
-        known = _lesson(m.attacked)
-        title, cause, standards = known.title, known.title, (*RECONSTRUCTION, *IRREVERSIBILITY)
-        remedy = known.remedy if remedy == NO_REMEDY else f"{known.remedy} {remedy}"
+        lesson = _lesson(m.attacked)
+        title, cause, standards = lesson.title, lesson.title, (*RECONSTRUCTION, *IRREVERSIBILITY)
+        remedy = lesson.remedy if remedy == NO_REMEDY else f"{lesson.remedy} {remedy}"
     return _finding(
         row,
         "leak",
@@ -238,17 +238,17 @@ def _single(row: Row) -> Finding:
     )
 
 
-def _uncovered(rows: Iterable[Row]) -> list[Finding]:
+def _gaps_of_claims(rows: Iterable[Row]) -> list[Finding]:
     """A claim that leaves out what leaks, or is broken: the guarantee is about something else."""
     for row in sorted(rows, key=_order, reverse=True):
         if open_ := open_claims(row):
             leaks = row.verdict.kind in LEAKING
-            broken = any(claim.broken for claim in open_)
-            title = "is broken" if broken else "does not cover what leaks"
-            uncovered = _finding(
+            is_broken = any(claim.broken for claim in open_)
+            title = "is broken" if is_broken else "does not cover what leaks"
+            finding = _finding(
                 row,
                 "uncovered",
-                severity="high" if leaks or broken else "low",
+                severity="high" if leaks or is_broken else "low",
                 confidence="high",
                 cause=f"A privacy claim {title}",
                 title=f"The privacy claim of {defense_name(row.defense)} {title}",
@@ -257,7 +257,7 @@ def _uncovered(rows: Iterable[Row]) -> list[Finding]:
                 "what it does not cover too: the update by DP-SGD or client DP, with nothing after "
                 "it that reads the photos.",
             )
-            return [uncovered]
+            return [finding]
     return []
 
 
@@ -320,17 +320,17 @@ def _secure_sums(exposures: tuple[Exposure, ...]) -> list[Finding]:
         e = here.get("summed_rows", here.get("aggregate"))
         if e is None:
             continue
-        owned = _kind_of(e.artifact) == "summed_rows"
+        has_owners = _kind_of(e.artifact) == "summed_rows"
         which = "Whether a row here has one owner is for the method to say."
-        if owned:
+        if has_owners:
             which = "Here such rows were summed: each is known as if it had been sent in clear."
         title = "The secure sum hides only what several clients change"
-        if owned:
+        if has_owners:
             title = "The secure sum hides no row that one client alone owns"
         issues.append(
             Finding(
                 id="",
-                severity="low" if owned else "none",
+                severity="low" if has_owners else "none",
                 confidence="high",
                 cause=title,
                 title=title,
@@ -377,12 +377,12 @@ def _is_template(row: Row) -> bool:
     )
 
 
-def _lesson(attacked: Iterable[str]) -> _Lesson:
+def _lesson(names: Iterable[str]) -> _Lesson:
     """What there is to say of a template that leaks; of a package's kind, in general words."""
-    kinds = sorted({_kind_of(name) for name in attacked} - {"update", "buffers"})
-    known = [kind for kind in kinds if kind in _BY_KIND]
-    if known:
-        return _BY_KIND[known[0]]
+    kinds = sorted({_kind_of(name) for name in names} - {"update", "buffers"})
+    ours = [kind for kind in kinds if kind in _BY_KIND]
+    if ours:
+        return _BY_KIND[ours[0]]
     name = " + ".join(kinds) or "what was shared"
     return _Lesson(
         f"Faces of people come back from {name}",

@@ -43,10 +43,10 @@ def marks(rows: Sequence[Row]) -> tuple[Mark, ...]:
     """One mark per defense of a scenario, at the attack that re-identifies most."""
     points: list[Mark] = []
     for defense in unique([row.defense for row in rows]):
-        tried = [row for row in rows if row.defense == defense and row.utility]
-        top = strongest(tried)
+        tests = [row for row in rows if row.defense == defense and row.utility]
+        top = strongest(tests)
         if top and top.reid and top.utility:
-            points.append(Mark(defense, top.attack, top.utility, top.reid, met_by_adaptive(tried)))
+            points.append(Mark(defense, top.attack, top.utility, top.reid, met_by_adaptive(tests)))
     return tuple(replace(m, dominated_by=_dominator(m, points)) for m in points)
 
 
@@ -64,10 +64,10 @@ def frontier(results: Results) -> Figure:
         if len(unique([row.defense for row in results.rows if row.scenario == scenario])) < 2:
             continue  # one defense is no trade; its numbers stand in the comparison
         label = f"Verification accuracy against re-identification by defense; {title}"
-        known = ("none", *results.deployed)
+        names = ("none", *results.deployed)
         few = len(points) <= FEW
-        named = tuple(m for m in points if few or not _remark(m) or m.defense in known)
-        panels.append(Panel(title, label, both(partial(_panel, points, named))))
+        labels = tuple(m for m in points if few or not _remark(m) or m.defense in names)
+        panels.append(Panel(title, label, both(partial(_panel, points, labels))))
         entries += [(scenario, mark) for mark in points]
     columns: Columns[tuple[str, Mark]] = {
         "Scenario": lambda x: x[0],
@@ -117,13 +117,13 @@ def _dominator(mark: Mark, others: Sequence[Mark]) -> str | None:
     return None
 
 
-def _panel(points: Sequence[Mark], named: Sequence[Mark], width: int) -> Markup:
+def _panel(points: Sequence[Mark], subset: Sequence[Mark], width: int) -> Markup:
     """All marks, and the names of some."""
     small = width == NARROW
     worth = [x for m in points for x in (m.utility.accuracy.low, m.utility.accuracy.high)]
-    untrained = fmean(m.utility.untrained.value for m in points)
+    chance = fmean(m.utility.untrained.value for m in points)
     central = next((m.utility.central.value for m in points if m.utility.central), None)
-    worth += [untrained, *([] if central is None else [central])]
+    worth += [chance, *([] if central is None else [central])]
     domain = [floor(min(worth) * 20 - 0.6) / 20, min(1.0, ceil(max(worth) * 20 + 0.6) / 20)]
     records = [
         {
@@ -146,7 +146,7 @@ def _panel(points: Sequence[Mark], named: Sequence[Mark], width: int) -> Markup:
             "edge": domain[1],
             "height": height,
         }
-        for m, height in zip(named, _spread([m.reid.value for m in named]), strict=True)
+        for m, height in zip(subset, _spread([m.reid.value for m in subset]), strict=True)
     ]
     scale = alt.Scale(domain=domain, nice=False, zero=False)
     left, right = (52, 124) if small else (72, 214)
@@ -165,7 +165,7 @@ def _panel(points: Sequence[Mark], named: Sequence[Mark], width: int) -> Markup:
         over([{"accuracy": value}])
         .mark_rule(color=COLORS["muted"], strokeWidth=1.5, strokeDash=dash)
         .encode(x=x)
-        for value, dash in ((untrained, [1, 3]), (central, [6, 4]))
+        for value, dash in ((chance, [1, 3]), (central, [6, 4]))
         if value is not None
     ]
     layers += [

@@ -20,7 +20,7 @@ OPEN = frozenset({"INVALID", "INCONCLUSIVE", "NOT TESTED"})
 
 @dataclass(frozen=True)
 class Gate:
-    """What the gate says.
+    """Outcome of the gate: failures, accepted findings and expired acceptances.
 
     Attributes:
         failures: Why it fails, a sentence each; empty where nothing stands against the run.
@@ -38,7 +38,7 @@ class Gate:
 
     @property
     def passed(self) -> bool:
-        """Nothing stands against the run, and its verdict is not open."""
+        """Whether no failure stands against the run and its verdict is not open."""
         return self.settled and not self.failures
 
 
@@ -51,7 +51,7 @@ def judge_run(
     accepted: Mapping[str, Acceptance] | None = None,
     today: date,
 ) -> Gate:
-    """Hold a run against bars.
+    """Judge a run by the gate's limits on severity and rate.
 
     Args:
         results: Of the run.
@@ -75,20 +75,20 @@ def judge_run(
         )
     if fail_on and fail_on.startswith("new-") and baseline is None:
         raise ConfigError(f"--fail-on {fail_on} needs --baseline: the run that it is new against.")
-    taken = accepted or {}
+    book = accepted or {}
     grave = _grave(results, fail_on, baseline)
-    kept = [f for f in grave if f.fingerprint in taken and taken[f.fingerprint].holds(today)]
-    failing = [f for f in grave if f not in kept]
-    expired = tuple(f.fingerprint for f in failing if f.fingerprint in taken)
-    found = {finding.fingerprint for finding in results.findings}
-    failures = [_sentence(finding, taken) for finding in failing]
+    passes = [f for f in grave if f.fingerprint in book and book[f.fingerprint].holds(today)]
+    failing = [f for f in grave if f not in passes]
+    lapses = tuple(f.fingerprint for f in failing if f.fingerprint in book)
+    codes = {finding.fingerprint for finding in results.findings}
+    failures = [_sentence(finding, book) for finding in failing]
     if max_reid is not None:
         failures += _too_high(results, max_reid)
     return Gate(
         failures=tuple(failures),
-        accepted=tuple(kept),
-        expired=expired,
-        unused=tuple(sorted(set(taken) - found)),
+        accepted=tuple(passes),
+        expired=lapses,
+        unused=tuple(sorted(set(book) - codes)),
         settled=results.headline.kind not in OPEN,
     )
 
@@ -101,22 +101,22 @@ def _grave(results: Results, fail_on: Bar | None, baseline: Results | None) -> l
     if not fail_on.startswith("new-"):
         return grave
     assert baseline
-    known = {f.fingerprint: ORDER.index(f.severity) for f in baseline.findings}
-    return [f for f in grave if ORDER.index(f.severity) > known.get(f.fingerprint, -1)]
+    before = {f.fingerprint: ORDER.index(f.severity) for f in baseline.findings}
+    return [f for f in grave if ORDER.index(f.severity) > before.get(f.fingerprint, -1)]
 
 
-def _sentence(finding: Finding, taken: Mapping[str, Acceptance]) -> str:
-    ended = taken.get(finding.fingerprint)
-    why = f"; its acceptance ended on {ended.expires.isoformat()}" if ended else ""
+def _sentence(finding: Finding, book: Mapping[str, Acceptance]) -> str:
+    entry = book.get(finding.fingerprint)
+    why = f"; its acceptance ended on {entry.expires.isoformat()}" if entry else ""
     return f"{finding.id} {finding.severity}: {finding.title} ({finding.fingerprint}){why}"
 
 
 def _too_high(results: Results, limit: float) -> list[str]:
     rows = [row for row in results.rows if row.role == "deployed"]
-    tested = [(row, row.reid) for row in rows if row.reid]
-    if not tested:
+    rates = [(row, row.reid) for row in rows if row.reid]
+    if not rates:
         return ["Re-identification under the deployed defense was not measured."]
-    row, rate = max(tested, key=lambda entry: entry[1].high)
+    row, rate = max(rates, key=lambda entry: entry[1].high)
     if rate.high <= limit:
         return []
     return [

@@ -158,19 +158,19 @@ _BLOCK = re.compile(r'(<p class="(?:lede|reading)">)(.*?)(</p>)', re.DOTALL)
 
 def link_terms(page: str) -> str:
     """The page, whose leads and readings link the first use of each term to the glossary."""
-    return _BLOCK.sub(lambda block: f"{block[1]}{_linked(block[2])}{block[3]}", page)
+    return _BLOCK.sub(lambda block: f"{block[1]}{_link(block[2])}{block[3]}", page)
 
 
-def _linked(html: str) -> str:
-    known: set[str] = set()
+def _link(html: str) -> str:
+    links: set[str] = set()
 
     def link(match: re.Match[str]) -> str:
         if match.lastgroup is None:
             return match[0]  # a tag
         term = GLOSSARY[int(match.lastgroup[1:])]
-        if term.name in known:
+        if term.name in links:
             return match[0]
-        known.add(term.name)
+        links.add(term.name)
         return f'<a class="term" href="#{term.anchor}">{match[0]}</a>'
 
     return _pattern().sub(link, html)

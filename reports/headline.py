@@ -44,35 +44,35 @@ def headline(
             the study from being clean.
     """
     verdict, place = _verdict(rows, settings, deployed, checks, missing)
-    told = verdict.kind != "INVALID" and _claims(row for row in rows if row.role == "deployed")
-    return (replace(verdict, sentence=f"{verdict.sentence}{told}") if told else verdict), place
+    note = verdict.kind != "INVALID" and _claims(row for row in rows if row.role == "deployed")
+    return (replace(verdict, sentence=f"{verdict.sentence}{note}") if note else verdict), place
 
 
 def _verdict(
     rows: Sequence[Row],
     settings: Settings,
-    deployed: Collection[str],
+    defenses: Collection[str],
     checks: Sequence[Control],
     missing: Sequence[str],
 ) -> Headline:
-    judged = [row for row in rows if row.role == "deployed"] if deployed else list(rows)
-    tested = [row for row in judged if row.reid is not None]
-    if not tested:
-        return _without_people(rows, judged)
-    kinds = {row.verdict.kind for row in tested}
+    lines_judged = [row for row in rows if row.role == "deployed"] if defenses else list(rows)
+    rated = [row for row in lines_judged if row.reid is not None]
+    if not rated:
+        return _without_people(rows, lines_judged)
+    kinds = {row.verdict.kind for row in rated}
     if "INVALID" in kinds:
         return _invalid(checks), None
-    if not deployed:
-        return _comparison(tested), None
-    leaks = [row for row in tested if row.verdict.kind == "LEAK DEMONSTRATED"]
+    if not defenses:
+        return _comparison(rated), None
+    leaks = [row for row in rated if row.verdict.kind == "LEAK DEMONSTRATED"]
     if leaks:
         # Among equals, the scenario that says most about defenses.
         breadth = Counter(row.scenario for row in rows if row.reid)
         worst = max(leaks, key=lambda x: (x.strength[0], breadth[x.scenario], x.strength[2]))
         return _leak(worst, rows), rows.index(worst)
-    lines = dict.fromkeys((row.scenario, row.defense) for row in tested)
+    lines = dict.fromkeys((row.scenario, row.defense) for row in rated)
     standing = [
-        standing_row([row for row in tested if (row.scenario, row.defense) == line])
+        standing_row([row for row in rated if (row.scenario, row.defense) == line])
         for line in lines
     ]
     gravest = min((row.verdict.kind for row in standing), key=GRAVITY.index)
@@ -86,13 +86,13 @@ def _verdict(
     return replace(verdict, sentence=sentence), rows.index(worst)
 
 
-def _claims(deployed: Iterable[Row]) -> str:
+def _claims(lines: Iterable[Row]) -> str:
     """What is wrong with the privacy claims of what is deployed; "" where nothing is.
 
     Whoever reads the verdict quotes the ε beside it.
     """
     sentences: dict[str, None] = {}
-    for row in deployed:
+    for row in lines:
         for claim in open_claims(row):
             gaps = ", ".join(dict.fromkeys(gap.what for gap in claim.gaps)) or "nothing is covered"
             fault = "is broken" if claim.broken else "does not cover all that was sent"
@@ -120,7 +120,7 @@ def _leak(worst: Row, rows: Sequence[Row]) -> Verdict:
         lead = "Without a defense, a" if worst.undefended else "A"
         sentence = f"{lead} curious server re-identified {whom} {source}."
     else:
-        sentence = f"{_deployed(worst)}, let a curious server re-identify {whom} {source}."
+        sentence = f"{_name_defense(worst)}, let a curious server re-identify {whom} {source}."
     sentence += _without(worst, rows)
     if most := worst.measurement.originals:
         sentence += f" Of the originals the judge recognizes {most.hits} of {most.n}."
@@ -131,24 +131,24 @@ def _leak(worst: Row, rows: Sequence[Row]) -> Verdict:
 
 
 def _clean(row: Row, rows: Sequence[Row], settings: Settings) -> str:
-    """A row in which no leak was found: who came back, and who does without the defense."""
+    """Headline of a row without a leak: how many came back, and the rate without the defense."""
     assert row.reid
     assert row.measurement
-    known = rate_text(row.reid) + originals_text(row.measurement)
-    whom = f"nobody be re-identified: {known}" if not row.reid.hits else f"{known} be re-identified"
+    rate = rate_text(row.reid) + originals_text(row.measurement)
+    whom = f"nobody be re-identified: {rate}" if not row.reid.hits else f"{rate} be re-identified"
     limit = percent(settings.reid_limit).replace(NBSP, " ")
-    found = f"{_deployed(row)}, let {whom}; no leak found above {limit}."
-    return found + _without(row, rows)
+    lead = f"{_name_defense(row)}, let {whom}; no leak found above {limit}."
+    return lead + _without(row, rows)
 
 
 def _open(row: Row) -> str:
-    """A row that settles nothing, or a trace only; copies beside it are told first."""
+    """Headline of an inconclusive row or a trace; copies beside it are named first."""
     if row.undefended:
         subject = "Without a defense"
     elif row.defense in UNSTATED:
         subject = f"At worst ({_where(row)})"
     else:
-        subject = _deployed(row)
+        subject = _name_defense(row)
     return f"{subject}: {_copies(row)}{row.verdict.sentence}"
 
 
@@ -173,7 +173,7 @@ def _copies(row: Row) -> str:
     )
 
 
-def _deployed(row: Row) -> str:
+def _name_defense(row: Row) -> str:
     """The defense with its parameters, as the beginning of a sentence."""
     return f"Your deployed defense, {defense_in_words(row)}"
 
@@ -187,23 +187,23 @@ def _without(row: Row, rows: Sequence[Row]) -> str:
     return ""
 
 
-def _comparison(tested: Sequence[Row]) -> Verdict:
+def _comparison(lines: Sequence[Row]) -> Verdict:
     """What was compared; no defense is named as deployed, so that none is judged."""
-    scenes = Counter(row.scenario for row in tested)
+    scenes = Counter(row.scenario for row in lines)
     scenario = max(scenes, key=lambda name: scenes[name])
-    found = _strongest_by_defense(tested, scenario)
-    control = [row for row in found if row.role == "control"]
-    rivals = [row for row in found if row.role != "control"]
+    best = _strongest_by_defense(lines, scenario)
+    control = [row for row in best if row.role == "control"]
+    rivals = [row for row in best if row.role != "control"]
     sentence = (
         "This study compares defenses and names none as deployed, so nothing is judged. "
         f"Under the strongest attack on each, {scenario}"
     )
-    shown = [f"{_in_short(row)} (the control)" for row in control]
+    parts = [f"{_in_short(row)} (the control)" for row in control]
     if len(rivals) <= SHOWN:
-        shown += [_in_short(row) for row in rivals]
+        parts += [_in_short(row) for row in rivals]
     else:
-        shown += [f"from {_in_short(rivals[0])} to {_in_short(rivals[-1])}"]
-    return Verdict("COMPARISON", f"{sentence}: {'; '.join(shown)}.")
+        parts += [f"from {_in_short(rivals[0])} to {_in_short(rivals[-1])}"]
+    return Verdict("COMPARISON", f"{sentence}: {'; '.join(parts)}.")
 
 
 SHOWN = 4
@@ -225,18 +225,18 @@ def _in_short(row: Row) -> str:
     return f"{defense_name(row.defense)} {counted(row.reid)}"
 
 
-def _without_people(rows: Sequence[Row], judged: Sequence[Row]) -> Headline:
+def _without_people(rows: Sequence[Row], lines: Sequence[Row]) -> Headline:
     """The headline where no deployed row could be judged by re-identification."""
-    explained = [
+    candidates = [
         (row.measurement.explained.update.value, row)
-        for row in judged
+        for row in lines
         if row.measurement and row.measurement.explained
     ]
-    if explained:  # of a recorded run, whose rows say what can be said without people
-        best = max(explained, key=lambda entry: entry[0])[1]
+    if candidates:  # of a recorded run, whose rows say what can be said without people
+        best = max(candidates, key=lambda entry: entry[0])[1]
         sentence = f"{attack_name(best.attack)}: {best.verdict.sentence}"
         return replace(NOT_TESTED, sentence=sentence), rows.index(best)
-    if judged and not any(row.measurement and row.measurement.ssim for row in judged):
+    if lines and not any(row.measurement and row.measurement.ssim for row in lines):
         sentence = "Nothing was tested: no attack of this study reads what was sent."
         return replace(NOT_TESTED, sentence=sentence), None
     return NOT_TESTED, None

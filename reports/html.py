@@ -74,60 +74,60 @@ def render(
     faces = trios(results.exhibits, pictures) if full and pictures else ()
     worst = worst_pair(results, pictures) if full and pictures else None
     rows = strips(results.matrices, pictures) if full and pictures else ()
-    shown = text.clean(results)
+    cleaned = text.clean(results)
     with charts.unchecked():
-        drawn, exposure = figures(shown), exposure_map(shown)
-        asked = privacy_figures(shown)
-        why_drawn = explanation_figures(shown.explanation) if shown.explanation else {}
-    why = shown.explanation
-    headline, worst_row = view.headline_row(shown), view.worst_row(shown)
-    card = recorded_card(shown)
+        svgs, exposure = figures(cleaned), exposure_map(cleaned)
+        privacy = privacy_figures(cleaned)
+        why_drawn = explanation_figures(cleaned.explanation) if cleaned.explanation else {}
+    why = cleaned.explanation
+    headline, worst_row = view.headline_row(cleaned), view.worst_row(cleaned)
+    card = recorded_card(cleaned)
     content = {
         "recorded": card,
         "absent": text.visible(absent),
         "why": why,
         "why_findings": explanation_findings(why) if why else (),
         "why_figures": why_drawn,
-        "r": shown,
-        "exhibits": _exhibits(shown, faces),
-        "matrices": _matrices(shown, rows),
+        "r": cleaned,
+        "exhibits": _exhibits(cleaned, faces),
+        "matrices": _matrices(cleaned, rows),
         "worst": worst,
-        "figures": drawn,
-        "privacy_lines": privacy_lines(shown),
-        "privacy_figures": asked,
+        "figures": svgs,
+        "privacy_lines": privacy_lines(cleaned),
+        "privacy_figures": privacy,
         "open_figure": "frontier",
         "exposure": exposure,
-        "league": league(shown),
-        "version": shown.provenance.fedaudit,
-        "schema": f"results schema {shown.schema_version}",
+        "league": league(cleaned),
+        "version": cleaned.provenance.fedaudit,
+        "schema": f"results schema {cleaned.schema_version}",
         "source": "provenance",
         "headline": headline,
-        "scale": scale(shown, headline),
+        "scale": scale(cleaned, headline),
         "worst_row": worst_row,
-        "worst_threshold": view.threshold(shown, worst_row.scenario) if worst_row else None,
-        "attacks_table": view.attacks_table(shown),
-        "defenses_table": view.defenses_table(shown),
-        "exposure_table": view.exposure_table(shown),
-        "states": view.states_of(shown),
-        "judged": view.judged(shown),
-        "lead": view.lead(shown.headline.sentence),
-        "not_shown": view.not_shown(shown, headline),
-        "next_steps": view.next_steps(shown),
-        "signing": view.signing(shown),
-        "annex": annex(shown),
+        "worst_threshold": view.threshold(cleaned, worst_row.scenario) if worst_row else None,
+        "attacks_table": view.attacks_table(cleaned),
+        "defenses_table": view.defenses_table(cleaned),
+        "exposure_table": view.exposure_table(cleaned),
+        "states": view.states_of(cleaned),
+        "judged": view.judged(cleaned),
+        "lead": view.lead(cleaned.headline.sentence),
+        "not_shown": view.not_shown(cleaned, headline),
+        "next_steps": view.next_steps(cleaned),
+        "signing": view.signing(cleaned),
+        "annex": annex(cleaned),
         "glossary": GLOSSARY,
-        "causes": view.causes(shown),
-        "counts": view.counts(shown),
-        "interval_methods": view.intervals(shown),
+        "causes": view.causes(cleaned),
+        "counts": view.counts(cleaned),
+        "interval_methods": view.intervals(cleaned),
     }
     script = _script(SCRIPTS)
-    asked_for = {"why": bool(why), "recorded": card is not None, "privacy": bool(asked)}
+    asked_for = {"why": bool(why), "recorded": card is not None, "privacy": bool(privacy)}
     sections = [s for s in SECTIONS if asked_for.get(s[0], True)]
     drawn_page = page(
         "report.html", content, sections, evidence=evidence, digest=digest, script=script
     )
-    if shown.subject == "images":
-        drawn_page = page_of_images(drawn_page, shown)
+    if cleaned.subject == "images":
+        drawn_page = page_of_images(drawn_page, cleaned)
     return link_terms(drawn_page)
 
 
@@ -233,8 +233,8 @@ def _matrices(
 
 
 def _exhibits(results: Results, faces: tuple[Trio, ...]) -> list[tuple[Any, Trio | None]]:
-    padded = [*faces, *[None] * (len(results.exhibits) - len(faces))]
-    return list(zip(results.exhibits, padded, strict=True))
+    pictures = [*faces, *[None] * (len(results.exhibits) - len(faces))]
+    return list(zip(results.exhibits, pictures, strict=True))
 
 
 @cache

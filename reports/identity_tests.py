@@ -47,10 +47,10 @@ def group_test(group: Group, *, by_lot: bool) -> IdentityTest | None:
             among each other only, which supposes that nothing but the updates ties a face to its
             client.
     """
-    known = _lineups(group)
-    candidates = _candidates(known, by_lot=by_lot)
+    lineups = _lineups(group)
+    candidates = _candidates(lineups, by_lot=by_lot)
     rows: dict[str, list[Scores]] = {}
-    for one in known:
+    for one in lineups:
         for person, row in zip(one.lineup.present, _scores(one.lineup, candidates), strict=True):
             rows.setdefault(person, []).append(row)
     if not rows:
@@ -62,7 +62,7 @@ def group_test(group: Group, *, by_lot: bool) -> IdentityTest | None:
         pool = [k for k, person in enumerate(candidates) if class_of(person) == kind]
         means = [np.mean(rows[person], axis=0)[pool] for person in mine]
         strata.append((means, [pool.index(candidates.index(person)) for person in mine]))
-    return within_strata_test(strata, updates=len({one.target for one in known}))
+    return within_strata_test(strata, updates=len({one.target for one in lineups}))
 
 
 class _Known(NamedTuple):
@@ -73,25 +73,25 @@ class _Known(NamedTuple):
 
 def _lineups(group: Group) -> list[_Known]:
     """Of all trials whose people are known; none where one of them has none, or another one."""
-    shown = [(t.cell.target, t.cell.seed, t.lineup) for t in group.trials if _identified(t.images)]
-    known = [_Known(target, seed, one) for target, seed, one in shown if one is not None]
-    alike = len({one.lineup.people for one in known}) == 1
-    return known if alike and len(known) == len(shown) else []
+    entries = [(t.cell.target, t.cell.seed, t.lineup) for t in group.trials if _are_known(t.images)]
+    people = [_Known(target, seed, one) for target, seed, one in entries if one is not None]
+    alike = len({one.lineup.people for one in people}) == 1
+    return people if alike and len(people) == len(entries) else []
 
 
-def _candidates(known: Sequence[_Known], *, by_lot: bool) -> list[str]:
-    if by_lot and known:
-        return list(known[0].lineup.people)
-    return list(dict.fromkeys(person for one in known for person in one.lineup.present))
+def _candidates(lineups: Sequence[_Known], *, by_lot: bool) -> list[str]:
+    if by_lot and lineups:
+        return list(lineups[0].lineup.people)
+    return list(dict.fromkeys(person for one in lineups for person in one.lineup.present))
 
 
-def _scores(shown: Lineup, candidates: Sequence[str]) -> Scores:
+def _scores(lineup: Lineup, candidates: Sequence[str]) -> Scores:
     """`[K, P]`: how high each candidate stands in the place of each who was there.
 
     Among its own kind: all people, or of pictures that are no faces the images of one class.
     """
-    columns = [shown.people.index(person) for person in candidates]
-    cosines, kinds = np.array(shown.cosines)[:, columns], np.array([*map(class_of, candidates)])
+    columns = [lineup.people.index(person) for person in candidates]
+    cosines, kinds = np.array(lineup.cosines)[:, columns], np.array([*map(class_of, candidates)])
     scores = np.empty_like(cosines)
     for kind in dict.fromkeys(kinds):
         scores[:, kinds == kind] = rank_scores(cosines[:, kinds == kind])
@@ -138,18 +138,18 @@ def over_control_by_ranks(group: Group, prior: Group, *, by_lot: bool) -> float 
 
 
 def foreign(group: Group, threshold: float | None) -> Rate | None:
-    """Of how many updates somebody comes out who could have been in it, and was not.
+    """Rate of updates that show somebody who could have been behind them and was not.
 
     By a cosine above `threshold` that is higher than anybody's who was there; None where that is
     not known.
     """
-    found = [_stranger(t.lineup, threshold) for t in group.trials if t.lineup and threshold]
-    return rate(found, "updates") if found else None
+    strangers = [_stranger(t.lineup, threshold) for t in group.trials if t.lineup and threshold]
+    return rate(strangers, "updates") if strangers else None
 
 
-def _stranger(shown: Lineup, threshold: float | None) -> bool:
-    closest = np.array(shown.cosines).max(0)
-    there = np.isin(shown.people, shown.present)
+def _stranger(lineup: Lineup, threshold: float | None) -> bool:
+    closest = np.array(lineup.cosines).max(0)
+    there = np.isin(lineup.people, lineup.present)
     return bool(closest[~there].max(initial=-1) > max(threshold or 1, closest[there].max()))
 
 
@@ -173,10 +173,10 @@ def identity_tests(
     first = primary(study, trials, list(tests))
     rest = 1 if len(tests) < 2 else (1 - PRIMARY_SHARE) / (len(tests) - 1)
     weights = [PRIMARY_SHARE if line == first else rest for line in tests]
-    adjusted = holm([test.of_update for test in tests.values()], weights)
+    p_values = holm([test.of_update for test in tests.values()], weights)
     return {
         line: replace(test, adjusted=p)
-        for (line, test), p in zip(tests.items(), adjusted, strict=True)
+        for (line, test), p in zip(tests.items(), p_values, strict=True)
     }, first
 
 
@@ -200,7 +200,7 @@ def _line_test(
 
 
 def _beside(group: Group, source: SourceFacts) -> str:
-    """What beside its updates may have told an attack who stands at which place.
+    """What beside the updates could have told an attack who stands at which place.
 
     Of a fresh round of a simulation nothing can, to attacks that know neither the deal nor a table
     of labels and people: the model has seen nobody, and lots dealt the places.
@@ -215,7 +215,7 @@ def _beside(group: Group, source: SourceFacts) -> str:
 
 
 def primary(study: Study, trials: Trials, lines: Sequence[Line]) -> Line | None:
-    """The line that matters most, known before anybody looks at who was found.
+    """The line that is tested first, chosen before any result is looked at.
 
     In the first scenario that has it, the deployed defense (the first that is not `none` where the
     study states none) under its strongest attack: of those that took the defense into account, the
@@ -224,15 +224,15 @@ def primary(study: Study, trials: Trials, lines: Sequence[Line]) -> Line | None:
     """
     for scenario in study.scenarios:
         labels = [d.label for d in scenario.defenses]
-        protected = [d.label for d in scenario.defenses if d.name != "none"]
-        for defense in study.audited or protected or labels:
+        defenses = [d.label for d in scenario.defenses if d.name != "none"]
+        for defense in study.audited or defenses or labels:
             mine = [line for line in lines if line[:2] == (scenario.name, defense)]
-            adapted = [line for line in mine if trials.group(*line).adaptive in ADAPTED]
+            adaptive = [line for line in mine if trials.group(*line).adaptive in ADAPTED]
             if mine:
-                return (adapted or mine)[-1]
+                return (adaptive or mine)[-1]
     return None
 
 
-def _identified(images: Sequence[ImageScore]) -> bool:
+def _are_known(images: Sequence[ImageScore]) -> bool:
     """Whether it is known whom they show; a search of the gallery does not tell."""
     return any(image.cosine is not None and not image.nearest for image in images)

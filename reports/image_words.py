@@ -128,14 +128,14 @@ _MARKUP = re.compile(r"(<style.*?</style>|<script.*?</script>|<[^>]*>)", re.DOTA
 def in_words_of_images(results: Results) -> Results:
     """The same results with images in place of people, and marked as such."""
     say = _speaker(frozenset(_names(results)))
-    return replace(cast(Results, _reworded(results, say)), subject="images")
+    return replace(cast(Results, _reword(results, say)), subject="images")
 
 
 def page_of_images(page: str, results: Results) -> str:
     """The same page: what is read, not its markup, style or script."""
     say = _speaker(frozenset(_names(results)))
     return "".join(
-        _ATTRIBUTE.sub(lambda found: found[1] + say(found[2]), part)
+        _ATTRIBUTE.sub(lambda match: match[1] + say(match[2]), part)
         if part.startswith("<")
         else say(part)
         for part in _MARKUP.split(page)
@@ -153,11 +153,11 @@ def text_of_images(text: str) -> str:
 
 @cache
 def _speaker(names: frozenset[str]) -> Callable[[str], str]:
-    kept = sorted((name for name in names if name), key=len, reverse=True)
+    literals = sorted((name for name in names if name), key=len, reverse=True)
     words = sorted(WORDS, key=len, reverse=True)
     phrases = [word for word in words if " " in word]
     single = [word for word in words if " " not in word]
-    groups = [("phrase", phrases), ("name", kept), ("word", single)]
+    groups = [("phrase", phrases), ("name", literals), ("word", single)]
     pattern = re.compile(
         "|".join(
             rf"(?P<{group}>(?<![\w-])(?:{'|'.join(map(re.escape, some))})(?![\w-]))"
@@ -167,9 +167,9 @@ def _speaker(names: frozenset[str]) -> Callable[[str], str]:
         re.IGNORECASE,
     )
 
-    def put(found: re.Match[str]) -> str:
-        text = found[0]
-        if found.lastgroup == "name" and text in names:
+    def put(match: re.Match[str]) -> str:
+        text = match[0]
+        if match.lastgroup == "name" and text in names:
             return text
         instead = WORDS.get(text.lower())
         if instead is None:
@@ -181,19 +181,19 @@ def _speaker(names: frozenset[str]) -> Callable[[str], str]:
     return lambda text: pattern.sub(put, text)
 
 
-def _reworded(value: Any, say: Callable[[str], str], field: str = "") -> Any:
+def _reword(value: Any, say: Callable[[str], str], field: str = "") -> Any:
     if isinstance(value, str):
         prose = (" " in value and value not in GRAVITY) or field == "unit"
         return say(value) if prose and field not in _VERBATIM else value
     if is_dataclass(value) and not isinstance(value, type):
         if field in _VERBATIM:
             return value
-        parts = {f.name: _reworded(getattr(value, f.name), say, f.name) for f in fields(value)}
+        parts = {f.name: _reword(getattr(value, f.name), say, f.name) for f in fields(value)}
         return replace(value, **parts)
     if isinstance(value, Mapping):
-        return {key: _reworded(item, say, field) for key, item in value.items()}
+        return {key: _reword(item, say, field) for key, item in value.items()}
     if isinstance(value, tuple):
-        return tuple(_reworded(item, say, field) for item in value)
+        return tuple(_reword(item, say, field) for item in value)
     return value
 
 

@@ -164,7 +164,7 @@ def _above(values: Sequence[float], threshold: float) -> str:
 def _score_panel(points: Sequence[ScorePoint], threshold: float | None) -> Markup:
     defenses = unique([point.defense for point in points])
     roles = [role for role in ROLES if any(point.role == role for point in points)]
-    shown, notes = [], []
+    marks, notes = [], []
     for defense in defenses:
         for role in roles:
             values = _cosines(points, defense, role)
@@ -172,11 +172,11 @@ def _score_panel(points: Sequence[ScorePoint], threshold: float | None) -> Marku
                 continue
             lane = {"group": defense_name(defense), "lane": ROLES[role]}
             few = values if len(values) <= MOST_TICKS else quantiles(values, n=MOST_TICKS)
-            shown += [{**lane, "value": value} for value in few]
+            marks += [{**lane, "value": value} for value in few]
             above = f"n = {len(values)}" if threshold is None else _above(values, threshold)
             notes.append({**lane, "note": above})
     return ticks(
-        shown,
+        marks,
         notes,
         _ROLE_KEYS,
         x_title="Identity cosine ↓ better (no unit, −1–1)",

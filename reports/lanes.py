@@ -66,10 +66,10 @@ def place(
             labels.append({"y": middle, "label": short(name), "under": ""})
         extra = 8 if under and len(names) == 1 and not above else 0
         top += LANE * len(names) + GAP + extra
-    placed: list[Record] = [
+    entries: list[Record] = [
         {**record, "y": heights[_group(record), record["lane"]]} for record in records
     ]
-    return placed, labels, round(top - GAP / 2)
+    return entries, labels, round(top - GAP / 2)
 
 
 def short(text: str, longest: int = LONGEST) -> str:
@@ -115,8 +115,8 @@ def intervals(
         rule_color: Name of its color.
         note_width: Room for the column of notes at the right, in pixels.
     """
-    drawn = partial(_intervals, records, keys, x_title, domain, axis_format)
-    return both(partial(drawn, (rule, rule_color), note_width))
+    panel = partial(_intervals, records, keys, x_title, domain, axis_format)
+    return both(partial(panel, (rule, rule_color), note_width))
 
 
 def _intervals(
@@ -130,20 +130,20 @@ def _intervals(
     width: int,
 ) -> Markup:
     left = _left(width)
-    placed, labels, height = place(records, above=width == NARROW)
+    points, labels, height = place(records, above=width == NARROW)
     title = lines(x_title, width - left - note_width + 40)
     x, y = axes(title, domain, axis_format, height)
-    base = over(placed).encode(y=y, color=alt.Color("lane:N", scale=color_scale(keys)))
-    shown = base.transform_filter("isValid(datum.value)")
+    base = over(points).encode(y=y, color=alt.Color("lane:N", scale=color_scale(keys)))
+    valid = base.transform_filter("isValid(datum.value)")
     layers = [
-        shown.mark_rule(strokeWidth=2.5, opacity=0.55).encode(x=x("low"), x2=alt.X2("high:Q")),
+        valid.mark_rule(strokeWidth=2.5, opacity=0.55).encode(x=x("low"), x2=alt.X2("high:Q")),
         base.transform_filter("isValid(datum.prior)")
         .mark_tick(orient="vertical", thickness=2.5, size=14)
         .encode(x=x("prior"), color=alt.ColorValue(COLORS["prior"])),
-        shown.mark_point(filled=True, size=85, opacity=1).encode(
+        valid.mark_point(filled=True, size=85, opacity=1).encode(
             x=x("value"), shape=alt.Shape("lane:N", scale=shape_scale(keys))
         ),
-        *frame(placed, labels, y, left),
+        *frame(points, labels, y, left),
     ]
     if rule[0] is not None:
         layers.insert(0, upright(rule[0], rule[1], x))
@@ -179,8 +179,8 @@ def _ticks(
     width: int,
 ) -> Markup:
     left = _left(width)
-    placed, labels, height = place(notes, above=width == NARROW)
-    heights = {(_group(record), record["lane"]): record["y"] for record in placed}
+    points, labels, height = place(notes, above=width == NARROW)
+    heights = {(_group(record), record["lane"]): record["y"] for record in points}
     title = lines(x_title, width - left - 76 + 40)
     x, y = axes(title, domain, ".1f", height)
     data = [{**record, "y": heights[_group(record), record["lane"]]} for record in records]
@@ -188,7 +188,7 @@ def _ticks(
         over(data)
         .mark_tick(orient="vertical", thickness=1.8, size=15, opacity=0.75)
         .encode(x=x("value"), y=y, color=alt.Color("lane:N", scale=color_scale(keys))),
-        *frame(placed, labels, y, left),
+        *frame(points, labels, y, left),
     ]
     if rule is not None:
         layers.append(upright(rule, "limit", x))
@@ -226,8 +226,8 @@ def rate_axis(field: str) -> alt.Y:
 def upright(value: float, color: str, x: Callable[[str], alt.X]) -> alt.Chart:
     """A dashed vertical line."""
     line = over([{"rule": value}]).encode(x=x("rule"))
-    drawn: alt.Chart = line.mark_rule(strokeDash=[4, 3], strokeWidth=1.5, color=COLORS[color])
-    return drawn
+    rule: alt.Chart = line.mark_rule(strokeDash=[4, 3], strokeWidth=1.5, color=COLORS[color])
+    return rule
 
 
 def frame(

@@ -76,7 +76,7 @@ def league(results: Results) -> League:
 
 
 def record(line: DefenseLine) -> dict[str, Any]:
-    """The numbers of a line; None is "not measured"."""
+    """Numbers of a line as a record; None is "not measured"."""
     m, worth = line.measurement, line.utility
     reid, prior = line.reid, m.prior if m else None
     return {
@@ -120,7 +120,7 @@ def csv_of(results: Results) -> str:
 
 
 def _line(line: DefenseLine) -> LeagueLine:
-    lost = line.accuracy_lost
+    difference = line.accuracy_lost
     return LeagueLine(
         source=line,
         defense=defense_name(line.defense),
@@ -128,7 +128,7 @@ def _line(line: DefenseLine) -> LeagueLine:
         attack=attack_name(line.attack) if line.attack else "",
         adaptive=_adaptive(line),
         leak=UNTESTED if line.reid is None else line.reid.value + line.reid.low / 1e3,
-        lost=None if lost is None else 100 * lost.value,
+        lost=None if difference is None else 100 * difference.value,
         accuracy=line.utility,
         price=_price(line.utility),
         guarantee=_guarantee(line),
@@ -160,10 +160,10 @@ def _price(worth: Utility | None) -> str:
     if worth is None:
         return ABSENT
     times = f"{number(worth.overhead)} × work" if worth.overhead is not None else ""
-    sent = ""
+    bytes_text = ""
     if worth.bytes_sent and worth.plain_bytes_sent:
-        sent = f"{number(worth.bytes_sent / worth.plain_bytes_sent)} × bytes"
-    return ", ".join(part for part in (times, sent) if part) or ABSENT
+        bytes_text = f"{number(worth.bytes_sent / worth.plain_bytes_sent)} × bytes"
+    return ", ".join(part for part in (times, bytes_text) if part) or ABSENT
 
 
 def _guarantee(line: DefenseLine) -> str:
@@ -173,6 +173,6 @@ def _guarantee(line: DefenseLine) -> str:
 
 
 def _cell(value: object) -> object:
-    """A spreadsheet takes text that begins like a formula for one."""
+    """A table cell that no spreadsheet takes for a formula."""
     risky = isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"}
     return f"'{value}" if risky else value

@@ -46,12 +46,12 @@ def limits_of_run(
 
 def assets_used(facts: Facts) -> list[str]:
     """Fetched files that had a part in the results; what is known of no more is left out."""
-    named = (name.removeprefix("asset ") for name in facts.hashes if name.startswith("asset "))
-    return sorted(name for name in named if name in ASSETS)
+    assets = (name.removeprefix("asset ") for name in facts.hashes if name.startswith("asset "))
+    return sorted(name for name in assets if name in ASSETS)
 
 
 def _alike(gallery: Gallery | None) -> Iterator[str]:
-    """People who may be one: rates and false match rate are wrong where they are."""
+    """Pairs of people in the gallery who may be one person, which makes rates wrong."""
     for one, other in gallery.alike if gallery else ():
         yield (
             f"{one} and {other} look like one person under two names to the judge. If they are, "

@@ -169,9 +169,9 @@ class Measurement:
         audited photos copies them without any update, of the right people or of others.
         """
         own, control = self.copies, self.prior_copies
-        made = own is not None and own.hits > 0 and control is not None and not control.hits
+        has_copies = own is not None and own.hits > 0 and control is not None and not control.hits
         knows = self.foreign is not None and self.foreign.low > FOREIGN
-        return made and not knows and self.copy_calibration.proves
+        return has_copies and not knows and self.copy_calibration.proves
 
     @property
     def ssim(self) -> Estimate | None:
@@ -180,5 +180,5 @@ class Measurement:
 
     @property
     def p_holm(self) -> float | None:
-        """Of the test on identity, adjusted for all rows of the study; None: not available."""
+        """Holm-adjusted p-value of the identity test over all rows; None: not available."""
         return self.identity.adjusted if self.identity else None

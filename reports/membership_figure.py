@@ -24,11 +24,11 @@ def membership_curves(results: Results) -> Figure:
     for scenario in unique([line.scenario for line in results.membership]):
         lines = [line for line in results.membership if line.scenario == scenario and line.scores]
         for level in ("person", "image"):
-            found = [(line, score) for line in lines if (score := strongest_score(line, level))]
-            if found:
+            curves = [(line, score) for line in lines if (score := strongest_score(line, level))]
+            if curves:
                 what = "people, by other photos" if level == "person" else "training photos"
                 title = f"{scenario}: {what}"
-                panels.append(Panel(title, f"ROC of membership, {title}", _panel(found, keys)))
+                panels.append(Panel(title, f"ROC of membership, {title}", _panel(curves, keys)))
     reasons = unique([line.reason for line in results.membership if line.reason])
     missing = Panel("", "", why="; ".join(reasons) or "No study asked for it (inference = true).")
     rows = [(line, score) for line in results.membership for score in line.scores]
@@ -66,11 +66,11 @@ def _at(score: MembershipScore, fpr: float) -> str:
 
 
 def _smallest(score: MembershipScore) -> str:
-    known = [one for one in score.recalls if one.tpr]
-    return f"{rate(known[0].tpr)} at {percent(known[0].fpr)}" if known else ABSENT
+    recalls = [one for one in score.recalls if one.tpr]
+    return f"{rate(recalls[0].tpr)} at {percent(recalls[0].fpr)}" if recalls else ABSENT
 
 
-def _panel(found: Sequence[tuple[Membership, MembershipScore]], keys: Sequence[Key]) -> Markup:
+def _panel(curves: Sequence[tuple[Membership, MembershipScore]], keys: Sequence[Key]) -> Markup:
     scale = alt.Scale(type="log", domain=[LEAST, 1])
     values, grid = [LEAST, 0.01, 0.1, 1], COLORS["grid"]
     axis = {"values": values, "format": "~%", "gridColor": grid}
@@ -80,7 +80,7 @@ def _panel(found: Sequence[tuple[Membership, MembershipScore]], keys: Sequence[K
     layers = [
         diagonal.mark_line(color=COLORS["prior"], strokeDash=[5, 4], strokeWidth=2).encode(x=x, y=y)
     ]
-    for line, score in found:
+    for line, score in curves:
         key = next(one for one in keys if one.label == line.defense)
         points = [{"x": max(a, LEAST), "y": max(b, LEAST)} for a, b in score.roc]
         step = over(points).mark_line(

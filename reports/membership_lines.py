@@ -27,18 +27,18 @@ CONTROL = 0.01
 
 def memberships(folder: RunFolder, study: Study, stock: Inventory) -> tuple[Membership, ...]:
     """What the study's jobs found, with p-values corrected for all of them together."""
-    done = set(stock.done)
-    jobs = [job for job in federation_jobs(study) if job.asks == "inference" and job.key in done]
+    keys = set(stock.done)
+    jobs = [job for job in federation_jobs(study) if job.asks == "inference" and job.key in keys]
     lines = [
         read_as(Membership, folder.measurement(job.key), folder.files(job.kind, job.key)[0])
         for job in jobs
     ]
-    adjusted = iter(holm([score.p_value for line in lines for score in line.scores]))
+    p_values = iter(holm([score.p_value for line in lines for score in line.scores]))
     of_properties = iter(holm([one.p_value for line in lines for one in line.properties]))
     return tuple(
         replace(
             line,
-            scores=tuple(replace(score, p_adjusted=next(adjusted)) for score in line.scores),
+            scores=tuple(replace(score, p_adjusted=next(p_values)) for score in line.scores),
             properties=tuple(
                 replace(one, p_adjusted=next(of_properties)) for one in line.properties
             ),
@@ -49,8 +49,10 @@ def memberships(folder: RunFolder, study: Study, stock: Inventory) -> tuple[Memb
 
 def recall(score: MembershipScore) -> tuple[float, Rate | None]:
     """The false-positive rate of tables, and the recall at it."""
-    known = [one for one in score.recalls if one.tpr]
-    at = next((one for one in known if one.fpr == FPR), known[0] if known else score.recalls[0])
+    recalls = [one for one in score.recalls if one.tpr]
+    at = next(
+        (one for one in recalls if one.fpr == FPR), recalls[0] if recalls else score.recalls[0]
+    )
     return at.fpr, at.tpr
 
 
@@ -71,44 +73,44 @@ def demonstrated(line: Membership) -> bool:
 
 
 def membership_coverage(lines: Sequence[Membership]) -> Coverage:
-    """The line of the class among the classes of attack."""
-    tested = [line for line in lines if line.scores]
-    told = sum(map(demonstrated, tested))
-    result = f"above chance in {told} of {len(tested)} federations" if tested else "—"
-    return Coverage("membership inference", bool(lines), bool(tested), result, MEMBERSHIP)
+    """The line of membership inference among the classes of attack."""
+    valid = [line for line in lines if line.scores]
+    count = sum(map(demonstrated, valid))
+    result = f"above chance in {count} of {len(valid)} federations" if valid else "—"
+    return Coverage("membership inference", bool(lines), bool(valid), result, MEMBERSHIP)
 
 
 def property_coverage(lines: Sequence[Membership]) -> Coverage:
-    """The same of properties of clients' photos."""
-    tested = [one for line in lines for one in line.properties]
-    told = sum(one.p_adjusted <= ALPHA for one in tested)
-    result = f"{told} of {len(tested)} told above chance" if tested else "—"
-    return Coverage("property inference", bool(lines), bool(tested), result, PROPERTY)
+    """The line of property inference among the classes of attack."""
+    scores = [one for line in lines for one in line.properties]
+    count = sum(one.p_adjusted <= ALPHA for one in scores)
+    result = f"{count} of {len(scores)} told above chance" if scores else "—"
+    return Coverage("property inference", bool(lines), bool(scores), result, PROPERTY)
 
 
 def membership_controls(lines: Sequence[Membership]) -> tuple[Control, ...]:
-    """People in nobody's data must not be told from others of them."""
-    known = [line for line in lines if line.control is not None]
+    """Controls: nobody outside all clients' data may be told from others outside it."""
+    tests = [line for line in lines if line.control is not None]
     return tuple(
         Control(
             f"membership: outsiders called members, {line.defense}",
             line.scenario,
             f"p = {line.control:.2g}",
-            f"p ≥ {CONTROL / len(known):.2g}: nobody trained on them",
-            line.control * len(known) >= CONTROL,
+            f"p ≥ {CONTROL / len(tests):.2g}: nobody trained on them",
+            line.control * len(tests) >= CONTROL,
         )
-        for line in known
+        for line in tests
         if line.control is not None
     )
 
 
 def membership_findings(study: Study, lines: Sequence[Membership]) -> Iterator[Finding]:
-    """A finding for each judged defense under which members are told."""
-    judged: Role = "deployed" if study.audited else "alternative"
+    """A finding for each judged defense under which members are recognized."""
+    role: Role = "deployed" if study.audited else "alternative"
     for line in lines:
         scenario = study.scenario(line.scenario)
         choice = next(one for one in scenario.defenses if one.label == line.defense)
-        if role_of(study, choice) != judged:
+        if role_of(study, choice) != role:
             continue
         if demonstrated(line):
             yield _finding(line, [one for one in lines if one.scenario == line.scenario])
@@ -119,7 +121,7 @@ def membership_findings(study: Study, lines: Sequence[Membership]) -> Iterator[F
 
 def _finding(line: Membership, rivals: Sequence[Membership]) -> Finding:
     best = min(line.scores, key=lambda score: (score.p_adjusted, -score.auc))
-    shown = [
+    clauses = [
         f"{_words(score)} ({score.attack})"
         for level in ("person", "image")
         if (score := strongest_score(line, level))
@@ -128,10 +130,10 @@ def _finding(line: Membership, rivals: Sequence[Membership]) -> Finding:
         (rate.low for score in line.scores if (rate := recall(score)[1])),
         default=0.0,
     )
-    kept = [one for one in rivals if one.scores and not demonstrated(one)]
+    rest = [one for one in rivals if one.scores and not demonstrated(one)]
     remedy = "Train with DP-SGD, and run the same study again: only noise bounds membership."
-    if kept:
-        names = ", ".join(defense_name(one.defense) for one in kept)
+    if rest:
+        names = ", ".join(defense_name(one.defense) for one in rest)
         remedy = f"Measured here: nothing above chance under {names}."
     return Finding(
         id="",
@@ -139,7 +141,7 @@ def _finding(line: Membership, rivals: Sequence[Membership]) -> Finding:
         confidence="high",
         cause="Updates tell who is in a client's data",
         title=f"Updates tell who is in a client's data, {_under(line)}",
-        claim="; ".join(shown) + ".",
+        claim="; ".join(clauses) + ".",
         evidence=f"{best.attack}, {best.level}: AUC {best.auc:.2f}, where 97.5 % of shuffled "
         f"memberships stay below {best.shuffled:.2f}; p = {best.p_adjusted:.2g} after Holm.",
         configuration=f"scenario {line.scenario}: {line.clients} clients, rounds "

@@ -29,7 +29,7 @@ def pdf(page: str) -> bytes:
     Raises:
         ConfigError: WeasyPrint or the libraries that it needs are not installed.
     """
-    truncated = ImageFile.LOAD_TRUNCATED_IMAGES
+    setting = ImageFile.LOAD_TRUNCATED_IMAGES
     try:
         from weasyprint import HTML  # noqa: PLC0415 - an extra
         from weasyprint.urls import URLFetcher  # noqa: PLC0415 - an extra
@@ -41,18 +41,18 @@ def pdf(page: str) -> bytes:
             "in a browser and print it."
         ) from error
     finally:  # its import has every image of this process read where the file is cut off
-        ImageFile.LOAD_TRUNCATED_IMAGES = truncated
+        ImageFile.LOAD_TRUNCATED_IMAGES = setting
     logger = logging.getLogger("weasyprint")
     level = logger.level
     logger.setLevel(logging.CRITICAL)  # it reports rules of the screen, of no use on paper
-    styled = _titled(page).replace("</style>", _PAPER.read_text("utf-8") + "</style>", 1)
-    document = HTML(string=styled, url_fetcher=URLFetcher(allowed_protocols=("data",)))
+    source = _titled(page).replace("</style>", _PAPER.read_text("utf-8") + "</style>", 1)
+    document = HTML(string=source, url_fetcher=URLFetcher(allowed_protocols=("data",)))
     try:
-        written = document.write_pdf(pdf_variant="pdf/ua-1")
+        content = document.write_pdf(pdf_variant="pdf/ua-1")
     finally:
         logger.setLevel(level)
-    assert isinstance(written, bytes)
-    return written
+    assert isinstance(content, bytes)
+    return content
 
 
 def _titled(page: str) -> str:

@@ -71,8 +71,8 @@ def trios(
 
     Where even the smallest does not fit, the last exhibits go without.
     """
-    shown = _fitting(exhibits, lambda exhibit, side: _trio(exhibit, pictures, side), _size)
-    return tuple(trio or Trio(None, None, None) for trio in shown)
+    images = _fitting(exhibits, lambda exhibit, side: _trio(exhibit, pictures, side), _size)
+    return tuple(trio or Trio(None, None, None) for trio in images)
 
 
 def strips(
@@ -80,11 +80,11 @@ def strips(
 ) -> tuple[tuple[Strip, ...], ...]:
     """Pictures of all evidence matrices, row by row; they fit the budget as `trios` do."""
     rows = [row for matrix in matrices for row in matrix.rows]
-    drawn = _fitting(rows, lambda row, side: _strip(row, pictures, side), _strip_size)
-    shown = iter(drawn)
+    images = _fitting(rows, lambda row, side: _strip(row, pictures, side), _strip_size)
+    stream = iter(images)
     without = [Strip(None, (None,) * len(matrix.columns)) for matrix in matrices]
     return tuple(
-        tuple(next(shown) or blank for _ in matrix.rows)
+        tuple(next(stream) or blank for _ in matrix.rows)
         for matrix, blank in zip(matrices, without, strict=True)
     )
 
@@ -93,14 +93,14 @@ def _fitting(
     things: Sequence[A], draw: Callable[[A, int], B], size: Callable[[B], int]
 ) -> list[B | None]:
     """Each thing drawn at the largest size at which all fit the budget; None for what does not."""
-    drawn: list[B] = []
+    images: list[B] = []
     for side in SIDES:
-        drawn = [draw(thing, side) for thing in things]
-        if sum(map(size, drawn)) <= BUDGET:
-            return list(drawn)
-    sizes = [size(one) for one in drawn]
-    spent = accumulate(sizes)
-    return [one if so_far <= BUDGET else None for one, so_far in zip(drawn, spent, strict=True)]
+        images = [draw(thing, side) for thing in things]
+        if sum(map(size, images)) <= BUDGET:
+            return list(images)
+    sizes = [size(one) for one in images]
+    totals = accumulate(sizes)
+    return [one if so_far <= BUDGET else None for one, so_far in zip(images, totals, strict=True)]
 
 
 def worst_pair(results: Results, pictures: Mapping[tuple[str, int], Picture]) -> Trio | None:

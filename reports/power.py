@@ -1,4 +1,4 @@
-"""Whether a clean row may be believed: its attack must have found people where nothing hid them."""
+"""Statistical power of a clean row: the attack must have found people without the defense."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,7 +26,7 @@ def with_power(rows: Sequence[Row], ceiling: float | None) -> tuple[Row, ...]:
     """
     control = {(row.scenario, row.attack): row for row in rows if row.undefended}
     return tuple(
-        replace(row, verdict=_doubted(row, control.get((row.scenario, row.attack)), ceiling))
+        replace(row, verdict=_doubt(row, control.get((row.scenario, row.attack)), ceiling))
         for row in rows
     )
 
@@ -41,7 +41,7 @@ def with_all_cells(rows: Sequence[Row], open_jobs: Sequence[str]) -> tuple[Row, 
         open_jobs: Keys of the study's jobs that left nothing that can be relied on.
     """
     control = {(row.scenario, row.attack): row.defense for row in rows if row.undefended}
-    done = []
+    result = []
     for row in rows:
         mine = {row.defense, control.get((row.scenario, row.attack), row.defense)}
         lines = tuple(f"{row.scenario}--{defense}--{row.attack}--" for defense in mine)
@@ -52,11 +52,11 @@ def with_all_cells(rows: Sequence[Row], open_jobs: Sequence[str]) -> tuple[Row, 
                 "are missing or were altered; give the same command again, which computes them"
             )
             row = replace(row, verdict=inconclusive(row.verdict, "not run", why))  # noqa: PLW2901
-        done.append(row)
-    return tuple(done)
+        result.append(row)
+    return tuple(result)
 
 
-def _doubted(row: Row, control: Row | None, ceiling: float | None) -> Verdict:
+def _doubt(row: Row, control: Row | None, ceiling: float | None) -> Verdict:
     if row.verdict.kind != "NO LEAK FOUND ABOVE LIMIT" or row.model_state:
         return row.verdict  # a recorded run has a control of its own
     reason, why = lack_of_power(row, control, ceiling)
@@ -65,14 +65,14 @@ def _doubted(row: Row, control: Row | None, ceiling: float | None) -> Verdict:
 
 def inconclusive(verdict: Verdict, reason: Reason, why: str) -> Verdict:
     """A clean verdict, taken back for a reason."""
-    found = verdict.sentence.partition("; no leak found above")[0].rstrip(".")
+    statement = verdict.sentence.partition("; no leak found above")[0].rstrip(".")
     return Verdict(
-        "INCONCLUSIVE", f"{found}. This is no evidence of a defense: {why}.", reason=reason
+        "INCONCLUSIVE", f"{statement}. This is no evidence of a defense: {why}.", reason=reason
     )
 
 
 def short_of(row: Row) -> tuple[Reason, str]:
-    """What the attack itself lacks: a reason and its words, or ("", "")."""
+    """What the attack itself lacks to conclude: a reason and its words, or ("", "")."""
     if row.adaptive not in ADAPTED:
         return "blind attack", (
             f"{row.attack} takes the defense for absent, and a server "
@@ -101,9 +101,9 @@ def lack_of_power(row: Row, control: Row | None, ceiling: float | None) -> tuple
     alone = f"without a defense {row.attack} re-identifies {rate_text(control.reid)}"
     if not demonstrated(control.measurement):
         return "no power", f"{alone}, no more than without the update; give it more steps"
-    needed = POWER * (ceiling or 1.0)
-    if ceiling is None or control.reid.value < needed:
-        bar = percent(needed).replace(NBSP, " ")
+    bound = POWER * (ceiling or 1.0)
+    if ceiling is None or control.reid.value < bound:
+        bar = percent(bound).replace(NBSP, " ")
         why = f"{alone}, and only {bar} or more show that it works; give it more steps"
         return "no power", why
     return "", ""

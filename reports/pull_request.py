@@ -34,7 +34,7 @@ def pull_request(results: Results) -> str:
 
 def _plain(text: str) -> str:
     """Text without meaning to Markdown or HTML."""
-    shown = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    safe = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     for mark in "\\`*_[]|#@":
-        shown = shown.replace(mark, f"&#{ord(mark)};")
-    return shown
+        safe = safe.replace(mark, f"&#{ord(mark)};")
+    return safe

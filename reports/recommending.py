@@ -53,7 +53,7 @@ class Recommendation:
 def recommend(
     results: Results, *, max_reid: float, min_accuracy: float
 ) -> tuple[Recommendation, ...]:
-    """Hold every defense of every scenario against the limits.
+    """Compare every defense of every scenario with the limits on leakage and accuracy.
 
     Args:
         results: Of a run.
@@ -64,7 +64,7 @@ def recommend(
     return tuple(
         Recommendation(
             name,
-            _ordered(
+            _order(
                 [
                     _judge(x, max_reid, min_accuracy, _most(results, x))
                     for x in results.defenses
@@ -113,12 +113,12 @@ def _judge(line: DefenseLine, max_reid: float, min_accuracy: float, most: int | 
     return Candidate(line, standing, why, cost)
 
 
-def _more(needed: int, unit: str, most: int | None) -> str:
+def _more(count: int, unit: str, most: int | None) -> str:
     """How many units would settle it, or that this data has too few."""
-    if most is None or needed <= most:
-        return f"{needed} {unit} without a hit would show the limit kept"
+    if most is None or count <= most:
+        return f"{count} {unit} without a hit would show the limit kept"
     return (
-        f"it would take {needed} {unit} without a hit, and this data gives {most} at most: use a "
+        f"it would take {count} {unit} without a hit, and this data gives {most} at most: use a "
         "data set of more people, or a higher limit"
     )
 
@@ -131,10 +131,10 @@ def _missing(line: DefenseLine) -> str:
     return "its federation's accuracy was not measured"
 
 
-def _ordered(
+def _order(
     candidates: Sequence[Candidate], max_reid: float, min_accuracy: float
 ) -> tuple[Candidate, ...]:
-    """By standing; what satisfies by cost, then bytes; what does not by how far it is off."""
+    """Order: standing, then cost and bytes; the unsatisfying by their distance from the limits."""
     order = ("measured", "by estimate only", "too costly", "too leaky", "no gain", "not measured")
 
     def key(candidate: Candidate) -> tuple[int, float, float]:
@@ -142,10 +142,10 @@ def _ordered(
         line = candidate.line
         cost = candidate.cost if candidate.cost is not None else float("inf")
         if place <= 1:
-            sent = line.utility.bytes_sent if line.utility else None
-            return place, cost, float(sent) if sent is not None else float("inf")
+            size = line.utility.bytes_sent if line.utility else None
+            return place, cost, float(size) if size is not None else float("inf")
         leak = max(0.0, line.reid.value - max_reid) if line.reid else 1.0
-        lost = max(0.0, min_accuracy - line.utility.accuracy.value) if line.utility else 1.0
-        return max(place, 3), leak + lost, cost  # too costly and too leaky side by side
+        loss = max(0.0, min_accuracy - line.utility.accuracy.value) if line.utility else 1.0
+        return max(place, 3), leak + loss, cost  # too costly and too leaky side by side
 
     return tuple(sorted(candidates, key=key))

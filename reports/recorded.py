@@ -91,20 +91,20 @@ def not_identified(measurement: Measurement) -> str:
             "The originals are not known, and no gallery was searched: whose faces these are "
             "cannot be said (--truth, --gallery)"
         )
-    if explained := measurement.explained:
-        parts.append(_explained_text(explained))
+    if shares := measurement.explained:
+        parts.append(_explained_text(shares))
     return f"{'. '.join(parts)}. {copies_text(measurement)}".rstrip()
 
 
-def _explained_text(explained: Explained) -> str:
+def _explained_text(shares: Explained) -> str:
     others = [
-        (explained.other, "another client's update"),
-        (explained.prior, "images rebuilt from invented people's updates explain"),
-        (explained.noise, "random images"),
+        (shares.other, "another client's update"),
+        (shares.prior, "images rebuilt from invented people's updates explain"),
+        (shares.noise, "random images"),
     ]
     controls = [f"{name} {mean_text(value)}" for value, name in others if value]
     return (
-        f"What was rebuilt explains its update {mean_text(explained.update)}"
+        f"What was rebuilt explains its update {mean_text(shares.update)}"
         + (f"; {', '.join(controls)}" if controls else "")
         + " (cosine; 1 explains all; this is no likeness of faces)"
     )
@@ -133,21 +133,21 @@ def copies_text(measurement: Measurement) -> str:
     )
 
 
-def _copied(study: Study, rows: Sequence[Row]) -> Iterator[Finding]:
+def _copies(study: Study, rows: Sequence[Row]) -> Iterator[Finding]:
     """Copies in scenarios where re-identification alone demonstrates no leak."""
     for scenario in dict.fromkeys(row.scenario for row in rows):
         mine = [row for row in rows if row.scenario == scenario]
         if any(row.verdict.kind == "LEAK DEMONSTRATED" for row in mine):
             continue
-        copied = [
+        candidates = [
             (m.copies, m, row)
             for row in mine
             if (m := row.measurement) and m.copies and m.copies.hits
             if m.prior_copies and not m.prior_copies.hits
         ]
-        if not copied:
+        if not candidates:
             continue
-        rate, measurement, best = max(copied, key=lambda entry: entry[0].low)
+        rate, measurement, best = max(candidates, key=lambda entry: entry[0].low)
         yield Finding(
             id="",
             severity=severity_of(rate, passive=True),
@@ -168,7 +168,7 @@ def _copied(study: Study, rows: Sequence[Row]) -> Iterator[Finding]:
         )
 
 
-def _explained(study: Study, rows: Sequence[Row]) -> Iterator[Finding]:
+def _explanations(study: Study, rows: Sequence[Row]) -> Iterator[Finding]:
     """Updates that are explained beyond all controls, where nothing graver was demonstrated."""
     for scenario in dict.fromkeys(row.scenario for row in rows):
         mine = [(row, row.measurement) for row in rows if row.scenario == scenario]
@@ -183,7 +183,7 @@ def _explained(study: Study, rows: Sequence[Row]) -> Iterator[Finding]:
         ]
         if not beyond:
             continue
-        explained, best = max(beyond, key=lambda entry: entry[0].update.low)
+        shares, best = max(beyond, key=lambda entry: entry[0].update.low)
         yield Finding(
             id="",
             severity="medium",
@@ -193,7 +193,7 @@ def _explained(study: Study, rows: Sequence[Row]) -> Iterator[Finding]:
             f"{model_in_words(best)}",
             claim="Trained on the rebuilt images, a client would have sent nearly these updates; "
             "how alike they are to the photos was not shown.",
-            evidence=f"{attack_name(best.attack)}: {_explained_text(explained)}.",
+            evidence=f"{attack_name(best.attack)}: {_explained_text(shares)}.",
             configuration=f"{study.name}, scenario {scenario}: network {best.network}, batch "
             f"{best.batch_size}, defense {best.defense}, attack {best.attack}",
             remedy="Learn whose photos these are: audit again with --truth, the photos of a "
@@ -211,8 +211,8 @@ def findings_of(
     study: Study, protections: Sequence[Protection], rows: Sequence[Row] = ()
 ) -> Iterator[Finding]:
     """Copies, updates that are explained, faults in protections, and protections in use."""
-    yield from _copied(study, rows)
-    yield from _explained(study, rows)
+    yield from _copies(study, rows)
+    yield from _explanations(study, rows)
     for one in protections:
         name, evidence = one.name, one.evidence
         fault = FAULTS.get(name) if one.fault else None

@@ -39,12 +39,12 @@ class Explanations:
     def controls(self) -> tuple[tuple[str, float], ...]:
         """By name, in the order of the page."""
         e = self.explained
-        known = (
+        pairs = (
             ("another client’s update", e.other),
             ("invented people’s images", e.prior),
             ("random images", e.noise),
         )
-        return tuple((name, control.value) for name, control in known if control)
+        return tuple((name, control.value) for name, control in pairs if control)
 
 
 @dataclass(frozen=True)
@@ -64,21 +64,21 @@ def recorded_card(results: Results) -> RecordedCard | None:
     """The card; None of a run that simulated its updates."""
     best: dict[str, tuple[Row, Explained]] = {}
     for row in results.rows:
-        explained = row.measurement and row.measurement.explained
-        if explained and (
-            row.scenario not in best or explained.update.value > best[row.scenario][1].update.value
+        shares = row.measurement and row.measurement.explained
+        if shares and (
+            row.scenario not in best or shares.update.value > best[row.scenario][1].update.value
         ):
-            best[row.scenario] = (row, explained)
+            best[row.scenario] = (row, shares)
     if not best:
         return None
     lines = tuple(Explanations(s, row.attack, known) for s, (row, known) in best.items())
-    return RecordedCard(lines, _wanted([row for row, _ in best.values()]))
+    return RecordedCard(lines, _missing_fact([row for row, _ in best.values()]))
 
 
-def _wanted(rows: Sequence[Row]) -> str:
-    measured = [row.measurement for row in rows if row.measurement]
-    if not any(m.explained and m.explained.beyond_controls for m in measured):
+def _missing_fact(rows: Sequence[Row]) -> str:
+    measurements = [row.measurement for row in rows if row.measurement]
+    if not any(m.explained and m.explained.beyond_controls for m in measurements):
         return TRAINING
-    if any(m.searched for m in measured) or not any(m.ssim for m in measured):
+    if any(m.searched for m in measurements) or not any(m.ssim for m in measurements):
         return TRUTH
-    return NOTHING if any(m.reid for m in measured) else GALLERY
+    return NOTHING if any(m.reid for m in measurements) else GALLERY

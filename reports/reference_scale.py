@@ -98,10 +98,10 @@ class Scale:
 @cache
 def read_references() -> tuple[Reference, ...]:
     """All that ship with fedaudit."""
-    known: tuple[Reference, ...] = TypeAdapter(tuple[Reference, ...]).validate_python(
+    references: tuple[Reference, ...] = TypeAdapter(tuple[Reference, ...]).validate_python(
         json.loads(FILE.read_text("utf-8"))
     )
-    return known
+    return references
 
 
 def scale(results: Results, row: Row | None) -> Scale | None:

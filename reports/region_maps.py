@@ -19,11 +19,11 @@ TOP = 34 / MAP
 
 def region_maps(regions: Regions) -> Markup:
     """Three maps side by side, one under the other where it is narrow; opacity is the value."""
-    return both(partial(_drawn, regions))
+    return both(partial(_draw, regions))
 
 
-def _drawn(regions: Regions, width: int) -> Markup:
-    stacked = width == NARROW
+def _draw(regions: Regions, width: int) -> Markup:
+    is_narrow = width == NARROW
     maps: list[tuple[str, Sequence[float]]] = [("recovered: local SSIM", regions.recovered)]
     if regions.heat:
         maps.append(("carries the match: Grad-CAM", regions.heat))
@@ -31,7 +31,7 @@ def _drawn(regions: Regions, width: int) -> Markup:
     top = max(regions.heat + regions.heat_original, default=1.0)
     places, titles, frames, lines = [], [], [], []
     for k, (title, values) in enumerate(maps):
-        left, above = (0.0, k * (1 + TOP)) if stacked else (k * (1 + RULE), 0.0)
+        left, above = (0.0, k * (1 + TOP)) if is_narrow else (k * (1 + RULE), 0.0)
         titles.append({"x": left, "y": above - TOP / 2, "title": title})
         frames.append({"x": left, "x2": left + 1, "y": above, "y2": above + 1})
         scale = 1.0 if k == 0 else top
@@ -47,7 +47,7 @@ def _drawn(regions: Regions, width: int) -> Markup:
                 }
             )
         lines += _outlines(left, above)
-    across, down = (1.0, len(maps) * (1 + TOP) - TOP) if stacked else (3 + 2 * RULE, 1.0)
+    across, down = (1.0, len(maps) * (1 + TOP) - TOP) if is_narrow else (3 + 2 * RULE, 1.0)
     x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[0, across], nice=False, zero=False))
     y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[down, -TOP], nice=False, zero=False))
     rect = (
@@ -71,7 +71,7 @@ def _drawn(regions: Regions, width: int) -> Markup:
         .mark_text(align="left", baseline="middle", fontSize=13)
         .encode(x=x, y=y, text=alt.Text("title:N"))
     )
-    height, right = round(MAP * (down + TOP)), width - 4 - MAP if stacked else 4
+    height, right = round(MAP * (down + TOP)), width - 4 - MAP if is_narrow else 4
     return draw([rect, boxes, text], height=height, width=width, left=4, right=right)
 
 

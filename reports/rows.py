@@ -66,7 +66,7 @@ def rows(
             or by `place_of` where the defense leaves fewer.
     """
     table = []
-    brought = source.truth == "brought"
+    has_truth = source.truth == "brought"
     calibration = gallery.copies if gallery else NO_CALIBRATION
     ceiling = gallery.ceiling if gallery else None
     tests, primary = identity_tests(study, trials, source)
@@ -81,8 +81,8 @@ def rows(
                     table.append(replace(_row(idle, replace(NOT_TESTED, sentence=why)), role=role))
                 continue
             prior = trials.group(scenario.name, defense.label, attack.label, "prior_only")
-            if brought and not group.tested() and (some := _identified(group)):
-                group, prior = some, _identified(prior)
+            if has_truth and not group.tested() and (some := _with_identity(group)):
+                group, prior = some, _with_identity(prior)
             utility = utilities.get((scenario.name, defense.label))
             line = (scenario.name, defense.label, attack.label)
             measurement = _measurement(group, prior)
@@ -92,12 +92,12 @@ def rows(
                 measurement,
                 copies=_copies(group, calibration.psnr),
                 prior_copies=_copies(prior, calibration.psnr)
-                if brought or _beside(group, prior)
+                if has_truth or _beside(group, prior)
                 else None,
                 copy_calibration=calibration,
                 foreign=foreign(prior, gallery.threshold) if gallery else None,
                 identity=tests.get(line),
-                prior_identity=group_test(prior, by_lot=not brought),
+                prior_identity=group_test(prior, by_lot=not has_truth),
                 effort=effort(group, trials.group(*line, "half_steps")),
             )
             model = threat_model(scenario.threat_model, scenario.grant, scenario.deny)
@@ -112,28 +112,26 @@ def rows(
                 undefended=defense.name == "none",
                 primary=line == primary,
             )
-            if known := source.overlaps.get(attack.label):
-                row = replace(row, verdict=_overlapping(row.verdict, known))
-            if brought:
-                row = _recorded(source, row, (group, prior, noise), settings, gallery)
-                row = _doubted(row, lacks_power(study, trials, attack.label, ceiling))
+            if overlap := source.overlaps.get(attack.label):
+                row = replace(row, verdict=_overlapping(row.verdict, overlap))
+            if has_truth:
+                row = _of_recording(source, row, (group, prior, noise), settings, gallery)
+                row = _doubt(row, lacks_power(study, trials, attack.label, ceiling))
             table.append(row)
     return with_power(table, ceiling)
 
 
 def _overlapping(verdict: Verdict, why: str) -> Verdict:
-    """Of an attack whose prior knows the photos: it leaks them, update or none."""
+    """Verdict on an attack whose prior has seen the photos: no evidence about the update."""
     if verdict.kind not in {"LEAK DEMONSTRATED", "NO LEAK FOUND ABOVE LIMIT"}:
         return verdict
-    found = verdict.sentence.partition("; no leak found above")[0].rstrip(".")
-    sentence = (
-        f"{found}. This says nothing of the update: {why}; use other people or another prior."
-    )
+    lead = verdict.sentence.partition("; no leak found above")[0].rstrip(".")
+    sentence = f"{lead}. This says nothing of the update: {why}; use other people or another prior."
     return Verdict("INCONCLUSIVE", sentence, reason="prior overlap")
 
 
 def invalidated(rows: tuple[Row, ...], settings: Settings) -> tuple[Row, ...]:
-    """The same rows where a control failed."""
+    """The rows of a run in which a control failed: INVALID."""
     return tuple(
         replace(row, verdict=judge(row.measurement, settings, passive=True, valid=False))
         if row.reid
@@ -151,8 +149,8 @@ def contrasts(study: Study, trials: Trials) -> tuple[Contrast, ...]:
             # The later attack of the study is the challenger: its advantage reads as positive.
             first, second = (trials.group(scenario.name, defense, name) for name in (b, a))
             if first and second:
-                tried = [_contrast(m, first, second) for m in METRICS if _has(m, first, second)]
-                pairs += [contrast for contrast in tried if contrast]
+                each = [_contrast(m, first, second) for m in METRICS if _has(m, first, second)]
+                pairs += [contrast for contrast in each if contrast]
     return tuple(pairs)
 
 
@@ -241,13 +239,13 @@ def _copies(group: Group, least: float) -> Rate | None:
 
 def _worst(group: Group) -> Worst | None:
     """The first of those with the highest cosine."""
-    known = [
+    pairs = [
         (s.cosine, t.cell.key, k)
         for t in group.trials
         for k, s in enumerate(t.images)
         if s.cosine is not None
     ]
-    return Worst(*max(known, key=lambda entry: entry[0])) if known else None
+    return Worst(*max(pairs, key=lambda entry: entry[0])) if pairs else None
 
 
 def _mean(scores: Scores, values: Sequence[float] | None, metric: MetricFacts) -> Estimate | None:
@@ -257,14 +255,14 @@ def _mean(scores: Scores, values: Sequence[float] | None, metric: MetricFacts) -
     return mean(scores, values, (low, high)) if values else None
 
 
-def _identified(group: Group) -> Group:
+def _with_identity(group: Group) -> Group:
     """The trials of people of whom the gallery has a photo."""
     return Group(
         tuple(t for t in group.trials if all(i.reidentified is not None for i in t.images))
     )
 
 
-def _recorded(
+def _of_recording(
     source: SourceFacts,
     row: Row,
     groups: tuple[Group, Group, Group],
@@ -273,7 +271,7 @@ def _recorded(
 ) -> Row:
     """The row with what is only asked of recorded updates, and a verdict that claims no more."""
     group, prior, noise = groups
-    searched = any(image.nearest for image in group.scores().values())
+    has_search = any(image.nearest for image in group.scores().values())
     clients = {t.cell.target: t.images[0].person for t in group.trials}
 
     def explained(of: Group, other: bool = False) -> Estimate | None:
@@ -282,16 +280,16 @@ def _recorded(
             for t in of.trials
             if t.cell.target in clients
         }
-        known = {k: value for k, value in values.items() if value is not None}
-        whose = [clients[target] for target in known]
-        return intervals.mean(list(known.values()), whose, (-1, 1)) if known else None
+        numbers = {k: value for k, value in values.items() if value is not None}
+        whose = [clients[target] for target in numbers]
+        return intervals.mean(list(numbers.values()), whose, (-1, 1)) if numbers else None
 
     assert row.measurement
     own = explained(group)
     measurement = replace(
         row.measurement,
-        searched=searched,
-        chance=recorded.chance_of(gallery) if searched else None,
+        searched=has_search,
+        chance=recorded.chance_of(gallery) if has_search else None,
         explained=Explained(own, explained(group, other=True), explained(prior), explained(noise))
         if own
         else None,
@@ -303,7 +301,7 @@ def _recorded(
         sentence = recorded.not_identified(measurement)
         return replace(row, verdict=replace(NOT_TESTED, sentence=sentence))
     verdict = row.verdict
-    if searched:
+    if has_search:
         verdict = judge(measurement, settings, passive=True, valid=True)
     if verdict.kind == "NO LEAK FOUND ABOVE LIMIT" and not (
         measurement.explained and measurement.explained.beyond_controls
@@ -316,8 +314,8 @@ def _recorded(
     return replace(row, verdict=verdict)
 
 
-def _doubted(row: Row, why: str) -> Row:
-    """The row of an attack that was not seen to find known faces: it says nothing."""
+def _doubt(row: Row, why: str) -> Row:
+    """Verdict of an attack that did not find known faces: inconclusive."""
     if row.verdict.kind != "NO LEAK FOUND ABOVE LIMIT":
         return row
     reason, words = short_of(row)

@@ -44,14 +44,14 @@ def sarif(results: Results, location: str) -> str:
     causes = list(dict.fromkeys(finding.cause for finding in results.findings))
     rules = [_rule(cause, results) for cause in causes]
     driver = ToolDriver(name="fedaudit", version=results.provenance.fedaudit, rules=rules)
-    found = [_result(f, causes.index(f.cause), rules, location) for f in results.findings]
-    document = Sarif(version="2.1.0", schema_uri=SCHEMA, runs=[_run(driver, found)])
+    items = [_result(f, causes.index(f.cause), rules, location) for f in results.findings]
+    document = Sarif(version="2.1.0", schema_uri=SCHEMA, runs=[_run(driver, items)])
     plain = document.model_dump(mode="json", by_alias=True, exclude_none=True)
     return json.dumps(plain, indent=1, sort_keys=True) + "\n"
 
 
-def _run(driver: ToolDriver, found: list[Result]) -> Run:
-    return Run(tool=Tool(driver=driver), results=found)
+def _run(driver: ToolDriver, items: list[Result]) -> Run:
+    return Run(tool=Tool(driver=driver), results=items)
 
 
 def _rule(cause: str, results: Results) -> ReportingDescriptor:

@@ -20,13 +20,13 @@ def second_opinions(group: Group, prior: Group) -> dict[str, SecondOpinion]:
         label: SecondOpinion(
             reid=rate_of(group, _matched_by(label)),
             prior=rate_of(prior, _matched_by(label))
-            if prior and _decided(prior.scores().values(), label)
+            if prior and _decides(prior.scores().values(), label)
             else None,
             disagreements=sum(s.others[label].reidentified != s.reidentified for s in scores),
             images=len(scores),
         )
         for label in scores[0].others
-        if _decided(scores, label)
+        if _decides(scores, label)
     }
 
 
@@ -34,6 +34,6 @@ def _matched_by(label: str) -> Callable[[ImageScore], bool]:
     return lambda score: bool(score.others[label].reidentified)
 
 
-def _decided(scores: Iterable[ImageScore], label: str) -> bool:
+def _decides(scores: Iterable[ImageScore], label: str) -> bool:
     opinions = [score.others.get(label) for score in scores]
     return all(opinion and opinion.reidentified is not None for opinion in opinions)

@@ -1,4 +1,4 @@
-"""Claimed and shown ε in a report: the lines of its block, their curve and their findings."""
+"""Claimed ε beside the ε that canaries show: lines of the report, their curve and findings."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ KEYS = (
 
 @dataclass(frozen=True)
 class PrivacyLine:
-    """A line of the block, in words.
+    """One line of claimed and shown ε, in words.
 
     Attributes:
         claimed, shown, between, tighten: What is claimed, what canaries show at least, where the
@@ -52,11 +52,11 @@ class PrivacyLine:
 
 def shown_lines(folder: RunFolder, study: Study, stock: Inventory) -> tuple[ShownLine, ...]:
     """What the study's canaries showed."""
-    done = set(stock.done)
+    finished_keys = set(stock.done)
     return tuple(
         read_as(ShownLine, folder.measurement(job.key), folder.files(job.kind, job.key)[0])
         for job in federation_jobs(study)
-        if job.asks == "canaries" and job.key in done
+        if job.asks == "canaries" and job.key in finished_keys
     )
 
 
@@ -72,8 +72,8 @@ def _line(one: ShownLine) -> PrivacyLine:
             one.scenario, one.defense, ABSENT, ABSENT, ABSENT, ABSENT, f"not tested: {one.reason}",
             False,
         )  # fmt: skip
-    shown, claim = audit.shown, audit.claim
-    top = max(shown.any_mechanism, shown.f_dp, shown.gaussian)
+    bounds, claim = audit.shown, audit.claim
+    top = max(bounds.any_mechanism, bounds.f_dp, bounds.gaussian)
     ceiling = "no claim bounds it above"
     if claim is not None and not audit.faulty:
         ceiling = f"at most {claim.epsilon:.3g}, if the implementation is right"
@@ -81,11 +81,11 @@ def _line(one: ShownLine) -> PrivacyLine:
         scenario=one.scenario,
         defense=one.defense,
         claimed=in_words(claim) if claim else "none",
-        shown=f"ε ≥ {shown.any_mechanism:.2f} whatever the mechanism ({shown.right} of "
-        f"{shown.guesses} guesses right), ≥ {top:.2f} if its noise is Gaussian; each with "
-        f"{shown.confidence:.0%} confidence at δ = {shown.delta:g}".replace("%", " %")
+        shown=f"ε ≥ {bounds.any_mechanism:.2f} whatever the mechanism ({bounds.right} of "
+        f"{bounds.guesses} guesses right), ≥ {top:.2f} if its noise is Gaussian; each with "
+        f"{bounds.confidence:.0%} confidence at δ = {bounds.delta:g}".replace("%", " %")
         + _of_what(audit),
-        between=f"at least {shown.any_mechanism:.2f}; {ceiling}",
+        between=f"at least {bounds.any_mechanism:.2f}; {ceiling}",
         tighten=audit.power,
         verdict=_verdict(audit),
         grave=audit.faulty,
@@ -117,7 +117,7 @@ def _verdict(audit: CanaryAudit) -> str:
 
 
 def privacy_findings(study: Study, lines: Sequence[ShownLine]) -> Iterator[Finding]:
-    """Implementations that do not deliver what they claim; of controls, too, there is none."""
+    """Findings: implementations that do not deliver the ε that they claim; none of controls."""
     for line in lines:
         scenario = study.scenario(line.scenario)
         choice = next(one for one in scenario.defenses if one.label == line.defense)
@@ -125,15 +125,15 @@ def privacy_findings(study: Study, lines: Sequence[ShownLine]) -> Iterator[Findi
         audit = line.audit
         if role == "control" or audit is None or audit.claim is None or not audit.faulty:
             continue
-        told = _line(line)
+        text_line = _line(line)
         present = [cause for cause in audit.causes if cause.present]
         yield Finding(
             id="",
             severity="critical",
             confidence="high",
             cause="The implementation does not deliver the privacy that it claims",
-            title=f"{defense_name(line.defense)} does not deliver its claim: {told.verdict}",
-            claim=f"Claimed: {told.claimed}. Shown: {told.shown}.",
+            title=f"{defense_name(line.defense)} does not deliver its claim: {text_line.verdict}",
+            claim=f"Claimed: {text_line.claimed}. Shown: {text_line.shown}.",
             evidence="; ".join(f"{cause.name}: {cause.evidence}" for cause in present)
             or "Canaries' coins were guessed more often than the claim allows.",
             configuration=f"scenario {line.scenario}: {audit.shown.canaries:,} canaries, one "
@@ -187,14 +187,14 @@ def shown_curve(results: Results) -> Figure:
 
 def _panel(points: Sequence[tuple[float, CanaryAudit]]) -> Markup:
     bounds = [max(one.shown.gaussian, one.shown.f_dp, one.shown.any_mechanism) for _, one in points]
-    most = 1.1 * max(*(claimed for claimed, _ in points), *bounds)
+    most = 1.1 * max(*(epsilon for epsilon, _ in points), *bounds)
     axis = alt.Axis(gridColor=COLORS["grid"], tickCount=5)
     scale = alt.Scale(domain=[0, most], nice=False)
     x = alt.X("x:Q", title="ε claimed", scale=scale, axis=axis)
     y = alt.Y("y:Q", title="ε shown at least", scale=scale, axis=axis)
     line = over([{"x": 0, "y": 0}, {"x": most, "y": most}])
-    dashed = line.mark_line(color=COLORS["prior"], strokeDash=[5, 4], strokeWidth=2)
-    layers = [dashed.encode(x=x, y=y)]
+    diagonal = line.mark_line(color=COLORS["prior"], strokeDash=[5, 4], strokeWidth=2)
+    layers = [diagonal.encode(x=x, y=y)]
     for key, values in (
         (KEYS[0], bounds),
         (KEYS[1], [one.shown.any_mechanism for _, one in points]),

@@ -64,8 +64,8 @@ def number(value: float | None, digits: int = 2) -> str:
     if value is None:
         return ABSENT
     # Half away from zero reads as people expect; and no "−0.00".
-    shown = f"{abs(value) + 1e-12:.{digits}f}"
-    return MINUS + shown if value < 0 and float(shown) != 0 else shown
+    digits_text = f"{abs(value) + 1e-12:.{digits}f}"
+    return MINUS + digits_text if value < 0 and float(digits_text) != 0 else digits_text
 
 
 def percent(value: float | None, *, unit: bool = True) -> str:
@@ -77,8 +77,8 @@ def percent(value: float | None, *, unit: bool = True) -> str:
     if value is None:
         return ABSENT
     share = value * 100
-    shown = number(share, 0 if abs(share) >= 9.95 else 1).removesuffix(".0")
-    return f"{shown}{NBSP}%" if unit else shown
+    text = number(share, 0 if abs(share) >= 9.95 else 1).removesuffix(".0")
+    return f"{text}{NBSP}%" if unit else text
 
 
 def rate(value: Rate | None) -> str:
@@ -141,8 +141,8 @@ def points_range(value: Estimate) -> str:
 
 def signed(value: float, digits: int = 2) -> str:
     """A difference, with its sign."""
-    shown = number(value, digits)
-    return f"+{shown}" if value > 0 and float(shown) != 0 else shown
+    text = number(value, digits)
+    return f"+{text}" if value > 0 and float(text) != 0 else text
 
 
 def p_value(value: float | None) -> str:
@@ -168,8 +168,8 @@ def code(name: str) -> str:
     >>> code("NIST AI 100-2 NISTAML.032"), code("ISO/IEC 30136")
     ('NISTAML.032', 'ISO/IEC 30136')
     """
-    known = ("NIST AI 100-2 ", "MITRE ATLAS ", "OWASP ")
-    return next((name.removeprefix(k) for k in known if name.startswith(k)), name)
+    prefixes = ("NIST AI 100-2 ", "MITRE ATLAS ", "OWASP ")
+    return next((name.removeprefix(k) for k in prefixes if name.startswith(k)), name)
 
 
 def seconds(value: float | None) -> str:

@@ -45,8 +45,8 @@ class Group:
     def metric(self, name: str) -> list[float] | None:
         """A metric of each image; None where it was not measured on all of them."""
         images = [image for trial in self.trials for image in trial.images]
-        measured = all(name in image.metrics for image in images)
-        return [image.metrics[name] for image in images] if measured else None
+        is_complete = all(name in image.metrics for image in images)
+        return [image.metrics[name] for image in images] if is_complete else None
 
     @property
     def people(self) -> list[str]:
@@ -84,8 +84,8 @@ class Trials:
         mine = (t for t in self.of_role("audit") if t.cell.scenario == scenario)
         return tuple(t for t in mine if t.cell.defense == defense)
 
-    def _of(self, *wanted: str) -> Iterator[Trial]:
-        return iter(self._lines.get(wanted, ()))
+    def _of(self, *key: str) -> Iterator[Trial]:
+        return iter(self._lines.get(key, ()))
 
     @cached_property
     def _lines(self) -> dict[tuple[str, ...], list[Trial]]:

@@ -51,7 +51,7 @@ def first_of_all(score: ImageScore) -> bool:
 def outcomes(
     *sides: Scores, success: Callable[[ImageScore], bool] = reidentified
 ) -> tuple[list[bool], ...]:
-    """Of each unit and side whether it came back, on the images that all sides have.
+    """For each unit and side, whether it was re-identified, on images that all sides have.
 
     It did where any of its images succeeds in at least half of the seeds: a face that comes back is
     enough, and a lucky seed is not.
@@ -67,10 +67,10 @@ def _fold(
     seeds: dict[tuple[int, int, int], list[bool]] = defaultdict(list)
     for (target, seed, image), unit in of.items():
         seeds[unit, target, image].append(success(side[target, seed, image]))
-    found: dict[int, bool] = defaultdict(bool)
+    outcome: dict[int, bool] = defaultdict(bool)
     for (unit, _, _), tries in seeds.items():
-        found[unit] |= 2 * sum(tries) >= len(tries)
-    return [found[unit] for unit in sorted(found)]
+        outcome[unit] |= 2 * sum(tries) >= len(tries)
+    return [outcome[unit] for unit in sorted(outcome)]
 
 
 def rate_of(group: Group, success: Callable[[ImageScore], bool] = reidentified) -> Rate:
@@ -83,10 +83,10 @@ def rate_of_any(group: Group, success: Callable[[ImageScore], bool]) -> Rate:
     """The rate over units of which any image succeeds in any seed."""
     scores = group.scores()
     of = unit_of(scores)
-    found = dict.fromkeys(sorted(of.values()), False)
+    outcome = dict.fromkeys(sorted(of.values()), False)
     for place, score in scores.items():
-        found[of[place]] |= success(score)
-    return intervals.rate(list(found.values()), word_for(scores))
+        outcome[of[place]] |= success(score)
+    return intervals.rate(list(outcome.values()), word_for(scores))
 
 
 def difference(

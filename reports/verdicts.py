@@ -20,7 +20,7 @@ NOT_TESTED = Verdict(
 
 
 def severity_of(reid: Rate, *, passive: bool) -> Severity:
-    """By the lower bound of the rate; one level up for an attacker who only watches."""
+    """Severity by the lower bound of the rate, one level up for a passive attacker."""
     level: Severity = "low" if reid.low > 0 else "none"
     level = next((name for bound, name in LEVELS if reid.low >= bound), level)
     if passive and level != "none":
@@ -29,7 +29,7 @@ def severity_of(reid: Rate, *, passive: bool) -> Severity:
 
 
 def demonstrated(measurement: Measurement) -> bool:
-    """Whether what came back says who it was, and the update said it.
+    """Whether a leak of identity is demonstrated, and by the update rather than a prior.
 
     Two claims, and each has its test (`fedaudit.reports.identity_tests`). That it says who it was:
     the exact test on identity. That the update said it: in a fresh round nothing else can, as lots
@@ -73,12 +73,12 @@ def judge(
     if not valid:
         return Verdict("INVALID", f"A control failed, so {rate_text(reid)} means nothing yet.")
     if measurement.searched:
-        return _searched(measurement, settings, passive=passive)
-    found = found_text(reid) + originals_text(measurement)
+        return _of_search(measurement, settings, passive=passive)
+    lead = found_text(reid) + originals_text(measurement)
     if excess is None:
-        sentence = f"{found}; the prior-only control is missing (controls = true)."
+        sentence = f"{lead}; the prior-only control is missing (controls = true)."
         return Verdict("INCONCLUSIVE", sentence, reason="no prior-only control")
-    above = f"{found}, {excess_text(measurement)}{_test_text(measurement)}"
+    above = f"{lead}, {excess_text(measurement)}{_test_text(measurement)}"
     if demonstrated(measurement):
         return _leaking(measurement, above, passive=passive)
     return _below(measurement, above, settings.reid_limit, most)
@@ -95,7 +95,7 @@ def _leaking(measurement: Measurement, above: str, *, passive: bool) -> Verdict:
 
 
 def _told_otherwise(measurement: Measurement) -> str:
-    """Why a name that came back may come from elsewhere; "" where none did, or nothing else could.
+    """Why a name that came back may not come from the update; "" where nothing else could.
 
     It is no leak of the update, and no reason for a clean word.
     """
@@ -127,45 +127,45 @@ def _below(m: Measurement, above: str, limit: float, most: int | None) -> Verdic
     if why := _told_otherwise(m):
         return Verdict("INCONCLUSIVE", f"{above}. {why}.", reason="source not shown")
     assert m.reid
-    reid, needed = m.reid, targets_needed(limit)
+    reid, units = m.reid, targets_needed(limit)
     goal = percent(limit).replace(NBSP, " ")
     if reid.high <= limit:
         sentence = f"{found_text(reid)}{originals_text(m)}; no leak found above {goal}."
         return Verdict("NO LEAK FOUND ABOVE LIMIT", sentence)
-    if most is not None and needed > most:
+    if most is not None and units > most:
         least = percent(clopper_pearson(0, most)[1]).replace(NBSP, " ")
         more = (
-            f"excluding a leak of {goal} takes {needed}, and this data gives {most} at most, which "
+            f"excluding a leak of {goal} takes {units}, and this data gives {most} at most, which "
             f"settle no limit below {least}: use a data set of more people, or raise reid_limit"
         )
         return Verdict("INCONCLUSIVE", f"{above}; {more}.", reason="data too small")
-    more = f"too few {reid.unit} to exclude a leak of {goal}; {needed} {reid.unit} without one "
+    more = f"too few {reid.unit} to exclude a leak of {goal}; {units} {reid.unit} without one "
     return Verdict(
         "INCONCLUSIVE",
         f"{above}: {more}would settle it.",
-        targets_needed=needed,
+        targets_needed=units,
         reason="too few units",
     )
 
 
-def _searched(m: Measurement, settings: Settings, *, passive: bool) -> Verdict:
-    """Of a recorded run whose people are not known: matches with somebody in the gallery."""
+def _of_search(m: Measurement, settings: Settings, *, passive: bool) -> Verdict:
+    """Verdict on a recorded run of unknown people: matches with somebody in the gallery."""
     assert m.reid
     beyond = m.chance is not None and m.reid.low > m.chance.high
-    known = f"Faces from updates of {rate_text(m.reid)} match somebody in the gallery"
+    lead = f"Faces from updates of {rate_text(m.reid)} match somebody in the gallery"
     luck = f"; {rate_text(m.chance)} match a stranger" if m.chance else ""
     unsure = ". Whether they are the right people is not known"
     if m.excess is None:
-        sentence = f"{known}{luck}; the prior-only control is missing{unsure}."
+        sentence = f"{lead}{luck}; the prior-only control is missing{unsure}."
         return Verdict("INCONCLUSIVE", sentence, reason="no prior-only control")
-    known += f", {excess_text(m)}{luck}{unsure}"
+    lead += f", {excess_text(m)}{luck}{unsure}"
     if m.excess.low > 0 and beyond:
         more = ", but it is more than the generator and chance explain"
-        return Verdict("LEAK DEMONSTRATED", f"{known}{more}.", severity_of(m.reid, passive=passive))
+        return Verdict("LEAK DEMONSTRATED", f"{lead}{more}.", severity_of(m.reid, passive=passive))
     if m.reid.high <= settings.reid_limit and m.excess.low <= 0:
-        return Verdict("NO LEAK FOUND ABOVE LIMIT", f"{known}.")
-    needed = targets_needed(settings.reid_limit)
-    return Verdict("INCONCLUSIVE", f"{known}.", targets_needed=needed, reason="too few units")
+        return Verdict("NO LEAK FOUND ABOVE LIMIT", f"{lead}.")
+    units = targets_needed(settings.reid_limit)
+    return Verdict("INCONCLUSIVE", f"{lead}.", targets_needed=units, reason="too few units")
 
 
 WEAK: frozenset[Reason] = frozenset({"blind attack", "no power", "unconverged"})

@@ -44,7 +44,7 @@ class Verification:
 
     @property
     def sound(self) -> bool:
-        """Whether nothing differs."""
+        """Whether nothing differs from what the run left."""
         d = self.differences
         return not (d.altered or d.missing or d.added or self.damaged or self.faults)
 
@@ -61,32 +61,32 @@ def verify(path: Path, expected: str | None = None, public_key: Path | None = No
         RunFolderError: Not a run folder, of another format, or so damaged that nothing follows.
     """
     _, manifest, stock = open_report(path)
-    listed, root = hash_list.read(path), hash_list.root(path)
-    faults, unchecked = list(faults_of(path, public_key)), []
+    digests, root = hash_list.read(path), hash_list.root(path)
+    faults, gaps = list(faults_of(path, public_key)), []
     faults += removal_record.faults_of(path, root)
     if expected is not None and expected.lower() != root:
         faults.append(f"The root is {root or 'missing'}, not {expected.lower()}.")
-    if not listed:
-        unchecked.append(f"There is no {hash_list.FILE}: an edited cell may go unnoticed.")
+    if not digests:
+        gaps.append(f"There is no {hash_list.FILE}: an edited cell may go unnoticed.")
     if manifest.fedaudit != VERSION:
-        unchecked.append(
+        gaps.append(
             f"results.json and report.html were written by fedaudit {manifest.fedaudit}, and this "
             f"is {VERSION}, which may write others."
         )
     else:
-        faults += _rendered(path)
+        faults += _check_rendering(path)
     return Verification(
         root=root,
-        files=len(listed),
-        differences=hash_list.compare(path, listed) if listed else Differences((), (), ()),
+        files=len(digests),
+        differences=hash_list.compare(path, digests) if digests else Differences((), (), ()),
         damaged=dict(stock.damaged),
         faults=tuple(faults),
-        unchecked=tuple(unchecked),
+        unchecked=tuple(gaps),
         removed=tuple(one.sentence for one in removal_record.read_removals(path)),
     )
 
 
-def _rendered(path: Path) -> list[str]:
+def _check_rendering(path: Path) -> list[str]:
     """What is wrong with results.json and report.html."""
     try:
         results = results_of(path)
@@ -94,8 +94,8 @@ def _rendered(path: Path) -> list[str]:
         return [str(error)]
     faults = []
     for name, same in (
-        ("results.json", lambda kept: kept == canonical_bytes(results)),
-        ("report.html", lambda kept: any(kept == shown for shown in _pages(path, results))),
+        ("results.json", lambda body: body == canonical_bytes(results)),
+        ("report.html", lambda body: any(body == fresh for fresh in _pages(path, results))),
     ):
         try:
             if not same(regular_file.read_bytes(path / name)):

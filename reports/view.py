@@ -72,7 +72,7 @@ def lead(sentence: str) -> tuple[str, str]:
 
 
 def judged(results: Results) -> str:
-    """What the verdict is about."""
+    """Which defenses the verdict is about, in words."""
     if not results.deployed:
         return "Comparison: no defense is named as deployed, so none is judged."
     names = ", ".join(map(defense_name, results.deployed))
@@ -86,8 +86,8 @@ def judged(results: Results) -> str:
 
 def worst_row(results: Results) -> Row | None:
     """The row that holds the highest identity cosine: of what is deployed, or of all compared."""
-    judged = [row for row in results.rows if not results.deployed or row.role == "deployed"]
-    rows = [(row.worst_cosine, row) for row in judged if row.worst_cosine is not None]
+    candidates = [row for row in results.rows if not results.deployed or row.role == "deployed"]
+    rows = [(row.worst_cosine, row) for row in candidates if row.worst_cosine is not None]
     return max(rows, key=lambda entry: entry[0])[1] if rows else None
 
 
@@ -131,13 +131,13 @@ def _comparison(
     state: str = "",
     facts: str = "",
 ) -> Comparison:
-    here, shown = scene(results, scenario), [column for column in columns if column.title]
+    here, titled_columns = scene(results, scenario), [column for column in columns if column.title]
     return Comparison(
         scenario,
         state,
         facts,
-        tuple((column.title, column.scale) for column in shown),
-        tuple(tuple(column.cell(line, here) for column in shown) for line in lines),
+        tuple((column.title, column.scale) for column in titled_columns),
+        tuple(tuple(column.cell(line, here) for column in titled_columns) for line in lines),
     )
 
 
@@ -157,9 +157,9 @@ def states_of(results: Results) -> dict[str, str]:
 
 
 def not_shown(results: Results, headline: Row | None) -> tuple[str, ...]:
-    """What a reader might take from the verdict, and must not."""
-    untested = [c.attack_class for c in results.coverage if not c.executed]
-    first = f"Not tested: {'; '.join(untested)}. Untested is not clean. " if untested else ""
+    """What the verdict does not show, though a reader might take it to."""
+    gaps = [c.attack_class for c in results.coverage if not c.executed]
+    first = f"Not tested: {'; '.join(gaps)}. Untested is not clean. " if gaps else ""
     points = [f"{first}Stronger attacks or other data may recover more."]
     if results.underpowered:
         points.append(
@@ -177,19 +177,19 @@ def not_shown(results: Results, headline: Row | None) -> tuple[str, ...]:
 def next_steps(results: Results) -> tuple[str, ...]:
     """Failed controls first, then the remedies of the gravest findings, then the study's size."""
     steps = []
-    failed = unique([c.name for c in results.controls if c.passed is False])
-    if failed:
-        steps.append(f"Look at the failed controls first: {', '.join(failed)}.")
+    names = unique([c.name for c in results.controls if c.passed is False])
+    if names:
+        steps.append(f"Look at the failed controls first: {', '.join(names)}.")
     grave = [f for f in results.findings if f.severity != "none"]
     findings = sorted(grave, key=lambda f: -ORDER.index(f.severity))
     remedies: dict[str, list[str]] = {}
     for finding in findings:
         remedies.setdefault(finding.remedy, []).append(finding.id)
     steps += [f"{remedy} ({', '.join(ids)})" for remedy, ids in list(remedies.items())[:2]]
-    needed = results.headline.targets_needed
-    if needed is not None:
+    people = results.headline.targets_needed
+    if people is not None:
         steps.append(
-            f"Audit at least {needed} people, or updates that share nobody: that settles it."
+            f"Audit at least {people} people, or updates that share nobody: that settles it."
         )
     elif results.headline.reason:
         reason = results.headline.reason
@@ -201,10 +201,10 @@ def next_steps(results: Results) -> tuple[str, ...]:
 
 def signing(results: Results) -> tuple[str, ...]:
     """What somebody who signs the report must know of its controls and of who signed before."""
-    judged = [c for c in results.controls if c.passed is not None]
-    held = sum(bool(c.passed) for c in judged)
-    controls = f"{held} of {len(judged)} controls held."
-    if not judged or held < len(judged):
+    tests = [c for c in results.controls if c.passed is not None]
+    passes = sum(bool(c.passed) for c in tests)
+    controls = f"{passes} of {len(tests)} controls held."
+    if not tests or passes < len(tests):
         controls += " Verdicts that rest on the others are void."
     s = results.sign_off
     if s is None:
@@ -228,8 +228,8 @@ def counts(results: Results) -> tuple[tuple[str, int], ...]:
 
 def intervals(results: Results) -> tuple[str, ...]:
     """The methods behind the intervals of the comparison, for its caption."""
-    measured = [row.measurement for row in results.rows if row.measurement]
-    estimates = [e for m in measured for e in (m.excess, *m.metrics.values()) if e]
+    measurements = [row.measurement for row in results.rows if row.measurement]
+    estimates = [e for m in measurements for e in (m.excess, *m.metrics.values()) if e]
     return tuple(unique([estimate.method for estimate in estimates]))
 
 

@@ -75,9 +75,9 @@ def common_maps(reader: InputReader, span: LayerSpan) -> Tensor | None:
     differences of patches: the patches of each map lie in it but for their mean.
     """
     layer, count = reader.layers[span.name][0], reader.count
-    centered = any(m.training for m in batch_norm_layers(reader.model).values())
+    has_mean = any(m.training for m in batch_norm_layers(reader.model).values())
     missing = count * span.positions - int((span.weights > 0).sum())
-    if not span.whole or missing != centered:
+    if not span.whole or missing != has_mean:
         return None
     if not _couples(layer) or len(reader.layers[span.name]) > 1:
         return None
@@ -88,12 +88,12 @@ def common_maps(reader: InputReader, span: LayerSpan) -> Tensor | None:
     if 2 * LOOKS * PRODUCTS * (count + SPARE) * shape.numel() > LARGEST:
         return None
     basis = span.basis[0, span.weights[0] > 0]
-    held = _held(layer, shape).to(basis)
-    operator = _projection(layer, basis, held, centered=centered)
-    outside, maps = _leading(operator, (count + SPARE, *shape), held)
+    counts = _cover_count(layer, shape).to(basis)
+    operator = _projection(layer, basis, counts, has_mean=has_mean)
+    outside, maps = _leading(operator, (count + SPARE, *shape), counts)
     if outside[count - 1] > GAP * outside[count]:
         return None
-    own: Tensor = torch.linalg.qr((maps[:count] / held.sqrt()).flatten(1).T).Q.T
+    own: Tensor = torch.linalg.qr((maps[:count] / counts.sqrt()).flatten(1).T).Q.T
     return own
 
 
@@ -108,9 +108,9 @@ def _couples(layer: nn.Module) -> bool:
     return single and not isinstance(layer.padding, str) and max(layer.kernel_size) > 1
 
 
-def _held(layer: nn.Conv2d, shape: torch.Size) -> Tensor:
+def _cover_count(layer: nn.Conv2d, shape: torch.Size) -> Tensor:
     """By how many patches each place of a map is held, `[1, H, W]`."""
-    return _folded(layer, _patches(layer, torch.ones(1, 1, *shape[1:])), shape)[0]
+    return _fold(layer, _patches(layer, torch.ones(1, 1, *shape[1:])), shape)[0]
 
 
 def _patches(layer: nn.Conv2d, maps: Tensor) -> Tensor:
@@ -119,34 +119,34 @@ def _patches(layer: nn.Conv2d, maps: Tensor) -> Tensor:
     return F.unfold(maps, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
 
 
-def _folded(layer: nn.Conv2d, patches: Tensor, shape: torch.Size) -> Tensor:
+def _fold(layer: nn.Conv2d, patches: Tensor, shape: torch.Size) -> Tensor:
     """The adjoint of `_patches`."""
     assert not isinstance(layer.padding, str)
     size = tuple(shape[-2:])
     return F.fold(patches, size, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
 
 
-def _projection(layer: nn.Conv2d, basis: Tensor, held: Tensor, *, centered: bool) -> Operator:
+def _projection(layer: nn.Conv2d, basis: Tensor, counts: Tensor, *, has_mean: bool) -> Operator:
     """The projection of maps' patches on their span, as a symmetric operator on `[k, C, H, W]`.
 
     In units in which a map is as long as all its patches; a map within the span is mapped on
-    itself. `centered`: the mean patch of a map is not projected.
+    itself. `has_mean`: the mean patch of a map is not projected.
     """
     kernel = basis.view(len(basis), -1, *layer.kernel_size)
     assert not isinstance(layer.padding, str)
     places = (layer.stride, layer.padding, layer.dilation)
 
-    def project(scaled: Tensor) -> Tensor:
-        maps = scaled / held.sqrt()
+    def project(vector: Tensor) -> Tensor:
+        maps = vector / counts.sqrt()
         parts = F.conv2d(maps, kernel, None, *places)
-        if centered:
+        if has_mean:
             parts = parts - parts.mean((2, 3), keepdim=True)
         back: Tensor = conv2d_input(maps.shape, kernel, parts, *places)  # type: ignore[no-untyped-call]
-        if centered:
+        if has_mean:
             patches = _patches(layer, maps)
             mean = patches.mean(2, keepdim=True).expand_as(patches)
-            back = back + _folded(layer, mean, maps.shape)
-        return back / held.sqrt()
+            back = back + _fold(layer, mean, maps.shape)
+        return back / counts.sqrt()
 
     return project
 
@@ -158,8 +158,8 @@ def _leading(operator: Operator, size: tuple[int, ...], like: Tensor) -> tuple[T
     operator, which methods with single vectors cannot tell apart.
     """
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.randn(size, generator=generator).to(like)
-    block = torch.linalg.qr(drawn.flatten(1).T).Q
+    start = torch.randn(size, generator=generator).to(like)
+    block = torch.linalg.qr(start.flatten(1).T).Q
     space, images = block, block.new_zeros(len(block), 0)
     for _ in range(LOOKS):
         for _ in range(PRODUCTS):
@@ -170,9 +170,9 @@ def _leading(operator: Operator, size: tuple[int, ...], like: Tensor) -> tuple[T
             block = torch.linalg.qr(image).Q
             space = torch.cat([space, block], 1)
         whole = space[:, : images.shape[1]].T @ images
-        kept, mixed = torch.linalg.eigh((whole + whole.T) / 2)
-        outside = (1 - kept.flip(0)[: size[0]]).clamp_min(0)
+        values, vectors = torch.linalg.eigh((whole + whole.T) / 2)
+        outside = (1 - values.flip(0)[: size[0]]).clamp_min(0)
         if outside[-1 - SPARE] < SETTLED:
             break
-    maps = space[:, : images.shape[1]] @ mixed.flip(1)[:, : size[0]]
+    maps = space[:, : images.shape[1]] @ vectors.flip(1)[:, : size[0]]
     return outside, maps.T.reshape(size)

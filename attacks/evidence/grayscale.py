@@ -51,9 +51,9 @@ def _surely_gray(gradient: Tensor, std: float) -> bool:
     common = gradient.mean(1, keepdim=True)
     free = common.numel() * (channels - 1)  # degrees of freedom of what channels differ by
     variance = std**2
-    shared = channels * float(common.square().sum()) - variance * common.numel()
+    energy = channels * float(common.square().sum()) - variance * common.numel()
     apart = float((gradient - common).square().sum()) - variance * free
-    faintest = FAINTEST**2 * max(0.0, shared)
+    faintest = FAINTEST**2 * max(0.0, energy)
     error = SURE * (2 * variance**2 * free + 4 * variance * faintest) ** 0.5
     return bool(faintest > error and apart < faintest - error)
 
@@ -64,8 +64,8 @@ def _alike(gradient: Tensor) -> bool:
     apart, loud, both = 0.0, 0.0, 0
     for one in range(channels):
         for two in range(one + 1, channels):
-            sent = (gradient[:, one] != 0) & (gradient[:, two] != 0)
-            apart += float(((gradient[:, one] - gradient[:, two]) * sent).square().sum())
-            loud += float((gradient[:, one] * sent).square().sum())
-            both += int(sent.sum())
+            both_sent = (gradient[:, one] != 0) & (gradient[:, two] != 0)
+            apart += float(((gradient[:, one] - gradient[:, two]) * both_sent).square().sum())
+            loud += float((gradient[:, one] * both_sent).square().sum())
+            both += int(both_sent.sum())
     return both >= FEWEST and apart < TOLERANCE**2 * loud

@@ -121,8 +121,8 @@ class InputReader:
         `[groups, positions, width]` each, where a weight that is used twice has the positions of
         both uses.
         """
-        entered = self.inputs(names, images)
-        return {name: torch.cat([rows_of(m, x) for m, x in entered[name]], 1) for name in names}
+        inputs = self.inputs(names, images)
+        return {name: torch.cat([rows_of(m, x) for m, x in inputs[name]], 1) for name in names}
 
     def inputs(self, names: Sequence[str], images: Tensor) -> dict[str, list[Use]]:
         """The layers that use the weights `names`, each with what `images` send there.
@@ -160,17 +160,17 @@ class InputReader:
                 "image size that clients train on."
             ) from error
         self._uses = {name: len(uses) for name, uses in heard.items()}
-        used = [name for name in names if name in heard]
+        names_in_use = [name for name in names if name in heard]
         weights = dict(self.model.named_parameters())
         output = self._output
         noise = torch.randn(output.shape, generator=generator).to(output)
-        wanted = [weights[name] for name in used if weights[name].requires_grad]
-        if not wanted:
+        leaves = [weights[name] for name in names_in_use if weights[name].requires_grad]
+        if not leaves:
             return {}
-        slopes = torch.autograd.grad((output * noise).sum(), wanted, allow_unused=True)
-        gradients = {id(w): g for w, g in zip(wanted, slopes, strict=True)}
-        found = {}
-        for order, name in enumerate(n for n in heard if n in used):
+        slopes = torch.autograd.grad((output * noise).sum(), leaves, allow_unused=True)
+        gradients = {id(w): g for w, g in zip(leaves, slopes, strict=True)}
+        positions_by_name = {}
+        for order, name in enumerate(n for n in heard if n in names_in_use):
             gradient = gradients.get(id(weights[name]))
             if gradient is None:
                 continue
@@ -180,8 +180,8 @@ class InputReader:
                 continue  # rows that fill the space say nothing
             matrix = matrices_of(self.layers[name][0], gradient)
             if matrix.shape[2] == width and _outside(matrix, rows) < CONFIRMED:
-                found[name] = Position(positions, width, name in certain, order)
-        return found
+                positions_by_name[name] = Position(positions, width, name in certain, order)
+        return positions_by_name
 
     def _heard(
         self,
@@ -193,14 +193,14 @@ class InputReader:
         enough: bool = False,
     ) -> dict[str, list[Use]]:
         heard: dict[str, list[Use]] = {}
-        ended: list[bool] = []
+        ends: list[bool] = []
         missing = {name: self._uses.get(name, 0) for name in names} if enough else {}
 
         def listen(name: str) -> Callable[..., None]:
-            def hook(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
-                if not ended:
-                    entered = args[0] if args else next(iter(named.values()))
-                    heard.setdefault(name, []).append((module, entered))
+            def hook(module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+                if not ends:
+                    inputs = args[0] if args else next(iter(keywords.values()))
+                    heard.setdefault(name, []).append((module, inputs))
                 if missing:
                     missing[name] -= 1
                     if not any(missing.values()):
@@ -212,7 +212,7 @@ class InputReader:
             for owner in until:
                 module = self.model.get_submodule(owner)
                 hooks.enter_context(
-                    module.register_forward_pre_hook(lambda _m, _args: ended.append(True))
+                    module.register_forward_pre_hook(lambda _m, _args: ends.append(True))
                 )
             for name in names:
                 for layer in self.layers[name]:
@@ -236,8 +236,8 @@ class InputReader:
     def _run(self, images: Tensor) -> Tensor:
         if isinstance(self.model, FaceNet):
             # Not what lies behind a bottleneck that draws: its inputs are the client's own.
-            entered: Tensor = self.model.first_fc_layer(self.model.features(images))
-            return entered
+            result: Tensor = self.model.first_fc_layer(self.model.features(images))
+            return result
         output: Tensor = self.model(images)
         return output
 

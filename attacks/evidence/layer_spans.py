@@ -61,10 +61,10 @@ class LayerSpan:
     of_maps: bool = False
 
     def rows(self, uses: Sequence[Use]) -> Tensor:
-        """What it speaks of, `[g, P, F]`, out of what enters the layer."""
+        """The rows that this span constrains, `[g, P, F]`, from the layer's inputs."""
         if self.of_maps:
-            return torch.cat([entered.flatten(1) for _, entered in uses])[None]
-        return torch.cat([rows_of(layer, entered) for layer, entered in uses], 1)
+            return torch.cat([inputs.flatten(1) for _, inputs in uses])[None]
+        return torch.cat([rows_of(layer, inputs) for layer, inputs in uses], 1)
 
     def equations(self, count: int) -> int:
         """How many numbers of a batch of `count` the span leaves no freedom."""
@@ -101,14 +101,14 @@ class _SpanDistance(torch.autograd.Function):
         gram = wide @ wide.mT
         scale = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-300)
         gram.diagonal(dim1=1, dim2=2).add_(RIDGE * scale[:, None])
-        shared = wide @ basis.mT
-        factor, failed = torch.linalg.cholesky_ex(gram)
-        if bool(failed.any()):  # rounding: rows that are nearly dependent
+        products = wide @ basis.mT
+        factor, failure = torch.linalg.cholesky_ex(gram)
+        if bool(failure.any()):  # rounding: rows that are nearly dependent
             gram.diagonal(dim1=1, dim2=2).add_(1e3 * RIDGE * scale[:, None])
             factor, _ = torch.linalg.cholesky_ex(gram)
-        solution = torch.cholesky_solve(shared, factor)
+        solution = torch.cholesky_solve(products, factor)
         total = weights.sum()
-        inside = ((solution * shared).sum(1) * weights).sum()
+        inside = ((solution * products).sum(1) * weights).sum()
         return (1 - inside / total).clamp_min(0), wide, solution
 
     @staticmethod
@@ -131,8 +131,8 @@ class _SpanDistance(torch.autograd.Function):
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None, None]:
         wide, basis, weights, solution = ctx.saved_tensors
         left = basis - solution.mT @ wide
-        weighed = solution * weights[:, None]
-        slope = (-2 * slopes[0] / weights.sum()) * (weighed @ left)
+        rows = solution * weights[:, None]
+        slope = (-2 * slopes[0] / weights.sum()) * (rows @ left)
         return slope.to(ctx.dtype), None, None
 
 
@@ -160,24 +160,24 @@ def find_spans(
         noise: Standard deviation of independent noise on an entry, by parameter.
         least: Directions that each layer is believed, however uncertain.
     """
-    reached = reader.positions(private)
+    positions = reader.positions(private)
     spectra = {}
-    for name in reached:
+    for name in positions:
         if name in target:
             matrix = matrices_of(reader.layers[name][0], target[name].detach()).double()
-            spectra[name] = _spectrum(matrix, reader.count * reached[name].positions + SPARE)
-    totals = {name: reader.count * reached[name].positions for name in spectra}
+            spectra[name] = _spectrum(matrix, reader.count * positions[name].positions + SPARE)
+    totals = {name: reader.count * positions[name].positions for name in spectra}
     beyond = [
         float((sizes[:, totals[name]] / sizes[:, 0].clamp_min(1e-300)).max())
         for name, (sizes, _) in spectra.items()
         if totals[name] < sizes.shape[1]
     ]
-    shown = sorted(beyond)[len(beyond) // 2] if beyond else (0.0 if clean else DRIFT)
+    drift = sorted(beyond)[len(beyond) // 2] if beyond else (0.0 if clean else DRIFT)
     spans = []
     for name, (sizes, rows) in spectra.items():
         total, height = totals[name], len(sizes[0])
         first = sizes[:, :1]
-        floor = max(PRECISION, shown) * first
+        floor = max(PRECISION, drift) * first
         if total < height:
             floor = torch.maximum(PRECISION * first, sizes[:, total : total + 1])
         loud = noise(name) * (sum(x**0.5 for x in reader.sides(name)))
@@ -187,34 +187,34 @@ def find_spans(
         rank = int(sure.sum(1).max())
         if not rank:
             continue
-        sure, kept = sure[:, :rank], sizes[:, :rank].clamp_min(1e-300)
-        weights = (1 - (GAP * floor / kept).square()).clamp_min(1e-3 if least else 0) * sure
-        relative = float((floor / kept).where(sure, 0).max())
+        sure, spectrum = sure[:, :rank], sizes[:, :rank].clamp_min(1e-300)
+        weights = (1 - (GAP * floor / spectrum).square()).clamp_min(1e-3 if least else 0) * sure
+        relative = float((floor / spectrum).where(sure, 0).max())
         whole, full = total <= reader.sides(name)[0], bool(sure.all()) and rank == total
         spans.append(
             LayerSpan(
                 name=name,
-                positions=reached[name].positions,
+                positions=positions[name].positions,
                 basis=rows[:, :rank],
                 weights=weights,
                 whole=whole,
                 full=full,
                 floor=relative,
-                certain=reached[name].certain,
+                certain=positions[name].certain,
             )
         )
     return tuple(spans)
 
 
-def _spectrum(matrix: Tensor, wanted: int) -> tuple[Tensor, Tensor]:
+def _spectrum(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """The largest singular values `[g, m]` and right singular vectors `[g, m, F]` of `[g, r, F]`.
 
     All of them by the Gram matrix, which costs a tenth; what it loses lies below `PRECISION`. Where
     few of many are wanted, by subspace iteration (Halko et al., SIAM Review 2011).
     """
-    if 4 * wanted < min(matrix.shape[1:]):
-        drawn = torch.randn(matrix.shape[1], wanted, generator=torch.Generator().manual_seed(0))
-        basis = matrix.mT @ drawn.to(matrix)
+    if 4 * rank < min(matrix.shape[1:]):
+        start = torch.randn(matrix.shape[1], rank, generator=torch.Generator().manual_seed(0))
+        basis = matrix.mT @ start.to(matrix)
         for _ in range(2):
             basis = matrix.mT @ (matrix @ torch.linalg.qr(basis).Q)
         basis = torch.linalg.qr(basis).Q

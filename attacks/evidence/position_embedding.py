@@ -33,18 +33,18 @@ def photo_by_position(reading: Reading) -> Tensor | None:
         if layer.kernel_size != layer.stride or any(layer._reversed_padding_repeated_twice):
             continue
         rows, columns = (n // k for n, k in zip(reading.shape[1:], layer.kernel_size, strict=True))
-        patches = _solved(reading, gradient.flatten(1).double(), rows * columns)
+        patches = _solve(reading, gradient.flatten(1).double(), rows * columns)
         if patches is None:
             continue
         size = (rows * layer.kernel_size[0], columns * layer.kernel_size[1])
         if size != reading.shape[1:]:
             continue  # the last rows enter no patch
-        entered = F.fold(patches.T[None], size, layer.kernel_size, stride=layer.stride)
-        return _pixels(reading, layer, entered)
+        inputs = F.fold(patches.T[None], size, layer.kernel_size, stride=layer.stride)
+        return _pixels(reading, layer, inputs)
     return None
 
 
-def _solved(reading: Reading, gradient: Tensor, places: int) -> Tensor | None:
+def _solve(reading: Reading, gradient: Tensor, places: int) -> Tensor | None:
     """Patches `[P, F]` from the embedding of places that explains W's gradient `[D, F]` best."""
     width = len(gradient)
     best, least = None, RESIDUAL * float(gradient.norm())
@@ -53,11 +53,11 @@ def _solved(reading: Reading, gradient: Tensor, places: int) -> Tensor | None:
     for value in reading.target.values():
         if value.dim() not in (2, 3) or value.shape[-1] != width:
             continue
-        embedded = value.reshape(-1, width).double()
-        if not places <= len(embedded) <= places + 4:
+        places_gradient = value.reshape(-1, width).double()
+        if not places <= len(places_gradient) <= places + 4:
             continue  # a few tokens of classes may stand beside the patches
-        for first in {len(embedded) - places, 0}:
-            upstream = embedded[first : first + places].T
+        for first in {len(places_gradient) - places, 0}:
+            upstream = places_gradient[first : first + places].T
             patches = torch.linalg.lstsq(upstream, gradient, driver="gelsd").solution
             left = float((upstream @ patches - gradient).norm())
             if left < least:
@@ -65,19 +65,19 @@ def _solved(reading: Reading, gradient: Tensor, places: int) -> Tensor | None:
     return best
 
 
-def _pixels(reading: Reading, layer: nn.Module, entered: Tensor) -> Tensor | None:
-    """The image `[1, C, H, W]` that sends `entered` to the layer, by the channels' scale."""
+def _pixels(reading: Reading, layer: nn.Module, inputs: Tensor) -> Tensor | None:
+    """The image `[1, C, H, W]` that sends `inputs` to the layer, by the channels' scale."""
     heard: list[Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, args: heard.append(args[0].detach()))
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.rand(1, *reading.shape, generator=generator).to(reading.like)
+    noise = torch.rand(1, *reading.shape, generator=generator).to(reading.like)
     try:
         with deterministic(reading.model), torch.no_grad():
-            for image in (torch.zeros_like(drawn), torch.ones_like(drawn), drawn):
+            for image in (torch.zeros_like(noise), torch.ones_like(noise), noise):
                 reading.model(image)
     finally:
         hook.remove()
-    zero, one, mixed = heard
-    if zero.shape != drawn.shape or ((one - zero) * drawn + zero - mixed).abs().max() > LINEAR:
+    zero, one, response = heard
+    if zero.shape != noise.shape or ((one - zero) * noise + zero - response).abs().max() > LINEAR:
         return None
-    return ((entered - zero) / (one - zero)).clamp(0, 1).to(reading.like)
+    return ((inputs - zero) / (one - zero)).clamp(0, 1).to(reading.like)

@@ -41,12 +41,12 @@ def rounds_of(seen: Observation) -> tuple[Update, ...]:
         return ()
     rounds = [update]
     for past in reversed(seen.earlier):
-        sent = past.update
-        if sent is None or sent.kind != update.kind or past.training != seen.training:
+        earlier = past.update
+        if earlier is None or earlier.kind != update.kind or past.training != seen.training:
             continue
-        alike = sent.tensors.keys() == update.tensors.keys()
+        alike = earlier.tensors.keys() == update.tensors.keys()
         if alike and moved(past.before, seen.before) <= STILL:
-            rounds.append(sent)
+            rounds.append(earlier)
     return tuple(rounds)
 
 
@@ -138,20 +138,20 @@ def signal_and_noise(updates: Sequence[Update]) -> tuple[Tensor, Tensor]:
         rows = torch.stack([u.tensors[name].flatten() for u in updates]).double()
         gram += (rows @ rows.T).cpu()
     other = ~torch.eye(len(gram), dtype=torch.bool)
-    shared = gram[other].mean().clamp_min(0) if len(gram) > 1 else gram.new_zeros(())
-    signal = shared.sqrt().expand(len(gram))
-    if len(gram) > 2 and float(shared):
+    common = gram[other].mean().clamp_min(0) if len(gram) > 1 else gram.new_zeros(())
+    signal = common.sqrt().expand(len(gram))
+    if len(gram) > 2 and float(common):
         # A product is as uncertain as its rounds are noisy.
-        weights, fitted = other / gram.diagonal().clamp_min(TINY), signal.clone()
+        weights, lengths = other / gram.diagonal().clamp_min(TINY), signal.clone()
         for _ in range(SWEEPS):
-            last = fitted.clone()
+            last = lengths.clone()
             for i, row in enumerate(gram * weights):  # each is what fits best beside the others
-                fitted[i] = (row @ fitted) / (weights[i] @ fitted.square() + TINY)
-            if float((fitted - last).abs().max()) < CLOSE * float(fitted.abs().max()):
+                lengths[i] = (row @ lengths) / (weights[i] @ lengths.square() + TINY)
+            if float((lengths - last).abs().max()) < CLOSE * float(lengths.abs().max()):
                 break
-        off = (gram - fitted[:, None] * fitted)[other].square().mean().sqrt()
-        if float(off) < UNSHARED * float(shared) and bool((fitted > 0).all()):
-            signal = fitted
+        off = (gram - lengths[:, None] * lengths)[other].square().mean().sqrt()
+        if float(off) < UNSHARED * float(common) and bool((lengths > 0).all()):
+            signal = lengths
     noise = ((gram.diagonal() - signal.square()).clamp_min(0) / count).sqrt()
     return signal, noise
 

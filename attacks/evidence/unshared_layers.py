@@ -68,9 +68,9 @@ def guess_local_layers(
     spec: ModelSpec, private: frozenset[str], count: int, seed: int
 ) -> dict[str, Tensor]:
     """`count` random sets of local layers, as devices draw theirs; `[count, …]` by name."""
-    drawn = [build(spec, seed=(seed + k) % 2**31) for k in range(count)]
+    models = [build(spec, seed=(seed + k) % 2**31) for k in range(count)]
     parts = [
-        {n: p.detach() for n, p in model.named_parameters() if n in private} for model in drawn
+        {n: p.detach() for n, p in model.named_parameters() if n in private} for model in models
     ]
     return {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
 
@@ -101,17 +101,17 @@ def learn_local_layers(
     views = F.interpolate(views, shape[1:], mode="bilinear", antialias=True).clamp(0, 1)
     labels = torch.arange(people).repeat_interleave(PHOTOS)
     views, labels = views.to(device), labels.to(device)
-    fixed = {n: p.detach() for n, p in model.named_parameters() if n not in parts}
-    learned = [
-        _trained(model, fixed, {n: p[r] for n, p in parts.items()}, views, labels, generator)
+    constants = {n: p.detach() for n, p in model.named_parameters() if n not in parts}
+    layers = [
+        _train(model, constants, {n: p[r] for n, p in parts.items()}, views, labels, generator)
         for r in range(len(next(iter(parts.values()))))
     ]
-    return {name: torch.stack([one[name] for one in learned]) for name in parts}
+    return {name: torch.stack([one[name] for one in layers]) for name in parts}
 
 
-def _trained(
+def _train(
     model: nn.Module,
-    fixed: Mapping[str, Tensor],
+    constants: Mapping[str, Tensor],
     start: Mapping[str, Tensor],
     views: Tensor,
     labels: Tensor,
@@ -123,7 +123,7 @@ def _trained(
     buffers = {name: value.clone() for name, value in model.named_buffers()}
     for _ in range(STEPS):
         rows = torch.randint(len(views), (BATCH,), generator=generator).to(views.device)
-        scores = torch.func.functional_call(model, {**fixed, **buffers, **part}, (views[rows],))
+        scores = torch.func.functional_call(model, {**constants, **buffers, **part}, (views[rows],))
         optimizer.zero_grad()
         criterion(scores, labels[rows]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -139,32 +139,32 @@ def precedes_private(
     """Whether something that was `shared` comes before the local layers."""
     if not isinstance(model, FaceNet):
         return True
-    named = {n: p for n, p in model.named_parameters() if n in shared}
-    return bool(_computing(PublicModule(model, public_depth(model, private)), named, shape))
+    parameters = {n: p for n, p in model.named_parameters() if n in shared}
+    return bool(_computing(PublicModule(model, public_depth(model, private)), parameters, shape))
 
 
 def used_by(
     public: PublicModule, named: Mapping[str, nn.Parameter], shape: tuple[int, int, int]
 ) -> dict[str, nn.Parameter]:
     """Those parameters that the public module computes with, of which there must be some."""
-    used = _computing(public, named, shape)
-    if not used:
+    parameters_in_use = _computing(public, named, shape)
+    if not parameters_in_use:
         raise AttackError(
             "nothing that was shared comes before the part that stays on the device, so the images "
             'cannot be matched without that part: use unknown = "guessed" or "learned"'
         )
-    return used
+    return parameters_in_use
 
 
 def _computing(
-    public: PublicModule, named: Mapping[str, nn.Parameter], shape: tuple[int, int, int]
+    public: PublicModule, parameters: Mapping[str, nn.Parameter], shape: tuple[int, int, int]
 ) -> dict[str, nn.Parameter]:
-    like = next(iter(named.values()))
+    like = next(iter(parameters.values()))
     images = torch.linspace(0, 1, shape[0] * shape[1] * shape[2]).to(like).view(1, *shape)
     with evaluating(public):
         total = public(images).sum()
     if not total.requires_grad:
-        slopes: tuple[Tensor | None, ...] = (None,) * len(named)
+        slopes: tuple[Tensor | None, ...] = (None,) * len(parameters)
     else:
-        slopes = torch.autograd.grad(total, list(named.values()), allow_unused=True)
-    return {n: p for (n, p), g in zip(named.items(), slopes, strict=True) if g is not None}
+        slopes = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+    return {n: p for (n, p), g in zip(parameters.items(), slopes, strict=True) if g is not None}

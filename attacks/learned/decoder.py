@@ -84,10 +84,10 @@ class MapDecoder(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """See the class."""
-        drawn: Tensor = self.layers((maps - self.mean) * self.scale)
-        if drawn.shape[2:] != self.shape[1:]:
-            drawn = F.interpolate(drawn, self.shape[1:], mode="bilinear", align_corners=False)
-        return torch.sigmoid(drawn)
+        images: Tensor = self.layers((maps - self.mean) * self.scale)
+        if images.shape[2:] != self.shape[1:]:
+            images = F.interpolate(images, self.shape[1:], mode="bilinear", align_corners=False)
+        return torch.sigmoid(images)
 
 
 class VectorDecoder(nn.Module):
@@ -157,9 +157,9 @@ def unlikeness(drawn: Tensor, true: Tensor) -> Tensor:
     one, two = blur(drawn), blur(true)
     both = one * two
     spread = blur(drawn.square()) + blur(true.square()) - one.square() - two.square()
-    shared = blur(drawn * true) - both
+    covariance = blur(drawn * true) - both
     c1, c2 = 0.01**2, 0.03**2
-    ssim = (2 * both + c1) * (2 * shared + c2)
+    ssim = (2 * both + c1) * (2 * covariance + c2)
     ssim = ssim / ((one.square() + two.square() + c1) * (spread + c2))
     off = drawn - true
     edges = off.diff(dim=2).abs().flatten(1).mean(1) + off.diff(dim=3).abs().flatten(1).mean(1)
@@ -187,33 +187,33 @@ def teach(
     optimizer = torch.optim.AdamW(decoder.parameters(), lr, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.1)
     decoder.train()
-    done = 0
+    count = 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # dropout has no generator of its own
         for _ in range(epochs):
             for which in torch.split(torch.randperm(len(inputs), generator=generator), BATCH):
-                drawn, true = decoder(inputs[which].float()), images[which].float()
-                loss = (_set_loss if true.dim() == 5 else unlikeness)(drawn, true).mean()
+                output, true = decoder(inputs[which].float()), images[which].float()
+                loss = (_set_loss if true.dim() == 5 else unlikeness)(output, true).mean()
                 optimizer.zero_grad()
                 torch.autograd.backward(loss)
                 nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
                 optimizer.step()
                 schedule.step()
-                done += 1
-                if progress and (done % 10 == 0 or done == steps):
-                    progress(done, steps, float(loss.detach()))
+                count += 1
+                if progress and (count % 10 == 0 or count == steps):
+                    progress(count, steps, float(loss.detach()))
     decoder.eval().requires_grad_(False)
-    return done
+    return count
 
 
-def _set_loss(drawn: Tensor, true: Tensor) -> Tensor:
+def _set_loss(output: Tensor, true: Tensor) -> Tensor:
     """`unlikeness` under the assignment of least squared error; `[n, B, C, H, W]` each → `[n]`."""
-    count, batch = drawn.shape[:2]
+    count, batch = output.shape[:2]
     if batch > 1:
         with torch.no_grad():
-            costs = torch.cdist(true.flatten(2), drawn.flatten(2)).square()
+            costs = torch.cdist(true.flatten(2), output.flatten(2)).square()
         order = torch.stack(
             [torch.as_tensor(linear_sum_assignment(c.numpy())[1]) for c in costs.cpu()]
         )
-        drawn = drawn[torch.arange(count)[:, None], order]
-    return unlikeness(drawn.flatten(0, 1), true.flatten(0, 1)).view(count, batch).mean(1)
+        output = output[torch.arange(count)[:, None], order]
+    return unlikeness(output.flatten(0, 1), true.flatten(0, 1)).view(count, batch).mean(1)

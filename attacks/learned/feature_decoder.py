@@ -87,44 +87,44 @@ class FeatureDecoder:
 
     @property
     def auxiliary(self) -> Auxiliary:
-        """Where the faces come from."""
+        """The attacker's auxiliary faces that the decoder learns from."""
         return Auxiliary(source=self.source, photos=self.photos)
 
     def __call__(
         self, seen: Observation, *, generator: torch.Generator, progress: Progress | None = None
     ) -> Reconstruction:
         """Reconstruct the batch behind one update."""
-        started = time.process_time()
+        start = time.process_time()
         evidence = gather(seen)
-        known = known_maps(evidence)
+        maps = known_maps(evidence)
         others = self.auxiliary.faces(
             evidence.count + GENERIC, evidence.shape, generator, grayscale=evidence.grayscale
         ).to(evidence.like.device)
-        done = 0
+        count = 0
 
         def training(step: int, steps: int, value: float) -> None:
-            nonlocal done
-            done = steps
+            nonlocal count
+            count = steps
             if progress:
                 progress(step, steps + 1 + self.refine_steps, value)
 
         def refinement(step: int, value: float) -> None:
             if progress:
-                progress(done + 1 + step, done + 1 + self.refine_steps, value)
+                progress(count + 1 + step, count + 1 + self.refine_steps, value)
 
-        images = self.draw(evidence, known, training)
+        images = self.draw(evidence, maps, training)
         if images is None:
             images = others[: evidence.count]
         # Where the map before the last block is known, the gradient adds nothing but cost.
-        generic = None if known and known.origin == "inverted" else others[evidence.count :]
-        refined = self._refine(evidence, known, images, generic, generator, refinement)
-        images, labels, handled = evidence.reveal(refined.images, evidence.known_labels, Attacker())
+        generic = None if maps and maps.origin == "inverted" else others[evidence.count :]
+        result = self._refine(evidence, maps, images, generic, generator, refinement)
+        images, labels, credit = evidence.reveal(result.images, evidence.known_labels, Attacker())
         return replace(
-            refined,
+            result,
             images=images,
             labels=labels,
-            seconds=time.process_time() - started,
-            adaptive=how_adaptive(seen, weighed=True, handled=handled),
+            seconds=time.process_time() - start,
+            adaptive=how_adaptive(seen, weighed=True, handled=credit),
         )
 
     def draw(

@@ -87,12 +87,12 @@ class LearnedInversion:
     ) -> Reconstruction:
         """Reconstruct the batch behind one update; trains first where it has not yet."""
         del generator
-        started = time.process_time()
+        start = time.process_time()
         evidence = gather(seen)
         defense = seen.defense if seen.defense is not None else estimate(seen)
-        learned = self.learned(seen, evidence, defense, progress)
-        steps, loss = int(learned["steps"]), float(learned["loss"])
-        images = self.read(learned, evidence)
+        weights = self.learned(seen, evidence, defense, progress)
+        steps, loss = int(weights["steps"]), float(weights["loss"])
+        images = self.read(weights, evidence)
         if progress:
             progress(steps + 1, steps + 1, loss)
         return Reconstruction(
@@ -101,7 +101,7 @@ class LearnedInversion:
             objective=loss,
             iterations=steps,
             gradient_evaluations=self.faces,
-            seconds=time.process_time() - started,
+            seconds=time.process_time() - start,
             adaptive=_adaptive(seen),
             # The same whether it was learned now or before.
             history=((steps, loss),),
@@ -123,13 +123,13 @@ class LearnedInversion:
             (self.faces, self.epochs, self.width, self.directions, self.hidden),
             (auxiliary.source, auxiliary.photos, self.seed),
         )
-        needed = {"steps", "loss", "mean", "directions", "spread", "front_mean", "front_spread"}
+        entries = {"steps", "loss", "mean", "directions", "spread", "front_mean", "front_spread"}
 
         def learn() -> Mapping[str, Tensor]:
             return self._learn(seen, evidence, defense, progress)
 
         what = "inverse of a model's updates"
-        return load_or_learn(key, learn, self.cache, what=what, photos=self.photos, valid=needed)
+        return load_or_learn(key, learn, self.cache, what=what, photos=self.photos, valid=entries)
 
     def read(self, learned: Mapping[str, Tensor], evidence: Evidence) -> Tensor:
         """The images `[N, C, H, W]` of an update, by what was learned."""
@@ -162,8 +162,8 @@ class LearnedInversion:
             if complete:
                 return evidence.model
             # What stays on the client's device is unknown: the network must not rely on one draw.
-            drawn = build(seen.model, seen.before, seed=seed_for("lti", self.seed, number))
-            return replay_mode(drawn, seen.training).to(device)
+            body = build(seen.model, seen.before, seed=seed_for("lti", self.seed, number))
+            return replay_mode(body, seen.training).to(device)
 
         client = SimulatedClient(
             model=model,
@@ -218,14 +218,14 @@ class LearnedInversion:
         entry = first_fc_name(evidence.model) or ""
         return Sketch(shapes, self.width, self.seed, entry if entry in shapes else "")
 
-    def _network(self, learned: Mapping[str, Tensor], evidence: Evidence) -> VectorDecoder:
-        front, plane = len(learned["front_mean"]), None
+    def _network(self, weights: Mapping[str, Tensor], evidence: Evidence) -> VectorDecoder:
+        front, plane = len(weights["front_mean"]), None
         if front and isinstance(evidence.model, FaceNet) and evidence.model.pool == "flatten":
             with torch.no_grad():
-                maps = evidence.model.body(learned["front_mean"].new_zeros(1, *evidence.shape))
+                maps = evidence.model.body(weights["front_mean"].new_zeros(1, *evidence.shape))
             if maps.dim() == 4:  # a stranger's body may end in rows
                 plane = (maps.shape[1], maps.shape[2], maps.shape[3])
-        width, shape = front + len(learned["directions"]), evidence.free_shape
+        width, shape = front + len(weights["directions"]), evidence.free_shape
         return VectorDecoder(width, shape, evidence.count, self.hidden, plane)
 
 
@@ -234,26 +234,26 @@ def principal(vectors: Tensor, most: int) -> dict[str, Tensor]:
     matrix.
     """
     mean = vectors.mean(0)
-    centered = vectors - mean
-    values, combinations = torch.linalg.eigh(centered @ centered.T)
+    deviations = vectors - mean
+    values, combinations = torch.linalg.eigh(deviations @ deviations.T)
     keep = values > 1e-6 * values[-1]
     values, combinations = values[keep].flip(0)[:most], combinations[:, keep].flip(1)[:, :most]
     lengths = values.sqrt()
-    directions = (combinations / lengths).T @ centered
+    directions = (combinations / lengths).T @ deviations
     return {"mean": mean, "directions": directions, "spread": lengths / len(vectors) ** 0.5}
 
 
-def _project(vectors: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
+def _project(vectors: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
     """The front, standardized; and coordinates of the rest along the principal directions.
 
     The root of their spread is taken out: full whitening would weigh noise like the first
     directions.
     """
-    known = {name: value.to(vectors) for name, value in learned.items()}
-    front = len(known["front_mean"])
-    first = (vectors[:, :front] - known["front_mean"]) / known["front_spread"]
-    along = (vectors[:, front:] - known["mean"]) @ known["directions"].T
-    spread = known["spread"]
+    statistics = {name: value.to(vectors) for name, value in weights.items()}
+    front = len(statistics["front_mean"])
+    first = (vectors[:, :front] - statistics["front_mean"]) / statistics["front_spread"]
+    along = (vectors[:, front:] - statistics["mean"]) @ statistics["directions"].T
+    spread = statistics["spread"]
     return torch.cat([first, along / (spread * spread[0]).sqrt()], 1)
 
 

@@ -167,27 +167,27 @@ class SimulatedClient:
                 batch = transform(batch, generator)
             mine = which[:, None]
             if self.count > 1:
-                mine, batch = self._mixed(which, batch, generator)
+                mine, batch = self._mix(which, batch, generator)
             for transform in self.defense.mean:
                 batch = transform(batch, generator)
             yield self.sketch(batch), mine
 
-    def _mixed(
+    def _mix(
         self, which: Tensor, batch: Batch, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Means over random companies of `count` different faces of a chunk."""
         size = len(which)
-        chosen = torch.stack(
+        groups = torch.stack(
             [torch.randperm(size, generator=generator)[: self.count] for _ in range(size)]
         )
-        if chosen.shape[1] < self.count:  # the last chunk may be smaller than a batch
-            chosen = torch.randint(size, (size, self.count), generator=generator)
+        if groups.shape[1] < self.count:  # the last chunk may be smaller than a batch
+            groups = torch.randint(size, (size, self.count), generator=generator)
         weights = torch.zeros(size, size)
-        for row, faces in enumerate(chosen.tolist()):
+        for row, faces in enumerate(groups.tolist()):
             for face in faces:
                 weights[row, face] += 1 / self.count
         mean = {
             name: (weights.to(value) @ value.flatten(1)).view_as(value)
             for name, value in batch.items()
         }
-        return which[chosen], mean
+        return which[groups], mean

@@ -46,7 +46,7 @@ def fedmia(measured: Tensor) -> Tensor:
 
 
 def average(measured: Tensor) -> Tensor:
-    """`[clients, photos]`: mean over rounds, the baseline of Li et al. (2022) and Zari et al."""
+    """Mean of the measurements over rounds, `[clients, photos]` (Li et al. 2022; Zari et al.)."""
     return measured.double().mean(0)
 
 

@@ -38,8 +38,8 @@ def property_shares(seen: Sequence[Observation], shadows: Shadows) -> dict[str, 
     names = list(shadows.shares)
     if not names:
         return {}
-    told = _regressed(known, torch.stack([shadows.shares[name] for name in names], 1), asked)
-    return dict(zip(names, told.T, strict=True))
+    predictions = _regress(known, torch.stack([shadows.shares[name] for name in names], 1), asked)
+    return dict(zip(names, predictions.T, strict=True))
 
 
 def _magnitudes(one: Observation, classes: int) -> Tensor:
@@ -56,11 +56,11 @@ def _magnitudes(one: Observation, classes: int) -> Tensor:
     return unit
 
 
-def _regressed(known: Tensor, shares: Tensor, asked: Tensor) -> Tensor:
+def _regress(examples: Tensor, shares: Tensor, queries: Tensor) -> Tensor:
     """Ridge regression in its kernel form: `[S, n]`, `[S, p]`, `[C, n]` → `[C, p]`."""
-    middle, mean = known.mean(0), shares.mean(0)
-    gram = (known - middle) @ (known - middle).T
-    ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(known), dtype=torch.float64)
+    middle, mean = examples.mean(0), shares.mean(0)
+    gram = (examples - middle) @ (examples - middle).T
+    ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(examples), dtype=torch.float64)
     weights = torch.linalg.solve(gram + ridge, shares - mean)
-    told: Tensor = mean + (asked - middle) @ (known - middle).T @ weights
-    return told
+    prediction: Tensor = mean + (queries - middle) @ (examples - middle).T @ weights
+    return prediction

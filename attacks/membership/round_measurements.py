@@ -82,34 +82,34 @@ def measure_round(
     first = seen[0]
     model = build(first.model, first.before).eval()
     before = {name: value.detach() for name, value in parameters_of(model).items()}
-    fixed = {name: value.detach() for name, value in running_statistics(model).items()}
+    constants = {name: value.detach() for name, value in running_statistics(model).items()}
     steps = [step_of(one, before) for one in seen]
     mean = {name: torch.stack([step[name] for step in steps]).mean(0) for name in before}
-    labels = _log_probabilities(model, _moved(before, mean) | fixed, photos).argmax(1)
+    labels = _log_probabilities(model, _move(before, mean) | constants, photos).argmax(1)
     each = torch.arange(len(photos))
     losses = [
-        _log_probabilities(model, _moved(before, step) | fixed, photos)[each, labels]
+        _log_probabilities(model, _move(before, step) | constants, photos)[each, labels]
         for step in steps
     ]
-    alignment = _alignment(model, before, fixed, steps, photos, labels)
+    alignment = _alignment(model, before, constants, steps, photos, labels)
     found = Measurements(torch.stack(losses)[None], alignment[None])
     if shadows is None:
         return found
     of_shadows = torch.stack(
         [
-            _log_probabilities(model, _moved(before, step_of(one, before)) | fixed, photos)[
+            _log_probabilities(model, _move(before, step_of(one, before)) | constants, photos)[
                 each, labels
             ]
             for one in shadows.seen
         ]
     )
     of_shadows[shadows.trained_on(people)] = torch.nan
-    known = frozenset().union(*shadows.people)
-    strangers = [[one in known and one != other for one in people] for other in people]
+    everybody = frozenset().union(*shadows.people)
+    strangers = [[one in everybody and one != other for one in people] for other in people]
     return replace(found, shadows=of_shadows[None], strangers=torch.tensor(strangers))
 
 
-def _moved(before: Mapping[str, Tensor], step: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _move(before: Mapping[str, Tensor], step: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value + step[name] for name, value in before.items()}
 
 
@@ -126,7 +126,7 @@ def _log_probabilities(model: nn.Module, weights: Mapping[str, Tensor], photos: 
 def _alignment(
     model: nn.Module,
     before: Mapping[str, Tensor],
-    fixed: Mapping[str, Tensor],
+    constants: Mapping[str, Tensor],
     steps: Sequence[Mapping[str, Tensor]],
     photos: Tensor,
     labels: Tensor,
@@ -134,7 +134,7 @@ def _alignment(
     """`[clients, N]`: cosine of each client's step with the descent direction of each photo."""
 
     def loss(weights: dict[str, Tensor], photo: Tensor, label: Tensor) -> Tensor:
-        scores = torch.func.functional_call(model, {**weights, **fixed}, (photo[None],))
+        scores = torch.func.functional_call(model, {**weights, **constants}, (photo[None],))
         return F.cross_entropy(scores, label[None])
 
     gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))

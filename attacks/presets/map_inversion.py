@@ -85,7 +85,7 @@ class MapInversion:
         checkpoint: Checkpoint | None = None,
     ) -> Reconstruction:
         """Reconstruct the batch behind one update."""
-        started = time.process_time()
+        start = time.process_time()
         evidence = gather(seen)
         goal = goal_of(evidence)
         sharp = goal is not None and goal.depth is not None and goal.floor < SHARP
@@ -93,11 +93,11 @@ class MapInversion:
             attack = self._blind()
         else:
             attack = self._descent() if sharp else self._search()
-        before = time.process_time() - started
-        found = attack.with_evidence(
+        before = time.process_time() - start
+        result = attack.with_evidence(
             evidence, seen, generator=generator, progress=progress, checkpoint=checkpoint
         )
-        return replace(found, seconds=before + found.seconds)
+        return replace(result, seconds=before + result.seconds)
 
     def halved(self) -> "MapInversion":
         """The same with half of the steps in each stage."""

@@ -129,19 +129,19 @@ def from_buffers(
         if f"{name}.running_mean" not in after or f"{name}.running_mean" not in before:
             continue
         counter = after.get(f"{name}.num_batches_tracked")
-        taken = steps or (int(counter) if counter is not None and int(counter) > 0 else 1)
+        number_of_steps = steps or (int(counter) if counter is not None and int(counter) > 0 else 1)
         # momentum=None is a running mean over all steps since the counter was 0
-        remaining = 0.0 if layer.momentum is None else (1 - layer.momentum) ** taken
+        remaining = 0.0 if layer.momentum is None else (1 - layer.momentum) ** number_of_steps
 
         def solve(kind: str, name: str = name, remaining: float = remaining) -> Tensor:
             old, new = before[f"{name}.{kind}"], after[f"{name}.{kind}"]
-            solved: Tensor = (new.double() - remaining * old.double()) / (1 - remaining)
-            return solved.to(new.dtype)
+            batch_value: Tensor = (new.double() - remaining * old.double()) / (1 - remaining)
+            return batch_value.to(new.dtype)
 
         statistics[f"{name}.mean"] = solve("running_mean")
         # Running variances are unbiased, but a layer normalizes with biased ones.
-        biased = 1 - 1 / sizes[name]
-        statistics[f"{name}.var"] = (solve("running_var") * biased).clamp_min(0)
+        correction = 1 - 1 / sizes[name]
+        statistics[f"{name}.var"] = (solve("running_var") * correction).clamp_min(0)
     return statistics
 
 
@@ -155,18 +155,18 @@ def from_observation(
     fresh model's.
     """
     layers = batch_norm_layers(model)
-    needed = {f"{name}.{kind}" for name in layers for kind in ("mean", "var")}
+    names = {f"{name}.{kind}" for name in layers for kind in ("mean", "var")}
     if not layers:
         return None
-    if seen.statistics is not None and needed <= set(seen.statistics):
+    if seen.statistics is not None and names <= set(seen.statistics):
         return dict(seen.statistics)
     if seen.buffers is not None and seen.image_shape is not None and seen.batch_size is not None:
         size = seen.batch_size
         if seen.training is not None:
             size = min(seen.training.batch_size, size)
-        recovered = from_buffers(model, seen.before, seen.buffers.tensors, seen.image_shape, size)
-        if needed <= set(recovered):
-            return recovered
+        statistics = from_buffers(model, seen.before, seen.buffers.tensors, seen.image_shape, size)
+        if names <= set(statistics):
+            return statistics
     if faces is not None and seen.batch_size is not None and len(faces) >= seen.batch_size:
         return of_faces(model, faces, seen.batch_size)
     means = (layer.running_mean for layer in layers.values())

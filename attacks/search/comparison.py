@@ -9,7 +9,7 @@ from fedaudit.attacks.adaptive.per_example import Gradients
 
 
 class Comparison(Protocol):
-    """By gradients (`Matching`), by what layers' inputs span, or by the images' known maps.
+    """What a mover needs of a comparison of dummy images with the evidence, whichever it is.
 
     Attributes:
         evaluations: How many images it was asked for.
@@ -24,7 +24,7 @@ class Comparison(Protocol):
 
     @property
     def fixed(self) -> tuple[Tensor, ...]:
-        """What stands in for local layers, `[R, …]` each."""
+        """Surrogates for local layers that the comparison holds fixed, `[R, …]` each."""
         ...
 
     @property

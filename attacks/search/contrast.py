@@ -39,9 +39,9 @@ def settle_contrast(
     explains the update, what lies beyond [0, 1] has its contrast lowered until it fits.
     """
     with torch.no_grad():
-        seen, changed = exact.features(decode(pixels)), exact.features(decode(_scaled(pixels, 1.1)))
-    moved = (F.normalize(seen, dim=1) - F.normalize(changed, dim=1)).norm(dim=1)
-    if float(moved.max()) > BLIND:
+        seen, second = exact.features(decode(pixels)), exact.features(decode(_scale(pixels, 1.1)))
+    shift = (F.normalize(seen, dim=1) - F.normalize(second, dim=1)).norm(dim=1)
+    if float(shift.max()) > BLIND:
         return pixels
     model = copy.deepcopy(exact)
     for parameter in model.parameters():
@@ -50,8 +50,8 @@ def settle_contrast(
     goal = F.normalize(matching.target[0].flatten(), dim=0)
 
     def share(image: int, factor: float) -> Gradients:
-        drawn = decode(_scaled(pixels[image : image + 1], factor))
-        return matching.gradients(drawn, [image], differentiable=False)[0][:1]
+        images = decode(_scale(pixels[image : image + 1], factor))
+        return matching.gradients(images, [image], differentiable=False)[0][:1]
 
     factors = [1.0] * len(pixels)
     shares = [share(i, 1.0) for i in range(len(pixels))]
@@ -67,16 +67,16 @@ def settle_contrast(
             factors[i], left = _least(distance, factors[i])
             shares[i] = share(i, factors[i])
     if left > EXPLAINED:
-        return torch.stack([_fitted(one) for one in pixels])
-    return torch.stack([_scaled(one, c) for one, c in zip(pixels, factors, strict=True)])
+        return torch.stack([_fit(one) for one in pixels])
+    return torch.stack([_scale(one, c) for one, c in zip(pixels, factors, strict=True)])
 
 
-def _scaled(pixels: Tensor, factor: float) -> Tensor:
+def _scale(pixels: Tensor, factor: float) -> Tensor:
     return 0.5 + factor * (pixels - 0.5)
 
 
-def _fitted(pixels: Tensor) -> Tensor:
-    return _scaled(pixels, min(1.0, 0.5 / max(float((pixels - 0.5).abs().max()), 1e-12)))
+def _fit(pixels: Tensor) -> Tensor:
+    return _scale(pixels, min(1.0, 0.5 / max(float((pixels - 0.5).abs().max()), 1e-12)))
 
 
 def _least(distance: Callable[[float], float], around: float) -> tuple[float, float]:

@@ -42,12 +42,12 @@ def cosine_distance(dummy: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor
     derivative does not suffer from that, and passes through the cosine, which is cheaper.
     """
     dot, one, two = _products(dummy, target)
-    rounded = 1 - dot / (one.sqrt() * two.sqrt() + TINY)
+    approximation = 1 - dot / (one.sqrt() * two.sqrt() + TINY)
     with torch.no_grad():
         length, size = one.sqrt() + TINY, two.sqrt() + TINY
         pairs = _pairs(dummy, target)
         exact = torch.stack([(a / length - b / size).square().sum() for a, b in pairs]).sum() / 2
-    return exact + (rounded - rounded.detach())
+    return exact + (approximation - approximation.detach())
 
 
 def layerwise_distance(dummy: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
@@ -110,12 +110,12 @@ def orthogonalized_distance(dummy: Sequence[Tensor], target: Sequence[Tensor]) -
     for a, b in _pairs(dummy, target):
         if a.numel() < 2:
             continue  # nothing is at right angles to a single number
-        sent = b.reshape(-1, a.numel())
-        rounds = len(sent)
+        rows = b.reshape(-1, a.numel())
+        rounds = len(rows)
         size = (a.square().sum() + TINY**2).sqrt()
-        cosines = (sent @ a.flatten()) / (sent.norm(dim=1) * size + TINY**2)
+        cosines = (rows @ a.flatten()) / (rows.norm(dim=1) * size + TINY**2)
         angles.append(cosines.square().sum() * a.numel())
-        lengths.append(size.log() - (sent[0].norm() + TINY).log())
+        lengths.append(size.log() - (rows[0].norm() + TINY).log())
     ratio = torch.stack(lengths)
     apart = ((ratio - ratio.mean()) / LENGTHS).square()
     return (torch.stack(angles).sum() + apart.sum()) / (len(ratio) * (rounds + 1))

@@ -43,8 +43,8 @@ def color_variation(images: Tensor) -> Tensor:
         return total_variation(images)
     red, green, blue = images.unbind(1)
     parts = (red + green + blue) / 3**0.5, (red - blue) / 2**0.5, (red - 2 * green + blue) / 6**0.5
-    weighed = [part * weight for part, weight in zip(parts, COLOR_WEIGHTS, strict=True)]
-    return total_variation(torch.stack(weighed, 1))
+    channels = [part * weight for part, weight in zip(parts, COLOR_WEIGHTS, strict=True)]
+    return total_variation(torch.stack(channels, 1))
 
 
 def usual_variation(unknowns: int) -> float:
@@ -121,10 +121,10 @@ class GroupConsistency:
         """Trials `[R, n, C, H, W]` of the same batch → a penalty for each restart, `[R]`."""
         if len(images) < 2:
             return images.new_zeros(len(images))
-        fixed = images.detach()
-        consensus = fixed.mean(0)
-        aligned = torch.stack([self.register(consensus, one) for one in fixed]).mean(0)
-        targets = torch.stack([self.register(one, aligned) for one in fixed])
+        originals = images.detach()
+        consensus = originals.mean(0)
+        registration = torch.stack([self.register(consensus, one) for one in originals]).mean(0)
+        targets = torch.stack([self.register(one, registration) for one in originals])
         return self.weight * (images - targets).square().flatten(1).mean(1)
 
     def register(self, fixed: Tensor, moving: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ SKETCH = 3
 
 @dataclass(frozen=True)
 class Goal:
-    """What each image's map must be.
+    """The unit direction that each image's feature map must have.
 
     Attributes:
         directions: `[N, F]`, unit rows in double precision.
@@ -59,18 +59,18 @@ def goal_of(evidence: Evidence, *, exact: bool = False) -> Goal | None:
     """
     if evidence.coupled or evidence.photos.transforms:  # the maps are those of changed photos
         return None
-    known = known_maps(evidence, invert=not (exact and evidence.count > 1))
-    if known is None or known.origin == "average":
+    maps = known_maps(evidence, invert=not (exact and evidence.count > 1))
+    if maps is None or maps.origin == "average":
         return None
-    if known.origin == "inverted":
-        rows = F.normalize(known.maps.flatten(1).double(), dim=1)
-        return Goal(rows, known.depth, INVERTED_FLOOR * known.error)
-    if exact and known.maps[0].numel() <= evidence.pixels:
+    if maps.origin == "inverted":
+        rows = F.normalize(maps.maps.flatten(1).double(), dim=1)
+        return Goal(rows, maps.depth, INVERTED_FLOOR * maps.error)
+    if exact and maps.maps[0].numel() <= evidence.pixels:
         return None
     assert evidence.first_fc is not None
     sizes = torch.linalg.svdvals(evidence.first_fc.gradient.double())
     behind = float(sizes[evidence.count] / sizes[evidence.count - 1])
-    return Goal(F.normalize(known.maps.flatten(1).double(), dim=1), None, behind)
+    return Goal(F.normalize(maps.maps.flatten(1).double(), dim=1), None, behind)
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,10 @@ class SpanGoal:
         """What `images` `[n, C, H, W]` have outside, `[n, M]`."""
         channels, height, width = images.shape[1:]
         reader = InputReader(model, (channels, height, width), len(images))
-        entered = reader.rows([span.name for span in self.spans], images)
+        inputs = reader.rows([span.name for span in self.spans], images)
         rows = []
         for span, sketch in zip(self.spans, self.sketches, strict=True):
-            patches = entered[span.name][0].view(len(images), span.positions, -1)
+            patches = inputs[span.name][0].view(len(images), span.positions, -1)
             outside = [span.outside(one) for one in patches]
             rows.append((torch.stack(outside) @ sketch.to(images)).flatten(1))
         return torch.cat(rows, dim=1)
@@ -119,8 +119,8 @@ def span_goal_of(evidence: Evidence) -> SpanGoal | None:
     for span in spans:
         size = span.basis.shape[2]
         share = min(size, -(-SKETCH * evidence.pixels // (span.positions * len(spans))))
-        drawn = torch.randn(size, share, generator=generator, dtype=torch.float64)
-        sketches.append((drawn / share**0.5).to(span.basis))
+        sketch = torch.randn(size, share, generator=generator, dtype=torch.float64)
+        sketches.append((sketch / share**0.5).to(span.basis))
         width += span.positions * share
     # Rounding of the update, spread over all directions but the few that are known least.
     floor = SPAN_FLOOR * max(s.floor for s in spans)
@@ -148,12 +148,12 @@ class MapMatching:
 
     @property
     def mappable(self) -> bool:
-        """As of the engine."""
+        """Whether restarts can share a pass, as the matching engine says."""
         return self.matching.mappable
 
     @property
     def evaluations(self) -> int:
-        """As the engine has counted them."""
+        """Images compared so far, as the matching engine has counted them."""
         return self.matching.evaluations
 
     @evaluations.setter

@@ -76,7 +76,7 @@ class Matching:
         usable = self.use_first_fc and not self.surrogate_head
         self.first_fc = evidence.reachable_first_fc if usable else None
         self.loss = self._loss_kind()
-        named = {name: p for name, p in model.named_parameters() if name in target}
+        weights = {name: p for name, p in model.named_parameters() if name in target}
         if self.loss in ("upstream", "free"):
             # What follows the feature map is explained exactly already; only the body is matched.
             if not isinstance(model, FaceNet):
@@ -85,23 +85,23 @@ class Matching:
                     'can be matched without them: grant = ["labels"], or use a FaceNet.'
                 )
             self.public = PublicModule(model, depth)
-            named = used_by(self.public, named, evidence.shape)
+            weights = used_by(self.public, weights, evidence.shape)
         if self.layers:
-            named = {name: p for name, p in named.items() if name.startswith(self.layers)}
-            if not named:
+            weights = {name: p for name, p in weights.items() if name.startswith(self.layers)}
+            if not weights:
                 raise AttackError(
                     f"no shared parameter that is matched starts with {' or '.join(self.layers)}: "
                     "choose other layers, or leave the setting out to match them all"
                 )
         if self.dummy is not None:
-            self.dummy = replace(self.dummy, names=tuple(named))
+            self.dummy = replace(self.dummy, names=tuple(weights))
         self.fixed = tuple(self.surrogate_head.values())
         self.free: tuple[Tensor, ...] = ()
         if self.loss in ("soft", "free"):
             self.free = self._auxiliary_variables()
-        self.names = tuple(named)
-        self.parameters = tuple(named.values())
-        self.target = tuple((evidence.every_round or target)[name] for name in named)
+        self.names = tuple(weights)
+        self.parameters = tuple(weights.values())
+        self.target = tuple((evidence.every_round or target)[name] for name in weights)
         if self.dummy is not None:
             self.target = self.dummy.target
         self.scales: tuple[float, ...] = (1.0, 1.0)
@@ -120,7 +120,7 @@ class Matching:
 
     def _auxiliary_variables(self) -> tuple[Tensor, ...]:
         """A leaf `[R, …]` an image: upstream gradients of unit length, or logits of soft labels."""
-        evidence, upstream, drawn = self.evidence, self.loss == "free", []
+        evidence, upstream, starts = self.evidence, self.loss == "free", []
         margin = isinstance(getattr(evidence.model, "head", None), CosineHead)
         if margin and not upstream and not self.surrogate_head:
             raise AttackError(
@@ -132,8 +132,8 @@ class Matching:
             width = (self.public if upstream else evidence.model)(empty).shape[1]
         scale = width**-0.5 if upstream else 1.0
         for _ in range(self.restarts):
-            drawn.append(torch.randn(evidence.count, width, generator=self.generator) * scale)
-        start = torch.stack(drawn, dim=1).to(empty)
+            starts.append(torch.randn(evidence.count, width, generator=self.generator) * scale)
+        start = torch.stack(starts, dim=1).to(empty)
         return tuple(rows.clone().requires_grad_() for rows in start)
 
     @property
@@ -148,13 +148,13 @@ class Matching:
 
     @property
     def separable(self) -> bool:
-        """Whether shares add up.
+        """Whether a batch's gradient is the sum of its images' contributions.
 
         Not where upstream gradients are those of all images at once, nor where batch norm in
         training mode or several local steps let images see each other.
         """
-        known = self.first_fc is None or self.has_features
-        return known and self.dummy is None and not self.evidence.coupled
+        maps = self.first_fc is None or self.has_features
+        return maps and self.dummy is None and not self.evidence.coupled
 
     def gradients(
         self,
@@ -178,7 +178,7 @@ class Matching:
         """
         self.evaluations += len(which)
         if self.dummy is not None:
-            return self._replayed(self.dummy, images, which, differentiable)
+            return self._replay(self.dummy, images, which, differentiable)
         rows = free_rows(self, which, 0) if free is None else list(free)
         if not self._weighs:
             return self._gradients(images, which, rows, functional, differentiable)
@@ -204,8 +204,8 @@ class Matching:
             module = _LossModule(self, self.evidence.model)
 
             def loss_at(parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-                named = {f"model.{name}": value for name, value in parameters.items()}
-                terms: tuple[Tensor, Tensor] = functional_call(module, named, (images, which, rows))
+                state = {f"model.{name}": value for name, value in parameters.items()}
+                terms: tuple[Tensor, Tensor] = functional_call(module, state, (images, which, rows))
                 return terms
 
             parameters = dict(zip(self.names, self.parameters, strict=True))
@@ -216,12 +216,12 @@ class Matching:
 
     @property
     def _weighs(self) -> bool:
-        """Whether clipping weighs images; upstream gradients are found as they were weighed."""
+        """Whether per-example clipping weighs the images; free upstream gradients come weighed."""
         return bool(self.evidence.adaptation.each) and self.loss in ("labels", "soft")
 
     @property
     def follows(self) -> bool:
-        """Whether what is done to single images' gradients is done to all that it is done to."""
+        """Whether every transform of single images' gradients is reproduced on dummy gradients."""
         own = {name for name, _ in self.evidence.model.named_parameters()}
         whole = own <= {*self.names, *self.evidence.untrained}
         return self.dummy is None and (whole or not self._weighs)
@@ -248,8 +248,8 @@ class Matching:
         distance = DISTANCES[self.distance]
         if self.dummy is not None:
             return distance(dummy, self.target)
-        adaptation, scaled = self.evidence.adaptation, self.distance in MINDS_LENGTH
-        return distance(adaptation.sent(dummy, self.names, scaled=scaled), self.target)
+        adaptation, length = self.evidence.adaptation, self.distance in MINDS_LENGTH
+        return distance(adaptation.sent(dummy, self.names, scaled=length), self.target)
 
     def begin_stage(self) -> None:
         """Bring free upstream gradients to one length.
@@ -285,7 +285,7 @@ class Matching:
         medians = (float(torch.stack(terms).median()) for terms in (gradients, features))
         self.scales = tuple(max(median, 1e-6) for median in medians)
 
-    def _replayed(
+    def _replay(
         self, dummy: DummyUpdate, images: Tensor, which: Sequence[int], differentiable: bool
     ) -> tuple[Gradients, Tensor]:
         assert self.evidence.labels is not None
@@ -312,9 +312,9 @@ class Matching:
         nothing = images.new_zeros(())
         labels = torch.zeros(len(images), dtype=torch.long, device=images.device)
         if self.loss == "labels":
-            known = self.evidence.labels if self.evidence.soft is None else self.evidence.soft
-            assert known is not None
-            labels = known[list(which)]
+            truth = self.evidence.labels if self.evidence.soft is None else self.evidence.soft
+            assert truth is not None
+            labels = truth[list(which)]
         images, labels = self.evidence.photos(images, labels, which)
         if self.loss in ("upstream", "free"):
             features = self.public(images)
@@ -340,8 +340,8 @@ class Matching:
         if self.first_fc.maps is None or self.first_fc.upstream is None:
             return solve_upstream(self.first_fc, features) @ self.first_fc.weight
         # The sum in G fixes the product of the two only; their lengths are traded here.
-        known = self.first_fc.known_part(features.detach())
-        length = self.first_fc.maps[list(which)].norm(dim=1) / known.norm(dim=1)
+        part = self.first_fc.known_part(features.detach())
+        length = self.first_fc.maps[list(which)].norm(dim=1) / part.norm(dim=1)
         above: Tensor = self.first_fc.upstream[list(which)] * length[:, None]
         return above @ self.first_fc.weight
 

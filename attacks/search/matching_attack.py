@@ -147,7 +147,7 @@ class MatchingAttack:
 
     @property
     def needs(self) -> frozenset[Knowledge]:
-        """Faces from elsewhere only with a generator, or to learn local layers from."""
+        """Knowledge that it needs; auxiliary faces only for a generator or local layers."""
         basic = frozenset({Knowledge.MODEL, Knowledge.BASIC})
         faces = self.prior is not None or self.unknown == "learned"
         return basic | {Knowledge.AUXILIARY} if faces else basic
@@ -180,23 +180,23 @@ class MatchingAttack:
         progress: Progress | None = None,
         checkpoint: Checkpoint | None = None,
     ) -> Reconstruction:
-        """The same where `gather` has given the evidence already; None gathers it."""
-        started = time.process_time()
-        run = self._begin(seen, generator, started, progress, checkpoint, evidence)
+        """Reconstruct from evidence that `gather` has given already; None gathers it."""
+        start = time.process_time()
+        run = self._begin(seen, generator, start, progress, checkpoint, evidence)
         run.search()
         best = int(run.best.argmin())
         evidence, matching = run.scene.evidence, run.scene.matching
         labels, images = evidence.known_labels, run.images[best]
-        evaluations, handled = [run.scene.evaluations], False
+        evaluations, credit = [run.scene.evaluations], False
         if self.match == "spans" or (run.seen_by_spans and evidence.count > 1):
-            labels, handled = labels_of_images(evidence, images), run.seen_by_spans
+            labels, credit = labels_of_images(evidence, images), run.seen_by_spans
         else:
             if matching.loss == "soft" and not matching.fixed:
                 labels = torch.stack([rows[best] for rows in matching.free]).argmax(1)
             attacker = self._attacker(run, seen, generator, evaluations)
-            images, labels, handled = evidence.reveal(images, labels.cpu(), attacker)
+            images, labels, credit = evidence.reveal(images, labels.cpu(), attacker)
         by_spans = isinstance(matching, SpanMatching)  # they do not mind what each image weighs
-        word = how_adaptive(seen, matched=matching.follows, weighed=by_spans, handled=handled)
+        word = how_adaptive(seen, matched=matching.follows, weighed=by_spans, handled=credit)
         if matching.fixed and self.unknown != "learned":
             word = "no"  # a guess is no account of what the device keeps
         if isinstance(matching, SpanMatching) and not matching.follows:
@@ -233,12 +233,12 @@ class MatchingAttack:
                     yield past.images[int(past.best.argmin())][0], soft[0]
 
         def unmasked(
-            transforms: Sequence[ImageTransform], masked: Tensor, shares: Coefficients
+            transforms: Sequence[ImageTransform], mixture: Tensor, shares: Coefficients
         ) -> tuple[Tensor, Tensor]:
             assert self.prior is not None  # who has no faces does not come here
             own = replace(self.unmasking.auxiliary, source=self.prior.source)
             unmasking = replace(self.unmasking, auxiliary=own)
-            return unmasking.unmasked(transforms, masked, shares, run.trace.progress)
+            return unmasking.unmasked(transforms, mixture, shares, run.trace.progress)
 
         return Attacker(
             matched=run.scene.matching.follows,
@@ -253,7 +253,7 @@ class MatchingAttack:
         self,
         seen: Observation,
         generator: torch.Generator,
-        started: float,
+        start: float,
         progress: Progress | None = None,
         checkpoint: Checkpoint | None = None,
         evidence: Evidence | None = None,
@@ -318,7 +318,7 @@ class MatchingAttack:
         )
         trace = Trace(steps if exact is None else 1, progress, self.seconds)
         penalty = partial(self._statistics, seen, scene)
-        return SearchRun(scene, stages, trace, penalty, checkpoint, repr(self), started, exact)
+        return SearchRun(scene, stages, trace, penalty, checkpoint, repr(self), start, exact)
 
     def _comparison(
         self,
@@ -328,14 +328,14 @@ class MatchingAttack:
         generator: torch.Generator,
     ) -> Matching | SpanMatching:
         """What dummy images are compared by."""
-        chosen: dict[str, Any] = {"layers": self.layers, "restarts": self.restarts}
+        settings: dict[str, Any] = {"layers": self.layers, "restarts": self.restarts}
         if self.match == "spans":
-            return SpanMatching(evidence, angle=self.angle, **chosen)
+            return SpanMatching(evidence, angle=self.angle, **settings)
         surrogate = self._surrogate_head(seen, evidence, generator.initial_seed())
         use_first_fc = self.first_fully_connected
-        replayed = dummy is not None or bool(surrogate)
-        if not replayed and is_left_to_spans(evidence, self.layers, use_first_fc=use_first_fc):
-            return SpanMatching(evidence, angle=True, **chosen)
+        needs_replay = dummy is not None or bool(surrogate)
+        if not needs_replay and is_left_to_spans(evidence, self.layers, use_first_fc=use_first_fc):
+            return SpanMatching(evidence, angle=True, **settings)
         return Matching(
             evidence,
             use_first_fc=use_first_fc,
@@ -346,7 +346,7 @@ class MatchingAttack:
             dummy=dummy,
             generator=generator,
             surrogate_head=surrogate,
-            **chosen,
+            **settings,
         )
 
     def _surrogate_head(
@@ -358,13 +358,13 @@ class MatchingAttack:
         """
         if not evidence.private or (self.unknown == "joint" and evidence.solvable):
             return {}
-        drawn = guess_local_layers(seen.model, evidence.private, self.restarts, seed)
-        drawn = {name: value.to(evidence.like) for name, value in drawn.items()}
+        guess = guess_local_layers(seen.model, evidence.private, self.restarts, seed)
+        guess = {name: value.to(evidence.like) for name, value in guess.items()}
         if self.unknown != "learned":
-            return drawn
+            return guess
         return learn_local_layers(
             evidence.model,
-            drawn,
+            guess,
             evidence.shape,
             source=self.prior.source if self.prior else "face_gan",
             grayscale=evidence.grayscale,

@@ -65,7 +65,7 @@ class SearchRun:
             self.trace.add(float(self.best.min()))
             return
         result = StageResult(self.images)
-        first, saved = self._resume()
+        first, state = self._resume()
         for number, stage in enumerate(self.stages):
             if number < first or (stage.smooth_only and not self.scene.evidence.smooth):
                 continue
@@ -74,11 +74,11 @@ class SearchRun:
             if self.seen_by_spans and stage.match != "spans":
                 break
             variables = None
-            if saved:
-                variables = [saved[f"variable/{i}"] for i in range(self.scene.evidence.count)]
+            if state:
+                variables = [state[f"variable/{i}"] for i in range(self.scene.evidence.count)]
                 self.scene.keep(range(len(variables[0])))
-            result = self._stage(number, stage, result, variables, saved)
-            saved = {}
+            result = self._stage(number, stage, result, variables, state)
+            state = {}
             if stage.keep and stage.keep < self.scene.restarts:
                 result = self._cull(result, stage.keep)
         if self.checkpoint:
@@ -90,7 +90,7 @@ class SearchRun:
         stage: Stage,
         before: StageResult,
         variables: list[Tensor] | None,
-        saved: dict[str, Tensor],
+        state: dict[str, Tensor],
     ) -> StageResult:
         scene = self.scene
         goal = goal_of(scene.evidence) if stage.match == "maps" else None
@@ -109,25 +109,25 @@ class SearchRun:
         def decode(variable: Tensor) -> Tensor:
             return stage.varies.decode(scene, variable)
 
-        added = self.penalty()
+        extra = self.penalty()
 
         def penalty(variable: Tensor, images: Tensor, left: float) -> Tensor:
             own = stage.penalty(variable, images, left)
-            return own + added(images) if added else own
+            return own + extra(images) if extra else own
 
         matching: Comparison = scene.matching
         if isinstance(matching, Matching):
             matching.begin_stage()
         if goal is not None:
             with torch.no_grad():
-                begun = torch.cat([decode(v[:1]) for v in starts])
-            matching = MapMatching(scene.matching, goal, begun)
+                start_images = torch.cat([decode(v[:1]) for v in starts])
+            matching = MapMatching(scene.matching, goal, start_images)
         if by_spans and scene.spans is not None:
             matching = scene.spans
         task = Task(matching, leaves, decode, penalty, self.trace)
         mover = stage.mover(task, scene.seed + number)
-        if saved:
-            mover.load({k.removeprefix("move/"): v for k, v in saved.items() if "move/" in k})
+        if state:
+            mover.load({k.removeprefix("move/"): v for k, v in state.items() if "move/" in k})
         mover.run(lambda: self._save(number, starts, mover))
         self._offer(leaves, decode, scene.spans if by_spans else None)
         return StageResult(self.images, leaves, stage.varies)
@@ -150,22 +150,24 @@ class SearchRun:
         images, matches = [], []
         with torch.no_grad():
             for r in range(len(variables[0])):
-                drawn = decode(torch.stack([v[r] for v in variables])).clamp(0, 1)
+                dummies = decode(torch.stack([v[r] for v in variables])).clamp(0, 1)
                 if spans is not None:
-                    self.seen_by_spans |= spans.distance(drawn) < SEEN
-                    drawn = in_order_of_labels(self.scene.evidence, drawn)
-                images.append(drawn)
-        for r, drawn in enumerate(images):
+                    self.seen_by_spans |= spans.distance(dummies) < SEEN
+                    dummies = in_order_of_labels(self.scene.evidence, dummies)
+                images.append(dummies)
+        for r, dummies in enumerate(images):
             rows = [row.detach() for row in free_rows(matching, every, r)]
-            dummy, distance = matching.gradients(drawn, every, rows, differentiable=False)
+            dummy, distance = matching.gradients(dummies, every, rows, differentiable=False)
             matches.append(matching.objective(dummy, distance).detach())
-        now, drawn = torch.stack(matches).cpu(), torch.stack(images)
+        now, dummies = torch.stack(matches).cpu(), torch.stack(images)
         if not len(self.images):
-            self.images, self.best = drawn, now
+            self.images, self.best = dummies, now
             return
         better = now < self.best
         self.best = torch.where(better, now, self.best)
-        self.images = torch.where(better.to(drawn.device).view(-1, 1, 1, 1, 1), drawn, self.images)
+        self.images = torch.where(
+            better.to(dummies.device).view(-1, 1, 1, 1, 1), dummies, self.images
+        )
 
     def _cull(self, result: StageResult, keep: int) -> StageResult:
         """Only the best restarts go on."""
@@ -178,7 +180,7 @@ class SearchRun:
     # --- resuming -------------------------------------------------------------------------------
 
     def _fingerprint(self) -> str:
-        """Of the attack, the observation and the seed: a checkpoint of another one is no use."""
+        """Hash of attack, observation and seed: no checkpoint of another search is resumed."""
         digest = hashlib.sha256(self.attack.encode())
         digest.update(str(self.scene.seed).encode())
         for name, value in sorted(self.scene.evidence.target.items()):
@@ -212,10 +214,10 @@ class SearchRun:
 
     def _resume(self) -> tuple[int, dict[str, Tensor]]:
         """The stage to go on with, and what was saved in it."""
-        saved = self.checkpoint.load(self._fingerprint()) if self.checkpoint else None
-        if saved is None:
+        record = self.checkpoint.load(self._fingerprint()) if self.checkpoint else None
+        if record is None:
             return 0, {}
-        facts, state = saved
+        facts, state = record
         matching = self.scene.matching
         like = self.scene.like
         self.best, self.images = state["best"].cpu(), state["images"].to(like)

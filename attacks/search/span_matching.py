@@ -25,8 +25,8 @@ EXPLAINED = 1e-4
 def is_left_to_spans(evidence: Evidence, layers: Sequence[str], *, use_first_fc: bool) -> bool:
     """Whether no loss and no map is known, and what layers' inputs span decides the images."""
     first_fc = evidence.reachable_first_fc if use_first_fc else None
-    known = first_fc is not None and first_fc.maps is not None
-    return evidence.blind and not known and evidence.spans_decide(layers)
+    has_maps = first_fc is not None and first_fc.maps is not None
+    return evidence.blind and not has_maps and evidence.spans_decide(layers)
 
 
 def lead_of_spans(
@@ -90,8 +90,8 @@ class SpanMatching:
             )
         # The others saw inputs with random parts left out.
         certain = tuple(span for span in spans if span.certain)
-        kept = certain if decisive(certain, evidence.pixels, evidence.count) else spans
-        self.spans = with_whole_maps(evidence.reader, kept, evidence.pixels)
+        choice = certain if decisive(certain, evidence.pixels, evidence.count) else spans
+        self.spans = with_whole_maps(evidence.reader, choice, evidence.pixels)
 
     @property
     def decides(self) -> bool:
@@ -108,8 +108,8 @@ class SpanMatching:
     def follows(self) -> bool:
         """Whether rows of the update still lie in the spans, but for noise whose size is known."""
         adaptation = self.evidence.adaptation
-        changed = adaptation.sparse or adaptation.bent or adaptation.followed or adaptation.images
-        return not changed
+        bends = adaptation.sparse or adaptation.bent or adaptation.followed or adaptation.images
+        return not bends
 
     def gradients(
         self,
@@ -137,7 +137,7 @@ class SpanMatching:
             return float(span_distance(self.evidence.reader, self.spans, images))
 
     def distance_to(self, dummy: Gradients) -> Tensor:
-        """Of no gradients: 0."""
+        """Always 0: spans compare layer inputs, not gradients."""
         del dummy
         return self.evidence.like.new_zeros(())
 
@@ -155,5 +155,5 @@ class SpanMatching:
         self.scales = (1.0, max(float(each.median()), 1e-6))
 
     def keep(self, restarts: Sequence[int]) -> None:
-        """Only so many restarts go on."""
+        """Drop all restarts but these."""
         self.restarts = len(restarts)

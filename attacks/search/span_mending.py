@@ -1,4 +1,4 @@
-"""Draws images anew where they contradict the update: searches by spans get stuck in places.
+"""Redraw regions of dummy images that contradict the update, where a search by spans is stuck.
 
 A search ends in a local minimum where some fine structure lies a step of a convolution beside its
 place. The distance tells that something is wrong, each single patch tells where: its part outside
@@ -42,14 +42,14 @@ def misfit(spans: SpanMatching, images: Tensor) -> Tensor | None:
     reader = spans.evidence.reader
     whole = [s for s in spans.spans if s.whole and not s.of_maps and len(s.basis) == 1]
     with torch.no_grad():
-        entered = reader.inputs([s.name for s in whole], images) if whole else {}
+        inputs = reader.inputs([s.name for s in whole], images) if whole else {}
         for span in whole:
             missing = count * span.positions - int((span.weights > 0).sum())
             rows = round((span.positions * height / width) ** 0.5)
-            layer = entered[span.name][0][0]
+            layer = inputs[span.name][0][0]
             if missing > 1 or not isinstance(layer, nn.Conv2d) or span.positions % max(rows, 1):
                 continue
-            patches = span.rows(entered[span.name])[0].double()
+            patches = span.rows(inputs[span.name])[0].double()
             if missing:  # batch norm in training mode: only differences of patches are spanned
                 patches = patches - patches.mean(0)
             basis = span.basis[0, span.weights[0] > 0]
@@ -61,7 +61,7 @@ def misfit(spans: SpanMatching, images: Tensor) -> Tensor | None:
 
 
 def mended(spans: SpanMatching, images: Tensor, generator: torch.Generator) -> Tensor:
-    """Images `[N, C, H, W]` with noise in the places that are wrong; the rest as it is."""
+    """Images `[N, C, H, W]` with fresh noise in the regions that contradict the spans."""
     wrong = misfit(spans, images)
     if wrong is None:
         return images
@@ -70,5 +70,5 @@ def mended(spans: SpanMatching, images: Tensor, generator: torch.Generator) -> T
     size = images.shape[2:]
     coarse = F.interpolate(images, [min(CELLS, n) for n in size], mode="area")
     near = F.interpolate(coarse, tuple(size), mode="bilinear")
-    drawn = torch.randn(images.shape, generator=generator).to(images)
-    return ((1 - share) * images + share * (near + NOISE * drawn)).clamp(0, 1)
+    noise = torch.randn(images.shape, generator=generator).to(images)
+    return ((1 - share) * images + share * (near + NOISE * noise)).clamp(0, 1)

@@ -288,23 +288,23 @@ def opening(stages: Sequence[Stage]) -> tuple[Stage, ...]:
 
 
 def adjusted(stages: Sequence[Stage], evidence: Evidence, *, generated: bool) -> tuple[Stage, ...]:
-    """The stages as they do best on the evidence, of an attack with a generator if `generated`."""
+    """The stages, tuned to the evidence, of an attack with a generator if `generated`."""
     usual = usual_variation(evidence.pixels)
-    chosen = tuple(
+    choice = tuple(
         replace(stage, total_variation=usual) if stage.total_variation is None else stage
         for stage in stages
     )
     for special in evidence.adaptation.special:
         if generated and special.looks_like_noise(evidence):
-            chosen = of_noise(chosen, by_maps=goal_of(evidence) is not None)
-        known = special.equations(evidence)
-        if known is not None:
-            chosen = within_range(chosen, known, evidence)
-    return chosen
+            choice = of_noise(choice, by_maps=goal_of(evidence) is not None)
+        equations = special.equations(evidence)
+        if equations is not None:
+            choice = within_range(choice, equations, evidence)
+    return choice
 
 
 def from_gray(stages: Sequence[Stage]) -> tuple[Stage, ...]:
-    """The stages as they do best on spans, where the start matters and the slope is exact.
+    """The stages for matching spans, where the start matters and the slope is exact.
 
     What is wrong in a generated face holds on to it longer than noise does: an attack that leaves
     its generator in the end never enters it, and gives its steps to pixels. One that stays inside,
@@ -312,12 +312,12 @@ def from_gray(stages: Sequence[Stage]) -> tuple[Stage, ...]:
     """
     free = [stage for stage in stages if isinstance(stage.varies, Pixels)]
     if free and free[0] is not stages[0]:
-        saved = sum(stage.steps for stage in stages[: stages.index(free[0])])
-        free[0] = replace(free[0], varies=Pixels(), steps=free[0].steps + saved)
-    chosen = free or stages
+        spare = sum(stage.steps for stage in stages[: stages.index(free[0])])
+        free[0] = replace(free[0], varies=Pixels(), steps=free[0].steps + spare)
+    choice = free or stages
     return tuple(
         replace(stage, optimizer="adam") if stage.optimizer == "signed_adam" else stage
-        for stage in chosen
+        for stage in choice
     )
 
 

@@ -1,4 +1,4 @@
-"""The trace of a search: objectives to draw, progress to report, the time that is left."""
+"""The trace of a search: history of the objective, progress reports, and the time limit."""
 
 import math
 import time

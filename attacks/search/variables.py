@@ -42,7 +42,7 @@ class Scene:
     spans: SpanMatching | None = None
 
     def keep(self, restarts: Sequence[int]) -> None:
-        """Only these restarts go on."""
+        """Drop the state of all restarts but these."""
         self.restarts = len(restarts)
         self.matching.keep(restarts)
         if self.spans is not None:
@@ -50,7 +50,7 @@ class Scene:
 
     @property
     def evaluations(self) -> int:
-        """How many images were compared."""
+        """Number of images that were compared so far."""
         return self.matching.evaluations + (self.spans.evaluations if self.spans else 0)
 
     @cached_property
@@ -64,14 +64,16 @@ class Scene:
         return UntrainedPrior(self.evidence.free_shape, generator, width=width)
 
     @cached_property
-    def _fixed(self) -> dict[int, UntrainedPrior]:
+    def _shared_networks(self) -> dict[int, UntrainedPrior]:
         return {}
 
     def fixed_untrained(self, width: int) -> UntrainedPrior:
-        """The one whose noise all images are drawn from; the same after a resumption."""
-        if width not in self._fixed:
-            self._fixed[width] = self.untrained(width, torch.Generator().manual_seed(self.seed))
-        return self._fixed[width]
+        """The untrained network whose noise all images share; the same after a resumption."""
+        if width not in self._shared_networks:
+            self._shared_networks[width] = self.untrained(
+                width, torch.Generator().manual_seed(self.seed)
+            )
+        return self._shared_networks[width]
 
     @property
     def like(self) -> Tensor:
@@ -80,7 +82,7 @@ class Scene:
 
     @property
     def seed(self) -> int:
-        """Of what must be drawn again alike when a search is resumed."""
+        """A seed for what must be drawn alike when a search is resumed."""
         return self.generator.initial_seed()
 
     def generic_faces(self, count: int) -> Tensor:
@@ -146,14 +148,14 @@ class Pixels:
             return [images[:, i, :channels].clone() for i in range(evidence.count)]
         size = (scene.restarts, evidence.count, *evidence.shape)
         if self.start == "normal":
-            drawn = 0.5 + 0.25 * torch.randn(size, generator=scene.generator)
+            noise = 0.5 + 0.25 * torch.randn(size, generator=scene.generator)
         else:
-            drawn = torch.rand(size, generator=scene.generator)
+            noise = torch.rand(size, generator=scene.generator)
             if self.start == "gray":
-                drawn = 0.5 + self.spread * (2 * drawn - 1)
+                noise = 0.5 + self.spread * (2 * noise - 1)
         if evidence.grayscale:
-            drawn = drawn.mean(2, keepdim=True)
-        return list(drawn.to(like).unbind(1))
+            noise = noise.mean(2, keepdim=True)
+        return list(noise.to(like).unbind(1))
 
     def decode(self, scene: Scene, variable: Tensor) -> Tensor:
         """The pixels themselves."""
@@ -196,26 +198,26 @@ class Latent:
             with torch.no_grad():
                 distances = [self._apart(scene, images, i) for i in range(count)]
             return [latent[d.argsort()[:restarts]] for d in distances]
-        tried = images[: max(UNGUIDED, count * restarts)]
+        pool = images[: max(UNGUIDED, count * restarts)]
         scores = []
-        for image in tried:
+        for image in pool:
             dummy, distance = matching.gradients(image[None], [0], differentiable=False)
             match = matching.distance_to(dummy) if dummy else distance
             scores.append(match.detach())
         order = torch.stack(scores).argsort()
-        picked = [
+        ranks = [
             [int(order[(r * count + i) % len(order)]) for r in range(restarts)]
             for i in range(count)
         ]
-        return [latent[rows] for rows in picked]
+        return [latent[rows] for rows in ranks]
 
     def _apart(self, scene: Scene, images: Tensor, place: int) -> Tensor:
         """How far the maps of faces are from the one that image `place` must have, `[n]`."""
         assert isinstance(scene.matching, Matching)  # the one that knows maps
         model, which = require_face_net(scene.evidence.model, "a map"), [place] * len(images)
         nobody = torch.zeros(len(images), dtype=torch.long, device=images.device)
-        trained, _ = scene.evidence.photos(images, nobody, which)
-        return scene.matching.feature_distance(model.features(trained), which)
+        inputs, _ = scene.evidence.photos(images, nobody, which)
+        return scene.matching.feature_distance(model.features(inputs), which)
 
     def decode(self, scene: Scene, variable: Tensor) -> Tensor:
         """What the generator draws."""
@@ -236,7 +238,7 @@ class FeatureMaps:
     ball: float | None = None
 
     def begin(self, scene: Scene, before: StageResult) -> list[Tensor]:
-        """The map that the stage before has drawn with."""
+        """The feature map that the previous stage ended with."""
         depth = before.varied.stage if isinstance(before.varied, FeatureMaps) else 0
         return [scene.faces.enter(v.detach(), depth, self.stage) for v in before.variables]
 
@@ -289,8 +291,8 @@ class GeneratorWeights:
         like = {name: value[0] for name, value in scene.faces.parameters(1).items()}
         weights = [unflatten(row[shape.numel() :], like) for row in variable]
         latent = torch.stack([row[: shape.numel()].view(shape) for row in variable])
-        stacked = {name: torch.stack([one[name] for one in weights]) for name in like}
-        return scene.faces.images_with(stacked, latent)
+        stack = {name: torch.stack([one[name] for one in weights]) for name in like}
+        return scene.faces.images_with(stack, latent)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,23 +310,23 @@ class UntrainedWeights:
     def begin(self, scene: Scene, before: StageResult) -> list[Tensor]:
         """Random weights, another set for each image and restart."""
         del before
-        drawn = []
+        starts = []
         for _ in range(scene.evidence.count):
             rows = [
                 scene.untrained(self.width, scene.generator).parameters()
                 for _ in range(scene.restarts)
             ]
             flat = [torch.cat([v.detach().flatten() for v in row.values()]) for row in rows]
-            drawn.append(torch.stack(flat).to(scene.like))
-        return drawn
+            starts.append(torch.stack(flat).to(scene.like))
+        return starts
 
     def decode(self, scene: Scene, variable: Tensor) -> Tensor:
         """What the network draws with these weights: in its own precision, not in the match's."""
         network = scene.fixed_untrained(self.width)
         like = network.parameters()
         own = variable.to(next(iter(like.values())))
-        drawn = [network.images(unflatten(row, like)).to(variable) for row in own]
-        return torch.cat(drawn).expand(-1, scene.evidence.shape[0], -1, -1)
+        images = [network.images(unflatten(row, like)).to(variable) for row in own]
+        return torch.cat(images).expand(-1, scene.evidence.shape[0], -1, -1)
 
 
 def unflatten(vector: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:

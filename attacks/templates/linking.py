@@ -59,8 +59,8 @@ def link(
         raise AttackError("there is nothing to link: one of the two sets has no template.")
     if drift == "rotate" and anchors is None:
         raise AttackError('drift = "rotate" needs anchors: faces of the server\'s own, embedded.')
-    tried = [drift] if drift else [d for d in DRIFTS if d != "rotate" or anchors is not None]
-    candidates = [_link(first.double(), second.double(), anchors, kind) for kind in tried]
+    kinds = [drift] if drift else [d for d in DRIFTS if d != "rotate" or anchors is not None]
+    candidates = [_link(first.double(), second.double(), anchors, kind) for kind in kinds]
     return max(candidates, key=lambda links: links.clarity)
 
 
@@ -90,7 +90,7 @@ def link_observations(
 
 
 def templates(seen: Observation) -> Tensor:
-    """What of an observation points to somebody, `[k, D]`.
+    """The face templates in an observation, `[k, D]`: class embeddings, centers or a head.
 
     Class embeddings, one a person (FedFace, FedGC); else cluster centers, one a group
     (PrivacyFace); else the change of the shared head: which rows it has moved says who a client's
@@ -99,14 +99,14 @@ def templates(seen: Observation) -> Tensor:
     Raises:
         AttackError: None of these was sent.
     """
-    for sent in seen.shared:
-        if isinstance(sent, ClassEmbeddings):
-            return sent.rows
-        if isinstance(sent, ClusterCenters):
-            return sent.centers
-    for sent in seen.shared:
-        if isinstance(sent, Update) and "head.weight" in sent.tensors:
-            return sent.tensors["head.weight"].flatten()[None]
+    for payload in seen.shared:
+        if isinstance(payload, ClassEmbeddings):
+            return payload.rows
+        if isinstance(payload, ClusterCenters):
+            return payload.centers
+    for payload in seen.shared:
+        if isinstance(payload, Update) and "head.weight" in payload.tensors:
+            return payload.tensors["head.weight"].flatten()[None]
     raise AttackError(
         "linkage reads class embeddings, cluster centers, or the change of a shared head, and "
         f"client {seen.client!r} sent none of them in round {seen.round}."
@@ -125,7 +125,7 @@ def _link(
 ) -> Links:
     first, second = F.normalize(first, dim=1), F.normalize(second, dim=1)
     if drift != "none":
-        first, second = _centered(first), _centered(second)
+        first, second = _center(first), _center(second)
     if drift == "rotate":
         assert anchors is not None
         before, after = (a.double() - a.double().mean(0) for a in anchors)
@@ -135,11 +135,11 @@ def _link(
     rows, columns = linear_sum_assignment(scores.numpy(), maximize=True)
     partner = torch.full((len(first),), -1)
     partner[torch.from_numpy(rows)] = torch.from_numpy(columns)
-    chosen = scores[rows, columns].mean()
+    match = scores[rows, columns].mean()
     spread = scores.std() if scores.numel() > 1 else scores.new_tensor(0.0)
-    clarity = float((chosen - scores.mean()) / spread.clamp_min(1e-12))
+    clarity = float((match - scores.mean()) / spread.clamp_min(1e-12))
     return Links(scores, partner, drift, clarity)
 
 
-def _centered(rows: Tensor) -> Tensor:
+def _center(rows: Tensor) -> Tensor:
     return rows - rows.mean(0) if len(rows) >= ENOUGH else rows

@@ -54,9 +54,9 @@ def rows_of_sum(sent: SummedRows, before: Mapping[str, Tensor]) -> Tensor:
     Raises:
         AttackError: A row that nobody owns.
     """
-    known = before.get(HEAD_ROWS)
-    everybody = known is not None and known.shape == sent.total.shape
-    others = known if everybody and known is not None else torch.zeros_like(sent.total)
+    rows_before = before.get(HEAD_ROWS)
+    everybody = rows_before is not None and rows_before.shape == sent.total.shape
+    others = rows_before if everybody and rows_before is not None else torch.zeros_like(sent.total)
     return single_owner_rows(sent.total, others, sent.owners, sent.weights)
 
 
@@ -76,17 +76,17 @@ def read_templates(seen: Observation, limit: int) -> Templates:
     """
     rows: list[Tensor] = []
     labels: list[int] = []
-    for sent in seen.shared:
-        if isinstance(sent, ClassEmbeddings):
-            vectors = sent.rows
-        elif isinstance(sent, SummedRows):
-            vectors = rows_of_sum(sent, seen.before)
-        elif isinstance(sent, ClusterCenters):
-            vectors = sent.centers
+    for payload in seen.shared:
+        if isinstance(payload, ClassEmbeddings):
+            vectors = payload.rows
+        elif isinstance(payload, SummedRows):
+            vectors = rows_of_sum(payload, seen.before)
+        elif isinstance(payload, ClusterCenters):
+            vectors = payload.centers
         else:
             continue
         rows += vectors
-        of_class = not isinstance(sent, ClusterCenters)
+        of_class = not isinstance(payload, ClusterCenters)
         labels += range(len(vectors)) if of_class else [-1] * len(vectors)
     if not rows:
         raise AttackError(

@@ -195,14 +195,14 @@ class TemplateInversion:
             KnowledgeError: The threat model does not grant the images' size.
             AttackError: No template was shared, or the network that made it was not broadcast.
         """
-        started = time.process_time()
+        start = time.process_time()
         if seen.image_shape is None:
             raise KnowledgeError(
                 "templates are drawn at a size: without number and size of the images there is no "
                 'face to draw. Use threat model B or above, or grant = ["basic"].'
             )
         templates = read_templates(seen, self.limit)
-        network = _audited(seen).to(templates.rows.device)
+        network = _network(seen).to(templates.rows.device)
         channels = seen.image_shape[0]
         gray = seen.update is not None and is_gray(network, mean_gradient(seen, seen.update))
         auxiliary, device = Auxiliary(source=self.source, photos=self.photos), templates.rows.device
@@ -213,9 +213,9 @@ class TemplateInversion:
         if not gray and ours.look_gray(faces):  # no update proves it, or a client's loss was zero
             faces = draw(grayscale=True).to(device)
             ours = Embeddings.of(network, faces, templates.rows, channels)
-        known = Eigenfaces.of(faces, self.components)
+        eigenfaces = Eigenfaces.of(faces, self.components)
         trace = Trace(max(1, self.steps), progress)
-        images, objective = self._search(ours, known, channels, generator, trace)
+        images, objective = self._search(ours, eigenfaces, channels, generator, trace)
         evaluations = trace.step * len(templates.rows) * self.restarts
         return Reconstruction(
             images=images.clamp(0, 1).contiguous(),
@@ -224,7 +224,7 @@ class TemplateInversion:
             objective=objective,
             iterations=trace.step,
             gradient_evaluations=evaluations,
-            seconds=time.process_time() - started,
+            seconds=time.process_time() - start,
             adaptive=how_adaptive(seen, exact=True),
             history=tuple(trace.history),
             restarts=self.restarts,
@@ -233,44 +233,44 @@ class TemplateInversion:
     def _search(
         self,
         ours: Embeddings,
-        known: Eigenfaces,
+        eigenfaces: Eigenfaces,
         channels: int,
         generator: torch.Generator,
         trace: Trace,
     ) -> tuple[Tensor, float]:
         """The faces `[k, C, H, W]` with the least objective, and its mean."""
-        guess = ours.regression(known.shapes)
+        guess = ours.regression(eigenfaces.shapes)
         if not self.steps or not self.components:
-            images = known.draw(guess, channels)
+            images = eigenfaces.draw(guess, channels)
             with torch.no_grad():
                 objective = float(ours.distance(images).mean())
             trace.add(objective)
             return images, objective
         count = len(guess)
-        start = known.coordinates(guess).repeat(self.restarts, 1)
+        start = eigenfaces.coordinates(guess).repeat(self.restarts, 1)
         noise = torch.randn(start.shape, generator=generator).to(start)
-        moved = (start + JITTER * noise).requires_grad_()
+        latents = (start + JITTER * noise).requires_grad_()
 
         def losses() -> Tensor:
-            likely = self.prior * moved.square().mean(1)
-            return ours.distance(known.images(moved, channels)) + likely
+            likely = self.prior * latents.square().mean(1)
+            return ours.distance(eigenfaces.images(latents, channels)) + likely
 
-        search = Search([moved], self.lr, self.steps)
+        search = Search([latents], self.lr, self.steps)
         for _ in range(self.steps):
             trace.add(float(search.step(losses).mean()))
         search.restore()
         best = search.best.view(self.restarts, count)
-        chosen = best.argmin(0) * count + torch.arange(count, device=best.device)
+        winners = best.argmin(0) * count + torch.arange(count, device=best.device)
         with torch.no_grad():
-            images = known.images(moved.detach()[chosen], channels)
+            images = eigenfaces.images(latents.detach()[winners], channels)
         return images, float(best.min(0).values.mean())
 
 
-def _audited(seen: Observation) -> FaceNet:
+def _network(seen: Observation) -> FaceNet:
     """The network that makes templates, as it was broadcast."""
     network = require_face_net(build(seen.model, seen.before), "template inversion")
-    needed = {name for name, _ in network.named_parameters() if not name.startswith("head.")}
-    if missing := sorted(needed - set(seen.before)):
+    names = {name for name, _ in network.named_parameters() if not name.startswith("head.")}
+    if missing := sorted(names - set(seen.before)):
         raise AttackError(
             f"the embedding that the templates live in is not known: {missing[0]!r} was not "
             "broadcast. Use an attack on updates, such as gan_inversion."

@@ -64,10 +64,10 @@ class DummyUpdate:
         """Names of the parameters that are matched."""
         own = tuple(name for name, _ in self.model.named_parameters())
         names = own if self.names is None else self.names
-        matched = tuple(name for name in names if name in self.update.tensors)
-        if not matched:
+        common = tuple(name for name in names if name in self.update.tensors)
+        if not common:
             raise AttackError("nothing to match: the client shared none of these parameters")
-        return matched
+        return common
 
     @cached_property
     def target(self) -> tuple[Tensor, ...]:

@@ -84,15 +84,15 @@ def replay(
         )
     parameters = dict(model.named_parameters())
     start = {n: before.get(n, p).detach() for n, p in parameters.items()}
-    fixed = copy_buffers(model)
-    for name in fixed:
-        fixed[name] = before.get(name, fixed[name]).detach().clone()
-    wanted = list(parameters if names is None else names)
+    buffers = copy_buffers(model)
+    for name in buffers:
+        buffers[name] = before.get(name, buffers[name]).detach().clone()
+    outputs = list(parameters if names is None else names)
     criterion = criterion_of(model)
 
     def slope(weights: Named, which: Sequence[int], among: Sequence[str]) -> Named:
         index = torch.as_tensor(which, device=images.device)
-        scores = functional_call(model, {**weights, **fixed}, (images[index],))
+        scores = functional_call(model, {**weights, **buffers}, (images[index],))
         loss = criterion(scores, labels[index])
         slopes = torch.autograd.grad(
             loss, [weights[n] for n in among], create_graph=create_graph, materialize_grads=True
@@ -100,30 +100,30 @@ def replay(
         return dict(zip(among, slopes, strict=True))
 
     if course is not None:
-        return _follow(course, start, wanted, training, order, slope, softening)
+        return _follow(course, start, outputs, training, order, slope, softening)
     rule = _Rule(training, start, softening)
     weights = {n: value.clone().requires_grad_(n not in still) for n, value in start.items()}
-    moved: Named = {}
+    delta: Named = {}
     for number, which in enumerate(order):
         last = number == len(order) - 1
-        among = wanted if last else [n for n in weights if n not in still]
+        among = outputs if last else [n for n in weights if n not in still]
         change = rule.step(rule.pulled(slope(weights, which, among), weights))
         # The last step may change some parameters only; the others' way is of no use then.
-        moved = _sum(moved, change)
+        delta = _sum(delta, change)
         if visit:
-            visit(moved)
+            visit(delta)
         if not last:
-            now = {n: start[n] + d for n, d in moved.items()}
+            now = {n: start[n] + d for n, d in delta.items()}
             if not create_graph:
                 now = {n: w.detach().requires_grad_() for n, w in now.items()}
             weights |= now
-    return {n: moved[n] if create_graph else moved[n].detach() for n in wanted}
+    return {n: delta[n] if create_graph else delta[n].detach() for n in outputs}
 
 
 def _follow(
     course: Course,
     start: Named,
-    wanted: list[str],
+    outputs: list[str],
     training: LocalTraining,
     order: Order,
     slope: Callable[[Named, Sequence[int], Sequence[str]], Named],
@@ -137,20 +137,20 @@ def _follow(
         weights = {
             n: w + place * course.delta[n] if n in course.delta else w for n, w in start.items()
         }
-        for n in wanted:
+        for n in outputs:
             weights[n] = weights[n].detach().clone().requires_grad_()
-        slopes[place, which] = rule.pulled(slope(weights, which, wanted), weights)
-    moved: Named = {}
+        slopes[place, which] = rule.pulled(slope(weights, which, outputs), weights)
+    delta: Named = {}
     if training.optimizer == "sgd":  # linear: each slope's steps are taken at once
         factors = dict.fromkeys(slopes, 0.0)
         for key, factor in zip(keys, step_factors(training), strict=True):
             factors[key] += factor
         for key, factor in factors.items():
-            moved = _sum(moved, {n: -factor * value for n, value in slopes[key].items()})
-        return moved
+            delta = _sum(delta, {n: -factor * value for n, value in slopes[key].items()})
+        return delta
     for key in keys:
-        moved = _sum(moved, rule.step(slopes[key]))
-    return moved
+        delta = _sum(delta, rule.step(slopes[key]))
+    return delta
 
 
 def _sum(one: Named, two: Named) -> Named:
@@ -167,15 +167,15 @@ class _Rule:
         self.second: Named = {}
 
     def pulled(self, slopes: Named, weights: Named) -> Named:
-        """The slopes of the whole objective, FedProx's term and weight decay included."""
-        training, pulled = self.training, dict(slopes)
+        """Slopes of the whole objective: FedProx's proximal term and weight decay added."""
+        training, result = self.training, dict(slopes)
         for name, slope in slopes.items():
             if training.proximal:
                 pull = training.proximal * (weights[name] - self.start[name])
-                pulled[name] = slope + pull
+                result[name] = slope + pull
             if training.weight_decay:
-                pulled[name] = pulled[name] + training.weight_decay * weights[name]
-        return pulled
+                result[name] = result[name] + training.weight_decay * weights[name]
+        return result
 
     def step(self, slopes: Named) -> Named:
         """The change that each parameter of `slopes` makes."""

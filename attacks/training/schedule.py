@@ -39,7 +39,7 @@ def _moves(training: LocalTraining) -> list[float]:
 
 
 def scale_of(training: LocalTraining) -> float:
-    """The effective learning rate: −delta = scale × mean slope; 1 for a client that stays."""
+    """The effective learning rate: −delta = scale × mean slope; 1 without local steps."""
     return sum(step_factors(training)) or 1.0
 
 

@@ -38,7 +38,7 @@ def simulate_pace(
     still: Collection[str] = (),
 ) -> Pace:
     """The pace of a client that trains on `images` of anything; one replay, without derivatives."""
-    reached: list[Tensor] = []
+    points: list[Tensor] = []
     replay(
         model,
         before,
@@ -48,11 +48,11 @@ def simulate_pace(
         order=fixed_order(len(images), training),
         create_graph=False,
         still=still,
-        visit=lambda moved: reached.append(torch.cat([m.flatten() for m in moved.values()])),
+        visit=lambda delta: points.append(torch.cat([m.flatten() for m in delta.values()])),
     )
-    end = reached[-1]
+    end = points[-1]
     length = end.square().sum().clamp_min(torch.finfo(end.dtype).tiny)
-    places = [0.0, *(float(point @ end / length) for point in reached)]
+    places = [0.0, *(float(point @ end / length) for point in points)]
     moves = [b - a for a, b in pairwise(places)]
     # What a step moves is owed to earlier slopes too; its own slope is what momentum leaves.
     m = training.momentum if training.optimizer == "sgd" else 0.0

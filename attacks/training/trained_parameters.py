@@ -34,27 +34,27 @@ def trained_part(
     Raises:
         AttackError: None is left; says why.
     """
-    moved = {name for name, value in sent.items() if bool(value.any())}
-    if not moved:
+    changes = {name for name, value in sent.items() if bool(value.any())}
+    if not changes:
         raise AttackError(
             "the update is zero everywhere: nothing was trained in this round, or it was masked. "
             "Attack another round."
         )
-    named = {n: p for n, p in model.named_parameters(remove_duplicate=False) if n in moved}
+    parameters = {n: p for n, p in model.named_parameters(remove_duplicate=False) if n in changes}
     like = next(model.parameters())
     size = TRIED, *image_shape
     images = torch.rand(size, generator=torch.Generator().manual_seed(0)).to(like)
     scores = model(images)
     labels = torch.zeros(TRIED, dtype=torch.int64, device=images.device)
     loss = criterion_of(model)(scores, labels)
-    slopes = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
-    used = {n for n, slope in zip(named, slopes, strict=True) if slope is not None}
-    if not used:
+    slopes = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    names = {n for n, slope in zip(parameters, slopes, strict=True) if slope is not None}
+    if not names:
         raise AttackError(
-            f"the network does not compute with {min(moved)!r}, nor with anything else that was "
+            f"the network does not compute with {min(changes)!r}, nor with anything else that was "
             "sent: was the update made with another network?"
         )
-    return frozenset(used)
+    return frozenset(names)
 
 
 def possible_training(model: nn.Module, seen: Observation) -> LocalTraining | None:

@@ -93,27 +93,27 @@ def guess_training(
         raise AttackError(
             f"the client's counters say {steps} local steps, and no candidate has them: add some."
         )
-    shown = images
-    if shown is None:
-        shown = smooth_noise(seen.batch_size, seen.image_shape, generator).to(labels.device)
-    own, sent = dict(model.named_parameters()), seen.update.tensors
-    shared = {n: t for n, t in sent.items() if n in own and t.numel() > 1 and bool(t.any())}
-    still = {n for n in own if is_still(n, seen.before, sent)}
+    dummies = images
+    if dummies is None:
+        dummies = smooth_noise(seen.batch_size, seen.image_shape, generator).to(labels.device)
+    own, update = dict(model.named_parameters()), seen.update.tensors
+    delta_sent = {n: t for n, t in update.items() if n in own and t.numel() > 1 and bool(t.any())}
+    still = {n for n in own if is_still(n, seen.before, update)}
     guesses = []
     for candidate in left:
         delta = replay(
             replay_mode(model, candidate),
             seen.before,
-            shown,
+            dummies,
             labels,
             candidate,
             order=fixed_order(seen.batch_size, candidate),
             create_graph=False,
-            names=list(shared),
+            names=list(delta_sent),
             still=still,
         )
         compare = unlike if images is None else relative_error
-        guesses.append(Guess(candidate, compare(delta, shared)))
+        guesses.append(Guess(candidate, compare(delta, delta_sent)))
     return sorted(guesses, key=lambda guess: guess.distance)
 
 

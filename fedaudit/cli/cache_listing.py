@@ -79,14 +79,14 @@ def rm(*, keys: tuple[str, ...], photos: bool, everything: bool) -> None:
     for key in keys:
         if not key or not any(one.key.startswith(key) for one in entries):
             raise UsageError(f"nothing is kept under {key!r}. `fedaudit cache ls` lists the keys.")
-    chosen = [
+    selection = [
         one
         for one in entries
         if everything
         or (photos and (one.photos or one.what in {"unknown", "damaged"}))
         or any(one.key.startswith(key) for key in keys)
     ]
-    for one in chosen:
+    for one in selection:
         one.path.unlink(missing_ok=True)
-    size = sum(one.size for one in chosen) / 1e6
-    say(f"removed {len(chosen)} file(s), {size:.1f} MB")
+    size = sum(one.size for one in selection) / 1e6
+    say(f"removed {len(selection)} file(s), {size:.1f} MB")

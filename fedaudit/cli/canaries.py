@@ -35,27 +35,29 @@ def show_canaries(
     study = load_study(path, on_code=on_code)
     with live(stderr(), "training", 1.0) as update:
 
-        def progress(what: str, done: int, rounds: int) -> None:
-            update(done / rounds, f"{what}: round {done} of {rounds}", f"{what}: {done}/{rounds}")
+        def progress(what: str, number: int, rounds: int) -> None:
+            update(
+                number / rounds, f"{what}: round {number} of {rounds}", f"{what}: {number}/{rounds}"
+            )
 
-        found = audit_with_canaries(
+        audits = audit_with_canaries(
             study,
             canaries,
             delta=delta,
             seed=seed,
             seen=seen,
             unit=unit,
-            before=lambda said: say(said, err=True),
+            before=lambda note: say(note, err=True),
             progress=progress,
         )
     if as_json:
-        say_json([_plain(one) for one in found])
+        say_json([_plain(one) for one in audits])
     else:
-        _show(found)
-    return GATE if any(one.faulty for one in found) else OK
+        _show(audits)
+    return GATE if any(one.faulty for one in audits) else OK
 
 
-def _show(found: tuple[CanaryAudit, ...]) -> None:
+def _show(audits: tuple[CanaryAudit, ...]) -> None:
     rows = [
         (
             f"{one.scenario}, {one.defense}",
@@ -64,26 +66,26 @@ def _show(found: tuple[CanaryAudit, ...]) -> None:
             f"{one.shown.gaussian:.2f}",
             _verdict(one),
         )
-        for one in found
+        for one in audits
     ]
     columns = ("defense", "claimed ε", "shown at least", "Gaussian model", "verdict")
     show(columns, rows)
-    for one in found:
+    for one in audits:
         say("")
         say(f"{printable(f'{one.scenario}, {one.defense}')}; each canary is {_canary(one)}")
         if one.claim is not None:
             say(f"  claimed   {printable(in_words(one.claim))}")
-        shown = one.shown
+        eps = one.shown
         say(
-            f"  shown     {shown.right} of {shown.guesses} guesses right on half of "
-            f"{shown.canaries:,} canaries: ε ≥ {shown.any_mechanism:.2f} whatever the mechanism, "
-            f"{shown.f_dp:.2f} if it is Gaussian DP"
+            f"  shown     {eps.right} of {eps.guesses} guesses right on half of "
+            f"{eps.canaries:,} canaries: ε ≥ {eps.any_mechanism:.2f} whatever the mechanism, "
+            f"{eps.f_dp:.2f} if it is Gaussian DP"
         )
         say(
-            f"            {shown.all_right} of {shown.canaries:,} right without abstaining: "
-            f"ε ≥ {shown.gaussian:.2f} if Gaussian noise hides each by itself (model-based)"
+            f"            {eps.all_right} of {eps.canaries:,} right without abstaining: "
+            f"ε ≥ {eps.gaussian:.2f} if Gaussian noise hides each by itself (model-based)"
         )
-        say(f"            each with {shown.confidence:.0%} confidence, at δ = {shown.delta:g}")
+        say(f"            each with {eps.confidence:.0%} confidence, at δ = {eps.delta:g}")
         if (guess := one.estimate) is not None:
             say(
                 f"  estimate  ε about {guess.value:.2f} ({guess.low:.2f} to {guess.high:.2f}), "

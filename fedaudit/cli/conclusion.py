@@ -86,29 +86,29 @@ def graver(results: Results, fail_on: str | None) -> list[str]:
     return grave or (["headline"] if results.headline.severity in levels else [])
 
 
-def _verdict(results: Results, failed: int, undone: int, jobs: int) -> str:
+def _verdict(results: Results, failures: int, undone: int, jobs: int) -> str:
     kind, sentence = results.headline.kind, results.headline.sentence
-    if kind == "NOT TESTED" and failed + undone:  # whatever the sentence says is not the reason
-        what = _count(failed, jobs) if failed else f"{undone} of {jobs} jobs have no result"
+    if kind == "NOT TESTED" and failures + undone:  # whatever the sentence says is not the reason
+        what = _count(failures, jobs) if failures else f"{undone} of {jobs} jobs have no result"
         sentence = f"{what}, so that there is nothing to conclude from."
     name = verdict_name(kind, results.settings.reid_limit)
     return f"{name}: {sentence}"
 
 
-def _count(failed: int, jobs: int) -> str:
-    return f"{failed} of {max(jobs, failed)} jobs failed"
+def _count(failures: int, jobs: int) -> str:
+    return f"{failures} of {max(jobs, failures)} jobs failed"
 
 
-def _say_failed(failed: Mapping[str, str], jobs: int, folder: Path) -> None:
+def _say_failed(failures: Mapping[str, str], jobs: int, folder: Path) -> None:
     """How many failed, the first message, and where the others stand."""
-    if not failed:
+    if not failures:
         return
-    messages = [" ".join(message.split()) for message in failed.values()]
+    messages = [" ".join(message.split()) for message in failures.values()]
     kinds = len(set(messages))
     others = f" There are {kinds - 1} other messages." if kinds > 1 else ""
     say(
-        f"error: {_count(len(failed), jobs)}; the report says that they were not tested.\n"
-        f"{next(iter(failed))}: {messages[0]}\n"
+        f"error: {_count(len(failures), jobs)}; the report says that they were not tested.\n"
+        f"{next(iter(failures))}: {messages[0]}\n"
         f"All messages stand in {folder / FAILED}.{others} --retry-failed tries them again.",
         err=True,
     )
@@ -123,9 +123,9 @@ def show_exposures(results: Results) -> None:
     for e in results.exposures:
         scene = e.scenario if e.defense == "none" else f"{e.scenario}, {e.defense}"
         place = scene, e.artifact
-        shown = place if above[:1] != place[:1] else ("", "" if above == place else e.artifact)
+        labels = place if above[:1] != place[:1] else ("", "" if above == place else e.artifact)
         prior = e.measurement.prior if e.measurement else None
-        lines.append((*shown, e.attack or text.ABSENT, _rate(e.reid), _rate(prior), _result(e)))
+        lines.append((*labels, e.attack or text.ABSENT, _rate(e.reid), _rate(prior), _result(e)))
         above = place
     show(("SCENARIO", "SENT", "ATTACK", "RE-IDENTIFIED", "PRIOR ONLY", "RESULT"), lines)
 

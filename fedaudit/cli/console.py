@@ -32,7 +32,7 @@ Update = Callable[[float, str, str], None]
 
 
 class Tally:
-    """What is done, what failed, and how long the rest takes."""
+    """Counts of jobs that are done and failed, and the remaining time."""
 
     def __init__(self, jobs: Sequence[Job], workers: int) -> None:
         self.total = len(jobs)
@@ -94,9 +94,9 @@ def progress(jobs: Sequence[Job], workers: int, *, quiet: bool = False) -> Itera
         def show(event: Event) -> None:
             if line := tally.count(event):
                 console.print(Text(printable(line)))
-            failed = f"{tally.failed} failed " if tally.failed else ""
+            prefix = f"{tally.failed} failed " if tally.failed else ""
             words = ", ".join(filter(None, (tally.rate, tally.left)))
-            update(tally.done, failed + words, tally.line())
+            update(tally.done, prefix + words, tally.line())
 
         yield show
 
@@ -120,25 +120,23 @@ def live(
     It yields a function of what is completed (of `total`), words behind the bar, and the line;
     `columns` stand between the bar and the time.
     """
-    last, shown = time.monotonic(), 0.0
+    last, last_count = time.monotonic(), 0.0
 
-    def print_line(completed: float, words: str, line: str) -> None:
-        nonlocal last, shown
+    def print_line(count: float, words: str, line: str) -> None:
+        nonlocal last, last_count
         del words
-        if time.monotonic() - last >= EVERY or completed >= total > shown:
-            last, shown = time.monotonic(), completed
+        if time.monotonic() - last >= EVERY or count >= total > last_count:
+            last, last_count = time.monotonic(), count
             console.print(Text(printable(line)))
 
     if quiet:
-        yield lambda completed, words, line: None
+        yield lambda count, words, line: None
     elif console.is_terminal and not console.is_dumb_terminal:
         words = TextColumn("{task.description}")
         with Progress(
             TextColumn(title), BarColumn(), *columns, TimeElapsedColumn(), words, console=console
         ) as bar:
             task = bar.add_task("", total=total)
-            yield lambda completed, words, line: bar.update(
-                task, completed=completed, description=words
-            )
+            yield lambda count, words, line: bar.update(task, completed=count, description=words)
     else:
         yield print_line

@@ -55,8 +55,8 @@ def demo(
     options = RunOptions(place, "full", quiet=quiet, retry_failed=retry_failed)
     beside = folder.with_name(f"{folder.name}-color")
     for study, run in ((studies.study(quick), folder), (studies.color_study(quick), beside)):
-        asked = study if seed is None else replace(study, seeds=(seed,))
-        code = run_study(asked, run, options)
+        version = study if seed is None else replace(study, seeds=(seed,))
+        code = run_study(version, run, options)
         if code in {FAILURE, INTERRUPTED}:
             return code
     return OK

@@ -45,21 +45,21 @@ def diff(*, before: Path, after: Path, form: str, page: Path | None) -> int:
         write_atomically(page, difference_page(old, new, names).encode())
         say(f"page: {page}")
         return 0
-    found = compare_runs(old, new)
+    differences = compare_runs(old, new)
     if form == "json":
-        say_json(difference_json(found))
+        say_json(difference_json(differences))
         return 0
-    for sentence in found.unlike:
+    for sentence in differences.unlike:
         say(f"the runs differ in {sentence}: nothing is comparable")
-    lines = difference_table(found)
+    lines = difference_table(differences)
     if form == "markdown":
         for cells in (HEADS, ("---",) * len(HEADS), *lines):
             say("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     else:
         show([name.upper() for name in HEADS], lines)
-    for word, some in (("new", found.new), ("gone", found.gone)):
+    for word, some in (("new", differences.new), ("gone", differences.gone)):
         for f in some:
             say(f"{word}: {f.severity}: {f.title} ({f.fingerprint})")
-    for was, now in found.changed:
+    for was, now in differences.changed:
         say(f"changed: {was.severity} → {now.severity}: {now.title} ({now.fingerprint})")
     return 0

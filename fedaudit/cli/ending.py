@@ -52,12 +52,12 @@ def _explain(error: BaseException) -> int:
         else:
             _say(error.format_message(), _help(error))
         return USAGE
-    known = storage_error(error) if isinstance(error, OSError) else error
-    if isinstance(known, FedauditError):
+    cause = storage_error(error) if isinstance(error, OSError) else error
+    if isinstance(cause, FedauditError):
         if isinstance(error, OSError):
             _drop_stdout()  # it may be stdout that cannot be written
-        _say(str(known))
-        return known.exit_code
+        _say(str(cause))
+        return cause.exit_code
     hint = "FEDAUDIT_DEBUG=1 shows where; please report it if it is not your data's fault."
     _say(f"{type(error).__name__}: {error}", hint)
     return FAILURE

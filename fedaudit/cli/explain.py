@@ -20,11 +20,11 @@ from fedaudit.core.errors import ConfigError, UnknownNameError
 def explain(*, name: str, as_json: bool) -> None:
     """Explain the attack, defense, data set, threat model … of that NAME."""
     everything = {kind: names(kind) for kind in KINDS}
-    matches = [explanation(kind, name) for kind, known in everything.items() if name in known]
+    matches = [explanation(kind, name) for kind, group in everything.items() if name in group]
     if name in KINDS:
         raise ConfigError(f"{name!r} is a kind, not one plugin. Write: fedaudit list {name}")
     if not matches:
-        raise UnknownNameError("plugin", name, {n for known in everything.values() for n in known})
+        raise UnknownNameError("plugin", name, {n for group in everything.values() for n in group})
     if as_json:
         say_json(matches)
         return

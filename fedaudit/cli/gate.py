@@ -128,8 +128,8 @@ def accept(*, fingerprint: str, reason: str, owner: str, expires: datetime, acce
         raise ConfigError(f"--expires {expires:%Y-%m-%d} is in the past.")
     if not reason.strip() or not owner.strip():
         raise ConfigError("--reason and --owner must say something: an auditor will read them.")
-    known = read_accepted(accepted)
-    known[fingerprint] = Acceptance(reason=reason, owner=owner, expires=expires.date())
-    write_accepted(accepted, known)
+    acceptances = read_accepted(accepted)
+    acceptances[fingerprint] = Acceptance(reason=reason, owner=owner, expires=expires.date())
+    write_accepted(accepted, acceptances)
     say(f"accepted until {expires:%Y-%m-%d}: {fingerprint} (in {accepted})")
     return OK

@@ -132,7 +132,7 @@ def importing(
         work.import_broadcast(broadcast, record, names, number)
     else:
         StoredCapture(output).broadcast_message(number)
-    given = work.Given(
+    statement = work.Given(
         round=number,
         kind=kind,
         sign=SIGNS[sign],
@@ -140,27 +140,27 @@ def importing(
         aggregate=aggregate,
         partial=partial,
     )
-    failed: list[UsageError] = []
+    errors: list[UsageError] = []
     for place, path in enumerate(files):
         client = clients[place] if clients else path.stem
         try:
-            work.import_update(path, client, record, names, given, _tell)
+            work.import_update(path, client, record, names, statement, _tell)
         except UsageError as error:
-            failed.append(error)
+            errors.append(error)
             if len(files) > 1:
                 _tell(f"left out: {error}")
-    if len(failed) == len(files):
+    if len(errors) == len(files):
         raise (
-            failed[0]
+            errors[0]
             if len(files) == 1
             else ConfigError(
-                f"none of the {len(files)} files could be imported. The first: {failed[0]}"
+                f"none of the {len(files)} files could be imported. The first: {errors[0]}"
             )
         )
-    done = len(files) - len(failed)
-    say(f"{output}: {done} of {len(files)} files imported into round {number}")
+    count = len(files) - len(errors)
+    say(f"{output}: {count} of {len(files)} files imported into round {number}")
     say(f"fedaudit inspect {output} shows what the capture holds and what it lacks", err=True)
-    return GATE if failed else OK
+    return GATE if errors else OK
 
 
 def _tell(sentence: str) -> None:

@@ -69,7 +69,7 @@ def _text(summary: "Inspection") -> list[str]:
         lines.append("Assumed, as nothing else was stated: " + ", ".join(summary.assumed))
     if summary.found_out:
         lines.append("Found out, but not stated: " + ", ".join(summary.found_out))
-    lines += ["", *_limited([_round(one) for one in summary.rounds], "rounds")]
+    lines += ["", *_limit([_round(one) for one in summary.rounds], "rounds")]
     if summary.kept:
         lines.append(
             f"{summary.kept:,} of {_many(updates, 'update')} as measured when recorded: --verify "
@@ -79,17 +79,17 @@ def _text(summary: "Inspection") -> list[str]:
         lines += ["", "Seen in the updates:"]
         for one in summary.protections:
             word = f"FAULT, {one.name}" if one.fault else one.name
-            lines += _wrapped(f"{word}: {printable(one.evidence)}")
+            lines += _wrap(f"{word}: {printable(one.evidence)}")
     if summary.anomalies:
         lines += ["", "Unusual:"]
         unusual = []
         for anomaly in summary.anomalies:
             who = "" if not anomaly.client else f", {printable(anomaly.client)}"
             unusual.append(f"  round {anomaly.round}{who}: {printable(anomaly.what)}")
-        lines += _limited(unusual, "anomalies")
+        lines += _limit(unusual, "anomalies")
     if summary.problems:
         lines += ["", "Cannot be used:"]
-        lines += _limited([f"  {printable(problem)}" for problem in summary.problems], "files")
+        lines += _limit([f"  {printable(problem)}" for problem in summary.problems], "files")
     return [*lines, "", "Attacks:", *_attacks(summary)]
 
 
@@ -98,13 +98,13 @@ def _attacks(summary: "Inspection") -> list[str]:
     for faces, word in ((False, "apply"), (True, "apply with faces from elsewhere")):
         names = [fit.name for fit in summary.attacks if fit.applies and fit.faces is faces]
         if names or not faces:
-            lines += _wrapped(f"{word}: {', '.join(names) or 'none'}")
+            lines += _wrap(f"{word}: {', '.join(names) or 'none'}")
     lacking: dict[tuple[str, ...], list[str]] = {}
     for fit in summary.attacks:
         if not fit.applies:
             lacking.setdefault(fit.missing, []).append(fit.name)
     for missing, names in lacking.items():
-        lines += _wrapped(f"{', '.join(names)}: miss {'; '.join(map(printable, missing))}")
+        lines += _wrap(f"{', '.join(names)}: miss {'; '.join(map(printable, missing))}")
     from fedaudit.captures.inspect.applicable_attacks import (  # noqa: PLC0415 - imports torch
         how_to_state,
     )
@@ -143,13 +143,13 @@ def _fact(name: str, value: Any) -> str:
     return f"{name} = {printable(text if len(text) <= 80 else text[:77] + '…')}"
 
 
-def _limited(lines: list[str], what: str) -> list[str]:
+def _limit(lines: list[str], what: str) -> list[str]:
     if len(lines) <= SHOWN:
         return lines
     return [*lines[:SHOWN], f"  … {len(lines) - SHOWN} more {what}: --json has them all"]
 
 
-def _wrapped(text: str) -> list[str]:
+def _wrap(text: str) -> list[str]:
     return textwrap.wrap(text, 98, initial_indent="  ", subsequent_indent="    ")
 
 

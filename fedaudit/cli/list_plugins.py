@@ -9,7 +9,7 @@ from fedaudit.core.errors import UnknownNameError
 
 
 def _kind(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    """One of `KINDS`; a wrong one is met by the closest."""
+    """Check that a kind is one of `KINDS`; an error names the closest."""
     if value is not None and value not in KINDS:
         raise UnknownNameError("kind", value, KINDS)
     return value

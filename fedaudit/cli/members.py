@@ -61,7 +61,7 @@ def members(
     from fedaudit.captures.audit.recorded_membership import recorded_membership  # noqa: PLC0415
     from fedaudit.captures.format.capture_reader import StoredCapture  # noqa: PLC0415 - torch
 
-    found = recorded_membership(
+    results = recorded_membership(
         StoredCapture(capture),
         candidates,
         outsiders,
@@ -69,9 +69,9 @@ def members(
         model=model,
         allow_code=load_code,
     )
-    told = [one for one in found if one.q_value <= ALPHA]
+    members_found = [one for one in results if one.q_value <= ALPHA]
     if as_json:
-        say_json([asdict(one) for one in found])
+        say_json([asdict(one) for one in results])
     else:
         rows = [
             (
@@ -81,8 +81,8 @@ def members(
                 f"{one.q_value:.3g}",
                 "in the data" if one.q_value <= ALPHA else "not told",
             )
-            for one in sorted(found, key=lambda one: one.p_value)
+            for one in sorted(results, key=lambda one: one.p_value)
         ]
         show(("person", "closest client", "p", "q", "verdict"), rows)
-        say(f"{len(told)} of {len(found)} are told to be in the data, by {attack}.")
-    return GATE if told else INCONCLUSIVE
+        say(f"{len(members_found)} of {len(results)} are told to be in the data, by {attack}.")
+    return GATE if members_found else INCONCLUSIVE

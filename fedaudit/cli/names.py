@@ -37,11 +37,11 @@ def names(*, run: Path, as_json: bool) -> int:
             "names is never run. Read its photos with fedaudit.data.pseudonyms in a program of "
             "your own."
         )
-    known = names_of(study)
+    people = names_of(study)
     if as_json:
-        say_json(known)
-    elif not known:
+        say_json(people)
+    elif not people:
         say("the people of this run have the names that their public data set gives them")
-    for one, name in () if as_json else known.items():
+    for one, name in () if as_json else people.items():
         say(f"{one}\t{name}")
     return OK

@@ -130,7 +130,7 @@ def run_options(command: Callable[..., int]) -> Callable[..., int]:
         own = {field.name: values.pop(field.name) for field in fields(RunOptions)}
         return command(options=RunOptions(**own), **values)
 
-    chosen: Callable[..., int] = place_options()(collect)
+    wrapper: Callable[..., int] = place_options()(collect)
     for option in (
         quiet_option,
         dry_run_option,
@@ -142,8 +142,8 @@ def run_options(command: Callable[..., int]) -> Callable[..., int]:
         budget_option,
         retry_failed_option,
     ):
-        chosen = option(chosen)
-    return chosen
+        wrapper = option(wrapper)
+    return wrapper
 
 
 def say_code(names: tuple[str, ...]) -> None:

@@ -24,13 +24,13 @@ def align_photos(study: Study, *, quiet: bool) -> None:
 
     with suppress(DataError), live(stderr(), "aligning", 1.0, quiet=quiet) as update:
 
-        def watch(done: int, total: int) -> None:
-            update(done / total, f"{done} of {total} photos", f"aligned {done} of {total} photos")
+        def watch(part: int, total: int) -> None:
+            update(part / total, f"{part} of {total} photos", f"aligned {part} of {total} photos")
 
         alignment = align_folder(str(settings.get("path", "")), study.size, watch)
         left_out = [f"{source} {why}" for source, why in alignment.left_out]
-        turned = [f"{source} lay on a side, and was turned" for source in alignment.turned]
-        lines = [*(f"{line}: left out" for line in left_out), *turned]
+        turns = [f"{source} lay on a side, and was turned" for source in alignment.turned]
+        lines = [*(f"{line}: left out" for line in left_out), *turns]
         if several := alignment.several:
             which = first_few(several, 3)
             lines.append(f"several faces, of which the most prominent was taken: {which}")

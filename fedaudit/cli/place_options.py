@@ -122,9 +122,9 @@ def place_options(*, device: bool = True) -> Callable[[Command], Callable[..., A
             place = Place(executor, workers, device, needs, cell_timeout, address, slurm)
             return command(place=place, **values)
 
-        chosen: Callable[..., Any] = collect
+        wrapper: Callable[..., Any] = collect
         for option in reversed((*_OPTIONS[:1], *((_DEVICE,) if device else ()), *_OPTIONS[1:])):
-            chosen = option(chosen)
-        return chosen
+            wrapper = option(wrapper)
+        return wrapper
 
     return add

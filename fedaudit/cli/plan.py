@@ -33,8 +33,8 @@ def plan(study: Study, output: Path, options: RunOptions) -> str:
     workers = options.place.make().slots
     jobs = expand(study)
     stock = session.preview(output, study, options.evidence)
-    done = set(stock.done) if stock else set()
-    todo = [job for job in jobs if job.key not in done]
+    over = set(stock.done) if stock else set()
+    todo = [job for job in jobs if job.key not in over]
     models = [job for job in jobs if isinstance(job, TrainJob)]
     roles: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for job in jobs:
@@ -45,8 +45,8 @@ def plan(study: Study, output: Path, options: RunOptions) -> str:
         lines += [_looks(scenario) for scenario in study.scenarios]
     costs = tuple(pass_costs(study))
     lines += [_models(models, training_seconds(models, costs), study.size)] if models else []
-    asked = Counter(job.asks for job in jobs if isinstance(job, FederationJob))
-    lines += [f"{asks:10}{count} federations to train and watch" for asks, count in asked.items()]
+    kinds = Counter(job.asks for job in jobs if isinstance(job, FederationJob))
+    lines += [f"{asks:10}{count} federations to train and watch" for asks, count in kinds.items()]
     lines += [_scenario(study, scenario, roles[scenario.name]) for scenario in study.scenarios]
     faces = faces_to_count(study, fetched=False)
     if faces is not None:

@@ -103,13 +103,13 @@ def train(
             )
     except KeyboardInterrupt:
         return interrupted("learned", *([] if resume else ["--resume"]))
-    judged = "photos kept apart" if manifest.held_out else "its own photos"
-    say(f"prior: {output} ({manifest.steps} steps; {judged}: {manifest.psnr:.2f} dB)")
+    basis = "photos kept apart" if manifest.held_out else "its own photos"
+    say(f"prior: {output} ({manifest.steps} steps; {basis}: {manifest.psnr:.2f} dB)")
     say(f"pictures: {training_session.samples_folder(output)}")
     return OK
 
 
 def _line(now: "Progress") -> str:
     phase = "learning the start's faces" if now.warming_up else f"error {now.error:.4f}"
-    judged = "" if now.psnr is None else f", {now.psnr:.2f} dB"
-    return f"step {now.step}, {phase}{judged}"
+    quality = "" if now.psnr is None else f", {now.psnr:.2f} dB"
+    return f"step {now.step}, {phase}{quality}"

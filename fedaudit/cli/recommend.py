@@ -55,13 +55,13 @@ def recommend(
     names = [one.scenario for one in answers]
     if scenario is not None and scenario not in names:
         raise UnknownNameError("scenario", scenario, names, where=str(run))
-    chosen = [one for one in answers if scenario in {None, one.scenario}]
+    selection = [one for one in answers if scenario in {None, one.scenario}]
     if as_json:
-        say_json([_plain(one) for one in chosen])
+        say_json([_plain(one) for one in selection])
     else:
-        for one in chosen:
+        for one in selection:
             _say(one, max_reid, min_accuracy)
-    return _code(chosen)
+    return _code(selection)
 
 
 def _code(answers: list[Recommendation]) -> int:

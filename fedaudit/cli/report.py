@@ -78,7 +78,7 @@ def report(
             "--pdf writes into the run folder, whose pictures are sealed: leave it out."
         )
     if identity:
-        return _unsealed(run, evidence, identity, output)
+        return _unseal(run, evidence, identity, output)
     undone = len(missing) + len(stock.damaged)
     jobs = len(stock.done) + undone
     code = conclude(run, evidence, fail_on=fail_on, jobs=jobs, undone=undone)
@@ -94,7 +94,7 @@ def report(
     return code
 
 
-def _unsealed(run: Path, evidence: Evidence, identity: Path, output: Path | None) -> int:
+def _unseal(run: Path, evidence: Evidence, identity: Path, output: Path | None) -> int:
     """Write a page with the sealed pictures, and nothing into the run folder."""
     from fedaudit.reports.build import page, results_of  # noqa: PLC0415 - imports torch
     from fedaudit.study.session import open_report  # noqa: PLC0415 - imports torch
@@ -107,7 +107,7 @@ def _unsealed(run: Path, evidence: Evidence, identity: Path, output: Path | None
             "--output."
         )
     folder, _, _ = open_report(run)
-    opened = replace(folder, identity=identity)
-    write_atomically(output, page(opened, results_of(run), "full"))
+    with_key = replace(folder, identity=identity)
+    write_atomically(output, page(with_key, results_of(run), "full"))
     say(f"page with pictures of people: {output}")
     return OK

@@ -34,7 +34,5 @@ def run(*, study: Path, output: Path | None, load_code: bool, options: RunOption
     from fedaudit.cli.run_study import run_study  # noqa: PLC0415 - imports torch
 
     on_code = refuse_code if options.dry_run and not load_code else say_code
-    wanted = load_study(
-        study, on_code=on_code, on_photos=partial(align_photos, quiet=options.quiet)
-    )
-    return run_study(wanted, output or Path("runs") / study.stem, options)
+    plan = load_study(study, on_code=on_code, on_photos=partial(align_photos, quiet=options.quiet))
+    return run_study(plan, output or Path("runs") / study.stem, options)

@@ -41,12 +41,12 @@ def run_study(study: Study, output: Path, options: RunOptions) -> int:
     place = options.place
 
     @contextmanager
-    def watch(opened: Opened) -> Iterator[Callable[[Event], None]]:
-        with progress(opened.todo, place.make().slots, quiet=options.quiet) as show:
+    def watch(space: Opened) -> Iterator[Callable[[Event], None]]:
+        with progress(space.todo, place.make().slots, quiet=options.quiet) as show:
 
             def show_and_log(event: Event) -> None:
                 show(event)
-                log(opened, event)
+                log(space, event)
 
             yield show_and_log
 
@@ -64,15 +64,15 @@ def run_study(study: Study, output: Path, options: RunOptions) -> int:
                 look=decided,
                 watch=watch,
                 note=lambda message: say(message, err=True),
-            ) as finished,
+            ) as outcome,
         ):
             return conclude(
                 output,
-                finished.evidence,
+                outcome.evidence,
                 fail_on=options.fail_on,
-                failed=finished.failed,
-                jobs=finished.jobs,
-                undone=finished.left,
+                failed=outcome.failed,
+                jobs=outcome.jobs,
+                undone=outcome.left,
             )
     except KeyboardInterrupt:
         return interrupted()
@@ -86,11 +86,11 @@ def kept_command(words: Sequence[str]) -> str:
     >>> kept_command(["audit", "c", "--truth", "client-7=photos/anna", "-o", "runs/a"])
     'fedaudit audit c --truth client-7=… -o runs/a'
     """
-    kept = [
+    rest = [
         re.sub(r"^(--truth=)?([^=/]*=)?.*", r"\1\2…", word, flags=re.DOTALL)
         if "--truth" in (before, word.partition("=")[0]) and word != "--truth"
         else word
         for before, word in pairwise(["", *words])
     ]
-    quoted = (word if word.endswith("…") else shlex.quote(word) for word in kept)
-    return " ".join(["fedaudit", *quoted])
+    parts = (word if word.endswith("…") else shlex.quote(word) for word in rest)
+    return " ".join(["fedaudit", *parts])

@@ -39,11 +39,11 @@ def ls(*, directory: Path, as_json: bool) -> int:
             f"there is no folder {str(directory)!r}. `fedaudit runs ls DIRECTORY` lists the runs "
             "of another one."
         )
-    known = list_runs(directory)
+    runs = list_runs(directory)
     if as_json:
-        say_json([plain(run) for run in known])
-    elif known:
-        show_table(HEADS, [_line(run) for run in known])
+        say_json([plain(run) for run in runs])
+    elif runs:
+        show_table(HEADS, [_line(run) for run in runs])
     else:
         say(f"no run below {directory}")
     return OK
@@ -63,24 +63,24 @@ def show(*, run: Path, as_json: bool) -> int:
     from fedaudit.reports.archive import plain, summary  # noqa: PLC0415 - imports torch
     from fedaudit.study import manifest  # noqa: PLC0415 - imports torch
 
-    known = summary(run)
-    if known.state == "unreadable":
+    entry = summary(run)
+    if entry.state == "unreadable":
         manifest.read(run)  # says why, where it is no run folder at all
     if as_json:
-        say_json(plain(known))
+        say_json(plain(entry))
     else:
-        for name, value in zip(HEADS, _line(known), strict=True):
+        for name, value in zip(HEADS, _line(entry), strict=True):
             say(f"{name.lower():<10}{value}")
         for name, value in (
-            ("study", known.study),
-            ("evidence", known.evidence or ""),
-            ("says", known.sentence),
-            ("because", known.why),
-            *(("removed", sentence) for sentence in known.removed),
+            ("study", entry.study),
+            ("evidence", entry.evidence or ""),
+            ("says", entry.sentence),
+            ("because", entry.why),
+            *(("removed", sentence) for sentence in entry.removed),
         ):
             if value:
                 say(f"{name:<10}{value}")
-    return OK if known.state == "finished" else INCONCLUSIVE
+    return OK if entry.state == "finished" else INCONCLUSIVE
 
 
 def _line(run: RunSummary) -> tuple[str, ...]:

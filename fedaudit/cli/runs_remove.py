@@ -68,7 +68,7 @@ def rm(
         if not evidence:
             say(f"removed: {folder}, {removal.remove_run(folder) / 1e6:.1f} MB")
             continue
-        made = removal.remove_evidence(folder, by or "", reason or "", key)
+        entry = removal.remove_evidence(folder, by or "", reason or "", key)
         build_report(folder, "redacted")
-        say(f"{folder}: {made.sentence if made else 'there was nothing left to remove'}")
+        say(f"{folder}: {entry.sentence if entry else 'there was nothing left to remove'}")
     return OK

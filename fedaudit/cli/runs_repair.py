@@ -27,13 +27,13 @@ def repair(*, run: Path) -> int:
     """
     from fedaudit.study import repair as repairs  # noqa: PLC0415 - imports torch
 
-    made = repairs.repair(run)
-    for key in made.set_aside:
+    result = repairs.repair(run)
+    for key in result.set_aside:
         say(f"set aside: {key}")
-    if made.relisted:
+    if result.relisted:
         say("note: the list of hashes was lost; the new one vouches from now on only", err=True)
-    undone = _undone(run, made.missing)
-    say(f"{run}: {made.done} jobs are whole, {undone} to do")
+    undone = _undone(run, result.missing)
+    say(f"{run}: {result.done} jobs are whole, {undone} to do")
     return INCONCLUSIVE if undone else OK
 
 
@@ -50,12 +50,12 @@ def merge(*, into: Path, other: tuple[Path, ...]) -> int:
     """Copy into the run folder INTO what OTHER, of the same study, have and it has not."""
     from fedaudit.study import repair as repairs  # noqa: PLC0415 - imports torch
 
-    made = repairs.merge(into, other)
-    for key in made.unlike:
+    result = repairs.merge(into, other)
+    for key in result.unlike:
         say(f"note: {key} has other results in two folders; that of {into} stays", err=True)
-    undone = _undone(into, made.missing)
-    say(f"{into}: {made.copied} jobs copied, {undone} are missing in all")
-    return INCONCLUSIVE if undone or made.unlike else OK
+    undone = _undone(into, result.missing)
+    say(f"{into}: {result.copied} jobs copied, {undone} are missing in all")
+    return INCONCLUSIVE if undone or result.unlike else OK
 
 
 def _undone(run: Path, missing: int) -> int:

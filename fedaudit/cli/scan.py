@@ -51,7 +51,7 @@ def scan(*, model: Path, reference: Path | None, as_json: bool) -> int:
     else:
         for trace in traces:
             say(f"{trace.check}: {_safe(trace.parameter)}: {trace.sentence}")
-        say(_summary(model, len(tensors), traces, compared=reference is not None))
+        say(_summary(model, len(tensors), traces, reference=reference is not None))
     return GATE if traces else OK
 
 
@@ -96,12 +96,12 @@ def _report(model: Path, reference: Path | None, traces: "tuple[Trace, ...]") ->
     }
 
 
-def _summary(model: Path, tensors: int, traces: "tuple[Trace, ...]", *, compared: bool) -> str:
+def _summary(model: Path, tensors: int, traces: "tuple[Trace, ...]", *, reference: bool) -> str:
     where = f"{_safe(model.name)}: {tensors} tensors"
     if traces:
         checks = sorted({trace.check for trace in traces})
         return f"{where}, {len(traces)} suspicious ({', '.join(checks)})"
-    hint = "" if compared else " With --reference, inserted layers and jumps are looked for, too."
+    hint = "" if reference else " With --reference, inserted layers and jumps are looked for, too."
     return f"{where}, nothing suspicious.{hint}"
 
 
@@ -112,5 +112,5 @@ def _number(value: float) -> float | str:
 
 def _safe(text: str) -> str:
     """Text of a stranger, without what a terminal would obey."""
-    shown = printable(text)
-    return shown if len(shown) <= SHOWN * 2 else f"{shown[:SHOWN]} … {shown[-SHOWN:]}"
+    safe = printable(text)
+    return safe if len(safe) <= SHOWN * 2 else f"{safe[:SHOWN]} … {safe[-SHOWN:]}"

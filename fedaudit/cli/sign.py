@@ -58,8 +58,8 @@ def sign(
         "custody": custody,
         "retention": retention,
     }
-    made = sign_off.sign(run, statement, key)
+    entry = sign_off.sign(run, statement, key)
     build_report(run, "full" if manifest.evidence == "full" else "redacted")
-    how = f"signed with key {made.key}" if made.key else "not signed: no --key was given"
-    say(f"sign-off of root {made.root}; {how}")
+    how = f"signed with key {entry.key}" if entry.key else "not signed: no --key was given"
+    say(f"sign-off of root {entry.root}; {how}")
     return 0

@@ -24,13 +24,13 @@ WHAT: tuple[Part, ...] = ("layers", "rounds", "regions", "artifacts", "clients")
 
 
 def _parts(_: click.Context, __: click.Parameter, value: str) -> tuple[Part, ...]:
-    chosen = [part.strip() for part in value.split(",") if part.strip()]
-    for part in chosen:
+    choice = [part.strip() for part in value.split(",") if part.strip()]
+    for part in choice:
         if part not in WHAT:
             raise click.BadParameter(f"{part!r} is none of {', '.join(WHAT)}.")
-    if not chosen:
+    if not choice:
         raise click.BadParameter(f"name one or more of {', '.join(WHAT)}.")
-    return tuple(part for part in WHAT if part in chosen)
+    return tuple(part for part in WHAT if part in choice)
 
 
 def _numbers(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
@@ -112,7 +112,7 @@ def why(
     shared (exact) and over clients (sampled, with intervals). Every number has its prior-only
     control and an interval.
     """
-    wanted = load_study(study, on_code=say_code)
+    plan = load_study(study, on_code=say_code)
     output = output or Path("runs") / f"why-{study.stem}"
     from fedaudit.cli.console import progress  # noqa: PLC0415 - imports torch
     from fedaudit.why.parts import Options, explain  # noqa: PLC0415 - imports torch
@@ -134,7 +134,7 @@ def why(
     )
     try:
         watch = partial(progress, quiet=quiet)
-        explanation = explain(wanted, scenario, output, options, watch)
+        explanation = explain(plan, scenario, output, options, watch)
     except KeyboardInterrupt:
         return interrupted()
     _say(explanation, output)

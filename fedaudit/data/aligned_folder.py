@@ -48,7 +48,7 @@ _WHY = {
 
 @dataclass(frozen=True)
 class Alignment:
-    """What was found in the photos of a folder.
+    """Which photos of a folder show a face, which were turned, and which are left out.
 
     Attributes:
         sources: Of the photos that show a face, in the order of the images.
@@ -65,11 +65,11 @@ class Alignment:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a report says of it, without names."""
-        tried = len(self.sources) + len(self.left_out)
+        count = len(self.sources) + len(self.left_out)
         why = [reason for _, reason in self.left_out]
         reasons = ", ".join(f"{why.count(one)} {one}" for one in dict.fromkeys(why))
         return (
-            f"Photos are aligned by five points of the face: {len(self.sources)} of {tried}"
+            f"Photos are aligned by five points of the face: {len(self.sources)} of {count}"
             + (f"; left out: {reasons}. " if why else ". ")
             + f"{len(self.several)} show several faces, of which the most prominent is taken "
             "(large, in focus, near the middle); "
@@ -82,7 +82,7 @@ def aligned_photos(
     size: int,
     root: str,
     read: Read,
-    watch: Watch = lambda done, total: None,
+    watch: Watch = lambda number, total: None,
 ) -> tuple[Tensor, Alignment]:
     """Faces `[n, 3, size, size]` in [0, 1] of photos by source, and which photos show one.
 
@@ -102,8 +102,8 @@ def aligned_photos(
         # Decoding, resizing and the network all let other threads run.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             faces, counts, turns = [], [], []
-            found = pool.map(lambda file: _face(file, side, read), files.values())
-            for face, count, turn in found:
+            results = pool.map(lambda file: _face(file, side, read), files.values())
+            for face, count, turn in results:
                 faces.append(face)
                 counts.append(count)
                 turns.append(turn)
@@ -117,10 +117,10 @@ def aligned_photos(
     digests = tuple((source, digest_of(file)) for source, file in files.items())
     key = key_of({}, "aligned folder", VERSION, side, digests, reads_heic())
     try:
-        kept = load_or_learn(key, make, None, what=f"aligned photos, {side} px", photos=root)
+        arrays = load_or_learn(key, make, None, what=f"aligned photos, {side} px", photos=root)
     except StorageError:
-        kept = make()
-    counts, turns = kept["counts"].tolist(), kept["turns"].tolist()
+        arrays = make()
+    counts, turns = arrays["counts"].tolist(), arrays["turns"].tolist()
     rows = list(zip(files, counts, turns, strict=True))
     alignment = Alignment(
         sources=tuple(source for source, count, _ in rows if count > 0),
@@ -128,8 +128,8 @@ def aligned_photos(
         several=tuple(source for source, count, _ in rows if count > 1),
         turned=tuple(source for source, count, turn in rows if count > 0 and turn),
     )
-    shown = kept["faces"][kept["counts"] > 0].float().div(255)
-    return torch.cat([resize(part, size) for part in torch.split(shown, 100)]), alignment
+    pixels = arrays["faces"][arrays["counts"] > 0].float().div(255)
+    return torch.cat([resize(part, size) for part in torch.split(pixels, 100)]), alignment
 
 
 def _face(file: Path, side: int, read: Read) -> tuple[Tensor, int, int]:
@@ -172,10 +172,10 @@ def _upright(photo: Image.Image) -> tuple[int, Image.Image, tuple[Face, ...]]:
     if _score(best[2]) >= SURE:
         return best
     for turn in (90, 270, 180):
-        turned = photo.rotate(turn, expand=True)
-        faces = find_faces(turned)
+        candidate = photo.rotate(turn, expand=True)
+        faces = find_faces(candidate)
         if _score(faces) > _score(best[2]) + SURER:
-            best = turn, turned, faces
+            best = turn, candidate, faces
     return best
 
 

@@ -57,24 +57,24 @@ def composite_faces(
     donors = [k for k, name in enumerate(DONORS) if name not in without]
     donors = donors if len(donors) > 1 else list(range(PEOPLE))
     eyes, mouth = _window(_EYES, side), _window(_MOUTH, side)
-    taken = dict.fromkeys(people, 0)
+    counts = dict.fromkeys(people, 0)
     faces = []
     for name in people:
         lots = generator_for("composite", name)
         first, second, third = _three(donors, lots)
         start = int(torch.randint(len(FRONTAL), (), generator=lots))
-        photo = (start + taken[name]) % len(FRONTAL)
-        taken[name] += 1
+        photo = (start + counts[name]) % len(FRONTAL)
+        counts[name] += 1
         face, second_face, third_face = photos[[first, second, third], photo].float().div(255)
         for part, window in ((second_face, eyes), (third_face, mouth)):
-            face = torch.lerp(face, _toned(part, face, window), window)
+            face = torch.lerp(face, _tone(part, face, window), window)
         faces.append(face.clamp(0, 1))
-    drawn = torch.stack(faces)
+    images = torch.stack(faces)
     if grayscale or shape[0] == 1:
-        drawn = gray(drawn)
+        images = gray(images)
     if shape[1:] != (side, side):
-        drawn = interpolate(drawn, shape[1:], mode="bilinear", antialias=True)
-    return drawn.expand(-1, shape[0], -1, -1).contiguous()
+        images = interpolate(images, shape[1:], mode="bilinear", antialias=True)
+    return images.expand(-1, shape[0], -1, -1).contiguous()
 
 
 @lru_cache(maxsize=2)
@@ -85,7 +85,7 @@ def _photos(side: int) -> Tensor:
 
 
 def _three(donors: Sequence[int], lots: torch.Generator) -> tuple[int, int, int]:
-    """Who lends what: three people, or of two both."""
+    """The people of whom a composite is made: three, or two where there are only two."""
     order = torch.randperm(len(donors), generator=lots).tolist()
     first, second, third = (donors[order[k % len(order)]] for k in range(3))
     return first, second, third
@@ -100,7 +100,7 @@ def _window(place: Sequence[tuple[float, float]], side: int) -> Tensor:
     return rows[:, None] * columns[None]
 
 
-def _toned(part: Tensor, like: Tensor, window: Tensor) -> Tensor:
+def _tone(part: Tensor, like: Tensor, window: Tensor) -> Tensor:
     """`part` `[3, S, S]` with mean and deviation of `like` in each channel, within the window."""
     weight = window / window.sum()
 
@@ -109,5 +109,5 @@ def _toned(part: Tensor, like: Tensor, window: Tensor) -> Tensor:
         return mean, ((image - mean).square() * weight).sum((1, 2), keepdim=True).sqrt()
 
     mean, deviation = moments(part)
-    wanted, spread = moments(like)
-    return (part - mean) / deviation.clamp_min(1e-3) * spread + wanted
+    target_mean, spread = moments(like)
+    return (part - mean) / deviation.clamp_min(1e-3) * spread + target_mean

@@ -22,14 +22,14 @@ def square(photo: Image.Image) -> Image.Image:
 
 def to_tensor(photos: Sequence[Image.Image], size: int) -> Tensor:
     """Square photos as `[N, 3, size, size]` float32 in [0, 1], resized with antialiasing."""
-    resized = [p.convert("RGB").resize((size, size), Image.Resampling.BICUBIC) for p in photos]
-    return to_pixels(resized).float().div(255)
+    squares = [p.convert("RGB").resize((size, size), Image.Resampling.BICUBIC) for p in photos]
+    return to_pixels(squares).float().div(255)
 
 
 def to_pixels(photos: Sequence[Image.Image]) -> Tensor:
     """RGB photos of one size as `[N, 3, H, W]` uint8."""
-    stacked = np.stack([np.asarray(photo) for photo in photos])
-    return torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous()
+    array = np.stack([np.asarray(photo) for photo in photos])
+    return torch.from_numpy(array).permute(0, 3, 1, 2).contiguous()
 
 
 def gray(images: Tensor) -> Tensor:
@@ -41,5 +41,5 @@ def resize(images: Tensor, size: int) -> Tensor:
     """`[N, C, H, W]` in [0, 1] → `[N, C, size, size]` in [0, 1], with antialiasing."""
     if images.shape[-2:] == (size, size):
         return images
-    resized = interpolate(images, (size, size), mode="bicubic", antialias=True)
-    return resized.clamp(0, 1)  # bicubic overshoots at edges
+    result = interpolate(images, (size, size), mode="bicubic", antialias=True)
+    return result.clamp(0, 1)  # bicubic overshoots at edges

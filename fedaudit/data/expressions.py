@@ -66,8 +66,8 @@ def expressions(
     search = _Search(people, photos, tuple(classes), confidence, spread, seed)
     generator = load_generator("face_gan")
     assert isinstance(generator, FaceGan)
-    used = [ASSETS[name].sha256 for name in ("face_gan", "expression", "expression_fer")]
-    key = key_of({}, "expressions", VERSION, search, used, torch.__version__)
+    digests = [ASSETS[name].sha256 for name in ("face_gan", "expression", "expression_fer")]
+    key = key_of({}, "expressions", VERSION, search, digests, torch.__version__)
     matches = load_or_learn(
         key,
         lambda: search.run(generator),

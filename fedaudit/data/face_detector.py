@@ -43,7 +43,7 @@ class Face:
 
     @property
     def width(self) -> float:
-        """Of the box, in pixels."""
+        """Width of the face's box in pixels."""
         return self.box[2] - self.box[0]
 
 
@@ -60,11 +60,11 @@ def find_faces(
     Raises:
         AssetError: The detector is neither cached nor fetchable.
     """
-    found = torch.cat([_candidates(photo, side, min_score) for side in sides])
-    kept = found[nms(found[:, :4], found[:, 4], _OVERLAP)].tolist()
+    candidates = torch.cat([_candidates(photo, side, min_score) for side in sides])
+    rows = candidates[nms(candidates[:, :4], candidates[:, 4], _OVERLAP)].tolist()
     faces = [
         Face(box=tuple(f[:4]), points=tuple(zip(f[5::2], f[6::2], strict=True)), score=f[4])
-        for f in kept
+        for f in rows
     ]
     return tuple(sorted(faces, key=lambda face: -face.width))
 
@@ -75,19 +75,19 @@ def _candidates(photo: Image.Image, side: int, min_score: float) -> Tensor:
     width, height = (max(1, round(length * scale)) for length in photo.size)
     small = photo.convert("RGB").resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2)
     pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1).flip(0)  # blue comes first
-    padded = torch.zeros(1, 3, _padded(height), _padded(width))
-    padded[0, :, :height, :width] = pixels
+    frame = torch.zeros(1, 3, _pad(height), _pad(width))
+    frame[0, :, :height, :width] = pixels
     with torch.no_grad():
-        maps = _detector()(padded.contiguous(memory_format=torch.channels_last))
-    levels = [_decode(maps[k::3], stride, padded.shape[3]) for k, stride in enumerate(_STRIDES)]
-    found = torch.cat(levels)
-    found = found[found[:, 4] >= min_score]
+        maps = _detector()(frame.contiguous(memory_format=torch.channels_last))
+    levels = [_decode(maps[k::3], stride, frame.shape[3]) for k, stride in enumerate(_STRIDES)]
+    rows = torch.cat(levels)
+    rows = rows[rows[:, 4] >= min_score]
     columns = [0, 1, 2, 3, *range(5, 15)]
-    found[:, columns] *= torch.tensor([photo.width / width, photo.height / height]).repeat(7)
-    return found
+    rows[:, columns] *= torch.tensor([photo.width / width, photo.height / height]).repeat(7)
+    return rows
 
 
-def _padded(length: int) -> int:
+def _pad(length: int) -> int:
     return -(-length // _MULTIPLE) * _MULTIPLE
 
 

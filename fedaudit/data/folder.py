@@ -52,19 +52,19 @@ def folder(*, path: str, size: int = 64, align: bool = False) -> FaceSet:
     people = _people(root)
     files = {f"{p}/{file.name}": file for p, several in people.items() for file in several}
     if align:
-        images, found = aligned_photos(files, size, str(root), open_photo)
-        _check_two_each(files, found)
+        images, alignment = aligned_photos(files, size, str(root), open_photo)
+        _check_two_each(files, alignment)
     else:
-        images, found = to_tensor(list(read_every(files, read_photo).values()), size), None
-    sources = found.sources if found else tuple(files)
+        images, alignment = to_tensor(list(read_every(files, read_photo).values()), size), None
+    sources = alignment.sources if alignment else tuple(files)
     return FaceSet(
         name=Path(path).name,
         images=images,
         people=tuple(source.split("/")[0] for source in sources),
         sources=sources,
         terms="yours; not shown in a report unless you ask for it",
-        notes=found.notes if found else (),
-        left_out=found.left_out if found else (),
+        notes=alignment.notes if alignment else (),
+        left_out=alignment.left_out if alignment else (),
     )
 
 
@@ -95,9 +95,9 @@ def _people(root: Path) -> Mapping[str, list[Path]]:
         raise DataError(f"{root} holds no person folders. {_EXAMPLE}")
     people = {}
     for person in folders:
-        if nested := [p.name for p in sorted(person.iterdir()) if p.is_dir()]:
+        if below := [p.name for p in sorted(person.iterdir()) if p.is_dir()]:
             raise DataError(
-                f"{person} holds the folder {nested[0]!r}, but a person's folder must hold photos "
+                f"{person} holds the folder {below[0]!r}, but a person's folder must hold photos "
                 f"only. Is {root} one level too high? {_EXAMPLE}"
             )
         inside = sorted(person.iterdir())
@@ -127,11 +127,11 @@ def open_photo(file: Path, least: int = 0) -> Image.Image:
     if is_unread_heic(file):
         raise DataError(f"{file} is HEIC. To have it read: {HEIC_EXTRA}; or convert it to JPEG.")
     try:
-        with Image.open(file) as opened:
+        with Image.open(file) as image:
             if least:
-                opened.draft("RGB", (least, least))
-            opened.load()
-            photo = ImageOps.exif_transpose(opened)
+                image.draft("RGB", (least, least))
+            image.load()
+            photo = ImageOps.exif_transpose(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
             f"{file} cannot be read as a photo: {error}. Replace or remove it."

@@ -61,12 +61,12 @@ def pose(images: Tensor) -> Tensor:
     gray = _gray(images)
     structure = _blur(gray, _FINE) - _blur(gray, _COARSE)
     structure = structure / (_blur(structure**2, _LOCAL) + 1e-4).sqrt()
-    mirrored, across = structure.flip(2), _places()
+    mirror_image, across = structure.flip(2), _places()
     reach = int(2 * SIZE * _REACH)  # an axis lies on a pixel or between two
     moves = range(-reach, reach + 1)
     likeness = []
     for move in moves:
-        other = mirrored.roll(move, 2)
+        other = mirror_image.roll(move, 2)
         window = torch.exp(-0.5 * ((across - move / 2 / SIZE) / _WIDTH) ** 2)
         scale = (window * structure**2).sum((1, 2)) * (window * other**2).sum((1, 2))
         likeness.append((window * structure * other).sum((1, 2)) / scale.sqrt().clamp_min(1e-12))
@@ -90,6 +90,6 @@ def _blur(images: Tensor, sigma: float) -> Tensor:
     half = int(3 * sigma)
     kernel = torch.exp(-0.5 * ((torch.arange(2 * half + 1) - half) / sigma) ** 2)
     kernel = kernel / kernel.sum()
-    padded = F.pad(images[:, None], (half,) * 4, mode="reflect")
-    across = F.conv2d(padded, kernel[None, None, None])
+    frame = F.pad(images[:, None], (half,) * 4, mode="reflect")
+    across = F.conv2d(frame, kernel[None, None, None])
     return F.conv2d(across, kernel[None, None, :, None])[:, 0]

@@ -50,7 +50,7 @@ def openpeople(*, size: int = 64) -> FaceSet:
     folder = asset_store.path("openpeople")
     people = [f"p{number:02d}" for number in range(1, PEOPLE + 1)]
     faces = [f"{sheet}/{i + 1}" for sheet, count in SHEETS.items() for i in range(count)]
-    pixels = _kept(f"{size} px", lambda: torch.cat(list(_cut(folder, size))))
+    pixels = _cache(f"{size} px", lambda: torch.cat(list(_cut(folder, size))))
     return FaceSet(
         name="openpeople",
         images=pixels.float().div(255),
@@ -63,16 +63,16 @@ def openpeople(*, size: int = 64) -> FaceSet:
 
 def _cut(folder: Path, size: int) -> Iterator[Tensor]:
     """Faces of each picture in turn, `[n, 3, size, size]` uint8."""
-    points = _kept("points", lambda: torch.tensor(list(_points(folder)))).tolist()
+    points = _cache("points", lambda: torch.tensor(list(_points(folder)))).tolist()
     for file, count in _pictures(folder):
-        with _opened(file) as picture:
+        with _open(file) as picture:
             yield to_pixels([align(picture, points.pop(0), size) for _ in range(count)])
 
 
 def _points(folder: Path) -> Iterator[tuple[Point, ...]]:
     """Five points of each face, picture by picture, in reading order."""
     for file, count in _pictures(folder):
-        with _opened(file) as picture:
+        with _open(file) as picture:
             faces = [f for f in find_faces(picture, _SIDES, _MIN_SCORE) if f.width >= _MIN_WIDTH]
             row = picture.height / 4  # the expressions come four by four
         if len(faces) != count:
@@ -90,7 +90,7 @@ def _pictures(folder: Path) -> Iterator[tuple[Path, int]]:
             yield folder / f"P{number:03d}" / "assets" / f"{sheet}.jpg", count
 
 
-def _opened(file: Path) -> Image.Image:
+def _open(file: Path) -> Image.Image:
     try:
         return Image.open(file)
     except OSError as error:
@@ -99,13 +99,13 @@ def _opened(file: Path) -> Image.Image:
         ) from error
 
 
-def _kept(what: str, make: Callable[[], Tensor]) -> Tensor:
-    """From the user's cache, where detection (20 s) has to be done once."""
+def _cache(what: str, make: Callable[[], Tensor]) -> Tensor:
+    """Tensors from the user's cache: detecting the faces takes 20 s once."""
     key = key_of({}, "openpeople", VERSION, asset_store.digest("openpeople"), what)
     try:
-        kept = load_or_learn(
+        entry = load_or_learn(
             key, lambda: {"it": make()}, None, what=f"openpeople: {what}", valid=("it",)
         )
     except StorageError:
         return make()  # without a cache it takes longer, that is all
-    return kept["it"]
+    return entry["it"]

@@ -46,7 +46,7 @@ def orl(*, size: int = 64, align: bool = False) -> FaceSet:
     for name in names:
         try:
             with Image.open(folder / f"{name}.pgm") as photo:
-                photos.append(_aligned(photo, size) if align else photo.crop(BOX))
+                photos.append(_align(photo, size) if align else photo.crop(BOX))
         except OSError as error:
             raise AssetError(
                 f"the ORL faces in {folder} are incomplete: {error}. Unset FEDAUDIT_ASSET_ORL if "
@@ -72,5 +72,5 @@ def _with_glasses() -> tuple[bool, ...]:
     )
 
 
-def _aligned(photo: Image.Image, size: int) -> Image.Image:
+def _align(photo: Image.Image, size: int) -> Image.Image:
     return align_photo(photo, find_faces(photo, _SIDES)[0].points, size)

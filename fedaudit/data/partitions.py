@@ -53,7 +53,7 @@ def deal(
     if federation.partition == "dirichlet":
         place = _dirichlet(faces, train, federation)
     else:
-        place = _ordered(faces, train, federation)
+        place = _order(faces, train, federation)
     dealt = tuple(_people(train, place, c, clients) for c in range(clients))
     photos = tuple(
         tuple(i for p in mine for i in train[p] if place[i] == c) for c, mine in enumerate(dealt)
@@ -67,8 +67,8 @@ def _people(
     """Who has a photo at `client`, from the client's own part of the list of people on."""
     people = list(train)
     start = len(people) * client // clients
-    turned = people[start:] + people[:start]
-    return tuple(p for p in turned if any(place[i] == client for i in train[p]))
+    rotation = people[start:] + people[:start]
+    return tuple(p for p in rotation if any(place[i] == client for i in train[p]))
 
 
 def _dirichlet(
@@ -104,8 +104,8 @@ def _dirichlet(
         logs = np.log(draw.standard_gamma(alpha + 1, clients)) + uniform / alpha
         ends = np.exp(logs - logs.max()).cumsum()
         points = (np.arange(len(photos)) + draw.random()) / len(photos)
-        chosen = np.searchsorted(ends / ends[-1], points, side="right").clip(max=clients - 1)
-        place |= dict(zip(draw.permutation(photos).tolist(), chosen.tolist(), strict=True))
+        owners = np.searchsorted(ends / ends[-1], points, side="right").clip(max=clients - 1)
+        place |= dict(zip(draw.permutation(photos).tolist(), owners.tolist(), strict=True))
     having = Counter(place.values())
     for client in set(range(clients)) - set(having):
         richest, _ = having.most_common(1)[0]
@@ -122,7 +122,7 @@ def _by_class(train: Mapping[str, Sequence[int]]) -> Mapping[str, Sequence[int]]
     return groups
 
 
-def _ordered(
+def _order(
     faces: FaceSet, train: Mapping[str, Sequence[int]], federation: Federation
 ) -> dict[int, int]:
     """The client of each photo: each person's photos in order of light or pose, cut in parts."""

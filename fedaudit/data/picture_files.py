@@ -83,15 +83,15 @@ def read_pictures(path: Path, size: int, split: str) -> LabeledPictures:
 def _of_arrays(file: Path, size: int, split: str) -> LabeledPictures:
     """MedMNIST's layout: `train_images [N, H, W(, C)]` and `train_labels [N, 1 or more]`."""
     try:
-        with np.load(file, allow_pickle=False) as kept:
-            names = set(kept.files)
+        with np.load(file, allow_pickle=False) as archive:
+            names = set(archive.files)
             prefix = f"{split}_" if f"{split}_images" in names else ""
             if not {f"{prefix}images", f"{prefix}labels"} <= names:
                 raise DataError(
                     f"{file} holds {', '.join(sorted(names)[:6])}, and needed are {split}_images "
                     f"and {split}_labels, as MedMNIST has them."
                 )
-            images, labels = kept[f"{prefix}images"], kept[f"{prefix}labels"]
+            images, labels = archive[f"{prefix}images"], archive[f"{prefix}labels"]
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(
             f"{file} cannot be read as an archive of arrays: {error}. Objects in it are never "
@@ -103,8 +103,8 @@ def _of_arrays(file: Path, size: int, split: str) -> LabeledPictures:
         notes = (
             f"Of {table.shape[1]} findings an image may have, its class is the first that it has.",
         )
-        found = (str(int(row.argmax())) if row.any() else "none" for row in table != 0)
-        return LabeledPictures(tuple(found), _loader(images, size, file), notes=notes)
+        labels_of_rows = (str(int(row.argmax())) if row.any() else "none" for row in table != 0)
+        return LabeledPictures(tuple(labels_of_rows), _loader(images, size, file), notes=notes)
     classes = tuple(str(label) for label in table[:, 0].tolist())
     return LabeledPictures(classes, _loader(images, size, file))
 
@@ -117,8 +117,8 @@ def _of_cifar(folder: Path, size: int, split: str) -> LabeledPictures:
     else:
         tests = [folder / "test_batch"]
         files = sorted(folder.glob("data_batch_*")) if split == "train" else tests
-    batches = [_unpickled(file) for file in files]
-    meta = _unpickled(folder / ("meta" if hundred else "batches.meta"))
+    batches = [_unpickle(file) for file in files]
+    meta = _unpickle(folder / ("meta" if hundred else "batches.meta"))
     names = [_text(name) for name in meta["fine_label_names" if hundred else "label_names"]]
     labels = [k for batch in batches for k in batch["fine_labels" if hundred else "labels"]]
     rows = np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, 32, 32)
@@ -126,14 +126,14 @@ def _of_cifar(folder: Path, size: int, split: str) -> LabeledPictures:
     return LabeledPictures(tuple(names[k] for k in labels), load, research=True)
 
 
-def _unpickled(file: Path) -> dict[str, Any]:
+def _unpickle(file: Path) -> dict[str, Any]:
     try:
-        kept = read_array_pickle(file)
+        table = read_array_pickle(file)
     except (AssetError, OSError) as error:
         raise DataError(
             f"{file} cannot be read as a batch of CIFAR: {error} Unpack the set anew."
         ) from error
-    return {_text(key): value for key, value in kept.items()}
+    return {_text(key): value for key, value in table.items()}
 
 
 def _text(value: object) -> str:
@@ -154,13 +154,13 @@ def _of_idx(folder: Path, size: int, split: str) -> LabeledPictures:
 def _bytes_of(folder: Path, name: str, header: int) -> tuple[bytes, NDArray[np.uint8]]:
     file = folder / name
     try:
-        raw = file.read_bytes() if file.exists() else gzip.decompress(_zipped(file).read_bytes())
+        raw = file.read_bytes() if file.exists() else gzip.decompress(_archive(file).read_bytes())
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error}. Unpack the set anew.") from error
     return raw[:header], np.frombuffer(raw, np.uint8, offset=header)
 
 
-def _zipped(file: Path) -> Path:
+def _archive(file: Path) -> Path:
     return file.with_name(f"{file.name}.gz")
 
 
@@ -169,29 +169,29 @@ def _of_folders(folder: Path, size: int) -> LabeledPictures:
     files = dict(_images_below(folder))
     if not files:
         raise DataError(f"{folder} holds no images. `path` is {LAYOUTS}.")
-    nested = {name: place for name, place in files.items() if "/" in name}
-    flat = not nested
-    chosen = files if flat else nested
-    sources = list(chosen)
+    in_folders = {name: place for name, place in files.items() if "/" in name}
+    flat = not in_folders
+    places = files if flat else in_folders
+    sources = list(places)
 
     def load(numbers: Sequence[int]) -> Tensor:
-        wanted = {sources[k]: chosen[sources[k]] for k in numbers}
-        return to_tensor(list(read_every(wanted, small).values()), size)
+        subset = {sources[k]: places[sources[k]] for k in numbers}
+        return to_tensor(list(read_every(subset, small).values()), size)
 
     def small(file: Path) -> Image.Image:
         return square(open_photo(file)).resize((size, size), Image.Resampling.BICUBIC)
 
     classes = tuple("image" if flat else name.partition("/")[0] for name in sources)
     notes: tuple[str, ...] = ()
-    if loose := len(files) - len(chosen):
+    if loose := len(files) - len(places):
         notes = (f"{loose} images lie beside the classes' folders and are left out.",)
     return LabeledPictures(classes, load, notes=notes, sources=tuple(sources))
 
 
 def _images_below(folder: Path) -> Iterator[tuple[str, Path]]:
     for file in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-        if file.suffix.lower() in SUFFIXES | FOREIGN and not hidden and file.is_file():
+        is_hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+        if file.suffix.lower() in SUFFIXES | FOREIGN and not is_hidden and file.is_file():
             yield file.relative_to(folder).as_posix(), file
 
 
@@ -206,19 +206,19 @@ def _loader(pixels: NDArray[Any], size: int, file: Path) -> Callable[[Sequence[i
     white = float(np.iinfo(pixels.dtype).max) if pixels.dtype.kind in "ui" else 1.0
 
     def load(numbers: Sequence[int]) -> Tensor:
-        chosen = pixels[list(numbers)][..., :3].astype(np.float32) / white
-        if not ((chosen >= 0) & (chosen <= 1)).all():
+        values = pixels[list(numbers)][..., :3].astype(np.float32) / white
+        if not ((values >= 0) & (values <= 1)).all():
             raise DataError(
                 f"{file}: its images hold values outside [0, 1] that are no whole numbers of 8 or "
                 "16 bits. Scale them to [0, 1]."
             )
-        images = torch.from_numpy(chosen).permute(0, 3, 1, 2).expand(-1, 3, -1, -1)
-        return torch.cat([resize(part, size) for part in torch.split(_squared(images), _PART)])
+        images = torch.from_numpy(values).permute(0, 3, 1, 2).expand(-1, 3, -1, -1)
+        return torch.cat([resize(part, size) for part in torch.split(_square(images), _PART)])
 
     return load
 
 
-def _squared(images: Tensor) -> Tensor:
+def _square(images: Tensor) -> Tensor:
     height, width = images.shape[-2:]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

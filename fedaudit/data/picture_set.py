@@ -43,11 +43,11 @@ def pictures(*, path: str, size: int = 64, images: int = 400, split: str = "trai
         DataError: Nothing of a known layout is there, images cannot be read, or no class has two.
     """
     place = Path(path).expanduser()
-    found = read_pictures(place, size, split)
+    source = read_pictures(place, size, split)
     terms = "yours; not shown in a report unless you ask for it"
-    if found.research:
+    if source.research:
         terms = "a public research set; cite its authors"
-    return labeled_set(place.stem, found, images, terms)
+    return labeled_set(place.stem, source, images, terms)
 
 
 def mnist_5k(*, size: int = 28, images: int = 400) -> FaceSet:
@@ -67,8 +67,8 @@ def mnist_5k(*, size: int = 28, images: int = 400) -> FaceSet:
         return resize(pixels[list(numbers)].expand(-1, 3, -1, -1), size)
 
     classes = tuple(map(str, table[:, 784].tolist()))
-    found = LabeledPictures(classes, load, research=True)
-    return labeled_set("mnist_5k", found, images, ASSETS["mnist_5k"].terms)
+    source = LabeledPictures(classes, load, research=True)
+    return labeled_set("mnist_5k", source, images, ASSETS["mnist_5k"].terms)
 
 
 def labeled_set(name: str, found: LabeledPictures, most: int, terms: str) -> FaceSet:
@@ -79,35 +79,35 @@ def labeled_set(name: str, found: LabeledPictures, most: int, terms: str) -> Fac
     """
     if most < LEAST:
         raise DataError(f"images = {most} are too few: a class needs at least {LEAST}.")
-    chosen = _evenly(found.classes, most)
-    pixels = found.load(chosen)
+    choice = _evenly(found.classes, most)
+    pixels = found.load(choice)
     depth = (pixels * 255).round().to(torch.uint8).numpy()
     marks = [hashlib.sha256(image.tobytes()).hexdigest() for image in depth]
     first = {mark: k for k, mark in reversed(list(enumerate(marks)))}  # one of each that is twice
-    order = sorted(first.values(), key=lambda k: (found.classes[chosen[k]], marks[k]))
-    labels = [found.classes[chosen[k]] for k in order]
+    order = sorted(first.values(), key=lambda k: (found.classes[choice[k]], marks[k]))
+    labels = [found.classes[choice[k]] for k in order]
     counts = Counter(labels)
     alone = sorted(label for label, n in counts.items() if n < LEAST)
-    kept = [k for k, label in zip(order, labels, strict=True) if label not in alone]
-    if not kept:
+    rest = [k for k, label in zip(order, labels, strict=True) if label not in alone]
+    if not rest:
         raise DataError(
             f"{name}: no class has two different images, and a copy of an image is told from other "
             f"images of its class ({len(labels)} images, {len(counts)} classes). Add images, or "
             "put them all into one folder, as one class."
         )
-    numbers = [chosen[k] for k in kept]
+    numbers = [choice[k] for k in rest]
     classes = tuple(found.classes[n] for n in numbers)
-    names = _numbered(classes)
+    names = _number(classes)
     return FaceSet(
         name=name,
-        images=pixels[kept],
+        images=pixels[rest],
         people=names,
         sources=tuple(found.sources[n] if found.sources else f"number {n}" for n in numbers),
         terms=terms,
         public=found.research,
         has_identities=False,
         classes=classes,
-        notes=(*found.notes, *_left_out(len(chosen) - len(order), alone)),
+        notes=(*found.notes, *_left_out(len(choice) - len(order), alone)),
     )
 
 
@@ -123,7 +123,7 @@ def _left_out(twins: int, alone: Sequence[str]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _numbered(classes: Sequence[str]) -> tuple[str, ...]:
+def _number(classes: Sequence[str]) -> tuple[str, ...]:
     seen: Counter[str] = Counter()
     names = []
     for label in classes:
@@ -137,10 +137,10 @@ def _evenly(classes: Sequence[str], most: int) -> list[int]:
     of_class: dict[str, list[int]] = {}
     for number, label in enumerate(classes):
         of_class.setdefault(label, []).append(number)
-    left, taken = most, []
+    left, choice = most, []
     for rest, numbers in enumerate(sorted(of_class.values(), key=len)):
         share = min(len(numbers), left // (len(of_class) - rest))
         step = len(numbers) / share if share else 0
-        taken += [numbers[int(k * step)] for k in range(share)]
+        choice += [numbers[int(k * step)] for k in range(share)]
         left -= share
-    return sorted(taken)
+    return sorted(choice)

@@ -53,13 +53,13 @@ def hide_names(faces: FaceSet, key: bytes) -> FaceSet:
 
     The order of people decides who is whose client, and names were sorted to make it.
     """
-    hidden = [pseudonym(name, key) for name in faces.people]
-    order = sorted(range(len(hidden)), key=lambda k: (hidden[k], k))
+    names = [pseudonym(name, key) for name in faces.people]
+    order = sorted(range(len(names)), key=lambda k: (names[k], k))
     return replace(
         faces,
         images=faces.images[order],
-        people=tuple(hidden[k] for k in order),
-        sources=tuple(f"{hidden[k]}/{number}" for number, k in enumerate(order)),
+        people=tuple(names[k] for k in order),
+        sources=tuple(f"{names[k]}/{number}" for number, k in enumerate(order)),
         expressions=tuple(faces.expressions[k] for k in order if faces.expressions),
         attributes=tuple((name, tuple(has[k] for k in order)) for name, has in faces.attributes),
         left_out=tuple((pseudonym(s.split("/")[0], key), why) for s, why in faces.left_out),

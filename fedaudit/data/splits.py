@@ -59,8 +59,8 @@ def split(faces: FaceSet, federation: Federation) -> Split:
     order = [order[i] for i in shuffle]
     held_out = federation.held_out if faces.has_identities else 0
     if faces.classes:
-        order, held_out = _halved(order)
-    trained = _training_people(order[: max(0, len(order) - held_out)], faces, federation)
+        order, held_out = _halve(order)
+    trainees = _training_people(order[: max(0, len(order) - held_out)], faces, federation)
     keep = federation.photos if faces.has_identities else 1
     poor = [person for person, mine in photos.items() if len(mine) <= keep]
     if faces.has_identities and poor:
@@ -70,7 +70,7 @@ def split(faces: FaceSet, federation: Federation) -> Split:
             "the gallery. Lower [federation] photos, or add photos."
         )
     gallery = {p: tuple(photos[p][keep:]) for p in order} if faces.has_identities else {}
-    train = {person: tuple(photos[person][:keep]) for person in trained}
+    train = {person: tuple(photos[person][:keep]) for person in trainees}
     clients, dealt = deal(faces, train, federation)
     return Split(
         clients=clients,
@@ -81,8 +81,8 @@ def split(faces: FaceSet, federation: Federation) -> Split:
     )
 
 
-def _halved(order: list[str]) -> tuple[list[str], int]:
-    """Pictures, those that may train before those that never do, and how many these are.
+def _halve(order: list[str]) -> tuple[list[str], int]:
+    """Pictures in an order with those that may train first, and how many never train.
 
     Half of each class never trains, so that no class is without.
     """
@@ -135,14 +135,14 @@ def _training_people(candidates: list[str], faces: FaceSet, federation: Federati
     )
     if not candidates or (alone and len(candidates) < clients):
         raise DataError(f"{there} for {clients} clients. Lower [federation] clients or {advice}")
-    needed = identities * clients if alone else identities
-    if needed > len(candidates):
+    count = identities * clients if alone else identities
+    if count > len(candidates):
         each = f"{identities} at each of {clients} clients" if alone else f"{identities} {unit}"
         raise DataError(
             f"{there}, too few for {each}. Lower [federation] identities{', clients' * alone} or "
             f"{advice}"
         )
-    return candidates[: needed or len(candidates)]
+    return candidates[: count or len(candidates)]
 
 
 def require_one_client_each(method: str, split: Split) -> None:

@@ -113,17 +113,17 @@ def _most_photographed(
             f"{name} with people = {count} and photos = {photos} leaves no one with two photos. "
             "Ask for at least one person and two photos."
         )
-    ranked = [person for person, _ in sorted(counts, key=lambda c: (-c[1], c[0]))[:count]]
-    places: dict[str, list[int]] = {person: [] for person in ranked}
+    ranking = [person for person, _ in sorted(counts, key=lambda c: (-c[1], c[0]))[:count]]
+    places: dict[str, list[int]] = {person: [] for person in ranking}
     for i, person in enumerate(people):
         if person in places and len(places[person]) < photos:
             places[person].append(i)
-    chosen = [i for person in ranked for i in places[person]]
+    choice = [i for person in ranking for i in places[person]]
     return FaceSet(
         name=name,
-        images=to_tensor([_center(data[i][0], face) for i in chosen], size),
-        people=tuple(people[i] for i in chosen),
-        sources=tuple(sources[i] for i in chosen),
+        images=to_tensor([_center(data[i][0], face) for i in choice], size),
+        people=tuple(people[i] for i in choice),
+        sources=tuple(sources[i] for i in choice),
         terms=terms,
         public=True,
     )

@@ -30,13 +30,13 @@ def unpack(asset: Asset, archive: Path, folder: Path) -> None:
     """
     try:
         with _open_archive(archive) as (names, read):
-            needed = [name for name in names if _is_needed(asset, name)]
-            if len(needed) != asset.count:
+            members = [name for name in names if _is_needed(asset, name)]
+            if len(members) != asset.count:
                 raise AssetError(
-                    f"{archive.name} holds {len(needed)} of the {asset.count} files that asset "
+                    f"{archive.name} holds {len(members)} of the {asset.count} files that asset "
                     f"{asset.name!r} needs; its layout is not the expected one."
                 )
-            for name in needed:
+            for name in members:
                 target = folder / name.removeprefix(asset.prefix)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 _copy(read(name), target)
@@ -64,14 +64,14 @@ def _is_needed(asset: Asset, name: str) -> bool:
 def _open_archive(archive: Path) -> Iterator[tuple[list[str], Callable[[str], IO[bytes]]]]:
     """The member names of an archive, and what opens one of them."""
     if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as zipped:
-            yield [i.filename for i in zipped.infolist() if not i.is_dir()], zipped.open
+        with zipfile.ZipFile(archive) as container:
+            yield [i.filename for i in container.infolist() if not i.is_dir()], container.open
         return
-    with tarfile.open(archive) as tarred:
-        members = {member.name: member for member in tarred.getmembers() if not member.isdir()}
+    with tarfile.open(archive) as tar:
+        members = {member.name: member for member in tar.getmembers() if not member.isdir()}
 
         def read(name: str) -> IO[bytes]:
-            content = tarred.extractfile(members[name]) if members[name].isfile() else None
+            content = tar.extractfile(members[name]) if members[name].isfile() else None
             if content is None:
                 raise AssetError(f"member {name!r} of the archive is a link or device: refused.")
             return content

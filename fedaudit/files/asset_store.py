@@ -59,7 +59,7 @@ def path(name: str, *, say: Say | None = None) -> Path:
     asset = find(name)
     if own := os.environ.get(asset.variable):
         return _own(asset, Path(own), say)
-    if _cached(asset, thorough=True) is not State.PRESENT:
+    if _check_cache(asset, thorough=True) is not State.PRESENT:
         _fetch(asset, say)
     return _entry(asset)
 
@@ -74,8 +74,8 @@ def digest(name: str) -> str | None:
     try:
         if own := os.environ.get(asset.variable):
             return _digest_of(_own(asset, Path(own), None))
-        listed = json.loads((_home(asset) / "manifest.json").read_text())["files"]
-        return _list_digest({member: facts["sha256"] for member, facts in listed.items()})
+        members = json.loads((_home(asset) / "manifest.json").read_text())["files"]
+        return _list_digest({member: facts["sha256"] for member, facts in members.items()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, AssetError):
         return None
 
@@ -101,7 +101,7 @@ def state(name: str, *, thorough: bool = False) -> State:
     asset = find(name)
     if own := os.environ.get(asset.variable):
         return State.YOURS if Path(own).exists() else State.MISSING
-    return _cached(asset, thorough=thorough)
+    return _check_cache(asset, thorough=thorough)
 
 
 # --- the cache: HOME/manifest.json and HOME/files/… ----------------------------------------------
@@ -115,26 +115,26 @@ def _entry(asset: Asset) -> Path:
     return _home(asset) / "files" / asset.entry
 
 
-def _cached(asset: Asset, *, thorough: bool = False) -> State:
+def _check_cache(asset: Asset, *, thorough: bool = False) -> State:
     home = _home(asset)
     if not home.exists():
         return State.MISSING
     try:
-        listed = json.loads((home / "manifest.json").read_text())["files"]
+        members = json.loads((home / "manifest.json").read_text())["files"]
         hashes = {}
-        for member, facts in listed.items():
-            kept = (file := home / "files" / member).stat()
-            if kept.st_size != facts["size"]:
+        for member, facts in members.items():
+            status = (file := home / "files" / member).stat()
+            if status.st_size != facts["size"]:
                 return State.DAMAGED
             if thorough:
-                hashes[member] = _hash(file, kept.st_size, kept.st_mtime_ns, kept.st_ctime_ns)
+                hashes[member] = _hash(file, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
                 if hashes[member] != facts["sha256"]:
                     return State.DAMAGED
         if hashes and not _is_pinned(asset, hashes):
             return State.DAMAGED
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return State.DAMAGED
-    return State.PRESENT if listed else State.DAMAGED
+    return State.PRESENT if members else State.DAMAGED
 
 
 def _is_pinned(asset: Asset, hashes: Mapping[str, str]) -> bool:
@@ -173,14 +173,14 @@ def digest_of_tensors(file: Path, *state: int) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _hash(file: Path, size: int, modified: int, changed: int) -> str:
+def _hash(file: Path, size: int, mtime: int, ctime: int) -> str:
     """SHA-256 of a file, computed once a process while size and times stay the same."""
-    del size, modified, changed
+    del size, mtime, ctime
     return asset_sources.sha256(file)
 
 
 def _own(asset: Asset, own: Path, say: Say | None) -> Path:
-    """What the user's variable names: the pinned archive, or the asset as it is when unpacked."""
+    """The user's own copy of an asset, named by its environment variable: archive or unpacked."""
     if not own.exists():
         raise AssetError(
             f"{asset.variable} names {own}, which does not exist. Correct it, or unset it to have "
@@ -189,7 +189,7 @@ def _own(asset: Asset, own: Path, say: Say | None) -> Path:
     if own.is_file() and is_archive(own):
         # A torch checkpoint is a zip file as well, but only the pinned archive is unpacked.
         if asset_sources.sha256(own) == asset.sha256:
-            if _cached(asset) is not State.PRESENT:
+            if _check_cache(asset) is not State.PRESENT:
                 _install(asset, own)
                 _report(say, f"unpacked {asset.name} from {own.name}")
             return _entry(asset)
@@ -214,7 +214,7 @@ def _fetch(asset: Asset, say: Say | None) -> None:
             raise _refusal(asset, archive, "do not use that file, and tell the maintainers")
         # What shares the archive is unpacked along, rather than downloaded a second time.
         others = [a for a in ASSETS.values() if a.sha256 == asset.sha256]
-        others = [a for a in others if a is not asset and _cached(a) is not State.PRESENT]
+        others = [a for a in others if a is not asset and _check_cache(a) is not State.PRESENT]
         for each in (asset, *others):
             _install(each, archive)
     names = ", ".join(a.name for a in (asset, *others))
@@ -246,13 +246,15 @@ def _install(asset: Asset, archive: Path) -> None:
         }
         manifest = {"asset": asset.name, "archive": asset.sha256, "files": facts}
         (home / "manifest.json").write_text(json.dumps(manifest, indent=1))
-        if (final := _home(asset)).exists() and _cached(asset, thorough=True) is not State.PRESENT:
+        if (final := _home(asset)).exists() and _check_cache(
+            asset, thorough=True
+        ) is not State.PRESENT:
             os.replace(final, folder / "damaged")
         try:
             os.replace(home, final)
         except OSError:
             # Another process was faster; its copy is as good as ours if it is whole.
-            if _cached(asset) is not State.PRESENT:
+            if _check_cache(asset) is not State.PRESENT:
                 raise
 
 

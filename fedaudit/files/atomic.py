@@ -48,8 +48,8 @@ def storage_errors(path: Path | str | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if known := storage_error(error, path):
-            raise known from error
+        if failure := storage_error(error, path):
+            raise failure from error
         raise
 
 

@@ -44,7 +44,7 @@ def digest_of(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Kept:
-    """A file of the cache.
+    """An entry of the user's cache.
 
     Attributes:
         key: Its name.
@@ -71,19 +71,19 @@ def learned_dir() -> Path:
 def kept() -> tuple[Kept, ...]:
     """What the user's cache folder holds of learned tensors, the newest last."""
     files = [(file, file.stat()) for file in learned_dir().glob("*.safetensors") if file.is_file()]
-    ordered = sorted(files, key=lambda each: (each[1].st_mtime, each[0].name))
-    return tuple(_kept(file, facts.st_size, facts.st_mtime) for file, facts in ordered)
+    by_age = sorted(files, key=lambda each: (each[1].st_mtime, each[0].name))
+    return tuple(_entry(file, facts.st_size, facts.st_mtime) for file, facts in by_age)
 
 
-def _kept(file: Path, size: int, time: float) -> Kept:
+def _entry(file: Path, size: int, time: float) -> Kept:
     try:
-        with safe_open(file, framework="pt") as opened:
-            about = opened.metadata() or {}
+        with safe_open(file, framework="pt") as header:
+            about = header.metadata() or {}
     except (OSError, SafetensorError):
         about = {"what": "damaged"}
-    made = datetime.fromtimestamp(time, UTC).date().isoformat()
+    date = datetime.fromtimestamp(time, UTC).date().isoformat()
     what, photos = about.get("what", "unknown"), about.get("photos", "")
-    return Kept(file.stem, file, size, what, photos, made)
+    return Kept(file.stem, file, size, what, photos, date)
 
 
 def load_or_learn(
@@ -115,12 +115,12 @@ def load_or_learn(
     if file.exists():
         try:
             # Cloned, for memory that is aligned as if it had just been learned.
-            stored = {name: value.clone() for name, value in read_tensors(file)[0].items()}
+            entry = {name: value.clone() for name, value in read_tensors(file)[0].items()}
         except (OSError, RunFolderError):  # a damaged file is replaced
-            stored = {}
-        if stored and set(valid) <= set(stored):
-            return stored
-    learned = {name: value.contiguous() for name, value in learn().items()}
+            entry = {}
+        if entry and set(valid) <= set(entry):
+            return entry
+    tensors = {name: value.contiguous() for name, value in learn().items()}
     try:
         home.mkdir(parents=True, exist_ok=True)
         about = {
@@ -128,7 +128,7 @@ def load_or_learn(
             "photos": str(Path(photos).expanduser().absolute()) if photos else "",
         }
         write_atomically(
-            file, save(learned, about)
+            file, save(tensors, about)
         )  # workers may learn the same thing at the same time
     except (OSError, StorageError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
@@ -136,4 +136,4 @@ def load_or_learn(
             f"cannot keep what was learned in {home}: {getattr(cause, 'strerror', error)}. Make "
             'room, or set the attack\'s cache to another folder, or to "off".'
         ) from error
-    return learned
+    return tensors

@@ -240,7 +240,7 @@ def holding(folder: Path) -> Iterator[Leases]:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Be the only one who works in a folder; who comes meanwhile waits until the block ends.
+    """Be the only one who works in a folder; others wait until the block ends.
 
     Raises:
         RunFolderError: Another process works in it.

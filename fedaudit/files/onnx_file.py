@@ -97,7 +97,7 @@ def _setting(attribute: Fields) -> tuple[str, Any]:
     if 2 in attribute:
         return name, struct.unpack("<f", attribute[2][0])[0]
     if 3 in attribute:
-        return name, _signed(attribute[3][0])
+        return name, _sign(attribute[3][0])
     if 4 in attribute:
         return name, _text(attribute[4][0])
     if 5 in attribute:
@@ -130,10 +130,10 @@ def _fields(message: bytes | memoryview) -> dict[int, list[Any]]:
 
 def _whole_numbers(values: list[Any]) -> list[int]:
     """A repeated field of integers, packed or not."""
-    return [_signed(n) for value in values for n in _unpacked(value)]
+    return [_sign(n) for value in values for n in _unpack(value)]
 
 
-def _unpacked(value: int | memoryview) -> Iterator[int]:
+def _unpack(value: int | memoryview) -> Iterator[int]:
     if isinstance(value, int):
         yield value
         return
@@ -143,7 +143,7 @@ def _unpacked(value: int | memoryview) -> Iterator[int]:
         yield number
 
 
-def _signed(number: int) -> int:
+def _sign(number: int) -> int:
     return number - 2**64 if number >= 2**63 else number
 
 

@@ -32,7 +32,7 @@ def read_bytes(path: Path, largest: int = LARGEST_TEXT) -> bytes:
         FileNotFoundError: There is none.
         RunFolderError: It is a link, a folder, a pipe or a device, too large, or not readable.
     """
-    with _opened(path, largest) as file:
+    with _open(path, largest) as file:
         return b"".join(iter(lambda: file.read(_CHUNK), b""))
 
 
@@ -76,14 +76,14 @@ def tensors_in(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str,
 def sha256(path: Path) -> str:
     """SHA-256 of a regular file, in hexadecimal; it raises as `read_bytes` does."""
     digest = hashlib.sha256()
-    with _opened(path, LARGEST) as file:
+    with _open(path, LARGEST) as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
 
 
 @contextmanager
-def _opened(path: Path, largest: int) -> Iterator[FileIO]:
+def _open(path: Path, largest: int) -> Iterator[FileIO]:
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     flags |= getattr(os, "O_BINARY", 0)
     try:

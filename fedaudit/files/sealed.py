@@ -29,8 +29,8 @@ def seal(content: bytes, recipients: Sequence[str]) -> bytes:
         ConfigError: A key is none.
     """
     keys = [_recipient(text) for text in recipients]
-    sealed: bytes = _pyrage().encrypt(content, keys)
-    return sealed
+    ciphertext: bytes = _pyrage().encrypt(content, keys)
+    return ciphertext
 
 
 def unseal(path: Path, identity: Path, largest: int = regular_file.LARGEST) -> bytes:
@@ -49,13 +49,13 @@ def unseal(path: Path, identity: Path, largest: int = regular_file.LARGEST) -> b
     keys = _identities(identity)
     content = regular_file.read_bytes(path, largest)
     try:
-        opened: bytes = _pyrage().decrypt(content, keys)
+        plaintext: bytes = _pyrage().decrypt(content, keys)
     except _pyrage().DecryptError as error:
         raise RunFolderError(
             f"{str(path)!r} cannot be opened with {str(identity)!r}: it is sealed for another key, "
             "or was altered. `fedaudit verify` says which files were altered."
         ) from error
-    return opened
+    return plaintext
 
 
 def check_recipients(recipients: Sequence[str]) -> None:
@@ -77,9 +77,9 @@ def make_identity(path: Path) -> str:
     """
     if path.exists() or path.is_symlink():
         raise ConfigError(f"{str(path)!r} exists, and a key is not overwritten. Choose another.")
-    made = _pyrage().x25519.Identity.generate()
-    public = str(made.to_public())
-    write_atomically(path, f"# public key: {public}\n{made}\n".encode())
+    identity = _pyrage().x25519.Identity.generate()
+    public = str(identity.to_public())
+    write_atomically(path, f"# public key: {public}\n{identity}\n".encode())
     return public
 
 
@@ -104,12 +104,12 @@ def _identities(path: Path) -> list[Any]:
             return [kinds.ssh.Identity.from_buffer(content)]
         lines = [line.strip() for line in content.decode().splitlines()]
         keys = [line for line in lines if line and not line.startswith("#")]
-        found = [kinds.x25519.Identity.from_str(line) for line in keys]
+        identities = [kinds.x25519.Identity.from_str(line) for line in keys]
     except (OSError, RunFolderError, ValueError, kinds.IdentityError) as error:
         raise _no_identity(path) from error
-    if not found:
+    if not identities:
         raise _no_identity(path)
-    return found
+    return identities
 
 
 def _no_identity(path: Path) -> ConfigError:

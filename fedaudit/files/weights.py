@@ -31,10 +31,10 @@ def read_weights(manifest: Path) -> dict[str, Tensor]:
             start = 0
             for entry in group["weights"]:
                 scheme = entry.get("quantization")
-                stored = np.dtype(scheme["dtype"] if scheme else "<f4")
+                dtype = np.dtype(scheme["dtype"] if scheme else "<f4")
                 count = prod(entry["shape"])
-                values = np.frombuffer(data, stored, count, start).astype(np.float32)
-                start += count * stored.itemsize
+                values = np.frombuffer(data, dtype, count, start).astype(np.float32)
+                start += count * dtype.itemsize
                 if scheme:
                     values = values * np.float32(scheme["scale"]) + np.float32(scheme["min"])
                 weights[entry["name"]] = torch.from_numpy(values.reshape(entry["shape"]))
@@ -90,15 +90,15 @@ class _ArrayUnpickler(pickle.Unpickler):
     """Builds NumPy arrays and plain containers, and calls nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        allowed = {
+        classes = {
             ("numpy", "ndarray"): np.ndarray,
             ("numpy", "dtype"): np.dtype,
             ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
             ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
         }
-        if (module, name) not in allowed:
+        if (module, name) not in classes:
             raise pickle.UnpicklingError(f"it wants to import {module}.{name}")
-        return allowed[module, name]
+        return classes[module, name]
 
 
 def _reconstruct(kind: object, shape: tuple[int, ...], code: bytes) -> np.ndarray:

@@ -105,19 +105,19 @@ class Trainer:
     def reconstruct(self, photos: Tensor) -> Tensor:
         """The photos as the kept generator draws them from their latents; `[N, 3, S, S]`."""
         with torch.no_grad():
-            return self._drawn(self.average, self.encoder(photos)[0])
+            return self._draw(self.average, self.encoder(photos)[0])
 
     def sample(self, count: int, seed: int = 0) -> Tensor:
         """Faces that the kept generator draws from random latents; `[count, 3, S, S]`."""
         noise = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            return self._drawn(self.average, self.average.latents.draw(count, noise))
+            return self._draw(self.average, self.average.latents.draw(count, noise))
 
     def judge(self) -> float:
         """Mean PSNR in dB of encoded photos, of those kept apart where there are any."""
         photos = self.photos.held_out if len(self.photos.held_out) else self.photos.train[:64]
-        drawn = torch.cat([self.reconstruct(part) for part in torch.split(photos, 64)])
-        return float(PSNR()(drawn, photos).mean())
+        images = torch.cat([self.reconstruct(part) for part in torch.split(photos, 64)])
+        return float(PSNR()(images, photos).mean())
 
     def manifest(self, seconds: float) -> Manifest:
         """The manifest of the generator as it is, after so many CPU seconds."""
@@ -172,7 +172,7 @@ class Trainer:
     def _modules(self) -> dict[str, nn.Module]:
         return {"decoder": self.decoder, "average": self.average, "encoder": self.encoder}
 
-    def _drawn(self, generator: FaceGan, z: Tensor) -> Tensor:
+    def _draw(self, generator: FaceGan, z: Tensor) -> Tensor:
         side = self.settings.size
         images = cropped(generator(z), generator.crop)
         if images.shape[-1] == side:
@@ -185,11 +185,11 @@ class Trainer:
         """The encoder learns to find the latents of faces that the start draws."""
         z = self.decoder.latents.draw(self.settings.batch, self.noise)
         with torch.no_grad():
-            photos = self._drawn(self.decoder, z)
+            photos = self._draw(self.decoder, z)
             if float(torch.rand((), generator=self.noise)) < 0.5:  # gray photos are to be met too
                 photos = photos.mean(1, keepdim=True).expand(-1, 3, -1, -1)
         mean, logvar = self.encoder(photos)
-        error = difference(self._drawn(self.decoder, mean), photos)
+        error = difference(self._draw(self.decoder, mean), photos)
         spread = (logvar + 4).square().mean()
         self._move(F.mse_loss(mean, z) + 3 * error + 1e-3 * spread, "encoder")
         return float(error.detach())
@@ -197,12 +197,12 @@ class Trainer:
     def _train(self) -> float:
         """Encoder and decoder learn to draw the photos."""
         train, batch = self.photos.train, self.settings.batch
-        chosen = train[torch.randint(len(train), (batch,), generator=self.noise)]
-        mirrored = torch.rand(batch, generator=self.noise) < 0.5
-        photos = torch.where(mirrored.view(-1, 1, 1, 1), chosen.flip(3), chosen)
+        batch_photos = train[torch.randint(len(train), (batch,), generator=self.noise)]
+        flips = torch.rand(batch, generator=self.noise) < 0.5
+        photos = torch.where(flips.view(-1, 1, 1, 1), batch_photos.flip(3), batch_photos)
         mean, logvar = self.encoder(photos)
         noise = torch.randn(mean.shape, generator=self.noise)
-        error = difference(self._drawn(self.decoder, mean + noise * (logvar / 2).exp()), photos)
+        error = difference(self._draw(self.decoder, mean + noise * (logvar / 2).exp()), photos)
         divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
         self._move(error + self.settings.kl * divergence, "encoder", "decoder")
         return float(error.detach())

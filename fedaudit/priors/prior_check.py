@@ -32,9 +32,9 @@ def describe(source: str) -> Mapping[str, str]:
     """Facts on a generator, by name: of its latents, its images, its stages, its speed."""
     generator = load_generator(source)
     latents = generator.latents
-    drawn = latents.draw(_DRAWN, torch.Generator().manual_seed(0))
+    sample = latents.draw(_DRAWN, torch.Generator().manual_seed(0))
     with torch.no_grad():
-        images = torch.cat([generator(part) for part in torch.split(drawn, 16)])
+        images = torch.cat([generator(part) for part in torch.split(sample, 16)])
     low, high = float(images.min()), float(images.max())
     if not images.isfinite().all() or low < -0.01 or high > 1.01:
         raise UsageError(
@@ -43,7 +43,7 @@ def describe(source: str) -> Mapping[str, str]:
         )
     facts = {
         "latent": f"{list(latents.shape)}, {latents.size} numbers",
-        "drawn": f"mean {drawn.mean():.2f}, standard deviation {drawn.std():.2f}",
+        "drawn": f"mean {sample.mean():.2f}, standard deviation {sample.std():.2f}",
         "images": f"{list(images.shape[1:])}, {low:.2f} to {high:.2f}",
         "variety": f"{float(images.std(0).mean()):.3f} (standard deviation of a pixel over draws)",
         "face crop": "top {:g}, bottom {:g}, left {:g}, right {:g}".format(*generator.crop),
@@ -54,7 +54,7 @@ def describe(source: str) -> Mapping[str, str]:
         shapes = []
         for stage in range(1, len(generator.stages)):
             with torch.no_grad():
-                shape = generator.features(drawn[:1], stage).shape[1:]
+                shape = generator.features(sample[:1], stage).shape[1:]
             shapes.append(f"{stage} {list(shape)}")
         facts["stages"] = ", ".join(shapes)
     if Path(source).suffix == SUFFIX:
@@ -103,11 +103,11 @@ def measure_expressiveness(
     if len(every) >= LEAST:
         noise = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            drawn = torch.cat([faces.images(faces.sample(_PART, noise)) for _ in range(_SETS)])
+            sample = torch.cat([faces.images(faces.sample(_PART, noise)) for _ in range(_SETS)])
         order = torch.randperm(len(every), generator=noise)
         some, others = every[order].tensor_split(2)
         facts["resembles"] = (
-            f"{len(every)} photos with a kernel distance of {kernel_distance(drawn, every):.2f}, "
+            f"{len(every)} photos with a kernel distance of {kernel_distance(sample, every):.2f}, "
             f"where half of them resembles the other with {kernel_distance(some, others):.2f}"
         )
     return facts
@@ -156,8 +156,8 @@ def express(
         _search(faces, start, photo, steps, lr)
         for start, photo in zip(torch.split(starts, _PART), torch.split(photos, _PART), strict=True)
     ]
-    drawn = torch.cat(parts)
-    return BestFits(drawn, PSNR()(photos, drawn))
+    best_images = torch.cat(parts)
+    return BestFits(best_images, PSNR()(photos, best_images))
 
 
 def _search(faces: FittedGenerator, start: Tensor, photos: Tensor, steps: int, lr: float) -> Tensor:

@@ -74,14 +74,14 @@ def from_data(name: str, *, size: int, hold_out: float = 0.1, seed: int = 0) -> 
 
     A `ConfigError` where the set needs settings, so that its name alone does not say it.
     """
-    required = [
+    parameters = [
         p.name
         for p in inspect.signature(lookup("data", name)).parameters.values()
         if p.default is p.empty
     ]
-    if required:
+    if parameters:
         raise ConfigError(
-            f"data set {name!r} needs {', '.join(required)}. Give the folder of photos instead: "
+            f"data set {name!r} needs {', '.join(parameters)}. Give the folder of photos instead: "
             "fedaudit prior train FOLDER"
         )
     faces = create("data", name, {"size": size})

@@ -86,15 +86,15 @@ def train(
     seconds = _load(trainer, checkpoint_path(output)) if resume else 0.0
     clock = _Clock(minutes, steps, trainer.step)
     cpu = time.process_time()
-    saved, psnr = time.monotonic(), None
+    last_save, psnr = time.monotonic(), None
     try:
         while (share := clock.share(trainer.step)) < 1:
             warming_up = trainer.warming_up
             error = trainer.advance()
             report(Progress(trainer.step, share, error, warming_up, psnr))
-            if time.monotonic() - saved >= SAVE_EVERY:
+            if time.monotonic() - last_save >= SAVE_EVERY:
                 psnr = _save(trainer, output, seconds + time.process_time() - cpu).psnr
-                saved = time.monotonic()
+                last_save = time.monotonic()
     except KeyboardInterrupt:
         _save(trainer, output, seconds + time.process_time() - cpu)
         raise
@@ -138,8 +138,8 @@ def _check_paths(output: Path, *, resume: bool) -> None:
 
 def _save(trainer: Trainer, output: Path, seconds: float) -> Manifest:
     about = {"identity": json.dumps(trainer.identity()), "seconds": str(seconds)}
-    packed = safetensors.torch.save(trainer.state(), {_KEY: json.dumps(about)})
-    write_atomically(checkpoint_path(output), packed)
+    content = safetensors.torch.save(trainer.state(), {_KEY: json.dumps(about)})
+    write_atomically(checkpoint_path(output), content)
     manifest = trainer.manifest(seconds)
     write_prior(output, trainer.average, manifest, trainer.photos.hashes)
     write_atomically(samples_folder(output) / f"step-{trainer.step:06d}.png", _picture(trainer))
@@ -163,9 +163,9 @@ def _load(trainer: Trainer, path: Path) -> float:
             identity, seconds = json.loads(about["identity"]), float(about["seconds"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         ours = trainer.identity()
-        if changed := [k for k, v in ours.items() if identity.get(k) != v]:
+        if differences := [k for k, v in ours.items() if identity.get(k) != v]:
             raise UsageError(
-                f"{path} is of another training: {', '.join(sorted(changed))} differ. Give the "
+                f"{path} is of another training: {', '.join(sorted(differences))} differ. Give the "
                 "same photos and options to go on, or another --output to start anew."
             )
         trainer.load(state)

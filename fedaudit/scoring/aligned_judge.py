@@ -73,12 +73,12 @@ def load_judge(choice: Choice) -> FaceEmbedder:
         AssetError: Its weights are neither cached nor fetchable.
         ConfigError: What the factory makes is neither.
     """
-    made: Any = create("judges", choice.name, choice.settings)
-    if isinstance(made, nn.Module):
-        return AlignedJudge(made.eval().requires_grad_(False), choice.label)
-    if not isinstance(made, FaceEmbedder):
+    judge: Any = create("judges", choice.name, choice.settings)
+    if isinstance(judge, nn.Module):
+        return AlignedJudge(judge.eval().requires_grad_(False), choice.label)
+    if not isinstance(judge, FaceEmbedder):
         raise ConfigError(
-            f"judge {choice.name!r} makes {type(made).__name__}, and needed is a torch.nn.Module "
+            f"judge {choice.name!r} makes {type(judge).__name__}, and needed is a torch.nn.Module "
             "that takes aligned faces [N, 3, 112, 112] in [0, 1], or a FaceEmbedder."
         )
-    return made
+    return judge

@@ -1,4 +1,4 @@
-"""When a reconstruction is that very photo: closer to it than any two other photos are.
+"""Copies: a reconstruction that is closer to its photo than any two other photos are.
 
 A copy is proof of a leak by itself, at one target, if chance does not make copies. How close photos
 come to each other by chance is measured on the study's own people at its size: by the PSNR of each
@@ -30,7 +30,7 @@ _ROWS = 256
 
 @dataclass(frozen=True)
 class CopyCalibration:
-    """What counts as a copy, and how often another photo would.
+    """The PSNR threshold of a copy, and how often another photo passes it.
 
     Attributes:
         psnr: Least PSNR of a copy to the photo, in dB.
@@ -45,8 +45,8 @@ class CopyCalibration:
     @property
     def proves(self) -> bool:
         """Whether a copy is proof: on enough people, of whom nobody's other photo passes."""
-        tried = self.false_copies
-        return tried is not None and tried.n >= ENOUGH and not tried.hits
+        false_match = self.false_copies
+        return false_match is not None and false_match.n >= ENOUGH and not false_match.hits
 
 
 NO_CALIBRATION = CopyCalibration()

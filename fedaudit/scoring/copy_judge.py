@@ -79,14 +79,14 @@ def embed_pictures(faces: FaceSet, split: Split, judge: FaceEmbedder) -> dict[st
     and has two probes: itself, and itself in 20 dB of noise. So a threshold is calibrated on pairs
     of different images that the judge never saw, plain and noisy.
     """
-    held = set(split.held_out)
-    idle = [k for k, name in enumerate(faces.people) if name in held]
+    held_out = set(split.held_out)
+    idle = [k for k, name in enumerate(faces.people) if name in held_out]
     frame = judge.frame(faces.images[idle])
     embed = judge.within(frame)
-    shown = [k for k, name in enumerate(faces.people) if name not in held]
-    names = [faces.people[k] for k in shown]
-    plain = embed(faces.images[shown])
-    noisy = embed(torch.stack([add_noise(faces.images[k], NOISE, faces.people[k]) for k in shown]))
+    others = [k for k, name in enumerate(faces.people) if name not in held_out]
+    names = [faces.people[k] for k in others]
+    plain = embed(faces.images[others])
+    noisy = embed(torch.stack([add_noise(faces.images[k], NOISE, faces.people[k]) for k in others]))
     return packed(
         {name: plain[k : k + 1] for k, name in enumerate(names)},
         {name: torch.stack([plain[k], noisy[k]]) for k, name in enumerate(names)},
@@ -104,13 +104,13 @@ def add_noise(image: Tensor, decibels: float, name: str) -> Tensor:
 def _band(images: Tensor) -> Tensor:
     """`[N, C, H, H]` → `[N, D]`: unit vectors of what lies between two scales."""
     small = resize(images, SIDE) if images.shape[-1] > SIDE else images
-    band = _blurred(small, FINE) - _blurred(small, COARSE)
+    band = _blur(small, FINE) - _blur(small, COARSE)
     return normalize(band.flatten(1), dim=1)
 
 
-def _blurred(images: Tensor, sigma: float) -> Tensor:
+def _blur(images: Tensor, sigma: float) -> Tensor:
     side = images.shape[-1]
-    scaled = sigma * side / SIDE
-    width = min(2 * round(3 * scaled) + 1, 2 * side - 1)  # what a mirrored edge gives
-    blurred: Tensor = gaussian_blur(images, [width, width], [scaled, scaled])
-    return blurred
+    width_of_blur = sigma * side / SIDE
+    width = min(2 * round(3 * width_of_blur) + 1, 2 * side - 1)  # what a mirrored edge gives
+    result: Tensor = gaussian_blur(images, [width, width], [width_of_blur, width_of_blur])
+    return result

@@ -119,13 +119,13 @@ def load_embedder() -> Embedder:
     """The embedder, once a process; an `AssetError` where its weights are missing or damaged."""
     manifest = asset_store.path("face_embedder")
     network = RecognitionNet()
-    network.load_state_dict(_fused(read_weights(manifest)))
+    network.load_state_dict(_fuse(read_weights(manifest)))
     # Channels last is a fifth faster on CPUs.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Embedder(network.eval().requires_grad_(False))
 
 
-def _fused(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _fuse(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """State of `RecognitionNet`: names translated, each scale layer folded into its convolution."""
     state = {"fc.weight": weights["fc"].T.contiguous()}
 

@@ -48,12 +48,12 @@ def locate(photos: Tensor) -> Frame:
         AssetError: The face detector is neither cached nor fetchable.
     """
     step = max(1, len(photos) // PHOTOS)
-    searched = photos[::step][:PHOTOS]
+    sample = photos[::step][:PHOTOS]
     squares = []
-    for photo in searched:
+    for photo in sample:
         if faces := find_faces(to_pil_image(photo), _SIDES):
             squares.append(square_of(faces[0].points))
-    if 2 * len(squares) <= len(searched):
+    if 2 * len(squares) <= len(sample):
         return WHOLE
     center_x, center_y, side = (torch.tensor(squares).mean(0) / photos.shape[-1]).tolist()
     half = side / 2

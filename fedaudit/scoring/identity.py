@@ -96,8 +96,8 @@ class Gallery:
     @property
     def ceiling(self) -> float | None:
         """Share of the originals that are re-identified; None where there is no threshold."""
-        known = self.threshold is not None and self.ceiling_n
-        return self.ceiling_hits / self.ceiling_n if known else None
+        has_ceiling = self.threshold is not None and self.ceiling_n
+        return self.ceiling_hits / self.ceiling_n if has_ceiling else None
 
     @property
     def candidates(self) -> int:
@@ -153,8 +153,8 @@ def calibrate(
     others = scores.masked_fill(~rivals, -2.0).max(1).values
     rate = next((r for r in (fmr, 1e-2) if len(impostor) * r >= PAIRS_PER_FALSE_MATCH), None)
     kinds = _kinds(people, probes)
-    ranked = [scores[rivals & kind[:, None]].sort(descending=True).values for kind in kinds]
-    threshold = None if rate is None else max(float(one[int(rate * len(one))]) for one in ranked)
+    rankings = [scores[rivals & kind[:, None]].sort(descending=True).values for kind in kinds]
+    threshold = None if rate is None else max(float(one[int(rate * len(one))]) for one in rankings)
     return Gallery(
         people=people,
         templates=templates,
@@ -205,11 +205,11 @@ def _rates(scores: Tensor, owner: Tensor, rivals: Tensor, threshold: float) -> J
     whose, own = owner.tolist(), scores[mine]
     matches = torch.zeros(people, people, dtype=torch.double)
     matches.index_add_(0, owner, ((scores > threshold) & rivals).double())
-    tried = torch.zeros(people, people, dtype=torch.double)
-    tried.index_add_(0, owner, rivals.double())
+    trials = torch.zeros(people, people, dtype=torch.double)
+    trials.index_add_(0, owner, rivals.double())
     others = scores.masked_fill(~rivals, -2.0).max(1).values
     return JudgeRates(
-        false_matches=rate_of_pairs(matches.numpy(), tried.numpy()),
+        false_matches=rate_of_pairs(matches.numpy(), trials.numpy()),
         reidentified=rate_by_person((own > threshold).tolist(), whose, "photos"),
         first=rate_by_person((own >= others).tolist(), whose, "photos"),
         strangers=rate_by_person((others > threshold).tolist(), whose, "photos"),
@@ -222,7 +222,7 @@ def packed(
     nearest: Mapping[str, float],
     frame: Frame | Tensor,
 ) -> dict[str, Tensor]:
-    """All that `calibrate` takes in one mapping, and the judge's frame, as it is kept on disk.
+    """The arguments of `calibrate` and the judge's frame in one mapping, as they are kept on disk.
 
     `reference/PERSON` and `probe/PERSON` are embeddings `[n, D]`, `nearest/PERSON` is `[1]`, in dB,
     `frame` is `[4]`, or whatever else a judge learned of a set.

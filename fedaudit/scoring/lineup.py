@@ -1,4 +1,4 @@
-"""Who could a reconstruction be: its identity cosines to everybody who could have been the target.
+"""The lineup: identity cosines of a reconstruction to everybody who could have been the target.
 
 The test on identity (`fedaudit.stats.randomization`) is exact as long as the truth enters it by
 names alone. So reconstructions are not paired with the originals that they resemble, which
@@ -36,8 +36,8 @@ def lineup(
     if not present:
         return None
     places = torch.tensor([gallery.people.index(person) for person in people])
-    centered = F.normalize(embeddings - gallery.center, dim=1)
-    cosines = centered @ gallery.templates[places].T
+    units = F.normalize(embeddings - gallery.center, dim=1)
+    cosines = units @ gallery.templates[places].T
     rows = [_closest(cosines, reconstruction.labels, labels[person]) for person in present]
     return Lineup(people, present, tuple(rows))
 
@@ -60,8 +60,8 @@ def _labels_of_people(secret: Secret, reconstruction: Reconstruction) -> dict[st
     return labels
 
 
-def _closest(cosines: Tensor, guessed: Tensor, labels: set[int]) -> tuple[float, ...]:
+def _closest(cosines: Tensor, guesses: Tensor, labels: set[int]) -> tuple[float, ...]:
     """Of reconstructions `[N, P]`, the highest cosine of those with these labels, else of all."""
-    theirs = torch.isin(guessed.cpu(), torch.tensor([label for label in labels if label >= 0]))
-    chosen = cosines[theirs] if bool(theirs.any()) else cosines
-    return tuple(round(value, DIGITS) for value in chosen.max(0).values.tolist())
+    theirs = torch.isin(guesses.cpu(), torch.tensor([label for label in labels if label >= 0]))
+    candidates = cosines[theirs] if bool(theirs.any()) else cosines
+    return tuple(round(value, DIGITS) for value in candidates.max(0).values.tolist())

@@ -82,26 +82,26 @@ def judge(links: Sequence[Links], mates: Sequence[Tensor]) -> Linkage:
     Raises:
         DataError: Nobody is in both sets, or there is no pair of two people.
     """
-    linked: list[bool] = []
+    hits: list[bool] = []
     rank1: list[bool] = []
-    chances, mated, others = [], [], []
+    chances, genuine, others = [], [], []
     for link, mate in zip(links, mates, strict=True):
         rows = (mate >= 0).nonzero().flatten()
         own = torch.zeros_like(link.scores, dtype=torch.bool)
         own[rows, mate[rows]] = True
-        linked += (link.partner[rows] == mate[rows]).tolist()
+        hits += (link.partner[rows] == mate[rows]).tolist()
         rank1 += (link.scores[rows].argmax(1) == mate[rows]).tolist()
         chances += [1 / link.scores.shape[1]] * len(rows)
-        mated.append(link.scores[own])
+        genuine.append(link.scores[own])
         others.append(link.scores[~own])
-    true, false = torch.cat(mated), torch.cat(others)
+    true, false = torch.cat(genuine), torch.cat(others)
     if not len(true) or not len(false):
         raise DataError(
             f"linkage needs pairs of one person and of two: there are {len(true)} and {len(false)}."
             " Choose people who are at two places, and others."
         )
     return Linkage(
-        linked=rate(linked),
+        linked=rate(hits),
         rank1=rate(rank1),
         chance=sum(chances) / len(chances),
         auc=auc(true, false),
@@ -148,10 +148,10 @@ def _eer(true: Tensor, false: Tensor) -> float:
     """Where the curves of both errors meet; the mean of the two at the nearest threshold."""
     thresholds = torch.cat([true, false]).sort().values
     thresholds = torch.cat([thresholds, thresholds[-1:] + 1])
-    missed = torch.searchsorted(true.sort().values, thresholds) / len(true)
-    passed = 1 - torch.searchsorted(false.sort().values, thresholds) / len(false)
-    nearest = (missed - passed).abs().argmin()
-    return float((missed[nearest] + passed[nearest]) / 2)
+    misses = torch.searchsorted(true.sort().values, thresholds) / len(true)
+    passes = 1 - torch.searchsorted(false.sort().values, thresholds) / len(false)
+    nearest = (misses - passes).abs().argmin()
+    return float((misses[nearest] + passes[nearest]) / 2)
 
 
 def _tpr(true: Tensor, false: Tensor) -> Rate | None:

@@ -18,7 +18,7 @@ RATES = (0.001, 0.01)
 
 @dataclass(frozen=True)
 class Candidate:
-    """A photo whose membership is asked for.
+    """A candidate photo, whose person is in a client's data or in nobody's.
 
     Attributes:
         person: Whom it shows.
@@ -34,7 +34,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class _Group:
-    """Candidates of one kind.
+    """Candidates that are all members, or all outsiders.
 
     Attributes:
         columns: Their places among all candidates.
@@ -69,10 +69,10 @@ def judge_membership(
     """
     levels: list[tuple[Level, bool]] = [("image", True), ("person", False)]
     return tuple(
-        _judge(name, scores, candidates, level, trained, generator)
+        _judge(name, scores, candidates, level, in_training, generator)
         for name, scores in attacks.items()
-        for level, trained in levels
-        if any(one.trained is trained and one.client is not None for one in candidates)
+        for level, in_training in levels
+        if any(one.trained is in_training and one.client is not None for one in candidates)
     )
 
 
@@ -83,7 +83,7 @@ def outsiders_apart(
 
     They are in nobody's data, so that a small one says that the pipeline tells apart what is alike.
     """
-    group = _group(candidates, member=False, trained=True)
+    group = _group(candidates, member=False, in_training=True)
     people = group.by_person(scores)
     half = people.shape[1] // 2
     if half < 2:
@@ -97,15 +97,15 @@ def _judge(
     scores: Tensor,
     candidates: Sequence[Candidate],
     level: Level,
-    trained: bool,
+    in_training: bool,
     generator: torch.Generator,
 ) -> MembershipScore:
-    inside = _group(candidates, member=True, trained=trained)
-    outside = _group(candidates, member=False, trained=trained)
+    inside = _group(candidates, member=True, in_training=in_training)
+    outside = _group(candidates, member=False, in_training=in_training)
     home = {one.person: one.client for one in candidates if one.client is not None}
     homes = torch.tensor([home[p] for p in dict.fromkeys(inside.people)])
     people, others = inside.by_person(scores), outside.by_person(scores)
-    area, p_value, shuffled = shuffled_auc(torch.cat([people, others], 1), homes, generator)
+    area, p_value, chance = shuffled_auc(torch.cat([people, others], 1), homes, generator)
     if level == "person":
         true, of = people[homes, torch.arange(len(homes))], None
         false = others.flatten()
@@ -119,7 +119,7 @@ def _judge(
         attack=name,
         level=level,
         auc=area,
-        shuffled=shuffled,
+        shuffled=chance,
         p_value=p_value,
         recalls=tuple(Recall(fpr, _recall(true, false, fpr, of)) for fpr in sorted(rates)),
         roc=roc(true, false),
@@ -130,14 +130,14 @@ def _recall(true: Tensor, false: Tensor, fpr: float, people: Sequence[str] | Non
     threshold = threshold_at(false, fpr)
     if threshold is None:
         return None
-    accepted = (true > threshold).tolist()
-    return rate(accepted) if people is None else rate_by_person(accepted, people)
+    hits = (true > threshold).tolist()
+    return rate(hits) if people is None else rate_by_person(hits, people)
 
 
-def _group(candidates: Sequence[Candidate], *, member: bool, trained: bool) -> _Group:
-    chosen = [
+def _group(candidates: Sequence[Candidate], *, member: bool, in_training: bool) -> _Group:
+    members = [
         (k, one.person)
         for k, one in enumerate(candidates)
-        if (one.client is not None) is member and one.trained is trained
+        if (one.client is not None) is member and one.trained is in_training
     ]
-    return _Group(tuple(k for k, _ in chosen), tuple(person for _, person in chosen))
+    return _Group(tuple(k for k, _ in members), tuple(person for _, person in members))

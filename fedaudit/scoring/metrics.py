@@ -18,9 +18,9 @@ def declared(names: Iterable[str] | None = None) -> tuple[MetricFacts, ...]:
         names: Of the metrics that are wanted; all registered ones by default. One that is no longer
             registered has its name alone.
     """
-    known = registry.names("metrics")
-    wanted = known if names is None else tuple(dict.fromkeys(names))
-    metrics = [(_metric(name) if name in known else None, name) for name in wanted]
+    registered_names = registry.names("metrics")
+    order = registered_names if names is None else tuple(dict.fromkeys(names))
+    metrics = [(_metric(name) if name in registered_names else None, name) for name in order]
     return tuple(
         _facts(name, metric)
         for metric, name in sorted(metrics, key=lambda e: (getattr(e[0], "order", 1000), e[1]))

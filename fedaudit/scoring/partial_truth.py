@@ -27,17 +27,17 @@ def match_originals(secret: Secret, images: Tensor) -> tuple[Secret, Tensor]:
     if len(images) >= len(secret.images):
         return secret, everything
     error = torch.cdist(images.flatten(1).double(), secret.images.flatten(1).double()).square()
-    chosen = torch.from_numpy(linear_sum_assignment(error.numpy())[1])
-    places = chosen.tolist()
+    indices = torch.from_numpy(linear_sum_assignment(error.numpy())[1])
+    places = indices.tolist()
     return (
         replace(
             secret,
-            images=secret.images[chosen],
-            labels=secret.labels[chosen],
+            images=secret.images[indices],
+            labels=secret.labels[indices],
             people=tuple(secret.people[k] for k in places),
             sources=tuple(secret.sources[k] for k in places),
         ),
-        chosen,
+        indices,
     )
 
 

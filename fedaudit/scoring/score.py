@@ -28,7 +28,7 @@ class Judge:
     embed: Embed
 
     def opinion(self, embedding: Tensor, person: str) -> Opinion:
-        """What it says of one image's embedding `[1, D]` and a person of its gallery."""
+        """The judge's scores of one image's embedding `[1, D]` against a person of its gallery."""
         cosine, rank = self.gallery.compare(embedding, person)
         threshold = self.gallery.threshold
         hit = None if threshold is None else float(cosine) > threshold
@@ -69,13 +69,13 @@ def score(
     embeddings = embed(images) if embed and gallery else None
     truth = _people(secret, reconstruction) if reconstruction.of == "people" else secret
     order = pair(truth.images, truth.labels, images, reconstruction.labels)
-    scored = secret.audited if reconstruction.of == "photos" else None
-    images, shown = images[list(order)][:scored], truth.images[:scored]
-    metrics = measure(shown, images)
+    count = secret.audited if reconstruction.of == "photos" else None
+    images, truths = images[list(order)][:count], truth.images[:count]
+    metrics = measure(truths, images)
     scores = []
     others = [(judge, judge.embed(images)) for judge in beside]
-    ceiling = originals(shown) if originals and gallery and gallery.threshold is not None else None
-    for k, person in enumerate(truth.people[:scored]):
+    ceiling = originals(truths) if originals and gallery and gallery.threshold is not None else None
+    for k, person in enumerate(truth.people[:count]):
         cosine, rank, hit, wrong, known = None, None, None, None, None
         if gallery and embeddings is not None and person in gallery.people:
             mine = embeddings[order[k] : order[k] + 1]
@@ -114,18 +114,18 @@ def _people(secret: Secret, reconstruction: Reconstruction) -> Secret:
     """
     assert secret.portraits is not None  # captures with templates have them
     classes = torch.arange(len(secret.portraits))
-    named = torch.tensor(secret.portrayed_as) if secret.portrayed_as else classes
-    fits = reconstruction.labels[:, None].cpu() == named
+    labels = torch.tensor(secret.portrayed_as) if secret.portrayed_as else classes
+    fits = reconstruction.labels[:, None].cpu() == labels
     match = torch.where(fits.any(1), fits.int().argmax(1), -1)
     images = reconstruction.images.clamp(0, 1)
     if bool((match < 0).any()):
         error = torch.cdist(images.flatten(1).double(), secret.portraits.flatten(1).double())
         error[:, match[match >= 0]] = float("inf")
         match[match < 0] = torch.from_numpy(linear_sum_assignment(error[match < 0].numpy())[1])
-    chosen = classes[match].tolist()
+    indices = classes[match].tolist()
     return replace(
         secret,
-        images=secret.portraits[chosen],
+        images=secret.portraits[indices],
         labels=reconstruction.labels,
-        people=tuple(secret.portrayed[k] for k in chosen),
+        people=tuple(secret.portrayed[k] for k in indices),
     )

@@ -47,8 +47,8 @@ def epsilon_of_cosines(
         other = (-mean, spread) if absent is None else (0.0, absent)
         return epsilon_between((mean, spread), other, delta)
 
-    resampled = [epsilon(rng.choice(present, len(present))) for _ in range(RESAMPLES)]
-    low, high = np.quantile(resampled, (0.025, 0.975))
+    resamples = [epsilon(rng.choice(present, len(present))) for _ in range(RESAMPLES)]
+    low, high = np.quantile(resamples, (0.025, 0.975))
     return Estimate(
         epsilon(present), float(low), float(high), len(present), "bootstrap over canaries"
     )

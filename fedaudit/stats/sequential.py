@@ -74,19 +74,19 @@ def repeated_interval(
 
 
 @lru_cache(maxsize=4096)
-def _upper(hits: int, counts: tuple[int, ...], spent: tuple[float, ...]) -> float:
+def _upper(hits: int, counts: tuple[int, ...], levels: tuple[float, ...]) -> float:
     """The smallest rate above which so few hits are excluded at every rate."""
     low, high = hits / counts[-1], 1.0
     for _ in range(_REFINED):
-        tried = np.linspace(low, high, _GRID + 1)
-        kept = np.flatnonzero(_most_excluded(tried, counts, spent) < hits)
-        last = int(kept[-1]) if len(kept) else 0
-        low, high = float(tried[last]), float(tried[min(last + 1, _GRID)])
+        grid = np.linspace(low, high, _GRID + 1)
+        candidates = np.flatnonzero(_most_excluded(grid, counts, levels) < hits)
+        last = int(candidates[-1]) if len(candidates) else 0
+        low, high = float(grid[last]), float(grid[min(last + 1, _GRID)])
     return high
 
 
 def _most_excluded(
-    rates: NDArray[np.float64], counts: tuple[int, ...], spent: tuple[float, ...]
+    rates: NDArray[np.float64], counts: tuple[int, ...], levels: tuple[float, ...]
 ) -> NDArray[np.int64]:
     """The most hits at the last look by which each rate is excluded; -1 where none are so few.
 
@@ -94,14 +94,14 @@ def _most_excluded(
     what an early look cannot use is left to the later ones.
     """
     alive = np.ones((len(rates), 1))
-    gone, before = np.zeros(len(rates)), 0
+    excluded_mass, before = np.zeros(len(rates)), 0
     bound = np.full(len(rates), -1)
-    for n, level in zip(counts, spent, strict=True):
+    for n, level in zip(counts, levels, strict=True):
         alive = _after(alive, rates, n - before)
-        crossed = np.cumsum(alive, axis=1)
-        bound = (crossed <= (level - gone)[:, None] + 1e-12).sum(axis=1) - 1
+        cumulative = np.cumsum(alive, axis=1)
+        bound = (cumulative <= (level - excluded_mass)[:, None] + 1e-12).sum(axis=1) - 1
         out = np.arange(n + 1)[None, :] <= bound[:, None]
-        gone += np.where(out, alive, 0).sum(axis=1)
+        excluded_mass += np.where(out, alive, 0).sum(axis=1)
         alive, before = np.where(out, 0, alive), n
     return bound
 

@@ -55,8 +55,8 @@ def run_canaries(study: Study, job: FederationJob, folder: RunFolder) -> None:
         line = replace(line, audit=audit)
     except UsageError as error:
         line = replace(line, reason=str(error))
-    kept: TypeAdapter[ShownLine] = TypeAdapter(ShownLine)
-    folder.save_measurement(job.key, kept.dump_python(line, mode="json"))
+    adapter: TypeAdapter[ShownLine] = TypeAdapter(ShownLine)
+    folder.save_measurement(job.key, adapter.dump_python(line, mode="json"))
 
 
 def audit_with_canaries(
@@ -67,8 +67,8 @@ def audit_with_canaries(
     delta: float = 1e-5,
     seed: int = 0,
     seen: Seen = "updates",
-    before: Callable[[str], None] = lambda said: None,
-    progress: Callable[[str, int, int], None] = lambda what, done, rounds: None,
+    before: Callable[[str], None] = lambda forecast: None,
+    progress: Callable[[str, int, int], None] = lambda what, round_number, rounds: None,
 ) -> tuple[CanaryAudit, ...]:
     """One training with canaries for each defense of each scenario.
 
@@ -95,19 +95,19 @@ def audit_with_canaries(
     for scenario in study.scenarios:
         for defense in scenario.defenses:
             simulation = simulation_of(study, scenario, defense)
-            claimed = float(defense.settings.get("epsilon", "inf"))
-            stated = float(defense.settings.get("delta", delta))
+            epsilon = float(defense.settings.get("epsilon", "inf"))
+            budget = float(defense.settings.get("delta", delta))
             units = {
                 "image": min(map(len, simulation.split.photos)),
                 "person": min(map(len, simulation.split.clients)),
                 "client": len(simulation.split.clients),
             }
-            power = require_enough(canaries, claimed, stated, units[unit], unit)
+            power = require_enough(canaries, epsilon, budget, units[unit], unit)
             _require_unit(study, scenario, defense)
             before(f"{scenario.name}, {defense.label}: {power}")
             jobs.append(
                 _Job(
-                    scenario.name, defense.label, simulation, power, stated, canaries, unit, seed,
+                    scenario.name, defense.label, simulation, power, budget, canaries, unit, seed,
                     seen,
                 )
             )  # fmt: skip
@@ -138,20 +138,20 @@ def _audit(job: _Job, progress: Callable[[str, int, int], None]) -> CanaryAudit:
     if job.unit == "client":
         return _audit_clients(job, done)
     photos = 1 if job.unit == "image" else _photos_of_a_person(job.simulation)
-    trained = train_with_canaries(
+    training = train_with_canaries(
         job.simulation, job.canaries, photos=photos, seed=job.seed, seen=job.seen, progress=done
     )
-    whole = [one for one in trained.claims if one.unit in UNITS and not one.broken]
+    whole = [one for one in training.claims if one.unit in UNITS and not one.broken]
     # What holds for all data of a client holds for one image of it, and for one person.
     own = min(whole, key=lambda one: UNITS.index(one.unit), default=None)
     claim = own if own is None or job.unit == "image" else for_a_person(own, photos)
-    shown = shown_epsilon(trained.scores, trained.inside, delta=own.delta if own else job.delta)
+    epsilon = shown_epsilon(training.scores, training.inside, delta=own.delta if own else job.delta)
     audit = CanaryAudit(
-        job.scenario, job.defense, claim, shown, job.power, unit=job.unit, photos=photos
+        job.scenario, job.defense, claim, epsilon, job.power, unit=job.unit, photos=photos
     )
     if own is None or job.seen == "model":  # causes are read off updates
         return audit
-    return replace(audit, causes=examine_causes(trained, own))
+    return replace(audit, causes=examine_causes(training, own))
 
 
 def _audit_clients(job: _Job, progress: Callable[[int, int], None]) -> CanaryAudit:

@@ -33,23 +33,23 @@ def examine_causes(seen: CanaryScores, claim: Claim) -> tuple[Cause, ...]:
     weights = _weights(seen)
     rate = claim.spendings[0].sampling if claim.spendings else 1.0
     size = torch.tensor(seen.batches)[seen.clients]
-    moved = seen.scores * size
-    signal = float(moved[seen.inside].mean() - moved[~seen.inside].mean())
-    spread = float(moved[~seen.inside].std())
+    shifts = seen.scores * size
+    signal = float(shifts[seen.inside].mean() - shifts[~seen.inside].mean())
+    spread = float(shifts[~seen.inside].std())
     sums, squares = sum(weights), math.sqrt(sum(w * w for w in weights))
     expected_signal, expected_spread = clip * photos * rate * sums, noise * clip * squares
     weaker = spread / expected_spread if expected_spread else 1.0
-    moved_inside = moved[seen.inside]
+    moved_inside = shifts[seen.inside]
     far = moved_inside > clip * photos * sums + FAR * expected_spread
     beyond = float(far.float().mean())
-    error = SURE * _error(moved_inside, moved[~seen.inside]) / expected_signal
+    error = SURE * _error(moved_inside, shifts[~seen.inside]) / expected_signal
     margin, stronger = max(CLOSE, error), signal / expected_signal
-    rest = float(moved_inside[~far].mean() - moved[~seen.inside].mean()) / expected_signal
+    rest = float(moved_inside[~far].mean() - shifts[~seen.inside].mean()) / expected_signal
     some = 0 < beyond < 1 and abs(rest - 1) <= margin
     too_strong = not some and stronger > 1 + margin
     at_client = float(seen.inside.sum()) / len(seen.batches)
     batch_clipped = float(size.mean()) / math.sqrt(max(1.0, at_client)) / rate / photos
-    unclipped = abs(stronger * rate * clip / STRENGTH - 1) <= 2 * CLOSE
+    no_clipping = abs(stronger * rate * clip / STRENGTH - 1) <= 2 * CLOSE
     every_step = rate < 1 and abs(stronger * rate - 1) <= margin
     return (
         Cause(
@@ -69,7 +69,7 @@ def examine_causes(seen: CanaryScores, claim: Claim) -> tuple[Cause, ...]:
         ),
         Cause(
             "gradients not clipped",
-            too_strong and unclipped,
+            too_strong and no_clipping,
             f"a canary of gradient {STRENGTH:g} moved its weight {stronger:.3g} times as far as "
             f"C = {clip:g} allows",
         ),
@@ -81,7 +81,7 @@ def examine_causes(seen: CanaryScores, claim: Claim) -> tuple[Cause, ...]:
         Cause(
             "the batch clipped in place of each image",
             too_strong
-            and not (unclipped or every_step)
+            and not (no_clipping or every_step)
             and abs(math.log(stronger / batch_clipped)) < math.log(1.5),
             f"canaries moved {stronger:.3g} times as far as C = {clip:g} allows each; a batch that "
             f"is clipped as a whole lets {batch_clipped:.3g} times as much through",

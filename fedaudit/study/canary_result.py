@@ -1,4 +1,4 @@
-"""What an audit with canaries ends in, as data."""
+"""Result of an audit with canaries: the ε that is claimed and the ε that they show."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from fedaudit.study.shown_epsilon import ShownEpsilon
 
 @dataclass(frozen=True)
 class Cause:
-    """A fault that would explain it.
+    """A likely fault of the implementation that explains what the canaries show.
 
     Attributes:
         name: Of the fault.
@@ -24,7 +24,7 @@ class Cause:
 
 @dataclass(frozen=True)
 class CanaryAudit:
-    """Claimed and shown.
+    """Claimed and shown ε of one defense in one scenario.
 
     Attributes:
         scenario, defense: By their labels in the study.
@@ -52,7 +52,7 @@ class CanaryAudit:
 
     @property
     def exceeded(self) -> str:
-        """By which bound more is shown than claimed; "" where none does.
+        """The bound by which more ε is shown than claimed; "" where none does.
 
         The Gaussian model is that of the mechanism itself where its accountant counts Gaussian
         noise.
@@ -68,7 +68,7 @@ class CanaryAudit:
 
     @property
     def faulty(self) -> bool:
-        """Whether the implementation does not do what it claims."""
+        """Whether the implementation leaks more than it claims."""
         return bool(self.exceeded) or any(cause.present for cause in self.causes)
 
 

@@ -119,22 +119,22 @@ def train_with_canaries(
     for number in range(1, rounds + 1):
         defense, returns = defense_at(simulation.defense, public), []
         for client, task in enumerate(tasks):
-            asked = replace(
+            job = replace(
                 task,
                 before=server,
                 generator=generator_for("canary training", seed, number, client),
                 memory=memory.get(client, {}),
             )
-            returns.append(applied(defense, train_locally)(asked))
+            returns.append(applied(defense, train_locally)(job))
             memory[client] = dict(returns[-1].memory)
             ledger.add(client, returns[-1])
             if seen == "updates":
-                moved, own = update_of(returns[-1].shared).tensors[WEIGHTS][0], at == client
-                scores[own] += moved[own] if task.share == "gradient" else -moved[own]
-        sent = [one.shared for one in returns]
-        updates = [update_of(shared) for shared in sent]
+                step, own = update_of(returns[-1].shared).tensors[WEIGHTS][0], at == client
+                scores[own] += step[own] if task.share == "gradient" else -step[own]
+        payloads = [one.shared for one in returns]
+        updates = [update_of(shared) for shared in payloads]
         server = dict(combined(simulation.method, server, updates, tasks[0].training))
-        public = published(defense, sent)
+        public = published(defense, payloads)
         if progress:
             progress(number, rounds)
     if seen == "model":
@@ -147,7 +147,7 @@ def train_with_canaries(
         training=tasks[0].training,
         share=tasks[0].share,
         rounds=rounds,
-        batches=tuple(_expected(task) for task in tasks),
+        batches=tuple(_expectation(task) for task in tasks),
         photos=photos,
     )
 
@@ -203,7 +203,7 @@ def client_task(
     )
 
 
-def _expected(task: ClientTask) -> float:
+def _expectation(task: ClientTask) -> float:
     """Images of a step, as Poisson sampling expects them."""
     return len(task.images) / math.ceil(len(task.images) / task.training.batch_size)
 

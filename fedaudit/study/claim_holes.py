@@ -25,25 +25,25 @@ def selection_holes(defense: Defense, returned: ClientReturn) -> Iterator[str]:
         if not isinstance(part, DPLC):
             continue
         alike = torch.eye(2)[:1].repeat(part.min_size, 1)
-        if not _told(part, alike):
+        if not _count(part, alike):
             continue
-        own = "" if rows is None else f", and so are {_told(part, rows)} of this client's own"
+        own = "" if rows is None else f", and so are {_count(part, rows)} of this client's own"
         yield (
             f"{part.min_size} class embeddings that agree are released as a center, and with one "
-            f"of them replaced none is: {_told(part, alike)} of their {len(alike)} neighbors are "
+            f"of them replaced none is: {_count(part, alike)} of their {len(alike)} neighbors are "
             f"told by the number of centers alone{own}. It is decided without noise, so that no ε "
             "holds for what is sent as a whole"
         )
 
 
-def _told(part: DPLC, rows: Tensor) -> int:
-    """For how many rows another number of clusters is released once they are turned around."""
-    count, told = len(part.clusters(rows)), 0
+def _count(part: DPLC, rows: Tensor) -> int:
+    """Number of rows whose sign flip changes how many clusters are released."""
+    count, flips = len(part.clusters(rows)), 0
     for number in range(len(rows)):
         neighbor = rows.clone()
         neighbor[number] = -rows[number]
-        told += len(part.clusters(neighbor)) != count
-    return told
+        flips += len(part.clusters(neighbor)) != count
+    return flips
 
 
 def repeats(first: ClientReturn, second: ClientReturn) -> bool:

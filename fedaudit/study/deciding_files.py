@@ -28,22 +28,22 @@ def needed_assets(study: Study, source: SourceFacts) -> tuple[str, ...]:
     """The assets that no job can do without."""
     public = {name for scene in study.scenarios for name in pretraining_sets(study, scene).values()}
     sets = sorted({study.data.name, *public})
-    needed = [name for name in sets if name in ASSETS]
-    drawn = any(_draws_faces(c) for scenario in study.scenarios for c in scenario.attacks)
+    assets = [name for name in sets if name in ASSETS]
+    draws_faces = any(_draws_faces(c) for scenario in study.scenarios for c in scenario.attacks)
     # The controls' people; of pictures that are no faces the controls are other pictures.
-    invented = not study.of_pictures and any(scenario.controls for scenario in study.scenarios)
-    needed += ["face_gan"] if drawn or _GENERATED.intersection(sets) else []
-    aligned = "openpeople" in sets or study.data.settings.get("align")
-    needed += ["openpeople"] if invented else []
-    needed += ["face_detector"] if invented or aligned else []
-    needed += ["lpips_alex"] if source.originals else []
-    return tuple(dict.fromkeys(needed))
+    invents = not study.of_pictures and any(scenario.controls for scenario in study.scenarios)
+    assets += ["face_gan"] if draws_faces or _GENERATED.intersection(sets) else []
+    needs_alignment = "openpeople" in sets or study.data.settings.get("align")
+    assets += ["openpeople"] if invents else []
+    assets += ["face_detector"] if invents or needs_alignment else []
+    assets += ["lpips_alex"] if source.originals else []
+    return tuple(dict.fromkeys(assets))
 
 
 def barred(study: Study) -> dict[str, str]:
-    """What a study uses under terms that bar commercial use, with these terms."""
-    used = needed_assets(study, SourceFacts())
-    terms = {name: ASSETS[name].terms for name in used if not ASSETS[name].commercial}
+    """Assets of a study whose terms bar commercial use, with these terms."""
+    assets = needed_assets(study, SourceFacts())
+    terms = {name: ASSETS[name].terms for name in assets if not ASSETS[name].commercial}
     if study.data.name in RESEARCH_SETS:
         terms[study.data.name] = RESEARCH_SETS[study.data.name]
     return terms
@@ -52,11 +52,11 @@ def barred(study: Study) -> dict[str, str]:
 def hashes(study: Study, source: SourceFacts) -> dict[str, str]:
     """SHA-256 of judge, perceptual distance, generators and models, as they are at hand now."""
     names = (*needed_assets(study, source), *(judge_assets(study) if source.gallery else ()))
-    found = {f"asset {name}": asset_store.digest(name) for name in names}
-    found |= {f"file {path.name}": sha256(path) for path in _files(study)}
+    digests = {f"asset {name}": asset_store.digest(name) for name in names}
+    digests |= {f"file {path.name}": sha256(path) for path in _files(study)}
     if study.recording and study.recording.model_sha256:
-        found["model"] = study.recording.model_sha256
-    return {name: digest for name, digest in found.items() if digest}
+        digests["model"] = study.recording.model_sha256
+    return {name: digest for name, digest in digests.items() if digest}
 
 
 def _draws_faces(attack: Choice) -> bool:

@@ -43,31 +43,31 @@ def _verdict(study: Study, scenario: Scenario, defense: Choice) -> ClaimVerdict:
         photos = simulation.labelled(client)
         return simulation.step(state, client, photos, federation.training, draws)
 
-    returned = a_round(1)
-    claims = claims_of(returned)
+    reply = a_round(1)
+    claims = claims_of(reply)
     over = over_rounds([claims] * federation.rounds)
     settings = ", ".join(f"{name} = {value}" for name, value in defense.settings.items())
-    named = defense.name if defense.label == defense.name else f"{defense.label}: {defense.name}"
+    title = defense.name if defense.label == defense.name else f"{defense.label}: {defense.name}"
     verdict = ClaimVerdict(
         mechanism=defense.name,
-        stated=f"{named}({settings})" if settings else named,
+        stated=f"{title}({settings})" if settings else title,
         place=f"scenario {scenario.name}",
         standing="heuristic",
         reasons=("it claims no ε: what it is worth, attacks say",),
         changes=("attack it: fedaudit run",),
     )
-    holes = list(selection_holes(simulation.defense, returned))
+    holes = list(selection_holes(simulation.defense, reply))
     if not claims and holes:
         changes = ("choose clusters with noise, or claim no ε",)
         return replace(verdict, standing="contradicted", reasons=tuple(holes), changes=changes)
     if not claims:
         return verdict
-    broken = [claim for claim in claims if claim.broken]
+    violations = [claim for claim in claims if claim.broken]
     no_noise = [claim for claim in claims if claim.epsilon == float("inf")]
-    if not no_noise and repeats(returned, a_round(2)):
+    if not no_noise and repeats(reply, a_round(2)):
         holes.append("two rounds sent the same, bit by bit: the noise repeats, or is not there")
     standing: Standing = (
-        "contradicted" if broken or holes else "heuristic" if no_noise else "guarantee"
+        "contradicted" if violations or holes else "heuristic" if no_noise else "guarantee"
     )
     gaps: tuple[Gap, ...] = tuple(dict.fromkeys(gap for claim in over for gap in claim.gaps))
     return replace(
@@ -76,13 +76,13 @@ def _verdict(study: Study, scenario: Scenario, defense: Choice) -> ClaimVerdict:
         a_round=claims,
         over_rounds=over,
         reasons=(
-            *(f"nothing is left that its ε covers (per {claim.unit})" for claim in broken),
+            *(f"nothing is left that its ε covers (per {claim.unit})" for claim in violations),
             *(("no noise is added",) if no_noise else ()),
             *holes,
         ),
         missing=tuple(dict.fromkeys(name for claim in over for name in claim.missing)),
         outside=gaps,
         changes=("see docs/explanation/privacy_claims.md for what breaks a claim",)
-        if broken or holes
+        if violations or holes
         else (),
     )

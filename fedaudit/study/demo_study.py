@@ -28,14 +28,14 @@ def study(quick: bool) -> Study:
     fresh = Scenario(
         "fresh", method=FEDAVG, targets=2 if quick else 6, defenses=DEFENSES, attacks=(SUBSPACE,)
     )
-    trained = Scenario(
+    late = Scenario(
         "trained",
         method=FEDAVG,
         round=ROUNDS + 1,
         targets=1 if quick else 4,
         attacks=(SUBSPACE,) if quick else (SUBSPACE, GRADIENT),
     )
-    pooled = Scenario(
+    secure_sum = Scenario(
         "pooled",
         network=Choice("face_pooled"),
         method=FEDAVG,
@@ -48,7 +48,7 @@ def study(quick: bool) -> Study:
         description="Real faces (AT&T/ORL, 40 people, public research data) at 32×32 pixels. "
         "Clients train a face network; the server attacks their updates. Color faces at 64×64 "
         "pixels through a stock network have a page of their own, beside this one.",
-        scenarios=(fresh, trained) if quick else (fresh, trained, pooled, batch),
+        scenarios=(fresh, late) if quick else (fresh, late, secure_sum, batch),
         size=32,
         federation=with_keys(Federation(clients=3, rounds=ROUNDS), {"lr": 0.05}),
         utility=not quick,
@@ -78,13 +78,13 @@ def color_study(quick: bool) -> Study:
             {"batch_norm": "eval"},
         )
 
-    trained = audited("trained", COLOR_ROUNDS + 1, 1 if quick else 2)
+    late = audited("trained", COLOR_ROUNDS + 1, 1 if quick else 2)
     return Study(
         name="demo-color-quick" if quick else "demo-color",
         description="Faces of ten people who do not exist (OpenPeople) at 64×64 pixels, in color. "
         "Clients train torchvision's ResNet-18; the server attacks their updates. Too few people "
         "to state a rate: the page beside this one, of 40 real people, has the rates.",
-        scenarios=(trained,) if quick else (trained, audited("fresh", 1, 1)),
+        scenarios=(late,) if quick else (late, audited("fresh", 1, 1)),
         data=Choice("openpeople"),
         size=64,
         federation=with_keys(

@@ -80,20 +80,20 @@ def execution(
     executor = place.make()
     with session.open_run(
         output, study, command=command, evidence=evidence, retry_failed=retry_failed
-    ) as opened:
-        for other in opened.leases.others():
+    ) as workspace:
+        for other in workspace.leases.others():
             note(f"note: {other} works in this folder, too; the cells are shared out")
-        for message in opened.inventory.damaged.values():
+        for message in workspace.inventory.damaged.values():
             note(f"note: {message}")
-        if done := len(opened.inventory.done):
-            note(f"{done} of {len(opened.jobs)} jobs were done before")
-        if opened.todo:
-            _fetch(study, opened.folder, note)
+        if finished_jobs := len(workspace.inventory.done):
+            note(f"{finished_jobs} of {len(workspace.jobs)} jobs were done before")
+        if workspace.todo:
+            _fetch(study, workspace.folder, note)
             for remark in remarks(study, faces_to_count(study, fetched=True)):
                 note(f"note: {remark}")
         outcomes: list[Outcome] = []
         until = None if budget is None else time.monotonic() + budget
-        for part in parts_of(opened, partial(_decided, look, output, note, {})):
+        for part in parts_of(workspace, partial(_decided, look, output, note, {})):
             possible, idle = without_lost(part, outcomes)
             with watch(possible) as show:
                 ended = session.run(
@@ -107,9 +107,9 @@ def execution(
             outcomes += (*idle, *ended)
             if any(outcome.status == "left" for outcome in outcomes):
                 break
-        failed = session.failures(opened, outcomes)
+        failures = session.failures(workspace, outcomes)
         left = sum(outcome.status == "left" for outcome in outcomes)
-        yield Finished(opened.manifest.evidence, len(opened.jobs), failed, left)
+        yield Finished(workspace.manifest.evidence, len(workspace.jobs), failures, left)
 
 
 def _decided(
@@ -141,7 +141,7 @@ def check_device(name: str) -> None:
 
 
 def _fetch(study: Study, folder: RunFolder, note: Note) -> None:
-    """Get what every job would wait for, once, before the workers start.
+    """Fetch, before the workers start, what every job would wait for.
 
     Raises:
         AssetError: Something that no job can do without is neither cached nor fetchable.
@@ -155,5 +155,5 @@ def _fetch(study: Study, folder: RunFolder, note: Note) -> None:
         try:
             asset_store.path(name, say=note)
         except AssetError as error:
-            lost = "one judge is missing" if number else "identity will not be tested"
-            note(f"note: {lost}: {error}")
+            consequence = "one judge is missing" if number else "identity will not be tested"
+            note(f"note: {consequence}: {error}")

@@ -45,13 +45,13 @@ def read(folder: Path) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     matches = [_LINE.fullmatch(line) for line in text.split("\n") if line]
-    listed = {match[2]: match[1] for match in matches if match}
-    if len(listed) != len(matches):
+    digests = {match[2]: match[1] for match in matches if match}
+    if len(digests) != len(matches):
         raise RunFolderError(
             f"{str(folder / FILE)!r} is damaged: it is no list of hashes. Restore it from a "
             "backup. Without it (delete it) an edited cell may go unnoticed."
         )
-    return listed
+    return digests
 
 
 def root(folder: Path) -> str:
@@ -63,7 +63,7 @@ def root(folder: Path) -> str:
 
 
 def record(folder: Path, renewed: Collection[str] = ()) -> None:
-    """List what is new in a folder.
+    """Add the hashes of new files to the list.
 
     Args:
         folder: A run folder that this process holds.
@@ -77,9 +77,9 @@ def record(folder: Path, renewed: Collection[str] = ()) -> None:
         before = read(folder)
     except RunFolderError:
         before = {}
-    kept = {name: digest for name, digest in before.items() if name not in renewed}
-    new = {name: _digest(folder / name) for name in _names(folder) if name not in kept}
-    _write(folder, new | kept)
+    rest = {name: digest for name, digest in before.items() if name not in renewed}
+    new = {name: _digest(folder / name) for name in _names(folder) if name not in rest}
+    _write(folder, new | rest)
 
 
 def forget(folder: Path, names: Collection[str]) -> None:
@@ -88,14 +88,14 @@ def forget(folder: Path, names: Collection[str]) -> None:
     Raises:
         StorageError: The disk is full or may not be written.
     """
-    listed = read(folder)
-    kept = {name: digest for name, digest in listed.items() if name not in names}
-    if len(kept) < len(listed):
-        _write(folder, kept)
+    digests = read(folder)
+    rest = {name: digest for name, digest in digests.items() if name not in names}
+    if len(rest) < len(digests):
+        _write(folder, rest)
 
 
-def _write(folder: Path, listed: Mapping[str, str]) -> None:
-    lines = "".join(f"{listed[name]}  {name}\n" for name in sorted(listed) if listed[name])
+def _write(folder: Path, digests: Mapping[str, str]) -> None:
+    lines = "".join(f"{digests[name]}  {name}\n" for name in sorted(digests) if digests[name])
     write_atomically(folder / FILE, lines.encode("utf-8", "surrogateescape"))
 
 
@@ -104,8 +104,8 @@ def compare(folder: Path, listed: Mapping[str, str]) -> Differences:
 
     Files that `removal.json` names by the hash of the list are accounted for.
     """
-    names, gone = set(_names(folder)), removal_record.removed_files(folder)
-    listed = {n: sha for n, sha in listed.items() if n in names or gone.get(n) != sha}
+    names, removals = set(_names(folder)), removal_record.removed_files(folder)
+    listed = {n: sha for n, sha in listed.items() if n in names or removals.get(n) != sha}
     return Differences(
         altered=tuple(n for n in sorted(names & listed.keys()) if is_altered(folder, n, listed)),
         missing=tuple(sorted(listed.keys() - names)),
@@ -120,8 +120,8 @@ def is_altered(folder: Path, name: str, listed: Mapping[str, str]) -> bool:
 
 def altered_beside_cells(folder: Path) -> tuple[str, ...]:
     """The altered files of the folder itself, such as the study and the gallery."""
-    found = compare(folder, {n: sha for n, sha in read(folder).items() if "/" not in n})
-    return tuple(sorted((*found.altered, *found.missing)))
+    differences = compare(folder, {n: sha for n, sha in read(folder).items() if "/" not in n})
+    return tuple(sorted((*differences.altered, *differences.missing)))
 
 
 def _names(folder: Path) -> Iterator[str]:
@@ -139,7 +139,7 @@ def _counts(entry: Path) -> bool:
 
 
 def _digest(path: Path) -> str:
-    """Of a file; "" for what is none or cannot be read."""
+    """SHA-256 of a file; "" where there is no readable regular file."""
     try:
         return regular_file.sha256(path)
     except (OSError, RunFolderError):

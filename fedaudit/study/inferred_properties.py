@@ -41,25 +41,25 @@ def properties_of(simulation: Simulation, photos: Sequence[int]) -> dict[str, Te
     Light and pose are estimated from the photo; "right" is beyond the median of `photos`.
     """
     faces = simulation.faces
-    found = {
+    properties = {
         name: (value := estimate(faces.images)) > value[list(photos)].median()
         for name, estimate in (
             ("light from the right", lighting),
             ("face turned to the right", pose),
         )
     }
-    found |= {name: torch.tensor(has) for name, has in faces.attributes}
+    properties |= {name: torch.tensor(has) for name, has in faces.attributes}
     for expression in sorted(set(faces.expressions)):
-        found[f"expression: {expression}"] = torch.tensor(
+        properties[f"expression: {expression}"] = torch.tensor(
             [one == expression for one in faces.expressions]
         )
-    return found
+    return properties
 
 
 def judge_properties(
     simulation: Simulation, auxiliary: Auxiliary | None, told: Mapping[str, Tensor]
 ) -> tuple[PropertyScore, ...]:
-    """What was told beside what is true, property by property."""
+    """Compare the predicted properties of clients' photos with the truth, one by one."""
     if auxiliary is None:
         return ()
     held_out = set(simulation.split.held_out)

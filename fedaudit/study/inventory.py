@@ -39,10 +39,10 @@ def check_jobs(
     folder: RunFolder, jobs: Iterable[Recorded], *, keep_trials: bool = False
 ) -> Inventory:
     """Look at the files of every job; nothing is changed."""
-    done, missing, damaged = [], [], {}
+    complete, missing, damage = [], [], {}
     trials: list[Trial] = []
     origins: Counter[str] = Counter()
-    listed = hash_list.read(folder.path)
+    digests = hash_list.read(folder.path)
     for job in jobs:
         if not _files(folder, job)[0].exists():
             missing.append(job.key)
@@ -50,22 +50,22 @@ def check_jobs(
         try:
             trial, record = _read(folder, job)
         except RunFolderError as error:
-            damaged[job.key] = str(error)
+            damage[job.key] = str(error)
         else:
             name = f"{job.kind}/{job.key}.json"
-            if listed.get(name, record.sha256) != record.sha256:
-                damaged[job.key] = (
+            if digests.get(name, record.sha256) != record.sha256:
+                damage[job.key] = (
                     f"{job.kind}/{job.key} was altered since it was computed: its hash is not the "
                     f"one in {hash_list.FILE}. `fedaudit run` with the same study sets it aside "
                     "and computes it again."
                 )
             else:
-                done.append(job.key)
+                complete.append(job.key)
                 if keep_trials and trial:
                     trials.append(trial)
                     origins[record.origin] += 1
-    failed = failures(folder.path, missing)
-    return Inventory(tuple(done), tuple(missing), damaged, failed, tuple(trials), origins)
+    errors = failures(folder.path, missing)
+    return Inventory(tuple(complete), tuple(missing), damage, errors, tuple(trials), origins)
 
 
 def set_aside(folder: RunFolder, jobs: Iterable[Recorded]) -> None:

@@ -135,20 +135,20 @@ def expand(study: Study) -> tuple[TrainJob | AttackJob | FederationJob, ...]:
     of the first target first: a run that is interrupted has something of everything.
     """
     cells = (*_positives(study), *_cells(study))
-    trained = {job.key: job for job in _models(study)}
-    return (*trained.values(), *cells, *federation_jobs(study))
+    models = {job.key: job for job in _models(study)}
+    return (*models.values(), *cells, *federation_jobs(study))
 
 
 def federation_jobs(study: Study) -> tuple[FederationJob, ...]:
-    """What is asked of whole trainings: one job for each defense of each scenario."""
-    asked: tuple[tuple[Literal["inference", "canaries"], bool], ...] = (
+    """Jobs that watch whole trainings: one for each defense of each scenario."""
+    kinds: tuple[tuple[Literal["inference", "canaries"], bool], ...] = (
         ("inference", study.inference),
         ("canaries", study.canaries > 0),
     )
     return tuple(
         FederationJob(asks, scenario.name, defense.label)
-        for asks, wanted in asked
-        if wanted
+        for asks, due in kinds
+        if due
         for scenario in study.scenarios
         for defense in scenario.defenses
     )
@@ -161,18 +161,18 @@ def utility_jobs(study: Study, scenario: Scenario, defense: Choice) -> tuple[Tra
 
 
 def central_jobs(study: Study, scenario: Scenario) -> tuple[TrainJob, ...]:
-    """What one place with everybody's photos reaches, in as many steps as all clients take."""
+    """Jobs that train one central model on everybody's photos, in as many steps."""
     federation = study.federation_of(scenario)
     training = federation.training
     alone = federation.partition == "people"
-    pooled = replace(
+    one = replace(
         federation,
         clients=1,
         partition="people",
         identities=federation.identities * (federation.clients if alone else 1),
         training=replace(training, steps=training.steps * federation.clients),
     )
-    central = replace(scenario, method=Choice("fedavg"), federation=pooled)
+    central = replace(scenario, method=Choice("fedavg"), federation=one)
     return utility_jobs(study, central, Choice("none"))
 
 
@@ -212,11 +212,11 @@ def _models(study: Study) -> Iterator[TrainJob]:
         if job := model_job(study, scenario, defense):
             yield job
     if study.utility:
-        traded = [s for s in study.scenarios if any(d.name != "none" for d in s.defenses)]
-        for scenario in traded:
+        mine = [s for s in study.scenarios if any(d.name != "none" for d in s.defenses)]
+        for scenario in mine:
             for defense in scenario.defenses:
                 yield from utility_jobs(study, scenario, defense)
-        for scenario in traded:
+        for scenario in mine:
             yield from central_jobs(study, scenario)
 
 
@@ -240,7 +240,7 @@ def _grid(study: Study, scenario: Scenario) -> tuple[AttackJob, ...]:
     ]
     if not scenario.controls:
         return tuple(audits)
-    halved = [replace(job, cell=replace(job.cell, role="half_steps")) for job in audits]
+    halves = [replace(job, cell=replace(job.cell, role="half_steps")) for job in audits]
     controls = [
         _job(study, scenario, defense, attack.label, "prior_only")
         for defense in scenario.defenses
@@ -248,7 +248,7 @@ def _grid(study: Study, scenario: Scenario) -> tuple[AttackJob, ...]:
     ]
     first = scenario.defenses[0]
     noise = [_job(study, scenario, first, a.label, "update_noise") for a in scenario.attacks]
-    return (*audits, *halved, *controls, *noise, _job(study, scenario, first, NOISE, "noise"))
+    return (*audits, *halves, *controls, *noise, _job(study, scenario, first, NOISE, "noise"))
 
 
 def _wanted(job: AttackJob, target: int, seed: int, first: int) -> bool:

@@ -35,33 +35,33 @@ def judges_beside(study: Study, folder: RunFolder, scenario: Scenario) -> tuple[
 def _judge(
     study: Study, folder: RunFolder, federation: Federation, choice: Choice, suffix: str
 ) -> Judge | None:
-    known = _JUDGES.get(study, dict)
+    judges = _JUDGES.get(study, dict)
     name = gallery_name(study, federation, suffix)
-    if name not in known:
-        known[name] = _calibrated(study, folder, federation, choice, name)
-    return known[name]
+    if name not in judges:
+        judges[name] = _calibrate(study, folder, federation, choice, name)
+    return judges[name]
 
 
-def _calibrated(
+def _calibrate(
     study: Study, folder: RunFolder, federation: Federation, choice: Choice, name: str
 ) -> Judge | None:
     source = source_of(study, folder)
     if not source.facts().gallery:
         return None
-    kept = None
+    stock = None
     with suppress(RunFolderError):  # damaged; the same photos give the same one again
-        kept = folder.shared_tensors(name)  # they take seconds a worker
+        stock = folder.shared_tensors(name)  # they take seconds a worker
     try:
         embedder = load_judge(choice)
-        made = source.gallery(federation, embedder) if kept is None else kept
+        tensors = source.gallery(federation, embedder) if stock is None else stock
     except AssetError:
         return None  # the report says that identity was not tested
-    if made is None:
+    if tensors is None:
         return None
-    if kept is None and not folder.recipients:  # templates of faces, which nobody is to read
-        folder.save_shared_tensors(name, made)
-    frame = made["frame"]
+    if stock is None and not folder.recipients:  # templates of faces, which nobody is to read
+        folder.save_shared_tensors(name, tensors)
+    frame = tensors["frame"]
     embed = embedder.within(Frame(*frame.tolist()) if frame.dim() == 1 else frame.float())
-    gallery = gallery_of_packed(made, fmr=study.fmr)
+    gallery = gallery_of_packed(tensors, fmr=study.fmr)
     save_numbers(folder.path, name, gallery)
     return Judge(choice.label, gallery, lambda images: embed(rgb(images)))

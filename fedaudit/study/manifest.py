@@ -145,7 +145,7 @@ def read(folder: Path) -> Manifest:
             f"`fedaudit run STUDY.toml --output {folder}` makes one."
         ) from error
     if not isinstance(content, Mapping):
-        raise _damaged(path, "it is not a table")
+        raise _damage(path, "it is not a table")
     if content.get("format") != FORMAT:
         raise _other_format(folder, content.get("format"), content.get("fedaudit"))
     return _parse(content, path)
@@ -176,8 +176,8 @@ def refuse_older(folder: Path) -> None:
 
 def _other_format(folder: Path, number: object, version: object) -> RunFolderError:
     earlier = "an earlier build of " if version == VERSION else ""
-    known = isinstance(version, str) and version
-    writer = f"{earlier}fedaudit {version}"[:80] if known else "the version that wrote it"
+    has_version = isinstance(version, str) and version
+    writer = f"{earlier}fedaudit {version}"[:80] if has_version else "the version that wrote it"
     form = number if isinstance(number, int) else "of its own"
     return RunFolderError(
         f"{str(folder)!r} has run-folder format {form}, and fedaudit {VERSION} reads format "
@@ -209,26 +209,26 @@ class _Stored(BaseModel):
 
 def _parse(content: Mapping[str, Any], path: Path) -> Manifest:
     try:
-        stored = _Stored.model_validate(content)
+        record = _Stored.model_validate(content)
         check_plain(content)
-        study = study_from_mapping(stored.study, file=str(path))
+        study = study_from_mapping(record.study, file=str(path))
         if content.get("sha256") != _sha256(content):
             raise ValueError("its hash does not fit what it says, as if it was edited")
-        if stored.digest != digest(study):
-            raise _other_build(path, stored.fedaudit)
+        if record.digest != digest(study):
+            raise _other_build(path, record.fedaudit)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))[:100]
         what = f"{where} {repr(first['input'])[:100]}: {first['msg'][:200]}"
-        raise _damaged(path, what) from error
+        raise _damage(path, what) from error
     except RunFolderError:
         raise
     except FedauditError as error:
-        raise _damaged(path, str(error)[:400]) from error
+        raise _damage(path, str(error)[:400]) from error
     except (ValueError, RecursionError, OverflowError) as error:
-        raise _damaged(path, str(error)[:200]) from error
-    jobs = tuple(ListedJob(*listed.split("/")) for listed in stored.jobs)
-    return Manifest(**dict(stored) | {"study": study, "jobs": jobs})
+        raise _damage(path, str(error)[:200]) from error
+    jobs = tuple(ListedJob(*line.split("/")) for line in record.jobs)
+    return Manifest(**dict(record) | {"study": study, "jobs": jobs})
 
 
 def check_same(folder: Path, manifest: Manifest, study: Study, evidence: Evidence | None) -> None:
@@ -282,7 +282,7 @@ def _difference(there: object, here: object, path: str = "") -> str:
     return f"{path} is {there!r} there and {here!r} here"
 
 
-def _damaged(path: Path, what: str) -> RunFolderError:
+def _damage(path: Path, what: str) -> RunFolderError:
     return RunFolderError(
         f"{str(path)!r} is damaged: {what}. Restore it from a backup, or run the study again with "
         "another --output."

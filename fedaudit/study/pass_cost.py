@@ -71,12 +71,12 @@ def _measure(scenario: Scenario, size: int) -> PassCost:
     )
     labels = torch.zeros(scenario.batch_size, dtype=torch.long)
     parameters = [p for p in network.parameters() if p.requires_grad]
-    known = {p.data_ptr() for p in parameters}
-    kept: dict[int, int] = {}
+    ids = {p.data_ptr() for p in parameters}
+    loads: dict[int, int] = {}
 
     def count(value: Tensor) -> Tensor:
-        if value.data_ptr() not in known:
-            kept[value.data_ptr()] = value.nelement() * value.element_size()
+        if value.data_ptr() not in ids:
+            loads[value.data_ptr()] = value.nelement() * value.element_size()
         return value
 
     seconds = 0.0
@@ -84,13 +84,15 @@ def _measure(scenario: Scenario, size: int) -> PassCost:
     torch.set_num_threads(1)
     try:
         for _ in range(2):
-            started = time.process_time()
+            start = time.process_time()
             with saved_tensors_hooks(count, lambda value: value):
                 loss = F.cross_entropy(network(images), labels)
             torch.autograd.grad(loss, parameters, allow_unused=True)
-            seconds = time.process_time() - started
+            seconds = time.process_time() - start
     finally:
         torch.set_num_threads(threads)
     weights = sum(2 * p.nelement() * p.element_size() for p in parameters)
     bare = Choice(scenario.network.name, scenario.network.settings)
-    return PassCost(scenario.name, bare, len(images), seconds, (sum(kept.values()) + weights) / 1e6)
+    return PassCost(
+        scenario.name, bare, len(images), seconds, (sum(loads.values()) + weights) / 1e6
+    )

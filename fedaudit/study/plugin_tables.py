@@ -64,7 +64,7 @@ class _Plugin(BaseModel):
     label: Annotated[str, Field(description=SAFE, examples=["strong"])] = ""
 
     def choice(self, adapt: Adapt = "known") -> Choice:
-        return _labelled(Choice(self.name, self.__pydantic_extra__, self.label, adapt))
+        return _with_label(Choice(self.name, self.__pydantic_extra__, self.label, adapt))
 
 
 class _Attack(_Plugin):
@@ -89,11 +89,11 @@ class _Defense(_Plugin):
             raise ValueError(f"{setting} is set beside its sweep. Remove one.")
         label, rest = self.label or self.name, self.__pydantic_extra__
         return tuple(
-            _labelled(Choice(self.name, {**rest, setting: v}, f"{label}-{v}")) for v in values
+            _with_label(Choice(self.name, {**rest, setting: v}, f"{label}-{v}")) for v in values
         )
 
 
-def _labelled(choice: Choice) -> Choice:
+def _with_label(choice: Choice) -> Choice:
     if not re.fullmatch(SAFE_NAME, choice.label):
         raise LabelError(choice.label)
     return choice

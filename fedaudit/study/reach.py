@@ -86,14 +86,14 @@ def reach_of(faces: FaceSet, parts: Split, scenario: Scenario, *, together: bool
     photos = [sum(len(parts.photos_of(c, p)) for p in ps) for c, ps in enumerate(parts.clients)]
     updates = sum(-(-total // count) for total in photos)
     everybody = set(parts.people)
-    shown = []
+    people_of_targets = []
     for target in range(updates):
         mine = target_photos(parts, target, count)[1]
-        shown.append(everybody if together else {faces.people[i] for i in mine})
-    sizes = [len(set(units(shown[:n]))) for n in range(1, len(shown) + 1)]
+        people_of_targets.append(everybody if together else {faces.people[i] for i in mine})
+    sizes = [len(set(units(people_of_targets[:n]))) for n in range(1, len(people_of_targets) + 1)]
     most = max(sizes, default=1)
     now = sizes[min(scenario.targets, updates) - 1] if sizes else 1
-    alone = all(len(people) == 1 for people in shown)
+    alone = all(len(people) == 1 for people in people_of_targets)
     targets = sizes.index(most) + 1 if sizes else 1
     single = "images" if faces.classes else "people"
     unit = single if alone else "updates"
@@ -126,20 +126,20 @@ def reaches(study: Study, faces: FaceSet) -> tuple[Reach, ...]:
     Raises:
         DataError: Too few people or photos; or more targets than different updates.
     """
-    found = []
+    result = []
     for scenario in study.scenarios:
         parts = split(faces, study.federation_of(scenario))
         method = registry.create("methods", scenario.method.name, scenario.method.settings)
         together = isinstance(method, Aggregates) and method.secure
         one = reach_of(faces, parts, scenario, together=together)
         check_targets(one, scenario, f"scenario {scenario.name!r}: ")
-        found.append(one)
+        result.append(one)
         for choice in () if together else scenario.defenses:
             defense = registry.create("defenses", choice.name, choice.settings)
             if aggregator_of(method, defense):
-                summed = reach_of(faces, parts, scenario, together=True)
-                found.append(replace(summed, scenario=place_of(scenario.name, choice.label)))
-    return tuple(found)
+                of_sum = reach_of(faces, parts, scenario, together=True)
+                result.append(replace(of_sum, scenario=place_of(scenario.name, choice.label)))
+    return tuple(result)
 
 
 def remarks(study: Study, faces: FaceSet | None) -> Iterator[str]:
@@ -160,25 +160,25 @@ def remarks(study: Study, faces: FaceSet | None) -> Iterator[str]:
 
 
 def _limit(study: Study, one: Reach) -> str:
-    needed = targets_needed(study.reid_limit)
-    if one.units >= needed:
+    enough = targets_needed(study.reid_limit)
+    if one.units >= enough:
         return ""
     if one.together:
         return (
             "the server sees one sum over everybody, so that all targets are one update: a leak "
             f"can be demonstrated, and no rate below {one.best_limit:.3f} be excluded."
         )
-    known = (
+    lead = (
         f"the targets are {one.counted}; if none comes back, they exclude no rate below "
-        f"{one.limit:.3f}, and reid_limit = {study.reid_limit:.3g} takes {needed}. A leak can be "
+        f"{one.limit:.3f}, and reid_limit = {study.reid_limit:.3g} takes {enough}. A leak can be "
         "demonstrated all the same."
     )
-    if one.most >= needed:
-        return f"{known} Write targets = {one.targets}, of which {one.most} are independent."
-    raised = math.ceil(one.best_limit * 1000) / 1000
+    if one.most >= enough:
+        return f"{lead} Write targets = {one.targets}, of which {one.most} are independent."
+    reachable = math.ceil(one.best_limit * 1000) / 1000
     return (
-        f"{known} This data gives {one.most} at most: write targets = {one.targets} and "
-        f"reid_limit = {raised:.3g}, use a larger data set, or write underpowered = true "
+        f"{lead} This data gives {one.most} at most: write targets = {one.targets} and "
+        f"reid_limit = {reachable:.3g}, use a larger data set, or write underpowered = true "
         "if you know."
     )
 
@@ -187,24 +187,24 @@ def _gallery(study: Study, faces: FaceSet) -> Iterator[str]:
     if not faces.has_identities and not faces.classes:
         return
     parts = split(faces, study.federation)
-    kept = sum(map(len, parts.gallery.values()))
+    in_gallery = sum(map(len, parts.gallery.values()))
     people = len(parts.gallery)
-    pairs = (len(faces.people) - kept) * (people - 1)
+    pairs = (len(faces.people) - in_gallery) * (people - 1)
     there, more = f"gallery has {people} people", "people or photos"
     if faces.classes:
         idle = set(parts.held_out)
         counts = Counter(class_of(name) for name in faces.people if name not in idle)
         pairs = sum(2 * n * (n - 1) for n in counts.values())  # plain and in noise
         there, more = f"set has {counts.total()} images to copy", "images in each class"
-    needed = PAIRS_PER_FALSE_MATCH / study.fmr
-    if pairs >= needed:
+    least = PAIRS_PER_FALSE_MATCH / study.fmr
+    if pairs >= least:
         return
-    relaxed = pairs * 1e-2 >= PAIRS_PER_FALSE_MATCH
-    untested = "copies cannot be told" if faces.classes else "identity cannot be tested"
-    then = "matches are judged at an FMR of 0.01" if relaxed else untested
+    at_percent = pairs * 1e-2 >= PAIRS_PER_FALSE_MATCH
+    consequence = "copies cannot be told" if faces.classes else "identity cannot be tested"
+    then = "matches are judged at an FMR of 0.01" if at_percent else consequence
     yield (
         f"the {there} and {pairs:,} impostor pairs, and an FMR of {study.fmr:g} takes "
-        f"{needed:,.0f}: {then}. Use a data set of more {more}, or raise fmr."
+        f"{least:,.0f}: {then}. Use a data set of more {more}, or raise fmr."
     )
 
 

@@ -18,7 +18,7 @@ from fedaudit.study.study_file import load_study
 
 @dataclass(frozen=True)
 class ClaimReport:
-    """What was found.
+    """Privacy claims of a capture, study or configuration, each with its verdict.
 
     Attributes:
         source: Where, in words.
@@ -64,10 +64,10 @@ def read_claims(
         if path.name == "pyproject.toml":
             raise ConfigError(f"{path}: name the folder of the app, {path.parent}.")
         return ClaimReport(f"study {path}", defense_verdicts(load_study(path, on_code=on_code)))
-    found = read_configuration(path)
-    run = run.filled(found.size)
+    setup = read_configuration(path)
+    run = run.filled(setup.size)
     return ClaimReport(
-        f"{' and '.join(found.frameworks)} files in {path}",
-        tuple(judge(stated.supplied(values or {}), run) for stated in found.mechanisms),
-        found.problems,
+        f"{' and '.join(setup.frameworks)} files in {path}",
+        tuple(judge(rule.supplied(values or {}), run) for rule in setup.mechanisms),
+        setup.problems,
     )

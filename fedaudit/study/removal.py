@@ -70,14 +70,14 @@ def remove_evidence(folder: Path, by: str, reason: str, key: Path | None = None)
         before = read_removals(folder)
         names = list(_removable(folder))
         new = [name for name in names if not any(name in one.files for one in before)]
-        made = None
+        removal = None
         if new:
             now = datetime.now(UTC).isoformat(timespec="seconds")
             files = {name: regular_file.sha256(folder / name) for name in new}
-            made = Removal(by.strip(), reason.strip(), now, root, files)
+            removal = Removal(by.strip(), reason.strip(), now, root, files)
             if private:
-                made = signature.signed(made, private)
-            content = [asdict(one) for one in (*before, made)]
+                removal = signature.signed(removal, private)
+            content = [asdict(one) for one in (*before, removal)]
             text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
             write_atomically(folder / FILE, (text + "\n").encode())
         with storage_errors(folder):
@@ -85,20 +85,20 @@ def remove_evidence(folder: Path, by: str, reason: str, key: Path | None = None)
                 (folder / name).unlink()
             for rest in (UNFINISHED, DAMAGED, "report.html"):  # written anew, without pictures
                 _remove_tree(folder / rest)
-    return made
+    return removal
 
 
 def _removable(folder: Path) -> Iterator[str]:
     """Files that may be removed; a gallery only where its numbers are kept beside it."""
-    listed = hash_list.read(folder)
+    digests = hash_list.read(folder)
     inside = [folder, folder / CELLS, folder / EVIDENCE]
     for place in inside:
         if place.is_symlink() or not place.is_dir():
             continue
         for entry in sorted(place.iterdir()):
             name = entry.relative_to(folder).as_posix()
-            needed = name.startswith("gallery") and numbers_file(name) not in listed
-            if REMOVABLE.fullmatch(name) and not needed and entry.is_file():
+            is_needed = name.startswith("gallery") and numbers_file(name) not in digests
+            if REMOVABLE.fullmatch(name) and not is_needed and entry.is_file():
                 yield name
 
 

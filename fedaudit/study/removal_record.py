@@ -44,10 +44,10 @@ class Removal(Statement):
     @property
     def sentence(self) -> str:
         """What a reader is told of it."""
-        signed = f", signed with key {self.key}" if self.key else ""
+        by_key = f", signed with key {self.key}" if self.key else ""
         return (
             f"evidence removed on {self.removed[:10]} by {self.by} ({self.reason}): "
-            f"{len(self.files)} files{signed}"
+            f"{len(self.files)} files{by_key}"
         )
 
 

@@ -18,7 +18,7 @@ from fedaudit.study.shared_jobs import forget_failures
 
 @dataclass(frozen=True)
 class Repair:
-    """What a repair found.
+    """Which jobs a repair found whole, damaged or missing.
 
     Attributes:
         done: How many jobs are done and whole.
@@ -47,18 +47,18 @@ def repair(path: Path) -> Repair:
     manifest, folder = manifests.read(path), RunFolder(path)
     with lease.alone(path):
         sweep(path)
-        relisted = _set_list_aside(path)
+        has_new_list = _set_list_aside(path)
         inventory = check_jobs(folder, manifest.jobs)
-        damaged = set(inventory.damaged)
-        set_aside(folder, [job for job in manifest.jobs if job.key in damaged])
+        bad_jobs = set(inventory.damaged)
+        set_aside(folder, [job for job in manifest.jobs if job.key in bad_jobs])
         forget_failures(path, inventory.done)
         with storage_errors(path):
             for key in inventory.done:
                 (path / UNFINISHED / f"{key}.safetensors").unlink(missing_ok=True)
         hash_list.record(path)
-        folder.log(event="repair", set_aside=sorted(damaged), relisted=relisted)
-    missing = len(inventory.missing) + len(damaged)
-    return Repair(len(inventory.done), tuple(inventory.damaged), missing, relisted)
+        folder.log(event="repair", set_aside=sorted(bad_jobs), relisted=has_new_list)
+    missing = len(inventory.missing) + len(bad_jobs)
+    return Repair(len(inventory.done), tuple(inventory.damaged), missing, has_new_list)
 
 
 def _set_list_aside(path: Path) -> bool:
@@ -75,7 +75,7 @@ def _set_list_aside(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Merge:
-    """What a merge did.
+    """How many jobs a merge copied, and which folders it left out.
 
     Attributes:
         copied: How many jobs came from other folders.
@@ -98,7 +98,7 @@ def merge(into: Path, others: Sequence[Path]) -> Merge:
             evidence, has another gallery, or is worked in; nothing was copied from it.
         StorageError: `into` may not be written.
     """
-    manifest, copied, unlike = manifests.read(into), 0, []
+    manifest, count, unlike = manifests.read(into), 0, []
     with lease.alone(into):
         if read_removals(into):
             raise RunFolderError(f"evidence was removed from {str(into)!r}: nothing is added.")
@@ -115,11 +115,11 @@ def merge(into: Path, others: Sequence[Path]) -> Merge:
                             unlike.append(job.key)
                         continue
                     _copy_job(other, into, job)
-                    copied += 1
+                    count += 1
         rest = check_jobs(RunFolder(into), manifest.jobs)
         forget_failures(into, rest.done)
         hash_list.record(into)
-    return Merge(copied, tuple(unlike), len(rest.missing))
+    return Merge(count, tuple(unlike), len(rest.missing))
 
 
 def _check_alike(into: Path, manifest: manifests.Manifest, other: Path) -> None:
@@ -157,7 +157,7 @@ def _copy_job(other: Path, into: Path, job: manifests.ListedJob) -> None:
     if job.kind == CELLS and (other / EVIDENCE).is_dir():
         for file in (other / EVIDENCE).glob("*.safetensors*"):
             _copy(file, into / EVIDENCE / file.name)
-    for file in (other / job.kind).glob(f"{_quoted(job.key)}.safetensors*"):
+    for file in (other / job.kind).glob(f"{_quote(job.key)}.safetensors*"):
         _copy(file, into / job.kind / file.name)
     _copy(other / job.kind / f"{job.key}.json", into / job.kind / f"{job.key}.json")
     (into / UNFINISHED / f"{job.key}.safetensors").unlink(missing_ok=True)
@@ -177,6 +177,6 @@ def _result(path: Path, job: manifests.ListedJob) -> str:
     return str(record["sha256"])
 
 
-def _quoted(key: str) -> str:
+def _quote(key: str) -> str:
     """A key in a pattern of file names."""
     return key.replace("[", "[[]")

@@ -43,7 +43,7 @@ def run_train(study: Study, job: TrainJob, folder: RunFolder) -> None:
     state, seconds = simulation.train(
         simulation.fresh(), range(1, job.rounds + 1), account=ledger.add
     )
-    measured = {}
+    values = {}
     if study.utility and job.rounds == job.federation.rounds:
         utility = measure(
             simulation,
@@ -53,14 +53,14 @@ def run_train(study: Study, job: TrainJob, folder: RunFolder) -> None:
             claims=ledger.weakest(),
             costs=job.seed == study.seeds[0],
         )
-        measured["utility"] = asdict(utility) if utility else None
-    folder.save_model(job.key, state.flat(), measured)
+        values["utility"] = asdict(utility) if utility else None
+    folder.save_model(job.key, state.flat(), values)
 
 
 def run_cell(
     study: Study, cell: Cell, folder: RunFolder, evidence: str, device: str = "cpu"
 ) -> None:
-    """Capture, attack on `device`, score, keep."""
+    """Capture a client's round, attack it on `device`, score the result and keep it."""
     source = source_of(study, folder)
     if not (folder.path / FACTS).exists():
         folder.save_facts(statements(study, source))
@@ -71,9 +71,9 @@ def run_cell(
         folder.save_trial(not_attacked(cell, (), why), {})
         return
     capture = source.capture(cell, attack)
-    sent = sent_things(capture.seen, attack, scenario.expose)
-    if why := nothing_to_attack(sent, capture.seen.shared, cell):
-        folder.save_trial(not_attacked(cell, sent, why), {})
+    things = sent_things(capture.seen, attack, scenario.expose)
+    if why := nothing_to_attack(things, capture.seen.shared, cell):
+        folder.save_trial(not_attacked(cell, things, why), {})
         return
     place = folder.checkpoint(cell.key)
     checkpoint = Checkpoint(place) if place else None
@@ -81,14 +81,14 @@ def run_cell(
         scenario, cell, capture, attack, device=device, checkpoint=checkpoint
     )
 
-    judged = judge(study, scenario, cell, folder, capture, reconstruction)
+    scores = judge(study, scenario, cell, folder, capture, reconstruction)
     if evidence == "full" and capture.secret and cell.role not in POSITIVE:
         folder.save_evidence(cell.scenario, cell.target, originals(capture.secret))
-    explained = source.explained(cell, capture.seen, reconstruction)
+    shares = source.explained(cell, capture.seen, reconstruction)
     trial = Trial(
         cell=cell,
-        images=judged.images,
-        labels_correct=judged.labels,
+        images=scores.images,
+        labels_correct=scores.labels,
         objective=reconstruction.objective,
         iterations=reconstruction.iterations,
         gradient_evaluations=reconstruction.gradient_evaluations,
@@ -96,17 +96,17 @@ def run_cell(
         adaptive=reconstruction.adaptive,
         claims=capture.claims,
         history=reconstruction.history,
-        sent=sent,
+        sent=things,
         of=reconstruction.of,
-        explained=explained.own,
-        explained_other=explained.other,
+        explained=shares.own,
+        explained_other=shares.other,
         control=capture.control,
-        lineup=judged.lineup,
+        lineup=scores.lineup,
         restarts=reconstruction.restarts,
         closed_form=reconstruction.closed_form,
         unused=reconstruction.unused,
     )
-    folder.save_trial(trial, judged.tensors)
+    folder.save_trial(trial, scores.tensors)
 
 
 @dataclass(frozen=True)
@@ -140,18 +140,18 @@ def judge(
         )
         return Judged(scores, None, {"images": images})
     secret = capture.secret
-    known = embed(found.images.clamp(0, 1)) if gallery and embed else None
-    suspects = None if gallery is None or known is None else lineup(secret, found, gallery, known)
+    units = embed(found.images.clamp(0, 1)) if gallery and embed else None
+    suspects = None if gallery is None or units is None else lineup(secret, found, gallery, units)
     tensors: dict[str, Tensor] = {}
     other = source_of(study, folder).wrong_person(cell, secret, found)
     if secret.candidates or cell.role in POSITIVE:
-        secret, chosen = match_originals(secret, found.images.clamp(0, 1))
-        tensors["originals"] = chosen  # which photo each image stands for differs by attack
+        secret, index = match_originals(secret, found.images.clamp(0, 1))
+        tensors["originals"] = index  # which photo each image stands for differs by attack
     scores, labels, images = score(
         secret,
         found,
         gallery=gallery,
-        embed=None if known is None else lambda _: known,  # embedding takes longest
+        embed=None if units is None else lambda _: units,  # embedding takes longest
         wrong_person=other,
         beside=beside,
         originals=embed if cell.role == "audit" and cell.seed == study.seeds[0] else None,
@@ -187,21 +187,21 @@ def reconstruct(
     generator = generator_for("attack", cell.scenario, cell.attack, cell.target, cell.seed)
     if attack is None:
         shape = _shape(capture)
-        drawn, nobody = torch.rand(shape, generator=generator), torch.full(shape[:1], -1)
-        return Reconstruction(drawn, nobody, adaptive="none needed")
+        noise, nobody = torch.rand(shape, generator=generator), torch.full(shape[:1], -1)
+        return Reconstruction(noise, nobody, adaptive="none needed")
     adapt = _by_label(scenario.attacks, cell.attack).adapt
     resumable = "checkpoint" in inspect.signature(attack).parameters
     extra: dict[str, Any] = {"checkpoint": checkpoint} if resumable and checkpoint else {}
-    told = assume(seen, adapt).to(device)
+    view = assume(seen, adapt).to(device)
     with twice_differentiable():
-        result: Reconstruction = attack(told, generator=generator, **extra)
+        result: Reconstruction = attack(view, generator=generator, **extra)
     # The attack has returned: what it could not be told of may be known now.
-    used = capture.secret.defense if capture.secret else None
-    return as_assumed(result, seen, adapt, used)
+    facts = capture.secret.defense if capture.secret else None
+    return as_assumed(result, seen, adapt, facts)
 
 
 def _shape(capture: Capture) -> tuple[int, ...]:
-    """Of random images in place of a reconstruction."""
+    """Shape of the random images that stand for a reconstruction in the noise control."""
     seen, secret = capture.seen, capture.secret
     if seen.batch_size is not None and seen.image_shape is not None:
         return (seen.batch_size, *seen.image_shape)
@@ -215,10 +215,10 @@ def _shape(capture: Capture) -> tuple[int, ...]:
 
 def originals(secret: Secret) -> dict[str, Tensor]:
     """What a report shows beside reconstructions: the photos, and a portrait of each person."""
-    kept = {"images": secret.images[: secret.audited]}
+    tensors = {"images": secret.images[: secret.audited]}
     if secret.portraits is not None:
-        kept |= {f"portrait/{p}": secret.portraits[k] for k, p in enumerate(secret.portrayed)}
-    return kept
+        tensors |= {f"portrait/{p}": secret.portraits[k] for k, p in enumerate(secret.portrayed)}
+    return tensors
 
 
 def _by_label(choices: tuple[Choice, ...], label: str) -> Choice:

@@ -181,8 +181,8 @@ class RunFolder:
             path.parent.mkdir(mode=0o700, exist_ok=True)
         if not self.recipients:
             write_atomically(path, _pack(tensors))
-        elif not _sealed(path).exists():  # sealed again it would be other bytes
-            write_atomically(_sealed(path), sealed.seal(_pack(tensors), self.recipients))
+        elif not _sealed_name(path).exists():  # sealed again it would be other bytes
+            write_atomically(_sealed_name(path), sealed.seal(_pack(tensors), self.recipients))
 
     def evidence(self, scenario: str, target: int) -> dict[str, Tensor] | None:
         """A target's originals; None where they were not kept or cannot be read."""
@@ -194,8 +194,8 @@ class RunFolder:
     def save_shared_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Keep what every worker needs and is slow to make; whoever is first writes it."""
         plain = {key: value.detach().clone() for key, value in tensors.items()}
-        sealed = safetensors.torch.save(plain, {"sha256": _sha256(_pack(plain))})
-        write_atomically(self.path / f"{name}.safetensors", sealed)
+        content = safetensors.torch.save(plain, {"sha256": _sha256(_pack(plain))})
+        write_atomically(self.path / f"{name}.safetensors", content)
 
     def shared_tensors(self, name: str) -> dict[str, Tensor] | None:
         """What `save_shared_tensors` kept; None where nothing was.
@@ -209,9 +209,9 @@ class RunFolder:
         except FileNotFoundError:
             return None
         except RunFolderError as error:
-            raise _altered(path) from error
+            raise _alteration(path) from error
         if about.get("sha256") != _sha256(_pack(tensors)):
-            raise _altered(path)
+            raise _alteration(path)
         return tensors
 
     def save_facts(self, facts: Mapping[str, Any]) -> None:
@@ -248,21 +248,21 @@ class RunFolder:
     def files(self, kind: str, key: str) -> tuple[Path, Path, Path]:
         """The record of a cell or a model, its tensors, and those sealed; each may not exist."""
         tensors = self.path / kind / f"{key}.safetensors"
-        return self.path / kind / f"{key}.json", tensors, _sealed(tensors)
+        return self.path / kind / f"{key}.json", tensors, _sealed_name(tensors)
 
     def _read(self, path: Path) -> dict[str, Tensor]:
         """Tensors, of the sealed file where there is one."""
-        closed = _sealed(path)
-        if not closed.exists():
+        secret = _sealed_name(path)
+        if not secret.exists():
             return regular_file.read_tensors(path)[0]
         if path.exists():
             raise RunFolderError(f"{str(path)!r} is there twice, and no run writes it so.")
         if self.identity is None:
             raise RunFolderError(
-                f"{str(closed)!r} is sealed. `fedaudit report --identity KEY` shows it to whoever "
+                f"{str(secret)!r} is sealed. `fedaudit report --identity KEY` shows it to whoever "
                 "has the key."
             )
-        return regular_file.tensors_in(sealed.unseal(closed, self.identity), closed)[0]
+        return regular_file.tensors_in(sealed.unseal(secret, self.identity), secret)[0]
 
     def _evidence(self, scenario: str, target: int) -> Path:
         return self.path / EVIDENCE / f"{scenario}--t{target:03d}.safetensors"
@@ -273,15 +273,15 @@ class RunFolder:
             return
         with storage_errors(record_path.parent):
             record_path.parent.mkdir(mode=0o700, exist_ok=True)
-        packed = _pack(tensors)
+        content = _pack(tensors)
         if kind == CELLS and self.recipients:
-            packed, tensors_path = sealed.seal(packed, self.recipients), sealed_path
+            content, tensors_path = sealed.seal(content, self.recipients), sealed_path
         origin = {"fedaudit": VERSION, "git_commit": commit()}
-        record = {"key": key, "sha256": _sha256(packed), "origin": origin, "body": body}
+        record = {"key": key, "sha256": _sha256(content), "origin": origin, "body": body}
         record |= {"sealed": True} if tensors_path == sealed_path else {}
         record["record"] = _record_hash(json.loads(json.dumps(record)))  # as it will be read
         # The record last: its presence says that the tensors are complete.
-        write_atomically(tensors_path, packed)
+        write_atomically(tensors_path, content)
         write_atomically(record_path, json.dumps(record, indent=1, ensure_ascii=False).encode())
 
     def record(self, kind: str, key: str) -> Record:
@@ -312,14 +312,14 @@ class RunFolder:
         if not whole:
             raise _damage(kind, key, "its record was edited, its hash does not fit")
         try:
-            packed = regular_file.sha256(tensors_path)
+            digest = regular_file.sha256(tensors_path)
         except FileNotFoundError as error:
             if self.removed.get(f"{kind}/{tensors_path.name}") == sha256:
                 return Record(body, _origin(record), _sha256(content))
             raise _damage(kind, key, "its tensors are missing") from error
         except RunFolderError as error:
             raise _damage(kind, key, "its tensors are not what was written") from error
-        if packed != sha256:
+        if digest != sha256:
             raise _damage(kind, key, "its tensors are not what was written")
         return Record(body, _origin(record), _sha256(content))
 
@@ -331,7 +331,7 @@ class RunFolder:
             raise _damage(kind, key, "its tensors are not what was written") from error
 
 
-def _sealed(path: Path) -> Path:
+def _sealed_name(path: Path) -> Path:
     return path.with_name(path.name + sealed.SUFFIX)
 
 
@@ -347,7 +347,7 @@ def _sha256(content: bytes) -> str:
 
 
 def _record_hash(record: Mapping[str, Any]) -> str:
-    """Of all in a record but the hash itself."""
+    """Hash of everything in a record but the hash itself."""
     rest = {name: value for name, value in record.items() if name != "record"}
     return _sha256(json.dumps(rest, sort_keys=True).encode())
 
@@ -360,7 +360,7 @@ def _origin(record: Mapping[str, Any]) -> str:
         return ""
 
 
-def _altered(path: Path) -> RunFolderError:
+def _alteration(path: Path) -> RunFolderError:
     return RunFolderError(
         f"{str(path)!r} is damaged: it is not what was written, and what it decides, who was "
         "re-identified, cannot be concluded. Restore it from a backup, or run the study again with "

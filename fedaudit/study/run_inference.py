@@ -52,7 +52,7 @@ def infer_membership(simulation: Simulation, scenario: str, defense: str) -> Mem
     """
     photos, candidates = zip(*_candidates(simulation), strict=True)
     last, clients = simulation.federation.rounds, len(simulation.split.clients)
-    found = Membership(
+    report = Membership(
         scenario=scenario,
         defense=defense,
         clients=clients,
@@ -60,32 +60,32 @@ def infer_membership(simulation: Simulation, scenario: str, defense: str) -> Mem
         members=len({one.person for one in candidates if one.client is not None}),
         outsiders=len({one.person for one in candidates if one.client is None}),
     )
-    if why := _why_not(simulation, found):
-        return replace(found, reason=why)
+    if why := _why_not(simulation, report):
+        return replace(report, reason=why)
     auxiliary = auxiliary_photos(simulation)
     try:
-        measured, told = _measured(
-            simulation, photos, [one.person for one in candidates], found.rounds, auxiliary
+        values, shares = _measure(
+            simulation, photos, [one.person for one in candidates], report.rounds, auxiliary
         )
     except AttackError as error:
-        return replace(found, reason=str(error))
-    scores = score(measured)
+        return replace(report, reason=str(error))
+    scores = score(values)
     generator = generator_for("shuffled membership", simulation.seed)
     first = next(iter(scores.values()))
     return replace(
-        found,
+        report,
         scores=judge_membership(scores, candidates, generator),
         control=outsiders_apart(first, candidates, generator),
-        properties=judge_properties(simulation, auxiliary, told),
+        properties=judge_properties(simulation, auxiliary, shares),
     )
 
 
-def _why_not(simulation: Simulation, found: Membership) -> str:
+def _why_not(simulation: Simulation, report: Membership) -> str:
     """Why membership cannot be told or judged here; "" where it can."""
     method = simulation.method
     if simulation.aggregator or (isinstance(method, Aggregates) and method.secure):
         return "the server sees a sum of all clients' updates, and who sent what is hidden in it"
-    if found.outsiders < 2:
+    if report.outsiders < 2:
         return (
             "nobody is in no client's data, against whom to judge: raise [federation] held_out, "
             "or use a set with identities"
@@ -112,13 +112,13 @@ def _candidates(simulation: Simulation) -> Iterator[tuple[int, Candidate]]:
 
 
 def _photos_of(
-    person: str, client: int | None, photos: Sequence[int], trained: bool
+    person: str, client: int | None, photos: Sequence[int], is_member: bool
 ) -> Iterator[tuple[int, Candidate]]:
     for photo in photos[:PHOTOS]:
-        yield photo, Candidate(person, client, trained)
+        yield photo, Candidate(person, client, is_member)
 
 
-def _measured(
+def _measure(
     simulation: Simulation,
     photos: Sequence[int],
     people: Sequence[str],
@@ -130,9 +130,9 @@ def _measured(
     Returns:
         What updates say of the photos, and by property the shares told, `[clients]`.
     """
-    state, images, measured = simulation.fresh(), simulation.images(photos), []
+    state, images, values = simulation.fresh(), simulation.images(photos), []
     training = simulation.local(simulation.federation.training)
-    told: dict[str, list[Tensor]] = {}
+    guesses: dict[str, list[Tensor]] = {}
     for number in range(1, rounds[-1] + 1):
         before, returns = state, dict[int, ClientReturn]()
         state, _ = simulation.train(state, range(number, number + 1), account=returns.__setitem__)
@@ -142,14 +142,14 @@ def _measured(
             Observation(
                 model=simulation.spec(client),
                 before=simulation.received(before, client),
-                shared=returned.shared,
+                shared=reply.shared,
                 training=training,
                 round=number,
             )
-            for client, returned in returns.items()
+            for client, reply in returns.items()
         ]
         if auxiliary is None:
-            measured.append(measure_round(seen, images))
+            values.append(measure_round(seen, images))
             continue
         shadows = train_shadow_clients(
             seen,
@@ -158,7 +158,7 @@ def _measured(
             photos=max(map(len, simulation.split.photos)),
             generator=generator_for("shadow clients", simulation.seed, number),
         )
-        measured.append(measure_round(seen, images, people=people, shadows=shadows))
+        values.append(measure_round(seen, images, people=people, shadows=shadows))
         for name, share in property_shares(seen, shadows).items():
-            told.setdefault(name, []).append(share)
-    return joined(measured), {name: torch.stack(parts).mean(0) for name, parts in told.items()}
+            guesses.setdefault(name, []).append(share)
+    return joined(values), {name: torch.stack(parts).mean(0) for name, parts in guesses.items()}

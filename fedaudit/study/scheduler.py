@@ -63,9 +63,9 @@ def execute(
             board.assign(pool)
             if len(board.outcomes) == len(board.jobs):
                 break
-            ended = pool.collect(LOOK)
+            outcomes = pool.collect(LOOK)
             on_event(Event("waiting"))
-            for one in ended:
+            for one in outcomes:
                 board.lost(one) if isinstance(one, Lost) else board.record(one)
     return tuple(board.outcomes[job.key] for job in jobs)
 
@@ -143,24 +143,24 @@ class _Board:
 
         Jobs whose needs have failed are skipped.
         """
-        passed: list[Task] = []
-        chosen = None
+        rest: list[Task] = []
+        choice = None
         for place, job in enumerate(self.waiting):
             ours = [need for need in job.needs if need in self.jobs]
             if any(need not in self.outcomes for need in ours):
-                passed.append(job)
+                rest.append(job)
             elif any(self.outcomes[need].status != "done" for need in ours):
                 self.record(Outcome(job.key, "skipped", NEEDS_MODEL))
-            elif (taken := self.shared.take(job) if self.shared else True) is True:
-                chosen = job
-                passed += self.waiting[place + 1 :]
+            elif (claim := self.shared.take(job) if self.shared else True) is True:
+                choice = job
+                rest += self.waiting[place + 1 :]
                 break
-            elif isinstance(taken, Outcome):
-                self.record(taken, ours=False)
+            elif isinstance(claim, Outcome):
+                self.record(claim, ours=False)
             else:
                 self.elsewhere[job.key] = job
-        self.waiting = passed
-        return chosen
+        self.waiting = rest
+        return choice
 
 
 def unable(outcomes: Sequence[Outcome]) -> Mapping[str, str]:

@@ -15,7 +15,7 @@ from fedaudit.core.trial import Cell, Sent, Trial
 def sent_things(
     seen: Observation, attack: Attack | None, only: Iterable[str] = ()
 ) -> tuple[Sent, ...]:
-    """What was shared as a reviewer is told of it, and what of it `attack` attacks.
+    """What was sent, described for a reviewer, and which of it `attack` reads.
 
     Of several updates an attack reads the first alone (`Observation.update`); the others are
     attacked where `expose` names them.
@@ -26,33 +26,33 @@ def sent_things(
         only: What `expose` has left of it: things keep the names that they had before.
     """
     kinds = attack.reads if attack else frozenset()
-    found: list[Sent] = []
+    things: list[Sent] = []
     update_seen = False
-    for name, sent in zip(_names_before(seen.shared, only), seen.shared, strict=True):
-        is_read = reads(kinds, sent) and not (_is_update(sent) and update_seen)
-        update_seen = update_seen or _is_update(sent)
-        used = not is_read and _is_buffers(sent) and Update in kinds
-        readers = tuple(other for other, read in _registered() if reads(read, sent))
-        found.append(Sent(name, _summary(sent), _bytes(sent), is_read, used, readers))
-    return tuple(found)
+    for name, part in zip(_names_before(seen.shared, only), seen.shared, strict=True):
+        is_read = reads(kinds, part) and not (_is_update(part) and update_seen)
+        update_seen = update_seen or _is_update(part)
+        aids = not is_read and _is_buffers(part) and Update in kinds
+        readers = tuple(other for other, read in _attacks() if reads(read, part))
+        things.append(Sent(name, _summary(part), _bytes(part), is_read, aids, readers))
+    return tuple(things)
 
 
 def _names_before(shared: Sequence[Shared], only: Iterable[str]) -> tuple[str, ...]:
     """Names of the shared things as they were before `expose` left these only."""
     names = names_of(shared)
-    kept: dict[str, list[int]] = {}
-    for name in {wanted.partition(":")[0] for wanted in only}:
+    spots: dict[str, list[int]] = {}
+    for name in {entry.partition(":")[0] for entry in only}:
         kind, _, number = name.partition("#")
-        kept.setdefault(kind, []).append(int(number or 1))
-    if not kept:
+        spots.setdefault(kind, []).append(int(number or 1))
+    if not spots:
         return names
-    numbers = {kind: iter(sorted(found)) for kind, found in kept.items()}
-    found = ((kind, next(numbers[kind])) for kind in map(kind_of, shared))
-    return tuple(f"{kind}#{n}" if n > 1 else kind for kind, n in found)
+    numbers = {kind: iter(sorted(pairs)) for kind, pairs in spots.items()}
+    pairs = ((kind, next(numbers[kind])) for kind in map(kind_of, shared))
+    return tuple(f"{kind}#{n}" if n > 1 else kind for kind, n in pairs)
 
 
 def reads(kinds: frozenset[type], sent: Shared) -> bool:
-    """Whether an attack that reads these kinds reads that one.
+    """Whether an attack that reads these kinds of shared things reads this one.
 
     An aggregate's mean is an update (`Observation.update`). Of buffers, what reads updates makes
     use, too, but does not attack them.
@@ -60,28 +60,28 @@ def reads(kinds: frozenset[type], sent: Shared) -> bool:
     return type(sent) in kinds or (Update in kinds and _is_update(sent))
 
 
-def _is_update(sent: Shared) -> bool:
-    summed = isinstance(sent, Aggregate) and sent.kind in {"gradient", "delta"}
-    return summed or isinstance(sent, Update)
+def _is_update(part: Shared) -> bool:
+    is_sum = isinstance(part, Aggregate) and part.kind in {"gradient", "delta"}
+    return is_sum or isinstance(part, Update)
 
 
-def _is_buffers(sent: Shared) -> bool:
-    return isinstance(sent, Buffers) or (isinstance(sent, Aggregate) and sent.kind == "buffers")
+def _is_buffers(part: Shared) -> bool:
+    return isinstance(part, Buffers) or (isinstance(part, Aggregate) and part.kind == "buffers")
 
 
 @cache
-def _registered() -> tuple[tuple[str, frozenset[type]], ...]:
+def _attacks() -> tuple[tuple[str, frozenset[type]], ...]:
     """Registered attacks, and what each reads; without those that cannot be built bare."""
-    found = []
+    attacks = []
     for name in registry.names("attacks"):
         try:
-            known = getattr(registry.lookup("attacks", name), "reads", None)
-            if not isinstance(known, frozenset):  # a function that configures another attack
-                known = registry.create("attacks", name, {}).reads
+            kinds = getattr(registry.lookup("attacks", name), "reads", None)
+            if not isinstance(kinds, frozenset):  # a function that configures another attack
+                kinds = registry.create("attacks", name, {}).reads
         except (FedauditError, ImportError, AttributeError):
             continue  # a package that is broken, or needs settings, attacks nothing here
-        found.append((name, known))
-    return tuple(found)
+        attacks.append((name, kinds))
+    return tuple(attacks)
 
 
 def nothing_to_attack(sent: Sequence[Sent], shared: Sequence[Shared], cell: Cell) -> str:
@@ -94,7 +94,7 @@ def nothing_to_attack(sent: Sequence[Sent], shared: Sequence[Shared], cell: Cell
     """
     if cell.role == "noise":
         return ""
-    read = [thing for said, thing in zip(sent, shared, strict=True) if said.read]
+    read = [thing for entry, thing in zip(sent, shared, strict=True) if entry.read]
     if any(bool(t.any()) for thing in read for t in tensors_in(thing)):
         return ""
     if read:
@@ -118,12 +118,12 @@ def not_attacked(cell: Cell, sent: tuple[Sent, ...], why: str) -> Trial:
     )
 
 
-def _summary(sent: Shared) -> str:
-    tensors = tensors_in(sent)
+def _summary(part: Shared) -> str:
+    tensors = tensors_in(part)
     if len(tensors) == 1:
         return f"{' × '.join(str(n) for n in tensors[0].shape)} values"
     return f"{len(tensors)} tensors, {sum(t.numel() for t in tensors):,} values"
 
 
-def _bytes(sent: Shared) -> int:
-    return sum(t.numel() * t.element_size() for t in tensors_in(sent))
+def _bytes(part: Shared) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors_in(part))

@@ -101,8 +101,8 @@ def open_run(
             _refuse_links(path)
             jobs = expand(study)
             folder = RunFolder(path, manifest.study.encrypt_evidence)
-            opened = _opened(folder, manifest, leases, jobs, retry_failed=retry_failed)
-        yield opened
+            workspace = _open(folder, manifest, leases, jobs, retry_failed=retry_failed)
+        yield workspace
 
 
 def _sweep_alone(path: Path, leases: lease.Leases) -> None:
@@ -124,10 +124,10 @@ def _refuse_links(path: Path) -> None:
 def opened_for(opened: Opened, jobs: Sequence[Job]) -> Opened:
     """The same folder with other jobs; damaged ones are set aside, failed ones tried again."""
     with opened.leases.exclusive(lease.UPKEEP):
-        return _opened(opened.folder, opened.manifest, opened.leases, jobs, retry_failed=True)
+        return _open(opened.folder, opened.manifest, opened.leases, jobs, retry_failed=True)
 
 
-def _opened(
+def _open(
     folder: RunFolder,
     manifest: Manifest,
     leases: lease.Leases,
@@ -137,15 +137,15 @@ def _opened(
 ) -> Opened:
     inventory = check_jobs(folder, jobs)
     set_aside(folder, [job for job in jobs if job.key in inventory.damaged])
-    failed = {} if retry_failed else dict(inventory.failed)
+    failures_by_key = {} if retry_failed else dict(inventory.failed)
     if retry_failed:
         forget_failures(folder.path, inventory.failed)
     for job in jobs:  # in the order in which they need each other
-        if need := next((need for need in job.needs if need in failed), None):
-            failed[job.key] = f"{need}, which it needs, failed: {failed[need]}"
-    over = {*inventory.done, *failed}
+        if need := next((need for need in job.needs if need in failures_by_key), None):
+            failures_by_key[job.key] = f"{need}, which it needs, failed: {failures_by_key[need]}"
+    over = {*inventory.done, *failures_by_key}
     todo = tuple(job for job in jobs if job.key not in over)
-    return Opened(folder, manifest, leases, tuple(jobs), todo, inventory, failed)
+    return Opened(folder, manifest, leases, tuple(jobs), todo, inventory, failures_by_key)
 
 
 def run(
@@ -182,14 +182,14 @@ def run(
             "another folder with --output."
         )
     work = work or Work(opened.manifest.study, folder, opened.manifest.evidence, device)
-    started = time.monotonic()
+    start = time.monotonic()
 
-    kinds, renewed = {job.key: job.kind for job in opened.todo}, {manifests.FILE}
+    kinds, new_files = {job.key: job.kind for job in opened.todo}, {manifests.FILE}
 
     def note(event: Event) -> None:
         if event.outcome and event.outcome.status == "done" and event.outcome.seconds is not None:
             files = folder.files(kinds[event.key], event.key)
-            renewed.update(file.relative_to(folder.path).as_posix() for file in files)
+            new_files.update(file.relative_to(folder.path).as_posix() for file in files)
         on_event(event)
 
     try:
@@ -204,8 +204,8 @@ def run(
     finally:
         with contextlib.suppress(Exception):  # a full disk must not hide why the run ends
             _sweep_alone(folder.path, opened.leases)
-            folder.log(event="session", seconds=round(time.monotonic() - started, 3))
-            record_hashes(opened, renewed)
+            folder.log(event="session", seconds=round(time.monotonic() - start, 3))
+            record_hashes(opened, new_files)
 
 
 def record_hashes(opened: Opened, renewed: Collection[str]) -> None:

@@ -51,16 +51,16 @@ class SharedJobs:
     kinds: Mapping[str, str] = field(repr=False)
 
     def take(self, job: Task) -> Outcome | bool:
-        """Whether this process is to do a job now, or what became of it where another did."""
+        """Take a job: False where another process holds it, its outcome where it is done."""
         if not self.leases.take(job.key):
             return False
-        if outcome := self._ended(job.key):  # between the last look and now
+        if outcome := self._outcome(job.key):  # between the last look and now
             self.leases.release(job.key)
             return outcome
         return True
 
     def ended(self, keys: Collection[str]) -> list[Outcome]:
-        """Those of the jobs that somebody has ended."""
+        """Outcomes of those of the jobs that another process has ended."""
         there = {
             (kind, Path(name).stem)
             for kind in {*self.kinds.values(), FAILED}
@@ -68,7 +68,7 @@ class SharedJobs:
             if name.endswith(".json")
         }
         near = (k for k in keys if (self.kinds[k], k) in there or (FAILED, k) in there)
-        return [outcome for key in near if (outcome := self._ended(key))]
+        return [outcome for key in near if (outcome := self._outcome(key))]
 
     def keep(self, outcome: Outcome) -> None:
         """Keep how a job of this process ended, and give its lease back."""
@@ -76,7 +76,7 @@ class SharedJobs:
             record_failure(self.folder, outcome.key, outcome.message)
         self.leases.release(outcome.key)
 
-    def _ended(self, key: str) -> Outcome | None:
+    def _outcome(self, key: str) -> Outcome | None:
         if (self.folder / self.kinds[key] / f"{key}.json").exists():
             return Outcome(key, "done")
         message = _failure(self.folder / FAILED / f"{key}.json")

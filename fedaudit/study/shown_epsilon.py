@@ -66,29 +66,29 @@ def require_enough(
         UsageError: Too few canaries for any statement, or δ above 1/n.
     """
     require_small_delta(delta, units, unit)
-    counted = canaries // 2
+    half_of_canaries = canaries // 2
     half = claimed / 2 if claimed < float("inf") else 1.0
-    needed = guesses_needed(min(half, 4.0), delta=delta)
-    asked = LEAST if needed is None else max(LEAST, 2 * needed)
+    guesses = guesses_needed(min(half, 4.0), delta=delta)
+    minimum = LEAST if guesses is None else max(LEAST, 2 * guesses)
     if canaries < LEAST:
         raise UsageError(
             f"{canaries} canaries are too few for any statement: with all guesses right they show "
-            f"less than ε = 0.5. Take {asked:,} or more, of which half choose the threshold."
+            f"less than ε = 0.5. Take {minimum:,} or more, of which half choose the threshold."
         )
-    most = epsilon_in_one_run(counted, counted, counted, delta=delta)
-    said = (
+    most = epsilon_in_one_run(half_of_canaries, half_of_canaries, half_of_canaries, delta=delta)
+    sentence = (
         f"{canaries:,} canaries can show ε = {most:.2f} at most whatever the mechanism, with all "
-        f"{counted:,} guesses right"
+        f"{half_of_canaries:,} guesses right"
     )
     if claimed == float("inf"):
-        return said
+        return sentence
     if most < claimed:
         above = guesses_needed(claimed, delta=delta)
         more = "more than δ allows" if above is None else f"{2 * above:,} or more"
-        said += f" (to contradict ε = {claimed:.3g} it takes {more})"
-    expected = expected_gaussian(canaries, claimed, delta)
+        sentence += f" (to contradict ε = {claimed:.3g} it takes {more})"
+    usual = expected_gaussian(canaries, claimed, delta)
     return (
-        f"{said}; if ε = {claimed:.3g} is true, the Gaussian model is to show about {expected:.2f}"
+        f"{sentence}; if ε = {claimed:.3g} is true, the Gaussian model is to show about {usual:.2f}"
     )
 
 

@@ -82,12 +82,12 @@ def sign(folder: Path, statement: Mapping[str, str], key: Path | None = None) ->
             "the run: `fedaudit run` writes it."
         )
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    made = SignOff(**statement, signed=now, root=root)
+    sign_off = SignOff(**statement, signed=now, root=root)
     if key is not None:
-        made = signature.signed(made, signature.read_private_key(key))
-    text = json.dumps(asdict(made), indent=1, sort_keys=True, ensure_ascii=False)
+        sign_off = signature.signed(sign_off, signature.read_private_key(key))
+    text = json.dumps(asdict(sign_off), indent=1, sort_keys=True, ensure_ascii=False)
     write_atomically(folder / FILE, (text + "\n").encode())
-    return made
+    return sign_off
 
 
 def faults_of(folder: Path, public_key: Path | None = None) -> tuple[str, ...]:
@@ -98,17 +98,17 @@ def faults_of(folder: Path, public_key: Path | None = None) -> tuple[str, ...]:
         public_key: The signer's, in PEM, as it came to you another way. Without it a signature
             shows only that its key made it, whoever has that key.
     """
-    made = read_sign_off(folder)
-    if made is None:
+    sign_off = read_sign_off(folder)
+    if sign_off is None:
         return ("There is no signoff.json to check against the key.",) if public_key else ()
     faults = []
-    if made.root != hash_list.root(folder):
+    if sign_off.root != hash_list.root(folder):
         faults.append("signoff.json is of another state of this folder: its root differs.")
-    if made.signature and not signature.holds(made):
+    if sign_off.signature and not signature.holds(sign_off):
         faults.append("The signature of signoff.json does not fit what it says.")
     if public_key is not None:
-        if not made.signature:
+        if not sign_off.signature:
             faults.append("signoff.json is not signed.")
-        elif signature.read_public_key(public_key) != made.key:
+        elif signature.read_public_key(public_key) != sign_off.key:
             faults.append("signoff.json is signed with another key.")
     return tuple(faults)

@@ -50,18 +50,18 @@ def statements(study: Study, source: Source) -> dict[str, object]:
 
 def _limitations(study: Study, source: Source) -> tuple[str, ...]:
     """Of the source, and in what the attacks are not those of their papers."""
-    chosen = {(one.name, repr(one.settings)): one for s in study.scenarios for one in s.attacks}
+    choices = {(one.name, repr(one.settings)): one for s in study.scenarios for one in s.attacks}
     sentences = []
-    for one in chosen.values():
+    for one in choices.values():
         apart = departures(lookup("attacks", one.name), one.settings)
         if apart:
-            said = ", ".join(f"{name} = {a!r} (paper: {b!r})" for name, (a, b) in apart.items())
-            sentences.append(f"{one.name} departs from its paper: {said}.")
+            words = ", ".join(f"{name} = {a!r} (paper: {b!r})" for name, (a, b) in apart.items())
+            sentences.append(f"{one.name} departs from its paper: {words}.")
     return (*source.limitations(), *sentences)
 
 
 def _units(study: Study) -> dict[str, int]:
-    """Independent units that the data of each scenario can give at most; none of a recorded run."""
+    """Most independent units that each scenario's data can give; {} of a recorded run."""
     faces = faces_to_count(study, fetched=True)
     return {} if faces is None else {one.scenario: one.most for one in reaches(study, faces)}
 
@@ -72,9 +72,9 @@ def stated(study: Study, folder: RunFolder) -> tuple[SourceFacts, tuple[str, ...
     Where the run folder does not hold it (no cell is done, or an older version wrote it), the study
     decides it.
     """
-    kept = folder.facts()
-    if kept.source is not None:
-        return kept.source, kept.limitations
+    facts = folder.facts()
+    if facts.source is not None:
+        return facts.source, facts.limitations
     source = source_of(study, folder)
     return source.facts(), _limitations(study, source)
 
@@ -86,9 +86,9 @@ def _facts() -> TypeAdapter[SourceFacts]:
 
 def _state(study: Study, folder: RunFolder, scenario: Scenario, defense: Choice) -> State | None:
     job = model_job(study, scenario, defense)
-    return None if job is None else _trained(folder, job.key)
+    return None if job is None else _load_state(folder, job.key)
 
 
 @lru_cache(maxsize=4)
-def _trained(folder: RunFolder, key: str) -> State:
+def _load_state(folder: RunFolder, key: str) -> State:
     return State.from_flat(folder.model(key))

@@ -73,16 +73,16 @@ def read_as(kind: type[T], value: object, path: Path) -> T:
     Raises:
         RunFolderError: It does not fit.
     """
-    wanted: Any = kind
+    target: Any = kind
     try:
         check_plain(value)
-        read: T = _adapter(wanted).validate_python(value)
+        read: T = _adapter(target).validate_python(value)
     except ValidationError as error:
         what = error.errors()[0]
         place = ".".join(map(str, what["loc"]))
-        raise _damaged(path, f"{place[:100]}: {what['msg'][:200]}") from error
+        raise _damage(path, f"{place[:100]}: {what['msg'][:200]}") from error
     except (ValueError, OverflowError) as error:
-        raise _damaged(path, str(error)) from error
+        raise _damage(path, str(error)) from error
     return read
 
 
@@ -91,7 +91,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def _damaged(path: Path, what: str) -> RunFolderError:
+def _damage(path: Path, what: str) -> RunFolderError:
     return RunFolderError(
         f"{str(path)!r} is damaged: {what}. Restore it from a backup, or run the study again with "
         "another --output."

@@ -84,10 +84,10 @@ def check_study(study: Study, *, file: str = "study") -> None:
             with _at(place):
                 check_knowledge(choice.label, attack, threat)
     if study.use == "commercial" and (terms := barred(study)):
-        listed = "; ".join(f"{name} ({why})" for name, why in terms.items())
+        items = "; ".join(f"{name} ({why})" for name, why in terms.items())
         raise ConfigError(
             f'{file}: use = "commercial" is stated, and the study uses what may not serve it: '
-            f"{listed}. Choose other data, attacks that draw no faces (subspace_matching, "
+            f"{items}. Choose other data, attacks that draw no faces (subspace_matching, "
             "inverting_gradients) or a `prior` of your own."
         )
     _check_faces(study, build, file)
@@ -122,12 +122,12 @@ def _check_faces(study: Study, build: _Build, file: str) -> None:
             splits[federation] = parts
             place = scene
             method = build("methods", scenario.method, scene)
-            chosen = [build("defenses", choice, scene) for choice in scenario.defenses]
-            defenses = [part for defense in chosen for part in parts_of(defense)]
+            all_defenses = [build("defenses", choice, scene) for choice in scenario.defenses]
+            defenses = [part for defense in all_defenses for part in parts_of(defense)]
             for part in (method, *defenses):
                 if isinstance(part, Checks):
                     part.check(faces, parts)
-            most = max(photos_of(defense, scenario.batch_size) for defense in chosen)
+            most = max(photos_of(defense, scenario.batch_size) for defense in all_defenses)
             for target in range(min(scenario.targets, len(parts.clients))):
                 target_photos(parts, target, scenario.batch_size, most)
             check_targets(reach_of(faces, parts, scenario, together=False), scenario, "")
@@ -142,28 +142,28 @@ def _check_faces(study: Study, build: _Build, file: str) -> None:
 
 def _check_method(scenario: Scenario, build: _Build, place: str) -> Method:
     method: Method = build("methods", scenario.method, f"{place}: method")
-    asked = scenario.audited_training
+    plan = scenario.audited_training
     with _at(f"{place}: method"):
-        actual = training_of(method, NoDefense(), asked)
-    if actual.steps != asked.steps:
+        actual = training_of(method, NoDefense(), plan)
+    if actual.steps != plan.steps:
         unit = "step" if actual.steps == 1 else "steps"
         raise ConfigError(
             f"{place}: method {scenario.method.label!r} makes {actual.steps} local {unit}, and "
-            f"local_steps asks for {asked.steps}. Write local_steps = {actual.steps}, or "
+            f"local_steps asks for {plan.steps}. Write local_steps = {actual.steps}, or "
             'method = "fedavg".'
         )
     for key in ("momentum", "optimizer", "weight_decay", "proximal"):
-        value = getattr(asked, key)
+        value = getattr(plan, key)
         if value != getattr(actual, key) and value != getattr(LocalTraining(), key):
             raise ConfigError(
                 f"{place}: method {scenario.method.label!r} trains with {key} = "
                 f"{getattr(actual, key)!r}, and the scenario asks for {value!r}. Remove {key}, or "
                 'write method = "fedavg".'
             )
-    if asked.steps * asked.batch_size < scenario.batch_size:
-        unused = scenario.batch_size - asked.steps * asked.batch_size
+    if plan.steps * plan.batch_size < scenario.batch_size:
+        excess = scenario.batch_size - plan.steps * plan.batch_size
         raise ConfigError(
-            f"{place}: {asked.steps} local step(s) of {asked.batch_size} images leave {unused} of "
+            f"{place}: {plan.steps} local step(s) of {plan.batch_size} images leave {excess} of "
             f"the {scenario.batch_size} images unused. Raise local_steps or local_batch_size, or "
             "lower batch_size."
         )
@@ -202,16 +202,16 @@ def _check_pretraining(study: Study, scenario: Scenario, place: str) -> None:
 
 
 def _builder() -> _Build:
-    """Checks the settings of plugins and builds them, equal ones once."""
-    built: dict[tuple[str, str, str], Any] = {}
+    """A function that checks a plugin's settings and builds it, equal ones once."""
+    cache: dict[tuple[str, str, str], Any] = {}
 
     def build(kind: str, choice: Choice, place: str) -> Any:
         key = kind, choice.name, repr(sorted(choice.settings.items()))
-        if key not in built:
+        if key not in cache:
             _check_settings(kind, choice, place)
             with _at(place):
-                built[key] = registry.create(kind, choice.name, choice.settings)
-        return built[key]
+                cache[key] = registry.create(kind, choice.name, choice.settings)
+        return cache[key]
 
     return build
 

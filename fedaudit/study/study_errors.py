@@ -48,8 +48,8 @@ def _problem(
     place, inside = _table(loc, tables, file)
     node = _node(schema, loc)
     if kind == "extra_forbidden":
-        known = _resolved(schema, _node(schema, loc[:-1]))["properties"]
-        return UnknownNameError("key", str(loc[-1]), known, where=place)
+        keys = _resolve(schema, _node(schema, loc[:-1]))["properties"]
+        return UnknownNameError("key", str(loc[-1]), keys, where=place)
     if "enum" in node and isinstance(value, str):
         return UnknownNameError(node["title"].lower(), value, node["enum"], where=place)
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in inside)
@@ -64,8 +64,8 @@ def _problem(
     else:
         problem = f": {key} must be {requirement(node)}, not {shown(value)}."
         if examples := node.get("examples") or node.get("enum", [])[:1]:
-            written = ", or ".join(map(_toml, examples))
-            problem += f" Write for instance {key.rpartition('.')[2]} = {written}."
+            form = ", or ".join(map(_toml, examples))
+            problem += f" Write for instance {key.rpartition('.')[2]} = {form}."
     return ConfigError(place + problem)
 
 
@@ -100,7 +100,7 @@ def _node(schema: dict[str, Any], loc: Sequence[str | int]) -> dict[str, Any]:
     """The JSON schema of what stands there."""
     node = schema
     for part in loc:
-        node = _resolved(schema, node)
+        node = _resolve(schema, node)
         if isinstance(part, int):
             lists = [one for one in (node, *node.get("anyOf", ())) if "items" in one]
             node = lists[0]["items"] if lists else {}
@@ -110,11 +110,11 @@ def _node(schema: dict[str, Any], loc: Sequence[str | int]) -> dict[str, Any]:
     return node
 
 
-def _resolved(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
+def _resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
     for one in (node, *node.get("anyOf", ())):
         if "$ref" in one:
-            found: dict[str, Any] = schema["$defs"][one["$ref"].rpartition("/")[2]]
-            return found
+            definition: dict[str, Any] = schema["$defs"][one["$ref"].rpartition("/")[2]]
+            return definition
     return node
 
 

@@ -89,12 +89,12 @@ def load_study(
     on_photos(study)
     if study.data.name == "folder":
         with suppress(FedauditError):  # said below, and where
-            study = _fitted(study, table.get("federation", {}))
+            study = _fit(study, table.get("federation", {}))
     check_study(study, file=path.name)
     return study
 
 
-def _fitted(study: Study, given: Collection[str]) -> Study:
+def _fit(study: Study, keys: Collection[str]) -> Study:
     """The study with a federation that a small folder can carry, but for what the file states."""
     from fedaudit.data.splits import fit_federation  # noqa: PLC0415 - imports torch
     from fedaudit.study.reach import faces_to_count  # noqa: PLC0415 - imports torch
@@ -102,7 +102,7 @@ def _fitted(study: Study, given: Collection[str]) -> Study:
     faces = faces_to_count(study, fetched=False)
     if faces is None:
         return study
-    fit = partial(fit_federation, given=given, people=faces.people)
+    fit = partial(fit_federation, given=keys, people=faces.people)
     scenarios = tuple(
         s if s.federation is None else replace(s, federation=fit(s.federation))
         for s in study.scenarios

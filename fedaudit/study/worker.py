@@ -114,7 +114,7 @@ def torch_threads(number: int) -> Iterator[None]:
 
 
 def _beating(connection: Connection, memory: int | None) -> Callable[[object], None]:
-    """Say in the background that this process lives; returns what sends messages between beats."""
+    """Send heartbeats in the background; returns what sends messages between them."""
     turn = threading.Lock()
 
     def send(message: object) -> None:
@@ -159,7 +159,7 @@ def attempt(work: Callable[[Any], None], job: Any, limit: float | None = None) -
         job: Has a key.
         limit: Seconds after which it is stopped, in the main thread of a process.
     """
-    started = time.monotonic()
+    start = time.monotonic()
     status: Literal["done", "failed", "storage"] = "done"
     message = ""
     try:
@@ -177,7 +177,7 @@ def attempt(work: Callable[[Any], None], job: Any, limit: float | None = None) -
         message = str(full) if full else _words(error)
     if status != "done" and debugging():
         message += "\n" + traceback.format_exc()
-    return Outcome(job.key, status, message, time.monotonic() - started, peak_memory())
+    return Outcome(job.key, status, message, time.monotonic() - start, peak_memory())
 
 
 def _words(error: Exception) -> str:

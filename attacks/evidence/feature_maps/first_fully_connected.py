@@ -76,10 +76,10 @@ def find_first_fully_connected(
         return _from_sparse(layer.weight.detach(), gradient, count)
     _, sizes, rows = torch.linalg.svd(gradient, full_matrices=False)
     rank = int((sizes > 1e-5 * sizes[0]).sum())
-    used = min(count, rank)
-    if not rank or (len(sizes) > used and sizes[used - 1] < SPECTRAL_GAP * sizes[used]):
+    size = min(count, rank)
+    if not rank or (len(sizes) > size and sizes[size - 1] < SPECTRAL_GAP * sizes[size]):
         return None
-    first_fc = FirstFullyConnected(layer.weight.detach(), gradient, rows[:used])
+    first_fc = FirstFullyConnected(layer.weight.detach(), gradient, rows[:size])
     if count > 1:
         return first_fc
     maps = (
@@ -94,59 +94,59 @@ def _from_sparse(weight: Tensor, gradient: Tensor, count: int) -> FirstFullyConn
     Where whole columns are missing the others are as they were. Where single entries are, those of
     N images' gradient are products of few numbers: alternating least squares over what was sent.
     """
-    sent = gradient != 0
-    columns = sent.any(0)
+    mask = gradient != 0
+    columns = mask.any(0)
     if not bool(columns.any()):
         return None
     within = gradient[:, columns]
-    known = columns.to(gradient)
+    part = columns.to(gradient)
     if bool((within != 0).float().mean() > 1 - SENT_WHOLE):
         if count >= min(within.shape):
             return None
         _, sizes, rows = torch.linalg.svd(within, full_matrices=False)
-        used = min(count, int((sizes > 1e-5 * sizes[0]).sum()))
-        if not used or sizes[used - 1] < SPECTRAL_GAP * sizes[used]:
+        size = min(count, int((sizes > 1e-5 * sizes[0]).sum()))
+        if not size or sizes[size - 1] < SPECTRAL_GAP * sizes[size]:
             return None
-        span = gradient.new_zeros(used, gradient.shape[1])
-        span[:, columns] = rows[:used]
+        span = gradient.new_zeros(size, gradient.shape[1])
+        span[:, columns] = rows[:size]
     else:
-        completed = _completed(gradient.double(), sent.double(), count)
-        if completed is None:
+        completion = _complete(gradient.double(), mask.double(), count)
+        if completion is None:
             return None
-        span, known = (tensor.to(gradient) for tensor in completed)
-    first_fc = FirstFullyConnected(weight, gradient, span, known=known)
+        span, part = (tensor.to(gradient) for tensor in completion)
+    first_fc = FirstFullyConnected(weight, gradient, span, known=part)
     if count > 1:
         return first_fc
     maps = span * span.sum().sign()
-    products = (sent * maps[0].square()).sum(1).clamp_min(1e-20)
+    products = (mask * maps[0].square()).sum(1).clamp_min(1e-20)
     return replace(first_fc, maps=maps, upstream=((gradient @ maps[0]) / products)[None])
 
 
-def _completed(gradient: Tensor, sent: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
+def _complete(gradient: Tensor, mask: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
     """Row space `[N, F]` of the matrix of rank N that agrees with what was sent; None without one.
 
     Columns of which fewer than N entries were sent stay 0; also returns which the others are.
     """
-    determined = (sent.sum(0) >= count).to(gradient)
-    gradient, sent = gradient * determined, sent * determined
-    if int(determined.sum()) <= count or count >= min(gradient.shape):
+    columns = (mask.sum(0) >= count).to(gradient)
+    gradient, mask = gradient * columns, mask * columns
+    if int(columns.sum()) <= count or count >= min(gradient.shape):
         return None
     toward = torch.linalg.svd(gradient, full_matrices=False)[0][:, :count]
     rows = gradient[:count]
     for _ in range(COMPLETIONS):
-        rows = _fitted(gradient.T, sent.T, toward).T * determined
+        rows = _fit(gradient.T, mask.T, toward).T * columns
         rows = torch.linalg.svd(rows, full_matrices=False)[2]
-        toward = _fitted(gradient, sent, rows.T)
-    left = (gradient - sent * (toward @ rows)).norm() / gradient.norm()
+        toward = _fit(gradient, mask, rows.T)
+    left = (gradient - mask * (toward @ rows)).norm() / gradient.norm()
     # Written so that NaN, from a singular system, counts as a failure.
-    return (rows, determined) if left < UNEXPLAINED else None
+    return (rows, columns) if left < UNEXPLAINED else None
 
 
-def _fitted(gradient: Tensor, sent: Tensor, known: Tensor) -> Tensor:
+def _fit(gradient: Tensor, mask: Tensor, other: Tensor) -> Tensor:
     """`[R, N]`: each row's factors, by least squares over the entries of it that were sent."""
-    gram = torch.einsum("rf,fa,fb->rab", sent, known, known)
-    ridge = 1e-9 * gram.diagonal(dim1=1, dim2=2).mean() * torch.eye(known.shape[1]).to(gram)
-    factors: Tensor = torch.linalg.solve(gram + ridge, (gradient @ known)[..., None])[..., 0]
+    gram = torch.einsum("rf,fa,fb->rab", mask, other, other)
+    ridge = 1e-9 * gram.diagonal(dim1=1, dim2=2).mean() * torch.eye(other.shape[1]).to(gram)
+    factors: Tensor = torch.linalg.solve(gram + ridge, (gradient @ other)[..., None])[..., 0]
     return factors
 
 

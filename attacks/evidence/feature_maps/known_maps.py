@@ -37,8 +37,8 @@ class KnownMaps:
         Near a solution the squared error vanishes beside any prior, its root does not.
         """
         units = [x.flatten(1) for x in (self.features(images), self.maps)]
-        maps, known = (x / (x.norm(dim=1, keepdim=True) + 1e-12) for x in units)
-        apart: Tensor = (maps - known).square().sum(1)
+        maps, target = (x / (x.norm(dim=1, keepdim=True) + 1e-12) for x in units)
+        apart: Tensor = (maps - target).square().sum(1)
         return (apart + 1e-10).sqrt()
 
 
@@ -59,9 +59,9 @@ def known_maps(reading: Reading, *, invert: bool = True) -> KnownMaps | None:
         return None
     if first_fc.maps is None or first_fc.known is not None:
         return None
-    inverted = invert_last_block(reading) if invert else None
-    if inverted is not None:
-        return KnownMaps(model, inverted.maps, inverted.depth, "inverted", inverted.error)
+    block = invert_last_block(reading) if invert else None
+    if block is not None:
+        return KnownMaps(model, block.maps, block.depth, "inverted", block.error)
     if model.pool == "average":
         return KnownMaps(model, first_fc.maps[:, :, None, None], None, "average")
     with torch.no_grad():

@@ -76,23 +76,23 @@ def invert_last_block(reading: Reading) -> InvertedBlock | None:
         return None
     depth = len(model.body) - 1
     block, name = model.body[depth], f"body.{depth}"
-    needed = {f"{name}.shortcut.weight", f"{name}.conv1.weight"}
-    if not isinstance(block, Residual) or not needed <= set(target):
+    names = {f"{name}.shortcut.weight", f"{name}.conv1.weight"}
+    if not isinstance(block, Residual) or not names <= set(target):
         return None  # a shortcut without weights has no gradient either
     shortcut = target[f"{name}.shortcut.weight"].double()[:, :, 0, 0]
     taps, bias = target[f"{name}.conv1.weight"].double(), target.get(f"{name}.norm2.bias")
     with torch.no_grad():
         example = model.body[:depth](torch.zeros(1, *reading.shape, device=taps.device))
         rows, columns = block(example).shape[2:]
-    pooled = model.pool == "average"
+    is_average = model.pool == "average"
     count, positions = len(first_fc.maps), rows * columns
     slopes = block.act2.weight.detach().double().expand(len(shortcut))
     upstream = (first_fc.upstream @ first_fc.weight).double()
     deltas: Tensor | None = None
-    if pooled and count == 1 and positions <= min(shortcut.shape):
+    if is_average and count == 1 and positions <= min(shortcut.shape):
         total = None if bias is None else bias.double()
-        deltas = _masked(shortcut, total, upstream[0], slopes, positions)
-    elif not pooled and count * positions <= min(shortcut.shape):
+        deltas = _slopes_of_mask(shortcut, total, upstream[0], slopes, positions)
+    elif not is_average and count * positions <= min(shortcut.shape):
         shape = (count, len(shortcut), positions)
         slope = torch.where(first_fc.maps.view(shape) > 0, 1.0, slopes[:, None])
         # A negative slope, which training may give, hides the sign of what it was applied to.
@@ -101,14 +101,14 @@ def invert_last_block(reading: Reading) -> InvertedBlock | None:
     if deltas is None:
         return None
     inputs = _under_taps(deltas, shortcut, taps)
-    if pooled:
+    if is_average:
         inputs = inputs[:, :, _in_order(inputs, rows, columns)]
     maps = _assemble(inputs, block.conv1, (rows, columns), example.shape[2:]).float()
     maps, error = _to_scale(maps, block, model, first_fc)
     return InvertedBlock(maps, depth, error) if error < EXPLAINED else None
 
 
-def _masked(
+def _slopes_of_mask(
     shortcut: Tensor, bias: Tensor | None, upstream: Tensor, slopes: Tensor, positions: int
 ) -> Tensor | None:
     """δ_p `[P, C]` for an averaged map, in no order: the two-valued vectors in a column space."""
@@ -155,7 +155,7 @@ def _adding_up(columns: Tensor, total: Tensor, positions: int) -> Tensor:
     unit = total.cpu().numpy() / float(total.abs().max()) * positions
     sums = np.concatenate([candidates.T, -unit[:, None]], axis=1)
     count = np.append(np.ones(len(candidates)), 0.0)
-    solved = scipy.optimize.milp(
+    solution = scipy.optimize.milp(
         np.zeros(len(count)),
         integrality=count,
         bounds=scipy.optimize.Bounds(0, np.append(np.ones(len(candidates)), 2.0)),
@@ -164,9 +164,9 @@ def _adding_up(columns: Tensor, total: Tensor, positions: int) -> Tensor:
             scipy.optimize.LinearConstraint(count[None], positions, positions),
         ],
     )
-    if solved.x is None:
+    if solution.x is None:
         return columns[:0]
-    return columns[torch.as_tensor(solved.x[:-1] > 0.5, device=columns.device)]
+    return columns[torch.as_tensor(solution.x[:-1] > 0.5, device=columns.device)]
 
 
 def _under_taps(deltas: Tensor, shortcut: Tensor, taps: Tensor) -> Tensor:
@@ -175,8 +175,8 @@ def _under_taps(deltas: Tensor, shortcut: Tensor, taps: Tensor) -> Tensor:
     From the gradients `[positions, outputs]` at the shortcut's outputs (a channel that is zero
     throughout is not used), and the weight gradients of shortcut and convolution.
     """
-    used = deltas.abs().amax(0) > 0
-    centers = torch.linalg.pinv(deltas[:, used].T) @ shortcut[used]
+    active = deltas.abs().amax(0) > 0
+    centers = torch.linalg.pinv(deltas[:, active].T) @ shortcut[active]
     behind = taps[:, :, 1, 1] @ torch.linalg.pinv(centers)
     inputs: Tensor = torch.einsum("po,oikl->klpi", torch.linalg.pinv(behind), taps)
     inputs[1, 1] = centers
@@ -240,14 +240,14 @@ def _to_scale(
     block's normalized branch does not see it, the shortcut does: output(c·map) = c·(known output).
     """
     assert first_fc.maps is not None
-    scaled, errors = [], []
+    maps_in_scale, errors = [], []
 
-    def off(output: Tensor, known: Tensor) -> float:
+    def off(output: Tensor, target: Tensor) -> float:
         output = output.mean((2, 3)) if model.pool == "average" else output.flatten(1)
-        return float((output[0] - known).norm() / known.norm())
+        return float((output[0] - target).norm() / target.norm())
 
     with torch.no_grad():
-        for one, known in zip(maps, first_fc.maps, strict=True):
+        for one, target in zip(maps, first_fc.maps, strict=True):
             branch = block.norm2(block.conv2(block.act1(block.norm1(block.conv1(one[None])))))
             straight = block.shortcut(one[None])
 
@@ -255,15 +255,15 @@ def _to_scale(
                 c: float,
                 branch: Tensor = branch,
                 straight: Tensor = straight,
-                known: Tensor = known,
+                target: Tensor = target,
             ) -> float:
-                return off(block.act2(branch + c * straight), c * known)
+                return off(block.act2(branch + c * straight), c * target)
 
-            factor = _least(error, float(known.norm().reciprocal()))
+            factor = _least(error, float(target.norm().reciprocal()))
             again = one[None] * factor  # ε in the normalization does see the length, a little
-            errors.append(off(block(again), factor * known))
-            scaled.append(again[0])
-    return torch.stack(scaled), float(torch.tensor(errors).max())
+            errors.append(off(block(again), factor * target))
+            maps_in_scale.append(again[0])
+    return torch.stack(maps_in_scale), float(torch.tensor(errors).max())
 
 
 def _least(error: Callable[[float], float], around: float) -> float:

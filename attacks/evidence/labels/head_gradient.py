@@ -196,7 +196,7 @@ def mixed_label(head: HeadGradient, place: Tensor) -> Tensor | None:
     each = upstream_of(head.criterion, scores.expand(len(scores), -1), classes).double()
     total = each.abs().mean() * len(scores)  # weighs the sum of all like any other equation
     system = torch.cat([each.T, total.expand(1, len(scores))])
-    wanted = torch.cat([upstream.double(), total[None]])
-    coefficients = torch.from_numpy(nnls(system.cpu().numpy(), wanted.cpu().numpy())[0])
+    target = torch.cat([upstream.double(), total[None]])
+    coefficients = torch.from_numpy(nnls(system.cpu().numpy(), target.cpu().numpy())[0])
     coefficients = torch.where(coefficients < FAINT, 0.0, coefficients)
     return (coefficients / coefficients.sum()).to(head.gradient)

@@ -32,7 +32,7 @@ LabelRule = Callable[[HeadGradient], Tensor]
 
 
 def votes(head: HeadGradient) -> Tensor:
-    """Signs first, then shares (`multiset`), after Wainakh et al. (PoPETs 2022).
+    """Labels by the signs of the head's gradient, then by `multiset` (Wainakh et al., PoPETs 2022).
 
     They subtract one image's expected impact at a time.
     """
@@ -126,14 +126,14 @@ def _margin_head_scores(gradient: Tensor, weight: Tensor, common: Tensor | None)
     its factor, negative only for classes in the batch.
     """
     unit = F.normalize(weight, dim=1)
-    scaled = unscaled(gradient, weight)
+    rows = unscaled(gradient, weight)
     if common is None:
         # The strongest row belongs to a true class as a rule: its factor is near −1.
-        common = -scaled[scaled.norm(dim=1).argmax()]
+        common = -rows[rows.norm(dim=1).argmax()]
     common = F.normalize(common, dim=0)
     along = unit @ common
     # P_k shortens the common direction by its part along w_k.
-    scores: Tensor = -(scaled @ common) / (1 - along.square()).clamp_min(0.1)
+    scores: Tensor = -(rows @ common) / (1 - along.square()).clamp_min(0.1)
     return scores
 
 
@@ -177,8 +177,8 @@ def solved(head: HeadGradient, labels: Tensor | None = None) -> Solved | None:
     if head.count == 1:
         return None
     classes = len(head.gradient)
-    tried = _shortlist(head) if labels is None else torch.unique(labels)
-    if not is_affordable(classes, classes if tried is None else len(tried), head.count):
+    candidates = _shortlist(head) if labels is None else torch.unique(labels)
+    if not is_affordable(classes, classes if candidates is None else len(candidates), head.count):
         return None
     product, weight = head.gradient.double() * head.count, head.weight.double()
     if head.unit:
@@ -197,7 +197,7 @@ def solved(head: HeadGradient, labels: Tensor | None = None) -> Solved | None:
         head.criterion,
         unit=head.unit,
         generator=torch.Generator().manual_seed(0),
-        classes=tried,
+        classes=candidates,
     )
 
 

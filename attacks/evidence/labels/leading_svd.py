@@ -17,12 +17,12 @@ def leading_svd(matrix: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     By subspace iteration (Halko et al., SIAM Review 2011, algorithm 4.4) where the matrix is large;
     the same numbers whenever it is called.
     """
-    asked = count + MORE
-    if min(matrix.shape) <= max(SMALL, asked):
+    rank = count + MORE
+    if min(matrix.shape) <= max(SMALL, rank):
         left, sizes, right = torch.linalg.svd(matrix, full_matrices=False)
         return left[:, :count], sizes[:count], right[:count]
     generator = torch.Generator().manual_seed(0)
-    start = torch.randn(matrix.shape[1], asked, generator=generator, dtype=torch.float64)
+    start = torch.randn(matrix.shape[1], rank, generator=generator, dtype=torch.float64)
     basis = torch.linalg.qr(matrix @ start.to(matrix)).Q
     for _ in range(PASSES):
         basis = torch.linalg.qr(matrix @ torch.linalg.qr(matrix.T @ basis).Q).Q

@@ -28,13 +28,13 @@ def labels_of_images(reading: Reading, images: Tensor) -> Tensor:
         return nobody
     if not isinstance(reading.model, FaceNet) or isinstance(reading.model, ForeignFaceNet):
         with torch.no_grad():
-            entered = head_inputs(reading.model, images)
+            inputs = head_inputs(reading.model, images)
     else:
         with deterministic(reading.model), torch.no_grad():
-            entered = reading.model.embedding(reading.model.features(images))
-    if entered.shape != (len(images), head.weight.shape[1]):
+            inputs = reading.model.embedding(reading.model.features(images))
+    if inputs.shape != (len(images), head.weight.shape[1]):
         return nobody
-    seen, gradient = entered.double(), head.gradient.double()
+    seen, gradient = inputs.double(), head.gradient.double()
     if head.unit:
         seen, gradient = F.normalize(seen, dim=1), unscaled(gradient, head.weight.double())
     gram = seen @ seen.T
@@ -50,6 +50,6 @@ def in_order_of_labels(reading: Reading, images: Tensor) -> Tensor:
     own = labels_of_images(reading, images).to(reading.labels.device)
     if not torch.equal(own.sort().values, reading.labels.sort().values):
         return images
-    ordered = torch.empty_like(images)
-    ordered[reading.labels.argsort(stable=True)] = images[own.argsort(stable=True)]
-    return ordered
+    result = torch.empty_like(images)
+    result[reading.labels.argsort(stable=True)] = images[own.argsort(stable=True)]
+    return result

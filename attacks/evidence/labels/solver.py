@@ -109,10 +109,10 @@ class HeadEquation:
             here, which = coordinates[rows], labels[rows]
 
             def pushed(one: Tensor, here: Tensor = here, which: Tensor = which) -> Tensor:
-                moved: Tensor = jvp(
+                products: Tensor = jvp(
                     lambda x: self.outside(x, which), (here,), (one.expand_as(here),)
                 )[1]
-                return moved
+                return products
 
             J = vmap(pushed)(directions).permute(1, 2, 0)
             square[rows] = J.mT @ J
@@ -141,12 +141,12 @@ class HeadEquation:
             square = square + (damping[moving] * scale)[:, None, None] * eye
             move = torch.linalg.solve_ex(square, -slope[:, :, None])[0][:, :, 0]
             dummy = here + move.nan_to_num(0)
-            moved = self.outside(dummy, labels[moving]).nan_to_num(1e3)
-            better = moved.norm(dim=1) < out.norm(dim=1)
+            residual = self.outside(dummy, labels[moving]).nan_to_num(1e3)
+            better = residual.norm(dim=1) < out.norm(dim=1)
             place[moving] = torch.where(better[:, None], dummy, here)
-            left[moving] = torch.where(better[:, None], moved, out)
-            eased = torch.where(better, damping[moving] * 0.3, damping[moving] * 4)
-            damping[moving] = eased.clamp_min(1e-9)
+            left[moving] = torch.where(better[:, None], residual, out)
+            step = torch.where(better, damping[moving] * 0.3, damping[moving] * 4)
+            damping[moving] = step.clamp_min(1e-9)
         places = F.normalize(place, dim=1) if self.unit else place
         return places, left.norm(dim=1), work
 
@@ -222,14 +222,14 @@ def solve_head(
         rounds: Most rounds; one finds most of the batch as a rule.
         work: Entries of Jacobians after which no more is tried.
     """
-    tried = torch.arange(len(weight)) if classes is None else classes
+    candidates = torch.arange(len(weight)) if classes is None else classes
     rest, left = product.double(), count
     whole = max(float(rest.norm()), 1e-300)
     sizes = leading_svd(rest, count)[1]
     labels: list[int] = []
     places: list[Tensor] = []
     for attempt in range(rounds):
-        which = tried.to(rest.device).repeat_interleave(starts)
+        which = candidates.to(rest.device).repeat_interleave(starts)
         starts += starts
         if left == 0 or work < 0 or 2 * left >= len(weight) or _is_noise(rest, left, count):
             break
@@ -244,27 +244,27 @@ def solve_head(
                 break  # two sets of starts without a solution: the equations do not hold
             continue
         e, pairs = equation.pairs(place[order], which[order])
-        chosen = _consistent(pairs, left)
-        if not chosen:
+        choice = _consistent(pairs, left)
+        if not choice:
             if attempt and hopeless:
                 break
             if labels:
                 continue
             scale = _scale(pairs.diagonal())
             rest, whole = rest * scale, whole * scale
-        for k, copies in chosen:
+        for k, copies in choice:
             x = equation.rows.T @ place[order[k]]
             labels += [int(which[order[k]])] * copies
             places += [x] * copies
             share = 1 / float(pairs[k, k])
             rest = rest - share * torch.outer(e[k], x)
             left -= copies
-    unordered = torch.tensor(labels, dtype=torch.int64)
-    ascending = unordered.argsort(stable=True)
-    stacked = torch.stack(places) if places else rest.new_zeros(0, rest.shape[1])
+    label_tensor = torch.tensor(labels, dtype=torch.int64)
+    ascending = label_tensor.argsort(stable=True)
+    table = torch.stack(places) if places else rest.new_zeros(0, rest.shape[1])
     return Solved(
-        labels=unordered[ascending],
-        places=stacked[ascending.to(rest.device)],
+        labels=label_tensor[ascending],
+        places=table[ascending.to(rest.device)],
         rest=rest,
         left=left,
         unexplained=float(rest.norm()) / whole,
@@ -280,7 +280,7 @@ def _consistent(pairs: Tensor, left: int) -> list[tuple[int, int]]:
     A solution that stands for k images alike to rounding pairs with itself to 1/k.
     """
     table = pairs.tolist()
-    chosen: list[tuple[int, int]] = []
+    choice: list[tuple[int, int]] = []
     for k, row in enumerate(table):
         if not left:
             break
@@ -288,10 +288,10 @@ def _consistent(pairs: Tensor, left: int) -> list[tuple[int, int]]:
         whole = round(copies)
         if not 1 <= whole <= left or abs(copies - whole) > WHOLE * whole:
             continue
-        if all(max(abs(row[j]), abs(table[j][k])) * max(whole, n) < APART for j, n in chosen):
-            chosen.append((k, whole))
+        if all(max(abs(row[j]), abs(table[j][k])) * max(whole, n) < APART for j, n in choice):
+            choice.append((k, whole))
             left -= whole
-    return chosen
+    return choice
 
 
 def _scale(itself: Tensor) -> float:
@@ -331,5 +331,5 @@ def _starts(
     if equation.unit:
         return F.normalize(spread, dim=1)
     longer = torch.tensor([1.0, 1.0, 3.0, 10.0]).to(toward)[turn % 4]
-    scaled: Tensor = spread * (longer * float(product.norm()) / count**0.5)[:, None]
-    return scaled
+    starts: Tensor = spread * (longer * float(product.norm()) / count**0.5)[:, None]
+    return starts

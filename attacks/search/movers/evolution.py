@@ -53,12 +53,12 @@ class Evolution:
         bests = [self._replay(strategies[r], history) for r, history in enumerate(self._history)]
         while len(self._history[-1]) < self.plan.steps and not self.task.trace.time_is_up:
             for r, strategy in enumerate(strategies):
-                drawn = [strategy.ask() for _ in range(strategy.population_size)]
-                values = [self._value(vector, r) for vector in drawn]
-                strategy.tell(list(zip(drawn, values, strict=True)))
+                vectors = [strategy.ask() for _ in range(strategy.population_size)]
+                values = [self._value(vector, r) for vector in vectors]
+                strategy.tell(list(zip(vectors, values, strict=True)))
                 self._history[r].append(values)
                 bests[r] = min(
-                    bests[r], (min(values), drawn[int(np.argmin(values))]), key=itemgetter(0)
+                    bests[r], (min(values), vectors[int(np.argmin(values))]), key=itemgetter(0)
                 )
             self.task.trace.add(min(value for value, _ in bests))
             save()
@@ -88,9 +88,9 @@ class Evolution:
         """Bring a strategy to where the told values have led it; returns the best it has seen."""
         best = (float("inf"), strategy.mean)
         for values in history:
-            drawn = [strategy.ask() for _ in values]
-            strategy.tell(list(zip(drawn, values, strict=True)))
-            best = min(best, (min(values), drawn[int(np.argmin(values))]), key=itemgetter(0))
+            vectors = [strategy.ask() for _ in values]
+            strategy.tell(list(zip(vectors, values, strict=True)))
+            best = min(best, (min(values), vectors[int(np.argmin(values))]), key=itemgetter(0))
         return best
 
     def _value(self, vector: np.ndarray, restart: int) -> float:

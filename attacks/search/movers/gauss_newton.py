@@ -109,11 +109,11 @@ class _Dense:
 
     def step(self, damping: float) -> Tensor:
         """Minimizer of |residual − J d|² + damping · unit · |d|²."""
-        shifted = self.gram + damping * self.unit * torch.eye(len(self.gram)).to(self.gram)
+        system = self.gram + damping * self.unit * torch.eye(len(self.gram)).to(self.gram)
         if self.wide:
-            move: Tensor = self.slope.T @ torch.linalg.solve(shifted, self.residual)
+            move: Tensor = self.slope.T @ torch.linalg.solve(system, self.residual)
         else:
-            move = torch.linalg.solve(shifted, self.slope.T @ self.residual)
+            move = torch.linalg.solve(system, self.slope.T @ self.residual)
         return move
 
 
@@ -123,8 +123,8 @@ class _Products:
     def __init__(self, exact: Map, quick: Map, place: Tensor, residual: Tensor) -> None:
         del quick
         self.along = _differential(exact, place)
-        pulled: Any = vjp(exact, place)
-        self._pull: Callable[[Tensor], tuple[Tensor]] = pulled[1]
+        pullback: Any = vjp(exact, place)
+        self._pull: Callable[[Tensor], tuple[Tensor]] = pullback[1]
         self.right = self._pull(residual)[0]
         # A random vector's image has the mean squared column's length, as far as is needed here.
         noise = torch.randn(len(place), generator=torch.Generator().manual_seed(0)).to(place)
@@ -180,7 +180,7 @@ class GaussNewton:
             if self.task.trace.time_is_up:
                 break
             for r, variable in enumerate(self.task.variables[i].detach()):
-                solved = solve(
+                solution = solve(
                     self._map(exact, goal, variable.shape),
                     self._map(quick, goal, variable.shape),
                     goal.directions[i],
@@ -191,7 +191,7 @@ class GaussNewton:
                     report=self.task.trace.add,
                 )
                 with torch.no_grad():
-                    self.task.variables[i][r].copy_(solved.view(variable.shape))
+                    self.task.variables[i][r].copy_(solution.view(variable.shape))
             self.done = i + 1
             save()
         if isinstance(goal, Goal):  # spans of several layers show the contrast as well
@@ -213,9 +213,9 @@ class GaussNewton:
         """The contrast of each image of each restart, by the gradient of the earliest layer."""
         for r in range(len(self.task.variables[0])):
             pixels = torch.stack([v[r].detach() for v in self.task.variables])
-            settled = settle_contrast(evidence, exact, self.task.decode, pixels.double())
+            images = settle_contrast(evidence, exact, self.task.decode, pixels.double())
             with torch.no_grad():
-                for variable, one in zip(self.task.variables, settled, strict=True):
+                for variable, one in zip(self.task.variables, images, strict=True):
                     variable[r].copy_(one)
 
     def _map(self, model: FaceNet, goal: Goal | SpanGoal, shape: torch.Size) -> Map:

@@ -132,8 +132,8 @@ class Search:
     def restore(self) -> None:
         """Set the variables to the best values seen, restart by restart."""
         with torch.no_grad():
-            for variable, kept in zip(self.variables, self._kept, strict=True):
-                variable.copy_(kept)
+            for variable, best in zip(self.variables, self._kept, strict=True):
+                variable.copy_(best)
 
     def state(self) -> dict[str, Tensor]:
         """All that a later `load` needs to go on exactly as if there had been no break."""
@@ -142,8 +142,8 @@ class Search:
             "best": self.best,
             "marked": torch.tensor(self._marked, dtype=torch.float64),
         }
-        for i, (variable, kept) in enumerate(zip(self.variables, self._kept, strict=True)):
-            state |= {f"{i}.value": variable.detach(), f"{i}.kept": kept}
+        for i, (variable, best) in enumerate(zip(self.variables, self._kept, strict=True)):
+            state |= {f"{i}.value": variable.detach(), f"{i}.kept": best}
             # L-BFGS keeps all of its state with the first variable.
             for key, value in self._torch.state.get(variable, {}).items():
                 state |= _flat(f"{i}.optimizer.{key}", value)
@@ -160,7 +160,7 @@ class Search:
                 prefix = f"{i}.optimizer."
                 inner = {k.removeprefix(prefix): v for k, v in state.items() if prefix in k}
                 if inner:
-                    self._torch.state[variable] = _nested(inner)
+                    self._torch.state[variable] = _nest(inner)
 
     def look(self, losses: Tensor) -> Tensor:
         """Keep the variables of the restarts whose losses `[R]` are the least so far."""
@@ -217,7 +217,7 @@ def _flat(name: str, value: Any) -> dict[str, Tensor]:
     return {} if value is None else {f"{name}/number": torch.tensor(value, dtype=torch.float64)}
 
 
-def _nested(flat: Mapping[str, Tensor]) -> dict[str, Any]:
+def _nest(flat: Mapping[str, Tensor]) -> dict[str, Any]:
     """The inverse of `_flat`, for all values of a state together."""
     state: dict[str, Any] = {}
     for name, value in flat.items():

@@ -57,12 +57,12 @@ class Movement:
             others = None
             if shares:
                 others = total([share for i, share in enumerate(shares) if i != which[0]])
-            stalled = self._move(which, steps, others)
+            is_stuck = self._move(which, steps, others)
             if shares:
                 shares[which[0]] = self._share(which[0])
             self.turn += 1
             save()
-            if stalled or self.task.trace.time_is_up:
+            if is_stuck or self.task.trace.time_is_up:
                 break
         for search in self.searches.values():
             search.restore()
@@ -88,8 +88,8 @@ class Movement:
         steps = self.plan.steps
         if not self.round_wise:
             every = next(iter(self.searches))
-            for done in range(0, steps, TURN):
-                yield every, min(TURN, steps - done)
+            for start in range(0, steps, TURN):
+                yield every, min(TURN, steps - start)
             return
         rounds = self.plan.rounds
         for number in range(rounds):
@@ -102,7 +102,7 @@ class Movement:
         """Some steps of the images `which`; whether the search has stalled."""
         search, patience = self.searches[which], self.plan.patience
         moving = [self.task.variables[i] for i in which]
-        free = [*self._free(which), *self._fixed()]
+        free = [*self._free(which), *self._constants()]
         for _ in range(steps):
             values = search.step(lambda: self._losses(which, moving, free, others))
             self.task.trace.add(float(values.min()))
@@ -121,13 +121,13 @@ class Movement:
         task = self.task
 
         def one(
-            items: Sequence[Tensor], rows: Sequence[Tensor], held: Gradients | None
+            items: Sequence[Tensor], rows: Sequence[Tensor], gradient_of_others: Gradients | None
         ) -> tuple[Tensor, Tensor]:
             variable = torch.stack(list(items))
             images = task.decode(variable)
             dummy, distance = task.matching.gradients(images, which, rows, functional=restarts > 1)
-            if held is not None:
-                dummy = total([held, dummy])
+            if gradient_of_others is not None:
+                dummy = total([gradient_of_others, dummy])
             match = task.matching.objective(dummy, distance)
             return match + task.penalty(variable, images, left), images
 
@@ -148,7 +148,7 @@ class Movement:
                 images, [image], rows, functional=restarts > 1, differentiable=False
             )[0]
 
-        free = [*(rows.detach() for rows in self._free((image,))), *self._fixed()]
+        free = [*(rows.detach() for rows in self._free((image,))), *self._constants()]
         share: Gradients = over_restarts(one, [self.task.variables[image].detach()], free, None)
         self.task.matching.evaluations += restarts - 1
         return tuple(tensor.detach() for tensor in share)
@@ -157,7 +157,7 @@ class Movement:
         rows = self.task.matching.free if self.free is None else self.free
         return [rows[i] for i in which] if rows else []
 
-    def _fixed(self) -> Sequence[Tensor]:
+    def _constants(self) -> Sequence[Tensor]:
         return self.task.matching.fixed if self.fixed is None else self.fixed
 
     def _search(self, which: tuple[int, ...]) -> Search:
@@ -194,8 +194,8 @@ class OneByOne:
                 [v.detach()[r : r + 1].clone().requires_grad_() for v in group]
                 for group in (task.variables, task.matching.free)
             )
-            fixed = [value[r : r + 1] for value in task.matching.fixed]
-            self.parts.append(Movement(replace(task, variables=variables), plan, free, fixed))
+            constants = [value[r : r + 1] for value in task.matching.fixed]
+            self.parts.append(Movement(replace(task, variables=variables), plan, free, constants))
 
     def run(self, save: Callable[[], None] = lambda: None) -> None:
         """As `Movement.run`, for each restart."""
@@ -237,7 +237,7 @@ def over_restarts(
         first = None if held is None else tuple(h[0] for h in held)
         results = one([v[0] for v in moving], [f[0] for f in free], first)
         return tuple(x[None] for x in results)
-    mapped: tuple[Tensor, ...] = torch.func.vmap(
+    stack: tuple[Tensor, ...] = torch.func.vmap(
         one, in_dims=(0, 0 if free else None, None if held is None else 0)
     )(list(moving), list(free), held)
-    return mapped
+    return stack

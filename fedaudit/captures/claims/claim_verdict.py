@@ -1,4 +1,4 @@
-"""What becomes of a stated protection once its numbers are worked out."""
+"""The verdict on a stated protection once its numbers are worked out."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -22,7 +22,7 @@ ROUND_KEYS = ("num-server-rounds", "num_server_rounds", "num-rounds", "num_round
 
 @dataclass(frozen=True)
 class Configuration:
-    """What was read.
+    """Protections and size of a run, as configuration files state them.
 
     Attributes:
         mechanisms: In the order of files and lines.
@@ -47,7 +47,7 @@ def read_configuration(folder: Path) -> Configuration:
         ConfigError: The one job file in it is damaged or of another version.
     """
     config, clients = _app(folder)
-    found: list[StatedMechanism] = []
+    mechanisms: list[StatedMechanism] = []
     size, problems, frameworks, count = RunSize(), [], {}, 0
     if config is not None:
         frameworks["Flower"] = True
@@ -62,24 +62,24 @@ def read_configuration(folder: Path) -> Configuration:
             text = _text(path, name)
             if path.name in CLIENT:
                 frameworks["NVFlare"] = True
-                found += client_filters(text, name)
+                mechanisms += client_filters(text, name)
             elif path.name in SERVER:
                 frameworks["NVFlare"] = True
                 size = size.filled(server_size(text, name))
             else:
                 frameworks["Python"] = True
-                found += mechanisms_in(text, name, config or {})
+                mechanisms += mechanisms_in(text, name, config or {})
                 size = size.filled(rounds_in(text, name, config or {}))
         except ConfigError as error:
             problems.append(str(error))
-    if problems and not found and "NVFlare" in frameworks:
+    if problems and not mechanisms and "NVFlare" in frameworks:
         raise ConfigError(problems[0])
     if not count and config is None:
         raise UsageError(
             f"{folder}: it holds no capture, no NVFlare job (config_fed_client.json), no Flower "
             "app (pyproject.toml) and no Python. Name the folder that does."
         )
-    return Configuration(tuple(found), size, count, tuple(frameworks), tuple(problems))
+    return Configuration(tuple(mechanisms), size, count, tuple(frameworks), tuple(problems))
 
 
 def _app(folder: Path) -> tuple[Mapping[str, Any] | None, int | None]:
@@ -104,8 +104,8 @@ def _app(folder: Path) -> tuple[Mapping[str, Any] | None, int | None]:
 
 
 def _table(table: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    found = table.get(key, {}) if key else table
-    return found if isinstance(found, Mapping) else {}
+    value = table.get(key, {}) if key else table
+    return value if isinstance(value, Mapping) else {}
 
 
 def _flat(table: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
@@ -121,7 +121,7 @@ def _files(folder: Path) -> list[Path]:
     """Job files and Python, without links, hidden folders and installed packages."""
     if folder.is_file():
         return [folder]
-    found: list[Path] = []
+    files: list[Path] = []
     waiting = [folder]
     while waiting:
         here = waiting.pop()
@@ -135,10 +135,10 @@ def _files(folder: Path) -> list[Path]:
             if entry.is_dir():
                 waiting.append(entry)
             elif entry.name in {*CLIENT, *SERVER} or entry.suffix == ".py":
-                found.append(entry)
-        if len(found) > MOST or len(waiting) > MOST:
+                files.append(entry)
+        if len(files) > MOST or len(waiting) > MOST:
             raise UsageError(f"{folder}: more than {MOST:,} files. Name the folder of the job.")
-    return sorted(found)
+    return sorted(files)
 
 
 def _text(path: Path, name: str) -> str:

@@ -19,20 +19,20 @@ from fedaudit.core.claims import Gap, epsilon
 def local_dp(stated: StatedMechanism, run: RunSize) -> ClaimVerdict:
     """`LocalDpMod`: clips to C, adds noise of Δ√(2 ln(1.25/δ))/ε; Δ and C are set apart."""
     clip, scale = stated.number("clipping_norm"), stated.number("sensitivity")
-    claimed, delta = stated.number("epsilon"), stated.number("delta")
+    target, delta = stated.number("epsilon"), stated.number("delta")
     missing = missing_of(stated, "clipping_norm", "sensitivity", "epsilon", "delta")
     missing += () if run.rounds else ("number of rounds",)
     outside = (COUNTERS, *COUNTS_AND_METRICS)
-    if not (clip and claimed and delta and scale is not None and delta < 1):
+    if not (clip and target and delta and scale is not None and delta < 1):
         return replace(
             unjudged(stated),
-            claimed=claimed,
+            claimed=target,
             reasons=("its ε cannot be worked out without what is missing",),
             missing=missing,
             outside=outside,
             changes=(f"state {', '.join(missing)}",),
         )
-    deviation = scale * math.sqrt(2 * math.log(1.25 / delta)) / claimed
+    deviation = scale * math.sqrt(2 * math.log(1.25 / delta)) / target
     settings = {"C": clip, "noise": deviation}
     a_round, over_rounds = (
         client_noise(
@@ -46,36 +46,36 @@ def local_dp(stated: StatedMechanism, run: RunSize) -> ClaimVerdict:
         else ()
         for rounds in (1, run.rounds)
     )
-    least, replaced = a_round
+    least, of_replacement = a_round
     reasons, changes = [], []
-    broken = least.epsilon > claimed * CLOSE
-    if broken and scale < clip / CLOSE:
+    fails = least.epsilon > target * CLOSE
+    if fails and scale < clip / CLOSE:
         reasons.append(
             f"the noise is scaled to a sensitivity of {scale:g}, and updates are clipped to "
             f"{clip:g}: it is {_times(clip, scale)} times too weak for "
-            f"ε = {claimed:g}. Flower takes the two apart and does not compare them"
+            f"ε = {target:g}. Flower takes the two apart and does not compare them"
         )
-    elif broken:
+    elif fails:
         reasons.append(
             f"the formula √(2 ln(1.25/δ))/ε holds for ε ≤ 1 only (Dwork & Roth 2014, theorem A.1): "
-            f"for ε = {claimed:g} its noise gives {epsilon(least)}"
+            f"for ε = {target:g} its noise gives {epsilon(least)}"
         )
-    if not broken and replaced.epsilon > claimed * CLOSE:
+    if not fails and of_replacement.epsilon > target * CLOSE:
         reasons.append(
-            f"ε = {claimed:g} holds between an update and none. The server sees an update in any "
-            f"case: between two sets of photos of the client it is {epsilon(replaced)}"
+            f"ε = {target:g} holds between an update and none. The server sees an update in any "
+            f"case: between two sets of photos of the client it is {epsilon(of_replacement)}"
         )
-    if broken or replaced.epsilon > claimed * CLOSE:
+    if fails or of_replacement.epsilon > target * CLOSE:
         changes.append(f"set sensitivity = {2 * clip:g}, twice clipping_norm")
-    if broken and claimed > 1:
+    if fails and target > 1:
         changes.append("ask for ε ≤ 1 a round, for which the formula holds")
     if run.rounds and run.rounds > 1:
         reasons.append(f"ε is stated for one round; {run.rounds} rounds add up")
     deltas = delta_reasons(delta, run.clients, "client")
     return replace(
         unjudged(stated),
-        standing="contradicted" if broken or deltas else "guarantee",
-        claimed=claimed,
+        standing="contradicted" if fails or deltas else "guarantee",
+        claimed=target,
         a_round=tuple(claim.without(*outside) for claim in a_round),
         over_rounds=tuple(claim.without(*outside) for claim in over_rounds),
         reasons=(*deltas, *reasons),
@@ -101,12 +101,12 @@ def central_dp(stated: StatedMechanism, run: RunSize) -> ClaimVerdict:
     outside = [Gap("update", f"the server receives each client's {seen} update without noise")]
     outside += [Gap("norm_bit", "sent in clear")] if adaptive and side == "clients" else []
     outside += COUNTS_AND_METRICS
-    known = replace(unjudged(stated), missing=(*missing, "δ"), outside=tuple(outside))
+    base = replace(unjudged(stated), missing=(*missing, "δ"), outside=tuple(outside))
     if noise is None:
-        return replace(known, reasons=("the noise is not known",))
+        return replace(base, reasons=("the noise is not known",))
     if noise == 0:
         return replace(
-            known,
+            base,
             standing="heuristic",
             reasons=("noise_multiplier = 0: updates are clipped, and nothing is added",),
             changes=("set noise_multiplier; 1 or more is usual",),
@@ -127,7 +127,7 @@ def central_dp(stated: StatedMechanism, run: RunSize) -> ClaimVerdict:
         for rounds in (1, run.rounds)
     )
     return replace(
-        known,
+        base,
         standing="guarantee",
         a_round=tuple(claim.without(*outside) for claim in a_round),
         over_rounds=tuple(claim.without(*outside) for claim in over_rounds),

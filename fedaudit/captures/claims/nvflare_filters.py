@@ -26,18 +26,18 @@ def svt_privacy(stated: StatedMechanism, run: RunSize) -> ClaimVerdict:
     each, whole = stated.number("noise_var", 0.1), stated.number("epsilon_release")
     share, gamma = stated.number("fraction", 0.1), stated.number("gamma", 1e-5)
     outside = (SCALARS, *BESIDE)
-    known = replace(unjudged(stated), claimed=selection, outside=outside)
+    base = replace(unjudged(stated), claimed=selection, outside=outside)
     if not (selection and share and gamma and (whole or each)) or (
         whole is None and "epsilon_release" in stated.unread
     ):
         return replace(
-            known,
+            base,
             missing=("epsilon, noise_var, fraction, gamma (above 0)",),
             reasons=("its ε cannot be worked out without what is missing",),
         )
     if whole is None and run.parameters is None:
         return replace(
-            known,
+            base,
             standing="contradicted",
             reasons=(
                 f"epsilon = {selection:g} is for the choice of what is sent alone. Sending it "
@@ -47,8 +47,8 @@ def svt_privacy(stated: StatedMechanism, run: RunSize) -> ClaimVerdict:
             missing=("number of parameters (--parameters)", *_rounds(run)),
             changes=_svt_changes(selection),
         )
-    sent = None if run.parameters is None else math.ceil(run.parameters * share)
-    release = whole if whole is not None else (each or 0) * (sent or 0)
+    count = None if run.parameters is None else math.ceil(run.parameters * share)
+    release = whole if whole is not None else (each or 0) * (count or 0)
     total = selection + release
     a_round = Claim(
         epsilon=total,
@@ -57,7 +57,7 @@ def svt_privacy(stated: StatedMechanism, run: RunSize) -> ClaimVerdict:
         neighbors="replace one",
         covers=("update",),
         mechanism="NVFlare SVTPrivacy",
-        settings={"γ": gamma, "sent": float(sent or 0)},
+        settings={"γ": gamma, "sent": float(count or 0)},
         accountant="its own ledger: basic composition",
         sampling="every client in every round",
         spendings=(Spending("stated", 1, epsilon=total),),
@@ -67,8 +67,8 @@ def svt_privacy(stated: StatedMechanism, run: RunSize) -> ClaimVerdict:
         f"epsilon = {selection:g} is for the choice of what is sent alone; with the values that "
         f"are sent a round spends {total:,.6g}"
     ]
-    if sent and release:
-        noise = 2 * sent / release
+    if count and release:
+        noise = 2 * count / release
         bound = math.sqrt(share / (1 + 2 * noise**2))
         if noise > 1:
             reasons.append(
@@ -80,7 +80,7 @@ def svt_privacy(stated: StatedMechanism, run: RunSize) -> ClaimVerdict:
         "a pass may accept more numbers than it accounts for, which costs more than is counted"
     )
     return replace(
-        known,
+        base,
         standing="contradicted" if total > selection * 1.001 else "guarantee",
         a_round=(a_round,),
         over_rounds=(over,) if over else (),
@@ -105,7 +105,7 @@ def percentile_privacy(stated: StatedMechanism, run: RunSize) -> ClaimVerdict:
     """`PercentilePrivacy`: drops small values and cuts large ones (Shokri & Shmatikov 2015)."""
     del run
     percentile, gamma = stated.number("percentile", 10), stated.number("gamma", 0.01)
-    named = f"labeled {stated.label!r}, and it is none: " if stated.label else ""
+    label = f"labeled {stated.label!r}, and it is none: " if stated.label else ""
     about = (
         f"the smallest {percentile:g} % become 0 and the rest is cut at ±{gamma:g}"
         if percentile is not None and gamma is not None
@@ -114,7 +114,7 @@ def percentile_privacy(stated: StatedMechanism, run: RunSize) -> ClaimVerdict:
     return replace(
         unjudged(stated),
         standing="heuristic",
-        reasons=(f"{named}{about}. Nothing is random, so there is no ε, whatever the settings",),
+        reasons=(f"{label}{about}. Nothing is random, so there is no ε, whatever the settings",),
         outside=(SCALARS, *BESIDE),
         changes=(
             *(("take the words off: it is no differential privacy",) if stated.label else ()),
@@ -126,16 +126,16 @@ def percentile_privacy(stated: StatedMechanism, run: RunSize) -> ClaimVerdict:
 def exclude_vars(stated: StatedMechanism, run: RunSize) -> ClaimVerdict:
     """`ExcludeVars`: some layers stay on the device."""
     del run
-    kept = stated.settings.get("exclude_vars")
-    if not kept:
+    layers = stated.settings.get("exclude_vars")
+    if not layers:
         why = "it names no layer, so that everything is sent"
     else:
-        names = ", ".join(kept[:4]) if isinstance(kept, tuple) else str(kept)
+        names = ", ".join(layers[:4]) if isinstance(layers, tuple) else str(layers)
         why = f"{names} stay on the device; what is sent has no noise"
     return replace(
         unjudged(stated),
         standing="heuristic",
-        reasons=(_labeled(stated) + why,),
+        reasons=(_label(stated) + why,),
         outside=(Gap("update", "all other layers are sent as they are"), *BESIDE),
         changes=("audit what is still sent: fedaudit audit",),
     )
@@ -147,7 +147,7 @@ def homomorphic_encryption(stated: StatedMechanism, run: RunSize) -> ClaimVerdic
     layers = stated.settings.get("encrypt_layers")
     partly = layers is not None or "encrypt_layers" in stated.unread
     reasons = [
-        _labeled(stated) + "it hides each update from a server without the key; every client can "
+        _label(stated) + "it hides each update from a server without the key; every client can "
         "read the sum, which has no noise, and no ε"
     ]
     outside = [*BESIDE]
@@ -172,11 +172,11 @@ def other_filter(stated: StatedMechanism, run: RunSize) -> ClaimVerdict:
     del run
     return replace(
         unjudged(stated),
-        reasons=(_labeled(stated) + "it is none that fedaudit knows: not tested",),
+        reasons=(_label(stated) + "it is none that fedaudit knows: not tested",),
         missing=("mechanism, clipping, noise",),
         changes=("state mechanism, C, σ, unit, δ in the recording (DpClaim)",),
     )
 
 
-def _labeled(stated: StatedMechanism) -> str:
-    return f"labeled {stated.label!r}: " if stated.label else ""
+def _label(mechanism: StatedMechanism) -> str:
+    return f"labeled {mechanism.label!r}: " if mechanism.label else ""

@@ -92,8 +92,8 @@ def _config(text: str, name: str) -> Mapping[str, Any]:
 
 
 def _list(value: Any) -> list[Mapping[str, Any]]:
-    found = value if isinstance(value, list) else []
-    return [one for one in found if isinstance(one, Mapping)]
+    entries = value if isinstance(value, list) else []
+    return [one for one in entries if isinstance(one, Mapping)]
 
 
 def _count(value: Any) -> int | None:

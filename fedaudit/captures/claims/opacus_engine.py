@@ -19,9 +19,9 @@ from fedaudit.defenses.accounting import epsilon_of, noise_for
 
 def make_private(stated: StatedMechanism, run: RunSize) -> ClaimVerdict:
     """`make_private` and `make_private_with_epsilon`, one engine a round on each client."""
-    targeted = stated.name == "make_private_with_epsilon"
-    asked = ("target_epsilon", "target_delta", "epochs") if targeted else ("noise_multiplier",)
-    missing = [*missing_of(stated, *asked, "max_grad_norm")]
+    has_target = stated.name == "make_private_with_epsilon"
+    needs = ("target_epsilon", "target_delta", "epochs") if has_target else ("noise_multiplier",)
+    missing = [*missing_of(stated, *needs, "max_grad_norm")]
     size = {
         "number of rounds (--rounds)": run.rounds,
         "images of a client (--images)": run.images,
@@ -30,12 +30,12 @@ def make_private(stated: StatedMechanism, run: RunSize) -> ClaimVerdict:
     epochs = int(stated.number("epochs") or run.epochs or 0)
     size |= {"epochs of a round (--epochs)": epochs}
     missing += [name for name, value in size.items() if not value]
-    claimed = stated.number("target_epsilon")
+    claim = stated.number("target_epsilon")
     delta = stated.number("target_delta") or run.delta
-    known = replace(unjudged(stated), claimed=claimed, outside=COUNTS_AND_METRICS)
+    base = replace(unjudged(stated), claimed=claim, outside=COUNTS_AND_METRICS)
     if missing or not (run.rounds and run.images and run.batch_size):
         return replace(
-            known,
+            base,
             reasons=("ε is for a number of steps, a sampling rate and a δ, and not all are known",),
             missing=tuple(missing),
             changes=(f"state {', '.join(missing)}",),
@@ -45,41 +45,41 @@ def make_private(stated: StatedMechanism, run: RunSize) -> ClaimVerdict:
     try:
         noise = stated.number("noise_multiplier")
         if noise is None:
-            noise = noise_for(claimed or 0, delta, steps=steps, sample_rate=rate, accountant="rdp")
+            noise = noise_for(claim or 0, delta, steps=steps, sample_rate=rate, accountant="rdp")
     except (ConfigError, ValueError) as error:
-        return replace(known, standing="contradicted", reasons=(str(error),))
+        return replace(base, standing="contradicted", reasons=(str(error),))
     poisson = stated.settings.get("poisson_sampling", True) is not False
     claims = [
         _claim(stated, noise, delta, rounds, steps=steps, epochs=epochs, rate=rate, poisson=poisson)
         for rounds in (1, run.rounds)
     ]
-    counted = epsilon_of(((noise, rate, steps),), delta, "rdp")
+    rdp = epsilon_of(((noise, rate, steps),), delta, "rdp")
     reasons = list(delta_reasons(delta, run.images, "image"))
     changes = []
-    broken = bool(reasons)
+    fails = bool(reasons)
     if noise == 0:
         reasons.append("noise_multiplier = 0: gradients are clipped, and nothing is added")
         changes.append("set noise_multiplier, or make_private_with_epsilon")
-    elif not poisson and claims[0].epsilon > counted * CLOSE:
-        broken = True
+    elif not poisson and claims[0].epsilon > rdp * CLOSE:
+        fails = True
         reasons.append(
             f"poisson_sampling is off, and Opacus' accountant counts as if it were on: it says "
-            f"{counted:.3g} a round, and shuffled batches give {epsilon(claims[0])}"
+            f"{rdp:.3g} a round, and shuffled batches give {epsilon(claims[0])}"
         )
         changes.append("leave poisson_sampling on")
     if run.rounds > 1:
-        once = f"ε = {claimed:g} is" if claimed else "what its accountant says is"
+        once = f"ε = {claim:g} is" if claim else "what its accountant says is"
         reasons.append(
             f"{once} for one engine. Clients make a new one in each round, and {run.rounds} rounds "
             f"on the same images give {epsilon(claims[1])}"
         )
-        if targeted:
+        if has_target:
             changes.append("ask for the ε of all rounds: epochs = epochs of all rounds together")
     if "target_delta" not in stated.settings:
         reasons.append(f"δ is not stated; ε is given at δ = {delta:g}")
     return replace(
-        known,
-        standing="heuristic" if noise == 0 else "contradicted" if broken else "guarantee",
+        base,
+        standing="heuristic" if noise == 0 else "contradicted" if fails else "guarantee",
         a_round=(claims[0],) if noise else (),
         over_rounds=(claims[1],) if noise else (),
         reasons=tuple(reasons),
@@ -89,7 +89,7 @@ def make_private(stated: StatedMechanism, run: RunSize) -> ClaimVerdict:
 
 
 def _claim(
-    stated: StatedMechanism,
+    mechanism: StatedMechanism,
     noise: float,
     delta: float,
     rounds: int,
@@ -101,20 +101,20 @@ def _claim(
 ) -> Claim:
     """ε for one image. Shuffled batches take each image once an epoch, and amplify nothing."""
     if poisson:
-        spent = epsilon_of(((noise, rate, steps * rounds),), delta, "rdp")
+        of_all_rounds = epsilon_of(((noise, rate, steps * rounds),), delta, "rdp")
         spending, accountant = Spending("gaussian", steps * rounds, noise, rate), "opacus rdp"
     else:
-        spent = gaussian_epsilon(noise, epochs * rounds, delta)
+        of_all_rounds = gaussian_epsilon(noise, epochs * rounds, delta)
         spending, accountant = Spending("gaussian", epochs * rounds, noise), EXACT
     return Claim(
-        epsilon=spent,
+        epsilon=of_all_rounds,
         delta=delta,
         unit="image",
         neighbors="add or remove one",
         covers=("update",),
         rounds=rounds,
         mechanism="DP-SGD (Opacus)",
-        settings={"C": stated.number("max_grad_norm") or 0.0, "σ": noise},
+        settings={"C": mechanism.number("max_grad_norm") or 0.0, "σ": noise},
         accountant=accountant,
         sampling=f"Poisson sampling of images, q = {rate:.3g}"
         if poisson

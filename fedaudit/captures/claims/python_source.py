@@ -33,21 +33,23 @@ def mechanisms_in(text: str, name: str, config: Mapping[str, Any]) -> Iterator[S
     """
     tree = _tree(text, name)
     values = _Values(tree, config)
-    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    calls = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     for node in _in_order(tree):
         if isinstance(node, ast.Call) and (entry := CATALOG.get(_last_name(node.func))):
             if entry.function:
                 continue
-            given = dict(zip(entry.positions, node.args, strict=False))
-            given |= {word.arg: word.value for word in node.keywords if word.arg}
-            found = {key: values.of(value) for key, value in given.items() if key not in PARTS}
+            parts = dict(zip(entry.positions, node.args, strict=False))
+            parts |= {word.arg: word.value for word in node.keywords if word.arg}
+            values_there = {
+                key: values.of(value) for key, value in parts.items() if key not in PARTS
+            }
             yield StatedMechanism(
                 name=_last_name(node.func),
                 place=f"{name}:{node.lineno}",
-                settings={k: plain(v) for k, v in found.items() if v not in (UNREAD, None)},
-                unread=tuple(k for k, v in found.items() if v is UNREAD),
+                settings={k: plain(v) for k, v in values_there.items() if v not in (UNREAD, None)},
+                unread=tuple(k for k, v in values_there.items() if v is UNREAD),
             )
-        elif isinstance(node, ast.Name | ast.Attribute) and id(node) not in called:
+        elif isinstance(node, ast.Name | ast.Attribute) and id(node) not in calls:
             entry = CATALOG.get(_last_name(node))
             if entry and entry.function:
                 yield StatedMechanism(name=_last_name(node), place=f"{name}:{node.lineno}")
@@ -73,7 +75,7 @@ class _Values:
         self.config = config
         self.constants: dict[str, ast.expr] = {}
         for node in tree.body:
-            for target, value in _assigned(node):
+            for target, value in _assignments(node):
                 self.constants[target] = value
 
     def of(self, node: ast.expr, depth: int = 0) -> object:
@@ -86,12 +88,12 @@ class _Values:
         if isinstance(node, ast.Subscript):
             return self._looked_up(node.slice, None, depth)
         if isinstance(node, ast.Call) and node.args:
-            called, first = _last_name(node.func), node.args[0]
-            if called == "get":
+            function, first = _last_name(node.func), node.args[0]
+            if function == "get":
                 default = node.args[1] if len(node.args) > 1 else None
                 return self._looked_up(first, default, depth)
-            if called in _CONVERT and len(node.args) == 1:
-                return _converted(called, self.of(first, depth + 1))
+            if function in _CONVERT and len(node.args) == 1:
+                return _convert(function, self.of(first, depth + 1))
         return UNREAD
 
     def _looked_up(self, key: ast.expr, default: ast.expr | None, depth: int) -> object:
@@ -110,11 +112,11 @@ def _literal(node: ast.expr) -> object:
     return value
 
 
-def _converted(called: str, value: object) -> object:
+def _convert(function: str, value: object) -> object:
     if not isinstance(value, int | float | str):
         return UNREAD
     try:
-        return _CONVERT[called](value)
+        return _CONVERT[function](value)
     except (ValueError, OverflowError):
         return UNREAD
 
@@ -135,7 +137,7 @@ def _in_order(tree: ast.Module) -> list[Any]:
     return sorted(nodes, key=lambda node: (node.lineno, node.col_offset))
 
 
-def _assigned(node: ast.stmt) -> Iterator[tuple[str, ast.expr]]:
+def _assignments(node: ast.stmt) -> Iterator[tuple[str, ast.expr]]:
     if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
         yield node.target.id, node.value
     if not isinstance(node, ast.Assign):

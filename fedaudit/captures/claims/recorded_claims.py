@@ -62,22 +62,22 @@ def recorded_verdicts(
     """
     shown = inspect(capture).protections if shown is None else shown
     rounds = capture.rounds()
-    stored = [one.message for number in rounds for one in capture.messages(number)]
-    counts = [message.examples for message in stored if message.examples]
+    messages = [one.message for number in rounds for one in capture.messages(number)]
+    counts = [message.examples for message in messages if message.examples]
     facts = capture.facts
     run = run.filled(
         RunSize(
             rounds=len(rounds) or None,
-            clients=len({message.client for message in stored}) or None,
+            clients=len({message.client for message in messages}) or None,
             images=min(counts, default=None),
             batch_size=facts.batch_size,
             epochs=facts.local_epochs,
         )
     )
     outside = [COUNTS_AND_METRICS[0]] if counts else []
-    if metrics := sorted({name for message in stored for name in message.metrics}):
-        named = ", ".join(metrics[:4])
-        outside.append(Gap("metrics", f"{named} travel in clear"))
+    if metrics := sorted({name for message in messages for name in message.metrics}):
+        excerpt = ", ".join(metrics[:4])
+        outside.append(Gap("metrics", f"{excerpt} travel in clear"))
     outside += [
         Gap(OUTSIDE[one.name], f"round {one.round}: {one.evidence}")
         for one in shown
@@ -85,15 +85,15 @@ def recorded_verdicts(
     ]
     filters = dict.fromkeys(
         name.removeprefix(FILTER)
-        for message in stored
+        for message in messages
         for name in message.protections
         if name.startswith(FILTER)
     )
-    spent = [v for m in stored if isinstance(v := m.metrics.get(SPENT), int | float)]
-    found = [_of_filter(name, run, outside, spent) for name in filters if name in CATALOG]
+    ledger = [v for m in messages if isinstance(v := m.metrics.get(SPENT), int | float)]
+    rows = [_of_filter(name, run, outside, ledger) for name in filters if name in CATALOG]
     if facts.dp is not None:
-        found.insert(0, of_claim(facts, facts.dp, run, shown, outside))
-    return tuple(found)
+        rows.insert(0, of_claim(facts, facts.dp, run, shown, outside))
+    return tuple(rows)
 
 
 def of_claim(
@@ -104,7 +104,7 @@ def of_claim(
     outside: Sequence[Gap] = (),
 ) -> ClaimVerdict:
     """What the numbers of a stated claim give, and what the recorded updates say of it."""
-    stated = StatedMechanism(
+    rule = StatedMechanism(
         name="DpClaim",
         place="capture.json: facts.dp",
         settings={
@@ -115,7 +115,7 @@ def of_claim(
     )
     delta = claim.delta or run.delta
     missing = _missing(claim, run)
-    base = replace(unjudged(stated), claimed=claim.epsilon, missing=missing, outside=tuple(outside))
+    base = replace(unjudged(rule), claimed=claim.epsilon, missing=missing, outside=tuple(outside))
     faults = [one for one in shown if one.fault and one.name in BROKEN]
     evidence = [one.evidence for one in faults]
     if claim.noise == 0:
@@ -141,10 +141,10 @@ def of_claim(
     lost = [Gap("update", one.name) for one in faults if one.name in UNHIDDEN]
     a_round, over = (tuple(one.without(*outside, *lost) for one in side) for side in claims)
     reasons = [*delta_reasons(delta, _units(claim, run), str(claim.unit)), *evidence]
-    broken = bool(reasons)
+    fails = bool(reasons)
     least = _of_relation(over, claim)
     if claim.epsilon is not None and least.epsilon > claim.epsilon * CLOSE:
-        broken = True
+        fails = True
         once = _of_relation(a_round, claim).epsilon
         share = "one round" if once <= claim.epsilon * CLOSE else "not even one round"
         reasons.append(
@@ -154,11 +154,11 @@ def of_claim(
     if claim.where == "server":
         reasons.append("the server adds the noise: it sees every update without")
     changes = list(dict.fromkeys(BROKEN[one.name] for one in faults))
-    changes += ["state the ε of all rounds, or add more noise"] if broken and not faults else []
+    changes += ["state the ε of all rounds, or add more noise"] if fails and not faults else []
     changes += [f"state {', '.join(missing)}"] if missing else []
     return replace(
         base,
-        standing="contradicted" if broken else "guarantee",
+        standing="contradicted" if fails else "guarantee",
         a_round=a_round,
         over_rounds=over,
         reasons=tuple(reasons),
@@ -167,7 +167,7 @@ def of_claim(
 
 
 def _missing(claim: DpClaim, run: RunSize) -> tuple[str, ...]:
-    asked = {
+    needs = {
         "unit": claim.unit,
         "neighbor relation": claim.neighbors,
         "δ": claim.delta,
@@ -177,18 +177,18 @@ def _missing(claim: DpClaim, run: RunSize) -> tuple[str, ...]:
         "number of rounds": run.rounds,
     }
     if claim.unit in EXAMPLES:
-        asked["sampling"] = claim.sampling
-    return tuple(name for name, value in asked.items() if value is None)
+        needs["sampling"] = claim.sampling
+    return tuple(name for name, value in needs.items() if value is None)
 
 
 def _units(claim: DpClaim, run: RunSize) -> int | None:
     return run.images if claim.unit in EXAMPLES else run.clients if claim.unit == "client" else None
 
 
-def _of_relation(claims: Sequence[Claim], stated: DpClaim) -> Claim:
+def _of_relation(claims: Sequence[Claim], claim: DpClaim) -> Claim:
     """The claim of the relation that is stated; of an unstated one the weakest that it may mean."""
-    replaced = stated.neighbors == "replace"
-    return claims[-1 if replaced else 0]
+    swap = claim.neighbors == "replace"
+    return claims[-1 if swap else 0]
 
 
 def _claims(
@@ -240,20 +240,20 @@ def _claims(
 
 
 def _of_filter(
-    name: str, run: RunSize, outside: Sequence[Gap], spent: Sequence[float]
+    name: str, run: RunSize, outside: Sequence[Gap], ledger: Sequence[float]
 ) -> ClaimVerdict:
     """A filter that messages name; its settings are not recorded, its ledger may be."""
     # A recording holds no comments: what a filter is called is all that those who rely on it read.
-    stated = StatedMechanism(
+    rule = StatedMechanism(
         name=name,
         place="recorded messages",
         unread=CATALOG[name].positions,
         label=name if name.endswith("Privacy") else "",
     )
-    verdict = judge(stated, run)
-    if not spent or name != "SVTPrivacy":
+    verdict = judge(rule, run)
+    if not ledger or name != "SVTPrivacy":
         return replace(verdict, outside=(*verdict.outside, *outside))
-    most = max(spent)
+    most = max(ledger)
     a_round = Claim(
         epsilon=most,
         delta=0.0,

@@ -37,27 +37,27 @@ def parse(text: str) -> Any:
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     reader = _Reader(_tokens(text))
-    found: Any
+    content: Any
     if reader.next_mark("{"):
-        found = reader.table("}")
+        content = reader.table("}")
     elif reader.next_mark("["):
-        found = reader.list()
+        content = reader.list()
     else:
-        found = reader.table("")
+        content = reader.table("")
     reader.end()
-    return found
+    return content
 
 
 def _tokens(text: str) -> list[tuple[str, str]]:
-    found, at = [], 0
+    tokens, at = [], 0
     while at < len(text):
         match = _TOKEN.match(text, at)
         if match is None:
             raise ValueError(f"line {text.count(chr(10), 0, at) + 1} cannot be read")
         at, kind = match.end(), str(match.lastgroup)
         if kind not in {"space", "comment"}:
-            found.append((kind, match.group()))
-    return found
+            tokens.append((kind, match.group()))
+    return tokens
 
 
 class _Reader:
@@ -115,23 +115,23 @@ class _Reader:
             self.depth -= 1
 
     def table(self, closing: str) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        entries: dict[str, Any] = {}
         while True:
             while self.next_mark(","):
                 pass
             if closing and self.next_mark(closing):
-                return found
+                return entries
             if not closing and self.at >= len(self.tokens):
-                return found
+                return entries
             name = str(self.word())
             opens = self.at < len(self.tokens) and self.tokens[self.at] == ("mark", "{")
             if not (self.next_mark(":") or self.next_mark("=") or opens):
                 raise ValueError(f"{name[:40]!r} has no value")
-            found[name] = self.value()
+            entries[name] = self.value()
 
     def list(self) -> list[Any]:
-        found: list[Any] = []
+        items: list[Any] = []
         while not self.next_mark("]"):
             if not self.next_mark(","):
-                found.append(self.value())
-        return found
+                items.append(self.value())
+        return items

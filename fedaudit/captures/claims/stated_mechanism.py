@@ -29,7 +29,7 @@ class RunSize:
     delta: float = 1e-5
 
     def filled(self, more: "RunSize") -> "RunSize":
-        """With what `more` knows and this does not; δ is this one's."""
+        """The run's size with unknown values taken from `more`; δ is this one's."""
         missing = {f.name for f in fields(self) if getattr(self, f.name) is None}
         return replace(self, **{name: getattr(more, name) for name in missing})
 
@@ -53,10 +53,10 @@ class StatedMechanism:
     label: str = ""
 
     def supplied(self, values: Mapping[str, Value]) -> "StatedMechanism":
-        """With values for those settings that are known at run time only."""
-        known = {name: values[name] for name in self.unread if name in values}
-        unread = tuple(name for name in self.unread if name not in known)
-        return replace(self, settings={**self.settings, **known}, unread=unread)
+        """The same mechanism with values for settings that are known only at run time."""
+        values_of_run = {name: values[name] for name in self.unread if name in values}
+        unread = tuple(name for name in self.unread if name not in values_of_run)
+        return replace(self, settings={**self.settings, **values_of_run}, unread=unread)
 
     def number(self, name: str, default: float | None = None) -> float | None:
         """A setting as a number in [0, 10¹²]; None where it is not known or is no such number."""
@@ -67,12 +67,12 @@ class StatedMechanism:
 
     def words(self) -> str:
         """Name and settings, as one reads them in the file."""
-        stated = [f"{name} = {_shown(value)}" for name, value in self.settings.items()]
-        parts = ", ".join([*stated, *(f"{name} = ?" for name in self.unread)])
+        settings = [f"{name} = {_text(value)}" for name, value in self.settings.items()]
+        parts = ", ".join([*settings, *(f"{name} = ?" for name in self.unread)])
         return f"{self.name}({parts})" if parts else self.name
 
 
-def _shown(value: Value) -> str:
+def _text(value: Value) -> str:
     if isinstance(value, tuple):
         some = ", ".join(value[:3])
         return f"[{some}, …]" if len(value) > 3 else f"[{some}]"

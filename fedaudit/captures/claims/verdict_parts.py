@@ -1,4 +1,4 @@
-"""What several protections share: what travels beside them, and what of a claim is missing."""
+"""Parts that verdicts share: what is sent outside of a mechanism, and what a claim lacks."""
 
 from fedaudit.captures.claims.claim_verdict import ClaimVerdict
 from fedaudit.captures.claims.stated_mechanism import StatedMechanism

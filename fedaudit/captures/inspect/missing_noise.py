@@ -38,8 +38,8 @@ def missing_noise(number: int, usable: Sequence[Measures], facts: Facts) -> list
         if (facts.optimizer or "sgd").lower().startswith("adam"):
             return _missing_under_adam(number, usable, facts, claim)
         # Noise of σC on the sum of a batch, averaged, in each step of SGD; momentum adds to it.
-        known = facts.lr and facts.batch_size and (facts.optimizer or "sgd").lower() == "sgd"
-        if not known or facts.lr is None or facts.batch_size is None:
+        is_stated = facts.lr and facts.batch_size and (facts.optimizer or "sgd").lower() == "sgd"
+        if not is_stated or facts.lr is None or facts.batch_size is None:
             return []
         deviation *= facts.lr / facts.batch_size * math.sqrt(facts.local_steps or 1)
     quiet = [min(layer.rms for layer in m.layers.values() if layer.size >= 16) for m in usable]
@@ -93,13 +93,13 @@ def moved_by_noise(steps: int) -> float:
     1.0
     """
     draws = torch.Generator().manual_seed(0)
-    first, second, moved = (torch.zeros(1 << 14, dtype=torch.float64) for _ in range(3))
+    first, second, movement = (torch.zeros(1 << 14, dtype=torch.float64) for _ in range(3))
     for step in range(1, min(steps, 2000) + 1):
         gradient = torch.randn(1 << 14, generator=draws, dtype=torch.float64)
         first = 0.9 * first + 0.1 * gradient
         second = 0.999 * second + 0.001 * gradient**2
-        moved += first / (1 - 0.9**step) / (second / (1 - 0.999**step)).sqrt()
-    return float(moved.square().mean().sqrt()) * math.sqrt(max(1.0, steps / 2000))
+        movement += first / (1 - 0.9**step) / (second / (1 - 0.999**step)).sqrt()
+    return float(movement.square().mean().sqrt()) * math.sqrt(max(1.0, steps / 2000))
 
 
 def repeated_noise(capture: StoredCapture, rounds: Sequence[int]) -> list[Protection]:
@@ -111,10 +111,10 @@ def repeated_noise(capture: StoredCapture, rounds: Sequence[int]) -> list[Protec
         capture: Whose updates are read, a few of the first rounds.
         rounds: In which noise drowns the updates.
     """
-    stored = [one for number in rounds[:3] for one in capture.messages(number)]
+    records = [one for number in rounds[:3] for one in capture.messages(number)]
     samples = [
         (one.message, numbers)
-        for one in stored
+        for one in records
         if not one.message.aggregate and len(numbers := _numbers(capture, one)) > 1000
     ][:MESSAGES]
     alike = [
@@ -135,16 +135,16 @@ def repeated_noise(capture: StoredCapture, rounds: Sequence[int]) -> list[Protec
     return [Protection(REPEATED, True, evidence, None, len(alike), cosine)]
 
 
-def _numbers(capture: StoredCapture, stored: StoredMessage) -> Tensor:
+def _numbers(capture: StoredCapture, record: StoredMessage) -> Tensor:
     """The first numbers of the change that an update means; none where it cannot be read."""
-    message, facts = stored.message, capture.facts
+    message, facts = record.message, capture.facts
     try:
         before = {}
         if message.kind == "weights":
             before = capture.broadcast_message(message.round, message.client).tensors()
         parts = [
             (value.float() - before[name].float() if before else value.float()).flatten()
-            for name, value in stored.tensors().items()
+            for name, value in record.tensors().items()
             if value.is_floating_point() and not is_buffer(name, facts.buffers)
         ]
     except (CaptureError, UsageError, KeyError):

@@ -70,7 +70,7 @@ def tap(tapped: T, folder: str | Path, *, kind: Kind = "weights", **facts: Unpac
 
 @dataclass
 class Tape:
-    """What the taps write on, whatever they are put round. It holds no message that has passed.
+    """Writes what the taps see into a capture; holds no message that has passed.
 
     Args:
         record: Where to.
@@ -99,13 +99,13 @@ class Tape:
         self._clipping(config.get("clipping_norm"))
         for name, arrays in content.array_records.items():
             first = self._sent is None or self._sent[0] != self._last
-            known = None if first or self._sent is None else self._sent[1]()
-            if known is arrays:
+            previous = None if first or self._sent is None else self._sent[1]()
+            if previous is arrays:
                 return  # one record for everybody, as Flower's own strategies send it
             if first:
                 self._sent = self._last, ref(arrays)
                 self.record.broadcast(self._last, _tensors(arrays))
-            elif known is None or not _same(known, arrays):
+            elif previous is None or not _same(previous, arrays):
                 client = str(message.metadata.dst_node_id)
                 self.record.broadcast(self._last, _tensors(arrays), client=client)
             if len(content.array_records) > 1:
@@ -114,9 +114,9 @@ class Tape:
 
     def asked(self, ids: Iterable[str]) -> list[str]:
         """Ids of messages that have just left; their replies belong to this round."""
-        known = list(ids)
-        self._rounds |= dict.fromkeys(known, self._last)
-        return known
+        new_ids = list(ids)
+        self._rounds |= dict.fromkeys(new_ids, self._last)
+        return new_ids
 
     def pulled(self, replies: Iterable[Message]) -> Iterable[Message]:
         """Replies that have just arrived."""
@@ -154,15 +154,15 @@ class Tape:
             names = tuple(str(k) for k in range(len(arrays)))
         return dict(zip(names, arrays, strict=True))
 
-    def _learning_rate(self, sent: object) -> None:
-        if isinstance(sent, int | float) and self.facts.lr is None:
-            self.facts = replace(self.facts, lr=float(sent))
-            self.record.add_facts(checked({"lr": float(sent)}))
+    def _learning_rate(self, value: object) -> None:
+        if isinstance(value, int | float) and self.facts.lr is None:
+            self.facts = replace(self.facts, lr=float(value))
+            self.record.add_facts(checked({"lr": float(value)}))
 
-    def _clipping(self, sent: object) -> None:
+    def _clipping(self, value: object) -> None:
         """The bound that Flower's client-side clipping is told; the first, where it adapts."""
-        if isinstance(sent, int | float) and sent > 0 and self.facts.dp is None:
-            self.facts = replace(self.facts, dp=DpClaim(clip=float(sent), where="server"))
+        if isinstance(value, int | float) and value > 0 and self.facts.dp is None:
+            self.facts = replace(self.facts, dp=DpClaim(clip=float(value), where="server"))
             self.record.add_facts(Facts(dp=self.facts.dp))
 
 
@@ -176,7 +176,7 @@ def _own(name: str) -> Any:
 
 
 class _Tap:
-    """Stands in for what is tapped: what is not recorded is its own."""
+    """A proxy of the tapped object: whatever is not recorded is the object's own."""
 
     def __init__(self, tapped: Any, tape: Tape) -> None:
         self._tapped, self._tape = tapped, tape

@@ -105,23 +105,23 @@ def import_update(
     broadcast = message.tensors()
     size = sum(t.numel() * 8 for t in broadcast.values())
     limits = Limits(total_bytes=2 * size + (1 << 20), file_bytes=2 * size + (64 << 20))
-    sent = plain_names(_named(path, tuple(names) or tuple(broadcast), limits))
+    update = plain_names(_name(path, tuple(names) or tuple(broadcast), limits))
     plain = plain_names(broadcast)
-    check_fits(path, sent, plain)
-    missing = [n for n in plain if n not in sent and not is_buffer(n)]
+    check_fits(path, update, plain)
+    missing = [n for n in plain if n not in update and not is_buffer(n)]
     if missing and not given.partial:
         raise CaptureError(
             path,
             "it is missing, and the server had sent it. If it stayed on the device, say --partial",
             key=missing[0],
         )
-    kind, sign = _settled(path, sent, plain, given, tell)
+    kind, sign = _settle(path, update, plain, given, tell)
     # Under the names of the broadcast, which may carry a wrapper's prefix.
     own = dict(zip(plain, broadcast, strict=True))
     record.update(
         given.round,
         client,
-        {own[name]: tensor for name, tensor in sent.items()},
+        {own[name]: tensor for name, tensor in update.items()},
         kind=kind,
         sign=sign,
         examples=given.examples,
@@ -129,7 +129,7 @@ def import_update(
     )
 
 
-def _named(path: Path, names: tuple[str, ...], limits: Limits) -> dict[str, Tensor]:
+def _name(path: Path, names: tuple[str, ...], limits: Limits) -> dict[str, Tensor]:
     """Tensors by name; a list as long as the parameters alone lacks the buffers."""
     tensors = read_tensors(path, limits=limits)
     if not is_numbered(tensors):
@@ -139,17 +139,17 @@ def _named(path: Path, names: tuple[str, ...], limits: Limits) -> dict[str, Tens
     return bind(path, list(tensors.values()), fitting)
 
 
-def _settled(
+def _settle(
     path: Path,
-    sent: Mapping[str, Tensor],
+    update: Mapping[str, Tensor],
     broadcast: Mapping[str, Tensor],
-    given: Given,
+    statement: Given,
     tell: Tell,
 ) -> tuple[Kind, Literal[1, -1]]:
     """Kind and sign as stated, or as the numbers show them."""
-    shown = guess(sent, broadcast, given.kind)
-    kind, sign = given.kind or shown.kind, given.sign or shown.sign
-    for sentence in shown.evidence:
+    estimate = guess(update, broadcast, statement.kind)
+    kind, sign = statement.kind or estimate.kind, statement.sign or estimate.sign
+    for sentence in estimate.evidence:
         tell(f"{path}: {sentence}")
     if kind is None:
         raise UsageError(
@@ -158,10 +158,10 @@ def _settled(
         )
     if sign is None:
         tell(f"{path}: its sign does not show in its numbers, and is taken as +1; --sign -1 else")
-    elif given.sign is None and sign < 0:
+    elif statement.sign is None and sign < 0:
         tell(f"{path}: it is the negative of a {kind}, and is taken so (sign -1)")
-    elif shown.sign is not None and sign != shown.sign:
-        tell(f"{path}: stated with sign {sign:+d}, but the numbers look like {shown.sign:+d}")
+    elif estimate.sign is not None and sign != estimate.sign:
+        tell(f"{path}: stated with sign {sign:+d}, but the numbers look like {estimate.sign:+d}")
     return kind, sign or 1
 
 
@@ -210,10 +210,10 @@ def guess(
     return Guess(kind, 1 if uphill == (kind == "gradient") else -1, tuple(notes))
 
 
-def _against(sent: Mapping[str, Tensor], broadcast: Mapping[str, Tensor]) -> tuple[float, float]:
+def _against(update: Mapping[str, Tensor], broadcast: Mapping[str, Tensor]) -> tuple[float, float]:
     """Cosine to the broadcast, and the norm of the difference over the broadcast's norm."""
     dot = ours = theirs = apart = 0.0
-    for name, tensor in sent.items():
+    for name, tensor in update.items():
         if is_buffer(name) or not tensor.is_floating_point():
             continue
         a, b = tensor.double().flatten(), broadcast[name].double().flatten()
@@ -225,20 +225,20 @@ def _against(sent: Mapping[str, Tensor], broadcast: Mapping[str, Tensor]) -> tup
     return (dot / scale if scale else 0.0), (apart / theirs) ** 0.5 if theirs else float("inf")
 
 
-def _uphill(sent: Mapping[str, Tensor]) -> tuple[bool | None, str]:
+def _uphill(update: Mapping[str, Tensor]) -> tuple[bool | None, str]:
     """Whether the head's bias points uphill; None where that cannot be said."""
     unknown = "no bias of a head tells uphill from downhill"
     name = next(
         (
             n
-            for n, t in reversed(list(sent.items()))
-            if t.dim() == 1 and n.endswith("bias") and sent.get(f"{n[:-4]}weight", t).dim() == 2
+            for n, t in reversed(list(update.items()))
+            if t.dim() == 1 and n.endswith("bias") and update.get(f"{n[:-4]}weight", t).dim() == 2
         ),
         None,
     )
-    if name is None or len(sent[name]) < 3:
+    if name is None or len(update[name]) < 3:
         return None, unknown
-    bias = sent[name].double()
+    bias = update[name].double()
     size = float(bias.abs().sum())
     if size == 0 or abs(float(bias.sum())) > 1e-2 * size:
         return None, f"{unknown}: {name!r} does not sum to 0"

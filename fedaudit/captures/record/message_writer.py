@@ -93,19 +93,19 @@ def ready(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
     Raises:
         UsageError: Something is no tensor, or has a type that no file can hold.
     """
-    made: dict[str, Tensor] = {}
+    result: dict[str, Tensor] = {}
     storages = set()
-    for name, given in tensors.items():
-        value = _tensor(str(name), given)
+    for name, tensor_like in tensors.items():
+        value = _tensor(str(name), tensor_like)
         tensor = value.detach().to("cpu").contiguous()
         storage = tensor.untyped_storage().data_ptr()
         if storage in storages:  # tied weights, rows of one tensor
             tensor = tensor.clone()
         storages.add(storage)
-        made[str(name)] = tensor
-    if not made:
+        result[str(name)] = tensor
+    if not result:
         raise UsageError("a message without tensors cannot be recorded. Give a state dict.")
-    return made
+    return result
 
 
 def _tensor(name: str, value: Any) -> Tensor:

@@ -56,10 +56,10 @@ class TakesFilters(Protocol):
     """A recipe of NVFlare, as far as `tap` needs it."""
 
     def add_server_input_filter(self, filter: Any, tasks: Any = None) -> Any:
-        """Of what clients send."""
+        """Add a filter of what clients send."""
 
     def add_server_output_filter(self, filter: Any, tasks: Any = None) -> Any:
-        """Of what the server sends."""
+        """Add a filter of what the server sends."""
 
 
 T = TypeVar("T", bound=TakesFilters)
@@ -226,8 +226,8 @@ class _Tape:
     ) -> None:
         """Everybody's broadcast once, and what one client is sent apart from others."""
         with self._lock:
-            known = self._sent
-        if known and known[0] == round and _same(known[1], tensors):
+            last = self._sent
+        if last and last[0] == round and _same(last[1], tensors):
             return  # the same arrays for the next client
         try:
             record.broadcast(round, tensors)
@@ -292,12 +292,12 @@ def _in_clear(dxo: DXO) -> tuple[Collection[str], tuple[str, ...], list[str]]:
     if algorithm == ENCRYPTED:
         marks = dxo.get_meta_prop(MetaKey.PROCESSED_KEYS) or dict.fromkeys(dxo.data, True)
         clear = [name for name in dxo.data if marks.get(name) is False]
-        hidden = f"{len(dxo.data) - len(clear)} of {len(dxo.data)} tensors"
+        count = f"{len(dxo.data) - len(clear)} of {len(dxo.data)} tensors"
         words = f"homomorphic encryption ({algorithm})"
         if clear:
             # NVFlare's encryptor does this to all of them, and does not say so in the message.
-            words += f" of {hidden}; the others may be flattened and multiplied by a weight"
-        return clear, (words,), [f"{hidden} are under homomorphic encryption ({algorithm})"]
+            words += f" of {count}; the others may be flattened and multiplied by a weight"
+        return clear, (words,), [f"{count} are under homomorphic encryption ({algorithm})"]
     words = f"quantization ({algorithm})"
     if str(algorithm).upper() == HALVED:
         return list(dxo.data), (words,), []
@@ -310,13 +310,13 @@ def _in_clear(dxo: DXO) -> tuple[Collection[str], tuple[str, ...], list[str]]:
 
 def _metrics(dxo: DXO) -> dict[str, object]:
     meta = {k: v for k, v in dxo.get_meta_props().items() if k not in NOT_METRICS}
-    given = dxo.get_meta_prop(MetaKey.INITIAL_METRICS)
+    initial = dxo.get_meta_prop(MetaKey.INITIAL_METRICS)
     ledger = meta.get(LEDGER)
-    spent = {f"{LEDGER}.{k}": v for k, v in ledger.items()} if isinstance(ledger, Mapping) else {}
-    sent = {**meta, **spent, **(given if isinstance(given, Mapping) else {})}
+    costs = {f"{LEDGER}.{k}": v for k, v in ledger.items()} if isinstance(ledger, Mapping) else {}
+    plain = {**meta, **costs, **(initial if isinstance(initial, Mapping) else {})}
     return {
         name: value
-        for name, value in sent.items()
+        for name, value in plain.items()
         if isinstance(value, bool | int | float | str) or getattr(value, "shape", None) == ()
     }
 

@@ -78,9 +78,9 @@ def recording(folder: str | Path, **facts: Unpack[Keywords]) -> "Recording":
         UsageError: The folder holds something else, or facts that contradict these.
         StorageError: The disk is full or may not be written.
     """
-    made = Recording(Path(folder))
-    made.add_facts(checked(facts))
-    return made
+    tape = Recording(Path(folder))
+    tape.add_facts(checked(facts))
+    return tape
 
 
 def record_broadcast(
@@ -164,25 +164,25 @@ class Recording:
         path = self.folder / MANIFEST
         with storage_errors(self.folder):
             _make_private(self.folder)
-            created = datetime.now(UTC).isoformat(timespec="seconds")
+            now = datetime.now(UTC).isoformat(timespec="seconds")
             manifest = Manifest(
-                version=VERSION, fedaudit=FEDAUDIT_VERSION, created=created, facts=facts
+                version=VERSION, fedaudit=FEDAUDIT_VERSION, created=now, facts=facts
             )
             if not path.exists() and write_new(path, _json(manifest)):
                 return
-        known, _ = read_manifest(self.folder)
-        _, clashes = merge(known.facts, facts)
+        before, _ = read_manifest(self.folder)
+        _, clashes = merge(before.facts, facts)
         if clashes:
             name = clashes[0]
             raise UsageError(
-                f"{self.folder} says {name} = {stated(known.facts)[name]!r}, and this recording "
+                f"{self.folder} says {name} = {stated(before.facts)[name]!r}, and this recording "
                 f"says {stated(facts)[name]!r}. One folder holds one run: record another run into "
                 "a new folder."
             )
-        added = {n: v for n, v in stated(facts).items() if n not in stated(known.facts)}
-        if added:
-            content = _json(replace(manifest, facts=checked(added)))
-            digest = sha256(json.dumps(added, sort_keys=True).encode()).hexdigest()[:16]
+        news = {n: v for n, v in stated(facts).items() if n not in stated(before.facts)}
+        if news:
+            content = _json(replace(manifest, facts=checked(news)))
+            digest = sha256(json.dumps(news, sort_keys=True).encode()).hexdigest()[:16]
             with storage_errors(self.folder):
                 write_new(self.folder / f"facts-{digest}.json", content)
 
@@ -203,9 +203,9 @@ class Recording:
         )
         name = "broadcast" if message.client is None else f"broadcast-{slug(message.client)}"
         path = self._round(message) / f"{name}.safetensors"
-        sent = ready(tensors)
-        message = replace(message, order=tuple(sent))
-        if not write_message([path], {KEY: header_of(message)}, sent):
+        contents = ready(tensors)
+        message = replace(message, order=tuple(contents))
+        if not write_message([path], {KEY: header_of(message)}, contents):
             raise UsageError(
                 f"{path} holds another broadcast than this one. Is this another run? Use a new "
                 "folder. Are clients sent different models? Say client=…."
@@ -264,10 +264,10 @@ class Recording:
         )
         folder, name = self._round(message), f"update-{slug(str(client))}"
         following = (folder / f"{name}.{number}.safetensors" for number in count(2))
-        sent = ready(tensors)
-        message = replace(message, order=tuple(sent))
-        header = {KEY: header_of(message), **keep(self.folder, message, sent)}
-        write_message(chain([folder / f"{name}.safetensors"], following), header, sent)
+        contents = ready(tensors)
+        message = replace(message, order=tuple(contents))
+        header = {KEY: header_of(message), **keep(self.folder, message, contents)}
+        write_message(chain([folder / f"{name}.safetensors"], following), header, contents)
 
     def _round(self, message: Message) -> Path:
         folder = round_folder(self.folder, message.round)

@@ -91,10 +91,10 @@ class _Processes:
         self._last = time.monotonic()
 
     def free(self, waiting: int) -> int:
-        unused = sum(worker.job is None for worker in self._workers)
-        while len(self._workers) < self._count and unused < waiting:
+        idle = sum(worker.job is None for worker in self._workers)
+        while len(self._workers) < self._count and idle < waiting:
             self._workers.append(self._start())
-            unused += 1
+            idle += 1
         return sum(worker.idle for worker in self._workers)
 
     def begin(self, job: Task) -> None:
@@ -108,19 +108,19 @@ class _Processes:
             time.sleep(seconds)
         readable = wait([worker.connection for worker in self._workers], timeout=seconds)
         self._kill_stuck()
-        ended: list[Outcome | Lost] = []
+        outcomes: list[Outcome | Lost] = []
         for worker in [worker for worker in self._workers if worker.connection in readable]:
             message = _receive(worker)
             worker.heard = time.monotonic()
             if isinstance(message, Outcome):
                 worker.job = None
-                ended.append(message)
+                outcomes.append(message)
             elif message == READY:
                 worker.ready, self._bad_starts = True, 0
             elif message != BEAT:
                 self._workers.remove(worker)
-                ended += self._bury(worker)
-        return ended
+                outcomes += self._bury(worker)
+        return outcomes
 
     def _kill_stuck(self) -> None:
         """Kill workers that were stopped or hang, and those whose job takes too long."""
@@ -153,16 +153,16 @@ class _Processes:
         """The card that has the fewest workers; None where there is no choice."""
         if self._cards == 1:
             return None
-        taken = [worker.card for worker in self._workers]
-        return min(range(self._cards), key=taken.count)
+        cards = [worker.card for worker in self._workers]
+        return min(range(self._cards), key=cards.count)
 
     def _bury(self, worker: _Worker) -> list[Lost]:
         """What a dead worker leaves: its job."""
         worker.process.join(5)
         worker.connection.close()
         code = worker.process.exitcode
-        killed = code is not None and code == -getattr(signal, "SIGKILL", 9)
-        cause = f"exit code {code}{', probably out of memory' if killed else ''}"
+        by_kill = code is not None and code == -getattr(signal, "SIGKILL", 9)
+        cause = f"exit code {code}{', probably out of memory' if by_kill else ''}"
         if worker.silent:
             cause = f"it was stopped or hung, gave no sign for {SILENCE:g} s, and was killed"
         self._bad_starts += not worker.ready
@@ -204,11 +204,11 @@ def _interrupts_held() -> Iterator[None]:
     this process: another thread, of a library, may take it, and a start that breaks off between
     the birth of a worker and its first message leaves a worker that dies of it aloud.
     """
-    arrived: list[tuple[int, FrameType | None]] = []
+    signals: list[tuple[int, FrameType | None]] = []
     handler = signal.getsignal(signal.SIGINT)
     ours = threading.current_thread() is threading.main_thread() and handler is not None
     if ours:
-        signal.signal(signal.SIGINT, lambda number, frame: arrived.append((number, frame)))
+        signal.signal(signal.SIGINT, lambda number, frame: signals.append((number, frame)))
     has_masks = hasattr(signal, "pthread_sigmask")
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if has_masks else set()
     try:
@@ -218,8 +218,8 @@ def _interrupts_held() -> Iterator[None]:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if ours:
             signal.signal(signal.SIGINT, handler)
-            if arrived and callable(handler):
-                handler(*arrived[0])
+            if signals and callable(handler):
+                handler(*signals[0])
 
 
 def _receive(worker: _Worker) -> object:

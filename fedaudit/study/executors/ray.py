@@ -68,10 +68,10 @@ class _Tasks:
         self._ray, self._settings = ray, settings
         needs = settings.resources
         # Ray does not try again by itself: the scheduler counts the tries.
-        asked = {"num_cpus": needs.cores, "num_gpus": needs.gpu, "max_retries": 0}
+        options = {"num_cpus": needs.cores, "num_gpus": needs.gpu, "max_retries": 0}
         if needs.memory:
-            asked["memory"] = needs.memory
-        self._do = ray.remote(**asked)(_do)
+            options["memory"] = needs.memory
+        self._do = ray.remote(**options)(_do)
         self._common = ray.put((work, needs.cores, settings.limit, check))
         self._running: dict[Any, str] = {}
         self._slots, self._counted = 0, -COUNT_AGAIN
@@ -111,9 +111,9 @@ class _Tasks:
             ) from error
         except errors.RayError as error:
             self._counted = -COUNT_AGAIN
-            gone = not isinstance(error, errors.WorkerCrashedError)
+            is_lost = not isinstance(error, errors.WorkerCrashedError)
             return Lost(
-                key, f"{type(error).__name__}: the worker or its node died", counts=not gone
+                key, f"{type(error).__name__}: the worker or its node died", counts=not is_lost
             )
         return outcome
 

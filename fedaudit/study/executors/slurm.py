@@ -119,8 +119,8 @@ class _Share:
         executor = LocalProcesses(_together(here.resources), here.resources, here.limit)
         with holding(self.folder) as leases:
             kinds = {job.key: job.kind for job in self.jobs}  # type: ignore[attr-defined]
-            shared = SharedJobs(self.folder, leases, kinds)
-            execute(self.jobs, self.work, executor, shared=shared)
+            jobs = SharedJobs(self.folder, leases, kinds)
+            execute(self.jobs, self.work, executor, shared=jobs)
 
     def checkpoint(self) -> Any:
         """What Slurm queues again: the same, as attacks keep how far they are."""
@@ -145,7 +145,7 @@ def _together(needs: Resources) -> int:
     return max(1, int(1 / needs.gpu)) if needs.gpu else 1
 
 
-def _submit(share: _Share, asked: SlurmArray, place: Path) -> list[Any]:
+def _submit(share: _Share, array: SlurmArray, place: Path) -> list[Any]:
     try:
         import submitit  # noqa: PLC0415 - an extra
     except ImportError as error:
@@ -153,7 +153,7 @@ def _submit(share: _Share, asked: SlurmArray, place: Path) -> list[Any]:
             "--executor slurm needs submitit, which is not installed: pip install "
             "'fedaudit[slurm]'."
         ) from error
-    needs, together = asked.resources, _together(asked.resources)
+    needs, together = array.resources, _together(array.resources)
     settings: dict[str, Any] = {
         "name": "fedaudit",
         "cpus_per_task": needs.cores * together,
@@ -163,14 +163,14 @@ def _submit(share: _Share, asked: SlurmArray, place: Path) -> list[Any]:
         settings["mem_gb"] = -(-needs.memory * together // 10**9)
     if needs.gpu:
         settings["gpus_per_node"] = 1
-    given = dict(asked.settings)
-    cluster = given.pop("cluster", "slurm")
-    settings |= {_known_as(name): int(v) if v.isdigit() else v for name, v in given.items()}
+    extra = dict(array.settings)
+    cluster = extra.pop("cluster", "slurm")
+    settings |= {_known_as(name): int(v) if v.isdigit() else v for name, v in extra.items()}
     try:
         executor = submitit.AutoExecutor(place, cluster=cluster, slurm_max_num_timeout=1000)
         executor.update_parameters(**settings)
         with executor.batch():
-            return [executor.submit(share) for _ in range(asked.slots)]
+            return [executor.submit(share) for _ in range(array.slots)]
     except Exception as error:  # each kind of cluster has its own
         raise UsageError(
             f"Slurm does not take the array: {str(error)[:300]}. --slurm takes settings as "

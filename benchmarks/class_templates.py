@@ -37,7 +37,7 @@ from scoring import Judge
 from torch import Tensor
 
 from fedaudit.attacks.generators.auxiliary import Auxiliary
-from fedaudit.attacks.generators.eigenfaces import Eigenfaces, kept_faces, standardized
+from fedaudit.attacks.generators.eigenfaces import Eigenfaces, kept_faces, standardize
 from fedaudit.attacks.generators.face_generator import FaceGenerator
 from fedaudit.attacks.search.movers.gradient_descent import Search
 from fedaudit.attacks.templates.read_templates import read_templates
@@ -194,7 +194,7 @@ def prior_ceiling(faces: FaceSet, judge: Judge, components: int) -> str:
     shape = (1, *portraits.shape[2:])
     own = kept_faces(Auxiliary(), 4000, shape, grayscale=True, seed=0, cache=None)
     known = Eigenfaces.of(own, components)
-    drawn = known.images(known.coordinates(standardized(portraits[:, :1].flatten(1))), 3)
+    drawn = known.images(known.coordinates(standardize(portraits[:, :1].flatten(1))), 3)
     everybody = torch.arange(len(portraits))
     truth = Secret(portraits, everybody, parts.people, parts.people)
     found = Reconstruction(drawn.clamp(0, 1), everybody)

@@ -22,7 +22,7 @@ from subspace import ATTACKED, Judge, batches
 import fedaudit
 from fedaudit.core.observation import ModelSpec
 from fedaudit.data.openpeople import openpeople
-from fedaudit.federation.pretraining import pretrained
+from fedaudit.federation.pretraining import pretrain
 from fedaudit.models.batch_norm import running_statistics
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build, load, parameters_of
@@ -62,7 +62,7 @@ def measure(line: Line, judge: Judge, options: argparse.Namespace) -> None:
         model = build(spec, seed=seed)
         if options.trained:
             state = {**parameters_of(model), **running_statistics(model)}
-            trained = pretrained(spec, state, public="synthetic", steps=options.trained, seed=seed)
+            trained = pretrain(spec, state, public="synthetic", steps=options.trained, seed=seed)
             load(model, trained)
         model.train(options.training)
         for number, rows in enumerate(batches(faces, line.batch, options.targets, seed)):

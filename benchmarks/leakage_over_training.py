@@ -33,7 +33,7 @@ from fedaudit.data.splits import split
 from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.fedavg import FedAvg
 from fedaudit.federation.simulation import Simulation, State
-from fedaudit.federation.together import combined
+from fedaudit.federation.together import combine
 from fedaudit.models.facenet import require_face_net
 from fedaudit.models.zoo import build
 
@@ -62,7 +62,7 @@ def states(
             generator = generator_for("train", simulation.seed, number, client)
             shared = simulation.step(state, client, photos, training, generator).shared
             updates += [one for one in shared if isinstance(one, Update)]
-        state = State(combined(simulation.method, state.server, updates, training), {})
+        state = State(combine(simulation.method, state.server, updates, training), {})
         found[number] = state
     return {number: found[number] for number in wanted}
 

@@ -39,7 +39,7 @@ from fedaudit.core.scenario import Choice, Federation, Scenario, Study
 from fedaudit.core.source import COMPLETE, SourceFacts
 from fedaudit.core.trial import Cell, ImageScore, Role, Trial
 from fedaudit.reports.comparison import Verdict, VerdictKind
-from fedaudit.reports.controls import controls, failed
+from fedaudit.reports.controls import any_failed, controls
 from fedaudit.reports.headline import headline
 from fedaudit.reports.results import Settings
 from fedaudit.reports.rows import rows
@@ -147,7 +147,7 @@ def judged(
     source = SourceFacts(strangers=(BLIND, ADAPTIVE)) if stranger else COMPLETE
     table = rows(study, trials, {}, SETTINGS, gallery, source)
     verdict, _ = headline(table, SETTINGS, study.audited)
-    if failed(controls(study, trials, table, gallery)):
+    if any_failed(controls(study, trials, table, gallery)):
         verdict = Verdict("INVALID", "")
     return verdict, any(row.verdict.kind == "LEAK DEMONSTRATED" for row in table)
 

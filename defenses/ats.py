@@ -42,7 +42,7 @@ class ATS:
         if not self.policies:
             raise ValueError("policies must name at least one policy, such as 'translate_x:9'")
         for policy in self.policies:
-            parsed(policy)
+            parse_policy(policy)
 
     def __call__(self, step: ClientStep) -> ClientStep:
         """Change the photos that the step trains on."""
@@ -50,13 +50,15 @@ class ATS:
 
     def replay(self, count: int) -> Replayed:
         """The same on an attacker's images."""
-        return Replayed(images=(drawn(tuple(parsed(policy) for policy in self.policies)),))
+        return Replayed(
+            images=(draw_policy(tuple(parse_policy(policy) for policy in self.policies)),)
+        )
 
     keeps_claims = True
     facts = public_settings("ats")
 
 
-def parsed(policy: str) -> Policy:
+def parse_policy(policy: str) -> Policy:
     """Parse a policy from its text; refuses unknown operations and strengths by `ValueError`.
 
     >>> parsed("translate_x:9 invert:0")
@@ -75,7 +77,7 @@ def parsed(policy: str) -> Policy:
     return tuple(steps)
 
 
-def drawn(policies: tuple[Policy, ...]) -> ImageTransform:
+def draw_policy(policies: tuple[Policy, ...]) -> ImageTransform:
     """Transform that changes each image by a randomly drawn policy and keeps its label."""
 
     def transform(
@@ -89,14 +91,14 @@ def drawn(policies: tuple[Policy, ...]) -> ImageTransform:
             place = (choice == number).nonzero().flatten()
             if len(place):
                 places.append(place)
-                parts.append(changed(images[place.to(images.device)], policy, signs[:, place]))
+                parts.append(apply_policy(images[place.to(images.device)], policy, signs[:, place]))
         order = torch.cat(places).argsort().to(images.device)
         return torch.cat(parts)[order], labels
 
     return transform
 
 
-def changed(images: Tensor, policy: Policy, signs: Tensor) -> Tensor:
+def apply_policy(images: Tensor, policy: Policy, signs: Tensor) -> Tensor:
     """`images [N, C, H, W]` after a policy; `signs [len(policy) or more, N]` of its amounts."""
     for (name, strength), sign in zip(policy, signs, strict=False):
         kind = OPERATIONS[name]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedaudit.defenses.ats import changed, parsed
+from fedaudit.defenses.ats import apply_policy, parse_policy
 from fedaudit.defenses.augmentations import OPERATIONS, STRONGEST
 from fedaudit.defenses.client_network import image_gradients
 
@@ -126,6 +126,6 @@ def accuracy_score(model: nn.Module, images: Tensor) -> float:
 
 
 def _after(policy: str, photos: Tensor, generator: torch.Generator) -> Tensor:
-    steps = parsed(policy)
+    steps = parse_policy(policy)
     signs = torch.randint(2, (len(steps), len(photos)), generator=generator) * 2.0 - 1
-    return changed(photos, steps, signs)
+    return apply_policy(photos, steps, signs)

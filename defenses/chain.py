@@ -10,7 +10,7 @@ from fedaudit.core.errors import ConfigError
 from fedaudit.core.observation import DefenseFacts
 from fedaudit.core.protocols import Defense
 from fedaudit.core.registry import create
-from fedaudit.defenses.composition import applied
+from fedaudit.defenses.composition import apply_defense
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Chain:
 
     def __call__(self, step: ClientStep) -> ClientStep:
         """Wrap the client's step in every defense of the chain."""
-        return reduce(lambda inner, part: applied(part, inner), self.parts, step)
+        return reduce(lambda inner, part: apply_defense(part, inner), self.parts, step)
 
     keeps_claims = True
 
@@ -57,13 +57,13 @@ def parts_of(defense: Defense) -> tuple[Defense, ...]:
     return tuple(inner for part in defense.parts for inner in parts_of(part))
 
 
-def changed(defense: Defense, change: Callable[[Defense], Defense]) -> Defense:
+def change_each(defense: Defense, change: Callable[[Defense], Defense]) -> Defense:
     """The defense, or the chain of them, with `change` done to each that is no chain."""
     if not isinstance(defense, Chain):
         return change(defense)
     parts = []
     for statement, part in zip(defense.of, defense.parts, strict=True):
-        new = changed(part, change)
+        new = change_each(part, change)
         name = statement if isinstance(statement, str) else statement["name"]
         parts.append(statement if new is part else {"name": name, **new.facts().settings})
     return Chain(of=tuple(parts))

@@ -47,7 +47,7 @@ class Planned(Protocol):
 # --- a chain of defenses --------------------------------------------------------------------------
 
 
-def applied(defense: Defense, step: ClientStep) -> ClientStep:
+def apply_defense(defense: Defense, step: ClientStep) -> ClientStep:
     """The defended step; claims of inner mechanisms lose what the outer defense computed anew.
 
     A defense says by `keeps_claims` whether what it makes of an update depends on nothing but the
@@ -116,10 +116,10 @@ def noised_in_training(returned: ClientReturn) -> tuple[tuple[str, ...], tuple[G
 
 def claims_of(returned: ClientReturn) -> tuple[Claim, ...]:
     """The claims of a client's round, with everything that it sent outside of them by name."""
-    return closed(returned.claims, returned.shared, returned.unnoised)
+    return close_claims(returned.claims, returned.shared, returned.unnoised)
 
 
-def closed(
+def close_claims(
     claims: Iterable[Claim], shared: Sequence[Shared], unnoised: Iterable[Gap] = ()
 ) -> tuple[Claim, ...]:
     """The claims, with every kind of `shared` that none of them covers added as a gap."""
@@ -140,7 +140,7 @@ def closed(
     return tuple(complete)
 
 
-def summed(claims: Iterable[tuple[Claim, ...]], shared: Sequence[Shared]) -> tuple[Claim, ...]:
+def sum_claims(claims: Iterable[tuple[Claim, ...]], shared: Sequence[Shared]) -> tuple[Claim, ...]:
     """Claims behind a secure sum: for each unit of privacy, the weakest of all clients' claims."""
     weakest = (claim.renamed(SUMMED) for claim in worst(claims))
     behind_masks = any(kind_of(payload) == "masked_vectors" for payload in shared)

@@ -6,7 +6,7 @@ from fedaudit.core.errors import DataError
 from fedaudit.core.observation import LocalTraining
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split
-from fedaudit.defenses.settings import public_settings, require, unchanged
+from fedaudit.defenses.settings import pass_on, public_settings, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class LargerBatch:
     def __post_init__(self) -> None:
         require(self.images >= 1, "images must be ≥ 1", self.images)
 
-    __call__ = unchanged  # the federation hands it more photos
+    __call__ = pass_on  # the federation hands it more photos
     keeps_claims = True
     facts = public_settings("larger_batch")
 

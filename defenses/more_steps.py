@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from fedaudit.core.observation import LocalTraining
-from fedaudit.defenses.settings import public_settings, require, unchanged
+from fedaudit.defenses.settings import pass_on, public_settings, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class MoreSteps:
     def __post_init__(self) -> None:
         require(self.steps >= 1, "steps must be ≥ 1", self.steps)
 
-    __call__ = unchanged  # the federation sets its training
+    __call__ = pass_on  # the federation sets its training
     keeps_claims = True
     facts = public_settings("more_steps")
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from fedaudit.core.observation import ModelSpec
 from fedaudit.data.splits import Split
-from fedaudit.defenses.settings import public_settings, require, unchanged
+from fedaudit.defenses.settings import pass_on, public_settings, require
 from fedaudit.models.variational_bottleneck import spec_with_bottleneck
 
 
@@ -36,7 +36,7 @@ class Precode:
         require(self.size >= 1, "size must be ≥ 1", self.size)
         require(self.beta >= 0, "beta must be ≥ 0", self.beta)
 
-    __call__ = unchanged  # the bottleneck is in the network
+    __call__ = pass_on  # the bottleneck is in the network
     keeps_claims = True
     facts = public_settings("precode")
 

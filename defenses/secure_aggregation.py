@@ -12,7 +12,7 @@ from fedaudit.core.shared import Buffers, MaskedVectors, Shared, Update
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split
 from fedaudit.defenses.gradient_transforms import Replayed
-from fedaudit.defenses.settings import public_settings, require, unchanged
+from fedaudit.defenses.settings import pass_on, public_settings, require
 from fedaudit.defenses.weighted_sum import sum_securely
 
 RING = 2**31
@@ -60,7 +60,7 @@ class SecureAggregation:
         require(0 < self.threshold <= 1, "threshold must lie in (0, 1]", self.threshold)
         require(0 <= self.dropout < 1, "dropout must lie in [0, 1)", self.dropout)
 
-    __call__ = unchanged  # masks need all clients of the round (`aggregate`)
+    __call__ = pass_on  # masks need all clients of the round (`aggregate`)
     keeps_claims = True
     facts = public_settings("secure_aggregation")
 

@@ -24,6 +24,6 @@ def public_settings(name: str) -> Callable[[Any], DefenseFacts]:
     return lambda defense: DefenseFacts(name, settings_of(defense))
 
 
-def unchanged(defense: object, step: ClientStep) -> ClientStep:
+def pass_on(defense: object, step: ClientStep) -> ClientStep:
     """The method `__call__` of a defense that does nothing within a client's step."""
     return step

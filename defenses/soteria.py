@@ -58,7 +58,7 @@ class Soteria:
         def guarded(task: ClientTask) -> ClientReturn:
             reply = step(task)
             model = received_network(task, reply)
-            name = f"{defended(model, self.layer)}.weight"
+            name = f"{defended_layer(model, self.layer)}.weight"
             updates = [s.tensors for s in reply.shared if isinstance(s, Update)]
             if not self.pruned or not any(name in tensors for tensors in updates):
                 return reply  # the layer stays on the device
@@ -72,7 +72,7 @@ class Soteria:
 
         The model is in evaluation mode; refused where its layer does not get one row a photo.
         """
-        represent = input_of(model, defended(model, self.layer))
+        represent = input_of(model, defended_layer(model, self.layer))
         scores = torch.stack(
             [
                 leakage(represent, part, self.probes, generator)
@@ -107,7 +107,7 @@ class _ReachedError(Exception):
     """The forward pass got to the layer."""
 
 
-def defended(model: nn.Module, layer: str = "") -> str:
+def defended_layer(model: nn.Module, layer: str = "") -> str:
     """Module name of the defended layer (`Soteria.layer`); refuses one without a matrix."""
     matrices = [
         name

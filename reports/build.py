@@ -16,7 +16,7 @@ from fedaudit.files.asset_table import ASSETS
 from fedaudit.files.atomic import write_atomically
 from fedaudit.reports import recorded
 from fedaudit.reports.comparison import Row
-from fedaudit.reports.controls import ceilings, controls, failed
+from fedaudit.reports.controls import any_failed, ceilings, controls
 from fedaudit.reports.defense_lines import defense_lines
 from fedaudit.reports.evidence_matrix import evidence_matrices
 from fedaudit.reports.exhibits import SEED, exhibits, points
@@ -46,13 +46,13 @@ from fedaudit.reports.results import (
     Stop,
     canonical_bytes,
 )
-from fedaudit.reports.rows import contrasts, invalidated, rows
+from fedaudit.reports.rows import contrasts, invalidate, rows
 from fedaudit.reports.shown_lines import privacy_findings, shown_lines
 from fedaudit.reports.stopping import limits_of_stops, standing, with_stop
 from fedaudit.reports.this_run import ROOT
 from fedaudit.reports.trials import Trials
 from fedaudit.scoring.identity import Gallery, gallery_of_packed
-from fedaudit.scoring.metrics import declared
+from fedaudit.scoring.metrics import declarations
 from fedaudit.study import hash_list
 from fedaudit.study.calibration import read_numbers
 from fedaudit.study.inventory import Inventory
@@ -62,7 +62,7 @@ from fedaudit.study.removal_record import read_removals
 from fedaudit.study.run_folder import MODELS, RunFolder
 from fedaudit.study.session import open_report
 from fedaudit.study.sign_off import read_sign_off
-from fedaudit.study.sources import stated
+from fedaudit.study.sources import read_statements
 from fedaudit.study.stored_values import read_as
 from fedaudit.study.trial_check import check_trials
 
@@ -133,7 +133,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         fmr=gallery.fmr if gallery else study.fmr,
         exhibit_seed=SEED,
     )
-    source, limitations = stated(study, folder)
+    source, limitations = read_statements(study, folder)
     worth = dict(_utilities(folder, study, stock))
     units = folder.facts().units
     table, stopped, lacking = standing(
@@ -141,8 +141,8 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
     )
     tops = ceilings(study, galleries)
     checks = controls(study, trials, table, gallery, source, tops)
-    if failed(checks):
-        table = invalidated(table, settings)
+    if any_failed(checks):
+        table = invalidate(table, settings)
     members, epsilons = memberships(folder, study, stock), shown_lines(folder, study, stock)
     cells = exposures(study, trials, table, source)
     verdict, place = headline(table, settings, study.audited, checks, _not_run(study, table))
@@ -159,7 +159,7 @@ def summarize(folder: RunFolder, manifest: Manifest, stock: Inventory, trials: T
         headline_row=place,
         deployed=study.audited,
         settings=settings,
-        metrics=declared(
+        metrics=declarations(
             {name for t in trials.all for image in t.images for name in image.metrics} or None
         ),
         rows=table,
@@ -231,7 +231,7 @@ def stops_of(
     with _fitting(folder.path):
         check_trials(study, trials.all)
         settings = Settings(study.reid_limit, 0.95, study.fmr, SEED)
-        source, units = stated(study, folder)[0], folder.facts().units
+        source, units = read_statements(study, folder)[0], folder.facts().units
         table = rows(study, trials, {}, settings, gallery, source, units)
         return standing(study, stock, trials, table)[1:]
 

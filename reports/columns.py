@@ -10,7 +10,7 @@ from fedaudit.core.measures import Estimate, MetricFacts, Rate, Utility
 from fedaudit.federation.utility import accuracy_difference
 from fedaudit.reports import text
 from fedaudit.reports.comparison import DefenseLine, Exposure, Row, Verdict, VerdictKind
-from fedaudit.reports.membership_lines import ALPHA, demonstrated, recall, strongest_score
+from fedaudit.reports.membership_lines import ALPHA, is_demonstrated, recall, strongest_score
 from fedaudit.reports.plain_names import attack_name, defense_name, plain_text
 from fedaudit.reports.results import Results
 from fedaudit.reports.text import ABSENT, number, percent, points, signed, visible
@@ -384,8 +384,8 @@ def _members(x: DefenseLine, scene: Scene) -> Cell:
     if score is None:
         return Cell(notes=(f"not tested: {line.reason}",))
     fpr, tpr = recall(score)
-    above = "above chance" if demonstrated(line) else "nothing above chance"
-    if not any(map(demonstrated, scene.membership.values())):
+    above = "above chance" if is_demonstrated(line) else "nothing above chance"
+    if not any(map(is_demonstrated, scene.membership.values())):
         above += "; nor under any other defense or none, so that this says little"
     what = "people" if score.level == "person" else "photos"
     notes = (f"{what}, at {percent(fpr)} false positives", f"AUC {score.auc:.2f}", above)

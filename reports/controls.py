@@ -111,7 +111,7 @@ def _ceiling(study: Study, scenario: str, gallery: Gallery) -> Ceiling | None:
     )
 
 
-def failed(checks: tuple[Control, ...]) -> bool:
+def any_failed(checks: tuple[Control, ...]) -> bool:
     """Whether a control failed, which makes the run invalid."""
     return any(control.passed is False for control in checks)
 

@@ -67,7 +67,7 @@ def strongest_score(line: Membership, level: str) -> MembershipScore | None:
     return max(scores, key=strength, default=None)
 
 
-def demonstrated(line: Membership) -> bool:
+def is_demonstrated(line: Membership) -> bool:
     """Whether members were told from others more often than chance allows."""
     return any(score.p_adjusted <= ALPHA for score in line.scores)
 
@@ -75,7 +75,7 @@ def demonstrated(line: Membership) -> bool:
 def membership_coverage(lines: Sequence[Membership]) -> Coverage:
     """The line of membership inference among the classes of attack."""
     valid = [line for line in lines if line.scores]
-    count = sum(map(demonstrated, valid))
+    count = sum(map(is_demonstrated, valid))
     result = f"above chance in {count} of {len(valid)} federations" if valid else "—"
     return Coverage("membership inference", bool(lines), bool(valid), result, MEMBERSHIP)
 
@@ -112,7 +112,7 @@ def membership_findings(study: Study, lines: Sequence[Membership]) -> Iterator[F
         choice = next(one for one in scenario.defenses if one.label == line.defense)
         if role_of(study, choice) != role:
             continue
-        if demonstrated(line):
+        if is_demonstrated(line):
             yield _finding(line, [one for one in lines if one.scenario == line.scenario])
         for one in line.properties:
             if one.p_adjusted <= ALPHA:
@@ -130,7 +130,7 @@ def _finding(line: Membership, rivals: Sequence[Membership]) -> Finding:
         (rate.low for score in line.scores if (rate := recall(score)[1])),
         default=0.0,
     )
-    rest = [one for one in rivals if one.scores and not demonstrated(one)]
+    rest = [one for one in rivals if one.scores and not is_demonstrated(one)]
     remedy = "Train with DP-SGD, and run the same study again: only noise bounds membership."
     if rest:
         names = ", ".join(defense_name(one.defense) for one in rest)

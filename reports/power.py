@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from fedaudit.reports.comparison import ADAPTED, Reason, Row, Verdict
 from fedaudit.reports.text import NBSP, percent
-from fedaudit.reports.verdicts import demonstrated, rate_text
+from fedaudit.reports.verdicts import is_demonstrated, rate_text
 
 POWER = 0.5
 """Share of the identity ceiling that an attack must re-identify of what nothing protects, before
@@ -99,7 +99,7 @@ def lack_of_power(row: Row, control: Row | None, ceiling: float | None) -> tuple
             'shows that it works there; add "none" to its defenses'
         )
     alone = f"without a defense {row.attack} re-identifies {rate_text(control.reid)}"
-    if not demonstrated(control.measurement):
+    if not is_demonstrated(control.measurement):
         return "no power", f"{alone}, no more than without the update; give it more steps"
     bound = POWER * (ceiling or 1.0)
     if ceiling is None or control.reid.value < bound:

@@ -35,7 +35,7 @@ from fedaudit.reports.unit_scores import (
 from fedaudit.reports.verdicts import NOT_TESTED, judge
 from fedaudit.scoring.copies import NO_CALIBRATION
 from fedaudit.scoring.identity import Gallery
-from fedaudit.scoring.metrics import declared
+from fedaudit.scoring.metrics import declarations
 from fedaudit.stats import intervals
 from fedaudit.study.reach import place_of
 
@@ -130,7 +130,7 @@ def _overlapping(verdict: Verdict, why: str) -> Verdict:
     return Verdict("INCONCLUSIVE", sentence, reason="prior overlap")
 
 
-def invalidated(rows: tuple[Row, ...], settings: Settings) -> tuple[Row, ...]:
+def invalidate(rows: tuple[Row, ...], settings: Settings) -> tuple[Row, ...]:
     """The rows of a run in which a control failed: INVALID."""
     return tuple(
         replace(row, verdict=judge(row.measurement, settings, passive=True, valid=False))
@@ -183,7 +183,7 @@ def _measurement(group: Group, prior: Group) -> Measurement:
     labels = [t.labels_correct for t in group.trials if t.labels_correct is not None]
     ranks = [s.rank for s in scores.values() if s.rank is not None]
     names = dict.fromkeys(name for score in scores.values() for name in score.metrics)
-    means = {m.name: _mean(scores, group.metric(m.name), m) for m in declared(names)}
+    means = {m.name: _mean(scores, group.metric(m.name), m) for m in declarations(names)}
     measurement = Measurement(
         n_targets=len(group.trials),
         n_people=len(set(people)),
@@ -202,7 +202,7 @@ def _measurement(group: Group, prior: Group) -> Measurement:
     if not ours:
         return measurement
     if "ssim" in names:
-        ssim = _mean(prior.scores(), prior.metric("ssim"), *declared({"ssim"}))
+        ssim = _mean(prior.scores(), prior.metric("ssim"), *declarations({"ssim"}))
         measurement = replace(measurement, prior_ssim=ssim)
     if not (group.tested() and prior.tested()):
         return measurement

@@ -38,7 +38,7 @@ def word_for(scores: Scores) -> str:
     return "updates" if len(updates) == count else "groups of updates"
 
 
-def reidentified(score: ImageScore) -> bool:
+def is_reidentified(score: ImageScore) -> bool:
     """Whether the image counts as a photo of the right person."""
     return bool(score.reidentified)
 
@@ -49,7 +49,7 @@ def first_of_all(score: ImageScore) -> bool:
 
 
 def outcomes(
-    *sides: Scores, success: Callable[[ImageScore], bool] = reidentified
+    *sides: Scores, success: Callable[[ImageScore], bool] = is_reidentified
 ) -> tuple[list[bool], ...]:
     """For each unit and side, whether it was re-identified, on images that all sides have.
 
@@ -73,7 +73,7 @@ def _fold(
     return [outcome[unit] for unit in sorted(outcome)]
 
 
-def rate_of(group: Group, success: Callable[[ImageScore], bool] = reidentified) -> Rate:
+def rate_of(group: Group, success: Callable[[ImageScore], bool] = is_reidentified) -> Rate:
     """The rate over units, which the interval counts."""
     scores = group.scores()
     return intervals.rate(outcomes(scores, success=success)[0], word_for(scores))

@@ -28,7 +28,7 @@ def severity_of(reid: Rate, *, passive: bool) -> Severity:
     return level
 
 
-def demonstrated(measurement: Measurement) -> bool:
+def is_demonstrated(measurement: Measurement) -> bool:
     """Whether a leak of identity is demonstrated, and by the update rather than a prior.
 
     Two claims, and each has its test (`fedaudit.reports.identity_tests`). That it says who it was:
@@ -79,7 +79,7 @@ def judge(
         sentence = f"{lead}; the prior-only control is missing (controls = true)."
         return Verdict("INCONCLUSIVE", sentence, reason="no prior-only control")
     above = f"{lead}, {excess_text(measurement)}{_test_text(measurement)}"
-    if demonstrated(measurement):
+    if is_demonstrated(measurement):
         return _leaking(measurement, above, passive=passive)
     return _below(measurement, above, settings.reid_limit, most)
 

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedaudit.attacks.adaptive.changed_photos import changed
+from fedaudit.attacks.adaptive.changed_photos import change
 from fedaudit.attacks.adaptive.defense_adaptation import Attacker, DefenseAdaptation, Rounds
 from fedaudit.attacks.evidence.labels.head_gradient import HeadGradient
 from fedaudit.attacks.evidence.reading import Reading
@@ -101,7 +101,7 @@ class Copying:
         """The photo `[1, C, H, W]` and its copies."""
         nobody = torch.zeros(1, dtype=torch.long, device=image.device)
         with torch.no_grad():
-            return changed(self.transforms, image, nobody, 0)[0]
+            return change(self.transforms, image, nobody, 0)[0]
 
     def alike(self, image: Tensor) -> Tensor:
         """Which of the copies have the same set of copies as the photo, itself first."""

@@ -45,7 +45,7 @@ class ChangedPhotos:
         if not self.transforms:
             return images, labels
         pairs = [
-            changed(self.transforms, images[k : k + 1], labels[k : k + 1], self.draws[i])
+            change(self.transforms, images[k : k + 1], labels[k : k + 1], self.draws[i])
             for k, i in enumerate(which)
         ]
         soft = any(own.dim() == 2 for _, own in pairs)
@@ -69,7 +69,7 @@ class ChangedPhotos:
             self.draws[i] = min(range(DRAWS), key=values.__getitem__)
 
 
-def changed(
+def change(
     transforms: Sequence[ImageTransform], images: Tensor, labels: Tensor, seed: int
 ) -> tuple[Tensor, Tensor]:
     """Images and labels after `transforms`, drawn with `seed`."""
@@ -82,7 +82,7 @@ def changed(
 def draws_differ(transforms: Sequence[ImageTransform], image: Tensor) -> bool:
     """Whether the transforms draw anything."""
     nobody = torch.zeros(len(image), dtype=torch.long)
-    one, two = (changed(transforms, image, nobody, seed)[0] for seed in (0, 1))
+    one, two = (change(transforms, image, nobody, seed)[0] for seed in (0, 1))
     return not torch.equal(one, two)
 
 
@@ -90,7 +90,7 @@ def copies_of(transforms: Sequence[ImageTransform], shape: tuple[int, int, int])
     """Images that are made of one photo."""
     with torch.no_grad():
         return len(
-            changed(transforms, torch.zeros(1, *shape), torch.zeros(1, dtype=torch.long), 0)[0]
+            change(transforms, torch.zeros(1, *shape), torch.zeros(1, dtype=torch.long), 0)[0]
         )
 
 
@@ -100,6 +100,6 @@ def mixes(transforms: Sequence[ImageTransform], shape: tuple[int, int, int]) -> 
     pair, labels = torch.rand(2, *shape, generator=generator), torch.tensor([0, 1])
     other = torch.stack([pair[0], 1 - pair[1]])
     with torch.no_grad():
-        one, two = (changed(transforms, batch, labels, 1)[0] for batch in (pair, other))
+        one, two = (change(transforms, batch, labels, 1)[0] for batch in (pair, other))
     first = max(1, len(one) // 2)
     return not torch.equal(one[:first], two[:first])

@@ -14,7 +14,13 @@ import torch
 from torch import Tensor
 
 from fedaudit.attacks.adaptive.defense_replay import is_installed
-from fedaudit.attacks.adaptive.sparsity import is_cut, is_product, masked, misses_entries, zeros_of
+from fedaudit.attacks.adaptive.sparsity import (
+    is_cut,
+    is_product,
+    masked_share,
+    misses_entries,
+    zeros_of,
+)
 from fedaudit.attacks.evidence.round_averaging import deviation, rounds_of
 from fedaudit.core.observation import DefenseFacts, Observation
 from fedaudit.models.batch_norm import replay_mode
@@ -65,7 +71,7 @@ def estimate(seen: Observation) -> tuple[DefenseFacts, ...]:
             defenses.append(pruning)
         else:
             if network is not None and seen.image_shape is not None and first_fc in tensors:
-                share = masked(network, tensors, seen.image_shape, count)
+                share = masked_share(network, tensors, seen.image_shape, count)
                 defenses += [("soteria", {"pruned": share})] if share is not None else []
             std = deviation(rounds_of(seen)) if not defenses else None
             std = std or noise_scale(tensors, first_fc, count)

@@ -91,7 +91,7 @@ def photo_behind(mixed: Tensor, shares: Coefficients, mean: Tensor) -> Tensor:
     return (mean + torch.einsum("r,rchw->chw", weights, mixed - mean)).clamp(0, 1)
 
 
-def expected(mixed: Tensor, own: Tensor, rest: Tensor, mean: Tensor) -> Tensor:
+def expect(mixed: Tensor, own: Tensor, rest: Tensor, mean: Tensor) -> Tensor:
     """What to expect of each mixture by the others, `[S, R, C, H, W]`.
 
     `mixed` are S photos in R rounds each, as far as they are known; `own` and `rest` `[S, R]` as in

@@ -18,7 +18,7 @@ def total(parts: Sequence[Gradients]) -> Gradients:
     return tuple(reduce(torch.add, tensors) for tensors in zip(*parts, strict=True))
 
 
-def weighed(
+def weigh(
     shares: Sequence[Gradients], each: Sequence[GradientTransform], count: int, names: Sequence[str]
 ) -> Gradients:
     """The sum of `shares` of single images after `each`, as clipping weighs them against each

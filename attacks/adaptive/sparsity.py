@@ -114,7 +114,7 @@ def _is_scattered(matrix: Tensor, count: int) -> bool:
     return kinds > max(rows / 2, 2.0**count - 1)
 
 
-def masked(
+def masked_share(
     network: FaceNet, tensors: Tensors, image: tuple[int, int, int], count: int
 ) -> float | None:
     """Share of masked columns of the first fully connected layer; None where dead units explain it.

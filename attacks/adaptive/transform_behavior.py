@@ -44,8 +44,8 @@ LARGE = 256
 
 def behavior(transform: GradientTransform, probe: Batch) -> tuple[Kind, float]:
     """What a transform does to a gradient without zeros, and the deviation of its noise."""
-    one, two = (flattened(transform(probe, drawing(seed))) for seed in (0, 1))
-    plain = flattened(probe)
+    one, two = (flatten(transform(probe, drawing(seed))) for seed in (0, 1))
+    plain = flatten(probe)
     random = not torch.equal(one, two)
     if not random and apart(one, plain) < SAME:
         return "kept", 0.0
@@ -67,7 +67,7 @@ def _noise_of(
     transform: GradientTransform, probe: Batch, one: Tensor, two: Tensor
 ) -> tuple[Kind, float]:
     """What a random transform is, of two of its draws: noise, if their errors differ."""
-    plain = flattened(probe)
+    plain = flatten(probe)
     share = float((one @ plain + two @ plain) / (2 * plain @ plain))
     errors = [one - share * plain, two - share * plain]
     cosine = float((errors[0] @ errors[1]) / (errors[0].norm() * errors[1].norm() + 1e-20))
@@ -78,9 +78,7 @@ def _noise_of(
     if share < 0.5 and abs(alike) < FAINT:
         return "lost", 0.0
     std, signal = (float(x.square().mean().sqrt()) for x in (errors[0], share * plain))
-    half = (
-        flattened(transform({n: v / 2 for n, v in probe.items()}, drawing(0))) - share * plain / 2
-    )
+    half = flatten(transform({n: v / 2 for n, v in probe.items()}, drawing(0))) - share * plain / 2
     if float(half.square().mean().sqrt()) < 0.75 * std:
         # It grows with the gradient; the probe is as long as what was sent, noise and all.
         std *= signal / (signal**2 + std**2) ** 0.5
@@ -103,7 +101,7 @@ def followed(transform: GradientTransform, probe: Batch) -> GradientTransform:
     Where the transform is flat (signs, rounding) the derivative is that of the identity:
     straight-through (Bengio et al. 2013, arXiv 1308.3432).
     """
-    one, two = (flattened(transform(probe, drawing(seed))) for seed in (0, 1))
+    one, two = (flatten(transform(probe, drawing(seed))) for seed in (0, 1))
     draws = 1 if torch.equal(one, two) else DRAWS
     source: object = transform  # a function may have more than it is called by
     if isinstance(source, Draws):
@@ -144,7 +142,7 @@ def drawing(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def flattened(batch: Batch) -> Tensor:
+def flatten(batch: Batch) -> Tensor:
     """All of it, `[P]`, in double precision."""
     return torch.cat([value.flatten() for value in batch.values()]).double()
 

@@ -20,12 +20,12 @@ from fedaudit.attacks.adaptive.mixture_arithmetic import (
     Coefficients,
     drawn_from,
     drawn_on,
-    expected,
+    expect,
 )
 from fedaudit.attacks.generators.auxiliary import Auxiliary
 from fedaudit.attacks.generators.eigenfaces import kept_faces
 from fedaudit.core.protocols import Progress
-from fedaudit.core.seeds import generator_for, seeded
+from fedaudit.core.seeds import draw_seeded, generator_for
 from fedaudit.defenses.gradient_transforms import ImageTransform
 from fedaudit.files.cache import key_of, load_or_learn
 from fedaudit.models.bodies import group_norm
@@ -98,7 +98,7 @@ class SignNet(nn.Module):
         mixtures = sizes
         for _ in range(PASSES if sizes.shape[1] > 1 else 1):
             mixtures = self._likely(sizes, expectations)
-            expectations = expected(mixtures, own, rest, self.mean)
+            expectations = expect(mixtures, own, rest, self.mean)
         return mixtures
 
     def _likely(self, sizes: Tensor, expectations: Tensor) -> Tensor:
@@ -184,7 +184,7 @@ class Unmasking:
         seen = (1 if grayscale else shape[0], *shape[1:])
 
         def learn() -> dict[str, Tensor]:
-            network = seeded(lambda: SignNet(seen, self.width), self.seed)
+            network = draw_seeded(lambda: SignNet(seen, self.width), self.seed)
             self._teach(network, transforms, shape, grayscale, progress)
             return network.state_dict()
 
@@ -236,7 +236,7 @@ class Unmasking:
                 with torch.no_grad():
                     before = network._likely(sizes, expectations)
                     shares = own[which][:, places], rest[which][:, places]
-                    expectations = expected(before, *shares, network.mean)
+                    expectations = expect(before, *shares, network.mean)
             logits = network(sizes.flatten(0, 1), expectations.flatten(0, 1)).view_as(sizes)
             # A sign counts by how far it moves its pixel.
             wrong = F.softplus(-logits * true.sign()) * sizes

@@ -45,12 +45,12 @@ def rounds_of(seen: Observation) -> tuple[Update, ...]:
         if earlier is None or earlier.kind != update.kind or past.training != seen.training:
             continue
         alike = earlier.tensors.keys() == update.tensors.keys()
-        if alike and moved(past.before, seen.before) <= STILL:
+        if alike and drift(past.before, seen.before) <= STILL:
             rounds.append(earlier)
     return tuple(rounds)
 
 
-def moved(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:
+def drift(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:
     """Length of the way between two sets of weights, in units of the second's length."""
     if before.keys() != after.keys():
         return float("inf")

@@ -22,7 +22,7 @@ from fedaudit.attacks.evidence.feature_maps.first_fully_connected import (
 )
 from fedaudit.attacks.evidence.grayscale import is_gray
 from fedaudit.attacks.evidence.labels.head_gradient import read_head
-from fedaudit.attacks.evidence.labels.infer import share_out, solved
+from fedaudit.attacks.evidence.labels.infer import share_out, solve_all
 from fedaudit.attacks.evidence.layer_spans import LayerSpan, decisive, find_spans
 from fedaudit.attacks.evidence.reading import Reading
 from fedaudit.attacks.evidence.unshared_layers import (
@@ -128,7 +128,7 @@ def gather(seen: Observation) -> Evidence:
     labels, solution = seen.labels, None
     # Where labels are granted, the head has nothing to add but each image's place before it.
     if head is not None and linear and (labels is None or straight is not None):
-        solution = solved(head, labels)
+        solution = solve_all(head, labels)
     if labels is None and head is not None and adaptation.directional:
         labels = share_out(head, solution)
         is_blurry = adaptation.noise or adaptation.sparse

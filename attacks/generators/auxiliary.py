@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedaudit.attacks.generators.face_generator import cropped
+from fedaudit.attacks.generators.face_generator import crop_images
 from fedaudit.data.crop import LUMINANCE
 from fedaudit.data.folder import folder
 from fedaudit.data.lfw_subset import lfw_subset
@@ -124,7 +124,7 @@ def vary(faces: Tensor, generator: torch.Generator) -> Tensor:
 
 def _square(images: Tensor, crop: tuple[float, float, float, float], side: int) -> Tensor:
     """A generator's images, cropped, three channels, `side` pixels."""
-    images = cropped(images, crop)
+    images = crop_images(images, crop)
     if images.shape[1] == 1:
         images = images.expand(-1, 3, -1, -1)
     return F.interpolate(images, (side, side), mode="bilinear", align_corners=False)

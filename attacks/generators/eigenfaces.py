@@ -37,7 +37,7 @@ class Eigenfaces:
     def of(cls, faces: Tensor, components: int) -> "Eigenfaces":
         """From `[M, c, H, W]` faces; at most `components` axes."""
         flat = faces.flatten(1)
-        shape = standardized(flat)
+        shape = standardize(flat)
         mean = shape.mean(0)
         away = (shape - mean) / math.sqrt(len(flat))
         # Of the smaller of the two products: a decomposition of the faces themselves takes longer.
@@ -51,7 +51,7 @@ class Eigenfaces:
     @property
     def shapes(self) -> Tensor:
         """The faces, standardized: `[M, c·H·W]`."""
-        return standardized(self.faces.flatten(1))
+        return standardize(self.faces.flatten(1))
 
     def images(self, coordinates: Tensor, channels: int) -> Tensor:
         """Coordinates `[N, k]` → images `[N, channels, H, W]`; a few pixels may leave [0, 1]."""
@@ -59,7 +59,7 @@ class Eigenfaces:
 
     def draw(self, shape: Tensor, channels: int) -> Tensor:
         """Standardized pixels `[N, c·H·W]` → images at the usual brightness and contrast."""
-        flat = self.brightness + self.contrast * standardized(shape)
+        flat = self.brightness + self.contrast * standardize(shape)
         return flat.view(-1, *self.faces.shape[1:]).expand(-1, channels, -1, -1)
 
     def coordinates(self, shape: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class Eigenfaces:
         return (shape - self.mean) @ self.axes.T / scales
 
 
-def standardized(flat: Tensor) -> Tensor:
+def standardize(flat: Tensor) -> Tensor:
     """Rows `[N, P]` at mean 0 and deviation 1 each."""
     return (flat - flat.mean(1, keepdim=True)) / flat.std(1, keepdim=True).clamp_min(1e-6)
 

@@ -155,7 +155,7 @@ class FittedGenerator:
             weights = images.new_tensor(LUMINANCE).view(1, 3, 1, 1)
             images = (images * weights).sum(1, keepdim=True)
         images = F.interpolate(
-            cropped(images, self.crop),
+            crop_images(images, self.crop),
             (height, width),
             mode="bilinear",
             antialias=True,
@@ -164,7 +164,7 @@ class FittedGenerator:
         return images.expand(-1, channels, -1, -1)
 
 
-def cropped(images: Tensor, crop: tuple[float, float, float, float]) -> Tensor:
+def crop_images(images: Tensor, crop: tuple[float, float, float, float]) -> Tensor:
     """The part of `[N, C, H, W]` that `crop` (top, bottom, left, right) names."""
     top, bottom, left, right = crop
     rows, columns = images.shape[2:]

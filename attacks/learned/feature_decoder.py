@@ -22,7 +22,7 @@ from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import Observation
 from fedaudit.core.protocols import AttackCategory, Progress
 from fedaudit.core.reconstruction import Reconstruction
-from fedaudit.core.seeds import generator_for, seeded
+from fedaudit.core.seeds import draw_seeded, generator_for
 from fedaudit.core.shared import Update
 from fedaudit.files.cache import key_of, load_or_learn
 
@@ -162,7 +162,7 @@ class FeatureDecoder:
             with torch.no_grad():
                 parts = torch.split(faces.to(device), PART)
                 maps = torch.cat([unit(known.features(part)) for part in parts])
-            decoder = seeded(empty, self.seed).to(device)
+            decoder = draw_seeded(empty, self.seed).to(device)
             decoder.standardize(maps)
             images = faces[:, : shape[0]].to(device)
             teach(decoder, maps, images, epochs=self.epochs, seed=self.seed, progress=progress)
@@ -173,7 +173,7 @@ class FeatureDecoder:
             ("features", known.origin, evidence.shape, evidence.grayscale),
             (self.faces, self.epochs, self.width, self.auxiliary.by_content(), self.seed),
         )
-        decoder = seeded(empty, self.seed)
+        decoder = draw_seeded(empty, self.seed)
         state = load_or_learn(
             key,
             learn,

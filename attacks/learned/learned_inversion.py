@@ -18,7 +18,7 @@ from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import DefenseFacts, Observation
 from fedaudit.core.protocols import AttackCategory, Progress
 from fedaudit.core.reconstruction import Adaptive, Reconstruction
-from fedaudit.core.seeds import generator_for, seed_for, seeded
+from fedaudit.core.seeds import draw_seeded, generator_for, seed_for
 from fedaudit.core.shared import Update
 from fedaudit.files.cache import key_of, load_or_learn
 from fedaudit.models.batch_norm import replay_mode
@@ -134,7 +134,7 @@ class LearnedInversion:
     def read(self, learned: Mapping[str, Tensor], evidence: Evidence) -> Tensor:
         """The images `[N, C, H, W]` of an update, by what was learned."""
         sketch = self._sketch(evidence)({n: g[None] for n, g in evidence.target.items()})
-        network = seeded(lambda: self._network(learned, evidence), self.seed)
+        network = draw_seeded(lambda: self._network(learned, evidence), self.seed)
         state = {n.removeprefix("net."): v for n, v in learned.items() if n.startswith("net.")}
         network.load_state_dict(state)
         network.to(sketch.device).eval()
@@ -188,7 +188,7 @@ class LearnedInversion:
             "front_spread": (first - first.mean(0)).square().mean(0).sqrt() + 1e-3,
         }
         parts = [_project(part.float(), projection) for part in torch.split(vectors, 512)]
-        network = seeded(lambda: self._network(projection, evidence), self.seed)
+        network = draw_seeded(lambda: self._network(projection, evidence), self.seed)
         losses: list[float] = []
 
         def watch(step: int, steps: int, value: float) -> None:

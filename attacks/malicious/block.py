@@ -122,7 +122,7 @@ def with_block(
 def put_in_front(
     model: ModelSpec, rows: int, activation: Activation = "relu"
 ) -> tuple[ModelSpec, nn.Module]:
-    """The honest network with a block of `rows` in front, which is still to be filled (`sent`).
+    """The honest network with a block of `rows` in front, to be filled (`block_state`).
 
     Raises:
         ConfigError: The architecture does not state `classes` and `image_size`.
@@ -150,7 +150,7 @@ def image_shape(model: ModelSpec, network: nn.Module) -> tuple[int, int, int]:
     return _shape(network, size)
 
 
-def sent(network: nn.Module) -> dict[str, Tensor]:
+def block_state(network: nn.Module) -> dict[str, Tensor]:
     """The parameters of a network's block under the names they have in the network."""
     prefix, block = find_block(network)
     return {prefix + name: value for name, value in parameters_of(block).items()}

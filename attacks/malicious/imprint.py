@@ -13,10 +13,10 @@ from fedaudit.attacks.malicious.block import (
     NEEDS,
     Block,
     ReadOut,
+    block_state,
     find_block,
     put_in_front,
     read_batch,
-    sent,
 )
 from fedaudit.core.choices import check_choices
 from fedaudit.core.knowledge import Knowledge
@@ -112,7 +112,7 @@ class Imprint:
             block.read.weight.copy_((gain / size)[:, None].expand(-1, size))
             block.read.bias.copy_(-low * gain)
             block.write.weight.copy_(self.strength * pattern[:, None] * signs)
-        return spec, {**before, **sent(network)}
+        return spec, {**before, **block_state(network)}
 
     def __call__(
         self, seen: Observation, *, generator: torch.Generator, progress: Progress | None = None

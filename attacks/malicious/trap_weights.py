@@ -13,10 +13,10 @@ from fedaudit.attacks.malicious.block import (
     NEEDS,
     Block,
     ReadOut,
+    block_state,
     find_block,
     put_in_front,
     read_batch,
-    sent,
 )
 from fedaudit.core.knowledge import Knowledge
 from fedaudit.core.observation import ModelSpec, Observation
@@ -103,7 +103,7 @@ class TrapWeights:
             block.read.weight.copy_(factor[:, None] * positive - negative)
             block.read.bias.zero_()
             block.write.weight.copy_(self.strength / self.rows**0.5 * columns)
-        return spec, {**before, **sent(network)}
+        return spec, {**before, **block_state(network)}
 
     def __call__(
         self, seen: Observation, *, generator: torch.Generator, progress: Progress | None = None

@@ -45,7 +45,7 @@ class Measurements:
     strangers: Tensor | None = None
 
 
-def joined(rounds: Sequence[Measurements]) -> Measurements:
+def join(rounds: Sequence[Measurements]) -> Measurements:
     """Measurements of several rounds, in order, of the same clients and photos."""
     shadows = [one.shadows for one in rounds if one.shadows is not None]
     return Measurements(

@@ -1,12 +1,12 @@
 """DLG: deep leakage from gradients (Zhu et al., NeurIPS 2019)."""
 
-from fedaudit.attacks.presets.published import Variant, published
+from fedaudit.attacks.presets.published import Variant, with_paper_settings
 from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables import Pixels
 
 
-@published(steps=600, restarts=1, patience=0)  # of 10 iterations; 300 of 20 in its code
+@with_paper_settings(steps=600, restarts=1, patience=0)  # of 10 iterations; 300 of 20 in its code
 def dlg(
     *, variant: Variant = "strong", steps: int = 80, restarts: int = 5, patience: int = 10
 ) -> MatchingAttack:

@@ -1,13 +1,13 @@
 """GGL: the latent space by evolution, without derivatives (Li et al., CVPR 2022)."""
 
 from fedaudit.attacks.generators.face_generator import LATENT_PRIOR, CropEdges, FaceGenerator
-from fedaudit.attacks.presets.published import Variant, published
+from fedaudit.attacks.presets.published import Variant, with_paper_settings
 from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables import Latent
 
 
-@published(candidates=1)
+@with_paper_settings(candidates=1)
 def ggl(
     *,
     variant: Variant = "strong",

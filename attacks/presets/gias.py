@@ -1,13 +1,13 @@
 """GIAS: the latent space, then the generator's own weights (Jeon et al., NeurIPS 2021)."""
 
 from fedaudit.attacks.generators.face_generator import LATENT_PRIOR, CropEdges, FaceGenerator
-from fedaudit.attacks.presets.published import STANDARDIZED, Variant, published
+from fedaudit.attacks.presets.published import STANDARDIZED, Variant, with_paper_settings
 from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables import GeneratorWeights, Latent
 
 
-@published(
+@with_paper_settings(
     latent_steps=1000,
     weight_steps=500,
     restarts=4,

@@ -1,13 +1,13 @@
 """GIFD: the latent space, then inner feature maps in L1 balls (Fang et al., ICCV 2023)."""
 
 from fedaudit.attacks.generators.face_generator import LATENT_PRIOR, CropEdges, FaceGenerator
-from fedaudit.attacks.presets.published import STANDARDIZED, Variant, published
+from fedaudit.attacks.presets.published import STANDARDIZED, Variant, with_paper_settings
 from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables import FeatureMaps, Latent
 
 
-@published(
+@with_paper_settings(
     latent_steps=1000,
     stage_steps=1000,
     restarts=4,

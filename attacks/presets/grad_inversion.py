@@ -1,13 +1,13 @@
 """GradInversion: batch-norm statistics and group consistency (Yin et al., CVPR 2021)."""
 
-from fedaudit.attacks.presets.published import STANDARDIZED, Variant, published
+from fedaudit.attacks.presets.published import STANDARDIZED, Variant, with_paper_settings
 from fedaudit.attacks.search.image_priors import GroupConsistency
 from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables import Pixels
 
 
-@published(  # in units of the weight of its squared distance, 1e-3
+@with_paper_settings(  # in units of the weight of its squared distance, 1e-3
     steps=20_000,
     total_variation=STANDARDIZED * 0.1,
     group=STANDARDIZED**2 * 10.0,

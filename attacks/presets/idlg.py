@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 from fedaudit.attacks.presets.dlg import dlg
-from fedaudit.attacks.presets.published import Variant, published
+from fedaudit.attacks.presets.published import Variant, with_paper_settings
 from fedaudit.attacks.search.matching_attack import MatchingAttack
 
 
-@published(steps=600, restarts=1, patience=0)
+@with_paper_settings(steps=600, restarts=1, patience=0)
 def idlg(
     *, variant: Variant = "strong", steps: int = 80, restarts: int = 1, patience: int = 10
 ) -> MatchingAttack:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Literal
 
-from fedaudit.attacks.presets.published import STANDARDIZED, Variant, published
+from fedaudit.attacks.presets.published import STANDARDIZED, Variant, with_paper_settings
 from fedaudit.attacks.search.local_steps import LocalSteps
 from fedaudit.attacks.search.matching_attack import MatchingAttack, Precision, Unknown
 from fedaudit.attacks.search.movers.gradient_descent import Schedule
@@ -11,7 +11,7 @@ from fedaudit.attacks.search.stage import Stage
 from fedaudit.attacks.search.variables import Pixels
 
 
-@published(
+@with_paper_settings(
     steps=4800, schedule="step", total_variation=STANDARDIZED * 1e-4, polish=0, precision="float32"
 )
 def inverting_gradients(

@@ -17,7 +17,7 @@ a quarter, so that a total variation counts this many times as much there."""
 P = ParamSpec("P")
 
 
-def published(
+def with_paper_settings(
     **paper: Any,
 ) -> Callable[[Callable[P, MatchingAttack]], Callable[P, MatchingAttack]]:
     """Give a preset its paper's settings where it is called with `variant = "published"`.

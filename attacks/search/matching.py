@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
-from fedaudit.attacks.adaptive.per_example import Gradients, weighed
+from fedaudit.attacks.adaptive.per_example import Gradients, weigh
 from fedaudit.attacks.evidence.feature_maps.first_fully_connected import (
     solve_upstream,
 )
@@ -189,7 +189,7 @@ class Matching:
             return self._gradients(*one, functional, differentiable)[0]
 
         shares, evidence = [single(k) for k in range(len(which))], self.evidence
-        dummy = weighed(shares, evidence.adaptation.each, evidence.count, self.names)
+        dummy = weigh(shares, evidence.adaptation.each, evidence.count, self.names)
         return dummy, images.new_zeros(())
 
     def _gradients(

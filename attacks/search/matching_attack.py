@@ -35,7 +35,7 @@ from fedaudit.attacks.search.span_matching import (
     is_left_to_spans,
     lead_of_spans,
 )
-from fedaudit.attacks.search.stage import Stage, adjusted, from_gray, opening, suited
+from fedaudit.attacks.search.stage import Stage, adjust, from_gray, opening, suited
 from fedaudit.attacks.search.trace import Trace
 from fedaudit.attacks.search.variables import Scene, generic_faces
 from fedaudit.attacks.training.dummy_update import DummyUpdate
@@ -287,7 +287,7 @@ class MatchingAttack:
         stages = self.stages
         if isinstance(matching, SpanMatching) and not by_spans:
             stages = from_gray(stages)
-        stages = adjusted(stages, evidence, generated=self.prior is not None)
+        stages = adjust(stages, evidence, generated=self.prior is not None)
         leading = matching if by_spans and isinstance(matching, SpanMatching) else None
         if self.spans_first and isinstance(matching, Matching):
             if dummy is None and not matching.fixed and goal_of(evidence) is None:

@@ -60,7 +60,7 @@ def misfit(spans: SpanMatching, images: Tensor) -> Tensor | None:
     return total / middle if middle > 0 else None
 
 
-def mended(spans: SpanMatching, images: Tensor, generator: torch.Generator) -> Tensor:
+def mend(spans: SpanMatching, images: Tensor, generator: torch.Generator) -> Tensor:
     """Images `[N, C, H, W]` with fresh noise in the regions that contradict the spans."""
     wrong = misfit(spans, images)
     if wrong is None:

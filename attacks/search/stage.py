@@ -287,7 +287,7 @@ def opening(stages: Sequence[Stage]) -> tuple[Stage, ...]:
     return span_stages(steps, SPAN_POLISH * steps // SPAN_STEPS)
 
 
-def adjusted(stages: Sequence[Stage], evidence: Evidence, *, generated: bool) -> tuple[Stage, ...]:
+def adjust(stages: Sequence[Stage], evidence: Evidence, *, generated: bool) -> tuple[Stage, ...]:
     """The stages, tuned to the evidence, of an attack with a generator if `generated`."""
     usual = usual_variation(evidence.pixels)
     choice = tuple(

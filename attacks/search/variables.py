@@ -14,7 +14,7 @@ from fedaudit.attacks.generators.projections import project_l1
 from fedaudit.attacks.generators.untrained import UntrainedPrior
 from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.span_matching import SpanMatching
-from fedaudit.attacks.search.span_mending import mended
+from fedaudit.attacks.search.span_mending import mend
 from fedaudit.attacks.training.simulated_training import smooth_noise
 from fedaudit.core.choices import check_choices
 from fedaudit.models.facenet import require_face_net
@@ -57,7 +57,7 @@ class Scene:
     def faces(self) -> FittedGenerator:
         """The generator, fitted to the attacked images."""
         assert self.prior is not None
-        return fitted(self.prior, self.evidence)
+        return fit_generator(self.prior, self.evidence)
 
     def untrained(self, width: int, generator: torch.Generator) -> UntrainedPrior:
         """An untrained network that draws one image, from weights that `generator` gives."""
@@ -143,7 +143,7 @@ class Pixels:
             if self.start == "mended":
                 spans = scene.spans or scene.matching
                 assert isinstance(spans, SpanMatching)
-                images = torch.stack([mended(spans, one, scene.generator) for one in images])
+                images = torch.stack([mend(spans, one, scene.generator) for one in images])
             channels = evidence.free_shape[0]
             return [images[:, i, :channels].clone() for i in range(evidence.count)]
         size = (scene.restarts, evidence.count, *evidence.shape)
@@ -253,7 +253,7 @@ class FeatureMaps:
         return project_l1(value, start, self.ball * start.abs().flatten(1).sum(1))
 
 
-def fitted(prior: FaceGenerator, evidence: Evidence) -> FittedGenerator:
+def fit_generator(prior: FaceGenerator, evidence: Evidence) -> FittedGenerator:
     """The generator, fitted to the attacked images and on their device."""
     faces = prior.load(evidence.shape, grayscale=evidence.grayscale)
     if isinstance(faces.network, nn.Module):
@@ -266,7 +266,7 @@ def generic_faces(prior: FaceGenerator | None, evidence: Evidence, seed: int, co
     like, generator = evidence.like, torch.Generator().manual_seed(seed)
     if prior is None:
         return smooth_noise(count, evidence.shape, generator).to(like)
-    return fitted(prior, evidence).draw(count, generator, like.device).to(like)
+    return fit_generator(prior, evidence).draw(count, generator, like.device).to(like)
 
 
 @dataclass(frozen=True, kw_only=True)

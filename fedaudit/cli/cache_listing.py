@@ -27,9 +27,9 @@ def cache() -> None:
 def ls(*, as_json: bool) -> None:
     """List what is kept: what it is, its size, and whose photos it was made from."""
     from fedaudit.cli.terminal_table import show  # noqa: PLC0415 - imports rich
-    from fedaudit.files.cache import kept  # noqa: PLC0415 - imports torch
+    from fedaudit.files.cache import list_entries  # noqa: PLC0415 - imports torch
 
-    entries = kept()
+    entries = list_entries()
     if as_json:
         plain = [
             {
@@ -71,9 +71,9 @@ def rm(*, keys: tuple[str, ...], photos: bool, everything: bool) -> None:
     What an earlier version kept does not say whose photos it was made from: --photos removes it,
     too.
     """
-    from fedaudit.files.cache import kept  # noqa: PLC0415 - imports torch
+    from fedaudit.files.cache import list_entries  # noqa: PLC0415 - imports torch
 
-    entries = kept()
+    entries = list_entries()
     if not (keys or photos or everything):
         raise UsageError("say what to remove: keys of `fedaudit cache ls`, --photos, or --all")
     for key in keys:

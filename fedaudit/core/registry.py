@@ -15,7 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from fedaudit.core.errors import ConfigError, UnknownNameError
-from fedaudit.core.requirement import requirement_of_type, shown
+from fedaudit.core.requirement import requirement_of_type, show_value
 
 KINDS = ("attacks", "defenses", "methods", "metrics", "data", "networks", "judges")
 
@@ -120,7 +120,7 @@ def check_settings(
             raise UnknownNameError(f"option of {what}:", option, options)
         if not _fits(value, annotation := parameters[option].annotation):
             must = requirement_of_type(annotation)
-            raise ConfigError(f"{what}: {option} must be {must}, not {shown(value)}.")
+            raise ConfigError(f"{what}: {option} must be {must}, not {show_value(value)}.")
     for p in parameters.values():
         if p.name in options and p.default is p.empty and p.name not in {*settings, *later}:
             raise ConfigError(f'{what} needs {p.name!r}. Write {{name = "{name}", {p.name} = …}}.')

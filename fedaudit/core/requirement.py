@@ -35,7 +35,7 @@ def requirement(schema: Mapping[str, Any]) -> str:
     if "description" in schema:
         must = str(schema["description"])
     elif words := schema.get("enum", [schema["const"]] if "const" in schema else []):
-        must = f"one of {', '.join(map(shown, words))}"
+        must = f"one of {', '.join(map(show_value, words))}"
     elif "anyOf" in schema:
         must = " or ".join(map(requirement, schema["anyOf"]))
     elif each := schema.get("prefixItems"):
@@ -66,7 +66,7 @@ def requirement_of_type(annotation: Any) -> str:
         return inspect.formatannotation(annotation)
 
 
-def shown(value: object) -> str:
+def show_value(value: object) -> str:
     """A wrong value as a study file would hold it, cut where it is long."""
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)

@@ -25,7 +25,7 @@ def generator_for(*parts: object) -> torch.Generator:
     return torch.Generator().manual_seed(seed_for(*parts))
 
 
-def seeded(make: Callable[[], T], seed: int) -> T:
+def draw_seeded(make: Callable[[], T], seed: int) -> T:
     """What `make` draws from torch's global generator, decided by `seed`, which is put back after.
 
     For layers, whose first weights take no generator.

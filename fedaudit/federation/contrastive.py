@@ -31,12 +31,12 @@ def train_without_labels(task: ClientTask, *, change: bool) -> ClientReturn:
             f"learning without labels compares photos, and this client has {len(task.images)}. "
             "Give it at least two: raise batch_size or [federation] photos."
         )
-    images = changed(task.images, task.generator) if change else task.images
+    images = draw_view(task.images, task.generator) if change else task.images
     labels = torch.zeros(len(images), dtype=torch.long)
     return train_locally(replace(task, images=images, labels=labels))
 
 
-def changed(images: Tensor, generator: torch.Generator) -> Tensor:
+def draw_view(images: Tensor, generator: torch.Generator) -> Tensor:
     """`images [N, C, H, W]` shifted by up to an eighth, brightness and contrast drawn anew."""
     count, size = len(images), images.shape[-1]
     reach = max(1, size // 8)

@@ -19,7 +19,7 @@ from fedaudit.defenses.composition import releasing
 from fedaudit.defenses.settings import require
 from fedaudit.federation.class_rows import HEAD, ROWS, collect, own_rows, sum_with_rows
 from fedaudit.federation.local_training import is_withheld, train_locally
-from fedaudit.federation.pretraining import pretrained
+from fedaudit.federation.pretraining import pretrain
 from fedaudit.models.facenet import require_face_net
 from fedaudit.models.method_heads import spec_with_head, without_head
 from fedaudit.models.zoo import build
@@ -101,7 +101,7 @@ class FedFace:
         own = without_head(spec)
         anybody = {k: v for k, v in own.arguments.items() if k != "classes"}
         before = replace(own, arguments=anybody)
-        return pretrained(before, server, public=self.public, steps=self.pretrain_steps, seed=seed)
+        return pretrain(before, server, public=self.public, steps=self.pretrain_steps, seed=seed)
 
     def client(self, task: ClientTask) -> ClientReturn:
         """Set the class embedding if there is none yet, train the backbone, share both."""

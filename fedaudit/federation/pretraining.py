@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fedaudit.core.observation import ModelSpec
 from fedaudit.core.registry import create
 from fedaudit.data.face_set import FaceSet
-from fedaudit.federation.contrastive import changed
+from fedaudit.federation.contrastive import draw_view
 from fedaudit.files.cache import key_of, load_or_learn
 from fedaudit.models.batch_norm import batch_norm_layers, running_statistics
 from fedaudit.models.class_head import find_class_head
@@ -26,7 +26,7 @@ LONGEST = 5.0
 """Norm to which gradients are clipped behind batch norm, as ArcFace's training code does."""
 
 
-def pretrained(
+def pretrain(
     spec: ModelSpec, server: Mapping[str, Tensor], *, public: str, steps: int, seed: int
 ) -> dict[str, Tensor]:
     """`server` with the parameters that central training on public faces gives.
@@ -117,4 +117,4 @@ def _vary(images: Tensor, generator: torch.Generator) -> Tensor:
     mirror, gray = torch.rand(2, len(images), 1, 1, 1, generator=generator) < 0.5
     images = torch.where(mirror, images.flip(3), images)
     images = torch.where(gray, images.mean(1, keepdim=True), images)
-    return changed(images, generator)
+    return draw_view(images, generator)

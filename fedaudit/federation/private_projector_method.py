@@ -10,7 +10,7 @@ from fedaudit.core.observation import ModelSpec
 from fedaudit.defenses.private_projector import PrivateProjector
 from fedaudit.defenses.settings import require
 from fedaudit.federation.local_training import train_locally
-from fedaudit.federation.pretraining import pretrained
+from fedaudit.federation.pretraining import pretrain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class PrivateProjectorMethod:
 
     def start(self, spec: ModelSpec, server: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
         """A public module trained on public faces, with a projector that is thrown away."""
-        return pretrained(spec, server, public=self.public, steps=self.pretrain_steps, seed=seed)
+        return pretrain(spec, server, public=self.public, steps=self.pretrain_steps, seed=seed)
 
     def client(self, task: ClientTask) -> ClientReturn:
         """Train everything, share the public module's delta."""

@@ -18,7 +18,7 @@ from fedaudit.core.shared import Buffers, Returns, Shared, Update
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split
 from fedaudit.defenses.chain import parts_of
-from fedaudit.defenses.composition import Plan, applied
+from fedaudit.defenses.composition import Plan, apply_defense
 from fedaudit.federation.abilities import (
     Absorbs,
     Aggregates,
@@ -34,14 +34,14 @@ from fedaudit.federation.abilities import (
 from fedaudit.federation.aggregation import mean_buffers
 from fedaudit.federation.class_rows import taken_apart
 from fedaudit.federation.local_training import is_withheld, train_locally
-from fedaudit.federation.pretraining import pretrained
+from fedaudit.federation.pretraining import pretrain
 from fedaudit.federation.together import (
     aggregator_of,
-    combined,
+    combine,
     defense_at,
     network_of,
     notes_of,
-    published,
+    publish,
     share_of,
     training_of,
 )
@@ -187,7 +187,7 @@ class Simulation:
         }
         if steps := self.federation.pretrain_steps:
             public = self.federation.public
-            server = pretrained(self.spec(0), server, public=public, steps=steps, seed=seed)
+            server = pretrain(self.spec(0), server, public=public, steps=steps, seed=seed)
         if isinstance(self.method, Starts):
             server = self.method.start(self.spec(0), server, seed)
         return State(server)
@@ -235,7 +235,7 @@ class Simulation:
             other_labels=None if alone else self._labels(client, rest),
         )
         own = self.method.client if isinstance(self.method, Trains) else train_locally
-        return applied(defense_at(self.defense, state.public), own)(task)
+        return apply_defense(defense_at(self.defense, state.public), own)(task)
 
     def unlabelled(self, client: int, photos: tuple[int, ...]) -> tuple[int, ...]:
         """The client's photos beside `photos`, which train without labels where the method can."""
@@ -277,7 +277,7 @@ class Simulation:
                     account(client, returns[-1])
             uploads = [r.shared for r in returns]
             server = self._combine(state, self._arrivals(uploads, number), self.local(training))
-            public = published(defense_at(self.defense, state.public), uploads)
+            public = publish(defense_at(self.defense, state.public), uploads)
             state = State(
                 server,
                 {client: r.kept for client, r in enumerate(returns)},
@@ -303,7 +303,7 @@ class Simulation:
         self, state: State, returns: Returns, training: LocalTraining
     ) -> dict[str, Tensor]:
         """What the server holds after a round."""
-        server = combined(self.method, state.server, _each(returns, Update), training)
+        server = combine(self.method, state.server, _each(returns, Update), training)
         server |= mean_buffers(_each(returns, Buffers))
         if isinstance(self.method, Absorbs):
             server |= self.method.absorb(state.server, returns, training)

@@ -12,7 +12,7 @@ from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.protocols import Defense, Method
 from fedaudit.core.shared import Returns, Update
 from fedaudit.data.splits import Split
-from fedaudit.defenses.chain import Chain, changed, parts_of
+from fedaudit.defenses.chain import Chain, change_each, parts_of
 from fedaudit.defenses.none import NoDefense
 from fedaudit.federation.abilities import (
     Absorbs,
@@ -48,7 +48,7 @@ def notes_of(method: Method, defense: Defense, spec: ModelSpec, split: Split) ->
 
 
 def defense_at(defense: Defense, public: Mapping[str, Tensor]) -> Defense:
-    """The defense as it is in a round, by what the server has published (`published`)."""
+    """The defense as it is in a round, by what the server has published (`publish`)."""
     if not public:
         return defense
     numbers = count()
@@ -60,10 +60,10 @@ def defense_at(defense: Defense, public: Mapping[str, Tensor]) -> Defense:
         own = {n.removeprefix(prefix): v for n, v in public.items() if n.startswith(prefix)}
         return part.at(own) if own else part
 
-    return changed(defense, part_at)
+    return change_each(defense, part_at)
 
 
-def published(defense: Defense, returns: Returns) -> dict[str, Tensor]:
+def publish(defense: Defense, returns: Returns) -> dict[str, Tensor]:
     """What the server publishes after a round: `NUMBER/NAME`, by number among parts that move."""
     moving = [part for part in parts_of(defense) if isinstance(part, Moves)]
     return {
@@ -97,7 +97,7 @@ def share_of(method: Method) -> Literal["gradient", "delta"]:
     return method.share if isinstance(method, Shares) else "delta"
 
 
-def combined(
+def combine(
     method: Method, before: Mapping[str, Tensor], updates: Sequence[Update], training: LocalTraining
 ) -> dict[str, Tensor]:
     """Global parameters of the next round: by the method's rule, or `before` + the mean delta."""

@@ -68,7 +68,7 @@ def learned_dir() -> Path:
     return cache_dir() / "learned"
 
 
-def kept() -> tuple[Kept, ...]:
+def list_entries() -> tuple[Kept, ...]:
     """What the user's cache folder holds of learned tensors, the newest last."""
     files = [(file, file.stat()) for file in learned_dir().glob("*.safetensors") if file.is_file()]
     by_age = sorted(files, key=lambda each: (each[1].st_mtime, each[0].name))

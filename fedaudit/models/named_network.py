@@ -29,7 +29,7 @@ def create_network(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     """
     if "head" in arguments and ":" in name and not _takes(name, "head"):
         return _with_head(name, dict(arguments))
-    factory, settings = fitted(name, arguments)
+    factory, settings = fit_arguments(name, arguments)
     model = create("networks", factory, settings)
     if not isinstance(model, nn.Module):
         raise ConfigError(f"{name} returned {type(model).__name__}, not a torch.nn.Module")
@@ -55,7 +55,7 @@ def _with_head(name: str, arguments: dict[str, Any]) -> FaceNet:
     return FaceNet(body, image_size=image_size, classes=classes, head=head, dim=0)
 
 
-def fitted(name: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def fit_arguments(name: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The factory of a network, and its arguments under that factory's own parameter names."""
     settings = dict(arguments)
     sizes = {key: settings.pop(key) for key in ("classes", "image_size") if key in settings}

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedaudit.attacks.generators.face_generator import cropped
+from fedaudit.attacks.generators.face_generator import crop_images
 from fedaudit.core.errors import UsageError
 from fedaudit.models.face_gan import FaceGan
 from fedaudit.models.generator import load_generator
@@ -174,7 +174,7 @@ class Trainer:
 
     def _draw(self, generator: FaceGan, z: Tensor) -> Tensor:
         side = self.settings.size
-        images = cropped(generator(z), generator.crop)
+        images = crop_images(generator(z), generator.crop)
         if images.shape[-1] == side:
             return images
         return F.interpolate(

@@ -21,7 +21,7 @@ from fedaudit.data.crop import resize
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.splits import Split
 from fedaudit.scoring.copies import nearest_photos
-from fedaudit.scoring.identity import Embed, packed
+from fedaudit.scoring.identity import Embed, pack
 
 SIDE = 32
 """Pixels at which images are compared; larger ones are made smaller."""
@@ -87,7 +87,7 @@ def embed_pictures(faces: FaceSet, split: Split, judge: FaceEmbedder) -> dict[st
     names = [faces.people[k] for k in others]
     plain = embed(faces.images[others])
     noisy = embed(torch.stack([add_noise(faces.images[k], NOISE, faces.people[k]) for k in others]))
-    return packed(
+    return pack(
         {name: plain[k : k + 1] for k, name in enumerate(names)},
         {name: torch.stack([plain[k], noisy[k]]) for k, name in enumerate(names)},
         nearest_photos(faces.images, faces.people),

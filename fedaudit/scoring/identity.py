@@ -216,7 +216,7 @@ def _rates(scores: Tensor, owner: Tensor, rivals: Tensor, threshold: float) -> J
     )
 
 
-def packed(
+def pack(
     references: Mapping[str, Tensor],
     probes: Mapping[str, Tensor],
     nearest: Mapping[str, float],
@@ -236,7 +236,7 @@ def packed(
 
 
 def gallery_of_packed(kept: Mapping[str, Tensor], *, fmr: float) -> Gallery:
-    """The gallery of what `packed` made; of runs older than `nearest`, copies prove nothing."""
+    """The gallery of what `pack` made; of runs older than `nearest`, copies prove nothing."""
     parts: dict[str, dict[str, Tensor]] = {"reference": {}, "probe": {}, "nearest": {}}
     for key, value in sorted(kept.items()):
         kind, _, person = key.partition("/")

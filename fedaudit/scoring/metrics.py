@@ -11,7 +11,7 @@ from fedaudit.core.measures import MetricFacts
 from fedaudit.core.protocols import Metric
 
 
-def declared(names: Iterable[str] | None = None) -> tuple[MetricFacts, ...]:
+def declarations(names: Iterable[str] | None = None) -> tuple[MetricFacts, ...]:
     """What metrics say of themselves, in the order in which they are shown.
 
     Args:
@@ -34,7 +34,7 @@ def measure(original: Tensor, other: Tensor) -> list[dict[str, float]]:
         ConfigError: A metric does not return one number an image.
     """
     values: dict[str, list[float]] = {}
-    for facts in declared():
+    for facts in declarations():
         result = _metric(facts.name)(original, other)
         if result.shape != original.shape[:1]:
             raise ConfigError(

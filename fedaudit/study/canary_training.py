@@ -20,10 +20,10 @@ from fedaudit.core.errors import ConfigError
 from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.shared import Update
-from fedaudit.defenses.composition import PrivacyLedger, applied
+from fedaudit.defenses.composition import PrivacyLedger, apply_defense
 from fedaudit.federation.local_training import train_locally
 from fedaudit.federation.simulation import Simulation
-from fedaudit.federation.together import combined, defense_at, published, share_of
+from fedaudit.federation.together import combine, defense_at, publish, share_of
 from fedaudit.models.canary_network import WEIGHTS, canary_images, with_canaries
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build, parameters_of
@@ -125,7 +125,7 @@ def train_with_canaries(
                 generator=generator_for("canary training", seed, number, client),
                 memory=memory.get(client, {}),
             )
-            returns.append(applied(defense, train_locally)(job))
+            returns.append(apply_defense(defense, train_locally)(job))
             memory[client] = dict(returns[-1].memory)
             ledger.add(client, returns[-1])
             if seen == "updates":
@@ -133,8 +133,8 @@ def train_with_canaries(
                 scores[own] += step[own] if task.share == "gradient" else -step[own]
         payloads = [one.shared for one in returns]
         updates = [update_of(shared) for shared in payloads]
-        server = dict(combined(simulation.method, server, updates, tasks[0].training))
-        public = published(defense, payloads)
+        server = dict(combine(simulation.method, server, updates, tasks[0].training))
+        public = publish(defense, payloads)
         if progress:
             progress(number, rounds)
     if seen == "model":

@@ -17,10 +17,10 @@ from fedaudit.core.client import ClientReturn, ClientTask
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.seeds import generator_for
 from fedaudit.core.shared import Update
-from fedaudit.defenses.composition import PrivacyLedger, applied
+from fedaudit.defenses.composition import PrivacyLedger, apply_defense
 from fedaudit.federation.local_training import train_locally
 from fedaudit.federation.simulation import Simulation
-from fedaudit.federation.together import combined, defense_at, published
+from fedaudit.federation.together import combine, defense_at, publish
 from fedaudit.models.zoo import build, parameters_of
 from fedaudit.study.canary_training import Seen, client_task, update_of
 
@@ -81,7 +81,7 @@ def train_with_canary_clients(
 
         for client, task in enumerate(tasks):
             asked = _in_round(task, server, memory.get(client, {}), seed, number, client)
-            returns.append(applied(defense, train_locally)(asked))
+            returns.append(apply_defense(defense, train_locally)(asked))
             memory[client] = dict(returns[-1].memory)
             ledger.add(client, returns[-1])
         layout = update_of(returns[0].shared)
@@ -98,14 +98,14 @@ def train_with_canary_clients(
 
             client = clients + canary
             asked = _in_round(tasks[0], server, memory.get(client, {}), seed, number, client)
-            returns.append(applied(defense, step)(asked))
+            returns.append(apply_defense(defense, step)(asked))
             memory[client] = dict(returns[-1].memory)
             if seen == "updates":
                 cosines[canary] += _cosine(own, update_of(returns[-1].shared).tensors)
         sent = [one.shared for one in returns]
         updates = [update_of(shared) for shared in sent]
-        server = dict(combined(simulation.method, server, updates, tasks[0].training))
-        public = published(defense, sent)
+        server = dict(combine(simulation.method, server, updates, tasks[0].training))
+        public = publish(defense, sent)
         if progress:
             progress(number, rounds)
     if seen == "model":

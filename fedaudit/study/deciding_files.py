@@ -40,7 +40,7 @@ def needed_assets(study: Study, source: SourceFacts) -> tuple[str, ...]:
     return tuple(dict.fromkeys(assets))
 
 
-def barred(study: Study) -> dict[str, str]:
+def barred_assets(study: Study) -> dict[str, str]:
     """Assets of a study whose terms bar commercial use, with these terms."""
     assets = needed_assets(study, SourceFacts())
     terms = {name: ASSETS[name].terms for name in assets if not ASSETS[name].commercial}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedaudit.attacks.adaptive.assumptions import as_assumed, assume
 from fedaudit.attacks.search.checkpoint import Checkpoint
-from fedaudit.captures.simulate.simulated_source import federated
+from fedaudit.captures.simulate.simulated_source import federate
 from fedaudit.core.capture import Capture, Secret
 from fedaudit.core.errors import AttackError
 from fedaudit.core.protocols import Attack, Halves
@@ -38,7 +38,7 @@ from fedaudit.study.sources import source_of, statements
 
 def run_train(study: Study, job: TrainJob, folder: RunFolder) -> None:
     """Train a federation from a fresh model, measure its utility if the study asks, keep both."""
-    simulation = federated(study, job.network, job.method, job.defense, job.federation)
+    simulation = federate(study, job.network, job.method, job.defense, job.federation)
     simulation, ledger = replace(simulation, seed=job.seed), PrivacyLedger()
     state, seconds = simulation.train(
         simulation.fresh(), range(1, job.rounds + 1), account=ledger.add

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fedaudit.attacks.membership.client_scores import score
 from fedaudit.attacks.membership.property_regression import property_shares
-from fedaudit.attacks.membership.round_measurements import Measurements, joined, measure_round
+from fedaudit.attacks.membership.round_measurements import Measurements, join, measure_round
 from fedaudit.attacks.membership.shadow_clients import Auxiliary, train_shadow_clients
 from fedaudit.captures.simulate.simulated_source import simulation_of
 from fedaudit.core.client import ClientReturn
@@ -161,4 +161,4 @@ def _measure(
         values.append(measure_round(seen, images, people=people, shadows=shadows))
         for name, share in property_shares(seen, shadows).items():
             guesses.setdefault(name, []).append(share)
-    return joined(values), {name: torch.stack(parts).mean(0) for name, parts in guesses.items()}
+    return join(values), {name: torch.stack(parts).mean(0) for name, parts in guesses.items()}

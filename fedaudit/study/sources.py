@@ -66,7 +66,7 @@ def _units(study: Study) -> dict[str, int]:
     return {} if faces is None else {one.scenario: one.most for one in reaches(study, faces)}
 
 
-def stated(study: Study, folder: RunFolder) -> tuple[SourceFacts, tuple[str, ...]]:
+def read_statements(study: Study, folder: RunFolder) -> tuple[SourceFacts, tuple[str, ...]]:
     """What a run's source said of its captures, and their limitations.
 
     Where the run folder does not hold it (no cell is done, or an older version wrote it), the study

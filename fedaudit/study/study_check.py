@@ -26,7 +26,7 @@ from fedaudit.federation.together import aggregator_of, photos_of, training_of
 from fedaudit.models.batch_norm import batch_norm_layers, values_per_channel
 from fedaudit.models.derivatives import check_differentiable
 from fedaudit.models.zoo import build as build_network
-from fedaudit.study.deciding_files import barred, pretraining_sets
+from fedaudit.study.deciding_files import barred_assets, pretraining_sets
 from fedaudit.study.reach import check_targets, faces_to_count, reach_of
 
 SET_BY_STUDY = {
@@ -83,7 +83,7 @@ def check_study(study: Study, *, file: str = "study") -> None:
             attack = build("attacks", choice, f"{place}: attacks")
             with _at(place):
                 check_knowledge(choice.label, attack, threat)
-    if study.use == "commercial" and (terms := barred(study)):
+    if study.use == "commercial" and (terms := barred_assets(study)):
         items = "; ".join(f"{name} ({why})" for name, why in terms.items())
         raise ConfigError(
             f'{file}: use = "commercial" is stated, and the study uses what may not serve it: '

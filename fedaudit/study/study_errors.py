@@ -7,11 +7,11 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from fedaudit.core.errors import ConfigError, UnknownNameError, UsageError
-from fedaudit.core.requirement import requirement, shown
+from fedaudit.core.requirement import requirement, show_value
 from fedaudit.study.plugin_tables import LabelError
 
 
-def validated(adapter: TypeAdapter[Any], tables: Mapping[str, Any], file: str) -> dict[str, Any]:
+def validate(adapter: TypeAdapter[Any], tables: Mapping[str, Any], file: str) -> dict[str, Any]:
     """The tables of a study file as their model reads them.
 
     Raises:
@@ -55,14 +55,14 @@ def _problem(
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in inside)
     key = key.removeprefix(".")
     if not key:
-        problem = f" must be a table, not {shown(value)}."
+        problem = f" must be a table, not {show_value(value)}."
     elif key == "name" and (kind == "missing" or value == ""):
         what, example = ("scenario", "fresh") if loc[0] == "scenario" else ("study", "…")
         problem = f': a {what} needs a name. Write name = "{example}".'
     elif str(cause) and not isinstance(cause, LabelError):
         problem = f": {str(cause).replace('{key}', key)}"
     else:
-        problem = f": {key} must be {requirement(node)}, not {shown(value)}."
+        problem = f": {key} must be {requirement(node)}, not {show_value(value)}."
         if examples := node.get("examples") or node.get("enum", [])[:1]:
             form = ", or ".join(map(_toml, examples))
             problem += f" Write for instance {key.rpartition('.')[2]} = {form}."

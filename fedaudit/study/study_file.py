@@ -25,7 +25,7 @@ from fedaudit.core.scenario import (
     with_keys,
 )
 from fedaudit.study.named_code import code_in, look_in_current_folder
-from fedaudit.study.study_errors import place_of_scenario, validated
+from fedaudit.study.study_errors import place_of_scenario, validate
 from fedaudit.study.study_tables import StudyTable
 
 MOST_CELLS = 100_000
@@ -117,7 +117,7 @@ def study_from_mapping(table: Mapping[str, Any], *, file: str = "study") -> Stud
         ConfigError: A value or table is missing, of a wrong type or out of range.
         UnknownNameError: A key, threat model or fact does not exist.
     """
-    values = validated(_adapter(), table, file)
+    values = validate(_adapter(), table, file)
     federation = with_keys(Federation(), values.pop("federation", {}))
     defaults = values.pop("defaults", {})
     scenarios: dict[str, Scenario] = {}

@@ -32,7 +32,7 @@ from fedaudit.federation.together import without_aggregator
 from fedaudit.reports.explanation import Game, Player
 from fedaudit.why.explained_scenario import Measurement, Subject
 from fedaudit.why.leaks import Leak
-from fedaudit.why.shapley import interval, joined, order_pairs, sampled
+from fedaudit.why.shapley import coalitions_of, interval, order_pairs, sample_values
 
 PAIRS = 3
 """Pairs of orders."""
@@ -57,7 +57,7 @@ def measurements(subject: Subject, *, pairs: int = PAIRS) -> list[Measurement[Sh
     return [
         _sum(subject, k, coalition)
         for k, both in enumerate(orders)
-        for coalition in dict.fromkeys([*singles, *joined(both[0]), *joined(both[1])])
+        for coalition in dict.fromkeys([*singles, *coalitions_of(both[0]), *coalitions_of(both[1])])
         if coalition
     ]
 
@@ -81,8 +81,8 @@ def explain(subject: Subject, *, pairs: int = PAIRS) -> Game:
 
     everybody = frozenset(clients)
     orders = partial(_orders, subject)
-    ssim = sampled(clients, lambda k: partial(total, k), pairs=pairs, generator=orders())
-    values = sampled(clients, lambda k: partial(hits, k), pairs=pairs, generator=orders())
+    ssim = sample_values(clients, lambda k: partial(total, k), pairs=pairs, generator=orders())
+    values = sample_values(clients, lambda k: partial(hits, k), pairs=pairs, generator=orders())
     identity = all(s.hits is not None for k in range(pairs) for s in shares(k, everybody).values())
     players = []
     for client in clients:
@@ -130,7 +130,7 @@ def _sum(subject: Subject, pair: int, coalition: frozenset[int]) -> Measurement[
 def _attack(subject: Subject, pair: int, members: Sequence[int]) -> Shares:
     everybody = subject.once(("pair", pair), lambda: _captures(subject, pair))
     captures = [everybody[c] for c in members]
-    seen, secret = summed([c.seen for c in captures]), _join(captures)
+    seen, secret = sum_up([c.seen for c in captures]), _join(captures)
     # All coalitions of a pair start alike, so that their differences are paired.
     best = subject.best_attack(seen, "sum", pair)
     if best is None:
@@ -156,13 +156,13 @@ def _control(subject: Subject, attack: str, pair: int) -> Reconstruction:
     simulation = _apart(subject.simulation)
     count = len(simulation.split.clients)
     others = [subject.invented(pair * count + c, simulation=simulation) for c in range(count)]
-    result = subject.attempt(attack, summed([c.seen for c in others]), "sum", pair)
+    result = subject.attempt(attack, sum_up([c.seen for c in others]), "sum", pair)
     if result is None:
         raise AttackError(f"{attack} cannot be run on the control's sum: there is no control")
     return result
 
 
-def summed(seen: Sequence[Observation]) -> Observation:
+def sum_up(seen: Sequence[Observation]) -> Observation:
     """What a secure aggregator shows the server of these clients, weighed by their images.
 
     Raises:

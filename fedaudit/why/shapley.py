@@ -60,7 +60,7 @@ def exact(players: Sequence[P], value: Value[P]) -> dict[P, float]:
     return values
 
 
-def sampled(
+def sample_values(
     players: Sequence[P],
     game: Callable[[int], Value[P]],
     *,
@@ -90,7 +90,7 @@ def sampled(
         look_up = cache(game(k))
         row = dict.fromkeys(players, 0.0)
         for order in pair:
-            for before, player in zip(joined(order), order, strict=False):
+            for before, player in zip(coalitions_of(order), order, strict=False):
                 row[player] += (look_up(before | {player}) - look_up(before)) / 2
         rows.append(row)
     return {player: interval([row[player] for row in rows]) for player in players}
@@ -99,7 +99,7 @@ def sampled(
 def order_pairs(
     players: Sequence[P], *, pairs: int, generator: torch.Generator
 ) -> list[tuple[list[P], list[P]]]:
-    """Random orders of joining, each with its reverse; see `sampled`."""
+    """Random orders of joining, each with its reverse; see `sample_values`."""
     _check(players)
     if pairs < 2:
         raise ConfigError("sampled Shapley values need 2 pairs of orders or more: an interval does")
@@ -108,7 +108,7 @@ def order_pairs(
     return [(order, order[::-1]) for order in orders]
 
 
-def joined(order: Sequence[P]) -> list[frozenset[P]]:
+def coalitions_of(order: Sequence[P]) -> list[frozenset[P]]:
     """Coalitions in the order in which players join, from the empty one to all players."""
     return [frozenset(order[:k]) for k in range(len(order) + 1)]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from fedaudit.attacks.adaptive.adaptation import adapt_to
 from fedaudit.attacks.adaptive.assumptions import assume
 from fedaudit.attacks.adaptive.estimation import clip_bound, estimate
-from fedaudit.attacks.evidence.round_averaging import average, deviation, moved, rounds_of
+from fedaudit.attacks.evidence.round_averaging import average, deviation, drift, rounds_of
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.captures.simulate.update_noise import without_update
 from fedaudit.core.capture import Capture
@@ -112,9 +112,9 @@ def test_rounds_fill_gaps_and_repeat_themselves_without_draws(intercept: Interce
 def test_a_round_from_other_weights_is_no_repetition(intercept: Intercept) -> None:
     before = intercept().seen.before
     other = intercept(network="face", seed=0).seen.before
-    assert moved(before, other) == 0
-    assert moved(before, {n: 1.1 * v for n, v in before.items()}) == pytest.approx(1 / 11, rel=1e-3)
-    assert moved(before, {"x": before["head.weight"]}) == float("inf")
+    assert drift(before, other) == 0
+    assert drift(before, {n: 1.1 * v for n, v in before.items()}) == pytest.approx(1 / 11, rel=1e-3)
+    assert drift(before, {"x": before["head.weight"]}) == float("inf")
 
 
 def test_a_control_has_no_earlier_rounds_to_average(intercept: Intercept) -> None:

@@ -14,7 +14,7 @@ from fedaudit.attacks.evidence.feature_maps.first_fully_connected import (
     find_first_fully_connected,
 )
 from fedaudit.attacks.evidence.labels.head_gradient import HeadGradient, read_head
-from fedaudit.attacks.evidence.labels.infer import RULES, idlg, infer_labels, solved
+from fedaudit.attacks.evidence.labels.infer import RULES, idlg, infer_labels, solve_all
 from fedaudit.core.errors import UnknownNameError
 from fedaudit.core.observation import ModelSpec
 from fedaudit.core.registry import names
@@ -159,7 +159,7 @@ def test_places_are_the_embeddings(
 ) -> None:
     """What is solved for is each image's own embedding; an independent forward pass says so."""
     model, photos = trained(head), photos_of(faces, REPEATED)
-    found = solved(head_of(model, photos, REPEATED, gradient_of))
+    found = solve_all(head_of(model, photos, REPEATED, gradient_of))
     assert found is not None
     assert found.left == 0
     assert float(found.rest.norm()) < 1e-3
@@ -180,7 +180,7 @@ def test_nothing_is_claimed_under_noise(faces: FaceSet, gradient_of: GradientOf)
     head = head_of(network("face", "linear"), photos_of(faces, EIGHT), EIGHT, gradient_of)
     noise = torch.randn(head.gradient.shape, generator=torch.Generator().manual_seed(0))
     noisy = replace(head, gradient=head.gradient + 0.1 * head.gradient.std() * noise)
-    found = solved(noisy)
+    found = solve_all(noisy)
     assert found is not None
     assert found.left == 8
     assert len(RULES["solve"](noisy)) == 8

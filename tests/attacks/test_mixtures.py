@@ -16,7 +16,7 @@ from fedaudit.attacks.adaptive.defense_adaptation import Attacker
 from fedaudit.attacks.adaptive.mixture_arithmetic import (
     SHIFT,
     Coefficients,
-    expected,
+    expect,
     photo_behind,
 )
 from fedaudit.attacks.adaptive.mixtures import as_mixture
@@ -122,12 +122,12 @@ def test_the_photo_behind_is_the_likeliest() -> None:
 def test_a_mixture_is_expected_by_what_the_others_say() -> None:
     mixed = 0.3 + 0.4 * torch.rand(3, 1, 4, 4, generator=drawn(1))
     shares = Coefficients.of(LABELS)
-    found = expected(mixed[None], shares.own[None], shares.rest[None], MEAN)[0]
+    found = expect(mixed[None], shares.own[None], shares.rest[None], MEAN)[0]
     for number in range(3):
         client, photo = most_likely(mixed, [k for k in range(3) if k != number])
         wanted = MEAN + (client + OWN[number] * photo).view(1, 4, 4)
         torch.testing.assert_close(found[number], wanted)
-    alone = expected(mixed[None, :1], shares.own[None, :1], shares.rest[None, :1], MEAN)
+    alone = expect(mixed[None, :1], shares.own[None, :1], shares.rest[None, :1], MEAN)
     torch.testing.assert_close(alone[0, 0], MEAN)
 
 

@@ -14,7 +14,7 @@ from fedaudit.attacks.generators.face_generator import FaceGenerator, FittedGene
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
 from fedaudit.attacks.presets.inverting_gradients import inverting_gradients
 from fedaudit.attacks.search.stage import Stage, within_range
-from fedaudit.attacks.search.variables import Latent, fitted
+from fedaudit.attacks.search.variables import Latent, fit_generator
 from fedaudit.core.capture import Capture
 from fedaudit.core.registry import create
 
@@ -68,7 +68,7 @@ def test_the_label_shows_in_lengths_and_right_angles(intercept: Intercept) -> No
         captured = intercept(target=target, defense="censor", settings={"trials": 1}, rounds_seen=8)
         assert captured.secret is not None
         evidence = gather(captured.seen)
-        prior = fitted(FaceGenerator(), evidence)
+        prior = fit_generator(FaceGenerator(), evidence)
 
         def faces(number: int, prior: FittedGenerator = prior) -> Tensor:
             assert number >= FEWEST

@@ -16,7 +16,7 @@ from fedaudit.attacks.search.image_priors import (
     total_variation,
 )
 from fedaudit.attacks.search.span_matching import SpanMatching
-from fedaudit.attacks.search.span_mending import mended, misfit
+from fedaudit.attacks.search.span_mending import mend, misfit
 from fedaudit.attacks.search.stage import span_stages, suited
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.core.shared import Update
@@ -71,11 +71,11 @@ def test_it_is_told_where_an_image_is_wrong(count: int, normalized: bool) -> Non
 
 def test_only_what_is_wrong_is_drawn_anew() -> None:
     spans, wrong = spans_of(1, normalized=False), spoiled(drawn(1))
-    better = mended(spans, wrong, torch.Generator().manual_seed(0))
+    better = mend(spans, wrong, torch.Generator().manual_seed(0))
     moved = (better - wrong).abs().amax(1)[0]
     assert float(moved[:4, :4].max()) > 0.05
     assert float(moved[14:, 14:].max()) == 0
-    again = mended(spans, wrong, torch.Generator().manual_seed(0))
+    again = mend(spans, wrong, torch.Generator().manual_seed(0))
     assert torch.equal(better, again)
 
 

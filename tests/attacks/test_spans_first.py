@@ -14,7 +14,7 @@ from fedaudit.attacks.evidence.labels.of_images import in_order_of_labels
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
 from fedaudit.attacks.search.image_priors import usual_variation
-from fedaudit.attacks.search.stage import adjusted, opening
+from fedaudit.attacks.search.stage import adjust, opening
 from fedaudit.core.capture import Capture
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.core.shared import Update
@@ -79,7 +79,7 @@ def test_the_variation_grows_with_the_root_of_what_is_unknown(intercept: Interce
     assert usual_variation(4 * 32 * 32) == pytest.approx(0.6)
     evidence = gather(intercept().seen)
     weights = [
-        adjusted(gan_inversion(total_variation=w).stages, evidence, generated=True)[-1]
+        adjust(gan_inversion(total_variation=w).stages, evidence, generated=True)[-1]
         for w in (None, 0.7)
     ]
     assert evidence.pixels == 32 * 32  # ORL is gray, and the update proves it

@@ -17,7 +17,7 @@ from fedaudit.core.observation import DefenseFacts, ModelSpec, Observation
 from fedaudit.core.shared import Update
 from fedaudit.data.face_set import FaceSet
 from fedaudit.defenses.gradient_transforms import in_order, keep_inputs
-from fedaudit.defenses.soteria import Soteria, defended
+from fedaudit.defenses.soteria import Soteria, defended_layer
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.library_networks import FACTORY
 from fedaudit.models.zoo import build
@@ -113,7 +113,7 @@ def update_of(
     if defense == "soteria":
         model.eval()
         kept = Soteria(**settings or {}).kept(model, images, drawn)
-        batch = keep_inputs(f"{defended(model)}.weight", kept)(batch, drawn)
+        batch = keep_inputs(f"{defended_layer(model)}.weight", kept)(batch, drawn)
     else:
         transforms = replay_of((DefenseFacts(defense, settings or {}),), count).mean
         batch = in_order(transforms, batch, drawn)

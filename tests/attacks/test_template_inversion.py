@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedaudit.attacks.generators.eigenfaces import Eigenfaces, standardized
+from fedaudit.attacks.generators.eigenfaces import Eigenfaces, standardize
 from fedaudit.attacks.templates.read_templates import read_templates
 from fedaudit.attacks.templates.template_inversion import TemplateInversion
 from fedaudit.captures.simulate.update_noise import without_update
@@ -59,7 +59,7 @@ def photos(captures: list[Capture]) -> Tensor:
 
 def alike(images: Tensor, photos: Tensor) -> Tensor:
     """Correlation of pixels, a measure that neither the attack nor the audited network knows."""
-    one, two = (standardized(x[:, :1].flatten(1)) for x in (images, photos))
+    one, two = (standardize(x[:, :1].flatten(1)) for x in (images, photos))
     return one @ two.T / one.shape[1]
 
 

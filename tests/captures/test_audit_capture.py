@@ -18,7 +18,7 @@ import fedaudit
 from fedaudit.captures.audit.auditor_photos import originals
 from fedaudit.captures.audit.auditor_steps import explained
 from fedaudit.captures.audit.capture_study import Request, study_of
-from fedaudit.captures.audit.known_defenses import estimated
+from fedaudit.captures.audit.known_defenses import estimate_defenses
 from fedaudit.captures.audit.recorded_source import RecordedSource
 from fedaudit.captures.format.capture_facts import DpClaim
 from fedaudit.captures.format.capture_reader import StoredCapture
@@ -526,7 +526,7 @@ def test_faults_become_findings_and_protections_facts(tmp_path: Path, faces: Fac
         Protection("sparsity", False, "e", round=1, value=0.9),
         Protection("clipping", False, "e", round=1, value=2.0),
     ]
-    found = {facts.name: facts for facts in estimated(seen, 1)}
+    found = {facts.name: facts for facts in estimate_defenses(seen, 1)}
     assert found["top_k"].settings == {"pruned": 0.9}
     assert found["top_k"].estimated
     assert found["clipping"].settings == {"max_norm": 2.0}

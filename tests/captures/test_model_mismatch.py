@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from fedaudit.captures.format.tensor_names import Renaming, parsed, shortest
+from fedaudit.captures.format.tensor_names import Renaming, parse_rules, shortest
 from fedaudit.captures.inspect.model_mismatch import Mismatch, Shapes, find_mismatch
 from fedaudit.core.errors import ConfigError, UsageError
 
@@ -107,7 +107,7 @@ def test_prefixes_on_either_side(prefix: str, wrapper: str) -> None:
         assert wrong.advice == f"Add --rename {typed}, or --rename auto."
         assert list(wrong.renaming.names(sent)) == list(network)
         options = wrong.advice.removeprefix("Add ").partition(",")[0]
-        assert parsed([shlex.split(options)[1]]) == wrong.renaming
+        assert parse_rules([shlex.split(options)[1]]) == wrong.renaming
 
 
 def test_a_prefix_that_is_another_prefix() -> None:
@@ -242,7 +242,7 @@ def test_many_names_take_little_time() -> None:
 
 
 def test_the_longest_rule_counts_and_each_name_is_renamed_once() -> None:
-    renaming = parsed(["model.=", "model.fc=head.out", "a=b", "b=a"])
+    renaming = parse_rules(["model.=", "model.fc=head.out", "a=b", "b=a"])
     assert renaming is not None
     names = {
         "model.conv.weight": "conv.weight",
@@ -268,7 +268,7 @@ def test_the_longest_rule_counts_and_each_name_is_renamed_once() -> None:
 )
 def test_rules_that_are_none(options: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        parsed(options)
+        parse_rules(options)
 
 
 def test_two_names_may_not_become_one() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from fedaudit.core.client import ClientReturn, ClientTask
 from fedaudit.core.observation import LocalTraining
 from fedaudit.data.face_set import FaceSet
-from fedaudit.defenses.ats import ATS, drawn, parsed
+from fedaudit.defenses.ats import ATS, draw_policy, parse_policy
 from fedaudit.defenses.augmentations import OPERATIONS, rotate
 
 STEPLESS = ("posterize", "equalize")
@@ -106,7 +106,7 @@ def test_every_operation_has_a_derivative(name: str, colorful: Tensor) -> None:
 
 
 def test_each_photo_draws_its_policy(colorful: Tensor) -> None:
-    transform = drawn((parsed("invert:0"), parsed("brightness:0")))
+    transform = draw_policy((parse_policy("invert:0"), parse_policy("brightness:0")))
     images = colorful[:1].expand(40, -1, -1, -1)
     labels = torch.arange(40)
     changed, kept = transform(images, labels, noise())
@@ -119,7 +119,7 @@ def test_each_photo_draws_its_policy(colorful: Tensor) -> None:
 
 
 def test_a_strength_is_a_share_of_the_range(colorful: Tensor) -> None:
-    transform = drawn((parsed("contrast:6"),))
+    transform = draw_policy((parse_policy("contrast:6"),))
     changed, _ = transform(colorful, torch.arange(3), noise(5))
     either = [
         OPERATIONS["contrast"].transform(colorful, torch.full((3,), s / 3)) for s in (1.0, -1.0)

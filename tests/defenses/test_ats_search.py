@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedaudit.core.observation import ModelSpec
-from fedaudit.defenses.ats import ATS, parsed
+from fedaudit.defenses.ats import ATS, parse_policy
 from fedaudit.defenses.ats_search import accuracy_score, privacy_score, random_policy, search
 from fedaudit.models.zoo import build
 
@@ -70,5 +70,5 @@ def test_search_finds_policies_that_the_defense_takes(faces: Any) -> None:
 
 
 def test_random_policies_are_policies() -> None:
-    drawn = [parsed(random_policy(3, noise(seed))) for seed in range(50)]
+    drawn = [parse_policy(random_policy(3, noise(seed))) for seed in range(50)]
     assert {len(policy) for policy in drawn} == {1, 2, 3}

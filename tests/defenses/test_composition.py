@@ -20,10 +20,10 @@ from fedaudit.defenses.accounting import Accountant, epsilon_of, laplace_epsilon
 from fedaudit.defenses.client_dp import ClientDP
 from fedaudit.defenses.composition import (
     PrivacyLedger,
-    closed,
+    close_claims,
     over_rounds,
     releasing,
-    summed,
+    sum_claims,
     together,
     with_claim,
 )
@@ -233,17 +233,17 @@ def test_a_mechanism_of_which_nothing_is_known_has_run_once_on_everybody() -> No
 
 def test_what_was_sent_and_is_not_covered_becomes_a_gap() -> None:
     buffers = Buffers({"m": torch.ones(1)}, 3)
-    (claim,) = closed((gaussian(2.0),), (UPDATE, buffers, CENTERS), [Gap("buffers", "odd")])
+    (claim,) = close_claims((gaussian(2.0),), (UPDATE, buffers, CENTERS), [Gap("buffers", "odd")])
     assert claim.covers == ("update",)
     whys = {gap.what: gap.why for gap in claim.gaps}
     assert list(whys) == ["buffers", "cluster_centers", "counts"]
     assert whys["buffers"] == "odd"
-    (again,) = closed((claim,), (UPDATE, buffers, CENTERS))
+    (again,) = close_claims((claim,), (UPDATE, buffers, CENTERS))
     assert again == claim
     silent = replace(UPDATE, examples=None)
-    assert closed((gaussian(2.0),), (silent,))[0].gaps == ()
+    assert close_claims((gaussian(2.0),), (silent,))[0].gaps == ()
     # Whoever replaces one image leaves their number as it is.
-    assert closed((gaussian(2.0, neighbors="replace one"),), (UPDATE,))[0].gaps == ()
+    assert close_claims((gaussian(2.0, neighbors="replace one"),), (UPDATE,))[0].gaps == ()
 
 
 def test_noise_in_training_covers_what_is_computed_of_the_weights() -> None:
@@ -282,7 +282,7 @@ def test_a_ledger_composes_each_client_and_takes_the_weakest() -> None:
 
 def test_behind_a_secure_sum_is_the_weakest_client() -> None:
     claims = [(gaussian(4.0),), (gaussian(1.0).without(Gap("class_embeddings", "in clear")),)]
-    (shown,) = summed(claims, ())
+    (shown,) = sum_claims(claims, ())
     assert shown.covers == ("aggregate",)
     assert shown.epsilon == gaussian(1.0).epsilon
     assert [gap.what for gap in shown.gaps] == ["summed_rows"]
@@ -290,7 +290,7 @@ def test_behind_a_secure_sum_is_the_weakest_client() -> None:
 
 def test_masks_are_covered_wherever_the_sum_is() -> None:
     masks, total = MaskedVectors(torch.zeros(2, 3)), Aggregate("delta", {}, (1.0, 1.0))
-    (shown,) = summed([(gaussian(4.0),)], (total, masks))
+    (shown,) = sum_claims([(gaussian(4.0),)], (total, masks))
     assert shown.covers == ("aggregate", "masked_vectors")
     broken = gaussian(4.0).without(Gap("update", "read"))
-    assert summed([(broken,)], (total, masks))[0].broken
+    assert sum_claims([(broken,)], (total, masks))[0].broken

@@ -17,7 +17,7 @@ from fedaudit.core.registry import create, describe, lookup, names
 from fedaudit.core.scenario import Adapt
 from fedaudit.core.shared import Update, tensors_in
 from fedaudit.federation.simulation import Simulation
-from fedaudit.federation.together import combined, share_of
+from fedaudit.federation.together import combine, share_of
 
 CASES: dict[str, dict[str, Any]] = {
     "none": {},
@@ -182,7 +182,7 @@ def test_keeps_names_shapes_and_types(federate: Federate, defense: str, method: 
         assert not value.requires_grad
     withheld = simulation.withheld
     assert all(name.startswith(withheld) for name in returned.kept)
-    after = combined(simulation.method, fresh.server, [update], LocalTraining())
+    after = combine(simulation.method, fresh.server, [update], LocalTraining())
     assert set(after) == set(fresh.server)
     assert all(bool(value.isfinite().all()) for value in after.values())
     assert any(not torch.equal(after[name], fresh.server[name]) for name in after)

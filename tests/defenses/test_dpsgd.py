@@ -18,7 +18,7 @@ from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.registry import create
 from fedaudit.core.shared import Update
 from fedaudit.defenses.accounting import epsilon_of
-from fedaudit.defenses.chain import changed, parts_of
+from fedaudit.defenses.chain import change_each, parts_of
 from fedaudit.defenses.composition import Plan, Planned, over_rounds
 from fedaudit.defenses.dpsgd import DPSGD
 from fedaudit.federation.local_training import train_locally
@@ -201,11 +201,11 @@ def test_a_stated_epsilon_without_a_plan_is_that_of_the_round() -> None:
 def test_a_plan_reaches_the_parts_of_a_chain() -> None:
     chain = create("defenses", "chain", {"of": [{"name": "dpsgd", "epsilon": 8.0}, "sign"]})
     plan = Plan(rounds=10, steps=2, sample_rate=0.5)
-    made = changed(chain, lambda p: p.planned(plan) if isinstance(p, Planned) else p)
+    made = change_each(chain, lambda p: p.planned(plan) if isinstance(p, Planned) else p)
     private, sign = parts_of(made)
     assert private == DPSGD(epsilon=8.0).planned(plan)
     assert sign == create("defenses", "sign", {})
-    assert parts_of(changed(chain, lambda p: p)) == parts_of(chain)
+    assert parts_of(change_each(chain, lambda p: p)) == parts_of(chain)
 
 
 # --- ghost clipping -----------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from fedaudit.core.errors import ConfigError
 from fedaudit.core.observation import LocalTraining, ModelSpec
 from fedaudit.core.registry import create
 from fedaudit.core.shared import Update
-from fedaudit.defenses.soteria import Soteria, defended, input_of, leakage
+from fedaudit.defenses.soteria import Soteria, defended_layer, input_of, leakage
 from fedaudit.federation.simulation import Simulation
 from fedaudit.models.zoo import build
 
@@ -80,7 +80,7 @@ def test_the_choice_is_that_of_a_brute_force_computation() -> None:
 def test_random_probes_estimate_the_derivative(network: str) -> None:
     model = build(ModelSpec(network, {"classes": 4, "image_size": 32})).eval()
     images = torch.rand(2, 3, 32, 32, generator=generator())
-    represent = input_of(model, defended(model))
+    represent = input_of(model, defended_layer(model))
     exact = leakage(represent, images, 0, generator())
     # Another seed than the weights': probes from the same numbers would line up with them.
     estimate = leakage(represent, images, 1000, generator(1))

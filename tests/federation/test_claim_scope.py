@@ -26,7 +26,7 @@ from fedaudit.core.observation import LocalTraining
 from fedaudit.core.registry import create
 from fedaudit.core.shared import Shared, Update, kind_of, tensors_in
 from fedaudit.defenses.chain import Chain
-from fedaudit.defenses.composition import applied, claims_of
+from fedaudit.defenses.composition import apply_defense, claims_of
 from fedaudit.defenses.dplc import MEMBERSHIP
 from fedaudit.federation.local_training import train_locally
 from fedaudit.federation.simulation import Simulation, State
@@ -257,7 +257,7 @@ def test_keeping_claims_is_to_read_nothing_but_the_update(federate: Federate, de
     simulation = federation(federate, "fedavg")
     photos = simulation.labelled(0)[:PHOTOS]
     part = create("defenses", defense, settings_of(defense))
-    guarded = applied(part, same_update)
+    guarded = apply_defense(part, same_update)
 
     def returned(simulation: Simulation, photos: tuple[int, ...]) -> ClientReturn:
         rest = tuple(simulation.unlabelled(0, photos))
@@ -333,7 +333,7 @@ def test_a_defense_that_does_not_say_what_it_reads_breaks_every_claim(federate: 
 
         def __call__(self, step: Any) -> Any:
             for part in self.order:
-                step = applied(part, step)
+                step = apply_defense(part, step)
             return step
 
     for order in ((private, Silent()), (Silent(), private)):

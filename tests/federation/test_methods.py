@@ -21,7 +21,7 @@ from fedaudit.federation.fedavg import FedAvg
 from fedaudit.federation.fedprox import FedProx
 from fedaudit.federation.fedsgd import FedSGD
 from fedaudit.federation.local_training import is_withheld, train_locally
-from fedaudit.federation.together import combined, training_of
+from fedaudit.federation.together import combine, training_of
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build, parameters_of
 
@@ -158,7 +158,7 @@ def test_the_server_steps_along_the_mean_and_leaves_the_rest() -> None:
     clients = updates(1, 1)
     stepped = FedSGD().combine(before, clients, training)
     torch.testing.assert_close(stepped["w"], torch.tensor([1 - 0.75, 1 - 7.5]))
-    added = combined(FedAvg(), before, clients, training)
+    added = combine(FedAvg(), before, clients, training)
     torch.testing.assert_close(added["w"], torch.tensor([2.5, 16.0]))
     assert all(after["untouched"] is before["untouched"] for after in (stepped, added))
     assert FedSGD().local(training) == replace(training, steps=1, momentum=0.0)
@@ -229,8 +229,8 @@ def test_fedprox_holds_clients_near_the_global_model() -> None:
     with pytest.raises(ValueError, match="mu must be"):
         FedProx(mu=-1)
     before, clients = {"w": torch.ones(2)}, updates(1, 1)
-    proximal = combined(FedProx(), before, clients, training)["w"]
-    assert torch.equal(proximal, combined(FedAvg(), before, clients, training)["w"])
+    proximal = combine(FedProx(), before, clients, training)["w"]
+    assert torch.equal(proximal, combine(FedAvg(), before, clients, training)["w"])
 
 
 def test_the_proximal_pull_is_not_noised_and_needs_no_privacy() -> None:

@@ -8,7 +8,7 @@ import torch
 from fedaudit.core.observation import ModelSpec
 from fedaudit.data.face_set import FaceSet
 from fedaudit.federation import pretraining
-from fedaudit.federation.pretraining import pretrained
+from fedaudit.federation.pretraining import pretrain
 from fedaudit.models.batch_norm import running_statistics
 from fedaudit.models.zoo import build, parameters_of
 
@@ -31,11 +31,11 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_it_is_trained_once_a_machine(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = parameters_of(build(SPEC, seed=3))
-    first = pretrained(SPEC, server, public="public", steps=3, seed=1)
+    first = pretrain(SPEC, server, public="public", steps=3, seed=1)
     (file,) = kept.glob("*.safetensors")
     monkeypatch.setattr(pretraining, "_train", lambda *_: pytest.fail("trained again"))
     pretraining._kept.cache_clear()  # another process
-    again = pretrained(SPEC, server, public="public", steps=3, seed=1)
+    again = pretrain(SPEC, server, public="public", steps=3, seed=1)
     assert first.keys() == server.keys()
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert torch.equal(first["head.weight"], server["head.weight"])
@@ -47,7 +47,7 @@ def test_it_is_trained_once_a_machine(kept: Path, monkeypatch: pytest.MonkeyPatc
         (ModelSpec("face", {**SPEC.arguments, "dim": 8}), 3, 1),
     ):
         with pytest.raises(pytest.fail.Exception, match="trained again"):
-            pretrained(spec, server, public="public", steps=steps, seed=seed)
+            pretrain(spec, server, public="public", steps=steps, seed=seed)
     assert file.exists()
 
 
@@ -56,7 +56,7 @@ def test_any_network_takes_its_running_statistics_along(kept: Path) -> None:
     spec = ModelSpec("torchvision:resnet18", {"classes": 4, "image_size": 16})
     model = build(spec, seed=3)
     server = {**parameters_of(model), **running_statistics(model)}
-    first = pretrained(spec, server, public="public", steps=2, seed=1)
+    first = pretrain(spec, server, public="public", steps=2, seed=1)
     assert first.keys() == server.keys()
     assert torch.equal(first["fc.weight"], server["fc.weight"])
     assert torch.equal(first["fc.bias"], server["fc.bias"])
@@ -68,16 +68,16 @@ def test_any_network_takes_its_running_statistics_along(kept: Path) -> None:
 
 def test_a_damaged_file_is_replaced(kept: Path) -> None:
     server = parameters_of(build(SPEC, seed=3))
-    first = pretrained(SPEC, server, public="public", steps=2, seed=1)
+    first = pretrain(SPEC, server, public="public", steps=2, seed=1)
     (file,) = kept.glob("*.safetensors")
     file.write_bytes(b"half of it")
     pretraining._kept.cache_clear()
-    again = pretrained(SPEC, server, public="public", steps=2, seed=1)
+    again = pretrain(SPEC, server, public="public", steps=2, seed=1)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert file.stat().st_size > 1000
 
 
 def test_no_steps_are_no_training(kept: Path) -> None:
     server = parameters_of(build(SPEC, seed=3))
-    assert pretrained(SPEC, server, public="public", steps=0, seed=1) == server
+    assert pretrain(SPEC, server, public="public", steps=0, seed=1) == server
     assert not kept.exists()

@@ -13,7 +13,7 @@ from fedaudit.cli import cli
 from fedaudit.core.errors import UsageError
 from fedaudit.data.folder import folder
 from fedaudit.data.orl import orl
-from fedaudit.files.cache import digest_of, kept, learned_dir, load_or_learn
+from fedaudit.files.cache import digest_of, learned_dir, list_entries, load_or_learn
 
 
 @pytest.fixture
@@ -101,8 +101,8 @@ def test_rm_removes_what_is_named_and_nothing_else(home: Path) -> None:
         with pytest.raises(UsageError):
             _cache("rm", *wrong)
     assert "removed 1 file(s)" in _cache("rm", "b")
-    assert [one.key for one in kept()] == ["c1", "a1", "a2"]
+    assert [one.key for one in list_entries()] == ["c1", "a1", "a2"]
     assert "removed 2 file(s)" in _cache("rm", "--photos")
-    assert [one.key for one in kept()] == ["c1"]
+    assert [one.key for one in list_entries()] == ["c1"]
     assert "removed 1 file(s)" in _cache("rm", "--all")
-    assert kept() == ()
+    assert list_entries() == ()

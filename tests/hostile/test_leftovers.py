@@ -78,7 +78,7 @@ def test_what_was_learned_and_is_not_whole_is_learned_anew(
         cache.load_or_learn("k", learn, None, what="toys")
     assert len(calls) == 1
     damage(tmp_path / "learned" / "k.safetensors")
-    cache.kept()  # `fedaudit cache ls` waits for nothing
+    cache.list_entries()  # `fedaudit cache ls` waits for nothing
     for _ in range(2):
         assert torch.equal(cache.load_or_learn("k", learn, None, what="toys")["w"], torch.ones(3))
     assert len(calls) == 2

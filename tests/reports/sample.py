@@ -32,7 +32,7 @@ from fedaudit.reports.results import (
     ScorePoint,
     Settings,
 )
-from fedaudit.scoring.metrics import declared
+from fedaudit.scoring.metrics import declarations
 from fedaudit.stats.crossed import crossed_mean
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -456,7 +456,7 @@ def sample(*, underpowered: bool = True) -> Results:
         headline_row=rows.index(worst),
         deployed=("none",),
         settings=Settings(0.05, 0.95, 1e-3, 20260),
-        metrics=declared(),
+        metrics=declarations(),
         rows=rows,
         defenses=tuple(_line(rows, s[0], d) for s in SCENARIOS for d in DEFENSES),
         exposures=_exposures(rows),

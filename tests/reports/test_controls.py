@@ -9,9 +9,9 @@ import pytest
 from fedaudit.core.scenario import Study
 from fedaudit.reports import build
 from fedaudit.reports.build import summarize
-from fedaudit.reports.controls import ceilings, controls, failed
+from fedaudit.reports.controls import any_failed, ceilings, controls
 from fedaudit.reports.results import Control, Results
-from fedaudit.reports.rows import invalidated
+from fedaudit.reports.rows import invalidate
 from fedaudit.reports.trials import Trials
 from fedaudit.scoring.identity import Gallery
 from fedaudit.study.inventory import Inventory
@@ -46,7 +46,7 @@ def test_all_controls_hold() -> None:
     found = _controls(study(), trials(line(8), noise(0)))
     assert list(found) == ["FMR", "identity", "positive", "noise", "wrong", "prior-only"]
     assert all(control.passed for control in found.values())
-    assert not failed(tuple(found.values()))
+    assert not any_failed(tuple(found.values()))
     assert "0 of 8 people (95 % interval" in found["noise"].outcome
     assert "+0.30 over prior-only" in found["positive"].outcome
     assert "7,800 impostor pairs of 40 people" in found["FMR"].outcome
@@ -116,7 +116,7 @@ def test_controls_that_were_not_run_are_not_passed() -> None:
     assert [found[name].passed for name in ("noise", "wrong", "positive")] == [None] * 3
     assert found["noise"].outcome == "not run"
     assert "prior-only" not in found
-    assert not failed(tuple(found.values()))
+    assert not any_failed(tuple(found.values()))
 
 
 def test_calibration() -> None:
@@ -191,5 +191,5 @@ def test_a_failed_positive_control_invalidates_too(summary: Callable[..., Result
 
 def test_rows_that_were_not_tested_stay_so() -> None:
     made = [trial(t, hits=(None,)) for t in range(8)]
-    (row,) = invalidated(table(study(), made), SETTINGS)
+    (row,) = invalidate(table(study(), made), SETTINGS)
     assert row.verdict.kind == "NOT TESTED"

@@ -7,7 +7,7 @@ from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.reports.columns import plain
 from fedaudit.reports.html import render
 from fedaudit.reports.membership_lines import (
-    demonstrated,
+    is_demonstrated,
     membership_controls,
     membership_coverage,
     membership_findings,
@@ -42,7 +42,7 @@ def test_the_strongest_attack_stands_for_a_defense() -> None:
     assert best is not None
     assert (best.attack, recall(best)) == ("FedMIA", (0.01, rate_of(9, 20)))
     assert strongest_score(TOLD, "image") is None
-    assert (demonstrated(TOLD), demonstrated(KEPT)) == (True, False)
+    assert (is_demonstrated(TOLD), is_demonstrated(KEPT)) == (True, False)
 
 
 def test_coverage_counts_federations_and_never_what_was_not_tested() -> None:

@@ -10,7 +10,7 @@ from fedaudit.core.measures import IdentityTest
 from fedaudit.reports.comparison import Row
 from fedaudit.reports.measurement import Measurement
 from fedaudit.reports.power import lack_of_power, short_of
-from fedaudit.reports.verdicts import demonstrated, judge, model_in_words
+from fedaudit.reports.verdicts import is_demonstrated, judge, model_in_words
 
 sys.path.insert(0, str(Path(__file__).parent))
 from made_up import SETTINGS, line, measured, study, table
@@ -33,7 +33,7 @@ def found_out(**changes: object) -> Measurement:
 
 @pytest.mark.parametrize(("adjusted", "leak"), [(0.05, True), (0.051, False)])
 def test_a_leak_rests_on_the_corrected_p_value(adjusted: float, leak: bool) -> None:
-    assert demonstrated(found_out(adjusted=adjusted)) == leak
+    assert is_demonstrated(found_out(adjusted=adjusted)) == leak
 
 
 @pytest.mark.parametrize(("smallest", "few"), [(0.05, False), (0.051, True)])

@@ -153,14 +153,14 @@ def test_metrics_are_registered(name: str) -> None:
 
 
 def test_metrics_say_in_which_order_and_how_they_are_shown() -> None:
-    facts = metrics.declared()
+    facts = metrics.declarations()
     assert [f.title for f in facts] == ["SSIM", "LPIPS", "PSNR", "MSE"]
     assert [f.arrow for f in facts] == ["↓", "↑", "↓", "↑"]
     assert facts[2].scale == "dB, 0–100"
 
 
 def test_a_metric_that_is_no_longer_installed_keeps_its_name() -> None:
-    assert [f.title for f in metrics.declared(["gone", "mse", "gone"])] == ["MSE", "gone"]
+    assert [f.title for f in metrics.declarations(["gone", "mse", "gone"])] == ["MSE", "gone"]
 
 
 def test_a_metric_must_give_one_number_an_image(monkeypatch: pytest.MonkeyPatch) -> None:

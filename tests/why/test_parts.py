@@ -259,7 +259,7 @@ def test_too_many_players_are_refused(intercept: Callable[..., Capture]) -> None
 def test_a_sum_is_the_update_of_everybody(federate: Federate, subject: Callable[..., Any]) -> None:
     ready = subject()
     seen = [Subject.capture(ready, target).seen for target in (0, 1)]
-    together = clients.summed(seen)
+    together = clients.sum_up(seen)
     mean = together.update
     assert mean is not None
     assert together.batch_size == 2

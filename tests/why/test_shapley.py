@@ -8,7 +8,7 @@ import torch
 
 from fedaudit.core.errors import ConfigError
 from fedaudit.core.seeds import generator_for
-from fedaudit.why.shapley import coalitions, exact, interval, sampled
+from fedaudit.why.shapley import coalitions, exact, interval, sample_values
 
 Value = Callable[[frozenset[str]], float]
 PLAYERS = ("a", "b", "c", "d", "e")
@@ -53,7 +53,7 @@ def test_they_add_up_to_what_all_are_worth_beyond_nobody() -> None:
     value = random_game(7)
     total = value(frozenset(PLAYERS)) - value(frozenset())
     assert sum(exact(PLAYERS, value).values()) == pytest.approx(total)
-    drawn = sampled(PLAYERS, lambda _: value, pairs=3, generator=generator_for(0))
+    drawn = sample_values(PLAYERS, lambda _: value, pairs=3, generator=generator_for(0))
     assert sum(v.value for v in drawn.values()) == pytest.approx(total)
 
 
@@ -102,7 +102,7 @@ def test_one_antithetic_pair_is_exact_where_only_pairs_interact() -> None:
     Independent orders would leave an interval here.
     """
     value = pairwise_game(4)
-    drawn = sampled(PLAYERS, lambda _: value, pairs=2, generator=generator_for(3))
+    drawn = sample_values(PLAYERS, lambda _: value, pairs=2, generator=generator_for(3))
     for player, expected in exact(PLAYERS, value).items():
         assert drawn[player].value == pytest.approx(expected, abs=1e-5)
         assert drawn[player].high - drawn[player].low < 1e-4
@@ -113,13 +113,13 @@ def test_intervals_cover_the_exact_value_about_as_often_as_they_say() -> None:
     truth = exact(PLAYERS, value)
     covered = []
     for seed in range(40):
-        drawn = sampled(PLAYERS, lambda _: value, pairs=8, generator=generator_for(seed))
+        drawn = sample_values(PLAYERS, lambda _: value, pairs=8, generator=generator_for(seed))
         covered += [drawn[p].low <= truth[p] <= drawn[p].high for p in PLAYERS]
     assert 0.88 < sum(covered) / len(covered) <= 1.0
 
 
 def test_games_that_differ_from_pair_to_pair_are_averaged() -> None:
-    drawn = sampled("ab", lambda k: lambda s: k * len(s), pairs=3, generator=generator_for(0))
+    drawn = sample_values("ab", lambda k: lambda s: k * len(s), pairs=3, generator=generator_for(0))
     assert drawn["a"].value == pytest.approx(1.0)
     # Draws 0, 1, 2: Student's t with 2 degrees of freedom, 4.303 · 1 / √3.
     assert drawn["a"].high == pytest.approx(1 + 4.3027 / 3**0.5, abs=1e-3)
@@ -138,4 +138,4 @@ def test_what_cannot_be_done_is_refused() -> None:
     with pytest.raises(ConfigError, match="twice"):
         exact("aa", lambda s: 0.0)
     with pytest.raises(ConfigError, match="2 pairs"):
-        sampled("ab", lambda _: lambda s: 0.0, pairs=1, generator=generator_for(0))
+        sample_values("ab", lambda _: lambda s: 0.0, pairs=1, generator=generator_for(0))

@@ -113,7 +113,7 @@ def class_head(model: nn.Module, shape: Sequence[int]) -> ClassHead | None:
     return None
 
 
-def restored(product: Tensor, weight: Tensor, span: Tensor, *, inside: bool = True) -> Tensor:
+def restore(product: Tensor, weight: Tensor, span: Tensor, *, inside: bool = True) -> Tensor:
     """Σ_i e_i x̂_iᵀ `[K, D]` from the gradient of a head that normalizes its class centers.
 
     Row k of the gradient is Σ_i e_ik (x̂_i − cos_ik ŵ_k) / |w_k|. All x̂_i lie in the span, so that
@@ -121,7 +121,7 @@ def restored(product: Tensor, weight: Tensor, span: Tensor, *, inside: bool = Tr
     is left outside is dropped where `inside`.
     """
     unit = F.normalize(weight, dim=1)
-    rows = unscaled(product, weight)
+    rows = unscale(product, weight)
     basis = torch.linalg.qr(span.T).Q
     outside = unit - (unit @ basis) @ basis.T
     missing = (rows * outside).sum(1) / outside.square().sum(1).clamp_min(1e-12)
@@ -132,25 +132,25 @@ def restored(product: Tensor, weight: Tensor, span: Tensor, *, inside: bool = Tr
 def embedding_span_of(product: Tensor, weight: Tensor, count: int) -> Tensor | None:
     """`[N, D]`, rows that span the batch's embeddings, from a margin head's gradient alone.
 
-    With Σ_i e_ik cos_ik ŵ_k put back (`restored`), all rows lie in a space of N dimensions. That
+    With Σ_i e_ik cos_ik ŵ_k put back (`restore`), all rows lie in a space of N dimensions. That
     space and what is missing of each row are found in turn; None where they do not agree in the
     end, or where the embeddings span less, as batch norm in training mode makes them.
     """
     if count >= min(product.shape):
         return None
-    rows = unscaled(product, weight)
+    rows = unscale(product, weight)
     for _ in range(TURNS):
         sizes, right = leading_svd(rows, count + 1)[1:]
         if sizes[count] < AGREED * sizes[0]:
             break
-        rows = restored(product, weight, right[:count], inside=False)
+        rows = restore(product, weight, right[:count], inside=False)
     if not sizes[count] < AGREED * sizes[0] or sizes[count - 1] < SPANNED * sizes[0]:
         return None
     span: Tensor = right[:count]
     return span
 
 
-def unscaled(gradient: Tensor, weight: Tensor) -> Tensor:
+def unscale(gradient: Tensor, weight: Tensor) -> Tensor:
     """The rows without the 1/|w_k| that normalizing the class centers puts on them."""
     rows: Tensor = gradient * weight.norm(dim=1, keepdim=True)
     return rows
@@ -184,7 +184,7 @@ def mixed_label(head: HeadGradient, place: Tensor) -> Tensor | None:
         scores = rows @ x
         # Row k of the gradient is e_k (x − cos_k w_k) / |w_k|.
         along = x - scores[:, None] * rows
-        upstream = (unscaled(head.gradient, head.weight) * along).sum(1) / along.square().sum(1)
+        upstream = (unscale(head.gradient, head.weight) * along).sum(1) / along.square().sum(1)
     elif head.bias is not None and head.bias_gradient is not None:
         upstream = head.bias_gradient
         x = upstream @ head.gradient / upstream.square().sum()

@@ -11,8 +11,8 @@ from fedaudit.attacks.evidence.labels.head_gradient import (
     HeadGradient,
     embedding_span_of,
     read_head,
-    restored,
-    unscaled,
+    restore,
+    unscale,
 )
 from fedaudit.attacks.evidence.labels.solver import Solved, is_affordable, solve_head
 from fedaudit.core.errors import UnknownNameError
@@ -25,7 +25,7 @@ FEW_CLASSES = 64
 """Classes up to which all are tried."""
 CHANCES = 4
 """Classes tried for each image, of many."""
-__all__ = ["RULES", "LabelRule", "idlg", "infer_labels", "share_out", "solve", "solved"]
+__all__ = ["RULES", "LabelRule", "idlg", "infer_labels", "share_out", "solve", "solve_all"]
 
 LabelRule = Callable[[HeadGradient], Tensor]
 """The batch's labels, `[N]` int64 ascending, from the head's gradient."""
@@ -37,7 +37,7 @@ def votes(head: HeadGradient) -> Tensor:
     They subtract one image's expected impact at a time.
     """
     if head.unit and head.count == 1:
-        return torch.tensor([idlg(unscaled(head.gradient, head.weight))])
+        return torch.tensor([idlg(unscale(head.gradient, head.weight))])
     return multiset(presence(head), head.count)
 
 
@@ -46,7 +46,7 @@ def presence(head: HeadGradient) -> Tensor:
     if not head.unit:
         return _sums(head)
     if head.centered:  # no direction is common; a true class's row is long
-        sizes = unscaled(head.gradient, head.weight).norm(dim=1)
+        sizes = unscale(head.gradient, head.weight).norm(dim=1)
         present: Tensor = sizes - LONG * sizes.max()
         return present
     scores = _margin_head_scores(head.gradient, head.weight, head.common)
@@ -73,7 +73,7 @@ def row_minimum(head: HeadGradient) -> Tensor:
 
 def sign_of_row(head: HeadGradient) -> Tensor:
     """The row that points away from all others (Zhao et al., iDLG, 2020), N times."""
-    label = idlg(unscaled(head.gradient, head.weight) if head.unit else head.gradient)
+    label = idlg(unscale(head.gradient, head.weight) if head.unit else head.gradient)
     return torch.full((head.count,), label)
 
 
@@ -126,7 +126,7 @@ def _margin_head_scores(gradient: Tensor, weight: Tensor, common: Tensor | None)
     its factor, negative only for classes in the batch.
     """
     unit = F.normalize(weight, dim=1)
-    rows = unscaled(gradient, weight)
+    rows = unscale(gradient, weight)
     if common is None:
         # The strongest row belongs to a true class as a rule: its factor is near −1.
         common = -rows[rows.norm(dim=1).argmax()]
@@ -167,7 +167,7 @@ def infer_labels(
     return None if head is None else RULES[rule](head)
 
 
-def solved(head: HeadGradient, labels: Tensor | None = None) -> Solved | None:
+def solve_all(head: HeadGradient, labels: Tensor | None = None) -> Solved | None:
     """Every image's label and place before the head, solved for (`solver`).
 
     Of many classes those are tried that the votes put first; where `labels` are known, theirs
@@ -187,7 +187,7 @@ def solved(head: HeadGradient, labels: Tensor | None = None) -> Solved | None:
             span = embedding_span_of(product, weight, head.count)
         if span is None or span.shape[0] >= span.shape[1]:
             return None
-        product = restored(product, weight, span.double())
+        product = restore(product, weight, span.double())
         weight = F.normalize(weight, dim=1)
     return solve_head(
         product,
@@ -211,7 +211,7 @@ def _shortlist(head: HeadGradient) -> Tensor | None:
 
 def solve(head: HeadGradient) -> Tensor:
     """Solve the head's equations for each image; what cannot be solved is shared out by `votes`."""
-    return share_out(head, solved(head))
+    return share_out(head, solve_all(head))
 
 
 def share_out(head: HeadGradient, solution: Solved | None) -> Tensor:

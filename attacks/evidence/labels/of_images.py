@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedaudit.attacks.evidence.labels.head_gradient import read_head, unscaled
+from fedaudit.attacks.evidence.labels.head_gradient import read_head, unscale
 from fedaudit.attacks.evidence.layer_inputs import deterministic
 from fedaudit.attacks.evidence.reading import Reading
 from fedaudit.models.class_head import head_inputs
@@ -36,7 +36,7 @@ def labels_of_images(reading: Reading, images: Tensor) -> Tensor:
         return nobody
     seen, gradient = inputs.double(), head.gradient.double()
     if head.unit:
-        seen, gradient = F.normalize(seen, dim=1), unscaled(gradient, head.weight.double())
+        seen, gradient = F.normalize(seen, dim=1), unscale(gradient, head.weight.double())
     gram = seen @ seen.T
     gram += RIDGE * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
     labels: Tensor = torch.linalg.solve(gram, seen @ gradient.T).argmin(1)

@@ -114,12 +114,12 @@ def _retrain(
     seed: str,
 ) -> Update:
     """The update that a client without a defense would have shared of these images."""
-    update = retrained(seen, share, images, labels, training, seed)[0]
+    update = retrain(seen, share, images, labels, training, seed)[0]
     assert isinstance(update, Update)  # of `share`
     return update
 
 
-def retrained(
+def retrain(
     seen: Observation,
     share: Literal["gradient", "delta"],
     images: Tensor,

@@ -29,7 +29,7 @@ from fedaudit.captures.claims.recorded_claims import unmet_claims
 from fedaudit.captures.format.capture_facts import Facts, slug
 from fedaudit.captures.format.capture_network import model_of, network_name
 from fedaudit.captures.format.capture_reader import StoredCapture
-from fedaudit.captures.format.observations import observed
+from fedaudit.captures.format.observations import observe
 from fedaudit.captures.format.stated_training import local_training
 from fedaudit.captures.inspect.applicable_attacks import missing_knowledge
 from fedaudit.captures.inspect.inspection import Inspection, inspect
@@ -299,7 +299,7 @@ def _usable(
 ) -> list[Candidate]:
     """The first messages of a round that can be attacked, by file name."""
     candidates: list[Candidate] = []
-    for members, seen in observed(
+    for members, seen in observe(
         capture, spec, round, lambda one: clients is None or one.message.client in clients
     ):
         if len(candidates) == request.targets:

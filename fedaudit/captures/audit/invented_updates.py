@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fedaudit.attacks.adaptive.defense_replay import installed_defense
 from fedaudit.attacks.gathering.gather import gather
-from fedaudit.captures.audit.auditor_steps import retrained
+from fedaudit.captures.audit.auditor_steps import retrain
 from fedaudit.captures.simulate.invented_clients import INVENTED
 from fedaudit.core.errors import FedauditError
 from fedaudit.core.observation import DefenseFacts, LocalTraining, Observation
@@ -41,7 +41,7 @@ def of_invented_people(seen: Observation, cell: Cell) -> tuple[Observation, str]
         images = composite_faces(people, shape, grayscale=gray)
         training = seen.training or LocalTraining(batch_size=count)
         defense, left_out = _known_defense(seen.defense or ())
-        payloads = retrained(seen, seen.update.kind, images, labels, training, "invented", defense)
+        payloads = retrain(seen, seen.update.kind, images, labels, training, "invented", defense)
         shared = tuple(_twin(one, payloads, seen.before) for one in seen.shared)
     except (FedauditError, RuntimeError, ValueError, LookupError):
         return None

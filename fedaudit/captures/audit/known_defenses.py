@@ -30,7 +30,7 @@ def seen_by_attacks(
     names = {one.name for one in statement}
     if facts.dp is not None:
         names |= {"clipping", "gaussian_noise"}
-    more = [one for one in estimated(detected, seen.round) if one.name not in names]
+    more = [one for one in estimate_defenses(detected, seen.round) if one.name not in names]
     if facts.protections is None and (statement or more):
         names |= {one.name for one in more}
         more += [one for one in estimate(seen) if one.name in ALONE - names]
@@ -55,7 +55,7 @@ def faint_noise(seen: Observation) -> list[Protection]:
     ]
 
 
-def estimated(detected: Sequence[Protection], round: int) -> tuple[DefenseFacts, ...]:
+def estimate_defenses(detected: Sequence[Protection], round: int) -> tuple[DefenseFacts, ...]:
     """Protections that were seen in a round, as registered defenses, in units of what was sent."""
     defenses: dict[str, DefenseFacts] = {}
     for one in detected:

@@ -9,7 +9,7 @@ from scipy.stats import false_discovery_control
 from torch import Tensor
 
 from fedaudit.attacks.membership.client_scores import score
-from fedaudit.attacks.membership.round_measurements import joined, measure_round
+from fedaudit.attacks.membership.round_measurements import join, measure_round
 from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.captures.format.observations import observations
 from fedaudit.core.errors import DataError, UsageError
@@ -95,7 +95,7 @@ def recorded_membership(
         order = {one.client: one for one in seen}
         if set(order) == set(clients):
             measurements.append(measure_round([order[name] for name in clients], images))
-    scores = score(joined(measurements))
+    scores = score(join(measurements))
     if attack not in scores:
         raise UsageError(f"{attack}: of {len(clients)} clients choose from {', '.join(scores)}.")
     parts = torch.split(scores[attack], [len(photos) for _, photos in people], 1)

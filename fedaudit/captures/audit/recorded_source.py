@@ -24,8 +24,8 @@ from fedaudit.captures.audit.known_defenses import seen_by_attacks
 from fedaudit.captures.format.capture_facts import DpClaim
 from fedaudit.captures.format.capture_network import model_of
 from fedaudit.captures.format.capture_reader import StoredCapture
-from fedaudit.captures.format.observations import observed
-from fedaudit.captures.format.tensor_names import checked
+from fedaudit.captures.format.observations import observe
+from fedaudit.captures.format.tensor_names import check_rules
 from fedaudit.captures.simulate.invented_clients import NOISE, is_gray
 from fedaudit.captures.simulate.update_noise import without_update
 from fedaudit.core.capture import Capture, Secret
@@ -43,9 +43,9 @@ from fedaudit.data import provenance
 from fedaudit.data.composites import composite_faces
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.pseudonyms import key_of_folders, nameless_errors, names_behind, pseudonym
-from fedaudit.defenses.composition import closed
+from fedaudit.defenses.composition import close_claims
 from fedaudit.files.asset_sources import sha256
-from fedaudit.scoring.identity import GALLERY_SIZE, packed
+from fedaudit.scoring.identity import GALLERY_SIZE, pack
 
 LISTED = 40
 """Updates whose hashes a report lists one by one."""
@@ -166,7 +166,7 @@ class RecordedSource:
         key = key_of_run(run)
         references, probes = ({pseudonym(p, key): e for p, e in of.items()} for of in gallery[:2])
         nearest = {pseudonym(person, key): psnr for person, psnr in gallery[2].items()}
-        return packed(references, probes, nearest, gallery[3])
+        return pack(references, probes, nearest, gallery[3])
 
     def wrong_person(self, cell: Cell, secret: Secret, found: Reconstruction) -> str | None:
         """Somebody of another target whose photos the auditor brought."""
@@ -218,10 +218,10 @@ class RecordedSource:
 
     def _read_target(self, target: RecordedTarget) -> Capture:
         run = self.run
-        capture = StoredCapture(run.path, renaming=checked(run.rename))
+        capture = StoredCapture(run.path, renaming=check_rules(run.rename))
         spec = model_of(capture.facts, run.model or None, sha256=run.model_sha256)
         match = next(
-            observed(capture, spec, target.round, lambda one: one.path.name == target.file), None
+            observe(capture, spec, target.round, lambda one: one.path.name == target.file), None
         )
         if match is None:
             why = str(capture.problems[-1]) if capture.problems else "the message is gone"
@@ -237,7 +237,9 @@ class RecordedSource:
             assert seen.image_shape is not None  # studies give truth to no other
             with nameless_errors():
                 secret = _hide_names(secret_of(_photos(target), seen.image_shape), key_of_run(run))
-        return Capture(observation, secret, closed(claimed(capture.facts.dp), observation.shared))
+        return Capture(
+            observation, secret, close_claims(claim_of(capture.facts.dp), observation.shared)
+        )
 
     def _model_state(self, scenario: str) -> str:
         rounds = sorted({target.round for target in self.run.targets_of(scenario)})
@@ -246,7 +248,7 @@ class RecordedSource:
         return f"the recorded models (rounds {rounds[0]} to {rounds[-1]})"
 
 
-def claimed(claim: DpClaim | None) -> tuple[Claim, ...]:
+def claim_of(claim: DpClaim | None) -> tuple[Claim, ...]:
     """The guarantee as the federation claims it, for its updates; () where it claims none."""
     if claim is None or claim.epsilon is None or claim.delta is None:
         return ()

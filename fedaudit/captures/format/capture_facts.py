@@ -260,7 +260,7 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **root}
 
 
-def checked(given: Mapping[str, Any]) -> Facts:
+def check_facts(given: Mapping[str, Any]) -> Facts:
     """Facts from keyword arguments.
 
     Raises:
@@ -283,7 +283,7 @@ def checked(given: Mapping[str, Any]) -> Facts:
         raise ConfigError(f"a fact of the recording: {first_problem(error)}") from error
 
 
-def stated(facts: Facts) -> dict[str, Any]:
+def as_dict(facts: Facts) -> dict[str, Any]:
     """The facts that are known, as plain data."""
     plain: dict[str, Any] = _facts().dump_python(facts, mode="json")
     return {name: value for name, value in plain.items() if value is not None}
@@ -291,7 +291,7 @@ def stated(facts: Facts) -> dict[str, Any]:
 
 def merge(facts: Facts, more: Facts) -> tuple[Facts, tuple[str, ...]]:
     """`facts` with what `more` adds, and the names of facts on which the two disagree."""
-    ours, theirs = stated(facts), stated(more)
+    ours, theirs = as_dict(facts), as_dict(more)
     clashes = tuple(n for n in theirs if n in ours and ours[n] != theirs[n])
     return _facts().validate_python({**theirs, **ours}), clashes
 

@@ -38,7 +38,7 @@ from fedaudit.captures.format.capture_reader import (
 from fedaudit.captures.format.identical_messages import content, content_of
 from fedaudit.captures.format.readers.limits import Limits
 from fedaudit.captures.format.readers.safetensors_file import TYPES
-from fedaudit.captures.format.tensor_names import named
+from fedaudit.captures.format.tensor_names import name_tensors
 from fedaudit.captures.format.update_measures import Measures, measure
 from fedaudit.core.errors import CaptureError, UsageError
 
@@ -102,7 +102,7 @@ def keep(folder: Path, message: Message, sent: Mapping[str, Tensor]) -> dict[str
     try:
         if path := broadcast_file(round_folder(folder, message.round), message.client):
             record = open_message(path, "broadcast", message.round, Limits())
-            broadcast, digest = named(record.tensors(), names), record.header.digest
+            broadcast, digest = name_tensors(record.tensors(), names), record.header.digest
     except CaptureError:  # inspection reports it, and has no broadcast either
         pass
     result = Kept(
@@ -183,7 +183,9 @@ def _close(one: Any, other: Any, near: float = 0.0) -> bool:
 def _possible(values: Measures, record: StoredMessage, facts: Facts) -> bool:
     """Whether tensors of this message can have such measures: what reads them relies on it."""
     entries = {name: record.header.entries[name] for name in record.names}
-    sizes = {n: prod(e.shape) for n, e in named(entries, facts.parameter_names or ()).items()}
+    sizes = {
+        n: prod(e.shape) for n, e in name_tensors(entries, facts.parameter_names or ()).items()
+    }
     of_whom = [*values.layers, *values.buffers, *values.negative_variances, *values.not_finite]
     return (
         sizes.keys() >= {*of_whom, *values.whole, *(name for name, _ in values.unfit)}

@@ -13,7 +13,7 @@ from fedaudit.captures.format.identical_messages import identical_groups
 from fedaudit.captures.format.message_tensors import check_finite, check_fits, shared_of, start
 from fedaudit.captures.format.stated_training import check_size as check_training
 from fedaudit.captures.format.stated_training import images_behind, local_training
-from fedaudit.captures.format.tensor_names import is_numbered, named, plain_names
+from fedaudit.captures.format.tensor_names import is_numbered, name_tensors, plain_names
 from fedaudit.core.capture import Capture
 from fedaudit.core.errors import CaptureError, UsageError
 from fedaudit.core.observation import DefenseFacts, ModelSpec, Observation
@@ -53,10 +53,10 @@ def observations(
         return clients is None or one.message.client in clients
 
     for round in capture.rounds() if rounds is None else sorted(rounds):
-        yield from (Capture(seen) for _, seen in observed(capture, spec, round, wanted))
+        yield from (Capture(seen) for _, seen in observe(capture, spec, round, wanted))
 
 
-def observed(
+def observe(
     capture: StoredCapture, spec: ModelSpec, round: int, wanted: Callable[[StoredMessage], bool]
 ) -> Iterator[tuple[tuple[StoredMessage, ...], Observation]]:
     """What the server saw in a round, with the messages behind it: several of an aggregate.
@@ -132,8 +132,8 @@ def _observe(
     check_size(spec, facts, (tensor.shape for tensor in broadcast_tensors.values()))
     names = names_of(spec, facts) if is_numbered(broadcast_tensors) else ()
     renaming = capture.renaming
-    broadcast = renaming.names(named(broadcast_tensors, names))
-    tensors = renaming.names(named(first.tensors(), names))
+    broadcast = renaming.names(name_tensors(broadcast_tensors, names))
+    tensors = renaming.names(name_tensors(first.tensors(), names))
     check_fits(first.path, tensors, broadcast)
     local = local_training(facts, message)
     weights = _weights(facts, group)

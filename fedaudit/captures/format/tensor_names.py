@@ -43,7 +43,7 @@ def is_numbered(names: Collection[str]) -> bool:
     return bool(names) and all(name == str(place) for place, name in enumerate(names))
 
 
-def named(tensors: Mapping[str, T], names: Sequence[str]) -> dict[str, T]:
+def name_tensors(tensors: Mapping[str, T], names: Sequence[str]) -> dict[str, T]:
     """The tensors under plain names; those of a list under `names`, if there are as many."""
     if is_numbered(tensors) and len(names) == len(tensors):
         return dict(zip(names, tensors.values(), strict=True))
@@ -108,7 +108,7 @@ class Renaming:
         )
 
 
-def parsed(options: Sequence[str]) -> Renaming | None:
+def parse_rules(options: Sequence[str]) -> Renaming | None:
     """Rules as they are typed, `OLD=NEW` each; None for `auto`.
 
     Raises:
@@ -129,10 +129,10 @@ def parsed(options: Sequence[str]) -> Renaming | None:
             )
         if rules.setdefault(old, new) != new:
             raise ConfigError(f"--rename says two things of {old!r}: {rules[old]!r} and {new!r}.")
-    return checked(rules.items())
+    return check_rules(rules.items())
 
 
-def checked(rules: Iterable[Sequence[str]]) -> Renaming:
+def check_rules(rules: Iterable[Sequence[str]]) -> Renaming:
     """Rules, bounded in number and length.
 
     Raises:
@@ -161,7 +161,7 @@ def shortest(mapping: Mapping[str, str]) -> Renaming:
             after.pop()
         if before or after:
             rules[".".join(before)] = ".".join(after)
-    short = checked(rules.items())
+    short = check_rules(rules.items())
     if all(short.name(old) == new for old, new in mapping.items()):
         return short
-    return checked(mapping.items())
+    return check_rules(mapping.items())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedaudit.captures.format.capture_facts import Kind
-from fedaudit.captures.format.tensor_names import COUNTER, is_buffer, named
+from fedaudit.captures.format.tensor_names import COUNTER, is_buffer, name_tensors
 
 PIECE = 1 << 18
 """Numbers in a piece: 1 MB of float32."""
@@ -110,7 +110,7 @@ def measure(
     samples: list[Tensor] = []
     largest: tuple[int, _Change | None] = (0, None)
     with torch.no_grad():
-        for name, tensor in named(tensors, names).items():
+        for name, tensor in name_tensors(tensors, names).items():
             before = None if broadcast is None else broadcast.get(name)
             if broadcast is not None and before is None:
                 unfit.append((name, "the server sent no tensor of that name"))

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from fedaudit.captures.format.capture_facts import stated
+from fedaudit.captures.format.capture_facts import as_dict
 from fedaudit.captures.format.capture_reader import StoredCapture, StoredMessage
 from fedaudit.captures.format.stated_training import local_training
 from fedaudit.captures.format.update_measures import Measures
@@ -144,7 +144,7 @@ def inspect(
         example = example or next(iter(view.stored), None)
     noisy = [one.round for one in seen if one.name == "noise" and one.round is not None]
     seen += repeated_noise(capture, noisy) if noisy else []
-    facts = stated(capture.facts)
+    facts = as_dict(capture.facts)
     training = local_training(capture.facts, example.message) if example else None
     return Inspection(
         folder=str(capture.folder),

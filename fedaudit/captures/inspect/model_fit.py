@@ -17,8 +17,8 @@ from fedaudit.captures.format.tensor_names import (
     SHOWN,
     Renaming,
     is_numbered,
-    named,
-    parsed,
+    name_tensors,
+    parse_rules,
 )
 from fedaudit.captures.inspect.model_mismatch import Shapes, find_mismatch
 from fedaudit.core.errors import CaptureError, UsageError
@@ -53,14 +53,16 @@ def fit(
         UsageError: The model does not fit, with the first wrong name, the likely cause and what to
             do; or attacks cannot work through it.
     """
-    rules = parsed(asked)
+    rules = parse_rules(asked)
     broadcast = _first_broadcast(stored, rounds)
     if broadcast is None:
         return Fit(rules or Renaming())
     check_size(spec, stored.facts, broadcast.values())
     if is_numbered(broadcast):
-        broadcast = named(broadcast, names_of(spec, stored.facts))
-    broadcast = {n: s for n, s in named(broadcast, ()).items() if not f".{n}".endswith(COUNTER)}
+        broadcast = name_tensors(broadcast, names_of(spec, stored.facts))
+    broadcast = {
+        n: s for n, s in name_tensors(broadcast, ()).items() if not f".{n}".endswith(COUNTER)
+    }
     network = build(spec)
     shapes = _shapes(network)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from fedaudit.captures.format.capture_reader import StoredCapture, StoredMessage, broadcast_file
 from fedaudit.captures.format.identical_messages import identical_groups
 from fedaudit.captures.format.kept_measures import Kept, disagreement, kept_in
-from fedaudit.captures.format.tensor_names import named
+from fedaudit.captures.format.tensor_names import name_tensors
 from fedaudit.captures.format.update_measures import Measures, measure
 from fedaudit.core.errors import CaptureError, UsageError
 
@@ -108,7 +108,7 @@ def _common_broadcast(capture: StoredCapture, number: int) -> tuple[_Sent, tuple
 def _broadcast(capture: StoredCapture, number: int, client: str | None) -> _Sent:
     record = capture.broadcast_message(number, client)
     names = capture.facts.parameter_names or ()
-    return named(record.tensors(), names), record.header.digest
+    return name_tensors(record.tensors(), names), record.header.digest
 
 
 def _read_measures(capture: StoredCapture, records: tuple[StoredMessage, ...]) -> dict[Path, Kept]:

@@ -25,8 +25,8 @@ from flwr.server.strategy import Strategy as OldStrategy
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedaudit.captures.format.capture_facts import DpClaim, Facts, Keywords, Kind, checked
-from fedaudit.captures.record.recording import Recording, recording, unrecorded
+from fedaudit.captures.format.capture_facts import DpClaim, Facts, Keywords, Kind, check_facts
+from fedaudit.captures.record.recording import Recording, recording, warning_of
 from fedaudit.core.errors import UsageError
 
 T = TypeVar("T")
@@ -64,7 +64,7 @@ def tap(tapped: T, folder: str | Path, *, kind: Kind = "weights", **facts: Unpac
             "of your own use fedaudit.recording."
         )
     known = {"framework": f"flower {version('flwr')}", **facts}
-    tape = Tape(recording(folder, **cast(Keywords, known)), kind, checked(facts))
+    tape = Tape(recording(folder, **cast(Keywords, known)), kind, check_facts(facts))
     return cast(T, kind_of_tap(tapped, tape))
 
 
@@ -157,7 +157,7 @@ class Tape:
     def _learning_rate(self, value: object) -> None:
         if isinstance(value, int | float) and self.facts.lr is None:
             self.facts = replace(self.facts, lr=float(value))
-            self.record.add_facts(checked({"lr": float(value)}))
+            self.record.add_facts(check_facts({"lr": float(value)}))
 
     def _clipping(self, value: object) -> None:
         """The bound that Flower's client-side clipping is told; the first, where it adapts."""
@@ -302,4 +302,4 @@ def _quietly() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        warnings.warn(unrecorded(error), stacklevel=3)
+        warnings.warn(warning_of(error), stacklevel=3)

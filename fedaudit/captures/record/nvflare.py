@@ -16,8 +16,8 @@ from threading import Lock
 from typing import Any, Literal, Protocol, TypeVar, Unpack, cast
 from weakref import ref
 
-from fedaudit.captures.format.capture_facts import Facts, Keywords, Kind, checked, stated
-from fedaudit.captures.record.recording import Recording, recording, unrecorded
+from fedaudit.captures.format.capture_facts import Facts, Keywords, Kind, as_dict, check_facts
+from fedaudit.captures.record.recording import Recording, recording, warning_of
 from fedaudit.core.errors import UsageError
 
 try:
@@ -90,7 +90,7 @@ def tap(
         UnknownNameError: There is no such fact.
         ConfigError: A fact has a value that it cannot have.
     """
-    record = RecordFilter(str(folder), stated(checked(facts)), counted)
+    record = RecordFilter(str(folder), as_dict(check_facts(facts)), counted)
     recipe.add_server_output_filter(record, tasks=list(tasks))
     recipe.add_server_input_filter(record, tasks=list(tasks))
     return recipe
@@ -127,8 +127,8 @@ class RecordFilter(DXOFilter):
             raise UsageError(f"counted is {counted!r}. Say 'steps', 'examples' or nothing.")
         # NVFlare writes a job's configuration from attributes of the arguments' names.
         self.folder, self.counted = str(folder), counted
-        self.facts = stated(checked(facts or {}))
-        self._tape = _Tape(self.folder, checked(self.facts), counted)
+        self.facts = as_dict(check_facts(facts or {}))
+        self._tape = _Tape(self.folder, check_facts(self.facts), counted)
         self._said: set[str] = set()
 
     def process_dxo(self, dxo: DXO, shareable: Shareable, fl_ctx: FLContext) -> None:
@@ -139,7 +139,7 @@ class RecordFilter(DXOFilter):
             ]
         except Exception as error:  # training goes on, whatever it is
             warnings = [error]
-        for warning in map(unrecorded, warnings):
+        for warning in map(warning_of, warnings):
             if warning not in self._said:
                 self._said.add(warning)
                 self.log_warning(fl_ctx, warning, fire_event=False)
@@ -186,7 +186,7 @@ class _Tape:
         if protections and not readable and self.facts.protections is None:
             # No message can carry it: a message without tensors does not exist.
             with self._lock:
-                self.facts = checked({**stated(self.facts), "protections": protections})
+                self.facts = check_facts({**as_dict(self.facts), "protections": protections})
             record.add_facts(self.facts)
         # NVFlare may have left an array on the disk (`enable_tensor_disk_offload`).
         arrays = {name: dxo.data[name] for name in readable}
@@ -217,7 +217,7 @@ class _Tape:
                 if not folder.is_absolute():
                     job = context.get_job_id()
                     folder = Path(context.get_workspace().get_run_dir(job)) / folder
-                facts = {"framework": f"nvflare {version('nvflare')}", **stated(self.facts)}
+                facts = {"framework": f"nvflare {version('nvflare')}", **as_dict(self.facts)}
                 self._record = recording(folder, **cast(Keywords, facts))
             return self._record
 

@@ -35,7 +35,8 @@ from fedaudit.captures.format.capture_facts import (
     Kind,
     Manifest,
     Message,
-    checked,
+    as_dict,
+    check_facts,
     first_problem,
     header_of,
     manifests,
@@ -43,7 +44,6 @@ from fedaudit.captures.format.capture_facts import (
     messages,
     round_folder,
     slug,
-    stated,
 )
 from fedaudit.captures.format.capture_reader import read_manifest
 from fedaudit.captures.format.kept_measures import keep
@@ -79,7 +79,7 @@ def recording(folder: str | Path, **facts: Unpack[Keywords]) -> "Recording":
         StorageError: The disk is full or may not be written.
     """
     tape = Recording(Path(folder))
-    tape.add_facts(checked(facts))
+    tape.add_facts(check_facts(facts))
     return tape
 
 
@@ -135,7 +135,7 @@ def record_update(
     recording(folder).update(round, client, tensors, **update)
 
 
-def unrecorded(why: Exception | str) -> str:
+def warning_of(why: Exception | str) -> str:
     """The warning of what cannot be recorded: training does not depend on its auditor."""
     if isinstance(why, Exception) and not isinstance(why, FedauditError):
         why = f"{type(why).__name__}: {why}"
@@ -175,13 +175,13 @@ class Recording:
         if clashes:
             name = clashes[0]
             raise UsageError(
-                f"{self.folder} says {name} = {stated(before.facts)[name]!r}, and this recording "
-                f"says {stated(facts)[name]!r}. One folder holds one run: record another run into "
+                f"{self.folder} says {name} = {as_dict(before.facts)[name]!r}, and this recording "
+                f"says {as_dict(facts)[name]!r}. One folder holds one run: record another run into "
                 "a new folder."
             )
-        news = {n: v for n, v in stated(facts).items() if n not in stated(before.facts)}
+        news = {n: v for n, v in as_dict(facts).items() if n not in as_dict(before.facts)}
         if news:
-            content = _json(replace(manifest, facts=checked(news)))
+            content = _json(replace(manifest, facts=check_facts(news)))
             digest = sha256(json.dumps(news, sort_keys=True).encode()).hexdigest()[:16]
             with storage_errors(self.folder):
                 write_new(self.folder / f"facts-{digest}.json", content)

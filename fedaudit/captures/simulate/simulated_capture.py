@@ -18,7 +18,7 @@ from fedaudit.core.seeds import generator_for, seed_for
 from fedaudit.core.shared import Aggregate, Shared, Update
 from fedaudit.data.splits import target_photos
 from fedaudit.defenses.chain import parts_of
-from fedaudit.defenses.composition import claims_of, over_rounds, summed
+from fedaudit.defenses.composition import claims_of, over_rounds, sum_claims
 from fedaudit.federation.abilities import Aggregates, Labels
 from fedaudit.federation.simulation import Simulation, State
 from fedaudit.federation.together import defense_at, photos_of
@@ -171,7 +171,7 @@ def _claims(
 ) -> tuple[Claim, ...]:
     """What is claimed for the first of these clients, or for everybody behind a secure sum."""
     of_each = [claims_of(reply) for reply in returns]
-    return summed(of_each, shared) if _is_sum(simulation) else of_each[0]
+    return sum_claims(of_each, shared) if _is_sum(simulation) else of_each[0]
 
 
 def _is_sum(simulation: Simulation) -> bool:

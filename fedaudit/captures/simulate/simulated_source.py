@@ -26,7 +26,7 @@ from fedaudit.core.threat_models import threat_model
 from fedaudit.core.trial import NOISE_TARGETS, Cell
 from fedaudit.data import provenance
 from fedaudit.data.face_set import class_of
-from fedaudit.defenses.chain import changed, parts_of
+from fedaudit.defenses.chain import change_each, parts_of
 from fedaudit.defenses.composition import Planned
 from fedaudit.federation.abilities import Notes
 from fedaudit.federation.simulation import Simulation, State
@@ -141,10 +141,10 @@ class SimulatedSource:
 def simulation_of(study: Study, scenario: Scenario, defense: Choice) -> Simulation:
     """The federation that this scenario audits, with this defense."""
     federation = study.federation_of(scenario)
-    return federated(study, scenario.network, scenario.method, defense, federation)
+    return federate(study, scenario.network, scenario.method, defense, federation)
 
 
-def federated(
+def federate(
     study: Study, network: Choice, method: Choice, defense: Choice, federation: Federation
 ) -> Simulation:
     """A federation on the study's faces, with a defense that knows how it will train."""
@@ -163,7 +163,7 @@ def federated(
     def planned(part: Defense) -> Defense:
         return part.planned(plan) if isinstance(part, Planned) else part
 
-    return replace(simulation, defense=changed(simulation.defense, planned))
+    return replace(simulation, defense=change_each(simulation.defense, planned))
 
 
 def wrong_person_for(

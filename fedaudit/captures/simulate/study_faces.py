@@ -17,7 +17,7 @@ from fedaudit.data.splits import Split, split
 from fedaudit.files.cache import key_of, load_or_learn
 from fedaudit.scoring.copies import nearest_photos
 from fedaudit.scoring.copy_judge import embed_pictures
-from fedaudit.scoring.identity import GALLERY_SIZE, embed_split, packed
+from fedaudit.scoring.identity import GALLERY_SIZE, embed_split, pack
 
 T = TypeVar("T")
 
@@ -128,7 +128,7 @@ def _embedded(
     def embed() -> dict[str, Tensor]:
         frame = embedder.frame(full.images)
         both = embed_split(full, faces, partition, embedder.within(frame))
-        return packed(*both, nearest_photos(faces.images, faces.people), frame)
+        return pack(*both, nearest_photos(faces.images, faces.people), frame)
 
     if not full.public:
         return embed()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedaudit.captures.format.readers.limits import Limits, check_name, check_total
 from fedaudit.captures.format.readers.npy import read_array
-from fedaudit.captures.format.readers.zip_archive import finish, opened
+from fedaudit.captures.format.readers.zip_archive import finish, open_zip
 from fedaudit.core.errors import CaptureError
 
 NUMBERED = re.compile(r"arr_(\d{1,6})")
@@ -22,7 +22,7 @@ def read(path: Path, limits: Limits) -> dict[str, Tensor]:
         CaptureError: The file is damaged, holds anything but arrays of numbers, or goes beyond
             `limits`.
     """
-    with opened(path, limits) as archive:
+    with open_zip(path, limits) as archive:
         members = archive.infolist()
         check_total(path, len(members), sum(m.file_size for m in members), limits)
         tensors: dict[str, Tensor] = {}

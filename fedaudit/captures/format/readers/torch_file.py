@@ -16,7 +16,7 @@ from fedaudit.captures.format.readers.limits import (
     check_total,
 )
 from fedaudit.captures.format.readers.torch_pickle import View, describe
-from fedaudit.captures.format.readers.zip_archive import opened, read_member
+from fedaudit.captures.format.readers.zip_archive import open_zip, read_member
 from fedaudit.core.errors import CaptureError
 
 _DESCRIPTION = 16 << 20
@@ -41,7 +41,7 @@ def read(path: Path, limits: Limits) -> dict[str, Tensor]:
                 "it is no archive as torch.save writes since 1.6: an old file, or a bare pickle, "
                 f"which can run any program and is not loaded. {_HOW}",
             )
-    with opened(path, limits) as archive:
+    with open_zip(path, limits) as archive:
         names = archive.namelist()
         root = next((n.removesuffix("data.pkl") for n in names if n.endswith("/data.pkl")), None)
         if root is None or root.count("/") != 1:

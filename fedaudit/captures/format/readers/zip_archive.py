@@ -20,7 +20,7 @@ _KINDS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 
 
 @contextmanager
-def opened(path: Path, limits: Limits) -> Iterator[zipfile.ZipFile]:
+def open_zip(path: Path, limits: Limits) -> Iterator[zipfile.ZipFile]:
     """An archive whose members together stay within `limits`.
 
     Everything that reading a damaged member raises inside the `with` block becomes `CaptureError`.

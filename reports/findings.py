@@ -115,8 +115,8 @@ def _result(measurements: Sequence[Measurement]) -> str:
         return "executed; identity not tested" if measurements else "—"
     hits, n = sum(r.hits for r in rates), sum(r.n for r in rates)
     all_searches = all(m.searched for m in measurements)
-    verb = "match somebody in the gallery" if all_searches else "re-identified"
-    return f"{hits} of {n} {verb}, over all defenses"
+    verb = "match somebody in the gallery" if all_searches else "re-identified somebody"
+    return f"{hits} of {n} attacks {verb}, all defenses together"
 
 
 def findings(
@@ -308,8 +308,13 @@ def _remedy(row: Row, rows: tuple[Row, ...]) -> str:
             f"{percent(best.utility.accuracy.value)} (untrained: "
             f"{percent(best.utility.untrained.value)})."
         )
-    how = f"Use {defense_in_words(best)}: measured here, {rate_text(best.reid)} re-identified"
-    return f"{how} (its verdict: {best.verdict.kind.lower()}).{price}"
+    name = defense_in_words(best)
+    lead = {
+        "NO LEAK FOUND ABOVE LIMIT": f"Use {name}",
+        "LEAK DEMONSTRATED": f"No defense measured here suffices; least came back under {name}",
+    }.get(best.verdict.kind, f"Try {name}, and audit it with more people; measured here")
+    measured = f"{rate_text(best.reid)} re-identified (its verdict: {best.verdict.kind.lower()})"
+    return f"{lead}: {measured}.{price}"
 
 
 def _secure_sums(exposures: tuple[Exposure, ...]) -> list[Finding]:

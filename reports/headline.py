@@ -123,10 +123,12 @@ def _leak(worst: Row, rows: Sequence[Row]) -> Verdict:
         sentence = f"{_name_defense(worst)}, let a curious server re-identify {whom} {source}."
     sentence += _without(worst, rows)
     if most := worst.measurement.originals:
-        sentence += f" Of the originals the judge recognizes {most.hits} of {most.n}."
+        sentence += (
+            f" Of the original photos {most.hits} of {most.n} are recognized: no more can be."
+        )
     if (p := worst.measurement.p_holm) is not None:
         size = p_value(p).replace("<", "less than ").replace(NBSP, "")
-        sentence += f" Guessing does as well with a probability of {size}."
+        sentence += f" By chance as many come back with a probability of {size}."
     return Verdict("LEAK DEMONSTRATED", sentence, worst.verdict.severity)
 
 

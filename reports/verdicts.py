@@ -205,7 +205,7 @@ def originals_text(measurement: Measurement) -> str:
     most = measurement.originals
     if most is None:
         return ""
-    return f", where of the originals the judge recognizes {most.hits} of {most.n}"
+    return f", where of the original photos {most.hits} of {most.n} are recognized"
 
 
 def excess_text(measurement: Measurement) -> str:

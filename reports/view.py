@@ -80,8 +80,8 @@ def judged(results: Results) -> str:
     others = ", ".join(map(defense_name, alternatives[:FEW]))
     if len(alternatives) > FEW:
         others = f"{len(alternatives)} defenses, below"
-    others = f" Alternatives, not judged: {others}." if others else ""
-    return f"Deployed, and judged here: {names}.{others}"
+    others = f" Compared with it below: {others}." if others else ""
+    return f"The verdict is on what is deployed: {names}.{others}"
 
 
 def worst_row(results: Results) -> Row | None:
@@ -163,14 +163,16 @@ def not_shown(results: Results, headline: Row | None) -> tuple[str, ...]:
     points = [f"{first}Stronger attacks or other data may recover more."]
     if results.underpowered:
         points.append(
-            "The study is under-powered: it can demonstrate a leak, and cannot rule one out. Read "
-            "its low rates by their upper bounds."
+            "The study is under-powered: it can demonstrate a leak, and cannot rule one out. Of a "
+            "low rate, believe only the upper end of its interval."
         )
     rate_ = headline.reid if headline else None
     if rate_ and rate_.n:
         bound = clopper_pearson(0, rate_.n)[1]
         none = counted(replace(rate_, hits=0))
-        points.append(f"Even {none} would have left a rate of up to {percent(bound)} possible.")
+        points.append(
+            f"Had it been {none}, a rate of up to {percent(bound)} would be possible still."
+        )
     return tuple(points)
 
 
@@ -203,12 +205,16 @@ def signing(results: Results) -> tuple[str, ...]:
     """What somebody who signs the report must know of its controls and of who signed before."""
     tests = [c for c in results.controls if c.passed is not None]
     passes = sum(bool(c.passed) for c in tests)
-    controls = f"{passes} of {len(tests)} controls held."
+    controls = f"{passes} of {len(tests)} control experiments held."
     if not tests or passes < len(tests):
         controls += " Verdicts that rest on the others are void."
     s = results.sign_off
     if s is None:
-        return controls, "Nobody has signed this run off yet (fedaudit sign)."
+        return (
+            controls,
+            "Nobody has signed this run off yet (fedaudit sign). A signature says who stands for "
+            "it and that nothing was altered since, not that nothing leaks.",
+        )
     return controls, f"Signed off by {s.auditor} on {s.signed}, for {s.system}."
 
 

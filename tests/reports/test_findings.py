@@ -45,8 +45,8 @@ def test_the_remedy_quotes_what_was_measured() -> None:
     best = next(row for row in rows if row.defense == "dpsgd")
     assert best.reid is not None
     assert (
-        f"Use DP-SGD: measured here, {rate_text(best.reid)} re-identified (its verdict"
-        in leak.remedy
+        "Try DP-SGD, and audit it with more people; measured here: "
+        f"{rate_text(best.reid)} re-identified (its verdict" in leak.remedy
     )
     assert "from 91 % to 75 % (untrained: 70 %)" in leak.remedy.replace("\u00a0", " ")
     unpriced = next(f for f in findings(rows) if "without a defense" in f.title)
@@ -60,7 +60,7 @@ def test_a_defense_worth_no_more_than_no_training_is_no_remedy() -> None:
         for row, accuracy in zip(rows, (0.912, 0.9, 0.69), strict=True)
     )
     leak = next(f for f in findings(priced) if "without a defense" in f.title)
-    assert "Use DPLC: measured here" in leak.remedy
+    assert "No defense measured here suffices; least came back under DPLC: " in leak.remedy
     useless = tuple(replace(row, utility=worth(0.69)) for row in rows)
     leak = next(f for f in findings(useless) if "without a defense" in f.title)
     assert leak.remedy == NO_REMEDY
@@ -80,7 +80,7 @@ def test_a_defense_is_as_good_as_against_its_best_attack() -> None:
         line(2, 10, defense="dpsgd", attack=GAN),
     )
     leak = next(f for f in findings(rows) if "without a defense" in f.title)
-    assert "Use DP-SGD: measured here" in leak.remedy
+    assert "Try DP-SGD, and audit it with more people; measured here: " in leak.remedy
 
 
 def test_the_control_is_never_a_finding_and_alternatives_are_none_beside_what_is_deployed() -> None:
@@ -156,7 +156,7 @@ def test_coverage_says_what_was_not_executed() -> None:
     assert list(found) == [*classes, *(c.attack_class for c in INFERENCE)]
     image_space = found["gradient inversion in image space"]
     assert (image_space.in_scope, image_space.executed) == (True, True)
-    assert image_space.result.startswith("4 of 10 re-identified")
+    assert image_space.result.startswith("4 of 10 attacks re-identified somebody")
     generative = found["gradient inversion with a generative prior"]
     assert (generative.in_scope, generative.executed, generative.result) == (True, False, "—")
     membership = found["membership inference"]

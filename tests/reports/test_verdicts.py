@@ -266,13 +266,13 @@ def test_what_the_originals_reach_stands_beside_the_rate() -> None:
         found = table(study(deployed=("none",)), known(line(4), photos))
         for told in (found[0].verdict, _headline(found)):
             assert told.kind == "LEAK DEMONSTRATED"
-            assert f"the originals the judge recognizes {photos} of 8" in told.sentence
+            assert f"the original photos {photos} of 8 are recognized" in told.sentence
     (untried,) = table(study(), [*known(line(4), 8)[1:], *line(4)[:1]])
     assert measured(untried).originals is None
     quiet = table(study(targets=100), known(line(0, 100), 98))[0].verdict.sentence
     assert (
-        "recognizes 98 of 100; no leak found" in quiet
-        or "recognizes 98 of 100. This is no" in quiet
+        "98 of 100 are recognized; no leak found" in quiet
+        or "98 of 100 are recognized. This is no" in quiet
     )
 
 

@@ -33,7 +33,6 @@ DISK_WANTED = 5e8
 Fault = Literal["note", "problem"]
 """A problem keeps a default study from running; a note is worth knowing."""
 
-_AT_HAND = {asset_store.State.PRESENT, asset_store.State.YOURS}
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -182,7 +181,7 @@ def _writable(folder: Path) -> bool:
 def _asset(asset: Asset) -> Check:
     state = asset_store.state(asset.name, thorough=True)
     fault: Fault | None = "note" if asset.optional else "problem"
-    if state in _AT_HAND:
+    if state in asset_store.AT_HAND:
         fault = None
     place = os.environ.get(asset.variable)
     advice = (
@@ -195,7 +194,8 @@ def _asset(asset: Asset) -> Check:
 
 def _programs() -> Iterator[Check]:
     client = npm()
-    is_needed = client is None and asset_store.state("face_embedder") not in _AT_HAND
+    have = asset_store.state("face_embedder") in asset_store.AT_HAND
+    is_needed = client is None and not have
     yield _check(
         "npm",
         client or "not found",

@@ -39,6 +39,9 @@ class State(StrEnum):
     """An environment variable names it; its content is the user's to answer for."""
 
 
+AT_HAND = frozenset({State.PRESENT, State.YOURS})
+
+
 def cache_dir() -> Path:
     """Where assets are kept: `FEDAUDIT_CACHE`, else the user's cache folder."""
     return Path(os.environ.get("FEDAUDIT_CACHE") or platformdirs.user_cache_dir("fedaudit"))

@@ -4,8 +4,11 @@ from dataclasses import dataclass
 
 from fedaudit.core.measures import Evidence
 from fedaudit.core.scenario import Study
+from fedaudit.files import asset_store
+from fedaudit.study.deciding_files import judge_assets, needed_assets
 from fedaudit.study.jobs import AttackJob, FederationJob, Job, TrainJob
 from fedaudit.study.run_folder import RunFolder
+from fedaudit.study.sources import source_of
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,14 @@ class Work:
     folder: RunFolder
     evidence: Evidence
     device: str = "cpu"
+
+    @property
+    def assets(self) -> tuple[str, ...]:
+        """What every machine must have: what jobs need, and what the judges that are here need."""
+        source = source_of(self.study, self.folder).facts()
+        judges = judge_assets(self.study) if source.gallery else ()
+        here = (name for name in judges if asset_store.state(name) in asset_store.AT_HAND)
+        return tuple(dict.fromkeys((*needed_assets(self.study, source), *here)))
 
     def __call__(self, job: Job) -> None:
         """Do it."""

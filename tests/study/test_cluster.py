@@ -15,9 +15,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from test_faults import STUDY, content, finish, records, start
 
-from fedaudit.core.errors import RunFolderError, UsageError
+from fedaudit.core.errors import AssetError, RunFolderError, UsageError
+from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.study.executors.choice import Place
 from fedaudit.study.executors.node_check import NodeCheck, node_check
+from fedaudit.study.run_folder import RunFolder
+from fedaudit.study.work import Work
 
 RAY = (sys.executable, "-m", "ray.scripts.scripts")
 PORT = 26_437
@@ -128,13 +131,27 @@ def test_slurm_without_slurm_is_one_message(tmp_path: Path) -> None:
 
 def test_a_node_that_differs_is_refused(tmp_path: Path) -> None:
     (tmp_path / "study.json").touch()
-    node_check(tmp_path)()
+    node_check(tmp_path, print)()
     with pytest.raises(UsageError, match=r"has fedaudit .* is run by 9.9: .* Install 9.9 there"):
         NodeCheck(tmp_path, version="9.9")()
     with pytest.raises(RunFolderError, match=r"not shared. Put --output on a file system that"):
-        node_check(tmp_path / "elsewhere")()
+        node_check(tmp_path / "elsewhere", print)()
     with pytest.raises(RunFolderError, match="in which the command was given"):
         NodeCheck(None, place=tmp_path / "elsewhere")()
+
+
+def test_a_node_without_assets_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario = Scenario("fresh", attacks=(Choice("gan_inversion"),))
+    work = Work(Study("s", (scenario,), judges=(Choice("dlib"),)), RunFolder(tmp_path), "none")
+    check = node_check(None, work)
+    assert {"face_gan", "orl", "lpips_alex", "openpeople", "face_embedder"} <= {*check.assets}
+    check()
+    monkeypatch.setenv("FEDAUDIT_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setenv("FEDAUDIT_OFFLINE", "1")
+    refused = r"takes no cells; what is finished is kept.*assets fetch.*asset '\w+'.*is not cached"
+    with pytest.raises(AssetError, match=refused):
+        check()
+    assert "face_embedder" not in work.assets  # a judge that is missing here is asked of nobody
 
 
 @pytest.mark.parametrize(

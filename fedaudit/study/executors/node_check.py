@@ -1,12 +1,14 @@
-"""Whether another machine can do a study's jobs: the same package, and the run folder in sight."""
+"""Whether another machine can do a study's jobs: same package and assets, the folder in sight."""
 
 import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedaudit.core.errors import RunFolderError, UsageError
+from fedaudit.core.errors import AssetError, RunFolderError, UsageError
 from fedaudit.core.version import VERSION
 from fedaudit.data.provenance import commit
+from fedaudit.files import asset_store
+from fedaudit.study.executors.pool import Work
 
 MANIFEST = "study.json"
 """What every run folder has."""
@@ -21,17 +23,21 @@ class NodeCheck:
         version: Of the package.
         commit: Of its source, where it is a checkout.
         place: The folder in which the command was given, which relative paths are of.
+        assets: What the study needs of models and data, as `asset_store` names it.
     """
 
     folder: Path | None
     version: str = VERSION
     commit: str | None = None
     place: Path | None = None
+    assets: tuple[str, ...] = ()
 
     def __call__(self) -> None:
         """Refuse a machine that would compute something else, or write where nobody looks.
 
         Raises:
+            AssetError: It neither has nor can fetch an asset. As a failure of cells it would be one
+                of most: whoever fails at once takes the next, while others compute.
             UsageError: Another version of the package.
             RunFolderError: The folder is not the same there.
         """
@@ -53,12 +59,21 @@ class NodeCheck:
                 "gives out the cells does: it is not shared. Put --output on a file system that "
                 "all nodes mount at the same path."
             )
+        for name in self.assets:
+            try:
+                asset_store.path(name)
+            except AssetError as error:
+                raise AssetError(
+                    f"{here} has not all that this study needs, and takes no cells; what is "
+                    f"finished is kept. `fedaudit assets fetch` there gets it: {error}"
+                ) from error
 
 
-def node_check(folder: Path | None) -> NodeCheck:
-    """The check that this process asks of others."""
+def node_check(folder: Path | None, work: Work) -> NodeCheck:
+    """The check that this process asks of others before they do a work."""
     absolute = None if folder is None else folder.absolute()
-    return NodeCheck(absolute, commit=commit(), place=Path.cwd())
+    assets = getattr(work, "assets", ())
+    return NodeCheck(absolute, commit=commit(), place=Path.cwd(), assets=assets)
 
 
 def _build(version: str, revision: str | None) -> str:

@@ -57,7 +57,7 @@ class RayTasks:
         if ours:
             _connect(ray, self)
         try:
-            yield _Tasks(ray, work, self, node_check(folder))
+            yield _Tasks(ray, work, self, node_check(folder, work))
         finally:
             if ours:
                 ray.shutdown()

@@ -62,7 +62,7 @@ class SlurmArray:
         if folder is None:
             raise UsageError("tasks of Slurm take jobs from a run folder, and there is none.")
         place = folder.absolute() / FOLDER
-        share = _Share(work, tuple(jobs), folder.absolute(), self, node_check(folder))
+        share = _Share(work, tuple(jobs), folder.absolute(), self, node_check(folder, work))
         tasks = _submit(share, self, place)
         try:
             yield _Array(tasks)

@@ -25,6 +25,7 @@ from fedaudit.reports.explanation import Explanation
 from fedaudit.reports.exposure import exposures
 from fedaudit.reports.findings import coverage, findings
 from fedaudit.reports.headline import headline
+from fedaudit.reports.hopeless_run import hopeless
 from fedaudit.reports.html import render
 from fedaudit.reports.image_words import in_words_of_images
 from fedaudit.reports.limitations import assets_used, limits_of_run
@@ -217,6 +218,17 @@ def decided(path: Path) -> dict[tuple[str, str], str]:
     """
     stopped, _ = stops_of(*open_report(path))
     return {(stop.scenario, stop.defense): stop.words for stop in stopped if stop.decided}
+
+
+def reason_to_stop(path: Path) -> str:
+    """As `hopeless_run.hopeless`, of a run folder; nothing is written.
+
+    Raises:
+        RunFolderError: As `build_report`.
+    """
+    _, manifest, stock = open_report(path)
+    with _fitting(path):
+        return hopeless(manifest.study, Trials(stock.trials))
 
 
 def stops_of(

@@ -97,6 +97,10 @@ def _choices(context: click.Context, option: click.Parameter, value: str | None)
     help="What the clients deployed, as the report is to call it; it is what the verdict judges.  "
     "[default: what the capture states and its numbers show]",
 )  # fmt: skip
+@click.option(
+    "--keep-going", is_flag=True,
+    help="Attack the updates also where no attack rebuilds a known face of the positive control.",
+)  # fmt: skip
 @run_options
 def audit(
     *,
@@ -113,6 +117,7 @@ def audit(
     fmr: float,
     ceiling_floor: float,
     deployed: str,
+    keep_going: bool,
     options: RunOptions,
 ) -> int:
     """Attack what was recorded in CAPTURE, and write results.json and report.html.
@@ -124,6 +129,7 @@ def audit(
     from fedaudit.cli.run_study import run_study  # noqa: PLC0415 - imports torch
     from fedaudit.data.folder import folder  # noqa: PLC0415 - imports torch
     from fedaudit.models.library_networks import is_library_name  # noqa: PLC0415 - imports torch
+    from fedaudit.reports.build import reason_to_stop  # noqa: PLC0415 - imports torch
     from fedaudit.study.named_code import look_in_current_folder  # noqa: PLC0415 - imports torch
 
     if model and ":" in model and not is_library_name(model):
@@ -149,7 +155,8 @@ def audit(
     if not options.quiet:
         for note in request.notes:
             say(f"note: {note}", err=True)
-    return run_study(request.study, output, options)
+    hopeless = None if keep_going else reason_to_stop
+    return run_study(request.study, output, options, hopeless)
 
 
 def _truth(texts: tuple[str, ...]) -> dict[str, Path]:

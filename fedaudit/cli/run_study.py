@@ -24,10 +24,15 @@ from fedaudit.study.scheduler import Event
 from fedaudit.study.session import Opened
 
 
-def run_study(study: Study, output: Path, options: RunOptions) -> int:
+def run_study(
+    study: Study,
+    output: Path,
+    options: RunOptions,
+    hopeless: Callable[[Path], str] | None = None,
+) -> int:
     """Run a study, show progress, write the report, print the verdict; returns the exit code.
 
-    Of a dry run only the plan is printed.
+    Of a dry run only the plan is printed; `hopeless` is as in `execution`.
     """
     require_deployed(study, options.fail_on)
     if options.encrypt_evidence:
@@ -62,6 +67,7 @@ def run_study(study: Study, output: Path, options: RunOptions) -> int:
                 retry_failed=options.retry_failed,
                 budget=options.budget,
                 look=decided,
+                hopeless=hopeless,
                 watch=watch,
                 note=lambda message: say(message, err=True),
             ) as outcome,

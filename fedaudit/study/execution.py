@@ -14,6 +14,7 @@ from fedaudit.core.measures import Evidence
 from fedaudit.core.scenario import Study
 from fedaudit.files import asset_store
 from fedaudit.study import session
+from fedaudit.study.controls_first import controls_first
 from fedaudit.study.deciding_files import judge_assets, needed_assets
 from fedaudit.study.executors.choice import Place
 from fedaudit.study.measured_costs import add_costs
@@ -38,7 +39,7 @@ class Finished:
         evidence: What its report may show.
         jobs: How many it has.
         failed: Messages of those that failed, now or before, by key.
-        left: How many the budget left undone.
+        left: How many were left undone, for the budget or as controls failed.
     """
 
     evidence: Evidence
@@ -58,6 +59,7 @@ def execution(
     watch: Watch,
     note: Note,
     look: Look,
+    hopeless: Callable[[Path], str] | None = None,
     retry_failed: bool = False,
     budget: float | None = None,
 ) -> Iterator[Finished]:
@@ -72,6 +74,8 @@ def execution(
         watch: Surrounds the work, and takes its events.
         note: Takes what a user should know meanwhile, a sentence each.
         look: Looks at a sequential study, which attacks no more under a decided defense.
+        hopeless: Says of the positive controls why nothing else need be done, "" where it is to be;
+            None asks for all.
         retry_failed: Try again what failed before.
         budget: Seconds after which no further job begins; None for no limit.
     """
@@ -93,7 +97,17 @@ def execution(
                 note(f"note: {remark}")
         outcomes: list[Outcome] = []
         until = None if budget is None else time.monotonic() + budget
-        for part in parts_of(workspace, partial(_decided, look, output, note, {})):
+        parts = parts_of(workspace, partial(_decided, look, output, note, {}))
+        reason = ""
+        if hopeless:
+
+            def ask() -> str:
+                nonlocal reason
+                reason = hopeless(output)
+                return reason
+
+            parts = controls_first(parts, ask)
+        for part in parts:
             possible, idle = without_lost(part, outcomes)
             with watch(possible) as show:
                 ended = session.run(
@@ -109,6 +123,8 @@ def execution(
                 break
         failures = session.failures(workspace, outcomes)
         left = sum(outcome.status == "left" for outcome in outcomes)
+        if reason and (left := len(workspace.todo) - len(outcomes)):
+            note(f"stopped: {reason}")
         yield Finished(workspace.manifest.evidence, len(workspace.jobs), failures, left)
 
 

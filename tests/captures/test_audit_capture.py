@@ -24,6 +24,8 @@ from fedaudit.captures.format.capture_facts import DpClaim
 from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.cli import cli
 from fedaudit.cli.conclusion import conclude
+from fedaudit.cli.options import RunOptions
+from fedaudit.cli.run_study import run_study
 from fedaudit.core.capture import Secret
 from fedaudit.core.errors import CaptureError, ConfigError, DataError, UsageError
 from fedaudit.core.knowledge import Knowledge
@@ -36,7 +38,7 @@ from fedaudit.core.shared import Update
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.pseudonyms import key_of_folders, pseudonym
 from fedaudit.models.zoo import build
-from fedaudit.reports.build import build_report
+from fedaudit.reports.build import build_report, reason_to_stop
 from fedaudit.reports.comparison import Row
 from fedaudit.reports.controls import lacks_power, succeeds
 from fedaudit.reports.measurement import Measurement
@@ -46,6 +48,7 @@ from fedaudit.reports.trials import Trials
 from fedaudit.reports.verdicts import judge
 from fedaudit.scoring.embedder import Embedder
 from fedaudit.scoring.partial_truth import match_originals
+from fedaudit.study.executors.choice import Place
 from fedaudit.study.manifest import read
 from fedaudit.study.run_folder import RunFolder
 from fedaudit.study.session import open_run
@@ -637,6 +640,25 @@ class Blind:
         assert seen.image_shape is not None
         gray = 0.5 + 0.01 * torch.randn(1, *seen.image_shape, generator=generator)
         return Reconstruction(gray, torch.tensor([-1]))
+
+
+@pytest.mark.parametrize("also", [[], ATTACKS])
+def test_nothing_is_attacked_where_no_attack_rebuilds_a_known_face(
+    tmp_path: Path, capture: Path, also: list[Choice], capsys: pytest.CaptureFixture[str]
+) -> None:
+    blind = Choice(f"{__name__}:Blind")
+    study = requested(capture, clients=["client-0"], attacks=[blind, *also])
+    options = RunOptions(place=Place("in-process"), quiet=True)
+    code = run_study(study, tmp_path / "run", options, reason_to_stop)
+    cells = [cell.stem for cell in (tmp_path / "run" / "cells").glob("*.json")]
+    assert sum("--positive--" in cell for cell in cells) == 3 * (1 + len(also))
+    assert any("--audit--" in cell for cell in cells) is bool(also)
+    said = "stopped: no attack rebuilds a known face" in capsys.readouterr().err
+    assert said is not bool(also)
+    assert code == 3
+    if not also:  # whoever wants it all the same goes on in that folder
+        run_study(study, tmp_path / "run", options)
+        assert list((tmp_path / "run" / "cells").glob("*--audit--*.json"))
 
 
 @pytest.mark.slow

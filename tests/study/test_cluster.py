@@ -31,8 +31,16 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study that nobody disturbed."""
     folder = tmp_path_factory.mktemp("calm")
     (folder / "study.toml").write_text(STUDY)
-    finish(folder, "--workers", "2")
+    finish(folder, "--workers", "2", "--tensorboard", "log")
     return folder
+
+
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What a run logged for TensorBoard, but for its pace."""
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    log = reader.EventAccumulator(str(folder / "log")).Reload()
+    names = {*log.Tags()["scalars"]} - {"jobs/a_minute"}
+    return {name: sorted((e.step, e.value) for e in log.Scalars(name)) for name in names}
 
 
 @pytest.fixture
@@ -107,8 +115,10 @@ def test_all_executors_give_the_same_results(
     calm: Path, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     (tmp_path / "study.toml").write_text(STUDY)
-    finish(tmp_path, *options)
+    finish(tmp_path, *options, "--tensorboard", "log")
     assert content(tmp_path) == content(calm)
+    assert curves(tmp_path) == curves(calm)
+    assert "objective/fresh/none/inverting_gradients/audit" in curves(calm)
     assert not list(tmp_path.glob("run/.*"))
 
 

@@ -300,7 +300,10 @@ def test_fedface_learns_from_its_permissive_start(federate: Federate) -> None:
 
 @pytest.mark.slow  # a whole training; its steps are tested one by one
 def test_fedface_tells_apart_people_it_never_saw(federate: Federate) -> None:
-    """From its pre-trained start, whose embeddings all point one way, within five rounds."""
+    """From its pre-trained start, whose embeddings all point one way, within twelve rounds.
+
+    After five, features may tell strangers apart worse than at the start: two seeds of three.
+    """
     simulation = federation(
         federate,
         FedFace(public="synthetic"),
@@ -311,7 +314,7 @@ def test_fedface_tells_apart_people_it_never_saw(federate: Federate) -> None:
         momentum=0.9,
     )
     fresh = simulation.fresh()
-    end, _ = simulation.train(fresh, range(1, 6))
+    end, _ = simulation.train(fresh, range(1, 13))
     before, after = (measure(simulation, s, rounds=0, seconds=0.0) for s in (fresh, end))
     assert before is not None
     assert after is not None

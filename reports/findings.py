@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from fedaudit.core.claims import COUNTS, Claim, in_words
+from fedaudit.core.printable import first_few
 from fedaudit.core.protocols import AttackCategory
 from fedaudit.reports.comparison import LEAKING, Exposure, Row, Severity
 from fedaudit.reports.measurement import Measurement
@@ -96,7 +97,7 @@ def coverage(
     measurements = [(row, row.measurement) for row in rows if row.measurement]
     lines = []
     for category in (c for c in AttackCategory if c is not AttackCategory.OTHER):
-        mine = [m for row, m in measurements if categories[row.attack] is category]
+        mine = [(row, m) for row, m in measurements if categories[row.attack] is category]
         more = IRREVERSIBILITY if category is AttackCategory.TEMPLATE else ()
         in_scope = category in categories.values()
         standards = (*RECONSTRUCTION, *more)
@@ -109,14 +110,15 @@ def coverage(
     return tuple(lines)
 
 
-def _result(measurements: Sequence[Measurement]) -> str:
-    rates = [m.reid for m in measurements if m.reid]
+def _result(measurements: Sequence[tuple[Row, Measurement]]) -> str:
+    rates = [m.reid for _, m in measurements if m.reid]
     if not rates:
         return "executed; identity not tested" if measurements else "—"
     hits, n = sum(r.hits for r in rates), sum(r.n for r in rates)
-    all_searches = all(m.searched for m in measurements)
+    all_searches = all(m.searched for _, m in measurements)
     verb = "match somebody in the gallery" if all_searches else "re-identified somebody"
-    return f"{hits} of {n} attacks {verb}, all defenses together"
+    names = dict.fromkeys(attack_name(row.attack) for row, _ in measurements)
+    return f"{hits} of {n} trials {verb}, all defenses together (by {first_few(names)})"
 
 
 def findings(

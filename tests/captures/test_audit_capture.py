@@ -539,6 +539,7 @@ def test_faults_become_findings_and_protections_facts(tmp_path: Path, faces: Fac
     assert [(f.severity, "sensitivity" in f.evidence) for f in faults] == [
         ("high", True),
         ("high", False),  # and the noise that is claimed is not there at all
+        ("critical", True),  # so that the claim is not met
     ]
     cell = next(j.cell for j in audit_jobs(study) if j.cell.role == "audit")
     capture = recorded(study).capture(cell)

@@ -61,7 +61,7 @@ class ATS:
 def parse_policy(policy: str) -> Policy:
     """Parse a policy from its text; refuses unknown operations and strengths by `ValueError`.
 
-    >>> parsed("translate_x:9 invert:0")
+    >>> parse_policy("translate_x:9 invert:0")
     (('translate_x', 9), ('invert', 0))
     """
     steps = []

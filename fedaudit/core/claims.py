@@ -84,7 +84,7 @@ class Claim:
         >>> claim = Claim(epsilon=4.7, delta=1e-5, unit="image", neighbors="add or remove one",
         ...               covers=("update",), mechanism="DP-SGD", accountant="opacus rdp")
         >>> in_short((claim,))
-        'ε = 4.7 per image, 1 round: update'
+        'ε = 4.7 per image, 1 round, covers update'
         >>> in_short((claim.without(Gap("update", "soteria reads the photos")),))
         'broken (per image): not update'
     """

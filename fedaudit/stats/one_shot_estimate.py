@@ -39,7 +39,7 @@ def epsilon_of_cosines(
     >>> draws = np.random.default_rng(0)
     >>> cosines = draws.normal(0.01, 0.01, 2000)  # μ = 1: ε = 4.38 at this δ
     >>> round(epsilon_of_cosines(cosines, 0.01, delta=1e-5, rng=draws).value, 1)
-    4.6
+    4.2
     """
 
     def epsilon(cosines: NDArray[np.float64]) -> float:

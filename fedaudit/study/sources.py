@@ -10,7 +10,7 @@ from fedaudit.captures.audit import recorded_source
 from fedaudit.captures.audit.recorded_source import RecordedSource
 from fedaudit.captures.simulate import study_faces
 from fedaudit.captures.simulate.simulated_source import SimulatedSource
-from fedaudit.core.registry import lookup
+from fedaudit.core import registry
 from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.core.source import Source, SourceFacts
 from fedaudit.federation.simulation import State
@@ -53,7 +53,7 @@ def _limitations(study: Study, source: Source) -> tuple[str, ...]:
     choices = {(one.name, repr(one.settings)): one for s in study.scenarios for one in s.attacks}
     sentences = []
     for one in choices.values():
-        apart = departures(lookup("attacks", one.name), one.settings)
+        apart = departures(registry.lookup("attacks", one.name), one.settings)
         if apart:
             words = ", ".join(f"{name} = {a!r} (paper: {b!r})" for name, (a, b) in apart.items())
             sentences.append(f"{one.name} departs from its paper: {words}.")

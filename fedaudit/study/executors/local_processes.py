@@ -6,11 +6,13 @@ breaks the whole pool instead).
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -144,6 +146,8 @@ class _Processes:
         ours, theirs = _CONTEXT.Pipe()
         settings = (self._resources.cores, self._resources.memory, self._next_card())
         process = _CONTEXT.Process(target=serve, args=(theirs, self._work, *settings), daemon=True)
+        if os.name == "posix":  # started with the first worker, it would unblock SIGINT here
+            resource_tracker.ensure_running()
         with _interrupts_held():
             process.start()
         theirs.close()  # so that the worker's death ends the pipe

@@ -27,12 +27,14 @@ def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     fake_audit = importlib.import_module("fake_audit")
     monkeypatch.setattr(fake_audit, "settings", {})
     monkeypatch.setattr(registry, "lookup", fake_audit.lookup)
+    run_study = importlib.import_module("fedaudit.cli.run_study")  # with the real `decided`
     for name, module in fake_audit.modules().items():
         monkeypatch.setitem(sys.modules, name, module)
         parent, _, child = name.rpartition(".")
         monkeypatch.setattr(importlib.import_module(parent), child, module, raising=False)
     verdict = importlib.import_module("fedaudit.cli.conclusion")
     monkeypatch.setattr(verdict, "build", sys.modules["fedaudit.reports.build"])
+    monkeypatch.setattr(run_study, "decided", sys.modules["fedaudit.reports.build"].decided)
     monkeypatch.setattr(session, "execute", serially)
     monkeypatch.setattr(measured_costs, "costs_file", lambda: tmp_path / "costs.json")
     monkeypatch.setattr(SimulatedSource, "notes", lambda one: fake_audit.notes_of(one.study))

@@ -26,9 +26,12 @@ from fedaudit.core.trial import Cell, Trial
 from fedaudit.models.derivatives import twice_differentiable
 from fedaudit.reports.effort import ENOUGH, gain_of
 from fedaudit.scoring.score import score
-from fedaudit.study.demo_study import DEFENSES, GAN, study
+from fedaudit.study.demo_study import DEFENSES, study
 
 IMAGE_SPACE = Choice("inverting_gradients", {"steps": 160})
+GAN = Choice(
+    "gan_inversion", {"candidates": 64, "latent_steps": 10, "stage_steps": 30, "pixel_steps": 80}
+)
 ATTACKS = {choice.label: choice for choice in (IMAGE_SPACE, GAN)}
 TIMES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 

@@ -51,7 +51,7 @@ def tap(tapped: T, folder: str | Path, *, kind: Kind = "weights", **facts: Unpac
             that the server sends as `lr` is recorded as a fact unless one is given.
 
     Returns:
-        A stand-in for `tapped` that may be used in a `with` block or as it is.
+        A substitute for `tapped` that may be used in a `with` block or as it is.
 
     Raises:
         UsageError: `tapped` is neither; or as `fedaudit.recording`.

@@ -111,7 +111,8 @@ def test_a_dry_run_imports_no_code(canary: Path, tmp_path: Path) -> None:
 def test_a_run_says_that_it_runs_code(tmp_path: Path) -> None:
     study = tmp_path / "study.toml"
     study.write_text(_study(tmp_path / "PWNED"))
-    for more in ([], ["--dry-run", "--load-code"]):
+    once = ["--budget", "1s", "--workers", "1", "--output", str(tmp_path / "run")]
+    for more in (once, ["--dry-run", "--load-code"]):
         result = CliRunner().invoke(cli, ["run", str(study), *more], standalone_mode=False)
         assert "note: this study names code, which now runs: os:system" in result.stderr
 

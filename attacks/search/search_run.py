@@ -109,11 +109,11 @@ class SearchRun:
         def decode(variable: Tensor) -> Tensor:
             return stage.varies.decode(scene, variable)
 
-        extra = self.penalty()
+        scene_penalty = self.penalty()
 
         def penalty(variable: Tensor, images: Tensor, left: float) -> Tensor:
             own = stage.penalty(variable, images, left)
-            return own + extra(images) if extra else own
+            return own + scene_penalty(images) if scene_penalty else own
 
         matching: Comparison = scene.matching
         if isinstance(matching, Matching):

@@ -226,6 +226,7 @@ def test_what_has_nothing_public_before_it_is_guessed_and_says_so(intercept: Int
     assert (found.labels == -1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unknown", ["guessed", pytest.param("learned", marks=pytest.mark.slow)])
 def test_surrogate_heads_are_deterministic_and_differ_between_restarts(
     unknown: str, intercept: Intercept, monkeypatch: pytest.MonkeyPatch
@@ -248,6 +249,7 @@ def test_surrogate_heads_are_deterministic_and_differ_between_restarts(
     assert not torch.equal(drawn["head.weight"][0], drawn["head.weight"][1])
 
 
+@pytest.mark.slow
 def test_a_learned_head_tells_made_up_people_apart(intercept: Intercept) -> None:
     seen = intercept(**HEAD).seen
     evidence = gather(seen)

@@ -296,6 +296,7 @@ def test_the_report_outlives_the_capture(
     jsonschema.validate(json.loads(pages[0]), schema())
 
 
+@pytest.mark.slow
 def test_a_gallery_alone_tells_matches_with_somebody(
     tmp_path: Path, capture: Path, gallery: Path, faces: FaceSet
 ) -> None:
@@ -579,6 +580,7 @@ def test_a_wrong_image_explains_less(capture: Path, faces: FaceSet) -> None:
     assert wrong < 0.99
 
 
+@pytest.mark.slow
 def test_the_command(capture: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     command = ["audit", str(capture), "-o", str(output), "--attacks", "analytic"]

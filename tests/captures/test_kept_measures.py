@@ -323,6 +323,7 @@ def test_updates_with_too_many_layers_are_recorded_without(
     assert (found.kept, found.rounds[0].updates, found.problems) == (0, 1, ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sealed", [True, False])
 def test_damaged_measures_of_any_kind(two: Path, sealed: bool) -> None:
     """Hundreds of damaged texts in a sound header, with a right checksum or without."""

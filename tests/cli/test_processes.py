@@ -78,6 +78,7 @@ def test_kill_and_go_on(study: Path) -> None:
     assert finished(other) == after
 
 
+@pytest.mark.slow
 def test_interrupt(study: Path) -> None:
     """It waits for no cell: those at work would take longer than any busy machine needs to end."""
     run = start(study, "--workers", "2", long=["--t0"])

@@ -35,6 +35,7 @@ def spellings(name: str) -> tuple[bytes, ...]:
     )
 
 
+@pytest.mark.slow
 def test_a_run_names_nobody(sound: Path) -> None:
     """Evidence is full here, which shows more, and all the same nobody is named."""
     said = "".join(

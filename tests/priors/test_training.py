@@ -59,6 +59,7 @@ def test_an_interrupted_training_reaches_the_same_weights(photos: Photos, tmp_pa
     assert not all(torch.equal(half[name], found[name]) for name in half)
 
 
+@pytest.mark.slow
 def test_a_start_too_goes_on_and_its_encoder_comes_first(photos: Photos, tmp_path: Path) -> None:
     settings = replace(QUICK, start="face_gan", warmup=3, batch=4)
     stock = load_generator("face_gan")

@@ -299,6 +299,7 @@ def test_many_attacks_take_several_panels() -> None:
     assert "".join(str(p.svg) for p in panels).count("<path") > 7
 
 
+@pytest.mark.slow
 def test_a_study_of_which_nothing_is_finished_has_no_map() -> None:
     results: Results = replace(sample(), exposures=())
     assert exposure_map(results).panels == ()

@@ -105,6 +105,7 @@ def test_rendering_again_gives_the_same_bytes() -> None:
     assert len(again.encode()) < 3_000_000
 
 
+@pytest.mark.slow
 def test_charts_follow_the_schema_whose_checks_a_page_leaves_out() -> None:
     results = clean(sample())
     with charts.unchecked():

@@ -2,6 +2,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from fedaudit.core.inference import Level, Membership, MembershipScore, PropertyScore, Recall
 from fedaudit.core.scenario import Choice, Scenario, Study
 from fedaudit.reports.columns import plain
@@ -84,6 +86,7 @@ def test_properties_are_a_class_of_their_own() -> None:
     ).replace("'", "&#39;")
 
 
+@pytest.mark.slow
 def test_column_and_figure() -> None:
     light = PropertyScore("light", (0.2, 0.4), (0.1, 0.6), 0.97, 0.0002, 0.0004)
     told = replace(TOLD, properties=(light, replace(light, property="pose", p_adjusted=0.3)))

@@ -74,6 +74,7 @@ def test_more_shown_than_claimed_is_critical_and_names_the_fault() -> None:
     assert list(privacy_findings(deployed_elsewhere, (BROKEN,)))  # an alternative, and broken
 
 
+@pytest.mark.slow
 def test_column_block_and_curve() -> None:
     results = replace(sample(), shown_epsilon=(KEPT, NONE))
     heads, rows = plain(results)

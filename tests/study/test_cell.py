@@ -111,6 +111,7 @@ def test_a_study_has_every_role() -> None:
     assert [r for s, r in roles if s == "trained"] == trained
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_results(redacted: Path, full: Path) -> None:
     one, two = RunFolder(redacted), RunFolder(full)
     for cell in CELLS:
@@ -126,6 +127,7 @@ def test_workers_do_not_change_results(redacted: Path, full: Path) -> None:
         assert model.read_bytes() == (full / "models" / model.name).read_bytes()
 
 
+@pytest.mark.slow
 def test_results_differ_in_one_part_alone(redacted: Path, full: Path) -> None:
     build_report(full, "redacted")
     build_report(redacted, "redacted")
@@ -243,6 +245,7 @@ def _first(scenario: str) -> Cell:
     return next(c for c in CELLS if c.scenario == scenario)
 
 
+@pytest.mark.slow
 def test_reports_are_reproducible(full: Path, redacted: Path, results: Results) -> None:
     for path, evidence in ((full, "full"), (redacted, "redacted")):
         twice = []
@@ -302,6 +305,7 @@ def test_redacted_keeps_no_original(redacted: Path, results: Results) -> None:
     assert "data:image" not in (redacted / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_full_keeps_and_shows_originals(full: Path) -> None:
     build_report(full, "full")
     assert sorted(f.name for f in (full / "evidence").iterdir()) == [
@@ -315,6 +319,7 @@ def test_full_keeps_and_shows_originals(full: Path) -> None:
     assert "data:image" not in (full / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_folder_is_private(redacted: Path, full: Path) -> None:
     for path in (redacted, full):
         for inside in (path, *path.rglob("*")):

@@ -22,6 +22,7 @@ def chores(monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module("chores")
 
 
+@pytest.mark.slow
 def test_two_workers_do_what_one_does(
     chores: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

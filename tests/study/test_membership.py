@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from pattern_federation import federation
 
 
+@pytest.mark.slow
 def test_members_are_told_where_nothing_protects_them_and_not_behind_noise() -> None:
     bare = infer_membership(federation(), "s", "none")
     assert (bare.members, bare.outsiders, bare.clients) == (12, 12, 4)

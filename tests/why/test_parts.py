@@ -333,6 +333,7 @@ def test_the_control_of_a_sum_is_a_sum_of_invented_people(subject: Callable[...,
 # --- rounds, measurements -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_rounds_train_on_from_what_there_is(subject: Callable[..., Rigged]) -> None:
     ready = subject()
     rows = rounds.explain(ready, (1, 2, 3))

@@ -259,6 +259,7 @@ def fedaudit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., i
     return command
 
 
+@pytest.mark.slow
 def test_a_study_is_explained_twice_alike_and_goes_on(
     fedaudit: Callable[..., int], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

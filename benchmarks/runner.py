@@ -14,7 +14,6 @@ takes.
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -36,6 +35,7 @@ from fedaudit.study.jobs import AttackJob, expand
 from fedaudit.study.run_folder import MEASUREMENTS, RunFolder
 from fedaudit.study.scheduler import Event, execute
 from fedaudit.study.shared_jobs import SharedJobs
+from fedaudit.study.worker import peak_memory
 
 
 @dataclass(frozen=True)
@@ -147,16 +147,16 @@ def cells_of(path: Path, cells: int) -> None:
     if not path.exists():
         fill(path, cells)
     torch.set_num_threads(1)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     began = time.process_time()
     results = build.results_of(path)
     read = time.process_time()
     render(results, None, "redacted", "")
     rendered = time.process_time()
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    grown = peak_memory() - before
     print(
         f"{len(expand(study_of(cells)))} cells: opened and summarized in {read - began:.1f} s of "
-        f"CPU, rendered in {rendered - read:.1f} s, {grown / 1000:.0f} MB more memory"
+        f"CPU, rendered in {rendered - read:.1f} s, {grown / 1e6:.0f} MB more memory"
     )
 
 

@@ -22,8 +22,10 @@ from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, 
 
 import fedaudit  # noqa: E402
 from fedaudit.attacks.adaptive.assumptions import how_adaptive  # noqa: E402
+from fedaudit.captures.format import capture_reader  # noqa: E402
 from fedaudit.captures.format.capture_reader import StoredCapture  # noqa: E402
 from fedaudit.captures.format.observations import observations  # noqa: E402
+from fedaudit.captures.format.readers.safetensors_file import Header  # noqa: E402
 from fedaudit.core.errors import UsageError  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -296,13 +298,20 @@ def test_the_tap_holds_one_update_at_a_time_and_none_afterwards(
         replies.append(Message(content=content, reply_to=message))
     grid = fedaudit.tap(Given(replies), folder)
     tensors: list[int] = []  # bytes of torch's own copies, which tracemalloc does not see
-    clone = torch.Tensor.clone
+    reads: list[int] = []  # of the broadcast, with which an update is compared
+    clone, load = torch.Tensor.clone, capture_reader.load
 
     def counted(tensor: torch.Tensor, **settings: Any) -> torch.Tensor:
         tensors.append(tensor.nbytes)
         return clone(tensor, **settings)
 
+    def read(path: Path, header: Header) -> dict[str, torch.Tensor]:
+        reads.append(sum(entry.end - entry.begin for entry in header.entries.values()))
+        return load(path, header)
+
     monkeypatch.setattr(torch.Tensor, "clone", counted)
+    monkeypatch.setattr(capture_reader, "load", read)
+
     list(grid.push_messages(sent))
     tracemalloc.start()
     try:
@@ -313,6 +322,7 @@ def test_the_tap_holds_one_update_at_a_time_and_none_afterwards(
     assert size <= peak < 1.25 * size
     assert after < size / 8
     assert not tensors
+    assert max(reads) == size / 8
     assert len(list(StoredCapture(folder).messages(1))) == 8
     record = ref(arrays)
     del arrays, config, sent, replies, message, content

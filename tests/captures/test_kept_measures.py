@@ -146,7 +146,8 @@ def test_measures_taken_while_recording_are_those_of_the_tensors(
             held = kept_measures.kept_in(message, capture.facts)
             assert held is not None
             before = capture.broadcast(number, message.message.client) if number < 3 else None
-            again = measure(message.tensors(), message.message.kind, before)
+            header = message.message
+            again = measure(message.tensors(), header.kind, before, sign=header.sign)
             assert kept_measures.disagreement(message, held, again) is None
     assert not inspect(StoredCapture(many), verify=True).problems
 
@@ -234,7 +235,11 @@ def test_measures_of_another_message_are_not_taken(two: Path) -> None:
 
 
 def test_another_version_is_read_from_the_tensors_quietly(two: Path) -> None:
-    rewritten(updates(two)[0], lambda t: t.update(version=2, more="text"), sealed=True)
+    rewritten(
+        updates(two)[0],
+        lambda t: t.update(version=kept_measures.VERSION + 1, more="text"),
+        sealed=True,
+    )
     found = inspect(StoredCapture(two))
     assert (found.kept, found.problems) == (1, ())
 

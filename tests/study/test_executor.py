@@ -15,6 +15,9 @@ from fedaudit.study.executors.local_processes import LocalProcesses
 from fedaudit.study.executors.pool import Resources, default_workers
 from fedaudit.study.scheduler import Event, execute
 
+MUCH = 700_000_000
+"""Bytes: more than a worker takes that does next to nothing."""
+
 
 @pytest.fixture
 def chores(monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -27,11 +30,14 @@ def test_two_workers_do_what_one_does(
     chores: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     jobs = [chores.Chore(f"c{i}") for i in range(4)]
+    held = bytearray(b"x") * MUCH
     for workers in (1, 2):
         folder = tmp_path / str(workers)
         folder.mkdir()
         outcomes = execute(jobs, chores.Do(folder), LocalProcesses(workers))
         assert [(o.key, o.status) for o in outcomes] == [(job.key, "done") for job in jobs]
+        assert all(0 < o.memory < MUCH for o in outcomes)  # theirs, and not this process's
+    del held
     for job in jobs:
         one, two = ((tmp_path / n / job.key).read_bytes() for n in "12")
         assert one == two

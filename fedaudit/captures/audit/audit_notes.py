@@ -10,6 +10,11 @@ from fedaudit.core.observation import Observation
 from fedaudit.core.printable import printable
 from fedaudit.core.recorded_run import Protection, RecordedRun, RecordedTarget
 
+ROUNDED = (
+    "The recording rounded each number of an update, by 0.05 % of it at most: an attack that needs "
+    "more digits was not tested. "
+)
+"""Of a recording in half precision."""
 SHOWN = 40
 """Anomalies and problems that a report lists one by one."""
 
@@ -60,7 +65,7 @@ def description(
         f"{_many(len(targets), 'update')} of {whom}, recorded in round(s) "
         f"{', '.join(map(str, rounds[:12]))}{' …' if len(rounds) > 12 else ''}"
         f"{f' of {printable(facts.framework)}' if facts.framework else ''}, each of {behind} "
-        f"image(s). {_sample(facts)}"
+        f"image(s). {_sample(facts)}{ROUNDED if facts.precision else ''}"
         f"{comparison}{search}"
     )
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
+from fedaudit.captures.format.half_precision import LEAST, MOST
 from fedaudit.core.errors import ConfigError, UnknownNameError
 
 VERSION: Literal[1] = 1
@@ -104,6 +105,9 @@ class Facts:
         framework: Name and version, such as "flower 1.42.0".
         sampled: Share of the clients' messages that is recorded, in (0, 1], drawn by client and
             round (`fedaudit.captures.record.message_sample`); None where all of them are.
+        precision: "half" where the recording keeps clients' changes in 16 bits, which changes each
+            number by 2^-11 of it at most (`fedaudit.captures.record.rounded_update`); None where
+            all is kept as it was sent.
     """
 
     model: Text | None = None
@@ -141,6 +145,7 @@ class Facts:
     buffers: Names | None = None
     framework: Text | None = None
     sampled: Annotated[float, Field(gt=0, le=1)] | None = None
+    precision: Literal["half"] | None = None
 
 
 class Keywords(TypedDict, total=False):
@@ -173,6 +178,7 @@ class Keywords(TypedDict, total=False):
     buffers: tuple[str, ...] | None
     framework: str | None
     sampled: float | None
+    precision: Literal["half"] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +203,7 @@ class Message:
     """The header of a message's file: what was sent, by whom, when.
 
     Attributes:
-        version: Of the format.
+        version: Of the format; 2 where there are exponents, without which numbers are wrong.
         what: From the server ("broadcast") or to it ("update").
         round: Number of the round, as the framework counts.
         client: Who sent it, or for whom a broadcast was; None for everybody's broadcast.
@@ -211,9 +217,10 @@ class Message:
         protections: In use for this message, in words.
         order: Names of the tensors in the order in which they were sent.
         received: Seconds since 1970 at which it was recorded.
+        exponents: Of tensors that were rounded to 16 bits: they stand for so many powers of two.
     """
 
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 1
     what: Literal["broadcast", "update"]
     round: Annotated[int, Field(ge=0, le=10**9)]
     client: Annotated[str, Field(max_length=1000)] | None = None
@@ -228,6 +235,9 @@ class Message:
     protections: Names = ()
     order: Names = ()
     received: NotNegative = 0.0
+    exponents: Annotated[
+        Mapping[Text, Annotated[int, Field(ge=LEAST, le=MOST)]], Field(max_length=20_000)
+    ] = field(default_factory=dict)
 
 
 @cache

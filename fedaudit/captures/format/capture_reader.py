@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,9 +24,10 @@ from fedaudit.captures.format.capture_facts import (
     round_folder,
     slug,
 )
+from fedaudit.captures.format.half_precision import Restored
 from fedaudit.captures.format.readers.limits import Limits
 from fedaudit.captures.format.readers.safetensors_file import Header, load, read_header
-from fedaudit.captures.format.tensor_names import Renaming
+from fedaudit.captures.format.tensor_names import Renaming, name_tensors
 from fedaudit.core.errors import CaptureError, UsageError
 
 LARGEST = 8_000_000
@@ -66,7 +67,7 @@ class StoredMessage:
         Raises:
             CaptureError: The file is damaged.
         """
-        content = load(self.path, self.header)
+        content = Restored(load(self.path, self.header), self.message.exponents)
         return {name: content[name] for name in self.names}
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -79,6 +80,33 @@ class StoredMessage:
         entries = self.header.entries
         order = dict.fromkeys(name for name in self.message.order if name in entries)
         return (*order, *(name for name in entries if name not in order))
+
+
+class TensorsOnDisk(Mapping[str, Tensor]):
+    """A message's tensors under plain names, each read when it is asked for and held by nobody.
+
+    Args:
+        stored: The message.
+        names: Of the tensors in order, for messages that only number them.
+    """
+
+    def __init__(self, stored: StoredMessage, names: Sequence[str] = ()) -> None:
+        self._stored = stored
+        self._names = name_tensors({name: name for name in stored.names}, names)
+
+    def __getitem__(self, name: str) -> Tensor:
+        stored, own = self._stored, self._names[name]
+        entries = {own: stored.header.entries[own]}
+        (tensor,) = (
+            replace(stored, header=replace(stored.header, entries=entries)).tensors().values()
+        )
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 class StoredCapture:

@@ -70,7 +70,8 @@ def _sure(
 
 def _layout(message: StoredMessage) -> bytes:
     entries = message.header.entries
-    kind = (message.message.kind, message.message.sign)
+    exponents = sorted(message.message.exponents.items())
+    kind = (message.message.kind, message.message.sign, exponents)
     return repr(
         (kind, [(n, e.dtype, e.shape, e.end - e.begin) for n, e in entries.items()])
     ).encode()

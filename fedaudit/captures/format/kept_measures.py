@@ -31,19 +31,20 @@ from fedaudit.captures.format.capture_facts import (
 )
 from fedaudit.captures.format.capture_reader import (
     StoredMessage,
+    TensorsOnDisk,
     broadcast_file,
     open_message,
-    read_manifest,
 )
+from fedaudit.captures.format.half_precision import Restored
 from fedaudit.captures.format.identical_messages import content, content_of
 from fedaudit.captures.format.readers.limits import Limits
 from fedaudit.captures.format.readers.safetensors_file import TYPES
 from fedaudit.captures.format.tensor_names import name_tensors
 from fedaudit.captures.format.update_measures import Measures, measure
-from fedaudit.core.errors import CaptureError, UsageError
+from fedaudit.core.errors import CaptureError
 
 KEPT = "fedaudit_measures"
-VERSION: Literal[1] = 1
+VERSION: Literal[2] = 2
 """Goes up whenever `measure` finds other numbers in the same tensors."""
 LARGEST = 2 << 20
 """Characters of measures that are kept or read."""
@@ -66,7 +67,7 @@ class Kept:
         measures: Of the update.
     """
 
-    version: Literal[1]
+    version: Literal[2]
     content: Digest
     broadcast: Digest | None
     facts: Digest
@@ -82,10 +83,32 @@ def _adapter() -> TypeAdapter[Kept]:
     return TypeAdapter(Kept)
 
 
-def keep(folder: Path, message: Message, sent: Mapping[str, Tensor]) -> dict[str, str]:
+Before = tuple[Mapping[str, Tensor] | None, str | None]
+"""A broadcast under plain names, and the digest of its header; None where there is none."""
+
+
+def broadcast_before(folder: Path, round: int, client: str, facts: Facts) -> Before:
+    """What the server had sent to a client in a round; tensors are read when they are asked for."""
+    path = broadcast_file(round_folder(folder, round), client)
+    try:
+        stored = open_message(path, "broadcast", round, Limits()) if path else None
+    except CaptureError:  # inspection reports it, and has no broadcast either
+        return None, None
+    if stored is None:
+        return None, None
+    return TensorsOnDisk(stored, facts.parameter_names or ()), stored.header.digest
+
+
+def keep(
+    facts: Facts, message: Message, sent: Mapping[str, Tensor], before: Before
+) -> dict[str, str]:
     """Measure an update that is being recorded.
 
-    Tensors are contiguous and on the CPU.
+    Args:
+        facts: That are stated by now.
+        message: Its header.
+        sent: Contiguous tensors on the CPU.
+        before: As `broadcast_before` has it.
 
     Returns:
         What is to stand in the header of its file beside the message: nothing where the update
@@ -93,24 +116,21 @@ def keep(folder: Path, message: Message, sent: Mapping[str, Tensor]) -> dict[str
     """
     if any(tensor.dtype not in TYPES.values() for tensor in sent.values()):
         return {}
+    tensors, names = Restored(sent, message.exponents), facts.parameter_names or ()
+
+    def measured(broadcast: Mapping[str, Tensor] | None) -> Measures:
+        return measure(tensors, message.kind, broadcast, facts.buffers, names, message.sign)
+
     try:
-        facts = read_manifest(folder)[0].facts
-    except UsageError:
-        return {}
-    names = facts.parameter_names or ()
-    broadcast, digest = None, None
-    try:
-        if path := broadcast_file(round_folder(folder, message.round), message.client):
-            record = open_message(path, "broadcast", message.round, Limits())
-            broadcast, digest = name_tensors(record.tensors(), names), record.header.digest
-    except CaptureError:  # inspection reports it, and has no broadcast either
-        pass
+        measures = measured(before[0])
+    except CaptureError:  # of the broadcast; as above
+        measures, before = measured(None), (None, None)
     result = Kept(
         version=VERSION,
         content=content_of(sent),
-        broadcast=digest,
+        broadcast=before[1],
         facts=_digest_of(facts),
-        measures=measure(sent, message.kind, broadcast, facts.buffers, names),
+        measures=measures,
     )
     body = json.dumps(_adapter().dump_python(result, mode="json"), separators=(",", ":"))
     if len(body) > LARGEST:

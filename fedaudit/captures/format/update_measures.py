@@ -92,6 +92,7 @@ def measure(
     broadcast: Mapping[str, Tensor] | None,
     buffers: tuple[str, ...] | None = None,
     names: Sequence[str] = (),
+    sign: int = 1,
 ) -> Measures:
     """Measure one update.
 
@@ -102,6 +103,7 @@ def measure(
             "weights" are measured as they are.
         buffers: Names of buffers; None where those of batch norm are all.
         names: Of the tensors in order, for messages that only number them.
+        sign: −1 where they are the negative of `kind`.
     """
     weights = kind == "weights"
     layers: dict[str, Layer] = {}
@@ -110,7 +112,8 @@ def measure(
     samples: list[Tensor] = []
     largest: tuple[int, _Change | None] = (0, None)
     with torch.no_grad():
-        for name, tensor in name_tensors(tensors, names).items():
+        for name, own in name_tensors({name: name for name in tensors}, names).items():
+            tensor = tensors[own]
             before = None if broadcast is None else broadcast.get(name)
             if broadcast is not None and before is None:
                 unfit.append((name, "the server sent no tensor of that name"))
@@ -123,10 +126,11 @@ def measure(
             if is_buffer(name, buffers):
                 sent_buffers[name] = change.layer().norm
                 if f".{name}".endswith(COUNTER) and tensor.numel() == 1:
-                    counters.append(_steps_counted(tensor, before, weights=weights))
-                fractions = weights and tensor.is_floating_point()
-                if name.endswith("running_var") and fractions and bool((tensor < 0).any()):
-                    negative.append(name)
+                    counters.append(_steps_counted(tensor, before, 0 if weights else sign))
+                if name.endswith("running_var") and tensor.is_floating_point():
+                    variance = tensor if weights else _moved(before, sign * tensor, kind)
+                    if variance is not None and bool((variance < 0).any()):
+                        negative.append(name)
             elif not tensor.is_floating_point():
                 if before is None or before.is_floating_point():
                     whole.append(name)
@@ -167,18 +171,26 @@ def _excess_kurtosis(values: Tensor) -> float:
     return float(deviations.pow(4).mean()) / variance_squared - 3 if variance_squared else -3.0
 
 
-def _steps_counted(counter: Tensor, before: Tensor | None, *, weights: bool) -> float:
-    """By how many steps a counter moved.
+def _moved(before: Tensor | None, change: Tensor, kind: Kind | None) -> Tensor | None:
+    """Where a buffer is after a change; None where that is not known."""
+    return before.double() + change.double() if kind == "delta" and before is not None else None
+
+
+def _steps_counted(counter: Tensor, before: Tensor | None, sign: int) -> float:
+    """By how many steps a counter moved; it is a change of that sign, or with 0 the counter.
 
     A server that averages counters sends fractions; clients cut them to whole numbers and count on.
     """
     value = float(counter)
-    if not weights or before is None:
+    if before is None or not math.isfinite(value):
         return value
     start = float(before)
     if not math.isfinite(start):
         return start
-    return value - (math.floor(start) if value.is_integer() else start)
+    end = start + sign * value if sign else value
+    if sign and not end.is_integer():
+        return sign * value
+    return end - (math.floor(start) if end.is_integer() else start)
 
 
 @dataclass(frozen=True)

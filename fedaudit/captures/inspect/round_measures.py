@@ -144,7 +144,12 @@ def _examine(
             return before.measures, True, None
         names = facts.parameter_names or ()
         measures = measure(
-            record.tensors(), record.message.kind, broadcast[0], facts.buffers, names
+            record.tensors(),
+            record.message.kind,
+            broadcast[0],
+            facts.buffers,
+            names,
+            record.message.sign,
         )
         if verify and before is not None:
             wrong = disagreement(record, before, measures if answers else None)

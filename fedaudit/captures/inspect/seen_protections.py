@@ -49,7 +49,7 @@ def protections_of_round(
         *(_clipping(number, own, facts) if own else ()),
         *_noise(number, usable, facts),
         *_sparsity(number, usable),
-        *_quantization(number, usable),
+        *_quantization(number, usable, facts),
         *_absent(number, usable, broadcast, facts),
     ]
     return (*seen, *_buffers(number, own, facts, seen, broadcast))
@@ -210,7 +210,7 @@ def _sparsity(number: int, usable: Sequence[Measures]) -> list[Protection]:
     return [Protection("sparsity", False, evidence, number, len(sparse), share)]
 
 
-def _quantization(number: int, usable: Sequence[Measures]) -> list[Protection]:
+def _quantization(number: int, usable: Sequence[Measures], facts: Facts) -> list[Protection]:
     few = [m for m in usable if m.distinct[1] >= 500 and m.distinct[0] <= 256]
     if few:
         levels, values = few[0].distinct
@@ -220,7 +220,7 @@ def _quantization(number: int, usable: Sequence[Measures]) -> list[Protection]:
         )
         return [Protection("quantization", False, evidence, number, len(few), float(levels))]
     half = [m for m in usable if m.half and m.distinct[1] >= 500]
-    if half:
+    if half and facts.precision is None:  # else the recording rounded them
         evidence = f"the values of {len(half)} of {len(usable)} updates fit into 16 bits"
         return [Protection("quantization", False, evidence, number, len(half), 65536.0)]
     return []

@@ -104,10 +104,10 @@ class Tape:
                 return  # one record for everybody, as Flower's own strategies send it
             if first:
                 self._sent = self._last, ref(arrays)
-                self.record.broadcast(self._last, _tensors(arrays))
+                self.record.broadcast(self._last, _Arrays(arrays))
             elif previous is None or not _same(previous, arrays):
                 client = str(message.metadata.dst_node_id)
-                self.record.broadcast(self._last, _tensors(arrays), client=client)
+                self.record.broadcast(self._last, _Arrays(arrays), client=client)
             if len(content.array_records) > 1:
                 others = sorted(set(content.array_records) - {name})
                 raise UsageError(f"the server sends further arrays that are not recorded: {others}")
@@ -138,7 +138,7 @@ class Tape:
             self.record.update(
                 round,
                 reply.metadata.src_node_id,
-                _tensors(arrays),
+                _Arrays(arrays),
                 kind=self.kind,
                 examples=int(examples) if isinstance(examples, int | float) else None,
                 metrics=metrics,
@@ -268,9 +268,20 @@ class OldStrategyTap(_Tap, OldStrategy):
         return self._tapped.aggregate_fit(server_round, results, failures)
 
 
-def _tensors(arrays: ArrayRecord) -> Mapping[str, Any]:
-    """Named arrays of a record, one update's worth of memory."""
-    return {name: array.numpy() for name, array in arrays.items()}
+class _Arrays(Mapping[str, Any]):
+    """Named arrays of a record, each decoded when it is asked for: an update's worth of memory."""
+
+    def __init__(self, arrays: ArrayRecord) -> None:
+        self._arrays = arrays
+
+    def __getitem__(self, name: str) -> Any:
+        return self._arrays[name].numpy()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
 
 
 def _each(messages: Iterable[Message], record: Callable[[Message], None]) -> Iterable[Message]:

@@ -7,24 +7,18 @@ it agree, whoever goes on with it does, and nobody knew it when the clients were
 """
 
 from hashlib import blake2b
-from pathlib import Path
 
-from fedaudit.captures.format.capture_reader import read_manifest
-from fedaudit.core.errors import UsageError
+from fedaudit.captures.format.capture_facts import Manifest
 
 
-def drawn(folder: Path, round: int, client: str) -> bool:
+def drawn(manifest: Manifest, round: int, client: str) -> bool:
     """Whether a client's message in a round is recorded; all are where nothing else is stated.
 
     Args:
-        folder: The capture, whose facts may state `sampled`.
+        manifest: Of the capture, whose facts may state `sampled`.
         round: Number of the round.
         client: Its name.
     """
-    try:
-        manifest, _ = read_manifest(folder)
-    except UsageError:  # not begun by `recording`: nothing was stated
-        return True
     share = manifest.facts.sampled
     if share is None:
         return True

@@ -5,7 +5,7 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,17 +95,19 @@ def ready(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
     """
     result: dict[str, Tensor] = {}
     storages = set()
-    for name, tensor_like in tensors.items():
-        value = _tensor(str(name), tensor_like)
-        tensor = value.detach().to("cpu").contiguous()
+    for name, tensor in each_ready(tensors):
         storage = tensor.untyped_storage().data_ptr()
-        if storage in storages:  # tied weights, rows of one tensor
-            tensor = tensor.clone()
+        result[name] = tensor.clone() if storage in storages else tensor  # tied weights, say
         storages.add(storage)
-        result[str(name)] = tensor
-    if not result:
-        raise UsageError("a message without tensors cannot be recorded. Give a state dict.")
     return result
+
+
+def each_ready(tensors: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """Contiguous tensors on the CPU, one after the other; raises as `ready`."""
+    if not tensors:
+        raise UsageError("a message without tensors cannot be recorded. Give a state dict.")
+    for name, tensor_like in tensors.items():
+        yield str(name), _tensor(str(name), tensor_like).detach().to("cpu").contiguous()
 
 
 def _tensor(name: str, value: Any) -> Tensor:

@@ -46,10 +46,11 @@ from fedaudit.captures.format.capture_facts import (
     slug,
 )
 from fedaudit.captures.format.capture_reader import read_manifest
-from fedaudit.captures.format.kept_measures import keep
+from fedaudit.captures.format.kept_measures import Before, broadcast_before, keep
 from fedaudit.captures.record.message_sample import drawn
 from fedaudit.captures.record.message_writer import ready, write_message, write_new
-from fedaudit.core.errors import ConfigError, FedauditError, UsageError
+from fedaudit.captures.record.rounded_update import round_update
+from fedaudit.core.errors import CaptureError, ConfigError, FedauditError, UsageError
 from fedaudit.core.version import VERSION as FEDAUDIT_VERSION
 from fedaudit.files.atomic import storage_errors
 
@@ -227,7 +228,8 @@ class Recording:
     ) -> None:
         """Record what a client sends in a round. The same message twice is kept once.
 
-        Where the facts say `sampled`, most messages are passed over; aggregates never are.
+        Where the facts say `sampled`, most messages are passed over; aggregates never are. Where
+        they say `precision`, what is kept of others than aggregates is rounded.
 
         It is measured, too: record the round's broadcast first, so that inspection
         need not read the tensors again.
@@ -248,8 +250,15 @@ class Recording:
             UsageError: Something is no tensor, or a value cannot be kept.
             StorageError: The disk is full or may not be written.
         """
-        if not (aggregate or drawn(self.folder, round, str(client))):
+        manifest = self._manifest()
+        if not (aggregate or drawn(manifest, round, str(client))):
             return
+        facts = manifest.facts
+        before = broadcast_before(self.folder, round, str(client), facts)
+        rounded = None if aggregate else _rounded(tensors, kind, before, facts)
+        if rounded and kind == "weights":
+            kind, sign = "delta", 1
+        contents, exponents = rounded or (ready(tensors), {})
         message = _message(
             what="update",
             round=round,
@@ -261,19 +270,38 @@ class Recording:
             weights=None if weights is None else tuple(weights),
             metrics=_plain(metrics or {}),
             protections=tuple(protections),
+            version=2 if exponents else 1,
+            exponents=exponents,
+            order=tuple(contents),
         )
         folder, name = self._round(message), f"update-{slug(str(client))}"
         following = (folder / f"{name}.{number}.safetensors" for number in count(2))
-        contents = ready(tensors)
-        message = replace(message, order=tuple(contents))
-        header = {KEY: header_of(message), **keep(self.folder, message, contents)}
+        header = {KEY: header_of(message), **keep(facts, message, contents, before)}
         write_message(chain([folder / f"{name}.safetensors"], following), header, contents)
+
+    def _manifest(self) -> Manifest:
+        try:
+            return read_manifest(self.folder)[0]
+        except UsageError:  # not begun by `recording`: nothing was stated
+            return Manifest(version=VERSION, fedaudit=FEDAUDIT_VERSION, created="")
 
     def _round(self, message: Message) -> Path:
         folder = round_folder(self.folder, message.round)
         with storage_errors(folder):
             folder.mkdir(mode=0o700, exist_ok=True)
         return folder
+
+
+def _rounded(
+    tensors: Tensors, kind: Kind, before: Before, facts: Facts
+) -> tuple[dict[str, "Tensor"], dict[str, int]] | None:
+    """As `round_update`, where that is asked for; None, too, where the broadcast is damaged."""
+    if facts.precision is None:
+        return None
+    try:
+        return round_update(tensors, kind, before[0], facts.buffers, facts.parameter_names or ())
+    except CaptureError:
+        return None
 
 
 def _make_private(folder: Path) -> None:

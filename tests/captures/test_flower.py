@@ -25,7 +25,7 @@ from fedaudit.attacks.adaptive.assumptions import how_adaptive  # noqa: E402
 from fedaudit.captures.format import capture_reader  # noqa: E402
 from fedaudit.captures.format.capture_reader import StoredCapture  # noqa: E402
 from fedaudit.captures.format.observations import observations  # noqa: E402
-from fedaudit.captures.format.readers.safetensors_file import Header  # noqa: E402
+from fedaudit.captures.format.readers.safetensors_file import Header, load  # noqa: E402
 from fedaudit.core.errors import UsageError  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -299,7 +299,7 @@ def test_the_tap_holds_one_update_at_a_time_and_none_afterwards(
     grid = fedaudit.tap(Given(replies), folder)
     tensors: list[int] = []  # bytes of torch's own copies, which tracemalloc does not see
     reads: list[int] = []  # of the broadcast, with which an update is compared
-    clone, load = torch.Tensor.clone, capture_reader.load
+    clone = torch.Tensor.clone
 
     def counted(tensor: torch.Tensor, **settings: Any) -> torch.Tensor:
         tensors.append(tensor.nbytes)

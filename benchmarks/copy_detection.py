@@ -32,7 +32,7 @@ from fedaudit.scoring.perceptual import load_lpips
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
 DIGIT, TILE = 28, 48
 """Pixels of a side."""
-SETS = (DIGIT, 32, 64)
+SETS = (DIGIT, 32, 64, 112)
 """Pixels at which images are compared, the digits first."""
 ROUNDS = 3
 LEAST_CONTRAST = 0.1

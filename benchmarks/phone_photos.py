@@ -7,7 +7,8 @@
 Scenes are put together from OpenPeople's pictures, so nobody is shown, before photos that
 scikit-image ships, with a sensor's grain: a person in focus, 8 to 30 % of the photo's short side
 wide, in its inner half; in some scenes others, nearer and out of focus, or farther away. `speed`
-makes 100 scenes and saves each ten times, with another comment: to the cache they are different.
+makes 100 scenes (`--scenes`) and saves each as often as 1,000 photos take, with another comment: to
+the cache they are different.
 """
 
 import argparse
@@ -35,7 +36,8 @@ BACKGROUNDS = ("coffee", "chelsea", "rocket")
 OTHERS = ("nobody", "nobody", "nearer", "farther", "both")
 TUNED, REPORTED = (1, 2, 3, 4, 5), (6, 7, 8, 9, 10)
 """People whose scenes chose the rule, and those of whom it is reported."""
-COPIES, SCENES = 10, 100
+PREPARED = 1000
+"""Photos of `speed`."""
 
 
 @dataclass(frozen=True)
@@ -159,19 +161,19 @@ def write_folder(folder: Path, photos: int, megapixels: float) -> int:
     return len(list(folder.rglob("*.jpg")))
 
 
-def speed(megapixels: float) -> None:
+def speed(megapixels: float, scenes: int) -> None:
     """CPU seconds and wall time in which 1,000 photos are aligned, and again from the cache."""
     draw = np.random.default_rng(2)
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary) / "faces"
-        for k in range(SCENES):
+        for k in range(scenes):
             person = PEOPLE[k % len(PEOPLE)]
             photo = scene(person, OTHERS[k // len(PEOPLE) % len(OTHERS)], megapixels, draw).photo
             inside = root / f"person-{person}"
             inside.mkdir(parents=True, exist_ok=True)
             photo.save(inside / f"{k}.jpg", quality=88)
             whole = (inside / f"{k}.jpg").read_bytes()
-            for copy in range(COPIES):  # an empty comment after the start of the image
+            for copy in range(PREPARED // scenes):  # an empty comment after the start of the image
                 comment = b"\xff\xfe\x00\x03" + bytes([copy])
                 (inside / f"{k}-{copy}.jpg").write_bytes(whole[:2] + comment + whole[2:])
             (inside / f"{k}.jpg").unlink()
@@ -245,6 +247,7 @@ def main() -> None:
     parser.add_argument(
         "--photos", type=int, default=8, help="A person; scenes of a kind, for subject."
     )
+    parser.add_argument("--scenes", type=int, default=100, help="Different ones, for speed.")
     parser.add_argument("--megapixels", type=float, default=12.2)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -252,7 +255,7 @@ def main() -> None:
         count = write_folder(options.folder, options.photos, options.megapixels)
         print(f"{count} photos of {len(PEOPLE)} people: {options.folder}")
     elif options.what == "speed":
-        speed(options.megapixels)
+        speed(options.megapixels, options.scenes)
     else:
         subject(options.photos)
 

@@ -60,6 +60,9 @@ WORDS: Mapping[str, str] = {
     "whom": "which",
     "who they are": "which they are",
     "who it was": "which image it was",
+    "who is in the data": "which images are in the data",
+    "who is in a client's data": "which images are in a client's data",
+    "nobody has signed": "nobody has signed",
     "who": "that",
     "test on identity": "test of copies",
     "randomization on identity": "randomization",
@@ -147,6 +150,8 @@ def text_of_images(text: str) -> str:
 
     >>> text_of_images("Somebody re-identified in 2 of 4 updates; nobody in the others")
     'Some image copied in 2 of 4 updates; no image in the others'
+    >>> text_of_images("Nobody has signed this run off")
+    'Nobody has signed this run off'
     """
     return _speaker(frozenset())(text)
 

@@ -157,9 +157,16 @@ def p_value(value: float | None) -> str:
 
 
 def second_opinion(label: str, other: SecondOpinion) -> str:
-    """What another judge says of a row ("dlib: 3 of 16; disagrees on 2 of 16 images")."""
+    """What another judge says of a row ("dlib: 3 of 16; disagrees on 2 of 16 images").
+
+    Where it matches the control's images, too, that is said: its false match rate was calibrated on
+    photos, and generated faces may pass it more often.
+    """
+    words = f"{label}: {other.reid.hits} of {other.reid.n}"
+    if other.prior and other.prior.hits:
+        words += f", of the prior-only control {other.prior.hits} of {other.prior.n}"
     differs = f"; disagrees on {other.disagreements} of {other.images} images"
-    return f"{label}: {other.reid.hits} of {other.reid.n}{differs if other.disagreements else ''}"
+    return words + (differs if other.disagreements else "")
 
 
 def code(name: str) -> str:

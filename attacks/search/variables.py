@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Literal, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedaudit.attacks.gathering.gather import Evidence
@@ -126,11 +127,14 @@ class Pixels:
             what layers' inputs span shows that they are wrong (`span_mending`).
         spread: Half the width of the noise around gray.
         clamp: Keep them in [0, 1] after each step.
+        coarse: What varies is a grid of so many times fewer points along each side, from which the
+            pixels are interpolated: noise finer than that cannot explain an update.
     """
 
     start: Literal["gray", "uniform", "normal", "previous", "mended"] = "gray"
     spread: float = 0.1
     clamp: bool = True
+    coarse: int = 1
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -145,8 +149,10 @@ class Pixels:
                 assert isinstance(spans, SpanMatching)
                 images = torch.stack([mend(spans, one, scene.generator) for one in images])
             channels = evidence.free_shape[0]
-            return [images[:, i, :channels].clone() for i in range(evidence.count)]
-        size = (scene.restarts, evidence.count, *evidence.shape)
+            return [self._grid_of(images[:, i, :channels]) for i in range(evidence.count)]
+        channels, height, width = evidence.shape
+        grid = -(-height // self.coarse), -(-width // self.coarse)
+        size = (scene.restarts, evidence.count, channels, *grid)
         if self.start == "normal":
             noise = 0.5 + 0.25 * torch.randn(size, generator=scene.generator)
         else:
@@ -157,8 +163,17 @@ class Pixels:
             noise = noise.mean(2, keepdim=True)
         return list(noise.to(like).unbind(1))
 
+    def _grid_of(self, images: Tensor) -> Tensor:
+        if self.coarse == 1:
+            return images.clone()
+        height, width = images.shape[2:]
+        grid = -(-height // self.coarse), -(-width // self.coarse)
+        return F.interpolate(images, grid, mode="area")
+
     def decode(self, scene: Scene, variable: Tensor) -> Tensor:
-        """The pixels themselves."""
+        """The pixels themselves, or what their grid draws."""
+        if self.coarse > 1:
+            variable = F.interpolate(variable, tuple(scene.evidence.shape[1:]), mode="bicubic")
         return variable.expand(-1, scene.evidence.shape[0], -1, -1)
 
     def project(self, _: Tensor, value: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ in its place, and the same study audits it: `cifar-10-batches-py` as CIFAR's arc
 
 import pickle
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
-"""Photos that scikit-image ships; crops of each are a class."""
+"""Photos that scikit-image ships; squares of each are a class."""
+SIDE, LEAST_CONTRAST = 48, 25
+"""Pixels of such a square, which shares none with another, and the least deviation of its values:
+squares of nothing but sky are one image many times."""
 FINDINGS = 3
 """Of the stand-in for a chest X-ray: opacities may lie at so many places."""
+VESSELS = 16
+"""Cells along a side of what is each lung's own: without it two normal ones are one image."""
 
 
 def main(folder: Path) -> None:
@@ -31,12 +37,13 @@ def main(folder: Path) -> None:
     sys.stdout.write(f"wrote {folder}\n")
 
 
-def cifar(folder: Path, draw: np.random.Generator, count: int = 300) -> None:
-    """CIFAR-10's pickled batches, of crops of photos."""
+def cifar(folder: Path, draw: np.random.Generator) -> None:
+    """CIFAR-10's pickled batches, of squares of photos."""
     folder.mkdir(parents=True, exist_ok=True)
-    labels = [k % len(PHOTOS) for k in range(count)]
-    rows = np.stack([_crop(PHOTOS[label], draw) for label in labels])
-    flat = rows.transpose(0, 3, 1, 2).reshape(count, -1)
+    squares = [(label, image) for label, name in enumerate(PHOTOS) for image in _squares(name)]
+    order = draw.permutation(len(squares))
+    flat = np.stack([squares[k][1].transpose(2, 0, 1).ravel() for k in order])
+    labels = [squares[k][0] for k in order]
     for number in range(5):
         part = slice(number, None, 5)
         batch = {b"data": flat[part], b"labels": labels[part]}
@@ -52,7 +59,7 @@ def medmnist(file: Path, draw: np.random.Generator, count: int = 200) -> None:
     np.savez(file, train_images=np.uint8(images * 255), train_labels=np.uint8(findings))
 
 
-def x_rays(folder: Path, draw: np.random.Generator, count: int = 80) -> None:
+def x_rays(folder: Path, draw: np.random.Generator, count: int = 240) -> None:
     """A folder for each class, of 16-bit gray PNG files in portrait format."""
     for label in ("normal", "pneumonia"):
         (folder / label).mkdir(parents=True, exist_ok=True)
@@ -62,19 +69,21 @@ def x_rays(folder: Path, draw: np.random.Generator, count: int = 80) -> None:
             Image.fromarray(deep).save(folder / label / f"{number:03d}.png")
 
 
-def _crop(name: str, draw: np.random.Generator) -> NDArray[np.uint8]:
-    """A square of a photo, of any size and place, at 32 pixels."""
-    photo = Image.fromarray(getattr(skimage.data, name)())
-    side = int(draw.integers(96, min(photo.size) // 2))
-    left, top = (int(draw.integers(0, most - side)) for most in photo.size)
-    square = photo.crop((left, top, left + side, top + side))
-    return np.asarray(square.resize((32, 32), Image.Resampling.BICUBIC))
+def _squares(name: str) -> Iterator[NDArray[np.uint8]]:
+    """Squares of a photo, side by side, at 32 pixels."""
+    photo = getattr(skimage.data, name)()
+    for top in range(0, photo.shape[0] - SIDE + 1, SIDE):
+        for left in range(0, photo.shape[1] - SIDE + 1, SIDE):
+            square = Image.fromarray(photo[top : top + SIDE, left : left + SIDE])
+            small = np.asarray(square.resize((32, 32), Image.Resampling.BICUBIC))
+            if small.std() >= LEAST_CONTRAST:
+                yield small
 
 
 def _chest(
     findings: NDArray[np.bool_], size: int, draw: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Something like a chest X-ray in [0, 1]: ribs over dark lungs, with bright opacities."""
+    """Something like a chest X-ray in [0, 1]: ribs and vessels over dark lungs, opacities."""
     y, x = np.mgrid[0:size, 0:size] / size
     tilt, wide, high = draw.normal(0, 0.03), draw.uniform(0.14, 0.2), draw.uniform(0.26, 0.34)
     image = 0.75 - 0.25 * np.abs(x - 0.5)
@@ -82,6 +91,8 @@ def _chest(
         middle = 0.5 + side * draw.uniform(0.2, 0.24) + tilt * (y - 0.5)
         image -= 0.5 * _spot(x - middle, y - 0.48, wide, high)
     image += 0.08 * np.sin(2 * np.pi * (draw.uniform(7, 10) * y + draw.uniform(0, 1) + x * (1 - x)))
+    vessels = Image.fromarray(draw.normal(0, 0.06, (VESSELS, VESSELS)).astype(np.float32))
+    image += np.asarray(vessels.resize((size, size), Image.Resampling.BICUBIC))
     for place in np.flatnonzero(findings):
         left, top = 0.3 + 0.4 * (place % 2), 0.35 + 0.15 * place
         spot = _spot(x - left + draw.normal(0, 0.04), y - top + draw.normal(0, 0.04), 0.07, 0.06)

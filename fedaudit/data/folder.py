@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,21 +40,23 @@ def folder(*, path: str, size: int = 64, align: bool = False) -> FaceSet:
         align: Look for the face in each photo, of any size and shape, and bring eyes, nose and
             mouth to fixed places. Of several faces the most prominent is taken
             (`fedaudit.data.subject`). A photo that shows none, or only tiny ones, or cannot be
-            read, is left out; the set lists them. Without it
-            nothing looks for the face: crop tightly before, with some hair and chin left.
+            read, or is its person's only one with a face, is left out; the set lists them. Without
+            it nothing looks for the face: crop tightly before, with some hair and chin left.
 
     Raises:
-        DataError: There is nothing of that kind at `path`, a person has fewer than two photos
-            (that show a face, if they are aligned), or photos that are not aligned cannot be read
-            or are not face-sized; all that is wrong with photos is told at once.
+        DataError: There is nothing of that kind at `path`, a person has fewer than two photos (or
+            none, or nobody has two that show a face, if they are aligned), or photos that are not
+            aligned cannot be read or are not face-sized; all that is wrong is told at once.
         AssetError: They are to be aligned, and the face detector is not at hand.
     """
     root = Path(path).expanduser()
-    people = _people(root)
+    people = _people(root, 1 if align else 2)
     files = {f"{p}/{file.name}": file for p, several in people.items() for file in several}
     if align:
         images, alignment = aligned_photos(files, size, str(root), open_photo)
-        _check_two_each(files, alignment)
+        kept = _two_each(alignment)
+        images = images[[source in kept.sources for source in alignment.sources]]
+        alignment = kept
     else:
         images, alignment = to_tensor(list(read_every(files, read_photo).values()), size), None
     sources = alignment.sources if alignment else tuple(files)
@@ -77,16 +80,17 @@ def align_folder(path: str, size: int, watch: Watch) -> Alignment:
         watch: Called with how many photos are done, and of how many, while faces are looked for.
 
     Raises:
-        DataError: There is no folder a person at `path`.
+        DataError: There is no folder a person at `path`, or of nobody two photos show a face.
         AssetError: The face detector is not at hand.
     """
     root = Path(path).expanduser()
-    files = {f"{p}/{file.name}": file for p, several in _people(root).items() for file in several}
-    return aligned_photos(files, size, str(root), open_photo, watch)[1]
+    people = _people(root, 1)
+    files = {f"{p}/{file.name}": file for p, several in people.items() for file in several}
+    return _two_each(aligned_photos(files, size, str(root), open_photo, watch)[1])
 
 
-def _people(root: Path) -> Mapping[str, list[Path]]:
-    """Photo files by person, both sorted."""
+def _people(root: Path, least: int) -> Mapping[str, list[Path]]:
+    """Photo files by person, both sorted; of each person so many at least."""
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"
         raise DataError(f"the face folder {root} {what}. Correct `path`. {_EXAMPLE}")
@@ -102,7 +106,7 @@ def _people(root: Path) -> Mapping[str, list[Path]]:
             )
         inside = sorted(person.iterdir())
         people[person.name] = [p for p in inside if p.suffix.lower() in SUFFIXES | FOREIGN]
-    if short := [name for name, files in people.items() if len(files) < 2]:
+    if short := [name for name, files in people.items() if len(files) < least]:
         raise DataError(
             f"re-identification needs at least two photos of each person: one that a client trains "
             f"on, another for the gallery. Fewer than two: {first_few(short, 5)}. Add photos, or "
@@ -180,13 +184,22 @@ def read_every(files: Mapping[str, Path], read: Callable[[Path], T]) -> dict[str
     return values
 
 
-def _check_two_each(files: Mapping[str, Path], alignment: Alignment) -> None:
-    """Refuse people of whom fewer than two photos show a face."""
-    left = Counter(source.split("/")[0] for source in alignment.sources)
-    everybody = sorted({source.split("/")[0] for source in files})
-    if short := [person for person in everybody if left[person] < 2]:
-        why = [f"{source} {reason}" for source, reason in alignment.left_out]
+def _two_each(alignment: Alignment) -> Alignment:
+    """Without people of whom a single photo shows a face."""
+    faces = Counter(source.split("/")[0] for source in alignment.sources)
+    alone = [source for source in alignment.sources if faces[source.split("/")[0]] < 2]
+    reasons = [(source, "is its person's only photo that shows a face") for source in alone]
+    left_out = (*alignment.left_out, *reasons)
+    if len(faces) == len(alone):
+        why = [f"{source} {reason}" for source, reason in left_out]
         raise DataError(
-            f"of {first_few(short, 5)} fewer than two photos show a face: {first_few(why, 5)}. Add "
-            "photos, or move those folders out."
+            "of nobody two photos show a face, one to train on and one for the gallery: "
+            f"{first_few(why, 5)}. Add photos."
         )
+    return replace(
+        alignment,
+        sources=tuple(source for source in alignment.sources if source not in alone),
+        left_out=left_out,
+        several=tuple(source for source in alignment.several if source not in alone),
+        turned=tuple(source for source in alignment.turned if source not in alone),
+    )

@@ -149,12 +149,19 @@ def calibrate(
     owner = torch.tensor([k for k, p in enumerate(people) if p in probes for _ in probes[p]])
     mine = torch.arange(len(people))[None] == owner[:, None]
     rivals = _rivals(people)[owner] & ~mine
-    genuine, impostor = scores[mine], scores[rivals].sort(descending=True).values
+    genuine, pairs = scores[mine], int(rivals.sum())
     others = scores.masked_fill(~rivals, -2.0).max(1).values
-    rate = next((r for r in (fmr, 1e-2) if len(impostor) * r >= PAIRS_PER_FALSE_MATCH), None)
-    kinds = _kinds(people, probes)
-    rankings = [scores[rivals & kind[:, None]].sort(descending=True).values for kind in kinds]
-    threshold = None if rate is None else max(float(one[int(rate * len(one))]) for one in rankings)
+    rate = next((r for r in (fmr, 1e-2) if pairs * r >= PAIRS_PER_FALSE_MATCH), None)
+    threshold = None
+    if rate is not None:
+        kinds, classes = _groups(people, probes)
+        groups = [scores[rivals & group[:, None]] for group in (*kinds, *classes)]
+        enough = [
+            one.sort(descending=True).values
+            for k, one in enumerate(groups)
+            if k < len(kinds) or len(one) * rate >= PAIRS_PER_FALSE_MATCH
+        ]
+        threshold = max(float(one[int(rate * len(one))]) for one in enough)
     return Gallery(
         people=people,
         templates=templates,
@@ -162,7 +169,7 @@ def calibrate(
         photos=photos,
         threshold=threshold,
         fmr=fmr if rate is None else rate,
-        impostor_pairs=len(impostor),
+        impostor_pairs=pairs,
         ceiling_hits=0 if threshold is None else int((genuine > threshold).sum()),
         ceiling_first=int((genuine >= others).sum()),
         ceiling_n=len(genuine),
@@ -176,17 +183,23 @@ def calibrate(
     )
 
 
-def _kinds(people: Sequence[str], probes: Mapping[str, Tensor]) -> list[Tensor]:
-    """Masks `[n]` of probes, for each of which the FMR is to hold.
+def _groups(
+    people: Sequence[str], probes: Mapping[str, Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Masks `[n]` of probes: kinds, for each of which the FMR is to hold, and the same by class.
 
     Photos of people are all of one kind. Of pictures that are no faces the first probe is the
-    picture itself, and others are it in noise: the threshold must hold for either.
+    picture itself, and others are it in noise: the threshold must hold for either, and within each
+    class that has pairs enough, as images of one class may be more alike than those of others.
     """
-    counts = [len(probes[p]) for p in people if p in probes]
+    names = [p for p in people for _ in probes.get(p, ())]
     if not class_of(people[0]):
-        return [torch.ones(sum(counts), dtype=torch.bool)]
-    place = torch.cat([torch.arange(n) for n in counts])
-    return [place == k for k in range(max(counts))]
+        return [torch.ones(len(names), dtype=torch.bool)], []
+    place = torch.cat([torch.arange(len(probes[p])) for p in people if p in probes])
+    kinds = [place == k for k in range(int(place.max()) + 1)]
+    classes = [class_of(name) for name in names]
+    each = [torch.tensor([one == name for one in classes]) for name in dict.fromkeys(classes)]
+    return kinds, [kind & one for kind in kinds for one in each]
 
 
 def _rivals(people: Sequence[str]) -> Tensor:

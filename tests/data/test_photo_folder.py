@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -150,7 +151,12 @@ def test_phone_photos_are_aligned_and_what_shows_no_face_is_counted(
     assert {who for who, _ in hidden.left_out} == {pseudonym("bert", b"key")}
     (root / "bert" / "1.jpg").unlink()
     (root / "bert" / "2.jpg").unlink()
-    with pytest.raises(DataError, match=r"of bert fewer than two .*: bert/4\.png shows no"):
+    rest = folder(path=str(root), size=32, align=True)
+    assert rest.sources == shown[:3]
+    assert rest.images.equal(faces.images[:3])
+    assert rest.left_out[-1] == ("bert/6.png", "is its person's only photo that shows a face")
+    shutil.rmtree(root / "anna")
+    with pytest.raises(DataError, match=r"of nobody two photos .*: bert/4\.png shows no"):
         folder(path=str(root), align=True)
 
 

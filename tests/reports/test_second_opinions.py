@@ -28,7 +28,10 @@ def test_the_second_judge_stands_beside_and_disagreement_is_counted() -> None:
     assert opinion.prior is not None
     assert opinion.prior.hits == 1
     assert (opinion.disagreements, opinion.images) == (3, 8)
-    assert second_opinion("dlib", opinion) == "dlib: 3 of 8; disagrees on 3 of 8 images"
+    words = "dlib: 3 of 8, of the prior-only control 1 of 8; disagrees on 3 of 8 images"
+    assert second_opinion("dlib", opinion) == words
+    clean = second_opinions(judged(audit, 3), judged(prior, 0))["dlib"]
+    assert second_opinion("dlib", clean) == "dlib: 3 of 8; disagrees on 3 of 8 images"
 
 
 def test_a_judge_without_a_threshold_has_no_say() -> None:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedaudit.core.scenario import Federation
-from fedaudit.data.face_set import FaceSet
+from fedaudit.data.face_set import CLASS_MARK, FaceSet
 from fedaudit.data.splits import split
 from fedaudit.scoring.identity import Gallery, average_with_mirror, calibrate, embed_split
 from fedaudit.stats.intervals import clopper_pearson
@@ -166,6 +166,22 @@ def test_noise_has_a_low_ceiling() -> None:
     assert gallery.ceiling_n == 180
     assert gallery.ceiling_hits <= 8
     assert gallery.ceiling_first <= 12
+
+
+def test_the_rate_holds_in_a_class_whose_images_are_alike() -> None:
+    draw, count = torch.Generator().manual_seed(3), 60
+    photos = {
+        f"{label}{CLASS_MARK}{k}": F.normalize(common + torch.randn(1, 16, generator=draw), dim=1)
+        for label, common in (("a", 0.0), ("b", torch.tensor([1.0] + [-1.0] + [0.0] * 14)))
+        for k in range(count)
+    }
+    gallery = calibrate(photos, photos, fmr=1e-3, photos=2 * count)
+    probes = torch.cat(list(photos.values()))
+    scores = torch.stack([gallery.compare(probes, name)[0] for name in photos])
+    assert gallery.threshold is not None
+    for rows in (slice(count), slice(count, 2 * count)):
+        impostors = scores[rows, rows][~torch.eye(count, dtype=torch.bool)]
+        assert float((impostors > gallery.threshold).double().mean()) <= 1e-3
 
 
 def test_people_without_probes_are_still_in_the_gallery() -> None:

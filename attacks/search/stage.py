@@ -189,12 +189,14 @@ SPAN_MEMORY = 0.99
 """Of Adam, whose slopes grow smaller by orders within a hundred steps."""
 # By a photo of p01 of OpenPeople through a fresh ResNet-18 (benchmarks/deployed_networks.py with
 # --training reports on p09). At 64 px SSIM 0.71 with 1 (falling as a square, then L-BFGS), 0.91
-# with 5, 0.89 with 8, 0.63 with 20; at 112 px 0.07, and 0.36 with 10, 0.45 with 30, 0.32 with 60,
-# and 0.51 with 30 and twice the steps. A batch of four ends at a distance of 0.09 with 1, 0.20 with
-# 8: it is left as it is.
+# with 5, 0.89 with 8, 0.63 with 20. At 112 px 0.33 (cosine to the person by SFace 0.07) with 32 and
+# 100 steps, 0.51 with twice the steps, mended; 0.60 (0.38) on half the grid (weight 8), then on the
+# whole (16), 100 steps each; 0.79 (0.70) with 4, then 8, and 200 steps each. A batch of four ends
+# at a distance of 0.09 with 1, 0.20 with 8: it is left as it is.
 COUPLED_VARIATION, COUPLED_AT, COUPLED_STEPS = 6.0, 3 * 64 * 64, 2
 """Factor of that weight, at so many unknown numbers of an image, and of the steps, for one photo
-behind batch norm in training mode."""
+behind batch norm in training mode. Images of more numbers are searched on grids of fewer first; the
+weight is that of the coarsest, twice as large on each finer one, where steps are half as long."""
 TRACE_OF_VARIATION = 1e-3
 """Weight of the total variation while polishing, where the distance is below 1e-3."""
 
@@ -257,28 +259,49 @@ def suited(
         coupled_pixels: Unknown numbers of an image that batch norm normalizes by itself: in
             training mode, alone in its batch; 0 elsewhere. A trace of noise there moves the inputs
             of layers ten times as far, and noise explains an update before the image does: the
-            weight is larger, the more so for large images, falls in a straight line, and steps go
-            to the search, not to L-BFGS.
+            weight is larger and falls in a straight line, large images are searched on a coarse
+            grid first, which holds no such noise, and steps go to the search, not to L-BFGS.
     """
-    asked = [stage for stage in stages if stage.fading is None]
-    fading = 0.0 if open_detail else SPAN_FADING
-    larger, longer = 1.0, 1
     if coupled_pixels:
-        larger = max(1.0, COUPLED_VARIATION * (coupled_pixels / COUPLED_AT) ** 1.5)
-        longer, fading = COUPLED_STEPS, min(fading, 1.0)
-    plain = asked and (open_detail or coupled_pixels)
+        return _coupled(stages, coupled_pixels, 0.0 if open_detail else 1.0)
+    plain = open_detail and any(stage.fading is None for stage in stages)
     return tuple(
-        replace(
-            stage,
-            fading=fading,
-            steps=longer * stage.steps,
-            total_variation=larger * (stage.total_variation or 0.0),
-        )
+        replace(stage, fading=0.0 if open_detail else SPAN_FADING)
         if stage.fading is None
         else stage
         for stage in stages
         if not (plain and stage.match == "spans" and stage.optimizer == "lbfgs")
     )
+
+
+def _coupled(stages: Sequence[Stage], unknowns: int, fading: float) -> tuple[Stage, ...]:
+    """Smoother and longer searches, the first of them on coarse grids before the image's own."""
+    asked = [stage for stage in stages if stage.fading is None]
+    halvings = 0
+    while unknowns / 4**halvings > COUPLED_AT:
+        halvings += 1
+    weight = max(1.0, COUPLED_VARIATION * (unknowns / 4**halvings / COUPLED_AT) ** 1.5)
+    choice: list[Stage] = []
+    for stage in stages:
+        if stage.fading is not None:
+            if not (asked and stage.match == "spans" and stage.optimizer == "lbfgs"):
+                choice.append(stage)
+            continue
+        assert isinstance(stage.varies, Pixels)
+        for finer in range(halvings + 1) if stage is asked[0] else (halvings,):
+            start = stage.varies.start if stage is not asked[0] or not finer else "previous"
+            choice.append(
+                replace(
+                    stage,
+                    varies=replace(stage.varies, start=start, coarse=2 ** (halvings - finer)),
+                    steps=COUPLED_STEPS * stage.steps,
+                    lr=stage.lr / 2**finer,
+                    fading=fading,
+                    total_variation=weight * 2**finer * (stage.total_variation or 0.0),
+                    by_color=stage.by_color or finer > 0,
+                )
+            )
+    return tuple(choice)
 
 
 def opening(stages: Sequence[Stage]) -> tuple[Stage, ...]:

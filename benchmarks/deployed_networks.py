@@ -7,8 +7,9 @@
 
 Color photos of p09 and p10 of OpenPeople, on whom nothing was tuned; batch norm in evaluation mode,
 or as clients run it by default (`--training`); networks from `fedaudit list networks`, fresh, or
-pre-trained on generated faces (`federation.pretraining`, kept in the cache). "First" is by SFace,
-of ten people, and beside it the same of the originals.
+pre-trained on generated faces (`federation.pretraining`, kept in the cache). A head that starts at
+zero, as torchvision's transformers have it, sends nothing back, and is drawn as it is after a first
+step. "First" is by SFace, of ten people, and beside it the same of the originals.
 """
 
 import argparse
@@ -18,12 +19,14 @@ from statistics import mean
 
 import torch
 from subspace import ATTACKED, Judge, batches
+from torch import nn
 
 import fedaudit
 from fedaudit.core.observation import ModelSpec
 from fedaudit.data.openpeople import openpeople
 from fedaudit.federation.pretraining import pretrain
 from fedaudit.models.batch_norm import running_statistics
+from fedaudit.models.class_head import find_class_head
 from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build, load, parameters_of
 from fedaudit.scoring.image_metrics import PSNR, SSIM
@@ -51,21 +54,33 @@ LINES = (
     Line("torchvision:resnet18", 112, 1, {"fading": 2.0}),
     Line("torchvision:resnet50", 224, 1, {}),
     Line("torchvision:vit_b_16", 224, 1, {}),
+    Line("timm:vit_base_patch16_224", 224, 1, {}),
 )
+
+
+def wake_head(model: nn.Module, shape: tuple[int, int, int]) -> None:
+    """Draw a head of zeros."""
+    head = find_class_head(model, shape)
+    if head is not None and not model.get_parameter(head.name).any():
+        nn.init.normal_(model.get_parameter(head.name), std=0.02)
 
 
 def measure(line: Line, judge: Judge, options: argparse.Namespace) -> None:
     """Attack one line's updates, and print its row."""
     faces, ssim, psnr, seconds, firsts, ceiling = judge.faces, [], [], [], 0, 0
     spec = ModelSpec(line.network, {"classes": 10, "image_size": line.size})
+    settings = {**line.settings, **options.settings}
     for seed in options.seeds:
         model = build(spec, seed=seed)
         if options.trained:
             state = {**parameters_of(model), **running_statistics(model)}
             trained = pretrain(spec, state, public="synthetic", steps=options.trained, seed=seed)
             load(model, trained)
+        wake_head(model, (3, line.size, line.size))
         model.train(options.training)
-        for number, rows in enumerate(batches(faces, line.batch, options.targets, seed)):
+        for number, rows in enumerate(
+            batches(faces, line.batch, options.targets, seed, options.people)
+        ):
             images, labels = faces.images[rows], torch.arange(line.batch)
             named = {name: p for name, p in model.named_parameters() if p.requires_grad}
             loss = criterion_of(model)(model(images), labels)
@@ -76,7 +91,7 @@ def measure(line: Line, judge: Judge, options: argparse.Namespace) -> None:
                 "subspace_matching",
                 images=line.batch,
                 image_shape=(3, line.size, line.size),
-                settings=line.settings,
+                settings=settings,
                 seed=number,
             )
             unknown = torch.full((line.batch,), -1)
@@ -88,7 +103,7 @@ def measure(line: Line, judge: Judge, options: argparse.Namespace) -> None:
             ceiling += sum(judge.first(images, rows))
     state = f"{options.trained} steps" if options.trained else "fresh"
     state += ", training mode" if options.training else ""
-    chosen = ", ".join(f"{k} = {v:g}" for k, v in line.settings.items()) or "as it is"
+    chosen = ", ".join(f"{k} = {v:g}" for k, v in settings.items()) or "as it is"
     print(
         f"| {line.network}, {line.size} px, {state} | {line.batch} | {chosen} | {len(seconds)} | "
         f"{mean(ssim):.2f} ({min(ssim):.2f}) | {mean(psnr):.1f} | {firsts} of {ceiling} | "
@@ -107,9 +122,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--trained", type=int, default=0, help="steps of pre-training")
     parser.add_argument("--training", action="store_true", help="batch norm in training mode")
+    parser.add_argument("--people", nargs=2, default=ATTACKED, help="who is attacked")
+    parser.add_argument("--steps", type=int, help="of Adam; the attack's own if not given")
     options = parser.parse_args()
+    options.settings = {"steps": options.steps} if options.steps else {}
     torch.set_num_threads(1)
-    print(f"photos of {' and '.join(ATTACKED)}")
+    print(f"photos of {' and '.join(options.people)}")
     print("| network | batch | settings | batches | SSIM (least) | PSNR | first of ten | CPU s |")
     print("|---|---|---|---|---|---|---|---|")
     judges: dict[int, Judge] = {}

@@ -1,14 +1,15 @@
 """Does the face generator help a search by spans? Pixels alone against latents and inner maps.
 
-    python benchmarks/prior.py                                  # about 6 CPU minutes
+    python benchmarks/prior.py                                  # about 5 CPU minutes
     python benchmarks/prior.py --batch 4 --train --targets 1    # batch norm in training mode
     python benchmarks/prior.py --data orl --only "spans: pixels" "spans: inner maps, then pixels"
     python benchmarks/prior.py --size 112 --targets 1
 
 torchvision's ResNet-18, trained on everybody but the two people who are attacked (p09 and p10 of
 OpenPeople, the last two of ORL), whom no setting was chosen on; that was p01 and p02. Every line
-makes 150 steps an image and then, where pixels are free at the end, 8 of L-BFGS; `gradient` is
-`gan_inversion` without spans, with its own steps.
+makes as many steps as `subspace_matching` does before it mends, and then, where pixels are free at
+the end, mends and polishes as that does; `gradient` is `gan_inversion` without spans, with its own
+steps. "First of ten" is by SFace.
 """
 
 import argparse
@@ -36,8 +37,8 @@ from fedaudit.scoring.pairing import pair
 def lines() -> dict[str, MatchingAttack]:
     """Attacks by name."""
     pixels = subspace_matching()
-    free, polish = pixels.stages
-    freed = replace(free, varies=Pixels(start="previous"))
+    search, *end = pixels.stages  # mends, then L-BFGS
+    freed, every = replace(search, varies=Pixels(start="previous")), search.steps
 
     def latent(steps: int) -> Stage:
         varies = Latent(candidates=64)
@@ -52,11 +53,18 @@ def lines() -> dict[str, MatchingAttack]:
     return {
         "gradient: latent, inner maps, pixels": gan_inversion(spans_first=False),
         "spans: pixels": pixels,
-        "spans: latent": generated(latent(150)),
-        "spans: latent, then pixels": generated(latent(40), replace(freed, steps=110), polish),
-        "spans: inner maps": generated(latent(30), inner(2, 40), inner(3, 80)),
+        "spans: latent": generated(latent(every)),
+        "spans: latent, then pixels": generated(
+            latent(every // 4), replace(freed, steps=every - every // 4), *end
+        ),
+        "spans: inner maps": generated(
+            latent(every // 5), inner(2, every // 4), inner(3, every - every // 5 - every // 4)
+        ),
         "spans: inner maps, then pixels": generated(
-            latent(20), inner(3, 40), replace(freed, steps=90), polish
+            latent(every // 8),
+            inner(3, every // 4),
+            replace(freed, steps=every - 3 * every // 8),
+            *end,
         ),
     }
 

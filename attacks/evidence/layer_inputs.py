@@ -28,22 +28,24 @@ RIDGE = 1e-9
 
 
 def rows_of(layer: nn.Module, inputs: Tensor) -> Tensor:
-    """The rows u_p that a layer applies its matrix to, `[groups, positions, width]`."""
+    """The rows u_p that a layer applies its matrix to, `[groups, positions, width]`.
+
+    By `unfold` also where a patch is one place: it sends slopes back in the order of memory in
+    which torch's batch norm takes those of a single image. (Of another order, as views give it, it
+    makes wrong slopes, as of torch 2.13.)
+    """
     if isinstance(layer, nn.Conv2d):
         n, size, g = len(inputs), layer.kernel_size, layer.groups
         pad = layer._reversed_padding_repeated_twice
         if any(pad):
             mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
             inputs = F.pad(inputs, pad, mode=mode)
-        if size == (1, 1):
-            patches = inputs[:, :, :: layer.stride[0], :: layer.stride[1]].flatten(2)
-        else:
-            patches = F.unfold(inputs, size, layer.dilation, 0, layer.stride)
+        patches = F.unfold(inputs, size, layer.dilation, 0, layer.stride)
         split = patches.view(n, g, -1, patches.shape[2])
         return split.permute(1, 0, 3, 2).reshape(g, n * patches.shape[2], -1)
     if isinstance(layer, nn.ConvTranspose2d):
         g = layer.groups
-        split = inputs.flatten(2).view(len(inputs), g, inputs.shape[1] // g, -1)
+        split = F.unfold(inputs, 1).view(len(inputs), g, inputs.shape[1] // g, -1)
         return split.permute(1, 0, 3, 2).flatten(1, 2)
     return inputs.reshape(1, -1, inputs.shape[-1])
 

@@ -52,6 +52,7 @@ LINES = (
     Line("torchvision:resnet18", 64, 1, {}),
     Line("torchvision:resnet18", 112, 1, {}),
     Line("torchvision:resnet18", 112, 1, {"fading": 2.0}),
+    Line("torchvision:mobilenet_v2", 64, 1, {}),
     Line("torchvision:resnet50", 224, 1, {}),
     Line("torchvision:vit_b_16", 224, 1, {}),
     Line("timm:vit_base_patch16_224", 224, 1, {}),

@@ -10,7 +10,7 @@ import torchvision
 from torch import Tensor, nn
 
 import fedaudit
-from fedaudit.attacks.evidence.layer_inputs import InputReader
+from fedaudit.attacks.evidence.layer_inputs import InputReader, rows_of
 from fedaudit.attacks.evidence.layer_spans import LayerSpan, find_spans, span_distance
 from fedaudit.attacks.evidence.position_embedding import photo_by_position
 from fedaudit.attacks.search.image_priors import FaceColors
@@ -109,6 +109,27 @@ def test_the_slope_of_the_distance_is_exact() -> None:
     span = LayerSpan("w", 5, basis, weights, whole=False, full=False, floor=0.0)
     rows = torch.randn(2, 5, 9, generator=generator).double().requires_grad_()
     assert torch.autograd.gradcheck(span.distance, (rows,), atol=1e-6)
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(6, 4, 1), nn.ConvTranspose2d(6, 4, 2, 2)])
+def test_slopes_through_batch_norm_are_exact(layer: nn.Module) -> None:
+    """Of one image: torch's batch norm makes others of a slope in another order of memory."""
+    before = (nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Hardtanh(0, 6, inplace=True))
+    model = nn.Sequential(*before, layer, nn.Flatten(), nn.LazyLinear(2)).double().eval()
+    model(drawn(1).double())
+    reader = InputReader(model, (3, 32, 32), 1)
+    rows = reader.inputs(["3.weight"], drawn(1).double())["3.weight"]
+    weights = torch.randn(rows_of(*rows[0]).shape, generator=torch.Generator().manual_seed(0))
+
+    def sum_of(images: Tensor) -> Tensor:
+        return (reader.rows(["3.weight"], images)["3.weight"] * weights).sum()
+
+    images = drawn(1).double().requires_grad_()
+    (slope,) = torch.autograd.grad(sum_of(images), images)
+    step = 1e-6 * slope / slope.norm()
+    with torch.no_grad():
+        rise = (sum_of(images + step) - sum_of(images - step)) / 2e-6
+    assert float(rise) == pytest.approx(float(slope.norm()), rel=1e-4)
 
 
 def test_a_frozen_or_unused_layer_is_left_out() -> None:

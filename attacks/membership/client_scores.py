@@ -107,6 +107,8 @@ ATTACKS: Mapping[str, Callable[[Measurements], Tensor]] = {
     "gradient alignment": lambda m: average(m.alignment),
 }
 """Attacks by name; each takes measurements to `[clients, photos]`."""
+SHADOWED = ("LiRA, shadow clients", "RMIA, shadow clients")
+"""Attacks that take shadow clients."""
 
 
 def score(measured: Measurements) -> dict[str, Tensor]:
@@ -121,6 +123,7 @@ def score(measured: Measurements) -> dict[str, Tensor]:
         if enough or not name.startswith("FedMIA")
     }
     if measured.shadows is not None and measured.strangers is not None:
-        scores["LiRA, shadow clients"] = lira(measured.loss, measured.shadows)
-        scores["RMIA, shadow clients"] = rmia(measured.loss, measured.shadows, measured.strangers)
+        by_lira = lira(measured.loss, measured.shadows)
+        by_rmia = rmia(measured.loss, measured.shadows, measured.strangers)
+        scores |= dict(zip(SHADOWED, (by_lira, by_rmia), strict=True))
     return scores

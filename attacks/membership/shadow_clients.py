@@ -78,14 +78,17 @@ def train_shadow_clients(
         generator: Of the shadow clients.
 
     Raises:
-        AttackError: A client sent no update of the whole model.
+        AttackError: A client sent no update of the whole model, or nobody knows how many classes.
     """
     first = seen[0]
     step_of(first, parameters_of(build(first.model, first.before)))
     sent = next(one for one in first.shared if isinstance(one, Update))
-    classes = first.model.arguments.get("classes")
+    classes = first.num_classes or first.model.arguments.get("classes")
     if not isinstance(classes, int):
-        raise AttackError("shadow clients train a network with a head, and this one has no classes")
+        raise AttackError(
+            "shadow clients train a network with a head, and of this one the number of classes is "
+            "not known: of a recording, state classes when you record, or add it with facts."
+        )
     names, who = list(auxiliary.properties), tuple(dict.fromkeys(auxiliary.people))
     shadows, people, shares = [], [], []
     for number in range(SHADOWS):

@@ -13,7 +13,10 @@ from fedaudit.core.printable import printable
 
 ALPHA = 0.05
 """Share of those who are told that may be in nobody's data, as expected."""
-ATTACKS = ("FedMIA", "FedMIA, loss", "FedMIA, alignment", "loss", "gradient alignment")
+ATTACKS = (
+    *("FedMIA", "FedMIA, loss", "FedMIA, alignment", "loss", "gradient alignment"),
+    *("LiRA, shadow clients", "RMIA, shadow clients"),
+)
 
 
 @click.command(
@@ -35,7 +38,8 @@ ATTACKS = ("FedMIA", "FedMIA, loss", "FedMIA, alignment", "loss", "gradient alig
     "--outsiders",
     type=click.Path(path_type=Path),
     required=True,
-    help="The same of at least 19 people who are certainly not, as alike as can be had.",
+    help="The same of at least 19 people who are certainly not, as alike as can be had; 38 for "
+    "LiRA and RMIA, half of whom train shadow clients.",
 )
 @click.option("--attack", type=click.Choice(ATTACKS), default=ATTACKS[0], show_default=True)
 @click.option("--model", help="The network, where the capture does not name one of ours.")

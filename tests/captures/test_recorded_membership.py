@@ -1,6 +1,7 @@
 """Who is in the data of a recorded run, by one command."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from torchvision.transforms.functional import to_pil_image
 
 import fedaudit
+from fedaudit.attacks.membership.client_scores import SHADOWED
 from fedaudit.cli import cli
 from fedaudit.cli.ending import end
 from fedaudit.core.client import ClientReturn
@@ -83,3 +85,52 @@ def test_who_is_in_nobodys_data_is_not_told(folder: Path, capsys: Any) -> None:
 def test_too_few_outsiders_are_refused(folder: Path, capsys: Any) -> None:
     assert members(folder, "members", "others") == 2
     assert "fewer than 19 no p-value can fall to 5 %" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("attack", "fewest"), zip(SHADOWED, (9, 0), strict=True))
+def test_shadow_clients_tell_members_of_a_recorded_run(
+    folder: Path, simulation: Simulation, tmp_path: Path, attack: str, fewest: int, capsys: Any
+) -> None:
+    trained = simulation.federation.training
+    facts: dict[str, Any] = {"lr": trained.lr, "momentum": trained.momentum}
+    facts |= {"local_steps": trained.steps, "batch_size": trained.batch_size}
+    copy = tmp_path / "capture"
+    shutil.copytree(folder / "capture", copy)
+    fedaudit.recording(copy, **facts)
+
+    def judge(candidates: str) -> list[dict[str, Any]]:
+        asked = ["--candidates", str(folder / candidates), "--outsiders", str(folder / "outside")]
+        end(cli, ["members", str(copy), *asked, "--attack", attack, "--json"])
+        found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+        return found
+
+    asked = judge("members")
+    # Of people in nobody's data the mean of twelve lies above a half, give or take 0.09.
+    assert sum(one["p_value"] for one in asked) / 12 < 0.25
+    told = [one for one in asked if one["q_value"] <= 0.05]
+    assert len(told) >= fewest
+    split = simulation.split
+    right = [one for one in told if one["person"] in split.clients[int(one["client"][-1])]]
+    assert len(right) >= len(told) - 1
+    others = judge("others")
+    assert all(one["q_value"] > 0.05 for one in others)
+    assert sum(one["p_value"] for one in others) / 4 > 0.3
+
+
+def test_shadow_clients_are_refused_where_nobody_knows_how_clients_trained(
+    folder: Path, capsys: Any
+) -> None:
+    assert members(folder, "members", "outside", "--attack", SHADOWED[0]) == 2
+    refusal = capsys.readouterr().err
+    assert "lr" in refusal
+    assert "local_steps" in refusal
+    assert "batch_size" in refusal
+
+
+def test_half_of_the_outsiders_train_shadow_clients(
+    folder: Path, tmp_path: Path, capsys: Any
+) -> None:
+    for person in sorted((folder / "outside").iterdir())[:37]:
+        shutil.copytree(person, tmp_path / person.name)
+    assert members(folder, "others", str(tmp_path), "--attack", SHADOWED[1]) == 2
+    assert "holds 37 people, and with fewer than 38" in capsys.readouterr().err

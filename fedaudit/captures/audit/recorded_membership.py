@@ -1,19 +1,23 @@
 """Who is in the data of a recorded run: candidates against outsiders, without knowing the truth."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from scipy.stats import false_discovery_control
 from torch import Tensor
 
-from fedaudit.attacks.membership.client_scores import score
+from fedaudit.attacks.membership.client_scores import SHADOWED, score
 from fedaudit.attacks.membership.round_measurements import join, measure_round
+from fedaudit.attacks.membership.shadow_clients import Auxiliary, Shadows, train_shadow_clients
 from fedaudit.captures.format.capture_reader import StoredCapture
 from fedaudit.captures.format.observations import observations
+from fedaudit.captures.format.stated_training import local_training
 from fedaudit.core.errors import DataError, UsageError
 from fedaudit.core.observation import ModelSpec, Observation
+from fedaudit.core.seeds import generator_for
 from fedaudit.data.crop import gray
 from fedaudit.data.folder import folder
 
@@ -55,20 +59,24 @@ def recorded_membership(
     """Whether each candidate is in some client's data, as the server of this run can tell.
 
     A candidate's score is the highest over the clients, and so is an outsider's; its rank among the
-    outsiders' is an exact p-value (conformal: Vovk et al. 2005), whatever the scores are.
+    outsiders' is an exact p-value (conformal: Vovk et al. 2005), whatever the scores are. LiRA and
+    RMIA take shadow clients, trained without a defense on half of the outsiders, drawn at random;
+    candidates rank among the other half, so that neither has a model that knows them.
 
     Args:
         capture: Broadcasts and each client's updates; rounds with fewer than all clients are left
             out.
         candidates: A folder a person, photos of them; other ones than trained will do.
         outsiders: The same of people known to be in nobody's data, as alike as can be had.
-        attack: "FedMIA" (of three clients and more), "loss" or "gradient alignment".
+        attack: "FedMIA" (of three clients and more), "loss", "gradient alignment", or one of
+            `SHADOWED`.
         rounds: Only these; None is all.
         model: As in `fedaudit.captures.format.observations.observations`.
         allow_code: Likewise.
 
     Raises:
-        UsageError: The capture has no round with updates of all clients, or no image shape.
+        UsageError: The capture has no round with updates of all clients, or no image shape, or for
+            shadow clients does not say how clients trained.
         DataError: A folder holds no people, or there are too few outsiders for any statement.
         AttackError: The updates are not of a whole model, or too few clients for the attack.
     """
@@ -83,25 +91,66 @@ def recorded_membership(
             "record, or add it with facts."
         )
     inside, outside = _photos(candidates, shape), _photos(outsiders, shape)
-    if len(outside) < FEWEST:
+    shadowed = attack in SHADOWED
+    fewest = 2 * FEWEST if shadowed else FEWEST
+    if len(outside) < fewest:
+        half = " (Half of them train shadow clients.)" if shadowed else ""
         raise DataError(
-            f"{outsiders} holds {len(outside)} people, and with fewer than {FEWEST} no p-value can "
-            "fall to 5 %. Add people who are in nobody's data."
+            f"{outsiders} holds {len(outside)} people, and with fewer than {fewest} no p-value can "
+            f"fall to 5 %.{half} Add people who are in nobody's data."
         )
-    people = [*inside.items(), *outside.items()]
+    known: dict[str, Tensor] = {}
+    if shadowed:
+        _require_training(capture, by_round)
+        names = list(outside)
+        order = torch.randperm(len(names), generator=generator_for("shadow people"))
+        known = {names[k]: outside.pop(names[k]) for k in order[: len(names) // 2].tolist()}
+    people = [*inside.items(), *outside.items(), *known.items()]
     images = torch.cat([photos for _, photos in people])
+    # Of those who train no shadow client no name may look like one of who does.
+    who = [name if name in known else "" for name in (*[""] * len(inside), *outside, *known)]
+    each = [name for name, (_, photos) in zip(who, people, strict=True) for _ in photos]
     measurements = []
     for seen in by_round.values():
-        order = {one.client: one for one in seen}
-        if set(order) == set(clients):
-            measurements.append(measure_round([order[name] for name in clients], images))
+        order_of = {one.client: one for one in seen}
+        if set(order_of) == set(clients):
+            own = [order_of[name] for name in clients]
+            shadows = _shadow_clients(own, known) if shadowed else None
+            measurements.append(measure_round(own, images, people=each, shadows=shadows))
     scores = score(join(measurements))
     if attack not in scores:
         raise UsageError(f"{attack}: of {len(clients)} clients choose from {', '.join(scores)}.")
     parts = torch.split(scores[attack], [len(photos) for _, photos in people], 1)
-    highest = torch.stack([part.mean(1) for part in parts], 1)
+    asked = parts[: len(inside) + len(outside)]
+    highest = torch.stack([part.mean(1) for part in asked], 1)
     top, at = highest.max(0)
     return _judge(list(inside), top, at, clients, attack)
+
+
+def _require_training(capture: StoredCapture, rounds: Collection[int]) -> None:
+    """Refuse shadow clients where the facts do not say how clients trained."""
+    for number in rounds:
+        for one in capture.messages(number):
+            if missing := local_training(capture.facts, one.message).missing:
+                raise UsageError(
+                    "shadow clients train as the clients did, and the capture does not say how: it "
+                    f"misses {'; '.join(missing)}. State it when you record, or add it with facts; "
+                    "FedMIA, loss and gradient alignment do without."
+                )
+
+
+def _shadow_clients(seen: Sequence[Observation], known: Mapping[str, Tensor]) -> Shadows:
+    """Shadow clients of a round, who train as the client with the middle number of steps."""
+    settings = [one.training for one in seen if one.training is not None]
+    training = sorted(settings, key=lambda one: one.steps)[len(settings) // 2]
+    who = tuple(name for name, photos in known.items() for _ in photos)
+    return train_shadow_clients(
+        seen,
+        Auxiliary(torch.cat(list(known.values())), who, {}),
+        training=training,
+        photos=int(np.median([one.batch_size or 1 for one in seen])),
+        generator=generator_for("shadow clients", seen[0].round),
+    )
 
 
 def _photos(root: Path, shape: tuple[int, int, int]) -> dict[str, Tensor]:

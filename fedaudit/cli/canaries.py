@@ -82,7 +82,7 @@ def _show(audits: tuple[CanaryAudit, ...]) -> None:
             f"{eps.f_dp:.2f} if it is Gaussian DP"
         )
         say(
-            f"            {eps.all_right} of {eps.canaries:,} right without abstaining: "
+            f"            those in lie {eps.apart:.2f} standard deviations from those out: "
             f"ε ≥ {eps.gaussian:.2f} if Gaussian noise hides each by itself (model-based)"
         )
         say(f"            each with {eps.confidence:.0%} confidence, at δ = {eps.delta:g}")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import bdtrc, expit, ndtr, ndtri
+from scipy.special import bdtrc, expit, nctdtr, ndtr, ndtri
 
 from fedaudit.stats.gaussian_dp import MOST, epsilon_of_mu
 from fedaudit.stats.intervals import clopper_pearson
@@ -110,6 +110,68 @@ def gaussian_epsilon_in_one_run(
     low = clopper_pearson(right, guesses, confidence=2 * confidence - 1)[0]
     mu = 2 * float(ndtri(low))
     return epsilon_of_mu(mu, delta) if mu > 0 else 0.0
+
+
+def gaussian_epsilon_of_scores(
+    inside: np.ndarray, outside: np.ndarray, *, delta: float, confidence: float = 0.95
+) -> float:
+    """The same from how far the scores lie apart, which says more than on which side they lie.
+
+    Model-based, and to be labeled so: scores of canaries that are out are noise, and those of the
+    others the same noise moved by at most μ of its standard deviations. Student's t of the two
+    means then has a noncentral distribution that grows with μ, and its exact quantile gives the
+    bound: under this model the uniformly most powerful test of those that neither shift nor scale
+    changes (Lehmann & Romano 2005, section 6.4). Sides alone waste a third of the canaries
+    (efficiency 2/π). Never more than so many right guesses could show.
+
+    Args:
+        inside: Scores of canaries that took part.
+        outside: Scores of the others.
+        delta: At which ε is stated, in (0, 1).
+        confidence: Of the bound.
+
+    >>> noise = ndtri((np.arange(500) + 0.5) / 500)
+    >>> round(gaussian_epsilon_of_scores(noise + 1.666, noise, delta=1e-5), 2)
+    7.31
+    """
+    count, others = len(inside), len(outside)
+    apart = standard_difference(inside, outside)
+    if apart <= 0 or min(count, others) < 2:
+        return 0.0
+    whole = count + others
+    most = gaussian_epsilon_in_one_run(whole, whole, delta=delta, confidence=confidence)
+    if math.isinf(apart):
+        return most
+    mu = least_shift(apart, count, others, confidence)
+    return min(most, epsilon_of_mu(mu, delta)) if mu > 0 else 0.0
+
+
+def standard_difference(inside: np.ndarray, outside: np.ndarray) -> float:
+    """Difference of two samples' means over their common standard deviation; 0 of no samples.
+
+    >>> standard_difference(np.array([3.0, 5.0]), np.array([0.0, 2.0])) == 3 / np.sqrt(2)
+    True
+    """
+    if not len(inside) or not len(outside):
+        return 0.0
+    apart = float(inside.mean() - outside.mean())
+    squares = sum(float(np.square(part - part.mean()).sum()) for part in (inside, outside))
+    free = len(inside) + len(outside) - 2
+    if squares == 0 or free < 1:
+        return math.copysign(math.inf, apart) if apart else 0.0
+    return apart / math.sqrt(squares / free)
+
+
+def least_shift(apart: float, count: int, others: int, confidence: float) -> float:
+    """Lower end of μ where the means of two samples lie so many standard deviations apart."""
+    root = math.sqrt(count * others / (count + others))
+
+    def rejects(mu: float) -> float:
+        return float(nctdtr(count + others - 2, mu * root, apart * root)) - confidence
+
+    if rejects(0.0) <= 0:
+        return 0.0
+    return float(brentq(rejects, 0.0, apart, xtol=TOLERANCE))  # at `apart` about one half
 
 
 def guesses_needed(epsilon: float, *, delta: float = 0.0, confidence: float = 0.95) -> int | None:

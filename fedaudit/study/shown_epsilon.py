@@ -2,17 +2,20 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.special import ndtri
 from torch import Tensor
 
 from fedaudit.core.errors import UsageError
 from fedaudit.stats.epsilon_bounds import require_small_delta
-from fedaudit.stats.gaussian_dp import mu_of_epsilon
+from fedaudit.stats.gaussian_dp import MOST, mu_of_epsilon
 from fedaudit.stats.one_run_bounds import (
     epsilon_in_one_run,
     f_dp_epsilon_in_one_run,
-    gaussian_epsilon_in_one_run,
+    gaussian_epsilon_of_scores,
     guesses_needed,
+    standard_difference,
 )
 
 STRATEGIES = (
@@ -35,7 +38,8 @@ class ShownEpsilon:
         gaussian: Model-based: if Gaussian noise hides each canary by itself.
         canaries, guesses, right: Of the first two, which choose how many to guess on one half of
             the canaries and count on the other.
-        all_right: Right guesses among all canaries, of the third.
+        apart: Of the third, from all canaries: how many of their own standard deviations the mean
+            scores of those in and of those out lie apart; at most `MOST`.
         delta, confidence: At which they are stated.
     """
 
@@ -45,7 +49,7 @@ class ShownEpsilon:
     canaries: int
     guesses: int
     right: int
-    all_right: int
+    apart: float
     delta: float
     confidence: float = 0.95
 
@@ -98,8 +102,7 @@ def shown_epsilon(
     """What the scores of canaries show.
 
     How many canaries to guess is chosen on every other canary, and counted on the rest. The
-    Gaussian model guesses all: the upper half of the scores is in. That takes no choice, so that
-    all canaries count.
+    Gaussian model compares the scores' means. That takes no choice, so that all canaries count.
 
     Args:
         scores: `[m]`, higher where a canary is likelier to be in.
@@ -115,15 +118,15 @@ def shown_epsilon(
     best = max(STRATEGIES, key=lambda s: epsilon_in_one_run(*shown(choosing, s), delta=delta))
     counts = shown(counting, best)
     tight = max(STRATEGIES, key=lambda s: f_dp_epsilon_in_one_run(*shown(choosing, s), delta=delta))
-    everything, right = _guess(scores, inside, 1.0, 2)
+    sides = scores[inside].double().numpy(), scores[~inside].double().numpy()
     return ShownEpsilon(
         any_mechanism=epsilon_in_one_run(*counts, delta=delta, confidence=confidence),
         f_dp=f_dp_epsilon_in_one_run(*shown(counting, tight), delta=delta, confidence=confidence),
-        gaussian=gaussian_epsilon_in_one_run(everything, right, delta=delta, confidence=confidence),
+        gaussian=gaussian_epsilon_of_scores(*sides, delta=delta, confidence=confidence),
         canaries=len(scores),
         guesses=counts[1],
         right=counts[2],
-        all_right=right,
+        apart=min(standard_difference(*sides), MOST),
         delta=delta,
         confidence=confidence,
     )
@@ -131,9 +134,9 @@ def shown_epsilon(
 
 def expected_gaussian(canaries: int, epsilon: float, delta: float) -> float:
     """The Gaussian bound that a correct mechanism of this ε is expected to end in."""
-    mu = mu_of_epsilon(epsilon, delta)
-    right = int(canaries * float(torch.special.ndtr(torch.tensor(mu / 2, dtype=torch.float64))))
-    return gaussian_epsilon_in_one_run(canaries, right, delta=delta)
+    noise = ndtri((np.arange(canaries // 2) + 0.5) / (canaries // 2))
+    moved = noise + min(mu_of_epsilon(epsilon, delta), MOST)
+    return gaussian_epsilon_of_scores(moved, noise, delta=delta)
 
 
 def _guess(scores: Tensor, inside: Tensor, share: float, sides: int) -> tuple[int, int]:

@@ -2,11 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit, ndtr
-from scipy.stats import binom
+from scipy.stats import binom, nct
 
 from fedaudit.core.errors import UsageError
 from fedaudit.stats.epsilon_bounds import (
@@ -19,7 +20,9 @@ from fedaudit.stats.one_run_bounds import (
     epsilon_in_one_run,
     f_dp_epsilon_in_one_run,
     gaussian_epsilon_in_one_run,
+    gaussian_epsilon_of_scores,
     guesses_needed,
+    least_shift,
     one_run_p_value,
 )
 
@@ -91,6 +94,38 @@ def test_gaussian_noise_is_exceeded_in_five_percent(epsilon: float) -> None:
     for loose in (f_dp_epsilon_in_one_run, epsilon_in_one_run):
         known = {v: loose(n, n, v, delta=delta) for v in set(likely)}
         assert all(known[v] <= tight[v] + 1e-6 for v in known)
+
+
+@pytest.mark.parametrize("epsilon", [1.0, 8.0])
+def test_means_of_scores_exceed_in_five_percent_and_show_more_than_their_sides(
+    epsilon: float,
+) -> None:
+    rng, mu, delta = np.random.default_rng(1), mu_of_epsilon(epsilon, 1e-5), 1e-5
+    bounds, sides = [], []
+    for _ in range(400):
+        inside, outside = rng.normal(mu, 1, 100), rng.normal(0, 1, 100)
+        bounds.append(gaussian_epsilon_of_scores(3 * inside, 3 * outside, delta=delta))
+        middle = np.median(np.concatenate((inside, outside)))
+        right = int((inside > middle).sum() + (outside <= middle).sum())
+        sides.append(gaussian_epsilon_in_one_run(200, right, delta=delta))
+    assert 0.02 < np.mean(np.array(bounds) > epsilon) < 0.09  # 5 %, within four errors
+    assert np.mean(bounds) > 1.05 * np.mean(sides)
+
+
+def test_means_of_scores_without_noise_show_what_all_right_guesses_do() -> None:
+    inside, outside = np.full(50, 2.0), np.full(50, 1.0)
+    most = gaussian_epsilon_in_one_run(100, 100, delta=1e-5)
+    assert gaussian_epsilon_of_scores(inside, outside, delta=1e-5) == most
+    assert gaussian_epsilon_of_scores(outside, inside, delta=1e-5) == 0
+    assert gaussian_epsilon_of_scores(inside, inside, delta=1e-5) == 0
+    assert gaussian_epsilon_of_scores(inside[:0], outside, delta=1e-5) == 0
+
+
+@pytest.mark.parametrize("apart", [0.3, 2.0, 5.0])
+def test_the_least_shift_is_where_the_noncentral_t_has_its_quantile(apart: float) -> None:
+    low = least_shift(apart, 400, 600, 0.95)
+    root = np.sqrt(400 * 600 / 1000)
+    assert nct.cdf(apart * root, 998, low * root) == pytest.approx(0.95, abs=1e-6)
 
 
 def test_the_order_of_the_bounds_is_that_of_what_they_assume() -> None:

@@ -109,10 +109,16 @@ def _unlike_runs(before: Results, after: Results) -> Iterator[str]:
     yield from _differing(
         {
             "data": (before.provenance.data, after.provenance.data),
+            "photos, by their hash": (_photos(before), _photos(after)),
             "false match rate": (before.settings.fmr, after.settings.fmr),
             "judge": (_judges(before), _judges(after)),
         }
     )
+
+
+def _photos(results: Results) -> str:
+    """Folders of one name may hold others today."""
+    return results.provenance.hashes.get("faces", "")[:12]
 
 
 def _judges(results: Results) -> tuple[tuple[str, int, str], ...]:

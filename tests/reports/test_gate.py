@@ -191,6 +191,11 @@ def test_runs_on_other_data_are_not_compared() -> None:
     other = replace(results, provenance=replace(results.provenance, data="lfw"))
     found = compare_runs(results, other)
     assert {c.word for c in found.rows} == {"not comparable"}
+    hashes = dict(results.provenance.hashes) | {"faces": "0" * 64}
+    changed = replace(results, provenance=replace(results.provenance, hashes=hashes))
+    photos = compare_runs(results, changed)
+    assert {c.word for c in photos.rows} == {"not comparable"}
+    assert "photos, by their hash" in photos.unlike[0]
     fewer = replace(results, findings=results.findings[1:], rows=results.rows[1:])
     assert [f.fingerprint for f in compare_runs(fewer, results).new] == [CRITICAL]
     assert [f.fingerprint for f in compare_runs(results, fewer).gone] == [CRITICAL]

@@ -1,6 +1,8 @@
 """`fedaudit gate`, `accept`, `diff` and `export`, as a build job calls them."""
 
 import json
+import re
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -79,3 +81,31 @@ def test_every_format_goes_to_the_terminal_and_into_a_file(form: str, tmp_path: 
     assert _fedaudit("export", "now", "--format", form, "--output", str(file)).return_value == 0
     assert file.read_text().rstrip("\n") == printed.rstrip("\n")
     assert len(printed) > 500
+
+
+def test_every_command_of_the_example_workflow_can_be_given() -> None:
+    workflow = (Path(__file__).parents[2] / "examples" / "gate.yml").read_text()
+    install, run, *rest = re.findall(r"^ +- run: (.+)$", workflow, re.MULTILINE)
+    assert install == "pip install fedaudit"
+    command, _, taken = run.partition(" || ")
+    assert taken == "test $? -eq 3", "an open verdict must not hide what was found"
+    Path("study.toml").write_text(TINY)
+    assert _fedaudit(*shlex.split(command)[1:], "--dry-run").return_value == 0
+    commands = [shlex.split(step.partition(" >> ")[0])[1:] for step in rest]
+    assert [one[0] for one in commands] == ["export", "export", "gate"]
+    assert [_fedaudit(*one).return_value for one in commands] == [0, 0, 1]
+    assert json.loads(Path("fedaudit.sarif").read_text())["version"] == "2.1.0"
+
+
+TINY = """
+name = "tiny"
+deployed = "dpsgd"
+[federation]
+clients = 3
+[[scenario]]
+name = "fresh"
+network = "mlp"
+targets = 2
+attacks = ["analytic"]
+defenses = ["none", "dpsgd"]
+"""

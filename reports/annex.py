@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from fedaudit.reports.plain_names import defense_name
 from fedaudit.reports.results import Coverage, Results
-from fedaudit.reports.text import counted, visible
+from fedaudit.reports.text import catalog_name, counted, visible
 
 Place = tuple[str, str]
 """Id and title of the section that holds the evidence."""
@@ -15,18 +15,18 @@ DEFENSES: Place = ("defenses", "Defenses")
 CONTROLS: Place = ("controls", "Controls")
 METHOD: Place = ("method", "Threat model and method")
 
-# Standard with its year, subject, code by which lines of the coverage name it. What each number was
+# Standard with its year, code by which lines of the coverage name it, remark. What each number was
 # checked against stands in docs/reading_verdicts.md; texts for sale are named without clauses.
 _CLASSES = (
-    ("NIST AI 100-2e2025", "reconstruction of data", "NISTAML.032"),
-    ("NIST AI 100-2e2025", "membership inference", "NISTAML.033"),
-    ("NIST AI 100-2e2025", "property inference", "NISTAML.034"),
-    ("MITRE ATLAS", "invert AI model, the closest match", "AML.T0024.001"),
-    ("MITRE ATLAS", "infer training data membership", "AML.T0024.000"),
-    ("OWASP ML Security Top 10 (2023, draft)", "model inversion", "ML03:2023"),
-    ("OWASP ML Security Top 10 (2023, draft)", "membership inference", "ML04:2023"),
-    ("ISO/IEC 24745:2022, by ISO/IEC 30136:2018", "of templates", "irreversibility"),
-    ("ISO/IEC 24745:2022, by ISO/IEC 30136:2018", "of templates", "unlinkability"),
+    ("NIST AI 100-2e2025", "NISTAML.032", ""),
+    ("NIST AI 100-2e2025", "NISTAML.033", ""),
+    ("NIST AI 100-2e2025", "NISTAML.034", ""),
+    ("MITRE ATLAS", "AML.T0024.001", ", the closest match"),
+    ("MITRE ATLAS", "AML.T0024.000", ""),
+    ("OWASP ML Security Top 10 (2023, draft)", "ML03:2023", ""),
+    ("OWASP ML Security Top 10 (2023, draft)", "ML04:2023", ""),
+    ("ISO/IEC 24745:2022, by ISO/IEC 30136:2018", "irreversibility", " of templates"),
+    ("ISO/IEC 24745:2022, by ISO/IEC 30136:2018", "unlinkability", " of templates"),
 )
 
 
@@ -54,10 +54,11 @@ def annex(results: Results) -> tuple[AnnexRow, ...]:
 
 
 def _of_classes(results: Results) -> Iterator[AnnexRow]:
-    for standard, subject, code in _CLASSES:
+    for standard, code, remark in _CLASSES:
         mine = [c for c in results.coverage if c.executed and _names(c, code)]
         outcomes = "; ".join(f"{c.attack_class}: {c.result}" for c in mine)
-        yield AnnexRow(standard, f"{code}, {subject}", outcomes)
+        name = catalog_name(code)
+        yield AnnexRow(standard, f"{code}{', ' if name else ''}{name}{remark}", outcomes)
 
 
 def _names(line: Coverage, code: str) -> bool:

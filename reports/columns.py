@@ -369,7 +369,7 @@ def _shown(x: Row | DefenseLine, scene: Scene) -> Cell:
     epsilon = line.audit.shown
     notes = [
         f"if Gaussian ≥ {max(epsilon.gaussian, epsilon.f_dp):.2f}",
-        f"n = {epsilon.canaries:,}",
+        f"at δ = {epsilon.delta:g}, n = {epsilon.canaries:,}",
     ]
     if line.audit.faulty:
         notes.append("not what is claimed")

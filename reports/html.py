@@ -23,6 +23,7 @@ from fedaudit.reports.image_words import page_of_images
 from fedaudit.reports.lane_figures import contrasts, model_states, reidentification, scores
 from fedaudit.reports.league import league
 from fedaudit.reports.membership_figure import membership_curves
+from fedaudit.reports.membership_lines import unlabeled_properties
 from fedaudit.reports.pictures import Picture, Strip, Trio, strips, trios, worst_pair
 from fedaudit.reports.plain_names import attack_name, defense_name
 from fedaudit.reports.recorded_card import recorded_card
@@ -95,6 +96,7 @@ def render(
         "figures": svgs,
         "privacy_lines": privacy_lines(cleaned),
         "privacy_figures": privacy,
+        "unlabeled": unlabeled_properties(cleaned.membership),
         "open_figure": "frontier",
         "exposure": exposure,
         "league": league(cleaned),
@@ -257,6 +259,7 @@ def _environment() -> Environment:
         "rate_span": text.rate_range,
         "counted": text.counted,
         "attack": attack_name,
+        "catalog_name": text.catalog_name,
         "code": text.code,
         "paint": lambda name: charts.COLORS.get(name, charts.COLORS["grid"]),
         "defense": defense_name,

@@ -21,6 +21,8 @@ from fedaudit.study.stored_values import read_as
 ALPHA = 0.05
 FPR = 0.01
 """At which members are counted in tables; where the data allow no so small a rate, the smallest."""
+SOUGHT = ("glasses", "beard", "sex", "expression")
+"""Properties that readers ask for, and that take somebody who says whose photos have them."""
 CONTROL = 0.01
 """Of the control's p-value, shared by all controls of a report."""
 
@@ -86,6 +88,15 @@ def property_coverage(lines: Sequence[Membership]) -> Coverage:
     count = sum(one.p_adjusted <= ALPHA for one in scores)
     result = f"{count} of {len(scores)} told above chance" if scores else "—"
     return Coverage("property inference", bool(lines), bool(scores), result, PROPERTY)
+
+
+def unlabeled_properties(lines: Sequence[Membership]) -> str:
+    """Properties that were not tested, as nobody said whose photos have them; "" where all were.
+
+    An expression is one of several, each a property ("expression: smile").
+    """
+    names = {one.property.partition(":")[0] for line in lines for one in line.properties}
+    return ", ".join(name for name in SOUGHT if name not in names)
 
 
 def membership_controls(lines: Sequence[Membership]) -> tuple[Control, ...]:

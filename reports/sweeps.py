@@ -38,7 +38,7 @@ def setting_curves(results: Results) -> Figure:
         "Scenario": lambda x: x[0],
         "Defense": lambda x: x[1],
         "Setting": lambda x: f"{x[2]} = {_value(x[3], x[2])}" if x[3].name == x[1] else UNDEFENDED,
-        "ε claimed ↓ (0 and up; unit, rounds, scope)": lambda x: in_short(x[3].claims, ABSENT),
+        "ε claimed ↓ (0 and up; δ, unit, rounds, scope)": lambda x: in_short(x[3].claims, ABSENT),
         "Attack": lambda x: attack_name(x[4].attack),
         "Adaptive": lambda x: x[4].adaptive,
         "Re-identification ↓ (%, 0–100) [95 % CI] n": lambda x: rate(x[4].reid),
@@ -75,12 +75,12 @@ def _value(line: DefenseLine, setting: str) -> str:
 
 def _scope(points: Sequence[DefenseLine]) -> str:
     """What the ε beside each setting is for; "" where they are for different things, or none."""
-    scopes = {(c.unit, c.rounds) for x in points for c in x.claims[:1] if not c.broken}
+    scopes = {(c.unit, c.rounds, c.delta) for x in points for c in x.claims[:1] if not c.broken}
     if len(scopes) != 1 or any(len(x.claims) > 1 for x in points):
         return ""
-    ((unit, rounds),) = scopes
+    ((unit, rounds, delta),) = scopes
     over = "the whole training" if rounds is None else f"{rounds} round(s)"
-    return f"; in brackets ε per {unit}, {over}"
+    return f"; in brackets ε at δ = {delta:g} per {unit}, {over}"
 
 
 def _tick(line: DefenseLine, setting: str, scope: str) -> str:

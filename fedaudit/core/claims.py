@@ -84,7 +84,7 @@ class Claim:
         >>> claim = Claim(epsilon=4.7, delta=1e-5, unit="image", neighbors="add or remove one",
         ...               covers=("update",), mechanism="DP-SGD", accountant="opacus rdp")
         >>> in_short((claim,))
-        'ε = 4.7 per image, 1 round, covers update'
+        'ε = 4.7, δ = 1e-05, per image, 1 round, covers update'
         >>> in_short((claim.without(Gap("update", "soteria reads the photos")),))
         'broken (per image): not update'
     """
@@ -225,7 +225,8 @@ def _short(claim: Claim) -> str:
     if claim.broken:
         return f"broken ({unit}): {outside or 'covers nothing'}"
     inside = ", ".join(part for part in (*claim.covers, outside) if part)
-    return f"ε = {epsilon(claim)} {unit}, {_rounds(claim)}, covers {inside}"
+    size = f"ε = {epsilon(claim)}, δ = {claim.delta:g}"
+    return f"{size}, {unit}, {_rounds(claim)}, covers {inside}"
 
 
 def _rounds(claim: Claim) -> str:

@@ -202,8 +202,8 @@ def test_every_epsilon_has_unit_rounds_and_scope_beside_it() -> None:
 def test_the_two_forms_of_a_claim_word_by_word() -> None:
     claim = gaussian(2.0, epsilon=4.734, gaps=(Gap("counts", "in clear"), Gap("labels", "granted")))
     assert in_short((claim, replace(claim, unit="client", rounds=3, epsilon=math.inf))) == (
-        "ε = 4.73 per image, 1 round, covers update, not counts, labels; "
-        "ε = ∞ per client, 3 rounds, covers update, not counts, labels"
+        "ε = 4.73, δ = 1e-05, per image, 1 round, covers update, not counts, labels; "
+        "ε = ∞, δ = 1e-05, per client, 3 rounds, covers update, not counts, labels"
     )
     assert in_words(claim) == (
         "ε = 4.73, δ = 1e-05 for one image (add or remove one), 1 round, of: update; "

@@ -16,6 +16,7 @@ from fedaudit.reports.membership_lines import (
     property_coverage,
     recall,
     strongest_score,
+    unlabeled_properties,
 )
 from fedaudit.stats.intervals import rate_of
 
@@ -86,6 +87,17 @@ def test_properties_are_a_class_of_their_own() -> None:
     ).replace("'", "&#39;")
 
 
+def test_properties_that_nobody_labeled_are_named() -> None:
+    light = PropertyScore("light", (0.2, 0.4), (0.1, 0.6), 0.97, 0.0002, 0.0004)
+    worn = replace(light, property="glasses")
+    smile = replace(light, property="expression: smile")
+    assert unlabeled_properties((replace(KEPT, properties=(light,)),)) == (
+        "glasses, beard, sex, expression"
+    )
+    both = replace(KEPT, properties=(worn, smile))
+    assert unlabeled_properties((TOLD, both)) == "beard, sex"
+
+
 @pytest.mark.slow
 def test_column_and_figure() -> None:
     light = PropertyScore("light", (0.2, 0.4), (0.1, 0.6), 0.97, 0.0002, 0.0004)
@@ -99,6 +111,7 @@ def test_column_and_figure() -> None:
     assert cells["dplc"] == "—"
     page = render(results, None, "redacted")
     assert "Who is in a client’s data" in page or "Who is in a client&#39;s data" in page
+    assert '>glasses, beard, sex, expression</th><td colspan="4">— not tested' in page
     assert "only a sum is seen" not in page  # there is a curve to show
     reason = render(replace(results, membership=(UNTESTED,)), None, "redacted")
     assert "only a sum is seen" in reason

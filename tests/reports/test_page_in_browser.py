@@ -21,6 +21,7 @@ from browser import load
 from many import many
 from sample import page, pictures, sample
 from test_html import hostile
+from test_recorded_card import BEYOND, recorded_run
 from tour import COMPARED, REFERENCES, look, pictures_of
 
 pytestmark = pytest.mark.browser
@@ -32,8 +33,8 @@ WAYS = {
 }
 
 
-OVER_MANY = ("runs", "changes")
-"""The pages of `fedaudit view`: the list of runs, and what changed between two."""
+OTHERS = ("runs", "changes", "recorded")
+"""The pages of `fedaudit view`, the list of runs and what changed, and that of a recorded run."""
 
 
 def listed() -> list[RunSummary]:
@@ -87,6 +88,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "large": drawn,
         "runs": index_page(listed(), "our <runs>", live=True),
         "changes": difference_page(sample(), large, ("before", "after <i>")),
+        "recorded": render(recorded_run(BEYOND), None, "redacted"),
     }
     files = {name: folder / f"{name}.html" for name in sources}
     for name, file in files.items():
@@ -98,7 +100,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     ]
     views += [
         {"name": f"{page} {name}", "page": files[page].as_uri(), "axe": True, **way}
-        for page in OVER_MANY
+        for page in OTHERS
         for name, way in WAYS.items()
     ]
     runs = files["runs"].as_uri()
@@ -154,9 +156,9 @@ def test_pictures_are_drawn_for_their_screen_and_nothing_scrolls_sideways(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", OVER_MANY)
+@pytest.mark.parametrize("page", OTHERS)
 @pytest.mark.parametrize("way", WAYS)
-def test_pages_over_many_runs_are_as_open_to_everybody(
+def test_the_other_pages_are_as_open_to_everybody(
     seen: dict[str, Any], page: str, way: str
 ) -> None:
     view = seen[f"{page} {way}"]

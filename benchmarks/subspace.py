@@ -35,6 +35,7 @@ import fedaudit
 from fedaudit.attacks.evidence.common_maps import common_maps, with_whole_maps
 from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.layer_spans import find_spans, span_distance
+from fedaudit.attacks.evidence.unmixed_maps import unmix
 from fedaudit.core.training import LocalTraining
 from fedaudit.data.face_set import FaceSet
 from fedaudit.data.openpeople import openpeople
@@ -297,7 +298,10 @@ def chosen(options: argparse.Namespace) -> list[Line]:
 
 def maps(faces: FaceSet, options: argparse.Namespace) -> None:
     """What follows in closed form: how exact the maps of batches are."""
-    print("| network | batch | layers | sin² of the batch's maps | CPU s |\n|---|---|---|---|---|")
+    print(
+        "| network | batch | layers | sin² of the batch's maps | CPU s | "
+        "each photo's own, 1 − cos | CPU s |\n|---|---|---|---|---|---|---|"
+    )
     for line in chosen(options):
         for size in options.batch:
             torch.manual_seed(options.seeds[0])
@@ -315,12 +319,19 @@ def maps(faces: FaceSet, options: argparse.Namespace) -> None:
             spent = time.process_time() - begun
             with torch.no_grad():
                 entered = reader.inputs(list(known), images) if known else {}
-            lost = [0.0]
+            begun = time.process_time()
+            own = {name: rows for name in known if (rows := unmix(known[name])) is not None}
+            apart = time.process_time() - begun
+            lost, missed = [0.0], []
             for name, basis in known.items():
                 true = F.normalize(entered[name][0][1].flatten(1).double(), dim=1)
                 lost.append(float((true - true @ basis.T @ basis).square().sum(1).max()))
+                if name in own:  # each photo's nearest
+                    missed.append(1 - float((own[name] @ true.T).max(0).values.min()))
+            worst = f"{max(missed):.0e} in {len(missed)} layers" if missed else "–"
             print(
-                f"| {line.name} | {size} | {len(known)} | {max(lost):.0e} | {spent:.1f} |",
+                f"| {line.name} | {size} | {len(known)} | {max(lost):.0e} | {spent:.1f} | "
+                f"{worst} | {apart:.1f} |",
                 flush=True,
             )
 

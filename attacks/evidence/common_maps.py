@@ -3,9 +3,9 @@
 A gradient with as many rows as the batch has positions gives all that the patches of a layer's
 inputs span (`layer_spans`). Patches overlap: of all maps, hardly any but the batch's own have every
 patch in that span. They are the null space of a linear system, of one dimension an image, found in
-a second without a label, a head or a search. Left open is how the images of a batch are mixed, and
-how long each map is. Dimitrov et al. (NeurIPS 2024, "SPEAR") know so what enters a fully connected
-layer; for convolutions, overlap does the rest.
+a second without a label, a head or a search. How the images of a batch are mixed, zeros tell
+(`unmixed_maps`); how long each map is stays open. Dimitrov et al. (NeurIPS 2024, "SPEAR") know so
+what enters a fully connected layer; for convolutions, overlap does the rest.
 """
 
 from collections.abc import Callable
@@ -18,6 +18,7 @@ from torch.nn.grad import conv2d_input
 
 from fedaudit.attacks.evidence.layer_inputs import InputReader
 from fedaudit.attacks.evidence.layer_spans import LayerSpan
+from fedaudit.attacks.evidence.unmixed_maps import in_one_order, unmix
 from fedaudit.models.batch_norm import batch_norm_layers
 
 # Of ResNet-18 at 64 px, on photos of p01 and p02 of OpenPeople, batches of 1, 4 and 8, both modes:
@@ -33,7 +34,8 @@ SETTLED = 1e-9
 LARGEST = 50_000_000
 """Numbers that the search for maps may keep; layers that need more are left to their patches."""
 ENOUGH = 1.5
-"""Numbers an unknown pixel that whole maps give, from which on later layers add nothing."""
+"""Numbers an unknown pixel that whole maps give, from which on later layers add nothing; 1 of a
+batch, whose maps are known apart."""
 
 Operator = Callable[[Tensor], Tensor]
 
@@ -41,31 +43,45 @@ Operator = Callable[[Tensor], Tensor]
 def with_whole_maps(
     reader: InputReader, spans: tuple[LayerSpan, ...], pixels: int
 ) -> tuple[LayerSpan, ...]:
-    """The spans of one image, and those of whole maps (`LayerSpan.of_maps`) that follow from them.
+    """The spans, and those of whole maps (`LayerSpan.of_maps`) that follow from them.
 
-    Spans of patches stay: they weigh all directions alike, also those in which maps hardly differ.
-    All behind the maps that decide the images is left out, and no pass is run so far. Of batches
-    maps lead a search no further than patches do (SSIM 0.58 against 0.60 of four photos of p01 and
-    p02 of OpenPeople, on a trained ResNet-18 in training mode), and are left out.
+    All behind the maps that decide the images is left out, and no pass is run so far. Of one image
+    the spans of the same layers' patches stay: they weigh all directions alike, also those in which
+    maps hardly differ. Of a batch only maps that come apart (`unmix`) lead a search further than
+    patches do; their patches' spans, which cost the most, are left out.
 
     Args:
         reader: Of the network.
         spans: In the order of the forward pass.
         pixels: Unknown numbers of one image.
     """
-    maps: list[LayerSpan] = []
-    numbers = 0
-    for seen, span in enumerate(spans if reader.count == 1 else ()):
-        if numbers >= ENOUGH * pixels:
-            return (*spans[:seen], *maps)
+    single = reader.count == 1
+    known: dict[str, Tensor] = {}
+    needed: list[LayerSpan] = []
+    for span in spans:
+        if sum(rows.shape[1] for rows in known.values()) >= (ENOUGH if single else 1) * pixels:
+            break
         basis = common_maps(reader, span)
-        if basis is not None:
-            certainty = basis.new_ones(1, len(basis))
-            maps.append(
-                replace(span, positions=1, basis=basis[None], weights=certainty, of_maps=True)
-            )
-            numbers += basis.shape[1]
-    return (*spans, *maps)
+        rows = basis if basis is None or single else unmix(basis)
+        if rows is not None:
+            known[span.name] = rows
+        needed.append(span)
+    if not single:
+        known = in_one_order(reader, known)
+        needed = [span for span in needed if span.name not in known]
+    maps = [
+        replace(
+            span,
+            positions=1,
+            basis=known[span.name][None],
+            weights=known[span.name].new_ones(1, reader.count),
+            of_maps=True,
+            alone=not single,
+        )
+        for span in spans
+        if span.name in known
+    ]
+    return (*needed, *maps)
 
 
 def common_maps(reader: InputReader, span: LayerSpan) -> Tensor | None:

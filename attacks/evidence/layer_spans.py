@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fedaudit.attacks.evidence.layer_inputs import RIDGE, InputReader, Use, matrices_of, rows_of
@@ -48,6 +49,7 @@ class LayerSpan:
         floor: Relative error of the least certain direction.
         certain: Nothing random (dropout, stochastic depth) comes before the layer.
         of_maps: Rows are whole inputs of the layer, one an image, and not their patches.
+        alone: Each row of the basis is what one image sends there, in the order of the images.
     """
 
     name: str
@@ -59,6 +61,7 @@ class LayerSpan:
     floor: float
     certain: bool = True
     of_maps: bool = False
+    alone: bool = False
 
     def rows(self, uses: Sequence[Use]) -> Tensor:
         """The rows that this span constrains, `[g, P, F]`, from the layer's inputs."""
@@ -74,8 +77,12 @@ class LayerSpan:
     def distance(self, rows: Tensor) -> Tensor:
         """Mean squared sine between the directions and the span of `rows` `[g, P, F]`, in [0, 1].
 
-        In double precision: in single precision the Gram matrix of patches is singular.
+        In double precision: in single precision the Gram matrix of patches is singular. Of known
+        maps each image has its own: nothing couples the images then, and single precision does.
         """
+        if self.alone:
+            cosines = (F.normalize(rows, dim=-1) * self.basis.to(rows)).sum(-1)
+            return (1 - cosines.square()).mean()
         apart: Tensor = _SpanDistance.apply(rows, self.basis, self.weights)[0]  # type: ignore[no-untyped-call]
         return apart
 

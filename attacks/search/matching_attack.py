@@ -35,7 +35,7 @@ from fedaudit.attacks.search.span_matching import (
     is_left_to_spans,
     lead_of_spans,
 )
-from fedaudit.attacks.search.stage import Stage, adjust, from_gray, opening, suited
+from fedaudit.attacks.search.stage import BY_SPANS, Stage, adjust, from_gray, opening, suited
 from fedaudit.attacks.search.trace import Trace
 from fedaudit.attacks.search.variables import Scene, generic_faces
 from fedaudit.attacks.training.dummy_update import DummyUpdate
@@ -297,11 +297,16 @@ class MatchingAttack:
         coupled = any(m.training for m in batch_norm_layers(evidence.model).values())
         if leading is not None:
             pixels = evidence.pixels if coupled and evidence.count == 1 else 0
-            stages = suited(stages, open_detail=leading.leaves_detail, coupled_pixels=pixels)
+            stages = suited(
+                stages,
+                open_detail=leading.leaves_detail,
+                coupled_pixels=pixels,
+                whole=leading.whole is not None,
+            )
         if self.face_colors and coupled:
             colors = FaceColors(weight=self.face_colors)
             stages = tuple(
-                replace(one, priors=(*one.priors, colors)) if one.match == "spans" else one
+                replace(one, priors=(*one.priors, colors)) if one.match in BY_SPANS else one
                 for one in stages
             )
         exact = photo_by_position(evidence) if leading is not None else None
@@ -311,7 +316,7 @@ class MatchingAttack:
             evidence.photos.choose(partial(_distance, matching), scene.generic_faces(GENERIC))
         steps = sum(
             stage.expected_steps(
-                scene.spans if scene.spans and stage.match == "spans" else matching
+                scene.spans if scene.spans and stage.match in BY_SPANS else matching
             )
             for stage in stages
             if evidence.smooth or not stage.smooth_only

@@ -16,7 +16,7 @@ from fedaudit.attacks.search.matching import Matching
 from fedaudit.attacks.search.movers.mover import Decode, Mover, Task
 from fedaudit.attacks.search.span_matching import SEEN, SpanMatching
 from fedaudit.attacks.search.span_mending import is_worth_mending
-from fedaudit.attacks.search.stage import Stage
+from fedaudit.attacks.search.stage import BY_SPANS, Stage
 from fedaudit.attacks.search.trace import Trace
 from fedaudit.attacks.search.variables import MENDED, Scene, StageResult
 
@@ -71,7 +71,7 @@ class SearchRun:
                 continue
             if number and self.trace.time_is_up:
                 break
-            if self.seen_by_spans and stage.match != "spans":
+            if self.seen_by_spans and stage.match not in BY_SPANS:
                 break
             variables = None
             if state:
@@ -96,7 +96,10 @@ class SearchRun:
         goal = goal_of(scene.evidence) if stage.match == "maps" else None
         if stage.match == "maps" and goal is None:
             return before
-        by_spans = stage.match == "spans" and isinstance(scene.matching, Matching)
+        whole = scene.leading.whole if stage.match == "whole" and scene.leading else None
+        if stage.match == "whole" and whole is None:
+            return before
+        by_spans = stage.match in BY_SPANS and isinstance(scene.matching, Matching)
         if by_spans and scene.spans is None:
             return before
         if variables is None and stage.varies == MENDED and not self._is_stuck(before):
@@ -124,18 +127,22 @@ class SearchRun:
             matching = MapMatching(scene.matching, goal, start_images)
         if by_spans and scene.spans is not None:
             matching = scene.spans
+        if whole is not None:
+            matching = whole
         task = Task(matching, leaves, decode, penalty, self.trace)
         mover = stage.mover(task, scene.seed + number)
         if state:
             mover.load({k.removeprefix("move/"): v for k, v in state.items() if "move/" in k})
         mover.run(lambda: self._save(number, starts, mover))
+        if whole is not None and scene.leading is not None:
+            scene.leading.evaluations = whole.evaluations
         self._offer(leaves, decode, scene.spans if by_spans else None)
         return StageResult(self.images, leaves, stage.varies)
 
     def _is_stuck(self, before: StageResult) -> bool:
         """Whether any restart's images are worth mending."""
-        spans = self.scene.spans or self.scene.matching
-        assert isinstance(spans, SpanMatching)
+        spans = self.scene.leading
+        assert spans is not None
         return any(is_worth_mending(spans, images) for images in before.images)
 
     def _offer(

@@ -50,6 +50,13 @@ class Scene:
             self.spans.keep(restarts)
 
     @property
+    def leading(self) -> SpanMatching | None:
+        """What layers' inputs span, where anything is searched by that."""
+        if self.spans is None and isinstance(self.matching, SpanMatching):
+            return self.matching
+        return self.spans
+
+    @property
     def evaluations(self) -> int:
         """Number of images that were compared so far."""
         return self.matching.evaluations + (self.spans.evaluations if self.spans else 0)
@@ -145,8 +152,8 @@ class Pixels:
         if self.start in ("previous", "mended"):
             images = before.images
             if self.start == "mended":
-                spans = scene.spans or scene.matching
-                assert isinstance(spans, SpanMatching)
+                spans = scene.leading
+                assert spans is not None
                 images = torch.stack([mend(spans, one, scene.generator) for one in images])
             channels = evidence.free_shape[0]
             return [self._grid_of(images[:, i, :channels]) for i in range(evidence.count)]

@@ -112,7 +112,8 @@ def _entered(reader: InputReader, name: str, images: Tensor, before: str, maps: 
     """What enters a layer, `[N, F]`, where the one before is given maps as long as its own."""
 
     def give(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
-        return (maps.to(args[0]).view_as(args[0]) * args[0].norm() / maps.norm(),)
+        length = float(args[0].norm()) or args[0].numel() ** 0.5
+        return (maps.to(args[0]).view_as(args[0]) * length / maps.norm(),)
 
     hook = reader.layers[before][0].register_forward_pre_hook(give)
     try:
@@ -127,5 +128,6 @@ def _likeness(one: Tensor, two: Tensor) -> Tensor:
     apart = []
     for rows in (one.double().cpu(), two.double().cpu()):
         spread = rows.std(0)
-        apart.append(F.normalize((rows - rows.mean(0)) / (spread + SPREAD * spread.mean()), dim=1))
+        least = (SPREAD * spread.mean()).clamp_min(1e-12)  # all may be alike
+        apart.append(F.normalize((rows - rows.mean(0)) / (spread + least), dim=1))
     return apart[0] @ apart[1].T

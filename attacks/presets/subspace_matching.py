@@ -34,9 +34,9 @@ def subspace_matching(
     with the images at hand, where that was shared. In which order the images of a batch come out is
     not known.
 
-    Of a batch whose photos' own maps come out in closed form (`evidence.unmixed_maps`), twice the
-    steps go to a search by these, and one and a half times the steps to one by all spans; nothing
-    is mended or polished.
+    Of a batch whose photos' own maps come out in closed form (`evidence.unmixed_maps`), two and a
+    half times the steps go to a search by these, the first on a coarse grid, and one and a half
+    times to one by all spans; nothing is mended or polished.
 
     Args:
         steps: Steps of Adam, from noise; and again after each mending.

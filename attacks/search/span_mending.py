@@ -40,7 +40,9 @@ def misfit(spans: SpanMatching, images: Tensor) -> Tensor | None:
     count, (height, width) = len(images), images.shape[2:]
     total = 0 * images[:, :1]
     reader = spans.evidence.reader
-    whole = [s for s in spans.spans if s.whole and not s.of_maps and len(s.basis) == 1]
+    names = {span.name for span in spans.spans}
+    patches_of = [s for s in spans.evidence.spans if s.name in names]  # also where maps are known
+    whole = [s for s in patches_of if s.whole and len(s.basis) == 1]
     with torch.no_grad():
         inputs = reader.inputs([s.name for s in whole], images) if whole else {}
         for span in whole:

@@ -48,7 +48,7 @@ def with_whole_maps(
     All behind the maps that decide the images is left out, and no pass is run so far. Of one image
     the spans of the same layers' patches stay: they weigh all directions alike, also those in which
     maps hardly differ. Of a batch only maps that come apart (`unmix`) lead a search further than
-    patches do; their patches' spans, which cost the most, are left out.
+    patches do, where they have a number a pixel; the spans of their patches are left out.
 
     Args:
         reader: Of the network.
@@ -68,6 +68,8 @@ def with_whole_maps(
         needed.append(span)
     if not single:
         known = in_one_order(reader, known)
+        if sum(rows.shape[1] for rows in known.values()) < pixels:
+            return spans
         needed = [span for span in needed if span.name not in known]
     maps = [
         replace(

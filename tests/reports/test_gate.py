@@ -16,6 +16,7 @@ from fedaudit.reports.differences import compare_runs
 from fedaudit.reports.gate import Gate, judge_run
 from fedaudit.reports.junit import junit
 from fedaudit.reports.league import csv_of, json_of
+from fedaudit.reports.measurement import Effort
 from fedaudit.reports.pull_request import pull_request
 from fedaudit.reports.results import Results
 from fedaudit.reports.sarif import sarif
@@ -177,13 +178,27 @@ def test_better_and_worse_are_said_of_like_with_like_only() -> None:
     assert [c.word for c in changes if c.after is worse] == ["worse"]
     back = compare_runs(replace(results, rows=rows), results).rows
     assert [c.word for c in back if c.before is worse] == ["better"]
-    stronger = replace(worse, threat_model="A")
-    rows = tuple(stronger if other is row else other for other in results.rows)
-    (change,) = (
-        c for c in compare_runs(results, replace(results, rows=rows)).rows if c.after is stronger
+    assert worse.measurement
+    effort = Effort(
+        steps=100, restarts=1, evaluations=1, closed_form=False, tested=0, converged=0, gain=None
     )
-    assert change.word == "not comparable"
-    assert change.why == (f"threat model: {row.threat_model} → A",)
+    for stronger, reason in (
+        (replace(worse, threat_model="A"), f"threat model: {row.threat_model} → A"),
+        (replace(worse, measurement=replace(worse.measurement, effort=effort)), "attack's steps: "),
+    ):
+        rows = tuple(stronger if other is row else other for other in results.rows)
+        (change,) = (
+            c
+            for c in compare_runs(results, replace(results, rows=rows)).rows
+            if c.after is stronger
+        )
+        assert change.word == "not comparable"
+        assert len(change.why) == 1
+        assert change.why[0].startswith(reason)
+    stricter = tuple(replace(one, threshold=one.threshold + 0.1) for one in results.ceilings)
+    others = compare_runs(results, replace(results, ceilings=stricter))
+    assert {c.word for c in others.rows} == {"not comparable"}
+    assert others.unlike[0].startswith("judge: ")
 
 
 def test_runs_on_other_data_are_not_compared() -> None:

@@ -359,7 +359,9 @@ def _secure_sums(exposures: tuple[Exposure, ...]) -> list[Finding]:
 
 
 def _source(row: Row) -> str:
-    return " + ".join(row.measurement.attacked if row.measurement else ()) or "updates"
+    kinds = row.measurement.attacked if row.measurement else ()
+    names = ("updates" if kind == "update" else kind.replace("_", " ") for kind in kinds)
+    return " + ".join(names) or "updates"
 
 
 def _under(row: Row) -> str:

@@ -233,7 +233,7 @@ def test_templates_are_a_finding_of_their_own() -> None:
     assert template.title.startswith("Class embeddings are templates")
     assert "on the device" in template.remedy
     assert "ISO/IEC 24745 irreversibility" in template.standards
-    assert "from class_embeddings" in template.configuration
+    assert "from class embeddings" in template.configuration
     assert update.fingerprint != template.fingerprint
     odd = [
         replace(row, measurement=replace(measured(row), attacked=("prototypes",)))

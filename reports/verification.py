@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from fedaudit.core.errors import RunFolderError
 from fedaudit.core.measures import Evidence
 from fedaudit.core.version import VERSION
@@ -18,6 +20,8 @@ from fedaudit.study import hash_list, removal_record
 from fedaudit.study.hash_list import Differences
 from fedaudit.study.session import open_report
 from fedaudit.study.sign_off import faults_of
+
+RESULTS, REPORT = "results.json", "report.html"
 
 
 @dataclass(frozen=True)
@@ -49,13 +53,19 @@ class Verification:
         return not (d.altered or d.missing or d.added or self.damaged or self.faults)
 
 
-def verify(path: Path, expected: str | None = None, public_key: Path | None = None) -> Verification:
+def verify(
+    path: Path,
+    expected: str | None = None,
+    public_key: Path | None = None,
+    report: Path | None = None,
+) -> Verification:
     """Hash every file of a run folder, and make its report again in memory; nothing is written.
 
     Args:
         path: The folder.
         expected: The root as it was told another way; compared with the folder's.
         public_key: Of who signed the folder off, in PEM, as it came another way.
+        report: A page that may have left the folder; None is that in it.
 
     Raises:
         RunFolderError: Not a run folder, of another format, or so damaged that nothing follows.
@@ -74,7 +84,7 @@ def verify(path: Path, expected: str | None = None, public_key: Path | None = No
             f"is {VERSION}, which may write others."
         )
     else:
-        faults += _check_rendering(path)
+        faults += _check_rendering(path, report or path / REPORT)
     return Verification(
         root=root,
         files=len(digests),
@@ -86,30 +96,39 @@ def verify(path: Path, expected: str | None = None, public_key: Path | None = No
     )
 
 
-def _check_rendering(path: Path) -> list[str]:
-    """What is wrong with results.json and report.html."""
+def _check_rendering(path: Path, report: Path) -> list[str]:
+    """What is wrong with results.json and the page."""
     try:
         results = results_of(path)
     except RunFolderError as error:
         return [str(error)]
-    faults = []
-    for name, same in (
-        ("results.json", lambda body: body == canonical_bytes(results)),
-        ("report.html", lambda body: any(body == fresh for fresh in _pages(path, results))),
-    ):
-        try:
-            if not same(regular_file.read_bytes(path / name)):
-                faults.append(
-                    f"{name} is not what follows from the folder's files. `fedaudit report` writes "
-                    "it again."
-                )
-        except FileNotFoundError:
-            faults.append(f"{name} is missing. `fedaudit report` writes it.")
-        except RunFolderError as error:
-            faults.append(str(error))
-        if faults:  # a page of other results is another page
-            return [*faults, "report.html was not compared."] if name != "report.html" else faults
-    return faults
+    wrong = "is not what follows from the folder's files"
+    try:
+        if regular_file.read_bytes(path / RESULTS) != canonical_bytes(results):
+            fault = f"{RESULTS} {wrong}. `fedaudit report` writes it again."
+            return [fault, f"{report.name} was not compared."]  # of other results it is another
+        body, like = regular_file.read_bytes(report), 0
+        for fresh in _pages(path, results):
+            if body == fresh:
+                return []
+            like = max(like, _same_bytes(body, fresh))
+    except FileNotFoundError as error:
+        return [f"{Path(error.filename).name} is missing. `fedaudit report` writes it."]
+    except RunFolderError as error:
+        return [str(error)]
+    line = body.count(b"\n", 0, like) + 1
+    return [
+        f"{report.name} {wrong}: byte {like + 1:,}, in line {line:,}, is the first that differs. "
+        "`fedaudit report` writes it again."
+    ]
+
+
+def _same_bytes(one: bytes, other: bytes) -> int:
+    """How many bytes are the same from the beginning on."""
+    count = min(len(one), len(other))
+    a, b = (np.frombuffer(body[:count], np.uint8) for body in (one, other))
+    differing = np.flatnonzero(a != b)
+    return int(differing[0]) if len(differing) else count
 
 
 def _pages(path: Path, results: Results) -> Iterator[bytes]:

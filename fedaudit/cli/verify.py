@@ -11,6 +11,7 @@ import click
 from fedaudit.cli.ending import GATE, INCONCLUSIVE, OK
 from fedaudit.cli.options import examples
 from fedaudit.cli.say import say, say_json
+from fedaudit.core.errors import UsageError
 
 if TYPE_CHECKING:
     from fedaudit.reports.verification import Verification
@@ -22,6 +23,8 @@ _SHOWN = 20
     epilog=examples(
         "fedaudit verify runs/first",
         "fedaudit verify runs/first --root 3b1f…   # as the auditor told it to you",
+        "fedaudit verify runs/first/report.html",
+        "fedaudit verify runs/first --page mailed.html",
         "fedaudit verify runs/first --json",
         note="Exit codes: 0 nothing was altered, 1 something was, 3 the folder has no list of "
         "hashes to check against, 4 not a run folder, or so damaged that nothing follows from it. "
@@ -36,16 +39,31 @@ _SHOWN = 20
     type=click.Path(path_type=Path, dir_okay=False),
     help="Of who signed the run off (PEM), as it came to you another way; checked, too.",
 )
+@click.option(
+    "--page",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A page that left the folder, checked in place of that in it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def verify(*, run: Path, root: str | None, public_key: Path | None, as_json: bool) -> int:
+def verify(
+    *, run: Path, root: str | None, public_key: Path | None, page: Path | None, as_json: bool
+) -> int:
     """Check that nothing in the run folder RUN was altered since its run ended.
 
     Every file is hashed and compared with the list that the run wrote, every cell with its own
-    hash, and results.json and report.html with what follows from them. Nothing is written.
+    hash, and results.json and report.html with what follows from them. RUN may be the page in the
+    folder, too. Nothing is written.
     """
     from fedaudit.reports import verification  # noqa: PLC0415 - imports torch
 
-    answer = verification.verify(run, root, public_key)
+    if run.is_file():
+        run, page = run.parent, page or run
+        if not (run / "study.json").is_file():
+            raise UsageError(
+                f"{page} lies in no run folder, and alone shows nothing: whoever can write a page "
+                f"can write another. Give the folder too: fedaudit verify RUN --page {page}"
+            )
+    answer = verification.verify(run, root, public_key, page)
     if as_json:
         say_json({"sound": answer.sound, **asdict(answer)})
     else:

@@ -47,6 +47,26 @@ def test_a_sound_folder(run: Path) -> None:
     assert "nothing was altered" in command("verify", run).output
 
 
+def test_a_page_is_checked_by_its_path_and_after_it_left_the_folder(
+    run: Path, tmp_path: Path
+) -> None:
+    assert verified(run / "report.html")[0] == 0
+    mailed = tmp_path / "mailed.html"
+    body = (run / "report.html").read_bytes()
+    mailed.write_bytes(body)
+    assert verified(run, "--page", str(mailed))[0] == 0
+    mailed.write_bytes(body[:2000] + bytes([body[2000] ^ 1]) + body[2001:])
+    code, answer = verified(run, "--page", str(mailed))
+    assert code == 1
+    (fault,) = answer["faults"]
+    assert "mailed.html is not what follows" in fault
+    assert "byte 2,001, in line" in fault
+    alone = command("verify", mailed)
+    assert "lies in no run folder" in str(alone.exception)
+    mailed.write_bytes(b"")
+    assert "byte 1, in line 1," in verified(run, "--page", str(mailed))[1]["faults"][0]
+
+
 def test_the_list_is_one_that_sha256sum_reads(run: Path) -> None:
     if shutil.which("sha256sum") is None:
         pytest.skip("no sha256sum here")

@@ -88,7 +88,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "large": drawn,
         "runs": index_page(listed(), "our <runs>", live=True),
         "changes": difference_page(sample(), large, ("before", "after <i>")),
-        "recorded": render(recorded_run(BEYOND), None, "redacted"),
+        "recorded": render(recorded_run(BEYOND), None, "none"),
     }
     files = {name: folder / f"{name}.html" for name in sources}
     for name, file in files.items():

@@ -1,6 +1,7 @@
 """Clusters on this machine: Ray with two nodes of which one is killed, and an array of Slurm."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,14 +113,19 @@ def test_a_study_outlives_a_node_of_a_ray_cluster(
     ids=["slurm", "ray"],
 )
 def test_all_executors_give_the_same_results(
-    calm: Path, tmp_path: Path, options: tuple[str, ...]
+    calm: Path, tmp_path: Path, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    logs = short(tmp_path, "c")
+    monkeypatch.setenv("RAY_TMPDIR", str(logs))
     (tmp_path / "study.toml").write_text(STUDY)
     finish(tmp_path, *options, "--tensorboard", "log")
     assert content(tmp_path) == content(calm)
     assert curves(tmp_path) == curves(calm)
     assert "objective/fresh/none/inverting_gradients/audit" in curves(calm)
     assert not list(tmp_path.glob("run/.*"))
+    assert logs.exists() is ("ray" in options)
+    assert not list(logs.glob("ray/session_2*"))
+    shutil.rmtree(logs, ignore_errors=True)
 
 
 def test_an_address_without_a_cluster_is_one_message(tmp_path: Path) -> None:

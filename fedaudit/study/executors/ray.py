@@ -6,6 +6,7 @@ jobs by what they take, so that several share a GPU. A job whose node dies is be
 
 import os
 import re
+import shutil
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -54,13 +55,14 @@ class RayTasks:
         """
         ray = _ray()
         ours = not ray.is_initialized()
-        if ours:
-            _connect(ray, self)
+        logs = _connect(ray, self) if ours else None
         try:
             yield _Tasks(ray, work, self, node_check(folder, work))
         finally:
             if ours:
                 ray.shutdown()
+        if logs:  # of a cluster that served and is no more
+            shutil.rmtree(logs, ignore_errors=True)
 
 
 class _Tasks:
@@ -158,16 +160,17 @@ def _ray() -> Any:
     return ray
 
 
-def _connect(ray: Any, settings: RayTasks) -> None:
+def _connect(ray: Any, settings: RayTasks) -> str | None:
+    """Connect, and say where the logs of a cluster are that was started for it."""
     quiet = {"logging_level": "ERROR", "log_to_driver": False, "configure_logging": True}
     if settings.address is None:
-        ray.init(
+        context = ray.init(
             address="local",
             num_cpus=settings.slots * settings.resources.cores,
             include_dashboard=False,
             **quiet,
         )
-        return
+        return str(context.address_info["session_dir"])
     try:
         _knock(settings.address)
         ray.init(address=settings.address, **quiet)
@@ -177,6 +180,7 @@ def _connect(ray: Any, settings: RayTasks) -> None:
             "--head` starts one and prints its address; its nodes need the same versions of Ray "
             "and Python. Without --address one is started here."
         ) from error
+    return None
 
 
 def _knock(address: str) -> None:

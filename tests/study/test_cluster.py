@@ -63,6 +63,8 @@ def nodes(tmp_path: Path) -> Iterator[dict[str, int]]:
             kill(pid)
         for pid in processes(f"--port={PORT}", str(short(tmp_path, ""))):
             kill(pid)
+        for name in "ab":
+            shutil.rmtree(short(tmp_path, name), ignore_errors=True)
 
 
 def short(folder: Path, name: str) -> Path:

@@ -160,7 +160,8 @@ def _fetch(study: Study, folder: RunFolder, note: Note) -> None:
     """Fetch, before the workers start, what every job would wait for.
 
     Raises:
-        AssetError: Something that no job can do without is neither cached nor fetchable.
+        AssetError: Something that no job can do without is neither cached nor fetchable; or a judge
+            of what is finished, maybe on another machine: cells without it would undo that.
     """
     source = source_of(study, folder).facts()
     for name in needed_assets(study, source):
@@ -171,5 +172,11 @@ def _fetch(study: Study, folder: RunFolder, note: Note) -> None:
         try:
             asset_store.path(name, say=note)
         except AssetError as error:
+            if f"asset {name}" in folder.facts().hashes:
+                raise AssetError(
+                    f"what is finished in {str(folder.path)!r} was judged by {name}, which is "
+                    "missing here; cells without its judgment would leave identity untested. "
+                    f"`fedaudit assets fetch` here gets it; what is finished is kept: {error}"
+                ) from error
             consequence = "one judge is missing" if number else "identity will not be tested"
             note(f"note: {consequence}: {error}")

@@ -18,6 +18,7 @@ from test_faults import STUDY, content, finish, records, start
 
 from fedaudit.core.errors import AssetError, RunFolderError, UsageError
 from fedaudit.core.scenario import Choice, Scenario, Study
+from fedaudit.study import execution
 from fedaudit.study.executors.choice import Place
 from fedaudit.study.executors.node_check import NodeCheck, node_check
 from fedaudit.study.run_folder import RunFolder
@@ -170,6 +171,25 @@ def test_a_node_without_assets_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(AssetError, match=refused):
         check()
     assert "face_embedder" not in work.assets  # a judge that is missing here is asked of nobody
+
+
+def test_a_machine_without_the_judge_of_what_is_finished_does_not_join(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def path(name: str, say: object = None) -> Path:
+        if name == "sface":
+            raise AssetError("asset 'sface' is not cached")
+        return tmp_path
+
+    monkeypatch.setattr("fedaudit.files.asset_store.path", path)
+    study = Study("s", (Scenario("fresh", attacks=(Choice("idlg"),)),), judges=(Choice("sface"),))
+    notes: list[str] = []
+    folder = RunFolder(tmp_path)
+    execution._fetch(study, folder, notes.append)
+    assert notes[0].startswith("note: identity will not be tested")
+    folder.save_facts({"hashes": {"asset sface": "0" * 64}})
+    with pytest.raises(AssetError, match=r"was judged by sface, which is missing here.*is kept"):
+        execution._fetch(study, folder, notes.append)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,10 @@ def repair(*, run: Path) -> int:
 @click.argument("into", type=_FOLDER)
 @click.argument("other", type=_FOLDER, nargs=-1, required=True)
 def merge(*, into: Path, other: tuple[Path, ...]) -> int:
-    """Copy into the run folder INTO what OTHER, of the same study, have and it has not."""
+    """Copy into the run folder INTO what OTHER, of the same study, have and it has not.
+
+    INTO is begun where there is none.
+    """
     from fedaudit.study import repair as repairs  # noqa: PLC0415 - imports torch
 
     result = repairs.merge(into, other)

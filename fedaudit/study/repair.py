@@ -91,13 +91,19 @@ class Merge:
 def merge(into: Path, others: Sequence[Path]) -> Merge:
     """Copy into a run folder what other folders of the same study have and it has not.
 
-    What is copied is checked first. Where two folders have a job, that of `into` stays.
+    What is copied is checked first. Where two folders have a job, that of `into` stays. Where there
+    is no such folder it is begun, for the study of the first of the others.
 
     Raises:
         RunFolderError: A folder holds another study, was run by another version or with other
             evidence, has another gallery, or is worked in; nothing was copied from it.
         StorageError: `into` may not be written.
     """
+    if others and not into.exists():
+        manifests.read(others[0])  # a run folder of this version
+        with storage_errors(into):
+            into.mkdir(mode=0o700, parents=True)
+        _copy(others[0] / manifests.FILE, into / manifests.FILE)
     manifest, count, unlike = manifests.read(into), 0, []
     with lease.alone(into):
         if read_removals(into):

@@ -88,6 +88,12 @@ def test_folders_of_one_study_are_joined(tmp_path: Path) -> None:
     assert hash_list.compare(into, hash_list.read(into)) == hash_list.Differences((), (), ())
     assert merge(into, [tmp_path / "c"]) == Merge(0, (CELLS[0].key,), 1)
     assert torch.equal(RunFolder(into).tensors(CELLS[0].key)["images"], torch.zeros(1, 3, 4, 4))
+    new = tmp_path / "runs" / "all"
+    assert merge(new, [tmp_path / "b", tmp_path / "c"]) == Merge(2, (CELLS[0].key,), 1)
+    assert new.stat().st_mode & 0o77 == 0
+    with pytest.raises(RunFolderError, match="not a run folder"):
+        merge(tmp_path / "none", [tmp_path])
+    assert not (tmp_path / "none").exists()
 
 
 def test_what_cannot_be_compared_is_not_joined(tmp_path: Path) -> None:

@@ -47,9 +47,10 @@ def subspace_matching(
         total_variation: Weight of the total variation at the start.
         fading: Power of the share of steps left by which that weight falls, to 0. With 0 it stays,
             and nothing is polished. None takes 2, or 0 where the spans are few for so many pixels
-            (MobileFaceNet): there it is the difference between noise and a face. For one photo
-            behind batch norm in training mode None takes 1, a larger weight, twice the steps,
-            coarse grids before the image's own where it is large, and polishes nothing.
+            (MobileFaceNet): there it is the difference between noise and a face, and None doubles
+            the weight and makes half more steps. For one photo behind batch norm in training mode
+            None takes 1, a larger weight, twice the steps, coarse grids before the image's own
+            where it is large, and polishes nothing.
         polish: L-BFGS steps of 10 iterations at the end.
         face_colors: Weight of the prior that draws the mean and deviation of a batch's colors to
             those of faces, where batch norm in training mode hides them; 0 leaves them open.

@@ -104,7 +104,7 @@ def test_what_is_nearly_right_or_all_wrong_is_not_mended(
         update,
         "subspace_matching",
         image_shape=(3, 16, 16),
-        settings={"steps": 3, "polish": 0},
+        settings={"steps": 3, "polish": 0, "fading": 2.0},
     )
     assert rebuilt.iterations == steps
 
@@ -121,6 +121,8 @@ def test_the_variation_stays_where_spans_leave_detail_open() -> None:
         *[("adam", 2)] * 2,
         ("lbfgs", 0),
     ]
+    assert [(stage.steps, stage.total_variation) for stage in kept] == [(150, 2.0), (150, 1.0)]
+    assert [(stage.steps, stage.total_variation) for stage in faded[:2]] == [(100, 1.0), (100, 0.5)]
     asked = span_stages(fading=1.5)
     assert suited(asked, open_detail=True) == suited(asked, open_detail=False) == asked
 

@@ -283,7 +283,7 @@ def draw(rows: Sequence[Mapping[str, str | float]], path: str) -> None:
         .encode(
             x=alt.X("batch:Q", scale=alt.Scale(type="log"), title="images of a batch"),
             y=alt.Y("ms:Q", scale=alt.Scale(type="log"), title="CPU ms"),
-            color=alt.Color("network:N", title=None),
+            color=alt.Color("network:N", title=None, legend=alt.Legend(labelLimit=0)),
             strokeDash=alt.StrokeDash("what:N", title=None),
         )
         .properties(width=420, height=260)

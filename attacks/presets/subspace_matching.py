@@ -2,7 +2,7 @@
 
 from fedaudit.attacks.search.image_priors import FACE_COLORS
 from fedaudit.attacks.search.matching_attack import MatchingAttack
-from fedaudit.attacks.search.stage import (
+from fedaudit.attacks.search.span_schedules import (
     SPAN_LR,
     SPAN_MENDS,
     SPAN_POLISH,
@@ -34,9 +34,9 @@ def subspace_matching(
     with the images at hand, where that was shared. In which order the images of a batch come out is
     not known.
 
-    Of a batch whose photos' own maps come out in closed form (`evidence.unmixed_maps`), two and a
-    half times the steps go to a search by these, the first on a coarse grid, and one and a half
-    times to one by all spans; nothing is mended or polished.
+    Of a batch whose photos' own maps come out in closed form (`evidence.unmixed_maps`), five times
+    the steps go to a search by these, on a coarse grid and the images' own in turn, and two and a
+    half times the steps to one by all spans; nothing is mended or polished.
 
     Args:
         steps: Steps of Adam, from noise; and again after each mending.

@@ -35,7 +35,8 @@ from fedaudit.attacks.search.span_matching import (
     is_left_to_spans,
     lead_of_spans,
 )
-from fedaudit.attacks.search.stage import BY_SPANS, Stage, adjust, from_gray, opening, suited
+from fedaudit.attacks.search.span_schedules import opening, suited
+from fedaudit.attacks.search.stage import BY_SPANS, Stage, adjust, from_gray
 from fedaudit.attacks.search.trace import Trace
 from fedaudit.attacks.search.variables import Scene, generic_faces
 from fedaudit.attacks.training.dummy_update import DummyUpdate

@@ -12,7 +12,6 @@ from fedaudit.attacks.search.comparison import Comparison
 from fedaudit.attacks.search.image_priors import (
     GroupConsistency,
     ImagePrior,
-    WithinRange,
     color_variation,
     total_variation,
     usual_variation,
@@ -25,7 +24,7 @@ from fedaudit.attacks.search.movers.gradient_descent import Schedule
 from fedaudit.attacks.search.movers.mover import Mover, Optimizer, Plan, Task
 from fedaudit.attacks.search.movers.round_wise import Movement, OneByOne
 from fedaudit.attacks.search.span_matching import SpanMatching
-from fedaudit.attacks.search.variables import MENDED, Latent, Pixels, Varies
+from fedaudit.attacks.search.variables import Latent, Pixels, Varies
 from fedaudit.core.choices import check_choices
 
 # Set by hand; what they reach is measured by benchmarks/mixture_bound.py.
@@ -181,186 +180,6 @@ def solving_stages(steps: int, damping: float) -> tuple[Stage, ...]:
         return ()
     varies = Pixels(start="previous", clamp=False)
     return (Stage(varies=varies, steps=steps, lr=damping, optimizer="gauss_newton"),)
-
-
-# By photos of p01 and p02 of OpenPeople at 64 px, with a ResNet-18 trained on the others: SSIM of
-# one went from 0.946 to 0.988 (0.971 with a tenth of the last weight), of a dark one from 0.885 to
-# 0.980 with that tenth, in as many seconds. Where images are mended, steps half as long end nearer.
-# benchmarks/subspace.py reports on p09 and p10.
-SPAN_STEPS, SPAN_MENDS, SPAN_POLISH, SPAN_LR = 100, 1, 16, 0.2
-SPAN_VARIATION, SPAN_FADING = 1.0, 2.0
-"""Of a search by spans, by Adam and then L-BFGS; the variation's weight falls to 0."""
-SPAN_MEMORY = 0.99
-"""Of Adam, whose slopes grow smaller by orders within a hundred steps."""
-# By a photo of p01 of OpenPeople through a fresh ResNet-18 (benchmarks/deployed_networks.py with
-# --training reports on p09). At 64 px SSIM 0.71 with 1 (falling as a square, then L-BFGS), 0.91
-# with 5, 0.89 with 8, 0.63 with 20. At 112 px 0.33 (cosine to the person by SFace 0.07) with 32 and
-# 100 steps, 0.51 with twice the steps, mended; 0.60 (0.38) on half the grid (weight 8), then on the
-# whole (16), 100 steps each; 0.79 (0.70) with 4, then 8, and 200 steps each. A batch of four ends
-# at a distance of 0.09 with 1, 0.20 with 8: it is left as it is.
-COUPLED_VARIATION, COUPLED_AT, COUPLED_STEPS = 6.0, 3 * 64 * 64, 2
-"""Factor of that weight, at so many unknown numbers of an image, and of the steps, for one photo
-behind batch norm in training mode. Images of more numbers are searched on grids of fewer first; the
-weight is that of the coarsest, twice as large on each finer one, where steps are half as long."""
-# By a photo of p01 through a fresh MobileFaceNet at 112 px: SSIM 0.40 with 0.3, 0.90 with 1 (18 CPU
-# s), 0.93 with 2 and half more steps (24), 0.90 with 3 and twice the steps (31).
-OPEN_VARIATION, OPEN_STEPS = 2.0, 1.5
-"""Factor of that weight, and of the steps, where spans leave fine detail open."""
-TRACE_OF_VARIATION = 1e-3
-"""Weight of the total variation while polishing, where the distance is below 1e-3."""
-
-
-def span_stages(
-    steps: int = SPAN_STEPS,
-    polish: int = SPAN_POLISH,
-    *,
-    mends: int = SPAN_MENDS,
-    lr: float = SPAN_LR,
-    total_variation: float = SPAN_VARIATION,
-    fading: float | None = None,
-) -> tuple[Stage, ...]:
-    """Adam on pixels from noise, again from mended images, then L-BFGS, by what inputs span.
-
-    Nothing is polished where the weight of the variation does not fall (`fading` 0).
-    """
-    search = Stage(
-        varies=Pixels(start="normal"),
-        steps=steps,
-        lr=lr,
-        memory=SPAN_MEMORY,
-        total_variation=total_variation,
-        fading=fading,
-        match="spans",
-    )
-    again = [
-        replace(
-            search,
-            varies=MENDED,
-            lr=lr / 2**mend,
-            total_variation=total_variation / 2**mend,
-            by_color=True,
-        )
-        for mend in range(1, mends + 1)
-    ]
-    last = Stage(
-        varies=Pixels(start="previous"),
-        steps=polish,
-        lr=1.0,
-        optimizer="lbfgs",
-        total_variation=TRACE_OF_VARIATION,
-        by_color=True,
-        priors=(WithinRange(),),
-        patience=5,
-        match="spans",
-    )
-    return (search, *again, *([last] if polish and fading != 0 else []))
-
-
-def suited(
-    stages: Sequence[Stage], *, open_detail: bool, coupled_pixels: int = 0, whole: bool = False
-) -> tuple[Stage, ...]:
-    """The stages, searched by spans, as they suit a network; those whose `fading` is stated stay.
-
-    Args:
-        stages: Of a search.
-        open_detail: Spans leave fine detail open: the variation's weight is larger and stays to the
-            end, and nothing is polished.
-        coupled_pixels: Unknown numbers of an image that batch norm normalizes by itself: in
-            training mode, alone in its batch; 0 elsewhere. A trace of noise there moves the inputs
-            of layers ten times as far, and noise explains an update before the image does: the
-            weight is larger and falls in a straight line, large images are searched on a coarse
-            grid first, which holds no such noise, and steps go to the search, not to L-BFGS.
-        whole: Each image's own maps are known (`SpanMatching.whole`): a search by these comes
-            first, and leaves little to that by all spans.
-    """
-    asked = [stage for stage in stages if stage.fading is None]
-    if whole and asked:
-        rest = (stage for stage in stages if stage.match not in BY_SPANS)
-        return (*by_whole_maps(asked[0]), *rest)
-    if coupled_pixels:
-        return _coupled(stages, coupled_pixels, 0.0 if open_detail else 1.0)
-    plain = open_detail and any(stage.fading is None for stage in stages)
-    factor, longer, fading = (OPEN_VARIATION, OPEN_STEPS, 0.0) if plain else (1.0, 1.0, SPAN_FADING)
-    return tuple(
-        replace(
-            stage,
-            fading=fading,
-            steps=round(longer * stage.steps),
-            total_variation=factor * (stage.total_variation or 0.0),
-        )
-        if stage.fading is None
-        else stage
-        for stage in stages
-        if not (plain and stage.match == "spans" and stage.optimizer == "lbfgs")
-    )
-
-
-def _coupled(stages: Sequence[Stage], unknowns: int, fading: float) -> tuple[Stage, ...]:
-    """Smoother and longer searches, the first of them on coarse grids before the image's own."""
-    asked = [stage for stage in stages if stage.fading is None]
-    halvings = 0
-    while unknowns / 4**halvings > COUPLED_AT:
-        halvings += 1
-    weight = max(1.0, COUPLED_VARIATION * (unknowns / 4**halvings / COUPLED_AT) ** 1.5)
-    choice: list[Stage] = []
-    for stage in stages:
-        if stage.fading is not None:
-            if not (asked and stage.match == "spans" and stage.optimizer == "lbfgs"):
-                choice.append(stage)
-            continue
-        assert isinstance(stage.varies, Pixels)
-        for finer in range(halvings + 1) if stage is asked[0] else (halvings,):
-            start = stage.varies.start if stage is not asked[0] or not finer else "previous"
-            choice.append(
-                replace(
-                    stage,
-                    varies=replace(stage.varies, start=start, coarse=2 ** (halvings - finer)),
-                    steps=COUPLED_STEPS * stage.steps,
-                    lr=stage.lr / 2**finer,
-                    fading=fading,
-                    total_variation=weight * 2**finer * (stage.total_variation or 0.0),
-                    by_color=stage.by_color or finer > 0,
-                )
-            )
-    return tuple(choice)
-
-
-# By eight photos of p01 and p02 of OpenPeople, a trained ResNet-18 in training mode: SSIM 0.67
-# after 250 steps by whole maps, 0.72 where the first 100 of them are on a coarse grid, which holds
-# no noise that could explain maps, and no photo is stuck; 0.77 after 100 more by all spans.
-WHOLE_STEPS = (1.0, 1.5, 1.5)
-WHOLE_VARIATION = (0.1, 0.1, 0.15)
-WHOLE_FADING = (1.0, 2.0, 4.0)
-"""On a coarse grid by whole maps, then in pixels, then by all spans: steps and variation, as shares
-of those of the search that is asked for, and the power by which the variation's weight falls."""
-
-
-def by_whole_maps(search: Stage) -> tuple[Stage, ...]:
-    """A search by the maps that each image has by itself, then by all spans."""
-    coarse, whole, last = (
-        replace(
-            search,
-            steps=max(round(WHOLE_STEPS[k] * search.steps), 1),
-            lr=search.lr / 2**k,
-            total_variation=WHOLE_VARIATION[k] * (search.total_variation or 0.0),
-            fading=WHOLE_FADING[k],
-            by_color=k > 0,
-            match="spans" if k == 2 else "whole",
-        )
-        for k in range(3)
-    )
-    assert isinstance(search.varies, Pixels)
-    return (
-        replace(coarse, varies=replace(search.varies, coarse=2)),
-        replace(whole, varies=Pixels(start="previous")),
-        replace(last, varies=Pixels(start="previous")),
-    )
-
-
-def opening(stages: Sequence[Stage]) -> tuple[Stage, ...]:
-    """A search by spans before that of an attack, of as many steps at most."""
-    steps = min(SPAN_STEPS, max(sum(stage.steps for stage in stages) // (1 + SPAN_MENDS), 1))
-    return span_stages(steps, SPAN_POLISH * steps // SPAN_STEPS)
 
 
 def adjust(stages: Sequence[Stage], evidence: Evidence, *, generated: bool) -> tuple[Stage, ...]:

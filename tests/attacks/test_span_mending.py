@@ -19,7 +19,7 @@ from fedaudit.attacks.search.image_priors import (
 from fedaudit.attacks.search.matching_attack import MatchingAttack
 from fedaudit.attacks.search.span_matching import SpanMatching
 from fedaudit.attacks.search.span_mending import mend, misfit
-from fedaudit.attacks.search.stage import span_stages, suited
+from fedaudit.attacks.search.span_schedules import span_stages, suited
 from fedaudit.attacks.search.variables import MENDED, Pixels
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.core.shared import Update

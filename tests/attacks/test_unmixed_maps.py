@@ -106,5 +106,5 @@ def test_a_search_begins_with_what_each_photo_has_by_itself() -> None:
         image_shape=(3, 16, 16),
         settings={"steps": 4, "mends": 0},
     )
-    assert rebuilt.iterations == 4 + 6 + 6
+    assert rebuilt.iterations == 4 + 6 + 4 + 6 + 4 + 6
     assert torch.isfinite(rebuilt.images).all()

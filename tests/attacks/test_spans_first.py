@@ -14,7 +14,8 @@ from fedaudit.attacks.evidence.labels.of_images import in_order_of_labels
 from fedaudit.attacks.gathering.gather import gather
 from fedaudit.attacks.presets.gan_inversion import gan_inversion
 from fedaudit.attacks.search.image_priors import usual_variation
-from fedaudit.attacks.search.stage import adjust, opening
+from fedaudit.attacks.search.span_schedules import opening
+from fedaudit.attacks.search.stage import adjust
 from fedaudit.core.capture import Capture
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.core.shared import Update

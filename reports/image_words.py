@@ -62,7 +62,6 @@ WORDS: Mapping[str, str] = {
     "who it was": "which image it was",
     "who is in the data": "which images are in the data",
     "who is in a client's data": "which images are in a client's data",
-    "nobody has signed": "nobody has signed",
     "who": "that",
     "test on identity": "test of copies",
     "randomization on identity": "randomization",
@@ -150,8 +149,6 @@ def text_of_images(text: str) -> str:
 
     >>> text_of_images("Somebody re-identified in 2 of 4 updates; nobody in the others")
     'Some image copied in 2 of 4 updates; no image in the others'
-    >>> text_of_images("Nobody has signed this run off")
-    'Nobody has signed this run off'
     """
     return _speaker(frozenset())(text)
 

@@ -212,8 +212,8 @@ def signing(results: Results) -> tuple[str, ...]:
     if s is None:
         return (
             controls,
-            "Nobody has signed this run off yet (fedaudit sign). Who signs says that this record "
-            "is true and unaltered; it clears no release.",
+            "This run is not signed off yet (fedaudit sign). A signature says that this record is "
+            "true and unaltered; it clears no release.",
         )
     return controls, f"Signed off by {s.auditor} on {s.signed}, for {s.system}."
 

@@ -21,6 +21,7 @@ def to_half(values: Tensor) -> tuple[Tensor, int] | None:
 
     None where one of them is not finite.
 
+    >>> import torch
     >>> half = to_half(torch.tensor([1e-9, -3e-9, 0.0]))
     >>> [f"{x:.3g}" for x in from_half(*half).tolist()]
     ['1e-09', '-3e-09', '0']

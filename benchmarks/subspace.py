@@ -3,7 +3,6 @@
     python benchmarks/subspace.py                                   # about 10 CPU minutes
     python benchmarks/subspace.py --only "ResNet-18 eval, trained" --batch 1 \
         --targets 8 --seeds 0 1 2 --results FILE
-    python benchmarks/subspace.py --cost --batch 1 4 8 --chart cost.png  # a step against a pass
     python benchmarks/subspace.py --only ResNet-18 --maps --batch 1 8    # closed forms, no search
 
 Color faces of OpenPeople at 64 px. Networks are torchvision's and timm's, as they are; trained ones
@@ -19,22 +18,21 @@ import argparse
 import copy
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import altair as alt
 import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
 import fedaudit
-from fedaudit.attacks.evidence.common_maps import common_maps, with_whole_maps
+from fedaudit.attacks.evidence.common_maps import common_maps
 from fedaudit.attacks.evidence.layer_inputs import InputReader
-from fedaudit.attacks.evidence.layer_spans import find_spans, span_distance
+from fedaudit.attacks.evidence.layer_spans import find_spans
 from fedaudit.attacks.evidence.unmixed_maps import unmix
 from fedaudit.core.training import LocalTraining
 from fedaudit.data.face_set import FaceSet
@@ -66,7 +64,7 @@ class Line:
 
 def resnet(depth: int) -> Callable[[int], nn.Module]:
     """torchvision's, by the number of classes."""
-    make = {18: torchvision.models.resnet18, 50: torchvision.models.resnet50}[depth]
+    make: Callable[..., nn.Module] = getattr(torchvision.models, f"resnet{depth}")
     return lambda classes: make(num_classes=classes)
 
 
@@ -242,55 +240,6 @@ def told(line: Line, size: int, kept: Sequence[Row]) -> str:
     )
 
 
-def cost(faces: FaceSet, options: argparse.Namespace) -> None:
-    """CPU milliseconds of a step, and of one forward and backward pass with weight gradients."""
-    print(
-        "| network | parameters | batch | a step, ms | a training pass, ms | ratio |\n"
-        "|---|---|---|---|---|---|"
-    )
-    rows: list[dict[str, str | float]] = []
-    for line in chosen(options):
-        for size in options.batch:
-            if line.training and size == 1:
-                continue  # batch norm of one image
-            model, images = line.build(8).train(line.training), faces.images[:size].clone()
-            labels = torch.arange(size) % 8
-            reader = InputReader(model, (3, SIZE, SIZE), size)
-            spans = find_spans(reader, update_of(model, images, labels), clean=True)
-            spans = with_whole_maps(reader, spans, 3 * SIZE**2)
-            passed = clocked(lambda: F.cross_entropy(model(images), labels).backward())  # noqa: B023
-            model.requires_grad_(requires_grad=False)
-            images.requires_grad_()
-            step = clocked(lambda: span_distance(reader, spans, images).backward())  # noqa: B023
-            millions = sum(p.numel() for p in model.parameters()) / 1e6
-            print(
-                f"| {line.name} | {millions:.1f} M | {size} | {step:.0f} | {passed:.0f} | "
-                f"{step / passed:.2f} |",
-                flush=True,
-            )
-            name = f"{line.name} ({millions:.0f} M)"
-            for what, ms in (("a step", step), ("a pass of training", passed)):
-                rows.append({"network": name, "batch": size, "what": what, "ms": ms})
-    if options.chart:
-        draw(rows, options.chart)
-
-
-def draw(rows: Sequence[Mapping[str, str | float]], path: str) -> None:
-    """The table as a picture."""
-    chart = (
-        alt.Chart(alt.Data(values=list(rows)))
-        .mark_line(point=True)
-        .encode(
-            x=alt.X("batch:Q", scale=alt.Scale(type="log"), title="images of a batch"),
-            y=alt.Y("ms:Q", scale=alt.Scale(type="log"), title="CPU ms"),
-            color=alt.Color("network:N", title=None, legend=alt.Legend(labelLimit=0)),
-            strokeDash=alt.StrokeDash("what:N", title=None),
-        )
-        .properties(width=420, height=260)
-    )
-    chart.save(path, ppi=120)
-
-
 def chosen(options: argparse.Namespace) -> list[Line]:
     """The lines that are asked for."""
     return [line for line in LINES if any(part in line.name for part in options.only)]
@@ -336,16 +285,6 @@ def maps(faces: FaceSet, options: argparse.Namespace) -> None:
             )
 
 
-def clocked(work: Callable[[], Any], times: int = 5) -> float:
-    """CPU milliseconds of one call, of the fastest of some."""
-    spent = []
-    for _ in range(times):
-        begun = time.process_time()
-        work()
-        spent.append(time.process_time() - begun)
-    return 1e3 * min(spent)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(
@@ -358,10 +297,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="of Adam; the attack's own if not given")
     parser.add_argument("--mends", type=int, help="at most; the attack's own if not given")
     parser.add_argument("--people", nargs=2, help="who is attacked; of `PAIRS` if not given")
-    parser.add_argument("--cost", action="store_true", help="cost of a step, and nothing else")
     parser.add_argument("--maps", action="store_true", help="closed forms alone, no search")
     parser.add_argument("--results", type=Path, metavar="FILE", help="keep rows, and go on")
-    parser.add_argument("--chart", metavar="FILE", help="with --cost: a picture of it")
     options = parser.parse_args(arguments)
     given = {"steps": options.steps, "mends": options.mends}
     options.settings = {name: value for name, value in given.items() if value is not None}
@@ -370,9 +307,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.maps:
         maps(faces, options)
         return
-    if options.cost:
-        cost(faces, options)
-        return
     judge = Judge(faces)
     print(
         "| network | batch | batches | SSIM (least) | interval | PSNR | first of ten, of the "
@@ -380,8 +314,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     for line in chosen(options):
         for size in options.batch:
-            if line.training and size == 1:
-                continue  # batch norm of one image
             kept = earlier(line, options)
             for seed in options.seeds:
                 measure(line, size, seed, judge, options, kept)

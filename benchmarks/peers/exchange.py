@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from environment import peer_python
+from environment import leakpro_python, peer_python
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -24,7 +24,7 @@ from fedaudit.models.facenet import criterion_of
 from fedaudit.models.zoo import build
 
 REPOSITORY = Path(__file__).parents[2]
-DRIVER = Path(__file__).with_name("breaching_driver.py")
+HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -100,33 +100,16 @@ def run_peer(seen: Observation, peer: Peer, seed: int) -> Reconstruction:
     tensors |= {f"gradient/{k}": v for k, v in update.tensors.items()}
     if peer.labels and seen.labels is not None:
         tensors["labels"] = seen.labels
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        inputs, output, file = folder / "inputs", folder / "output", folder / "job.json"
-        save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, inputs)
-        job = {
-            "repository": str(REPOSITORY),
-            "inputs": str(inputs),
-            "spec": {"factory": seen.model.factory, "arguments": dict(seen.model.arguments)},
-            "batch_norm": training.batch_norm,
-            "classes": seen.num_classes,
-            "shape": list(shape),
-            "count": seen.batch_size,
-            "preset": peer.preset,
-            "overrides": peer.overrides,
-            "mean": peer.mean,
-            "std": peer.std,
-            "seed": seed,
-            "output": str(output),
-        }
-        file.write_text(json.dumps(job))
-        subprocess.run(
-            [str(peer_python()), str(DRIVER), str(file)],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-        found = load_file(output)
+    job = {
+        "batch_norm": training.batch_norm,
+        "shape": list(shape),
+        "count": seen.batch_size,
+        "preset": peer.preset,
+        "overrides": peer.overrides,
+        "mean": peer.mean,
+        "std": peer.std,
+    }
+    found = driven(peer_python(), "breaching_driver.py", seen, tensors, job, seed)
     return Reconstruction(
         images=found["images"],
         labels=found["labels"],
@@ -134,3 +117,53 @@ def run_peer(seen: Observation, peer: Peer, seed: int) -> Reconstruction:
         seconds=float(found["seconds"]),
         adaptive="none needed",
     )
+
+
+def run_leakpro(
+    seen: Observation, images: Tensor, checkout: Path, steps: int, seed: int
+) -> Reconstruction:
+    """LeakPro's InvertingGradients, by default but for the steps; it trains on `images` itself."""
+    assert seen.labels is not None
+    tensors: dict[str, Tensor] = {f"state/{k}": v for k, v in seen.before.items()}
+    tensors |= {"images": images, "labels": seen.labels}
+    job = {"checkout": str(checkout.resolve()), "steps": steps}
+    found = driven(leakpro_python(), "leakpro_driver.py", seen, tensors, job, seed)
+    return Reconstruction(
+        images=found["images"],
+        labels=seen.labels,
+        iterations=steps,
+        seconds=float(found["seconds"]),
+        adaptive="none needed",
+    )
+
+
+def driven(
+    python: Path,
+    driver: str,
+    seen: Observation,
+    tensors: Mapping[str, Tensor],
+    job: Mapping[str, Any],
+    seed: int,
+) -> dict[str, Tensor]:
+    """What a driver writes of a job, run by a peer's interpreter."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        inputs, output, file = folder / "inputs", folder / "output", folder / "job.json"
+        save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, inputs)
+        every = {
+            "repository": str(REPOSITORY),
+            "inputs": str(inputs),
+            "spec": {"factory": seen.model.factory, "arguments": dict(seen.model.arguments)},
+            "classes": seen.num_classes,
+            "seed": seed,
+            "output": str(output),
+        }
+        file.write_text(json.dumps(every | dict(job)))
+        subprocess.run(
+            [str(python), str(HERE / driver), str(file)],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd=folder,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        return load_file(output)

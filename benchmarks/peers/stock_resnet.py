@@ -1,30 +1,39 @@
 """Side by side with the peer `breaching` 0.1.2 on torchvision's ResNet-18, trained.
 
-    python benchmarks/peers/stock_resnet.py                     # all lines, 30 CPU minutes
+    python benchmarks/peers/stock_resnet.py --results FILE      # goes on from the file
     python benchmarks/peers/stock_resnet.py --lines "batch 1" --times 1
+    python benchmarks/peers/stock_resnet.py --lines "batch 1" --leakpro FOLDER
 
 Color faces of OpenPeople at 64 px, network trained on eight of the ten people, photos of the two
 others, on whom nothing was tuned. Both sides get the network, one gradient, number and size of the
 images; the peer is handed the labels too, which ours does without. The peer runs its preset of
-inverting gradients with the published weight of total variation and with a hundred times that, as
-many steps as fit into our CPU seconds (`--times 1`) and into ten times as many; its steps a second
-are measured first.
+inverting gradients with the published weight of total variation and with a hundred times that, and
+its preset "modern", as many steps as fit into our CPU seconds (`--times 1`) and into ten times as
+many; its steps a second are measured first.
+
+LeakPro, whose package in the registry is empty, runs from a checkout that `--leakpro` names, in
+evaluation mode alone, as it attacks. It simulates the client itself and is handed the photo for
+that; what counts is the image of its least loss, not of its best SSIM to the photo, which it
+returns.
 """
 
 import argparse
 import copy
+import json
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import mean
 
 import torch
 import torch.nn.functional as F
-from exchange import Peer, run_peer
+from exchange import Peer, run_leakpro, run_peer
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from subspace import SIZE, Judge, batches, resnet, train
+from subspace import SIZE, Judge, Row, batches, resnet, train
 
 from fedaudit.core.observation import LocalTraining, ModelSpec, Observation
 from fedaudit.core.reconstruction import Reconstruction
@@ -43,6 +52,7 @@ LINES = {"batch 1": (1, "eval"), "batch 4": (4, "eval"), "batch 4, train mode": 
 PEERS = (
     Peer("breaching: inverting gradients", "invertinggradients", 0),
     Peer("breaching: the same, TV 20", "invertinggradients", 0, 20.0),
+    Peer("breaching: modern", "modern", 0),
 )
 TRIED = 10
 """Peer steps from which its steps a second are measured."""
@@ -67,39 +77,97 @@ def observe(model: nn.Module, images: Tensor, labels: Tensor, mode: str) -> Obse
     )
 
 
-def peer_for(seen: Observation, peer: Peer, seconds: float, seed: int) -> Reconstruction:
-    """The peer with as many steps as fit into `seconds`."""
-    trial = run_peer(seen, replace(peer, steps=TRIED), seed)
-    steps = max(1, round(TRIED * seconds / trial.seconds))
-    return run_peer(seen, replace(peer, steps=steps), seed)
+def fitting(run: Callable[[int], Reconstruction], seconds: float) -> Reconstruction:
+    """`run` with as many steps as fit into `seconds`."""
+    return run(max(1, round(TRIED * seconds / run(TRIED).seconds)))
+
+
+def ours(seen: Sequence[Observation], number: int) -> Reconstruction:
+    """Without the labels."""
+    attack = create("attacks", "subspace_matching", {})
+    found: Reconstruction = attack(
+        replace(seen[number], labels=None), generator=generator_for("attack", number)
+    )
+    return found
+
+
+def breaching(
+    seen: Sequence[Observation], peer: Peer, seconds: Sequence[float], number: int
+) -> Reconstruction:
+    """As long as it may."""
+
+    def run(steps: int) -> Reconstruction:
+        return run_peer(seen[number], replace(peer, steps=steps), number)
+
+    return fitting(run, seconds[number])
+
+
+def leakpro(
+    seen: Sequence[Observation],
+    images: Sequence[Tensor],
+    checkout: Path,
+    seconds: Sequence[float],
+    number: int,
+) -> Reconstruction:
+    """As long as it may."""
+
+    def run(steps: int) -> Reconstruction:
+        return run_leakpro(seen[number], images[number], checkout, steps, number)
+
+    return fitting(run, seconds[number])
 
 
 class Table:
-    """Scores and prints lines."""
+    """Scores what came back of each batch, keeps it in a file, prints a line an attack."""
 
-    def __init__(self, faces: FaceSet) -> None:
-        self.faces, self.judge = faces, Judge(faces)
+    def __init__(self, faces: FaceSet, file: Path | None) -> None:
+        self.faces, self.judge, self.file = faces, Judge(faces), file
+        kept = file.read_text().splitlines() if file is not None and file.exists() else []
+        self.rows: list[Row] = [json.loads(line) for line in kept]
         print("| line | attack | batches | SSIM (least) | PSNR | first of ten | steps | CPU s |")
         print("|---|---|---|---|---|---|---|---|")
 
     def add(
-        self, line: str, attack: str, chosen: list[list[int]], found: list[Reconstruction]
-    ) -> None:
-        """A line of some batches of photos and what came back of each."""
-        ssim, psnr, first = [], [], []
-        for rows, one in zip(chosen, found, strict=True):
-            images, unknown = self.faces.images[rows], torch.full((len(rows),), -1)
-            rebuilt = one.images[list(pair(images, unknown, one.images, unknown))]
-            ssim += SSIM()(images, rebuilt).tolist()
-            psnr += PSNR()(images, rebuilt).tolist()
-            first += self.judge.first(rebuilt, rows)
-        seconds = mean(one.seconds for one in found)
+        self,
+        line: str,
+        attack: str,
+        chosen: Sequence[list[int]],
+        run: Callable[[int], Reconstruction],
+    ) -> list[float]:
+        """A line of some batches of photos and what `run` brings back of each; CPU seconds."""
+        rows = []
+        for number, photos in enumerate(chosen):
+            key = {"line": line, "attack": attack, "photos": photos}
+            row = next((r for r in self.rows if key.items() <= r.items()), None)
+            if row is None:
+                row = key | self.score(photos, run(number))
+                if self.file is not None:
+                    with self.file.open("a") as file:
+                        file.write(json.dumps(row) + "\n")
+            rows.append(row)
+        ssim = [one for row in rows for one in row["SSIM"]]
+        psnr = [one for row in rows for one in row["PSNR"]]
+        first = [one for row in rows for one in row["first"]]
+        seconds = [row["seconds"] for row in rows]
         print(
-            f"| {line} | {attack} | {len(found)} | {mean(ssim):.2f} ({min(ssim):.2f}) | "
-            f"{mean(psnr):.1f} | {sum(first)} of {len(first)} | {found[0].iterations} | "
-            f"{seconds:.0f} |",
+            f"| {line} | {attack} | {len(rows)} | {mean(ssim):.2f} ({min(ssim):.2f}) | "
+            f"{mean(psnr):.1f} | {sum(first)} of {len(first)} | {rows[0]['steps']} | "
+            f"{mean(seconds):.0f} |",
             flush=True,
         )
+        return seconds
+
+    def score(self, photos: list[int], found: Reconstruction) -> Row:
+        """One batch."""
+        images, unknown = self.faces.images[photos], torch.full((len(photos),), -1)
+        rebuilt = found.images[list(pair(images, unknown, found.images, unknown))]
+        return {
+            "SSIM": SSIM()(images, rebuilt).tolist(),
+            "PSNR": PSNR()(images, rebuilt).tolist(),
+            "first": self.judge.first(rebuilt, photos),
+            "steps": found.iterations,
+            "seconds": found.seconds,
+        }
 
 
 def main() -> None:
@@ -108,8 +176,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--lines", nargs="+", choices=LINES, default=list(LINES))
-    parser.add_argument("--targets", type=int, default=1, help="batches a line")
+    parser.add_argument("--targets", type=int, default=2, help="batches a line")
     parser.add_argument("--times", type=int, nargs="+", default=[1, 10])
+    parser.add_argument("--peers", type=int, nargs="*", default=list(range(len(PEERS))),
+                        help="which configurations of breaching, from 0")  # fmt: skip
+    parser.add_argument("--leakpro", type=Path, metavar="FOLDER", help="a checkout of LeakPro")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="keep rows, and go on")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -117,24 +189,21 @@ def main() -> None:
     torch.manual_seed(options.seed)
     model = resnet(18)(CLASSES)
     train(model, faces, options.seed)
-    table = Table(faces)
+    table = Table(faces, options.results)
     for line in options.lines:
         size, mode = LINES[line]
         chosen = list(batches(faces, size, options.targets, options.seed))
-        seen = [observe(model, faces.images[rows], torch.arange(size), mode) for rows in chosen]
-        attack = create("attacks", "subspace_matching", {})
-        ours = [
-            attack(replace(one, labels=None), generator=generator_for("attack", number))
-            for number, one in enumerate(seen)
-        ]
-        table.add(line, "fedaudit: subspace_matching", chosen, ours)
+        images = [faces.images[rows] for rows in chosen]
+        seen = [observe(model, one, torch.arange(size), mode) for one in images]
+        spent = table.add(line, "fedaudit: subspace_matching", chosen, partial(ours, seen))
         for times in options.times:
-            for peer in PEERS:
-                found = [
-                    peer_for(one, peer, times * mine.seconds, number)
-                    for number, (one, mine) in enumerate(zip(seen, ours, strict=True))
-                ]
-                table.add(line, f"{peer.name}, {times} × our seconds", chosen, found)
+            budget = [times * seconds for seconds in spent]
+            for peer in (PEERS[k] for k in options.peers):
+                theirs = partial(breaching, seen, peer, budget)
+                table.add(line, f"{peer.name}, {times} × our seconds", chosen, theirs)
+            if options.leakpro and mode == "eval":
+                theirs = partial(leakpro, seen, images, options.leakpro, budget)
+                table.add(line, f"LeakPro, {times} × our seconds", chosen, theirs)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,140 @@
+"""What a step of subspace matching costs, in passes of training: by batch, size and parameters.
+
+    python benchmarks/step_cost.py --sizes 32 64 112 224 --chart cost.png    # 3 CPU minutes
+    python benchmarks/step_cost.py --only "ResNet-18 train mode" --batch 4 8
+
+A step is one evaluation of the distance to every layer's span (and to whole maps, where an update
+has them) with its derivative; a pass of training is forward and backward, weights' gradients too.
+CPU milliseconds of the fastest of five, of one thread. Batches are measured at 64 px, sizes with
+the first of the batches, on faces of OpenPeople; networks are fresh, as what they learned costs
+nothing.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import altair as alt
+import torch
+import torch.nn.functional as F
+import torchvision
+from subspace import Line, Row, resnet, update_of, vit
+from torch import nn
+
+from fedaudit.attacks.evidence.common_maps import with_whole_maps
+from fedaudit.attacks.evidence.layer_inputs import InputReader
+from fedaudit.attacks.evidence.layer_spans import find_spans, span_distance
+from fedaudit.data.openpeople import openpeople
+
+SIZE = 64
+
+
+def mobilenet(classes: int) -> nn.Module:
+    """The second MobileNet of torchvision."""
+    return torchvision.models.mobilenet_v2(num_classes=classes)
+
+
+LINES = (
+    *(Line(f"ResNet-{n}", resnet(n), trained=False, training=False) for n in (18, 34, 50)),
+    Line("ResNet-18 train mode", resnet(18), trained=False, training=True),
+    Line("MobileNetV2", mobilenet, trained=False, training=False),
+    Line("ViT, patches of 16", vit, trained=False, training=False),
+)
+
+
+def measured(line: Line, px: int, size: int) -> Row:
+    """One network on one batch."""
+    images = openpeople(size=px).images[:size].clone()
+    model, labels = line.build(8).train(line.training), torch.arange(size) % 8
+    reader = InputReader(model, (3, px, px), size)
+    spans = find_spans(reader, update_of(model, images, labels), clean=True)
+    spans = with_whole_maps(reader, spans, 3 * px**2)
+    passed = clocked(lambda: F.cross_entropy(model(images), labels).backward())
+    model.requires_grad_(requires_grad=False)
+    images.requires_grad_()
+    step = clocked(lambda: span_distance(reader, spans, images).backward())
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    return {
+        "network": line.name,
+        "millions": millions,
+        "batch": size,
+        "px": px,
+        "step": step,
+        "passed": passed,
+        "ratio": step / passed,
+    }
+
+
+def clocked(work: Callable[[], Any], times: int = 5) -> float:
+    """CPU milliseconds of one call, of the fastest of some."""
+    spent = []
+    for _ in range(times):
+        begun = time.process_time()
+        work()
+        spent.append(time.process_time() - begun)
+    return 1e3 * min(spent)
+
+
+def draw(rows: Sequence[Row], first: int, path: str) -> None:
+    """The ratios as a picture: against each of batch, size and parameters."""
+    small = [row for row in rows if row["px"] == SIZE]
+    panels = (
+        ("batch", "images of a batch", small),
+        ("px", "pixels a side", [row for row in rows if row["batch"] == first]),
+        ("millions", "million parameters", [row for row in small if row["batch"] == first]),
+    )
+    alt.hconcat(*(panel(*one) for one in panels)).save(path, ppi=110)
+
+
+def panel(by: str, title: str, rows: Iterable[Row]) -> alt.Chart:
+    """Of the picture."""
+    found: alt.Chart = (
+        alt.Chart(alt.Data(values=list(rows)), title=f"by {title}")
+        .mark_line(point=True)
+        .encode(
+            x=alt.X(f"{by}:Q", scale=alt.Scale(type="log"), title=title),
+            y=alt.Y("ratio:Q", title="a step / a pass of training", scale=alt.Scale(zero=True)),
+            color=alt.Color("network:N", title=None, legend=alt.Legend(labelLimit=0)),
+        )
+        .properties(width=230, height=220)
+    )
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = [line.name for line in LINES]
+    parser.add_argument("--only", nargs="*", default=names, choices=names)
+    parser.add_argument("--batch", nargs="*", type=int, default=[1, 4, 8])
+    parser.add_argument("--sizes", nargs="*", type=int, default=[32, 64, 112])
+    parser.add_argument("--chart", metavar="FILE", help="a picture of it")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    points = [(SIZE, size) for size in options.batch]
+    points += [(px, options.batch[0]) for px in options.sizes if px != SIZE]
+    print(
+        "| network | parameters | px | batch | a step, ms | a training pass, ms | ratio |\n"
+        "|---|---|---|---|---|---|---|"
+    )
+    rows = []
+    for line in LINES:
+        for px, size in points if line.name in options.only else ():
+            if (line.training and (size, px) == (1, 32)) or (line.build is vit and px != SIZE):
+                continue  # a last map of one number an image; a network made for one size
+            row = measured(line, px, size)
+            rows.append(row)
+            print(
+                f"| {line.name} | {row['millions']:.1f} M | {px} | {size} | {row['step']:.0f} | "
+                f"{row['passed']:.0f} | {row['ratio']:.2f} |",
+                flush=True,
+            )
+    if options.chart:
+        draw(rows, options.batch[0], options.chart)
+
+
+if __name__ == "__main__":
+    main()
